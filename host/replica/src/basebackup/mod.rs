@@ -1,0 +1,409 @@
+//! The native fallback: `pg_basebackup`. Semantics rules 18 to 21.
+
+mod known;
+mod mapping;
+mod options;
+mod preflight;
+mod progress;
+mod unstartable;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::datadir::{DataDirectory, Extent};
+use crate::event::Level;
+use crate::process::{Ending, GRACE, GuardExecutable, Line, LineUse, NativeProgram, ProcessError, Status};
+use crate::source::SourceFacts;
+use crate::{
+    Event, Failure, Filled, Method, Outcome, Plan, Refusal, Request, Run, Source, Tablespace, TablespaceKey,
+};
+pub use options::{BasebackupOption, BasebackupOptions, OptionValue};
+use unstartable::Unstartable;
+
+/// The method's name, Patroni's word for it.
+pub const NAME: &str = "basebackup";
+
+/// The program's name, under which its output is logged.
+const PROGRAM: &str = "pg_basebackup";
+
+/// How many tries Patroni gives it.
+const TRIES: u32 = 2;
+
+/// How long Patroni waits between them.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// How many of its last words a failure repeats.
+const LAST_WORDS: usize = 3;
+
+/// The method `basebackup`: runs `pg_basebackup` from the operator's `bin_dir`, as Patroni does.
+#[derive(Clone, Debug)]
+pub struct Basebackup {
+    options: BasebackupOptions,
+    tries: u32,
+    pause: Duration,
+    require_landlock: Option<u32>,
+    guard: GuardExecutable,
+}
+
+impl Basebackup {
+    /// The method with the operator's options, which are judged in preflight, and Patroni's two tries and five seconds.
+    pub fn new(options: BasebackupOptions, guard: GuardExecutable) -> Self {
+        Self { options, tries: TRIES, pause: PAUSE, require_landlock: None, guard }
+    }
+
+    /// The same with another number of tries; one at least.
+    #[must_use]
+    pub fn tries(mut self, tries: u32) -> Self {
+        self.tries = tries.max(1);
+        self
+    }
+
+    /// The same with another pause between tries.
+    #[must_use]
+    pub fn pause(mut self, pause: Duration) -> Self {
+        self.pause = pause;
+        self
+    }
+
+    /// The same, refusing to run where the kernel's Landlock ABI is below `abi`.
+    #[must_use]
+    pub fn require_landlock(mut self, abi: Option<u32>) -> Self {
+        self.require_landlock = abi;
+        self
+    }
+
+    /// The arguments, in Patroni's order: `--pgdata=D -X stream --dbname=<connstring> <options>`; between them what the
+    /// host adds: never to ask for a password, to say how far it is, and the map.
+    fn arguments(
+        request: &Request,
+        directory: &DataDirectory,
+        source: &Source,
+        plan: &Plan,
+        options: Vec<OsString>,
+    ) -> Result<Vec<OsString>, Refusal> {
+        let mut pgdata = OsString::from("--pgdata=");
+        pgdata.push(directory.real_path());
+        let mut arguments = vec![
+            pgdata,
+            "-X".into(),
+            "stream".into(),
+            format!("--dbname={}", source.native_connstring()).into(),
+            "--no-password".into(),
+            "--progress".into(),
+        ];
+        let tablespaces = Some(plan.tablespaces.as_slice());
+        arguments.extend(mapping::arguments(&request.directories, tablespaces)?);
+        arguments.extend(options);
+        Ok(arguments)
+    }
+
+    /// One run of the program.
+    async fn attempt(&self, program: &NativeProgram, run: &Run) -> Result<(), Failure> {
+        let mut waited = true;
+        let ending = program.run(run, |line| use_line(line, run, &mut waited)).await;
+        match ending {
+            Ok(ending) if ending.stopped || run.is_cancelled() => Err(Failure::cancelled()),
+            Ok(Ending { status: Status::Exited(0), .. }) => Ok(()),
+            Ok(ending) => Err(failure(&ending)),
+            Err(ProcessError::Cancelled { .. }) => Err(Failure::cancelled()),
+            Err(error) => {
+                Err(Failure::caused_by(Outcome::Failed, format!("{PROGRAM} did not run to its end"), error))
+            }
+        }
+    }
+
+    /// Rule 18: two tries with a pause between, the directory wiped before each and after the last failure.
+    async fn tries_of(
+        &self,
+        program: &NativeProgram,
+        directory: &Arc<DataDirectory>,
+        run: &Run,
+    ) -> Result<(), Failure> {
+        for left in (0..self.tries).rev() {
+            if run.is_cancelled() {
+                return Err(Failure::cancelled());
+            }
+            wipe(directory, run).await?;
+            let failure = match self.attempt(program, run).await {
+                Ok(()) => return Ok(()),
+                // What there is now the loop removes, within the budget of rule 28.
+                Err(failure) if failure.outcome == Outcome::Cancelled => return Err(failure),
+                Err(failure) => failure,
+            };
+            if left == 0 {
+                wipe(directory, run).await?;
+                return Err(failure);
+            }
+            let pause = self.pause.as_secs_f32();
+            run.log(Level::Error, "host", failure.chain());
+            run.log(Level::Warn, "host", format!("trying again in {pause} seconds"));
+            self.wait(run).await?;
+        }
+        Err(Failure::cancelled())
+    }
+
+    /// Waits between two tries.
+    async fn wait(&self, run: &Run) -> Result<(), Failure> {
+        tokio::select! {
+            () = tokio::time::sleep(self.pause) => Ok(()),
+            () = run.cancelled() => Err(Failure::cancelled()),
+        }
+    }
+}
+
+#[async_trait]
+impl Method for Basebackup {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    async fn preflight(&self, request: &Request) -> Result<(), Refusal> {
+        source_of(request)?;
+        let program = request.bin_dir.join(PROGRAM);
+        let major = preflight::major_version(&program).await?;
+        let mut arguments = self.options.check(major, &request.directories)?;
+        arguments.extend(mapping::arguments(&request.directories, None)?);
+        preflight::try_options(&program, &arguments).await
+    }
+
+    async fn plan(&self, request: &Request, run: &Run) -> Result<Plan, Failure> {
+        let source =
+            source_of(request).map_err(|refusal| Failure::new(Outcome::Rejected, refusal.message))?;
+        let facts = match &source.facts {
+            Ok(facts) => facts.clone(),
+            // It may have been restarting when the run began.
+            Err(_) => source.ask_again(&request.bin_dir, run.cancellation()).await.map_err(|error| {
+                if run.is_cancelled() {
+                    Failure::cancelled()
+                } else {
+                    Failure::new(Outcome::Failed, error.message)
+                }
+            })?,
+        };
+        warn_of_unknown_tablespaces(request, &facts, run);
+        Ok(Plan {
+            backup: "a new base backup of the source".to_owned(),
+            postgresql_major: Some(facts.server_version / 10_000),
+            system_identifier: Some(facts.system_identifier),
+            timeline: Some(facts.timeline),
+            tablespaces: facts.tablespaces.unwrap_or_default(),
+            ..Plan::default()
+        })
+    }
+
+    async fn create(&self, request: &Request, plan: &Plan, run: &Run) -> Result<Filled, Failure> {
+        let failed = |refusal: Refusal| Failure::new(Outcome::Failed, refusal.message);
+        let source = source_of(request).map_err(failed)?;
+        let directory = request.directory.as_ref().ok_or_else(|| {
+            Failure::new(Outcome::Failed, "pg_basebackup cannot run while the data directory is not held")
+        })?;
+        let executable = request.bin_dir.join(PROGRAM);
+        let major = preflight::major_version(&executable).await.map_err(failed)?;
+        let options = self.options.check(major, &request.directories).map_err(failed)?;
+        let program = NativeProgram {
+            name: PROGRAM.to_owned(),
+            arguments: Self::arguments(request, directory, source, plan, options).map_err(failed)?,
+            program: executable,
+            environment: source.environment(),
+            writable: writable(request, directory, &plan.tablespaces),
+            require_landlock: self.require_landlock,
+            directory: Some(directory.clone()),
+            guard: self.guard.clone(),
+            grace: GRACE,
+        };
+        let mode = |error| {
+            let place = directory.real_path().display();
+            Failure::caused_by(Outcome::Failed, format!("cannot set the mode of {place}"), error)
+        };
+        let unstartable = Unstartable::make(directory).map_err(mode)?;
+        match self.tries_of(&program, directory, run).await {
+            Ok(()) => unstartable.whole().map_err(mode)?,
+            Err(failure) => {
+                if let Err(error) = unstartable.failed() {
+                    run.log(Level::Warn, "host", mode(error).chain());
+                }
+                return Err(failure);
+            }
+        }
+        Ok(Filled::default())
+    }
+}
+
+/// Rule 4: without a source `basebackup` never qualifies.
+fn source_of(request: &Request) -> Result<&Arc<Source>, Refusal> {
+    request.source.as_ref().ok_or_else(|| {
+        Refusal::new("source", "basebackup needs a server to copy from")
+            .remedy("[source] conninfo = \"host=...\"")
+    })
+}
+
+/// Where the program may write: the data directory and what of the map the backup has a use for.
+fn writable(request: &Request, directory: &DataDirectory, tablespaces: &[Tablespace]) -> Vec<PathBuf> {
+    let mapped = mapping::locations(&request.directories, Some(tablespaces)).into_iter().map(|(_, to)| to);
+    let wal = request.directories.wal.iter().cloned();
+    std::iter::once(directory.real_path().to_owned()).chain(wal).chain(mapped).collect()
+}
+
+/// Empties the directories before a try and after the last: whatever the loop's rule 13 would leave, `pg_basebackup`
+/// has nothing to build on.
+async fn wipe(directory: &Arc<DataDirectory>, run: &Run) -> Result<(), Failure> {
+    let (directory, cancel) = (directory.clone(), run.cancellation().clone());
+    let emptied =
+        tokio::task::spawn_blocking(move || directory.empty(Extent::Everything, None, &cancel)).await;
+    match emptied.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked))) {
+        Ok(emptied) if emptied.unfinished => Err(Failure::cancelled()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::caused_by(
+            Outcome::Failed,
+            "the data directory cannot be emptied for pg_basebackup",
+            error,
+        )),
+    }
+}
+
+/// Where this role may not read the source's catalog: tablespaces that nothing compares with the map before the directory is emptied,
+/// and keys of the map that only the catalog could resolve.
+fn warn_of_unknown_tablespaces(request: &Request, facts: &SourceFacts, run: &Run) {
+    if facts.tablespaces.is_some() {
+        return;
+    }
+    let message = "the role of the source may not connect to a database, so that the source's tablespaces are not compared with the \
+                   map: where it has one that the map does not name by its location, pg_basebackup fails when the data directory is \
+                   empty already; let the role connect to the database of `conninfo` (`postgres` where it names none)";
+    run.log(Level::Warn, "host", message);
+    for (key, _) in request.directories.tablespaces.entries() {
+        let key = match key {
+            TablespaceKey::Location(_) => continue,
+            TablespaceKey::Oid(oid) => oid.to_string(),
+            TablespaceKey::Name(name) => name.clone(),
+        };
+        let message = format!(
+            "the role of the source may not connect to a database, so that the tablespace `{key}` of the map has no \
+             known location and is not moved: name it by its location"
+        );
+        run.log(Level::Warn, "host", message);
+    }
+}
+
+/// Progress drives the bar; everything else is logged. That it waits for the checkpoint is a phase.
+fn use_line(line: &Line, run: &Run, waited: &mut bool) -> LineUse {
+    if let Some(progress) = progress::parse(&line.text) {
+        if std::mem::take(waited) {
+            run.emit(Event::Phase { method: run.method().to_owned(), name: "copying".to_owned() });
+        }
+        run.progress(progress.done.0, progress.expected.map(|expected| expected.0), 0, None);
+        return LineUse::Taken;
+    }
+    let is = |word: &str| line.text.contains(word);
+    LineUse::Log(if is(" error: ") || is(" fatal: ") || is("FATAL: ") {
+        Level::Error
+    } else if is(" warning: ") || is("WARNING: ") {
+        Level::Warn
+    } else {
+        Level::Info
+    })
+}
+
+/// What is said of a program that failed: how it ended and its last errors, or else its last lines.
+fn failure(ending: &Ending) -> Failure {
+    let errors: Vec<_> =
+        ending.tail.iter().filter(|line| line.contains(" error: ") || line.contains(" fatal: ")).collect();
+    let lines = if errors.is_empty() { ending.tail.iter().collect() } else { errors };
+    let last: Vec<_> =
+        lines[lines.len().saturating_sub(LAST_WORDS)..].iter().map(|line| line.as_str()).collect();
+    let said = if last.is_empty() { "it said nothing".to_owned() } else { last.join("; ") };
+    // strerror(ENOSPC) and strerror(EDQUOT) in the C locale that it runs in.
+    let full = ["No space left on device", "Disk quota exceeded"];
+    let outcome = match full.iter().any(|error| said.contains(error)) {
+        true => Outcome::OutOfDisk,
+        false => Outcome::Failed,
+    };
+    Failure::new(outcome, format!("{PROGRAM} {}: {said}", ending.status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ending(status: Status, tail: &[&str]) -> Ending {
+        let tail = tail.iter().map(|line| (*line).to_owned()).collect();
+        Ending { status, stopped: false, left_over: 0, tail, landlock: 7 }
+    }
+
+    #[test]
+    fn a_failure_says_the_exit_code_and_the_last_errors() {
+        let tail =
+            ["pg_basebackup: initiating base backup", "pg_basebackup: error: a", "pg_basebackup: removing b"];
+        let failure = failure(&ending(Status::Exited(1), &tail));
+        assert_eq!(failure.message, "pg_basebackup exited with code 1: pg_basebackup: error: a");
+        assert_eq!(failure.outcome, Outcome::Failed);
+    }
+
+    #[test]
+    fn a_failure_without_an_error_says_the_last_lines() {
+        let failure = failure(&ending(Status::Signalled(9), &["a", "b", "c", "d"]));
+        assert_eq!(failure.message, "pg_basebackup was ended by signal 9: b; c; d");
+        assert!(super::failure(&ending(Status::Exited(2), &[])).message.ends_with("it said nothing"));
+    }
+
+    #[test]
+    fn a_full_disk_has_its_own_word() {
+        let tail = ["pg_basebackup: error: could not write to file \"x\": No space left on device"];
+        assert_eq!(failure(&ending(Status::Exited(1), &tail)).outcome, Outcome::OutOfDisk);
+    }
+
+    #[test]
+    fn patronis_two_tries_and_five_seconds_are_the_default() {
+        let method = Basebackup::new(BasebackupOptions::default(), GuardExecutable::this());
+        assert_eq!((method.tries, method.pause), (2, Duration::from_secs(5)));
+        assert_eq!(method.tries(0).tries, 1);
+    }
+
+    #[test]
+    fn rule_20_tablespaces_that_the_source_does_not_tell_are_warned_of_before_anything_is_touched() {
+        let warnings = |tablespaces| {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let run = Run::new(NAME, Default::default(), Arc::new(move |event| drop(sender.send(event))));
+            let directories = crate::Directories {
+                datadir: PathBuf::from("/data"),
+                wal: None,
+                tablespaces: crate::TablespaceMap::new(vec![
+                    (TablespaceKey::parse("/old"), PathBuf::from("/a")),
+                    (TablespaceKey::parse("fast"), PathBuf::from("/b")),
+                ]),
+            };
+            let request = Request {
+                context: None,
+                keep_data: false,
+                directories: Arc::new(directories),
+                bin_dir: PathBuf::new(),
+                source: None,
+                directory: None,
+            };
+            let facts = SourceFacts {
+                server_version: 150_018,
+                system_identifier: 7,
+                timeline: 1,
+                wal_position: crate::Lsn(0),
+                history: Vec::new(),
+                tablespaces,
+            };
+            warn_of_unknown_tablespaces(&request, &facts, &run);
+            drop(run);
+            let message = |event| match event {
+                Event::Log { level: Level::Warn, message, .. } => Some(message),
+                _ => None,
+            };
+            receiver.iter().filter_map(message).collect::<Vec<_>>()
+        };
+        assert_eq!(warnings(Some(Vec::new())), [""; 0]);
+        let unknown = warnings(None);
+        assert_eq!(unknown.len(), 2, "{unknown:?}");
+        assert!(unknown[0].contains("not compared with the map"), "{unknown:?}");
+        assert!(unknown[1].contains("`fast`"), "{unknown:?}");
+    }
+}

@@ -1,0 +1,87 @@
+//! What `pg_basebackup` itself says of its version and of the options, before anything is touched.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use tokio::process::Command;
+
+use super::options::refuse;
+use crate::Refusal;
+use crate::program_version::{self, PATIENCE};
+
+/// What ends a trial of the options: an argument that is no option, which is the first thing that pg_basebackup refuses
+/// once it has read all options.
+const NO_OPTION: &str = "trial-of-the-options";
+
+/// The major version of the `pg_basebackup` at `program`.
+pub(super) async fn major_version(program: &Path) -> Result<u32, Refusal> {
+    let asked = program.to_owned();
+    let answer = tokio::task::spawn_blocking(move || program_version::major_version(&asked, PATIENCE)).await;
+    match answer {
+        Ok(Ok(major)) => Ok(major),
+        Ok(Err(error)) => Err(cannot_run(program, &error.to_string())),
+        Err(panicked) => Err(cannot_run(program, &panicked.to_string())),
+    }
+}
+
+/// Has `pg_basebackup` read the options without doing anything: values that it would refuse (`max-rate`, `checkpoint`, ...)
+/// are refused now, and not when the data directory is empty.
+pub(super) async fn try_options(program: &Path, options: &[OsString]) -> Result<(), Refusal> {
+    let arguments: Vec<_> = options.iter().cloned().chain([NO_OPTION.into()]).collect();
+    let output = ask(program, &arguments).await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("too many command-line arguments") {
+        return Ok(());
+    }
+    let line = said.lines().next().unwrap_or_default().escape_debug().to_string().replace("\\\"", "\"");
+    Err(refuse(line.trim_start_matches("pg_basebackup: error: ")))
+}
+
+async fn ask(program: &Path, arguments: &[OsString]) -> Result<Output, Refusal> {
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().env("LC_ALL", "C").current_dir("/");
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    match tokio::time::timeout(PATIENCE, command.output()).await {
+        Ok(Ok(output)) => Ok(output),
+        Ok(Err(error)) => Err(cannot_run(program, &error.to_string())),
+        Err(_) => Err(cannot_run(program, &format!("it does not answer within {} s", PATIENCE.as_secs()))),
+    }
+}
+
+fn cannot_run(program: &Path, why: &str) -> Refusal {
+    let message = format!("{} cannot be run: {why}", program.display());
+    Refusal::new("program", message).remedy("[replica] bin_dir = \"/usr/lib/postgresql/15/bin\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROGRAM: &str = "/usr/lib/postgresql/15/bin/pg_basebackup";
+
+    #[tokio::test]
+    async fn the_version_is_asked_from_the_program_itself() {
+        assert_eq!(major_version(Path::new(PROGRAM)).await, Ok(15));
+        let refusal = major_version(Path::new("/nowhere/pg_basebackup")).await.unwrap_err();
+        assert!(refusal.message.contains("/nowhere/pg_basebackup cannot be run"), "{refusal}");
+        assert!(major_version(Path::new("/bin/true")).await.unwrap_err().message.contains("--version"));
+    }
+
+    #[tokio::test]
+    async fn rule_20_a_value_that_pg_basebackup_refuses_is_refused_before_anything_is_touched() {
+        let tried = async |options: &[&str]| {
+            let options: Vec<_> = options.iter().map(Into::into).collect();
+            try_options(Path::new(PROGRAM), &options).await.map_err(|refusal| refusal.message)
+        };
+        assert_eq!(tried(&[]).await, Ok(()));
+        assert_eq!(
+            tried(&["--max-rate=100M", "--checkpoint=fast", "--tablespace-mapping=/a=/b"]).await,
+            Ok(())
+        );
+        for options in [&["--max-rate=1"][..], &["--checkpoint=now"], &["--tablespace-mapping=a"]] {
+            let said = tried(options).await.unwrap_err();
+            assert!(said.starts_with("option of pg_basebackup: ") && said.len() > 30, "{said}");
+        }
+    }
+}

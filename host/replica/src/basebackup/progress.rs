@@ -1,0 +1,63 @@
+//! What `pg_basebackup --progress` prints.
+
+use crate::Bytes;
+
+/// How far pg_basebackup is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    pub(super) done: Bytes,
+    /// As the server estimated it; it may be exceeded. None with `no-estimate-size`.
+    pub(super) expected: Option<Bytes>,
+}
+
+/// Reads a line such as ` 1234/56789 kB (2%), 0/1 tablespace` (`progress_report` in `pg_basebackup.c`); none where it
+/// is something else.
+pub(super) fn parse(line: &str) -> Option<Progress> {
+    let (numbers, rest) = line.trim_start().split_once(" kB")?;
+    rest.contains(" tablespace").then_some(())?;
+    let kilobytes = |digits: &str| {
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then_some(())?;
+        digits.parse::<u64>().ok()?.checked_mul(1024).map(Bytes)
+    };
+    match numbers.split_once('/') {
+        Some((done, expected)) => {
+            Some(Progress { done: kilobytes(done)?, expected: Some(kilobytes(expected)?) })
+        }
+        None => Some(Progress { done: kilobytes(numbers)?, expected: None }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_21_each_form_of_a_progress_line_is_read() {
+        let progress = |done: u64, expected: Option<u64>| Progress {
+            done: Bytes(done * 1024),
+            expected: expected.map(|kilobytes| Bytes(kilobytes * 1024)),
+        };
+        for (line, read) in [
+            ("  123/45678 kB (0%), 0/1 tablespace", progress(123, Some(45678))),
+            ("45679/45679 kB (100%), 2/2 tablespaces", progress(45679, Some(45679))),
+            ("  123/45678 kB (0%), 0/1 tablespace (...main/base/1/1259)", progress(123, Some(45678))),
+            ("  123 kB, 0/1 tablespace", progress(123, None)),
+        ] {
+            assert_eq!(parse(line), Some(read), "{line}");
+        }
+    }
+
+    #[test]
+    fn other_lines_are_left_to_the_log() {
+        for line in [
+            "",
+            "pg_basebackup: error: could not create 12 kB of tablespace",
+            "waiting for checkpoint",
+            "-1/2 kB (0%), 0/1 tablespace",
+            "99999999999999999999/1 kB (0%), 0/1 tablespace",
+            "1/2 kB of something",
+        ] {
+            assert_eq!(parse(line), None, "{line}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Step 3: the plan against the source, the server's version, the operator's map, the disks and the old data.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::ending::{Ending, blocking};
+use super::installed::Installed;
+use super::{Candidate, places, space};
+use crate::datadir::{Contents, DataDirectory, Extent};
+use crate::outcome::Finding;
+use crate::source::SourceFacts;
+use crate::{Directories, Failure, Level, Outcome, Plan, Refusal, Request};
+
+/// The data directory as the plan finds it.
+#[derive(Clone, Debug)]
+pub(super) enum Old {
+    /// The run holds it.
+    Held(Arc<DataDirectory>),
+    /// `check` only looked at it.
+    Seen(Contents),
+}
+
+impl Old {
+    /// The directory where the run holds it.
+    pub(super) fn held(&self) -> Option<Arc<DataDirectory>> {
+        match self {
+            Self::Held(directory) => Some(directory.clone()),
+            Self::Seen(_) => None,
+        }
+    }
+
+    /// What it holds. Blocking.
+    fn contents(&self) -> io::Result<Contents> {
+        match self {
+            Self::Held(directory) => directory.contents(),
+            Self::Seen(contents) => Ok(*contents),
+        }
+    }
+}
+
+/// What step 3 decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Accepted {
+    /// What step 4 removes.
+    pub(super) extent: Extent,
+    /// What is worth telling.
+    pub(super) finding: Option<Finding>,
+}
+
+/// Compares a plan with everything that can be known before the data directory is touched.
+pub(super) async fn accept(
+    request: &Request,
+    candidate: &Candidate,
+    old: &Old,
+    installed: &Installed,
+    plan: &Plan,
+) -> Result<Accepted, Ending> {
+    let facts = request.source.as_ref().and_then(|source| source.facts.as_ref().ok());
+    let major = installed.major().await?;
+    check_major(plan, facts, major)?;
+    if let Some(facts) = facts {
+        check_source(plan, facts)?;
+    }
+
+    let (old, plan, directories) = (old.clone(), plan.clone(), request.directories.clone());
+    let (keep_data, method) = (candidate.keep_data, candidate.method.name().to_owned());
+    let on_disk = blocking(move || -> Result<_, Ending> {
+        let contents = old.contents().map_err(|error| cannot_look(&directories, error))?;
+        let extent = extent(&method, keep_data, contents, &plan)?;
+        places::hold_no_other_version(&directories, major)?;
+        let places = places::of_plan(&plan, &directories)?;
+        let tight = fits(&plan, &places, &directories, &old, extent)?;
+        Ok((extent, tight))
+    });
+    let (extent, finding) = on_disk.await??;
+    Ok(Accepted { extent, finding })
+}
+
+fn cannot_look(directories: &Directories, error: io::Error) -> Failure {
+    let place = directories.datadir.display();
+    Failure::caused_by(Outcome::Failed, format!("cannot look into the data directory {place}"), error)
+}
+
+/// Whether the plan fits on the disks. Where what the old data takes cannot be told it is no reason to say no, and the
+/// finding says that it may get tight.
+fn fits(
+    plan: &Plan,
+    places: &[PathBuf],
+    directories: &Directories,
+    old: &Old,
+    extent: Extent,
+) -> Result<Option<Finding>, Ending> {
+    if plan.bytes.is_none() && plan.files.is_none() {
+        return Ok(None);
+    }
+    let room = match old {
+        Old::Held(directory) => match (directory.room(), extent) {
+            (Ok(room), _) => Some(room),
+            // What is not emptied may hold whatever it holds.
+            (Err(error), Extent::ControlFileOnly) if error.kind() == io::ErrorKind::CrossesDevices => None,
+            (Err(error), Extent::Everything) if error.kind() == io::ErrorKind::CrossesDevices => {
+                return Err(Refusal::new("mount point", error.to_string()).into());
+            }
+            (Err(error), _) => return Err(cannot_look(directories, error).into()),
+        },
+        Old::Seen(_) => None,
+    };
+    match room {
+        Some(room) => {
+            space::check(plan, places, &room)?;
+            Ok(None)
+        }
+        None => {
+            let room = space::without_old_data(places).map_err(|error| cannot_look(directories, error))?;
+            let tight = space::check(plan, places, &room).err();
+            Ok(tight.map(|refusal| Finding { check: "space", level: Level::Warn, message: refusal.message }))
+        }
+    }
+}
+
+/// The major versions that are known must be one.
+fn check_major(plan: &Plan, facts: Option<&SourceFacts>, installed: u32) -> Result<(), Refusal> {
+    let refuse = |whose: &str, major: u32| {
+        let message = format!("{whose} PostgreSQL {major}, and `bin_dir` holds PostgreSQL {installed}");
+        Err(Refusal::new("major version", message)
+            .remedy(format!("[replica] bin_dir = \"<the programs of PostgreSQL {major}>\"")))
+    };
+    match (plan.postgresql_major, facts.map(|facts| facts.server_version / 10_000)) {
+        (Some(major), _) if major != installed => refuse("the backup is of", major),
+        (_, Some(major)) if major != installed => refuse("the source runs", major),
+        _ => Ok(()),
+    }
+}
+
+/// The backup must be of the source's cluster and lie in its history.
+fn check_source(plan: &Plan, facts: &SourceFacts) -> Result<(), Refusal> {
+    if let Some(identifier) = plan.system_identifier
+        && identifier != facts.system_identifier
+    {
+        return Err(Refusal::new(
+            "system identifier",
+            format!(
+                "the backup {} is of the cluster {identifier}, and the source is the cluster {}",
+                plan.backup, facts.system_identifier
+            ),
+        ));
+    }
+    if let Some(timeline) = plan.timeline
+        && !facts.contains(timeline, plan.stop_lsn)
+    {
+        let stop = plan.stop_lsn.map(|stop| format!(" at {stop}")).unwrap_or_default();
+        return Err(Refusal::new(
+            "timeline",
+            format!(
+                "the backup {} ends on timeline {timeline}{stop}, which is not in the history of the source, now on \
+                 timeline {}",
+                plan.backup, facts.timeline
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// What emptying removes (rules 8 and 15), and whether `keep_data` may be (rule 17a).
+fn extent(method: &str, keep_data: bool, contents: Contents, plan: &Plan) -> Result<Extent, Refusal> {
+    match (keep_data, plan.builds_on_existing, contents) {
+        (false, _, _) => Ok(Extent::Everything),
+        (true, true, _) => Ok(Extent::ControlFileOnly),
+        // Nobody's data: there is none, or an earlier method left it half written.
+        (true, false, Contents::Nothing | Contents::Unfinished) => Ok(Extent::Everything),
+        (true, false, Contents::Cluster | Contents::Foreign) => Err(Refusal::new(
+            "keep_data",
+            "`keep_data` leaves the old data in place, and this method would write a backup over it that does not \
+             build on it: the result would be a mixture of two clusters",
+        )
+        .remedy(format!("[method.{method}] keep_data = false"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Lsn;
+
+    fn facts() -> SourceFacts {
+        SourceFacts {
+            server_version: 150_018,
+            system_identifier: 7,
+            timeline: 3,
+            wal_position: Lsn(0x5000_0000),
+            history: Vec::new(),
+            tablespaces: None,
+        }
+    }
+
+    #[test]
+    fn the_plan_of_another_cluster_is_rejected() {
+        let of = |system_identifier| Plan { system_identifier, ..Plan::default() };
+        assert_eq!(
+            check_source(&of(Some(8)), &facts()).map_err(|refusal| refusal.rule),
+            Err("system identifier")
+        );
+        assert_eq!(check_source(&of(Some(7)), &facts()), Ok(()));
+        assert_eq!(check_source(&of(None), &facts()), Ok(()));
+    }
+
+    #[test]
+    fn the_plan_of_a_future_timeline_is_rejected() {
+        let plan = Plan { timeline: Some(4), ..Plan::default() };
+        assert_eq!(check_source(&plan, &facts()).map_err(|refusal| refusal.rule), Err("timeline"));
+        assert_eq!(check_source(&Plan { timeline: Some(3), ..Plan::default() }, &facts()), Ok(()));
+    }
+
+    #[test]
+    fn another_major_version_is_rejected_whether_the_backup_or_the_source_has_it() {
+        let newer = Plan { postgresql_major: Some(16), ..Plan::default() };
+        assert_eq!(check_major(&newer, None, 15).map_err(|refusal| refusal.rule), Err("major version"));
+        assert_eq!(check_major(&newer, None, 16), Ok(()));
+        assert!(
+            check_major(&newer, Some(&facts()), 16)
+                .is_err_and(|refusal| refusal.message.contains("source runs"))
+        );
+        assert_eq!(check_major(&Plan::default(), Some(&facts()), 15), Ok(()));
+    }
+
+    #[test]
+    fn rule_08_without_keep_data_everything_goes() {
+        for contents in [Contents::Nothing, Contents::Cluster, Contents::Unfinished, Contents::Foreign] {
+            for builds_on_existing in [false, true] {
+                let plan = Plan { builds_on_existing, ..Plan::default() };
+                assert_eq!(extent("m", false, contents, &plan), Ok(Extent::Everything));
+            }
+        }
+    }
+
+    #[test]
+    fn rule_15_an_unfinished_tree_is_emptied_for_a_method_that_does_not_build_on_it() {
+        let builds = Plan { builds_on_existing: true, ..Plan::default() };
+        assert_eq!(extent("m", true, Contents::Unfinished, &Plan::default()), Ok(Extent::Everything));
+        assert_eq!(extent("m", true, Contents::Unfinished, &builds), Ok(Extent::ControlFileOnly));
+    }
+
+    #[test]
+    fn rule_17a_keep_data_needs_a_plan_that_builds_on_the_old_data() {
+        for contents in [Contents::Cluster, Contents::Foreign] {
+            let refusal = extent("pgbackrest", true, contents, &Plan::default()).unwrap_err();
+            assert_eq!(refusal.rule, "keep_data");
+            assert_eq!(refusal.remedy.as_deref(), Some("[method.pgbackrest] keep_data = false"));
+        }
+        assert_eq!(extent("m", true, Contents::Nothing, &Plan::default()), Ok(Extent::Everything));
+    }
+}

@@ -1,0 +1,106 @@
+//! What a run would do, without touching anything: the first three steps of every method.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::accept::Old;
+use super::ending::{Ending, blocking};
+use super::installed::Installed;
+use super::limit::{Limit, Timeout};
+use super::look::Look;
+use super::recorder::Recorder;
+use super::{Cancel, CancelReason, Candidate, Job, result};
+use crate::datadir::DataDirectory;
+use crate::event::{Event, EventSink};
+use crate::outcome::Finding;
+use crate::{Outcome, Plan, Refusal, RunResult};
+
+/// What the first three steps of one method said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// The method's name.
+    pub method: String,
+    /// Why it would not be used; none where a run would go on and empty the data directory for it.
+    pub ended: Option<Ended>,
+    /// What it would restore, where it came that far.
+    pub plan: Option<Plan>,
+    /// What is worth telling.
+    pub findings: Vec<Finding>,
+}
+
+/// How an attempt ended before it touched anything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ended {
+    /// The word for it.
+    pub outcome: Outcome,
+    /// Why, for a person.
+    pub message: String,
+    /// The rule that rejected it.
+    pub rule: Option<String>,
+    /// The line of configuration that would change the answer.
+    pub remedy: Option<String>,
+    /// Whether it is the operator's policy (signature, grant, digest) that refuses.
+    pub policy: bool,
+}
+
+impl From<Ending> for Ended {
+    /// Nothing that only looks has write access, so what may hang of it does no harm.
+    fn from(Ending { outcome, message, rule, remedy, policy, may_write: _ }: Ending) -> Self {
+        Self { outcome, message, rule, remedy, policy }
+    }
+}
+
+impl From<Ended> for Ending {
+    fn from(Ended { outcome, message, rule, remedy, policy }: Ended) -> Self {
+        Self { outcome, message, rule, remedy, policy, may_write: false }
+    }
+}
+
+/// How a run would end: with a replica where a method would be used, else as a run whose attempts all ended like this.
+pub fn result_of_check(checked: &[Checked], cancelled: Option<CancelReason>) -> RunResult {
+    if cancelled.is_none() && checked.iter().any(|checked| checked.ended.is_none()) {
+        return RunResult::Created;
+    }
+    let endings: Vec<Ending> =
+        checked.iter().filter_map(|checked| checked.ended.clone()).map(Ending::from).collect();
+    result::of_run(&endings, cancelled)
+}
+
+/// Preflight, plan and accept of every method that a run would try, each whatever the others said. Nothing is
+/// locked, written or removed, and `create` is never called.
+///
+/// # Errors
+/// Where the data directory may not be touched by a run.
+pub async fn check_methods(
+    job: &Job,
+    candidates: &[Candidate],
+    events: Arc<dyn EventSink>,
+    cancel: &Cancel,
+) -> Result<Vec<Checked>, Refusal> {
+    let (directories, state_dir, force) = (job.directories.clone(), job.state_dir.clone(), job.force);
+    let contents = blocking(move || DataDirectory::inspect(&directories, &state_dir, force))
+        .await
+        .map_err(|panicked| Refusal::new("data directory", panicked.message))??;
+
+    let recorder = Arc::new(Recorder::new(events));
+    let installed = Installed::in_directory(job.bin_dir.clone());
+    let timeout = job.timeout.map(Timeout::starting_now);
+    let mut checked = Vec::new();
+    for candidate in candidates {
+        if cancel.reason().is_some() {
+            break;
+        }
+        if job.source.is_none() && !candidate.can_work_without_source() {
+            continue;
+        }
+        let method = candidate.method.name().to_owned();
+        recorder.emit(Event::AttemptStarted { method: method.clone() });
+        let limit = Limit::new(cancel, candidate.timeout, timeout);
+        let mut look = Look::new(job, candidate, Old::Seen(contents), &installed, recorder.clone(), &limit);
+        let ended = limit.enforce(look.steps()).await.err().map(|ending| limit.why(ending).into());
+        let (plan, findings) = recorder.end_check();
+        checked.push(Checked { method, ended, plan, findings });
+    }
+    Ok(checked)
+}

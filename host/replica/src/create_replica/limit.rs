@@ -1,0 +1,185 @@
+//! What makes an attempt stop before it is done: a signal, its own deadline, the run's.
+
+use std::future::Future;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::ending::Ending;
+use super::{Cancel, CancelReason};
+use crate::{Failure, Outcome};
+
+/// Why an attempt was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// A signal.
+    Signal(CancelReason),
+    /// The method's own timeout.
+    MethodTimeout(Duration),
+    /// The timeout of the whole run.
+    RunTimeout(Duration),
+}
+
+impl Stopped {
+    /// Whether the run ends with the attempt.
+    pub(super) fn ends_the_run(self) -> bool {
+        !matches!(self, Self::MethodTimeout(_))
+    }
+
+    /// How the attempt ended. `said` is what the method had to say, if that is more than that it was cancelled.
+    pub(super) fn failure(self, said: Option<&str>) -> Failure {
+        let (outcome, mut message) = match self {
+            Self::Signal(reason) => (Outcome::Cancelled, format!("cancelled by {}", reason.signal())),
+            Self::MethodTimeout(timeout) => {
+                (Outcome::TimedOut, format!("the method's timeout of {timeout:?} passed"))
+            }
+            Self::RunTimeout(timeout) => {
+                (Outcome::TimedOut, format!("the run's timeout of {timeout:?} passed"))
+            }
+        };
+        if let Some(said) = said {
+            message.push_str(": ");
+            message.push_str(said);
+        }
+        Failure::new(outcome, message)
+    }
+}
+
+/// A span of time that began and may not last longer than this.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeout {
+    began: Instant,
+    length: Duration,
+}
+
+impl Timeout {
+    /// Begins now.
+    pub(super) fn starting_now(length: Duration) -> Self {
+        Self { began: Instant::now(), length }
+    }
+
+    fn left(self) -> Duration {
+        self.length.saturating_sub(self.began.elapsed())
+    }
+
+    /// Whether it is over.
+    pub(super) fn has_passed(self) -> bool {
+        self.left().is_zero()
+    }
+}
+
+/// The limits of one attempt. They hang on the run's [`Cancel`] and end nothing but this attempt.
+#[derive(Debug)]
+pub(super) struct Limit {
+    token: CancellationToken,
+    cancel: Cancel,
+    method: Option<Timeout>,
+    run: Option<Timeout>,
+    passed: OnceLock<Stopped>,
+}
+
+impl Limit {
+    /// The limits of an attempt that begins now.
+    pub(super) fn new(cancel: &Cancel, method: Option<Duration>, run: Option<Timeout>) -> Self {
+        Self {
+            token: cancel.token().child_token(),
+            cancel: cancel.clone(),
+            method: method.map(Timeout::starting_now),
+            run,
+            passed: OnceLock::new(),
+        }
+    }
+
+    /// What the attempt's work watches.
+    pub(super) fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// What is cancelled only when the whole run is.
+    pub(super) fn cancelled_with_the_run(&self) -> CancellationToken {
+        self.cancel.token().clone()
+    }
+
+    /// Why the attempt was stopped; none while it was not.
+    pub(super) fn stopped(&self) -> Option<Stopped> {
+        self.passed.get().copied().or_else(|| self.cancel.reason().map(Stopped::Signal))
+    }
+
+    /// What an attempt that ended like this is called: a limit that was reached counts before what it led to.
+    pub(super) fn why(&self, ending: Ending) -> Ending {
+        let Some(stopped) = self.stopped() else { return ending };
+        let said_more = !matches!(ending.outcome, Outcome::Cancelled | Outcome::TimedOut);
+        let failure = stopped.failure(said_more.then_some(ending.message.as_str()));
+        Ending { may_write: ending.may_write, ..failure.into() }
+    }
+
+    /// Does all of `work`, and cancels the token when a deadline passes meanwhile. Never drops `work` half done.
+    pub(super) async fn enforce<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        let stopped = tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = passed(self.method) => self.method.map(|timeout| Stopped::MethodTimeout(timeout.length)),
+            () = passed(self.run) => self.run.map(|timeout| Stopped::RunTimeout(timeout.length)),
+        };
+        if let Some(stopped) = stopped
+            && self.cancel.reason().is_none()
+        {
+            let _first = self.passed.set(stopped);
+        }
+        self.token.cancel();
+        work.await
+    }
+}
+
+/// Waits until a timeout is over; for ever where there is none.
+async fn passed(timeout: Option<Timeout>) {
+    match timeout {
+        Some(timeout) => tokio::time::sleep(timeout.left()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn rule_17_a_deadline_cancels_the_work_and_waits_for_it() {
+        let limit = Limit::new(&Cancel::new(), Some(Duration::from_millis(10)), None);
+        let token = limit.token().clone();
+        let done = limit.enforce(async move {
+            token.cancelled().await;
+            "returned by itself"
+        });
+        assert_eq!(done.await, "returned by itself");
+        assert_eq!(limit.stopped(), Some(Stopped::MethodTimeout(Duration::from_millis(10))));
+        assert!(!Stopped::MethodTimeout(Duration::ZERO).ends_the_run());
+    }
+
+    #[tokio::test]
+    async fn rule_17_the_timeout_of_the_run_ends_the_run() {
+        let run = Timeout::starting_now(Duration::from_millis(10));
+        let limit = Limit::new(&Cancel::new(), Some(Duration::from_secs(60)), Some(run));
+        limit.enforce(limit.token().cancelled()).await;
+        assert!(limit.stopped().is_some_and(Stopped::ends_the_run));
+        assert!(run.has_passed());
+    }
+
+    #[tokio::test]
+    async fn rule_27_a_signal_reaches_the_work_and_is_named() {
+        let cancel = Cancel::new();
+        let limit = Limit::new(&cancel, Some(Duration::from_secs(60)), None);
+        cancel.cancel(CancelReason::Terminate);
+        limit.enforce(limit.token().cancelled()).await;
+        assert_eq!(limit.stopped(), Some(Stopped::Signal(CancelReason::Terminate)));
+    }
+
+    #[tokio::test]
+    async fn work_that_is_done_in_time_is_not_stopped() {
+        let limit = Limit::new(&Cancel::new(), Some(Duration::from_secs(60)), None);
+        assert_eq!(limit.enforce(async { 7 }).await, 7);
+        assert_eq!(limit.stopped(), None);
+    }
+}

@@ -1,0 +1,245 @@
+//! The loop: Patroni's `Bootstrap.create_replica` (patroni/postgresql/bootstrap.py), rule by rule.
+
+mod accept;
+mod attempt;
+mod cancel;
+mod check;
+mod ending;
+mod installed;
+mod limit;
+mod look;
+mod methods;
+mod places;
+mod recorder;
+mod result;
+mod space;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::datadir::DataDirectory;
+use crate::event::Event;
+use crate::outcome::Report;
+use crate::seal::EndState;
+use crate::{Directories, EventSink, Method, Outcome, Refusal, RunResult, Source};
+use attempt::Attempt;
+pub use cancel::{Cancel, CancelReason};
+pub use check::{Checked, Ended, check_methods, result_of_check};
+use ending::{Ending, blocking};
+use installed::Installed;
+use limit::{Limit, Timeout};
+pub use methods::{BASEBACKUP, FromLeaderWithoutSource, methods_to_try};
+use recorder::Recorder;
+
+/// A method as the operator listed it.
+#[derive(Clone)]
+pub struct Candidate {
+    /// The method itself.
+    pub method: Arc<dyn Method>,
+    /// What the data directory holds is left for the method, and left after its failure.
+    pub keep_data: bool,
+    /// It works without a source.
+    pub no_leader: bool,
+    /// It gets none of Patroni's four parameters.
+    pub no_params: bool,
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
+}
+
+/// One replica to create.
+#[derive(Clone)]
+pub struct Job {
+    /// The name of the Patroni cluster.
+    pub scope: String,
+    /// The operator's places.
+    pub directories: Arc<Directories>,
+    /// PostgreSQL's programs.
+    pub bin_dir: PathBuf,
+    /// Where the state file lives.
+    pub state_dir: PathBuf,
+    /// The server to copy from.
+    pub source: Option<Arc<Source>>,
+    /// What the end state should be.
+    pub end: EndState,
+    /// Empty a directory that is not PostgreSQL's.
+    pub force: bool,
+    /// How long the whole run may take.
+    pub timeout: Option<Duration>,
+}
+
+/// The state that Patroni shows while the loop runs (rule 16).
+const CREATING_REPLICA: &str = "creating replica";
+/// The state that Patroni shows after it, however it ended (rule 16).
+const STOPPED: &str = "stopped";
+
+/// Walks the methods in priority order and stops at the first that creates a replica.
+///
+/// `candidates` are the methods of [`methods_to_try`], in its order. The future must be driven to its end: stop it
+/// with `cancel`, after which it returns as soon as the running method has returned and rule 28 is done.
+pub async fn create_replica(
+    job: &Job,
+    candidates: &[Candidate],
+    events: Arc<dyn EventSink>,
+    cancel: &Cancel,
+) -> Report {
+    let mut run = RunOfMethods::begin(job, events, cancel);
+    run.state(CREATING_REPLICA);
+
+    // Without a source only methods that work without it remain.
+    let candidates: Vec<&Candidate> = candidates
+        .iter()
+        .filter(|candidate| job.source.is_some() || candidate.can_work_without_source())
+        .collect();
+
+    match run.acquire(&candidates).await {
+        Ok(directory) => {
+            for candidate in candidates {
+                if run.must_end() {
+                    break;
+                }
+                if run.attempt(&directory, candidate).await == Outcome::Created {
+                    break;
+                }
+            }
+            run.let_go(directory).await;
+        }
+        Err(why) => run.ended_before_any_method(why),
+    }
+
+    run.state(STOPPED);
+    run.report()
+}
+
+/// Why no method was tried.
+enum NoAttempt {
+    NoMethod,
+    Cancelled,
+    Refused(Refusal),
+}
+
+/// What one run of the loop keeps between its methods.
+struct RunOfMethods<'a> {
+    job: &'a Job,
+    cancel: &'a Cancel,
+    events: Arc<Recorder>,
+    timeout: Option<Timeout>,
+    installed: Installed,
+    endings: Vec<Ending>,
+    message: Option<String>,
+    refused: bool,
+}
+
+impl<'a> RunOfMethods<'a> {
+    fn begin(job: &'a Job, events: Arc<dyn EventSink>, cancel: &'a Cancel) -> Self {
+        Self {
+            job,
+            cancel,
+            events: Arc::new(Recorder::new(events)),
+            timeout: job.timeout.map(Timeout::starting_now),
+            installed: Installed::in_directory(job.bin_dir.clone()),
+            endings: Vec::new(),
+            message: None,
+            refused: false,
+        }
+    }
+
+    fn state(&self, state: &'static str) {
+        self.events.emit(Event::State { state });
+    }
+
+    /// Locks the data directory where there is something to try in it.
+    async fn acquire(&self, candidates: &[&Candidate]) -> Result<Arc<DataDirectory>, NoAttempt> {
+        if candidates.is_empty() {
+            return Err(NoAttempt::NoMethod);
+        }
+        if self.must_end() {
+            return Err(NoAttempt::Cancelled);
+        }
+        let (directories, state_dir, force) =
+            (self.job.directories.clone(), self.job.state_dir.clone(), self.job.force);
+        let acquired = blocking(move || DataDirectory::acquire(&directories, &state_dir, force)).await;
+        match acquired {
+            Ok(Ok(directory)) => Ok(Arc::new(directory)),
+            Ok(Err(refusal)) => Err(NoAttempt::Refused(refusal)),
+            Err(panicked) => Err(NoAttempt::Refused(Refusal::new("data directory", panicked.message))),
+        }
+    }
+
+    /// Whether no further method may be tried: cancelled, out of time (rules 5 and 17), or not alone in the directory.
+    fn must_end(&self) -> bool {
+        self.cancel.reason().is_some()
+            || self.timeout.is_some_and(Timeout::has_passed)
+            || self.endings.last().is_some_and(|ending| ending.may_write)
+    }
+
+    async fn attempt(&mut self, directory: &Arc<DataDirectory>, candidate: &Candidate) -> Outcome {
+        let began = Instant::now();
+        let method = candidate.method.name().to_owned();
+        self.events.emit(Event::AttemptStarted { method: method.clone() });
+        let limit = Limit::new(self.cancel, candidate.timeout, self.timeout);
+        let (ending, touched) =
+            Attempt::of(self.job, candidate, directory, &self.installed, self.events.clone(), &limit)
+                .run()
+                .await;
+        self.events.emit(Event::AttemptEnded {
+            method,
+            outcome: ending.outcome,
+            message: ending.message.clone(),
+            rule: ending.rule.clone(),
+            remedy: ending.remedy.clone(),
+            touched,
+            duration: began.elapsed(),
+        });
+        let outcome = ending.outcome;
+        self.endings.push(ending);
+        outcome
+    }
+
+    /// Says in the state file how the run ended, then lets go of the lock.
+    async fn let_go(&mut self, directory: Arc<DataDirectory>) {
+        let result = self.result();
+        let said = blocking(move || {
+            let empty = directory.contents()? == crate::datadir::Contents::Nothing;
+            directory.state().finished(result, empty)
+        });
+        let problem = match said.await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(panicked) => panicked.message,
+        };
+        self.events.warn(format!("cannot write to the state file how the run ended: {problem}"));
+    }
+
+    fn ended_before_any_method(&mut self, why: NoAttempt) {
+        self.message = Some(match why {
+            NoAttempt::NoMethod if self.job.source.is_none() => {
+                "no source is configured, and no method of the list works without one: give `[source] conninfo`, \
+                 or `no_leader = true` to a method that needs none"
+                    .to_owned()
+            }
+            NoAttempt::NoMethod => "the list of methods is empty".to_owned(),
+            NoAttempt::Cancelled => "stopped before the first method".to_owned(),
+            NoAttempt::Refused(refusal) => {
+                self.refused = true;
+                match refusal.remedy {
+                    Some(remedy) => format!("{} ({remedy})", refusal.message),
+                    None => refusal.message,
+                }
+            }
+        });
+    }
+
+    fn result(&self) -> RunResult {
+        if self.refused {
+            return RunResult::Refused;
+        }
+        result::of_run(&self.endings, self.cancel.reason())
+    }
+
+    fn report(self) -> Report {
+        let result = self.result();
+        self.events.emit(Event::RunEnded { result, message: self.message.clone() });
+        self.events.report(self.job)
+    }
+}

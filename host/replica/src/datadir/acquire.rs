@@ -1,0 +1,249 @@
+//! Taking a data directory for a run. Semantics rules 22 to 26.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use transfer::beneath::Directory;
+
+use super::places::{self, MappedPlace, Place};
+use super::{Contents, DataDirectory, contents, server};
+use crate::state::{self, HostStamp, PlaceStamp, Record, State};
+use crate::{Directories, Refusal};
+
+/// How long the lock is waited for where no live run is known to hold it: a run that ends lets go of it a moment after it
+/// said so, a process that is killed a moment after it is dead.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it is tried meanwhile.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+impl DataDirectory {
+    /// Checks that the directory may be touched (rules 22 to 26), ends left-over processes of a dead run, takes the
+    /// lock, opens the state file. Creates the directory and the mapped ones (0700) where they are missing and their parents
+    /// exist; they stay, empty, where the run fails. Blocking, for up to some 15 s where left-over processes are slow to die.
+    ///
+    /// Works as any user, root too, that owns the directories; see [`check_user`](super::check_user).
+    ///
+    /// # Errors
+    /// The rule that says no: `data directory` (not one, or not ours to touch), `mapped place`, `state directory`, `state file`,
+    /// `running server`, `in use` (another run).
+    pub fn acquire(directories: &Directories, state_dir: &Path, force: bool) -> Result<Self, Refusal> {
+        let mut places = places::resolve(directories, state_dir)?;
+        let place = places.remove(0);
+        let state_files = state::open_directory(state_dir, true)?.ok_or_else(|| {
+            Refusal::new("state directory", format!("{} cannot be opened", state_dir.display()))
+        })?;
+        place.create()?;
+        let (directory, identity) = open(&place)?;
+        let previous = take_lock(&place, &directory, identity, &state_files)?;
+        let previous = overtaken(&place, &directory, previous)?;
+        let unfinished = previous.as_ref().is_some_and(|record| record.is_unfinished(identity));
+        check_contents(&place, &directory, unfinished, force)?;
+
+        let own_places = places_of(previous.as_ref(), identity);
+        let mut mapped = Vec::new();
+        for (place, may_hold) in places::mapped(places) {
+            place.create()?;
+            mapped.push(MappedPlace::take(place, may_hold, own_places)?);
+        }
+        server::refuse_used(identity, &mapped)?;
+        let state = State::begin(state_files, &place.real, identity, previous).map_err(|error| {
+            Refusal::new("state file", format!("the run cannot be written down: {error}"))
+        })?;
+        Ok(Self {
+            directory,
+            real_path: place.real,
+            identity,
+            mapped,
+            state,
+            worked_in: AtomicBool::new(false),
+        })
+    }
+
+    /// The same checks without the lock and without creating, ending or changing anything, for `check`.
+    ///
+    /// # Errors
+    /// As [`DataDirectory::acquire`], as far as can be told without the lock: another run by what the state file says of it.
+    pub fn inspect(directories: &Directories, state_dir: &Path, force: bool) -> Result<Contents, Refusal> {
+        let mut places = places::resolve(directories, state_dir)?;
+        let place = places.remove(0);
+        let mut previous = match state::open_directory(state_dir, false)? {
+            Some(files) => state::read(&files, &place.real)?,
+            None => None,
+        };
+        if let Some(previous) = &previous {
+            refuse_live_run(&place, previous)?;
+        }
+        let opened = if place.exists { Some(open(&place)?) } else { None };
+        let mut found = Contents::Nothing;
+        let mut own_places: &[PlaceStamp] = &[];
+        if let Some((directory, identity)) = &opened {
+            previous = overtaken(&place, directory, previous)?;
+            let unfinished = previous.as_ref().is_some_and(|record| record.is_unfinished(*identity));
+            found = check_contents(&place, directory, unfinished, force)?;
+            own_places = places_of(previous.as_ref(), *identity);
+        }
+        let mut mapped = Vec::new();
+        for (place, may_hold) in places::mapped(places).filter(|(place, _)| place.exists) {
+            mapped.push(MappedPlace::look(place, may_hold, own_places)?);
+        }
+        // No directory has inode 0, so that nothing stands in one that is not there.
+        server::refuse_used(opened.map_or((0, 0), |(_, identity)| identity), &mapped)?;
+        Ok(found)
+    }
+}
+
+fn open(place: &Place) -> Result<(Directory, (u64, u64)), Refusal> {
+    let directory = place.open()?;
+    let metadata = directory
+        .own_metadata()
+        .map_err(|error| place.refuse(format_args!("cannot be looked at: {error}")))?;
+    Ok((directory, metadata.identity()))
+}
+
+/// What the state file said, without what it said of unfinished work where a whole cluster is there by now.
+fn overtaken(
+    place: &Place,
+    directory: &Directory,
+    record: Option<Record>,
+) -> Result<Option<Record>, Refusal> {
+    let Some(mut record) = record else { return Ok(None) };
+    let whole = contents::is_whole(directory)
+        .map_err(|error| place.refuse(format_args!("cannot be looked at: {error}")))?;
+    if whole {
+        record.unfinished = false;
+        record.places.clear();
+    }
+    Ok(Some(record))
+}
+
+/// The mapped places whose contents are unfinished work on the data directory of this identity.
+fn places_of(record: Option<&Record>, identity: (u64, u64)) -> &[PlaceStamp] {
+    match record {
+        Some(record) if record.is_unfinished(identity) => &record.places,
+        Some(_) | None => &[],
+    }
+}
+
+/// Rule 25: no server, and nothing in it that is neither a cluster nor this program's.
+fn check_contents(
+    place: &Place,
+    directory: &Directory,
+    unfinished: bool,
+    force: bool,
+) -> Result<Contents, Refusal> {
+    let contents = contents::of(directory, unfinished)
+        .map_err(|error| place.refuse(format_args!("cannot be looked at: {error}")))?;
+    server::refuse_running(directory, contents == Contents::Unfinished)?;
+    match contents {
+        Contents::Nothing | Contents::Cluster | Contents::Unfinished => Ok(contents),
+        Contents::Foreign if force => Ok(contents),
+        Contents::Foreign => Err(place
+            .refuse("holds something that is no PostgreSQL data directory (PG_VERSION, base, global) and that this program did not leave")
+            .remedy("--force, if all of it may be removed")),
+    }
+}
+
+/// Takes the lock of the directory, after ending what a dead run left running, and gives what the state file says then.
+fn take_lock(
+    place: &Place,
+    directory: &Directory,
+    identity: (u64, u64),
+    state_files: &Directory,
+) -> Result<Option<Record>, Refusal> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                // Only who holds the lock writes the file, so that it stays as it is read now.
+                let record = state::read(state_files, &place.real)?;
+                if let Some(record) = &record {
+                    if !(record.is_of_this_process() && record.is_about(identity)) {
+                        refuse_live_run(place, record)?;
+                    }
+                    end_left_over(place, record)?;
+                }
+                return Ok(record);
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let record = state::read(state_files, &place.real)?;
+                if let Some(record) = &record {
+                    refuse_live_run(place, record)?;
+                    end_left_over(place, record)?;
+                }
+                if Instant::now() >= deadline {
+                    return Err(held_by_unknown(place, record.as_ref()));
+                }
+                std::thread::sleep(INTERVAL);
+            }
+            Err(errno) => {
+                let error = io::Error::from(errno);
+                return Err(place.refuse(format_args!(
+                    "cannot be locked: {error}; its file system must know flock(2) on directories"
+                )));
+            }
+        }
+    }
+}
+
+fn end_left_over(place: &Place, record: &Record) -> Result<(), Refusal> {
+    let ended = record.end_left_over_processes().map_err(|error| {
+        Refusal::new("in use", format!("{} cannot be taken over: {error}", place.real.display()))
+    })?;
+    if ended > 0 {
+        tracing::warn!(
+            datadir = %place.real.display(),
+            method = record.method.as_deref().unwrap_or_default(),
+            processes = ended,
+            "ended what a dead run had left running"
+        );
+    }
+    Ok(())
+}
+
+/// Refuses where the run that wrote the record still lives.
+fn refuse_live_run(place: &Place, record: &Record) -> Result<(), Refusal> {
+    let Some(host) = &record.host else { return Ok(()) };
+    let living =
+        record.is_of_these_processes().and_then(|ours| Ok(ours && host.process.is_running()?)).map_err(
+            |error| Refusal::new("in use", format!("cannot see whether another run is at work: {error}")),
+        )?;
+    if !living {
+        return Ok(());
+    }
+    Err(in_use(place, host, record.method.as_deref(), "end it or wait for it"))
+}
+
+fn in_use(place: &Place, host: &HostStamp, method: Option<&str>, advice: &str) -> Refusal {
+    let doing =
+        method.map_or("with no method yet".to_owned(), |method| format!("with the method `{method}`"));
+    let message = format!(
+        "another run, process {}, has been at work on {} since {:.0}, {doing}; {advice}",
+        host.process.pid,
+        place.real.display(),
+        host.since
+    );
+    Refusal::new("in use", message)
+}
+
+/// The refusal where the lock is held and no run that can be seen here holds it.
+fn held_by_unknown(place: &Place, record: Option<&Record>) -> Refusal {
+    let shown = place.real.display();
+    if let Some(record) = record
+        && let Some(host) = &record.host
+        && record.is_of_another_container().unwrap_or(false)
+    {
+        let advice = "its process is numbered in another container, where it must be ended";
+        return in_use(place, host, record.method.as_deref(), advice);
+    }
+    let message = format!(
+        "{shown} is locked by a process that no state file names: perhaps a program of an earlier run, perhaps a run \
+         with another state_dir; `fuser -v {shown}` shows which"
+    );
+    Refusal::new("in use", message)
+}

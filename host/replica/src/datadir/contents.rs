@@ -1,0 +1,237 @@
+//! What a data directory and the mapped directories hold. Semantics rules 22, 24 and 25.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+
+use transfer::beneath::{Directory, Kind, RelativePath};
+
+/// What a data directory holds before a run, as rule 25 tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Nothing, as pg_basebackup means it (rule 22), or the directory does not exist yet.
+    Nothing,
+    /// A PostgreSQL data directory.
+    Cluster,
+    /// This program's own unfinished work, by the state file.
+    Unfinished,
+    /// Something else, which is touched only with `--force`.
+    Foreign,
+}
+
+pub(super) const LOST_AND_FOUND: &str = "lost+found";
+const PG_VERSION: RelativePath = RelativePath::literal("PG_VERSION");
+const CLUSTER_FOLDERS: [RelativePath; 2] = [RelativePath::literal("base"), RelativePath::literal("global")];
+
+const CONTROL_FILE: RelativePath = RelativePath::literal("global/pg_control");
+
+/// With any of these bits on the data directory PostgreSQL does not start (`PG_MODE_MASK_GROUP` of src/include/common/file_perm.h).
+const REFUSED_MODE: u32 = 0o027;
+
+/// The longest PG_VERSION in bytes; PostgreSQL writes `15\n`.
+const LONGEST_VERSION: u64 = 64;
+
+/// What the data directory holds. "Nothing" is what `pg_check_dir` (src/port/pgcheckdir.c) says is empty: dotfiles count.
+/// `unfinished` is what the state file says; a cluster that is whole counts before it.
+pub(super) fn of(directory: &Directory, unfinished: bool) -> io::Result<Contents> {
+    if directory.is_empty()? {
+        Ok(Contents::Nothing)
+    } else if unfinished && !is_whole(directory)? {
+        Ok(Contents::Unfinished)
+    } else if is_cluster(directory)? {
+        Ok(Contents::Cluster)
+    } else {
+        Ok(Contents::Foreign)
+    }
+}
+
+/// Whether it is a cluster that PostgreSQL would start, which no unfinished work of this program is: pg_control is absent from it,
+/// or the directory has the mode that it has while pg_basebackup works. So the state file, where it calls this unfinished, was
+/// overtaken: a run was killed before its first act or after its last, or another program has filled the directory since.
+pub(super) fn is_whole(directory: &Directory) -> io::Result<bool> {
+    Ok(directory.own_metadata()?.mode & REFUSED_MODE == 0
+        && is_cluster(directory)?
+        && directory.find(&CONTROL_FILE)?.is_some_and(|found| found.kind == Kind::File))
+}
+
+/// Whether it has a readable PG_VERSION and the folders `base` and `global`.
+fn is_cluster(directory: &Directory) -> io::Result<bool> {
+    for folder in &CLUSTER_FOLDERS {
+        if directory.find(folder)?.is_none_or(|found| found.kind != Kind::Directory) {
+            return Ok(false);
+        }
+    }
+    if directory
+        .find(&PG_VERSION)?
+        .is_none_or(|found| found.kind != Kind::File || found.length > LONGEST_VERSION)
+    {
+        return Ok(false);
+    }
+    let version = directory.read(&PG_VERSION, LONGEST_VERSION)?;
+    Ok(is_version(version.trim_ascii()))
+}
+
+/// `15`, or `9.6` before PostgreSQL 10.
+fn is_version(text: &[u8]) -> bool {
+    let parts: Vec<&[u8]> = text.split(|byte| *byte == b'.').collect();
+    (1..=2).contains(&parts.len())
+        && parts.iter().all(|part| (1..=4).contains(&part.len()) && part.iter().all(u8::is_ascii_digit))
+}
+
+/// What may be in a mapped directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MayHold {
+    /// What PostgreSQL keeps in pg_wal.
+    Wal,
+    /// What PostgreSQL keeps in the place of a tablespace: a folder for each version of its catalogs.
+    TablespaceFolders,
+}
+
+impl MayHold {
+    /// Whether an entry of this name and kind is PostgreSQL's.
+    fn allows(self, name: &OsStr, kind: Kind) -> bool {
+        let name = name.as_bytes();
+        match (self, kind) {
+            (Self::Wal, Kind::Directory) => is_wal_folder(name),
+            (Self::Wal, Kind::File) => is_wal_file(name),
+            (Self::TablespaceFolders, Kind::Directory) => is_tablespace_folder(name),
+            (Self::TablespaceFolders, Kind::File) | (_, Kind::Link | Kind::Special) => false,
+        }
+    }
+
+    /// The same by the name alone, for what was checked before.
+    pub(super) fn allows_name(self, name: &OsStr) -> bool {
+        match self {
+            Self::Wal => is_wal_folder(name.as_bytes()) || is_wal_file(name.as_bytes()),
+            Self::TablespaceFolders => is_tablespace_folder(name.as_bytes()),
+        }
+    }
+
+    /// The first thing in the directory that is not PostgreSQL's, as a person would be told of it.
+    pub(super) fn foreign(self, directory: &Directory) -> io::Result<Option<String>> {
+        let mut foreign: Option<OsString> = None;
+        let (mut wal, mut archive_status) = (false, false);
+        directory.names(&mut |name| {
+            let path = RelativePath::new(name).map_err(io::Error::other)?;
+            let Some(metadata) = directory.find(&path)? else { return Ok(true) };
+            if !self.allows(name, metadata.kind) {
+                foreign = Some(name.to_owned());
+                return Ok(false);
+            }
+            match metadata.kind {
+                Kind::Directory => archive_status |= name == "archive_status",
+                _ => wal = true,
+            }
+            Ok(true)
+        })?;
+        Ok(match foreign {
+            Some(name) => Some(format!("`{}`", name.display())),
+            // An archive of WAL has the same files; only a server's own directory has their status beside them.
+            None if self == Self::Wal && wal && !archive_status => {
+                Some("WAL without the folder `archive_status`, as an archive of WAL has it".to_owned())
+            }
+            None => None,
+        })
+    }
+}
+
+/// The folders of pg_wal: `summaries` since PostgreSQL 17.
+fn is_wal_folder(name: &[u8]) -> bool {
+    matches!(name, b"archive_status" | b"summaries")
+}
+
+/// The names of src/include/access/xlog_internal.h and of src/backend/access/transam/xlog*.c: segments, whole and partial,
+/// history files, backup history files, and what a server that is stopped hard leaves of them.
+fn is_wal_file(name: &[u8]) -> bool {
+    let hexadecimal = |part: &[u8], digits: usize| {
+        part.len() == digits && part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
+    };
+    let parts: Vec<&[u8]> = name.split(|byte| *byte == b'.').collect();
+    match parts.as_slice() {
+        [b"RECOVERYXLOG" | b"RECOVERYHISTORY"] => true,
+        [segment] => hexadecimal(segment, 24),
+        [segment, b"partial"] => hexadecimal(segment, 24),
+        [timeline, b"history"] => hexadecimal(timeline, 8),
+        [segment, offset, b"backup"] => hexadecimal(segment, 24) && hexadecimal(offset, 8),
+        [b"xlogtemp", pid] => !pid.is_empty() && pid.len() <= 10 && pid.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
+}
+
+/// `PG_<major>_<catalog version>` (TABLESPACE_VERSION_DIRECTORY of src/include/common/relpath.h): `PG_15_202209061`.
+fn is_tablespace_folder(name: &[u8]) -> bool {
+    let parts: Vec<&[u8]> = name.split(|byte| *byte == b'_').collect();
+    match parts.as_slice() {
+        [b"PG", major, catalog] => {
+            is_version(major) && catalog.len() == 9 && catalog.iter().all(u8::is_ascii_digit)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_24_wal_and_its_archive_status_are_told_from_other_files() {
+        for name in [
+            "000000010000000000000001",
+            "0000000A00000000000000FF.partial",
+            "00000002.history",
+            "000000010000000000000002.00000028.backup",
+            "xlogtemp.12345",
+            "RECOVERYXLOG",
+            "archive_status",
+        ] {
+            assert!(MayHold::Wal.allows_name(OsStr::new(name)), "{name}");
+        }
+        for name in [
+            "00000001000000000000000",
+            "0000000100000000000000011",
+            "00000001000000000000000g",
+            "0000000a0000000000000001",
+            "000000010000000000000001.gz",
+            "000000010000000000000001.partial.gz",
+            "1.history",
+            "x.backup",
+            "xlogtemp.",
+            "notes.txt",
+            ".hidden",
+            "lost+found",
+            "",
+        ] {
+            assert!(!MayHold::Wal.allows_name(OsStr::new(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn rule_24_the_folders_of_a_tablespace_are_told_from_other_folders() {
+        for name in ["PG_15_202209061", "PG_9.6_201608131", "PG_18_202506291"] {
+            assert!(MayHold::TablespaceFolders.allows_name(OsStr::new(name)), "{name}");
+        }
+        for name in [
+            "PG_15",
+            "PG_15_",
+            "PG_15_20220906",
+            "PG_15_202209061_",
+            "PG_x_202209061",
+            "pg_15_202209061",
+            "16384",
+        ] {
+            assert!(!MayHold::TablespaceFolders.allows_name(OsStr::new(name)), "{name}");
+        }
+        assert!(!MayHold::TablespaceFolders.allows(OsStr::new("PG_15_202209061"), Kind::Link));
+        assert!(!MayHold::TablespaceFolders.allows(OsStr::new("PG_15_202209061"), Kind::File));
+        assert!(!MayHold::Wal.allows(OsStr::new("000000010000000000000001"), Kind::Link));
+    }
+
+    #[test]
+    fn rule_25_a_version_is_one_or_two_numbers() {
+        for (text, version) in
+            [("15", true), ("9.6", true), ("", false), ("15.", false), ("x", false), ("1.2.3", false)]
+        {
+            assert_eq!(is_version(text.as_bytes()), version, "{text}");
+        }
+    }
+}

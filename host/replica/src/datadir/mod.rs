@@ -1,0 +1,122 @@
+//! The data directory: what it holds, who may touch it, how it is emptied. Semantics rules 8, 22 to 26, 28.
+//!
+//! [`DataDirectory::acquire`] answers whether a run may touch the operator's directories, and takes them for it. Everything
+//! after that goes through the descriptors that it opened, so that no renaming and no link leads a run elsewhere.
+
+mod acquire;
+mod contents;
+mod empty;
+mod places;
+mod room;
+mod server;
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use transfer::beneath::Directory;
+
+use crate::state::State;
+use crate::{Bytes, Refusal};
+pub use contents::Contents;
+pub use empty::{Emptied, Extent};
+pub use places::MappedPlace;
+pub use room::FileSystemRoom;
+
+/// A data directory that this run alone may touch: checked, locked, its state file open.
+#[derive(Debug)]
+pub struct DataDirectory {
+    directory: Directory,
+    real_path: std::path::PathBuf,
+    identity: (u64, u64),
+    mapped: Vec<MappedPlace>,
+    state: State,
+    /// Whether this run has emptied it before, and so checked again that nobody else uses it.
+    worked_in: AtomicBool,
+}
+
+impl DataDirectory {
+    /// What it holds now. While unfinished work is left in a mapped directory it is not `Nothing`.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn contents(&self) -> std::io::Result<Contents> {
+        let contents = contents::of(&self.directory, self.state.is_unfinished())?;
+        if contents == Contents::Nothing && self.state.is_unfinished() {
+            for place in &self.mapped {
+                if place.is_own_work() && !place.directory().is_empty()? {
+                    return Ok(Contents::Unfinished);
+                }
+            }
+        }
+        Ok(contents)
+    }
+
+    /// Bytes and files that `Extent::Everything` would free, over all file systems; [`DataDirectory::room`] tells them apart.
+    ///
+    /// # Errors
+    /// As [`DataDirectory::room`].
+    pub fn reclaimable(&self) -> std::io::Result<(Bytes, u64)> {
+        let room = self.room()?;
+        Ok((
+            Bytes(room.iter().map(|one| one.reclaimable.0).sum()),
+            room.iter().map(|one| one.reclaimable_files).sum(),
+        ))
+    }
+
+    /// The descriptor that carries the lock; native children inherit a copy, so that a killed run with a live child still holds it.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// The opened directory, for what works below it.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// The opened directory, with what can be done below it.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// The directory's real path (links resolved).
+    pub fn real_path(&self) -> &Path {
+        &self.real_path
+    }
+
+    /// The mapped WAL directory and tablespaces, opened; of several entries of the map with one target, the first.
+    pub fn mapped(&self) -> &[MappedPlace] {
+        &self.mapped
+    }
+
+    /// What is told to the next run about this one.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn has_worked(&self) -> bool {
+        self.worked_in.load(Ordering::Acquire)
+    }
+}
+
+/// Refuses to run as root, as PostgreSQL's programs do: what it creates must belong to the user that the server runs
+/// as. For the program to call once it has dropped its privileges; [`DataDirectory::acquire`] checks only that the
+/// directories belong to the user that it runs as, whichever that is.
+///
+/// # Errors
+/// Where the effective user is root.
+pub fn check_user() -> Result<(), Refusal> {
+    refuse_root(rustix::process::geteuid().as_raw())
+}
+
+fn refuse_root(user: u32) -> Result<(), Refusal> {
+    if user != 0 {
+        return Ok(());
+    }
+    let message = "a data directory cannot be filled as root: PostgreSQL will not run as root, and its files must \
+                   belong to the user that it runs as; name that user, or run this program as it";
+    Err(Refusal::new("user", message).remedy("[replica] user = \"postgres\""))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! Whether a server runs on the directories. Semantics rule 25.
+//!
+//! A server in another container, or on another machine that shares the disk, cannot be seen from here.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+use transfer::beneath::{Directory, Kind, RelativePath};
+
+use super::places::MappedPlace;
+use crate::Refusal;
+use crate::state::process;
+
+const POSTMASTER_PID: RelativePath = RelativePath::literal("postmaster.pid");
+const CONTROL_FILE: RelativePath = RelativePath::literal("global/pg_control");
+
+/// The longest postmaster.pid in bytes; PostgreSQL writes eight lines, two of them paths.
+const LONGEST: u64 = 16 << 10;
+
+/// How many tablespaces of another server are looked at.
+const MOST_TABLESPACES: usize = 10_000;
+
+/// Where a process stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stands {
+    Here,
+    Elsewhere,
+    Gone,
+    CannotBeSeen,
+}
+
+/// Refuses a directory that a server runs on.
+///
+/// In unfinished work without pg_control no server can run, and a method may have written anything into
+/// postmaster.pid; there only a process that is seen to stand in the directory counts.
+pub(super) fn refuse_running(directory: &Directory, unfinished: bool) -> Result<(), Refusal> {
+    let shown = directory.path().display();
+    let refuse = |what: String| Refusal::new("running server", format!("the data directory {shown} {what}"));
+    let failed = |error: io::Error| refuse(format!("cannot be looked at: {error}"));
+    let startable = directory.find(&CONTROL_FILE).map(|found| found.is_some());
+    // `global` may be no directory at all in what a method left.
+    let lenient = unfinished && matches!(startable, Ok(false) | Err(_));
+    let Some(found) = directory.find(&POSTMASTER_PID).map_err(failed)? else { return Ok(()) };
+    let pid = match found.kind {
+        Kind::File => directory.read(&POSTMASTER_PID, LONGEST).map(|text| pid_of(&text)),
+        _ => Ok(None),
+    };
+    let pid = match pid {
+        Ok(Some(pid)) => pid,
+        Ok(None) | Err(_) if lenient => return Ok(()),
+        Ok(None) => {
+            return Err(refuse(
+                "has a postmaster.pid that names no process; see that no server runs on it, then remove that file".to_owned(),
+            ));
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let identity = directory.own_metadata().map_err(failed)?.identity();
+    match stands(pid, identity).map_err(failed)? {
+        Stands::Here => Err(refuse(format!(
+            "has a server running on it, process {pid}; stop it with `pg_ctl stop -D {shown}`"
+        ))),
+        Stands::CannotBeSeen if !lenient => Err(refuse(format!(
+            "has a postmaster.pid that names process {pid}, which cannot be looked at from here; see that no server \
+             runs on it, then remove that file"
+        ))),
+        Stands::CannotBeSeen | Stands::Elsewhere | Stands::Gone => Ok(()),
+    }
+}
+
+/// The process of postmaster.pid's first line; negative where it is a single-user server (src/backend/utils/init/miscinit.c).
+fn pid_of(text: &[u8]) -> Option<u32> {
+    let line = text.split(|byte| *byte == b'\n').next()?;
+    let number: i32 = std::str::from_utf8(line).ok()?.trim().parse().ok()?;
+    (number != 0 && number != i32::MIN).then(|| number.unsigned_abs())
+}
+
+/// Whether the working directory of a process is the one with this device and inode. A server always stands in its data directory.
+fn stands(pid: u32, identity: (u64, u64)) -> io::Result<Stands> {
+    // The number of a server that is gone may be this program's own by now.
+    if pid == std::process::id() {
+        return Ok(Stands::Elsewhere);
+    }
+    match fs::metadata(format!("/proc/{pid}/cwd")) {
+        Ok(metadata) if (metadata.dev(), metadata.ino()) == identity => return Ok(Stands::Here),
+        Ok(_) => return Ok(Stands::Elsewhere),
+        Err(_) => {}
+    }
+    // /proc may hide the processes of other users (hidepid), or keep them from being read.
+    match process::stat(pid) {
+        Ok(Some(process)) if process.is_dead() => Ok(Stands::Gone),
+        Ok(Some(_)) => Ok(Stands::CannotBeSeen),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Stands::CannotBeSeen),
+        Err(error) => Err(error),
+        Ok(None) => {
+            match i32::try_from(pid).ok().and_then(Pid::from_raw).map(rustix::process::test_kill_process) {
+                Some(Ok(()) | Err(Errno::PERM)) => Ok(Stands::CannotBeSeen),
+                Some(Err(_)) | None => Ok(Stands::Gone),
+            }
+        }
+    }
+}
+
+/// Refuses directories that a server on this machine uses: a server's process that stands in the data directory, whatever
+/// postmaster.pid says, and a mapped place that is the WAL directory or a tablespace of a running server.
+/// What another user's processes do cannot be seen.
+pub(super) fn refuse_used(identity: (u64, u64), mapped: &[MappedPlace]) -> Result<(), Refusal> {
+    let mut seen = HashSet::new();
+    let mut found = None;
+    let looked = process::each(&mut |process| {
+        if found.is_some() || process.is_dead() || process.pid == std::process::id() {
+            return Ok(());
+        }
+        let cwd = format!("/proc/{}/cwd", process.pid);
+        let Ok(metadata) = fs::metadata(&cwd) else { return Ok(()) };
+        let stands_in = (metadata.dev(), metadata.ino());
+        let server = matches!(process.name.as_slice(), b"postgres" | b"postmaster");
+        if server && stands_in == identity {
+            found = Some(Refusal::new(
+                "running server",
+                format!("a server's process, {}, works in the data directory; stop the server", process.pid),
+            ));
+        } else if (server || Path::new(&cwd).join("postmaster.pid").symlink_metadata().is_ok())
+            && seen.insert(stands_in)
+        {
+            found = used_by(process.pid, Path::new(&cwd), mapped);
+        }
+        Ok(())
+    });
+    match (found, looked) {
+        (Some(refusal), _) => Err(refusal),
+        (None, Ok(())) => Ok(()),
+        (None, Err(error)) => Err(Refusal::new(
+            "running server",
+            format!("cannot see which servers run on this machine: {error}"),
+        )),
+    }
+}
+
+/// A refusal where the server that stands in `data` uses one of the places.
+fn used_by(pid: u32, data: &Path, mapped: &[MappedPlace]) -> Option<Refusal> {
+    let refuse = |used: &Path, what: &str| {
+        let used = fs::metadata(used).ok()?;
+        let place = mapped.iter().find(|place| place.identity() == (used.dev(), used.ino()))?;
+        Some(place.refuse(format_args!("is {what} of a running server, process {pid}")))
+    };
+    if mapped.is_empty() {
+        return None;
+    }
+    refuse(&data.join("pg_wal"), "the WAL directory").or_else(|| {
+        let tablespaces = fs::read_dir(data.join("pg_tblspc")).ok()?;
+        tablespaces
+            .take(MOST_TABLESPACES)
+            .filter_map(Result::ok)
+            .find_map(|tablespace| refuse(&tablespace.path(), "a tablespace's directory"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_25_the_first_line_of_postmaster_pid_names_the_process() {
+        for (text, pid) in [
+            ("123\n/data\n", Some(123)),
+            ("-123\n", Some(123)),
+            (" 123", Some(123)),
+            ("", None),
+            ("\n123", None),
+            ("0\n", None),
+            ("-2147483648", None),
+            ("99999999999", None),
+            ("12x\n", None),
+        ] {
+            assert_eq!(pid_of(text.as_bytes()), pid, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,493 @@
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use command_fds::{CommandFdExt, FdMapping};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::state::ProcessStamp;
+use crate::{Directories, RunResult, TablespaceKey, TablespaceMap};
+
+mod in_use;
+mod mapped;
+
+/// An operator's machine: a data directory and a state directory in one folder.
+struct Machine {
+    root: PathBuf,
+    directories: Directories,
+    /// Removed with the machine.
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        Self { _folder: Some(folder), ..Self::in_folder(&root) }
+    }
+
+    /// The machine that another process made.
+    fn in_folder(root: &Path) -> Self {
+        let directories =
+            Directories { datadir: root.join("data"), wal: None, tablespaces: TablespaceMap::default() };
+        Self { root: root.to_owned(), directories, _folder: None }
+    }
+
+    fn with_cluster() -> Self {
+        let machine = Self::new();
+        machine.cluster("data");
+        machine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// A data directory of this name with a few files.
+    fn cluster(&self, name: &str) -> PathBuf {
+        let data = self.path(name);
+        fs::create_dir_all(data.join("base/1")).unwrap();
+        fs::create_dir_all(data.join("global")).unwrap();
+        fs::create_dir_all(data.join("pg_tblspc")).unwrap();
+        fs::write(data.join("PG_VERSION"), "15\n").unwrap();
+        fs::write(data.join("base/1/1259"), [0; 8192]).unwrap();
+        fs::write(data.join("global/pg_control"), "control").unwrap();
+        data
+    }
+
+    fn map_wal(&mut self, name: &str) -> PathBuf {
+        let wal = self.path(name);
+        self.directories.wal = Some(wal.clone());
+        wal
+    }
+
+    fn map_tablespaces(&mut self, targets: &[(&str, &str)]) {
+        let map = targets.iter().map(|(key, to)| (TablespaceKey::parse(key), self.path(to))).collect();
+        self.directories.tablespaces = TablespaceMap::new(map);
+    }
+
+    fn acquire(&self) -> Result<DataDirectory, Refusal> {
+        DataDirectory::acquire(&self.directories, &self.path("state"), false)
+    }
+
+    fn force(&self) -> Result<DataDirectory, Refusal> {
+        DataDirectory::acquire(&self.directories, &self.path("state"), true)
+    }
+
+    fn inspect(&self) -> Result<Contents, Refusal> {
+        DataDirectory::inspect(&self.directories, &self.path("state"), false)
+    }
+
+    /// The refusal that both a run and a check give.
+    fn refused(&self) -> Refusal {
+        let refusal = self.acquire().unwrap_err();
+        assert_eq!(self.inspect().unwrap_err().message, refusal.message);
+        refusal
+    }
+
+    /// Leaves the state file as a run that was killed would.
+    fn killed(&self, directory: DataDirectory, processes: &[ProcessStamp]) {
+        directory.state().unfinished("tarball").unwrap();
+        directory.empty(Extent::ControlFileOnly, None, &CancellationToken::new()).unwrap();
+        for process in processes {
+            directory.state().process_started(*process).unwrap();
+        }
+        drop(directory);
+        // A process that is certainly dead: one with this process's number and another start.
+        self.change_state(|state| state["host"]["started"] = 1.into());
+    }
+
+    fn change_state(&self, change: impl FnOnce(&mut serde_json::Value)) {
+        let file = fs::read_dir(self.path("state")).unwrap().next().unwrap().unwrap().path();
+        let mut state = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        change(&mut state);
+        fs::write(&file, state.to_string()).unwrap();
+    }
+}
+
+fn empty(directory: &DataDirectory) -> Emptied {
+    directory.empty(Extent::Everything, None, &CancellationToken::new()).unwrap()
+}
+
+fn entries(path: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Runs the named test again in a process with mounts of its own. True in that process.
+fn with_own_mounts(test: &str) -> bool {
+    if std::env::var_os("UNDERSTUDY_TEST_OWN_MOUNTS").is_some() {
+        return true;
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private"]);
+    if !rustix::process::geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    let output = command
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("datadir::tests::{test}"), "--nocapture"])
+        .env("UNDERSTUDY_TEST_OWN_MOUNTS", "1")
+        .output()
+        .unwrap_or_else(|error| panic!("this test needs unshare (package util-linux): {error}"));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "this test needs root or user namespaces: {text}"
+    );
+    false
+}
+
+fn mount(arguments: &[&str], at: &Path) {
+    let status = Command::new("mount").args(arguments).arg(at).status().unwrap();
+    assert!(status.success(), "mount {arguments:?} {}", at.display());
+}
+
+#[test]
+fn rule_22_a_missing_directory_is_created_for_its_owner_alone() {
+    let machine = Machine::new();
+    assert_eq!(machine.inspect(), Ok(Contents::Nothing));
+    assert!(!machine.path("data").exists() && !machine.path("state").exists(), "a check creates nothing");
+    let directory = machine.acquire().unwrap();
+    assert_eq!(directory.contents().unwrap(), Contents::Nothing);
+    assert_eq!(fs::metadata(machine.path("data")).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(directory.real_path(), machine.path("data"));
+    directory.state().finished(RunResult::Failed, true).unwrap();
+    drop(directory);
+    assert_eq!(entries(&machine.path("data")), [""; 0], "a run that fails leaves an empty directory");
+}
+
+#[test]
+fn rule_22_dotfiles_count_as_they_do_for_pg_basebackup() {
+    let machine = Machine::new();
+    fs::create_dir(machine.path("data")).unwrap();
+    assert_eq!(machine.inspect(), Ok(Contents::Nothing));
+    fs::write(machine.path("data/.bash_history"), "").unwrap();
+    assert_eq!(machine.refused().rule, "data directory");
+    let forced = machine.force().unwrap();
+    assert_eq!(forced.contents().unwrap(), Contents::Foreign);
+    empty(&forced);
+    assert_eq!(forced.contents().unwrap(), Contents::Nothing);
+}
+
+#[test]
+fn rule_22_the_root_of_a_file_system_is_refused_with_the_advice_to_use_a_sub_directory() {
+    let machine = Machine::with_cluster();
+    fs::create_dir(machine.path("data/lost+found")).unwrap();
+    let refusal = machine.refused();
+    assert!(refusal.message.contains("lost+found") && refusal.message.contains("sub-directory"), "{refusal}");
+    assert!(machine.force().is_err(), "force does not help: pg_basebackup would refuse it too");
+}
+
+#[test]
+fn rule_23_the_target_of_a_linked_data_directory_is_emptied_and_the_link_stays() {
+    let mut machine = Machine::new();
+    let target = machine.cluster("target");
+    symlink(&target, machine.path("link")).unwrap();
+    machine.directories.datadir = machine.path("link");
+    let directory = machine.acquire().unwrap();
+    assert_eq!(directory.real_path(), target);
+    empty(&directory);
+    assert_eq!(fs::read_link(machine.path("link")).unwrap(), target);
+    assert_eq!(entries(&target), [""; 0]);
+}
+
+#[test]
+fn rule_23_a_mount_point_is_emptied_and_not_removed() {
+    if !with_own_mounts("rule_23_a_mount_point_is_emptied_and_not_removed") {
+        return;
+    }
+    let machine = Machine::new();
+    let data = machine.path("data");
+    fs::create_dir(&data).unwrap();
+    mount(&["-t", "tmpfs", "-o", "mode=0700", "none"], &data);
+    machine.cluster("data");
+    let device = fs::metadata(&data).unwrap().dev();
+    let directory = machine.acquire().unwrap();
+    empty(&directory);
+    assert_eq!(entries(&data), [""; 0]);
+    assert_eq!(fs::metadata(&data).unwrap().dev(), device, "it is still mounted");
+}
+
+#[test]
+fn rule_23_a_file_system_mounted_inside_is_named_before_anything_is_removed() {
+    if !with_own_mounts("rule_23_a_file_system_mounted_inside_is_named_before_anything_is_removed") {
+        return;
+    }
+    let machine = Machine::with_cluster();
+    let inside = machine.path("data/pg_wal");
+    fs::create_dir(&inside).unwrap();
+    mount(&["-t", "tmpfs", "none"], &inside);
+    fs::write(inside.join("victim"), "").unwrap();
+    let directory = machine.acquire().unwrap();
+    for error in [
+        directory.room().unwrap_err(),
+        directory.empty(Extent::Everything, None, &CancellationToken::new()).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains(inside.to_str().unwrap()), "{error}");
+        assert!(error.to_string().contains("wal_dir"), "{error}");
+    }
+    assert!(inside.join("victim").exists() && machine.path("data/global/pg_control").exists());
+    assert!(!directory.state().is_unfinished());
+    directory.empty(Extent::ControlFileOnly, None, &CancellationToken::new()).unwrap();
+    assert!(inside.join("victim").exists() && !machine.path("data/global/pg_control").exists());
+}
+
+#[test]
+fn rule_28_pg_control_goes_also_where_a_file_system_was_mounted_since() {
+    if !with_own_mounts("rule_28_pg_control_goes_also_where_a_file_system_was_mounted_since") {
+        return;
+    }
+    let machine = Machine::with_cluster();
+    let directory = machine.acquire().unwrap();
+    empty(&directory);
+    // What a method left, and what somebody mounted in it.
+    machine.cluster("data");
+    let inside = machine.path("data/base");
+    mount(&["-t", "tmpfs", "none"], &inside);
+    fs::write(inside.join("victim"), "").unwrap();
+    let error = directory.empty(Extent::Everything, None, &CancellationToken::new()).unwrap_err();
+    assert!(error.to_string().contains(inside.to_str().unwrap()), "{error}");
+    assert!(inside.join("victim").exists() && !machine.path("data/global/pg_control").exists());
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_one_is_refused_with_what_to_do() {
+    let mut machine = Machine::new();
+    fs::write(machine.path("file"), "").unwrap();
+    symlink(machine.path("none"), machine.path("dangling")).unwrap();
+    symlink(machine.path("file"), machine.path("to-file")).unwrap();
+    symlink("loop", machine.path("loop")).unwrap();
+    for (name, says) in [
+        ("file", "is not a directory"),
+        ("dangling", "is a link to nothing"),
+        ("to-file", "is a link to something that is no directory"),
+        ("loop", "cannot be looked at"),
+        ("no/parent", "create that, or mount what belongs there"),
+        ("file/below", "cannot be looked at"),
+    ] {
+        machine.directories.datadir = machine.path(name);
+        let refusal = machine.refused();
+        assert!(refusal.message.contains(says), "{name}: {refusal}");
+        assert_eq!(refusal.rule, "data directory");
+        assert!(refusal.remedy.unwrap().contains("datadir"));
+    }
+    for (written, says) in
+        [("relative", "not an absolute path"), ("/", "root of the file system"), ("/..", "root of")]
+    {
+        machine.directories.datadir = PathBuf::from(written);
+        let refusal = machine.refused();
+        assert!(refusal.message.contains(says), "{written}: {refusal}");
+    }
+    assert!(!machine.path("none").exists() && !machine.path("no").exists());
+}
+
+#[test]
+fn a_data_directory_of_another_user_is_refused() {
+    let mut machine = Machine::new();
+    if rustix::process::geteuid().is_root() {
+        fs::create_dir(machine.path("data")).unwrap();
+        std::os::unix::fs::chown(machine.path("data"), Some(12345), None).unwrap();
+    } else {
+        machine.directories.datadir = PathBuf::from("/usr");
+    }
+    let refusal = machine.refused();
+    assert!(refusal.message.contains("belongs to user"), "{refusal}");
+}
+
+#[test]
+fn rule_30_root_is_refused_with_the_line_that_names_the_user() {
+    let refusal = refuse_root(0).unwrap_err();
+    assert_eq!(refusal.remedy.as_deref(), Some("[replica] user = \"postgres\""));
+    assert_eq!(refuse_root(26), Ok(()));
+    assert_eq!(check_user().is_err(), rustix::process::geteuid().is_root());
+}
+
+#[test]
+fn rule_25_what_is_neither_empty_nor_a_cluster_nor_ours_is_refused_without_force() {
+    for missing in ["PG_VERSION", "base", "global"] {
+        let machine = Machine::with_cluster();
+        assert_eq!(machine.inspect(), Ok(Contents::Cluster));
+        let path = machine.path("data").join(missing);
+        fs::rename(&path, machine.path("away")).unwrap();
+        let refusal = machine.refused();
+        assert!(refusal.remedy.unwrap().contains("--force"));
+        assert_eq!(machine.force().unwrap().contents().unwrap(), Contents::Foreign);
+        // A link is none of the folders that PostgreSQL makes.
+        symlink(machine.path("away"), &path).unwrap();
+        assert!(machine.acquire().is_err(), "{missing}");
+    }
+    let machine = Machine::with_cluster();
+    fs::write(machine.path("data/PG_VERSION"), "not a version").unwrap();
+    assert!(machine.acquire().is_err());
+}
+
+#[test]
+fn rule_25_unfinished_work_of_this_program_is_taken_without_force() {
+    let machine = Machine::with_cluster();
+    machine.killed(machine.acquire().unwrap(), &[]);
+    fs::remove_file(machine.path("data/PG_VERSION")).unwrap();
+    assert_eq!(machine.inspect(), Ok(Contents::Unfinished));
+    let directory = machine.acquire().unwrap();
+    assert_eq!(directory.contents().unwrap(), Contents::Unfinished);
+    empty(&directory);
+    assert_eq!(directory.contents().unwrap(), Contents::Nothing);
+}
+
+#[test]
+fn rule_26_a_whole_cluster_is_not_taken_for_unfinished_work_whatever_the_state_file_says() {
+    let mut machine = Machine::with_cluster();
+    machine.map_tablespaces(&[("/old/fast", "fast")]);
+    machine.killed(machine.acquire().unwrap(), &[]);
+    assert_eq!(machine.inspect(), Ok(Contents::Unfinished));
+    // As after a kill between the last act of the seal and the word on it, or as another program fills the directory.
+    machine.cluster("data");
+    let mode = |mode| {
+        fs::set_permissions(machine.path("data"), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(0o720);
+    assert_eq!(machine.inspect(), Ok(Contents::Unfinished), "pg_basebackup was at work");
+    mode(0o700);
+    assert_eq!(machine.inspect(), Ok(Contents::Cluster));
+    fs::write(machine.path("fast/thesis.txt"), "").unwrap();
+    assert_eq!(machine.refused().rule, "mapped place");
+    fs::remove_file(machine.path("fast/thesis.txt")).unwrap();
+    let directory = machine.acquire().unwrap();
+    assert_eq!(directory.contents().unwrap(), Contents::Cluster);
+    assert!(!directory.state().is_unfinished());
+    // A run that was killed, or failed, between saying so and its first act.
+    directory.state().unfinished("tarball").unwrap();
+    assert_eq!(directory.contents().unwrap(), Contents::Cluster);
+}
+
+#[test]
+fn rule_26_another_directory_at_the_path_is_not_taken_for_ours() {
+    let machine = Machine::with_cluster();
+    machine.killed(machine.acquire().unwrap(), &[]);
+    fs::rename(machine.path("data"), machine.path("moved")).unwrap();
+    fs::create_dir(machine.path("data")).unwrap();
+    fs::write(machine.path("data/thesis.txt"), "").unwrap();
+    assert_eq!(machine.refused().rule, "data directory");
+    assert!(machine.path("data/thesis.txt").exists());
+}
+
+#[test]
+fn rule_24_links_are_only_unlinked() {
+    let machine = Machine::with_cluster();
+    let victim = machine.cluster("victim");
+    for link in ["pg_wal", "pg_tblspc/16384", "base/1/link", "pg_stat"] {
+        symlink(&victim, machine.path("data").join(link)).unwrap();
+    }
+    symlink(victim.join("PG_VERSION"), machine.path("data/postgresql.conf")).unwrap();
+    let before = entries(&victim);
+    let directory = machine.acquire().unwrap();
+    assert!(!empty(&directory).unfinished);
+    assert_eq!(entries(&machine.path("data")), [""; 0]);
+    assert_eq!(entries(&victim), before);
+    assert_eq!(fs::read(victim.join("global/pg_control")).unwrap(), b"control");
+}
+
+#[test]
+fn rule_24_a_linked_global_is_unlinked_first_and_its_pg_control_stays() {
+    let machine = Machine::with_cluster();
+    let victim = machine.cluster("victim");
+    fs::remove_dir_all(machine.path("data/global")).unwrap();
+    symlink(victim.join("global"), machine.path("data/global")).unwrap();
+    let directory = machine.force().unwrap();
+    directory.empty(Extent::ControlFileOnly, None, &CancellationToken::new()).unwrap();
+    assert!(!machine.path("data/global/pg_control").exists());
+    assert!(victim.join("global/pg_control").exists());
+}
+
+#[test]
+fn rule_13_keep_data_loses_pg_control_alone_and_is_marked_unfinished() {
+    let machine = Machine::with_cluster();
+    fs::write(machine.path("data/global/pg_control.understudy"), "half").unwrap();
+    let directory = machine.acquire().unwrap();
+    let emptied = directory.empty(Extent::ControlFileOnly, None, &CancellationToken::new()).unwrap();
+    assert_eq!(emptied, Emptied { entries: 2, unfinished: false });
+    assert_eq!(entries(&machine.path("data/global")), [""; 0]);
+    assert!(machine.path("data/base/1/1259").exists());
+    assert!(directory.state().is_unfinished());
+    assert_eq!(directory.contents().unwrap(), Contents::Unfinished);
+}
+
+#[test]
+fn rule_28_a_cancel_takes_pg_control_away_and_leaves_the_rest_for_the_next_run() {
+    let machine = Machine::with_cluster();
+    let directory = machine.acquire().unwrap();
+    let cancelled = CancellationToken::new();
+    cancelled.cancel();
+    let emptied = directory.empty(Extent::Everything, None, &cancelled).unwrap();
+    assert_eq!(emptied, Emptied { entries: 1, unfinished: true });
+    assert!(!machine.path("data/global/pg_control").exists() && machine.path("data/base/1/1259").exists());
+    assert!(directory.state().is_unfinished());
+    directory.state().finished(RunResult::Terminated, false).unwrap();
+    drop(directory);
+    let next = machine.acquire().unwrap();
+    assert_eq!(next.contents().unwrap(), Contents::Unfinished);
+    assert!(!empty(&next).unfinished);
+    assert_eq!(entries(&machine.path("data")), [""; 0]);
+}
+
+#[test]
+fn rule_28_removing_keeps_to_its_budget_also_after_a_cancel() {
+    let machine = Machine::with_cluster();
+    let directory = machine.acquire().unwrap();
+    let cancelled = CancellationToken::new();
+    cancelled.cancel();
+    let none = directory.empty(Extent::Everything, Some(Duration::ZERO), &cancelled).unwrap();
+    assert_eq!(none, Emptied { entries: 1, unfinished: true });
+    let rest = directory.empty(Extent::Everything, Some(Duration::from_secs(60)), &cancelled).unwrap();
+    assert!(!rest.unfinished && rest.entries > 0);
+    assert_eq!(entries(&machine.path("data")), [""; 0]);
+}
+
+#[test]
+fn step_4_the_state_file_says_unfinished_before_pg_control_goes() {
+    let machine = Machine::with_cluster();
+    let directory = machine.acquire().unwrap();
+    let state_dir = machine.path("state");
+    fs::remove_dir_all(&state_dir).unwrap();
+    assert!(directory.empty(Extent::Everything, None, &CancellationToken::new()).is_err());
+    assert!(machine.path("data/global/pg_control").exists(), "what cannot be said is not done");
+}
+
+#[test]
+fn step_3_what_emptying_frees_is_counted_by_file_system() {
+    let mut machine = Machine::with_cluster();
+    let wal = machine.map_wal("wal");
+    fs::create_dir_all(wal.join("archive_status")).unwrap();
+    fs::write(wal.join("000000010000000000000001"), [0; 8192]).unwrap();
+    fs::write(machine.path("data/linked"), [0; 1 << 20]).unwrap();
+    fs::hard_link(machine.path("data/linked"), machine.path("elsewhere")).unwrap();
+    let directory = machine.acquire().unwrap();
+    let room = directory.room().unwrap();
+    assert_eq!(room.len(), 1);
+    assert_eq!(room[0].places, [machine.path("data"), wal]);
+    // base, base/1, base/1/1259, global, global/pg_control, pg_tblspc, PG_VERSION; archive_status, a segment.
+    assert_eq!(room[0].reclaimable_files, 9);
+    assert!((16384..1 << 20).contains(&room[0].reclaimable.0), "{room:?}");
+    assert_eq!(directory.reclaimable().unwrap(), (room[0].reclaimable, 9));
+    assert!(room[0].free.0 > 0);
+    empty(&directory);
+    assert_eq!(directory.reclaimable().unwrap(), (Bytes(0), 0));
+}
+
+#[test]
+fn step_3_places_on_different_file_systems_are_told_apart() {
+    let mut machine = Machine::with_cluster();
+    let shm = tempfile::tempdir_in("/dev/shm").unwrap();
+    machine.directories.wal = Some(shm.path().join("wal"));
+    let other = fs::metadata(shm.path()).unwrap().dev() != fs::metadata(&machine.root).unwrap().dev();
+    let room = machine.acquire().unwrap().room().unwrap();
+    assert_eq!(room.len(), if other { 2 } else { 1 });
+    assert!(room.iter().all(|one| one.free.0 > 0));
+}

@@ -1,0 +1,82 @@
+//! The places on this machine that the operator gave to the replica: nothing outside them is ever touched.
+
+use std::path::{Path, PathBuf};
+
+/// The operator's directories. All paths are absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directories {
+    /// The data directory, as the operator wrote it; it may be a symbolic link to a directory.
+    pub datadir: PathBuf,
+    /// Where the write-ahead log lives, if not in `<datadir>/pg_wal`.
+    pub wal: Option<PathBuf>,
+    /// Where each tablespace of a backup goes.
+    pub tablespaces: TablespaceMap,
+}
+
+impl Directories {
+    /// Where a method puts the write-ahead log: the operator's directory, or `<datadir>/pg_wal`.
+    pub fn wal_directory(&self) -> PathBuf {
+        self.wal.clone().unwrap_or_else(|| self.datadir.join("pg_wal"))
+    }
+
+    /// Every directory outside the data directory that the operator named.
+    pub fn mapped(&self) -> impl Iterator<Item = &Path> {
+        self.wal.as_deref().into_iter().chain(self.tablespaces.targets())
+    }
+}
+
+/// How the operator names a tablespace of a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TablespaceKey {
+    /// The path that it had where the backup was taken: `"/old/path"`.
+    Location(PathBuf),
+    /// Its object identifier in `pg_tablespace`: `"16384"`.
+    Oid(u32),
+    /// Its name; only some backup formats record it: `"fast_disks"`.
+    Name(String),
+}
+
+impl TablespaceKey {
+    /// A key of the map as it stands in the configuration: a leading `/` makes it a location, digits alone an
+    /// object identifier, anything else a name.
+    pub fn parse(text: &str) -> Self {
+        if text.starts_with('/') {
+            Self::Location(PathBuf::from(text))
+        } else if let Ok(oid) = text.parse() {
+            Self::Oid(oid)
+        } else {
+            Self::Name(text.to_owned())
+        }
+    }
+}
+
+/// The operator's map from a tablespace of the backup to a directory of this machine. A tablespace that it does
+/// not name goes nowhere, not even to the path that it had.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TablespaceMap(Vec<(TablespaceKey, PathBuf)>);
+
+impl TablespaceMap {
+    /// A map of these entries; the first that fits a tablespace counts.
+    pub fn new(entries: Vec<(TablespaceKey, PathBuf)>) -> Self {
+        Self(entries)
+    }
+
+    /// Where a tablespace goes, by its location, its object identifier or its name, in this order.
+    pub fn target(&self, oid: u32, name: Option<&str>, location: &Path) -> Option<&Path> {
+        let find = |fits: &dyn Fn(&TablespaceKey) -> bool| self.0.iter().find(|(key, _)| fits(key));
+        find(&|key| matches!(key, TablespaceKey::Location(from) if from == location))
+            .or_else(|| find(&|key| matches!(key, TablespaceKey::Oid(of) if *of == oid)))
+            .or_else(|| find(&|key| matches!(key, TablespaceKey::Name(of) if Some(of.as_str()) == name)))
+            .map(|(_, to)| to.as_path())
+    }
+
+    /// Every directory that the map gives away.
+    pub fn targets(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().map(|(_, to)| to.as_path())
+    }
+
+    /// The entries, in the operator's order.
+    pub fn entries(&self) -> impl Iterator<Item = (&TablespaceKey, &Path)> {
+        self.0.iter().map(|(key, to)| (key, to.as_path()))
+    }
+}

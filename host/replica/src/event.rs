@@ -1,0 +1,173 @@
+//! What happens during a run, as one typed stream. The progress bar, the log, the JSON lines, the status file and
+//! the report are all readers of it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::outcome::Finding;
+use crate::{Outcome, Plan, RunResult};
+
+/// Something that happened. Fields named `method` hold the name in the operator's list.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The state that Patroni would show: `creating replica`, then `stopped`.
+    State {
+        /// The state's name.
+        state: &'static str,
+    },
+    /// An attempt began.
+    AttemptStarted {
+        /// Which method.
+        method: String,
+    },
+    /// A step of the attempt began.
+    Step {
+        /// Which method.
+        method: String,
+        /// Which step.
+        step: Step,
+    },
+    /// The method said what it would restore.
+    Planned {
+        /// Which method.
+        method: String,
+        /// What it would restore.
+        plan: Plan,
+    },
+    /// The method works on something else now.
+    Phase {
+        /// Which method.
+        method: String,
+        /// Free text for people.
+        name: String,
+    },
+    /// How far the method is. Totals as far as they are known.
+    Progress {
+        /// Which method.
+        method: String,
+        /// Bytes written so far.
+        bytes: u64,
+        /// Bytes in all.
+        bytes_expected: Option<u64>,
+        /// Files written so far.
+        files: u64,
+        /// Files in all.
+        files_expected: Option<u64>,
+    },
+    /// A line of a method's log or output, or the host's own word on it.
+    Log {
+        /// Which method; none where the host speaks of the run.
+        method: Option<String>,
+        /// How serious.
+        level: Level,
+        /// Who speaks: `host`, `plugin`, `stdout`, `stderr` or a program's name.
+        origin: String,
+        /// The line, free of control characters.
+        message: String,
+        /// Further fields of the method's own.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        fields: Vec<(String, String)>,
+    },
+    /// A call that no grant covers.
+    Denied {
+        /// Which method.
+        method: String,
+        /// What it asked and the line that would allow it.
+        denial: Denial,
+    },
+    /// The seal found something worth telling.
+    Found {
+        /// Which method.
+        method: String,
+        /// What it found.
+        finding: Finding,
+    },
+    /// An attempt ended.
+    AttemptEnded {
+        /// Which method.
+        method: String,
+        /// How.
+        outcome: Outcome,
+        /// Why; empty for `created`.
+        message: String,
+        /// The rule that rejected it, or the check of the seal that failed.
+        rule: Option<String>,
+        /// The line of configuration that would change the answer.
+        remedy: Option<String>,
+        /// Whether the data directory was touched for it: emptied, or its pg_control taken away.
+        touched: bool,
+        /// How long it took.
+        #[serde(rename = "seconds", serialize_with = "seconds")]
+        duration: Duration,
+    },
+    /// The run ended.
+    RunEnded {
+        /// How.
+        result: RunResult,
+        /// Why it ended before any method was tried, where it did.
+        message: Option<String>,
+    },
+}
+
+fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+/// The steps of an attempt, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// The host checks what it can without running the method.
+    Preflight,
+    /// The method says what it would restore.
+    Plan,
+    /// The host compares the plan with the source, the map and the disk.
+    Accept,
+    /// The host empties the data directory.
+    Empty,
+    /// The method fills it.
+    Create,
+    /// The host checks it and makes it startable.
+    Seal,
+}
+
+/// How serious a line of the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// Something failed.
+    Error,
+    /// Something is not as it should be.
+    Warn,
+    /// What a person wants to know.
+    Info,
+    /// What an engineer wants to know.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// A call that no grant covers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Denial {
+    /// The capability: `read`, `write`, `store`, `key`, `network`, `program`, `environment`.
+    pub capability: &'static str,
+    /// What was asked for, such as a path.
+    pub what: String,
+    /// The line of configuration that would allow it; empty where nothing would.
+    pub remedy: String,
+}
+
+/// Where events go. Called from any thread; must not block for long.
+pub trait EventSink: Send + Sync {
+    /// Takes one event.
+    fn emit(&self, event: Event);
+}
+
+impl<F: Fn(Event) + Send + Sync> EventSink for F {
+    fn emit(&self, event: Event) {
+        self(event);
+    }
+}

@@ -1,0 +1,33 @@
+//! Creating a PostgreSQL replica: the loop over the methods, the data directory that they fill, the checks before
+//! and after. This crate knows nothing of WebAssembly: a sandboxed component and `pg_basebackup` are both a
+//! [`Method`], and the loop cannot tell them apart.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+pub mod basebackup;
+pub mod create_replica;
+pub mod datadir;
+pub mod directories;
+pub mod event;
+pub mod lsn;
+pub mod method;
+pub mod outcome;
+pub mod process;
+mod program_version;
+pub mod run;
+pub mod seal;
+pub mod source;
+pub mod state;
+
+pub use create_replica::{
+    Cancel, CancelReason, Candidate, Job, check_methods, create_replica, methods_to_try,
+};
+pub use directories::{Directories, TablespaceKey, TablespaceMap};
+pub use event::{Denial, Event, EventSink, Level};
+pub use lsn::Lsn;
+pub use method::{Context, Failure, Filled, Method, Plan, Refusal, Request, Signal, Tablespace};
+pub use outcome::{Attempt, Outcome, Report, Result as RunResult};
+pub use run::Run;
+pub use source::Source;
+pub use transfer::units::Bytes;

@@ -1,0 +1,298 @@
+//! The guard: a small process between the host and a native program. It is the program's reaper, leads its session and
+//! group, and ends everything that descends from it when the host says so, or is gone, or the program has ended.
+//! Semantics rule 27.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal as NixSignal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions};
+
+use super::order::{GO, LONGEST, Order, Word};
+use super::{Status, confine, descendants};
+
+/// The first argument of a guard.
+pub(super) const GUARD: &str = "--understudy-guard-of-a-native-program";
+
+/// The first argument of what becomes the program.
+pub(super) const PROGRAM: &str = "--understudy-guarded-native-program";
+
+/// How often processes that are being ended are looked at.
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// Does a guard's work where this process was started as one, which the hidden first argument says; none where it was
+/// not. To be called first thing in `main`, with `std::env::args_os()`, while the process has one thread.
+pub fn guard_main(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+    let mut arguments = arguments.into_iter().skip(1);
+    let first = arguments.next()?;
+    if first == GUARD {
+        Some(guard())
+    } else if first == PROGRAM {
+        Some(become_program(arguments))
+    } else {
+        None
+    }
+}
+
+fn guard() -> ExitCode {
+    let host = match standard_input() {
+        Ok(host) => host,
+        Err(_) => return ExitCode::FAILURE,
+    };
+    match Guard::stand(&host).and_then(|guard| guard.serve()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let message = error.to_string();
+            // Where the host is gone nobody hears it.
+            let _ = tell(&host, &Word::Refused { message });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Standard input as the socket that it is, under a descriptor that no program inherits.
+fn standard_input() -> io::Result<UnixStream> {
+    Ok(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
+}
+
+fn tell(mut host: &UnixStream, word: &Word) -> io::Result<()> {
+    let mut line = serde_json::to_vec(word)?;
+    line.push(b'\n');
+    host.write_all(&line)
+}
+
+struct Guard<'a> {
+    host: &'a UnixStream,
+    lines: BufReader<&'a UnixStream>,
+    signals: SignalFd,
+}
+
+impl<'a> Guard<'a> {
+    /// Takes the process into the state that a guard needs.
+    fn stand(host: &'a UnixStream) -> io::Result<Self> {
+        // It leads its group already where the host started it so; a session it then cannot lead.
+        let _ = rustix::process::setsid();
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
+        let mut signals = SigSet::empty();
+        for signal in [
+            NixSignal::SIGCHLD,
+            NixSignal::SIGTERM,
+            NixSignal::SIGINT,
+            NixSignal::SIGHUP,
+            NixSignal::SIGQUIT,
+            NixSignal::SIGUSR1,
+            NixSignal::SIGUSR2,
+            NixSignal::SIGALRM,
+            NixSignal::SIGTSTP,
+            NixSignal::SIGTTIN,
+            NixSignal::SIGTTOU,
+        ] {
+            signals.add(signal);
+        }
+        signals.thread_block()?;
+        let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        Ok(Self { host, lines: BufReader::new(host), signals })
+    }
+
+    fn serve(mut self) -> io::Result<()> {
+        let order: Order = serde_json::from_str(&self.line()?)?;
+        let landlock =
+            confine::restrict(&order.writable, order.require_landlock).map_err(io::Error::other)?;
+        tell(self.host, &Word::Ready { landlock })?;
+        if self.line()? != GO {
+            return Ok(());
+        }
+        let program = match start(&order) {
+            Ok(program) => program,
+            Err(error) => {
+                self.end_all(None, order.grace)?;
+                return tell(self.host, &Word::NotStarted { message: error.to_string() });
+            }
+        };
+        let status = self.watch(program)?;
+        let (status, left_over) = self.end_all(Some((program, status)), order.grace)?;
+        let status = status.ok_or_else(|| io::Error::other("the program's end was not seen"))?;
+        tell(self.host, &Word::Ended { status, left_over })
+    }
+
+    /// The next line from the host without its end; empty where the host is gone.
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        (&mut self.lines).take(LONGEST).read_line(&mut line)?;
+        Ok(line.trim_end_matches('\n').to_owned())
+    }
+
+    /// Waits until the program has ended, which gives its status, or must end.
+    fn watch(&mut self, program: Pid) -> io::Result<Option<Status>> {
+        loop {
+            if let Some(status) = reap(Some(program))?.status {
+                return Ok(Some(status));
+            }
+            let seen = self.wait(None)?;
+            if seen.host || seen.signal {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Ends everything that descends from this process: TERM, and after `grace` KILL until nothing is left. Gives the
+    /// program's status and how many processes it had left behind where it ended by itself.
+    fn end_all(
+        &mut self,
+        program: Option<(Pid, Option<Status>)>,
+        grace: Duration,
+    ) -> io::Result<(Option<Status>, u32)> {
+        let (program, mut status) = program.map_or((None, None), |(program, status)| (Some(program), status));
+        let ended_itself = status.is_some();
+        let mut left_over = 0;
+        let mut told = false;
+        let deadline = Instant::now() + grace;
+        loop {
+            let reaped = reap(program)?;
+            status = status.or(reaped.status);
+            if reaped.none_left {
+                return Ok((status, left_over));
+            }
+            if !told {
+                let running = descendants::running()?;
+                if ended_itself {
+                    left_over = u32::try_from(running.len()).unwrap_or(u32::MAX);
+                }
+                descendants::signal(&running, Signal::TERM);
+                // A stopped process takes no other signal until it goes on.
+                descendants::signal(&running, Signal::CONT);
+                told = true;
+            } else if Instant::now() >= deadline {
+                // Again and again: one that is forking may have been missed.
+                descendants::signal(&descendants::running()?, Signal::KILL);
+            }
+            self.wait(Some(INTERVAL))?;
+        }
+    }
+
+    /// Waits for a word from the host, its end, or a signal.
+    fn wait(&mut self, patience: Option<Duration>) -> io::Result<Seen> {
+        let ending = patience.is_some();
+        let patience = match patience {
+            None => PollTimeout::NONE,
+            Some(patience) => PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO),
+        };
+        // A line that was read ahead is not in the socket any more.
+        let said = !self.lines.buffer().is_empty();
+        let host = self.host.as_fd();
+        let signals = self.signals.as_fd();
+        let mut watched = [PollFd::new(signals, PollFlags::POLLIN), PollFd::new(host, PollFlags::POLLIN)];
+        // While things are being ended the host has nothing more to say, and its end must not keep the poll from waiting.
+        let count = if ending { 1 } else { 2 };
+        match poll(&mut watched[..count], if said && !ending { PollTimeout::ZERO } else { patience }) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let host = said || watched[1].revents().is_some_and(|events| !events.is_empty());
+        let mut signal = false;
+        while let Some(received) = self.signals.read_signal()? {
+            signal |= matches!(
+                i32::try_from(received.ssi_signo).map(NixSignal::try_from),
+                Ok(Ok(NixSignal::SIGTERM | NixSignal::SIGINT | NixSignal::SIGHUP | NixSignal::SIGQUIT))
+            );
+        }
+        Ok(Seen { host, signal })
+    }
+}
+
+/// What a wait saw besides the end of children.
+struct Seen {
+    /// The host spoke or is gone: the program must end.
+    host: bool,
+    /// Someone asked the guard itself to end.
+    signal: bool,
+}
+
+/// What reaping found.
+struct Reaped {
+    /// How the program ended.
+    status: Option<Status>,
+    /// There are no children any more, and so nothing that descends from this process.
+    none_left: bool,
+}
+
+fn reap(program: Option<Pid>) -> io::Result<Reaped> {
+    let mut reaped = Reaped { status: None, none_left: false };
+    loop {
+        match rustix::process::waitpid(None, WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if Some(pid) == program => {
+                reaped.status = match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Some(Status::Exited(code)),
+                    (None, Some(signal)) => Some(Status::Signalled(signal)),
+                    (None, None) => None,
+                };
+            }
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) => return Ok(reaped),
+            Err(Errno::CHILD) => {
+                reaped.none_left = true;
+                return Ok(reaped);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Starts the program by way of this executable, which sets the death signal and becomes the program. Returns when it
+/// has: the child's end of a socket closes then, and carries the error where it could not.
+fn start(order: &Order) -> io::Result<Pid> {
+    let (mut report, childs) = UnixStream::pair()?;
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg(PROGRAM)
+        .arg(std::process::id().to_string())
+        .arg(&order.program)
+        .args(&order.arguments)
+        .env_clear()
+        .envs(order.environment.iter().map(|(name, value)| (name, value)))
+        .current_dir("/")
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(childs)));
+    let child = command.spawn()?;
+    // The command holds the child's end of the socket.
+    drop(command);
+    let mut error = String::new();
+    report.read_to_string(&mut error)?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    match pid {
+        Some(pid) if error.is_empty() => Ok(pid),
+        _ => Err(io::Error::other(error)),
+    }
+}
+
+/// Becomes the program: dies with the guard, takes nothing of it but the group, the lock and the output.
+fn become_program(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let Ok(mut report) = standard_input() else { return ExitCode::FAILURE };
+    let guard = arguments.next().and_then(|pid| pid.to_str()?.parse().ok()).and_then(Pid::from_raw);
+    let Some(program) = arguments.next() else { return ExitCode::FAILURE };
+    let prepared = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    // A guard that died before the signal was set sends none.
+    if guard.is_none() || rustix::process::getppid() != guard {
+        return ExitCode::FAILURE;
+    }
+    // The guard's mask, under which TERM would never arrive, is inherited.
+    let prepared =
+        prepared.map_err(io::Error::from).and(SigSet::all().thread_unblock().map_err(io::Error::from));
+    let error = match prepared {
+        Ok(()) => Command::new(Path::new(&program)).args(arguments).stdin(Stdio::null()).exec(),
+        Err(error) => error,
+    };
+    // The guard is the one that hears it; where it is gone the kernel ends this process.
+    let _ = write!(report, "{error}");
+    ExitCode::FAILURE
+}

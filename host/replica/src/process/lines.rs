@@ -1,0 +1,82 @@
+//! A program's output as lines for a log: bounded, and free of what a terminal would obey.
+
+/// How much of a line is kept, in bytes; the rest is cut.
+pub const LONGEST_LINE: usize = 4096;
+
+/// Cuts a stream into lines, ended by a line feed or, as progress is, by a carriage return. Empty lines are left out.
+#[derive(Debug, Default)]
+pub(super) struct Splitter {
+    line: Vec<u8>,
+    cut: bool,
+}
+
+impl Splitter {
+    /// The lines that end in `bytes`.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for byte in bytes {
+            match byte {
+                b'\n' | b'\r' => lines.extend(self.finish()),
+                _ if self.line.len() < LONGEST_LINE => self.line.push(*byte),
+                _ => self.cut = true,
+            }
+        }
+        lines
+    }
+
+    /// The line that has not ended yet.
+    pub(super) fn finish(&mut self) -> Option<String> {
+        let line = std::mem::take(&mut self.line);
+        let cut = std::mem::take(&mut self.cut);
+        let mut text = printable(&String::from_utf8_lossy(&line));
+        if cut {
+            text.push_str(" [cut]");
+        }
+        (!line.is_empty()).then_some(text)
+    }
+}
+
+/// The text with control characters, and those that turn the direction of writing, as escapes.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\t' => printable.push(' '),
+            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                printable.extend(character.escape_unicode());
+            }
+            character if character.is_control() => printable.extend(character.escape_default()),
+            character => printable.push(character),
+        }
+    }
+    printable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_end_with_either_kind_of_return_wherever_the_reads_end() {
+        let mut splitter = Splitter::default();
+        assert_eq!(splitter.push(b"a\r\nb\n\n 1/2"), ["a", "b"]);
+        assert_eq!(splitter.push(b" kB\r 2/2 kB\rlast"), [" 1/2 kB", " 2/2 kB"]);
+        assert_eq!(splitter.finish().as_deref(), Some("last"));
+        assert_eq!(splitter.finish(), None);
+    }
+
+    #[test]
+    fn a_terminal_finds_nothing_to_obey() {
+        let mut splitter = Splitter::default();
+        let line = splitter.push("\x1b[31mred\x07\u{202e}\u{9b}\tend\0\n".as_bytes());
+        assert_eq!(line, [r"\u{1b}[31mred\u{7}\u{202e}\u{9b} end\u{0}"]);
+        assert_eq!(splitter.push(b"\xff\n"), ["\u{fffd}"]);
+    }
+
+    #[test]
+    fn the_rest_of_a_long_line_is_cut() {
+        let mut splitter = Splitter::default();
+        let line = splitter.push(&[&[b'x'; LONGEST_LINE + 1][..], b"\nnext\n"].concat());
+        assert_eq!(line, [format!("{} [cut]", "x".repeat(LONGEST_LINE)), "next".to_owned()]);
+    }
+}

@@ -1,0 +1,123 @@
+//! A program's output on its way to the log: every line is seen, a bounded number is logged, the last are kept.
+
+use std::collections::VecDeque;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::lines::Splitter;
+use crate::Run;
+use crate::event::Level;
+
+/// How many lines of a program's output are logged; of the others only the last are kept.
+pub const MOST_LINES: u64 = 10_000;
+
+/// How many of the last lines are kept for the message of a failure.
+pub const TAIL: usize = 20;
+
+/// A line of a program's output, free of control characters, at most [`super::LONGEST_LINE`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Which stream it came on.
+    pub stream: Stream,
+    /// The line without its end.
+    pub text: String,
+}
+
+/// Where a program wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Error,
+}
+
+/// What becomes of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineUse {
+    /// It is logged, and kept for the message of a failure.
+    Log(Level),
+    /// It was taken for something else, such as progress.
+    Taken,
+}
+
+/// One of the program's streams.
+pub(super) struct Reader<R> {
+    stream: Option<R>,
+    kind: Stream,
+    splitter: Splitter,
+    chunk: Vec<u8>,
+}
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    pub(super) fn of(stream: Option<R>, kind: Stream) -> Self {
+        Self { stream, kind, splitter: Splitter::default(), chunk: vec![0; 16 << 10] }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// The next lines. Nothing is lost where the future is dropped.
+    pub(super) async fn read(&mut self) -> Vec<Line> {
+        let Some(stream) = &mut self.stream else { return Vec::new() };
+        let texts = match stream.read(&mut self.chunk).await {
+            Ok(count) if count > 0 => self.splitter.push(&self.chunk[..count]),
+            // A pipe whose other end is gone.
+            Ok(_) | Err(_) => {
+                self.stream = None;
+                self.splitter.finish().into_iter().collect()
+            }
+        };
+        texts.into_iter().map(|text| Line { stream: self.kind, text }).collect()
+    }
+}
+
+/// Where lines go.
+pub(super) struct Log<'a> {
+    run: &'a Run,
+    name: &'a str,
+    on_line: &'a mut (dyn FnMut(&Line) -> LineUse + Send),
+    tail: VecDeque<String>,
+    logged: u64,
+    dropped: u64,
+}
+
+impl<'a> Log<'a> {
+    pub(super) fn of(
+        run: &'a Run,
+        name: &'a str,
+        on_line: &'a mut (dyn FnMut(&Line) -> LineUse + Send),
+    ) -> Self {
+        Self { run, name, on_line, tail: VecDeque::new(), logged: 0, dropped: 0 }
+    }
+
+    /// The last lines that were not taken for something else.
+    pub(super) fn into_tail(self) -> Vec<String> {
+        self.tail.into()
+    }
+
+    pub(super) fn take(&mut self, lines: Vec<Line>) {
+        for line in lines {
+            let LineUse::Log(level) = (self.on_line)(&line) else { continue };
+            if self.logged < MOST_LINES {
+                self.logged += 1;
+                self.run.log(level, self.name, line.text.clone());
+            } else {
+                self.dropped += 1;
+            }
+            if self.tail.len() == TAIL {
+                self.tail.pop_front();
+            }
+            self.tail.push_back(line.text);
+        }
+    }
+
+    /// Says how many lines were not logged.
+    pub(super) fn tell_dropped(&self) {
+        if self.dropped > 0 {
+            let message = format!("{} more lines of {} were not logged", self.dropped, self.name);
+            self.run.log(Level::Warn, "host", message);
+        }
+    }
+}

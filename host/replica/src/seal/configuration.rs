@@ -1,0 +1,338 @@
+//! What the restored configuration says: `postgresql.conf`, what it includes, then `postgresql.auto.conf`, in PostgreSQL's order (the
+//! last mention of a setting counts). Only files inside the data directory are read.
+
+use std::path::{Component, Path, PathBuf};
+
+use transfer::beneath::{Kind, RelativePath};
+
+use super::guc_file::{Line, lines, parse_line};
+use super::places::Places;
+use super::problem::{During, Problem, shown};
+
+const CHECK: &str = "configuration";
+const MAIN: RelativePath = RelativePath::literal("postgresql.conf");
+
+/// The file that `ALTER SYSTEM` writes.
+pub(super) const AUTO: RelativePath = RelativePath::literal("postgresql.auto.conf");
+
+/// The longest file that is read, in bytes.
+pub(super) const LONGEST: u64 = 1 << 20;
+
+/// How deep files may include each other: PostgreSQL's `CONF_FILE_MAX_DEPTH`.
+const DEPTH: usize = 10;
+
+/// How many files are read in all.
+const MOST_FILES: usize = 200;
+
+/// How many lines say something in all.
+const MOST_ENTRIES: usize = 50_000;
+
+/// A line that says something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// In lower case.
+    pub(super) name: String,
+    pub(super) value: String,
+    pub(super) file: RelativePath,
+    pub(super) line: usize,
+}
+
+impl Entry {
+    /// Where it is, for a person.
+    pub(super) fn place(&self) -> String {
+        format!("{} line {}", shown(self.file.as_os_str().as_encoded_bytes()), self.line)
+    }
+
+    /// Whether it includes other files.
+    pub(super) fn is_include(&self) -> bool {
+        matches!(self.name.as_str(), "include" | "include_if_exists" | "include_dir")
+    }
+}
+
+/// Everything that the files say, in the order in which PostgreSQL takes it.
+#[derive(Debug, Default)]
+pub(super) struct Configuration {
+    pub(super) entries: Vec<Entry>,
+    /// Whether there is a `postgresql.conf`; otherwise the configuration lives elsewhere, as on Debian.
+    pub(super) has_main: bool,
+}
+
+impl Configuration {
+    /// The mention of a setting that counts.
+    pub(super) fn effective(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().rev().find(|entry| entry.name == name)
+    }
+}
+
+/// Reads the restored configuration.
+pub(super) fn read(places: &Places<'_>) -> Result<Configuration, Problem> {
+    let mut reader = Reader { places, configuration: Configuration::default(), files: 0 };
+    reader.configuration.has_main = places.top.find(&MAIN).during(CHECK)?.is_some();
+    if reader.configuration.has_main {
+        reader.read(&MAIN, 0)?;
+    }
+    if places.top.find(&AUTO).during(CHECK)?.is_some() {
+        reader.read(&AUTO, 0)?;
+    }
+    Ok(reader.configuration)
+}
+
+/// Where a path in the configuration leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Leads {
+    /// Below the data directory; none is the data directory itself.
+    Inside(Option<RelativePath>),
+    Outside,
+}
+
+/// Where `path`, relative to the directory `from` of the data directory, leads. No link in the data directory is left
+/// that a walk would not refuse, so that `..` can be taken away here.
+pub(super) fn leads(places: &Places<'_>, from: Option<&Path>, path: &Path) -> Leads {
+    let below = if path.is_absolute() {
+        let stripped =
+            [places.path.as_path(), places.written].into_iter().find_map(|top| path.strip_prefix(top).ok());
+        match stripped {
+            Some(below) => below.to_owned(),
+            None => return Leads::Outside,
+        }
+    } else {
+        from.unwrap_or(Path::new("")).join(path)
+    };
+    let mut resolved = PathBuf::new();
+    for component in below.components() {
+        match component {
+            Component::Normal(name) => resolved.push(name),
+            Component::CurDir => {}
+            Component::ParentDir if resolved.pop() => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return Leads::Outside,
+        }
+    }
+    Leads::Inside(RelativePath::new(&resolved).ok())
+}
+
+struct Reader<'a> {
+    places: &'a Places<'a>,
+    configuration: Configuration,
+    files: usize,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, file: &RelativePath, depth: usize) -> Result<(), Problem> {
+        self.files += 1;
+        if self.files > MOST_FILES || depth > DEPTH {
+            let message = format!(
+                "the configuration has more than {MOST_FILES} files, or they include each other more than {DEPTH} deep, at `{file}`"
+            );
+            return Err(Problem::new(CHECK, message));
+        }
+        let bytes = self.places.top.read(file, LONGEST).during(CHECK)?;
+        for (number, line) in lines(&bytes) {
+            match parse_line(line) {
+                Line::Empty => {}
+                Line::Setting { name, value } => {
+                    let entry = Entry { name, value, file: file.clone(), line: number };
+                    if self.configuration.entries.len() >= MOST_ENTRIES {
+                        let message = format!(
+                            "the configuration has more than {MOST_ENTRIES} settings, at {}",
+                            entry.place()
+                        );
+                        return Err(Problem::new(CHECK, message));
+                    }
+                    self.configuration.entries.push(entry.clone());
+                    if entry.is_include() {
+                        self.include(&entry, depth)?;
+                    }
+                }
+                Line::Malformed => {
+                    let message =
+                        format!("{file} line {number} is not what PostgreSQL reads, and it would not start");
+                    return Err(Problem::new(CHECK, message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what an include names, where it lies inside; what lies outside is found by the list of outside paths.
+    fn include(&mut self, entry: &Entry, depth: usize) -> Result<(), Problem> {
+        let from = entry.file.parent();
+        let Leads::Inside(path) =
+            leads(self.places, from.as_ref().map(RelativePath::as_path), Path::new(&entry.value))
+        else {
+            return Ok(());
+        };
+        let missing = || {
+            let message = format!(
+                "{} includes `{}`, which is not there: PostgreSQL would not start",
+                entry.place(),
+                shown(entry.value.as_bytes())
+            );
+            Problem::new(CHECK, message)
+        };
+        let Some(path) = path else { return Err(missing()) };
+        let kind = self.places.top.find(&path).during(CHECK)?.map(|metadata| metadata.kind);
+        match (entry.name.as_str(), kind) {
+            ("include_if_exists", None) => Ok(()),
+            (_, None) => Err(missing()),
+            ("include_dir", Some(Kind::Directory)) => self.include_directory(&path, depth),
+            _ => self.read(&path, depth + 1),
+        }
+    }
+
+    /// Every file whose name ends in `.conf` and does not begin with a dot, in the order of the names' bytes.
+    fn include_directory(&mut self, path: &RelativePath, depth: usize) -> Result<(), Problem> {
+        let mut files = Vec::new();
+        let directory = self.places.top.open_directory(path).during(CHECK)?;
+        directory
+            .names(&mut |name| {
+                let bytes = name.as_encoded_bytes();
+                if bytes.ends_with(b".conf") && !bytes.starts_with(b".") {
+                    files.push(RelativePath::new(path.as_path().join(name)).map_err(std::io::Error::other)?);
+                }
+                Ok(files.len() <= MOST_FILES)
+            })
+            .during(CHECK)?;
+        files.sort();
+        for file in files {
+            if self.places.top.find(&file).during(CHECK)?.map(|metadata| metadata.kind)
+                != Some(Kind::Directory)
+            {
+                self.read(&file, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::Directories;
+
+    /// A data directory with these files.
+    pub(in crate::seal) struct Restored {
+        pub(in crate::seal) place: tempfile::TempDir,
+        directories: Directories,
+    }
+
+    impl Restored {
+        pub(in crate::seal) fn with(files: &[(&str, &str)]) -> Self {
+            let place = tempfile::tempdir().unwrap();
+            for (name, text) in files {
+                let path = place.path().join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            let directories = Directories {
+                datadir: place.path().to_owned(),
+                wal: None,
+                tablespaces: crate::TablespaceMap::default(),
+            };
+            Self { place, directories }
+        }
+
+        pub(in crate::seal) fn places(&self) -> Places<'_> {
+            Places::opened(&self.directories)
+        }
+
+        pub(in crate::seal) fn read(&self) -> Result<Configuration, Problem> {
+            read(&self.places())
+        }
+    }
+
+    fn values(configuration: &Configuration, name: &str) -> Vec<String> {
+        configuration
+            .entries
+            .iter()
+            .filter(|entry| entry.name == name)
+            .map(|entry| entry.value.clone())
+            .collect()
+    }
+
+    #[test]
+    fn files_are_read_in_postgresqls_order() {
+        let restored = Restored::with(&[
+            (
+                "postgresql.conf",
+                "a = 1\ninclude 'more/x.conf'\na = 4\ninclude_dir = 'conf.d'\ninclude_if_exists 'none'\n",
+            ),
+            ("more/x.conf", "a = 2\ninclude y.conf\n"),
+            ("more/y.conf", "a = 3"),
+            ("conf.d/10.conf", "a = 5"),
+            ("conf.d/9.conf", "a = 6"),
+            ("conf.d/.hidden.conf", "a = 7"),
+            ("conf.d/readme", "no setting"),
+            ("postgresql.auto.conf", "A = 8"),
+        ]);
+        let configuration = restored.read().unwrap();
+        assert_eq!(values(&configuration, "a"), ["1", "2", "3", "4", "5", "6", "8"]);
+        assert_eq!(configuration.effective("a").unwrap().place(), "postgresql.auto.conf line 1");
+        assert!(configuration.has_main);
+    }
+
+    #[test]
+    fn without_a_postgresql_conf_the_configuration_lives_elsewhere() {
+        let configuration = Restored::with(&[("postgresql.auto.conf", "a = 8")]).read().unwrap();
+        assert!(!configuration.has_main);
+        assert_eq!(configuration.entries.len(), 1);
+    }
+
+    #[test]
+    fn a_path_is_inside_only_where_it_cannot_lead_out() {
+        let restored = Restored::with(&[]);
+        let places = restored.places();
+        let top = restored.place.path().display().to_string();
+        let inside = |path: &str| {
+            matches!(leads(&places, Some(Path::new("conf.d")), Path::new(path)), Leads::Inside(_))
+        };
+        for path in ["a", "../a", "./a/../b", "..", &top, &format!("{top}/a"), &format!("{top}/a/../b")] {
+            assert!(inside(path), "{path}");
+        }
+        for path in ["../../a", "/etc", &format!("{top}/../a"), &format!("{top}x"), "a/../../.."] {
+            assert!(!inside(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_postgresql_would_not_start_from_is_refused() {
+        for files in [
+            vec![("postgresql.conf", "a = 1\nb = 'x\n")],
+            vec![("postgresql.conf", "include 'none'\n")],
+            vec![("postgresql.conf", "include '.'\n")],
+            vec![("postgresql.auto.conf", "a\n")],
+        ] {
+            let problem = Restored::with(&files).read().unwrap_err();
+            assert!(problem.message.contains("start"), "{}", problem.message);
+        }
+    }
+
+    #[test]
+    fn files_that_include_each_other_come_to_an_end() {
+        let problem =
+            Restored::with(&[("postgresql.conf", "include 'postgresql.conf'\n")]).read().unwrap_err();
+        assert!(problem.message.contains("10 deep"), "{}", problem.message);
+        let many = format!("include 'a.conf'\n{}", "include_if_exists 'b.conf'\n".repeat(MOST_FILES));
+        let problem =
+            Restored::with(&[("postgresql.conf", &many), ("a.conf", ""), ("b.conf", "")]).read().unwrap_err();
+        assert!(problem.message.contains("200 files"), "{}", problem.message);
+    }
+
+    #[test]
+    fn too_many_or_too_long_lines_are_refused() {
+        let many = "a = 1\n".repeat(MOST_ENTRIES + 1);
+        assert!(Restored::with(&[("postgresql.conf", &many)]).read().unwrap_err().message.contains("50000"));
+        let long = "#".repeat(LONGEST as usize + 1);
+        assert!(
+            Restored::with(&[("postgresql.auto.conf", &long)]).read().unwrap_err().message.contains("longer")
+        );
+    }
+
+    #[test]
+    fn rule_30_a_configuration_file_that_is_a_link_is_not_followed() {
+        let restored = Restored::with(&[]);
+        std::os::unix::fs::symlink("/etc/hostname", restored.place.path().join("postgresql.conf")).unwrap();
+        assert!(restored.read().unwrap_err().message.contains("link"));
+    }
+}

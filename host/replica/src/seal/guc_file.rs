@@ -1,0 +1,241 @@
+//! The grammar of `postgresql.conf` and of every file that it includes: PostgreSQL's `src/backend/utils/misc/guc-file.l`.
+//! A line is empty, a comment, or a name, perhaps `=`, and one value; nothing spans lines.
+
+/// A line of a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// Nothing, or a comment.
+    Empty,
+    /// A setting or an include. The name is in lower case, for PostgreSQL does not tell the cases apart.
+    Setting { name: String, value: String },
+    /// Not what PostgreSQL reads; it does not start with such a line.
+    Malformed,
+}
+
+/// Reads one line, without its line feed.
+pub(super) fn parse_line(line: &[u8]) -> Line {
+    let line = after_space(line);
+    if is_end(line) {
+        return Line::Empty;
+    }
+    let Some((name, rest)) = name(line) else { return Line::Malformed };
+    let rest = after_space(rest);
+    let rest = after_space(rest.strip_prefix(b"=").unwrap_or(rest));
+    let value = match rest.first() {
+        Some(b'\'') => quoted(&rest[1..]),
+        _ => plain(rest),
+    };
+    match value {
+        Some((value, rest)) if is_end(after_space(rest)) => {
+            Line::Setting { name, value: String::from_utf8_lossy(&value).into_owned() }
+        }
+        _ => Line::Malformed,
+    }
+}
+
+/// The bytes that stand before the line feed of each line, with the line's number from 1.
+pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    bytes.split(|byte| *byte == b'\n').enumerate().map(|(index, line)| (index + 1, line))
+}
+
+/// A value as PostgreSQL itself writes it into postgresql.auto.conf (`write_auto_conf_file` in `guc.c`); none where it has
+/// a line feed or a NUL, which no line can hold.
+pub(super) fn quote(value: &str) -> Option<String> {
+    if value.contains(['\n', '\r', '\0']) {
+        return None;
+    }
+    Some(format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''")))
+}
+
+fn after_space(line: &[u8]) -> &[u8] {
+    let end = line.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r')).unwrap_or(line.len());
+    &line[end..]
+}
+
+fn is_end(line: &[u8]) -> bool {
+    matches!(line.first(), None | Some(b'#'))
+}
+
+fn is_letter(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
+}
+
+/// A name, which may be of two parts with a dot.
+fn name(line: &[u8]) -> Option<(String, &[u8])> {
+    let part = |text: &[u8]| {
+        if !text.first().is_some_and(|byte| is_letter(*byte)) {
+            return 0;
+        }
+        text.iter().position(|byte| !is_letter(*byte) && !byte.is_ascii_digit()).unwrap_or(text.len())
+    };
+    let mut end = part(line);
+    if end == 0 {
+        return None;
+    }
+    if line.get(end) == Some(&b'.') {
+        let second = part(&line[end + 1..]);
+        if second > 0 {
+            end += 1 + second;
+        }
+    }
+    Some((String::from_utf8_lossy(&line[..end]).to_ascii_lowercase(), &line[end..]))
+}
+
+/// A value in quotes, of which the first is gone, and what follows the last (`DeescapeQuotedString`).
+fn quoted(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let mut value = Vec::new();
+    let mut at = 0;
+    loop {
+        match (*text.get(at)?, text.get(at + 1).copied()) {
+            (b'\'', Some(b'\'')) => {
+                value.push(b'\'');
+                at += 2;
+            }
+            (b'\'', _) => return Some((value, &text[at + 1..])),
+            (b'\\', Some(escaped)) => {
+                let (byte, length) = unescaped(escaped, &text[at + 1..]);
+                value.push(byte);
+                at += 1 + length;
+            }
+            (b'\\', None) => return None,
+            (byte, _) => {
+                value.push(byte);
+                at += 1;
+            }
+        }
+    }
+}
+
+/// What stands behind a backslash means, and how many bytes it takes.
+fn unescaped(escaped: u8, text: &[u8]) -> (u8, usize) {
+    match escaped {
+        b'b' => (0x08, 1),
+        b'f' => (0x0C, 1),
+        b'n' => (b'\n', 1),
+        b'r' => (b'\r', 1),
+        b't' => (b'\t', 1),
+        b'0'..=b'7' => {
+            let digits = text.iter().take(3).take_while(|byte| matches!(byte, b'0'..=b'7'));
+            digits.fold((0, 0), |(value, length), digit| ((value << 3) + (digit - b'0'), length + 1))
+        }
+        other => (other, 1),
+    }
+}
+
+/// A value without quotes. PostgreSQL's scanner is stricter in where a digit may stand; what it refuses besides is not
+/// worth a reader of its own, for such a file stops no replica from being judged.
+fn plain(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let belongs = |byte: u8| {
+        is_letter(byte) || byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'_' | b':' | b'/')
+    };
+    let end = text.iter().position(|byte| !belongs(*byte)).unwrap_or(text.len());
+    (end > 0).then(|| (text[..end].to_vec(), &text[end..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::real::Cluster;
+    use super::*;
+
+    fn setting(line: &str) -> Option<(String, String)> {
+        match parse_line(line.as_bytes()) {
+            Line::Setting { name, value } => Some((name, value)),
+            Line::Empty | Line::Malformed => None,
+        }
+    }
+
+    #[test]
+    fn a_setting_is_read_in_each_of_its_forms() {
+        for (line, name, value) in [
+            ("max_connections = 100", "max_connections", "100"),
+            ("max_connections=100# few", "max_connections", "100"),
+            ("  MAX_connections\t100 \r", "max_connections", "100"),
+            ("shared_buffers = 128MB", "shared_buffers", "128MB"),
+            ("a = 'it''s'", "a", "it's"),
+            (r"a = 'it\'s \\ \t\101'", "a", "it's \\ \tA"),
+            ("a = ''", "a", ""),
+            ("a='#'#", "a", "#"),
+            ("pg_stat.x = on", "pg_stat.x", "on"),
+            ("include_dir 'conf.d'", "include_dir", "conf.d"),
+            ("x = -1.5e3", "x", "-1.5e3"),
+        ] {
+            assert_eq!(setting(line), Some((name.into(), value.into())), "{line}");
+        }
+    }
+
+    #[test]
+    fn comments_and_blanks_are_nothing() {
+        for line in ["", "   ", "# max_connections = 1", "\t#", "\r"] {
+            assert_eq!(parse_line(line.as_bytes()), Line::Empty, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_postgresql_does_not_read_is_malformed() {
+        for line in [
+            "=",
+            "a",
+            "a =",
+            "a = #",
+            "a = 'x",
+            r"a = 'x\",
+            "a = 'x' y",
+            "1 = 2",
+            "'a' = 1",
+            "a.b.c = 1",
+            "a = b c",
+        ] {
+            assert_eq!(parse_line(line.as_bytes()), Line::Malformed, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_quoted_value_is_read_back_as_it_was() {
+        for value in ["", "host=a", "it's", r"C:\x\'", "''", "a # b", "é"] {
+            assert_eq!(setting(&format!("a = {}", quote(value).unwrap())), Some(("a".into(), value.into())));
+        }
+        for value in ["a\nb = 'c'", "a\r", "a\0"] {
+            assert_eq!(quote(value), None);
+        }
+    }
+
+    #[test]
+    fn lines_are_counted_from_one() {
+        let found: Vec<_> = lines(b"a\n\nb").collect();
+        assert_eq!(found, [(1, &b"a"[..]), (2, b""), (3, b"b")]);
+    }
+
+    #[test]
+    fn postgresql_itself_reads_each_line_so() {
+        let cluster = Cluster::made_with(&[]);
+        let path = cluster.path().join("postgresql.conf");
+        for line in [
+            "log_line_prefix = 'it''s \\'x\\' \\\\ \\101\\t.'",
+            "Log_Line_Prefix\t=\t'a' # comment",
+            "log_line_prefix=a#comment",
+            "log_line_prefix a",
+            "log_line_prefix 'a'\r",
+            "log_line_prefix = ''",
+            "log_line_prefix = 'x",
+            "log_line_prefix = a b",
+            "log_line_prefix =",
+            "log_line_prefix",
+            "= a",
+            "'log_line_prefix' = a",
+            "log_line_prefix = 'a' 'b'",
+            "log_line_prefix = \"a\"",
+            "log_line_prefix = $user",
+            "a.b.c = 1",
+            "1log_line_prefix = a",
+        ] {
+            std::fs::write(&path, format!("{line}\n")).unwrap();
+            let output = cluster.run("postgres", &["-D", &cluster.text(), "-C", "log_line_prefix"]);
+            let read = match parse_line(line.as_bytes()) {
+                Line::Setting { value, .. } => Some(value),
+                Line::Empty | Line::Malformed => None,
+            };
+            let printed = output.status.success().then(|| String::from_utf8(output.stdout).unwrap());
+            assert_eq!(read.map(|value| value + "\n"), printed, "{line}");
+        }
+    }
+}

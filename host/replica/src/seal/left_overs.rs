@@ -1,0 +1,191 @@
+//! Files that must not survive a restore, and those that tell PostgreSQL how to start.
+
+use transfer::beneath::{Directory, Kind, RelativePath};
+
+use super::EndState;
+use super::problem::{During, Findings, Problem};
+use super::recovery::remove;
+use crate::{Filled, Signal};
+
+const LEFT_OVERS: &str = "left-overs";
+const SIGNALS: &str = "signals";
+
+const STANDBY_SIGNAL: RelativePath = RelativePath::literal("standby.signal");
+const RECOVERY_SIGNAL: RelativePath = RelativePath::literal("recovery.signal");
+
+/// What another server's life left, and why it goes.
+const OF_ANOTHER_SERVER: [(RelativePath, &str); 3] = [
+    (RelativePath::literal("postmaster.pid"), "it is of the server that was copied"),
+    (RelativePath::literal("postmaster.opts"), "it is of the server that was copied"),
+    (RelativePath::literal("recovery.conf"), "since version 12 PostgreSQL does not start with it"),
+];
+
+/// The name of the trigger file where the operator names none: Patroni's.
+const TRIGGER_FILE: &str = "promote";
+
+/// Where the trigger file is, below the data directory.
+pub(super) fn trigger_file(end: &EndState) -> Result<RelativePath, Problem> {
+    RelativePath::new(end.trigger_file.as_deref().unwrap_or(TRIGGER_FILE)).map_err(|error| {
+        let message =
+            format!("the trigger file must lie in the data directory: {error}; look at `trigger_file`");
+        Problem::new(LEFT_OVERS, message)
+    })
+}
+
+/// Removes left-overs and the trigger file (rule 29), which would promote the standby.
+pub(super) fn clear(
+    top: &Directory,
+    trigger_file: &RelativePath,
+    findings: &mut Findings,
+) -> Result<(), Problem> {
+    for (path, why) in &OF_ANOTHER_SERVER {
+        if remove(top, path).during(LEFT_OVERS)? {
+            findings.add(LEFT_OVERS, format!("`{path}` was removed: {why}"));
+        }
+    }
+    if remove(top, trigger_file).during(LEFT_OVERS)? {
+        findings.add(
+            LEFT_OVERS,
+            format!("the trigger file `{trigger_file}` was removed: it can promote a standby"),
+        );
+    }
+    Ok(())
+}
+
+/// Writes and removes the signal files.
+pub(super) fn signal(
+    top: &Directory,
+    filled: &Filled,
+    end: &EndState,
+    findings: &mut Findings,
+) -> Result<(), Problem> {
+    let asked = |signal| filled.signals.contains(&signal);
+    let wants_standby = end.configure_standby.is_some() || asked(Signal::Standby);
+    if asked(Signal::Recovery) {
+        write(top, &RECOVERY_SIGNAL)?;
+        let then = if wants_standby {
+            "`standby.signal` is there too and counts"
+        } else {
+            "the server ends recovery by itself"
+        };
+        findings.add(SIGNALS, format!("`recovery.signal` was written, as the method asked: {then}"));
+    } else if remove(top, &RECOVERY_SIGNAL).during(SIGNALS)? {
+        findings.add(SIGNALS, "`recovery.signal` was removed: it can promote a standby");
+    }
+    if wants_standby {
+        write(top, &STANDBY_SIGNAL)?;
+    } else if top.find(&STANDBY_SIGNAL).during(SIGNALS)?.is_some() {
+        findings.add(SIGNALS, "`standby.signal` came with the backup and was left");
+    } else if !asked(Signal::Recovery) {
+        findings.done(
+            SIGNALS,
+            "there is no `standby.signal`: started as it is, the server becomes a primary of its own; Patroni writes the file before \
+             it starts the server, elsewhere `configure_standby = true` does",
+        );
+    }
+    Ok(())
+}
+
+fn write(top: &Directory, path: &RelativePath) -> Result<(), Problem> {
+    match top.find(path).during(SIGNALS)?.map(|metadata| metadata.kind) {
+        Some(Kind::File) => Ok(()),
+        Some(_) => Err(Problem::new(SIGNALS, format!("`{path}` is not a file"))),
+        None => top.create_file(path, 0o600).map(drop).during(SIGNALS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::Standby;
+    use super::*;
+
+    /// How it begins what is told where nothing makes a standby of the replica.
+    const NO_STANDBY: &str = "there is no `standby.signal`";
+
+    fn sealed(files: &[&str], signals: &[Signal], end: &EndState) -> (Vec<String>, usize) {
+        let (left, findings) = sealed_and_told(files, signals, end);
+        let told = findings.iter().filter(|finding| !finding.message.contains(NO_STANDBY)).count();
+        (left, told)
+    }
+
+    fn sealed_and_told(
+        files: &[&str],
+        signals: &[Signal],
+        end: &EndState,
+    ) -> (Vec<String>, Vec<crate::outcome::Finding>) {
+        let place = tempfile::tempdir().unwrap();
+        for file in files {
+            fs::write(place.path().join(file), "").unwrap();
+        }
+        let top = Directory::open(place.path()).unwrap();
+        let filled = Filled { signals: signals.to_vec(), ..Filled::default() };
+        let mut findings = Findings::default();
+        clear(&top, &trigger_file(end).unwrap(), &mut findings).unwrap();
+        signal(&top, &filled, end, &mut findings).unwrap();
+        let mut left: Vec<_> = fs::read_dir(place.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        (left, findings.into_list())
+    }
+
+    #[test]
+    fn what_the_copied_server_left_is_removed_and_told() {
+        let files = ["postmaster.pid", "postmaster.opts", "recovery.conf", "PG_VERSION"];
+        assert_eq!(sealed(&files, &[], &EndState::default()), (vec!["PG_VERSION".to_owned()], 3));
+    }
+
+    #[test]
+    fn rule_29_the_trigger_file_is_removed() {
+        assert_eq!(sealed(&["promote"], &[], &EndState::default()), (vec![], 1));
+        let named = EndState { trigger_file: Some("go".to_owned()), ..EndState::default() };
+        assert_eq!(sealed(&["promote", "go"], &[], &named), (vec!["promote".to_owned()], 1));
+        for outside in ["/etc/passwd", "../x", ""] {
+            let end = EndState { trigger_file: Some(outside.to_owned()), ..EndState::default() };
+            assert!(trigger_file(&end).is_err(), "{outside}");
+        }
+    }
+
+    #[test]
+    fn rule_29_without_configure_standby_no_signal_is_written() {
+        assert_eq!(sealed(&[], &[], &EndState::default()), (vec![], 0));
+        let standby = Standby { conninfo: "host=a".to_owned(), passfile: None };
+        let end = EndState { configure_standby: Some(standby), ..EndState::default() };
+        assert_eq!(sealed(&[], &[], &end), (vec!["standby.signal".to_owned()], 0));
+        assert_eq!(
+            sealed(&[], &[Signal::Standby], &EndState::default()),
+            (vec!["standby.signal".to_owned()], 0)
+        );
+        assert_eq!(
+            sealed(&["standby.signal"], &[], &EndState::default()),
+            (vec!["standby.signal".to_owned()], 1)
+        );
+    }
+
+    #[test]
+    fn rule_29_a_replica_that_would_start_as_a_primary_is_told_of() {
+        let told = |files: &[&str], signals: &[Signal], end: &EndState| {
+            let (_, findings) = sealed_and_told(files, signals, end);
+            findings.iter().any(|finding| finding.message.contains(NO_STANDBY))
+        };
+        assert!(told(&[], &[], &EndState::default()));
+        assert!(told(&["recovery.signal"], &[], &EndState::default()));
+        assert!(!told(&["standby.signal"], &[], &EndState::default()));
+        assert!(!told(&[], &[Signal::Standby], &EndState::default()));
+        assert!(!told(&[], &[Signal::Recovery], &EndState::default()));
+        let standby = Standby { conninfo: "host=a".to_owned(), passfile: None };
+        assert!(!told(&[], &[], &EndState { configure_standby: Some(standby), ..EndState::default() }));
+    }
+
+    #[test]
+    fn rule_30_recovery_signal_is_removed_unless_the_method_asked_for_it() {
+        assert_eq!(sealed(&["recovery.signal"], &[], &EndState::default()), (vec![], 1));
+        assert_eq!(
+            sealed(&[], &[Signal::Recovery], &EndState::default()),
+            (vec!["recovery.signal".to_owned()], 1)
+        );
+    }
+}

@@ -1,0 +1,255 @@
+//! The seal: links, configuration, modes, the checks of semantics rule 30, syncfs, then pg_control put in place.
+//!
+//! In this order: `global/pg_control` to its unfinished name; every check, none of which changes anything but modes;
+//! the changes (links, configuration, signal files); the file systems synced; pg_control under its own name. A
+//! check that does not pass, an error or a SIGKILL anywhere before the last act leaves a tree that PostgreSQL does not start from.
+
+mod backup_label;
+mod configuration;
+mod control_file;
+mod guc_file;
+mod hazards;
+mod layout;
+mod left_overs;
+mod origin;
+mod places;
+mod problem;
+#[cfg(test)]
+mod real;
+mod recovery;
+mod segments;
+mod settings;
+mod startable;
+mod tablespace_map;
+mod tablespaces;
+mod tree;
+mod version;
+mod wal_directory;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+use transfer::beneath::Directory;
+
+use self::places::Places;
+use self::problem::{During, Findings, Problem};
+use self::segments::Start;
+use self::tablespaces::Tablespaces;
+use self::tree::{Seen, Tree};
+use self::wal_directory::Work;
+use crate::datadir::DataDirectory;
+use crate::outcome::Finding;
+use crate::{Filled, Plan, Request};
+
+pub use self::recovery::{SettingRefused, check_recovery_setting};
+
+/// What the operator wants of the end state.
+#[derive(Clone, Debug, Default)]
+pub struct EndState {
+    /// Write standby.signal and primary_conninfo (rule 29).
+    pub configure_standby: Option<Standby>,
+    /// The trigger file that is removed (rule 29), relative to the data directory; `promote`, as in Patroni, where none is named.
+    pub trigger_file: Option<String>,
+    /// The backup is an atomic snapshot: backup_label may be missing.
+    pub snapshot: bool,
+    /// Settings that run commands, load libraries, include files or lead out of the data directory fail the seal rather
+    /// than being reported (`config = "refuse-commands"`).
+    pub refuse_commands: bool,
+}
+
+/// How the replica reaches its primary later.
+#[derive(Clone, Debug)]
+pub struct Standby {
+    /// The operator's conninfo without passwords.
+    pub conninfo: String,
+    /// A lasting passfile, never the run's.
+    pub passfile: Option<PathBuf>,
+}
+
+/// A check of the end state that did not pass; the directory is left without pg_control.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct CheckFailed {
+    /// Which check.
+    pub check: &'static str,
+    /// What is wrong, in which file, and what to do.
+    pub message: String,
+    /// What was found before.
+    pub findings: Vec<Finding>,
+}
+
+/// Takes `global/pg_control` to its unfinished name, on disk when this returns: PostgreSQL does not start from then on.
+pub(crate) fn set_control_file_aside(top: &Directory) -> std::io::Result<()> {
+    startable::set_aside(top).map_err(|problem| std::io::Error::other(problem.message))
+}
+
+/// The name under which a method writes pg_control; the host renames it at the seal.
+pub const UNFINISHED_CONTROL_FILE: &str = "global/pg_control.understudy";
+
+/// The check that a seal fails which was told to stop.
+pub(crate) const CANCELLED: &str = "cancelled";
+
+/// What is not looked at in a mapped directory of the write-ahead log, which may be a file system of its own.
+const NOT_OURS: &[&str] = &["lost+found"];
+
+/// Checks what the method left and makes it startable. Blocking. First act: `global/pg_control` to its unfinished
+/// name where the method left it in place; last act: the reverse, synced. Where `cancel` is cancelled before that it stops, at the
+/// latest when the file system that is being synced is.
+///
+/// # Errors
+/// The first check that does not pass, or what could not be read or written. `global/pg_control` is absent then.
+pub fn seal(
+    directory: &DataDirectory,
+    request: &Request,
+    plan: &Plan,
+    filled: &Filled,
+    end: &EndState,
+    cancel: &CancellationToken,
+) -> Result<Vec<Finding>, CheckFailed> {
+    let mut findings = Findings::default();
+    let seal = Seal { request, plan, filled, end, cancel };
+    let sealed = seal.carry_out(directory, &mut findings);
+    let findings = findings.into_list();
+    match sealed {
+        Ok(()) => Ok(findings),
+        Err(Problem { check, message }) => Err(CheckFailed { check, message, findings }),
+    }
+}
+
+/// One seal.
+struct Seal<'a> {
+    request: &'a Request,
+    plan: &'a Plan,
+    filled: &'a Filled,
+    end: &'a EndState,
+    cancel: &'a CancellationToken,
+}
+
+impl Seal<'_> {
+    fn carry_out(&self, directory: &DataDirectory, findings: &mut Findings) -> Result<(), Problem> {
+        // Nothing may fail before this.
+        startable::set_aside(directory.directory())?;
+        self.of(&Places::held(directory, &self.request.directories)?, findings)
+    }
+
+    fn of(&self, places: &Places<'_>, findings: &mut Findings) -> Result<(), Problem> {
+        let checked = self.check(places, findings)?;
+        self.go_on()?;
+        self.change(places, &checked, findings)?;
+        self.sync(places, &checked)?;
+        self.go_on()?;
+        startable::put_in_place(&places.top)
+    }
+
+    /// Looks at cancellation (rule 5).
+    fn go_on(&self) -> Result<(), Problem> {
+        if self.cancel.is_cancelled() {
+            return Err(Problem::new(CANCELLED, "cancelled"));
+        }
+        Ok(())
+    }
+
+    /// Every check of rule 30, in its order.
+    fn check(&self, places: &Places<'_>, findings: &mut Findings) -> Result<Checked, Problem> {
+        let top = &places.top;
+        let major = version::read(top)?;
+        let control = startable::read(top)?;
+        let facts = origin::source_facts(self.request, findings);
+        let others = version::Others {
+            bin_dir: &self.request.bin_dir,
+            planned: self.plan.postgresql_major,
+            source: facts.map(|facts| facts.server_version / 10_000),
+        };
+        version::check(major, &control, &others, findings)?;
+        origin::check_identifier(&control, self.plan, facts)?;
+        layout::check(top)?;
+        let label = origin::read_label(top, &control, major, self.end.snapshot, findings)?;
+        let (timeline, lsn) = origin::start_of_replay(label.as_ref(), &control);
+        origin::check_timeline((timeline, lsn), &control, self.plan, facts, findings)?;
+
+        let wal = wal_directory::judge(places)?;
+        let log = wal_directory::open(places, wal)?;
+        let start = Start { timeline, lsn, by_label: label.is_some() };
+        segments::check(log.as_ref(), start, &control, facts, findings)?;
+        let tablespaces = tablespaces::judge(places, &self.plan.tablespaces, &control, major, findings)?;
+
+        tree::check_top(top, findings)?;
+        let seen = self.walk(places, wal, &tablespaces, findings)?;
+
+        let configuration = configuration::read(places)?;
+        settings::check(&configuration, &control.required, findings)?;
+        hazards::check(places, &configuration, self.end.refuse_commands, findings)?;
+        let standby = self.end.configure_standby.as_ref();
+        let auto_conf =
+            recovery::judge(top, &configuration, &self.filled.recovery_settings, standby, findings)?;
+        let trigger_file = left_overs::trigger_file(self.end)?;
+        Ok(Checked { wal, tablespaces, mounted: seen.mounted, auto_conf, trigger_file })
+    }
+
+    /// Looks at every file of the replica, wherever it is.
+    fn walk(
+        &self,
+        places: &Places<'_>,
+        wal: Work,
+        tablespaces: &Tablespaces,
+        findings: &mut Findings,
+    ) -> Result<Seen, Problem> {
+        let mut seen = Seen::until(self.cancel.clone());
+        let mut links: BTreeSet<PathBuf> =
+            tablespaces.linked.iter().map(|tablespace| tablespace.link().to_owned()).collect();
+        if matches!(wal, Work::Keep | Work::ReplaceLink) {
+            links.insert(PathBuf::from("pg_wal"));
+        }
+        tree::walk(&Tree { directory: &places.top, links, left_out: &[] }, &mut seen)?;
+        if let Some(wal) = &places.wal {
+            tree::check_mapped(&wal.directory, findings)?;
+            let tree = Tree { directory: &wal.directory, links: BTreeSet::new(), left_out: NOT_OURS };
+            tree::walk(&tree, &mut seen)?;
+        }
+        for tablespace in &tablespaces.linked {
+            tree::check_mapped(&tablespace.directory, findings)?;
+            let folder = tablespace.directory.open_directory(&tablespace.folder).during("tablespaces")?;
+            tree::tighten_folder(&folder, &mut seen)?;
+            tree::walk(&Tree { directory: &folder, links: BTreeSet::new(), left_out: &[] }, &mut seen)?;
+        }
+        seen.tell(findings);
+        Ok(seen)
+    }
+
+    /// Everything that is written, after every check passed.
+    fn change(&self, places: &Places<'_>, checked: &Checked, findings: &mut Findings) -> Result<(), Problem> {
+        let top = &places.top;
+        left_overs::clear(top, &checked.trigger_file, findings)?;
+        layout::complete(top, findings)?;
+        wal_directory::carry_out(places, checked.wal, findings)?;
+        tablespaces::carry_out(top, &checked.tablespaces, findings)?;
+        recovery::carry_out(top, checked.auto_conf.as_ref())?;
+        left_overs::signal(top, self.filled, self.end, findings)
+    }
+
+    /// Has every file system that the replica is on written to disk, each once.
+    fn sync(&self, places: &Places<'_>, checked: &Checked) -> Result<(), Problem> {
+        const CHECK: &str = "sync";
+        let tablespaces = checked.tablespaces.linked.iter().map(|tablespace| &tablespace.directory);
+        let wal = places.wal.iter().map(|wal| &wal.directory);
+        let mut synced = BTreeSet::new();
+        for directory in [&places.top].into_iter().chain(wal).chain(tablespaces).chain(&checked.mounted) {
+            if synced.insert(directory.own_metadata().during(CHECK)?.device) {
+                self.go_on()?;
+                directory.sync_file_system().during(CHECK)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the checks found to be done.
+struct Checked {
+    wal: Work,
+    tablespaces: Tablespaces,
+    /// File systems within the data directory and the mapped ones.
+    mounted: Vec<Directory>,
+    auto_conf: Option<recovery::AutoConf>,
+    trigger_file: transfer::beneath::RelativePath,
+}

@@ -1,0 +1,123 @@
+//! What the checks say: a problem ends the seal, a finding is told and the seal goes on.
+
+use std::io;
+
+use crate::Level;
+use crate::outcome::Finding;
+
+/// How many findings are told; what comes after is only counted.
+pub(super) const FINDINGS: usize = 200;
+
+/// How many characters of a restored text are shown.
+const SHOWN: usize = 200;
+
+/// How many characters of an error are shown: a path of any length, and why.
+const SHOWN_OF_ERRORS: usize = 5000;
+
+/// A check that did not pass.
+#[derive(Debug)]
+pub(super) struct Problem {
+    /// Which check.
+    pub(super) check: &'static str,
+    /// What is wrong, in which file, and what to do.
+    pub(super) message: String,
+}
+
+impl Problem {
+    pub(super) fn new(check: &'static str, message: impl Into<String>) -> Self {
+        Self { check, message: message.into() }
+    }
+}
+
+/// Says during which check something could not be read or written.
+pub(super) trait During<T> {
+    /// The same with the error as a problem of `check`.
+    fn during(self, check: &'static str) -> Result<T, Problem>;
+}
+
+impl<T> During<T> for io::Result<T> {
+    fn during(self, check: &'static str) -> Result<T, Problem> {
+        self.map_err(|error| Problem::new(check, shown_within(error.to_string().as_bytes(), SHOWN_OF_ERRORS)))
+    }
+}
+
+/// What was found so far, bounded.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    told: Vec<Finding>,
+    beyond: u64,
+}
+
+impl Findings {
+    /// Something that came with the backup or could not be checked.
+    pub(super) fn add(&mut self, check: &'static str, message: impl Into<String>) {
+        self.tell(Finding { check, level: Level::Warn, message: message.into() });
+    }
+
+    /// Something that the operator's configuration asked for.
+    pub(super) fn done(&mut self, check: &'static str, message: impl Into<String>) {
+        self.tell(Finding { check, level: Level::Info, message: message.into() });
+    }
+
+    fn tell(&mut self, finding: Finding) {
+        if self.told.len() < FINDINGS {
+            self.told.push(finding);
+        } else {
+            self.beyond += 1;
+        }
+    }
+
+    /// All of them, and how many more there were.
+    pub(super) fn into_list(mut self) -> Vec<Finding> {
+        if self.beyond > 0 {
+            let message = format!("{} more findings are not listed", self.beyond);
+            self.told.push(Finding { check: "findings", level: Level::Warn, message });
+        }
+        self.told
+    }
+}
+
+/// Text from the restored data as a person may see it: no control characters, not endless.
+pub(super) fn shown(text: &[u8]) -> String {
+    shown_within(text, SHOWN)
+}
+
+fn shown_within(text: &[u8], most: usize) -> String {
+    let text = String::from_utf8_lossy(text);
+    let mut shown: String = text
+        .chars()
+        .take(most)
+        .flat_map(|c| {
+            let escaped: Box<dyn Iterator<Item = char>> =
+                if c.is_control() { Box::new(c.escape_default()) } else { Box::new(std::iter::once(c)) };
+            escaped
+        })
+        .collect();
+    if text.chars().nth(most).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_findings_end_with_how_many_more_there_were() {
+        let mut findings = Findings::default();
+        for number in 0..FINDINGS + 7 {
+            findings.add("modes", number.to_string());
+        }
+        let list = findings.into_list();
+        assert_eq!(list.len(), FINDINGS + 1);
+        assert_eq!(list[FINDINGS].message, "7 more findings are not listed");
+    }
+
+    #[test]
+    fn restored_text_cannot_steer_a_terminal_and_is_cut() {
+        assert_eq!(shown(b"a\x1b[2Jb\nc\xff"), "a\\u{1b}[2Jb\\nc\u{fffd}");
+        assert_eq!(shown("é".repeat(SHOWN).as_bytes()), "é".repeat(SHOWN));
+        assert_eq!(shown("é".repeat(SHOWN + 1).as_bytes()), "é".repeat(SHOWN) + "…");
+    }
+}

@@ -1,0 +1,296 @@
+//! The write-ahead log that came along. Segments in `pg_wal` are replayed before anything is streamed, so one of a timeline
+//! that the source left, past the fork, makes a standby that never follows. Names and headers: PostgreSQL's `access/xlog_internal.h`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::{self, Read};
+
+use transfer::beneath::{Directory, Kind, RelativePath};
+
+use super::control_file::ControlFile;
+use super::problem::{During, Findings, Problem};
+use crate::Lsn;
+use crate::source::SourceFacts;
+
+const CHECK: &str = "wal";
+
+/// The name of the segment that holds a position.
+pub(super) fn name(timeline: u32, lsn: Lsn, segment_size: u64) -> String {
+    let (number, per_file) = (lsn.0 / segment_size, (1_u64 << 32) / segment_size);
+    format!("{timeline:08X}{:08X}{:08X}", number / per_file, number % per_file)
+}
+
+/// The timeline and the first position of a segment.
+fn parse_name(name: &str, segment_size: u64) -> Option<(u32, Lsn)> {
+    let upper_hexadecimal = |byte: u8| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte);
+    if name.len() != 24 || !name.bytes().all(upper_hexadecimal) {
+        return None;
+    }
+    let part = |at: usize| u32::from_str_radix(&name[at..at + 8], 16).ok();
+    let (timeline, high, low) = (part(0)?, u64::from(part(8)?), u64::from(part(16)?));
+    let start = (high << 32).checked_add(low.checked_mul(segment_size)?)?;
+    (low < (1 << 32) / segment_size).then_some((timeline, Lsn(start)))
+}
+
+/// The timeline whose history a file tells: `00000002.history`.
+fn history_of(name: &str) -> Option<u32> {
+    let digits = name.strip_suffix(".history")?;
+    (digits.len() == 8).then(|| u32::from_str_radix(digits, 16).ok()).flatten()
+}
+
+/// Where replay begins and whether a backup_label says so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    pub(super) timeline: u32,
+    pub(super) lsn: Lsn,
+    pub(super) by_label: bool,
+}
+
+/// Judges the log: the start of replay is there or can still be had, and nothing leads off the source's history.
+pub(super) fn check(
+    log: Option<&Directory>,
+    start: Start,
+    control: &ControlFile,
+    facts: Option<&SourceFacts>,
+    findings: &mut Findings,
+) -> Result<(), Problem> {
+    check_start(log, start, control, facts, findings)?;
+    match (log, facts) {
+        (Some(log), Some(facts)) => check_history(log, control.wal_segment_size, facts, findings),
+        _ => Ok(()),
+    }
+}
+
+fn check_start(
+    log: Option<&Directory>,
+    start: Start,
+    control: &ControlFile,
+    facts: Option<&SourceFacts>,
+    findings: &mut Findings,
+) -> Result<(), Problem> {
+    let segment = name(start.timeline, start.lsn, control.wal_segment_size);
+    let path = relative(OsStr::new(&segment))?;
+    let found = match log {
+        Some(log) => log.find(&path).during(CHECK)?,
+        None => None,
+    };
+    let missing = match found {
+        Some(found) if found.kind == Kind::File && found.length == control.wal_segment_size => return Ok(()),
+        Some(_) => format!("the segment {segment}, with which replay begins, is not whole in pg_wal"),
+        None => format!("the segment {segment}, with which replay begins, is not in pg_wal"),
+    };
+    // Without a label and without a shutdown the server first recovers from a crash, for which it streams nothing.
+    if !start.by_label && !control.state.is_shut_down() {
+        return Err(Problem::new(
+            CHECK,
+            format!("{missing}: a snapshot needs its own write-ahead log to start"),
+        ));
+    }
+    let source = match facts {
+        Some(facts) => format!(
+            "the source, now at {} on timeline {}, must still have it",
+            facts.wal_position, facts.timeline
+        ),
+        None => "a source or an archive must have it".to_owned(),
+    };
+    findings.add(CHECK, format!("{missing}: {source}, or the replica cannot start"));
+    Ok(())
+}
+
+fn check_history(
+    log: &Directory,
+    segment_size: u64,
+    facts: &SourceFacts,
+    findings: &mut Findings,
+) -> Result<(), Problem> {
+    let forks: BTreeMap<u32, Lsn> = facts.history.iter().map(|fork| (fork.timeline, fork.at)).collect();
+    let mut problem = None;
+    let mut of_other_timelines = 0_u64;
+    let mut holding_a_fork = Vec::new();
+    log.names(&mut |file| {
+        let Some(text) = file.to_str() else { return Ok(true) };
+        if let Some(timeline) = history_of(text) {
+            if timeline != facts.timeline && !forks.contains_key(&timeline) {
+                problem = Some(format!(
+                    "pg_wal has `{text}`, but the source, on timeline {}, never was on timeline {timeline}: the replica \
+                     would go there and never follow",
+                    facts.timeline
+                ));
+            }
+        } else if let Some((timeline, begin)) = parse_name(text, segment_size) {
+            match forks.get(&timeline) {
+                None if timeline == facts.timeline => {}
+                None => of_other_timelines += 1,
+                Some(fork) if begin >= *fork => {
+                    if holds_log(log, file, begin)? {
+                        problem = Some(format!(
+                            "pg_wal has `{text}`, but the source left timeline {timeline} at {fork}: the replica would \
+                             replay what the source never had and never follow"
+                        ));
+                    }
+                }
+                Some(fork) if begin.0.saturating_add(segment_size) > fork.0 => holding_a_fork.push((timeline, *fork)),
+                Some(_) => {}
+            }
+        }
+        Ok(problem.is_none())
+    })
+    .during(CHECK)?;
+    if let Some(problem) = problem {
+        return Err(Problem::new(CHECK, problem));
+    }
+    if of_other_timelines > 0 {
+        let message =
+            format!("{of_other_timelines} segments in pg_wal are of timelines that the source never was on");
+        findings.add(CHECK, message);
+    }
+    for (timeline, fork) in holding_a_fork {
+        let Some(next) = next_timeline(facts, timeline) else { continue };
+        if log.find(&relative(OsStr::new(&name(next, fork, segment_size)))?).during(CHECK)?.is_none() {
+            findings.add(
+                CHECK,
+                format!(
+                    "pg_wal has `{}` and not `{}`: the source left timeline {timeline} within it, at {fork}, and what \
+                     it holds beyond must not be replayed",
+                    name(timeline, fork, segment_size),
+                    name(next, fork, segment_size)
+                ),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The timeline that the source was on after `timeline`.
+fn next_timeline(facts: &SourceFacts, timeline: u32) -> Option<u32> {
+    let index = facts.history.iter().position(|fork| fork.timeline == timeline)?;
+    Some(facts.history.get(index + 1).map_or(facts.timeline, |next| next.timeline))
+}
+
+/// Whether a segment holds log of its own position. One that the server recycled holds that of an earlier position
+/// under its new name, or zeros: replay ends before it. The header's page address is at byte 8.
+fn holds_log(log: &Directory, file: &OsStr, begin: Lsn) -> io::Result<bool> {
+    let path = RelativePath::new(file).map_err(io::Error::other)?;
+    let mut header = [0; 16];
+    match log.open_file(&path)?.read_exact(&mut header) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    let mut address = [0; 8];
+    address.copy_from_slice(&header[8..]);
+    Ok(u64::from_ne_bytes(address) == begin.0)
+}
+
+fn relative(name: &OsStr) -> Result<RelativePath, Problem> {
+    RelativePath::new(name).map_err(|error| Problem::new(CHECK, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::super::control_file::tests::Written;
+    use super::*;
+    use crate::source::Fork;
+
+    const SIZE: u64 = 16 << 20;
+
+    fn promoted_at(fork: u64) -> SourceFacts {
+        SourceFacts {
+            server_version: 150_018,
+            system_identifier: 7,
+            timeline: 2,
+            wal_position: Lsn(0x0900_0000),
+            history: vec![Fork { timeline: 1, at: Lsn(fork) }],
+            tablespaces: None,
+        }
+    }
+
+    fn segment(place: &Path, timeline: u32, begin: u64, address: u64) {
+        let mut bytes = vec![0; 64];
+        bytes[8..16].copy_from_slice(&address.to_ne_bytes());
+        fs::write(place.join(name(timeline, Lsn(begin), SIZE)), bytes).unwrap();
+    }
+
+    fn history(place: &Path, facts: &SourceFacts) -> Result<Vec<crate::outcome::Finding>, Problem> {
+        let mut findings = Findings::default();
+        check_history(&Directory::open(place).unwrap(), SIZE, facts, &mut findings)
+            .map(|()| findings.into_list())
+    }
+
+    #[test]
+    fn names_are_postgresqls() {
+        assert_eq!(name(1, Lsn(0x0200_0028), SIZE), "000000010000000000000002");
+        assert_eq!(name(0xAB, Lsn(0x16_B374_D848), SIZE), "000000AB00000016000000B3");
+        assert_eq!(name(1, Lsn(0x1_0000_0000), 1 << 30), "000000010000000100000000");
+        assert_eq!(parse_name("000000AB00000016000000B3", SIZE), Some((0xAB, Lsn(0x16_B300_0000))));
+        for odd in
+            ["000000010000000000000100", "00000001000000000000000g", "00000001", "0000000100000000000000020"]
+        {
+            assert_eq!(parse_name(odd, SIZE), None, "{odd}");
+        }
+        assert_eq!(history_of("00000002.history"), Some(2));
+        assert_eq!(history_of("2.history"), None);
+    }
+
+    #[test]
+    fn rule_30_a_start_segment_that_did_not_come_along_is_told() {
+        let place = tempfile::tempdir().unwrap();
+        let log = Directory::open(place.path()).unwrap();
+        let control = ControlFile::parse(&Written::in_production(7).bytes).unwrap();
+        let told = |by_label, log: Option<&Directory>| {
+            let mut findings = Findings::default();
+            let start = Start { timeline: 1, lsn: Lsn(0x0200_0028), by_label };
+            check_start(log, start, &control, None, &mut findings).map(|()| findings.into_list().len())
+        };
+        assert_eq!(told(true, Some(&log)).unwrap(), 1);
+        assert_eq!(told(true, None).unwrap(), 1);
+        assert!(told(false, Some(&log)).is_err(), "a snapshot cannot start without its own log");
+        let path = place.path().join("000000010000000000000002");
+        fs::write(&path, "cut").unwrap();
+        assert_eq!(told(true, Some(&log)).unwrap(), 1);
+        fs::File::options().write(true).open(&path).unwrap().set_len(SIZE).unwrap();
+        assert_eq!(told(true, Some(&log)).unwrap(), 0);
+        assert_eq!(told(false, Some(&log)).unwrap(), 0);
+    }
+
+    #[test]
+    fn rule_30_log_of_a_timeline_that_the_source_left_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        segment(place.path(), 1, 0x0200_0000, 0x0200_0000);
+        assert!(history(place.path(), &promoted_at(0x0300_0000)).unwrap().is_empty());
+        segment(place.path(), 1, 0x0300_0000, 0x0300_0000);
+        let message = history(place.path(), &promoted_at(0x0300_0000)).unwrap_err().message;
+        assert!(message.contains("000000010000000000000003"), "{message}");
+    }
+
+    #[test]
+    fn a_recycled_segment_is_not_log() {
+        let place = tempfile::tempdir().unwrap();
+        segment(place.path(), 1, 0x0400_0000, 0x0100_0000);
+        segment(place.path(), 1, 0x0500_0000, 0);
+        fs::write(place.path().join("000000010000000000000006"), "").unwrap();
+        assert!(history(place.path(), &promoted_at(0x0300_0000)).is_ok());
+    }
+
+    #[test]
+    fn the_segment_in_which_the_source_left_is_told_unless_the_new_timelines_is_there() {
+        let place = tempfile::tempdir().unwrap();
+        segment(place.path(), 1, 0x0300_0000, 0x0300_0000);
+        assert_eq!(history(place.path(), &promoted_at(0x0300_0100)).unwrap().len(), 1);
+        segment(place.path(), 2, 0x0300_0000, 0x0300_0000);
+        assert!(history(place.path(), &promoted_at(0x0300_0100)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn rule_30_a_history_that_the_source_does_not_have_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("00000002.history"), "").unwrap();
+        segment(place.path(), 3, 0x0300_0000, 0x0300_0000);
+        assert_eq!(history(place.path(), &promoted_at(0x0300_0000)).unwrap().len(), 1);
+        fs::write(place.path().join("00000003.history"), "").unwrap();
+        assert!(history(place.path(), &promoted_at(0x0300_0000)).unwrap_err().message.contains("timeline 3"));
+    }
+}

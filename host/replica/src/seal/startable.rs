@@ -1,0 +1,153 @@
+//! What makes a data directory startable: `global/pg_control` under its own name. PostgreSQL does not start without it,
+//! so it goes first and comes last, whatever happens in between, a SIGKILL included.
+
+use transfer::beneath::{Directory, Kind, RelativePath};
+
+use super::UNFINISHED_CONTROL_FILE;
+use super::control_file::{ControlFile, LENGTH};
+use super::problem::{During, Problem};
+
+const CHECK: &str = "pg_control";
+const GLOBAL: RelativePath = RelativePath::literal("global");
+const CONTROL_FILE: RelativePath = RelativePath::literal("global/pg_control");
+const UNFINISHED: RelativePath = RelativePath::literal(UNFINISHED_CONTROL_FILE);
+
+/// The first act: pg_control to its unfinished name where the method left it in place, `global/` synced.
+pub(super) fn set_aside(top: &Directory) -> Result<(), Problem> {
+    match top.find(&GLOBAL).during(CHECK)?.map(|metadata| metadata.kind) {
+        Some(Kind::Directory) => {}
+        Some(Kind::Link) => {
+            // Behind the link there may be a pg_control of somebody else, and the server would follow it.
+            top.remove_file(&GLOBAL).during(CHECK)?;
+            top.sync().during(CHECK)?;
+            return Err(Problem::new(
+                CHECK,
+                "`global` is a link; links are not followed, and it was removed",
+            ));
+        }
+        Some(Kind::File | Kind::Special) => return Err(Problem::new(CHECK, "`global` is not a directory")),
+        None => return Err(Problem::new(CHECK, "there is no directory `global`: the backup is not whole")),
+    }
+    if let Some(control) = top.find(&CONTROL_FILE).during(CHECK)? {
+        if control.kind == Kind::Directory {
+            return Err(Problem::new(CHECK, "`global/pg_control` is a directory"));
+        }
+        if let Err(error) = top.rename(&CONTROL_FILE, &UNFINISHED) {
+            top.remove_file(&CONTROL_FILE).during(CHECK)?;
+            sync_global(top)?;
+            return Err(Problem::new(CHECK, error.to_string()));
+        }
+    }
+    sync_global(top)
+}
+
+/// Reads the set-aside file.
+pub(super) fn read(top: &Directory) -> Result<ControlFile, Problem> {
+    if top.find(&UNFINISHED).during(CHECK)?.is_none() {
+        let message = format!(
+            "the method left neither `global/pg_control` nor `{UNFINISHED_CONTROL_FILE}`: the backup is not whole"
+        );
+        return Err(Problem::new(CHECK, message));
+    }
+    let bytes = top.read(&UNFINISHED, LENGTH).during(CHECK)?;
+    ControlFile::parse(&bytes)
+        .map_err(|unusable| Problem::new(CHECK, format!("`global/pg_control` cannot be used: {unusable}")))
+}
+
+/// The last act: pg_control under its own name, on disk when this returns. Where that fails it is under its unfinished name again.
+pub(super) fn put_in_place(top: &Directory) -> Result<(), Problem> {
+    top.open_file(&UNFINISHED).and_then(|file| file.sync_all()).during(CHECK)?;
+    top.rename(&UNFINISHED, &CONTROL_FILE).during(CHECK)?;
+    let synced = sync_global(top).and_then(|()| top.sync().during(CHECK));
+    if synced.is_err() && top.rename(&CONTROL_FILE, &UNFINISHED).is_err() {
+        // The disk fails, so this may too; nothing more can be tried.
+        let _ = top.remove_file(&CONTROL_FILE);
+    }
+    synced
+}
+
+fn sync_global(top: &Directory) -> Result<(), Problem> {
+    top.open_directory(&GLOBAL).and_then(|global| global.sync()).during(CHECK)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::super::control_file::tests::Written;
+    use super::*;
+
+    struct Tree {
+        place: tempfile::TempDir,
+        top: Directory,
+    }
+
+    fn tree() -> Tree {
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir(place.path().join("global")).unwrap();
+        let top = Directory::open(place.path()).unwrap();
+        Tree { place, top }
+    }
+
+    #[test]
+    fn pg_control_goes_first_and_comes_last() {
+        let Tree { place, top } = tree();
+        let bytes = Written::in_production(7).bytes;
+        fs::write(place.path().join("global/pg_control"), &bytes).unwrap();
+        set_aside(&top).unwrap();
+        assert!(!place.path().join("global/pg_control").exists());
+        assert_eq!(read(&top).unwrap().system_identifier, 7);
+        put_in_place(&top).unwrap();
+        assert_eq!(fs::read(place.path().join("global/pg_control")).unwrap(), bytes);
+        assert!(!place.path().join(UNFINISHED_CONTROL_FILE).exists());
+    }
+
+    #[test]
+    fn what_the_method_wrote_last_replaces_what_an_earlier_attempt_left() {
+        let Tree { place, top } = tree();
+        fs::write(place.path().join(UNFINISHED_CONTROL_FILE), Written::in_production(1).bytes).unwrap();
+        fs::write(place.path().join("global/pg_control"), Written::in_production(2).bytes).unwrap();
+        set_aside(&top).unwrap();
+        assert_eq!(read(&top).unwrap().system_identifier, 2);
+    }
+
+    #[test]
+    fn a_link_to_another_clusters_global_is_removed_and_its_target_stays() {
+        let Tree { place, top } = tree();
+        fs::rename(place.path().join("global"), place.path().join("elsewhere")).unwrap();
+        fs::write(place.path().join("elsewhere/pg_control"), Written::in_production(7).bytes).unwrap();
+        symlink("elsewhere", place.path().join("global")).unwrap();
+        assert!(set_aside(&top).is_err());
+        assert!(!place.path().join("global/pg_control").exists());
+        assert!(place.path().join("elsewhere/pg_control").exists());
+    }
+
+    #[test]
+    fn a_linked_pg_control_is_set_aside_and_not_read() {
+        let Tree { place, top } = tree();
+        fs::write(place.path().join("elsewhere"), Written::in_production(7).bytes).unwrap();
+        symlink("../elsewhere", place.path().join("global/pg_control")).unwrap();
+        set_aside(&top).unwrap();
+        assert!(read(&top).is_err());
+        assert!(!place.path().join("global/pg_control").exists());
+    }
+
+    #[test]
+    fn a_directory_at_the_unfinished_name_does_not_keep_pg_control_in_place() {
+        let Tree { place, top } = tree();
+        fs::create_dir(place.path().join(UNFINISHED_CONTROL_FILE)).unwrap();
+        fs::write(place.path().join("global/pg_control"), Written::in_production(7).bytes).unwrap();
+        assert!(set_aside(&top).is_err());
+        assert!(!place.path().join("global/pg_control").exists());
+    }
+
+    #[test]
+    fn a_tree_without_pg_control_is_not_whole() {
+        let Tree { place, top } = tree();
+        set_aside(&top).unwrap();
+        assert!(read(&top).unwrap_err().message.contains("not whole"));
+        fs::remove_dir(place.path().join("global")).unwrap();
+        assert!(set_aside(&top).is_err());
+    }
+}

@@ -1,0 +1,320 @@
+//! The tablespaces: where the operator's map says that each goes, and the links in `pg_tblspc`. The *server* follows
+//! a `tablespace_map` at start, wherever it leads, so the host makes the links and removes the file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use transfer::beneath::{Directory, Kind, RelativePath};
+
+use super::control_file::ControlFile;
+use super::places::{Places, is_at};
+use super::problem::{During, Findings, Problem, shown};
+use super::tablespace_map::{self, LONGEST};
+use crate::Tablespace;
+
+const CHECK: &str = "tablespaces";
+const TABLESPACE_MAP: RelativePath = RelativePath::literal("tablespace_map");
+const PG_TBLSPC: RelativePath = RelativePath::literal("pg_tblspc");
+
+/// The most entries of `pg_tblspc` that are looked at.
+const MOST: usize = 10_000;
+
+/// A tablespace of the replica.
+#[derive(Debug)]
+pub(super) struct Linked {
+    /// The real path of its place, which the link reads.
+    pub(super) path: PathBuf,
+    pub(super) directory: Directory,
+    /// The folder in it that belongs to this version of PostgreSQL, `PG_15_202209061`.
+    pub(super) folder: RelativePath,
+    link: RelativePath,
+    work: Work,
+}
+
+impl Linked {
+    fn of(
+        places: &Places<'_>,
+        target: &Path,
+        folder: &RelativePath,
+        link: RelativePath,
+        work: Work,
+    ) -> Result<Self, Problem> {
+        let place = places.tablespace(target)?;
+        let directory = place.directory.try_clone().during(CHECK)?;
+        Ok(Self { path: place.path.clone(), directory, folder: folder.clone(), link, work })
+    }
+
+    /// Its link, below the data directory.
+    pub(super) fn link(&self) -> &Path {
+        self.link.as_path()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Make,
+    ReplaceLink,
+    ReplaceDirectory,
+    Keep,
+}
+
+/// Every tablespace, as judged.
+#[derive(Debug)]
+pub(super) struct Tablespaces {
+    pub(super) linked: Vec<Linked>,
+    /// Whether there is a tablespace_map to be removed.
+    map: bool,
+}
+
+/// What is known of a tablespace before the map is asked.
+struct Wanted {
+    name: Option<String>,
+    location: PathBuf,
+}
+
+/// Judges tablespace_map, the tablespaces of the plan and what is in `pg_tblspc`; changes nothing.
+pub(super) fn judge(
+    places: &Places<'_>,
+    planned: &[Tablespace],
+    control: &ControlFile,
+    major: u32,
+    findings: &mut Findings,
+) -> Result<Tablespaces, Problem> {
+    let (mut wanted, map) = wanted(&places.top, planned)?;
+    let folder = format!("PG_{major}_{}", control.catalog_version);
+    let folder = RelativePath::new(folder).map_err(|error| Problem::new(CHECK, error.to_string()))?;
+    let mut linked = Vec::new();
+    for (oid, kind) in entries(&places.top)? {
+        let link = link(oid)?;
+        let (target, work) = match wanted.remove(&oid) {
+            Some(wanted) => {
+                let target = mapped(places, oid, &wanted)?;
+                let work = judge_existing(places, &link, kind, &target)?;
+                (target, work)
+            }
+            None => match kind {
+                Kind::Link => judge_unknown_link(places, oid, &link)?,
+                Kind::Directory => {
+                    findings.add(
+                        CHECK,
+                        format!("`{link}` is a directory: a tablespace inside the data directory"),
+                    );
+                    continue;
+                }
+                Kind::File | Kind::Special => continue,
+            },
+        };
+        linked.push(Linked::of(places, &target, &folder, link, work)?);
+    }
+    for (oid, wanted) in wanted {
+        let target = mapped(places, oid, &wanted)?;
+        linked.push(Linked::of(places, &target, &folder, link(oid)?, Work::Make)?);
+    }
+    let mut taken = BTreeMap::new();
+    for tablespace in &linked {
+        check_place(places, tablespace, &mut taken)?;
+    }
+    Ok(Tablespaces { linked, map })
+}
+
+/// What tablespace_map and the plan name, the former before the latter, and whether there is a tablespace_map.
+fn wanted(top: &Directory, planned: &[Tablespace]) -> Result<(BTreeMap<u32, Wanted>, bool), Problem> {
+    let mut wanted: BTreeMap<u32, Wanted> = planned
+        .iter()
+        .map(|tablespace| {
+            (tablespace.oid, Wanted { name: tablespace.name.clone(), location: tablespace.location.clone() })
+        })
+        .collect();
+    if top.find(&TABLESPACE_MAP).during(CHECK)?.is_none() {
+        return Ok((wanted, false));
+    }
+    let bytes = top.read(&TABLESPACE_MAP, LONGEST).during(CHECK)?;
+    let entries = tablespace_map::parse(&bytes).map_err(|unreadable| {
+        Problem::new(CHECK, format!("`tablespace_map` cannot be read: {unreadable}"))
+    })?;
+    for entry in entries {
+        let name = wanted.remove(&entry.oid).and_then(|planned| planned.name);
+        wanted.insert(entry.oid, Wanted { name, location: entry.location });
+    }
+    Ok((wanted, true))
+}
+
+/// Where the operator's map puts a tablespace.
+fn mapped(places: &Places<'_>, oid: u32, wanted: &Wanted) -> Result<PathBuf, Problem> {
+    places.tablespaces.target(oid, wanted.name.as_deref(), &wanted.location).map(Path::to_owned).ok_or_else(
+        || {
+            let location = shown(wanted.location.as_os_str().as_encoded_bytes());
+            let message = format!(
+                "the tablespace {oid}, which was at `{location}`, is not in the map: \
+             `tablespaces = {{ \"{location}\" = \"/new/place\" }}` gives it one"
+            );
+            Problem::new(CHECK, message)
+        },
+    )
+}
+
+/// Judges what is at the link of a tablespace that goes to `target`.
+fn judge_existing(
+    places: &Places<'_>,
+    link: &RelativePath,
+    kind: Kind,
+    target: &Path,
+) -> Result<Work, Problem> {
+    match kind {
+        Kind::Link => {
+            let existing = places.top.read_link(link).during(CHECK)?;
+            let real = &places.tablespace(target)?.path;
+            if existing == *real {
+                Ok(Work::Keep)
+            } else if is_at(&places.path.join("pg_tblspc").join(&existing), real) {
+                Ok(Work::ReplaceLink)
+            } else {
+                let message = format!(
+                    "`{link}` is a link to `{}`, but the map says `{}`",
+                    shown(existing.as_os_str().as_encoded_bytes()),
+                    target.display()
+                );
+                Err(Problem::new("links", message))
+            }
+        }
+        Kind::Directory
+            if places.top.open_directory(link).and_then(|found| found.is_empty()).during(CHECK)? =>
+        {
+            Ok(Work::ReplaceDirectory)
+        }
+        Kind::Directory => {
+            let message = format!(
+                "`{link}` holds files although the tablespace goes to `{}`: the method has to write them there",
+                target.display()
+            );
+            Err(Problem::new(CHECK, message))
+        }
+        Kind::File | Kind::Special => {
+            Err(Problem::new(CHECK, format!("`{link}` is neither directory nor link")))
+        }
+    }
+}
+
+/// Judges a link of a tablespace that neither tablespace_map nor the plan names, as pg_basebackup leaves it: it must lead
+/// to a place that the map gives away, and not to one that it gives to another.
+fn judge_unknown_link(
+    places: &Places<'_>,
+    oid: u32,
+    link: &RelativePath,
+) -> Result<(PathBuf, Work), Problem> {
+    let existing = places.top.read_link(link).during(CHECK)?;
+    let resolved = places.path.join("pg_tblspc").join(&existing);
+    // Whoever maps this object identifier to a place means that one.
+    let by_oid = places.tablespaces.entries().find(|(key, _)| **key == crate::TablespaceKey::Oid(oid));
+    let target = match by_oid {
+        Some((_, target)) => Some(target).filter(|target| same_place(&resolved, target)),
+        None => places.tablespaces.targets().find(|target| same_place(&resolved, target)),
+    };
+    let Some(target) = target else {
+        let shown = shown(existing.as_os_str().as_encoded_bytes());
+        let message = format!(
+            "`{link}` is a link to `{shown}`, which the map does not give to the tablespace: \
+             `tablespaces = {{ \"{oid}\" = \"{shown}\" }}` would"
+        );
+        return Err(Problem::new("links", message));
+    };
+    let work = if existing == places.tablespace(target)?.path { Work::Keep } else { Work::ReplaceLink };
+    Ok((target.to_owned(), work))
+}
+
+fn same_place(resolved: &Path, target: &Path) -> bool {
+    target.canonicalize().is_ok_and(|real| is_at(resolved, &real))
+}
+
+/// Each tablespace has a place of its own with its folder in it.
+fn check_place(
+    places: &Places<'_>,
+    tablespace: &Linked,
+    taken: &mut BTreeMap<PathBuf, PathBuf>,
+) -> Result<(), Problem> {
+    let path = tablespace.path.clone();
+    if path == places.path || places.wal.as_ref().is_some_and(|wal| wal.path == path) {
+        let message = format!("`{}` is also the place of something else than a tablespace", path.display());
+        return Err(Problem::new(CHECK, message));
+    }
+    if let Some(other) = taken.insert(path.clone(), tablespace.link().to_owned()) {
+        let message = format!(
+            "`{}` and `{}` both go to `{}`: give each tablespace a place of its own",
+            other.display(),
+            tablespace.link().display(),
+            path.display()
+        );
+        return Err(Problem::new(CHECK, message));
+    }
+    let folder = tablespace.directory.find(&tablespace.folder).during(CHECK)?;
+    if folder.map(|metadata| metadata.kind) != Some(Kind::Directory) {
+        let message = format!(
+            "`{}` has no directory `{}`: the method did not restore the tablespace of `{}`",
+            path.display(),
+            tablespace.folder,
+            tablespace.link().display()
+        );
+        return Err(Problem::new(CHECK, message));
+    }
+    Ok(())
+}
+
+/// The entries of `pg_tblspc` that are named by an object identifier. Anything else PostgreSQL does not look at.
+fn entries(top: &Directory) -> Result<Vec<(u32, Kind)>, Problem> {
+    if top.find(&PG_TBLSPC).during(CHECK)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let directory = top.open_directory(&PG_TBLSPC).during(CHECK)?;
+    let mut oids = BTreeSet::new();
+    let mut too_many = false;
+    directory
+        .names(&mut |name| {
+            // `007` would be another entry than `7`: only the way that PostgreSQL writes it counts.
+            if let Some(oid) =
+                name.to_str().and_then(|name| name.parse::<u32>().ok().filter(|oid| oid.to_string() == name))
+            {
+                oids.insert(oid);
+            }
+            too_many = oids.len() > MOST;
+            Ok(!too_many)
+        })
+        .during(CHECK)?;
+    if too_many {
+        return Err(Problem::new(CHECK, format!("`pg_tblspc` has more than {MOST} entries")));
+    }
+    oids.into_iter().map(|oid| Ok((oid, top.metadata(&link(oid)?).during(CHECK)?.kind))).collect()
+}
+
+fn link(oid: u32) -> Result<RelativePath, Problem> {
+    RelativePath::new(format!("pg_tblspc/{oid}")).map_err(|error| Problem::new(CHECK, error.to_string()))
+}
+
+/// Makes the links and removes tablespace_map.
+pub(super) fn carry_out(
+    top: &Directory,
+    tablespaces: &Tablespaces,
+    findings: &mut Findings,
+) -> Result<(), Problem> {
+    for tablespace in &tablespaces.linked {
+        let link = &tablespace.link;
+        match tablespace.work {
+            Work::Keep => continue,
+            Work::Make => {}
+            Work::ReplaceLink => top.remove_file(link).during(CHECK)?,
+            Work::ReplaceDirectory => top.remove_directory(link).during(CHECK)?,
+        }
+        top.create_link(link, &tablespace.path).during(CHECK)?;
+        findings.done(CHECK, format!("`{link}` was made a link to `{}`", tablespace.path.display()));
+    }
+    if tablespaces.map {
+        top.remove_file(&TABLESPACE_MAP).during(CHECK)?;
+        findings.add(
+            CHECK,
+            "`tablespace_map` was removed: its links are made, and the server would make them anew",
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,467 @@
+//! The walk over every file: what it is, whom it belongs to, who else may touch it. One pass, links never followed, memory bounded.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+use transfer::beneath::{Boundary, Directory, Found, Kind, Metadata, RelativePath};
+
+use super::CANCELLED;
+use super::problem::{During, Findings, Problem, shown};
+
+const MODES: &str = "modes";
+
+/// How deep a tree may be. PostgreSQL's own is 5 deep.
+const DEPTH: usize = 64;
+
+/// How many examples of a change are told.
+const EXAMPLES: usize = 5;
+
+/// How many directories a walk stopped at (other file systems, directories that had to be opened up) are gone into.
+const FURTHER: usize = 1000;
+
+/// What others may not do with a file: the group may not write, the rest nothing at all.
+const OTHERS: u32 = 0o027;
+
+/// A tree to be walked.
+pub(super) struct Tree<'a> {
+    pub(super) directory: &'a Directory,
+    /// The links in it that the host makes or has judged, below `directory`.
+    pub(super) links: BTreeSet<PathBuf>,
+    /// Entries directly below that are not looked at.
+    pub(super) left_out: &'static [&'static str],
+}
+
+/// What the walks found in all trees, told at the end.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    tightened: Counted,
+    of_root: Counted,
+    /// File systems mounted within, which are synced too.
+    pub(super) mounted: Vec<Directory>,
+    cancel: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    count: u64,
+    examples: Vec<String>,
+}
+
+impl Counted {
+    fn add(&mut self, path: &Path, detail: &str) {
+        self.count += 1;
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(format!("{}{detail}", shown(path.as_os_str().as_encoded_bytes())));
+        }
+    }
+
+    fn told(&self, what: &str, findings: &mut Findings) {
+        if self.count > 0 {
+            let more = if self.count > self.examples.len() as u64 { ", ..." } else { "" };
+            findings.add(MODES, format!("{what}: {} ({}{more})", self.count, self.examples.join(", ")));
+        }
+    }
+}
+
+impl Seen {
+    /// Nothing yet; the walks stop where `cancel` is cancelled.
+    pub(super) fn until(cancel: CancellationToken) -> Self {
+        Self { cancel, ..Self::default() }
+    }
+
+    /// Tells what was changed.
+    pub(super) fn tell(&self, findings: &mut Findings) {
+        self.tightened
+            .told("permission bits that others had, or that the owner lacked, were changed", findings);
+        self.of_root.told("files that belong to root", findings);
+    }
+}
+
+/// Walks a tree.
+pub(super) fn walk(tree: &Tree<'_>, seen: &mut Seen) -> Result<(), Problem> {
+    let mut further = walk_below(tree, tree.directory, PathBuf::new(), 0, seen)?;
+    let mut gone_into = 0;
+    // Opened one after the other, for there may be more of them than descriptors.
+    while let Some(Further { path, mounted }) = further.get(gone_into).cloned() {
+        gone_into += 1;
+        let below = tree.directory.open_directory(&path).during(MODES)?;
+        let found = walk_below(tree, &below, path.as_path().to_owned(), further.len(), seen)?;
+        further.extend(found);
+        if mounted {
+            seen.mounted.push(below);
+        }
+    }
+    Ok(())
+}
+
+/// Walks what lies on one file system and can be read; gives the directories that it did not go into.
+fn walk_below(
+    tree: &Tree<'_>,
+    directory: &Directory,
+    prefix: PathBuf,
+    already: usize,
+    seen: &mut Seen,
+) -> Result<Vec<Further>, Problem> {
+    let mut visitor = Visitor { tree, directory, prefix, already, seen, problem: None, further: Vec::new() };
+    directory.walk(DEPTH, &mut |found| visitor.visit(found)).during(MODES)?;
+    match visitor.problem {
+        Some(problem) => Err(problem),
+        None => Ok(visitor.further),
+    }
+}
+
+/// A directory that a walk did not go into.
+#[derive(Clone, Debug)]
+struct Further {
+    /// Below the tree's directory.
+    path: RelativePath,
+    /// Whether something is mounted there; otherwise it could not be read.
+    mounted: bool,
+}
+
+struct Visitor<'a> {
+    tree: &'a Tree<'a>,
+    directory: &'a Directory,
+    /// Where `directory` is below the tree's.
+    prefix: PathBuf,
+    /// How many directories the walks before did not go into.
+    already: usize,
+    seen: &'a mut Seen,
+    problem: Option<Problem>,
+    further: Vec<Further>,
+}
+
+impl Visitor<'_> {
+    fn visit(&mut self, found: Found<'_>) -> io::Result<ControlFlow<()>> {
+        if self.seen.cancel.is_cancelled() {
+            self.problem = Some(Problem::new(CANCELLED, "cancelled"));
+            return Ok(ControlFlow::Break(()));
+        }
+        let path = self.prefix.join(found.path);
+        if self.tree.left_out.iter().any(|name| path.starts_with(name)) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        if let Err(problem) = self.judge(&path, &found) {
+            self.problem = Some(problem);
+            return Ok(ControlFlow::Break(()));
+        }
+        if found.metadata.kind != Kind::Link {
+            self.tighten(&path, &found)?;
+        }
+        if let Some(boundary @ (Boundary::MountPoint | Boundary::Unreadable)) = found.boundary {
+            if self.already + self.further.len() >= FURTHER {
+                let top = self.tree.directory.path().display();
+                let message =
+                    format!("{top} has more than {FURTHER} mount points and unreadable directories");
+                self.problem = Some(Problem::new(MODES, message));
+                return Ok(ControlFlow::Break(()));
+            }
+            self.further.push(Further { path: relative(&path)?, mounted: boundary == Boundary::MountPoint });
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn judge(&self, path: &Path, found: &Found<'_>) -> Result<(), Problem> {
+        let named = || {
+            format!(
+                "`{}`",
+                self.tree.directory.path().join(shown(path.as_os_str().as_encoded_bytes())).display()
+            )
+        };
+        let metadata = &found.metadata;
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"INCREMENTAL.")) {
+            let message = format!(
+                "{} is part of an incremental backup: `pg_combinebackup` makes a data directory of it and the backups \
+                 that it builds on",
+                named()
+            );
+            return Err(Problem::new("incremental", message));
+        }
+        match metadata.kind {
+            Kind::Link if self.tree.links.contains(path) => return Ok(()),
+            Kind::Link => {
+                let target =
+                    relative(found.path).and_then(|path| self.directory.read_link(&path)).during("links")?;
+                let message = format!(
+                    "{} is a link to `{}`, which nothing in the configuration allows",
+                    named(),
+                    shown(target.as_os_str().as_encoded_bytes())
+                );
+                return Err(Problem::new("links", message));
+            }
+            Kind::Special => {
+                let message = format!("{} is a FIFO, a socket or a device", named());
+                return Err(Problem::new("special files", message));
+            }
+            // PostgreSQL writes files in place: a second name, such as a backup repository's, would see its own file change.
+            Kind::File if metadata.names > 1 => {
+                let message = format!(
+                    "{} has {} names (hard links): what the server writes would change the others too",
+                    named(),
+                    metadata.names
+                );
+                return Err(Problem::new("hard links", message));
+            }
+            Kind::File | Kind::Directory => {}
+        }
+        if found.boundary == Some(Boundary::TooDeep) {
+            return Err(Problem::new(MODES, format!("{} lies deeper than {DEPTH} directories", named())));
+        }
+        let user = rustix::process::geteuid().as_raw();
+        if metadata.user != user && metadata.user != 0 {
+            let message = format!(
+                "{} belongs to the user {}, not to the server's ({user}): it could be changed behind the server's back",
+                named(),
+                metadata.user
+            );
+            return Err(Problem::new(MODES, message));
+        }
+        Ok(())
+    }
+
+    fn tighten(&mut self, path: &Path, found: &Found<'_>) -> io::Result<()> {
+        let mode = found.metadata.mode;
+        let user = rustix::process::geteuid().as_raw();
+        if found.metadata.user != user {
+            self.seen.of_root.add(path, "");
+            return Ok(());
+        }
+        let wanted = wanted_mode(&found.metadata);
+        if wanted != mode {
+            self.directory.set_mode(&relative(found.path)?, wanted)?;
+            self.seen.tightened.add(path, &format!(" {mode:04o} to {wanted:04o}"));
+        }
+        Ok(())
+    }
+}
+
+/// The bits that a file or directory should have: the owner's at least read and write, the group's no write, the
+/// others' none; a set-group-id directory keeps that bit.
+fn wanted_mode(metadata: &Metadata) -> u32 {
+    match metadata.kind {
+        Kind::Directory => metadata.mode & 0o2777 & !OTHERS | 0o700,
+        _ => metadata.mode & 0o777 & !OTHERS | 0o600,
+    }
+}
+
+fn relative(path: &Path) -> io::Result<RelativePath> {
+    RelativePath::new(path).map_err(io::Error::other)
+}
+
+/// The data directory itself: the server's user's, 0700 or 0750; PostgreSQL does not start otherwise
+/// (`checkDataDir` in `src/backend/utils/init/miscinit.c`).
+pub(super) fn check_top(top: &Directory, findings: &mut Findings) -> Result<(), Problem> {
+    let metadata = top.own_metadata().during(MODES)?;
+    let user = rustix::process::geteuid().as_raw();
+    if metadata.user != user {
+        let message = format!(
+            "the data directory `{}` belongs to the user {}, not to the server's ({user})",
+            top.path().display(),
+            metadata.user
+        );
+        return Err(Problem::new(MODES, message));
+    }
+    if !matches!(metadata.mode & 0o777, 0o700 | 0o750) {
+        top.set_own_mode(0o700).during(MODES)?;
+        findings
+            .add(MODES, format!("the data directory had the mode {:04o} and was given 0700", metadata.mode));
+    }
+    Ok(())
+}
+
+/// A mapped directory: the operator's, so that only bits are taken away that let others change what the server reads.
+pub(super) fn check_mapped(directory: &Directory, findings: &mut Findings) -> Result<(), Problem> {
+    let metadata = directory.own_metadata().during(MODES)?;
+    if metadata.mode & 0o022 == 0 {
+        return Ok(());
+    }
+    let path = directory.path().display();
+    let user = rustix::process::geteuid().as_raw();
+    if metadata.user == user {
+        directory.set_own_mode(metadata.mode & !0o022).during(MODES)?;
+        findings.add(
+            MODES,
+            format!(
+                "`{path}` had the mode {:04o} and was given {:04o}",
+                metadata.mode,
+                metadata.mode & !0o022
+            ),
+        );
+    } else {
+        findings
+            .add(MODES, format!("`{path}` belongs to the user {} and others may write to it", metadata.user));
+    }
+    Ok(())
+}
+
+/// The folder of a tablespace, whose own mode no walk sees.
+pub(super) fn tighten_folder(folder: &Directory, seen: &mut Seen) -> Result<(), Problem> {
+    let metadata = folder.own_metadata().during(MODES)?;
+    let wanted = wanted_mode(&metadata);
+    if wanted != metadata.mode {
+        folder.set_own_mode(wanted).during(MODES)?;
+        seen.tightened.add(folder.path(), &format!(" {:04o} to {wanted:04o}", metadata.mode));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    struct Walked {
+        place: tempfile::TempDir,
+    }
+
+    impl Walked {
+        fn new() -> Self {
+            let place = tempfile::tempdir().unwrap();
+            fs::create_dir(place.path().join("base")).unwrap();
+            Self { place }
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.place.path().join(name)
+        }
+
+        fn file(&self, name: &str, mode: u32) {
+            fs::write(self.at(name), "x").unwrap();
+            fs::set_permissions(self.at(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+
+        fn mode(&self, name: &str) -> u32 {
+            fs::metadata(self.at(name)).unwrap().mode() & 0o7777
+        }
+
+        fn walk(&self, links: &[&str]) -> Result<Vec<crate::outcome::Finding>, Problem> {
+            let directory = Directory::open(self.place.path()).unwrap();
+            let links = links.iter().map(PathBuf::from).collect();
+            let mut seen = Seen::default();
+            walk(&Tree { directory: &directory, links, left_out: &["lost+found"] }, &mut seen)?;
+            let mut findings = Findings::default();
+            seen.tell(&mut findings);
+            Ok(findings.into_list())
+        }
+    }
+
+    #[test]
+    fn rule_05_a_walk_stops_where_it_is_cancelled() {
+        let tree = Walked::new();
+        tree.file("base/1", 0o666);
+        let directory = Directory::open(tree.place.path()).unwrap();
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        let given = Tree { directory: &directory, links: BTreeSet::new(), left_out: &[] };
+        assert_eq!(walk(&given, &mut Seen::until(cancel)).unwrap_err().check, CANCELLED);
+        assert_eq!(tree.mode("base/1"), 0o666);
+    }
+
+    #[test]
+    fn rule_30_bits_of_others_are_taken_away_and_counted() {
+        let tree = Walked::new();
+        for (name, mode) in
+            [("base/1", 0o666), ("base/2", 0o4755), ("base/3", 0o640), ("base/4", 0o600), ("base/5", 0o400)]
+        {
+            tree.file(name, mode);
+        }
+        fs::create_dir(tree.at("base/shared")).unwrap();
+        fs::set_permissions(tree.at("base/shared"), fs::Permissions::from_mode(0o3777)).unwrap();
+        fs::set_permissions(tree.at("base"), fs::Permissions::from_mode(0o750)).unwrap();
+        let findings = tree.walk(&[]).unwrap();
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0].message.contains(": 4 ("), "{}", findings[0].message);
+        let modes: Vec<u32> =
+            ["1", "2", "3", "4", "5", "shared"].map(|name| tree.mode(&format!("base/{name}"))).to_vec();
+        assert_eq!(modes, [0o640, 0o750, 0o640, 0o600, 0o600, 0o2750]);
+        assert_eq!(tree.mode("base"), 0o750);
+        assert!(tree.walk(&[]).unwrap().is_empty(), "a second walk has nothing to change");
+    }
+
+    #[test]
+    fn many_changes_are_one_finding_with_a_few_examples() {
+        let tree = Walked::new();
+        fs::set_permissions(tree.at("base"), fs::Permissions::from_mode(0o700)).unwrap();
+        for number in 0..50 {
+            tree.file(&format!("base/{number}"), 0o644);
+        }
+        let findings = tree.walk(&[]).unwrap();
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0].message.contains(": 50 (") && findings[0].message.ends_with(", ...)"));
+    }
+
+    #[test]
+    fn rule_30_links_lead_only_where_they_may() {
+        let tree = Walked::new();
+        symlink("/etc/passwd", tree.at("base/1")).unwrap();
+        let problem = tree.walk(&[]).unwrap_err();
+        assert_eq!(problem.check, "links");
+        assert!(
+            problem.message.contains("base/1") && problem.message.contains("/etc/passwd"),
+            "{}",
+            problem.message
+        );
+        assert!(tree.walk(&["base/1"]).is_ok());
+        assert!(tree.walk(&["base/2"]).is_err());
+    }
+
+    #[test]
+    fn rule_30_what_is_no_file_is_refused() {
+        let tree = Walked::new();
+        let _socket = std::os::unix::net::UnixListener::bind(tree.at("base/.s.PGSQL.5432")).unwrap();
+        assert_eq!(tree.walk(&[]).unwrap_err().check, "special files");
+    }
+
+    #[test]
+    fn rule_30_a_file_with_two_names_is_refused() {
+        let tree = Walked::new();
+        tree.file("base/1", 0o600);
+        let repository = Walked::new();
+        fs::hard_link(tree.at("base/1"), repository.at("1")).unwrap();
+        assert_eq!(tree.walk(&[]).unwrap_err().check, "hard links");
+    }
+
+    #[test]
+    fn rule_30_parts_of_an_incremental_backup_are_refused_wherever_they_are() {
+        let tree = Walked::new();
+        fs::create_dir(tree.at("base/5")).unwrap();
+        tree.file("base/5/INCREMENTAL.1259", 0o600);
+        assert_eq!(tree.walk(&[]).unwrap_err().check, "incremental");
+    }
+
+    #[test]
+    fn a_tree_deeper_than_any_of_postgresqls_is_refused() {
+        let tree = Walked::new();
+        fs::create_dir_all(tree.at(&vec!["d"; DEPTH].join("/"))).unwrap();
+        assert!(tree.walk(&[]).is_ok());
+        fs::create_dir_all(tree.at(&vec!["d"; DEPTH + 1].join("/"))).unwrap();
+        assert!(tree.walk(&[]).unwrap_err().message.contains("deeper"));
+    }
+
+    #[test]
+    fn what_is_left_out_is_not_looked_at() {
+        let tree = Walked::new();
+        fs::create_dir(tree.at("lost+found")).unwrap();
+        symlink("/etc", tree.at("lost+found/x")).unwrap();
+        assert!(tree.walk(&[]).is_ok());
+    }
+
+    #[test]
+    fn rule_30_the_data_directory_is_0700_or_0750() {
+        for (before, after) in
+            [(0o700, 0o700), (0o750, 0o750), (0o755, 0o700), (0o777, 0o700), (0o2700, 0o2700)]
+        {
+            let tree = Walked::new();
+            fs::set_permissions(tree.place.path(), fs::Permissions::from_mode(before)).unwrap();
+            let mut findings = Findings::default();
+            check_top(&Directory::open(tree.place.path()).unwrap(), &mut findings).unwrap();
+            assert_eq!(tree.mode(""), after);
+            assert_eq!(findings.into_list().is_empty(), before == after);
+        }
+    }
+}

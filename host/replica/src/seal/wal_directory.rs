@@ -1,0 +1,262 @@
+//! Where the write-ahead log is, and the link to it. A method writes into the mapped directory itself; the host makes the link.
+
+use std::ops::ControlFlow;
+
+use transfer::beneath::{Directory, Kind, RelativePath};
+
+use super::places::{Place, Places, is_at};
+use super::problem::{During, Findings, Problem};
+
+const CHECK: &str = "links";
+const PG_WAL: RelativePath = RelativePath::literal("pg_wal");
+const ARCHIVE_STATUS: RelativePath = RelativePath::literal("archive_status");
+
+/// How deep an otherwise empty `pg_wal` may be: `archive_status`, and `summaries` since PostgreSQL 17.
+const DEPTH: usize = 2;
+
+/// What is to be done so that `pg_wal` leads to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// It is a directory in the data directory, where it belongs.
+    Nothing,
+    /// It is missing and not mapped.
+    MakeDirectory,
+    /// It is missing and mapped.
+    MakeLink,
+    /// It is a link that leads to the mapped directory, by a path that is not the real one.
+    ReplaceLink,
+    /// It is a directory without a file in it, and mapped.
+    ReplaceDirectory,
+    /// It is the link that the host would make.
+    Keep,
+}
+
+/// Judges what is at `pg_wal`; changes nothing.
+pub(super) fn judge(places: &Places<'_>) -> Result<Work, Problem> {
+    let found = places.top.find(&PG_WAL).during(CHECK)?.map(|metadata| metadata.kind);
+    match (found, &places.wal) {
+        (Some(Kind::Directory), None) => Ok(Work::Nothing),
+        (None, None) => Ok(Work::MakeDirectory),
+        (None, Some(_)) => Ok(Work::MakeLink),
+        (Some(Kind::Link), Some(wal)) => judge_link(places, wal),
+        (Some(Kind::Directory), Some(wal)) if holds_no_file(&places.top)? => {
+            if places.top.is_mount_point(&PG_WAL).during(CHECK)? {
+                let message = format!(
+                    "`pg_wal` is a mount point while `wal_dir` is `{}`: leave `wal_dir` out",
+                    wal.path.display()
+                );
+                return Err(Problem::new(CHECK, message));
+            }
+            Ok(Work::ReplaceDirectory)
+        }
+        (Some(Kind::Directory), Some(wal)) => Err(Problem::new(
+            CHECK,
+            format!(
+                "`pg_wal` holds files although `wal_dir` is `{}`: the method has to write the log there",
+                wal.path.display()
+            ),
+        )),
+        (Some(Kind::Link), None) => {
+            let target = places.top.read_link(&PG_WAL).during(CHECK)?;
+            Err(Problem::new(
+                CHECK,
+                format!(
+                    "`pg_wal` is a link to `{}`, which no setting allows: `wal_dir = \"{}\"` would",
+                    target.display(),
+                    target.display()
+                ),
+            ))
+        }
+        (Some(Kind::File | Kind::Special), _) => {
+            Err(Problem::new(CHECK, "`pg_wal` is neither directory nor link"))
+        }
+    }
+}
+
+fn judge_link(places: &Places<'_>, wal: &Place) -> Result<Work, Problem> {
+    let target = places.top.read_link(&PG_WAL).during(CHECK)?;
+    if target == wal.path {
+        Ok(Work::Keep)
+    } else if is_at(&places.path.join(&target), &wal.path) {
+        Ok(Work::ReplaceLink)
+    } else {
+        let message = format!(
+            "`pg_wal` is a link to `{}` while `wal_dir` is `{}`",
+            target.display(),
+            wal.path.display()
+        );
+        Err(Problem::new(CHECK, message))
+    }
+}
+
+fn holds_no_file(top: &Directory) -> Result<bool, Problem> {
+    let mut none = true;
+    let directory = top.open_directory(&PG_WAL).during(CHECK)?;
+    directory
+        .walk(DEPTH, &mut |found| {
+            none &= found.metadata.kind == Kind::Directory && found.boundary.is_none();
+            Ok(if none { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })
+        .during(CHECK)?;
+    Ok(none)
+}
+
+/// The directory that holds the log now, if there is one.
+pub(super) fn open(places: &Places<'_>, work: Work) -> Result<Option<Directory>, Problem> {
+    match (work, &places.wal) {
+        (_, Some(wal)) => wal.directory.try_clone().map(Some).during(CHECK),
+        (Work::Nothing, None) => places.top.open_directory(&PG_WAL).map(Some).during(CHECK),
+        (_, None) => Ok(None),
+    }
+}
+
+/// Does what was judged.
+pub(super) fn carry_out(places: &Places<'_>, work: Work, findings: &mut Findings) -> Result<(), Problem> {
+    let top = &places.top;
+    match work {
+        Work::Nothing | Work::Keep => {}
+        Work::MakeDirectory => {
+            top.create_directory(&PG_WAL, 0o700).during(CHECK)?;
+            findings.add(CHECK, "`pg_wal` was missing and was made, empty");
+        }
+        Work::MakeLink => make_link(places, findings)?,
+        Work::ReplaceLink => {
+            top.remove_file(&PG_WAL).during(CHECK)?;
+            make_link(places, findings)?;
+        }
+        Work::ReplaceDirectory => {
+            remove_empty(top)?;
+            make_link(places, findings)?;
+        }
+    }
+    let Some(log) = open(places, if places.wal.is_some() { work } else { Work::Nothing })? else {
+        return Ok(());
+    };
+    // The server makes it too, but a method that lists archived segments there expects it.
+    if log.find(&ARCHIVE_STATUS).during(CHECK)?.is_none() {
+        log.create_directory(&ARCHIVE_STATUS, 0o700).during(CHECK)?;
+    }
+    Ok(())
+}
+
+fn make_link(places: &Places<'_>, findings: &mut Findings) -> Result<(), Problem> {
+    let Some(wal) = &places.wal else { return Ok(()) };
+    places.top.create_link(&PG_WAL, &wal.path).during(CHECK)?;
+    findings.done(CHECK, format!("`pg_wal` was made a link to `{}`", wal.path.display()));
+    Ok(())
+}
+
+/// Removes the directories of a `pg_wal` without files, the deepest first.
+fn remove_empty(top: &Directory) -> Result<(), Problem> {
+    let directory = top.open_directory(&PG_WAL).during(CHECK)?;
+    let mut below = Vec::new();
+    directory
+        .walk(DEPTH, &mut |found| {
+            below.push(RelativePath::new(found.path).map_err(std::io::Error::other)?);
+            Ok(ControlFlow::Continue(()))
+        })
+        .during(CHECK)?;
+    for path in below.iter().rev() {
+        directory.remove_directory(path).during(CHECK)?;
+    }
+    top.remove_directory(&PG_WAL).during(CHECK)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::{Directories, TablespaceMap};
+
+    struct Scene {
+        root: tempfile::TempDir,
+        directories: Directories,
+    }
+
+    impl Scene {
+        fn new(mapped: bool) -> Self {
+            let root = tempfile::tempdir().unwrap();
+            for name in ["main", "wal", "other"] {
+                fs::create_dir(root.path().join(name)).unwrap();
+            }
+            let directories = Directories {
+                datadir: root.path().join("main"),
+                wal: mapped.then(|| root.path().join("wal")),
+                tablespaces: TablespaceMap::default(),
+            };
+            Self { root, directories }
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.root.path().join(name)
+        }
+
+        /// Judges and carries out; gives where the log is then.
+        fn done(&self) -> Result<PathBuf, Problem> {
+            let places = Places::opened(&self.directories);
+            let work = judge(&places)?;
+            carry_out(&places, work, &mut Findings::default())?;
+            assert!(matches!(judge(&places)?, Work::Nothing | Work::Keep), "nothing is left to do");
+            assert!(self.at("main/pg_wal/archive_status").is_dir());
+            Ok(self.at("main/pg_wal").canonicalize().unwrap())
+        }
+    }
+
+    #[test]
+    fn the_log_stays_inside_where_it_is_not_mapped() {
+        for made in [false, true] {
+            let scene = Scene::new(false);
+            if made {
+                fs::create_dir(scene.at("main/pg_wal")).unwrap();
+            }
+            assert_eq!(scene.done().unwrap(), scene.at("main/pg_wal").canonicalize().unwrap());
+            assert!(!scene.at("main/pg_wal").is_symlink());
+        }
+    }
+
+    #[test]
+    fn a_mapped_log_gets_the_hosts_link() {
+        let nothing: fn(&Scene) = |_| {};
+        let empty: fn(&Scene) = |scene| fs::create_dir_all(scene.at("main/pg_wal/archive_status")).unwrap();
+        let links: fn(&Scene) = |scene| {
+            symlink(scene.at("wal"), scene.at("via")).unwrap();
+            symlink("../via", scene.at("main/pg_wal")).unwrap();
+        };
+        let right: fn(&Scene) =
+            |scene| symlink(scene.at("wal").canonicalize().unwrap(), scene.at("main/pg_wal")).unwrap();
+        for left in [nothing, empty, links, right] {
+            let scene = Scene::new(true);
+            left(&scene);
+            assert_eq!(scene.done().unwrap(), scene.at("wal").canonicalize().unwrap());
+            assert_eq!(
+                fs::read_link(scene.at("main/pg_wal")).unwrap(),
+                scene.at("wal").canonicalize().unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn rule_30_a_log_that_is_or_leads_elsewhere_is_refused() {
+        for mapped in [false, true] {
+            let scene = Scene::new(mapped);
+            symlink(scene.at("other"), scene.at("main/pg_wal")).unwrap();
+            assert!(scene.done().unwrap_err().message.contains("other"));
+            fs::remove_file(scene.at("main/pg_wal")).unwrap();
+            fs::write(scene.at("main/pg_wal"), "").unwrap();
+            assert!(scene.done().is_err());
+        }
+        let scene = Scene::new(true);
+        fs::create_dir_all(scene.at("main/pg_wal/archive_status")).unwrap();
+        fs::write(scene.at("main/pg_wal/archive_status/x.done"), "").unwrap();
+        assert!(scene.done().unwrap_err().message.contains("holds files"));
+        let scene = Scene::new(false);
+        symlink(scene.at("wal"), scene.at("main/pg_wal")).unwrap();
+        assert!(
+            scene.done().unwrap_err().message.contains("wal_dir = "),
+            "the line that would allow it is told"
+        );
+    }
+}

@@ -1,0 +1,296 @@
+//! Asking the source in replication mode with `psql`: a role that may only replicate cannot ask otherwise.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Conninfo, Fork, PassFile, Source, SourceError, SourceFacts};
+use crate::{Lsn, Tablespace};
+
+/// How long asking may take in all.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long one host has to accept a connection where the connection string has no `connect_timeout`, in seconds.
+const CONNECT_TIMEOUT: &str = "5";
+
+/// How much of psql's output is read: a history of some ten thousand promotions, or as many tablespaces.
+const OUTPUT_LIMIT: u64 = 1 << 20;
+
+/// How much of what psql says on failure is told.
+const MESSAGE_LIMIT: usize = 2000;
+
+/// The tablespaces besides the two that lie in the data directory, fields and rows ended by NUL.
+const TABLESPACES: &str = "SELECT oid, spcname, pg_catalog.pg_tablespace_location(oid) FROM pg_catalog.pg_tablespace \
+                           WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid";
+
+/// Asks for everything that a replication role may know, and for the tablespaces, which it may not always.
+pub(super) async fn ask(
+    source: &Source,
+    bin_dir: &Path,
+    cancel: &CancellationToken,
+) -> Result<SourceFacts, SourceError> {
+    let psql = Psql { source, program: bin_dir.join("psql"), deadline: Instant::now() + DEADLINE, cancel };
+    let conninfo = Conninfo::parse(&source.native_connstring()).map_err(|error| failed(error.to_string()))?;
+    let conninfo = match conninfo.get("connect_timeout") {
+        Some(_) => conninfo,
+        None => conninfo.with("connect_timeout", CONNECT_TIMEOUT),
+    };
+    // The database's name is what pg_basebackup says too, and what an operator's passfile may have in its place.
+    let replication = conninfo.clone().with("dbname", "replication").with("replication", "true");
+    let identity = psql.run(&replication, &["IDENTIFY_SYSTEM", "SHOW server_version_num"], &[]).await?;
+    let mut facts = parse_identity(&identity).ok_or_else(|| {
+        failed(
+            "the source did not answer IDENTIFY_SYSTEM and SHOW server_version_num as PostgreSQL does"
+                .to_owned(),
+        )
+    })?;
+    if facts.timeline > 1 {
+        let question = format!("TIMELINE_HISTORY {}", facts.timeline);
+        let history = psql.run(&replication, &[&question], &[]).await?;
+        facts.history = parse_history(&history, facts.timeline).ok_or_else(|| {
+            failed(format!("the history of timeline {} that the source told cannot be read", facts.timeline))
+        })?;
+    }
+    let database = conninfo.get("dbname").unwrap_or("postgres").to_owned();
+    let conninfo = conninfo.with("dbname", &database).without("replication");
+    let rows = psql.run(&conninfo, &["SET search_path = pg_catalog", TABLESPACES], &["-z", "-0"]).await;
+    facts.tablespaces = rows.ok().and_then(|rows| parse_tablespaces(&rows));
+    Ok(facts)
+}
+
+fn failed(message: String) -> SourceError {
+    SourceError { message }
+}
+
+struct Psql<'a> {
+    source: &'a Source,
+    program: PathBuf,
+    deadline: Instant,
+    cancel: &'a CancellationToken,
+}
+
+impl Psql<'_> {
+    /// What psql prints for `commands`, all on one connection.
+    async fn run(
+        &self,
+        conninfo: &Conninfo,
+        commands: &[&str],
+        flags: &[&str],
+    ) -> Result<Vec<u8>, SourceError> {
+        let mut command = Command::new(&self.program);
+        command
+            .args(["-X", "-q", "-A", "-t", "-w", "-F", "|", "-v", "ON_ERROR_STOP=1", "-P", "pager=off"])
+            .args(flags)
+            .args(commands.iter().flat_map(|command| ["-c", command]))
+            .arg("-d")
+            .arg(conninfo.without_passwords())
+            .env_clear()
+            .env("LC_ALL", "C")
+            .env("PATH", "/usr/bin:/bin")
+            .envs(self.source.environment())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = command.spawn().map_err(|error| {
+            failed(format!("{} cannot be run: {error}; is `bin_dir` right?", self.program.display()))
+        })?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let finished = async {
+            let (output, message) =
+                tokio::join!(bounded(stdout, OUTPUT_LIMIT), bounded(stderr, OUTPUT_LIMIT));
+            Ok::<_, std::io::Error>((output?, message?, child.wait().await?))
+        };
+        let answer = tokio::select! {
+            answer = finished => answer,
+            () = self.cancel.cancelled() => return Err(failed("cancelled while the source was asked".to_owned())),
+            () = tokio::time::sleep_until(self.deadline) => {
+                return Err(failed(format!("the source did not answer within {} s", DEADLINE.as_secs())));
+            }
+        };
+        match answer {
+            Err(error) => Err(failed(format!("reading from {} failed: {error}", self.program.display()))),
+            Ok((output, ..)) if output.len() as u64 > OUTPUT_LIMIT => {
+                Err(failed(format!("the source answered with more than {OUTPUT_LIMIT} bytes")))
+            }
+            Ok((output, _, status)) if status.success() => Ok(output),
+            Ok((_, message, status)) => Err(failed(self.explain(&message, status))),
+        }
+    }
+
+    /// What psql said, on one line and free of secrets: the server may repeat what it was sent.
+    fn explain(&self, message: &[u8], status: std::process::ExitStatus) -> String {
+        let mut text = String::from_utf8_lossy(message).into_owned();
+        for secret in self.secrets() {
+            text = text.replace(&secret, "<secret>");
+        }
+        let lines: Vec<_> = text
+            .lines()
+            .map(|line| line.trim().escape_debug().to_string())
+            .filter(|line| !line.is_empty())
+            .collect();
+        let mut text = lines.join("; ").replace("\\\"", "\"").replace("\\'", "'");
+        if text.len() > MESSAGE_LIMIT {
+            text.truncate(text.floor_char_boundary(MESSAGE_LIMIT));
+            text.push_str(" ...");
+        }
+        match text.is_empty() {
+            true => format!("psql could not ask the source: {status}"),
+            false => format!("the source could not be asked: {}", text.trim_start_matches("psql: error: ")),
+        }
+    }
+
+    /// Every value of the files that this run made, by reading them: nothing else keeps the secrets.
+    fn secrets(&self) -> Vec<String> {
+        let passfile = match &self.source.passfile {
+            Some(PassFile::Made(path)) => std::fs::read_to_string(&**path).unwrap_or_default(),
+            Some(PassFile::Given(_)) | None => String::new(),
+        };
+        let service =
+            self.source.service_file.as_ref().and_then(|path| std::fs::read_to_string(&**path).ok());
+        let passwords = passfile.lines().filter_map(last_field);
+        let others = service.iter().flat_map(|text| text.lines()).filter_map(|line| line.split_once('='));
+        let mut secrets: Vec<_> = passwords.chain(others.map(|(_, value)| value.to_owned())).collect();
+        secrets.retain(|secret| !secret.is_empty());
+        secrets
+    }
+}
+
+/// The password of a line of a passfile, without its escapes.
+fn last_field(line: &str) -> Option<String> {
+    let mut field = String::new();
+    let mut separators = 0;
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            ':' => {
+                separators += 1;
+                field.clear();
+            }
+            '\\' => field.extend(characters.next()),
+            character => field.push(character),
+        }
+    }
+    (separators == 4).then_some(field)
+}
+
+/// At most one byte more than `limit`, and everything else thrown away, so that the program can end.
+async fn bounded(stream: Option<impl AsyncRead + Unpin>, limit: u64) -> std::io::Result<Vec<u8>> {
+    let mut read = Vec::new();
+    if let Some(mut stream) = stream {
+        (&mut stream).take(limit + 1).read_to_end(&mut read).await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+    }
+    Ok(read)
+}
+
+/// `systemid|timeline|xlogpos|dbname` and, on the next line, the version's number.
+fn parse_identity(output: &[u8]) -> Option<SourceFacts> {
+    let text = std::str::from_utf8(output).ok()?;
+    let mut lines = text.lines();
+    let mut fields = lines.next()?.split('|');
+    let facts = SourceFacts {
+        system_identifier: fields.next()?.parse().ok()?,
+        timeline: fields.next()?.parse().ok()?,
+        wal_position: fields.next()?.parse().ok()?,
+        server_version: lines.next()?.trim().parse().ok()?,
+        history: Vec::new(),
+        tablespaces: None,
+    };
+    Some(facts)
+}
+
+/// The name of the history file, `|`, and its content: a line for each earlier timeline with where it ended and why
+/// (`src/backend/access/transam/timeline.c`).
+fn parse_history(output: &[u8], timeline: u32) -> Option<Vec<Fork>> {
+    let text = String::from_utf8_lossy(output);
+    let (name, content) = text.split_once('|')?;
+    (name == format!("{timeline:08X}.history")).then_some(())?;
+    let lines = content.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let forks: Option<Vec<Fork>> = lines
+        .map(|line| {
+            let mut fields = line.split_ascii_whitespace();
+            Some(Fork { timeline: fields.next()?.parse().ok()?, at: fields.next()?.parse::<Lsn>().ok()? })
+        })
+        .collect();
+    forks.filter(|forks| forks.is_sorted_by(|a, b| a.timeline < b.timeline && a.at <= b.at))
+}
+
+/// Rows of oid, name and location, each field ended by NUL. A tablespace without an absolute location lies in the data
+/// directory (`allow_in_place_tablespaces`) and needs no place of its own.
+fn parse_tablespaces(output: &[u8]) -> Option<Vec<Tablespace>> {
+    let output = output.strip_suffix(b"\0").unwrap_or(output);
+    if output.is_empty() {
+        return Some(Vec::new());
+    }
+    let fields: Vec<&[u8]> = output.split(|byte| *byte == 0).collect();
+    let rows: Option<Vec<Tablespace>> = fields
+        .chunks(3)
+        .map(|row| {
+            let [oid, name, location] = row else { return None };
+            Some(Tablespace {
+                oid: std::str::from_utf8(oid).ok()?.parse().ok()?,
+                name: String::from_utf8(name.to_vec()).ok(),
+                location: PathBuf::from(OsStr::from_bytes(location)),
+            })
+        })
+        .collect();
+    rows.map(|rows| rows.into_iter().filter(|row| row.location.is_absolute()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_identify_system_tells_is_read() {
+        let facts = parse_identity(b"7393211544711530931|2|0/3000148|\n150018\n").unwrap();
+        assert_eq!((facts.system_identifier, facts.timeline), (7_393_211_544_711_530_931, 2));
+        assert_eq!((facts.wal_position, facts.server_version), (Lsn(0x0300_0148), 150_018));
+    }
+
+    #[test]
+    fn an_answer_that_is_not_postgresqls_is_refused() {
+        for answer in
+            [&b""[..], b"\n\n", b"1|2|0/3|\n", b"x|1|0/3|\n150018\n", b"1|1|0-3|\n150018\n", b"\xff|"]
+        {
+            assert_eq!(parse_identity(answer), None, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn a_history_is_read_and_a_crooked_one_refused() {
+        let fork = |timeline, at| Fork { timeline, at: Lsn(at) };
+        let told =
+            b"00000003.history|1\t0/3000000\tno recovery target specified\n\n# note\n2\t0/4000000\tx\n\n";
+        assert_eq!(parse_history(told, 3), Some(vec![fork(1, 0x0300_0000), fork(2, 0x0400_0000)]));
+        for crooked in
+            [&b"00000002.history|1\t0/3\n"[..], b"00000003.history|x\n", b"00000003.history|2\t0/3\n1\t0/4\n"]
+        {
+            assert_eq!(parse_history(crooked, 3), None);
+        }
+    }
+
+    #[test]
+    fn tablespaces_are_read_whatever_their_names_hold() {
+        let told = b"16384\0fast\n|disks\0/srv/a b\0\x31\x36385\0in_place\0pg_tblspc/16385\0";
+        let expected =
+            Tablespace { oid: 16384, name: Some("fast\n|disks".to_owned()), location: "/srv/a b".into() };
+        assert_eq!(parse_tablespaces(told), Some(vec![expected]));
+        assert_eq!(parse_tablespaces(b""), Some(Vec::new()));
+        assert_eq!(parse_tablespaces(b"16384\0a\0"), None);
+    }
+
+    #[test]
+    fn the_password_of_a_passfile_line_is_found_to_be_hidden() {
+        assert_eq!(last_field(r"\:\:1:5432:*:u:a\:b\\c").as_deref(), Some(r"a:b\c"));
+        assert_eq!(last_field("# comment"), None);
+    }
+}

@@ -1,0 +1,292 @@
+//! libpq connection strings.
+
+use std::fmt;
+
+use super::{Secret, keywords, uri};
+
+/// A parsed libpq connection string, in either of its forms. Its `Debug` and `Display` show no secret.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Conninfo {
+    /// Keyword and value, each keyword once, in the order of the last mention.
+    parameters: Vec<(String, String)>,
+}
+
+/// A connection string that libpq would not read. Never quotes the string, which may hold a password.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConninfoError(pub String);
+
+impl Conninfo {
+    /// Reads `key=value ...` or `postgresql://...`. Of a keyword that stands twice the last value counts.
+    ///
+    /// # Errors
+    /// Text that libpq would not read; the error says where, and for an unknown keyword the nearest right one.
+    pub fn parse(text: &str) -> Result<Self, ConninfoError> {
+        if text.contains('\0') {
+            return Err(ConninfoError("the connection string has a NUL character".to_owned()));
+        }
+        let found = if uri::is_uri(text) { uri::parse(text)? } else { parse_words(text)? };
+        let mut conninfo = Self::default();
+        let mut after_secret = false;
+        for (index, (keyword, value)) in found.into_iter().enumerate() {
+            if !keywords::is_known(&keyword) {
+                return Err(unknown_keyword(&keyword, index + 1, after_secret));
+            }
+            after_secret |= keywords::is_secret(&keyword);
+            conninfo.set(&keyword, value);
+        }
+        Ok(conninfo)
+    }
+
+    /// The value of a keyword; an empty value is none, as it is for libpq.
+    pub fn get(&self, keyword: &str) -> Option<&str> {
+        let (_, value) = self.parameters.iter().find(|(known, _)| known == keyword)?;
+        (!value.is_empty()).then_some(value)
+    }
+
+    /// The password in it.
+    pub fn password(&self) -> Option<Secret> {
+        self.get("password").map(|password| Secret::new(password.to_owned()))
+    }
+
+    /// Every secret in it with its keyword, the password too.
+    pub fn secrets(&self) -> impl Iterator<Item = (&str, Secret)> {
+        let secret = |(keyword, value): &(String, String)| keywords::is_secret(keyword) && !value.is_empty();
+        self.parameters
+            .iter()
+            .filter(move |parameter| secret(parameter))
+            .map(|(keyword, value)| (keyword.as_str(), Secret::new(value.clone())))
+    }
+
+    /// The same with `keyword` set to `value`.
+    #[must_use]
+    pub fn with(mut self, keyword: &str, value: &str) -> Self {
+        self.set(keyword, value.to_owned());
+        self
+    }
+
+    /// The same without `keyword`.
+    #[must_use]
+    pub fn without(mut self, keyword: &str) -> Self {
+        self.parameters.retain(|(known, _)| known != keyword);
+        self
+    }
+
+    /// As `key=value ...` without `password`, `sslpassword` and the other secrets, in Patroni's order and with its
+    /// escapes (`ConfigHandler.format_dsn`), so that a replica method gets what Patroni's scripts get.
+    pub fn without_passwords(&self) -> String {
+        let mut shown: Vec<_> =
+            self.parameters.iter().filter(|(keyword, _)| !keywords::is_secret(keyword)).collect();
+        shown.sort_by_key(|(keyword, _)| keywords::patroni_position(keyword));
+        let words: Vec<_> =
+            shown.iter().map(|(keyword, value)| format!("{keyword}={}", quote(value))).collect();
+        words.join(" ")
+    }
+
+    fn set(&mut self, keyword: &str, value: String) {
+        self.parameters.retain(|(known, _)| known != keyword);
+        self.parameters.push((keyword.to_owned(), value));
+    }
+}
+
+impl fmt::Display for Conninfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.without_passwords())
+    }
+}
+
+impl fmt::Debug for Conninfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hidden = self.secrets().map(|(keyword, _)| format!(" {keyword}=<secret>"));
+        write!(f, "Conninfo({}{})", self.without_passwords(), hidden.collect::<String>())
+    }
+}
+
+/// A value as libpq reads it back. The backslashes are Patroni's; an empty value needs quotes, or libpq takes the
+/// next word for it.
+fn quote(value: &str) -> String {
+    if value.is_empty() {
+        return "''".to_owned();
+    }
+    let mut quoted = String::with_capacity(value.len());
+    for character in value.chars() {
+        if matches!(character, '\'' | '\\') || is_space(character) {
+            quoted.push('\\');
+        }
+        quoted.push(character);
+    }
+    quoted
+}
+
+/// C's `isspace` in the POSIX locale, which libpq splits words at.
+fn is_space(character: char) -> bool {
+    matches!(character, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
+}
+
+/// An unquoted password with a space in it ends up as a keyword: what follows a secret is not repeated.
+fn unknown_keyword(keyword: &str, number: usize, after_secret: bool) -> ConninfoError {
+    let nearest = keywords::nearest(keyword);
+    let hint = nearest.map(|known| format!("; the nearest is `{known}`")).unwrap_or_default();
+    let shown = match after_secret {
+        true => format!("keyword {number}"),
+        false => format!("keyword `{}`", keyword.escape_debug()),
+    };
+    ConninfoError(format!("{shown} of the connection string is unknown to libpq{hint}"))
+}
+
+/// The `key=value` form, as `conninfo_parse` in libpq's `fe-connect.c` reads it.
+fn parse_words(text: &str) -> Result<Vec<(String, String)>, ConninfoError> {
+    let mut found = Vec::new();
+    let mut rest = text.trim_start_matches(is_space);
+    while !rest.is_empty() {
+        let number = found.len() + 1;
+        let end = rest.find(|c| c == '=' || is_space(c)).unwrap_or(rest.len());
+        let (keyword, after) = rest.split_at(end);
+        let missing = || ConninfoError(format!("word {number} of the connection string has no `=`"));
+        let after = after.trim_start_matches(is_space).strip_prefix('=').ok_or_else(missing)?;
+        let after = after.trim_start_matches(is_space);
+        let (value, after) = match after.strip_prefix('\'') {
+            Some(quoted) => parse_quoted(quoted, number)?,
+            None => parse_plain(after),
+        };
+        found.push((keyword.to_owned(), value));
+        rest = after.trim_start_matches(is_space);
+    }
+    Ok(found)
+}
+
+fn parse_plain(text: &str) -> (String, &str) {
+    let mut value = String::new();
+    let mut characters = text.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            c if is_space(c) => return (value, &text[at..]),
+            '\\' => value.extend(characters.next().map(|(_, escaped)| escaped)),
+            c => value.push(c),
+        }
+    }
+    (value, "")
+}
+
+fn parse_quoted(text: &str, number: usize) -> Result<(String, &str), ConninfoError> {
+    let mut value = String::new();
+    let mut characters = text.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '\'' => return Ok((value, &text[at + 1..])),
+            '\\' => value.extend(characters.next().map(|(_, escaped)| escaped)),
+            c => value.push(c),
+        }
+    }
+    Err(ConninfoError(format!("the quoted value of word {number} of the connection string does not end")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters(text: &str) -> Vec<(String, String)> {
+        Conninfo::parse(text).unwrap().parameters
+    }
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(keyword, value)| ((*keyword).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn words_are_read_as_libpq_reads_them() {
+        for (text, expected) in [
+            ("", pairs(&[])),
+            ("  host = a  port=1 ", pairs(&[("host", "a"), ("port", "1")])),
+            (r"user='it\'s me' host=b", pairs(&[("user", "it's me"), ("host", "b")])),
+            (r"user=it\'s\ me\\ host=b", pairs(&[("user", r"it's me\"), ("host", "b")])),
+            ("user='a'host=b", pairs(&[("user", "a"), ("host", "b")])),
+            ("host= port=1", pairs(&[("host", "port=1")])),
+            ("host=''port=1", pairs(&[("host", ""), ("port", "1")])),
+            ("host=a,b port=1,2 host=c", pairs(&[("port", "1,2"), ("host", "c")])),
+        ] {
+            assert_eq!(parameters(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_uri_is_read_as_libpq_reads_it() {
+        for (text, expected) in [
+            ("postgresql://", pairs(&[])),
+            ("postgres://h", pairs(&[("host", "h")])),
+            ("postgresql://u:p%40%3A@h:5433/d?sslmode=require", {
+                pairs(&[("user", "u"), ("password", "p@:"), ("host", "h"), ("port", "5433"), ("dbname", "d")])
+                    .into_iter()
+                    .chain(pairs(&[("sslmode", "require")]))
+                    .collect()
+            }),
+            ("postgresql://a:1,b,[2001:db8::1]:3/", pairs(&[("host", "a,b,2001:db8::1"), ("port", "1,,3")])),
+            ("postgresql:///d?host=%2Ftmp&ssl=true", {
+                pairs(&[("dbname", "d"), ("host", "/tmp"), ("sslmode", "require")])
+            }),
+            ("postgresql://%2Frun%2Fpostgresql/d", pairs(&[("host", "/run/postgresql"), ("dbname", "d")])),
+            ("postgresql://u@h?", pairs(&[("user", "u"), ("host", "h")])),
+        ] {
+            assert_eq!(parameters(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_libpq_refuses_is_refused_without_quoting_a_password() {
+        for text in [
+            "password=hunter2 hunter2",
+            "password=my hunter2=x",
+            "host=a password='hunter2",
+            "postgresql://u:hunter2@[::1",
+            "postgresql://u:hunter2@[]",
+            "postgresql://u:hunter2@[::1]x",
+            "postgresql://u:hunter2%4@h",
+            "postgresql://u:hunter2%00@h",
+            "postgresql://u@h/?password=hunter2=",
+            "postgresql://u@h/?hunter2",
+            "postgresql://u:pass@hunter2@h",
+            "postgresql://u:hunter2/pass@h",
+            "password=hunter2\0",
+        ] {
+            let error = Conninfo::parse(text).unwrap_err();
+            assert!(!error.0.contains("hunter2"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_keyword_is_refused_with_the_nearest_right_one() {
+        for (text, known) in
+            [("hots=a", "host"), ("pasword=hunter2", "password"), ("postgresql://h/?slmode=x", "sslmode")]
+        {
+            let error = Conninfo::parse(text).unwrap_err();
+            assert!(error.0.contains(&format!("the nearest is `{known}`")), "{error}");
+            assert!(!error.0.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn rule_03_the_connection_string_is_as_patronis_scripts_get_it_less_the_passwords() {
+        let text = r"port=5432 host=10.0.0.1 password=x user=repl\ icator sslpassword=y options='-c a=b' sslmode=prefer";
+        let conninfo = Conninfo::parse(text).unwrap();
+        let shown = r"user=repl\ icator host=10.0.0.1 port=5432 sslmode=prefer options=-c\ a=b";
+        assert_eq!(conninfo.without_passwords(), shown);
+        assert_eq!(conninfo.to_string(), shown);
+        assert_eq!(Conninfo::parse(shown).unwrap().without_passwords(), shown);
+    }
+
+    #[test]
+    fn an_empty_value_does_not_swallow_the_next_word() {
+        let shown = Conninfo::parse("host='' port=1 user=''").unwrap().without_passwords();
+        assert_eq!(parameters(&shown), pairs(&[("user", ""), ("host", ""), ("port", "1")]));
+    }
+
+    #[test]
+    fn rule_03_no_secret_is_shown() {
+        let secrets = "password=hunter2 sslpassword=hunter3 scram_client_key=hunter4 scram_server_key=hunter5 oauth_client_secret=hunter6";
+        let conninfo = Conninfo::parse(secrets).unwrap();
+        let shown = format!("{conninfo:?} {conninfo} {:?}", conninfo.secrets().collect::<Vec<_>>());
+        assert!(!shown.contains("hunter"), "{shown}");
+        assert_eq!(conninfo.secrets().count(), 5);
+        assert_eq!(conninfo.password().unwrap().expose(), "hunter2");
+    }
+}

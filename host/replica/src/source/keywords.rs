@@ -1,0 +1,130 @@
+//! The keywords of a libpq connection string.
+
+/// Every keyword that some release of libpq from 10 to 18 knows (`PQconninfoOptions` in
+/// `src/interfaces/libpq/fe-connect.c`). Which of them the installed libpq knows it says itself.
+const KEYWORDS: &[&str] = &[
+    "application_name",
+    "authtype",
+    "channel_binding",
+    "client_encoding",
+    "connect_timeout",
+    "dbname",
+    "fallback_application_name",
+    "gssdelegation",
+    "gssencmode",
+    "gsslib",
+    "host",
+    "hostaddr",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "krbsrvname",
+    "load_balance_hosts",
+    "max_protocol_version",
+    "min_protocol_version",
+    "oauth_client_id",
+    "oauth_client_secret",
+    "oauth_issuer",
+    "oauth_scope",
+    "options",
+    "passfile",
+    "password",
+    "port",
+    "replication",
+    "require_auth",
+    "requirepeer",
+    "requiressl",
+    "scram_client_key",
+    "scram_server_key",
+    "service",
+    "servicefile",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcert",
+    "sslcertmode",
+    "sslcompression",
+    "sslcrl",
+    "sslcrldir",
+    "sslkey",
+    "sslkeylogfile",
+    "sslmode",
+    "sslnegotiation",
+    "sslpassword",
+    "sslrootcert",
+    "sslsni",
+    "target_session_attrs",
+    "tcp_user_timeout",
+    "tty",
+    "user",
+];
+
+/// Keywords whose value is a secret: libpq's `dispchar` of `*`, and the SCRAM keys, which are as good as the password.
+const SECRET: &[&str] =
+    &["oauth_client_secret", "password", "scram_client_key", "scram_server_key", "sslpassword"];
+
+/// The order in which Patroni's `ConfigHandler.format_dsn` (`patroni/postgresql/config.py`) writes a connection
+/// string; other keywords follow in the operator's order.
+const PATRONI_ORDER: &[&str] = &[
+    "dbname",
+    "user",
+    "passfile",
+    "host",
+    "port",
+    "sslmode",
+    "sslcompression",
+    "sslcert",
+    "sslkey",
+    "sslrootcert",
+    "sslcrl",
+    "sslcrldir",
+    "application_name",
+    "krbsrvname",
+    "gssencmode",
+    "channel_binding",
+    "target_session_attrs",
+    "sslnegotiation",
+];
+
+pub(super) fn is_known(keyword: &str) -> bool {
+    KEYWORDS.binary_search(&keyword).is_ok()
+}
+
+pub(super) fn is_secret(keyword: &str) -> bool {
+    SECRET.contains(&keyword)
+}
+
+/// Where Patroni would write `keyword`.
+pub(super) fn patroni_position(keyword: &str) -> usize {
+    PATRONI_ORDER.iter().position(|known| *known == keyword).unwrap_or(PATRONI_ORDER.len())
+}
+
+/// The known keyword that a misspelt one was probably meant to be.
+pub(super) fn nearest(word: &str) -> Option<&'static str> {
+    let likeness = |known: &str| strsim::jaro_winkler(known, word);
+    let nearest = KEYWORDS.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(nearest) > 0.8).then_some(*nearest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_holds_every_secret() {
+        assert!(KEYWORDS.is_sorted());
+        assert!(SECRET.iter().chain(PATRONI_ORDER).all(|keyword| is_known(keyword)));
+    }
+
+    #[test]
+    fn a_misspelt_keyword_has_a_nearest_one() {
+        for (word, meant) in [
+            ("hots", Some("host")),
+            ("username", Some("user")),
+            ("pasword", Some("password")),
+            ("xyzzy", None),
+        ] {
+            assert_eq!(nearest(word), meant, "{word}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The server that is copied from: its connection string, the passfile of a run, the facts that it tells. Semantics rule 3.
+
+mod ask;
+pub mod conninfo;
+mod keywords;
+mod passfile;
+mod uri;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{Lsn, Tablespace};
+pub use conninfo::Conninfo;
+
+/// A secret. Its `Debug` prints nothing, it has no `Display`, and it is not `Serialize`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps `secret`.
+    pub fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
+    /// The secret itself, for the file that is written with it and for nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+/// How the operator names the source.
+#[derive(Clone, Debug)]
+pub struct SourceConfig {
+    /// The connection string; a password in it goes into the passfile of the run.
+    pub conninfo: Conninfo,
+    /// A password given apart (`password = { env | file }`); it counts before one in the connection string.
+    pub password: Option<Secret>,
+    /// The operator's passfile, or the caller's PGPASSFILE; used as it is. A password given in either other way counts
+    /// before it, as it does for libpq.
+    pub passfile: Option<PathBuf>,
+}
+
+/// The source of one run: how native programs reach it and what it told. Clones share the files of the run.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The connection string without passwords, just as Patroni's scripts get it.
+    pub connstring: String,
+    /// The passfile of this run; removed with the last value that names it where the run made it.
+    pub passfile: Option<PassFile>,
+    /// The service file of this run, for the secrets that no passfile holds (`sslpassword`); removed with the last
+    /// value that names it.
+    pub service_file: Option<Arc<tempfile::TempPath>>,
+    /// What the server told, or why it could not be asked.
+    pub facts: Result<SourceFacts, SourceError>,
+}
+
+/// A passfile: the operator's own, or one that this run made (0600) and removes.
+#[derive(Clone, Debug)]
+pub enum PassFile {
+    /// The operator's or the caller's.
+    Given(PathBuf),
+    /// This run's.
+    Made(Arc<tempfile::TempPath>),
+}
+
+/// Why the source could not be asked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct SourceError {
+    /// What happened and what to do, free of secrets.
+    pub message: String,
+}
+
+/// What the source told in replication mode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFacts {
+    /// `server_version_num`, such as 150018.
+    pub server_version: u32,
+    /// IDENTIFY_SYSTEM's systemid.
+    pub system_identifier: u64,
+    /// IDENTIFY_SYSTEM's timeline.
+    pub timeline: u32,
+    /// IDENTIFY_SYSTEM's xlogpos.
+    pub wal_position: Lsn,
+    /// TIMELINE_HISTORY of that timeline: each earlier timeline and where the next one forked off, oldest first.
+    pub history: Vec<Fork>,
+    /// The tablespaces besides `pg_default` and `pg_global`, where the role may connect to a database and ask; a
+    /// role that may only replicate cannot.
+    pub tablespaces: Option<Vec<Tablespace>>,
+}
+
+/// Where a timeline ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// The timeline that ended.
+    pub timeline: u32,
+    /// Where the next one began.
+    pub at: Lsn,
+}
+
+impl SourceFacts {
+    /// Whether a backup that ends on `timeline` at `stop` lies in the history of the source, so that a replica made
+    /// from it can follow: PostgreSQL's own rule, `tliOfPointInHistory(stop - 1) == timeline` in `timeline.c`.
+    ///
+    /// On the source's own timeline a stop beyond the position that it told is in its history: a backup may have
+    /// ended since. Without a stop only the timeline counts.
+    pub fn contains(&self, timeline: u32, stop: Option<Lsn>) -> bool {
+        let fork = self.history.iter().position(|fork| fork.timeline == timeline);
+        let (begin, end) = match fork {
+            Some(index) => (index.checked_sub(1), Some(self.history[index].at)),
+            None if timeline == self.timeline => (self.history.len().checked_sub(1), None),
+            None => return false,
+        };
+        let begin = begin.map(|index| self.history[index].at);
+        stop.is_none_or(|stop| begin.is_none_or(|begin| stop > begin) && end.is_none_or(|end| stop <= end))
+    }
+}
+
+impl Source {
+    /// Writes the passfile of the run into `directory` (a private one, outside the data directory; made 0700 where it
+    /// is missing) and asks the server with `psql` from `bin_dir`, for 15 seconds at most.
+    /// A server that cannot be asked is no error here: see `facts`.
+    ///
+    /// # Errors
+    /// A file that cannot be written, or a secret that it could not hold. The error shows no secret.
+    pub async fn connect(
+        config: &SourceConfig,
+        bin_dir: &Path,
+        directory: &Path,
+        cancel: &CancellationToken,
+    ) -> std::io::Result<Self> {
+        let password = config.password.clone().or_else(|| config.conninfo.password());
+        let mut conninfo = config.conninfo.clone();
+        let passfile = match (&password, &config.passfile) {
+            (Some(password), _) => {
+                // libpq reads a `passfile` of the connection string before PGPASSFILE.
+                conninfo = conninfo.without("passfile");
+                let content = passfile::content(&conninfo, password)?;
+                Some(PassFile::Made(Arc::new(passfile::write(directory, "pgpass-", &content)?)))
+            }
+            (None, given) => given.clone().map(PassFile::Given),
+        };
+        let service_file = match passfile::service(&config.conninfo)? {
+            Some(content) => Some(Arc::new(passfile::write(directory, "service-", &content)?)),
+            None => None,
+        };
+        let facts = Err(SourceError { message: "the source was not asked".to_owned() });
+        let mut source = Self { connstring: conninfo.without_passwords(), passfile, service_file, facts };
+        source.facts = source.ask_again(bin_dir, cancel).await;
+        Ok(source)
+    }
+
+    /// Asks the server once more, as [`Source::connect`] did: by the time of the seal it may have been promoted.
+    ///
+    /// # Errors
+    /// What the server said, or that it did not answer in 15 seconds.
+    pub async fn ask_again(
+        &self,
+        bin_dir: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<SourceFacts, SourceError> {
+        ask::ask(self, bin_dir, cancel).await
+    }
+
+    /// What native programs get as PGPASSFILE.
+    pub fn passfile(&self) -> Option<&Path> {
+        match self.passfile.as_ref()? {
+            PassFile::Given(path) => Some(path),
+            PassFile::Made(path) => Some(path),
+        }
+    }
+
+    /// The connection string for PostgreSQL's own programs: `connstring`, and the service of the run's service file
+    /// where there is one. It holds no secret; [`Source::environment`] goes with it.
+    pub fn native_connstring(&self) -> String {
+        match &self.service_file {
+            Some(_) => format!("{} service={}", self.connstring, passfile::SERVICE).trim_start().to_owned(),
+            None => self.connstring.clone(),
+        }
+    }
+
+    /// The environment variables that PostgreSQL's own programs need to reach the source: the paths of the passfile
+    /// and the service file.
+    pub fn environment(&self) -> Vec<(OsString, OsString)> {
+        let passfile = self.passfile().map(|path| ("PGPASSFILE".into(), path.into()));
+        let service_file =
+            self.service_file.as_ref().map(|path| ("PGSERVICEFILE".into(), path.as_os_str().into()));
+        passfile.into_iter().chain(service_file).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn promoted_twice() -> SourceFacts {
+        let fork = |timeline, at| Fork { timeline, at: Lsn(at) };
+        SourceFacts {
+            server_version: 150_018,
+            system_identifier: 7_000_000_000_000_000_001,
+            timeline: 4,
+            wal_position: Lsn(500),
+            history: vec![fork(1, 100), fork(3, 300)],
+            tablespaces: None,
+        }
+    }
+
+    #[test]
+    fn rule_30_a_backup_must_end_in_the_history_of_the_source() {
+        let facts = promoted_twice();
+        for (timeline, stop, contained) in [
+            (1, Some(100), true),
+            (1, Some(101), false),
+            (1, None, true),
+            (2, Some(150), false),
+            (2, None, false),
+            (3, Some(100), false),
+            (3, Some(101), true),
+            (3, Some(300), true),
+            (3, Some(301), false),
+            (4, Some(300), false),
+            (4, Some(301), true),
+            (4, Some(900), true),
+            (4, None, true),
+            (5, Some(400), false),
+            (5, None, false),
+        ] {
+            assert_eq!(facts.contains(timeline, stop.map(Lsn)), contained, "timeline {timeline} at {stop:?}");
+        }
+    }
+
+    #[test]
+    fn rule_30_a_source_that_was_never_promoted_contains_its_own_timeline_only() {
+        let facts = SourceFacts { timeline: 1, history: Vec::new(), ..promoted_twice() };
+        assert!(facts.contains(1, Some(Lsn(0))));
+        assert!(!facts.contains(2, None));
+    }
+
+    #[test]
+    fn rule_03_a_secret_is_not_shown() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2".to_owned())), "<secret>");
+    }
+}

@@ -1,0 +1,203 @@
+//! The files that carry secrets to native programs, so that none stands in an argument list. Semantics rule 3.
+
+use std::fs::Permissions;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+use tempfile::TempPath;
+
+use super::{Conninfo, Secret};
+
+/// The service that a run's service file defines.
+pub(super) const SERVICE: &str = "understudy";
+
+/// libpq reads a service file by lines of this many bytes (`parseServiceFile` in `fe-connect.c`), less a margin.
+const SERVICE_LINE: usize = 1000;
+
+/// What a passfile of this run holds: what Patroni writes for the same connection (`ConfigHandler._pgpass_content`
+/// in `patroni/postgresql/config.py`), a line for each host. Where ports are as many as hosts each line has its own
+/// port, as libpq looks it up; Patroni would write the whole list, which fits no connection.
+///
+/// # Errors
+/// A password that no line can hold.
+pub(super) fn content(conninfo: &Conninfo, password: &Secret) -> io::Result<String> {
+    if password.expose().contains(['\n', '\r', '\0']) {
+        return Err(unfit(
+            "the password of the source has a line break or a NUL, which no passfile can hold",
+        ));
+    }
+    let user = conninfo.get("user").unwrap_or("*");
+    let ports: Vec<_> = conninfo.get("port").unwrap_or("*").split(',').map(str::trim).collect();
+    let mut lines: Vec<(String, String)> = Vec::new();
+    for (index, host) in hosts(conninfo).into_iter().enumerate() {
+        let port = if ports.len() == 1 { ports.first() } else { ports.get(index) };
+        let port = port.copied().filter(|port| !port.is_empty()).unwrap_or("*");
+        lines.extend(host.map(|host| (host, port.to_owned())));
+    }
+    let is = |wanted: &str| lines.iter().any(|(host, _)| host == wanted);
+    // libpq looks a socket in the default directory up as `localhost`.
+    if lines.iter().any(|(host, _)| host.starts_with('/')) && !is("localhost") {
+        let port = if ports.len() == 1 { ports[0] } else { "*" };
+        lines.push(("localhost".to_owned(), port.to_owned()));
+    }
+    let line = |(host, port): &(String, String)| {
+        format!("{}:{}:*:{}:{}\n", escape(host), escape(port), escape(user), escape(password.expose()))
+    };
+    Ok(lines.iter().map(line).collect())
+}
+
+/// Each host as libpq looks it up, by its place in the list; none for an empty place without an address.
+fn hosts(conninfo: &Conninfo) -> Vec<Option<String>> {
+    let Some(hosts) = conninfo.get("host") else {
+        return vec![Some("*".to_owned()); conninfo.get("port").map_or(1, |ports| ports.split(',').count())];
+    };
+    let addresses: Vec<_> = conninfo.get("hostaddr").unwrap_or("").split(',').collect();
+    let named = |(index, host): (usize, &str)| match host.trim() {
+        "" => addresses
+            .get(index)
+            .map(|address| address.trim().to_owned())
+            .filter(|address| !address.is_empty()),
+        host => Some(host.to_owned()),
+    };
+    hosts.split(',').enumerate().map(named).collect()
+}
+
+fn escape(field: &str) -> String {
+    field.replace('\\', r"\\").replace(':', r"\:")
+}
+
+/// What a service file of this run holds: the secrets besides the password, for which PostgreSQL has no environment
+/// variable. None where there are none.
+///
+/// # Errors
+/// A connection string that names a service of its own, for there can only be one, or a value that a line of the
+/// file cannot hold.
+pub(super) fn service(conninfo: &Conninfo) -> io::Result<Option<String>> {
+    let mut lines = String::new();
+    for (keyword, secret) in conninfo.secrets().filter(|(keyword, _)| *keyword != "password") {
+        if conninfo.get("service").is_some() || conninfo.get("servicefile").is_some() {
+            return Err(unfit(&format!(
+                "the connection string names a service and has a {keyword}: write the {keyword} into the service file"
+            )));
+        }
+        let value = secret.expose();
+        let ends_in_space = value.ends_with(|last: char| last.is_ascii_whitespace() || last == '\x0b');
+        if value.contains(['\n', '\r', '\0']) || ends_in_space || value.len() + keyword.len() > SERVICE_LINE {
+            return Err(unfit(&format!(
+                "the {keyword} of the source ends in a space, has a line break or is longer than {SERVICE_LINE} bytes, \
+                 which PostgreSQL's service file cannot hold"
+            )));
+        }
+        lines.push_str(&format!("{keyword}={value}\n"));
+    }
+    Ok((!lines.is_empty()).then(|| format!("[{SERVICE}]\n{lines}")))
+}
+
+fn unfit(message: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
+}
+
+/// Writes a file of this run (0600) into `directory`, which is made (0700) where it is missing. It is removed when
+/// the value is dropped.
+///
+/// # Errors
+/// A directory that others may enter, or that cannot be written.
+pub(super) fn write(directory: &Path, prefix: &str, content: &str) -> io::Result<TempPath> {
+    let at = |error: io::Error| {
+        io::Error::new(error.kind(), format!("{} cannot hold a passfile: {error}", directory.display()))
+    };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(at)?;
+    let mode = std::fs::metadata(directory).map_err(at)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(at(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("its mode is {:04o} and must be 0700", mode & 0o7777),
+        )));
+    }
+    let mut file = tempfile::Builder::new()
+        .prefix(prefix)
+        .permissions(Permissions::from_mode(0o600))
+        .tempfile_in(directory)
+        .map_err(at)?;
+    file.write_all(content.as_bytes()).map_err(at)?;
+    Ok(file.into_temp_path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passfile(conninfo: &str) -> String {
+        let conninfo = Conninfo::parse(conninfo).unwrap();
+        content(&conninfo, &conninfo.password().unwrap()).unwrap()
+    }
+
+    /// The expectations are what Patroni's `_pgpass_content` gives for the same parameters.
+    #[test]
+    fn rule_03_a_passfile_holds_what_patroni_writes() {
+        for (conninfo, expected) in [
+            ("host=10.0.0.1 port=5432 user=repl password=x", "10.0.0.1:5432:*:repl:x\n"),
+            (r"host=h port=1 user='a:b' password='p:q\\r'", "h:1:*:a\\:b:p\\:q\\\\r\n"),
+            (
+                "host=a,b,c port=5432 user=repl password=x",
+                "a:5432:*:repl:x\nb:5432:*:repl:x\nc:5432:*:repl:x\n",
+            ),
+            ("host='a, b,,' port=1 user=u password=x", "a:1:*:u:x\nb:1:*:u:x\n"),
+            ("host=::1 port=1 user=u password=x", "\\:\\:1:1:*:u:x\n"),
+            ("host=/run/pg port=1 user=u password=x", "/run/pg:1:*:u:x\nlocalhost:1:*:u:x\n"),
+            ("host=/run/pg,localhost port=1 user=u password=x", "/run/pg:1:*:u:x\nlocalhost:1:*:u:x\n"),
+            ("password=x", "*:*:*:*:x\n"),
+        ] {
+            assert_eq!(passfile(conninfo), expected, "{conninfo}");
+        }
+    }
+
+    #[test]
+    fn rule_03_each_host_has_its_own_port() {
+        assert_eq!(passfile("host=a,b port=1,2 user=u password=x"), "a:1:*:u:x\nb:2:*:u:x\n");
+        assert_eq!(passfile("host=a,b port=1, user=u password=x"), "a:1:*:u:x\nb:*:*:u:x\n");
+        assert_eq!(passfile("host=a,, hostaddr=,::1, port=1 password=x"), "a:1:*:*:x\n\\:\\:1:1:*:*:x\n");
+    }
+
+    #[test]
+    fn a_password_that_no_line_can_hold_is_refused_without_showing_it() {
+        let error = content(&Conninfo::default(), &Secret::new("hunter2\nx".to_owned())).unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn rule_03_the_other_secrets_go_into_a_service_file() {
+        let conninfo = Conninfo::parse("host=h password=a sslpassword='b c'").unwrap();
+        assert_eq!(service(&conninfo).unwrap().as_deref(), Some("[understudy]\nsslpassword=b c\n"));
+        assert_eq!(service(&Conninfo::parse("host=h password=a").unwrap()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_secret_that_a_service_file_cannot_hold_is_refused_without_showing_it() {
+        let long = "hunter2".repeat(200);
+        for value in ["'hunter2 '", "'hunter2\nx'", long.as_str(), "hunter2 service=mine"] {
+            let error = service(&Conninfo::parse(&format!("sslpassword={value}")).unwrap()).unwrap_err();
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn rule_03_the_file_is_private_and_removed_at_the_end() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("run");
+        let file = write(&directory, "pgpass-", "a\n").unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode(&directory), mode(&file)), (0o700, 0o600));
+        let path = file.to_path_buf();
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_directory_that_others_may_enter_holds_no_passfile() {
+        let parent = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(parent.path(), Permissions::from_mode(0o750)).unwrap();
+        assert!(write(parent.path(), "pgpass-", "a\n").unwrap_err().to_string().contains("0750"));
+    }
+}

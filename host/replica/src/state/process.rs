@@ -1,0 +1,181 @@
+//! Processes as `/proc` tells them: proc(5), `/proc/<pid>/stat`.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use serde::{Deserialize, Serialize};
+
+/// A process as the next run can recognise it: its number may have been given to another by then, its start time not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStamp {
+    /// The process, leader of its own group.
+    pub pid: u32,
+    /// Its start time in clock ticks since boot: field 22 of `/proc/<pid>/stat`.
+    pub started: u64,
+}
+
+impl ProcessStamp {
+    /// The stamp of a running process, or of a zombie; none where there is no such process.
+    ///
+    /// # Errors
+    /// Where `/proc` cannot be read.
+    pub fn of(pid: u32) -> io::Result<Option<Self>> {
+        Ok(stat(pid)?.map(|process| Self { pid, started: process.started }))
+    }
+
+    /// The stamp of this process.
+    ///
+    /// # Errors
+    /// Where `/proc` cannot be read.
+    pub fn of_this_process() -> io::Result<Self> {
+        Self::of(std::process::id())?.ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                "this process is not in /proc: is it mounted, for these processes?",
+            )
+        })
+    }
+
+    /// Whether the process still runs; a zombie does not.
+    ///
+    /// # Errors
+    /// Where `/proc` cannot be read.
+    pub fn is_running(&self) -> io::Result<bool> {
+        Ok(stat(self.pid)?.is_some_and(|process| process.started == self.started && !process.is_dead()))
+    }
+}
+
+/// What is known of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    /// The name of its program, at most 15 bytes.
+    pub(crate) name: Vec<u8>,
+    /// One letter: `R`, `S`, `Z`, ...
+    state: u8,
+    pub(crate) parent: u32,
+    pub(crate) group: u32,
+    pub(crate) session: u32,
+    pub(crate) started: u64,
+}
+
+impl Process {
+    /// A zombie holds neither files nor a directory.
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+}
+
+/// One process; none where there is none of that number.
+pub(crate) fn stat(pid: u32) -> io::Result<Option<Process>> {
+    let path = format!("/proc/{pid}/stat");
+    match fs::read(&path) {
+        Ok(text) => parse(pid, &text).map(Some).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{path} is not as proc(5) has it"))
+        }),
+        // ESRCH: it ended between opening and reading.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(None),
+        Err(error) => Err(io::Error::new(error.kind(), format!("cannot read {path}: {error}"))),
+    }
+}
+
+/// Calls `visit` with every process that can be seen; /proc may keep other users' from being read (hidepid).
+pub(crate) fn each(visit: &mut dyn FnMut(Process) -> io::Result<()>) -> io::Result<()> {
+    let entries = fs::read_dir("/proc")
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot read /proc: {error}")))?;
+    for entry in entries {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        match stat(pid) {
+            Ok(Some(process)) => visit(process)?,
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The fields of `/proc/<pid>/stat`. The name, in parentheses, may itself hold blanks and parentheses.
+fn parse(pid: u32, text: &[u8]) -> Option<Process> {
+    let open = text.iter().position(|byte| *byte == b'(')?;
+    let close = text.iter().rposition(|byte| *byte == b')')?;
+    let name = text.get(open + 1..close)?.to_vec();
+    let fields: Vec<&str> =
+        std::str::from_utf8(text.get(close + 1..)?).ok()?.split_ascii_whitespace().collect();
+    // The first field behind the name is the third of all.
+    let field = |number: usize| fields.get(number - 3).copied();
+    // A process that is just being reaped has -1 for both (do_task_stat in the kernel's fs/proc/array.c); no process has 0.
+    let leader =
+        |number: usize| field(number)?.parse::<i32>().ok().map(|pid| u32::try_from(pid).unwrap_or(0));
+    Some(Process {
+        pid,
+        name,
+        state: *field(3)?.as_bytes().first()?,
+        parent: field(4)?.parse().ok()?,
+        group: leader(5)?,
+        session: leader(6)?,
+        started: field(22)?.parse().ok()?,
+    })
+}
+
+/// The kernel's name for this boot.
+pub(crate) fn boot_id() -> io::Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = fs::read_to_string(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot read {path}: {error}")))?;
+    Ok(text.trim().to_owned())
+}
+
+/// The process numbering that this process lives in. The kernel gives the number of a numbering that is gone to the
+/// next, as when a container is started again; when its first process started tells the two apart.
+pub(crate) fn pid_namespace() -> io::Result<String> {
+    let path = "/proc/self/ns/pid";
+    let inode = fs::metadata(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot look at {path}: {error}")))?
+        .ino();
+    // With hidepid the first process may not be seen; the inode alone is then what is known.
+    let first = match stat(1) {
+        Ok(process) => process.map_or(0, |process| process.started),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => 0,
+        Err(error) => return Err(error),
+    };
+    Ok(format!("{inode}-{first}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_chooses_its_name_and_still_cannot_forge_its_fields() {
+        let forged = b"7 (a) R 1 1 1) S 1 42 43 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 123456 0 0";
+        let process = parse(7, forged).unwrap();
+        assert_eq!((process.state, process.group, process.session, process.started), (b'S', 42, 43, 123_456));
+        assert_eq!(process.name, b"a) R 1 1 1");
+    }
+
+    #[test]
+    fn a_process_that_is_being_reaped_belongs_to_no_group() {
+        let reaped = b"7 (a) X 0 -1 -1 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 0 0 123456 0 0";
+        let process = parse(7, reaped).unwrap();
+        assert_eq!((process.group, process.session, process.is_dead()), (0, 0, true));
+    }
+
+    #[test]
+    fn what_is_no_line_of_proc_is_not_read_as_one() {
+        for text in [&b""[..], b"7", b"7 (a", b"7 (a) S", b")(", b"7 (a) S 1 x 1"] {
+            assert_eq!(parse(7, text), None);
+        }
+    }
+
+    #[test]
+    fn this_process_runs_and_one_with_another_start_does_not() {
+        let own = ProcessStamp::of_this_process().unwrap();
+        assert!(own.is_running().unwrap());
+        assert!(!ProcessStamp { started: own.started + 1, ..own }.is_running().unwrap());
+        assert_eq!(ProcessStamp::of(u32::MAX).unwrap(), None);
+    }
+}

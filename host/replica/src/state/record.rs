@@ -1,0 +1,125 @@
+//! What stands in the state file.
+
+use std::fmt::Write;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::process::{self, ProcessStamp};
+
+/// The version of the file's form.
+pub(super) const VERSION: u32 = 1;
+
+/// What one state file says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The version of this form.
+    pub(super) version: u32,
+    /// The data directory's real path; bytes that are not UTF-8, and `%`, as `%` and two hexadecimal digits.
+    pub real_path: String,
+    /// The device of the directory that the run works on, whatever is at that path by now.
+    pub device: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// The boot during which this was written: `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// The process numbering that the stamps are of; that of another container means nothing here.
+    pub pid_namespace: String,
+    /// The run that works; none between runs.
+    pub host: Option<HostStamp>,
+    /// The method at work.
+    pub method: Option<String>,
+    /// The native processes that the run started, each the leader of its group.
+    pub processes: Vec<ProcessStamp>,
+    /// What is in the directory is unfinished work of this program.
+    pub unfinished: bool,
+    /// The mapped directories of which the same holds.
+    pub places: Vec<PlaceStamp>,
+    /// How the last run ended, the word of the report.
+    pub last_result: Option<String>,
+}
+
+/// The process of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStamp {
+    /// The process.
+    #[serde(flatten)]
+    pub process: ProcessStamp,
+    /// When the run took the directory.
+    pub since: jiff::Timestamp,
+}
+
+/// A mapped directory as the next run can recognise it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceStamp {
+    /// Its real path, written as [`Record::real_path`] is.
+    pub real_path: String,
+    /// Its device.
+    pub device: u64,
+    /// Its inode.
+    pub inode: u64,
+}
+
+impl PlaceStamp {
+    pub(crate) fn new(real_path: &Path, (device, inode): (u64, u64)) -> Self {
+        Self { real_path: written(real_path.as_os_str().as_bytes()), device, inode }
+    }
+}
+
+impl Record {
+    /// A record of this process at work on a directory.
+    pub(super) fn of_this_process(real_path: &Path, (device, inode): (u64, u64)) -> io::Result<Self> {
+        Ok(Self {
+            version: VERSION,
+            real_path: written(real_path.as_os_str().as_bytes()),
+            device,
+            inode,
+            boot_id: process::boot_id()?,
+            pid_namespace: process::pid_namespace()?,
+            host: Some(HostStamp {
+                process: ProcessStamp::of_this_process()?,
+                since: jiff::Timestamp::now(),
+            }),
+            method: None,
+            processes: Vec::new(),
+            unfinished: false,
+            places: Vec::new(),
+            last_result: None,
+        })
+    }
+
+    /// Whether it is about the directory with this device and inode, and not about another one that had its path.
+    pub fn is_about(&self, identity: (u64, u64)) -> bool {
+        (self.device, self.inode) == identity
+    }
+
+    /// Whether this very process wrote it, having taken the directory before and let it go without a word.
+    pub(crate) fn is_of_this_process(&self) -> bool {
+        self.host.is_some_and(|host| ProcessStamp::of_this_process().is_ok_and(|own| own == host.process))
+    }
+
+    /// Whether the mark `unfinished` stands for this directory.
+    pub(crate) fn is_unfinished(&self, identity: (u64, u64)) -> bool {
+        self.unfinished && self.is_about(identity)
+    }
+}
+
+/// A path's bytes as text: UTF-8 as it is, other bytes and `%` escaped.
+pub(super) fn written(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '%' => text.push_str("%25"),
+                character => text.push(character),
+            }
+        }
+        for byte in chunk.invalid() {
+            // Writing to a String does not fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}

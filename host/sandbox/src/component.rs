@@ -1,0 +1,216 @@
+//! From a file to a component that can run: read once, judged, compiled, linked, described.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use replica::Refusal;
+use rustix::fs::OFlags;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc::unbounded_channel;
+use wasmtime::component;
+
+use crate::engine::Host;
+use crate::files::Files;
+use crate::grants::Remedies;
+use crate::landlock::Wall;
+use crate::reporter::Reporter;
+use crate::run;
+use crate::state::State;
+use crate::text::printable;
+use crate::{Grants, Inspection, describe, v0_1};
+
+/// The largest component that is read. One with a whole Python in it has 18 MB.
+const COMPONENT_BYTES: u64 = 128 << 20;
+/// How long `describe` may take, and how much memory it may hold.
+const DESCRIBE_TIME: Duration = Duration::from_secs(1);
+const DESCRIBE_MEMORY: u64 = 64 << 20;
+/// Names that are listed in a message.
+const NAMES: usize = 8;
+
+/// The bytes of a component's file, read once: what was checked is what runs.
+pub(crate) struct Bytecode {
+    bytes: Vec<u8>,
+    digest: [u8; 32],
+}
+
+/// A component that can run.
+pub(crate) struct Loaded {
+    pub(crate) inspection: Inspection,
+    pub(crate) contract: v0_1::Component,
+}
+
+fn refuse(path: &Path, what: impl std::fmt::Display) -> Refusal {
+    Refusal::new("component", format!("{}: {what}", path.display()))
+}
+
+/// Refuses a component that any user of this machine could put another in the place of: what it writes becomes the
+/// server's. A file that is not there is left to [`Bytecode::read`].
+///
+/// # Errors
+/// A [`Refusal`] of the rule `component`.
+pub(crate) fn refuse_if_everybody_may_change(path: &Path) -> Result<(), Refusal> {
+    const STICKY: u32 = 0o1000;
+    let Ok(real) = path.canonicalize() else { return Ok(()) };
+    for (place, is_file) in std::iter::once((real.as_path(), true)).chain(real.parent().map(|up| (up, false)))
+    {
+        let Ok(metadata) = std::fs::metadata(place) else { continue };
+        let mode = metadata.mode();
+        if mode & 0o002 != 0 && (is_file || mode & STICKY == 0) {
+            let what = format!(
+                "may be changed by everybody: {} has mode {:04o}; `chmod o-w` it",
+                place.display(),
+                mode & 0o7777
+            );
+            return Err(refuse(path, what).by_policy());
+        }
+    }
+    Ok(())
+}
+
+impl Bytecode {
+    /// Reads the file at `path` and judges its first bytes.
+    ///
+    /// # Errors
+    /// A [`Refusal`] of the rule `component`.
+    pub(crate) fn read(path: &Path) -> Result<Self, Refusal> {
+        // Without it a FIFO would hang this thread.
+        let flags = OFlags::NONBLOCK.bits() as i32;
+        let file = File::options().read(true).custom_flags(flags).open(path);
+        let file = file.map_err(|error| refuse(path, format!("cannot be read: {error}")))?;
+        let metadata = file.metadata().map_err(|error| refuse(path, format!("cannot be read: {error}")))?;
+        if !metadata.is_file() {
+            return Err(refuse(path, "is not a file"));
+        }
+        let mut bytes = Vec::new();
+        let read = file.take(COMPONENT_BYTES + 1).read_to_end(&mut bytes);
+        read.map_err(|error| refuse(path, format!("cannot be read: {error}")))?;
+        if bytes.len() as u64 > COMPONENT_BYTES {
+            return Err(refuse(path, format!("is larger than {} MiB", COMPONENT_BYTES >> 20)));
+        }
+        judge(&bytes).map_err(|what| refuse(path, what))?;
+        let digest = Sha256::digest(&bytes).into();
+        Ok(Self { bytes, digest })
+    }
+
+    /// The digest of the bytes.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+}
+
+/// Tells a component from what is often taken for one by the eight bytes that each begins with (the WebAssembly
+/// specification's binary format; the component model's `Binary.md`).
+fn judge(bytes: &[u8]) -> Result<(), &'static str> {
+    match bytes {
+        [0, b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
+            Err("is a core module and not a component: build it for wasm32-wasip2")
+        }
+        [b'(', ..] => Err("is WebAssembly text and not a component: translate it with `wasm-tools parse`"),
+        [] => Err("is empty"),
+        bytes if b"\0asm".starts_with(&bytes[..bytes.len().min(4)]) => Err("ends in its first eight bytes"),
+        _ => Err("is not WebAssembly"),
+    }
+}
+
+impl Loaded {
+    /// Compiles and links a component and asks it what it is.
+    ///
+    /// Must be called from a thread that is not restricted: the compiler's threads start here. Blocks.
+    ///
+    /// # Errors
+    /// A [`Refusal`] of the rule `component`, `interface version`, `import` or `describe`.
+    pub(crate) fn new(host: &Host, path: &Path, code: &Bytecode) -> Result<Self, Refusal> {
+        let component = component::Component::from_binary(&host.engine, &code.bytes)
+            .map_err(|error| refuse(path, format!("is damaged or truncated: {}", in_one_line(&error))))?;
+        let ty = component.component_type();
+        let names = |(name, _): (&str, _)| printable(name, 200);
+        let imports: Vec<_> = ty.imports(&host.engine).map(names).collect();
+        let exports: Vec<_> = ty.exports(&host.engine).map(names).collect();
+        let contract = contract_version(&exports).map_err(|found| {
+            let message = format!("{}: does not export {}@0.1: {found}", path.display(), v0_1::EXPORT);
+            Refusal::new("interface version", message)
+        })?;
+        let unfit = |rule, what: &str, error: &wasmtime::Error| {
+            Refusal::new(rule, format!("{}: {what}: {}", path.display(), in_one_line(error)))
+        };
+        let linked = host.linker.instantiate_pre(&component);
+        let linked =
+            linked.map_err(|error| unfit("import", "asks for what this program does not have", &error))?;
+        let linked = v0_1::Component::new(linked).map_err(|error| {
+            unfit("interface version", "does not fit version 0.1 of the contract", &error)
+        })?;
+        let refused = |why: String| Refusal::new("describe", format!("{}: {why}", path.display()));
+        let described = ask(host, &linked).map_err(refused)?;
+        let description = describe::check(described)
+            .map_err(|why| refused(format!("what it says of itself cannot be: {why}")))?;
+        let inspection = Inspection {
+            name: description.name.clone(),
+            digest: digest_text(&code.digest),
+            size: code.bytes.len() as u64,
+            contract,
+            description,
+            imports,
+        };
+        Ok(Self { inspection, contract: linked })
+    }
+}
+
+/// Calls `describe`, with everything denied, on a thread of its own.
+fn ask(host: &Host, component: &v0_1::Component) -> Result<crate::Description, String> {
+    let asked = || {
+        Wall::default().restrict_this_thread(None).map_err(|error| error.to_string())?;
+        let (events, _nobody) = unbounded_channel();
+        let reporter = Reporter::new("describe", events);
+        let files = Files::none(Remedies::new("", &Grants::default())).map_err(|error| error.to_string())?;
+        let state = State::fixed(files, DESCRIBE_MEMORY, reporter);
+        let call = async |store: &mut wasmtime::Store<State>| component.describe(store).await;
+        match run::call(&host.engine, state, || tokio::time::sleep(DESCRIBE_TIME), call) {
+            (Ok(Some(description)), _) => Ok(description),
+            (Ok(None), _) => Err(format!("describe took longer than {} s", DESCRIBE_TIME.as_secs())),
+            (Err(error), _) => Err(format!("describe failed: {}", in_one_line(&error))),
+        }
+    };
+    std::thread::scope(|scope| match scope.spawn(asked).join() {
+        Ok(answer) => answer,
+        Err(panic) => Err(format!("a fault in the host ended describe: {}", crate::thread::said(&*panic))),
+    })
+}
+
+/// The version of the contract that a component exports, where it is one that this host has: within 0.1 any patch.
+fn contract_version(exports: &[String]) -> Result<String, String> {
+    let versions: Vec<_> =
+        exports.iter().filter_map(|name| name.strip_prefix(v0_1::EXPORT)?.strip_prefix('@')).collect();
+    match versions.iter().find(|version| version.starts_with("0.1.")) {
+        Some(version) => Ok((*version).to_owned()),
+        None if !versions.is_empty() => Err(format!("it exports version {}", versions.join(" and "))),
+        None if exports.is_empty() => Err("it exports nothing".to_owned()),
+        None => Err(format!("it exports {}", listed(exports))),
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    match names {
+        names if names.len() > NAMES => {
+            format!("{} and {} more", names[..NAMES].join(", "), names.len() - NAMES)
+        }
+        names => names.join(", "),
+    }
+}
+
+/// An error of the engine with its causes, fit for a log.
+pub(crate) fn in_one_line(error: &wasmtime::Error) -> String {
+    printable(&format!("{error:#}"), 1000)
+}
+
+fn digest_text(digest: &[u8; 32]) -> String {
+    digest.iter().fold("sha256:".to_owned(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,453 @@
+//! `wasi:filesystem/types`: each call checked, charged and told, then handed to WASI's own implementation.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use wasmtime::component::Resource;
+use wasmtime_wasi::filesystem::Descriptor;
+use wasmtime_wasi::p2::bindings::filesystem::types::{
+    self, Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, DirectoryEntryStream,
+    ErrorCode, Filesize, HostDescriptor, HostDirectoryEntryStream, MetadataHashValue, NewTimestamp,
+    OpenFlags, PathFlags,
+};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
+
+use super::path::final_name;
+use super::streams::{At, Reader, Writer, write_charged};
+use super::{
+    Access, CONTROL_FILE, FilesView, GuestPath, LISTED_BYTES, OPEN_DESCRIPTORS, OPEN_LISTINGS, Opened,
+    PATH_MAX, file_of,
+};
+
+type Fd = Resource<Descriptor>;
+
+impl FilesView<'_> {
+    fn opened(&self, fd: &Fd) -> FsResult<&Opened> {
+        let unknown = || FsError::trap(wasmtime::format_err!("a descriptor that was never given"));
+        self.files.opened.get(&fd.rep()).ok_or_else(unknown)
+    }
+
+    /// The path of `name` as seen from `fd`. One that the kernel would not take is not even put together: each
+    /// descriptor remembers its own.
+    fn path(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
+        let opened = self.opened(fd)?;
+        let path = (name.len() < PATH_MAX).then(|| opened.path.join(name));
+        path.filter(|path| path.len() < PATH_MAX).ok_or(ErrorCode::NameTooLong.into())
+    }
+
+    /// Refuses to look at `name` from the root.
+    fn may_look(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
+        let path = self.path(fd, name)?;
+        match self.opened(fd)?.access {
+            Access::Read | Access::Write => Ok(path),
+            Access::Nothing if self.files.is_in_a_missing_place(&path) => Err(ErrorCode::NoEntry.into()),
+            Access::Nothing => {
+                self.deny_read(&path, &path.parent());
+                Err(ErrorCode::Access.into())
+            }
+        }
+    }
+
+    /// Refuses to change `name` where nothing may be changed.
+    fn may_change(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
+        let path = self.path(fd, name)?;
+        match self.opened(fd)?.access {
+            Access::Write => Ok(path),
+            Access::Read | Access::Nothing => {
+                self.deny_write(&path);
+                Err(ErrorCode::NotPermitted.into())
+            }
+        }
+    }
+
+    /// Refuses to make an entry that is the control file or leads to it: until the host has sealed, a data directory
+    /// has none.
+    fn may_make(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
+        let path = self.may_change(fd, name)?;
+        if final_name(name) == CONTROL_FILE {
+            self.deny_control_file(&path);
+            return Err(ErrorCode::NotPermitted.into());
+        }
+        Ok(path)
+    }
+
+    fn deny_control_file(&self, path: &GuestPath) {
+        let what = format!("{path} (write {path}.understudy: the host renames it when it seals)");
+        self.deny("write", what, String::new());
+    }
+
+    /// Charges for an entry that is made in `fd`.
+    fn charge_entry(&self, fd: &Fd) -> FsResult<()> {
+        let place = match self.inner.table.get(fd)? {
+            Descriptor::Dir(directory) => &directory.dir,
+            Descriptor::File(_) => return Err(ErrorCode::NotDirectory.into()),
+        };
+        Ok(self.files.quota.make(place)?)
+    }
+
+    /// Notes what an answer of WASI's implementation says about the grants: EPERM for a name means that it leads out
+    /// of the directory that was opened.
+    fn noted<T>(&self, path: &GuestPath, result: FsResult<T>) -> FsResult<T> {
+        self.note(path, &result, |view| view.deny_read(path, &path.parent()));
+        result
+    }
+
+    /// The same for a call that changes something.
+    fn noted_change<T>(&self, path: &GuestPath, result: FsResult<T>) -> FsResult<T> {
+        self.note(path, &result, |view| view.deny_write(path));
+        result
+    }
+
+    fn note<T>(&self, path: &GuestPath, result: &FsResult<T>, deny: impl Fn(&Self)) {
+        match result.as_ref().err().and_then(FsError::downcast_ref) {
+            Some(ErrorCode::NotPermitted) if self.files.is_in_a_place(path) => {
+                let what = format!("{path} (it leads out of the directory that was granted)");
+                self.deny("read", what, String::new());
+            }
+            Some(ErrorCode::NotPermitted) => deny(self),
+            Some(ErrorCode::InsufficientSpace) => self.files.quota.disk_is_full(),
+            _ => {}
+        }
+    }
+
+    /// What is at `name`, if that can be seen.
+    async fn type_at(&mut self, fd: &Fd, flags: PathFlags, name: &str) -> Option<DescriptorType> {
+        let stat = self.inner.stat_at(borrow(fd), flags, name.to_owned()).await;
+        stat.ok().map(|stat| stat.type_)
+    }
+
+    fn file(&self, fd: &Fd) -> FsResult<Arc<File>> {
+        file_of(self.inner.table, fd).cloned()
+    }
+
+    fn file_to_change(&self, fd: &Fd) -> FsResult<Arc<File>> {
+        self.may_change(fd, "")?;
+        self.file(fd)
+    }
+}
+
+/// The same descriptor once more: WASI's implementation takes a handle away from its caller.
+fn borrow(fd: &Fd) -> Fd {
+    Resource::new_borrow(fd.rep())
+}
+
+/// What the entries of a directory will take in memory, counted before they are read into it.
+fn listing_bytes(directory: &File, room: usize) -> FsResult<usize> {
+    let entries = rustix::fs::Dir::read_from(directory).map_err(std::io::Error::from)?;
+    let mut bytes = 0;
+    for entry in entries {
+        let entry = entry.map_err(std::io::Error::from)?;
+        bytes += ENTRY_BYTES + entry.file_name().to_bytes().len();
+        if bytes > room {
+            return Err(ErrorCode::InsufficientMemory.into());
+        }
+    }
+    Ok(bytes)
+}
+
+/// What an entry of a listing takes besides its name, about.
+const ENTRY_BYTES: usize = 64;
+
+/// How a directory looks of which the guest may know no more than that it is there.
+fn a_directory() -> DescriptorStat {
+    DescriptorStat {
+        type_: DescriptorType::Directory,
+        link_count: 1,
+        size: 0,
+        data_access_timestamp: None,
+        data_modification_timestamp: None,
+        status_change_timestamp: None,
+    }
+}
+
+impl types::Host for FilesView<'_> {
+    fn convert_error_code(&mut self, error: FsError) -> wasmtime::Result<ErrorCode> {
+        self.inner.convert_error_code(error)
+    }
+
+    fn filesystem_error_code(
+        &mut self,
+        error: Resource<wasmtime::Error>,
+    ) -> wasmtime::Result<Option<ErrorCode>> {
+        self.inner.filesystem_error_code(error)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl HostDescriptor for FilesView<'_> {
+    fn read_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynInputStream>> {
+        let file = match self.inner.table.get(&fd)? {
+            Descriptor::File(file) => Arc::clone(&file.file),
+            Descriptor::Dir(_) => return Err(ErrorCode::IsDirectory.into()),
+        };
+        let stream: DynInputStream = Box::new(Reader::new(file, offset));
+        Ok(self.inner.table.push(stream)?)
+    }
+
+    fn write_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynOutputStream>> {
+        let writer = Writer::new(self.file_to_change(&fd)?, At::Position(offset), self.files.quota.clone());
+        let stream: DynOutputStream = Box::new(writer);
+        Ok(self.inner.table.push(stream)?)
+    }
+
+    fn append_via_stream(&mut self, fd: Fd) -> FsResult<Resource<DynOutputStream>> {
+        let writer = Writer::new(self.file_to_change(&fd)?, At::End, self.files.quota.clone());
+        let stream: DynOutputStream = Box::new(writer);
+        Ok(self.inner.table.push(stream)?)
+    }
+
+    async fn advise(&mut self, fd: Fd, offset: Filesize, length: Filesize, advice: Advice) -> FsResult<()> {
+        self.inner.advise(fd, offset, length, advice).await
+    }
+
+    /// Answered at once: the host syncs everything at the seal.
+    async fn sync_data(&mut self, fd: Fd) -> FsResult<()> {
+        self.opened(&fd).map(|_| ())
+    }
+
+    async fn get_flags(&mut self, fd: Fd) -> FsResult<DescriptorFlags> {
+        self.inner.get_flags(fd).await
+    }
+
+    async fn get_type(&mut self, fd: Fd) -> FsResult<DescriptorType> {
+        self.inner.get_type(fd).await
+    }
+
+    async fn set_size(&mut self, fd: Fd, size: Filesize) -> FsResult<()> {
+        let file = self.file_to_change(&fd)?;
+        self.files.quota.grow(&file, size)?;
+        self.inner.set_size(fd, size).await
+    }
+
+    async fn set_times(&mut self, fd: Fd, access: NewTimestamp, modification: NewTimestamp) -> FsResult<()> {
+        self.may_change(&fd, "")?;
+        self.inner.set_times(fd, access, modification).await
+    }
+
+    async fn read(&mut self, fd: Fd, length: Filesize, offset: Filesize) -> FsResult<(Vec<u8>, bool)> {
+        self.inner.read(fd, length, offset).await
+    }
+
+    async fn write(&mut self, fd: Fd, buffer: Vec<u8>, offset: Filesize) -> FsResult<Filesize> {
+        let file = self.file_to_change(&fd)?;
+        write_charged(&file, &buffer, offset, &self.files.quota)?;
+        Ok(buffer.len() as Filesize)
+    }
+
+    async fn read_directory(&mut self, fd: Fd) -> FsResult<Resource<DirectoryEntryStream>> {
+        let path = self.path(&fd, "")?;
+        if self.opened(&fd)?.access == Access::Nothing {
+            self.deny_read(&path, &path);
+            return Err(ErrorCode::Access.into());
+        }
+        if self.files.listings.len() >= OPEN_LISTINGS {
+            return Err(ErrorCode::InsufficientMemory.into());
+        }
+        let held = self.files.listings.values().sum::<usize>();
+        let bytes = match self.inner.table.get(&fd)? {
+            Descriptor::Dir(directory) => listing_bytes(&directory.dir, LISTED_BYTES.saturating_sub(held))?,
+            Descriptor::File(_) => 0,
+        };
+        let stream = self.inner.read_directory(fd).await?;
+        self.files.listings.insert(stream.rep(), bytes);
+        Ok(stream)
+    }
+
+    /// Answered at once: the host syncs everything at the seal.
+    async fn sync(&mut self, fd: Fd) -> FsResult<()> {
+        self.opened(&fd).map(|_| ())
+    }
+
+    async fn create_directory_at(&mut self, fd: Fd, name: String) -> FsResult<()> {
+        // Making a directory that is there already is a common question; its answer is no denial and costs nothing.
+        let root = self.opened(&fd)?.access == Access::Nothing;
+        if root && self.files.leads_to_a_place(&self.path(&fd, &name)?) {
+            return Err(ErrorCode::Exist.into());
+        }
+        let path = self.may_make(&fd, &name)?;
+        if self.type_at(&fd, PathFlags::empty(), &name).await.is_some() {
+            return Err(ErrorCode::Exist.into());
+        }
+        self.charge_entry(&fd)?;
+        let made = self.inner.create_directory_at(fd, name).await;
+        self.noted_change(&path, made)
+    }
+
+    async fn stat(&mut self, fd: Fd) -> FsResult<DescriptorStat> {
+        match self.opened(&fd)?.access {
+            Access::Nothing => Ok(a_directory()),
+            Access::Read | Access::Write => self.inner.stat(fd).await,
+        }
+    }
+
+    async fn stat_at(&mut self, fd: Fd, flags: PathFlags, name: String) -> FsResult<DescriptorStat> {
+        let root = self.opened(&fd)?.access == Access::Nothing;
+        if root && self.files.leads_to_a_place(&self.path(&fd, &name)?) {
+            return Ok(a_directory());
+        }
+        let path = self.may_look(&fd, &name)?;
+        let stat = self.inner.stat_at(fd, flags, name).await;
+        self.noted(&path, stat)
+    }
+
+    async fn set_times_at(
+        &mut self,
+        fd: Fd,
+        flags: PathFlags,
+        name: String,
+        access: NewTimestamp,
+        modification: NewTimestamp,
+    ) -> FsResult<()> {
+        let path = self.may_change(&fd, &name)?;
+        let set = self.inner.set_times_at(fd, flags, name, access, modification).await;
+        self.noted_change(&path, set)
+    }
+
+    async fn link_at(
+        &mut self,
+        fd: Fd,
+        flags: PathFlags,
+        name: String,
+        new_fd: Fd,
+        new_name: String,
+    ) -> FsResult<()> {
+        self.may_change(&fd, &name)?;
+        let path = self.may_make(&new_fd, &new_name)?;
+        self.charge_entry(&new_fd)?;
+        let linked = self.inner.link_at(fd, flags, name, new_fd, new_name).await;
+        self.noted_change(&path, linked)
+    }
+
+    async fn open_at(
+        &mut self,
+        fd: Fd,
+        path_flags: PathFlags,
+        name: String,
+        open_flags: OpenFlags,
+        flags: DescriptorFlags,
+    ) -> FsResult<Fd> {
+        let makes = open_flags.contains(OpenFlags::CREATE);
+        let changes =
+            makes || open_flags.contains(OpenFlags::TRUNCATE) || flags.contains(DescriptorFlags::WRITE);
+        let path = if changes {
+            self.may_make(&fd, &name)?
+        } else if open_flags.contains(OpenFlags::DIRECTORY) {
+            self.may_list(&fd, &name)?
+        } else {
+            self.may_look(&fd, &name)?
+        };
+        // A FIFO without a writer would hang this thread for good, and a device may do anything when it is opened.
+        match self.type_at(&fd, path_flags, &name).await {
+            Some(DescriptorType::RegularFile | DescriptorType::Directory | DescriptorType::SymbolicLink) => {}
+            None if makes => self.charge_entry(&fd)?,
+            None => {}
+            Some(_) => {
+                self.deny("read", format!("{path} (neither a file nor a directory)"), String::new());
+                return Err(ErrorCode::Access.into());
+            }
+        }
+        if self.files.opened.len() >= OPEN_DESCRIPTORS {
+            return Err(ErrorCode::InsufficientMemory.into());
+        }
+        let access = self.opened(&fd)?.access;
+        let opened = self.inner.open_at(fd, path_flags, name, open_flags, flags).await;
+        let descriptor = if changes { self.noted_change(&path, opened) } else { self.noted(&path, opened) }?;
+        self.files.opened.insert(descriptor.rep(), Opened { path, access });
+        Ok(descriptor)
+    }
+
+    async fn readlink_at(&mut self, fd: Fd, name: String) -> FsResult<String> {
+        let root = self.opened(&fd)?.access == Access::Nothing;
+        if root && self.files.leads_to_a_place(&self.path(&fd, &name)?) {
+            return Err(ErrorCode::Invalid.into());
+        }
+        let path = self.may_look(&fd, &name)?;
+        let target = self.inner.readlink_at(fd, name).await;
+        self.noted(&path, target)
+    }
+
+    async fn remove_directory_at(&mut self, fd: Fd, name: String) -> FsResult<()> {
+        let path = self.may_change(&fd, &name)?;
+        let removed = self.inner.remove_directory_at(fd, name).await;
+        self.noted_change(&path, removed)
+    }
+
+    async fn rename_at(&mut self, fd: Fd, name: String, new_fd: Fd, new_name: String) -> FsResult<()> {
+        self.may_change(&fd, &name)?;
+        let path = self.may_make(&new_fd, &new_name)?;
+        let renamed = self.inner.rename_at(fd, name, new_fd, new_name).await;
+        self.noted_change(&path, renamed)
+    }
+
+    async fn symlink_at(&mut self, fd: Fd, target: String, name: String) -> FsResult<()> {
+        let path = self.may_make(&fd, &name)?;
+        // Opened for writing, a link to a name that is not there makes that name.
+        if final_name(&target) == CONTROL_FILE {
+            self.deny_control_file(&path.parent().join(&target));
+            return Err(ErrorCode::NotPermitted.into());
+        }
+        self.charge_entry(&fd)?;
+        let made = self.inner.symlink_at(fd, target, name).await;
+        self.noted_change(&path, made)
+    }
+
+    async fn unlink_file_at(&mut self, fd: Fd, name: String) -> FsResult<()> {
+        let path = self.may_change(&fd, &name)?;
+        let removed = self.inner.unlink_file_at(fd, name).await;
+        self.noted_change(&path, removed)
+    }
+
+    async fn is_same_object(&mut self, fd: Fd, other: Fd) -> wasmtime::Result<bool> {
+        self.inner.is_same_object(fd, other).await
+    }
+
+    async fn metadata_hash(&mut self, fd: Fd) -> FsResult<MetadataHashValue> {
+        self.inner.metadata_hash(fd).await
+    }
+
+    async fn metadata_hash_at(
+        &mut self,
+        fd: Fd,
+        flags: PathFlags,
+        name: String,
+    ) -> FsResult<MetadataHashValue> {
+        let root = self.opened(&fd)?.access == Access::Nothing;
+        if root && self.files.leads_to_a_place(&self.path(&fd, &name)?) {
+            return self.inner.metadata_hash(fd).await;
+        }
+        let path = self.may_look(&fd, &name)?;
+        let hash = self.inner.metadata_hash_at(fd, flags, name).await;
+        self.noted(&path, hash)
+    }
+
+    fn drop(&mut self, fd: Fd) -> wasmtime::Result<()> {
+        self.files.opened.remove(&fd.rep());
+        HostDescriptor::drop(&mut self.inner, fd)
+    }
+}
+
+impl FilesView<'_> {
+    /// Refuses to open the directory `name` from the root: that directory is what would have to be granted.
+    fn may_list(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
+        let path = self.path(fd, name)?;
+        if self.opened(fd)?.access == Access::Nothing && !self.files.is_in_a_missing_place(&path) {
+            self.deny_read(&path, &path);
+            return Err(ErrorCode::Access.into());
+        }
+        self.may_look(fd, name)
+    }
+}
+
+impl HostDirectoryEntryStream for FilesView<'_> {
+    async fn read_directory_entry(
+        &mut self,
+        stream: Resource<DirectoryEntryStream>,
+    ) -> FsResult<Option<DirectoryEntry>> {
+        self.inner.read_directory_entry(stream).await
+    }
+
+    fn drop(&mut self, stream: Resource<DirectoryEntryStream>) -> wasmtime::Result<()> {
+        self.files.listings.remove(&stream.rep());
+        HostDirectoryEntryStream::drop(&mut self.inner, stream)
+    }
+}

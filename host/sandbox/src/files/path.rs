@@ -1,0 +1,103 @@
+//! A path as a component sees it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// An absolute path of the guest's, without `.`, `..` and doubled slashes. It names what the guest asked for, in
+/// messages and in the search for the grant that covers it. It is never opened: what is opened is a name below a
+/// directory that is already open.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct GuestPath(String);
+
+impl GuestPath {
+    /// The root.
+    pub(crate) fn root() -> Self {
+        Self("/".to_owned())
+    }
+
+    /// The guest's path of a directory of the host: the same, as far as it is text.
+    pub(crate) fn of(host: &Path) -> Option<Self> {
+        host.to_str().filter(|text| text.starts_with('/')).map(|text| Self::root().join(text))
+    }
+
+    /// `name` as seen from here; an absolute `name` replaces the path.
+    pub(crate) fn join(&self, name: &str) -> Self {
+        let mut parts: Vec<&str> = Vec::new();
+        let start = if name.starts_with('/') { "" } else { self.0.as_str() };
+        for part in start.split('/').chain(name.split('/')) {
+            match part {
+                "" | "." => {}
+                ".." => _ = parts.pop(),
+                part => parts.push(part),
+            }
+        }
+        Self(format!("/{}", parts.join("/")))
+    }
+
+    /// The directory that it is in; the root is in itself.
+    pub(crate) fn parent(&self) -> Self {
+        self.join("..")
+    }
+
+    /// Whether it is `other` or below it.
+    pub(crate) fn is_below(&self, other: &Self) -> bool {
+        self.0 == other.0
+            || other.0 == "/"
+            || self.0.strip_prefix(&other.0).is_some_and(|rest| rest.starts_with('/'))
+    }
+
+    /// How many bytes it has.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// As the host's path of the same name, for a line of configuration.
+    pub(crate) fn to_host(&self) -> PathBuf {
+        PathBuf::from(&self.0)
+    }
+}
+
+impl fmt::Display for GuestPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The last name of a path that an entry would be made under, as the file system understands it: trailing slashes
+/// and dots do not count.
+pub(crate) fn final_name(path: &str) -> &str {
+    path.split('/').rfind(|part| !part.is_empty() && *part != ".").unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_path_is_normal_however_it_was_written() {
+        let data = GuestPath::root().join("/var//lib/./pg");
+        assert_eq!(data.to_string(), "/var/lib/pg");
+        assert_eq!(data.join("base/../../x").to_string(), "/var/lib/x");
+        assert_eq!(data.join("/etc/passwd").to_string(), "/etc/passwd");
+        assert_eq!(data.join("../../../../..").to_string(), "/");
+        assert_eq!(data.parent().to_string(), "/var/lib");
+    }
+
+    #[test]
+    fn a_neighbour_with_the_same_beginning_is_not_below() {
+        let data = GuestPath::root().join("/var/pg");
+        assert!(data.is_below(&data));
+        assert!(data.join("base").is_below(&data));
+        assert!(!GuestPath::root().join("/var/pg2").is_below(&data));
+        assert!(data.is_below(&GuestPath::root()));
+    }
+
+    #[test]
+    fn the_final_name_does_not_hide_behind_slashes_and_dots() {
+        for path in ["pg_control", "global/pg_control", "global/pg_control/", "pg_control/./", "./pg_control"]
+        {
+            assert_eq!(final_name(path), "pg_control", "{path}");
+        }
+        assert_eq!(final_name("/"), "");
+    }
+}

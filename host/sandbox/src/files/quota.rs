@@ -1,0 +1,219 @@
+//! How much one run writes: its disk budget, and whether a disk was found full.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use replica::Bytes;
+use rustix::io::Errno;
+
+use crate::DiskBudget;
+
+/// How many bytes may be written before the free space is asked for again.
+const FREE_SPACE_CHECKED_EVERY: u64 = 1 << 20;
+/// What an entry takes of the free space, about: a block of its directory or of its own.
+const ENTRY: u64 = 4096;
+
+/// The account of one run. Cheap to clone.
+///
+/// A file is charged for what it grows beyond its size, holes too. What is removed or cut off is not given back, so
+/// that the budget bounds the work as well as the space.
+#[derive(Clone, Debug)]
+pub(crate) struct Quota {
+    budget: DiskBudget,
+    used: Arc<Mutex<Used>>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    bytes: u64,
+    files: u64,
+    /// Bytes granted since the free space was last asked for, by file system.
+    unchecked: HashMap<u64, u64>,
+    full: Option<String>,
+}
+
+impl Quota {
+    /// A fresh account; without a budget nothing but the disk itself is a limit.
+    pub(crate) fn new(budget: Option<DiskBudget>) -> Self {
+        Self { budget: budget.unwrap_or_default(), used: Arc::default() }
+    }
+
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Charges `file` for holding `end` bytes.
+    ///
+    /// # Errors
+    /// ENOSPC where the budget does not cover it; whatever the kernel says where the file cannot be asked.
+    pub(crate) fn grow(&self, file: &File, end: u64) -> io::Result<()> {
+        self.charge(file, end, 0)
+    }
+
+    /// Charges `file` for `length` bytes that are written at `start`. They take free space also where the file has a
+    /// hole there.
+    ///
+    /// # Errors
+    /// As [`Quota::grow`]; EFBIG where a file cannot be so large.
+    pub(crate) fn write(&self, file: &File, start: u64, length: u64) -> io::Result<()> {
+        self.charge(file, start.checked_add(length).ok_or(Errno::FBIG)?, length)
+    }
+
+    fn charge(&self, file: &File, end: u64, written: u64) -> io::Result<()> {
+        let metadata = file.metadata()?;
+        let more = end.saturating_sub(metadata.len());
+        self.keep_free(file, metadata.dev(), more.max(written))?;
+        if more == 0 {
+            return Ok(());
+        }
+        let mut used = self.used();
+        let bytes = used.bytes.saturating_add(more);
+        match self.budget.bytes {
+            Some(Bytes(granted)) if bytes > granted => Err(refuse(
+                &mut used,
+                format!("its disk budget of {} is used up (disk.bytes)", Bytes(granted)),
+            )),
+            _ => {
+                used.bytes = bytes;
+                Ok(())
+            }
+        }
+    }
+
+    /// Charges for a new file, directory or link in the file system of `place`.
+    ///
+    /// # Errors
+    /// ENOSPC where the budget does not cover it.
+    pub(crate) fn make(&self, place: &File) -> io::Result<()> {
+        if self.budget.keep_free.is_some() {
+            self.keep_free(place, place.metadata()?.dev(), ENTRY)?;
+        }
+        let mut used = self.used();
+        match self.budget.files {
+            Some(granted) if used.files >= granted => {
+                Err(refuse(&mut used, format!("its disk budget of {granted} files is used up (disk.files)")))
+            }
+            _ => {
+                used.files += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn keep_free(&self, place: &File, file_system: u64, more: u64) -> io::Result<()> {
+        let Some(Bytes(keep)) = self.budget.keep_free else { return Ok(()) };
+        if more == 0 {
+            return Ok(());
+        }
+        let mut used = self.used();
+        if let Some(unchecked) = used.unchecked.get_mut(&file_system)
+            && unchecked.saturating_add(more) < FREE_SPACE_CHECKED_EVERY
+        {
+            *unchecked += more;
+            return Ok(());
+        }
+        let system = rustix::fs::fstatvfs(place)?;
+        let free = system.f_bavail.saturating_mul(system.f_frsize);
+        if free.saturating_sub(more) < keep {
+            let why = format!("less than {} would stay free (disk.keep_free)", Bytes(keep));
+            return Err(refuse(&mut used, why));
+        }
+        used.unchecked.insert(file_system, 0);
+        Ok(())
+    }
+
+    /// Notes that the disk itself is full.
+    pub(crate) fn disk_is_full(&self) {
+        self.used().full.get_or_insert_with(|| "the disk is full".to_owned());
+    }
+
+    /// Why something could not be written for want of space, where that happened.
+    pub(crate) fn full(&self) -> Option<String> {
+        self.used().full.clone()
+    }
+}
+
+fn refuse(used: &mut Used, why: String) -> io::Error {
+    used.full.get_or_insert(why);
+    Errno::NOSPC.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quota(bytes: Option<u64>, files: Option<u64>, keep_free: Option<u64>) -> Quota {
+        let (bytes, keep_free) = (bytes.map(Bytes), keep_free.map(Bytes));
+        Quota::new(Some(DiskBudget { bytes, files, keep_free }))
+    }
+
+    #[test]
+    fn a_file_is_charged_for_its_growth_and_for_its_holes() {
+        let file = tempfile::tempfile().unwrap();
+        let quota = quota(Some(1000), None, None);
+        quota.grow(&file, 600).unwrap();
+        file.set_len(600).unwrap();
+        quota.grow(&file, 600).unwrap();
+        quota.grow(&file, 1000).unwrap();
+        file.set_len(0).unwrap();
+        assert_eq!(quota.grow(&file, 1).unwrap_err().raw_os_error(), Some(Errno::NOSPC.raw_os_error()));
+        assert!(quota.full().unwrap().contains("disk.bytes"));
+    }
+
+    #[test]
+    fn the_number_of_files_is_bounded() {
+        let place = tempfile::tempfile().unwrap();
+        let quota = quota(None, Some(2), None);
+        quota.make(&place).unwrap();
+        quota.make(&place).unwrap();
+        assert!(quota.make(&place).is_err());
+        assert!(quota.full().unwrap().contains("2 files"));
+    }
+
+    #[test]
+    fn what_must_stay_free_stays_free() {
+        let place = tempfile::tempfile().unwrap();
+        let everything = quota(None, None, Some(u64::MAX));
+        assert!(everything.grow(&place, 1).is_err());
+        assert!(everything.make(&place).is_err());
+        assert!(everything.full().unwrap().contains("disk.keep_free"));
+        quota(None, None, Some(1)).grow(&place, 1 << 30).unwrap();
+    }
+
+    #[test]
+    fn what_must_stay_free_is_not_written_into_holes_either() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        let quota = quota(None, None, Some(u64::MAX));
+        assert!(quota.write(&file, 0, 1).is_err());
+        assert!(quota.full().unwrap().contains("disk.keep_free"));
+    }
+
+    #[test]
+    fn entries_take_free_space_and_each_file_system_is_asked_for_its_own() {
+        let place = tempfile::tempfile().unwrap();
+        let quota = quota(None, None, Some(1));
+        quota.make(&place).unwrap();
+        let first = quota.used().unchecked.clone();
+        quota.make(&place).unwrap();
+        let file_system = place.metadata().unwrap().dev();
+        assert_eq!(first, HashMap::from([(file_system, 0)]));
+        assert_eq!(quota.used().unchecked, HashMap::from([(file_system, ENTRY)]));
+        // Never asked: what was granted elsewhere says nothing of it.
+        quota.keep_free(&place, file_system + 1, 1).unwrap();
+        assert_eq!(quota.used().unchecked[&(file_system + 1)], 0);
+    }
+
+    #[test]
+    fn without_a_budget_only_the_disk_is_a_limit() {
+        let file = tempfile::tempfile().unwrap();
+        let quota = Quota::new(None);
+        quota.grow(&file, u64::MAX).unwrap();
+        assert_eq!(quota.full(), None);
+        quota.disk_is_full();
+        assert_eq!(quota.full().as_deref(), Some("the disk is full"));
+    }
+}

@@ -1,0 +1,122 @@
+//! What a component says of itself, checked and bounded.
+
+use serde::Serialize;
+
+use crate::OptionValue;
+
+/// What is known of a component without giving it anything.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Inspection {
+    /// The name that the component gives itself.
+    pub name: String,
+    /// The digest of its file: `sha256:` and 64 hexadecimal digits.
+    pub digest: String,
+    /// The size of its file in bytes.
+    pub size: u64,
+    /// The version of the contract that it was built for, such as `0.1.0`.
+    pub contract: String,
+    /// What it says of itself.
+    pub description: Description,
+    /// Every interface that it imports: an upper bound of what it could ask for. What it needs is in
+    /// `description.needs`.
+    pub imports: Vec<String>,
+}
+
+/// A component's answer to `describe`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Description {
+    /// The name that the component gives itself, lower case with hyphens.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// One sentence on what it does.
+    pub summary: String,
+    /// The options that it reads, in its order.
+    pub options: Vec<OptionSpec>,
+    /// What it needs the operator to grant.
+    pub needs: Vec<Need>,
+}
+
+/// An option that a component reads.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OptionSpec {
+    /// Its name, lower case with hyphens or underscores.
+    pub name: String,
+    /// What values it takes.
+    pub kind: Kind,
+    /// Whether the operator must give it.
+    pub required: bool,
+    /// What it is when the operator does not give it.
+    pub default: Option<OptionValue>,
+    /// What it is for.
+    pub doc: String,
+}
+
+/// What values an option takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A string.
+    Text,
+    /// One of these strings.
+    Choice(Vec<String>),
+    /// A whole number.
+    Integer,
+    /// A number.
+    Number,
+    /// `true` or `false`.
+    Flag,
+    /// A list of strings.
+    Texts,
+    /// A size such as `"256MiB"`, which the component gets in bytes.
+    Size,
+    /// A duration such as `"90s"`, which the component gets in milliseconds.
+    Duration,
+    /// The name of a key that the operator granted.
+    Secret,
+}
+
+/// Something that a component needs the operator to grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Need {
+    /// What it is.
+    pub kind: NeedKind,
+    /// The component's name for it.
+    pub name: String,
+    /// Whether it can do without.
+    pub required: bool,
+    /// What it is for.
+    pub reason: String,
+}
+
+/// What a component can need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NeedKind {
+    /// A place where backups are kept.
+    Store,
+    /// A key or password.
+    Key,
+    /// A directory to read.
+    Directory,
+    /// A host to talk to.
+    Network,
+    /// A program to run.
+    Program,
+    /// A variable of the environment.
+    Environment,
+}
+
+impl NeedKind {
+    /// The word for it, as `inspect` prints it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Key => "key",
+            Self::Directory => "directory",
+            Self::Network => "network",
+            Self::Program => "program",
+            Self::Environment => "environment",
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Replica methods that are WebAssembly components. Each run has a thread, a store and a Landlock domain of its
+//! own, and sees the data directory, what the operator granted, and nothing else.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+mod component;
+mod describe;
+mod engine;
+mod failure;
+mod files;
+mod grants;
+mod inspection;
+mod landlock;
+mod limits;
+mod method;
+mod network;
+mod options;
+mod output;
+mod plan;
+mod reporter;
+mod run;
+mod sandbox;
+mod settings;
+mod state;
+mod text;
+mod thread;
+mod v0_1;
+mod wasi;
+
+pub use inspection::{Description, Inspection, Kind, Need, NeedKind, OptionSpec};
+pub use method::ComponentMethod;
+pub use sandbox::{Sandbox, SandboxError};
+pub use settings::{DiskBudget, Grants, MethodSettings, OptionValue, SandboxSettings};

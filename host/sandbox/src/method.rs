@@ -1,0 +1,262 @@
+//! A component as a replica method.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use replica::{Event, Failure, Filled, Level, Method, Outcome, Plan, Refusal, Request, Run};
+use tokio::sync::OnceCell;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio_util::sync::CancellationToken;
+use wasmtime::Store;
+
+use crate::component::{Loaded, refuse_if_everybody_may_change};
+use crate::failure::{self, Circumstances};
+use crate::files::{Access, Files, Place, Step};
+use crate::grants::{Remedies, check_needs};
+use crate::landlock::Wall;
+use crate::options::{self, Setting};
+use crate::reporter::Reporter;
+use crate::run::{self, Left};
+use crate::sandbox::Sandbox;
+use crate::state::{Job, State};
+use crate::thread::{self, HUNG, Lost};
+use crate::v0_1::Ended;
+use crate::{MethodSettings, plan};
+
+/// How long a component may take to end by itself once it is asked to. Together with a tick of the epoch this stays
+/// within the 250 ms in which a cancel must be noticed.
+const GRACE: Duration = Duration::from_millis(150);
+
+/// A method that is a component. Made by [`Sandbox::method`].
+pub struct ComponentMethod {
+    sandbox: Sandbox,
+    settings: Arc<MethodSettings>,
+    remedies: Remedies,
+    prepared: OnceCell<Arc<Prepared>>,
+}
+
+/// A component whose options and needs were checked. It stays what it was then, whatever becomes of its file.
+struct Prepared {
+    loaded: Arc<Loaded>,
+    settings: Vec<Setting>,
+}
+
+impl ComponentMethod {
+    pub(crate) fn new(sandbox: Sandbox, settings: MethodSettings) -> Self {
+        let remedies = Remedies::new(&settings.name, &settings.grants);
+        Self { sandbox, settings: Arc::new(settings), remedies, prepared: OnceCell::new() }
+    }
+
+    async fn prepared(&self) -> Result<Arc<Prepared>, Refusal> {
+        let prepare = || async {
+            let (sandbox, settings) = (self.sandbox.clone(), Arc::clone(&self.settings));
+            let remedies = self.remedies.clone();
+            let prepared = tokio::task::spawn_blocking(move || prepare(&sandbox, &settings, &remedies)).await;
+            prepared.unwrap_or_else(|error| {
+                Err(Refusal::new("component", format!("a fault in the host while it was loaded: {error}")))
+            })
+        };
+        self.prepared.get_or_try_init(prepare).await.cloned()
+    }
+
+    /// Calls the component on a thread of its own, telling what it tells meanwhile.
+    async fn call<T: Send + 'static>(
+        &self,
+        step: Step,
+        request: &Request,
+        plan: Option<&Plan>,
+        run: &Run,
+        call: impl AsyncFnOnce(&Loaded, &mut Store<State>, &[Setting]) -> wasmtime::Result<Result<T, Ended>>
+        + Send
+        + 'static,
+    ) -> Result<(T, Left), Failure> {
+        let prepared =
+            self.prepared().await.map_err(|refusal| Failure::new(Outcome::Rejected, refusal.message))?;
+        if run.is_cancelled() {
+            return Err(Failure::cancelled());
+        }
+        let cancel = run.cancellation().child_token();
+        // Who drops this future has no use for the run any more.
+        let _ends_with_this_call = cancel.clone().drop_guard();
+        let (events, told) = unbounded_channel();
+        let work = Work {
+            sandbox: self.sandbox.clone(),
+            prepared,
+            places: places(step, request, &self.settings),
+            step,
+            settings: Arc::clone(&self.settings),
+            remedies: self.remedies.clone(),
+            reporter: Reporter::new(&self.settings.name, events),
+            cancel: cancel.clone(),
+            job: Job {
+                step: Some(step),
+                directories: Some(Arc::clone(&request.directories)),
+                source: request.source.as_ref().and_then(|source| source.facts.as_ref().ok()).cloned(),
+                tablespaces: plan.map(|plan| plan.tablespaces.clone()).unwrap_or_default(),
+                filled: Filled::default(),
+            },
+        };
+        let thread = thread::run(&self.settings.name, &cancel, HUNG, move || work.on_this_thread(call));
+        let ended = while_telling(run, told, thread).await;
+        let ended = ended.map_err(|lost| {
+            let failure = Failure::new(Outcome::Failed, lost.to_string());
+            match (lost, step) {
+                (Lost::Hung, Step::Create) => failure.may_write(),
+                (Lost::Hung, Step::Plan) | (Lost::Panicked(_) | Lost::NotStarted(_), _) => failure,
+            }
+        })?;
+        match ended {
+            // Whatever it would have been, the loop knows why it was cancelled.
+            Err(_) if run.is_cancelled() => Err(Failure::cancelled()),
+            ended => ended,
+        }
+    }
+}
+
+/// Hands on what a run tells until it has ended and everything is told.
+async fn while_telling<T>(run: &Run, mut told: UnboundedReceiver<Event>, ends: impl Future<Output = T>) -> T {
+    let mut ends = std::pin::pin!(ends);
+    let ended = loop {
+        tokio::select! {
+            biased;
+            Some(event) = told.recv() => run.emit(event),
+            ended = &mut ends => break ended,
+        }
+    };
+    while let Ok(event) = told.try_recv() {
+        run.emit(event);
+    }
+    ended
+}
+
+fn prepare(
+    sandbox: &Sandbox,
+    settings: &MethodSettings,
+    remedies: &Remedies,
+) -> Result<Arc<Prepared>, Refusal> {
+    refuse_if_everybody_may_change(&settings.component)?;
+    let loaded = sandbox.load(&settings.component)?;
+    let description = &loaded.inspection.description;
+    let checked = options::check(&settings.name, &description.options, &settings.options)?;
+    check_needs(&description.needs, &checked, &settings.grants, remedies)?;
+    for directory in &settings.grants.read {
+        if directory.exists() && !directory.is_dir() {
+            let message = format!("{} is granted to be read but is not a directory", directory.display());
+            return Err(Refusal::new("grant", message).by_policy().remedy(remedies.read_only_directories()));
+        }
+    }
+    Ok(Arc::new(Prepared { loaded, settings: checked }))
+}
+
+/// What a run is given: in `plan` everything is read-only.
+fn places(step: Step, request: &Request, settings: &MethodSettings) -> Vec<Place> {
+    let access = match step {
+        Step::Plan => Access::Read,
+        Step::Create => Access::Write,
+    };
+    let own = std::iter::once(request.directories.datadir.as_path()).chain(request.directories.mapped());
+    let granted = settings.grants.read.iter().map(PathBuf::as_path);
+    own.map(|path| (path, access))
+        .chain(granted.map(|path| (path, Access::Read)))
+        .map(|(path, access)| Place { path: path.to_owned(), access })
+        .collect()
+}
+
+/// What goes to the thread of one run.
+struct Work {
+    sandbox: Sandbox,
+    prepared: Arc<Prepared>,
+    places: Vec<Place>,
+    step: Step,
+    settings: Arc<MethodSettings>,
+    remedies: Remedies,
+    reporter: Reporter,
+    cancel: CancellationToken,
+    job: Job,
+}
+
+impl Work {
+    fn on_this_thread<T>(
+        self,
+        call: impl AsyncFnOnce(&Loaded, &mut Store<State>, &[Setting]) -> wasmtime::Result<Result<T, Ended>>,
+    ) -> Result<(T, Left), Failure> {
+        let grants = &self.settings.grants;
+        let files = Files::open(self.step, &self.places, grants.disk, self.remedies)
+            .map_err(|error| failure::of_the_host("cannot give the method its directories", &error))?;
+        for missing in files.missing() {
+            self.reporter
+                .host(Level::Debug, &format!("{missing} does not exist: the method finds nothing there"));
+        }
+        self.reporter.host(Level::Debug, &wall(&self.places, self.sandbox.inner.settings.require_landlock)?);
+        let state = State::new(files, grants.memory.0, self.reporter.clone(), self.cancel.clone(), self.job);
+        let stop = || async {
+            self.cancel.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        let (prepared, engine) = (&self.prepared, &self.sandbox.inner.host.engine);
+        let (ended, left) = run::call(engine, state, stop, async |store: &mut Store<State>| {
+            call(&prepared.loaded, store, &prepared.settings).await
+        });
+        let circumstances = Circumstances {
+            full: left.full.clone(),
+            denials: self.reporter.denials(),
+            cancelled: self.cancel.is_cancelled(),
+        };
+        match ended {
+            Ok(Some(Ok(value))) => Ok((value, left)),
+            Ok(Some(Err(ended))) => Err(failure::of_the_component(ended, &circumstances)),
+            Ok(None) => Err(Failure::cancelled()),
+            Err(error) => Err(failure::of_the_sandbox(&error, &circumstances)),
+        }
+    }
+}
+
+/// Puts this thread behind its wall; what is enforced, in words.
+fn wall(places: &[Place], require: Option<u32>) -> Result<String, Failure> {
+    let mut wall = Wall::default();
+    for place in places.iter().filter(|place| place.path.is_dir()) {
+        match place.access {
+            Access::Write => wall.write.push(place.path.clone()),
+            Access::Read => wall.read.push(place.path.clone()),
+            Access::Nothing => {}
+        }
+    }
+    match wall.restrict_this_thread(require) {
+        Ok(0) => Ok("this kernel has no Landlock: WASI alone keeps the method in its directories".to_owned()),
+        Ok(abi) => Ok(format!("Landlock ABI {abi} is enforced on the method's thread")),
+        Err(error) => Err(failure::of_the_host("cannot restrict the method's thread", &error)),
+    }
+}
+
+#[async_trait]
+impl Method for ComponentMethod {
+    fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    async fn preflight(&self, _request: &Request) -> Result<(), Refusal> {
+        self.prepared().await.map(|_| ())
+    }
+
+    async fn plan(&self, request: &Request, run: &Run) -> Result<Plan, Failure> {
+        let asked = request.clone();
+        let call = async move |loaded: &Loaded, store: &mut Store<State>, settings: &[Setting]| {
+            loaded.contract.plan(store, &asked, settings).await
+        };
+        let (plan, _) = self.call(Step::Plan, request, None, run, call).await?;
+        plan::check(&plan)
+            .map_err(|why| Failure::new(Outcome::Rejected, format!("the method's plan cannot be: {why}")))?;
+        Ok(plan)
+    }
+
+    async fn create(&self, request: &Request, plan: &Plan, run: &Run) -> Result<Filled, Failure> {
+        let (asked, planned) = (request.clone(), plan.clone());
+        let call = async move |loaded: &Loaded, store: &mut Store<State>, settings: &[Setting]| {
+            loaded.contract.create_replica(store, &asked, settings, &planned).await
+        };
+        let ((), left) = self.call(Step::Create, request, Some(plan), run, call).await?;
+        Ok(left.filled)
+    }
+}

@@ -1,0 +1,294 @@
+//! The operator's options, checked against what a component describes.
+
+use replica::{Bytes, Refusal};
+
+use crate::OptionValue;
+use crate::inspection::{Kind, OptionSpec};
+use crate::text::{key, quoted};
+
+/// An option as a component gets it: sizes are bytes, durations milliseconds, both whole numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Setting {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its value; never [`OptionValue::Untyped`].
+    pub(crate) value: OptionValue,
+}
+
+/// Reads the operator's options by what the component describes, and fills in the defaults.
+///
+/// # Errors
+/// A [`Refusal`] of the rule `option` that names everything that is wrong.
+pub(crate) fn check(
+    method: &str,
+    specs: &[OptionSpec],
+    given: &[(String, OptionValue)],
+) -> Result<Vec<Setting>, Refusal> {
+    let mut wrong = Vec::new();
+    let mut remedy = None;
+    let mut settings: Vec<Setting> = Vec::new();
+    for (name, value) in given {
+        let Some(spec) = specs.iter().find(|spec| spec.name == *name) else {
+            wrong.push(unknown(name, specs));
+            continue;
+        };
+        match (read(spec, value), settings.iter_mut().find(|setting| setting.name == *name)) {
+            (Ok(OptionValue::Texts(more)), Some(Setting { value: OptionValue::Texts(texts), .. })) => {
+                texts.extend(more);
+            }
+            (Ok(_), Some(_)) => wrong.push(format!("option `{name}` is given twice")),
+            (Ok(value), None) => settings.push(Setting { name: name.clone(), value }),
+            (Err(why), _) => wrong.push(format!("option `{name}`: {why}")),
+        }
+    }
+    for spec in specs {
+        let is_given = given.iter().any(|(name, _)| *name == spec.name);
+        match &spec.default {
+            _ if is_given => {}
+            Some(default) => settings.push(Setting { name: spec.name.clone(), value: default.clone() }),
+            None if spec.required => {
+                wrong.push(format!("option `{}` is missing: {}", spec.name, spec.doc));
+                remedy.get_or_insert_with(|| {
+                    format!("[method.{}.options] {} = {}", key(method), key(&spec.name), example(&spec.kind))
+                });
+            }
+            None => {}
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(settings);
+    }
+    let refusal = Refusal::new("option", wrong.join("; "));
+    Err(match remedy {
+        Some(line) => refusal.remedy(line),
+        None => refusal,
+    })
+}
+
+fn unknown(name: &str, specs: &[OptionSpec]) -> String {
+    let nearest = specs
+        .iter()
+        .map(|spec| (strsim::jaro_winkler(&spec.name, name), &spec.name))
+        .filter(|(likeness, _)| *likeness >= 0.8)
+        .max_by(|one, other| one.0.total_cmp(&other.0));
+    match nearest {
+        Some((_, right)) => format!("there is no option `{name}`: did you mean `{right}`?"),
+        None if specs.is_empty() => format!("there is no option `{name}`: the method has none"),
+        None => {
+            let all: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
+            format!("there is no option `{name}`: there are {}", all.join(", "))
+        }
+    }
+}
+
+/// A value as it may stand in the configuration.
+fn example(kind: &Kind) -> String {
+    match kind {
+        Kind::Text | Kind::Secret => "\"...\"".to_owned(),
+        Kind::Choice(choices) => quoted(choices.first().map_or("...", String::as_str)),
+        Kind::Integer | Kind::Number => "1".to_owned(),
+        Kind::Flag => "true".to_owned(),
+        Kind::Texts => "[\"...\"]".to_owned(),
+        Kind::Size => "\"256MiB\"".to_owned(),
+        Kind::Duration => "\"90s\"".to_owned(),
+    }
+}
+
+/// Reads one value by its kind. An error says what would be right.
+pub(crate) fn read(spec: &OptionSpec, value: &OptionValue) -> Result<OptionValue, String> {
+    use OptionValue::{Flag, Integer, Number, Text, Texts, Untyped};
+    let wants = |what: &str| Err(format!("{what}, not {}", shown(value)));
+    match (&spec.kind, value) {
+        (Kind::Text, Text(text) | Untyped(text)) => Ok(Text(text.clone())),
+        (Kind::Text, _) => wants("write a string"),
+        (Kind::Choice(choices), Text(text) | Untyped(text)) if choices.contains(text) => {
+            Ok(Text(text.clone()))
+        }
+        (Kind::Choice(choices), _) => wants(&format!("write one of {}", choices.join(", "))),
+        (Kind::Integer, Integer(number)) => Ok(Integer(*number)),
+        (Kind::Integer, Untyped(text)) => {
+            text.parse().map(Integer).or_else(|_| wants("write a whole number"))
+        }
+        (Kind::Integer, _) => wants("write a whole number"),
+        (Kind::Number, Integer(number)) => Ok(Number(*number as f64)),
+        (Kind::Number, Number(number)) if number.is_finite() => Ok(Number(*number)),
+        (Kind::Number, Untyped(text)) => match text.parse::<f64>() {
+            Ok(number) if number.is_finite() => Ok(Number(number)),
+            _ => wants("write a number"),
+        },
+        (Kind::Number, _) => wants("write a number"),
+        (Kind::Flag, Flag(flag)) => Ok(Flag(*flag)),
+        (Kind::Flag, Untyped(text)) => flag(text).map(Flag).map_or_else(|| wants("write true or false"), Ok),
+        (Kind::Flag, _) => wants("write true or false"),
+        (Kind::Texts, Texts(texts)) => Ok(Texts(texts.clone())),
+        (Kind::Texts, Untyped(text)) => Ok(Texts(vec![text.clone()])),
+        (Kind::Texts, _) => wants("write a list of strings"),
+        (Kind::Size, Integer(bytes)) if *bytes >= 0 => Ok(Integer(*bytes)),
+        (Kind::Size, Text(text) | Untyped(text)) => {
+            let bytes = text.parse::<Bytes>().map_err(|error| error.to_string())?;
+            i64::try_from(bytes.0).map(Integer).or_else(|_| wants("write a size below 8 EiB"))
+        }
+        (Kind::Size, _) => wants("write a size such as \"256MiB\""),
+        (Kind::Duration, Text(text) | Untyped(text)) => milliseconds(text).map(Integer).map_or_else(
+            || wants("write a duration such as \"500ms\", \"90s\", \"5min\", \"4h\" or \"1d\""),
+            Ok,
+        ),
+        (Kind::Duration, _) => wants("write a duration with its unit, such as \"90s\""),
+        (Kind::Secret, _) => {
+            Err("it names a key, and this version of the program cannot grant one".to_owned())
+        }
+    }
+}
+
+/// A value as a person would recognise it, without what may be long.
+fn shown(value: &OptionValue) -> String {
+    match value {
+        OptionValue::Text(text) | OptionValue::Untyped(text) => quoted(&crate::text::printable(text, 60)),
+        OptionValue::Integer(number) => format!("the number {number}"),
+        OptionValue::Number(number) => format!("the number {number}"),
+        OptionValue::Flag(flag) => flag.to_string(),
+        OptionValue::Texts(_) => "a list".to_owned(),
+    }
+}
+
+/// A flag as it is written on a command line, PostgreSQL's spellings and Python's.
+fn flag(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "on" | "yes" | "1" => Some(true),
+        "false" | "off" | "no" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+/// A duration in milliseconds: a whole number and PostgreSQL's units, of which `m` is a minute.
+fn milliseconds(text: &str) -> Option<i64> {
+    let digits = text.len() - text.trim_start_matches(|character: char| character.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim_start() {
+        "ms" => 1,
+        "s" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.parse::<i64>().ok()?.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(name: &str, kind: Kind) -> OptionSpec {
+        OptionSpec { name: name.to_owned(), kind, required: false, default: None, doc: "a doc".to_owned() }
+    }
+
+    fn one(kind: Kind, value: OptionValue) -> Result<OptionValue, String> {
+        read(&spec("x", kind), &value)
+    }
+
+    fn text(text: &str) -> OptionValue {
+        OptionValue::Text(text.to_owned())
+    }
+
+    fn untyped(text: &str) -> OptionValue {
+        OptionValue::Untyped(text.to_owned())
+    }
+
+    #[test]
+    fn a_value_is_read_by_its_kind() {
+        use OptionValue::{Flag, Integer, Number, Texts};
+        let choice = || Kind::Choice(vec!["fast".to_owned(), "spread".to_owned()]);
+        for (kind, given, read) in [
+            (Kind::Text, text("a"), text("a")),
+            (Kind::Text, untyped("7"), text("7")),
+            (choice(), text("fast"), text("fast")),
+            (Kind::Integer, untyped("-7"), Integer(-7)),
+            (Kind::Number, Integer(7), Number(7.0)),
+            (Kind::Number, untyped("0.5"), Number(0.5)),
+            (Kind::Flag, Flag(true), Flag(true)),
+            (Kind::Flag, untyped("True"), Flag(true)),
+            (Kind::Flag, untyped("off"), Flag(false)),
+            (Kind::Texts, untyped("a"), Texts(vec!["a".to_owned()])),
+            (Kind::Size, text("256MiB"), Integer(256 << 20)),
+            (Kind::Size, Integer(12), Integer(12)),
+            (Kind::Duration, text("90s"), Integer(90_000)),
+            (Kind::Duration, untyped("4h"), Integer(14_400_000)),
+        ] {
+            assert_eq!(one(kind, given), Ok(read));
+        }
+    }
+
+    #[test]
+    fn a_value_of_another_kind_is_refused_with_what_would_be_right() {
+        use OptionValue::{Integer, Number};
+        for (kind, given, says) in [
+            (Kind::Text, Integer(1), "write a string, not the number 1"),
+            (Kind::Choice(vec!["fast".to_owned()]), text("slow"), "write one of fast, not \"slow\""),
+            (Kind::Integer, text("1"), "write a whole number, not \"1\""),
+            (Kind::Integer, Number(1.5), "write a whole number"),
+            (Kind::Number, Number(f64::NAN), "write a number"),
+            (Kind::Flag, text("true"), "write true or false, not \"true\""),
+            (Kind::Texts, text("a"), "write a list of strings"),
+            (Kind::Size, Integer(-1), "write a size"),
+            (Kind::Size, text("much"), "is not a size"),
+            (Kind::Duration, Integer(5), "with its unit"),
+            (Kind::Duration, text("5"), "write a duration"),
+            (Kind::Duration, text("9223372036854775807d"), "write a duration"),
+            (Kind::Secret, text("repo"), "cannot grant one"),
+        ] {
+            let error = one(kind, given).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_said_at_once() {
+        let specs = [
+            OptionSpec { required: true, ..spec("directory", Kind::Text) },
+            spec("parallel", Kind::Integer),
+            spec("twice", Kind::Flag),
+        ];
+        let given = [
+            ("paralel".to_owned(), OptionValue::Integer(1)),
+            ("parallel".to_owned(), text("many")),
+            ("twice".to_owned(), OptionValue::Flag(true)),
+            ("twice".to_owned(), OptionValue::Flag(true)),
+            ("zzz".to_owned(), OptionValue::Flag(true)),
+        ];
+        let refusal = check("m", &specs, &given).unwrap_err();
+        for says in [
+            "`paralel`: did you mean `parallel`?",
+            "`parallel`: write a whole number",
+            "`twice` is given twice",
+            "`zzz`: there are directory, parallel, twice",
+            "`directory` is missing: a doc",
+        ] {
+            assert!(refusal.message.contains(says), "{refusal}");
+        }
+        assert_eq!(refusal.remedy.as_deref(), Some("[method.m.options] directory = \"...\""));
+    }
+
+    #[test]
+    fn defaults_are_filled_in_and_lists_add_up() {
+        let specs = [
+            OptionSpec {
+                default: Some(OptionValue::Integer(4)),
+                required: true,
+                ..spec("parallel", Kind::Integer)
+            },
+            spec("include", Kind::Texts),
+            spec("absent", Kind::Flag),
+        ];
+        let given = [("include".to_owned(), untyped("a")), ("include".to_owned(), untyped("b"))];
+        let settings = check("m", &specs, &given).unwrap();
+        let expected = [
+            Setting {
+                name: "include".to_owned(),
+                value: OptionValue::Texts(vec!["a".to_owned(), "b".to_owned()]),
+            },
+            Setting { name: "parallel".to_owned(), value: OptionValue::Integer(4) },
+        ];
+        assert_eq!(settings, expected);
+    }
+}

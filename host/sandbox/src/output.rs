@@ -1,0 +1,174 @@
+//! A component's standard output and error: split into lines and told as log lines.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use replica::Level;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+use crate::reporter::{LINE_CHARACTERS, Reporter};
+
+/// What one run may print on each of the two.
+pub(crate) const OUTPUT_BYTES: usize = 1 << 20;
+/// The lines it may print on each of the two.
+pub(crate) const OUTPUT_LINES: usize = 10_000;
+/// What a component may write at once without being asked to wait.
+const PERMIT: usize = 64 << 10;
+
+/// One of the two. Its streams all write into the same lines.
+#[derive(Clone)]
+pub(crate) struct Output {
+    lines: Arc<Mutex<Lines>>,
+}
+
+struct Lines {
+    reporter: Reporter,
+    origin: &'static str,
+    /// The line that has no end yet; no longer than a line may be.
+    line: Vec<u8>,
+    bytes: usize,
+    count: usize,
+    full: bool,
+}
+
+impl Output {
+    /// `origin` is `stdout` or `stderr`.
+    pub(crate) fn new(reporter: Reporter, origin: &'static str) -> Self {
+        let lines = Lines { reporter, origin, line: Vec::new(), bytes: 0, count: 0, full: false };
+        Self { lines: Arc::new(Mutex::new(lines)) }
+    }
+
+    /// Tells the line that was never ended. For the end of the run.
+    pub(crate) fn flush(&self) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if !lines.line.is_empty() {
+            lines.end();
+        }
+    }
+
+    fn take(&self, bytes: &[u8]) {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).take(bytes);
+    }
+}
+
+impl Lines {
+    fn take(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.full {
+                return;
+            }
+            self.bytes += part.len();
+            if self.bytes > OUTPUT_BYTES || self.count >= OUTPUT_LINES {
+                self.full = true;
+                let what = format!(
+                    "the method printed more than {OUTPUT_BYTES} bytes or {OUTPUT_LINES} lines on {}: the rest is dropped",
+                    self.origin
+                );
+                self.reporter.host(Level::Warn, &what);
+                return;
+            }
+            // A character has up to four bytes; what lies beyond a line's bound is not kept.
+            let room = (LINE_CHARACTERS * 4).saturating_sub(self.line.len());
+            self.line.extend_from_slice(&part[..part.len().min(room)]);
+            if part.ends_with(b"\n") {
+                self.end();
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        let text = String::from_utf8_lossy(&line);
+        if !text.trim().is_empty() {
+            self.count += 1;
+            self.reporter.line(Level::Info, self.origin, &text, Vec::new());
+        }
+    }
+}
+
+impl IsTerminal for Output {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Output {
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+
+    /// Only WASI 0.3 asks for it, which is not linked.
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(tokio::io::sink())
+    }
+}
+
+#[async_trait]
+impl Pollable for Output {
+    async fn ready(&mut self) {}
+}
+
+#[async_trait]
+impl OutputStream for Output {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.take(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(PERMIT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use replica::Event;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    fn printed(parts: &[&[u8]]) -> Vec<(String, String)> {
+        let (events, mut told) = unbounded_channel();
+        let output = Output::new(Reporter::new("m", events), "stdout");
+        for part in parts {
+            output.take(part);
+        }
+        output.flush();
+        std::iter::from_fn(|| told.try_recv().ok())
+            .map(|event| match event {
+                Event::Log { origin, message, .. } => (origin, message),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn output_becomes_lines_however_it_is_written() {
+        let lines = printed(&[b"one\ntw", b"o\n\n", b"\x1b[31mthree"]);
+        let texts: Vec<_> = lines.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(texts, ["one", "two", "\u{FFFD}[31mthree"]);
+    }
+
+    #[test]
+    fn a_flood_of_output_ends_in_one_warning() {
+        let line = [b'x'; 1023];
+        let lines = printed(&vec![&[&line[..], b"\n"].concat()[..]; 2000]);
+        assert_eq!(lines.len(), OUTPUT_BYTES / 1024 + 1);
+        assert_eq!(lines.last().map(|(origin, _)| origin.as_str()), Some("host"));
+        assert_eq!(printed(&vec![&b"x\n"[..]; 2 * OUTPUT_LINES]).len(), OUTPUT_LINES + 1);
+    }
+
+    #[test]
+    fn a_line_without_end_is_cut() {
+        let lines = printed(&[&[b'x'; 100_000], b"\nnext\n"]);
+        assert_eq!(lines[0].1.chars().count(), LINE_CHARACTERS + 1);
+        assert_eq!(lines[1].1, "next");
+    }
+}

@@ -1,0 +1,82 @@
+//! The sandbox: one engine for every component.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use replica::Refusal;
+
+use crate::component::{Bytecode, Loaded};
+use crate::engine::Host;
+use crate::landlock::{self, WallError};
+use crate::{ComponentMethod, Inspection, MethodSettings, SandboxSettings};
+
+/// One engine, its epoch ticker and what was loaded into it. Cheap to clone.
+#[derive(Clone)]
+pub struct Sandbox {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) host: Host,
+    pub(crate) settings: SandboxSettings,
+    /// By the digest of their bytes: `describe` runs once for each.
+    loaded: Mutex<HashMap<[u8; 32], Arc<Loaded>>>,
+}
+
+/// A sandbox that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The kernel's Landlock is older than the operator demands.
+    #[error("{0}: lower it or use a newer kernel")]
+    Landlock(String),
+    /// The engine does not work on this machine.
+    #[error("cannot set up the WebAssembly engine: {0}")]
+    Engine(String),
+}
+
+impl Sandbox {
+    /// Sets up the engine.
+    ///
+    /// # Errors
+    /// [`SandboxError::Landlock`] where the kernel offers less than `settings` demand, [`SandboxError::Engine`] where
+    /// the engine does not work here.
+    pub fn new(settings: SandboxSettings) -> Result<Self, SandboxError> {
+        match landlock::kernel_abi(settings.require_landlock) {
+            Err(error @ WallError::TooOld { .. }) => return Err(SandboxError::Landlock(error.to_string())),
+            Err(error) if settings.require_landlock.is_some() => {
+                return Err(SandboxError::Landlock(error.to_string()));
+            }
+            // Without a demand each run says what it has.
+            Err(_) | Ok(_) => {}
+        }
+        let host = Host::new().map_err(|error| SandboxError::Engine(format!("{error:#}")))?;
+        Ok(Self { inner: Arc::new(Inner { host, settings, loaded: Mutex::default() }) })
+    }
+
+    /// The method that runs the component of `settings`. Nothing is read before [`replica::Method::preflight`].
+    pub fn method(&self, settings: MethodSettings) -> ComponentMethod {
+        ComponentMethod::new(self.clone(), settings)
+    }
+
+    /// What the component at this path says of itself. Compiles it and calls `describe`, with everything denied.
+    /// Blocks; call it from a thread that may.
+    ///
+    /// # Errors
+    /// The same refusals as a preflight's for the component itself: the rules `component`, `interface version`,
+    /// `import` and `describe`.
+    pub fn inspect(&self, component: &Path) -> Result<Inspection, Refusal> {
+        Ok(self.load(component)?.inspection.clone())
+    }
+
+    /// Reads and loads a component, or finds the one with the same bytes. Blocks.
+    pub(crate) fn load(&self, path: &Path) -> Result<Arc<Loaded>, Refusal> {
+        let code = Bytecode::read(path)?;
+        let known = || self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = known().get(&code.digest()) {
+            return Ok(Arc::clone(loaded));
+        }
+        let loaded = Arc::new(Loaded::new(&self.inner.host, path, &code)?);
+        Ok(Arc::clone(known().entry(code.digest()).or_insert(loaded)))
+    }
+}

@@ -1,0 +1,94 @@
+//! What no grant covers is denied, told, and told with the line that would allow it.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use replica::Outcome;
+
+use crate::stage::{Stage, text};
+
+#[tokio::test]
+async fn reading_elsewhere_is_denied_with_the_line_that_would_allow_it() {
+    let stage = Stage::hostile("read-outside");
+    let outside = stage.directory("outside");
+    let granted = stage.directory("granted");
+    let secret = outside.join("secret");
+    fs::write(&secret, "secret").unwrap();
+    let stage = stage.path(&secret).grant(|grants| grants.read.push(granted.clone()));
+    let message = stage.fails(Outcome::Denied).await;
+    let line =
+        format!(r#"[method.hostile.grants] read = ["{}", "{}"]"#, granted.display(), outside.display());
+    let denials = stage.denials();
+    assert_eq!(denials.len(), 1, "{denials:?}");
+    assert_eq!((denials[0].capability, denials[0].what.as_str()), ("read", secret.to_str().unwrap()));
+    assert_eq!(denials[0].remedy, line);
+    assert!(message.contains(&line), "{message}");
+    assert!(message.contains("ermission denied"), "the component hears EACCES: {message}");
+
+    // And the line does allow it: the component then calls it an escape.
+    let stage = stage.grant(|grants| grants.read.push(outside));
+    assert!(stage.create().await.unwrap_err().message.contains("ESCAPED"));
+}
+
+#[tokio::test]
+async fn writing_elsewhere_is_denied_and_nothing_would_allow_it() {
+    let stage = Stage::hostile("write-outside");
+    let target = stage.directory("outside").join("file");
+    let stage = stage.path(&target);
+    stage.fails(Outcome::Denied).await;
+    assert!(!target.exists());
+    let denials = stage.denials();
+    assert_eq!((denials[0].capability, denials[0].what.as_str()), ("write", target.to_str().unwrap()));
+    assert_eq!(denials[0].remedy, "");
+}
+
+#[tokio::test]
+async fn a_granted_directory_that_does_not_exist_is_not_found_rather_than_denied() {
+    let stage = Stage::hostile("read-outside");
+    let absent = PathBuf::from("/understudy-test-absent");
+    let stage = stage.path(&absent.join("backup")).grant(|grants| grants.read.push(absent));
+    let message = stage.fails(Outcome::Failed).await;
+    assert!(message.contains("o such file"), "{message}");
+    assert_eq!(stage.denials(), []);
+}
+
+#[tokio::test]
+async fn there_is_no_environment_no_argument_and_no_input() {
+    let stage = Stage::hostile("environment");
+    let message = stage.fails(Outcome::Failed).await;
+    assert!(message.contains("all are empty"), "{message}");
+}
+
+#[tokio::test]
+async fn there_is_no_network() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let stage = Stage::hostile("network").option("address", text(&address));
+    stage.fails(Outcome::Denied).await;
+    assert!(listener.accept().is_err());
+    let denied: Vec<_> = stage.denials().into_iter().map(|denial| (denial.capability, denial.what)).collect();
+    let network = |what: &str| ("network", what.to_owned());
+    assert_eq!(
+        denied,
+        [network("a TCP socket"), network("a UDP socket"), network("the address of localhost")]
+    );
+}
+
+#[tokio::test]
+async fn interfaces_that_need_a_grant_answer_denied() {
+    let stage = Stage::hostile("ungranted");
+    let message = stage.fails(Outcome::Denied).await;
+    assert_eq!(message.matches("Denied").count(), 6, "{message}");
+    let denied: Vec<_> = stage.denials().into_iter().map(|denial| (denial.capability, denial.what)).collect();
+    for expected in [
+        ("key", "the key key"),
+        ("store", "the store repo"),
+        ("program", "the program sh"),
+        ("store", "a transfer from a store"),
+        ("write", "the setting restore_command in postgresql.auto.conf"),
+    ] {
+        assert!(denied.contains(&(expected.0, expected.1.to_owned())), "{expected:?} in {denied:?}");
+    }
+}

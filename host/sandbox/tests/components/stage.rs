@@ -1,0 +1,173 @@
+//! A data directory, a component and everything that it told.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use replica::{
+    Context, Denial, Directories, Event, Failure, Filled, Level, Method, Outcome, Plan, Refusal, Request,
+    Run, TablespaceMap,
+};
+use sandbox::{ComponentMethod, Grants, MethodSettings, OptionValue, Sandbox, SandboxSettings};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// The component of this name, built by `cargo xtask plugins`.
+pub(crate) fn component(name: &str) -> PathBuf {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../plugins/target/components/{name}.wasm"));
+    assert!(path.is_file(), "{} is missing: run `cargo xtask plugins` first", path.display());
+    path
+}
+
+/// One sandbox for all tests: each component is compiled once.
+pub(crate) fn sandbox() -> Sandbox {
+    static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
+    SANDBOX.get_or_init(|| Sandbox::new(SandboxSettings::default()).unwrap()).clone()
+}
+
+/// A place to try a component in.
+pub(crate) struct Stage {
+    root: TempDir,
+    pub(crate) settings: MethodSettings,
+    pub(crate) directories: Directories,
+    pub(crate) cancel: CancellationToken,
+    told: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Stage {
+    /// For the component `hostile`, which will `behave` so in `create`.
+    pub(crate) fn hostile(behave: &str) -> Self {
+        Self::of(component("hostile")).option("behave", text(behave))
+    }
+
+    /// For the component of this file.
+    pub(crate) fn of(component: PathBuf) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let datadir = root.path().join("data");
+        std::fs::create_dir(&datadir).unwrap();
+        let grants = Grants::default();
+        Self {
+            root,
+            settings: MethodSettings { name: "hostile".to_owned(), component, options: Vec::new(), grants },
+            directories: Directories { datadir, wal: None, tablespaces: TablespaceMap::default() },
+            cancel: CancellationToken::new(),
+            told: Arc::default(),
+        }
+    }
+
+    pub(crate) fn option(mut self, name: &str, value: OptionValue) -> Self {
+        self.settings.options.push((name.to_owned(), value));
+        self
+    }
+
+    /// In `plan` rather than in `create`.
+    pub(crate) fn in_plan(self) -> Self {
+        self.option("when", text("plan"))
+    }
+
+    /// The option `path`.
+    pub(crate) fn path(self, path: &Path) -> Self {
+        let path = text(path.to_str().unwrap());
+        self.option("path", path)
+    }
+
+    pub(crate) fn grant(mut self, grant: impl FnOnce(&mut Grants)) -> Self {
+        grant(&mut self.settings.grants);
+        self
+    }
+
+    /// A directory beside the data directory.
+    pub(crate) fn directory(&self, name: &str) -> PathBuf {
+        let path = self.root.path().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    pub(crate) fn datadir(&self) -> &Path {
+        &self.directories.datadir
+    }
+
+    pub(crate) fn method(&self) -> ComponentMethod {
+        sandbox().method(self.settings.clone())
+    }
+
+    pub(crate) fn request(&self) -> Request {
+        Request {
+            context: Some(Context {
+                scope: "batman".to_owned(),
+                role: "replica".to_owned(),
+                datadir: self.directories.datadir.to_str().unwrap().to_owned(),
+                connstring: String::new(),
+            }),
+            keep_data: false,
+            directories: Arc::new(self.directories.clone()),
+            directory: None,
+            bin_dir: PathBuf::new(),
+            source: None,
+        }
+    }
+
+    pub(crate) fn run(&self) -> Run {
+        let told = Arc::clone(&self.told);
+        let sink = move |event: Event| told.lock().unwrap().push(event);
+        Run::new(&self.settings.name, self.cancel.clone(), Arc::new(sink))
+    }
+
+    pub(crate) async fn preflight(&self) -> Result<(), Refusal> {
+        self.method().preflight(&self.request()).await
+    }
+
+    pub(crate) async fn plan(&self) -> Result<Plan, Failure> {
+        self.method().plan(&self.request(), &self.run()).await
+    }
+
+    /// Plans, then creates.
+    pub(crate) async fn create(&self) -> Result<Filled, Failure> {
+        let (method, request, run) = (self.method(), self.request(), self.run());
+        let plan = method.plan(&request, &run).await?;
+        method.create(&request, &plan, &run).await
+    }
+
+    /// Creates, which must fail with this word.
+    pub(crate) async fn fails(&self, outcome: Outcome) -> String {
+        let failure = self.create().await.unwrap_err();
+        assert_eq!(failure.outcome, outcome, "{}", failure.chain());
+        assert!(!failure.message.contains("ESCAPED"), "{}", failure.message);
+        failure.chain()
+    }
+
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.told.lock().unwrap().clone()
+    }
+
+    pub(crate) fn denials(&self) -> Vec<Denial> {
+        let denial = |event| match event {
+            Event::Denied { denial, .. } => Some(denial),
+            _ => None,
+        };
+        self.events().into_iter().filter_map(denial).collect()
+    }
+
+    /// Lines of the log: who speaks, how seriously, what.
+    pub(crate) fn lines(&self) -> Vec<(String, Level, String)> {
+        let line = |event| match event {
+            Event::Log { origin, level, message, .. } => Some((origin, level, message)),
+            _ => None,
+        };
+        self.events().into_iter().filter_map(line).collect()
+    }
+
+    /// Waits until a line of the log says `what`.
+    pub(crate) async fn says(&self, what: &str) {
+        let started = Instant::now();
+        while !self.lines().iter().any(|(_, _, message)| message.contains(what)) {
+            assert!(started.elapsed() < Duration::from_secs(20), "nobody said {what}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+pub(crate) fn text(text: &str) -> OptionValue {
+    OptionValue::Text(text.to_owned())
+}

@@ -1,0 +1,120 @@
+//! The walk: everything below a directory, never through a link, never into another mounted file system.
+
+use std::ffi::{CStr, OsStr};
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::{BENEATH, Directory, Kind, Metadata, READ_DIRECTORY, failed, resolve_at};
+
+/// Why the walk does not go into a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boundary {
+    /// Another file system is mounted there.
+    MountPoint,
+    /// It lies deeper than the walk was told to go.
+    TooDeep,
+    /// Its mode does not let this user read it.
+    Unreadable,
+}
+
+/// What the walk came by.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// Its path below the directory that is walked.
+    pub path: &'a Path,
+    /// What it is; of a link, the link itself.
+    pub metadata: Metadata,
+    /// For a directory that the walk does not go into, why.
+    pub boundary: Option<Boundary>,
+}
+
+impl Directory {
+    /// Calls `visit` with everything below, a directory before what it holds, until it breaks off. A directory at `depth`
+    /// (1: directly below) is the deepest that is entered; each level takes one descriptor. What vanishes meanwhile is skipped.
+    ///
+    /// # Errors
+    /// Where something cannot be looked at, and what `visit` fails with.
+    pub fn walk(
+        &self,
+        depth: usize,
+        visit: &mut dyn FnMut(Found<'_>) -> io::Result<ControlFlow<()>>,
+    ) -> io::Result<()> {
+        let read_error = |path: &Path, errno| failed("read", &self.path.join(path), errno);
+        let mut path = PathBuf::new();
+        let mut levels = vec![Dir::read_from(self.as_fd()).map_err(|errno| read_error(&path, errno))?];
+        loop {
+            let too_deep = levels.len() > depth;
+            let Some(level) = levels.last_mut() else { return Ok(()) };
+            let Some(entry) = level.read() else {
+                levels.pop();
+                path.pop();
+                continue;
+            };
+            let entry = entry.map_err(|errno| read_error(&path, errno))?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            path.push(OsStr::from_bytes(name.to_bytes()));
+            let here = level.fd().map_err(|errno| read_error(&path, errno))?;
+            let metadata = match rustix::fs::statat(here, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(status) => Metadata::from(status),
+                Err(Errno::NOENT) => {
+                    path.pop();
+                    continue;
+                }
+                Err(errno) => return Err(failed("look at", &self.path.join(&path), errno)),
+            };
+            let opened = match metadata.kind {
+                Kind::Directory => enter(here, name, too_deep),
+                Kind::File | Kind::Link | Kind::Special => Ok(Entered::Not(None)),
+            };
+            let (opened, boundary) = match opened {
+                Ok(Entered::Opened(directory)) => (Some(directory), None),
+                Ok(Entered::Not(boundary)) => (None, boundary),
+                Err(errno) => return Err(failed("open", &self.path.join(&path), errno)),
+            };
+            if visit(Found { path: &path, metadata, boundary })?.is_break() {
+                return Ok(());
+            }
+            match opened {
+                Some(directory) => {
+                    levels.push(Dir::new(directory).map_err(|errno| read_error(&path, errno))?)
+                }
+                None => {
+                    path.pop();
+                }
+            }
+        }
+    }
+}
+
+enum Entered {
+    Opened(OwnedFd),
+    Not(Option<Boundary>),
+}
+
+fn enter(parent: BorrowedFd<'_>, name: &CStr, too_deep: bool) -> rustix::io::Result<Entered> {
+    let flags = if too_deep { super::NAME_DIRECTORY } else { READ_DIRECTORY };
+    match resolve_at(
+        parent,
+        name,
+        flags | OFlags::NOFOLLOW,
+        Mode::empty(),
+        BENEATH.union(ResolveFlags::NO_XDEV),
+    ) {
+        Ok(_) if too_deep => Ok(Entered::Not(Some(Boundary::TooDeep))),
+        Ok(directory) => Ok(Entered::Opened(directory)),
+        Err(Errno::XDEV) => Ok(Entered::Not(Some(Boundary::MountPoint))),
+        Err(Errno::ACCESS) => Ok(Entered::Not(Some(Boundary::Unreadable))),
+        // It was removed or became something else since it was looked at.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(Entered::Not(None)),
+        Err(errno) => Err(errno),
+    }
+}

@@ -1,0 +1,250 @@
+//! The command line: definitions only. What a flag means stands in its help; what is done about it, in `command`.
+
+pub mod patroni;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::config::{Overrides, parse_duration};
+
+/// Creates PostgreSQL replicas: tries the configured methods in order and stops at the first that succeeds.
+///
+/// Every method but basebackup is a WebAssembly component in a sandbox that sees only what the configuration grants it.
+#[derive(Debug, Parser)]
+#[command(name = "understudy", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What the program does.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Create the replica
+    ///
+    /// Walks the methods in their order and stops at the first that creates the replica.
+    #[command(after_long_help = CREATE_NOTES, args_override_self = true)]
+    Create(CreateArgs),
+    /// Say what `create` would do, touching nothing
+    ///
+    /// Checks and plans every method, and compares each plan with the source, the server's version, the tablespace map and the disk.
+    /// Exits with 0 where at least one method would be used.
+    #[command(args_override_self = true)]
+    Check(CheckArgs),
+    /// Show what a plugin is, what it asks for and which options it has
+    ///
+    /// Asks the plugin with everything denied. Two plugins: shows how their permissions differ.
+    Inspect(InspectArgs),
+    /// Print a shell's completion script
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+// One line a paragraph: clap breaks them where the terminal ends.
+const CREATE_NOTES: &str = "\
+As a Patroni method:
+  command: understudy create --config /etc/understudy/understudy.toml
+  keep_data: true
+
+Patroni adds --scope, --role, --datadir and --connstring, which override the file. It passes keep_data, no_leader, no_master \
+and no_params too, which are accepted and ignored: the file's own settings count. Any other --key=value is an option of the \
+method that --method names.
+
+As root it becomes `user` of the file, or postgres, before anything else. State files are kept in `state_dir`, or in \
+.local/state/understudy below that user's home directory. Of the environment it reads PGPASSFILE and \
+UNDERSTUDY_PLUGIN_PATH, and nothing else that the file does not name.
+
+Exit codes:
+    0  created
+    1  every method failed
+    2  usage or configuration
+    3  refused by policy
+    4  the last attempt failed a check of the end state
+   75  every failure was retry-later
+  130  cancelled by SIGINT
+  143  cancelled by SIGTERM";
+
+/// What `create` and `check` have in common: the configuration and the flags over it.
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    /// Configuration file
+    #[arg(long, value_name = "FILE", default_value = "/etc/understudy/understudy.toml")]
+    pub config: PathBuf,
+    /// Name of the Patroni cluster [overrides: scope]
+    #[arg(long, value_name = "NAME")]
+    pub scope: Option<String>,
+    /// Always `replica`; accepted because Patroni passes it
+    #[arg(long, value_parser = PossibleValuesParser::new(["replica"]), hide_possible_values = true)]
+    pub role: Option<String>,
+    /// Data directory [overrides: replica.datadir]
+    #[arg(long, value_name = "DIR")]
+    pub datadir: Option<PathBuf>,
+    /// Source to copy from, empty for none [overrides: source.conninfo]
+    ///
+    /// A password for it is taken from PGPASSFILE, or else from the file.
+    #[arg(long, value_name = "CONNINFO")]
+    pub connstring: Option<String>,
+    /// PostgreSQL's programs [overrides: replica.bin_dir]
+    #[arg(long, value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
+    /// Method that further --key=value options are for
+    ///
+    /// Does not choose the methods to try: `methods` in the file does.
+    #[arg(long, value_name = "NAME")]
+    pub method: Option<String>,
+    /// Copy from the leader with basebackup, whatever `methods` says
+    #[arg(long)]
+    pub from_leader: bool,
+    /// Empty a data directory that holds something else than PostgreSQL's files
+    #[arg(long)]
+    pub force: bool,
+    /// Limit of the whole run, such as 4h [overrides: replica.timeout]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+    /// How the log on standard error is written
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+    /// Least serious level to log [default: info; of `check`: warn]
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    pub log_level: Option<LogLevel>,
+    /// What Patroni passes besides.
+    #[command(flatten)]
+    pub ignored: patroni::Ignored,
+    /// Every `--key=value` that is no flag of the program.
+    #[arg(skip)]
+    pub further: Vec<(String, String)>,
+}
+
+/// `create`
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// The configuration and the flags over it.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// How progress is shown; auto is a bar on a terminal, lines elsewhere
+    #[arg(long, value_name = "STYLE", value_enum, default_value_t)]
+    pub progress: ProgressStyle,
+    /// Write a report in JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The configuration and the flags over it.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `inspect`
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Component file, or a name that is looked up in the plugin path
+    pub plugin: String,
+    /// Another, to compare permissions with
+    #[arg(value_name = "PLUGIN2")]
+    pub other: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProgressStyle {
+    /// A bar on a terminal, lines elsewhere, JSON with `--log-format json`.
+    #[default]
+    Auto,
+    /// A bar.
+    Bar,
+    /// Lines, one each 10 s or 10 %.
+    Plain,
+    /// JSON, one object a line.
+    Json,
+    /// Not at all.
+    None,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least serious level that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Failures only.
+    Error,
+    /// Failures and warnings.
+    Warn,
+    /// What happens.
+    Info,
+    /// Details for engineers.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl From<LogLevel> for replica::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::Error,
+            LogLevel::Warn => Self::Warn,
+            LogLevel::Info => Self::Info,
+            LogLevel::Debug => Self::Debug,
+            LogLevel::Trace => Self::Trace,
+        }
+    }
+}
+
+impl JobArgs {
+    /// The flags that stand over the file.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            scope: self.scope.clone(),
+            datadir: self.datadir.clone(),
+            connstring: self.connstring.clone(),
+            bin_dir: self.bin_dir.clone(),
+            timeout: self.timeout,
+            from_leader: self.from_leader,
+            force: self.force,
+            method: self.method.clone(),
+            options: self.further.clone(),
+        }
+    }
+}
+
+impl Cli {
+    /// Reads the arguments, the program's own name first.
+    ///
+    /// # Errors
+    /// Clap's: usage errors, and `--help` and `--version`, which it treats as such.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let (ours, further) = patroni::split(&Self::command(), arguments);
+        let mut cli = Self::from_arg_matches(&Self::command().try_get_matches_from(ours)?)?;
+        match &mut cli.verb {
+            Verb::Create(CreateArgs { job, .. }) | Verb::Check(CheckArgs { job, .. }) => {
+                job.further = further
+            }
+            Verb::Inspect(_) | Verb::Completions { .. } => {}
+        }
+        Ok(cli)
+    }
+}

@@ -1,0 +1,189 @@
+//! `check`: what `create` would do, touching nothing.
+
+use std::sync::Arc;
+
+use replica::create_replica::{Cancel, CancelReason, Checked, result_of_check};
+use replica::{Plan, Refusal, RunResult, check_methods};
+use serde::Serialize;
+use tokio::runtime::Builder;
+
+use super::create::tell_not_run;
+use super::job::{Operator, Work};
+use super::{NotRun, print};
+use crate::cli::{CheckArgs, LogLevel};
+use crate::config::Environment;
+use crate::render::text::{amount, columns, json_line, printable};
+use crate::render::{Fanout, Log, Terminal};
+use crate::signals::{Doing, Signals};
+
+/// Checks every method and returns the exit code.
+pub fn run(args: &CheckArgs, environment: Environment<'_>) -> u8 {
+    let terminal = Terminal::stderr();
+    let level = args.job.log_level.unwrap_or(LogLevel::Warn);
+    let log = Log::new(terminal.clone(), args.job.log_format, level.into());
+    match attempt(args, environment, &log) {
+        Ok(answer) => {
+            if args.json {
+                print(&format!("{}\n", json_line(&answer)));
+            } else {
+                let lines = answer.lines();
+                print(&lines.iter().map(|line| format!("{}\n", printable(line))).collect::<String>());
+            }
+            answer.exit_code
+        }
+        Err(error) => {
+            tell_not_run(&error, &log, &terminal, args.job.log_format);
+            error.exit_code
+        }
+    }
+}
+
+fn attempt(args: &CheckArgs, environment: Environment<'_>, log: &Log) -> Result<Answer, NotRun> {
+    let operator = Operator::read(&args.job, environment)?;
+    log.take_traces();
+    let runtime = Builder::new_multi_thread().enable_all().build().map_err(NotRun::failed)?;
+    let answer = runtime.block_on(async {
+        let signals = Signals::take().map_err(NotRun::failed)?;
+        let (cancel, doing) = (Cancel::new(), Doing::default());
+        let watch = tokio::spawn({
+            let (cancel, doing, log) = (cancel.clone(), doing.clone(), log.clone());
+            async move { signals.watch(&cancel, &doing, &log).await }
+        });
+        let Work { job, candidates, run_directory: _held } = operator.prepare(cancel.token()).await?;
+        let datadir = job.directories.datadir.display().to_string();
+        let readers = Fanout::new(vec![Arc::new(doing), Arc::new(log.clone())]);
+        let checked = check_methods(&job, &candidates, Arc::new(readers), &cancel).await;
+        watch.abort();
+        Ok(Answer::of(datadir, checked, cancel.reason()))
+    });
+    runtime.shutdown_background();
+    answer
+}
+
+/// What is told, and what the JSON holds.
+#[derive(Serialize)]
+struct Answer {
+    exit_code: u8,
+    datadir: String,
+    /// The first method that a run would go on with.
+    would_use: Option<String>,
+    /// Why no method may be tried.
+    refused: Option<String>,
+    methods: Vec<Checked>,
+}
+
+impl Answer {
+    fn of(datadir: String, checked: Result<Vec<Checked>, Refusal>, cancelled: Option<CancelReason>) -> Self {
+        let (methods, refused) = match checked {
+            Ok(methods) => (methods, None),
+            Err(Refusal { message, remedy: Some(remedy), .. }) => {
+                (Vec::new(), Some(format!("{message} ({remedy})")))
+            }
+            Err(Refusal { message, .. }) => (Vec::new(), Some(message)),
+        };
+        let would_use =
+            methods.iter().find(|checked| checked.ended.is_none()).map(|checked| checked.method.clone());
+        let result =
+            if refused.is_some() { RunResult::Refused } else { result_of_check(&methods, cancelled) };
+        Self { exit_code: result.exit_code(), datadir, would_use, refused, methods }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let rows: Vec<_> = self.methods.iter().map(row).collect();
+        let table = columns(&rows);
+        let mut lines = Vec::new();
+        for (line, checked) in table.into_iter().zip(&self.methods) {
+            lines.push(line);
+            let remedy = checked.ended.as_ref().and_then(|ended| ended.remedy.as_ref());
+            lines.extend(remedy.map(|remedy| format!("  to change that: {remedy}")));
+            lines.extend(
+                checked.findings.iter().map(|finding| format!("  {}: {}", finding.check, finding.message)),
+            );
+        }
+        lines.push(match (&self.refused, &self.would_use) {
+            (Some(why), _) => format!("no method may be tried: {why}"),
+            (None, Some(method)) => {
+                format!("{method} would be used for {}; nothing was touched", self.datadir)
+            }
+            (None, None) if self.methods.is_empty() => {
+                "no method would be tried: without a source only those with no_leader = true are".to_owned()
+            }
+            (None, None) => format!("no method would create {}; nothing was touched", self.datadir),
+        });
+        lines
+    }
+}
+
+fn row(checked: &Checked) -> Vec<String> {
+    let what = match (&checked.ended, &checked.plan) {
+        (Some(ended), _) => match &ended.rule {
+            Some(rule) => format!("({rule}) {}", ended.message),
+            None => ended.message.clone(),
+        },
+        (None, Some(plan)) => plan_text(plan),
+        (None, None) => String::new(),
+    };
+    let word = checked.ended.as_ref().map_or("accepted", |ended| ended.outcome.word());
+    vec![checked.method.clone(), word.to_owned(), what]
+}
+
+fn plan_text(plan: &Plan) -> String {
+    let mut parts = vec![plan.backup.clone()];
+    parts.push(amount(plan.bytes.map(|bytes| bytes.0), plan.files));
+    parts.extend(plan.postgresql_major.map(|major| format!("PostgreSQL {major}")));
+    parts.extend(plan.timeline.map(|timeline| format!("timeline {timeline}")));
+    parts.extend(plan.stop_lsn.map(|lsn| format!("consistent at {lsn}")));
+    parts.extend(match plan.tablespaces.len() {
+        0 => None,
+        1 => Some("1 tablespace".to_owned()),
+        count => Some(format!("{count} tablespaces")),
+    });
+    parts.retain(|part| !part.is_empty());
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use replica::Outcome;
+    use replica::create_replica::Ended;
+
+    use super::*;
+
+    fn checked(method: &str, outcome: Option<Outcome>, policy: bool) -> Checked {
+        let ended = outcome.map(|outcome| Ended {
+            outcome,
+            message: "why".to_owned(),
+            rule: Some("rule".to_owned()),
+            remedy: Some("a = 1".to_owned()),
+            policy,
+        });
+        Checked { method: method.to_owned(), ended, plan: None, findings: Vec::new() }
+    }
+
+    fn answer(methods: Vec<Checked>) -> Answer {
+        Answer::of("/data".to_owned(), Ok(methods), None)
+    }
+
+    #[test]
+    fn one_method_that_would_be_used_is_enough() {
+        let answer =
+            answer(vec![checked("a", Some(Outcome::NotApplicable), false), checked("b", None, false)]);
+        assert_eq!((answer.exit_code, answer.would_use.as_deref()), (0, Some("b")));
+        let lines = answer.lines();
+        assert_eq!(lines[0], "a  not-applicable  (rule) why");
+        assert_eq!(lines[1], "  to change that: a = 1");
+        assert!(lines.last().unwrap().contains("b would be used"));
+    }
+
+    #[test]
+    fn without_one_the_exit_code_is_that_of_create() {
+        let code = |outcome, policy| answer(vec![checked("a", Some(outcome), policy)]).exit_code;
+        assert_eq!(code(Outcome::RetryLater, false), 75);
+        assert_eq!(code(Outcome::Rejected, true), 3);
+        assert_eq!(code(Outcome::Rejected, false), 1);
+        assert_eq!(answer(vec![]).exit_code, 1);
+        let refused = Answer::of("/data".to_owned(), Err(Refusal::new("in use", "a server runs")), None);
+        assert_eq!(refused.exit_code, 3);
+        assert_eq!(Answer::of("/data".to_owned(), Ok(vec![]), Some(CancelReason::Interrupt)).exit_code, 130);
+    }
+}

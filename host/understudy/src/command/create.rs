@@ -1,0 +1,138 @@
+//! `create`: the main job.
+
+use std::sync::Arc;
+
+use replica::create_replica::Cancel;
+use replica::{EventSink, Level, Report, RunResult, create_replica};
+use serde::Serialize;
+use tokio::runtime::Builder;
+
+use super::job::{Operator, Work};
+use super::{NotRun, print};
+use crate::cli::{CreateArgs, LogFormat, LogLevel};
+use crate::config::{Environment, Problem};
+use crate::render::report::{ReportFile, Written};
+use crate::render::summary::{Left, created, failed};
+use crate::render::text::printable;
+use crate::render::{Fanout, Log, Terminal, progress};
+use crate::signals::{Doing, Signals};
+
+/// Creates the replica and returns the exit code.
+pub fn run(args: &CreateArgs, environment: Environment<'_>) -> u8 {
+    let terminal = Terminal::stderr();
+    let level = args.job.log_level.unwrap_or(LogLevel::Info);
+    let log = Log::new(terminal.clone(), args.job.log_format, level.into());
+    // Made absolute before anything changes the current directory.
+    let report_file = match args.report.as_deref().map(ReportFile::new).transpose() {
+        Ok(file) => file,
+        Err(error) => return not_run(&NotRun::usage(error), &log, &terminal, args.job.log_format, None),
+    };
+    match attempt(args, environment, report_file.as_ref(), &log, &terminal) {
+        Ok(report) => ended(&report, &log, &terminal, args.job.log_format, report_file.as_ref()),
+        Err(error) => not_run(&error, &log, &terminal, args.job.log_format, report_file.as_ref()),
+    }
+}
+
+/// From the configuration to the end of the run.
+fn attempt(
+    args: &CreateArgs,
+    environment: Environment<'_>,
+    report_file: Option<&ReportFile>,
+    log: &Log,
+    terminal: &Terminal,
+) -> Result<Report, NotRun> {
+    let operator = Operator::read(&args.job, environment)?;
+    if let Some(file) = report_file {
+        file.probe().map_err(|error| {
+            let place = format!("cannot write the report {}", file.path().display());
+            NotRun::usage(anyhow::Error::new(error).context(place))
+        })?;
+    }
+    log.take_traces();
+    let runtime = Builder::new_multi_thread().enable_all().build().map_err(NotRun::failed)?;
+    let report = runtime.block_on(async {
+        let signals = Signals::take().map_err(NotRun::failed)?;
+        let (cancel, doing) = (Cancel::new(), Doing::default());
+        let watch = tokio::spawn({
+            let (cancel, doing, log) = (cancel.clone(), doing.clone(), log.clone());
+            async move { signals.watch(&cancel, &doing, &log).await }
+        });
+        let Work { job, candidates, run_directory: _held } = operator.prepare(cancel.token()).await?;
+        let mut readers: Vec<Arc<dyn EventSink>> = vec![Arc::new(doing)];
+        // Before the log: the last word on progress comes before the word on how the attempt ended.
+        readers.extend(progress(args.progress, args.job.log_format, terminal));
+        readers.push(Arc::new(log.clone()));
+        let report = create_replica(&job, &candidates, Arc::new(Fanout::new(readers)), &cancel).await;
+        watch.abort();
+        Ok(report)
+    });
+    // A check that a cancelled attempt no longer waited for must not hold the program up.
+    runtime.shutdown_background();
+    report
+}
+
+/// Tells how the run ended.
+fn ended(
+    report: &Report,
+    log: &Log,
+    terminal: &Terminal,
+    format: LogFormat,
+    file: Option<&ReportFile>,
+) -> u8 {
+    let exit_code = report.result.exit_code();
+    write_report(file, &Written::Run { exit_code, report }, log);
+    if report.result == RunResult::Created {
+        print(&format!("{}\n", created(report)));
+    } else if format == LogFormat::Text {
+        failed(report, Left::of(report)).iter().for_each(|line| terminal.line(line));
+    }
+    exit_code
+}
+
+/// Tells why there was no run.
+fn not_run(
+    error: &NotRun,
+    log: &Log,
+    terminal: &Terminal,
+    format: LogFormat,
+    file: Option<&ReportFile>,
+) -> u8 {
+    tell_not_run(error, log, terminal, format);
+    let NotRun { exit_code, message, problems } = error;
+    write_report(
+        file,
+        &Written::NotRun { exit_code: *exit_code, result: error.word(), message, problems },
+        log,
+    );
+    *exit_code
+}
+
+/// Every problem on a line of its own, then what follows from them.
+pub(super) fn tell_not_run(error: &NotRun, log: &Log, terminal: &Terminal, format: LogFormat) {
+    for problem in &error.problems {
+        match format {
+            LogFormat::Text => terminal.line(&printable(&problem.to_string())),
+            LogFormat::Json => log.json(&Told { event: "problem", problem }),
+        }
+    }
+    match format {
+        LogFormat::Text => {
+            terminal.line(&format!("understudy: {}; nothing was touched", printable(&error.message)))
+        }
+        LogFormat::Json => log.say(Level::Error, &error.message),
+    }
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    problem: &'a Problem,
+}
+
+fn write_report(file: Option<&ReportFile>, report: &Written<'_>, log: &Log) {
+    let Some(file) = file else { return };
+    if let Err(error) = file.write(report) {
+        log.say(Level::Error, &format!("cannot write the report {}: {error}", file.path().display()));
+    }
+}

@@ -1,0 +1,380 @@
+//! `inspect`: what a plugin is and what it asks for, or how two differ in that.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use nix::unistd::Uid;
+use replica::Bytes;
+use rustix::fs::{MemfdFlags, OFlags, memfd_create};
+use sandbox::{Inspection, Kind, Need, OptionSpec, OptionValue, Sandbox, SandboxSettings};
+use serde::Serialize;
+
+use super::{FAILED, NotRun, USAGE, print};
+use crate::cli::InspectArgs;
+use crate::config::Environment;
+use crate::plugin_path;
+use crate::render::Terminal;
+use crate::render::text::{columns, json_line, printable};
+use crate::root::drop_root;
+
+/// Inspects one plugin or compares two, and returns the exit code.
+pub fn run(args: &InspectArgs, environment: Environment<'_>) -> u8 {
+    match text(args, environment) {
+        Ok(text) => {
+            print(&text);
+            0
+        }
+        Err(error) => {
+            let terminal = Terminal::stderr();
+            for problem in &error.problems {
+                terminal.line(&printable(&problem.to_string()));
+            }
+            terminal.line(&format!("understudy: {}", printable(&error.message)));
+            error.exit_code
+        }
+    }
+}
+
+fn text(args: &InspectArgs, environment: Environment<'_>) -> Result<String, NotRun> {
+    let plugin_path = plugin_path::from_environment(environment).map_err(|problem| vec![problem])?;
+    let open = |plugin: &String| Opened::new(file_of(plugin, &plugin_path)?);
+    let (plugin, other) = (open(&args.plugin)?, args.other.as_ref().map(open).transpose()?);
+    if Uid::effective().is_root() {
+        drop_root(Some(NOBODY))?;
+    }
+    let sandbox = Sandbox::new(SandboxSettings::default()).map_err(NotRun::failed)?;
+    let plugin = plugin.inspect(&sandbox)?;
+    let lines = match other.map(|other| other.inspect(&sandbox)).transpose()? {
+        None if args.json => vec![json_line(&plugin)],
+        None => plugin.lines(),
+        Some(other) => {
+            let difference = Difference::between(&plugin, &other);
+            if args.json { vec![json_line(&difference)] } else { difference.lines() }
+        }
+    };
+    Ok(lines.iter().map(|line| format!("{}\n", printable(line))).collect())
+}
+
+/// Whom root becomes before a plugin is loaded: nothing is written, so nobody needs to own it.
+const NOBODY: &str = "nobody";
+
+/// A file larger than this is no plugin.
+const PLUGIN_LIMIT: u64 = 1 << 30;
+
+/// A plugin's file, opened while the program still is who the operator started it as.
+struct Opened {
+    file: PathBuf,
+    /// The plugin in memory, for a user that may not read the file itself.
+    copy: Option<File>,
+}
+
+impl Opened {
+    fn new(file: PathBuf) -> Result<Self, NotRun> {
+        let copy = if Uid::effective().is_root() {
+            let copied = copy_to_memory(&file).with_context(|| format!("cannot read {}", file.display()));
+            Some(copied.map_err(NotRun::failed)?)
+        } else {
+            None
+        };
+        Ok(Self { file, copy })
+    }
+
+    fn inspect(self, sandbox: &Sandbox) -> Result<Inspected, NotRun> {
+        let readable = match &self.copy {
+            Some(copy) => PathBuf::from(format!("/proc/self/fd/{}", copy.as_raw_fd())),
+            None => self.file.clone(),
+        };
+        let inspection = sandbox.inspect(&readable).map_err(|refusal| {
+            let named = self.file.display().to_string();
+            let mut message = refusal.message.replace(&readable.display().to_string(), &named);
+            if !message.contains(&named) {
+                message = format!("{named}: {message}");
+            }
+            NotRun {
+                exit_code: FAILED,
+                message: format!("{message} ({})", refusal.rule),
+                problems: Vec::new(),
+            }
+        })?;
+        Ok(Inspected { file: self.file, inspection })
+    }
+}
+
+fn copy_to_memory(file: &Path) -> io::Result<File> {
+    let mut copy = File::from(memfd_create("plugin", MemfdFlags::CLOEXEC)?);
+    // Without it a FIFO would hold the program up for ever.
+    let original = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(file)?;
+    if !original.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    if io::copy(&mut original.take(PLUGIN_LIMIT + 1), &mut copy)? > PLUGIN_LIMIT {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(copy)
+}
+
+/// A path, where it looks like one; else a name in the plugin path.
+fn file_of(plugin: &str, plugin_path: &[PathBuf]) -> Result<PathBuf, NotRun> {
+    let path = Path::new(plugin);
+    if plugin.contains('/') || path.extension().is_some_and(|extension| extension == "wasm") || path.is_file()
+    {
+        return std::path::absolute(path).map_err(NotRun::usage);
+    }
+    plugin_path::find(plugin_path, plugin).ok_or_else(|| NotRun {
+        exit_code: USAGE,
+        message: format!("there is no {plugin}.wasm in {}", plugin_path::shown(plugin_path)),
+        problems: Vec::new(),
+    })
+}
+
+#[derive(Serialize)]
+struct Inspected {
+    file: PathBuf,
+    #[serde(flatten)]
+    inspection: Inspection,
+}
+
+impl Inspected {
+    fn lines(&self) -> Vec<String> {
+        let Inspection { digest, size, contract, description, imports, .. } = &self.inspection;
+        let fact = |name: &str, value: String| vec![format!("  {name}"), value];
+        let mut lines =
+            vec![format!("{} {}: {}", description.name, description.version, description.summary)];
+        lines.extend(columns(&[
+            fact("file", self.file.display().to_string()),
+            fact("digest", digest.clone()),
+            fact("size", Bytes(*size).to_string()),
+            fact("contract", format!("understudy:method {contract}")),
+        ]));
+        let block = |title: &str, nothing: &str, rows: Vec<String>| {
+            let title = if rows.is_empty() { format!("{title}: {nothing}") } else { title.to_owned() };
+            [String::new(), title].into_iter().chain(rows)
+        };
+        lines.extend(block("options", "none", description.options.iter().flat_map(option_lines).collect()));
+        lines.extend(block(
+            "needs",
+            "nothing",
+            columns(&description.needs.iter().map(need_row).collect::<Vec<_>>()),
+        ));
+        let imports = imports.iter().map(|import| format!("  {import}")).collect();
+        lines.extend(block("imports (an upper bound of what it could ask for)", "none", imports));
+        lines
+    }
+}
+
+/// Not a row of a table: a choice may be long, and what an option is for too.
+fn option_lines(option: &OptionSpec) -> Vec<String> {
+    let when = match &option.default {
+        _ if option.required => "required".to_owned(),
+        Some(default) => format!("default {}", value(default)),
+        None => "optional".to_owned(),
+    };
+    let mut lines = vec![format!("  {}: {}, {when}", option.name, kind(&option.kind))];
+    if !option.doc.is_empty() {
+        lines.push(format!("      {}", option.doc));
+    }
+    lines
+}
+
+fn kind(kind: &Kind) -> String {
+    match kind {
+        Kind::Text => "text".to_owned(),
+        Kind::Choice(choices) => format!("one of {}", choices.join(" | ")),
+        Kind::Integer => "integer".to_owned(),
+        Kind::Number => "number".to_owned(),
+        Kind::Flag => "true or false".to_owned(),
+        Kind::Texts => "list of texts".to_owned(),
+        Kind::Size => "size".to_owned(),
+        Kind::Duration => "duration".to_owned(),
+        Kind::Secret => "name of a key".to_owned(),
+    }
+}
+
+fn value(value: &OptionValue) -> String {
+    match value {
+        OptionValue::Text(text) | OptionValue::Untyped(text) => format!("{text:?}"),
+        OptionValue::Integer(number) => number.to_string(),
+        OptionValue::Number(number) => number.to_string(),
+        OptionValue::Flag(flag) => flag.to_string(),
+        OptionValue::Texts(texts) => format!("{texts:?}"),
+    }
+}
+
+fn need_row(need: &Need) -> Vec<String> {
+    let when = if need.required { "required" } else { "optional" };
+    vec![format!("  {}", need.kind.word()), need.name.clone(), when.to_owned(), need.reason.clone()]
+}
+
+/// How the permissions of two plugins differ.
+#[derive(Serialize)]
+struct Difference {
+    from: Named,
+    to: Named,
+    needs: Changes,
+    imports: Changes,
+}
+
+#[derive(Serialize)]
+struct Named {
+    file: PathBuf,
+    digest: String,
+    name: String,
+    version: String,
+}
+
+#[derive(Default, PartialEq, Eq, Debug, Serialize)]
+struct Changes {
+    added: Vec<String>,
+    removed: Vec<String>,
+    changed: Vec<String>,
+}
+
+impl Changes {
+    /// Compares two sets of names, each with what else matters of it.
+    fn between(from: BTreeMap<String, &str>, to: BTreeMap<String, &str>) -> Self {
+        let missing_in = |other: &BTreeMap<String, &str>, these: &BTreeMap<String, &str>| {
+            these.keys().filter(|name| !other.contains_key(*name)).cloned().collect()
+        };
+        let changed = to.iter().filter_map(|(name, is)| {
+            let was = from.get(name)?;
+            (was != is).then(|| format!("{name}: was {was}, is {is}"))
+        });
+        Self { added: missing_in(&from, &to), removed: missing_in(&to, &from), changed: changed.collect() }
+    }
+
+    fn lines(&self, title: &str) -> Vec<String> {
+        if *self == Self::default() {
+            return vec![format!("{title}: the same")];
+        }
+        let marked = |mark: &'static str, names: &[String]| {
+            names.iter().map(|name| format!("  {mark} {name}")).collect::<Vec<_>>()
+        };
+        let mut lines = vec![title.to_owned()];
+        lines.extend(marked("+", &self.added));
+        lines.extend(marked("-", &self.removed));
+        lines.extend(marked("~", &self.changed));
+        lines
+    }
+}
+
+impl Difference {
+    fn between(from: &Inspected, to: &Inspected) -> Self {
+        let named = |inspected: &Inspected| Named {
+            file: inspected.file.clone(),
+            digest: inspected.inspection.digest.clone(),
+            name: inspected.inspection.description.name.clone(),
+            version: inspected.inspection.description.version.clone(),
+        };
+        let of = |need: &Need| {
+            let name = format!("{} {}", need.kind.word(), need.name);
+            (name, if need.required { "required" } else { "optional" })
+        };
+        let needs = |inspected: &Inspected| inspected.inspection.description.needs.iter().map(of).collect();
+        // A newer version of an interface is no further permission.
+        let unversioned = |import: &String| (import.split('@').next().unwrap_or(import).to_owned(), "");
+        let imports = |inspected: &Inspected| inspected.inspection.imports.iter().map(unversioned).collect();
+        Self {
+            from: named(from),
+            to: named(to),
+            needs: Changes::between(needs(from), needs(to)),
+            imports: Changes::between(imports(from), imports(to)),
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let title = |mark: &str, Named { name, version, file, digest }: &Named| {
+            vec![format!("{mark} {name} {version}"), file.display().to_string(), digest.clone()]
+        };
+        let mut lines = columns(&[title("from", &self.from), title("to  ", &self.to)]);
+        lines.extend(self.needs.lines("needs"));
+        lines.extend(self.imports.lines("imports"));
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sandbox::{Description, NeedKind};
+
+    use super::*;
+
+    fn plugin(version: &str, needs: &[(&str, bool)], imports: &[&str]) -> Inspected {
+        let needs = needs.iter().map(|(name, required)| Need {
+            kind: NeedKind::Directory,
+            name: (*name).to_owned(),
+            required: *required,
+            reason: "the backup".to_owned(),
+        });
+        Inspected {
+            file: PathBuf::from("/x.wasm"),
+            inspection: Inspection {
+                name: "x".to_owned(),
+                digest: "sha256:00".to_owned(),
+                size: 1536,
+                contract: "0.1.0".to_owned(),
+                description: Description {
+                    name: "x".to_owned(),
+                    version: version.to_owned(),
+                    summary: "restores".to_owned(),
+                    options: vec![OptionSpec {
+                        name: "jobs".to_owned(),
+                        kind: Kind::Integer,
+                        required: false,
+                        default: Some(OptionValue::Integer(4)),
+                        doc: "how many at once".to_owned(),
+                    }],
+                    needs: needs.collect(),
+                },
+                imports: imports.iter().map(|import| (*import).to_owned()).collect(),
+            },
+        }
+    }
+
+    #[test]
+    fn a_plugin_that_is_a_fifo_is_no_file_and_holds_nobody_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("x.wasm");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, 0o600.into()).unwrap();
+        let (done, waits) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(copy_to_memory(&fifo).map(drop)));
+        let error = waits.recv_timeout(std::time::Duration::from_secs(20)).unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "it is no file");
+    }
+
+    #[test]
+    fn an_inspection_shows_options_needs_and_imports() {
+        let text = plugin("1.0", &[("repo", true)], &["wasi:io/poll@0.2.6"]).lines().join("\n");
+        for part in [
+            "x 1.0: restores",
+            "1.5 KiB",
+            "  jobs: integer, default 4\n      how many at once",
+            "directory  repo  required",
+            "wasi:io/poll",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn two_plugins_are_compared_in_what_they_may_ask_for() {
+        let old = plugin("1.0", &[("repo", true), ("gone", true)], &["wasi:io/poll@0.2.3", "a:b/c"]);
+        let new = plugin(
+            "1.1",
+            &[("repo", false), ("keys", true)],
+            &["wasi:io/poll@0.2.6", "wasi:http/types@0.2.6"],
+        );
+        let difference = Difference::between(&old, &new);
+        assert_eq!(difference.needs.added, ["directory keys"]);
+        assert_eq!(difference.needs.removed, ["directory gone"]);
+        assert_eq!(difference.needs.changed, ["directory repo: was required, is optional"]);
+        assert_eq!(difference.imports.added, ["wasi:http/types"]);
+        assert_eq!(difference.imports.removed, ["a:b/c"]);
+        assert!(difference.imports.changed.is_empty());
+        assert!(Difference::between(&old, &old).lines().contains(&"needs: the same".to_owned()));
+    }
+}

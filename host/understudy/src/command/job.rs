@@ -1,0 +1,220 @@
+//! From the configuration to a job that the loop can run: the user, the places, the source, the methods.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use replica::create_replica::BASEBACKUP;
+use replica::seal::{EndState, Standby};
+use replica::{Candidate, Job, Method, Refusal, Source};
+use sandbox::{MethodSettings, Sandbox, SandboxError, SandboxSettings};
+use tokio_util::sync::CancellationToken;
+
+use super::NotRun;
+use crate::cli::JobArgs;
+use crate::config::{ComponentSection, Config, Environment, Password};
+use crate::plugin_path;
+use crate::refused::Refused;
+use crate::root::{Account, drop_root};
+use crate::run_directory::RunDirectory;
+
+/// The state directory below the home directory of the user that the program runs as.
+const STATE_DIR: &str = ".local/state/understudy";
+
+/// The file that is removed before the replica starts, unless the configuration names another (semantics rule 29).
+const TRIGGER_FILE: &str = "promote";
+
+/// What the operator decided, with root dropped.
+pub(super) struct Operator {
+    config: Config,
+    state_dir: PathBuf,
+}
+
+/// What the loop is given.
+pub(super) struct Work {
+    pub(super) job: Job,
+    pub(super) candidates: Vec<Candidate>,
+    /// Holds the passfile of the run; must live as long as the run.
+    pub(super) run_directory: RunDirectory,
+}
+
+impl Operator {
+    /// Reads the configuration, then becomes the user that PostgreSQL runs as. No thread may exist yet.
+    pub(super) fn read(args: &JobArgs, environment: Environment<'_>) -> Result<Self, NotRun> {
+        let config = Config::load(&args.config, &args.overrides(), environment)?;
+        let account = drop_root(config.user.as_deref())?;
+        let state_dir = state_dir(&config, &account)?;
+        Ok(Self { config, state_dir })
+    }
+
+    /// Asks the source and loads what the methods need.
+    pub(super) async fn prepare(self, cancel: &CancellationToken) -> Result<Work, NotRun> {
+        let Self { config, state_dir } = self;
+        let run_directory = RunDirectory::below(&state_dir)
+            .with_context(|| format!("cannot use the state directory {}", state_dir.display()))
+            .map_err(NotRun::failed)?;
+        let source = connect(&config, run_directory.path(), cancel).await?;
+        let candidates = candidates(&config, &secrets(&config, run_directory.path()));
+        let standby = config
+            .standby
+            .map(|(conninfo, passfile)| Standby { conninfo: conninfo.without_passwords(), passfile });
+        let job = Job {
+            scope: config.scope,
+            directories: Arc::new(config.directories),
+            bin_dir: config.bin_dir,
+            state_dir,
+            source,
+            end: EndState {
+                configure_standby: standby,
+                trigger_file: Some(config.trigger_file.unwrap_or_else(|| TRIGGER_FILE.to_owned())),
+                snapshot: config.snapshot,
+                refuse_commands: config.refuse_commands,
+            },
+            force: config.force,
+            timeout: config.timeout,
+        };
+        Ok(Work { job, candidates, run_directory })
+    }
+}
+
+fn state_dir(config: &Config, account: &Account) -> Result<PathBuf, NotRun> {
+    let home = || account.home.as_deref().filter(|home| home.is_absolute());
+    let default = || home().map(|home| home.join(STATE_DIR));
+    config.state_dir.clone().or_else(default).ok_or_else(|| {
+        NotRun::usage(anyhow::anyhow!(
+            "the user `{}` has no home directory to keep state files in: set `state_dir` below [replica]",
+            account.name
+        ))
+    })
+}
+
+async fn connect(
+    config: &Config,
+    run_directory: &Path,
+    cancel: &CancellationToken,
+) -> Result<Option<Arc<Source>>, NotRun> {
+    let Some(settings) = &config.source else { return Ok(None) };
+    let settings = settings.resolve().map_err(|problem| vec![problem])?;
+    let source = Source::connect(&settings, &config.bin_dir, run_directory, cancel)
+        .await
+        .with_context(|| format!("cannot write the passfile of this run in {}", run_directory.display()))
+        .map_err(NotRun::failed)?;
+    Ok(Some(Arc::new(source)))
+}
+
+/// Where passwords of this run are: its own directory, which holds its passfile, and the operator's files.
+fn secrets(config: &Config, run_directory: &Path) -> Vec<PathBuf> {
+    let mut secrets = Vec::new();
+    if let Some(source) = &config.source {
+        secrets.push(run_directory.to_owned());
+        secrets.extend(source.passfile.clone());
+        if let Some(Password::File { path, .. }) = &source.password {
+            secrets.push(path.clone());
+        }
+    }
+    secrets.extend(config.standby.as_ref().and_then(|(_, passfile)| passfile.clone()));
+    secrets
+}
+
+/// Passwords stay in the host: no method may read a directory in which one is, however deep.
+fn refuse_to_grant(secrets: &[PathBuf], read: &[PathBuf]) -> Result<(), Refusal> {
+    let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+    for granted in read {
+        let covers =
+            |secret: &&PathBuf| secret.starts_with(granted) || real(secret).starts_with(real(granted));
+        if let Some(secret) = secrets.iter().find(covers) {
+            let message = format!(
+                "{} is granted to be read and holds a password, in {}: grant a narrower directory, or keep the \
+                 password elsewhere (`passfile`, `state_dir`)",
+                granted.display(),
+                secret.display()
+            );
+            return Err(Refusal::new("grant", message).by_policy());
+        }
+    }
+    Ok(())
+}
+
+/// The methods in the order in which they are tried. The sandbox is set up only where one of them is a component.
+fn candidates(config: &Config, secrets: &[PathBuf]) -> Vec<Candidate> {
+    let mut sandbox: Option<Result<Sandbox, Refusal>> = None;
+    let candidate = |name: &String| {
+        if name == BASEBACKUP {
+            return Candidate {
+                method: Arc::new(config.basebackup.method(config.require_landlock)),
+                keep_data: false,
+                no_leader: false,
+                no_params: false,
+                timeout: config.basebackup.timeout,
+            };
+        }
+        let section = config.components.get(name).cloned().unwrap_or_default();
+        let (keep_data, no_leader, no_params) = (section.keep_data, section.no_leader, section.no_params);
+        let timeout = section.timeout;
+        let sandbox = sandbox.get_or_insert_with(|| set_up(config));
+        let method: Arc<dyn Method> = match component(config, sandbox, name, section, secrets) {
+            Ok(method) => method,
+            Err(why) => Arc::new(Refused::new(name, why)),
+        };
+        Candidate { method, keep_data, no_leader, no_params, timeout }
+    };
+    config.methods.iter().map(candidate).collect()
+}
+
+fn set_up(config: &Config) -> Result<Sandbox, Refusal> {
+    Sandbox::new(SandboxSettings { require_landlock: config.require_landlock }).map_err(|error| match error {
+        SandboxError::Landlock { .. } => Refusal::new("require_landlock", error.to_string()).by_policy(),
+        SandboxError::Engine(_) => Refusal::new("engine", error.to_string()),
+    })
+}
+
+/// Looks the plugin up and hands it to the sandbox. A missing file is found by the method's own preflight.
+fn component(
+    config: &Config,
+    sandbox: &Result<Sandbox, Refusal>,
+    name: &str,
+    section: ComponentSection,
+    secrets: &[PathBuf],
+) -> Result<Arc<dyn Method>, Refusal> {
+    refuse_to_grant(secrets, &section.grants.read)?;
+    let file = match section.plugin {
+        Some(file) => file,
+        None => plugin_path::find(&config.plugin_path, name).ok_or_else(|| {
+            let looked = plugin_path::shown(&config.plugin_path);
+            Refusal::new("plugin", format!("there is no {name}.wasm in {looked}"))
+                .remedy(format!("[method.{name}] plugin = \"/path/to/{name}.wasm\""))
+        })?,
+    };
+    let sandbox = sandbox.as_ref().map_err(Clone::clone)?;
+    let settings = MethodSettings {
+        name: name.to_owned(),
+        component: file,
+        options: section.options,
+        grants: section.grants,
+    };
+    Ok(Arc::new(sandbox.method(settings)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_holds_a_password_is_granted_to_nobody() {
+        let place = tempfile::tempdir().unwrap();
+        let deep = place.path().join("state/run-1");
+        std::fs::create_dir_all(&deep).unwrap();
+        let link = place.path().join("link");
+        std::os::unix::fs::symlink(place.path().join("state"), &link).unwrap();
+        let secrets = [deep.clone()];
+        let granted = |path: PathBuf| refuse_to_grant(&secrets, &[path]);
+        for covering in [PathBuf::from("/"), place.path().to_owned(), deep, link] {
+            let refusal = granted(covering).unwrap_err();
+            assert_eq!((refusal.rule, refusal.policy), ("grant", true));
+            assert!(refusal.message.contains("holds a password"), "{refusal}");
+        }
+        granted(place.path().join("backups")).unwrap();
+        granted(place.path().join("sta")).unwrap();
+        refuse_to_grant(&[], &["/".into()]).unwrap();
+    }
+}

@@ -1,0 +1,181 @@
+//! `[method.basebackup]`: the native fallback's options and its tries.
+
+use std::time::Duration;
+
+use ::replica::basebackup::{Basebackup, BasebackupOption, BasebackupOptions, OptionValue};
+use ::replica::process::GuardExecutable;
+use toml::de::DeValue;
+
+use super::tree::{Section, Value};
+
+/// `basebackup` as the operator configured it.
+#[derive(Clone, Debug, Default)]
+pub struct BasebackupSection {
+    /// Options of pg_basebackup, judged when it is tried (semantics rules 19 and 20).
+    options: Options,
+    /// How often it is tried, where not as often as Patroni does (semantics rule 18).
+    pub tries: Option<u32>,
+    /// How long it waits between two tries, where not as long as Patroni does.
+    pub pause: Option<Duration>,
+    /// How long all tries together may take.
+    pub timeout: Option<Duration>,
+}
+
+/// The two forms of the options, which Patroni reads differently.
+#[derive(Clone, Debug)]
+enum Options {
+    Map(Vec<BasebackupOption>),
+    List(Vec<BasebackupOption>),
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::Map(Vec::new())
+    }
+}
+
+/// More tries than this are taken for a mistake.
+const MOST_TRIES: u64 = 100;
+
+/// Keys of other methods' sections, and why they mean nothing here.
+const OF_COMPONENTS: [(&str, &str); 6] = [
+    ("plugin", "means nothing for basebackup, which is no plugin: it runs pg_basebackup from `bin_dir`"),
+    ("grants", "means nothing for basebackup, which runs outside the sandbox"),
+    ("keep_data", "means nothing for basebackup: pg_basebackup needs an empty directory"),
+    ("no_leader", "means nothing for basebackup, which copies from the source"),
+    ("no_master", "means nothing for basebackup, which copies from the source"),
+    (
+        "no_params",
+        "means nothing for basebackup, which always needs the data directory and the connection string",
+    ),
+];
+
+pub(super) fn read(section: Section<'_>) -> BasebackupSection {
+    let tries = section.get("tries").and_then(|value| {
+        let tries = value.count(1)?;
+        if tries > MOST_TRIES {
+            value.problem(format_args!("must be at most {MOST_TRIES}"));
+        }
+        u32::try_from(tries).ok()
+    });
+    let pause = section.get("pause").and_then(|value| value.duration_or_none_at_all());
+    let basebackup = BasebackupSection {
+        options: section.get("options").and_then(|value| read_options(&value)).unwrap_or_default(),
+        tries,
+        pause,
+        timeout: section.get("timeout").and_then(|value| value.duration()),
+    };
+    for (key, why) in OF_COMPONENTS {
+        section.refuse(key, why);
+    }
+    section.finish();
+    basebackup
+}
+
+/// A table, or a list of flags and of tables with one pair each (semantics rule 19).
+fn read_options(value: &Value<'_>) -> Option<Options> {
+    match value.raw() {
+        DeValue::Table(_) => Some(Options::Map(read_table(value)?)),
+        DeValue::Array(_) => Some(Options::List(value.list()?.iter().filter_map(read_item).collect())),
+        _ => {
+            value.problem("must be a table, or a list such as [\"verbose\", { max-rate = \"100M\" }]");
+            None
+        }
+    }
+}
+
+/// A flag, `name=value`, or a table with one pair.
+fn read_item(item: &Value<'_>) -> Option<BasebackupOption> {
+    match item.raw() {
+        DeValue::Table(_) => {
+            let pairs = read_table(item)?;
+            match <[_; 1]>::try_from(pairs) {
+                Ok([pair]) => Some(pair),
+                Err(_) => {
+                    item.problem("must hold one pair, as in { max-rate = \"100M\" }");
+                    None
+                }
+            }
+        }
+        DeValue::String(_) => {
+            let text = item.text()?;
+            Some(match text.split_once('=') {
+                Some((name, value)) => option(name, OptionValue::Text(value.to_owned())),
+                None => option(text, OptionValue::Flag),
+            })
+        }
+        _ => {
+            item.problem("must be a flag in quotes, or a table with one pair");
+            None
+        }
+    }
+}
+
+fn read_table(value: &Value<'_>) -> Option<Vec<BasebackupOption>> {
+    let entries = value.section()?.entries();
+    Some(entries.iter().filter_map(|(name, value)| Some(option(&name.text, read_value(value)?))).collect())
+}
+
+fn read_value(value: &Value<'_>) -> Option<OptionValue> {
+    match value.raw() {
+        DeValue::Boolean(true) => Some(OptionValue::Flag),
+        DeValue::Boolean(false) => Some(OptionValue::Off),
+        DeValue::String(text) => Some(OptionValue::Text(text.to_string())),
+        DeValue::Integer(digits) => match i64::from_str_radix(digits.as_str(), digits.radix()) {
+            Ok(number) => Some(OptionValue::Text(number.to_string())),
+            Err(_) => {
+                value.problem("does not fit in 64 bits");
+                None
+            }
+        },
+        DeValue::Float(number) => Some(OptionValue::Text(number.to_string())),
+        DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+            value.problem("must be a string, a number, true or false");
+            None
+        }
+    }
+}
+
+fn option(name: &str, value: OptionValue) -> BasebackupOption {
+    BasebackupOption { name: name.to_owned(), value }
+}
+
+/// `--key=value` from the command line, where Python's and YAML's words for true and false are those of a flag.
+pub(super) fn from_flag(key: &str, value: &str) -> BasebackupOption {
+    let value = match value {
+        "" | "true" | "True" => OptionValue::Flag,
+        "false" | "False" => OptionValue::Off,
+        text => OptionValue::Text(text.to_owned()),
+    };
+    option(key, value)
+}
+
+impl BasebackupSection {
+    /// Sets an option, in place of the file's of the same name.
+    pub(super) fn set(&mut self, option: BasebackupOption) {
+        let (Options::Map(options) | Options::List(options)) = &mut self.options;
+        options.retain(|given| given.name != option.name);
+        options.push(option);
+    }
+
+    /// The method, whose guard is this program.
+    pub fn method(&self, require_landlock: Option<u32>) -> Basebackup {
+        let mut method =
+            Basebackup::new(self.options(), GuardExecutable::this()).require_landlock(require_landlock);
+        if let Some(tries) = self.tries {
+            method = method.tries(tries);
+        }
+        if let Some(pause) = self.pause {
+            method = method.pause(pause);
+        }
+        method
+    }
+
+    /// The options as the method takes them.
+    pub(super) fn options(&self) -> BasebackupOptions {
+        match self.options.clone() {
+            Options::Map(options) => BasebackupOptions::from_map(options),
+            Options::List(options) => BasebackupOptions::from_list(options),
+        }
+    }
+}

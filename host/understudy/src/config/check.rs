@@ -1,0 +1,266 @@
+//! The sections and the flags put together: what is missing, what contradicts, what names nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ::replica::create_replica::BASEBACKUP;
+use ::replica::source::Conninfo;
+use ::replica::{Directories, methods_to_try};
+use sandbox::OptionValue;
+
+use super::basebackup::{BasebackupSection, from_flag};
+use super::component::ComponentSection;
+use super::methods::Listed;
+use super::problem::{Place, Problem, nearest};
+use super::replica::ReplicaSection;
+use super::source::{SourceSection, SourceSettings};
+use super::tree::{Reader, Setting};
+use super::{Config, Environment, Overrides};
+use crate::plugin_path;
+
+/// What the file says, section by section.
+pub(super) struct Parts {
+    pub(super) scope: Setting<String>,
+    pub(super) replica: ReplicaSection,
+    pub(super) source: Option<SourceSection>,
+    pub(super) components: BTreeMap<String, ComponentSection>,
+    pub(super) basebackup: BasebackupSection,
+}
+
+impl Parts {
+    /// Lays the flags over the file. None where a problem was noted that leaves something unknown.
+    pub(super) fn check(
+        mut self,
+        reader: &Reader<'_>,
+        overrides: &Overrides,
+        environment: Environment<'_>,
+    ) -> Option<Config> {
+        self.take_further_options(reader, overrides);
+        let flag_path = |flag: &str, path: &Option<PathBuf>| {
+            let path = path.clone()?;
+            if !path.is_absolute() {
+                let message = format!("must be an absolute path, not `{}`", path.display());
+                reader.note(Problem::with_flag(flag, message));
+            }
+            Some(path)
+        };
+        let head = self.replica.place.unwrap_or(reader.place(0));
+        let missing = |place: Place, message: &'static str| move || reader.problem(place, message);
+        let scope = std::mem::take(&mut self.scope).under(
+            overrides.scope.clone(),
+            missing(
+                reader.place(0),
+                "`scope` is missing: write scope = \"NAME\" at the top, or give --scope",
+            ),
+        );
+        let datadir = std::mem::take(&mut self.replica.datadir).under(
+            flag_path("--datadir", &overrides.datadir),
+            missing(
+                head,
+                "`replica.datadir` is missing: write datadir = \"/path\" below [replica], or give --datadir",
+            ),
+        );
+        let bin_dir = std::mem::take(&mut self.replica.bin_dir).under(
+            flag_path("--bin-dir", &overrides.bin_dir),
+            missing(
+                head,
+                "`replica.bin_dir` is missing: write bin_dir = \"/usr/lib/postgresql/15/bin\" below [replica], or give \
+                 --bin-dir",
+            ),
+        );
+        if let Some(datadir) = &datadir {
+            self.check_places(reader, datadir);
+        }
+        let plugin_path = match self.replica.plugin_path.take() {
+            Some(path) => path,
+            None => plugin_path::from_environment(environment).unwrap_or_else(|problem| {
+                reader.note(problem);
+                Vec::new()
+            }),
+        };
+        let standby = self.standby(reader, overrides);
+        let remote_list = self.source.as_mut().and_then(|source| source.methods.take());
+        // Also where it is given and has a problem, which is then the only one to tell.
+        let has_source = match overrides.connstring.as_deref() {
+            Some(connstring) => !connstring.is_empty(),
+            None => self.source.is_some(),
+        };
+        let source = self.source_in_force(reader, overrides, environment);
+        let methods = self.methods(reader, overrides, remote_list, has_source, &plugin_path);
+        Some(Config {
+            file: reader.file().to_owned(),
+            scope: scope?,
+            directories: Directories {
+                datadir: datadir?,
+                tablespaces: self.replica.tablespace_map(),
+                wal: self.replica.wal_dir.map(|(path, _)| path),
+            },
+            bin_dir: bin_dir?,
+            methods: methods?,
+            components: self.components,
+            basebackup: self.basebackup,
+            plugin_path,
+            source,
+            standby,
+            trigger_file: self.replica.trigger_file,
+            snapshot: self.replica.snapshot,
+            refuse_commands: self.replica.refuse_commands,
+            timeout: overrides.timeout.or(self.replica.timeout),
+            force: overrides.force,
+            user: self.replica.user,
+            state_dir: self.replica.state_dir,
+            require_landlock: self.replica.require_landlock,
+        })
+    }
+
+    /// Gives every `--key=value` that is no flag of the program to the method that `--method` names.
+    fn take_further_options(&mut self, reader: &Reader<'_>, overrides: &Overrides) {
+        let Some(method) = overrides.method.as_deref() else {
+            for (key, _) in &overrides.options {
+                let message =
+                    "is no flag of this program; an option of a method needs --method NAME beside it";
+                reader.note(Problem::with_flag(format!("--{key}"), message));
+            }
+            return;
+        };
+        if method == BASEBACKUP {
+            for (key, value) in &overrides.options {
+                self.basebackup.set(from_flag(key, value));
+            }
+            return;
+        }
+        let replica_lists = self.replica.methods.iter().flatten();
+        let source_lists = self.source.iter().flat_map(|source| source.methods.iter().flatten());
+        let known = self.components.contains_key(method)
+            || replica_lists.chain(source_lists).any(|listed| listed.name == method);
+        if !known {
+            let names = self.components.keys().map(String::as_str).chain([BASEBACKUP]);
+            let hint =
+                nearest(method, names).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            let message = format!("`{}` is neither listed nor has a section{hint}", method.escape_debug());
+            reader.note(Problem::with_flag("--method", message));
+            return;
+        }
+        let section = self.components.entry(method.to_owned()).or_default();
+        for (key, value) in &overrides.options {
+            section.options.retain(|(name, _)| name != key);
+            section.options.push((key.clone(), OptionValue::Untyped(value.clone())));
+        }
+    }
+
+    /// No place may hold another: emptying one would empty the other. One tablespace may be named twice, by the path that
+    /// it had and by its object identifier; that two do not end in one place the plan's check sees.
+    fn check_places(&self, reader: &Reader<'_>, datadir: &Path) {
+        const TABLESPACE: &str = "another tablespace";
+        let mut taken: Vec<(&Path, &str)> = vec![(datadir, "the data directory")];
+        let wal = self.replica.wal_dir.iter().map(|(path, place)| (path, place, "`replica.wal_dir`"));
+        let tablespaces = self.replica.tablespaces.iter().map(|(_, path, place)| (path, place, TABLESPACE));
+        for (path, place, what) in wal.chain(tablespaces) {
+            let clash = taken.iter().find(|(other, whose)| {
+                let named_twice = what == TABLESPACE && *whose == TABLESPACE && path == other;
+                !named_twice && (path.starts_with(other) || other.starts_with(path))
+            });
+            if let Some((other, whose)) = clash {
+                let message = format!(
+                    "`{}` and {whose}, `{}`, must be apart: neither may be inside the other",
+                    path.display(),
+                    other.display()
+                );
+                reader.problem(*place, message);
+            }
+            taken.push((path, what));
+        }
+    }
+
+    /// How the replica reaches its primary later: what `--connstring` or `[source]` says, never without a place.
+    fn standby(&self, reader: &Reader<'_>, overrides: &Overrides) -> Option<(Conninfo, Option<PathBuf>)> {
+        let place = self.replica.configure_standby?;
+        let given = overrides.connstring.as_deref().filter(|text| !text.is_empty());
+        let conninfo = match given {
+            Some(text) => Conninfo::parse(text).ok(),
+            None => match &self.source {
+                Some(source) => source.settings.as_ref().map(|settings| settings.conninfo.clone()),
+                None => {
+                    reader.problem(
+                        place,
+                        "`replica.configure_standby` needs `[source] conninfo` for primary_conninfo",
+                    );
+                    None
+                }
+            },
+        };
+        Some((conninfo?, self.replica.standby_passfile.clone()))
+    }
+
+    /// The source that this run copies from.
+    fn source_in_force(
+        &mut self,
+        reader: &Reader<'_>,
+        overrides: &Overrides,
+        environment: Environment<'_>,
+    ) -> Option<SourceSettings> {
+        let from_caller = environment("PGPASSFILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let from_file = self.source.take().and_then(|source| source.settings);
+        match overrides.connstring.as_deref() {
+            Some("") => None,
+            Some(text) => {
+                let conninfo = Conninfo::parse(text).map_err(|error| {
+                    let message = format!("is no connection string that libpq reads: {error}");
+                    reader.note(Problem::with_flag("--connstring", message));
+                });
+                let conninfo = conninfo.ok()?;
+                // Patroni made PGPASSFILE for this very connection string.
+                match (from_caller, from_file) {
+                    (Some(passfile), _) => {
+                        Some(SourceSettings { conninfo, password: None, passfile: Some(passfile) })
+                    }
+                    (None, Some(settings)) => Some(SourceSettings { conninfo, ..settings }),
+                    (None, None) => Some(SourceSettings { conninfo, password: None, passfile: None }),
+                }
+            }
+            None => {
+                let mut settings = from_file?;
+                if settings.password.is_none() && settings.passfile.is_none() {
+                    settings.passfile = from_caller;
+                }
+                Some(settings)
+            }
+        }
+    }
+
+    /// The methods to try. A name that is neither `basebackup`, nor has a section, nor a plugin in the plugin path
+    /// is unknown; a plugin that is missing for a section is not, for the other methods can still be tried.
+    fn methods(
+        &self,
+        reader: &Reader<'_>,
+        overrides: &Overrides,
+        remote_list: Option<Vec<Listed>>,
+        has_source: bool,
+        plugin_path: &[PathBuf],
+    ) -> Option<Vec<String>> {
+        for listed in self.replica.methods.iter().chain(&remote_list).flatten() {
+            let name = &listed.name;
+            let known = name == BASEBACKUP
+                || self.components.contains_key(name)
+                || plugin_path::find(plugin_path, name).is_some();
+            if !known {
+                let plugins = plugin_path::names(plugin_path);
+                let names = self.components.keys().chain(&plugins).map(String::as_str).chain([BASEBACKUP]);
+                let hint =
+                    nearest(name, names).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+                let message = format!(
+                    "unknown method `{name}`: there is no section [method.{name}] and no {name}.wasm in {}{hint}",
+                    plugin_path::shown(plugin_path)
+                );
+                reader.problem(listed.place, message);
+            }
+        }
+        let names = |list: &[Listed]| list.iter().map(|listed| listed.name.clone()).collect::<Vec<_>>();
+        let local = names(self.replica.methods.as_deref().unwrap_or_default());
+        // The remote member's list counts where there is a source to be a member of.
+        let remote = remote_list.filter(|_| has_source).map(|list| names(&list));
+        methods_to_try(&local, remote.as_deref(), overrides.from_leader, has_source)
+            .map_err(|error| reader.note(Problem::with_flag("--from-leader", error.to_string())))
+            .ok()
+    }
+}

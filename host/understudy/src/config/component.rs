@@ -1,0 +1,187 @@
+//! `[method.NAME]` of a method that is a WebAssembly component: its plugin, its options, its grants.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sandbox::{DiskBudget, Grants, OptionValue};
+use toml::de::DeValue;
+
+use super::tree::{Section, Value};
+
+/// A component as the operator configured it.
+#[derive(Clone, Debug, Default)]
+pub struct ComponentSection {
+    /// The component's file; none: the method's name is looked up in the plugin path (semantics rule 6).
+    pub plugin: Option<PathBuf>,
+    /// What the data directory holds is left for it.
+    pub keep_data: bool,
+    /// It works without a source.
+    pub no_leader: bool,
+    /// It gets none of Patroni's four parameters.
+    pub no_params: bool,
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
+    /// What the plugin is told; checked against what it describes when it is loaded.
+    pub options: Vec<(String, OptionValue)>,
+    /// What it may reach.
+    pub grants: Grants,
+}
+
+/// Grants that the configuration knows and this version has no wall for, and so must not pretend to give.
+const NOT_ENFORCED: [&str; 7] = ["stores", "keys", "network", "programs", "environment", "rate", "workers"];
+
+pub(super) fn read(section: Section<'_>) -> ComponentSection {
+    let config = section.reader().file();
+    let flag = |key| section.get(key).and_then(|value: Value<'_>| value.flag()).unwrap_or(false);
+    let component = ComponentSection {
+        plugin: section.get("plugin").and_then(|value| read_plugin(&value, config)),
+        keep_data: flag("keep_data"),
+        // `|`: both spellings are known and checked, whichever is given (semantics rule 4).
+        no_leader: flag("no_leader") | flag("no_master"),
+        no_params: flag("no_params"),
+        timeout: section.get("timeout").and_then(|value| value.duration()),
+        options: section.get("options").and_then(|value| read_options(&value)).unwrap_or_default(),
+        grants: section.get("grants").and_then(|value| value.section()).map(read_grants).unwrap_or_default(),
+    };
+    section.finish();
+    component
+}
+
+/// A path, absolute or relative to the configuration file's folder.
+fn read_plugin(value: &Value<'_>, config: &Path) -> Option<PathBuf> {
+    let text = value.text()?;
+    if text.chars().any(char::is_control) {
+        value.problem("holds a control character, which no path here may");
+        return None;
+    }
+    if is_registry_reference(text) {
+        value.problem(format_args!(
+            "names `{text}`, which is a registry's reference; registries are not supported by this version: fetch the \
+             component and write its path, which begins with `/` or `./` or ends with .wasm"
+        ));
+        return None;
+    }
+    let folder = config.parent().unwrap_or(Path::new(""));
+    // Made absolute without following links, so that messages name what the operator wrote.
+    std::path::absolute(folder.join(text))
+        .map_err(|error| value.problem(format_args!("cannot be used: {error}")))
+        .ok()
+}
+
+/// Whether a text looks like an OCI reference, `host.example/name:tag` or `host/name@sha256:...`, rather than a path.
+fn is_registry_reference(text: &str) -> bool {
+    if text.starts_with(['/', '.']) || text.ends_with(".wasm") {
+        return false;
+    }
+    let scheme = text.contains("://");
+    let (first, rest) = text.split_once('/').unwrap_or(("", text));
+    let host = first.contains(['.', ':']) || first == "localhost";
+    let tagged = rest.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
+    scheme || host || tagged
+}
+
+/// The free table for the plugin.
+fn read_options(value: &Value<'_>) -> Option<Vec<(String, OptionValue)>> {
+    let table = value.section()?;
+    let options = table.entries();
+    Some(options.into_iter().filter_map(|(name, value)| Some((name.text, read_option(&value)?))).collect())
+}
+
+fn read_option(value: &Value<'_>) -> Option<OptionValue> {
+    match value.raw() {
+        DeValue::String(text) => Some(OptionValue::Text(text.to_string())),
+        DeValue::Boolean(flag) => Some(OptionValue::Flag(*flag)),
+        DeValue::Integer(digits) => match i64::from_str_radix(digits.as_str(), digits.radix()) {
+            Ok(number) => Some(OptionValue::Integer(number)),
+            Err(_) => {
+                value.problem("does not fit in 64 bits");
+                None
+            }
+        },
+        DeValue::Float(digits) => match digits.as_str().parse::<f64>() {
+            Ok(number) if number.is_finite() => Some(OptionValue::Number(number)),
+            _ => {
+                value.problem("must be a finite number");
+                None
+            }
+        },
+        DeValue::Array(_) => {
+            let items = value.list()?;
+            let texts = items.iter().map(|item| {
+                let text = item.raw().as_str().map(str::to_owned);
+                if text.is_none() {
+                    item.problem("must be a quoted string: a list among the options holds texts only");
+                }
+                text
+            });
+            texts.collect::<Vec<_>>().into_iter().collect::<Option<_>>().map(OptionValue::Texts)
+        }
+        DeValue::Datetime(_) => {
+            value.problem("must be quoted: options have no type for dates");
+            None
+        }
+        DeValue::Table(_) => {
+            value.problem("must not be a table: an option is a text, a number, a flag or a list of texts");
+            None
+        }
+    }
+}
+
+fn read_grants(section: Section<'_>) -> Grants {
+    let mut grants = Grants::default();
+    if let Some(memory) = section.get("memory").and_then(|value| value.size_of_something()) {
+        grants.memory = memory;
+    }
+    if let Some(read) = section.get("read").and_then(|value| value.paths()) {
+        grants.read = read;
+    }
+    grants.disk = section.get("disk").and_then(|value| value.section()).map(read_disk);
+    for key in NOT_ENFORCED {
+        section.refuse(
+            key,
+            "cannot be enforced by this version, which therefore does not grant it: take the line out",
+        );
+    }
+    section.finish();
+    grants
+}
+
+fn read_disk(section: Section<'_>) -> DiskBudget {
+    let budget = DiskBudget {
+        bytes: section.get("bytes").and_then(|value| value.size_of_something()),
+        files: section.get("files").and_then(|value| value.count(1)),
+        keep_free: section.get("keep_free").and_then(|value| value.size()),
+    };
+    section.finish();
+    budget
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_reference_is_told_from_a_path() {
+        for reference in [
+            "registry.example/acme/pgbackrest:1.4",
+            "localhost:5000/x",
+            "acme/pgbackrest:1.4",
+            "oci://h/x",
+            "h.example/x@sha256:00",
+        ] {
+            assert!(is_registry_reference(reference), "{reference}");
+        }
+        for path in [
+            "/opt/x.wasm",
+            "./acme/x:1",
+            "../x",
+            "plugins/x.wasm",
+            "x.wasm",
+            "x",
+            "sub/x",
+            "host.example/x.wasm",
+        ] {
+            assert!(!is_registry_reference(path), "{path}");
+        }
+    }
+}

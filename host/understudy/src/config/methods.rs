@@ -1,0 +1,50 @@
+//! The list of methods, under each of the names that Patroni has had for it.
+
+use toml::de::DeValue;
+
+use super::problem::Place;
+use super::tree::{Section, Value};
+
+/// A method in the operator's list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) name: String,
+    pub(super) place: Place,
+}
+
+/// The names of the list, ours first, then Patroni's newer and older one.
+const KEYS: [&str; 3] = ["methods", "create_replica_methods", "create_replica_method"];
+
+/// Reads the list of a section, in the operator's order and with its repetitions; none where it is left out.
+pub(super) fn read_list(section: &Section<'_>) -> Option<Vec<Listed>> {
+    let mut given = KEYS.iter().filter_map(|key| section.get(key));
+    let list = given.next()?;
+    for again in given {
+        again.problem(format_args!("and `{}` are two names of one list: keep one of them", list.path));
+    }
+    let items = match list.raw() {
+        DeValue::String(_) => vec![list],
+        _ => list.texts()?,
+    };
+    let listed = |item: &Value<'_>| read_name(item).map(|name| Listed { name, place: item.place() });
+    Some(items.iter().filter_map(listed).collect())
+}
+
+fn read_name(item: &Value<'_>) -> Option<String> {
+    let name = item.text()?;
+    if !is_method_name(name) {
+        item.problem(format_args!(
+            "names a method `{}`: a name is letters, digits, `_`, `-` and `.`, and does not begin with `.`",
+            name.escape_debug()
+        ));
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+/// Whether a method may have this name. It becomes a file name below the plugin path, so nothing in it may leave that
+/// directory.
+pub(super) fn is_method_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    (1..=100).contains(&name.len()) && !name.starts_with('.') && name.chars().all(allowed)
+}

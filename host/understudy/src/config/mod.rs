@@ -1,0 +1,196 @@
+//! The configuration: one TOML file and the flags over it, parsed once into types. Whatever is wrong with either is
+//! told at once, each problem with its place and the nearest right name.
+
+mod basebackup;
+mod check;
+mod component;
+mod methods;
+pub mod problem;
+mod replica;
+mod source;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ::replica::Directories;
+use ::replica::create_replica::BASEBACKUP;
+use ::replica::source::Conninfo;
+use toml::de::DeTable;
+
+pub use basebackup::BasebackupSection;
+pub use component::ComponentSection;
+pub use problem::{ConfigError, Origin, Place, Problem};
+pub use source::{Password, SourceSettings};
+
+pub(crate) use tree::parse_duration;
+
+use check::Parts;
+use tree::{Reader, Section, Setting};
+
+/// A configuration file larger than this is taken for a mistake in its name.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// How the environment is asked. The program reads `PGPASSFILE`, `UNDERSTUDY_PLUGIN_PATH` and what `password = { env = ".." }`
+/// names, and nothing else.
+pub type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
+
+/// What the command line says in place of the file, or besides it.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--scope`
+    pub scope: Option<String>,
+    /// `--datadir`
+    pub datadir: Option<PathBuf>,
+    /// `--connstring`; empty means no source (semantics rule 4).
+    pub connstring: Option<String>,
+    /// `--bin-dir`
+    pub bin_dir: Option<PathBuf>,
+    /// `--timeout`
+    pub timeout: Option<Duration>,
+    /// `--from-leader`
+    pub from_leader: bool,
+    /// `--force`
+    pub force: bool,
+    /// `--method`: whose the further options are.
+    pub method: Option<String>,
+    /// Every `--key=value` that is no flag of the program.
+    pub options: Vec<(String, String)>,
+}
+
+/// Everything that the operator decided, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file.
+    pub file: PathBuf,
+    /// The name of the Patroni cluster.
+    pub scope: String,
+    /// The data directory and the mapped places.
+    pub directories: Directories,
+    /// PostgreSQL's programs.
+    pub bin_dir: PathBuf,
+    /// The methods to try, in order (semantics rules 1 and 2).
+    pub methods: Vec<String>,
+    /// The section of each method that is a component.
+    pub components: BTreeMap<String, ComponentSection>,
+    /// The section of `basebackup`.
+    pub basebackup: BasebackupSection,
+    /// Where plugins are looked up by name (semantics rule 6).
+    pub plugin_path: Vec<PathBuf>,
+    /// The server to copy from.
+    pub source: Option<SourceSettings>,
+    /// How the replica reaches its primary later (semantics rule 29): the operator's conninfo and a lasting passfile.
+    pub standby: Option<(Conninfo, Option<PathBuf>)>,
+    /// The trigger file to remove, where it is not the default.
+    pub trigger_file: Option<String>,
+    /// The backup is an atomic snapshot.
+    pub snapshot: bool,
+    /// Settings that run commands fail the seal.
+    pub refuse_commands: bool,
+    /// How long the whole run may take.
+    pub timeout: Option<Duration>,
+    /// Empty a directory that is not PostgreSQL's.
+    pub force: bool,
+    /// The user to become where the program runs as root.
+    pub user: Option<String>,
+    /// Where state files live, where it is not the default.
+    pub state_dir: Option<PathBuf>,
+    /// The least Landlock ABI.
+    pub require_landlock: Option<u32>,
+}
+
+impl Config {
+    /// Reads the file and lays the flags over it.
+    ///
+    /// # Errors
+    /// Every problem of the file and of the flags, in one go.
+    pub fn load(
+        file: &Path,
+        overrides: &Overrides,
+        environment: Environment<'_>,
+    ) -> Result<Self, ConfigError> {
+        let unreadable = |source| ConfigError::Unreadable { path: file.to_owned(), source };
+        let text = read_bounded(file).map_err(unreadable)?;
+        Self::parse(file, &text, overrides, environment).map_err(ConfigError::Problems)
+    }
+
+    /// The same from the text of the file.
+    ///
+    /// # Errors
+    /// Every problem, in the order of the file, flags last.
+    pub fn parse(
+        file: &Path,
+        text: &str,
+        overrides: &Overrides,
+        environment: Environment<'_>,
+    ) -> Result<Self, Vec<Problem>> {
+        let (document, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            // What a broken document seems to say besides is guesswork, and stays unsaid.
+            let problem = |error: &toml::de::Error| {
+                let place = Place::of(text, error.span().map_or(0, |span| span.start));
+                Problem::in_file(file, place, format!("not TOML: {}", error.message().replace('\n', ", ")))
+            };
+            let mut problems: Vec<_> = errors.iter().map(problem).collect();
+            problems.sort();
+            problems.dedup();
+            return Err(problems);
+        }
+        let reader = Reader::new(file, text);
+        let config = read(&reader, document.get_ref(), overrides, environment);
+        let problems = reader.into_problems();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(problems),
+        }
+    }
+}
+
+fn read_bounded(file: &Path) -> std::io::Result<String> {
+    use std::io::{Error, ErrorKind, Read};
+    let mut text = String::new();
+    std::fs::File::open(file)?.take(FILE_LIMIT + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_LIMIT {
+        return Err(Error::new(ErrorKind::FileTooLarge, format!("it is larger than {FILE_LIMIT} bytes")));
+    }
+    Ok(text)
+}
+
+/// Reads every section, then puts them together with the flags.
+fn read(
+    reader: &Reader<'_>,
+    document: &DeTable<'_>,
+    overrides: &Overrides,
+    environment: Environment<'_>,
+) -> Option<Config> {
+    let root = Section::root(reader, document);
+    let scope = Setting::read(root.get("scope"), |value| value.text().map(str::to_owned));
+    let replica = root.get("replica").and_then(|value| value.section()).map(replica::read);
+    let source = root.get("source").and_then(|value| value.section());
+    let source = source.map(|section| source::read(section, environment));
+    let mut components = BTreeMap::new();
+    let mut basebackup = BasebackupSection::default();
+    if let Some(sections) = root.get("method").and_then(|value| value.section()) {
+        for (name, value) in sections.entries() {
+            let Some(section) = value.section() else { continue };
+            if name.text == BASEBACKUP {
+                basebackup = basebackup::read(section);
+            } else if methods::is_method_name(&name.text) {
+                components.insert(name.text, component::read(section));
+            } else {
+                reader.problem(
+                    name.place,
+                    format!("`{}` is no name that a method can have", name.text.escape_debug()),
+                );
+            }
+        }
+    }
+    root.finish();
+    let parts = Parts { scope, replica: replica.unwrap_or_default(), source, components, basebackup };
+    parts.check(reader, overrides, environment)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! What is wrong with a configuration: every problem at once, each with its place and the nearest right name.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// Where in a file something stands. Both count from 1; a column is a character, not a byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Place {
+    /// The line.
+    pub line: usize,
+    /// The column.
+    pub column: usize,
+}
+
+impl Place {
+    /// The place of the byte at `offset` of `text`; an offset past the end is the end.
+    pub fn of(text: &str, offset: usize) -> Self {
+        let before = &text.as_bytes()[..offset.min(text.len())];
+        let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        Self {
+            line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
+            column: 1 + String::from_utf8_lossy(&before[start..]).chars().count(),
+        }
+    }
+}
+
+/// Where a problem comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(untagged)]
+pub enum Origin {
+    /// The configuration file.
+    File {
+        /// The file, as it was given.
+        file: PathBuf,
+        /// Where in it.
+        #[serde(flatten)]
+        place: Place,
+    },
+    /// A flag on the command line, such as `--datadir`.
+    Flag {
+        /// The flag.
+        flag: String,
+    },
+}
+
+/// One thing that is wrong, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    /// Where.
+    #[serde(flatten)]
+    pub origin: Origin,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem at a place of the configuration file.
+    pub fn in_file(file: &Path, place: Place, message: impl Into<String>) -> Self {
+        Self { origin: Origin::File { file: file.to_owned(), place }, message: message.into() }
+    }
+
+    /// A problem with a flag.
+    pub fn with_flag(flag: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { origin: Origin::Flag { flag: flag.into() }, message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Origin::File { file, place: Place { line, column } } => {
+                write!(f, "{}:{line}:{column}: {}", file.display(), self.message)
+            }
+            Origin::Flag { flag } => write!(f, "{flag}: {}", self.message),
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Everything that is wrong with it, in the order of the file; flags come last.
+    #[error("{}", lines(.0))]
+    Problems(Vec<Problem>),
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// The name among `known` that `name` was probably meant to be.
+pub(crate) fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
+    let name = plain(name);
+    let distance = |known: &str| strsim::damerau_levenshtein(&name, &plain(known));
+    let allowed = 1 + name.chars().count() / 4;
+    known
+        .into_iter()
+        .map(|known| (distance(known), known))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_counts_lines_and_characters_from_one() {
+        let text = "a = 1\nä = \"ü\" x\n";
+        assert_eq!(Place::of(text, 0), Place { line: 1, column: 1 });
+        assert_eq!(Place::of(text, text.find('x').unwrap()), Place { line: 2, column: 9 });
+        assert_eq!(Place::of(text, 1000), Place { line: 3, column: 1 });
+    }
+
+    #[test]
+    fn the_nearest_name_is_near_or_none() {
+        let known = ["keep_data", "no_leader", "plugin", "timeout"];
+        assert_eq!(nearest("keep-data", known), Some("keep_data"));
+        assert_eq!(nearest("no_laeder", known), Some("no_leader"));
+        assert_eq!(nearest("plug", known), Some("plugin"));
+        assert_eq!(nearest("wibble", known), None);
+    }
+}

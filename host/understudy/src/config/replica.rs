@@ -1,0 +1,136 @@
+//! `[replica]`: the places on this machine and what the end state should be.
+
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use replica::{TablespaceKey, TablespaceMap};
+
+use super::methods::{Listed, read_list};
+use super::problem::{Place, nearest};
+use super::tree::{Section, Setting, Value};
+
+/// What `[replica]` says; what a flag may give instead is still missing here.
+#[derive(Default)]
+pub(super) struct ReplicaSection {
+    /// Where the section stands, if it does.
+    pub(super) place: Option<Place>,
+    pub(super) datadir: Setting<PathBuf>,
+    pub(super) bin_dir: Setting<PathBuf>,
+    pub(super) methods: Option<Vec<Listed>>,
+    pub(super) user: Option<String>,
+    pub(super) state_dir: Option<PathBuf>,
+    pub(super) wal_dir: Option<(PathBuf, Place)>,
+    pub(super) tablespaces: Vec<(TablespaceKey, PathBuf, Place)>,
+    pub(super) configure_standby: Option<Place>,
+    pub(super) standby_passfile: Option<PathBuf>,
+    pub(super) trigger_file: Option<String>,
+    pub(super) snapshot: bool,
+    pub(super) refuse_commands: bool,
+    pub(super) timeout: Option<Duration>,
+    pub(super) plugin_path: Option<Vec<PathBuf>>,
+    pub(super) require_landlock: Option<u32>,
+}
+
+/// Landlock's ABIs that the manual page landlock(7) lists.
+const LANDLOCK_ABIS: std::ops::RangeInclusive<u64> = 1..=7;
+
+pub(super) fn read(section: Section<'_>) -> ReplicaSection {
+    let path = |key| section.get(key).and_then(|value: Value<'_>| value.path());
+    let flag = |key| section.get(key).and_then(|value: Value<'_>| value.flag()).unwrap_or(false);
+    let configure_standby = section.get("configure_standby");
+    let replica = ReplicaSection {
+        place: Some(section.place()),
+        datadir: Setting::read(section.get("datadir"), Value::path),
+        bin_dir: Setting::read(section.get("bin_dir"), Value::path),
+        methods: read_list(&section),
+        user: section.get("user").and_then(|value| value.text().map(str::to_owned)),
+        state_dir: path("state_dir"),
+        wal_dir: section.get("wal_dir").and_then(|value| Some((value.path()?, value.place()))),
+        tablespaces: section.get("tablespaces").map(|value| read_tablespaces(&value)).unwrap_or_default(),
+        configure_standby: configure_standby.and_then(|value| value.flag()?.then(|| value.place())),
+        standby_passfile: path("standby_passfile"),
+        trigger_file: section.get("trigger_file").and_then(|value| read_trigger_file(&value)),
+        snapshot: flag("snapshot"),
+        refuse_commands: section.get("config").and_then(|value| read_config(&value)).unwrap_or(false),
+        timeout: section.get("timeout").and_then(|value| value.duration()),
+        plugin_path: section.get("plugin_path").and_then(|value| value.paths()),
+        require_landlock: section.get("require_landlock").and_then(|value| read_landlock(&value)),
+    };
+    section.refuse("staged", "is not supported by this version, which fills the data directory in place");
+    section.finish();
+    replica
+}
+
+/// `{ "/old/path" = "/new/path" }`; a key may also be an object identifier or a name.
+fn read_tablespaces(value: &Value<'_>) -> Vec<(TablespaceKey, PathBuf, Place)> {
+    let Some(table) = value.section() else { return Vec::new() };
+    let mut tablespaces = Vec::new();
+    for (name, target) in table.entries() {
+        let key = TablespaceKey::parse(&name.text);
+        let digits = !name.text.is_empty() && name.text.bytes().all(|byte| byte.is_ascii_digit());
+        match &key {
+            TablespaceKey::Name(text) if text.is_empty() || digits || text.chars().any(char::is_control) => {
+                table.reader().problem(
+                    name.place,
+                    format!(
+                        "`{}` must have as its key a tablespace's old path, object identifier or name",
+                        target.path
+                    ),
+                );
+            }
+            _ => {
+                if let Some(path) = target.path() {
+                    tablespaces.push((key, path, target.place()));
+                }
+            }
+        }
+    }
+    tablespaces
+}
+
+/// A path relative to the data directory.
+fn read_trigger_file(value: &Value<'_>) -> Option<String> {
+    let text = value.text()?;
+    let inside = Path::new(text).components().all(|part| matches!(part, Component::Normal(_)));
+    if !inside || text.chars().any(char::is_control) {
+        value.problem("must be a path inside the data directory and relative to it, such as \"promote\"");
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// `config = "report" | "refuse-commands"`.
+fn read_config(value: &Value<'_>) -> Option<bool> {
+    match value.text()? {
+        "report" => Some(false),
+        "refuse-commands" => Some(true),
+        other => {
+            let hint = nearest(other, ["report", "refuse-commands"])
+                .map(|near| format!("; did you mean \"{near}\"?"))
+                .unwrap_or_default();
+            value.problem(format_args!(
+                "must be \"report\" or \"refuse-commands\", not `{}`{hint}",
+                other.escape_debug()
+            ));
+            None
+        }
+    }
+}
+
+fn read_landlock(value: &Value<'_>) -> Option<u32> {
+    let abi = value.count(*LANDLOCK_ABIS.start())?;
+    if !LANDLOCK_ABIS.contains(&abi) {
+        value.problem(format_args!("must be one of Landlock's ABIs, 1 to {}", LANDLOCK_ABIS.end()));
+        return None;
+    }
+    u32::try_from(abi).ok()
+}
+
+impl ReplicaSection {
+    /// The map without the places of its lines.
+    pub(super) fn tablespace_map(&self) -> TablespaceMap {
+        TablespaceMap::new(
+            self.tablespaces.iter().map(|(key, path, _)| (key.clone(), path.clone())).collect(),
+        )
+    }
+}

@@ -1,0 +1,188 @@
+//! The rules of the loop that the configuration decides, and the flags over the file.
+
+use super::*;
+
+#[test]
+fn rule_01_patronis_names_of_the_list_are_read_as_a_list_or_as_one_name() {
+    for list in [
+        "methods = [\"acme\", \"basebackup\"]",
+        "create_replica_methods = [\"acme\", \"basebackup\"]",
+        "create_replica_method = [\"acme\", \"basebackup\"]",
+    ] {
+        let config = parse(&format!("{WHOLE}{list}\n[method.acme]")).unwrap();
+        assert_eq!(config.methods, ["acme", "basebackup"], "{list}");
+    }
+    assert_eq!(parse(&format!("{WHOLE}methods = \"acme\"\n[method.acme]")).unwrap().methods, ["acme"]);
+    assert_eq!(parse(&format!("{WHOLE}methods = []")).unwrap().methods, ["basebackup"]);
+}
+
+#[test]
+fn rule_01_the_sources_list_replaces_the_local_one_and_sections_stay_local() {
+    let text = format!(
+        "{WHOLE}methods = [\"a\"]\n[source]\nconninfo = \"host=h\"\nmethods = [\"b\"]\n[method.a]\n[method.b]\nkeep_data = true"
+    );
+    let config = parse(&text).unwrap();
+    assert_eq!(config.methods, ["b"]);
+    assert!(config.components["b"].keep_data);
+    let without_source = Overrides { connstring: Some(String::new()), ..Overrides::default() };
+    assert_eq!(parse_with(&text, &without_source, &nothing).unwrap().methods, ["a"]);
+}
+
+#[test]
+fn rule_02_from_leader_leaves_basebackup_and_needs_a_source() {
+    let overrides = Overrides { from_leader: true, ..Overrides::default() };
+    let with_source = format!("{WHOLE}methods = [\"a\"]\n[source]\nconninfo = \"host=h\"\n[method.a]");
+    assert_eq!(parse_with(&with_source, &overrides, &nothing).unwrap().methods, ["basebackup"]);
+    let problems = parse_with(WHOLE, &overrides, &nothing).map(|_| ()).unwrap_err();
+    assert!(problems[0].starts_with("--from-leader: "), "{problems:?}");
+    let wrong_source = format!("{WHOLE}[source]\nconninfo = \"nonsense\"");
+    let problems = parse_with(&wrong_source, &overrides, &nothing).map(|_| ()).unwrap_err();
+    assert!(problems.len() == 1 && problems[0].contains("source.conninfo"), "{problems:?}");
+}
+
+#[test]
+fn rule_04_an_empty_connstring_means_no_source() {
+    let text = format!("{WHOLE}[source]\nconninfo = \"host=h\"");
+    assert!(parse(&text).unwrap().source.is_some());
+    let overrides = Overrides { connstring: Some(String::new()), ..Overrides::default() };
+    assert!(parse_with(&text, &overrides, &nothing).unwrap().source.is_none());
+}
+
+#[test]
+fn rule_03_the_passfile_is_patronis_where_patroni_gives_the_connstring() {
+    let patroni = |name: &str| (name == "PGPASSFILE").then(|| OsString::from("/tmp/pgpass0"));
+    let text = format!("{WHOLE}[source]\nconninfo = \"host=h\"\npassfile = \"/etc/pgpass\"");
+    let given = Overrides { connstring: Some("host=leader".to_owned()), ..Overrides::default() };
+    let passfile = |config: Config| config.source.unwrap().passfile.unwrap();
+    assert_eq!(passfile(parse_with(&text, &given, &patroni).unwrap()), Path::new("/tmp/pgpass0"));
+    assert_eq!(passfile(parse_with(&text, &given, &nothing).unwrap()), Path::new("/etc/pgpass"));
+    assert_eq!(
+        passfile(parse_with(&text, &Overrides::default(), &patroni).unwrap()),
+        Path::new("/etc/pgpass")
+    );
+    let without = format!("{WHOLE}[source]\nconninfo = \"host=h\"");
+    assert_eq!(
+        passfile(parse_with(&without, &Overrides::default(), &patroni).unwrap()),
+        Path::new("/tmp/pgpass0")
+    );
+    let source = parse_with(&text, &given, &nothing).unwrap().source.unwrap();
+    assert_eq!(source.conninfo.get("host"), Some("leader"));
+}
+
+#[test]
+fn a_password_is_read_from_the_variable_that_the_file_names() {
+    let environment = |name: &str| (name == "SECRET").then(|| OsString::from("hush"));
+    let text = format!("{WHOLE}[source]\nconninfo = \"host=h\"\npassword = {{ env = \"SECRET\" }}");
+    let config = parse_with(&text, &Overrides::default(), &environment).unwrap();
+    let settings = config.source.unwrap().resolve().unwrap();
+    assert_eq!(settings.password.unwrap().expose(), "hush");
+    let both = format!("{text}\npassfile = \"/p\"");
+    let problems = parse_with(&both, &Overrides::default(), &environment).map(|_| ()).unwrap_err();
+    assert!(problems[0].contains("are both given"), "{problems:?}");
+}
+
+#[test]
+fn flags_override_the_file_and_stand_in_for_what_it_leaves_out() {
+    let overrides = Overrides {
+        scope: Some("robin".to_owned()),
+        datadir: Some("/flag".into()),
+        bin_dir: Some("/flag/bin".into()),
+        timeout: Some(Duration::from_secs(1)),
+        force: true,
+        ..Overrides::default()
+    };
+    for text in ["", &format!("{WHOLE}timeout = \"1h\"")] {
+        let config = parse_with(text, &overrides, &nothing).unwrap();
+        assert_eq!((config.scope.as_str(), config.force), ("robin", true));
+        assert_eq!(config.directories.datadir, Path::new("/flag"));
+        assert_eq!(config.bin_dir, Path::new("/flag/bin"));
+        assert_eq!(config.timeout, Some(Duration::from_secs(1)));
+    }
+    let relative = Overrides { datadir: Some("data".into()), ..Overrides::default() };
+    let problems = parse_with(WHOLE, &relative, &nothing).map(|_| ()).unwrap_err();
+    assert_eq!(problems, ["--datadir: must be an absolute path, not `data`"]);
+}
+
+#[test]
+fn further_options_go_to_the_method_that_is_named_and_nowhere_else() {
+    let text = format!("{WHOLE}methods = [\"acme\"]\n[method.acme.options]\nstanza = \"main\"\njobs = 4");
+    let overrides = |method: Option<&str>| Overrides {
+        method: method.map(str::to_owned),
+        options: vec![("stanza".to_owned(), "flag".to_owned())],
+        ..Overrides::default()
+    };
+    let config = parse_with(&text, &overrides(Some("acme")), &nothing).unwrap();
+    assert_eq!(
+        config.components["acme"].options,
+        [
+            ("jobs".to_owned(), OptionValue::Integer(4)),
+            ("stanza".to_owned(), OptionValue::Untyped("flag".to_owned())),
+        ]
+    );
+    let problems = parse_with(&text, &overrides(None), &nothing).map(|_| ()).unwrap_err();
+    assert_eq!(
+        problems,
+        ["--stanza: is no flag of this program; an option of a method needs --method NAME beside it"]
+    );
+    let problems = parse_with(&text, &overrides(Some("acne")), &nothing).map(|_| ()).unwrap_err();
+    assert_eq!(problems, ["--method: `acne` is neither listed nor has a section; did you mean `acme`?"]);
+}
+
+#[test]
+fn rule_06_a_method_without_a_section_is_the_plugin_of_that_name() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("acme.wasm"), "").unwrap();
+    let path = directory.path().display();
+    let text = format!("{WHOLE}methods = [\"acme\"]\nplugin_path = [\"{path}\"]");
+    assert_eq!(parse(&text).unwrap().methods, ["acme"]);
+    let from_environment = |name: &str| (name == plugin_path::VARIABLE).then(|| directory.path().into());
+    let text = format!("{WHOLE}methods = [\"acme\"]");
+    assert_eq!(parse_with(&text, &Overrides::default(), &from_environment).unwrap().methods, ["acme"]);
+    let misspelt = format!("{WHOLE}methods = [\"acne\"]");
+    let problems = parse_with(&misspelt, &Overrides::default(), &from_environment).map(|_| ()).unwrap_err();
+    assert!(problems[0].ends_with("did you mean `acme`?"), "{problems:?}");
+    let unknown = parse(&text).map(|_| ()).unwrap_err();
+    assert!(
+        unknown[0].contains("unknown method `acme`: there is no section [method.acme] and no acme.wasm in"),
+        "{unknown:?}"
+    );
+}
+
+#[test]
+fn a_method_with_a_section_whose_plugin_is_missing_is_left_to_its_preflight() {
+    let text =
+        format!("{WHOLE}methods = [\"acme\", \"basebackup\"]\n[method.acme]\nplugin = \"/no/such.wasm\"");
+    assert_eq!(parse(&text).unwrap().methods, ["acme", "basebackup"]);
+}
+
+#[test]
+fn rule_29_the_standby_follows_the_operators_conninfo_with_a_lasting_passfile() {
+    let text = format!(
+        "{WHOLE}configure_standby = true\nstandby_passfile = \"/etc/pgpass\"\n[source]\nconninfo = \"host=h\"\npassfile = \"/run/p\""
+    );
+    let (conninfo, passfile) = parse(&text).unwrap().standby.unwrap();
+    assert_eq!(conninfo.get("host"), Some("h"));
+    assert_eq!(passfile.as_deref(), Some(Path::new("/etc/pgpass")));
+}
+
+#[test]
+fn rule_19_basebackups_options_are_a_table_or_a_list_and_flags_override_them() {
+    let table =
+        "[method.basebackup.options]\nmax-rate = \"100M\"\nverbose = true\nno-slot = false\nlabel = \"\"";
+    let list = "[method.basebackup]\noptions = [\"verbose\", { max-rate = \"100M\" }, \"checkpoint=fast\"]";
+    let arguments = |lines: &str, options: &[(&str, &str)]| {
+        let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let overrides = Overrides { method: Some("basebackup".to_owned()), options, ..Overrides::default() };
+        let config = parse_with(&format!("{WHOLE}{lines}"), &overrides, &nothing).unwrap();
+        let arguments = config.basebackup.options().check(15, &config.directories).unwrap();
+        let mut arguments: Vec<_> =
+            arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect();
+        arguments.sort();
+        arguments
+    };
+    assert_eq!(arguments(table, &[]), ["--max-rate=100M", "--verbose"]);
+    assert_eq!(arguments(list, &[]), ["--checkpoint=fast", "--max-rate=100M", "--verbose"]);
+    let flags = [("max-rate", "1M"), ("verbose", "False"), ("no-slot", "True")];
+    assert_eq!(arguments(table, &flags), ["--max-rate=1M", "--no-slot"]);
+    assert_eq!(arguments(list, &flags), ["--checkpoint=fast", "--max-rate=1M", "--no-slot"]);
+}

@@ -1,0 +1,143 @@
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use ::replica::{Bytes, TablespaceKey};
+use sandbox::OptionValue;
+
+use super::*;
+use crate::plugin_path;
+
+const FILE: &str = "/etc/understudy.toml";
+
+mod flags_and_rules;
+mod problems;
+
+/// A configuration that has everything it must have.
+const WHOLE: &str = r#"
+scope = "batman"
+[replica]
+datadir = "/data"
+bin_dir = "/usr/lib/postgresql/15/bin"
+"#;
+
+fn nothing(_: &str) -> Option<OsString> {
+    None
+}
+
+fn parse_with(
+    text: &str,
+    overrides: &Overrides,
+    environment: Environment<'_>,
+) -> Result<Config, Vec<String>> {
+    let problems = |problems: Vec<Problem>| problems.iter().map(Problem::to_string).collect();
+    Config::parse(Path::new(FILE), text, overrides, environment).map_err(problems)
+}
+
+fn parse(text: &str) -> Result<Config, Vec<String>> {
+    parse_with(text, &Overrides::default(), &nothing)
+}
+
+/// The one problem of a whole configuration with these lines after it, without the file's name.
+fn problem(lines: &str) -> String {
+    let problems = parse(&format!("{WHOLE}{lines}")).map(|_| ()).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    problems[0].strip_prefix(&format!("{FILE}:")).unwrap().to_owned()
+}
+
+#[test]
+fn a_whole_configuration_is_read() {
+    let config = parse(
+        r#"
+scope = "batman"
+
+[replica]
+datadir = "/data"
+bin_dir = "/pg/bin"
+methods = ["acme", "basebackup"]
+user = "postgres"
+state_dir = "/var/lib/understudy"
+wal_dir = "/wal"
+tablespaces = { "/old/fast" = "/new/fast", 16385 = "/new/oid", slow = "/new/slow" }
+trigger_file = "promote.me"
+snapshot = true
+config = "refuse-commands"
+timeout = "12h"
+plugin_path = ["/plugins"]
+require_landlock = 3
+
+[method.acme]
+plugin = "acme.wasm"
+keep_data = true
+no_master = true
+no_params = true
+timeout = "1h30m"
+[method.acme.options]
+stanza = "main"
+jobs = 4
+ratio = 0.5
+delta = true
+paths = ["a", "b"]
+[method.acme.grants]
+memory = "64MiB"
+read = ["/mnt/backups"]
+disk = { bytes = "3TiB", files = 5_000_000, keep_free = "20GiB" }
+
+[method.basebackup]
+tries = 3
+pause = "0s"
+timeout = "2h"
+[method.basebackup.options]
+max-rate = "100M"
+verbose = true
+compress = 0
+label = ""
+no-slot = false
+"#,
+    )
+    .unwrap();
+    assert_eq!(config.scope, "batman");
+    assert_eq!(config.methods, ["acme", "basebackup"]);
+    assert_eq!(config.directories.wal.as_deref(), Some(Path::new("/wal")));
+    let map: Vec<_> = config.directories.tablespaces.entries().collect();
+    assert_eq!(
+        map,
+        [
+            (&TablespaceKey::Location("/old/fast".into()), Path::new("/new/fast")),
+            (&TablespaceKey::Oid(16385), Path::new("/new/oid")),
+            (&TablespaceKey::Name("slow".into()), Path::new("/new/slow")),
+        ]
+    );
+    assert!(config.snapshot && config.refuse_commands && config.source.is_none());
+    assert_eq!(config.timeout, Some(Duration::from_secs(12 * 3600)));
+    assert_eq!(config.require_landlock, Some(3));
+    let acme = &config.components["acme"];
+    assert_eq!(acme.plugin.as_deref(), Some(Path::new("/etc/acme.wasm")), "beside the configuration file");
+    assert!(acme.keep_data && acme.no_leader && acme.no_params);
+    assert_eq!(acme.timeout, Some(Duration::from_secs(5400)));
+    let option =
+        |name: &str| acme.options.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    assert_eq!(option("stanza"), Some(OptionValue::Text("main".into())));
+    assert_eq!(option("jobs"), Some(OptionValue::Integer(4)));
+    assert_eq!(option("ratio"), Some(OptionValue::Number(0.5)));
+    assert_eq!(option("delta"), Some(OptionValue::Flag(true)));
+    assert_eq!(option("paths"), Some(OptionValue::Texts(vec!["a".into(), "b".into()])));
+    assert_eq!(acme.grants.memory, Bytes(64 << 20));
+    assert_eq!(acme.grants.read, [Path::new("/mnt/backups")]);
+    let disk = acme.grants.disk.unwrap();
+    assert_eq!(
+        (disk.bytes, disk.files, disk.keep_free),
+        (Some(Bytes(3 << 40)), Some(5_000_000), Some(Bytes(20 << 30)))
+    );
+    assert_eq!((config.basebackup.tries, config.basebackup.pause), (Some(3), Some(Duration::ZERO)));
+}
+
+#[test]
+fn what_is_left_out_has_patronis_defaults() {
+    let config = parse(WHOLE).unwrap();
+    assert_eq!(config.methods, ["basebackup"]);
+    assert_eq!((config.basebackup.tries, config.basebackup.pause), (None, None));
+    assert_eq!(config.timeout, None);
+    assert!(!config.snapshot && !config.refuse_commands && config.standby.is_none());
+    assert_eq!(config.plugin_path, plugin_path::DEFAULT.map(PathBuf::from));
+}

@@ -1,0 +1,384 @@
+//! Reading a parsed TOML document key by key. Nothing here stops at the first problem: a reader that meets one notes
+//! it with its place and goes on, so that a person sees all of them in one run.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use replica::Bytes;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Place, Problem, nearest};
+
+/// Collects the problems of one file.
+pub(super) struct Reader<'t> {
+    file: &'t Path,
+    text: &'t str,
+    problems: RefCell<Vec<Problem>>,
+}
+
+impl<'t> Reader<'t> {
+    pub(super) fn new(file: &'t Path, text: &'t str) -> Self {
+        Self { file, text, problems: RefCell::default() }
+    }
+
+    /// The file that is read.
+    pub(super) fn file(&self) -> &'t Path {
+        self.file
+    }
+
+    pub(super) fn place(&self, offset: usize) -> Place {
+        Place::of(self.text, offset)
+    }
+
+    pub(super) fn problem(&self, place: Place, message: impl Into<String>) {
+        self.note(Problem::in_file(self.file, place, message));
+    }
+
+    pub(super) fn note(&self, problem: Problem) {
+        self.problems.borrow_mut().push(problem);
+    }
+
+    /// Every problem in the order of the file, flags last.
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        let mut problems = self.problems.into_inner();
+        problems.sort();
+        problems.dedup();
+        problems
+    }
+}
+
+/// A table whose keys are known by name. What nobody asked for by [`Section::finish`] is an unknown key.
+pub(super) struct Section<'t> {
+    reader: &'t Reader<'t>,
+    table: &'t DeTable<'t>,
+    path: String,
+    place: Place,
+    known: RefCell<Vec<&'static str>>,
+}
+
+impl<'t> Section<'t> {
+    /// The whole document.
+    pub(super) fn root(reader: &'t Reader<'t>, table: &'t DeTable<'t>) -> Self {
+        Self { reader, table, path: String::new(), place: reader.place(0), known: RefCell::default() }
+    }
+
+    pub(super) fn reader(&self) -> &'t Reader<'t> {
+        self.reader
+    }
+
+    /// Where the section begins.
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The value of `key`, which is known from now on.
+    pub(super) fn get(&self, key: &'static str) -> Option<Value<'t>> {
+        self.known.borrow_mut().push(key);
+        self.entries().into_iter().find(|(name, _)| name.text == key).map(|(_, value)| value)
+    }
+
+    /// Notes `message` where `key` is given.
+    pub(super) fn refuse(&self, key: &'static str, message: &str) {
+        if let Some(value) = self.get(key) {
+            self.reader.problem(value.key, format!("`{}` {message}", value.path));
+        }
+    }
+
+    /// Notes that a key is missing, at the head of the section.
+    pub(super) fn missing(&self, key: &str, what_to_write: &str) {
+        let path = join(&self.path, key);
+        self.reader.problem(self.place, format!("`{path}` is missing: {what_to_write}"));
+    }
+
+    /// Every entry in the order of the file, for tables whose keys are the operator's own.
+    pub(super) fn entries(&self) -> Vec<(Name, Value<'t>)> {
+        let mut entries: Vec<_> = self.table.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        entries.into_iter().map(|(key, value)| self.entry(key.span(), key.get_ref(), value)).collect()
+    }
+
+    fn entry(&self, span: Range<usize>, key: &str, value: &'t Spanned<DeValue<'t>>) -> (Name, Value<'t>) {
+        let place = self.reader.place(span.start);
+        let value = Value { reader: self.reader, path: join(&self.path, key), key: place, value };
+        (Name { text: key.to_owned(), place }, value)
+    }
+
+    /// Notes every key that nobody asked for, with the nearest that somebody did.
+    pub(super) fn finish(self) {
+        let known = self.known.into_inner();
+        for (key, _) in self.table {
+            let name = key.get_ref().as_ref();
+            if known.contains(&name) {
+                continue;
+            }
+            let hint = match nearest(name, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("known here: {}", known.join(", ")),
+            };
+            let path = join(&self.path, name);
+            self.reader.problem(self.reader.place(key.span().start), format!("unknown key `{path}`: {hint}"));
+        }
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    let key = if bare { key.to_owned() } else { format!("{key:?}") };
+    if path.is_empty() { key } else { format!("{path}.{key}") }
+}
+
+/// A setting that the file or a flag must give.
+#[derive(Default)]
+pub(super) enum Setting<T> {
+    /// Not in the file.
+    #[default]
+    Absent,
+    /// In the file, and a problem of its own already.
+    Unusable,
+    /// In the file.
+    Given(T),
+}
+
+impl<T> Setting<T> {
+    /// Reads a value of the file.
+    pub(super) fn read<'t>(value: Option<Value<'t>>, read: impl FnOnce(&Value<'t>) -> Option<T>) -> Self {
+        match value {
+            None => Self::Absent,
+            Some(value) => read(&value).map_or(Self::Unusable, Self::Given),
+        }
+    }
+
+    /// What the flag says, or else the file; `missing` is called where neither says anything.
+    pub(super) fn under(self, flag: Option<T>, missing: impl FnOnce()) -> Option<T> {
+        match (flag, self) {
+            (Some(given), _) | (None, Self::Given(given)) => Some(given),
+            (None, Self::Unusable) => None,
+            (None, Self::Absent) => {
+                missing();
+                None
+            }
+        }
+    }
+}
+
+/// A key of the operator's own.
+pub(super) struct Name {
+    /// The key.
+    pub(super) text: String,
+    /// Where it stands.
+    pub(super) place: Place,
+}
+
+/// A value and where it stands. Each reader of a type notes a problem where the value is of another.
+pub(super) struct Value<'t> {
+    reader: &'t Reader<'t>,
+    /// The dotted path of the key.
+    pub(super) path: String,
+    key: Place,
+    value: &'t Spanned<DeValue<'t>>,
+}
+
+impl<'t> Value<'t> {
+    /// Where the value stands.
+    pub(super) fn place(&self) -> Place {
+        self.reader.place(self.value.span().start)
+    }
+
+    /// The value, for tables whose types are the plugin's business.
+    pub(super) fn raw(&self) -> &'t DeValue<'t> {
+        self.value.get_ref()
+    }
+
+    /// Notes a problem with this value.
+    pub(super) fn problem(&self, message: impl std::fmt::Display) {
+        self.reader.problem(self.place(), format!("`{}` {message}", self.path));
+    }
+
+    fn wrong_type<T>(&self, wanted: &str) -> Option<T> {
+        self.problem(format!("must be {wanted}, not {}", kind(self.raw())));
+        None
+    }
+
+    /// Text that is not empty.
+    pub(super) fn text(&self) -> Option<&'t str> {
+        match self.raw() {
+            DeValue::String(text) if text.is_empty() => {
+                self.problem("is empty: write a value, or leave the key out");
+                None
+            }
+            DeValue::String(text) => Some(text.as_ref()),
+            _ => self.wrong_type("a quoted string"),
+        }
+    }
+
+    /// `true` or `false`. Semantics rule 7: a string where a flag belongs is an error.
+    pub(super) fn flag(&self) -> Option<bool> {
+        match self.raw() {
+            DeValue::Boolean(flag) => Some(*flag),
+            DeValue::String(_) => {
+                self.problem("must be true or false without quotes: any quoted text, even \"false\", is true in Patroni");
+                None
+            }
+            _ => self.wrong_type("true or false"),
+        }
+    }
+
+    /// A whole number of at least `least`.
+    pub(super) fn count(&self, least: u64) -> Option<u64> {
+        let DeValue::Integer(digits) = self.raw() else { return self.wrong_type("a whole number") };
+        let number =
+            u64::from_str_radix(digits.as_str(), digits.radix()).ok().filter(|number| *number >= least);
+        if number.is_none() {
+            self.problem(format!("must be a whole number of at least {least}, not {digits}"));
+        }
+        number
+    }
+
+    /// An absolute path.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        let text = self.text()?;
+        let path = PathBuf::from(text);
+        if !path.is_absolute() {
+            self.problem(format!("must be an absolute path, not `{}`", text.escape_debug()));
+            return None;
+        }
+        if text.chars().any(char::is_control) {
+            self.problem("holds a control character, which no path here may");
+            return None;
+        }
+        Some(path)
+    }
+
+    /// A size such as `"256MiB"`.
+    pub(super) fn size(&self) -> Option<Bytes> {
+        if let DeValue::Integer(digits) = self.raw() {
+            self.problem(format!("must be a quoted size with its unit, such as \"256MiB\" or \"{digits}B\""));
+            return None;
+        }
+        self.text()?.parse().map_err(|error| self.problem(format_args!("cannot be read: {error}"))).ok()
+    }
+
+    /// A size that is more than nothing.
+    pub(super) fn size_of_something(&self) -> Option<Bytes> {
+        let size = self.size()?;
+        if size == Bytes(0) {
+            self.problem("is nothing at all: write a larger size, or leave it out");
+            return None;
+        }
+        Some(size)
+    }
+
+    /// A length of time such as `"90s"`, more than none.
+    pub(super) fn duration(&self) -> Option<Duration> {
+        self.duration_by(parse_duration)
+    }
+
+    /// A length of time such as `"90s"`, or `"0s"`.
+    pub(super) fn duration_or_none_at_all(&self) -> Option<Duration> {
+        self.duration_by(parse_any_duration)
+    }
+
+    fn duration_by(&self, parse: impl FnOnce(&str) -> Result<Duration, String>) -> Option<Duration> {
+        if let DeValue::Integer(digits) = self.raw() {
+            self.problem(format!("must be a quoted length of time with its unit, such as \"{digits}s\""));
+            return None;
+        }
+        parse(self.text()?).map_err(|message| self.problem(message)).ok()
+    }
+
+    /// A list, item by item.
+    pub(super) fn list(&self) -> Option<Vec<Value<'t>>> {
+        match self.raw() {
+            DeValue::Array(items) => {
+                Some(items.iter().enumerate().map(|(i, item)| self.item(i, item)).collect())
+            }
+            _ => self.wrong_type("a list"),
+        }
+    }
+
+    fn item(&self, index: usize, value: &'t Spanned<DeValue<'t>>) -> Value<'t> {
+        Value {
+            reader: self.reader,
+            path: format!("{}[{index}]", self.path),
+            key: self.reader.place(value.span().start),
+            value,
+        }
+    }
+
+    /// A list of texts; items of another type are noted and left out.
+    pub(super) fn texts(&self) -> Option<Vec<Value<'t>>> {
+        Some(self.list()?.into_iter().filter(|item| item.text().is_some()).collect())
+    }
+
+    /// A list of absolute paths.
+    pub(super) fn paths(&self) -> Option<Vec<PathBuf>> {
+        Some(self.list()?.iter().filter_map(Value::path).collect())
+    }
+
+    /// A table of known keys.
+    pub(super) fn section(&self) -> Option<Section<'t>> {
+        match self.raw() {
+            DeValue::Table(table) => Some(Section {
+                reader: self.reader,
+                table,
+                path: self.path.clone(),
+                place: self.key,
+                known: RefCell::default(),
+            }),
+            _ => self.wrong_type("a table"),
+        }
+    }
+}
+
+/// What a person calls the type of a value.
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "a flag",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// Reads a length of time: `"90s"`, `"4h"`, `"1h30m"`, `"250ms"`. None at all is refused.
+///
+/// # Errors
+/// What is wrong with it, to be put behind the name of the setting.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    match parse_any_duration(text)? {
+        Duration::ZERO => {
+            Err("is no time at all: write a longer one, or leave it out for no limit".to_owned())
+        }
+        duration => Ok(duration),
+    }
+}
+
+fn parse_any_duration(text: &str) -> Result<Duration, String> {
+    let not_a_duration = || {
+        format!("is no length of time: `{}`; write such as \"90s\", \"4h\", \"1h30m\"", text.escape_debug())
+    };
+    let duration: SignedDuration = text.parse().map_err(|_| not_a_duration())?;
+    Duration::try_from(duration).map_err(|_| not_a_duration())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_of_time_needs_a_unit_and_is_more_than_none() {
+        for (text, seconds) in [("90s", 90), ("4h", 14_400), ("1h30m", 5_400), ("2 minutes", 120)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "90", "-1s", "0s", "4 parsecs", "1d", "99999999999999999h"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+}

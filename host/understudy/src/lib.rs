@@ -1,0 +1,39 @@
+//! The program `understudy`: configuration, flags, progress, reports, exit codes. What creates the replica is in the crates
+//! `replica` and `sandbox`; this one reads what the operator wants and tells what happened.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+pub mod cli;
+pub mod command;
+pub mod config;
+pub mod plugin_path;
+pub mod refused;
+pub mod render;
+pub mod root;
+pub mod run_directory;
+pub mod signals;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use cli::{Cli, Verb};
+use config::Environment;
+
+/// Reads the arguments, the program's own name first, and does what they say.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environment<'_>) -> ExitCode {
+    let cli = match Cli::read(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // `--help` and `--version` are errors to clap, with 0 as their exit code. A closed pipe is nobody's fault.
+            let _gone = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(command::USAGE));
+        }
+    };
+    ExitCode::from(match cli.verb {
+        Verb::Create(args) => command::create::run(&args, environment),
+        Verb::Check(args) => command::check::run(&args, environment),
+        Verb::Inspect(args) => command::inspect::run(&args, environment),
+        Verb::Completions { shell } => command::completions::run(shell),
+    })
+}

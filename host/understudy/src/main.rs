@@ -1,0 +1,13 @@
+//! The program; see the library of the same name.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // First of all: the program is its own guard of native programs, which must have one thread and no more.
+    if let Some(ended) = replica::process::guard_main(std::env::args_os()) {
+        return ended;
+    }
+    understudy::run(std::env::args_os(), &|name| std::env::var_os(name))
+}

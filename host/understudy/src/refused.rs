@@ -1,0 +1,41 @@
+//! A method that cannot even be loaded. It stands in the list like any other, so that its attempt ends in preflight,
+//! with nothing touched and its word in the report, and the loop goes on.
+
+use async_trait::async_trait;
+use replica::{Failure, Filled, Method, Outcome, Plan, Refusal, Request, Run};
+
+/// A method that its preflight refuses.
+pub struct Refused {
+    name: String,
+    why: Refusal,
+}
+
+impl Refused {
+    /// The method of this name, refused.
+    pub fn new(name: &str, why: Refusal) -> Self {
+        Self { name: name.to_owned(), why }
+    }
+
+    fn failure(&self) -> Failure {
+        Failure::caused_by(Outcome::Rejected, format!("`{}` cannot be loaded", self.name), self.why.clone())
+    }
+}
+
+#[async_trait]
+impl Method for Refused {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn preflight(&self, _request: &Request) -> Result<(), Refusal> {
+        Err(self.why.clone())
+    }
+
+    async fn plan(&self, _request: &Request, _run: &Run) -> Result<Plan, Failure> {
+        Err(self.failure())
+    }
+
+    async fn create(&self, _request: &Request, _plan: &Plan, _run: &Run) -> Result<Filled, Failure> {
+        Err(self.failure())
+    }
+}

@@ -1,0 +1,323 @@
+//! The log on standard error, as text or as one JSON object a line.
+
+use std::fmt::{self, Write as _};
+
+use jiff::Timestamp;
+use replica::event::Event;
+use replica::{EventSink, Level, Outcome};
+use serde::Serialize;
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use super::terminal::Terminal;
+use super::text::{amount, json_line, printable, time};
+use crate::cli::LogFormat;
+
+/// Writes the events of a run, and what the crates trace, to the terminal.
+#[derive(Clone)]
+pub struct Log {
+    terminal: Terminal,
+    format: LogFormat,
+    level: Level,
+}
+
+/// The crates whose traces follow `--log-level`; of all others only warnings and errors are shown.
+const OUR_CRATES: [&str; 4] = ["understudy", "replica", "sandbox", "transfer"];
+
+impl Log {
+    /// A log of everything at least as serious as `level`.
+    pub fn new(terminal: Terminal, format: LogFormat, level: Level) -> Self {
+        Self { terminal, format, level }
+    }
+
+    /// Takes the crates' traces too, from here to the end of the program.
+    pub fn take_traces(&self) {
+        let subscriber = tracing_subscriber::registry().with(Traces(self.clone()));
+        if tracing::subscriber::set_global_default(subscriber).is_err() {
+            self.say(Level::Debug, "traces go elsewhere already");
+        }
+    }
+
+    /// The program's own word.
+    pub fn say(&self, level: Level, message: &str) {
+        self.emit(Event::Log {
+            method: None,
+            level,
+            origin: "host".to_owned(),
+            message: message.to_owned(),
+            fields: Vec::new(),
+        });
+    }
+
+    /// Writes a value as one JSON object with the time.
+    pub fn json(&self, value: &impl Serialize) {
+        self.terminal.line(&json_line(&Timed { time: now(), value }));
+    }
+}
+
+/// What happened, with when.
+#[derive(Serialize)]
+struct Timed<'v, V: Serialize> {
+    time: String,
+    #[serde(flatten)]
+    value: &'v V,
+}
+
+/// RFC 3339 with milliseconds.
+pub(super) fn now() -> String {
+    format!("{:.3}", Timestamp::now())
+}
+
+impl EventSink for Log {
+    fn emit(&self, event: Event) {
+        let Some(level) = level(&event).filter(|level| *level <= self.level) else { return };
+        match self.format {
+            LogFormat::Json => self.json(&event),
+            LogFormat::Text => {
+                if let Some((about, text)) = sentence(&event) {
+                    let line = format!("{} {:5} {about}{}", now(), shown(level), printable(&text));
+                    self.terminal.line(&line);
+                }
+            }
+        }
+    }
+}
+
+/// How serious an event is; none for those that progress is made of.
+fn level(event: &Event) -> Option<Level> {
+    match event {
+        Event::Progress { .. } | Event::Phase { .. } => None,
+        Event::Step { .. } => Some(Level::Debug),
+        Event::State { .. }
+        | Event::AttemptStarted { .. }
+        | Event::Planned { .. }
+        | Event::RunEnded { .. } => Some(Level::Info),
+        Event::Log { level, .. } => Some(*level),
+        Event::Denied { .. } => Some(Level::Warn),
+        Event::Found { finding, .. } => Some(finding.level),
+        Event::AttemptEnded { outcome, .. } => Some(match outcome {
+            Outcome::Created | Outcome::NotApplicable => Level::Info,
+            _ => Level::Warn,
+        }),
+    }
+}
+
+fn shown(level: Level) -> &'static str {
+    match level {
+        Level::Error => "ERROR",
+        Level::Warn => "WARN",
+        Level::Info => "INFO",
+        Level::Debug => "DEBUG",
+        Level::Trace => "TRACE",
+    }
+}
+
+/// Whom a line is about, and what it says. The end of the run is said by the summary.
+fn sentence(event: &Event) -> Option<(String, String)> {
+    let of = |method: &str, origin: &str| match origin {
+        "host" => format!("{}: ", printable(method)),
+        origin => format!("{} ({}): ", printable(method), printable(origin)),
+    };
+    Some(match event {
+        Event::Progress { .. } | Event::Phase { .. } | Event::RunEnded { .. } => return None,
+        Event::State { state } => ("state: ".to_owned(), (*state).to_owned()),
+        Event::AttemptStarted { method } => (of(method, "host"), "trying".to_owned()),
+        Event::Step { method, step } => (of(method, "host"), format!("step {}", super::step_word(*step))),
+        Event::Planned { method, plan } => {
+            let mut text = format!("would restore {}", plan.backup);
+            let size = amount(plan.bytes.map(|bytes| bytes.0), plan.files);
+            if !size.is_empty() {
+                let _infallible = write!(text, ", {size}");
+            }
+            if let Some(timeline) = plan.timeline {
+                let _infallible = write!(text, ", timeline {timeline}");
+            }
+            if let Some(lsn) = plan.stop_lsn {
+                let _infallible = write!(text, ", consistent at {lsn}");
+            }
+            (of(method, "host"), text)
+        }
+        Event::Log { method, origin, message, fields, .. } => {
+            let mut text = message.clone();
+            for (name, value) in fields {
+                let _infallible = write!(text, " {name}={value}");
+            }
+            (method.as_deref().map(|method| of(method, origin)).unwrap_or_default(), text)
+        }
+        Event::Denied { method, denial } => {
+            let mut text = format!("denied: {} {}", denial.capability, denial.what);
+            if !denial.remedy.is_empty() {
+                let _infallible = write!(text, "; to allow it: {}", denial.remedy);
+            }
+            (of(method, "host"), text)
+        }
+        Event::Found { method, finding } => {
+            (of(method, "host"), format!("{}: {}", finding.check, finding.message))
+        }
+        Event::AttemptEnded { method, outcome, message, remedy, duration, .. } => {
+            let mut text = format!("{outcome} after {}", time(*duration));
+            if !message.is_empty() {
+                let _infallible = write!(text, ": {message}");
+            }
+            if let Some(remedy) = remedy {
+                let _infallible = write!(text, "; to change that: {remedy}");
+            }
+            (of(method, "host"), text)
+        }
+    })
+}
+
+/// The crates' traces, as lines of the same log.
+struct Traces(Log);
+
+impl<S: tracing::Subscriber> Layer<S> for Traces {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>, _context: Context<'_, S>) -> bool {
+        let level = from_tracing(*metadata.level());
+        let root = metadata.target().split("::").next().unwrap_or_default();
+        level <= self.0.level && (level <= Level::Warn || OUR_CRATES.contains(&root))
+    }
+
+    fn on_event(&self, event: &tracing::Event<'_>, _context: Context<'_, S>) {
+        let mut said = Said::default();
+        event.record(&mut said);
+        self.0.emit(Event::Log {
+            method: None,
+            level: from_tracing(*event.metadata().level()),
+            origin: event.metadata().target().to_owned(),
+            message: said.message,
+            fields: said.fields,
+        });
+    }
+}
+
+fn from_tracing(level: tracing::Level) -> Level {
+    match level {
+        tracing::Level::ERROR => Level::Error,
+        tracing::Level::WARN => Level::Warn,
+        tracing::Level::INFO => Level::Info,
+        tracing::Level::DEBUG => Level::Debug,
+        tracing::Level::TRACE => Level::Trace,
+    }
+}
+
+#[derive(Default)]
+struct Said {
+    message: String,
+    fields: Vec<(String, String)>,
+}
+
+impl Visit for Said {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            name => self.fields.push((name.to_owned(), format!("{value:?}"))),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::terminal::tests::Captured;
+    use super::*;
+
+    fn log(format: LogFormat, level: Level) -> (Log, Captured) {
+        let captured = Captured::default();
+        (Log::new(Terminal::to(captured.clone()), format, level), captured)
+    }
+
+    fn plugin_says(level: Level, message: &str) -> Event {
+        Event::Log {
+            method: Some("tarball".to_owned()),
+            level,
+            origin: "plugin".to_owned(),
+            message: message.to_owned(),
+            fields: vec![("file".to_owned(), "base.tar".to_owned())],
+        }
+    }
+
+    #[test]
+    fn a_line_has_time_level_method_and_origin() {
+        let (log, captured) = log(LogFormat::Text, Level::Info);
+        log.emit(plugin_says(Level::Warn, "slow"));
+        let lines = captured.lines();
+        let (time, rest) = lines[0].split_once(' ').unwrap();
+        time.parse::<Timestamp>().unwrap();
+        assert_eq!(rest, "WARN  tarball (plugin): slow file=base.tar");
+    }
+
+    #[test]
+    fn what_is_less_serious_than_the_level_is_not_logged() {
+        let (log, captured) = log(LogFormat::Text, Level::Warn);
+        log.emit(plugin_says(Level::Info, "no"));
+        log.emit(Event::AttemptStarted { method: "tarball".to_owned() });
+        log.emit(plugin_says(Level::Error, "yes"));
+        assert_eq!(captured.lines().len(), 1);
+    }
+
+    #[test]
+    fn a_log_in_json_is_one_object_a_line_whatever_a_plugin_says() {
+        let (log, captured) = log(LogFormat::Json, Level::Info);
+        log.emit(plugin_says(Level::Info, "a\nb\u{1b}[2J\u{9b}"));
+        log.emit(Event::State { state: "creating replica" });
+        let lines = captured.lines();
+        assert_eq!(lines.len(), 2);
+        let first: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+        assert_eq!(first["event"], "log");
+        assert_eq!(first["method"], "tarball");
+        assert_eq!(first["message"], "a\nb\u{1b}[2J\u{9b}");
+        assert!(first["time"].as_str().unwrap().parse::<Timestamp>().is_ok());
+    }
+
+    #[test]
+    fn a_denial_says_the_line_that_would_allow_it() {
+        let (log, captured) = log(LogFormat::Text, Level::Info);
+        let remedy = "[method.x.grants] read = [\"/mnt\"]".to_owned();
+        let denial = replica::Denial { capability: "read", what: "/mnt/\u{1b}[1m".to_owned(), remedy };
+        log.emit(Event::Denied { method: "x".to_owned(), denial });
+        let line = &captured.lines()[0];
+        assert!(
+            line.ends_with(
+                "x: denied: read /mnt/\\u{1b}[1m; to allow it: [method.x.grants] read = [\"/mnt\"]"
+            ),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn the_end_of_an_attempt_says_why_and_what_would_change_it() {
+        let (log, captured) = log(LogFormat::Text, Level::Info);
+        log.emit(Event::AttemptEnded {
+            method: "x".to_owned(),
+            outcome: Outcome::Rejected,
+            message: "no such file".to_owned(),
+            rule: Some("component".to_owned()),
+            remedy: Some("plugin = \"/x.wasm\"".to_owned()),
+            touched: false,
+            duration: Duration::from_millis(1200),
+        });
+        let line = &captured.lines()[0];
+        let expected = "WARN  x: rejected after 1.2 s: no such file; to change that: plugin = \"/x.wasm\"";
+        assert!(line.ends_with(expected), "{line}");
+    }
+
+    #[test]
+    fn traces_of_our_crates_follow_the_level_and_others_only_warn() {
+        let (log, captured) = log(LogFormat::Text, Level::Debug);
+        let subscriber = tracing_subscriber::registry().with(Traces(log));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!(target: "sandbox::engine", images = 3, "cached");
+            tracing::debug!(target: "wasmtime::x", "hidden");
+            tracing::warn!(target: "wasmtime::x", "shown");
+            tracing::trace!(target: "sandbox", "hidden");
+        });
+        let lines = captured.lines();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].ends_with("DEBUG cached images=3"), "{}", lines[0]);
+    }
+}

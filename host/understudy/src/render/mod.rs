@@ -1,0 +1,86 @@
+//! What a person or a program reads: the log, the progress, the report, the result. All are readers of the one stream of
+//! events.
+
+mod bar;
+mod json;
+mod log;
+mod plain;
+pub mod report;
+pub mod summary;
+mod terminal;
+pub mod text;
+
+use std::sync::Arc;
+
+use replica::EventSink;
+use replica::event::{Event, Step};
+
+pub use log::Log;
+pub use terminal::Terminal;
+
+use crate::cli::{LogFormat, ProgressStyle};
+
+/// Several readers of one stream.
+pub struct Fanout(Vec<Arc<dyn EventSink>>);
+
+impl Fanout {
+    /// Gives every event to each of them, in this order.
+    pub fn new(readers: Vec<Arc<dyn EventSink>>) -> Self {
+        Self(readers)
+    }
+}
+
+impl EventSink for Fanout {
+    fn emit(&self, event: Event) {
+        if let Some((last, readers)) = self.0.split_last() {
+            for reader in readers {
+                reader.emit(event.clone());
+            }
+            last.emit(event);
+        }
+    }
+}
+
+/// The reader that shows progress in this style; none for `none`.
+pub fn progress(
+    style: ProgressStyle,
+    log_format: LogFormat,
+    terminal: &Terminal,
+) -> Option<Arc<dyn EventSink>> {
+    let style = match (style, log_format) {
+        (ProgressStyle::Auto, LogFormat::Json) => ProgressStyle::Json,
+        (ProgressStyle::Auto, LogFormat::Text) if terminal.is_terminal() => ProgressStyle::Bar,
+        (ProgressStyle::Auto, LogFormat::Text) => ProgressStyle::Plain,
+        (style, _) => style,
+    };
+    match style {
+        ProgressStyle::Bar => Some(Arc::new(bar::Bar::new(terminal))),
+        ProgressStyle::Plain => Some(Arc::new(plain::Plain::new(terminal.clone()))),
+        ProgressStyle::Json => Some(Arc::new(json::JsonProgress::new(terminal.clone()))),
+        ProgressStyle::None | ProgressStyle::Auto => None,
+    }
+}
+
+/// The word for a step, as in the JSON of its event.
+pub(crate) fn step_word(step: Step) -> &'static str {
+    match step {
+        Step::Preflight => "preflight",
+        Step::Plan => "plan",
+        Step::Accept => "accept",
+        Step::Empty => "empty",
+        Step::Create => "create",
+        Step::Seal => "seal",
+    }
+}
+
+/// What is done during a step, for a person.
+pub(crate) fn step_doing(step: Step) -> &'static str {
+    match step {
+        Step::Preflight => "checking the method",
+        Step::Plan => "planning",
+        Step::Accept => "comparing the plan",
+        Step::Empty => "emptying the data directory",
+        Step::Create => "filling the data directory",
+        Step::Seal => "checking and sealing",
+    }
+}

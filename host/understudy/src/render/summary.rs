@@ -1,0 +1,210 @@
+//! The result of a run for a person: one sentence where it succeeded, the attempts and what they left where it did not.
+
+use replica::{Attempt, Outcome, Report, RunResult};
+
+use super::text::{amount, printable, time};
+
+/// What a failed run leaves in the data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// No attempt touched it.
+    AsItWas,
+    /// It is empty, or gone.
+    Empty,
+    /// Something is in it that cannot be started.
+    Unfinished,
+}
+
+impl Left {
+    /// Looks at the data directory after a run that created nothing.
+    pub fn of(report: &Report) -> Self {
+        if !report.attempts.iter().any(|attempt| attempt.touched) {
+            return Self::AsItWas;
+        }
+        match std::fs::read_dir(&report.datadir).map(|mut entries| entries.next().is_none()) {
+            Ok(false) => Self::Unfinished,
+            Ok(true) => Self::Empty,
+            // What cannot be looked at is not said to be empty.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::Empty,
+            Err(_) => Self::Unfinished,
+        }
+    }
+
+    fn sentence(self, datadir: &str) -> String {
+        match self {
+            Self::AsItWas => format!("{datadir} is as it was"),
+            Self::Empty => format!("{datadir} was emptied and holds nothing"),
+            Self::Unfinished => format!(
+                "{datadir} holds unfinished work without global/pg_control, from which PostgreSQL does not start; the next \
+                 run goes on from there"
+            ),
+        }
+    }
+}
+
+/// One sentence on a run that created a replica.
+pub fn created(report: &Report) -> String {
+    let method = report.attempts.last();
+    let name = method.map_or("", |attempt| attempt.method.as_str());
+    let moved = method.map(|attempt| amount(some(attempt.bytes), some(attempt.files))).unwrap_or_default();
+    let moved = if moved.is_empty() { moved } else { format!(" ({moved})") };
+    let text =
+        format!("created the replica in {} with {name} in {}{moved}", report.datadir, time(report.duration));
+    printable(&text).into_owned()
+}
+
+fn some(count: u64) -> Option<u64> {
+    (count > 0).then_some(count)
+}
+
+/// The lines on a run that did not: the result, each attempt with its remedy, what is left.
+pub fn failed(report: &Report, left: Left) -> Vec<String> {
+    let mut lines = vec![headline(report)];
+    for attempt in &report.attempts {
+        lines.extend(attempt_lines(attempt));
+    }
+    lines.push(left.sentence(&report.datadir));
+    lines.iter().map(|line| printable(line).into_owned()).collect()
+}
+
+fn headline(report: &Report) -> String {
+    let why = match (&report.message, report.result) {
+        (Some(message), _) => message.as_str(),
+        (None, RunResult::Created) => "it was created",
+        (None, RunResult::Failed) => "every method failed",
+        (None, RunResult::Refused) => "refused by policy",
+        (None, RunResult::CheckFailed) => "the last method's work did not pass the checks of the end state",
+        (None, RunResult::RetryLater) => "every method says to try again later",
+        (None, RunResult::Interrupted) => "cancelled by SIGINT",
+        (None, RunResult::Terminated) => "cancelled by SIGTERM",
+    };
+    format!("no replica was created after {}: {why}", time(report.duration))
+}
+
+fn attempt_lines(attempt: &Attempt) -> Vec<String> {
+    let rule = attempt.rule.as_ref().map(|rule| format!(" ({rule})")).unwrap_or_default();
+    let message = if attempt.message.is_empty() { String::new() } else { format!(": {}", attempt.message) };
+    let mut lines = vec![format!("  {}: {}{rule}{message}", attempt.method, attempt.outcome)];
+    lines.extend(attempt.remedy.iter().map(|remedy| format!("    to change that: {remedy}")));
+    for denial in &attempt.denials {
+        lines.push(format!("    denied: {} {}", denial.capability, denial.what));
+        if !denial.remedy.is_empty() {
+            lines.push(format!("      to allow it: {}", denial.remedy));
+        }
+    }
+    if attempt.outcome != Outcome::NotApplicable {
+        let shown = attempt.output.len().saturating_sub(LAST_LINES);
+        lines.extend(attempt.output[shown..].iter().map(|line| format!("    | {line}")));
+    }
+    lines
+}
+
+/// How many lines of a failed attempt's output are repeated; the report has more.
+const LAST_LINES: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use replica::Denial;
+
+    use super::*;
+
+    fn attempt(method: &str, outcome: Outcome) -> Attempt {
+        Attempt {
+            method: method.to_owned(),
+            outcome,
+            rule: None,
+            message: String::new(),
+            remedy: None,
+            duration: Duration::from_secs(1),
+            touched: false,
+            plan: None,
+            bytes: 0,
+            files: 0,
+            denials: Vec::new(),
+            output: Vec::new(),
+            output_dropped: 0,
+            findings: Vec::new(),
+        }
+    }
+
+    fn report(result: RunResult, datadir: &Path, attempts: Vec<Attempt>) -> Report {
+        Report {
+            result,
+            datadir: datadir.display().to_string(),
+            scope: "batman".to_owned(),
+            message: None,
+            started: String::new(),
+            duration: Duration::from_millis(12_300),
+            attempts,
+        }
+    }
+
+    #[test]
+    fn success_is_one_sentence() {
+        let created_by = Attempt { bytes: 3 << 29, files: 1200, ..attempt("tarball", Outcome::Created) };
+        let report = report(
+            RunResult::Created,
+            Path::new("/data"),
+            vec![attempt("s3", Outcome::NotApplicable), created_by],
+        );
+        assert_eq!(
+            created(&report),
+            "created the replica in /data with tarball in 12.3 s (1.5 GiB, 1200 files)"
+        );
+    }
+
+    #[test]
+    fn failure_lists_every_attempt_with_its_word_message_and_remedy() {
+        let rejected = Attempt {
+            rule: Some("component".to_owned()),
+            message: "no such file\u{1b}[2J".to_owned(),
+            remedy: Some("plugin = \"/x.wasm\"".to_owned()),
+            ..attempt("acme", Outcome::Rejected)
+        };
+        let denied = Attempt {
+            message: "gave up".to_owned(),
+            denials: vec![Denial {
+                capability: "read",
+                what: "/mnt".to_owned(),
+                remedy: "read = [\"/mnt\"]".to_owned(),
+            }],
+            output: (0..9).map(|i| format!("line {i}")).collect(),
+            ..attempt("tarball", Outcome::Denied)
+        };
+        let report = report(RunResult::Failed, Path::new("/data"), vec![rejected, denied]);
+        let lines = failed(&report, Left::of(&report));
+        assert_eq!(
+            lines[..6],
+            [
+                "no replica was created after 12.3 s: every method failed",
+                "  acme: rejected (component): no such file\\u{1b}[2J",
+                "    to change that: plugin = \"/x.wasm\"",
+                "  tarball: denied: gave up",
+                "    denied: read /mnt",
+                "      to allow it: read = [\"/mnt\"]",
+            ]
+        );
+        assert_eq!(
+            lines[6..11],
+            ["    | line 4", "    | line 5", "    | line 6", "    | line 7", "    | line 8"]
+        );
+        assert_eq!(lines.last().map(String::as_str), Some("/data is as it was"));
+    }
+
+    #[test]
+    fn what_is_left_is_looked_at_and_not_guessed() {
+        let directory = tempfile::tempdir().unwrap();
+        let touched = || vec![Attempt { touched: true, ..attempt("m", Outcome::Failed) }];
+        assert_eq!(Left::of(&report(RunResult::Failed, directory.path(), vec![])), Left::AsItWas);
+        assert_eq!(Left::of(&report(RunResult::Failed, directory.path(), touched())), Left::Empty);
+        std::fs::write(directory.path().join("PG_VERSION"), "15").unwrap();
+        assert_eq!(Left::of(&report(RunResult::Failed, directory.path(), touched())), Left::Unfinished);
+        assert_eq!(
+            Left::of(&report(RunResult::Failed, &directory.path().join("gone"), touched())),
+            Left::Empty
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! Text from elsewhere, made fit for a terminal, and the small shapes that people read: columns, amounts, times.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use replica::Bytes;
+
+/// Whether a terminal acts on a character, or shows other characters elsewhere because of it, rather than showing it.
+pub(crate) fn is_harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{061C}' | '\u{2028}' | '\u{2029}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
+}
+
+/// The text with every such character written out, on one line: nothing that a plugin, a server or a file name says
+/// moves the cursor, changes a colour or forges a line.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\t' => shown.push(' '),
+            c if is_harmful(c) => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// A JSON text on one line, in which what a terminal would act on is escaped. serde_json leaves such characters only
+/// inside strings, where the escape means the same.
+pub(crate) fn json_line(value: &impl serde::Serialize) -> String {
+    match serde_json::to_string(value) {
+        Ok(json) => printable_json(&json),
+        Err(error) => serde_json::json!({ "event": "error", "message": error.to_string() }).to_string(),
+    }
+}
+
+fn printable_json(json: &str) -> String {
+    let mut line = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_harmful(c) {
+            line.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
+/// At most `limit` characters, the last of them `…` where some were cut.
+pub(crate) fn cut(text: &str, limit: usize) -> Cow<'_, str> {
+    if text.chars().count() <= limit {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.chars().take(limit.saturating_sub(1)).chain(['…']).collect())
+}
+
+/// `1.5 s`, `3 min 20 s`, `4 h 5 min`.
+pub(crate) fn time(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{:.1} s", duration.as_secs_f64()),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// `1.5 GiB, 1200 files`, of what is known.
+pub(crate) fn amount(bytes: Option<u64>, files: Option<u64>) -> String {
+    let bytes = bytes.map(|bytes| Bytes(bytes).to_string());
+    let files = files.map(|files| format!("{files} file{}", if files == 1 { "" } else { "s" }));
+    bytes.into_iter().chain(files).collect::<Vec<_>>().join(", ")
+}
+
+/// Rows of cells as left-aligned columns, two spaces between; the last column is not padded.
+pub(crate) fn columns(rows: &[Vec<String>]) -> Vec<String> {
+    let width = |column: usize| {
+        let cells = rows.iter().filter(|row| column + 1 < row.len());
+        cells.map(|row| row[column].chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..rows.iter().map(Vec::len).max().unwrap_or(0)).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_escape_sequence_reaches_the_terminal() {
+        let nasty = "\u{1b}[2J\u{1b}]0;title\u{7}a\r\nb\u{9b}31m\u{202e}c\u{7f}\td";
+        let shown = printable(nasty);
+        assert!(!shown.contains(is_harmful), "{shown:?}");
+        assert!(
+            shown.contains("\\u{1b}[2J") && shown.contains("a\\r\\nb") && shown.ends_with(" d"),
+            "{shown}"
+        );
+        assert_eq!(printable("Größe: 10 % – ok"), "Größe: 10 % – ok");
+    }
+
+    #[test]
+    fn a_line_of_json_holds_no_escape_sequence_and_means_the_same() {
+        let nasty = "\u{1b}[2J\u{9b}31m\u{202e}\n\u{feff}\u{61c}";
+        let line = json_line(&nasty);
+        assert!(!line.contains(is_harmful), "{line}");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), nasty);
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
+        assert_eq!(columns(&[row(&["a", "b", "c"]), row(&["long", "ü", ""])]), ["a     b  c", "long  ü"]);
+    }
+
+    #[test]
+    fn times_and_amounts_read_well() {
+        assert_eq!(time(Duration::from_millis(1540)), "1.5 s");
+        assert_eq!(time(Duration::from_secs(200)), "3 min 20 s");
+        assert_eq!(time(Duration::from_secs(14_700)), "4 h 5 min");
+        assert_eq!(amount(Some(1536), Some(1)), "1.5 KiB, 1 file");
+        assert_eq!(amount(None, Some(2)), "2 files");
+        assert_eq!(cut("abcdef", 4), "abc…");
+    }
+}

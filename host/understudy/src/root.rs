@@ -1,0 +1,166 @@
+//! Dropping root: before any method, and before any thread exists, the program becomes the user that PostgreSQL runs as
+//! (semantics rule 30). Files that it makes are that user's, and nobody else reads them.
+
+use std::ffi::CString;
+use std::path::PathBuf;
+
+use nix::unistd::{
+    Gid, Uid, User, getgroups, getresgid, getresuid, initgroups, setresgid, setresuid, setuid,
+};
+use rustix::fs::Mode;
+use rustix::process::umask;
+
+/// The user to become where the configuration names none.
+const DEFAULT_USER: &str = "postgres";
+
+/// Whom the program runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The user's name, or its number where the system knows no name.
+    pub name: String,
+    /// The home directory of the system's user database; none where that does not know the user.
+    pub home: Option<PathBuf>,
+}
+
+/// Why the program does not run as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// The user database does not know the user.
+    #[error("this program runs as root, and there is no user `{0}` to become: set `user` below [replica]")]
+    NoSuchUser(String),
+    /// The user is another name of root.
+    #[error("`{0}` is root itself, which PostgreSQL does not run as: set `user` below [replica] to its user")]
+    StillRoot(String),
+    /// Only root can become another user.
+    #[error(
+        "`user` below [replica] is `{wanted}`, and this program runs as `{current}`, which cannot become another user: \
+         start it as `{wanted}` or as root, or take the line out"
+    )]
+    CannotBecome {
+        /// The configuration's user.
+        wanted: String,
+        /// Whom the program runs as.
+        current: String,
+    },
+    /// A thread would have stayed root.
+    #[error("cannot drop root: {0} threads exist already, and each would keep it")]
+    Threads(usize),
+    /// The system did not do what was asked.
+    #[error("cannot become the user `{user}`: {step} failed")]
+    System {
+        /// The user.
+        user: String,
+        /// What was tried.
+        step: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The system said that it did, and did not.
+    #[error("root was not dropped for good: {0}")]
+    NotDropped(&'static str),
+}
+
+/// Becomes `user`, or `postgres`, where the program runs as root; sets umask 077 in any case.
+///
+/// # Errors
+/// Anything that leaves it unsure whom the program runs as. It must end then.
+pub fn drop_root(user: Option<&str>) -> Result<Account, RootError> {
+    umask(Mode::RWXG | Mode::RWXO);
+    let current = Uid::effective();
+    if !current.is_root() {
+        let account = account_of(current);
+        return match user {
+            Some(wanted) if wanted != account.name => {
+                Err(RootError::CannotBecome { wanted: wanted.to_owned(), current: account.name })
+            }
+            _ => Ok(account),
+        };
+    }
+    let name = user.unwrap_or(DEFAULT_USER);
+    let failed = |step| {
+        move |error: nix::Error| RootError::System { user: name.to_owned(), step, source: error.into() }
+    };
+    let found = User::from_name(name).map_err(failed("looking it up"))?;
+    let user = found.ok_or_else(|| RootError::NoSuchUser(name.to_owned()))?;
+    if user.uid.is_root() {
+        return Err(RootError::StillRoot(name.to_owned()));
+    }
+    only_one_thread()?;
+    let c_name = CString::new(name).map_err(|_| RootError::NoSuchUser(name.to_owned()))?;
+    initgroups(&c_name, user.gid).map_err(failed("initgroups"))?;
+    setresgid(user.gid, user.gid, user.gid).map_err(failed("setresgid"))?;
+    setresuid(user.uid, user.uid, user.uid).map_err(failed("setresuid"))?;
+    verify(user.uid, user.gid)?;
+    // Root's current directory may be one that this user, and so a native program, cannot enter.
+    std::env::set_current_dir("/").map_err(|source| RootError::System {
+        user: name.to_owned(),
+        step: "entering /",
+        source,
+    })?;
+    Ok(Account { name: user.name, home: Some(user.dir) })
+}
+
+fn account_of(uid: Uid) -> Account {
+    match User::from_uid(uid) {
+        Ok(Some(user)) => Account { name: user.name, home: Some(user.dir) },
+        _ => Account { name: uid.to_string(), home: None },
+    }
+}
+
+fn only_one_thread() -> Result<(), RootError> {
+    let threads = std::fs::read_dir("/proc/self/task").map_err(|source| RootError::System {
+        user: "root".to_owned(),
+        step: "counting threads in /proc/self/task",
+        source,
+    })?;
+    match threads.count() {
+        1 => Ok(()),
+        threads => Err(RootError::Threads(threads)),
+    }
+}
+
+/// Asks the system whom the program runs as now, and whether there is a way back.
+fn verify(uid: Uid, gid: Gid) -> Result<(), RootError> {
+    let users = getresuid().map_err(|_| RootError::NotDropped("getresuid failed"))?;
+    let groups = getresgid().map_err(|_| RootError::NotDropped("getresgid failed"))?;
+    if [users.real, users.effective, users.saved] != [uid; 3] {
+        return Err(RootError::NotDropped("a user id is still another"));
+    }
+    if [groups.real, groups.effective, groups.saved] != [gid; 3] {
+        return Err(RootError::NotDropped("a group id is still another"));
+    }
+    let supplementary = getgroups().map_err(|_| RootError::NotDropped("getgroups failed"))?;
+    if gid.as_raw() != 0 && supplementary.contains(&Gid::from_raw(0)) {
+        return Err(RootError::NotDropped("root's group is still a supplementary one"));
+    }
+    if setuid(Uid::from_raw(0)).is_ok() {
+        return Err(RootError::NotDropped("setuid(0) still works"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The test harness has threads, so a test as root never becomes anybody else: it must be told so.
+    #[test]
+    fn rule_30_root_is_not_dropped_while_other_threads_would_keep_it() {
+        if !Uid::effective().is_root() {
+            let account = drop_root(None).unwrap();
+            let error = drop_root(Some("somebody-else")).unwrap_err();
+            assert!(error.to_string().contains(&account.name), "{error}");
+            return;
+        }
+        assert!(matches!(drop_root(Some("nobody")), Err(RootError::Threads(threads)) if threads > 1));
+        assert!(Uid::effective().is_root());
+    }
+
+    #[test]
+    fn rule_30_root_under_another_name_and_unknown_users_are_refused() {
+        if Uid::effective().is_root() {
+            assert!(matches!(drop_root(Some("root")), Err(RootError::StillRoot(_))));
+            assert!(matches!(drop_root(Some("no-such-user-here")), Err(RootError::NoSuchUser(_))));
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Where the parts of a copy are: the data directory, pg_wal, the tablespaces.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use pgdata::backup_label::{self, BackupLabel};
+use pgdata::control::{self, Control};
+use pgdata::tablespace_map::{self, Mapped};
+use pgdata::{Lsn, major_version};
+use understudy::{AtPath, Failure, Plan, Request, cancelled, is_granted, log};
+
+use crate::walk::{Entry, Tell, walk};
+
+/// The most tablespaces that are looked for.
+const MOST_TABLESPACES: usize = 1000;
+
+/// A copy of a data directory, found and understood.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    pub(crate) directory: PathBuf,
+    pub(crate) wal: PathBuf,
+    pub(crate) tablespaces: Vec<Tablespace>,
+    /// The contents of global/pg_control.
+    pub(crate) control_file: Vec<u8>,
+    control: Control,
+    major: u32,
+    label: Option<BackupLabel>,
+}
+
+/// A tablespace of a copy.
+#[derive(Debug)]
+pub(crate) struct Tablespace {
+    pub(crate) oid: u32,
+    /// Where it was: as the copy's tablespace_map has it, else where its copy is.
+    location: String,
+    /// PostgreSQL's own folders in it, of this major version, with where they are.
+    pub(crate) folders: Vec<(String, PathBuf)>,
+}
+
+impl Layout {
+    /// Finds the copy that the options of `request` name.
+    ///
+    /// # Errors
+    /// [`Failure::NotApplicable`] where there is none; [`Failure::Failed`] where a part of it is missing, not granted or
+    /// cannot be understood.
+    pub(crate) fn find(request: &Request) -> Result<Self, Failure> {
+        let directory = granted("directory", &request.require::<String>("directory")?)?;
+        let none =
+            |name: &str| Failure::not_applicable(format!("there is no {name} in {}", directory.display()));
+        let version = read_small(&directory.join("PG_VERSION"), 64)?.ok_or_else(|| none("PG_VERSION"))?;
+        let control_file = read_control_file(&directory)?.ok_or_else(|| none("global/pg_control"))?;
+        let in_directory =
+            |name: &str, why: String| Failure::failed(format!("{} {why}", directory.join(name).display()));
+        let text = |name: &str, bytes: Vec<u8>| {
+            String::from_utf8(bytes).map_err(|_| in_directory(name, "is not UTF-8".to_owned()))
+        };
+        let major = major_version(&text("PG_VERSION", version)?)
+            .ok_or_else(|| in_directory("PG_VERSION", "names no version".to_owned()))?;
+        let control = Control::parse(&control_file)
+            .map_err(|error| in_directory("global/pg_control", error.to_string()))?;
+        let label = match read_small(&directory.join("backup_label"), backup_label::LIMIT)? {
+            None => None,
+            Some(bytes) => Some(
+                BackupLabel::parse(&text("backup_label", bytes)?)
+                    .map_err(|error| in_directory("backup_label", error.to_string()))?,
+            ),
+        };
+        if let Some(from) = label.as_ref().and_then(|label| label.incremental_from) {
+            return Err(in_directory(
+                "backup_label",
+                format!("is of an incremental backup from {from}: combine it first"),
+            ));
+        }
+        let map = match read_small(&directory.join("tablespace_map"), tablespace_map::LIMIT)? {
+            None => Vec::new(),
+            Some(bytes) => tablespace_map::parse(&text("tablespace_map", bytes)?)
+                .map_err(|error| in_directory("tablespace_map", error.to_string()))?,
+        };
+        let wal = find_wal(&directory, request)?;
+        let tablespaces = find_tablespaces(&directory, request, &map, major)?;
+        Ok(Self { directory, wal, tablespaces, control_file, control, major, label })
+    }
+
+    /// What copying it would give.
+    pub(crate) fn plan(&self) -> Result<Plan, Failure> {
+        let (mut bytes, mut files) = (self.control_file.len() as u64, 1);
+        walk(self, Tell::Yes, &mut |entry| {
+            if let Entry::File { size, .. } = entry {
+                bytes += size;
+                files += 1;
+            }
+            Ok(())
+        })?;
+        if !self.control.state.is_shut_down() && self.label.is_none() {
+            log::warn!(
+                "{} is a snapshot of a server {}, without a backup_label: it must have been taken of all its file systems at \
+                 one instant, and needs `snapshot = true`",
+                self.directory.display(),
+                self.control.state.describe()
+            );
+        }
+        if fs::symlink_metadata(self.directory.join("postmaster.pid")).is_ok() {
+            log::warn!(
+                "{} holds a postmaster.pid: it is a snapshot of a running server, or a server runs in it",
+                self.directory.display()
+            );
+        }
+        Ok(Plan {
+            backup: self.describe(),
+            postgresql_major: Some(self.major),
+            system_identifier: Some(self.control.system_identifier),
+            timeline: Some(self.label.as_ref().map_or(self.control.timeline, |label| label.timeline)),
+            start_lsn: Some(self.start().0),
+            stop_lsn: None,
+            bytes: Some(bytes),
+            files: Some(files),
+            tablespaces: self
+                .tablespaces
+                .iter()
+                .map(|tablespace| understudy::Tablespace {
+                    oid: tablespace.oid,
+                    name: None,
+                    location: tablespace.location.clone(),
+                })
+                .collect(),
+            builds_on_existing: false,
+        })
+    }
+
+    /// Names the copy for a person.
+    pub(crate) fn describe(&self) -> String {
+        let directory = self.directory.display();
+        match &self.label {
+            Some(label) => format!("{directory}: {}", label.describe()),
+            None => format!("{directory}, {} at {}", self.control.state.describe(), self.control.redo),
+        }
+    }
+
+    /// The oids of its tablespaces.
+    pub(crate) fn oids(&self) -> impl Iterator<Item = u32> {
+        self.tablespaces.iter().map(|tablespace| tablespace.oid)
+    }
+
+    fn start(&self) -> Lsn {
+        self.label.as_ref().map_or(self.control.redo, |label| label.start_lsn)
+    }
+}
+
+/// The control file of the data directory `directory`; none where there is none.
+pub(crate) fn read_control_file(directory: &Path) -> Result<Option<Vec<u8>>, Failure> {
+    let path = directory.join("global/pg_control");
+    let bytes = read_small(&path, control::SIZE)?;
+    match &bytes {
+        Some(bytes) if bytes.len() as u64 != control::SIZE => {
+            Err(Failure::failed(format!("{} has {} bytes", path.display(), bytes.len())))
+        }
+        _ => Ok(bytes),
+    }
+}
+
+fn find_wal(directory: &Path, request: &Request) -> Result<PathBuf, Failure> {
+    if let Some(elsewhere) = request.get::<String>("wal")? {
+        return granted("wal", &elsewhere);
+    }
+    let wal = directory.join("pg_wal");
+    let kind = fs::symlink_metadata(&wal).at(&wal)?.file_type();
+    if kind.is_dir() {
+        return Ok(wal);
+    }
+    let target = fs::read_link(&wal).ok();
+    match &target {
+        Some(target) if is_granted(target) => Ok(target.clone()),
+        _ => Err(Failure::failed(format!(
+            "{} is a link{} out of what is granted: say where its contents are with the option `wal`, and grant that",
+            wal.display(),
+            to(target.as_deref())
+        ))),
+    }
+}
+
+fn find_tablespaces(
+    directory: &Path,
+    request: &Request,
+    map: &[Mapped],
+    major: u32,
+) -> Result<Vec<Tablespace>, Failure> {
+    let mut elsewhere = Vec::new();
+    for text in request.get::<Vec<String>>("tablespaces")?.unwrap_or_default() {
+        let (oid, path) = text.split_once('=').unwrap_or((&text, ""));
+        let Ok(oid) = oid.parse::<u32>() else {
+            return Err(Failure::failed(format!(
+                "`{text}` in the option `tablespaces` is not of the form oid=/path"
+            )));
+        };
+        elsewhere.push((oid, granted("tablespaces", path)?));
+    }
+    let links = directory.join("pg_tblspc");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&links).at(&links)? {
+        let entry = entry.at(&links)?;
+        let path = entry.path();
+        let name = entry.file_name();
+        let Some(oid) =
+            name.to_str().and_then(|name| name.parse().ok().filter(|oid: &u32| name == oid.to_string()))
+        else {
+            log::warn!("passed over {}: it is no tablespace", path.display());
+            continue;
+        };
+        if found.len() == MOST_TABLESPACES {
+            return Err(Failure::failed(format!(
+                "{} holds more than {MOST_TABLESPACES} tablespaces",
+                links.display()
+            )));
+        }
+        let is_link = !entry.file_type().at(&path)?.is_dir();
+        let named =
+            elsewhere.iter().position(|(named, _)| *named == oid).map(|at| elsewhere.swap_remove(at).1);
+        // A sandbox tells where a link leads only if that is within what is granted: it is asked last, for it calls the
+        // question itself a denial.
+        let target = if is_link && named.is_none() { fs::read_link(&path).ok() } else { None };
+        let contents = match (named, &target) {
+            (Some(named), _) => named,
+            (None, Some(target)) if is_granted(target) => target.clone(),
+            (None, target) if is_link => {
+                return Err(Failure::failed(format!(
+                    "the tablespace {oid} is behind a link{} out of what is granted: say where its copy is with \
+                     `tablespaces = [\"{oid}=/path\"]` in the options, and grant that",
+                    to(target.as_deref())
+                )));
+            }
+            (None, _) => path.clone(),
+        };
+        let mapped = map.iter().find(|mapped| mapped.oid == oid).map(|mapped| mapped.location.clone());
+        let location = mapped.unwrap_or_else(|| contents.to_string_lossy().into_owned());
+        found.push(Tablespace { oid, location, folders: find_folders(&contents, major)? });
+    }
+    if let Some((oid, _)) = elsewhere.first() {
+        let links = links.display();
+        return Err(Failure::failed(format!(
+            "the option `tablespaces` names {oid} (perhaps twice), which {links} does not"
+        )));
+    }
+    found.sort_unstable_by_key(|tablespace| tablespace.oid);
+    Ok(found)
+}
+
+/// The folders of a tablespace that a server of version `major` uses. A server of another version may have its own there.
+fn find_folders(contents: &Path, major: u32) -> Result<Vec<(String, PathBuf)>, Failure> {
+    let ours = format!("PG_{major}_");
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(contents).at(contents)? {
+        cancelled()?;
+        let entry = entry.at(contents)?;
+        let path = entry.path();
+        let catalog = entry.file_name().to_str().and_then(|name| name.strip_prefix(&ours)).map(str::to_owned);
+        match catalog {
+            Some(catalog) if !catalog.is_empty() && catalog.bytes().all(|byte| byte.is_ascii_digit()) => {
+                if !entry.file_type().at(&path)?.is_dir() {
+                    return Err(Failure::failed(format!("{} is no folder", path.display())));
+                }
+                folders.push((format!("{ours}{catalog}"), path));
+            }
+            _ => log::warn!("passed over {}: it is not of PostgreSQL {major}", path.display()),
+        }
+    }
+    if folders.is_empty() {
+        return Err(Failure::failed(format!(
+            "{} holds no tablespace of PostgreSQL {major}",
+            contents.display()
+        )));
+    }
+    Ok(folders)
+}
+
+/// The directory `path` of the option `option`, which must be granted.
+fn granted(option: &str, path: &str) -> Result<PathBuf, Failure> {
+    let path = PathBuf::from(path);
+    if is_granted(&path) {
+        return Ok(path);
+    }
+    let path = path.display();
+    Err(Failure::failed(format!(
+        "{path} of the option `{option}` is not granted: add it to `grants.read` of this method, absolute and without `..`"
+    )))
+}
+
+/// A file of at most `limit` bytes; none where it does not exist.
+fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
+    let metadata = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        metadata => metadata.at(path)?,
+    };
+    // A link is not followed, and what is no file could keep a reader waiting for ever.
+    if !metadata.is_file() || metadata.len() > limit {
+        let path = path.display();
+        return Err(Failure::failed(format!("{path} is no plain file, or larger than {limit} bytes")));
+    }
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)).at(path)?;
+    Ok(Some(bytes))
+}
+
+fn to(target: Option<&Path>) -> String {
+    target.map_or_else(String::new, |target| format!(" to {}", target.display()))
+}

@@ -1,0 +1,123 @@
+//! What is not copied: what pg_basebackup leaves out (`excludeDirContents` and `excludeFiles` in PostgreSQL's
+//! basebackup.c), and what it writes anew.
+
+/// Why an entry is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Because {
+    /// A server writes it anew when it starts, or does not want to find it.
+    ServerMakesIt,
+    /// It was a backup's, whose list of files is no longer true.
+    OfABackup,
+    /// The host makes the links itself.
+    HostMakesIt,
+}
+
+/// Directories that are made and left empty.
+pub(crate) const EMPTIED: [&str; 7] =
+    ["pg_dynshmem", "pg_notify", "pg_replslot", "pg_serial", "pg_snapshots", "pg_stat_tmp", "pg_subtrans"];
+
+/// Why the entry `name`, relative to the data directory, is left out; none where it is copied.
+pub(crate) fn left_out(name: &str) -> Option<Because> {
+    match name {
+        "postmaster.pid"
+        | "postmaster.opts"
+        | "postgresql.auto.conf.tmp"
+        | "current_logfiles.tmp"
+        | "lost+found" => {
+            return Some(Because::ServerMakesIt);
+        }
+        "backup_manifest" => return Some(Because::OfABackup),
+        "tablespace_map" => return Some(Because::HostMakesIt),
+        understudy::UNFINISHED_CONTROL_FILE => return Some(Because::HostMakesIt),
+        _ => {}
+    }
+    let (folder, entry) = name.rsplit_once('/').unwrap_or(("", name));
+    let temporary = entry.starts_with("pgsql_tmp")
+        || entry.starts_with("pg_internal.init")
+        || (folder.is_empty() && entry.starts_with(".s.PGSQL."))
+        || (folder == "pg_wal" && entry.starts_with("xlogtemp."))
+        || EMPTIED.contains(&folder)
+        || (is_of_a_database(folder) && is_temporary_relation(entry));
+    temporary.then_some(Because::ServerMakesIt)
+}
+
+/// Whether it is a database's folder: `base/OID` or `pg_tblspc/OID/PG_MAJOR_CATALOG/OID`.
+fn is_of_a_database(folder: &str) -> bool {
+    let parts: Vec<_> = folder.split('/').collect();
+    match parts.as_slice() {
+        ["base", oid] => is_number(oid),
+        ["pg_tblspc", _, version, oid] => version.starts_with("PG_") && is_number(oid),
+        _ => false,
+    }
+}
+
+/// Whether a relation of that name is a session's own: `tBACKEND_FILENODE`, then perhaps a fork and a segment
+/// (`parse_filename_for_nontemp_relation` and `looks_like_temp_rel_name`).
+fn is_temporary_relation(name: &str) -> bool {
+    let Some((backend, relation)) = name.strip_prefix('t').and_then(|rest| rest.split_once('_')) else {
+        return false;
+    };
+    let (relation, segment) =
+        relation.split_once('.').map_or((relation, None), |(relation, segment)| (relation, Some(segment)));
+    let (node, fork) = relation.split_once('_').map_or((relation, None), |(node, fork)| (node, Some(fork)));
+    is_number(backend)
+        && is_number(node)
+        && fork.is_none_or(|fork| matches!(fork, "fsm" | "vm" | "init"))
+        && segment.is_none_or(is_number)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_a_running_server_is_left_out() {
+        for name in [
+            "postmaster.pid",
+            "postmaster.opts",
+            "pg_replslot/slot",
+            "pg_notify/0000",
+            "pg_stat_tmp/global.stat",
+            "base/pgsql_tmp",
+            "base/5/pg_internal.init",
+            "global/pg_internal.init.123",
+            "pg_tblspc/16384/PG_15_202209061/pgsql_tmp",
+            ".s.PGSQL.5432.lock",
+            "base/5/t3_16385",
+            "base/5/t3_16385_fsm.1",
+            "pg_tblspc/16384/PG_15_202209061/5/t3_16385.2",
+            "pg_wal/xlogtemp.99",
+        ] {
+            assert_eq!(left_out(name), Some(Because::ServerMakesIt), "{name}");
+        }
+        assert_eq!(left_out("backup_manifest"), Some(Because::OfABackup));
+        assert_eq!(left_out("tablespace_map"), Some(Because::HostMakesIt));
+    }
+
+    #[test]
+    fn what_a_cluster_is_made_of_is_copied() {
+        for name in [
+            "PG_VERSION",
+            "backup_label",
+            "postgresql.conf",
+            "postgresql.auto.conf",
+            "base/5/1259",
+            "base/5/t3",
+            "base/5/t3_x",
+            "base/5/16385_vm",
+            "base/5/16385_init",
+            "pg_replslot",
+            "pg_stat/pgstat.stat",
+            "pg_wal/000000010000000000000001",
+            "pg_wal/archive_status/000000010000000000000001.done",
+            "pg_xact/0000",
+            "log/postmaster.pid",
+        ] {
+            assert_eq!(left_out(name), None, "{name}");
+        }
+    }
+}

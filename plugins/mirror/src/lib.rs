@@ -1,0 +1,56 @@
+//! The method `mirror`: copies a cold or snapshot copy of a data directory from a directory that the operator granted. What
+//! belongs to a running server stays behind, as pg_basebackup leaves it behind.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+mod copy;
+mod layout;
+mod left_out;
+mod walk;
+
+use understudy::{Datadir, Description, Failure, Method, Need, NeedKind, OptionSpec, Plan, Request};
+
+use layout::Layout;
+
+struct Mirror;
+
+impl Method for Mirror {
+    fn describe() -> Description {
+        let (wal, tablespaces) =
+            ("where the copy's pg_wal is, where it is not in it", "where the copy's tablespaces are");
+        Description::new(
+            "mirror",
+            env!("CARGO_PKG_VERSION"),
+            "copies a cold or snapshot copy of a data directory",
+        )
+        .option(
+            OptionSpec::text("directory")
+                .required()
+                .doc("the copy of a data directory; no server runs in it"),
+        )
+        .option(
+            OptionSpec::text("wal").doc(format!("{wal}, behind a link that leads out of what is granted")),
+        )
+        .option(
+            OptionSpec::texts("tablespaces")
+                .doc(format!("{tablespaces}, each as `oid=/path`, unless they are in it")),
+        )
+        .need(Need::new(NeedKind::Directory, "directory", "the copy is read from there"))
+        .need(Need::new(NeedKind::Directory, "wal", wal).optional())
+        .need(Need::new(NeedKind::Directory, "tablespaces", tablespaces).optional())
+    }
+
+    fn plan(request: &Request) -> Result<Plan, Failure> {
+        Layout::find(request)?.plan()
+    }
+
+    fn create(request: &Request, plan: &Plan) -> Result<(), Failure> {
+        copy::all(&Layout::find(request)?, plan, &Datadir::of(request)?)
+    }
+}
+
+understudy::export!(Mirror);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,420 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+use understudy::UNFINISHED_CONTROL_FILE;
+use understudy::log::Level;
+use understudy::native::{Host, Record};
+
+use super::*;
+
+const SYSTEM_IDENTIFIER: u64 = 7_575_000_000_000_000_001;
+const LABEL: &str = "START WAL LOCATION: 0/9000028 (file 000000030000000000000009)\nLABEL: by hand\n\
+    START TIME: 2026-11-23 08:34:17 UTC\nSTART TIMELINE: 3\n";
+const SHUT_DOWN: u8 = 1;
+const IN_PRODUCTION: u8 = 6;
+
+/// A copy of a data directory, with its tablespace inside, and the places that it is copied to.
+struct Scene {
+    root: TempDir,
+    request: Request,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
+        let request = Request::default().with("directory", path("copy")).for_datadir(path("data"));
+        let scene = Self { root, request };
+        for folder in ["data", "data-wal", "data-tablespace", "copy", "elsewhere", "outside"] {
+            fs::create_dir(scene.path(folder)).unwrap();
+        }
+        scene.put("PG_VERSION", "15\n");
+        scene.put("postgresql.conf", "# nothing\n");
+        scene.put("base/5/1259", &"x".repeat(3 << 20));
+        scene.put("base/5/1247", "");
+        scene.put("pg_xact/0000", "xact");
+        scene.put("pg_wal/000000010000000000000001", "segment");
+        scene.put("pg_wal/archive_status/000000010000000000000001.done", "");
+        scene.put("pg_tblspc/16384/PG_15_202209061/5/16385", "tablespace");
+        scene.control(SHUT_DOWN);
+        scene
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn put(&self, name: &str, contents: &str) {
+        let path = self.path("copy").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+
+    fn control(&self, state: u8) {
+        let mut bytes = vec![0; 8192];
+        bytes[..8].copy_from_slice(&SYSTEM_IDENTIFIER.to_le_bytes());
+        bytes[8..12].copy_from_slice(&1300u32.to_le_bytes());
+        bytes[16] = state;
+        bytes[40..48].copy_from_slice(&0x0300_0028u64.to_le_bytes());
+        bytes[48..52].copy_from_slice(&2u32.to_le_bytes());
+        fs::create_dir_all(self.path("copy/global")).unwrap();
+        fs::write(self.path("copy/global/pg_control"), bytes).unwrap();
+    }
+
+    /// Moves what is in the copy at `from` to `to`, and leaves a link.
+    fn link(&self, from: &str, to: &str) {
+        fs::rename(self.path("copy").join(from), self.path(to)).unwrap();
+        symlink(self.path(to), self.path("copy").join(from)).unwrap();
+    }
+
+    fn host(&self) -> Host {
+        Host::new(self.path("data"))
+            .wal_directory(self.path("data-wal"))
+            .tablespace(16384, self.path("data-tablespace"))
+            .granted(["copy", "elsewhere", "data", "data-wal", "data-tablespace"].map(|name| self.path(name)))
+    }
+
+    fn plan(&self) -> (Result<Plan, Failure>, Record) {
+        self.host().run(|| Mirror::plan(&self.request))
+    }
+
+    fn create(&self) -> (Result<(), Failure>, Record) {
+        match self.plan().0 {
+            Ok(plan) => self.host().run(|| Mirror::create(&self.request, &plan)),
+            Err(failure) => (Err(failure), Record::default()),
+        }
+    }
+
+    fn refusal(&self) -> String {
+        for folder in ["data", "data-wal", "data-tablespace"] {
+            fs::remove_dir_all(self.path(folder)).unwrap();
+            fs::create_dir(self.path(folder)).unwrap();
+        }
+        let (result, _) = self.create();
+        assert!(!self.path("data/global/pg_control").exists());
+        assert!(!self.path("data").join(UNFINISHED_CONTROL_FILE).exists());
+        match result {
+            Err(Failure::Failed(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn assert_copied(&self) {
+        let (result, record) = self.create();
+        assert_eq!(result, Ok(()));
+        let same = |from: &str, to: &str| {
+            assert_eq!(
+                fs::read(self.path("copy").join(from)).unwrap(),
+                fs::read(self.path(to)).unwrap(),
+                "{from}"
+            );
+        };
+        for name in ["PG_VERSION", "postgresql.conf", "base/5/1259", "base/5/1247", "pg_xact/0000"] {
+            same(name, &format!("data/{name}"));
+        }
+        same("pg_wal/000000010000000000000001", "data-wal/000000010000000000000001");
+        same(
+            "pg_wal/archive_status/000000010000000000000001.done",
+            "data-wal/archive_status/000000010000000000000001.done",
+        );
+        same("pg_tblspc/16384/PG_15_202209061/5/16385", "data-tablespace/PG_15_202209061/5/16385");
+        same("global/pg_control", &format!("data/{UNFINISHED_CONTROL_FILE}"));
+        assert!(!self.path("data/global/pg_control").exists());
+        assert_eq!(record.expected, (Some(record.bytes), Some(record.files)));
+    }
+}
+
+fn warnings(record: &Record) -> String {
+    let lines = record.log.iter().filter(|(level, _)| *level == Level::Warn).map(|(_, line)| line.as_str());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_cold_copy_is_planned_and_copied() {
+    let scene = Scene::new();
+    let (plan, record) = scene.plan();
+    let plan = plan.unwrap();
+    assert_eq!((plan.postgresql_major, plan.system_identifier), (Some(15), Some(SYSTEM_IDENTIFIER)));
+    assert_eq!((plan.timeline, plan.start_lsn), (Some(2), Some(0x0300_0028)));
+    assert!(plan.backup.ends_with("shut down at 0/3000028"), "{}", plan.backup);
+    assert_eq!(plan.tablespaces[0].oid, 16384);
+    assert_eq!(warnings(&record), "");
+    scene.assert_copied();
+}
+
+#[test]
+fn where_there_is_no_data_directory_the_method_does_not_apply() {
+    for missing in ["PG_VERSION", "global/pg_control"] {
+        let scene = Scene::new();
+        fs::remove_file(scene.path("copy").join(missing)).unwrap();
+        assert!(matches!(scene.plan().0, Err(Failure::NotApplicable(why)) if why.contains(missing)));
+    }
+    let scene = Scene::new();
+    fs::remove_dir_all(scene.path("copy")).unwrap();
+    assert!(matches!(scene.plan().0, Err(Failure::NotApplicable(_))));
+}
+
+#[test]
+fn a_directory_that_is_not_granted_is_a_mistake_that_is_told() {
+    let mut scene = Scene::new();
+    scene.request = Request::default().with("directory", scene.path("outside").to_str().unwrap());
+    assert!(matches!(scene.plan().0, Err(Failure::Failed(why)) if why.contains("`grants.read`")));
+}
+
+#[test]
+fn what_belongs_to_a_running_server_stays_behind() {
+    let scene = Scene::new();
+    for name in [
+        "postmaster.pid",
+        "postmaster.opts",
+        "pg_replslot/slot/state",
+        "pg_stat_tmp/global.stat",
+        "pg_dynshmem/mmap.1",
+        "base/pgsql_tmp/pgsql_tmp1.0",
+        "base/5/pg_internal.init",
+        "backup_manifest",
+        "tablespace_map.old",
+    ] {
+        scene.put(name, "x");
+    }
+    fs::create_dir(scene.path("copy/pg_notify")).unwrap();
+    symlink("/nowhere", scene.path("copy/pg_serial")).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(scene.path("copy/socket")).unwrap();
+    symlink("/etc/hosts", scene.path("copy/log")).unwrap();
+    scene.assert_copied();
+    drop(socket);
+    for gone in [
+        "postmaster.pid",
+        "postmaster.opts",
+        "base/pgsql_tmp",
+        "base/5/pg_internal.init",
+        "backup_manifest",
+        "socket",
+        "log",
+    ] {
+        assert!(fs::symlink_metadata(scene.path("data").join(gone)).is_err(), "{gone}");
+    }
+    for empty in ["pg_replslot", "pg_stat_tmp", "pg_dynshmem", "pg_notify", "pg_serial"] {
+        assert_eq!(fs::read_dir(scene.path("data").join(empty)).unwrap().count(), 0, "{empty}");
+    }
+    assert!(scene.path("data/tablespace_map.old").exists());
+    let warnings = warnings(&scene.plan().1);
+    assert!(
+        warnings.contains("copy/socket: it is no file") && warnings.contains("copy/log: it is a link"),
+        "{warnings}"
+    );
+    assert!(warnings.contains("postmaster.pid"), "{warnings}");
+}
+
+#[test]
+fn a_snapshot_of_a_running_server_is_called_one() {
+    let scene = Scene::new();
+    scene.control(IN_PRODUCTION);
+    let (plan, record) = scene.plan();
+    assert!(plan.unwrap().backup.ends_with("in production at 0/3000028"));
+    assert!(warnings(&record).contains("`snapshot = true`"));
+    scene.assert_copied();
+}
+
+#[test]
+fn a_copy_with_a_backup_label_begins_where_that_says() {
+    let scene = Scene::new();
+    scene.control(IN_PRODUCTION);
+    scene.put("backup_label", LABEL);
+    let (plan, record) = scene.plan();
+    let plan = plan.unwrap();
+    assert_eq!((plan.timeline, plan.start_lsn), (Some(3), Some(0x0900_0028)));
+    assert!(plan.backup.contains("by hand"));
+    assert_eq!(warnings(&record), "");
+    scene.assert_copied();
+    assert!(scene.path("data/backup_label").exists());
+    scene.put("backup_label", &format!("{LABEL}INCREMENTAL FROM LSN: 0/1\n"));
+    assert!(scene.refusal().contains("incremental"));
+}
+
+#[test]
+fn links_to_granted_places_are_found() {
+    let scene = Scene::new();
+    scene.link("pg_wal", "elsewhere/wal");
+    scene.link("pg_tblspc/16384", "elsewhere/fast");
+    let location = scene.path("elsewhere/fast").to_str().unwrap().to_owned();
+    assert_eq!(scene.plan().0.unwrap().tablespaces[0].location, location);
+    scene.assert_copied();
+}
+
+#[test]
+fn a_tablespace_map_of_the_copy_says_where_tablespaces_were() {
+    let scene = Scene::new();
+    scene.put("tablespace_map", "16384 /originally/here\n");
+    assert_eq!(scene.plan().0.unwrap().tablespaces[0].location, "/originally/here");
+    scene.assert_copied();
+    assert!(!scene.path("data/tablespace_map").exists());
+}
+
+#[test]
+fn links_out_of_what_is_granted_are_named_and_can_be_answered_by_options() {
+    let mut scene = Scene::new();
+    scene.link("pg_wal", "outside/wal");
+    let refusal = scene.refusal();
+    assert!(refusal.contains("pg_wal is a link") && refusal.contains("option `wal`"), "{refusal}");
+    fs::rename(scene.path("outside/wal"), scene.path("elsewhere/wal")).unwrap();
+    fs::remove_file(scene.path("copy/pg_wal")).unwrap();
+    symlink(scene.path("elsewhere/wal"), scene.path("copy/pg_wal")).unwrap();
+    scene.request = scene.request.clone().with("wal", scene.path("elsewhere/wal").to_str().unwrap());
+
+    scene.link("pg_tblspc/16384", "outside/fast");
+    let refusal = scene.refusal();
+    assert!(
+        refusal.contains("tablespace 16384") && refusal.contains("`tablespaces = [\"16384=/path\"]`"),
+        "{refusal}"
+    );
+    fs::rename(scene.path("outside/fast"), scene.path("elsewhere/fast")).unwrap();
+    let elsewhere = format!("16384={}", scene.path("elsewhere/fast").display());
+    scene.request = scene.request.clone().with("tablespaces", vec![elsewhere]);
+    assert_eq!(
+        scene.plan().0.unwrap().tablespaces[0].location,
+        scene.path("elsewhere/fast").to_str().unwrap()
+    );
+    fs::remove_file(scene.path("copy/pg_tblspc/16384")).unwrap();
+    symlink(scene.path("elsewhere/fast"), scene.path("copy/pg_tblspc/16384")).unwrap();
+    scene.assert_copied();
+}
+
+#[test]
+fn an_option_that_names_no_tablespace_is_a_mistake() {
+    for (text, what) in
+        [("16384", "not granted"), ("fast=/x", "oid=/path"), ("16384=/nowhere", "not granted")]
+    {
+        let mut scene = Scene::new();
+        scene.request = scene.request.clone().with("tablespaces", vec![text.to_owned()]);
+        let refusal = scene.refusal();
+        assert!(refusal.contains(what), "{text}: {refusal}");
+    }
+    let mut scene = Scene::new();
+    let unknown = format!("16999={}", scene.path("elsewhere").display());
+    scene.request = scene.request.clone().with("tablespaces", vec![unknown]);
+    assert!(scene.refusal().contains("names 16999"));
+}
+
+#[test]
+fn of_a_tablespace_only_the_folder_of_this_version_is_copied() {
+    let scene = Scene::new();
+    scene.put("pg_tblspc/16384/PG_14_202107181/5/1", "old");
+    scene.put("pg_tblspc/16384/notes.txt", "x");
+    scene.assert_copied();
+    assert_eq!(fs::read_dir(scene.path("data-tablespace")).unwrap().count(), 1);
+    assert!(warnings(&scene.plan().1).contains("PG_14_202107181"));
+    fs::remove_dir_all(scene.path("copy/pg_tblspc/16384/PG_15_202209061")).unwrap();
+    assert!(scene.refusal().contains("no tablespace of PostgreSQL 15"));
+}
+
+#[test]
+fn a_link_where_data_should_be_is_refused_not_passed_over() {
+    for name in ["base/5/1259", "pg_xact", "global/1262"] {
+        let scene = Scene::new();
+        let path = scene.path("copy").join(name);
+        if path.exists() {
+            fs::rename(&path, scene.path("elsewhere/moved")).unwrap();
+        }
+        symlink(scene.path("elsewhere/moved"), &path).unwrap();
+        let refusal = scene.refusal();
+        assert!(refusal.contains(&format!("copy/{name} is a link")), "{refusal}");
+    }
+}
+
+#[test]
+fn a_control_file_that_is_none_is_refused() {
+    for (bytes, what) in
+        [(vec![0; 8192], "version 0"), (vec![0; 100], "has 100 bytes"), (vec![0; 10_000], "larger than")]
+    {
+        let scene = Scene::new();
+        fs::write(scene.path("copy/global/pg_control"), bytes).unwrap();
+        let refusal = scene.refusal();
+        assert!(refusal.contains(what), "{refusal}");
+    }
+    let scene = Scene::new();
+    scene.put("PG_VERSION", "fifteen");
+    assert!(scene.refusal().contains("names no version"));
+}
+
+#[test]
+fn a_copy_that_changes_meanwhile_is_not_taken() {
+    let scene = Scene::new();
+    let plan = scene.plan().0.unwrap();
+    scene.control(IN_PRODUCTION);
+    let (result, _) = scene.host().run(|| Mirror::create(&scene.request, &plan));
+    assert!(matches!(result, Err(Failure::Failed(why)) if why.contains("changed since the plan")));
+}
+
+#[test]
+fn a_server_that_writes_during_the_copy_is_noticed_at_its_end() {
+    let scene = Scene::new();
+    let (result, record) = scene.host().run(|| {
+        let layout = Layout::find(&scene.request)?;
+        let plan = layout.plan()?;
+        // A checkpoint after the layout was found, which changes nothing of what the plan names.
+        let path = scene.path("copy/global/pg_control");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[100] = 1;
+        fs::write(&path, bytes).unwrap();
+        copy::all(&layout, &plan, &Datadir::of(&scene.request)?)
+    });
+    assert!(matches!(result, Err(Failure::Failed(why)) if why.contains("changed since the plan")));
+    assert!(record.files > 0 && !scene.path("data").join(UNFINISHED_CONTROL_FILE).exists());
+}
+
+#[test]
+fn a_copy_stops_when_it_is_told_to() {
+    let scene = Scene::new();
+    let plan = scene.plan().0.unwrap();
+    for looks in [0, 3, 6] {
+        let data = scene.path("data");
+        fs::remove_dir_all(&data).unwrap();
+        fs::create_dir(&data).unwrap();
+        let (result, _) = scene.host().cancel_after(looks).run(|| Mirror::create(&scene.request, &plan));
+        assert_eq!(result, Err(Failure::Cancelled), "{looks}");
+    }
+}
+
+#[test]
+fn folders_without_end_are_refused() {
+    let scene = Scene::new();
+    let deep = format!("log/{}x", "deep/".repeat(70));
+    scene.put(&deep, "x");
+    assert!(scene.refusal().contains("folders deep"));
+}
+
+#[test]
+fn only_so_many_lines_tell_what_is_passed_over() {
+    let scene = Scene::new();
+    for number in 0..25 {
+        symlink("/nowhere", scene.path("copy").join(format!("link{number}"))).unwrap();
+    }
+    let warnings = warnings(&scene.plan().1);
+    assert_eq!(warnings.lines().count(), 21, "{warnings}");
+    assert!(warnings.contains("passed over 5 more entries"));
+}
+
+#[test]
+fn more_tablespaces_than_there_can_be_are_refused() {
+    let scene = Scene::new();
+    for oid in 20_000..21_000 {
+        fs::create_dir_all(scene.path("copy/pg_tblspc").join(format!("{oid}/PG_15_202209061"))).unwrap();
+    }
+    assert!(scene.refusal().contains("more than 1000 tablespaces"));
+}
+
+#[test]
+fn texts_that_are_too_long_are_refused_unread() {
+    for (name, limit) in [("backup_label", 64 << 10), ("tablespace_map", 16 << 20), ("PG_VERSION", 64)] {
+        let scene = Scene::new();
+        scene.put(name, &"x".repeat(limit + 1));
+        let refusal = scene.refusal();
+        assert!(
+            refusal.contains(name) && refusal.contains(&format!("larger than {limit} bytes")),
+            "{refusal}"
+        );
+    }
+}

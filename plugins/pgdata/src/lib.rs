@@ -1,0 +1,16 @@
+//! What PostgreSQL writes into backups and data directories, read back: `backup_label`, `tablespace_map`,
+//! `backup_manifest`, `pg_control`. Knows neither the contract nor where the bytes come from.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+pub mod backup_label;
+pub mod checksum;
+pub mod control;
+mod lsn;
+pub mod manifest;
+pub mod tablespace_map;
+mod version;
+
+pub use lsn::Lsn;
+pub use version::major_version;

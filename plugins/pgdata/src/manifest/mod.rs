@@ -1,0 +1,124 @@
+//! `backup_manifest`, the list of a backup's files (PostgreSQL's manual, "Backup Manifest Format"; versions 1 of
+//! PostgreSQL 13 to 16 and 2 of 17). It is read as a stream: a manifest of a million files is some 150 MB.
+
+mod document;
+mod hashing;
+mod index;
+
+use std::io::{self, BufReader, Read};
+
+use serde::de::DeserializeSeed;
+
+use crate::Lsn;
+use crate::checksum::Algorithm;
+
+pub use index::{Entry, Index, IndexError};
+
+/// The largest manifest that is read, in bytes: some seven million files.
+pub const LIMIT: u64 = 1 << 30;
+
+/// The longest path that PostgreSQL could have opened, in bytes, and so the longest that is read.
+const LONGEST_PATH: usize = 4096;
+
+/// How many WAL ranges are read: one for each timeline that the backup saw.
+const MOST_WAL_RANGES: usize = 4096;
+
+/// One file of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Its name relative to the data directory; below `pg_tblspc/OID/` for a tablespace's.
+    pub path: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its checksum, byte for byte as it is written; none where the backup was taken without.
+    pub checksum: Option<(Algorithm, Vec<u8>)>,
+}
+
+/// WAL that is needed to make the backup consistent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalRange {
+    /// The timeline that it is on.
+    pub timeline: u32,
+    /// Where it begins.
+    pub start: Lsn,
+    /// Where it ends.
+    pub end: Lsn,
+}
+
+/// What a manifest says besides its files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// The cluster, which version 2 names.
+    pub system_identifier: Option<u64>,
+    /// How many files it lists.
+    pub files: u64,
+    /// Their sizes together, in bytes.
+    pub bytes: u64,
+    /// The WAL that is needed, in order.
+    pub wal_ranges: Vec<WalRange>,
+}
+
+impl Summary {
+    /// How many bytes of WAL the ranges are, in whole segments of `segment` bytes; none where there are no ranges.
+    pub fn wal_bytes(&self, segment: u64) -> Option<u64> {
+        let bytes = self.wal_ranges.iter().map(|range| {
+            let (first, last) = (range.start.0 / segment, range.end.0.saturating_sub(1) / segment);
+            (last.saturating_sub(first) + 1).saturating_mul(segment)
+        });
+        (!self.wal_ranges.is_empty()).then(|| bytes.fold(0, u64::saturating_add))
+    }
+}
+
+/// A manifest that cannot be believed.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is larger than [`LIMIT`].
+    #[error("is larger than 1 GiB")]
+    TooLarge,
+    /// It is no manifest.
+    #[error("is no manifest: {0}")]
+    Malformed(String),
+    /// Its own checksum does not fit.
+    #[error("does not fit its own checksum: it was changed or damaged after it was written")]
+    Checksum,
+}
+
+/// Reads a manifest, gives each file to `each` as it comes, and checks the manifest's own checksum at the end: only then
+/// what `each` was given can be believed.
+///
+/// # Errors
+/// Where it cannot be read, is too large, malformed or damaged; an error of `each` comes back as [`ManifestError::Io`].
+pub fn read(reader: impl Read, each: impl FnMut(File) -> io::Result<()>) -> Result<Summary, ManifestError> {
+    read_up_to(LIMIT, reader, each)
+}
+
+fn read_up_to(
+    limit: u64,
+    reader: impl Read,
+    mut each: impl FnMut(File) -> io::Result<()>,
+) -> Result<Summary, ManifestError> {
+    let mut hashing = hashing::AllButTheLastLine::new(reader.take(limit + 1));
+    let mut stopped = None;
+    let mut document =
+        serde_json::Deserializer::from_reader(BufReader::with_capacity(64 << 10, &mut hashing));
+    let content = document::Document { each: &mut each, stopped: &mut stopped }
+        .deserialize(&mut document)
+        .and_then(|content| document.end().map(|()| content));
+    drop(document);
+    if hashing.count() > limit {
+        return Err(ManifestError::TooLarge);
+    }
+    match content {
+        Ok((summary, checksum)) if hashing.finish().is_some_and(|sum| sum == checksum) => Ok(summary),
+        Ok(_) => Err(ManifestError::Checksum),
+        Err(_) if stopped.is_some() => Err(stopped.map_or(ManifestError::Checksum, ManifestError::Io)),
+        Err(error) if error.is_io() => Err(ManifestError::Io(error.into())),
+        Err(error) => Err(ManifestError::Malformed(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

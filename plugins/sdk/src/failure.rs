@@ -1,0 +1,145 @@
+//! How a method says that it did not do it.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// Why a method did not do what it was asked. The host tries the next method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// There is nothing here that this method could restore.
+    NotApplicable(String),
+    /// It may work later, such as when a store answers again.
+    RetryLater(String),
+    /// It does not work; the text says what happened, to which file, and what to do.
+    Failed(String),
+    /// The host asked the method to stop, and it did.
+    Cancelled,
+}
+
+impl Failure {
+    /// There is nothing to restore: `why`.
+    pub fn not_applicable(why: impl Into<String>) -> Self {
+        Self::NotApplicable(why.into())
+    }
+
+    /// It may work later: `why`.
+    pub fn retry_later(why: impl Into<String>) -> Self {
+        Self::RetryLater(why.into())
+    }
+
+    /// It does not work: `why`.
+    pub fn failed(why: impl Into<String>) -> Self {
+        Self::Failed(why.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotApplicable(why) | Self::RetryLater(why) | Self::Failed(why) => f.write_str(why),
+            Self::Cancelled => f.write_str("cancelled"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// A failure travels through [`io::Read`] and [`io::Write`] as the inner error and comes out as itself.
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        Self::other(failure)
+    }
+}
+
+/// An input or output error without a path. [`AtPath::at`] adds the path; use that wherever there is one.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        error.downcast::<Self>().unwrap_or_else(|error| Self::Failed(error.to_string()))
+    }
+}
+
+/// What a capability of the host answers instead of doing it. A denial is already recorded there, with the line of
+/// configuration that would allow the call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// No grant covers the call.
+    Denied(String),
+    /// There is no such thing.
+    NotFound(String),
+    /// The call makes no sense as it is.
+    Invalid(String),
+    /// It may work later.
+    Transient(String),
+    /// What was read is not what it should be.
+    Corrupt(String),
+    /// A bound was reached.
+    Limit(String),
+    /// Anything else.
+    Failed(String),
+    /// The run was cancelled.
+    Cancelled,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Denied(what) => write!(f, "denied: {what}"),
+            Self::NotFound(what)
+            | Self::Invalid(what)
+            | Self::Transient(what)
+            | Self::Corrupt(what)
+            | Self::Limit(what)
+            | Self::Failed(what) => f.write_str(what),
+            Self::Cancelled => f.write_str("cancelled"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Transient(what) => Self::RetryLater(what),
+            Error::Cancelled => Self::Cancelled,
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+/// Turns an [`io::Error`] into a [`Failure`] that names the file.
+pub trait AtPath<T> {
+    /// The value, or `PATH: what went wrong`.
+    ///
+    /// # Errors
+    /// [`Failure::Failed`]; [`Failure::Cancelled`] where the error came from a cancelled [`crate::DataFile`].
+    fn at(self, path: impl AsRef<Path>) -> Result<T, Failure>;
+}
+
+impl<T> AtPath<T> for io::Result<T> {
+    fn at(self, path: impl AsRef<Path>) -> Result<T, Failure> {
+        self.map_err(|error| match error.downcast::<Failure>() {
+            Ok(failure) => failure,
+            Err(error) => Failure::Failed(format!("{}: {error}", path.as_ref().display())),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_input_or_output_error_names_its_file() {
+        let failure = std::fs::File::open("/no/such/file").at("/no/such/file").unwrap_err();
+        assert!(matches!(&failure, Failure::Failed(why) if why.starts_with("/no/such/file: ")), "{failure}");
+    }
+
+    #[test]
+    fn a_cancellation_passes_through_a_reader_unchanged() {
+        let through: io::Error = Failure::Cancelled.into();
+        assert_eq!(Err::<(), _>(through).at("some/file"), Err(Failure::Cancelled));
+        assert_eq!(Failure::from(io::Error::from(Failure::Cancelled)), Failure::Cancelled);
+    }
+}

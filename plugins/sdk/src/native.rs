@@ -1,0 +1,190 @@
+//! A stand-in for the host, for a method's tests on the machine that builds it.
+//!
+//! ```
+//! use understudy::native::Host;
+//! use understudy::{Datadir, Request};
+//!
+//! let datadir = std::env::temp_dir().join(format!("understudy-doc-{}", std::process::id()));
+//! std::fs::create_dir_all(&datadir)?;
+//! let request = Request::default().for_datadir(datadir.to_string_lossy());
+//! let (result, record) = Host::new(&datadir).run(|| Datadir::of(&request)?.write("PG_VERSION", &mut &b"15\n"[..]));
+//! assert_eq!(result, Ok(3));
+//! assert_eq!((record.bytes, record.files), (3, 1));
+//! # std::fs::remove_dir_all(&datadir)?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use crate::log::Level;
+use crate::source::Position;
+use crate::{Error, Signal};
+
+/// What the host would answer, and what it was told.
+#[derive(Clone, Debug)]
+pub struct Host {
+    wal_directory: PathBuf,
+    tablespaces: HashMap<u32, PathBuf>,
+    looks_left: Option<u32>,
+    granted: Option<Vec<PathBuf>>,
+    record: Record,
+}
+
+/// What a method told the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Lines of the log.
+    pub log: Vec<(Level, String)>,
+    /// Phases, in order.
+    pub phases: Vec<String>,
+    /// The last expectation: bytes and files.
+    pub expected: (Option<u64>, Option<u64>),
+    /// Bytes reported as done.
+    pub bytes: u64,
+    /// Files reported as done.
+    pub files: u64,
+    /// Lines for postgresql.auto.conf.
+    pub recovery_settings: Vec<(String, String)>,
+    /// Signal files.
+    pub signals: Vec<Signal>,
+}
+
+thread_local! {
+    static HOST: RefCell<Option<Host>> = const { RefCell::new(None) };
+}
+
+impl Host {
+    /// A host with this data directory, whose WAL is in its `pg_wal`, without tablespaces or a source.
+    pub fn new(datadir: impl Into<PathBuf>) -> Self {
+        Self {
+            wal_directory: datadir.into().join("pg_wal"),
+            tablespaces: HashMap::new(),
+            looks_left: None,
+            granted: None,
+            record: Record::default(),
+        }
+    }
+
+    /// The same with its own place for WAL.
+    #[must_use]
+    pub fn wal_directory(mut self, path: impl Into<PathBuf>) -> Self {
+        self.wal_directory = path.into();
+        self
+    }
+
+    /// The same with a place for a tablespace.
+    #[must_use]
+    pub fn tablespace(mut self, oid: u32, path: impl Into<PathBuf>) -> Self {
+        self.tablespaces.insert(oid, path.into());
+        self
+    }
+
+    /// The same, but the run is cancelled once the method has looked `looks` times whether it is.
+    #[must_use]
+    pub fn cancel_after(mut self, looks: u32) -> Self {
+        self.looks_left = Some(looks);
+        self
+    }
+
+    /// The same, but the method is told that it sees `directories`; otherwise it is told that it sees everything. Nothing
+    /// keeps it from what it is not told of.
+    #[must_use]
+    pub fn granted(mut self, directories: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.granted = Some(directories.into_iter().collect());
+        self
+    }
+
+    /// Runs `method` on this thread with this host, and returns what the method told it.
+    pub fn run<T>(self, method: impl FnOnce() -> T) -> (T, Record) {
+        /// Puts the host away also when the method panics.
+        struct Away;
+        impl Drop for Away {
+            fn drop(&mut self) {
+                HOST.with_borrow_mut(|host| *host = None);
+            }
+        }
+        HOST.with_borrow_mut(|host| *host = Some(self));
+        let away = Away;
+        let result = method();
+        let record = with(|host| std::mem::take(&mut host.record)).unwrap_or_default();
+        drop(away);
+        (result, record)
+    }
+}
+
+fn with<T>(f: impl FnOnce(&mut Host) -> T) -> Option<T> {
+    HOST.with_borrow_mut(|host| host.as_mut().map(f))
+}
+
+pub(crate) fn log(level: Level, message: &str, fields: &[(&str, &str)]) {
+    let fields: String = fields.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+    let line = format!("{message}{fields}");
+    if with(|host| host.record.log.push((level, line.clone()))).is_none() {
+        eprintln!("{level:?}: {line}");
+    }
+}
+
+pub(crate) fn phase(name: &str) {
+    with(|host| host.record.phases.push(name.to_owned()));
+}
+
+pub(crate) fn expect(bytes: Option<u64>, files: Option<u64>) {
+    with(|host| host.record.expected = (bytes, files));
+}
+
+pub(crate) fn done(bytes: u64, files: u64) {
+    with(|host| {
+        host.record.bytes += bytes;
+        host.record.files += files;
+    });
+}
+
+pub(crate) fn cancel_requested() -> bool {
+    with(|host| match &mut host.looks_left {
+        None => false,
+        Some(0) => true,
+        Some(left) => {
+            *left -= 1;
+            false
+        }
+    })
+    .unwrap_or(false)
+}
+
+pub(crate) fn server_version() -> Option<u32> {
+    None
+}
+
+pub(crate) fn system_identifier() -> Option<u64> {
+    None
+}
+
+pub(crate) fn wal_position() -> Option<Position> {
+    None
+}
+
+pub(crate) fn wal_directory() -> String {
+    with(|host| host.wal_directory.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+pub(crate) fn tablespace(oid: u32) -> Result<String, Error> {
+    with(|host| host.tablespaces.get(&oid).map(|path| path.to_string_lossy().into_owned()))
+        .flatten()
+        .ok_or_else(|| Error::NotFound(format!("the plan has no tablespace {oid}")))
+}
+
+pub(crate) fn recovery_setting(name: &str, value: &str) -> Result<(), Error> {
+    with(|host| host.record.recovery_settings.push((name.to_owned(), value.to_owned())));
+    Ok(())
+}
+
+pub(crate) fn signal_file(signal: Signal) -> Result<(), Error> {
+    with(|host| host.record.signals.push(signal));
+    Ok(())
+}
+
+pub(crate) fn granted_directories() -> Vec<PathBuf> {
+    with(|host| host.granted.clone()).flatten().unwrap_or_else(|| vec![PathBuf::from("/")])
+}

@@ -1,0 +1,94 @@
+//! LZ4 frames one after the other (lz4_Frame_format.md of the lz4 project). The library reads one frame and takes a stream
+//! that stops between two blocks for one that ended; the frame's beginning and end are looked at here.
+
+use std::io::{self, BufRead, Chain, Cursor, ErrorKind, Read};
+
+use lz4_flex::frame::FrameDecoder;
+
+const MAGIC: [u8; 4] = 0x184D_2204u32.to_le_bytes();
+
+/// A frame's magic number, its two bytes of flags and at least one more, all of which every frame has.
+type Beginning = [u8; 7];
+
+/// The bit of the first flags that says that a checksum follows the end mark.
+const CONTENT_CHECKSUM: u8 = 1 << 2;
+
+/// All frames of a stream as one.
+pub(super) struct Frames<R: BufRead> {
+    state: State<R>,
+}
+
+enum State<R: BufRead> {
+    Between(LastBytes<R>),
+    Within {
+        decoder: Box<FrameDecoder<Chain<Cursor<Beginning>, LastBytes<R>>>>,
+        checksum: bool,
+    },
+    /// After an error, and while one state becomes another.
+    Over,
+}
+
+impl<R: BufRead> Frames<R> {
+    pub(super) fn new(inner: R) -> Self {
+        Self { state: State::Between(LastBytes { inner, last: [0; 8] }) }
+    }
+}
+
+impl<R: BufRead> Read for Frames<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if into.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            match std::mem::replace(&mut self.state, State::Over) {
+                State::Over => return Ok(0),
+                State::Between(mut source) => {
+                    if source.inner.fill_buf()?.is_empty() {
+                        return Ok(0);
+                    }
+                    let mut beginning = Beginning::default();
+                    source.read_exact(&mut beginning)?;
+                    if !beginning.starts_with(&MAGIC) {
+                        return Err(io::Error::new(
+                            ErrorKind::InvalidData,
+                            "there is no LZ4 frame where one should be",
+                        ));
+                    }
+                    let checksum = beginning[4] & CONTENT_CHECKSUM != 0;
+                    let decoder = Box::new(FrameDecoder::new(Cursor::new(beginning).chain(source)));
+                    self.state = State::Within { decoder, checksum };
+                }
+                State::Within { mut decoder, checksum } => match decoder.read(into)? {
+                    0 => {
+                        let (_, source) = decoder.into_inner().into_inner();
+                        let end_mark = if checksum { &source.last[..4] } else { &source.last[4..] };
+                        if end_mark != [0; 4] {
+                            return Err(ErrorKind::UnexpectedEof.into());
+                        }
+                        self.state = State::Between(source);
+                    }
+                    read => {
+                        self.state = State::Within { decoder, checksum };
+                        return Ok(read);
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// Remembers the last bytes that went through: those of the end mark, once a frame was read.
+struct LastBytes<R> {
+    inner: R,
+    last: [u8; 8],
+}
+
+impl<R: Read> Read for LastBytes<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(into)?;
+        let new = &into[read.saturating_sub(8)..read];
+        self.last.rotate_left(new.len());
+        self.last[8 - new.len()..].copy_from_slice(new);
+        Ok(read)
+    }
+}

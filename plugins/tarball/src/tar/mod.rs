@@ -1,0 +1,184 @@
+//! A strict reader of tar archives as `pg_basebackup -Ft` writes them: ustar, with GNU's base-256 for sizes of 8 GiB and
+//! more (PostgreSQL's src/port/tar.c). What PostgreSQL does not write is refused by name, and so is every name that would
+//! leave the place where the archive belongs.
+
+mod header;
+mod source;
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read};
+
+use header::{BLOCK, Block};
+
+pub(crate) use source::Source;
+
+/// How much may follow the two zero blocks that close an archive, in bytes: programs fill up their last record with zeros.
+const MOST_PADDING: u64 = 1 << 20;
+
+/// An archive, member by member.
+pub(crate) struct Archive {
+    source: Source,
+    /// Where in the archive it reads, in bytes.
+    position: u64,
+    /// What is left of the current member's contents, and of the zeros that fill up its last block.
+    contents: u64,
+    padding: u64,
+    last: Option<String>,
+}
+
+/// A member of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    /// Its name: relative, `/`-separated, without empty, `.` or `..` components.
+    pub(crate) name: String,
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// How many bytes its contents have.
+    pub(crate) size: u64,
+}
+
+/// What a member is. Nothing else comes out of PostgreSQL's archives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Directory,
+}
+
+/// An archive that is not as PostgreSQL writes it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TarError {
+    #[error(transparent)]
+    Io(io::Error),
+    #[error("is truncated: it ends {0}")]
+    Truncated(Where),
+    #[error("has no valid tar header at byte {at}, {after}: {what}")]
+    Header { at: u64, after: Where, what: &'static str },
+    #[error("has a member `{name}` {what}")]
+    Member { name: String, what: String },
+    #[error("goes on after the blocks that close it")]
+    GoesOn,
+}
+
+/// A place in an archive, for a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Where {
+    Start,
+    After(String),
+    Within(String),
+}
+
+impl fmt::Display for Where {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("before its first member"),
+            Self::After(name) => write!(f, "after the member `{}`", name.escape_debug()),
+            Self::Within(name) => write!(f, "within the member `{}`", name.escape_debug()),
+        }
+    }
+}
+
+impl Archive {
+    pub(crate) fn new(source: Source) -> Self {
+        Self { source, position: 0, contents: 0, padding: 0, last: None }
+    }
+
+    /// The next member; none after the last one, when the archive was read to its very end, the checksums of its
+    /// compression included. What is left of the member before is passed over.
+    pub(crate) fn next(&mut self) -> Result<Option<Member>, TarError> {
+        let over = self.contents + self.padding;
+        self.source.pass_over(over).map_err(|error| self.error(error))?;
+        self.position += over;
+        (self.contents, self.padding) = (0, 0);
+
+        let at = self.position;
+        let block = self.block()?;
+        if block == [0; BLOCK] {
+            if self.block()? != [0; BLOCK] {
+                return Err(self.header(at, "a block of zeros stands alone"));
+            }
+            return self.end().map(|()| None);
+        }
+        let member = header::parse(&block).map_err(|wrong| match wrong {
+            header::Wrong::Header(what) => self.header(at, what),
+            header::Wrong::Member(name, what) => TarError::Member { name, what },
+        })?;
+        self.contents = member.size;
+        self.padding = member.size.next_multiple_of(BLOCK as u64) - member.size;
+        self.last = Some(member.name.clone());
+        Ok(Some(member))
+    }
+
+    /// The contents of the member that [`Archive::next`] gave, as far as they were not read.
+    pub(crate) fn contents(&mut self) -> Contents<'_> {
+        Contents(self)
+    }
+
+    /// What went wrong while reading the contents.
+    pub(crate) fn error(&self, error: io::Error) -> TarError {
+        if error.kind() != ErrorKind::UnexpectedEof {
+            return TarError::Io(error);
+        }
+        TarError::Truncated(match &self.last {
+            None => Where::Start,
+            Some(name) if self.contents > 0 => Where::Within(name.clone()),
+            Some(name) => Where::After(name.clone()),
+        })
+    }
+
+    /// Where in the archive the next member begins, in bytes.
+    pub(crate) fn next_header(&self) -> u64 {
+        self.position.saturating_add(self.contents).saturating_add(self.padding)
+    }
+
+    fn header(&self, at: u64, what: &'static str) -> TarError {
+        TarError::Header { at, after: self.last.clone().map_or(Where::Start, Where::After), what }
+    }
+
+    fn block(&mut self) -> Result<Block, TarError> {
+        let mut block = [0; BLOCK];
+        self.source.read_exact(&mut block).map_err(|error| self.error(error))?;
+        self.position += BLOCK as u64;
+        Ok(block)
+    }
+
+    /// Nothing but zeros, and not too many of them, may follow.
+    fn end(&mut self) -> Result<(), TarError> {
+        let mut buffer = [0; 4096];
+        let mut padding = 0;
+        loop {
+            match self.source.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(read) => {
+                    padding += read as u64;
+                    if padding > MOST_PADDING || buffer[..read].iter().any(|byte| *byte != 0) {
+                        return Err(TarError::GoesOn);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.error(error)),
+            }
+        }
+    }
+}
+
+/// The contents of a member.
+pub(crate) struct Contents<'a>(&'a mut Archive);
+
+impl Read for Contents<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.0.contents).unwrap_or(usize::MAX).min(into.len());
+        if most == 0 {
+            return Ok(0);
+        }
+        let read = self.0.source.read(&mut into[..most])?;
+        if read == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        self.0.contents -= read as u64;
+        self.0.position += read as u64;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,258 @@
+//! Writing a backup into the data directory.
+
+use std::collections::{BTreeSet, HashSet};
+
+use pgdata::control;
+use understudy::{Datadir, Failure, Plan, UNFINISHED_CONTROL_FILE, cancelled, log, progress};
+
+use crate::backup::{ArchiveFile, Backup};
+use crate::look;
+use crate::manifest::{Check, CopyError, Sink};
+use crate::tar::{Archive, Kind, Member};
+
+/// Files of a running server, which no backup has and no replica may inherit.
+const OF_A_SERVER: [&str; 2] = ["postmaster.pid", "postmaster.opts"];
+
+/// Unpacks `backup` as `plan` has it: tablespaces, WAL, the data directory itself, and at the very end its control file.
+pub(crate) fn all(backup: &Backup, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
+    progress::expect(plan.bytes, plan.files);
+    let mut check = Check::new(backup.manifest.as_deref())?;
+    let planned: BTreeSet<_> = plan.tablespaces.iter().map(|tablespace| tablespace.oid).collect();
+    if !planned.iter().eq(backup.tablespaces.keys()) {
+        return Err(Failure::failed(
+            "the tablespaces of the backup are no longer those of the plan: it was replaced since",
+        ));
+    }
+    for (oid, archive) in &backup.tablespaces {
+        progress::phase(&format!("tablespace {oid}"));
+        Unpacking { file: archive, datadir, check: &mut check }.tablespace(*oid)?;
+    }
+    datadir.create_dir("pg_wal/archive_status")?;
+    if let Some(wal) = &backup.wal {
+        progress::phase("WAL");
+        Unpacking { file: wal, datadir, check: &mut check }.wal()?;
+    }
+    progress::phase("data directory");
+    let control = Unpacking { file: &backup.base, datadir, check: &mut check }.base(plan)?;
+    check.all_came()?;
+    datadir.write("global/pg_control", &mut &control[..])?;
+    log::info!("unpacked {}", plan.backup);
+    Ok(())
+}
+
+/// One archive on its way.
+struct Unpacking<'a> {
+    file: &'a ArchiveFile,
+    datadir: &'a Datadir,
+    check: &'a mut Check,
+}
+
+impl Unpacking<'_> {
+    fn tablespace(&mut self, oid: u32) -> Result<(), Failure> {
+        self.each_member(|this, archive, member| {
+            belongs_in_tablespace(&member.name).map_err(|why| this.file.failed(why))?;
+            let name = format!("pg_tblspc/{oid}/{}", member.name);
+            this.put(archive, member, &name)
+        })
+    }
+
+    fn wal(&mut self) -> Result<(), Failure> {
+        self.each_member(|this, archive, member| {
+            belongs_in_wal(member).map_err(|why| this.file.failed(why))?;
+            let name = format!("pg_wal/{}", member.name);
+            this.put(archive, member, &name)
+        })
+    }
+
+    /// Returns the contents of the control file, which is not written yet.
+    fn base(&mut self, plan: &Plan) -> Result<Vec<u8>, Failure> {
+        let (mut label, mut version, mut control) = (false, false, None);
+        self.each_member(|this, archive, member| {
+            let name = member.name.as_str();
+            belongs_in_base(name).map_err(|why| this.file.failed(why))?;
+            match name {
+                "global/pg_control" => {
+                    if member.size != control::SIZE {
+                        return Err(this
+                            .file
+                            .failed(format!("has a global/pg_control of {} bytes", member.size)));
+                    }
+                    control = Some(this.small(archive, member)?);
+                    Ok(())
+                }
+                // The host makes the links itself, where the operator's map has them.
+                "tablespace_map" => {
+                    let text = this.small_text(archive, member, pgdata::tablespace_map::LIMIT)?;
+                    let map = look::read_map(this.file, &text)?;
+                    let as_planned = map.len() == plan.tablespaces.len()
+                        && map.iter().all(|mapped| {
+                            plan.tablespaces.iter().any(|planned| {
+                                (planned.oid, &planned.location) == (mapped.oid, &mapped.location)
+                            })
+                        });
+                    if as_planned { Ok(()) } else { Err(this.replaced()) }
+                }
+                "backup_label" => {
+                    label = true;
+                    let text = this.small_text(archive, member, pgdata::backup_label::LIMIT)?;
+                    let read = look::read_label(this.file, &text)?;
+                    if plan.start_lsn != Some(read.start_lsn.0) || plan.backup != read.describe() {
+                        return Err(this.replaced());
+                    }
+                    this.datadir.write(name, &mut text.as_bytes()).map(drop)
+                }
+                _ => {
+                    version |= name == "PG_VERSION";
+                    this.put(archive, member, name)
+                }
+            }
+        })?;
+        match (label, version, control) {
+            (true, true, Some(control)) => Ok(control),
+            (false, ..) => Err(self.file.failed("has no backup_label")),
+            (_, false, _) => Err(self.file.failed("has no PG_VERSION")),
+            (.., None) => Err(self.file.failed("has no global/pg_control")),
+        }
+    }
+
+    fn replaced(&self) -> Failure {
+        self.file.failed("is no longer what the plan was made from: it was replaced since; run again")
+    }
+
+    /// Goes through the archive, to its very end.
+    fn each_member(
+        &mut self,
+        mut put: impl FnMut(&mut Self, &mut Archive, &Member) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut archive = self.file.read()?;
+        let mut directories = HashSet::new();
+        while let Some(member) = archive.next().map_err(|error| self.file.failed(error))? {
+            cancelled()?;
+            // A file that comes twice finds the first one there; a directory would not.
+            if member.kind == Kind::Directory && !directories.insert(member.name.clone()) {
+                return Err(self
+                    .file
+                    .failed(format!("has the directory `{}` twice", member.name.escape_debug())));
+            }
+            put(self, &mut archive, &member)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the directory or the file `name`.
+    fn put(&mut self, archive: &mut Archive, member: &Member, name: &str) -> Result<(), Failure> {
+        match member.kind {
+            Kind::Directory => self.datadir.create_dir(name),
+            Kind::File => {
+                let mut to = self.datadir.create_file(name).map_err(|failure| match failure {
+                    Failure::Failed(why) => {
+                        self.file.failed(format!("has `{}`, but {why}", member.name.escape_debug()))
+                    }
+                    other => other,
+                })?;
+                self.contents(archive, member, name, &mut to)?;
+                to.finish().map(drop)
+            }
+        }
+    }
+
+    /// Reads a member whose size was looked at.
+    fn small(&mut self, archive: &mut Archive, member: &Member) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        self.contents(archive, member, &member.name, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn small_text(&mut self, archive: &mut Archive, member: &Member, limit: u64) -> Result<String, Failure> {
+        if member.kind != Kind::File || member.size > limit {
+            let name = &member.name;
+            return Err(self
+                .file
+                .failed(format!("has a {name} that is larger than {limit} bytes or no file")));
+        }
+        let bytes = self.small(archive, member)?;
+        look::utf8(self.file, &member.name, bytes)
+    }
+
+    fn contents(
+        &mut self,
+        archive: &mut Archive,
+        member: &Member,
+        name: &str,
+        to: &mut dyn Sink,
+    ) -> Result<(), Failure> {
+        let expected = self.check.expect(name, member.size)?;
+        let copied = self.check.copy(name, expected, &mut archive.contents(), to);
+        copied.map_err(|error| match error {
+            CopyError::Read(error) => self.file.failed(archive.error(error)),
+            CopyError::Other(failure) => failure,
+        })
+    }
+}
+
+/// Why a member of that name has no business in base.tar.
+pub(crate) fn belongs_in_base(name: &str) -> Result<(), String> {
+    let shown = name.escape_debug();
+    if name.starts_with("pg_tblspc/") {
+        return Err(format!("has a member `{shown}`, which belongs into the archive of its tablespace"));
+    }
+    if name == UNFINISHED_CONTROL_FILE || OF_A_SERVER.contains(&name) {
+        return Err(format!("has a member `{shown}`, which no base backup has"));
+    }
+    whole(name)
+}
+
+/// Why a member of that name has no business in a tablespace's archive: there is only PostgreSQL's own folder.
+fn belongs_in_tablespace(name: &str) -> Result<(), String> {
+    let folder = name.split('/').next().unwrap_or(name);
+    let of_postgresql =
+        folder.strip_prefix("PG_").and_then(|rest| rest.split_once('_')).is_some_and(|(major, catalog)| {
+            [major, catalog]
+                .iter()
+                .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+        });
+    if of_postgresql {
+        return whole(name);
+    }
+    Err(format!("has a member `{}`, which is not below a PG_MAJOR_CATALOG folder", name.escape_debug()))
+}
+
+/// Why a member has no business in pg_wal.tar.
+fn belongs_in_wal(member: &Member) -> Result<(), String> {
+    let ok = match (member.kind, member.name.split_once('/')) {
+        (Kind::Directory, None) => member.name == "archive_status",
+        (Kind::File, None) => is_wal(&member.name),
+        (Kind::File, Some(("archive_status", status))) => {
+            status.strip_suffix(".done").or_else(|| status.strip_suffix(".ready")).is_some_and(is_wal)
+        }
+        _ => false,
+    };
+    if ok { Ok(()) } else { Err(format!("has a member `{}`, which is no WAL", member.name.escape_debug())) }
+}
+
+/// Whether PostgreSQL calls WAL so: segments, their partial and backup files, timeline histories (xlog_internal.h).
+fn is_wal(name: &str) -> bool {
+    let hexadecimal = |text: &str, length| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
+    };
+    match name.split_once('.') {
+        None | Some((_, "partial")) => hexadecimal(name.split('.').next().unwrap_or(name), 24),
+        Some((timeline, "history")) => hexadecimal(timeline, 8),
+        Some((segment, rest)) => {
+            let offset = rest.strip_suffix(".backup");
+            hexadecimal(segment, 24) && offset.is_some_and(|offset| hexadecimal(offset, 8))
+        }
+    }
+}
+
+/// An incremental backup's files are not whole.
+fn whole(name: &str) -> Result<(), String> {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    if file.starts_with("INCREMENTAL.") {
+        let name = name.escape_debug();
+        return Err(format!(
+            "has a member `{name}` of an incremental backup: combine it with its predecessors first (pg_combinebackup)"
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! Calling what nobody granted.
+
+use understudy::raw::understudy::method::keys::{self, Key, Part};
+use understudy::raw::understudy::method::store::Bucket;
+use understudy::raw::understudy::method::transfer::{Fetch, Job, Unless, Unpack};
+use understudy::raw::understudy::method::{datadir, program, types};
+use understudy::{Failure, Request, log};
+
+use crate::{refused, verdict};
+
+/// Looks for an environment, arguments, a working directory and input.
+pub(crate) fn environment(_: &Request) -> Result<(), Failure> {
+    let variables: Vec<_> =
+        std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
+    let arguments: Vec<_> =
+        std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let mut input = Vec::new();
+    // A closed input reads as empty or fails; both are fine.
+    let read = std::io::Read::read_to_end(&mut std::io::stdin(), &mut input);
+    if variables.is_empty() && arguments.is_empty() && input.is_empty() {
+        return Err(refused("environment, arguments and input", format!("all are empty ({read:?})")));
+    }
+    Err(crate::escaped(&format!("saw {variables:?} {arguments:?} and {} bytes of input", input.len())))
+}
+
+/// Calls each interface that needs a grant.
+pub(crate) fn ungranted(_: &Request) -> Result<(), Failure> {
+    let job = Job::new(true);
+    let fetch = Fetch {
+        origin: 0,
+        object: "object".to_owned(),
+        range: None,
+        path: "PG_VERSION".to_owned(),
+        at: None,
+        size: 3,
+        digest: None,
+        mode: None,
+        mtime: None,
+        unless: Unless::Always,
+    };
+    let unpack = Unpack { origin: 0, object: "object".to_owned(), path: "base".to_owned(), limit: 1 << 20 };
+    let attempts = vec![
+        ("keys.named".to_owned(), answer(Key::named("key"))),
+        ("bucket.open".to_owned(), answer(Bucket::open("repo"))),
+        ("program.run".to_owned(), answer(program::run("sh", &["-c".to_owned(), "id".to_owned()]))),
+        ("job.fetch".to_owned(), answer(job.fetch(&[fetch]))),
+        ("job.unpack".to_owned(), answer(job.unpack(&unpack))),
+        ("tablespace".to_owned(), answer(datadir::tablespace(1))),
+        (
+            "restore_command".to_owned(),
+            answer(datadir::recovery_setting("restore_command", "id > /tmp/owned")),
+        ),
+    ];
+    // Without a key it tells nothing: a host may answer it or not.
+    let digest = keys::sha1_of(&[Part::Literal(b"text".to_vec())]);
+    log::info!("sha1-of: {digest:?}");
+    Err(verdict(attempts))
+}
+
+fn answer<T>(answer: Result<T, types::Error>) -> Result<(), String> {
+    answer.map(drop).map_err(|error| format!("{error:?}"))
+}

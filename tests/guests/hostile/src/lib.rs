@@ -1,0 +1,129 @@
+//! A component that does what a method must not do. The option `behave` says what, the option `when` in which function.
+//!
+//! What it tries and the host prevents ends in a failure whose message begins with `refused`; what it gets away with ends in
+//! one that begins with `ESCAPED`, whatever else the host makes of it. So a test looks for the word of the outcome and for
+//! the absence of `ESCAPED`.
+
+mod capabilities;
+mod endings;
+mod files;
+mod network;
+mod plans;
+mod resources;
+
+use understudy::{Description, Failure, Method, OptionSpec, Plan, Request};
+
+/// Everything it can do, by the value of `behave`.
+type Behaviour = fn(&Request) -> Result<(), Failure>;
+
+const BEHAVIOURS: &[(&str, Behaviour)] = &[
+    ("trap", endings::trap),
+    ("panic", endings::panic),
+    ("exit", endings::exit),
+    ("fail", endings::fail),
+    ("fail-at-length", endings::fail_at_length),
+    ("retry-later", endings::retry_later),
+    ("not-applicable", endings::not_applicable),
+    ("loop", endings::busy_loop),
+    ("sleep", endings::sleep),
+    ("ignore-cancel", endings::ignore_cancel),
+    ("cooperative-cancel", endings::cooperative_cancel),
+    ("memory", resources::memory),
+    ("recursion", resources::recursion),
+    ("handles", resources::handles),
+    ("listings", resources::listings),
+    ("deep", resources::deep),
+    ("pollables", resources::pollables),
+    ("random", resources::random),
+    ("long-call", resources::long_call),
+    ("log-flood", resources::log_flood),
+    ("stdout-flood", resources::stdout_flood),
+    ("stderr-endless-line", resources::stderr_endless_line),
+    ("progress-flood", resources::progress_flood),
+    ("terminal", resources::terminal),
+    ("fill-disk", resources::fill_disk),
+    ("many-files", resources::many_files),
+    ("write-outside", files::write_outside),
+    ("read-outside", files::read_outside),
+    ("write-granted", files::write_granted),
+    ("traverse", files::traverse),
+    ("fifo", files::fifo),
+    ("write", files::write),
+    ("control-file", files::control_file),
+    ("partial", files::partial),
+    ("environment", capabilities::environment),
+    ("ungranted", capabilities::ungranted),
+    ("network", network::network),
+    ("nothing", endings::nothing),
+];
+
+struct Hostile;
+
+impl Method for Hostile {
+    fn describe() -> Description {
+        Description::new("hostile", env!("CARGO_PKG_VERSION"), "does what a method must not do")
+            .option(
+                OptionSpec::choice("behave", BEHAVIOURS.iter().map(|(name, _)| *name))
+                    .required()
+                    .doc("what it does"),
+            )
+            .option(OptionSpec::choice("when", ["plan", "create"]).default("create").doc("in which function"))
+            .option(OptionSpec::text("path").doc("the file or folder that it goes for"))
+            .option(OptionSpec::text("address").default("127.0.0.1:5432").doc("where `network` connects to"))
+            .option(OptionSpec::integer("count").default(1_000_000).doc("how many lines or files at most"))
+            .option(OptionSpec::text("system-identifier").doc("a claim of its plan, decimal"))
+            .option(OptionSpec::integer("timeline").doc("a claim of its plan"))
+            .option(OptionSpec::integer("major").doc("a claim of its plan"))
+            .option(OptionSpec::integer("bytes").doc("a claim of its plan"))
+            .option(OptionSpec::integer("files").doc("a claim of its plan"))
+            .option(OptionSpec::text("backup").default("hostile").doc("the backup that its plan names"))
+            .option(OptionSpec::texts("tablespaces").doc("claims of its plan, each `oid=location`"))
+            .option(OptionSpec::flag("builds-on-existing").default(false).doc("a claim of its plan"))
+    }
+
+    fn plan(request: &Request) -> Result<Plan, Failure> {
+        behave(request, "plan")?;
+        plans::claimed(request)
+    }
+
+    fn create(request: &Request, _: &Plan) -> Result<(), Failure> {
+        behave(request, "create")
+    }
+}
+
+fn behave(request: &Request, now: &str) -> Result<(), Failure> {
+    if request.require::<String>("when")? != now {
+        return Ok(());
+    }
+    let wanted: String = request.require("behave")?;
+    match BEHAVIOURS.iter().find(|(name, _)| *name == wanted) {
+        Some((_, behaviour)) => behaviour(request),
+        None => Err(Failure::failed(format!("`{wanted}` is no behaviour"))),
+    }
+}
+
+/// What the host prevented, and how it answered.
+fn refused(attempt: &str, answer: impl std::fmt::Display) -> Failure {
+    Failure::failed(format!("refused: {attempt}: {answer}"))
+}
+
+/// What the host did not prevent.
+fn escaped(attempt: &str) -> Failure {
+    Failure::failed(format!("ESCAPED: {attempt}"))
+}
+
+/// The sum of several attempts: escaped where one escaped.
+fn verdict(attempts: Vec<(String, Result<(), String>)>) -> Failure {
+    let escapes: Vec<_> =
+        attempts.iter().filter(|(_, answer)| answer.is_ok()).map(|(attempt, _)| attempt.as_str()).collect();
+    if !escapes.is_empty() {
+        return escaped(&escapes.join(", "));
+    }
+    let answers: Vec<_> = attempts
+        .iter()
+        .map(|(attempt, answer)| format!("{attempt}: {}", answer.as_ref().err().map_or("", String::as_str)))
+        .collect();
+    Failure::failed(format!("refused: {}", answers.join("; ")))
+}
+
+understudy::export!(Hostile);

@@ -1,0 +1,219 @@
+//! The least that the seal takes for a PostgreSQL 15 cluster: enough to be checked and sealed, too little to start.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use replica::Lsn;
+use replica::seal::UNFINISHED_CONTROL_FILE;
+
+/// How large PostgreSQL makes pg_control: `PG_CONTROL_FILE_SIZE` of src/include/catalog/pg_control.h, in bytes.
+const CONTROL_FILE_SIZE: usize = 8192;
+/// Where the CRC-32C of all before it stands in PostgreSQL 15's `ControlFileData`, in bytes.
+const CRC_OFFSET: usize = 288;
+
+/// Every directory of a fresh cluster besides `global`.
+const DIRECTORIES: [&str; 19] = [
+    "base",
+    "pg_commit_ts",
+    "pg_dynshmem",
+    "pg_logical",
+    "pg_multixact",
+    "pg_multixact/members",
+    "pg_multixact/offsets",
+    "pg_notify",
+    "pg_replslot",
+    "pg_serial",
+    "pg_snapshots",
+    "pg_stat",
+    "pg_stat_tmp",
+    "pg_subtrans",
+    "pg_tblspc",
+    "pg_twophase",
+    "pg_wal",
+    "pg_wal/archive_status",
+    "pg_xact",
+];
+
+/// `DBState` of src/include/catalog/pg_control.h, as far as a backup can be in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatabaseState {
+    /// `DB_SHUTDOWNED`: a cold copy.
+    ShutDown = 1,
+    /// `DB_IN_PRODUCTION`: copied while the server ran.
+    InProduction = 6,
+}
+
+/// A cluster that was copied from a PostgreSQL 15.
+#[derive(Clone, Debug)]
+pub struct MinimalCluster {
+    /// Which cluster it was copied from.
+    pub system_identifier: u64,
+    /// The timeline of its last checkpoint.
+    pub timeline: u32,
+    /// What the server did while it was copied.
+    pub state: DatabaseState,
+    /// Its last checkpoint's redo position.
+    pub redo: Lsn,
+    /// What the server that it was copied from had as `max_connections`.
+    pub max_connections: i32,
+    /// Whether it has a backup_label.
+    pub backup_label: bool,
+}
+
+/// A copy of the cluster of this identifier, taken while it ran on its first timeline.
+pub fn minimal_cluster(system_identifier: u64) -> MinimalCluster {
+    MinimalCluster {
+        system_identifier,
+        timeline: 1,
+        state: DatabaseState::InProduction,
+        redo: Lsn(0x200_0028),
+        max_connections: 100,
+        backup_label: true,
+    }
+}
+
+impl MinimalCluster {
+    /// Writes it into `directory`, which may exist, with pg_control under the name that a method gives it.
+    ///
+    /// # Errors
+    /// Where a file cannot be written.
+    pub fn write(&self, directory: &Path) -> io::Result<()> {
+        self.write_with_control_file(directory, UNFINISHED_CONTROL_FILE)
+    }
+
+    /// Writes it as a whole data directory, pg_control in place: somebody's old data.
+    ///
+    /// # Errors
+    /// Where a file cannot be written.
+    pub fn write_whole(&self, directory: &Path) -> io::Result<()> {
+        self.write_with_control_file(directory, "global/pg_control")
+    }
+
+    fn write_with_control_file(&self, directory: &Path, control_file: &str) -> io::Result<()> {
+        let mut private = fs::DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        for name in DIRECTORIES.iter().chain(&["global"]) {
+            private.create(directory.join(name))?;
+        }
+        write(&directory.join("PG_VERSION"), b"15\n")?;
+        for name in ["postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"] {
+            write(&directory.join(name), b"")?;
+        }
+        if self.backup_label {
+            write(&directory.join("backup_label"), self.backup_label().as_bytes())?;
+        }
+        write(&directory.join(control_file), &self.control_file())
+    }
+
+    /// The bytes of its pg_control, with a CRC that fits.
+    pub fn control_file(&self) -> Vec<u8> {
+        let mut file = vec![0; CONTROL_FILE_SIZE];
+        let mut put = |offset: usize, bytes: &[u8]| file[offset..offset + bytes.len()].copy_from_slice(bytes);
+        let four = |value: u32| value.to_le_bytes();
+        let checkpoint = self.redo.0 + 0x38;
+        put(0, &self.system_identifier.to_le_bytes());
+        put(8, &four(1300)); // pg_control_version
+        put(12, &four(202_209_061)); // catalog_version_no
+        put(16, &four(self.state as u32));
+        put(24, &1_795_420_800_i64.to_le_bytes()); // time
+        put(32, &checkpoint.to_le_bytes());
+        put(40, &self.redo.0.to_le_bytes());
+        put(48, &four(self.timeline));
+        put(52, &four(self.timeline)); // PrevTimeLineID
+        put(56, &[1]); // fullPageWrites
+        put(64, &724_u64.to_le_bytes()); // nextXid
+        put(72, &four(13_572)); // nextOid
+        put(76, &four(1)); // nextMulti
+        put(84, &four(716)); // oldestXid
+        put(88, &four(1)); // oldestXidDB
+        put(92, &four(1)); // oldestMulti
+        put(96, &four(1)); // oldestMultiDB
+        put(104, &1_795_420_800_i64.to_le_bytes()); // time of the checkpoint
+        put(128, &1000_u64.to_le_bytes()); // unloggedLSN
+        put(172, &four(1)); // wal_level: replica
+        put(180, &self.max_connections.to_le_bytes());
+        put(184, &four(8)); // max_worker_processes
+        put(188, &four(10)); // max_wal_senders
+        put(196, &four(64)); // max_locks_per_xact
+        put(204, &four(8)); // maxAlign
+        put(208, &1_234_567.0_f64.to_le_bytes()); // floatFormat
+        put(216, &four(8192)); // blcksz
+        put(220, &four(131_072)); // relseg_size
+        put(224, &four(8192)); // xlog_blcksz
+        put(228, &four(16 << 20)); // xlog_seg_size
+        put(232, &four(64)); // nameDataLen
+        put(236, &four(32)); // indexMaxKeys
+        put(240, &four(1996)); // toast_max_chunk_size
+        put(244, &four(2048)); // loblksize
+        put(248, &[1]); // float8ByVal
+        let crc = crc32c::crc32c(&file[..CRC_OFFSET]);
+        file[CRC_OFFSET..CRC_OFFSET + 4].copy_from_slice(&crc.to_le_bytes());
+        file
+    }
+
+    fn backup_label(&self) -> String {
+        let segment = self.redo.0 >> 24;
+        format!(
+            "START WAL LOCATION: {redo} (file {timeline:08X}{high:08X}{low:08X})\n\
+             CHECKPOINT LOCATION: {checkpoint}\n\
+             BACKUP METHOD: streamed\n\
+             BACKUP FROM: primary\n\
+             START TIME: 2026-11-23 08:00:00 UTC\n\
+             LABEL: a minimal cluster\n\
+             START TIMELINE: {timeline}\n",
+            redo = self.redo,
+            timeline = self.timeline,
+            high = segment >> 8,
+            low = segment & 0xFF,
+            checkpoint = Lsn(self.redo.0 + 0x38),
+        )
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    io::Write::write_all(&mut file, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// The judge is PostgreSQL's own reader.
+    #[test]
+    fn pg_controldata_reads_the_minimal_cluster_without_a_warning() {
+        let directory = tempfile::tempdir().unwrap();
+        let cluster = MinimalCluster { timeline: 3, ..minimal_cluster(7_000_000_000_000_000_001) };
+        cluster.write_whole(directory.path()).unwrap();
+        let answer = Command::new("/usr/lib/postgresql/15/bin/pg_controldata")
+            .arg(directory.path())
+            .env("LC_ALL", "C")
+            .output()
+            .unwrap();
+        let told = String::from_utf8(answer.stdout).unwrap();
+        let errors = String::from_utf8(answer.stderr).unwrap();
+        assert!(answer.status.success() && errors.is_empty() && !told.contains("WARNING"), "{told}{errors}");
+        for (name, value) in [
+            ("pg_control version number", "1300"),
+            ("Catalog version number", "202209061"),
+            ("Database system identifier", "7000000000000000001"),
+            ("Database cluster state", "in production"),
+            ("Latest checkpoint's REDO location", "0/2000028"),
+            ("Latest checkpoint's TimeLineID", "3"),
+            ("wal_level setting", "replica"),
+            ("max_connections setting", "100"),
+            ("max_worker_processes setting", "8"),
+            ("max_wal_senders setting", "10"),
+            ("max_locks_per_xact setting", "64"),
+            ("Bytes per WAL segment", "16777216"),
+            ("Float8 argument passing", "by value"),
+        ] {
+            let line = told.lines().find(|line| line.starts_with(&format!("{name}:")));
+            assert_eq!(line.and_then(|line| line.rsplit("  ").next()).map(str::trim), Some(value), "{told}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What the tests that cross crates, and the demo, share: real servers, real backups, the program itself.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+pub mod cluster;
+pub mod patroni;
+pub mod patroni_cluster;
+pub mod primary;
+pub mod program;
+pub mod replica_folder;
+pub mod scripted;
+pub mod server;
+pub mod user;

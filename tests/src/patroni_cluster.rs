@@ -1,0 +1,470 @@
+//! A real Patroni cluster on loopback: etcd, members made from `examples/patroni`, everything in one playground and ended with it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::Value;
+
+use crate::patroni::{PYTHON, ensure_patroni};
+use crate::program::{component, project, understudy};
+use crate::server::{BIN_DIR, Playground, REPLICATOR_PASSWORD, free_port, run, tail};
+
+/// The longest that anything here is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `holds`, at most so long.
+fn wait_until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) -> Result<()> {
+    let begun = Instant::now();
+    while !holds() {
+        ensure!(begun.elapsed() < at_most, "waited {at_most:?} for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// A running program with a process group of its own, which is killed with the value.
+#[derive(Debug)]
+struct Daemon(Child);
+
+impl Daemon {
+    /// Starts it, its output into `log`.
+    fn start(command: &mut Command, log: &Path) -> Result<Self> {
+        let log = File::options().append(true).create(true).open(log)?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("{:?} does not start", command.get_program()))?;
+        Ok(Self(child))
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        Pid::from_raw(self.0.id().try_into().ok()?)
+    }
+
+    fn is_running(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid() {
+            // Whoever is gone already has no need of it.
+            let _gone = kill_process_group(pid, Signal::KILL);
+        }
+        let _status = self.0.wait();
+    }
+}
+
+/// etcd, Understudy, the plugins and Patroni itself in a folder that the server's user may read.
+#[derive(Debug)]
+pub struct PatroniCluster {
+    // Dropped in this order: etcd before its folder.
+    _etcd: Daemon,
+    etcd_port: u16,
+    playground: Playground,
+}
+
+impl PatroniCluster {
+    /// Starts etcd and lays out the folder.
+    ///
+    /// # Errors
+    /// Where something is not built or not installed, and what etcd says.
+    pub fn start(name: &str) -> Result<Self> {
+        let playground = Playground::new(name)?;
+        let user = playground.user();
+        std::fs::copy(understudy()?, playground.path("understudy")).context("copy the program")?;
+        let plugins = playground.directory("plugins")?;
+        for name in ["tarball", "hostile"] {
+            let copy = plugins.join(format!("{name}.wasm"));
+            std::fs::copy(component(name)?, &copy)?;
+            user.own(&copy)?;
+        }
+        playground.directory("backups")?;
+        copy_patroni(&playground)?;
+
+        let (etcd_port, peers) = (free_port()?, free_port()?);
+        let (clients, peers) = (format!("http://127.0.0.1:{etcd_port}"), format!("http://127.0.0.1:{peers}"));
+        let log = playground.path("etcd.log");
+        let etcd = Daemon::start(
+            user.command("etcd")
+                .arg("--data-dir")
+                .arg(playground.path("etcd"))
+                .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
+                .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
+                .args(["--initial-cluster", &format!("default={peers}"), "--logger", "zap"]),
+            &log,
+        )
+        .context("Debian's package etcd-server brings it")?;
+        let cluster = Self { _etcd: etcd, etcd_port, playground };
+        wait_until("etcd to take requests", PATIENCE, || {
+            http(cluster.etcd_port, "GET", "/health", "").is_ok_and(|(status, _)| status == 200)
+        })
+        .with_context(|| tail(&log))?;
+        Ok(cluster)
+    }
+
+    /// The folder that everything is in.
+    pub fn playground(&self) -> &Playground {
+        &self.playground
+    }
+
+    /// The directory that backups are in, and that the plugins are granted.
+    pub fn backups(&self) -> PathBuf {
+        self.playground.path("backups")
+    }
+
+    /// A new member, configured from the files of `examples/patroni`, its places and ports put in. Not started.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn member(&self, name: &str) -> Result<Member<'_>> {
+        let folder = self.playground.directory(name)?;
+        let (port, rest_port) = (free_port()?, free_port()?);
+        let member = Member { cluster: self, name: name.to_owned(), folder, port, rest_port, patroni: None };
+        for file in ["patroni.yml", "understudy.toml"] {
+            member.write(file, &member.example(file)?)?;
+        }
+        Ok(member)
+    }
+
+    /// Patroni's Python with the arguments, as the server's user.
+    fn python(&self, arguments: &[&str]) -> Command {
+        let mut command = self.playground.user().command(PYTHON);
+        command
+            .env("PYTHONPATH", self.playground.path("site-packages"))
+            .env("HOME", self.playground.path(""))
+            .args(arguments);
+        command
+    }
+
+    /// `patronictl` for this cluster.
+    ///
+    /// # Errors
+    /// What it says.
+    pub fn patronictl(&self, member: &Member<'_>, arguments: &[&str]) -> Result<String> {
+        let config = member.path("patroni.yml");
+        let mut command = self.python(&["-c", "from patroni.ctl import ctl; ctl()", "-c"]);
+        let output = run(command.arg(config).args(arguments))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Every process of this machine whose command line or program is in the folder of `member`, but for the one that
+    /// stays: its Patroni.
+    pub fn processes_of(&self, member: &Member<'_>) -> Vec<String> {
+        processes(&member.folder.display().to_string())
+            .into_iter()
+            .filter(|(pid, _)| member.patroni_pid() != Some(*pid))
+            .map(|(pid, command)| format!("{pid}: {command}"))
+            .collect()
+    }
+}
+
+/// Copies what the virtual environment has to where the server's user may read it, whoever owns the checkout.
+fn copy_patroni(playground: &Playground) -> Result<()> {
+    let libraries = ensure_patroni()?;
+    let libraries =
+        libraries.ancestors().nth(2).context("a virtual environment has a bin/python")?.join("lib");
+    let version = std::fs::read_dir(&libraries)?.next().context("a virtual environment has a Python")??;
+    run(Command::new("cp")
+        .arg("--recursive")
+        .arg(version.path().join("site-packages"))
+        .arg(playground.path("site-packages")))?;
+    Ok(())
+}
+
+/// Every process whose command line or program names `what`, and its command line.
+fn processes(what: &str) -> Vec<(u32, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // Those that end in the meantime are of no interest.
+        let Ok(command) = std::fs::read(entry.path().join("cmdline")) else { continue };
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let program = std::fs::read_link(entry.path().join("exe")).unwrap_or_default();
+        if command.contains(what) || program.to_string_lossy().contains(what) {
+            found.push((pid, command));
+        }
+    }
+    found
+}
+
+/// One member: a folder with its configuration, a PostgreSQL server and the Patroni that runs it. Ended with the value.
+#[derive(Debug)]
+pub struct Member<'c> {
+    cluster: &'c PatroniCluster,
+    name: String,
+    folder: PathBuf,
+    port: u16,
+    rest_port: u16,
+    patroni: Option<Daemon>,
+}
+
+impl Member<'_> {
+    /// A path in its folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The data directory.
+    pub fn datadir(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    /// Its port for PostgreSQL's clients.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A file of the example with this member's places, ports and passwords.
+    ///
+    /// # Errors
+    /// Where the file has no such words to replace any more.
+    pub fn example(&self, file: &str) -> Result<String> {
+        let path = project().join("examples/patroni").join(file);
+        let mut text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let top = self.cluster.playground.path("").display().to_string();
+        let top = top.trim_end_matches('/');
+        let words: &[(&str, &str)] = &[
+            ("/srv/patroni-example/second", &self.folder.display().to_string()),
+            ("/srv/patroni-example", top),
+            ("name: second", &format!("name: {}", self.name)),
+            ("127.0.0.1:12379", &format!("127.0.0.1:{}", self.cluster.etcd_port)),
+            ("127.0.0.1:15432", &format!("127.0.0.1:{}", self.port)),
+            ("127.0.0.1:18012", &format!("127.0.0.1:{}", self.rest_port)),
+            ("change-me-replicator", REPLICATOR_PASSWORD),
+        ];
+        let wanted = if file == "patroni.yml" { words } else { words.get(..2).unwrap_or_default() };
+        for (from, to) in wanted {
+            ensure!(text.contains(from), "{} has no `{from}` any more", path.display());
+            text = text.replace(from, to);
+        }
+        Ok(text)
+    }
+
+    /// Writes a file of its folder.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write(&self, file: &str, text: &str) -> Result<()> {
+        self.cluster.playground.user().write(&self.path(file), text)
+    }
+
+    /// Starts its Patroni.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start(&mut self) -> Result<()> {
+        let config = self.path("patroni.yml").display().to_string();
+        let mut command = self.cluster.python(&["-m", "patroni", &config]);
+        self.patroni = Some(Daemon::start(&mut command, &self.path("patroni.log"))?);
+        Ok(())
+    }
+
+    fn patroni_pid(&self) -> Option<u32> {
+        self.patroni.as_ref().map(|patroni| patroni.0.id())
+    }
+
+    /// Asks its Patroni to end, as a service manager would, and waits for it.
+    ///
+    /// # Errors
+    /// The end of its log, where it does not end within half a minute.
+    pub fn stop(&mut self) -> Result<()> {
+        let Some(mut patroni) = self.patroni.take() else { return Ok(()) };
+        if let Some(pid) = patroni.pid() {
+            kill_process(pid, Signal::TERM)?;
+        }
+        wait_until("Patroni to end", Duration::from_secs(30), || !patroni.is_running())
+            .with_context(|| self.log_tail())
+    }
+
+    /// Kills its Patroni with everything in its process group, the program it started for a replica among them.
+    pub fn kill(&mut self) {
+        drop(self.patroni.take());
+    }
+
+    /// What its Patroni, PostgreSQL and Understudy have logged.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.path("patroni.log")).unwrap_or_default()).into_owned()
+    }
+
+    fn log_tail(&self) -> String {
+        format!("the log of {} ends:\n{}", self.name, tail(&self.path("patroni.log")))
+    }
+
+    /// Waits until `holds`, at most so long.
+    ///
+    /// # Errors
+    /// What was waited for and the end of the log, where that time passes.
+    pub fn wait_until(&self, what: &str, at_most: Duration, holds: impl FnMut() -> bool) -> Result<()> {
+        wait_until(what, at_most, holds).with_context(|| self.log_tail())
+    }
+
+    /// Waits until its log has this, from byte `from` on.
+    ///
+    /// # Errors
+    /// The end of the log.
+    pub fn wait_for_log(&self, text: &str, from: usize) -> Result<()> {
+        self.wait_until(&format!("`{text}` in the log"), PATIENCE, || {
+            self.log().get(from..).is_some_and(|log| log.contains(text))
+        })
+    }
+
+    /// A request to its REST API: the status and the body.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub fn rest(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+        http(self.rest_port, method, path, body)
+    }
+
+    /// Asks for a new replica in place of what is there, once Patroni is done with whatever it did before.
+    ///
+    /// # Errors
+    /// Patroni's last answer, where it keeps saying no.
+    pub fn reinitialize(&self) -> Result<()> {
+        let mut answer = String::new();
+        self.wait_until("Patroni to take POST /reinitialize", PATIENCE, || {
+            match self.rest("POST", "/reinitialize", "{}") {
+                Ok((200, _)) => true,
+                other => {
+                    answer = format!("{other:?}");
+                    false
+                }
+            }
+        })
+        .context(answer)
+    }
+
+    /// The same with Patroni's `force`, which ends what is at work.
+    ///
+    /// # Errors
+    /// What Patroni answers, where that is no.
+    pub fn reinitialize_by_force(&self) -> Result<()> {
+        let (status, answer) = self.rest("POST", "/reinitialize", "{\"force\": true}")?;
+        ensure!(status == 200, "POST /reinitialize: {status} {answer}");
+        Ok(())
+    }
+
+    /// Waits until it is the leader that runs.
+    ///
+    /// # Errors
+    /// The end of its log.
+    pub fn wait_until_leader(&self) -> Result<()> {
+        self.wait_until("the leader", PATIENCE, || {
+            self.rest("GET", "/leader", "").is_ok_and(|(status, _)| status == 200)
+        })
+    }
+
+    /// Waits until its Patroni calls it a healthy replica and the leader sends it WAL.
+    ///
+    /// # Errors
+    /// The end of its log.
+    pub fn wait_until_streaming(&self, leader: &Member<'_>) -> Result<()> {
+        let states =
+            format!("SELECT state FROM pg_stat_replication WHERE application_name = '{}'", self.name);
+        self.wait_until("the replica to stream", PATIENCE, || {
+            self.rest("GET", "/replica", "").is_ok_and(|(status, _)| status == 200)
+                && leader.psql(&states).is_ok_and(|state| state == "streaming")
+        })
+    }
+
+    /// Runs SQL as `postgres`.
+    ///
+    /// # Errors
+    /// What psql says.
+    pub fn psql(&self, sql: &str) -> Result<String> {
+        let mut psql = self.client("psql");
+        psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--dbname=postgres"]);
+        let output = run(psql.args(["--set=ON_ERROR_STOP=1", "--command", sql]))?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// A command of PostgreSQL's for this server.
+    pub fn client(&self, program: &str) -> Command {
+        let mut command = self.cluster.playground.user().command(Path::new(BIN_DIR).join(program));
+        command
+            .arg("--host")
+            .arg(&self.folder)
+            .args(["--username=postgres", &format!("--port={}", self.port)]);
+        command
+    }
+
+    /// Takes the report of the last run away, so that the next one's can be waited for.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn forget_report(&self) -> Result<()> {
+        match std::fs::remove_file(self.path("report.json")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The report of the last run, waited for.
+    ///
+    /// # Errors
+    /// Where it does not come.
+    pub fn report(&self) -> Result<Value> {
+        let path = self.path("report.json");
+        self.wait_until("the report", PATIENCE, || path.exists())?;
+        serde_json::from_slice(&std::fs::read(&path)?).context("the report is not JSON")
+    }
+
+    /// Whether PostgreSQL could take the data directory for a whole one.
+    pub fn is_sealed(&self) -> bool {
+        self.datadir().join("global/pg_control").exists()
+    }
+
+    /// Whether pg_basebackup has begun to write a new data directory.
+    pub fn is_being_copied(&self) -> bool {
+        !self.is_sealed() && self.datadir().join("backup_label").exists()
+    }
+
+    /// The command lines of the Understudy that runs for this member and of everything else that names its folder.
+    pub fn command_lines(&self) -> Vec<String> {
+        processes(&self.folder.display().to_string()).into_iter().map(|(_, command)| command).collect()
+    }
+}
+
+impl Drop for Member<'_> {
+    fn drop(&mut self) {
+        self.kill();
+        // Patroni's postmaster has a session of its own and outlives it.
+        if self.datadir().join("postmaster.pid").exists() {
+            let mut stop = self.cluster.playground.user().command(Path::new(BIN_DIR).join("pg_ctl"));
+            stop.args(["stop", "--wait", "--silent", "--mode=immediate", "--pgdata"]).arg(self.datadir());
+            // What could fail here has no one to tell.
+            let _ended = stop.stderr(Stdio::null()).status();
+        }
+    }
+}
+
+/// One request to a port of 127.0.0.1: the status and the body.
+fn http(port: u16, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+        bail!("port {port} answered `{answer}`");
+    };
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Ok((status.with_context(|| format!("port {port} answered `{head}`"))?, body.to_owned()))
+}

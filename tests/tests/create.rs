@@ -1,0 +1,124 @@
+//! `understudy create`, end to end: real backups of a real primary become replicas that stream.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::process::Command;
+
+use tests::primary::Primary;
+use tests::server::REPLICATOR_PASSWORD;
+
+#[test]
+fn a_replica_from_a_tar_backup_streams_in_every_compression() {
+    let primary = Primary::start("tarball", 20_000).unwrap();
+    for (name, options) in [
+        ("plain", &[][..]),
+        ("gzip", &["--compress=client-gzip:1"]),
+        ("lz4", &["--compress=server-lz4"]),
+        ("zstd", &["--compress=client-zstd:1"]),
+        ("fetched", &["--wal-method=fetch", "--compress=server-zstd"]),
+    ] {
+        let backup = primary.tar_backup(name, options).unwrap();
+        let replica = primary
+            .replica(&format!("from-{name}"), &["tarball", "basebackup"], "", &primary.tarball(&backup))
+            .unwrap();
+        let ended = replica.created_by("tarball").unwrap();
+        primary.verify(&replica, &backup.join("backup_manifest")).unwrap();
+        let attempt = ended.attempt("tarball");
+        assert!(attempt["bytes"].as_u64().unwrap() > 20_000_000, "{name}: {attempt}");
+        assert!(replica.wal().join("archive_status").is_dir(), "{name}: WAL is where the operator mapped it");
+        assert!(std::fs::symlink_metadata(replica.datadir().join("pg_wal")).unwrap().is_symlink());
+        primary.streams_to(&replica).unwrap();
+        std::fs::remove_dir_all(backup).unwrap();
+    }
+}
+
+#[test]
+fn a_replica_from_pg_basebackup_streams() {
+    let primary = Primary::start("basebackup", 20_000).unwrap();
+    let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
+    replica.created_by("basebackup").unwrap();
+    primary.verify(&replica, &replica.datadir().join("backup_manifest")).unwrap();
+    primary.streams_to(&replica).unwrap();
+}
+
+#[test]
+fn a_replica_from_a_cold_copy_streams() {
+    let primary = Primary::start("mirror", 5_000).unwrap();
+    let section = primary.copy_for_mirror().unwrap();
+    let primary = primary.restarted().unwrap();
+    let replica = primary.replica("replica", &["mirror"], "", &section).unwrap();
+    replica.created_by("mirror").unwrap();
+    primary.streams_to(&replica).unwrap();
+}
+
+#[test]
+fn a_method_that_finds_nothing_leaves_the_next_one_to_it_and_the_report_tells_both() {
+    let primary = Primary::start("order", 1_000).unwrap();
+    let nothing = primary.backups().unwrap().join("nothing");
+    let replica =
+        primary.replica("replica", &["tarball", "basebackup"], "", &primary.tarball(&nothing)).unwrap();
+    let ended = replica.created_by("basebackup").unwrap();
+    assert_eq!(ended.attempts(), [("tarball", "not-applicable"), ("basebackup", "created")]);
+    assert_eq!(ended.attempt("tarball")["touched"], false);
+    assert_eq!(ended.report["result"], "created");
+}
+
+#[test]
+fn patronis_own_call_creates_a_replica_and_no_secret_is_seen() {
+    let primary = Primary::start("patroni-call", 1_000).unwrap();
+    let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
+    let config = replica.path("understudy.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let without_passfile: String =
+        text.lines().filter(|line| !line.starts_with("passfile")).map(|line| format!("{line}\n")).collect();
+    std::fs::write(&config, without_passfile).unwrap();
+    let datadir = replica.path("elsewhere");
+    let ended = replica
+        .command("create")
+        .arg("--report")
+        .arg(replica.path("report.json"))
+        .args([
+            "--scope=batman",
+            "--role=replica",
+            "--keep_data=True",
+            "--no_leader=1",
+            "--no_params=",
+            "--no_master=",
+        ])
+        .arg(format!("--datadir={}", datadir.display()))
+        .arg(format!("--connstring={}", primary.server.conninfo()))
+        .env("PGPASSFILE", primary.playground.path("pgpass"))
+        .output()
+        .unwrap();
+    let output =
+        format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert!(ended.status.success(), "{output}");
+    assert!(datadir.join("global/pg_control").exists() && !replica.datadir().exists());
+    let report = std::fs::read_to_string(replica.path("report.json")).unwrap();
+    assert!(report.contains("\"batman\""), "{report}");
+    for text in [&output, &report] {
+        assert!(!text.contains(REPLICATOR_PASSWORD), "{text}");
+    }
+    // Nor does it stand in what is left: the state, the configuration that was restored.
+    let found = Command::new("grep")
+        .args(["-rlF", "--exclude-dir=base", "--exclude-dir=global", REPLICATOR_PASSWORD])
+        .args([replica.path("state"), datadir])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+}
+
+#[test]
+fn check_tells_what_would_be_restored_and_touches_nothing() {
+    let primary = Primary::start("check", 1_000).unwrap();
+    let backup = primary.tar_backup("latest", &[]).unwrap();
+    let replica =
+        primary.replica("replica", &["tarball", "basebackup"], "", &primary.tarball(&backup)).unwrap();
+    let checked = replica.command("check").arg("--json").output().unwrap();
+    let output = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success(), "{output}{}", String::from_utf8_lossy(&checked.stderr));
+    let system = primary.server.psql("SELECT system_identifier FROM pg_control_system()").unwrap();
+    assert!(output.contains(&system), "the system identifier {system} is in the plan: {output}");
+    assert!(!replica.datadir().exists());
+    assert_eq!(std::fs::read_dir(replica.wal()).unwrap().count(), 0);
+}

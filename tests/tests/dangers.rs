@@ -1,0 +1,236 @@
+//! Rule 30's dangers, each made on purpose with a real backup and met by the program. Those that `plan` can see leave the old data as it was.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+
+use tests::primary::Primary;
+use tests::replica_folder::{Ended, ReplicaFolder};
+use tests::server::{PostgresServer, run};
+
+/// A primary, a plain tar backup of it unpacked so that it can be tampered with, and a replica that holds old data.
+struct Danger {
+    primary: Primary,
+    backup: PathBuf,
+}
+
+impl Danger {
+    fn new(name: &str) -> Self {
+        let primary = Primary::start(name, 500).unwrap();
+        let backup = primary.tar_backup("latest", &["--no-manifest"]).unwrap();
+        Self { primary, backup }
+    }
+
+    /// Changes base.tar through `change`, which gets a directory with its content.
+    fn tamper(&self, change: impl FnOnce(&Path)) {
+        let tree = self.primary.playground.directory("tampered").unwrap();
+        let user = self.primary.playground.user();
+        let base = self.backup.join("base.tar");
+        let tar = |arguments: &[&str]| {
+            run(user.command("/bin/tar").args(arguments).arg("--directory").arg(&tree)).unwrap();
+        };
+        tar(&["--extract", "--file", base.to_str().unwrap()]);
+        change(&tree);
+        run(std::process::Command::new("chown").arg("-R").arg("--reference").arg(&base).arg(&tree)).unwrap();
+        std::fs::remove_file(&base).unwrap();
+        // pg_basebackup's order: the labels first, pg_control last.
+        let mut names: Vec<String> = ["backup_label", "tablespace_map"].map(str::to_owned).to_vec();
+        names.retain(|name| tree.join(name).exists());
+        let first = names.len();
+        for entry in std::fs::read_dir(&tree).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if !names[..first].contains(&name) {
+                names.push(name);
+            }
+        }
+        let mut create = user.command("/bin/tar");
+        create
+            .args(["--create", "--format=ustar", "--file"])
+            .arg(&base)
+            .arg("--directory")
+            .arg(&tree)
+            .args(&names);
+        run(&mut create).unwrap();
+    }
+
+    /// A replica that was created before and must not lose what it has.
+    fn replica(&self, lines: &str) -> ReplicaFolder {
+        let section = self.primary.tarball(&self.backup);
+        self.primary.replica("replica", &["tarball"], lines, &section).unwrap()
+    }
+}
+
+/// A whole replica made by pg_basebackup, then configured for the tarball: the old data.
+fn with_old_data(danger: &Danger) -> ReplicaFolder {
+    let replica = danger.replica("");
+    let config = replica.path("understudy.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("[\"tarball\"]", "[\"basebackup\"]")).unwrap();
+    replica.created_by("basebackup").unwrap();
+    std::fs::write(&config, text).unwrap();
+    replica
+}
+
+fn rejected_untouched(replica: &ReplicaFolder, says: &str) -> Ended {
+    let ended = replica.create(&[]).unwrap();
+    assert_eq!(ended.attempts(), [("tarball", "rejected")], "{}", ended.output);
+    assert!(ended.report.to_string().contains(says), "{}", ended.report);
+    assert_eq!(ended.attempt("tarball")["touched"], false);
+    assert!(replica.is_sealed(), "the old data is still there");
+    ended
+}
+
+fn check_failed(replica: &ReplicaFolder, says: &str) {
+    let ended = replica.create(&[]).unwrap();
+    assert_eq!(ended.attempts(), [("tarball", "check-failed")], "{}", ended.output);
+    assert_eq!(ended.code(), Some(4));
+    assert!(ended.report.to_string().contains(says), "{}", ended.report);
+    assert!(!replica.is_sealed());
+}
+
+#[test]
+fn rule_30_another_clusters_backup_is_seen_by_plan_and_the_old_data_stays() {
+    let danger = Danger::new("another-cluster");
+    let replica = with_old_data(&danger);
+    let other = Primary::start("the-other", 500).unwrap();
+    let foreign = other.tar_backup("foreign", &["--no-manifest"]).unwrap();
+    std::fs::remove_dir_all(&danger.backup).unwrap();
+    std::fs::rename(foreign, &danger.backup).unwrap();
+    rejected_untouched(&replica, "system identifier");
+    danger.primary.streams_to(&replica).unwrap();
+}
+
+#[test]
+fn rule_30_a_deleted_backup_label_fails_the_seal() {
+    let danger = Danger::new("no-label");
+    let replica = danger.replica("");
+    danger.tamper(|tree| std::fs::remove_file(tree.join("backup_label")).unwrap());
+    let ended = replica.create(&[]).unwrap();
+    // Where the method itself misses it, or where the seal does: never a replica.
+    assert!(
+        matches!(ended.attempts()[..], [("tarball", "check-failed" | "failed")]),
+        "{:?}",
+        ended.attempts()
+    );
+    assert!(ended.report.to_string().contains("backup_label"), "{}", ended.report);
+    assert!(!replica.is_sealed());
+}
+
+#[test]
+fn rule_30_a_tablespace_map_into_another_place_is_seen_by_plan_and_that_place_stays() {
+    let danger = Danger::new("map");
+    let replica = with_old_data(&danger);
+    let victim = danger.primary.playground.directory("victim").unwrap();
+    std::fs::write(victim.join("precious"), "data").unwrap();
+    danger.tamper(|tree| {
+        let map = std::fs::read_to_string(tree.join("tablespace_map")).unwrap();
+        let (oid, _) = map.split_once(' ').unwrap();
+        std::fs::write(tree.join("tablespace_map"), format!("{oid} {}\n", victim.display())).unwrap();
+    });
+    // The operator's map names the tablespace by the path that it had, not by its object identifier.
+    let config = replica.path("understudy.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let (before, by_oid) = text.split_once(", \"1").unwrap();
+    let (_, after) = by_oid.split_once(" }").unwrap();
+    std::fs::write(&config, format!("{before} }}{after}")).unwrap();
+    rejected_untouched(&replica, "victim");
+    assert_eq!(std::fs::read_to_string(victim.join("precious")).unwrap(), "data");
+    assert_eq!(std::fs::read_dir(&victim).unwrap().count(), 1);
+}
+
+#[test]
+fn rule_30_a_recovery_target_with_promote_is_taken_out_and_the_replica_stays_a_standby() {
+    let danger = Danger::new("promote");
+    let replica = danger.replica("");
+    danger.tamper(|tree| {
+        let settings = "recovery_target = 'immediate'\nrecovery_target_action = 'promote'\nrestore_command = 'touch /tmp/owned'\n";
+        std::fs::write(tree.join("postgresql.auto.conf"), settings).unwrap();
+        std::fs::write(tree.join("recovery.signal"), "").unwrap();
+    });
+    let ended = replica.created_by("tarball").unwrap();
+    for told in ["recovery_target_action", "restore_command", "recovery.signal"] {
+        assert!(ended.report.to_string().contains(told), "{told}: {}", ended.report);
+    }
+    danger.primary.streams_to(&replica).unwrap();
+}
+
+#[test]
+fn rule_30_a_future_timeline_is_seen_by_plan_and_the_old_data_stays() {
+    let danger = Danger::new("timeline");
+    let replica = with_old_data(&danger);
+    // A standby that was promoted: same cluster, a timeline that the source never had.
+    let promoted = danger.primary.replica("promoted", &["basebackup"], "", "").unwrap();
+    promoted.created_by("basebackup").unwrap();
+    let server = PostgresServer::start(&danger.primary.playground, &promoted.datadir(), "").unwrap();
+    server.wait_for("SELECT pg_is_in_recovery()", "t").unwrap();
+    server.psql("SELECT pg_promote()").unwrap();
+    server.wait_for("SELECT pg_is_in_recovery()", "f").unwrap();
+    server.psql("CHECKPOINT").unwrap();
+    std::fs::remove_dir_all(&danger.backup).unwrap();
+    run(server
+        .client("pg_basebackup")
+        .args(["--format=tar", "--checkpoint=fast", "--no-sync", "--no-manifest", "--pgdata"])
+        .arg(&danger.backup))
+    .unwrap();
+    let config = replica.path("understudy.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let old = format!("\"{}\" = ", danger.primary.tablespace().display());
+    let new = format!("\"{}\" = ", promoted.fast().display());
+    std::fs::write(&config, text.replace(&old, &new)).unwrap();
+    rejected_untouched(&replica, "timeline");
+}
+
+#[test]
+fn rule_30_a_newer_major_version_is_seen_by_plan_and_the_old_data_stays() {
+    let danger = Danger::new("major");
+    let replica = with_old_data(&danger);
+    danger.tamper(|tree| std::fs::write(tree.join("PG_VERSION"), "16\n").unwrap());
+    rejected_untouched(&replica, "16");
+}
+
+#[test]
+fn rule_30_a_lower_max_connections_fails_the_seal() {
+    let danger = Danger::new("max-connections");
+    let replica = danger.replica("");
+    danger
+        .tamper(|tree| std::fs::write(tree.join("postgresql.auto.conf"), "max_connections = 20\n").unwrap());
+    check_failed(&replica, "max_connections");
+}
+
+#[test]
+fn rule_30_an_incremental_backup_is_refused() {
+    let danger = Danger::new("incremental");
+    let replica = danger.replica("");
+    danger.tamper(|tree| {
+        let label = std::fs::read_to_string(tree.join("backup_label")).unwrap();
+        std::fs::write(tree.join("backup_label"), format!("{label}INCREMENTAL FROM LSN: 0/2000028\n"))
+            .unwrap();
+    });
+    let ended = replica.create(&[]).unwrap();
+    assert_ne!(ended.code(), Some(0));
+    assert!(ended.report.to_string().to_lowercase().contains("incremental"), "{}", ended.report);
+    assert!(!replica.is_sealed());
+}
+
+#[test]
+fn rule_30_commands_in_the_restored_configuration_are_told_and_refused_where_the_operator_says_so() {
+    let danger = Danger::new("commands");
+    danger.tamper(|tree| {
+        let path = tree.join("postgresql.conf");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, format!("{text}\narchive_command = 'curl evil'\n")).unwrap();
+    });
+    let replica = danger.replica("");
+    let ended = replica.created_by("tarball").unwrap();
+    assert!(ended.report.to_string().contains("archive_command"), "{}", ended.report);
+    let strict = danger
+        .primary
+        .replica(
+            "strict",
+            &["tarball"],
+            "config = \"refuse-commands\"\n",
+            &danger.primary.tarball(&danger.backup),
+        )
+        .unwrap();
+    check_failed(&strict, "archive_command");
+}

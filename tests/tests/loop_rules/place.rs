@@ -1,0 +1,183 @@
+//! A place for a replica, methods that do as they are told, and what happened.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use replica::datadir::{Contents, DataDirectory};
+use replica::event::Step;
+use replica::outcome::Report;
+use replica::seal::EndState;
+use replica::source::{SourceError, SourceFacts};
+use replica::{
+    Cancel, Candidate, Directories, Event, Failure, Filled, Job, Lsn, Outcome, Plan, Request, Source,
+    TablespaceMap, create_replica,
+};
+use tempfile::TempDir;
+use tests::cluster::minimal_cluster;
+use tests::scripted::Scripted;
+use tests::server::BIN_DIR;
+
+/// The cluster that is copied.
+pub(crate) const CLUSTER: u64 = 7_000_000_000_000_000_001;
+/// The cluster of the old data.
+pub(crate) const OLD_CLUSTER: u64 = 7_000_000_000_000_000_002;
+
+/// A place for a replica, and what happened in it.
+pub(crate) struct Place {
+    pub(crate) root: TempDir,
+    pub(crate) job: Job,
+    pub(crate) cancel: Cancel,
+    pub(crate) events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let job = Job {
+            scope: "batman".to_owned(),
+            directories: Arc::new(Directories {
+                datadir: root.path().join("data"),
+                wal: None,
+                tablespaces: TablespaceMap::default(),
+            }),
+            bin_dir: PathBuf::from(BIN_DIR),
+            state_dir: root.path().join("state"),
+            source: None,
+            end: EndState::default(),
+            force: false,
+            timeout: None,
+        };
+        fs::create_dir(root.path().join("state")).unwrap();
+        Self { root, job, cancel: Cancel::new(), events: Arc::default() }
+    }
+
+    pub(crate) fn with_old_data() -> Self {
+        let place = Self::new();
+        minimal_cluster(OLD_CLUSTER).write_whole(&place.datadir()).unwrap();
+        fs::set_permissions(place.datadir(), PermissionsExt::from_mode(0o700)).unwrap();
+        fs::write(place.datadir().join("base/old"), "old").unwrap();
+        place
+    }
+
+    pub(crate) fn with_source(mut self, facts: Result<SourceFacts, SourceError>) -> Self {
+        let connstring = "host=127.0.0.1 port=1 user=replicator".to_owned();
+        self.job.source = Some(Arc::new(Source { connstring, passfile: None, service_file: None, facts }));
+        self
+    }
+
+    pub(crate) fn datadir(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.datadir().join(path).exists()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        fs::read_dir(self.datadir()).unwrap().next().is_none()
+    }
+
+    pub(crate) fn contents(&self) -> Contents {
+        DataDirectory::inspect(&self.job.directories, &self.job.state_dir, false).unwrap()
+    }
+
+    pub(crate) async fn run(&self, candidates: &[Candidate]) -> Report {
+        let events = self.events.clone();
+        let sink = Arc::new(move |event| events.lock().unwrap().push(event));
+        create_replica(&self.job, candidates, sink, &self.cancel).await
+    }
+
+    pub(crate) fn steps_of(&self, name: &str) -> Vec<Step> {
+        let events = self.events.lock().unwrap();
+        let of_it = |event: &Event| match event {
+            Event::Step { method, step } if method == name => Some(*step),
+            _ => None,
+        };
+        events.iter().filter_map(of_it).collect()
+    }
+}
+
+pub(crate) fn facts() -> SourceFacts {
+    SourceFacts {
+        server_version: 150_018,
+        system_identifier: CLUSTER,
+        timeline: 1,
+        wal_position: Lsn(0x500_0000),
+        history: Vec::new(),
+        tablespaces: None,
+    }
+}
+
+pub(crate) fn candidate(method: Scripted) -> Candidate {
+    Candidate { method: Arc::new(method), keep_data: false, no_leader: true, no_params: false, timeout: None }
+}
+
+pub(crate) fn keeping_data(method: Scripted) -> Candidate {
+    Candidate { keep_data: true, ..candidate(method) }
+}
+
+pub(crate) fn delta() -> Plan {
+    Plan { builds_on_existing: true, ..Plan::default() }
+}
+
+/// Restores a cluster that passes every check.
+pub(crate) fn restores(name: &str) -> Scripted {
+    Scripted::new(name, |request, _| async move {
+        minimal_cluster(CLUSTER).write(&request.directories.datadir).unwrap();
+        Ok(Filled::default())
+    })
+}
+
+/// Leaves half of a cluster, its pg_control in place, and fails.
+pub(crate) fn fails(name: &str) -> Scripted {
+    fails_as(name, Outcome::Failed)
+}
+
+pub(crate) fn fails_as(name: &str, outcome: Outcome) -> Scripted {
+    Scripted::new(name, move |request, _| async move {
+        leave_half(&request);
+        Err(Failure::new(outcome, "half way"))
+    })
+}
+
+pub(crate) fn leave_half(request: &Request) {
+    let datadir = &request.directories.datadir;
+    minimal_cluster(CLUSTER).write_whole(datadir).unwrap();
+    fs::write(datadir.join("base/half"), "half").unwrap();
+}
+
+/// Leaves half of a cluster and then waits until it is told to stop.
+pub(crate) fn hangs(name: &str) -> Scripted {
+    Scripted::new(name, |request, run| async move {
+        leave_half(&request);
+        run.cancelled().await;
+        Err(Failure::cancelled())
+    })
+}
+
+/// Must not be reached.
+pub(crate) fn never(name: &str) -> Scripted {
+    Scripted::new(name, |_, _| async { Err(Failure::new(Outcome::Trapped, "was reached")) })
+}
+
+pub(crate) fn outcomes(report: &Report) -> Vec<(&str, &str)> {
+    report.attempts.iter().map(|attempt| (attempt.method.as_str(), attempt.outcome.word())).collect()
+}
+
+pub(crate) fn listing(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut left = vec![directory.to_owned()];
+    while let Some(directory) = left.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path.clone());
+            }
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}

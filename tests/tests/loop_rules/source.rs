@@ -1,0 +1,77 @@
+//! Step 3, the source above all: a plan that is not of its cluster, and a source that cannot be asked.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use replica::source::{Conninfo, Secret, SourceConfig, SourceError};
+use replica::{Bytes, Candidate, Plan, RunResult, Source, Tablespace};
+use tests::server::{BIN_DIR, Playground, PostgresServer, REPLICATOR_PASSWORD};
+use tokio_util::sync::CancellationToken;
+
+use crate::place::*;
+
+#[tokio::test]
+async fn a_plan_of_another_cluster_timeline_or_version_leaves_the_old_data() {
+    let wrong = [
+        ("system identifier", Plan { system_identifier: Some(OLD_CLUSTER), ..Plan::default() }),
+        ("timeline", Plan { timeline: Some(9), ..Plan::default() }),
+        ("major version", Plan { postgresql_major: Some(16), ..Plan::default() }),
+        ("space", Plan { bytes: Some(Bytes(u64::MAX)), ..Plan::default() }),
+        (
+            "tablespace",
+            Plan {
+                tablespaces: vec![Tablespace {
+                    oid: 16384,
+                    name: None,
+                    location: PathBuf::from("/old/fast"),
+                }],
+                ..Plan::default()
+            },
+        ),
+    ];
+    for (rule, plan) in wrong {
+        let place = Place::with_old_data().with_source(Ok(facts()));
+        let report = place.run(&[candidate(never("a").planning(plan))]).await;
+        assert_eq!(outcomes(&report), [("a", "rejected")], "{rule}");
+        assert_eq!(report.attempts[0].rule.as_deref(), Some(rule));
+        assert!(place.has("global/pg_control") && place.has("base/old"), "{rule}");
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_cannot_be_asked_is_for_later_where_the_method_needs_it() {
+    let gone = || Err(SourceError { message: "connection refused".to_owned() });
+    let place = Place::with_old_data().with_source(gone());
+    let needs = |name| Candidate { no_leader: false, ..candidate(never(name)) };
+    let report = place.run(&[needs("a"), needs("b")]).await;
+    assert_eq!(outcomes(&report), [("a", "retry-later"), ("b", "retry-later")]);
+    assert_eq!(report.result.exit_code(), 75);
+    assert!(place.has("global/pg_control"));
+
+    let place = Place::with_old_data().with_source(gone());
+    let report = place.run(&[needs("a"), candidate(restores("archive"))]).await;
+    assert_eq!(report.result, RunResult::Created);
+    assert!(report.attempts[1].findings.iter().any(|finding| finding.check == "source"));
+}
+
+#[tokio::test]
+async fn a_source_that_answers_again_is_compared_with_the_plan() {
+    let playground = Playground::new("loop").unwrap();
+    let server = PostgresServer::init(&playground, "primary").unwrap();
+    let config = SourceConfig {
+        conninfo: Conninfo::parse(&server.conninfo()).unwrap(),
+        password: Some(Secret::new(REPLICATOR_PASSWORD.to_owned())),
+        passfile: None,
+    };
+    let mut place = Place::with_old_data();
+    let cancel = CancellationToken::new();
+    let source = Source::connect(&config, Path::new(BIN_DIR), &place.root.path().join("run"), &cancel).await;
+    let restarting = Err(SourceError { message: "the database system is starting up".to_owned() });
+    place.job.source = Some(Arc::new(Source { facts: restarting, ..source.unwrap() }));
+
+    let another_cluster = Plan { system_identifier: Some(OLD_CLUSTER), ..Plan::default() };
+    let needs = Candidate { no_leader: false, ..candidate(never("a").planning(another_cluster)) };
+    let report = place.run(&[needs]).await;
+    assert_eq!(report.attempts[0].rule.as_deref(), Some("system identifier"), "{:?}", report.attempts);
+    assert!(place.has("global/pg_control"));
+}

@@ -1,0 +1,246 @@
+//! Understudy as the replica method of a real Patroni with a real etcd, configured from the files of `examples/patroni`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tests::patroni_cluster::{Member, PatroniCluster};
+use tests::program::project;
+use tests::server::{BIN_DIR, REPLICATOR_PASSWORD, run};
+
+/// What two members must agree on to hold the same rows.
+const CONTENT: &str = "SELECT count(*), sum(hashtext(body)) FROM letters";
+
+/// A first member that leads, with some rows and a tar backup of them.
+fn leader(cluster: &PatroniCluster) -> Member<'_> {
+    let mut first = cluster.member("first").unwrap();
+    first.start().unwrap();
+    first.wait_until_leader().unwrap();
+    let rows = "SELECT n AS id, repeat(md5(n::text), 14) AS body FROM generate_series(1, 20000) n";
+    first.psql(&format!("CREATE TABLE letters AS {rows}")).unwrap();
+    let mut backup = first.client("pg_basebackup");
+    backup.args(["--format=tar", "--checkpoint=fast", "--no-sync", "--pgdata"]);
+    run(backup.arg(cluster.backups().join("latest"))).unwrap();
+    first
+}
+
+/// Holds that the member streams, has the leader's rows and was created by the last of these attempts.
+fn is_replica(member: &Member<'_>, leader: &Member<'_>, attempts: &[(&str, &str)]) {
+    let report = member.report().unwrap();
+    assert_eq!(attempts_of(&report), attempts, "{}", member.log());
+    assert_eq!(report["exit_code"], json!(0));
+    member.wait_until_streaming(leader).unwrap();
+    leader.psql("INSERT INTO letters VALUES (-1, 'written now')").unwrap();
+    let content = leader.psql(CONTENT).unwrap();
+    member
+        .wait_until("the replica to hold the leader's rows", Duration::from_secs(30), || {
+            member.psql(CONTENT).is_ok_and(|here| here == content)
+        })
+        .unwrap();
+}
+
+/// Each attempt's method and outcome.
+fn attempts_of(report: &Value) -> Vec<(&str, &str)> {
+    let word = |attempt: &'_ Value, key: &str| attempt[key].as_str().map(str::len).unwrap_or_default();
+    let attempts = report["attempts"].as_array().unwrap();
+    assert!(attempts.iter().all(|attempt| word(attempt, "method") > 0 && word(attempt, "outcome") > 0));
+    attempts.iter().map(|a| (a["method"].as_str().unwrap(), a["outcome"].as_str().unwrap())).collect()
+}
+
+/// The password is in nothing that a person reads.
+fn keeps_the_password(member: &Member<'_>) {
+    assert!(!member.log().contains(REPLICATOR_PASSWORD));
+    assert!(!std::fs::read_to_string(member.path("report.json")).unwrap().contains(REPLICATOR_PASSWORD));
+    let parts: Vec<&str> = REPLICATOR_PASSWORD.split('\\').collect();
+    assert!(parts.iter().all(|part| !member.log().contains(part)), "not even a part of it");
+}
+
+/// PostgreSQL refuses to start from what is there.
+fn does_not_start(cluster: &PatroniCluster, member: &Member<'_>) {
+    let user = cluster.playground().user();
+    let mut single = user.command(Path::new(BIN_DIR).join("postgres"));
+    single.args(["--single", "-D"]).arg(member.datadir()).args([
+        "-c",
+        "unix_socket_directories=",
+        "postgres",
+    ]);
+    let started = single.stdin(std::process::Stdio::null()).output().unwrap();
+    assert!(!started.status.success(), "it starts: {}", String::from_utf8_lossy(&started.stderr));
+}
+
+/// The example's `understudy.toml` with other methods, for the runs that are to fail or to be interrupted.
+fn with_methods(member: &Member<'_>, methods: &str, sections: &str) {
+    let text = member.example("understudy.toml").unwrap();
+    let (ours, theirs) = (r#"methods = ["tarball", "basebackup"]"#, format!("methods = {methods}"));
+    assert!(text.contains(ours));
+    member.write("understudy.toml", &format!("{}\n{sections}\n", text.replace(ours, &theirs))).unwrap();
+}
+
+/// A method that does so until it is ended.
+fn with_hostile(member: &Member<'_>, behave: &str) {
+    with_methods(
+        member,
+        r#"["hostile"]"#,
+        &format!("[method.hostile]\nno_leader = true\noptions = {{ behave = \"{behave}\" }}"),
+    );
+}
+
+/// A copy from the leader that would take a minute.
+fn with_slow_basebackup(member: &Member<'_>) {
+    // The last section of the example is that of basebackup's options.
+    with_methods(member, r#"["basebackup"]"#, "max-rate = \"512k\"");
+}
+
+fn as_in_the_example(member: &Member<'_>) {
+    member.write("understudy.toml", &member.example("understudy.toml").unwrap()).unwrap();
+}
+
+#[test]
+fn patroni_gets_its_replicas_from_a_backup_and_without_one_from_the_leader() {
+    let cluster = PatroniCluster::start("patroni").unwrap();
+    let first = leader(&cluster);
+
+    let mut second = cluster.member("second").unwrap();
+    second.start().unwrap();
+    is_replica(&second, &first, &[("tarball", "created")]);
+    assert!(second.log().contains("replica has been created using understudy"));
+    let report = second.report().unwrap();
+    assert_eq!(report["scope"], json!("batman"), "Patroni's --scope: the file has none");
+    assert_eq!(report["datadir"], json!(second.datadir()), "Patroni's --datadir: the file has none");
+    keeps_the_password(&second);
+    let ours = std::fs::read_to_string(second.datadir().join("postgresql.auto.conf")).unwrap();
+    assert!(!ours.contains("primary_conninfo"), "how to follow whom is Patroni's to write: {ours}");
+
+    std::fs::rename(cluster.backups().join("latest"), cluster.backups().join("elsewhere")).unwrap();
+    let mut third = cluster.member("third").unwrap();
+    third.start().unwrap();
+    is_replica(&third, &first, &[("tarball", "not-applicable"), ("basebackup", "created")]);
+    keeps_the_password(&third);
+
+    std::fs::rename(cluster.backups().join("elsewhere"), cluster.backups().join("latest")).unwrap();
+    let foreign = second.datadir().join("base/of-the-old-data");
+    std::fs::write(&foreign, "").unwrap();
+    second.forget_report().unwrap();
+    let told = cluster.patronictl(&second, &["reinit", "batman", "second", "--force"]).unwrap();
+    assert!(told.contains("Success"), "{told}");
+    is_replica(&second, &first, &[("tarball", "created")]);
+    assert!(!foreign.exists(), "Understudy emptied the directory that Patroni left to it");
+    assert!(second.log().contains("Leaving data directory uncleaned"), "{}", second.log());
+}
+
+#[test]
+fn a_creation_that_patroni_interrupts_leaves_nothing_that_runs_or_starts() {
+    let cluster = PatroniCluster::start("patroni-interrupts").unwrap();
+    let first = leader(&cluster);
+    let mut second = cluster.member("second").unwrap();
+    second.start().unwrap();
+    is_replica(&second, &first, &[("tarball", "created")]);
+
+    // Interrupted by another reinitialize, with force, while a plugin is at work.
+    with_hostile(&second, "sleep");
+    second.forget_report().unwrap();
+    second.reinitialize().unwrap();
+    second.wait_until("the plugin to be at work", Duration::from_secs(30), || !second.is_sealed()).unwrap();
+    passes_all_but_the_password(&second);
+    as_in_the_example(&second);
+    second.reinitialize_by_force().unwrap();
+    second
+        .wait_until("the first run to end", Duration::from_secs(30), || {
+            second.log().contains("exited with code=143")
+        })
+        .unwrap();
+    second
+        .wait_until("the report of the second run", Duration::from_secs(30), || {
+            second.report().is_ok_and(|report| report["exit_code"] == json!(0))
+        })
+        .unwrap();
+    is_replica(&second, &first, &[("tarball", "created")]);
+
+    // Patroni is stopped during a copy from the leader.
+    with_slow_basebackup(&second);
+    second.forget_report().unwrap();
+    second.reinitialize().unwrap();
+    second
+        .wait_until("pg_basebackup to write", Duration::from_secs(30), || second.is_being_copied())
+        .unwrap();
+    let begun = Instant::now();
+    second.stop().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "Patroni had to kill: {:?}", begun.elapsed());
+    assert_eq!(cluster.processes_of(&second), Vec::<String>::new());
+    assert_eq!(second.report().unwrap()["exit_code"], json!(143));
+    does_not_start(&cluster, &second);
+    as_in_the_example(&second);
+    second.forget_report().unwrap();
+    second.start().unwrap();
+    is_replica(&second, &first, &[("tarball", "created")]);
+
+    // Everything is killed during a copy from the leader, as by a loss of power.
+    with_slow_basebackup(&second);
+    second.reinitialize().unwrap();
+    second
+        .wait_until("pg_basebackup to write", Duration::from_secs(30), || second.is_being_copied())
+        .unwrap();
+    second.kill();
+    second
+        .wait_until("every process to end", Duration::from_secs(5), || {
+            cluster.processes_of(&second).is_empty()
+        })
+        .unwrap_or_else(|error| panic!("{error}: {:?}", cluster.processes_of(&second)));
+    does_not_start(&cluster, &second);
+    as_in_the_example(&second);
+    second.forget_report().unwrap();
+    let seen = second.log().len();
+    second.start().unwrap();
+    second.wait_for_log("consider doing reinitialize", seen).unwrap();
+    second.reinitialize().unwrap();
+    is_replica(&second, &first, &[("tarball", "created")]);
+}
+
+/// Patroni's parameters are in Understudy's command line, and the password is in nobody's.
+fn passes_all_but_the_password(member: &Member<'_>) {
+    let lines = member.command_lines();
+    let create = lines.iter().find(|line| line.contains("/understudy create ")).unwrap();
+    for passed in
+        ["--keep_data=True", "--no_leader=True", "--scope=batman", "--role=replica", "user=replicator"]
+    {
+        assert!(create.contains(passed), "{passed}: {create}");
+    }
+    assert!(create.contains(&format!("--datadir={}", member.datadir().display())), "{create}");
+    assert!(create.contains("--connstring=") && create.contains("host=127.0.0.1"), "{create}");
+    assert!(lines.iter().all(|line| !line.contains(REPLICATOR_PASSWORD)), "{lines:?}");
+}
+
+#[test]
+fn after_a_failure_patroni_empties_the_directory_and_starts_over_by_itself() {
+    let cluster = PatroniCluster::start("patroni-failure").unwrap();
+    let first = leader(&cluster);
+    let mut second = cluster.member("second").unwrap();
+    with_hostile(&second, "fail");
+    second.start().unwrap();
+    second.wait_for_log("exited with code=1", 0).unwrap();
+    second.wait_for_log("failed to bootstrap from leader 'first'", 0).unwrap();
+    assert!(!second.log().contains("consider doing reinitialize"));
+    assert_eq!(attempts_of(&second.report().unwrap()), [("hostile", "failed")]);
+    as_in_the_example(&second);
+    second.wait_until_streaming(&first).unwrap();
+    is_replica(&second, &first, &[("tarball", "created")]);
+}
+
+#[test]
+fn the_example_runs_as_it_stands() {
+    // Makes sure that Patroni is there; the example would install it too.
+    tests::patroni::ensure_patroni().unwrap();
+    let mut example = Command::new(project().join("examples/patroni/run.sh"));
+    example.env("UNDERSTUDY", tests::program::understudy().unwrap());
+    let output = run(&mut example).unwrap();
+    let output = String::from_utf8_lossy(&output.stdout);
+    assert!(output.contains("replica has been created using understudy"), "{output}");
+    assert!(output.contains("tarball created"), "{output}");
+    assert!(output.contains("second streaming"), "{output}");
+    assert!(!output.contains("change-me-replicator"), "{output}");
+    let folder = output.trim_end().rsplit(' ').next().unwrap();
+    assert!(folder.starts_with("/tmp/patroni-example-") && !Path::new(folder).exists(), "{output}");
+}

@@ -1,0 +1,123 @@
+//! The real `basebackup` over a stand-in for PostgreSQL's programs: a `pg_basebackup` that does what a case says.
+//!
+//! The stand-in runs under its guard, behind Landlock, and can write nowhere but the data directory; what it does next
+//! it reads from a file beside it, and what it sees it says on its output, which comes back as events.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use replica::basebackup::{Basebackup, BasebackupOptions};
+use replica::process::GuardExecutable;
+use tests::cluster::minimal_cluster;
+
+use crate::case::{Ends, Try};
+use crate::trace::Files;
+
+/// What `postgres --version` answers, for both programs, which ask it some thousand times.
+const POSTGRES: &str = "#!/bin/sh\necho 'postgres (PostgreSQL) 15.18'\n";
+
+/// The stand-in. Its first argument is `--version`, or the option that a trial of the options ends in, or `--pgdata`.
+const PG_BASEBACKUP: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+case "$1" in
+--version) echo "pg_basebackup (PostgreSQL) 15.18"; exit 0 ;;
+--pgdata=*) cd "${1#--pgdata=}" || exit 99 ;;
+*) echo "pg_basebackup: error: too many command-line arguments" >&2; exit 1 ;;
+esac
+look() {
+    echo "oracle $1$(for path in base/* global/pg_control; do [ -e "$path" ] && printf ' %s' "$path"; done)"
+}
+. "$here/script"
+for argument; do echo "oracle argument $argument"; done
+look found
+[ "$ends" = 0 ] && cp -R "$here/cluster/." .
+for path in $leaves; do
+    mkdir -p "${path%/*}"
+    [ -e "$path" ] || echo scripted > "$path"
+done
+look left
+if [ -n "$cancel" ]; then
+    echo "oracle cancel"
+    exec sleep 30
+fi
+exit "$ends"
+"#;
+
+/// What this project adds to Patroni's arguments: never to ask for a password, and to say how far it is.
+pub(crate) const ADDED_ARGUMENTS: [&str; 2] = ["--no-password", "--progress"];
+
+/// A directory of PostgreSQL's programs that only pretend.
+#[derive(Clone, Debug)]
+pub(crate) struct StandIns {
+    bin_dir: PathBuf,
+}
+
+/// What the stand-in says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// It was given this argument.
+    Argument(String),
+    /// It began, and this was there.
+    Found(Files),
+    /// It is done, and this is there.
+    Left(Files),
+    /// The run is to be cancelled while it goes on.
+    Cancel,
+}
+
+impl StandIns {
+    /// Makes them in `bin_dir`, with the cluster that a `pg_basebackup` which succeeds copies.
+    pub(crate) fn new(bin_dir: PathBuf, system_identifier: u64) -> Self {
+        fs::create_dir(&bin_dir).unwrap();
+        for (name, text) in [("postgres", POSTGRES), ("pg_basebackup", PG_BASEBACKUP)] {
+            let path = bin_dir.join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        minimal_cluster(system_identifier).write_whole(&bin_dir.join("cluster")).unwrap();
+        Self { bin_dir }
+    }
+
+    /// Where they are.
+    pub(crate) fn bin_dir(&self) -> &Path {
+        &self.bin_dir
+    }
+
+    /// What `pg_basebackup` does when it is next run.
+    pub(crate) fn next(&self, script: &Try) {
+        let ends = match script.ends {
+            Ends::Code(code @ 0..=255) => code,
+            Ends::Code(_) | Ends::NotStarted | Ends::Exception => 1,
+        };
+        let cancel = if script.cancel { "yes" } else { "" };
+        let text = format!("ends={ends}\nleaves='{}'\ncancel={cancel}\n", script.leaves.join(" "));
+        fs::write(self.bin_dir.join("script"), text).unwrap();
+    }
+
+    /// The method, with next to no pause between its tries.
+    pub(crate) fn basebackup(&self) -> Basebackup {
+        let guard = GuardExecutable::at(env!("CARGO_BIN_EXE_guard"));
+        Basebackup::new(BasebackupOptions::default(), guard).pause(Duration::from_millis(1))
+    }
+}
+
+impl Said {
+    /// A line of the stand-in's output.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let line = line.strip_prefix("oracle ")?;
+        if let Some(argument) = line.strip_prefix("argument ") {
+            return Some(Self::Argument(argument.to_owned()));
+        }
+        let mut words = line.split_ascii_whitespace();
+        let word = words.next()?;
+        let files = words.map(str::to_owned).collect();
+        match word {
+            "found" => Some(Self::Found(files)),
+            "left" => Some(Self::Left(files)),
+            "cancel" => Some(Self::Cancel),
+            _ => None,
+        }
+    }
+}

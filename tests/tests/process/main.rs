@@ -1,0 +1,238 @@
+//! Native programs under their guard: semantics rule 27.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod killed;
+mod support;
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use replica::event::Level;
+use replica::process::{
+    GRACE, GuardExecutable, LONGEST_LINE, LineUse, MOST_LINES, NativeProgram, ProcessError, Status, TAIL,
+};
+use support::{cancelled_when_ready, ends, logged, mark, shell, watched, with_mark, within};
+
+#[tokio::test]
+async fn the_ending_of_a_program_is_told_as_it_was() {
+    assert_eq!(ends("exit 0").await.status, Status::Exited(0));
+    assert_eq!(ends("exit 127").await.status, Status::Exited(127));
+    assert_eq!(ends("kill -SEGV $$").await.status, Status::Signalled(11));
+    assert_eq!(ends("kill -TERM $$").await.status, Status::Signalled(15));
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_told_with_its_path() {
+    let program = NativeProgram { program: "/nowhere/pg_basebackup".into(), ..shell("", "x") };
+    let error = program.run(&watched().run, logged).await.unwrap_err();
+    assert!(matches!(error, ProcessError::NotStarted { .. }));
+    assert_eq!(
+        error.to_string(),
+        "/nowhere/pg_basebackup cannot be run: No such file or directory (os error 2)"
+    );
+}
+
+#[tokio::test]
+async fn an_executable_that_is_no_guard_is_told_as_such() {
+    for (guard, said) in [("/bin/true", "does not answer as a guard"), ("/nowhere/guard", "No such file")] {
+        let program = NativeProgram { guard: GuardExecutable::at(guard), ..shell("", "x") };
+        let error = program.run(&watched().run, logged).await.unwrap_err().to_string();
+        assert!(error.starts_with("the guard of sh cannot be started") && error.contains(said), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_executable_that_never_answers_is_given_up_and_ended() {
+    let (folder, mark) = (tempfile::tempdir().unwrap(), mark());
+    let silent = folder.path().join(&mark);
+    fs::write(&silent, "#!/bin/sh\nwhile :; do sleep 1; done").unwrap();
+    fs::set_permissions(&silent, fs::Permissions::from_mode(0o755)).unwrap();
+    let program = NativeProgram { guard: GuardExecutable::at(&silent), ..shell("echo ran", "x") };
+    let begun = Instant::now();
+    let error = program.run(&watched().run, logged).await.unwrap_err().to_string();
+    assert!(error.contains("did not stand within 10 s") && begun.elapsed().as_secs() < 12, "{error}");
+    assert_eq!(with_mark(&mark), HashMap::new());
+}
+
+#[tokio::test]
+async fn arguments_have_a_bound() {
+    let watched = watched();
+    let program = NativeProgram { arguments: vec!["x".repeat(4 << 20).into()], ..shell("", "x") };
+    let error = program.run(&watched.run, logged).await.unwrap_err().to_string();
+    assert!(error.contains("longer than 4194304 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn rule_21_output_is_captured_line_by_line_under_the_programs_name() {
+    let watched = watched();
+    let ending =
+        shell("echo one; printf 'two\\rthree' >&2; exit 1", "x").run(&watched.run, logged).await.unwrap();
+    let mut log = watched.log();
+    log.sort();
+    assert_eq!(log, ["one", "three", "two"].map(|line| ("sh".to_owned(), line.to_owned())));
+    assert_eq!(ending.tail.len(), 3);
+}
+
+#[tokio::test]
+async fn output_has_bounds_and_its_end_is_kept() {
+    let watched = watched();
+    let script = format!("seq {}; head -c 10000000 /dev/zero | tr '\\0' x; echo; echo last", MOST_LINES + 90);
+    let ending = shell(&script, "x").run(&watched.run, logged).await.unwrap();
+    let log = watched.log();
+    let (told, lines): (Vec<_>, Vec<_>) = log.iter().partition(|(origin, _)| origin == "host");
+    assert_eq!(lines.len() as u64, MOST_LINES);
+    assert_eq!(told[0].1, "92 more lines of sh were not logged");
+    assert_eq!(ending.tail.len(), TAIL);
+    assert_eq!(ending.tail[TAIL - 1], "last");
+    assert_eq!(ending.tail[TAIL - 2].len(), LONGEST_LINE + " [cut]".len());
+    assert_eq!(ending.tail[TAIL - 3], (MOST_LINES + 90).to_string());
+}
+
+#[tokio::test]
+async fn the_environment_holds_only_what_was_given() {
+    let program = NativeProgram {
+        program: "/usr/bin/env".into(),
+        arguments: Vec::new(),
+        environment: vec![("PGPASSFILE".into(), "/run/x".into())],
+        ..shell("", "x")
+    };
+    let mut told = program.run(&watched().run, logged).await.unwrap().tail;
+    told.sort();
+    assert_eq!(told, ["LC_ALL=C", "PATH=/usr/local/bin:/usr/bin:/bin", "PGPASSFILE=/run/x"]);
+}
+
+#[tokio::test]
+async fn a_program_inherits_no_descriptor_but_its_output() {
+    // What this process itself was started with any child has.
+    let any = Command::new("ls").arg("/proc/self/fd").output().unwrap().stdout;
+    let any = String::from_utf8(any).unwrap();
+    assert_eq!(ends("exec ls /proc/self/fd").await.tail, any.lines().collect::<Vec<_>>());
+    assert_eq!(ends("readlink /proc/self/fd/0").await.tail, ["/dev/null"]);
+}
+
+#[tokio::test]
+async fn a_program_writes_only_where_it_was_given_to_write() {
+    let inside = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("file"), "old").unwrap();
+    let script = "echo new > $1/made; mkdir $1/folder; echo x > /dev/null && echo null; \
+                  echo new > $2/file; mkdir $2/folder; rm $2/file; ln $2/file $1/link; cat $2/file";
+    let mut program = shell(script, "x");
+    program.arguments.extend([inside.path().into(), outside.path().into()]);
+    program.writable = vec![inside.path().to_owned()];
+    let ending = program.run(&watched().run, logged).await.unwrap();
+    assert!(ending.landlock > 0, "this test needs a kernel with Landlock");
+    assert_eq!(fs::read_to_string(inside.path().join("made")).unwrap(), "new\n");
+    assert!(inside.path().join("folder").is_dir());
+    assert!(!inside.path().join("link").exists());
+    assert_eq!(fs::read_to_string(outside.path().join("file")).unwrap(), "old");
+    assert!(!outside.path().join("folder").exists());
+    assert!(
+        ending.tail.contains(&"null".to_owned()) && ending.tail.contains(&"old".to_owned()),
+        "{ending:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_program_does_not_start_without_what_confines_it() {
+    let too_new = NativeProgram { require_landlock: Some(10_000), ..shell("echo ran", "x") };
+    let missing = NativeProgram { writable: vec!["/nowhere".into()], ..shell("echo ran", "x") };
+    for (program, said) in [(too_new, "require_landlock = 10000"), (missing, "cannot open /nowhere")] {
+        let watched = watched();
+        let error = program.run(&watched.run, logged).await.unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+        assert_eq!(watched.log(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_program_cannot_signal_what_is_not_its_own() {
+    let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
+    let ending = ends(&format!("kill -KILL {} 2> /dev/null; echo $?", sleeper.id())).await;
+    assert_eq!(ending.tail.last().map(String::as_str), Some("1"));
+    assert_eq!(sleeper.try_wait().unwrap(), None);
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+}
+
+#[tokio::test]
+async fn rule_27_a_cancelled_program_is_asked_first() {
+    let mark = mark();
+    let (ending, took) = cancelled_when_ready(
+        "trap 'echo asked; exit 7' TERM; echo ready; while :; do sleep 0.01; done",
+        &mark,
+    )
+    .await;
+    assert_eq!((ending.status, ending.stopped), (Status::Exited(7), true));
+    assert!(ending.tail.contains(&"asked".to_owned()), "{ending:?}");
+    assert!(took < GRACE, "{took:?}");
+    assert_eq!(with_mark(&mark), HashMap::new());
+}
+
+#[tokio::test]
+async fn rule_27_a_program_that_ignores_term_is_killed_with_all_that_it_started() {
+    let mark = mark();
+    let script = "trap '' TERM; setsid sh -c 'while :; do sleep 1; done' $0 & (while :; do sleep 1; done) & echo ready; wait";
+    let (ending, took) = cancelled_when_ready(script, &mark).await;
+    assert_eq!((ending.status, ending.stopped), (Status::Signalled(9), true));
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(with_mark(&mark), HashMap::new());
+}
+
+#[tokio::test]
+async fn rule_27_a_stopped_program_is_ended_too() {
+    let mark = mark();
+    let (ending, took) = cancelled_when_ready("echo ready; kill -STOP $$; echo went on", &mark).await;
+    assert!(ending.stopped && took < Duration::from_secs(3), "{ending:?} {took:?}");
+    assert_eq!(with_mark(&mark), HashMap::new());
+}
+
+#[tokio::test]
+async fn rule_27_what_goes_on_when_the_direct_child_dies_of_term_is_ended() {
+    let mark = mark();
+    let script = "sh -c 'trap \"\" TERM; echo ready; while :; do sleep 1; done' $0 & wait";
+    let (ending, took) = cancelled_when_ready(script, &mark).await;
+    assert_eq!((ending.status, ending.stopped), (Status::Signalled(15), true));
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(with_mark(&mark), HashMap::new());
+}
+
+#[tokio::test]
+async fn rule_27_what_a_program_leaves_behind_is_ended_and_told() {
+    let (watched, mark) = (watched(), mark());
+    let script = "setsid sh -c 'sleep 600; :' $0 & sh -c 'sleep 600; :' $0 & exit 0";
+    let ending = shell(script, &mark).run(&watched.run, logged).await.unwrap();
+    assert_eq!((ending.status, ending.stopped), (Status::Exited(0), false));
+    assert!(ending.left_over >= 2, "{ending:?}");
+    assert_eq!(with_mark(&mark), HashMap::new());
+    assert!(watched.log().iter().any(|(_, line)| line.contains("processes behind, which were ended")));
+}
+
+#[tokio::test]
+async fn rule_05_a_run_that_is_cancelled_already_starts_nothing() {
+    let watched = watched();
+    watched.cancel.cancel();
+    let error = shell("echo ran", "x").run(&watched.run, logged).await.unwrap_err();
+    assert!(matches!(error, ProcessError::Cancelled { .. }), "{error}");
+    assert_eq!(watched.log(), []);
+}
+
+#[tokio::test]
+async fn rule_27_a_run_that_is_dropped_leaves_nothing() {
+    let (watched, mark) = (watched(), mark());
+    let mut ready = false;
+    let program = shell("trap '' TERM; echo ready; while :; do sleep 1; done", &mark);
+    {
+        let running = program.run(&watched.run, |_| {
+            ready = true;
+            LineUse::Log(Level::Info)
+        });
+        let _ = tokio::time::timeout(Duration::from_secs(1), running).await;
+    }
+    assert!(ready);
+    within(Duration::from_secs(2), "the end of everything", || with_mark(&mark).is_empty());
+}

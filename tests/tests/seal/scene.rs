@@ -1,0 +1,258 @@
+//! A primary, a backup of it and the places of a replica, and how they are sealed.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use replica::datadir::DataDirectory;
+use replica::outcome::Finding;
+use replica::seal::{CheckFailed, EndState, Standby, seal};
+use replica::source::{Conninfo, SourceConfig};
+use replica::{Directories, Filled, Plan, Request, Source, TablespaceKey, TablespaceMap};
+use tests::primary::Primary;
+use tests::server::{BIN_DIR, Playground, PostgresServer, free_port, run};
+use tokio_util::sync::CancellationToken;
+
+/// Says to a run of this program that it is to seal what this folder holds, and nothing else.
+pub(crate) const SEAL_ONLY: &str = "UNDERSTUDY_TEST_SEALS";
+
+/// Runs `test` as the server's user. `name` is the test's own.
+pub(crate) fn as_the_server(name: &str, test: fn()) {
+    if !rustix::process::geteuid().is_root() {
+        return test();
+    }
+    let playground = Playground::new("seal").unwrap();
+    let output = again(&playground, name).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// This program again with one test, as the server's user, who may not be able to read where it was built.
+pub(crate) fn again(playground: &Playground, name: &str) -> Command {
+    let program = playground.path("tests");
+    if !program.exists() {
+        // By another process: a descriptor of this one, still open in a child just forked, would make it busy.
+        run(Command::new("/bin/cp").arg(std::env::current_exe().unwrap()).arg(&program)).unwrap();
+    }
+    let mut command = playground.user().command(&program);
+    command.args(["--exact", name, "--nocapture", "--include-ignored"]);
+    command
+}
+
+/// A primary and the places of a replica: a data directory, one for the log, one for the tablespace `fast`.
+pub(crate) struct Scene {
+    pub(crate) primary: Primary,
+    pub(crate) root: PathBuf,
+    pub(crate) directories: Arc<Directories>,
+}
+
+/// What a seal is given, to be changed by a test.
+pub(crate) struct Given {
+    pub(crate) bin_dir: PathBuf,
+    pub(crate) source: Option<Arc<Source>>,
+    pub(crate) plan: Plan,
+    pub(crate) filled: Filled,
+    pub(crate) end: EndState,
+}
+
+impl Scene {
+    pub(crate) fn new(name: &str) -> Self {
+        let primary = Primary::start(name, 100).unwrap();
+        let root = primary.playground.directory("replica").unwrap();
+        let fast = primary.tablespace();
+        let directories = places(&root, fast);
+        Self { primary, root, directories }
+    }
+
+    /// With what pg_basebackup makes of it.
+    pub(crate) fn with_basebackup(name: &str) -> Self {
+        let scene = Self::new(name);
+        scene.basebackup(&scene.primary.server);
+        scene
+    }
+
+    pub(crate) fn basebackup(&self, from: &PostgresServer) {
+        for place in ["main", "wal", "fast"] {
+            let _ = fs::remove_dir_all(self.at(place));
+            fs::create_dir(self.at(place)).unwrap();
+            fs::set_permissions(self.at(place), fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        run(from
+            .client("pg_basebackup")
+            .args(["--format=plain", "--checkpoint=fast", "--no-sync", "--wal-method=stream", "--pgdata"])
+            .arg(self.main())
+            .arg("--waldir")
+            .arg(self.at("wal"))
+            .arg(format!(
+                "--tablespace-mapping={}={}",
+                self.primary.tablespace().display(),
+                self.at("fast").display()
+            )))
+        .unwrap();
+    }
+
+    /// With a tar backup unpacked just as it is: no links, a tablespace_map, the log in its mapped place.
+    pub(crate) fn with_tar_backup(name: &str) -> Self {
+        let scene = Self::new(name);
+        let backup = scene.primary.tar_backup("tar", &["--no-manifest"]).unwrap();
+        let unpack = |tar: &Path, to: &Path| {
+            fs::create_dir_all(to).unwrap();
+            run(Command::new("/bin/tar").arg("--extract").arg("--file").arg(tar).arg("--directory").arg(to))
+                .unwrap();
+        };
+        for entry in fs::read_dir(&backup).unwrap() {
+            let tar = entry.unwrap().path();
+            match tar.file_name().unwrap().to_str().unwrap() {
+                "base.tar" => unpack(&tar, &scene.main()),
+                "pg_wal.tar" => unpack(&tar, &scene.at("wal")),
+                _ => unpack(&tar, &scene.at("fast")),
+            }
+        }
+        // A mapped place that holds a log is taken for one only with this folder; in a run it is taken while it is empty.
+        fs::create_dir_all(scene.at("wal/archive_status")).unwrap();
+        scene
+    }
+
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    pub(crate) fn main(&self) -> PathBuf {
+        self.at("main")
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        fs::write(self.main().join(name), text).unwrap();
+    }
+
+    pub(crate) fn append(&self, name: &str, text: &str) {
+        let before = fs::read_to_string(self.main().join(name)).unwrap_or_default();
+        self.write(name, &(before + text));
+    }
+
+    pub(crate) fn given(&self) -> Given {
+        Given {
+            bin_dir: BIN_DIR.into(),
+            source: Some(Arc::new(self.source(&self.primary.server))),
+            plan: Plan::default(),
+            filled: Filled::default(),
+            end: EndState {
+                configure_standby: Some(Standby {
+                    conninfo: self.primary.server.conninfo(),
+                    passfile: Some(self.primary.playground.path("pgpass")),
+                }),
+                ..EndState::default()
+            },
+        }
+    }
+
+    pub(crate) fn source(&self, server: &PostgresServer) -> Source {
+        let passfile = self.primary.playground.path(&format!("pgpass-{}", server.port()));
+        server.passfile(&passfile).unwrap();
+        let config = SourceConfig {
+            conninfo: Conninfo::parse(&server.conninfo()).unwrap(),
+            password: None,
+            passfile: Some(passfile),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let secrets = self.primary.playground.path("secrets");
+        let source = runtime
+            .block_on(Source::connect(&config, Path::new(BIN_DIR), &secrets, &CancellationToken::new()))
+            .unwrap();
+        assert!(source.facts.is_ok(), "{:?}", source.facts);
+        source
+    }
+
+    pub(crate) fn seal(&self, change: impl FnOnce(&mut Given)) -> Result<Vec<Finding>, CheckFailed> {
+        let mut given = self.given();
+        change(&mut given);
+        sealed(&self.directories, &self.primary.playground.path("state"), given)
+    }
+
+    /// The seal fails this check; what it leaves PostgreSQL does not start from.
+    pub(crate) fn fails(&self, check: &str, told: &str, change: impl FnOnce(&mut Given)) {
+        let failed = self.seal(change).unwrap_err();
+        assert_eq!(failed.check, check, "{failed}");
+        assert!(failed.message.contains(told), "{failed}");
+        self.is_not_startable();
+    }
+
+    pub(crate) fn is_not_startable(&self) {
+        assert!(!self.main().join("global/pg_control").exists());
+        let output = self
+            .primary
+            .playground
+            .user()
+            .command("/usr/bin/timeout")
+            .arg("20")
+            .arg(Path::new(BIN_DIR).join("postgres"))
+            .arg("-D")
+            .arg(self.main())
+            .args([
+                "-c",
+                "listen_addresses=",
+                "-c",
+                &format!("unix_socket_directories={}", self.root.display()),
+            ])
+            .args(["-c", &format!("port={}", free_port().unwrap())])
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        let said = String::from_utf8_lossy(&output.stderr);
+        // Where its configuration or its directory already stops it, it does not come as far as pg_control.
+        assert!(!said.contains("ready to accept") && !said.contains("entering standby"), "{said}");
+    }
+
+    /// It starts, follows the primary, and has what is written there now, in both tablespaces.
+    pub(crate) fn streams(&self) -> PostgresServer {
+        let standby = PostgresServer::start(&self.primary.playground, &self.main(), "").unwrap();
+        standby.wait_for("SELECT pg_is_in_recovery()", "t").unwrap();
+        self.primary
+            .server
+            .psql("INSERT INTO letters VALUES (-1, 'new'); INSERT INTO parcels VALUES (-1, 'new')")
+            .unwrap();
+        for table in ["letters", "parcels"] {
+            standby.wait_for(&format!("SELECT body FROM {table} WHERE id = -1"), "new").unwrap();
+        }
+        standby
+    }
+
+    pub(crate) fn mode(&self, name: &str) -> u32 {
+        fs::metadata(self.main().join(name)).unwrap().mode() & 0o777
+    }
+}
+
+pub(crate) fn places(root: &Path, fast: PathBuf) -> Arc<Directories> {
+    Arc::new(Directories {
+        datadir: root.join("main"),
+        wal: Some(root.join("wal")),
+        tablespaces: TablespaceMap::new(vec![(TablespaceKey::Location(fast), root.join("fast"))]),
+    })
+}
+
+pub(crate) fn sealed(
+    directories: &Arc<Directories>,
+    state_dir: &Path,
+    given: Given,
+) -> Result<Vec<Finding>, CheckFailed> {
+    let directory = Arc::new(DataDirectory::acquire(directories, state_dir, true).unwrap());
+    let request = Request {
+        context: None,
+        keep_data: false,
+        directories: directories.clone(),
+        bin_dir: given.bin_dir,
+        source: given.source,
+        directory: Some(directory.clone()),
+    };
+    seal(&directory, &request, &given.plan, &given.filled, &given.end, &CancellationToken::new())
+}
+
+pub(crate) fn told(findings: &[Finding], text: &str) -> bool {
+    findings.iter().any(|finding| finding.message.contains(text))
+}

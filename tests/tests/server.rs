@@ -1,0 +1,16 @@
+//! The servers that the other tests stand on.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use tests::server::{Playground, PostgresServer};
+
+#[test]
+fn a_server_answers_on_its_own_port_and_is_gone_at_the_end() {
+    let playground = Playground::new("server").unwrap();
+    let server = PostgresServer::init(&playground, "primary").unwrap();
+    assert_eq!(server.psql("SELECT 1 + 1").unwrap(), "2");
+    let pid = server.datadir().join("postmaster.pid");
+    assert!(pid.exists());
+    drop(server);
+    assert!(!pid.exists());
+}
