@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::patroni::{PYTHON, ensure_patroni};
 use crate::program::{component, project, understudy};
@@ -66,11 +67,20 @@ impl Drop for Daemon {
     }
 }
 
+/// A folder in memory where there is one. etcd waits for the disk at every write, and a leader whose etcd waits for longer
+/// than `retry_timeout` gives up its lock and ends its server.
+fn in_memory() -> Result<TempDir> {
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() };
+    folder.context("make a folder for etcd")
+}
+
 /// etcd, Understudy, the plugins and Patroni itself in a folder that the server's user may read.
 #[derive(Debug)]
 pub struct PatroniCluster {
     // Dropped in this order: etcd before its folder.
     _etcd: Daemon,
+    _etcd_data: TempDir,
     etcd_port: u16,
     playground: Playground,
 }
@@ -96,17 +106,19 @@ impl PatroniCluster {
         let (etcd_port, peers) = (free_port()?, free_port()?);
         let (clients, peers) = (format!("http://127.0.0.1:{etcd_port}"), format!("http://127.0.0.1:{peers}"));
         let log = playground.path("etcd.log");
+        let data = in_memory()?;
+        user.own(data.path())?;
         let etcd = Daemon::start(
             user.command("etcd")
                 .arg("--data-dir")
-                .arg(playground.path("etcd"))
+                .arg(data.path())
                 .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
                 .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
                 .args(["--initial-cluster", &format!("default={peers}"), "--logger", "zap"]),
             &log,
         )
         .context("Debian's package etcd-server brings it")?;
-        let cluster = Self { _etcd: etcd, etcd_port, playground };
+        let cluster = Self { _etcd: etcd, _etcd_data: data, etcd_port, playground };
         wait_until("etcd to take requests", PATIENCE, || {
             http(cluster.etcd_port, "GET", "/health", "").is_ok_and(|(status, _)| status == 200)
         })
@@ -243,6 +255,9 @@ impl Member<'_> {
             ("127.0.0.1:15432", &format!("127.0.0.1:{}", self.port)),
             ("127.0.0.1:18012", &format!("127.0.0.1:{}", self.rest_port)),
             ("change-me-replicator", REPLICATOR_PASSWORD),
+            // Patroni's own values: a machine that is busy with other tests must not cost the leader its lock.
+            ("retry_timeout: 5", "retry_timeout: 10"),
+            ("ttl: 20", "ttl: 30"),
         ];
         let wanted = if file == "patroni.yml" { words } else { words.get(..2).unwrap_or_default() };
         for (from, to) in wanted {

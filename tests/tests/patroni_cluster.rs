@@ -33,8 +33,13 @@ fn is_replica(member: &Member<'_>, leader: &Member<'_>, attempts: &[(&str, &str)
     assert_eq!(attempts_of(&report), attempts, "{}", member.log());
     assert_eq!(report["exit_code"], json!(0));
     member.wait_until_streaming(leader).unwrap();
-    leader.psql("INSERT INTO letters VALUES (-1, 'written now')").unwrap();
-    let content = leader.psql(CONTENT).unwrap();
+    let mut content = String::new();
+    leader
+        .wait_until("the leader to take a row", Duration::from_secs(30), || {
+            let written = leader.psql("INSERT INTO letters VALUES (-1, 'written now')");
+            written.and_then(|_| leader.psql(CONTENT)).map(|now| content = now).is_ok()
+        })
+        .unwrap();
     member
         .wait_until("the replica to hold the leader's rows", Duration::from_secs(30), || {
             member.psql(CONTENT).is_ok_and(|here| here == content)
