@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod cluster;
+pub mod faults;
 pub mod patroni;
 pub mod patroni_cluster;
 pub mod primary;
@@ -11,4 +12,5 @@ pub mod program;
 pub mod replica_folder;
 pub mod scripted;
 pub mod server;
+pub mod stores;
 pub mod user;

@@ -1,25 +1,33 @@
 //! Real PostgreSQL servers: each with a folder and a port of its own on loopback, stopped when it goes out of scope.
 
 use std::fmt::Write as _;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::user::ServerUser;
 
 /// Where Debian's packages put PostgreSQL's programs.
 pub const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
 
+/// Where servers of the tests listen: above what needs root, below what Linux gives to outgoing connections
+/// (`net.ipv4.ip_local_port_range`).
+const PORTS: Range<u16> = 15_000..32_000;
+
 /// The password of the role `replicator`, which every server here has. It must never be seen in a log, an argument or a report.
 pub const REPLICATOR_PASSWORD: &str = "s3cr:et\\of the replica";
 
-/// A temporary folder that belongs to the server's user, removed at the end.
+/// A folder that belongs to the server's user: a temporary one, removed at the end, or one that stays.
 #[derive(Debug)]
 pub struct Playground {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     user: ServerUser,
+    /// Removes the folder when it goes.
+    _temporary: Option<tempfile::TempDir>,
 }
 
 impl Playground {
@@ -28,15 +36,26 @@ impl Playground {
     /// # Errors
     /// Those of mkdir and chown.
     pub fn new(name: &str) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix(&format!("understudy-{name}-")).tempdir()?;
+        let temporary = tempfile::Builder::new().prefix(&format!("understudy-{name}-")).tempdir()?;
         let user = ServerUser::find()?;
-        user.own(folder.path())?;
-        Ok(Self { folder, user })
+        user.own(temporary.path())?;
+        Ok(Self { folder: temporary.path().to_owned(), user, _temporary: Some(temporary) })
+    }
+
+    /// A folder that stays, made where it is missing.
+    ///
+    /// # Errors
+    /// Those of mkdir and chown.
+    pub fn kept(folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder).with_context(|| format!("mkdir {}", folder.display()))?;
+        let user = ServerUser::find()?;
+        user.own(folder)?;
+        Ok(Self { folder: folder.to_owned(), user, _temporary: None })
     }
 
     /// A path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     /// A new directory in the folder (0700), the user's.
@@ -252,12 +271,24 @@ pub fn run(command: &mut std::process::Command) -> Result<Output> {
     Ok(output)
 }
 
-/// A port of 127.0.0.1 that nobody listens on now.
+/// A port of 127.0.0.1 that nobody listens on, and that no other test is given while this process lives.
+///
+/// It lies below those that the kernel gives to outgoing connections: one of these could take it before the server does
+/// that it is for. Other tests keep off because the UDP port of the same number is bound here.
 ///
 /// # Errors
 /// Where there is none.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    static TAKEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+    for _ in 0..1000 {
+        let port = fastrand::u16(PORTS);
+        let Ok(taken) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) else { continue };
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            TAKEN.lock().unwrap_or_else(PoisonError::into_inner).push(taken);
+            return Ok(port);
+        }
+    }
+    bail!("no port of 127.0.0.1 from {} to {} is free", PORTS.start, PORTS.end)
 }
 
 /// The last lines of a file, for an error.

@@ -11,8 +11,23 @@ use crate::say;
 const POSTGRESQL: &[&str] = &["postgresql-15", "postgresql-client-15"];
 
 /// What the tests and the build need besides: a linker for Rust, a virtual environment for Patroni, the programs that backups
-/// are compressed and compared with, and where Patroni's members find each other.
-const TOOLS: &[&str] = &["gcc", "libc6-dev", "python3-venv", "lz4", "zstd", "procps", "util-linux", ETCD];
+/// are compressed, compared and measured with, and where Patroni's members find each other.
+const TOOLS: &[&str] = &[
+    "gcc",
+    "libc6-dev",
+    "python3-venv",
+    "brotli",
+    "bzip2",
+    "lz4",
+    "openssl",
+    "xz-utils",
+    "zstd",
+    "rsync",
+    "time",
+    "procps",
+    "util-linux",
+    ETCD,
+];
 
 /// etcd's server, whose package would start it now and with the machine.
 const ETCD: &str = "etcd-server";
@@ -32,6 +47,16 @@ pub(crate) fn machine() -> Result<()> {
     if !Path::new(BIN_DIR).join("pg_basebackup").exists() {
         bail!("{BIN_DIR}/pg_basebackup is missing although Debian's packages {POSTGRESQL:?} are installed");
     }
+    servers_of_stores()
+}
+
+/// Installs the servers of object stores that the tests read from: below `target/`, from PyPI and npm's registry.
+fn servers_of_stores() -> Result<()> {
+    // Node's own packages bring npm, and keep Debian's from being installed: what counts is that it runs.
+    if Command::new("npm").arg("--version").output().is_err() {
+        install(&["npm"])?;
+    }
+    tests::stores::ensure_servers()?;
     Ok(())
 }
 
@@ -44,6 +69,12 @@ pub(crate) fn wasm_from_debian() -> Result<()> {
     install(&missing).context(
         "Debian 12 has these packages in bookworm-security and bookworm-updates; they must be among apt's sources",
     )
+}
+
+/// Installs what builds libFuzzer, which is C++.
+pub(crate) fn fuzzing() -> Result<()> {
+    let missing = missing(&["g++"])?;
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
 }
 
 fn missing(packages: &[&'static str]) -> Result<Vec<&'static str>> {

@@ -1,5 +1,15 @@
 //! Digests of files, computed while the bytes pass.
 
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use sha1::Sha1;
+use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
+
+use crate::error::{Error, Kind};
+
 /// How a file is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {
@@ -17,6 +27,38 @@ pub enum Algorithm {
     Sha512,
 }
 
+impl Algorithm {
+    /// Its name, for messages; those of `backup_manifest` where it has one.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Crc32c => "CRC32C",
+            Self::Sha1 => "SHA1",
+            Self::Sha224 => "SHA224",
+            Self::Sha256 => "SHA256",
+            Self::Sha384 => "SHA384",
+            Self::Sha512 => "SHA512",
+        }
+    }
+
+    /// How many bytes a digest of it has.
+    pub const fn length(self) -> usize {
+        match self {
+            Self::Crc32c => 4,
+            Self::Sha1 => 20,
+            Self::Sha224 => 28,
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// What a file's plain bytes must come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digest {
@@ -24,4 +66,82 @@ pub struct Digest {
     pub algorithm: Algorithm,
     /// The digest itself.
     pub value: Vec<u8>,
+}
+
+impl Digest {
+    /// Whether the value is as long as its algorithm makes it. One that is not could never be met.
+    ///
+    /// # Errors
+    /// `Invalid`, with both lengths.
+    pub fn check_length(&self) -> Result<(), Error> {
+        let (algorithm, given) = (self.algorithm, self.value.len());
+        if given == algorithm.length() {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Invalid,
+            format!("a digest by {algorithm} has {} bytes, and this one has {given}", algorithm.length()),
+        ))
+    }
+}
+
+/// `SHA1 0a4d55a8...`, in lower-case hexadecimal.
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.algorithm)?;
+        self.value.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Computes a [`Digest`] of bytes that pass, with the processor's instructions where it has them.
+#[derive(Clone)]
+pub struct Hasher(State);
+
+#[derive(Clone)]
+enum State {
+    Crc32c(u32),
+    Sha1(Sha1),
+    Sha224(Sha224),
+    Sha256(Sha256),
+    Sha384(Sha384),
+    Sha512(Sha512),
+}
+
+impl Hasher {
+    /// Of no bytes yet.
+    pub fn new(algorithm: Algorithm) -> Self {
+        Self(match algorithm {
+            Algorithm::Crc32c => State::Crc32c(0),
+            Algorithm::Sha1 => State::Sha1(Sha1::new()),
+            Algorithm::Sha224 => State::Sha224(Sha224::new()),
+            Algorithm::Sha256 => State::Sha256(Sha256::new()),
+            Algorithm::Sha384 => State::Sha384(Sha384::new()),
+            Algorithm::Sha512 => State::Sha512(Sha512::new()),
+        })
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match &mut self.0 {
+            State::Crc32c(sum) => *sum = crc32c::crc32c_append(*sum, bytes),
+            State::Sha1(state) => state.update(bytes),
+            State::Sha224(state) => state.update(bytes),
+            State::Sha256(state) => state.update(bytes),
+            State::Sha384(state) => state.update(bytes),
+            State::Sha512(state) => state.update(bytes),
+        }
+    }
+
+    /// The digest of all that was taken.
+    pub fn finish(self) -> Digest {
+        let (algorithm, value) = match self.0 {
+            State::Crc32c(sum) => (Algorithm::Crc32c, sum.to_le_bytes().to_vec()),
+            State::Sha1(state) => (Algorithm::Sha1, state.finalize().to_vec()),
+            State::Sha224(state) => (Algorithm::Sha224, state.finalize().to_vec()),
+            State::Sha256(state) => (Algorithm::Sha256, state.finalize().to_vec()),
+            State::Sha384(state) => (Algorithm::Sha384, state.finalize().to_vec()),
+            State::Sha512(state) => (Algorithm::Sha512, state.finalize().to_vec()),
+        };
+        Digest { algorithm, value }
+    }
 }

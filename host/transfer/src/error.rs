@@ -54,6 +54,14 @@ impl Error {
         Self { kind, message: message.into() }
     }
 
+    /// A copy of what a reader failed with, so that it can fail again. An [`std::io::Error`] cannot be copied.
+    pub(crate) fn again(error: &std::io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()) {
+            Some(own) => own.clone(),
+            None => Self::from(std::io::Error::new(error.kind(), error.to_string())),
+        }
+    }
+
     /// The same, with what it happened to before it: `"{what}: {message}"`.
     #[must_use]
     pub fn of(self, what: impl fmt::Display) -> Self {

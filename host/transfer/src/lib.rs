@@ -5,8 +5,21 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod beneath;
+pub mod cipher;
+pub mod codec;
+pub mod derive;
 pub mod digest;
 pub mod error;
+pub mod job;
+pub mod keys;
+pub mod listing;
+pub mod pipeline;
+pub mod plane;
+pub mod rate;
+pub mod redact;
 pub mod secret;
+pub mod sink;
+pub mod store;
+pub mod tar;
 pub mod target;
 pub mod units;

@@ -3,9 +3,14 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use crate::beneath::{Directory, RelativePath};
+use crate::error::{Error, Kind};
+
+/// The longest name that a directory entry may have in bytes (NAME_MAX).
+const LONGEST_NAME: usize = 255;
 
 /// Who is asked before something grows. The sandbox's disk budget is one.
 pub trait Budget: Send + Sync {
@@ -20,6 +25,9 @@ pub trait Budget: Send + Sync {
     /// # Errors
     /// As [`Budget::write`].
     fn make(&self, place: &File) -> io::Result<()>;
+
+    /// Something that the budget covered could not be written, for the file system has no space left.
+    fn disk_is_full(&self) {}
 }
 
 /// A directory that takes what lies below a path of the data directory: `pg_wal`, `pg_tblspc/16384`.
@@ -43,4 +51,184 @@ pub struct Target {
     pub budget: Arc<dyn Budget>,
     /// The permission bits that a file may have at most, e.g. 0o600 or 0o640, and a directory, e.g. 0o700 or 0o750.
     pub modes: (u32, u32),
+}
+
+/// Which of a target's directories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Root {
+    /// The data directory.
+    Datadir,
+    /// One of those that are mapped, by its index.
+    Mapped(usize),
+}
+
+/// Where a path of the data directory really leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Below which directory.
+    pub(crate) root: Root,
+    /// The path below it.
+    pub(crate) path: RelativePath,
+}
+
+impl Target {
+    /// The directory itself.
+    pub(crate) fn directory(&self, root: Root) -> &Directory {
+        match root {
+            Root::Datadir => &self.root,
+            Root::Mapped(index) => self.mapped.get(index).map_or(&self.root, |mapped| &mapped.directory),
+        }
+    }
+
+    /// Where the file `path` is written.
+    ///
+    /// # Errors
+    /// `Invalid` where it ends in a place that is mapped or above one, or lies below a file that the host puts in place.
+    pub(crate) fn file(&self, path: &RelativePath) -> Result<Place, Error> {
+        let path = self.name(path)?;
+        if let Some(mapped) = self.mapped.iter().find(|mapped| is_within(&mapped.path, path)) {
+            return Err(invalid(path, &format!("`{}` is a directory", mapped.path)));
+        }
+        self.place(path)
+    }
+
+    /// Where the directory `path` is made; none where it is one that is mapped and so is there.
+    ///
+    /// # Errors
+    /// `Invalid` where it is a file that the host puts in place or lies below one.
+    pub(crate) fn directory_of(&self, path: &RelativePath) -> Result<Option<Place>, Error> {
+        if self.renamed.iter().any(|(from, to)| path == from || path == to) {
+            return Err(invalid(path, "a directory cannot have this name"));
+        }
+        if self.mapped.iter().any(|mapped| mapped.path == *path) {
+            return Ok(None);
+        }
+        self.name(path).and_then(|path| self.place(path)).map(Some)
+    }
+
+    /// The name under which a file is written.
+    fn name<'a>(&'a self, path: &'a RelativePath) -> Result<&'a RelativePath, Error> {
+        if path.as_os_str().as_bytes().split(|byte| *byte == b'/').any(|name| name.len() > LONGEST_NAME) {
+            return Err(invalid(path, &format!("a name in it is longer than {LONGEST_NAME} bytes")));
+        }
+        for (from, to) in &self.renamed {
+            if path == from {
+                return Ok(to);
+            }
+            if path != to && (is_within(path, from) || is_within(path, to)) {
+                return Err(invalid(path, &format!("`{from}` is a file")));
+            }
+        }
+        Ok(path)
+    }
+
+    fn place(&self, path: &RelativePath) -> Result<Place, Error> {
+        let longest = self
+            .mapped
+            .iter()
+            .enumerate()
+            .filter(|(_, mapped)| is_within(path, &mapped.path))
+            .max_by_key(|(_, mapped)| mapped.path.as_os_str().len());
+        let Some((index, mapped)) = longest else {
+            return Ok(Place { root: Root::Datadir, path: path.clone() });
+        };
+        let rest = &path.as_os_str().as_bytes()[mapped.path.as_os_str().len()..];
+        let rest = std::ffi::OsStr::from_bytes(rest.strip_prefix(b"/").unwrap_or(rest));
+        let below = RelativePath::new(rest).map_err(|why| invalid(path, &why.to_string()))?;
+        Ok(Place { root: Root::Mapped(index), path: below })
+    }
+}
+
+/// Whether `path` is `directory` or lies below it.
+fn is_within(path: &RelativePath, directory: &RelativePath) -> bool {
+    let (path, directory) = (path.as_os_str().as_bytes(), directory.as_os_str().as_bytes());
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+fn invalid(path: &RelativePath, why: &str) -> Error {
+    Error::new(Kind::Invalid, format!("`{}` cannot be written: {why}", path.as_path().display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Free;
+
+    impl Budget for Free {
+        fn write(&self, _: &File, _: u64, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn make(&self, _: &File) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn path(text: &str) -> RelativePath {
+        RelativePath::new(text).unwrap()
+    }
+
+    fn target() -> Target {
+        let open = || Directory::open(std::path::Path::new("/")).unwrap();
+        let mapped = |text| Mapped { path: path(text), directory: open() };
+        Target {
+            root: open(),
+            mapped: vec![mapped("pg_tblspc/1"), mapped("pg_wal"), mapped("pg_tblspc/1/PG_15/5")],
+            renamed: vec![(path("global/pg_control"), path("global/pg_control.understudy"))],
+            budget: Arc::new(Free),
+            modes: (0o600, 0o700),
+        }
+    }
+
+    #[test]
+    fn the_longest_mapped_path_that_fits_decides() {
+        for (name, root, below) in [
+            ("base/1", Root::Datadir, "base/1"),
+            ("pg_wal/0001", Root::Mapped(1), "0001"),
+            ("pg_wal2/0001", Root::Datadir, "pg_wal2/0001"),
+            ("pg_tblspc/1/PG_15/4/1", Root::Mapped(0), "PG_15/4/1"),
+            ("pg_tblspc/1/PG_15/5/1", Root::Mapped(2), "1"),
+            ("pg_tblspc/12/PG_15/5/1", Root::Datadir, "pg_tblspc/12/PG_15/5/1"),
+        ] {
+            assert_eq!(target().file(&path(name)).unwrap(), Place { root, path: path(below) }, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_control_file_goes_to_its_unfinished_name() {
+        let unfinished = Place { root: Root::Datadir, path: path("global/pg_control.understudy") };
+        assert_eq!(target().file(&path("global/pg_control")).unwrap(), unfinished);
+        assert_eq!(target().file(&path("./global//pg_control")).unwrap(), unfinished);
+        assert_eq!(target().file(&path("global/pg_control.understudy")).unwrap(), unfinished);
+    }
+
+    #[test]
+    fn nothing_takes_the_place_of_what_is_mapped_or_put_in_place() {
+        let long = "x".repeat(256);
+        for name in [
+            "pg_wal",
+            "pg_tblspc",
+            "pg_tblspc/1",
+            "pg_tblspc/1/PG_15",
+            "global/pg_control/x",
+            "global/pg_control.understudy/x",
+            &long,
+            &format!("{long}/x"),
+        ] {
+            assert_eq!(target().file(&path(name)).unwrap_err().kind, Kind::Invalid, "{name}");
+        }
+        for name in ["global/pg_control", "global/pg_control.understudy", "global/pg_control/x", &long] {
+            assert_eq!(target().directory_of(&path(name)).unwrap_err().kind, Kind::Invalid, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_directory_is_there_already() {
+        assert_eq!(target().directory_of(&path("pg_wal")).unwrap(), None);
+        let above = Place { root: Root::Datadir, path: path("pg_tblspc") };
+        assert_eq!(target().directory_of(&path("pg_tblspc")).unwrap(), Some(above));
+        let below = Place { root: Root::Mapped(1), path: path("archive_status") };
+        assert_eq!(target().directory_of(&path("pg_wal/archive_status")).unwrap(), Some(below));
+    }
 }

@@ -1,6 +1,7 @@
-//! Sizes as types, as an operator writes them and as a person reads them.
+//! Sizes and speeds as types, as an operator writes them and as a person reads them.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 
 /// A number of bytes. Written `"512"`, `"64kB"`, `"256MiB"`, `"3TiB"`; a unit is a power of 1024 with or without the `i`,
@@ -46,9 +47,49 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// A speed: bytes a second, more than none. Written `"100MiB/s"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BytesPerSecond(NonZeroU64);
+
+/// A speed that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a speed of more than nothing: write a size and `/s`, such as \"100MiB/s\"")]
+pub struct NotASpeed(String);
+
+impl BytesPerSecond {
+    /// How many bytes in a second.
+    pub fn bytes(self) -> Bytes {
+        Bytes(self.0.get())
+    }
+}
+
+impl FromStr for BytesPerSecond {
+    type Err = NotASpeed;
+
+    fn from_str(text: &str) -> Result<Self, NotASpeed> {
+        let size = text.strip_suffix("/s").and_then(|size| size.trim_end().parse::<Bytes>().ok());
+        size.and_then(|size| NonZeroU64::new(size.0)).map(Self).ok_or_else(|| NotASpeed(text.to_owned()))
+    }
+}
+
+impl fmt::Display for BytesPerSecond {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", self.bytes())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_speed_is_a_size_by_the_second_and_never_nothing() {
+        let speed: BytesPerSecond = "100MiB/s".parse().unwrap();
+        assert_eq!((speed.bytes(), speed.to_string().as_str()), (Bytes(100 << 20), "100.0 MiB/s"));
+        for text in ["", "/s", "100MiB", "0B/s", "100MiB/h", "-1kB/s"] {
+            assert!(text.parse::<BytesPerSecond>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_size_is_read_with_either_spelling_of_its_unit() {

@@ -1,0 +1,36 @@
+//! Whatever a `backup_manifest` holds: it is read or refused, and one that is changed in any byte is refused.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pgdata::manifest;
+use sha2::{Digest, Sha256};
+
+/// Closes a manifest with the checksum that it needs to be believed (PostgreSQL's `AddWALInfoToBackupManifest` and
+/// `SendBackupManifest` in `backup_manifest.c`).
+fn with_checksum(text: &[u8]) -> Vec<u8> {
+    let sum = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    [text, format!("\"Manifest-Checksum\": \"{sum}\"}}\n").as_bytes()].concat()
+}
+
+/// How many files it lists; none where it is refused.
+fn files(manifest: &[u8]) -> Option<u64> {
+    let mut count = 0;
+    let summary = manifest::read(manifest, |_| {
+        count += 1;
+        Ok(())
+    });
+    let summary = summary.ok()?;
+    assert_eq!(summary.files, count, "every file that is summed up was given");
+    Some(count)
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((&place, text)) = bytes.split_first() else { return };
+    files(text);
+    let mut whole = with_checksum(text);
+    if files(&whole).is_some() && !text.is_empty() {
+        whole[usize::from(place) % text.len()] ^= 1;
+        assert_eq!(files(&whole), None, "a manifest that was changed is refused");
+    }
+});

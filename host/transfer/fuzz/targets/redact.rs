@@ -1,0 +1,22 @@
+//! Whatever a secret and the text about it are: where the secret stands as it is, it does not stay.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use transfer::redact::{REDACTED, Redactor, SHORTEST};
+use transfer::secret::Secret;
+
+fuzz_target!(|input: (Vec<u8>, String, String)| {
+    let (secret, before, after) = input;
+    let redactor = Redactor::new();
+    redactor.add(&Secret::new(&*secret)).expect("one secret is not too many");
+    let text = [before.as_bytes(), &secret, after.as_bytes()].concat();
+    let redacted = redactor.redact_bytes(&text);
+    if secret.len() >= SHORTEST {
+        assert!(redacted.windows(REDACTED.len()).any(|window| window == REDACTED.as_bytes()));
+    }
+    if let Ok(text) = std::str::from_utf8(&text) {
+        // A character is never cut; that it does not panic is the point.
+        let _ = redactor.redact(text);
+    }
+});

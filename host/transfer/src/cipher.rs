@@ -1,0 +1,224 @@
+//! Decryption of what `openssl enc` and pgBackRest write: AES-256-CBC with a pass phrase.
+//!
+//! The key comes from the pass phrase and eight bytes of salt by EVP_BytesToKey(3) with one round; the last block is
+//! padded as PKCS#7 has it (RFC 5652, section 6.3). There is no checksum: that the padding fits says little, so what is
+//! decrypted is only as good as the digest that it is compared with.
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Read};
+
+use aes::Aes256;
+use cbc::Decryptor;
+use cbc::cipher::{BlockModeDecrypt, KeyIvInit, array::Array};
+use sha1::{Digest, Sha1};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Kind};
+use crate::keys::Key;
+
+/// How stored bytes are encrypted, all with AES-256-CBC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CipherFormat {
+    /// `Salted__` and eight bytes of salt, key by EVP_BytesToKey with one round of SHA-1: pgBackRest.
+    OpensslSha1,
+    /// `Salted__` and eight bytes of salt, key by EVP_BytesToKey with one round of SHA-256: `openssl enc` since 1.1.0.
+    OpensslSha256,
+    /// The eight bytes of salt alone, then as [`CipherFormat::OpensslSha1`]: pgBackRest's raw form, within bundles.
+    SaltOnlySha1,
+}
+
+/// What the formats of OpenSSL begin with.
+const MAGIC: &[u8; 8] = b"Salted__";
+
+/// A block of AES, in bytes.
+const BLOCK: usize = 16;
+
+/// How many bytes are decrypted at once at first: most files are small.
+const FIRST: usize = 16 << 10;
+
+/// And once that many were there.
+const THEN: usize = 256 << 10;
+
+/// The plain bytes of `stored`.
+///
+/// # Errors
+/// Never here. What is wrong comes out of the reader as an [`Error`] within the [`io::Error`], of the kind `Corrupt`; the
+/// source's own failures come out unchanged. A reader that failed fails again.
+pub fn decrypt(
+    stored: Box<dyn Read + Send>,
+    key: &Key,
+    format: CipherFormat,
+) -> Result<Box<dyn Read + Send>, Error> {
+    Ok(Box::new(Decrypting {
+        source: stored,
+        key: key.clone(),
+        format,
+        cipher: None,
+        buffer: Vec::new(),
+        start: 0,
+        end: 0,
+        held: None,
+        ended: false,
+        failed: None,
+    }))
+}
+
+struct Decrypting {
+    source: Box<dyn Read + Send>,
+    key: Key,
+    format: CipherFormat,
+    /// None until the salt was read.
+    cipher: Option<Decryptor<Aes256>>,
+    /// Room for the block that was held back, then what was read and decrypted in place.
+    buffer: Vec<u8>,
+    /// What of the buffer is plain and not given out yet.
+    start: usize,
+    end: usize,
+    /// The last plain block so far: it is the padding if nothing follows it.
+    held: Option<[u8; BLOCK]>,
+    ended: bool,
+    failed: Option<Error>,
+}
+
+impl Decrypting {
+    /// Reads the salt and makes the key.
+    fn begin(&mut self) -> io::Result<Decryptor<Aes256>> {
+        let mut header = [0; 16];
+        let header = match self.format {
+            CipherFormat::OpensslSha1 | CipherFormat::OpensslSha256 => &mut header[..],
+            CipherFormat::SaltOnlySha1 => &mut header[8..],
+        };
+        let read = read_full(&mut self.source, header)?;
+        let Some((magic, salt)) = header.split_last_chunk::<8>() else { return Err(self.truncated().into()) };
+        if !magic.is_empty() && !magic.starts_with(&MAGIC[..read.min(8)]) {
+            return Err(Error::new(
+                Kind::Corrupt,
+                "what is stored does not begin with `Salted__`: it is not encrypted, or in another format",
+            )
+            .into());
+        }
+        if read < magic.len() + salt.len() {
+            return Err(self.truncated().into());
+        }
+        let pass = self.key.secret.expose();
+        let derived = match self.format {
+            CipherFormat::OpensslSha256 => bytes_to_key::<Sha256>(pass, salt),
+            CipherFormat::OpensslSha1 | CipherFormat::SaltOnlySha1 => bytes_to_key::<Sha1>(pass, salt),
+        };
+        let (key, iv) = derived.split_at(32);
+        Decryptor::new_from_slices(key, &iv[..BLOCK])
+            .map_err(|error| Error::new(Kind::Failed, format!("AES-256 cannot be set up: {error}")).into())
+    }
+
+    /// Decrypts the next big block of blocks.
+    fn refill(&mut self) -> io::Result<()> {
+        let mut cipher = match self.cipher.take() {
+            Some(cipher) => cipher,
+            None => self.begin()?,
+        };
+        let size = if self.buffer.is_empty() { FIRST } else { THEN };
+        if self.buffer.len() < BLOCK + size {
+            self.buffer = vec![0; BLOCK + size];
+        }
+        let read = read_full(&mut self.source, &mut self.buffer[BLOCK..])?;
+        let (blocks, rest) = Array::slice_as_chunks_mut(&mut self.buffer[BLOCK..BLOCK + read]);
+        if !rest.is_empty() {
+            return Err(self.truncated().into());
+        }
+        cipher.decrypt_blocks(blocks);
+        self.cipher = Some(cipher);
+        (self.start, self.end) = (BLOCK, BLOCK + read);
+        if let Some(held) = self.held.take() {
+            self.buffer[..BLOCK].copy_from_slice(&held);
+            self.start = 0;
+        }
+        let Some(&last) = self.buffer[self.start..self.end].last_chunk::<BLOCK>() else {
+            return Err(self.truncated().into());
+        };
+        if BLOCK + read < self.buffer.len() {
+            self.end -= self.padding(&last)?;
+            self.ended = true;
+        } else {
+            self.held = Some(last);
+            self.end -= BLOCK;
+        }
+        Ok(())
+    }
+
+    /// How many bytes of the last block are padding.
+    fn padding(&self, last: &[u8; BLOCK]) -> Result<usize, Error> {
+        let length = usize::from(last[BLOCK - 1]);
+        if (1..=BLOCK).contains(&length)
+            && last[BLOCK - length..].iter().all(|&byte| usize::from(byte) == length)
+        {
+            return Ok(length);
+        }
+        Err(Error::new(
+            Kind::Corrupt,
+            format!(
+                "what was decrypted with the key `{}` does not end as it must: the key is not the right one, or what \
+                 is stored is damaged",
+                self.key.name
+            ),
+        ))
+    }
+
+    fn truncated(&self) -> Error {
+        Error::new(
+            Kind::Corrupt,
+            format!(
+                "what is stored ends within a block of AES: it is truncated, or not encrypted as {:?}",
+                self.format
+            ),
+        )
+    }
+}
+
+impl Read for Decrypting {
+    fn read(&mut self, output: &mut [u8]) -> io::Result<usize> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone().into());
+        }
+        while self.start == self.end && !self.ended && !output.is_empty() {
+            self.refill().inspect_err(|error| {
+                (self.start, self.end) = (0, 0);
+                self.failed = Some(Error::again(error));
+            })?;
+        }
+        let length = output.len().min(self.end - self.start);
+        output[..length].copy_from_slice(&self.buffer[self.start..self.start + length]);
+        self.start += length;
+        Ok(length)
+    }
+}
+
+/// EVP_BytesToKey(3) with one round, for 32 bytes of key and 16 of initialisation vector.
+fn bytes_to_key<D: Digest>(pass: &[u8], salt: &[u8]) -> Zeroizing<Vec<u8>> {
+    // Never grows, so that no copy stays behind.
+    let mut derived = Zeroizing::new(Vec::with_capacity(128));
+    let mut before = 0..0;
+    while derived.len() < 48 {
+        let digest =
+            D::new().chain_update(&derived[before.clone()]).chain_update(pass).chain_update(salt).finalize();
+        before = derived.len()..derived.len() + digest.len();
+        derived.extend_from_slice(&digest);
+    }
+    derived
+}
+
+/// Fills `buffer` as far as the source goes.
+fn read_full(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match source.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

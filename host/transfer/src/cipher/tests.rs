@@ -1,0 +1,129 @@
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::secret::Secret;
+
+const PASS: &str = "correct horse battery staple";
+
+fn key(pass: &str) -> Key {
+    Key::named("repo", Secret::new(pass))
+}
+
+/// What `openssl enc` makes of `plain`.
+fn openssl(digest: &str, plain: &[u8]) -> Vec<u8> {
+    let mut child = Command::new("openssl")
+        .args(["enc", "-aes-256-cbc", "-md", digest, "-pass", &format!("pass:{PASS}")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("openssl does not run ({error}): `cargo xtask set-up` installs it"));
+    let mut stdin = child.stdin.take().unwrap();
+    let plain = plain.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&plain));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(output.status.success());
+    output.stdout
+}
+
+fn decrypted(stored: &[u8], pass: &str, format: CipherFormat) -> Result<Vec<u8>, Error> {
+    let mut plain = Vec::new();
+    decrypt(Box::new(io::Cursor::new(stored.to_vec())), &key(pass), format)?.read_to_end(&mut plain)?;
+    Ok(plain)
+}
+
+fn sample(length: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(3);
+    (0..length).map(|_| random.u8(..)).collect()
+}
+
+#[test]
+fn what_openssl_encrypted_is_read_whole_at_every_length() {
+    for length in (0..70).chain([FIRST - 1, FIRST, FIRST + 1, FIRST + THEN - 16, FIRST + THEN, 1_000_003]) {
+        let plain = sample(length);
+        let sha1 = openssl("sha1", &plain);
+        assert!(decrypted(&sha1, PASS, CipherFormat::OpensslSha1) == Ok(plain.clone()), "{length} bytes");
+        assert!(
+            decrypted(&sha1[8..], PASS, CipherFormat::SaltOnlySha1) == Ok(plain.clone()),
+            "{length} bytes"
+        );
+        if length % 7 == 0 {
+            let sha256 = openssl("sha256", &plain);
+            assert!(decrypted(&sha256, PASS, CipherFormat::OpensslSha256) == Ok(plain), "{length} bytes");
+        }
+    }
+}
+
+#[test]
+fn the_wrong_key_is_told_by_name_and_without_its_words() {
+    let stored = openssl("sha1", &sample(1000));
+    let mut told = 0;
+    for attempt in 0..20 {
+        let pass = format!("wrong pass phrase {attempt}");
+        match decrypted(&stored, &pass, CipherFormat::OpensslSha1) {
+            // One wrong key in 256 leaves a padding that fits: what comes out is then for the digest.
+            Ok(plain) => assert!(plain != sample(1000)),
+            Err(error) => {
+                told += 1;
+                assert_eq!(error.kind, Kind::Corrupt);
+                assert!(error.message.contains("the key `repo`"), "{error}");
+                assert!(error.message.contains("not the right one, or what is stored is damaged"), "{error}");
+                assert!(!error.message.contains("wrong pass"), "{error}");
+            }
+        }
+    }
+    assert!(told > 15, "{told} of 20");
+}
+
+#[test]
+fn what_is_truncated_within_a_block_or_before_it_is_told() {
+    let stored = openssl("sha1", &sample(100));
+    for length in (0..stored.len()).filter(|length| length % 16 != 0 || *length < 32) {
+        let error = decrypted(&stored[..length], PASS, CipherFormat::OpensslSha1).unwrap_err();
+        assert_eq!(error.kind, Kind::Corrupt, "{length}: {error}");
+        assert!(error.message.contains("truncated"), "{length}: {error}");
+    }
+    // Between two blocks it is the padding that tells: here no block but the last ends with one.
+    for length in (32..stored.len()).step_by(16) {
+        let error = decrypted(&stored[..length], PASS, CipherFormat::OpensslSha1).unwrap_err();
+        assert!(error.message.contains("does not end as it must"), "{length}: {error}");
+    }
+}
+
+#[test]
+fn a_last_block_that_changed_is_told() {
+    let stored = openssl("sha256", &[7; 20]);
+    for at in stored.len() - 16..stored.len() {
+        let mut changed = stored.clone();
+        changed[at] ^= 1;
+        let outcome = decrypted(&changed, PASS, CipherFormat::OpensslSha256);
+        assert!(
+            outcome.as_ref().is_err_and(|error| error.kind == Kind::Corrupt) || outcome != Ok(vec![7; 20])
+        );
+    }
+}
+
+#[test]
+fn what_is_not_encrypted_is_told_as_that() {
+    let error = decrypted(b"[backrest]\nbackrest-format=5\n", PASS, CipherFormat::OpensslSha1).unwrap_err();
+    assert_eq!(error.kind, Kind::Corrupt);
+    assert!(error.message.contains("`Salted__`"), "{error}");
+}
+
+#[test]
+fn a_source_that_fails_is_told_in_its_own_words_and_again() {
+    struct Fails;
+    impl Read for Fails {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(Error::new(Kind::Transient, "the connection is gone").into())
+        }
+    }
+    let begins = io::Cursor::new(openssl("sha1", &sample(100_000))[..50_000].to_vec());
+    let mut reader = decrypt(Box::new(begins.chain(Fails)), &key(PASS), CipherFormat::OpensslSha1).unwrap();
+    for _ in 0..2 {
+        let error = Error::from(reader.read_to_end(&mut Vec::new()).unwrap_err());
+        assert_eq!(error, Error::new(Kind::Transient, "the connection is gone"));
+    }
+}

@@ -1,0 +1,167 @@
+//! The formats whose libraries read for themselves: LZ4 frames and snappy.
+
+use std::io::{self, BufRead, Read};
+
+use super::input::Input;
+use super::{Codec, damaged, goes_on, truncated};
+use crate::error::Error;
+
+/// An LZ4 frame begins with this, least significant byte first (lz4_Frame_format.md).
+const LZ4_MAGIC: u32 = 0x184D_2204;
+
+/// A skippable frame begins with this or one of the fifteen numbers after it.
+const LZ4_SKIPPABLE: u32 = 0x184D_2A50;
+
+/// A frame from its beginning: the magic number that was read to know it, then the rest.
+type Begun = io::Chain<io::Cursor<[u8; 4]>, Input>;
+
+/// Where an [`Lz4`] is.
+enum Place {
+    /// Before a frame, or at the end.
+    Between(Input),
+    /// In one.
+    Within(lz4::Decoder<Begun>),
+    /// It failed: told again by each read.
+    Failed(Error),
+}
+
+/// LZ4 frames, one after another, with skippable ones between.
+pub(super) struct Lz4 {
+    place: Place,
+    /// Whether any frame was read.
+    any: bool,
+}
+
+impl Lz4 {
+    pub(super) fn new(source: Box<dyn Read + Send>) -> Self {
+        Self { place: Place::Between(Input::new(source)), any: false }
+    }
+
+    /// Goes to the next frame; none at the end.
+    fn next_frame(&mut self, input: &mut Input) -> io::Result<Option<[u8; 4]>> {
+        loop {
+            let mut magic = [0; 4];
+            match read_full(input, &mut magic)? {
+                0 if self.any => return Ok(None),
+                0 => return Err(truncated(Codec::Lz4).into()),
+                4 => {}
+                _ => return Err(truncated(Codec::Lz4).into()),
+            }
+            let number = u32::from_le_bytes(magic);
+            if number == LZ4_MAGIC {
+                return Ok(Some(magic));
+            }
+            if number & !15 != LZ4_SKIPPABLE {
+                return Err(match self.any {
+                    true => goes_on(Codec::Lz4),
+                    false => damaged(Codec::Lz4, "it does not begin with the number of an LZ4 frame"),
+                }
+                .into());
+            }
+            let mut length = [0; 4];
+            if read_full(input, &mut length)? < 4 || !skip(input, u32::from_le_bytes(length))? {
+                return Err(truncated(Codec::Lz4).into());
+            }
+            self.any = true;
+        }
+    }
+
+    fn decode(&mut self, output: &mut [u8]) -> io::Result<usize> {
+        loop {
+            // What an early return leaves behind; `read` puts the reason there.
+            let nowhere = Place::Failed(truncated(Codec::Lz4));
+            match std::mem::replace(&mut self.place, nowhere) {
+                Place::Between(mut input) => {
+                    let Some(magic) = self.next_frame(&mut input)? else {
+                        self.place = Place::Between(input);
+                        return Ok(0);
+                    };
+                    self.place = Place::Within(lz4::Decoder::new(io::Cursor::new(magic).chain(input))?);
+                }
+                Place::Within(mut frame) => match frame.read(output) {
+                    Ok(0) => {
+                        let (begun, ended) = frame.finish();
+                        ended.map_err(|_| truncated(Codec::Lz4))?;
+                        self.place = Place::Between(begun.into_inner().1);
+                        self.any = true;
+                    }
+                    Ok(length) => {
+                        self.place = Place::Within(frame);
+                        return Ok(length);
+                    }
+                    Err(error) if frame.reader().get_ref().1.failed => return Err(error),
+                    Err(error) => return Err(damaged(Codec::Lz4, &error.to_string()).into()),
+                },
+                Place::Failed(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl Read for Lz4 {
+    fn read(&mut self, output: &mut [u8]) -> io::Result<usize> {
+        if output.is_empty() {
+            return Ok(0);
+        }
+        self.decode(output).inspect_err(|error| self.place = Place::Failed(Error::again(error)))
+    }
+}
+
+/// Fills `buffer` as far as the input goes.
+fn read_full(input: &mut Input, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match input.read(&mut buffer[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
+}
+
+/// Passes over so many bytes; false where the input ends before.
+fn skip(input: &mut Input, length: u32) -> io::Result<bool> {
+    let length = u64::from(length);
+    Ok(io::copy(&mut input.take(length), &mut io::sink())? == length)
+}
+
+/// The snappy frame format, which has a CRC-32C for each chunk and no mark of its end: a stream that is cut between two
+/// chunks looks whole here, and only the file's size or digest tells.
+pub(super) struct Snappy {
+    frames: snap::read::FrameDecoder<Input>,
+    /// Whether it began: nothing at all is no stream.
+    begun: bool,
+    failed: Option<Error>,
+}
+
+impl Snappy {
+    pub(super) fn new(source: Box<dyn Read + Send>) -> Self {
+        Self { frames: snap::read::FrameDecoder::new(Input::new(source)), begun: false, failed: None }
+    }
+
+    fn decode(&mut self, output: &mut [u8]) -> io::Result<usize> {
+        if !self.begun {
+            if self.frames.get_mut().fill_buf()?.is_empty() {
+                return Err(truncated(Codec::Snappy).into());
+            }
+            self.begun = true;
+        }
+        self.frames.read(output).map_err(|error| match error.kind() {
+            _ if self.frames.get_ref().failed => error,
+            io::ErrorKind::UnexpectedEof => truncated(Codec::Snappy).into(),
+            _ => damaged(Codec::Snappy, &error.to_string()).into(),
+        })
+    }
+}
+
+impl Read for Snappy {
+    fn read(&mut self, output: &mut [u8]) -> io::Result<usize> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone().into());
+        }
+        if output.is_empty() {
+            return Ok(0);
+        }
+        self.decode(output).inspect_err(|error| self.failed = Some(Error::again(error)))
+    }
+}

@@ -1,0 +1,355 @@
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::pipeline::Pipeline;
+
+const ALL: [Codec; 8] = [
+    Codec::Gzip,
+    Codec::Zlib,
+    Codec::Lz4,
+    Codec::Zstd,
+    Codec::Bzip2,
+    Codec::Xz,
+    Codec::Snappy,
+    Codec::Brotli,
+];
+
+/// What the program prints that is given `plain`.
+fn tool(program: &str, arguments: &[&str], plain: &[u8]) -> Vec<u8> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program} does not run ({error}): `cargo xtask set-up` installs it"));
+    let mut stdin = child.stdin.take().unwrap();
+    let plain = plain.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&plain));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(output.status.success(), "{program}");
+    output.stdout
+}
+
+/// `plain` compressed as the usual program does it, with its checksums.
+fn encoded(codec: Codec, plain: &[u8]) -> Vec<u8> {
+    match codec {
+        Codec::Gzip => tool("gzip", &["-c"], plain),
+        Codec::Lz4 => tool("lz4", &["-c"], plain),
+        Codec::Zstd => tool("zstd", &["-c"], plain),
+        Codec::Bzip2 => tool("bzip2", &["-c"], plain),
+        Codec::Xz => tool("xz", &["-c"], plain),
+        Codec::Brotli => tool("brotli", &["-c", "-q", "5"], plain),
+        Codec::Zlib => {
+            let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(plain).unwrap();
+            encoder.finish().unwrap()
+        }
+        Codec::Snappy => {
+            let mut encoder = snap::write::FrameEncoder::new(Vec::new());
+            encoder.write_all(plain).unwrap();
+            encoder.into_inner().unwrap()
+        }
+    }
+}
+
+/// A source that gives at most so many bytes at a time.
+struct Drops(std::io::Cursor<Vec<u8>>, usize);
+
+impl Read for Drops {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = buffer.len().min(self.1);
+        self.0.read(&mut buffer[..length])
+    }
+}
+
+fn decoded(codec: Codec, stored: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut plain = Vec::new();
+    codec.decode(Box::new(std::io::Cursor::new(stored.to_vec())))?.read_to_end(&mut plain)?;
+    Ok(plain)
+}
+
+#[track_caller]
+fn corrupt(codec: Codec, stored: &[u8], what: &str) -> String {
+    let error = decoded(codec, stored).expect_err(what);
+    assert_eq!(error.kind, Kind::Corrupt, "{} {what}: {error}", codec.name());
+    assert!(error.message.contains(codec.name()), "{error}");
+    error.message
+}
+
+/// Half of it compresses well, half of it not at all.
+fn sample(length: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(7);
+    (0..length)
+        .map(|at| if at / 97 % 2 == 0 { random.u8(..) } else { b'a' + (at / 1000 % 26) as u8 })
+        .collect()
+}
+
+#[test]
+fn what_the_usual_programs_wrote_is_read_whole() {
+    for codec in ALL {
+        for length in [0, 1, 16 << 10, 3_000_001] {
+            let plain = sample(length);
+            let stored = encoded(codec, &plain);
+            if codec != Codec::Snappy || length > 0 {
+                assert!(decoded(codec, &stored) == Ok(plain), "{} of {length} bytes", codec.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn how_the_bytes_arrive_and_how_they_are_asked_for_makes_no_difference() {
+    let plain = sample(70_000);
+    for codec in ALL {
+        let stored = encoded(codec, &plain);
+        for (drops, sips) in [(1, 4096), (7, 13), (100_000, 1)] {
+            let mut reader =
+                codec.decode(Box::new(Drops(std::io::Cursor::new(stored.clone()), drops))).unwrap();
+            let (mut out, mut sip) = (Vec::new(), vec![0; sips]);
+            loop {
+                match reader.read(&mut sip).unwrap() {
+                    0 => break,
+                    length => out.extend_from_slice(&sip[..length]),
+                }
+            }
+            assert!(out == plain, "{} in drops of {drops}, sips of {sips}", codec.name());
+            assert_eq!(reader.read(&mut sip).unwrap(), 0, "the end stays the end");
+        }
+    }
+}
+
+#[test]
+fn members_that_are_joined_come_out_as_one() {
+    let (first, second) = (sample(5000), sample(200_000));
+    for codec in [Codec::Gzip, Codec::Lz4, Codec::Zstd, Codec::Bzip2, Codec::Xz, Codec::Snappy] {
+        let stored = [encoded(codec, &first), encoded(codec, &second), encoded(codec, &first)].concat();
+        assert!(decoded(codec, &stored) == Ok([&*first, &second, &first].concat()), "{}", codec.name());
+    }
+}
+
+#[test]
+fn a_second_stream_where_the_format_has_one_is_told() {
+    for codec in [Codec::Zlib, Codec::Brotli] {
+        let stored = encoded(codec, &sample(5000)).repeat(2);
+        assert!(corrupt(codec, &stored, "two streams").contains("follow"));
+    }
+}
+
+#[test]
+fn a_skippable_frame_is_passed_over_wherever_it_is() {
+    let plain = sample(5000);
+    for codec in [Codec::Zstd, Codec::Lz4] {
+        let stored = encoded(codec, &plain);
+        let empty = [0x50, 0x2A, 0x4D, 0x18, 0, 0, 0, 0];
+        let long = [&[0x5F, 0x2A, 0x4D, 0x18, 0xA0, 0x86, 1, 0][..], &[9; 100_000]].concat();
+        for skippable in [&empty[..], &long] {
+            for order in [[skippable, &stored], [&stored, skippable]] {
+                assert!(decoded(codec, &order.concat()) == Ok(plain.clone()), "{}", codec.name());
+            }
+        }
+        assert_eq!(decoded(codec, &long), Ok(Vec::new()));
+        corrupt(codec, &long[..50_000], "cut within a skippable frame");
+        corrupt(codec, &[&stored[..], &empty[..6]].concat(), "cut within the length of a skippable frame");
+    }
+}
+
+#[test]
+fn a_stream_that_is_truncated_anywhere_is_told() {
+    let plain = sample(600);
+    for codec in ALL {
+        let stored = encoded(codec, &plain);
+        for length in 0..stored.len() {
+            // The identifier of snappy is a chunk: after it a stream may end.
+            if codec == Codec::Snappy && length == 10 {
+                continue;
+            }
+            corrupt(codec, &stored[..length], &format!("{length} of {}", stored.len()));
+        }
+    }
+}
+
+#[test]
+fn a_second_member_that_is_truncated_is_told() {
+    let plain = sample(600);
+    for codec in [Codec::Gzip, Codec::Lz4, Codec::Zstd, Codec::Bzip2, Codec::Xz] {
+        let stored = encoded(codec, &plain);
+        for length in 1..stored.len() {
+            corrupt(codec, &[&stored[..], &stored[..length]].concat(), &format!("{length} more"));
+        }
+    }
+}
+
+#[test]
+fn a_byte_that_changed_is_told_or_changes_nothing() {
+    let plain = sample(600);
+    for codec in ALL {
+        // It has no checksum: only the digest of the file tells.
+        if codec == Codec::Brotli {
+            continue;
+        }
+        let stored = encoded(codec, &plain);
+        for at in 0..stored.len() {
+            // The type of a chunk of snappy: it can become one that is to be passed over.
+            if codec == Codec::Snappy && at == 10 {
+                continue;
+            }
+            for flip in [1, 0x80, 0xFF] {
+                let mut changed = stored.clone();
+                changed[at] ^= flip;
+                match decoded(codec, &changed) {
+                    Ok(same) => assert!(same == plain, "{} byte {at} ^ {flip}", codec.name()),
+                    Err(error) => {
+                        assert!(
+                            matches!(error.kind, Kind::Corrupt | Kind::Limit),
+                            "{}: {error}",
+                            codec.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_changed_brotli_stream_ends_all_the_same() {
+    let stored = encoded(Codec::Brotli, &sample(600));
+    for at in 0..stored.len() {
+        let mut changed = stored.clone();
+        changed[at] ^= 0xFF;
+        let mut reader =
+            Codec::Brotli.decode(Box::new(std::io::Cursor::new(changed))).unwrap().take(64 << 20);
+        // It is only asked to come to an end; what it gives is for the digest.
+        if let Err(error) = std::io::copy(&mut reader, &mut std::io::sink()) {
+            assert_eq!(Error::from(error).kind, Kind::Corrupt);
+        }
+        assert!(reader.limit() > 0, "byte {at} makes 600 bytes into 64 MiB");
+    }
+}
+
+#[test]
+fn bytes_after_the_end_are_told() {
+    for codec in ALL {
+        let stored = encoded(codec, &sample(600));
+        for garbage in [&b"x"[..], b"\0\0\0", b"some more text that belongs to nothing"] {
+            corrupt(codec, &[&stored[..], garbage].concat(), "garbage");
+        }
+    }
+}
+
+#[test]
+fn what_is_in_another_format_is_told() {
+    let other = b"this is plain text and it is longer than every header there is".repeat(10);
+    for codec in ALL {
+        corrupt(codec, &other, "plain text");
+    }
+}
+
+#[test]
+fn a_reader_that_failed_fails_again_with_the_same_words() {
+    for codec in ALL {
+        let stored = encoded(codec, &sample(100_000));
+        let cut = stored[..stored.len() - 1].to_vec();
+        let mut reader = codec.decode(Box::new(std::io::Cursor::new(cut))).unwrap();
+        let mut plain = Vec::new();
+        let first = Error::from(reader.read_to_end(&mut plain).unwrap_err());
+        let again = Error::from(reader.read(&mut [0; 10]).unwrap_err());
+        assert_eq!(first, again);
+    }
+}
+
+#[test]
+fn a_source_that_fails_is_told_in_its_own_words() {
+    struct Fails;
+    impl Read for Fails {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(Error::new(Kind::Transient, "the connection is gone").into())
+        }
+    }
+    for codec in ALL {
+        let stored = encoded(codec, &sample(100_000));
+        let begins = std::io::Cursor::new(stored[..stored.len() / 2].to_vec());
+        for source in [Box::new(Fails) as Box<dyn Read + Send>, Box::new(begins.chain(Fails))] {
+            let mut reader = codec.decode(source).unwrap();
+            for _ in 0..2 {
+                let error = Error::from(reader.read_to_end(&mut Vec::new()).unwrap_err());
+                assert_eq!(error, Error::new(Kind::Transient, "the connection is gone"), "{}", codec.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bomb_gives_no_more_than_is_asked_for() {
+    let zeroes = vec![0; 64 << 20];
+    for codec in ALL {
+        let bomb = encoded(codec, &zeroes);
+        let mut reader = codec.decode(Box::new(std::io::Cursor::new(bomb))).unwrap();
+        let mut given = vec![0; 10_000];
+        reader.read_exact(&mut given).unwrap();
+        assert!(given.iter().all(|&byte| byte == 0), "{}", codec.name());
+    }
+}
+
+#[test]
+fn a_zstd_window_beyond_the_bound_is_a_limit_with_advice() {
+    let stored = tool("zstd", &["-c", "--ultra", "--long=28", "-1"], &sample(1000));
+    let error = decoded(Codec::Zstd, &stored).unwrap_err();
+    assert_eq!(error.kind, Kind::Limit);
+    assert!(error.message.contains("--long=27"), "{error}");
+    let stored = tool("zstd", &["-c", "--long=27", "-1"], &sample(1000));
+    assert_eq!(decoded(Codec::Zstd, &stored), Ok(sample(1000)));
+}
+
+#[test]
+fn an_xz_dictionary_beyond_the_bound_is_a_limit_with_advice() {
+    let stored = tool("xz", &["-c", "--lzma2=dict=128MiB"], &sample(1000));
+    let error = decoded(Codec::Xz, &stored).unwrap_err();
+    assert_eq!(error.kind, Kind::Limit);
+    assert!(error.message.contains("-9"), "{error}");
+    let stored = tool("xz", &["-c", "-9"], &sample(1000));
+    assert_eq!(decoded(Codec::Xz, &stored), Ok(sample(1000)));
+}
+
+#[test]
+fn the_other_settings_of_the_programs_are_read_too() {
+    let plain = sample(400_000);
+    for (codec, program, arguments) in [
+        (Codec::Gzip, "gzip", &["-1c"][..]),
+        (Codec::Lz4, "lz4", &["-c", "-12", "-B4", "-BX"]),
+        (Codec::Lz4, "lz4", &["-c", "--content-size", "-BD", "--no-frame-crc"]),
+        (Codec::Zstd, "zstd", &["-c", "-19", "--no-check"]),
+        (Codec::Bzip2, "bzip2", &["-1c"]),
+        (Codec::Xz, "xz", &["-c", "--check=sha256", "--block-size=65536"]),
+        (Codec::Xz, "xz", &["-c", "--check=none", "-0"]),
+        (Codec::Brotli, "brotli", &["-c", "-q", "3", "-w", "24"]),
+    ] {
+        assert!(
+            decoded(codec, &tool(program, arguments, &plain)) == Ok(plain.clone()),
+            "{program} {arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn a_pipeline_decrypts_and_then_decompresses() {
+    use crate::cipher::CipherFormat;
+    use crate::keys::Key;
+    use crate::secret::Secret;
+    let plain = sample(300_000);
+    let compressed = encoded(Codec::Zstd, &plain);
+    let stored = tool(
+        "openssl",
+        &["enc", "-aes-256-cbc", "-md", "sha1", "-pass", "pass:word of passing"],
+        &compressed,
+    );
+    let key = Key::named("repo", Secret::new("word of passing"));
+    let pipeline =
+        Pipeline { decrypt: Some((key, CipherFormat::OpensslSha1)), decompress: Some(Codec::Zstd) };
+    assert!(!pipeline.is_plain() && Pipeline::default().is_plain());
+    let mut out = Vec::new();
+    pipeline.decode(Box::new(std::io::Cursor::new(stored))).unwrap().read_to_end(&mut out).unwrap();
+    assert!(out == plain);
+}

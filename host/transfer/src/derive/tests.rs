@@ -1,0 +1,206 @@
+use super::*;
+use crate::keys::{Part, sha1_of};
+
+/// As pgBackRest writes it, shortened.
+const INFO: &str = "[backrest]\nbackrest-checksum=\"0123456789abcdef0123456789abcdef01234567\"\nbackrest-format=5\n\n\
+    [backup:current]\n20261123-005044F={\"backup-type\":\"full\"}\n\n\
+    [cipher]\ncipher-pass=\"zWa/6Xtp-IVZC5444yXB+cgFDFl7MxGlgkZSaoPvTGirhPygu4jOKOXf9LO4vjfO\"\n\n\
+    [db]\ndb-id=1\n";
+
+const PASS: &str = "zWa/6Xtp-IVZC5444yXB+cgFDFl7MxGlgkZSaoPvTGirhPygu4jOKOXf9LO4vjfO";
+
+fn found(text: &str) -> Result<Key, Error> {
+    derive_key(text.as_bytes(), "cipher", "cipher-pass")
+}
+
+/// A source that gives so many bytes at a time.
+struct Drops(io::Cursor<Vec<u8>>, usize);
+
+impl Read for Drops {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = buffer.len().min(self.1);
+        self.0.read(&mut buffer[..length])
+    }
+}
+
+#[test]
+fn the_key_of_a_backup_info_is_found_however_the_text_comes() {
+    for drops in [1, 2, 7, 64, 100_000] {
+        let text = Drops(io::Cursor::new(INFO.into()), drops);
+        let key = derive_key(text, "cipher", "cipher-pass").unwrap();
+        assert_eq!(key.secret, Secret::new(PASS));
+        assert!(key.is_derived());
+        assert_eq!(key.name, "`cipher-pass` in [cipher]");
+    }
+}
+
+#[test]
+fn a_value_with_escapes_means_what_json_says_and_is_summed_as_it_stands() {
+    let key = found("[cipher]\ncipher-pass=\"a\\\"b\\u0041\\/tail\"").unwrap();
+    assert_eq!(key.secret, Secret::new("a\"bA/tail"));
+    let text = br#"a\"b\u0041\/tail"#;
+    assert_eq!(sha1_of(&[Part::Secret(&key)]), sha1_of(&[Part::Literal(text)]));
+}
+
+#[test]
+fn a_name_counts_in_its_own_section_and_as_a_whole() {
+    for text in [
+        "cipher-pass=\"long enough\"\n",
+        "[other]\ncipher-pass=\"long enough\"\n",
+        "[cipher]\n[other]\ncipher-pass=\"long enough\"\n",
+        "[cipher]\nx-cipher-pass=\"long enough\"\n cipher-pass=\"long enough\"\ncipher-passage=\"long enough\"\n",
+        "[cipher] \ncipher-pass=\"long enough\"\n",
+        "",
+    ] {
+        let error = found(text).unwrap_err();
+        assert_eq!(error.kind, Kind::NotFound, "{text}");
+        assert!(error.message.contains("`cipher-pass` in [cipher]"), "{error}");
+    }
+}
+
+#[test]
+fn a_name_that_is_there_twice_is_told() {
+    let line = "cipher-pass=\"long enough\"\n";
+    for text in [format!("[cipher]\n{line}{line}"), format!("[cipher]\n{line}[db]\n[cipher]\n{line}")] {
+        assert_eq!(found(&text).unwrap_err().kind, Kind::Corrupt, "{text}");
+    }
+}
+
+#[test]
+fn a_value_that_is_not_one_json_string_is_told_without_being_shown() {
+    for value in [
+        "",
+        "\"",
+        "secretwords",
+        "\"secretwords",
+        "\"secretwords\" ",
+        "\"secret\"\"words\"",
+        "5",
+        "\"secret\\words\"",
+    ] {
+        let error = found(&format!("[cipher]\ncipher-pass={value}\n")).unwrap_err();
+        assert_eq!(error.kind, Kind::Corrupt, "{value}");
+        assert!(!error.message.contains("secret"), "{error}");
+    }
+}
+
+#[test]
+fn a_value_outside_the_bounds_of_a_key_is_refused() {
+    let of = |length: usize| found(&format!("[cipher]\ncipher-pass=\"{}\"\n", "x".repeat(length)));
+    assert_eq!(of(SHORTEST_VALUE - 1).unwrap_err().kind, Kind::Invalid);
+    assert!(of(SHORTEST_VALUE).is_ok());
+    assert!(of(LONGEST_VALUE).is_ok());
+    assert!(of(LONGEST_VALUE + 1).is_err());
+    assert_eq!(of(100_000).unwrap_err().kind, Kind::Limit);
+}
+
+#[test]
+fn a_section_or_name_that_no_line_can_have_is_refused() {
+    for (section, name) in [("", "a"), ("a", ""), ("a\nb", "c"), ("a", "b=c"), ("a", "b\nc")] {
+        assert_eq!(derive_key(&b""[..], section, name).unwrap_err().kind, Kind::Invalid);
+    }
+    let long = "x".repeat(10_000);
+    let error = derive_key(&b""[..], "cipher", &long).unwrap_err();
+    assert!(error.kind == Kind::Invalid && error.message.len() < 1000);
+}
+
+#[test]
+fn lines_of_any_length_pass_by() {
+    let text = format!("[{}]\n{}\n{}[db]\n", "s".repeat(50_000), "l".repeat(500_000), INFO);
+    assert_eq!(found(&text).unwrap().secret, Secret::new(PASS));
+}
+
+#[test]
+fn a_reader_that_fails_after_the_key_fails_all_the_same() {
+    struct Fails;
+    impl Read for Fails {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(Error::new(Kind::Corrupt, "the gzip stream is damaged").into())
+        }
+    }
+    let error = derive_key(INFO.as_bytes().chain(Fails), "cipher", "cipher-pass").unwrap_err();
+    assert_eq!(error, Error::new(Kind::Corrupt, "the gzip stream is damaged"));
+}
+
+#[test]
+fn text_beyond_the_bound_is_a_limit() {
+    let exact = INFO.len() as u64;
+    assert!(derive_within(INFO.as_bytes(), "cipher", "cipher-pass", exact).is_ok());
+    let error = derive_within(INFO.as_bytes(), "cipher", "cipher-pass", exact - 1).unwrap_err();
+    assert_eq!(error.kind, Kind::Limit);
+    // One line without end.
+    let error = derive_within(io::repeat(b'x'), "cipher", "cipher-pass", 10 << 20).unwrap_err();
+    assert_eq!(error.message, "`cipher-pass` in [cipher] is looked for in at most 10.0 MiB of text");
+}
+
+fn blanked(keys: &[&Key], text: &[u8], drops: usize, sip: usize) -> Vec<u8> {
+    let mut blanked = Blanked::default();
+    for key in keys {
+        blanked.add(key).unwrap();
+    }
+    let mut reader = blanked.reader(Box::new(Drops(io::Cursor::new(text.to_vec()), drops)));
+    let (mut seen, mut buffer) = (Vec::new(), vec![0; sip]);
+    loop {
+        match reader.read(&mut buffer).unwrap() {
+            0 => return seen,
+            length => seen.extend_from_slice(&buffer[..length]),
+        }
+    }
+}
+
+#[test]
+fn a_derived_key_is_blanked_wherever_it_stands_and_nothing_else_is() {
+    let key = found(INFO).unwrap();
+    let expected = INFO.replace(PASS, &"*".repeat(PASS.len()));
+    for (drops, sip) in [(1, 1), (5, 100), (1000, 7), (100_000, 100_000)] {
+        assert_eq!(blanked(&[&key], INFO.as_bytes(), drops, sip), expected.as_bytes());
+    }
+    let mut text = format!("{PASS}{INFO}{PASS}").into_bytes();
+    assert_eq!(
+        blanked(&[&key], &text, 1000, 1000),
+        format!("{0}{expected}{0}", "*".repeat(PASS.len())).into_bytes()
+    );
+    let mut known = Blanked::default();
+    known.add(&key).unwrap();
+    known.blank(&mut text);
+    assert!(!text.windows(PASS.len()).any(|window| window == PASS.as_bytes()));
+}
+
+#[test]
+fn a_key_is_blanked_across_every_border_of_what_is_read_at_once() {
+    let key = found(INFO).unwrap();
+    for before in (65_536 - 2 * PASS.len()..65_536 + PASS.len()).step_by(3) {
+        let text = [&vec![b'x'; before][..], PASS.as_bytes(), PASS.as_bytes(), b"rest"].concat();
+        let expected = [&vec![b'x'; before][..], &[b'*'; PASS.len() * 2], b"rest"].concat();
+        assert!(blanked(&[&key], &text, 1 << 20, 10_000) == expected, "{before}");
+    }
+}
+
+#[test]
+fn keys_that_overlap_are_blanked_each_as_a_whole() {
+    let key = |text: &str| Key::derived(String::new(), Secret::new(text), Secret::new(text));
+    let (first, second, long) = (key("abcabcab"), key("bcabXYZW"), key(&"abcabcab".repeat(100)));
+    assert_eq!(blanked(&[&first, &second], b"-abcabcabcabXYZW-", 3, 2), b"-***************-");
+    assert_eq!(blanked(&[&first], b"abcabcabcabcab!", 100, 100), b"**************!");
+    for before in 65_000..65_600 {
+        let text = [&vec![b'-'; before][..], b"abcabcabXYZW", &[b'-'; 2000]].concat();
+        let seen = blanked(&[&first, &second, &long], &text, 1 << 20, 1 << 20);
+        assert_eq!(&seen[before..before + 12], b"************", "{before}");
+        assert_eq!(seen.len(), text.len());
+    }
+}
+
+#[test]
+fn only_derived_keys_are_blanked_and_a_bounded_number_of_them() {
+    let mut blanked = Blanked::default();
+    assert!(blanked.is_empty());
+    assert_eq!(blanked.add(&Key::named("repo", Secret::new("words"))).unwrap_err().kind, Kind::Invalid);
+    for number in 0..MOST_KEYS {
+        let text = format!("key number {number}");
+        for _twice in 0..2 {
+            blanked.add(&Key::derived(String::new(), Secret::new(&*text), Secret::new(&*text))).unwrap();
+        }
+    }
+    let last = Key::derived(String::new(), Secret::new("one more"), Secret::new("one more"));
+    assert_eq!(blanked.add(&last).unwrap_err().kind, Kind::Limit);
+}

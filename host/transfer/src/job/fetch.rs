@@ -1,0 +1,299 @@
+//! Fetching files.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::Stat;
+
+use super::neighbours;
+use super::state::State;
+use super::stored::{Part, Stored};
+use super::unit::Item;
+use super::{Action, Unless};
+use crate::digest::Hasher;
+use crate::error::{Error, Kind};
+use crate::plane::{Worker, panicked};
+use crate::sink::copy;
+use crate::sink::directories::shown;
+use crate::sink::file::{self, Output, Wanted};
+use crate::store::Range;
+
+/// Fetches files whose stored bytes lie next to each other.
+pub(crate) fn all(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
+    let mut wanted = Vec::with_capacity(items.len());
+    for item in items {
+        match guarded(|| is_there(worker, job, &item)) {
+            Ok(true) => item.ticket.finish(Ok(Action::Kept)),
+            Ok(false) => wanted.push(item),
+            Err(error) => fail(item, error),
+        }
+    }
+    // What is there already may have parted neighbours.
+    for run in neighbours::runs(wanted) {
+        read_run(worker, job, run);
+    }
+}
+
+/// Reads files in one go. Where reading breaks off, what is left is tried again without what it broke off at.
+fn read_run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
+    let mut items = std::collections::VecDeque::from(items);
+    while let Some(first) = items.front() {
+        if let Err(error) = job.go_on() {
+            items.drain(..).for_each(|item| fail(item, error.clone()));
+            return;
+        }
+        let range = first.range.map(|range| Range {
+            offset: range.offset,
+            length: items
+                .back()
+                .and_then(|last| last.range)
+                .map_or(range.length, |last| last.offset + last.length - range.offset),
+        });
+        let nothing = first.size == 0 && range.is_some_and(|range| range.length == 0);
+        let stored = match guarded(|| Stored::open(job, &job.cancel, &first.origin, &first.object, range)) {
+            _ if nothing => None,
+            Ok(stored) => Some(Arc::new(Mutex::new(stored))),
+            // One of them may lie outside of the object.
+            Err(error) if error.kind == Kind::Invalid && items.len() > 1 => {
+                for item in items {
+                    read_run(worker, job, vec![item]);
+                }
+                return;
+            }
+            Err(error) => {
+                items.drain(..).for_each(|item| fail(item, error.clone()));
+                return;
+            }
+        };
+        let start = range.map_or(0, |range| range.offset);
+        while let Some(item) = items.pop_front() {
+            let ended = guarded(|| match &stored {
+                Some(stored) => write(worker, job, &item, stored, start).map_err(|error| named(error, &item)),
+                None => write_nothing(worker, job, &item),
+            });
+            let broken = stored
+                .as_ref()
+                .is_some_and(|stored| stored.lock().map_or(true, |stored| stored.has_failed()));
+            match ended {
+                Ok(()) => item.ticket.finish(Ok(Action::Written)),
+                Err(error) => fail(item, error),
+            }
+            if broken {
+                break;
+            }
+        }
+    }
+}
+
+/// An item has failed.
+fn fail(item: Item, error: Error) {
+    let what = format!("`{}`", shown(&item.path));
+    item.ticket.finish(Err(error.of(what)));
+}
+
+/// Does `work`; a fault in it is an error like another.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(&*panic)))
+}
+
+/// Whether the item asks for what is there already.
+fn is_there(worker: &mut Worker, job: &State, item: &Item) -> Result<bool, Error> {
+    job.go_on()?;
+    if item.unless == Unless::Always {
+        return Ok(false);
+    }
+    let place = job.target.file(&item.path)?;
+    let Some((there, status)) = file::existing(job, &mut worker.directories, &place)? else {
+        return Ok(false);
+    };
+    let length = u64::try_from(status.st_size).unwrap_or(0);
+    let fits = match item.at {
+        None => length == item.size,
+        Some(at) => length >= at + item.size,
+    };
+    let same = fits
+        && match (item.unless, &item.digest) {
+            (Unless::Always, _) | (Unless::SameDigest, None) => false,
+            (Unless::SameSizeAndTime, _) => time_of(&status) == item.mtime,
+            (Unless::SameContent, _) => has_same_content(worker, job, &there, item)?,
+            (Unless::SameDigest, Some(digest)) => {
+                let hasher = hash(worker, job, &there, item, Hasher::new(digest.algorithm))?;
+                hasher.is_some_and(|hasher| hasher.finish() == *digest)
+            }
+        };
+    if same {
+        if status.st_mode & 0o7777 != item.mode {
+            file::set_mode(&there, item.mode)?;
+        }
+        if item.mtime.is_some_and(|time| time_of(&status) != Some(time))
+            && let Some(time) = item.mtime
+        {
+            file::set_time(&there, time)?;
+        }
+    }
+    Ok(same)
+}
+
+fn time_of(status: &Stat) -> Option<u64> {
+    u64::try_from(status.st_mtime).ok()
+}
+
+/// Hashes what is there of an item; none where it ends too early.
+fn hash(
+    worker: &mut Worker,
+    job: &State,
+    there: &File,
+    item: &Item,
+    mut hasher: Hasher,
+) -> Result<Option<Hasher>, Error> {
+    let mut at = item.at.unwrap_or(0);
+    let end = at + item.size;
+    while at < end {
+        job.go_on()?;
+        let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(worker.buffer.len());
+        match there.read_at(&mut worker.buffer[..most], at)? {
+            0 => return Ok(None),
+            count => {
+                hasher.update(&worker.buffer[..count]);
+                at += count as u64;
+            }
+        }
+    }
+    Ok(Some(hasher))
+}
+
+/// Whether what is there of an item is what is stored, byte for byte. More or less stored than the item says is not the
+/// same; that it is wrong comes out when it is written.
+fn has_same_content(worker: &mut Worker, job: &State, there: &File, item: &Item) -> Result<bool, Error> {
+    if item.size == 0 && item.range.is_some_and(|range| range.length == 0) {
+        return Ok(true);
+    }
+    let stored = Stored::open(job, &job.cancel, &item.origin, &item.object, item.range)?;
+    let length = item.range.map_or(stored.size(), |range| range.length);
+    let mut plain: Box<dyn Read + Send> = Box::new(Part::new(Arc::new(Mutex::new(stored)), length));
+    if !item.origin.via.is_plain() {
+        plain = item.origin.via.decode(plain)?;
+    }
+    let half = worker.buffer.len() / 2;
+    let (theirs, ours) = worker.buffer.split_at_mut(half);
+    let mut at = item.at.unwrap_or(0);
+    let end = at + item.size;
+    loop {
+        job.go_on()?;
+        let count = match plain.read(theirs) {
+            Ok(0) => return Ok(at == end),
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(named(Error::from(error), item)),
+        };
+        if count as u64 > end - at {
+            return Ok(false);
+        }
+        let ours = &mut ours[..count];
+        match there.read_exact_at(ours, at) {
+            Ok(()) if ours == &theirs[..count] => at += count as u64,
+            Ok(()) => return Ok(false),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn output<'a>(worker: &mut Worker, job: &'a State, item: &Item) -> Result<Output<'a>, Error> {
+    let place = job.target.file(&item.path)?;
+    let wanted = || Wanted { size: item.size, digest: item.digest.clone(), mode: item.mode };
+    match item.at {
+        Some(at) => Output::part(job, &mut worker.directories, &place, at, wanted()),
+        None => Output::replace(job, &mut worker.directories, &place, wanted()),
+    }
+}
+
+/// An empty file, for which nothing is stored.
+fn write_nothing(worker: &mut Worker, job: &State, item: &Item) -> Result<(), Error> {
+    output(worker, job, item)?.finish(item.mtime)
+}
+
+/// Writes one file out of what is read, which began at byte `start` of the object.
+fn write(
+    worker: &mut Worker,
+    job: &State,
+    item: &Item,
+    stored: &Arc<Mutex<Stored>>,
+    start: u64,
+) -> Result<(), Error> {
+    let (position, length) = {
+        let mut stored = stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = item.range.map_or(0, |range| range.offset - start);
+        stored.pass_over_to(position)?;
+        (position, item.range.map_or(stored.size(), |range| range.length))
+    };
+    let mut output = output(worker, job, item)?;
+    if item.origin.via.is_plain() {
+        write_plain(worker, job, item, stored, (position, length), &mut output)?;
+    } else {
+        let mut plain = item.origin.via.decode_to_keep(Box::new(Part::new(Arc::clone(stored), length)))?;
+        loop {
+            // One byte more than is wanted, so that a bomb ends here.
+            let most = usize::try_from(output.left().saturating_add(1)).unwrap_or(usize::MAX);
+            let most = most.min(worker.buffer.len());
+            match plain.read(&mut worker.buffer[..most]) {
+                Ok(0) => break,
+                Ok(count) => output.write(&worker.buffer[..count])?,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    output.finish(item.mtime)
+}
+
+fn write_plain(
+    worker: &mut Worker,
+    job: &State,
+    item: &Item,
+    stored: &Arc<Mutex<Stored>>,
+    (position, length): (u64, u64),
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    if length > item.size {
+        return Err(file::too_long(item.size));
+    }
+    if length < item.size {
+        return Err(file::too_short(length, item.size));
+    }
+    let mut stored = stored.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((from, offset)) = stored.file(position) {
+        if job.rate.is_none() {
+            copy::within_kernel(job, &item.origin, from, offset, output)?;
+        }
+        while output.left() > 0 {
+            let most = usize::try_from(output.left()).unwrap_or(usize::MAX).min(worker.buffer.len());
+            let at = offset + (item.size - output.left());
+            match from.read_at(&mut worker.buffer[..most], at)? {
+                0 => break,
+                count => {
+                    stored.pay(count as u64)?;
+                    output.write(&worker.buffer[..count])?;
+                }
+            }
+        }
+        return stored.unchanged();
+    }
+    while output.left() > 0 {
+        let most = usize::try_from(output.left()).unwrap_or(usize::MAX);
+        match stored.chunk(most)? {
+            None => break,
+            Some(bytes) => output.write(&bytes)?,
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with the bytes, with the object that they are from, unless it says so itself.
+fn named(error: Error, item: &Item) -> Error {
+    let object = format!("`{}` of {}", item.object, item.origin.store.name());
+    if error.kind != Kind::Corrupt || error.message.contains(&object) { error } else { error.of(object) }
+}

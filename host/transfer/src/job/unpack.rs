@@ -1,0 +1,494 @@
+//! Unpacking archives.
+//!
+//! A companion reads, decrypts and decompresses the archive into a ring of buffers. The worker finds the members in it and writes
+//! the large ones. Small ones become batches that point into the buffers, for whichever worker has time: the files of an
+//! archive are made by several threads although its bytes come one after the other.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use super::state::{Origin, State, cancelled};
+use super::stored::{Part, Stored};
+use super::unit::Ticket;
+use super::{Action, MOST_PATHS, Unpack};
+use crate::beneath::RelativePath;
+use crate::digest::{Digest, Hasher};
+use crate::error::{Error, Kind};
+use crate::listing::{Expected, Listing, Number, PathSet};
+use crate::plane::{Batch, Pool, Worker, panicked};
+use crate::sink::BUFFER;
+use crate::sink::file::{self, Output, Wanted};
+use crate::sink::ring::{Filling, Piece, Reader, Ring};
+use crate::tar::{self, Kind as MemberKind, Member, TarError};
+use crate::target::Target;
+
+/// The largest file that goes into a batch, in bytes.
+const SMALL: u64 = BUFFER as u64;
+
+/// How many bytes of an archive make a batch.
+const BATCH: u64 = BUFFER as u64 / 2;
+
+/// The most directories of an archive.
+const MOST_DIRECTORIES: usize = 1 << 18;
+
+/// An archive to unpack whose every part was checked.
+pub(crate) struct Item {
+    ticket: Ticket,
+    origin: Arc<Origin>,
+    object: String,
+    /// None for the data directory itself.
+    below: Option<RelativePath>,
+    limit: u64,
+    skip: PathSet,
+    refuse: PathSet,
+    listing: Option<Arc<Listing>>,
+}
+
+impl Item {
+    /// Checks an archive to unpack.
+    ///
+    /// # Errors
+    /// `Invalid`, with what is wrong with it; `Limit` for too many paths.
+    pub(super) fn new(
+        unpack: Unpack,
+        origin: Arc<Origin>,
+        listing: Option<Arc<Listing>>,
+        target: &Target,
+    ) -> Result<Self, Error> {
+        for (paths, what) in [(&unpack.skip, "skips"), (&unpack.refuse, "refuses")] {
+            if paths.len() > MOST_PATHS {
+                return Err(Error::new(Kind::Limit, format!("an unpack {what} at most {MOST_PATHS} paths")));
+            }
+        }
+        let below = match unpack.path.as_str() {
+            "" | "." | "./" => None,
+            path => {
+                let path =
+                    RelativePath::new(path).map_err(|why| Error::new(Kind::Invalid, why.to_string()))?;
+                target.directory_of(&path)?;
+                Some(path)
+            }
+        };
+        Ok(Self {
+            ticket: Ticket::none(),
+            origin,
+            object: unpack.object,
+            below,
+            limit: unpack.limit,
+            skip: PathSet::new(unpack.skip)?,
+            refuse: PathSet::new(unpack.refuse)?,
+            listing,
+        })
+    }
+
+    /// The item as it enters the queue.
+    pub(super) fn ticketed(self, ticket: Ticket) -> Self {
+        Self { ticket, ..self }
+    }
+}
+
+/// An archive that is being unpacked, as everybody sees it who writes its files.
+pub(crate) struct Archive {
+    job: Arc<State>,
+    listing: Option<Arc<Listing>>,
+    /// Whether there is no more use in it.
+    failed: AtomicBool,
+    batches: Mutex<Batches>,
+    fewer: Condvar,
+}
+
+#[derive(Default)]
+struct Batches {
+    /// How many wait or are at work.
+    open: usize,
+    /// The first error.
+    error: Option<Error>,
+}
+
+/// Files that are written in one go.
+pub(crate) type SmallFiles = Vec<SmallFile>;
+
+/// A file whose bytes are in buffers.
+pub(crate) struct SmallFile {
+    file: Announced,
+    pieces: Vec<Piece>,
+}
+
+/// A file of an archive before its contents come.
+struct Announced {
+    /// Its path below the data directory.
+    path: RelativePath,
+    size: u64,
+    digest: Option<Digest>,
+    /// Which file of the listing it is, where it is one.
+    number: Option<Number>,
+    /// Whether it is read and not written.
+    skipped: bool,
+}
+
+/// Unpacks an archive.
+pub(crate) fn one(worker: &mut Worker, job: &Arc<State>, item: Item) {
+    if let Err(cancelled) = job.go_on() {
+        item.ticket.finish(Err(cancelled));
+        return;
+    }
+    let archive = Arc::new(Archive {
+        job: Arc::clone(job),
+        listing: item.listing.clone(),
+        failed: AtomicBool::new(false),
+        batches: Mutex::default(),
+        fewer: Condvar::new(),
+    });
+    let ring = Arc::new(Ring::default());
+    let stop = job.cancel.child_token();
+    // From here on somebody fills the ring and says so when he ends, which `abandon` waits for.
+    worker.read_ahead(filling(&item, job, &ring, &stop));
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        let worker = RefCell::new(&mut *worker);
+        let directories = Seen::default();
+        Unpacking { item: &item, archive: &archive, worker: &worker, directories, written: 0 }.all(&ring)
+    }));
+    let ended = ended.unwrap_or_else(|panic| Err(panicked(&*panic)));
+    if ended.is_err() {
+        archive.failed.store(true, Ordering::Relaxed);
+    }
+    stop.cancel();
+    let written = archive.close(worker);
+    ring.abandon();
+    let object = format!("`{}` of {}", item.object, item.origin.store.name());
+    let ended = match (ended, written) {
+        // Reading stopped because writing failed: that is the reason to tell.
+        (Err(stopped), Err(why)) if stopped.kind == Kind::Cancelled => Err(why),
+        (ended, written) => ended.and(written),
+    };
+    let ended = match ended {
+        Err(error) if error.kind == Kind::Cancelled || error.message.starts_with(&object) => Err(error),
+        Err(error) => Err(error.of(object)),
+        Ok(()) => Ok(Action::Written),
+    };
+    item.ticket.finish(ended);
+}
+
+/// What the companion does: reads, decrypts, decompresses.
+fn filling(item: &Item, job: &Arc<State>, ring: &Arc<Ring>, stop: &CancellationToken) -> Filling {
+    let (origin, object) = (Arc::clone(&item.origin), item.object.clone());
+    let (job, stop) = (Arc::clone(job), stop.clone());
+    let open = move || {
+        let stored = Stored::open(&job, &stop, &origin, &object, None)?;
+        let size = stored.size();
+        origin.via.decode_to_keep(Box::new(Part::new(Arc::new(Mutex::new(stored)), size)))
+    };
+    Filling::new(Arc::clone(ring), Box::new(open))
+}
+
+/// One archive on its way through a worker.
+struct Unpacking<'a> {
+    item: &'a Item,
+    archive: &'a Arc<Archive>,
+    worker: &'a RefCell<&'a mut Worker>,
+    directories: Seen,
+    /// How many bytes its files have so far.
+    written: u64,
+}
+
+type Tar<'a> = tar::Archive<Reader<'a>>;
+
+impl<'a> Unpacking<'a> {
+    fn all(mut self, ring: &Arc<Ring>) -> Result<(), Error> {
+        let (worker, archive) = (self.worker, self.archive);
+        let write_one = move || {
+            let mut worker = worker.borrow_mut();
+            match worker.pool.take_back(archive) {
+                None => false,
+                Some(batch) => {
+                    write_batch(&mut worker, batch);
+                    true
+                }
+            }
+        };
+        let mut tar = Tar::new(Reader::new(Arc::clone(ring), Box::new(write_one)));
+        let (mut batch, mut size) = (Vec::new(), 0);
+        while let Some(member) = tar.next().map_err(broken)? {
+            self.archive.go_on()?;
+            let name = member.name.escape_debug().to_string();
+            let path = self.path(&member).map_err(|error| error.of(format_args!("`{name}`")))?;
+            match member.kind {
+                MemberKind::Directory => self.directory(&path),
+                MemberKind::File => {
+                    let announced = self.announce(path, member.size);
+                    match announced {
+                        Ok(file) if member.size <= SMALL => {
+                            let pieces = pieces(&mut tar).map_err(|error| broken(tar.error(error)))?;
+                            size += member.size + 1024;
+                            batch.push(SmallFile { file, pieces });
+                            if size >= BATCH {
+                                self.hand_out(std::mem::take(&mut batch));
+                                size = 0;
+                            }
+                            Ok(())
+                        }
+                        Ok(file) => self.large(&mut tar, file),
+                        Err(error) => Err(error),
+                    }
+                }
+            }
+            .map_err(|error| {
+                if error.kind == Kind::Cancelled { error } else { error.of(format_args!("`{name}`")) }
+            })?;
+        }
+        self.hand_out(batch);
+        Ok(())
+    }
+
+    /// Where a member belongs, below the data directory.
+    fn path(&self, member: &Member) -> Result<RelativePath, Error> {
+        let own = RelativePath::new(&member.name);
+        let path = match &self.item.below {
+            None => own,
+            Some(below) => own.and_then(|own| below.join(&own)),
+        }
+        .map_err(|why| Error::new(Kind::Invalid, why.to_string()))?;
+        if self.item.refuse.contains(&text(&path)) {
+            return Err(Error::new(Kind::Corrupt, "an archive must not bring this"));
+        }
+        Ok(path)
+    }
+
+    /// Makes a directory.
+    fn directory(&mut self, path: &RelativePath) -> Result<(), Error> {
+        // A file that comes twice finds the first one there; a directory would not.
+        self.directories.add(path)?;
+        match self.archive.job.target.directory_of(path)? {
+            None => Ok(()),
+            Some(place) => self.worker.borrow_mut().directories.make(&self.archive.job.target, &place),
+        }
+    }
+
+    /// Looks at what the header and the listing say of a file.
+    fn announce(&mut self, path: RelativePath, size: u64) -> Result<Announced, Error> {
+        let name = text(&path);
+        let skipped = self.item.skip.contains(&name);
+        self.archive.job.target.file(&path)?;
+        let (digest, number) = match &self.item.listing {
+            None => (None, None),
+            Some(listing) => match listing.expect(&name)? {
+                Expected::Tolerated => (None, None),
+                Expected::Listed { size: listed, .. } if listed != size => {
+                    let why = format!("it has {size} bytes and is listed with {listed}");
+                    return Err(Error::new(Kind::Corrupt, why));
+                }
+                Expected::Listed { number, digest, .. } => (digest, Some(number)),
+            },
+        };
+        if !skipped {
+            self.written = self.written.saturating_add(size);
+            if self.written > self.item.limit {
+                let why = format!(
+                    "with it the archive has more than the {} bytes that it may write",
+                    self.item.limit
+                );
+                return Err(Error::new(Kind::Limit, why));
+            }
+        }
+        Ok(Announced { path, size, digest, number, skipped })
+    }
+
+    /// Writes a file that is not small, as its bytes come.
+    fn large(&self, tar: &mut Tar<'_>, file: Announced) -> Result<(), Error> {
+        let mut writing = Writing::begin(&mut self.worker.borrow_mut(), self.archive, file)?;
+        while tar.left() > 0 {
+            let piece = piece(tar).map_err(|error| broken(tar.error(error)))?;
+            writing.write(piece.bytes())?;
+        }
+        writing.finish(self.archive)
+    }
+
+    /// Has files written by whoever has time.
+    fn hand_out(&self, files: SmallFiles) {
+        if !files.is_empty() {
+            self.archive.batches().open += 1;
+            self.worker.borrow().pool.offer(Batch { archive: Arc::clone(self.archive), files });
+        }
+    }
+}
+
+/// The next bytes of a member's contents, as they lie in their buffer.
+fn piece(tar: &mut Tar<'_>) -> std::io::Result<Piece> {
+    tar.take(|reader, left| {
+        let most = usize::try_from(left).unwrap_or(usize::MAX);
+        let piece = reader.piece(most)?.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        let count = piece.bytes().len() as u64;
+        Ok((piece, count))
+    })
+}
+
+/// All of a member's contents.
+fn pieces(tar: &mut Tar<'_>) -> std::io::Result<Vec<Piece>> {
+    let mut pieces = Vec::with_capacity(1);
+    while tar.left() > 0 {
+        pieces.push(piece(tar)?);
+    }
+    Ok(pieces)
+}
+
+/// What is wrong with an archive, in words that follow its name.
+fn broken(error: TarError) -> Error {
+    match error {
+        TarError::Io(error) => Error::from(error),
+        error => Error::new(Kind::Corrupt, format!("the archive {error}")),
+    }
+}
+
+/// A path out of an archive, whose names are UTF-8.
+fn text(path: &RelativePath) -> String {
+    path.as_os_str().to_string_lossy().into_owned()
+}
+
+impl Archive {
+    /// # Errors
+    /// Where the job is cancelled or somebody who writes a file of the archive has failed.
+    fn go_on(&self) -> Result<(), Error> {
+        if self.failed.load(Ordering::Relaxed) {
+            // What failed is told by whoever closes the archive.
+            return Err(cancelled());
+        }
+        self.job.go_on()
+    }
+
+    /// Waits until every batch is done, and helps.
+    fn close(self: &Arc<Self>, worker: &mut Worker) -> Result<(), Error> {
+        let pool: Arc<Pool> = Arc::clone(&worker.pool);
+        while let Some(batch) = pool.take_back(self) {
+            write_batch(worker, batch);
+        }
+        let mut batches = self.batches();
+        while batches.open > 0 {
+            batches = self.fewer.wait(batches).unwrap_or_else(PoisonError::into_inner);
+        }
+        match batches.error.take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn batches(&self) -> MutexGuard<'_, Batches> {
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes the files of a batch.
+pub(crate) fn write_batch(worker: &mut Worker, batch: Batch) {
+    let Batch { archive, files } = batch;
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        for small in files {
+            if archive.failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let name = text(&small.file.path);
+            write_small(worker, &archive, small).map_err(|error| match error.kind {
+                Kind::Cancelled => error,
+                _ => error.of(format_args!("`{}`", name.escape_debug())),
+            })?;
+        }
+        Ok(())
+    }));
+    let error = ended.unwrap_or_else(|panic| Err(panicked(&*panic))).err();
+    if error.is_some() {
+        archive.failed.store(true, Ordering::Relaxed);
+    }
+    let mut batches = archive.batches();
+    batches.open -= 1;
+    if batches.error.is_none() {
+        batches.error = error;
+    }
+    drop(batches);
+    archive.fewer.notify_all();
+}
+
+fn write_small(worker: &mut Worker, archive: &Archive, small: SmallFile) -> Result<(), Error> {
+    let mut writing = Writing::begin(worker, archive, small.file)?;
+    for piece in &small.pieces {
+        writing.write(piece.bytes())?;
+    }
+    writing.finish(archive)
+}
+
+/// A file of an archive that is being written, or only read.
+struct Writing<'a> {
+    number: Option<Number>,
+    to: To<'a>,
+}
+
+enum To<'a> {
+    File(Output<'a>),
+    Nowhere(&'a State, Option<(Hasher, Digest)>),
+}
+
+impl<'a> Writing<'a> {
+    fn begin(worker: &mut Worker, archive: &'a Archive, file: Announced) -> Result<Self, Error> {
+        let Announced { path, size, digest, number, skipped } = file;
+        let job = &*archive.job;
+        let to = if skipped {
+            To::Nowhere(job, digest.map(|digest| (Hasher::new(digest.algorithm), digest)))
+        } else {
+            let place = job.target.file(&path)?;
+            let wanted = Wanted { size, digest, mode: job.target.modes.0 };
+            To::File(Output::create(job, &mut worker.directories, &place, wanted)?)
+        };
+        Ok(Self { number, to })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        match &mut self.to {
+            To::File(output) => output.write(bytes),
+            To::Nowhere(job, hasher) => {
+                if let Some((hasher, _)) = hasher {
+                    hasher.update(bytes);
+                }
+                job.go_on()
+            }
+        }
+    }
+
+    fn finish(self, archive: &Archive) -> Result<(), Error> {
+        match self.to {
+            To::File(output) => output.finish(None)?,
+            To::Nowhere(_, Some((hasher, digest))) => file::compare(hasher, &digest)?,
+            To::Nowhere(_, None) => {}
+        }
+        if let (Some(listing), Some(number)) = (&archive.listing, self.number) {
+            listing.brought(number);
+        }
+        Ok(())
+    }
+}
+
+/// The directories that an archive has brought.
+#[derive(Default)]
+struct Seen {
+    hashes: HashSet<u64>,
+    hasher: RandomState,
+}
+
+impl Seen {
+    /// # Errors
+    /// `Corrupt` for one that comes twice, `Limit` for too many.
+    fn add(&mut self, path: &RelativePath) -> Result<(), Error> {
+        if self.hashes.len() >= MOST_DIRECTORIES {
+            return Err(Error::new(
+                Kind::Limit,
+                format!("an archive has at most {MOST_DIRECTORIES} directories"),
+            ));
+        }
+        if !self.hashes.insert(self.hasher.hash_one(path)) {
+            return Err(Error::new(Kind::Corrupt, "this directory comes twice"));
+        }
+        Ok(())
+    }
+}

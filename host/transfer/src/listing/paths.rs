@@ -1,0 +1,51 @@
+//! Sets of paths, in which one that ends with `/` stands for everything below it.
+
+use std::collections::HashSet;
+
+use super::relative;
+use crate::error::Error;
+
+/// Paths, and directories of which everything below is meant.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PathSet {
+    exactly: HashSet<Box<str>>,
+    below: HashSet<Box<str>>,
+}
+
+impl PathSet {
+    /// Reads the paths.
+    ///
+    /// # Errors
+    /// `Invalid` for one that leaves the data directory.
+    pub(crate) fn new(paths: Vec<String>) -> Result<Self, Error> {
+        let mut set = Self::default();
+        for path in paths {
+            let clean = relative(&path)?.into_boxed_str();
+            if path.ends_with('/') {
+                set.below.insert(clean);
+            } else {
+                set.exactly.insert(clean);
+            }
+        }
+        Ok(set)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.exactly.len() + self.below.len()
+    }
+
+    /// Adds those of another set.
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.exactly.extend(more.exactly);
+        self.below.extend(more.below);
+    }
+
+    /// Whether `path` is meant.
+    pub(crate) fn contains(&self, path: &str) -> bool {
+        let above =
+            || path.char_indices().filter(|(_, character)| *character == '/').map(|(at, _)| &path[..at]);
+        (!self.exactly.is_empty() && self.exactly.contains(path))
+            || (!self.below.is_empty() && above().any(|directory| self.below.contains(directory)))
+    }
+}

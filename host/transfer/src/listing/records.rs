@@ -1,0 +1,203 @@
+//! Millions of listed files in little memory: records in large blocks, found by a table of their numbers.
+
+use std::collections::BinaryHeap;
+use std::hash::{BuildHasher, RandomState};
+
+use super::Listed;
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Kind};
+
+/// The size of a block in bytes. A record never lies in two.
+const BLOCK: usize = 1 << 20;
+
+/// A record begins at a multiple of this, so that 32 bits say where.
+const ALIGNMENT: usize = 8;
+
+/// What stands before a record's path: flags, algorithm, length of the path, size.
+const HEAD: usize = 12;
+
+/// Flags of a record: an unpack has begun to bring it; it has brought it whole.
+const CLAIMED: u8 = 1;
+const BROUGHT: u8 = 2;
+
+/// No record.
+const FREE: u32 = u32::MAX;
+
+/// What is known of a file.
+pub(super) struct Record {
+    pub(super) size: u64,
+    pub(super) digest: Option<Digest>,
+}
+
+/// The records. Each has a number: its place in units of [`ALIGNMENT`].
+#[derive(Default)]
+pub(super) struct Records {
+    blocks: Vec<Vec<u8>>,
+    /// Numbers by the hash of their paths, open addressing; its length is a power of two and more than 4/3 of the records'.
+    table: Vec<u32>,
+    count: usize,
+    hasher: RandomState,
+}
+
+impl Records {
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Adds a file that is not there.
+    pub(super) fn add(&mut self, file: &Listed) -> Result<(), Error> {
+        let (algorithm, value) = match &file.digest {
+            None => (0, &[][..]),
+            Some(digest) => (code(digest.algorithm), &digest.value[..]),
+        };
+        let path = file.path.as_bytes();
+        let path_length = u16::try_from(path.len())
+            .map_err(|_| Error::new(Kind::Invalid, format!("a path of {} bytes is too long", path.len())))?;
+        let length = (HEAD + path.len() + value.len()).next_multiple_of(ALIGNMENT);
+        if self.blocks.last().is_none_or(|block| block.len() + length > BLOCK) {
+            self.blocks.push(Vec::with_capacity(BLOCK));
+        }
+        let index = self.blocks.len() - 1;
+        let block = &mut self.blocks[index];
+        let number = u32::try_from((index * BLOCK + block.len()) / ALIGNMENT)
+            .ok()
+            .filter(|number| *number != FREE)
+            .ok_or_else(|| Error::new(Kind::Limit, "a listing holds at most 32 GiB"))?;
+        let end = block.len() + length;
+        block.extend_from_slice(&[0, algorithm]);
+        block.extend_from_slice(&path_length.to_le_bytes());
+        block.extend_from_slice(&file.size.to_le_bytes());
+        block.extend_from_slice(path);
+        block.extend_from_slice(value);
+        block.resize(end, 0);
+        if (self.count + 1) * 4 > self.table.len() * 3 {
+            self.grow();
+        }
+        let slot = self.free_slot(path);
+        self.table[slot] = number;
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The number of the file with this path.
+    pub(super) fn find(&self, path: &str) -> Option<u32> {
+        if self.table.is_empty() {
+            return None;
+        }
+        let mut slot = self.first_slot(path.as_bytes());
+        loop {
+            match self.table[slot] {
+                FREE => return None,
+                number if self.path(number) == path.as_bytes() => return Some(number),
+                _ => slot = (slot + 1) % self.table.len(),
+            }
+        }
+    }
+
+    pub(super) fn record(&self, number: u32) -> Record {
+        let bytes = self.bytes(number);
+        let mut size = [0; 8];
+        size.copy_from_slice(&bytes[4..HEAD]);
+        let end = HEAD + path_length(bytes);
+        let digest = algorithm(bytes[1])
+            .map(|algorithm| Digest { algorithm, value: bytes[end..end + algorithm.length()].to_vec() });
+        Record { size: u64::from_le_bytes(size), digest }
+    }
+
+    /// Notes that the file begins to come; false where it did before.
+    pub(super) fn claim(&mut self, number: u32) -> bool {
+        let flags = self.flags(number);
+        let first = *flags & CLAIMED == 0;
+        *flags |= CLAIMED;
+        first
+    }
+
+    /// Notes that the file has come.
+    pub(super) fn bring(&mut self, number: u32) {
+        *self.flags(number) |= BROUGHT;
+    }
+
+    /// The first `max` by their names that have not come.
+    pub(super) fn missing(&self, max: usize) -> Vec<String> {
+        let mut first = BinaryHeap::new();
+        for number in self.table.iter().copied().filter(|number| *number != FREE) {
+            if max == 0 || self.bytes(number)[0] & BROUGHT != 0 {
+                continue;
+            }
+            let path = self.path(number);
+            if first.len() < max {
+                first.push(path);
+            } else if first.peek().is_some_and(|last| path < *last) {
+                first.pop();
+                first.push(path);
+            }
+        }
+        first.into_sorted_vec().into_iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect()
+    }
+
+    fn bytes(&self, number: u32) -> &[u8] {
+        let at = number as usize * ALIGNMENT;
+        &self.blocks[at / BLOCK][at % BLOCK..]
+    }
+
+    fn flags(&mut self, number: u32) -> &mut u8 {
+        let at = number as usize * ALIGNMENT;
+        &mut self.blocks[at / BLOCK][at % BLOCK]
+    }
+
+    fn path(&self, number: u32) -> &[u8] {
+        let bytes = self.bytes(number);
+        &bytes[HEAD..HEAD + path_length(bytes)]
+    }
+
+    fn first_slot(&self, path: &[u8]) -> usize {
+        // The table's length is a power of two of at most 2^32.
+        (self.hasher.hash_one(path) as usize) & (self.table.len() - 1)
+    }
+
+    fn free_slot(&self, path: &[u8]) -> usize {
+        let mut slot = self.first_slot(path);
+        while self.table[slot] != FREE {
+            slot = (slot + 1) % self.table.len();
+        }
+        slot
+    }
+
+    fn grow(&mut self) {
+        let larger = vec![FREE; (self.table.len() * 2).max(64)];
+        for number in std::mem::replace(&mut self.table, larger) {
+            if number != FREE {
+                let slot = self.free_slot(self.path(number));
+                self.table[slot] = number;
+            }
+        }
+    }
+}
+
+fn path_length(bytes: &[u8]) -> usize {
+    usize::from(u16::from_le_bytes([bytes[2], bytes[3]]))
+}
+
+fn code(algorithm: Algorithm) -> u8 {
+    match algorithm {
+        Algorithm::Crc32c => 1,
+        Algorithm::Sha1 => 2,
+        Algorithm::Sha224 => 3,
+        Algorithm::Sha256 => 4,
+        Algorithm::Sha384 => 5,
+        Algorithm::Sha512 => 6,
+    }
+}
+
+/// None where the file has no digest.
+fn algorithm(code: u8) -> Option<Algorithm> {
+    match code {
+        1 => Some(Algorithm::Crc32c),
+        2 => Some(Algorithm::Sha1),
+        3 => Some(Algorithm::Sha224),
+        4 => Some(Algorithm::Sha256),
+        5 => Some(Algorithm::Sha384),
+        6 => Some(Algorithm::Sha512),
+        _ => None,
+    }
+}

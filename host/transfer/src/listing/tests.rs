@@ -1,0 +1,105 @@
+use super::*;
+use crate::digest::Algorithm;
+
+fn listed(path: &str) -> Listed {
+    let digest = Digest { algorithm: Algorithm::Crc32c, value: vec![1, 2, 3, 4] };
+    Listed { path: path.to_owned(), size: 8192, digest: Some(digest) }
+}
+
+#[test]
+fn what_was_added_is_found_as_it_was_added() {
+    let listing = Listing::new();
+    let sha = Digest { algorithm: Algorithm::Sha512, value: (0..64).collect() };
+    listing
+        .add(vec![
+            listed("base/1"),
+            Listed { path: "base/2".to_owned(), size: u64::MAX, digest: Some(sha.clone()) },
+            Listed { path: "./base//3".to_owned(), size: 0, digest: None },
+        ])
+        .unwrap();
+    let expect = |path| match listing.expect(path) {
+        Ok(Expected::Listed { size, digest, .. }) => (size, digest),
+        other => panic!("{path}: {other:?}"),
+    };
+    assert_eq!(expect("base/1"), (8192, listed("").digest));
+    assert_eq!(expect("base/2"), (u64::MAX, Some(sha)));
+    assert_eq!(expect("base/3"), (0, None));
+}
+
+#[test]
+fn a_file_that_is_not_listed_or_comes_twice_is_refused() {
+    let listing = Listing::new();
+    listing.add(vec![listed("base/1")]).unwrap();
+    assert_eq!(listing.expect("base/2").unwrap_err().kind, Kind::Corrupt);
+    listing.expect("base/1").unwrap();
+    assert_eq!(listing.expect("base/1").unwrap_err().message, "it comes twice");
+}
+
+#[test]
+fn what_is_tolerated_need_not_be_listed_but_is_compared_where_it_is() {
+    let listing = Listing::new();
+    listing.add(vec![listed("pg_wal/listed")]).unwrap();
+    listing.tolerate(vec!["backup_label".to_owned(), "pg_wal/".to_owned()]).unwrap();
+    assert_eq!(listing.expect("backup_label").unwrap(), Expected::Tolerated);
+    assert_eq!(listing.expect("pg_wal/archive_status/x").unwrap(), Expected::Tolerated);
+    assert!(matches!(listing.expect("pg_wal/listed"), Ok(Expected::Listed { .. })));
+    for path in ["backup_label.old", "backup_label/x", "pg_wal", "pg_wal2/x", "base/pg_wal/x"] {
+        assert!(listing.expect(path).is_err(), "{path}");
+    }
+}
+
+#[test]
+fn all_files_are_added_or_none() {
+    let listing = Listing::new();
+    listing.add(vec![listed("base/1")]).unwrap();
+    let short = Digest { algorithm: Algorithm::Sha1, value: vec![0; 19] };
+    for wrong in [
+        listed("base/1"),
+        listed("./base/1"),
+        listed("base/2"),
+        listed("../base/3"),
+        listed("/base/3"),
+        listed(""),
+        listed("a\0b"),
+        Listed { digest: Some(short), ..listed("base/3") },
+    ] {
+        let shown = format!("{wrong:?}");
+        let error = listing.add(vec![listed("base/2"), wrong]).unwrap_err();
+        assert_eq!(error.kind, Kind::Invalid, "{shown}");
+        assert!(listing.expect("base/2").is_err(), "{shown}");
+    }
+}
+
+#[test]
+fn files_that_no_archive_brought_are_missing_in_the_order_of_their_names() {
+    let listing = Listing::new();
+    listing.add((0..100).rev().map(|file| listed(&format!("base/{file:03}"))).collect()).unwrap();
+    let Ok(Expected::Listed { number, .. }) = listing.expect("base/001") else { panic!() };
+    // Begun and not brought: still missing.
+    listing.expect("base/000").unwrap();
+    listing.brought(number);
+    assert_eq!(listing.missing(2), ["base/000", "base/002"]);
+    assert_eq!(listing.missing(1000).len(), 99);
+    assert!(listing.missing(0).is_empty());
+}
+
+#[test]
+fn a_hundred_thousand_files_are_all_found() {
+    let listing = Listing::new();
+    let name = |file: u32| format!("base/{}/{file}", file % 7);
+    for start in (0..100_000).step_by(4096) {
+        listing.add((start..(start + 4096).min(100_000)).map(|file| listed(&name(file))).collect()).unwrap();
+    }
+    for file in 0..100_000 {
+        let Ok(Expected::Listed { number, .. }) = listing.expect(&name(file)) else { panic!("{file}") };
+        listing.brought(number);
+    }
+    assert!(listing.missing(1).is_empty());
+}
+
+#[test]
+fn the_number_of_tolerated_paths_is_bounded() {
+    let listing = Listing::new();
+    listing.tolerate((0..MOST_TOLERATED).map(|path| path.to_string()).collect()).unwrap();
+    assert_eq!(listing.tolerate(vec!["x".to_owned()]).unwrap_err().kind, Kind::Limit);
+}

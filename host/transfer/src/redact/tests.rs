@@ -1,0 +1,179 @@
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use super::*;
+
+fn knowing(secrets: &[&[u8]]) -> Redactor {
+    let redactor = Redactor::new();
+    for secret in secrets {
+        redactor.add(&Secret::new(*secret)).unwrap();
+    }
+    redactor
+}
+
+fn base64(bytes: &[u8]) -> String {
+    let mut child =
+        Command::new("base64").arg("-w0").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+}
+
+/// With every byte percent-encoded that `keep` does not name.
+fn percent(text: &str, keep: &str, upper: bool) -> String {
+    let each = |byte: u8| match byte {
+        _ if byte.is_ascii_alphanumeric() || keep.as_bytes().contains(&byte) => char::from(byte).to_string(),
+        _ if upper => format!("%{byte:02X}"),
+        _ => format!("%{byte:02x}"),
+    };
+    text.bytes().map(each).collect()
+}
+
+const SECRET: &str = "p&ss/w+rd \"ö\\?> of~1";
+
+#[test]
+fn a_secret_is_taken_out_wherever_it_stands() {
+    let redactor = knowing(&[SECRET.as_bytes(), b"hunter22"]);
+    let text = format!("user=a password={SECRET}, {SECRET}{SECRET} and hunter22.");
+    let redacted = redactor.redact(&text);
+    assert_eq!(redacted, "user=a password=<secret>, <secret><secret> and <secret>.");
+    assert_eq!(redactor.redact_bytes(text.as_bytes()), redacted.as_bytes());
+}
+
+#[test]
+fn text_without_a_secret_is_not_copied() {
+    let redactor = knowing(&[SECRET.as_bytes()]);
+    for text in ["", "restored 12 % of 3+4 files from C:\\base", "cGxhaW4gdGV4dA=="] {
+        assert!(matches!(redactor.redact(text), Cow::Borrowed(same) if same == text));
+        assert!(matches!(Redactor::new().redact(text), Cow::Borrowed(_)));
+    }
+}
+
+#[test]
+fn a_secret_in_base64_is_taken_out_at_every_offset_and_with_every_end() {
+    let redactor = knowing(&[SECRET.as_bytes()]);
+    for before in ["", "u", "us", "use", "user:", "someone:"] {
+        for after in ["", "!", "!!", "!!!"] {
+            let encoded = base64(format!("{before}{SECRET}{after}").as_bytes());
+            let url_safe = encoded.replace('+', "-").replace('/', "_");
+            for form in [&encoded, &url_safe, encoded.trim_end_matches('='), url_safe.trim_end_matches('=')] {
+                let redacted = redactor.redact(form).into_owned();
+                assert!(redacted.contains(REDACTED), "{form}");
+                // What is left holds nothing of the secret but what surrounds it.
+                assert!(
+                    redacted.len() <= REDACTED.len() + (before.len() + after.len()) * 4 / 3 + 2,
+                    "{redacted}"
+                );
+                let percent = percent(form, "", true);
+                assert!(redactor.redact(&percent).contains(REDACTED), "{percent}");
+            }
+        }
+    }
+    let header = format!("Authorization: Basic {}", base64(format!("backup:{SECRET}").as_bytes()));
+    assert!(redactor.redact(&header).starts_with("Authorization: Basic YmFja3Vw"));
+}
+
+#[test]
+fn a_secret_in_percent_form_is_taken_out_whichever_characters_were_kept() {
+    let redactor = knowing(&[SECRET.as_bytes()]);
+    for keep in ["", "-._~", "-_.!~*'()", "&/+?>~", "*-._"] {
+        for upper in [true, false] {
+            let encoded = percent(SECRET, keep, upper);
+            let text = format!("GET /?token={encoded}&x=1%20");
+            assert_eq!(redactor.redact(&text), "GET /?token=<secret>&x=1%20", "{encoded}");
+            // Whoever writes `+` for a space writes `%2B` for a plus.
+            if !keep.contains('+') {
+                let form = encoded.replace("%20", "+");
+                assert_eq!(redactor.redact(&form), REDACTED, "{form}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_secret_in_json_or_in_rusts_debug_form_is_taken_out() {
+    let redactor = knowing(&[SECRET.as_bytes(), b"line one\nline two", "key \u{1F511} end".as_bytes()]);
+    for secret in [SECRET, "line one\nline two", "key \u{1F511} end"] {
+        let json = serde_json::to_string(secret).unwrap();
+        let nested = serde_json::to_string(&format!("a{}", percent(secret, "", false))).unwrap();
+        let ascii: String = json
+            .encode_utf16()
+            .map(|unit| match u8::try_from(unit) {
+                Ok(byte) if byte.is_ascii() => char::from(byte).to_string(),
+                _ => format!("\\u{unit:04x}"),
+            })
+            .collect();
+        for text in [json, nested, ascii, format!("{secret:?}"), secret.escape_default().to_string()] {
+            let redacted = redactor.redact(&text);
+            assert!(redacted.contains(REDACTED) && redacted.len() <= REDACTED.len() + 3, "{text} {redacted}");
+        }
+    }
+}
+
+#[test]
+fn a_secret_in_hexadecimal_is_taken_out() {
+    let redactor = knowing(&[b"hunter22"]);
+    assert_eq!(redactor.redact("x 68756e7465723232 y 68756E7465723232"), "x <secret> y <secret>");
+}
+
+#[test]
+fn a_secret_of_several_lines_is_taken_out_line_by_line_too() {
+    let pem = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASCBKcwggSjAgEAAoIB\n-----END PRIVATE KEY-----\n";
+    let redactor = knowing(&[pem.as_bytes()]);
+    assert_eq!(redactor.redact(pem), REDACTED);
+    assert_eq!(redactor.redact("log: AQEFAASCBKcwggSjAgEAAoIB\r\n"), "log: <secret>\r\n");
+    assert_eq!(redactor.redact(&pem.replace('\n', "\n    ")).matches(REDACTED).count(), 4);
+    // A file's line feed at its end is no part of what is printed.
+    let redactor = knowing(&[b"hunter22\n"]);
+    assert_eq!(redactor.redact(&base64(b"hunter22")), REDACTED);
+}
+
+#[test]
+fn bytes_that_are_no_utf_8_are_taken_out_of_bytes_and_of_text() {
+    let secret = b"\xF0\x9Fbinary\xFF\x01";
+    let redactor = knowing(&[secret]);
+    assert_eq!(&*redactor.redact_bytes(&[b"a".as_slice(), secret, b"b"].concat()), b"a<secret>b");
+    assert_eq!(redactor.redact(&String::from_utf8_lossy(secret)), REDACTED);
+    // Found across half a character, the whole character goes.
+    let redactor = knowing(&[b"\x82\xACab"]);
+    assert_eq!(redactor.redact("x\u{20AC}abc"), "x<secret>c");
+}
+
+#[test]
+fn what_is_too_short_to_be_told_from_text_stays() {
+    let redactor = knowing(&[b"abc", b"", b"abcd"]);
+    assert_eq!(redactor.redact("abc abcd"), "abc <secret>");
+}
+
+#[test]
+fn a_secret_that_is_added_later_is_known_to_every_clone() {
+    let redactor = knowing(&[b"first secret"]);
+    let clone = redactor.clone();
+    let thread = std::thread::spawn(move || clone.add(&Secret::new("second secret")));
+    thread.join().unwrap().unwrap();
+    assert_eq!(redactor.redact("first secret, second secret"), "<secret>, <secret>");
+    assert_eq!(format!("{redactor:?}"), "Redactor of 2 secrets");
+}
+
+#[test]
+fn more_secrets_than_the_bound_are_refused_and_the_others_stay_known() {
+    let redactor = knowing(&[b"first secret"]);
+    assert_eq!(redactor.add(&Secret::new(vec![b'x'; MOST_BYTES])).unwrap_err().kind, Kind::Limit);
+    assert_eq!(redactor.redact("first secret"), REDACTED);
+    for _again in 0..3 {
+        redactor.add(&Secret::new(vec![b'x'; 20_000])).unwrap();
+    }
+}
+
+#[test]
+fn broken_escapes_are_left_as_they_are() {
+    let redactor = knowing(&[b"secret words"]);
+    for text in
+        ["100%", "%", "%4", "%zz", "\\", "\\u", "\\u12", "\\u{", "\\u{110000}", "\\x", "\\ud800", "+", "a\\"]
+    {
+        assert_eq!(redactor.redact(text), text);
+        assert_eq!(
+            redactor.redact(&format!("{text} secret words {text}")),
+            format!("{text} <secret> {text}")
+        );
+    }
+}

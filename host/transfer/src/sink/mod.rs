@@ -1,0 +1,44 @@
+//! Where bytes end up: files below opened directories, and buffers with a bound.
+
+pub(crate) mod copy;
+pub(crate) mod directories;
+pub(crate) mod file;
+pub(crate) mod ring;
+
+use std::io::Read;
+
+use crate::error::{Error, Kind};
+
+/// How much a worker reads and writes at once, in bytes: what is read, hashed and written in turn stays in the processor's cache.
+pub const BUFFER: usize = 256 << 10;
+
+/// How much a companion reads ahead of its worker, in bytes.
+pub const RING: usize = 8 * BUFFER;
+
+/// Reads `from` to its end into memory.
+///
+/// # Errors
+/// `Limit` where it has more than `limit` bytes, of which no more than one is read; what reading fails with.
+pub fn read_bounded(from: impl Read, limit: usize) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    from.take((limit as u64).saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() > limit {
+        return Err(Error::new(
+            Kind::Limit,
+            format!("it has more than the {limit} bytes that were asked for"),
+        ));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_into_memory_is_bounded() {
+        assert_eq!(read_bounded(&b"abc"[..], 3).unwrap(), b"abc");
+        assert_eq!(read_bounded(std::io::repeat(0), 1000).unwrap_err().kind, Kind::Limit);
+        assert_eq!(read_bounded(&b"a"[..], 0).unwrap_err().kind, Kind::Limit);
+    }
+}

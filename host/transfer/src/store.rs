@@ -1,0 +1,303 @@
+//! Stores: where backups are. Read-only, behind one type, whatever is below.
+//!
+//! There is no method here that writes, and none below that could be reached. What bounds a store:
+//!
+//! - *Requests at once*: a permit is held while an answer or the next bytes are awaited, never while somebody else is to do
+//!   something. An opened [`Body`] that nobody reads holds none, so that whoever opens many of them before reading the first
+//!   cannot wait for himself. Connections may therefore be more than permits: as many as there are bodies.
+//! - *Time*: [`Retry`]. The libraries' own retries are off.
+//! - *Bytes a second*: [`crate::rate::Rate`].
+//! - *Memory*: a page of a listing, [`CHUNK`] a body, [`READAHEAD`] a reader, 64 KiB of an error's text.
+
+mod body;
+mod cloud;
+mod directory;
+mod http;
+mod key;
+mod open;
+mod retry;
+mod transport;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+
+use crate::error::{Error, Kind};
+use crate::rate::Rate;
+use crate::secret::Secret;
+
+pub use body::{Body, CHUNK, READAHEAD};
+pub(crate) use directory::this_thread_may_block;
+pub use retry::Retry;
+
+use key::Prefix;
+use retry::{Failure, Tries};
+
+/// The most objects in a page of a listing.
+pub const PAGE: usize = 1000;
+
+/// How many requests are made at once where nothing is said.
+pub const CONCURRENCY: usize = 16;
+
+/// A store as the operator configured it: `stores.NAME = { url = "s3://bucket/prefix", ... }`.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// `file:///dir`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, `http(s)://host/path`.
+    pub url: String,
+    /// Options by object_store's own names (`region`, `endpoint`, `allow_http`, ...), checked when it is opened.
+    pub options: Vec<(String, String)>,
+    /// Secret options (`access_key_id`, `secret_access_key`, `token`, ...).
+    pub credentials: Vec<(String, Secret)>,
+    /// Where no credentials are given: ask the provider chain (environment of the program, instance metadata).
+    pub provider_chain: bool,
+    /// Requests at once, from 1; [`CONCURRENCY`] is a good number.
+    pub concurrency: usize,
+    /// How transient failures are met.
+    pub retry: Retry,
+}
+
+impl StoreConfig {
+    /// A store of which only the URL is said.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            options: Vec::new(),
+            credentials: Vec::new(),
+            provider_chain: false,
+            concurrency: CONCURRENCY,
+            retry: Retry::default(),
+        }
+    }
+}
+
+/// A part of an object: `length` stored bytes from `offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// From this byte.
+    pub offset: u64,
+    /// So many bytes.
+    pub length: u64,
+}
+
+impl Range {
+    /// The byte after its last one; none where no number can say it.
+    fn end(self) -> Option<u64> {
+        self.offset.checked_add(self.length)
+    }
+}
+
+/// What is known of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its key below the store's prefix.
+    pub key: String,
+    /// Its stored size in bytes.
+    pub size: u64,
+    /// When it was written, in seconds since 1970.
+    pub modified: Option<u64>,
+    /// The store's own mark of its content.
+    pub etag: Option<String>,
+}
+
+impl Object {
+    /// What tells this object from what was there before; none where it is the same. The mark decides where there is one.
+    fn changed_since(&self, before: &Self) -> Option<String> {
+        if self.size != before.size {
+            return Some(format!("its size was {} and is {} bytes", before.size, self.size));
+        }
+        match (&before.etag, &self.etag) {
+            (Some(before), Some(now)) => {
+                (before != now).then(|| format!("its etag was {before} and is {now}"))
+            }
+            // A server that gives a mark gives it with every answer.
+            (Some(_), None) | (None, Some(_)) => Some("one answer has an etag and the other none".to_owned()),
+            (None, None) => (self.modified != before.modified).then(|| "its time is another".to_owned()),
+        }
+    }
+}
+
+/// A part of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// At most [`PAGE`] objects, in the order of their keys.
+    pub objects: Vec<Object>,
+    /// What `after` is for the next page; none on the last.
+    pub next: Option<String>,
+}
+
+/// What a store is made of: three ways to read. Keys are whole, prefix included.
+#[async_trait]
+trait Backend: Send + Sync + 'static {
+    /// At most [`PAGE`] objects whose keys begin with `prefix`, after the key `after`, in the order of the keys.
+    async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Failure>;
+
+    /// What is known of an object.
+    async fn head(&self, key: &str) -> Result<Object, Failure>;
+
+    /// Opens an object, or the range of it, which begins inside of it and has at least one byte. With `known`, only that
+    /// very object: a backend that can have the store compare does so; the caller compares in any case.
+    async fn open(
+        &self,
+        key: &str,
+        range: Option<Range>,
+        known: Option<&Object>,
+    ) -> Result<(Object, body::Source), Failure>;
+}
+
+/// An opened store. Cheap to clone; all clones share its limits. Every method checks the key: relative, no `..`.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+    rate: Option<Arc<Rate>>,
+}
+
+struct Inner {
+    /// The store's URL without credentials or query, for messages.
+    name: String,
+    prefix: Prefix,
+    backend: Box<dyn Backend>,
+    permits: Semaphore,
+    retry: Retry,
+    /// Where bytes are awaited for a thread that blocks; none where nothing is awaited.
+    runtime: Option<tokio::runtime::Handle>,
+}
+
+impl Store {
+    /// Opens a store. Asks nothing of the network.
+    ///
+    /// # Errors
+    /// `Invalid` for a URL, an option or a credential that this kind of store does not know, with the nearest that it does;
+    /// for a `file://` directory that cannot be opened, why.
+    pub fn open(config: &StoreConfig, runtime: &tokio::runtime::Handle) -> Result<Self, Error> {
+        open::open(config, runtime)
+    }
+
+    /// A local directory, never following a link below it.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub fn directory(path: &Path) -> Result<Self, Error> {
+        let backend = Box::new(directory::Directory::open(path)?);
+        // A disk answers when it does.
+        let retry = Retry { idle: Duration::MAX, ..Retry::default() };
+        Ok(Self::assemble(path.display().to_string(), Prefix::default(), backend, CONCURRENCY, retry, None))
+    }
+
+    fn assemble(
+        name: String,
+        prefix: Prefix,
+        backend: Box<dyn Backend>,
+        concurrency: usize,
+        retry: Retry,
+        runtime: Option<tokio::runtime::Handle>,
+    ) -> Self {
+        let permits = Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS));
+        Self { inner: Arc::new(Inner { name, prefix, backend, permits, retry, runtime }), rate: None }
+    }
+
+    /// What bounds its bytes a second, shared by all that reads it.
+    #[must_use]
+    pub fn with_rate(self, rate: Arc<Rate>) -> Self {
+        Self { rate: Some(rate), ..self }
+    }
+
+    /// The store's URL or path as messages have it: without credentials and query.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// At most [`PAGE`] objects whose keys begin with `prefix`, which may be empty, in the order of their keys' bytes; `after` is the
+    /// `next` of the page before, or any key.
+    ///
+    /// # Errors
+    /// `Invalid` for a prefix that leads elsewhere and for a store that cannot list (HTTP); what the store fails with.
+    pub async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Error> {
+        key::check_prefix(prefix)?;
+        if let Some(after) = after {
+            key::check(after)?;
+        }
+        let whole = self.inner.prefix.and(prefix);
+        let after = after.map(|after| self.inner.prefix.and(after));
+        let mut tries = Tries::new(self.inner.retry);
+        let page = loop {
+            match self.inner.permitted(self.inner.backend.scan(&whole, after.as_deref())).await {
+                Ok(page) => break page,
+                Err(failure) => {
+                    tries
+                        .after(failure)
+                        .await
+                        .map_err(|error| error.of(format!("listing {} below `{prefix}`", self.name())))?;
+                }
+            }
+        };
+        let own = |key: &str| self.inner.prefix.strip(key).map(str::to_owned);
+        let objects = page
+            .objects
+            .into_iter()
+            .filter_map(|object| Some(Object { key: own(&object.key)?, ..object }))
+            .collect();
+        Ok(Page { objects, next: page.next.as_deref().and_then(own) })
+    }
+
+    /// What is known of one object.
+    ///
+    /// # Errors
+    /// `NotFound` where there is none; what the store fails with.
+    pub async fn head(&self, key: &str) -> Result<Object, Error> {
+        key::check(key)?;
+        let whole = self.inner.prefix.and(key);
+        let mut tries = Tries::new(self.inner.retry);
+        loop {
+            match self.inner.permitted(self.inner.backend.head(&whole)).await {
+                Ok(object) => return Ok(Object { key: key.to_owned(), ..object }),
+                Err(failure) => tries.after(failure).await.map_err(|error| self.inner.on(key, error))?,
+            }
+        }
+    }
+
+    /// The stored bytes of an object, or of a range of it. Also says what the object is, so that a change between two reads
+    /// can be seen.
+    ///
+    /// # Errors
+    /// `NotFound` where there is none, `Invalid` for a range that does not lie inside of it; what the store fails with.
+    pub async fn read(&self, key: &str, range: Option<Range>) -> Result<(Object, Body), Error> {
+        key::check(key)?;
+        Body::open(self.clone(), key, range).await
+    }
+}
+
+impl Inner {
+    /// Runs one request with a permit and within the idle time.
+    async fn permitted<T>(&self, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        // It is never closed.
+        let _permit = self
+            .permits
+            .acquire()
+            .await
+            .map_err(|closed| Failure::never(Kind::Failed, closed.to_string()))?;
+        match tokio::time::timeout(self.retry.idle, request).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Failure::transient(format!("no answer for {:?}", self.retry.idle))),
+        }
+    }
+
+    /// An error with the object that it is about.
+    fn on(&self, key: &str, error: Error) -> Error {
+        error.of(format!("`{key}` of {}", self.name))
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("name", &self.inner.name).finish_non_exhaustive()
+    }
+}
+
+/// A wait as messages have it.
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}

@@ -1,0 +1,247 @@
+//! The bytes of an object as they come, taken up where a connection was lost.
+
+mod reader;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+
+use super::directory::{blocking, opened_object};
+use super::retry::{Failure, Tries};
+use super::{Object, Range, Store};
+use crate::error::{Error, Kind};
+
+pub use reader::READAHEAD;
+
+/// The most bytes that [`Body::chunk`] gives at once.
+pub const CHUNK: usize = 1 << 20;
+
+/// How much is read of a file at once, in bytes.
+const FILE_CHUNK: usize = 256 << 10;
+
+/// Where bytes come from.
+pub(super) enum Source {
+    /// A connection. Its bytes are those of the range that was asked for.
+    Stream(BoxStream<'static, Result<Bytes, Failure>>),
+    /// A file, of which the range is still to be taken.
+    File(Arc<File>),
+}
+
+/// The stored bytes of an object or of a range of it. If a connection is lost it goes on where it was (ranged, with the
+/// etag compared: an object that changed meanwhile is `Corrupt`). A store that tells neither etag nor time is compared by size.
+pub struct Body {
+    store: Store,
+    object: Object,
+    /// None where it is to be opened again.
+    source: Option<Source>,
+    /// Bytes that came and were not given yet.
+    spare: Bytes,
+    /// The offset in the object of the next byte that is to come.
+    at: u64,
+    /// The offset of the byte after the last one.
+    end: u64,
+}
+
+impl Body {
+    pub(super) async fn open(store: Store, key: &str, range: Option<Range>) -> Result<(Object, Self), Error> {
+        let whole = store.inner.prefix.and(key);
+        let end = match range.map(|range| (range, range.end())) {
+            None => None,
+            Some((_, Some(end))) => Some(end),
+            Some((range, None)) => return Err(store.inner.on(key, outside(range, None))),
+        };
+        let empty = range.filter(|range| range.length == 0);
+        let mut tries = Tries::new(store.inner.retry);
+        let (object, source) = loop {
+            // No request can ask for no bytes.
+            let opened = match empty {
+                Some(_) => {
+                    store.inner.permitted(store.inner.backend.head(&whole)).await.map(|object| (object, None))
+                }
+                None => store
+                    .inner
+                    .permitted(store.inner.backend.open(&whole, range, None))
+                    .await
+                    .map(|(object, source)| (object, Some(source))),
+            };
+            match opened {
+                Ok(opened) => break opened,
+                Err(failure) => tries.after(failure).await.map_err(|error| store.inner.on(key, error))?,
+            }
+        };
+        let object = Object { key: key.to_owned(), ..object };
+        let end = end.unwrap_or(object.size);
+        if let Some(range) = range.filter(|_| end > object.size) {
+            return Err(store.inner.on(key, outside(range, Some(object.size))));
+        }
+        let at = range.map_or(0, |range| range.offset);
+        Ok((object.clone(), Self { store, object, source, spare: Bytes::new(), at, end }))
+    }
+
+    /// What is left to come.
+    pub fn remaining(&self) -> u64 {
+        self.end - self.at + self.spare.len() as u64
+    }
+
+    /// The next bytes, at most [`CHUNK`]; none at the end. Loses none where the caller gives up waiting.
+    ///
+    /// # Errors
+    /// `Corrupt` for an object that changed or became shorter, `NotFound` for one that vanished, `Transient` for a store that
+    /// stayed away for longer than [`super::Retry`] allows.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        if self.spare.is_empty() {
+            if self.at == self.end {
+                self.unchanged()?;
+                return Ok(None);
+            }
+            let mut tries = Tries::new(self.store.inner.retry);
+            loop {
+                match self.next().await {
+                    Ok(bytes) => {
+                        self.at += bytes.len() as u64;
+                        self.spare = bytes;
+                        break;
+                    }
+                    Err(failure) => {
+                        self.drop_connection();
+                        tries.after(failure).await.map_err(|error| self.on(error))?;
+                    }
+                }
+            }
+            if let Some(rate) = &self.store.rate {
+                rate.take(self.spare.len() as u64).await;
+            }
+        }
+        Ok(Some(self.spare.split_to(self.spare.len().min(CHUNK))))
+    }
+
+    /// Whether the object is still the one that was opened, where that can be asked without the network: of a local file.
+    /// For whoever reads [`Body::file`] himself; [`Body::chunk`] and the reader ask at their end.
+    ///
+    /// # Errors
+    /// `Corrupt` where it is not.
+    pub fn unchanged(&self) -> Result<(), Error> {
+        let Some(Source::File(file)) = &self.source else { return Ok(()) };
+        let now = opened_object(file, self.object.key.clone()).map_err(|error| self.on(error))?;
+        match now.changed_since(&self.object) {
+            None => Ok(()),
+            Some(change) => Err(self.on(changed(&change))),
+        }
+    }
+
+    /// The open file below it and the range that is left of it, where it is a local one: for copy_file_range and reflinks.
+    /// Whoever uses it minds the rate, and asks [`Body::unchanged`] at the end.
+    pub fn file(&self) -> Option<(&File, Range)> {
+        match &self.source {
+            Some(Source::File(file)) => Some((file, Range { offset: self.at, length: self.end - self.at })),
+            Some(Source::Stream(_)) | None => None,
+        }
+    }
+
+    /// For a thread that may block: not one of the runtime's own. Bytes of the network come in ahead, at most [`READAHEAD`]
+    /// of them, on the runtime that the store was opened with.
+    pub fn into_reader(self) -> Box<dyn io::Read + Send> {
+        reader::of(self)
+    }
+
+    /// At least one byte.
+    async fn next(&mut self) -> Result<Bytes, Failure> {
+        if self.source.is_none() {
+            self.reopen().await?;
+        }
+        let left = self.end - self.at;
+        match &mut self.source {
+            Some(Source::File(file)) => {
+                let (file, at) = (Arc::clone(file), self.at);
+                Ok(blocking(move || read_file(&file, at, left)).await?)
+            }
+            Some(Source::Stream(stream)) => loop {
+                let next = async { stream.next().await.transpose() };
+                match self.store.inner.permitted(next).await? {
+                    Some(bytes) if bytes.is_empty() => {}
+                    Some(mut bytes) => {
+                        bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                        return Ok(bytes);
+                    }
+                    None => {
+                        return Err(Failure::transient(format!("the answer ended {left} bytes too early")));
+                    }
+                }
+            },
+            None => Err(Failure::transient("the connection was lost")),
+        }
+    }
+
+    /// Asks for what is left of the same object.
+    async fn reopen(&mut self) -> Result<(), Failure> {
+        let inner = &self.store.inner;
+        let range = Range { offset: self.at, length: self.end - self.at };
+        let whole = inner.prefix.and(&self.object.key);
+        let (object, source) =
+            inner.permitted(inner.backend.open(&whole, Some(range), Some(&self.object))).await?;
+        match object.changed_since(&self.object) {
+            None => self.source = Some(source),
+            Some(change) => return Err(changed(&change).into()),
+        }
+        Ok(())
+    }
+
+    fn drop_connection(&mut self) {
+        if let Some(Source::Stream(_)) = self.source {
+            self.source = None;
+        }
+    }
+
+    fn on(&self, error: Error) -> Error {
+        self.store.inner.on(&self.object.key, error)
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body")
+            .field("object", &self.object)
+            .field("at", &self.at)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The next bytes of a file.
+fn read_file(file: &File, at: u64, left: u64) -> Result<Bytes, Error> {
+    let mut bytes = BytesMut::zeroed(usize::try_from(left).unwrap_or(usize::MAX).min(FILE_CHUNK));
+    let count = read_some(file, &mut bytes, at, left)?;
+    bytes.truncate(count);
+    Ok(bytes.freeze())
+}
+
+/// Reads at least one byte of a file.
+fn read_some(file: &File, into: &mut [u8], at: u64, left: u64) -> Result<usize, Error> {
+    loop {
+        match file.read_at(into, at) {
+            Ok(0) => return Err(changed(&format!("it became shorter: {left} bytes are missing"))),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return Ok(read?),
+        }
+    }
+}
+
+/// The error of an object that is another now. Trying again would mix the two.
+pub(super) fn changed(change: &str) -> Error {
+    Error::new(Kind::Corrupt, format!("the object changed while it was read: {change}"))
+}
+
+/// The error of a range that does not lie inside of its object; none where no object is so large.
+pub(super) fn outside(range: Range, size: Option<u64>) -> Error {
+    let Range { offset, length } = range;
+    let message = match size {
+        Some(size) => format!("the {length} bytes from {offset} do not lie inside of its {size} bytes"),
+        None => format!("the {length} bytes from {offset} lie beyond every object"),
+    };
+    Error::new(Kind::Invalid, message)
+}

@@ -1,0 +1,166 @@
+//! S3, Google and Azure as stores, through their common library.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::path::Path;
+use object_store::{Extensions, GetOptions, GetRange, ObjectMeta, ObjectStore};
+
+use super::body::{Source, outside};
+use super::retry::Failure;
+use super::transport::{OfAnObject, ask, failed};
+use super::{Backend, Object, PAGE, Page, Range};
+use crate::error::{Error, Kind};
+
+/// How many listings that somebody may go on with are kept.
+const LISTINGS: usize = 16;
+
+/// How many pages that bring nothing new are read for one that does.
+const EMPTY_PAGES: usize = 1_000;
+
+/// A bucket or container.
+pub(super) struct Cloud {
+    objects: Arc<dyn ObjectStore>,
+    lists: Arc<dyn PaginatedListStore>,
+    /// Where listings stopped: prefix, the key that the next page comes after, and the store's token for it. A listing that
+    /// is not here begins after the key, which is right everywhere and slow where a store does not know how.
+    listings: Mutex<VecDeque<(String, String, String)>>,
+    /// Whether a listing leaves out the object whose key is the prefix itself, as the library's does for Azure.
+    leaves_out_prefix: bool,
+}
+
+impl Cloud {
+    pub(super) fn new<S: ObjectStore + PaginatedListStore>(store: S) -> Self {
+        let store = Arc::new(store);
+        let listings = Mutex::default();
+        Self { objects: Arc::clone(&store) as _, lists: store, listings, leaves_out_prefix: false }
+    }
+
+    /// The same for Azure.
+    pub(super) fn azure<S: ObjectStore + PaginatedListStore>(store: S) -> Self {
+        Self { leaves_out_prefix: true, ..Self::new(store) }
+    }
+
+    /// The object that the library would leave out of the first page.
+    async fn left_out(&self, prefix: &str, after: Option<&str>) -> Result<Option<Object>, Failure> {
+        let is_key = !prefix.is_empty() && !prefix.ends_with('/');
+        if !self.leaves_out_prefix || !is_key || after.is_some_and(|after| after >= prefix) {
+            return Ok(None);
+        }
+        match self.head(prefix).await {
+            Ok(object) => Ok(Some(object)),
+            Err(failure) if failure.error.kind == Kind::NotFound => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn token(&self, prefix: &str, after: &str) -> Option<String> {
+        let listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = listings.iter().find(|(of, at, _)| of == prefix && at == after);
+        found.map(|(_, _, token)| token.clone())
+    }
+
+    fn keep(&self, prefix: &str, after: &str, token: String) {
+        let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
+        listings.retain(|(of, at, _)| of != prefix || at != after);
+        if listings.len() >= LISTINGS {
+            listings.pop_front();
+        }
+        listings.push_back((prefix.to_owned(), after.to_owned(), token));
+    }
+}
+
+#[async_trait]
+impl Backend for Cloud {
+    async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Failure> {
+        let mut token = after.and_then(|after| self.token(prefix, after));
+        let mut left_out = self.left_out(prefix, after).await?;
+        let most = PAGE - usize::from(left_out.is_some());
+        for _ in 0..EMPTY_PAGES {
+            let options = PaginatedListOptions {
+                offset: token.is_none().then(|| after.map(str::to_owned)).flatten(),
+                max_keys: Some(most),
+                page_token: token.take(),
+                ..PaginatedListOptions::default()
+            };
+            let prefix_asked = (!prefix.is_empty()).then_some(prefix);
+            let answer = ask(self.lists.list_paginated(prefix_asked, options)).await?;
+            let mut objects: Vec<Object> = answer.result.objects.into_iter().map(object).collect();
+            // A store that does not know `after` begins at the beginning.
+            objects.retain(|object| after.is_none_or(|after| object.key.as_str() > after));
+            if objects.len() > most {
+                let message =
+                    format!("the store lists {} objects where {most} were asked for", objects.len());
+                return Err(Failure::never(Kind::Limit, message));
+            }
+            objects.extend(left_out.take());
+            objects.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+            match (answer.page_token, objects.last()) {
+                (None, _) => return Ok(Page { objects, next: None }),
+                (Some(further), Some(last)) => {
+                    let next = last.key.clone();
+                    self.keep(prefix, &next, further);
+                    return Ok(Page { objects, next: Some(next) });
+                }
+                (Some(further), None) => token = Some(further),
+            }
+        }
+        Err(Failure::never(Kind::Limit, format!("the store lists {EMPTY_PAGES} pages with nothing on them")))
+    }
+
+    async fn head(&self, key: &str) -> Result<Object, Failure> {
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        Ok(object(ask(self.objects.get_opts(&path(key)?, options)).await?.meta))
+    }
+
+    async fn open(
+        &self,
+        key: &str,
+        range: Option<Range>,
+        known: Option<&Object>,
+    ) -> Result<(Object, Source), Failure> {
+        let mut extensions = Extensions::new();
+        extensions.insert(OfAnObject);
+        let options = GetOptions {
+            range: range
+                .map(|range| GetRange::Bounded(range.offset..range.offset.saturating_add(range.length))),
+            if_match: known.and_then(|object| object.etag.clone()).filter(|etag| is_strong(etag)),
+            extensions,
+            ..GetOptions::default()
+        };
+        let answer = match (ask(self.objects.get_opts(&path(key)?, options)).await, range) {
+            (Ok(answer), _) => answer,
+            // Servers disagree on how to answer a range that is not there; what it is tells.
+            (Err(failure), Some(range)) if failure.error.kind == Kind::Failed => {
+                let size = self.head(key).await?.size;
+                let is_outside = range.end().is_none_or(|end| end > size);
+                return Err(if is_outside { outside(range, Some(size)).into() } else { failure });
+            }
+            (Err(failure), _) => return Err(failure),
+        };
+        let found = object(answer.meta.clone());
+        let bytes = answer.into_stream().map(|bytes| bytes.map_err(|error| failed(&error)));
+        Ok((found, Source::Stream(bytes.boxed())))
+    }
+}
+
+/// Whether a mark may stand in `If-Match` (RFC 9110, 13.1.1).
+pub(super) fn is_strong(etag: &str) -> bool {
+    etag.starts_with('"')
+}
+
+fn path(key: &str) -> Result<Path, Failure> {
+    Path::parse(key).map_err(|error| Error::new(Kind::Invalid, error.to_string()).into())
+}
+
+fn object(meta: ObjectMeta) -> Object {
+    Object {
+        key: meta.location.to_string(),
+        size: meta.size,
+        modified: u64::try_from(meta.last_modified.timestamp()).ok(),
+        etag: meta.e_tag,
+    }
+}

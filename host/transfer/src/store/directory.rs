@@ -1,0 +1,196 @@
+//! A local directory as a store: its regular files are the objects. No link below it is followed, and none is an object.
+
+mod listing;
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use rustix::fs::{AtFlags, Stat};
+
+use super::body::Source;
+use super::retry::Failure;
+use super::{Backend, Object, Page, Range};
+use crate::beneath::{self, RelativePath};
+use crate::error::{Error, Kind};
+use listing::Listing;
+
+/// How many listings that somebody may go on with are kept.
+const LISTINGS: usize = 4;
+
+/// A directory opened once; everything is found from its descriptor.
+pub(super) struct Directory {
+    opened: Arc<Opened>,
+}
+
+struct Opened {
+    root: beneath::Directory,
+    /// Where listings stopped: prefix, the key that the next page comes after, and what is left.
+    listings: Mutex<Vec<(String, String, Listing)>>,
+}
+
+impl Directory {
+    /// Opens the directory at `path`, which the operator named: links in it are followed.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let root = beneath::Directory::open(path)?;
+        Ok(Self { opened: Arc::new(Opened { root, listings: Mutex::new(Vec::new()) }) })
+    }
+
+    /// Runs what may wait for a disk where it holds up nobody else.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Opened) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let opened = Arc::clone(&self.opened);
+        Ok(blocking(move || work(&opened)).await?)
+    }
+}
+
+thread_local! {
+    static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says that this thread may wait for a disk although it waits for futures too: a worker, which is no thread of a runtime.
+pub(crate) fn this_thread_may_block() {
+    MAY_BLOCK.set(true);
+}
+
+/// Runs what may wait for a disk on a thread of the runtime that may block; without a runtime, and on a thread that may, here.
+/// Going to another thread and back costs a small file more than its reading does.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    if MAY_BLOCK.get() {
+        return work();
+    }
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => match runtime.spawn_blocking(work).await {
+            Ok(ended) => ended,
+            Err(ended) => Err(Error::new(Kind::Cancelled, format!("reading a file: {ended}"))),
+        },
+        Err(_) => work(),
+    }
+}
+
+#[async_trait]
+impl Backend for Directory {
+    async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Failure> {
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        self.blocking(move |opened| opened.scan(&prefix, after.as_deref())).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Object, Failure> {
+        let key = key.to_owned();
+        self.blocking(move |opened| opened.head(&key)).await
+    }
+
+    async fn open(
+        &self,
+        key: &str,
+        _range: Option<Range>,
+        _known: Option<&Object>,
+    ) -> Result<(Object, Source), Failure> {
+        let key = key.to_owned();
+        self.blocking(move |opened| {
+            let file = opened.root.open_file(&path(&key)?).map_err(no_object)?;
+            let object = opened_object(&file, key)?;
+            Ok((object, Source::File(Arc::new(file))))
+        })
+        .await
+    }
+}
+
+impl Opened {
+    fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Error> {
+        let kept = after.and_then(|after| {
+            let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
+            let place = listings.iter().position(|(of, at, _)| of == prefix && at == after)?;
+            Some(listings.remove(place).2)
+        });
+        let mut listing = match kept {
+            Some(listing) => listing,
+            None => Listing::new(prefix, after),
+        };
+        let (objects, more) = listing.page(&self.root)?;
+        let next = objects.last().filter(|_| more).map(|last| last.key.clone());
+        if let Some(next) = &next {
+            let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
+            if listings.len() >= LISTINGS {
+                listings.remove(0);
+            }
+            listings.push((prefix.to_owned(), next.clone(), listing));
+        }
+        Ok(Page { objects, next })
+    }
+
+    fn head(&self, key: &str) -> Result<Object, Error> {
+        let path = path(key)?;
+        let name = path.file_name();
+        let status = match path.parent() {
+            None => stat(self.root.as_fd(), name),
+            Some(parent) => stat(self.root.open_directory(&parent).map_err(no_object)?.as_fd(), name),
+        };
+        let status = status.map_err(|errno| {
+            let message =
+                format!("cannot look at {}: {errno}", self.root.path().join(path.as_path()).display());
+            no_object(io::Error::new(io::Error::from(errno).kind(), message))
+        })?;
+        match beneath::Metadata::from(status).kind {
+            beneath::Kind::File => Ok(object(&status, key.to_owned())),
+            beneath::Kind::Directory | beneath::Kind::Link | beneath::Kind::Special => {
+                Err(Error::new(Kind::NotFound, "it is not a regular file, and nothing else is an object"))
+            }
+        }
+    }
+}
+
+fn path(key: &str) -> Result<RelativePath, Error> {
+    RelativePath::new(key).map_err(|wrong| Error::new(Kind::Invalid, wrong.to_string()))
+}
+
+fn stat(directory: impl AsFd, name: &std::ffi::OsStr) -> rustix::io::Result<Stat> {
+    rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// The error of a path that leads to no object.
+fn no_object(error: io::Error) -> Error {
+    use io::ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory};
+    let kind = match error.kind() {
+        // A directory or a special file; something below a file.
+        InvalidInput | NotADirectory | IsADirectory => Kind::NotFound,
+        _ if is_link(&error) => Kind::NotFound,
+        InvalidFilename => Kind::Invalid,
+        _ => return Error::from(error),
+    };
+    Error::new(kind, error.to_string())
+}
+
+/// Whether a link is the reason. The standard library has no stable name for what it makes of ELOOP.
+fn is_link(error: &io::Error) -> bool {
+    error.kind() == io::Error::from(rustix::io::Errno::LOOP).kind()
+}
+
+#[expect(clippy::unnecessary_cast, reason = "the fields' types differ from one architecture to the next")]
+fn object(status: &Stat, key: String) -> Object {
+    let size = u64::try_from(status.st_size).unwrap_or(0);
+    let seconds = status.st_mtime as i64;
+    let etag = etag(status.st_ino as u64, size, seconds, status.st_mtime_nsec as i64);
+    Object { key, size, modified: u64::try_from(seconds).ok(), etag: Some(etag) }
+}
+
+/// What an opened file is now.
+pub(super) fn opened_object(file: &File, key: String) -> Result<Object, Error> {
+    let status = file.metadata()?;
+    let etag = etag(status.ino(), status.len(), status.mtime(), status.mtime_nsec());
+    Ok(Object { key, size: status.len(), modified: u64::try_from(status.mtime()).ok(), etag: Some(etag) })
+}
+
+/// Inode, size and time: what another content would have another of.
+fn etag(inode: u64, size: u64, seconds: i64, nanoseconds: i64) -> String {
+    format!("{inode:x}-{size:x}-{seconds:x}.{nanoseconds:09}")
+}

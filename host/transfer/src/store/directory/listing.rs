@@ -1,0 +1,351 @@
+//! The listing of a directory: in the order of whole keys, page by page, in bounded memory however many files there are.
+//!
+//! Of each directory on the way only so many names are kept, the smallest; when they are used up it is read again. So a
+//! directory of a million files is read some thirty times, and never held.
+
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{Dir, FileType};
+
+use super::super::{Object, PAGE};
+use super::{is_link, object, path, stat};
+use crate::beneath;
+use crate::error::{Error, Kind};
+
+/// The most names that are kept of the first directory; each level below keeps half of that of the one above.
+const NAMES: usize = 32_768;
+
+/// The fewest names that a level keeps.
+const FEWEST_NAMES: usize = 1_024;
+
+/// How deep directories may lie in one another.
+const DEPTH: usize = 64;
+
+/// Where a listing is. Holds no descriptor between two pages.
+pub(super) struct Listing {
+    levels: Vec<Level>,
+}
+
+/// A directory that is being listed.
+struct Level {
+    /// What stands before its names in a key: empty, or a path with `/` at its end.
+    folder: String,
+    /// What its names must begin with.
+    begin: String,
+    /// Keys, relative to it, up to this one are not wanted.
+    after: Option<String>,
+    /// The next names, in order.
+    names: VecDeque<Name>,
+    /// The last name that was taken.
+    taken: Option<Name>,
+    /// Whether it has more names than were kept.
+    more: bool,
+    opened: Option<beneath::Directory>,
+}
+
+/// A name with `/` after a directory's, which is how it stands in a key: the order of these is the order of the keys.
+type Name = String;
+
+impl Listing {
+    /// Of the keys that begin with `prefix`, those after `after`.
+    pub(super) fn new(prefix: &str, after: Option<&str>) -> Self {
+        let (folder, begin) = prefix.split_at(prefix.rfind('/').map_or(0, |slash| slash + 1));
+        let after = match after {
+            None => None,
+            Some(after) => match after.strip_prefix(folder) {
+                Some(below) => Some(below.to_owned()),
+                None if after < folder => None,
+                // Everything in the folder comes before it.
+                None => return Self { levels: Vec::new() },
+            },
+        };
+        Self { levels: vec![Level::new(folder.to_owned(), begin.to_owned(), after)] }
+    }
+
+    /// The next page, and whether there may be another.
+    pub(super) fn page(&mut self, root: &beneath::Directory) -> Result<(Vec<Object>, bool), Error> {
+        let page = self.fill(root);
+        for level in &mut self.levels {
+            level.opened = None;
+        }
+        page
+    }
+
+    fn fill(&mut self, root: &beneath::Directory) -> Result<(Vec<Object>, bool), Error> {
+        let mut objects = Vec::new();
+        while !self.levels.is_empty() {
+            if objects.len() == PAGE {
+                let more = self.levels.iter().any(|level| level.more || !level.names.is_empty());
+                return Ok((objects, more));
+            }
+            let keep = (NAMES >> self.levels.len().min(16)).max(FEWEST_NAMES);
+            let Some(level) = self.levels.last_mut() else { break };
+            let Some(name) = level.next(root, keep)? else {
+                self.levels.pop();
+                continue;
+            };
+            let key = format!("{}{name}", level.folder);
+            if name.ends_with('/') {
+                let after = level
+                    .after
+                    .as_deref()
+                    .and_then(|after| after.strip_prefix(name.as_str()))
+                    .map(str::to_owned);
+                if self.levels.len() == DEPTH {
+                    let message = format!(
+                        "{} lies more than {DEPTH} directories deep",
+                        root.path().join(&key).display()
+                    );
+                    return Err(Error::new(Kind::Limit, message));
+                }
+                self.levels.push(Level::new(key, String::new(), after));
+            } else if let Some(found) = level.look_at(root, &name, key)? {
+                objects.push(found);
+            }
+        }
+        Ok((objects, false))
+    }
+}
+
+impl Level {
+    fn new(folder: String, begin: String, after: Option<String>) -> Self {
+        // Nothing has been read yet.
+        Self { folder, begin, after, names: VecDeque::new(), taken: None, more: true, opened: None }
+    }
+
+    /// The next name; none at the end.
+    fn next(&mut self, root: &beneath::Directory, keep: usize) -> Result<Option<Name>, Error> {
+        if self.names.is_empty() && self.more {
+            self.read(root, keep)?;
+        }
+        let next = self.names.pop_front();
+        if next.is_some() {
+            self.taken.clone_from(&next);
+        }
+        Ok(next)
+    }
+
+    /// Reads the directory for the names that come next.
+    fn read(&mut self, root: &beneath::Directory, keep: usize) -> Result<(), Error> {
+        self.more = false;
+        if !self.open(root)? {
+            return Ok(());
+        }
+        let Some(directory) = &self.opened else { return Ok(()) };
+        let failed = |errno: rustix::io::Errno| {
+            let error = io::Error::from(errno);
+            Error::from(io::Error::new(
+                error.kind(),
+                format!("cannot read {}: {error}", directory.path().display()),
+            ))
+        };
+        let mut kept = BinaryHeap::with_capacity(keep.min(4096));
+        for entry in Dir::read_from(directory.as_fd()).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                FileType::Unknown => {
+                    match rustix::fs::statat(directory, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+                        Ok(status) => FileType::from_raw_mode(status.st_mode),
+                        Err(rustix::io::Errno::NOENT) => continue,
+                        Err(errno) => return Err(failed(errno)),
+                    }
+                }
+                kind => kind,
+            };
+            let directory_mark = match kind {
+                FileType::RegularFile => "",
+                FileType::Directory => "/",
+                _ => continue,
+            };
+            let Ok(text) = name.to_str() else {
+                let path = directory.path().join(String::from_utf8_lossy(name.to_bytes()).as_ref());
+                let message =
+                    format!("the name of {} is not UTF-8, and an object's key must be", path.display());
+                return Err(Error::new(Kind::Invalid, message));
+            };
+            if !text.starts_with(&self.begin) {
+                continue;
+            }
+            let name = format!("{text}{directory_mark}");
+            if self.is_behind(&name) {
+                continue;
+            }
+            if kept.len() < keep {
+                kept.push(name);
+            } else {
+                self.more = true;
+                if let Some(mut largest) = kept.peek_mut().filter(|largest| name < **largest) {
+                    *largest = name;
+                }
+            }
+        }
+        self.names = kept.into_sorted_vec().into();
+        Ok(())
+    }
+
+    /// Whether the listing is past this name.
+    fn is_behind(&self, name: &str) -> bool {
+        if self.taken.as_deref().is_some_and(|taken| name <= taken) {
+            return true;
+        }
+        // A directory that the wanted keys begin in is not behind.
+        self.after
+            .as_deref()
+            .is_some_and(|after| name <= after && !(name.ends_with('/') && after.starts_with(name)))
+    }
+
+    /// Opens it, if it is still there.
+    fn open(&mut self, root: &beneath::Directory) -> Result<bool, Error> {
+        if self.opened.is_some() {
+            return Ok(true);
+        }
+        let opened = match self.folder.as_str() {
+            "" => root.try_clone(),
+            folder => root.open_directory(&path(folder)?),
+        };
+        match opened {
+            Ok(directory) => {
+                self.opened = Some(directory);
+                Ok(true)
+            }
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What a file is; none if it is no file any more.
+    fn look_at(
+        &mut self,
+        root: &beneath::Directory,
+        name: &str,
+        key: String,
+    ) -> Result<Option<Object>, Error> {
+        if !self.open(root)? {
+            return Ok(None);
+        }
+        let Some(directory) = &self.opened else { return Ok(None) };
+        match stat(directory, Path::new(name).as_os_str()) {
+            Ok(status) if beneath::Metadata::from(status).kind == beneath::Kind::File => {
+                Ok(Some(object(&status, key)))
+            }
+            Ok(_) | Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(errno) => {
+                let error = io::Error::from(errno);
+                let message = format!("cannot look at {}: {error}", directory.path().join(name).display());
+                Err(io::Error::new(error.kind(), message).into())
+            }
+        }
+    }
+}
+
+/// Whether it was removed, or is something else than a directory (a link that somebody put there, too).
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) || is_link(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn tree(files: &[&str]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = root.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, file).unwrap();
+        }
+        root
+    }
+
+    fn keys(root: &Path, prefix: &str, after: Option<&str>) -> Vec<String> {
+        let (objects, more) =
+            Listing::new(prefix, after).page(&beneath::Directory::open(root).unwrap()).unwrap();
+        assert!(!more);
+        objects.into_iter().map(|object| object.key).collect()
+    }
+
+    #[test]
+    fn keys_come_in_the_order_of_their_bytes_from_whichever_key_and_prefix() {
+        let files = ["a.b", "a/b", "a/c/d", "a/c.d", "a0", "b.b", "b-1/x", "b/x/y", "z/é", "A"];
+        let root = tree(&files);
+        let sorted: BTreeSet<&str> = files.into_iter().collect();
+        for prefix in ["", "a", "a/", "a/c", "a/c/", "b", "z/", "q/", "b/x/y/"] {
+            for after in [None]
+                .into_iter()
+                .chain(["A", "a", "a.b", "a/b", "a/c", "a/c/d", "a/z", "b", "b/", "z", "~"].map(Some))
+            {
+                let expected: Vec<&str> = sorted
+                    .iter()
+                    .copied()
+                    .filter(|key| key.starts_with(prefix) && after.is_none_or(|after| *key > after))
+                    .collect();
+                assert_eq!(keys(root.path(), prefix, after), expected, "{prefix:?} after {after:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn neither_links_nor_special_files_are_listed_nor_followed() {
+        let root = tree(&["file", "real/inside"]);
+        std::os::unix::fs::symlink("file", root.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("real", root.path().join("linked")).unwrap();
+        std::os::unix::fs::symlink("/etc", root.path().join("outside")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(root.path().join("socket")).unwrap();
+        assert_eq!(keys(root.path(), "", None), ["file", "real/inside"]);
+        assert!(keys(root.path(), "outside/", None).is_empty());
+    }
+
+    #[test]
+    fn directories_deeper_than_the_bound_are_refused_by_name() {
+        let deep = "d/".repeat(DEPTH) + "file";
+        let root = tree(&[&deep]);
+        let error = Listing::new("", None).page(&beneath::Directory::open(root.path()).unwrap()).unwrap_err();
+        assert_eq!(error.kind, Kind::Limit);
+        assert!(error.message.contains("d/d/d"), "{error}");
+        assert_eq!(keys(root.path(), "d/d/", None), [deep]);
+    }
+
+    #[test]
+    fn a_directory_with_more_names_than_are_kept_is_listed_whole_and_in_order() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("1/2/3/4/5");
+        std::fs::create_dir_all(&directory).unwrap();
+        let count = FEWEST_NAMES * 3 + 7;
+        for number in 0..count {
+            std::fs::File::create(directory.join(format!("{number:06}"))).unwrap();
+        }
+        let opened = beneath::Directory::open(root.path()).unwrap();
+        let mut listing = Listing::new("", None);
+        let (mut seen, mut more) = (Vec::new(), true);
+        while more {
+            let (objects, further) = listing.page(&opened).unwrap();
+            assert!(
+                listing
+                    .levels
+                    .iter()
+                    .all(|level| level.names.len() <= FEWEST_NAMES || level.folder.len() < 10)
+            );
+            seen.extend(objects.into_iter().map(|object| object.key));
+            more = further;
+        }
+        let expected: Vec<String> = (0..count).map(|number| format!("1/2/3/4/5/{number:06}")).collect();
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf_8_is_told_and_not_left_out() {
+        use std::os::unix::ffi::OsStrExt;
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9")), "").unwrap();
+        let error = Listing::new("", None).page(&beneath::Directory::open(root.path()).unwrap()).unwrap_err();
+        assert_eq!(error.kind, Kind::Invalid);
+    }
+}

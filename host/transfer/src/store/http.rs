@@ -1,0 +1,308 @@
+//! A directory of a web server as a store: objects by their URL, nothing that lists them.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderName,
+    HeaderValue, IF_MATCH, LAST_MODIFIED, RANGE, RETRY_AFTER,
+};
+use reqwest::redirect::{Attempt, Policy};
+use reqwest::{Client, Response, StatusCode, Url};
+use tokio::runtime::Handle;
+
+use super::body::Source;
+use super::cloud::is_strong;
+use super::retry::Failure;
+use super::transport::{Refused, on, unanswered};
+use super::{Backend, Object, Page, Range};
+use crate::error::{Error, Kind};
+
+/// How many redirects are followed for one answer.
+const REDIRECTS: usize = 5;
+
+/// A web server's directory.
+pub(super) struct Web {
+    client: Client,
+    runtime: Handle,
+    /// Ends with `/`.
+    base: Url,
+    authorization: Option<HeaderValue>,
+}
+
+/// Which redirects are followed: a few, and none that leaves TLS. The client itself takes `Authorization` off what goes to
+/// another host or port.
+pub(super) fn redirects() -> Policy {
+    Policy::custom(|attempt: Attempt<'_>| match may_follow(attempt.previous(), attempt.url()) {
+        Ok(()) => attempt.follow(),
+        Err(error) => attempt.error(error),
+    })
+}
+
+fn may_follow(previous: &[Url], next: &Url) -> Result<(), Error> {
+    if next.scheme() != "https" && previous.iter().any(|url| url.scheme() == "https") {
+        return Err(Error::new(
+            Kind::Denied,
+            "the server redirects from https to http, which is not followed",
+        ));
+    }
+    // How web servers answer for a directory, whose page of links is no object.
+    if previous.last().is_some_and(|url| next.path() == format!("{}/", url.path())) {
+        return Err(Error::new(Kind::NotFound, "the server has a directory there and no object"));
+    }
+    if previous.len() > REDIRECTS {
+        return Err(Error::new(Kind::Limit, format!("the server redirects more than {REDIRECTS} times")));
+    }
+    Ok(())
+}
+
+impl Web {
+    pub(super) fn new(
+        client: Client,
+        runtime: Handle,
+        base: Url,
+        authorization: Option<HeaderValue>,
+    ) -> Self {
+        Self { client, runtime, base, authorization }
+    }
+
+    /// Asks for an object.
+    async fn get(&self, key: &str, headers: HeaderMap) -> Result<Response, Failure> {
+        let mut url = self.base.clone();
+        match url.path_segments_mut() {
+            Ok(mut segments) => drop(segments.pop_if_empty().extend(key.split('/'))),
+            Err(()) => return Err(Failure::never(Kind::Invalid, "the store's URL cannot have a path")),
+        }
+        let mut request = self.client.get(url).headers(headers).header(ACCEPT_ENCODING, "identity");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization.clone());
+        }
+        let answer = on(&self.runtime, request.send())
+            .await
+            .map_err(|stopped| Failure::never(Kind::Cancelled, stopped.to_string()))?;
+        let response = answer.map_err(|error| no_answer(&error.without_url()))?;
+        if text(&response, CONTENT_ENCODING)
+            .is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity"))
+        {
+            let message =
+                "the server changes the bytes on the way (Content-Encoding), which it was asked not to";
+            return Err(Failure::never(Kind::Failed, message));
+        }
+        Ok(response)
+    }
+}
+
+#[async_trait]
+impl Backend for Web {
+    async fn scan(&self, _prefix: &str, _after: Option<&str>) -> Result<Page, Failure> {
+        let message =
+            "a web server cannot be listed; name the objects, or use a store that lists (file, s3, gs, az)";
+        Err(Failure::never(Kind::Invalid, message))
+    }
+
+    async fn head(&self, key: &str) -> Result<Object, Failure> {
+        // With GET, for what may be read by GET alone (presigned and proxied URLs) is to be found too.
+        let first = HeaderMap::from_iter([(RANGE, HeaderValue::from_static("bytes=0-0"))]);
+        let mut response = self.get(key, first).await?;
+        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            // Of an empty object there is no first byte, and to ask for all of it costs nothing.
+            response = self.get(key, HeaderMap::new()).await?;
+        }
+        let size = match response.status() {
+            StatusCode::OK => length(&response)?,
+            StatusCode::PARTIAL_CONTENT => content_range(&response)?.size,
+            _ => return Err(refused(&response)),
+        };
+        Ok(object(&response, key, size))
+    }
+
+    async fn open(
+        &self,
+        key: &str,
+        range: Option<Range>,
+        known: Option<&Object>,
+    ) -> Result<(Object, Source), Failure> {
+        let mut headers = HeaderMap::new();
+        if let Some(Range { offset, length }) = range {
+            let last = offset.saturating_add(length).saturating_sub(1);
+            headers.insert(RANGE, header(&format!("bytes={offset}-{last}"))?);
+        }
+        if let Some(etag) = known.and_then(|known| known.etag.as_deref()).filter(|etag| is_strong(etag)) {
+            headers.insert(IF_MATCH, header(etag)?);
+        }
+        let response = self.get(key, headers).await?;
+        let (size, skip) = match (response.status(), range) {
+            (StatusCode::OK, range) => (length(&response)?, range.map_or(0, |range| range.offset)),
+            (StatusCode::PARTIAL_CONTENT, Some(range)) => {
+                let given = content_range(&response)?;
+                if given.from != range.offset {
+                    let message = format!(
+                        "the server was asked for bytes from {} and gives them from {}",
+                        range.offset, given.from
+                    );
+                    return Err(Failure::never(Kind::Failed, message));
+                }
+                (given.size, 0)
+            }
+            _ => return Err(refused(&response)),
+        };
+        let object = object(&response, key, size);
+        Ok((object, Source::Stream(bytes(response, skip))))
+    }
+}
+
+/// The bytes of an answer without the first `skip`, which a server sends that knows no ranges. What is skipped comes as
+/// empty chunks, so that it counts as a sign of life.
+fn bytes(
+    response: Response,
+    mut skip: u64,
+) -> futures_util::stream::BoxStream<'static, Result<Bytes, Failure>> {
+    response
+        .bytes_stream()
+        .map(move |chunk| {
+            let mut chunk = chunk.map_err(|error| no_answer(&error.without_url()))?;
+            let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
+            skip -= skipped as u64;
+            Ok(chunk.split_off(skipped))
+        })
+        .boxed()
+}
+
+fn no_answer(error: &reqwest::Error) -> Failure {
+    // What the policy of redirects said is this crate's own error, and permanent.
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(own) = inner.downcast_ref::<Error>() {
+            return own.clone().into();
+        }
+        cause = inner.source();
+    }
+    unanswered(error)
+}
+
+fn refused(response: &Response) -> Failure {
+    Refused::with(response.status().as_u16(), text(response, RETRY_AFTER)).failure()
+}
+
+fn text(response: &Response, name: HeaderName) -> Option<&str> {
+    response.headers().get(name).and_then(|value| value.to_str().ok())
+}
+
+fn header(value: &str) -> Result<HeaderValue, Failure> {
+    HeaderValue::from_str(value).map_err(|error| Failure::never(Kind::Failed, error.to_string()))
+}
+
+/// How long a whole answer is.
+fn length(response: &Response) -> Result<u64, Failure> {
+    response.content_length().ok_or_else(|| {
+        let message = "the server does not say how long the object is (no Content-Length), so that its end could not be told";
+        Failure::never(Kind::Invalid, message)
+    })
+}
+
+/// What part of an object an answer is.
+#[derive(Debug, PartialEq, Eq)]
+struct ContentRange {
+    from: u64,
+    size: u64,
+}
+
+fn content_range(response: &Response) -> Result<ContentRange, Failure> {
+    let value = text(response, CONTENT_RANGE).unwrap_or_default();
+    read_content_range(value).ok_or_else(|| {
+        Failure::never(
+            Kind::Failed,
+            format!(
+                "the server does not say what part it gives (Content-Range is `{}`)",
+                value.escape_debug()
+            ),
+        )
+    })
+}
+
+/// `bytes FROM-TO/SIZE` (RFC 9110, 14.4).
+fn read_content_range(value: &str) -> Option<ContentRange> {
+    let (range, size) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (from, to) = range.split_once('-')?;
+    let (from, to, size): (u64, u64, u64) = (from.parse().ok()?, to.parse().ok()?, size.parse().ok()?);
+    (from <= to && to < size).then_some(ContentRange { from, size })
+}
+
+fn object(response: &Response, key: &str, size: u64) -> Object {
+    Object {
+        key: key.to_owned(),
+        size,
+        modified: text(response, LAST_MODIFIED).and_then(seconds),
+        etag: text(response, ETAG).map(str::to_owned),
+    }
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7) in seconds since 1970; the obsolete forms are not read.
+fn seconds(date: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let mut words = date.split_once(", ")?.1.split(' ');
+    let day: u64 = words.next()?.parse().ok().filter(|day| (1..=31).contains(day))?;
+    let month = words.next()?;
+    let month = MONTHS.iter().position(|name| *name == month)? as u64;
+    let year: u64 = words.next()?.parse().ok().filter(|year| (1970..=9999).contains(year))?;
+    let mut clock = words.next()?.split(':').map(|part| part.parse::<u64>().ok().filter(|part| *part <= 60));
+    let (hours, minutes, seconds) = (clock.next()??, clock.next()??, clock.next()??);
+    if words.next() != Some("GMT") {
+        return None;
+    }
+    // Days since 1970 with the year beginning in March, so that the leap day is its last.
+    let (shifted_year, shifted_month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
+    let leap_days = |year: u64| year / 4 - year / 100 + year / 400;
+    let days = shifted_year * 365 + leap_days(shifted_year) + (shifted_month * 153 + 2) / 5 + day - 1;
+    // 1970-01-01 in the same count.
+    let epoch = 1969 * 365 + leap_days(1969) + (10 * 153 + 2) / 5;
+    Some((days - epoch) * 86_400 + hours * 3_600 + minutes * 60 + seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_of_http_is_read() {
+        for (date, expected) in [
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
+            ("Thu, 29 Feb 2024 23:59:59 GMT", Some(1_709_251_199)),
+            ("Fri, 01 Mar 2024 00:00:00 GMT", Some(1_709_251_200)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:49 GMT", None),
+            ("Sun, 06 Nov 0001 08:49:37 GMT", None),
+            ("", None),
+        ] {
+            assert_eq!(seconds(date), expected, "{date}");
+        }
+    }
+
+    #[test]
+    fn no_redirect_leaves_tls_or_goes_on_for_ever() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let kind = |previous: &[&str], next: &str| {
+            let previous: Vec<Url> = previous.iter().map(|text| url(text)).collect();
+            may_follow(&previous, &url(next)).map_err(|error| error.kind)
+        };
+        assert_eq!(kind(&["http://a/x"], "https://b/y"), Ok(()));
+        assert_eq!(kind(&["https://a/x"], "https://b/y"), Ok(()));
+        assert_eq!(kind(&["https://a/x"], "http://a/x"), Err(Kind::Denied));
+        assert_eq!(kind(&["https://a/x", "https://a/y"], "http://a/z"), Err(Kind::Denied));
+        assert_eq!(kind(&["http://a/x"], "http://a/x/"), Err(Kind::NotFound));
+        assert_eq!(kind(&["http://a/x"; REDIRECTS], "http://a/y"), Ok(()));
+        assert_eq!(kind(&["http://a/x"; REDIRECTS + 1], "http://a/y"), Err(Kind::Limit));
+    }
+
+    #[test]
+    fn a_content_range_that_contradicts_itself_is_not_taken() {
+        assert_eq!(read_content_range("bytes 5-9/10"), Some(ContentRange { from: 5, size: 10 }));
+        for value in
+            ["", "bytes 5-9/*", "bytes */10", "bytes 9-5/10", "bytes 5-10/10", "bytes -1-2/10", "items 0-1/2"]
+        {
+            assert_eq!(read_content_range(value), None, "{value}");
+        }
+    }
+}

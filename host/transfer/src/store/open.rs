@@ -1,0 +1,269 @@
+//! From what the operator wrote to an opened store: which kind it is, which options and credentials that kind knows.
+
+mod options;
+
+use std::sync::Arc;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::{RetryConfig, StaticCredentialProvider};
+use reqwest::Url;
+use reqwest::header::HeaderValue;
+use reqwest::redirect::Policy;
+use tokio::runtime::Handle;
+
+use super::cloud::Cloud;
+use super::directory::Directory;
+use super::http::{Web, redirects};
+use super::key::Prefix;
+use super::transport::{Connector, client};
+use super::{Backend, Store, StoreConfig};
+use crate::error::{Error, Kind};
+use options::{AZURE, Chosen, FILE, GOOGLE, S3, WEB};
+
+/// The kinds of stores, by the scheme of their URL.
+const SCHEMES: [&str; 6] = ["file", "s3", "gs", "az", "http", "https"];
+
+/// Opens the store that is configured.
+pub(super) fn open(config: &StoreConfig, runtime: &Handle) -> Result<Store, Error> {
+    let (scheme, rest) = config.url.split_once("://").ok_or_else(|| {
+        invalid("a store's URL begins with its kind: file://, s3://, gs://, az://, http:// or https://")
+    })?;
+    let opened = match scheme {
+        "file" => file(config),
+        "s3" => bucket(rest).and_then(|bucket| s3(config, bucket, runtime)),
+        "gs" => bucket(rest).and_then(|bucket| google(config, bucket, runtime)),
+        "az" => bucket(rest).and_then(|bucket| azure(config, bucket, runtime)),
+        "http" | "https" => web(config, runtime),
+        unknown => Err(invalid(format!(
+            "`{}://` is no kind of store; did you mean `{}://`?",
+            unknown.escape_debug(),
+            options::nearest(unknown, SCHEMES)
+        ))),
+    };
+    let opened = opened.map_err(|error| error.of(format!("the store {}", shown(&config.url))))?;
+    if config.concurrency == 0 {
+        return Err(invalid(
+            "a store with no request at once could not be read: `concurrency` must be 1 or more",
+        ));
+    }
+    // What is local answers when the disk does.
+    let retry = match scheme {
+        "file" => super::Retry { idle: std::time::Duration::MAX, ..config.retry },
+        _ => config.retry,
+    };
+    Ok(Store::assemble(
+        opened.name,
+        opened.prefix,
+        opened.backend,
+        config.concurrency,
+        retry,
+        Some(runtime.clone()),
+    ))
+}
+
+/// What a kind of store makes of its configuration.
+struct Opened {
+    name: String,
+    prefix: Prefix,
+    backend: Box<dyn Backend>,
+}
+
+/// A URL without what may be secret in it.
+fn shown(url: &str) -> String {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    let (scheme, rest) = url[..end].split_once("://").unwrap_or(("", &url[..end]));
+    let host_end = rest.find('/').unwrap_or(rest.len());
+    let from = rest[..host_end].rfind('@').map_or(0, |at| at + 1);
+    format!("{scheme}://{}", rest[from..].escape_debug())
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(Kind::Invalid, message)
+}
+
+/// A bucket's name and the prefix in it, both as they are written.
+fn bucket(rest: &str) -> Result<(&str, Prefix), Error> {
+    if rest.contains(['?', '#']) {
+        return Err(invalid(
+            "its URL has a query or a fragment; options and credentials have places of their own",
+        ));
+    }
+    let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.is_empty()
+        || bucket.contains(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.' | '$'))
+    {
+        let message =
+            format!("`{}` is no name of a bucket: a URL is KIND://BUCKET/PREFIX", bucket.escape_debug());
+        return Err(invalid(if bucket.contains('@') {
+            "its URL has credentials in it; they have a place of their own".to_owned()
+        } else {
+            message
+        }));
+    }
+    Ok((bucket, Prefix::of_path(path)?))
+}
+
+/// An address that the operator names; plain http only where he says so.
+fn endpoint(chosen: &Chosen, option: &str) -> Result<(), Error> {
+    let allowed = match chosen.value("allow_http") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => {
+            return Err(invalid(format!("the option `allow_http` is true or false, not `{other}`")));
+        }
+    };
+    let plain = match chosen.value(option) {
+        None => false,
+        Some(address) => {
+            let url = Url::parse(address)
+                .map_err(|error| invalid(format!("the option `{option}` is no URL: {error}")))?;
+            check_url(&url).map_err(|error| error.of(format!("the option `{option}`")))?;
+            url.scheme() == "http"
+        }
+    };
+    match (plain, allowed) {
+        (true, false) => Err(invalid(format!(
+            "the option `{option}` is http without TLS, which everybody on the way can read; `allow_http = \"true\"` allows it"
+        ))),
+        (false, true) => Err(invalid(format!(
+            "the option `allow_http` does nothing without an `{option}` that begins with http://"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a URL that has more in it than an address.
+fn check_url(url: &Url) -> Result<(), Error> {
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(invalid("is no address of a server: it begins with https:// or http:// and has a host"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid("has credentials in it; they have a place of their own"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(invalid("has a query or a fragment; options and credentials have places of their own"));
+    }
+    Ok(())
+}
+
+fn file(config: &StoreConfig) -> Result<Opened, Error> {
+    Chosen::of(config, &FILE)?;
+    let url = Url::parse(&config.url).map_err(|error| invalid(error.to_string()))?;
+    let path = match url.to_file_path() {
+        Ok(path) if url.query().is_none() && url.fragment().is_none() => path,
+        _ => {
+            return Err(invalid(
+                "is no absolute path: a directory is file:///DIRECTORY, with %3F for ? and %23 for #",
+            ));
+        }
+    };
+    let backend = Directory::open(&path)?;
+    Ok(Opened { name: shown(&config.url), prefix: Prefix::default(), backend: Box::new(backend) })
+}
+
+fn web(config: &StoreConfig, runtime: &Handle) -> Result<Opened, Error> {
+    let chosen = Chosen::of(config, &WEB)?;
+    let mut base = Url::parse(&config.url).map_err(|error| invalid(error.to_string()))?;
+    check_url(&base)?;
+    if !base.path().ends_with('/') {
+        let path = format!("{}/", base.path());
+        base.set_path(&path);
+    }
+    let authorization = match (chosen.value("username"), chosen.value("password"), chosen.value("token")) {
+        (None, None, None) => None,
+        (Some(user), Some(password), None) => Some(options::basic(user, password)),
+        (None, None, Some(token)) => Some(format!("Bearer {token}")),
+        _ => {
+            return Err(invalid(
+                "the credentials of a web server are `username` and `password`, or `token` alone",
+            ));
+        }
+    };
+    let authorization = authorization
+        .map(|value| {
+            let mut value = HeaderValue::from_str(&value)
+                .map_err(|_| invalid("a credential has a character that no header can have"))?;
+            value.set_sensitive(true);
+            Ok::<_, Error>(value)
+        })
+        .transpose()?;
+    let backend = Web::new(client(&chosen.settings(), redirects())?, runtime.clone(), base, authorization);
+    Ok(Opened { name: shown(&config.url), prefix: Prefix::default(), backend: Box::new(backend) })
+}
+
+/// The libraries' own retries are off: what fails is tried again by this crate alone.
+fn no_retry() -> RetryConfig {
+    RetryConfig { max_retries: 0, ..RetryConfig::default() }
+}
+
+fn connector(chosen: &Chosen, runtime: &Handle) -> Result<Connector, Error> {
+    // A redirect could carry a signature or a token elsewhere.
+    Ok(Connector::new(client(&chosen.settings(), Policy::none())?, runtime.clone()))
+}
+
+fn s3(config: &StoreConfig, (bucket, prefix): (&str, Prefix), runtime: &Handle) -> Result<Opened, Error> {
+    let chosen = Chosen::of(config, &S3)?;
+    endpoint(&chosen, "endpoint")?;
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(bucket)
+        .with_retry(no_retry())
+        .with_http_connector(connector(&chosen, runtime)?);
+    for (key, value) in chosen.of_the_cloud::<AmazonS3ConfigKey>()? {
+        builder = builder.with_config(key, value);
+    }
+    if chosen.is_anonymous() {
+        builder = builder.with_skip_signature(true);
+    }
+    let store = builder.build().map_err(|error| chosen.failed(&error))?;
+    Ok(Opened { name: shown(&config.url), prefix, backend: Box::new(Cloud::new(store)) })
+}
+
+fn google(config: &StoreConfig, (bucket, prefix): (&str, Prefix), runtime: &Handle) -> Result<Opened, Error> {
+    let chosen = Chosen::of(config, &GOOGLE)?;
+    endpoint(&chosen, "base_url")?;
+    let mut builder = GoogleCloudStorageBuilder::new()
+        .with_bucket_name(bucket)
+        .with_retry(no_retry())
+        .with_http_connector(connector(&chosen, runtime)?);
+    for (key, value) in chosen.of_the_cloud::<GoogleConfigKey>()? {
+        builder = builder.with_config(key, value);
+    }
+    if chosen.is_anonymous() {
+        // Without credentials of any kind the library would look for its user's.
+        let nobody = StaticCredentialProvider::new(GcpCredential { bearer: String::new() });
+        builder = builder.with_credentials(Arc::new(nobody)).with_skip_signature(true);
+    }
+    let store = builder.build().map_err(|error| chosen.failed(&error))?;
+    Ok(Opened { name: shown(&config.url), prefix, backend: Box::new(Cloud::new(store)) })
+}
+
+fn azure(
+    config: &StoreConfig,
+    (container, prefix): (&str, Prefix),
+    runtime: &Handle,
+) -> Result<Opened, Error> {
+    let chosen = Chosen::of(config, &AZURE)?;
+    endpoint(&chosen, "endpoint")?;
+    if chosen.value("account_name").is_none() {
+        return Err(invalid(
+            "the option `account_name` is missing: it names the storage account that the container is in",
+        ));
+    }
+    let mut builder = MicrosoftAzureBuilder::new()
+        .with_container_name(container)
+        .with_retry(no_retry())
+        .with_http_connector(connector(&chosen, runtime)?);
+    for (key, value) in chosen.of_the_cloud::<AzureConfigKey>()? {
+        builder = builder.with_config(key, value);
+    }
+    if chosen.is_anonymous() {
+        builder = builder.with_skip_signature(true);
+    }
+    let store = builder.build().map_err(|error| chosen.failed(&error))?;
+    Ok(Opened { name: shown(&config.url), prefix, backend: Box::new(Cloud::azure(store)) })
+}
+
+#[cfg(test)]
+mod tests;

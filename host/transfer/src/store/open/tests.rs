@@ -1,0 +1,155 @@
+//! What the operator writes, and what is said of it.
+
+use super::*;
+use crate::secret::Secret;
+
+fn config(url: &str, options: &[(&str, &str)], credentials: &[(&str, &str)]) -> StoreConfig {
+    StoreConfig {
+        options: options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        credentials: credentials
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), Secret::new(*value)))
+            .collect(),
+        ..StoreConfig::new(url)
+    }
+}
+
+async fn opened(config: &StoreConfig) -> Result<Store, String> {
+    open(config, &Handle::current()).map_err(|error| {
+        assert_eq!(error.kind, Kind::Invalid, "{error}");
+        error.to_string()
+    })
+}
+
+#[tokio::test]
+async fn a_kind_of_store_that_is_not_known_is_told_with_the_nearest() {
+    for (url, nearest) in
+        [("s4://b/p", "s3://"), ("azure://c/p", "az://"), ("htps://h/p", "https://"), ("gcs://b", "gs://")]
+    {
+        let error = opened(&config(url, &[], &[])).await.unwrap_err();
+        assert!(error.contains(nearest), "{error}");
+    }
+    assert!(opened(&config("/var/backups", &[], &[])).await.is_err());
+}
+
+#[tokio::test]
+async fn an_option_that_is_not_known_is_told_with_the_nearest() {
+    for (url, option, nearest) in [
+        ("s3://b/p", "regoin", "`region`"),
+        ("s3://b/p", "alow_http", "`allow_http`"),
+        ("az://c/p", "acount_name", "`account_name`"),
+        ("gs://b/p", "baseurl", "`base_url`"),
+        ("http://h/p", "user-agent", "`user_agent`"),
+    ] {
+        let error = opened(&config(url, &[(option, "x")], &[])).await.unwrap_err();
+        assert!(error.contains(nearest), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_library_knows_and_would_not_heed_is_refused() {
+    for option in
+        ["checksum_algorithm", "conditional_put", "bucket", "timeout", "disable_tagging", "skip_signature"]
+    {
+        let error = opened(&config("s3://b/p", &[(option, "x")], &[])).await.unwrap_err();
+        assert!(error.contains("does nothing there"), "{error}");
+    }
+    let error = opened(&config("s3://b/p", &[("role_arn", "x")], &[])).await.unwrap_err();
+    assert!(error.contains("provider chain"), "{error}");
+    assert!(opened(&config("file:///tmp", &[("region", "x")], &[])).await.is_err());
+}
+
+#[tokio::test]
+async fn the_clouds_own_spelling_of_an_option_is_the_same_option() {
+    let twice = [("region", "eu-west-1"), ("AWS_DEFAULT_REGION", "eu-west-1")];
+    assert!(opened(&config("s3://b/p", &twice[..1], &[])).await.is_ok());
+    assert!(opened(&config("s3://b/p", &twice[1..], &[])).await.is_ok());
+    assert!(opened(&config("s3://b/p", &twice, &[])).await.unwrap_err().contains("twice"));
+}
+
+#[tokio::test]
+async fn plain_http_to_a_cloud_must_be_said_and_must_be_meant() {
+    let http = ("endpoint", "http://127.0.0.1:9000");
+    let allowed = ("allow_http", "true");
+    assert!(opened(&config("s3://b/p", &[http], &[])).await.unwrap_err().contains("allow_http"));
+    assert!(opened(&config("s3://b/p", &[http, ("allow_http", "false")], &[])).await.is_err());
+    assert!(opened(&config("s3://b/p", &[http, ("allow_http", "yes")], &[])).await.is_err());
+    assert!(opened(&config("s3://b/p", &[allowed], &[])).await.unwrap_err().contains("does nothing"));
+    assert!(opened(&config("s3://b/p", &[("endpoint", "https://h"), allowed], &[])).await.is_err());
+    assert!(opened(&config("s3://b/p", &[http, allowed], &[])).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_secret_has_its_own_place_and_an_option_too() {
+    let error = opened(&config("s3://b/p", &[("secret_access_key", "hunter2")], &[])).await.unwrap_err();
+    assert!(error.contains("credentials") && !error.contains("hunter2"), "{error}");
+    assert!(opened(&config("s3://b/p", &[], &[("region", "x")])).await.is_err());
+    for url in [
+        "https://user:hunter2@h/p",
+        "https://h/p?sig=hunter2",
+        "s3://user:hunter2@b/p",
+        "s3://b/p?key=hunter2",
+    ] {
+        let error = opened(&config(url, &[], &[])).await.unwrap_err();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    let endpoint = [("endpoint", "https://user:hunter2@h")];
+    assert!(!opened(&config("s3://b/p", &endpoint, &[])).await.unwrap_err().contains("hunter2"));
+}
+
+#[tokio::test]
+async fn credentials_that_cannot_be_used_are_told_without_them() {
+    for (url, options, credentials) in [
+        ("s3://b/p", vec![], vec![("secret_access_key", "hunter2")]),
+        ("az://c/p", vec![("account_name", "a")], vec![("account_key", "hunter2 is not base64")]),
+        ("gs://b/p", vec![], vec![("service_account_key", "{\"private_key\": \"hunter2\"")]),
+        ("https://h/p", vec![], vec![("username", "hunter2")]),
+        ("https://h/p", vec![], vec![("token", "hunter2\u{7f}")]),
+        ("s3://b/p", vec![], vec![("token", "")]),
+    ] {
+        let error = opened(&config(url, &options, &credentials)).await.unwrap_err();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn credentials_and_the_provider_chain_exclude_each_other() {
+    let both = StoreConfig {
+        provider_chain: true,
+        ..config("s3://b/p", &[], &[("access_key_id", "a"), ("secret_access_key", "b")])
+    };
+    assert!(opened(&both).await.unwrap_err().contains("choose one"));
+    let web = StoreConfig { provider_chain: true, ..config("https://h/p", &[], &[]) };
+    assert!(opened(&web).await.is_err());
+}
+
+#[tokio::test]
+async fn a_prefix_that_leads_elsewhere_is_refused() {
+    for url in ["s3://b/../p", "gs://b/a//b", "az://c/a/./b", "s3:///p", "s3://"] {
+        assert!(
+            opened(&config(url, &[("account_name", "a")][..usize::from(url.starts_with("az"))], &[]))
+                .await
+                .is_err(),
+            "{url}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_store_without_a_request_at_once_is_refused() {
+    let none = StoreConfig { concurrency: 0, ..config("s3://b/p", &[], &[]) };
+    assert!(opened(&none).await.unwrap_err().contains("concurrency"));
+}
+
+#[test]
+fn a_user_and_a_password_are_written_as_rfc_7617_has_it() {
+    assert_eq!(options::basic("Aladdin", "open sesame"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+    assert_eq!(options::basic("a", "b"), "Basic YTpi");
+    assert_eq!(options::basic("", "abc"), "Basic OmFiYw==");
+}
+
+#[test]
+fn a_url_is_shown_without_what_may_be_secret() {
+    assert_eq!(shown("https://u:p@host:1/a/b?c=d#e"), "https://host:1/a/b");
+    assert_eq!(shown("s3://bucket/a@b"), "s3://bucket/a@b");
+}

@@ -1,0 +1,117 @@
+//! The header block of a member (`pax(1)`, "ustar Interchange Format"; `tarCreateHeader` in PostgreSQL's src/port/tar.c).
+
+use super::{Kind, Member};
+
+/// The size of a block.
+pub(super) const BLOCK: usize = 512;
+pub(super) type Block = [u8; BLOCK];
+
+/// What is wrong with a header.
+pub(super) enum Wrong {
+    /// It is none.
+    Header(&'static str),
+    /// It is one, of a member that is not taken.
+    Member(String, String),
+}
+
+/// Reads a header.
+pub(super) fn parse(block: &Block) -> Result<Member, Wrong> {
+    let sum = octal(&block[148..156]).ok_or(Wrong::Header("its checksum is not a number"))?;
+    if sum != checksum(block) {
+        return Err(Wrong::Header("its checksum is wrong"));
+    }
+    if &block[257..265] != b"ustar\x0000" {
+        return Err(Wrong::Header("it is not a ustar header, which is what pg_basebackup writes"));
+    }
+    let (name, directory_slash) = name(block)?;
+    let refuse = |what: &str| Err(Wrong::Member(name.escape_debug().to_string(), what.to_owned()));
+    let kind = match block[156] {
+        b'0' | 0 => Kind::File,
+        b'5' => Kind::Directory,
+        b'1' => return refuse("that is a hard link"),
+        b'2' => return refuse("that is a symbolic link; the host makes the links that are needed"),
+        b'3' | b'4' => return refuse("that is a device"),
+        b'6' => return refuse("that is a FIFO"),
+        other => {
+            return refuse(&format!(
+                "of type `{}`, which pg_basebackup does not write",
+                char::from(other).escape_debug()
+            ));
+        }
+    };
+    let Some(size) = size(&block[124..136]) else {
+        return refuse("whose size is not a number from 0 to 2^63");
+    };
+    match kind {
+        Kind::Directory if size > 0 => refuse("that is a directory and has contents"),
+        Kind::File if directory_slash => refuse("that is a file and is named as a directory"),
+        _ => Ok(Member { name, kind, size }),
+    }
+}
+
+/// The name without a leading `./` (PostgreSQL writes one for pg_wal/archive_status) and a trailing `/`, and whether it had
+/// the latter.
+fn name(block: &Block) -> Result<(String, bool), Wrong> {
+    let (prefix, last) = (text(&block[345..500])?, text(&block[0..100])?);
+    let full = if prefix.is_empty() { last.to_owned() } else { format!("{prefix}/{last}") };
+    let name = full.strip_prefix("./").unwrap_or(&full);
+    let (name, slash) = name.strip_suffix('/').map_or((name, false), |name| (name, true));
+    let refuse = |what: &str| Err(Wrong::Member(full.escape_debug().to_string(), what.to_owned()));
+    if name.starts_with('/') {
+        return refuse("whose name is absolute");
+    }
+    for part in name.split('/') {
+        match part {
+            "" | "." => return refuse("whose name has an empty part"),
+            ".." => return refuse("whose name has `..` in it"),
+            _ => {}
+        }
+    }
+    Ok((name.to_owned(), slash))
+}
+
+/// A text that fills its field or ends at the first NUL. What comes after is nobody's: pg_basebackup writes
+/// `00000002.history` over `00000002.history.tmp` and leaves the end of it there (src/bin/pg_basebackup/walmethods.c).
+fn text(field: &[u8]) -> Result<&str, Wrong> {
+    let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
+    let name = &field[..end];
+    std::str::from_utf8(name).map_err(|_| {
+        Wrong::Member(
+            name.escape_ascii().to_string(),
+            "whose name is not UTF-8, which a sandbox cannot write".to_owned(),
+        )
+    })
+}
+
+/// A size: octal, or from 8 GiB on in base 256 after a byte of 0x80.
+fn size(field: &[u8]) -> Option<u64> {
+    let size = match field.split_first()? {
+        (0x80, number) => {
+            number.iter().try_fold(0u64, |all, byte| Some(all.checked_mul(256)? + u64::from(*byte)))?
+        }
+        _ => octal(field)?,
+    };
+    i64::try_from(size).is_ok().then_some(size)
+}
+
+/// Octal digits, with spaces before and spaces or NULs after.
+fn octal(field: &[u8]) -> Option<u64> {
+    let digits = field.trim_ascii_start();
+    let end = digits.iter().position(|byte| matches!(byte, 0 | b' ')).unwrap_or(digits.len());
+    if end == 0 || digits[end..].iter().any(|byte| !matches!(byte, 0 | b' ')) {
+        return None;
+    }
+    digits[..end].iter().try_fold(0u64, |all, digit| match digit {
+        b'0'..=b'7' => Some(all.checked_mul(8)? + u64::from(digit - b'0')),
+        _ => None,
+    })
+}
+
+/// The sum of the header's bytes, with spaces where its checksum stands.
+pub(super) fn checksum(block: &Block) -> u64 {
+    block
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) })
+        .sum()
+}

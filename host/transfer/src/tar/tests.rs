@@ -1,0 +1,257 @@
+use super::header::checksum;
+use super::*;
+
+/// A header as PostgreSQL writes it.
+pub(crate) fn header(name: &str, kind: u8, size: u64) -> Block {
+    let mut block = [0; BLOCK];
+    block[..name.len()].copy_from_slice(name.as_bytes());
+    block[100..108].copy_from_slice(b"0000600 ");
+    block[108..116].copy_from_slice(b"0000145 ");
+    block[116..124].copy_from_slice(b"0000150 ");
+    if size < 1 << 33 {
+        block[124..136].copy_from_slice(format!("{size:011o} ").as_bytes());
+    } else {
+        block[124] = 0x80;
+        block[128..136].copy_from_slice(&size.to_be_bytes());
+    }
+    block[136..148].copy_from_slice(b"15300775211 ");
+    block[156] = kind;
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    summed(block)
+}
+
+pub(crate) fn summed(mut block: Block) -> Block {
+    let sum = checksum(&block);
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block
+}
+
+/// A member with its header, its contents and the zeros behind them.
+pub(crate) fn file(name: &str, contents: &[u8]) -> Vec<u8> {
+    let mut bytes = header(name, b'0', contents.len() as u64).to_vec();
+    bytes.extend_from_slice(contents);
+    bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+    bytes
+}
+
+pub(crate) fn directory(name: &str) -> Vec<u8> {
+    header(name, b'5', 0).to_vec()
+}
+
+/// The members and the two blocks of zeros that close an archive.
+pub(crate) fn archive(members: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = members.concat();
+    bytes.resize(bytes.len() + 2 * BLOCK, 0);
+    bytes
+}
+
+fn open(bytes: &[u8]) -> Archive<&[u8]> {
+    Archive::new(bytes)
+}
+
+type Members = Vec<(String, Kind, Vec<u8>)>;
+
+fn list<R: Read>(mut archive: Archive<R>) -> Result<Members, TarError> {
+    let mut members = Vec::new();
+    while let Some(member) = archive.next()? {
+        let mut contents = Vec::new();
+        let read = archive.contents().read_to_end(&mut contents);
+        read.map_err(|error| archive.error(error))?;
+        members.push((member.name, member.kind, contents));
+    }
+    Ok(members)
+}
+
+fn refusal(bytes: &[u8]) -> String {
+    list(open(bytes)).unwrap_err().to_string()
+}
+
+#[test]
+fn members_come_with_their_names_and_contents() {
+    let bytes = archive(&[
+        file("backup_label", b"label"),
+        directory("pg_wal/"),
+        directory("./pg_wal/archive_status/"),
+        file("base/5/1259", &[7; 8192]),
+        file("empty", b""),
+    ]);
+    let expected = [
+        ("backup_label", Kind::File, b"label".to_vec()),
+        ("pg_wal", Kind::Directory, Vec::new()),
+        ("pg_wal/archive_status", Kind::Directory, Vec::new()),
+        ("base/5/1259", Kind::File, vec![7; 8192]),
+        ("empty", Kind::File, Vec::new()),
+    ]
+    .map(|(name, kind, contents)| (name.to_owned(), kind, contents));
+    assert_eq!(list(open(&bytes)).unwrap(), expected);
+}
+
+#[test]
+fn what_is_not_wanted_of_a_member_is_passed_over() {
+    let bytes = archive(&[file("large", &[1; 1 << 20]), file("PG_VERSION", b"15\n")]);
+    let mut archive = open(&bytes);
+    assert_eq!(archive.next().unwrap().unwrap().size, 1 << 20);
+    archive.contents().read_exact(&mut [0; 1000]).unwrap();
+    assert_eq!(archive.next().unwrap().unwrap().name, "PG_VERSION");
+    let mut text = String::new();
+    archive.contents().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "15\n");
+    assert_eq!(archive.next().unwrap(), None);
+
+    let mut archive = open(&bytes[..1 << 19]);
+    archive.next().unwrap();
+    let error = archive.next().unwrap_err();
+    assert_eq!(error.to_string(), "is truncated: it ends within the member `large`");
+}
+
+#[test]
+fn what_fills_up_a_members_last_block_must_be_zeros() {
+    let bytes = archive(&[file("base/1", &[7; 700]), file("base/2", b"x")]);
+    for at in 512 + 700..512 + 1024 {
+        let mut bytes = bytes.clone();
+        bytes[at] = 1;
+        assert!(refusal(&bytes).contains("other than zero between the end of the member `base/1`"), "{at}");
+    }
+    let mut bytes = bytes;
+    bytes[512 + 1024 + 512 + 511] = 1;
+    assert!(refusal(&bytes).contains("the member `base/2`"));
+}
+
+#[test]
+fn a_size_of_8_gib_and_more_is_read() {
+    let block = header("base/5/1259", b'0', 9 << 30);
+    let mut archive = open(&block);
+    assert_eq!(archive.next().unwrap().unwrap().size, 9 << 30);
+}
+
+#[test]
+fn a_prefix_is_part_of_the_name() {
+    let mut block = header("1259", b'0', 0);
+    block[345..351].copy_from_slice(b"base/5");
+    assert_eq!(open(&summed(block)).next().unwrap().unwrap().name, "base/5/1259");
+    let mut block = header("passwd", b'0', 0);
+    block[345..352].copy_from_slice(b"a/../..");
+    assert!(refusal(&summed(block)).contains("`a/../../passwd`"));
+}
+
+#[test]
+fn a_name_that_would_leave_its_place_is_refused() {
+    for name in [
+        "../x",
+        "a/../x",
+        "a/..",
+        "..",
+        "/etc/passwd",
+        "//x",
+        ".//x",
+        "a//b",
+        "a/./b",
+        "././a",
+        ".",
+        "./",
+        "/",
+        "",
+    ] {
+        let refusal = refusal(&archive(&[file("before", b""), file(name, b"x")]));
+        assert!(refusal.contains(&format!("member `{name}`")), "{name:?}: {refusal}");
+    }
+}
+
+#[test]
+fn links_devices_and_fifos_are_refused_by_name() {
+    for (kind, what) in [
+        (b'1', "hard link"),
+        (b'2', "symbolic link"),
+        (b'3', "device"),
+        (b'4', "device"),
+        (b'6', "FIFO"),
+        (b'7', "type `7`"),
+        (b'L', "type `L`"),
+        (b'x', "type `x`"),
+        (b'g', "type `g`"),
+        (b'S', "type `S`"),
+        (0xff, "type"),
+    ] {
+        let refusal = refusal(&archive(&[header("pg_tblspc/16384", kind, 0).to_vec()]));
+        assert!(refusal.contains("member `pg_tblspc/16384`") && refusal.contains(what), "{refusal}");
+    }
+}
+
+#[test]
+fn a_name_without_utf_8_is_refused() {
+    let mut block = header("good", b'0', 0);
+    block[4] = 0xff;
+    assert!(refusal(&summed(block)).contains("member `good\\xff` whose name is not UTF-8"));
+}
+
+#[test]
+fn a_size_that_is_no_size_is_refused() {
+    for size in [*b"not a number", *b"00000000008 ", [b' '; 12], [0; 12], [0xff; 12], *b"0000 0000000"] {
+        let mut block = header("base/1", b'0', 0);
+        block[124..136].copy_from_slice(&size);
+        assert!(refusal(&summed(block)).contains("member `base/1` whose size"), "{size:?}");
+    }
+    let mut block = header("base/1", b'0', 0);
+    block[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0]);
+    assert!(refusal(&summed(block)).contains("member `base/1` whose size"));
+    assert!(refusal(&header("base/", b'5', 512)).contains("directory and has contents"));
+    assert!(refusal(&header("base/", b'0', 0)).contains("named as a directory"));
+}
+
+#[test]
+fn a_header_whose_checksum_is_wrong_is_refused_with_its_place() {
+    let mut bytes = archive(&[file("base/1", b"x"), file("base/2", b"x")]);
+    bytes[1024] = b'B';
+    assert_eq!(
+        refusal(&bytes),
+        "has no valid tar header at byte 1024, after the member `base/1`: its checksum is wrong"
+    );
+    bytes[1024 + 148] = b'x';
+    assert!(refusal(&bytes).contains("its checksum is not a number"));
+}
+
+#[test]
+fn another_programs_tar_is_refused() {
+    let mut block = header("base/1", b'0', 0);
+    block[257..265].copy_from_slice(b"ustar  \0");
+    assert!(refusal(&summed(block)).contains("not a ustar header"));
+}
+
+#[test]
+fn a_size_that_lies_is_noticed() {
+    // Claims less than it has: what follows is no header.
+    let mut bytes = file("base/1", &[7; 1024]);
+    bytes[..BLOCK].copy_from_slice(&header("base/1", b'0', 512));
+    assert!(refusal(&archive(&[bytes])).contains("after the member `base/1`"));
+    // Claims more than there is.
+    let mut bytes = file("base/1", &[7; 1024]);
+    bytes[..BLOCK].copy_from_slice(&header("base/1", b'0', 1 << 40));
+    assert_eq!(refusal(&archive(&[bytes])), "is truncated: it ends within the member `base/1`");
+}
+
+#[test]
+fn a_truncated_archive_is_refused_wherever_it_ends() {
+    let bytes = archive(&[file("base/1", &[7; 700]), directory("base/2/"), file("base/3", b"")]);
+    for length in 0..bytes.len() {
+        let refusal = refusal(&bytes[..length]);
+        assert!(refusal.starts_with("is truncated"), "{length}: {refusal}");
+    }
+    assert!(list(open(&bytes)).is_ok());
+    assert_eq!(refusal(&bytes[..bytes.len() - 1]), "is truncated: it ends after the member `base/3`");
+    assert_eq!(refusal(b""), "is truncated: it ends before its first member");
+}
+
+#[test]
+fn after_the_end_only_zeros_may_follow_and_not_for_ever() {
+    let bytes = archive(&[file("base/1", b"x")]);
+    let with = |more: &[u8]| [&bytes[..], more].concat();
+    assert!(list(open(&with(&[0; 9216]))).is_ok());
+    assert_eq!(refusal(&with(b"garbage")), "goes on after the blocks that close it");
+    assert_eq!(refusal(&with(&file("base/2", b"x"))), "goes on after the blocks that close it");
+    let endless = bytes.chain(io::repeat(0));
+    assert!(matches!(list(Archive::new(endless)), Err(TarError::GoesOn)));
+    let mut alone = file("base/1", b"x");
+    alone.resize(alone.len() + BLOCK, 0);
+    alone.extend(file("base/2", b"x"));
+    assert!(refusal(&alone).contains("a block of zeros stands alone"));
+}

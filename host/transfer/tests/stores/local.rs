@@ -1,0 +1,122 @@
+//! What is particular to a local directory: files that change, links, and the open file.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::Path;
+
+use transfer::error::{Error, Kind};
+use transfer::store::{Object, Range, Store};
+
+use crate::suite::pattern;
+
+fn store(name: &str, bytes: &[u8]) -> (tempfile::TempDir, Store) {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join(name), bytes).unwrap();
+    let store = Store::directory(root.path()).unwrap();
+    (root, store)
+}
+
+/// Reads the first chunk, does something to the file, and reads on.
+async fn changed(change: impl FnOnce(&Path)) -> Error {
+    let (root, store) = store("a.tar", &pattern(3_000_000));
+    let (_, mut body) = store.read("a.tar", None).await.unwrap();
+    body.chunk().await.unwrap().unwrap();
+    change(&root.path().join("a.tar"));
+    loop {
+        match body.chunk().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the change was not seen"),
+            Err(error) => return error,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_read_is_corrupt() {
+    let shorter =
+        changed(|path| fs::File::options().write(true).open(path).unwrap().set_len(1_000_000).unwrap()).await;
+    let longer =
+        changed(|path| fs::File::options().write(true).open(path).unwrap().set_len(4_000_000).unwrap()).await;
+    let other = changed(|path| {
+        fs::File::options().write(true).open(path).unwrap().write_all_at(b"other", 2_000_000).unwrap();
+    })
+    .await;
+    for error in [shorter, longer, other] {
+        assert_eq!(error.kind, Kind::Corrupt, "{error}");
+        assert!(error.message.contains("a.tar"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_sees_that_the_file_changed_too() {
+    let (root, store) = store("a.tar", &pattern(1_000_000));
+    let (_, body) = store.read("a.tar", None).await.unwrap();
+    let mut reader = body.into_reader();
+    reader.read_exact(&mut [0; 10]).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(root.path().join("a.tar"))
+        .unwrap()
+        .write_all_at(b"other", 500)
+        .unwrap();
+    let error = Error::from(reader.read_to_end(&mut Vec::new()).unwrap_err());
+    assert_eq!(error.kind, Kind::Corrupt, "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_replaced_has_another_etag() {
+    let (root, store) = store("a", b"content");
+    let before: Object = store.head("a").await.unwrap();
+    fs::write(root.path().join("b"), "content").unwrap();
+    fs::rename(root.path().join("b"), root.path().join("a")).unwrap();
+    assert_ne!(store.head("a").await.unwrap().etag, before.etag);
+}
+
+#[tokio::test]
+async fn no_link_is_an_object_or_leads_to_one() {
+    let (root, store) = store("file", b"content");
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("secret"), "secret").unwrap();
+    symlink("file", root.path().join("link")).unwrap();
+    symlink(elsewhere.path(), root.path().join("folder")).unwrap();
+    symlink(elsewhere.path().join("secret"), root.path().join("secret")).unwrap();
+    for key in ["link", "secret", "folder", "folder/secret"] {
+        assert_eq!(store.head(key).await.unwrap_err().kind, Kind::NotFound, "{key}");
+        assert_eq!(store.read(key, None).await.unwrap_err().kind, Kind::NotFound, "{key}");
+    }
+    assert_eq!(store.scan("", None).await.unwrap().objects.len(), 1);
+}
+
+#[tokio::test]
+async fn the_open_file_and_what_is_left_of_it_are_there_to_be_copied_by_the_kernel() {
+    let content = pattern(1_000_000);
+    let (root, store) = store("a.tar", &content);
+    let (_, mut body) = store.read("a.tar", Some(Range { offset: 100, length: 900_000 })).await.unwrap();
+    assert_eq!(body.file().unwrap().1, Range { offset: 100, length: 900_000 });
+    let first = body.chunk().await.unwrap().unwrap().len() as u64;
+    let (file, left) = body.file().unwrap();
+    assert_eq!((left.offset, left.length), (100 + first, 900_000 - first));
+    let mut bytes = vec![0; 10];
+    file.read_exact_at(&mut bytes, left.offset).unwrap();
+    let at = usize::try_from(left.offset).unwrap();
+    assert!(bytes == content[at..at + 10]);
+    assert_eq!(body.unchanged(), Ok(()));
+    fs::write(root.path().join("a.tar"), "other").unwrap();
+    assert_eq!(body.unchanged().unwrap_err().kind, Kind::Corrupt);
+}
+
+#[test]
+fn a_local_file_is_read_without_any_runtime() {
+    let (_root, store) = store("a", b"content");
+    let reading = async {
+        let (_, body) = store.read("a", None).await.unwrap();
+        let mut text = String::new();
+        body.into_reader().read_to_string(&mut text).unwrap();
+        text
+    };
+    // Nothing of it waits.
+    let mut reading = std::pin::pin!(reading);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(matches!(reading.as_mut().poll(&mut context), std::task::Poll::Ready(text) if text == "content"));
+}

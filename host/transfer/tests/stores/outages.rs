@@ -1,0 +1,69 @@
+//! A real server that is killed in the middle of a read and started again.
+
+use std::io::Read;
+
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use tests::stores::{S3RVER, StoreServer};
+use tokio::runtime::Handle;
+use transfer::error::{Error, Kind};
+use transfer::store::{Retry, Store, StoreConfig};
+
+use crate::implementations::{config, s3_writer};
+use crate::suite::pattern;
+
+/// More than the network and the readahead hold between a server and somebody who does not read.
+const LENGTH: usize = 64 << 20;
+
+async fn prepared(at_most: std::time::Duration) -> (StoreServer, Vec<u8>, Store) {
+    let server = StoreServer::s3rver().unwrap();
+    let object = pattern(LENGTH);
+    s3_writer(&server, "backups").put(&Path::from("base.tar"), object.clone().into()).await.unwrap();
+    let url = server.url();
+    let options = [("endpoint", url.as_str()), ("allow_http", "true")];
+    let credentials = [("access_key_id", S3RVER), ("secret_access_key", S3RVER)];
+    let config = StoreConfig {
+        retry: Retry { at_most, ..Retry::default() },
+        ..config("s3://backups", &options, &credentials)
+    };
+    let store = Store::open(&config, &Handle::current()).unwrap();
+    (server, object, store)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_goes_on_when_the_killed_server_is_started_again() {
+    let (mut server, object, store) = prepared(Retry::default().at_most).await;
+    let (_, mut body) = store.read("base.tar", None).await.unwrap();
+    let mut bytes = body.chunk().await.unwrap().unwrap().to_vec();
+    server.kill().unwrap();
+    // What was under way still comes; the rest has to wait for the server.
+    let reading = async {
+        while let Some(chunk) = body.chunk().await.unwrap() {
+            bytes.extend_from_slice(&chunk);
+        }
+    };
+    let restarting = async {
+        // Some tries find nobody.
+        tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+        server.restart().unwrap();
+    };
+    tokio::join!(reading, restarting);
+    assert!(bytes == object);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_whose_server_stays_away_fails_and_names_the_object() {
+    let (mut server, _, store) = prepared(std::time::Duration::from_secs(2)).await;
+    let (_, body) = store.read("base.tar", None).await.unwrap();
+    let mut reader = body.into_reader();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut first = [0; 4096];
+        reader.read_exact(&mut first).unwrap();
+        server.kill().unwrap();
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).unwrap_err()
+    });
+    let error = Error::from(reading.await.unwrap());
+    assert_eq!(error.kind, Kind::Transient, "{error}");
+    assert!(error.message.contains("`base.tar` of s3://backups"), "{error}");
+}

@@ -1,0 +1,62 @@
+//! The provider chain of S3, with a metadata service on loopback where a machine of Amazon's has its own.
+
+use tokio::runtime::Handle;
+use transfer::store::{Store, StoreConfig};
+
+use crate::implementations::config;
+use crate::responder::{Answer, Responder};
+use crate::suite::read;
+
+/// Answers as the metadata service of an instance does
+/// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html>).
+fn metadata() -> Responder {
+    Responder::start(|_, request| {
+        let text = match request.target.as_str() {
+            "/latest/api/token" => "session",
+            "/latest/meta-data/iam/security-credentials/" => "reader",
+            "/latest/meta-data/iam/security-credentials/reader" => {
+                r#"{"AccessKeyId": "ASIAREADER", "SecretAccessKey": "hunter2", "Token": "t0ken",
+                    "Expiration": "2099-01-01T00:00:00Z"}"#
+            }
+            _ => return Answer::Whole(404, vec![], vec![]),
+        };
+        Answer::Whole(200, vec![], text.into())
+    })
+}
+
+fn bucket() -> Responder {
+    Responder::start(|_, _| {
+        let headers =
+            vec![("ETag", "\"a\"".to_owned()), ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT".to_owned())];
+        Answer::Whole(200, headers, b"object".to_vec())
+    })
+}
+
+#[tokio::test]
+async fn the_instances_own_credentials_are_asked_for_where_the_operator_says_so() {
+    let (metadata, bucket) = (metadata(), bucket());
+    let (metadata_url, url) = (metadata.url(), bucket.url());
+    let options =
+        [("endpoint", url.as_str()), ("allow_http", "true"), ("metadata_endpoint", metadata_url.as_str())];
+    let chain = StoreConfig { provider_chain: true, ..config("s3://bucket", &options, &[]) };
+    let store = Store::open(&chain, &Handle::current()).unwrap();
+    // Opening asks nobody.
+    assert!(metadata.requests().is_empty() && bucket.requests().is_empty());
+    assert_eq!(read(&store, "a", None).await, b"object");
+    assert_eq!(read(&store, "b", None).await, b"object");
+    let asked = bucket.requests();
+    assert!(asked.iter().all(|request| request.headers["authorization"].contains("Credential=ASIAREADER/")));
+    assert!(asked.iter().all(|request| request.headers["x-amz-security-token"] == "t0ken"));
+    // They are kept while they are valid.
+    assert_eq!(metadata.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn without_credentials_and_provider_chain_nothing_is_signed() {
+    let bucket = bucket();
+    let url = bucket.url();
+    let options = [("endpoint", url.as_str()), ("allow_http", "true")];
+    let store = Store::open(&config("s3://bucket", &options, &[]), &Handle::current()).unwrap();
+    assert_eq!(read(&store, "a", None).await, b"object");
+    assert!(bucket.requests().iter().all(|request| !request.headers.contains_key("authorization")));
+}

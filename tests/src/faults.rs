@@ -1,0 +1,222 @@
+//! What stands between the program and a real store, and does to a request what a test says: refuses it, keeps it waiting,
+//! cuts its answer short. The requests themselves are the program's own and the answers the store's.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// The longest head of a request.
+const HEAD: usize = 64 << 10;
+
+/// How long an answer of the store may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A request that came.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// `GET`, `HEAD`, ...
+    pub method: String,
+    /// The path and the query.
+    pub target: String,
+    /// Whether it asks for a part, and not from the first byte on.
+    pub is_continued: bool,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The store answers it.
+    Passed,
+    /// It is answered with this status.
+    Refused(u16),
+    /// The connection stays open and nothing comes.
+    NeverAnswered,
+    /// The store's answer ends after so many bytes of it, head included.
+    CutAfter(u64),
+    /// The store's answer comes so many bytes at a time, as often as twenty times a second.
+    Trickling(usize),
+}
+
+type Judge = dyn FnMut(&Asked) -> Fate + Send;
+
+/// Who waits until it is over.
+type Over = Arc<(Mutex<bool>, Condvar)>;
+
+/// A running one. What goes on when it is dropped ends.
+pub struct Faults {
+    port: u16,
+    over: Over,
+}
+
+impl Faults {
+    /// Listens on a port of loopback for what the store at `upstream`, a port of loopback too, would be asked. `judge` decides
+    /// about every request, one at a time.
+    ///
+    /// # Errors
+    /// Where no port can be had.
+    pub fn before(upstream: u16, judge: impl FnMut(&Asked) -> Fate + Send + 'static) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        let over: Over = Arc::default();
+        let judge: Arc<Mutex<Box<Judge>>> = Arc::new(Mutex::new(Box::new(judge)));
+        let ends = Arc::clone(&over);
+        thread::Builder::new().name("faults".to_owned()).spawn(move || {
+            for client in listener.incoming() {
+                if *locked(&ends.0) {
+                    return;
+                }
+                let Ok(client) = client else { continue };
+                let (judge, ends) = (Arc::clone(&judge), Arc::clone(&ends));
+                // A connection that breaks is what a test is about, or its client's own affair.
+                thread::spawn(move || drop(serve(client, upstream, &judge, &ends)));
+            }
+        })?;
+        Ok(Self { port, over })
+    }
+
+    /// The port to ask instead of the store's.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Faults {
+    fn drop(&mut self) {
+        *locked(&self.over.0) = true;
+        self.over.1.notify_all();
+        // Wakes the one that listens.
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+    }
+}
+
+fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Answers the one request of a connection.
+fn serve(mut client: TcpStream, upstream: u16, judge: &Mutex<Box<Judge>>, over: &Over) -> Result<()> {
+    client.set_read_timeout(Some(PATIENCE))?;
+    let head = head(&mut client)?;
+    let asked = asked(&head).context("no request")?;
+    let fate = (locked(judge))(&asked);
+    match fate {
+        Fate::Refused(status) => {
+            let text = format!("HTTP/1.1 {status} Refused\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            client.write_all(text.as_bytes())?;
+        }
+        Fate::NeverAnswered => {
+            let mut ended = locked(&over.0);
+            while !*ended {
+                ended = over.1.wait(ended).unwrap_or_else(std::sync::PoisonError::into_inner);
+            }
+        }
+        Fate::Passed => pass(client, upstream, &head, u64::MAX, None, over)?,
+        Fate::CutAfter(bytes) => pass(client, upstream, &head, bytes, None, over)?,
+        Fate::Trickling(bytes) => pass(client, upstream, &head, u64::MAX, Some(bytes), over)?,
+    }
+    Ok(())
+}
+
+/// Everything up to the empty line.
+fn head(client: &mut TcpStream) -> Result<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && head.len() < HEAD {
+        client.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    Ok(String::from_utf8(head)?)
+}
+
+fn asked(head: &str) -> Option<Asked> {
+    let mut words = head.lines().next()?.split(' ');
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let range =
+        head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("range:").map(str::to_owned));
+    let is_continued = range.is_some_and(|range| !range.trim().starts_with("bytes=0-"));
+    Some(Asked { method, target, is_continued })
+}
+
+/// Has the store answer, with a connection of its own for each request, so that its end is the answer's end.
+fn pass(
+    mut client: TcpStream,
+    upstream: u16,
+    head: &str,
+    at_most: u64,
+    piece: Option<usize>,
+    over: &Over,
+) -> io::Result<()> {
+    let mut store = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, upstream)), PATIENCE)?;
+    store.set_read_timeout(Some(PATIENCE))?;
+    for line in head.trim_end().lines().filter(|line| !line.to_ascii_lowercase().starts_with("connection:")) {
+        store.write_all(format!("{line}\r\n").as_bytes())?;
+    }
+    store.write_all(b"Connection: close\r\n\r\n")?;
+    let mut buffer = vec![0; piece.unwrap_or(64 << 10)];
+    let mut left = at_most;
+    while left > 0 {
+        let read = store.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        let some = read.min(usize::try_from(left).unwrap_or(read));
+        client.write_all(&buffer[..some])?;
+        left -= some as u64;
+        if piece.is_some() {
+            let ended = locked(&over.0);
+            let (ended, _) = over
+                .1
+                .wait_timeout(ended, Duration::from_millis(50))
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            if *ended {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod unit {
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use super::{Fate, Faults};
+    use crate::stores::StoreServer;
+
+    fn ask(port: u16, target: &str) -> String {
+        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        write!(connection, "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn each_fate_is_met_and_the_rest_is_the_stores_own_answer() {
+        let server = StoreServer::python_http().unwrap();
+        std::fs::write(server.folder().join("object"), "what the store holds").unwrap();
+        let upstream = server.url().rsplit(':').next().unwrap().parse().unwrap();
+        let faults = Faults::before(upstream, |asked| match asked.target.as_str() {
+            "/object?refused" => Fate::Refused(503),
+            "/object?cut" => Fate::CutAfter(12),
+            "/object?trickling" => Fate::Trickling(100),
+            _ => Fate::Passed,
+        })
+        .unwrap();
+        assert!(ask(faults.port(), "/object").ends_with("what the store holds"));
+        assert!(ask(faults.port(), "/object?trickling").ends_with("what the store holds"));
+        assert!(ask(faults.port(), "/object?refused").starts_with("HTTP/1.1 503 "));
+        assert_eq!(ask(faults.port(), "/object?cut").len(), 12);
+    }
+}

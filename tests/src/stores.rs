@@ -1,0 +1,239 @@
+//! Real servers of object stores, from PyPI and npm: each with a folder and a port of its own on loopback, ended when it
+//! goes out of scope, and by the kernel when this program is killed.
+//!
+//! - S3: `moto`, which keeps everything in memory and can look at signatures, and `s3rver`, which keeps it on disk.
+//! - Azure: `azurite`, Microsoft's own emulator, which keeps it on disk.
+//! - HTTP: Python's `http.server`, which knows no ranges.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::patroni::PYTHON;
+use crate::program::project;
+use crate::server::{free_port, run, tail};
+
+/// How long a server may take to answer, in seconds.
+const START: Duration = Duration::from_secs(60);
+
+/// The access key of `s3rver`, and its secret too.
+pub const S3RVER: &str = "S3RVER";
+
+/// The account of `azurite`, which everybody knows
+/// (<https://learn.microsoft.com/en-us/azure/storage/common/storage-use-azurite>).
+pub const AZURITE_ACCOUNT: &str = "devstoreaccount1";
+
+/// Its key.
+pub const AZURITE_KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// Installs the servers below `target/` where they are missing or of other releases. Takes a minute the first time and
+/// nothing after.
+///
+/// # Errors
+/// Where Python, npm, PyPI or npm's registry is out of reach.
+pub fn ensure_servers() -> Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("stores");
+    let folder = project().join("target/stores");
+    fs::create_dir_all(&folder)?;
+    let lock = File::create(folder.join("lock"))?;
+    lock.lock().context("waiting for another test that installs the servers of stores")?;
+    let venv = folder.join("venv");
+    installed(&here.join("requirements.txt"), &venv.join("requirements.txt"), || {
+        run(Command::new(PYTHON).args(["-m", "venv", "--clear"]).arg(&venv))?;
+        let mut pip = Command::new(venv.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
+        run(pip.arg(here.join("requirements.txt"))).map(drop)
+    })?;
+    let node = folder.join("node");
+    installed(&here.join("package.json"), &node.join("installed.json"), || {
+        fs::create_dir_all(&node)?;
+        fs::copy(here.join("package.json"), node.join("package.json"))?;
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]);
+        run(npm.current_dir(&node)).map(drop)
+    })?;
+    Ok(folder)
+}
+
+/// Does what is to be done where `made_for` does not read as `wanted`.
+fn installed(wanted: &Path, made_for: &Path, install: impl FnOnce() -> Result<()>) -> Result<()> {
+    let wanted_text = fs::read_to_string(wanted)?;
+    if fs::read_to_string(made_for).is_ok_and(|text| text == wanted_text) {
+        return Ok(());
+    }
+    install().with_context(|| format!("installing what {} names", wanted.display()))?;
+    Ok(fs::write(made_for, wanted_text)?)
+}
+
+/// A running server of a store.
+#[derive(Debug)]
+pub struct StoreServer {
+    kind: Kind,
+    folder: tempfile::TempDir,
+    port: u16,
+    process: Child,
+}
+
+/// Which server it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Moto,
+    S3rver,
+    Azurite,
+    PythonHttp,
+}
+
+impl StoreServer {
+    /// S3 in memory, with no bucket in it. Who asks is not looked at.
+    ///
+    /// # Errors
+    /// Those of [`ensure_servers`], and where it does not start.
+    pub fn moto() -> Result<Self> {
+        Self::start(Kind::Moto)
+    }
+
+    /// S3 on disk with the bucket `backups`. The access key is looked at ([`S3RVER`]), its signature is not; without any,
+    /// what is public may be read.
+    ///
+    /// # Errors
+    /// As [`StoreServer::moto`].
+    pub fn s3rver() -> Result<Self> {
+        Self::start(Kind::S3rver)
+    }
+
+    /// Azure's blobs on disk, with the account [`AZURITE_ACCOUNT`] and no container in it.
+    ///
+    /// # Errors
+    /// As [`StoreServer::moto`].
+    pub fn azurite() -> Result<Self> {
+        Self::start(Kind::Azurite)
+    }
+
+    /// A web server of the files in [`StoreServer::folder`].
+    ///
+    /// # Errors
+    /// As [`StoreServer::moto`].
+    pub fn python_http() -> Result<Self> {
+        Self::start(Kind::PythonHttp)
+    }
+
+    fn start(kind: Kind) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("understudy-store-").tempdir()?;
+        let port = free_port()?;
+        let process = spawn(kind, folder.path(), port)?;
+        let mut server = Self { kind, folder, port, process };
+        server.wait()?;
+        Ok(server)
+    }
+
+    /// Ends it as a crash would.
+    ///
+    /// # Errors
+    /// Where it had ended already.
+    pub fn kill(&mut self) -> Result<()> {
+        ensure!(self.process.try_wait()?.is_none(), "the server has ended by itself:\n{}", tail(&self.log()));
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// Starts it again on the same port, with what it kept on disk.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process = spawn(self.kind, self.folder.path(), self.port)?;
+        self.wait()
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Where its files are.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let begun = Instant::now();
+        while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
+            if let Some(status) = self.process.try_wait()? {
+                bail!("{:?} ended ({status}):\n{}", self.kind, tail(&self.log()));
+            }
+            ensure!(begun.elapsed() < START, "{:?} does not answer:\n{}", self.kind, tail(&self.log()));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+fn spawn(kind: Kind, folder: &Path, port: u16) -> Result<Child> {
+    let servers = ensure_servers()?;
+    let port = port.to_string();
+    let data = folder.join("data");
+    fs::create_dir_all(&data)?;
+    // The kernel ends it with the thread that started it, which no crash of a test can forget.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]);
+    match kind {
+        Kind::Moto => {
+            command.arg(servers.join("venv/bin/moto_server")).args(["--host", "127.0.0.1", "--port", &port]);
+        }
+        Kind::S3rver => {
+            // It encrypts the tokens of its listings with a cipher that OpenSSL 3 holds to be of the past.
+            command.env("NODE_OPTIONS", "--openssl-legacy-provider");
+            command.arg(servers.join("node/node_modules/.bin/s3rver"));
+            command.args([
+                "--address",
+                "127.0.0.1",
+                "--port",
+                &port,
+                "--configure-bucket",
+                "backups",
+                "--directory",
+            ]);
+            command.arg(&data);
+        }
+        Kind::Azurite => {
+            command.arg(servers.join("node/node_modules/.bin/azurite-blob"));
+            command.args([
+                "--blobHost",
+                "127.0.0.1",
+                "--blobPort",
+                &port,
+                "--silent",
+                "--disableTelemetry",
+                "--location",
+            ]);
+            command.arg(&data);
+        }
+        Kind::PythonHttp => {
+            command
+                .args([PYTHON, "-m", "http.server", &port, "--bind", "127.0.0.1", "--directory"])
+                .arg(&data);
+        }
+    }
+    let log = File::options().create(true).append(true).open(folder.join("log"))?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.current_dir(folder).spawn().context("setpriv, of Debian's package util-linux, does not run")
+}
+
+impl Drop for StoreServer {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to do.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
