@@ -111,6 +111,46 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The same with every text that came from a method, a program or the machine passed through `change`: what a person or
+    /// a file is told goes through here once, so that a secret can be taken out. Names of methods are the operator's own.
+    #[must_use]
+    pub fn map_texts(self, change: &dyn Fn(String) -> String) -> Self {
+        match self {
+            event @ (Self::State { .. }
+            | Self::AttemptStarted { .. }
+            | Self::Step { .. }
+            | Self::Progress { .. }) => event,
+            Self::Planned { method, plan } => Self::Planned { method, plan: plan.map_texts(change) },
+            Self::Phase { method, name } => Self::Phase { method, name: change(name) },
+            Self::Log { method, level, origin, message, fields } => Self::Log {
+                method,
+                level,
+                origin,
+                message: change(message),
+                fields: fields.into_iter().map(|(name, value)| (change(name), change(value))).collect(),
+            },
+            Self::Denied { method, denial: Denial { capability, what, remedy } } => {
+                let denial = Denial { capability, what: change(what), remedy: change(remedy) };
+                Self::Denied { method, denial }
+            }
+            Self::Found { method, finding } => Self::Found { method, finding: finding.map_texts(change) },
+            Self::AttemptEnded { method, outcome, message, rule, remedy, touched, duration } => {
+                Self::AttemptEnded {
+                    method,
+                    outcome,
+                    message: change(message),
+                    rule,
+                    remedy: remedy.map(change),
+                    touched,
+                    duration,
+                }
+            }
+            Self::RunEnded { result, message } => Self::RunEnded { result, message: message.map(change) },
+        }
+    }
+}
+
 fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(duration.as_secs_f64())
 }

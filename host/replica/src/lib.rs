@@ -30,4 +30,5 @@ pub use method::{Context, Failure, Filled, Method, Plan, Refusal, Request, Signa
 pub use outcome::{Attempt, Outcome, Report, Result as RunResult};
 pub use run::Run;
 pub use source::Source;
+pub use transfer::redact::Redactor;
 pub use transfer::units::Bytes;

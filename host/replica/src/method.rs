@@ -93,6 +93,26 @@ pub struct Plan {
     pub builds_on_existing: bool,
 }
 
+impl Plan {
+    /// The same with every text passed through `change`, for what is told of it.
+    #[must_use]
+    pub fn map_texts(self, change: &dyn Fn(String) -> String) -> Self {
+        let path = |path: PathBuf| {
+            path.into_os_string().into_string().map_or_else(PathBuf::from, |text| change(text).into())
+        };
+        let tablespace = |tablespace: Tablespace| Tablespace {
+            oid: tablespace.oid,
+            name: tablespace.name.map(change),
+            location: path(tablespace.location),
+        };
+        Self {
+            backup: change(self.backup),
+            tablespaces: self.tablespaces.into_iter().map(tablespace).collect(),
+            ..self
+        }
+    }
+}
+
 fn bytes_as_number<S: serde::Serializer>(bytes: &Option<Bytes>, serializer: S) -> Result<S::Ok, S::Error> {
     bytes.map(|bytes| bytes.0).serialize(serializer)
 }

@@ -143,6 +143,14 @@ pub struct Finding {
     pub message: String,
 }
 
+impl Finding {
+    /// The same with its message passed through `change`.
+    #[must_use]
+    pub fn map_texts(self, change: &dyn Fn(String) -> String) -> Self {
+        Self { message: change(self.message), ..self }
+    }
+}
+
 /// What is told of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {

@@ -18,6 +18,7 @@ mod network;
 mod options;
 mod output;
 mod plan;
+mod plane;
 mod reporter;
 mod run;
 mod sandbox;
@@ -30,5 +31,11 @@ mod wasi;
 
 pub use inspection::{Description, Inspection, Kind, Need, NeedKind, OptionSpec};
 pub use method::ComponentMethod;
-pub use sandbox::{Sandbox, SandboxError};
+pub use sandbox::{Sandbox, SandboxError, TooManySecrets};
 pub use settings::{DiskBudget, Grants, MethodSettings, OptionValue, SandboxSettings};
+/// What grants are made of.
+pub use transfer::{
+    secret::Secret,
+    store::{Retry, StoreConfig},
+    units::{BytesPerSecond, NotASpeed},
+};

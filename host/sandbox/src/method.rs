@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use replica::{Event, Failure, Filled, Level, Method, Outcome, Plan, Refusal, Request, Run};
+use replica::{Directories, Event, Failure, Filled, Level, Method, Outcome, Plan, Refusal, Request, Run};
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use crate::files::{Access, Files, Place, Step};
 use crate::grants::{Remedies, check_needs};
 use crate::landlock::Wall;
 use crate::options::{self, Setting};
+use crate::plane::{self, Plane};
 use crate::reporter::Reporter;
 use crate::run::{self, Left};
 use crate::sandbox::Sandbox;
@@ -28,6 +29,10 @@ use crate::{MethodSettings, plan};
 /// How long a component may take to end by itself once it is asked to. Together with a tick of the epoch this stays
 /// within the 250 ms in which a cancel must be noticed.
 const GRACE: Duration = Duration::from_millis(150);
+
+/// The interfaces behind which is the data plane.
+const USES_THE_DATA_PLANE: [&str; 3] =
+    ["understudy:method/keys@", "understudy:method/store@", "understudy:method/transfer@"];
 
 /// A method that is a component. Made by [`Sandbox::method`].
 pub struct ComponentMethod {
@@ -90,12 +95,14 @@ impl ComponentMethod {
             remedies: self.remedies.clone(),
             reporter: Reporter::new(&self.settings.name, events),
             cancel: cancel.clone(),
+            directories: Arc::clone(&request.directories),
             job: Job {
                 step: Some(step),
                 directories: Some(Arc::clone(&request.directories)),
                 source: request.source.as_ref().and_then(|source| source.facts.as_ref().ok()).cloned(),
                 tablespaces: plan.map(|plan| plan.tablespaces.clone()).unwrap_or_default(),
                 filled: Filled::default(),
+                plane: None,
             },
         };
         let thread = thread::run(&self.settings.name, &cancel, HUNG, move || work.on_this_thread(call));
@@ -140,7 +147,7 @@ fn prepare(
     let loaded = sandbox.load(&settings.component)?;
     let description = &loaded.inspection.description;
     let checked = options::check(&settings.name, &description.options, &settings.options)?;
-    check_needs(&description.needs, &checked, &settings.grants, remedies)?;
+    check_needs(description, &checked, &settings.grants, remedies)?;
     for directory in &settings.grants.read {
         if directory.exists() && !directory.is_dir() {
             let message = format!("{} is granted to be read but is not a directory", directory.display());
@@ -174,17 +181,21 @@ struct Work {
     remedies: Remedies,
     reporter: Reporter,
     cancel: CancellationToken,
+    directories: Arc<Directories>,
     job: Job,
 }
 
 impl Work {
     fn on_this_thread<T>(
-        self,
+        mut self,
         call: impl AsyncFnOnce(&Loaded, &mut Store<State>, &[Setting]) -> wasmtime::Result<Result<T, Ended>>,
     ) -> Result<(T, Left), Failure> {
-        let grants = &self.settings.grants;
-        let files = Files::open(self.step, &self.places, grants.disk, self.remedies)
+        let settings = Arc::clone(&self.settings);
+        let grants = &settings.grants;
+        let files = Files::open(self.step, &self.places, grants.disk, self.remedies.clone())
             .map_err(|error| failure::of_the_host("cannot give the method its directories", &error))?;
+        // Its threads must be there before this one is restricted, and are gone when it ends.
+        self.job.plane = self.plane(&files)?;
         for missing in files.missing() {
             self.reporter
                 .host(Level::Debug, &format!("{missing} does not exist: the method finds nothing there"));
@@ -210,6 +221,28 @@ impl Work {
             Ok(None) => Err(Failure::cancelled()),
             Err(error) => Err(failure::of_the_sandbox(&error, &circumstances)),
         }
+    }
+}
+
+impl Work {
+    /// The data plane of this run, where the component could use one.
+    fn plane(&self, files: &Files) -> Result<Option<Plane>, Failure> {
+        let imports = &self.prepared.loaded.inspection.imports;
+        if !imports.iter().any(|import| USES_THE_DATA_PLANE.iter().any(|name| import.starts_with(name))) {
+            return Ok(None);
+        }
+        let target = match self.step {
+            Step::Plan => None,
+            Step::Create => {
+                let target = plane::target(&self.directories, &self.job.tablespaces, &files.quota);
+                Some(target.map_err(|error| failure::of_the_host("cannot write for the method", &error))?)
+            }
+        };
+        let redactor = self.sandbox.inner.settings.redactor.clone();
+        let (grants, remedies) = (self.settings.grants.clone(), self.remedies.clone());
+        Plane::start(&Arc::new(grants), remedies, redactor, self.cancel.clone(), target)
+            .map(Some)
+            .map_err(|error| failure::of_the_host("cannot start the threads of the data plane", &error))
     }
 }
 

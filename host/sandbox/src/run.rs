@@ -50,7 +50,8 @@ pub(crate) fn call<T, S: Future<Output = ()>>(
             ended = call(&mut store) => ended.map(Some),
         }
     });
-    let state = store.into_data();
+    let mut state = store.into_data();
+    runtime.block_on(state.end());
     state.flush();
     let left = Left { filled: state.job.filled.clone(), full: state.files.quota.full() };
     drop(state);

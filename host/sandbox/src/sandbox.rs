@@ -35,6 +35,11 @@ pub enum SandboxError {
     Engine(String),
 }
 
+/// A method whose secrets could not all be kept out of the log.
+#[derive(Debug, thiserror::Error)]
+#[error("its grants cannot be kept secret: {0}")]
+pub struct TooManySecrets(String);
+
 impl Sandbox {
     /// Sets up the engine.
     ///
@@ -55,8 +60,14 @@ impl Sandbox {
     }
 
     /// The method that runs the component of `settings`. Nothing is read before [`replica::Method::preflight`].
-    pub fn method(&self, settings: MethodSettings) -> ComponentMethod {
-        ComponentMethod::new(self.clone(), settings)
+    ///
+    /// # Errors
+    /// Where its grants have more secrets than can be kept out of the log.
+    pub fn method(&self, settings: MethodSettings) -> Result<ComponentMethod, TooManySecrets> {
+        for secret in settings.grants.secrets() {
+            self.inner.settings.redactor.add(secret).map_err(|error| TooManySecrets(error.message))?;
+        }
+        Ok(ComponentMethod::new(self.clone(), settings))
     }
 
     /// What the component at this path says of itself. Compiles it and calls `describe`, with everything denied.

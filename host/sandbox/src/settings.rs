@@ -1,20 +1,29 @@
 //! What the operator decides: the settings of the sandbox itself, of one method, and what that method is granted.
 
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use replica::Bytes;
+use replica::{Bytes, Redactor};
 use serde::Serialize;
+use transfer::keys::Key;
+use transfer::secret::Secret;
+use transfer::store::StoreConfig;
+use transfer::units::BytesPerSecond;
 
 /// Settings of the sandbox that hold for every method.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct SandboxSettings {
     /// The least Landlock ABI that the kernel must offer (`require_landlock = N`): 1 to 7. None: what the kernel
     /// offers is used, and the log says which it was. Debian 12 has 2, Linux 6.7 has 4, Linux 6.12 has 6.
     pub require_landlock: Option<u32>,
+    /// Knows every secret of the run. The sandbox adds those that it is given and those that it derives, and takes them out
+    /// of every text that a component is told; who shows the events takes them out of those.
+    pub redactor: Redactor,
 }
 
 /// One method that is a component, as the operator configured it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct MethodSettings {
     /// Its name in the operator's list, which is also the name of its section: `[method.NAME]`.
     pub name: String,
@@ -45,7 +54,7 @@ pub enum OptionValue {
 }
 
 /// What a method may use besides the data directory and the directories that the operator maps.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Grants {
     /// How much memory the component may hold at once, over all its memories and tables.
     pub memory: Bytes,
@@ -53,11 +62,40 @@ pub struct Grants {
     pub read: Vec<PathBuf>,
     /// How much it may write; none: as much as the file systems take.
     pub disk: Option<DiskBudget>,
+    /// Places where backups are (`stores.NAME`), by the name that the component uses.
+    pub stores: BTreeMap<String, StoreConfig>,
+    /// Keys (`keys.NAME`), by the name that the component uses. The component never sees their bytes.
+    pub keys: BTreeMap<String, Secret>,
+    /// How fast it may read from stores, all together; none: as fast as they give.
+    pub rate: Option<BytesPerSecond>,
+    /// How many threads move its bytes, 1 to 64; none: as many as there are processors.
+    pub workers: Option<NonZeroUsize>,
 }
 
 impl Default for Grants {
     fn default() -> Self {
-        Self { memory: Bytes(256 << 20), read: Vec::new(), disk: None }
+        Self {
+            memory: Bytes(256 << 20),
+            read: Vec::new(),
+            disk: None,
+            stores: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            rate: None,
+            workers: None,
+        }
+    }
+}
+
+impl Grants {
+    /// Every secret in them.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        let credentials = self.stores.values().flat_map(|store| &store.credentials).map(|(_, secret)| secret);
+        self.keys.values().chain(credentials)
+    }
+
+    /// The key of this name.
+    pub(crate) fn key(&self, name: &str) -> Option<Key> {
+        Some(Key::named(name, self.keys.get(name)?.clone()))
     }
 }
 

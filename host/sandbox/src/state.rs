@@ -13,6 +13,7 @@ use wasmtime_wasi::{
 use crate::files::{Files, Step};
 use crate::limits::MemoryBudget;
 use crate::output::Output;
+use crate::plane::Plane;
 use crate::reporter::Reporter;
 
 /// Things that a component may hold of the host at once: files, streams, pollables.
@@ -46,9 +47,18 @@ pub(crate) struct Job {
     pub(crate) tablespaces: Vec<Tablespace>,
     /// What the method asks the host to do at the seal.
     pub(crate) filled: Filled,
+    /// Its stores, keys and jobs; none for `describe`, and for a component that imports none of them.
+    pub(crate) plane: Option<Plane>,
 }
 
 impl State {
+    /// Ends what the component left at work. Nothing of it writes any more when this returns.
+    pub(crate) async fn end(&mut self) {
+        if let Some(plane) = &mut self.job.plane {
+            plane.end(&self.reporter).await;
+        }
+    }
+
     /// For `plan` and `create-replica`: real clocks and random numbers.
     pub(crate) fn new(
         files: Files,

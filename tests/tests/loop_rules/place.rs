@@ -11,8 +11,8 @@ use replica::outcome::Report;
 use replica::seal::EndState;
 use replica::source::{SourceError, SourceFacts};
 use replica::{
-    Cancel, Candidate, Directories, Event, Failure, Filled, Job, Lsn, Outcome, Plan, Request, Source,
-    TablespaceMap, create_replica,
+    Cancel, Candidate, Directories, Event, Failure, Filled, Job, Lsn, Outcome, Plan, Redactor, Request,
+    Source, TablespaceMap, create_replica,
 };
 use tempfile::TempDir;
 use tests::cluster::minimal_cluster;
@@ -48,6 +48,7 @@ impl Place {
             end: EndState::default(),
             force: false,
             timeout: None,
+            redactor: Redactor::new(),
         };
         fs::create_dir(root.path().join("state")).unwrap();
         Self { root, job, cancel: Cancel::new(), events: Arc::default() }

@@ -15,7 +15,7 @@ use replica::seal::EndState;
 use replica::source::SourceFacts;
 use replica::{
     Cancel, CancelReason, Candidate, Directories, Event, Failure, Filled, Job, Lsn, Method, Outcome, Plan,
-    Refusal, Request, Source, TablespaceMap, create_replica, methods_to_try,
+    Redactor, Refusal, Request, Source, TablespaceMap, create_replica, methods_to_try,
 };
 use tests::cluster::minimal_cluster;
 use tests::scripted::Scripted;
@@ -286,6 +286,7 @@ fn job(case: &Case, root: &Path, bin_dir: &Path) -> Job {
         end: EndState::default(),
         force: false,
         timeout: None,
+        redactor: Redactor::new(),
     }
 }
 

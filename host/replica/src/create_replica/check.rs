@@ -83,7 +83,7 @@ pub async fn check_methods(
         .await
         .map_err(|panicked| Refusal::new("data directory", panicked.message))??;
 
-    let recorder = Arc::new(Recorder::new(events));
+    let recorder = Arc::new(Recorder::new(events, job.redactor.clone()));
     let installed = Installed::in_directory(job.bin_dir.clone());
     let timeout = job.timeout.map(Timeout::starting_now);
     let mut checked = Vec::new();
@@ -98,7 +98,11 @@ pub async fn check_methods(
         recorder.emit(Event::AttemptStarted { method: method.clone() });
         let limit = Limit::new(cancel, candidate.timeout, timeout);
         let mut look = Look::new(job, candidate, Old::Seen(contents), &installed, recorder.clone(), &limit);
-        let ended = limit.enforce(look.steps()).await.err().map(|ending| limit.why(ending).into());
+        let ended = limit.enforce(look.steps()).await.err().map(|ending| {
+            let ended = Ended::from(limit.why(ending));
+            let message = recorder.redacted(ended.message);
+            Ended { message, remedy: ended.remedy.map(|remedy| recorder.redacted(remedy)), ..ended }
+        });
         let (plan, findings) = recorder.end_check();
         checked.push(Checked { method, ended, plan, findings });
     }

@@ -18,6 +18,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use transfer::redact::Redactor;
+
 use crate::datadir::DataDirectory;
 use crate::event::Event;
 use crate::outcome::Report;
@@ -66,6 +68,8 @@ pub struct Job {
     pub force: bool,
     /// How long the whole run may take.
     pub timeout: Option<Duration>,
+    /// Knows every secret of the run, and takes them out of everything that is told of it.
+    pub redactor: Redactor,
 }
 
 /// The state that Patroni shows while the loop runs (rule 16).
@@ -135,7 +139,7 @@ impl<'a> RunOfMethods<'a> {
         Self {
             job,
             cancel,
-            events: Arc::new(Recorder::new(events)),
+            events: Arc::new(Recorder::new(events, job.redactor.clone())),
             timeout: job.timeout.map(Timeout::starting_now),
             installed: Installed::in_directory(job.bin_dir.clone()),
             endings: Vec::new(),

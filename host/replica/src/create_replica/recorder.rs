@@ -1,8 +1,11 @@
 //! The report: a reader of the stream of events, like the progress bar and the log.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use transfer::redact::Redactor;
 
 use super::Job;
 use crate::event::{Event, EventSink, Level};
@@ -20,9 +23,11 @@ const DENIALS: usize = 100;
 /// How many findings are kept of one attempt.
 const FINDINGS: usize = 1000;
 
-/// Passes every event on and keeps what the report tells.
+/// Passes every event on and keeps what the report tells. Everything that is told of a run comes through here, and leaves
+/// its secrets here.
 pub(super) struct Recorder {
     next: Arc<dyn EventSink>,
+    redactor: Redactor,
     started: jiff::Timestamp,
     clock: Instant,
     record: Mutex<Record>,
@@ -37,8 +42,14 @@ struct Record {
 }
 
 impl Recorder {
-    pub(super) fn new(next: Arc<dyn EventSink>) -> Self {
-        Self { next, started: jiff::Timestamp::now(), clock: Instant::now(), record: Mutex::default() }
+    pub(super) fn new(next: Arc<dyn EventSink>, redactor: Redactor) -> Self {
+        Self {
+            next,
+            redactor,
+            started: jiff::Timestamp::now(),
+            clock: Instant::now(),
+            record: Mutex::default(),
+        }
     }
 
     /// A warning of the host's about the run.
@@ -53,6 +64,14 @@ impl Recorder {
         current.map(|current| (current.attempt.plan, current.attempt.findings)).unwrap_or_default()
     }
 
+    /// A text of the run's without its secrets.
+    pub(super) fn redacted(&self, text: String) -> String {
+        match self.redactor.redact(&text) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(text) => text,
+        }
+    }
+
     /// What was recorded so far.
     pub(super) fn report(&self, job: &Job) -> Report {
         let record = self.record();
@@ -60,7 +79,7 @@ impl Recorder {
             result: record.result.unwrap_or(RunResult::Failed),
             datadir: job.directories.datadir.to_string_lossy().into_owned(),
             scope: job.scope.clone(),
-            message: record.message.clone(),
+            message: record.message.clone().map(|message| self.redacted(message)),
             started: format!("{:.3}", self.started),
             duration: self.clock.elapsed(),
             attempts: record.ended.clone(),
@@ -75,6 +94,7 @@ impl Recorder {
 
 impl EventSink for Recorder {
     fn emit(&self, event: Event) {
+        let event = event.map_texts(&|text| self.redacted(text));
         self.record().take(&event);
         self.next.emit(event);
     }
@@ -196,7 +216,7 @@ mod tests {
     use crate::Denial;
 
     fn record(events: impl IntoIterator<Item = Event>) -> Attempt {
-        let recorder = Recorder::new(Arc::new(|_| {}));
+        let recorder = Recorder::new(Arc::new(|_| {}), Redactor::new());
         recorder.emit(Event::AttemptStarted { method: "m".into() });
         events.into_iter().for_each(|event| recorder.emit(event));
         recorder.emit(Event::AttemptEnded {
@@ -268,8 +288,55 @@ mod tests {
     #[test]
     fn every_event_is_passed_on() {
         let (sender, receiver) = std::sync::mpsc::channel();
-        let recorder = Recorder::new(Arc::new(move |event| drop(sender.send(event))));
+        let recorder = Recorder::new(Arc::new(move |event| drop(sender.send(event))), Redactor::new());
         recorder.emit(Event::State { state: "stopped" });
         assert!(matches!(receiver.try_recv(), Ok(Event::State { state: "stopped" })));
+    }
+
+    #[test]
+    fn a_secret_is_in_nothing_that_is_told() {
+        let redactor = Redactor::new();
+        redactor.add(&transfer::secret::Secret::new("swordfish")).unwrap();
+        let (sender, told) = std::sync::mpsc::channel();
+        let recorder = Recorder::new(Arc::new(move |event| drop(sender.send(event))), redactor);
+        let (method, secret) = (|| "m".to_owned(), || "it is swordfish.".to_owned());
+        recorder.emit(Event::AttemptStarted { method: method() });
+        let plan = Plan {
+            backup: secret(),
+            tablespaces: vec![crate::Tablespace {
+                oid: 1,
+                name: Some(secret()),
+                location: "/swordfish".into(),
+            }],
+            ..Plan::default()
+        };
+        recorder.emit(Event::Planned { method: method(), plan });
+        recorder.emit(Event::Phase { method: method(), name: secret() });
+        recorder.emit(Event::Log {
+            method: Some(method()),
+            level: Level::Info,
+            origin: "plugin".to_owned(),
+            message: secret(),
+            fields: vec![(secret(), secret())],
+        });
+        let denial = Denial { capability: "store", what: secret(), remedy: secret() };
+        recorder.emit(Event::Denied { method: method(), denial });
+        let finding = Finding { check: "modes", level: Level::Warn, message: secret() };
+        recorder.emit(Event::Found { method: method(), finding });
+        recorder.emit(Event::AttemptEnded {
+            method: method(),
+            outcome: Outcome::Failed,
+            message: secret(),
+            rule: None,
+            remedy: Some(secret()),
+            touched: false,
+            duration: Duration::ZERO,
+        });
+        recorder.emit(Event::RunEnded { result: RunResult::Failed, message: Some(secret()) });
+        let record = recorder.record();
+        let everything =
+            format!("{:?} {:?} {:?}", told.try_iter().collect::<Vec<_>>(), record.ended, record.message);
+        assert!(everything.matches("it is <secret>.").count() >= 20, "{everything}");
+        assert!(!everything.contains("swordfish"), "{everything}");
     }
 }

@@ -40,6 +40,14 @@ impl State {
             }
         }
     }
+
+    /// Refuses a tablespace for which there is no directory: the plan does not have it, or the operator's map.
+    pub(super) fn unmapped_tablespace(&self, oid: u32) -> Error {
+        match self.job.tablespaces.iter().find(|tablespace| tablespace.oid == oid) {
+            Some(tablespace) => denied_tablespace(self, &tablespace.location),
+            None => Error::NotFound(format!("the plan has no tablespace {oid}")),
+        }
+    }
 }
 
 impl datadir::Host for State {
@@ -50,13 +58,13 @@ impl datadir::Host for State {
 
     fn tablespace(&mut self, oid: u32) -> wasmtime::Result<Result<String, Error>> {
         let Some(tablespace) = self.job.tablespaces.iter().find(|tablespace| tablespace.oid == oid) else {
-            return Ok(Err(Error::NotFound(format!("the plan has no tablespace {oid}"))));
+            return Ok(Err(self.unmapped_tablespace(oid)));
         };
         let map = self.job.directories.as_ref().map(|directories| &directories.tablespaces);
         let target = map.and_then(|map| map.target(oid, tablespace.name.as_deref(), &tablespace.location));
         Ok(match target {
             Some(target) => Ok(target.to_string_lossy().into_owned()),
-            None => Err(denied_tablespace(self, &tablespace.location)),
+            None => Err(self.unmapped_tablespace(oid)),
         })
     }
 

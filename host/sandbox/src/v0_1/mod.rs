@@ -4,10 +4,14 @@
 mod cancellation;
 mod convert;
 mod datadir;
+mod denied;
+mod keys;
 mod log;
+mod program;
 mod progress;
 mod source;
-mod ungranted;
+mod store;
+mod transfer;
 
 use replica::{Plan, Request};
 use wasmtime::Store;
@@ -31,8 +35,17 @@ mod bindings {
         world: "understudy:method/plugin",
         with: {
             "wasi:io": wasmtime_wasi::p2::bindings::io,
+            "understudy:method/keys.key": ::transfer::keys::Key,
+            "understudy:method/store.pipeline": ::transfer::pipeline::Pipeline,
+            "understudy:method/store.bucket": super::store::Bucket,
+            "understudy:method/transfer.job": super::transfer::Work,
+            "understudy:method/transfer.listing": super::transfer::Files,
         },
-        imports: { default: trappable },
+        imports: {
+            "understudy:method/store": async | trappable,
+            "understudy:method/transfer": async | trappable,
+            default: trappable,
+        },
         exports: { default: async },
     });
 }

@@ -10,7 +10,7 @@ use crate::stage::Stage;
 const PROMPT: Duration = Duration::from_millis(250 + 750);
 
 /// Waits until no thread has this name any more. A thread that was joined may still be listed for a moment.
-async fn gone(thread: &str) {
+pub(crate) async fn gone(thread: &str) {
     let started = Instant::now();
     let lives = || {
         let names = std::fs::read_dir("/proc/self/task").unwrap();

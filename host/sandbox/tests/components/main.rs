@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod cancelling;
+mod data_plane;
 mod denials;
 mod endings;
 mod files;
 mod refusals;
 mod resources;
+mod secrets;
 mod stage;

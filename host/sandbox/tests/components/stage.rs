@@ -89,7 +89,7 @@ impl Stage {
     }
 
     pub(crate) fn method(&self) -> ComponentMethod {
-        sandbox().method(self.settings.clone())
+        sandbox().method(self.settings.clone()).unwrap()
     }
 
     pub(crate) fn request(&self) -> Request {

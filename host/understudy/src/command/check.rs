@@ -49,7 +49,8 @@ fn attempt(args: &CheckArgs, environment: Environment<'_>, log: &Log) -> Result<
             let (cancel, doing, log) = (cancel.clone(), doing.clone(), log.clone());
             async move { signals.watch(&cancel, &doing, &log).await }
         });
-        let Work { job, candidates, run_directory: _held } = operator.prepare(cancel.token()).await?;
+        let Work { job, candidates, run_directory: _held } =
+            operator.prepare(cancel.token(), log.redactor()).await?;
         let datadir = job.directories.datadir.display().to_string();
         let readers = Fanout::new(vec![Arc::new(doing), Arc::new(log.clone())]);
         let checked = check_methods(&job, &candidates, Arc::new(readers), &cancel).await;

@@ -57,7 +57,8 @@ fn attempt(
             let (cancel, doing, log) = (cancel.clone(), doing.clone(), log.clone());
             async move { signals.watch(&cancel, &doing, &log).await }
         });
-        let Work { job, candidates, run_directory: _held } = operator.prepare(cancel.token()).await?;
+        let Work { job, candidates, run_directory: _held } =
+            operator.prepare(cancel.token(), log.redactor()).await?;
         let mut readers: Vec<Arc<dyn EventSink>> = vec![Arc::new(doing)];
         // Before the log: the last word on progress comes before the word on how the attempt ended.
         readers.extend(progress(args.progress, args.job.log_format, terminal));

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use anyhow::Context;
 use replica::create_replica::BASEBACKUP;
 use replica::seal::{EndState, Standby};
-use replica::{Candidate, Job, Method, Refusal, Source};
-use sandbox::{MethodSettings, Sandbox, SandboxError, SandboxSettings};
+use replica::{Candidate, Job, Method, Redactor, Refusal, Source};
+use sandbox::{MethodSettings, Sandbox, SandboxError, SandboxSettings, Secret};
 use tokio_util::sync::CancellationToken;
 
 use super::NotRun;
 use crate::cli::JobArgs;
-use crate::config::{ComponentSection, Config, Environment, Password};
+use crate::config::{ComponentSection, Config, Environment, GrantsSection, Password};
 use crate::plugin_path;
 use crate::refused::Refused;
 use crate::root::{Account, drop_root};
@@ -47,14 +47,18 @@ impl Operator {
         Ok(Self { config, state_dir })
     }
 
-    /// Asks the source and loads what the methods need.
-    pub(super) async fn prepare(self, cancel: &CancellationToken) -> Result<Work, NotRun> {
+    /// Asks the source and loads what the methods need. `redactor` learns every secret before anything can be told of it.
+    pub(super) async fn prepare(
+        self,
+        cancel: &CancellationToken,
+        redactor: &Redactor,
+    ) -> Result<Work, NotRun> {
         let Self { config, state_dir } = self;
         let run_directory = RunDirectory::below(&state_dir)
             .with_context(|| format!("cannot use the state directory {}", state_dir.display()))
             .map_err(NotRun::failed)?;
-        let source = connect(&config, run_directory.path(), cancel).await?;
-        let candidates = candidates(&config, &secrets(&config, run_directory.path()));
+        let source = connect(&config, run_directory.path(), cancel, redactor).await?;
+        let candidates = candidates(&config, &secrets(&config, run_directory.path()), redactor);
         let standby = config
             .standby
             .map(|(conninfo, passfile)| Standby { conninfo: conninfo.without_passwords(), passfile });
@@ -72,6 +76,7 @@ impl Operator {
             },
             force: config.force,
             timeout: config.timeout,
+            redactor: redactor.clone(),
         };
         Ok(Work { job, candidates, run_directory })
     }
@@ -92,9 +97,14 @@ async fn connect(
     config: &Config,
     run_directory: &Path,
     cancel: &CancellationToken,
+    redactor: &Redactor,
 ) -> Result<Option<Arc<Source>>, NotRun> {
     let Some(settings) = &config.source else { return Ok(None) };
     let settings = settings.resolve().map_err(|problem| vec![problem])?;
+    let in_conninfo = settings.conninfo.secrets().map(|(_, secret)| secret);
+    for secret in settings.password.iter().cloned().chain(in_conninfo) {
+        redactor.add(&Secret::new(secret.expose())).map_err(NotRun::failed)?;
+    }
     let source = Source::connect(&settings, &config.bin_dir, run_directory, cancel)
         .await
         .with_context(|| format!("cannot write the passfile of this run in {}", run_directory.display()))
@@ -102,7 +112,8 @@ async fn connect(
     Ok(Some(Arc::new(source)))
 }
 
-/// Where passwords of this run are: its own directory, which holds its passfile, and the operator's files.
+/// Where secrets of this run are: its own directory, which holds its passfile, the operator's files, and this program's own
+/// memory and environment.
 fn secrets(config: &Config, run_directory: &Path) -> Vec<PathBuf> {
     let mut secrets = Vec::new();
     if let Some(source) = &config.source {
@@ -111,21 +122,41 @@ fn secrets(config: &Config, run_directory: &Path) -> Vec<PathBuf> {
         if let Some(Password::File { path, .. }) = &source.password {
             secrets.push(path.clone());
         }
+        if source.conninfo.secrets().next().is_some() {
+            secrets.push(config.file.clone());
+        }
     }
     secrets.extend(config.standby.as_ref().and_then(|(_, passfile)| passfile.clone()));
+    let grants = || config.components.values().map(|section| &section.grants);
+    secrets.extend(grants().flat_map(|grants| grants.secret_files().map(Path::to_owned)));
+    if !secrets.is_empty() || grants().any(|grants| grants.has_secrets()) {
+        secrets.push(PROC.into());
+    }
     secrets
 }
 
-/// Passwords stay in the host: no method may read a directory in which one is, however deep.
-fn refuse_to_grant(secrets: &[PathBuf], read: &[PathBuf]) -> Result<(), Refusal> {
-    let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
-    for granted in read {
-        let covers =
-            |secret: &&PathBuf| secret.starts_with(granted) || real(secret).starts_with(real(granted));
+/// Shows the memory and the environment of this program to itself.
+const PROC: &str = "/proc";
+
+/// Secrets stay in the host: no method may read a directory in which one is, however deep, nor have one as a store.
+fn refuse_to_grant(secrets: &[PathBuf], grants: &GrantsSection) -> Result<(), Refusal> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let read = grants.open.read.iter().map(|path| (path.as_path(), "is granted to be read"));
+    let stores = grants.open.stores.values().filter_map(|store| {
+        let path = store.url.strip_prefix("file://")?;
+        Some((Path::new(path), "is granted as a store"))
+    });
+    for (granted, how) in read.chain(stores) {
+        let covers = |secret: &&PathBuf| {
+            let (own, place) = (real(secret), real(granted));
+            secret.starts_with(granted)
+                || own.starts_with(&place)
+                || (own == Path::new(PROC) && place.starts_with(PROC))
+        };
         if let Some(secret) = secrets.iter().find(covers) {
             let message = format!(
-                "{} is granted to be read and holds a password, in {}: grant a narrower directory, or keep the \
-                 password elsewhere (`passfile`, `state_dir`)",
+                "{} {how} and holds a secret of this run, in {}: grant a narrower directory, or keep the secret \
+                 elsewhere (`passfile`, `state_dir`, the file of a key or of credentials)",
                 granted.display(),
                 secret.display()
             );
@@ -136,7 +167,7 @@ fn refuse_to_grant(secrets: &[PathBuf], read: &[PathBuf]) -> Result<(), Refusal>
 }
 
 /// The methods in the order in which they are tried. The sandbox is set up only where one of them is a component.
-fn candidates(config: &Config, secrets: &[PathBuf]) -> Vec<Candidate> {
+fn candidates(config: &Config, secrets: &[PathBuf], redactor: &Redactor) -> Vec<Candidate> {
     let mut sandbox: Option<Result<Sandbox, Refusal>> = None;
     let candidate = |name: &String| {
         if name == BASEBACKUP {
@@ -151,8 +182,8 @@ fn candidates(config: &Config, secrets: &[PathBuf]) -> Vec<Candidate> {
         let section = config.components.get(name).cloned().unwrap_or_default();
         let (keep_data, no_leader, no_params) = (section.keep_data, section.no_leader, section.no_params);
         let timeout = section.timeout;
-        let sandbox = sandbox.get_or_insert_with(|| set_up(config));
-        let method: Arc<dyn Method> = match component(config, sandbox, name, section, secrets) {
+        let sandbox = sandbox.get_or_insert_with(|| set_up(config, redactor));
+        let method: Arc<dyn Method> = match component(config, sandbox, name, section, secrets, redactor) {
             Ok(method) => method,
             Err(why) => Arc::new(Refused::new(name, why)),
         };
@@ -161,8 +192,9 @@ fn candidates(config: &Config, secrets: &[PathBuf]) -> Vec<Candidate> {
     config.methods.iter().map(candidate).collect()
 }
 
-fn set_up(config: &Config) -> Result<Sandbox, Refusal> {
-    Sandbox::new(SandboxSettings { require_landlock: config.require_landlock }).map_err(|error| match error {
+fn set_up(config: &Config, redactor: &Redactor) -> Result<Sandbox, Refusal> {
+    let settings = SandboxSettings { require_landlock: config.require_landlock, redactor: redactor.clone() };
+    Sandbox::new(settings).map_err(|error| match error {
         SandboxError::Landlock { .. } => Refusal::new("require_landlock", error.to_string()).by_policy(),
         SandboxError::Engine(_) => Refusal::new("engine", error.to_string()),
     })
@@ -175,8 +207,9 @@ fn component(
     name: &str,
     section: ComponentSection,
     secrets: &[PathBuf],
+    redactor: &Redactor,
 ) -> Result<Arc<dyn Method>, Refusal> {
-    refuse_to_grant(secrets, &section.grants.read)?;
+    refuse_to_grant(secrets, &section.grants)?;
     let file = match section.plugin {
         Some(file) => file,
         None => plugin_path::find(&config.plugin_path, name).ok_or_else(|| {
@@ -186,17 +219,24 @@ fn component(
         })?,
     };
     let sandbox = sandbox.as_ref().map_err(Clone::clone)?;
+    for secret in &section.grants.ambient {
+        redactor.add(secret).map_err(|error| Refusal::new("grant", error.to_string()))?;
+    }
     let settings = MethodSettings {
         name: name.to_owned(),
         component: file,
         options: section.options,
-        grants: section.grants,
+        // Read now, as the user that the run has.
+        grants: section.grants.resolve().map_err(|problem| Refusal::new("grant", problem.to_string()))?,
     };
-    Ok(Arc::new(sandbox.method(settings)))
+    let method = sandbox.method(settings).map_err(|error| Refusal::new("grant", error.to_string()))?;
+    Ok(Arc::new(method))
 }
 
 #[cfg(test)]
 mod tests {
+    use sandbox::{Grants, StoreConfig};
+
     use super::*;
 
     #[test]
@@ -206,15 +246,30 @@ mod tests {
         std::fs::create_dir_all(&deep).unwrap();
         let link = place.path().join("link");
         std::os::unix::fs::symlink(place.path().join("state"), &link).unwrap();
-        let secrets = [deep.clone()];
-        let granted = |path: PathBuf| refuse_to_grant(&secrets, &[path]);
+        let secrets = [deep.clone(), PROC.into()];
+        let read = |path: PathBuf| GrantsSection {
+            open: Grants { read: vec![path], ..Grants::default() },
+            ..GrantsSection::default()
+        };
+        let store = |path: PathBuf| GrantsSection {
+            open: Grants {
+                stores: [("repo".to_owned(), StoreConfig::new(format!("file://{}", path.display())))].into(),
+                ..Grants::default()
+            },
+            ..GrantsSection::default()
+        };
         for covering in [PathBuf::from("/"), place.path().to_owned(), deep, link] {
-            let refusal = granted(covering).unwrap_err();
-            assert_eq!((refusal.rule, refusal.policy), ("grant", true));
-            assert!(refusal.message.contains("holds a password"), "{refusal}");
+            for grants in [read(covering.clone()), store(covering)] {
+                let refusal = refuse_to_grant(&secrets, &grants).unwrap_err();
+                assert_eq!((refusal.rule, refusal.policy), ("grant", true));
+                assert!(refusal.message.contains("holds a secret"), "{refusal}");
+            }
         }
-        granted(place.path().join("backups")).unwrap();
-        granted(place.path().join("sta")).unwrap();
-        refuse_to_grant(&[], &["/".into()]).unwrap();
+        for memory in ["/proc", "/proc/self", "/proc/thread-self", "/proc/1"] {
+            refuse_to_grant(&secrets, &read(memory.into())).unwrap_err();
+        }
+        refuse_to_grant(&secrets, &read(place.path().join("backups"))).unwrap();
+        refuse_to_grant(&secrets, &store(place.path().join("sta"))).unwrap();
+        refuse_to_grant(&[], &read("/".into())).unwrap();
     }
 }

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sandbox::{DiskBudget, Grants, OptionValue};
+use sandbox::OptionValue;
 use toml::de::DeValue;
 
+use super::Environment;
+use super::grants::{self, GrantsSection};
 use super::tree::{Section, Value};
 
 /// A component as the operator configured it.
@@ -24,13 +26,10 @@ pub struct ComponentSection {
     /// What the plugin is told; checked against what it describes when it is loaded.
     pub options: Vec<(String, OptionValue)>,
     /// What it may reach.
-    pub grants: Grants,
+    pub grants: GrantsSection,
 }
 
-/// Grants that the configuration knows and this version has no wall for, and so must not pretend to give.
-const NOT_ENFORCED: [&str; 7] = ["stores", "keys", "network", "programs", "environment", "rate", "workers"];
-
-pub(super) fn read(section: Section<'_>) -> ComponentSection {
+pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> ComponentSection {
     let config = section.reader().file();
     let flag = |key| section.get(key).and_then(|value: Value<'_>| value.flag()).unwrap_or(false);
     let component = ComponentSection {
@@ -41,7 +40,11 @@ pub(super) fn read(section: Section<'_>) -> ComponentSection {
         no_params: flag("no_params"),
         timeout: section.get("timeout").and_then(|value| value.duration()),
         options: section.get("options").and_then(|value| read_options(&value)).unwrap_or_default(),
-        grants: section.get("grants").and_then(|value| value.section()).map(read_grants).unwrap_or_default(),
+        grants: section
+            .get("grants")
+            .and_then(|value| value.section())
+            .map(|section| grants::read(section, environment))
+            .unwrap_or_default(),
     };
     section.finish();
     component
@@ -125,35 +128,6 @@ fn read_option(value: &Value<'_>) -> Option<OptionValue> {
             None
         }
     }
-}
-
-fn read_grants(section: Section<'_>) -> Grants {
-    let mut grants = Grants::default();
-    if let Some(memory) = section.get("memory").and_then(|value| value.size_of_something()) {
-        grants.memory = memory;
-    }
-    if let Some(read) = section.get("read").and_then(|value| value.paths()) {
-        grants.read = read;
-    }
-    grants.disk = section.get("disk").and_then(|value| value.section()).map(read_disk);
-    for key in NOT_ENFORCED {
-        section.refuse(
-            key,
-            "cannot be enforced by this version, which therefore does not grant it: take the line out",
-        );
-    }
-    section.finish();
-    grants
-}
-
-fn read_disk(section: Section<'_>) -> DiskBudget {
-    let budget = DiskBudget {
-        bytes: section.get("bytes").and_then(|value| value.size_of_something()),
-        files: section.get("files").and_then(|value| value.count(1)),
-        keep_free: section.get("keep_free").and_then(|value| value.size()),
-    };
-    section.finish();
-    budget
 }
 
 #[cfg(test)]

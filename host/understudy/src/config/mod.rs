@@ -4,9 +4,11 @@
 mod basebackup;
 mod check;
 mod component;
+mod grants;
 mod methods;
 pub mod problem;
 mod replica;
+mod secret;
 mod source;
 mod tree;
 
@@ -22,7 +24,9 @@ use toml::de::DeTable;
 
 pub use basebackup::BasebackupSection;
 pub use component::ComponentSection;
+pub use grants::GrantsSection;
 pub use problem::{ConfigError, Origin, Place, Problem};
+pub use secret::SecretSource;
 pub use source::{Password, SourceSettings};
 
 pub(crate) use tree::parse_duration;
@@ -33,7 +37,7 @@ use tree::{Reader, Section, Setting};
 /// A configuration file larger than this is taken for a mistake in its name.
 const FILE_LIMIT: u64 = 1 << 20;
 
-/// How the environment is asked. The program reads `PGPASSFILE`, `UNDERSTUDY_PLUGIN_PATH` and what `password = { env = ".." }`
+/// How the environment is asked. The program reads `PGPASSFILE`, `UNDERSTUDY_PLUGIN_PATH` and what `{ env = ".." }`
 /// names, and nothing else.
 pub type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
 
@@ -178,7 +182,7 @@ fn read(
             if name.text == BASEBACKUP {
                 basebackup = basebackup::read(section);
             } else if methods::is_method_name(&name.text) {
-                components.insert(name.text, component::read(section));
+                components.insert(name.text, component::read(section, environment));
             } else {
                 reader.problem(
                     name.place,

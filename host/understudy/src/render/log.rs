@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use jiff::Timestamp;
 use replica::event::Event;
-use replica::{EventSink, Level, Outcome};
+use replica::{EventSink, Level, Outcome, Redactor};
 use serde::Serialize;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -19,6 +19,7 @@ pub struct Log {
     terminal: Terminal,
     format: LogFormat,
     level: Level,
+    redactor: Redactor,
 }
 
 /// The crates whose traces follow `--log-level`; of all others only warnings and errors are shown.
@@ -27,7 +28,12 @@ const OUR_CRATES: [&str; 4] = ["understudy", "replica", "sandbox", "transfer"];
 impl Log {
     /// A log of everything at least as serious as `level`.
     pub fn new(terminal: Terminal, format: LogFormat, level: Level) -> Self {
-        Self { terminal, format, level }
+        Self { terminal, format, level, redactor: Redactor::new() }
+    }
+
+    /// Takes secrets out of every line, as soon as it knows them.
+    pub fn redactor(&self) -> &Redactor {
+        &self.redactor
     }
 
     /// Takes the crates' traces too, from here to the end of the program.
@@ -71,6 +77,8 @@ pub(super) fn now() -> String {
 impl EventSink for Log {
     fn emit(&self, event: Event) {
         let Some(level) = level(&event).filter(|level| *level <= self.level) else { return };
+        // What comes from a run has none any more; what the crates trace comes from nowhere else.
+        let event = event.map_texts(&|text| self.redactor.redact(&text).into_owned());
         match self.format {
             LogFormat::Json => self.json(&event),
             LogFormat::Text => {

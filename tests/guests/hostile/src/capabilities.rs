@@ -38,13 +38,20 @@ pub(crate) fn ungranted(_: &Request) -> Result<(), Failure> {
         mtime: None,
         unless: Unless::Always,
     };
-    let unpack = Unpack { origin: 0, object: "object".to_owned(), path: "base".to_owned(), limit: 1 << 20 };
+    let unpack = Unpack {
+        origin: 0,
+        object: "object".to_owned(),
+        path: "base".to_owned(),
+        limit: 1 << 20,
+        skip: Vec::new(),
+        refuse: Vec::new(),
+    };
     let attempts = vec![
         ("keys.named".to_owned(), answer(Key::named("key"))),
         ("bucket.open".to_owned(), answer(Bucket::open("repo"))),
         ("program.run".to_owned(), answer(program::run("sh", &["-c".to_owned(), "id".to_owned()]))),
         ("job.fetch".to_owned(), answer(job.fetch(&[fetch]))),
-        ("job.unpack".to_owned(), answer(job.unpack(&unpack))),
+        ("job.unpack".to_owned(), answer(job.unpack(&unpack, None))),
         ("tablespace".to_owned(), answer(datadir::tablespace(1))),
         (
             "restore_command".to_owned(),

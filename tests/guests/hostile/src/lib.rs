@@ -10,6 +10,8 @@ mod files;
 mod network;
 mod plans;
 mod resources;
+mod secrets;
+mod transfers;
 
 use understudy::{Description, Failure, Method, OptionSpec, Plan, Request};
 
@@ -54,6 +56,14 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("environment", capabilities::environment),
     ("ungranted", capabilities::ungranted),
     ("network", network::network),
+    ("secrets", secrets::secrets),
+    ("shout", secrets::shout),
+    ("transfer", transfers::transfer),
+    ("transfer-and-stay", transfers::transfer_and_stay),
+    ("transfer-elsewhere", transfers::elsewhere),
+    ("too-many-at-once", transfers::too_many_at_once),
+    ("streams", transfers::streams),
+    ("jobs", transfers::jobs),
     ("nothing", endings::nothing),
 ];
 
@@ -69,6 +79,9 @@ impl Method for Hostile {
             )
             .option(OptionSpec::choice("when", ["plan", "create"]).default("create").doc("in which function"))
             .option(OptionSpec::text("path").doc("the file or folder that it goes for"))
+            .option(
+                OptionSpec::text("store").default("repo").doc("the store, or the directory, that it reads"),
+            )
             .option(OptionSpec::text("address").default("127.0.0.1:5432").doc("where `network` connects to"))
             .option(OptionSpec::integer("count").default(1_000_000).doc("how many lines or files at most"))
             .option(OptionSpec::text("system-identifier").doc("a claim of its plan, decimal"))

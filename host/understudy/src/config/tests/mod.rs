@@ -11,6 +11,7 @@ use crate::plugin_path;
 const FILE: &str = "/etc/understudy.toml";
 
 mod flags_and_rules;
+mod grants;
 mod problems;
 
 /// A configuration that has everything it must have.
@@ -122,9 +123,9 @@ no-slot = false
     assert_eq!(option("ratio"), Some(OptionValue::Number(0.5)));
     assert_eq!(option("delta"), Some(OptionValue::Flag(true)));
     assert_eq!(option("paths"), Some(OptionValue::Texts(vec!["a".into(), "b".into()])));
-    assert_eq!(acme.grants.memory, Bytes(64 << 20));
-    assert_eq!(acme.grants.read, [Path::new("/mnt/backups")]);
-    let disk = acme.grants.disk.unwrap();
+    assert_eq!(acme.grants.open.memory, Bytes(64 << 20));
+    assert_eq!(acme.grants.open.read, [Path::new("/mnt/backups")]);
+    let disk = acme.grants.open.disk.unwrap();
     assert_eq!(
         (disk.bytes, disk.files, disk.keep_free),
         (Some(Bytes(3 << 40)), Some(5_000_000), Some(Bytes(20 << 30)))

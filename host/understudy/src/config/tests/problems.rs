@@ -15,7 +15,7 @@ timeout = "soon"
 keep_data = "false"
 [method.acme.grants]
 memory = "lots"
-stores.repo = { url = "s3://x" }
+network = ["x:443"]
 "#,
     )
     .map(|_| ())
@@ -29,7 +29,7 @@ stores.repo = { url = "s3://x" }
         ":6:11: `replica.timeout` is no length of time: `soon`",
         ":8:13: `method.acme.keep_data` must be true or false without quotes",
         ":10:10: `method.acme.grants.memory` cannot be read: `lots` is not a size",
-        ":11:1: `method.acme.grants.stores` cannot be enforced by this version",
+        ":11:1: `method.acme.grants.network` cannot be enforced by this version",
     ];
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
     for expected in expected {
@@ -210,7 +210,7 @@ fn each_wrong_line_is_told_by_its_own_message() {
 
 #[test]
 fn every_grant_without_a_wall_is_refused() {
-    for grant in ["stores", "keys", "network", "programs", "environment", "rate", "workers"] {
+    for grant in ["network", "programs", "environment"] {
         let problem = problem(&format!("[method.acme.grants]\n{grant} = {{}}"));
         assert_eq!(
             problem,

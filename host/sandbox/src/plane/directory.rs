@@ -1,0 +1,67 @@
+//! A directory of the operator's as a store.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use transfer::error::{Error, Kind};
+use transfer::store::Store;
+
+/// Opens `wanted` where it lies in a directory of `granted`, by where its links lead. None where it does not.
+///
+/// # Errors
+/// `NotFound` for a directory that does not exist in one that was granted; what the file system says.
+pub(super) fn open(wanted: &Path, granted: &[PathBuf]) -> Result<Option<Store>, Error> {
+    let of = |error: io::Error| Error::from(error).of(wanted.display());
+    let real = match wanted.canonicalize() {
+        Ok(real) => real,
+        // Whether something exists elsewhere is nobody's business here.
+        Err(error) if granted.iter().any(|granted| is_below(wanted, granted)) => return Err(of(error)),
+        Err(_) => return Ok(None),
+    };
+    let covered =
+        granted.iter().any(|granted| granted.canonicalize().is_ok_and(|granted| real.starts_with(granted)));
+    if !covered {
+        return Ok(None);
+    }
+    if !real.is_dir() {
+        return Err(Error::new(Kind::Invalid, format!("{} is not a directory", wanted.display())));
+    }
+    Store::directory(&real).map(Some)
+}
+
+/// Whether a path lies in another by its name alone; one with `..` does not.
+fn is_below(path: &Path, other: &Path) -> bool {
+    path.starts_with(other) && !path.components().any(|part| part == std::path::Component::ParentDir)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn only_what_lies_in_a_granted_directory_is_opened_wherever_links_lead() {
+        let place = tempfile::tempdir().unwrap();
+        let (granted, other) = (place.path().join("granted"), place.path().join("other"));
+        fs::create_dir_all(granted.join("deep")).unwrap();
+        fs::create_dir_all(&other).unwrap();
+        symlink(&other, granted.join("out")).unwrap();
+        symlink(granted.join("deep"), place.path().join("in")).unwrap();
+        fs::write(granted.join("file"), "x").unwrap();
+        let opened = |path: PathBuf| open(&path, std::slice::from_ref(&granted)).map(|store| store.is_some());
+        for inside in
+            [granted.clone(), granted.join("deep"), granted.join("deep/../deep"), place.path().join("in")]
+        {
+            assert_eq!(opened(inside.clone()), Ok(true), "{}", inside.display());
+        }
+        for outside in
+            ["other", "granted/out", "granted/../other", "granted2", "absent", "granted/../absent", "."]
+        {
+            assert_eq!(opened(place.path().join(outside)), Ok(false), "{outside}");
+        }
+        assert_eq!(opened(granted.join("absent")).unwrap_err().kind, Kind::NotFound);
+        assert_eq!(opened(granted.join("file")).unwrap_err().kind, Kind::Invalid);
+    }
+}

@@ -1,0 +1,284 @@
+//! The data plane as one run of a component reaches it: the stores and keys that it was granted, the threads that read
+//! and write for it, and the jobs that they work on.
+//!
+//! The method's own thread is behind a Landlock wall, and so would be every thread that it starts. So the plane's threads
+//! are there before that wall is, and everything that opens a file or a connection happens on them.
+
+mod directory;
+mod read;
+mod target;
+mod withheld;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use replica::Redactor;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use transfer::derive::Blanked;
+use transfer::error::{Error, Kind};
+use transfer::job::Job;
+use transfer::keys::Key;
+use transfer::pipeline::Pipeline;
+use transfer::plane::DataPlane;
+use transfer::store::Store;
+use transfer::target::Target;
+
+use crate::Grants;
+use crate::grants::Remedies;
+use crate::reporter::Reporter;
+
+pub(crate) use read::{Object, ObjectStream};
+pub(crate) use target::target;
+
+/// Streams that may be open at once: each has a thread and some buffers.
+const STREAMS: usize = 16;
+/// Jobs that may be there at once.
+const JOBS: usize = 64;
+/// Keys that may be derived in one run; a chain of backups has three.
+const DERIVED: usize = 64;
+
+/// What one run may reach of the data plane.
+pub(crate) struct Plane {
+    data: Arc<DataPlane>,
+    grants: Arc<Grants>,
+    pub(crate) remedies: Remedies,
+    redactor: Redactor,
+    cancel: CancellationToken,
+    /// Where jobs write; none in `plan`.
+    target: Option<Arc<Target>>,
+    /// Stores by the name that the component gave.
+    opened: HashMap<String, Store>,
+    derived: Derived,
+    streams: Arc<Semaphore>,
+    jobs: Vec<Arc<Job>>,
+}
+
+/// What was derived from the texts of objects, and what the component must not see for it.
+#[derive(Default)]
+struct Derived {
+    /// None as long as there are none.
+    blanked: Option<Blanked>,
+    count: usize,
+    /// How each object is decoded from which a key was derived, by its store's name and its own.
+    pipelines: HashMap<(String, String), Vec<Pipeline>>,
+}
+
+impl Plane {
+    /// Starts the threads. The calling thread must not be restricted yet, nor be one of a runtime.
+    ///
+    /// # Errors
+    /// Where no threads can be had.
+    pub(crate) fn start(
+        grants: &Arc<Grants>,
+        remedies: Remedies,
+        redactor: Redactor,
+        cancel: CancellationToken,
+        target: Option<Target>,
+    ) -> io::Result<Self> {
+        let data = DataPlane::start(grants.workers, grants.rate.map(|rate| rate.bytes()))?;
+        Ok(Self {
+            data: Arc::new(data),
+            grants: Arc::clone(grants),
+            remedies,
+            redactor,
+            cancel,
+            target: target.map(Arc::new),
+            opened: HashMap::new(),
+            derived: Derived::default(),
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            jobs: Vec::new(),
+        })
+    }
+
+    /// Does `work` on the plane's threads. When the run is cancelled, or this future dropped, it is given up.
+    ///
+    /// # Errors
+    /// That of `work`, or `Cancelled`.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let work = AbortOnDropHandle::new(self.data.runtime().spawn(work));
+        tokio::select! {
+            biased;
+            ended = work => ended.unwrap_or_else(|fault| {
+                Err(Error::new(Kind::Failed, format!("a fault in the host: {fault}")))
+            }),
+            () = self.cancel.cancelled() => Err(cancelled()),
+        }
+    }
+
+    /// A key that the operator granted.
+    pub(crate) fn key(&self, name: &str) -> Option<Key> {
+        self.grants.key(name)
+    }
+
+    /// Opens a store that the operator granted; none where that name was not granted.
+    pub(crate) async fn granted_store(&mut self, name: &str) -> Option<Result<Store, Error>> {
+        if let Some(store) = self.opened.get(name) {
+            return Some(Ok(store.clone()));
+        }
+        let config = self.grants.stores.get(name)?.clone();
+        let runtime = self.data.runtime().clone();
+        let opened = self.run(async move { Store::open(&config, &runtime) }).await;
+        Some(opened.map(|store| self.keep(name, store)))
+    }
+
+    /// Opens a directory as a store: one that the operator granted to be read, or one below it. None where it is not.
+    pub(crate) async fn granted_directory(&mut self, path: &str) -> Option<Result<Store, Error>> {
+        if let Some(store) = self.opened.get(path) {
+            return Some(Ok(store.clone()));
+        }
+        let (grants, wanted) = (Arc::clone(&self.grants), path.to_owned());
+        let opened = self.run(async move { directory::open(Path::new(&wanted), &grants.read) }).await;
+        match opened {
+            Ok(store) => store.map(|store| Ok(self.keep(path, store))),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn keep(&mut self, name: &str, store: Store) -> Store {
+        let store = match self.data.rate() {
+            Some(rate) => store.with_rate(rate),
+            None => store,
+        };
+        self.opened.insert(name.to_owned(), store.clone());
+        store
+    }
+
+    /// Whether this object may be read in this way: one from which a key was derived only as it was decoded then, for in any
+    /// other form the key could be in it unblanked.
+    ///
+    /// # Errors
+    /// `Denied` where it may not.
+    pub(crate) fn may_read(&self, store: &str, object: &str, via: &Pipeline) -> Result<(), Error> {
+        match self.derived.pipelines.get(&(store.to_owned(), object.to_owned())) {
+            Some(pipelines) if !pipelines.iter().any(|other| is_same(other, via)) => Err(Error::new(
+                Kind::Denied,
+                format!("{object}: a key was derived from it, so it is read as it was decoded for that only"),
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether any key was derived from this object: then it is not written anywhere either.
+    pub(crate) fn holds_a_key(&self, store: &str, object: &str) -> bool {
+        self.derived.pipelines.contains_key(&(store.to_owned(), object.to_owned()))
+    }
+
+    /// Reads an object, with what was derived blanked.
+    pub(crate) fn object(&self, store: Store, key: String, via: Pipeline) -> Object {
+        Object { store, key, via, blanked: self.derived.blanked.clone(), run: self.cancel.clone() }
+    }
+
+    /// A stream of an object or a part of it.
+    ///
+    /// # Errors
+    /// `Limit` where too many are open; what the store says.
+    pub(crate) async fn stream(
+        &self,
+        object: Object,
+        range: Option<transfer::store::Range>,
+    ) -> Result<ObjectStream, Error> {
+        let slot = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            Error::new(Kind::Limit, format!("{}: {STREAMS} streams are open already", object.key))
+        })?;
+        // There, for the thread that decodes must be the plane's and not this one's.
+        let chunks = self.run(async move { Ok(object.open(range).await?.chunks()) }).await?;
+        Ok(ObjectStream::new(chunks, slot, self.redactor.clone()))
+    }
+
+    /// Derives a key from the text of an object, and keeps it from the component from now on.
+    ///
+    /// # Errors
+    /// `Limit` for too many; what the store or the text says.
+    pub(crate) async fn derive(
+        &mut self,
+        store_name: &str,
+        object: Object,
+        section: String,
+        name: String,
+    ) -> Result<Key, Error> {
+        if self.derived.count >= DERIVED {
+            return Err(Error::new(Kind::Limit, format!("{DERIVED} keys were derived already")));
+        }
+        let (place, via) = ((store_name.to_owned(), object.key.clone()), object.via.clone());
+        let key = self.run(object.derive(section, name)).await?;
+        self.redactor.add(&key.secret)?;
+        self.derived.blanked.get_or_insert_default().add(&key)?;
+        self.derived.count += 1;
+        let pipelines = self.derived.pipelines.entry(place).or_default();
+        if !pipelines.iter().any(|other| is_same(other, &via)) {
+            pipelines.push(via);
+        }
+        Ok(key)
+    }
+
+    /// A job that fills the data directory; none in `plan`.
+    ///
+    /// # Errors
+    /// The trap of a component that makes too many.
+    pub(crate) fn job(&mut self, report_all: bool) -> wasmtime::Result<Option<Arc<Job>>> {
+        let Some(target) = &self.target else { return Ok(None) };
+        if self.jobs.len() >= JOBS {
+            return Err(wasmtime::format_err!("{JOBS} jobs are there already"));
+        }
+        let job = Arc::new(Job::new(&self.data, Arc::clone(target), report_all));
+        self.jobs.push(Arc::clone(&job));
+        let (cancel, watched) = (self.cancel.clone(), Arc::downgrade(&job));
+        // So that a cancelled run stops writing at once, whatever the component does.
+        self.data.runtime().spawn(async move {
+            cancel.cancelled().await;
+            if let Some(job) = watched.upgrade() {
+                job.cancel().await;
+            }
+        });
+        Ok(Some(job))
+    }
+
+    /// Ends a job; returns when nothing of it writes any more.
+    pub(crate) async fn end_job(&mut self, job: &Arc<Job>, reporter: &Reporter) {
+        job.cancel().await;
+        report(job, reporter);
+        self.jobs.retain(|other| !Arc::ptr_eq(other, job));
+    }
+
+    /// Ends every job. Nothing of this run writes any more when it returns.
+    pub(crate) async fn end(&mut self, reporter: &Reporter) {
+        for job in std::mem::take(&mut self.jobs) {
+            job.cancel().await;
+            report(&job, reporter);
+        }
+    }
+
+    /// Where jobs write; none in `plan`.
+    pub(crate) fn target(&self) -> Option<&Target> {
+        self.target.as_deref()
+    }
+
+    /// What takes secrets out of what the component is told.
+    pub(crate) fn redactor(&self) -> &Redactor {
+        &self.redactor
+    }
+}
+
+fn is_same(one: &Pipeline, other: &Pipeline) -> bool {
+    one.decrypt == other.decrypt && one.decompress == other.decompress
+}
+
+/// Tells what a job has done since it was told last.
+pub(crate) fn report(job: &Job, reporter: &Reporter) {
+    let (bytes, files) = job.progress();
+    if (bytes, files) != (0, 0) {
+        reporter.done(bytes, files);
+    }
+}
+
+/// What a call answers when the run is cancelled.
+pub(crate) fn cancelled() -> Error {
+    Error::new(Kind::Cancelled, "the run is being cancelled")
+}

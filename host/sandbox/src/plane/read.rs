@@ -1,0 +1,270 @@
+//! Reading an object for the component: from the store over the pipeline, with derived keys blanked.
+//!
+//! Stored bytes come in on a task of the plane's runtime; where they have to be decoded, that happens on a thread of the
+//! plane that may block. Both are joined by channels of a few chunks, so that a component that does not read costs no more
+//! than those, and one that goes away ends both.
+
+use std::io::{self, Read};
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes};
+use replica::Redactor;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::{self, Receiver, Sender, error::TryRecvError};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use transfer::derive::{Blanked, derive_key};
+use transfer::error::{Error, Kind};
+use transfer::keys::Key;
+use transfer::pipeline::Pipeline;
+use transfer::store::{Body, Range, Store};
+use wasmtime_wasi::p2::{InputStream, Pollable, StreamError, StreamResult};
+
+use super::cancelled;
+use super::withheld::Withheld;
+
+/// Chunks that wait between two stages.
+const WAITING: usize = 4;
+/// The size of a decoded chunk.
+const CHUNK: usize = 64 << 10;
+/// A chunk; none at the end. That a channel is closed says nothing.
+type Chunk = Result<Option<Bytes>, Error>;
+
+/// An object to read.
+pub(crate) struct Object {
+    pub(super) store: Store,
+    pub(crate) key: String,
+    pub(super) via: Pipeline,
+    pub(super) blanked: Option<Blanked>,
+    /// Cancelled with the run.
+    pub(super) run: CancellationToken,
+}
+
+/// An object that the store has begun to give.
+pub(super) struct Opened {
+    key: String,
+    via: Pipeline,
+    blanked: Option<Blanked>,
+    body: Body,
+    run: CancellationToken,
+}
+
+impl Object {
+    pub(super) async fn open(self, range: Option<Range>) -> Result<Opened, Error> {
+        let (_, body) = self.store.read(&self.key, range).await?;
+        Ok(Opened { key: self.key, via: self.via, blanked: self.blanked, body, run: self.run })
+    }
+
+    /// The whole plain text, at most `limit` bytes.
+    ///
+    /// # Errors
+    /// `Limit` where it is longer; what the store or the pipeline says.
+    pub(crate) async fn get(self, limit: usize) -> Result<Vec<u8>, Error> {
+        let key = self.key.clone();
+        let mut chunks = self.open(None).await?.chunks();
+        let mut whole = Vec::new();
+        while let Some(chunk) = chunks.next().await? {
+            if chunk.len() > limit - whole.len() {
+                return Err(Error::new(Kind::Limit, format!("{key} is larger than {limit} bytes")));
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        Ok(whole)
+    }
+
+    /// The key that its plain text holds.
+    ///
+    /// # Errors
+    /// What the store, the pipeline or the text says.
+    pub(super) async fn derive(self, section: String, name: String) -> Result<Key, Error> {
+        let Opened { key, via, body, run, .. } = self.open(None).await?;
+        let of = key.clone();
+        let (stored, feeding) = feed(body, run);
+        let found = tokio::task::spawn_blocking(move || {
+            let plain = via.decode(Box::new(ChunkReader::new(stored)))?;
+            derive_key(plain, &section, &name)
+        });
+        let found = found.await.unwrap_or_else(|fault| Err(fault_in_the_host(&fault)));
+        drop(feeding);
+        found.map_err(|error| error.of(of))
+    }
+}
+
+fn fault_in_the_host(fault: &tokio::task::JoinError) -> Error {
+    Error::new(Kind::Failed, format!("a fault in the host: {fault}"))
+}
+
+/// Reads a body into a channel, on a task of the current runtime that ends with the second value.
+fn feed(mut body: Body, run: CancellationToken) -> (Receiver<Chunk>, AbortOnDropHandle<()>) {
+    let (stored, reads) = mpsc::channel(WAITING);
+    let feeding = tokio::spawn(async move {
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                () = run.cancelled() => Err(cancelled()),
+                chunk = body.chunk() => chunk,
+            };
+            let last = !matches!(chunk, Ok(Some(_)));
+            if stored.send(chunk).await.is_err() || last {
+                return;
+            }
+        }
+    });
+    (reads, AbortOnDropHandle::new(feeding))
+}
+
+/// The plain bytes of an object, chunk by chunk.
+pub(super) struct Chunks {
+    plain: Receiver<Chunk>,
+    key: String,
+    _feeding: AbortOnDropHandle<()>,
+}
+
+impl Opened {
+    /// Starts to read and to decode. To be called on the plane's runtime.
+    pub(super) fn chunks(self) -> Chunks {
+        let Self { key, via, blanked, body, run } = self;
+        let (stored, feeding) = feed(body, run);
+        if via.is_plain() && blanked.is_none() {
+            return Chunks { plain: stored, key, _feeding: feeding };
+        }
+        let (decoded, plain) = mpsc::channel(WAITING);
+        tokio::task::spawn_blocking(move || decode(stored, &via, blanked.as_ref(), &decoded));
+        Chunks { plain, key, _feeding: feeding }
+    }
+}
+
+/// Decodes to the end, or until nobody reads any more. Blocks.
+fn decode(stored: Receiver<Chunk>, via: &Pipeline, blanked: Option<&Blanked>, decoded: &Sender<Chunk>) {
+    let plain = via.decode(Box::new(ChunkReader::new(stored))).map(|plain| match via.decrypt {
+        Some(_) => Box::new(Withheld::new(plain)) as Box<dyn Read + Send>,
+        None => plain,
+    });
+    let plain = plain.map(|plain| match blanked {
+        Some(blanked) => blanked.reader(plain),
+        None => plain,
+    });
+    let mut plain = match plain {
+        Ok(plain) => plain,
+        Err(error) => return drop(decoded.blocking_send(Err(error))),
+    };
+    loop {
+        let mut buffer = vec![0; CHUNK];
+        let chunk = match plain.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Ok(0) => Ok(None),
+            Ok(read) => {
+                buffer.truncate(read);
+                Ok(Some(Bytes::from(buffer)))
+            }
+            Err(error) => Err(Error::from(error)),
+        };
+        let last = !matches!(chunk, Ok(Some(_)));
+        if decoded.blocking_send(chunk).is_err() || last {
+            return;
+        }
+    }
+}
+
+impl Chunks {
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let chunk = self.plain.recv().await.unwrap_or_else(|| Err(cut_off()));
+        chunk.map_err(|error| error.of(&self.key))
+    }
+}
+
+/// A channel that ended without an end: the other side is gone.
+fn cut_off() -> Error {
+    Error::new(Kind::Failed, "its reader ended before the object did")
+}
+
+/// The stored bytes of a channel as a [`Read`], for a thread that may block.
+struct ChunkReader {
+    stored: Receiver<Chunk>,
+    chunk: Bytes,
+    ended: bool,
+}
+
+impl ChunkReader {
+    fn new(stored: Receiver<Chunk>) -> Self {
+        Self { stored, chunk: Bytes::new(), ended: false }
+    }
+}
+
+impl Read for ChunkReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() && !self.ended {
+            match self.stored.blocking_recv().unwrap_or_else(|| Err(cut_off()))? {
+                Some(chunk) => self.chunk = chunk,
+                None => self.ended = true,
+            }
+        }
+        let length = buffer.len().min(self.chunk.len());
+        self.chunk.copy_to_slice(&mut buffer[..length]);
+        Ok(length)
+    }
+}
+
+/// An object as a stream of WASI's.
+pub(crate) struct ObjectStream {
+    chunks: Chunks,
+    held: Bytes,
+    ended: Option<Ended>,
+    redactor: Redactor,
+    _slot: OwnedSemaphorePermit,
+}
+
+enum Ended {
+    Whole,
+    Failed(Error),
+    Told,
+}
+
+impl ObjectStream {
+    pub(super) fn new(chunks: Chunks, slot: OwnedSemaphorePermit, redactor: Redactor) -> Self {
+        Self { chunks, held: Bytes::new(), ended: None, redactor, _slot: slot }
+    }
+
+    fn take(&mut self, chunk: Chunk) {
+        match chunk {
+            Ok(Some(chunk)) => self.held = chunk,
+            Ok(None) => self.ended = Some(Ended::Whole),
+            Err(error) => self.ended = Some(Ended::Failed(error)),
+        }
+    }
+}
+
+#[async_trait]
+impl Pollable for ObjectStream {
+    async fn ready(&mut self) {
+        while self.held.is_empty() && self.ended.is_none() {
+            let chunk = self.chunks.next().await;
+            self.take(chunk);
+        }
+    }
+}
+
+#[async_trait]
+impl InputStream for ObjectStream {
+    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+        if size > 0 && self.held.is_empty() && self.ended.is_none() {
+            match self.chunks.plain.try_recv() {
+                Ok(chunk) => self.take(chunk.map_err(|error| error.of(&self.chunks.key))),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => self.take(Err(cut_off())),
+            }
+        }
+        if size == 0 || !self.held.is_empty() {
+            return Ok(self.held.split_to(size.min(self.held.len())));
+        }
+        match &self.ended {
+            None => Ok(Bytes::new()),
+            Some(Ended::Whole | Ended::Told) => Err(StreamError::Closed),
+            Some(Ended::Failed(error)) => {
+                let said = wasmtime::Error::msg(self.redactor.redact(&error.message).into_owned());
+                self.ended = Some(Ended::Told);
+                Err(StreamError::LastOperationFailed(said))
+            }
+        }
+    }
+}

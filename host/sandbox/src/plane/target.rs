@@ -1,0 +1,140 @@
+//! Where a run's jobs write: the operator's directories, opened, with the run's budget.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use replica::seal::UNFINISHED_CONTROL_FILE;
+use replica::{Directories, Tablespace};
+use transfer::beneath::{Directory, RelativePath};
+use transfer::target::{Budget, Mapped, Target};
+
+use crate::files::Quota;
+
+const CONTROL_FILE: RelativePath = RelativePath::literal("global/pg_control");
+const UNFINISHED: RelativePath = RelativePath::literal(UNFINISHED_CONTROL_FILE);
+const PG_WAL: RelativePath = RelativePath::literal("pg_wal");
+
+/// The bits that PostgreSQL gives files and directories of a cluster (`src/common/file_perm.c`); with group access where the
+/// data directory has it, which is how PostgreSQL itself decides.
+const OWNER_ONLY: (u32, u32) = (0o600, 0o700);
+const GROUP_TOO: (u32, u32) = (0o640, 0o750);
+const GROUP_MAY_READ: u32 = 0o050;
+
+/// A directory that cannot be written to.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open {path}")]
+pub(crate) struct NoTarget {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Opens the data directory, the directory of the write-ahead log and those of the plan's tablespaces. To be called before
+/// the thread is restricted.
+///
+/// # Errors
+/// The first that cannot be opened.
+pub(crate) fn target(
+    directories: &Directories,
+    tablespaces: &[Tablespace],
+    quota: &Quota,
+) -> Result<Target, NoTarget> {
+    let failed = |path: &std::path::Path| {
+        let path = path.to_owned();
+        move |source| NoTarget { path, source }
+    };
+    let open = |path: &std::path::Path| Directory::open(path).map_err(failed(path));
+    let root = open(&directories.datadir)?;
+    let mode = root.own_metadata().map_err(failed(&directories.datadir))?.mode;
+    let mut mapped = Vec::new();
+    if let Some(wal) = &directories.wal {
+        mapped.push(Mapped { path: PG_WAL, directory: open(wal)? });
+    }
+    for Tablespace { oid, name, location } in tablespaces {
+        let Some(place) = directories.tablespaces.target(*oid, name.as_deref(), location) else { continue };
+        let path = RelativePath::new(format!("pg_tblspc/{oid}"))
+            .map_err(|error| failed(place)(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        mapped.push(Mapped { path, directory: open(place)? });
+    }
+    Ok(Target {
+        root,
+        mapped,
+        renamed: vec![(CONTROL_FILE, UNFINISHED)],
+        budget: Arc::new(quota.clone()),
+        modes: if mode & GROUP_MAY_READ == GROUP_MAY_READ { GROUP_TOO } else { OWNER_ONLY },
+    })
+}
+
+impl Budget for Quota {
+    fn write(&self, file: &File, start: u64, length: u64) -> io::Result<()> {
+        Self::write(self, file, start, length)
+    }
+
+    fn make(&self, place: &File) -> io::Result<()> {
+        Self::make(self, place)
+    }
+
+    fn disk_is_full(&self) {
+        Self::disk_is_full(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use replica::{TablespaceKey, TablespaceMap};
+
+    use super::*;
+
+    #[test]
+    fn the_group_reads_what_is_restored_where_it_may_read_the_data_directory() {
+        let place = tempfile::tempdir().unwrap();
+        let directories = Directories {
+            datadir: place.path().to_owned(),
+            wal: None,
+            tablespaces: TablespaceMap::default(),
+        };
+        let modes = |mode| {
+            fs::set_permissions(place.path(), PermissionsExt::from_mode(mode)).unwrap();
+            target(&directories, &[], &Quota::new(None)).unwrap().modes
+        };
+        assert_eq!(modes(0o700), (0o600, 0o700));
+        assert_eq!(modes(0o750), (0o640, 0o750));
+        assert_eq!(modes(0o710), (0o600, 0o700));
+    }
+
+    #[test]
+    fn what_the_operator_mapped_stands_under_the_names_of_the_data_directory() {
+        let place = tempfile::tempdir().unwrap();
+        for name in ["data", "wal", "fast"] {
+            fs::create_dir(place.path().join(name)).unwrap();
+        }
+        let map = TablespaceMap::new(vec![(TablespaceKey::parse("/old"), place.path().join("fast"))]);
+        let directories = Directories {
+            datadir: place.path().join("data"),
+            wal: Some(place.path().join("wal")),
+            tablespaces: map,
+        };
+        let tablespace = |oid, location: &str| Tablespace { oid, name: None, location: location.into() };
+        let plan = [tablespace(16384, "/old"), tablespace(16385, "/unmapped")];
+        let target = target(&directories, &plan, &Quota::new(None)).unwrap();
+        let mapped: Vec<_> = target.mapped.iter().map(|mapped| mapped.path.as_path().to_owned()).collect();
+        assert_eq!(mapped, ["pg_wal", "pg_tblspc/16384"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_place_that_is_not_there_is_named() {
+        let place = tempfile::tempdir().unwrap();
+        let wal = place.path().join("absent");
+        let directories = Directories {
+            datadir: place.path().to_owned(),
+            wal: Some(wal.clone()),
+            tablespaces: TablespaceMap::default(),
+        };
+        let error = target(&directories, &[], &Quota::new(None)).err().unwrap().to_string();
+        assert!(error.contains(wal.to_str().unwrap()), "{error}");
+    }
+}

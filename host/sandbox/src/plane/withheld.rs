@@ -1,0 +1,96 @@
+//! Keys that backup tools write into their own encrypted texts: the pass phrase of the next layer. A component that reads
+//! such a text without deriving the key first must not see it either.
+
+use std::io::{self, Read};
+
+/// How the line of such a key begins: pgBackRest's, in `backup.info`, `archive.info` and `backup.manifest`
+/// (src/info/info.c). What follows is one JSON string.
+const LINE: &[u8] = b"cipher-pass=\"";
+
+/// Puts `*` in place of every byte of such a key; the length of the text stays. What it reads may come in any pieces.
+pub(super) struct Withheld<R> {
+    inner: R,
+    at: At,
+}
+
+/// Where in its lines the text is.
+#[derive(Clone, Copy)]
+enum At {
+    /// So many bytes of [`LINE`] after the beginning of a line.
+    Beginning(usize),
+    /// In a line that holds no key.
+    Line,
+    /// In a key; whether the byte before was a backslash that counts.
+    Key { escaped: bool },
+}
+
+impl<R: Read> Withheld<R> {
+    pub(super) fn new(inner: R) -> Self {
+        Self { inner, at: At::Beginning(0) }
+    }
+
+    fn blank(&mut self, mut text: &mut [u8]) {
+        while let Some(byte) = text.first().copied() {
+            let (at, done) = match self.at {
+                _ if byte == b'\n' => (At::Beginning(0), 1),
+                At::Line => (At::Line, text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len())),
+                At::Beginning(matched) if byte != LINE[matched] => (At::Line, 1),
+                At::Beginning(matched) if matched + 1 == LINE.len() => (At::Key { escaped: false }, 1),
+                At::Beginning(matched) => (At::Beginning(matched + 1), 1),
+                At::Key { escaped: false } if byte == b'"' => (At::Line, 1),
+                At::Key { escaped } => {
+                    text[0] = b'*';
+                    (At::Key { escaped: !escaped && byte == b'\\' }, 1)
+                }
+            };
+            self.at = at;
+            text = &mut text[done..];
+        }
+    }
+}
+
+impl<R: Read> Read for Withheld<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.blank(&mut buffer[..read]);
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives so many bytes at once.
+    struct Pieces<'a>(&'a [u8], usize);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let length = self.1.min(self.0.len()).min(buffer.len());
+            buffer[..length].copy_from_slice(&self.0[..length]);
+            self.0 = &self.0[length..];
+            Ok(length)
+        }
+    }
+
+    #[test]
+    fn a_key_in_a_text_is_blanked_however_the_text_comes() {
+        let text = "[cipher]\ncipher-pass=\"se\\\"cr\\\\\"\n\nxcipher-pass=\"seen\"\ncipher-passe=\"seen\"\n\
+                    cipher-pass=\ncipher-pass=\"again\ncipher-pass=\"last";
+        let blanked = "[cipher]\ncipher-pass=\"********\"\n\nxcipher-pass=\"seen\"\ncipher-passe=\"seen\"\n\
+                       cipher-pass=\ncipher-pass=\"*****\ncipher-pass=\"****";
+        for at_once in [1, 2, 3, 7, 16, 1000] {
+            let mut read = String::new();
+            Withheld::new(Pieces(text.as_bytes(), at_once)).read_to_string(&mut read).unwrap();
+            assert_eq!(read, blanked, "{at_once} at once");
+        }
+    }
+
+    #[test]
+    fn what_holds_no_key_stays_as_it_is() {
+        let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(100_000).collect();
+        let mut read = Vec::new();
+        Withheld::new(bytes.as_slice()).read_to_end(&mut read).unwrap();
+        assert!(read == bytes);
+    }
+}

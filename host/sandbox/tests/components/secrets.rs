@@ -1,0 +1,215 @@
+//! Credentials and keys stay in the host: a component goes for them by every import, file, log line and error text, and what
+//! it got to see is looked through for them.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use replica::Outcome;
+use sandbox::{Retry, Secret, StoreConfig};
+
+use crate::stage::{Stage, text};
+
+const PASS: &str = "the pass phrase of the repository: swordfish";
+const TOKEN: &str = "t0ken-of-the-web-server/with+signs=";
+const ACCESS: &str = "AKIAHOSTILEXAMPLE000";
+const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+const DERIVED: &str = "derived-key-of-48-random-bytes-ZmlzaGFuZGNoaXBz";
+
+/// A text that holds a key.
+fn ini() -> String {
+    format!("[backrest]\nbackrest-format=5\n\n[backup]\nlabel=\"x\"\n\n[cipher]\ncipher-pass=\"{DERIVED}\"\n")
+}
+
+/// As `openssl enc` writes it.
+fn encrypted(plain: &str) -> Vec<u8> {
+    let mut openssl = Command::new("openssl")
+        .args(["enc", "-aes-256-cbc", "-md", "sha1", "-pass", "env:PASS"])
+        .env("PASS", PASS)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl is installed");
+    openssl.stdin.take().unwrap().write_all(plain.as_bytes()).unwrap();
+    let output = openssl.wait_with_output().unwrap();
+    assert!(output.status.success());
+    output.stdout
+}
+
+/// A web server that has two objects and answers everything else with what it was asked, credentials included.
+fn server() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let locked = encrypted(&ini());
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let Ok(mut connection) = connection else { return };
+            let locked = locked.clone();
+            thread::spawn(move || {
+                let mut asked = Vec::new();
+                let mut buffer = [0; 4096];
+                while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
+                    match connection.read(&mut buffer) {
+                        Ok(read) if read > 0 => asked.extend_from_slice(&buffer[..read]),
+                        _ => return,
+                    }
+                }
+                let asked = String::from_utf8_lossy(&asked).into_owned();
+                let path = asked.split(' ').nth(1).unwrap_or_default();
+                let (status, body) = match path {
+                    "/plain.ini" => ("200 OK", ini().into_bytes()),
+                    "/locked.ini" => ("200 OK", locked),
+                    "/absent" => ("404 Not Found", asked.clone().into_bytes()),
+                    "/refused" => ("403 Forbidden", asked.clone().into_bytes()),
+                    _ => ("400 Bad Request", asked.clone().into_bytes()),
+                };
+                let range = asked.lines().find_map(|line| {
+                    let line = line.to_ascii_lowercase();
+                    let (from, to) = line.strip_prefix("range: bytes=")?.split_once('-')?;
+                    let to: usize = to.parse().ok()?;
+                    Some((from.parse::<usize>().ok()?, to.min(body.len() - 1)))
+                });
+                let (status, content_range, body) = match range {
+                    Some((from, to)) if status == "200 OK" => (
+                        "206 Partial Content",
+                        format!("content-range: bytes {from}-{to}/{}\r\n", body.len()),
+                        body[from..=to].to_vec(),
+                    ),
+                    _ => (status, String::new(), body),
+                };
+                let mut answer = format!(
+                    "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{content_range}connection: close\r\n\r\n",
+                    body.len()
+                )
+                .into_bytes();
+                if !asked.starts_with("HEAD") {
+                    answer.extend_from_slice(&body);
+                }
+                let _gone = connection.write_all(&answer);
+            });
+        }
+    });
+    address
+}
+
+fn quick(mut store: StoreConfig) -> StoreConfig {
+    store.retry = Retry { at_most: Duration::from_millis(100), idle: Duration::from_secs(5), ..store.retry };
+    store
+}
+
+/// With a key that is granted and in a file, a web server with a token, and an S3 server that is not there.
+fn stage(behave: &str) -> (Stage, PathBuf) {
+    let stage = Stage::hostile(behave);
+    let file = stage.directory("secrets").join("pass");
+    fs::write(&file, PASS).unwrap();
+    let mut web = quick(StoreConfig::new(server()));
+    web.credentials.push(("token".to_owned(), Secret::new(TOKEN)));
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut broken = quick(StoreConfig::new("s3://bucket/prefix"));
+    broken.options = [
+        ("region", "eu-central-1".to_owned()),
+        ("endpoint", format!("http://{closed}")),
+        ("allow_http", "true".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    broken.credentials = [("access_key_id", ACCESS), ("secret_access_key", SECRET)]
+        .map(|(name, secret)| (name.to_owned(), Secret::new(secret)))
+        .into();
+    let stage = stage.grant(|grants| {
+        grants.stores = [("repo".to_owned(), web), ("broken".to_owned(), broken)].into();
+        grants.keys = [("pass".to_owned(), Secret::new(PASS))].into();
+    });
+    (stage, file)
+}
+
+/// Every form in which a secret could be recognised.
+fn forms(secret: &str) -> Vec<Vec<u8>> {
+    let base64 = |alphabet: &[u8; 64]| {
+        let mut text = Vec::new();
+        for chunk in secret.as_bytes().chunks_exact(3) {
+            let bits = u32::from_be_bytes([0, chunk[0], chunk[1], chunk[2]]);
+            text.extend([18, 12, 6, 0].map(|shift| alphabet[(bits >> shift & 63) as usize]));
+        }
+        text
+    };
+    let mut percent = String::new();
+    let mut hexadecimal = String::new();
+    for byte in secret.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => percent.push(byte.into()),
+            byte => _ = write!(percent, "%{byte:02X}"),
+        }
+        let _infallible = write!(hexadecimal, "{byte:02x}");
+    }
+    vec![
+        secret.as_bytes().to_vec(),
+        base64(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"),
+        base64(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"),
+        percent.into_bytes(),
+        hexadecimal.into_bytes(),
+    ]
+}
+
+fn holds(text: &[u8], secret: &str) -> bool {
+    forms(secret).iter().any(|form| text.windows(form.len()).any(|part| part == form))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_gets_no_credential_and_no_key_by_any_import_file_log_or_error_text() {
+    let (stage, file) = stage("secrets");
+    let stage = stage.path(&file);
+    let failure = stage.create().await.unwrap_err();
+    assert!(failure.message.contains("refused"), "{}", failure.chain());
+    let hidden = fs::read(stage.datadir().join("seen")).unwrap();
+    let seen: Vec<u8> = hidden.iter().map(|byte| byte ^ 0x55).collect();
+    let shown = String::from_utf8_lossy(&seen);
+    // What it was to see, so that nothing here is empty for a wrong reason.
+    for expected in [
+        "derived: locked.ini",
+        "derived: plain.ini",
+        "as it was derived: [backrest]",
+        "decrypted: [backrest]",
+        "holds keys",
+        &format!("cipher-pass=\"{}\"", "*".repeat(DERIVED.len())),
+        "sha1 of it: Ok(",
+        "sha1 of a granted key: Err(Error::Denied(",
+        "derived, wrongly: Err(",
+    ] {
+        assert!(shown.contains(expected), "{expected} in {shown}");
+    }
+    for secret in [PASS, TOKEN, ACCESS, SECRET, DERIVED] {
+        for form in forms(secret) {
+            let at = seen.windows(form.len()).position(|part| part == form);
+            let around = at.map(|at| String::from_utf8_lossy(&seen[at.saturating_sub(300)..at]).into_owned());
+            assert_eq!(around, None, "it saw {secret}");
+        }
+    }
+    let told = format!("{:?} {}", stage.events(), failure.chain());
+    for secret in [PASS, TOKEN, ACCESS, SECRET, DERIVED] {
+        assert!(!holds(told.as_bytes(), secret), "{secret} was told");
+    }
+    // Nor does any of its files hold one.
+    for entry in fs::read_dir(stage.datadir()).unwrap() {
+        let content = fs::read(entry.unwrap().path()).unwrap_or_default();
+        for secret in [PASS, DERIVED] {
+            assert!(!holds(&content, secret), "a file holds {secret}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_with_the_file_of_a_key_is_no_store_unless_it_was_granted() {
+    let (stage, file) = stage("transfer");
+    let folder = file.parent().unwrap().to_str().unwrap().to_owned();
+    let stage = stage.option("store", text(&folder));
+    stage.fails(Outcome::Denied).await;
+    assert!(fs::read_dir(stage.datadir()).unwrap().next().is_none());
+    assert!(Path::new(&file).exists());
+}

@@ -1,0 +1,353 @@
+//! `[method.NAME.grants]`: what a component may reach.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use sandbox::{DiskBudget, Grants, Secret, StoreConfig};
+
+use super::Environment;
+use super::problem::{Problem, nearest};
+use super::secret::SecretSource;
+use super::tree::{Section, Value};
+
+/// What the operator grants, before any secret's file is read.
+#[derive(Clone, Debug, Default)]
+pub struct GrantsSection {
+    /// Everything but secrets: stores without their credentials, no keys.
+    pub open: Grants,
+    /// The credentials of each store, by its name: what each is called, and where it comes from.
+    pub credentials: BTreeMap<String, Vec<(&'static str, SecretSource)>>,
+    /// Where each key comes from, by its name.
+    pub keys: BTreeMap<String, SecretSource>,
+    /// What stores with `credentials = "auto"` find in the environment.
+    pub ambient: Vec<Secret>,
+}
+
+/// Variables of the environment that hold credentials of a store with `credentials = "auto"`.
+const AMBIENT: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+
+/// Grants that the configuration knows and this version has no wall for, and so must not pretend to give.
+const NOT_ENFORCED: [&str; 3] = ["network", "programs", "environment"];
+
+/// The most threads that move a method's bytes.
+const WORKERS: usize = 64;
+/// The most requests that are made at once of one store.
+const CONCURRENCY: usize = 256;
+/// Characters of the name of a store or a key.
+const NAME: usize = 64;
+
+/// What may be said of a kind of store, besides what may be said of each.
+struct StoreKind {
+    scheme: &'static str,
+    /// Its settings: the name here and the store's own.
+    settings: &'static [(&'static str, &'static str)],
+    /// Its flags.
+    flags: &'static [(&'static str, &'static str)],
+    /// Its secrets.
+    secrets: &'static [(&'static str, &'static str)],
+    /// Secrets that make sense only together.
+    together: &'static [&'static str],
+    /// Whether there is somebody to ask for credentials.
+    auto: bool,
+}
+
+/// The kinds of stores. The store's own names are those of the crate `object_store`.
+const KINDS: [StoreKind; 6] = [
+    StoreKind { scheme: "file", settings: &[], flags: &[], secrets: &[], together: &[], auto: false },
+    StoreKind {
+        scheme: "s3",
+        settings: &[("region", "region"), ("endpoint", "endpoint")],
+        flags: &[("allow_http", "allow_http"), ("virtual_hosted_style", "virtual_hosted_style_request")],
+        secrets: &[
+            ("access_key_id", "access_key_id"),
+            ("secret_access_key", "secret_access_key"),
+            ("session_token", "token"),
+        ],
+        together: &["access_key_id", "secret_access_key"],
+        auto: true,
+    },
+    StoreKind {
+        scheme: "gs",
+        settings: &[("endpoint", "base_url")],
+        flags: &[("allow_http", "allow_http")],
+        secrets: &[("service_account_key", "service_account_key")],
+        together: &[],
+        auto: true,
+    },
+    StoreKind {
+        scheme: "az",
+        settings: &[
+            ("account", "account_name"),
+            ("endpoint", "endpoint"),
+            ("client_id", "client_id"),
+            ("tenant_id", "tenant_id"),
+        ],
+        flags: &[("allow_http", "allow_http")],
+        secrets: &[
+            ("account_key", "account_key"),
+            ("sas_token", "sas_token"),
+            ("client_secret", "client_secret"),
+        ],
+        together: &[],
+        auto: true,
+    },
+    HTTP,
+    StoreKind { scheme: "https", ..HTTP },
+];
+
+const HTTP: StoreKind = StoreKind {
+    scheme: "http",
+    settings: &[],
+    flags: &[],
+    secrets: &[("username", "username"), ("password", "password"), ("token", "token")],
+    together: &[],
+    auto: false,
+};
+
+impl GrantsSection {
+    /// Reads the files that hold secrets.
+    ///
+    /// # Errors
+    /// The first problem, at the setting that names the file.
+    pub fn resolve(&self) -> Result<Grants, Problem> {
+        let mut grants = self.open.clone();
+        for (name, config) in &mut grants.stores {
+            for (option, source) in self.credentials.get(name).into_iter().flatten() {
+                config.credentials.push(((*option).to_owned(), source.resolve()?));
+            }
+        }
+        for (name, source) in &self.keys {
+            grants.keys.insert(name.clone(), source.resolve()?);
+        }
+        Ok(grants)
+    }
+
+    /// Every file that holds a secret.
+    pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
+        let credentials = self.credentials.values().flatten().map(|(_, source)| source);
+        self.keys.values().chain(credentials).filter_map(SecretSource::file)
+    }
+
+    /// Whether there is any secret in it.
+    pub fn has_secrets(&self) -> bool {
+        !self.keys.is_empty()
+            || self.open.stores.values().any(|store| store.provider_chain)
+            || self.credentials.values().any(|credentials| !credentials.is_empty())
+    }
+}
+
+pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> GrantsSection {
+    let mut grants = GrantsSection::default();
+    if let Some(memory) = section.get("memory").and_then(|value| value.size_of_something()) {
+        grants.open.memory = memory;
+    }
+    if let Some(read) = section.get("read").and_then(|value| value.paths()) {
+        grants.open.read = read;
+    }
+    grants.open.disk = section.get("disk").and_then(|value| value.section()).map(read_disk);
+    for (name, value) in by_name(section.get("stores")) {
+        if let Some((config, credentials)) = value.section().and_then(|store| read_store(store, environment))
+        {
+            grants.open.stores.insert(name.clone(), config);
+            grants.credentials.insert(name, credentials);
+        }
+    }
+    for (name, value) in by_name(section.get("keys")) {
+        if let Some(source) = SecretSource::read(&value, section.reader().file(), environment) {
+            grants.keys.insert(name, source);
+        }
+    }
+    if grants.open.stores.values().any(|store| store.provider_chain) {
+        let found = AMBIENT.iter().filter_map(|name| environment(name)).filter(|secret| !secret.is_empty());
+        grants.ambient = found.map(|secret| Secret::new(secret.into_vec())).collect();
+    }
+    grants.open.rate = section.get("rate").and_then(|value| value.parsed());
+    grants.open.workers = section.get("workers").and_then(|value| value.number_to(WORKERS));
+    for key in NOT_ENFORCED {
+        section.refuse(
+            key,
+            "cannot be enforced by this version, which therefore does not grant it: take the line out",
+        );
+    }
+    section.finish();
+    grants
+}
+
+/// The entries of a table whose keys are names of the operator's.
+fn by_name(table: Option<Value<'_>>) -> Vec<(String, Value<'_>)> {
+    let entries =
+        table.and_then(|value| value.section()).map(|section| section.entries()).unwrap_or_default();
+    let named = entries.into_iter().filter_map(|(name, value)| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if !(1..=NAME).contains(&name.text.len()) || !name.text.chars().all(allowed) {
+            value.problem(format_args!("is named by 1 to {NAME} letters, digits, `_` and `-`"));
+            return None;
+        }
+        Some((name.text, value))
+    });
+    named.collect()
+}
+
+fn read_disk(section: Section<'_>) -> DiskBudget {
+    let budget = DiskBudget {
+        bytes: section.get("bytes").and_then(|value| value.size_of_something()),
+        files: section.get("files").and_then(|value| value.count(1)),
+        keep_free: section.get("keep_free").and_then(|value| value.size()),
+    };
+    section.finish();
+    budget
+}
+
+type Credentials = Vec<(&'static str, SecretSource)>;
+
+fn read_store(section: Section<'_>, environment: Environment<'_>) -> Option<(StoreConfig, Credentials)> {
+    let Some(url) = section.get("url") else {
+        section.missing("url", "write url = \"s3://bucket/prefix\", or another place where backups are");
+        return None;
+    };
+    let (url, kind) = read_url(&url)?;
+    let mut config = StoreConfig::new(url);
+    for (key, own) in kind.settings {
+        if let Some(text) = section.get(key).and_then(|value| value.text().map(str::to_owned)) {
+            config.options.push(((*own).to_owned(), text));
+        }
+    }
+    for (key, own) in kind.flags {
+        if let Some(flag) = section.get(key).and_then(|value| value.flag()) {
+            config.options.push(((*own).to_owned(), flag.to_string()));
+        }
+    }
+    if let Some(concurrency) = section.get("concurrency").and_then(|value| value.number_to(CONCURRENCY)) {
+        config.concurrency = concurrency.get();
+    }
+    if let Some(at_most) = section.get("retry_for").and_then(|value| value.duration()) {
+        config.retry.at_most = at_most;
+    }
+    if let Some(idle) = section.get("idle_timeout").and_then(|value| value.duration()) {
+        config.retry.idle = idle;
+    }
+    let mut credentials = Vec::new();
+    match section.get("credentials") {
+        Some(value) if kind.auto && value.raw().as_str() == Some("auto") => config.provider_chain = true,
+        Some(value) => credentials = read_credentials(&value, kind, section.reader().file(), environment),
+        None => {}
+    }
+    for (key, _) in kind.secrets {
+        section.refuse(key, &format!("belongs into `credentials`: {}", form(kind)));
+    }
+    section.finish();
+    Some((config, credentials))
+}
+
+/// How credentials of this kind of store are written.
+fn form(kind: &StoreKind) -> String {
+    let auto = if kind.auto { " or credentials = \"auto\"" } else { "" };
+    match kind.secrets.first() {
+        Some((name, _)) => {
+            format!("write credentials = {{ {name} = {{ file = \"/path\" }} }} with `file` or `env`{auto}")
+        }
+        None => "leave them out".to_owned(),
+    }
+}
+
+/// The secrets of a store, each `{ file }` or `{ env }`.
+fn read_credentials(
+    value: &Value<'_>,
+    kind: &StoreKind,
+    config: &Path,
+    environment: Environment<'_>,
+) -> Credentials {
+    if kind.secrets.is_empty() {
+        value.problem(format_args!("are nothing that a `{}:` store has: leave them out", kind.scheme));
+        return Vec::new();
+    }
+    if value.raw().is_str() {
+        value.problem(format_args!("must not stand in this file: {}", form(kind)));
+        return Vec::new();
+    }
+    let Some(section) = value.section() else { return Vec::new() };
+    let mut given = Vec::new();
+    let mut credentials = Vec::new();
+    for (key, own) in kind.secrets {
+        let Some(value) = section.get(key) else { continue };
+        given.push(*key);
+        if let Some(source) = SecretSource::read(&value, config, environment) {
+            credentials.push((*own, source));
+        }
+    }
+    section.finish();
+    let missing = kind.together.iter().find(|key| !given.contains(key));
+    match missing {
+        Some(missing) if !given.is_empty() => value.problem(format_args!("lack `{missing}`")),
+        _ if given.is_empty() => value.problem(format_args!("are empty: {}", form(kind))),
+        _ => {}
+    }
+    credentials
+}
+
+/// The address of a store, which names its kind and holds no secret.
+fn read_url(value: &Value<'_>) -> Option<(String, &'static StoreKind)> {
+    let text = value.text()?;
+    let schemes = || KINDS.iter().map(|kind| kind.scheme);
+    let Some((scheme, rest)) = text.split_once("://") else {
+        value.problem(
+            "is no address of a store: write such as \"s3://bucket/prefix\" or \"file:///mnt/backups\"",
+        );
+        return None;
+    };
+    let Some(kind) = KINDS.iter().find(|kind| kind.scheme == scheme) else {
+        let hint = match nearest(scheme, schemes()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known are {}", schemes().collect::<Vec<_>>().join(", ")),
+        };
+        value.problem(format_args!("names no kind of store that is known: {hint}"));
+        return None;
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.contains('@') {
+        value.problem(format_args!("holds a user or a password, which must not stand here: {}", form(kind)));
+        return None;
+    }
+    if kind.scheme == "file" && rest.contains('%') {
+        value.problem(
+            "holds a `%`, which an address has for other characters: name the directory without one",
+        );
+        return None;
+    }
+    if rest.contains(['?', '#']) {
+        value.problem(
+            "holds a `?` or `#`: an address has neither, and a token that it carries must not stand here",
+        );
+        return None;
+    }
+    if rest.chars().any(char::is_control) {
+        value.problem("holds a control character");
+        return None;
+    }
+    if (kind.scheme == "file") != authority.is_empty() {
+        value.problem(
+            "lacks its host or bucket, or is a file's and has one: write such as \"file:///mnt/backups\"",
+        );
+        return None;
+    }
+    Some((text.to_owned(), kind))
+}
+
+impl Value<'_> {
+    /// A whole number from 1 to `most`.
+    fn number_to(&self, most: usize) -> Option<NonZeroUsize> {
+        let number = self.count(1)?;
+        let fits = usize::try_from(number).ok().filter(|number| *number <= most).and_then(NonZeroUsize::new);
+        if fits.is_none() {
+            self.problem(format_args!("must be at most {most}, not {number}"));
+        }
+        fits
+    }
+
+    /// A text that is read by its type.
+    fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&self) -> Option<T> {
+        self.text()?.parse().map_err(|error| self.problem(format_args!("cannot be read: {error}"))).ok()
+    }
+}

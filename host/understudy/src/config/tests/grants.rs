@@ -1,0 +1,129 @@
+//! Stores, keys, speed: what is granted, and where its secrets come from.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::config::GrantsSection;
+
+fn environment(name: &str) -> Option<OsString> {
+    (name == "SECRET").then(|| "swordfish".into())
+}
+
+fn grants(lines: &str) -> Result<GrantsSection, Vec<String>> {
+    let text = format!("{WHOLE}[method.acme.grants]\n{lines}\n");
+    parse_with(&text, &Overrides::default(), &environment)
+        .map(|config| config.components["acme"].grants.clone())
+}
+
+/// The one problem of these lines, which begin on line 7, without the file's name.
+fn refused(lines: &str) -> String {
+    let problems = grants(lines).map(|_| ()).unwrap_err();
+    assert_eq!(problems.len(), 1, "{lines}: {problems:#?}");
+    problems[0].strip_prefix(&format!("{FILE}:7:")).unwrap().to_owned()
+}
+
+#[test]
+fn a_store_is_granted_with_what_its_kind_knows() {
+    let section = grants(
+        r#"stores.repo = { url = "s3://backups/pg", region = "eu-central-1", endpoint = "http://[::1]:9000", allow_http = true, concurrency = 8, retry_for = "2m", idle_timeout = "5s", credentials = { access_key_id = { env = "SECRET" }, secret_access_key = { env = "SECRET" } } }
+stores.local = { url = "file:///mnt/backups" }
+stores.cloud = { url = "gs://bucket", credentials = "auto" }
+rate = "100MiB/s"
+workers = 4"#,
+    )
+    .unwrap();
+    let granted = section.resolve().unwrap();
+    let repo = &granted.stores["repo"];
+    assert_eq!(repo.url, "s3://backups/pg");
+    let options: Vec<_> = repo.options.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(
+        options,
+        [("region", "eu-central-1"), ("endpoint", "http://[::1]:9000"), ("allow_http", "true")]
+    );
+    let credentials: Vec<_> =
+        repo.credentials.iter().map(|(name, secret)| (name.as_str(), secret.expose())).collect();
+    assert_eq!(
+        credentials,
+        [("access_key_id", b"swordfish".as_slice()), ("secret_access_key", b"swordfish".as_slice())]
+    );
+    assert_eq!((repo.concurrency, repo.provider_chain), (8, false));
+    assert_eq!((repo.retry.at_most, repo.retry.idle), (Duration::from_secs(120), Duration::from_secs(5)));
+    assert!(granted.stores["cloud"].provider_chain);
+    assert_eq!(granted.rate.unwrap().bytes(), Bytes(100 << 20));
+    assert_eq!(granted.workers.unwrap().get(), 4);
+    assert_eq!(granted.secrets().count(), 2);
+    assert!(!format!("{section:?} {granted:?}").contains("swordfish"));
+}
+
+#[test]
+fn a_key_comes_from_a_file_that_is_read_when_the_run_begins() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().display();
+    let section =
+        grants(&format!("keys.repo = {{ file = \"{path}\" }}\nkeys.other = {{ env = \"SECRET\" }}")).unwrap();
+    assert_eq!(section.secret_files().collect::<Vec<_>>(), [file.path()]);
+    let problem = section.resolve().unwrap_err().to_string();
+    assert!(problem.starts_with(&format!("{FILE}:7:")) && problem.contains("it is empty"), "{problem}");
+    std::fs::write(file.path(), "pass phrase\n").unwrap();
+    std::fs::set_permissions(file.path(), PermissionsExt::from_mode(0o600)).unwrap();
+    let granted = section.resolve().unwrap();
+    assert_eq!(granted.keys["repo"].expose(), b"pass phrase");
+    assert_eq!(granted.keys["other"].expose(), b"swordfish");
+    std::fs::set_permissions(file.path(), PermissionsExt::from_mode(0o644)).unwrap();
+    let problem = section.resolve().unwrap_err().to_string();
+    assert!(problem.contains("chmod 0600") && !problem.contains("pass phrase"), "{problem}");
+}
+
+#[test]
+fn no_secret_stands_in_the_file_nor_in_what_is_told_of_it() {
+    for lines in [
+        r#"keys.repo = "swordfish""#,
+        r#"stores.repo = { url = "s3://b", credentials = "swordfish" }"#,
+        r#"stores.repo = { url = "s3://b", secret_access_key = "swordfish" }"#,
+        r#"stores.repo = { url = "s3://b", credentials = { access_key_id = "swordfish", secret_access_key = { env = "SECRET" } } }"#,
+        r#"stores.repo = { url = "https://user:swordfish@host/" }"#,
+        r#"stores.repo = { url = "https://host/?sig=swordfish" }"#,
+    ] {
+        let problem = refused(lines);
+        assert!(problem.contains("env") || problem.contains("must not stand here"), "{problem}");
+        assert!(!problem.contains("swordfish"), "{problem}");
+    }
+}
+
+#[test]
+fn each_wrong_grant_is_told_by_its_own_message() {
+    for (lines, says) in [
+        (r#"stores.repo = { region = "x" }"#, "`method.acme.grants.stores.repo.url` is missing"),
+        (r#"stores.repo = { url = "/mnt" }"#, "is no address of a store"),
+        (r#"stores.repo = { url = "s4://b" }"#, "did you mean `s3`?"),
+        (r#"stores.repo = { url = "file://mnt/backups" }"#, "\"file:///mnt/backups\""),
+        (r#"stores.repo = { url = "s3:///b" }"#, "lacks its host or bucket"),
+        (r#"stores.repo = { url = "s3://b", regoin = "x" }"#, "did you mean `region`?"),
+        (
+            r#"stores.repo = { url = "az://b", region = "x" }"#,
+            "unknown key `method.acme.grants.stores.repo.region`",
+        ),
+        (r#"stores.repo = { url = "s3://b", concurrency = 0 }"#, "at least 1"),
+        (r#"stores.repo = { url = "s3://b", concurrency = 1000 }"#, "at most 256"),
+        (r#"stores.repo = { url = "s3://b", credentials = {} }"#, "are empty"),
+        (
+            r#"stores.repo = { url = "s3://b", credentials = { access_key_id = { env = "SECRET" } } }"#,
+            "lack `secret_access_key`",
+        ),
+        (r#"stores.repo = { url = "file:///b", credentials = "auto" }"#, "nothing that a `file:` store has"),
+        (r#"stores.repo = { url = "http://b", credentials = "auto" }"#, "must not stand in this file"),
+        (r#"stores."a/b" = { url = "s3://b" }"#, "letters, digits"),
+        (r#"keys."../x" = { env = "SECRET" }"#, "letters, digits"),
+        (r#"keys.repo = { env = "UNSET" }"#, "is not set"),
+        (r#"keys.repo = { env = "SECRET", file = "/x" }"#, "needs one of"),
+        (r#"keys.repo = { fil = "/x" }"#, "unknown key"),
+        (r#"keys.repo = { file = "x" }"#, "must be an absolute path"),
+        (r#"rate = "100MiB""#, "`100MiB` is not a speed"),
+        (r#"rate = "0B/s""#, "is not a speed"),
+        ("workers = 0", "at least 1"),
+        ("workers = 65", "at most 64"),
+    ] {
+        let problems = grants(lines).map(|_| ()).unwrap_err();
+        assert!(problems.iter().any(|problem| problem.contains(says)), "{lines}: {problems:#?}");
+    }
+}

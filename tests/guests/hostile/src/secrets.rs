@@ -1,0 +1,284 @@
+//! Going for the credentials of a store and for keys, by every way that text comes back. What it gets to see it keeps in the
+//! data directory, in a form in which nobody would recognise it, and shouts as well.
+
+use std::fmt::{Debug, Write as _};
+use std::fs;
+use std::io::Read;
+
+use understudy::raw::understudy::method::keys::{self, Key, Part};
+use understudy::raw::understudy::method::store::{Bucket, CipherFormat, Codec, Pipeline, Range};
+use understudy::raw::understudy::method::transfer::{Fetch, Job, Unless, Unpack};
+use understudy::raw::understudy::method::types::Error;
+use understudy::raw::wasi::io::streams::StreamError;
+use understudy::{AtPath, Failure, Request, log, progress};
+
+use crate::refused;
+
+/// The file of the data directory that it keeps what it saw in.
+const KEPT: &str = "seen";
+
+const CODECS: [Codec; 8] = [
+    Codec::Gzip,
+    Codec::Zlib,
+    Codec::Lz4,
+    Codec::Zstd,
+    Codec::Bzip2,
+    Codec::Xz,
+    Codec::Snappy,
+    Codec::Brotli,
+];
+
+const FORMATS: [CipherFormat; 3] =
+    [CipherFormat::OpensslSha1, CipherFormat::OpensslSha256, CipherFormat::SaltOnlySha1];
+
+/// What it saw.
+#[derive(Default)]
+struct Seen(Vec<u8>);
+
+impl Seen {
+    fn bytes(&mut self, what: &str, bytes: &[u8]) {
+        self.0.extend_from_slice(format!("\n{what}: ").as_bytes());
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn answer<T: Debug>(&mut self, what: &str, answer: &Result<T, Error>) {
+        self.bytes(what, format!("{answer:?}").as_bytes());
+    }
+
+    /// Reads an object by `get` and as a stream.
+    fn object(&mut self, what: &str, bucket: &Bucket, object: &str, via: Option<&Pipeline>) {
+        match bucket.get(object, via, 4 << 20) {
+            Ok(bytes) => self.bytes(what, &bytes),
+            Err(error) => self.answer::<()>(what, &Err(error)),
+        }
+        for range in [None, Some(Range { offset: 0, length: 64 }), Some(Range { offset: 16, length: 64 })] {
+            match bucket.read(object, range, via) {
+                Ok(stream) => loop {
+                    match stream.blocking_read(1 << 16) {
+                        Ok(bytes) => self.bytes(what, &bytes),
+                        Err(StreamError::Closed) => break,
+                        Err(StreamError::LastOperationFailed(error)) => {
+                            self.bytes(what, error.to_debug_string().as_bytes());
+                            break;
+                        }
+                    }
+                },
+                Err(error) => self.answer::<()>(what, &Err(error)),
+            }
+        }
+    }
+
+    /// Has an object written into the data directory, and reads it there.
+    fn fetched(
+        &mut self,
+        request: &Request,
+        bucket: &Bucket,
+        object: &str,
+        via: Option<&Pipeline>,
+        path: &str,
+    ) {
+        let job = Job::new(true);
+        let origin = job.add_origin(bucket, via);
+        self.answer("add-origin", &origin);
+        let Ok(origin) = origin else { return };
+        let size = match bucket.get(object, via, 4 << 20) {
+            Ok(plain) => plain.len() as u64,
+            Err(_) => bucket.head(object).map_or(1, |object| object.size),
+        };
+        let fetch = Fetch {
+            origin,
+            object: object.to_owned(),
+            range: None,
+            path: path.to_owned(),
+            at: None,
+            size,
+            digest: None,
+            mode: None,
+            mtime: None,
+            unless: Unless::Always,
+        };
+        self.answer("fetch", &job.fetch(&[fetch]));
+        let unpack = Unpack {
+            origin,
+            object: object.to_owned(),
+            path: "unpacked".to_owned(),
+            limit: 1 << 20,
+            skip: Vec::new(),
+            refuse: Vec::new(),
+        };
+        self.answer("unpack", &job.unpack(&unpack, None));
+        while !job.wait(1000).idle {}
+        for outcome in job.outcomes(4096) {
+            self.answer("outcome", &outcome.ended);
+        }
+        if let Ok(datadir) = request.datadir() {
+            self.file(&datadir.join(path).to_string_lossy());
+        }
+    }
+
+    fn file(&mut self, path: &str) {
+        let mut bytes = Vec::new();
+        match fs::File::open(path).and_then(|file| file.take(1 << 20).read_to_end(&mut bytes)) {
+            Ok(_) => self.bytes(path, &bytes),
+            Err(error) => self.bytes(path, error.to_string().as_bytes()),
+        }
+    }
+}
+
+/// Tries every way to the secrets of the stores `repo` and `broken` and of the key `pass`, which are granted; `path` is the
+/// file of one of them. The object `plain.ini` holds a key in its text, `locked.ini` the same, encrypted with `pass`.
+pub(crate) fn secrets(request: &Request) -> Result<(), Failure> {
+    let mut seen = Seen::default();
+    let path: String = request.require("path")?;
+    of_this_process(&mut seen, &path);
+    names(&mut seen, &path);
+    for store in ["repo", "broken"] {
+        match Bucket::open(store) {
+            Ok(bucket) => failing(&mut seen, request, &bucket),
+            Err(error) => seen.answer::<()>(store, &Err(error)),
+        }
+    }
+    if let Ok(bucket) = Bucket::open("repo") {
+        locked(&mut seen, request, &bucket);
+        derived(&mut seen, request, &bucket);
+    }
+    keep(request, &seen)
+}
+
+/// Of the run itself: environment, arguments, files.
+fn of_this_process(seen: &mut Seen, path: &str) {
+    seen.bytes("environment", format!("{:?} {:?}", std::env::vars_os(), std::env::args_os()).as_bytes());
+    for file in [path, "/proc/self/environ", "/proc/self/cmdline", "/proc/self/maps", "/proc/1/environ"] {
+        seen.file(file);
+    }
+}
+
+/// By names that are paths, patterns and addresses.
+fn names(seen: &mut Seen, path: &str) {
+    let up = format!("../..{path}");
+    for name in [path, up.as_str(), "", "*", "PASS", "pass\0", "pass/", "./pass", "keys.pass", "file:///"] {
+        seen.answer(name, &Key::named(name).map(drop));
+        seen.answer(name, &Bucket::open(name).map(drop));
+    }
+    let folder = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
+    for folder in [folder, "/", "/proc/self", "/etc"] {
+        match Bucket::open(folder) {
+            Ok(bucket) => {
+                seen.answer(folder, &bucket.scan("", None).map(|page| page.objects.len()));
+                let name = path.rsplit('/').next().unwrap_or_default();
+                seen.object(folder, &bucket, name, None);
+            }
+            Err(error) => seen.answer::<()>(folder, &Err(error)),
+        }
+    }
+}
+
+/// By what a store says that refuses, answers nonsense or is not there.
+fn failing(seen: &mut Seen, request: &Request, bucket: &Bucket) {
+    for key in ["refused", "absent", "echo", "../up", "/etc/passwd", "a//b", ""] {
+        seen.answer(key, &bucket.head(key));
+        seen.object(key, bucket, key, None);
+    }
+    for prefix in ["", "refused", "../"] {
+        let page = bucket.scan(prefix, None).map(|page| (page.objects.len(), page.next));
+        seen.answer(prefix, &page);
+    }
+    seen.fetched(request, bucket, "echo", None, "fetched-echo");
+}
+
+/// By what a key decrypts and by digests over it.
+fn locked(seen: &mut Seen, request: &Request, bucket: &Bucket) {
+    seen.object("raw", bucket, "locked.ini", None);
+    let key = match Key::named("pass") {
+        Ok(key) => key,
+        Err(error) => return seen.answer::<()>("pass", &Err(error)),
+    };
+    seen.answer("sha1 of a granted key", &keys::sha1_of(&[Part::Secret(&key)]));
+    // Without deriving what stands in it.
+    let plainly = Pipeline::new();
+    plainly.decrypt(&key, CipherFormat::OpensslSha1);
+    seen.object("decrypted", bucket, "locked.ini", Some(&plainly));
+    seen.fetched(request, bucket, "locked.ini", Some(&plainly), "decrypted.ini");
+    for format in FORMATS {
+        for codec in CODECS {
+            let via = Pipeline::new();
+            via.decrypt(&key, format);
+            via.decompress(codec);
+            seen.object("locked, wrongly", bucket, "locked.ini", Some(&via));
+        }
+        for (section, name) in
+            [("wrong", "cipher-pass"), ("cipher", "wrong"), ("", ""), ("cipher]\n[cipher", "x")]
+        {
+            let via = Pipeline::new();
+            via.decrypt(&key, format);
+            let derived = bucket.derive_key("locked.ini", &via, section, name);
+            seen.answer("derived, wrongly", &derived.map(drop));
+        }
+    }
+}
+
+/// By reading the object of which a key was derived in every other way.
+fn derived(seen: &mut Seen, request: &Request, bucket: &Bucket) {
+    let Ok(pass) = Key::named("pass") else { return };
+    let locked = Pipeline::new();
+    locked.decrypt(&pass, CipherFormat::OpensslSha1);
+    let plain = Pipeline::new();
+    for (object, via) in [("locked.ini", &locked), ("plain.ini", &plain)] {
+        let key = match bucket.derive_key(object, via, "cipher", "cipher-pass") {
+            Ok(key) => key,
+            Err(error) => {
+                seen.answer::<()>("derived", &Err(error));
+                continue;
+            }
+        };
+        seen.bytes("derived", object.as_bytes());
+        seen.object("as it was derived", bucket, object, Some(via));
+        seen.object("raw", bucket, object, None);
+        for codec in CODECS {
+            let other = Pipeline::new();
+            other.decompress(codec);
+            seen.object("otherwise", bucket, object, Some(&other));
+        }
+        seen.fetched(request, bucket, object, Some(via), "fetched.ini");
+        seen.fetched(request, bucket, object, None, "fetched-raw.ini");
+        seen.answer("sha1 of it", &keys::sha1_of(&[Part::Literal(b"{\"".to_vec()), Part::Secret(&key)]));
+        // A digest of what the derived key decrypts, and its text in an error.
+        let further = Pipeline::new();
+        further.decrypt(&key, CipherFormat::OpensslSha1);
+        seen.object("with the derived key", bucket, "plain.ini", Some(&further));
+        seen.answer("derived again", &bucket.derive_key(object, via, "cipher", "cipher-pass").map(drop));
+    }
+}
+
+/// Keeps what it saw where no redaction finds it, and shouts it.
+fn keep(request: &Request, seen: &Seen) -> Result<(), Failure> {
+    let hidden: Vec<u8> = seen.0.iter().map(|byte| byte ^ 0x55).collect();
+    let path = request.datadir()?.join(KEPT);
+    fs::write(&path, hidden).at(&path)?;
+    let text = String::from_utf8_lossy(&seen.0);
+    for line in text.lines() {
+        log::info!("{line}");
+    }
+    progress::phase(&text);
+    let mut last = String::new();
+    let _infallible = write!(last, "{text}");
+    Err(refused("everything that was tried", last))
+}
+
+/// Shouts the text `path` by every way, as a component would that knew a secret.
+#[expect(clippy::print_stdout, reason = "standard output is one of the ways")]
+pub(crate) fn shout(request: &Request) -> Result<(), Failure> {
+    let text: String = request.require("path")?;
+    log::warn!("it is {text}");
+    understudy::raw::understudy::method::log::log(
+        understudy::raw::understudy::method::log::Level::Info,
+        "fields",
+        &[("name".to_owned(), text.clone()), (text.clone(), "value".to_owned())],
+    );
+    progress::phase(&text);
+    println!("{text}");
+    eprintln!("{text}");
+    let _denied = Bucket::open(&text);
+    let _denied = Key::named(&text);
+    Err(Failure::failed(format!("it is {text}")))
+}

@@ -1,0 +1,149 @@
+//! Using the data plane, and misusing it.
+
+use understudy::raw::understudy::method::store::Bucket;
+use understudy::raw::understudy::method::transfer::{Fetch, Job, Listed, Listing, Unless, Unpack};
+use understudy::raw::understudy::method::types::Error;
+use understudy::{Failure, Request, log};
+
+use crate::{escaped, refused, verdict};
+
+fn bucket(request: &Request) -> Result<Bucket, Failure> {
+    Bucket::open(&request.require::<String>("store")?)
+        .map_err(|error| refused("bucket.open", format!("{error:?}")))
+}
+
+fn file(origin: u32, object: &str, size: u64, path: &str) -> Fetch {
+    Fetch {
+        origin,
+        object: object.to_owned(),
+        range: None,
+        path: path.to_owned(),
+        at: None,
+        size,
+        digest: None,
+        mode: None,
+        mtime: None,
+        unless: Unless::Always,
+    }
+}
+
+fn failed(attempt: &str) -> impl Fn(Error) -> Failure {
+    move |error| refused(attempt, format!("{error:?}"))
+}
+
+/// Fetches every object of the store into the data directory under its own name, and says what became of them.
+pub(crate) fn transfer(request: &Request) -> Result<(), Failure> {
+    let bucket = bucket(request)?;
+    let page = bucket.scan("", None).map_err(failed("scan"))?;
+    let job = Job::new(true);
+    let origin = job.add_origin(&bucket, None).map_err(failed("add-origin"))?;
+    let items: Vec<_> =
+        page.objects.iter().map(|object| file(origin, &object.key, object.size, &object.key)).collect();
+    job.fetch(&items).map_err(failed("fetch"))?;
+    while !job.wait(1000).idle {}
+    let outcomes = job.outcomes(4096);
+    let failures: Vec<_> = outcomes.iter().filter(|outcome| outcome.ended.is_err()).collect();
+    if failures.is_empty() && outcomes.len() == items.len() {
+        return Ok(());
+    }
+    Err(refused("fetch", format!("{failures:?} of {} and {} items", outcomes.len(), items.len())))
+}
+
+/// Fetches the object `path` again and again without end, and does nothing else.
+pub(crate) fn transfer_and_stay(request: &Request) -> Result<(), Failure> {
+    let bucket = bucket(request)?;
+    let object: String = request.require("path")?;
+    let job = Job::new(false);
+    let origin = job.add_origin(&bucket, None).map_err(failed("add-origin"))?;
+    let size = bucket.head(&object).map_err(failed("head"))?.size;
+    let trap = request.require::<String>("address")? == "trap";
+    for round in 0_u64.. {
+        let items: Vec<_> =
+            (0..64).map(|number| file(origin, &object, size, &format!("round-{round}/{number}"))).collect();
+        job.fetch(&items).map_err(failed("fetch"))?;
+        log::info!("fetching round {round}");
+        if trap && round == 2 {
+            std::process::abort();
+        }
+    }
+    Ok(())
+}
+
+/// Has files written where none may be.
+pub(crate) fn elsewhere(request: &Request) -> Result<(), Failure> {
+    let bucket = bucket(request)?;
+    let object: String = request.require("path")?;
+    let job = Job::new(true);
+    let origin = job.add_origin(&bucket, None).map_err(failed("add-origin"))?;
+    let answer = |answer: Result<(), Error>| answer.map_err(|error| format!("{error:?}"));
+    let mut attempts = Vec::new();
+    for path in [
+        "../outside",
+        "/tmp/outside",
+        "a/../../outside",
+        "global2/pg_control",
+        "pg_control",
+        "pg_tblspc/16384/outside",
+        "pg_tblspc/x/outside",
+        "",
+        "a\0b",
+    ] {
+        attempts.push((format!("fetch {path:?}"), answer(job.fetch(&[file(origin, &object, 1, path)]))));
+    }
+    for path in ["../outside", "/tmp", "pg_tblspc/16384"] {
+        let unpack = Unpack {
+            origin,
+            object: object.clone(),
+            path: path.to_owned(),
+            limit: 1 << 20,
+            skip: Vec::new(),
+            refuse: Vec::new(),
+        };
+        attempts.push((format!("unpack {path:?}"), answer(job.unpack(&unpack, None))));
+    }
+    Err(verdict(attempts))
+}
+
+/// More than one call may hold.
+pub(crate) fn too_many_at_once(request: &Request) -> Result<(), Failure> {
+    let bucket = bucket(request)?;
+    let job = Job::new(true);
+    let origin = job.add_origin(&bucket, None).map_err(failed("add-origin"))?;
+    let items: Vec<_> = (0..4097).map(|number| file(origin, "x", 1, &number.to_string())).collect();
+    let listing = Listing::new();
+    let listed: Vec<_> =
+        (0..4097).map(|number| Listed { path: number.to_string(), size: 1, digest: None }).collect();
+    let paths: Vec<_> = (0..4097).map(|number| number.to_string()).collect();
+    let answer = |answer: Result<(), Error>| match answer {
+        Err(Error::Limit(text)) => Err(text),
+        // Anything but `limit` is not what is promised.
+        _ => Ok(()),
+    };
+    let large: String = request.require("path")?;
+    Err(verdict(vec![
+        ("fetch".to_owned(), answer(job.fetch(&items))),
+        ("listing.add".to_owned(), answer(listing.add(&listed))),
+        ("listing.tolerate".to_owned(), answer(listing.tolerate(&paths))),
+        ("get".to_owned(), answer(bucket.get(&large, None, u32::MAX).map(drop))),
+    ]))
+}
+
+/// Opens streams of the object `path` and never closes one.
+pub(crate) fn streams(request: &Request) -> Result<(), Failure> {
+    let bucket = bucket(request)?;
+    let object: String = request.require("path")?;
+    let mut open = Vec::new();
+    for count in 0..request.require::<u64>("count")? {
+        match bucket.read(&object, None, None) {
+            Ok(stream) => open.push(stream),
+            Err(error) => return Err(refused(&format!("{count} open streams"), format!("{error:?}"))),
+        }
+    }
+    Err(escaped(&format!("has {} open streams", open.len())))
+}
+
+/// Makes jobs and never drops one.
+pub(crate) fn jobs(request: &Request) -> Result<(), Failure> {
+    let held: Vec<_> = (0..request.require::<u64>("count")?).map(|_| Job::new(true)).collect();
+    Err(escaped(&format!("has {} jobs", held.len())))
+}
