@@ -1,38 +1,99 @@
-//! Copying what the layout found.
+//! Copying what the layout found: the component walks, the host moves the bytes, many files at once.
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::path::{Path, PathBuf};
 
-use understudy::{AtPath, Datadir, Failure, Plan, log, progress};
+use understudy::store::Bucket;
+use understudy::transfer::{Fetch, Job, Unless};
+use understudy::{Datadir, Failure, Plan, log, progress};
 
+use crate::delta::{self, Delta};
 use crate::layout::{Layout, read_control_file};
 use crate::walk::{Entry, Tell, walk};
 
 /// Copies everything, and at the very end the control file.
-pub(crate) fn all(layout: &Layout, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
+pub(crate) fn all(layout: &Layout, delta: Delta, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
     let planned: BTreeSet<_> = plan.tablespaces.iter().map(|tablespace| tablespace.oid).collect();
     if layout.describe() != plan.backup || !planned.into_iter().eq(layout.oids()) {
         return Err(changed(layout));
     }
     progress::expect(plan.bytes, plan.files);
+    if delta != Delta::Off {
+        progress::phase("removing what the copy does not have");
+        delta::remove_others(layout, datadir)?;
+    }
     progress::phase("copying");
+    let mut job = Job::new();
+    let mut roots = Roots::new(layout, &job)?;
     // The plan told what is passed over.
     walk(layout, Tell::No, &mut |entry| match entry {
         Entry::Directory(name) => datadir.create_dir(&name),
-        Entry::File { name, path, .. } => {
-            let mut from = File::open(&path).at(&path)?;
-            datadir.write(&name, &mut from).map(drop).map_err(|failure| match failure {
-                Failure::Failed(why) => Failure::failed(format!("copying {}: {why}", path.display())),
-                other => other,
+        Entry::File { name, path, size, mtime } => {
+            let (origin, object) = roots.find(&path)?;
+            job.fetch(Fetch {
+                origin,
+                object,
+                range: None,
+                at: None,
+                size,
+                digest: None,
+                mode: None,
+                mtime,
+                unless: delta.unless(&name),
+                path: name,
             })
         }
     })?;
+    job.finish()?;
     if read_control_file(&layout.directory)?.as_ref() != Some(&layout.control_file) {
         return Err(changed(layout));
     }
     datadir.write("global/pg_control", &mut &layout.control_file[..])?;
     log::info!("copied {}", plan.backup);
     Ok(())
+}
+
+/// The granted directories that hold the copy, as places of the job.
+struct Roots(Vec<(PathBuf, u32)>);
+
+impl Roots {
+    fn new(layout: &Layout, job: &Job) -> Result<Self, Failure> {
+        let mut roots = Self(Vec::new());
+        let folders = layout.tablespaces.iter().flat_map(|tablespace| &tablespace.folders);
+        let tablespaces = folders.filter_map(|(_, path)| path.parent());
+        for root in [layout.directory.as_path(), layout.wal.as_path()].into_iter().chain(tablespaces) {
+            if roots.0.iter().all(|(known, _)| !root.starts_with(known)) {
+                let Some(name) = root.to_str() else { return Err(not_utf_8(root)) };
+                roots.0.push((root.to_owned(), job.origin(&Bucket::open(name)?, None)?));
+            }
+        }
+        Ok(roots)
+    }
+
+    /// The place that `path` is in, and its key there.
+    fn find(&mut self, path: &Path) -> Result<(u32, String), Failure> {
+        let found = self.0.iter().find_map(|(root, origin)| Some((*origin, path.strip_prefix(root).ok()?)));
+        let (origin, key) = found.ok_or_else(|| {
+            Failure::failed(format!("{} is in none of the copy's directories", path.display()))
+        })?;
+        Ok((origin, key.to_str().ok_or_else(|| not_utf_8(path))?.to_owned()))
+    }
+}
+
+impl Delta {
+    /// When the file `name` is left alone. Where replay begins is never taken from what was there before.
+    fn unless(self, name: &str) -> Unless {
+        match self {
+            Self::Off => Unless::Always,
+            _ if name == "backup_label" => Unless::Always,
+            Self::SizeAndTime => Unless::SameSizeAndTime,
+            Self::Digest => Unless::SameContent,
+        }
+    }
+}
+
+fn not_utf_8(path: &Path) -> Failure {
+    Failure::failed(format!("{} is a name that is not UTF-8", path.display()))
 }
 
 fn changed(layout: &Layout) -> Failure {

@@ -1,16 +1,19 @@
 //! The method `mirror`: copies a cold or snapshot copy of a data directory from a directory that the operator granted. What
-//! belongs to a running server stays behind, as pg_basebackup leaves it behind.
+//! belongs to a running server stays behind, as pg_basebackup leaves it behind. The host moves the bytes; with `delta` it
+//! leaves alone what is the same.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod copy;
+mod delta;
 mod layout;
 mod left_out;
 mod walk;
 
 use understudy::{Datadir, Description, Failure, Method, Need, NeedKind, OptionSpec, Plan, Request};
 
+use delta::Delta;
 use layout::Layout;
 
 struct Mirror;
@@ -36,17 +39,22 @@ impl Method for Mirror {
             OptionSpec::texts("tablespaces")
                 .doc(format!("{tablespaces}, each as `oid=/path`, unless they are in it")),
         )
+        .option(OptionSpec::choice("delta", Delta::CHOICES).default("off").doc(
+            "with keep_data, which files that are there already are kept: those of the same size and time, or those of the \
+             same contents; what the copy does not have is removed",
+        ))
         .need(Need::new(NeedKind::Directory, "directory", "the copy is read from there"))
         .need(Need::new(NeedKind::Directory, "wal", wal).optional())
         .need(Need::new(NeedKind::Directory, "tablespaces", tablespaces).optional())
     }
 
     fn plan(request: &Request) -> Result<Plan, Failure> {
-        Layout::find(request)?.plan()
+        let delta = Delta::of(request)?;
+        Ok(Plan { builds_on_existing: delta != Delta::Off, ..Layout::find(request)?.plan()? })
     }
 
     fn create(request: &Request, plan: &Plan) -> Result<(), Failure> {
-        copy::all(&Layout::find(request)?, plan, &Datadir::of(request)?)
+        copy::all(&Layout::find(request)?, Delta::of(request)?, plan, &Datadir::of(request)?)
     }
 }
 

@@ -359,7 +359,7 @@ fn a_server_that_writes_during_the_copy_is_noticed_at_its_end() {
         let mut bytes = fs::read(&path).unwrap();
         bytes[100] = 1;
         fs::write(&path, bytes).unwrap();
-        copy::all(&layout, &plan, &Datadir::of(&scene.request)?)
+        copy::all(&layout, Delta::Off, &plan, &Datadir::of(&scene.request)?)
     });
     assert!(matches!(result, Err(Failure::Failed(why)) if why.contains("changed since the plan")));
     assert!(record.files > 0 && !scene.path("data").join(UNFINISHED_CONTROL_FILE).exists());
@@ -417,4 +417,53 @@ fn texts_that_are_too_long_are_refused_unread() {
             "{refusal}"
         );
     }
+}
+
+#[test]
+fn with_delta_what_matches_is_kept_and_what_the_copy_lacks_is_removed() {
+    for choice in ["size-and-time", "digest"] {
+        let mut scene = Scene::new();
+        scene.request = scene.request.clone().with("delta", choice);
+        assert!(scene.plan().0.unwrap().builds_on_existing);
+        scene.assert_copied();
+        let data = scene.path("data");
+        fs::remove_file(data.join(UNFINISHED_CONTROL_FILE)).unwrap();
+        // What a server that ran there left behind, and what another tablespace was.
+        for extra in ["base/6/1", "base/5/9999", "postmaster.pid", "pg_notify/0000", "backup_label.old"] {
+            fs::create_dir_all(data.join(extra).parent().unwrap()).unwrap();
+            fs::write(data.join(extra), "x").unwrap();
+        }
+        fs::write(scene.path("data-wal/000000010000000000000009"), "x").unwrap();
+        fs::write(scene.path("data-tablespace/PG_15_202209061/5/9"), "x").unwrap();
+        fs::create_dir(data.join("pg_tblspc")).ok();
+        symlink(scene.path("outside"), data.join("pg_tblspc/99999")).unwrap();
+        fs::write(scene.path("outside/precious"), "x").unwrap();
+        symlink(scene.path("outside/precious"), data.join("base/5/link")).unwrap();
+        fs::remove_file(data.join("postgresql.conf")).unwrap();
+        fs::create_dir(data.join("postgresql.conf")).unwrap();
+        // The same size, and changed: by its time for one choice, by its contents for the other.
+        fs::write(data.join("base/5/1259"), "y".repeat(3 << 20)).unwrap();
+        let before = fs::metadata(data.join("pg_xact/0000")).unwrap().modified().unwrap();
+        let newer = before + std::time::Duration::from_secs(9);
+        fs::File::options().write(true).open(data.join("base/5/1259")).unwrap().set_modified(newer).unwrap();
+        scene.assert_copied();
+        for gone in
+            ["base/6", "base/5/9999", "postmaster.pid", "backup_label.old", "pg_tblspc/99999", "base/5/link"]
+        {
+            assert!(fs::symlink_metadata(data.join(gone)).is_err(), "{choice}: {gone}");
+        }
+        assert!(!data.join("pg_notify/0000").exists());
+        assert_eq!(fs::read(scene.path("outside/precious")).unwrap(), b"x");
+        assert_eq!(fs::read_dir(scene.path("data-wal")).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(scene.path("data-tablespace/PG_15_202209061/5")).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn without_delta_the_plan_does_not_build_on_what_is_there() {
+    let mut scene = Scene::new();
+    scene.request = scene.request.clone().with("delta", "off");
+    assert!(!scene.plan().0.unwrap().builds_on_existing);
+    scene.request = Scene::new().request.with("delta", "perhaps");
+    assert!(matches!(scene.plan().0, Err(Failure::Failed(why)) if why.contains("perhaps")));
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use understudy::{AtPath, Failure, cancelled, log};
 
@@ -9,7 +10,7 @@ use crate::layout::Layout;
 use crate::left_out::{EMPTIED, left_out};
 
 /// How deep folders may lie in each other. PostgreSQL's own are four deep.
-const DEEPEST: usize = 64;
+pub(crate) const DEEPEST: usize = 64;
 
 /// How many lines tell what is passed over, before only their number is told.
 const MOST_LINES: usize = 20;
@@ -41,6 +42,8 @@ pub(crate) enum Entry {
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
+        /// When it was changed last, in seconds since 1970.
+        mtime: Option<u64>,
     },
 }
 
@@ -112,8 +115,10 @@ impl Walk<'_> {
                 self.entry(Entry::Directory(name.clone()))?;
                 self.folder(&path, &name, depth + 1)?;
             } else if kind.is_file() {
-                let size = fs::symlink_metadata(&path).at(&path)?.len();
-                self.entry(Entry::File { name, path, size })?;
+                let metadata = fs::symlink_metadata(&path).at(&path)?;
+                let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+                let mtime = changed.map(|time| time.as_secs());
+                self.entry(Entry::File { name, path, size: metadata.len(), mtime })?;
             } else if EMPTIED.contains(&name.as_str()) {
                 // Made and left empty, wherever it led.
                 self.entry(Entry::Directory(name))?;

@@ -17,6 +17,8 @@ pub struct BackupLabel {
     pub start_time: String,
     /// What the person who took it called it.
     pub label: String,
+    /// Whether it was taken from a standby, which writes no record of its end.
+    pub from_standby: bool,
     /// The backup that it needs besides itself, where it is an incremental one.
     pub incremental_from: Option<Lsn>,
 }
@@ -45,6 +47,7 @@ impl BackupLabel {
         const START_TIMELINE: &str = "START TIMELINE";
         let (mut start, mut timeline, mut incremental_from) = (None, None, None);
         let (mut start_time, mut label) = (String::new(), String::new());
+        let mut from_standby = false;
         for line in text.lines() {
             let malformed = || BackupLabelError::Malformed { line: line.chars().take(200).collect() };
             let Some((key, value)) = line.split_once(": ") else { return Err(malformed()) };
@@ -62,14 +65,15 @@ impl BackupLabel {
                 "INCREMENTAL FROM LSN" => incremental_from = Some(value.parse().map_err(|_| malformed())?),
                 "START TIME" => value.clone_into(&mut start_time),
                 "LABEL" => value.clone_into(&mut label),
-                // CHECKPOINT LOCATION, BACKUP METHOD, BACKUP FROM, INCREMENTAL FROM TLI, and what later versions add.
+                "BACKUP FROM" => from_standby = value == "standby",
+                // CHECKPOINT LOCATION, BACKUP METHOD, INCREMENTAL FROM TLI, and what later versions add.
                 _ => {}
             }
         }
         let (start_lsn, of_file) = start.ok_or(BackupLabelError::Missing(START_WAL_LOCATION))?;
         // The line came with PostgreSQL 11; the segment's name says the same.
         let timeline = timeline.unwrap_or(of_file);
-        Ok(Self { start_lsn, timeline, start_time, label, incremental_from })
+        Ok(Self { start_lsn, timeline, start_time, label, from_standby, incremental_from })
     }
 
     /// Names the backup for a person.
@@ -91,6 +95,9 @@ mod tests {
     fn a_backup_label_says_where_replay_begins() {
         let label = BackupLabel::parse(LABEL).unwrap();
         assert_eq!((label.start_lsn, label.timeline, label.incremental_from), (Lsn(0x0200_0028), 1, None));
+        assert!(!label.from_standby);
+        let standby = LABEL.replace("FROM: primary", "FROM: standby");
+        assert!(BackupLabel::parse(&standby).unwrap().from_standby);
         assert_eq!(label.describe(), "nightly: the big one of 2026-11-23 08:34:17 UTC at 0/2000028");
     }
 

@@ -35,12 +35,16 @@ impl Datadir {
     /// # Errors
     /// Where the operator set `no_params`, so that the method is not told.
     pub fn of(request: &Request) -> Result<Self, Failure> {
-        Ok(Self {
-            path: request.datadir()?.to_owned(),
+        Ok(Self::at(request.datadir()?.to_owned()))
+    }
+
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self {
+            path,
             wal: PathBuf::from(host::wal_directory()),
             tablespaces: RefCell::default(),
             buffer: RefCell::default(),
-        })
+        }
     }
 
     /// Its absolute path.

@@ -55,6 +55,12 @@
 //! operator wants it. `global/pg_control` it writes under another name, which the host changes at the very end: until then
 //! PostgreSQL does not start from the directory. Links are the host's: a method makes none.
 //!
+//! # Who moves the bytes
+//!
+//! A method that carries every byte through its memory decodes on one thread, in WebAssembly. [`store`] and [`transfer`]
+//! leave that to the host: the method looks at the backup and says which object becomes which file; reading, decrypting,
+//! decompressing, comparing and writing are native, many files at once.
+//!
 //! # Testing
 //!
 //! A method also compiles for the machine that builds it. There [`native::Host`] stands where the host would, so that
@@ -68,6 +74,7 @@ mod describe;
 mod export;
 mod failure;
 mod grants;
+pub mod keys;
 pub mod log;
 #[cfg(not(target_family = "wasm"))]
 pub mod native;
@@ -75,10 +82,11 @@ mod plan;
 pub mod progress;
 mod request;
 pub mod source;
+pub mod store;
+pub mod transfer;
 mod value;
 
-/// The contract as generated from `wit/`, for what this crate does not wrap: stores, keys, transfers, programs. Off
-/// `wasm32` its functions panic.
+/// The contract as generated from `wit/`, for what this crate does not wrap: programs. Off `wasm32` its functions panic.
 #[allow(
     missing_docs,
     unreachable_pub,

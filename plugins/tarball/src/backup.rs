@@ -1,121 +1,234 @@
-//! The files that a backup consists of.
+//! The objects that a backup consists of, and the backups of a place.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
 
-use understudy::{AtPath, Failure, UntilCancelled, is_granted};
+use pgdata::checksum::{Algorithm, Summing};
+use understudy::store::Object;
+use understudy::{Error, Failure, cancelled};
 
-use crate::codec::Codec;
-use crate::tar::{Archive, Source};
+use crate::archive::{ArchiveObject, names_of, stem_of};
+use crate::place::Place;
 
-/// The most archives that are looked for, one for each tablespace.
+/// The most archives of one backup: one for each tablespace.
 const MOST_ARCHIVES: usize = 1000;
 
-/// A backup as it lies in its directory.
-#[derive(Debug)]
+/// The most backups that one is chosen from.
+const MOST_BACKUPS: usize = 200;
+
+/// The most objects that are looked through for backups.
+const MOST_OBJECTS: usize = 100_000;
+
+/// A backup as it lies in its folder.
+#[derive(Clone, Debug)]
 pub(crate) struct Backup {
-    pub(crate) base: ArchiveFile,
+    /// Its folder below the place; empty where the place itself is the backup.
+    pub(crate) folder: String,
+    pub(crate) base: ArchiveObject,
     /// By oid.
-    pub(crate) tablespaces: BTreeMap<u32, ArchiveFile>,
+    pub(crate) tablespaces: BTreeMap<u32, ArchiveObject>,
     /// Absent with `-X fetch`, when WAL is in `base`, and with `-X none`.
-    pub(crate) wal: Option<ArchiveFile>,
+    pub(crate) wal: Option<ArchiveObject>,
     /// Absent with `--no-manifest`.
-    pub(crate) manifest: Option<PathBuf>,
+    pub(crate) manifest: Option<Object>,
+    /// Whether its folder was listed, so that nothing else is there.
+    is_listed: bool,
 }
 
-/// One archive of a backup.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ArchiveFile {
-    pub(crate) path: PathBuf,
-    pub(crate) codec: Codec,
+/// The archives of a folder by their stems, and its manifest.
+#[derive(Default)]
+struct Folder {
+    archives: BTreeMap<String, ArchiveObject>,
+    manifest: Option<Object>,
+}
+
+/// The backups of `place`: the one that it is, or those in its folders.
+///
+/// # Errors
+/// Where it cannot be read, holds too much to look through, or two archives of one name.
+pub(crate) fn find(place: &Place) -> Result<Vec<Backup>, Failure> {
+    let folders = match list(place) {
+        Ok(folders) => folders,
+        // A web server cannot be listed: what is there is found by its name.
+        Err(Listing::Cannot) => return Ok(ask(place)?.into_iter().collect()),
+        Err(Listing::Failed(failure)) => return Err(failure),
+    };
+    let mut backups = Vec::new();
+    for (name, folder) in folders {
+        let Some(backup) = folder.backup(&name) else { continue };
+        if name.is_empty() {
+            return Ok(vec![backup]);
+        }
+        if backups.len() == MOST_BACKUPS {
+            return Err(Failure::failed(format!(
+                "{place} holds more than {MOST_BACKUPS} backups: name one with the option `backup`"
+            )));
+        }
+        backups.push(backup);
+    }
+    Ok(backups)
+}
+
+enum Listing {
+    Cannot,
+    Failed(Failure),
+}
+
+impl<E: Into<Failure>> From<E> for Listing {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// The folders of `place` that hold archives, itself among them as the one without a name.
+fn list(place: &Place) -> Result<BTreeMap<String, Folder>, Listing> {
+    let mut folders: BTreeMap<String, Folder> = BTreeMap::new();
+    for (count, object) in place.bucket.objects(&place.folder).enumerate() {
+        cancelled()?;
+        let object = match object {
+            Ok(object) => object,
+            Err(Error::Invalid(_)) if count == 0 => return Err(Listing::Cannot),
+            Err(Error::NotFound(_)) if count == 0 => return Ok(folders),
+            Err(error) => return Err(error.into()),
+        };
+        if count == MOST_OBJECTS {
+            return Err(Failure::failed(format!(
+                "{place} holds more than {MOST_OBJECTS} objects: name the backup with the option `backup`"
+            ))
+            .into());
+        }
+        let own = match place.folder.as_str() {
+            "" => Some(object.key.as_str()),
+            folder => object.key.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')),
+        };
+        let (folder, name) = match own.map(|own| own.split_once('/').unwrap_or(("", own))) {
+            Some(found) if !found.1.contains('/') => found,
+            // Not below the folder, or deeper than a backup's own objects.
+            _ => continue,
+        };
+        if !folder.is_empty() && place.is_named {
+            continue;
+        }
+        let (folder, name) = (folder.to_owned(), name.to_owned());
+        folders.entry(folder).or_default().add(place, &name, object)?;
+    }
+    Ok(folders)
+}
+
+/// The backup that `place` is, found by the names that it must have; its tablespaces are not known yet.
+fn ask(place: &Place) -> Result<Option<Backup>, Failure> {
+    let mut folder = Folder::default();
+    for stem in ["base", "pg_wal"] {
+        if let Some((name, archive)) = ask_for(place, "", stem)? {
+            folder.add(place, &name, archive.object)?;
+        }
+    }
+    folder.manifest = place.bucket.find(&place.key("", "backup_manifest"))?;
+    Ok(folder.backup("").map(|backup| Backup { is_listed: false, ..backup }))
+}
+
+/// The archive `stem` of `folder`, found by the names that it can have.
+fn ask_for(place: &Place, folder: &str, stem: &str) -> Result<Option<(String, ArchiveObject)>, Failure> {
+    for (name, codec) in names_of(stem) {
+        cancelled()?;
+        if let Some(object) = place.bucket.find(&place.key(folder, &name))? {
+            return Ok(Some((name, ArchiveObject { object, codec })));
+        }
+    }
+    Ok(None)
+}
+
+impl Folder {
+    /// Adds the object `name`, where a backup has one of that name.
+    fn add(&mut self, place: &Place, name: &str, object: Object) -> Result<(), Failure> {
+        if name == "backup_manifest" {
+            self.manifest = Some(object);
+            return Ok(());
+        }
+        let Some((stem, codec)) = stem_of(name) else { return Ok(()) };
+        if !matches!(stem, "base" | "pg_wal") && oid(stem).is_none() {
+            return Ok(());
+        }
+        let archive = ArchiveObject { object, codec };
+        if let Some(other) = self.archives.insert(stem.to_owned(), archive) {
+            let other = place.shown(&other.object.key);
+            return Err(Failure::failed(format!(
+                "there are both {other} and {name}: keep the one that belongs here"
+            )));
+        }
+        if self.archives.len() > MOST_ARCHIVES {
+            return Err(Failure::failed(format!("{place} holds more than {MOST_ARCHIVES} archives")));
+        }
+        Ok(())
+    }
+
+    /// The backup that the folder is; none without a base.tar.
+    fn backup(mut self, folder: &str) -> Option<Backup> {
+        let base = self.archives.remove("base")?;
+        let wal = self.archives.remove("pg_wal");
+        let tablespaces =
+            self.archives.into_iter().filter_map(|(stem, archive)| Some((oid(&stem)?, archive)));
+        Some(Backup {
+            folder: folder.to_owned(),
+            base,
+            tablespaces: tablespaces.collect(),
+            wal,
+            manifest: self.manifest,
+            is_listed: true,
+        })
+    }
 }
 
 impl Backup {
-    /// Finds the backup in `directory`.
+    /// Finds the archives of the tablespaces `oids`, where the folder could not be listed.
     ///
     /// # Errors
-    /// [`Failure::NotApplicable`] where the directory or `base.tar` is missing; [`Failure::Failed`] where the directory
-    /// is not granted or holds two archives of one name.
-    pub(crate) fn find(directory: &Path) -> Result<Self, Failure> {
-        if !is_granted(directory) {
-            let directory = directory.display();
-            return Err(Failure::failed(format!(
-                "{directory} is not granted: add it to `grants.read` of this method, as an absolute path without `..`"
-            )));
+    /// What the store answers.
+    pub(crate) fn ask_for_tablespaces(
+        &mut self,
+        place: &Place,
+        oids: impl Iterator<Item = u32>,
+    ) -> Result<(), Failure> {
+        if self.is_listed {
+            return Ok(());
         }
-        let entries = match fs::read_dir(directory) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(Failure::not_applicable(format!(
-                    "there is no directory {}",
-                    directory.display()
-                )));
-            }
-            entries => entries.at(directory)?,
-        };
-        let mut archives: BTreeMap<String, ArchiveFile> = BTreeMap::new();
-        for entry in entries {
-            let name = entry.at(directory)?.file_name();
-            let Some((codec, stem)) = name.to_str().and_then(Codec::of) else { continue };
-            let of_a_backup = matches!(stem, "base" | "pg_wal") || oid(stem).is_some();
-            if !of_a_backup {
-                continue;
-            }
-            let archive = ArchiveFile { path: directory.join(&name), codec };
-            if let Some(other) = archives.insert(stem.to_owned(), archive) {
-                let (one, two) = (other.path.display().to_string(), name.to_string_lossy().into_owned());
-                return Err(Failure::failed(format!(
-                    "there are both {one} and {two}: keep the one that belongs here"
-                )));
-            }
-            if archives.len() > MOST_ARCHIVES {
-                let directory = directory.display();
-                return Err(Failure::failed(format!("{directory} holds more than {MOST_ARCHIVES} archives")));
+        for oid in oids.take(MOST_ARCHIVES) {
+            if let Some((_, archive)) = ask_for(place, &self.folder, &oid.to_string())? {
+                self.tablespaces.insert(oid, archive);
             }
         }
-        let Some(base) = archives.remove("base") else {
-            return Err(Failure::not_applicable(format!("there is no base.tar in {}", directory.display())));
-        };
-        let wal = archives.remove("pg_wal");
-        let tablespaces =
-            archives.into_iter().filter_map(|(stem, archive)| Some((oid(&stem)?, archive))).collect();
-        let manifest = directory.join("backup_manifest");
-        let manifest = match fs::metadata(&manifest) {
-            Ok(_) => Some(manifest),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error).at(manifest),
-        };
-        Ok(Self { base, tablespaces, wal, manifest })
-    }
-}
-
-impl ArchiveFile {
-    /// Its members from the first to the last, contents and all.
-    pub(crate) fn read(&self) -> Result<Archive, Failure> {
-        let file = UntilCancelled::new(self.file()?);
-        Ok(Archive::new(Source::Stream(self.codec.decode(file))))
+        Ok(())
     }
 
-    /// Its members, most of whose contents are passed over. A compressed archive is read all the same.
-    pub(crate) fn look_at(&self) -> Result<Archive, Failure> {
-        match self.codec {
-            Codec::Plain => Ok(Archive::new(Source::to_look_at(self.file()?).at(&self.path)?)),
-            Codec::Gzip | Codec::Lz4 | Codec::Zstd => self.read(),
+    /// Eight digits that become others when any of its objects is replaced.
+    pub(crate) fn mark(&self) -> String {
+        let mut sum = Summing::new(Algorithm::Crc32c);
+        for Object { key, size, modified, etag } in self.objects() {
+            sum.update(format!("{key}\0{size}\0{modified:?}\0{etag:?}\0").as_bytes());
         }
+        sum.finish().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// What went wrong, with the file that it went wrong in.
-    pub(crate) fn failed(&self, what: impl std::fmt::Display) -> Failure {
-        Failure::failed(format!("{} {what}", self.path.display()))
-    }
-
-    fn file(&self) -> Result<File, Failure> {
-        // What is not a plain file could keep a reader waiting for ever.
-        if !fs::metadata(&self.path).at(&self.path)?.is_file() {
-            return Err(self.failed("is not a plain file"));
+    /// The same backup as it is now; none where one of its objects is gone.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub(crate) fn again(&self, place: &Place) -> Result<Option<Self>, Failure> {
+        let mut now = self.clone();
+        let archives =
+            std::iter::once(&mut now.base).chain(now.wal.as_mut()).chain(now.tablespaces.values_mut());
+        for object in archives.map(|archive| &mut archive.object).chain(now.manifest.as_mut()) {
+            cancelled()?;
+            match place.bucket.find(&object.key)? {
+                Some(found) => *object = found,
+                None => return Ok(None),
+            }
         }
-        File::open(&self.path).at(&self.path)
+        Ok(Some(now))
+    }
+
+    fn objects(&self) -> impl Iterator<Item = &Object> {
+        let archives = std::iter::once(&self.base).chain(&self.wal).chain(self.tablespaces.values());
+        archives.map(|archive| &archive.object).chain(&self.manifest)
     }
 }
 

@@ -1,47 +1,60 @@
-//! The method `tarball`: restores what `pg_basebackup -Ft` writes, from a directory that the operator granted. `base.tar`,
-//! one `OID.tar` for each tablespace and `pg_wal.tar`, each plain or compressed with gzip, lz4 or zstd, and
-//! `backup_manifest`, against which every file is checked while it is written.
+//! The method `tarball`: restores what `pg_basebackup -Ft` writes, from a directory or a store that the operator granted.
+//! `base.tar`, one `OID.tar` for each tablespace and `pg_wal.tar`, each plain or compressed with gzip, lz4 or zstd, and
+//! `backup_manifest`.
+//!
+//! The host unpacks, all archives at once, and compares every file with the manifest while it is written. The component
+//! reads what says what is to be restored: the first members of `base.tar`, the manifest, and at the end the WAL.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+mod archive;
 mod backup;
-mod codec;
+mod create;
 mod look;
 mod manifest;
-mod tar;
-mod unpack;
+mod names;
+mod place;
+mod plan;
+mod wal;
 
 use understudy::{
     Datadir, Description, Failure, Method, Need, NeedKind, OptionSpec, Plan, Request, is_cancelled,
 };
 
-use backup::Backup;
+use place::Place;
 
 struct Tarball;
 
 impl Method for Tarball {
     fn describe() -> Description {
         Description::new("tarball", env!("CARGO_PKG_VERSION"), "restores what pg_basebackup -Ft writes")
-            .option(OptionSpec::text("directory").required().doc(
-                "the folder that holds base.tar, plain or compressed, and what pg_basebackup wrote beside it",
+            .option(OptionSpec::text("directory").doc(
+                "the folder that holds base.tar, plain or compressed, and what pg_basebackup wrote beside it, or that holds \
+                 several such folders; this or `store`",
             ))
-            .need(Need::new(NeedKind::Directory, "directory", "the backup is read from there"))
+            .option(OptionSpec::text("store").doc(
+                "the name of a granted store (`grants.stores.NAME`) that holds the same; this or `directory`",
+            ))
+            .option(OptionSpec::text("prefix").doc("the folder below the directory or the store to look in"))
+            .option(OptionSpec::text("backup").doc(
+                "the folder of one backup; without it the usable backup that began last, by timeline and LSN",
+            ))
+            .need(Need::new(NeedKind::Directory, "directory", "the backup is read from there").optional())
+            .need(Need::new(NeedKind::Store, "store", "the backup is read from there").optional())
     }
 
     fn plan(request: &Request) -> Result<Plan, Failure> {
-        let directory: String = request.require("directory")?;
-        told_to_stop(Backup::find(directory.as_ref()).and_then(|backup| look::plan(&backup)))
+        told_to_stop(Place::of(request).and_then(|place| plan::of_best(&place)))
     }
 
     fn create(request: &Request, plan: &Plan) -> Result<(), Failure> {
-        let directory: String = request.require("directory")?;
         let datadir = Datadir::of(request)?;
-        told_to_stop(Backup::find(directory.as_ref()).and_then(|backup| unpack::all(&backup, plan, &datadir)))
+        told_to_stop(Place::of(request).and_then(|place| create::all(&place, plan, &datadir)))
     }
 }
 
-/// What a decoder makes of a cancelled read is its own affair: a method that was told to stop was cancelled.
+/// What a read makes of its end is its own affair: a method that was told to stop was cancelled.
 fn told_to_stop<T>(result: Result<T, Failure>) -> Result<T, Failure> {
     result.map_err(|failure| if is_cancelled() { Failure::Cancelled } else { failure })
 }

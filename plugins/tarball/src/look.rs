@@ -1,276 +1,166 @@
-//! What a backup would restore, found without unpacking it: all of a plain archive's headers, only the beginning of a
-//! compressed one.
+//! What base.tar says of itself: its first members, its version, and of a plain one the control file at its end.
 
 use std::io::Read;
 
 use pgdata::backup_label::{self, BackupLabel};
 use pgdata::control::{self, Control};
 use pgdata::major_version;
-use pgdata::manifest::Summary;
 use pgdata::tablespace_map::{self, Mapped};
-use understudy::{Failure, Plan, Tablespace, cancelled, log};
+use pgdata::tar::{Archive, Kind, Member, last_member};
+use understudy::{Failure, cancelled};
 
-use crate::backup::{ArchiveFile, Backup};
-use crate::codec::Codec;
-use crate::manifest;
-use crate::tar::{Archive, Kind, Member};
-use crate::unpack::belongs_in_base;
+use crate::archive::ArchiveObject;
+use crate::names::belongs_in_base;
+use crate::place::Place;
 
 /// How far a compressed base.tar is read for what does not come first, in plain bytes.
 const FAR_ENOUGH: u64 = 16 << 20;
 
-/// The size of a WAL segment unless the cluster was made with another, which only its control file tells.
-const USUAL_SEGMENT: u64 = 16 << 20;
+/// How many members of a plain one are looked at: in a directory, and in a store, where each may cost a request.
+const ENOUGH_LOCALLY: usize = 4096;
+const ENOUGH_REMOTELY: usize = 64;
+
+/// How much of the end of a plain one is read for the control file, in bytes: it is the last member, unless the WAL is
+/// in the archive too, and then a few members of 512 bytes and a record of zeros.
+const TAIL: u64 = 64 << 10;
 
 /// What base.tar told.
-#[derive(Default)]
-struct Base {
-    label: Option<BackupLabel>,
-    map: Vec<Mapped>,
-    major: Option<u32>,
-    control: Option<Control>,
-    /// Whether every member was seen, so that the sums are whole.
-    whole: bool,
-    sum: Sum,
-    /// Of that, WAL.
-    wal: Sum,
+#[derive(Debug)]
+pub(crate) struct Base {
+    pub(crate) label: BackupLabel,
+    pub(crate) map: Vec<Mapped>,
+    pub(crate) major: Option<u32>,
+    pub(crate) control: Option<Control>,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    bytes: u64,
-    files: u64,
+/// How much is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// `backup_label` and `tablespace_map`, which come first.
+    Labels,
+    /// What can be had besides without reading everything.
+    All,
 }
 
-impl Sum {
-    fn add(&mut self, bytes: u64, files: u64) {
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.files = self.files.saturating_add(files);
-    }
-}
-
-/// The plan of `backup`.
-pub(crate) fn plan(backup: &Backup) -> Result<Plan, Failure> {
-    let base = look_at_base(&backup.base)?;
-    let Some(label) = &base.label else {
-        return Err(backup.base.failed(
+/// Looks at the base.tar `archive`.
+///
+/// # Errors
+/// Where it cannot be read, is no backup's, or one of an incremental backup.
+pub(crate) fn at_base(place: &Place, archive: &ArchiveObject, wanted: Wanted) -> Result<Base, Failure> {
+    let mut looking =
+        Looking { place, file: archive, label: None, map: Vec::new(), major: None, control: None };
+    looking.members(wanted)?;
+    let Some(label) = looking.label else {
+        return Err(archive.failed(
+            place,
             "has no backup_label: it is not a base backup, and a server started from it would be corrupt",
         ));
     };
     if let Some(from) = label.incremental_from {
-        return Err(backup.base.failed(format!(
-            "is an incremental backup from {from}: combine it with its predecessors first (pg_combinebackup)"
-        )));
+        return Err(archive.failed(
+            place,
+            format!("is an incremental backup from {from}: combine it with its predecessors first (pg_combinebackup)"),
+        ));
     }
-    let tablespaces = tablespaces(backup, &base)?;
-    let summary = match &backup.manifest {
-        Some(path) => Some(manifest::summary(path)?),
-        None => {
-            log::warn!(
-                "there is no backup_manifest beside {}: files cannot be checked",
-                backup.base.path.display()
-            );
-            None
+    let mut base = Base { label, map: looking.map, major: looking.major, control: looking.control };
+    if wanted == Wanted::All && base.control.is_none() && archive.codec.is_none() {
+        let tail = archive.tail(place, TAIL)?;
+        if let Some(bytes) = last_member(&tail, "global/pg_control") {
+            base.control = Some(parse_control(place, archive, bytes)?);
         }
-    };
-    let mut plan = Plan {
-        backup: label.describe(),
-        postgresql_major: base.major,
-        system_identifier: base.control.map(|control| control.system_identifier),
-        timeline: Some(label.timeline),
-        start_lsn: Some(label.start_lsn.0),
-        tablespaces,
-        ..Plan::default()
-    };
-    if let Some(summary) = &summary {
-        believe(backup, summary, label, &mut plan)?;
     }
-    if let Some(sum) = sum(backup, &base, summary.as_ref())? {
-        (plan.bytes, plan.files) = (Some(sum.bytes), Some(sum.files));
-    }
-    Ok(plan)
+    Ok(base)
 }
 
-/// Takes into the plan what the manifest says, which must be about this backup.
-fn believe(backup: &Backup, summary: &Summary, label: &BackupLabel, plan: &mut Plan) -> Result<(), Failure> {
-    let path = backup.manifest.as_deref().unwrap_or("backup_manifest".as_ref()).display();
-    let base = backup.base.path.display();
-    let begins_here = summary.wal_ranges.iter().any(|range| range.start == label.start_lsn);
-    if !summary.wal_ranges.is_empty() && !begins_here {
-        let start = label.start_lsn;
-        return Err(Failure::failed(format!(
-            "{path} belongs to another backup: none of its WAL begins at {start} as {base} says"
-        )));
-    }
-    match (summary.system_identifier, plan.system_identifier) {
-        (Some(listed), Some(found)) if listed != found => {
-            return Err(Failure::failed(format!("{path} is of the cluster {listed}, {base} of {found}")));
-        }
-        (Some(listed), _) => plan.system_identifier = Some(listed),
-        (None, _) => {}
-    }
-    if let Some(last) = summary.wal_ranges.iter().max_by_key(|range| range.timeline) {
-        plan.timeline = Some(last.timeline);
-        plan.stop_lsn = Some(last.end.0);
-    }
-    Ok(())
+/// Reads a backup_label that was restored.
+pub(crate) fn parse_label(text: Vec<u8>) -> Result<BackupLabel, String> {
+    let text = String::from_utf8(text).map_err(|_| "is not UTF-8".to_owned())?;
+    BackupLabel::parse(&text).map_err(|error| error.to_string())
 }
 
-/// How much will be written, where that is known.
-fn sum(backup: &Backup, base: &Base, summary: Option<&Summary>) -> Result<Option<Sum>, Failure> {
-    let mut sum = match summary {
-        Some(summary) => Sum { bytes: summary.bytes, files: summary.files },
-        None => {
-            let plain = backup.tablespaces.values().all(|archive| archive.codec == Codec::Plain);
-            if !base.whole || !plain {
-                return Ok(None);
-            }
-            let mut sum = base.sum;
-            for archive in backup.tablespaces.values() {
-                let sum_of_it = each_member(archive)?;
-                sum.add(sum_of_it.bytes, sum_of_it.files);
-            }
-            sum
-        }
-    };
-    if summary.is_some() && base.whole {
-        sum.add(base.wal.bytes, base.wal.files);
-    }
-    match &backup.wal {
-        Some(wal) if wal.codec == Codec::Plain => {
-            let wal = each_member(wal)?;
-            sum.add(wal.bytes, wal.files);
-        }
-        // Compressed or within a compressed base.tar: what must be there at least.
-        Some(_) => add_listed_wal(&mut sum, summary),
-        None if !base.whole => add_listed_wal(&mut sum, summary),
-        None => {}
-    }
-    Ok(Some(sum))
+struct Looking<'a> {
+    place: &'a Place,
+    file: &'a ArchiveObject,
+    label: Option<BackupLabel>,
+    map: Vec<Mapped>,
+    major: Option<u32>,
+    control: Option<Control>,
 }
 
-fn add_listed_wal(sum: &mut Sum, summary: Option<&Summary>) {
-    if let Some(bytes) = summary.and_then(|summary| summary.wal_bytes(USUAL_SEGMENT)) {
-        sum.add(bytes, bytes / USUAL_SEGMENT);
-    }
-}
-
-fn each_member(file: &ArchiveFile) -> Result<Sum, Failure> {
-    let mut archive = file.look_at()?;
-    let mut sum = Sum::default();
-    while let Some(member) = archive.next().map_err(|error| file.failed(error))? {
-        cancelled()?;
-        if member.kind == Kind::File {
-            sum.add(member.size, 1);
-        }
-    }
-    Ok(sum)
-}
-
-fn look_at_base(file: &ArchiveFile) -> Result<Base, Failure> {
-    let mut archive = file.look_at()?;
-    let mut base = Base::default();
-    let plain = file.codec == Codec::Plain;
-    loop {
-        cancelled()?;
-        // backup_label and tablespace_map come first; the rest is worth some looking, not reading a terabyte.
-        if !plain && base.label.is_some() && (base.major.is_some() || archive.next_header() > FAR_ENOUGH) {
-            return Ok(base);
-        }
-        let Some(member) = archive.next().map_err(|error| file.failed(error))? else {
-            base.whole = true;
-            return Ok(base);
+impl Looking<'_> {
+    fn members(&mut self, wanted: Wanted) -> Result<(), Failure> {
+        let mut archive = self.file.look_at(self.place)?;
+        let mut first = true;
+        let enough = match (self.file.codec, self.place.is_local) {
+            (Some(_), _) => usize::MAX,
+            (None, true) => ENOUGH_LOCALLY,
+            (None, false) => ENOUGH_REMOTELY,
         };
-        belongs_in_base(&member.name).map_err(|why| file.failed(why))?;
-        let first = base.sum.files == 0;
-        if member.kind == Kind::File {
-            base.sum.add(member.size, 1);
-            if member.name.starts_with("pg_wal/") {
-                base.wal.add(member.size, 1);
+        for _ in 0..enough {
+            cancelled()?;
+            let far_enough = self.file.codec.is_some() && archive.next_header() > FAR_ENOUGH;
+            if far_enough || (self.label.is_some() && self.major.is_some()) {
+                return Ok(());
             }
-        }
-        match member.name.as_str() {
-            "backup_label" if !first => {
-                return Err(file.failed("has a backup_label that is not its first file"));
-            }
-            "backup_label" => {
-                let text = text(file, &mut archive, &member, backup_label::LIMIT)?;
-                base.label = Some(read_label(file, &text)?);
-            }
-            "tablespace_map" => {
-                let text = text(file, &mut archive, &member, tablespace_map::LIMIT)?;
-                base.map = read_map(file, &text)?;
-            }
-            "PG_VERSION" => {
-                let text = text(file, &mut archive, &member, 64)?;
-                let major = major_version(&text);
-                base.major =
-                    Some(major.ok_or_else(|| file.failed("has a PG_VERSION that names no version"))?);
-            }
-            "global/pg_control" => {
-                let mut beginning = [0; control::NEEDED];
-                if member.size < beginning.len() as u64 {
-                    return Err(file.failed(format!("has a global/pg_control of {} bytes", member.size)));
+            let Some(member) = archive.next().map_err(|error| self.failed(error))? else { return Ok(()) };
+            belongs_in_base(&member.name).map_err(|why| self.failed(why))?;
+            match member.name.as_str() {
+                "backup_label" if !first => {
+                    return Err(self.failed("has a backup_label that is not its first file"));
                 }
-                let read = archive.contents().read_exact(&mut beginning);
-                read.map_err(|error| file.failed(archive.error(error)))?;
-                let control = Control::parse(&beginning);
-                base.control = Some(
-                    control.map_err(|error| file.failed(format!("has a global/pg_control that {error}")))?,
-                );
+                "backup_label" => {
+                    let text = self.text(&mut archive, &member, backup_label::LIMIT)?;
+                    let label = parse_label(text);
+                    self.label =
+                        Some(label.map_err(|why| self.failed(format!("has a backup_label that {why}")))?);
+                }
+                "tablespace_map" => {
+                    let text = self.text(&mut archive, &member, tablespace_map::LIMIT)?;
+                    self.map = self.parse_map(text)?;
+                }
+                _ if wanted == Wanted::Labels || self.label.is_none() => return Ok(()),
+                "PG_VERSION" => {
+                    let text = self.text(&mut archive, &member, 64)?;
+                    let major = std::str::from_utf8(&text).ok().and_then(major_version);
+                    self.major =
+                        Some(major.ok_or_else(|| self.failed("has a PG_VERSION that names no version"))?);
+                }
+                "global/pg_control" => {
+                    let bytes = self.text(&mut archive, &member, control::SIZE)?;
+                    self.control = Some(parse_control(self.place, self.file, &bytes)?);
+                }
+                _ => {}
             }
-            _ if first && !plain && base.label.is_none() => return Ok(base),
-            _ => {}
+            first &= member.kind == Kind::Directory;
         }
+        Ok(())
     }
-}
 
-/// Reads a small text of an archive.
-pub(crate) fn text(
-    file: &ArchiveFile,
-    archive: &mut Archive,
-    member: &Member,
-    limit: u64,
-) -> Result<String, Failure> {
-    if member.kind != Kind::File || member.size > limit {
-        return Err(
-            file.failed(format!("has a {} that is larger than {limit} bytes or no file", member.name))
-        );
-    }
-    let mut bytes = Vec::new();
-    let read = archive.contents().read_to_end(&mut bytes);
-    read.map_err(|error| file.failed(archive.error(error)))?;
-    utf8(file, &member.name, bytes)
-}
-
-pub(crate) fn utf8(file: &ArchiveFile, name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
-    String::from_utf8(bytes).map_err(|_| file.failed(format!("has a {name} that is not UTF-8")))
-}
-
-pub(crate) fn read_label(file: &ArchiveFile, text: &str) -> Result<BackupLabel, Failure> {
-    BackupLabel::parse(text).map_err(|error| file.failed(format!("has a backup_label that {error}")))
-}
-
-pub(crate) fn read_map(file: &ArchiveFile, text: &str) -> Result<Vec<Mapped>, Failure> {
-    tablespace_map::parse(text).map_err(|error| file.failed(format!("has a tablespace_map that {error}")))
-}
-
-/// The tablespaces of the map, each of which must have its archive, and no archive without one.
-fn tablespaces(backup: &Backup, base: &Base) -> Result<Vec<Tablespace>, Failure> {
-    if let Some(missing) = base.map.iter().find(|mapped| !backup.tablespaces.contains_key(&mapped.oid)) {
-        let Mapped { oid, location } = missing;
-        return Err(backup
-            .base
-            .failed(format!("has the tablespace {oid} of {location}, and {oid}.tar is missing beside it")));
-    }
-    for (oid, archive) in &backup.tablespaces {
-        if !base.map.iter().any(|mapped| mapped.oid == *oid) {
-            return Err(archive.failed("belongs to no tablespace of the backup's tablespace_map"));
+    /// Reads a small member.
+    fn text(&self, archive: &mut Archive, member: &Member, limit: u64) -> Result<Vec<u8>, Failure> {
+        if member.kind != Kind::File || member.size > limit {
+            return Err(
+                self.failed(format!("has a {} that is larger than {limit} bytes or no file", member.name))
+            );
         }
+        let mut bytes = Vec::new();
+        let read = archive.contents().read_to_end(&mut bytes);
+        read.map_err(|error| self.failed(archive.error(error)))?;
+        Ok(bytes)
     }
-    Ok(base
-        .map
-        .iter()
-        .map(|mapped| Tablespace { oid: mapped.oid, name: None, location: mapped.location.clone() })
-        .collect())
+
+    fn parse_map(&self, text: Vec<u8>) -> Result<Vec<Mapped>, Failure> {
+        let text =
+            String::from_utf8(text).map_err(|_| self.failed("has a tablespace_map that is not UTF-8"))?;
+        tablespace_map::parse(&text)
+            .map_err(|error| self.failed(format!("has a tablespace_map that {error}")))
+    }
+
+    fn failed(&self, what: impl std::fmt::Display) -> Failure {
+        self.file.failed(self.place, what)
+    }
+}
+
+fn parse_control(place: &Place, file: &ArchiveObject, bytes: &[u8]) -> Result<Control, Failure> {
+    Control::parse(bytes).map_err(|error| file.failed(place, format!("has a global/pg_control that {error}")))
 }

@@ -1,172 +1,126 @@
-//! What a backup's manifest says about its files, and whether what is restored is that.
+//! What a backup's manifest says about its files: read as a stream, and given to the host as the listing that it compares
+//! with while it unpacks.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::io;
 
-use pgdata::checksum::{Algorithm, Summing};
-use pgdata::manifest::{Index, ManifestError, Summary};
-use understudy::{AtPath, DataFile, Failure, UntilCancelled};
+use pgdata::checksum::Algorithm as Listed;
+use pgdata::manifest::{File, LIMIT, ManifestError, Summary};
+use understudy::store::Object;
+use understudy::transfer::{Algorithm, Digest, Listing};
+use understudy::{Failure, UntilCancelled, transfer};
 
-/// How much is moved at once, in bytes.
-const BUFFER: usize = 256 << 10;
+use crate::names::is_whole;
+use crate::place::Place;
 
 /// What pg_verifybackup leaves out as well (`ignore_list` in pg_verifybackup.c): WAL, of which a manifest lists at most the
 /// `archive_status` of `-X fetch`, and what pg_basebackup itself changes after the manifest was made (`-R`).
-fn is_not_compared(name: &str) -> bool {
-    name.starts_with("pg_wal/")
-        || matches!(name, "postgresql.auto.conf" | "standby.signal" | "recovery.signal")
+const NOT_COMPARED: [&str; 4] = ["pg_wal/", "postgresql.auto.conf", "standby.signal", "recovery.signal"];
+
+/// What is missing is named up to so many.
+const NAMED: usize = 3;
+
+/// And counted up to so many.
+const COUNTED: u32 = 1000;
+
+/// The manifest on its way to the host.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    pub(crate) summary: Summary,
+    pub(crate) listing: Listing,
+    /// How many bytes base.tar brings, WAL apart.
+    pub(crate) base_bytes: u64,
+    /// How many bytes the archive of each tablespace brings.
+    pub(crate) tablespace_bytes: BTreeMap<u32, u64>,
 }
 
-/// Reads the manifest `path` for what it says in sum.
-pub(crate) fn summary(path: &Path) -> Result<Summary, Failure> {
-    read(path, |_| Ok(()))
+/// Reads the manifest for what it says in sum.
+///
+/// # Errors
+/// Where it cannot be read or believed.
+pub(crate) fn summary(place: &Place, object: &Object) -> Result<Summary, Failure> {
+    read(place, object, |file| is_whole(&file.path).map_err(|why| Failure::failed(why).into()))
 }
 
-fn read(path: &Path, each: impl FnMut(pgdata::manifest::File) -> io::Result<()>) -> Result<Summary, Failure> {
-    if !fs::metadata(path).at(path)?.is_file() {
-        return Err(Failure::failed(format!("{} is not a plain file", path.display())));
-    }
-    let file = UntilCancelled::new(File::open(path).at(path)?);
-    match pgdata::manifest::read(file, each) {
-        Ok(summary) => Ok(summary),
-        Err(ManifestError::Io(error)) => Err(error).at(path),
-        Err(error) => Err(Failure::failed(format!("{} {error}", path.display()))),
-    }
-}
-
-/// Compares files with the manifest as they are written.
-pub(crate) struct Check {
-    /// Absent where the backup has no manifest: then nothing can be compared.
-    manifest: Option<(PathBuf, Index)>,
-    buffer: Vec<u8>,
-}
-
-/// What a file must turn out to be.
-pub(crate) struct Expected {
-    checksum: Option<(Algorithm, Vec<u8>)>,
-}
-
-impl Check {
-    /// Reads the manifest, where there is one.
-    pub(crate) fn new(manifest: Option<&Path>) -> Result<Self, Failure> {
-        let manifest = match manifest {
-            None => None,
-            Some(path) => {
-                let mut index = Index::default();
-                read(path, |file| index.add(&file).map_err(io::Error::other))?;
-                index.sort().map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
-                Some((path.to_owned(), index))
-            }
-        };
-        Ok(Self { manifest, buffer: vec![0; BUFFER] })
-    }
-
-    /// What the file `name` of `size` bytes must be.
-    ///
-    /// # Errors
-    /// Where the manifest does not list it, or with another size.
-    pub(crate) fn expect(&mut self, name: &str, size: u64) -> Result<Expected, Failure> {
-        let nothing = Expected { checksum: None };
-        let Some((path, index)) = &mut self.manifest else { return Ok(nothing) };
-        let path = path.display();
-        if is_not_compared(name) {
-            // Listed or not, both is fine.
-            let _ = index.see(name);
-            return Ok(nothing);
-        }
-        let entry = index.see(name).map_err(|error| Failure::failed(format!("{path}: {error}")))?;
-        if entry.size != size {
-            let listed = entry.size;
-            return Err(Failure::failed(format!(
-                "{path}: `{name}` has {size} bytes and is listed with {listed}"
-            )));
-        }
-        Ok(Expected { checksum: entry.checksum.map(|(algorithm, value)| (algorithm, value.to_vec())) })
-    }
-
-    /// Moves all of `from` into `to`, nowhere where that is none, and compares its checksum.
-    ///
-    /// # Errors
-    /// Where reading or writing fails, or the checksum is another.
-    pub(crate) fn copy(
-        &mut self,
-        name: &str,
-        expected: Expected,
-        from: &mut dyn Read,
-        to: &mut dyn Sink,
-    ) -> Result<(), CopyError> {
-        let mut sum = expected.checksum.as_ref().map(|(algorithm, _)| Summing::new(*algorithm));
-        loop {
-            let read = match from.read(&mut self.buffer) {
-                Ok(0) => break,
-                Ok(read) => &self.buffer[..read],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(CopyError::Read(error)),
+/// Reads the manifest and gives its files to the host.
+///
+/// # Errors
+/// As [`summary`], and where it lists a file twice or one that does not lie below a data directory.
+pub(crate) fn listing(place: &Place, object: &Object) -> Result<Manifest, Failure> {
+    let (mut listing, mut base_bytes, mut tablespace_bytes) = (Listing::new(), 0_u64, BTreeMap::new());
+    let shown = place.shown(&object.key);
+    let refused = |error: understudy::Error| match Failure::from(error) {
+        Failure::Failed(why) => Failure::failed(format!("{shown}: {why}")),
+        other => other,
+    };
+    listing.tolerate(&NOT_COMPARED).map_err(refused)?;
+    let summary = read(place, object, |file| {
+        let File { path, size, checksum } = file;
+        let bytes =
+            match path.strip_prefix("pg_tblspc/").and_then(|rest| rest.split('/').next()?.parse().ok()) {
+                Some(oid) => tablespace_bytes.entry(oid).or_default(),
+                None => &mut base_bytes,
             };
-            if let Some(sum) = &mut sum {
-                sum.update(read);
-            }
-            to.take(read)?;
+        *bytes = bytes.saturating_add(size);
+        if is_not_compared(&path) {
+            return Ok(());
         }
-        if let (Some(sum), Some((algorithm, value))) = (sum, expected.checksum)
-            && sum.finish() != value
-        {
-            let path = self.manifest.as_ref().map(|(path, _)| path.display().to_string()).unwrap_or_default();
-            return Err(CopyError::Other(Failure::failed(format!(
-                "{path}: `{name}` does not have the {algorithm} checksum that is listed"
-            ))));
-        }
-        Ok(())
-    }
+        let digest = checksum.map(|(algorithm, value)| Digest { algorithm: algorithm_of(algorithm), value });
+        Ok(listing.add(transfer::Listed { path, size, digest }).map_err(refused)?)
+    })?;
+    Ok(Manifest { summary, listing, base_bytes, tablespace_bytes })
+}
 
-    /// At the end: whether every file came.
+impl Manifest {
+    /// Once everything is unpacked: whether every file came.
     ///
     /// # Errors
     /// Where files of the manifest did not come; names the first few.
-    pub(crate) fn all_came(&self) -> Result<(), Failure> {
-        let Some((path, index)) = &self.manifest else { return Ok(()) };
-        let mut missing = index.unseen().filter(|name| !is_not_compared(name));
-        let first: Vec<_> = missing.by_ref().take(3).collect();
-        if first.is_empty() {
+    pub(crate) fn all_came(&mut self, place: &Place, object: &Object) -> Result<(), Failure> {
+        let missing = self.listing.missing(COUNTED)?;
+        if missing.is_empty() {
             return Ok(());
         }
-        let more = missing.count();
-        let and = if more > 0 { format!(" and {more} more") } else { String::new() };
-        Err(Failure::failed(format!(
-            "{}: in the archives `{}`{and} is missing",
-            path.display(),
-            first.join("`, `")
-        )))
+        let named = missing.len().min(NAMED);
+        let and = match missing.len() - named {
+            0 => String::new(),
+            more if missing.len() == COUNTED as usize => format!(" and {more} or more others"),
+            more => format!(" and {more} more"),
+        };
+        let (shown, named) = (place.shown(&object.key), missing[..named].join("`, `"));
+        Err(Failure::failed(format!("{shown}: in the archives `{named}`{and} is missing")))
     }
 }
 
-/// Where a file's contents go.
-pub(crate) trait Sink {
-    fn take(&mut self, bytes: &[u8]) -> Result<(), Failure>;
+fn is_not_compared(path: &str) -> bool {
+    NOT_COMPARED.iter().any(|name| if name.ends_with('/') { path.starts_with(name) } else { path == *name })
 }
 
-impl Sink for DataFile {
-    fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.write_bytes(bytes)
+fn algorithm_of(listed: Listed) -> Algorithm {
+    match listed {
+        Listed::Crc32c => Algorithm::Crc32c,
+        Listed::Sha224 => Algorithm::Sha224,
+        Listed::Sha256 => Algorithm::Sha256,
+        Listed::Sha384 => Algorithm::Sha384,
+        Listed::Sha512 => Algorithm::Sha512,
     }
 }
 
-impl Sink for Vec<u8> {
-    fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.extend_from_slice(bytes);
-        Ok(())
+fn read(
+    place: &Place,
+    object: &Object,
+    each: impl FnMut(File) -> io::Result<()>,
+) -> Result<Summary, Failure> {
+    let shown = place.shown(&object.key);
+    if object.size > LIMIT {
+        return Err(Failure::failed(format!("{shown} {}", ManifestError::TooLarge)));
     }
-}
-
-/// Which side of a copy failed.
-pub(crate) enum CopyError {
-    Read(io::Error),
-    Other(Failure),
-}
-
-impl From<Failure> for CopyError {
-    fn from(failure: Failure) -> Self {
-        Self::Other(failure)
-    }
+    let stream = UntilCancelled::new(place.bucket.read(&object.key, None, None)?);
+    pgdata::manifest::read(stream, each).map_err(|error| match error {
+        ManifestError::Io(error) => match Failure::from(error) {
+            Failure::Failed(why) => Failure::failed(format!("{shown}: {why}")),
+            other => other,
+        },
+        error => Failure::failed(format!("{shown} {error}")),
+    })
 }

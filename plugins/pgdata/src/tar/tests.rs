@@ -1,8 +1,11 @@
+use std::cell::Cell;
+use std::rc::Rc;
+
 use super::header::checksum;
 use super::*;
 
 /// A header as PostgreSQL writes it.
-pub(crate) fn header(name: &str, kind: u8, size: u64) -> Block {
+fn header(name: &str, kind: u8, size: u64) -> Block {
     let mut block = [0; BLOCK];
     block[..name.len()].copy_from_slice(name.as_bytes());
     block[100..108].copy_from_slice(b"0000600 ");
@@ -20,33 +23,33 @@ pub(crate) fn header(name: &str, kind: u8, size: u64) -> Block {
     summed(block)
 }
 
-pub(crate) fn summed(mut block: Block) -> Block {
+fn summed(mut block: Block) -> Block {
     let sum = checksum(&block);
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     block
 }
 
 /// A member with its header, its contents and the zeros behind them.
-pub(crate) fn file(name: &str, contents: &[u8]) -> Vec<u8> {
+fn file(name: &str, contents: &[u8]) -> Vec<u8> {
     let mut bytes = header(name, b'0', contents.len() as u64).to_vec();
     bytes.extend_from_slice(contents);
     bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
     bytes
 }
 
-pub(crate) fn directory(name: &str) -> Vec<u8> {
+fn directory(name: &str) -> Vec<u8> {
     header(name, b'5', 0).to_vec()
 }
 
 /// The members and the two blocks of zeros that close an archive.
-pub(crate) fn archive(members: &[Vec<u8>]) -> Vec<u8> {
+fn archive(members: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = members.concat();
     bytes.resize(bytes.len() + 2 * BLOCK, 0);
     bytes
 }
 
 fn open(bytes: &[u8]) -> Archive {
-    Archive::new(Source::Stream(Box::new(io::Cursor::new(bytes.to_vec()))))
+    Archive::new(Stream(io::Cursor::new(bytes.to_vec())))
 }
 
 type Listing = Vec<(String, Kind, Vec<u8>)>;
@@ -89,21 +92,44 @@ fn members_come_with_their_names_and_contents() {
 #[test]
 fn a_plain_file_can_be_looked_at_without_reading_it() {
     let bytes = archive(&[file("large", &[1; 1 << 20]), file("PG_VERSION", b"15\n")]);
-    let mut plain = tempfile::tempfile().unwrap();
-    io::Write::write_all(&mut plain, &bytes).unwrap();
-    let mut archive = Archive::new(Source::to_look_at(plain.try_clone().unwrap()).unwrap());
+    let read = Rc::new(Cell::new(0));
+    let windows = |size: usize| {
+        let (bytes, read) = (bytes.clone(), Rc::clone(&read));
+        Archive::new(Windows::new(size as u64, 4096, move |at: u64, length: u64| {
+            read.set(read.get() + length);
+            Ok(bytes[at as usize..(at + length) as usize].to_vec())
+        }))
+    };
+    let mut archive = windows(bytes.len());
     assert_eq!(archive.next().unwrap().unwrap().size, 1 << 20);
     assert_eq!(archive.next().unwrap().unwrap().name, "PG_VERSION");
     let mut text = String::new();
     archive.contents().read_to_string(&mut text).unwrap();
     assert_eq!(text, "15\n");
     assert_eq!(archive.next().unwrap(), None);
+    assert!(read.get() <= 8192, "{}", read.get());
 
-    plain.set_len(1 << 19).unwrap();
-    let mut archive = Archive::new(Source::to_look_at(plain).unwrap());
+    let mut archive = windows(1 << 19);
     archive.next().unwrap();
     let error = archive.next().unwrap_err();
     assert_eq!(error.to_string(), "is truncated: it ends within the member `large`");
+}
+
+#[test]
+fn the_last_member_is_found_from_the_end() {
+    let control = vec![9; 8192];
+    let bytes = archive(&[file("x", &[1; 100_000]), file("global/pg_control", &control)]);
+    for padding in [0, 7168] {
+        let padded = [bytes.clone(), vec![0; padding]].concat();
+        let tail = &padded[padded.len() - (32 << 10)..];
+        assert_eq!(last_member(tail, "global/pg_control"), Some(&control[..]));
+        assert_eq!(last_member(tail, "x"), None, "it begins before the tail");
+    }
+    let mut behind = bytes.clone();
+    behind.extend_from_slice(b"garbage");
+    behind.resize(behind.len().next_multiple_of(BLOCK), 0);
+    assert_eq!(last_member(&behind, "global/pg_control"), None);
+    assert_eq!(last_member(&[], "x"), None);
 }
 
 #[test]
@@ -236,7 +262,7 @@ fn after_the_end_only_zeros_may_follow_and_not_for_ever() {
     assert!(list(open(&with(&[0; 9216]))).is_ok());
     assert_eq!(refusal(&with(b"garbage")), "goes on after the blocks that close it");
     assert_eq!(refusal(&with(&file("base/2", b"x"))), "goes on after the blocks that close it");
-    let endless = Source::Stream(Box::new(io::Cursor::new(bytes.clone()).chain(io::repeat(0))));
+    let endless = Stream(io::Cursor::new(bytes.clone()).chain(io::repeat(0)));
     assert!(matches!(list(Archive::new(endless)), Err(TarError::GoesOn)));
     let mut alone = file("base/1", b"x");
     alone.resize(alone.len() + BLOCK, 0);

@@ -10,14 +10,40 @@ use std::io::{self, ErrorKind, Read};
 
 use header::{BLOCK, Block};
 
-pub(crate) use source::Source;
+pub use source::{Source, Stream, Windows};
+
+/// Finds the member `name` in the last bytes of a plain archive and returns its contents; none where it is not there, or
+/// where what stands there does not lead to the archive's end. For `global/pg_control`, which pg_basebackup puts last.
+pub fn last_member<'a>(tail: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let begins = tail.len() % BLOCK;
+    let starts = (begins..tail.len()).step_by(BLOCK).rev();
+    starts.filter(|start| leads_to_end(&tail[*start..])).find_map(|start| {
+        let member = parse(&tail[start..])?;
+        let contents = tail.get(start + BLOCK..)?.get(..usize::try_from(member.size).ok()?)?;
+        (member.name == name && member.kind == Kind::File).then_some(contents)
+    })
+}
+
+/// Whether header follows header from here on, up to the zeros that close the archive.
+fn leads_to_end(mut tail: &[u8]) -> bool {
+    while let Some(member) = parse(tail) {
+        let over = usize::try_from(member.size.next_multiple_of(BLOCK as u64)).ok();
+        let Some(next) = over.and_then(|over| tail.get(BLOCK..)?.get(over..)) else { return false };
+        tail = next;
+    }
+    tail.iter().all(|byte| *byte == 0)
+}
+
+fn parse(bytes: &[u8]) -> Option<Member> {
+    header::parse(bytes.get(..BLOCK)?.try_into().ok()?).ok()
+}
 
 /// How much may follow the two zero blocks that close an archive, in bytes: programs fill up their last record with zeros.
 const MOST_PADDING: u64 = 1 << 20;
 
 /// An archive, member by member.
-pub(crate) struct Archive {
-    source: Source,
+pub struct Archive {
+    source: Box<dyn Source>,
     /// Where in the archive it reads, in bytes.
     position: u64,
     /// What is left of the current member's contents, and of the zeros that fill up its last block.
@@ -28,42 +54,64 @@ pub(crate) struct Archive {
 
 /// A member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Member {
+pub struct Member {
     /// Its name: relative, `/`-separated, without empty, `.` or `..` components.
-    pub(crate) name: String,
+    pub name: String,
     /// What it is.
-    pub(crate) kind: Kind,
+    pub kind: Kind,
     /// How many bytes its contents have.
-    pub(crate) size: u64,
+    pub size: u64,
 }
 
 /// What a member is. Nothing else comes out of PostgreSQL's archives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A plain file.
     File,
+    /// A directory.
     Directory,
 }
 
 /// An archive that is not as PostgreSQL writes it.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TarError {
+pub enum TarError {
+    /// It cannot be read.
     #[error(transparent)]
     Io(io::Error),
+    /// It ends too early.
     #[error("is truncated: it ends {0}")]
     Truncated(Where),
+    /// Something that is no header stands where one should.
     #[error("has no valid tar header at byte {at}, {after}: {what}")]
-    Header { at: u64, after: Where, what: &'static str },
+    Header {
+        /// Where in the archive, in bytes.
+        at: u64,
+        /// After which member.
+        after: Where,
+        /// Why it is none.
+        what: &'static str,
+    },
+    /// A member that PostgreSQL does not write.
     #[error("has a member `{name}` {what}")]
-    Member { name: String, what: String },
+    Member {
+        /// Its name, printable.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Something follows its end.
     #[error("goes on after the blocks that close it")]
     GoesOn,
 }
 
 /// A place in an archive, for a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Where {
+pub enum Where {
+    /// Before the first member.
     Start,
+    /// After this one.
     After(String),
+    /// In this one's contents.
     Within(String),
 }
 
@@ -78,13 +126,18 @@ impl fmt::Display for Where {
 }
 
 impl Archive {
-    pub(crate) fn new(source: Source) -> Self {
-        Self { source, position: 0, contents: 0, padding: 0, last: None }
+    /// The archive that `source` gives.
+    pub fn new(source: impl Source + 'static) -> Self {
+        Self { source: Box::new(source), position: 0, contents: 0, padding: 0, last: None }
     }
 
     /// The next member; none after the last one, when the archive was read to its very end, the checksums of its
     /// compression included. What is left of the member before is passed over.
-    pub(crate) fn next(&mut self) -> Result<Option<Member>, TarError> {
+    ///
+    /// # Errors
+    /// Where the archive is not as PostgreSQL writes it, or cannot be read.
+    #[allow(clippy::should_implement_trait, reason = "an iterator could not give errors and go on")]
+    pub fn next(&mut self) -> Result<Option<Member>, TarError> {
         let over = self.contents + self.padding;
         self.source.pass_over(over).map_err(|error| self.error(error))?;
         self.position += over;
@@ -109,12 +162,12 @@ impl Archive {
     }
 
     /// The contents of the member that [`Archive::next`] gave, as far as they were not read.
-    pub(crate) fn contents(&mut self) -> Contents<'_> {
+    pub fn contents(&mut self) -> Contents<'_> {
         Contents(self)
     }
 
     /// What went wrong while reading the contents.
-    pub(crate) fn error(&self, error: io::Error) -> TarError {
+    pub fn error(&self, error: io::Error) -> TarError {
         if error.kind() != ErrorKind::UnexpectedEof {
             return TarError::Io(error);
         }
@@ -126,7 +179,7 @@ impl Archive {
     }
 
     /// Where in the archive the next member begins, in bytes.
-    pub(crate) fn next_header(&self) -> u64 {
+    pub fn next_header(&self) -> u64 {
         self.position.saturating_add(self.contents).saturating_add(self.padding)
     }
 
@@ -162,7 +215,8 @@ impl Archive {
 }
 
 /// The contents of a member.
-pub(crate) struct Contents<'a>(&'a mut Archive);
+#[derive(Debug)]
+pub struct Contents<'a>(&'a mut Archive);
 
 impl Read for Contents<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
@@ -180,5 +234,11 @@ impl Read for Contents<'_> {
     }
 }
 
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Archive").field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

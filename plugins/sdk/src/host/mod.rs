@@ -1,3 +1,5 @@
+pub(crate) mod data;
+
 use std::path::PathBuf;
 
 use crate::log::Level;

@@ -8,7 +8,7 @@ use understudy::{Datadir, Failure, Plan, UNFINISHED_CONTROL_FILE, cancelled, log
 use crate::backup::{ArchiveFile, Backup};
 use crate::look;
 use crate::manifest::{Check, CopyError, Sink};
-use crate::tar::{Archive, Kind, Member};
+use pgdata::tar::{Archive, Kind, Member};
 
 /// Files of a running server, which no backup has and no replica may inherit.
 const OF_A_SERVER: [&str; 2] = ["postmaster.pid", "postmaster.opts"];

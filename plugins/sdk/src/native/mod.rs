@@ -1,4 +1,5 @@
-//! A stand-in for the host, for a method's tests on the machine that builds it.
+//! A stand-in for the host, for a method's tests on the machine that builds it. Stores are folders there, and files are
+//! copied as they are; it neither decodes nor unpacks.
 //!
 //! ```
 //! use understudy::native::Host;
@@ -14,6 +15,8 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+pub(crate) mod data;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -25,6 +28,8 @@ use crate::{Error, Signal};
 /// What the host would answer, and what it was told.
 #[derive(Clone, Debug)]
 pub struct Host {
+    datadir: PathBuf,
+    stores: HashMap<String, PathBuf>,
     wal_directory: PathBuf,
     tablespaces: HashMap<u32, PathBuf>,
     looks_left: Option<u32>,
@@ -58,8 +63,11 @@ thread_local! {
 impl Host {
     /// A host with this data directory, whose WAL is in its `pg_wal`, without tablespaces or a source.
     pub fn new(datadir: impl Into<PathBuf>) -> Self {
+        let datadir = datadir.into();
         Self {
-            wal_directory: datadir.into().join("pg_wal"),
+            wal_directory: datadir.join("pg_wal"),
+            datadir,
+            stores: HashMap::new(),
             tablespaces: HashMap::new(),
             looks_left: None,
             granted: None,
@@ -78,6 +86,13 @@ impl Host {
     #[must_use]
     pub fn tablespace(mut self, oid: u32, path: impl Into<PathBuf>) -> Self {
         self.tablespaces.insert(oid, path.into());
+        self
+    }
+
+    /// The same with the folder `path` as the store `name`.
+    #[must_use]
+    pub fn store(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        self.stores.insert(name.into(), path.into());
         self
     }
 

@@ -1,0 +1,302 @@
+//! The data plane on the machine that builds a method: stores are folders, files are copied as they are added. It decodes
+//! and unpacks nothing; a method that asks for that is tested with the real host.
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use super::with;
+use crate::raw::understudy::method::store::{CipherFormat, Codec, Object, Range};
+use crate::raw::understudy::method::transfer::{Action, Fetch, Listed, Outcome, Status, Unless, Unpack};
+use crate::raw::understudy::method::types::Error;
+
+/// How many objects a page has, as the contract says.
+const PAGE: usize = 1000;
+
+pub(crate) struct Key(());
+
+impl Key {
+    pub(crate) fn named(name: &str) -> Result<Self, Error> {
+        Err(Error::Denied(format!("the stand-in has no key {name}")))
+    }
+}
+
+pub(crate) struct Pipeline(RefCell<bool>);
+
+impl Pipeline {
+    pub(crate) fn new() -> Self {
+        Self(RefCell::new(true))
+    }
+
+    pub(crate) fn decrypt(&self, key: &Key, _format: CipherFormat) {
+        let () = key.0;
+        self.0.replace(false);
+    }
+
+    pub(crate) fn decompress(&self, _codec: Codec) {
+        self.0.replace(false);
+    }
+
+    fn check(via: Option<&Self>) -> Result<(), Error> {
+        match via {
+            Some(via) if !*via.0.borrow() => Err(Error::Invalid("the stand-in decodes nothing".to_owned())),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Bucket {
+    root: PathBuf,
+}
+
+impl Bucket {
+    pub(crate) fn open(name: &str) -> Result<Self, Error> {
+        let root = match with(|host| host.stores.get(name).cloned()).flatten() {
+            Some(root) => root,
+            None if name.starts_with('/') && crate::is_granted(name) => PathBuf::from(name),
+            None => return Err(Error::Denied(format!("no grant covers the store {name}"))),
+        };
+        if root.is_dir() { Ok(Self { root }) } else { Err(Error::NotFound(format!("there is no {name}"))) }
+    }
+
+    pub(crate) fn head(&self, key: &str) -> Result<Object, Error> {
+        let metadata = fs::symlink_metadata(self.root.join(key)).map_err(|error| error_of(key, &error))?;
+        if !metadata.is_file() {
+            return Err(Error::NotFound(format!("{key} is no file")));
+        }
+        Ok(object(key.to_owned(), &metadata))
+    }
+
+    pub(crate) fn get(&self, key: &str, via: Option<&Pipeline>, limit: u32) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        let mut stream = Stream::open(self, key, None, via)?;
+        while let Some(chunk) = stream.next(u64::from(limit) + 1).map_err(Error::Failed)? {
+            bytes.extend(chunk);
+            if bytes.len() > limit as usize {
+                return Err(Error::Limit(format!("{key} is larger than {limit} bytes")));
+            }
+        }
+        Ok(bytes)
+    }
+
+    pub(crate) fn derive_key(
+        &self,
+        _key: &str,
+        _via: &Pipeline,
+        _section: &str,
+        name: &str,
+    ) -> Result<Key, Error> {
+        Key::named(name)
+    }
+}
+
+pub(crate) fn scan(
+    bucket: &Bucket,
+    prefix: &str,
+    after: Option<&str>,
+) -> Result<(Vec<Object>, Option<String>), Error> {
+    let mut objects = Vec::new();
+    collect(&bucket.root, prefix, &mut objects)?;
+    objects.sort_by(|a, b| a.key.cmp(&b.key));
+    objects.retain(|object| after.is_none_or(|after| object.key.as_str() > after));
+    let more = objects.len() > PAGE;
+    objects.truncate(PAGE);
+    let next = objects.last().filter(|_| more).map(|last| last.key.clone());
+    Ok((objects, next))
+}
+
+fn collect(root: &Path, below: &str, objects: &mut Vec<Object>) -> Result<(), Error> {
+    let entries = match fs::read_dir(root.join(below)) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
+        entries => entries.map_err(|error| error_of(below, &error))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| error_of(below, &error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let key = if below.is_empty() { name } else { format!("{below}/{name}") };
+        let metadata = fs::symlink_metadata(entry.path()).map_err(|error| error_of(&key, &error))?;
+        if metadata.is_dir() {
+            collect(root, &key, objects)?;
+        } else if metadata.is_file() {
+            objects.push(object(key, &metadata));
+        }
+    }
+    Ok(())
+}
+
+fn object(key: String, metadata: &fs::Metadata) -> Object {
+    let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    Object { key, size: metadata.len(), modified: modified.map(|time| time.as_secs()), etag: None }
+}
+
+fn error_of(key: &str, error: &std::io::Error) -> Error {
+    let text = format!("{key}: {error}");
+    if error.kind() == ErrorKind::NotFound { Error::NotFound(text) } else { Error::Failed(text) }
+}
+
+pub(crate) struct Stream {
+    key: String,
+    file: std::io::Take<File>,
+}
+
+impl Stream {
+    pub(crate) fn open(
+        bucket: &Bucket,
+        key: &str,
+        range: Option<Range>,
+        via: Option<&Pipeline>,
+    ) -> Result<Self, Error> {
+        Pipeline::check(via)?;
+        bucket.head(key)?;
+        let mut file = File::open(bucket.root.join(key)).map_err(|error| error_of(key, &error))?;
+        let range = range.unwrap_or(Range { offset: 0, length: u64::MAX });
+        file.seek(SeekFrom::Start(range.offset)).map_err(|error| error_of(key, &error))?;
+        Ok(Self { key: key.to_owned(), file: file.take(range.length) })
+    }
+
+    pub(crate) fn next(&mut self, at_most: u64) -> Result<Option<Vec<u8>>, String> {
+        let mut chunk = Vec::new();
+        let read = self.file.by_ref().take(at_most).read_to_end(&mut chunk);
+        read.map_err(|error| format!("{}: {error}", self.key))?;
+        Ok((!chunk.is_empty()).then_some(chunk))
+    }
+}
+
+/// Takes what it is given and compares nothing, for nothing is unpacked.
+pub(crate) struct Listing(RefCell<Vec<String>>);
+
+impl Listing {
+    pub(crate) fn new() -> Self {
+        Self(RefCell::default())
+    }
+
+    pub(crate) fn add(&self, files: &[Listed]) -> Result<(), Error> {
+        self.0.borrow_mut().extend(files.iter().map(|file| file.path.clone()));
+        Ok(())
+    }
+
+    pub(crate) fn tolerate(&self, _paths: &[String]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    pub(crate) fn missing(&self, max: u32) -> Vec<String> {
+        self.0.borrow().iter().take(max as usize).cloned().collect()
+    }
+}
+
+pub(crate) struct Job {
+    report_all: bool,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    origins: Vec<Bucket>,
+    outcomes: Vec<Outcome>,
+    items: u32,
+    failed: u32,
+    bytes: u64,
+}
+
+impl Job {
+    pub(crate) fn new(report_all: bool) -> Self {
+        Self { report_all, state: RefCell::default() }
+    }
+
+    pub(crate) fn add_origin(&self, bucket: &Bucket, via: Option<&Pipeline>) -> Result<u32, Error> {
+        Pipeline::check(via)?;
+        let origins = &mut self.state.borrow_mut().origins;
+        origins.push(bucket.clone());
+        u32::try_from(origins.len() - 1).map_err(|_| Error::Limit("too many origins".to_owned()))
+    }
+
+    pub(crate) fn fetch(&self, items: &[Fetch]) -> Result<(), Error> {
+        for item in items {
+            let bucket = self.state.borrow().origins.get(item.origin as usize).cloned();
+            let ended = match bucket {
+                None => return Err(Error::Invalid(format!("there is no origin {}", item.origin))),
+                Some(bucket) => copy(&bucket, item),
+            };
+            let state = &mut *self.state.borrow_mut();
+            match &ended {
+                Ok(_) => state.bytes += item.size,
+                Err(_) => state.failed += 1,
+            }
+            if self.report_all || ended.is_err() {
+                state.outcomes.push(Outcome { index: state.items, ended });
+            }
+            state.items += 1;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn unpack(&self, item: &Unpack, _files: Option<&Listing>) -> Result<(), Error> {
+        Err(Error::Failed(format!("the stand-in unpacks nothing, and so not {}", item.object)))
+    }
+
+    pub(crate) fn wait(&self, _at_most_ms: u32) -> Status {
+        let state = self.state.borrow();
+        let done = state.items - state.failed;
+        Status { queued: 0, done, failed: state.failed, bytes: state.bytes, idle: true }
+    }
+
+    pub(crate) fn outcomes(&self, max: u32) -> Vec<Outcome> {
+        let outcomes = &mut self.state.borrow_mut().outcomes;
+        let count = outcomes.len().min(max as usize);
+        outcomes.drain(..count).collect()
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.state.borrow_mut().origins.clear();
+    }
+}
+
+/// Copies one file, or finds that it is there.
+fn copy(bucket: &Bucket, item: &Fetch) -> Result<Action, Error> {
+    let failed = |error: std::io::Error| error_of(&item.object, &error);
+    let to = place(&item.path)?;
+    let from = File::open(bucket.root.join(&item.object)).map_err(failed)?;
+    let size = from.metadata().map_err(failed)?.len();
+    if item.range.is_none() && size != item.size {
+        let wanted = item.size;
+        return Err(Error::Corrupt(format!("{} has {size} bytes instead of {wanted}", item.object)));
+    }
+    let kept = fs::symlink_metadata(&to).is_ok_and(|there| {
+        there.is_file()
+            && there.len() == size
+            && match item.unless {
+                Unless::Always | Unless::SameDigest => false,
+                Unless::SameSizeAndTime => object(String::new(), &there).modified == item.mtime,
+                Unless::SameContent => fs::read(&to).is_ok_and(|old| {
+                    let mut new = vec![0; old.len()];
+                    from.read_exact_at(&mut new, 0).is_ok() && old == new
+                }),
+            }
+    });
+    super::done(item.size, 1);
+    if kept {
+        return Ok(Action::Kept);
+    }
+    let range = item.range.unwrap_or(Range { offset: 0, length: size });
+    let mut bytes = vec![0; usize::try_from(range.length).map_err(|_| Error::Limit(item.object.clone()))?];
+    from.read_exact_at(&mut bytes, range.offset).map_err(failed)?;
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    fs::write(&to, bytes).map_err(failed)?;
+    if let Some(mtime) = item.mtime {
+        let time = UNIX_EPOCH + std::time::Duration::from_secs(mtime);
+        File::options().write(true).open(&to).and_then(|file| file.set_modified(time)).map_err(failed)?;
+    }
+    Ok(Action::Written)
+}
+
+/// Where a path relative to the data directory is.
+fn place(path: &str) -> Result<PathBuf, Error> {
+    let datadir = crate::Datadir::at(with(|host| host.datadir.clone()).unwrap_or_default());
+    datadir.place(path).map_err(|failure| Error::Invalid(failure.to_string()))
+}

@@ -1,0 +1,84 @@
+//! One archive of a backup: an object, and how it is compressed.
+
+use std::io;
+
+use pgdata::tar::{Archive, Stream, Windows};
+use understudy::store::{Codec, Object, Pipeline, Range};
+use understudy::{Failure, UntilCancelled};
+
+use crate::place::Place;
+
+/// How a plain archive is looked at, in bytes: a directory answers at once, a store is better asked for more.
+const LOCAL_WINDOW: u64 = 4 << 10;
+const REMOTE_WINDOW: u64 = 256 << 10;
+
+/// The endings that pg_basebackup 15 to 18 gives, and how such an archive is compressed.
+const ENDINGS: [(&str, Option<Codec>); 4] = [
+    (".tar", None),
+    (".tar.gz", Some(Codec::Gzip)),
+    (".tar.lz4", Some(Codec::Lz4)),
+    (".tar.zst", Some(Codec::Zstd)),
+];
+
+/// One archive.
+#[derive(Clone, Debug)]
+pub(crate) struct ArchiveObject {
+    pub(crate) object: Object,
+    pub(crate) codec: Option<Codec>,
+}
+
+/// The stem and the codec of the archive `name`: `base.tar.gz` is `base` and gzip. None where it is no archive.
+pub(crate) fn stem_of(name: &str) -> Option<(&str, Option<Codec>)> {
+    ENDINGS.into_iter().find_map(|(ending, codec)| Some((name.strip_suffix(ending)?, codec)))
+}
+
+/// The names that the archive `stem` can have.
+pub(crate) fn names_of(stem: &str) -> impl Iterator<Item = (String, Option<Codec>)> {
+    ENDINGS.into_iter().map(move |(ending, codec)| (format!("{stem}{ending}"), codec))
+}
+
+impl ArchiveObject {
+    /// The ending of its name.
+    pub(crate) fn ending(&self) -> &'static str {
+        ENDINGS.into_iter().find(|(_, codec)| *codec == self.codec).map_or(".tar", |(ending, _)| ending)
+    }
+
+    /// What turns its stored bytes into plain ones.
+    pub(crate) fn pipeline(&self) -> Option<Pipeline> {
+        self.codec.map(|codec| Pipeline::new().decompress(codec))
+    }
+
+    /// Its members from the first on. Of a plain one only what is looked at is read.
+    pub(crate) fn look_at(&self, place: &Place) -> Result<Archive, Failure> {
+        if self.codec.is_some() {
+            let stream = place.bucket.read(&self.object.key, None, self.pipeline().as_ref())?;
+            return Ok(Archive::new(Stream(UntilCancelled::new(stream))));
+        }
+        let window = if place.is_local { LOCAL_WINDOW } else { REMOTE_WINDOW };
+        // The archive outlives this call, the place does not have to: a bucket of its own.
+        let bucket = understudy::store::Bucket::open(place.bucket.name())?;
+        let key = self.object.key.clone();
+        let read_at = move |offset: u64, length: u64| {
+            understudy::cancelled()?;
+            let stream = bucket.read(&key, Some(Range { offset, length }), None).map_err(Failure::from)?;
+            let mut bytes = Vec::new();
+            io::Read::read_to_end(&mut io::Read::take(stream, length), &mut bytes)?;
+            if bytes.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
+        };
+        Ok(Archive::new(Windows::new(self.object.size, window, read_at)))
+    }
+
+    /// Its last bytes, at most `most`.
+    pub(crate) fn tail(&self, place: &Place, most: u64) -> Result<Vec<u8>, Failure> {
+        let length = self.object.size.min(most);
+        let range = Range { offset: self.object.size - length, length };
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut place.bucket.read(&self.object.key, Some(range), None)?, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// What is wrong with it.
+    pub(crate) fn failed(&self, place: &Place, what: impl std::fmt::Display) -> Failure {
+        Failure::failed(format!("{} {what}", place.shown(&self.object.key)))
+    }
+}

@@ -1,0 +1,100 @@
+//! Which names the archives of a backup have, and what stands for them where the host unpacks: what `unpack` is told to
+//! refuse, and what is looked for afterwards in the directories that were filled.
+
+use understudy::UNFINISHED_CONTROL_FILE;
+
+/// What base.tar must not bring: what belongs into the archive of a tablespace, and what a running server has and no
+/// replica may inherit.
+pub(crate) const REFUSED_IN_BASE: [&str; 4] =
+    ["pg_tblspc/", "postmaster.pid", "postmaster.opts", UNFINISHED_CONTROL_FILE];
+
+/// What base.tar brings and the host makes itself, where the operator's map has the links.
+pub(crate) const SKIPPED_IN_BASE: &str = "tablespace_map";
+
+/// Why a member of that name has no business in base.tar.
+pub(crate) fn belongs_in_base(name: &str) -> Result<(), String> {
+    let shown = name.escape_debug();
+    if name.starts_with("pg_tblspc/") {
+        return Err(format!("has a member `{shown}`, which belongs into the archive of its tablespace"));
+    }
+    if REFUSED_IN_BASE.contains(&name) {
+        return Err(format!("has a member `{shown}`, which no base backup has"));
+    }
+    is_whole(name)
+}
+
+/// Whether that is PostgreSQL's own folder in a tablespace, `PG_MAJOR_CATALOG`.
+pub(crate) fn belongs_in_tablespace(folder: &str) -> bool {
+    folder.strip_prefix("PG_").and_then(|rest| rest.split_once('_')).is_some_and(|(major, catalog)| {
+        [major, catalog].iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+    })
+}
+
+/// Whether PostgreSQL calls WAL so: segments, their partial and backup files, timeline histories (xlog_internal.h).
+pub(crate) fn is_wal(name: &str) -> bool {
+    let hexadecimal = |text: &str, length| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
+    };
+    match name.split_once('.') {
+        None | Some((_, "partial")) => hexadecimal(name.split('.').next().unwrap_or(name), 24),
+        Some((timeline, "history")) => hexadecimal(timeline, 8),
+        Some((segment, rest)) => {
+            let offset = rest.strip_suffix(".backup");
+            hexadecimal(segment, 24) && offset.is_some_and(|offset| hexadecimal(offset, 8))
+        }
+    }
+}
+
+/// Whether that says what became of a WAL file: `NAME.done` or `NAME.ready` in `archive_status`.
+pub(crate) fn is_status(name: &str) -> bool {
+    name.strip_suffix(".done").or_else(|| name.strip_suffix(".ready")).is_some_and(is_wal)
+}
+
+/// Why a file of that name is of an incremental backup, whose files are not whole.
+pub(crate) fn is_whole(name: &str) -> Result<(), String> {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    if file.starts_with("INCREMENTAL.") {
+        let name = name.escape_debug();
+        return Err(format!(
+            "has a member `{name}` of an incremental backup: combine it with its predecessors first (pg_combinebackup)"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_wal_file_is_known_and_no_other() {
+        for name in [
+            "000000010000000000000002",
+            "00000002.history",
+            "000000020000000000000003.partial",
+            "000000010000000000000002.00000028.backup",
+        ] {
+            assert!(is_wal(name), "{name}");
+            assert!(is_status(&format!("{name}.done")) && is_status(&format!("{name}.ready")), "{name}");
+        }
+        for name in ["postgresql.conf", "00000002.histori", "00000001000000000000000g", "0", "..", ""] {
+            assert!(!is_wal(name) && !is_status(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_no_base_backup_has_is_refused_by_name() {
+        for name in
+            ["pg_tblspc/16384/x", "postmaster.pid", UNFINISHED_CONTROL_FILE, "base/5/INCREMENTAL.1259"]
+        {
+            assert!(belongs_in_base(name).unwrap_err().contains(name), "{name}");
+        }
+        for name in ["pg_tblspc", "base/5/1259", "global/pg_control", "postmaster.pid.old"] {
+            assert_eq!(belongs_in_base(name), Ok(()), "{name}");
+        }
+        assert!(belongs_in_tablespace("PG_15_202209061"));
+        for name in ["PG_15_x", "PG_15", "pg_hba.conf", "PG__1"] {
+            assert!(!belongs_in_tablespace(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Where backups are looked for: the options `directory` or `store`, `prefix` and `backup`.
+
+use std::fmt;
+
+use understudy::store::Bucket;
+use understudy::{Error, Failure, Request, is_granted};
+
+/// A folder of a granted directory or store.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) bucket: Bucket,
+    /// The folder within it, without a `/` at either end; empty for all of it.
+    pub(crate) folder: String,
+    /// Whether that folder must be the backup: the operator named it.
+    pub(crate) is_named: bool,
+    /// Whether a read costs next to nothing before its first byte.
+    pub(crate) is_local: bool,
+}
+
+impl Place {
+    /// The place that the options name.
+    ///
+    /// # Errors
+    /// [`Failure::NotApplicable`] where the directory does not exist; [`Failure::Failed`] where the options contradict
+    /// each other or the place is not granted.
+    pub(crate) fn of(request: &Request) -> Result<Self, Failure> {
+        let (name, is_local) = match (request.get::<String>("directory")?, request.get::<String>("store")?) {
+            (Some(directory), None) => (directory, true),
+            (None, Some(store)) => (store, false),
+            _ => {
+                return Err(Failure::failed("set one of the options `directory` and `store`, and not both"));
+            }
+        };
+        let mut folder = folder_of(request, "prefix")?.unwrap_or_default();
+        let named = folder_of(request, "backup")?;
+        if let Some(named) = &named {
+            folder = below(&folder, named);
+        }
+        // A granted directory has an absolute path and a store has a name: neither opens the other.
+        if is_local && !is_granted(&name) {
+            return Err(Failure::failed(format!(
+                "{name} is not granted: add it to `grants.read` of this method, as an absolute path without `..`"
+            )));
+        }
+        if !is_local && name.starts_with('/') {
+            return Err(Failure::failed(format!(
+                "`store = \"{name}\"` is a path: write it as `directory`, or the name of a store"
+            )));
+        }
+        let bucket = match Bucket::open(&name) {
+            Err(Error::NotFound(_)) if is_local => {
+                return Err(Failure::not_applicable(format!("there is no directory {name}")));
+            }
+            opened => opened?,
+        };
+        Ok(Self { bucket, folder, is_named: named.is_some(), is_local })
+    }
+
+    /// The key of the object `name` in the folder `folder` of this place.
+    pub(crate) fn key(&self, folder: &str, name: &str) -> String {
+        below(&below(&self.folder, folder), name)
+    }
+
+    /// How a message calls the object `key`.
+    pub(crate) fn shown(&self, key: &str) -> String {
+        let name = self.bucket.name();
+        if self.is_local { format!("{}/{key}", name.trim_end_matches('/')) } else { format!("{name}:{key}") }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.folder.is_empty() {
+            f.write_str(self.bucket.name())
+        } else {
+            f.write_str(&self.shown(&self.folder))
+        }
+    }
+}
+
+/// `name` below `folder`.
+fn below(folder: &str, name: &str) -> String {
+    match (folder, name) {
+        ("", name) => name.to_owned(),
+        (folder, "") => folder.to_owned(),
+        (folder, name) => format!("{folder}/{name}"),
+    }
+}
+
+/// The option `option`, a folder.
+fn folder_of(request: &Request, option: &str) -> Result<Option<String>, Failure> {
+    let Some(text) = request.get::<String>(option)? else { return Ok(None) };
+    let folder = text.trim_end_matches('/');
+    let is_folder = !folder.split('/').any(|part| matches!(part, "" | "." | ".."));
+    if is_folder {
+        return Ok(Some(folder.to_owned()));
+    }
+    Err(Failure::failed(format!("`{option} = \"{text}\"` is no folder below the directory or the store")))
+}

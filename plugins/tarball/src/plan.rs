@@ -1,0 +1,188 @@
+//! What would be restored, and from which backup.
+//!
+//! Where a place holds several backups, the one that began last is taken: of the highest timeline, and on that at the
+//! highest LSN, as their backup_labels have it. One that cannot be used (no backup_label, incremental, without the archive
+//! of a tablespace, with a manifest that is damaged or another backup's) is passed over with a warning.
+
+use pgdata::backup_label::BackupLabel;
+use pgdata::manifest::Summary;
+use understudy::{Failure, Plan, Tablespace, cancelled, log};
+
+use crate::backup::{self, Backup};
+use crate::look::{self, Base, Wanted};
+use crate::manifest;
+use crate::place::Place;
+
+/// The size of a WAL segment unless the cluster was made with another, which only its control file tells.
+const USUAL_SEGMENT: u64 = 16 << 20;
+
+/// The plan of the backup that is taken from `place`.
+///
+/// # Errors
+/// [`Failure::NotApplicable`] where there is none; what is wrong with the one that began last where none can be used.
+pub(crate) fn of_best(place: &Place) -> Result<Plan, Failure> {
+    let mut backups = backup::find(place)?;
+    if let ([_] | [], backup) = (backups.as_slice(), backups.first().cloned()) {
+        let none = || Failure::not_applicable(format!("there is no base.tar in {place}"));
+        return of(place, backup.ok_or_else(none)?);
+    }
+    let mut begins = Vec::new();
+    let mut first_failure = None;
+    for backup in backups.drain(..) {
+        cancelled()?;
+        match look::at_base(place, &backup.base, Wanted::Labels) {
+            Ok(base) => begins.push(((base.label.timeline, base.label.start_lsn), backup)),
+            Err(failure) => pass_over(&backup, failure, &mut first_failure)?,
+        }
+    }
+    begins.sort_by(|(one, a), (two, b)| two.cmp(one).then_with(|| b.folder.cmp(&a.folder)));
+    for (_, backup) in begins {
+        match of(place, backup.clone()) {
+            Ok(plan) => return Ok(plan),
+            Err(failure) => pass_over(&backup, failure, &mut first_failure)?,
+        }
+    }
+    Err(first_failure.unwrap_or_else(|| Failure::failed(format!("no backup in {place} can be used"))))
+}
+
+/// Warns that a backup cannot be used; what is no fault of the backup ends the looking.
+fn pass_over(backup: &Backup, failure: Failure, first: &mut Option<Failure>) -> Result<(), Failure> {
+    let Failure::Failed(why) = failure else { return Err(failure) };
+    log::warn!("passed over the backup {}: {why}", backup.folder);
+    first.get_or_insert(Failure::Failed(why));
+    Ok(())
+}
+
+/// The backup that `plan` was made from, which must be as it was then.
+///
+/// # Errors
+/// [`Failure::RetryLater`] where it is gone or was replaced.
+pub(crate) fn planned(place: &Place, plan: &Plan) -> Result<(Backup, Base), Failure> {
+    for backup in backup::find(place)? {
+        if !backup.folder.is_empty() && !plan.backup.starts_with(&format!("{}: ", backup.folder)) {
+            continue;
+        }
+        let (backup, base) = look_at(place, backup, Wanted::Labels)?;
+        if name(&backup, &base.label) == plan.backup {
+            return Ok((backup, base));
+        }
+    }
+    Err(replaced(place))
+}
+
+/// That the backup is not what the plan was made from.
+pub(crate) fn replaced(place: &Place) -> Failure {
+    Failure::retry_later(format!(
+        "the backup in {place} was replaced or removed since the plan was made: run again"
+    ))
+}
+
+/// Names a backup, for a person and for [`planned`].
+fn name(backup: &Backup, label: &BackupLabel) -> String {
+    let (described, mark) = (label.describe(), backup.mark());
+    if backup.folder.is_empty() {
+        return format!("{described} ({mark})");
+    }
+    format!("{}: {described} ({mark})", backup.folder)
+}
+
+/// Looks at base.tar, and finds the archives of the tablespaces that it names.
+fn look_at(place: &Place, mut backup: Backup, wanted: Wanted) -> Result<(Backup, Base), Failure> {
+    let base = look::at_base(place, &backup.base, wanted)?;
+    backup.ask_for_tablespaces(place, base.map.iter().map(|mapped| mapped.oid))?;
+    if let Some(missing) = base.map.iter().find(|mapped| !backup.tablespaces.contains_key(&mapped.oid)) {
+        let (oid, location) = (missing.oid, &missing.location);
+        return Err(backup.base.failed(
+            place,
+            format!("has the tablespace {oid} of {location}, and {oid}.tar is missing beside it"),
+        ));
+    }
+    for (oid, archive) in &backup.tablespaces {
+        if !base.map.iter().any(|mapped| mapped.oid == *oid) {
+            return Err(archive.failed(place, "belongs to no tablespace of the backup's tablespace_map"));
+        }
+    }
+    Ok((backup, base))
+}
+
+/// The plan of `backup`.
+fn of(place: &Place, backup: Backup) -> Result<Plan, Failure> {
+    let (backup, base) = look_at(place, backup, Wanted::All)?;
+    let summary = match &backup.manifest {
+        Some(object) => Some(manifest::summary(place, object)?),
+        None => {
+            let beside = place.shown(&backup.base.object.key);
+            log::warn!("there is no backup_manifest beside {beside}: files cannot be checked");
+            None
+        }
+    };
+    let mut plan = Plan {
+        backup: name(&backup, &base.label),
+        postgresql_major: base.major,
+        system_identifier: base.control.map(|control| control.system_identifier),
+        timeline: Some(base.label.timeline),
+        start_lsn: Some(base.label.start_lsn.0),
+        tablespaces: base
+            .map
+            .iter()
+            .map(|mapped| Tablespace { oid: mapped.oid, name: None, location: mapped.location.clone() })
+            .collect(),
+        ..Plan::default()
+    };
+    match &summary {
+        Some(summary) => {
+            believe(place, &backup, summary, &base.label, &mut plan)?;
+            let (bytes, files) = wal(&backup, summary);
+            plan.bytes = Some(summary.bytes.saturating_add(bytes));
+            plan.files = Some(summary.files.saturating_add(files));
+        }
+        None => plan.bytes = plain_bytes(&backup),
+    }
+    Ok(plan)
+}
+
+/// Takes into the plan what the manifest says, which must be about this backup.
+fn believe(
+    place: &Place,
+    backup: &Backup,
+    summary: &Summary,
+    label: &BackupLabel,
+    plan: &mut Plan,
+) -> Result<(), Failure> {
+    let manifest = backup.manifest.as_ref().map(|object| place.shown(&object.key)).unwrap_or_default();
+    let base = place.shown(&backup.base.object.key);
+    let begins_here = summary.wal_ranges.iter().any(|range| range.start == label.start_lsn);
+    if !summary.wal_ranges.is_empty() && !begins_here {
+        let start = label.start_lsn;
+        return Err(Failure::failed(format!(
+            "{manifest} belongs to another backup: none of its WAL begins at {start} as {base} says"
+        )));
+    }
+    match (summary.system_identifier, plan.system_identifier) {
+        (Some(listed), Some(found)) if listed != found => {
+            return Err(Failure::failed(format!("{manifest} is of the cluster {listed}, {base} of {found}")));
+        }
+        (Some(listed), _) => plan.system_identifier = Some(listed),
+        (None, _) => {}
+    }
+    if let Some(last) = summary.wal_ranges.iter().max_by_key(|range| range.timeline) {
+        plan.timeline = Some(last.timeline);
+        plan.stop_lsn = Some(last.end.0);
+    }
+    Ok(())
+}
+
+/// How much WAL comes: all of a plain archive; of a compressed one, or one within base.tar, what must be there at least.
+fn wal(backup: &Backup, summary: &Summary) -> (u64, u64) {
+    let listed = summary.wal_bytes(USUAL_SEGMENT).unwrap_or(0);
+    match &backup.wal {
+        Some(wal) if wal.codec.is_none() => (wal.object.size, wal.object.size.div_ceil(USUAL_SEGMENT)),
+        _ => (listed, listed / USUAL_SEGMENT),
+    }
+}
+
+/// What plain archives bring at most; none where one is compressed.
+fn plain_bytes(backup: &Backup) -> Option<u64> {
+    let archives = std::iter::once(&backup.base).chain(&backup.wal).chain(backup.tablespaces.values());
+    archives.map(|archive| archive.codec.is_none().then_some(archive.object.size)).sum()
+}

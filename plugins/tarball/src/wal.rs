@@ -1,0 +1,123 @@
+//! Whether the WAL that makes the backup consistent is there, and whole: every record between start and stop.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::path::Path;
+
+use pgdata::Lsn;
+use pgdata::backup_label::BackupLabel;
+use pgdata::control::Control;
+use pgdata::manifest::{Summary, WalRange};
+use pgdata::wal::{Cluster, Piece, Segments, Stop, WalError, verify};
+use understudy::{AtPath, Datadir, Failure, UntilCancelled, cancelled, log};
+
+use crate::backup::Backup;
+use crate::place::Place;
+
+/// Verifies the WAL that was restored: all that the manifest says is needed; without one as far as the record that ended
+/// the backup.
+///
+/// # Errors
+/// Where a segment is missing or a record is damaged; names the segment and the place.
+pub(crate) fn check(
+    place: &Place,
+    backup: &Backup,
+    label: &BackupLabel,
+    summary: Option<&Summary>,
+    datadir: &Datadir,
+) -> Result<(), Failure> {
+    let archive = backup.wal.as_ref().unwrap_or(&backup.base);
+    let wal = datadir.wal_directory();
+    let Some(first) = any_segment(wal)? else {
+        log::warn!(
+            "{} holds no WAL (it was taken with -X none): the replica needs all from {} on from the source or an archive",
+            place,
+            label.start_lsn
+        );
+        return Ok(());
+    };
+    let told = |error: WalError| match error {
+        WalError::Io { segment, error } => match Failure::from(error) {
+            Failure::Failed(why) => {
+                archive.failed(place, format!("brought WAL that cannot be read: {segment}: {why}"))
+            }
+            other => other,
+        },
+        error => archive.failed(place, format!("brought WAL that is not whole: {error}")),
+    };
+    let mut segments = Folder(wal);
+    let beginning = File::open(wal.join(&first)).at(wal.join(&first))?;
+    let cluster = Cluster::of(&first, beginning).map_err(told)?;
+    of_this_cluster(place, backup, &cluster, datadir)?;
+    let ranges = summary.map(|summary| summary.wal_ranges.clone()).unwrap_or_default();
+    let later: Vec<u32> = ranges.iter().map(|range| range.timeline).collect();
+    for (timeline, start, stop) in pieces(label, &ranges) {
+        let piece = Piece { timeline, start, stop, later: &later };
+        let verified = verify(&cluster, &piece, &mut segments, &mut || Ok(cancelled()?)).map_err(told)?;
+        log::info!(
+            "checked {} records of WAL from {start} to {} on timeline {timeline}",
+            verified.records,
+            verified.end
+        );
+    }
+    Ok(())
+}
+
+/// What is verified. A backup of a standby without a manifest does not say where it ended.
+fn pieces(label: &BackupLabel, ranges: &[WalRange]) -> Vec<(u32, Lsn, Stop)> {
+    if !ranges.is_empty() {
+        return ranges.iter().map(|range| (range.timeline, range.start, Stop::At(range.end))).collect();
+    }
+    if label.from_standby {
+        log::warn!(
+            "the backup is a standby's and has no manifest: where it ended is not known, and its WAL is not checked"
+        );
+        return Vec::new();
+    }
+    vec![(label.timeline, label.start_lsn, Stop::EndOfBackup(label.start_lsn))]
+}
+
+/// Whether the WAL is of the cluster that the control file is of.
+fn of_this_cluster(
+    place: &Place,
+    backup: &Backup,
+    cluster: &Cluster,
+    datadir: &Datadir,
+) -> Result<(), Failure> {
+    let path = datadir.place("global/pg_control")?;
+    let mut bytes = Vec::new();
+    File::open(&path).and_then(|file| file.take(pgdata::control::SIZE).read_to_end(&mut bytes)).at(&path)?;
+    let base = &backup.base;
+    let control = Control::parse(&bytes)
+        .map_err(|error| base.failed(place, format!("has a global/pg_control that {error}")))?;
+    let (wal, own) = (cluster.system_identifier(), control.system_identifier);
+    if wal == own {
+        return Ok(());
+    }
+    Err(base.failed(place, format!("is of the cluster {own}, and the WAL beside it of {wal}")))
+}
+
+/// The name of a segment in `wal`; none where there is none.
+fn any_segment(wal: &Path) -> Result<Option<String>, Failure> {
+    let mut first = None;
+    for entry in fs::read_dir(wal).at(wal)? {
+        let name = entry.at(wal)?.file_name().to_string_lossy().into_owned();
+        let is_segment = name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_segment && first.as_ref().is_none_or(|first| name < *first) {
+            first = Some(name);
+        }
+    }
+    Ok(first)
+}
+
+struct Folder<'a>(&'a Path);
+
+impl Segments for Folder<'_> {
+    fn open(&mut self, name: &str) -> io::Result<Option<Box<dyn Read>>> {
+        match File::open(self.0.join(name)) {
+            Ok(file) => Ok(Some(Box::new(UntilCancelled::new(file)))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}

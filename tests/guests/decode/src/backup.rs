@@ -1,0 +1,117 @@
+//! The files that a backup consists of.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use understudy::{AtPath, Failure, UntilCancelled, is_granted};
+
+use crate::codec::Codec;
+use pgdata::tar::{Archive, Stream};
+
+/// The most archives that are looked for, one for each tablespace.
+const MOST_ARCHIVES: usize = 1000;
+
+/// A backup as it lies in its directory.
+#[derive(Debug)]
+pub(crate) struct Backup {
+    pub(crate) base: ArchiveFile,
+    /// By oid.
+    pub(crate) tablespaces: BTreeMap<u32, ArchiveFile>,
+    /// Absent with `-X fetch`, when WAL is in `base`, and with `-X none`.
+    pub(crate) wal: Option<ArchiveFile>,
+    /// Absent with `--no-manifest`.
+    pub(crate) manifest: Option<PathBuf>,
+}
+
+/// One archive of a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ArchiveFile {
+    pub(crate) path: PathBuf,
+    pub(crate) codec: Codec,
+}
+
+impl Backup {
+    /// Finds the backup in `directory`.
+    ///
+    /// # Errors
+    /// [`Failure::NotApplicable`] where the directory or `base.tar` is missing; [`Failure::Failed`] where the directory
+    /// is not granted or holds two archives of one name.
+    pub(crate) fn find(directory: &Path) -> Result<Self, Failure> {
+        if !is_granted(directory) {
+            let directory = directory.display();
+            return Err(Failure::failed(format!(
+                "{directory} is not granted: add it to `grants.read` of this method, as an absolute path without `..`"
+            )));
+        }
+        let entries = match fs::read_dir(directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(Failure::not_applicable(format!(
+                    "there is no directory {}",
+                    directory.display()
+                )));
+            }
+            entries => entries.at(directory)?,
+        };
+        let mut archives: BTreeMap<String, ArchiveFile> = BTreeMap::new();
+        for entry in entries {
+            let name = entry.at(directory)?.file_name();
+            let Some((codec, stem)) = name.to_str().and_then(Codec::of) else { continue };
+            let of_a_backup = matches!(stem, "base" | "pg_wal") || oid(stem).is_some();
+            if !of_a_backup {
+                continue;
+            }
+            let archive = ArchiveFile { path: directory.join(&name), codec };
+            if let Some(other) = archives.insert(stem.to_owned(), archive) {
+                let (one, two) = (other.path.display().to_string(), name.to_string_lossy().into_owned());
+                return Err(Failure::failed(format!(
+                    "there are both {one} and {two}: keep the one that belongs here"
+                )));
+            }
+            if archives.len() > MOST_ARCHIVES {
+                let directory = directory.display();
+                return Err(Failure::failed(format!("{directory} holds more than {MOST_ARCHIVES} archives")));
+            }
+        }
+        let Some(base) = archives.remove("base") else {
+            return Err(Failure::not_applicable(format!("there is no base.tar in {}", directory.display())));
+        };
+        let wal = archives.remove("pg_wal");
+        let tablespaces =
+            archives.into_iter().filter_map(|(stem, archive)| Some((oid(&stem)?, archive))).collect();
+        let manifest = directory.join("backup_manifest");
+        let manifest = match fs::metadata(&manifest) {
+            Ok(_) => Some(manifest),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error).at(manifest),
+        };
+        Ok(Self { base, tablespaces, wal, manifest })
+    }
+}
+
+impl ArchiveFile {
+    /// Its members from the first to the last, contents and all.
+    pub(crate) fn read(&self) -> Result<Archive, Failure> {
+        let file = UntilCancelled::new(self.file()?);
+        Ok(Archive::new(Stream(self.codec.decode(file))))
+    }
+
+    /// What went wrong, with the file that it went wrong in.
+    pub(crate) fn failed(&self, what: impl std::fmt::Display) -> Failure {
+        Failure::failed(format!("{} {what}", self.path.display()))
+    }
+
+    fn file(&self) -> Result<File, Failure> {
+        // What is not a plain file could keep a reader waiting for ever.
+        if !fs::metadata(&self.path).at(&self.path)?.is_file() {
+            return Err(self.failed("is not a plain file"));
+        }
+        File::open(&self.path).at(&self.path)
+    }
+}
+
+/// The oid that names a tablespace's archive.
+fn oid(stem: &str) -> Option<u32> {
+    stem.parse().ok().filter(|oid: &u32| *oid > 0 && stem == oid.to_string())
+}

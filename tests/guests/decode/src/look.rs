@@ -1,0 +1,83 @@
+//! What a backup would restore: what its first members and its manifest say.
+
+use std::io::Read;
+
+use pgdata::backup_label::{self, BackupLabel};
+use pgdata::tablespace_map::{self, Mapped};
+use pgdata::tar::{Archive, Kind, Member};
+use understudy::{Failure, Plan, Tablespace, cancelled};
+
+use crate::backup::{ArchiveFile, Backup};
+use crate::manifest;
+
+/// How far base.tar is read for what comes first, in plain bytes.
+const FAR_ENOUGH: u64 = 16 << 20;
+
+/// The plan of `backup`.
+pub(crate) fn plan(backup: &Backup) -> Result<Plan, Failure> {
+    let (label, map) = look_at_base(&backup.base)?;
+    let label = label.ok_or_else(|| backup.base.failed("has no backup_label: it is not a base backup"))?;
+    let summary = match &backup.manifest {
+        Some(path) => Some(manifest::summary(path)?),
+        None => None,
+    };
+    let last =
+        summary.as_ref().and_then(|summary| summary.wal_ranges.iter().max_by_key(|range| range.timeline));
+    let tablespace = |mapped: Mapped| Tablespace { oid: mapped.oid, name: None, location: mapped.location };
+    Ok(Plan {
+        backup: label.describe(),
+        system_identifier: summary.as_ref().and_then(|summary| summary.system_identifier),
+        timeline: Some(last.map_or(label.timeline, |range| range.timeline)),
+        start_lsn: Some(label.start_lsn.0),
+        stop_lsn: last.map(|range| range.end.0),
+        bytes: summary.as_ref().map(|summary| summary.bytes),
+        files: summary.as_ref().map(|summary| summary.files),
+        tablespaces: map.into_iter().map(tablespace).collect(),
+        ..Plan::default()
+    })
+}
+
+fn look_at_base(file: &ArchiveFile) -> Result<(Option<BackupLabel>, Vec<Mapped>), Failure> {
+    let mut archive = file.read()?;
+    let (mut label, mut map) = (None, Vec::new());
+    while archive.next_header() < FAR_ENOUGH {
+        cancelled()?;
+        let Some(member) = archive.next().map_err(|error| file.failed(error))? else { break };
+        match member.name.as_str() {
+            "backup_label" => {
+                label = Some(read_label(file, &text(file, &mut archive, &member, backup_label::LIMIT)?)?);
+            }
+            "tablespace_map" => {
+                map = read_map(file, &text(file, &mut archive, &member, tablespace_map::LIMIT)?)?;
+            }
+            // Both come before anything else.
+            _ => break,
+        }
+    }
+    Ok((label, map))
+}
+
+/// Reads a small text of an archive.
+fn text(file: &ArchiveFile, archive: &mut Archive, member: &Member, limit: u64) -> Result<String, Failure> {
+    if member.kind != Kind::File || member.size > limit {
+        return Err(
+            file.failed(format!("has a {} that is larger than {limit} bytes or no file", member.name))
+        );
+    }
+    let mut bytes = Vec::new();
+    let read = archive.contents().read_to_end(&mut bytes);
+    read.map_err(|error| file.failed(archive.error(error)))?;
+    utf8(file, &member.name, bytes)
+}
+
+pub(crate) fn utf8(file: &ArchiveFile, name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
+    String::from_utf8(bytes).map_err(|_| file.failed(format!("has a {name} that is not UTF-8")))
+}
+
+pub(crate) fn read_label(file: &ArchiveFile, text: &str) -> Result<BackupLabel, Failure> {
+    BackupLabel::parse(text).map_err(|error| file.failed(format!("has a backup_label that {error}")))
+}
+
+pub(crate) fn read_map(file: &ArchiveFile, text: &str) -> Result<Vec<Mapped>, Failure> {
+    tablespace_map::parse(text).map_err(|error| file.failed(format!("has a tablespace_map that {error}")))
+}
