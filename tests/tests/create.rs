@@ -52,6 +52,63 @@ fn a_replica_from_a_cold_copy_streams() {
 }
 
 #[test]
+fn of_several_backups_the_one_that_began_last_is_restored_unless_one_is_named() {
+    let primary = Primary::start("several", 1_000).unwrap();
+    for name in ["monday", "tuesday"] {
+        primary.tar_backup(&format!("nightly/{name}"), &["--compress=client-gzip:1"]).unwrap();
+        primary.server.psql("SELECT pg_switch_wal()").unwrap();
+    }
+    let granted = primary.backups().unwrap();
+    let backups = granted.join("nightly");
+    // Newer than both, and of no use: pg_basebackup did not get further than its archive's name.
+    std::fs::create_dir(backups.join("wednesday")).unwrap();
+    std::fs::write(backups.join("wednesday/base.tar"), "").unwrap();
+    let granted = granted.display();
+    let grants = format!("{{ read = [\"{granted}\"], stores.repo = {{ url = \"file://{granted}\" }} }}");
+    for (name, options, restored) in [
+        ("newest", format!("{{ directory = \"{}\" }}", backups.display()), "tuesday"),
+        ("named", format!("{{ directory = \"{}\", backup = \"monday\" }}", backups.display()), "monday"),
+        ("store", "{ store = \"repo\", prefix = \"nightly\" }".to_owned(), "tuesday"),
+        (
+            "store-named",
+            "{ store = \"repo\", prefix = \"nightly\", backup = \"monday\" }".to_owned(),
+            "monday",
+        ),
+    ] {
+        let section = format!("[method.tarball]\noptions = {options}\ngrants = {grants}\n");
+        let replica = primary.replica(name, &["tarball"], "", &section).unwrap();
+        replica.created_by("tarball").unwrap();
+        primary.verify(&replica, &backups.join(restored).join("backup_manifest")).unwrap();
+        primary.streams_to(&replica).unwrap();
+    }
+}
+
+#[test]
+fn a_mirror_with_delta_keeps_what_matches_and_brings_the_rest_in_line() {
+    let primary = Primary::start("delta", 5_000).unwrap();
+    let section = primary.copy_for_mirror().unwrap();
+    let primary = primary.restarted().unwrap();
+    for choice in ["size-and-time", "digest"] {
+        let section = section.replace("no_leader = true\n", "no_leader = true\nkeep_data = true\n");
+        let section = format!("{section}delta = \"{choice}\"\n");
+        let replica = primary.replica(choice, &["mirror"], "", &section).unwrap();
+        replica.created_by("mirror").unwrap();
+        let file = |name: &str| replica.datadir().join(name);
+        let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(file(name)).unwrap());
+        let (kept, written) = (inode("base/1/1259"), std::fs::read(file("base/1/1249")).unwrap());
+        // What a server could have left there is brought in line.
+        std::fs::write(file("base/1/1249"), vec![7; written.len()]).unwrap();
+        std::fs::write(file("base/1/99999"), "left over").unwrap();
+        std::fs::remove_file(file("base/1/2619")).unwrap();
+        replica.created_by("mirror").unwrap();
+        assert_eq!(std::fs::read(file("base/1/1249")).unwrap(), written, "{choice}");
+        assert!(!file("base/1/99999").exists() && file("base/1/2619").exists(), "{choice}");
+        assert_eq!(inode("base/1/1259"), kept, "{choice}: what matches is left alone");
+        primary.streams_to(&replica).unwrap();
+    }
+}
+
+#[test]
 fn a_method_that_finds_nothing_leaves_the_next_one_to_it_and_the_report_tells_both() {
     let primary = Primary::start("order", 1_000).unwrap();
     let nothing = primary.backups().unwrap().join("nothing");

@@ -1,0 +1,236 @@
+//! One byte flipped: in a file, in a header, in padding, in a compressed stream, in the write-ahead log, in the manifest.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tests::program::fast_or_full;
+use tests::server::{BIN_DIR, run};
+
+use super::archive::{Member, members};
+use super::scene::Scene;
+
+/// A file of which one byte is another until this goes.
+pub(crate) struct Flipped {
+    file: File,
+    at: u64,
+}
+
+impl Flipped {
+    pub(crate) fn at(path: &Path, at: u64) -> Self {
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        let flipped = Self { file, at };
+        flipped.flip();
+        flipped
+    }
+
+    fn flip(&self) {
+        let mut byte = [0];
+        self.file.read_exact_at(&mut byte, self.at).unwrap();
+        self.file.write_all_at(&[byte[0] ^ 0x10], self.at).unwrap();
+    }
+}
+
+impl Drop for Flipped {
+    fn drop(&mut self) {
+        self.flip();
+    }
+}
+
+/// Flips one byte and restores, which must fail and say this.
+fn flipped(scene: &Scene, backup: &Path, object: &str, at: u64, says: &[&str]) {
+    let flipped = Flipped::at(&backup.join(object), at);
+    scene.fails(&format!("byte {at} of {object}"), &scene.in_directory(backup), says);
+    drop(flipped);
+}
+
+/// The members of these names, and the largest.
+fn chosen(archive: &Path, names: &[&str]) -> Vec<Member> {
+    let mut all = members(archive);
+    all.sort_by_key(|member| std::cmp::Reverse(member.size));
+    let largest = all[0].clone();
+    let mut chosen: Vec<Member> =
+        all.into_iter().filter(|member| names.contains(&member.name.as_str())).collect();
+    assert_eq!(chosen.len(), names.len(), "{chosen:?}");
+    chosen.push(largest);
+    chosen
+}
+
+#[test]
+fn a_byte_flipped_in_a_file_of_a_plain_archive_is_told_with_the_file() {
+    let (scene, backup) = Scene::with_backup("flip-files", &[]);
+    let base = backup.join("base.tar");
+    let names = ["backup_label", "PG_VERSION", "global/pg_control", "pg_xact/0000", "postgresql.conf"];
+    for member in chosen(&base, &names) {
+        for at in [0, member.size / 2, member.size - 1].into_iter().take(fast_or_full(1, 3) as usize) {
+            flipped(&scene, &backup, "base.tar", member.data + at, &[&member.name]);
+        }
+    }
+    let tablespace = tablespace(&backup, ".tar");
+    let member = chosen(&backup.join(&tablespace), &[]).remove(0);
+    flipped(&scene, &backup, &tablespace, member.data + member.size / 2, &[&member.name]);
+    scene.creates("unharmed", &scene.in_directory(&backup), &backup.join("backup_manifest"));
+}
+
+#[test]
+fn a_byte_flipped_in_a_header_or_in_padding_is_told_with_the_archive() {
+    let (scene, backup) = Scene::with_backup("flip-headers", &[]);
+    let base = backup.join("base.tar");
+    let member = chosen(&base, &["postgresql.conf"]).remove(0);
+    // Name, mode, size, time, checksum, type, name of the owner, unused.
+    for at in [0, 105, 134, 145, 150, 156, 265, 500] {
+        flipped(&scene, &backup, "base.tar", member.header + at, &["base.tar"]);
+    }
+    let label = chosen(&base, &["backup_label"]).remove(0);
+    for padded in [&member, &label] {
+        assert_ne!(padded.size % 512, 0, "{padded:?} has padding");
+        flipped(&scene, &backup, "base.tar", padded.data + padded.size, &["base.tar"]);
+    }
+    // The two blocks after the last member.
+    flipped(&scene, &backup, "base.tar", base.metadata().unwrap().len() - 700, &["base.tar"]);
+    flipped(&scene, &backup, "base.tar", base.metadata().unwrap().len() - 1, &["base.tar"]);
+}
+
+/// The name of the one archive of a tablespace.
+fn tablespace(backup: &Path, suffix: &str) -> String {
+    let names =
+        std::fs::read_dir(backup).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names
+        .into_iter()
+        .find(|name| name.ends_with(suffix) && name.starts_with(|c: char| c.is_ascii_digit()))
+        .unwrap()
+}
+
+#[test]
+fn a_byte_flipped_in_a_compressed_archive_is_told_with_it() {
+    let scene = Scene::new("flip-compressed");
+    for (suffix, option) in [
+        (".tar.gz", "--compress=client-gzip:1"),
+        (".tar.lz4", "--compress=client-lz4"),
+        (".tar.zst", "--compress=client-zstd:1"),
+    ] {
+        let backup = scene.primary.tar_backup(suffix, &[option]).unwrap();
+        let tablespace = tablespace(&backup, suffix);
+        for object in [&format!("base{suffix}"), &tablespace] {
+            let length = backup.join(object).metadata().unwrap().len();
+            let samples =
+                u64::from(if object == &tablespace { fast_or_full(1, 10) } else { fast_or_full(4, 60) });
+            for sample in 0..samples {
+                // Evenly, and not in the first and last bytes, some of which say nothing about the content.
+                let at = 32 + (length - 64) * (2 * sample + 1) / (2 * samples);
+                flipped(&scene, &backup, object, at, &[object]);
+            }
+            // The magic number, too.
+            flipped(&scene, &backup, object, 1, &[object]);
+        }
+        std::fs::remove_dir_all(backup).unwrap();
+    }
+}
+
+/// Where a record of the write-ahead log lies in its segment.
+struct Record {
+    at: u64,
+    length: u64,
+}
+
+/// The records between start and end of the backup in its one segment, as pg_waldump sees them.
+fn records(scene: &Scene, backup: &Path) -> (Member, Vec<Record>) {
+    let archive = backup.join("pg_wal.tar");
+    let segment = members(&archive).into_iter().find(|member| member.size == 16 << 20).unwrap();
+    let extracted = scene.primary.playground.directory("extracted").unwrap();
+    run(Command::new("/bin/tar")
+        .arg("--extract")
+        .arg("--file")
+        .arg(&archive)
+        .arg("--directory")
+        .arg(&extracted))
+    .unwrap();
+    let manifest = std::fs::read_to_string(backup.join("backup_manifest")).unwrap();
+    let lsn = |key: &str| {
+        manifest.split(&format!("\"{key}\": \"")).nth(1).unwrap().split('"').next().unwrap().to_owned()
+    };
+    let dump = run(Command::new(Path::new(BIN_DIR).join("pg_waldump"))
+        .args(["--start", &lsn("Start-LSN"), "--end", &lsn("End-LSN")])
+        .arg(extracted.join(&segment.name)))
+    .unwrap();
+    std::fs::remove_dir_all(extracted).unwrap();
+    let text = String::from_utf8(dump.stdout).unwrap();
+    let records = text.lines().map(|line| {
+        let after = |word: &str| line.split(word).nth(1).unwrap().trim().to_owned();
+        let length = after("len (rec/tot):")
+            .split('/')
+            .nth(1)
+            .unwrap()
+            .split(',')
+            .next()
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        let low = after("lsn:").split([',', ' ']).next().unwrap().split('/').nth(1).unwrap().to_owned();
+        Record { at: u64::from_str_radix(&low, 16).unwrap() % (16 << 20), length }
+    });
+    (segment.clone(), records.collect())
+}
+
+#[test]
+fn a_byte_flipped_in_a_record_of_the_log_or_between_two_is_told_with_the_segment() {
+    let (scene, backup) = Scene::with_backup("flip-log", &[]);
+    let (segment, records) = records(&scene, &backup);
+    assert!(records.len() >= 2, "a backup writes records");
+    for record in &records {
+        for at in [record.at, record.at + 20, record.at + record.length - 1] {
+            flipped(&scene, &backup, "pg_wal.tar", segment.data + at, &["pg_wal.tar", &segment.name]);
+        }
+    }
+    let padded = records
+        .iter()
+        .find(|record| record.length % 8 != 0 && record.at % 8192 + record.length < 8192)
+        .unwrap();
+    flipped(
+        &scene,
+        &backup,
+        "pg_wal.tar",
+        segment.data + padded.at + padded.length,
+        &["pg_wal.tar", &segment.name],
+    );
+}
+
+#[test]
+fn a_byte_flipped_in_the_manifest_is_told() {
+    let (scene, backup) = Scene::with_backup("flip-manifest", &[]);
+    let length = backup.join("backup_manifest").metadata().unwrap().len();
+    let samples = u64::from(fast_or_full(5, 50));
+    let mut positions: Vec<u64> = (0..samples).map(|sample| length * sample / samples).collect();
+    positions.extend([length - 10, length - 60, length - 95]);
+    for at in positions {
+        flipped(&scene, &backup, "backup_manifest", at, &["backup_manifest"]);
+    }
+}
+
+#[test]
+fn an_object_that_is_cut_short_is_told() {
+    let scene = Scene::new("short");
+    for (suffix, options) in [
+        ("", &[][..]),
+        (".gz", &["--compress=client-gzip:1"]),
+        (".lz4", &["--compress=client-lz4"]),
+        (".zst", &["--compress=client-zstd:1"]),
+    ] {
+        let backup = scene.primary.tar_backup(&format!("short{suffix}"), options).unwrap();
+        let object = format!("base.tar{suffix}");
+        let path: PathBuf = backup.join(&object);
+        let whole = std::fs::read(&path).unwrap();
+        for left in [whole.len() - 1500, whole.len() / 2, 0] {
+            std::fs::write(&path, &whole[..left]).unwrap();
+            scene.fails(&format!("{object} of {left} bytes"), &scene.in_directory(&backup), &["base.tar"]);
+        }
+        // Further than one block after its end.
+        let mut longer = whole.clone();
+        longer.extend_from_slice(&[7; 600]);
+        std::fs::write(&path, longer).unwrap();
+        scene.fails(&format!("{object}, longer"), &scene.in_directory(&backup), &["base.tar"]);
+        std::fs::remove_dir_all(backup).unwrap();
+    }
+}

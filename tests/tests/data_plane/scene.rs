@@ -1,0 +1,136 @@
+//! A primary, backups of it, and runs of the program that restore them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tests::primary::Primary;
+use tests::replica_folder::{Ended, ReplicaFolder};
+use tests::server::run;
+
+/// A primary, stopped or not, and its backups.
+pub(crate) struct Scene {
+    pub(crate) primary: Primary,
+    next: AtomicU32,
+}
+
+/// What is in the folder of a replica after a run, and nothing else.
+const OWN: [&str; 6] = ["data", "wal", "fast", "understudy.toml", "output", "report.json"];
+
+impl Scene {
+    pub(crate) fn new(name: &str) -> Self {
+        Self { primary: Primary::start(name, 2_000).unwrap(), next: AtomicU32::new(0) }
+    }
+
+    /// With a backup of these options.
+    pub(crate) fn with_backup(name: &str, options: &[&str]) -> (Self, PathBuf) {
+        let scene = Self::new(name);
+        let backup = scene.primary.tar_backup("latest", options).unwrap();
+        (scene, backup)
+    }
+
+    /// The section of `tarball` that restores a folder.
+    pub(crate) fn in_directory(&self, backup: &Path) -> String {
+        self.section(
+            &format!("directory = \"{}\"", backup.display()),
+            &format!("read = [\"{}\"]", self.primary.playground.path("backups").display()),
+        )
+    }
+
+    /// The section of `tarball` that restores what is in a store, given the lines of `grants.stores.repo`.
+    pub(crate) fn in_store(&self, prefix: &str, store: &str) -> String {
+        self.section(
+            &format!("store = \"repo\"\nprefix = \"{prefix}\""),
+            &format!("[method.tarball.grants.stores.repo]\n{store}"),
+        )
+    }
+
+    fn section(&self, options: &str, grants: &str) -> String {
+        format!(
+            "[method.tarball]\nno_leader = true\n[method.tarball.options]\n{options}\n[method.tarball.grants]\n{grants}\n"
+        )
+    }
+
+    /// A replica that is restored by these sections alone, without a source.
+    pub(crate) fn replica(&self, sections: &str) -> ReplicaFolder {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let folder = ReplicaFolder::new(&self.primary.playground, &format!("replica-{number}")).unwrap();
+        let oid = "SELECT oid FROM pg_tablespace WHERE spcname = 'fast'";
+        let mapped = folder.mapped(&self.primary.tablespace(), &self.primary.server.psql(oid).unwrap());
+        folder.configure(&format!("methods = [\"tarball\"]\n{mapped}"), sections).unwrap();
+        // One for all, so that the component is compiled once.
+        let (config, own) = (folder.path("understudy.toml"), folder.path("state").display().to_string());
+        let text = std::fs::read_to_string(&config).unwrap();
+        let shared = self.primary.playground.path("state").display().to_string();
+        std::fs::write(&config, text.replace(&format!("\"{own}\""), &format!("\"{shared}\""))).unwrap();
+        folder
+    }
+
+    /// Everything that is in the playground besides replicas and what the server changes by itself.
+    fn outside(&self) -> BTreeSet<String> {
+        let root = self.primary.playground.path("");
+        let output = run(Command::new("/usr/bin/find").arg(&root).args([
+            "(",
+            "-name",
+            "replica-*",
+            "-o",
+            "-name",
+            "state",
+            "-o",
+            "-name",
+            "primary",
+            "-o",
+            "-name",
+            "fast-disks",
+            ")",
+            "-prune",
+            "-o",
+            "-printf",
+            "%p %y %s\n",
+        ]))
+        .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().filter(|line| !line.contains("/log-")).map(str::to_owned).collect()
+    }
+
+    /// Runs the program, which must fail, say all of this, leave nothing that starts and nothing outside.
+    pub(crate) fn fails(&self, what: &str, sections: &str, says: &[&str]) -> Ended {
+        let replica = self.replica(sections);
+        let before = self.outside();
+        let ended = replica.create(&[]).unwrap();
+        self.failed(what, &replica, &ended, says);
+        let after = self.outside();
+        let changed: Vec<&String> = before.symmetric_difference(&after).collect();
+        assert!(changed.is_empty(), "{what}: written or removed outside: {changed:?}");
+        std::fs::remove_dir_all(replica.path("")).unwrap();
+        ended
+    }
+
+    /// Holds a run that ended against what [`Scene::fails`] says.
+    pub(crate) fn failed(&self, what: &str, replica: &ReplicaFolder, ended: &Ended, says: &[&str]) {
+        let attempt = ended.attempt("tarball").to_string();
+        assert!(
+            matches!(ended.code(), Some(1 | 4 | 75)),
+            "{what}: {:?}\n{attempt}\n{}",
+            ended.status,
+            ended.output
+        );
+        for word in says {
+            assert!(attempt.contains(word), "{what}: `{word}` is not in {attempt}\n{}", ended.output);
+        }
+        assert!(!replica.is_sealed(), "{what}: pg_control is in its place");
+        for entry in std::fs::read_dir(replica.path("")).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            assert!(OWN.contains(&name.as_str()), "{what}: {name} lies beside the data directory");
+        }
+    }
+
+    /// Runs the program, which must create the replica, held against the backup's manifest.
+    pub(crate) fn creates(&self, what: &str, sections: &str, manifest: &Path) -> (ReplicaFolder, Ended) {
+        let replica = self.replica(sections);
+        let ended = replica.created_by("tarball").unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        self.primary.verify(&replica, manifest).unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        (replica, ended)
+    }
+}

@@ -1,0 +1,71 @@
+//! Secrets through the whole program: whatever a plugin shouts and a server answers, no log, report or status holds one.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use tests::primary::Primary;
+
+const PASS: &str = "the-pass-phrase-of-the-repository";
+
+#[test]
+fn what_a_plugin_shouts_reaches_no_log_and_no_report_as_long_as_it_is_a_secret() {
+    let primary = Primary::start("shouted-secret", 100).unwrap();
+    let file = primary.playground.directory("secrets").unwrap().join("pass");
+    fs::write(&file, format!("{PASS}\n")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    primary.playground.user().own(&file).unwrap();
+    let grants = format!("grants.keys.pass = {{ file = \"{}\" }}", file.display());
+    for (name, text) in [("as-it-is", PASS.to_owned()), ("in-a-text", format!("it is >{PASS}<."))] {
+        let section = format!("{}path = \"{text}\"\n", primary.hostile("shout", &grants));
+        let replica = primary.replica(name, &["hostile"], "", &section).unwrap();
+        let ended = replica.create(&[]).unwrap();
+        assert_eq!(ended.attempts(), [("hostile", "denied")], "{}", ended.output);
+        assert!(
+            ended.output.contains("it is <secret>") || ended.output.contains("<secret>"),
+            "{}",
+            ended.output
+        );
+        let report = ended.report.to_string();
+        assert!(report.contains("<secret>"), "{report}");
+        assert!(!ended.output.contains(PASS) && !report.contains(PASS), "{} {report}", ended.output);
+    }
+}
+
+#[test]
+fn a_directory_in_which_a_key_lies_is_granted_to_nobody() {
+    let primary = Primary::start("granted-secret", 100).unwrap();
+    let folder = primary.playground.directory("secrets").unwrap();
+    let file = folder.join("pass");
+    fs::write(&file, PASS).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    primary.playground.user().own(&file).unwrap();
+    let key = format!("keys.pass = {{ file = \"{}\" }}", file.display());
+    for (name, grant) in [
+        ("read", format!("read = [\"{}\"]", folder.display())),
+        ("store", format!("stores.repo = {{ url = \"file://{}\" }}", folder.display())),
+        ("memory", "read = [\"/proc\"]".to_owned()),
+    ] {
+        let section = primary.hostile("nothing", &format!("grants = {{ {key}, {grant} }}"));
+        let replica = primary.replica(name, &["hostile"], "", &section).unwrap();
+        let ended = replica.create(&[]).unwrap();
+        assert_eq!(ended.code(), Some(3), "{name}: {}", ended.output);
+        assert!(ended.output.contains("holds a secret"), "{name}: {}", ended.output);
+    }
+}
+
+#[test]
+fn a_key_that_others_may_read_is_refused_with_what_to_do() {
+    let primary = Primary::start("readable-secret", 100).unwrap();
+    let file = primary.playground.directory("secrets").unwrap().join("pass");
+    fs::write(&file, PASS).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    primary.playground.user().own(&file).unwrap();
+    let section =
+        primary.hostile("nothing", &format!("grants.keys.pass = {{ file = \"{}\" }}", file.display()));
+    let replica = primary.replica("replica", &["hostile", "basebackup"], "", &section).unwrap();
+    let ended = replica.created_by("basebackup").unwrap();
+    let attempt = ended.attempt("hostile").to_string();
+    assert!(attempt.contains("rejected") && attempt.contains("chmod 0600"), "{attempt}");
+}
