@@ -1,9 +1,12 @@
-//! Everything that is done to the project from outside: `cargo xtask set-up|plugins|demo|test`.
+//! Everything that is done to the project from outside: `cargo xtask set-up|plugins|demo|test|bench|fuzz`.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a person watches")]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+mod bench;
 mod demo;
+mod fuzz;
 mod plugins;
 mod setup;
 mod test;
@@ -33,6 +36,27 @@ enum Task {
         #[arg(long)]
         full: bool,
     },
+    /// Measure what creating a replica costs beside the usual tools, for BENCHMARKS.md
+    Bench {
+        /// What to measure; nothing named means everything
+        #[arg(value_enum)]
+        what: Vec<bench::What>,
+        /// One round on little data, shown and not written
+        #[arg(long)]
+        quick: bool,
+        /// Measure so often rather than five times
+        #[arg(long, value_name = "N")]
+        rounds: Option<u32>,
+        /// Measure this program, built before, and the components that are there
+        #[arg(long, value_name = "FILE")]
+        program: Option<std::path::PathBuf>,
+    },
+    /// Try the readers of the data plane with random input
+    Fuzz {
+        /// For how many seconds each
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
 }
 
 fn main() -> Result<()> {
@@ -48,6 +72,17 @@ fn main() -> Result<()> {
             setup::machine()?;
             plugins::build()?;
             test::run(full)
+        }
+        Task::Bench { what, quick, rounds, program } => {
+            setup::machine()?;
+            if program.is_none() {
+                plugins::build()?;
+            }
+            bench::run(&what, quick, rounds, program.as_deref())
+        }
+        Task::Fuzz { seconds } => {
+            setup::machine()?;
+            fuzz::run(seconds)
         }
     }
 }

@@ -1,0 +1,36 @@
+//! What the data plane is worth: the same backup decoded inside the sandbox.
+
+use anyhow::{Result, ensure};
+
+use super::home::Place;
+use super::measure::race;
+use super::tarball::FORMATS;
+use super::{Bench, page};
+
+/// The method that decodes in the guest; its options are those of `tarball`.
+const DECODES: &str = "decode";
+
+pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
+    let home = bench.home;
+    ensure!(bench.ours.has(DECODES), "the component {DECODES} is not built: run `cargo xtask plugins`");
+    let mut table = page::head("format");
+    for format in &FORMATS {
+        let backup = bench.backup(format)?;
+        let (moved, decoded) = (home.target(Place::Memory, "moved"), home.target(Place::Memory, "decoded"));
+        let contestants = [
+            bench.restoring("inside the sandbox", DECODES, &backup, decoded.clone())?,
+            bench.restoring("by the data plane", "tarball", &backup, moved.clone())?,
+        ];
+        let runs = race(home, bench.extent.rounds, &contestants)?;
+        bench.verify(&decoded, &backup)?;
+        home.remove(&moved)?;
+        home.remove(&decoded)?;
+        page::rows(&mut table, format.name, &runs, 0);
+    }
+    Ok(format!(
+        "## What the data plane is worth\n\n\
+         The same backups of {cluster} MB, target in tmpfs: once a component carries every byte through its memory, decompresses, \
+         checks and writes it through WASI; once it plans and the host moves the bytes.\n\n{table}",
+        cluster = bench.extent.cluster / 1_000_000,
+    ))
+}

@@ -1,0 +1,311 @@
+//! The folder that clusters, backups and targets are in. What takes long to make stays there between runs.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use tests::program::project;
+use tests::server::{BIN_DIR, Playground, PostgresServer, run};
+use tests::user::ServerUser;
+
+use crate::say;
+
+/// Tables of each kind: as many as give files of some ten megabytes, as a cluster in use has them.
+const TABLES: u64 = 64;
+
+/// Bytes of a row that no codec makes smaller; four fill a page.
+const NOISE: u64 = 1900;
+
+/// What a unit of pgbench's scale takes on disk, its index included, in bytes.
+const SCALE: u64 = 15_300_000;
+
+/// Where a target is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the file system of the checkout.
+    Disk,
+    /// In tmpfs, where it costs processor and memory alone.
+    Memory,
+}
+
+impl Place {
+    /// For a table.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// The folder `target/bench`, and one in memory that goes when it goes.
+pub(crate) struct Home {
+    playground: Playground,
+    memory: PathBuf,
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // What is left there would stay in memory; nobody is left to tell.
+        let _ = std::fs::remove_dir_all(&self.memory);
+    }
+}
+
+impl Home {
+    /// Opens it, and takes away what a run that was interrupted left.
+    pub(crate) fn open() -> Result<Self> {
+        let folder = project().join("target/bench");
+        let playground = Playground::kept(&folder)?;
+        let reachable = playground.user().command("/usr/bin/test").arg("-x").arg(&folder).status()?;
+        ensure!(
+            reachable.success(),
+            "{} cannot be reached by the user that PostgreSQL runs as: check the project out below a directory that it may enter",
+            folder.display()
+        );
+        let memory = PathBuf::from(format!("/dev/shm/understudy-bench-{}", std::process::id()));
+        playground.user().directory(&memory)?;
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.path().join("postmaster.pid").exists() {
+                // Where it does not run any more there is nothing to stop.
+                let _ = playground
+                    .user()
+                    .command(Path::new(BIN_DIR).join("pg_ctl"))
+                    .args(["stop", "--wait", "--silent", "--pgdata"])
+                    .arg(entry.path())
+                    .status()?;
+            } else if name.starts_with("sockets-") {
+                std::fs::remove_dir_all(entry.path())?;
+            } else if name.starts_with("log-") {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        let home = Self { playground, memory };
+        home.remove(&home.path("targets"))?;
+        home.playground.directory("targets")?;
+        Ok(home)
+    }
+
+    /// A path in the folder on disk.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.playground.path(name)
+    }
+
+    /// Whom everything belongs to and who runs everything.
+    pub(crate) fn user(&self) -> ServerUser {
+        self.playground.user()
+    }
+
+    /// Where a target of this name is written.
+    pub(crate) fn target(&self, place: Place, name: &str) -> PathBuf {
+        match place {
+            Place::Disk => self.path("targets").join(name),
+            Place::Memory => self.memory.join(name),
+        }
+    }
+
+    /// Removes a tree, if it is there.
+    pub(crate) fn remove(&self, tree: &Path) -> Result<()> {
+        match std::fs::remove_dir_all(tree) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", tree.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An empty directory where there may be a full one.
+    pub(crate) fn fresh(&self, tree: &Path) -> Result<()> {
+        self.remove(tree)?;
+        self.user().directory(tree)
+    }
+
+    /// Reads every file of a tree once, so that all find it in the page cache.
+    pub(crate) fn warm(&self, tree: &Path) -> Result<()> {
+        run(&mut shell_command(
+            &self.user(),
+            &format!("find {} -type f -exec cat {{}} + >/dev/null", quoted(tree)),
+        ))?;
+        Ok(())
+    }
+
+    /// Makes `name` by `make` unless an earlier run did, to its end.
+    fn once(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let (tree, ready) = (self.path(name), self.path(&format!("{name}.ready")));
+        if !ready.exists() {
+            self.remove(&tree)?;
+            make(&tree)?;
+            std::fs::write(&ready, "")?;
+        }
+        Ok(tree)
+    }
+
+    /// A cluster of about so many bytes that is shut down, half of it noise, half what pgbench makes.
+    pub(crate) fn cluster(&self, name: &str, bytes: u64) -> Result<PathBuf> {
+        self.once(name, |datadir| {
+            say(&format!("making the cluster {name}: {} MB, half of them incompressible", bytes / 1_000_000));
+            PostgresServer::init(&self.playground, name)?.stop()?;
+            // Without a log of what is loaded, which would not be in a backup anyway.
+            let settings = "wal_level = minimal\nmax_wal_senders = 0\nmax_wal_size = 2GB\nautovacuum = off\n\
+                            shared_buffers = 256MB\nmaintenance_work_mem = 256MB";
+            let server = PostgresServer::start(&self.playground, datadir, settings)?;
+            let scale = (bytes / 2 / SCALE).max(1);
+            run(server
+                .client("pgbench")
+                .args([
+                    "--initialize",
+                    "--quiet",
+                    &format!("--scale={scale}"),
+                    &format!("--partitions={TABLES}"),
+                ])
+                .arg("postgres"))?;
+            self.noise(&server, bytes / 2)?;
+            server.psql("CHECKPOINT")?;
+            server.stop()
+        })
+    }
+
+    /// Fills tables with so many random bytes.
+    fn noise(&self, server: &PostgresServer, bytes: u64) -> Result<()> {
+        let each = bytes / TABLES / NOISE * NOISE;
+        // A table that the same transaction made needs no log.
+        let script = format!(
+            "for table in $(seq {TABLES}); do\n\
+               echo \"BEGIN; CREATE TABLE noise_$table (body bytea); COPY noise_$table FROM STDIN;\"\n\
+               head --bytes={each} /dev/urandom | basenc --base16 --wrap={digits} | sed 's/^/\\\\\\\\x/'\n\
+               printf '\\\\.\\nCOMMIT;\\n'\n\
+             done",
+            digits = 2 * NOISE
+        );
+        let mut noise = shell_command(&self.user(), &script).stdout(Stdio::piped()).spawn()?;
+        let sql = noise.stdout.take().context("the noise has no output")?;
+        let loaded = run(server
+            .client("psql")
+            .args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--dbname=postgres"])
+            .stdin(sql));
+        ensure!(noise.wait()?.success(), "no noise");
+        loaded.map(drop)
+    }
+
+    /// A small cluster with so many more files of one page in the folder of a database, half of each page noise.
+    pub(crate) fn cluster_of_small_files(&self, name: &str, files: u32) -> Result<PathBuf> {
+        self.once(name, |datadir| {
+            say(&format!("making the cluster {name}: {files} files of 8 KiB"));
+            PostgresServer::init(&self.playground, name)?.stop()?;
+            let mut random = fastrand::Rng::with_seed(16);
+            let folder = datadir.join("base/5");
+            let mut page = [0_u8; 8192];
+            for file in 0..files {
+                random.fill(&mut page[4096..]);
+                let path = folder.join((1_000_000 + file).to_string());
+                std::fs::write(&path, page)?;
+                self.user().own(&path)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A small cluster with copies of the relations of `from` as further files in the folder of a database, about so many bytes:
+    /// as they are in a backup, and made in a fraction of the time that a server takes.
+    pub(crate) fn cluster_of_copies(&self, name: &str, bytes: u64, from: &Path) -> Result<PathBuf> {
+        self.once(name, |datadir| {
+            say(&format!("making the cluster {name}: {} MB of copies", bytes / 1_000_000));
+            PostgresServer::init(&self.playground, name)?.stop()?;
+            let mut relations = Vec::new();
+            for entry in std::fs::read_dir(from.join("base/5"))? {
+                let entry = entry?;
+                let size = entry.metadata()?.len();
+                if size > 1 << 20 {
+                    relations.push((entry.path(), size));
+                }
+            }
+            relations.sort();
+            ensure!(!relations.is_empty(), "{} holds no relations", from.display());
+            // pgbench's were made first and those of noise last: one from either end.
+            let (mut made, mut number) = (0, 0);
+            while made < bytes {
+                let at = number / 2 % relations.len();
+                let at = if number % 2 == 0 { at } else { relations.len() - 1 - at };
+                let (relation, size) = &relations[at];
+                let copy = datadir.join("base/5").join((1_000_000 + number).to_string());
+                std::fs::copy(relation, &copy)?;
+                self.user().own(&copy)?;
+                made += size;
+                number += 1;
+            }
+            Ok(())
+        })
+    }
+
+    /// Starts the server of a cluster.
+    pub(crate) fn server(&self, cluster: &Path) -> Result<PostgresServer> {
+        PostgresServer::start(
+            &self.playground,
+            cluster,
+            "wal_level = replica\nmax_wal_senders = 10\nautovacuum = off",
+        )
+    }
+
+    /// A tar backup of a cluster as pg_basebackup writes it with these options.
+    pub(crate) fn backup(&self, cluster: &Path, name: &str, options: &[&str]) -> Result<PathBuf> {
+        self.once(name, |backup| {
+            say(&format!("taking the backup {name} {}", options.join(" ")));
+            let server = self.server(cluster)?;
+            run(server
+                .client("pg_basebackup")
+                // The pages of the small files are none of PostgreSQL's, so their checksums are not to be looked at.
+                .args(["--format=tar", "--checkpoint=fast", "--no-sync", "--no-verify-checksums", "--pgdata"])
+                .arg(backup)
+                .args(options))?;
+            server.stop()
+        })
+    }
+
+    /// Forgets what [`Home::cluster`] or [`Home::backup`] made, where it is too large to keep.
+    pub(crate) fn forget(&self, name: &str) -> Result<()> {
+        let ready = self.path(&format!("{name}.ready"));
+        if ready.exists() {
+            std::fs::remove_file(ready)?;
+        }
+        self.remove(&self.path(name))
+    }
+
+    /// Whether `name` was made before.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.path(&format!("{name}.ready")).exists()
+    }
+}
+
+/// A script for bash that ends with its first failure, be it in a pipeline.
+pub(crate) fn shell(script: &str) -> Vec<OsString> {
+    ["/bin/bash", "-c", &format!("set -e -o pipefail\n{script}")].map(OsString::from).to_vec()
+}
+
+fn shell_command(user: &ServerUser, script: &str) -> Command {
+    let words = shell(script);
+    let mut command = user.command(&words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+/// A path as a word of a script.
+pub(crate) fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+}
+
+/// The bytes of the regular files of a tree.
+pub(crate) fn size(tree: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(tree).with_context(|| format!("cannot read {}", tree.display()))? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if metadata.is_dir() {
+            bytes += size(&entry.path())?;
+        } else if metadata.is_file() {
+            bytes += metadata.len();
+        }
+    }
+    Ok(bytes)
+}

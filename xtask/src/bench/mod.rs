@@ -1,0 +1,132 @@
+//! `cargo xtask bench`: what creating a replica costs, beside the usual tools on the same backup in the same run.
+
+mod basebackup;
+mod delta;
+mod files;
+mod guest;
+mod home;
+mod measure;
+mod ours;
+mod page;
+mod sizes;
+mod tarball;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::say;
+use home::Home;
+use ours::Ours;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum What {
+    /// A tar backup in every compression, against the codec's tool, tar, pg_verifybackup and sync
+    #[value(alias = "a")]
+    Tarball,
+    /// Against pg_basebackup from a primary on the same machine
+    #[value(alias = "b")]
+    Basebackup,
+    /// Against the same decoded inside the sandbox
+    #[value(alias = "c")]
+    Guest,
+    /// 100,000 files of 8 KiB, against tar
+    #[value(alias = "d")]
+    Files,
+    /// From 0.5 to 8 GB: time and memory
+    #[value(alias = "e")]
+    Sizes,
+    /// A copy of which nothing, 1 % or all changed, against rsync
+    #[value(alias = "f")]
+    Delta,
+}
+
+impl What {
+    /// All, in the order of the page.
+    const ALL: [Self; 6] =
+        [Self::Tarball, Self::Basebackup, Self::Guest, Self::Files, Self::Sizes, Self::Delta];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tarball => "tarball",
+            Self::Basebackup => "basebackup",
+            Self::Guest => "guest",
+            Self::Files => "files",
+            Self::Sizes => "sizes",
+            Self::Delta => "delta",
+        }
+    }
+}
+
+/// How much is measured.
+struct Extent {
+    rounds: u32,
+    /// Bytes of the cluster of most measurements.
+    cluster: u64,
+    /// Small files.
+    files: u32,
+    /// Bytes of the growing clusters.
+    sizes: &'static [u64],
+}
+
+const WHOLE: Extent = Extent {
+    rounds: 5,
+    cluster: 2_600_000_000,
+    files: 100_000,
+    sizes: &[500_000_000, 1_000_000_000, 2_000_000_000, 4_000_000_000, 8_000_000_000],
+};
+
+const QUICK: Extent =
+    Extent { rounds: 1, cluster: 300_000_000, files: 10_000, sizes: &[100_000_000, 200_000_000] };
+
+/// What a measurement is given.
+struct Bench<'a> {
+    home: &'a Home,
+    ours: Ours<'a>,
+    extent: Extent,
+}
+
+/// Measures these things, or all, and writes each into BENCHMARKS.md as it is done; a quick run is only shown.
+pub(crate) fn run(what: &[What], quick: bool, rounds: Option<u32>, program: Option<&Path>) -> Result<()> {
+    let home = Home::open()?;
+    let mut extent = if quick { QUICK } else { WHOLE };
+    extent.rounds = rounds.unwrap_or(extent.rounds).max(1);
+    let bench = Bench { ours: Ours::new(&home, program)?, home: &home, extent };
+    for one in if what.is_empty() { &What::ALL } else { what } {
+        say(&format!("measuring {}", one.name()));
+        let mut section = match one {
+            What::Tarball => tarball::measure(&bench)?,
+            What::Basebackup => basebackup::measure(&bench)?,
+            What::Guest => guest::measure(&bench)?,
+            What::Files => files::measure(&bench)?,
+            What::Sizes => sizes::measure(&bench)?,
+            What::Delta => delta::measure(&bench)?,
+        };
+        section.push('\n');
+        section.push_str(&page::machine(bench.extent.rounds)?);
+        println!("\n{section}");
+        if !quick {
+            page::write(*one, &section)?;
+        }
+    }
+    Ok(())
+}
+
+impl Bench<'_> {
+    /// The cluster that most measurements share, shut down.
+    fn cluster(&self) -> Result<PathBuf> {
+        let bytes = self.extent.cluster;
+        self.home.cluster(&format!("cluster-{}", bytes / 1_000_000), bytes)
+    }
+
+    /// A backup of it in one of [`tarball::FORMATS`].
+    fn backup(&self, format: &tarball::Format) -> Result<PathBuf> {
+        let name = format!("backup-{}-{}", self.extent.cluster / 1_000_000, format.name);
+        if self.home.has(&name) {
+            return Ok(self.home.path(&name));
+        }
+        self.home.backup(&self.cluster()?, &name, format.options)
+    }
+}

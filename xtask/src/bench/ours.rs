@@ -1,0 +1,109 @@
+//! The program, as a contestant.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use tests::program::{component, project};
+use tests::server::run;
+
+use super::home::Home;
+use super::measure::Contestant;
+use crate::say;
+use crate::setup::BIN_DIR;
+
+/// The program, built as a release is, where the server's user can run it.
+pub(crate) struct Ours<'a> {
+    home: &'a Home,
+    program: PathBuf,
+}
+
+/// What it is to create.
+pub(crate) struct Job<'a> {
+    /// What the table calls it.
+    pub(crate) name: &'a str,
+    /// The component, by the name that `cargo xtask plugins` gave it.
+    pub(crate) method: &'a str,
+    /// The method's options, as lines of TOML.
+    pub(crate) options: String,
+    /// What the method may read.
+    pub(crate) read: &'a Path,
+    /// The data directory.
+    pub(crate) target: PathBuf,
+    /// Whether it builds on what is there.
+    pub(crate) keep_data: bool,
+}
+
+impl<'a> Ours<'a> {
+    /// Takes this program, or builds it.
+    pub(crate) fn new(home: &'a Home, built_before: Option<&Path>) -> Result<Self> {
+        let built = match built_before {
+            Some(program) => program.to_owned(),
+            None => {
+                say("building the program in release");
+                let built = Command::new(env!("CARGO"))
+                    .args(["build", "--quiet", "--release", "--package", "understudy"])
+                    .current_dir(project())
+                    .status()?;
+                ensure!(built.success(), "the program does not build");
+                project().join("target/release/understudy")
+            }
+        };
+        let program = home.path("understudy");
+        // A copy in one step, since the old one may be at work.
+        std::fs::copy(&built, program.with_extension("new"))
+            .with_context(|| format!("cannot copy {}", built.display()))?;
+        std::fs::rename(program.with_extension("new"), &program)?;
+        Ok(Self { home, program })
+    }
+
+    /// The component of this name, if it was built.
+    pub(crate) fn has(&self, method: &str) -> bool {
+        component(method).is_ok()
+    }
+
+    /// `understudy create` from an empty data directory, or from what `prepare` leaves where it keeps data. That its
+    /// component is compiled to machine code is part of it.
+    pub(crate) fn contestant(
+        &self,
+        job: &Job<'_>,
+        prepare: impl Fn() -> Result<()> + 'a,
+    ) -> Result<Contestant<'a>> {
+        let plugin = self.home.path(&format!("{}.wasm", job.method));
+        std::fs::copy(component(job.method)?, &plugin)?;
+        self.home.user().own(&plugin)?;
+        let config = self.home.path(&format!("{}.toml", job.name.replace([' ', ','], "-")));
+        self.home.user().write(
+            &config,
+            &format!(
+                "scope = \"bench\"\n\n[replica]\ndatadir = \"{datadir}\"\nbin_dir = \"{BIN_DIR}\"\nstate_dir = \"{state}\"\n\
+                 methods = [\"{method}\"]\n\n[method.{method}]\nplugin = \"{plugin}\"\nno_leader = true\n{keep_data}\
+                 grants = {{ read = [\"{read}\"] }}\n[method.{method}.options]\n{options}\n",
+                datadir = job.target.display(),
+                state = self.home.path("state").display(),
+                method = job.method,
+                plugin = plugin.display(),
+                keep_data = if job.keep_data { "keep_data = true\n" } else { "" },
+                read = job.read.display(),
+                options = job.options,
+            ),
+        )?;
+        run(self.home.user().command(&self.program).arg("check").arg("--config").arg(&config))?;
+        let program = [self.program.as_os_str(), "create".as_ref(), "--config".as_ref(), config.as_os_str()];
+        let mut program: Vec<OsString> = program.into_iter().map(OsString::from).collect();
+        program.extend(["--progress=none", "--log-level=error"].map(OsString::from));
+        let (home, target, keeps) = (self.home, job.target.clone(), job.keep_data);
+        Ok(Contestant {
+            name: job.name.to_owned(),
+            leaves: Some(target.join("global/pg_control")),
+            prepare: Box::new(move || {
+                if !keeps {
+                    home.remove(&target)?;
+                }
+                prepare()
+            }),
+            program,
+        })
+    }
+}

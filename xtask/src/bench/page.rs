@@ -1,0 +1,163 @@
+//! BENCHMARKS.md: a section for each thing that is measured, written anew when it is, and a part that people write.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use tests::program::project;
+
+use super::What;
+use super::measure::Runs;
+
+/// What is written where there is no page yet.
+const FIRST: &str = "\
+# Benchmarks
+
+What creating a replica costs, beside what the usual tools cost for the same work on the same backup in the same run.
+`cargo xtask bench` measures all of it again, `cargo xtask bench tarball sizes` a part, `--quick` a smaller cut to try it.
+
+<!-- by hand: what did not help -->
+## What did not help
+
+Nothing was tried yet.
+<!-- end by hand -->
+";
+
+/// Before which new sections go.
+const BY_HAND: &str = "<!-- by hand: what did not help -->";
+
+fn path() -> PathBuf {
+    project().join("BENCHMARKS.md")
+}
+
+/// Puts a section into the page, in place of the one that it had or else before the part written by hand.
+pub(crate) fn write(what: What, section: &str) -> Result<()> {
+    let page = match std::fs::read_to_string(path()) {
+        Ok(page) => page,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => FIRST.to_owned(),
+        Err(error) => return Err(error).context("BENCHMARKS.md cannot be read"),
+    };
+    let page = with_section(&page, what.name(), section)?;
+    std::fs::write(path(), page).context("BENCHMARKS.md cannot be written")
+}
+
+/// The page with this section; everything else stays as it is.
+fn with_section(page: &str, name: &str, section: &str) -> Result<String> {
+    let (begin, end) = (format!("<!-- measured: {name} -->"), format!("<!-- end of {name} -->"));
+    let section = format!("{begin}\n{}\n{end}", section.trim());
+    if let Some(from) = page.find(&begin) {
+        let length = page[from..].find(&end).with_context(|| format!("BENCHMARKS.md has no `{end}`"))?;
+        return Ok(format!("{}{section}{}", &page[..from], &page[from + length + end.len()..]));
+    }
+    // In the order of the list, whichever is measured first.
+    let later = What::ALL
+        .iter()
+        .skip_while(|what| what.name() != name)
+        .skip(1)
+        .find_map(|what| page.find(&format!("<!-- measured: {} -->", what.name())));
+    let at =
+        later.or_else(|| page.find(BY_HAND)).with_context(|| format!("BENCHMARKS.md has no `{BY_HAND}`"))?;
+    Ok(format!("{}{section}\n\n{}", &page[..at], &page[at..]))
+}
+
+/// The row of a table for each contestant; ratios are to `against`, an index of `runs`.
+pub(crate) fn rows(table: &mut String, first: &str, runs: &[Runs], against: usize) {
+    for (at, one) in runs.iter().enumerate() {
+        let (shortest, longest) = one.spread();
+        let ratio = |of: fn(&Runs) -> f64| {
+            if at == against { "1".to_owned() } else { format!("{:.2}", of(one) / of(&runs[against])) }
+        };
+        let _ = writeln!(
+            table,
+            "| {first} | {} | {:.2} | {shortest:.2} to {longest:.2} | {} | {:.2} | {} | {} |",
+            one.name,
+            one.wall(),
+            ratio(Runs::wall),
+            one.cpu(),
+            ratio(Runs::cpu),
+            mebibytes(one.peak()),
+        );
+    }
+}
+
+/// The head of the table that [`rows`] fills.
+pub(crate) fn head(first: &str) -> String {
+    format!(
+        "| {first} | | wall, s | shortest to longest | ratio | processor, s | ratio | peak, MiB |\n|---|---|--:|---|--:|--:|--:|--:|\n"
+    )
+}
+
+/// For a table.
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    format!("{:.0}", bytes as f64 / f64::from(1 << 20))
+}
+
+/// Whether a ratio is as small as is wanted, as a sentence.
+pub(crate) fn wanted(what: &str, is: f64, at_most: f64) -> String {
+    let met = if is <= at_most { "met" } else { "**not met**" };
+    format!("{what}: {is:.2}; at most {at_most} is wanted: {met}.\n")
+}
+
+/// When, on what and with which versions.
+pub(crate) fn machine(rounds: u32) -> Result<String> {
+    let first_line = |program: &str, argument: &str| -> Result<String> {
+        let output = Command::new(program)
+            .arg(argument)
+            .output()
+            .with_context(|| format!("{program} does not run"))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let text =
+            if text.trim().is_empty() { String::from_utf8_lossy(&output.stderr).into_owned() } else { text };
+        Ok(text
+            .lines()
+            .find(|line| !line.trim().is_empty())
+            .unwrap_or_default()
+            .trim()
+            .trim_matches('*')
+            .trim()
+            .to_owned())
+    };
+    let processors = std::fs::read_to_string("/proc/cpuinfo").context("/proc/cpuinfo")?;
+    let model = processors
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map_or("unknown", |(_, model)| model.trim());
+    let count = std::thread::available_parallelism()?;
+    let memory = std::fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
+    let kibibytes: u64 = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse().ok())
+        .unwrap_or(0);
+    let load = std::fs::read_to_string("/proc/loadavg").context("/proc/loadavg")?;
+    let load = load.split_whitespace().nth(1).unwrap_or("?").to_owned();
+    let mut versions = vec![first_line(&format!("{}/postgres", crate::setup::BIN_DIR), "--version")?];
+    for program in ["tar", "zstd", "gzip", "lz4", "rsync", "rustc"] {
+        versions.push(first_line(program, "--version")?);
+    }
+    Ok(format!(
+        "{date}; {model}, {count} processors, {memory} GiB; Linux {kernel}; {versions}. Medians of {rounds}. The machine's \
+         load of the last five minutes was {load} at the end; what else runs on it, and the processor's frequency, are not \
+         controlled, which is why contestants take turns and ratios count.\n",
+        date = first_line("date", "--iso-8601")?,
+        memory = (kibibytes + (1 << 19)) >> 20,
+        kernel = first_line("uname", "-r")?,
+        versions = versions.join(", "),
+    ))
+}
+
+#[cfg(test)]
+mod unit {
+    use super::{FIRST, with_section};
+
+    #[test]
+    fn a_section_is_replaced_and_what_people_wrote_stays() {
+        let page = with_section(FIRST, "sizes", "old").unwrap();
+        let page = page.replace("Nothing was tried yet.", "Fibres.");
+        let page = with_section(&page, "tarball", "first").unwrap();
+        let page = with_section(&page, "sizes", "new").unwrap();
+        assert!(page.contains("Fibres.") && page.contains("new") && !page.contains("old"), "{page}");
+        assert!(page.find("first") < page.find("new") && page.find("new") < page.find("Fibres."), "{page}");
+        assert_eq!(page.matches("<!-- measured: sizes -->").count(), 1);
+    }
+}

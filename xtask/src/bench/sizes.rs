@@ -1,0 +1,65 @@
+//! How time and memory grow with the backup.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+
+use super::home::{Place, size};
+use super::measure::race;
+use super::tarball::ZSTD;
+use super::{Bench, page};
+
+/// What a run may hold at once, in bytes, however large the backup.
+const PEAK: u64 = 96 << 20;
+
+pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
+    let home = bench.home;
+    let mut table = "| cluster, MB | backup, MB | wall, s | shortest to longest | MB of the cluster a second | processor, s | peak, MiB |\n|--:|--:|--:|---|--:|--:|--:|\n".to_owned();
+    let mut highest = 0;
+    let mut rates = Vec::new();
+    for bytes in bench.extent.sizes {
+        let (cluster, name) =
+            (format!("growing-{}", bytes / 1_000_000), format!("backup-growing-{}", bytes / 1_000_000));
+        if !home.has(&name) {
+            let made = home.cluster_of_copies(&cluster, *bytes, &bench.cluster()?)?;
+            home.backup(&made, &name, ZSTD.options)?;
+            home.forget(&cluster)?;
+        }
+        let backup = home.path(&name);
+        let target = home.target(Place::Memory, "grown");
+        let runs = race(
+            home,
+            bench.extent.rounds,
+            &[bench.restoring("understudy", "tarball", &backup, target.clone())?],
+        )?;
+        let restored = size(&target)?;
+        bench.verify(&target, &backup)?;
+        home.remove(&target)?;
+        let one = &runs[0];
+        let (shortest, longest) = one.spread();
+        let rate = restored as f64 / 1e6 / one.wall();
+        writeln!(
+            table,
+            "| {} | {} | {:.2} | {shortest:.2} to {longest:.2} | {rate:.0} | {:.2} | {} |",
+            restored / 1_000_000,
+            size(&backup)? / 1_000_000,
+            one.wall(),
+            one.cpu(),
+            page::mebibytes(one.peak())
+        )?;
+        rates.push(rate);
+        highest = highest.max(one.peak());
+    }
+    let met = if highest < PEAK { "met" } else { "**not met**" };
+    let (slowest, fastest) =
+        rates.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), rate| (low.min(*rate), high.max(*rate)));
+    Ok(format!(
+        "## How time and memory grow\n\n\
+         Backups with zstd of clusters that hold copies of the relations of the cluster above, half noise, half pgbench's, as \
+         further files; the target in tmpfs.\n\n{table}\n\
+         - Peak memory: {peak} MiB; below {limit} MiB is wanted at every size: {met}.\n\
+         - Time is linear in size where the rate stays: it is {slowest:.0} to {fastest:.0} MB a second.\n",
+        peak = page::mebibytes(highest),
+        limit = PEAK >> 20,
+    ))
+}

@@ -1,0 +1,176 @@
+//! A tar backup in every compression, against the codec's own tool, tar, pg_verifybackup and sync.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use tests::server::run;
+
+use super::home::{Home, Place, quoted, shell, size};
+use super::measure::{Contestant, race};
+use super::ours::Job;
+use super::{Bench, page};
+use crate::setup::BIN_DIR;
+
+/// A compression of tar backups.
+pub(crate) struct Format {
+    /// For a table.
+    pub(crate) name: &'static str,
+    /// What asks pg_basebackup for it.
+    pub(crate) options: &'static [&'static str],
+    /// What its files end with after `.tar`.
+    pub(crate) suffix: &'static str,
+    /// The tool that undoes it.
+    pub(crate) decoder: &'static str,
+}
+
+/// Without compression.
+pub(crate) const PLAIN: Format = Format { name: "plain", options: &[], suffix: "", decoder: "cat" };
+
+/// Zstandard at pg_basebackup's own level.
+pub(crate) const ZSTD: Format =
+    Format { name: "zst", options: &["--compress=client-zstd"], suffix: ".zst", decoder: "zstd -dcq" };
+
+/// All.
+pub(crate) const FORMATS: [Format; 4] = [
+    ZSTD,
+    Format { name: "gz", options: &["--compress=client-gzip"], suffix: ".gz", decoder: "gzip -dc" },
+    Format { name: "lz4", options: &["--compress=client-lz4"], suffix: ".lz4", decoder: "lz4 -dcq" },
+    PLAIN,
+];
+
+/// What the tools are to do after they have unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Check every file and the WAL, and write out what is dirty.
+    VerifyAndSync,
+    /// Write out what is dirty.
+    Sync,
+}
+
+/// The usual tools.
+pub(crate) fn tools<'a>(
+    home: &'a Home,
+    format: &Format,
+    backup: &Path,
+    target: &Path,
+    then: Then,
+) -> Contestant<'a> {
+    let (into, suffix, decoder) = (quoted(target), format.suffix, format.decoder);
+    let unpack = |name: &str, into: &str| {
+        let archive = backup.join(format!("{name}.tar{suffix}"));
+        // pg_basebackup leaves pg_wal.tar as it is in every compression but gzip.
+        if suffix.is_empty() || !archive.exists() {
+            let plain = backup.join(format!("{name}.tar"));
+            return format!("tar --extract --file {} --directory {into}", quoted(&plain));
+        }
+        format!("{decoder} {} | tar --extract --file - --directory {into}", quoted(&archive))
+    };
+    let verify = match then {
+        Then::VerifyAndSync => format!(
+            "cp {manifest} {into}/backup_manifest\n{BIN_DIR}/pg_verifybackup --quiet {into}\n",
+            manifest = quoted(&backup.join("backup_manifest"))
+        ),
+        Then::Sync => String::new(),
+    };
+    let script = format!(
+        "{}\n{}\n{verify}sync --file-system {into}",
+        unpack("base", &into),
+        unpack("pg_wal", &format!("{into}/pg_wal"))
+    );
+    let (target, backup) = (target.to_owned(), backup.to_owned());
+    let name = match (then, suffix) {
+        (Then::VerifyAndSync, "") => "tar, pg_verifybackup, sync".to_owned(),
+        (Then::VerifyAndSync, _) => {
+            format!("{}, tar, pg_verifybackup, sync", decoder.split(' ').next().unwrap_or(decoder))
+        }
+        (Then::Sync, "") => "tar, sync".to_owned(),
+        (Then::Sync, _) => format!("{}, tar, sync", decoder.split(' ').next().unwrap_or(decoder)),
+    };
+    Contestant {
+        name,
+        leaves: Some(target.join("global/pg_control")),
+        prepare: Box::new(move || {
+            home.warm(&backup)?;
+            home.fresh(&target)
+        }),
+        program: shell(&script),
+    }
+}
+
+impl<'a> Bench<'a> {
+    /// Ours, by this method of those that take a `directory`.
+    pub(crate) fn restoring(
+        &self,
+        name: &str,
+        method: &str,
+        backup: &Path,
+        target: PathBuf,
+    ) -> Result<Contestant<'a>> {
+        let (home, warm) = (self.home, backup.to_owned());
+        let job = Job {
+            name,
+            method,
+            options: format!("directory = \"{}\"", backup.display()),
+            read: backup,
+            target,
+            keep_data: false,
+        };
+        self.ours.contestant(&job, move || home.warm(&warm))
+    }
+
+    /// Holds what a restore left against the manifest of its backup.
+    pub(crate) fn verify(&self, target: &Path, backup: &Path) -> Result<()> {
+        run(self
+            .home
+            .user()
+            .command(Path::new(BIN_DIR).join("pg_verifybackup"))
+            // The seal made its links and took it away.
+            .args(["--quiet", "--ignore=tablespace_map", "--manifest-path"])
+            .arg(backup.join("backup_manifest"))
+            .arg(target))?;
+        Ok(())
+    }
+}
+
+pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
+    let home = bench.home;
+    let mut table = page::head("format, target");
+    let mut verdicts = String::new();
+    let mut sizes = String::new();
+    for format in &FORMATS {
+        let backup = bench.backup(format)?;
+        sizes += &format!(
+            "{}{} {} MB",
+            if sizes.is_empty() { "" } else { ", " },
+            format.name,
+            size(&backup)? / 1_000_000
+        );
+        for place in [Place::Memory, Place::Disk] {
+            let (ours, theirs) = (home.target(place, "ours"), home.target(place, "tools"));
+            let contestants = [
+                tools(home, format, &backup, &theirs, Then::VerifyAndSync),
+                bench.restoring("understudy", "tarball", &backup, ours.clone())?,
+            ];
+            let runs = race(home, bench.extent.rounds, &contestants)?;
+            bench.verify(&ours, &backup)?;
+            home.remove(&ours)?;
+            home.remove(&theirs)?;
+            page::rows(&mut table, &format!("{}, {}", format.name, place.name()), &runs, 0);
+            verdicts += &page::wanted(
+                &format!("- {}, target in {}", format.name, place.name()),
+                runs[1].wall() / runs[0].wall(),
+                0.6,
+            );
+        }
+    }
+    Ok(format!(
+        "## A tar backup, in every compression\n\n\
+         A backup of a cluster of {cluster} MB as `pg_basebackup --format=tar` wrote it at its own level ({sizes}), half of it \
+         noise, half what pgbench makes. The tools: decompress into `tar --extract`, then `pg_verifybackup` (every file and the \
+         write-ahead log), then `sync` of the target's file system. Understudy: `understudy create`, the whole process, with the \
+         same checks, the seal and its sync; the compilation of the component to machine code is part of it. The backup is in the \
+         page cache for both. The target is on the checkout's disk, whose speed here varies with what its host does, and in \
+         tmpfs, where the disk does not matter.\n\n{table}\n{verdicts}",
+        cluster = bench.extent.cluster / 1_000_000,
+    ))
+}
