@@ -9,6 +9,7 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
 
 use crate::error::{Error, Kind};
+use crate::keys::Key;
 
 /// How a file is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -130,6 +131,27 @@ impl Hasher {
             State::Sha384(state) => state.update(bytes),
             State::Sha512(state) => state.update(bytes),
         }
+    }
+
+    /// Takes the exact JSON text of a derived key, which stands in a text between two quotes, for a checksum that covers
+    /// what its reader sees blanked.
+    ///
+    /// The digest tells a plugin something about the key: it can compare guesses with it, offline, as fast as digests are
+    /// computed. That is harmless for what pgBackRest derives (48 random bytes in base64) and would not be for a word that a
+    /// person chose; hence a key that the operator granted is refused.
+    ///
+    /// # Errors
+    /// `Denied` for a key that was granted, and by CRC-32C, from which bits of the key itself can be had; nothing is taken then.
+    pub fn secret(&mut self, key: &Key) -> Result<(), Error> {
+        let why = match (key.text(), &self.0) {
+            (Some(_), State::Crc32c(_)) => "which CRC32C does not hide",
+            (Some(text), _) => {
+                self.update(text.expose());
+                return Ok(());
+            }
+            (None, _) => "which was granted by name and not derived",
+        };
+        Err(Error::new(Kind::Denied, format!("a digest over the key {}, {why}", key.name)))
     }
 
     /// The digest of all that was taken.

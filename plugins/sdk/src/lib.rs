@@ -71,6 +71,7 @@
 mod cancellation;
 mod datadir;
 mod describe;
+pub mod digests;
 mod export;
 mod failure;
 mod grants;

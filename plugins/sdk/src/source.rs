@@ -11,6 +11,15 @@ pub struct Position {
     pub lsn: u64,
 }
 
+/// A timeline that the server's own one descends from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ancestor {
+    /// The timeline.
+    pub timeline: u32,
+    /// The LSN at which it ended and the next one forked off: the first byte that is no longer its own.
+    pub ended_at: u64,
+}
+
 /// The server's version as `server_version_num` has it, such as 150018.
 pub fn server_version() -> Option<u32> {
     host::server_version()
@@ -24,4 +33,9 @@ pub fn system_identifier() -> Option<u64> {
 /// How far the server's WAL went when the host asked.
 pub fn wal_position() -> Option<Position> {
     host::wal_position()
+}
+
+/// The ancestors of the timeline of [`wal_position`], oldest first; empty on a cluster's first timeline.
+pub fn timeline_history() -> Option<Vec<Ancestor>> {
+    host::timeline_history()
 }

@@ -31,9 +31,8 @@ use crate::host::data;
 use crate::store::{Bucket, Pipeline};
 use crate::{Error, Failure, cancelled};
 
-pub use crate::raw::understudy::method::transfer::{
-    Action, Algorithm, Digest, Fetch, Listed, Outcome, Status, Unless, Unpack,
-};
+pub use crate::digests::{Algorithm, Digest};
+pub use crate::raw::understudy::method::transfer::{Action, Fetch, Listed, Outcome, Status, Unless, Unpack};
 
 /// The most items of one call to the host.
 const BATCH: usize = 4096;

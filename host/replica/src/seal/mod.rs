@@ -49,6 +49,9 @@ pub use self::recovery::{SettingRefused, check_recovery_setting};
 pub struct EndState {
     /// Write standby.signal and primary_conninfo (rule 29).
     pub configure_standby: Option<Standby>,
+    /// The operator's own `restore_command`: written beside `primary_conninfo`; where nobody asked for that, for Patroni writes
+    /// such settings itself and takes away what others wrote, the line for Patroni's configuration is told instead.
+    pub restore_command: Option<String>,
     /// The trigger file that is removed (rule 29), relative to the data directory; `promote`, as in Patroni, where none is named.
     pub trigger_file: Option<String>,
     /// The backup is an atomic snapshot: backup_label may be missing.
@@ -180,9 +183,8 @@ impl Seal<'_> {
         let configuration = configuration::read(places)?;
         settings::check(&configuration, &control.required, findings)?;
         hazards::check(places, &configuration, self.end.refuse_commands, findings)?;
-        let standby = self.end.configure_standby.as_ref();
         let auto_conf =
-            recovery::judge(top, &configuration, &self.filled.recovery_settings, standby, findings)?;
+            recovery::judge(top, &configuration, &self.filled.recovery_settings, self.end, findings)?;
         let trigger_file = left_overs::trigger_file(self.end)?;
         Ok(Checked { wal, tablespaces, mounted: seen.mounted, auto_conf, trigger_file })
     }

@@ -4,11 +4,11 @@ use std::io;
 
 use transfer::beneath::{Directory, RelativePath};
 
-use super::Standby;
 use super::configuration::{AUTO, Configuration, Entry, LONGEST};
 use super::guc_file::{Line, lines, parse_line, quote};
 use super::hazards::without_password;
 use super::problem::{During, Findings, Problem, shown};
+use super::{EndState, Standby};
 use crate::source::Conninfo;
 
 const CHECK: &str = "auto.conf";
@@ -129,7 +129,7 @@ pub(super) fn judge(
     top: &Directory,
     configuration: &Configuration,
     asked: &[(String, String)],
-    standby: Option<&Standby>,
+    end: &EndState,
     findings: &mut Findings,
 ) -> Result<Option<AutoConf>, Problem> {
     let metadata = top.find(&AUTO).during(CHECK)?;
@@ -142,10 +142,18 @@ pub(super) fn judge(
         check_recovery_setting(name, value).map_err(|refused| Problem::new(CHECK, refused.to_string()))?;
         append(&mut bytes, name, value)?;
     }
-    if let Some(standby) = standby {
+    if let Some(standby) = &end.configure_standby {
         let conninfo = conninfo_of(standby)?;
         findings.done(CHECK, format!("`primary_conninfo` was set to `{}`", without_password(&conninfo)));
         append(&mut bytes, "primary_conninfo", &conninfo)?;
+    }
+    match (&end.restore_command, &end.configure_standby) {
+        (None, _) => {}
+        (Some(command), Some(_)) => {
+            findings.done(CHECK, "`restore_command` was set to the operator's");
+            append(&mut bytes, "restore_command", command)?;
+        }
+        (Some(command), None) => findings.done(CHECK, for_patroni(command)),
     }
     let mode = metadata.map_or(0o600, |metadata| metadata.mode & 0o040 | 0o600);
     Ok((bytes != before).then_some(AutoConf { bytes, mode }))
@@ -195,6 +203,15 @@ fn neutralising(configuration: &Configuration, findings: &mut Findings) -> Vec<(
         }
     }
     overrides
+}
+
+/// What to write into Patroni's configuration, in YAML.
+fn for_patroni(command: &str) -> String {
+    let quoted = command.replace('\'', "''");
+    format!(
+        "`restore_command` was not written, as Patroni takes such settings away: add to Patroni's configuration, below \
+         `postgresql`, `recovery_conf: {{ restore_command: '{quoted}' }}`"
+    )
 }
 
 /// The connection string of the replica, without secrets.
@@ -253,8 +270,8 @@ mod tests {
         let places = restored.places();
         let asked: Vec<_> = asked.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let mut findings = Findings::default();
-        let auto_conf =
-            judge(&places.top, &restored.read().unwrap(), &asked, standby, &mut findings).unwrap();
+        let end = EndState { configure_standby: standby.cloned(), ..EndState::default() };
+        let auto_conf = judge(&places.top, &restored.read().unwrap(), &asked, &end, &mut findings).unwrap();
         carry_out(&places.top, auto_conf.as_ref()).unwrap();
         let text = fs::read_to_string(restored.place.path().join("postgresql.auto.conf")).unwrap_or_default();
         (text, findings.into_list().into_iter().map(|finding| finding.message).collect())
@@ -283,7 +300,11 @@ mod tests {
         let restored = Restored::with(&[("postgresql.auto.conf", "work_mem = 1MB")]);
         let places = restored.places();
         let configuration = restored.read().unwrap();
-        assert!(judge(&places.top, &configuration, &[], None, &mut Findings::default()).unwrap().is_none());
+        assert!(
+            judge(&places.top, &configuration, &[], &EndState::default(), &mut Findings::default())
+                .unwrap()
+                .is_none()
+        );
         assert_eq!(rewritten(&[], &[], None), (String::new(), vec![]));
     }
 
@@ -324,6 +345,38 @@ mod tests {
     }
 
     #[test]
+    fn the_operators_restore_command_takes_the_place_of_the_backups() {
+        const OURS: &str = "pgbackrest --stanza='main' archive-get %f \"%p\"";
+        let restored = Restored::with(&[("postgresql.auto.conf", "restore_command = 'theirs'\n")]);
+        let places = restored.places();
+        let standby = Standby { conninfo: "host=10.0.0.1".to_owned(), passfile: None };
+        let with = |configure_standby| EndState {
+            configure_standby,
+            restore_command: Some(OURS.to_owned()),
+            ..EndState::default()
+        };
+        let judged = |end: &EndState| {
+            let mut findings = Findings::default();
+            let auto_conf =
+                judge(&places.top, &restored.read().unwrap(), &[], end, &mut findings).unwrap().unwrap();
+            let told: Vec<_> = findings.into_list().into_iter().map(|finding| finding.message).collect();
+            (String::from_utf8(auto_conf.bytes).unwrap(), told.join("\n"))
+        };
+
+        let (text, _) = judged(&with(Some(standby)));
+        let line = text.lines().find(|line| line.starts_with("restore_command")).unwrap();
+        let Line::Setting { value, .. } = parse_line(line.as_bytes()) else { panic!("{line}") };
+        assert_eq!(value, OURS);
+        assert!(!text.contains("theirs"), "{text}");
+
+        // Under Patroni the line for its configuration is told.
+        let (text, told) = judged(&with(None));
+        assert!(!text.contains("restore_command"), "{text}");
+        let line = "recovery_conf: { restore_command: 'pgbackrest --stanza=''main'' archive-get %f \"%p\"' }";
+        assert!(told.contains(line), "{told}");
+    }
+
+    #[test]
     fn a_method_may_ask_only_for_what_runs_nothing() {
         let (after, _) = rewritten(
             &[],
@@ -348,8 +401,14 @@ mod tests {
             let asked = [(name.to_owned(), value.to_owned())];
             let places = restored.places();
             assert!(
-                judge(&places.top, &Configuration::default(), &asked, None, &mut Findings::default())
-                    .is_err()
+                judge(
+                    &places.top,
+                    &Configuration::default(),
+                    &asked,
+                    &EndState::default(),
+                    &mut Findings::default()
+                )
+                .is_err()
             );
         }
     }

@@ -5,6 +5,7 @@ mod cancellation;
 mod convert;
 mod datadir;
 mod denied;
+mod digests;
 mod keys;
 mod log;
 mod program;
@@ -36,6 +37,7 @@ mod bindings {
         with: {
             "wasi:io": wasmtime_wasi::p2::bindings::io,
             "understudy:method/keys.key": ::transfer::keys::Key,
+            "understudy:method/digests.hasher": ::transfer::digest::Hasher,
             "understudy:method/store.pipeline": ::transfer::pipeline::Pipeline,
             "understudy:method/store.bucket": super::store::Bucket,
             "understudy:method/transfer.job": super::transfer::Work,
@@ -84,6 +86,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     interfaces::source::add_to_linker::<State, Own>(linker, |state| state)?;
     interfaces::datadir::add_to_linker::<State, Own>(linker, |state| state)?;
     interfaces::keys::add_to_linker::<State, Own>(linker, |state| state)?;
+    interfaces::digests::add_to_linker::<State, Own>(linker, |state| state)?;
     interfaces::store::add_to_linker::<State, Own>(linker, |state| state)?;
     interfaces::transfer::add_to_linker::<State, Own>(linker, |state| state)?;
     interfaces::program::add_to_linker::<State, Own>(linker, |state| state)?;

@@ -1,5 +1,7 @@
 //! `source`: facts that the host learned from the server. The component never talks to it.
 
+use replica::source::{Fork, SourceFacts};
+
 use super::interfaces::source;
 use crate::state::State;
 
@@ -13,10 +15,51 @@ impl source::Host for State {
     }
 
     fn wal_position(&mut self) -> wasmtime::Result<Option<source::Position>> {
-        let position = |facts: &replica::source::SourceFacts| source::Position {
-            timeline: facts.timeline,
-            lsn: facts.wal_position.0,
-        };
+        let position =
+            |facts: &SourceFacts| source::Position { timeline: facts.timeline, lsn: facts.wal_position.0 };
         Ok(self.job.source.as_ref().map(position))
+    }
+
+    fn timeline_history(&mut self) -> wasmtime::Result<Option<Vec<source::Ancestor>>> {
+        let ancestor = |fork: &Fork| source::Ancestor { timeline: fork.timeline, ended_at: fork.at.0 };
+        Ok(self.job.source.as_ref().map(|facts| facts.history.iter().map(ancestor).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use replica::Lsn;
+    use tokio::sync::mpsc::unbounded_channel;
+    use tokio_util::sync::CancellationToken;
+
+    use super::source::Host;
+    use super::*;
+    use crate::Grants;
+    use crate::files::Files;
+    use crate::grants::Remedies;
+    use crate::reporter::Reporter;
+    use crate::state::Job;
+
+    fn state(source: Option<SourceFacts>) -> State {
+        let (events, _) = unbounded_channel();
+        let files = Files::none(Remedies::new("m", &Grants::default())).unwrap();
+        let job = Job { source, ..Job::default() };
+        State::new(files, 0, Reporter::new("m", events), CancellationToken::new(), job)
+    }
+
+    #[test]
+    fn a_component_is_told_the_history_of_the_source_as_the_server_has_it() {
+        let facts = SourceFacts {
+            server_version: 150_018,
+            system_identifier: 7,
+            timeline: 4,
+            wal_position: Lsn(0x500),
+            history: vec![Fork { timeline: 1, at: Lsn(0x100) }, Fork { timeline: 3, at: Lsn(0x300) }],
+            tablespaces: None,
+        };
+        let history = state(Some(facts)).timeline_history().unwrap().unwrap();
+        let told: Vec<_> = history.iter().map(|one| (one.timeline, one.ended_at)).collect();
+        assert_eq!(told, [(1, 0x100), (3, 0x300)]);
+        assert!(state(None).timeline_history().unwrap().is_none());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::transfer::beneath::RelativePath;
-use ::transfer::digest::{Algorithm, Digest};
+use ::transfer::digest::Digest;
 use ::transfer::job::{Action, Fetch, Job, Outcome, Status, Unless, Unpack};
 use ::transfer::listing::{Listed, Listing};
 use ::transfer::pipeline::Pipeline;
@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use wasmtime::component::Resource;
 use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
+use super::digests::algorithm;
 use super::interfaces::transfer;
 use super::interfaces::types::Error;
 use super::store::{Bucket, range};
@@ -370,13 +371,5 @@ fn fetch(item: transfer::Fetch) -> Fetch {
 }
 
 fn digest(digest: transfer::Digest) -> Digest {
-    let algorithm = match digest.algorithm {
-        transfer::Algorithm::Crc32c => Algorithm::Crc32c,
-        transfer::Algorithm::Sha1 => Algorithm::Sha1,
-        transfer::Algorithm::Sha224 => Algorithm::Sha224,
-        transfer::Algorithm::Sha256 => Algorithm::Sha256,
-        transfer::Algorithm::Sha384 => Algorithm::Sha384,
-        transfer::Algorithm::Sha512 => Algorithm::Sha512,
-    };
-    Digest { algorithm, value: digest.value }
+    Digest { algorithm: algorithm(digest.algorithm), value: digest.value }
 }

@@ -27,30 +27,40 @@ fn ini() -> String {
 }
 
 /// As `openssl enc` writes it.
-fn encrypted(plain: &str) -> Vec<u8> {
-    let mut openssl = Command::new("openssl")
-        .args(["enc", "-aes-256-cbc", "-md", "sha1", "-pass", "env:PASS"])
+fn encrypted(plain: &[u8]) -> Vec<u8> {
+    through(Command::new("openssl").args(["enc", "-aes-256-cbc", "-md", "sha1", "-pass", "env:PASS"]), plain)
+}
+
+/// As pgBackRest keeps the manifests of expired backups.
+fn compressed(plain: &[u8]) -> Vec<u8> {
+    through(Command::new("gzip").arg("--no-name"), plain)
+}
+
+/// What a program makes of `input`.
+fn through(program: &mut Command, input: &[u8]) -> Vec<u8> {
+    let mut child = program
         .env("PASS", PASS)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .expect("openssl is installed");
-    openssl.stdin.take().unwrap().write_all(plain.as_bytes()).unwrap();
-    let output = openssl.wait_with_output().unwrap();
+        .expect("openssl and gzip are installed");
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
     output.stdout
 }
 
-/// A web server that has two objects and answers everything else with what it was asked, credentials included.
+/// A web server that has three objects and answers everything else with what it was asked, credentials included.
 fn server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let locked = encrypted(&ini());
+    let locked = encrypted(ini().as_bytes());
+    let history = encrypted(&compressed(ini().as_bytes()));
     thread::spawn(move || {
         for connection in listener.incoming() {
             let Ok(mut connection) = connection else { return };
-            let locked = locked.clone();
+            let (locked, history) = (locked.clone(), history.clone());
             thread::spawn(move || {
                 let mut asked = Vec::new();
                 let mut buffer = [0; 4096];
@@ -65,6 +75,7 @@ fn server() -> String {
                 let (status, body) = match path {
                     "/plain.ini" => ("200 OK", ini().into_bytes()),
                     "/locked.ini" => ("200 OK", locked),
+                    "/history.gz" => ("200 OK", history),
                     "/absent" => ("404 Not Found", asked.clone().into_bytes()),
                     "/refused" => ("403 Forbidden", asked.clone().into_bytes()),
                     _ => ("400 Bad Request", asked.clone().into_bytes()),
@@ -177,6 +188,8 @@ async fn a_component_gets_no_credential_and_no_key_by_any_import_file_log_or_err
         "as it was derived: [backrest]",
         "decrypted: [backrest]",
         "holds keys",
+        "decrypted and compressed: Err(",
+        "holds keys, compressed with gzip",
         &format!("cipher-pass=\"{}\"", "*".repeat(DERIVED.len())),
         "sha1 of it: Ok(",
         "sha1 of a granted key: Err(Error::Denied(",
@@ -191,6 +204,9 @@ async fn a_component_gets_no_credential_and_no_key_by_any_import_file_log_or_err
             assert_eq!(around, None, "it saw {secret}");
         }
     }
+    let hidden_in = compressed(ini().as_bytes());
+    let body = &hidden_in[10..hidden_in.len() - 8];
+    assert!(!seen.windows(16).any(|part| part == &body[..16]), "it saw the compressed text, and so the key");
     let told = format!("{:?} {}", stage.events(), failure.chain());
     for secret in [PASS, TOKEN, ACCESS, SECRET, DERIVED] {
         assert!(!holds(told.as_bytes(), secret), "{secret} was told");

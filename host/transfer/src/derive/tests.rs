@@ -1,5 +1,5 @@
 use super::*;
-use crate::keys::{Part, sha1_of};
+use crate::digest::{Algorithm, Hasher};
 
 /// As pgBackRest writes it, shortened.
 const INFO: &str = "[backrest]\nbackrest-checksum=\"0123456789abcdef0123456789abcdef01234567\"\nbackrest-format=5\n\n\
@@ -39,7 +39,10 @@ fn a_value_with_escapes_means_what_json_says_and_is_summed_as_it_stands() {
     let key = found("[cipher]\ncipher-pass=\"a\\\"b\\u0041\\/tail\"").unwrap();
     assert_eq!(key.secret, Secret::new("a\"bA/tail"));
     let text = br#"a\"b\u0041\/tail"#;
-    assert_eq!(sha1_of(&[Part::Secret(&key)]), sha1_of(&[Part::Literal(text)]));
+    let (mut of_the_key, mut of_its_text) = (Hasher::new(Algorithm::Sha1), Hasher::new(Algorithm::Sha1));
+    of_the_key.secret(&key).unwrap();
+    of_its_text.update(text);
+    assert_eq!(of_the_key.finish(), of_its_text.finish());
 }
 
 #[test]

@@ -70,6 +70,7 @@ impl Operator {
             source,
             end: EndState {
                 configure_standby: standby,
+                restore_command: config.restore_command,
                 trigger_file: Some(config.trigger_file.unwrap_or_else(|| TRIGGER_FILE.to_owned())),
                 snapshot: config.snapshot,
                 refuse_commands: config.refuse_commands,

@@ -102,6 +102,7 @@ impl Parts {
             plugin_path,
             source,
             standby,
+            restore_command: self.replica.restore_command,
             trigger_file: self.replica.trigger_file,
             snapshot: self.replica.snapshot,
             refuse_commands: self.replica.refuse_commands,

@@ -87,6 +87,8 @@ pub struct Config {
     pub source: Option<SourceSettings>,
     /// How the replica reaches its primary later (semantics rule 29): the operator's conninfo and a lasting passfile.
     pub standby: Option<(Conninfo, Option<PathBuf>)>,
+    /// The server's `restore_command`, written with `standby`; without it, the line for Patroni's configuration is told.
+    pub restore_command: Option<String>,
     /// The trigger file to remove, where it is not the default.
     pub trigger_file: Option<String>,
     /// The backup is an atomic snapshot.

@@ -23,6 +23,7 @@ pub(super) struct ReplicaSection {
     pub(super) tablespaces: Vec<(TablespaceKey, PathBuf, Place)>,
     pub(super) configure_standby: Option<Place>,
     pub(super) standby_passfile: Option<PathBuf>,
+    pub(super) restore_command: Option<String>,
     pub(super) trigger_file: Option<String>,
     pub(super) snapshot: bool,
     pub(super) refuse_commands: bool,
@@ -49,6 +50,7 @@ pub(super) fn read(section: Section<'_>) -> ReplicaSection {
         tablespaces: section.get("tablespaces").map(|value| read_tablespaces(&value)).unwrap_or_default(),
         configure_standby: configure_standby.and_then(|value| value.flag()?.then(|| value.place())),
         standby_passfile: path("standby_passfile"),
+        restore_command: section.get("restore_command").and_then(|value| read_command(&value)),
         trigger_file: section.get("trigger_file").and_then(|value| read_trigger_file(&value)),
         snapshot: flag("snapshot"),
         refuse_commands: section.get("config").and_then(|value| read_config(&value)).unwrap_or(false),
@@ -94,6 +96,17 @@ fn read_trigger_file(value: &Value<'_>) -> Option<String> {
     let inside = Path::new(text).components().all(|part| matches!(part, Component::Normal(_)));
     if !inside || text.chars().any(char::is_control) {
         value.problem("must be a path inside the data directory and relative to it, such as \"promote\"");
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// A command for the server's shell, in one line.
+fn read_command(value: &Value<'_>) -> Option<String> {
+    let text = value.text()?;
+    if text.trim().is_empty() || text.chars().any(char::is_control) {
+        value
+            .problem("must be a command in one line, such as \"pgbackrest --stanza=main archive-get %f %p\"");
         return None;
     }
     Some(text.to_owned())

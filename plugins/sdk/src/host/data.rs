@@ -1,5 +1,6 @@
 //! The data plane's resources as the contract has them.
 
+pub(crate) use crate::raw::understudy::method::digests::Hasher;
 pub(crate) use crate::raw::understudy::method::keys::Key;
 pub(crate) use crate::raw::understudy::method::store::{Bucket, Pipeline};
 pub(crate) use crate::raw::understudy::method::transfer::{Job, Listing};

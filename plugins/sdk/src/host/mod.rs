@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::log::Level;
 use crate::raw::understudy::method as wit;
-use crate::source::Position;
+use crate::source::{Ancestor, Position};
 use crate::{Error, Signal};
 
 pub(crate) fn log(level: Level, message: &str, fields: &[(&str, &str)]) {
@@ -46,6 +46,11 @@ pub(crate) fn system_identifier() -> Option<u64> {
 
 pub(crate) fn wal_position() -> Option<Position> {
     wit::source::wal_position().map(|position| Position { timeline: position.timeline, lsn: position.lsn })
+}
+
+pub(crate) fn timeline_history() -> Option<Vec<Ancestor>> {
+    let ancestor = |one: wit::source::Ancestor| Ancestor { timeline: one.timeline, ended_at: one.ended_at };
+    Some(wit::source::timeline_history()?.into_iter().map(ancestor).collect())
 }
 
 pub(crate) fn wal_directory() -> String {

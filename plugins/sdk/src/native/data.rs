@@ -8,7 +8,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use sha2::digest::DynDigest;
+
 use super::with;
+use crate::raw::understudy::method::digests::Algorithm;
 use crate::raw::understudy::method::store::{CipherFormat, Codec, Object, Range};
 use crate::raw::understudy::method::transfer::{Action, Fetch, Listed, Outcome, Status, Unless, Unpack};
 use crate::raw::understudy::method::types::Error;
@@ -21,6 +24,46 @@ pub(crate) struct Key(());
 impl Key {
     pub(crate) fn named(name: &str) -> Result<Self, Error> {
         Err(Error::Denied(format!("the stand-in has no key {name}")))
+    }
+}
+
+pub(crate) struct Hasher(RefCell<Sum>);
+
+enum Sum {
+    Crc32c(u32),
+    Sha(Box<dyn DynDigest>),
+}
+
+impl Hasher {
+    pub(crate) fn new(by: Algorithm) -> Self {
+        Self(RefCell::new(match by {
+            Algorithm::Crc32c => Sum::Crc32c(0),
+            Algorithm::Sha1 => Sum::Sha(Box::new(sha1::Sha1::default())),
+            Algorithm::Sha224 => Sum::Sha(Box::new(sha2::Sha224::default())),
+            Algorithm::Sha256 => Sum::Sha(Box::new(sha2::Sha256::default())),
+            Algorithm::Sha384 => Sum::Sha(Box::new(sha2::Sha384::default())),
+            Algorithm::Sha512 => Sum::Sha(Box::new(sha2::Sha512::default())),
+        }))
+    }
+
+    pub(crate) fn update(&self, bytes: &[u8]) {
+        match &mut *self.0.borrow_mut() {
+            Sum::Crc32c(sum) => *sum = crc32c::crc32c_append(*sum, bytes),
+            Sum::Sha(sum) => sum.update(bytes),
+        }
+    }
+
+    #[expect(clippy::unused_self, reason = "as the host's: there are no keys to take here")]
+    pub(crate) fn secret(&self, key: &Key) -> Result<(), Error> {
+        let () = key.0;
+        Err(Error::Denied("the stand-in has no keys".to_owned()))
+    }
+
+    pub(crate) fn finish(&self) -> Vec<u8> {
+        match &*self.0.borrow() {
+            Sum::Crc32c(sum) => sum.to_le_bytes().to_vec(),
+            Sum::Sha(sum) => sum.box_clone().finalize().into_vec(),
+        }
     }
 }
 

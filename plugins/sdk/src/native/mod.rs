@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::log::Level;
-use crate::source::Position;
+use crate::source::{Ancestor, Position};
 use crate::{Error, Signal};
 
 /// What the host would answer, and what it was told.
@@ -34,7 +34,21 @@ pub struct Host {
     tablespaces: HashMap<u32, PathBuf>,
     looks_left: Option<u32>,
     granted: Option<Vec<PathBuf>>,
+    source: Option<Source>,
     record: Record,
+}
+
+/// What the server that is copied would have told.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// As `server_version_num` has it.
+    pub server_version: u32,
+    /// Its system identifier.
+    pub system_identifier: u64,
+    /// Where it is.
+    pub position: Position,
+    /// The ancestors of its timeline, oldest first.
+    pub history: Vec<Ancestor>,
 }
 
 /// What a method told the host.
@@ -71,8 +85,16 @@ impl Host {
             tablespaces: HashMap::new(),
             looks_left: None,
             granted: None,
+            source: None,
             record: Record::default(),
         }
+    }
+
+    /// The same with a server that is copied.
+    #[must_use]
+    pub fn source(mut self, source: Source) -> Self {
+        self.source = Some(source);
+        self
     }
 
     /// The same with its own place for WAL.
@@ -168,16 +190,24 @@ pub(crate) fn cancel_requested() -> bool {
     .unwrap_or(false)
 }
 
+fn of_source<T>(fact: impl FnOnce(&Source) -> T) -> Option<T> {
+    with(|host| host.source.as_ref().map(fact)).flatten()
+}
+
 pub(crate) fn server_version() -> Option<u32> {
-    None
+    of_source(|source| source.server_version)
 }
 
 pub(crate) fn system_identifier() -> Option<u64> {
-    None
+    of_source(|source| source.system_identifier)
 }
 
 pub(crate) fn wal_position() -> Option<Position> {
-    None
+    of_source(|source| source.position)
+}
+
+pub(crate) fn timeline_history() -> Option<Vec<Ancestor>> {
+    of_source(|source| source.history.clone())
 }
 
 pub(crate) fn wal_directory() -> String {

@@ -1,10 +1,10 @@
 //! Calling what nobody granted.
 
-use understudy::raw::understudy::method::keys::{self, Key, Part};
+use understudy::raw::understudy::method::keys::Key;
 use understudy::raw::understudy::method::store::Bucket;
 use understudy::raw::understudy::method::transfer::{Fetch, Job, Unless, Unpack};
 use understudy::raw::understudy::method::{datadir, program, types};
-use understudy::{Failure, Request, log};
+use understudy::{Failure, Request};
 
 use crate::{refused, verdict};
 
@@ -58,9 +58,6 @@ pub(crate) fn ungranted(_: &Request) -> Result<(), Failure> {
             answer(datadir::recovery_setting("restore_command", "id > /tmp/owned")),
         ),
     ];
-    // Without a key it tells nothing: a host may answer it or not.
-    let digest = keys::sha1_of(&[Part::Literal(b"text".to_vec())]);
-    log::info!("sha1-of: {digest:?}");
     Err(verdict(attempts))
 }
 

@@ -5,7 +5,8 @@ use std::fmt::{Debug, Write as _};
 use std::fs;
 use std::io::Read;
 
-use understudy::raw::understudy::method::keys::{self, Key, Part};
+use understudy::raw::understudy::method::digests::{Algorithm, Hasher};
+use understudy::raw::understudy::method::keys::Key;
 use understudy::raw::understudy::method::store::{Bucket, CipherFormat, Codec, Pipeline, Range};
 use understudy::raw::understudy::method::transfer::{Fetch, Job, Unless, Unpack};
 use understudy::raw::understudy::method::types::Error;
@@ -126,7 +127,8 @@ impl Seen {
 }
 
 /// Tries every way to the secrets of the stores `repo` and `broken` and of the key `pass`, which are granted; `path` is the
-/// file of one of them. The object `plain.ini` holds a key in its text, `locked.ini` the same, encrypted with `pass`.
+/// file of one of them. The object `plain.ini` holds a key in its text, `locked.ini` the same, encrypted with `pass`, and
+/// `history.gz` the same, compressed and then encrypted.
 pub(crate) fn secrets(request: &Request) -> Result<(), Failure> {
     let mut seen = Seen::default();
     let path: String = request.require("path")?;
@@ -193,12 +195,15 @@ fn locked(seen: &mut Seen, request: &Request, bucket: &Bucket) {
         Ok(key) => key,
         Err(error) => return seen.answer::<()>("pass", &Err(error)),
     };
-    seen.answer("sha1 of a granted key", &keys::sha1_of(&[Part::Secret(&key)]));
+    seen.answer("sha1 of a granted key", &digest_over(&key));
     // Without deriving what stands in it.
     let plainly = Pipeline::new();
     plainly.decrypt(&key, CipherFormat::OpensslSha1);
     seen.object("decrypted", bucket, "locked.ini", Some(&plainly));
     seen.fetched(request, bucket, "locked.ini", Some(&plainly), "decrypted.ini");
+    // To be decompressed where nobody blanks anything.
+    seen.object("decrypted and compressed", bucket, "history.gz", Some(&plainly));
+    seen.fetched(request, bucket, "history.gz", Some(&plainly), "history.gz");
     for format in FORMATS {
         for codec in CODECS {
             let via = Pipeline::new();
@@ -215,6 +220,13 @@ fn locked(seen: &mut Seen, request: &Request, bucket: &Bucket) {
             seen.answer("derived, wrongly", &derived.map(drop));
         }
     }
+}
+
+fn digest_over(key: &Key) -> Result<Vec<u8>, Error> {
+    let sum = Hasher::new(Algorithm::Sha1);
+    sum.update(b"{\"");
+    sum.secret(key)?;
+    Ok(sum.finish())
 }
 
 /// By reading the object of which a key was derived in every other way.
@@ -241,7 +253,7 @@ fn derived(seen: &mut Seen, request: &Request, bucket: &Bucket) {
         }
         seen.fetched(request, bucket, object, Some(via), "fetched.ini");
         seen.fetched(request, bucket, object, None, "fetched-raw.ini");
-        seen.answer("sha1 of it", &keys::sha1_of(&[Part::Literal(b"{\"".to_vec()), Part::Secret(&key)]));
+        seen.answer("sha1 of it", &digest_over(&key));
         // A digest of what the derived key decrypts, and its text in an error.
         let further = Pipeline::new();
         further.decrypt(&key, CipherFormat::OpensslSha1);

@@ -158,9 +158,11 @@ fn a_method_with_a_section_whose_plugin_is_missing_is_left_to_its_preflight() {
 #[test]
 fn rule_29_the_standby_follows_the_operators_conninfo_with_a_lasting_passfile() {
     let text = format!(
-        "{WHOLE}configure_standby = true\nstandby_passfile = \"/etc/pgpass\"\n[source]\nconninfo = \"host=h\"\npassfile = \"/run/p\""
+        "{WHOLE}configure_standby = true\nstandby_passfile = \"/etc/pgpass\"\nrestore_command = \"cp /archive/%f %p\"\n[source]\nconninfo = \"host=h\"\npassfile = \"/run/p\""
     );
-    let (conninfo, passfile) = parse(&text).unwrap().standby.unwrap();
+    let config = parse(&text).unwrap();
+    assert_eq!(config.restore_command.as_deref(), Some("cp /archive/%f %p"));
+    let (conninfo, passfile) = config.standby.unwrap();
     assert_eq!(conninfo.get("host"), Some("h"));
     assert_eq!(passfile.as_deref(), Some(Path::new("/etc/pgpass")));
 }

@@ -101,6 +101,8 @@ fn each_wrong_line_is_told_by_its_own_message() {
         ),
         ("tablespaces = { a = \"t\" }", "6:21: `replica.tablespaces.a` must be an absolute path, not `t`"),
         ("tablespaces = [\"/t\"]", "6:15: `replica.tablespaces` must be a table, not a list"),
+        ("restore_command = \" \"", "6:19: `replica.restore_command` must be a command in one line"),
+        ("restore_command = \"a\\nb\"", "6:19: `replica.restore_command` must be a command in one line"),
         ("configure_standby = true", "6:21: `replica.configure_standby` needs `[source] conninfo`"),
         ("[method]\nacme = 1", "7:8: `method.acme` must be a table, not a whole number"),
         ("[method.\"../acme\"]", "6:9: `../acme` is no name that a method can have"),

@@ -1,0 +1,169 @@
+//! Texts in which pgBackRest keeps keys: where the next layer's pass phrase must not come out with what a key decrypts.
+
+use std::io::{self, Read};
+
+use crate::codec::Codec;
+use crate::error::{Error, Kind};
+
+/// How every text begins in which pgBackRest keeps a key (`infoSave` in src/info/info.c).
+const HOLDS_KEYS: &[u8] = b"[backrest]";
+
+/// How much of a compressed text is looked at, in bytes: the largest block of bzip2, which gives nothing before its end, and
+/// its header. The others give the first bytes of a text after a few hundred.
+const HEAD: usize = (900 << 10) + 4096;
+
+/// Fails where what it reads is such a text.
+pub(super) struct NoKeys<R> {
+    inner: R,
+    /// How much of the beginning was the same so far; none once something was not.
+    matched: Option<usize>,
+}
+
+impl<R: Read> NoKeys<R> {
+    pub(super) fn new(inner: R) -> Self {
+        Self { inner, matched: Some(0) }
+    }
+}
+
+impl<R: Read> Read for NoKeys<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(into)?;
+        if let Some(matched) = self.matched {
+            let expected = &HOLDS_KEYS[matched..];
+            let compared = read.min(expected.len());
+            self.matched = (into[..compared] == expected[..compared]).then_some(matched + compared);
+            if self.matched == Some(HOLDS_KEYS.len()) {
+                let message = "it is a text that holds keys, and none of the files of a data directory";
+                return Err(Error::new(Kind::Denied, message).into());
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// Fails where what it reads is such a text, compressed, as pgBackRest keeps the manifests of expired backups in
+/// `backup.history`. Anything else passes, be it compressed or not.
+pub(super) struct NoHiddenKeys<R> {
+    inner: R,
+    /// What was read to be looked at, and is not given yet.
+    head: io::Cursor<Vec<u8>>,
+    looked: bool,
+}
+
+impl<R: Read> NoHiddenKeys<R> {
+    pub(super) fn new(inner: R) -> Self {
+        Self { inner, head: io::Cursor::default(), looked: false }
+    }
+
+    fn look(&mut self) -> io::Result<()> {
+        let mut head = Vec::new();
+        self.inner.by_ref().take(16).read_to_end(&mut head)?;
+        if let Some(codec) = compressed_with(&head) {
+            self.inner.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
+            if begins_with_keys(codec, &head)? {
+                let message = format!(
+                    "it is a text that holds keys, compressed with {}: it is read with `decompress` only",
+                    codec.name()
+                );
+                return Err(Error::new(Kind::Denied, message).into());
+            }
+        }
+        self.head = io::Cursor::new(head);
+        self.looked = true;
+        Ok(())
+    }
+}
+
+/// By the numbers that each format begins with. What pgBackRest writes; zlib streams, which have none, it writes within
+/// files of a database only.
+fn compressed_with(head: &[u8]) -> Option<Codec> {
+    match head {
+        [0x1f, 0x8b, 8, ..] => Some(Codec::Gzip),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Codec::Zstd),
+        [0x04, 0x22, 0x4d, 0x18, ..] => Some(Codec::Lz4),
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Codec::Bzip2),
+        _ => None,
+    }
+}
+
+/// Whether what `head` is the beginning of begins so when it is decompressed.
+fn begins_with_keys(codec: Codec, head: &[u8]) -> Result<bool, Error> {
+    let mut plain = codec.decode(Box::new(io::Cursor::new(head.to_vec())))?;
+    let mut beginning = [0; HOLDS_KEYS.len()];
+    let mut length = 0;
+    while length < beginning.len() {
+        match plain.read(&mut beginning[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // It is damaged, or goes on beyond what was looked at.
+            Err(_) => break,
+        }
+    }
+    Ok(beginning[..length] == *HOLDS_KEYS)
+}
+
+impl<R: Read> Read for NoHiddenKeys<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if !self.looked {
+            self.look()?;
+        }
+        match self.head.read(into)? {
+            0 => self.inner.read(into),
+            read => Ok(read),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// What `program` makes of `text`, which it compresses.
+    fn compressed(program: &str, text: &[u8]) -> Vec<u8> {
+        let mut child =
+            Command::new(program).arg("-c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let text = text.to_vec();
+        let writing = std::thread::spawn(move || io::Write::write_all(&mut stdin, &text));
+        let output = child.wait_with_output().unwrap();
+        writing.join().unwrap().unwrap();
+        output.stdout
+    }
+
+    fn read(stored: &[u8]) -> io::Result<Vec<u8>> {
+        let mut plain = Vec::new();
+        NoHiddenKeys::new(stored).read_to_end(&mut plain).map(|_| plain)
+    }
+
+    #[test]
+    fn a_compressed_text_that_holds_keys_does_not_come_out_and_others_do() {
+        let mut text = b"[backrest]\nbackrest-format=5\n".to_vec();
+        // Longer than a block of bzip2, and not to be compressed.
+        let mut noise = fastrand::Rng::with_seed(1);
+        text.extend(std::iter::repeat_with(|| noise.u8(..)).take(2 << 20));
+        for program in ["gzip", "zstd", "lz4", "bzip2"] {
+            for length in [30, text.len()] {
+                let error = read(&compressed(program, &text[..length])).unwrap_err();
+                assert!(error.to_string().contains("holds keys"), "{program}: {error}");
+            }
+            let other = compressed(program, &text[1..]);
+            assert!(read(&other).unwrap() == other, "{program}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_compressed_passes() {
+        for stored in [
+            &b"BZh9 is how it begins"[..],
+            &[0x1f, 0x8b, 8, 0],
+            b"",
+            b"[backrest]",
+            &[0x28, 0xb5, 0x2f, 0xfd],
+        ] {
+            assert_eq!(read(stored).unwrap(), stored);
+        }
+    }
+}
