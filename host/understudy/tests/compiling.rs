@@ -139,7 +139,7 @@ fn each_bound_of_compiling_is_a_refusal_of_its_own() {
         (
             &slow,
             CompileBounds { memory: Bytes(16 << 20), ..bounds },
-            "needs more than 16 MiB of memory to be compiled",
+            "needs more than 16.0 MiB of memory to be compiled",
         ),
         (&slow, CompileBounds { time: Duration::from_millis(50), ..bounds }, "is not compiled within 0.05 s"),
         (
@@ -150,7 +150,7 @@ fn each_bound_of_compiling_is_a_refusal_of_its_own() {
         (
             &tarball,
             CompileBounds { image: Bytes(64 << 10), ..bounds },
-            "becomes more than 64 KiB of machine code",
+            "becomes more than 64.0 KiB of machine code",
         ),
     ] {
         let refusal = sandbox(bounds).inspect(component).unwrap_err();

@@ -18,6 +18,7 @@ use wasmtime::Engine;
 use super::child::{Answer, COMPILER};
 use crate::component::in_one_line;
 use crate::text::printable;
+use crate::thread::said;
 
 /// What compiles components.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,11 +108,17 @@ impl Compiler {
                 .precompile_component(&component)
                 .map_err(|error| CompileError::Damaged(in_one_line(&error))),
             Self::Child { executable, bounds } => {
-                let failed = |error: io::Error| CompileError::Failed(error.to_string());
-                // A runtime of its own, on the thread whose end the child must not outlive.
-                let runtime =
-                    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-                runtime.block_on(in_a_child(executable, bounds, component, cancel))
+                let compile = || {
+                    let failed = |error: io::Error| CompileError::Failed(error.to_string());
+                    let runtime =
+                        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+                    runtime.block_on(in_a_child(executable, bounds, component, cancel))
+                };
+                // A thread of its own, which lives as long as the child: the child's death signal comes with its end.
+                std::thread::scope(|scope| match scope.spawn(compile).join() {
+                    Ok(compiled) => compiled,
+                    Err(panic) => Err(CompileError::Failed(said(&*panic))),
+                })
             }
         }
     }
