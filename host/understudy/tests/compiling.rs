@@ -277,6 +277,7 @@ async fn a_compiler_ends_when_nobody_waits_for_it_any_more() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     };
     preflight.abort();
+    assert!(preflight.await.unwrap_err().is_cancelled());
     ends_at_once(compiler);
 }
 
