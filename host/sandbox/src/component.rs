@@ -1,8 +1,7 @@
-//! From a file to a component that can run: read once, judged, compiled, linked, described.
+//! From a file to a component that can run: judged, compiled and described unless it was before, linked.
 
-use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -11,29 +10,30 @@ use replica::Refusal;
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::unbounded_channel;
+use tokio_util::sync::CancellationToken;
 use wasmtime::component;
 
 use crate::engine::Host;
 use crate::files::Files;
 use crate::grants::Remedies;
+use crate::image::{COMPONENT_BYTES, Images, Kept};
 use crate::landlock::Wall;
 use crate::reporter::Reporter;
 use crate::run;
 use crate::state::State;
-use crate::text::printable;
+use crate::text::{hex, printable};
 use crate::{Grants, Inspection, describe, v0_1};
 
-/// The largest component that is read. One with a whole Python in it has 18 MB.
-const COMPONENT_BYTES: u64 = 128 << 20;
 /// How long `describe` may take, and how much memory it may hold.
 const DESCRIBE_TIME: Duration = Duration::from_secs(1);
 const DESCRIBE_MEMORY: u64 = 64 << 20;
 /// Names that are listed in a message.
 const NAMES: usize = 8;
 
-/// The bytes of a component's file, read once: what was checked is what runs.
+/// A component's file, read to its end: what had this digest is what runs.
 pub(crate) struct Bytecode {
-    bytes: Vec<u8>,
+    file: File,
+    size: u64,
     digest: [u8; 32],
 }
 
@@ -85,20 +85,57 @@ impl Bytecode {
         if !metadata.is_file() {
             return Err(refuse(path, "is not a file"));
         }
-        let mut bytes = Vec::new();
-        let read = file.take(COMPONENT_BYTES + 1).read_to_end(&mut bytes);
-        read.map_err(|error| refuse(path, format!("cannot be read: {error}")))?;
-        if bytes.len() as u64 > COMPONENT_BYTES {
+        let (mut begin, mut digest) = (Vec::new(), Sha256::new());
+        let size = each_part(&file, &mut |part| {
+            begin.extend_from_slice(&part[..part.len().min(JUDGED - begin.len())]);
+            digest.update(part);
+        });
+        let size = size.map_err(|error| refuse(path, format!("cannot be read: {error}")))?;
+        if size > COMPONENT_BYTES {
             return Err(refuse(path, format!("is larger than {} MiB", COMPONENT_BYTES >> 20)));
         }
-        judge(&bytes).map_err(|what| refuse(path, what))?;
-        let digest = Sha256::digest(&bytes).into();
-        Ok(Self { bytes, digest })
+        judge(&begin).map_err(|what| refuse(path, what))?;
+        Ok(Self { file, size, digest: digest.finalize().into() })
+    }
+
+    /// The bytes themselves, read once more: only a compiler needs them.
+    fn bytes(&self, path: &Path) -> Result<Vec<u8>, Refusal> {
+        let mut bytes = Vec::new();
+        let read = (&self.file)
+            .rewind()
+            .and_then(|()| each_part(&self.file, &mut |part| bytes.extend_from_slice(part)));
+        read.map_err(|error| refuse(path, format!("cannot be read: {error}")))?;
+        let digest: [u8; 32] = Sha256::digest(&bytes).into();
+        if digest != self.digest {
+            return Err(refuse(path, "was changed while it was read: try again"));
+        }
+        Ok(bytes)
     }
 
     /// The digest of the bytes.
     pub(crate) fn digest(&self) -> [u8; 32] {
         self.digest
+    }
+}
+
+/// Bytes that [`judge`] looks at.
+const JUDGED: usize = 8;
+
+/// Gives the bytes of a file part by part, and how many there were; ends after one more than a component may have.
+fn each_part(file: &File, part: &mut dyn FnMut(&[u8])) -> io::Result<u64> {
+    let mut file = file.take(COMPONENT_BYTES + 1);
+    let mut buffer = vec![0; 64 << 10];
+    let mut size = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(size),
+            Ok(count) => {
+                part(&buffer[..count]);
+                size += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -118,46 +155,73 @@ fn judge(bytes: &[u8]) -> Result<(), &'static str> {
 }
 
 impl Loaded {
-    /// Compiles and links a component and asks it what it is.
+    /// Maps the image of a component and what it said of itself, or compiles it and asks it; then links it.
     ///
-    /// Must be called from a thread that is not restricted: the compiler's threads start here. Blocks.
+    /// Must be called from a thread that is not restricted: a compiler starts here. Blocks; `cancel` ends a compilation.
     ///
     /// # Errors
     /// A [`Refusal`] of the rule `component`, `interface version`, `import` or `describe`.
-    pub(crate) fn new(host: &Host, path: &Path, code: &Bytecode) -> Result<Self, Refusal> {
-        let component = component::Component::from_binary(&host.engine, &code.bytes)
-            .map_err(|error| refuse(path, format!("is damaged or truncated: {}", in_one_line(&error))))?;
+    pub(crate) fn new(
+        host: &Host,
+        images: &Images,
+        path: &Path,
+        code: Bytecode,
+        cancel: &CancellationToken,
+    ) -> Result<Self, Refusal> {
+        let digest = hex(&code.digest);
+        if let Some(Kept { image, inspection }) = images.find(&code.digest) {
+            match image.component(&host.engine) {
+                Ok(component) => {
+                    tracing::debug!("{}: sha256:{digest} was compiled before", path.display());
+                    let contract = link(host, path, &component)?;
+                    return Ok(Self { inspection, contract });
+                }
+                Err(error) => tracing::debug!("a compiled component is not used: {}", in_one_line(&error)),
+            }
+        }
+        tracing::debug!("{}: compiling sha256:{digest}", path.display());
+        let fresh = images.make(host, code.bytes(path)?, cancel).map_err(|error| refuse(path, error))?;
+        let component = fresh
+            .image
+            .component(&host.engine)
+            .map_err(|error| refuse(path, format!("cannot be loaded: {}", in_one_line(&error))))?;
         let ty = component.component_type();
         let names = |(name, _): (&str, _)| printable(name, 200);
         let imports: Vec<_> = ty.imports(&host.engine).map(names).collect();
         let exports: Vec<_> = ty.exports(&host.engine).map(names).collect();
-        let contract = contract_version(&exports).map_err(|found| {
+        let version = contract_version(&exports).map_err(|found| {
             let message = format!("{}: does not export {}@0.1: {found}", path.display(), v0_1::EXPORT);
             Refusal::new("interface version", message)
         })?;
-        let unfit = |rule, what: &str, error: &wasmtime::Error| {
-            Refusal::new(rule, format!("{}: {what}: {}", path.display(), in_one_line(error)))
-        };
-        let linked = host.linker.instantiate_pre(&component);
-        let linked =
-            linked.map_err(|error| unfit("import", "asks for what this program does not have", &error))?;
-        let linked = v0_1::Component::new(linked).map_err(|error| {
-            unfit("interface version", "does not fit version 0.1 of the contract", &error)
-        })?;
+        let contract = link(host, path, &component)?;
         let refused = |why: String| Refusal::new("describe", format!("{}: {why}", path.display()));
-        let described = ask(host, &linked).map_err(refused)?;
+        tracing::debug!("{}: asking sha256:{digest} what it is", path.display());
+        let described = ask(host, &contract).map_err(refused)?;
         let description = describe::check(described)
             .map_err(|why| refused(format!("what it says of itself cannot be: {why}")))?;
         let inspection = Inspection {
             name: description.name.clone(),
-            digest: digest_text(&code.digest),
-            size: code.bytes.len() as u64,
-            contract,
+            digest: format!("sha256:{digest}"),
+            size: code.size,
+            contract: version,
             description,
             imports,
         };
-        Ok(Self { inspection, contract: linked })
+        images.keep(fresh, &code.digest, &inspection);
+        Ok(Self { inspection, contract })
     }
+}
+
+/// Gives a component what it imports and finds the exports of the contract.
+fn link(host: &Host, path: &Path, component: &component::Component) -> Result<v0_1::Component, Refusal> {
+    let unfit = |rule, what: &str, error: &wasmtime::Error| {
+        Refusal::new(rule, format!("{}: {what}: {}", path.display(), in_one_line(error)))
+    };
+    let linked = host.linker.instantiate_pre(component);
+    let linked =
+        linked.map_err(|error| unfit("import", "asks for what this program does not have", &error))?;
+    v0_1::Component::new(linked)
+        .map_err(|error| unfit("interface version", "does not fit version 0.1 of the contract", &error))
 }
 
 /// Calls `describe`, with everything denied, on a thread of its own.
@@ -205,12 +269,4 @@ fn listed(names: &[String]) -> String {
 /// An error of the engine with its causes, fit for a log.
 pub(crate) fn in_one_line(error: &wasmtime::Error) -> String {
     printable(&format!("{error:#}"), 1000)
-}
-
-fn digest_text(digest: &[u8; 32]) -> String {
-    digest.iter().fold("sha256:".to_owned(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -38,7 +38,7 @@ impl Host {
 }
 
 /// What plugin languages need of WebAssembly, and no more.
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)

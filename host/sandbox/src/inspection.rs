@@ -1,11 +1,11 @@
 //! What a component says of itself, checked and bounded.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::OptionValue;
 
 /// What is known of a component without giving it anything.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inspection {
     /// The name that the component gives itself.
     pub name: String,
@@ -23,7 +23,7 @@ pub struct Inspection {
 }
 
 /// A component's answer to `describe`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Description {
     /// The name that the component gives itself, lower case with hyphens.
     pub name: String,
@@ -38,7 +38,7 @@ pub struct Description {
 }
 
 /// An option that a component reads.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OptionSpec {
     /// Its name, lower case with hyphens or underscores.
     pub name: String,
@@ -53,7 +53,7 @@ pub struct OptionSpec {
 }
 
 /// What values an option takes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A string.
@@ -77,7 +77,7 @@ pub enum Kind {
 }
 
 /// Something that a component needs the operator to grant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Need {
     /// What it is.
     pub kind: NeedKind,
@@ -90,7 +90,7 @@ pub struct Need {
 }
 
 /// What a component can need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NeedKind {
     /// A place where backups are kept.

@@ -1,7 +1,6 @@
 //! Replica methods that are WebAssembly components. Each run has a thread, a store and a Landlock domain of its
 //! own, and sees the data directory, what the operator granted, and nothing else.
 
-#![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod component;
@@ -10,6 +9,7 @@ mod engine;
 mod failure;
 mod files;
 mod grants;
+mod image;
 mod inspection;
 mod landlock;
 mod limits;
@@ -29,6 +29,7 @@ mod thread;
 mod v0_1;
 mod wasi;
 
+pub use image::{CompileBounds, Compiler, compiler_main};
 pub use inspection::{Description, Inspection, Kind, Need, NeedKind, OptionSpec};
 pub use method::ComponentMethod;
 pub use sandbox::{Sandbox, SandboxError, TooManySecrets};

@@ -58,7 +58,11 @@ impl ComponentMethod {
         let prepare = || async {
             let (sandbox, settings) = (self.sandbox.clone(), Arc::clone(&self.settings));
             let remedies = self.remedies.clone();
-            let prepared = tokio::task::spawn_blocking(move || prepare(&sandbox, &settings, &remedies)).await;
+            let cancel = CancellationToken::new();
+            // Who drops this future waits for no compiler any more.
+            let _ends_with_this_call = cancel.clone().drop_guard();
+            let prepared =
+                tokio::task::spawn_blocking(move || prepare(&sandbox, &settings, &remedies, &cancel)).await;
             prepared.unwrap_or_else(|error| {
                 Err(Refusal::new("component", format!("a fault in the host while it was loaded: {error}")))
             })
@@ -142,9 +146,10 @@ fn prepare(
     sandbox: &Sandbox,
     settings: &MethodSettings,
     remedies: &Remedies,
+    cancel: &CancellationToken,
 ) -> Result<Arc<Prepared>, Refusal> {
     refuse_if_everybody_may_change(&settings.component)?;
-    let loaded = sandbox.load(&settings.component)?;
+    let loaded = sandbox.load(&settings.component, cancel)?;
     let description = &loaded.inspection.description;
     let checked = options::check(&settings.name, &description.options, &settings.options)?;
     check_needs(description, &checked, &settings.grants, remedies)?;

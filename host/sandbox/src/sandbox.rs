@@ -5,9 +5,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use replica::Refusal;
+use tokio_util::sync::CancellationToken;
 
 use crate::component::{Bytecode, Loaded};
 use crate::engine::Host;
+use crate::image::Images;
 use crate::landlock::{self, WallError};
 use crate::{ComponentMethod, Inspection, MethodSettings, SandboxSettings};
 
@@ -20,6 +22,7 @@ pub struct Sandbox {
 pub(crate) struct Inner {
     pub(crate) host: Host,
     pub(crate) settings: SandboxSettings,
+    images: Images,
     /// By the digest of their bytes: `describe` runs once for each.
     loaded: Mutex<HashMap<[u8; 32], Arc<Loaded>>>,
 }
@@ -41,7 +44,7 @@ pub enum SandboxError {
 pub struct TooManySecrets(String);
 
 impl Sandbox {
-    /// Sets up the engine.
+    /// Sets up the engine and opens the cache.
     ///
     /// # Errors
     /// [`SandboxError::Landlock`] where the kernel offers less than `settings` demand, [`SandboxError::Engine`] where
@@ -56,7 +59,8 @@ impl Sandbox {
             Err(_) | Ok(_) => {}
         }
         let host = Host::new().map_err(|error| SandboxError::Engine(format!("{error:#}")))?;
-        Ok(Self { inner: Arc::new(Inner { host, settings, loaded: Mutex::default() }) })
+        let images = Images::new(&settings, &host.engine);
+        Ok(Self { inner: Arc::new(Inner { host, settings, images, loaded: Mutex::default() }) })
     }
 
     /// The method that runs the component of `settings`. Nothing is read before [`replica::Method::preflight`].
@@ -70,24 +74,25 @@ impl Sandbox {
         Ok(ComponentMethod::new(self.clone(), settings))
     }
 
-    /// What the component at this path says of itself. Compiles it and calls `describe`, with everything denied.
-    /// Blocks; call it from a thread that may.
+    /// What the component at this path says of itself. Compiles it and calls `describe`, with everything denied, unless the
+    /// cache has both. Blocks; call it from a thread that may.
     ///
     /// # Errors
     /// The same refusals as a preflight's for the component itself: the rules `component`, `interface version`,
     /// `import` and `describe`.
     pub fn inspect(&self, component: &Path) -> Result<Inspection, Refusal> {
-        Ok(self.load(component)?.inspection.clone())
+        Ok(self.load(component, &CancellationToken::new())?.inspection.clone())
     }
 
-    /// Reads and loads a component, or finds the one with the same bytes. Blocks.
-    pub(crate) fn load(&self, path: &Path) -> Result<Arc<Loaded>, Refusal> {
+    /// Reads and loads a component, or finds the one with the same bytes. Blocks; `cancel` ends a compilation.
+    pub(crate) fn load(&self, path: &Path, cancel: &CancellationToken) -> Result<Arc<Loaded>, Refusal> {
         let code = Bytecode::read(path)?;
+        let digest = code.digest();
         let known = || self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(loaded) = known().get(&code.digest()) {
+        if let Some(loaded) = known().get(&digest) {
             return Ok(Arc::clone(loaded));
         }
-        let loaded = Arc::new(Loaded::new(&self.inner.host, path, &code)?);
-        Ok(Arc::clone(known().entry(code.digest()).or_insert(loaded)))
+        let loaded = Arc::new(Loaded::new(&self.inner.host, &self.inner.images, path, code, cancel)?);
+        Ok(Arc::clone(known().entry(digest).or_insert(loaded)))
     }
 }

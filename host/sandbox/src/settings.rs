@@ -5,14 +5,16 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use replica::{Bytes, Redactor};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use transfer::keys::Key;
 use transfer::secret::Secret;
 use transfer::store::StoreConfig;
 use transfer::units::BytesPerSecond;
 
+use crate::Compiler;
+
 /// Settings of the sandbox that hold for every method.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SandboxSettings {
     /// The least Landlock ABI that the kernel must offer (`require_landlock = N`): 1 to 7. None: what the kernel
     /// offers is used, and the log says which it was. Debian 12 has 2, Linux 6.7 has 4, Linux 6.12 has 6.
@@ -20,6 +22,18 @@ pub struct SandboxSettings {
     /// Knows every secret of the run. The sandbox adds those that it is given and those that it derives, and takes them out
     /// of every text that a component is told; who shows the events takes them out of those.
     pub redactor: Redactor,
+    /// What turns components into machine code.
+    pub compiler: Compiler,
+    /// The directory in which compiled components are kept with what they said of themselves; made where it is missing. None:
+    /// nothing is kept. It must be this user's alone, or it is not used.
+    pub cache: Option<PathBuf>,
+}
+
+impl SandboxSettings {
+    /// Nothing but a compiler.
+    pub fn new(compiler: Compiler) -> Self {
+        Self { require_landlock: None, redactor: Redactor::default(), compiler, cache: None }
+    }
 }
 
 /// One method that is a component, as the operator configured it.
@@ -36,7 +50,7 @@ pub struct MethodSettings {
 }
 
 /// A value of an option, as the operator wrote it. Serialized as the bare value.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OptionValue {
     /// A string of the configuration file.

@@ -1,6 +1,8 @@
 //! Text from a component, made fit for a terminal and a log. A component's strings are hostile until they came
 //! through here.
 
+use std::fmt::Write as _;
+
 /// `text` on one line of at most `limit` characters: control characters, terminal escapes and the characters that
 /// reorder text are replaced, what is too long ends in an ellipsis.
 pub(crate) fn printable(text: &str, limit: usize) -> String {
@@ -43,6 +45,15 @@ pub(crate) fn quoted(text: &str) -> String {
 pub(crate) fn key(name: &str) -> String {
     let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     if bare { name.to_owned() } else { quoted(name) }
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

@@ -9,5 +9,9 @@ fn main() -> ExitCode {
     if let Some(ended) = replica::process::guard_main(std::env::args_os()) {
         return ended;
     }
+    // And the child that compiles a component.
+    if let Some(ended) = sandbox::compiler_main(std::env::args_os()) {
+        return ended;
+    }
     understudy::run(std::env::args_os(), &|name| std::env::var_os(name))
 }

@@ -63,8 +63,8 @@ impl<'a> Ours<'a> {
         component(method).is_ok()
     }
 
-    /// `understudy create` from an empty data directory, or from what `prepare` leaves where it keeps data. That its
-    /// component is compiled to machine code is part of it.
+    /// `understudy create` from an empty data directory, or from what `prepare` leaves where it keeps data. `check` has
+    /// compiled its component before, as the first run on a machine does.
     pub(crate) fn contestant(
         &self,
         job: &Job<'_>,

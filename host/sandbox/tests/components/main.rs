@@ -7,6 +7,7 @@ mod data_plane;
 mod denials;
 mod endings;
 mod files;
+mod kept;
 mod refusals;
 mod resources;
 mod secrets;

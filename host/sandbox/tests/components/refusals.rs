@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use sandbox::{OptionValue, Sandbox, SandboxSettings};
+use sandbox::{Compiler, OptionValue, Sandbox, SandboxSettings};
 use tempfile::TempDir;
 
 use crate::stage::{Stage, component, sandbox, text};
@@ -211,9 +211,12 @@ async fn what_was_checked_is_what_runs_whatever_becomes_of_the_file() {
 
 #[test]
 fn a_kernel_without_the_landlock_that_is_demanded_is_refused_with_the_setting() {
-    let error = Sandbox::new(SandboxSettings { require_landlock: Some(9999), ..SandboxSettings::default() })
-        .err()
-        .unwrap()
-        .to_string();
+    let error = Sandbox::new(SandboxSettings {
+        require_landlock: Some(9999),
+        ..SandboxSettings::new(Compiler::Here)
+    })
+    .err()
+    .unwrap()
+    .to_string();
     assert!(error.starts_with("require_landlock = 9999"), "{error}");
 }

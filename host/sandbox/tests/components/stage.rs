@@ -8,7 +8,7 @@ use replica::{
     Context, Denial, Directories, Event, Failure, Filled, Level, Method, Outcome, Plan, Refusal, Request,
     Run, TablespaceMap,
 };
-use sandbox::{ComponentMethod, Grants, MethodSettings, OptionValue, Sandbox, SandboxSettings};
+use sandbox::{Compiler, ComponentMethod, Grants, MethodSettings, OptionValue, Sandbox, SandboxSettings};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,7 @@ pub(crate) fn component(name: &str) -> PathBuf {
 /// One sandbox for all tests: each component is compiled once.
 pub(crate) fn sandbox() -> Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
-    SANDBOX.get_or_init(|| Sandbox::new(SandboxSettings::default()).unwrap()).clone()
+    SANDBOX.get_or_init(|| Sandbox::new(SandboxSettings::new(Compiler::Here)).unwrap()).clone()
 }
 
 /// A place to try a component in.

@@ -39,7 +39,8 @@ pub enum Verb {
     Check(CheckArgs),
     /// Show what a plugin is, what it asks for and which options it has
     ///
-    /// Asks the plugin with everything denied. Two plugins: shows how their permissions differ.
+    /// Asks the plugin with everything denied. Two plugins: shows how their permissions differ. The compiled plugin and its answer
+    /// are kept in understudy/components below XDG_CACHE_HOME or ~/.cache, unless root runs this.
     Inspect(InspectArgs),
     /// Print a shell's completion script
     Completions {
@@ -58,8 +59,8 @@ Patroni adds --scope, --role, --datadir and --connstring, which override the fil
 and no_params too, which are accepted and ignored: the file's own settings count. Any other --key=value is an option of the \
 method that --method names.
 
-As root it becomes `user` of the file, or postgres, before anything else. State files are kept in `state_dir`, or in \
-.local/state/understudy below that user's home directory. Of the environment it reads PGPASSFILE and \
+As root it becomes `user` of the file, or postgres, before anything else. State files and compiled plugins are kept in \
+`state_dir`, or in .local/state/understudy below that user's home directory. Of the environment it reads PGPASSFILE and \
 UNDERSTUDY_PLUGIN_PATH, and nothing else that the file does not name.
 
 Exit codes:

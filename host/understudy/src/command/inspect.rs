@@ -9,28 +9,29 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use nix::unistd::Uid;
-use replica::Bytes;
+use replica::{Bytes, Level};
 use rustix::fs::{MemfdFlags, OFlags, memfd_create};
-use sandbox::{Inspection, Kind, Need, OptionSpec, OptionValue, Sandbox, SandboxSettings};
+use sandbox::{Compiler, Inspection, Kind, Need, OptionSpec, OptionValue, Sandbox, SandboxSettings};
 use serde::Serialize;
 
 use super::{FAILED, NotRun, USAGE, print};
-use crate::cli::InspectArgs;
+use crate::cli::{InspectArgs, LogFormat};
 use crate::config::Environment;
 use crate::plugin_path;
-use crate::render::Terminal;
 use crate::render::text::{columns, json_line, printable};
-use crate::root::drop_root;
+use crate::render::{Log, Terminal};
+use crate::root::{Account, drop_root};
 
 /// Inspects one plugin or compares two, and returns the exit code.
 pub fn run(args: &InspectArgs, environment: Environment<'_>) -> u8 {
-    match text(args, environment) {
+    let terminal = Terminal::stderr();
+    let log = Log::new(terminal.clone(), LogFormat::Text, Level::Warn);
+    match text(args, environment, &log) {
         Ok(text) => {
             print(&text);
             0
         }
         Err(error) => {
-            let terminal = Terminal::stderr();
             for problem in &error.problems {
                 terminal.line(&printable(&problem.to_string()));
             }
@@ -40,14 +41,19 @@ pub fn run(args: &InspectArgs, environment: Environment<'_>) -> u8 {
     }
 }
 
-fn text(args: &InspectArgs, environment: Environment<'_>) -> Result<String, NotRun> {
+fn text(args: &InspectArgs, environment: Environment<'_>, log: &Log) -> Result<String, NotRun> {
     let plugin_path = plugin_path::from_environment(environment).map_err(|problem| vec![problem])?;
     let open = |plugin: &String| Opened::new(file_of(plugin, &plugin_path)?);
     let (plugin, other) = (open(&args.plugin)?, args.other.as_ref().map(open).transpose()?);
-    if Uid::effective().is_root() {
+    let cache = if Uid::effective().is_root() {
         drop_root(Some(NOBODY))?;
-    }
-    let sandbox = Sandbox::new(SandboxSettings::default()).map_err(NotRun::failed)?;
+        None
+    } else {
+        cache(&drop_root(None)?, environment)
+    };
+    log.take_traces();
+    let settings = SandboxSettings { cache, ..SandboxSettings::new(Compiler::this_executable()) };
+    let sandbox = Sandbox::new(settings).map_err(NotRun::failed)?;
     let plugin = plugin.inspect(&sandbox)?;
     let lines = match other.map(|other| other.inspect(&sandbox)).transpose()? {
         None if args.json => vec![json_line(&plugin)],
@@ -59,6 +65,17 @@ fn text(args: &InspectArgs, environment: Environment<'_>) -> Result<String, NotR
     };
     Ok(lines.iter().map(|line| format!("{}\n", printable(line))).collect())
 }
+
+/// Where compiled plugins are kept: the user's cache directory (the XDG Base Directory Specification), below a home
+/// directory that is there. None for root, which becomes somebody who has none.
+fn cache(account: &Account, environment: Environment<'_>) -> Option<PathBuf> {
+    let given = environment(CACHE_HOME).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || account.home.as_ref().filter(|home| home.is_absolute() && home.is_dir());
+    Some(given.or_else(|| Some(home()?.join(".cache")))?.join("understudy/components"))
+}
+
+/// The variable that names the user's cache directory.
+const CACHE_HOME: &str = "XDG_CACHE_HOME";
 
 /// Whom root becomes before a plugin is loaded: nothing is written, so nobody needs to own it.
 const NOBODY: &str = "nobody";

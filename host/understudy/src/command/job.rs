@@ -7,7 +7,7 @@ use anyhow::Context;
 use replica::create_replica::BASEBACKUP;
 use replica::seal::{EndState, Standby};
 use replica::{Candidate, Job, Method, Redactor, Refusal, Source};
-use sandbox::{MethodSettings, Sandbox, SandboxError, SandboxSettings, Secret};
+use sandbox::{Compiler, MethodSettings, Sandbox, SandboxError, SandboxSettings, Secret};
 use tokio_util::sync::CancellationToken;
 
 use super::NotRun;
@@ -20,6 +20,9 @@ use crate::run_directory::RunDirectory;
 
 /// The state directory below the home directory of the user that the program runs as.
 const STATE_DIR: &str = ".local/state/understudy";
+
+/// Compiled components below the state directory.
+const COMPONENTS: &str = "components";
 
 /// The file that is removed before the replica starts, unless the configuration names another (semantics rule 29).
 const TRIGGER_FILE: &str = "promote";
@@ -58,7 +61,7 @@ impl Operator {
             .with_context(|| format!("cannot use the state directory {}", state_dir.display()))
             .map_err(NotRun::failed)?;
         let source = connect(&config, run_directory.path(), cancel, redactor).await?;
-        let candidates = candidates(&config, &secrets(&config, run_directory.path()), redactor);
+        let candidates = candidates(&config, &state_dir, &secrets(&config, run_directory.path()), redactor);
         let standby = config
             .standby
             .map(|(conninfo, passfile)| Standby { conninfo: conninfo.without_passwords(), passfile });
@@ -168,7 +171,7 @@ fn refuse_to_grant(secrets: &[PathBuf], grants: &GrantsSection) -> Result<(), Re
 }
 
 /// The methods in the order in which they are tried. The sandbox is set up only where one of them is a component.
-fn candidates(config: &Config, secrets: &[PathBuf], redactor: &Redactor) -> Vec<Candidate> {
+fn candidates(config: &Config, state_dir: &Path, secrets: &[PathBuf], redactor: &Redactor) -> Vec<Candidate> {
     let mut sandbox: Option<Result<Sandbox, Refusal>> = None;
     let candidate = |name: &String| {
         if name == BASEBACKUP {
@@ -183,7 +186,7 @@ fn candidates(config: &Config, secrets: &[PathBuf], redactor: &Redactor) -> Vec<
         let section = config.components.get(name).cloned().unwrap_or_default();
         let (keep_data, no_leader, no_params) = (section.keep_data, section.no_leader, section.no_params);
         let timeout = section.timeout;
-        let sandbox = sandbox.get_or_insert_with(|| set_up(config, redactor));
+        let sandbox = sandbox.get_or_insert_with(|| set_up(config, state_dir, redactor));
         let method: Arc<dyn Method> = match component(config, sandbox, name, section, secrets, redactor) {
             Ok(method) => method,
             Err(why) => Arc::new(Refused::new(name, why)),
@@ -193,8 +196,13 @@ fn candidates(config: &Config, secrets: &[PathBuf], redactor: &Redactor) -> Vec<
     config.methods.iter().map(candidate).collect()
 }
 
-fn set_up(config: &Config, redactor: &Redactor) -> Result<Sandbox, Refusal> {
-    let settings = SandboxSettings { require_landlock: config.require_landlock, redactor: redactor.clone() };
+fn set_up(config: &Config, state_dir: &Path, redactor: &Redactor) -> Result<Sandbox, Refusal> {
+    let settings = SandboxSettings {
+        require_landlock: config.require_landlock,
+        redactor: redactor.clone(),
+        compiler: Compiler::this_executable(),
+        cache: Some(state_dir.join(COMPONENTS)),
+    };
     Sandbox::new(settings).map_err(|error| match error {
         SandboxError::Landlock { .. } => Refusal::new("require_landlock", error.to_string()).by_policy(),
         SandboxError::Engine(_) => Refusal::new("engine", error.to_string()),
