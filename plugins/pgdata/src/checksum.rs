@@ -56,6 +56,15 @@ impl fmt::Display for Algorithm {
     }
 }
 
+/// What computes a checksum: [`Summing`], or what is faster where this runs.
+pub trait Digesting {
+    /// Takes `bytes` in.
+    fn update(&mut self, bytes: &[u8]);
+
+    /// The checksum, byte for byte as a manifest writes it.
+    fn finish(self) -> Vec<u8>;
+}
+
 /// A checksum in the making.
 #[derive(Clone, Debug)]
 pub struct Summing(Inner);
@@ -80,9 +89,10 @@ impl Summing {
             Algorithm::Sha512 => Inner::Sha512(Sha512::new()),
         })
     }
+}
 
-    /// Takes `bytes` in.
-    pub fn update(&mut self, bytes: &[u8]) {
+impl Digesting for Summing {
+    fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             Inner::Crc32c(sum) => *sum = crc32c::crc32c_append(*sum, bytes),
             Inner::Sha224(sum) => sum.update(bytes),
@@ -92,8 +102,7 @@ impl Summing {
         }
     }
 
-    /// The checksum, byte for byte as a manifest writes it.
-    pub fn finish(self) -> Vec<u8> {
+    fn finish(self) -> Vec<u8> {
         match self.0 {
             Inner::Crc32c(sum) => sum.to_le_bytes().to_vec(),
             Inner::Sha224(sum) => sum.finalize().to_vec(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pgdata::checksum::{Algorithm, Summing};
+use pgdata::checksum::{Algorithm, Digesting, Summing};
 use understudy::store::Object;
 use understudy::{Error, Failure, cancelled};
 

@@ -177,8 +177,8 @@ impl Place {
     }
 }
 
-/// Resolves every directory that the operator named and checks that none is, holds or lies in another, nor holds the
-/// state directory. The data directory comes first. Entries of the map with one target are one place: whether a
+/// Resolves every directory that the operator named and checks that none is, holds or lies in another or the state
+/// directory. The data directory comes first. Entries of the map with one target are one place: whether a
 /// backup has tablespaces for more than one of them only its plan tells.
 pub(super) fn resolve(directories: &Directories, state_dir: &Path) -> Result<Vec<Place>, Refusal> {
     let mut places = vec![Place::resolve(Role::DataDirectory, &directories.datadir)?];
@@ -203,17 +203,21 @@ pub(super) fn resolve(directories: &Directories, state_dir: &Path) -> Result<Vec
                 )));
             }
         }
-        if lies_in(state_dir, &one.real) {
-            let message = format!(
-                "the directory for state files, {}, lies in {}, {}, which is emptied; it must lie elsewhere",
-                state_dir.display(),
-                one.role,
-                one.written.display()
-            );
-            return Err(
-                Refusal::new("state directory", message).remedy("[replica] state_dir = \"<directory>\"")
-            );
-        }
+        // What a method writes must not become this program's own state, nor the reverse.
+        let (what, why) = if lies_in(state_dir, &one.real) {
+            ("lies in", "which is emptied")
+        } else if lies_in(&one.real, state_dir) {
+            ("holds", "which methods write to")
+        } else {
+            continue;
+        };
+        let message = format!(
+            "the directory for state files, {}, {what} {}, {}, {why}; it must lie elsewhere",
+            state_dir.display(),
+            one.role,
+            one.written.display()
+        );
+        return Err(Refusal::new("state directory", message).remedy("[replica] state_dir = \"<directory>\""));
     }
     Ok(places)
 }

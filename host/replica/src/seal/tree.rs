@@ -1,5 +1,6 @@
 //! The walk over every file: what it is, whom it belongs to, who else may touch it. One pass, links never followed, memory bounded.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::ControlFlow;
@@ -105,7 +106,9 @@ fn walk_below(
     already: usize,
     seen: &mut Seen,
 ) -> Result<Vec<Further>, Problem> {
-    let mut visitor = Visitor { tree, directory, prefix, already, seen, problem: None, further: Vec::new() };
+    let user = rustix::process::geteuid().as_raw();
+    let mut visitor =
+        Visitor { tree, directory, prefix, user, already, seen, problem: None, further: Vec::new() };
     directory.walk(DEPTH, &mut |found| visitor.visit(found)).during(MODES)?;
     match visitor.problem {
         Some(problem) => Err(problem),
@@ -127,6 +130,8 @@ struct Visitor<'a> {
     directory: &'a Directory,
     /// Where `directory` is below the tree's.
     prefix: PathBuf,
+    /// The server's.
+    user: u32,
     /// How many directories the walks before did not go into.
     already: usize,
     seen: &'a mut Seen,
@@ -140,7 +145,11 @@ impl Visitor<'_> {
             self.problem = Some(Problem::new(CANCELLED, "cancelled"));
             return Ok(ControlFlow::Break(()));
         }
-        let path = self.prefix.join(found.path);
+        // Most of a cluster's files are looked at in the first walk, in which there is nothing to be joined.
+        let path = match self.prefix.as_os_str().is_empty() {
+            true => Cow::Borrowed(found.path),
+            false => Cow::Owned(self.prefix.join(found.path)),
+        };
         if self.tree.left_out.iter().any(|name| path.starts_with(name)) {
             return Ok(ControlFlow::Continue(()));
         }
@@ -210,12 +219,12 @@ impl Visitor<'_> {
         if found.boundary == Some(Boundary::TooDeep) {
             return Err(Problem::new(MODES, format!("{} lies deeper than {DEPTH} directories", named())));
         }
-        let user = rustix::process::geteuid().as_raw();
-        if metadata.user != user && metadata.user != 0 {
+        if metadata.user != self.user && metadata.user != 0 {
             let message = format!(
-                "{} belongs to the user {}, not to the server's ({user}): it could be changed behind the server's back",
+                "{} belongs to the user {}, not to the server's ({}): it could be changed behind the server's back",
                 named(),
-                metadata.user
+                metadata.user,
+                self.user
             );
             return Err(Problem::new(MODES, message));
         }
@@ -224,8 +233,7 @@ impl Visitor<'_> {
 
     fn tighten(&mut self, path: &Path, found: &Found<'_>) -> io::Result<()> {
         let mode = found.metadata.mode;
-        let user = rustix::process::geteuid().as_raw();
-        if found.metadata.user != user {
+        if found.metadata.user != self.user {
             self.seen.of_root.add(path, "");
             return Ok(());
         }

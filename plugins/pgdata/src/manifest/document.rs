@@ -1,113 +1,116 @@
 //! The JSON of a manifest, file by file.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::io;
+use std::io::{self, Read};
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::IgnoredAny;
 
-use super::{File, LONGEST_PATH, MOST_WAL_RANGES, Summary, WalRange};
+use super::window::Window;
+use super::{File, LONGEST_PATH, MOST_WAL_RANGES, ManifestError, Summary, WalRange};
 use crate::checksum::{Algorithm, from_hex};
+use crate::lsn::NotAnLsn;
 
-/// The whole document: gives the summary and the checksum that it claims to have.
-pub(super) struct Document<'a, F> {
-    pub(super) each: &'a mut F,
-    /// The error that `each` ended the reading with.
-    pub(super) stopped: &'a mut Option<io::Error>,
-}
+/// The longest value besides the lists, in bytes: a checksum, a number.
+const LONGEST_VALUE: usize = 1024;
 
-impl<'de, F: FnMut(File) -> io::Result<()>> DeserializeSeed<'de> for Document<'_, F> {
-    type Value = (Summary, Vec<u8>);
+/// The most bytes that one file takes. Of a path, six bytes of text may be one.
+const LONGEST_FILE: usize = 6 * LONGEST_PATH + 4096;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
+/// The most bytes that one WAL range takes.
+const LONGEST_RANGE: usize = 1024;
 
-impl<'de, F: FnMut(File) -> io::Result<()>> Visitor<'de> for Document<'_, F> {
-    type Value = (Summary, Vec<u8>);
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a backup manifest")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut summary = Summary::default();
-        let (mut version, mut files, mut ranges, mut checksum) = (None, false, false, None);
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "PostgreSQL-Backup-Manifest-Version" if version.is_none() => {
-                    let number: u32 = map.next_value()?;
-                    if !(1..=2).contains(&number) {
-                        return Err(A::Error::custom(format!(
-                            "it has version {number}; versions 1 and 2 are read"
-                        )));
-                    }
-                    version = Some(number);
+/// Reads the whole document: gives the summary and the checksum that it claims to have.
+pub(super) fn read<R: Read>(
+    text: &mut Window<R>,
+    each: &mut impl FnMut(File) -> io::Result<()>,
+) -> Result<(Summary, Vec<u8>), ManifestError> {
+    let mut summary = Summary::default();
+    let (mut version, mut files, mut ranges, mut checksum) = (None, false, false, None);
+    text.one_of(b"{")?;
+    loop {
+        let key: String = text.value(LONGEST_VALUE)?;
+        text.one_of(b":")?;
+        match key.as_str() {
+            "PostgreSQL-Backup-Manifest-Version" if version.is_none() => {
+                let number: u32 = text.value(LONGEST_VALUE)?;
+                if !(1..=2).contains(&number) {
+                    return malformed(format!("it has version {number}; versions 1 and 2 are read"));
                 }
-                "System-Identifier" if summary.system_identifier.is_none() => {
-                    summary.system_identifier = Some(map.next_value()?);
-                }
-                "Files" if !files => {
-                    files = true;
-                    let list = Files { each: self.each, stopped: self.stopped, summary: &mut summary };
-                    map.next_value_seed(list)?;
-                }
-                "WAL-Ranges" if !ranges => {
-                    ranges = true;
-                    summary.wal_ranges = map.next_value_seed(WalRanges)?;
-                }
-                "Manifest-Checksum" if checksum.is_none() => {
-                    let text: String = map.next_value()?;
-                    checksum = Some(
-                        from_hex(&text).ok_or_else(|| A::Error::custom("its checksum is not hexadecimal"))?,
-                    );
-                }
-                other => return Err(A::Error::custom(format!("a field `{}` it cannot have", short(other)))),
+                version = Some(number);
             }
-        }
-        if version.is_none() || !files {
-            return Err(A::Error::custom("its version or its files are missing"));
-        }
-        let checksum = checksum.ok_or_else(|| A::Error::custom("it ends without its checksum"))?;
-        Ok((summary, checksum))
-    }
-}
-
-/// The list of files.
-struct Files<'a, F> {
-    each: &'a mut F,
-    stopped: &'a mut Option<io::Error>,
-    summary: &'a mut Summary,
-}
-
-impl<'de, F: FnMut(File) -> io::Result<()>> DeserializeSeed<'de> for Files<'_, F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de, F: FnMut(File) -> io::Result<()>> Visitor<'de> for Files<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of files")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while let Some(written) = list.next_element::<WrittenFile<'_>>()? {
-            let file = written.read().map_err(A::Error::custom)?;
-            self.summary.files += 1;
-            self.summary.bytes = self.summary.bytes.saturating_add(file.size);
-            if let Err(error) = (self.each)(file) {
-                *self.stopped = Some(error);
-                return Err(A::Error::custom("stopped"));
+            "System-Identifier" if summary.system_identifier.is_none() => {
+                summary.system_identifier = Some(text.value(LONGEST_VALUE)?);
             }
+            "Files" if !files => {
+                files = true;
+                list(text, |text| {
+                    let number = summary.files + 1;
+                    let written: WrittenFile<'_> =
+                        text.value(LONGEST_FILE).map_err(|error| in_file(error, number))?;
+                    let file = written.read().map_err(ManifestError::Malformed)?;
+                    summary.files = number;
+                    summary.bytes = summary.bytes.saturating_add(file.size);
+                    Ok(each(file)?)
+                })?;
+            }
+            "WAL-Ranges" if !ranges => {
+                ranges = true;
+                list(text, |text| {
+                    let written: WrittenWalRange<'_> = text.value(LONGEST_RANGE)?;
+                    summary.wal_ranges.push(written.read(summary.wal_ranges.len())?);
+                    Ok(())
+                })?;
+            }
+            "Manifest-Checksum" if checksum.is_none() => {
+                let written: String = text.value(LONGEST_VALUE)?;
+                let Some(value) = from_hex(&written) else {
+                    return malformed("its checksum is not hexadecimal".to_owned());
+                };
+                checksum = Some(value);
+            }
+            other => return malformed(format!("a field `{}` it cannot have", short(other))),
         }
-        Ok(())
+        if text.one_of(b",}")? == b'}' {
+            break;
+        }
+    }
+    text.end()?;
+    if version.is_none() || !files {
+        return malformed("its version or its files are missing".to_owned());
+    }
+    match checksum {
+        Some(checksum) => Ok((summary, checksum)),
+        None => malformed("it ends without its checksum".to_owned()),
+    }
+}
+
+fn malformed<T>(why: String) -> Result<T, ManifestError> {
+    Err(ManifestError::Malformed(why))
+}
+
+/// Where there is no telling its name.
+fn in_file(error: ManifestError, number: u64) -> ManifestError {
+    match error {
+        ManifestError::Malformed(why) => ManifestError::Malformed(format!("its file number {number}: {why}")),
+        other => other,
+    }
+}
+
+/// Has each item of a list taken.
+fn list<R: Read>(
+    text: &mut Window<R>,
+    mut item: impl FnMut(&mut Window<R>) -> Result<(), ManifestError>,
+) -> Result<(), ManifestError> {
+    text.one_of(b"[")?;
+    if text.takes(b']')? {
+        return Ok(());
+    }
+    loop {
+        item(text)?;
+        if text.one_of(b",]")? == b']' {
+            return Ok(());
+        }
     }
 }
 
@@ -165,17 +168,6 @@ impl WrittenFile<'_> {
     }
 }
 
-/// The list of WAL ranges, bounded.
-struct WalRanges;
-
-impl<'de> DeserializeSeed<'de> for WalRanges {
-    type Value = Vec<WalRange>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenWalRange<'a> {
@@ -187,24 +179,16 @@ struct WrittenWalRange<'a> {
     end: Cow<'a, str>,
 }
 
-impl<'de> Visitor<'de> for WalRanges {
-    type Value = Vec<WalRange>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of WAL ranges")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut ranges = Vec::new();
-        while let Some(written) = list.next_element::<WrittenWalRange<'_>>()? {
-            let start = written.start.parse().map_err(A::Error::custom)?;
-            let end = written.end.parse().map_err(A::Error::custom)?;
-            if start > end || ranges.len() == MOST_WAL_RANGES {
-                return Err(A::Error::custom("a WAL range that ends before it begins, or too many of them"));
-            }
-            ranges.push(WalRange { timeline: written.timeline, start, end });
+impl WrittenWalRange<'_> {
+    /// The range, where so many came before.
+    fn read(self, before: usize) -> Result<WalRange, ManifestError> {
+        let lsn =
+            |text: &str| text.parse().map_err(|error: NotAnLsn| ManifestError::Malformed(error.to_string()));
+        let (start, end) = (lsn(&self.start)?, lsn(&self.end)?);
+        if start > end || before == MOST_WAL_RANGES {
+            return malformed("a WAL range that ends before it begins, or too many of them".to_owned());
         }
-        Ok(ranges)
+        Ok(WalRange { timeline: self.timeline, start, end })
     }
 }
 

@@ -2,22 +2,22 @@
 
 use std::io::{self, Read};
 
-use sha2::{Digest, Sha256};
+use crate::checksum::Digesting;
 
 /// How much of the end is held back. The last line has some 90 bytes.
 const TAIL: usize = 4096;
 
 /// Reads through and hashes everything but the last line.
-pub(super) struct AllButTheLastLine<R> {
+pub(super) struct AllButTheLastLine<R, D> {
     inner: R,
     count: u64,
-    hasher: Sha256,
+    hasher: D,
     tail: Vec<u8>,
 }
 
-impl<R: Read> AllButTheLastLine<R> {
-    pub(super) fn new(inner: R) -> Self {
-        Self { inner, count: 0, hasher: Sha256::new(), tail: Vec::new() }
+impl<R: Read, D: Digesting> AllButTheLastLine<R, D> {
+    pub(super) fn new(inner: R, hasher: D) -> Self {
+        Self { inner, count: 0, hasher, tail: Vec::new() }
     }
 
     /// How many bytes went through.
@@ -30,11 +30,11 @@ impl<R: Read> AllButTheLastLine<R> {
         let text = self.tail.strip_suffix(b"\n")?;
         let last_line = text.iter().rposition(|byte| *byte == b'\n')? + 1;
         self.hasher.update(&self.tail[..last_line]);
-        Some(self.hasher.finalize().to_vec())
+        Some(self.hasher.finish())
     }
 }
 
-impl<R: Read> Read for AllButTheLastLine<R> {
+impl<R: Read, D: Digesting> Read for AllButTheLastLine<R, D> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(into)?;
         self.count += read as u64;

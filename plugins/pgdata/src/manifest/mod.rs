@@ -4,13 +4,13 @@
 mod document;
 mod hashing;
 mod index;
+mod window;
 
-use std::io::{self, BufReader, Read};
-
-use serde::de::DeserializeSeed;
+use std::io::{self, Read};
 
 use crate::Lsn;
-use crate::checksum::Algorithm;
+use crate::checksum::{Algorithm, Digesting};
+use window::Window;
 
 pub use index::{Entry, Index, IndexError};
 
@@ -86,38 +86,36 @@ pub enum ManifestError {
     Checksum,
 }
 
-/// Reads a manifest, gives each file to `each` as it comes, and checks the manifest's own checksum at the end: only then
-/// what `each` was given can be believed.
+/// Reads a manifest, gives each file to `each` as it comes, and checks the manifest's own checksum at the end, with
+/// `sha256`: only then what `each` was given can be believed.
 ///
 /// # Errors
 /// Where it cannot be read, is too large, malformed or damaged; an error of `each` comes back as [`ManifestError::Io`].
-pub fn read(reader: impl Read, each: impl FnMut(File) -> io::Result<()>) -> Result<Summary, ManifestError> {
-    read_up_to(LIMIT, reader, each)
+pub fn read(
+    reader: impl Read,
+    sha256: impl Digesting,
+    each: impl FnMut(File) -> io::Result<()>,
+) -> Result<Summary, ManifestError> {
+    read_up_to(LIMIT, reader, sha256, each)
 }
 
 fn read_up_to(
     limit: u64,
     reader: impl Read,
+    sha256: impl Digesting,
     mut each: impl FnMut(File) -> io::Result<()>,
 ) -> Result<Summary, ManifestError> {
-    let mut hashing = hashing::AllButTheLastLine::new(reader.take(limit + 1));
-    let mut stopped = None;
-    let mut document =
-        serde_json::Deserializer::from_reader(BufReader::with_capacity(64 << 10, &mut hashing));
-    let content = document::Document { each: &mut each, stopped: &mut stopped }
-        .deserialize(&mut document)
-        .and_then(|content| document.end().map(|()| content));
-    drop(document);
+    let mut text = Window::new(hashing::AllButTheLastLine::new(reader.take(limit + 1), sha256));
+    let content = document::read(&mut text, &mut each);
+    let hashing = text.into_inner();
     if hashing.count() > limit {
         return Err(ManifestError::TooLarge);
     }
-    match content {
-        Ok((summary, checksum)) if hashing.finish().is_some_and(|sum| sum == checksum) => Ok(summary),
-        Ok(_) => Err(ManifestError::Checksum),
-        Err(_) if stopped.is_some() => Err(stopped.map_or(ManifestError::Checksum, ManifestError::Io)),
-        Err(error) if error.is_io() => Err(ManifestError::Io(error.into())),
-        Err(error) => Err(ManifestError::Malformed(error.to_string())),
+    let (summary, checksum) = content?;
+    if hashing.finish().is_none_or(|sum| sum != checksum) {
+        return Err(ManifestError::Checksum);
     }
+    Ok(summary)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@ use std::fmt::Write;
 use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::checksum::Summing;
 
 /// A manifest of `files` and `ranges` with its own checksum, as PostgreSQL writes it.
 fn manifest(head: &str, files: &[&str], ranges: &str) -> String {
@@ -21,9 +22,13 @@ const RANGE: &str = "{ \"Timeline\": 1, \"Start-LSN\": \"0/2000028\", \"End-LSN\
 const VERSION: &str = "{ \"Path\": \"PG_VERSION\", \"Size\": 3, \"Last-Modified\": \"2026-11-23 08:34:16 GMT\", \
     \"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \"8a744722\" }";
 
+fn sha256() -> Summing {
+    Summing::new(Algorithm::Sha256)
+}
+
 fn read_text(text: &str) -> Result<(Summary, Vec<File>), ManifestError> {
     let mut files = Vec::new();
-    let summary = read(text.as_bytes(), |file| {
+    let summary = read(text.as_bytes(), sha256(), |file| {
         files.push(file);
         Ok(())
     })?;
@@ -120,16 +125,19 @@ fn more_wal_ranges_than_there_can_be_are_refused() {
 #[test]
 fn a_manifest_without_end_is_left_at_the_limit() {
     let endless = (&b"{ \"PostgreSQL-Backup-Manifest-Version\": 1,"[..]).chain(io::repeat(b' '));
-    assert!(matches!(read_up_to(1 << 20, endless, |_| Ok(())), Err(ManifestError::TooLarge)));
+    assert!(matches!(read_up_to(1 << 20, endless, sha256(), |_| Ok(())), Err(ManifestError::TooLarge)));
     let text = manifest(HEAD, &[VERSION], RANGE);
     let length = text.len() as u64;
-    assert!(matches!(read_up_to(length - 1, text.as_bytes(), |_| Ok(())), Err(ManifestError::TooLarge)));
-    assert!(read_up_to(length, text.as_bytes(), |_| Ok(())).is_ok());
+    assert!(matches!(
+        read_up_to(length - 1, text.as_bytes(), sha256(), |_| Ok(())),
+        Err(ManifestError::TooLarge)
+    ));
+    assert!(read_up_to(length, text.as_bytes(), sha256(), |_| Ok(())).is_ok());
 }
 
 #[test]
 fn whoever_takes_the_files_can_stop() {
     let text = manifest(HEAD, &[VERSION], RANGE);
-    let stopped = read(text.as_bytes(), |_| Err(io::Error::other("enough")));
+    let stopped = read(text.as_bytes(), sha256(), |_| Err(io::Error::other("enough")));
     assert!(matches!(stopped, Err(ManifestError::Io(error)) if error.to_string() == "enough"));
 }

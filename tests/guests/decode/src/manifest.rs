@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use pgdata::checksum::{Algorithm, Summing};
+use pgdata::checksum::{Algorithm, Digesting, Summing};
 use pgdata::manifest::{Index, ManifestError, Summary};
 use understudy::{AtPath, DataFile, Failure, UntilCancelled};
 
@@ -28,7 +28,7 @@ fn read(path: &Path, each: impl FnMut(pgdata::manifest::File) -> io::Result<()>)
         return Err(Failure::failed(format!("{} is not a plain file", path.display())));
     }
     let file = UntilCancelled::new(File::open(path).at(path)?);
-    match pgdata::manifest::read(file, each) {
+    match pgdata::manifest::read(file, Summing::new(Algorithm::Sha256), each) {
         Ok(summary) => Ok(summary),
         Err(ManifestError::Io(error)) => Err(error).at(path),
         Err(error) => Err(Failure::failed(format!("{} {error}", path.display()))),

@@ -263,9 +263,10 @@ fn rule_26_a_garbled_state_file_stops_the_run() {
 }
 
 #[test]
-fn rule_26_the_state_directory_may_not_lie_in_what_is_emptied() {
+fn rule_26_the_state_directory_and_what_is_emptied_may_not_lie_one_in_the_other() {
     let machine = Machine::with_cluster();
-    for state_dir in [machine.path("data"), machine.path("data/state/deeper")] {
+    let above = machine.path("data").parent().unwrap().to_owned();
+    for state_dir in [machine.path("data"), machine.path("data/state/deeper"), above] {
         let refusal = DataDirectory::acquire(&machine.directories, &state_dir, true).unwrap_err();
         assert_eq!(refusal.rule, "state directory");
     }

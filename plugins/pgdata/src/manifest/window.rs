@@ -1,0 +1,217 @@
+//! JSON text from a reader, one value at a time. A manifest is read by what is below its lists: `serde_json` reads a value that
+//! lies in memory several times as fast as one that comes byte by byte.
+
+use std::io::{ErrorKind, Read};
+
+use serde::Deserialize;
+
+use super::ManifestError;
+
+/// How much is read at a time, in bytes.
+const READ: usize = 128 << 10;
+
+/// What of a text was read and not taken yet.
+pub(super) struct Window<R> {
+    inner: R,
+    buffer: Vec<u8>,
+    /// What was taken of it.
+    start: usize,
+    ended: bool,
+}
+
+impl<R: Read> Window<R> {
+    pub(super) fn new(inner: R) -> Self {
+        Self { inner, buffer: Vec::with_capacity(2 * READ), start: 0, ended: false }
+    }
+
+    /// Gives the reader back.
+    pub(super) fn into_inner(self) -> R {
+        self.inner
+    }
+
+    /// Reads more of the text, if there is more.
+    fn fill(&mut self) -> Result<(), ManifestError> {
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        let filled = self.buffer.len();
+        self.buffer.resize(filled + READ, 0);
+        let read = loop {
+            match self.inner.read(&mut self.buffer[filled..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        self.buffer.truncate(filled + *read.as_ref().unwrap_or(&0));
+        self.ended = read? == 0;
+        Ok(())
+    }
+
+    /// The next byte that is not white space, which is not taken; none at the end.
+    fn peek(&mut self) -> Result<Option<u8>, ManifestError> {
+        loop {
+            let rest = &self.buffer[self.start..];
+            match rest.iter().position(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t')) {
+                Some(at) => {
+                    self.start += at;
+                    return Ok(Some(rest[at]));
+                }
+                None if self.ended => return Ok(None),
+                None => {
+                    self.start = self.buffer.len();
+                    self.fill()?;
+                }
+            }
+        }
+    }
+
+    /// Takes the next sign, which must be one of these.
+    pub(super) fn one_of(&mut self, signs: &[u8]) -> Result<u8, ManifestError> {
+        let found = self.peek()?;
+        match found.filter(|sign| signs.contains(sign)) {
+            Some(sign) => {
+                self.start += 1;
+                Ok(sign)
+            }
+            None => {
+                let found = found.map_or("its end".to_owned(), |sign| format!("`{}`", sign.escape_ascii()));
+                let expected = signs.escape_ascii();
+                Err(ManifestError::Malformed(format!("{found} where one of `{expected}` belongs")))
+            }
+        }
+    }
+
+    /// Whether the next sign is this one, which is taken then.
+    pub(super) fn takes(&mut self, sign: u8) -> Result<bool, ManifestError> {
+        let is_next = self.peek()? == Some(sign);
+        self.start += usize::from(is_next);
+        Ok(is_next)
+    }
+
+    /// Takes the next value, which has at most so many bytes.
+    pub(super) fn value<'a, T: Deserialize<'a>>(&'a mut self, most: usize) -> Result<T, ManifestError> {
+        let length = self.length(most)?;
+        let text = &self.buffer[self.start..self.start + length];
+        self.start += length;
+        serde_json::from_slice(text).map_err(|error| ManifestError::Malformed(error.to_string()))
+    }
+
+    /// The length of the next value.
+    fn length(&mut self, most: usize) -> Result<usize, ManifestError> {
+        self.peek()?;
+        loop {
+            let rest = &self.buffer[self.start..];
+            let length = length_of(rest);
+            if length.unwrap_or(rest.len()) > most {
+                return Err(ManifestError::Malformed(format!("a value of more than {most} bytes")));
+            }
+            match length {
+                Some(length) => return Ok(length),
+                // What is there is all of it, be it a value or not.
+                None if self.ended => return Ok(rest.len()),
+                None => self.fill()?,
+            }
+        }
+    }
+
+    /// That nothing follows.
+    pub(super) fn end(&mut self) -> Result<(), ManifestError> {
+        match self.peek()? {
+            None => Ok(()),
+            Some(_) => Err(ManifestError::Malformed("something follows it".to_owned())),
+        }
+    }
+}
+
+/// How long the value is that `text` begins with; none where its end is not in `text`. What is no value has some length.
+fn length_of(text: &[u8]) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut at = 0;
+    loop {
+        match *text.get(at)? {
+            b'"' => {
+                at += string(&text[at..])?;
+                if depth == 0 {
+                    return Some(at);
+                }
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth <= 1 => return Some(at + depth),
+            b'}' | b']' => depth -= 1,
+            b',' | b' ' | b'\n' | b'\r' | b'\t' if depth == 0 => return Some(at),
+            _ => {}
+        }
+        at += 1;
+    }
+}
+
+/// How long the string is that `text` begins with.
+fn string(text: &[u8]) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        match *text.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_ends_where_it_ends() {
+        for (text, length) in [
+            ("7, 8", Some(1)),
+            ("7", None),
+            ("true}", Some(4)),
+            (r#""a\"]}",1"#, Some(7)),
+            (r#""a\\",1"#, Some(5)),
+            (r#""a\"#, None),
+            (r#"{"a":[1,{"b":"}"}]}, 1"#, Some(19)),
+            (r#"{"a":[1"#, None),
+            ("}", Some(0)),
+            ("", None),
+        ] {
+            assert_eq!(length_of(text.as_bytes()), length, "{text}");
+        }
+    }
+
+    #[test]
+    fn values_come_out_whole_however_the_text_comes() {
+        struct Drops<'a>(&'a [u8], usize);
+        impl Read for Drops<'_> {
+            fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+                let length = self.1.min(into.len()).min(self.0.len());
+                into[..length].copy_from_slice(&self.0[..length]);
+                self.0 = &self.0[length..];
+                Ok(length)
+            }
+        }
+        for drops in [1, 2, 3, 100] {
+            let mut window = Window::new(Drops(br#" [ {"a": "]\u0041"} , 17 ,"x"]  "#, drops));
+            assert_eq!(window.one_of(b"[").unwrap(), b'[');
+            let value: std::collections::BTreeMap<String, String> = window.value(100).unwrap();
+            assert_eq!(value["a"], "]A");
+            assert_eq!(window.one_of(b",]").unwrap(), b',');
+            assert_eq!(window.value::<u32>(100).unwrap(), 17);
+            assert!(window.takes(b',').unwrap() && !window.takes(b',').unwrap());
+            assert_eq!(window.value::<String>(3).unwrap(), "x");
+            assert_eq!(window.one_of(b",]").unwrap(), b']');
+            window.end().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_value_is_not_read_beyond_its_bound() {
+        let endless = (&b"\""[..]).chain(std::io::repeat(b'x'));
+        let mut window = Window::new(endless);
+        let error = window.value::<String>(1 << 20).unwrap_err();
+        assert!(error.to_string().contains("more than 1048576 bytes"), "{error}");
+        assert!(window.buffer.len() <= (1 << 20) + 2 * READ);
+        assert!(Window::new(&b"\"12345\""[..]).value::<String>(6).is_err());
+        assert!(Window::new(&b"\"12345\""[..]).value::<String>(7).is_ok());
+    }
+}
