@@ -1,0 +1,107 @@
+//! The files and directories of a manifest in memory, to be found by name and gone through in the order in which they are
+//! best fetched.
+
+use std::cmp::Ordering;
+
+use crate::manifest::{Contents, File};
+
+/// The most files and directories that are restored. A million need some 140 MB of memory.
+pub(crate) const MOST: u64 = 1_500_000;
+
+/// How many files are kept in one piece of memory: a list that grew as a whole would be there twice meanwhile.
+const PIECE: usize = 1 << 14;
+
+/// What a manifest lists.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    pieces: Vec<Vec<File>>,
+    count: usize,
+    /// How many of them are not below `pg_tblspc`; those come first.
+    in_data: usize,
+    /// In the order of the manifest: what is below `pg_tblspc` last.
+    pub(crate) directories: Vec<Box<str>>,
+}
+
+impl Contents for Files {
+    fn file(&mut self, file: File) -> Result<(), String> {
+        one_more(self.count + self.directories.len())?;
+        if !is_in_tablespace(&file.name) {
+            self.in_data += 1;
+        }
+        if self.count.is_multiple_of(PIECE) {
+            self.pieces.push(Vec::with_capacity(PIECE));
+        }
+        if let Some(piece) = self.pieces.last_mut() {
+            piece.push(file);
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    fn directory(&mut self, name: &str) -> Result<(), String> {
+        one_more(self.count + self.directories.len())?;
+        self.directories.push(name.into());
+        Ok(())
+    }
+}
+
+/// Whether there may be one more than `count` files and directories.
+///
+/// # Errors
+/// Where there may not.
+pub(crate) fn one_more(count: usize) -> Result<(), String> {
+    if (count as u64) < MOST {
+        Ok(())
+    } else {
+        Err(format!("is of one more than {MOST} files and directories"))
+    }
+}
+
+impl Files {
+    fn get(&self, at: usize) -> &File {
+        &self.pieces[at / PIECE][at % PIECE]
+    }
+
+    /// Whether there is a file of that name.
+    pub(crate) fn has_file(&self, name: &str) -> bool {
+        let (mut from, mut to) =
+            if is_in_tablespace(name) { (self.in_data, self.count) } else { (0, self.in_data) };
+        while from < to {
+            let middle = from.midpoint(to);
+            match self.get(middle).name.as_ref().cmp(name) {
+                Ordering::Equal => return true,
+                Ordering::Less => from = middle + 1,
+                Ordering::Greater => to = middle,
+            }
+        }
+        false
+    }
+
+    /// Whether there is a directory of that name.
+    pub(crate) fn has_directory(&self, name: &str) -> bool {
+        let wanted = (is_in_tablespace(name), name);
+        self.directories.binary_search_by(|known| (is_in_tablespace(known), &**known).cmp(&wanted)).is_ok()
+    }
+
+    /// Every file, in the order in which they are best fetched: objects of their own from the largest on, so that no long
+    /// one begins when the rest is done; then bundles from their beginning to their end; then what is empty.
+    pub(crate) fn in_best_order(&self) -> impl Iterator<Item = &File> {
+        // There are at most `MOST`.
+        let mut order: Vec<u32> = (0..self.count as u32).collect();
+        order.sort_unstable_by(|one, other| {
+            let (one, other) = (self.get(*one as usize), self.get(*other as usize));
+            let class = |file: &File| (file.size == 0, file.bundled.is_some());
+            let place =
+                |file: &File| file.bundled.map(|bundled| (file.reference, bundled.bundle, bundled.offset));
+            class(one)
+                .cmp(&class(other))
+                .then_with(|| place(one).cmp(&place(other)))
+                .then_with(|| other.size.cmp(&one.size))
+        });
+        order.into_iter().map(|at| self.get(at as usize))
+    }
+}
+
+fn is_in_tablespace(name: &str) -> bool {
+    name.starts_with("pg_tblspc/")
+}
