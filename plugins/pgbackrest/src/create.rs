@@ -74,6 +74,7 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
         log::info!("restored {}", plan.backup);
         return Ok(());
     };
+    let (mut bytes, mut files) = (plan.bytes, plan.files);
     for _ in 0..ROUNDS {
         for segment in &segments {
             restoring.segment(way, segment)?;
@@ -88,6 +89,10 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
             break;
         }
         log::info!("{} more WAL segments were archived meanwhile", segments.len());
+        let count = segments.len() as u64;
+        bytes = bytes.map(|bytes| bytes.saturating_add(count * way.size.bytes()));
+        files = files.map(|files| files.saturating_add(2 * count));
+        progress::expect(bytes, files);
     }
     log::info!("restored {}", plan.backup);
     Ok(())

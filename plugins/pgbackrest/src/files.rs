@@ -105,3 +105,76 @@ impl Files {
 fn is_in_tablespace(name: &str) -> bool {
     name.starts_with("pg_tblspc/")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+    use crate::manifest::{Bundled, OF_NOTHING};
+
+    fn file(name: &str, size: u64, bundled: Option<(u64, u64)>) -> File {
+        File {
+            name: name.into(),
+            size,
+            mtime: None,
+            digest: OF_NOTHING,
+            mode: None,
+            reference: None,
+            bundled: bundled.map(|(bundle, offset)| Bundled {
+                bundle: NonZeroU64::new(bundle).unwrap(),
+                offset,
+                length: size,
+            }),
+            damage: None,
+        }
+    }
+
+    #[test]
+    fn large_objects_come_first_then_bundles_from_their_beginning_then_what_is_empty() {
+        let mut files = Files::default();
+        for file in [
+            file("a", 0, None),
+            file("b", 5, Some((2, 7))),
+            file("c", 10, None),
+            file("d", 5, Some((2, 0))),
+            file("e", 30, None),
+            file("f", 5, Some((1, 9))),
+        ] {
+            files.file(file).unwrap();
+        }
+        let order: String = files.in_best_order().map(|file| &*file.name).collect();
+        assert_eq!(order, "ecfdba");
+    }
+
+    #[test]
+    fn a_file_is_found_by_its_name_on_either_side_of_the_tablespaces() {
+        let mut files = Files::default();
+        let (count, inside) = (3 * PIECE, "pg_tblspc/16384/PG_15_202209061");
+        for number in 0..count {
+            files.file(file(&format!("base/5/{number:06}"), 1, None)).unwrap();
+        }
+        // After what is below `pg_tblspc` by its name, before it in a manifest.
+        files.file(file("pg_xact/0000", 1, None)).unwrap();
+        files.file(file(&format!("{inside}/5/16385"), 1, None)).unwrap();
+        for name in ["base", "pg_xact", inside] {
+            files.directory(name).unwrap();
+        }
+        let last = format!("base/5/{:06}", count - 1);
+        for name in ["base/5/000000", &last, "pg_xact/0000", &format!("{inside}/5/16385")] {
+            assert!(files.has_file(name), "{name}");
+        }
+        for name in ["", "base/5/0", "base/6", "pg_tblspc/16384/PG_15_202209061/5/1", "pg_xact/0001"] {
+            assert!(!files.has_file(name), "{name}");
+        }
+        assert!(files.has_directory("base") && files.has_directory("pg_xact") && files.has_directory(inside));
+        assert!(!files.has_directory("bas") && !files.has_directory("pg_tblspc/16384"));
+    }
+
+    #[test]
+    fn there_are_not_more_than_fit_into_memory() {
+        assert_eq!(one_more(usize::try_from(MOST).unwrap() - 1), Ok(()));
+        assert!(one_more(usize::try_from(MOST).unwrap()).unwrap_err().contains("1500000"));
+        assert!(size_of::<File>() <= 112, "{}", size_of::<File>());
+    }
+}

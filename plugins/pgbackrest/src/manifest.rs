@@ -2,20 +2,20 @@
 //! src/info/manifest.c). It is read once from its beginning to its end, and each file is handed on as it comes.
 
 mod file;
+mod references;
 
 use pgdata::Lsn;
 use serde::Deserialize;
 use understudy::store::Codec;
 
 use crate::ini::{Visitor, skip, split};
-use crate::label::is_label;
 use crate::names::{Name, name_of};
 
+#[cfg(test)]
+pub(crate) use file::Bundled;
 use file::Line;
 pub(crate) use file::{File, OF_NOTHING, digest};
-
-/// The most backups that one can be built on.
-const MOST_REFERENCES: usize = 20_000;
+pub(crate) use references::References;
 
 /// The most links, tablespaces among them.
 const MOST_TARGETS: usize = 1000;
@@ -68,6 +68,7 @@ pub(crate) struct Head {
     pub(crate) archive_stop: Option<String>,
     pub(crate) lsn_start: Option<Lsn>,
     pub(crate) lsn_stop: Option<Lsn>,
+    /// Whether files may be stored as blocks, which is not read.
     pub(crate) is_block_incremental: bool,
     pub(crate) has_raw_bundles: bool,
     pub(crate) system_identifier: Option<u64>,
@@ -77,7 +78,7 @@ pub(crate) struct Head {
     /// The mode of files that say none.
     pub(crate) file_mode: Option<u32>,
     /// The labels of the backups that hold files, by [`File::reference`].
-    pub(crate) references: Vec<String>,
+    pub(crate) references: References,
     /// The control file.
     pub(crate) control_file: Option<File>,
 }
@@ -95,7 +96,7 @@ impl Head {
 
     /// The object that holds `file`, below the folder of the backups.
     pub(crate) fn object(&self, file: &File) -> String {
-        let label = file.reference.and_then(|at| self.references.get(usize::from(at))).unwrap_or(&self.label);
+        let label = file.reference.and_then(|at| self.references.get(at)).unwrap_or(&self.label);
         match &file.bundled {
             Some(bundled) => format!("{label}/bundle/{}", bundled.bundle),
             None => format!(
@@ -152,6 +153,7 @@ impl<C: Contents> Manifest<C> {
         let (key, value) = split::<Line<'_>>(line)?;
         let name = name_of(key)?;
         in_order(&mut self.last_file, key)?;
+        self.head.is_block_incremental |= value.is_stored_as_blocks();
         match name {
             Name::Below(name) => {
                 let file = value
@@ -254,7 +256,7 @@ impl<C: Contents> Manifest<C> {
             "backup-archive-stop" => head.archive_stop = Some(split(line)?.1),
             "backup-lsn-start" => head.lsn_start = Some(lsn(line)?),
             "backup-lsn-stop" => head.lsn_stop = Some(lsn(line)?),
-            "backup-block-incr" => head.is_block_incremental = split(line)?.1,
+            "backup-block-incr" => head.is_block_incremental |= split::<bool>(line)?.1,
             "backup-bundle-raw" => head.has_raw_bundles = split(line)?.1,
             _ => return skip(line),
         }
@@ -335,24 +337,4 @@ impl<C: Contents> Visitor for Manifest<C> {
             _ => skip(line),
         }
     }
-}
-
-/// The label `text` among `references`, which it is added to where it is new.
-fn reference(references: &mut Vec<String>, text: &str) -> Result<u16, String> {
-    // Most files are of the backup that the one before is of, or of the first.
-    let known = references.iter().position(|known| known == text);
-    let at = match known {
-        Some(at) => at,
-        None if !is_label(text) => {
-            return Err(format!("is in `{:.80}`, which is no label", text.escape_debug().to_string()));
-        }
-        None if references.len() == MOST_REFERENCES => {
-            return Err(format!("is in one more than {MOST_REFERENCES} backups"));
-        }
-        None => {
-            references.push(text.to_owned());
-            references.len() - 1
-        }
-    };
-    u16::try_from(at).map_err(|_| "is in too many backups".to_owned())
 }

@@ -175,7 +175,7 @@ pub(crate) fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
 
 /// Whether every backup that holds files of this one is there.
 fn check_references(chosen: &Chosen<Counted>) -> Result<(), Failure> {
-    for label in chosen.head.references.iter().filter(|label| **label != chosen.backup.label) {
+    for label in chosen.head.references.iter().filter(|label| *label != chosen.backup.label) {
         cancelled()?;
         let gone = |what: &str| {
             chosen

@@ -6,6 +6,8 @@ use std::num::NonZeroU64;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
+use super::References;
+
 /// The SHA-1 of nothing.
 pub(crate) const OF_NOTHING: [u8; 20] = [
     0xda, 0x39, 0xa3, 0xee, 0x5e, 0x6b, 0x4b, 0x0d, 0x32, 0x55, 0xbf, 0xef, 0x95, 0x60, 0x18, 0x90, 0xaf,
@@ -51,6 +53,7 @@ pub(crate) struct Damage(pub(crate) Option<u32>);
 /// The value of a file's line.
 #[derive(Deserialize)]
 pub(super) struct Line<'a> {
+    bim: Option<u64>,
     bni: Option<u64>,
     bno: Option<u64>,
     checksum: Option<&'a str>,
@@ -67,8 +70,13 @@ pub(super) struct Line<'a> {
 }
 
 impl Line<'_> {
+    /// Whether it is stored as blocks of several backups, with a map of them.
+    pub(super) fn is_stored_as_blocks(&self) -> bool {
+        self.bim.is_some()
+    }
+
     /// The file `name`.
-    pub(super) fn file(self, name: &str, references: &mut Vec<String>) -> Result<File, String> {
+    pub(super) fn file(self, name: &str, references: &mut References) -> Result<File, String> {
         let size = self.size.ok_or("has no size")?;
         if size > LARGEST {
             return Err(format!("would have {size} bytes"));
@@ -98,7 +106,7 @@ impl Line<'_> {
             mtime: self.timestamp.and_then(|time| u64::try_from(time).ok()).and_then(NonZeroU64::new),
             digest,
             mode: self.mode.map(|text| mode(text).map(|mode| mode as u16)).transpose()?,
-            reference: self.reference.map(|text| super::reference(references, text)).transpose()?,
+            reference: self.reference.map(|text| references.number(text)).transpose()?,
             bundled: bundled.filter(|_| size > 0),
             damage,
         })
