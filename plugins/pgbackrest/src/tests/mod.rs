@@ -431,3 +431,25 @@ fn told_to_stop_it_was_cancelled() {
     let (result, _) = scene.host().cancel_after(1).run(|| PgBackRest::plan(&scene.request()));
     assert_eq!(result, Err(Failure::Cancelled));
 }
+
+#[test]
+fn any_byte_that_is_another_and_any_end_that_is_early_is_noticed() {
+    let scene = Scene::new();
+    let text = fs::read(scene.path("repo").join(MANIFEST)).unwrap();
+    let read = |text: &[u8]| {
+        let mut manifest = manifest::Manifest::new(files::Files::default());
+        ini::read("manifest", text, None, &mut manifest)
+    };
+    scene.host().run(|| {
+        assert_eq!(read(&text), Ok(()));
+        for at in 0..text.len() {
+            let mut changed = text.clone();
+            for byte in [changed[at] ^ 1, b'=', b'"', b'\n', 0xff] {
+                changed[at] = byte;
+                assert!(changed == text || read(&changed).is_err(), "byte {at} to {byte:?}");
+            }
+            // Without its last newline a text is whole.
+            assert!(at + 1 == text.len() || read(&text[..at]).is_err(), "{at} bytes");
+        }
+    });
+}
