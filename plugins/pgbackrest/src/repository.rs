@@ -172,9 +172,9 @@ impl Repository {
     fn granted_key(&self) -> Result<Key, Failure> {
         let name = self.bucket.name();
         Key::named(name).map_err(|error| match error {
-            Error::Denied(what) => Failure::failed(format!(
-                "the repository {name} is encrypted and its pass phrase is not granted: add keys.{name} = {{ file = \
-                 \"/path\" }} to the grants of this method, with what repo-cipher-pass is in pgbackrest.conf ({what})"
+            Error::Denied(_) => Failure::failed(format!(
+                "the repository {name} is encrypted and its pass phrase, repo-cipher-pass in pgbackrest.conf, is not \
+                 granted: add keys.{name} = {{ file = \"/path\" }} to the grants of this method"
             )),
             error => error.into(),
         })
