@@ -88,7 +88,7 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
         if segments.is_empty() {
             break;
         }
-        log::info!("{} more WAL segments were archived meanwhile", segments.len());
+        log::info!("WAL segments that were archived meanwhile: {}", segments.len());
         let count = segments.len() as u64;
         bytes = bytes.map(|bytes| bytes.saturating_add(count * way.size.bytes()));
         files = files.map(|files| files.saturating_add(2 * count));

@@ -15,6 +15,9 @@ const FORMAT: u64 = 5;
 /// The longest line, in bytes. The longest that pgBackRest writes lists damaged pages, at most 131,072 of a file.
 const LONGEST_LINE: u64 = 4 << 20;
 
+/// The longest text, in bytes. A manifest has some 250 for each file.
+const MOST_TEXT: u64 = 4 << 30;
+
 /// How much text is given to the host for its checksum in one go, in bytes.
 const PIECE: usize = 256 << 10;
 
@@ -70,12 +73,19 @@ pub(crate) fn read(
     secret: Option<&Key>,
     visitor: &mut dyn Visitor,
 ) -> Result<(), Failure> {
-    let mut reader = Reading {
-        shown,
-        text: BufReader::with_capacity(64 << 10, stream),
-        number: 0,
-        sum: Summing::new(secret),
-    };
+    read_within(shown, stream, secret, visitor, MOST_TEXT)
+}
+
+/// [`read`] with a bound of one's own.
+fn read_within(
+    shown: &str,
+    stream: impl Read,
+    secret: Option<&Key>,
+    visitor: &mut dyn Visitor,
+    most: u64,
+) -> Result<(), Failure> {
+    let text = BufReader::with_capacity(64 << 10, stream);
+    let mut reader = Reading { shown, text, number: 0, length: 0, most, sum: Summing::new(secret) };
     let (mut line, mut section) = (Vec::new(), String::new());
     let mut format = None;
     let mut expected = None;
@@ -134,6 +144,9 @@ struct Reading<'a, R> {
     shown: &'a str,
     text: BufReader<R>,
     number: u64,
+    /// How many bytes were read, and how many may be.
+    length: u64,
+    most: u64,
     sum: Summing<'a>,
 }
 
@@ -146,6 +159,10 @@ impl<R: Read> Reading<'_, R> {
         }
         self.number += 1;
         let read = self.text.by_ref().take(LONGEST_LINE).read_until(b'\n', line).at(self.shown)?;
+        self.length += read as u64;
+        if self.length > self.most {
+            return Err(Failure::failed(format!("{} is longer than {} bytes", self.shown, self.most)));
+        }
         if line.last() == Some(&b'\n') {
             line.pop();
         } else if read as u64 == LONGEST_LINE {
@@ -241,4 +258,43 @@ fn string(json: &mut Vec<u8>, text: &str) {
         }
     }
     json.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Anything;
+
+    impl Visitor for Anything {
+        fn line(&mut self, _section: &str, line: &str) -> Result<usize, String> {
+            skip(line)
+        }
+    }
+
+    #[test]
+    fn a_text_without_end_is_left_at_the_limit() {
+        let text = (&b"[a]\n"[..]).chain(std::io::repeat(b'\n'));
+        let failure = read_within("endless", text, None, &mut Anything, 1 << 20).unwrap_err();
+        assert_eq!(failure.to_string(), "endless is longer than 1048576 bytes");
+    }
+
+    #[test]
+    fn the_sign_before_which_a_name_ends_is_the_first_that_leaves_json() {
+        assert_eq!(split::<u64>("a=1"), Ok(("a", 1)));
+        assert_eq!(split::<u64>("a=b=1"), Ok(("a=b", 1)));
+        assert_eq!(split::<&str>("a=\"b=1\""), Ok(("a", "b=1")));
+        for line in ["", "a", "=1", "a=", "a=b", "a==", "a=1 2"] {
+            assert!(split::<IgnoredAny>(line).is_err(), "{line:?}");
+        }
+        assert!(split::<u64>("a=\"1\"").unwrap_err().contains("`a` that is not what it should be"));
+    }
+
+    #[test]
+    fn a_line_of_nothing_but_signs_costs_little() {
+        for piece in ["=", "=\"", "=[", "=[1,", "={\"a\":", "=\"\\\"="] {
+            let line = format!("{}~", piece.repeat((1 << 20) / piece.len()));
+            assert!(split::<IgnoredAny>(&line).is_err(), "{piece}");
+        }
+    }
 }

@@ -81,12 +81,9 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
         bytes = bytes.saturating_add(fetched * way.size.bytes()).saturating_add(history as u64);
         // Each comes with a file that says that it is archived.
         files += fetched + segments.len() as u64 + 2 * histories.len() as u64;
-        log::info!(
-            "{} WAL segments belong to the backup {}{}",
-            segments.len(),
-            chosen.backup.label,
-            if way.goes_on() { ", up to the newest that is archived" } else { "" }
-        );
+        let (label, until) =
+            (&chosen.backup.label, if way.goes_on() { ", up to the newest that is archived" } else { "" });
+        log::info!("WAL segments that come with the backup {label}{until}: {}", segments.len());
     }
     plan.bytes = Some(bytes);
     plan.files = Some(files);

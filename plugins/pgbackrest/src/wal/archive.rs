@@ -91,6 +91,13 @@ impl<'a> Archive<'a> {
             cancelled()?;
             let object = match object {
                 Err(Error::NotFound(_)) if count == 0 => break,
+                // A web server: the names of segments end with their checksums, and nobody can guess those.
+                Err(Error::Invalid(what)) if count == 0 => {
+                    let shown = self.repository.shown(&prefix);
+                    return Err(Failure::failed(format!(
+                        "{shown} cannot be listed, and so no WAL be found: {what}; set `wal = \"none\"` to restore without"
+                    )));
+                }
                 object => object?,
             };
             if count == MOST_OBJECTS {
