@@ -10,7 +10,7 @@ use crate::layout::Layout;
 use crate::left_out::{EMPTIED, left_out};
 
 /// How deep folders may lie in each other. PostgreSQL's own are four deep.
-pub(crate) const DEEPEST: usize = 64;
+const DEEPEST: usize = 64;
 
 /// How many lines tell what is passed over, before only their number is told.
 const MOST_LINES: usize = 20;

@@ -2,6 +2,7 @@
 //! it is the same from version 11 to 18. Its checksum is the host's to verify when it seals.
 
 use crate::Lsn;
+use crate::wal::SegmentSize;
 
 /// How much of the file is needed, in bytes.
 pub const NEEDED: usize = 52;
@@ -73,6 +74,14 @@ pub enum ControlError {
     /// Its state is not known.
     #[error("has the state {0}, which PostgreSQL does not know")]
     State(u32),
+    /// Where it has the size of a WAL segment is not known.
+    #[error(
+        "has the control file version {0}, in which the size of a WAL segment is not looked for (PostgreSQL 13 to 18)"
+    )]
+    Layout(u32),
+    /// No server has such WAL segments.
+    #[error("has WAL segments of {0} bytes, which PostgreSQL never writes")]
+    SegmentSize(u32),
 }
 
 impl Control {
@@ -109,6 +118,23 @@ impl Control {
     }
 }
 
+/// The size of a WAL segment, as a control file of version 1300, 1700 or 1800 (PostgreSQL 13 to 18) has it.
+///
+/// # Errors
+/// Where it is too short, of another version, or names a size that no server has.
+pub fn wal_segment_size(bytes: &[u8]) -> Result<SegmentSize, ControlError> {
+    let u32_at = |at: usize| {
+        let four = bytes.get(at..at + 4).and_then(|four| four.try_into().ok());
+        four.map(u32::from_le_bytes).ok_or(ControlError::Short(bytes.len()))
+    };
+    let version = u32_at(8)?;
+    if !matches!(version, 1300 | 1700 | 1800) {
+        return Err(ControlError::Layout(version));
+    }
+    let size = u32_at(228)?;
+    SegmentSize::new(size.into()).ok_or(ControlError::SegmentSize(size))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,5 +167,18 @@ mod tests {
         let mut bytes = control_file();
         bytes[16] = 9;
         assert_eq!(Control::parse(&bytes), Err(ControlError::State(9)));
+    }
+
+    #[test]
+    fn the_size_of_a_segment_is_read_where_its_place_is_known() {
+        let mut bytes = control_file();
+        bytes[228..232].copy_from_slice(&(64u32 << 20).to_le_bytes());
+        assert_eq!(wal_segment_size(&bytes).map(SegmentSize::bytes), Ok(64 << 20));
+        bytes[228..232].copy_from_slice(&5u32.to_le_bytes());
+        assert_eq!(wal_segment_size(&bytes), Err(ControlError::SegmentSize(5)));
+        bytes[8..12].copy_from_slice(&1201u32.to_le_bytes());
+        assert_eq!(wal_segment_size(&bytes), Err(ControlError::Layout(1201)));
+        assert_eq!(wal_segment_size(&bytes[..200]), Err(ControlError::Layout(1201)));
+        assert_eq!(wal_segment_size(&control_file()[..230]), Err(ControlError::Short(230)));
     }
 }

@@ -7,6 +7,7 @@
 pub mod backup_label;
 pub mod checksum;
 pub mod control;
+pub mod history;
 mod lsn;
 pub mod manifest;
 pub mod tablespace_map;

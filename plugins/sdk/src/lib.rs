@@ -81,6 +81,7 @@ pub mod log;
 pub mod native;
 mod plan;
 pub mod progress;
+mod remove;
 mod request;
 pub mod source;
 pub mod store;
@@ -121,6 +122,7 @@ pub use export::Exported;
 pub use failure::{AtPath, Error, Failure};
 pub use grants::{granted_directories, is_granted};
 pub use plan::{Plan, Tablespace};
+pub use remove::EntryKind;
 pub use request::{Context, Request};
 pub use value::{FromValue, Value};
 

@@ -111,8 +111,31 @@ impl SegmentSize {
 
     /// The name of the segment that holds `at` (`XLogFileName`).
     pub fn name(self, timeline: u32, at: Lsn) -> String {
-        let (number, in_one) = (at.0 / self.0, (1u64 << 32) / self.0);
+        self.nth(timeline, self.number(at))
+    }
+
+    /// The number of the segment that holds `at`, counted from 0.
+    pub fn number(self, at: Lsn) -> u64 {
+        at.0 / self.0
+    }
+
+    /// The name of the segment with this number (`XLogFileName`).
+    pub fn nth(self, timeline: u32, number: u64) -> String {
+        let in_one = (1u64 << 32) / self.0;
         format!("{timeline:08X}{:08X}{:08X}", number / in_one, number % in_one)
+    }
+
+    /// The timeline and the number that the name of a segment tells; none where it is none of a cluster with such
+    /// segments.
+    pub fn parse(self, name: &str) -> Option<(u32, u64)> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte);
+        if name.len() != 24 || !name.bytes().all(is_digit) {
+            return None;
+        }
+        let part = |from: usize| u32::from_str_radix(&name[from..from + 8], 16).ok();
+        let (timeline, upper, lower) = (part(0)?, u64::from(part(8)?), u64::from(part(16)?));
+        let in_one = (1u64 << 32) / self.0;
+        (timeline > 0 && lower < in_one).then_some((timeline, upper * in_one + lower))
     }
 }
 

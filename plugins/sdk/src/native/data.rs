@@ -302,6 +302,9 @@ impl Job {
 fn copy(bucket: &Bucket, item: &Fetch) -> Result<Action, Error> {
     let failed = |error: std::io::Error| error_of(&item.object, &error);
     let to = place(&item.path)?;
+    if item.size == 0 && item.range.is_some_and(|range| range.length == 0) {
+        return write_nothing(&to, item);
+    }
     let from = File::open(bucket.root.join(&item.object)).map_err(failed)?;
     let size = from.metadata().map_err(failed)?.len();
     if item.range.is_none() && size != item.size {
@@ -335,6 +338,17 @@ fn copy(bucket: &Bucket, item: &Fetch) -> Result<Action, Error> {
         let time = UNIX_EPOCH + std::time::Duration::from_secs(mtime);
         File::options().write(true).open(&to).and_then(|file| file.set_modified(time)).map_err(failed)?;
     }
+    Ok(Action::Written)
+}
+
+/// Makes an empty file. As with the host, no object need be there for it.
+fn write_nothing(to: &Path, item: &Fetch) -> Result<Action, Error> {
+    let failed = |error: std::io::Error| error_of(&item.path, &error);
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    fs::write(to, b"").map_err(failed)?;
+    super::done(0, 1);
     Ok(Action::Written)
 }
 

@@ -1,0 +1,163 @@
+//! Which backup of which repository is restored.
+
+use understudy::{Failure, log};
+
+use crate::info::{Backup, BackupInfo, Cluster};
+use crate::manifest::{Contents, Head, Manifest};
+use crate::options::{Options, Until, Wanted};
+use crate::repository::{Loaded, Lock, Repository};
+
+/// A backup that was found, with its manifest.
+#[derive(Debug)]
+pub(crate) struct Chosen<C> {
+    pub(crate) repository: Repository,
+    pub(crate) info: BackupInfo,
+    pub(crate) backup: Backup,
+    pub(crate) head: Head,
+    pub(crate) contents: C,
+    /// What opens the files, of an encrypted repository.
+    pub(crate) key: Option<understudy::keys::Key>,
+    /// The object that is the manifest, for messages.
+    pub(crate) shown: String,
+}
+
+impl<C> Chosen<C> {
+    /// The cluster that the backup is of.
+    pub(crate) fn cluster(&self) -> Option<&Cluster> {
+        self.info.cluster(&self.backup)
+    }
+
+    /// A failure that names the manifest.
+    pub(crate) fn failed(&self, what: impl AsRef<str>) -> Failure {
+        Failure::failed(format!("{} {}", self.shown, what.as_ref()))
+    }
+}
+
+/// Finds the wanted backup in the first repository that has it, and reads its manifest into what `fresh` makes.
+///
+/// # Errors
+/// [`Failure::NotApplicable`] where no repository has a backup of the stanza; why each of them cannot be used else.
+pub(crate) fn choose<C: Contents>(
+    options: &Options,
+    fresh: &mut dyn FnMut() -> C,
+) -> Result<Chosen<C>, Failure> {
+    let mut failures: Vec<Failure> = Vec::new();
+    for name in &options.repositories {
+        match choose_from(name, options, fresh) {
+            Ok(chosen) => {
+                for failure in &failures {
+                    log::warn!("passed over a repository: {failure}");
+                }
+                return Ok(chosen);
+            }
+            Err(Failure::Cancelled) => return Err(Failure::Cancelled),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    Err(together(failures))
+}
+
+/// One failure out of those of several repositories.
+fn together(mut failures: Vec<Failure>) -> Failure {
+    if failures.len() == 1
+        && let Some(only) = failures.pop()
+    {
+        return only;
+    }
+    let text = failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let is_later = failures.iter().any(|failure| matches!(failure, Failure::RetryLater(_)));
+    let applies = failures.iter().any(|failure| !matches!(failure, Failure::NotApplicable(_)));
+    match (is_later, applies) {
+        (true, _) => Failure::RetryLater(text),
+        (false, true) => Failure::Failed(text),
+        (false, false) => Failure::NotApplicable(text),
+    }
+}
+
+fn choose_from<C: Contents>(
+    name: &str,
+    options: &Options,
+    fresh: &mut dyn FnMut() -> C,
+) -> Result<Chosen<C>, Failure> {
+    let repository = Repository::open(name, &options.stanza)?;
+    let folder = repository.backup("");
+    let Some(info) = BackupInfo::load(&repository)? else {
+        let stanza = &options.stanza;
+        return Err(Failure::not_applicable(format!(
+            "there is no stanza {stanza} in the repository {name}: {folder}/backup.info is missing"
+        )));
+    };
+    let backup = match &options.wanted {
+        Wanted::Label(label) => match info.find(label) {
+            Some(backup) => backup.clone(),
+            None => return Err(not_listed(&repository, label)?),
+        },
+        Wanted::Newest { until, timeline } => newest(&repository, &info, *until, *timeline)?.clone(),
+    };
+    let key = format!("{}/backup.manifest", repository.backup(&backup.label));
+    let shown = repository.shown(&key);
+    let loaded = repository.load(&key, Lock::Held(info.key.as_ref()), &mut || Manifest::new(fresh()))?;
+    let Some(Loaded { contents: manifest, key }) = loaded else {
+        let label = &backup.label;
+        return Err(Failure::failed(format!(
+            "the backup {label} is in {}/backup.info, and {shown} is missing: it expired or was removed",
+            repository.shown(&folder)
+        )));
+    };
+    manifest.check(&backup.label).map_err(|what| Failure::failed(format!("{shown} {what}")))?;
+    let Manifest { head, contents, .. } = manifest;
+    Ok(Chosen { repository, info, backup, head, contents, key, shown })
+}
+
+/// The newest backup that fits.
+fn newest<'a>(
+    repository: &Repository,
+    info: &'a BackupInfo,
+    until: Option<Until>,
+    timeline: Option<u32>,
+) -> Result<&'a Backup, Failure> {
+    let shown = repository.shown(&format!("{}/backup.info", repository.backup("")));
+    if info.backups.is_empty() {
+        return Err(Failure::not_applicable(format!("{shown} lists no backup")));
+    }
+    let fits = |backup: &&Backup| {
+        let in_time = match until {
+            None => true,
+            Some(Until::Time(seconds)) => {
+                i64::try_from(backup.stopped).is_ok_and(|stopped| stopped <= seconds)
+            }
+            Some(Until::Lsn(lsn)) => backup.stop_lsn.is_some_and(|stop| stop <= lsn),
+        };
+        in_time && timeline.is_none_or(|timeline| backup.timeline == Some(timeline))
+    };
+    let newest =
+        info.backups.iter().filter(fits).max_by_key(|backup| (backup.stopped, backup.label.as_str()));
+    newest.ok_or_else(|| {
+        let ended = match until {
+            None => String::new(),
+            Some(Until::Time(_)) => " that ended at or before `target-time`".to_owned(),
+            Some(Until::Lsn(lsn)) => format!(" that ended at or before {lsn}"),
+        };
+        let on = timeline.map_or_else(String::new, |timeline| format!(" on the timeline {timeline}"));
+        let (count, oldest) = (info.backups.len(), &info.backups[0].label);
+        Failure::failed(format!("{shown} lists {count} backups, the first {oldest}, and none{ended}{on}"))
+    })
+}
+
+/// What to say of a label that is not in `backup.info`.
+fn not_listed(repository: &Repository, label: &str) -> Result<Failure, Failure> {
+    let manifest = format!("{}/backup.manifest", repository.backup(label));
+    let name = repository.bucket.name();
+    let info = repository.shown(&format!("{}/backup.info", repository.backup("")));
+    Ok(Failure::failed(if repository.bucket.find(&manifest)?.is_some() {
+        format!(
+            "the backup {label} is in the repository {name}, and {info} does not list it: it was expired or is not whole"
+        )
+    } else if repository.bucket.find(&format!("{manifest}.copy"))?.is_some() {
+        format!(
+            "the backup {label} in the repository {name} is unfinished: only its backup.manifest.copy is there"
+        )
+    } else {
+        format!("there is no backup {label} in the repository {name}: {info} does not list it")
+    }))
+}

@@ -1,0 +1,62 @@
+//! The backup's control file, which `plan` looks at: it tells how large a WAL segment is, and reading it shows that the
+//! files of the backup can be had and opened.
+
+use std::io::Read;
+
+use pgdata::control::{self, Control};
+use pgdata::wal::SegmentSize;
+use understudy::digests::{Algorithm, Hasher};
+use understudy::store::Range;
+use understudy::{AtPath, Error, Failure};
+
+use crate::choice::Chosen;
+use crate::manifest::CONTROL_FILE;
+use crate::repository::Repository;
+
+/// What the control file says.
+#[derive(Debug)]
+pub(crate) struct ControlFile {
+    pub(crate) control: Control,
+    /// How large its segments are, where that can be read.
+    pub(crate) segment_size: Result<SegmentSize, Failure>,
+}
+
+/// Reads the control file of `chosen`.
+///
+/// # Errors
+/// Where the backup has none, it cannot be read, or it is not what the manifest says.
+pub(crate) fn read<C>(chosen: &Chosen<C>) -> Result<ControlFile, Failure> {
+    let Some(file) = &chosen.head.control_file else {
+        return Err(chosen.failed(format!("lists no {CONTROL_FILE}: a cluster does not start without")));
+    };
+    if file.size != control::SIZE {
+        let size = file.size;
+        return Err(
+            chosen.failed(format!("lists a {CONTROL_FILE} of {size} bytes instead of {}", control::SIZE))
+        );
+    }
+    let repository = &chosen.repository;
+    let object = repository.backup(&chosen.head.object(file));
+    let shown = repository.shown(&object);
+    let pipeline = Repository::pipeline(chosen.key.as_ref(), chosen.head.compression().codec);
+    let range = file.bundled.map(|bundled| Range { offset: bundled.offset, length: bundled.length });
+    let stream = repository.bucket.read(&object, range, pipeline.as_ref()).map_err(|error| match error {
+        Error::NotFound(_) => Failure::failed(format!(
+            "{shown} is missing, which holds {CONTROL_FILE}: the backup {} expired or was removed",
+            chosen.backup.label
+        )),
+        error => error.into(),
+    })?;
+    let mut bytes = Vec::new();
+    stream.take(control::SIZE + 1).read_to_end(&mut bytes).at(&shown)?;
+    let mut sum = Hasher::new(Algorithm::Sha1);
+    sum.update(&bytes);
+    if sum.finish() != file.digest {
+        return Err(Failure::failed(format!(
+            "{shown} is damaged: {CONTROL_FILE} has another checksum than the manifest says"
+        )));
+    }
+    let bad = |error| Failure::failed(format!("the {CONTROL_FILE} in {shown} {error}"));
+    let segment_size = control::wal_segment_size(&bytes).map_err(bad);
+    Ok(ControlFile { control: Control::parse(&bytes).map_err(bad)?, segment_size })
+}

@@ -1,0 +1,300 @@
+//! The texts that pgBackRest writes beside backups and archives: INI whose values are JSON (its src/common/ini.c), with a
+//! checksum of all of it (src/info/info.c). They are read line by line and once, for a manifest can have gigabytes.
+
+use std::io::{BufRead, BufReader, Read};
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use understudy::digests::{Algorithm, Hasher};
+use understudy::keys::Key;
+use understudy::{AtPath, Failure, cancelled};
+
+/// The version of the format that is read (`REPOSITORY_FORMAT` in pgBackRest's src/version.h), unchanged since 2.00.
+const FORMAT: u64 = 5;
+
+/// The longest line, in bytes. The longest that pgBackRest writes lists damaged pages, at most 131,072 of a file.
+const LONGEST_LINE: u64 = 4 << 20;
+
+/// The longest text, in bytes. A manifest has some 250 for each file.
+const MOST_TEXT: u64 = 4 << 30;
+
+/// How much text is given to the host for its checksum in one go, in bytes.
+const PIECE: usize = 256 << 10;
+
+/// How many lines are read between two looks at the cancellation.
+const LINES: u64 = 4096;
+
+/// Takes the lines of a text.
+pub(crate) trait Visitor {
+    /// Takes `line` of `section`, a key and a value joined by `=`, and says how many bytes the key has: what [`split`] or
+    /// [`skip`] says.
+    ///
+    /// # Errors
+    /// What is wrong with the line, to go after its place.
+    fn line(&mut self, section: &str, line: &str) -> Result<usize, String>;
+}
+
+/// Parts a line where the value is JSON. A key may hold a `=` too, so that the first after which there is JSON counts.
+///
+/// # Errors
+/// Where there is none, or where the value is JSON and not what is wanted.
+pub(crate) fn split<'a, T: Deserialize<'a>>(line: &'a str) -> Result<(&'a str, T), String> {
+    for (at, _) in line.match_indices('=') {
+        let text = &line[at + 1..];
+        match serde_json::from_str(text) {
+            Ok(value) if at > 0 => return Ok((&line[..at], value)),
+            Ok(_) => return Err("has a value without a name".to_owned()),
+            Err(error) if error.is_data() && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
+                let name: String = line[..at].escape_debug().take(200).collect();
+                return Err(format!("has a value of `{name}` that is not what it should be: {error:.200}"));
+            }
+            Err(_) => {}
+        }
+    }
+    Err("is no name and JSON value".to_owned())
+}
+
+/// As [`split`], where neither the key nor the value is wanted.
+///
+/// # Errors
+/// Where the line is none.
+pub(crate) fn skip(line: &str) -> Result<usize, String> {
+    split::<IgnoredAny>(line).map(|(key, _)| key.len())
+}
+
+/// Reads the text `stream` to its end; `shown` names it in messages. `secret` is the key that stands in it where stars are
+/// read.
+///
+/// # Errors
+/// Where it cannot be read, has a line that cannot be understood, another format, or another checksum than it says.
+pub(crate) fn read(
+    shown: &str,
+    stream: impl Read,
+    secret: Option<&Key>,
+    visitor: &mut dyn Visitor,
+) -> Result<(), Failure> {
+    read_within(shown, stream, secret, visitor, MOST_TEXT)
+}
+
+/// [`read`] with a bound of one's own.
+fn read_within(
+    shown: &str,
+    stream: impl Read,
+    secret: Option<&Key>,
+    visitor: &mut dyn Visitor,
+    most: u64,
+) -> Result<(), Failure> {
+    let text = BufReader::with_capacity(64 << 10, stream);
+    let mut reader = Reading { shown, text, number: 0, length: 0, most, sum: Summing::new(secret) };
+    let (mut line, mut section) = (Vec::new(), String::new());
+    let mut format = None;
+    let mut expected = None;
+    while reader.next(&mut line)? {
+        if line.is_empty() {
+            continue;
+        }
+        let line = std::str::from_utf8(&line).map_err(|_| reader.bad("is not UTF-8"))?;
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            if name.is_empty() {
+                return Err(reader.bad("is a section without a name"));
+            }
+            name.clone_into(&mut section);
+            continue;
+        }
+        if section.is_empty() {
+            return Err(reader.bad("is in no section"));
+        }
+        let bad = |what: String| reader.bad(&what);
+        let length = if section == "backrest" {
+            let (key, value) = split::<serde_json::Value>(line).map_err(bad)?;
+            match key {
+                "backrest-checksum" => {
+                    expected = Some(value.as_str().unwrap_or_default().to_owned());
+                    continue;
+                }
+                "backrest-format" => format = Some(value),
+                _ => {}
+            }
+            key.len()
+        } else {
+            visitor.line(&section, line).map_err(bad)?
+        };
+        reader.sum.add(&section, &line[..length], &line[length + 1..])?;
+    }
+    let sum = reader.sum.finish()?;
+    let failed = |what: String| Err(Failure::failed(format!("{shown} {what}")));
+    match format {
+        None => return failed("is no text of pgBackRest's: it names no backrest-format".to_owned()),
+        Some(format) if format.as_u64() != Some(FORMAT) => {
+            let format: String = format.to_string().chars().take(40).collect();
+            return failed(format!("has the format {format}; only {FORMAT} is read, that of pgBackRest 2"));
+        }
+        Some(_) => {}
+    }
+    match expected {
+        None => failed("has no backrest-checksum: it is not whole".to_owned()),
+        Some(expected) if expected != sum => {
+            failed(format!("is damaged: it has the checksum {sum} and says {expected:.80}"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+struct Reading<'a, R> {
+    shown: &'a str,
+    text: BufReader<R>,
+    number: u64,
+    /// How many bytes were read, and how many may be.
+    length: u64,
+    most: u64,
+    sum: Summing<'a>,
+}
+
+impl<R: Read> Reading<'_, R> {
+    /// Reads the next line into `line`, without its end. Whether there was one.
+    fn next(&mut self, line: &mut Vec<u8>) -> Result<bool, Failure> {
+        line.clear();
+        if self.number.is_multiple_of(LINES) {
+            cancelled()?;
+        }
+        self.number += 1;
+        let read = self.text.by_ref().take(LONGEST_LINE).read_until(b'\n', line).at(self.shown)?;
+        self.length += read as u64;
+        if self.length > self.most {
+            return Err(Failure::failed(format!("{} is longer than {} bytes", self.shown, self.most)));
+        }
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        } else if read as u64 == LONGEST_LINE {
+            return Err(self.bad(&format!("is longer than {LONGEST_LINE} bytes")));
+        }
+        Ok(read > 0)
+    }
+
+    fn bad(&self, what: &str) -> Failure {
+        Failure::failed(format!("{}: line {} {what}", self.shown, self.number))
+    }
+}
+
+/// The checksum of the JSON text that the lines stand for: `{"section":{"key":value,...},...}`, in their order.
+struct Summing<'a> {
+    sum: Hasher,
+    waiting: Vec<u8>,
+    section: String,
+    secret: Option<&'a Key>,
+}
+
+impl<'a> Summing<'a> {
+    fn new(secret: Option<&'a Key>) -> Self {
+        Self {
+            sum: Hasher::new(Algorithm::Sha1),
+            waiting: Vec::with_capacity(PIECE + 4096),
+            section: String::new(),
+            secret,
+        }
+    }
+
+    fn add(&mut self, section: &str, key: &str, value: &str) -> Result<(), Failure> {
+        if self.section == section {
+            self.waiting.push(b',');
+        } else {
+            self.waiting.extend_from_slice(if self.section.is_empty() { b"{" } else { b"}," });
+            string(&mut self.waiting, section);
+            self.waiting.extend_from_slice(b":{");
+            section.clone_into(&mut self.section);
+        }
+        string(&mut self.waiting, key);
+        self.waiting.push(b':');
+        match self.secret {
+            Some(secret) if section == CIPHER_SECTION && key == CIPHER_PASS => {
+                self.waiting.push(b'"');
+                self.give(0)?;
+                self.sum.secret(secret)?;
+                self.waiting.push(b'"');
+            }
+            _ => self.waiting.extend_from_slice(value.as_bytes()),
+        }
+        self.give(PIECE)
+    }
+
+    /// Gives the host what waits, where that is at least `from` bytes.
+    fn give(&mut self, from: usize) -> Result<(), Failure> {
+        if self.waiting.len() < from {
+            return Ok(());
+        }
+        for piece in self.waiting.chunks(PIECE) {
+            self.sum.update(piece);
+        }
+        self.waiting.clear();
+        Ok(())
+    }
+
+    /// The checksum in hexadecimal.
+    fn finish(mut self) -> Result<String, Failure> {
+        self.waiting.extend_from_slice(b"}}");
+        self.give(0)?;
+        Ok(self.sum.finish().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// Where a pass phrase stands.
+pub(crate) const CIPHER_SECTION: &str = "cipher";
+/// Its name.
+pub(crate) const CIPHER_PASS: &str = "cipher-pass";
+
+/// Appends `text` as pgBackRest writes a string in JSON (`jsonWriteStr` in its src/common/type/json.c).
+fn string(json: &mut Vec<u8>, text: &str) {
+    json.push(b'"');
+    for byte in text.bytes() {
+        match byte {
+            b'"' => json.extend_from_slice(b"\\\""),
+            b'\\' => json.extend_from_slice(b"\\\\"),
+            b'\n' => json.extend_from_slice(b"\\n"),
+            b'\r' => json.extend_from_slice(b"\\r"),
+            b'\t' => json.extend_from_slice(b"\\t"),
+            0x08 => json.extend_from_slice(b"\\b"),
+            0x0c => json.extend_from_slice(b"\\f"),
+            other => json.push(other),
+        }
+    }
+    json.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Anything;
+
+    impl Visitor for Anything {
+        fn line(&mut self, _section: &str, line: &str) -> Result<usize, String> {
+            skip(line)
+        }
+    }
+
+    #[test]
+    fn a_text_without_end_is_left_at_the_limit() {
+        let text = (&b"[a]\n"[..]).chain(std::io::repeat(b'\n'));
+        let failure = read_within("endless", text, None, &mut Anything, 1 << 20).unwrap_err();
+        assert_eq!(failure.to_string(), "endless is longer than 1048576 bytes");
+    }
+
+    #[test]
+    fn the_sign_before_which_a_name_ends_is_the_first_that_leaves_json() {
+        assert_eq!(split::<u64>("a=1"), Ok(("a", 1)));
+        assert_eq!(split::<u64>("a=b=1"), Ok(("a=b", 1)));
+        assert_eq!(split::<&str>("a=\"b=1\""), Ok(("a", "b=1")));
+        for line in ["", "a", "=1", "a=", "a=b", "a==", "a=1 2"] {
+            assert!(split::<IgnoredAny>(line).is_err(), "{line:?}");
+        }
+        assert!(split::<u64>("a=\"1\"").unwrap_err().contains("`a` that is not what it should be"));
+    }
+
+    #[test]
+    fn a_line_of_nothing_but_signs_costs_little() {
+        for piece in ["=", "=\"", "=[", "=[1,", "={\"a\":", "=\"\\\"="] {
+            let line = format!("{}~", piece.repeat((1 << 20) / piece.len()));
+            assert!(split::<IgnoredAny>(&line).is_err(), "{piece}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Names that pgBackRest gives: labels of backups, and WAL segments.
+
+use understudy::Failure;
+
+/// Whether `text` is the label of a backup: `YYYYMMDD-HHMMSSF`, for a differential or incremental one followed by
+/// `_YYYYMMDD-HHMMSS` and `D` or `I` (`backupRegExp` in pgBackRest's src/command/backup/common.c).
+pub(crate) fn is_label(text: &str) -> bool {
+    let is_time = |text: &str| {
+        text.len() == 15
+            && text
+                .bytes()
+                .enumerate()
+                .all(|(at, byte)| if at == 8 { byte == b'-' } else { byte.is_ascii_digit() })
+    };
+    match text.split_once('_') {
+        None => text.strip_suffix('F').is_some_and(is_time),
+        Some((full, other)) => {
+            full.strip_suffix('F').is_some_and(is_time) && other.strip_suffix(['D', 'I']).is_some_and(is_time)
+        }
+    }
+}
+
+/// Whether `text` can be a stanza: one folder below `backup` and `archive`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn check_stanza(text: &str) -> Result<(), Failure> {
+    let is_folder =
+        !matches!(text, "" | "." | "..") && !text.contains(['/', '\\']) && !text.contains(char::is_control);
+    if is_folder {
+        return Ok(());
+    }
+    Err(Failure::failed(format!("`stanza = \"{}\"` is no name of a stanza", text.escape_debug())))
+}
+
+/// The timeline that the name of a WAL segment begins with: 24 upper-case hexadecimal digits.
+pub(crate) fn timeline_of(segment: &str) -> Option<u32> {
+    let is_segment = segment.len() == 24
+        && segment.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte));
+    is_segment.then(|| u32::from_str_radix(&segment[..8], 16).ok()).flatten().filter(|timeline| *timeline > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_one_or_two_times_with_their_letters() {
+        for label in
+            ["20261126-043406F", "20261126-043406F_20261126-043412I", "20261126-043406F_20261126-043412D"]
+        {
+            assert!(is_label(label), "{label}");
+        }
+        for text in [
+            "",
+            "20261126-043406",
+            "20261126-043406I",
+            "20261126-043406F_20261126-043412F",
+            "20261126-043406F/..",
+            "2026112600043406F",
+            "20261126-043406F_",
+            "../20261126-04340F",
+        ] {
+            assert!(!is_label(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_stanza_is_one_folder() {
+        assert_eq!(check_stanza("main"), Ok(()));
+        for text in ["", ".", "..", "a/b", "../x", "a\nb"] {
+            assert!(check_stanza(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_segment_begins_with_its_timeline() {
+        assert_eq!(timeline_of("0000000A0000000100000002"), Some(10));
+        for text in ["", "000000000000000100000002", "0000000a0000000100000002", "00000001.history"] {
+            assert_eq!(timeline_of(text), None, "{text}");
+        }
+    }
+}

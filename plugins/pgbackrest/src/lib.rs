@@ -1,0 +1,82 @@
+//! The method `pgbackrest`: restores from a repository that pgBackRest writes, without pgBackRest on the machine. Full,
+//! differential and incremental backups, bundles, every compression, encryption, tablespaces, and the archived WAL.
+//!
+//! The component reads what says what is to be restored: `backup.info`, a manifest, listings of the archive. The host moves
+//! the files, many at once, and compares each with its checksum while it is written.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+mod choice;
+mod control;
+mod create;
+mod files;
+mod info;
+mod ini;
+mod label;
+mod manifest;
+mod names;
+mod options;
+mod plan;
+mod repository;
+mod time;
+mod wal;
+
+use understudy::{
+    Datadir, Description, Failure, Method, Need, NeedKind, OptionSpec, Plan, Request, is_cancelled,
+};
+
+use options::{Options, REPOSITORY, Wal};
+
+struct PgBackRest;
+
+impl Method for PgBackRest {
+    fn describe() -> Description {
+        Description::new("pgbackrest", env!("CARGO_PKG_VERSION"), "restores from a repository of pgBackRest")
+            .option(OptionSpec::text("stanza").required().doc("the stanza, as pgBackRest's `--stanza`"))
+            .option(OptionSpec::texts("repositories").default(vec![REPOSITORY.to_owned()]).doc(
+                "names of granted stores (`grants.stores.NAME`) that hold a repository each: the first that has the \
+                 backup is used; its pass phrase, where it is encrypted, is the granted key of the same name",
+            ))
+            .option(OptionSpec::text("backup").doc(
+                "the label of a backup, such as 20261126-043406F_20261126-050000I; without it the newest that the \
+                 other options leave",
+            ))
+            .option(OptionSpec::text("target-time").doc(
+                "the newest backup that ended at or before this time, such as 2026-11-26 04:30:00+00",
+            ))
+            .option(OptionSpec::text("target-lsn").doc(
+                "the newest backup that ended at or before this LSN, such as 0/16B3748",
+            ))
+            .option(OptionSpec::integer("target-timeline").doc("the newest backup that ended on this timeline"))
+            .option(OptionSpec::flag("delta").default(false).doc(
+                "with keep_data, whether files that are there already with the right size and checksum are kept; what \
+                 the backup does not have is removed",
+            ))
+            .option(OptionSpec::choice("wal", Wal::CHOICES).default("consistent").doc(
+                "which archived WAL is put into pg_wal: none, what the backup needs to be consistent, or all that leads \
+                 to where the source is, over its timelines",
+            ))
+            .need(Need::new(NeedKind::Store, REPOSITORY, "the repository, where `repositories` names no other").optional())
+            .need(Need::new(NeedKind::Key, REPOSITORY, "the pass phrase of an encrypted repository").optional())
+    }
+
+    fn plan(request: &Request) -> Result<Plan, Failure> {
+        told_to_stop(Options::of(request).and_then(|options| plan::of(&options)))
+    }
+
+    fn create(request: &Request, plan: &Plan) -> Result<(), Failure> {
+        let datadir = Datadir::of(request)?;
+        told_to_stop(Options::of(request).and_then(|options| create::all(&options, plan, &datadir)))
+    }
+}
+
+/// What a read makes of its end is its own affair: a method that was told to stop was cancelled.
+fn told_to_stop<T>(result: Result<T, Failure>) -> Result<T, Failure> {
+    result.map_err(|failure| if is_cancelled() { Failure::Cancelled } else { failure })
+}
+
+understudy::export!(PgBackRest);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,340 @@
+//! `backup.manifest`: every file and directory of a backup, and which backup holds the bytes of each (pgBackRest's
+//! src/info/manifest.c). It is read once from its beginning to its end, and each file is handed on as it comes.
+
+mod file;
+mod references;
+
+use pgdata::Lsn;
+use serde::Deserialize;
+use understudy::store::Codec;
+
+use crate::ini::{Visitor, skip, split};
+use crate::names::{Name, name_of};
+
+#[cfg(test)]
+pub(crate) use file::Bundled;
+use file::Line;
+pub(crate) use file::{File, OF_NOTHING, digest};
+pub(crate) use references::References;
+
+/// The most links, tablespaces among them.
+const MOST_TARGETS: usize = 1000;
+
+/// The control file by its name below the data directory.
+pub(crate) const CONTROL_FILE: &str = "global/pg_control";
+
+/// Takes what a manifest lists.
+pub(crate) trait Contents {
+    /// Takes a file, in the order of their names.
+    ///
+    /// # Errors
+    /// Why it cannot be taken.
+    fn file(&mut self, file: File) -> Result<(), String>;
+
+    /// Takes a directory by its name below the data directory, in the order of their names.
+    ///
+    /// # Errors
+    /// Why it cannot be taken.
+    fn directory(&mut self, name: &str) -> Result<(), String>;
+}
+
+/// How the files of a backup are compressed (`option-compress-type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Compression {
+    pub(crate) codec: Option<Codec>,
+    /// What their names end with.
+    pub(crate) ending: &'static str,
+}
+
+/// Nothing is compressed.
+const PLAIN: Compression = Compression { codec: None, ending: "" };
+
+/// A directory or file that lay outside of the data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Its name below the data directory.
+    pub(crate) name: String,
+    /// The tablespace that it is.
+    pub(crate) tablespace: Option<(u32, String)>,
+    /// Where it lay.
+    pub(crate) path: String,
+}
+
+/// What a manifest says of the backup, without its files.
+#[derive(Debug, Default)]
+pub(crate) struct Head {
+    pub(crate) label: String,
+    pub(crate) archive_start: Option<String>,
+    pub(crate) archive_stop: Option<String>,
+    pub(crate) lsn_start: Option<Lsn>,
+    pub(crate) lsn_stop: Option<Lsn>,
+    /// Whether files may be stored as blocks, which is not read.
+    pub(crate) is_block_incremental: bool,
+    pub(crate) has_raw_bundles: bool,
+    pub(crate) system_identifier: Option<u64>,
+    pub(crate) version: Option<String>,
+    compression: Option<Compression>,
+    pub(crate) targets: Vec<Target>,
+    /// The mode of files that say none.
+    pub(crate) file_mode: Option<u32>,
+    /// The labels of the backups that hold files, by [`File::reference`].
+    pub(crate) references: References,
+    /// The control file.
+    pub(crate) control_file: Option<File>,
+}
+
+impl Head {
+    /// How the files are compressed.
+    pub(crate) fn compression(&self) -> Compression {
+        self.compression.unwrap_or(PLAIN)
+    }
+
+    /// The tablespaces by their oids.
+    pub(crate) fn oids(&self) -> impl Iterator<Item = u32> {
+        self.targets.iter().filter_map(|target| target.tablespace.as_ref().map(|(oid, _)| *oid))
+    }
+
+    /// The object that holds `file`, below the folder of the backups.
+    pub(crate) fn object(&self, file: &File) -> String {
+        let label = file.reference.and_then(|at| self.references.get(at)).unwrap_or(&self.label);
+        match &file.bundled {
+            Some(bundled) => format!("{label}/bundle/{}", bundled.bundle),
+            None => format!(
+                "{label}/{}{}{}",
+                crate::names::root_of(&file.name),
+                file.name,
+                self.compression().ending
+            ),
+        }
+    }
+}
+
+/// A manifest being read.
+#[derive(Debug)]
+pub(crate) struct Manifest<C> {
+    pub(crate) head: Head,
+    pub(crate) contents: C,
+    /// The file and the directory that came last, by their names in the manifest.
+    last_file: String,
+    last_directory: String,
+    /// The oids of tablespaces that files are in.
+    oids: Vec<u32>,
+}
+
+impl<C: Contents> Manifest<C> {
+    pub(crate) fn new(contents: C) -> Self {
+        Self {
+            head: Head::default(),
+            contents,
+            last_file: String::new(),
+            last_directory: String::new(),
+            oids: Vec::new(),
+        }
+    }
+
+    /// What can be said only when all was read.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(crate) fn check(&self, label: &str) -> Result<(), String> {
+        if self.head.label != label {
+            return Err(format!(
+                "belongs to the backup `{:.80}`",
+                self.head.label.escape_debug().to_string()
+            ));
+        }
+        if let Some(oid) = self.oids.iter().find(|oid| !self.head.oids().any(|known| known == **oid)) {
+            return Err(format!("lists files of the tablespace {oid}, which is not among its targets"));
+        }
+        Ok(())
+    }
+
+    fn add_file(&mut self, line: &str) -> Result<usize, String> {
+        let (key, value) = split::<Line<'_>>(line)?;
+        let name = name_of(key)?;
+        in_order(&mut self.last_file, key)?;
+        self.head.is_block_incremental |= value.is_stored_as_blocks();
+        match name {
+            Name::Below(name) => {
+                let file = value
+                    .file(name, &mut self.head.references)
+                    .map_err(|what| format!("lists `{name:.200}`, which {what}"))?;
+                self.note_tablespace(name)?;
+                if name == CONTROL_FILE {
+                    self.head.control_file = Some(file.clone());
+                }
+                self.contents.file(file)?;
+            }
+            Name::NotRestored => {}
+            Name::Root => return Err("lists a directory as a file".to_owned()),
+        }
+        Ok(key.len())
+    }
+
+    fn add_directory(&mut self, line: &str) -> Result<usize, String> {
+        let length = skip(line)?;
+        let key = &line[..length];
+        let name = name_of(key)?;
+        in_order(&mut self.last_directory, key)?;
+        match name {
+            Name::Below(name) => {
+                self.note_tablespace(name)?;
+                self.contents.directory(name)?;
+            }
+            Name::NotRestored => {
+                return Err(format!("lists the directory `{key:.200}`, which is a file's name"));
+            }
+            Name::Root => {}
+        }
+        Ok(length)
+    }
+
+    fn note_tablespace(&mut self, name: &str) -> Result<(), String> {
+        let Some(rest) = name.strip_prefix("pg_tblspc/") else { return Ok(()) };
+        let oid = rest.split('/').next().unwrap_or(rest);
+        let oid =
+            crate::names::oid(oid).ok_or_else(|| format!("lists `{name:.200}`, which is below no oid"))?;
+        if self.oids.last() != Some(&oid) && !self.oids.contains(&oid) {
+            if self.oids.len() == MOST_TARGETS {
+                return Err(format!("lists more than {MOST_TARGETS} tablespaces"));
+            }
+            self.oids.push(oid);
+        }
+        Ok(())
+    }
+
+    fn add_target(&mut self, line: &str) -> Result<usize, String> {
+        #[derive(Deserialize)]
+        struct JsonTarget {
+            path: String,
+            file: Option<String>,
+            #[serde(rename = "tablespace-id")]
+            oid: Option<String>,
+            #[serde(rename = "tablespace-name")]
+            name: Option<String>,
+            #[serde(rename = "type")]
+            kind: String,
+        }
+        let (key, target) = split::<JsonTarget>(line)?;
+        match target.kind.as_str() {
+            "path" => return Ok(key.len()),
+            "link" => {}
+            other => return Err(format!("has a target of the type {other:.40}")),
+        }
+        let Name::Below(name) = name_of(key)? else {
+            return Err("has a link that no data directory has".to_owned());
+        };
+        let tablespace = match target.oid {
+            None => None,
+            Some(oid) => {
+                let oid = crate::names::oid(&oid)
+                    .filter(|oid| key == format!("pg_tblspc/{oid}"))
+                    .ok_or_else(|| "has a tablespace whose oid is not its name".to_owned())?;
+                Some((oid, target.name.unwrap_or_default()))
+            }
+        };
+        if tablespace.is_none() && name.starts_with("pg_tblspc/") {
+            return Err("has a tablespace without an oid".to_owned());
+        }
+        if self.head.targets.len() == MOST_TARGETS {
+            return Err(format!("is of one more than {MOST_TARGETS} links"));
+        }
+        let path = match target.file {
+            Some(file) => format!("{}/{file}", target.path),
+            None => target.path,
+        };
+        self.head.targets.push(Target { name: name.to_owned(), tablespace, path });
+        Ok(key.len())
+    }
+
+    fn add_to_head(&mut self, line: &str) -> Result<usize, String> {
+        let key = line.split('=').next().unwrap_or_default();
+        let head = &mut self.head;
+        match key {
+            "backup-label" => head.label = split(line)?.1,
+            "backup-archive-start" => head.archive_start = Some(split(line)?.1),
+            "backup-archive-stop" => head.archive_stop = Some(split(line)?.1),
+            "backup-lsn-start" => head.lsn_start = Some(lsn(line)?),
+            "backup-lsn-stop" => head.lsn_stop = Some(lsn(line)?),
+            "backup-block-incr" => head.is_block_incremental |= split::<bool>(line)?.1,
+            "backup-bundle-raw" => head.has_raw_bundles = split(line)?.1,
+            _ => return skip(line),
+        }
+        Ok(key.len())
+    }
+
+    fn add_option(&mut self, line: &str) -> Result<usize, String> {
+        let key = line.split('=').next().unwrap_or_default();
+        match key {
+            // The newer one names the kind, and comes after the older one, which only says whether.
+            "option-compress-type" => {
+                let (_, kind) = split::<&str>(line)?;
+                self.head.compression = Some(compression(kind)?);
+            }
+            "option-compress" => {
+                let (_, is_compressed) = split::<bool>(line)?;
+                let compression = if is_compressed { compression("gz")? } else { PLAIN };
+                self.head.compression.get_or_insert(compression);
+            }
+            _ => return skip(line),
+        }
+        Ok(key.len())
+    }
+}
+
+/// How files of the kind `kind` are compressed (pgBackRest's src/common/compress/helper.c).
+///
+/// # Errors
+/// Where it is not known.
+fn compression(kind: &str) -> Result<Compression, String> {
+    Ok(match kind {
+        "none" => PLAIN,
+        "gz" => Compression { codec: Some(Codec::Gzip), ending: ".gz" },
+        "lz4" => Compression { codec: Some(Codec::Lz4), ending: ".lz4" },
+        "zst" => Compression { codec: Some(Codec::Zstd), ending: ".zst" },
+        "bz2" => Compression { codec: Some(Codec::Bzip2), ending: ".bz2" },
+        other => return Err(format!("has the compression `{other:.40}`, which is not known")),
+    })
+}
+
+fn lsn(line: &str) -> Result<Lsn, String> {
+    split::<&str>(line)?.1.parse().map_err(|error| format!("has an LSN that is none: {error}"))
+}
+
+/// Whether `name` comes after `last`, as in every manifest (`lstSort` in pgBackRest's src/info/manifest.c): then none
+/// comes twice.
+fn in_order(last: &mut String, name: &str) -> Result<(), String> {
+    if name <= last.as_str() {
+        let (name, last) = (name.escape_debug().to_string(), last.escape_debug().to_string());
+        return Err(format!("lists `{name:.200}` after `{last:.200}`: twice, or out of order"));
+    }
+    name.clone_into(last);
+    Ok(())
+}
+
+impl<C: Contents> Visitor for Manifest<C> {
+    fn line(&mut self, section: &str, line: &str) -> Result<usize, String> {
+        match section {
+            "target:file" => self.add_file(line),
+            "target:path" => self.add_directory(line),
+            "backup" => self.add_to_head(line),
+            "backup:db" => {
+                let key = line.split('=').next().unwrap_or_default();
+                match key {
+                    "db-system-id" => self.head.system_identifier = Some(split(line)?.1),
+                    "db-version" => self.head.version = Some(split(line)?.1),
+                    _ => return skip(line),
+                }
+                Ok(key.len())
+            }
+            "backup:option" => self.add_option(line),
+            "backup:target" => self.add_target(line),
+            "target:file:default" if line.starts_with("mode=") => {
+                let (key, mode) = split::<&str>(line)?;
+                self.head.file_mode = Some(file::mode(mode)?);
+                Ok(key.len())
+            }
+            _ => skip(line),
+        }
+    }
+}

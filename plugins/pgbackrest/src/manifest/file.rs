@@ -1,0 +1,195 @@
+//! One file of a manifest.
+
+use std::fmt;
+use std::num::NonZeroU64;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+
+use super::References;
+
+/// The SHA-1 of nothing.
+pub(crate) const OF_NOTHING: [u8; 20] = [
+    0xda, 0x39, 0xa3, 0xee, 0x5e, 0x6b, 0x4b, 0x0d, 0x32, 0x55, 0xbf, 0xef, 0x95, 0x60, 0x18, 0x90, 0xaf,
+    0xd8, 0x07, 0x09,
+];
+
+/// The largest file, in bytes: far beyond what a file system holds, and far below what sums overflow at.
+const LARGEST: u64 = 1 << 50;
+
+/// A file. There may be a million in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct File {
+    /// Its name below the data directory, such as `base/5/1259` or `pg_tblspc/16384/PG_15_202209061/5/16385`.
+    pub(crate) name: Box<str>,
+    /// In bytes.
+    pub(crate) size: u64,
+    /// In seconds since 1970; none before that.
+    pub(crate) mtime: Option<NonZeroU64>,
+    /// The SHA-1 of its plain bytes.
+    pub(crate) digest: [u8; 20],
+    /// Its permission bits, where they are not those of most.
+    pub(crate) mode: Option<u16>,
+    /// Which of the labels has it; none is the backup itself.
+    pub(crate) reference: Option<u16>,
+    /// Where in a bundle it is; none where it is an object of its own, or empty.
+    pub(crate) bundled: Option<Bundled>,
+    /// How its pages were when the backup was taken.
+    pub(crate) damage: Option<Damage>,
+}
+
+/// A part of a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bundled {
+    pub(crate) bundle: NonZeroU64,
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+}
+
+/// Pages with wrong checksums; how many, where that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Damage(pub(crate) Option<u32>);
+
+/// The value of a file's line.
+#[derive(Deserialize)]
+pub(super) struct Line<'a> {
+    bim: Option<u64>,
+    bni: Option<u64>,
+    bno: Option<u64>,
+    checksum: Option<&'a str>,
+    #[serde(rename = "checksum-page")]
+    is_page_checksum_right: Option<bool>,
+    #[serde(rename = "checksum-page-error")]
+    wrong_pages: Option<Pages>,
+    mode: Option<&'a str>,
+    reference: Option<&'a str>,
+    #[serde(rename = "repo-size")]
+    stored: Option<u64>,
+    size: Option<u64>,
+    timestamp: Option<i64>,
+}
+
+impl Line<'_> {
+    /// Whether it is stored as blocks of several backups, with a map of them.
+    pub(super) fn is_stored_as_blocks(&self) -> bool {
+        self.bim.is_some()
+    }
+
+    /// The file `name`.
+    pub(super) fn file(self, name: &str, references: &mut References) -> Result<File, String> {
+        let size = self.size.ok_or("has no size")?;
+        if size > LARGEST {
+            return Err(format!("would have {size} bytes"));
+        }
+        let digest = match self.checksum {
+            _ if size == 0 => OF_NOTHING,
+            None => return Err("has no checksum: the backup did not end".to_owned()),
+            Some(text) => digest(text).ok_or("has a checksum that is no SHA-1")?,
+        };
+        let bundled = match self.bni.and_then(NonZeroU64::new) {
+            None => None,
+            Some(bundle) => {
+                let (offset, length) = (self.bno.unwrap_or(0), self.stored.unwrap_or(size));
+                if offset.saturating_add(length) > LARGEST {
+                    return Err(format!("is at {offset} of a bundle"));
+                }
+                Some(Bundled { bundle, offset, length })
+            }
+        };
+        let damage = match self.is_page_checksum_right {
+            Some(false) => Some(Damage(self.wrong_pages.map(|Pages(count)| count))),
+            _ => None,
+        };
+        Ok(File {
+            name: name.into(),
+            size,
+            mtime: self.timestamp.and_then(|time| u64::try_from(time).ok()).and_then(NonZeroU64::new),
+            digest,
+            mode: self.mode.map(|text| mode(text).map(|mode| mode as u16)).transpose()?,
+            reference: self.reference.map(|text| references.number(text)).transpose()?,
+            bundled: bundled.filter(|_| size > 0),
+            damage,
+        })
+    }
+}
+
+/// Permission bits in octal, such as `0600`.
+pub(super) fn mode(text: &str) -> Result<u32, String> {
+    let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    let mode = is_octal.then(|| u32::from_str_radix(text, 8).ok()).flatten();
+    mode.map(|mode| mode & 0o777).ok_or_else(|| "has a mode that is none".to_owned())
+}
+
+/// The 20 bytes that 40 hexadecimal digits mean.
+pub(crate) fn digest(text: &str) -> Option<[u8; 20]> {
+    let (digits, mut bytes) = (text.as_bytes(), [0; 20]);
+    if digits.len() != 40 {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Some(bytes)
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+/// How many pages a list of pages and of pairs of a first and a last page has: `[1,[3,5]]`.
+struct Pages(u32);
+
+impl<'de> Deserialize<'de> for Pages {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Counting;
+        impl<'de> Visitor<'de> for Counting {
+            type Value = Pages;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of pages")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut pages: A) -> Result<Pages, A::Error> {
+                let mut count = 0_u32;
+                while let Some(OneOrMore(more)) = pages.next_element()? {
+                    count = count.saturating_add(more);
+                }
+                Ok(Pages(count))
+            }
+        }
+        deserializer.deserialize_seq(Counting)
+    }
+}
+
+/// A page, or the pages from a first to a last one.
+struct OneOrMore(u32);
+
+impl<'de> Deserialize<'de> for OneOrMore {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = OneOrMore;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a page, or a first and a last one")
+            }
+
+            fn visit_u64<E>(self, _page: u64) -> Result<OneOrMore, E> {
+                Ok(OneOrMore(1))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut pair: A) -> Result<OneOrMore, A::Error> {
+                let (first, last): (Option<u64>, Option<u64>) = (pair.next_element()?, pair.next_element()?);
+                while pair.next_element::<IgnoredAny>()?.is_some() {}
+                let count =
+                    last.zip(first).map_or(1, |(last, first)| last.saturating_sub(first).saturating_add(1));
+                Ok(OneOrMore(u32::try_from(count).unwrap_or(u32::MAX)))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}

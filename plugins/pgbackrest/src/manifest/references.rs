@@ -1,0 +1,80 @@
+//! The backups that hold files of another one.
+
+use std::collections::HashMap;
+
+use crate::label::is_label;
+
+/// The most backups that one can be built on.
+const MOST: usize = 20_000;
+
+/// Labels, each once. A file keeps the number of its label: there may be a million files, and there are few labels.
+#[derive(Debug, Default)]
+pub(crate) struct References {
+    labels: Vec<Box<str>>,
+    numbers: HashMap<Box<str>, u16>,
+    /// What was asked for last: most files are of the backup that the one before is of.
+    last: usize,
+}
+
+impl References {
+    /// The label with this number.
+    pub(crate) fn get(&self, number: u16) -> Option<&str> {
+        self.labels.get(usize::from(number)).map(AsRef::as_ref)
+    }
+
+    /// Every label.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.labels.iter().map(AsRef::as_ref)
+    }
+
+    /// The number of the label `text`, which is added where it is new.
+    ///
+    /// # Errors
+    /// Where it is none, or one too many.
+    pub(super) fn number(&mut self, text: &str) -> Result<u16, String> {
+        if self.labels.get(self.last).is_none_or(|label| **label != *text) {
+            self.last = usize::from(self.find_or_add(text)?);
+        }
+        u16::try_from(self.last).map_err(|_| too_many())
+    }
+
+    fn find_or_add(&mut self, text: &str) -> Result<u16, String> {
+        if let Some(number) = self.numbers.get(text) {
+            return Ok(*number);
+        }
+        if !is_label(text) {
+            let shown: String = text.escape_debug().take(80).collect();
+            return Err(format!("is in `{shown}`, which is no label"));
+        }
+        let number = u16::try_from(self.labels.len()).map_err(|_| too_many())?;
+        if self.labels.len() == MOST {
+            return Err(too_many());
+        }
+        self.labels.push(text.into());
+        self.numbers.insert(text.into(), number);
+        Ok(number)
+    }
+}
+
+fn too_many() -> String {
+    format!("is in one more than {MOST} backups")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_keeps_its_number_and_there_are_not_too_many() {
+        let label = |number: usize| format!("20261126-{number:06}F");
+        let mut references = References::default();
+        for round in 0..2 {
+            for number in 0..MOST {
+                assert_eq!(references.number(&label(number)), Ok(number as u16), "{round}");
+            }
+        }
+        assert_eq!((references.get(7), references.iter().count()), (Some(label(7).as_str()), MOST));
+        assert!(references.number(&label(MOST)).unwrap_err().contains("more than 20000 backups"));
+        assert!(references.number("../x").unwrap_err().contains("no label"));
+    }
+}

@@ -1,0 +1,145 @@
+//! What the operator asked for, read once.
+
+use pgdata::Lsn;
+use understudy::{Failure, Request};
+
+use crate::label::{check_stanza, is_label};
+use crate::time::seconds_of;
+
+/// The store where the operator names none.
+pub(crate) const REPOSITORY: &str = "repo";
+
+/// The most repositories; pgBackRest's own bound.
+const MOST_REPOSITORIES: usize = 256;
+
+/// The options of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) stanza: String,
+    pub(crate) repositories: Vec<String>,
+    pub(crate) wanted: Wanted,
+    pub(crate) is_delta: bool,
+    pub(crate) wal: Wal,
+}
+
+/// Which backup is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// The one with this label.
+    Label(String),
+    /// The newest that fits.
+    Newest {
+        /// It ended at or before this.
+        until: Option<Until>,
+        /// It ended on this timeline.
+        timeline: Option<u32>,
+    },
+}
+
+/// When a backup must have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// In seconds since 1970.
+    Time(i64),
+    /// By what its cluster had written.
+    Lsn(Lsn),
+}
+
+/// Which WAL is put into `pg_wal`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wal {
+    /// None: the standby gets it from the source.
+    None,
+    /// What the backup needs to be consistent.
+    Consistent,
+    /// All that is archived on the way to where the source is.
+    Latest,
+}
+
+impl Wal {
+    /// The names of the choices.
+    pub(crate) const CHOICES: [&'static str; 3] = ["none", "consistent", "latest"];
+}
+
+impl Options {
+    /// The options of `request`.
+    ///
+    /// # Errors
+    /// Where one cannot be understood, or two contradict each other.
+    pub(crate) fn of(request: &Request) -> Result<Self, Failure> {
+        let stanza: String = request.require("stanza")?;
+        check_stanza(&stanza)?;
+        let repositories =
+            request.get::<Vec<String>>("repositories")?.unwrap_or_else(|| vec![REPOSITORY.to_owned()]);
+        if repositories.is_empty() || repositories.len() > MOST_REPOSITORIES {
+            return Err(Failure::failed(format!(
+                "the option `repositories` names {} stores: name 1 to {MOST_REPOSITORIES}, as granted in \
+                 grants.stores.NAME",
+                repositories.len()
+            )));
+        }
+        let wal = match request.get::<String>("wal")?.as_deref() {
+            Some("none") => Wal::None,
+            None | Some("consistent") => Wal::Consistent,
+            Some("latest") => Wal::Latest,
+            Some(other) => {
+                return Err(Failure::failed(format!(
+                    "`wal = \"{other}\"` is none of {}",
+                    Wal::CHOICES.join(", ")
+                )));
+            }
+        };
+        Ok(Self { stanza, repositories, wanted: wanted(request)?, is_delta: request.flag("delta")?, wal })
+    }
+}
+
+fn wanted(request: &Request) -> Result<Wanted, Failure> {
+    let label = request.get::<String>("backup")?;
+    let time = request.get::<String>("target-time")?;
+    let lsn = request.get::<String>("target-lsn")?;
+    let timeline = request.get::<i64>("target-timeline")?;
+    let targets = [
+        ("target-time", time.is_some()),
+        ("target-lsn", lsn.is_some()),
+        ("target-timeline", timeline.is_some()),
+    ];
+    if let Some(label) = label {
+        if let Some((other, _)) = targets.into_iter().find(|(_, is_set)| *is_set) {
+            return Err(Failure::failed(format!(
+                "the options `backup` and `{other}` both choose a backup: set one of them"
+            )));
+        }
+        if !is_label(&label) {
+            return Err(Failure::failed(format!(
+                "`backup = \"{}\"` is no label of pgBackRest's such as 20261126-043406F or \
+                 20261126-043406F_20261126-050000I",
+                label.escape_debug()
+            )));
+        }
+        return Ok(Wanted::Label(label));
+    }
+    let until = match (time, lsn) {
+        (None, None) => None,
+        (Some(_), Some(_)) => {
+            return Err(Failure::failed(
+                "the options `target-time` and `target-lsn` both say when the backup must have ended: set one of them",
+            ));
+        }
+        (Some(time), None) => Some(Until::Time(seconds_of(&time).ok_or_else(|| {
+            Failure::failed(format!(
+                "`target-time = \"{}\"` is no time with a zone such as 2026-11-26 04:30:00+00 or 2026-11-26T04:30:00Z",
+                time.escape_debug()
+            ))
+        })?)),
+        (None, Some(lsn)) => Some(Until::Lsn(
+            lsn.parse().map_err(|error| Failure::failed(format!("the option `target-lsn`: {error}")))?,
+        )),
+    };
+    let timeline = match timeline {
+        None => None,
+        Some(number) => Some(u32::try_from(number).ok().filter(|number| *number > 0).ok_or_else(|| {
+            Failure::failed(format!("`target-timeline = {number}` is no timeline: they count from 1"))
+        })?),
+    };
+    Ok(Wanted::Newest { until, timeline })
+}

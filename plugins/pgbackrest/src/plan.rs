@@ -1,0 +1,222 @@
+//! What would be restored. Everything that can be known of a repository without reading its files is known here.
+
+use std::collections::BTreeSet;
+
+use understudy::{Failure, Plan, Tablespace, cancelled, log};
+
+use crate::choice::{Chosen, choose};
+use crate::control;
+use crate::files::one_more;
+use crate::label::timeline_of;
+use crate::manifest::{Contents, File};
+use crate::options::Options;
+use crate::wal::Way;
+
+/// How many damaged files are named.
+const MOST_NAMED: u64 = 20;
+
+/// What is counted of a manifest.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    bytes: u64,
+    files: u64,
+    directories: usize,
+    /// Files that had pages with wrong checksums, the first of them.
+    damaged: Vec<(Box<str>, Option<u32>)>,
+    damaged_files: u64,
+    /// What is in `pg_wal`.
+    wal: BTreeSet<Box<str>>,
+}
+
+impl Contents for Counted {
+    fn file(&mut self, file: File) -> Result<(), String> {
+        one_more(usize::try_from(self.files).unwrap_or(usize::MAX).saturating_add(self.directories))?;
+        self.bytes = self.bytes.checked_add(file.size).ok_or("lists more bytes than there can be")?;
+        self.files += 1;
+        if let Some(damage) = file.damage {
+            self.damaged_files += 1;
+            if self.damaged_files <= MOST_NAMED {
+                self.damaged.push((file.name.clone(), damage.0));
+            }
+        }
+        if let Some(name) = file.name.strip_prefix("pg_wal/") {
+            self.wal.insert(name.into());
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, _name: &str) -> Result<(), String> {
+        one_more(usize::try_from(self.files).unwrap_or(usize::MAX).saturating_add(self.directories))?;
+        self.directories += 1;
+        Ok(())
+    }
+}
+
+/// The plan of the backup that `options` choose.
+///
+/// # Errors
+/// Why it cannot be restored.
+pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
+    let chosen = choose(options, &mut Counted::default)?;
+    check_kind(&chosen)?;
+    check_references(&chosen)?;
+    let mut plan = describe(&chosen)?;
+    let control = control::read(&chosen)?;
+    if let Some(system_identifier) = plan.system_identifier
+        && system_identifier != control.control.system_identifier
+    {
+        let found = control.control.system_identifier;
+        return Err(chosen
+            .failed(format!("is of the cluster {system_identifier} and lists the control file of {found}")));
+    }
+    // A cluster that was shut down has no WAL to name.
+    plan.timeline = plan.timeline.or(Some(control.control.timeline));
+    warn(&chosen);
+    let (mut bytes, mut files) = (chosen.contents.bytes, chosen.contents.files);
+    if let Some(mut way) = Way::of(&chosen, options.wal, control.segment_size)? {
+        let segments = way.more(&|name| chosen.contents.wal.contains(name))?;
+        let histories = way.histories()?;
+        let fetched = segments.iter().filter(|segment| segment.archived.is_some()).count() as u64;
+        let history: usize = histories.iter().map(|history| history.text.len()).sum();
+        bytes = bytes.saturating_add(fetched * way.size.bytes()).saturating_add(history as u64);
+        // Each comes with a file that says that it is archived.
+        files += fetched + segments.len() as u64 + 2 * histories.len() as u64;
+        let (label, until) =
+            (&chosen.backup.label, if way.goes_on() { ", up to the newest that is archived" } else { "" });
+        log::info!("WAL segments that come with the backup {label}{until}: {}", segments.len());
+    }
+    plan.bytes = Some(bytes);
+    plan.files = Some(files);
+    plan.builds_on_existing = options.is_delta;
+    Ok(plan)
+}
+
+/// What the manifest says of the backup.
+///
+/// # Errors
+/// Where it contradicts itself or `backup.info`.
+pub(crate) fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
+    let head = &chosen.head;
+    let timeline = match (&head.archive_start, &head.archive_stop) {
+        (Some(start), Some(stop)) => match (timeline_of(start), timeline_of(stop)) {
+            (Some(start), Some(stop)) if start == stop => Some(stop),
+            _ => {
+                let (start, stop) = (start.escape_debug(), stop.escape_debug());
+                return Err(chosen
+                    .failed(format!("begins with the segment `{start:.60}` and ends with `{stop:.60}`")));
+            }
+        },
+        _ => None,
+    };
+    if let (Some(start), Some(stop)) = (head.lsn_start, head.lsn_stop)
+        && stop < start
+    {
+        return Err(chosen.failed(format!("begins at {start} and ends at {stop}")));
+    }
+    let Some(cluster) = chosen.cluster() else {
+        return Err(chosen.failed("is of a cluster that backup.info does not know"));
+    };
+    if head.system_identifier != Some(cluster.system_identifier)
+        || head.version.as_ref() != Some(&cluster.version)
+    {
+        return Err(chosen.failed(format!(
+            "is of another cluster than backup.info says, which is {} of PostgreSQL {}",
+            cluster.system_identifier, cluster.version
+        )));
+    }
+    let major = match cluster.version.split_once('.') {
+        None => cluster.version.parse().ok(),
+        // Before 10 there were two numbers.
+        Some(_) => None,
+    };
+    let Some(major) = major else {
+        return Err(
+            chosen.failed(format!("is of PostgreSQL {}, which is too old to be restored", cluster.version))
+        );
+    };
+    let tablespaces = head.targets.iter().filter_map(|target| {
+        let (oid, name) = target.tablespace.as_ref()?;
+        let name = Some(name.clone()).filter(|name| !name.is_empty());
+        Some(Tablespace { oid: *oid, name, location: target.path.clone() })
+    });
+    Ok(Plan {
+        backup: chosen.backup.label.clone(),
+        postgresql_major: Some(major),
+        system_identifier: head.system_identifier,
+        timeline,
+        start_lsn: head.lsn_start.map(|lsn| lsn.0),
+        stop_lsn: head.lsn_stop.map(|lsn| lsn.0),
+        tablespaces: tablespaces.collect(),
+        ..Plan::default()
+    })
+}
+
+/// Whether files of that kind of backup can be read.
+///
+/// # Errors
+/// Where they cannot.
+pub(crate) fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
+    if chosen.head.is_block_incremental {
+        return Err(chosen.failed(
+            "is of a block incremental backup (repo-block=y), which is not restored: take one with repo-block=n, or \
+             restore this one with pgbackrest",
+        ));
+    }
+    // 2.45 writes them with block incremental backups only (`bundleRaw = blockIncr` in its src/info/manifest.c).
+    if chosen.head.has_raw_bundles {
+        return Err(chosen
+            .failed("has raw bundles without block incremental backup, which no known pgBackRest writes"));
+    }
+    Ok(())
+}
+
+/// Whether every backup that holds files of this one is there.
+fn check_references(chosen: &Chosen<Counted>) -> Result<(), Failure> {
+    for label in chosen.head.references.iter().filter(|label| *label != chosen.backup.label) {
+        cancelled()?;
+        let gone = |what: &str| {
+            chosen
+                .failed(format!("lists files of the backup {label}, which {what}: it expired or was removed"))
+        };
+        if chosen.info.find(label).is_none() {
+            return Err(gone("backup.info does not list"));
+        }
+        let manifest = format!("{}/backup.manifest", chosen.repository.backup(label));
+        let bucket = &chosen.repository.bucket;
+        if bucket.find(&manifest)?.is_none() && bucket.find(&format!("{manifest}.copy"))?.is_none() {
+            return Err(gone("is gone"));
+        }
+    }
+    Ok(())
+}
+
+/// Says what an operator should know of a backup that can be restored.
+fn warn(chosen: &Chosen<Counted>) {
+    for target in chosen.head.targets.iter().filter(|target| target.tablespace.is_none()) {
+        let (name, path) = (target.name.escape_debug(), target.path.escape_debug());
+        if target.name == "pg_wal" {
+            log::info!("pg_wal was a link to {path:.200}: it goes where the operator keeps WAL");
+        } else {
+            log::warn!("{name:.200} was a link to {path:.200}: what it led to is restored in its place");
+        }
+    }
+    let counted = &chosen.contents;
+    for (name, pages) in &counted.damaged {
+        match pages {
+            Some(pages) => log::warn!(
+                "{name:.200} had {pages} pages with wrong checksums when the backup {} was taken, and is restored as it was",
+                chosen.backup.label
+            ),
+            None => log::warn!(
+                "{name:.200} did not consist of whole pages when the backup {} was taken, and is restored as it was",
+                chosen.backup.label
+            ),
+        }
+    }
+    if counted.damaged_files > MOST_NAMED {
+        log::warn!("{} more files had pages with wrong checksums", counted.damaged_files - MOST_NAMED);
+    }
+    if chosen.backup.has_errors && counted.damaged_files == 0 {
+        log::warn!("backup.info says that the backup {} had errors", chosen.backup.label);
+    }
+}

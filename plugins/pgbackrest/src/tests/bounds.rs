@@ -1,0 +1,70 @@
+//! Every bound is reached once.
+
+use super::*;
+
+#[test]
+fn there_are_not_more_backups_and_clusters_than_can_be_looked_through() {
+    let lines = |count: usize, line: fn(usize) -> String| (1..=count).map(line).collect::<String>();
+    for (section, lines, what) in [
+        (
+            "backup:current",
+            lines(20_001, |number| {
+                format!("20261126-{number:06}F={{\"backup-timestamp-stop\":1,\"db-id\":1}}\n")
+            }),
+            "one more than 20000 backups",
+        ),
+        (
+            "db:history",
+            lines(1001, |number| format!("{number}={{\"db-system-id\":1,\"db-version\":\"15\"}}\n")),
+            "one more than 1000 clusters",
+        ),
+    ] {
+        let scene = Scene::new();
+        scene.put("backup/main/backup.info", sealed(&format!("[{section}]\n{lines}")));
+        let refusal = scene.refusal();
+        assert!(refusal.contains(what), "{refusal}");
+    }
+}
+
+#[test]
+fn there_are_not_more_links_and_tablespaces_than_a_cluster_has() {
+    let scene = Scene::new();
+    let links: String = (10_000..11_000)
+        .map(|number| format!("pg_data/l{number}={{\"path\":\"/l\",\"type\":\"link\"}}\n"))
+        .collect();
+    scene.edit_manifest("pg_tblspc/16384={\"path\"", &format!("{links}pg_tblspc/16384={{\"path\""));
+    let refusal = scene.refusal();
+    assert!(refusal.contains("one more than 1000 links"), "{refusal}");
+    let scene = Scene::new();
+    let files: String =
+        (20_000..21_000).map(|oid| format!("pg_tblspc/{oid}/a={{\"size\":0,\"timestamp\":1}}\n")).collect();
+    scene.edit_manifest("\n[target:file:default]", &format!("{files}\n[target:file:default]"));
+    let refusal = scene.refusal();
+    assert!(refusal.contains("more than 1000 tablespaces"), "{refusal}");
+}
+
+#[test]
+fn there_are_not_more_objects_in_a_folder_of_the_archive_than_are_listed() {
+    let scene = Scene::new();
+    for number in 0..20_000 {
+        scene.put(&format!("archive/main/15-1/0000000100000000/{number}"), "");
+    }
+    let refusal = scene.refusal();
+    assert!(refusal.contains("more than 20000 objects"), "{refusal}");
+}
+
+#[test]
+fn there_is_not_more_wal_than_can_be_replayed() {
+    let scene = Scene::new();
+    let segments: String = (0x40..0x40 + 100_001)
+        .map(|number| {
+            let (upper, lower) = (number / 4096, number % 4096);
+            format!("pg_data/pg_wal/00000001{upper:08X}{lower:08X}={{\"size\":0,\"timestamp\":1}}\n")
+        })
+        .collect();
+    scene.edit_manifest("pg_data/tablespace_map=", &format!("{segments}pg_data/tablespace_map="));
+    let from = "backup-archive-stop=\"000000010000000000000040\"";
+    scene.edit_manifest(from, "backup-archive-stop=\"0000000100000FFF00000000\"");
+    let refusal = scene.refusal();
+    assert!(refusal.contains("more than 100000 segments"), "{refusal}");
+}

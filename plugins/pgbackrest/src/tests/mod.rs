@@ -1,0 +1,455 @@
+mod bounds;
+mod scene;
+mod wal;
+
+use std::fs;
+
+use understudy::log::Level;
+use understudy::native::Record;
+use understudy::{Tablespace, UNFINISHED_CONTROL_FILE};
+
+use super::*;
+use scene::{FULL, INCREMENTAL, SEGMENT, SYSTEM_IDENTIFIER, Scene, control, sealed, sha1};
+
+fn warnings(record: &Record) -> String {
+    let lines = record.log.iter().filter(|(level, _)| *level == Level::Warn).map(|(_, line)| line.as_str());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+const MANIFEST: &str = "backup/main/20261126-043406F_20261126-043412I/backup.manifest";
+
+#[test]
+fn the_newest_backup_is_planned_from_its_manifest() {
+    let plan = Scene::new().plan().unwrap();
+    assert_eq!(plan.backup, INCREMENTAL);
+    assert_eq!((plan.postgresql_major, plan.system_identifier), (Some(15), Some(SYSTEM_IDENTIFIER)));
+    assert_eq!(
+        (plan.timeline, plan.start_lsn, plan.stop_lsn),
+        (Some(1), Some(0x0400_0028), Some(0x0400_00F0))
+    );
+    let (name, location) = (Some("fast".to_owned()), "/srv/fast".to_owned());
+    assert_eq!(plan.tablespaces, [Tablespace { oid: 16384, name, location }]);
+    let label = format!("of {INCREMENTAL}\n").len() as u64;
+    assert_eq!(plan.bytes, Some(3 + label + 20_000 + 8192 + 9000 + SEGMENT as u64));
+    // Six files and a segment, and a file that says that the segment is archived.
+    assert_eq!(plan.files, Some(8));
+    assert!(!plan.builds_on_existing);
+}
+
+#[test]
+fn a_backup_is_restored_with_what_it_is_built_on_and_its_wal() {
+    let scene = Scene::new();
+    let (result, record) = scene.create_of(&scene.request());
+    assert_eq!(result, Ok(()));
+    assert_eq!(scene.read("data/PG_VERSION"), b"15\n");
+    assert_eq!(scene.read("data/backup_label"), format!("of {INCREMENTAL}\n").as_bytes());
+    assert_eq!(scene.read("data/base/5/1259"), [7; 20_000]);
+    assert_eq!(scene.read("data/base/5/16390"), b"");
+    assert_eq!(scene.read("fast/PG_15_202209061/5/16385"), [9; 9000]);
+    assert_eq!(scene.read(&format!("data/{UNFINISHED_CONTROL_FILE}")), control());
+    assert_eq!(scene.read("wal/000000010000000000000040"), vec![b'1'; SEGMENT]);
+    assert_eq!(scene.read("wal/archive_status/000000010000000000000040.done"), b"");
+    assert!(scene.path("data/pg_notify").is_dir());
+    for absent in [
+        "data/tablespace_map",
+        "data/backup.manifest",
+        "data/global/pg_control",
+        "wal/000000010000000000000041",
+    ] {
+        assert!(!scene.path(absent).exists(), "{absent}");
+    }
+    assert_eq!(record.expected, (Some(record.bytes), Some(record.files)));
+}
+
+#[test]
+fn options_choose_the_newest_backup_that_they_leave() {
+    let scene = Scene::new();
+    for (name, value, label) in [
+        ("backup", FULL, FULL),
+        ("target-time", "2026-11-26 04:34:14+00", INCREMENTAL),
+        ("target-time", "2026-11-26 05:34:13.9+01", FULL),
+        ("target-lsn", "0/40000F0", INCREMENTAL),
+        ("target-lsn", "0/40000EF", FULL),
+    ] {
+        let plan = scene.plan_of(&scene.request().with(name, value)).0.unwrap();
+        assert_eq!(plan.backup, label, "{name} {value}");
+    }
+    assert_eq!(scene.plan_of(&scene.request().with("target-timeline", 1)).0.unwrap().backup, INCREMENTAL);
+    for (request, what) in [
+        (scene.request().with("target-timeline", 2), "none on the timeline 2"),
+        (scene.request().with("target-lsn", "0/1"), "none that ended at or before 0/1"),
+        (scene.request().with("target-time", "2026-11-26 04:00:00Z"), "at or before `target-time`"),
+    ] {
+        let refusal = scene.refusal_of(&request);
+        assert!(refusal.contains(what), "{refusal}");
+    }
+}
+
+#[test]
+fn options_that_contradict_each_other_or_mean_nothing_are_refused() {
+    let scene = Scene::new();
+    let request = || scene.request();
+    for (request, what) in [
+        (request().with("backup", FULL).with("target-lsn", "0/1"), "`backup` and `target-lsn`"),
+        (request().with("backup", FULL).with("target-timeline", 1), "`backup` and `target-timeline`"),
+        (
+            request().with("target-time", "2026-11-26 04:00:00Z").with("target-lsn", "0/1"),
+            "`target-time` and `target-lsn`",
+        ),
+        (request().with("target-time", "2026-11-26 04:00:00"), "no time with a zone"),
+        (request().with("target-lsn", "1"), "is not an LSN"),
+        (request().with("target-timeline", 0), "count from 1"),
+        (request().with("backup", "newest"), "no label"),
+        (request().with("backup", "../../etc"), "no label"),
+        (request().with("repositories", Vec::new()), "names 0 stores"),
+        (request().with("repositories", vec!["/var/lib/pgbackrest".to_owned()]), "is a path"),
+        (request().with("repositories", vec!["other".to_owned()]), "denied"),
+        (Request::default().with("stanza", "../main"), "no name of a stanza"),
+        (Request::default(), "`stanza` is missing"),
+    ] {
+        let refusal = scene.refusal_of(&request);
+        assert!(refusal.contains(what), "{request:?} {refusal}");
+    }
+}
+
+#[test]
+fn without_a_stanza_or_a_backup_the_method_does_not_apply() {
+    let scene = Scene::new();
+    let other = Request::default().with("stanza", "other");
+    assert!(
+        matches!(scene.plan_of(&other).0, Err(Failure::NotApplicable(why)) if why.contains("no stanza other"))
+    );
+    scene.put("backup/main/backup.info", sealed("[backrest]\nbackrest-format=5\n"));
+    assert!(matches!(scene.plan(), Err(Failure::NotApplicable(why)) if why.contains("lists no backup")));
+}
+
+#[test]
+fn a_label_that_is_not_listed_is_told_apart() {
+    let scene = Scene::new();
+    let unknown = "20261126-050000F";
+    let request = scene.request().with("backup", unknown);
+    assert!(scene.refusal_of(&request).contains("there is no backup 20261126-050000F"));
+    scene.put(&format!("backup/main/{unknown}/backup.manifest.copy"), "x");
+    assert!(scene.refusal_of(&request).contains("is unfinished"));
+    scene.put(&format!("backup/main/{unknown}/backup.manifest"), "x");
+    assert!(scene.refusal_of(&request).contains("does not list it"));
+}
+
+#[test]
+fn what_expired_is_told_in_plan() {
+    let scene = Scene::new();
+    scene.remove(&format!("backup/main/{FULL}/backup.manifest"));
+    let refusal = scene.refusal();
+    assert!(refusal.contains(&format!("lists files of the backup {FULL}, which is gone")), "{refusal}");
+    scene.edit("backup/main/backup.info", &format!("{FULL}={{"), "20250101-000000F={");
+    let refusal = scene.refusal();
+    assert!(refusal.contains(&format!("{FULL}, which backup.info does not list")), "{refusal}");
+    scene.remove(&format!("backup/main/{INCREMENTAL}/pg_data/global/pg_control"));
+    scene.remove(MANIFEST);
+    let refusal = scene.refusal();
+    assert!(refusal.contains("backup.manifest is missing: it expired or was removed"), "{refusal}");
+}
+
+#[test]
+fn a_missing_or_damaged_text_is_replaced_by_its_copy_with_a_warning() {
+    for (object, is_damaged) in [
+        ("backup/main/backup.info", true),
+        (MANIFEST, false),
+        (MANIFEST, true),
+        ("archive/main/archive.info", true),
+    ] {
+        let scene = Scene::new();
+        let text = fs::read_to_string(scene.path("repo").join(object)).unwrap();
+        scene.put(&format!("{object}.copy"), &text);
+        if is_damaged {
+            scene.put(object, text.replacen("\"15\"", "\"16\"", 1));
+        } else {
+            scene.remove(object);
+        }
+        let (plan, record) = scene.plan_of(&scene.request());
+        assert_eq!(plan.unwrap().backup, INCREMENTAL);
+        let warnings = warnings(&record);
+        assert!(warnings.contains(&format!("took repo:{object}.copy instead")), "{warnings}");
+        scene.put(&format!("{object}.copy"), "");
+        let refusal = match scene.plan() {
+            Err(failure) => failure.to_string(),
+            Ok(plan) => panic!("{plan:?}"),
+        };
+        let why = if is_damaged { "is damaged: it has the checksum" } else { "is missing" };
+        assert!(refusal.contains(why), "{refusal}");
+    }
+}
+
+#[test]
+fn a_text_that_is_not_pgbackrests_is_refused() {
+    for (text, what) in [
+        ("", "names no backrest-format"),
+        ("[backrest]\nbackrest-format=5\n", "has no backrest-checksum"),
+        (&sealed("[backrest]\nbackrest-format=6\n"), "has the format 6"),
+        ("x=1\n", "line 1 is in no section"),
+        ("[]\n", "line 1 is a section without a name"),
+        ("[a]\nx\n", "line 2 is no name and JSON value"),
+        ("[a]\nx={\n", "line 2 is no name and JSON value"),
+        ("[backup:current]\n20261126-043406F=1\n", "is not what it should be"),
+        ("[backup:current]\n../x={\"backup-timestamp-stop\":1,\"db-id\":1}\n", "is no label"),
+        (
+            "[db:history]\n1={\"db-system-id\":1,\"db-version\":\"../15\"}\n",
+            "version of PostgreSQL that is none",
+        ),
+    ] {
+        let scene = Scene::new();
+        scene.put("backup/main/backup.info", text);
+        let refusal = scene.refusal();
+        assert!(refusal.contains(what), "{text:?} {refusal}");
+    }
+}
+
+#[test]
+fn a_line_that_does_not_end_and_json_that_is_too_deep_are_left() {
+    let scene = Scene::new();
+    scene.put("backup/main/backup.info", format!("[a]\nx=\"{}\"\n", "y".repeat(5 << 20)));
+    assert!(scene.refusal().contains("line 2 is longer than"));
+    for deep in ["[", "{\"a\":"] {
+        scene.put("backup/main/backup.info", format!("[a]\nx={}\n", deep.repeat(500_000)));
+        assert!(scene.refusal().contains("line 2 is no name and JSON value"));
+    }
+}
+
+#[test]
+fn a_name_with_an_equals_sign_is_a_name() {
+    let scene = Scene::new();
+    scene.put(&format!("backup/main/{INCREMENTAL}/pg_data/a=1"), b"15\n");
+    let line = format!("pg_data/a=1={{\"checksum\":\"{}\",\"size\":3,\"timestamp\":1}}\n", sha1(b"15\n"));
+    // The checksum of the scene takes the first sign for the one that parts.
+    let text = fs::read_to_string(scene.path("repo").join(MANIFEST)).unwrap();
+    let text = text.replacen("pg_data/backup_label=", &format!("{line}pg_data/backup_label="), 1);
+    scene.put(MANIFEST, &text);
+    let damaged = scene.refusal();
+    let sum = damaged.split("it has the checksum ").nth(1).unwrap()[..40].to_owned();
+    let said = damaged.split("and says ").nth(1).unwrap()[..40].to_owned();
+    scene.put(MANIFEST, text.replace(&said, &sum));
+    let (result, _) = scene.create_of(&scene.request());
+    assert_eq!(result, Ok(()));
+    assert_eq!(scene.read("data/a=1"), b"15\n");
+}
+
+#[test]
+fn a_manifest_that_lies_is_refused_by_name() {
+    let file = |name: &str, rest: &str| {
+        format!("{name}={{\"checksum\":\"{}\",{rest}\"timestamp\":1}}\npg_data/backup_label=", sha1(b""))
+    };
+    let at = "pg_data/backup_label=";
+    for (from, to, what) in [
+        (at, file("pg_data/../../etc/passwd", "\"size\":1,"), "leaves the data directory"),
+        (at, file("/etc/passwd", "\"size\":1,"), "leaves the data directory"),
+        (at, file("pg_data/a\u{1}b", "\"size\":1,"), "is no name"),
+        (at, file("pg_data/PG_VERSION", "\"size\":1,"), "twice, or out of order"),
+        (at, file("pg_data/A", "\"size\":1,"), "twice, or out of order"),
+        (at, file("pg_data/a", ""), "lists `a`, which has no size"),
+        (at, file("pg_data/a", "\"size\":18446744073709551615,"), "would have 18446744073709551615 bytes"),
+        (at, file("pg_data/a", "\"size\":-1,"), "is not what it should be"),
+        (at, file("pg_data/a", "\"size\":1,\"mode\":\"9999\","), "has a mode that is none"),
+        (at, file("pg_data/a", "\"size\":1,\"reference\":\"../x\","), "is no label"),
+        (at, file("pg_data/a", "\"bni\":1,\"bno\":18446744073709551615,\"size\":1,"), "of a bundle"),
+        (at, "pg_data/a={\"size\":1,\"timestamp\":1}\npg_data/backup_label=".to_owned(), "has no checksum"),
+        (
+            at,
+            "pg_data/a={\"checksum\":\"zz\",\"size\":1,\"timestamp\":1}\npg_data/backup_label=".to_owned(),
+            "no SHA-1",
+        ),
+        (
+            "pg_tblspc/16384/PG_15_202209061/5/16385=",
+            "pg_tblspc/16385/PG_15/5/1=".to_owned(),
+            "tablespace 16385",
+        ),
+        ("pg_tblspc/16384/PG_15_202209061/5/16385=", "pg_tblspc/x/PG_15/5/1=".to_owned(), "below no oid"),
+        (
+            "[target:path]\npg_data={}\n",
+            "[target:path]\npg_data={}\npg_data/../x={}\n".to_owned(),
+            "leaves the data directory",
+        ),
+        (
+            "\"tablespace-id\":\"16384\"",
+            "\"tablespace-id\":\"16399\"".to_owned(),
+            "whose oid is not its name",
+        ),
+        (
+            &format!("backup-label=\"{INCREMENTAL}\""),
+            format!("backup-label=\"{FULL}\""),
+            "belongs to the backup",
+        ),
+        ("option-compress-type=\"none\"", "option-compress-type=\"rar\"".to_owned(), "`rar`"),
+        ("db-system-id=7575", "db-system-id=1111".to_owned(), "another cluster than backup.info says"),
+        (
+            "backup-type=\"full\"",
+            "backup-block-incr=true\nbackup-type=\"full\"".to_owned(),
+            "block incremental",
+        ),
+        ("backup-type=\"full\"", "backup-bundle-raw=true\nbackup-type=\"full\"".to_owned(), "raw bundles"),
+        ("backup-lsn-stop=\"0/40000F0\"", "backup-lsn-stop=\"0/3000000\"".to_owned(), "begins at 0/4000028"),
+        ("pg_data/global/pg_control=", "pg_data/global/pg_contro=".to_owned(), "lists no global/pg_control"),
+        ("\"size\":8192", "\"size\":8191".to_owned(), "of 8191 bytes"),
+    ] {
+        let scene = Scene::new();
+        let refusal = scene.edit_manifest(from, &to).refusal();
+        assert!(refusal.contains(what) && refusal.contains("backup.manifest"), "{to} {refusal}");
+    }
+}
+
+#[test]
+fn a_control_file_that_is_not_what_the_manifest_says_is_noticed_in_plan() {
+    let scene = Scene::new();
+    let object = format!("backup/main/{INCREMENTAL}/pg_data/global/pg_control");
+    scene.put(&object, [1; 8192]);
+    assert!(scene.refusal().contains("another checksum than the manifest says"));
+    scene.remove(&object);
+    assert!(scene.refusal().contains("pg_control is missing"));
+}
+
+#[test]
+fn a_bundle_is_read_in_its_parts() {
+    let scene = Scene::new();
+    let parts: [&[u8]; 3] = [b"first", b"second!", b"15\n"];
+    scene.put(&format!("backup/main/{FULL}/bundle/3"), parts.concat());
+    let of = |name: &str, at: &str, bytes: &[u8]| {
+        format!(
+            "pg_data/{name}={{\"bni\":3,{at}\"checksum\":\"{}\",\"reference\":\"{FULL}\",\"size\":{},\"timestamp\":1}}\n",
+            sha1(bytes),
+            bytes.len()
+        )
+    };
+    let (a, b) = (of("a", "\"bno\":5,", b"second!"), of("b", "", b"first"));
+    scene.edit_manifest("pg_data/backup_label=", &format!("{a}{b}pg_data/backup_label="));
+    let (result, _) = scene.create_of(&scene.request());
+    assert_eq!(result, Ok(()));
+    assert_eq!((scene.read("data/a"), scene.read("data/b")), (b"second!".to_vec(), b"first".to_vec()));
+}
+
+#[test]
+fn the_first_repository_that_has_the_backup_is_used() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("empty")).unwrap();
+    let request = scene.request().with("repositories", ["empty", "repo"].map(str::to_owned).to_vec());
+    let host = || scene.host().store("empty", scene.path("empty"));
+    let (plan, record) = host().run(|| PgBackRest::plan(&request));
+    assert_eq!(plan.unwrap().backup, INCREMENTAL);
+    assert!(warnings(&record).contains("no stanza main in the repository empty"), "{record:?}");
+    let request = request.with("backup", "20250101-000000F");
+    let (plan, _) = host().run(|| PgBackRest::plan(&request));
+    assert!(
+        matches!(&plan, Err(Failure::Failed(why)) if why.contains("repository empty") && why.contains("repository repo")),
+        "{plan:?}"
+    );
+}
+
+#[test]
+fn what_an_operator_should_know_is_told_and_bounded() {
+    let scene = Scene::new();
+    let mut damaged = String::new();
+    for number in 10..40 {
+        let pages = if number == 10 { "" } else { "\"checksum-page-error\":[1,[3,5]]," };
+        damaged.push_str(&format!(
+            "pg_data/a{number}={{\"checksum-page\":false,{pages}\"size\":0,\"timestamp\":1}}\n"
+        ));
+    }
+    scene.edit_manifest("pg_data/backup_label=", &format!("{damaged}pg_data/backup_label="));
+    scene.edit_manifest(
+        "pg_tblspc/16384={\"path\"",
+        "pg_data/log={\"path\":\"/var/log/pg\",\"type\":\"link\"}\npg_data/postgresql.conf={\"file\":\"p.conf\",\"path\":\
+         \"/etc/pg\",\"type\":\"link\"}\npg_tblspc/16384={\"path\"",
+    );
+    let (plan, record) = scene.plan_of(&scene.request());
+    assert!(plan.is_ok(), "{plan:?}");
+    let warnings = warnings(&record);
+    for what in [
+        "log was a link to /var/log/pg",
+        "postgresql.conf was a link to /etc/pg/p.conf",
+        "a10 did not consist of whole pages",
+        "a11 had 4 pages with wrong checksums",
+        "10 more files had pages",
+    ] {
+        assert!(warnings.contains(what), "{warnings}");
+    }
+    assert!(!warnings.contains("a30"), "{warnings}");
+}
+
+#[test]
+fn with_delta_what_the_backup_does_not_have_is_removed() {
+    let scene = Scene::new();
+    for name in [
+        "data/base/5/1259",
+        "data/base/5/9999",
+        "data/base/6/1",
+        "data/stray",
+        "data/pg_notify/0000",
+        "data/tablespace_map",
+        "data/postmaster.pid",
+        "wal/000000010000000000000001",
+        "wal/000000010000000000000040",
+        "wal/archive_status/000000010000000000000001.done",
+        "fast/PG_15_202209061/5/1",
+        "fast/PG_14_202107181/5/1",
+    ] {
+        fs::create_dir_all(scene.path(name).parent().unwrap()).unwrap();
+        fs::write(scene.path(name), "old").unwrap();
+    }
+    let request = scene.request().with("delta", true);
+    assert!(scene.plan_of(&request).0.unwrap().builds_on_existing);
+    let (result, _) = scene.create_of(&request);
+    assert_eq!(result, Ok(()));
+    for gone in [
+        "data/base/5/9999",
+        "data/base/6",
+        "data/stray",
+        "data/pg_notify/0000",
+        "data/tablespace_map",
+        "data/postmaster.pid",
+        "wal/000000010000000000000001",
+        "wal/archive_status/000000010000000000000001.done",
+        "fast/PG_15_202209061/5/1",
+        "fast/PG_14_202107181",
+    ] {
+        assert!(!scene.path(gone).exists(), "{gone}");
+    }
+    assert_eq!(scene.read("data/base/5/1259"), [7; 20_000]);
+    assert_eq!(scene.read("wal/000000010000000000000040"), vec![b'1'; SEGMENT]);
+}
+
+#[test]
+fn a_backup_that_was_replaced_since_it_was_planned_is_not_restored() {
+    let scene = Scene::new();
+    let plan = scene.plan().unwrap();
+    scene.edit_manifest("backup-lsn-stop=\"0/40000F0\"", "backup-lsn-stop=\"0/40000F8\"");
+    let (result, _) = scene.host().run(|| PgBackRest::create(&scene.request(), &plan));
+    assert!(matches!(&result, Err(Failure::RetryLater(why)) if why.contains("was replaced")), "{result:?}");
+    assert_eq!(fs::read_dir(scene.path("data")).unwrap().count(), 0);
+}
+
+#[test]
+fn told_to_stop_it_was_cancelled() {
+    let scene = Scene::new();
+    let (result, _) = scene.host().cancel_after(1).run(|| PgBackRest::plan(&scene.request()));
+    assert_eq!(result, Err(Failure::Cancelled));
+}
+
+#[test]
+fn any_byte_that_is_another_and_any_end_that_is_early_is_noticed() {
+    let scene = Scene::new();
+    let text = fs::read(scene.path("repo").join(MANIFEST)).unwrap();
+    let read = |text: &[u8]| {
+        let mut manifest = manifest::Manifest::new(files::Files::default());
+        ini::read("manifest", text, None, &mut manifest)
+    };
+    scene.host().run(|| {
+        assert_eq!(read(&text), Ok(()));
+        for at in 0..text.len() {
+            let mut changed = text.clone();
+            for byte in [changed[at] ^ 1, b'=', b'"', b'\n', 0xff] {
+                changed[at] = byte;
+                assert!(changed == text || read(&changed).is_err(), "byte {at} to {byte:?}");
+            }
+            // Without its last newline a text is whole.
+            assert!(at + 1 == text.len() || read(&text[..at]).is_err(), "{at} bytes");
+        }
+    });
+}

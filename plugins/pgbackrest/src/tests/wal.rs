@@ -1,0 +1,205 @@
+//! What is put into `pg_wal`.
+
+use understudy::native::Source;
+use understudy::source::{Ancestor, Position};
+
+use super::*;
+
+/// A source on the last of these timelines, of which each but that ended in a segment, so many bytes after its beginning.
+fn source(timelines: &[(u32, u32, u64)], current: u32) -> Source {
+    let ended_at = |segment: u32, after: u64| u64::from(segment) * SEGMENT as u64 + after;
+    Source {
+        server_version: 150_018,
+        system_identifier: SYSTEM_IDENTIFIER,
+        position: Position { timeline: current, lsn: 0x0900_0000 },
+        history: timelines
+            .iter()
+            .map(|(timeline, segment, after)| Ancestor {
+                timeline: *timeline,
+                ended_at: ended_at(*segment, *after),
+            })
+            .collect(),
+    }
+}
+
+/// Plans and restores the latest WAL from `source`; the names of what is in `pg_wal` then.
+fn latest(scene: &Scene, source: &Source) -> Result<Vec<String>, Failure> {
+    let request = scene.request().with("wal", "latest");
+    let host = || scene.host().source(source.clone());
+    let plan = host().run(|| PgBackRest::plan(&request)).0?;
+    let (result, record) = host().run(|| PgBackRest::create(&request, &plan));
+    result?;
+    assert_eq!(record.expected, (Some(record.bytes), Some(record.files)));
+    let names = |folder: &str| {
+        let entries = fs::read_dir(scene.path(folder)).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let mut all = names("wal");
+    all.retain(|name| name != "archive_status");
+    let done: Vec<_> = all.iter().map(|name| format!("{name}.done")).collect();
+    assert_eq!(names("wal/archive_status"), done);
+    Ok(all)
+}
+
+/// The name of a segment; they are of one MiB.
+fn segment(timeline: u32, number: u32) -> String {
+    format!("{timeline:08X}00000000{number:08X}")
+}
+
+#[test]
+fn without_wal_nothing_is_asked_of_the_archive() {
+    let scene = Scene::new();
+    fs::remove_dir_all(scene.path("repo/archive")).unwrap();
+    let request = scene.request().with("wal", "none");
+    let (result, record) = scene.create_of(&request);
+    assert_eq!(result, Ok(()));
+    assert_eq!(record.expected, (Some(record.bytes), Some(record.files)));
+    assert!(!scene.path("wal/000000010000000000000040").exists());
+    let refusal = scene.refusal();
+    assert!(refusal.contains("archive.info is missing") && refusal.contains("wal = \"none\""), "{refusal}");
+}
+
+#[test]
+fn a_segment_that_the_backup_needs_and_that_is_missing_is_named_in_plan() {
+    let scene = Scene::new();
+    scene.edit_manifest(
+        "backup-archive-stop=\"000000010000000000000040\"",
+        "backup-archive-stop=\"000000010000000000000043\"",
+    );
+    let refusal = scene.refusal();
+    assert!(refusal.contains("the segment 000000010000000000000042 is missing"), "{refusal}");
+}
+
+#[test]
+fn a_segment_that_is_archived_twice_is_an_error_by_name() {
+    let scene = Scene::new();
+    let other = scene.archive(1, 0x40, b'2');
+    let refusal = scene.refusal();
+    assert!(
+        refusal.contains("000000010000000000000040 is archived twice") && refusal.contains(&other),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn wal_that_the_backup_brings_itself_is_not_fetched() {
+    let scene = Scene::new();
+    let name = "000000010000000000000040";
+    let bytes = vec![b'b'; SEGMENT];
+    scene.put(&format!("backup/main/{INCREMENTAL}/pg_data/pg_wal/{name}"), &bytes);
+    let line = format!(
+        "pg_data/pg_wal/{name}={{\"checksum\":\"{}\",\"size\":{SEGMENT},\"timestamp\":1}}\n",
+        sha1(&bytes)
+    );
+    scene.edit_manifest("pg_data/tablespace_map=", &format!("{line}pg_data/tablespace_map="));
+    let (result, record) = scene.create_of(&scene.request());
+    assert_eq!(result, Ok(()));
+    assert_eq!(scene.read(&format!("wal/{name}")), bytes);
+    assert!(scene.path(&format!("wal/archive_status/{name}.done")).exists());
+    assert_eq!(record.expected, (Some(record.bytes), Some(record.files)));
+}
+
+#[test]
+fn the_latest_wal_is_that_of_a_source() {
+    let scene = Scene::new();
+    let refusal = scene.refusal_of(&scene.request().with("wal", "latest"));
+    assert!(refusal.contains("there is no source"), "{refusal}");
+}
+
+#[test]
+fn an_archive_that_does_not_know_the_cluster_is_refused() {
+    let scene = Scene::new();
+    scene.edit("archive/main/archive.info", "\"db-version\":\"15\"", "\"db-version\":\"14\"");
+    let refusal = scene.refusal();
+    assert!(refusal.contains("archive.info does not know the cluster"), "{refusal}");
+}
+
+#[test]
+fn the_latest_wal_goes_up_to_the_first_gap() {
+    let scene = Scene::new();
+    scene.archive(1, 0x43, b'1');
+    let object = scene.archive(1, 0x42, b'1');
+    let partial = object.replace(&segment(1, 0x42), &format!("{}.partial", segment(1, 0x42)));
+    scene.put(&partial, vec![b'1'; SEGMENT]);
+    scene.remove(&object);
+    assert_eq!(latest(&scene, &source(&[], 1)), Ok(vec![segment(1, 0x40), segment(1, 0x41)]));
+}
+
+#[test]
+fn the_latest_wal_follows_the_timelines_of_the_source() {
+    let scene = Scene::new();
+    // The old primary went on after the fork, and another standby was promoted in vain.
+    for (timeline, numbers) in [(1, 0x42..=0x48), (2, 0x42..=0x44), (3, 0x42..=0x49), (4, 0x44..=0x46)] {
+        for number in numbers {
+            scene.archive(timeline, number, b'0' + timeline as u8);
+        }
+    }
+    scene.put("archive/main/15-1/00000002.history", "1\t0/4200010\tno recovery target specified\n");
+    scene.put("archive/main/15-1/00000003.history", "1\t0/4200020\tno recovery target specified\n");
+    scene.put("archive/main/15-1/00000004.history", "1\t0/4200010\tx\n2\t0/4400000\tx\n");
+    let source = source(&[(1, 0x42, 16), (2, 0x44, 0)], 4);
+    let names = latest(&scene, &source).unwrap();
+    assert_eq!(
+        names,
+        [
+            "00000002.history".to_owned(),
+            "00000004.history".to_owned(),
+            segment(1, 0x40),
+            segment(1, 0x41),
+            segment(2, 0x42),
+            segment(2, 0x43),
+            segment(4, 0x44),
+            segment(4, 0x45),
+            segment(4, 0x46),
+        ]
+        .into_iter()
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+        .collect::<Vec<_>>()
+    );
+    assert_eq!(scene.read(&format!("wal/{}", segment(2, 0x42))), vec![b'2'; SEGMENT]);
+}
+
+#[test]
+fn a_backup_that_the_source_left_behind_is_refused_in_plan() {
+    let scene = Scene::new();
+    for (source, what) in [
+        (
+            source(&[(1, 0x40, 16)], 2),
+            "ends at 0/40000F0 of the timeline 1, which the source left at 0/4000010",
+        ),
+        (source(&[], 2), "not in the history of the source"),
+    ] {
+        match latest(&scene, &source) {
+            Err(Failure::Failed(why)) => assert!(why.contains(what), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_history_that_is_not_the_sources_is_refused_in_plan() {
+    let scene = Scene::new();
+    scene.put("archive/main/15-1/00000002.history", "1\t0/4200099\tno recovery target specified\n");
+    match latest(&scene, &source(&[(1, 0x42, 16)], 2)) {
+        Err(Failure::Failed(why)) => {
+            assert!(why.contains("00000002.history is not that of the source"), "{why}")
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn with_delta_an_old_history_is_replaced() {
+    let scene = Scene::new();
+    scene.put("archive/main/15-1/00000002.history", "1\t0/4200010\tx\n");
+    fs::write(scene.path("wal/00000002.history"), "old").unwrap();
+    let request = scene.request().with("wal", "latest").with("delta", true);
+    let host = || scene.host().source(source(&[(1, 0x42, 16)], 2));
+    let plan = host().run(|| PgBackRest::plan(&request)).0.unwrap();
+    assert_eq!(host().run(|| PgBackRest::create(&request, &plan)).0, Ok(()));
+    assert_eq!(scene.read("wal/00000002.history"), b"1\t0/4200010\tx\n");
+}

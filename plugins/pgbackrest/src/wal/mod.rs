@@ -1,0 +1,179 @@
+//! The WAL that is put into `pg_wal`, where a server replays it before it streams anything: so a backup is whole without
+//! its source. What is past a fork of the source's history would make a standby that never follows, so that the way goes
+//! over the source's timelines and never over what the archive happens to hold.
+
+pub(crate) mod archive;
+pub(crate) mod timelines;
+
+use pgdata::Lsn;
+use pgdata::wal::SegmentSize;
+use understudy::{Failure, cancelled, log};
+
+use crate::choice::Chosen;
+use crate::options::Wal;
+use archive::{Archive, Archived};
+use timelines::Timelines;
+
+/// The most segments that are restored: with those of the usual size more than 1.5 TB.
+const MOST_SEGMENTS: usize = 100_000;
+
+/// A segment that belongs into `pg_wal`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) name: String,
+    /// Where it is taken from; none where the backup itself has it.
+    pub(crate) archived: Option<Archived>,
+}
+
+/// A history file that belongs into `pg_wal`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct History {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// The WAL of a backup on its way.
+#[derive(Debug)]
+pub(crate) struct Way<'a> {
+    pub(crate) archive: Archive<'a>,
+    pub(crate) size: SegmentSize,
+    /// The timeline of the backup.
+    timeline: u32,
+    /// The segments with which the backup begins and ends.
+    first: u64,
+    last: u64,
+    /// The source's timelines, where the way goes beyond the backup.
+    timelines: Option<Timelines>,
+    /// The number of the segment that comes next.
+    next: u64,
+    found: usize,
+}
+
+impl<'a> Way<'a> {
+    /// The way that `wal` says; none where no WAL is restored.
+    ///
+    /// # Errors
+    /// Where there is no archive; for [`Wal::Latest`] where there is no source, or the backup is not on its way.
+    pub(crate) fn of<C>(
+        chosen: &'a Chosen<C>,
+        wal: Wal,
+        size: Result<SegmentSize, Failure>,
+    ) -> Result<Option<Self>, Failure> {
+        if wal == Wal::None {
+            return Ok(None);
+        }
+        let head = &chosen.head;
+        let (start, stop) = match (&head.archive_start, &head.archive_stop) {
+            (Some(start), Some(stop)) => (start, stop),
+            _ if wal == Wal::Consistent => return Ok(None),
+            _ => {
+                return Err(chosen.failed(
+                    "names no WAL, for the cluster was shut down: `wal = \"latest\"` does not know where to begin; set \
+                     it to \"consistent\"",
+                ));
+            }
+        };
+        let timelines = match wal {
+            Wal::Latest => Some(Timelines::of_source().ok_or_else(|| {
+                Failure::failed(
+                    "`wal = \"latest\"` follows the timelines of the source, and there is no source that tells them: set \
+                     [source], or `wal = \"consistent\"`",
+                )
+            })?),
+            Wal::None | Wal::Consistent => None,
+        };
+        let size = size?;
+        let parse = |name: &str| {
+            let none =
+                || chosen.failed(format!("names `{:.60}`, which is no WAL segment", name.escape_debug()));
+            size.parse(name).ok_or_else(none)
+        };
+        let ((timeline, first), (stop_timeline, last)) = (parse(start)?, parse(stop)?);
+        if timeline != stop_timeline || last < first {
+            return Err(chosen.failed(format!("begins with the segment {start} and ends with {stop}")));
+        }
+        if let Some(timelines) = &timelines {
+            timelines.check(timeline, head.lsn_stop.unwrap_or(Lsn(last * size.bytes())))?;
+        }
+        let archive = Archive::of(chosen)?;
+        Ok(Some(Self { archive, size, timeline, first, last, timelines, next: first, found: 0 }))
+    }
+
+    /// Whether it goes on to where the source is.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.timelines.is_some()
+    }
+
+    /// The segments that come next, as far as they are archived: from the backup's first to its last and, on the way to
+    /// the source, up to the first gap. `has` says which segments are in the backup itself.
+    ///
+    /// # Errors
+    /// Where one that the backup needs is missing, or one is archived twice.
+    pub(crate) fn more(&mut self, has: &dyn Fn(&str) -> bool) -> Result<Vec<Segment>, Failure> {
+        let mut segments = Vec::new();
+        self.archive.forget();
+        while self.goes_on() || self.next <= self.last {
+            cancelled()?;
+            let timeline = self
+                .timelines
+                .as_ref()
+                .map_or(self.timeline, |timelines| timelines.at(self.timeline, self.next, self.size));
+            let name = self.size.nth(timeline, self.next);
+            let archived = if has(&name) { None } else { self.archive.find(&name)? };
+            if archived.is_none() && !has(&name) {
+                if self.next > self.last {
+                    break;
+                }
+                let (shown, from, to) = (
+                    self.archive.shown(&name),
+                    self.size.nth(self.timeline, self.first),
+                    self.size.nth(self.timeline, self.last),
+                );
+                return Err(Failure::failed(format!(
+                    "the segment {name} is missing, which the backup needs to be consistent ({from} to {to}): there is \
+                     no {shown}-*; set `wal = \"none\"` where the source still has it"
+                )));
+            }
+            if self.found == MOST_SEGMENTS {
+                return Err(Failure::failed(format!(
+                    "there is WAL of more than {MOST_SEGMENTS} segments to restore: take a newer backup, or set `wal` to \
+                     another choice"
+                )));
+            }
+            segments.push(Segment { name, archived });
+            self.found += 1;
+            self.next += 1;
+        }
+        Ok(segments)
+    }
+
+    /// The history files on the way.
+    ///
+    /// # Errors
+    /// Where one is not that of the source.
+    pub(crate) fn histories(&self) -> Result<Vec<History>, Failure> {
+        let timelines: Vec<u32> = match &self.timelines {
+            Some(timelines) => timelines.with_histories().collect(),
+            None if self.timeline > 1 => vec![self.timeline],
+            None => Vec::new(),
+        };
+        let mut histories = Vec::new();
+        for timeline in timelines {
+            let Some(text) = self.archive.history(timeline)? else { continue };
+            let name = format!("{timeline:08X}.history");
+            let ancestors = pgdata::history::parse(&text)
+                .map_err(|error| Failure::failed(format!("the archived {name} {error}")))?;
+            if self.timelines.as_ref().is_some_and(|known| !known.agrees(timeline, &ancestors)) {
+                return Err(Failure::failed(format!(
+                    "the archived {name} is not that of the source: another cluster's timeline of that number archived to \
+                     this stanza"
+                )));
+            }
+            histories.push(History { name, text });
+        }
+        if let Some(last) = histories.last() {
+            log::debug!("found {}", last.name);
+        }
+        Ok(histories)
+    }
+}
