@@ -7,6 +7,7 @@ mod archive;
 mod bytes;
 mod disk;
 mod fails;
+mod log;
 mod manifest;
 mod scene;
 mod stores;
