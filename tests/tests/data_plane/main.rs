@@ -9,5 +9,6 @@ mod disk;
 mod fails;
 mod log;
 mod manifest;
+mod pace;
 mod scene;
 mod stores;
