@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -41,6 +41,17 @@ pub enum Fate {
     Trickling(usize),
 }
 
+/// An answer of the store that was passed on.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// What it is the answer to.
+    pub asked: Asked,
+    /// When the request had come.
+    pub begun: Instant,
+    /// When all but its last bytes, so far, were on their way: whoever asks next has not read them before.
+    pub ended: Instant,
+}
+
 type Judge = dyn FnMut(&Asked) -> Fate + Send;
 
 /// Who waits until it is over.
@@ -50,6 +61,7 @@ type Over = Arc<(Mutex<bool>, Condvar)>;
 pub struct Faults {
     port: u16,
     over: Over,
+    answers: Arc<Mutex<Vec<Answer>>>,
 }
 
 impl Faults {
@@ -63,19 +75,25 @@ impl Faults {
         let port = listener.local_addr()?.port();
         let over: Over = Arc::default();
         let judge: Arc<Mutex<Box<Judge>>> = Arc::new(Mutex::new(Box::new(judge)));
-        let ends = Arc::clone(&over);
+        let answers = Arc::default();
+        let (ends, noted) = (Arc::clone(&over), Arc::clone(&answers));
         thread::Builder::new().name("faults".to_owned()).spawn(move || {
             for client in listener.incoming() {
                 if *locked(&ends.0) {
                     return;
                 }
                 let Ok(client) = client else { continue };
-                let (judge, ends) = (Arc::clone(&judge), Arc::clone(&ends));
+                let (judge, ends, noted) = (Arc::clone(&judge), Arc::clone(&ends), Arc::clone(&noted));
                 // A connection that breaks is what a test is about, or its client's own affair.
-                thread::spawn(move || drop(serve(client, upstream, &judge, &ends)));
+                thread::spawn(move || drop(serve(client, upstream, &judge, &ends, &noted)));
             }
         })?;
-        Ok(Self { port, over })
+        Ok(Self { port, over, answers })
+    }
+
+    /// The store's answers that were passed on so far, as they began.
+    pub fn answers(&self) -> Vec<Answer> {
+        locked(&self.answers).clone()
     }
 
     /// The port to ask instead of the store's.
@@ -103,27 +121,42 @@ fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Answers the one request of a connection.
-fn serve(mut client: TcpStream, upstream: u16, judge: &Mutex<Box<Judge>>, over: &Over) -> Result<()> {
+fn serve(
+    mut client: TcpStream,
+    upstream: u16,
+    judge: &Mutex<Box<Judge>>,
+    over: &Over,
+    answers: &Mutex<Vec<Answer>>,
+) -> Result<()> {
     client.set_read_timeout(Some(PATIENCE))?;
     let head = head(&mut client)?;
     let asked = asked(&head).context("no request")?;
+    let begun = Instant::now();
     let fate = (locked(judge))(&asked);
-    match fate {
+    let (at_most, piece) = match fate {
         Fate::Refused(status) => {
             let text = format!("HTTP/1.1 {status} Refused\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             client.write_all(text.as_bytes())?;
+            return Ok(());
         }
         Fate::NeverAnswered => {
             let mut ended = locked(&over.0);
             while !*ended {
                 ended = over.1.wait(ended).unwrap_or_else(std::sync::PoisonError::into_inner);
             }
+            return Ok(());
         }
-        Fate::Passed => pass(client, upstream, &head, u64::MAX, None, over)?,
-        Fate::CutAfter(bytes) => pass(client, upstream, &head, bytes, None, over)?,
-        Fate::Trickling(bytes) => pass(client, upstream, &head, u64::MAX, Some(bytes), over)?,
-    }
-    Ok(())
+        Fate::Passed => (u64::MAX, None),
+        Fate::CutAfter(bytes) => (bytes, None),
+        Fate::Trickling(bytes) => (u64::MAX, Some(bytes)),
+    };
+    let index = {
+        let mut answers = locked(answers);
+        answers.push(Answer { asked, begun, ended: begun });
+        answers.len() - 1
+    };
+    let note = || locked(answers)[index].ended = Instant::now();
+    Ok(pass(client, upstream, &head, at_most, piece, over, note)?)
 }
 
 /// Everything up to the empty line.
@@ -146,7 +179,8 @@ fn asked(head: &str) -> Option<Asked> {
     Some(Asked { method, target, is_continued })
 }
 
-/// Has the store answer, with a connection of its own for each request, so that its end is the answer's end.
+/// Has the store answer, with a connection of its own for each request, so that its end is the answer's end. Calls `note`
+/// before some of it goes to the client.
 fn pass(
     mut client: TcpStream,
     upstream: u16,
@@ -154,6 +188,7 @@ fn pass(
     at_most: u64,
     piece: Option<usize>,
     over: &Over,
+    note: impl Fn(),
 ) -> io::Result<()> {
     let mut store = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, upstream)), PATIENCE)?;
     store.set_read_timeout(Some(PATIENCE))?;
@@ -169,6 +204,7 @@ fn pass(
             break;
         }
         let some = read.min(usize::try_from(left).unwrap_or(read));
+        note();
         client.write_all(&buffer[..some])?;
         left -= some as u64;
         if piece.is_some() {
@@ -218,5 +254,9 @@ mod unit {
         assert!(ask(faults.port(), "/object?trickling").ends_with("what the store holds"));
         assert!(ask(faults.port(), "/object?refused").starts_with("HTTP/1.1 503 "));
         assert_eq!(ask(faults.port(), "/object?cut").len(), 12);
+        let answers = faults.answers();
+        let targets: Vec<&str> = answers.iter().map(|answer| answer.asked.target.as_str()).collect();
+        assert_eq!(targets, ["/object", "/object?trickling", "/object?cut"]);
+        assert!(answers[1].ended - answers[1].begun >= std::time::Duration::from_millis(50));
     }
 }

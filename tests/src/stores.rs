@@ -4,6 +4,8 @@
 //! - S3: `moto`, which keeps everything in memory and can look at signatures, and `s3rver`, which keeps it on disk.
 //! - Azure: `azurite`, Microsoft's own emulator, which keeps it on disk.
 //! - HTTP: Python's `http.server`, which knows no ranges.
+//!
+//! `moto` and Python's speak TLS too, with a certificate that they are given.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -76,6 +78,8 @@ pub struct StoreServer {
     kind: Kind,
     folder: tempfile::TempDir,
     port: u16,
+    /// The certificate and the key, where it speaks TLS.
+    tls: Option<(PathBuf, PathBuf)>,
     process: Child,
 }
 
@@ -122,11 +126,31 @@ impl StoreServer {
         Self::start(Kind::PythonHttp)
     }
 
+    /// [`StoreServer::moto`] with TLS, by this certificate and its key.
+    ///
+    /// # Errors
+    /// As [`StoreServer::moto`].
+    pub fn moto_with_tls(tls: (PathBuf, PathBuf)) -> Result<Self> {
+        Self::start_with(Kind::Moto, Some(tls))
+    }
+
+    /// [`StoreServer::python_http`] with TLS, by this certificate and its key.
+    ///
+    /// # Errors
+    /// As [`StoreServer::moto`].
+    pub fn python_https(tls: (PathBuf, PathBuf)) -> Result<Self> {
+        Self::start_with(Kind::PythonHttp, Some(tls))
+    }
+
     fn start(kind: Kind) -> Result<Self> {
+        Self::start_with(kind, None)
+    }
+
+    fn start_with(kind: Kind, tls: Option<(PathBuf, PathBuf)>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("understudy-store-").tempdir()?;
         let port = free_port()?;
-        let process = spawn(kind, folder.path(), port)?;
-        let mut server = Self { kind, folder, port, process };
+        let process = spawn(kind, folder.path(), port, tls.as_ref())?;
+        let mut server = Self { kind, folder, port, tls, process };
         server.wait()?;
         Ok(server)
     }
@@ -147,13 +171,14 @@ impl StoreServer {
     /// # Errors
     /// Where it does not start.
     pub fn restart(&mut self) -> Result<()> {
-        self.process = spawn(self.kind, self.folder.path(), self.port)?;
+        self.process = spawn(self.kind, self.folder.path(), self.port, self.tls.as_ref())?;
         self.wait()
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://127.0.0.1:PORT`, or https.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     /// Where its files are.
@@ -179,7 +204,17 @@ impl StoreServer {
     }
 }
 
-fn spawn(kind: Kind, folder: &Path, port: u16) -> Result<Child> {
+/// Python's web server with TLS: the port, the directory, the certificate, the key.
+const PYTHON_HTTPS: &str = "import functools, http.server, ssl, sys\n\
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[2])\n\
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), handler)\n\
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
+    tls.load_cert_chain(sys.argv[3], sys.argv[4])\n\
+    # The handshake is the thread's of each connection, not of the one that accepts them.\n\
+    server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)\n\
+    server.serve_forever()\n";
+
+fn spawn(kind: Kind, folder: &Path, port: u16, tls: Option<&(PathBuf, PathBuf)>) -> Result<Child> {
     let servers = ensure_servers()?;
     let port = port.to_string();
     let data = folder.join("data");
@@ -190,6 +225,9 @@ fn spawn(kind: Kind, folder: &Path, port: u16) -> Result<Child> {
     match kind {
         Kind::Moto => {
             command.arg(servers.join("venv/bin/moto_server")).args(["--host", "127.0.0.1", "--port", &port]);
+            if let Some((certificate, key)) = tls {
+                command.arg("--ssl").arg("--ssl-cert").arg(certificate).arg("--ssl-key").arg(key);
+            }
         }
         Kind::S3rver => {
             // It encrypts the tokens of its listings with a cipher that OpenSSL 3 holds to be of the past.
@@ -220,9 +258,14 @@ fn spawn(kind: Kind, folder: &Path, port: u16) -> Result<Child> {
             command.arg(&data);
         }
         Kind::PythonHttp => {
-            command
-                .args([PYTHON, "-m", "http.server", &port, "--bind", "127.0.0.1", "--directory"])
-                .arg(&data);
+            match tls {
+                None => command
+                    .args([PYTHON, "-m", "http.server", &port, "--bind", "127.0.0.1", "--directory"])
+                    .arg(&data),
+                Some((certificate, key)) => {
+                    command.args([PYTHON, "-c", PYTHON_HTTPS, &port]).arg(&data).arg(certificate).arg(key)
+                }
+            };
         }
     }
     let log = File::options().create(true).append(true).open(folder.join("log"))?;

@@ -1,18 +1,30 @@
-//! Tries the readers of the data plane with random input: `host/transfer/fuzz`.
+//! Tries the readers of what others wrote with random input: `host/fuzz`.
 //!
-//! The crate that is tried forbids unsafe code, so that the address sanitizer would find nothing there; without it the
-//! stable toolchain is enough.
+//! libFuzzer needs a compiler that counts which branches are taken, which the stable one does when LLVM's pass is named to
+//! it. The crates that are tried forbid unsafe code, so that the address sanitizer, which stable does not have, would find
+//! nothing there.
 
-use std::fs;
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 use crate::{say, setup};
 
-/// What drives libFuzzer.
-const DRIVER_VERSION: &str = "0.13.2";
+/// What makes rustc write down for libFuzzer which branches are taken and what is compared with what (Clang's manual,
+/// "SanitizerCoverage"; the flags that cargo-fuzz passes).
+const COVERAGE: &[&str] = &[
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "--cfg=fuzzing",
+];
 
 /// How much memory a target may take, in MiB: xz alone may take 80.
 const MEMORY: u32 = 512;
@@ -34,65 +46,101 @@ const MANIFEST: &str = r#"0{ "PostgreSQL-Backup-Manifest-Version": 1,
 ],
 "#;
 
-/// Runs every target for so many seconds. What fails a target lies in `host/transfer/fuzz/artifacts/TARGET` afterwards.
+/// Runs every target for so many seconds, as many at once as there are processors. What fails a target lies in
+/// `host/fuzz/artifacts/TARGET` afterwards, and what libFuzzer said in `artifacts/TARGET.log`.
 pub(crate) fn run(seconds: u32) -> Result<()> {
     setup::fuzzing()?;
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let fuzz = here.parent().unwrap_or(here).join("host/transfer/fuzz");
-    driver()?;
-    let list = Command::new("cargo")
-        .args(["fuzz", "list", "--fuzz-dir"])
-        .arg(&fuzz)
-        .output()
-        .context("`cargo fuzz list` does not run")?;
-    let targets = String::from_utf8_lossy(&list.stdout).into_owned();
-    if targets.trim().is_empty() {
-        bail!("`cargo fuzz list` names no target: {}", String::from_utf8_lossy(&list.stderr).trim());
-    }
-    for target in targets.split_whitespace() {
-        say(&format!("trying {target} for {seconds} s"));
+    let fuzz = here.parent().unwrap_or(here).join("host/fuzz");
+    say("building what tries the readers");
+    let targets = build(&fuzz)?;
+    for target in targets.keys() {
         seed(&fuzz, target)?;
-        let status = Command::new("cargo")
-            .args(["fuzz", "run", "--sanitizer", "none", "--fuzz-dir"])
-            .arg(&fuzz)
-            .arg(target)
-            .arg("--")
-            .arg(format!("-max_total_time={seconds}"))
-            .arg(format!("-rss_limit_mb={MEMORY}"))
-            .arg(format!("-max_len={LONGEST_INPUT}"))
-            .arg(format!("-timeout={LONGEST_TRY}"))
-            .arg("-print_final_stats=1")
-            // cargo-fuzz passes flags that stable compilers keep to themselves otherwise.
-            .env("RUSTC_BOOTSTRAP", "1")
-            .status()
-            .context("`cargo fuzz run` does not run")?;
-        if !status.success() {
-            bail!("{target} failed: what failed it is in {}", fuzz.join("artifacts").join(target).display());
-        }
     }
+    let names: Vec<_> = targets.keys().map(String::as_str).collect();
+    say(&format!("trying {} for {seconds} s each", names.join(", ")));
+    let waiting = Mutex::new(targets.iter().collect::<VecDeque<_>>());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let failed = std::thread::scope(|scope| {
+        let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+        let work = || {
+            let mut failed = Vec::new();
+            while let Some((target, program)) = next() {
+                match run_one(&fuzz, target, program, seconds) {
+                    Ok(said) => println!("    {target}: {said}"),
+                    Err(error) => failed.push(format!("{target}: {error:#}")),
+                }
+            }
+            failed
+        };
+        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().expect("a worker does not panic"))
+            .collect::<Vec<_>>()
+    });
+    ensure!(failed.is_empty(), "{}", failed.join("\n"));
     Ok(())
 }
 
-/// Installs cargo-fuzz where it is missing.
-fn driver() -> Result<()> {
-    let there = Command::new("cargo")
-        .args(["fuzz", "--version"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if there {
-        return Ok(());
+/// Builds every target: its program by its name.
+fn build(fuzz: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    // With a target named, the flags are not for what runs while building.
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--locked", "--bins", "--message-format=json-render-diagnostics"])
+        .args(["--target", &native_target()?, "--target-dir"])
+        .arg(fuzz.join("target"))
+        .current_dir(fuzz)
+        .env("CARGO_ENCODED_RUSTFLAGS", COVERAGE.join("\x1f"))
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context("cargo does not run")?;
+    ensure!(output.status.success(), "{} does not build", fuzz.display());
+    let mut programs = BTreeMap::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let message: Value = serde_json::from_str(line).context("cargo says what is no JSON")?;
+        if let (Some(name), Some(program)) =
+            (message["target"]["name"].as_str(), message["executable"].as_str())
+        {
+            programs.insert(name.to_owned(), program.into());
+        }
     }
-    say(&format!("installing cargo-fuzz {DRIVER_VERSION}"));
-    let status = Command::new("cargo")
-        .args(["install", "--locked", "--quiet", "cargo-fuzz", "--version", DRIVER_VERSION])
+    ensure!(!programs.is_empty(), "{} has no target", fuzz.display());
+    Ok(programs)
+}
+
+/// The target that this machine is, as rustc calls it.
+fn native_target() -> Result<String> {
+    let output = Command::new("rustc").arg("-vV").output().context("rustc does not run")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let target = said.lines().find_map(|line| line.strip_prefix("host: "));
+    target.map(str::to_owned).context("`rustc -vV` does not name this machine's target")
+}
+
+/// Runs one target and gives libFuzzer's closing line.
+fn run_one(fuzz: &Path, target: &str, program: &Path, seconds: u32) -> Result<String> {
+    let artifacts = fuzz.join("artifacts").join(target);
+    fs::create_dir_all(&artifacts).with_context(|| format!("cannot make {}", artifacts.display()))?;
+    let log = artifacts.with_extension("log");
+    let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let status = Command::new(program)
+        .arg(fuzz.join("corpus").join(target))
+        .arg(format!("-artifact_prefix={}/", artifacts.display()))
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-rss_limit_mb={MEMORY}"))
+        .arg(format!("-max_len={LONGEST_INPUT}"))
+        .arg(format!("-timeout={LONGEST_TRY}"))
+        .stdout(file.try_clone()?)
+        .stderr(file)
         .status()
-        .context("`cargo install` does not run")?;
-    if !status.success() {
-        bail!("cargo-fuzz {DRIVER_VERSION} cannot be installed");
+        .with_context(|| format!("{} does not run", program.display()))?;
+    let said = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
+    let said = String::from_utf8_lossy(&said);
+    let closing = said.lines().rfind(|line| line.starts_with("Done "));
+    match closing {
+        Some(closing) if status.success() => Ok(closing.to_owned()),
+        _ => bail!("failed, {status}: see {} and {}", log.display(), artifacts.display()),
     }
-    Ok(())
 }
 
 /// Gives a target something real to begin with, which random bytes would hardly come upon.

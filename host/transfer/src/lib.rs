@@ -20,6 +20,5 @@ pub mod redact;
 pub mod secret;
 pub mod sink;
 pub mod store;
-pub mod tar;
 pub mod target;
 pub mod units;

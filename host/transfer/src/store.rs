@@ -40,7 +40,7 @@ use retry::{Failure, Tries};
 /// The most objects in a page of a listing.
 pub const PAGE: usize = 1000;
 
-/// How many requests are made at once where nothing is said.
+/// How many answers are awaited at once where nothing is said.
 pub const CONCURRENCY: usize = 16;
 
 /// A store as the operator configured it: `stores.NAME = { url = "s3://bucket/prefix", ... }`.
@@ -54,7 +54,7 @@ pub struct StoreConfig {
     pub credentials: Vec<(String, Secret)>,
     /// Where no credentials are given: ask the provider chain (environment of the program, instance metadata).
     pub provider_chain: bool,
-    /// Requests at once, from 1; [`CONCURRENCY`] is a good number.
+    /// How many answers, and further bytes of them, are awaited at once, from 1; [`CONCURRENCY`] is a good number.
     pub concurrency: usize,
     /// How transient failures are met.
     pub retry: Retry,

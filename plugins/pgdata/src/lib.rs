@@ -1,5 +1,5 @@
 //! What PostgreSQL writes into backups and data directories, read back: `backup_label`, `tablespace_map`,
-//! `backup_manifest`, `pg_control`, tar archives, WAL. Knows neither the contract nor where the bytes come from.
+//! `backup_manifest`, `pg_control`, WAL. Knows neither the contract nor where the bytes come from.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
@@ -11,7 +11,6 @@ pub mod history;
 mod lsn;
 pub mod manifest;
 pub mod tablespace_map;
-pub mod tar;
 mod version;
 pub mod wal;
 

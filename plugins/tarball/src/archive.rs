@@ -2,9 +2,9 @@
 
 use std::io;
 
-use pgdata::tar::{Archive, Stream, Windows};
 use understudy::store::{Codec, Object, Pipeline, Range};
 use understudy::{Failure, UntilCancelled};
+use ustar::{Archive, Stream, Windows};
 
 use crate::place::Place;
 
@@ -52,7 +52,7 @@ impl ArchiveObject {
     pub(crate) fn look_at(&self, place: &Place) -> Result<Archive, Failure> {
         if self.codec.is_some() {
             let stream = place.bucket.read(&self.object.key, None, self.pipeline().as_ref())?;
-            return Ok(Archive::new(Stream(UntilCancelled::new(stream))));
+            return Ok(Archive::boxed(Stream(UntilCancelled::new(stream))));
         }
         let window = if place.is_local { LOCAL_WINDOW } else { REMOTE_WINDOW };
         // The archive outlives this call, the place does not have to: a bucket of its own.
@@ -65,7 +65,7 @@ impl ArchiveObject {
             io::Read::read_to_end(&mut io::Read::take(stream, length), &mut bytes)?;
             if bytes.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
         };
-        Ok(Archive::new(Windows::new(self.object.size, window, read_at)))
+        Ok(Archive::boxed(Windows::new(self.object.size, window, read_at)))
     }
 
     /// Its last bytes, at most `most`.

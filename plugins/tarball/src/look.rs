@@ -6,8 +6,8 @@ use pgdata::backup_label::{self, BackupLabel};
 use pgdata::control::{self, Control};
 use pgdata::major_version;
 use pgdata::tablespace_map::{self, Mapped};
-use pgdata::tar::{Archive, Kind, Member, last_member};
 use understudy::{Failure, cancelled};
+use ustar::{Archive, Kind, Member, last_member};
 
 use crate::archive::ArchiveObject;
 use crate::names::belongs_in_base;

@@ -7,6 +7,8 @@ mod archive;
 mod bytes;
 mod disk;
 mod fails;
+mod log;
 mod manifest;
+mod pace;
 mod scene;
 mod stores;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
 
+use tests::certificates::{Authority, Server};
 use tests::faults::{Fate, Faults};
 use tests::server::run;
 use tests::stores::{S3RVER, StoreServer, ensure_servers};
@@ -103,6 +104,22 @@ fn a_replica_comes_from_a_web_server_that_knows_no_ranges() {
         let store = format!("url = \"{}\"\nretry_for = \"10s\"\n", server.url());
         scene.creates(name, &scene.in_store(name, &store), &backup.join("backup_manifest"));
     }
+}
+
+#[test]
+fn a_web_server_with_a_certificate_of_a_private_authority_is_trusted_where_the_operator_says_so() {
+    let (scene, backup) = Scene::with_backup("tls", &["--compress=client-gzip:1"]);
+    let authority = Authority::new(&scene.primary.playground.path("authority")).unwrap();
+    let server = StoreServer::python_https(authority.certify(Server::Right).unwrap()).unwrap();
+    run(Command::new("/bin/cp").arg("-r").arg(&backup).arg(server.folder().join("latest"))).unwrap();
+    let certificate = scene.primary.playground.path("ca.pem");
+    let text = std::fs::read_to_string(authority.certificate()).unwrap();
+    scene.primary.playground.user().write(&certificate, &text).unwrap();
+
+    let store = format!("url = \"{}\"\nretry_for = \"10s\"\n", server.url());
+    scene.fails("nobody vouches", &scene.in_store("latest", &store), &["denied", "ca_file"]);
+    let store = format!("{store}ca_file = \"{}\"\n", certificate.display());
+    scene.creates("its authority does", &scene.in_store("latest", &store), &backup.join("backup_manifest"));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
+use ustar::{Kind as MemberKind, Member, Stream, TarError};
 
 use super::state::{Origin, State, cancelled};
 use super::stored::{Part, Stored};
@@ -25,7 +26,6 @@ use crate::plane::{Batch, Pool, Worker, panicked};
 use crate::sink::BUFFER;
 use crate::sink::file::{self, Output, Wanted};
 use crate::sink::ring::{Filling, Piece, Reader, Ring};
-use crate::tar::{self, Kind as MemberKind, Member, TarError};
 use crate::target::Target;
 
 /// The largest file that goes into a batch, in bytes.
@@ -197,7 +197,7 @@ struct Unpacking<'a> {
     written: u64,
 }
 
-type Tar<'a> = tar::Archive<Reader<'a>>;
+type Tar<'a> = ustar::Archive<Stream<Reader<'a>>>;
 
 impl<'a> Unpacking<'a> {
     fn all(mut self, ring: &Arc<Ring>) -> Result<(), Error> {
@@ -212,7 +212,7 @@ impl<'a> Unpacking<'a> {
                 }
             }
         };
-        let mut tar = Tar::new(Reader::new(Arc::clone(ring), Box::new(write_one)));
+        let mut tar = Tar::new(Stream(Reader::new(Arc::clone(ring), Box::new(write_one))));
         let (mut batch, mut size) = (Vec::new(), 0);
         while let Some(member) = tar.next().map_err(broken)? {
             self.archive.go_on()?;
@@ -320,7 +320,7 @@ impl<'a> Unpacking<'a> {
 
 /// The next bytes of a member's contents, as they lie in their buffer.
 fn piece(tar: &mut Tar<'_>) -> std::io::Result<Piece> {
-    tar.take(|reader, left| {
+    tar.take(|Stream(reader), left| {
         let most = usize::try_from(left).unwrap_or(usize::MAX);
         let piece = reader.piece(most)?.ok_or(std::io::ErrorKind::UnexpectedEof)?;
         let count = piece.bytes().len() as u64;

@@ -115,6 +115,7 @@ fn endpoint(chosen: &Chosen, option: &str) -> Result<(), Error> {
         }
     };
     let plain = match chosen.value(option) {
+        // The cloud itself, which speaks TLS alone.
         None => false,
         Some(address) => {
             let url = Url::parse(address)
@@ -123,6 +124,7 @@ fn endpoint(chosen: &Chosen, option: &str) -> Result<(), Error> {
             url.scheme() == "http"
         }
     };
+    authority(chosen, plain)?;
     match (plain, allowed) {
         (true, false) => Err(invalid(format!(
             "the option `{option}` is http without TLS, which everybody on the way can read; `allow_http = \"true\"` allows it"
@@ -132,6 +134,14 @@ fn endpoint(chosen: &Chosen, option: &str) -> Result<(), Error> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Who vouches for a server is only asked where TLS is spoken.
+fn authority(chosen: &Chosen, plain: bool) -> Result<(), Error> {
+    if plain && chosen.value("ca_certificate").is_some() {
+        return Err(invalid("the option `ca_certificate` does nothing without TLS: the address is http://"));
+    }
+    Ok(())
 }
 
 /// Refuses a URL that has more in it than an address.
@@ -167,6 +177,7 @@ fn web(config: &StoreConfig, runtime: &Handle) -> Result<Opened, Error> {
     let chosen = Chosen::of(config, &WEB)?;
     let mut base = Url::parse(&config.url).map_err(|error| invalid(error.to_string()))?;
     check_url(&base)?;
+    authority(&chosen, base.scheme() == "http")?;
     if !base.path().ends_with('/') {
         let path = format!("{}/", base.path());
         base.set_path(&path);

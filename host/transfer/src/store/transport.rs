@@ -17,6 +17,7 @@ use object_store::client::{
     HttpService,
 };
 use reqwest::redirect::Policy;
+use rustls::CertificateError;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -41,6 +42,8 @@ const CODE: usize = 64;
 /// What the operator may say of connections.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
+    /// Certificates of authorities in PEM: a server's own must come from one of them, and of no others.
+    pub(super) ca_certificate: Option<String>,
     pub(super) user_agent: Option<String>,
     pub(super) proxy_url: Option<String>,
     pub(super) proxy_ca_certificate: Option<String>,
@@ -78,6 +81,14 @@ pub(super) fn client(settings: &Settings, redirects: Policy) -> Result<reqwest::
         let certificate = reqwest::Certificate::from_pem(certificate.as_bytes())
             .map_err(|error| invalid("the option `proxy_ca_certificate`", error))?;
         builder = builder.tls_certs_merge([certificate]);
+    }
+    if let Some(authorities) = &settings.ca_certificate {
+        let authorities = reqwest::Certificate::from_pem_bundle(authorities.as_bytes())
+            .map_err(|error| invalid("the option `ca_certificate`", error))?;
+        if authorities.is_empty() {
+            return Err(Error::new(Kind::Invalid, "the option `ca_certificate` holds no certificate in PEM"));
+        }
+        builder = builder.tls_certs_only(authorities);
     }
     builder.build().map_err(|error| invalid("the client for HTTP", error))
 }
@@ -260,17 +271,41 @@ pub(super) fn failed(error: &(dyn StdError + 'static)) -> Failure {
 
 /// What it means that no answer came, or not all of it.
 pub(super) fn unanswered(error: &(dyn StdError + 'static)) -> Failure {
-    let certificate = chain(error).find_map(|error| {
-        let error = match error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()) {
-            Some(inner) => inner.downcast_ref::<rustls::Error>(),
-            None => error.downcast_ref::<rustls::Error>(),
-        };
-        error.filter(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
+    let certificate = chain(error).find_map(|error| match innermost(error).downcast_ref() {
+        Some(rustls::Error::InvalidCertificate(wrong)) => Some(wrong),
+        _ => None,
     });
     match certificate {
-        Some(wrong) => Failure::never(Kind::Denied, format!("the server is not who it says it is: {wrong}")),
+        Some(wrong) => Failure::never(Kind::Denied, certificate_refused(wrong)),
         None => Failure::transient(causes(error)),
     }
+}
+
+/// What an error of the system wraps, which is no link of the chain of causes: TLS wraps its own in two of them.
+fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(wrapped) => innermost(wrapped),
+        None => error,
+    }
+}
+
+/// What is wrong with a server's certificate, and what can be done.
+fn certificate_refused(wrong: &CertificateError) -> String {
+    let why = match wrong {
+        // The latter where an authority of the same name is trusted.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "its certificate is from no authority that is trusted here; the setting `ca_file` of a store names the file of a private one"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "its certificate is for other names"
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "its certificate has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "its certificate is not valid yet"
+        }
+        _ => "its certificate cannot be used",
+    };
+    format!("the server cannot show who it is: {why} ({wrong})")
 }
 
 /// An error, what caused it, what caused that, and so on.

@@ -11,3 +11,4 @@ mod outages;
 mod provider_chain;
 mod responder;
 mod suite;
+mod tls;

@@ -8,6 +8,7 @@ use std::path::Path;
 use sandbox::{DiskBudget, Grants, Secret, StoreConfig};
 
 use super::Environment;
+use super::authorities::Authorities;
 use super::problem::{Problem, nearest};
 use super::secret::SecretSource;
 use super::tree::{Section, Value};
@@ -19,6 +20,8 @@ pub struct GrantsSection {
     pub open: Grants,
     /// The credentials of each store, by its name: what each is called, and where it comes from.
     pub credentials: BTreeMap<String, Vec<(&'static str, SecretSource)>>,
+    /// Who vouches for the servers of a store, by its name, where it is not those whom this machine trusts.
+    pub authorities: BTreeMap<String, Authorities>,
     /// Where each key comes from, by its name.
     pub keys: BTreeMap<String, SecretSource>,
     /// What stores with `credentials = "auto"` find in the environment.
@@ -38,6 +41,9 @@ const CONCURRENCY: usize = 256;
 /// Characters of the name of a store or a key.
 const NAME: usize = 64;
 
+/// What the store calls the certificates that are in a `ca_file`.
+const CA_CERTIFICATE: &str = "ca_certificate";
+
 /// What may be said of a kind of store, besides what may be said of each.
 struct StoreKind {
     scheme: &'static str,
@@ -51,11 +57,21 @@ struct StoreKind {
     together: &'static [&'static str],
     /// Whether there is somebody to ask for credentials.
     auto: bool,
+    /// Whether it is reached by TLS, so that somebody vouches for the server.
+    tls: bool,
 }
 
 /// The kinds of stores. The store's own names are those of the crate `object_store`.
 const KINDS: [StoreKind; 6] = [
-    StoreKind { scheme: "file", settings: &[], flags: &[], secrets: &[], together: &[], auto: false },
+    StoreKind {
+        scheme: "file",
+        settings: &[],
+        flags: &[],
+        secrets: &[],
+        together: &[],
+        auto: false,
+        tls: false,
+    },
     StoreKind {
         scheme: "s3",
         settings: &[("region", "region"), ("endpoint", "endpoint")],
@@ -67,6 +83,7 @@ const KINDS: [StoreKind; 6] = [
         ],
         together: &["access_key_id", "secret_access_key"],
         auto: true,
+        tls: true,
     },
     StoreKind {
         scheme: "gs",
@@ -75,6 +92,7 @@ const KINDS: [StoreKind; 6] = [
         secrets: &[("service_account_key", "service_account_key")],
         together: &[],
         auto: true,
+        tls: true,
     },
     StoreKind {
         scheme: "az",
@@ -92,9 +110,10 @@ const KINDS: [StoreKind; 6] = [
         ],
         together: &[],
         auto: true,
+        tls: true,
     },
     HTTP,
-    StoreKind { scheme: "https", ..HTTP },
+    StoreKind { scheme: "https", tls: true, ..HTTP },
 ];
 
 const HTTP: StoreKind = StoreKind {
@@ -104,10 +123,11 @@ const HTTP: StoreKind = StoreKind {
     secrets: &[("username", "username"), ("password", "password"), ("token", "token")],
     together: &[],
     auto: false,
+    tls: false,
 };
 
 impl GrantsSection {
-    /// Reads the files that hold secrets.
+    /// Reads the files that hold secrets, and those of authorities.
     ///
     /// # Errors
     /// The first problem, at the setting that names the file.
@@ -116,6 +136,9 @@ impl GrantsSection {
         for (name, config) in &mut grants.stores {
             for (option, source) in self.credentials.get(name).into_iter().flatten() {
                 config.credentials.push(((*option).to_owned(), source.resolve()?));
+            }
+            if let Some(authorities) = self.authorities.get(name) {
+                config.options.push((CA_CERTIFICATE.to_owned(), authorities.resolve()?));
             }
         }
         for (name, source) in &self.keys {
@@ -148,9 +171,11 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
     }
     grants.open.disk = section.get("disk").and_then(|value| value.section()).map(read_disk);
     for (name, value) in by_name(section.get("stores")) {
-        if let Some((config, credentials)) = value.section().and_then(|store| read_store(store, environment))
+        if let Some((config, credentials, authorities)) =
+            value.section().and_then(|store| read_store(store, environment))
         {
             grants.open.stores.insert(name.clone(), config);
+            grants.authorities.extend(authorities.map(|authorities| (name.clone(), authorities)));
             grants.credentials.insert(name, credentials);
         }
     }
@@ -202,7 +227,10 @@ fn read_disk(section: Section<'_>) -> DiskBudget {
 
 type Credentials = Vec<(&'static str, SecretSource)>;
 
-fn read_store(section: Section<'_>, environment: Environment<'_>) -> Option<(StoreConfig, Credentials)> {
+fn read_store(
+    section: Section<'_>,
+    environment: Environment<'_>,
+) -> Option<(StoreConfig, Credentials, Option<Authorities>)> {
     let Some(url) = section.get("url") else {
         section.missing("url", "write url = \"s3://bucket/prefix\", or another place where backups are");
         return None;
@@ -228,6 +256,16 @@ fn read_store(section: Section<'_>, environment: Environment<'_>) -> Option<(Sto
     if let Some(idle) = section.get("idle_timeout").and_then(|value| value.duration()) {
         config.retry.idle = idle;
     }
+    let mut authorities = None;
+    if kind.tls {
+        let value = section.get("ca_file");
+        authorities = value.and_then(|value| Authorities::read(&value, section.reader().file()));
+    } else {
+        section.refuse(
+            "ca_file",
+            "does nothing where there is no TLS: take the line out, or name a server by https://",
+        );
+    }
     let mut credentials = Vec::new();
     match section.get("credentials") {
         Some(value) if kind.auto && value.raw().as_str() == Some("auto") => config.provider_chain = true,
@@ -238,7 +276,7 @@ fn read_store(section: Section<'_>, environment: Environment<'_>) -> Option<(Sto
         section.refuse(key, &format!("belongs into `credentials`: {}", form(kind)));
     }
     section.finish();
-    Some((config, credentials))
+    Some((config, credentials, authorities))
 }
 
 /// How credentials of this kind of store are written.

@@ -1,6 +1,7 @@
 //! The configuration: one TOML file and the flags over it, parsed once into types. Whatever is wrong with either is
 //! told at once, each problem with its place and the nearest right name.
 
+mod authorities;
 mod basebackup;
 mod check;
 mod component;
@@ -22,6 +23,7 @@ use ::replica::create_replica::BASEBACKUP;
 use ::replica::source::Conninfo;
 use toml::de::DeTable;
 
+pub use authorities::Authorities;
 pub use basebackup::BasebackupSection;
 pub use component::ComponentSection;
 pub use grants::GrantsSection;

@@ -70,7 +70,8 @@ impl<'a> Pages<'a> {
 
     /// Goes to `at`, on this page or the next ones; behind the header where a page begins there.
     pub(super) fn go_to(&mut self, at: u64) -> Result<(), WalError> {
-        let page_at = at - at % self.known.page as u64;
+        // The size of a page is a power of two.
+        let page_at = at & !(self.known.page as u64 - 1);
         if self.page_at != page_at {
             // Nothing continues on a page that a record did not reach; on the very first page that is not known.
             let continued = (self.page_at != u64::MAX).then_some(0);

@@ -12,6 +12,9 @@ const HEADER: usize = 24;
 const CHECKSUM: usize = 20;
 /// How much of a record is kept: the header and the little that the end of a backup says.
 const KEPT: usize = HEADER + 2 + 8;
+/// What is kept, at a place from which the checksum goes eight bytes at a step.
+#[repr(align(8))]
+struct Kept([u8; KEPT]);
 /// More than the longest record (`XLogRecordMaxSize`, 1020 MiB), in bytes.
 const LONGEST: u32 = 1 << 30;
 
@@ -45,7 +48,8 @@ impl Record {
         if !(HEADER as u32..=LONGEST).contains(&length) {
             return Err(pages.damaged(begins, format!("a record says that it has {length} bytes")));
         }
-        let mut kept = [0; KEPT];
+        let mut aligned = Kept([0; KEPT]);
+        let kept = &mut aligned.0;
         let (mut read, mut sum) = (0_usize, 0);
         let length = length as usize;
         while read < length {
@@ -63,10 +67,10 @@ impl Record {
             read += count;
         }
         sum = crc32c::crc32c_append(sum, &kept[..CHECKSUM]);
-        if sum != u32_at(&kept, CHECKSUM) {
+        if sum != u32_at(kept, CHECKSUM) {
             return Err(pages.damaged(begins, "the checksum of the record does not fit"));
         }
-        let claimed = u64_at(&kept, 8);
+        let claimed = u64_at(kept, 8);
         if previous.is_some_and(|previous| previous != claimed) {
             let claimed = Lsn(claimed);
             return Err(
@@ -84,7 +88,7 @@ impl Record {
         Ok(Some(Self {
             end: pages.at(),
             switches: is(SWITCH),
-            ends_backup_from: says_start.then(|| Lsn(u64_at(&kept, HEADER + 2))),
+            ends_backup_from: says_start.then(|| Lsn(u64_at(kept, HEADER + 2))),
         }))
     }
 }

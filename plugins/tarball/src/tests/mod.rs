@@ -4,9 +4,10 @@ use std::fs;
 
 use understudy::log::Level;
 use understudy::{Tablespace, UNFINISHED_CONTROL_FILE};
+use ustar::written::header;
 
 use super::*;
-use scene::{LABEL, SYSTEM_IDENTIFIER, Scene, archive, control, file, member};
+use scene::{LABEL, SYSTEM_IDENTIFIER, Scene, archive, control, file};
 
 /// The label of a backup that began at another place.
 fn label_at(lsn: &str, timeline: u32) -> Vec<u8> {
@@ -170,7 +171,7 @@ fn bad_members_that_plan_meets_are_refused_by_name() {
         (UNFINISHED_CONTROL_FILE, b'0', "no base backup has"),
     ] {
         let mut scene = Scene::new();
-        scene.base.insert(2, member(name, kind, b""));
+        scene.base.insert(2, header(name, kind, 0).to_vec());
         scene.write("backup");
         let refusal = scene.refusal();
         assert!(refusal.contains("base.tar") && refusal.contains(what), "{name}: {refusal}");

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use understudy::native::{Host, Record};
+pub(super) use ustar::written::{archive, directory, file};
 
 use crate::{Failure, Method, Plan, Request, Tarball};
 
@@ -19,31 +20,6 @@ pub(super) fn control() -> Vec<u8> {
     bytes[8..12].copy_from_slice(&1300u32.to_le_bytes());
     bytes[16..20].copy_from_slice(&6u32.to_le_bytes());
     bytes[48..52].copy_from_slice(&1u32.to_le_bytes());
-    bytes
-}
-
-/// A member of an archive, header and all, as PostgreSQL writes it.
-pub(super) fn member(name: &str, kind: u8, contents: &[u8]) -> Vec<u8> {
-    let mut block = vec![0; 512];
-    block[..name.len()].copy_from_slice(name.as_bytes());
-    block[124..136].copy_from_slice(format!("{:011o} ", contents.len()).as_bytes());
-    block[148..156].fill(b' ');
-    block[156] = kind;
-    block[257..265].copy_from_slice(b"ustar\x0000");
-    let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
-    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    block.extend_from_slice(contents);
-    block.resize(block.len().next_multiple_of(512), 0);
-    block
-}
-
-pub(super) fn file(name: &str, contents: &[u8]) -> Vec<u8> {
-    member(name, b'0', contents)
-}
-
-pub(super) fn archive(members: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = members.concat();
-    bytes.resize(bytes.len() + 1024, 0);
     bytes
 }
 
@@ -62,10 +38,10 @@ impl Scene {
         let base = vec![
             file("backup_label", LABEL.as_bytes()),
             file("tablespace_map", b"16384 /old/fast disk\n"),
-            member("pg_notify/", b'5', b""),
+            directory("pg_notify/"),
             file("base/5/1259", &vec![7; 1 << 20]),
             file("PG_VERSION", b"15\n"),
-            member("pg_tblspc/", b'5', b""),
+            directory("pg_tblspc/"),
             file("global/1262", &vec![7; 100_000]),
             file("global/pg_control", &control()),
         ];

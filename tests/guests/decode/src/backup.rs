@@ -6,9 +6,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use understudy::{AtPath, Failure, UntilCancelled, is_granted};
+use ustar::{Archive, Stream};
 
 use crate::codec::Codec;
-use pgdata::tar::{Archive, Stream};
 
 /// The most archives that are looked for, one for each tablespace.
 const MOST_ARCHIVES: usize = 1000;
@@ -94,7 +94,7 @@ impl ArchiveFile {
     /// Its members from the first to the last, contents and all.
     pub(crate) fn read(&self) -> Result<Archive, Failure> {
         let file = UntilCancelled::new(self.file()?);
-        Ok(Archive::new(Stream(self.codec.decode(file))))
+        Ok(Archive::boxed(Stream(self.codec.decode(file))))
     }
 
     /// What went wrong, with the file that it went wrong in.

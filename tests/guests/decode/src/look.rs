@@ -4,8 +4,8 @@ use std::io::Read;
 
 use pgdata::backup_label::{self, BackupLabel};
 use pgdata::tablespace_map::{self, Mapped};
-use pgdata::tar::{Archive, Kind, Member};
 use understudy::{Failure, Plan, Tablespace, cancelled};
+use ustar::{Archive, Kind, Member};
 
 use crate::backup::{ArchiveFile, Backup};
 use crate::manifest;

@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, HashSet};
 
 use pgdata::control;
 use understudy::{Datadir, Failure, Plan, UNFINISHED_CONTROL_FILE, cancelled, log, progress};
+use ustar::{Archive, Kind, Member};
 
 use crate::backup::{ArchiveFile, Backup};
 use crate::look;
 use crate::manifest::{Check, CopyError, Sink};
-use pgdata::tar::{Archive, Kind, Member};
 
 /// Files of a running server, which no backup has and no replica may inherit.
 const OF_A_SERVER: [&str; 2] = ["postmaster.pid", "postmaster.opts"];

@@ -1,6 +1,7 @@
+use ustar::written::{archive, directory, file};
+
 use super::*;
 use crate::listing::Listed;
-use crate::tar::tests::{archive, directory, file};
 
 fn listed(path: &str, bytes: &[u8]) -> Listed {
     Listed { path: path.to_owned(), size: bytes.len() as u64, digest: crc(bytes) }

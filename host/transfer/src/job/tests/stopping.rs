@@ -1,5 +1,6 @@
+use ustar::written::{archive, file};
+
 use super::*;
-use crate::tar::tests::{archive, file};
 
 #[test]
 fn after_a_cancel_nothing_is_written_any_more() {

@@ -1,8 +1,9 @@
 use std::os::unix::fs::symlink;
 
+use ustar::written::{archive, directory, file, header};
+
 use super::*;
 use crate::codec::Codec;
-use crate::tar::tests::{archive, directory, file, header};
 
 /// The path of a file and its bytes.
 type Named = (String, Vec<u8>);

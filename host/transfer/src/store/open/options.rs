@@ -43,6 +43,7 @@ pub(super) const WEB: Known = Known {
         ("username", Use::Secret),
         ("password", Use::Secret),
         ("token", Use::Secret),
+        ("ca_certificate", Use::Connection),
         ("user_agent", Use::Connection),
         ("proxy_url", Use::Connection),
         ("proxy_ca_certificate", Use::Connection),
@@ -62,6 +63,7 @@ pub(super) const S3: Known = Known {
         ("unsigned_payload", Use::Plain),
         ("request_payer", Use::Plain),
         ("allow_http", Use::Connection),
+        ("ca_certificate", Use::Connection),
         ("user_agent", Use::Connection),
         ("proxy_url", Use::Connection),
         ("proxy_ca_certificate", Use::Connection),
@@ -107,6 +109,7 @@ pub(super) const GOOGLE: Known = Known {
     options: &[
         ("base_url", Use::Plain),
         ("allow_http", Use::Connection),
+        ("ca_certificate", Use::Connection),
         ("user_agent", Use::Connection),
         ("proxy_url", Use::Connection),
         ("proxy_ca_certificate", Use::Connection),
@@ -137,6 +140,7 @@ pub(super) const AZURE: Known = Known {
         ("tenant_id", Use::Plain),
         ("authority_host", Use::Plain),
         ("allow_http", Use::Connection),
+        ("ca_certificate", Use::Connection),
         ("user_agent", Use::Connection),
         ("proxy_url", Use::Connection),
         ("proxy_ca_certificate", Use::Connection),
@@ -293,6 +297,7 @@ impl Chosen {
     pub(super) fn settings(&self) -> Settings {
         let value = |name: &str| self.value(name).map(str::to_owned);
         Settings {
+            ca_certificate: value("ca_certificate"),
             user_agent: value("user_agent"),
             proxy_url: value("proxy_url"),
             proxy_ca_certificate: value("proxy_ca_certificate"),

@@ -80,6 +80,36 @@ async fn plain_http_to_a_cloud_must_be_said_and_must_be_meant() {
 }
 
 #[tokio::test]
+async fn an_authority_must_be_one_and_must_be_asked() {
+    for (url, options) in [
+        ("https://h/p", vec![]),
+        ("s3://b/p", vec![("endpoint", "https://h")]),
+        ("gs://b/p", vec![]),
+        ("az://c/p", vec![("account_name", "a")]),
+    ] {
+        for (authority, says) in [
+            ("nothing in PEM", "holds no certificate"),
+            (
+                "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+                "`ca_certificate` cannot be used",
+            ),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cannot be used"),
+        ] {
+            let options = [&options[..], &[("ca_certificate", authority)]].concat();
+            let error = opened(&config(url, &options, &[])).await.unwrap_err();
+            assert!(error.contains(says), "{url}: {error}");
+        }
+    }
+    let authority = ("ca_certificate", "-----BEGIN CERTIFICATE-----");
+    let plain = [("endpoint", "http://h"), ("allow_http", "true"), authority];
+    for (url, options) in [("http://h/p", &plain[2..]), ("s3://b/p", &plain)] {
+        let error = opened(&config(url, options, &[])).await.unwrap_err();
+        assert!(error.contains("does nothing without TLS"), "{url}: {error}");
+    }
+    assert!(opened(&config("file:///tmp", &[authority], &[])).await.is_err());
+}
+
+#[tokio::test]
 async fn a_secret_has_its_own_place_and_an_option_too() {
     let error = opened(&config("s3://b/p", &[("secret_access_key", "hunter2")], &[])).await.unwrap_err();
     assert!(error.contains("credentials") && !error.contains("hunter2"), "{error}");

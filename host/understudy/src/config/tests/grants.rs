@@ -75,6 +75,31 @@ fn a_key_comes_from_a_file_that_is_read_when_the_run_begins() {
 }
 
 #[test]
+fn a_server_is_vouched_for_by_the_authorities_that_the_operator_names() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().display();
+    for url in ["https://host/", "s3://b", "gs://b", "az://b"] {
+        let section = grants(&format!("stores.repo = {{ url = \"{url}\", ca_file = \"{path}\" }}")).unwrap();
+        std::fs::write(file.path(), "").unwrap();
+        let problem = section.resolve().unwrap_err().to_string();
+        assert!(
+            problem.starts_with(&format!("{FILE}:7:")) && problem.contains("no certificate"),
+            "{problem}"
+        );
+        std::fs::write(file.path(), "-----BEGIN CERTIFICATE-----\n").unwrap();
+        let granted = section.resolve().unwrap();
+        let option = ("ca_certificate".to_owned(), "-----BEGIN CERTIFICATE-----\n".to_owned());
+        assert!(granted.stores["repo"].options.contains(&option), "{url}");
+    }
+    for url in ["http://host/", "file:///b"] {
+        let problem = refused(&format!("stores.repo = {{ url = \"{url}\", ca_file = \"{path}\" }}"));
+        assert!(problem.contains("no TLS"), "{problem}");
+    }
+    assert!(refused(&format!("ca_file = \"{path}\"")).contains("unknown key"));
+    assert!(refused(r#"stores.repo = { url = "s3://b", ca_file = "ca.pem" }"#).contains("absolute path"));
+}
+
+#[test]
 fn no_secret_stands_in_the_file_nor_in_what_is_told_of_it() {
     for lines in [
         r#"keys.repo = "swordfish""#,

@@ -1,60 +1,17 @@
 use std::cell::Cell;
+use std::io;
 use std::rc::Rc;
 
-use super::header::checksum;
+use super::written::{archive, directory, file, header, summed};
 use super::*;
 
-/// A header as PostgreSQL writes it.
-fn header(name: &str, kind: u8, size: u64) -> Block {
-    let mut block = [0; BLOCK];
-    block[..name.len()].copy_from_slice(name.as_bytes());
-    block[100..108].copy_from_slice(b"0000600 ");
-    block[108..116].copy_from_slice(b"0000145 ");
-    block[116..124].copy_from_slice(b"0000150 ");
-    if size < 1 << 33 {
-        block[124..136].copy_from_slice(format!("{size:011o} ").as_bytes());
-    } else {
-        block[124] = 0x80;
-        block[128..136].copy_from_slice(&size.to_be_bytes());
-    }
-    block[136..148].copy_from_slice(b"15300775211 ");
-    block[156] = kind;
-    block[257..265].copy_from_slice(b"ustar\x0000");
-    summed(block)
+fn open(bytes: &[u8]) -> Archive<Stream<&[u8]>> {
+    Archive::new(Stream(bytes))
 }
 
-fn summed(mut block: Block) -> Block {
-    let sum = checksum(&block);
-    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    block
-}
+type Members = Vec<(String, Kind, Vec<u8>)>;
 
-/// A member with its header, its contents and the zeros behind them.
-fn file(name: &str, contents: &[u8]) -> Vec<u8> {
-    let mut bytes = header(name, b'0', contents.len() as u64).to_vec();
-    bytes.extend_from_slice(contents);
-    bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
-    bytes
-}
-
-fn directory(name: &str) -> Vec<u8> {
-    header(name, b'5', 0).to_vec()
-}
-
-/// The members and the two blocks of zeros that close an archive.
-fn archive(members: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = members.concat();
-    bytes.resize(bytes.len() + 2 * BLOCK, 0);
-    bytes
-}
-
-fn open(bytes: &[u8]) -> Archive {
-    Archive::new(Stream(io::Cursor::new(bytes.to_vec())))
-}
-
-type Listing = Vec<(String, Kind, Vec<u8>)>;
-
-fn list(mut archive: Archive) -> Result<Listing, TarError> {
+fn list<S: Source>(mut archive: Archive<S>) -> Result<Members, TarError> {
     let mut members = Vec::new();
     while let Some(member) = archive.next()? {
         let mut contents = Vec::new();
@@ -90,18 +47,37 @@ fn members_come_with_their_names_and_contents() {
 }
 
 #[test]
-fn a_plain_file_can_be_looked_at_without_reading_it() {
+fn what_is_not_wanted_of_a_member_is_passed_over() {
     let bytes = archive(&[file("large", &[1; 1 << 20]), file("PG_VERSION", b"15\n")]);
+    let mut archive = open(&bytes);
+    assert_eq!(archive.next().unwrap().unwrap().size, 1 << 20);
+    archive.contents().read_exact(&mut [0; 1000]).unwrap();
+    assert_eq!(archive.next().unwrap().unwrap().name, "PG_VERSION");
+    let mut text = String::new();
+    archive.contents().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "15\n");
+    assert_eq!(archive.next().unwrap(), None);
+
+    let mut archive = open(&bytes[..1 << 19]);
+    archive.next().unwrap();
+    let error = archive.next().unwrap_err();
+    assert_eq!(error.to_string(), "is truncated: it ends within the member `large`");
+}
+
+#[test]
+fn a_plain_file_can_be_looked_at_without_reading_it() {
+    let bytes = archive(&[file("large", &[1; 1_000_001]), file("PG_VERSION", b"15\n")]);
     let read = Rc::new(Cell::new(0));
     let windows = |size: usize| {
         let (bytes, read) = (bytes.clone(), Rc::clone(&read));
-        Archive::new(Windows::new(size as u64, 4096, move |at: u64, length: u64| {
+        Archive::boxed(Windows::new(size as u64, 4096, move |at: u64, length: u64| {
             read.set(read.get() + length);
             Ok(bytes[at as usize..(at + length) as usize].to_vec())
         }))
     };
     let mut archive = windows(bytes.len());
-    assert_eq!(archive.next().unwrap().unwrap().size, 1 << 20);
+    assert_eq!(archive.next().unwrap().unwrap().size, 1_000_001);
+    assert_eq!(archive.next_header(), 512 + 1_000_448);
     assert_eq!(archive.next().unwrap().unwrap().name, "PG_VERSION");
     let mut text = String::new();
     archive.contents().read_to_string(&mut text).unwrap();
@@ -133,8 +109,22 @@ fn the_last_member_is_found_from_the_end() {
 }
 
 #[test]
+fn what_fills_up_a_members_last_block_must_be_zeros() {
+    let bytes = archive(&[file("base/1", &[7; 700]), file("base/2", b"x")]);
+    for at in 512 + 700..512 + 1024 {
+        let mut bytes = bytes.clone();
+        bytes[at] = 1;
+        assert!(refusal(&bytes).contains("other than zero between the end of the member `base/1`"), "{at}");
+    }
+    let mut bytes = bytes;
+    bytes[512 + 1024 + 512 + 511] = 1;
+    assert!(refusal(&bytes).contains("the member `base/2`"));
+}
+
+#[test]
 fn a_size_of_8_gib_and_more_is_read() {
-    let mut archive = open(&header("base/5/1259", b'0', 9 << 30));
+    let block = header("base/5/1259", b'0', 9 << 30);
+    let mut archive = open(&block);
     assert_eq!(archive.next().unwrap().unwrap().size, 9 << 30);
 }
 
@@ -262,7 +252,7 @@ fn after_the_end_only_zeros_may_follow_and_not_for_ever() {
     assert!(list(open(&with(&[0; 9216]))).is_ok());
     assert_eq!(refusal(&with(b"garbage")), "goes on after the blocks that close it");
     assert_eq!(refusal(&with(&file("base/2", b"x"))), "goes on after the blocks that close it");
-    let endless = Stream(io::Cursor::new(bytes.clone()).chain(io::repeat(0)));
+    let endless = Stream(bytes.chain(io::repeat(0)));
     assert!(matches!(list(Archive::new(endless)), Err(TarError::GoesOn)));
     let mut alone = file("base/1", b"x");
     alone.resize(alone.len() + BLOCK, 0);

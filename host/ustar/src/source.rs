@@ -1,6 +1,9 @@
 //! Where an archive's bytes come from.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read};
+
+use super::header::BLOCK;
 
 /// The bytes of an archive.
 pub trait Source: Read {
@@ -9,6 +12,12 @@ pub trait Source: Read {
     /// # Errors
     /// An unexpected end where there are fewer.
     fn pass_over(&mut self, count: u64) -> io::Result<()>;
+}
+
+impl Source for Box<dyn Source> {
+    fn pass_over(&mut self, count: u64) -> io::Result<()> {
+        (**self).pass_over(count)
+    }
 }
 
 /// Bytes that come one after the other: what is not wanted is read all the same.
@@ -41,7 +50,7 @@ pub struct Windows<F> {
 impl<F: FnMut(u64, u64) -> io::Result<Vec<u8>>> Windows<F> {
     /// An archive of `size` bytes, read in windows of `window` bytes. `read_at` gives so many bytes from an offset on.
     pub fn new(size: u64, window: u64, read_at: F) -> Self {
-        Self { read_at, size, window: window.max(512), at: 0, bytes: Vec::new(), bytes_at: 0 }
+        Self { read_at, size, window: window.max(BLOCK as u64), at: 0, bytes: Vec::new(), bytes_at: 0 }
     }
 
     fn rest(&self) -> &[u8] {
@@ -76,8 +85,8 @@ impl<F: FnMut(u64, u64) -> io::Result<Vec<u8>>> Source for Windows<F> {
     }
 }
 
-impl<F> std::fmt::Debug for Windows<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<F> fmt::Debug for Windows<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Windows").field("size", &self.size).field("at", &self.at).finish_non_exhaustive()
     }
 }

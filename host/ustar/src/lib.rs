@@ -1,49 +1,32 @@
 //! A strict reader of tar archives as `pg_basebackup -Ft` writes them: ustar, with GNU's base-256 for sizes of 8 GiB and
 //! more (PostgreSQL's src/port/tar.c). What PostgreSQL does not write is refused by name, and so is every name that would
 //! leave the place where the archive belongs.
+//!
+//! It is a crate of its own because the host, which unpacks archives, and the methods, which look at the first members of one
+//! before anything is unpacked, must take and refuse the same archives. So it builds for `wasm32-wasip2` as well and knows
+//! neither stores nor plugins nor the file system: bytes go in, members come out.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod header;
 mod source;
+pub mod written;
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 
-use header::{BLOCK, Block};
+use header::Block;
 
+pub use header::BLOCK;
 pub use source::{Source, Stream, Windows};
-
-/// Finds the member `name` in the last bytes of a plain archive and returns its contents; none where it is not there, or
-/// where what stands there does not lead to the archive's end. For `global/pg_control`, which pg_basebackup puts last.
-pub fn last_member<'a>(tail: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let begins = tail.len() % BLOCK;
-    let starts = (begins..tail.len()).step_by(BLOCK).rev();
-    starts.filter(|start| leads_to_end(&tail[*start..])).find_map(|start| {
-        let member = parse(&tail[start..])?;
-        let contents = tail.get(start + BLOCK..)?.get(..usize::try_from(member.size).ok()?)?;
-        (member.name == name && member.kind == Kind::File).then_some(contents)
-    })
-}
-
-/// Whether header follows header from here on, up to the zeros that close the archive.
-fn leads_to_end(mut tail: &[u8]) -> bool {
-    while let Some(member) = parse(tail) {
-        let over = usize::try_from(member.size.next_multiple_of(BLOCK as u64)).ok();
-        let Some(next) = over.and_then(|over| tail.get(BLOCK..)?.get(over..)) else { return false };
-        tail = next;
-    }
-    tail.iter().all(|byte| *byte == 0)
-}
-
-fn parse(bytes: &[u8]) -> Option<Member> {
-    header::parse(bytes.get(..BLOCK)?.try_into().ok()?).ok()
-}
 
 /// How much may follow the two zero blocks that close an archive, in bytes: programs fill up their last record with zeros.
 const MOST_PADDING: u64 = 1 << 20;
 
 /// An archive, member by member.
-pub struct Archive {
-    source: Box<dyn Source>,
+pub struct Archive<S = Box<dyn Source>> {
+    source: S,
     /// Where in the archive it reads, in bytes.
     position: u64,
     /// What is left of the current member's contents, and of the zeros that fill up its last block.
@@ -66,40 +49,43 @@ pub struct Member {
 /// What a member is. Nothing else comes out of PostgreSQL's archives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A plain file.
+    /// A regular file.
     File,
-    /// A directory.
+    /// A directory, which has no contents.
     Directory,
 }
 
 /// An archive that is not as PostgreSQL writes it.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
-    /// It cannot be read.
+    /// Its bytes could not be read.
     #[error(transparent)]
     Io(io::Error),
     /// It ends too early.
     #[error("is truncated: it ends {0}")]
     Truncated(Where),
-    /// Something that is no header stands where one should.
+    /// A header is none.
     #[error("has no valid tar header at byte {at}, {after}: {what}")]
     Header {
         /// Where in the archive, in bytes.
         at: u64,
-        /// After which member.
+        /// What stands before it.
         after: Where,
-        /// Why it is none.
+        /// What is wrong with it.
         what: &'static str,
     },
-    /// A member that PostgreSQL does not write.
+    /// A member is not taken.
     #[error("has a member `{name}` {what}")]
     Member {
-        /// Its name, printable.
+        /// Its name, escaped.
         name: String,
         /// What is wrong with it.
         what: String,
     },
-    /// Something follows its end.
+    /// What fills up a member's last block is not zeros.
+    #[error("has bytes other than zero between the end of the member `{}` and the next block", .0.escape_debug())]
+    Padding(String),
+    /// Something other than zeros, or too many of them, follow its end.
     #[error("goes on after the blocks that close it")]
     GoesOn,
 }
@@ -111,7 +97,7 @@ pub enum Where {
     Start,
     /// After this one.
     After(String),
-    /// In this one's contents.
+    /// Within the contents of this one.
     Within(String),
 }
 
@@ -126,23 +112,26 @@ impl fmt::Display for Where {
 }
 
 impl Archive {
-    /// The archive that `source` gives.
-    pub fn new(source: impl Source + 'static) -> Self {
-        Self { source: Box::new(source), position: 0, contents: 0, padding: 0, last: None }
+    /// An archive whose plain bytes come from `source`, for whoever reads archives of several sources.
+    pub fn boxed(source: impl Source + 'static) -> Self {
+        Self::new(Box::new(source))
+    }
+}
+
+impl<S: Source> Archive<S> {
+    /// An archive whose plain bytes come from `source`.
+    pub fn new(source: S) -> Self {
+        Self { source, position: 0, contents: 0, padding: 0, last: None }
     }
 
     /// The next member; none after the last one, when the archive was read to its very end, the checksums of its
     /// compression included. What is left of the member before is passed over.
     ///
     /// # Errors
-    /// Where the archive is not as PostgreSQL writes it, or cannot be read.
-    #[allow(clippy::should_implement_trait, reason = "an iterator could not give errors and go on")]
+    /// What is wrong with the archive.
+    #[expect(clippy::should_implement_trait, reason = "after an error there is nothing to go on with")]
     pub fn next(&mut self) -> Result<Option<Member>, TarError> {
-        let over = self.contents + self.padding;
-        self.source.pass_over(over).map_err(|error| self.error(error))?;
-        self.position += over;
-        (self.contents, self.padding) = (0, 0);
-
+        self.pass_over()?;
         let at = self.position;
         let block = self.block()?;
         if block == [0; BLOCK] {
@@ -162,8 +151,46 @@ impl Archive {
     }
 
     /// The contents of the member that [`Archive::next`] gave, as far as they were not read.
-    pub fn contents(&mut self) -> Contents<'_> {
+    pub fn contents(&mut self) -> Contents<'_, S> {
         Contents(self)
+    }
+
+    /// Takes some of the contents in the source's own way: `take` is told how many bytes are left, and says what it took and
+    /// how many bytes that were.
+    ///
+    /// # Errors
+    /// Those of `take`.
+    pub fn take<T>(&mut self, take: impl FnOnce(&mut S, u64) -> io::Result<(T, u64)>) -> io::Result<T> {
+        let (taken, count) = take(&mut self.source, self.contents)?;
+        self.contents = self.contents.saturating_sub(count);
+        self.position += count;
+        Ok(taken)
+    }
+
+    /// How many bytes of the contents were not read yet.
+    pub fn left(&self) -> u64 {
+        self.contents
+    }
+
+    /// Where in the archive the next member begins, in bytes.
+    pub fn next_header(&self) -> u64 {
+        self.position.saturating_add(self.contents).saturating_add(self.padding)
+    }
+
+    /// What is left of a member, whose padding must be zeros.
+    fn pass_over(&mut self) -> Result<(), TarError> {
+        self.source.pass_over(self.contents).map_err(|error| self.error(error))?;
+        self.position += self.contents;
+        self.contents = 0;
+        let mut padding = [0; BLOCK];
+        let length = usize::try_from(self.padding).unwrap_or(0).min(BLOCK);
+        self.source.read_exact(&mut padding[..length]).map_err(|error| self.error(error))?;
+        self.position += length as u64;
+        self.padding = 0;
+        match &self.last {
+            Some(name) if padding != [0; BLOCK] => Err(TarError::Padding(name.clone())),
+            _ => Ok(()),
+        }
     }
 
     /// What went wrong while reading the contents.
@@ -176,11 +203,6 @@ impl Archive {
             Some(name) if self.contents > 0 => Where::Within(name.clone()),
             Some(name) => Where::After(name.clone()),
         })
-    }
-
-    /// Where in the archive the next member begins, in bytes.
-    pub fn next_header(&self) -> u64 {
-        self.position.saturating_add(self.contents).saturating_add(self.padding)
     }
 
     fn header(&self, at: u64, what: &'static str) -> TarError {
@@ -214,11 +236,17 @@ impl Archive {
     }
 }
 
+impl<S> fmt::Debug for Archive<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Archive").field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
 /// The contents of a member.
 #[derive(Debug)]
-pub struct Contents<'a>(&'a mut Archive);
+pub struct Contents<'a, S>(&'a mut Archive<S>);
 
-impl Read for Contents<'_> {
+impl<S: Source> Read for Contents<'_, S> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.0.contents).unwrap_or(usize::MAX).min(into.len());
         if most == 0 {
@@ -234,10 +262,30 @@ impl Read for Contents<'_> {
     }
 }
 
-impl fmt::Debug for Archive {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Archive").field("position", &self.position).finish_non_exhaustive()
+/// Finds the member `name` in the last bytes of a plain archive and returns its contents; none where it is not there, or
+/// where what stands there does not lead to the archive's end. For `global/pg_control`, which pg_basebackup puts last.
+pub fn last_member<'a>(tail: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let begins = tail.len() % BLOCK;
+    let starts = (begins..tail.len()).step_by(BLOCK).rev();
+    starts.filter(|start| leads_to_end(&tail[*start..])).find_map(|start| {
+        let member = parse(&tail[start..])?;
+        let contents = tail.get(start + BLOCK..)?.get(..usize::try_from(member.size).ok()?)?;
+        (member.name == name && member.kind == Kind::File).then_some(contents)
+    })
+}
+
+/// Whether header follows header from here on, up to the zeros that close the archive.
+fn leads_to_end(mut tail: &[u8]) -> bool {
+    while let Some(member) = parse(tail) {
+        let over = usize::try_from(member.size.next_multiple_of(BLOCK as u64)).ok();
+        let Some(next) = over.and_then(|over| tail.get(BLOCK..)?.get(over..)) else { return false };
+        tail = next;
     }
+    tail.iter().all(|byte| *byte == 0)
+}
+
+fn parse(bytes: &[u8]) -> Option<Member> {
+    header::parse(bytes.get(..BLOCK)?.try_into().ok()?).ok()
 }
 
 #[cfg(test)]

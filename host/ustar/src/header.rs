@@ -2,8 +2,8 @@
 
 use super::{Kind, Member};
 
-/// The size of a block.
-pub(super) const BLOCK: usize = 512;
+/// The size of a block in bytes: a header is one, and contents are filled up to the next one with zeros.
+pub const BLOCK: usize = 512;
 pub(super) type Block = [u8; BLOCK];
 
 /// What is wrong with a header.

@@ -1,5 +1,5 @@
-//! Whatever an archive holds: every name that comes out of it leads downwards, contents have the size that was said, and
-//! where a piece is missing the reader says so.
+//! Whatever an archive holds: every name that comes out of it leads downwards, contents have the size that was said, where
+//! a piece is missing the reader says so, and whoever only looks at the headers sees the same members.
 
 #![no_main]
 
@@ -7,9 +7,7 @@ use std::io::Read;
 
 use libfuzzer_sys::fuzz_target;
 use transfer::beneath::RelativePath;
-use transfer::tar::{Archive, Kind};
-
-const BLOCK: usize = 512;
+use ustar::{Archive, BLOCK, Kind, Source, Stream, Windows, last_member};
 
 /// Gives every block that looks like a header the checksum that it needs to be looked at at all (ustar: bytes 148 to 155).
 fn with_checksums(mut archive: Vec<u8>) -> Vec<u8> {
@@ -23,7 +21,20 @@ fn with_checksums(mut archive: Vec<u8>) -> Vec<u8> {
 
 /// How many members there are; none where the reader refuses the archive.
 fn members(archive: &[u8]) -> Option<usize> {
-    let mut archive = Archive::new(archive);
+    count(Archive::new(Stream(archive)))
+}
+
+/// The same, of an archive of which little pieces are read from where they are wanted.
+fn members_in_windows(archive: &[u8]) -> Option<usize> {
+    let read_at = |offset: u64, length: u64| {
+        let (from, length) = (usize::try_from(offset), usize::try_from(length));
+        let (from, length) = (from.expect("it is in memory"), length.expect("it is in memory"));
+        Ok(archive[from..from + length].to_vec())
+    };
+    count(Archive::new(Windows::new(archive.len() as u64, BLOCK as u64, read_at)))
+}
+
+fn count<S: Source>(mut archive: Archive<S>) -> Option<usize> {
     let mut count = 0;
     while let Some(member) = archive.next().ok()? {
         count += 1;
@@ -41,6 +52,9 @@ fn members(archive: &[u8]) -> Option<usize> {
 
 fuzz_target!(|bytes: &[u8]| {
     let archive = with_checksums(bytes.to_vec());
+    assert_eq!(members(&archive), members_in_windows(&archive));
+    // That it ends without a panic is the point.
+    let _ = last_member(&archive, "global/pg_control");
     if members(&archive).is_some_and(|count| count > 0) {
         // Without its first block it is another archive or none; without any of the end blocks it is none.
         let end = archive.iter().rposition(|byte| *byte != 0).map_or(0, |last| last / BLOCK * BLOCK + BLOCK);

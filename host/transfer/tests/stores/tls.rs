@@ -1,0 +1,84 @@
+//! Servers that speak TLS with a certificate of a private authority: who is believed, and who is not.
+
+use std::fs;
+use std::process::Command;
+
+use tests::certificates::{Authority, Server};
+use tests::server::run;
+use tests::stores::{StoreServer, ensure_servers};
+use tokio::runtime::Handle;
+use transfer::error::{Error, Kind};
+use transfer::store::Store;
+
+use crate::implementations::config;
+
+/// An object read through TLS from whoever vouches for the server with these certificates in PEM.
+async fn read(url: &str, options: &[(&str, &str)], authorities: Option<&str>) -> Result<Vec<u8>, Error> {
+    let options: Vec<(&str, &str)> = options
+        .iter()
+        .copied()
+        .chain(authorities.map(|authorities| ("ca_certificate", authorities)))
+        .collect();
+    let credentials: &[(&str, &str)] = match url.starts_with("s3:") {
+        true => &[("access_key_id", "somebody"), ("secret_access_key", "something")],
+        false => &[],
+    };
+    let store = Store::open(&config(url, &options, credentials), &Handle::current())?;
+    let (_, mut body) = store.read("object", None).await?;
+    let mut bytes = Vec::new();
+    while let Some(chunk) = body.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_web_server_is_believed_by_the_word_of_its_authority_and_of_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(&folder.path().join("own")).unwrap();
+    let other = Authority::new(&folder.path().join("other")).unwrap();
+    let own = fs::read_to_string(authority.certificate()).unwrap();
+    let other = fs::read_to_string(other.certificate()).unwrap();
+    let unknown = "no authority that is trusted here; the setting `ca_file`";
+    for (who, authorities, says) in [
+        (Server::Right, Some(own.clone()), None),
+        (Server::Right, Some(format!("{other}{own}")), None),
+        (Server::Right, None, Some(unknown)),
+        (Server::Right, Some(other), Some(unknown)),
+        (Server::Elsewhere, Some(own.clone()), Some("for other names")),
+        (Server::Expired, Some(own), Some("has expired")),
+    ] {
+        let server = StoreServer::python_https(authority.certify(who).unwrap()).unwrap();
+        fs::write(server.folder().join("object"), "bytes").unwrap();
+        let read = read(&server.url(), &[], authorities.as_deref()).await;
+        match says {
+            None => assert_eq!(read.unwrap(), b"bytes", "{who:?}"),
+            Some(says) => {
+                let error = read.unwrap_err();
+                assert_eq!(error.kind, Kind::Denied, "{who:?}: {error}");
+                assert!(error.message.contains(says), "{who:?}: {error}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s3_is_believed_by_the_word_of_its_authority_and_not_without_it() {
+    const PUT: &str = "import sys, boto3\n\
+        s3 = boto3.client('s3', endpoint_url=sys.argv[1], verify=sys.argv[2], aws_access_key_id='x', aws_secret_access_key='x', region_name='us-east-1')\n\
+        s3.create_bucket(Bucket='backups')\n\
+        s3.put_object(Bucket='backups', Key='object', Body=b'bytes')\n";
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path()).unwrap();
+    let server = StoreServer::moto_with_tls(authority.certify(Server::Right).unwrap()).unwrap();
+    let url = server.url();
+    let python = ensure_servers().unwrap().join("venv/bin/python");
+    run(Command::new(python).args(["-c", PUT, &url]).arg(authority.certificate())).unwrap();
+    let options = [("endpoint", url.as_str()), ("region", "us-east-1")];
+
+    let own = fs::read_to_string(authority.certificate()).unwrap();
+    assert_eq!(read("s3://backups", &options, Some(&own)).await.unwrap(), b"bytes");
+    let error = read("s3://backups", &options, None).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Denied, "{error}");
+    assert!(error.message.contains("`ca_file`"), "{error}");
+}

@@ -1,0 +1,108 @@
+//! `ca_file`: the authorities whose word is taken for who the server of a store is.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::problem::{Place, Problem};
+use super::tree::Value;
+
+/// A file that is longer is taken for a mistake in its name. All that a browser trusts has some 220 kB.
+const LIMIT: u64 = 1 << 20;
+
+/// Where the certificates of authorities are.
+#[derive(Clone, Debug)]
+pub struct Authorities {
+    /// A file of certificates in PEM.
+    path: PathBuf,
+    /// The configuration file that names it.
+    file: PathBuf,
+    /// Where it does.
+    place: Place,
+}
+
+impl Authorities {
+    /// Reads the file's name.
+    pub(super) fn read(value: &Value<'_>, config: &Path) -> Option<Self> {
+        Some(Self { path: value.path()?, file: config.to_owned(), place: value.place() })
+    }
+
+    /// The certificates in PEM, as they stand there.
+    ///
+    /// # Errors
+    /// A problem at the setting that names the file.
+    pub(super) fn resolve(&self) -> Result<String, Problem> {
+        read(&self.path).map_err(|why| {
+            let why = format!("cannot take the authorities in {}: {why}", self.path.display());
+            Problem::in_file(&self.file, self.place, why)
+        })
+    }
+}
+
+/// The file's content. Whoever can change it could stand in for the server: that is its owner, who is this user or root,
+/// and nobody else.
+fn read(path: &Path) -> Result<String, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is not a file".to_owned());
+    }
+    if ![0, rustix::process::geteuid().as_raw()].contains(&metadata.uid()) {
+        return Err(
+            "it belongs to somebody else: `chown` it to the user that this program runs as, or to root"
+                .to_owned(),
+        );
+    }
+    if metadata.mode() & 0o022 != 0 {
+        let mode = metadata.mode() & 0o7777;
+        return Err(format!("others may change it (mode {mode:04o}): `chmod {:04o}` it", mode & 0o755));
+    }
+    let mut text = String::new();
+    file.take(LIMIT + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > LIMIT {
+        return Err(format!("it is longer than {LIMIT} bytes"));
+    }
+    if !text.contains("-----BEGIN CERTIFICATE-----") {
+        return Err("it holds no certificate in PEM (-----BEGIN CERTIFICATE-----)".to_owned());
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const CERTIFICATE: &str = "a private authority\n-----BEGIN CERTIFICATE-----\n";
+
+    fn in_file(content: &[u8], mode: u32) -> Result<String, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), content).unwrap();
+        fs::set_permissions(file.path(), Permissions::from_mode(mode)).unwrap();
+        read(file.path())
+    }
+
+    #[test]
+    fn authorities_are_a_file_of_certificates_and_not_a_long_one() {
+        assert_eq!(in_file(CERTIFICATE.as_bytes(), 0o644).unwrap(), CERTIFICATE);
+        for nothing in [&b""[..], b"-----BEGIN PRIVATE KEY-----\n"] {
+            assert!(in_file(nothing, 0o644).unwrap_err().contains("no certificate"));
+        }
+        assert!(in_file(b"\xFF", 0o644).unwrap_err().contains("UTF-8"));
+        let longest = format!("{CERTIFICATE}{}", " ".repeat(LIMIT as usize - CERTIFICATE.len()));
+        assert!(in_file(longest.as_bytes(), 0o644).is_ok());
+        assert!(in_file(format!("{longest} ").as_bytes(), 0o644).unwrap_err().contains("longer than"));
+        assert!(read(Path::new("/")).unwrap_err().contains("not a file"));
+    }
+
+    #[test]
+    fn authorities_that_others_may_change_are_none() {
+        for (mode, advice) in [(0o664, "chmod 0644"), (0o646, "chmod 0644"), (0o777, "chmod 0755")] {
+            let why = in_file(CERTIFICATE.as_bytes(), mode).unwrap_err();
+            assert!(why.contains(advice), "{why}");
+        }
+    }
+}

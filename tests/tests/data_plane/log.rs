@@ -1,0 +1,109 @@
+//! The write-ahead log of backups as real servers leave it: on two timelines, in segments that held other records before.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tests::primary::Primary;
+use tests::server::{PostgresServer, run};
+
+use super::scene::Scene;
+
+/// A standby of `of` in a folder of this name.
+fn standby(primary: &Primary, of: &PostgresServer, name: &str) -> PostgresServer {
+    let playground = &primary.playground;
+    let (datadir, fast) = (playground.path(name), playground.path(&format!("{name}-fast")));
+    run(of
+        .client("pg_basebackup")
+        .args(["--format=plain", "--checkpoint=fast", "--no-sync", "--write-recovery-conf", "--pgdata"])
+        .arg(&datadir)
+        .arg(format!("--tablespace-mapping={}={}", tablespace_of(of), fast.display())))
+    .unwrap();
+    PostgresServer::start(playground, &datadir, "hot_standby = on\nwal_keep_size = 1GB").unwrap()
+}
+
+/// Where the tablespace of a server is.
+fn tablespace_of(server: &PostgresServer) -> String {
+    server.psql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'fast'").unwrap()
+}
+
+/// A backup that is being taken, which a test that fails ends.
+struct Taking(Child);
+
+impl Taking {
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap(), signal).unwrap();
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        // It has mostly ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn taking(of: &PostgresServer, into: &Path) -> Taking {
+    let mut command: Command = of.client("pg_basebackup");
+    command.args(["--format=tar", "--checkpoint=fast", "--no-sync", "--max-rate=4M", "--pgdata"]).arg(into);
+    Taking(command.stdin(Stdio::null()).spawn().unwrap())
+}
+
+#[test]
+fn a_backup_during_which_its_server_followed_a_promotion_is_checked_on_both_timelines() {
+    let scene = Scene::new("timelines");
+    let primary = &scene.primary;
+    let middle = standby(primary, &primary.server, "middle");
+    let last = standby(primary, &middle, "last");
+    let backup = primary.backups().unwrap().join("latest");
+    let mut taking = taking(&last, &backup);
+    last.wait_for("SELECT phase FROM pg_stat_progress_basebackup", "streaming database files").unwrap();
+    // It stands still while the server that it is taken from goes on to the new timeline.
+    taking.signal(Signal::STOP);
+    middle.psql("SELECT pg_promote()").unwrap();
+    middle
+        .psql("INSERT INTO letters SELECT -n, 'on the new timeline' FROM generate_series(1, 5000) n")
+        .unwrap();
+    middle.psql("CHECKPOINT").unwrap();
+    let there = middle.psql("SELECT pg_current_wal_lsn()").unwrap();
+    last.wait_for(&format!("SELECT pg_last_wal_replay_lsn() >= '{there}'"), "t").unwrap();
+    last.psql("CHECKPOINT").unwrap();
+    last.wait_for("SELECT min_recovery_end_timeline FROM pg_control_recovery()", "2").unwrap();
+    taking.signal(Signal::CONT);
+    assert!(taking.0.wait().unwrap().success());
+
+    let manifest = backup.join("backup_manifest");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    for timeline in 1..=2 {
+        assert!(text.contains(&format!("\"Timeline\": {timeline},")), "{text}");
+    }
+    let (_, ended) = scene.creates("two timelines", &scene.in_directory(&backup), &manifest);
+    for timeline in 1..=2 {
+        let told = format!("on timeline {timeline}");
+        assert!(ended.output.lines().any(|line| line.contains("records of WAL") && line.ends_with(&told)));
+    }
+}
+
+#[test]
+fn a_log_in_segments_that_held_other_records_before_is_read_to_its_end_and_no_further() {
+    let scene = Scene::new("recycled");
+    let server = &scene.primary.server;
+    // Each checkpoint renames the segments that are no longer needed to ones that will be.
+    for round in 0..4 {
+        server.psql(&format!("INSERT INTO letters SELECT {round} * 100000 + n + 10000, repeat(md5(n::text), 14) FROM generate_series(1, 20000) n")).unwrap();
+        server.psql("SELECT pg_switch_wal()").unwrap();
+        server.psql("CHECKPOINT").unwrap();
+    }
+    let ahead = "SELECT count(*) > 1 FROM pg_ls_waldir() WHERE name > pg_walfile_name(pg_current_wal_lsn()) AND length(name) = 24";
+    assert_eq!(server.psql(ahead).unwrap(), "t", "no segment was recycled");
+    for options in [&["--wal-method=fetch"][..], &["--wal-method=stream"]] {
+        let backup = scene.primary.tar_backup("latest", options).unwrap();
+        scene.creates(options[0], &scene.in_directory(&backup), &backup.join("backup_manifest"));
+        // Without a manifest the end is where the log says so.
+        std::fs::remove_file(backup.join("backup_manifest")).unwrap();
+        let ended = scene.replica(&scene.in_directory(&backup)).created_by("tarball").unwrap();
+        assert!(ended.output.contains("records of WAL"), "{}", ended.output);
+        std::fs::remove_dir_all(backup).unwrap();
+    }
+}
