@@ -6,6 +6,7 @@ use crate::info::{Backup, BackupInfo, Cluster};
 use crate::manifest::{Contents, Head, Manifest};
 use crate::options::{Options, Until, Wanted};
 use crate::repository::{Loaded, Lock, Repository};
+use crate::wal::timelines::Timelines;
 
 /// A backup that was found, with its manifest.
 #[derive(Debug)]
@@ -109,7 +110,8 @@ fn choose_from<C: Contents>(
     Ok(Chosen { repository, info, backup, head, contents, key, shown })
 }
 
-/// The newest backup that fits.
+/// The newest backup that fits. One from which a standby could never follow the source is passed over while there is
+/// another; where all are such, what is wrong with the newest is told later.
 fn newest<'a>(
     repository: &Repository,
     info: &'a BackupInfo,
@@ -130,9 +132,23 @@ fn newest<'a>(
         };
         in_time && timeline.is_none_or(|timeline| backup.timeline == Some(timeline))
     };
-    let newest =
-        info.backups.iter().filter(fits).max_by_key(|backup| (backup.stopped, backup.label.as_str()));
-    newest.ok_or_else(|| {
+    let timelines = Timelines::of_source();
+    let leads_to_the_source = |backup: &&Backup| match (&timelines, backup.timeline, backup.stop_lsn) {
+        (Some(timelines), Some(timeline), Some(stop)) => timelines.check(timeline, stop).is_ok(),
+        _ => true,
+    };
+    let age = |backup: &&Backup| (backup.stopped, backup.label.clone());
+    let newest = info.backups.iter().filter(fits).max_by_key(age);
+    let leading = info.backups.iter().filter(fits).filter(leads_to_the_source).max_by_key(age);
+    if let (Some(newest), Some(leading)) = (newest, leading)
+        && newest.label != leading.label
+    {
+        log::warn!(
+            "passed over the backup {}: it is on no timeline that leads to where the source is",
+            newest.label
+        );
+    }
+    leading.or(newest).ok_or_else(|| {
         let ended = match until {
             None => String::new(),
             Some(Until::Time(_)) => " that ended at or before `target-time`".to_owned(),

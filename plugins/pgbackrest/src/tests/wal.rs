@@ -168,8 +168,8 @@ fn a_backup_that_the_source_left_behind_is_refused_in_plan() {
     let scene = Scene::new();
     for (source, what) in [
         (
-            source(&[(1, 0x40, 16)], 2),
-            "ends at 0/40000F0 of the timeline 1, which the source left at 0/4000010",
+            source(&[(1, 0x20, 16)], 2),
+            "ends at 0/40000F0 of the timeline 1, which the source left at 0/2000010",
         ),
         (source(&[], 2), "not in the history of the source"),
     ] {
@@ -178,6 +178,23 @@ fn a_backup_that_the_source_left_behind_is_refused_in_plan() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn the_newest_backup_is_one_from_which_a_standby_can_follow() {
+    let scene = Scene::new();
+    let plan = |request: &Request| {
+        let (plan, record) =
+            scene.host().source(source(&[(1, 0x40, 16)], 2)).run(|| PgBackRest::plan(request));
+        (plan.unwrap().backup, record.log.iter().any(|(_, line)| line.contains("passed over the backup")))
+    };
+    let request = scene.request().with("wal", "none");
+    assert_eq!(
+        plan(&request),
+        (FULL.to_owned(), true),
+        "the incremental one ended where the source never was"
+    );
+    assert_eq!(plan(&request.with("backup", INCREMENTAL)), (INCREMENTAL.to_owned(), false));
 }
 
 #[test]
