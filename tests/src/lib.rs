@@ -10,6 +10,7 @@ pub mod patroni;
 pub mod patroni_cluster;
 pub mod primary;
 pub mod program;
+pub mod releases;
 pub mod replica_folder;
 pub mod scripted;
 pub mod server;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use crate::replica_folder::ReplicaFolder;
-use crate::server::{BIN_DIR, Playground, PostgresServer, run};
+use crate::server::{Playground, PostgresServer, run};
 
 /// What two servers must agree on to hold the same rows.
 const CONTENT: &str = "SELECT (SELECT (count(*), sum(hashtext(body))) FROM letters), (SELECT (count(*), sum(hashtext(body))) FROM parcels)";
@@ -26,7 +26,14 @@ impl Primary {
     /// # Errors
     /// What PostgreSQL says.
     pub fn start(name: &str, rows: u32) -> Result<Self> {
-        let playground = Playground::new(name)?;
+        Self::start_in(Playground::new(name)?, rows)
+    }
+
+    /// The same in a playground that is there already.
+    ///
+    /// # Errors
+    /// What PostgreSQL says.
+    pub fn start_in(playground: Playground, rows: u32) -> Result<Self> {
         let server = PostgresServer::init(&playground, "primary")?;
         let fast = playground.directory("fast-disks")?;
         server.psql(&format!("CREATE TABLESPACE fast LOCATION '{}'", fast.display()))?;
@@ -185,7 +192,7 @@ impl Primary {
         run(self
             .playground
             .user()
-            .command(Path::new(BIN_DIR).join("pg_verifybackup"))
+            .command(self.playground.bin_dir().join("pg_verifybackup"))
             .arg("--manifest-path")
             .arg(manifest)
             // The host made the links itself, and tablespace_map is gone.

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::program::{component, understudy};
-use crate::server::{BIN_DIR, Playground};
+use crate::server::Playground;
 use crate::user::ServerUser;
 
 /// A folder with everything that belongs to one replica, all the server user's: data directory, WAL directory, a place for a
@@ -19,6 +19,7 @@ pub struct ReplicaFolder {
     folder: PathBuf,
     program: PathBuf,
     plugins: PathBuf,
+    bin_dir: PathBuf,
     user: ServerUser,
 }
 
@@ -92,7 +93,8 @@ impl ReplicaFolder {
     pub fn new(playground: &Playground, name: &str) -> Result<Self> {
         let folder = playground.directory(name)?;
         let (program, plugins) = (playground.path("understudy"), playground.path("plugins"));
-        let replica = Self { folder, program, plugins, user: playground.user() };
+        let bin_dir = playground.bin_dir().to_owned();
+        let replica = Self { folder, program, plugins, bin_dir, user: playground.user() };
         for directory in ["wal", "fast"] {
             replica.user.directory(&replica.path(directory))?;
         }
@@ -135,9 +137,10 @@ impl ReplicaFolder {
     /// Those of the file system.
     pub fn configure(&self, replica: &str, sections: &str) -> Result<()> {
         let text = format!(
-            "scope = \"demo\"\n\n[replica]\ndatadir = \"{datadir}\"\nbin_dir = \"{BIN_DIR}\"\nstate_dir = \"{state}\"\n\
+            "scope = \"demo\"\n\n[replica]\ndatadir = \"{datadir}\"\nbin_dir = \"{bin_dir}\"\nstate_dir = \"{state}\"\n\
              plugin_path = [\"{plugins}\"]\n{replica}\n\n{sections}\n",
             datadir = self.datadir().display(),
+            bin_dir = self.bin_dir.display(),
             state = self.path("state").display(),
             plugins = self.plugins.display(),
         );

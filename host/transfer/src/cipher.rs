@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind};
 use crate::keys::Key;
+use crate::sink::read_full;
 
 /// How stored bytes are encrypted, all with AES-256-CBC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,17 +43,10 @@ const FIRST: usize = 16 << 10;
 /// And once that many were there.
 const THEN: usize = 256 << 10;
 
-/// The plain bytes of `stored`.
-///
-/// # Errors
-/// Never here. What is wrong comes out of the reader as an [`Error`] within the [`io::Error`], of the kind `Corrupt`; the
-/// source's own failures come out unchanged. A reader that failed fails again.
-pub fn decrypt(
-    stored: Box<dyn Read + Send>,
-    key: &Key,
-    format: CipherFormat,
-) -> Result<Box<dyn Read + Send>, Error> {
-    Ok(Box::new(Decrypting {
+/// The plain bytes of `stored`. What is wrong comes out of the reader as an [`Error`] within the [`io::Error`], of the kind
+/// `Corrupt`; the source's own failures come out unchanged. A reader that failed fails again.
+pub fn decrypt(stored: Box<dyn Read + Send>, key: &Key, format: CipherFormat) -> Box<dyn Read + Send> {
+    Box::new(Decrypting {
         source: stored,
         key: key.clone(),
         format,
@@ -63,7 +57,7 @@ pub fn decrypt(
         held: None,
         ended: false,
         failed: None,
-    }))
+    })
 }
 
 struct Decrypting {
@@ -207,18 +201,4 @@ fn bytes_to_key<D: Digest>(pass: &[u8], salt: &[u8]) -> Zeroizing<Vec<u8>> {
         derived.extend_from_slice(&digest);
     }
     derived
-}
-
-/// Fills `buffer` as far as the source goes.
-fn read_full(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match source.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }

@@ -36,7 +36,7 @@ impl Pipeline {
     /// Where a decoder cannot be set up.
     pub fn decode(&self, stored: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>, Error> {
         let decrypted = match &self.decrypt {
-            Some((key, format)) => crate::cipher::decrypt(stored, key, *format)?,
+            Some((key, format)) => crate::cipher::decrypt(stored, key, *format),
             None => stored,
         };
         match self.decompress {

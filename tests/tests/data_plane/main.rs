@@ -10,5 +10,6 @@ mod fails;
 mod log;
 mod manifest;
 mod pace;
+mod releases;
 mod scene;
 mod stores;

@@ -20,7 +20,12 @@ const OWN: [&str; 6] = ["data", "wal", "fast", "understudy.toml", "output", "rep
 
 impl Scene {
     pub(crate) fn new(name: &str) -> Self {
-        Self { primary: Primary::start(name, 2_000).unwrap(), next: AtomicU32::new(0) }
+        Self::of(Primary::start(name, 2_000).unwrap())
+    }
+
+    /// With this primary.
+    pub(crate) fn of(primary: Primary) -> Self {
+        Self { primary, next: AtomicU32::new(0) }
     }
 
     /// With a backup of these options.

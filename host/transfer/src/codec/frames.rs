@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Read};
 use super::input::Input;
 use super::{Codec, damaged, goes_on, truncated};
 use crate::error::Error;
+use crate::sink::read_full;
 
 /// An LZ4 frame begins with this, least significant byte first (lz4_Frame_format.md).
 const LZ4_MAGIC: u32 = 0x184D_2204;
@@ -105,18 +106,6 @@ impl Read for Lz4 {
         }
         self.decode(output).inspect_err(|error| self.place = Place::Failed(Error::again(error)))
     }
-}
-
-/// Fills `buffer` as far as the input goes.
-fn read_full(input: &mut Input, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match input.read(&mut buffer[filled..])? {
-            0 => break,
-            read => filled += read,
-        }
-    }
-    Ok(filled)
 }
 
 /// Passes over so many bytes; false where the input ends before.

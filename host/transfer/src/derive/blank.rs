@@ -7,6 +7,7 @@ use aho_corasick::AhoCorasick;
 
 use crate::error::{Error, Kind};
 use crate::keys::Key;
+use crate::sink::read_full;
 
 /// How many keys of one store are blanked at most. pgBackRest has two for a backup.
 pub const MOST_KEYS: usize = 256;
@@ -113,19 +114,10 @@ struct Blanking {
 impl Blanking {
     /// Reads on and settles what can be settled: all but the last bytes, in which a key may begin that is not whole yet.
     fn refill(&mut self) -> io::Result<()> {
-        let mut end = self.raw.len();
-        self.raw.resize(end + STEP, 0);
-        while end < self.raw.len() {
-            match self.plain.read(&mut self.raw[end..]) {
-                Ok(0) => {
-                    self.ended = true;
-                    break;
-                }
-                Ok(read) => end += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let held = self.raw.len();
+        self.raw.resize(held + STEP, 0);
+        let end = held + read_full(&mut *self.plain, &mut self.raw[held..])?;
+        self.ended = end < self.raw.len();
         self.raw.truncate(end);
         let settled = if self.ended { end } else { end.saturating_sub(self.longest - 1) };
         self.clean.clear();

@@ -35,7 +35,7 @@ const SMALL: u64 = BUFFER as u64;
 const BATCH: u64 = BUFFER as u64 / 2;
 
 /// The most directories of an archive.
-const MOST_DIRECTORIES: usize = 1 << 18;
+pub(super) const MOST_DIRECTORIES: usize = 1 << 18;
 
 /// An archive to unpack whose every part was checked.
 pub(crate) struct Item {
@@ -471,7 +471,7 @@ impl<'a> Writing<'a> {
 
 /// The directories that an archive has brought.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     hashes: HashSet<u64>,
     hasher: RandomState,
 }
@@ -479,7 +479,7 @@ struct Seen {
 impl Seen {
     /// # Errors
     /// `Corrupt` for one that comes twice, `Limit` for too many.
-    fn add(&mut self, path: &RelativePath) -> Result<(), Error> {
+    pub(super) fn add(&mut self, path: &RelativePath) -> Result<(), Error> {
         if self.hashes.len() >= MOST_DIRECTORIES {
             return Err(Error::new(
                 Kind::Limit,

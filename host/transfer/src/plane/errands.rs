@@ -92,3 +92,39 @@ pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Error {
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     Error::new(Kind::Failed, format!("a fault in the data plane: {}", said.unwrap_or("it gave no reason")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn no_more_errands_wait_than_may() {
+        let errands = Errands::default();
+        // Nobody does any of them.
+        let mut waiting: Vec<_> = (0..MOST).map(|_| Box::pin(errands.run(|| ()))).collect();
+        assert!(waiting.iter_mut().all(|errand| errand.now_or_never().is_none()));
+        let refused = errands.run(|| ()).now_or_never().unwrap();
+        assert_eq!(refused.unwrap_err().kind, Kind::Limit);
+        errands.stop();
+        assert!(waiting.into_iter().all(|errand| errand.now_or_never().unwrap().is_err()));
+    }
+
+    #[test]
+    fn an_errand_that_panics_is_an_error_and_the_next_one_is_done() {
+        let errands = std::sync::Arc::new(Errands::default());
+        let (told, heard) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| errands.work());
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let panics = runtime.block_on(errands.run(|| panic!("as the test wants it")));
+            assert!(panics.unwrap_err().message.contains("as the test wants it"));
+            runtime.block_on(errands.run(move || told.send(()).unwrap())).unwrap();
+            heard.recv().unwrap();
+            errands.stop();
+        });
+    }
+}

@@ -16,7 +16,7 @@ use crate::error::{Error, Kind};
 use crate::target::{Place, Root, Target};
 
 /// How many directories a worker has open at most.
-const MOST_OPEN: usize = 64;
+pub(crate) const MOST_OPEN: usize = 64;
 
 /// How often an `openat2` that lost a race against a rename elsewhere (EAGAIN) is tried.
 const RACES: u32 = 128;

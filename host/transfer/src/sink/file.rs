@@ -1,6 +1,6 @@
 //! Writing a file: its size, its digest and the budget are minded on the way.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
@@ -63,7 +63,9 @@ impl<'a> Output<'a> {
         wanted: Wanted,
     ) -> Result<Self, Error> {
         let (directory, name) = directories.parent(&job.target, place)?;
-        Self::new(job, directory, name, wanted)
+        job.target.budget.make(&directory).map_err(cannot_create)?;
+        let file = create(&directory, name, wanted.mode).map_err(|errno| cannot_create(errno.into()))?;
+        Ok(Self::of(job, file, Some((directory, name.to_owned())), 0, wanted))
     }
 
     /// A new file in place of a regular file that is there. That one is removed and not overwritten: it may have other names.
@@ -90,12 +92,6 @@ impl<'a> Output<'a> {
             created => created,
         };
         let file = file.map_err(|errno| cannot_create(errno.into()))?;
-        Ok(Self::of(job, file, Some((directory, name.to_owned())), 0, wanted))
-    }
-
-    fn new(job: &'a State, directory: Arc<File>, name: &OsStr, wanted: Wanted) -> Result<Self, Error> {
-        job.target.budget.make(&directory).map_err(cannot_create)?;
-        let file = create(&directory, name, wanted.mode).map_err(|errno| cannot_create(errno.into()))?;
         Ok(Self::of(job, file, Some((directory, name.to_owned())), 0, wanted))
     }
 

@@ -5,7 +5,7 @@ pub(crate) mod directories;
 pub(crate) mod file;
 pub(crate) mod ring;
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use crate::error::{Error, Kind};
 
@@ -31,6 +31,23 @@ pub fn read_bounded(from: impl Read, limit: usize) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
+/// Fills `buffer` as far as `from` goes, and says how far that was.
+///
+/// # Errors
+/// What reading fails with.
+pub(crate) fn read_full(from: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match from.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,7 +55,7 @@ mod tests {
     #[test]
     fn what_is_read_into_memory_is_bounded() {
         assert_eq!(read_bounded(&b"abc"[..], 3).unwrap(), b"abc");
-        assert_eq!(read_bounded(std::io::repeat(0), 1000).unwrap_err().kind, Kind::Limit);
+        assert_eq!(read_bounded(io::repeat(0), 1000).unwrap_err().kind, Kind::Limit);
         assert_eq!(read_bounded(&b"a"[..], 0).unwrap_err().kind, Kind::Limit);
     }
 }

@@ -1,6 +1,8 @@
 use std::time::Instant;
 
 use super::*;
+use crate::job::unpack::{MOST_DIRECTORIES, Seen};
+use crate::sink::directories::{Directories, MOST_OPEN};
 
 #[test]
 fn a_hundred_thousand_files_come_and_only_failures_are_told() {
@@ -153,4 +155,50 @@ fn the_number_of_origins_is_bounded() {
         job.add_origin(store.clone(), Pipeline::default()).unwrap();
     }
     assert_eq!(job.add_origin(store, Pipeline::default()).unwrap_err().kind, Kind::Limit);
+}
+
+#[test]
+fn the_number_of_paths_that_an_unpack_skips_or_refuses_is_bounded() {
+    let scene = Scene::new();
+    scene.object("a.tar", &[0; 1024]);
+    let paths = |count: usize| (0..count).map(|path| path.to_string()).collect::<Vec<_>>();
+    let job = scene.job();
+    for (skip, refuse) in [(MOST_PATHS + 1, 0), (0, MOST_PATHS + 1)] {
+        let item = Unpack { skip: paths(skip), refuse: paths(refuse), ..unpack("a.tar") };
+        assert_eq!(scene.wait(job.unpack(item, None)).unwrap_err().kind, Kind::Limit);
+    }
+    let item = Unpack { skip: paths(MOST_PATHS), refuse: paths(MOST_PATHS), ..unpack("a.tar") };
+    scene.unpack(&job, item, None).unwrap();
+}
+
+#[test]
+fn the_number_of_an_archives_directories_is_bounded() {
+    let mut seen = Seen::default();
+    let path = |number: usize| RelativePath::new(number.to_string()).unwrap();
+    for number in 0..MOST_DIRECTORIES {
+        seen.add(&path(number)).unwrap();
+    }
+    assert_eq!(seen.add(&path(MOST_DIRECTORIES)).unwrap_err().kind, Kind::Limit);
+}
+
+#[test]
+fn a_worker_has_no_more_directories_open_than_it_may_however_many_it_fills() {
+    let scene = Scene::new();
+    let target = scene.target();
+    let data = fs::canonicalize(scene.data.path()).unwrap();
+    let open = || {
+        let all = fs::read_dir("/proc/self/fd").unwrap();
+        let all = all.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+        all.filter(|path| path.starts_with(&data)).count()
+    };
+    let before = open();
+    let mut directories = Directories::default();
+    for number in 0..3 * MOST_OPEN {
+        let path = RelativePath::new(format!("base/{number}/file")).unwrap();
+        let place = target.file(&path).unwrap();
+        directories.parent(&target, &place).unwrap();
+        assert_eq!(open() - before, (number + 1).min(MOST_OPEN));
+    }
+    directories.close();
+    assert_eq!(open(), before);
 }

