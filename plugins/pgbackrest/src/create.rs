@@ -115,8 +115,8 @@ fn remove_others(
         let status = name.strip_prefix("archive_status/").and_then(|name| name.strip_suffix(".done"));
         wal.contains(status.unwrap_or(name))
     };
-    let oids: Vec<u32> = chosen.head.oids().collect();
-    datadir.remove_others(&oids, &mut |name, kind| match kind {
+    let folders: Vec<_> = chosen.contents.tablespace_folders().collect();
+    datadir.remove_others(&folders, &mut |name, kind| match kind {
         EntryKind::Directory => chosen.contents.has_directory(name) || name == "pg_wal/archive_status",
         EntryKind::File => chosen.contents.has_file(name) || is_wal(name),
         EntryKind::Other => false,

@@ -83,6 +83,14 @@ impl Files {
         self.directories.binary_search_by(|known| (is_in_tablespace(known), &**known).cmp(&wanted)).is_ok()
     }
 
+    /// PostgreSQL's folders in the tablespaces, by the tablespaces' oids: `PG_15_202209061`.
+    pub(crate) fn tablespace_folders(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.directories.iter().filter_map(|name| {
+            let (oid, folder) = name.strip_prefix("pg_tblspc/")?.split_once('/')?;
+            (!folder.contains('/')).then_some((oid.parse().ok()?, folder))
+        })
+    }
+
     /// Every file, in the order in which they are best fetched: objects of their own from the largest on, so that no long
     /// one begins when the rest is done; then bundles from their beginning to their end; then what is empty.
     pub(crate) fn in_best_order(&self) -> impl Iterator<Item = &File> {
