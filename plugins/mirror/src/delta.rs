@@ -43,7 +43,8 @@ pub(crate) fn remove_others(layout: &Layout, datadir: &Datadir) -> Result<(), Fa
         .iter()
         .flat_map(|tablespace| tablespace.folders.iter().map(|(folder, _)| (tablespace.oid, folder.as_str())))
         .collect();
-    datadir.remove_others(&folders, &mut |name, kind| left_out(name).is_none() && copy_has(layout, name, kind))
+    datadir
+        .remove_others(&folders, &mut |name, kind| left_out(name).is_none() && copy_has(layout, name, kind))
 }
 
 /// Whether the copy has a directory or a file of that name.

@@ -77,6 +77,11 @@ impl Files {
         false
     }
 
+    /// Whether it says itself if the segment `name` of `pg_wal` is archived, as a cluster does that was shut down.
+    pub(crate) fn has_status(&self, name: &str) -> bool {
+        ["done", "ready"].iter().any(|state| self.has_file(&format!("pg_wal/archive_status/{name}.{state}")))
+    }
+
     /// Whether there is a directory of that name.
     pub(crate) fn has_directory(&self, name: &str) -> bool {
         let wanted = (is_in_tablespace(name), name);

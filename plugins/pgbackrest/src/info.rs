@@ -29,7 +29,7 @@ pub(crate) struct Backup {
     /// Whether pages with wrong checksums were found.
     pub(crate) has_errors: bool,
     /// The number of its cluster.
-    cluster: u32,
+    pub(crate) cluster: u32,
 }
 
 /// A cluster that a stanza holds or held.
@@ -91,13 +91,17 @@ impl ArchiveInfo {
         Ok(loaded.map(|loaded| Self { key: loaded.key, ..loaded.contents }))
     }
 
-    /// The folder below the stanza's that holds the WAL of the cluster with this identifier and version.
-    pub(crate) fn folder(&self, system_identifier: u64, version: &str) -> Option<String> {
-        let cluster =
-            self.clusters.iter().rev().find(|cluster| {
-                cluster.system_identifier == system_identifier && cluster.version == version
-            })?;
-        Some(format!("{}-{}", cluster.version, cluster.number))
+    /// The folders below the stanza's that hold WAL of the cluster with this identifier and version: a stanza can have come back
+    /// to it, and has a number for each time. The one of `number` first, then from the newest on.
+    pub(crate) fn folders(&self, system_identifier: u64, version: &str, number: u32) -> Vec<String> {
+        let mut clusters: Vec<_> = self
+            .clusters
+            .iter()
+            .rev()
+            .filter(|cluster| cluster.system_identifier == system_identifier && cluster.version == version)
+            .collect();
+        clusters.sort_by_key(|cluster| cluster.number != number);
+        clusters.into_iter().map(|cluster| format!("{}-{}", cluster.version, cluster.number)).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use understudy::{Failure, Plan, Tablespace, cancelled, log};
 
 use crate::choice::{Chosen, choose};
-use crate::control;
+use crate::control::{self, ControlFile};
 use crate::files::one_more;
 use crate::label::timeline_of;
 use crate::manifest::{Contents, File};
@@ -52,16 +52,34 @@ impl Contents for Counted {
     }
 }
 
-/// The plan of the backup that `options` choose.
+impl Counted {
+    /// How many WAL segments of the backup are told to be archived by a file that it does not have.
+    fn segments_without_status(&self) -> u64 {
+        let has_status = |name: &str| {
+            ["done", "ready"]
+                .iter()
+                .any(|state| self.wal.contains(format!("archive_status/{name}.{state}").as_str()))
+        };
+        self.wal.iter().filter(|name| timeline_of(name).is_some() && !has_status(name)).count() as u64
+    }
+}
+
+/// A backup that can be restored: what is planned of it so far, and its control file.
+#[derive(Debug)]
+pub(crate) struct Usable {
+    pub(crate) plan: Plan,
+    pub(crate) control: ControlFile,
+}
+
+/// What `chosen` is, as far as its repository tells without its other files.
 ///
 /// # Errors
 /// Why it cannot be restored.
-pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
-    let chosen = choose(options, &mut Counted::default)?;
-    check_kind(&chosen)?;
-    check_references(&chosen)?;
-    let mut plan = describe(&chosen)?;
-    let control = control::read(&chosen)?;
+pub(crate) fn usable<C>(chosen: &Chosen<C>) -> Result<Usable, Failure> {
+    check_kind(chosen)?;
+    check_references(chosen)?;
+    let mut plan = describe(chosen)?;
+    let control = control::read(chosen)?;
     if let Some(system_identifier) = plan.system_identifier
         && system_identifier != control.control.system_identifier
     {
@@ -71,8 +89,18 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
     }
     // A cluster that was shut down has no WAL to name.
     plan.timeline = plan.timeline.or(Some(control.control.timeline));
+    Ok(Usable { plan, control })
+}
+
+/// The plan of the backup that `options` choose.
+///
+/// # Errors
+/// Why it cannot be restored.
+pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
+    let (chosen, Usable { mut plan, control }) = choose(options, &mut Counted::default, &usable)?;
     warn(&chosen);
-    let (mut bytes, mut files) = (chosen.contents.bytes, chosen.contents.files);
+    let (mut bytes, mut files) =
+        (chosen.contents.bytes, chosen.contents.files + chosen.contents.segments_without_status());
     if let Some(mut way) = Way::of(&chosen, options.wal, control.segment_size)? {
         let segments = way.more(&|name| chosen.contents.wal.contains(name))?;
         let histories = way.histories()?;
@@ -80,7 +108,7 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
         let history: usize = histories.iter().map(|history| history.text.len()).sum();
         bytes = bytes.saturating_add(fetched * way.size.bytes()).saturating_add(history as u64);
         // Each comes with a file that says that it is archived.
-        files += fetched + segments.len() as u64 + 2 * histories.len() as u64;
+        files += 2 * (fetched + histories.len() as u64);
         let (label, until) =
             (&chosen.backup.label, if way.goes_on() { ", up to the newest that is archived" } else { "" });
         log::info!("WAL segments that come with the backup {label}{until}: {}", segments.len());
@@ -95,7 +123,7 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
 ///
 /// # Errors
 /// Where it contradicts itself or `backup.info`.
-pub(crate) fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
+fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
     let head = &chosen.head;
     let timeline = match (&head.archive_start, &head.archive_stop) {
         (Some(start), Some(stop)) => match (timeline_of(start), timeline_of(stop)) {
@@ -155,7 +183,7 @@ pub(crate) fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
 ///
 /// # Errors
 /// Where they cannot.
-pub(crate) fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
+fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     if chosen.head.is_block_incremental {
         return Err(chosen.failed(
             "is of a block incremental backup (repo-block=y), which is not restored: take one with repo-block=n, or \
@@ -171,7 +199,7 @@ pub(crate) fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
 }
 
 /// Whether every backup that holds files of this one is there.
-fn check_references(chosen: &Chosen<Counted>) -> Result<(), Failure> {
+fn check_references<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     for label in chosen.head.references.iter().filter(|label| *label != chosen.backup.label) {
         cancelled()?;
         let gone = |what: &str| {

@@ -141,9 +141,16 @@ mod tests {
     fn what_is_not_wanted_goes_and_what_is_the_hosts_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        for folder in
-            ["data/global", "data/base/5", "data/base/6/deep", "data/pg_tblspc", "wal", "fast/PG_15", "fast/PG_14", "other"]
-        {
+        for folder in [
+            "data/global",
+            "data/base/5",
+            "data/base/6/deep",
+            "data/pg_tblspc",
+            "wal",
+            "fast/PG_15",
+            "fast/PG_14",
+            "other",
+        ] {
             fs::create_dir_all(path(folder)).unwrap();
         }
         for file in [
@@ -168,8 +175,9 @@ mod tests {
         let request = Request::default().for_datadir(path("data").to_str().unwrap());
         let host = Host::new(path("data")).wal_directory(path("wal")).tablespace(16384, path("fast"));
         let (result, _) = host.run(|| {
-            Datadir::of(&request)?
-                .remove_others(&[(16384, "PG_15")], &mut |name, kind| kind != EntryKind::Other && wanted.contains(&name))
+            Datadir::of(&request)?.remove_others(&[(16384, "PG_15")], &mut |name, kind| {
+                kind != EntryKind::Other && wanted.contains(&name)
+            })
         });
         assert_eq!(result, Ok(()));
         for kept in [
