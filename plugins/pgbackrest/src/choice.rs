@@ -49,7 +49,11 @@ pub(crate) fn choose<C: Contents, T>(
         let (mut failures, mut leading_nowhere) = (Vec::<Failure>::new(), Vec::new());
         for name in &options.repositories {
             let found = match choose_from(name, options, rule, fresh) {
-                Ok(Some(chosen)) => usable(&chosen).map(|what| (chosen, what)),
+                Ok(Some(chosen)) => match usable(&chosen) {
+                    Ok(what) => Ok((chosen, what)),
+                    Err(Failure::Failed(why)) => Err(Failure::failed(format!("{why}; {OTHERWISE}"))),
+                    Err(failure) => Err(failure),
+                },
                 Ok(None) => {
                     leading_nowhere.push(name);
                     continue;
@@ -78,6 +82,9 @@ pub(crate) fn choose<C: Contents, T>(
     }
     Err(Failure::failed("no repository was looked at"))
 }
+
+/// What to do where a backup cannot be restored.
+const OTHERWISE: &str = "choose another backup with `backup`, or name another repository in `repositories`";
 
 /// From which backups the newest is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,11 +143,11 @@ fn choose_from<C: Contents>(
     let Some(Loaded { contents: manifest, key }) = loaded else {
         let label = &backup.label;
         return Err(Failure::failed(format!(
-            "the backup {label} is in {}/backup.info, and {shown} is missing: it expired or was removed",
+            "the backup {label} is in {}/backup.info, and {shown} is missing: it expired or was removed; {OTHERWISE}",
             repository.shown(&folder)
         )));
     };
-    manifest.check(&backup.label).map_err(|what| Failure::failed(format!("{shown} {what}")))?;
+    manifest.check(&backup.label).map_err(|what| Failure::failed(format!("{shown} {what}; {OTHERWISE}")))?;
     let Manifest { head, contents, .. } = manifest;
     Ok(Some(Chosen { repository, info, backup, head, contents, key, shown }))
 }

@@ -30,7 +30,10 @@ const ROUNDS: usize = 100;
 /// Why it did not.
 pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
     let options = Options { wanted: Wanted::Label(plan.backup.clone()), ..options.clone() };
-    let (chosen, Usable { plan: now, control }) = choose(&options, &mut Files::default, &usable)?;
+    // They were looked for in plan, and decide only which of several repositories it is.
+    let looks_for_references = options.repositories.len() > 1;
+    let (chosen, Usable { plan: now, control }) =
+        choose(&options, &mut Files::default, &|chosen| usable(chosen, looks_for_references))?;
     let as_planned = (now.system_identifier, now.start_lsn, now.stop_lsn, &now.tablespaces)
         == (plan.system_identifier, plan.start_lsn, plan.stop_lsn, &plan.tablespaces);
     if !as_planned {

@@ -8,6 +8,7 @@ use understudy::keys::Key;
 
 use crate::ini::{Visitor, skip, split};
 use crate::label::{is_label, timeline_of};
+use crate::names::shown;
 use crate::repository::{Lock, Repository};
 
 /// The most backups of a stanza.
@@ -138,9 +139,9 @@ impl Visitor for BackupInfo {
                     stop_lsn: stop_lsn
                         .transpose()
                         .map_err(|error| format!("says that it ended at {error}"))?,
-                    timeline: timeline.transpose().map_err(|name| {
-                        format!("names the segment {:.60}", name.escape_debug().to_string())
-                    })?,
+                    timeline: timeline
+                        .transpose()
+                        .map_err(|name| format!("names the segment {}", shown(&name, 60)))?,
                     has_errors: current.has_errors.unwrap_or(false),
                     cluster: current.cluster,
                 });

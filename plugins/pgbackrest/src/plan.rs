@@ -1,6 +1,7 @@
-//! What would be restored. Everything that can be known of a repository without reading its files is known here.
+//! What would be restored. Everything that a repository tells without the files of a backup is known here, and so that one of them,
+//! its control file, can be had and opened.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use understudy::{Failure, Plan, Tablespace, cancelled, log};
 
@@ -9,6 +10,7 @@ use crate::control::{self, ControlFile};
 use crate::files::one_more;
 use crate::label::timeline_of;
 use crate::manifest::{Contents, File};
+use crate::names::shown;
 use crate::options::Options;
 use crate::wal::Way;
 
@@ -71,13 +73,16 @@ pub(crate) struct Usable {
     pub(crate) control: ControlFile,
 }
 
-/// What `chosen` is, as far as its repository tells without its other files.
+/// What `chosen` is, as far as its repository tells without its other files. `looks_for_references`: whether every backup that it is
+/// built on is looked for, which is a request each.
 ///
 /// # Errors
 /// Why it cannot be restored.
-pub(crate) fn usable<C>(chosen: &Chosen<C>) -> Result<Usable, Failure> {
+pub(crate) fn usable<C>(chosen: &Chosen<C>, looks_for_references: bool) -> Result<Usable, Failure> {
     check_kind(chosen)?;
-    check_references(chosen)?;
+    if looks_for_references {
+        check_references(chosen)?;
+    }
     let mut plan = describe(chosen)?;
     let control = control::read(chosen)?;
     if let Some(system_identifier) = plan.system_identifier
@@ -97,7 +102,8 @@ pub(crate) fn usable<C>(chosen: &Chosen<C>) -> Result<Usable, Failure> {
 /// # Errors
 /// Why it cannot be restored.
 pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
-    let (chosen, Usable { mut plan, control }) = choose(options, &mut Counted::default, &usable)?;
+    let (chosen, Usable { mut plan, control }) =
+        choose(options, &mut Counted::default, &|chosen| usable(chosen, true))?;
     warn(&chosen);
     let (mut bytes, mut files) =
         (chosen.contents.bytes, chosen.contents.files + chosen.contents.segments_without_status());
@@ -129,9 +135,10 @@ fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
         (Some(start), Some(stop)) => match (timeline_of(start), timeline_of(stop)) {
             (Some(start), Some(stop)) if start == stop => Some(stop),
             _ => {
-                let (start, stop) = (start.escape_debug(), stop.escape_debug());
-                return Err(chosen
-                    .failed(format!("begins with the segment `{start:.60}` and ends with `{stop:.60}`")));
+                let (start, stop) = (shown(start, 60), shown(stop, 60));
+                return Err(
+                    chosen.failed(format!("begins with the segment `{start}` and ends with `{stop}`"))
+                );
             }
         },
         _ => None,
@@ -200,13 +207,14 @@ fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
 
 /// Whether every backup that holds files of this one is there.
 fn check_references<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
+    let listed: HashSet<&str> = chosen.info.backups.iter().map(|backup| backup.label.as_str()).collect();
     for label in chosen.head.references.iter().filter(|label| *label != chosen.backup.label) {
         cancelled()?;
         let gone = |what: &str| {
             chosen
                 .failed(format!("lists files of the backup {label}, which {what}: it expired or was removed"))
         };
-        if chosen.info.find(label).is_none() {
+        if !listed.contains(label) {
             return Err(gone("backup.info does not list"));
         }
         let manifest = format!("{}/backup.manifest", chosen.repository.backup(label));
@@ -221,22 +229,23 @@ fn check_references<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
 /// Says what an operator should know of a backup that can be restored.
 fn warn(chosen: &Chosen<Counted>) {
     for target in chosen.head.targets.iter().filter(|target| target.tablespace.is_none()) {
-        let (name, path) = (target.name.escape_debug(), target.path.escape_debug());
+        let (name, path) = (shown(&target.name, 200), shown(&target.path, 200));
         if target.name == "pg_wal" {
-            log::info!("pg_wal was a link to {path:.200}: it goes where the operator keeps WAL");
+            log::info!("pg_wal was a link to {path}: it goes where the operator keeps WAL");
         } else {
-            log::warn!("{name:.200} was a link to {path:.200}: what it led to is restored in its place");
+            log::warn!("{name} was a link to {path}: what it led to is restored in its place");
         }
     }
     let counted = &chosen.contents;
     for (name, pages) in &counted.damaged {
+        let name = shown(name, 200);
         match pages {
             Some(pages) => log::warn!(
-                "{name:.200} had {pages} pages with wrong checksums when the backup {} was taken, and is restored as it was",
+                "{name} had {pages} pages with wrong checksums when the backup {} was taken, and is restored as it was",
                 chosen.backup.label
             ),
             None => log::warn!(
-                "{name:.200} did not consist of whole pages when the backup {} was taken, and is restored as it was",
+                "{name} did not consist of whole pages when the backup {} was taken, and is restored as it was",
                 chosen.backup.label
             ),
         }

@@ -203,7 +203,8 @@ fn wal_that_is_archived_faster_than_it_is_restored_ends_after_so_many_rounds() {
     };
     let (result, record) = scene.host().source(source(&[], 1)).run(|| {
         let options = Options::of(&request)?;
-        let (chosen, found) = choice::choose(&options, &mut files::Files::default, &plan::usable)?;
+        let (chosen, found) =
+            choice::choose(&options, &mut files::Files::default, &|chosen| plan::usable(chosen, true))?;
         let mut way = crate::wal::Way::of(&chosen, Wal::Latest, found.control.segment_size)?.unwrap();
         let segments = way.more(&has)?;
         let expected = (Some((segments.len() * SEGMENT) as u64), Some(2 * segments.len() as u64));

@@ -14,7 +14,7 @@ use crate::label::timeline_of;
 use crate::manifest::digest;
 use crate::repository::Repository;
 
-/// The most objects of one folder. With the smallest segments it holds 4096 of them.
+/// The most objects of one folder: with segments of the smallest size there are 4096, and others beside them.
 const MOST_OBJECTS: usize = 20_000;
 
 /// A segment in the archive.

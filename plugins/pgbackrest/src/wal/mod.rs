@@ -10,6 +10,7 @@ use pgdata::wal::SegmentSize;
 use understudy::{Failure, cancelled, log, source};
 
 use crate::choice::Chosen;
+use crate::names::shown;
 use crate::options::Wal;
 use archive::{Archive, Archived};
 use timelines::Timelines;
@@ -87,13 +88,17 @@ impl<'a> Way<'a> {
         }
         let size = size?;
         let parse = |name: &str| {
-            let none =
-                || chosen.failed(format!("names `{:.60}`, which is no WAL segment", name.escape_debug()));
+            let none = || {
+                let name = shown(name, 60);
+                chosen.failed(format!("names `{name}`, which is no WAL segment: set `wal = \"none\"`"))
+            };
             size.parse(name).ok_or_else(none)
         };
         let ((timeline, first), (stop_timeline, last)) = (parse(start)?, parse(stop)?);
         if timeline != stop_timeline || last < first {
-            return Err(chosen.failed(format!("begins with the segment {start} and ends with {stop}")));
+            return Err(chosen.failed(format!(
+                "begins with the segment {start} and ends with {stop}: choose another with `backup`"
+            )));
         }
         if let Some(timelines) = &timelines {
             timelines.check(timeline, head.lsn_stop.unwrap_or(Lsn(last * size.bytes())))?;
