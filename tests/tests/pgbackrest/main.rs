@@ -1,0 +1,16 @@
+//! The method `pgbackrest` through the whole program: repositories as pgBackRest writes them and as nobody wants them, held
+//! against what `pgbackrest restore` makes of the same backup.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bad_input;
+mod choice;
+mod delta;
+mod example;
+mod harness;
+mod hostile;
+mod matrix;
+mod scene;
+mod secrets;
+mod stores;
+mod wal;
