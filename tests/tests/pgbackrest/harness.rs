@@ -27,7 +27,8 @@ fn what_pgbackrest_restores_starts_and_what_is_changed_here_it_takes_for_its_own
     let mut info = Info::read(&manifest).unwrap();
     assert_eq!(info.text(), std::fs::read_to_string(&manifest).unwrap(), "read and written without a change");
     let file = info.get("target:file", "pg_data/PG_VERSION").unwrap();
-    let with_mode = file.replacen('{', "{\"mode\":\"0640\",", 1);
+    // pgBackRest reads the keys of a value in their order.
+    let with_mode = file.replacen(',', ",\"mode\":\"0640\",", 1);
     assert!(!file.contains("mode"), "{file}");
     info.set("target:file", "pg_data/PG_VERSION", &with_mode);
     info.write(&manifest, stanza.primary.playground.user()).unwrap();
