@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::program::{component, understudy};
-use crate::server::Playground;
+use crate::server::{Playground, run};
 use crate::user::ServerUser;
 
 /// A folder with everything that belongs to one replica, all the server user's: data directory, WAL directory, a place for a
@@ -101,7 +101,9 @@ impl ReplicaFolder {
         }
         // The program and the plugins are copied to where the server's user may read them, whoever owns the checkout.
         if !replica.plugins.exists() {
-            std::fs::copy(understudy()?, &replica.program).context("copy the program")?;
+            // By another process: one that this process starts meanwhile would keep a file that is written here open, and
+            // Linux does not run a file that somebody could still write.
+            run(Command::new("/bin/cp").arg(understudy()?).arg(&replica.program))?;
             replica.user.directory(&replica.plugins)?;
             for name in ["tarball", "mirror", "pgbackrest", "hostile"] {
                 let copy = replica.plugins.join(format!("{name}.wasm"));

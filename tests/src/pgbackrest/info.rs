@@ -74,9 +74,11 @@ impl Info {
         self.set(section, key, &value)
     }
 
-    /// Adds a line without looking whether the key is there.
-    pub fn push(&mut self, section: &str, key: &str, value: &str) -> &mut Self {
-        self.section(section).push((key.to_owned(), value.to_owned()));
+    /// Adds a line where pgBackRest's order of names has it, whether or not the key is there already.
+    pub fn add(&mut self, section: &str, key: &str, value: &str) -> &mut Self {
+        let lines = self.section(section);
+        let at = lines.partition_point(|(name, _)| name.as_str() <= key);
+        lines.insert(at, (key.to_owned(), value.to_owned()));
         self
     }
 
@@ -87,16 +89,6 @@ impl Info {
     pub fn remove(&mut self, section: &str, key: &str) -> &mut Self {
         assert!(self.get(section, key).is_some(), "[{section}] has no {key}");
         self.section(section).retain(|(name, _)| name != key);
-        self
-    }
-
-    /// Gives a key another name, in its place.
-    ///
-    /// # Panics
-    /// Where it is not there.
-    pub fn rename(&mut self, section: &str, key: &str, name: &str) -> &mut Self {
-        let line = self.section(section).iter_mut().find(|(old, _)| old == key);
-        name.clone_into(&mut line.unwrap_or_else(|| panic!("[{section}] has no {key}")).0);
         self
     }
 
@@ -159,9 +151,14 @@ mod unit {
         let mut info = Info::parse(ARCHIVE).unwrap();
         assert_eq!(info.text(), ARCHIVE);
         assert_eq!(info.get("db", "db-version"), Some("\"15\""));
-        info.set("db", "db-version", "\"16\"").push("other", "key", "[1]");
+        info.set("db", "db-version", "\"16\"").add("other", "key", "[1]").add("db", "db-name", "1");
         let text = info.text();
-        assert!(text.contains("db-version=\"16\"\n") && text.contains("\n[other]\nkey=[1]\n"), "{text}");
+        assert!(
+            text.contains("db-name=1\ndb-system-id")
+                && text.contains("db-version=\"16\"\n")
+                && text.contains("\n[other]\nkey=[1]\n"),
+            "{text}"
+        );
         assert!(!text.contains("3fc19f6f4a2ebaff1edff488337a011f6c49f934"), "{text}");
         info.remove("other", "key");
     }

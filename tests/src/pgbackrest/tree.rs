@@ -14,8 +14,8 @@ pub struct Entry {
     pub mode: u32,
     /// Its inode.
     pub inode: u64,
-    /// When it was written last, in nanoseconds since 1970.
-    pub modified: i128,
+    /// When it or its name was changed last, in nanoseconds since 1970: nobody can set that time.
+    pub changed: i128,
     /// The bytes of a file; none where it is a directory.
     pub content: Option<Vec<u8>>,
 }
@@ -47,9 +47,9 @@ fn look(directory: &Path, below: &str, entries: &mut BTreeMap<String, Entry>) ->
         let metadata = fs::metadata(&path).with_context(|| format!("stat {}", path.display()))?;
         let content = if metadata.is_dir() { None } else { Some(fs::read(&path)?) };
         let is_directory = content.is_none();
-        let modified = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+        let changed = i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
         let mode = metadata.permissions().mode() & 0o7777;
-        entries.insert(name.clone(), Entry { mode, inode: metadata.ino(), modified, content });
+        entries.insert(name.clone(), Entry { mode, inode: metadata.ino(), changed, content });
         if is_directory {
             look(&path, &name, entries)?;
         }

@@ -209,6 +209,16 @@ fn a_repository_of_another_cluster_or_of_a_newer_server_is_rejected() {
         "\"db-version\":\"16\"",
     );
     newer.write(&info, user).unwrap();
+    let archive = stanza.repository(1).join("archive/demo/archive.info");
+    let mut newer = Info::read(&archive).unwrap();
+    newer.set("db", "db-version", "\"16\"").replace(
+        "db:history",
+        "1",
+        "\"db-version\":\"15\"",
+        "\"db-version\":\"16\"",
+    );
+    newer.write(&archive, user).unwrap();
+    fs::rename(stanza.archive(1), stanza.archive(1).with_file_name("16-1")).unwrap();
     let mut newer = Info::read(&manifest).unwrap();
     newer.set("backup:db", "db-version", "\"16\"").write(&manifest, user).unwrap();
     fails(&stanza, "a newer server", &of(&stanza, &full), Old::Untouched, &["16", "15"]);

@@ -36,7 +36,7 @@ fn the_newest_backup_is_restored_unless_one_is_named_or_a_target_comes_before_it
     }
     for (option, value) in [("target-time", "2001-02-03 04:05:06+00"), ("target-lsn", "0/1000000")] {
         let section = section(&format!("{option} = \"{value}\"\n"));
-        fails(&stanza, option, &section, Old::Untouched, &[value]);
+        fails(&stanza, option, &section, Old::Untouched, &["none that ended at or before"]);
     }
     assert_eq!(chosen(&stanza, &section("target-timeline = 1\n")), marks[2].0);
     fails(&stanza, "timeline", &section("target-timeline = 2\n"), Old::Untouched, &["timeline 2"]);

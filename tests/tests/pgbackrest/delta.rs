@@ -34,7 +34,7 @@ fn lasting(replica: &ReplicaFolder) -> Vec<(String, u64, i128)> {
     entries
         .into_iter()
         .filter(|(path, entry)| entry.content.is_some() && !anew(path))
-        .map(|(path, entry)| (path, entry.inode, entry.modified))
+        .map(|(path, entry)| (path, entry.inode, entry.changed))
         .collect()
 }
 
@@ -68,7 +68,7 @@ fn what_matches_is_left_alone_and_the_rest_is_brought_in_line() {
         fs::remove_file(file("base/1/2619")).unwrap();
         fs::remove_file(file("backup_label.old")).ok();
         fs::write(file("base/1/99999"), "left over").unwrap();
-        fs::create_dir(file("base/99999")).unwrap();
+        stanza.primary.playground.user().directory(&file("base/99999")).unwrap();
         fs::write(file("base/99999/1"), "left over").unwrap();
         fs::write(file("recovery.signal"), "").unwrap();
         let victim = stanza.primary.playground.path("victim");
@@ -113,19 +113,15 @@ fn a_run_that_was_ended_midway_is_continued() {
 }
 
 fn interrupted(kind: Kind, signal: Signal) {
-    let stanza = Stanza::start("pgbr-midway", 20_000, &[kind], "none").unwrap();
+    let stanza = Stanza::start("pgbr-midway", 3_000, &[kind], "none").unwrap();
     stanza.backup(1, "full", &[]).unwrap();
-    let slow = stanza.replica(&section(&stanza, "rate = \"6MiB/s\"\n")).unwrap();
+    let slow = stanza.replica(&section(&stanza, "rate = \"4MiB/s\"\n")).unwrap();
     let running = slow.spawn(&[]).unwrap();
     let begun = Instant::now();
-    let written = || {
-        let entries = if slow.datadir().exists() { snapshot(&slow.datadir()) } else { return 0 };
-        // Files come and go while it is looked at.
-        entries.map_or(0, |entries| {
-            entries.values().filter_map(|entry| entry.content.as_ref()).map(Vec::len).sum()
-        })
-    };
-    while written() < 8 << 20 {
+    // Files come and go while it is looked at.
+    let files =
+        || if slow.datadir().exists() { snapshot(&slow.datadir()).map_or(0, |files| files.len()) } else { 0 };
+    while files() < 300 {
         assert!(begun.elapsed() < Duration::from_secs(120), "nothing is written");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -134,11 +130,11 @@ fn interrupted(kind: Kind, signal: Signal) {
     assert_ne!(ended.code(), Some(0));
     assert!(!slow.is_sealed());
     let before = lasting(&slow);
-    assert!(before.len() > 10, "what was written is kept: {}", before.len());
+    assert!(before.len() > 100, "what was written is kept: {}", before.len());
 
     let config = slow.path("understudy.toml");
     let text = fs::read_to_string(&config).unwrap();
-    fs::write(&config, text.replace("rate = \"6MiB/s\"\n", "")).unwrap();
+    fs::write(&config, text.replace("rate = \"4MiB/s\"\n", "")).unwrap();
     stanza.created(&slow).unwrap();
     let after = lasting(&slow);
     let kept = before.iter().filter(|entry| after.contains(entry)).count();

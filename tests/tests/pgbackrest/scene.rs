@@ -62,6 +62,7 @@ pub(crate) fn fails_in(
     let places = names(replica);
     let ended = replica.create(&[]).unwrap();
     let attempt = ended.attempt("pgbackrest").to_string();
+    println!("{what}: {}", ended.attempt("pgbackrest")["message"]);
     assert!(
         matches!(ended.code(), Some(1 | 3 | 4 | 75)),
         "{what}: {:?}\n{attempt}\n{}",
