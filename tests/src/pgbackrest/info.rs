@@ -104,7 +104,7 @@ impl Info {
     pub fn text(&self) -> String {
         let (mut text, mut checked) = (String::new(), String::from("{"));
         for (at, (section, lines)) in self.0.iter().enumerate() {
-            let _ = write!(text, "{}[{section}]\n", if at == 0 { "" } else { "\n" });
+            let _ = writeln!(text, "{}[{section}]", if at == 0 { "" } else { "\n" });
             let _ = write!(checked, "{}\"{section}\":{{", if at == 0 { "" } else { "," });
             for (at, (key, value)) in lines.iter().enumerate() {
                 let _ = writeln!(text, "{key}={value}");

@@ -178,6 +178,9 @@ fn after_a_failover_the_latest_wal_follows_the_new_primary_and_not_the_old_ones_
     assert_eq!(again.psql(rows).unwrap(), "2000000 4000000 4000001 4000002");
     again.stop().unwrap();
 
+    // Without a name it is the newest that a standby of the new primary can follow from.
+    let newest = stanza.replica_of(&new, &stanza.method(&[1], "", "wal = \"latest\"\n")).unwrap();
+    assert_eq!(stanza.created(&newest).unwrap()["plan"]["backup"], full);
     for section in [latest(&stray), stanza.method(&[1], "", &format!("backup = \"{stray}\"\n"))] {
         let replica = stanza.replica_of(&new, &section).unwrap();
         fails_in(&stanza, &replica, "past the fork", Old::Untouched, &["timeline"]);

@@ -51,7 +51,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Ours, with two threads that move bytes.
-    fn from_repository(&self, folder: &Path, target: &Path, then: Target) -> Result<Contestant<'a>> {
+    fn restoring_repository(&self, folder: &Path, target: &Path, then: Target) -> Result<Contestant<'a>> {
         let (home, warm) = (self.home, folder.join("repository"));
         let is_kept = then == Target::Kept;
         let job = Job {
@@ -112,7 +112,7 @@ fn codecs(bench: &Bench<'_>) -> Result<(String, u64)> {
             let [ours, two, one] = ["ours", "two", "one"].map(|name| home.target(place, name));
             let mut contestants = vec![
                 bench.theirs(&folder, 2, &two, Target::Fresh),
-                bench.from_repository(&folder, &ours, Target::Fresh)?,
+                bench.restoring_repository(&folder, &ours, Target::Fresh)?,
             ];
             if codec == "gz" {
                 contestants.push(bench.theirs(&folder, 1, &one, Target::Fresh));
@@ -149,12 +149,12 @@ fn delta(bench: &Bench<'_>) -> Result<String> {
         1,
         &[
             bench.theirs(&folder, 2, &theirs, Target::Fresh),
-            bench.from_repository(&folder, &ours, Target::Kept)?,
+            bench.restoring_repository(&folder, &ours, Target::Kept)?,
         ],
     )?;
     let contestants = [
         bench.theirs(&folder, 2, &theirs, Target::Kept),
-        bench.from_repository(&folder, &ours, Target::Kept)?,
+        bench.restoring_repository(&folder, &ours, Target::Kept)?,
     ];
     let runs = race(home, bench.extent.rounds, &contestants)?;
     bench.are_the_same(&ours, &theirs)?;
@@ -184,7 +184,7 @@ fn files(bench: &Bench<'_>) -> Result<String> {
             let [ours, theirs] = ["files-ours", "files-theirs"].map(|name| home.target(place, name));
             let contestants = [
                 bench.theirs(&folder, 2, &theirs, Target::Fresh),
-                bench.from_repository(&folder, &ours, Target::Fresh)?,
+                bench.restoring_repository(&folder, &ours, Target::Fresh)?,
             ];
             let runs = race(home, bench.extent.rounds, &contestants)?;
             bench.are_the_same(&ours, &theirs)?;
