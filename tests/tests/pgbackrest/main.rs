@@ -2,6 +2,7 @@
 //! against what `pgbackrest restore` makes of the same backup.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "how much ran, and what each refusal said, is for whoever looks")]
 
 mod bad_input;
 mod choice;
