@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod faults;
 pub mod patroni;
 pub mod patroni_cluster;
+pub mod pgbackrest;
 pub mod primary;
 pub mod program;
 pub mod releases;

@@ -168,16 +168,24 @@ impl Primary {
     /// # Errors
     /// What does not hold.
     pub fn streams_to(&self, replica: &ReplicaFolder) -> Result<()> {
+        self.streams_from(&self.server, replica)
+    }
+
+    /// The same from another server of the cluster that takes writes.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn streams_from(&self, source: &PostgresServer, replica: &ReplicaFolder) -> Result<()> {
         let standby = PostgresServer::start(&self.playground, &replica.datadir(), "")?;
         let name = format!("c{}", standby.port());
-        self.server.wait_for(
+        source.wait_for(
             &format!("SELECT state FROM pg_stat_replication WHERE application_name = '{name}'"),
             "streaming",
         )?;
         let id = format!("-{}", standby.port());
-        self.server.psql(&format!("INSERT INTO parcels VALUES ({id}, 'written now')"))?;
+        source.psql(&format!("INSERT INTO parcels VALUES ({id}, 'written now')"))?;
         standby.wait_for(&format!("SELECT body FROM parcels WHERE id = {id}"), "written now")?;
-        let (there, here) = (self.server.psql(CONTENT)?, standby.psql(CONTENT)?);
+        let (there, here) = (source.psql(CONTENT)?, standby.psql(CONTENT)?);
         ensure!(there == here, "the primary holds {there}, the replica {here}");
         run(standby.client("pg_amcheck").args(["--database=postgres", "--heapallindexed"]))
             .context("pg_amcheck found something")?;

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::program::{component, understudy};
-use crate::server::Playground;
+use crate::server::{Playground, run};
 use crate::user::ServerUser;
 
 /// A folder with everything that belongs to one replica, all the server user's: data directory, WAL directory, a place for a
@@ -20,6 +20,7 @@ pub struct ReplicaFolder {
     program: PathBuf,
     plugins: PathBuf,
     bin_dir: PathBuf,
+    state: PathBuf,
     user: ServerUser,
 }
 
@@ -93,16 +94,18 @@ impl ReplicaFolder {
     pub fn new(playground: &Playground, name: &str) -> Result<Self> {
         let folder = playground.directory(name)?;
         let (program, plugins) = (playground.path("understudy"), playground.path("plugins"));
-        let bin_dir = playground.bin_dir().to_owned();
-        let replica = Self { folder, program, plugins, bin_dir, user: playground.user() };
+        let (bin_dir, state) = (playground.bin_dir().to_owned(), folder.join("state"));
+        let replica = Self { folder, program, plugins, bin_dir, state, user: playground.user() };
         for directory in ["wal", "fast"] {
-            replica.user.directory(&replica.path(directory))?;
+            replica.directory(directory)?;
         }
         // The program and the plugins are copied to where the server's user may read them, whoever owns the checkout.
         if !replica.plugins.exists() {
-            std::fs::copy(understudy()?, &replica.program).context("copy the program")?;
+            // By another process: one that this process starts meanwhile would keep a file that is written here open, and
+            // Linux does not run a file that somebody could still write.
+            run(Command::new("/bin/cp").arg(understudy()?).arg(&replica.program))?;
             replica.user.directory(&replica.plugins)?;
-            for name in ["tarball", "mirror", "hostile"] {
+            for name in ["tarball", "mirror", "pgbackrest", "hostile"] {
                 let copy = replica.plugins.join(format!("{name}.wasm"));
                 std::fs::copy(component(name)?, &copy)?;
                 replica.user.own(&copy)?;
@@ -111,9 +114,25 @@ impl ReplicaFolder {
         Ok(replica)
     }
 
+    /// With one state for all replicas of the playground, so that a component is compiled once for all.
+    pub fn with_shared_state(mut self, playground: &Playground) -> Self {
+        self.state = playground.path("state");
+        self
+    }
+
     /// A path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// A new directory in the folder (0700), the user's.
+    ///
+    /// # Errors
+    /// Those of mkdir and chown.
+    pub fn directory(&self, name: &str) -> Result<PathBuf> {
+        let path = self.path(name);
+        self.user.directory(&path)?;
+        Ok(path)
     }
 
     /// The data directory.
@@ -141,7 +160,7 @@ impl ReplicaFolder {
              plugin_path = [\"{plugins}\"]\n{replica}\n\n{sections}\n",
             datadir = self.datadir().display(),
             bin_dir = self.bin_dir.display(),
-            state = self.path("state").display(),
+            state = self.state.display(),
             plugins = self.plugins.display(),
         );
         self.user.write(&self.path("understudy.toml"), &text)

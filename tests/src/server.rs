@@ -166,6 +166,11 @@ impl PostgresServer {
         self.port
     }
 
+    /// The directory that its Unix socket is in.
+    pub fn sockets(&self) -> &Path {
+        &self.sockets
+    }
+
     /// The data directory.
     pub fn datadir(&self) -> &Path {
         &self.datadir

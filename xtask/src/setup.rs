@@ -11,7 +11,7 @@ use crate::say;
 const POSTGRESQL: &[&str] = &["postgresql-15", "postgresql-client-15"];
 
 /// What the tests and the build need besides: a linker for Rust, a virtual environment for Patroni, the programs that backups
-/// are compressed, compared and measured with, and where Patroni's members find each other.
+/// are taken, compressed, compared and measured with, and where Patroni's members find each other.
 const TOOLS: &[&str] = &[
     "gcc",
     "libc6-dev",
@@ -20,6 +20,7 @@ const TOOLS: &[&str] = &[
     "bzip2",
     "lz4",
     "openssl",
+    "pgbackrest",
     "xz-utils",
     "zstd",
     "rsync",

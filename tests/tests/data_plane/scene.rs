@@ -60,15 +60,12 @@ impl Scene {
     /// A replica that is restored by these sections alone, without a source.
     pub(crate) fn replica(&self, sections: &str) -> ReplicaFolder {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let folder = ReplicaFolder::new(&self.primary.playground, &format!("replica-{number}")).unwrap();
+        let folder = ReplicaFolder::new(&self.primary.playground, &format!("replica-{number}"))
+            .unwrap()
+            .with_shared_state(&self.primary.playground);
         let oid = "SELECT oid FROM pg_tablespace WHERE spcname = 'fast'";
         let mapped = folder.mapped(&self.primary.tablespace(), &self.primary.server.psql(oid).unwrap());
         folder.configure(&format!("methods = [\"tarball\"]\n{mapped}"), sections).unwrap();
-        // One for all, so that the component is compiled once.
-        let (config, own) = (folder.path("understudy.toml"), folder.path("state").display().to_string());
-        let text = std::fs::read_to_string(&config).unwrap();
-        let shared = self.primary.playground.path("state").display().to_string();
-        std::fs::write(&config, text.replace(&format!("\"{own}\""), &format!("\"{shared}\""))).unwrap();
         folder
     }
 

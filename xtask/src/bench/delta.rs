@@ -8,7 +8,7 @@ use tests::server::run;
 
 use super::home::{Place, quoted, shell};
 use super::measure::{Contestant, race};
-use super::ours::Job;
+use super::ours::{Job, reads};
 use super::{Bench, page};
 
 /// How much of the target differs from the copy.
@@ -173,7 +173,7 @@ fn ours<'a>(
         name,
         method: "mirror",
         options: format!("directory = \"{}\"\ndelta = \"{how}\"", cluster.display()),
-        read: cluster,
+        grants: reads(cluster),
         target: target.to_owned(),
         keep_data: true,
     };

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use tests::pgbackrest::{PGBACKREST, STANZA};
 use tests::program::project;
 use tests::server::{BIN_DIR, Playground, PostgresServer, run};
 use tests::user::ServerUser;
@@ -259,6 +260,49 @@ impl Home {
                 .args(["--format=tar", "--checkpoint=fast", "--no-sync", "--no-verify-checksums", "--pgdata"])
                 .arg(backup)
                 .args(options))?;
+            server.stop()
+        })
+    }
+
+    /// A repository in `<name>/repository` with one full backup of a cluster, as pgBackRest takes it with these lines of its
+    /// configuration. What restores from it is configured by `<name>/pgbackrest.conf`.
+    pub(crate) fn repository(&self, cluster: &Path, name: &str, settings: &str) -> Result<PathBuf> {
+        self.once(name, |folder| {
+            say(&format!("taking the pgBackRest backup {name}"));
+            self.user().directory(folder)?;
+            let at = |name: &str| folder.join(name).display().to_string();
+            let config = at("pgbackrest.conf");
+            let server = PostgresServer::start(
+                &self.playground,
+                cluster,
+                &format!(
+                    "wal_level = replica\nmax_wal_senders = 10\nautovacuum = off\narchive_mode = on\n\
+                     archive_command = '{PGBACKREST} --config={config} --stanza={STANZA} archive-push %p'"
+                ),
+            )?;
+            for folder in ["lock", "log", "spool"] {
+                self.user().directory(Path::new(&at(folder)))?;
+            }
+            self.user().write(
+                Path::new(&config),
+                &format!(
+                    "[global]\nrepo1-path={}\nrepo1-retention-full=9999999\nlock-path={}\nlog-path={}\nspool-path={}\n\
+                     log-level-file=off\nlog-level-console=error\nlog-level-stderr=off\nstart-fast=y\n{settings}\
+                     [{STANZA}]\npg1-path={}\npg1-port={}\npg1-socket-path={}\npg1-user=postgres\n",
+                    at("repository"),
+                    at("lock"),
+                    at("log"),
+                    at("spool"),
+                    cluster.display(),
+                    server.port(),
+                    server.sockets().display()
+                ),
+            )?;
+            // The pages of the small files are none of PostgreSQL's, so their checksums are not to be looked at.
+            for words in [&["stanza-create"][..], &["--type=full", "--process-max=2", "--no-checksum-page", "backup"]] {
+                let mut pgbackrest = self.user().command(PGBACKREST);
+                run(pgbackrest.arg(format!("--config={config}")).arg(format!("--stanza={STANZA}")).args(words))?;
+            }
             server.stop()
         })
     }

@@ -8,6 +8,7 @@ mod home;
 mod measure;
 mod ours;
 mod page;
+mod pgbackrest;
 mod sizes;
 mod tarball;
 
@@ -41,12 +42,22 @@ pub(crate) enum What {
     /// A copy of which nothing, 1 % or all changed, against rsync
     #[value(alias = "f")]
     Delta,
+    /// A pgBackRest repository in every compression, small files, and nothing changed, against `pgbackrest restore`
+    #[value(alias = "g", name = "pgbackrest")]
+    PgBackRest,
 }
 
 impl What {
     /// All, in the order of the page.
-    const ALL: [Self; 6] =
-        [Self::Tarball, Self::Basebackup, Self::Guest, Self::Files, Self::Sizes, Self::Delta];
+    const ALL: [Self; 7] = [
+        Self::Tarball,
+        Self::Basebackup,
+        Self::Guest,
+        Self::Files,
+        Self::Sizes,
+        Self::Delta,
+        Self::PgBackRest,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -56,6 +67,7 @@ impl What {
             Self::Files => "files",
             Self::Sizes => "sizes",
             Self::Delta => "delta",
+            Self::PgBackRest => "pgbackrest",
         }
     }
 }
@@ -103,6 +115,7 @@ pub(crate) fn run(what: &[What], quick: bool, rounds: Option<u32>, program: Opti
             What::Files => files::measure(&bench)?,
             What::Sizes => sizes::measure(&bench)?,
             What::Delta => delta::measure(&bench)?,
+            What::PgBackRest => pgbackrest::measure(&bench)?,
         };
         section.push('\n');
         section.push_str(&page::machine(bench.extent.rounds)?);

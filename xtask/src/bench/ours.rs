@@ -27,12 +27,17 @@ pub(crate) struct Job<'a> {
     pub(crate) method: &'a str,
     /// The method's options, as lines of TOML.
     pub(crate) options: String,
-    /// What the method may read.
-    pub(crate) read: &'a Path,
+    /// What the method is granted, as the keys of one table of TOML; see [`reads`].
+    pub(crate) grants: String,
     /// The data directory.
     pub(crate) target: PathBuf,
     /// Whether it builds on what is there.
     pub(crate) keep_data: bool,
+}
+
+/// The grant to read a directory.
+pub(crate) fn reads(directory: &Path) -> String {
+    format!("read = [\"{}\"]", directory.display())
 }
 
 impl<'a> Ours<'a> {
@@ -79,13 +84,13 @@ impl<'a> Ours<'a> {
             &format!(
                 "scope = \"bench\"\n\n[replica]\ndatadir = \"{datadir}\"\nbin_dir = \"{BIN_DIR}\"\nstate_dir = \"{state}\"\n\
                  methods = [\"{method}\"]\n\n[method.{method}]\nplugin = \"{plugin}\"\nno_leader = true\n{keep_data}\
-                 grants = {{ read = [\"{read}\"] }}\n[method.{method}.options]\n{options}\n",
+                 grants = {{ {grants} }}\n[method.{method}.options]\n{options}\n",
                 datadir = job.target.display(),
                 state = self.home.path("state").display(),
                 method = job.method,
                 plugin = plugin.display(),
                 keep_data = if job.keep_data { "keep_data = true\n" } else { "" },
-                read = job.read.display(),
+                grants = job.grants,
                 options = job.options,
             ),
         )?;

@@ -135,6 +135,7 @@ pub(crate) fn machine(rounds: u32) -> Result<String> {
     for program in ["tar", "zstd", "gzip", "lz4", "rsync", "rustc"] {
         versions.push(first_line(program, "--version")?);
     }
+    versions.push(first_line("pgbackrest", "version")?);
     Ok(format!(
         "{date}; {model}, {count} processors, {memory} GiB; Linux {kernel}; {versions}. Medians of {rounds}. The machine's \
          load of the last five minutes was {load} at the end; what else runs on it, and the processor's frequency, are not \

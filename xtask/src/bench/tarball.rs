@@ -7,7 +7,7 @@ use tests::server::run;
 
 use super::home::{Home, Place, quoted, shell, size};
 use super::measure::{Contestant, race};
-use super::ours::Job;
+use super::ours::{Job, reads};
 use super::{Bench, page};
 use crate::setup::BIN_DIR;
 
@@ -111,7 +111,7 @@ impl<'a> Bench<'a> {
             name,
             method,
             options: format!("directory = \"{}\"", backup.display()),
-            read: backup,
+            grants: reads(backup),
             target,
             keep_data: false,
         };

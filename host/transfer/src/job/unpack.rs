@@ -216,8 +216,11 @@ impl<'a> Unpacking<'a> {
         let (mut batch, mut size) = (Vec::new(), 0);
         while let Some(member) = tar.next().map_err(broken)? {
             self.archive.go_on()?;
-            let name = member.name.escape_debug().to_string();
-            let path = self.path(&member).map_err(|error| error.of(format_args!("`{name}`")))?;
+            let named = |error: Error| match error.kind {
+                Kind::Cancelled => error,
+                _ => error.of(format_args!("`{}`", member.name.escape_debug())),
+            };
+            let path = self.path(&member).map_err(named)?;
             match member.kind {
                 MemberKind::Directory => self.directory(&path),
                 MemberKind::File => {
@@ -238,9 +241,7 @@ impl<'a> Unpacking<'a> {
                     }
                 }
             }
-            .map_err(|error| {
-                if error.kind == Kind::Cancelled { error } else { error.of(format_args!("`{name}`")) }
-            })?;
+            .map_err(named)?;
         }
         self.hand_out(batch);
         Ok(())

@@ -1,0 +1,165 @@
+//! pgBackRest's own files, backup.info, archive.info and backup.manifest, as texts that can be changed and are then as valid
+//! as before: lines of `key=JSON` in sections, and a checksum of them all (`src/info/info.c`).
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sha1::{Digest as _, Sha1};
+
+use crate::user::ServerUser;
+
+/// The section that the checksum is in, at the end of the file.
+const CHECKSUM: &str = "\n[backrest]\nbackrest-checksum=";
+
+/// One such file, without its checksum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info(Vec<(String, Vec<(String, String)>)>);
+
+impl Info {
+    /// Reads a file that is not encrypted.
+    ///
+    /// # Errors
+    /// Where it cannot be read or is none.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("{} is no such file", path.display()))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (text, _checksum) = text.rsplit_once(CHECKSUM)?;
+        let mut sections: Vec<(String, Vec<(String, String)>)> = Vec::new();
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+                sections.push((name.to_owned(), Vec::new()));
+            } else {
+                // The names of files may have `=` in them, the values begin with none.
+                let (key, value) = line.split_once('=')?;
+                sections.last_mut()?.1.push((key.to_owned(), value.to_owned()));
+            }
+        }
+        Some(Self(sections))
+    }
+
+    /// The value of a key, as JSON.
+    pub fn get(&self, section: &str, key: &str) -> Option<&str> {
+        let (_, lines) = self.0.iter().find(|(name, _)| name == section)?;
+        lines.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// Every key of a section.
+    pub fn keys(&self, section: &str) -> Vec<&str> {
+        let lines = self.0.iter().find(|(name, _)| name == section).map(|(_, lines)| lines.as_slice());
+        lines.unwrap_or_default().iter().map(|(key, _)| key.as_str()).collect()
+    }
+
+    /// Sets a key to a value in JSON; a new key stands last in its section, a new section last in the file.
+    pub fn set(&mut self, section: &str, key: &str, value: &str) -> &mut Self {
+        let lines = self.section(section);
+        match lines.iter_mut().find(|(name, _)| name == key) {
+            Some((_, old)) => value.clone_into(old),
+            None => lines.push((key.to_owned(), value.to_owned())),
+        }
+        self
+    }
+
+    /// Replaces a piece of a value.
+    ///
+    /// # Panics
+    /// Where the key is not there or its value has no such piece.
+    pub fn replace(&mut self, section: &str, key: &str, from: &str, to: &str) -> &mut Self {
+        let value = self.get(section, key).unwrap_or_else(|| panic!("[{section}] has no {key}"));
+        assert!(value.contains(from), "`{from}` is not in {value}");
+        let value = value.replace(from, to);
+        self.set(section, key, &value)
+    }
+
+    /// Adds a line where pgBackRest's order of names has it, whether or not the key is there already.
+    pub fn add(&mut self, section: &str, key: &str, value: &str) -> &mut Self {
+        let lines = self.section(section);
+        let at = lines.partition_point(|(name, _)| name.as_str() <= key);
+        lines.insert(at, (key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Takes a key away.
+    ///
+    /// # Panics
+    /// Where it is not there.
+    pub fn remove(&mut self, section: &str, key: &str) -> &mut Self {
+        assert!(self.get(section, key).is_some(), "[{section}] has no {key}");
+        self.section(section).retain(|(name, _)| name != key);
+        self
+    }
+
+    fn section(&mut self, section: &str) -> &mut Vec<(String, String)> {
+        let at = self.0.iter().position(|(name, _)| name == section).unwrap_or_else(|| {
+            self.0.push((section.to_owned(), Vec::new()));
+            self.0.len() - 1
+        });
+        &mut self.0[at].1
+    }
+
+    /// The text with the checksum that fits.
+    pub fn text(&self) -> String {
+        let (mut text, mut checked) = (String::new(), String::from("{"));
+        for (at, (section, lines)) in self.0.iter().enumerate() {
+            let _ = writeln!(text, "{}[{section}]", if at == 0 { "" } else { "\n" });
+            let _ = write!(checked, "{}\"{section}\":{{", if at == 0 { "" } else { "," });
+            for (at, (key, value)) in lines.iter().enumerate() {
+                let _ = writeln!(text, "{key}={value}");
+                let _ = write!(checked, "{}\"{key}\":{value}", if at == 0 { "" } else { "," });
+            }
+            checked.push('}');
+        }
+        checked.push('}');
+        let digest = Sha1::digest(checked.as_bytes());
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{text}{CHECKSUM}\"{digest}\"\n")
+    }
+
+    /// Writes it, and its copy.
+    ///
+    /// # Errors
+    /// Those of write.
+    pub fn write(&self, path: &Path, user: ServerUser) -> Result<()> {
+        let text = self.text();
+        user.write(path, &text)?;
+        user.write(&copy_of(path), &text)
+    }
+}
+
+/// The second file that pgBackRest keeps of each: `backup.info.copy`.
+fn copy_of(path: &Path) -> PathBuf {
+    let mut copy = path.as_os_str().to_owned();
+    copy.push(".copy");
+    copy.into()
+}
+
+#[cfg(test)]
+mod unit {
+    use super::Info;
+
+    /// archive.info as pgBackRest 2.45 wrote it.
+    const ARCHIVE: &str = "[backrest]\nbackrest-format=5\nbackrest-version=\"2.45\"\n\n[db]\ndb-id=1\n\
+        db-system-id=7712333976774343783\ndb-version=\"15\"\n\n[db:history]\n\
+        1={\"db-id\":7712333976774343783,\"db-version\":\"15\"}\n\n[backrest]\n\
+        backrest-checksum=\"3fc19f6f4a2ebaff1edff488337a011f6c49f934\"\n";
+
+    #[test]
+    fn a_file_of_pgbackrests_own_comes_out_as_it_went_in() {
+        let mut info = Info::parse(ARCHIVE).unwrap();
+        assert_eq!(info.text(), ARCHIVE);
+        assert_eq!(info.get("db", "db-version"), Some("\"15\""));
+        info.set("db", "db-version", "\"16\"").add("other", "key", "[1]").add("db", "db-name", "1");
+        let text = info.text();
+        assert!(
+            text.contains("db-name=1\ndb-system-id")
+                && text.contains("db-version=\"16\"\n")
+                && text.contains("\n[other]\nkey=[1]\n"),
+            "{text}"
+        );
+        assert!(!text.contains("3fc19f6f4a2ebaff1edff488337a011f6c49f934"), "{text}");
+        info.remove("other", "key");
+    }
+}

@@ -1,0 +1,93 @@
+//! Two data directories, compared file for file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+/// What is at a path of a data directory; links to tablespaces and to the write-ahead log are followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Permission bits.
+    pub mode: u32,
+    /// Its inode.
+    pub inode: u64,
+    /// When it or its name was changed last, in nanoseconds since 1970: nobody can set that time.
+    pub changed: i128,
+    /// The bytes of a file; none where it is a directory.
+    pub content: Option<Vec<u8>>,
+}
+
+/// How two trees differ at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Relative to the data directory.
+    pub path: String,
+    /// What differs.
+    pub what: String,
+}
+
+/// Everything in a data directory, by its path relative to it.
+///
+/// # Errors
+/// Those of the file system.
+pub fn snapshot(directory: &Path) -> Result<BTreeMap<String, Entry>> {
+    let mut entries = BTreeMap::new();
+    look(directory, "", &mut entries)?;
+    Ok(entries)
+}
+
+fn look(directory: &Path, below: &str, entries: &mut BTreeMap<String, Entry>) -> Result<()> {
+    for entry in fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = if below.is_empty() { name } else { format!("{below}/{name}") };
+        let metadata = fs::metadata(&path).with_context(|| format!("stat {}", path.display()))?;
+        let content = if metadata.is_dir() { None } else { Some(fs::read(&path)?) };
+        let is_directory = content.is_none();
+        let changed = i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
+        let mode = metadata.permissions().mode() & 0o7777;
+        entries.insert(name.clone(), Entry { mode, inode: metadata.ino(), changed, content });
+        if is_directory {
+            look(&path, &name, entries)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where two data directories differ in what there is, in content, size or permission bits, but for what `own` says that both
+/// tools write for themselves.
+///
+/// # Errors
+/// Those of the file system.
+pub fn differences(ours: &Path, theirs: &Path, own: impl Fn(&str) -> bool) -> Result<Vec<Difference>> {
+    let (ours, mut theirs) = (snapshot(ours)?, snapshot(theirs)?);
+    let mut found = Vec::new();
+    for (path, entry) in ours {
+        let other = theirs.remove(&path);
+        if own(&path) {
+            continue;
+        }
+        let what = match other {
+            None => "only ours has it".to_owned(),
+            Some(other) if other.mode != entry.mode => {
+                format!("mode {:o}, theirs {:o}", entry.mode, other.mode)
+            }
+            Some(other) if other.content != entry.content => {
+                let size = |content: &Option<Vec<u8>>| content.as_ref().map(Vec::len);
+                format!("{:?} bytes, theirs {:?}", size(&entry.content), size(&other.content))
+            }
+            Some(_) => continue,
+        };
+        found.push(Difference { path, what });
+    }
+    found.extend(
+        theirs
+            .into_keys()
+            .filter(|path| !own(path))
+            .map(|path| Difference { path, what: "only theirs has it".to_owned() }),
+    );
+    Ok(found)
+}

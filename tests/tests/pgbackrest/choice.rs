@@ -1,0 +1,64 @@
+//! Which backup is restored.
+
+use tests::pgbackrest::{ENCRYPTED, PLAIN, Stanza};
+
+use super::scene::{Old, fails};
+
+/// The backup that the plan of `understudy check` names for this section.
+fn chosen(stanza: &Stanza, section: &str) -> String {
+    let folder = stanza.folder("", section).unwrap();
+    let told = folder.command("check").arg("--json").output().unwrap();
+    let text = String::from_utf8_lossy(&told.stdout);
+    assert!(told.status.success(), "{text}{}", String::from_utf8_lossy(&told.stderr));
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    told["methods"][0]["plan"]["backup"].as_str().unwrap_or_else(|| panic!("{text}")).to_owned()
+}
+
+#[test]
+fn the_newest_backup_is_restored_unless_one_is_named_or_a_target_comes_before_its_end() {
+    let stanza = Stanza::start("pgbr-choice", 100, &[PLAIN], "gz").unwrap();
+    let server = &stanza.primary.server;
+    let mut marks = Vec::new();
+    for kind in ["full", "diff", "incr"] {
+        let label = stanza.backup(1, kind, &[]).unwrap();
+        // A second later, since pgBackRest keeps seconds.
+        let time = "SELECT to_char(now() AT TIME ZONE 'UTC' + '1 second', 'YYYY-MM-DD HH24:MI:SS')";
+        let (time, lsn) = (server.psql(time).unwrap(), server.psql("SELECT pg_current_wal_lsn()").unwrap());
+        server.wait_for(&format!("SELECT now() > '{time}+00'::timestamptz + '1 second'"), "t").unwrap();
+        marks.push((label, time, lsn));
+    }
+    let section = |options: &str| stanza.method(&[1], "", options);
+    assert_eq!(chosen(&stanza, &section("")), marks[2].0);
+    for (label, time, lsn) in &marks {
+        assert_eq!(&chosen(&stanza, &section(&format!("backup = \"{label}\"\n"))), label);
+        assert_eq!(&chosen(&stanza, &section(&format!("target-time = \"{time}+00\"\n"))), label);
+        assert_eq!(&chosen(&stanza, &section(&format!("target-lsn = \"{lsn}\"\n"))), label);
+    }
+    for (option, value) in [("target-time", "2001-02-03 04:05:06+00"), ("target-lsn", "0/1000000")] {
+        let section = section(&format!("{option} = \"{value}\"\n"));
+        fails(&stanza, option, &section, Old::Untouched, &["none that ended at or before"]);
+    }
+    assert_eq!(chosen(&stanza, &section("target-timeline = 1\n")), marks[2].0);
+    fails(&stanza, "timeline", &section("target-timeline = 2\n"), Old::Untouched, &["timeline 2"]);
+    for (option, value) in [("target-time", "yesterday"), ("target-lsn", "16/ZZ")] {
+        let section = section(&format!("{option} = \"{value}\"\n"));
+        fails(&stanza, option, &section, Old::Untouched, &[option, value]);
+    }
+}
+
+#[test]
+fn what_the_first_repository_lacks_comes_from_the_second() {
+    let stanza = Stanza::start("pgbr-second", 100, &[PLAIN, ENCRYPTED], "zst").unwrap();
+    let (both, section) = ([1, 2], stanza.method(&[1, 2], "", ""));
+    let second = stanza.backup(2, "full", &[]).unwrap();
+    let replica = stanza.replica(&section).unwrap();
+    assert_eq!(stanza.created(&replica).unwrap()["plan"]["backup"], second, "the first has no backup");
+    stanza.primary.streams_to(&replica).unwrap();
+    let first = stanza.backup(1, "full", &[]).unwrap();
+    assert_eq!(chosen(&stanza, &section), first);
+    let named = stanza.method(&both, "", &format!("backup = \"{second}\"\n"));
+    assert_eq!(chosen(&stanza, &named), second, "the first has no such backup");
+    // What is not there at all is no worse than what is empty.
+    std::fs::rename(stanza.repository(1).join("backup"), stanza.repository(1).join("elsewhere")).unwrap();
+    assert_eq!(chosen(&stanza, &section), second);
+}

@@ -1,0 +1,20 @@
+//! `examples/pgbackrest`.
+
+use std::path::Path;
+use std::process::Command;
+
+use tests::program::{project, understudy};
+use tests::server::run;
+
+#[test]
+fn the_example_runs_as_it_stands() {
+    let mut example = Command::new(project().join("examples/pgbackrest/run.sh"));
+    example.env("UNDERSTUDY", understudy().unwrap());
+    let output = run(&mut example).unwrap();
+    let output = String::from_utf8_lossy(&output.stdout);
+    assert!(output.contains("replica streaming"), "{output}");
+    assert!(output.contains("after the backups"), "{output}");
+    assert!(!output.contains("change-me"), "{output}");
+    let folder = output.trim_end().rsplit(' ').next().unwrap();
+    assert!(folder.starts_with("/tmp/pgbackrest-example-") && !Path::new(folder).exists(), "{output}");
+}

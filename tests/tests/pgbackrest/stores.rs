@@ -1,0 +1,124 @@
+//! An encrypted repository in a real server of a store, with what goes wrong there.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tests::faults::{Fate, Faults};
+use tests::pgbackrest::{BUNDLED_ENCRYPTED, ENCRYPTED, PASS, Stanza, section};
+use tests::server::run;
+use tests::stores::{S3RVER, StoreServer, ensure_servers};
+
+use super::scene::{Old, fails, fails_in};
+
+/// Where the repository is in the bucket `backups`.
+const PREFIX: &str = "of/demo";
+
+/// Puts every file below a folder into the bucket, with Amazon's own client.
+fn upload(server: &StoreServer, folder: &Path) {
+    const PUT: &str = "import sys, os, boto3\n\
+        s3 = boto3.client('s3', endpoint_url=sys.argv[1], aws_access_key_id=sys.argv[4], aws_secret_access_key=sys.argv[4], region_name='us-east-1')\n\
+        for folder, _, names in os.walk(sys.argv[2]):\n    \
+            for name in names:\n        \
+                path = os.path.join(folder, name)\n        \
+                if not os.path.islink(path):\n            \
+                    with open(path, 'rb') as body:\n                \
+                        s3.put_object(Bucket='backups', Key=sys.argv[3] + '/' + os.path.relpath(path, sys.argv[2]), Body=body)\n";
+    let python = ensure_servers().unwrap().join("venv/bin/python");
+    run(Command::new(python).args(["-c", PUT, &server.url()]).arg(folder).args([PREFIX, S3RVER])).unwrap();
+}
+
+/// The section that restores from the bucket, asked at `endpoint` with this secret; `pass` is the file of the pass phrase.
+fn in_bucket(stanza: &Stanza, endpoint: &str, secret: &str, pass: &Path) -> String {
+    let playground = &stanza.primary.playground;
+    let mut credentials = Vec::new();
+    for (name, value) in [("access_key_id", secret), ("secret_access_key", secret)] {
+        let path = playground.path(&format!("secrets/{name}"));
+        playground.user().write(&path, value).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        credentials.push(format!("{name} = {{ file = \"{}\" }}", path.display()));
+    }
+    let grants = format!(
+        "keys.repo = {{ file = \"{}\" }}\n[method.pgbackrest.grants.stores.repo]\nurl = \"s3://backups/{PREFIX}\"\n\
+         region = \"us-east-1\"\nendpoint = \"{endpoint}\"\nallow_http = true\nretry_for = \"30s\"\nidle_timeout = \"5s\"\n\
+         credentials = {{ {} }}\n",
+        pass.display(),
+        credentials.join(", ")
+    );
+    section("", "wal = \"latest\"", &grants)
+}
+
+fn port(server: &StoreServer) -> u16 {
+    server.url().rsplit(':').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_replica_comes_from_an_encrypted_repository_in_s3_whose_server_is_killed_midway() {
+    for kind in [ENCRYPTED, BUNDLED_ENCRYPTED] {
+        let stanza = Stanza::start("pgbr-s3", 2_000, &[kind], "zst").unwrap();
+        stanza.backup(1, "full", &[]).unwrap();
+        stanza.primary.server.psql("INSERT INTO letters VALUES (-5, 'later')").unwrap();
+        stanza.backup(1, "incr", &[]).unwrap();
+        stanza.switch_wal().unwrap();
+        let mut server = StoreServer::s3rver().unwrap();
+        upload(&server, &stanza.repository(1));
+        let (tell, told) = mpsc::channel();
+        let mut reads = 0;
+        let object = if kind.bundle { "/bundle/" } else { "/pg_data/base/" };
+        let faults = Faults::before(port(&server), move |asked| {
+            if asked.method != "GET" || !asked.target.contains(object) {
+                return Fate::Passed;
+            }
+            reads += 1;
+            let _ = tell.send(reads);
+            // Some of the first answers are cut short, so that there is work left when the server goes.
+            match reads {
+                1 => Fate::CutAfter(700),
+                2 => Fate::Refused(503),
+                _ => Fate::Passed,
+            }
+        })
+        .unwrap();
+        let pass = stanza.primary.playground.path("secrets/repository.pass");
+        let replica = stanza.replica(&in_bucket(&stanza, &faults.url(), S3RVER, &pass)).unwrap();
+        let running = replica.spawn(&[]).unwrap();
+        let patience = Duration::from_secs(60);
+        told.recv_timeout(patience).expect("the first file is asked for");
+        server.kill().unwrap();
+        let _ = told.recv_timeout(patience).expect("it goes on asking while the server is away");
+        server.restart().unwrap();
+        let ended = replica.ended(running).unwrap();
+        assert_eq!(ended.code(), Some(0), "{}", ended.output);
+        stanza.primary.streams_to(&replica).unwrap();
+    }
+}
+
+#[test]
+fn wrong_keys_of_the_store_and_of_the_repository_are_told_and_not_shown() {
+    const WRONG: &str = "never-to-be-seen/0123+4567";
+    let stanza = Stanza::start("pgbr-s3-denied", 100, &[ENCRYPTED], "gz").unwrap();
+    stanza.backup(1, "full", &[]).unwrap();
+    let server = StoreServer::s3rver().unwrap();
+    upload(&server, &stanza.repository(1));
+    let pass = stanza.primary.playground.path("secrets/repository.pass");
+    let denied = fails(
+        &stanza,
+        "a wrong secret of the store",
+        &in_bucket(&stanza, &server.url(), WRONG, &pass),
+        Old::Untouched,
+        &["denied"],
+    );
+    let other = stanza.primary.playground.path("secrets/other.pass");
+    stanza.primary.playground.user().write(&other, WRONG).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
+    let replica = stanza.folder("", &in_bucket(&stanza, &server.url(), S3RVER, &other)).unwrap();
+    let wrong = fails_in(&stanza, &replica, "a wrong pass phrase", Old::Untouched, &["pass phrase"]);
+    for ended in [denied, wrong] {
+        for text in [&ended.output, &ended.report.to_string()] {
+            assert!(!text.contains(WRONG) && !text.contains(PASS), "{text}");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The write-ahead log that comes with a backup, with no client of the archive on the replica's machine: nothing here sets a
+//! `restore_command`.
+
+use std::fs;
+use std::path::Path;
+
+use tests::pgbackrest::{BUNDLED_ENCRYPTED, PLAIN, Stanza};
+use tests::replica_folder::ReplicaFolder;
+use tests::server::{PostgresServer, run};
+
+use super::scene::{Old, fails, fails_in};
+
+/// The names in a directory, sorted.
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The segments of a replica's WAL directory.
+fn segments(replica: &ReplicaFolder) -> Vec<String> {
+    names(&replica.wal()).into_iter().filter(|name| name.len() == 24).collect()
+}
+
+/// What the archive has below a repository's folder for the cluster, by name without digest and suffix.
+fn archived(stanza: &Stanza, number: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in names(&stanza.archive(number)) {
+        let path = stanza.archive(number).join(&entry);
+        if path.is_dir() {
+            found.extend(names(&path));
+        } else {
+            found.push(entry);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The segment that a backup of the newest label begins with.
+fn first_segment(stanza: &Stanza, number: usize) -> String {
+    let told = run(&mut stanza.pgbackrest(&[&format!("--repo={number}"), "--output=json", "info"])).unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    let backup = told[0]["backup"].as_array().unwrap().last().unwrap();
+    backup["archive"]["start"].as_str().unwrap().to_owned()
+}
+
+/// Writes rows and archives them, several times over.
+fn work(stanza: &Stanza, from: u32) {
+    for step in from..from + 3 {
+        let id = 1_000_000 + step;
+        stanza.primary.server.psql(&format!("INSERT INTO letters SELECT {id}, repeat('work', 20)")).unwrap();
+        stanza.switch_wal().unwrap();
+    }
+}
+
+/// A standby of the primary that archives for itself, made by pg_basebackup.
+fn standby(stanza: &Stanza, name: &str) -> PostgresServer {
+    let playground = &stanza.primary.playground;
+    let datadir = playground.path(name);
+    let mut copy = stanza.primary.server.client("pg_basebackup");
+    copy.args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf", "--wal-method=stream", "--pgdata"]);
+    copy.arg(&datadir);
+    for (index, space) in stanza.tablespaces.iter().enumerate() {
+        copy.arg(format!(
+            "--tablespace-mapping={}={}",
+            space.path.display(),
+            playground.path(&format!("{name}-space-{index}")).display()
+        ));
+    }
+    run(&mut copy).unwrap();
+    let server = PostgresServer::start(playground, &datadir, "").unwrap();
+    stanza.archive_from(&server).unwrap();
+    let name = format!("c{}", server.port());
+    let streams = format!("SELECT state FROM pg_stat_replication WHERE application_name = '{name}'");
+    stanza.primary.server.wait_for(&streams, "streaming").unwrap();
+    server
+}
+
+#[test]
+fn the_latest_wal_brings_a_replica_past_what_the_primary_has_recycled_and_is_archived_once() {
+    let stanza = Stanza::start("pgbr-latest", 500, &[PLAIN, BUNDLED_ENCRYPTED], "zst").unwrap();
+    for number in [1, 2] {
+        stanza.backup(number, "full", &[]).unwrap();
+        let start = first_segment(&stanza, number);
+        work(&stanza, u32::try_from(number).unwrap() * 10);
+        stanza.recycle_wal(&start).unwrap();
+
+        let consistent = stanza.replica(&stanza.method(&[number], "", "")).unwrap();
+        stanza.created(&consistent).unwrap();
+        let last = segments(&consistent).pop().unwrap();
+        assert!(!stanza.primary.server.datadir().join("pg_wal").join(last).exists(), "it is recycled");
+
+        let replica = stanza.replica(&stanza.method(&[number], "", "wal = \"latest\"\n")).unwrap();
+        stanza.created(&replica).unwrap();
+        let restored = segments(&replica);
+        assert!(restored.len() >= 4 && restored.contains(&start), "{restored:?}");
+        for segment in &restored {
+            let status = replica.wal().join(format!("archive_status/{segment}.done"));
+            assert!(status.exists(), "{segment} is marked as archived");
+        }
+        stanza.primary.streams_to(&replica).unwrap();
+
+        // Promoted, it archives what it writes itself, and nothing that came from the archive.
+        let log = stanza.primary.playground.path(&format!("archived-{number}"));
+        let server = PostgresServer::start(&stanza.primary.playground, &replica.datadir(), "").unwrap();
+        server.psql(&format!("ALTER SYSTEM SET archive_command = 'echo %f >>{}'", log.display())).unwrap();
+        server.psql("SELECT pg_reload_conf()").unwrap();
+        server.psql("SELECT pg_promote()").unwrap();
+        for _ in 0..3 {
+            server.psql("SELECT pg_create_restore_point('switch')").unwrap();
+            let segment = server.psql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
+            server.psql("CHECKPOINT").unwrap();
+            let done = format!("SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver");
+            server.wait_for(&done, "t").unwrap();
+        }
+        let told = fs::read_to_string(&log).unwrap();
+        let twice: Vec<&str> = told
+            .lines()
+            .filter(|name| {
+                archived(&stanza, number).iter().any(|there| there.starts_with(&format!("{name}-")))
+            })
+            .collect();
+        assert!(twice.is_empty(), "archived again: {twice:?}\n{told}");
+        assert!(told.contains("00000002.history"), "{told}");
+        server.stop().unwrap();
+    }
+}
+
+#[test]
+fn after_a_failover_the_latest_wal_follows_the_new_primary_and_not_the_old_ones_stray_log() {
+    let stanza = Stanza::start("pgbr-failover", 500, &[PLAIN], "gz").unwrap();
+    let old = &stanza.primary.server;
+    let full = stanza.backup(1, "full", &[]).unwrap();
+    let start = first_segment(&stanza, 1);
+    work(&stanza, 0);
+    let new = standby(&stanza, "standby");
+    // In the middle of a segment, so that it is archived as a partial one.
+    old.psql("INSERT INTO letters VALUES (2000000, 'the last that both have')").unwrap();
+    new.wait_for("SELECT count(*) FROM letters WHERE id = 2000000", "1").unwrap();
+    new.psql("SELECT pg_promote()").unwrap();
+
+    // The old primary does not know, and writes and archives on.
+    old.psql("INSERT INTO letters VALUES (3000000, 'stray')").unwrap();
+    work(&stanza, 10);
+    let stray = stanza.backup(1, "full", &[]).unwrap();
+    for step in 0..3 {
+        new.psql(&format!("INSERT INTO letters VALUES ({}, 'on the new timeline')", 4_000_000 + step))
+            .unwrap();
+        new.psql("SELECT pg_create_restore_point('switch')").unwrap();
+        let segment = new.psql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
+        new.wait_for(&format!("SELECT last_archived_wal = '{segment}' FROM pg_stat_archiver"), "t").unwrap();
+        new.psql("CHECKPOINT").unwrap();
+    }
+    let archive = archived(&stanza, 1);
+    assert!(archive.iter().any(|name| name.contains(".partial")), "{archive:?}");
+    assert!(archive.iter().any(|name| name == "00000002.history"), "{archive:?}");
+    assert!(!new.datadir().join("pg_wal").join(&start).exists(), "the new primary has no {start}");
+
+    let latest = |label: &str| stanza.method(&[1], "", &format!("backup = \"{label}\"\nwal = \"latest\"\n"));
+    let replica = stanza.replica_of(&new, &latest(&full)).unwrap();
+    stanza.created(&replica).unwrap();
+    let wal = names(&replica.wal());
+    assert!(wal.iter().any(|name| name == "00000002.history"), "{wal:?}");
+    assert!(!wal.iter().any(|name| name.contains("partial")), "{wal:?}");
+    assert!(replica.wal().join("archive_status/00000002.history.done").exists());
+    let fork = new.psql("SELECT pg_walfile_name(pg_current_wal_lsn())").unwrap();
+    assert!(
+        fork.starts_with("00000002") && wal.iter().any(|name| name.starts_with("000000020000")),
+        "{wal:?}"
+    );
+    stanza.primary.streams_from(&new, &replica).unwrap();
+    let again = PostgresServer::start(&stanza.primary.playground, &replica.datadir(), "").unwrap();
+    let rows = "SELECT string_agg(id::text, ' ' ORDER BY id) FROM letters WHERE id >= 2000000";
+    assert_eq!(again.psql(rows).unwrap(), "2000000 4000000 4000001 4000002");
+    again.stop().unwrap();
+
+    // Without a name it is the newest that a standby of the new primary can follow from.
+    let newest = stanza.replica_of(&new, &stanza.method(&[1], "", "wal = \"latest\"\n")).unwrap();
+    assert_eq!(stanza.created(&newest).unwrap()["plan"]["backup"], full);
+    for section in [latest(&stray), stanza.method(&[1], "", &format!("backup = \"{stray}\"\n"))] {
+        let replica = stanza.replica_of(&new, &section).unwrap();
+        fails_in(&stanza, &replica, "past the fork", Old::Untouched, &["timeline"]);
+    }
+}
+
+#[test]
+fn wal_up_to_the_backups_end_or_none_is_restored_as_the_operator_wants() {
+    let stanza = Stanza::start("pgbr-consistent", 500, &[PLAIN], "lz4").unwrap();
+    stanza.backup(1, "full", &[]).unwrap();
+    stanza.primary.server.psql("INSERT INTO letters VALUES (5000000, 'after the backup')").unwrap();
+    work(&stanza, 0);
+
+    // Without a source it starts on its own, with what the backup has.
+    let alone = stanza.folder("", &stanza.method(&[1], "", "")).unwrap();
+    stanza.created(&alone).unwrap();
+    let server = PostgresServer::start(&stanza.primary.playground, &alone.datadir(), "").unwrap();
+    assert_eq!(server.psql("SELECT count(*) FROM letters").unwrap(), "500");
+    server.stop().unwrap();
+
+    let none = stanza.replica(&stanza.method(&[1], "", "wal = \"none\"\n")).unwrap();
+    stanza.created(&none).unwrap();
+    assert_eq!(segments(&none), [""; 0]);
+    stanza.primary.streams_to(&none).unwrap();
+
+    let latest = stanza.method(&[1], "", "wal = \"latest\"\n");
+    fails(&stanza, "latest without a source", &latest, Old::Untouched, &["latest", "source"]);
+    let wrong = stanza.folder("", &stanza.method(&[1], "", "wal = \"all\"\n")).unwrap();
+    let ended = wrong.create(&[]).unwrap();
+    assert!(ended.code() == Some(1) && ended.output.contains("wal"), "{}", ended.output);
+}
+
+#[test]
+fn a_gap_in_the_archive_ends_the_log_or_the_attempt() {
+    let stanza = Stanza::start("pgbr-gap", 500, &[PLAIN], "gz").unwrap();
+    stanza.primary.server.psql("ALTER SYSTEM SET wal_keep_size = '8GB'").unwrap();
+    stanza.primary.server.psql("SELECT pg_reload_conf()").unwrap();
+    stanza.backup(1, "full", &[]).unwrap();
+    let start = first_segment(&stanza, 1);
+    work(&stanza, 0);
+    work(&stanza, 10);
+    let folder = stanza.archive(1).join(&start[..16]);
+    let later: Vec<String> = names(&folder).into_iter().filter(|name| name[..24] > *start).collect();
+    let gap = &later[later.len() - 3];
+    fs::rename(folder.join(gap), stanza.primary.playground.path("gap")).unwrap();
+
+    // What lies behind the gap is of no use; the source still has it.
+    let replica = stanza.replica(&stanza.method(&[1], "", "wal = \"latest\"\n")).unwrap();
+    stanza.created(&replica).unwrap();
+    let restored = segments(&replica);
+    assert!(
+        restored.contains(&start) && restored.iter().all(|name| **name < gap[..24]),
+        "{restored:?} {gap}"
+    );
+    stanza.primary.streams_to(&replica).unwrap();
+
+    // A backup whose own log has one cannot become consistent without a source.
+    let own = names(&folder).into_iter().find(|name| name.starts_with(&start)).unwrap();
+    fs::remove_file(folder.join(own)).unwrap();
+    fails(&stanza, "the backup's own", &stanza.method(&[1], "", ""), Old::Untouched, &[&start]);
+}
+
+#[test]
+fn a_damaged_segment_is_told_by_name() {
+    let stanza = Stanza::start("pgbr-segment", 500, &[PLAIN], "zst").unwrap();
+    stanza.backup(1, "full", &[]).unwrap();
+    let start = first_segment(&stanza, 1);
+    let folder = stanza.archive(1).join(&start[..16]);
+    let segment = names(&folder).into_iter().find(|name| name.starts_with(&start)).unwrap();
+    super::bad_input::flip(&folder.join(segment));
+    fails(&stanza, "flipped", &stanza.method(&[1], "", ""), Old::Emptied, &[&start]);
+}

@@ -1,0 +1,239 @@
+//! A pgBackRest repository, against `pgbackrest restore` of the same backup.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tests::cluster::{DatabaseState, minimal_cluster};
+use tests::pgbackrest::{PGBACKREST, STANZA};
+use tests::server::run;
+
+use super::home::{Place, quoted, shell, size};
+use super::measure::{Contestant, Runs, race};
+use super::ours::{Job, reads};
+use super::{Bench, page};
+
+/// Compressions, and how much of pgBackRest's wall time and of its processor time is wanted at most with two processes.
+const CODECS: [(&str, f64, f64); 3] = [("gz", 0.85, 0.85), ("zst", 1.0, 1.0), ("lz4", 1.0, 1.0)];
+
+/// How much of the wall time of pgBackRest's own defaults, one process and gz, is wanted at most.
+const OF_DEFAULTS: f64 = 0.6;
+
+/// What a run may hold beyond a run that does next to nothing, in bytes.
+const PEAK: u64 = 64 << 20;
+
+/// What a contestant does with a target that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Fresh,
+    /// It is brought in line.
+    Kept,
+}
+
+impl<'a> Bench<'a> {
+    /// pgBackRest, with so many processes.
+    fn theirs(&self, folder: &Path, processes: u32, target: &Path, then: Target) -> Contestant<'a> {
+        let delta = if then == Target::Kept { " --delta" } else { "" };
+        let script = format!(
+            "{PGBACKREST} --config={} --stanza={STANZA} --process-max={processes} --pg1-path={}{delta} restore",
+            quoted(&folder.join("pgbackrest.conf")),
+            quoted(target)
+        );
+        let (home, target, warm) = (self.home, target.to_owned(), folder.join("repository"));
+        Contestant {
+            name: format!("pgbackrest restore{delta} --process-max={processes}"),
+            leaves: Some(target.join("global/pg_control")),
+            prepare: Box::new(move || {
+                home.warm(&warm)?;
+                if then == Target::Fresh { home.fresh(&target) } else { Ok(()) }
+            }),
+            program: shell(&script),
+        }
+    }
+
+    /// Ours, with two threads that move bytes.
+    fn restoring_repository(&self, folder: &Path, target: &Path, then: Target) -> Result<Contestant<'a>> {
+        let (home, warm) = (self.home, folder.join("repository"));
+        let is_kept = then == Target::Kept;
+        let job = Job {
+            name: if is_kept { "understudy, delta" } else { "understudy" },
+            method: "pgbackrest",
+            options: format!("stanza = \"{STANZA}\"\ndelta = {is_kept}"),
+            grants: format!(
+                "stores.repo = {{ url = \"file://{}\" }}, workers = 2",
+                folder.join("repository").display()
+            ),
+            target: target.to_owned(),
+            keep_data: is_kept,
+        };
+        self.ours.contestant(&job, move || home.warm(&warm))
+    }
+
+    /// Holds two restores against each other, but for what each tool writes by itself.
+    fn are_the_same(&self, ours: &Path, theirs: &Path) -> Result<()> {
+        let mut diff = self.home.user().command("/usr/bin/diff");
+        diff.args(["--recursive", "--brief", "--exclude=pg_wal", "--exclude=postgresql.auto.conf"]);
+        run(diff.args(["--exclude=recovery.signal", "--exclude=standby.signal"]).arg(ours).arg(theirs))
+            .map(drop)
+            .context("the two restores differ")
+    }
+}
+
+pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
+    let (codecs, in_all) = codecs(bench)?;
+    Ok(format!(
+        "## A pgBackRest repository\n\n\
+         Full backups of a cluster of {cluster} MB, half of it noise, half what pgbench makes, as pgBackRest wrote them at its \
+         own levels, in the page cache. `pgbackrest restore` with two processes, and once with one, which is its default, \
+         against the whole of `understudy create` with two threads that move bytes: with the backup's write-ahead log, which \
+         pgBackRest leaves to `restore_command`, the checks of the seal and its sync; the compilation of the component to machine \
+         code is part of it. Both check every file's SHA-1.\n\n{codecs}\n{delta}\n{files}\n{peak}",
+        cluster = bench.extent.cluster / 1_000_000,
+        delta = delta(bench)?,
+        files = files(bench)?,
+        peak = peak(bench, in_all)?,
+    ))
+}
+
+/// The repository of the cluster that most measurements share, in this compression.
+fn repository(bench: &Bench<'_>, codec: &str) -> Result<PathBuf> {
+    let name = format!("repository-{}-{codec}", bench.extent.cluster / 1_000_000);
+    bench.home.repository(&bench.cluster()?, &name, &format!("compress-type={codec}\n"))
+}
+
+/// The table of the compressions, and the highest peak.
+fn codecs(bench: &Bench<'_>) -> Result<(String, u64)> {
+    let home = bench.home;
+    let mut table = page::head("compression, target");
+    let (mut verdicts, mut sizes, mut highest) = (String::new(), Vec::new(), 0);
+    for (codec, wall, cpu) in CODECS {
+        let folder = repository(bench, codec)?;
+        sizes.push(format!("{codec} {} MB", size(&folder.join("repository/backup"))? / 1_000_000));
+        for place in [Place::Memory, Place::Disk] {
+            let [ours, two, one] = ["ours", "two", "one"].map(|name| home.target(place, name));
+            let mut contestants = vec![
+                bench.theirs(&folder, 2, &two, Target::Fresh),
+                bench.restoring_repository(&folder, &ours, Target::Fresh)?,
+            ];
+            if codec == "gz" {
+                contestants.push(bench.theirs(&folder, 1, &one, Target::Fresh));
+            }
+            let runs = race(home, bench.extent.rounds, &contestants)?;
+            bench.are_the_same(&ours, &two)?;
+            for tree in [&ours, &two, &one] {
+                home.remove(tree)?;
+            }
+            page::rows(&mut table, &format!("{codec}, {}", place.name()), &runs, 0);
+            highest = highest.max(runs[1].peak());
+            let place = place.name();
+            let ratio = |of: fn(&Runs) -> f64, against: usize| of(&runs[1]) / of(&runs[against]);
+            verdicts +=
+                &page::wanted(&format!("- {codec}, target in {place}, wall"), ratio(Runs::wall, 0), wall);
+            verdicts +=
+                &page::wanted(&format!("- {codec}, target in {place}, processor"), ratio(Runs::cpu, 0), cpu);
+            if codec == "gz" {
+                let what = format!("- {codec}, target in {place}, wall, against pgBackRest's defaults");
+                verdicts += &page::wanted(&what, ratio(Runs::wall, 2), OF_DEFAULTS);
+            }
+        }
+    }
+    Ok((format!("The repositories' backups take {}.\n\n{table}\n{verdicts}", sizes.join(", ")), highest))
+}
+
+/// A data directory in which nothing changed.
+fn delta(bench: &Bench<'_>) -> Result<String> {
+    let home = bench.home;
+    let folder = repository(bench, "gz")?;
+    let [ours, theirs] = ["delta-ours", "delta-theirs"].map(|name| home.target(Place::Memory, name));
+    race(
+        home,
+        1,
+        &[
+            bench.theirs(&folder, 2, &theirs, Target::Fresh),
+            bench.restoring_repository(&folder, &ours, Target::Kept)?,
+        ],
+    )?;
+    let contestants = [
+        bench.theirs(&folder, 2, &theirs, Target::Kept),
+        bench.restoring_repository(&folder, &ours, Target::Kept)?,
+    ];
+    let runs = race(home, bench.extent.rounds, &contestants)?;
+    bench.are_the_same(&ours, &theirs)?;
+    home.remove(&ours)?;
+    home.remove(&theirs)?;
+    let mut table = page::head("changed");
+    page::rows(&mut table, "nothing", &runs, 0);
+    let ratio = runs[1].wall() / runs[0].wall();
+    Ok(format!(
+        "The same from gz into a data directory in tmpfs that was made from that backup and in which nothing changed; both read \
+         and check every file there.\n\n{table}\n{}",
+        page::wanted("- nothing changed, wall", ratio, 1.0)
+    ))
+}
+
+/// Many small files, bundled and not.
+fn files(bench: &Bench<'_>) -> Result<String> {
+    let (home, files) = (bench.home, bench.extent.files);
+    let cluster = home.cluster_of_small_files(&format!("cluster-files-{files}"), files)?;
+    let mut table = page::head("repository, target");
+    let mut verdicts = String::new();
+    for (kind, bundle) in [("not bundled", "n"), ("bundled", "y")] {
+        let name = format!("repository-files-{files}-{bundle}");
+        let folder =
+            home.repository(&cluster, &name, &format!("compress-type=zst\nrepo1-bundle={bundle}\n"))?;
+        for place in [Place::Memory, Place::Disk] {
+            let [ours, theirs] = ["files-ours", "files-theirs"].map(|name| home.target(place, name));
+            let contestants = [
+                bench.theirs(&folder, 2, &theirs, Target::Fresh),
+                bench.restoring_repository(&folder, &ours, Target::Fresh)?,
+            ];
+            let runs = race(home, bench.extent.rounds, &contestants)?;
+            bench.are_the_same(&ours, &theirs)?;
+            home.remove(&ours)?;
+            home.remove(&theirs)?;
+            page::rows(&mut table, &format!("{kind}, {}", place.name()), &runs, 0);
+            let ratio = runs[1].wall() / runs[0].wall();
+            verdicts += &page::wanted(&format!("- {kind}, target in {}, wall", place.name()), ratio, 1.0);
+        }
+    }
+    Ok(format!(
+        "A small cluster with {files} more files of 8 KiB, half of each noise, in the folder of a database; compressed with \
+         zst.\n\n{table}\n{verdicts}"
+    ))
+}
+
+/// What a run holds beyond one that does next to nothing.
+fn peak(bench: &Bench<'_>, highest: u64) -> Result<String> {
+    let home = bench.home;
+    let (copies, target) = (home.path("nothing"), home.target(Place::Memory, "nothing"));
+    home.fresh(&copies)?;
+    let mut cluster = minimal_cluster(7_000_000_000_000_000_001);
+    cluster.state = DatabaseState::ShutDown;
+    cluster.backup_label = false;
+    cluster.write_whole(&copies.join("2026-11-26"))?;
+    run(std::process::Command::new("chown")
+        .arg("-R")
+        .arg("--reference")
+        .arg(home.path("state"))
+        .arg(&copies))?;
+    let job = Job {
+        name: "nothing",
+        method: "hello-method",
+        options: format!("directory = \"{}\"", copies.display()),
+        grants: reads(&copies),
+        target: target.clone(),
+        keep_data: false,
+    };
+    let runs = race(home, bench.extent.rounds, &[bench.ours.contestant(&job, || Ok(()))?])?;
+    home.remove(&target)?;
+    let own = runs[0].peak();
+    let beyond = highest.saturating_sub(own);
+    let met = if beyond <= PEAK { "met" } else { "**not met**" };
+    Ok(format!(
+        "- Peak memory: {} MiB, of which {} MiB are what the program takes with a component that copies three dozen empty files; \
+         {} MiB beyond that, at most {} MiB are wanted: {met}.\n",
+        page::mebibytes(highest),
+        page::mebibytes(own),
+        page::mebibytes(beyond),
+        PEAK >> 20,
+    ))
+}
