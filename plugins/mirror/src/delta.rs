@@ -38,8 +38,13 @@ impl Delta {
 
 /// Removes from the data directory, its WAL and its tablespaces what a copy would not bring.
 pub(crate) fn remove_others(layout: &Layout, datadir: &Datadir) -> Result<(), Failure> {
-    let oids: Vec<u32> = layout.oids().collect();
-    datadir.remove_others(&oids, &mut |name, kind| left_out(name).is_none() && copy_has(layout, name, kind))
+    let folders: Vec<_> = layout
+        .tablespaces
+        .iter()
+        .flat_map(|tablespace| tablespace.folders.iter().map(|(folder, _)| (tablespace.oid, folder.as_str())))
+        .collect();
+    datadir
+        .remove_others(&folders, &mut |name, kind| left_out(name).is_none() && copy_has(layout, name, kind))
 }
 
 /// Whether the copy has a directory or a file of that name.

@@ -435,6 +435,9 @@ fn with_delta_what_matches_is_kept_and_what_the_copy_lacks_is_removed() {
         }
         fs::write(scene.path("data-wal/000000010000000000000009"), "x").unwrap();
         fs::write(scene.path("data-tablespace/PG_15_202209061/5/9"), "x").unwrap();
+        // pg_upgrade leaves the tablespaces of the old cluster beside those of the new one.
+        fs::create_dir_all(scene.path("data-tablespace/PG_14_202107181/5")).unwrap();
+        fs::write(scene.path("data-tablespace/PG_14_202107181/5/1"), "x").unwrap();
         fs::create_dir(data.join("pg_tblspc")).ok();
         symlink(scene.path("outside"), data.join("pg_tblspc/99999")).unwrap();
         fs::write(scene.path("outside/precious"), "x").unwrap();
@@ -456,6 +459,7 @@ fn with_delta_what_matches_is_kept_and_what_the_copy_lacks_is_removed() {
         assert_eq!(fs::read(scene.path("outside/precious")).unwrap(), b"x");
         assert_eq!(fs::read_dir(scene.path("data-wal")).unwrap().count(), 2);
         assert_eq!(fs::read_dir(scene.path("data-tablespace/PG_15_202209061/5")).unwrap().count(), 1);
+        assert_eq!(fs::read(scene.path("data-tablespace/PG_14_202107181/5/1")).unwrap(), b"x", "{choice}");
     }
 }
 

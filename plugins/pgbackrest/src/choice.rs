@@ -1,6 +1,6 @@
 //! Which backup of which repository is restored.
 
-use understudy::{Failure, log};
+use understudy::{Failure, log, source};
 
 use crate::info::{Backup, BackupInfo, Cluster};
 use crate::manifest::{Contents, Head, Manifest};
@@ -34,28 +34,65 @@ impl<C> Chosen<C> {
     }
 }
 
-/// Finds the wanted backup in the first repository that has it, and reads its manifest into what `fresh` makes.
+/// Finds the wanted backup in the first repository that has it and from which it can be restored, as `usable` says, and reads
+/// its manifest into what `fresh` makes. Where no backup leads to the source, the newest is taken nevertheless: what is wrong
+/// with it is told later.
 ///
 /// # Errors
 /// [`Failure::NotApplicable`] where no repository has a backup of the stanza; why each of them cannot be used else.
-pub(crate) fn choose<C: Contents>(
+pub(crate) fn choose<C: Contents, T>(
     options: &Options,
     fresh: &mut dyn FnMut() -> C,
-) -> Result<Chosen<C>, Failure> {
-    let mut failures: Vec<Failure> = Vec::new();
-    for name in &options.repositories {
-        match choose_from(name, options, fresh) {
-            Ok(chosen) => {
-                for failure in &failures {
-                    log::warn!("passed over a repository: {failure}");
+    usable: &dyn Fn(&Chosen<C>) -> Result<T, Failure>,
+) -> Result<(Chosen<C>, T), Failure> {
+    for rule in [Rule::LeadsToTheSource, Rule::Any] {
+        let (mut failures, mut leading_nowhere) = (Vec::<Failure>::new(), Vec::new());
+        for name in &options.repositories {
+            let found = match choose_from(name, options, rule, fresh) {
+                Ok(Some(chosen)) => match usable(&chosen) {
+                    Ok(what) => Ok((chosen, what)),
+                    Err(Failure::Failed(why)) => Err(Failure::failed(format!("{why}; {OTHERWISE}"))),
+                    Err(failure) => Err(failure),
+                },
+                Ok(None) => {
+                    leading_nowhere.push(name);
+                    continue;
                 }
-                return Ok(chosen);
+                Err(failure) => Err(failure),
+            };
+            match found {
+                Ok(found) => {
+                    for failure in &failures {
+                        log::warn!("passed over a repository: {failure}");
+                    }
+                    for name in &leading_nowhere {
+                        log::warn!(
+                            "passed over the repository {name}: from none of its backups a standby could follow the source"
+                        );
+                    }
+                    return Ok(found);
+                }
+                Err(Failure::Cancelled) => return Err(Failure::Cancelled),
+                Err(failure) => failures.push(failure),
             }
-            Err(Failure::Cancelled) => return Err(Failure::Cancelled),
-            Err(failure) => failures.push(failure),
+        }
+        if rule == Rule::Any || leading_nowhere.is_empty() {
+            return Err(together(failures));
         }
     }
-    Err(together(failures))
+    Err(Failure::failed("no repository was looked at"))
+}
+
+/// What to do where a backup cannot be restored.
+const OTHERWISE: &str = "choose another backup with `backup`, or name another repository in `repositories`";
+
+/// From which backups the newest is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// Those from which a standby can follow the source, where there is one.
+    LeadsToTheSource,
+    /// All that fit.
+    Any,
 }
 
 /// One failure out of those of several repositories.
@@ -75,11 +112,13 @@ fn together(mut failures: Vec<Failure>) -> Failure {
     }
 }
 
+/// What is wanted of the repository `name`; none where it has such backups and `rule` allows none of them.
 fn choose_from<C: Contents>(
     name: &str,
     options: &Options,
+    rule: Rule,
     fresh: &mut dyn FnMut() -> C,
-) -> Result<Chosen<C>, Failure> {
+) -> Result<Option<Chosen<C>>, Failure> {
     let repository = Repository::open(name, &options.stanza)?;
     let folder = repository.backup("");
     let Some(info) = BackupInfo::load(&repository)? else {
@@ -93,7 +132,10 @@ fn choose_from<C: Contents>(
             Some(backup) => backup.clone(),
             None => return Err(not_listed(&repository, label)?),
         },
-        Wanted::Newest { until, timeline } => newest(&repository, &info, *until, *timeline)?.clone(),
+        Wanted::Newest { until, timeline } => match newest(&repository, &info, *until, *timeline, rule)? {
+            Some(backup) => backup.clone(),
+            None => return Ok(None),
+        },
     };
     let key = format!("{}/backup.manifest", repository.backup(&backup.label));
     let shown = repository.shown(&key);
@@ -101,23 +143,23 @@ fn choose_from<C: Contents>(
     let Some(Loaded { contents: manifest, key }) = loaded else {
         let label = &backup.label;
         return Err(Failure::failed(format!(
-            "the backup {label} is in {}/backup.info, and {shown} is missing: it expired or was removed",
+            "the backup {label} is in {}/backup.info, and {shown} is missing: it expired or was removed; {OTHERWISE}",
             repository.shown(&folder)
         )));
     };
-    manifest.check(&backup.label).map_err(|what| Failure::failed(format!("{shown} {what}")))?;
+    manifest.check(&backup.label).map_err(|what| Failure::failed(format!("{shown} {what}; {OTHERWISE}")))?;
     let Manifest { head, contents, .. } = manifest;
-    Ok(Chosen { repository, info, backup, head, contents, key, shown })
+    Ok(Some(Chosen { repository, info, backup, head, contents, key, shown }))
 }
 
-/// The newest backup that fits. One from which a standby could never follow the source is passed over while there is
-/// another; where all are such, what is wrong with the newest is told later.
+/// The newest backup that fits and that `rule` allows; none where it allows none of those that fit.
 fn newest<'a>(
     repository: &Repository,
     info: &'a BackupInfo,
     until: Option<Until>,
     timeline: Option<u32>,
-) -> Result<&'a Backup, Failure> {
+    rule: Rule,
+) -> Result<Option<&'a Backup>, Failure> {
     let shown = repository.shown(&format!("{}/backup.info", repository.backup("")));
     if info.backups.is_empty() {
         return Err(Failure::not_applicable(format!("{shown} lists no backup")));
@@ -132,23 +174,19 @@ fn newest<'a>(
         };
         in_time && timeline.is_none_or(|timeline| backup.timeline == Some(timeline))
     };
-    let timelines = Timelines::of_source();
-    let leads_to_the_source = |backup: &&Backup| match (&timelines, backup.timeline, backup.stop_lsn) {
-        (Some(timelines), Some(timeline), Some(stop)) => timelines.check(timeline, stop).is_ok(),
-        _ => true,
+    let (timelines, cluster) = (Timelines::of_source(), source::system_identifier());
+    let leads_to_the_source = |backup: &&Backup| {
+        let is_on_its_way = match (&timelines, backup.timeline, backup.stop_lsn) {
+            (Some(timelines), Some(timeline), Some(stop)) => timelines.check(timeline, stop).is_ok(),
+            _ => true,
+        };
+        let of_cluster =
+            |identifier| info.cluster(backup).is_some_and(|cluster| cluster.system_identifier == identifier);
+        is_on_its_way && cluster.is_none_or(of_cluster)
     };
     let age = |backup: &&Backup| (backup.stopped, backup.label.clone());
     let newest = info.backups.iter().filter(fits).max_by_key(age);
-    let leading = info.backups.iter().filter(fits).filter(leads_to_the_source).max_by_key(age);
-    if let (Some(newest), Some(leading)) = (newest, leading)
-        && newest.label != leading.label
-    {
-        log::warn!(
-            "passed over the backup {}: it is on no timeline that leads to where the source is",
-            newest.label
-        );
-    }
-    leading.or(newest).ok_or_else(|| {
+    let Some(newest) = newest else {
         let ended = match until {
             None => String::new(),
             Some(Until::Time(_)) => " that ended at or before `target-time`".to_owned(),
@@ -156,8 +194,22 @@ fn newest<'a>(
         };
         let on = timeline.map_or_else(String::new, |timeline| format!(" on the timeline {timeline}"));
         let (count, oldest) = (info.backups.len(), &info.backups[0].label);
-        Failure::failed(format!("{shown} lists {count} backups, the first {oldest}, and none{ended}{on}"))
-    })
+        return Err(Failure::failed(format!(
+            "{shown} lists {count} backups, the first {oldest}, and none{ended}{on}: choose another with `backup`"
+        )));
+    };
+    if rule == Rule::Any {
+        return Ok(Some(newest));
+    }
+    let leading = info.backups.iter().filter(fits).filter(leads_to_the_source).max_by_key(age);
+    if leading.is_some_and(|leading| leading.label != newest.label) {
+        log::warn!(
+            "passed over the backup {} in {shown}: it is of another cluster than the source, or on no timeline that leads to \
+             where the source is",
+            newest.label
+        );
+    }
+    Ok(leading)
 }
 
 /// What to say of a label that is not in `backup.info`.

@@ -57,6 +57,10 @@ pub(crate) fn read<C>(chosen: &Chosen<C>) -> Result<ControlFile, Failure> {
         )));
     }
     let bad = |error| Failure::failed(format!("the {CONTROL_FILE} in {shown} {error}"));
-    let segment_size = control::wal_segment_size(&bytes).map_err(bad);
+    let segment_size = control::wal_segment_size(&bytes).map_err(|error| {
+        Failure::failed(format!(
+            "the {CONTROL_FILE} in {shown} {error}: set `wal = \"none\"` to restore without WAL"
+        ))
+    });
     Ok(ControlFile { control: Control::parse(&bytes).map_err(bad)?, segment_size })
 }

@@ -10,11 +10,11 @@ use understudy::transfer::{Algorithm, Digest, Fetch, Job, Unless};
 use understudy::{AtPath, Datadir, EntryKind, Failure, Plan, cancelled, log, progress};
 
 use crate::choice::{Chosen, choose};
-use crate::control;
 use crate::files::Files;
+use crate::label::segment_of;
 use crate::manifest::File;
-use crate::options::{Options, Wal, Wanted};
-use crate::plan::{check_kind, describe};
+use crate::options::{Options, Wanted};
+use crate::plan::{Usable, usable};
 use crate::repository::Repository;
 use crate::wal::{History, Segment, Way};
 
@@ -30,9 +30,10 @@ const ROUNDS: usize = 100;
 /// Why it did not.
 pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
     let options = Options { wanted: Wanted::Label(plan.backup.clone()), ..options.clone() };
-    let chosen = choose(&options, &mut Files::default)?;
-    check_kind(&chosen)?;
-    let now = describe(&chosen)?;
+    // They were looked for in plan, and decide only which of several repositories it is.
+    let looks_for_references = options.repositories.len() > 1;
+    let (chosen, Usable { plan: now, control }) =
+        choose(&options, &mut Files::default, &|chosen| usable(chosen, looks_for_references))?;
     let as_planned = (now.system_identifier, now.start_lsn, now.stop_lsn, &now.tablespaces)
         == (plan.system_identifier, plan.start_lsn, plan.stop_lsn, &plan.tablespaces);
     if !as_planned {
@@ -42,13 +43,9 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
         )));
     }
     progress::expect(plan.bytes, plan.files);
-    let segment_size = match options.wal {
-        Wal::None => Err(Failure::failed("no WAL is restored")),
-        Wal::Consistent | Wal::Latest => control::read(&chosen)?.segment_size,
-    };
-    let mut way = Way::of(&chosen, options.wal, segment_size)?;
+    let mut way = Way::of(&chosen, options.wal, control.segment_size)?;
     let has = |name: &str| chosen.contents.has_file(&format!("pg_wal/{name}"));
-    let (mut segments, histories) = match &mut way {
+    let (segments, histories) = match &mut way {
         None => (Vec::new(), Vec::new()),
         Some(way) => (way.more(&has)?, way.histories()?),
     };
@@ -65,36 +62,61 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
     let mut restoring = Restoring::new(&chosen, options.is_delta)?;
     for file in chosen.contents.in_best_order() {
         restoring.file(file)?;
+        if let Some(segment) = segment_of(&file.name)
+            && !chosen.contents.has_status(segment)
+        {
+            restoring.is_archived(segment)?;
+        }
     }
     for history in &histories {
         restoring.history(history, datadir)?;
     }
-    let Some(way) = &mut way else {
-        restoring.finish()?;
-        log::info!("restored {}", plan.backup);
-        return Ok(());
-    };
-    let (mut bytes, mut files) = (plan.bytes, plan.files);
-    for _ in 0..ROUNDS {
+    match &mut way {
+        None => restoring.finish().map(drop)?,
+        Some(way) => restore_wal(way, restoring, segments, &has, (plan.bytes, plan.files), ROUNDS)?,
+    }
+    log::info!("restored {}", plan.backup);
+    Ok(())
+}
+
+/// Fetches `segments`, then, on the way to where the source is, what was archived meanwhile, `rounds` times at most.
+/// `expected` are the bytes and the files that were expected before.
+pub(crate) fn restore_wal(
+    way: &mut Way<'_>,
+    mut restoring: Restoring<'_>,
+    mut segments: Vec<Segment>,
+    has: &dyn Fn(&str) -> bool,
+    expected: (Option<u64>, Option<u64>),
+    rounds: usize,
+) -> Result<(), Failure> {
+    let (mut bytes, mut files) = expected;
+    for _ in 0..rounds {
         for segment in &segments {
             restoring.segment(way, segment)?;
         }
         restoring = restoring.finish()?;
         if !way.goes_on() {
-            break;
+            return Ok(());
         }
         progress::phase("write-ahead log");
-        segments = way.more(&has)?;
+        segments = way.more(has)?;
         if segments.is_empty() {
-            break;
+            return Ok(());
         }
         log::info!("WAL segments that were archived meanwhile: {}", segments.len());
-        let count = segments.len() as u64;
-        bytes = bytes.map(|bytes| bytes.saturating_add(count * way.size.bytes()));
-        files = files.map(|files| files.saturating_add(2 * count));
+        let fetched = segments.iter().filter(|segment| segment.archived.is_some()).count() as u64;
+        bytes = bytes.map(|bytes| bytes.saturating_add(fetched * way.size.bytes()));
+        files = files.map(|files| files.saturating_add(2 * fetched));
         progress::expect(bytes, files);
     }
-    log::info!("restored {}", plan.backup);
+    for segment in &segments {
+        restoring.segment(way, segment)?;
+    }
+    restoring.finish()?;
+    log::warn!(
+        "WAL was archived as fast as it was restored, {rounds} times: what comes after {} the replica gets from the source",
+        segments.last().map_or("the last", |segment| &segment.name)
+    );
     Ok(())
 }
 
@@ -112,11 +134,16 @@ fn remove_others(
         .collect();
     let is_wal = |name: &str| {
         let Some(name) = name.strip_prefix("pg_wal/") else { return false };
-        let status = name.strip_prefix("archive_status/").and_then(|name| name.strip_suffix(".done"));
-        wal.contains(status.unwrap_or(name))
+        match name.strip_prefix("archive_status/") {
+            None => wal.contains(name),
+            Some(status) => status.strip_suffix(".done").is_some_and(|name| {
+                let path = format!("pg_wal/{name}");
+                wal.contains(name) || (segment_of(&path).is_some() && chosen.contents.has_file(&path))
+            }),
+        }
     };
-    let oids: Vec<u32> = chosen.head.oids().collect();
-    datadir.remove_others(&oids, &mut |name, kind| match kind {
+    let folders: Vec<_> = chosen.contents.tablespace_folders().collect();
+    datadir.remove_others(&folders, &mut |name, kind| match kind {
         EntryKind::Directory => chosen.contents.has_directory(name) || name == "pg_wal/archive_status",
         EntryKind::File => chosen.contents.has_file(name) || is_wal(name),
         EntryKind::Other => false,
@@ -124,7 +151,7 @@ fn remove_others(
 }
 
 /// The work for the host.
-struct Restoring<'a> {
+pub(crate) struct Restoring<'a> {
     chosen: &'a Chosen<Files>,
     job: Job,
     /// Where the files of the backup come from.
@@ -138,7 +165,7 @@ struct Restoring<'a> {
 }
 
 impl<'a> Restoring<'a> {
-    fn new(chosen: &'a Chosen<Files>, is_delta: bool) -> Result<Self, Failure> {
+    pub(crate) fn new(chosen: &'a Chosen<Files>, is_delta: bool) -> Result<Self, Failure> {
         let job = Job::new();
         let pipeline = Repository::pipeline(chosen.key.as_ref(), chosen.head.compression().codec);
         let origin = job.origin(&chosen.repository.bucket, pipeline.as_ref())?;
@@ -207,18 +234,18 @@ impl<'a> Restoring<'a> {
     }
 
     fn segment(&mut self, way: &Way<'_>, segment: &Segment) -> Result<(), Failure> {
-        if let Some(archived) = &segment.archived {
-            let origin = self.archive(way, archived.codec)?;
-            self.job.fetch(Fetch {
-                origin,
-                object: archived.object.clone(),
-                range: None,
-                path: format!("pg_wal/{}", segment.name),
-                size: way.size.bytes(),
-                digest: Some(sha1(&archived.digest)),
-                ..self.nothing_at("")
-            })?;
-        }
+        // What the backup itself has came with its files.
+        let Some(archived) = &segment.archived else { return Ok(()) };
+        let origin = self.archive(way, archived.codec)?;
+        self.job.fetch(Fetch {
+            origin,
+            object: archived.object.clone(),
+            range: None,
+            path: format!("pg_wal/{}", segment.name),
+            size: way.size.bytes(),
+            digest: Some(sha1(&archived.digest)),
+            ..self.nothing_at("")
+        })?;
         self.is_archived(&segment.name)
     }
 
@@ -240,7 +267,7 @@ impl<'a> Restoring<'a> {
         if let Some(origin) = self.archives.get(name) {
             return Ok(*origin);
         }
-        let pipeline = Repository::pipeline(way.archive.key.as_ref(), codec);
+        let pipeline = Repository::pipeline(way.archive.key()?, codec);
         let origin = self.job.origin(&self.chosen.repository.bucket, pipeline.as_ref())?;
         self.archives.insert(name, origin);
         Ok(origin)

@@ -77,10 +77,23 @@ impl Files {
         false
     }
 
+    /// Whether it says itself if the segment `name` of `pg_wal` is archived, as a cluster does that was shut down.
+    pub(crate) fn has_status(&self, name: &str) -> bool {
+        ["done", "ready"].iter().any(|state| self.has_file(&format!("pg_wal/archive_status/{name}.{state}")))
+    }
+
     /// Whether there is a directory of that name.
     pub(crate) fn has_directory(&self, name: &str) -> bool {
         let wanted = (is_in_tablespace(name), name);
         self.directories.binary_search_by(|known| (is_in_tablespace(known), &**known).cmp(&wanted)).is_ok()
+    }
+
+    /// PostgreSQL's folders in the tablespaces, by the tablespaces' oids: `PG_15_202209061`.
+    pub(crate) fn tablespace_folders(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.directories.iter().filter_map(|name| {
+            let (oid, folder) = name.strip_prefix("pg_tblspc/")?.split_once('/')?;
+            (!folder.contains('/')).then_some((oid.parse().ok()?, folder))
+        })
     }
 
     /// Every file, in the order in which they are best fetched: objects of their own from the largest on, so that no long

@@ -8,6 +8,7 @@ use understudy::keys::Key;
 
 use crate::ini::{Visitor, skip, split};
 use crate::label::{is_label, timeline_of};
+use crate::names::shown;
 use crate::repository::{Lock, Repository};
 
 /// The most backups of a stanza.
@@ -29,7 +30,7 @@ pub(crate) struct Backup {
     /// Whether pages with wrong checksums were found.
     pub(crate) has_errors: bool,
     /// The number of its cluster.
-    cluster: u32,
+    pub(crate) cluster: u32,
 }
 
 /// A cluster that a stanza holds or held.
@@ -91,13 +92,17 @@ impl ArchiveInfo {
         Ok(loaded.map(|loaded| Self { key: loaded.key, ..loaded.contents }))
     }
 
-    /// The folder below the stanza's that holds the WAL of the cluster with this identifier and version.
-    pub(crate) fn folder(&self, system_identifier: u64, version: &str) -> Option<String> {
-        let cluster =
-            self.clusters.iter().rev().find(|cluster| {
-                cluster.system_identifier == system_identifier && cluster.version == version
-            })?;
-        Some(format!("{}-{}", cluster.version, cluster.number))
+    /// The folders below the stanza's that hold WAL of the cluster with this identifier and version: a stanza can have come back
+    /// to it, and has a number for each time. The one of `number` first, then from the newest on.
+    pub(crate) fn folders(&self, system_identifier: u64, version: &str, number: u32) -> Vec<String> {
+        let mut clusters: Vec<_> = self
+            .clusters
+            .iter()
+            .rev()
+            .filter(|cluster| cluster.system_identifier == system_identifier && cluster.version == version)
+            .collect();
+        clusters.sort_by_key(|cluster| cluster.number != number);
+        clusters.into_iter().map(|cluster| format!("{}-{}", cluster.version, cluster.number)).collect()
     }
 }
 
@@ -134,9 +139,9 @@ impl Visitor for BackupInfo {
                     stop_lsn: stop_lsn
                         .transpose()
                         .map_err(|error| format!("says that it ended at {error}"))?,
-                    timeline: timeline.transpose().map_err(|name| {
-                        format!("names the segment {:.60}", name.escape_debug().to_string())
-                    })?,
+                    timeline: timeline
+                        .transpose()
+                        .map_err(|name| format!("names the segment {}", shown(&name, 60)))?,
                     has_errors: current.has_errors.unwrap_or(false),
                     cluster: current.cluster,
                 });

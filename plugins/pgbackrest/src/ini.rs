@@ -9,6 +9,8 @@ use understudy::digests::{Algorithm, Hasher};
 use understudy::keys::Key;
 use understudy::{AtPath, Failure, cancelled};
 
+use crate::names::shown;
+
 /// The version of the format that is read (`REPOSITORY_FORMAT` in pgBackRest's src/version.h), unchanged since 2.00.
 const FORMAT: u64 = 5;
 
@@ -45,8 +47,8 @@ pub(crate) fn split<'a, T: Deserialize<'a>>(line: &'a str) -> Result<(&'a str, T
             Ok(value) if at > 0 => return Ok((&line[..at], value)),
             Ok(_) => return Err("has a value without a name".to_owned()),
             Err(error) if error.is_data() && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
-                let name: String = line[..at].escape_debug().take(200).collect();
-                return Err(format!("has a value of `{name}` that is not what it should be: {error:.200}"));
+                let (name, error) = (shown(&line[..at], 200), shown(&error.to_string(), 200));
+                return Err(format!("has a value of `{name}` that is not what it should be: {error}"));
             }
             Err(_) => {}
         }
@@ -93,7 +95,12 @@ fn read_within(
         if line.is_empty() {
             continue;
         }
-        let line = std::str::from_utf8(&line).map_err(|_| reader.bad("is not UTF-8"))?;
+        let line = std::str::from_utf8(&line).map_err(|_| {
+            reader.bad(
+                "is not UTF-8: where that is the name of a file, restore with pgbackrest, or remove the file and take a new \
+                 backup",
+            )
+        })?;
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             if name.is_empty() {
                 return Err(reader.bad("is a section without a name"));
@@ -106,16 +113,17 @@ fn read_within(
         }
         let bad = |what: String| reader.bad(&what);
         let length = if section == "backrest" {
-            let (key, value) = split::<serde_json::Value>(line).map_err(bad)?;
-            match key {
-                "backrest-checksum" => {
-                    expected = Some(value.as_str().unwrap_or_default().to_owned());
+            match line.split('=').next() {
+                Some("backrest-checksum") => {
+                    expected = Some(split::<String>(line).map_err(bad)?.1);
                     continue;
                 }
-                "backrest-format" => format = Some(value),
-                _ => {}
+                Some(key @ "backrest-format") => {
+                    format = Some(split::<u64>(line).map_err(bad)?.1);
+                    key.len()
+                }
+                _ => skip(line).map_err(bad)?,
             }
-            key.len()
         } else {
             visitor.line(&section, line).map_err(bad)?
         };
@@ -125,20 +133,23 @@ fn read_within(
     let failed = |what: String| Err(Failure::failed(format!("{shown} {what}")));
     match format {
         None => return failed("is no text of pgBackRest's: it names no backrest-format".to_owned()),
-        Some(format) if format.as_u64() != Some(FORMAT) => {
-            let format: String = format.to_string().chars().take(40).collect();
+        Some(format) if format != FORMAT => {
             return failed(format!("has the format {format}; only {FORMAT} is read, that of pgBackRest 2"));
         }
         Some(_) => {}
     }
     match expected {
-        None => failed("has no backrest-checksum: it is not whole".to_owned()),
+        None => failed(format!("has no backrest-checksum: it is not whole; {REPAIR}")),
         Some(expected) if expected != sum => {
-            failed(format!("is damaged: it has the checksum {sum} and says {expected:.80}"))
+            let expected = crate::names::shown(&expected, 80);
+            failed(format!("is damaged: it has the checksum {sum} and says {expected}; {REPAIR}"))
         }
         Some(_) => Ok(()),
     }
 }
+
+/// What to do about a text that is damaged.
+const REPAIR: &str = "look with `pgbackrest verify`, or name another repository";
 
 struct Reading<'a, R> {
     shown: &'a str,

@@ -40,6 +40,11 @@ pub(crate) fn timeline_of(segment: &str) -> Option<u32> {
     is_segment.then(|| u32::from_str_radix(&segment[..8], 16).ok()).flatten().filter(|timeline| *timeline > 0)
 }
 
+/// The WAL segment that the file `path` of a data directory is.
+pub(crate) fn segment_of(path: &str) -> Option<&str> {
+    path.strip_prefix("pg_wal/").filter(|name| timeline_of(name).is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

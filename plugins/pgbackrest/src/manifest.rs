@@ -9,7 +9,7 @@ use serde::Deserialize;
 use understudy::store::Codec;
 
 use crate::ini::{Visitor, skip, split};
-use crate::names::{Name, name_of};
+use crate::names::{Name, name_of, shown};
 
 #[cfg(test)]
 pub(crate) use file::Bundled;
@@ -19,6 +19,12 @@ pub(crate) use references::References;
 
 /// The most links, tablespaces among them.
 const MOST_TARGETS: usize = 1000;
+
+/// The longest path that a link leads to, in bytes (Linux's `PATH_MAX`).
+const LONGEST_PATH: usize = 4096;
+
+/// The longest name of a tablespace, in bytes (`NAMEDATALEN` in PostgreSQL's pg_config_manual.h, without the byte at its end).
+const LONGEST_NAME: usize = 63;
 
 /// The control file by its name below the data directory.
 pub(crate) const CONTROL_FILE: &str = "global/pg_control";
@@ -138,10 +144,7 @@ impl<C: Contents> Manifest<C> {
     /// What is missing.
     pub(crate) fn check(&self, label: &str) -> Result<(), String> {
         if self.head.label != label {
-            return Err(format!(
-                "belongs to the backup `{:.80}`",
-                self.head.label.escape_debug().to_string()
-            ));
+            return Err(format!("belongs to the backup `{}`", shown(&self.head.label, 80)));
         }
         if let Some(oid) = self.oids.iter().find(|oid| !self.head.oids().any(|known| known == **oid)) {
             return Err(format!("lists files of the tablespace {oid}, which is not among its targets"));
@@ -219,7 +222,7 @@ impl<C: Contents> Manifest<C> {
         match target.kind.as_str() {
             "path" => return Ok(key.len()),
             "link" => {}
-            other => return Err(format!("has a target of the type {other:.40}")),
+            other => return Err(format!("has a target of the type {}", shown(other, 40))),
         }
         let Name::Below(name) = name_of(key)? else {
             return Err("has a link that no data directory has".to_owned());
@@ -243,6 +246,12 @@ impl<C: Contents> Manifest<C> {
             Some(file) => format!("{}/{file}", target.path),
             None => target.path,
         };
+        if path.len() > LONGEST_PATH {
+            return Err(format!("has a link to a path of more than {LONGEST_PATH} bytes"));
+        }
+        if tablespace.as_ref().is_some_and(|(_, name)| name.len() > LONGEST_NAME) {
+            return Err(format!("has a tablespace whose name has more than {LONGEST_NAME} bytes"));
+        }
         self.head.targets.push(Target { name: name.to_owned(), tablespace, path });
         Ok(key.len())
     }
@@ -293,7 +302,7 @@ fn compression(kind: &str) -> Result<Compression, String> {
         "lz4" => Compression { codec: Some(Codec::Lz4), ending: ".lz4" },
         "zst" => Compression { codec: Some(Codec::Zstd), ending: ".zst" },
         "bz2" => Compression { codec: Some(Codec::Bzip2), ending: ".bz2" },
-        other => return Err(format!("has the compression `{other:.40}`, which is not known")),
+        other => return Err(format!("has the compression `{}`, which is not known", shown(other, 40))),
     })
 }
 
@@ -305,8 +314,8 @@ fn lsn(line: &str) -> Result<Lsn, String> {
 /// comes twice.
 fn in_order(last: &mut String, name: &str) -> Result<(), String> {
     if name <= last.as_str() {
-        let (name, last) = (name.escape_debug().to_string(), last.escape_debug().to_string());
-        return Err(format!("lists `{name:.200}` after `{last:.200}`: twice, or out of order"));
+        let (name, last) = (shown(name, 200), shown(last, 200));
+        return Err(format!("lists `{name}` after `{last}`: twice, or out of order"));
     }
     name.clone_into(last);
     Ok(())

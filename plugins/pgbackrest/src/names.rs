@@ -3,6 +3,11 @@
 /// The longest name, in bytes.
 const LONGEST: usize = 4096;
 
+/// At most `most` characters of a text from the repository, as a terminal may see them.
+pub(crate) fn shown(text: &str, most: usize) -> String {
+    text.escape_debug().take(most).collect()
+}
+
 /// What a name in a manifest stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Name<'a> {
@@ -19,9 +24,12 @@ pub(crate) enum Name<'a> {
 /// # Errors
 /// Where it leaves the data directory, or is one that no backup has.
 pub(crate) fn name_of(name: &str) -> Result<Name<'_>, String> {
-    let shown = || name.escape_debug().take(200).collect::<String>();
+    let shown = || shown(name, 200);
     if name.len() > LONGEST || name.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
-        return Err(format!("lists `{}`, which is no name", shown()));
+        return Err(format!(
+            "lists `{}`, which is no name that is restored: restore with pgbackrest, or remove that file and take a new backup",
+            shown()
+        ));
     }
     if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(format!("lists `{}`, which leaves the data directory", shown()));

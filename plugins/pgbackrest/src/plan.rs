@@ -1,14 +1,16 @@
-//! What would be restored. Everything that can be known of a repository without reading its files is known here.
+//! What would be restored. Everything that a repository tells without the files of a backup is known here, and so that one of them,
+//! its control file, can be had and opened.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use understudy::{Failure, Plan, Tablespace, cancelled, log};
 
 use crate::choice::{Chosen, choose};
-use crate::control;
+use crate::control::{self, ControlFile};
 use crate::files::one_more;
 use crate::label::timeline_of;
 use crate::manifest::{Contents, File};
+use crate::names::shown;
 use crate::options::Options;
 use crate::wal::Way;
 
@@ -52,16 +54,37 @@ impl Contents for Counted {
     }
 }
 
-/// The plan of the backup that `options` choose.
+impl Counted {
+    /// How many WAL segments of the backup are told to be archived by a file that it does not have.
+    fn segments_without_status(&self) -> u64 {
+        let has_status = |name: &str| {
+            ["done", "ready"]
+                .iter()
+                .any(|state| self.wal.contains(format!("archive_status/{name}.{state}").as_str()))
+        };
+        self.wal.iter().filter(|name| timeline_of(name).is_some() && !has_status(name)).count() as u64
+    }
+}
+
+/// A backup that can be restored: what is planned of it so far, and its control file.
+#[derive(Debug)]
+pub(crate) struct Usable {
+    pub(crate) plan: Plan,
+    pub(crate) control: ControlFile,
+}
+
+/// What `chosen` is, as far as its repository tells without its other files. `looks_for_references`: whether every backup that it is
+/// built on is looked for, which is a request each.
 ///
 /// # Errors
 /// Why it cannot be restored.
-pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
-    let chosen = choose(options, &mut Counted::default)?;
-    check_kind(&chosen)?;
-    check_references(&chosen)?;
-    let mut plan = describe(&chosen)?;
-    let control = control::read(&chosen)?;
+pub(crate) fn usable<C>(chosen: &Chosen<C>, looks_for_references: bool) -> Result<Usable, Failure> {
+    check_kind(chosen)?;
+    if looks_for_references {
+        check_references(chosen)?;
+    }
+    let mut plan = describe(chosen)?;
+    let control = control::read(chosen)?;
     if let Some(system_identifier) = plan.system_identifier
         && system_identifier != control.control.system_identifier
     {
@@ -71,8 +94,19 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
     }
     // A cluster that was shut down has no WAL to name.
     plan.timeline = plan.timeline.or(Some(control.control.timeline));
+    Ok(Usable { plan, control })
+}
+
+/// The plan of the backup that `options` choose.
+///
+/// # Errors
+/// Why it cannot be restored.
+pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
+    let (chosen, Usable { mut plan, control }) =
+        choose(options, &mut Counted::default, &|chosen| usable(chosen, true))?;
     warn(&chosen);
-    let (mut bytes, mut files) = (chosen.contents.bytes, chosen.contents.files);
+    let (mut bytes, mut files) =
+        (chosen.contents.bytes, chosen.contents.files + chosen.contents.segments_without_status());
     if let Some(mut way) = Way::of(&chosen, options.wal, control.segment_size)? {
         let segments = way.more(&|name| chosen.contents.wal.contains(name))?;
         let histories = way.histories()?;
@@ -80,7 +114,7 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
         let history: usize = histories.iter().map(|history| history.text.len()).sum();
         bytes = bytes.saturating_add(fetched * way.size.bytes()).saturating_add(history as u64);
         // Each comes with a file that says that it is archived.
-        files += fetched + segments.len() as u64 + 2 * histories.len() as u64;
+        files += 2 * (fetched + histories.len() as u64);
         let (label, until) =
             (&chosen.backup.label, if way.goes_on() { ", up to the newest that is archived" } else { "" });
         log::info!("WAL segments that come with the backup {label}{until}: {}", segments.len());
@@ -95,15 +129,16 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
 ///
 /// # Errors
 /// Where it contradicts itself or `backup.info`.
-pub(crate) fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
+fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
     let head = &chosen.head;
     let timeline = match (&head.archive_start, &head.archive_stop) {
         (Some(start), Some(stop)) => match (timeline_of(start), timeline_of(stop)) {
             (Some(start), Some(stop)) if start == stop => Some(stop),
             _ => {
-                let (start, stop) = (start.escape_debug(), stop.escape_debug());
-                return Err(chosen
-                    .failed(format!("begins with the segment `{start:.60}` and ends with `{stop:.60}`")));
+                let (start, stop) = (shown(start, 60), shown(stop, 60));
+                return Err(
+                    chosen.failed(format!("begins with the segment `{start}` and ends with `{stop}`"))
+                );
             }
         },
         _ => None,
@@ -155,7 +190,7 @@ pub(crate) fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
 ///
 /// # Errors
 /// Where they cannot.
-pub(crate) fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
+fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     if chosen.head.is_block_incremental {
         return Err(chosen.failed(
             "is of a block incremental backup (repo-block=y), which is not restored: take one with repo-block=n, or \
@@ -171,14 +206,15 @@ pub(crate) fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
 }
 
 /// Whether every backup that holds files of this one is there.
-fn check_references(chosen: &Chosen<Counted>) -> Result<(), Failure> {
+fn check_references<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
+    let listed: HashSet<&str> = chosen.info.backups.iter().map(|backup| backup.label.as_str()).collect();
     for label in chosen.head.references.iter().filter(|label| *label != chosen.backup.label) {
         cancelled()?;
         let gone = |what: &str| {
             chosen
                 .failed(format!("lists files of the backup {label}, which {what}: it expired or was removed"))
         };
-        if chosen.info.find(label).is_none() {
+        if !listed.contains(label) {
             return Err(gone("backup.info does not list"));
         }
         let manifest = format!("{}/backup.manifest", chosen.repository.backup(label));
@@ -193,22 +229,23 @@ fn check_references(chosen: &Chosen<Counted>) -> Result<(), Failure> {
 /// Says what an operator should know of a backup that can be restored.
 fn warn(chosen: &Chosen<Counted>) {
     for target in chosen.head.targets.iter().filter(|target| target.tablespace.is_none()) {
-        let (name, path) = (target.name.escape_debug(), target.path.escape_debug());
+        let (name, path) = (shown(&target.name, 200), shown(&target.path, 200));
         if target.name == "pg_wal" {
-            log::info!("pg_wal was a link to {path:.200}: it goes where the operator keeps WAL");
+            log::info!("pg_wal was a link to {path}: it goes where the operator keeps WAL");
         } else {
-            log::warn!("{name:.200} was a link to {path:.200}: what it led to is restored in its place");
+            log::warn!("{name} was a link to {path}: what it led to is restored in its place");
         }
     }
     let counted = &chosen.contents;
     for (name, pages) in &counted.damaged {
+        let name = shown(name, 200);
         match pages {
             Some(pages) => log::warn!(
-                "{name:.200} had {pages} pages with wrong checksums when the backup {} was taken, and is restored as it was",
+                "{name} had {pages} pages with wrong checksums when the backup {} was taken, and is restored as it was",
                 chosen.backup.label
             ),
             None => log::warn!(
-                "{name:.200} did not consist of whole pages when the backup {} was taken, and is restored as it was",
+                "{name} did not consist of whole pages when the backup {} was taken, and is restored as it was",
                 chosen.backup.label
             ),
         }

@@ -130,6 +130,8 @@ impl Repository {
                 Some(false) => None,
                 Some(true) => Some(self.granted_key()?),
             },
+            // What its key says of a text that is missing is not what it says of one that does not open.
+            Lock::Held(Some(_)) if self.bucket.find(key)?.is_none() => return Ok(None),
             Lock::Held(_) => None,
         };
         let key_of_text = match lock {
@@ -141,10 +143,7 @@ impl Repository {
             None => None,
             Some(pipeline) => match self.bucket.derive_key(key, pipeline, CIPHER_SECTION, CIPHER_PASS) {
                 Ok(held) => Some(held),
-                Err(error) => match self.why_not_opened(&shown, lock, error) {
-                    None => return Ok(None),
-                    Some(failure) => return Err(failure),
-                },
+                Err(error) => return Err(self.why_not_opened(&shown, lock, error)),
             },
         };
         let stream = match self.bucket.read(key, None, pipeline.as_ref()) {
@@ -180,16 +179,15 @@ impl Repository {
         })
     }
 
-    /// What to say of a text that does not open; none where it does not exist.
-    fn why_not_opened(&self, shown: &str, lock: Lock<'_>, error: Error) -> Option<Failure> {
+    /// What to say of a text that is there and does not open.
+    fn why_not_opened(&self, shown: &str, lock: Lock<'_>, error: Error) -> Failure {
         let name = self.bucket.name();
         match error {
-            Error::NotFound(what) if what.contains(CIPHER_PASS) => {}
-            Error::NotFound(_) => return None,
-            Error::Corrupt(_) | Error::Invalid(_) => {}
-            error => return Some(error.into()),
+            // What it becomes with a wrong key has no such line.
+            Error::NotFound(_) | Error::Corrupt(_) | Error::Invalid(_) => {}
+            error => return error.into(),
         }
-        Some(Failure::failed(match lock {
+        Failure::failed(match lock {
             Lock::Repository => format!(
                 "{shown} does not open with the pass phrase of grants.keys.{name}: it is not the repo-cipher-pass of \
                  this repository, or the object is damaged"
@@ -197,6 +195,6 @@ impl Repository {
             Lock::Held(_) => {
                 format!("{shown} does not open with the key that the repository holds for it: it is damaged")
             }
-        }))
+        })
     }
 }

@@ -16,15 +16,26 @@ pub struct Ancestor {
 
 /// A line of a history file that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("has a line `{0}` that names no timeline and LSN")]
-pub struct NotAHistory(String);
+pub enum NotAHistory {
+    /// It is none.
+    #[error("has a line `{0}` that names no timeline and LSN")]
+    Line(String),
+    /// Each timeline has a higher number than the one that it came from.
+    #[error("has the timeline {timeline} after the timeline {before}")]
+    Order {
+        /// What comes later.
+        timeline: u32,
+        /// What comes before.
+        before: u32,
+    },
+}
 
 /// The ancestors that the text of a history file lists, oldest first.
 ///
 /// # Errors
-/// Where a line is none.
+/// Where a line is none, or timelines do not ascend.
 pub fn parse(text: &str) -> Result<Vec<Ancestor>, NotAHistory> {
-    let mut ancestors = Vec::new();
+    let mut ancestors: Vec<Ancestor> = Vec::new();
     for line in text.lines() {
         let line = line.trim_start();
         if line.is_empty() || line.starts_with('#') {
@@ -34,8 +45,13 @@ pub fn parse(text: &str) -> Result<Vec<Ancestor>, NotAHistory> {
         let timeline = parts.next().and_then(|text| text.parse().ok());
         let ended_at = parts.next().and_then(|text| text.parse().ok());
         let (Some(timeline), Some(ended_at)) = (timeline, ended_at) else {
-            return Err(NotAHistory(line.escape_debug().take(100).collect()));
+            return Err(NotAHistory::Line(line.escape_debug().take(100).collect()));
         };
+        if let Some(last) = ancestors.last()
+            && timeline <= last.timeline
+        {
+            return Err(NotAHistory::Order { timeline, before: last.timeline });
+        }
         ancestors.push(Ancestor { timeline, ended_at });
     }
     Ok(ancestors)
@@ -53,6 +69,14 @@ mod tests {
             .map(|(timeline, lsn)| Ancestor { timeline, ended_at: Lsn(lsn) });
         assert_eq!(parse(text), Ok(ancestors.to_vec()));
         assert_eq!(parse(""), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn timelines_ascend() {
+        for second in [1, 2] {
+            let text = format!("2\t0/1\tx\n{second}\t0/2\tx\n");
+            assert_eq!(parse(&text), Err(NotAHistory::Order { timeline: second, before: 2 }));
+        }
     }
 
     #[test]

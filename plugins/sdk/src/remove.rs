@@ -1,6 +1,6 @@
 //! Building on what a data directory holds (`keep_data`): removing what a backup does not have.
 
-use std::fs;
+use std::fs::{self, DirEntry, FileType};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -21,11 +21,14 @@ pub enum EntryKind {
 }
 
 impl Datadir {
-    /// Removes from the data directory, its WAL and the tablespaces `oids` every entry that `keep` does not want, with all
-    /// that is below it. `keep` is asked by the name that the entry has in a backup, a directory before what is in it.
+    /// Removes from the data directory, its WAL and its tablespaces every entry that `keep` does not want, with all that is
+    /// below it. `keep` is asked by the name that the entry has in a backup, a directory before what is in it.
     ///
-    /// What is the host's or the disk's own stays and is not asked for: `global/pg_control` under either of its names,
-    /// `lost+found`, `pg_wal` and `pg_tblspc` themselves. Links in `pg_tblspc` of tablespaces that are not among `oids`
+    /// `folders` are the tablespaces' oids and the folders in them that the backup has, such as `PG_15_202209061`. Beside those
+    /// nothing of a tablespace's place is looked at: a folder of another version may be another cluster's.
+    ///
+    /// What is the host's or the disk's own stays and is not asked for: `global/pg_control` under either of its names with
+    /// the folder that it is in, `lost+found`, `pg_wal` and `pg_tblspc` themselves. Links in `pg_tblspc` of other tablespaces
     /// are removed; nothing is touched where they lead.
     ///
     /// # Errors
@@ -33,16 +36,16 @@ impl Datadir {
     /// [`Failure::Cancelled`] when told to stop.
     pub fn remove_others(
         &self,
-        oids: &[u32],
+        folders: &[(u32, &str)],
         keep: &mut dyn FnMut(&str, EntryKind) -> bool,
     ) -> Result<(), Failure> {
         let mut removing = Removing { keep };
         removing.folder(self.path(), "", 0)?;
         removing.folder(self.wal_directory(), "pg_wal", 0)?;
-        for oid in oids {
-            removing.folder(&self.tablespace(*oid)?, &format!("pg_tblspc/{oid}"), 0)?;
+        for (oid, folder) in folders {
+            removing.folder(&self.tablespace(*oid)?.join(folder), &format!("pg_tblspc/{oid}/{folder}"), 0)?;
         }
-        remove_links(&self.path().join("pg_tblspc"), oids)
+        remove_links(&self.path().join("pg_tblspc"), folders)
     }
 }
 
@@ -53,14 +56,7 @@ struct Removing<'a> {
 impl Removing<'_> {
     /// Goes through `path`, the folder `name`.
     fn folder(&mut self, path: &Path, name: &str, depth: usize) -> Result<(), Failure> {
-        if depth > DEEPEST {
-            return Err(Failure::failed(format!("{} lies more than {DEEPEST} folders deep", path.display())));
-        }
-        let entries = match fs::read_dir(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            entries => entries.at(path)?,
-        };
-        for entry in entries {
+        for entry in entries(path, depth)? {
             cancelled()?;
             let entry = entry.at(path)?;
             let path = entry.path();
@@ -80,35 +76,55 @@ impl Removing<'_> {
                 () if file_type.is_file() => EntryKind::File,
                 () => EntryKind::Other,
             };
-            match name.filter(|name| (self.keep)(name, kind)) {
+            // Where pg_control is the host's, the folder that it is in is too.
+            let is_hosts = |name: &str| kind == EntryKind::Directory && name == "global";
+            match name.filter(|name| is_hosts(name) || (self.keep)(name, kind)) {
                 Some(name) if kind == EntryKind::Directory => self.folder(&path, &name, depth + 1)?,
                 Some(_) => {}
-                None if kind == EntryKind::Directory => fs::remove_dir_all(&path).at(&path)?,
-                None => fs::remove_file(&path).at(&path)?,
+                None => remove(&path, file_type, depth + 1)?,
             }
         }
         Ok(())
     }
 }
 
-/// Removes what is in `path`, the folder `pg_tblspc`, and is none of `oids`.
-fn remove_links(path: &Path, oids: &[u32]) -> Result<(), Failure> {
+/// What is in `path`, which lies `depth` folders deep; nothing where it is missing.
+fn entries(path: &Path, depth: usize) -> Result<impl Iterator<Item = std::io::Result<DirEntry>>, Failure> {
+    if depth > DEEPEST {
+        return Err(Failure::failed(format!("{} lies more than {DEEPEST} folders deep", path.display())));
+    }
     let entries = match fs::read_dir(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        entries => entries.at(path)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        entries => Some(entries.at(path)?),
     };
-    for entry in entries {
+    Ok(entries.into_iter().flatten())
+}
+
+/// Removes `path`, and a directory, which lies `depth` folders deep, with all that is in it.
+fn remove(path: &Path, file_type: FileType, depth: usize) -> Result<(), Failure> {
+    if !file_type.is_dir() {
+        return fs::remove_file(path).at(path);
+    }
+    for entry in entries(path, depth)? {
+        cancelled()?;
+        let entry = entry.at(path)?;
+        let path = entry.path();
+        remove(&path, entry.file_type().at(&path)?, depth + 1)?;
+    }
+    fs::remove_dir(path).at(path)
+}
+
+/// Removes what is in `path`, the folder `pg_tblspc`, and is none of the tablespaces of `folders`.
+fn remove_links(path: &Path, folders: &[(u32, &str)]) -> Result<(), Failure> {
+    for entry in entries(path, 0)? {
+        cancelled()?;
         let entry = entry.at(path)?;
         let name = entry.file_name();
-        if oids.iter().any(|oid| name.to_str() == Some(oid.to_string().as_str())) {
+        if folders.iter().any(|(oid, _)| name.to_str() == Some(oid.to_string().as_str())) {
             continue;
         }
         let path = entry.path();
-        if entry.file_type().at(&path)?.is_dir() {
-            fs::remove_dir_all(&path).at(&path)?;
-        } else {
-            fs::remove_file(&path).at(&path)?;
-        }
+        remove(&path, entry.file_type().at(&path)?, 1)?;
     }
     Ok(())
 }
@@ -125,9 +141,16 @@ mod tests {
     fn what_is_not_wanted_goes_and_what_is_the_hosts_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        for folder in
-            ["data/global", "data/base/5", "data/base/6/deep", "data/pg_tblspc", "wal", "fast/PG_15", "other"]
-        {
+        for folder in [
+            "data/global",
+            "data/base/5",
+            "data/base/6/deep",
+            "data/pg_tblspc",
+            "wal",
+            "fast/PG_15",
+            "fast/PG_14",
+            "other",
+        ] {
             fs::create_dir_all(path(folder)).unwrap();
         }
         for file in [
@@ -139,6 +162,8 @@ mod tests {
             "data/stray",
             "wal/000000010000000000000001",
             "fast/PG_15/1",
+            "fast/PG_14/1",
+            "fast/notes",
             "other/kept",
         ] {
             fs::write(path(file), "x").unwrap();
@@ -150,8 +175,9 @@ mod tests {
         let request = Request::default().for_datadir(path("data").to_str().unwrap());
         let host = Host::new(path("data")).wal_directory(path("wal")).tablespace(16384, path("fast"));
         let (result, _) = host.run(|| {
-            Datadir::of(&request)?
-                .remove_others(&[16384], &mut |name, kind| kind != EntryKind::Other && wanted.contains(&name))
+            Datadir::of(&request)?.remove_others(&[(16384, "PG_15")], &mut |name, kind| {
+                kind != EntryKind::Other && wanted.contains(&name)
+            })
         });
         assert_eq!(result, Ok(()));
         for kept in [
@@ -159,6 +185,8 @@ mod tests {
             "data/global/pg_control.understudy",
             "data/base/5/1259",
             "data/pg_tblspc/16384",
+            "fast/PG_14/1",
+            "fast/notes",
             "other/kept",
         ] {
             assert!(path(kept).exists(), "{kept}");
@@ -169,10 +197,52 @@ mod tests {
             "data/base/link",
             "data/stray",
             "wal/000000010000000000000001",
-            "fast/PG_15",
+            "fast/PG_15/1",
             "data/pg_tblspc/16385",
         ] {
             assert!(fs::symlink_metadata(path(gone)).is_err(), "{gone}");
         }
+    }
+    /// A folder below another, so often.
+    fn deep(path: &Path, depth: usize) {
+        fs::create_dir_all((0..depth).fold(path.to_owned(), |path, _| path.join("d"))).unwrap();
+    }
+
+    fn remove_all(data: &Path, host: Host, keep: bool) -> Result<(), Failure> {
+        let request = Request::default().for_datadir(data.to_str().unwrap());
+        host.run(|| Datadir::of(&request)?.remove_others(&[], &mut |_, _| keep)).0
+    }
+
+    #[test]
+    fn folders_that_lie_deeper_than_any_of_postgresql_are_left() {
+        for keep in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            deep(dir.path(), DEEPEST);
+            assert_eq!(remove_all(dir.path(), Host::new(dir.path()), keep), Ok(()));
+            deep(dir.path(), DEEPEST + 1);
+            let failure = remove_all(dir.path(), Host::new(dir.path()), keep).unwrap_err().to_string();
+            assert!(failure.contains("more than 64 folders deep"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn told_to_stop_it_stops_within_a_folder_that_is_not_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        deep(dir.path(), 40);
+        let stopped = remove_all(dir.path(), Host::new(dir.path()).cancel_after(20), false);
+        assert_eq!(stopped, Err(Failure::Cancelled));
+        assert!(dir.path().join("d/d").exists());
+    }
+
+    #[test]
+    fn the_hosts_control_file_stays_whatever_is_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("global")).unwrap();
+        for name in ["pg_control", "pg_control.understudy", "1260"] {
+            fs::write(dir.path().join("global").join(name), "x").unwrap();
+        }
+        assert_eq!(remove_all(dir.path(), Host::new(dir.path()), false), Ok(()));
+        assert!(dir.path().join(UNFINISHED_CONTROL_FILE).exists());
+        assert!(!dir.path().join("global/1260").exists());
     }
 }

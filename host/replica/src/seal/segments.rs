@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 
 use transfer::beneath::{Directory, Kind, RelativePath};
 
@@ -56,7 +56,7 @@ pub(super) fn check(
 ) -> Result<(), Problem> {
     check_start(log, start, control, facts, findings)?;
     match (log, facts) {
-        (Some(log), Some(facts)) => check_history(log, control.wal_segment_size, facts, findings),
+        (Some(log), Some(facts)) => check_history(log, start, control.wal_segment_size, facts, findings),
         _ => Ok(()),
     }
 }
@@ -99,6 +99,7 @@ fn check_start(
 
 fn check_history(
     log: &Directory,
+    start: Start,
     segment_size: u64,
     facts: &SourceFacts,
     findings: &mut Findings,
@@ -125,7 +126,7 @@ fn check_history(
                     if holds_log(log, file, begin)? {
                         problem = Some(format!(
                             "pg_wal has `{text}`, but the source left timeline {timeline} at {fork}: the replica would \
-                             replay what the source never had and never follow"
+                             replay what the source never had and never follow; {AGAIN}"
                         ));
                     }
                 }
@@ -144,22 +145,57 @@ fn check_history(
             format!("{of_other_timelines} segments in pg_wal are of timelines that the source never was on");
         findings.add(CHECK, message);
     }
-    for (timeline, fork) in holding_a_fork {
-        let Some(next) = next_timeline(facts, timeline) else { continue };
-        if log.find(&relative(OsStr::new(&name(next, fork, segment_size)))?).during(CHECK)?.is_none() {
-            findings.add(
-                CHECK,
-                format!(
-                    "pg_wal has `{}` and not `{}`: the source left timeline {timeline} within it, at {fork}, and what \
-                     it holds beyond must not be replayed",
-                    name(timeline, fork, segment_size),
-                    name(next, fork, segment_size)
-                ),
-            );
-        }
+    holding_a_fork
+        .into_iter()
+        // What lies before the start of replay is not read.
+        .filter(|(_, fork)| fork.0 / segment_size >= start.lsn.0 / segment_size)
+        .try_for_each(|fork| check_fork(log, fork, start, segment_size, facts, findings))
+}
+
+/// Judges the segment in which the source left a timeline. The server reads the newest timeline that has a segment, of those that the
+/// history files in `pg_wal` make known to it (`XLogFileReadAnyTLI` in PostgreSQL's xlogrecovery.c).
+fn check_fork(
+    log: &Directory,
+    (timeline, fork): (u32, Lsn),
+    start: Start,
+    segment_size: u64,
+    facts: &SourceFacts,
+    findings: &mut Findings,
+) -> Result<(), Problem> {
+    let Some(next) = next_timeline(facts, timeline) else { return Ok(()) };
+    let has = |name: &str| Ok(log.find(&relative(OsStr::new(name))?).during(CHECK)?.is_some());
+    let (old, new, history) =
+        (name(timeline, fork, segment_size), name(next, fork, segment_size), format!("{next:08X}.history"));
+    let mut missing = Vec::new();
+    if !has(&new)? {
+        missing.push(new);
     }
+    // A start on the next timeline makes it known.
+    if start.timeline <= timeline && !has(&history)? {
+        missing.push(history);
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing = missing.join("` and not `");
+    let left = format!(
+        "pg_wal has `{old}` and not `{missing}`: the source left timeline {timeline} within that segment, at {fork}"
+    );
+    if holds_a_record(log, OsStr::new(&old), fork, segment_size).during(CHECK)? {
+        return Err(Problem::new(
+            CHECK,
+            format!(
+                "{left}, and what it holds beyond is what the source never had: the replica would replay it and never \
+                 follow; {AGAIN}"
+            ),
+        ));
+    }
+    findings.add(CHECK, format!("{left}, and what it may hold beyond must not be replayed"));
     Ok(())
 }
+
+/// What helps where the source was promoted while its write-ahead log was being restored.
+const AGAIN: &str = "run again: by now the source says where it left";
 
 /// The timeline that the source was on after `timeline`.
 fn next_timeline(facts: &SourceFacts, timeline: u32) -> Option<u32> {
@@ -180,6 +216,25 @@ fn holds_log(log: &Directory, file: &OsStr, begin: Lsn) -> io::Result<bool> {
     let mut address = [0; 8];
     address.copy_from_slice(&header[8..]);
     Ok(u64::from_ne_bytes(address) == begin.0)
+}
+
+/// Whether the segment holds a record that begins at `fork`. What a server has not written yet is zeros there, or, in a recycled
+/// segment, of an earlier position: each record has the position of the one before, which is then not just before the fork.
+fn holds_a_record(log: &Directory, file: &OsStr, fork: Lsn, segment_size: u64) -> io::Result<bool> {
+    let path = RelativePath::new(file).map_err(io::Error::other)?;
+    let mut open = log.open_file(&path)?;
+    open.seek(SeekFrom::Start(fork.0 % segment_size))?;
+    let mut bytes = Vec::new();
+    open.take(48).read_to_end(&mut bytes)?;
+    let length = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let before = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    // A record begins with its length, and has the position of the one before at byte 8 (`XLogRecord` in xlogrecord.h). The
+    // header of a page, of 24 bytes, may come before the record or between those two.
+    Ok([(0, 8), (24, 32), (0, 32)].into_iter().any(|(at_length, at_before)| {
+        length(at_length).is_some_and(|length| length > 0)
+            && before(at_before)
+                .is_some_and(|before| before < fork.0 && before.saturating_add(segment_size) > fork.0)
+    }))
 }
 
 fn relative(name: &OsStr) -> Result<RelativePath, Problem> {
@@ -215,9 +270,28 @@ mod tests {
     }
 
     fn history(place: &Path, facts: &SourceFacts) -> Result<Vec<crate::outcome::Finding>, Problem> {
+        history_from(Start { timeline: 1, lsn: Lsn(0x0200_0028), by_label: true }, place, facts)
+    }
+
+    fn history_from(
+        start: Start,
+        place: &Path,
+        facts: &SourceFacts,
+    ) -> Result<Vec<crate::outcome::Finding>, Problem> {
         let mut findings = Findings::default();
-        check_history(&Directory::open(place).unwrap(), SIZE, facts, &mut findings)
+        check_history(&Directory::open(place).unwrap(), start, SIZE, facts, &mut findings)
             .map(|()| findings.into_list())
+    }
+
+    /// Writes a record that begins at `lsn`, after one at `before`, into the segment of timeline 1 that holds it.
+    fn record(place: &Path, lsn: u64, before: u64) {
+        let path = place.join(name(1, Lsn(lsn), SIZE));
+        let mut bytes = fs::read(&path).unwrap();
+        let at = usize::try_from(lsn % SIZE).unwrap();
+        bytes.resize(bytes.len().max(at + 48), 0);
+        bytes[at..at + 4].copy_from_slice(&50_u32.to_ne_bytes());
+        bytes[at + 8..at + 16].copy_from_slice(&before.to_ne_bytes());
+        fs::write(path, bytes).unwrap();
     }
 
     #[test]
@@ -281,7 +355,59 @@ mod tests {
         segment(place.path(), 1, 0x0300_0000, 0x0300_0000);
         assert_eq!(history(place.path(), &promoted_at(0x0300_0100)).unwrap().len(), 1);
         segment(place.path(), 2, 0x0300_0000, 0x0300_0000);
+        fs::write(place.path().join("00000002.history"), "1\t0/3000100\tx\n").unwrap();
         assert!(history(place.path(), &promoted_at(0x0300_0100)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn rule_30_log_beyond_where_the_source_left_within_a_segment_is_refused() {
+        let facts = promoted_at(0x0300_0100);
+        let place = tempfile::tempdir().unwrap();
+        segment(place.path(), 1, 0x0300_0000, 0x0300_0000);
+        record(place.path(), 0x0300_0100, 0x0200_00C8 - SIZE);
+        assert_eq!(history(place.path(), &facts).unwrap().len(), 1, "of the segment that was recycled");
+        record(place.path(), 0x0300_0100, 0x0300_00C8);
+        let refusal = || history(place.path(), &facts).unwrap_err().message;
+        let message = refusal();
+        assert!(
+            message.contains("000000010000000000000003")
+                && message.contains("000000020000000000000003")
+                && message.contains("run again"),
+            "{message}"
+        );
+        // The server reads a timeline only where a history file makes it known.
+        segment(place.path(), 2, 0x0300_0000, 0x0300_0000);
+        let message = refusal();
+        assert!(message.contains("not `00000002.history`"), "{message}");
+        let promoted = Start { timeline: 2, lsn: Lsn(0x0300_0128), by_label: true };
+        assert!(history_from(promoted, place.path(), &facts).unwrap().is_empty());
+        fs::write(place.path().join("00000002.history"), "1\t0/3000100\tx\n").unwrap();
+        assert!(history(place.path(), &facts).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_record_is_found_where_a_page_begins_before_it_or_within_its_header() {
+        for (fork, length_at, before_at) in [(0x0300_2000_u64, 24, 32), (0x0300_1FF8, 0, 32)] {
+            let place = tempfile::tempdir().unwrap();
+            segment(place.path(), 1, 0x0300_0000, 0x0300_0000);
+            let path = place.path().join(name(1, Lsn(fork), SIZE));
+            let mut bytes = fs::read(&path).unwrap();
+            let at = usize::try_from(fork % SIZE).unwrap();
+            bytes.resize(at + 48, 0);
+            bytes[at + length_at] = 50;
+            bytes[at + before_at..at + before_at + 8].copy_from_slice(&(fork - 56).to_ne_bytes());
+            fs::write(path, bytes).unwrap();
+            assert!(history(place.path(), &promoted_at(fork)).is_err(), "{fork:X}");
+        }
+    }
+
+    #[test]
+    fn a_segment_that_holds_a_fork_and_is_not_replayed_is_no_matter() {
+        let place = tempfile::tempdir().unwrap();
+        segment(place.path(), 1, 0x0300_0000, 0x0300_0000);
+        record(place.path(), 0x0300_0100, 0x0300_00C8);
+        let later = Start { timeline: 2, lsn: Lsn(0x0400_0028), by_label: true };
+        assert!(history_from(later, place.path(), &promoted_at(0x0300_0100)).unwrap().is_empty());
     }
 
     #[test]

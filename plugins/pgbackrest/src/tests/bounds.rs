@@ -44,6 +44,36 @@ fn there_are_not_more_links_and_tablespaces_than_a_cluster_has() {
 }
 
 #[test]
+fn where_a_link_leads_and_what_a_tablespace_is_called_is_not_longer_than_can_be() {
+    for (from, to, what) in [
+        ("\"/srv/fast\"", format!("\"/{}\"", "f".repeat(4096)), "a path of more than 4096 bytes"),
+        ("\"fast\"", format!("\"{}\"", "f".repeat(64)), "name has more than 63 bytes"),
+    ] {
+        let scene = Scene::new();
+        let refusal = scene.edit_manifest(from, &to).refusal();
+        assert!(refusal.contains(what), "{refusal}");
+    }
+}
+
+#[test]
+fn what_is_shown_of_a_repository_is_cut() {
+    let long = "y".repeat(4000);
+    let scene = Scene::new();
+    scene.edit_manifest(
+        "pg_tblspc/16384={\"path\"",
+        &format!("pg_data/log={{\"path\":\"/{long}\",\"type\":\"link\"}}\npg_tblspc/16384={{\"path\""),
+    );
+    let warnings = warnings(&scene.plan_of(&scene.request()).1);
+    assert!(warnings.contains("log was a link to /yyy") && warnings.len() < 300, "{warnings}");
+    scene.edit_manifest("backup-archive-stop=\"", &format!("backup-archive-stop=\"{long}"));
+    let refusal = scene.refusal();
+    assert!(refusal.contains("ends with `yyy") && refusal.len() < 400, "{refusal}");
+    scene.put("backup/main/backup.info", sealed(&format!("[backup:current]\n20261126-043406F=\"{long}\"\n")));
+    let refusal = scene.refusal();
+    assert!(refusal.contains("is not what it should be") && refusal.len() < 400, "{refusal}");
+}
+
+#[test]
 fn there_are_not_more_objects_in_a_folder_of_the_archive_than_are_listed() {
     let scene = Scene::new();
     for number in 0..20_000 {

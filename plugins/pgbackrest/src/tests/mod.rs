@@ -3,9 +3,10 @@ mod scene;
 mod wal;
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use understudy::log::Level;
-use understudy::native::Record;
+use understudy::native::{Host, Record, Source};
 use understudy::{Tablespace, UNFINISHED_CONTROL_FILE};
 
 use super::*;
@@ -102,6 +103,7 @@ fn options_that_contradict_each_other_or_mean_nothing_are_refused() {
         (request().with("backup", "newest"), "no label"),
         (request().with("backup", "../../etc"), "no label"),
         (request().with("repositories", Vec::new()), "names 0 stores"),
+        (request().with("repositories", vec!["repo".to_owned(); 257]), "names 257 stores"),
         (request().with("repositories", vec!["/var/lib/pgbackrest".to_owned()]), "is a path"),
         (request().with("repositories", vec!["other".to_owned()]), "denied"),
         (Request::default().with("stanza", "../main"), "no name of a stanza"),
@@ -342,6 +344,104 @@ fn the_first_repository_that_has_the_backup_is_used() {
     );
 }
 
+/// The scene with a second repository that has the same, and a plan with both.
+fn with_two_repositories(
+    scene: &Scene,
+    request: &Request,
+    source: Option<Source>,
+) -> (Result<Plan, Failure>, Record) {
+    let host = scene.host().store("second", scene.path("second"));
+    let host = source.into_iter().fold(host, Host::source);
+    host.run(|| {
+        PgBackRest::plan(&request.clone().with("repositories", vec!["repo".to_owned(), "second".to_owned()]))
+    })
+}
+
+fn copied(from: &std::path::Path, to: &std::path::Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            copied(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_repository_whose_backup_cannot_be_restored_is_passed_over() {
+    let manifest = |from: &'static str, to: &'static str| {
+        Box::new(move |scene: &Scene| {
+            scene.edit_manifest(from, to);
+        }) as Box<dyn Fn(&Scene)>
+    };
+    let removed =
+        |object: String| Box::new(move |scene: &Scene| scene.remove(&object)) as Box<dyn Fn(&Scene)>;
+    for (damage, what) in [
+        (manifest("backup-type=", "backup-block-incr=true\nbackup-type="), "block incremental"),
+        (manifest("backup-lsn-stop=\"0/40000F0\"", "backup-lsn-stop=\"0/3000000\""), "begins at 0/4000028"),
+        (removed(format!("backup/main/{FULL}/backup.manifest")), "is gone"),
+        (removed(format!("backup/main/{INCREMENTAL}/pg_data/global/pg_control")), "pg_control is missing"),
+    ] {
+        let scene = Scene::new();
+        copied(&scene.path("repo"), &scene.path("second"));
+        damage(&scene);
+        let (plan, record) = with_two_repositories(&scene, &scene.request(), None);
+        let plan = plan.unwrap();
+        assert_eq!(plan.backup, INCREMENTAL);
+        let warnings = warnings(&record);
+        assert!(warnings.contains("passed over a repository") && warnings.contains(what), "{warnings}");
+        let request = scene.request().with("repositories", vec!["repo".to_owned(), "second".to_owned()]);
+        let host = scene.host().store("second", scene.path("second"));
+        assert_eq!(host.run(|| PgBackRest::create(&request, &plan)).0, Ok(()), "{what}");
+    }
+}
+
+#[test]
+fn a_repository_that_has_only_backups_that_lead_nowhere_is_the_last_resort() {
+    let scene = Scene::new();
+    copied(&scene.path("repo"), &scene.path("second"));
+    let info = "backup/main/backup.info";
+    scene.edit(info, &format!("[backup:current]\n{FULL}={{"), "[other]\n20250101-000000F={");
+    scene.edit(info, &format!("\n{INCREMENTAL}={{"), &format!("\n[backup:current]\n{INCREMENTAL}={{"));
+    let source = wal::source(&[(1, 0x21, 0)], 2);
+    let request = scene.request().with("wal", "none");
+    let (plan, record) = with_two_repositories(&scene, &request, Some(source.clone()));
+    assert_eq!(plan.unwrap().backup, FULL);
+    let warnings = warnings(&record);
+    assert!(warnings.contains("passed over the repository repo"), "{warnings}");
+    let (plan, _) = scene.host().source(source).run(|| PgBackRest::plan(&request));
+    // What is wrong with it is told, and not that there is none.
+    assert!(plan.unwrap_err().to_string().contains(&format!("{FULL}, which backup.info does not list")));
+}
+
+#[test]
+fn a_newer_backup_of_another_cluster_is_passed_over_where_the_source_is_known() {
+    let scene = Scene::new();
+    scene.edit("backup/main/backup.info", "1795667654,\"db-id\":1", "1795667654,\"db-id\":2");
+    scene.edit(
+        "backup/main/backup.info",
+        "[db:history]\n",
+        "[db:history]\n2={\"db-system-id\":99,\"db-version\":\"15\"}\n",
+    );
+    let (plan, record) = scene.host().source(wal::source(&[], 1)).run(|| PgBackRest::plan(&scene.request()));
+    assert_eq!(plan.unwrap().backup, FULL);
+    assert!(warnings(&record).contains(&format!("passed over the backup {INCREMENTAL}")), "{record:?}");
+}
+
+#[test]
+fn of_a_version_whose_segments_are_not_known_it_is_told_how_to_go_on() {
+    let scene = Scene::new();
+    let mut bytes = control();
+    bytes[8..12].copy_from_slice(&1201u32.to_le_bytes());
+    let object = format!("backup/main/{INCREMENTAL}/pg_data/global/pg_control");
+    scene.put(&object, &bytes);
+    scene.edit_manifest(&sha1(&control()), &sha1(&bytes));
+    let refusal = scene.refusal();
+    assert!(refusal.contains("version 1201") && refusal.contains("set `wal = \"none\"`"), "{refusal}");
+    assert!(scene.plan_of(&scene.request().with("wal", "none")).0.is_ok());
+}
+
 #[test]
 fn what_an_operator_should_know_is_told_and_bounded() {
     let scene = Scene::new();
@@ -407,12 +507,31 @@ fn with_delta_what_the_backup_does_not_have_is_removed() {
         "wal/000000010000000000000001",
         "wal/archive_status/000000010000000000000001.done",
         "fast/PG_15_202209061/5/1",
-        "fast/PG_14_202107181",
     ] {
         assert!(!scene.path(gone).exists(), "{gone}");
     }
+    // pg_upgrade leaves the tablespaces of the old cluster beside those of the new one.
+    assert_eq!(scene.read("fast/PG_14_202107181/5/1"), b"old");
     assert_eq!(scene.read("data/base/5/1259"), [7; 20_000]);
     assert_eq!(scene.read("wal/000000010000000000000040"), vec![b'1'; SEGMENT]);
+}
+
+#[test]
+fn with_delta_what_is_there_with_the_right_bytes_is_kept_and_gets_its_mode_and_time() {
+    let scene = Scene::new();
+    let file = scene.path("data/base/5/1259");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, [7; 20_000]).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let request = scene.request().with("delta", true);
+    let plan = scene.plan_of(&request).0.unwrap();
+    scene.remove(&format!("backup/main/{FULL}/pg_data/base/5/1259"));
+    assert_eq!(scene.host().run(|| PgBackRest::create(&request, &plan)).0, Ok(()));
+    let metadata = fs::metadata(&file).unwrap();
+    assert_eq!((metadata.mode() & 0o7777, metadata.mtime()), (0o600, 1_795_667_644));
+    fs::write(&file, [8; 20_000]).unwrap();
+    let (result, _) = scene.host().run(|| PgBackRest::create(&request, &plan));
+    assert!(result.unwrap_err().to_string().contains("1259"), "what has other bytes is fetched");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use understudy::source::{Ancestor, Position};
 use super::*;
 
 /// A source on the last of these timelines, of which each but that ended in a segment, so many bytes after its beginning.
-fn source(timelines: &[(u32, u32, u64)], current: u32) -> Source {
+pub(super) fn source(timelines: &[(u32, u32, u64)], current: u32) -> Source {
     let ended_at = |segment: u32, after: u64| u64::from(segment) * SEGMENT as u64 + after;
     Source {
         server_version: 150_018,
@@ -87,19 +87,145 @@ fn a_segment_that_is_archived_twice_is_an_error_by_name() {
 #[test]
 fn wal_that_the_backup_brings_itself_is_not_fetched() {
     let scene = Scene::new();
-    let name = "000000010000000000000040";
-    let bytes = vec![b'b'; SEGMENT];
+    let (name, bytes) = bring_wal_along(&scene);
+    let (result, record) = scene.create_of(&scene.request());
+    assert_eq!(result, Ok(()));
+    assert_eq!(scene.read(&format!("wal/{name}")), bytes);
+    assert!(scene.path(&format!("wal/archive_status/{name}.done")).exists());
+    assert_eq!(record.expected, (Some(record.bytes), Some(record.files)));
+}
+
+/// Gives the incremental backup the segment of its own.
+fn bring_wal_along(scene: &Scene) -> (String, Vec<u8>) {
+    let (name, bytes) = (segment(1, 0x40), vec![b'b'; SEGMENT]);
     scene.put(&format!("backup/main/{INCREMENTAL}/pg_data/pg_wal/{name}"), &bytes);
     let line = format!(
         "pg_data/pg_wal/{name}={{\"checksum\":\"{}\",\"size\":{SEGMENT},\"timestamp\":1}}\n",
         sha1(&bytes)
     );
     scene.edit_manifest("pg_data/tablespace_map=", &format!("{line}pg_data/tablespace_map="));
-    let (result, record) = scene.create_of(&scene.request());
+    (name, bytes)
+}
+
+#[test]
+fn wal_that_the_backup_brings_itself_is_not_archived_again_and_needs_no_archive() {
+    let scene = Scene::new();
+    let (name, bytes) = bring_wal_along(&scene);
+    fs::remove_dir_all(scene.path("repo/archive")).unwrap();
+    for wal in ["none", "consistent"] {
+        let (result, record) = scene.create_of(&scene.request().with("wal", wal).with("delta", true));
+        assert_eq!(result, Ok(()), "{wal}");
+        assert_eq!(scene.read(&format!("wal/{name}")), bytes);
+        let done = scene.path(&format!("wal/archive_status/{name}.done"));
+        assert!(done.exists(), "{wal}");
+        assert_eq!(record.expected, (Some(record.bytes), Some(record.files)), "{wal}");
+        fs::remove_file(done).unwrap();
+    }
+}
+
+#[test]
+fn the_archive_of_each_time_that_the_stanza_held_the_cluster_is_searched() {
+    let scene = Scene::new();
+    let cluster = format!("={{\"db-id\":{SYSTEM_IDENTIFIER},\"db-version\":\"15\"}}");
+    scene.edit("archive/main/archive.info", &format!("1{cluster}"), &format!("1{cluster}\n2{cluster}"));
+    // The backup's own is the first.
+    assert!(scene.plan().is_ok());
+    let object = scene.archive(1, 0x40, b'1');
+    let moved = object.replace("15-1", "15-2");
+    let bytes = fs::read(scene.path("repo").join(&object)).unwrap();
+    scene.put(&moved, bytes);
+    scene.remove(&object);
+    scene.put("archive/main/15-2/00000002.history", "1\t0/4200010\tx\n");
+    let names = latest(&scene, &source(&[(1, 0x42, 16)], 2)).unwrap();
+    assert_eq!(names, [segment(1, 0x40), segment(1, 0x41), "00000002.history".to_owned()]);
+    let other = scene.archive(1, 0x40, b'2');
+    let refusal = scene.refusal();
+    assert!(
+        refusal.contains("archived twice") && refusal.contains(&other) && refusal.contains(&moved),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn where_the_source_left_within_the_last_segment_of_the_backup_its_next_timeline_is_taken() {
+    let source = source(&[(1, 0x40, 0x200)], 2);
+    for wal in ["consistent", "latest"] {
+        let scene = Scene::new();
+        let request = scene.request().with("wal", wal);
+        let restore = || {
+            let host = || scene.host().source(source.clone());
+            let (plan, record) = host().run(|| PgBackRest::plan(&request));
+            (host().run(|| PgBackRest::create(&request, &plan.unwrap())).0, warnings(&record))
+        };
+        // An idle primary fills the segment late.
+        let (result, warnings) = restore();
+        assert_eq!(result, Ok(()), "{wal}");
+        assert!(warnings.contains("left the timeline 1 at 0/4000200"), "{warnings}");
+        assert!(warnings.contains("00000002.history is not archived"), "{warnings}");
+        assert!(!scene.path(&format!("wal/{}", segment(1, 0x40))).exists(), "{wal}");
+        scene.archive(2, 0x40, b'2');
+        scene.put("archive/main/15-1/00000002.history", "1\t0/4000200\tx\n");
+        let (result, warnings) = restore();
+        assert_eq!((result, warnings.as_str()), (Ok(()), ""), "{wal}");
+        assert_eq!(scene.read(&format!("wal/{}", segment(2, 0x40))), vec![b'2'; SEGMENT]);
+        assert_eq!(scene.read("wal/00000002.history"), b"1\t0/4000200\tx\n");
+        assert!(!scene.path(&format!("wal/{}", segment(1, 0x40))).exists(), "{wal}");
+    }
+}
+
+#[test]
+fn a_history_that_is_not_the_sources_is_refused_for_consistent_wal_too() {
+    let scene = Scene::new();
+    scene.put("archive/main/15-1/00000002.history", "1\t0/4200099\tx\n");
+    let (plan, _) =
+        scene.host().source(source(&[(1, 0x42, 16)], 2)).run(|| PgBackRest::plan(&scene.request()));
+    assert!(plan.unwrap_err().to_string().contains("not that of the source"));
+}
+
+#[test]
+fn a_history_without_end_is_left_at_the_limit() {
+    let scene = Scene::new();
+    scene.put("archive/main/15-1/00000002.history", "\n".repeat((256 << 10) + 1));
+    let failure = latest(&scene, &source(&[(1, 0x42, 16)], 2)).unwrap_err().to_string();
+    assert!(failure.contains("00000002.history is larger than 262144 bytes"), "{failure}");
+}
+
+#[test]
+fn wal_that_is_archived_faster_than_it_is_restored_ends_after_so_many_rounds() {
+    let scene = Scene::new();
+    let request = scene.request().with("wal", "latest");
+    // Each segment that is looked for sees another one archived.
+    let next = std::cell::Cell::new(0x42);
+    let has = |_: &str| {
+        scene.archive(1, next.get(), b'1');
+        next.set(next.get() + 1);
+        false
+    };
+    let (result, record) = scene.host().source(source(&[], 1)).run(|| {
+        let options = Options::of(&request)?;
+        let (chosen, found) =
+            choice::choose(&options, &mut files::Files::default, &|chosen| plan::usable(chosen, true))?;
+        let mut way = crate::wal::Way::of(&chosen, Wal::Latest, found.control.segment_size)?.unwrap();
+        let segments = way.more(&has)?;
+        let expected = (Some((segments.len() * SEGMENT) as u64), Some(2 * segments.len() as u64));
+        let restoring = create::Restoring::new(&chosen, false)?;
+        create::restore_wal(&mut way, restoring, segments, &has, expected, 2)?;
+        Ok::<_, Failure>(())
+    });
     assert_eq!(result, Ok(()));
-    assert_eq!(scene.read(&format!("wal/{name}")), bytes);
-    assert!(scene.path(&format!("wal/archive_status/{name}.done")).exists());
-    assert_eq!(record.expected, (Some(record.bytes), Some(record.files)));
+    assert_eq!(
+        record.expected,
+        (Some(record.bytes), Some(record.files)),
+        "what was found last is fetched too"
+    );
+    let warnings = warnings(&record);
+    let last = fs::read_dir(scene.path("wal"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "archive_status")
+        .max()
+        .unwrap();
+    assert!(warnings.contains("2 times") && warnings.contains(&last), "{last} {warnings}");
 }
 
 #[test]

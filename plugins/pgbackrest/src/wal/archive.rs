@@ -1,11 +1,12 @@
 //! The archive of a stanza: `archive/STANZA/VERSION-NUMBER/16 digits/24 digits-SHA-1[.gz|.lz4|.zst|.bz2]`
 //! (pgBackRest's src/command/archive/common.c).
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use understudy::keys::Key;
 use understudy::store::Codec;
-use understudy::{Error, Failure, cancelled, log};
+use understudy::{Error, Failure, cancelled};
 
 use crate::choice::Chosen;
 use crate::info::ArchiveInfo;
@@ -13,7 +14,7 @@ use crate::label::timeline_of;
 use crate::manifest::digest;
 use crate::repository::Repository;
 
-/// The most objects of one folder. With the smallest segments it holds 4096 of them.
+/// The most objects of one folder: with segments of the smallest size there are 4096, and others beside them.
 const MOST_OBJECTS: usize = 20_000;
 
 /// A segment in the archive.
@@ -26,45 +27,85 @@ pub(crate) struct Archived {
     pub(crate) digest: [u8; 20],
 }
 
-/// The WAL of one cluster in the archive of a stanza.
+/// The WAL of one cluster in the archive of a stanza, which is opened when something is first looked for.
 #[derive(Debug)]
 pub(crate) struct Archive<'a> {
     repository: &'a Repository,
-    folder: String,
-    /// What opens it, of an encrypted repository.
-    pub(crate) key: Option<Key>,
+    /// The backup and its cluster: the identifier, the version, the number in the stanza.
+    label: &'a str,
+    cluster: Option<(u64, &'a str, u32)>,
+    opened: OnceCell<Opened>,
     /// The folder that was listed last, and the segments in it by their names.
     listed: Option<(String, BTreeMap<String, Archived>)>,
 }
 
+#[derive(Debug)]
+struct Opened {
+    /// At least one; the backup's own first.
+    folders: Vec<String>,
+    /// What opens it, of an encrypted repository.
+    key: Option<Key>,
+}
+
 impl<'a> Archive<'a> {
     /// The archive of the cluster that was backed up.
+    pub(crate) fn of<C>(chosen: &'a Chosen<C>) -> Self {
+        let cluster = match (chosen.head.system_identifier, &chosen.head.version) {
+            (Some(system_identifier), Some(version)) => {
+                Some((system_identifier, version.as_str(), chosen.backup.cluster))
+            }
+            _ => None,
+        };
+        let (repository, label) = (&chosen.repository, chosen.backup.label.as_str());
+        Self { repository, label, cluster, opened: OnceCell::new(), listed: None }
+    }
+
+    /// Whether anything was looked for.
+    pub(crate) fn is_opened(&self) -> bool {
+        self.opened.get().is_some()
+    }
+
+    /// What opens it, of an encrypted repository.
     ///
     /// # Errors
     /// Where there is none, or it cannot be used.
-    pub(crate) fn of<C>(chosen: &'a Chosen<C>) -> Result<Self, Failure> {
-        let repository = &chosen.repository;
+    pub(crate) fn key(&self) -> Result<Option<&Key>, Failure> {
+        Ok(self.opened()?.key.as_ref())
+    }
+
+    fn opened(&self) -> Result<&Opened, Failure> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let repository = self.repository;
         let shown = repository.shown(&repository.archive("archive.info"));
         let otherwise = "set `wal = \"none\"` to restore without WAL";
         let info = ArchiveInfo::load(repository)?.ok_or_else(|| {
             Failure::failed(format!("{shown} is missing, so that no WAL is found: {otherwise}"))
         })?;
-        let folder = match (chosen.head.system_identifier, &chosen.head.version) {
-            (Some(system_identifier), Some(version)) => info.folder(system_identifier, version),
-            _ => None,
-        };
-        let folder = folder.ok_or_else(|| {
-            Failure::failed(format!(
+        let folders = self
+            .cluster
+            .map(|(system_identifier, version, number)| info.folders(system_identifier, version, number));
+        let folders: Vec<_> =
+            folders.unwrap_or_default().iter().map(|folder| repository.archive(folder)).collect();
+        if folders.is_empty() {
+            return Err(Failure::failed(format!(
                 "{shown} does not know the cluster that the backup {} is of: {otherwise}",
-                chosen.backup.label
-            ))
-        })?;
-        Ok(Self { folder: repository.archive(&folder), repository, key: info.key, listed: None })
+                self.label
+            )));
+        }
+        Ok(self.opened.get_or_init(|| Opened { folders, key: info.key }))
     }
 
     /// Where the segment `name` should be, for messages.
-    pub(crate) fn shown(&self, name: &str) -> String {
-        self.repository.shown(&format!("{}/{}/{name}", self.folder, &name[..16]))
+    ///
+    /// # Errors
+    /// Where there is no archive.
+    pub(crate) fn shown(&self, name: &str) -> Result<String, Failure> {
+        let places = self.opened()?.folders.iter();
+        let places =
+            places.map(|folder| self.repository.shown(&format!("{folder}/{}/{name}-*", &name[..16])));
+        Ok(places.collect::<Vec<_>>().join(" and no "))
     }
 
     /// The segment `name`; none where it is not archived.
@@ -85,15 +126,21 @@ impl<'a> Archive<'a> {
     }
 
     fn list(&self, below: &str) -> Result<BTreeMap<String, Archived>, Failure> {
-        let prefix = format!("{}/{below}", self.folder);
-        let mut segments: BTreeMap<String, Archived> = BTreeMap::new();
-        for (count, object) in self.repository.bucket.objects(&prefix).enumerate() {
+        let mut segments = BTreeMap::new();
+        for folder in &self.opened()?.folders {
+            self.list_one(&format!("{folder}/{below}"), &mut segments)?;
+        }
+        Ok(segments)
+    }
+
+    fn list_one(&self, prefix: &str, segments: &mut BTreeMap<String, Archived>) -> Result<(), Failure> {
+        for (count, object) in self.repository.bucket.objects(prefix).enumerate() {
             cancelled()?;
             let object = match object {
                 Err(Error::NotFound(_)) if count == 0 => break,
                 // A web server: the names of segments end with their checksums, and nobody can guess those.
                 Err(Error::Invalid(what)) if count == 0 => {
-                    let shown = self.repository.shown(&prefix);
+                    let shown = self.repository.shown(prefix);
                     return Err(Failure::failed(format!(
                         "{shown} cannot be listed, and so no WAL be found: {what}; set `wal = \"none\"` to restore without"
                     )));
@@ -101,10 +148,10 @@ impl<'a> Archive<'a> {
                 object => object?,
             };
             if count == MOST_OBJECTS {
-                let shown = self.repository.shown(&prefix);
+                let shown = self.repository.shown(prefix);
                 return Err(Failure::failed(format!("{shown} holds more than {MOST_OBJECTS} objects")));
             }
-            let name = object.key.strip_prefix(&prefix).and_then(|rest| rest.strip_prefix('/'));
+            let name = object.key.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/'));
             let Some((name, codec, digest)) = name.and_then(parse) else { continue };
             let name = name.to_owned();
             let archived = Archived { object: object.key, codec, digest };
@@ -123,7 +170,7 @@ impl<'a> Archive<'a> {
                 }
             }
         }
-        Ok(segments)
+        Ok(())
     }
 
     /// The text of the history of `timeline`; none where it is not archived.
@@ -131,17 +178,20 @@ impl<'a> Archive<'a> {
     /// # Errors
     /// What the store answers.
     pub(crate) fn history(&self, timeline: u32) -> Result<Option<String>, Failure> {
-        let key = format!("{}/{timeline:08X}.history", self.folder);
-        let pipeline = Repository::pipeline(self.key.as_ref(), None);
-        match self.repository.bucket.get(&key, pipeline.as_ref(), pgdata::history::LIMIT) {
-            Err(Error::NotFound(_)) => {
-                log::debug!("{} is not archived", self.repository.shown(&key));
-                Ok(None)
+        let opened = self.opened()?;
+        let pipeline = Repository::pipeline(opened.key.as_ref(), None);
+        for folder in &opened.folders {
+            let key = format!("{folder}/{timeline:08X}.history");
+            match self.repository.bucket.get(&key, pipeline.as_ref(), pgdata::history::LIMIT) {
+                Err(Error::NotFound(_)) => {}
+                text => {
+                    return String::from_utf8(text?).map(Some).map_err(|_| {
+                        Failure::failed(format!("{} is not UTF-8", self.repository.shown(&key)))
+                    });
+                }
             }
-            text => String::from_utf8(text?)
-                .map(Some)
-                .map_err(|_| Failure::failed(format!("{} is not UTF-8", self.repository.shown(&key)))),
         }
+        Ok(None)
     }
 }
 

@@ -7,9 +7,10 @@ pub(crate) mod timelines;
 
 use pgdata::Lsn;
 use pgdata::wal::SegmentSize;
-use understudy::{Failure, cancelled, log};
+use understudy::{Failure, cancelled, log, source};
 
 use crate::choice::Chosen;
+use crate::names::shown;
 use crate::options::Wal;
 use archive::{Archive, Archived};
 use timelines::Timelines;
@@ -42,8 +43,10 @@ pub(crate) struct Way<'a> {
     /// The segments with which the backup begins and ends.
     first: u64,
     last: u64,
-    /// The source's timelines, where the way goes beyond the backup.
+    /// The source's timelines, where they are known.
     timelines: Option<Timelines>,
+    /// Whether it goes on to where the source is.
+    goes_on: bool,
     /// The number of the segment that comes next.
     next: u64,
     found: usize,
@@ -53,7 +56,7 @@ impl<'a> Way<'a> {
     /// The way that `wal` says; none where no WAL is restored.
     ///
     /// # Errors
-    /// Where there is no archive; for [`Wal::Latest`] where there is no source, or the backup is not on its way.
+    /// For [`Wal::Latest`] where there is no source; where the backup is not on the source's way.
     pub(crate) fn of<C>(
         chosen: &'a Chosen<C>,
         wal: Wal,
@@ -73,39 +76,45 @@ impl<'a> Way<'a> {
                 ));
             }
         };
-        let timelines = match wal {
-            Wal::Latest => Some(Timelines::of_source().ok_or_else(|| {
-                Failure::failed(
-                    "`wal = \"latest\"` follows the timelines of the source, and there is no source that tells them: set \
-                     [source], or `wal = \"consistent\"`",
-                )
-            })?),
-            Wal::None | Wal::Consistent => None,
-        };
+        let goes_on = wal == Wal::Latest;
+        // The host says of a source of another cluster that it is one.
+        let is_of_cluster = goes_on || source::system_identifier() == head.system_identifier;
+        let timelines = if is_of_cluster { Timelines::of_source() } else { None };
+        if goes_on && timelines.is_none() {
+            return Err(Failure::failed(
+                "`wal = \"latest\"` follows the timelines of the source, and there is no source that tells them: set \
+                 [source], or `wal = \"consistent\"`",
+            ));
+        }
         let size = size?;
         let parse = |name: &str| {
-            let none =
-                || chosen.failed(format!("names `{:.60}`, which is no WAL segment", name.escape_debug()));
+            let none = || {
+                let name = shown(name, 60);
+                chosen.failed(format!("names `{name}`, which is no WAL segment: set `wal = \"none\"`"))
+            };
             size.parse(name).ok_or_else(none)
         };
         let ((timeline, first), (stop_timeline, last)) = (parse(start)?, parse(stop)?);
         if timeline != stop_timeline || last < first {
-            return Err(chosen.failed(format!("begins with the segment {start} and ends with {stop}")));
+            return Err(chosen.failed(format!(
+                "begins with the segment {start} and ends with {stop}: choose another with `backup`"
+            )));
         }
         if let Some(timelines) = &timelines {
             timelines.check(timeline, head.lsn_stop.unwrap_or(Lsn(last * size.bytes())))?;
         }
-        let archive = Archive::of(chosen)?;
-        Ok(Some(Self { archive, size, timeline, first, last, timelines, next: first, found: 0 }))
+        let archive = Archive::of(chosen);
+        Ok(Some(Self { archive, size, timeline, first, last, timelines, goes_on, next: first, found: 0 }))
     }
 
     /// Whether it goes on to where the source is.
     pub(crate) fn goes_on(&self) -> bool {
-        self.timelines.is_some()
+        self.goes_on
     }
 
     /// The segments that come next, as far as they are archived: from the backup's first to its last and, on the way to
-    /// the source, up to the first gap. `has` says which segments are in the backup itself.
+    /// the source, up to the first gap. Where the source left the backup's timeline within its last segment, that of the next
+    /// timeline is taken, and where it is not archived yet the replica streams it. `has` says which segments are in the backup itself.
     ///
     /// # Errors
     /// Where one that the backup needs is missing, or one is archived twice.
@@ -124,14 +133,23 @@ impl<'a> Way<'a> {
                 if self.next > self.last {
                     break;
                 }
+                let fork = self.timelines.as_ref().and_then(|timelines| timelines.end(self.timeline));
+                if let Some(fork) = fork.filter(|_| timeline != self.timeline) {
+                    log::warn!(
+                        "the source left the timeline {} at {fork}, within the segment with which the backup ends, and {name} \
+                         is not archived: the replica must get it from the source",
+                        self.timeline
+                    );
+                    break;
+                }
                 let (shown, from, to) = (
-                    self.archive.shown(&name),
+                    self.archive.shown(&name)?,
                     self.size.nth(self.timeline, self.first),
                     self.size.nth(self.timeline, self.last),
                 );
                 return Err(Failure::failed(format!(
                     "the segment {name} is missing, which the backup needs to be consistent ({from} to {to}): there is \
-                     no {shown}-*; set `wal = \"none\"` where the source still has it"
+                     no {shown}; set `wal = \"none\"` where the source still has it"
                 )));
             }
             if self.found == MOST_SEGMENTS {
@@ -159,7 +177,18 @@ impl<'a> Way<'a> {
         };
         let mut histories = Vec::new();
         for timeline in timelines {
-            let Some(text) = self.archive.history(timeline)? else { continue };
+            let archived = match self.archive.history(timeline) {
+                // The backup brought all of its WAL itself.
+                Err(Failure::Failed(why)) if !self.archive.is_opened() && !self.goes_on => {
+                    log::warn!("no history files come along: {why}");
+                    break;
+                }
+                archived => archived?,
+            };
+            let Some(text) = archived else {
+                log::warn!("{timeline:08X}.history is not archived: the replica must get it from the source");
+                continue;
+            };
             let name = format!("{timeline:08X}.history");
             let ancestors = pgdata::history::parse(&text)
                 .map_err(|error| Failure::failed(format!("the archived {name} {error}")))?;
@@ -170,9 +199,6 @@ impl<'a> Way<'a> {
                 )));
             }
             histories.push(History { name, text });
-        }
-        if let Some(last) = histories.last() {
-            log::debug!("found {}", last.name);
         }
         Ok(histories)
     }

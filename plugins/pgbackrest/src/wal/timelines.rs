@@ -19,7 +19,7 @@ impl Timelines {
         Some(Self(all))
     }
 
-    /// The timeline alone, as if it were the source's.
+    /// These, as if they were a source's.
     #[cfg(test)]
     pub(crate) fn new(all: &[(u32, Option<u64>)]) -> Self {
         Self(all.iter().map(|(timeline, end)| (*timeline, end.map(Lsn))).collect())
@@ -50,6 +50,11 @@ impl Timelines {
         let later = self.0.iter().skip_while(|(known, _)| *known != timeline);
         let taken = later.into_iter().find(|(_, end)| end.is_none_or(|end| number < size.number(end)));
         taken.map_or(timeline, |(timeline, _)| *timeline)
+    }
+
+    /// Where the source left `timeline`.
+    pub(crate) fn end(&self, timeline: u32) -> Option<Lsn> {
+        self.0.iter().find(|(known, _)| *known == timeline).and_then(|(_, end)| *end)
     }
 
     /// Every timeline that has a history.

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -302,6 +302,12 @@ impl Job {
 fn copy(bucket: &Bucket, item: &Fetch) -> Result<Action, Error> {
     let failed = |error: std::io::Error| error_of(&item.object, &error);
     let to = place(&item.path)?;
+    if item.unless == Unless::SameDigest && has_digest(&to, item) {
+        // As the host, which reads nothing of the object then.
+        set_mode_and_time(&to, item).map_err(failed)?;
+        super::done(item.size, 1);
+        return Ok(Action::Kept);
+    }
     if item.size == 0 && item.range.is_some_and(|range| range.length == 0) {
         return write_nothing(&to, item);
     }
@@ -334,11 +340,31 @@ fn copy(bucket: &Bucket, item: &Fetch) -> Result<Action, Error> {
         fs::create_dir_all(folder).map_err(failed)?;
     }
     fs::write(&to, bytes).map_err(failed)?;
+    set_mode_and_time(&to, item).map_err(failed)?;
+    Ok(Action::Written)
+}
+
+/// Whether there is a file with the size and the digest that is wanted.
+fn has_digest(to: &Path, item: &Fetch) -> bool {
+    let (Some(digest), Ok(there)) = (&item.digest, fs::symlink_metadata(to)) else { return false };
+    there.is_file()
+        && there.len() == item.size
+        && fs::read(to).is_ok_and(|bytes| {
+            let hasher = Hasher::new(digest.algorithm);
+            hasher.update(&bytes);
+            hasher.finish() == digest.value
+        })
+}
+
+fn set_mode_and_time(to: &Path, item: &Fetch) -> std::io::Result<()> {
+    if let Some(mode) = item.mode {
+        fs::set_permissions(to, fs::Permissions::from_mode(mode))?;
+    }
     if let Some(mtime) = item.mtime {
         let time = UNIX_EPOCH + std::time::Duration::from_secs(mtime);
-        File::options().write(true).open(&to).and_then(|file| file.set_modified(time)).map_err(failed)?;
+        File::options().write(true).open(to)?.set_modified(time)?;
     }
-    Ok(Action::Written)
+    Ok(())
 }
 
 /// Makes an empty file. As with the host, no object need be there for it.
