@@ -99,8 +99,10 @@ pub(crate) enum CompileError {
 impl CompileError {
     /// What the engine says of a component that it does not take.
     fn refused(why: String) -> Self {
-        // The parser's own words where the bytes end in the middle of something.
-        if why.contains("unexpected end") { Self::Truncated(why) } else { Self::Unfit(why) }
+        // The parser's own words where the bytes end in the middle of something: of a value, or of a section.
+        let is_short = why.contains("unexpected end")
+            || (why.contains("section range") && why.contains("is out of bounds (bound ="));
+        if is_short { Self::Truncated(why) } else { Self::Unfit(why) }
     }
 }
 
