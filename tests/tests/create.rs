@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use tests::primary::Primary;
-use tests::server::REPLICATOR_PASSWORD;
+use tests::server::{PostgresServer, REPLICATOR_PASSWORD, run};
 
 #[test]
 fn a_replica_from_a_tar_backup_streams_in_every_compression() {
@@ -81,6 +81,33 @@ fn of_several_backups_the_one_that_began_last_is_restored_unless_one_is_named() 
         primary.verify(&replica, &backups.join(restored).join("backup_manifest")).unwrap();
         primary.streams_to(&replica).unwrap();
     }
+}
+
+#[test]
+fn a_standby_fetches_wal_by_the_operators_command_and_not_by_the_backups() {
+    let primary = Primary::start("restore-command", 1_000).unwrap();
+    let taken = primary.playground.path("taken");
+    let conf = primary.server.datadir().join("postgresql.conf");
+    let mut text = std::fs::read_to_string(&conf).unwrap();
+    text.push_str(&format!("restore_command = 'touch {}; false'\n", taken.display()));
+    std::fs::write(&conf, text).unwrap();
+    let backup = primary.tar_backup("backup", &[]).unwrap();
+    let archive = primary.playground.directory("archive").unwrap();
+    let command = format!("cp {}/%f %p", archive.display());
+    let setting = format!("restore_command = \"{command}\"\n");
+    let replica = primary.replica("replica", &["tarball"], &setting, &primary.tarball(&backup)).unwrap();
+    replica.created_by("tarball").unwrap();
+
+    // Nobody streams any more: what the primary wrote last is in the archive alone.
+    primary.server.psql("INSERT INTO parcels VALUES (-1, 'from the archive')").unwrap();
+    primary.server.stop().unwrap();
+    let wal = primary.server.datadir().join("pg_wal/.");
+    run(primary.playground.user().command("/bin/cp").arg("--recursive").arg(wal).arg(&archive)).unwrap();
+    let standby = PostgresServer::start(&primary.playground, &replica.datadir(), "").unwrap();
+    assert_eq!(standby.psql("SHOW restore_command").unwrap(), command);
+    standby.wait_for("SELECT body FROM parcels WHERE id = -1", "from the archive").unwrap();
+    assert_eq!(standby.psql("SELECT pg_is_in_recovery()").unwrap(), "t");
+    assert!(!taken.exists(), "the backup's own command was run");
 }
 
 #[test]

@@ -170,13 +170,19 @@ impl Loaded {
     ) -> Result<Self, Refusal> {
         let digest = hex(&code.digest);
         if let Some(Kept { image, inspection }) = images.find(&code.digest) {
-            match image.component(&host.engine) {
-                Ok(component) => {
+            // A version of this program with other rules may have written it.
+            let description = describe::check(inspection.description.clone());
+            let component =
+                image.component(&host.engine).map_err(|error| in_one_line(&error)).and_then(|component| {
+                    description.map(|description| (component, Inspection { description, ..inspection }))
+                });
+            match component {
+                Ok((component, inspection)) => {
                     tracing::debug!("{}: sha256:{digest} was compiled before", path.display());
                     let contract = link(host, path, &component)?;
                     return Ok(Self { inspection, contract });
                 }
-                Err(error) => tracing::debug!("a compiled component is not used: {}", in_one_line(&error)),
+                Err(why) => tracing::warn!("{}: what is kept of it is not used: {why}", path.display()),
             }
         }
         tracing::debug!("{}: compiling sha256:{digest}", path.display());
@@ -212,16 +218,20 @@ impl Loaded {
     }
 }
 
+/// What a component asks for that the linker does not have.
+const WITHOUT: &str = "asks for what this program does not have, or was built for another state of the contract, as 0.1.0 \
+                       changes until it is released: build it again with this program's wit/";
+const OTHER_STATE: &str =
+    "does not fit version 0.1 of the contract: it was built for another state of it, build it again";
+
 /// Gives a component what it imports and finds the exports of the contract.
 fn link(host: &Host, path: &Path, component: &component::Component) -> Result<v0_1::Component, Refusal> {
     let unfit = |rule, what: &str, error: &wasmtime::Error| {
         Refusal::new(rule, format!("{}: {what}: {}", path.display(), in_one_line(error)))
     };
     let linked = host.linker.instantiate_pre(component);
-    let linked =
-        linked.map_err(|error| unfit("import", "asks for what this program does not have", &error))?;
-    v0_1::Component::new(linked)
-        .map_err(|error| unfit("interface version", "does not fit version 0.1 of the contract", &error))
+    let linked = linked.map_err(|error| unfit("import", WITHOUT, &error))?;
+    v0_1::Component::new(linked).map_err(|error| unfit("interface version", OTHER_STATE, &error))
 }
 
 /// Calls `describe`, with everything denied, on a thread of its own.

@@ -49,8 +49,8 @@ pub use self::recovery::{SettingRefused, check_recovery_setting};
 pub struct EndState {
     /// Write standby.signal and primary_conninfo (rule 29).
     pub configure_standby: Option<Standby>,
-    /// The operator's own `restore_command`: written beside `primary_conninfo`; where nobody asked for that, for Patroni writes
-    /// such settings itself and takes away what others wrote, the line for Patroni's configuration is told instead.
+    /// The operator's own `restore_command`: written beside `primary_conninfo`; where nobody asked for that, as under Patroni,
+    /// that it was not written is a warning, with the line for Patroni's configuration. It is told, so nothing secret is in it.
     pub restore_command: Option<String>,
     /// The trigger file that is removed (rule 29), relative to the data directory; `promote`, as in Patroni, where none is named.
     pub trigger_file: Option<String>,

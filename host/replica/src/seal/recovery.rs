@@ -153,7 +153,7 @@ pub(super) fn judge(
             findings.done(CHECK, "`restore_command` was set to the operator's");
             append(&mut bytes, "restore_command", command)?;
         }
-        (Some(command), None) => findings.done(CHECK, for_patroni(command)),
+        (Some(command), None) => findings.add(CHECK, not_written(command)),
     }
     let mode = metadata.map_or(0o600, |metadata| metadata.mode & 0o040 | 0o600);
     Ok((bytes != before).then_some(AutoConf { bytes, mode }))
@@ -205,12 +205,12 @@ fn neutralising(configuration: &Configuration, findings: &mut Findings) -> Vec<(
     overrides
 }
 
-/// What to write into Patroni's configuration, in YAML.
-fn for_patroni(command: &str) -> String {
+/// That the operator's command is in effect nowhere, and where it would be; Patroni's configuration is in YAML.
+fn not_written(command: &str) -> String {
     let quoted = command.replace('\'', "''");
     format!(
-        "`restore_command` was not written, as Patroni takes such settings away: add to Patroni's configuration, below \
-         `postgresql`, `recovery_conf: {{ restore_command: '{quoted}' }}`"
+        "`restore_command` was not written, for `configure_standby` is not set: set that, or, under Patroni, add to its \
+         configuration, below `postgresql`, `recovery_conf: {{ restore_command: '{quoted}' }}`"
     )
 }
 
@@ -359,8 +359,7 @@ mod tests {
             let mut findings = Findings::default();
             let auto_conf =
                 judge(&places.top, &restored.read().unwrap(), &[], end, &mut findings).unwrap().unwrap();
-            let told: Vec<_> = findings.into_list().into_iter().map(|finding| finding.message).collect();
-            (String::from_utf8(auto_conf.bytes).unwrap(), told.join("\n"))
+            (String::from_utf8(auto_conf.bytes).unwrap(), findings.into_list())
         };
 
         let (text, _) = judged(&with(Some(standby)));
@@ -369,11 +368,14 @@ mod tests {
         assert_eq!(value, OURS);
         assert!(!text.contains("theirs"), "{text}");
 
-        // Under Patroni the line for its configuration is told.
+        // Without the setting it is a warning that it is in effect nowhere, with the line for Patroni's configuration.
         let (text, told) = judged(&with(None));
         assert!(!text.contains("restore_command"), "{text}");
         let line = "recovery_conf: { restore_command: 'pgbackrest --stanza=''main'' archive-get %f \"%p\"' }";
-        assert!(told.contains(line), "{told}");
+        let is_told = |finding: &crate::outcome::Finding| {
+            finding.level == crate::Level::Warn && finding.message.contains(line)
+        };
+        assert!(told.iter().any(is_told), "{told:?}");
     }
 
     #[test]

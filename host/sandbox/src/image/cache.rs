@@ -1,27 +1,28 @@
 //! The directory of kept images: a record under a message authentication code binds the digests of component, engine and
-//! image to the stamp of the image's file. Where the stamp is the recorded one the file is mapped as it is; where it is
-//! not, the file's content must have the recorded digest. Anything else is compiled again.
+//! image to the stamp of the image's file. Where the stamp (device, inode, size, times) is the recorded one the file is
+//! mapped unread; where it is not, the file's content must have the recorded digest. Anything else is compiled again.
 //!
 //! ```text
 //! key                       32 random bytes, made once; what makes the codes
 //! lock                      held by who adds and removes
 //! COMPONENT-ENGINE.image    machine code
 //! COMPONENT-ENGINE.record   code and record; modified when the image was last used
-//! tmp-*                     being written
+//! tmp-*                     being written, and locked by who does
 //! ```
 //!
-//! This keeps other users, and damage, from becoming native code. Who is the same user can read the key.
+//! This keeps other users from what becomes native code, and finds what changed a file through the file system. It does not
+//! find damage below the file system, which changes no stamp, and who is the same user can read the key.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ring::hmac;
 use sha2::{Digest, Sha256};
 
-use super::private::{Locked, Private, UNFINISHED, Unfinished};
+use super::private::{Locked, Private, Unfinished};
 use super::record::{RECORD_BYTES, Record, Stamp};
 use super::{Image, Kept};
 use crate::Inspection;
@@ -30,9 +31,6 @@ use crate::text::hex;
 /// How much is kept.
 const BYTES: u64 = 1 << 30;
 const ENTRIES: usize = 64;
-
-/// What is still being written after this long is left over from a run that was killed.
-const LEFT_OVER: Duration = Duration::from_secs(3600);
 
 /// What the names of an entry end with.
 const IMAGE: &str = ".image";
@@ -106,19 +104,27 @@ impl Cache {
         }
         let mut file = self.directory.read(&format!("{name}{IMAGE}"))?;
         let stamp = Stamp::of(&file.metadata()?);
+        // Before any of it is read: what the code does not vouch for may be of any size.
+        if stamp.size() != record.stamp.size() {
+            return no("its image was changed");
+        }
         let image = if self.executable && record.vouches_for(&stamp) {
             Image::File(file)
         } else {
             let seen = now();
             let mut content = Vec::new();
-            let digest = digest(&mut file, (!self.executable).then_some(&mut content))?;
+            if !self.executable {
+                let size = usize::try_from(stamp.size()).map_err(io::Error::other)?;
+                content.try_reserve_exact(size)?;
+            }
+            let digest = digest(&mut file, stamp.size(), (!self.executable).then_some(&mut content))?;
             if digest != record.image || Stamp::of(&file.metadata()?) != stamp {
                 return no("its image was changed");
             }
             record.seen = seen;
             record.stamp = stamp;
             // Only that the next run need not read it all.
-            let sealed = record.seal(&self.key).zip(self.directory.try_lock().ok());
+            let sealed = record.seal(&self.key).ok().zip(self.directory.try_lock().ok());
             let _ = sealed.map(|(bytes, _held)| self.directory.write(&format!("{name}{RECORD}"), &bytes));
             if self.executable { Image::File(file) } else { Image::Memory(content) }
         };
@@ -155,10 +161,15 @@ impl Cache {
             inspection: inspection.clone(),
         };
         let kept = match record.seal(&self.key) {
-            Some(bytes) => self.directory.write(&format!("{name}{RECORD}"), &bytes),
-            None => Err(io::Error::other("what it says of itself is too long")),
+            Ok(bytes) => self.directory.write(&format!("{name}{RECORD}"), &bytes),
+            Err(why) => Err(io::Error::other(why)),
         };
-        self.keep_the_bounds(&held)?;
+        if let Err(error) = self.keep_the_bounds(&held) {
+            tracing::warn!(
+                "{}: compiled components that were not used for longest cannot be removed: {error}",
+                self.path().display()
+            );
+        }
         kept
     }
 
@@ -180,10 +191,6 @@ impl Cache {
                 if !files.iter().any(|(name, _)| *name == record) {
                     self.directory.remove(name)?;
                 }
-            } else if name.starts_with(UNFINISHED)
-                && file.modified()?.elapsed().is_ok_and(|age| age > LEFT_OVER)
-            {
-                self.directory.remove(name)?;
             }
         }
         entries.sort_unstable();
@@ -200,9 +207,10 @@ impl Cache {
     }
 }
 
-/// The digest of a file from its beginning; its content goes to `content` too.
-fn digest(file: &mut File, mut content: Option<&mut Vec<u8>>) -> io::Result<[u8; 32]> {
+/// The digest of the first `size` bytes of a file; they go to `content` too.
+fn digest(file: &mut File, size: u64, mut content: Option<&mut Vec<u8>>) -> io::Result<[u8; 32]> {
     file.rewind()?;
+    let mut file = file.take(size);
     let mut digest = Sha256::new();
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -228,8 +236,10 @@ fn now() -> i64 {
 #[cfg(test)]
 mod tests {
     use std::fs::FileTimes;
+    use std::time::Duration;
 
     use super::*;
+    use crate::image::private::UNFINISHED;
     use crate::image::tests::inspection;
 
     const ENGINE: [u8; 32] = [1; 32];
@@ -306,18 +316,32 @@ mod tests {
         for name in ["tmp-old", "tmp-new", "a-b.image"] {
             std::fs::write(file(name), "x").unwrap();
         }
-        let long_ago = SystemTime::now() - LEFT_OVER - Duration::from_secs(60);
         let old = File::options().write(true).open(file("tmp-old")).unwrap();
-        old.set_times(FileTimes::new().set_modified(long_ago)).unwrap();
+        old.set_times(FileTimes::new().set_modified(UNIX_EPOCH)).unwrap();
+        // Before anything is written, for the disk may be full of them.
         let written = cache.write(b"image").unwrap();
+        assert!(!file("tmp-old").exists() && !file("tmp-new").exists());
         keep(&cache, 1, b"image");
-        assert!(!file("tmp-old").exists() && !file("a-b.image").exists());
-        assert!(file("tmp-new").exists());
+        assert!(!file("a-b.image").exists());
         cache.keep(written, &[2; 32], &inspection("x")).unwrap();
         assert_eq!(kept(&cache), [1, 2]);
         drop(cache.write(b"image").unwrap());
-        let unfinished = |(name, _): &(String, _)| name.starts_with(UNFINISHED) && name != "tmp-new";
+        let unfinished = |(name, _): &(String, _)| name.starts_with(UNFINISHED);
         assert!(!cache.directory.files().unwrap().iter().any(unfinished));
+    }
+
+    #[test]
+    fn an_image_of_another_size_is_not_read_at_all() {
+        let place = tempfile::tempdir().unwrap();
+        let mut cache = Cache::open(&place.path().join("c"), ENGINE).unwrap();
+        // As on a file system that executes nothing, where an image is read into memory.
+        cache.executable = false;
+        keep(&cache, 1, b"image");
+        assert!(cache.find(&[1; 32]).unwrap().is_some());
+        let image = cache.path().join(format!("{}{IMAGE}", cache.name(&[1; 32])));
+        File::options().write(true).open(image).unwrap().set_len(1 << 42).unwrap();
+        let error = cache.find(&[1; 32]).map(drop).unwrap_err();
+        assert_eq!(error.to_string(), "its image was changed");
     }
 
     #[test]

@@ -21,8 +21,8 @@ pub(super) const COMPILER: &str = "--understudy-compiler-of-a-component";
 pub(super) enum Answer {
     /// The image is on standard output.
     Image,
-    /// The component is none; why is on standard error.
-    Damaged,
+    /// The engine does not take the component; why is on standard error.
+    Unfit,
     /// The image is larger than it may be.
     TooLarge,
     /// There is no more memory.
@@ -35,7 +35,7 @@ impl Answer {
     fn code(self) -> u8 {
         match self {
             Self::Image => 0,
-            Self::Damaged => 10,
+            Self::Unfit => 10,
             Self::TooLarge => 11,
             Self::OutOfMemory => 12,
             Self::Failed => 1,
@@ -43,7 +43,7 @@ impl Answer {
     }
 
     pub(super) fn of(code: i32) -> Self {
-        [Self::Image, Self::Damaged, Self::TooLarge, Self::OutOfMemory]
+        [Self::Image, Self::Unfit, Self::TooLarge, Self::OutOfMemory]
             .into_iter()
             .find(|answer| i32::from(answer.code()) == code)
             .unwrap_or(Self::Failed)
@@ -115,7 +115,7 @@ fn compile(limit: u64) -> Answer {
         Ok(count) if count as u64 <= COMPONENT_BYTES => {}
         Ok(_) => {
             tell("it is too large");
-            return Answer::Damaged;
+            return Answer::Unfit;
         }
         Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return Answer::OutOfMemory,
         Err(error) => {
@@ -136,7 +136,7 @@ fn compile(limit: u64) -> Answer {
         Err(error) if is_out_of_memory(&error) => Answer::OutOfMemory,
         Err(error) => {
             tell(&in_one_line(&error));
-            Answer::Damaged
+            Answer::Unfit
         }
     }
 }

@@ -47,7 +47,7 @@ impl Compiler {
 pub struct CompileBounds {
     /// Address space.
     pub memory: Bytes,
-    /// From its start to its end.
+    /// From its start to its end, on a machine that may be busy: what it costs is bounded by `processor`.
     pub time: Duration,
     /// Processor time over all its threads, in whole seconds.
     pub processor: Duration,
@@ -59,7 +59,7 @@ impl Default for CompileBounds {
     fn default() -> Self {
         Self {
             memory: Bytes(1 << 30),
-            time: Duration::from_secs(60),
+            time: Duration::from_secs(600),
             processor: Duration::from_secs(120),
             image: Bytes(256 << 20),
         }
@@ -72,23 +72,38 @@ const WORDS: u64 = 8 << 10;
 /// Threads of the child: each needs address space of its own.
 const THREADS: usize = 4;
 
+/// What to do with a component that costs too much.
+const SMALLER: &str = "build a smaller one, such as with optimisation for size";
+
 /// A component that was not compiled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CompileError {
-    #[error("is damaged or truncated: {0}")]
-    Damaged(String),
-    #[error("needs more than {0} of memory to be compiled")]
+    #[error("is not a component that this program takes: {0}")]
+    Unfit(String),
+    #[error("is truncated: {0}; copy or build it again")]
+    Truncated(String),
+    #[error("needs more than {0} of memory to be compiled: {SMALLER}")]
     Memory(Bytes),
-    #[error("is not compiled within {} s", .0.as_secs_f64())]
+    #[error("is not compiled within {} s: try again when this machine has less to do", .0.as_secs_f64())]
     Time(Duration),
-    #[error("needs more than {} s of processor time to be compiled", .0.as_secs())]
+    #[error("needs more than {} s of processor time to be compiled: {SMALLER}", .0.as_secs())]
     Processor(Duration),
-    #[error("becomes more than {0} of machine code")]
+    #[error("becomes more than {0} of machine code: {SMALLER}")]
     Image(Bytes),
     #[error("is not compiled, for the run was cancelled")]
     Cancelled,
     #[error("cannot be compiled: {0}")]
     Failed(String),
+}
+
+impl CompileError {
+    /// What the engine says of a component that it does not take.
+    fn refused(why: String) -> Self {
+        // The parser's own words where the bytes end in the middle of something: of a value, or of a section.
+        let is_short = why.contains("unexpected end")
+            || (why.contains("section range") && why.contains("is out of bounds (bound ="));
+        if is_short { Self::Truncated(why) } else { Self::Unfit(why) }
+    }
 }
 
 impl Compiler {
@@ -106,7 +121,7 @@ impl Compiler {
         match self {
             Self::Here => engine
                 .precompile_component(&component)
-                .map_err(|error| CompileError::Damaged(in_one_line(&error))),
+                .map_err(|error| CompileError::refused(in_one_line(&error))),
             Self::Child { executable, bounds } => {
                 let compile = || {
                     let failed = |error: io::Error| CompileError::Failed(error.to_string());
@@ -218,7 +233,7 @@ fn judge(
     let is_out_of_memory = words().contains("memory allocation of");
     match (status.code().map(Answer::of), status.signal().map(Signal::from_named_raw)) {
         (Some(Answer::Image), _) => Ok(image),
-        (Some(Answer::Damaged), _) => Err(CompileError::Damaged(words())),
+        (Some(Answer::Unfit), _) => Err(CompileError::refused(words())),
         (Some(Answer::TooLarge), _) => Err(CompileError::Image(bounds.image)),
         (Some(Answer::OutOfMemory), _) => Err(CompileError::Memory(bounds.memory)),
         (_, Some(Some(Signal::ABORT))) if is_out_of_memory => Err(CompileError::Memory(bounds.memory)),

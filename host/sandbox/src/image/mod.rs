@@ -30,7 +30,7 @@ const FORMAT: u32 = 1;
 
 /// A component as machine code.
 pub(crate) enum Image {
-    /// A file in the cache that this program wrote, or that is the same byte by byte.
+    /// A file in the cache that this program wrote, with the stamp or the digest that it had then.
     File(File),
     /// What a compiler just gave, or a file of the cache where the file system executes nothing.
     Memory(Vec<u8>),
@@ -72,7 +72,15 @@ impl Images {
     pub(crate) fn find(&self, component: &[u8; 32]) -> Option<Kept> {
         let cache = self.cache.as_ref()?;
         cache.find(component).unwrap_or_else(|error| {
-            tracing::debug!("a compiled component in {} is not used: {error}", cache.path().display());
+            let path = cache.path().display();
+            if error.kind() == std::io::ErrorKind::NotFound {
+                tracing::debug!(
+                    "a compiled component in {path} is not used, another run removes it: {error}"
+                );
+            } else {
+                // No run makes such an entry: the operator should see that something else had a hand in it.
+                tracing::warn!("a compiled component in {path} is not used: {error}");
+            }
             None
         })
     }

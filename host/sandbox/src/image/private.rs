@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const INTERVAL: Duration = Duration::from_millis(10);
 /// What the name of a file begins with that is still being written.
 pub(super) const UNFINISHED: &str = "tmp-";
+/// How often a file is begun once more that another run took for a left-over.
+const BEGINNINGS: usize = 8;
 
 /// The directory, opened.
 pub(super) struct Private {
@@ -47,13 +49,31 @@ fn refused(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, why)
 }
 
+/// Refuses a place that methods write to as this user: below a data directory, which is the home directory of many a
+/// server's user. By what PostgreSQL itself knows one by (`PG_VERSION`), and by `global`, which is there before it.
+fn refuse_in_a_data_directory(path: &Path) -> io::Result<()> {
+    let absolute = std::path::absolute(path)?;
+    // What is not there yet holds nothing; what is there may be reached by symbolic links.
+    let existing = absolute.ancestors().find_map(|place| place.canonicalize().ok());
+    for place in existing.iter().flat_map(|existing| existing.ancestors()) {
+        if place.join("PG_VERSION").symlink_metadata().is_ok() || place.join("global").is_dir() {
+            return Err(refused(format!(
+                "it is in {}, which is a data directory (it holds PG_VERSION or global/), and methods write there",
+                place.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 impl Private {
     /// Opens the directory at `path`, which it makes where it is missing (0700).
     ///
     /// # Errors
-    /// A directory that another user owns or may write to, or a symbolic link: what is in it would run as native code of
-    /// this user. Else what the file system says.
+    /// A directory that another user owns or may write to, that is in a data directory, or a symbolic link: what is in it
+    /// would run as native code of this user. Else what the file system says.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
+        refuse_in_a_data_directory(path)?;
         match std::fs::symlink_metadata(path) {
             Ok(metadata) if metadata.is_symlink() => return Err(refused("it is a symbolic link".to_owned())),
             Ok(_) => {}
@@ -85,7 +105,11 @@ impl Private {
 
     /// Opens a file of it to be read.
     pub(super) fn read(&self, name: &str) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        self.existing(name, OFlags::RDONLY)
+    }
+
+    fn existing(&self, name: &str, access: OFlags) -> io::Result<File> {
+        let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = File::from(rustix::fs::openat(&self.directory, name, flags, Mode::empty())?);
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.uid() != self.user || metadata.mode() & 0o022 != 0 {
@@ -94,15 +118,52 @@ impl Private {
         Ok(file)
     }
 
-    /// Begins a file.
+    /// Begins a file, which is locked for as long as it is being written; removes what killed runs left.
     pub(super) fn begin(&self) -> io::Result<Unfinished<'_>> {
+        // What cannot be removed is in nobody's way but the disk's, which says so itself.
+        let _ = self.remove_left_overs();
+        for _ in 0..BEGINNINGS {
+            let (name, file) = self.create()?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) if file.metadata()?.nlink() > 0 => {
+                    return Ok(Unfinished { directory: self, name: Some(name), file });
+                }
+                // Another run took it for a left-over before it was locked, and removes it.
+                Ok(()) | Err(Errno::WOULDBLOCK) => {}
+                Err(error) => {
+                    self.remove(&name)?;
+                    return Err(error.into());
+                }
+            }
+        }
+        Err(io::Error::other("other runs remove what is begun there: try again"))
+    }
+
+    /// Removes the files that were begun and that nobody is writing any more.
+    fn remove_left_overs(&self) -> io::Result<()> {
+        for entry in rustix::fs::Dir::read_from(&self.directory)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if !name.starts_with(UNFINISHED) {
+                continue;
+            }
+            // For writing, as a file system of the network wants it for this lock.
+            let Ok(file) = self.existing(name, OFlags::RDWR) else { continue };
+            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                self.remove(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn create(&self) -> io::Result<(String, File)> {
         let mut random = [0; 8];
         SystemRandom::new().fill(&mut random).map_err(|_| io::Error::other("no random bytes"))?;
         let name = format!("{UNFINISHED}{:016x}", u64::from_ne_bytes(random));
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let file = File::from(rustix::fs::openat(&self.directory, &name, flags, mode)?);
-        Ok(Unfinished { directory: self, name: Some(name), file })
+        Ok((name, file))
     }
 
     /// Writes a file under its name, in place of what has that name.
@@ -222,8 +283,38 @@ impl Unfinished<'_> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
-            // What cannot be removed now is removed when it is an hour old.
+            // What cannot be removed now is removed when the next file is begun.
             let _ = self.directory.remove(name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_in_a_data_directory_is_none_for_methods_write_there() {
+        let place = tempfile::tempdir().unwrap();
+        let cache = |home: &str| place.path().join(home).join(".cache/understudy/components");
+        for (home, sign) in [("whole", "PG_VERSION"), ("emptied", "global"), ("deep/inside", "../PG_VERSION")]
+        {
+            std::fs::create_dir_all(place.path().join(home)).unwrap();
+            let sign = place.path().join(home).join(sign);
+            if sign.ends_with("global") {
+                std::fs::create_dir(&sign).unwrap();
+            } else {
+                std::fs::write(&sign, "15\n").unwrap();
+            }
+            let error = Private::open(&cache(home)).map(drop).unwrap_err();
+            assert!(error.to_string().contains("data directory"), "{error}");
+            assert!(!place.path().join(home).join(".cache").exists(), "nothing is made in it either");
+        }
+        std::os::unix::fs::symlink(place.path().join("whole"), place.path().join("link")).unwrap();
+        Private::open(&cache("link")).map(drop).unwrap_err();
+        // What a method wrote there before counts no more.
+        DirBuilder::new().recursive(true).mode(0o700).create(cache("whole")).unwrap();
+        Private::open(&cache("whole")).map(drop).unwrap_err();
+        Private::open(&cache("home")).unwrap();
     }
 }

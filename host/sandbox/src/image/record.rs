@@ -47,6 +47,11 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
+    /// Bytes of the file.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     pub(super) fn of(file: &Metadata) -> Self {
         Self {
             device: file.dev(),
@@ -66,12 +71,20 @@ impl Record {
         self.stamp == *stamp && last_change.saturating_add(SETTLED) <= self.seen
     }
 
-    /// The bytes of its file. None where it is too large, or would not come back as it is.
-    pub(super) fn seal(&self, key: &hmac::Key) -> Option<Vec<u8>> {
-        let text = serde_json::to_vec(self).ok()?;
-        let same = serde_json::from_slice::<Self>(&text).is_ok_and(|read| read == *self);
-        let code = hmac::sign(key, &text);
-        (same && text.len() <= RECORD_BYTES - CODE).then(|| [code.as_ref(), &text].concat())
+    /// The bytes of its file.
+    ///
+    /// # Errors
+    /// Why there is no record of it: it is too large, or would not come back as it is.
+    pub(super) fn seal(&self, key: &hmac::Key) -> Result<Vec<u8>, &'static str> {
+        const OTHERWISE: &str = "what it says of itself cannot be written down as it is";
+        let text = serde_json::to_vec(self).map_err(|_| OTHERWISE)?;
+        if text.len() > RECORD_BYTES - CODE {
+            return Err("what it says of itself is too long");
+        }
+        if serde_json::from_slice::<Self>(&text).ok().as_ref() != Some(self) {
+            return Err(OTHERWISE);
+        }
+        Ok([hmac::sign(key, &text).as_ref(), &text].concat())
     }
 
     /// Reads what [`Record::seal`] gave; none where it was not made with this key.
@@ -131,9 +144,9 @@ mod tests {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &[1; 32]);
         let mut large = record();
         large.inspection.imports = vec!["x".repeat(RECORD_BYTES)];
-        assert_eq!(large.seal(&key), None);
+        assert!(large.seal(&key).unwrap_err().contains("too long"));
         let mut odd = record();
         odd.inspection.description.options[0].default = Some(crate::OptionValue::Number(f64::INFINITY));
-        assert_eq!(odd.seal(&key), None);
+        assert!(odd.seal(&key).unwrap_err().contains("as it is"));
     }
 }

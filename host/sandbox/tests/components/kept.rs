@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::Barrier;
 
 use replica::Refusal;
+use ring::hmac;
 use sandbox::{CompileBounds, Compiler, Inspection, Sandbox, SandboxSettings};
 use tempfile::TempDir;
 
@@ -130,6 +131,26 @@ fn an_image_in_which_any_part_was_changed_is_compiled_again_and_never_run() {
     kept.does_not_know("hostile");
     fs::remove_file(kept.only(".image")).unwrap();
     kept.does_not_know("hostile");
+}
+
+#[test]
+fn what_is_kept_of_a_component_is_held_to_the_rules_of_this_version() {
+    let (kept, said) = Kept::with("hostile");
+    // As another version would have written it, under the key of the directory.
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &fs::read(kept.path.join("key")).unwrap());
+    let path = kept.only(".record");
+    let whole = fs::read(&path).unwrap();
+    let write = |version: &str| {
+        let mut record: serde_json::Value = serde_json::from_slice(&whole[32..]).unwrap();
+        record["inspection"]["description"]["version"] = version.into();
+        let text = serde_json::to_vec(&record).unwrap();
+        fs::write(&path, [hmac::sign(&key, &text).as_ref(), &text].concat()).unwrap();
+    };
+    write("9.9");
+    assert_eq!(kept.knows("hostile").unwrap().description.version, "9.9");
+    write("\u{1b}[31m");
+    kept.does_not_know("hostile");
+    assert_eq!(kept.compiling().inspect(&component("hostile")).unwrap(), said);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use super::body::Source;
 use super::cloud::is_strong;
 use super::retry::Failure;
-use super::transport::{Refused, on, unanswered};
+use super::transport::{Refused, Voucher, interrupted, on, unanswered};
 use super::{Backend, Object, Page, Range};
 use crate::error::{Error, Kind};
 
@@ -28,6 +28,7 @@ pub(super) struct Web {
     /// Ends with `/`.
     base: Url,
     authorization: Option<HeaderValue>,
+    voucher: Voucher,
 }
 
 /// Which redirects are followed: a few, and none that leaves TLS. The client itself takes `Authorization` off what goes to
@@ -62,8 +63,9 @@ impl Web {
         runtime: Handle,
         base: Url,
         authorization: Option<HeaderValue>,
+        voucher: Voucher,
     ) -> Self {
-        Self { client, runtime, base, authorization }
+        Self { client, runtime, base, authorization, voucher }
     }
 
     /// Asks for an object.
@@ -80,7 +82,11 @@ impl Web {
         let answer = on(&self.runtime, request.send())
             .await
             .map_err(|stopped| Failure::never(Kind::Cancelled, stopped.to_string()))?;
-        let response = answer.map_err(|error| no_answer(&error.without_url()))?;
+        let response = answer.map_err(|error| {
+            let url = error.url().unwrap_or(&self.base);
+            let host = url.host_str().unwrap_or_default().to_owned();
+            no_answer(&error.without_url(), &host, self.voucher)
+        })?;
         if text(&response, CONTENT_ENCODING)
             .is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity"))
         {
@@ -160,7 +166,7 @@ fn bytes(
     response
         .bytes_stream()
         .map(move |chunk| {
-            let mut chunk = chunk.map_err(|error| no_answer(&error.without_url()))?;
+            let mut chunk = chunk.map_err(|error| interrupted(&error.without_url()))?;
             let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
             skip -= skipped as u64;
             Ok(chunk.split_off(skipped))
@@ -168,7 +174,7 @@ fn bytes(
         .boxed()
 }
 
-fn no_answer(error: &reqwest::Error) -> Failure {
+fn no_answer(error: &reqwest::Error, host: &str, voucher: Voucher) -> Failure {
     // What the policy of redirects said is this crate's own error, and permanent.
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
@@ -177,7 +183,7 @@ fn no_answer(error: &reqwest::Error) -> Failure {
         }
         cause = inner.source();
     }
-    unanswered(error)
+    unanswered(error, host, voucher)
 }
 
 fn refused(response: &Response) -> Failure {

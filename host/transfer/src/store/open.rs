@@ -10,14 +10,13 @@ use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKe
 use object_store::{RetryConfig, StaticCredentialProvider};
 use reqwest::Url;
 use reqwest::header::HeaderValue;
-use reqwest::redirect::Policy;
 use tokio::runtime::Handle;
 
 use super::cloud::Cloud;
 use super::directory::Directory;
 use super::http::{Web, redirects};
 use super::key::Prefix;
-use super::transport::{Connector, client};
+use super::transport::{Connector, Voucher, client};
 use super::{Backend, Store, StoreConfig};
 use crate::error::{Error, Kind};
 use options::{AZURE, Chosen, FILE, GOOGLE, S3, WEB};
@@ -139,7 +138,7 @@ fn endpoint(chosen: &Chosen, option: &str) -> Result<(), Error> {
 /// Who vouches for a server is only asked where TLS is spoken.
 fn authority(chosen: &Chosen, plain: bool) -> Result<(), Error> {
     if plain && chosen.value("ca_certificate").is_some() {
-        return Err(invalid("the option `ca_certificate` does nothing without TLS: the address is http://"));
+        return Err(invalid("`ca_file` does nothing without TLS: the address is http://"));
     }
     Ok(())
 }
@@ -200,7 +199,9 @@ fn web(config: &StoreConfig, runtime: &Handle) -> Result<Opened, Error> {
             Ok::<_, Error>(value)
         })
         .transpose()?;
-    let backend = Web::new(client(&chosen.settings(), redirects())?, runtime.clone(), base, authorization);
+    let settings = chosen.settings();
+    let voucher = if settings.ca_certificate.is_some() { Voucher::CaFile } else { Voucher::Machine };
+    let backend = Web::new(client(&settings, redirects())?, runtime.clone(), base, authorization, voucher);
     Ok(Opened { name: shown(&config.url), prefix: Prefix::default(), backend: Box::new(backend) })
 }
 
@@ -209,18 +210,21 @@ fn no_retry() -> RetryConfig {
     RetryConfig { max_retries: 0, ..RetryConfig::default() }
 }
 
-fn connector(chosen: &Chosen, runtime: &Handle) -> Result<Connector, Error> {
-    // A redirect could carry a signature or a token elsewhere.
-    Ok(Connector::new(client(&chosen.settings(), Policy::none())?, runtime.clone()))
+/// What speaks to the store at the address that the operator names as this option, or else at the cloud's own `host`.
+fn connector(chosen: &Chosen, option: &str, host: String, runtime: &Handle) -> Result<Connector, Error> {
+    let named = chosen.value(option).and_then(|address| Url::parse(address).ok());
+    let host = named.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or(host);
+    Connector::new(&chosen.settings(), host, runtime.clone())
 }
 
 fn s3(config: &StoreConfig, (bucket, prefix): (&str, Prefix), runtime: &Handle) -> Result<Opened, Error> {
     let chosen = Chosen::of(config, &S3)?;
     endpoint(&chosen, "endpoint")?;
+    let host = format!("s3.{}.amazonaws.com", chosen.value("region").unwrap_or("us-east-1"));
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
         .with_retry(no_retry())
-        .with_http_connector(connector(&chosen, runtime)?);
+        .with_http_connector(connector(&chosen, "endpoint", host, runtime)?);
     for (key, value) in chosen.of_the_cloud::<AmazonS3ConfigKey>()? {
         builder = builder.with_config(key, value);
     }
@@ -231,13 +235,35 @@ fn s3(config: &StoreConfig, (bucket, prefix): (&str, Prefix), runtime: &Handle) 
     Ok(Opened { name: shown(&config.url), prefix, backend: Box::new(Cloud::new(store)) })
 }
 
+/// Where Google keeps objects.
+const GOOGLE_HOST: &str = "storage.googleapis.com";
+
+/// The library would take the address of the store from `gcs_base_url` of a service account's key, for which emulators have
+/// it: whoever wrote the key would decide where the bytes come from, and whether by TLS.
+fn refuse_an_address_in_the_key(chosen: &Chosen) -> Result<(), Error> {
+    let key = chosen.value("service_account_key").map(serde_json::from_str::<serde_json::Value>);
+    // One that cannot be read is the library's to refuse.
+    if let Some(Ok(key)) = key
+        && key.get("gcs_base_url").is_some_and(|address| !address.is_null())
+    {
+        return Err(invalid(
+            "the credential `service_account_key` names an address of the store (`gcs_base_url`): take it out, and name it as \
+             `endpoint`",
+        ));
+    }
+    Ok(())
+}
+
 fn google(config: &StoreConfig, (bucket, prefix): (&str, Prefix), runtime: &Handle) -> Result<Opened, Error> {
     let chosen = Chosen::of(config, &GOOGLE)?;
     endpoint(&chosen, "base_url")?;
+    refuse_an_address_in_the_key(&chosen)?;
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(bucket)
+        // Else a service account's key could name one, past every check.
+        .with_config(GoogleConfigKey::BaseUrl, format!("https://{GOOGLE_HOST}"))
         .with_retry(no_retry())
-        .with_http_connector(connector(&chosen, runtime)?);
+        .with_http_connector(connector(&chosen, "base_url", GOOGLE_HOST.to_owned(), runtime)?);
     for (key, value) in chosen.of_the_cloud::<GoogleConfigKey>()? {
         builder = builder.with_config(key, value);
     }
@@ -257,15 +283,14 @@ fn azure(
 ) -> Result<Opened, Error> {
     let chosen = Chosen::of(config, &AZURE)?;
     endpoint(&chosen, "endpoint")?;
-    if chosen.value("account_name").is_none() {
-        return Err(invalid(
-            "the option `account_name` is missing: it names the storage account that the container is in",
-        ));
-    }
+    let account = chosen.value("account_name").ok_or_else(|| {
+        invalid("the option `account_name` is missing: it names the storage account that the container is in")
+    })?;
+    let host = format!("{account}.blob.core.windows.net");
     let mut builder = MicrosoftAzureBuilder::new()
         .with_container_name(container)
         .with_retry(no_retry())
-        .with_http_connector(connector(&chosen, runtime)?);
+        .with_http_connector(connector(&chosen, "endpoint", host, runtime)?);
     for (key, value) in chosen.of_the_cloud::<AzureConfigKey>()? {
         builder = builder.with_config(key, value);
     }

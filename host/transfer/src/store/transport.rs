@@ -42,7 +42,8 @@ const CODE: usize = 64;
 /// What the operator may say of connections.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
-    /// Certificates of authorities in PEM: a server's own must come from one of them, and of no others.
+    /// Certificates of authorities in PEM: the certificate of the store's server must come from one of them, and from no
+    /// others. Named `ca_file` in what the operator reads, who wrote that.
     pub(super) ca_certificate: Option<String>,
     pub(super) user_agent: Option<String>,
     pub(super) proxy_url: Option<String>,
@@ -84,9 +85,9 @@ pub(super) fn client(settings: &Settings, redirects: Policy) -> Result<reqwest::
     }
     if let Some(authorities) = &settings.ca_certificate {
         let authorities = reqwest::Certificate::from_pem_bundle(authorities.as_bytes())
-            .map_err(|error| invalid("the option `ca_certificate`", error))?;
+            .map_err(|error| invalid("what the file of `ca_file` holds", error))?;
         if authorities.is_empty() {
-            return Err(Error::new(Kind::Invalid, "the option `ca_certificate` holds no certificate in PEM"));
+            return Err(Error::new(Kind::Invalid, "the file of `ca_file` holds no certificate in PEM"));
         }
         builder = builder.tls_certs_only(authorities);
     }
@@ -114,13 +115,59 @@ pub(super) struct OfAnObject;
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     client: HttpClient,
+    own: Option<Own>,
     runtime: Handle,
 }
 
+/// The host of a store for which other authorities vouch than for the hosts that its library asks for tokens.
+#[derive(Clone, Debug)]
+struct Own {
+    /// Its name; a bucket may stand before it (`bucket.s3.eu-west-1.amazonaws.com`).
+    host: String,
+    client: HttpClient,
+}
+
 impl Connector {
-    pub(super) fn new(client: reqwest::Client, runtime: Handle) -> Self {
-        Self { client: HttpClient::new(client), runtime }
+    /// Speaks to the store at `host`, and to whoever gives tokens for it, with these settings.
+    ///
+    /// # Errors
+    /// `Invalid` where a setting cannot be read.
+    pub(super) fn new(settings: &Settings, host: String, runtime: Handle) -> Result<Self, Error> {
+        // A redirect could carry a signature or a token elsewhere.
+        let new = |settings: &Settings| client(settings, Policy::none()).map(HttpClient::new);
+        let of_the_machine = Settings { ca_certificate: None, ..settings.clone() };
+        let own = match settings.ca_certificate {
+            Some(_) => Some(Own { host, client: new(settings)? }),
+            None => None,
+        };
+        Ok(Self { client: new(&of_the_machine)?, own, runtime })
     }
+
+    /// The client for a host, and who vouches for that.
+    fn client_for(&self, host: &str) -> (&HttpClient, Voucher) {
+        match &self.own {
+            Some(own) if own.is(host) => (&own.client, Voucher::CaFile),
+            _ => (&self.client, Voucher::Machine),
+        }
+    }
+}
+
+impl Own {
+    fn is(&self, host: &str) -> bool {
+        let start = host.len().checked_sub(self.host.len());
+        start.and_then(|start| host.split_at_checked(start)).is_some_and(|(before, rest)| {
+            rest.eq_ignore_ascii_case(&self.host) && (before.is_empty() || before.ends_with('.'))
+        })
+    }
+}
+
+/// Who says which servers are to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Voucher {
+    /// The authorities that this machine trusts.
+    Machine,
+    /// Those that the operator's `ca_file` names.
+    CaFile,
 }
 
 impl HttpConnector for Connector {
@@ -134,10 +181,17 @@ impl HttpConnector for Connector {
 impl HttpService for Connector {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let of_an_object = request.extensions().get::<OfAnObject>().is_some();
-        let client = self.client.clone();
+        let host = request.uri().host().unwrap_or_default().to_owned();
+        let (client, voucher) = self.client_for(&host);
+        let client = client.clone();
         let response = on(&self.runtime, async move { client.execute(request).await })
             .await
-            .map_err(|stopped| HttpError::new(HttpErrorKind::Unknown, stopped))??;
+            .map_err(|stopped| HttpError::new(HttpErrorKind::Unknown, stopped))?
+            .map_err(|error| match refused_certificate(&error, &host, voucher) {
+                // Only here it is known whose it was.
+                Some(refused) => HttpError::new(HttpErrorKind::Unknown, refused),
+                None => error,
+            })?;
         let succeeded = response.status().is_success();
         if succeeded && of_an_object {
             return Ok(response);
@@ -262,23 +316,33 @@ pub(super) fn failed(error: &(dyn StdError + 'static)) -> Failure {
         return Failure::never(Kind::Cancelled, Stopped.to_string());
     }
     if let Some(error) = chain(error).find_map(|error| error.downcast_ref::<HttpError>()) {
-        return unanswered(error);
+        return interrupted(error);
     }
     // The outer ones repeat the whole URL.
     let innermost = chain(error).last().map_or_else(String::new, ToString::to_string);
     Failure::never(Kind::Failed, format!("the store's answer cannot be used: {innermost}"))
 }
 
-/// What it means that no answer came, or not all of it.
-pub(super) fn unanswered(error: &(dyn StdError + 'static)) -> Failure {
-    let certificate = chain(error).find_map(|error| match innermost(error).downcast_ref() {
+/// What it means that not all of an answer came.
+pub(super) fn interrupted(error: &(dyn StdError + 'static)) -> Failure {
+    Failure::transient(causes(error))
+}
+
+/// What it means that no answer came from a host.
+pub(super) fn unanswered(error: &(dyn StdError + 'static), host: &str, voucher: Voucher) -> Failure {
+    match refused_certificate(error, host, voucher) {
+        Some(refused) => refused.into(),
+        None => interrupted(error),
+    }
+}
+
+/// What is wrong with the certificate of a host, where that is why no answer came.
+fn refused_certificate(error: &(dyn StdError + 'static), host: &str, voucher: Voucher) -> Option<Error> {
+    let wrong = chain(error).find_map(|error| match innermost(error).downcast_ref() {
         Some(rustls::Error::InvalidCertificate(wrong)) => Some(wrong),
         _ => None,
-    });
-    match certificate {
-        Some(wrong) => Failure::never(Kind::Denied, certificate_refused(wrong)),
-        None => Failure::transient(causes(error)),
-    }
+    })?;
+    Some(Error::new(Kind::Denied, certificate_refused(wrong, host, voucher)))
 }
 
 /// What an error of the system wraps, which is no link of the chain of causes: TLS wraps its own in two of them.
@@ -290,22 +354,27 @@ fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'st
 }
 
 /// What is wrong with a server's certificate, and what can be done.
-fn certificate_refused(wrong: &CertificateError) -> String {
-    let why = match wrong {
+fn certificate_refused(wrong: &CertificateError, host: &str, voucher: Voucher) -> String {
+    let why = match (wrong, voucher) {
         // The latter where an authority of the same name is trusted.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "its certificate is from no authority that is trusted here; the setting `ca_file` of a store names the file of a private one"
+        (CertificateError::UnknownIssuer | CertificateError::BadSignature, Voucher::CaFile) => {
+            "its certificate is from none of the authorities in the file of `ca_file`, and others are not asked"
         }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+        (CertificateError::UnknownIssuer | CertificateError::BadSignature, Voucher::Machine) => {
+            "its certificate is from no authority that is trusted here; the setting `ca_file` of a store names the file of a private one for the store's own host"
+        }
+        (CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }, _) => {
             "its certificate is for other names"
         }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "its certificate has expired",
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+        (CertificateError::Expired | CertificateError::ExpiredContext { .. }, _) => {
+            "its certificate has expired"
+        }
+        (CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }, _) => {
             "its certificate is not valid yet"
         }
         _ => "its certificate cannot be used",
     };
-    format!("the server cannot show who it is: {why} ({wrong})")
+    format!("the server {} cannot show who it is: {why} ({wrong})", host.escape_debug())
 }
 
 /// An error, what caused it, what caused that, and so on.
@@ -383,6 +452,25 @@ mod tests {
         }
         assert_eq!(failure(400, Some("RequestTimeout")).again, Again::Soon);
         assert_eq!(Refused::with(503, Some("7")).failure().again, Again::After(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn a_private_authority_vouches_for_the_stores_own_host_alone() {
+        client(&Settings::default(), Policy::none()).unwrap();
+        let own = Own {
+            host: "s3.eu-west-1.amazonaws.com".to_owned(),
+            client: HttpClient::new(reqwest::Client::new()),
+        };
+        for host in
+            ["s3.eu-west-1.amazonaws.com", "S3.EU-WEST-1.amazonaws.com", "b.s3.eu-west-1.amazonaws.com"]
+        {
+            assert!(own.is(host), "{host}");
+        }
+        for host in
+            ["sts.eu-west-1.amazonaws.com", "amazonaws.com", "evils3.eu-west-1.amazonaws.com", "é", ""]
+        {
+            assert!(!own.is(host), "{host}");
+        }
     }
 
     #[test]

@@ -44,7 +44,11 @@ async fn a_web_server_is_believed_by_the_word_of_its_authority_and_of_nobody_els
         (Server::Right, Some(own.clone()), None),
         (Server::Right, Some(format!("{other}{own}")), None),
         (Server::Right, None, Some(unknown)),
-        (Server::Right, Some(other), Some(unknown)),
+        (
+            Server::Right,
+            Some(other),
+            Some("127.0.0.1 cannot show who it is: its certificate is from none of the"),
+        ),
         (Server::Elsewhere, Some(own.clone()), Some("for other names")),
         (Server::Expired, Some(own), Some("has expired")),
     ] {
@@ -81,4 +85,27 @@ async fn s3_is_believed_by_the_word_of_its_authority_and_not_without_it() {
     let error = read("s3://backups", &options, None).await.unwrap_err();
     assert_eq!(error.kind, Kind::Denied, "{error}");
     assert!(error.message.contains("`ca_file`"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_private_authority_of_a_store_vouches_for_nobody_who_gives_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path()).unwrap();
+    let own = fs::read_to_string(authority.certificate()).unwrap();
+    let tokens = StoreServer::python_https(authority.certify(Server::Right).unwrap()).unwrap();
+    let (tokens, own) = (tokens.url().to_owned(), own.as_str());
+    let options = [
+        ("account_name", "account"),
+        ("endpoint", "https://store.invalid"),
+        ("client_id", "id"),
+        ("tenant_id", "tenant"),
+        ("authority_host", tokens.trim_end_matches('/')),
+        ("ca_certificate", own),
+    ];
+    let store = config("az://container", &options, &[("client_secret", "secret")]);
+    let store = Store::open(&store, &Handle::current()).unwrap();
+    let error = store.read("object", None).await.map(drop).unwrap_err();
+    assert_eq!(error.kind, Kind::Denied, "{error}");
+    assert!(error.message.contains("the server 127.0.0.1 cannot show who it is"), "{error}");
+    assert!(error.message.contains("no authority that is trusted here"), "{error}");
 }

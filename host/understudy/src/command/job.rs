@@ -61,7 +61,8 @@ impl Operator {
             .with_context(|| format!("cannot use the state directory {}", state_dir.display()))
             .map_err(NotRun::failed)?;
         let source = connect(&config, run_directory.path(), cancel, redactor).await?;
-        let candidates = candidates(&config, &state_dir, &secrets(&config, run_directory.path()), redactor);
+        let candidates =
+            candidates(&config, &state_dir, &secrets(&config, &state_dir, run_directory.path()), redactor);
         let standby = config
             .standby
             .map(|(conninfo, passfile)| Standby { conninfo: conninfo.without_passwords(), passfile });
@@ -116,12 +117,11 @@ async fn connect(
     Ok(Some(Arc::new(source)))
 }
 
-/// Where secrets of this run are: its own directory, which holds its passfile, the operator's files, and this program's own
-/// memory and environment.
-fn secrets(config: &Config, run_directory: &Path) -> Vec<PathBuf> {
-    let mut secrets = Vec::new();
+/// Where secrets of this run are: its own directory, which holds its passfile, the key that vouches for compiled components,
+/// the operator's files, and this program's own memory and environment.
+fn secrets(config: &Config, state_dir: &Path, run_directory: &Path) -> Vec<PathBuf> {
+    let mut secrets = vec![run_directory.to_owned(), state_dir.join(COMPONENTS), PROC.into()];
     if let Some(source) = &config.source {
-        secrets.push(run_directory.to_owned());
         secrets.extend(source.passfile.clone());
         if let Some(Password::File { path, .. }) = &source.password {
             secrets.push(path.clone());
@@ -133,18 +133,23 @@ fn secrets(config: &Config, run_directory: &Path) -> Vec<PathBuf> {
     secrets.extend(config.standby.as_ref().and_then(|(_, passfile)| passfile.clone()));
     let grants = || config.components.values().map(|section| &section.grants);
     secrets.extend(grants().flat_map(|grants| grants.secret_files().map(Path::to_owned)));
-    if !secrets.is_empty() || grants().any(|grants| grants.has_secrets()) {
-        secrets.push(PROC.into());
-    }
     secrets
 }
 
 /// Shows the memory and the environment of this program to itself.
 const PROC: &str = "/proc";
 
+/// The path without symbolic links in it, also where the last parts of it are not there yet.
+fn real(path: &Path) -> PathBuf {
+    let there = |there: &Path| {
+        let beyond = path.strip_prefix(there).ok()?;
+        Some(there.canonicalize().ok()?.join(beyond))
+    };
+    path.ancestors().find_map(there).unwrap_or_else(|| path.to_owned())
+}
+
 /// Secrets stay in the host: no method may read a directory in which one is, however deep, nor have one as a store.
 fn refuse_to_grant(secrets: &[PathBuf], grants: &GrantsSection) -> Result<(), Refusal> {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let read = grants.open.read.iter().map(|path| (path.as_path(), "is granted to be read"));
     let stores = grants.open.stores.values().filter_map(|store| {
         let path = store.url.strip_prefix("file://")?;
@@ -247,6 +252,29 @@ mod tests {
     use sandbox::{Grants, StoreConfig};
 
     use super::*;
+
+    #[test]
+    fn the_key_of_compiled_components_is_granted_to_nobody_whatever_else_is_secret() {
+        let place = tempfile::tempdir().unwrap();
+        let link = place.path().join("link");
+        std::os::unix::fs::symlink(place.path(), &link).unwrap();
+        // Not there yet, as before a first run.
+        let state_dir = place.path().join("state");
+        let text = "scope = \"s\"\n[replica]\ndatadir = \"/data\"\nbin_dir = \"/bin\"\n";
+        let file = place.path().join("understudy.toml");
+        std::fs::write(&file, text).unwrap();
+        let config = Config::load(&file, &crate::config::Overrides::default(), &|_| None).unwrap();
+        let secrets = secrets(&config, &state_dir, &state_dir.join("run-1"));
+        let read = |path: &Path| GrantsSection {
+            open: Grants { read: vec![path.to_owned()], ..Grants::default() },
+            ..GrantsSection::default()
+        };
+        for covering in [place.path(), &link, &state_dir, &state_dir.join(COMPONENTS), Path::new("/proc")] {
+            let refusal = refuse_to_grant(&secrets, &read(covering)).unwrap_err();
+            assert!(refusal.message.contains("holds a secret"), "{refusal}");
+        }
+        refuse_to_grant(&secrets, &read(&place.path().join("backups"))).unwrap();
+    }
 
     #[test]
     fn a_directory_that_holds_a_password_is_granted_to_nobody() {

@@ -1,10 +1,10 @@
 //! `ca_file`: the authorities whose word is taken for who the server of a store is.
 
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::owned_file;
 use super::problem::{Place, Problem};
 use super::tree::Value;
 
@@ -43,17 +43,7 @@ impl Authorities {
 /// The file's content. Whoever can change it could stand in for the server: that is its owner, who is this user or root,
 /// and nobody else.
 fn read(path: &Path) -> Result<String, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
-    if !metadata.is_file() {
-        return Err("it is not a file".to_owned());
-    }
-    if ![0, rustix::process::geteuid().as_raw()].contains(&metadata.uid()) {
-        return Err(
-            "it belongs to somebody else: `chown` it to the user that this program runs as, or to root"
-                .to_owned(),
-        );
-    }
+    let (file, metadata) = owned_file::open(path)?;
     if metadata.mode() & 0o022 != 0 {
         let mode = metadata.mode() & 0o7777;
         return Err(format!("others may change it (mode {mode:04o}): `chmod {:04o}` it", mode & 0o755));

@@ -152,13 +152,6 @@ impl GrantsSection {
         let credentials = self.credentials.values().flatten().map(|(_, source)| source);
         self.keys.values().chain(credentials).filter_map(SecretSource::file)
     }
-
-    /// Whether there is any secret in it.
-    pub fn has_secrets(&self) -> bool {
-        !self.keys.is_empty()
-            || self.open.stores.values().any(|store| store.provider_chain)
-            || self.credentials.values().any(|credentials| !credentials.is_empty())
-    }
 }
 
 pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> GrantsSection {
@@ -259,6 +252,12 @@ fn read_store(
     let mut authorities = None;
     if kind.tls {
         let value = section.get("ca_file");
+        let named = config.options.iter().find(|(name, _)| matches!(name.as_str(), "endpoint" | "base_url"));
+        if let (Some(value), Some((_, address))) = (&value, named)
+            && address.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http:"))
+        {
+            value.problem("does nothing where there is no TLS, and `endpoint` is http://: take one line out");
+        }
         authorities = value.and_then(|value| Authorities::read(&value, section.reader().file()));
     } else {
         section.refuse(

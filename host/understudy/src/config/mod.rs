@@ -7,6 +7,7 @@ mod check;
 mod component;
 mod grants;
 mod methods;
+mod owned_file;
 pub mod problem;
 mod replica;
 mod secret;

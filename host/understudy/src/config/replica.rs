@@ -101,7 +101,8 @@ fn read_trigger_file(value: &Value<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// A command for the server's shell, in one line.
+/// A command for the server's shell, in one line. It is told in the log and the report, so nothing secret may be in it: what
+/// sets variables before the program is where that would be.
 fn read_command(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
     if text.trim().is_empty() || text.chars().any(char::is_control) {
@@ -109,7 +110,29 @@ fn read_command(value: &Value<'_>) -> Option<String> {
             .problem("must be a command in one line, such as \"pgbackrest --stanza=main archive-get %f %p\"");
         return None;
     }
+    if sets_variables(text) {
+        value.problem(
+            "sets variables, whose values would be told in logs and reports: put them into a script, or into a file that \
+             the program reads, and name that",
+        );
+        return None;
+    }
     Some(text.to_owned())
+}
+
+/// Whether a shell command begins with `NAME=value`, also behind `env` or `export`.
+fn sets_variables(command: &str) -> bool {
+    let is_name = |name: &str| {
+        !name.starts_with(|c: char| c.is_ascii_digit())
+            && !name.is_empty()
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let mut words = command.split_whitespace();
+    let first = words.find(|word| {
+        let program = word.rsplit('/').next().unwrap_or(word);
+        !matches!(program, "env" | "export" | "exec") && !word.starts_with('-')
+    });
+    first.and_then(|word| word.split_once('=')).is_some_and(|(name, _)| is_name(name))
 }
 
 /// `config = "report" | "refuse-commands"`.

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use sandbox::Secret;
 
-use super::Environment;
 use super::problem::{Place, Problem};
 use super::tree::Value;
+use super::{Environment, owned_file};
 
 /// A secret that is longer is taken for a mistake in the file's name. A service account's key has some 2.5 kB.
 const LIMIT: u64 = 64 << 10;
@@ -85,21 +85,9 @@ impl SecretSource {
 /// The file's content without the newline that editors put at its end. Read is only a file that others may not, by the rule
 /// that PostgreSQL has for `ssl_key_file`: nobody but its owner, or root's file that a group may read.
 fn read(path: &Path) -> Result<Secret, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
-    if !metadata.is_file() {
-        return Err("it is not a file".to_owned());
-    }
-    let own_user = rustix::process::geteuid().as_raw();
-    let refused =
-        match metadata.uid() {
-            uid if uid == own_user => 0o077,
-            0 => 0o037,
-            _ => return Err(
-                "it belongs to somebody else: `chown` it to the user that this program runs as, or to root"
-                    .to_owned(),
-            ),
-        };
+    let (file, metadata) = owned_file::open(path)?;
+    let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
+    let refused = if is_own { 0o077 } else { 0o037 };
     if metadata.mode() & refused != 0 {
         return Err(format!(
             "others may read or change it (mode {:04o}): `chmod {:04o}` it",

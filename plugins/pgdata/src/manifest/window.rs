@@ -1,7 +1,7 @@
 //! JSON text from a reader, one value at a time. A manifest is read by what is below its lists: `serde_json` reads a value that
 //! lies in memory several times as fast as one that comes byte by byte.
 
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 
 use serde::Deserialize;
 
@@ -33,16 +33,9 @@ impl<R: Read> Window<R> {
     fn fill(&mut self) -> Result<(), ManifestError> {
         self.buffer.drain(..self.start);
         self.start = 0;
-        let filled = self.buffer.len();
-        self.buffer.resize(filled + READ, 0);
-        let read = loop {
-            match self.inner.read(&mut self.buffer[filled..]) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                read => break read,
-            }
-        };
-        self.buffer.truncate(filled + *read.as_ref().unwrap_or(&0));
-        self.ended = read? == 0;
+        // Until so much is there: a reader may give a few bytes at a time.
+        let read = self.inner.by_ref().take(READ as u64).read_to_end(&mut self.buffer)?;
+        self.ended = read < READ;
         Ok(())
     }
 

@@ -1,7 +1,11 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Command;
 
 use super::*;
+use crate::cipher::CipherFormat;
 use crate::codec::Codec;
+use crate::keys::Key;
+use crate::secret::Secret;
 
 #[test]
 fn files_come_as_they_are_stored() {
@@ -256,6 +260,30 @@ fn a_file_that_is_the_same_is_kept_and_any_other_is_written_anew() {
     assert_eq!(again(&by_time), Action::Kept);
     assert_eq!(again(&by_digest), Action::Written);
     assert_eq!(again(&Fetch { unless: Unless::Always, ..by_digest }), Action::Written);
+}
+
+#[test]
+fn a_text_that_holds_keys_is_not_even_compared_with_what_is_there() {
+    const TEXT: &[u8] = b"[backrest]\nbackrest-format=5\n[cipher]\ncipher-pass=\"words\"\n";
+    let scene = Scene::new();
+    fs::write(scene.store.path().join("plain"), TEXT).unwrap();
+    let encrypted = Command::new("openssl")
+        .args(["enc", "-aes-256-cbc", "-md", "sha256", "-pass", "pass:swordfish"])
+        .args(["-in", "plain", "-out", "encrypted"])
+        .current_dir(scene.store.path())
+        .output()
+        .unwrap();
+    assert!(encrypted.status.success());
+    let key = Key::named("repo", Secret::new("swordfish"));
+    let via = Pipeline { decrypt: Some((key, CipherFormat::OpensslSha256)), ..Pipeline::default() };
+    for guess in [TEXT, &[b'x'; TEXT.len()]] {
+        fs::write(scene.path("f"), guess).unwrap();
+        let item = fetch("encrypted", "f", TEXT.len() as u64);
+        let item = Fetch { unless: Unless::SameContent, ..item };
+        let error = scene.fetch(&scene.job_via(via.clone()), vec![item]).remove(0).unwrap_err();
+        assert_eq!(error.kind, Kind::Denied, "{error}");
+        assert!(error.message.contains("holds keys"), "{error}");
+    }
 }
 
 fn file_time(name: &str, scene: &Scene) {

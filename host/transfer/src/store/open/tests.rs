@@ -89,10 +89,7 @@ async fn an_authority_must_be_one_and_must_be_asked() {
     ] {
         for (authority, says) in [
             ("nothing in PEM", "holds no certificate"),
-            (
-                "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
-                "`ca_certificate` cannot be used",
-            ),
+            ("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n", "`ca_file` holds cannot be used"),
             ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cannot be used"),
         ] {
             let options = [&options[..], &[("ca_certificate", authority)]].concat();
@@ -140,6 +137,19 @@ async fn credentials_that_cannot_be_used_are_told_without_them() {
         let error = opened(&config(url, &options, &credentials)).await.unwrap_err();
         assert!(!error.contains("hunter2"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_service_accounts_key_does_not_say_where_the_store_is() {
+    for address in ["http://127.0.0.1:1", "https://127.0.0.1:1"] {
+        let key = format!(
+            r#"{{"private_key": "", "private_key_id": "", "client_email": "", "disable_oauth": true, "gcs_base_url": "{address}"}}"#
+        );
+        let error = opened(&config("gs://b/p", &[], &[("service_account_key", &key)])).await.unwrap_err();
+        assert!(error.contains("`endpoint`") && !error.contains("127.0.0.1"), "{error}");
+    }
+    let key = r#"{"private_key": "", "private_key_id": "", "client_email": "", "disable_oauth": true}"#;
+    assert!(opened(&config("gs://b/p", &[], &[("service_account_key", key)])).await.is_ok());
 }
 
 #[tokio::test]

@@ -95,6 +95,11 @@ fn a_server_is_vouched_for_by_the_authorities_that_the_operator_names() {
         let problem = refused(&format!("stores.repo = {{ url = \"{url}\", ca_file = \"{path}\" }}"));
         assert!(problem.contains("no TLS"), "{problem}");
     }
+    let plain = "endpoint = \"http://host\", allow_http = true";
+    for url in ["s3://b", "gs://b", "az://b"] {
+        let problem = refused(&format!("stores.repo = {{ url = \"{url}\", {plain}, ca_file = \"{path}\" }}"));
+        assert!(problem.contains("ca_file` does nothing"), "{problem}");
+    }
     assert!(refused(&format!("ca_file = \"{path}\"")).contains("unknown key"));
     assert!(refused(r#"stores.repo = { url = "s3://b", ca_file = "ca.pem" }"#).contains("absolute path"));
 }

@@ -103,6 +103,11 @@ fn each_wrong_line_is_told_by_its_own_message() {
         ("tablespaces = [\"/t\"]", "6:15: `replica.tablespaces` must be a table, not a list"),
         ("restore_command = \" \"", "6:19: `replica.restore_command` must be a command in one line"),
         ("restore_command = \"a\\nb\"", "6:19: `replica.restore_command` must be a command in one line"),
+        (
+            "restore_command = \"AWS_SECRET=x wal-g wal-fetch\"",
+            "6:19: `replica.restore_command` sets variables",
+        ),
+        ("restore_command = \"/usr/bin/env -i A=x wal-g\"", "6:19: `replica.restore_command` sets variables"),
         ("configure_standby = true", "6:21: `replica.configure_standby` needs `[source] conninfo`"),
         ("[method]\nacme = 1", "7:8: `method.acme` must be a table, not a whole number"),
         ("[method.\"../acme\"]", "6:9: `../acme` is no name that a method can have"),
