@@ -47,6 +47,9 @@ enum Task {
         /// Measure so often rather than five times
         #[arg(long, value_name = "N")]
         rounds: Option<u32>,
+        /// Only with the target there, where both are measured
+        #[arg(long, value_enum)]
+        target: Option<bench::Place>,
         /// Measure this program, built before, and the components that are there
         #[arg(long, value_name = "FILE")]
         program: Option<std::path::PathBuf>,
@@ -73,12 +76,12 @@ fn main() -> Result<()> {
             plugins::build()?;
             test::run(full)
         }
-        Task::Bench { what, quick, rounds, program } => {
+        Task::Bench { what, quick, rounds, target, program } => {
             setup::machine()?;
             if program.is_none() {
                 plugins::build()?;
             }
-            bench::run(&what, quick, rounds, program.as_deref())
+            bench::run(&what, quick, rounds, target, program.as_deref())
         }
         Task::Fuzz { seconds } => {
             setup::machine()?;

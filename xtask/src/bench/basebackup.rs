@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::home::Place;
 use super::measure::{Contestant, race};
 use super::tarball::{PLAIN, ZSTD};
 use super::{Bench, page};
@@ -17,7 +16,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     let (plain, zstd) = (bench.backup(&PLAIN)?, bench.backup(&ZSTD)?);
     let server = home.server(&cluster)?;
     let mut table = page::head("target");
-    for place in [Place::Memory, Place::Disk] {
+    for &place in bench.extent.places {
         let target = home.target(place, "native");
         let program = [
             Path::new(BIN_DIR).join("pg_basebackup").into_os_string(),

@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 
-use super::home::Place;
 use super::measure::race;
 use super::tarball::{PLAIN, Then, tools};
 use super::{Bench, page};
@@ -13,7 +12,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     let backup = home.backup(&cluster, &format!("backup-files-{files}"), PLAIN.options)?;
     let mut table = page::head("target");
     let mut verdicts = String::new();
-    for place in [Place::Memory, Place::Disk] {
+    for &place in bench.extent.places {
         let trees = ["ours", "unpacked", "verified"].map(|name| home.target(place, name));
         let [ours, unpacked, verified] = &trees;
         let contestants = [

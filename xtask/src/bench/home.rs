@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use tests::pgbackrest::{PGBACKREST, STANZA};
 use tests::program::project;
 use tests::server::{BIN_DIR, Playground, PostgresServer, run};
@@ -22,7 +23,7 @@ const NOISE: u64 = 1900;
 const SCALE: u64 = 15_300_000;
 
 /// Where a target is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Place {
     /// In the file system of the checkout.
     Disk,

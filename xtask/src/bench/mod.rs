@@ -19,6 +19,7 @@ use clap::ValueEnum;
 
 use crate::say;
 use home::Home;
+pub(crate) use home::Place;
 use ours::Ours;
 
 /// What is measured.
@@ -75,6 +76,8 @@ impl What {
 /// How much is measured.
 struct Extent {
     rounds: u32,
+    /// Where targets are written.
+    places: &'static [Place],
     /// Bytes of the cluster of most measurements.
     cluster: u64,
     /// Small files.
@@ -85,13 +88,19 @@ struct Extent {
 
 const WHOLE: Extent = Extent {
     rounds: 5,
+    places: &[Place::Memory, Place::Disk],
     cluster: 2_600_000_000,
     files: 100_000,
     sizes: &[500_000_000, 1_000_000_000, 2_000_000_000, 4_000_000_000, 8_000_000_000],
 };
 
-const QUICK: Extent =
-    Extent { rounds: 1, cluster: 300_000_000, files: 10_000, sizes: &[100_000_000, 200_000_000] };
+const QUICK: Extent = Extent {
+    rounds: 1,
+    places: WHOLE.places,
+    cluster: 300_000_000,
+    files: 10_000,
+    sizes: &[100_000_000, 200_000_000],
+};
 
 /// What a measurement is given.
 struct Bench<'a> {
@@ -101,10 +110,21 @@ struct Bench<'a> {
 }
 
 /// Measures these things, or all, and writes each into BENCHMARKS.md as it is done; a quick run is only shown.
-pub(crate) fn run(what: &[What], quick: bool, rounds: Option<u32>, program: Option<&Path>) -> Result<()> {
+pub(crate) fn run(
+    what: &[What],
+    quick: bool,
+    rounds: Option<u32>,
+    target: Option<Place>,
+    program: Option<&Path>,
+) -> Result<()> {
     let home = Home::open()?;
     let mut extent = if quick { QUICK } else { WHOLE };
     extent.rounds = rounds.unwrap_or(extent.rounds).max(1);
+    match target {
+        None => {}
+        Some(Place::Memory) => extent.places = &[Place::Memory],
+        Some(Place::Disk) => extent.places = &[Place::Disk],
+    }
     let bench = Bench { ours: Ours::new(&home, program)?, home: &home, extent };
     for one in if what.is_empty() { &What::ALL } else { what } {
         say(&format!("measuring {}", one.name()));

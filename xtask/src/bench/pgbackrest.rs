@@ -85,8 +85,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
          Full backups of a cluster of {cluster} MB, half of it noise, half what pgbench makes, as pgBackRest wrote them at its \
          own levels, in the page cache. `pgbackrest restore` with two processes, and once with one, which is its default, \
          against the whole of `understudy create` with two threads that move bytes: with the backup's write-ahead log, which \
-         pgBackRest leaves to `restore_command`, the checks of the seal and its sync; the compilation of the component to machine \
-         code is part of it. Both check every file's SHA-1.\n\n{codecs}\n{delta}\n{files}\n{peak}",
+         pgBackRest leaves to `restore_command`, the checks of the seal and its sync; its component was compiled before. Both check \
+         every file's SHA-1.\n\n{codecs}\n{delta}\n{files}\n{peak}",
         cluster = bench.extent.cluster / 1_000_000,
         delta = delta(bench)?,
         files = files(bench)?,
@@ -108,7 +108,7 @@ fn codecs(bench: &Bench<'_>) -> Result<(String, u64)> {
     for (codec, wall, cpu) in CODECS {
         let folder = repository(bench, codec)?;
         sizes.push(format!("{codec} {} MB", size(&folder.join("repository/backup"))? / 1_000_000));
-        for place in [Place::Memory, Place::Disk] {
+        for &place in bench.extent.places {
             let [ours, two, one] = ["ours", "two", "one"].map(|name| home.target(place, name));
             let mut contestants = vec![
                 bench.theirs(&folder, 2, &two, Target::Fresh),
@@ -180,7 +180,7 @@ fn files(bench: &Bench<'_>) -> Result<String> {
         let name = format!("repository-files-{files}-{bundle}");
         let folder =
             home.repository(&cluster, &name, &format!("compress-type=zst\nrepo1-bundle={bundle}\n"))?;
-        for place in [Place::Memory, Place::Disk] {
+        for &place in bench.extent.places {
             let [ours, theirs] = ["files-ours", "files-theirs"].map(|name| home.target(place, name));
             let contestants = [
                 bench.theirs(&folder, 2, &theirs, Target::Fresh),

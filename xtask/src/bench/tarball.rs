@@ -145,7 +145,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
             format.name,
             size(&backup)? / 1_000_000
         );
-        for place in [Place::Memory, Place::Disk] {
+        for &place in bench.extent.places {
             let (ours, theirs) = (home.target(place, "ours"), home.target(place, "tools"));
             let contestants = [
                 tools(home, format, &backup, &theirs, Then::VerifyAndSync),
