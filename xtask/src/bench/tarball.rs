@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use tests::server::run;
 
-use super::home::{Home, Place, quoted, shell, size};
+use super::home::{Home, quoted, shell, size};
 use super::measure::{Contestant, race};
 use super::ours::{Job, reads};
 use super::{Bench, page};
