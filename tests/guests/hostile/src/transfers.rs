@@ -63,6 +63,10 @@ pub(crate) fn transfer_and_stay(request: &Request) -> Result<(), Failure> {
         job.fetch(&items).map_err(failed("fetch"))?;
         log::info!("fetching round {round}");
         if trap && round == 2 {
+            // Not before something is written, else there is nothing to see.
+            while job.outcomes(1).is_empty() {
+                job.wait(100);
+            }
             std::process::abort();
         }
     }
