@@ -33,9 +33,16 @@ pub struct Listed {
 }
 
 /// The files that archives must bring; shared by all unpacks that are compared with it.
-#[derive(Default)]
 pub struct Listing {
     inner: Mutex<Inner>,
+    /// The most files.
+    most: usize,
+}
+
+impl Default for Listing {
+    fn default() -> Self {
+        Self { inner: Mutex::default(), most: MOST }
+    }
 }
 
 #[derive(Default)]
@@ -92,8 +99,9 @@ impl Listing {
         if let Some(name) = twice.or_else(there) {
             return Err(Error::new(Kind::Invalid, format!("`{}` is listed twice", name.escape_debug())));
         }
-        if inner.records.len() + clean.len() > MOST {
-            return Err(Error::new(Kind::Limit, format!("a listing holds at most {MOST} files")));
+        if inner.records.len() + clean.len() > self.most {
+            let most = self.most;
+            return Err(Error::new(Kind::Limit, format!("a listing holds at most {most} files")));
         }
         for file in &clean {
             inner.records.add(file)?;

@@ -132,7 +132,7 @@ fn choose_from<C: Contents>(
             Some(backup) => backup.clone(),
             None => return Err(not_listed(&repository, label)?),
         },
-        Wanted::Newest { until, timeline } => match newest(&repository, &info, *until, *timeline, rule)? {
+        Wanted::Newest { until, timeline } => match newest(&repository, &info, until.as_ref(), *timeline, rule)? {
             Some(backup) => backup.clone(),
             None => return Ok(None),
         },
@@ -156,7 +156,7 @@ fn choose_from<C: Contents>(
 fn newest<'a>(
     repository: &Repository,
     info: &'a BackupInfo,
-    until: Option<Until>,
+    until: Option<&Until>,
     timeline: Option<u32>,
     rule: Rule,
 ) -> Result<Option<&'a Backup>, Failure> {
@@ -167,10 +167,10 @@ fn newest<'a>(
     let fits = |backup: &&Backup| {
         let in_time = match until {
             None => true,
-            Some(Until::Time(seconds)) => {
-                i64::try_from(backup.stopped).is_ok_and(|stopped| stopped <= seconds)
+            Some(Until::Time { seconds, .. }) => {
+                i64::try_from(backup.stopped).is_ok_and(|stopped| stopped <= *seconds)
             }
-            Some(Until::Lsn(lsn)) => backup.stop_lsn.is_some_and(|stop| stop <= lsn),
+            Some(Until::Lsn(lsn)) => backup.stop_lsn.is_some_and(|stop| stop <= *lsn),
         };
         in_time && timeline.is_none_or(|timeline| backup.timeline == Some(timeline))
     };
@@ -189,7 +189,7 @@ fn newest<'a>(
     let Some(newest) = newest else {
         let ended = match until {
             None => String::new(),
-            Some(Until::Time(_)) => " that ended at or before `target-time`".to_owned(),
+            Some(Until::Time { text, .. }) => format!(" that ended at or before {text}"),
             Some(Until::Lsn(lsn)) => format!(" that ended at or before {lsn}"),
         };
         let on = timeline.map_or_else(String::new, |timeline| format!(" on the timeline {timeline}"));

@@ -107,6 +107,7 @@ impl ArchiveInfo {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "what is known of a backup, by names")]
 struct Current {
     #[serde(rename = "backup-archive-stop")]
     archive_stop: Option<String>,
@@ -149,6 +150,7 @@ impl Visitor for BackupInfo {
             }
             "db:history" => {
                 #[derive(Deserialize)]
+                #[serde(expecting = "what is known of a cluster, by names")]
                 struct History {
                     #[serde(rename = "db-system-id")]
                     system_identifier: u64,
@@ -171,6 +173,7 @@ impl Visitor for ArchiveInfo {
         }
         // What is `db-system-id` in backup.info is `db-id` here.
         #[derive(Deserialize)]
+        #[serde(expecting = "what is known of a cluster, by names")]
         struct History {
             #[serde(rename = "db-id")]
             system_identifier: u64,

@@ -208,6 +208,7 @@ impl<C: Contents> Manifest<C> {
 
     fn add_target(&mut self, line: &str) -> Result<usize, String> {
         #[derive(Deserialize)]
+        #[serde(expecting = "what is known of a target, by names")]
         struct JsonTarget {
             path: String,
             file: Option<String>,

@@ -37,10 +37,15 @@ pub(crate) enum Wanted {
 }
 
 /// When a backup must have ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Until {
-    /// In seconds since 1970.
-    Time(i64),
+    /// By the clock.
+    Time {
+        /// Since 1970.
+        seconds: i64,
+        /// As the operator wrote it.
+        text: String,
+    },
     /// By what its cluster had written.
     Lsn(Lsn),
 }
@@ -125,12 +130,15 @@ fn wanted(request: &Request) -> Result<Wanted, Failure> {
                 "the options `target-time` and `target-lsn` both say when the backup must have ended: set one of them",
             ));
         }
-        (Some(time), None) => Some(Until::Time(seconds_of(&time).ok_or_else(|| {
-            Failure::failed(format!(
-                "`target-time = \"{}\"` is no time with a zone such as 2026-11-26 04:30:00+00 or 2026-11-26T04:30:00Z",
-                time.escape_debug()
-            ))
-        })?)),
+        (Some(text), None) => {
+            let seconds = seconds_of(&text).ok_or_else(|| {
+                Failure::failed(format!(
+                    "`target-time = \"{}\"` is no time with a zone such as 2026-11-26 04:30:00+00 or 2026-11-26T04:30:00Z",
+                    text.escape_debug()
+                ))
+            })?;
+            Some(Until::Time { seconds, text })
+        }
         (None, Some(lsn)) => Some(Until::Lsn(
             lsn.parse().map_err(|error| Failure::failed(format!("the option `target-lsn`: {error}")))?,
         )),

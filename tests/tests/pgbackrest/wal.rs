@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tests::pgbackrest::{BUNDLED_ENCRYPTED, PLAIN, Stanza};
 use tests::replica_folder::ReplicaFolder;
 use tests::server::{PostgresServer, run};
@@ -185,6 +187,44 @@ fn after_a_failover_the_latest_wal_follows_the_new_primary_and_not_the_old_ones_
         let replica = stanza.replica_of(&new, &section).unwrap();
         fails_in(&stanza, &replica, "past the fork", Old::Untouched, &["timeline"]);
     }
+}
+
+#[test]
+fn a_source_that_is_promoted_while_its_log_is_copied_makes_no_replica_that_could_never_follow() {
+    let stanza = Stanza::start("pgbr-promoted", 500, &[PLAIN], "gz").unwrap();
+    let old = &stanza.primary.server;
+    stanza.backup(1, "full", &[]).unwrap();
+    work(&stanza, 0);
+    let new = standby(&stanza, "standby");
+    old.psql("INSERT INTO letters VALUES (2000000, 'the last that both have')").unwrap();
+    new.wait_for("SELECT count(*) FROM letters WHERE id = 2000000", "1").unwrap();
+
+    // So slow that the copy has only begun when the run is held.
+    let latest = stanza.method(&[1], "", "wal = \"latest\"\n");
+    let slow = latest.replace(".grants]\n", ".grants]\nrate = \"1MiB/s\"\n");
+    let replica = stanza.replica_of(&new, &slow).unwrap();
+    let running = replica.spawn(&[]).unwrap();
+    let started = Instant::now();
+    while !replica.datadir().join("base").exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing is copied");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    running.signal(Signal::STOP).unwrap();
+    new.psql("SELECT pg_promote()").unwrap();
+    old.psql("INSERT INTO letters VALUES (3000000, 'stray')").unwrap();
+    work(&stanza, 10);
+    running.signal(Signal::CONT).unwrap();
+    let ended = replica.ended(running).unwrap();
+    assert_eq!(ended.attempts(), [("pgbackrest", "check-failed")], "{}", ended.output);
+    assert!(ended.output.contains("run again: by now the source says where it left"), "{}", ended.output);
+    assert!(!replica.is_sealed());
+
+    stanza.created(&replica).unwrap();
+    stanza.primary.streams_from(&new, &replica).unwrap();
+    let server = PostgresServer::start(&stanza.primary.playground, &replica.datadir(), "").unwrap();
+    let rows = "SELECT string_agg(id::text, ' ' ORDER BY id) FROM letters WHERE id >= 2000000";
+    assert_eq!(server.psql(rows).unwrap(), "2000000");
+    server.stop().unwrap();
 }
 
 #[test]

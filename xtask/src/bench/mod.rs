@@ -137,11 +137,14 @@ pub(crate) fn run(
             What::Delta => delta::measure(&bench)?,
             What::PgBackRest => pgbackrest::measure(&bench)?,
         };
+        if target == Some(Place::Disk) {
+            section = section.replacen('\n', ", target on disk\n", 1);
+        }
         section.push('\n');
         section.push_str(&page::machine(bench.extent.rounds)?);
         println!("\n{section}");
         if !quick {
-            page::write(*one, &section)?;
+            page::write(&page::name(*one, target), &section)?;
         }
     }
     Ok(())

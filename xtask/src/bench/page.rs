@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use tests::program::project;
 
-use super::What;
+use super::{Place, What};
 use super::measure::Runs;
 
 /// What is written where there is no page yet.
@@ -31,14 +31,20 @@ fn path() -> PathBuf {
     project().join("BENCHMARKS.md")
 }
 
-/// Puts a section into the page, in place of the one that it had or else before the part written by hand.
-pub(crate) fn write(what: What, section: &str) -> Result<()> {
+/// What a section is called: what is measured on disk alone stands beside what is measured elsewhere.
+pub(crate) fn name(what: What, target: Option<Place>) -> String {
+    let on_disk = if target == Some(Place::Disk) { " on disk" } else { "" };
+    format!("{}{on_disk}", what.name())
+}
+
+/// Puts a section into the page, in place of the one that it had or else where the list has it.
+pub(crate) fn write(name: &str, section: &str) -> Result<()> {
     let page = match std::fs::read_to_string(path()) {
         Ok(page) => page,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => FIRST.to_owned(),
         Err(error) => return Err(error).context("BENCHMARKS.md cannot be read"),
     };
-    let page = with_section(&page, what.name(), section)?;
+    let page = with_section(&page, name, section)?;
     std::fs::write(path(), page).context("BENCHMARKS.md cannot be written")
 }
 
@@ -53,9 +59,10 @@ fn with_section(page: &str, name: &str, section: &str) -> Result<String> {
     // In the order of the list, whichever is measured first.
     let later = What::ALL
         .iter()
-        .skip_while(|what| what.name() != name)
+        .flat_map(|what| [None, Some(Place::Disk)].map(|target| self::name(*what, target)))
+        .skip_while(|other| other != name)
         .skip(1)
-        .find_map(|what| page.find(&format!("<!-- measured: {} -->", what.name())));
+        .find_map(|other| page.find(&format!("<!-- measured: {other} -->")));
     let at =
         later.or_else(|| page.find(BY_HAND)).with_context(|| format!("BENCHMARKS.md has no `{BY_HAND}`"))?;
     Ok(format!("{}{section}\n\n{}", &page[..at], &page[at..]))
@@ -137,7 +144,7 @@ pub(crate) fn machine(rounds: u32) -> Result<String> {
     }
     versions.push(first_line("pgbackrest", "version")?);
     Ok(format!(
-        "{date}; {model}, {count} processors, {memory} GiB; Linux {kernel}; {versions}. Medians of {rounds}. The machine's \
+        "{date}; {model}, {count} processors, {memory} GiB; Linux {kernel}; {versions}. Medians of {rounds} after one that is not counted. The machine's \
          load of the last five minutes was {load} at the end; what else runs on it, and the processor's frequency, are not \
          controlled, which is why contestants take turns and ratios count.\n",
         date = first_line("date", "--iso-8601")?,
@@ -157,8 +164,10 @@ mod unit {
         let page = page.replace("Nothing was tried yet.", "Fibres.");
         let page = with_section(&page, "tarball", "first").unwrap();
         let page = with_section(&page, "sizes", "new").unwrap();
+        let page = with_section(&page, "tarball on disk", "second").unwrap();
         assert!(page.contains("Fibres.") && page.contains("new") && !page.contains("old"), "{page}");
-        assert!(page.find("first") < page.find("new") && page.find("new") < page.find("Fibres."), "{page}");
+        let places = ["first", "second", "new", "Fibres."].map(|text| page.find(text));
+        assert!(places.is_sorted(), "{page}");
         assert_eq!(page.matches("<!-- measured: sizes -->").count(), 1);
     }
 }

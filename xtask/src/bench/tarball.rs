@@ -168,8 +168,9 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
          A backup of a cluster of {cluster} MB as `pg_basebackup --format=tar` wrote it at its own level ({sizes}), half of it \
          noise, half what pgbench makes. The tools: decompress into `tar --extract`, then `pg_verifybackup` (every file and the \
          write-ahead log), then `sync` of the target's file system. Understudy: `understudy create`, the whole process, with the \
-         same checks, the seal and its sync; the component was compiled by an earlier run. The backup is in the page cache for both. The target is on the checkout's disk, whose speed here varies with what its host does, and in \
-         tmpfs, where the disk does not matter.\n\n{table}\n{verdicts}",
+         same checks, the seal and its sync; the component was compiled by an earlier run. The backup is in \
+         the page cache for both. A target in memory is in tmpfs; one on disk is on the checkout's, whose speed varies with what \
+         its host does.\n\n{table}\n{verdicts}",
         cluster = bench.extent.cluster / 1_000_000,
     ))
 }

@@ -98,6 +98,19 @@ fn a_hundred_thousand_files_are_all_found() {
 }
 
 #[test]
+fn the_number_of_files_is_bounded() {
+    assert_eq!(Listing::new().most, MOST);
+    // As many as it may really hold take more than half a gigabyte.
+    let listing = Listing { most: 3, ..Listing::default() };
+    listing.add(vec![listed("base/1"), listed("base/2")]).unwrap();
+    let error = listing.add(vec![listed("base/3"), listed("base/4")]).unwrap_err();
+    assert_eq!((error.kind, error.message.as_str()), (Kind::Limit, "a listing holds at most 3 files"));
+    // None of the two was added.
+    listing.add(vec![listed("base/4")]).unwrap();
+    assert_eq!(listing.missing(4), ["base/1", "base/2", "base/4"]);
+}
+
+#[test]
 fn the_number_of_tolerated_paths_is_bounded() {
     let listing = Listing::new();
     listing.tolerate((0..MOST_TOLERATED).map(|path| path.to_string()).collect()).unwrap();

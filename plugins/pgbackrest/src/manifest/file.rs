@@ -52,6 +52,7 @@ pub(crate) struct Damage(pub(crate) Option<u32>);
 
 /// The value of a file's line.
 #[derive(Deserialize)]
+#[serde(expecting = "what is known of a file, by names")]
 pub(super) struct Line<'a> {
     bim: Option<u64>,
     bni: Option<u64>,

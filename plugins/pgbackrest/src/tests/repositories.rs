@@ -1,0 +1,105 @@
+//! Several repositories, and backups that lead nowhere.
+
+use super::*;
+
+#[test]
+fn the_first_repository_that_has_the_backup_is_used() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("empty")).unwrap();
+    let request = scene.request().with("repositories", ["empty", "repo"].map(str::to_owned).to_vec());
+    let host = || scene.host().store("empty", scene.path("empty"));
+    let (plan, record) = host().run(|| PgBackRest::plan(&request));
+    assert_eq!(plan.unwrap().backup, INCREMENTAL);
+    assert!(warnings(&record).contains("no stanza main in the repository empty"), "{record:?}");
+    let request = request.with("backup", "20250101-000000F");
+    let (plan, _) = host().run(|| PgBackRest::plan(&request));
+    assert!(
+        matches!(&plan, Err(Failure::Failed(why)) if why.contains("repository empty") && why.contains("repository repo")),
+        "{plan:?}"
+    );
+}
+
+/// The scene with a second repository that has the same, and a plan with both.
+fn with_two_repositories(
+    scene: &Scene,
+    request: &Request,
+    source: Option<Source>,
+) -> (Result<Plan, Failure>, Record) {
+    let host = scene.host().store("second", scene.path("second"));
+    let host = source.into_iter().fold(host, Host::source);
+    host.run(|| {
+        PgBackRest::plan(&request.clone().with("repositories", vec!["repo".to_owned(), "second".to_owned()]))
+    })
+}
+
+fn copied(from: &std::path::Path, to: &std::path::Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            copied(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_repository_whose_backup_cannot_be_restored_is_passed_over() {
+    let manifest = |from: &'static str, to: &'static str| {
+        Box::new(move |scene: &Scene| {
+            scene.edit_manifest(from, to);
+        }) as Box<dyn Fn(&Scene)>
+    };
+    let removed =
+        |object: String| Box::new(move |scene: &Scene| scene.remove(&object)) as Box<dyn Fn(&Scene)>;
+    for (damage, what) in [
+        (manifest("backup-type=", "backup-block-incr=true\nbackup-type="), "block incremental"),
+        (manifest("backup-lsn-stop=\"0/40000F0\"", "backup-lsn-stop=\"0/3000000\""), "begins at 0/4000028"),
+        (removed(format!("backup/main/{FULL}/backup.manifest")), "is gone"),
+        (removed(format!("backup/main/{INCREMENTAL}/pg_data/global/pg_control")), "pg_control is missing"),
+    ] {
+        let scene = Scene::new();
+        copied(&scene.path("repo"), &scene.path("second"));
+        damage(&scene);
+        let (plan, record) = with_two_repositories(&scene, &scene.request(), None);
+        let plan = plan.unwrap();
+        assert_eq!(plan.backup, INCREMENTAL);
+        let warnings = warnings(&record);
+        assert!(warnings.contains("passed over a repository") && warnings.contains(what), "{warnings}");
+        let request = scene.request().with("repositories", vec!["repo".to_owned(), "second".to_owned()]);
+        let host = scene.host().store("second", scene.path("second"));
+        assert_eq!(host.run(|| PgBackRest::create(&request, &plan)).0, Ok(()), "{what}");
+    }
+}
+
+#[test]
+fn a_repository_that_has_only_backups_that_lead_nowhere_is_the_last_resort() {
+    let scene = Scene::new();
+    copied(&scene.path("repo"), &scene.path("second"));
+    let info = "backup/main/backup.info";
+    scene.edit(info, &format!("[backup:current]\n{FULL}={{"), "[other]\n20250101-000000F={");
+    scene.edit(info, &format!("\n{INCREMENTAL}={{"), &format!("\n[backup:current]\n{INCREMENTAL}={{"));
+    let source = wal::source(&[(1, 0x21, 0)], 2);
+    let request = scene.request().with("wal", "none");
+    let (plan, record) = with_two_repositories(&scene, &request, Some(source.clone()));
+    assert_eq!(plan.unwrap().backup, FULL);
+    let warnings = warnings(&record);
+    assert!(warnings.contains("passed over the repository repo"), "{warnings}");
+    let (plan, _) = scene.host().source(source).run(|| PgBackRest::plan(&request));
+    // What is wrong with it is told, and not that there is none.
+    assert!(plan.unwrap_err().to_string().contains(&format!("{FULL}, which backup.info does not list")));
+}
+
+#[test]
+fn a_newer_backup_of_another_cluster_is_passed_over_where_the_source_is_known() {
+    let scene = Scene::new();
+    scene.edit("backup/main/backup.info", "1795667654,\"db-id\":1", "1795667654,\"db-id\":2");
+    scene.edit(
+        "backup/main/backup.info",
+        "[db:history]\n",
+        "[db:history]\n2={\"db-system-id\":99,\"db-version\":\"15\"}\n",
+    );
+    let (plan, record) = scene.host().source(wal::source(&[], 1)).run(|| PgBackRest::plan(&scene.request()));
+    assert_eq!(plan.unwrap().backup, FULL);
+    assert!(warnings(&record).contains(&format!("passed over the backup {INCREMENTAL}")), "{record:?}");
+}
