@@ -272,7 +272,8 @@ impl Directory {
     /// the old bytes or the new ones are there, on disk when this returns.
     ///
     /// # Errors
-    /// Where it cannot be written; the old file is then as it was.
+    /// Where it cannot be written, with the old file as it was, and where it was put in place and the disk does not say that
+    /// it will stay.
     pub fn replace(&self, path: &RelativePath, bytes: &[u8], mode: u32) -> io::Result<()> {
         let mut name = path.as_os_str().to_owned();
         name.push(REPLACEMENT);

@@ -133,7 +133,7 @@ impl Redactor {
     }
 }
 
-/// Sorted, and those that touch or overlap as one.
+/// Sorted, and those that overlap as one.
 fn joined(mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
     spans.sort_unstable_by_key(|span| span.start);
     let mut joined: Vec<Range<usize>> = Vec::with_capacity(spans.len());

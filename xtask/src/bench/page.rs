@@ -7,8 +7,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use tests::program::project;
 
-use super::{Place, What};
 use super::measure::Runs;
+use super::{Place, What};
 
 /// What is written where there is no page yet.
 const FIRST: &str = "\

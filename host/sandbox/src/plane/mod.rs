@@ -40,6 +40,9 @@ const STREAMS: usize = 16;
 const JOBS: usize = 64;
 /// Keys that may be derived in one run; a chain of backups has three.
 const DERIVED: usize = 64;
+/// How many bytes they may have in all. What is kept out of texts is bounded for all methods together
+/// ([`MOST_BYTES`](transfer::redact::MOST_BYTES)), and one that fails must leave room for the next.
+const DERIVED_BYTES: usize = 4 << 10;
 
 /// What one run may reach of the data plane.
 pub(crate) struct Plane {
@@ -63,6 +66,7 @@ struct Derived {
     /// None as long as there are none.
     blanked: Option<Blanked>,
     count: usize,
+    bytes: usize,
     /// How each object is decoded from which a key was derived, by its store's name and its own.
     pipelines: HashMap<(String, String), Vec<Pipeline>>,
 }
@@ -208,7 +212,13 @@ impl Plane {
         }
         let (place, via) = ((store_name.to_owned(), object.key.clone()), object.via.clone());
         let key = self.run(object.derive(section, name)).await?;
+        let bytes = self.derived.bytes + key.secret.expose().len();
+        if bytes > DERIVED_BYTES {
+            let message = format!("the keys that were derived have more than {DERIVED_BYTES} bytes in all");
+            return Err(Error::new(Kind::Limit, message));
+        }
         self.redactor.add(&key.secret)?;
+        self.derived.bytes = bytes;
         self.derived.blanked.get_or_insert_default().add(&key)?;
         self.derived.count += 1;
         let pipelines = self.derived.pipelines.entry(place).or_default();

@@ -139,6 +139,20 @@ async fn streams_and_jobs_have_a_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_derived_have_a_bound_in_number_and_in_bytes() {
+    for (length, says) in
+        [(8, ["64 derived keys", "64 keys were derived already"]), (1500, ["2 derived keys", "4096 bytes"])]
+    {
+        let stage = Stage::hostile("derive-many").path(Path::new("object"));
+        let line = |number: usize| format!("{number}=\"{number:0>length$}\"\n");
+        let text = format!("[keys]\n{}", (0..65).map(line).collect::<String>());
+        let place = backup(&stage, &[("object", text.as_bytes())]);
+        let message = as_store(stage, &place).fails(Outcome::Failed).await;
+        assert!(says.iter().all(|says| message.contains(says)) && message.contains("Limit"), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_transfer_stops_at_the_disk_budget() {
     let stage = Stage::hostile("transfer");
     let place = backup(&stage, &[("large", &vec![1; 2 << 20])]);

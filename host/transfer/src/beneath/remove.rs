@@ -143,7 +143,11 @@ impl Removal<'_> {
                 result => result,
             };
             match unlink() {
-                Err(Errno::ACCESS) => rustix::fs::fchmod(here, Mode::RWXU).and_then(|()| unlink()),
+                Err(Errno::ACCESS) => {
+                    let mode = Metadata::from(rustix::fs::fstat(here)?).mode;
+                    rustix::fs::fchmod(here, Mode::from_raw_mode(mode & 0o7777 | 0o700))
+                        .and_then(|()| unlink())
+                }
                 result => result,
             }
         });

@@ -336,6 +336,17 @@ fn a_directory_that_its_mode_protects_from_its_owner_is_removed_all_the_same() {
 }
 
 #[test]
+fn a_directory_that_is_emptied_keeps_what_its_group_may() {
+    let (folder, directory) = opened();
+    fs::write(folder.path().join("file"), "").unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o550)).unwrap();
+    as_an_ordinary_user(folder.path(), move || {
+        directory.remove_below(&|_| true, &Limit::NONE).unwrap();
+    });
+    assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o7777, 0o750);
+}
+
+#[test]
 fn a_walk_says_what_it_may_not_read() {
     let (folder, directory) = opened();
     fs::create_dir(folder.path().join("closed")).unwrap();

@@ -204,6 +204,7 @@ fn only_derived_keys_are_blanked_and_a_bounded_number_of_them() {
             blanked.add(&Key::derived(String::new(), Secret::new(&*text), Secret::new(&*text))).unwrap();
         }
     }
+    assert_eq!(format!("{blanked:?}"), format!("Blanked of {MOST_KEYS} keys"));
     let last = Key::derived(String::new(), Secret::new("one more"), Secret::new("one more"));
     assert_eq!(blanked.add(&last).unwrap_err().kind, Kind::Limit);
 }

@@ -64,6 +64,7 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("too-many-at-once", transfers::too_many_at_once),
     ("streams", transfers::streams),
     ("jobs", transfers::jobs),
+    ("derive-many", transfers::derive_many),
     ("nothing", endings::nothing),
 ];
 

@@ -1,6 +1,6 @@
 //! Using the data plane, and misusing it.
 
-use understudy::raw::understudy::method::store::Bucket;
+use understudy::raw::understudy::method::store::{Bucket, Pipeline};
 use understudy::raw::understudy::method::transfer::{Fetch, Job, Listed, Listing, Unless, Unpack};
 use understudy::raw::understudy::method::types::Error;
 use understudy::{Failure, Request, log};
@@ -150,4 +150,19 @@ pub(crate) fn streams(request: &Request) -> Result<(), Failure> {
 pub(crate) fn jobs(request: &Request) -> Result<(), Failure> {
     let held: Vec<_> = (0..request.require::<u64>("count")?).map(|_| Job::new(true)).collect();
     Err(escaped(&format!("has {} jobs", held.len())))
+}
+
+/// Derives the keys 0, 1, 2 and so on of the object `path`.
+pub(crate) fn derive_many(request: &Request) -> Result<(), Failure> {
+    let bucket = bucket(request)?;
+    let object: String = request.require("path")?;
+    let plain = Pipeline::new();
+    let mut held = Vec::new();
+    for number in 0..request.require::<u64>("count")? {
+        match bucket.derive_key(&object, &plain, "keys", &number.to_string()) {
+            Ok(key) => held.push(key),
+            Err(error) => return Err(refused(&format!("{number} derived keys"), format!("{error:?}"))),
+        }
+    }
+    Err(escaped(&format!("has {} derived keys", held.len())))
 }

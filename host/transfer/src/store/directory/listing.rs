@@ -81,7 +81,7 @@ impl Listing {
                 let more = self.levels.iter().any(|level| level.more || !level.names.is_empty());
                 return Ok((objects, more));
             }
-            let keep = (NAMES >> self.levels.len().min(16)).max(FEWEST_NAMES);
+            let keep = (NAMES >> self.levels.len().saturating_sub(1).min(16)).max(FEWEST_NAMES);
             let Some(level) = self.levels.last_mut() else { break };
             let Some(name) = level.next(root, keep)? else {
                 self.levels.pop();
