@@ -26,7 +26,7 @@ pub(crate) struct Cost {
 pub(crate) struct Contestant<'a> {
     /// What the table calls it.
     pub(crate) name: String,
-    /// What its next run starts from; not measured.
+    /// What its next run starts from; not measured. A target of an earlier run is removed last.
     pub(crate) prepare: Box<dyn Fn() -> Result<()> + 'a>,
     /// The program with its arguments, run as the server's user.
     pub(crate) program: Vec<OsString>,
@@ -75,7 +75,8 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 
 /// Runs every contestant once a round, every second round in the opposite order, so that what the machine does besides meets
 /// all of them alike. Before each run what is dirty is written out. A round before the first is not counted: memory that a
-/// virtual machine touches for the first time costs its host a fault a page, whoever comes first to it.
+/// virtual machine touches for the first time costs its host a fault a page, whoever comes first to it. For the same reason
+/// what a contestant prepares must end with what frees memory: what is free for a while is given back to the host.
 ///
 /// # Errors
 /// Where one of them fails, with what it printed.
@@ -89,6 +90,8 @@ pub(crate) fn race(home: &Home, rounds: u32, contestants: &[Contestant<'_>]) -> 
         }
         for at in order {
             let one = &contestants[at];
+            // Twice, so that little is left to do after a removal.
+            run(&mut Command::new("sync"))?;
             (one.prepare)()?;
             run(&mut Command::new("sync"))?;
             let cost = measure(home, &one.program).with_context(|| format!("round of {}", one.name))?;

@@ -103,10 +103,8 @@ impl<'a> Ours<'a> {
             name: job.name.to_owned(),
             leaves: Some(target.join("global/pg_control")),
             prepare: Box::new(move || {
-                if !keeps {
-                    home.remove(&target)?;
-                }
-                prepare()
+                prepare()?;
+                if keeps { Ok(()) } else { home.remove(&target) }
             }),
             program,
         })

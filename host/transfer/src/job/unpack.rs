@@ -31,7 +31,8 @@ use crate::target::Target;
 /// The largest file that goes into a batch, in bytes.
 const SMALL: u64 = BUFFER as u64;
 
-/// How many bytes of an archive make a batch.
+/// How many bytes of an archive make a batch, from the first header to whatever comes before the next. What a batch points to
+/// is not filled again before it is written, so that one that is still being made must keep few buffers.
 const BATCH: u64 = BUFFER as u64 / 2;
 
 /// The most directories of an archive.
@@ -213,8 +214,10 @@ impl<'a> Unpacking<'a> {
             }
         };
         let mut tar = Tar::new(Stream(Reader::new(Arc::clone(ring), Box::new(write_one))));
-        let (mut batch, mut size) = (Vec::new(), 0);
-        while let Some(member) = tar.next().map_err(broken)? {
+        let (mut batch, mut begun) = (Vec::new(), 0);
+        loop {
+            let at = tar.next_header();
+            let Some(member) = tar.next().map_err(broken)? else { break };
             self.archive.go_on()?;
             let named = |error: Error| match error.kind {
                 Kind::Cancelled => error,
@@ -228,20 +231,24 @@ impl<'a> Unpacking<'a> {
                     match announced {
                         Ok(file) if member.size <= SMALL => {
                             let pieces = pieces(&mut tar).map_err(|error| broken(tar.error(error)))?;
-                            size += member.size + 1024;
-                            batch.push(SmallFile { file, pieces });
-                            if size >= BATCH {
-                                self.hand_out(std::mem::take(&mut batch));
-                                size = 0;
+                            if batch.is_empty() {
+                                begun = at;
                             }
+                            batch.push(SmallFile { file, pieces });
                             Ok(())
                         }
-                        Ok(file) => self.large(&mut tar, file),
+                        Ok(file) => {
+                            self.hand_out(std::mem::take(&mut batch));
+                            self.large(&mut tar, file)
+                        }
                         Err(error) => Err(error),
                     }
                 }
             }
             .map_err(named)?;
+            if tar.next_header() - begun >= BATCH {
+                self.hand_out(std::mem::take(&mut batch));
+            }
         }
         self.hand_out(batch);
         Ok(())

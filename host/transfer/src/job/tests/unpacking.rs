@@ -149,6 +149,31 @@ fn an_archive_writes_no_more_than_it_may() {
 }
 
 #[test]
+fn small_files_far_from_one_another_leave_room_for_what_lies_between_them() {
+    let large = noise(1, 300 << 10);
+    let between_files = |number: usize| vec![file(&format!("large/{number}"), &large)];
+    let between_directories =
+        |number: usize| (0..600).map(|below| directory(&format!("{number}/{below}/"))).collect();
+    let patterns: [&dyn Fn(usize) -> Vec<Vec<u8>>; 2] = [&between_files, &between_directories];
+    for between in patterns {
+        for workers in [1, 2] {
+            let scene = Scene::with_workers(workers);
+            // More of them than there are buffers.
+            let members = (0..20).flat_map(|number| {
+                let mut members = vec![file(&format!("small/{number}"), b"small")];
+                members.extend(between(number));
+                members
+            });
+            scene.object("a.tar", &archive(&members.collect::<Vec<_>>()));
+            scene.unpack(&scene.job(), unpack("a.tar"), None).unwrap();
+            for number in 0..20 {
+                assert_eq!(scene.read(&format!("small/{number}")), b"small");
+            }
+        }
+    }
+}
+
+#[test]
 fn links_that_are_in_the_way_lead_nowhere() {
     let outside = tempfile::tempdir().unwrap();
     for (link, member) in [("base", "base/1"), ("base/1", "base/1")] {
