@@ -12,6 +12,7 @@
 mod body;
 mod cloud;
 mod directory;
+mod failures;
 mod http;
 mod key;
 mod open;

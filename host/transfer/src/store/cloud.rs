@@ -10,8 +10,9 @@ use object_store::path::Path;
 use object_store::{Extensions, GetOptions, GetRange, ObjectMeta, ObjectStore};
 
 use super::body::{Source, outside};
+use super::failures::{ask, failed};
 use super::retry::Failure;
-use super::transport::{OfAnObject, ask, failed};
+use super::transport::OfAnObject;
 use super::{Backend, Object, PAGE, Page, Range};
 use crate::error::{Error, Kind};
 

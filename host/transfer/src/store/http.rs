@@ -13,8 +13,9 @@ use tokio::runtime::Handle;
 
 use super::body::Source;
 use super::cloud::is_strong;
+use super::failures::{Refused, interrupted, unanswered};
 use super::retry::Failure;
-use super::transport::{Refused, Voucher, interrupted, on, unanswered};
+use super::transport::{Voucher, on};
 use super::{Backend, Object, Page, Range};
 use crate::error::{Error, Kind};
 
