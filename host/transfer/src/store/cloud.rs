@@ -78,6 +78,7 @@ impl Cloud {
 impl Backend for Cloud {
     async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Failure> {
         let mut token = after.and_then(|after| self.token(prefix, after));
+        let goes_on = token.is_some();
         let mut left_out = self.left_out(prefix, after).await?;
         let most = PAGE - usize::from(left_out.is_some());
         for _ in 0..EMPTY_PAGES {
@@ -90,8 +91,13 @@ impl Backend for Cloud {
             let prefix_asked = (!prefix.is_empty()).then_some(prefix);
             let answer = ask(self.lists.list_paginated(prefix_asked, options)).await?;
             let mut objects: Vec<Object> = answer.result.objects.into_iter().map(object).collect();
-            // A store that does not know `after` begins at the beginning.
-            objects.retain(|object| after.is_none_or(|after| object.key.as_str() > after));
+            if let Some(after) = after {
+                if let Some((key, before)) = out_of_order(&objects, after, goes_on) {
+                    return Err(unordered(key, before));
+                }
+                // A store that does not know `after` begins at the beginning.
+                objects.retain(|object| object.key.as_str() > after);
+            }
             if objects.len() > most {
                 let message =
                     format!("the store lists {} objects where {most} were asked for", objects.len());
@@ -146,6 +152,29 @@ impl Backend for Cloud {
         let bytes = answer.into_stream().map(|bytes| bytes.map_err(|error| failed(&error)));
         Ok((found, Source::Stream(bytes.boxed())))
     }
+}
+
+/// A key that is not where it must be in a part of a listing, and the one that it must not come after. Where the store itself
+/// `goes_on` with a listing, what comes is after all that came. Where it was only told to begin after a key, it means its own
+/// order by that: if this is not that of the keys, what it left out cannot be known.
+fn out_of_order<'a>(objects: &'a [Object], after: &'a str, goes_on: bool) -> Option<(&'a str, &'a str)> {
+    let mut keys = objects.iter().map(|object| object.key.as_str());
+    if goes_on {
+        return keys.find(|key| *key <= after).map(|key| (key, after));
+    }
+    let pairs = keys.clone().zip(keys.skip(1));
+    pairs.map(|(before, key)| (key, before)).find(|(key, before)| key < before)
+}
+
+/// The failure of a listing of several pages that could leave something out.
+fn unordered(key: &str, before: &str) -> Failure {
+    let message = format!(
+        "the store does not list in the order of the keys, so that some could be left out: `{}` after `{}`; use a store that \
+         does (of Azure's, those without a hierarchical namespace)",
+        key.escape_debug(),
+        before.escape_debug()
+    );
+    Failure::never(Kind::Failed, message)
 }
 
 /// Whether a mark may stand in `If-Match` (RFC 9110, 13.1.1).
