@@ -183,9 +183,8 @@ impl Store {
     /// Where it cannot be opened.
     pub fn directory(path: &Path) -> Result<Self, Error> {
         let backend = Box::new(directory::Directory::open(path)?);
-        // A disk answers when it does.
-        let retry = Retry { idle: Duration::MAX, ..Retry::default() };
-        Ok(Self::assemble(path.display().to_string(), Prefix::default(), backend, CONCURRENCY, retry, None))
+        let (name, retry) = (path.display().to_string(), Retry::default());
+        Ok(Self::assemble(name, Prefix::default(), backend, CONCURRENCY, retry, None))
     }
 
     fn assemble(
@@ -272,18 +271,16 @@ impl Store {
 }
 
 impl Inner {
-    /// Runs one request with a permit and within the idle time.
-    async fn permitted<T>(&self, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    /// Does what asks the store with a permit. How long one answer is awaited is the backend's to mind, which alone knows how
+    /// many requests it takes.
+    async fn permitted<T>(&self, asking: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         // It is never closed.
         let _permit = self
             .permits
             .acquire()
             .await
             .map_err(|closed| Failure::never(Kind::Failed, closed.to_string()))?;
-        match tokio::time::timeout(self.retry.idle, request).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Failure::transient(format!("no answer for {:?}", self.retry.idle))),
-        }
+        asking.await
     }
 
     /// An error with the object that it is about.

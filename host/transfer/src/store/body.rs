@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
 use super::directory::{blocking, opened_object};
-use super::retry::{Failure, Tries};
+use super::retry::{Failure, Tries, within};
 use super::{Object, Range, Store};
 use crate::error::{Error, Kind};
 
@@ -161,8 +161,9 @@ impl Body {
                 Ok(blocking(move || read_file(&file, at, left)).await?)
             }
             Some(Source::Stream(stream)) => loop {
-                let next = async { stream.next().await.transpose() };
-                match self.store.inner.permitted(next).await? {
+                let inner = &self.store.inner;
+                let next = within(inner.retry.idle, async { stream.next().await.transpose() });
+                match inner.permitted(next).await? {
                     Some(bytes) if bytes.is_empty() => {}
                     Some(mut bytes) => {
                         bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));

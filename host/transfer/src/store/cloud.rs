@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -11,7 +12,7 @@ use object_store::{Extensions, GetOptions, GetRange, ObjectMeta, ObjectStore};
 
 use super::body::{Source, outside};
 use super::failures::{ask, failed};
-use super::retry::Failure;
+use super::retry::{Failure, within};
 use super::transport::OfAnObject;
 use super::{Backend, Object, PAGE, Page, Range};
 use crate::error::{Error, Kind};
@@ -31,18 +32,25 @@ pub(super) struct Cloud {
     listings: Mutex<VecDeque<(String, String, String)>>,
     /// Whether a listing leaves out the object whose key is the prefix itself, as the library's does for Azure.
     leaves_out_prefix: bool,
+    /// How long one answer is awaited, credentials that must be asked for first included.
+    idle: Duration,
 }
 
 impl Cloud {
-    pub(super) fn new<S: ObjectStore + PaginatedListStore>(store: S) -> Self {
+    pub(super) fn new<S: ObjectStore + PaginatedListStore>(store: S, idle: Duration) -> Self {
         let store = Arc::new(store);
         let listings = Mutex::default();
-        Self { objects: Arc::clone(&store) as _, lists: store, listings, leaves_out_prefix: false }
+        Self { objects: Arc::clone(&store) as _, lists: store, listings, leaves_out_prefix: false, idle }
     }
 
     /// The same for Azure.
-    pub(super) fn azure<S: ObjectStore + PaginatedListStore>(store: S) -> Self {
-        Self { leaves_out_prefix: true, ..Self::new(store) }
+    pub(super) fn azure<S: ObjectStore + PaginatedListStore>(store: S, idle: Duration) -> Self {
+        Self { leaves_out_prefix: true, ..Self::new(store, idle) }
+    }
+
+    /// Makes one request.
+    async fn ask<T>(&self, request: impl Future<Output = object_store::Result<T>>) -> Result<T, Failure> {
+        within(self.idle, ask(request)).await
     }
 
     /// The object that the library would leave out of the first page.
@@ -89,7 +97,7 @@ impl Backend for Cloud {
                 ..PaginatedListOptions::default()
             };
             let prefix_asked = (!prefix.is_empty()).then_some(prefix);
-            let answer = ask(self.lists.list_paginated(prefix_asked, options)).await?;
+            let answer = self.ask(self.lists.list_paginated(prefix_asked, options)).await?;
             let mut objects: Vec<Object> = answer.result.objects.into_iter().map(object).collect();
             if let Some(after) = after {
                 if let Some((key, before)) = out_of_order(&objects, after, goes_on) {
@@ -120,7 +128,7 @@ impl Backend for Cloud {
 
     async fn head(&self, key: &str) -> Result<Object, Failure> {
         let options = GetOptions { head: true, ..GetOptions::default() };
-        Ok(object(ask(self.objects.get_opts(&path(key)?, options)).await?.meta))
+        Ok(object(self.ask(self.objects.get_opts(&path(key)?, options)).await?.meta))
     }
 
     async fn open(
@@ -138,7 +146,7 @@ impl Backend for Cloud {
             extensions,
             ..GetOptions::default()
         };
-        let answer = match (ask(self.objects.get_opts(&path(key)?, options)).await, range) {
+        let answer = match (self.ask(self.objects.get_opts(&path(key)?, options)).await, range) {
             (Ok(answer), _) => answer,
             // Servers disagree on how to answer a range that is not there; what it is tells.
             (Err(failure), Some(range)) if failure.error.kind == Kind::Failed => {

@@ -47,17 +47,12 @@ pub(super) fn open(config: &StoreConfig, runtime: &Handle) -> Result<Store, Erro
             "a store with no request at once could not be read: `concurrency` must be 1 or more",
         ));
     }
-    // What is local answers when the disk does.
-    let retry = match scheme {
-        "file" => super::Retry { idle: std::time::Duration::MAX, ..config.retry },
-        _ => config.retry,
-    };
     Ok(Store::assemble(
         opened.name,
         opened.prefix,
         opened.backend,
         config.concurrency,
-        retry,
+        config.retry,
         Some(runtime.clone()),
     ))
 }
@@ -201,7 +196,14 @@ fn web(config: &StoreConfig, runtime: &Handle) -> Result<Opened, Error> {
         .transpose()?;
     let settings = chosen.settings();
     let voucher = if settings.ca_certificate.is_some() { Voucher::CaFile } else { Voucher::Machine };
-    let backend = Web::new(client(&settings, redirects())?, runtime.clone(), base, authorization, voucher);
+    let backend = Web {
+        client: client(&settings, redirects())?,
+        runtime: runtime.clone(),
+        base,
+        authorization,
+        voucher,
+        idle: config.retry.idle,
+    };
     Ok(Opened { name: shown(&config.url), prefix: Prefix::default(), backend: Box::new(backend) })
 }
 
@@ -232,7 +234,7 @@ fn s3(config: &StoreConfig, (bucket, prefix): (&str, Prefix), runtime: &Handle) 
         builder = builder.with_skip_signature(true);
     }
     let store = builder.build().map_err(|error| chosen.failed(&error))?;
-    Ok(Opened { name: shown(&config.url), prefix, backend: Box::new(Cloud::new(store)) })
+    Ok(Opened { name: shown(&config.url), prefix, backend: Box::new(Cloud::new(store, config.retry.idle)) })
 }
 
 /// Where Google keeps objects.
@@ -273,7 +275,7 @@ fn google(config: &StoreConfig, (bucket, prefix): (&str, Prefix), runtime: &Hand
         builder = builder.with_credentials(Arc::new(nobody)).with_skip_signature(true);
     }
     let store = builder.build().map_err(|error| chosen.failed(&error))?;
-    Ok(Opened { name: shown(&config.url), prefix, backend: Box::new(Cloud::new(store)) })
+    Ok(Opened { name: shown(&config.url), prefix, backend: Box::new(Cloud::new(store, config.retry.idle)) })
 }
 
 fn azure(
@@ -298,7 +300,7 @@ fn azure(
         builder = builder.with_skip_signature(true);
     }
     let store = builder.build().map_err(|error| chosen.failed(&error))?;
-    Ok(Opened { name: shown(&config.url), prefix, backend: Box::new(Cloud::azure(store)) })
+    Ok(Opened { name: shown(&config.url), prefix, backend: Box::new(Cloud::azure(store, config.retry.idle)) })
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Listings of a million keys, a page at a time, and of stores that list otherwise than they should.
 
+use std::time::Duration;
+
 use tests::program::fast_or_full;
 use tokio::runtime::Handle;
 use transfer::error::Kind;
@@ -153,4 +155,22 @@ async fn what_is_out_of_order_after_a_key_that_the_store_was_not_asked_to_go_on_
     assert_eq!(error.kind, Kind::Failed, "{error}");
     // Where nothing came before, nothing can be missing.
     assert_eq!(names(&store.scan("", None).await.unwrap()), ["A-C", "A/dat1"]);
+}
+
+#[tokio::test]
+async fn the_time_without_an_answer_is_that_of_one_request_and_not_of_all_that_a_listing_takes() {
+    const PAGES: usize = 4;
+    let server = Responder::start(|number, _| {
+        let xml = if number < PAGES { page(&[], Some("further")) } else { page(&["backups/a"], None) };
+        let whole = xml.len();
+        Answer::Slow(200, vec![], xml, whole, Duration::from_millis(400))
+    });
+    let retry = Retry {
+        idle: Duration::from_millis(1_500),
+        at_most: Duration::from_secs(1),
+        first_wait: Duration::from_secs(2),
+        ..Retry::default()
+    };
+    assert_eq!(names(&bucket(&server, retry).scan("", None).await.unwrap()), ["a"]);
+    assert_eq!(server.requests().len(), PAGES + 1);
 }
