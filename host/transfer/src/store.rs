@@ -214,7 +214,8 @@ impl Store {
     /// `next` of the page before, or any key.
     ///
     /// # Errors
-    /// `Invalid` for a prefix that leads elsewhere and for a store that cannot list (HTTP); what the store fails with.
+    /// `Invalid` for a prefix that leads elsewhere and for a store that cannot list (HTTP); `Failed` for one that lists what was
+    /// not asked for, or not in order; what the store fails with.
     pub async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Error> {
         key::check_prefix(prefix)?;
         if let Some(after) = after {
@@ -222,25 +223,21 @@ impl Store {
         }
         let whole = self.inner.prefix.and(prefix);
         let after = after.map(|after| self.inner.prefix.and(after));
+        let failed = |error: Error| error.of(format!("listing {} below `{prefix}`", self.name()));
         let mut tries = Tries::new(self.inner.retry);
         let page = loop {
             match self.inner.permitted(self.inner.backend.scan(&whole, after.as_deref())).await {
                 Ok(page) => break page,
-                Err(failure) => {
-                    tries
-                        .after(failure)
-                        .await
-                        .map_err(|error| error.of(format!("listing {} below `{prefix}`", self.name())))?;
-                }
+                Err(failure) => tries.after(failure).await.map_err(failed)?,
             }
         };
-        let own = |key: &str| self.inner.prefix.strip(key).map(str::to_owned);
-        let objects = page
-            .objects
-            .into_iter()
-            .filter_map(|object| Some(Object { key: own(&object.key)?, ..object }))
-            .collect();
-        Ok(Page { objects, next: page.next.as_deref().and_then(own) })
+        let listed = |key: &str| self.inner.listed(key, &whole).map_err(failed);
+        let objects =
+            page.objects.into_iter().map(|object| listed(&object.key).map(|key| Object { key, ..object }));
+        Ok(Page {
+            objects: objects.collect::<Result<_, Error>>()?,
+            next: page.next.as_deref().map(listed).transpose()?,
+        })
     }
 
     /// What is known of one object.
@@ -281,6 +278,16 @@ impl Inner {
             .await
             .map_err(|closed| Failure::never(Kind::Failed, closed.to_string()))?;
         asking.await
+    }
+
+    /// The store's own part of a whole key that it lists, when it was `asked` for those that begin so.
+    fn listed(&self, whole: &str, asked: &str) -> Result<String, Error> {
+        let key = self.prefix.strip(whole).filter(|_| whole.starts_with(asked));
+        let key = key.ok_or_else(|| {
+            let shown = whole.escape_debug();
+            Error::new(Kind::Failed, format!("the store lists `{shown}`, which was not asked for"))
+        })?;
+        Ok(key.to_owned())
     }
 
     /// An error with the object that it is about.

@@ -8,12 +8,12 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
-use object_store::{Extensions, GetOptions, GetRange, ObjectMeta, ObjectStore};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
 
 use super::body::{Source, outside};
 use super::failures::{ask, failed};
 use super::retry::{Failure, within};
-use super::transport::OfAnObject;
+use super::transport::{Asked, FOLDER};
 use super::{Backend, Object, PAGE, Page, Range};
 use crate::error::{Error, Kind};
 
@@ -94,11 +94,13 @@ impl Backend for Cloud {
                 offset: token.is_none().then(|| after.map(str::to_owned)).flatten(),
                 max_keys: Some(most),
                 page_token: token.take(),
+                extensions: Asked::Listing.extensions(),
                 ..PaginatedListOptions::default()
             };
             let prefix_asked = (!prefix.is_empty()).then_some(prefix);
             let answer = self.ask(self.lists.list_paginated(prefix_asked, options)).await?;
-            let mut objects: Vec<Object> = answer.result.objects.into_iter().map(object).collect();
+            let listed = answer.result.objects.into_iter().map(object);
+            let mut objects: Vec<Object> = listed.filter_map(not_a_folder).collect();
             if let Some(after) = after {
                 if let Some((key, before)) = out_of_order(&objects, after, goes_on) {
                     return Err(unordered(key, before));
@@ -137,13 +139,11 @@ impl Backend for Cloud {
         range: Option<Range>,
         known: Option<&Object>,
     ) -> Result<(Object, Source), Failure> {
-        let mut extensions = Extensions::new();
-        extensions.insert(OfAnObject);
         let options = GetOptions {
             range: range
                 .map(|range| GetRange::Bounded(range.offset..range.offset.saturating_add(range.length))),
             if_match: known.and_then(|object| object.etag.clone()).filter(|etag| is_strong(etag)),
-            extensions,
+            extensions: Asked::Bytes.extensions(),
             ..GetOptions::default()
         };
         let answer = match (self.ask(self.objects.get_opts(&path(key)?, options)).await, range) {
@@ -192,6 +192,17 @@ pub(super) fn is_strong(etag: &str) -> bool {
 
 fn path(key: &str) -> Result<Path, Failure> {
     Path::parse(key).map_err(|error| Error::new(Kind::Invalid, error.to_string()).into())
+}
+
+/// What a listing has, unless it only marks a folder: an empty object whose key ends with `/`, as consoles and tools make it.
+fn not_a_folder(mut listed: Object) -> Option<Object> {
+    if let Some(folder) = listed.key.strip_suffix(FOLDER) {
+        if listed.size == 0 {
+            return None;
+        }
+        listed.key = folder.to_owned();
+    }
+    Some(listed)
 }
 
 fn object(meta: ObjectMeta) -> Object {

@@ -9,11 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
     HttpService,
 };
+use object_store::{ClientOptions, Extensions};
 use reqwest::redirect::Policy;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
@@ -101,9 +101,38 @@ pub(super) async fn on<T: Send + 'static>(
 #[error("the runtime that reads the store has ended")]
 pub(super) struct Stopped;
 
-/// Marks a request whose answer is an object, of any length.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct OfAnObject;
+/// What is asked of a store. A request without it is not this crate's own: a library asks for credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The bytes of an object, of any length.
+    Bytes,
+    /// A part of a listing.
+    Listing,
+}
+
+impl Asked {
+    /// As a request carries it.
+    pub(super) fn extensions(self) -> Extensions {
+        let mut extensions = Extensions::new();
+        extensions.insert(self);
+        extensions
+    }
+}
+
+/// What stands behind the `/` at the end of a key in a listing that has passed here: no character, so that no key has it.
+pub(super) const FOLDER: char = '\u{ffff}';
+
+/// Marks the keys of a listing that end with `/`. Their library takes the `/` off, so that what marks an empty folder would
+/// pass for an object of the folder's name.
+fn with_folders_marked(listing: Bytes) -> Bytes {
+    // What is not text is the library's to refuse.
+    let Ok(text) = std::str::from_utf8(&listing) else { return listing };
+    // S3's and Google's; Azure's.
+    let marked = ["</Key>", "</Name>"]
+        .iter()
+        .fold(text.to_owned(), |text, end| text.replace(&format!("/{end}"), &format!("/{FOLDER}{end}")));
+    marked.into()
+}
 
 /// Gives the libraries of the clouds this client.
 #[derive(Clone, Debug)]
@@ -174,7 +203,7 @@ impl HttpConnector for Connector {
 #[async_trait]
 impl HttpService for Connector {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let of_an_object = request.extensions().get::<OfAnObject>().is_some();
+        let asked = request.extensions().get::<Asked>().copied();
         let host = request.uri().host().unwrap_or_default().to_owned();
         let (client, voucher) = self.client_for(&host);
         let client = client.clone();
@@ -187,11 +216,14 @@ impl HttpService for Connector {
                 None => error,
             })?;
         let succeeded = response.status().is_success();
-        if succeeded && of_an_object {
+        if succeeded && asked == Some(Asked::Bytes) {
             return Ok(response);
         }
         let (parts, body) = response.into_parts();
-        let bytes = bounded(body, if succeeded { ANSWER_BYTES } else { ERROR_BYTES }, succeeded).await?;
+        let mut bytes = bounded(body, if succeeded { ANSWER_BYTES } else { ERROR_BYTES }, succeeded).await?;
+        if succeeded && asked == Some(Asked::Listing) {
+            bytes = with_folders_marked(bytes);
+        }
         if !succeeded {
             let refused = Refused::of(parts.status, &parts.headers, &bytes);
             // Nobody listens to a request that this crate did not make.

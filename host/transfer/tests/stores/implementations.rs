@@ -13,7 +13,7 @@ use tests::stores::{AZURITE_ACCOUNT, AZURITE_KEY, S3RVER, StoreServer};
 use tokio::runtime::Handle;
 use transfer::error::Kind;
 use transfer::secret::Secret;
-use transfer::store::{Retry, Store, StoreConfig};
+use transfer::store::{Page, Retry, Store, StoreConfig};
 
 use crate::suite::{self, Knows, OUTSIDE, objects};
 
@@ -125,6 +125,38 @@ async fn s3_by_s3rver_holds_the_suite_and_knows_its_users() {
         &Store::open(&config("s3://backups/backups/main", &options, &unknown), &Handle::current()).unwrap(),
     )
     .await;
+}
+
+/// Folders as consoles and tools of S3 make them: empty objects whose keys end with `/`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folders_marker_is_no_object() {
+    let server = StoreServer::moto().unwrap();
+    make_bucket(&server).await;
+    let client = reqwest::Client::new();
+    let put = async |key: &str, body: &'static str| {
+        let put = client.put(format!("{}/backups/{key}", server.url())).header("x-amz-acl", "public-read");
+        let put = put.body(body).send().await.unwrap();
+        assert!(put.status().is_success(), "{put:?}");
+    };
+    for key in ["main/", "main/a%26b/", "main/pg_notify/", "main/pg_wal/"] {
+        put(key, "").await;
+    }
+    // An empty object that is one, and one of a marker's name without its `/`.
+    for key in ["main/empty", "main/pg_wal", "main/pg_wal/0"] {
+        put(key, "").await;
+    }
+    let url = server.url();
+    let [s3, google] = ["endpoint", "base_url"].map(|name| [(name, url.as_str()), ("allow_http", "true")]);
+    for (url, options) in [("s3://backups/main", s3), ("gs://backups/main", google)] {
+        let store = Store::open(&config(url, &options, &[]), &Handle::current()).unwrap();
+        let page = store.scan("", None).await.unwrap();
+        let keys: Vec<&str> = page.objects.iter().map(|object| object.key.as_str()).collect();
+        assert_eq!(keys, ["empty", "pg_wal", "pg_wal/0"]);
+        for key in keys {
+            assert_eq!(store.head(key).await.unwrap().size, 0);
+        }
+        assert_eq!(store.scan("pg_notify/", None).await.unwrap(), Page::default());
+    }
 }
 
 /// That the store refuses, and that what it says has no secret in it.

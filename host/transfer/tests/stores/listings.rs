@@ -158,6 +158,29 @@ async fn what_is_out_of_order_after_a_key_that_the_store_was_not_asked_to_go_on_
 }
 
 #[tokio::test]
+async fn a_key_that_was_not_asked_for_is_told_and_ends_no_listing() {
+    let server =
+        Responder::start(|_, _| Answer::Whole(200, vec![], page(&["aside", "backupz/a"], Some("second"))));
+    let error = bucket(&server, Retry::default()).scan("", None).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Failed, "{error}");
+    assert!(error.message.contains("`aside`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_page_with_nothing_but_the_folders_own_marker_does_not_end_a_listing() {
+    let server = Responder::start(|_, request| {
+        let second = request.target.contains("continuation-token=second");
+        let (keys, token) = match second {
+            false => (["backups/"], Some("second")),
+            true => (["backups/a"], None),
+        };
+        Answer::Whole(200, vec![], page(&keys, token))
+    });
+    let page = bucket(&server, Retry::default()).scan("", None).await.unwrap();
+    assert_eq!((names(&page), &page.next), (vec!["a"], &None));
+}
+
+#[tokio::test]
 async fn the_time_without_an_answer_is_that_of_one_request_and_not_of_all_that_a_listing_takes() {
     const PAGES: usize = 4;
     let server = Responder::start(|number, _| {
