@@ -214,8 +214,8 @@ impl Store {
     /// `next` of the page before, or any key.
     ///
     /// # Errors
-    /// `Invalid` for a prefix that leads elsewhere and for a store that cannot list (HTTP); `Failed` for one that lists what was
-    /// not asked for, or not in order; what the store fails with.
+    /// `Invalid` for a prefix that leads elsewhere and for a store that cannot list (HTTP); `Failed` for an object whose name is no
+    /// key, which is not left out, and for a store that lists what was not asked for, or not in order; what the store fails with.
     pub async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Error> {
         key::check_prefix(prefix)?;
         if let Some(after) = after {
@@ -280,12 +280,19 @@ impl Inner {
         asking.await
     }
 
-    /// The store's own part of a whole key that it lists, when it was `asked` for those that begin so.
+    /// The store's own part of a whole key that it lists, when it was `asked` for those that begin so. One that nobody could ask
+    /// for is refused: without it a backup would seem to be whole, and a page that ends with it could not be gone on from.
     fn listed(&self, whole: &str, asked: &str) -> Result<String, Error> {
         let key = self.prefix.strip(whole).filter(|_| whole.starts_with(asked));
         let key = key.ok_or_else(|| {
             let shown = whole.escape_debug();
             Error::new(Kind::Failed, format!("the store lists `{shown}`, which was not asked for"))
+        })?;
+        // Not `Invalid`, by which a store is known that cannot list.
+        key::check(key).map_err(|Error { message, .. }| {
+            let message =
+                format!("{message}: rename the object, or put it elsewhere; no listing leaves it out");
+            Error::new(Kind::Failed, message)
         })?;
         Ok(key.to_owned())
     }

@@ -157,6 +157,12 @@ async fn a_folders_marker_is_no_object() {
         }
         assert_eq!(store.scan("pg_notify/", None).await.unwrap(), Page::default());
     }
+    // What such a key holds would be left out.
+    put("main/odd/", "something").await;
+    let store = Store::open(&config("s3://backups/main", &s3, &[]), &Handle::current()).unwrap();
+    let error = store.scan("", None).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Failed, "{error}");
+    assert!(error.message.contains("`odd/`"), "{error}");
 }
 
 /// That the store refuses, and that what it says has no secret in it.

@@ -167,6 +167,14 @@ async fn a_key_that_was_not_asked_for_is_told_and_ends_no_listing() {
 }
 
 #[tokio::test]
+async fn a_key_with_the_end_of_a_line_in_it_is_told_and_not_left_out() {
+    let server = Responder::start(|_, _| Answer::Whole(200, vec![], page(&["backups/a&#10;b"], None)));
+    let error = bucket(&server, Retry::default()).scan("", None).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Failed, "{error}");
+    assert!(error.message.contains("a\\nb") && !error.message.contains('\n'), "{error}");
+}
+
+#[tokio::test]
 async fn a_page_with_nothing_but_the_folders_own_marker_does_not_end_a_listing() {
     let server = Responder::start(|_, request| {
         let second = request.target.contains("continuation-token=second");

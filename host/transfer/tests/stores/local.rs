@@ -89,6 +89,23 @@ async fn no_link_is_an_object_or_leads_to_one() {
 }
 
 #[tokio::test]
+async fn a_file_whose_name_is_no_key_is_told_and_not_left_out() {
+    let deep = vec!["d".repeat(200); 6].join("/");
+    for (name, says) in [("base/a\nb", "`base/a\\nb` has a control character"), (deep.as_str(), "1024 bytes")]
+    {
+        let (root, store) = store("aside", b"content");
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "content").unwrap();
+        let error = store.scan("", None).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Failed, "{error}");
+        assert!(error.message.contains(says) && !error.message.contains('\n'), "{error}");
+        // Where it is not asked for it does not matter.
+        assert_eq!(store.scan("aside", None).await.unwrap().objects.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn the_open_file_and_what_is_left_of_it_are_there_to_be_copied_by_the_kernel() {
     let content = pattern(1_000_000);
     let (root, store) = store("a.tar", &content);
