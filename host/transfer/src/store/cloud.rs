@@ -1,6 +1,7 @@
 //! S3, Google and Azure as stores, through their common library.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
+use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
 
 use super::body::{Source, outside};
 use super::failures::{ask, failed};
@@ -34,13 +35,21 @@ pub(super) struct Cloud {
     leaves_out_prefix: bool,
     /// How long one answer is awaited, credentials that must be asked for first included.
     idle: Duration,
+    /// Whether an answer has shown that the bucket itself is there.
+    is_there: AtomicBool,
 }
 
 impl Cloud {
     pub(super) fn new<S: ObjectStore + PaginatedListStore>(store: S, idle: Duration) -> Self {
         let store = Arc::new(store);
-        let listings = Mutex::default();
-        Self { objects: Arc::clone(&store) as _, lists: store, listings, leaves_out_prefix: false, idle }
+        Self {
+            objects: Arc::clone(&store) as _,
+            lists: store,
+            listings: Mutex::default(),
+            leaves_out_prefix: false,
+            idle,
+            is_there: AtomicBool::new(false),
+        }
     }
 
     /// The same for Azure.
@@ -50,7 +59,33 @@ impl Cloud {
 
     /// Makes one request.
     async fn ask<T>(&self, request: impl Future<Output = object_store::Result<T>>) -> Result<T, Failure> {
-        within(self.idle, ask(request)).await
+        let answer = within(self.idle, ask(request)).await;
+        if answer.is_ok() {
+            self.is_there.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Asks for an object or a range of it; where one is `known`, for that one alone.
+    async fn get(
+        &self,
+        key: &str,
+        range: Option<Range>,
+        known: Option<&Object>,
+    ) -> Result<GetResult, Failure> {
+        let options = GetOptions {
+            range: range
+                .map(|range| GetRange::Bounded(range.offset..range.offset.saturating_add(range.length))),
+            if_match: known.and_then(|object| object.etag.clone()).filter(|etag| is_strong(etag)),
+            extensions: Asked::Bytes.extensions(),
+            ..GetOptions::default()
+        };
+        let answer = self.ask(self.objects.get_opts(&path(key)?, options)).await;
+        if answer.as_ref().is_err_and(|failure| failure.error.kind == Kind::NotFound) {
+            // Else the answer had said that it is the bucket.
+            self.is_there.store(true, Ordering::Relaxed);
+        }
+        answer
     }
 
     /// The object that the library would leave out of the first page.
@@ -129,8 +164,18 @@ impl Backend for Cloud {
     }
 
     async fn head(&self, key: &str) -> Result<Object, Failure> {
-        let options = GetOptions { head: true, ..GetOptions::default() };
-        Ok(object(self.ask(self.objects.get_opts(&path(key)?, options)).await?.meta))
+        let extensions = Asked::Metadata.extensions();
+        let options = GetOptions { head: true, extensions, ..GetOptions::default() };
+        let answer = match self.ask(self.objects.get_opts(&path(key)?, options)).await {
+            // S3 and Google say in the body whether it is the bucket that is not there, and what answers HEAD has none.
+            Err(failure)
+                if failure.error.kind == Kind::NotFound && !self.is_there.load(Ordering::Relaxed) =>
+            {
+                self.get(key, None, None).await
+            }
+            answer => answer,
+        };
+        Ok(object(answer?.meta))
     }
 
     async fn open(
@@ -139,14 +184,7 @@ impl Backend for Cloud {
         range: Option<Range>,
         known: Option<&Object>,
     ) -> Result<(Object, Source), Failure> {
-        let options = GetOptions {
-            range: range
-                .map(|range| GetRange::Bounded(range.offset..range.offset.saturating_add(range.length))),
-            if_match: known.and_then(|object| object.etag.clone()).filter(|etag| is_strong(etag)),
-            extensions: Asked::Bytes.extensions(),
-            ..GetOptions::default()
-        };
-        let answer = match (self.ask(self.objects.get_opts(&path(key)?, options)).await, range) {
+        let answer = match (self.get(key, range, known).await, range) {
             (Ok(answer), _) => answer,
             // Servers disagree on how to answer a range that is not there; what it is tells.
             (Err(failure), Some(range)) if failure.error.kind == Kind::Failed => {

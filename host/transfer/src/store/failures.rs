@@ -10,15 +10,25 @@ use reqwest::header::HeaderMap;
 use rustls::CertificateError;
 
 use super::retry::{Again, Failure};
-use super::transport::{Stopped, Voucher};
+use super::transport::{Asked, Stopped, Voucher};
 use crate::error::{Error, Kind};
 
 /// The most letters of a store's own word for an error (`NoSuchKey`) that is shown.
 const CODE: usize = 64;
 
+/// The words of the clouds for a bucket or container that is not there.
+const NO_BUCKET: [&str; 4] = ["NoSuchBucket", "NoSuchAccessPoint", "ContainerNotFound", "FilesystemNotFound"];
+
+/// Azure's word for a container that is not there, or that it shows to nobody without credentials.
+const HIDDEN: &str = "ResourceNotFound";
+
 /// An answer that is an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
+    /// What the store was asked; none where somebody else was asked for credentials.
+    asked: Option<Asked>,
+    /// Who was asked.
+    host: String,
     /// The HTTP status.
     status: u16,
     /// The store's own word for it.
@@ -48,49 +58,38 @@ pub(super) async fn ask<T>(request: impl Future<Output = object_store::Result<T>
 }
 
 impl Refused {
-    /// What an answer says, of whose body this is the beginning.
-    pub(super) fn of(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+    /// What the answer of this host says, of whose body this is the beginning.
+    pub(super) fn of(
+        asked: Option<Asked>,
+        host: String,
+        (status, headers): (StatusCode, &HeaderMap),
+        body: &[u8],
+    ) -> Self {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         Self {
-            status: status.as_u16(),
+            asked,
+            host,
             code: code(body).or_else(|| word(header("x-ms-error-code")?)),
-            retry_after: header("retry-after").and_then(retry_after),
             region: header("x-amz-bucket-region").and_then(word),
+            ..Self::with(status.as_u16(), header("retry-after"))
         }
     }
 
-    /// What an answer with this status alone means.
+    /// What an answer with this status alone means, to somebody who asked for an object.
     pub(super) fn with(status: u16, retry_after: Option<&str>) -> Self {
-        Self { status, code: None, retry_after: retry_after.and_then(self::retry_after), region: None }
+        let retry_after = retry_after.and_then(self::retry_after);
+        Self { asked: Some(Asked::Bytes), host: String::new(), status, code: None, retry_after, region: None }
     }
 
     /// Which tries it is worth, and the text.
     pub(super) fn failure(self) -> Failure {
-        let code = self.code.as_deref().unwrap_or_default();
-        let status = match code {
-            "" => format!("HTTP {}", self.status),
-            code => format!("HTTP {}, {code}", self.status),
+        let status = match &self.code {
+            None => format!("HTTP {}", self.status),
+            Some(code) => format!("HTTP {}, {code}", self.status),
         };
-        let (kind, message) = match self.status {
-            // S3's word for a connection on which nothing came, with a status of a mistake of the client.
-            400 if code == "RequestTimeout" => {
-                (Kind::Transient, format!("the store gave up waiting ({status})"))
-            }
-            301 | 302 | 303 | 307 | 308 => {
-                let region =
-                    self.region.map_or(String::new(), |region| format!(", which S3 says is `{region}`"));
-                let message = format!(
-                    "the store sends elsewhere ({status}), which is not followed; set the option `endpoint` or `region`{region}"
-                );
-                (Kind::Invalid, message)
-            }
-            401 | 403 => (Kind::Denied, format!("the store refuses ({status})")),
-            404 => (Kind::NotFound, format!("the store has no such object ({status})")),
-            412 => (Kind::Corrupt, format!("the object changed while it was read ({status})")),
-            416 => (Kind::Invalid, format!("the object has no such range ({status})")),
-            408 | 425 | 429 | 500..=599 => (Kind::Transient, format!("the store fails for now ({status})")),
-            400 => (Kind::Invalid, format!("the store does not take the request ({status})")),
-            _ => (Kind::Failed, format!("the store answers what nobody expects ({status})")),
+        let (kind, message) = match self.asked {
+            Some(asked) => self.of_the_store(asked, &status),
+            None => self.of_credentials(&status),
         };
         let again = match (kind, self.retry_after) {
             (Kind::Transient, None) => Again::Soon,
@@ -98,6 +97,66 @@ impl Refused {
             _ => Again::Never,
         };
         Failure { error: Error::new(kind, message), again }
+    }
+
+    /// What an answer of the store means.
+    fn of_the_store(&self, asked: Asked, status: &str) -> (Kind, String) {
+        let code = self.code.as_deref().unwrap_or_default();
+        match self.status {
+            // S3's word for a connection on which nothing came, with a status of a mistake of the client.
+            400 if code == "RequestTimeout" => {
+                (Kind::Transient, format!("the store gave up waiting ({status})"))
+            }
+            301 | 302 | 303 | 307 | 308 => {
+                let region = self
+                    .region
+                    .as_ref()
+                    .map_or(String::new(), |region| format!(", which S3 says is `{region}`"));
+                let message = format!(
+                    "the store sends elsewhere ({status}), which is not followed; set the option `endpoint` or `region`{region}"
+                );
+                (Kind::Invalid, message)
+            }
+            401 | 403 => (Kind::Denied, format!("the store refuses ({status})")),
+            404 if code == HIDDEN => {
+                let message = format!(
+                    "the store has no such container, or shows it to nobody without credentials ({status}); see `url` and `credentials`"
+                );
+                (Kind::Denied, message)
+            }
+            // A listing without an object is empty.
+            404 if NO_BUCKET.contains(&code) || asked == Asked::Listing => {
+                let message = format!(
+                    "the store has no such bucket or container ({status}); `url` names it, and `endpoint` where it is looked for"
+                );
+                (Kind::Invalid, message)
+            }
+            404 => (Kind::NotFound, format!("the store has no such object ({status})")),
+            412 => (Kind::Corrupt, format!("the object changed while it was read ({status})")),
+            416 => (Kind::Invalid, format!("the object has no such range ({status})")),
+            408 | 425 | 429 | 500..=599 => (Kind::Transient, format!("the store fails for now ({status})")),
+            400 => (Kind::Invalid, format!("the store does not take the request ({status})")),
+            _ => (Kind::Failed, format!("the store answers what nobody expects ({status})")),
+        }
+    }
+
+    /// What the answer of somebody means who was asked for credentials. It says nothing of the store, and least of all that an
+    /// object is not there.
+    fn of_credentials(&self, status: &str) -> (Kind, String) {
+        let host = self.host.escape_debug();
+        match self.status {
+            408 | 425 | 429 | 500..=599 => (
+                Kind::Transient,
+                format!("the server {host}, which gives credentials, fails for now ({status})"),
+            ),
+            _ => {
+                let message = format!(
+                    "the server {host}, which gives credentials for the store, gives none ({status}); see which role or identity \
+                     this machine has, and `credentials`"
+                );
+                (Kind::Denied, message)
+            }
+        }
     }
 }
 
@@ -245,6 +304,27 @@ mod tests {
         ] {
             let failure = failure(status, None);
             assert_eq!((failure.error.kind, failure.again), (kind, Again::Never), "{status}");
+        }
+    }
+
+    #[test]
+    fn only_an_object_that_is_not_there_is_not_found() {
+        let kind = |asked, code: &str| {
+            let refused = Refused { asked, code: word(code), ..Refused::with(404, None) };
+            refused.failure().error.kind
+        };
+        for asked in [Asked::Bytes, Asked::Metadata] {
+            for code in ["", "NoSuchKey", "BlobNotFound"] {
+                assert_eq!(kind(Some(asked), code), Kind::NotFound, "{asked:?} {code}");
+            }
+        }
+        for code in NO_BUCKET {
+            assert_eq!(kind(Some(Asked::Bytes), code), Kind::Invalid, "{code}");
+        }
+        assert_eq!(kind(Some(Asked::Listing), ""), Kind::Invalid);
+        assert_eq!(kind(Some(Asked::Listing), HIDDEN), Kind::Denied);
+        for code in ["", "NoSuchKey", "NoSuchBucket", HIDDEN] {
+            assert_eq!(kind(None, code), Kind::Denied, "{code}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! Every request runs on the runtime that the store was opened with, whoever asks: names are resolved and connections kept
 //! there, and never on the thread of a guest. Redirects are not followed but where a store says so.
 
+use std::cell::RefCell;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -101,11 +102,13 @@ pub(super) async fn on<T: Send + 'static>(
 #[error("the runtime that reads the store has ended")]
 pub(super) struct Stopped;
 
-/// What is asked of a store. A request without it is not this crate's own: a library asks for credentials.
+/// What is asked of a store. A request without it is not of the store: a library asks somebody for credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     /// The bytes of an object, of any length.
     Bytes,
+    /// What is known of an object.
+    Metadata,
     /// A part of a listing.
     Listing,
 }
@@ -204,6 +207,8 @@ impl HttpConnector for Connector {
 impl HttpService for Connector {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let asked = request.extensions().get::<Asked>().copied();
+        // Whoever goes on asking has got over the answer before.
+        let _ = REFUSED.try_with(RefCell::take);
         let host = request.uri().host().unwrap_or_default().to_owned();
         let (client, voucher) = self.client_for(&host);
         let client = client.clone();
@@ -225,7 +230,7 @@ impl HttpService for Connector {
             bytes = with_folders_marked(bytes);
         }
         if !succeeded {
-            let refused = Refused::of(parts.status, &parts.headers, &bytes);
+            let refused = Refused::of(asked, host, (parts.status, &parts.headers), &bytes);
             // Nobody listens to a request that this crate did not make.
             let _ = REFUSED.try_with(|last| last.replace(Some(refused)));
         }

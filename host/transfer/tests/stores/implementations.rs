@@ -165,6 +165,43 @@ async fn a_folders_marker_is_no_object() {
     assert!(error.message.contains("`odd/`"), "{error}");
 }
 
+/// That it is the bucket that is not there and not the object, whatever is asked.
+async fn has_no_bucket(store: &Store, code: &str) {
+    for error in [
+        store.head("top").await.unwrap_err(),
+        store.read("top", None).await.unwrap_err(),
+        store.scan("", None).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind, Kind::Invalid, "{error}");
+        assert!(error.message.contains("`url`") && error.message.contains(code), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_that_is_not_there_is_not_taken_for_one_without_the_object() {
+    let s3 = StoreServer::moto().unwrap();
+    let url = s3.url();
+    for (store, option) in [("s3://bakcups/main", "endpoint"), ("gs://bakcups/main", "base_url")] {
+        let options = [(option, url.as_str()), ("allow_http", "true")];
+        let store = Store::open(&config(store, &options, &[]), &Handle::current()).unwrap();
+        has_no_bucket(&store, "NoSuchBucket").await;
+    }
+    // And one that is there for one that is not.
+    make_bucket(&s3).await;
+    let options = [("endpoint", url.as_str()), ("allow_http", "true")];
+    let store = Store::open(&config("s3://backups/main", &options, &[]), &Handle::current()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(store.head("top").await.unwrap_err().kind, Kind::NotFound);
+    }
+    let azure = StoreServer::azurite().unwrap();
+    let endpoint = format!("{}/{AZURITE_ACCOUNT}", azure.url());
+    let options =
+        [("account_name", AZURITE_ACCOUNT), ("endpoint", endpoint.as_str()), ("allow_http", "true")];
+    let key = [("account_key", AZURITE_KEY)];
+    let store = Store::open(&config("az://bakcups/main", &options, &key), &Handle::current()).unwrap();
+    has_no_bucket(&store, "ContainerNotFound").await;
+}
+
 /// That the store refuses, and that what it says has no secret in it.
 async fn is_denied(store: &Store) {
     for error in [
