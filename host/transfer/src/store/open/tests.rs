@@ -140,6 +140,31 @@ async fn credentials_that_cannot_be_used_are_told_without_them() {
 }
 
 #[tokio::test]
+async fn what_has_a_control_character_in_it_is_refused_by_its_name() {
+    let secrets = [
+        ("s3://b/p", &["access_key_id", "secret_access_key", "token"][..]),
+        ("az://c/p", &["account_key", "sas_token", "bearer_token", "client_secret"]),
+        ("gs://b/p", &["bearer_token"]),
+        ("https://h/p", &["username", "password", "token"]),
+    ];
+    for (url, names) in secrets {
+        let options = &[("account_name", "a")][..usize::from(url.starts_with("az"))];
+        for (name, value) in
+            names.iter().flat_map(|name| [(*name, "hunter2\nhunter2"), (*name, "hunter2\u{7f}")])
+        {
+            let error = opened(&config(url, options, &[(name, value)])).await.unwrap_err();
+            assert!(error.contains(&format!("`{name}` has a control character")), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+    let error = opened(&config("s3://b/p", &[("region", "a\nb")], &[])).await.unwrap_err();
+    assert!(error.contains("`region` has a control character"), "{error}");
+    // A secret that a file ends with the end of a line has none.
+    let s3 = [("access_key_id", "hunter2\r\n"), ("secret_access_key", "hunter2\n")];
+    assert!(opened(&config("s3://b/p", &[], &s3)).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_service_accounts_key_does_not_say_where_the_store_is() {
     for address in ["http://127.0.0.1:1", "https://127.0.0.1:1"] {
         let key = format!(
