@@ -73,6 +73,11 @@ impl StoreConfig {
             retry: Retry::default(),
         }
     }
+
+    /// Whether a URL has a user or a password where its host or bucket belongs, or what could be one.
+    pub fn has_credentials(url: &str) -> bool {
+        open::has_credentials(url)
+    }
 }
 
 /// A part of an object: `length` stored bytes from `offset`.

@@ -116,9 +116,16 @@ async fn a_secret_has_its_own_place_and_an_option_too() {
         "https://h/p?sig=hunter2",
         "s3://user:hunter2@b/p",
         "s3://b/p?key=hunter2",
+        "https://user:ab/hunter2@h/p",
+        "https://user:hunter2/cd@h/p",
+        "https://user:hunter2?cd@h/p",
+        "https://user:/hunter2@h/p",
+        "s3://AKIA:hunter2/cd@bucket",
+        "s3://AKIA:12/hunter2@bucket",
+        "htps://user:hunter2/cd@h/p",
     ] {
         let error = opened(&config(url, &[], &[])).await.unwrap_err();
-        assert!(!error.contains("hunter2"), "{error}");
+        assert!(!error.contains("hunter2") && error.contains("of their own"), "{error}");
     }
     let endpoint = [("endpoint", "https://user:hunter2@h")];
     assert!(!opened(&config("s3://b/p", &endpoint, &[])).await.unwrap_err().contains("hunter2"));
@@ -217,4 +224,14 @@ fn a_user_and_a_password_are_written_as_rfc_7617_has_it() {
 fn a_url_is_shown_without_what_may_be_secret() {
     assert_eq!(shown("https://u:p@host:1/a/b?c=d#e"), "https://host:1/a/b");
     assert_eq!(shown("s3://bucket/a@b"), "s3://bucket/a@b");
+    assert_eq!(shown("https://[::1]:9000/a@b"), "https://[::1]:9000/a@b");
+    for url in [
+        "https://user:ab/cd@host/p",
+        "https://u:p@user:ab/cd@host/p",
+        "https://user:a?b@host",
+        "https://u:/p",
+    ] {
+        assert_eq!(shown(url), "https://", "{url}");
+    }
+    assert_eq!(shown("s3://AKIA:12/cd@bucket"), "s3://");
 }
