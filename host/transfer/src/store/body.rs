@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
 use super::directory::{blocking, opened_object};
-use super::retry::{Failure, Tries, within};
+use super::retry::{Again, Failure, Tries, within};
 use super::{Object, Range, Store};
 use crate::error::{Error, Kind};
 
@@ -184,9 +184,20 @@ impl Body {
         let range = Range { offset: self.at, length: self.end - self.at };
         let whole = inner.prefix.and(&self.object.key);
         let (object, source) =
-            inner.permitted(inner.backend.open(&whole, Some(range), Some(&self.object))).await?;
+            match inner.permitted(inner.backend.open(&whole, Some(range), Some(&self.object))).await {
+                Ok((object, source)) => (object, Ok(source)),
+                // As where the range is not there any more: of an object that has no mark the store cannot say that it changed.
+                Err(failure) if failure.error.kind == Kind::Invalid => {
+                    match inner.permitted(inner.backend.head(&whole)).await {
+                        Ok(object) => (object, Err(failure)),
+                        Err(unknown) if unknown.again == Again::Never => return Err(failure),
+                        Err(unknown) => return Err(unknown),
+                    }
+                }
+                Err(failure) => return Err(failure),
+            };
         match object.changed_since(&self.object) {
-            None => self.source = Some(source),
+            None => self.source = Some(source?),
             Some(change) => return Err(changed(&change).into()),
         }
         Ok(())

@@ -267,6 +267,31 @@ async fn an_object_that_changes_in_the_middle_is_corrupt_and_never_mixed() {
 }
 
 #[tokio::test]
+async fn an_object_that_shrank_to_less_than_was_read_is_corrupt_where_nothing_can_be_compared() {
+    let object = pattern(100_000);
+    let server = Responder::start(move |number, request| {
+        let unmarked = |(status, mut headers, body): (u16, Vec<(&'static str, String)>, Vec<u8>)| {
+            headers.retain(|(name, _)| *name != "ETag");
+            (status, headers, body)
+        };
+        match request.range() {
+            None if number % 3 == 0 => {
+                let (status, headers, body) = unmarked(right(request, &object, "a"));
+                Answer::Cut(status, headers, body, 10_000)
+            }
+            Some((first, _)) if first >= 5_000 => refusal(416),
+            _ => whole(unmarked(right(request, &object[..5_000], "a"))),
+        }
+    });
+    for store in stores(&server, LONG) {
+        let error = try_read(&store, "base/a.tar").await.unwrap_err();
+        assert_eq!(error.kind, Kind::Corrupt, "{error}");
+        assert!(error.message.contains("its size was 100000 and is 5000 bytes"), "{error}");
+        names_the_object_and_no_secret(&error, &store);
+    }
+}
+
+#[tokio::test]
 async fn an_object_that_vanishes_in_the_middle_is_not_found() {
     let object = pattern(100_000);
     let server = Responder::start(move |number, request| {
