@@ -7,7 +7,7 @@ use std::time::Duration;
 use object_store::client::HttpError;
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 
 use super::retry::{Again, Failure};
 use super::transport::{Asked, Stopped, Voucher};
@@ -183,23 +183,39 @@ pub(super) fn interrupted(error: &(dyn StdError + 'static)) -> Failure {
 
 /// What it means that no answer came from a host.
 pub(super) fn unanswered(error: &(dyn StdError + 'static), host: &str, voucher: Voucher) -> Failure {
-    match refused_certificate(error, host, voucher) {
+    match refused_tls(error, host, voucher) {
         Some(refused) => refused.into(),
         None => interrupted(error),
     }
 }
 
-/// What is wrong with the certificate of a host, where that is why no answer came.
-pub(super) fn refused_certificate(
-    error: &(dyn StdError + 'static),
-    host: &str,
-    voucher: Voucher,
-) -> Option<Error> {
-    let wrong = chain(error).find_map(|error| match innermost(error).downcast_ref() {
-        Some(rustls::Error::InvalidCertificate(wrong)) => Some(wrong),
-        _ => None,
-    })?;
-    Some(Error::new(Kind::Denied, certificate_refused(wrong, host, voucher)))
+/// Why no TLS can be spoken with a host, where that is why no answer came and the next try would find the same.
+pub(super) fn refused_tls(error: &(dyn StdError + 'static), host: &str, voucher: Voucher) -> Option<Error> {
+    use AlertDescription::{BadRecordMac, InternalError, UserCanceled};
+    use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage, PeerIncompatible};
+    let wrong = chain(error).find_map(|error| innermost(error).downcast_ref::<rustls::Error>())?;
+    let shown = host.escape_debug();
+    let (kind, message) = match wrong {
+        InvalidCertificate(wrong) => (Kind::Denied, certificate_refused(wrong, host, voucher)),
+        InvalidMessage(_) => {
+            let message = format!(
+                "the server {shown} does not speak TLS there ({wrong}): see whether the port is right, and whether the address \
+                 begins with http://"
+            );
+            (Kind::Invalid, message)
+        }
+        // Of these the server says that it could not, not that it would not (RFC 8446, 6), or the network damaged something.
+        AlertReceived(BadRecordMac | InternalError | UserCanceled) => return None,
+        PeerIncompatible(_) | AlertReceived(_) => {
+            let message = format!(
+                "the server {shown} speaks TLS in no way that is known here ({wrong}): it must know TLS 1.2 or 1.3, and ask for no \
+                 certificate"
+            );
+            (Kind::Invalid, message)
+        }
+        _ => return None,
+    };
+    Some(Error::new(kind, message))
 }
 
 /// What an error of the system wraps, which is no link of the chain of causes: TLS wraps its own in two of them.

@@ -19,7 +19,7 @@ use reqwest::redirect::Policy;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::failures::{REFUSED, Refused, causes, refused_certificate};
+use super::failures::{REFUSED, Refused, causes, refused_tls};
 use crate::error::{Error, Kind};
 
 /// How long a connection may take to be made where nothing is said.
@@ -215,7 +215,7 @@ impl HttpService for Connector {
         let response = on(&self.runtime, async move { client.execute(request).await })
             .await
             .map_err(|stopped| HttpError::new(HttpErrorKind::Unknown, stopped))?
-            .map_err(|error| match refused_certificate(&error, &host, voucher) {
+            .map_err(|error| match refused_tls(&error, &host, voucher) {
                 // Only here it is known whose it was.
                 Some(refused) => HttpError::new(HttpErrorKind::Unknown, refused),
                 None => error,
