@@ -7,7 +7,7 @@
 //!   cannot wait for himself. Connections may therefore be more than permits: as many as there are bodies.
 //! - *Time*: [`Retry`]. The libraries' own retries are off.
 //! - *Bytes a second*: [`crate::rate::Rate`].
-//! - *Memory*: a page of a listing, [`CHUNK`] a body, [`READAHEAD`] a reader, 64 KiB of an error's text.
+//! - *Memory*: a page of a listing, [`CHUNK`] a body, 64 KiB of an error's text.
 
 mod body;
 mod cloud;
@@ -31,7 +31,7 @@ use crate::error::{Error, Kind};
 use crate::rate::Rate;
 use crate::secret::Secret;
 
-pub use body::{Body, CHUNK, READAHEAD};
+pub use body::{Body, CHUNK};
 pub(crate) use directory::this_thread_may_block;
 pub use retry::Retry;
 
@@ -168,8 +168,6 @@ struct Inner {
     backend: Box<dyn Backend>,
     permits: Semaphore,
     retry: Retry,
-    /// Where bytes are awaited for a thread that blocks; none where nothing is awaited.
-    runtime: Option<tokio::runtime::Handle>,
 }
 
 impl Store {
@@ -189,7 +187,7 @@ impl Store {
     pub fn directory(path: &Path) -> Result<Self, Error> {
         let backend = Box::new(directory::Directory::open(path)?);
         let (name, retry) = (path.display().to_string(), Retry::default());
-        Ok(Self::assemble(name, Prefix::default(), backend, CONCURRENCY, retry, None))
+        Ok(Self::assemble(name, Prefix::default(), backend, CONCURRENCY, retry))
     }
 
     fn assemble(
@@ -198,10 +196,9 @@ impl Store {
         backend: Box<dyn Backend>,
         concurrency: usize,
         retry: Retry,
-        runtime: Option<tokio::runtime::Handle>,
     ) -> Self {
         let permits = Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS));
-        Self { inner: Arc::new(Inner { name, prefix, backend, permits, retry, runtime }), rate: None }
+        Self { inner: Arc::new(Inner { name, prefix, backend, permits, retry }), rate: None }
     }
 
     /// What bounds its bytes a second, shared by all that reads it.

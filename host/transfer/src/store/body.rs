@@ -1,7 +1,5 @@
 //! The bytes of an object as they come, taken up where a connection was lost.
 
-mod reader;
-
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -15,8 +13,6 @@ use super::directory::{blocking, opened_object};
 use super::retry::{Again, Failure, Tries, within};
 use super::{Object, Range, Store};
 use crate::error::{Error, Kind};
-
-pub use reader::READAHEAD;
 
 /// The most bytes that [`Body::chunk`] gives at once.
 pub const CHUNK: usize = 1 << 20;
@@ -121,7 +117,7 @@ impl Body {
     }
 
     /// Whether the object is still the one that was opened, where that can be asked without the network: of a local file.
-    /// For whoever reads [`Body::file`] himself; [`Body::chunk`] and the reader ask at their end.
+    /// For whoever reads [`Body::file`] himself; [`Body::chunk`] asks at its end.
     ///
     /// # Errors
     /// `Corrupt` where it is not.
@@ -141,12 +137,6 @@ impl Body {
             Some(Source::File(file)) => Some((file, Range { offset: self.at, length: self.end - self.at })),
             Some(Source::Stream(_)) | None => None,
         }
-    }
-
-    /// For a thread that may block: not one of the runtime's own. Bytes of the network come in ahead, at most [`READAHEAD`]
-    /// of them, on the runtime that the store was opened with.
-    pub fn into_reader(self) -> Box<dyn io::Read + Send> {
-        reader::of(self)
     }
 
     /// At least one byte.

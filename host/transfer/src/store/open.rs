@@ -50,14 +50,7 @@ pub(super) fn open(config: &StoreConfig, runtime: &Handle) -> Result<Store, Erro
             "a store with no request at once could not be read: `concurrency` must be 1 or more",
         ));
     }
-    Ok(Store::assemble(
-        opened.name,
-        opened.prefix,
-        opened.backend,
-        config.concurrency,
-        config.retry,
-        Some(runtime.clone()),
-    ))
+    Ok(Store::assemble(opened.name, opened.prefix, opened.backend, config.concurrency, config.retry))
 }
 
 /// What a kind of store makes of its configuration.

@@ -322,21 +322,22 @@ async fn a_body_that_always_ends_too_early_is_never_taken_for_whole() {
 }
 
 #[tokio::test]
-async fn a_reader_is_told_the_same_error() {
+async fn what_came_before_a_failure_is_given_and_the_failure_each_time_it_is_read_on() {
     let object = pattern(100_000);
     let server = Responder::start(move |number, request| {
         let (status, headers, body) = right(request, &object, "a");
         if number == 0 { Answer::Cut(status, headers, body, 10_000) } else { refusal(403) }
     });
-    let (_, body) = stores(&server, LONG)[1].read("base/a.tar", None).await.unwrap();
-    let mut reader = body.into_reader();
-    let failed = tokio::task::spawn_blocking(move || {
-        let mut bytes = Vec::new();
-        let error = std::io::Read::read_to_end(&mut reader, &mut bytes).unwrap_err();
-        (bytes.len(), Error::from(error))
-    });
-    let (length, error) = failed.await.unwrap();
+    let (_, mut body) = stores(&server, LONG)[1].read("base/a.tar", None).await.unwrap();
+    let mut length = 0;
+    let error = loop {
+        match body.chunk().await {
+            Ok(chunk) => length += chunk.unwrap().len(),
+            Err(error) => break error,
+        }
+    };
     assert_eq!((length, error.kind), (10_000, Kind::Denied));
+    assert_eq!(body.chunk().await.unwrap_err(), error);
 }
 
 #[tokio::test]
