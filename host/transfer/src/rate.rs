@@ -49,14 +49,6 @@ impl Rate {
         }
     }
 
-    /// The same for a thread that may block.
-    pub fn take_blocking(&self, bytes: u64) {
-        let wait = self.reserve(bytes, Instant::now());
-        if !wait.is_zero() {
-            std::thread::sleep(wait);
-        }
-    }
-
     /// How long is to be waited for `bytes` that are taken `now`.
     fn reserve(&self, bytes: u64, now: Instant) -> Duration {
         let cost = Duration::from_secs_f64((bytes as f64 / self.bytes_a_second as f64).min(LONGEST_WAIT));

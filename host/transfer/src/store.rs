@@ -7,11 +7,12 @@
 //!   cannot wait for himself. Connections may therefore be more than permits: as many as there are bodies.
 //! - *Time*: [`Retry`]. The libraries' own retries are off.
 //! - *Bytes a second*: [`crate::rate::Rate`].
-//! - *Memory*: a page of a listing, [`CHUNK`] a body, [`READAHEAD`] a reader, 64 KiB of an error's text.
+//! - *Memory*: a page of a listing, [`CHUNK`] a body, 64 KiB of an error's text.
 
 mod body;
 mod cloud;
 mod directory;
+mod failures;
 mod http;
 mod key;
 mod open;
@@ -30,7 +31,7 @@ use crate::error::{Error, Kind};
 use crate::rate::Rate;
 use crate::secret::Secret;
 
-pub use body::{Body, CHUNK, READAHEAD};
+pub use body::{Body, CHUNK};
 pub(crate) use directory::this_thread_may_block;
 pub use retry::Retry;
 
@@ -71,6 +72,11 @@ impl StoreConfig {
             concurrency: CONCURRENCY,
             retry: Retry::default(),
         }
+    }
+
+    /// Whether a URL has a user or a password where its host or bucket belongs, or what could be one.
+    pub fn has_credentials(url: &str) -> bool {
+        open::has_credentials(url)
     }
 }
 
@@ -162,8 +168,6 @@ struct Inner {
     backend: Box<dyn Backend>,
     permits: Semaphore,
     retry: Retry,
-    /// Where bytes are awaited for a thread that blocks; none where nothing is awaited.
-    runtime: Option<tokio::runtime::Handle>,
 }
 
 impl Store {
@@ -182,9 +186,8 @@ impl Store {
     /// Where it cannot be opened.
     pub fn directory(path: &Path) -> Result<Self, Error> {
         let backend = Box::new(directory::Directory::open(path)?);
-        // A disk answers when it does.
-        let retry = Retry { idle: Duration::MAX, ..Retry::default() };
-        Ok(Self::assemble(path.display().to_string(), Prefix::default(), backend, CONCURRENCY, retry, None))
+        let (name, retry) = (path.display().to_string(), Retry::default());
+        Ok(Self::assemble(name, Prefix::default(), backend, CONCURRENCY, retry))
     }
 
     fn assemble(
@@ -193,10 +196,9 @@ impl Store {
         backend: Box<dyn Backend>,
         concurrency: usize,
         retry: Retry,
-        runtime: Option<tokio::runtime::Handle>,
     ) -> Self {
         let permits = Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS));
-        Self { inner: Arc::new(Inner { name, prefix, backend, permits, retry, runtime }), rate: None }
+        Self { inner: Arc::new(Inner { name, prefix, backend, permits, retry }), rate: None }
     }
 
     /// What bounds its bytes a second, shared by all that reads it.
@@ -214,7 +216,8 @@ impl Store {
     /// `next` of the page before, or any key.
     ///
     /// # Errors
-    /// `Invalid` for a prefix that leads elsewhere and for a store that cannot list (HTTP); what the store fails with.
+    /// `Invalid` for a prefix that leads elsewhere and for a store that cannot list (HTTP); `Failed` for an object whose name is no
+    /// key, which is not left out, and for a store that lists what was not asked for, or not in order; what the store fails with.
     pub async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Error> {
         key::check_prefix(prefix)?;
         if let Some(after) = after {
@@ -222,31 +225,27 @@ impl Store {
         }
         let whole = self.inner.prefix.and(prefix);
         let after = after.map(|after| self.inner.prefix.and(after));
+        let failed = |error: Error| error.of(format!("listing {} below `{prefix}`", self.name()));
         let mut tries = Tries::new(self.inner.retry);
         let page = loop {
             match self.inner.permitted(self.inner.backend.scan(&whole, after.as_deref())).await {
                 Ok(page) => break page,
-                Err(failure) => {
-                    tries
-                        .after(failure)
-                        .await
-                        .map_err(|error| error.of(format!("listing {} below `{prefix}`", self.name())))?;
-                }
+                Err(failure) => tries.after(failure).await.map_err(failed)?,
             }
         };
-        let own = |key: &str| self.inner.prefix.strip(key).map(str::to_owned);
-        let objects = page
-            .objects
-            .into_iter()
-            .filter_map(|object| Some(Object { key: own(&object.key)?, ..object }))
-            .collect();
-        Ok(Page { objects, next: page.next.as_deref().and_then(own) })
+        let listed = |key: &str| self.inner.listed(key, &whole).map_err(failed);
+        let objects =
+            page.objects.into_iter().map(|object| listed(&object.key).map(|key| Object { key, ..object }));
+        Ok(Page {
+            objects: objects.collect::<Result<_, Error>>()?,
+            next: page.next.as_deref().map(listed).transpose()?,
+        })
     }
 
     /// What is known of one object.
     ///
     /// # Errors
-    /// `NotFound` where there is none; what the store fails with.
+    /// `NotFound` where there is none, `Invalid` where there is no such bucket; what the store fails with.
     pub async fn head(&self, key: &str) -> Result<Object, Error> {
         key::check(key)?;
         let whole = self.inner.prefix.and(key);
@@ -263,7 +262,8 @@ impl Store {
     /// can be seen.
     ///
     /// # Errors
-    /// `NotFound` where there is none, `Invalid` for a range that does not lie inside of it; what the store fails with.
+    /// `NotFound` where there is none, `Invalid` for a range that does not lie inside of it and where there is no such bucket; what
+    /// the store fails with.
     pub async fn read(&self, key: &str, range: Option<Range>) -> Result<(Object, Body), Error> {
         key::check(key)?;
         Body::open(self.clone(), key, range).await
@@ -271,18 +271,33 @@ impl Store {
 }
 
 impl Inner {
-    /// Runs one request with a permit and within the idle time.
-    async fn permitted<T>(&self, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    /// Does what asks the store with a permit. How long one answer is awaited is the backend's to mind, which alone knows how
+    /// many requests it takes.
+    async fn permitted<T>(&self, asking: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         // It is never closed.
         let _permit = self
             .permits
             .acquire()
             .await
             .map_err(|closed| Failure::never(Kind::Failed, closed.to_string()))?;
-        match tokio::time::timeout(self.retry.idle, request).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Failure::transient(format!("no answer for {:?}", self.retry.idle))),
-        }
+        asking.await
+    }
+
+    /// The store's own part of a whole key that it lists, when it was `asked` for those that begin so. One that nobody could ask
+    /// for is refused: without it a backup would seem to be whole, and a page that ends with it could not be gone on from.
+    fn listed(&self, whole: &str, asked: &str) -> Result<String, Error> {
+        let key = self.prefix.strip(whole).filter(|_| whole.starts_with(asked));
+        let key = key.ok_or_else(|| {
+            let shown = whole.escape_debug();
+            Error::new(Kind::Failed, format!("the store lists `{shown}`, which was not asked for"))
+        })?;
+        // Not `Invalid`, by which a store is known that cannot list.
+        key::check(key).map_err(|Error { message, .. }| {
+            let message =
+                format!("{message}: rename the object, or put it elsewhere; no listing leaves it out");
+            Error::new(Kind::Failed, message)
+        })?;
+        Ok(key.to_owned())
     }
 
     /// An error with the object that it is about.

@@ -1,7 +1,5 @@
 //! The bytes of an object as they come, taken up where a connection was lost.
 
-mod reader;
-
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -12,11 +10,9 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
 use super::directory::{blocking, opened_object};
-use super::retry::{Failure, Tries};
+use super::retry::{Again, Failure, Tries, within};
 use super::{Object, Range, Store};
 use crate::error::{Error, Kind};
-
-pub use reader::READAHEAD;
 
 /// The most bytes that [`Body::chunk`] gives at once.
 pub const CHUNK: usize = 1 << 20;
@@ -121,7 +117,7 @@ impl Body {
     }
 
     /// Whether the object is still the one that was opened, where that can be asked without the network: of a local file.
-    /// For whoever reads [`Body::file`] himself; [`Body::chunk`] and the reader ask at their end.
+    /// For whoever reads [`Body::file`] himself; [`Body::chunk`] asks at its end.
     ///
     /// # Errors
     /// `Corrupt` where it is not.
@@ -143,12 +139,6 @@ impl Body {
         }
     }
 
-    /// For a thread that may block: not one of the runtime's own. Bytes of the network come in ahead, at most [`READAHEAD`]
-    /// of them, on the runtime that the store was opened with.
-    pub fn into_reader(self) -> Box<dyn io::Read + Send> {
-        reader::of(self)
-    }
-
     /// At least one byte.
     async fn next(&mut self) -> Result<Bytes, Failure> {
         if self.source.is_none() {
@@ -161,8 +151,9 @@ impl Body {
                 Ok(blocking(move || read_file(&file, at, left)).await?)
             }
             Some(Source::Stream(stream)) => loop {
-                let next = async { stream.next().await.transpose() };
-                match self.store.inner.permitted(next).await? {
+                let inner = &self.store.inner;
+                let next = within(inner.retry.idle, async { stream.next().await.transpose() });
+                match inner.permitted(next).await? {
                     Some(bytes) if bytes.is_empty() => {}
                     Some(mut bytes) => {
                         bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
@@ -183,9 +174,20 @@ impl Body {
         let range = Range { offset: self.at, length: self.end - self.at };
         let whole = inner.prefix.and(&self.object.key);
         let (object, source) =
-            inner.permitted(inner.backend.open(&whole, Some(range), Some(&self.object))).await?;
+            match inner.permitted(inner.backend.open(&whole, Some(range), Some(&self.object))).await {
+                Ok((object, source)) => (object, Ok(source)),
+                // As where the range is not there any more: of an object that has no mark the store cannot say that it changed.
+                Err(failure) if failure.error.kind == Kind::Invalid => {
+                    match inner.permitted(inner.backend.head(&whole)).await {
+                        Ok(object) => (object, Err(failure)),
+                        Err(unknown) if unknown.again == Again::Never => return Err(failure),
+                        Err(unknown) => return Err(unknown),
+                    }
+                }
+                Err(failure) => return Err(failure),
+            };
         match object.changed_since(&self.object) {
-            None => self.source = Some(source),
+            None => self.source = Some(source?),
             Some(change) => return Err(changed(&change).into()),
         }
         Ok(())

@@ -1,17 +1,20 @@
 //! S3, Google and Azure as stores, through their common library.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
-use object_store::{Extensions, GetOptions, GetRange, ObjectMeta, ObjectStore};
+use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
 
 use super::body::{Source, outside};
-use super::retry::Failure;
-use super::transport::{OfAnObject, ask, failed};
+use super::failures::{ask, failed};
+use super::retry::{Failure, within};
+use super::transport::{Asked, FOLDER};
 use super::{Backend, Object, PAGE, Page, Range};
 use crate::error::{Error, Kind};
 
@@ -30,18 +33,59 @@ pub(super) struct Cloud {
     listings: Mutex<VecDeque<(String, String, String)>>,
     /// Whether a listing leaves out the object whose key is the prefix itself, as the library's does for Azure.
     leaves_out_prefix: bool,
+    /// How long one answer is awaited, credentials that must be asked for first included.
+    idle: Duration,
+    /// Whether an answer has shown that the bucket itself is there.
+    is_there: AtomicBool,
 }
 
 impl Cloud {
-    pub(super) fn new<S: ObjectStore + PaginatedListStore>(store: S) -> Self {
+    pub(super) fn new<S: ObjectStore + PaginatedListStore>(store: S, idle: Duration) -> Self {
         let store = Arc::new(store);
-        let listings = Mutex::default();
-        Self { objects: Arc::clone(&store) as _, lists: store, listings, leaves_out_prefix: false }
+        Self {
+            objects: Arc::clone(&store) as _,
+            lists: store,
+            listings: Mutex::default(),
+            leaves_out_prefix: false,
+            idle,
+            is_there: AtomicBool::new(false),
+        }
     }
 
     /// The same for Azure.
-    pub(super) fn azure<S: ObjectStore + PaginatedListStore>(store: S) -> Self {
-        Self { leaves_out_prefix: true, ..Self::new(store) }
+    pub(super) fn azure<S: ObjectStore + PaginatedListStore>(store: S, idle: Duration) -> Self {
+        Self { leaves_out_prefix: true, ..Self::new(store, idle) }
+    }
+
+    /// Makes one request.
+    async fn ask<T>(&self, request: impl Future<Output = object_store::Result<T>>) -> Result<T, Failure> {
+        let answer = within(self.idle, ask(request)).await;
+        if answer.is_ok() {
+            self.is_there.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Asks for an object or a range of it; where one is `known`, for that one alone.
+    async fn get(
+        &self,
+        key: &str,
+        range: Option<Range>,
+        known: Option<&Object>,
+    ) -> Result<GetResult, Failure> {
+        let options = GetOptions {
+            range: range
+                .map(|range| GetRange::Bounded(range.offset..range.offset.saturating_add(range.length))),
+            if_match: known.and_then(|object| object.etag.clone()).filter(|etag| is_strong(etag)),
+            extensions: Asked::Bytes.extensions(),
+            ..GetOptions::default()
+        };
+        let answer = self.ask(self.objects.get_opts(&path(key)?, options)).await;
+        if answer.as_ref().is_err_and(|failure| failure.error.kind == Kind::NotFound) {
+            // Else the answer had said that it is the bucket.
+            self.is_there.store(true, Ordering::Relaxed);
+        }
+        answer
     }
 
     /// The object that the library would leave out of the first page.
@@ -77,6 +121,7 @@ impl Cloud {
 impl Backend for Cloud {
     async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Failure> {
         let mut token = after.and_then(|after| self.token(prefix, after));
+        let goes_on = token.is_some();
         let mut left_out = self.left_out(prefix, after).await?;
         let most = PAGE - usize::from(left_out.is_some());
         for _ in 0..EMPTY_PAGES {
@@ -84,13 +129,20 @@ impl Backend for Cloud {
                 offset: token.is_none().then(|| after.map(str::to_owned)).flatten(),
                 max_keys: Some(most),
                 page_token: token.take(),
+                extensions: Asked::Listing.extensions(),
                 ..PaginatedListOptions::default()
             };
             let prefix_asked = (!prefix.is_empty()).then_some(prefix);
-            let answer = ask(self.lists.list_paginated(prefix_asked, options)).await?;
-            let mut objects: Vec<Object> = answer.result.objects.into_iter().map(object).collect();
-            // A store that does not know `after` begins at the beginning.
-            objects.retain(|object| after.is_none_or(|after| object.key.as_str() > after));
+            let answer = self.ask(self.lists.list_paginated(prefix_asked, options)).await?;
+            let listed = answer.result.objects.into_iter().map(object);
+            let mut objects: Vec<Object> = listed.filter_map(not_a_folder).collect();
+            if let Some(after) = after {
+                if let Some((key, before)) = out_of_order(&objects, after, goes_on) {
+                    return Err(unordered(key, before));
+                }
+                // A store that does not know `after` begins at the beginning.
+                objects.retain(|object| object.key.as_str() > after);
+            }
             if objects.len() > most {
                 let message =
                     format!("the store lists {} objects where {most} were asked for", objects.len());
@@ -112,8 +164,18 @@ impl Backend for Cloud {
     }
 
     async fn head(&self, key: &str) -> Result<Object, Failure> {
-        let options = GetOptions { head: true, ..GetOptions::default() };
-        Ok(object(ask(self.objects.get_opts(&path(key)?, options)).await?.meta))
+        let extensions = Asked::Metadata.extensions();
+        let options = GetOptions { head: true, extensions, ..GetOptions::default() };
+        let answer = match self.ask(self.objects.get_opts(&path(key)?, options)).await {
+            // S3 and Google say in the body whether it is the bucket that is not there, and what answers HEAD has none.
+            Err(failure)
+                if failure.error.kind == Kind::NotFound && !self.is_there.load(Ordering::Relaxed) =>
+            {
+                self.get(key, None, None).await
+            }
+            answer => answer,
+        };
+        Ok(object(answer?.meta))
     }
 
     async fn open(
@@ -122,16 +184,7 @@ impl Backend for Cloud {
         range: Option<Range>,
         known: Option<&Object>,
     ) -> Result<(Object, Source), Failure> {
-        let mut extensions = Extensions::new();
-        extensions.insert(OfAnObject);
-        let options = GetOptions {
-            range: range
-                .map(|range| GetRange::Bounded(range.offset..range.offset.saturating_add(range.length))),
-            if_match: known.and_then(|object| object.etag.clone()).filter(|etag| is_strong(etag)),
-            extensions,
-            ..GetOptions::default()
-        };
-        let answer = match (ask(self.objects.get_opts(&path(key)?, options)).await, range) {
+        let answer = match (self.get(key, range, known).await, range) {
             (Ok(answer), _) => answer,
             // Servers disagree on how to answer a range that is not there; what it is tells.
             (Err(failure), Some(range)) if failure.error.kind == Kind::Failed => {
@@ -147,6 +200,29 @@ impl Backend for Cloud {
     }
 }
 
+/// A key that is not where it must be in a part of a listing, and the one that it must not come after. Where the store itself
+/// `goes_on` with a listing, what comes is after all that came. Where it was only told to begin after a key, it means its own
+/// order by that: if this is not that of the keys, what it left out cannot be known.
+fn out_of_order<'a>(objects: &'a [Object], after: &'a str, goes_on: bool) -> Option<(&'a str, &'a str)> {
+    let mut keys = objects.iter().map(|object| object.key.as_str());
+    if goes_on {
+        return keys.find(|key| *key <= after).map(|key| (key, after));
+    }
+    let pairs = keys.clone().zip(keys.skip(1));
+    pairs.map(|(before, key)| (key, before)).find(|(key, before)| key < before)
+}
+
+/// The failure of a listing of several pages that could leave something out.
+fn unordered(key: &str, before: &str) -> Failure {
+    let message = format!(
+        "the store does not list in the order of the keys, so that some could be left out: `{}` after `{}`; use a store that \
+         does (of Azure's, those without a hierarchical namespace)",
+        key.escape_debug(),
+        before.escape_debug()
+    );
+    Failure::never(Kind::Failed, message)
+}
+
 /// Whether a mark may stand in `If-Match` (RFC 9110, 13.1.1).
 pub(super) fn is_strong(etag: &str) -> bool {
     etag.starts_with('"')
@@ -154,6 +230,17 @@ pub(super) fn is_strong(etag: &str) -> bool {
 
 fn path(key: &str) -> Result<Path, Failure> {
     Path::parse(key).map_err(|error| Error::new(Kind::Invalid, error.to_string()).into())
+}
+
+/// What a listing has, unless it only marks a folder: an empty object whose key ends with `/`, as consoles and tools make it.
+fn not_a_folder(mut listed: Object) -> Option<Object> {
+    if let Some(folder) = listed.key.strip_suffix(FOLDER) {
+        if listed.size == 0 {
+            return None;
+        }
+        listed.key = folder.to_owned();
+    }
+    Some(listed)
 }
 
 fn object(meta: ObjectMeta) -> Object {

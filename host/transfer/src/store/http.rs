@@ -1,5 +1,7 @@
 //! A directory of a web server as a store: objects by their URL, nothing that lists them.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -13,8 +15,9 @@ use tokio::runtime::Handle;
 
 use super::body::Source;
 use super::cloud::is_strong;
-use super::retry::Failure;
-use super::transport::{Refused, Voucher, interrupted, on, unanswered};
+use super::failures::{Refused, interrupted, unanswered};
+use super::retry::{Failure, within};
+use super::transport::{Voucher, on};
 use super::{Backend, Object, Page, Range};
 use crate::error::{Error, Kind};
 
@@ -23,12 +26,14 @@ const REDIRECTS: usize = 5;
 
 /// A web server's directory.
 pub(super) struct Web {
-    client: Client,
-    runtime: Handle,
+    pub(super) client: Client,
+    pub(super) runtime: Handle,
     /// Ends with `/`.
-    base: Url,
-    authorization: Option<HeaderValue>,
-    voucher: Voucher,
+    pub(super) base: Url,
+    pub(super) authorization: Option<HeaderValue>,
+    pub(super) voucher: Voucher,
+    /// How long one answer is awaited.
+    pub(super) idle: Duration,
 }
 
 /// Which redirects are followed: a few, and none that leaves TLS. The client itself takes `Authorization` off what goes to
@@ -58,16 +63,6 @@ fn may_follow(previous: &[Url], next: &Url) -> Result<(), Error> {
 }
 
 impl Web {
-    pub(super) fn new(
-        client: Client,
-        runtime: Handle,
-        base: Url,
-        authorization: Option<HeaderValue>,
-        voucher: Voucher,
-    ) -> Self {
-        Self { client, runtime, base, authorization, voucher }
-    }
-
     /// Asks for an object.
     async fn get(&self, key: &str, headers: HeaderMap) -> Result<Response, Failure> {
         let mut url = self.base.clone();
@@ -79,14 +74,17 @@ impl Web {
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
         }
-        let answer = on(&self.runtime, request.send())
-            .await
-            .map_err(|stopped| Failure::never(Kind::Cancelled, stopped.to_string()))?;
-        let response = answer.map_err(|error| {
-            let url = error.url().unwrap_or(&self.base);
-            let host = url.host_str().unwrap_or_default().to_owned();
-            no_answer(&error.without_url(), &host, self.voucher)
-        })?;
+        let response = within(self.idle, async {
+            let answer = on(&self.runtime, request.send())
+                .await
+                .map_err(|stopped| Failure::never(Kind::Cancelled, stopped.to_string()))?;
+            answer.map_err(|error| {
+                let url = error.url().unwrap_or(&self.base);
+                let host = url.host_str().unwrap_or_default().to_owned();
+                no_answer(&error.without_url(), &host, self.voucher)
+            })
+        })
+        .await?;
         if text(&response, CONTENT_ENCODING)
             .is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity"))
         {

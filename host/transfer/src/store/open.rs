@@ -30,6 +30,9 @@ pub(super) fn open(config: &StoreConfig, runtime: &Handle) -> Result<Store, Erro
         invalid("a store's URL begins with its kind: file://, s3://, gs://, az://, http:// or https://")
     })?;
     let opened = match scheme {
+        _ if has_credentials(&config.url) => Err(invalid(
+            "its URL has credentials in it, or a `:` without a port; they have a place of their own",
+        )),
         "file" => file(config),
         "s3" => bucket(rest).and_then(|bucket| s3(config, bucket, runtime)),
         "gs" => bucket(rest).and_then(|bucket| google(config, bucket, runtime)),
@@ -47,19 +50,7 @@ pub(super) fn open(config: &StoreConfig, runtime: &Handle) -> Result<Store, Erro
             "a store with no request at once could not be read: `concurrency` must be 1 or more",
         ));
     }
-    // What is local answers when the disk does.
-    let retry = match scheme {
-        "file" => super::Retry { idle: std::time::Duration::MAX, ..config.retry },
-        _ => config.retry,
-    };
-    Ok(Store::assemble(
-        opened.name,
-        opened.prefix,
-        opened.backend,
-        config.concurrency,
-        retry,
-        Some(runtime.clone()),
-    ))
+    Ok(Store::assemble(opened.name, opened.prefix, opened.backend, config.concurrency, config.retry))
 }
 
 /// What a kind of store makes of its configuration.
@@ -69,13 +60,39 @@ struct Opened {
     backend: Box<dyn Backend>,
 }
 
-/// A URL without what may be secret in it.
-fn shown(url: &str) -> String {
+/// A URL's scheme, what stands where its host or bucket belongs, and its path.
+fn parts(url: &str) -> (&str, &str, &str) {
     let end = url.find(['?', '#']).unwrap_or(url.len());
     let (scheme, rest) = url[..end].split_once("://").unwrap_or(("", &url[..end]));
-    let host_end = rest.find('/').unwrap_or(rest.len());
-    let from = rest[..host_end].rfind('@').map_or(0, |at| at + 1);
-    format!("{scheme}://{}", rest[from..].escape_debug())
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    (scheme, authority, path)
+}
+
+/// Whether something is a host and perhaps a port, or a bucket. Of a URL with a password that has a `/` in it, `USER:PASS` seems
+/// to be the host: what follows a `:` and is no number is taken for a password.
+fn is_host(authority: &str) -> bool {
+    // An IPv6 address has colons in its brackets.
+    let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let rest = bracketed.map_or(authority, |(_, rest)| rest);
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    !rest.contains('@') && rest.split_once(':').is_none_or(|(_, port)| is_port(port))
+}
+
+/// Whether a URL has a user or a password where its host or bucket belongs, or what could be one. Only an address of the web
+/// has a port.
+pub(super) fn has_credentials(url: &str) -> bool {
+    let (scheme, authority, _) = parts(url);
+    !is_host(authority) || (!matches!(scheme, "http" | "https") && authority.contains(':'))
+}
+
+/// A URL without what may be secret in it.
+fn shown(url: &str) -> String {
+    let (scheme, authority, path) = parts(url);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if has_credentials(&format!("{scheme}://{host}")) {
+        return format!("{scheme}://");
+    }
+    format!("{scheme}://{}", format!("{host}{path}").escape_debug())
 }
 
 fn invalid(message: impl Into<String>) -> Error {
@@ -93,13 +110,10 @@ fn bucket(rest: &str) -> Result<(&str, Prefix), Error> {
     if bucket.is_empty()
         || bucket.contains(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.' | '$'))
     {
-        let message =
-            format!("`{}` is no name of a bucket: a URL is KIND://BUCKET/PREFIX", bucket.escape_debug());
-        return Err(invalid(if bucket.contains('@') {
-            "its URL has credentials in it; they have a place of their own".to_owned()
-        } else {
-            message
-        }));
+        return Err(invalid(format!(
+            "`{}` is no name of a bucket: a URL is KIND://BUCKET/PREFIX",
+            bucket.escape_debug()
+        )));
     }
     Ok((bucket, Prefix::of_path(path)?))
 }
@@ -201,7 +215,14 @@ fn web(config: &StoreConfig, runtime: &Handle) -> Result<Opened, Error> {
         .transpose()?;
     let settings = chosen.settings();
     let voucher = if settings.ca_certificate.is_some() { Voucher::CaFile } else { Voucher::Machine };
-    let backend = Web::new(client(&settings, redirects())?, runtime.clone(), base, authorization, voucher);
+    let backend = Web {
+        client: client(&settings, redirects())?,
+        runtime: runtime.clone(),
+        base,
+        authorization,
+        voucher,
+        idle: config.retry.idle,
+    };
     Ok(Opened { name: shown(&config.url), prefix: Prefix::default(), backend: Box::new(backend) })
 }
 
@@ -232,7 +253,7 @@ fn s3(config: &StoreConfig, (bucket, prefix): (&str, Prefix), runtime: &Handle) 
         builder = builder.with_skip_signature(true);
     }
     let store = builder.build().map_err(|error| chosen.failed(&error))?;
-    Ok(Opened { name: shown(&config.url), prefix, backend: Box::new(Cloud::new(store)) })
+    Ok(Opened { name: shown(&config.url), prefix, backend: Box::new(Cloud::new(store, config.retry.idle)) })
 }
 
 /// Where Google keeps objects.
@@ -273,7 +294,7 @@ fn google(config: &StoreConfig, (bucket, prefix): (&str, Prefix), runtime: &Hand
         builder = builder.with_credentials(Arc::new(nobody)).with_skip_signature(true);
     }
     let store = builder.build().map_err(|error| chosen.failed(&error))?;
-    Ok(Opened { name: shown(&config.url), prefix, backend: Box::new(Cloud::new(store)) })
+    Ok(Opened { name: shown(&config.url), prefix, backend: Box::new(Cloud::new(store, config.retry.idle)) })
 }
 
 fn azure(
@@ -298,7 +319,7 @@ fn azure(
         builder = builder.with_skip_signature(true);
     }
     let store = builder.build().map_err(|error| chosen.failed(&error))?;
-    Ok(Opened { name: shown(&config.url), prefix, backend: Box::new(Cloud::azure(store)) })
+    Ok(Opened { name: shown(&config.url), prefix, backend: Box::new(Cloud::azure(store, config.retry.idle)) })
 }
 
 #[cfg(test)]

@@ -69,6 +69,15 @@ impl From<Error> for Failure {
     }
 }
 
+/// Awaits the answer to one request, or its next bytes, for no longer than `idle`.
+pub(super) async fn within<T>(
+    idle: Duration,
+    request: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let late = |_| Err(Failure::transient(format!("no answer for {idle:?}")));
+    tokio::time::timeout(idle, request).await.unwrap_or_else(late)
+}
+
 /// The tries of one thing since it last made progress.
 #[derive(Debug)]
 pub(super) struct Tries {

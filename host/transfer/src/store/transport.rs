@@ -1,27 +1,25 @@
-//! What speaks HTTP to stores: one client for all kinds of them, and what its failures mean.
+//! What speaks HTTP to stores: one client for all kinds of them.
 //!
 //! Every request runs on the runtime that the store was opened with, whoever asks: names are resolved and connections kept
 //! there, and never on the thread of a guest. Redirects are not followed but where a store says so.
 
 use std::cell::RefCell;
-use std::error::Error as StdError;
 use std::sync::Once;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
     HttpService,
 };
+use object_store::{ClientOptions, Extensions};
 use reqwest::redirect::Policy;
-use rustls::CertificateError;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::retry::{Again, Failure};
+use super::failures::{REFUSED, Refused, causes, refused_tls};
 use crate::error::{Error, Kind};
 
 /// How long a connection may take to be made where nothing is said.
@@ -35,9 +33,6 @@ const ERROR_BYTES: usize = 64 << 10;
 
 /// The most bytes of an answer that is no object: 1000 keys of 1024 bytes, each written as `&#xNN;`, and what stands around.
 const ANSWER_BYTES: usize = 16 << 20;
-
-/// The most letters of a store's own word for an error (`NoSuchKey`) that is shown.
-const CODE: usize = 64;
 
 /// What the operator may say of connections.
 #[derive(Clone, Debug, Default)]
@@ -107,9 +102,40 @@ pub(super) async fn on<T: Send + 'static>(
 #[error("the runtime that reads the store has ended")]
 pub(super) struct Stopped;
 
-/// Marks a request whose answer is an object, of any length.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct OfAnObject;
+/// What is asked of a store. A request without it is not of the store: a library asks somebody for credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The bytes of an object, of any length.
+    Bytes,
+    /// What is known of an object.
+    Metadata,
+    /// A part of a listing.
+    Listing,
+}
+
+impl Asked {
+    /// As a request carries it.
+    pub(super) fn extensions(self) -> Extensions {
+        let mut extensions = Extensions::new();
+        extensions.insert(self);
+        extensions
+    }
+}
+
+/// What stands behind the `/` at the end of a key in a listing that has passed here: no character, so that no key has it.
+pub(super) const FOLDER: char = '\u{ffff}';
+
+/// Marks the keys of a listing that end with `/`. Their library takes the `/` off, so that what marks an empty folder would
+/// pass for an object of the folder's name.
+fn with_folders_marked(listing: Bytes) -> Bytes {
+    // What is not text is the library's to refuse.
+    let Ok(text) = std::str::from_utf8(&listing) else { return listing };
+    // S3's and Google's; Azure's.
+    let marked = ["</Key>", "</Name>"]
+        .iter()
+        .fold(text.to_owned(), |text, end| text.replace(&format!("/{end}"), &format!("/{FOLDER}{end}")));
+    marked.into()
+}
 
 /// Gives the libraries of the clouds this client.
 #[derive(Clone, Debug)]
@@ -180,32 +206,31 @@ impl HttpConnector for Connector {
 #[async_trait]
 impl HttpService for Connector {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let of_an_object = request.extensions().get::<OfAnObject>().is_some();
+        let asked = request.extensions().get::<Asked>().copied();
+        // Whoever goes on asking has got over the answer before.
+        let _ = REFUSED.try_with(RefCell::take);
         let host = request.uri().host().unwrap_or_default().to_owned();
         let (client, voucher) = self.client_for(&host);
         let client = client.clone();
         let response = on(&self.runtime, async move { client.execute(request).await })
             .await
             .map_err(|stopped| HttpError::new(HttpErrorKind::Unknown, stopped))?
-            .map_err(|error| match refused_certificate(&error, &host, voucher) {
+            .map_err(|error| match refused_tls(&error, &host, voucher) {
                 // Only here it is known whose it was.
                 Some(refused) => HttpError::new(HttpErrorKind::Unknown, refused),
                 None => error,
             })?;
         let succeeded = response.status().is_success();
-        if succeeded && of_an_object {
+        if succeeded && asked == Some(Asked::Bytes) {
             return Ok(response);
         }
         let (parts, body) = response.into_parts();
-        let bytes = bounded(body, if succeeded { ANSWER_BYTES } else { ERROR_BYTES }, succeeded).await?;
+        let mut bytes = bounded(body, if succeeded { ANSWER_BYTES } else { ERROR_BYTES }, succeeded).await?;
+        if succeeded && asked == Some(Asked::Listing) {
+            bytes = with_folders_marked(bytes);
+        }
         if !succeeded {
-            let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-            let refused = Refused {
-                status: parts.status.as_u16(),
-                code: code(&bytes).or_else(|| word(header("x-ms-error-code")?)),
-                retry_after: header("retry-after").and_then(retry_after),
-                region: header("x-amz-bucket-region").and_then(word),
-            };
+            let refused = Refused::of(asked, host, (parts.status, &parts.headers), &bytes);
             // Nobody listens to a request that this crate did not make.
             let _ = REFUSED.try_with(|last| last.replace(Some(refused)));
         }
@@ -233,226 +258,9 @@ async fn bounded(body: HttpResponseBody, most: usize, must_end: bool) -> Result<
     Ok(bytes.freeze())
 }
 
-/// An answer that is an error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    /// The HTTP status.
-    pub(super) status: u16,
-    /// The store's own word for it.
-    pub(super) code: Option<String>,
-    /// When the store wants to be asked again.
-    pub(super) retry_after: Option<Duration>,
-    /// Where S3 says the bucket is.
-    pub(super) region: Option<String>,
-}
-
-tokio::task_local! {
-    /// The last answer that was an error to what this task asks a cloud: its library does not hand over the status.
-    static REFUSED: RefCell<Option<Refused>>;
-}
-
-/// Asks a cloud, and says what its failure means.
-pub(super) async fn ask<T>(request: impl Future<Output = object_store::Result<T>>) -> Result<T, Failure> {
-    REFUSED
-        .scope(RefCell::default(), async {
-            let answer = request.await;
-            answer.map_err(|error| match REFUSED.with(RefCell::take) {
-                Some(refused) => refused.failure(),
-                None => failed(&error),
-            })
-        })
-        .await
-}
-
-impl Refused {
-    /// What an answer with this status alone means.
-    pub(super) fn with(status: u16, retry_after: Option<&str>) -> Self {
-        Self { status, code: None, retry_after: retry_after.and_then(self::retry_after), region: None }
-    }
-
-    /// Which tries it is worth, and the text.
-    pub(super) fn failure(self) -> Failure {
-        let code = self.code.as_deref().unwrap_or_default();
-        let status = match code {
-            "" => format!("HTTP {}", self.status),
-            code => format!("HTTP {}, {code}", self.status),
-        };
-        let (kind, message) = match self.status {
-            // S3's word for a connection on which nothing came, with a status of a mistake of the client.
-            400 if code == "RequestTimeout" => {
-                (Kind::Transient, format!("the store gave up waiting ({status})"))
-            }
-            301 | 302 | 303 | 307 | 308 => {
-                let region =
-                    self.region.map_or(String::new(), |region| format!(", which S3 says is `{region}`"));
-                let message = format!(
-                    "the store sends elsewhere ({status}), which is not followed; set the option `endpoint` or `region`{region}"
-                );
-                (Kind::Invalid, message)
-            }
-            401 | 403 => (Kind::Denied, format!("the store refuses ({status})")),
-            404 => (Kind::NotFound, format!("the store has no such object ({status})")),
-            412 => (Kind::Corrupt, format!("the object changed while it was read ({status})")),
-            416 => (Kind::Invalid, format!("the object has no such range ({status})")),
-            408 | 425 | 429 | 500..=599 => (Kind::Transient, format!("the store fails for now ({status})")),
-            400 => (Kind::Invalid, format!("the store does not take the request ({status})")),
-            _ => (Kind::Failed, format!("the store answers what nobody expects ({status})")),
-        };
-        let again = match (kind, self.retry_after) {
-            (Kind::Transient, None) => Again::Soon,
-            (Kind::Transient, Some(wait)) => Again::After(wait),
-            _ => Again::Never,
-        };
-        Failure { error: Error::new(kind, message), again }
-    }
-}
-
-/// What a failure without a status means: no answer came, or one that cannot be read.
-pub(super) fn failed(error: &(dyn StdError + 'static)) -> Failure {
-    if let Some(own) = chain(error).find_map(|error| error.downcast_ref::<Error>()) {
-        return own.clone().into();
-    }
-    if chain(error).any(|error| error.is::<Stopped>()) {
-        return Failure::never(Kind::Cancelled, Stopped.to_string());
-    }
-    if let Some(error) = chain(error).find_map(|error| error.downcast_ref::<HttpError>()) {
-        return interrupted(error);
-    }
-    // The outer ones repeat the whole URL.
-    let innermost = chain(error).last().map_or_else(String::new, ToString::to_string);
-    Failure::never(Kind::Failed, format!("the store's answer cannot be used: {innermost}"))
-}
-
-/// What it means that not all of an answer came.
-pub(super) fn interrupted(error: &(dyn StdError + 'static)) -> Failure {
-    Failure::transient(causes(error))
-}
-
-/// What it means that no answer came from a host.
-pub(super) fn unanswered(error: &(dyn StdError + 'static), host: &str, voucher: Voucher) -> Failure {
-    match refused_certificate(error, host, voucher) {
-        Some(refused) => refused.into(),
-        None => interrupted(error),
-    }
-}
-
-/// What is wrong with the certificate of a host, where that is why no answer came.
-fn refused_certificate(error: &(dyn StdError + 'static), host: &str, voucher: Voucher) -> Option<Error> {
-    let wrong = chain(error).find_map(|error| match innermost(error).downcast_ref() {
-        Some(rustls::Error::InvalidCertificate(wrong)) => Some(wrong),
-        _ => None,
-    })?;
-    Some(Error::new(Kind::Denied, certificate_refused(wrong, host, voucher)))
-}
-
-/// What an error of the system wraps, which is no link of the chain of causes: TLS wraps its own in two of them.
-fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
-    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-        Some(wrapped) => innermost(wrapped),
-        None => error,
-    }
-}
-
-/// What is wrong with a server's certificate, and what can be done.
-fn certificate_refused(wrong: &CertificateError, host: &str, voucher: Voucher) -> String {
-    let why = match (wrong, voucher) {
-        // The latter where an authority of the same name is trusted.
-        (CertificateError::UnknownIssuer | CertificateError::BadSignature, Voucher::CaFile) => {
-            "its certificate is from none of the authorities in the file of `ca_file`, and others are not asked"
-        }
-        (CertificateError::UnknownIssuer | CertificateError::BadSignature, Voucher::Machine) => {
-            "its certificate is from no authority that is trusted here; the setting `ca_file` of a store names the file of a private one for the store's own host"
-        }
-        (CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }, _) => {
-            "its certificate is for other names"
-        }
-        (CertificateError::Expired | CertificateError::ExpiredContext { .. }, _) => {
-            "its certificate has expired"
-        }
-        (CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }, _) => {
-            "its certificate is not valid yet"
-        }
-        _ => "its certificate cannot be used",
-    };
-    format!("the server {} cannot show who it is: {why} ({wrong})", host.escape_debug())
-}
-
-/// An error, what caused it, what caused that, and so on.
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
-}
-
-/// A chain of causes as one sentence, without what repeats itself.
-fn causes(error: &(dyn StdError + 'static)) -> String {
-    let mut texts: Vec<String> = Vec::new();
-    for cause in chain(error) {
-        let text = cause.to_string();
-        // An outer one often ends with the inner one.
-        if let Some(last) = texts.last_mut().filter(|last| last.ends_with(text.as_str())) {
-            let keep = last.len() - text.len();
-            last.truncate(keep);
-            let kept = last.trim_end_matches([':', ' ']).len();
-            last.truncate(kept);
-        }
-        texts.push(text);
-    }
-    texts.retain(|text| !text.is_empty());
-    texts.join(": ")
-}
-
-/// `Retry-After` in seconds; its other form, a date, is not heeded.
-fn retry_after(value: &str) -> Option<Duration> {
-    value.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// The store's own word for an error: `<Code>` of the XML that S3, Google and Azure answer.
-fn code(body: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(body);
-    let (_, rest) = text.split_once("<Code>")?;
-    word(rest.split_once("</Code>")?.0)
-}
-
-/// A word and nothing else: whatever stands in an error's text comes from a server.
-fn word(text: &str) -> Option<String> {
-    let fits =
-        !text.is_empty() && text.len() <= CODE && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-    fits.then(|| text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn failure(status: u16, code: Option<&str>) -> Failure {
-        Refused { code: code.map(str::to_owned), ..Refused::with(status, None) }.failure()
-    }
-
-    #[test]
-    fn a_permanent_status_is_not_tried_again_and_has_its_own_kind() {
-        for (status, kind) in [
-            (301, Kind::Invalid),
-            (400, Kind::Invalid),
-            (401, Kind::Denied),
-            (403, Kind::Denied),
-            (404, Kind::NotFound),
-            (412, Kind::Corrupt),
-            (416, Kind::Invalid),
-            (418, Kind::Failed),
-        ] {
-            let failure = failure(status, None);
-            assert_eq!((failure.error.kind, failure.again), (kind, Again::Never), "{status}");
-        }
-    }
-
-    #[test]
-    fn a_passing_status_is_tried_again_and_no_sooner_than_the_store_says() {
-        for status in [408, 429, 500, 502, 503, 504] {
-            assert_eq!(failure(status, None).again, Again::Soon, "{status}");
-            assert_eq!(failure(status, None).error.kind, Kind::Transient, "{status}");
-        }
-        assert_eq!(failure(400, Some("RequestTimeout")).again, Again::Soon);
-        assert_eq!(Refused::with(503, Some("7")).failure().again, Again::After(Duration::from_secs(7)));
-    }
 
     #[test]
     fn a_private_authority_vouches_for_the_stores_own_host_alone() {
@@ -471,16 +279,5 @@ mod tests {
         {
             assert!(!own.is(host), "{host}");
         }
-    }
-
-    #[test]
-    fn only_a_word_of_a_servers_error_is_shown() {
-        let xml =
-            b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>key AKIA1234</Message></Error>";
-        assert_eq!(code(xml).as_deref(), Some("AccessDenied"));
-        for body in ["", "<Code></Code>", "<Code>a b</Code>", "<Code>\x1b[31m</Code>", "<Code>unfinished"] {
-            assert_eq!(code(body.as_bytes()), None, "{body}");
-        }
-        assert_eq!(word(&"x".repeat(CODE + 1)), None);
     }
 }

@@ -267,6 +267,31 @@ async fn an_object_that_changes_in_the_middle_is_corrupt_and_never_mixed() {
 }
 
 #[tokio::test]
+async fn an_object_that_shrank_to_less_than_was_read_is_corrupt_where_nothing_can_be_compared() {
+    let object = pattern(100_000);
+    let server = Responder::start(move |number, request| {
+        let unmarked = |(status, mut headers, body): (u16, Vec<(&'static str, String)>, Vec<u8>)| {
+            headers.retain(|(name, _)| *name != "ETag");
+            (status, headers, body)
+        };
+        match request.range() {
+            None if number % 3 == 0 => {
+                let (status, headers, body) = unmarked(right(request, &object, "a"));
+                Answer::Cut(status, headers, body, 10_000)
+            }
+            Some((first, _)) if first >= 5_000 => refusal(416),
+            _ => whole(unmarked(right(request, &object[..5_000], "a"))),
+        }
+    });
+    for store in stores(&server, LONG) {
+        let error = try_read(&store, "base/a.tar").await.unwrap_err();
+        assert_eq!(error.kind, Kind::Corrupt, "{error}");
+        assert!(error.message.contains("its size was 100000 and is 5000 bytes"), "{error}");
+        names_the_object_and_no_secret(&error, &store);
+    }
+}
+
+#[tokio::test]
 async fn an_object_that_vanishes_in_the_middle_is_not_found() {
     let object = pattern(100_000);
     let server = Responder::start(move |number, request| {
@@ -297,21 +322,22 @@ async fn a_body_that_always_ends_too_early_is_never_taken_for_whole() {
 }
 
 #[tokio::test]
-async fn a_reader_is_told_the_same_error() {
+async fn what_came_before_a_failure_is_given_and_the_failure_each_time_it_is_read_on() {
     let object = pattern(100_000);
     let server = Responder::start(move |number, request| {
         let (status, headers, body) = right(request, &object, "a");
         if number == 0 { Answer::Cut(status, headers, body, 10_000) } else { refusal(403) }
     });
-    let (_, body) = stores(&server, LONG)[1].read("base/a.tar", None).await.unwrap();
-    let mut reader = body.into_reader();
-    let failed = tokio::task::spawn_blocking(move || {
-        let mut bytes = Vec::new();
-        let error = std::io::Read::read_to_end(&mut reader, &mut bytes).unwrap_err();
-        (bytes.len(), Error::from(error))
-    });
-    let (length, error) = failed.await.unwrap();
+    let (_, mut body) = stores(&server, LONG)[1].read("base/a.tar", None).await.unwrap();
+    let mut length = 0;
+    let error = loop {
+        match body.chunk().await {
+            Ok(chunk) => length += chunk.unwrap().len(),
+            Err(error) => break error,
+        }
+    };
     assert_eq!((length, error.kind), (10_000, Kind::Denied));
+    assert_eq!(body.chunk().await.unwrap_err(), error);
 }
 
 #[tokio::test]

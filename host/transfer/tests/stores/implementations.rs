@@ -13,7 +13,7 @@ use tests::stores::{AZURITE_ACCOUNT, AZURITE_KEY, S3RVER, StoreServer};
 use tokio::runtime::Handle;
 use transfer::error::Kind;
 use transfer::secret::Secret;
-use transfer::store::{Retry, Store, StoreConfig};
+use transfer::store::{Page, Retry, Store, StoreConfig};
 
 use crate::suite::{self, Knows, OUTSIDE, objects};
 
@@ -125,6 +125,81 @@ async fn s3_by_s3rver_holds_the_suite_and_knows_its_users() {
         &Store::open(&config("s3://backups/backups/main", &options, &unknown), &Handle::current()).unwrap(),
     )
     .await;
+}
+
+/// Folders as consoles and tools of S3 make them: empty objects whose keys end with `/`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folders_marker_is_no_object() {
+    let server = StoreServer::moto().unwrap();
+    make_bucket(&server).await;
+    let client = reqwest::Client::new();
+    let put = async |key: &str, body: &'static str| {
+        let put = client.put(format!("{}/backups/{key}", server.url())).header("x-amz-acl", "public-read");
+        let put = put.body(body).send().await.unwrap();
+        assert!(put.status().is_success(), "{put:?}");
+    };
+    for key in ["main/", "main/a%26b/", "main/pg_notify/", "main/pg_wal/"] {
+        put(key, "").await;
+    }
+    // An empty object that is one, and one of a marker's name without its `/`.
+    for key in ["main/empty", "main/pg_wal", "main/pg_wal/0"] {
+        put(key, "").await;
+    }
+    let url = server.url();
+    let [s3, google] = ["endpoint", "base_url"].map(|name| [(name, url.as_str()), ("allow_http", "true")]);
+    for (url, options) in [("s3://backups/main", s3), ("gs://backups/main", google)] {
+        let store = Store::open(&config(url, &options, &[]), &Handle::current()).unwrap();
+        let page = store.scan("", None).await.unwrap();
+        let keys: Vec<&str> = page.objects.iter().map(|object| object.key.as_str()).collect();
+        assert_eq!(keys, ["empty", "pg_wal", "pg_wal/0"]);
+        for key in keys {
+            assert_eq!(store.head(key).await.unwrap().size, 0);
+        }
+        assert_eq!(store.scan("pg_notify/", None).await.unwrap(), Page::default());
+    }
+    // What such a key holds would be left out.
+    put("main/odd/", "something").await;
+    let store = Store::open(&config("s3://backups/main", &s3, &[]), &Handle::current()).unwrap();
+    let error = store.scan("", None).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Failed, "{error}");
+    assert!(error.message.contains("`odd/`"), "{error}");
+}
+
+/// That it is the bucket that is not there and not the object, whatever is asked.
+async fn has_no_bucket(store: &Store, code: &str) {
+    for error in [
+        store.head("top").await.unwrap_err(),
+        store.read("top", None).await.unwrap_err(),
+        store.scan("", None).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind, Kind::Invalid, "{error}");
+        assert!(error.message.contains("`url`") && error.message.contains(code), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_that_is_not_there_is_not_taken_for_one_without_the_object() {
+    let s3 = StoreServer::moto().unwrap();
+    let url = s3.url();
+    for (store, option) in [("s3://bakcups/main", "endpoint"), ("gs://bakcups/main", "base_url")] {
+        let options = [(option, url.as_str()), ("allow_http", "true")];
+        let store = Store::open(&config(store, &options, &[]), &Handle::current()).unwrap();
+        has_no_bucket(&store, "NoSuchBucket").await;
+    }
+    // And one that is there for one that is not.
+    make_bucket(&s3).await;
+    let options = [("endpoint", url.as_str()), ("allow_http", "true")];
+    let store = Store::open(&config("s3://backups/main", &options, &[]), &Handle::current()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(store.head("top").await.unwrap_err().kind, Kind::NotFound);
+    }
+    let azure = StoreServer::azurite().unwrap();
+    let endpoint = format!("{}/{AZURITE_ACCOUNT}", azure.url());
+    let options =
+        [("account_name", AZURITE_ACCOUNT), ("endpoint", endpoint.as_str()), ("allow_http", "true")];
+    let key = [("account_key", AZURITE_KEY)];
+    let store = Store::open(&config("az://bakcups/main", &options, &key), &Handle::current()).unwrap();
+    has_no_bucket(&store, "ContainerNotFound").await;
 }
 
 /// That the store refuses, and that what it says has no secret in it.

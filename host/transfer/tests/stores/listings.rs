@@ -1,8 +1,11 @@
-//! Listings of a million keys, a page at a time.
+//! Listings of a million keys, a page at a time, and of stores that list otherwise than they should.
+
+use std::time::Duration;
 
 use tests::program::fast_or_full;
 use tokio::runtime::Handle;
-use transfer::store::{PAGE, Store};
+use transfer::error::Kind;
+use transfer::store::{PAGE, Page, Retry, Store, StoreConfig};
 
 use crate::implementations::config;
 use crate::responder::{Answer, Responder};
@@ -71,16 +74,134 @@ async fn a_directory_of_very_many_files_is_listed_whole_and_in_order() {
     assert_eq!(count(&store).await, usize::try_from(files).unwrap());
 }
 
-#[tokio::test]
-async fn a_store_that_lists_the_same_page_for_ever_is_left() {
-    let server = Responder::start(|_, _| {
-        let xml = "<ListBucketResult><IsTruncated>true</IsTruncated>\
-                   <NextContinuationToken>again</NextContinuationToken></ListBucketResult>";
-        Answer::Whole(200, vec![], xml.into())
-    });
+/// What S3 answers for a page with these keys, and the token for the next.
+fn page(keys: &[&str], token: Option<&str>) -> Vec<u8> {
+    let mut xml = String::from("<ListBucketResult>");
+    for key in keys {
+        let size = if key.ends_with('/') { 0 } else { 5 };
+        xml += &format!(
+            "<Contents><Key>{key}</Key><Size>{size}</Size>\
+             <LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>\"{key}\"</ETag></Contents>"
+        );
+    }
+    if let Some(token) = token {
+        xml +=
+            &format!("<IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>");
+    }
+    (xml + "</ListBucketResult>").into_bytes()
+}
+
+/// The bucket of such a server, with these retries.
+fn bucket(server: &Responder, retry: Retry) -> Store {
     let url = server.url();
     let options = [("endpoint", url.as_str()), ("allow_http", "true")];
-    let store = Store::open(&config("s3://bucket/backups", &options, &[]), &Handle::current()).unwrap();
-    let error = store.scan("", None).await.unwrap_err();
-    assert_eq!(error.kind, transfer::error::Kind::Limit, "{error}");
+    let config = StoreConfig { retry, ..config("s3://bucket/backups", &options, &[]) };
+    Store::open(&config, &Handle::current()).unwrap()
+}
+
+fn names(page: &Page) -> Vec<&str> {
+    page.objects.iter().map(|object| object.key.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_store_that_lists_the_same_page_for_ever_is_left() {
+    let server = Responder::start(|_, _| Answer::Whole(200, vec![], page(&[], Some("again"))));
+    let error = bucket(&server, Retry::default()).scan("", None).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Limit, "{error}");
+}
+
+/// As Azure lists where names are a hierarchy: `A` comes before `A-B`, and what is in it too.
+#[tokio::test]
+async fn a_store_that_does_not_list_in_order_is_told_and_nothing_of_it_left_out() {
+    let server = Responder::start(|_, request| {
+        let second = request.target.contains("continuation-token=second");
+        let (keys, token) = match second {
+            false => (["backups/A/dat0", "backups/A/dat1"], Some("second")),
+            true => (["backups/A-B", "backups/B"], None),
+        };
+        Answer::Whole(200, vec![], page(&keys, token))
+    });
+    let store = bucket(&server, Retry::default());
+    let first = store.scan("", None).await.unwrap();
+    assert_eq!(names(&first), ["A/dat0", "A/dat1"]);
+    let error = store.scan("", first.next.as_deref()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Failed, "{error}");
+    assert!(error.message.contains("`backups/A-B` after `backups/A/dat1`"), "{error}");
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_begin_after_a_key_lists_what_comes_after_it_all_the_same() {
+    let server = Responder::start(|_, request| {
+        let second = request.target.contains("continuation-token=second");
+        let (keys, token) = match second {
+            false => (["backups/a", "backups/b"], Some("second")),
+            true => (["backups/c", "backups/d"], None),
+        };
+        Answer::Whole(200, vec![], page(&keys, token))
+    });
+    let store = bucket(&server, Retry::default());
+    assert_eq!(names(&store.scan("", Some("c")).await.unwrap()), ["d"]);
+    assert_eq!(names(&store.scan("", Some("a")).await.unwrap()), ["b"]);
+}
+
+#[tokio::test]
+async fn what_is_out_of_order_after_a_key_that_the_store_was_not_asked_to_go_on_from_is_told() {
+    let server =
+        Responder::start(|_, _| Answer::Whole(200, vec![], page(&["backups/A/dat1", "backups/A-C"], None)));
+    let store = bucket(&server, Retry::default());
+    // Of what it has before `A-B` in its own order, something may come after it in that of the keys.
+    let error = store.scan("", Some("A-B")).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Failed, "{error}");
+    // Where nothing came before, nothing can be missing.
+    assert_eq!(names(&store.scan("", None).await.unwrap()), ["A-C", "A/dat1"]);
+}
+
+#[tokio::test]
+async fn a_key_that_was_not_asked_for_is_told_and_ends_no_listing() {
+    let server =
+        Responder::start(|_, _| Answer::Whole(200, vec![], page(&["aside", "backupz/a"], Some("second"))));
+    let error = bucket(&server, Retry::default()).scan("", None).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Failed, "{error}");
+    assert!(error.message.contains("`aside`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_key_with_the_end_of_a_line_in_it_is_told_and_not_left_out() {
+    let server = Responder::start(|_, _| Answer::Whole(200, vec![], page(&["backups/a&#10;b"], None)));
+    let error = bucket(&server, Retry::default()).scan("", None).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Failed, "{error}");
+    assert!(error.message.contains("a\\nb") && !error.message.contains('\n'), "{error}");
+}
+
+#[tokio::test]
+async fn a_page_with_nothing_but_the_folders_own_marker_does_not_end_a_listing() {
+    let server = Responder::start(|_, request| {
+        let second = request.target.contains("continuation-token=second");
+        let (keys, token) = match second {
+            false => (["backups/"], Some("second")),
+            true => (["backups/a"], None),
+        };
+        Answer::Whole(200, vec![], page(&keys, token))
+    });
+    let page = bucket(&server, Retry::default()).scan("", None).await.unwrap();
+    assert_eq!((names(&page), &page.next), (vec!["a"], &None));
+}
+
+#[tokio::test]
+async fn the_time_without_an_answer_is_that_of_one_request_and_not_of_all_that_a_listing_takes() {
+    const PAGES: usize = 4;
+    let server = Responder::start(|number, _| {
+        let xml = if number < PAGES { page(&[], Some("further")) } else { page(&["backups/a"], None) };
+        let whole = xml.len();
+        Answer::Slow(200, vec![], xml, whole, Duration::from_millis(400))
+    });
+    let retry = Retry {
+        idle: Duration::from_millis(1_500),
+        at_most: Duration::from_secs(1),
+        first_wait: Duration::from_secs(2),
+        ..Retry::default()
+    };
+    assert_eq!(names(&bucket(&server, retry).scan("", None).await.unwrap()), ["a"]);
+    assert_eq!(server.requests().len(), PAGES + 1);
 }

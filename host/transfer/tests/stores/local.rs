@@ -1,7 +1,6 @@
 //! What is particular to a local directory: files that change, links, and the open file.
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 
@@ -49,22 +48,6 @@ async fn a_file_that_changes_while_it_is_read_is_corrupt() {
 }
 
 #[tokio::test]
-async fn a_reader_sees_that_the_file_changed_too() {
-    let (root, store) = store("a.tar", &pattern(1_000_000));
-    let (_, body) = store.read("a.tar", None).await.unwrap();
-    let mut reader = body.into_reader();
-    reader.read_exact(&mut [0; 10]).unwrap();
-    fs::File::options()
-        .write(true)
-        .open(root.path().join("a.tar"))
-        .unwrap()
-        .write_all_at(b"other", 500)
-        .unwrap();
-    let error = Error::from(reader.read_to_end(&mut Vec::new()).unwrap_err());
-    assert_eq!(error.kind, Kind::Corrupt, "{error}");
-}
-
-#[tokio::test]
 async fn a_file_that_is_replaced_has_another_etag() {
     let (root, store) = store("a", b"content");
     let before: Object = store.head("a").await.unwrap();
@@ -89,6 +72,23 @@ async fn no_link_is_an_object_or_leads_to_one() {
 }
 
 #[tokio::test]
+async fn a_file_whose_name_is_no_key_is_told_and_not_left_out() {
+    let deep = vec!["d".repeat(200); 6].join("/");
+    for (name, says) in [("base/a\nb", "`base/a\\nb` has a control character"), (deep.as_str(), "1024 bytes")]
+    {
+        let (root, store) = store("aside", b"content");
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "content").unwrap();
+        let error = store.scan("", None).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Failed, "{error}");
+        assert!(error.message.contains(says) && !error.message.contains('\n'), "{error}");
+        // Where it is not asked for it does not matter.
+        assert_eq!(store.scan("aside", None).await.unwrap().objects.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn the_open_file_and_what_is_left_of_it_are_there_to_be_copied_by_the_kernel() {
     let content = pattern(1_000_000);
     let (root, store) = store("a.tar", &content);
@@ -110,13 +110,15 @@ async fn the_open_file_and_what_is_left_of_it_are_there_to_be_copied_by_the_kern
 fn a_local_file_is_read_without_any_runtime() {
     let (_root, store) = store("a", b"content");
     let reading = async {
-        let (_, body) = store.read("a", None).await.unwrap();
-        let mut text = String::new();
-        body.into_reader().read_to_string(&mut text).unwrap();
-        text
+        let (_, mut body) = store.read("a", None).await.unwrap();
+        let bytes = body.chunk().await.unwrap().unwrap();
+        assert_eq!(body.chunk().await.unwrap(), None);
+        bytes
     };
     // Nothing of it waits.
     let mut reading = std::pin::pin!(reading);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    assert!(matches!(reading.as_mut().poll(&mut context), std::task::Poll::Ready(text) if text == "content"));
+    assert!(
+        matches!(reading.as_mut().poll(&mut context), std::task::Poll::Ready(bytes) if bytes == "content")
+    );
 }

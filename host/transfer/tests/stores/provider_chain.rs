@@ -1,11 +1,15 @@
 //! The provider chain of S3, with a metadata service on loopback where a machine of Amazon's has its own.
 
 use tokio::runtime::Handle;
+use transfer::error::Kind;
 use transfer::store::{Store, StoreConfig};
 
 use crate::implementations::config;
 use crate::responder::{Answer, Responder};
 use crate::suite::read;
+
+const CREDENTIALS: &str = r#"{"AccessKeyId": "ASIAREADER", "SecretAccessKey": "hunter2", "Token": "t0ken",
+    "Expiration": "2099-01-01T00:00:00Z"}"#;
 
 /// Answers as the metadata service of an instance does
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html>).
@@ -14,10 +18,7 @@ fn metadata() -> Responder {
         let text = match request.target.as_str() {
             "/latest/api/token" => "session",
             "/latest/meta-data/iam/security-credentials/" => "reader",
-            "/latest/meta-data/iam/security-credentials/reader" => {
-                r#"{"AccessKeyId": "ASIAREADER", "SecretAccessKey": "hunter2", "Token": "t0ken",
-                    "Expiration": "2099-01-01T00:00:00Z"}"#
-            }
+            "/latest/meta-data/iam/security-credentials/reader" => CREDENTIALS,
             _ => return Answer::Whole(404, vec![], vec![]),
         };
         Answer::Whole(200, vec![], text.into())
@@ -32,14 +33,20 @@ fn bucket() -> Responder {
     })
 }
 
+/// A store that asks the metadata service at one address for credentials, and has its bucket at another.
+fn chained(metadata: &Responder, bucket: &Responder, more: &[(&str, &str)]) -> Store {
+    let (metadata, url) = (metadata.url(), bucket.url());
+    let options =
+        [("endpoint", url.as_str()), ("allow_http", "true"), ("metadata_endpoint", metadata.as_str())];
+    let chain =
+        StoreConfig { provider_chain: true, ..config("s3://bucket", &[&options[..], more].concat(), &[]) };
+    Store::open(&chain, &Handle::current()).unwrap()
+}
+
 #[tokio::test]
 async fn the_instances_own_credentials_are_asked_for_where_the_operator_says_so() {
     let (metadata, bucket) = (metadata(), bucket());
-    let (metadata_url, url) = (metadata.url(), bucket.url());
-    let options =
-        [("endpoint", url.as_str()), ("allow_http", "true"), ("metadata_endpoint", metadata_url.as_str())];
-    let chain = StoreConfig { provider_chain: true, ..config("s3://bucket", &options, &[]) };
-    let store = Store::open(&chain, &Handle::current()).unwrap();
+    let store = chained(&metadata, &bucket, &[]);
     // Opening asks nobody.
     assert!(metadata.requests().is_empty() && bucket.requests().is_empty());
     assert_eq!(read(&store, "a", None).await, b"object");
@@ -59,4 +66,38 @@ async fn without_credentials_and_provider_chain_nothing_is_signed() {
     let store = Store::open(&config("s3://bucket", &options, &[]), &Handle::current()).unwrap();
     assert_eq!(read(&store, "a", None).await, b"object");
     assert!(bucket.requests().iter().all(|request| !request.headers.contains_key("authorization")));
+}
+
+#[tokio::test]
+async fn an_instance_without_a_role_is_denied_and_finds_no_object_missing() {
+    let metadata = Responder::start(|_, request| match request.target.as_str() {
+        "/latest/api/token" => Answer::Whole(200, vec![], "session".into()),
+        _ => Answer::Whole(404, vec![], b"<Code>NoSuchBucket</Code>".to_vec()),
+    });
+    let bucket = bucket();
+    let store = chained(&metadata, &bucket, &[]);
+    for error in [
+        store.head("a").await.unwrap_err(),
+        store.read("a", None).await.unwrap_err(),
+        store.scan("", None).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind, Kind::Denied, "{error}");
+        assert!(error.message.contains("gives credentials") && error.message.contains("404"), "{error}");
+    }
+    assert!(bucket.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_refusal_that_was_overcome_is_not_told_as_the_reason_of_what_fails_later() {
+    let metadata = Responder::start(|_, request| match request.target.as_str() {
+        // Which the older way of asking does without.
+        "/latest/api/token" => Answer::Whole(403, vec![], vec![]),
+        "/latest/meta-data/iam/security-credentials/" => Answer::Whole(200, vec![], "reader".into()),
+        _ => Answer::Whole(200, vec![], CREDENTIALS.into()),
+    });
+    let bucket = Responder::start(|_, _| Answer::Whole(200, vec![], "no listing".into()));
+    let store = chained(&metadata, &bucket, &[("imdsv1_fallback", "true")]);
+    let error = store.scan("", None).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Failed, "{error}");
+    assert_eq!(bucket.requests().len(), 1);
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 /// What was asked.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
+    pub(crate) method: String,
     /// Path and query.
     pub(crate) target: String,
     /// By names in lower case.
@@ -106,7 +107,9 @@ fn serve(
         match answer(number, &request) {
             Answer::Whole(status, headers, body) => {
                 head(&mut to, status, &headers, body.len())?;
-                to.write_all(&body)?;
+                if request.method != "HEAD" {
+                    to.write_all(&body)?;
+                }
             }
             Answer::Cut(status, headers, body, after) => {
                 head(&mut to, status, &headers, body.len())?;
@@ -139,14 +142,15 @@ fn serve(
 fn read(from: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
     let mut line = String::new();
     from.read_line(&mut line)?;
-    let Some(target) = line.split(' ').nth(1).map(str::to_owned) else { return Ok(None) };
+    let mut words = line.split(' ').map(str::to_owned);
+    let (Some(method), Some(target)) = (words.next(), words.next()) else { return Ok(None) };
     let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();
         from.read_line(&mut line)?;
         match line.trim_end().split_once(": ") {
             Some((name, value)) => headers.insert(name.to_ascii_lowercase(), value.to_owned()),
-            None => return Ok(Some(Request { target, headers })),
+            None => return Ok(Some(Request { method, target, headers })),
         };
     }
 }

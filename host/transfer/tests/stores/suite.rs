@@ -1,9 +1,9 @@
 //! What must hold of every store.
 
-use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use transfer::error::Kind;
 use transfer::rate::Rate;
 use transfer::store::{CHUNK, Object, PAGE, Range, Store};
@@ -201,13 +201,10 @@ async fn a_key_that_leads_elsewhere_is_refused_before_any_request(store: &Store)
 async fn a_thread_that_may_block_reads_the_same_bytes(store: &Store) {
     let (key, expected) = objects().remove(0);
     for range in [None, Some(Range { offset: 1000, length: 2_000_000 })] {
-        let (_, body) = store.read(&key, range).await.unwrap();
-        let mut reader = body.into_reader();
-        let bytes = std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            reader.read_to_end(&mut bytes).map(|_| bytes)
-        });
-        let bytes = tokio::task::spawn_blocking(|| bytes.join().unwrap()).await.unwrap().unwrap();
+        let (store, key, runtime) = (store.clone(), key.clone(), Handle::current());
+        // As a worker does, which is no thread of the runtime.
+        let bytes = std::thread::spawn(move || runtime.block_on(read(&store, &key, range)));
+        let bytes = tokio::task::spawn_blocking(|| bytes.join().unwrap()).await.unwrap();
         match range {
             None => assert!(bytes == expected),
             Some(_) => assert!(bytes == expected[1000..2_001_000]),

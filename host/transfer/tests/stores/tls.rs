@@ -1,7 +1,11 @@
 //! Servers that speak TLS with a certificate of a private authority: who is believed, and who is not.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tests::certificates::{Authority, Server};
 use tests::server::run;
@@ -108,4 +112,44 @@ async fn a_private_authority_of_a_store_vouches_for_nobody_who_gives_tokens() {
     assert_eq!(error.kind, Kind::Denied, "{error}");
     assert!(error.message.contains("the server 127.0.0.1 cannot show who it is"), "{error}");
     assert!(error.message.contains("no authority that is trusted here"), "{error}");
+}
+
+/// A server that answers whoever connects with these bytes, and counts them.
+fn speaking(bytes: &'static [u8]) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            // Whatever it is that it is greeted with.
+            let _ = stream.read(&mut [0; 4096]).and_then(|_| stream.write_all(bytes));
+            // Until it is left: closing first could cut off what was said.
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    });
+    (port, connections)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_speaks_no_tls_or_none_that_is_understood_is_told_at_once() {
+    const HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+    // A fatal alert, protocol_version (RFC 8446, 6).
+    const TOO_OLD: &[u8] = &[21, 3, 1, 0, 2, 2, 70];
+    for (bytes, says) in [(HTTP, "does not speak TLS"), (TOO_OLD, "ProtocolVersion")] {
+        for s3 in [false, true] {
+            let (port, connections) = speaking(bytes);
+            let url = format!("https://127.0.0.1:{port}");
+            let (url, options) = match s3 {
+                false => (url.as_str(), vec![]),
+                true => ("s3://backups", vec![("endpoint", url.as_str())]),
+            };
+            let error = read(url, &options, None).await.unwrap_err();
+            assert_eq!(error.kind, Kind::Invalid, "{error}");
+            assert!(error.message.contains("127.0.0.1") && error.message.contains(says), "{error}");
+            assert_eq!(connections.load(Ordering::SeqCst), 1);
+        }
+    }
 }

@@ -342,8 +342,7 @@ fn read_url(value: &Value<'_>) -> Option<(String, &'static StoreKind)> {
         value.problem(format_args!("names no kind of store that is known: {hint}"));
         return None;
     };
-    let authority = rest.split('/').next().unwrap_or_default();
-    if authority.contains('@') {
+    if StoreConfig::has_credentials(text) {
         value.problem(format_args!("holds a user or a password, which must not stand here: {}", form(kind)));
         return None;
     }
@@ -363,6 +362,7 @@ fn read_url(value: &Value<'_>) -> Option<(String, &'static StoreKind)> {
         value.problem("holds a control character");
         return None;
     }
+    let authority = rest.split('/').next().unwrap_or_default();
     if (kind.scheme == "file") != authority.is_empty() {
         value.problem(
             "lacks its host or bucket, or is a file's and has one: write such as \"file:///mnt/backups\"",

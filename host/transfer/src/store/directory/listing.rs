@@ -166,9 +166,11 @@ impl Level {
             };
             let Ok(text) = name.to_str() else {
                 let path = directory.path().join(String::from_utf8_lossy(name.to_bytes()).as_ref());
-                let message =
-                    format!("the name of {} is not UTF-8, and an object's key must be", path.display());
-                return Err(Error::new(Kind::Invalid, message));
+                let message = format!(
+                    "the name of {} is not UTF-8, and an object's key must be: rename it, or put it elsewhere; no listing leaves it out",
+                    path.display()
+                );
+                return Err(Error::new(Kind::Failed, message));
             };
             if !text.starts_with(&self.begin) {
                 continue;
@@ -346,6 +348,6 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9")), "").unwrap();
         let error = Listing::new("", None).page(&beneath::Directory::open(root.path()).unwrap()).unwrap_err();
-        assert_eq!(error.kind, Kind::Invalid);
+        assert_eq!(error.kind, Kind::Failed);
     }
 }

@@ -173,6 +173,10 @@ pub(super) const AZURE: Known = Known {
     ],
 };
 
+/// What may have lines: certificates in PEM, and a key in JSON. Of everything else a line's end in it is a mistake, with which
+/// the libraries do not fail but panic.
+const LINES: [&str; 3] = ["ca_certificate", "proxy_ca_certificate", "service_account_key"];
+
 /// What stands before a name in the clouds' own spelling (`aws_region`).
 const CLOUDS: [&str; 4] = ["aws_", "google_", "azure_storage_", "azure_"];
 
@@ -243,8 +247,7 @@ impl Chosen {
             }
             let value = std::str::from_utf8(secret.expose())
                 .map_err(|_| invalid(format!("the credential `{name}` is not text in UTF-8")))?;
-            // A secret that was read from a file often ends with one.
-            chosen.add(name, purpose, value.trim_end_matches(['\r', '\n']).to_owned())?;
+            chosen.add(name, purpose, without_end(value).to_owned())?;
         }
         if config.provider_chain {
             if chosen.has(Use::Secret) {
@@ -260,8 +263,9 @@ impl Chosen {
                 let (Ok(value), Some((name, purpose))) = (std::env::var(variable), known.find(name)) else {
                     continue;
                 };
+                let value = without_end(&value);
                 if !value.is_empty() && chosen.value(name).is_none() {
-                    chosen.values.push((name, purpose, value));
+                    chosen.add(name, purpose, value.to_owned()).map_err(|error| error.of(variable))?;
                 }
             }
         }
@@ -274,6 +278,12 @@ impl Chosen {
         }
         if value.is_empty() {
             return Err(Error::new(Kind::Invalid, format!("`{name}` is empty")));
+        }
+        if !LINES.contains(&name) && value.contains(char::is_control) {
+            let message = format!(
+                "`{name}` has a control character in it, such as the end of a line: it must be one line"
+            );
+            return Err(Error::new(Kind::Invalid, message));
         }
         self.values.push((name, purpose, value));
         Ok(())
@@ -327,6 +337,11 @@ impl Chosen {
         };
         Error::new(Kind::Invalid, message)
     }
+}
+
+/// A secret without the end of its line: one that was read from a file often has it.
+fn without_end(secret: &str) -> &str {
+    secret.trim_end_matches(['\r', '\n'])
 }
 
 /// `Authorization` of a user with a password (RFC 7617).

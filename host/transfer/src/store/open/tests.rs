@@ -116,9 +116,16 @@ async fn a_secret_has_its_own_place_and_an_option_too() {
         "https://h/p?sig=hunter2",
         "s3://user:hunter2@b/p",
         "s3://b/p?key=hunter2",
+        "https://user:ab/hunter2@h/p",
+        "https://user:hunter2/cd@h/p",
+        "https://user:hunter2?cd@h/p",
+        "https://user:/hunter2@h/p",
+        "s3://AKIA:hunter2/cd@bucket",
+        "s3://AKIA:12/hunter2@bucket",
+        "htps://user:hunter2/cd@h/p",
     ] {
         let error = opened(&config(url, &[], &[])).await.unwrap_err();
-        assert!(!error.contains("hunter2"), "{error}");
+        assert!(!error.contains("hunter2") && error.contains("of their own"), "{error}");
     }
     let endpoint = [("endpoint", "https://user:hunter2@h")];
     assert!(!opened(&config("s3://b/p", &endpoint, &[])).await.unwrap_err().contains("hunter2"));
@@ -137,6 +144,31 @@ async fn credentials_that_cannot_be_used_are_told_without_them() {
         let error = opened(&config(url, &options, &credentials)).await.unwrap_err();
         assert!(!error.contains("hunter2"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn what_has_a_control_character_in_it_is_refused_by_its_name() {
+    let secrets = [
+        ("s3://b/p", &["access_key_id", "secret_access_key", "token"][..]),
+        ("az://c/p", &["account_key", "sas_token", "bearer_token", "client_secret"]),
+        ("gs://b/p", &["bearer_token"]),
+        ("https://h/p", &["username", "password", "token"]),
+    ];
+    for (url, names) in secrets {
+        let options = &[("account_name", "a")][..usize::from(url.starts_with("az"))];
+        for (name, value) in
+            names.iter().flat_map(|name| [(*name, "hunter2\nhunter2"), (*name, "hunter2\u{7f}")])
+        {
+            let error = opened(&config(url, options, &[(name, value)])).await.unwrap_err();
+            assert!(error.contains(&format!("`{name}` has a control character")), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+    let error = opened(&config("s3://b/p", &[("region", "a\nb")], &[])).await.unwrap_err();
+    assert!(error.contains("`region` has a control character"), "{error}");
+    // A secret that a file ends with the end of a line has none.
+    let s3 = [("access_key_id", "hunter2\r\n"), ("secret_access_key", "hunter2\n")];
+    assert!(opened(&config("s3://b/p", &[], &s3)).await.is_ok());
 }
 
 #[tokio::test]
@@ -192,4 +224,14 @@ fn a_user_and_a_password_are_written_as_rfc_7617_has_it() {
 fn a_url_is_shown_without_what_may_be_secret() {
     assert_eq!(shown("https://u:p@host:1/a/b?c=d#e"), "https://host:1/a/b");
     assert_eq!(shown("s3://bucket/a@b"), "s3://bucket/a@b");
+    assert_eq!(shown("https://[::1]:9000/a@b"), "https://[::1]:9000/a@b");
+    for url in [
+        "https://user:ab/cd@host/p",
+        "https://u:p@user:ab/cd@host/p",
+        "https://user:a?b@host",
+        "https://u:/p",
+    ] {
+        assert_eq!(shown(url), "https://", "{url}");
+    }
+    assert_eq!(shown("s3://AKIA:12/cd@bucket"), "s3://");
 }

@@ -112,6 +112,9 @@ fn no_secret_stands_in_the_file_nor_in_what_is_told_of_it() {
         r#"stores.repo = { url = "s3://b", secret_access_key = "swordfish" }"#,
         r#"stores.repo = { url = "s3://b", credentials = { access_key_id = "swordfish", secret_access_key = { env = "SECRET" } } }"#,
         r#"stores.repo = { url = "https://user:swordfish@host/" }"#,
+        r#"stores.repo = { url = "https://user:ab/swordfish@host/" }"#,
+        r#"stores.repo = { url = "https://user:swordfish/cd@host/" }"#,
+        r#"stores.repo = { url = "s3://AKIA:swordfish/cd@bucket" }"#,
         r#"stores.repo = { url = "https://host/?sig=swordfish" }"#,
     ] {
         let problem = refused(lines);

@@ -1,0 +1,367 @@
+//! What it means that a request failed: an answer that is an error, or none that can be used.
+
+use std::cell::RefCell;
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use object_store::client::HttpError;
+use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
+use rustls::{AlertDescription, CertificateError};
+
+use super::retry::{Again, Failure};
+use super::transport::{Asked, Stopped, Voucher};
+use crate::error::{Error, Kind};
+
+/// The most letters of a store's own word for an error (`NoSuchKey`) that is shown.
+const CODE: usize = 64;
+
+/// The words of the clouds for a bucket or container that is not there.
+const NO_BUCKET: [&str; 4] = ["NoSuchBucket", "NoSuchAccessPoint", "ContainerNotFound", "FilesystemNotFound"];
+
+/// Azure's word for a container that is not there, or that it shows to nobody without credentials.
+const HIDDEN: &str = "ResourceNotFound";
+
+/// An answer that is an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// What the store was asked; none where somebody else was asked for credentials.
+    asked: Option<Asked>,
+    /// Who was asked.
+    host: String,
+    /// The HTTP status.
+    status: u16,
+    /// The store's own word for it.
+    code: Option<String>,
+    /// When the store wants to be asked again.
+    retry_after: Option<Duration>,
+    /// Where S3 says the bucket is.
+    region: Option<String>,
+}
+
+tokio::task_local! {
+    /// The last answer that was an error to what this task asks a cloud: its library does not hand over the status.
+    pub(super) static REFUSED: RefCell<Option<Refused>>;
+}
+
+/// Asks a cloud, and says what its failure means.
+pub(super) async fn ask<T>(request: impl Future<Output = object_store::Result<T>>) -> Result<T, Failure> {
+    REFUSED
+        .scope(RefCell::default(), async {
+            let answer = request.await;
+            answer.map_err(|error| match REFUSED.with(RefCell::take) {
+                Some(refused) => refused.failure(),
+                None => failed(&error),
+            })
+        })
+        .await
+}
+
+impl Refused {
+    /// What the answer of this host says, of whose body this is the beginning.
+    pub(super) fn of(
+        asked: Option<Asked>,
+        host: String,
+        (status, headers): (StatusCode, &HeaderMap),
+        body: &[u8],
+    ) -> Self {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        Self {
+            asked,
+            host,
+            code: code(body).or_else(|| word(header("x-ms-error-code")?)),
+            region: header("x-amz-bucket-region").and_then(word),
+            ..Self::with(status.as_u16(), header("retry-after"))
+        }
+    }
+
+    /// What an answer with this status alone means, to somebody who asked for an object.
+    pub(super) fn with(status: u16, retry_after: Option<&str>) -> Self {
+        let retry_after = retry_after.and_then(self::retry_after);
+        Self { asked: Some(Asked::Bytes), host: String::new(), status, code: None, retry_after, region: None }
+    }
+
+    /// Which tries it is worth, and the text.
+    pub(super) fn failure(self) -> Failure {
+        let status = match &self.code {
+            None => format!("HTTP {}", self.status),
+            Some(code) => format!("HTTP {}, {code}", self.status),
+        };
+        let (kind, message) = match self.asked {
+            Some(asked) => self.of_the_store(asked, &status),
+            None => self.of_credentials(&status),
+        };
+        let again = match (kind, self.retry_after) {
+            (Kind::Transient, None) => Again::Soon,
+            (Kind::Transient, Some(wait)) => Again::After(wait),
+            _ => Again::Never,
+        };
+        Failure { error: Error::new(kind, message), again }
+    }
+
+    /// What an answer of the store means.
+    fn of_the_store(&self, asked: Asked, status: &str) -> (Kind, String) {
+        let code = self.code.as_deref().unwrap_or_default();
+        match self.status {
+            // S3's word for a connection on which nothing came, with a status of a mistake of the client.
+            400 if code == "RequestTimeout" => {
+                (Kind::Transient, format!("the store gave up waiting ({status})"))
+            }
+            301 | 302 | 303 | 307 | 308 => {
+                let region = self
+                    .region
+                    .as_ref()
+                    .map_or(String::new(), |region| format!(", which S3 says is `{region}`"));
+                let message = format!(
+                    "the store sends elsewhere ({status}), which is not followed; set the option `endpoint` or `region`{region}"
+                );
+                (Kind::Invalid, message)
+            }
+            401 | 403 => (Kind::Denied, format!("the store refuses ({status})")),
+            404 if code == HIDDEN => {
+                let message = format!(
+                    "the store has no such container, or shows it to nobody without credentials ({status}); see `url` and `credentials`"
+                );
+                (Kind::Denied, message)
+            }
+            // A listing without an object is empty.
+            404 if NO_BUCKET.contains(&code) || asked == Asked::Listing => {
+                let message = format!(
+                    "the store has no such bucket or container ({status}); `url` names it, and `endpoint` where it is looked for"
+                );
+                (Kind::Invalid, message)
+            }
+            404 => (Kind::NotFound, format!("the store has no such object ({status})")),
+            412 => (Kind::Corrupt, format!("the object changed while it was read ({status})")),
+            416 => (Kind::Invalid, format!("the object has no such range ({status})")),
+            408 | 425 | 429 | 500..=599 => (Kind::Transient, format!("the store fails for now ({status})")),
+            400 => (Kind::Invalid, format!("the store does not take the request ({status})")),
+            _ => (Kind::Failed, format!("the store answers what nobody expects ({status})")),
+        }
+    }
+
+    /// What the answer of somebody means who was asked for credentials. It says nothing of the store, and least of all that an
+    /// object is not there.
+    fn of_credentials(&self, status: &str) -> (Kind, String) {
+        let host = self.host.escape_debug();
+        match self.status {
+            408 | 425 | 429 | 500..=599 => (
+                Kind::Transient,
+                format!("the server {host}, which gives credentials, fails for now ({status})"),
+            ),
+            _ => {
+                let message = format!(
+                    "the server {host}, which gives credentials for the store, gives none ({status}); see which role or identity \
+                     this machine has, and `credentials`"
+                );
+                (Kind::Denied, message)
+            }
+        }
+    }
+}
+
+/// What a failure without a status means: no answer came, or one that cannot be read.
+pub(super) fn failed(error: &(dyn StdError + 'static)) -> Failure {
+    if let Some(own) = chain(error).find_map(|error| error.downcast_ref::<Error>()) {
+        return own.clone().into();
+    }
+    if chain(error).any(|error| error.is::<Stopped>()) {
+        return Failure::never(Kind::Cancelled, Stopped.to_string());
+    }
+    if let Some(error) = chain(error).find_map(|error| error.downcast_ref::<HttpError>()) {
+        return interrupted(error);
+    }
+    // The outer ones repeat the whole URL. A key that is none may have anything in it.
+    let innermost = chain(error).last().map_or_else(String::new, |error| without_control(&error.to_string()));
+    Failure::never(Kind::Failed, format!("the store's answer cannot be used: {innermost}"))
+}
+
+/// What it means that not all of an answer came.
+pub(super) fn interrupted(error: &(dyn StdError + 'static)) -> Failure {
+    Failure::transient(causes(error))
+}
+
+/// What it means that no answer came from a host.
+pub(super) fn unanswered(error: &(dyn StdError + 'static), host: &str, voucher: Voucher) -> Failure {
+    match refused_tls(error, host, voucher) {
+        Some(refused) => refused.into(),
+        None => interrupted(error),
+    }
+}
+
+/// Why no TLS can be spoken with a host, where that is why no answer came and the next try would find the same.
+pub(super) fn refused_tls(error: &(dyn StdError + 'static), host: &str, voucher: Voucher) -> Option<Error> {
+    use AlertDescription::{BadRecordMac, InternalError, UserCanceled};
+    use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage, PeerIncompatible};
+    let wrong = chain(error).find_map(|error| innermost(error).downcast_ref::<rustls::Error>())?;
+    let shown = host.escape_debug();
+    let (kind, message) = match wrong {
+        InvalidCertificate(wrong) => (Kind::Denied, certificate_refused(wrong, host, voucher)),
+        InvalidMessage(_) => {
+            let message = format!(
+                "the server {shown} does not speak TLS there ({wrong}): see whether the port is right, and whether the address \
+                 begins with http://"
+            );
+            (Kind::Invalid, message)
+        }
+        // Of these the server says that it could not, not that it would not (RFC 8446, 6), or the network damaged something.
+        AlertReceived(BadRecordMac | InternalError | UserCanceled) => return None,
+        PeerIncompatible(_) | AlertReceived(_) => {
+            let message = format!(
+                "the server {shown} speaks TLS in no way that is known here ({wrong}): it must know TLS 1.2 or 1.3, and ask for no \
+                 certificate"
+            );
+            (Kind::Invalid, message)
+        }
+        _ => return None,
+    };
+    Some(Error::new(kind, message))
+}
+
+/// What an error of the system wraps, which is no link of the chain of causes: TLS wraps its own in two of them.
+fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(wrapped) => innermost(wrapped),
+        None => error,
+    }
+}
+
+/// What is wrong with a server's certificate, and what can be done.
+fn certificate_refused(wrong: &CertificateError, host: &str, voucher: Voucher) -> String {
+    let why = match (wrong, voucher) {
+        // The latter where an authority of the same name is trusted.
+        (CertificateError::UnknownIssuer | CertificateError::BadSignature, Voucher::CaFile) => {
+            "its certificate is from none of the authorities in the file of `ca_file`, and others are not asked"
+        }
+        (CertificateError::UnknownIssuer | CertificateError::BadSignature, Voucher::Machine) => {
+            "its certificate is from no authority that is trusted here; the setting `ca_file` of a store names the file of a private one for the store's own host"
+        }
+        (CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }, _) => {
+            "its certificate is for other names"
+        }
+        (CertificateError::Expired | CertificateError::ExpiredContext { .. }, _) => {
+            "its certificate has expired"
+        }
+        (CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }, _) => {
+            "its certificate is not valid yet"
+        }
+        _ => "its certificate cannot be used",
+    };
+    format!("the server {} cannot show who it is: {why} ({wrong})", host.escape_debug())
+}
+
+/// An error, what caused it, what caused that, and so on.
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
+}
+
+/// A chain of causes as one sentence, without what repeats itself.
+pub(super) fn causes(error: &(dyn StdError + 'static)) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for cause in chain(error) {
+        let text = cause.to_string();
+        // An outer one often ends with the inner one.
+        if let Some(last) = texts.last_mut().filter(|last| last.ends_with(text.as_str())) {
+            let keep = last.len() - text.len();
+            last.truncate(keep);
+            let kept = last.trim_end_matches([':', ' ']).len();
+            last.truncate(kept);
+        }
+        texts.push(text);
+    }
+    texts.retain(|text| !text.is_empty());
+    texts.join(": ")
+}
+
+/// A text with its control characters escaped.
+fn without_control(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
+}
+
+/// `Retry-After` in seconds; its other form, a date, is not heeded.
+fn retry_after(value: &str) -> Option<Duration> {
+    value.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// The store's own word for an error: `<Code>` of the XML that S3, Google and Azure answer.
+fn code(body: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(body);
+    let (_, rest) = text.split_once("<Code>")?;
+    word(rest.split_once("</Code>")?.0)
+}
+
+/// A word and nothing else: whatever stands in an error's text comes from a server.
+fn word(text: &str) -> Option<String> {
+    let fits =
+        !text.is_empty() && text.len() <= CODE && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    fits.then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(status: u16, code: Option<&str>) -> Failure {
+        Refused { code: code.map(str::to_owned), ..Refused::with(status, None) }.failure()
+    }
+
+    #[test]
+    fn a_permanent_status_is_not_tried_again_and_has_its_own_kind() {
+        for (status, kind) in [
+            (301, Kind::Invalid),
+            (400, Kind::Invalid),
+            (401, Kind::Denied),
+            (403, Kind::Denied),
+            (404, Kind::NotFound),
+            (412, Kind::Corrupt),
+            (416, Kind::Invalid),
+            (418, Kind::Failed),
+        ] {
+            let failure = failure(status, None);
+            assert_eq!((failure.error.kind, failure.again), (kind, Again::Never), "{status}");
+        }
+    }
+
+    #[test]
+    fn only_an_object_that_is_not_there_is_not_found() {
+        let kind = |asked, code: &str| {
+            let refused = Refused { asked, code: word(code), ..Refused::with(404, None) };
+            refused.failure().error.kind
+        };
+        for asked in [Asked::Bytes, Asked::Metadata] {
+            for code in ["", "NoSuchKey", "BlobNotFound"] {
+                assert_eq!(kind(Some(asked), code), Kind::NotFound, "{asked:?} {code}");
+            }
+        }
+        for code in NO_BUCKET {
+            assert_eq!(kind(Some(Asked::Bytes), code), Kind::Invalid, "{code}");
+        }
+        assert_eq!(kind(Some(Asked::Listing), ""), Kind::Invalid);
+        assert_eq!(kind(Some(Asked::Listing), HIDDEN), Kind::Denied);
+        for code in ["", "NoSuchKey", "NoSuchBucket", HIDDEN] {
+            assert_eq!(kind(None, code), Kind::Denied, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_passing_status_is_tried_again_and_no_sooner_than_the_store_says() {
+        for status in [408, 429, 500, 502, 503, 504] {
+            assert_eq!(failure(status, None).again, Again::Soon, "{status}");
+            assert_eq!(failure(status, None).error.kind, Kind::Transient, "{status}");
+        }
+        assert_eq!(failure(400, Some("RequestTimeout")).again, Again::Soon);
+        assert_eq!(Refused::with(503, Some("7")).failure().again, Again::After(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn only_a_word_of_a_servers_error_is_shown() {
+        let xml =
+            b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>key AKIA1234</Message></Error>";
+        assert_eq!(code(xml).as_deref(), Some("AccessDenied"));
+        for body in ["", "<Code></Code>", "<Code>a b</Code>", "<Code>\x1b[31m</Code>", "<Code>unfinished"] {
+            assert_eq!(code(body.as_bytes()), None, "{body}");
+        }
+        assert_eq!(word(&"x".repeat(CODE + 1)), None);
+    }
+}
