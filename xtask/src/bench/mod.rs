@@ -49,6 +49,14 @@ pub(crate) enum What {
 }
 
 impl What {
+    /// Whether it is measured wherever targets are written, and not always in memory.
+    fn has_places(self) -> bool {
+        match self {
+            Self::Tarball | Self::Basebackup | Self::Files | Self::PgBackRest => true,
+            Self::Guest | Self::Sizes | Self::Delta => false,
+        }
+    }
+
     /// All, in the order of the page.
     const ALL: [Self; 7] = [
         Self::Tarball,
@@ -137,6 +145,7 @@ pub(crate) fn run(
             What::Delta => delta::measure(&bench)?,
             What::PgBackRest => pgbackrest::measure(&bench)?,
         };
+        let target = target.filter(|_| one.has_places());
         if target == Some(Place::Disk) {
             section = section.replacen('\n', ", target on disk\n", 1);
         }

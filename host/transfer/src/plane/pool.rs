@@ -70,7 +70,7 @@ impl Pool {
         self.come.notify_one();
     }
 
-    /// Takes back the newest batch of `archive` that nobody has begun.
+    /// Takes back the oldest batch of `archive` that nobody has begun.
     pub(crate) fn take_back(&self, archive: &Arc<Archive>) -> Option<Batch> {
         let mut waiting = self.waiting();
         let at = waiting.batches.iter().position(|batch| Arc::ptr_eq(&batch.archive, archive))?;

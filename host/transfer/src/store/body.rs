@@ -180,6 +180,7 @@ impl Body {
                 Err(failure) if failure.error.kind == Kind::Invalid => {
                     match inner.permitted(inner.backend.head(&whole)).await {
                         Ok(object) => (object, Err(failure)),
+                        Err(gone) if gone.error.kind == Kind::NotFound => return Err(gone),
                         Err(unknown) if unknown.again == Again::Never => return Err(failure),
                         Err(unknown) => return Err(unknown),
                     }

@@ -124,6 +124,8 @@ impl Backend for Cloud {
         let goes_on = token.is_some();
         let mut left_out = self.left_out(prefix, after).await?;
         let most = PAGE - usize::from(left_out.is_some());
+        // The last key of the page before.
+        let mut before: Option<String> = None;
         for _ in 0..EMPTY_PAGES {
             let options = PaginatedListOptions {
                 offset: token.is_none().then(|| after.map(str::to_owned)).flatten(),
@@ -137,9 +139,10 @@ impl Backend for Cloud {
             let listed = answer.result.objects.into_iter().map(object);
             let mut objects: Vec<Object> = listed.filter_map(not_a_folder).collect();
             if let Some(after) = after {
-                if let Some((key, before)) = out_of_order(&objects, after, goes_on) {
+                if let Some((key, before)) = out_of_order(before.as_deref(), &objects, after, goes_on) {
                     return Err(unordered(key, before));
                 }
+                before = objects.last().map(|object| object.key.clone()).or(before);
                 // A store that does not know `after` begins at the beginning.
                 objects.retain(|object| object.key.as_str() > after);
             }
@@ -203,11 +206,17 @@ impl Backend for Cloud {
 /// A key that is not where it must be in a part of a listing, and the one that it must not come after. Where the store itself
 /// `goes_on` with a listing, what comes is after all that came. Where it was only told to begin after a key, it means its own
 /// order by that: if this is not that of the keys, what it left out cannot be known.
-fn out_of_order<'a>(objects: &'a [Object], after: &'a str, goes_on: bool) -> Option<(&'a str, &'a str)> {
+fn out_of_order<'a>(
+    before: Option<&'a str>,
+    objects: &'a [Object],
+    after: &'a str,
+    goes_on: bool,
+) -> Option<(&'a str, &'a str)> {
     let mut keys = objects.iter().map(|object| object.key.as_str());
     if goes_on {
         return keys.find(|key| *key <= after).map(|key| (key, after));
     }
+    let keys = before.into_iter().chain(keys);
     let pairs = keys.clone().zip(keys.skip(1));
     pairs.map(|(before, key)| (key, before)).find(|(key, before)| key < before)
 }

@@ -124,12 +124,12 @@ impl Refused {
                 );
                 (Kind::Denied, message)
             }
-            // A listing without an object is empty.
+            // A listing without an object is empty. Not `Invalid`, by which a store is known that cannot list.
             404 if NO_BUCKET.contains(&code) || asked == Asked::Listing => {
                 let message = format!(
                     "the store has no such bucket or container ({status}); `url` names it, and `endpoint` where it is looked for"
                 );
-                (Kind::Invalid, message)
+                (Kind::Failed, message)
             }
             404 => (Kind::NotFound, format!("the store has no such object ({status})")),
             412 => (Kind::Corrupt, format!("the object changed while it was read ({status})")),
@@ -208,8 +208,8 @@ pub(super) fn refused_tls(error: &(dyn StdError + 'static), host: &str, voucher:
         AlertReceived(BadRecordMac | InternalError | UserCanceled) => return None,
         PeerIncompatible(_) | AlertReceived(_) => {
             let message = format!(
-                "the server {shown} speaks TLS in no way that is known here ({wrong}): it must know TLS 1.2 or 1.3, and ask for no \
-                 certificate"
+                "with the server {shown} there is no TLS that both speak ({wrong}): it must know TLS 1.2 or 1.3 and the name \
+                 {shown}, and ask for no certificate"
             );
             (Kind::Invalid, message)
         }
@@ -335,9 +335,9 @@ mod tests {
             }
         }
         for code in NO_BUCKET {
-            assert_eq!(kind(Some(Asked::Bytes), code), Kind::Invalid, "{code}");
+            assert_eq!(kind(Some(Asked::Bytes), code), Kind::Failed, "{code}");
         }
-        assert_eq!(kind(Some(Asked::Listing), ""), Kind::Invalid);
+        assert_eq!(kind(Some(Asked::Listing), ""), Kind::Failed);
         assert_eq!(kind(Some(Asked::Listing), HIDDEN), Kind::Denied);
         for code in ["", "NoSuchKey", "NoSuchBucket", HIDDEN] {
             assert_eq!(kind(None, code), Kind::Denied, "{code}");

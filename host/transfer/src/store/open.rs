@@ -31,7 +31,8 @@ pub(super) fn open(config: &StoreConfig, runtime: &Handle) -> Result<Store, Erro
     })?;
     let opened = match scheme {
         _ if has_credentials(&config.url) => Err(invalid(
-            "its URL has credentials in it, or a `:` without a port; they have a place of their own",
+            "its URL has credentials in it, or a `:` or `@` that could be theirs: they have a place of their own, the server of a \
+             bucket is named by `endpoint`, and an `@` behind a port is written `%40`",
         )),
         "file" => file(config),
         "s3" => bucket(rest).and_then(|bucket| s3(config, bucket, runtime)),
@@ -79,17 +80,19 @@ fn is_host(authority: &str) -> bool {
 }
 
 /// Whether a URL has a user or a password where its host or bucket belongs, or what could be one. Only an address of the web
-/// has a port.
+/// has a port, and what stands between that and an `@` may be the rest of a password.
 pub(super) fn has_credentials(url: &str) -> bool {
-    let (scheme, authority, _) = parts(url);
-    !is_host(authority) || (!matches!(scheme, "http" | "https") && authority.contains(':'))
+    let (scheme, authority, path) = parts(url);
+    let has_colon = authority.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
+    let is_web = matches!(scheme, "http" | "https");
+    !is_host(authority) || (has_colon && (!is_web || path.contains('@')))
 }
 
 /// A URL without what may be secret in it.
 fn shown(url: &str) -> String {
     let (scheme, authority, path) = parts(url);
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    if has_credentials(&format!("{scheme}://{host}")) {
+    if has_credentials(&format!("{scheme}://{host}{path}")) {
         return format!("{scheme}://");
     }
     format!("{scheme}://{}", format!("{host}{path}").escape_debug())

@@ -172,7 +172,7 @@ async fn has_no_bucket(store: &Store, code: &str) {
         store.read("top", None).await.unwrap_err(),
         store.scan("", None).await.unwrap_err(),
     ] {
-        assert_eq!(error.kind, Kind::Invalid, "{error}");
+        assert_eq!(error.kind, Kind::Failed, "{error}");
         assert!(error.message.contains("`url`") && error.message.contains(code), "{error}");
     }
 }

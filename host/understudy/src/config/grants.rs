@@ -343,7 +343,12 @@ fn read_url(value: &Value<'_>) -> Option<(String, &'static StoreKind)> {
         return None;
     };
     if StoreConfig::has_credentials(text) {
-        value.problem(format_args!("holds a user or a password, which must not stand here: {}", form(kind)));
+        let what = if text.contains('@') {
+            "holds a user or a password, which must not stand here (an `@` behind a port is written `%40`)"
+        } else {
+            "has a `:` without a port behind it, or in the name of a bucket, whose server `endpoint` names"
+        };
+        value.problem(format_args!("{what}: {}", form(kind)));
         return None;
     }
     if kind.scheme == "file" && rest.contains('%') {

@@ -123,6 +123,7 @@ async fn a_secret_has_its_own_place_and_an_option_too() {
         "s3://AKIA:hunter2/cd@bucket",
         "s3://AKIA:12/hunter2@bucket",
         "htps://user:hunter2/cd@h/p",
+        "https://user:12/hunter2@h/p",
     ] {
         let error = opened(&config(url, &[], &[])).await.unwrap_err();
         assert!(!error.contains("hunter2") && error.contains("of their own"), "{error}");
@@ -224,7 +225,8 @@ fn a_user_and_a_password_are_written_as_rfc_7617_has_it() {
 fn a_url_is_shown_without_what_may_be_secret() {
     assert_eq!(shown("https://u:p@host:1/a/b?c=d#e"), "https://host:1/a/b");
     assert_eq!(shown("s3://bucket/a@b"), "s3://bucket/a@b");
-    assert_eq!(shown("https://[::1]:9000/a@b"), "https://[::1]:9000/a@b");
+    assert_eq!(shown("https://[::1]/a@b"), "https://[::1]/a@b");
+    assert_eq!(shown("https://[::1]:9000/a%40b"), "https://[::1]:9000/a%40b");
     for url in [
         "https://user:ab/cd@host/p",
         "https://u:p@user:ab/cd@host/p",
