@@ -132,10 +132,12 @@ fn choose_from<C: Contents>(
             Some(backup) => backup.clone(),
             None => return Err(not_listed(&repository, label)?),
         },
-        Wanted::Newest { until, timeline } => match newest(&repository, &info, until.as_ref(), *timeline, rule)? {
-            Some(backup) => backup.clone(),
-            None => return Ok(None),
-        },
+        Wanted::Newest { until, timeline } => {
+            match newest(&repository, &info, until.as_ref(), *timeline, rule)? {
+                Some(backup) => backup.clone(),
+                None => return Ok(None),
+            }
+        }
     };
     let key = format!("{}/backup.manifest", repository.backup(&backup.label));
     let shown = repository.shown(&key);

@@ -82,7 +82,10 @@ fn options_choose_the_newest_backup_that_they_leave() {
     for (request, what) in [
         (scene.request().with("target-timeline", 2), "none on the timeline 2"),
         (scene.request().with("target-lsn", "0/1"), "none that ended at or before 0/1"),
-        (scene.request().with("target-time", "2026-11-26 04:00:00Z"), "none that ended at or before 2026-11-26 04:00:00Z"),
+        (
+            scene.request().with("target-time", "2026-11-26 04:00:00Z"),
+            "none that ended at or before 2026-11-26 04:00:00Z",
+        ),
     ] {
         let refusal = scene.refusal_of(&request);
         assert!(refusal.contains(what), "{refusal}");
