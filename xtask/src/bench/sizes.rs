@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::home::{Place, size};
 use super::measure::race;
-use super::tarball::ZSTD;
+use super::tarball::{Then, ZSTD, tools};
 use super::{Bench, page};
 
 /// What a run may hold at once, in bytes, however large the backup.
@@ -14,9 +14,9 @@ const PEAK: u64 = 96 << 20;
 
 pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     let home = bench.home;
-    let mut table = "| cluster, MB | backup, MB | wall, s | shortest to longest | MB of the cluster a second | processor, s | peak, MiB |\n|--:|--:|--:|---|--:|--:|--:|\n".to_owned();
+    let mut table = "| cluster, MB | backup, MB | wall, s | shortest to longest | MB of the cluster a second | of `zstd`, `tar`, `sync` | processor, s | peak, MiB |\n|--:|--:|--:|---|--:|--:|--:|--:|\n".to_owned();
     let mut highest = 0;
-    let mut rates = Vec::new();
+    let (mut rates, mut ratios) = (Vec::new(), Vec::new());
     for bytes in bench.extent.sizes {
         let (cluster, name) =
             (format!("growing-{}", bytes / 1_000_000), format!("backup-growing-{}", bytes / 1_000_000));
@@ -30,35 +30,44 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
         let runs = race(
             home,
             bench.extent.rounds,
-            &[bench.restoring("understudy", "tarball", &backup, target.clone())?],
+            // Into the same place, for two of the largest would not fit into memory.
+            &[
+                tools(home, &ZSTD, &backup, &target, Then::Sync),
+                bench.restoring("understudy", "tarball", &backup, target.clone())?,
+            ],
         )?;
         let restored = size(&target)?;
         bench.verify(&target, &backup)?;
         home.remove(&target)?;
-        let one = &runs[0];
+        let [theirs, one] = &runs[..] else { anyhow::bail!("two of them ran") };
         let (shortest, longest) = one.spread();
         let rate = restored as f64 / 1e6 / one.wall();
         writeln!(
             table,
-            "| {} | {} | {:.2} | {shortest:.2} to {longest:.2} | {rate:.0} | {:.2} | {} |",
+            "| {} | {} | {:.2} | {shortest:.2} to {longest:.2} | {rate:.0} | {:.2} | {:.2} | {} |",
             restored / 1_000_000,
             size(&backup)? / 1_000_000,
             one.wall(),
+            one.wall() / theirs.wall(),
             one.cpu(),
             page::mebibytes(one.peak())
         )?;
         rates.push(rate);
+        ratios.push(one.wall() / theirs.wall());
         highest = highest.max(one.peak());
     }
     let met = if highest < PEAK { "met" } else { "**not met**" };
-    let (slowest, fastest) =
-        rates.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), rate| (low.min(*rate), high.max(*rate)));
+    let span = |values: &[f64]| {
+        values.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(*value), high.max(*value)))
+    };
+    let ((slowest, fastest), (least, most)) = (span(&rates), span(&ratios));
     Ok(format!(
         "## How time and memory grow\n\n\
          Backups with zstd of clusters that hold copies of the relations of the cluster above, half noise, half pgbench's, as \
-         further files; the target in tmpfs.\n\n{table}\n\
+         further files; the target in tmpfs. Beside it what it takes of the time that `zstd`, `tar` and `sync` take, which check nothing: how \
+         fast memory is to be had changes with how much of it is wanted.\n\n{table}\n\
          - Peak memory: {peak} MiB; below {limit} MiB is wanted at every size: {met}.\n\
-         - Time is linear in size where the rate stays: it is {slowest:.0} to {fastest:.0} MB a second.\n",
+         - Time is linear in size where the rate stays: it is {slowest:.0} to {fastest:.0} MB a second, {least:.2} to {most:.2} of the tools' time.\n",
         peak = page::mebibytes(highest),
         limit = PEAK >> 20,
     ))
