@@ -27,7 +27,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
         }
         page::rows(&mut table, place.name(), &runs, 0);
         verdicts += &page::wanted(
-            &format!("- against `tar --extract` and `sync`, target in {}", place.name()),
+            &format!("- against `tar --extract` and `sync`, target {}", place.at()),
             runs[2].wall() / runs[0].wall(),
             1.0,
         );

@@ -32,6 +32,14 @@ pub(crate) enum Place {
 }
 
 impl Place {
+    /// For a sentence about a target.
+    pub(crate) fn at(self) -> &'static str {
+        match self {
+            Self::Disk => "on disk",
+            Self::Memory => "in memory",
+        }
+    }
+
     /// For a table.
     pub(crate) fn name(self) -> &'static str {
         match self {

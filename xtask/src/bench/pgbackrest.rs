@@ -124,14 +124,14 @@ fn codecs(bench: &Bench<'_>) -> Result<(String, u64)> {
             }
             page::rows(&mut table, &format!("{codec}, {}", place.name()), &runs, 0);
             highest = highest.max(runs[1].peak());
-            let place = place.name();
+            let place = place.at();
             let ratio = |of: fn(&Runs) -> f64, against: usize| of(&runs[1]) / of(&runs[against]);
             verdicts +=
-                &page::wanted(&format!("- {codec}, target in {place}, wall"), ratio(Runs::wall, 0), wall);
+                &page::wanted(&format!("- {codec}, target {place}, wall"), ratio(Runs::wall, 0), wall);
             verdicts +=
-                &page::wanted(&format!("- {codec}, target in {place}, processor"), ratio(Runs::cpu, 0), cpu);
+                &page::wanted(&format!("- {codec}, target {place}, processor"), ratio(Runs::cpu, 0), cpu);
             if codec == "gz" {
-                let what = format!("- {codec}, target in {place}, wall, against pgBackRest's defaults");
+                let what = format!("- {codec}, target {place}, wall, against pgBackRest's defaults");
                 verdicts += &page::wanted(&what, ratio(Runs::wall, 2), OF_DEFAULTS);
             }
         }
@@ -192,7 +192,7 @@ fn files(bench: &Bench<'_>) -> Result<String> {
             home.remove(&theirs)?;
             page::rows(&mut table, &format!("{kind}, {}", place.name()), &runs, 0);
             let ratio = runs[1].wall() / runs[0].wall();
-            verdicts += &page::wanted(&format!("- {kind}, target in {}, wall", place.name()), ratio, 1.0);
+            verdicts += &page::wanted(&format!("- {kind}, target {}, wall", place.at()), ratio, 1.0);
         }
     }
     Ok(format!(

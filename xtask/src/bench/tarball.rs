@@ -157,7 +157,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
             home.remove(&theirs)?;
             page::rows(&mut table, &format!("{}, {}", format.name, place.name()), &runs, 0);
             verdicts += &page::wanted(
-                &format!("- {}, target in {}", format.name, place.name()),
+                &format!("- {}, target {}", format.name, place.at()),
                 runs[1].wall() / runs[0].wall(),
                 0.6,
             );
