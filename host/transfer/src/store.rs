@@ -245,7 +245,7 @@ impl Store {
     /// What is known of one object.
     ///
     /// # Errors
-    /// `NotFound` where there is none, `Invalid` where there is no such bucket; what the store fails with.
+    /// `NotFound` where there is none, `Failed` where there is no such bucket; what the store fails with.
     pub async fn head(&self, key: &str) -> Result<Object, Error> {
         key::check(key)?;
         let whole = self.inner.prefix.and(key);
@@ -262,7 +262,7 @@ impl Store {
     /// can be seen.
     ///
     /// # Errors
-    /// `NotFound` where there is none, `Invalid` for a range that does not lie inside of it and where there is no such bucket; what
+    /// `NotFound` where there is none, `Invalid` for a range that does not lie inside of it, `Failed` where there is no such bucket; what
     /// the store fails with.
     pub async fn read(&self, key: &str, range: Option<Range>) -> Result<(Object, Body), Error> {
         key::check(key)?;
