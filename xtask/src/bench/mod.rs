@@ -153,7 +153,9 @@ pub(crate) fn run(
         section.push_str(&page::machine(bench.extent.rounds)?);
         println!("\n{section}");
         if !quick {
-            page::write(&page::name(*one, target), &section)?;
+            // Measured everywhere at once, the section has what another had of a disk alone.
+            let on_disk = page::name(*one, Some(Place::Disk));
+            page::write(&page::name(*one, target), &section, target.is_none().then_some(on_disk.as_str()))?;
         }
     }
     Ok(())

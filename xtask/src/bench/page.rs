@@ -1,6 +1,7 @@
 //! BENCHMARKS.md: a section for each thing that is measured, written anew when it is, and a part that people write.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -37,24 +38,38 @@ pub(crate) fn name(what: What, target: Option<Place>) -> String {
     format!("{}{on_disk}", what.name())
 }
 
-/// Puts a section into the page, in place of the one that it had or else where the list has it.
-pub(crate) fn write(name: &str, section: &str) -> Result<()> {
+/// Puts a section into the page, in place of the one that it had or else where the list has it, and takes the one of the name
+/// `replaces` out, which says the same of an earlier run.
+pub(crate) fn write(name: &str, section: &str, replaces: Option<&str>) -> Result<()> {
     let page = match std::fs::read_to_string(path()) {
         Ok(page) => page,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => FIRST.to_owned(),
         Err(error) => return Err(error).context("BENCHMARKS.md cannot be read"),
     };
     let page = with_section(&page, name, section)?;
+    let page = replaces.map_or(Ok(page.clone()), |other| without_section(&page, other))?;
     std::fs::write(path(), page).context("BENCHMARKS.md cannot be written")
+}
+
+/// Where the page has the section of this name.
+fn place_of(page: &str, name: &str) -> Result<Option<Range<usize>>> {
+    let (begin, end) = (format!("<!-- measured: {name} -->"), format!("<!-- end of {name} -->"));
+    let Some(from) = page.find(&begin) else { return Ok(None) };
+    let length = page[from..].find(&end).with_context(|| format!("BENCHMARKS.md has no `{end}`"))?;
+    Ok(Some(from..from + length + end.len()))
+}
+
+/// The page without the section of this name.
+fn without_section(page: &str, name: &str) -> Result<String> {
+    let Some(place) = place_of(page, name)? else { return Ok(page.to_owned()) };
+    Ok(format!("{}{}", &page[..place.start], page[place.end..].trim_start_matches('\n')))
 }
 
 /// The page with this section; everything else stays as it is.
 fn with_section(page: &str, name: &str, section: &str) -> Result<String> {
-    let (begin, end) = (format!("<!-- measured: {name} -->"), format!("<!-- end of {name} -->"));
-    let section = format!("{begin}\n{}\n{end}", section.trim());
-    if let Some(from) = page.find(&begin) {
-        let length = page[from..].find(&end).with_context(|| format!("BENCHMARKS.md has no `{end}`"))?;
-        return Ok(format!("{}{section}{}", &page[..from], &page[from + length + end.len()..]));
+    let section = format!("<!-- measured: {name} -->\n{}\n<!-- end of {name} -->", section.trim());
+    if let Some(place) = place_of(page, name)? {
+        return Ok(format!("{}{section}{}", &page[..place.start], &page[place.end..]));
     }
     // In the order of the list, whichever is measured first.
     let later = What::ALL
@@ -156,7 +171,7 @@ pub(crate) fn machine(rounds: u32) -> Result<String> {
 
 #[cfg(test)]
 mod unit {
-    use super::{FIRST, with_section};
+    use super::{FIRST, with_section, without_section};
 
     #[test]
     fn a_section_is_replaced_and_what_people_wrote_stays() {
@@ -169,5 +184,8 @@ mod unit {
         let places = ["first", "second", "new", "Fibres."].map(|text| page.find(text));
         assert!(places.is_sorted(), "{page}");
         assert_eq!(page.matches("<!-- measured: sizes -->").count(), 1);
+        let less = without_section(&page, "tarball on disk").unwrap();
+        assert!(!less.contains("second") && less.contains("first") && less.contains("new"), "{less}");
+        assert_eq!(without_section(&less, "tarball on disk").unwrap(), less);
     }
 }
