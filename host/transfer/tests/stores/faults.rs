@@ -306,6 +306,25 @@ async fn an_object_that_vanishes_in_the_middle_is_not_found() {
 }
 
 #[tokio::test]
+async fn an_object_that_vanishes_is_not_found_where_the_range_of_it_is_refused_too() {
+    let object = pattern(100_000);
+    let server = Responder::start(move |number, request| {
+        let (status, headers, body) = right(request, &object, "a");
+        match request.range() {
+            None if number % 3 == 0 => Answer::Cut(status, headers, body, 10_000),
+            Some((first, _)) if first > 0 => refusal(416),
+            // What the object is now is asked for.
+            _ => refusal(404),
+        }
+    });
+    for store in stores(&server, LONG) {
+        let error = try_read(&store, "base/a.tar").await.unwrap_err();
+        assert_eq!(error.kind, Kind::NotFound, "{error}");
+        names_the_object_and_no_secret(&error, &store);
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_always_ends_too_early_is_never_taken_for_whole() {
     let object = pattern(100_000);
     let server = Responder::start(move |_, request| {

@@ -103,6 +103,17 @@ fn names(page: &Page) -> Vec<&str> {
     page.objects.iter().map(|object| object.key.as_str()).collect()
 }
 
+/// A store that lists these pages, whatever it is told to begin after.
+fn two_pages(first: &'static [&'static str], second: &'static [&'static str]) -> Responder {
+    Responder::start(move |_, request| {
+        let (keys, token) = match request.target.contains("continuation-token=second") {
+            false => (first, Some("second")),
+            true => (second, None),
+        };
+        Answer::Whole(200, vec![], page(keys, token))
+    })
+}
+
 #[tokio::test]
 async fn a_store_that_lists_the_same_page_for_ever_is_left() {
     let server = Responder::start(|_, _| Answer::Whole(200, vec![], page(&[], Some("again"))));
@@ -113,14 +124,7 @@ async fn a_store_that_lists_the_same_page_for_ever_is_left() {
 /// As Azure lists where names are a hierarchy: `A` comes before `A-B`, and what is in it too.
 #[tokio::test]
 async fn a_store_that_does_not_list_in_order_is_told_and_nothing_of_it_left_out() {
-    let server = Responder::start(|_, request| {
-        let second = request.target.contains("continuation-token=second");
-        let (keys, token) = match second {
-            false => (["backups/A/dat0", "backups/A/dat1"], Some("second")),
-            true => (["backups/A-B", "backups/B"], None),
-        };
-        Answer::Whole(200, vec![], page(&keys, token))
-    });
+    let server = two_pages(&["backups/A/dat0", "backups/A/dat1"], &["backups/A-B", "backups/B"]);
     let store = bucket(&server, Retry::default());
     let first = store.scan("", None).await.unwrap();
     assert_eq!(names(&first), ["A/dat0", "A/dat1"]);
@@ -131,15 +135,16 @@ async fn a_store_that_does_not_list_in_order_is_told_and_nothing_of_it_left_out(
 }
 
 #[tokio::test]
+async fn a_page_that_is_passed_over_counts_for_the_order_of_the_next() {
+    let server = two_pages(&["backups/A/dat0", "backups/A/dat1"], &["backups/A-B", "backups/B"]);
+    let error = bucket(&server, Retry::default()).scan("", Some("A/dat1")).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Failed, "{error}");
+    assert!(error.message.contains("`backups/A-B` after `backups/A/dat1`"), "{error}");
+}
+
+#[tokio::test]
 async fn a_store_that_cannot_begin_after_a_key_lists_what_comes_after_it_all_the_same() {
-    let server = Responder::start(|_, request| {
-        let second = request.target.contains("continuation-token=second");
-        let (keys, token) = match second {
-            false => (["backups/a", "backups/b"], Some("second")),
-            true => (["backups/c", "backups/d"], None),
-        };
-        Answer::Whole(200, vec![], page(&keys, token))
-    });
+    let server = two_pages(&["backups/a", "backups/b"], &["backups/c", "backups/d"]);
     let store = bucket(&server, Retry::default());
     assert_eq!(names(&store.scan("", Some("c")).await.unwrap()), ["d"]);
     assert_eq!(names(&store.scan("", Some("a")).await.unwrap()), ["b"]);
@@ -176,14 +181,7 @@ async fn a_key_with_the_end_of_a_line_in_it_is_told_and_not_left_out() {
 
 #[tokio::test]
 async fn a_page_with_nothing_but_the_folders_own_marker_does_not_end_a_listing() {
-    let server = Responder::start(|_, request| {
-        let second = request.target.contains("continuation-token=second");
-        let (keys, token) = match second {
-            false => (["backups/"], Some("second")),
-            true => (["backups/a"], None),
-        };
-        Answer::Whole(200, vec![], page(&keys, token))
-    });
+    let server = two_pages(&["backups/"], &["backups/a"]);
     let page = bucket(&server, Retry::default()).scan("", None).await.unwrap();
     assert_eq!((names(&page), &page.next), (vec!["a"], &None));
 }
