@@ -35,7 +35,7 @@ pub use body::{Body, CHUNK};
 pub(crate) use directory::this_thread_may_block;
 pub use retry::Retry;
 
-use key::Prefix;
+use key::{Longest, Prefix};
 use retry::{Failure, Tries};
 
 /// The most objects in a page of a listing.
@@ -138,6 +138,9 @@ pub struct Page {
 /// What a store is made of: three ways to read. Keys are whole, prefix included.
 #[async_trait]
 trait Backend: Send + Sync + 'static {
+    /// How long a whole key may be.
+    fn longest_key(&self) -> Longest;
+
     /// At most [`PAGE`] objects whose keys begin with `prefix`, after the key `after`, in the order of the keys.
     async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Failure>;
 
@@ -223,8 +226,8 @@ impl Store {
         if let Some(after) = after {
             key::check(after)?;
         }
-        let whole = self.inner.prefix.and(prefix);
-        let after = after.map(|after| self.inner.prefix.and(after));
+        let whole = self.inner.whole(prefix)?;
+        let after = after.map(|after| self.inner.whole(after)).transpose()?;
         let failed = |error: Error| error.of(format!("listing {} below `{prefix}`", self.name()));
         let mut tries = Tries::new(self.inner.retry);
         let page = loop {
@@ -245,10 +248,11 @@ impl Store {
     /// What is known of one object.
     ///
     /// # Errors
-    /// `NotFound` where there is none, `Failed` where there is no such bucket; what the store fails with.
+    /// `NotFound` where there is none, `Invalid` for a key that this kind of store cannot have, `Failed` where there is no such bucket;
+    /// what the store fails with.
     pub async fn head(&self, key: &str) -> Result<Object, Error> {
         key::check(key)?;
-        let whole = self.inner.prefix.and(key);
+        let whole = self.inner.whole(key)?;
         let mut tries = Tries::new(self.inner.retry);
         loop {
             match self.inner.permitted(self.inner.backend.head(&whole)).await {
@@ -271,6 +275,16 @@ impl Store {
 }
 
 impl Inner {
+    /// A key with the store's prefix.
+    ///
+    /// # Errors
+    /// `Invalid` where it is longer than this kind of store takes.
+    fn whole(&self, key: &str) -> Result<String, Error> {
+        let whole = self.prefix.and(key);
+        self.backend.longest_key().check(&whole)?;
+        Ok(whole)
+    }
+
     /// Does what asks the store with a permit. How long one answer is awaited is the backend's to mind, which alone knows how
     /// many requests it takes.
     async fn permitted<T>(&self, asking: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -292,11 +306,13 @@ impl Inner {
             Error::new(Kind::Failed, format!("the store lists `{shown}`, which was not asked for"))
         })?;
         // Not `Invalid`, by which a store is known that cannot list.
-        key::check(key).map_err(|Error { message, .. }| {
-            let message =
-                format!("{message}: rename the object, or put it elsewhere; no listing leaves it out");
-            Error::new(Kind::Failed, message)
-        })?;
+        key::check(key).and_then(|()| self.backend.longest_key().check(whole)).map_err(
+            |Error { message, .. }| {
+                let message =
+                    format!("{message}: rename the object, or put it elsewhere; no listing leaves it out");
+                Error::new(Kind::Failed, message)
+            },
+        )?;
         Ok(key.to_owned())
     }
 

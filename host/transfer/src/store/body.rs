@@ -45,7 +45,7 @@ pub struct Body {
 
 impl Body {
     pub(super) async fn open(store: Store, key: &str, range: Option<Range>) -> Result<(Object, Self), Error> {
-        let whole = store.inner.prefix.and(key);
+        let whole = store.inner.whole(key)?;
         let end = match range.map(|range| (range, range.end())) {
             None => None,
             Some((_, Some(end))) => Some(end),

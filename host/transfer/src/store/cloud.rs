@@ -13,6 +13,7 @@ use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
 
 use super::body::{Source, outside};
 use super::failures::{ask, failed};
+use super::key::{self, Longest};
 use super::retry::{Failure, within};
 use super::transport::{Asked, FOLDER};
 use super::{Backend, Object, PAGE, Page, Range};
@@ -33,6 +34,7 @@ pub(super) struct Cloud {
     listings: Mutex<VecDeque<(String, String, String)>>,
     /// Whether a listing leaves out the object whose key is the prefix itself, as the library's does for Azure.
     leaves_out_prefix: bool,
+    longest_key: Longest,
     /// How long one answer is awaited, credentials that must be asked for first included.
     idle: Duration,
     /// Whether an answer has shown that the bucket itself is there.
@@ -47,6 +49,7 @@ impl Cloud {
             lists: store,
             listings: Mutex::default(),
             leaves_out_prefix: false,
+            longest_key: key::BUCKET,
             idle,
             is_there: AtomicBool::new(false),
         }
@@ -54,7 +57,7 @@ impl Cloud {
 
     /// The same for Azure.
     pub(super) fn azure<S: ObjectStore + PaginatedListStore>(store: S, idle: Duration) -> Self {
-        Self { leaves_out_prefix: true, ..Self::new(store, idle) }
+        Self { leaves_out_prefix: true, longest_key: key::CONTAINER, ..Self::new(store, idle) }
     }
 
     /// Makes one request.
@@ -119,6 +122,10 @@ impl Cloud {
 
 #[async_trait]
 impl Backend for Cloud {
+    fn longest_key(&self) -> Longest {
+        self.longest_key
+    }
+
     async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Failure> {
         let mut token = after.and_then(|after| self.token(prefix, after));
         let goes_on = token.is_some();

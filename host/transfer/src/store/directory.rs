@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use rustix::fs::{AtFlags, Stat};
 
 use super::body::Source;
+use super::key::{self, Longest};
 use super::retry::Failure;
 use super::{Backend, Object, Page, Range};
 use crate::beneath::{self, RelativePath};
@@ -79,6 +80,10 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 #[async_trait]
 impl Backend for Directory {
+    fn longest_key(&self) -> Longest {
+        key::DIRECTORY
+    }
+
     async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Failure> {
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
         self.blocking(move |opened| opened.scan(&prefix, after.as_deref())).await
@@ -116,7 +121,11 @@ impl Opened {
             Some(listing) => listing,
             None => Listing::new(prefix, after),
         };
-        let (objects, more) = listing.page(&self.root)?;
+        // A file whose path is too long to be one; not `Invalid`, by which a store is known that cannot list.
+        let (objects, more) = listing.page(&self.root).map_err(|error| match error.kind {
+            Kind::Invalid => Error::new(Kind::Failed, error.message),
+            _ => error,
+        })?;
         let next = objects.last().filter(|_| more).map(|last| last.key.clone());
         if let Some(next) = &next {
             let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);

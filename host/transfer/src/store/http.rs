@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use super::body::Source;
 use super::cloud::is_strong;
 use super::failures::{Refused, interrupted, unanswered};
+use super::key::{self, Longest};
 use super::retry::{Failure, within};
 use super::transport::{Voucher, on};
 use super::{Backend, Object, Page, Range};
@@ -98,6 +99,10 @@ impl Web {
 
 #[async_trait]
 impl Backend for Web {
+    fn longest_key(&self) -> Longest {
+        key::DIRECTORY
+    }
+
     async fn scan(&self, _prefix: &str, _after: Option<&str>) -> Result<Page, Failure> {
         let message =
             "a web server cannot be listed; name the objects, or use a store that lists (file, s3, gs, az)";
