@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use tests::faults::{Fate, Faults};
-use tests::pgbackrest::{BUNDLED_ENCRYPTED, ENCRYPTED, PASS, Stanza, section};
+use tests::pgbackrest::{BUNDLED_ENCRYPTED, ENCRYPTED, Info, PASS, PLAIN, Stanza, section};
 use tests::server::run;
 use tests::stores::{S3RVER, StoreServer, ensure_servers};
 
@@ -121,4 +121,20 @@ fn wrong_keys_of_the_store_and_of_the_repository_are_told_and_not_shown() {
             assert!(!text.contains(WRONG) && !text.contains(PASS), "{text}");
         }
     }
+}
+
+#[test]
+fn a_name_that_a_bucket_cannot_have_is_told_before_anything_is_touched() {
+    let stanza = Stanza::start("pgbr-s3-name", 100, &[PLAIN], "gz").unwrap();
+    let full = stanza.backup(1, "full", &[]).unwrap();
+    let manifest = stanza.backups(1, &format!("{full}/backup.manifest"));
+    let mut info = Info::read(&manifest).unwrap();
+    let line = info.get("target:file", "pg_data/PG_VERSION").unwrap().to_owned();
+    info.add("target:file", &format!("pg_data/{}/file", vec!["d".repeat(200); 5].join("/")), &line);
+    info.write(&manifest, stanza.primary.playground.user()).unwrap();
+    let server = StoreServer::s3rver().unwrap();
+    upload(&server, &stanza.repository(1));
+    let pass = stanza.primary.playground.path("secrets/repository.pass");
+    let section = in_bucket(&stanza, &server.url(), S3RVER, &pass).replace("wal = \"latest\"", "");
+    fails(&stanza, "a long name", &section, Old::Untouched, &["cannot have", "takes 1024"]);
 }
