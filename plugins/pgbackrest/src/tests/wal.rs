@@ -124,7 +124,7 @@ fn a_segment_that_comes_twice_while_the_rest_is_restored_ends_the_way() {
         let usable = |chosen: &choice::Chosen<files::Files>| plan::usable(chosen, false);
         let (chosen, plan::Usable { control, .. }) =
             choice::choose(&options, &mut files::Files::default, &usable)?;
-        let mut way = super::wal::Way::of(&chosen, options.wal, control.segment_size)?.unwrap();
+        let mut way = crate::wal::Way::of(&chosen, options.wal, control.segment_size)?.unwrap();
         let before = way.more(&|_| false)?.len();
         scene.archive(1, 0x42, b'1');
         scene.archive(1, 0x43, b'1');
