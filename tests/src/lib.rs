@@ -15,5 +15,6 @@ pub mod releases;
 pub mod replica_folder;
 pub mod scripted;
 pub mod server;
+pub mod stored;
 pub mod stores;
 pub mod user;

@@ -37,6 +37,6 @@ pub use settings::{DiskBudget, Grants, MethodSettings, OptionValue, SandboxSetti
 /// What grants are made of.
 pub use transfer::{
     secret::Secret,
-    store::{Retry, StoreConfig},
+    store::{Renewal, Retry, StoreConfig},
     units::{BytesPerSecond, NotASpeed},
 };

@@ -246,7 +246,7 @@ impl Work {
         let redactor = self.sandbox.inner.settings.redactor.clone();
         let (grants, remedies) = (self.settings.grants.clone(), self.remedies.clone());
         Plane::start(&Arc::new(grants), remedies, redactor, self.cancel.clone(), target)
-            .map(Some)
+            .map(|plane| Some(plane.told_to(self.reporter.clone())))
             .map_err(|error| failure::of_the_host("cannot start the threads of the data plane", &error))
     }
 }

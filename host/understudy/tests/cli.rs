@@ -206,6 +206,9 @@ fn an_unknown_option_needs_the_method_that_it_is_for() {
     place.create(&["--from-leader"]).expect(2, &["--from-leader", "source"]);
     place.create(&["--datadir=data"]).expect(2, &["--datadir: must be an absolute path"]);
     place.create(&["--connstring=nonsense"]).expect(2, &["--connstring: is no connection string"]);
+    place.create(&["--connstring=service=main"]).expect(2, &["--connstring: cannot be used", "`service`"]);
+    let missing = "--connstring=host=h sslmode=verify-full sslrootcert=/nowhere/ca.pem";
+    place.create(&[missing]).expect(2, &["`sslrootcert`", "/nowhere/ca.pem"]);
 }
 
 #[test]

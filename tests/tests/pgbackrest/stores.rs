@@ -8,8 +8,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use tests::faults::{Fate, Faults};
-use tests::pgbackrest::{BUNDLED_ENCRYPTED, ENCRYPTED, Info, PASS, PLAIN, Stanza, section};
+use tests::pgbackrest::{BUNDLED, BUNDLED_ENCRYPTED, ENCRYPTED, Info, PASS, PLAIN, STANZA, Stanza, section};
+use tests::program::fast_or_full;
 use tests::server::run;
+use tests::stored::{EVERYWHERE, Grant, Place};
 use tests::stores::{S3RVER, StoreServer, ensure_servers};
 
 use super::scene::{Old, fails, fails_in};
@@ -93,6 +95,43 @@ fn a_replica_comes_from_an_encrypted_repository_in_s3_whose_server_is_killed_mid
         let ended = replica.ended(running).unwrap();
         assert_eq!(ended.code(), Some(0), "{}", ended.output);
         stanza.primary.streams_to(&replica).unwrap();
+    }
+}
+
+/// The section that restores from a place. Nobody lists a web server, so the source has to have the WAL.
+fn from_place(place: Place, grant: &Grant) -> String {
+    let wal = if place.lists() { "wal = \"latest\"" } else { "wal = \"none\"" };
+    match grant {
+        Grant::Read(path) => {
+            let (options, read) = (format!("repositories = [{path:?}]\n{wal}"), format!("read = [{path:?}]"));
+            section("", &options, &read)
+        }
+        Grant::Store(store) => section("", wal, &format!("[method.pgbackrest.grants.stores.repo]\n{store}")),
+    }
+}
+
+#[test]
+fn a_replica_comes_from_a_repository_in_every_kind_of_store() {
+    let kinds = &[PLAIN, BUNDLED][..fast_or_full(1, 2) as usize];
+    for kind in kinds {
+        let stanza = Stanza::start("pgbr-everywhere", 500, &[*kind], "gz").unwrap();
+        stanza.backup(1, "full", &[]).unwrap();
+        stanza.primary.server.psql("INSERT INTO letters VALUES (-5, 'later')").unwrap();
+        stanza.backup(1, "incr", &[]).unwrap();
+        stanza.switch_wal().unwrap();
+        for place in EVERYWHERE {
+            let stored = place.with(&stanza.repository(1), &stanza.primary.playground).unwrap();
+            let replica = stanza.replica(&from_place(place, &stored.grant)).unwrap();
+            stanza.created(&replica).unwrap_or_else(|error| panic!("{place:?}: {error:#}"));
+            stanza.primary.streams_to(&replica).unwrap_or_else(|error| panic!("{place:?}: {error:#}"));
+            // Of what the operator has to know, the store without a listing is told by name.
+            if place == Place::Web {
+                let method =
+                    from_place(place, &stored.grant).replace("wal = \"none\"", "wal = \"consistent\"");
+                let old = Old::Untouched;
+                fails(&stanza, &format!("{STANZA} of {place:?}"), &method, old, &["cannot be listed", "wal"]);
+            }
+        }
     }
 }
 

@@ -53,6 +53,8 @@ pub(crate) struct Plane {
     cancel: CancellationToken,
     /// Where jobs write; none in `plan`.
     target: Option<Arc<Target>>,
+    /// Who is told when a store is asked again.
+    reporter: Option<Reporter>,
     /// Stores by the name that the component gave.
     opened: HashMap<String, Store>,
     derived: Derived,
@@ -91,11 +93,18 @@ impl Plane {
             redactor,
             cancel,
             target: target.map(Arc::new),
+            reporter: None,
             opened: HashMap::new(),
             derived: Derived::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
             jobs: Vec::new(),
         })
+    }
+
+    /// The same, which tells when a store is asked again.
+    #[must_use]
+    pub(crate) fn told_to(self, reporter: Reporter) -> Self {
+        Self { reporter: Some(reporter), ..self }
     }
 
     /// Does `work` on the plane's threads. When the run is cancelled, or this future dropped, it is given up.
@@ -127,6 +136,7 @@ impl Plane {
             return Some(Ok(store.clone()));
         }
         let config = self.grants.stores.get(name)?.clone();
+        let config = if self.target.is_none() { config.for_plan() } else { config };
         let runtime = self.data.runtime().clone();
         let opened = self.run(async move { Store::open(&config, &runtime) }).await;
         Some(opened.map(|store| self.keep(name, store)))
@@ -148,6 +158,10 @@ impl Plane {
     fn keep(&mut self, name: &str, store: Store) -> Store {
         let store = match self.data.rate() {
             Some(rate) => store.with_rate(rate),
+            None => store,
+        };
+        let store = match self.reporter.clone() {
+            Some(reporter) => store.with_notices(Arc::new(move |notice| reporter.retrying(notice))),
             None => store,
         };
         self.opened.insert(name.to_owned(), store.clone());

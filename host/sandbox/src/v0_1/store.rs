@@ -224,7 +224,12 @@ pub(super) fn range(range: store::Range) -> Range {
 }
 
 fn object(object: Object) -> store::Object {
-    store::Object { key: object.key, size: object.size, modified: object.modified, etag: object.etag }
+    store::Object {
+        key: object.key,
+        size: object.size,
+        modified: object.modified,
+        etag: object.etag.map(|etag| etag.to_string()),
+    }
 }
 
 fn page(page: Page) -> store::Page {

@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, Stat};
 use super::body::Source;
 use super::key::{self, Longest};
 use super::retry::Failure;
-use super::{Backend, Object, Page, Range};
+use super::{Backend, Etag, Object, Page, Range};
 use crate::beneath::{self, RelativePath};
 use crate::error::{Error, Kind};
 use listing::Listing;
@@ -189,14 +189,19 @@ fn object(status: &Stat, key: String) -> Object {
     let size = u64::try_from(status.st_size).unwrap_or(0);
     let seconds = status.st_mtime as i64;
     let etag = etag(status.st_ino as u64, size, seconds, status.st_mtime_nsec as i64);
-    Object { key, size, modified: u64::try_from(seconds).ok(), etag: Some(etag) }
+    Object { key, size, modified: u64::try_from(seconds).ok(), etag: Etag::read(&etag) }
 }
 
 /// What an opened file is now.
 pub(super) fn opened_object(file: &File, key: String) -> Result<Object, Error> {
     let status = file.metadata()?;
     let etag = etag(status.ino(), status.len(), status.mtime(), status.mtime_nsec());
-    Ok(Object { key, size: status.len(), modified: u64::try_from(status.mtime()).ok(), etag: Some(etag) })
+    Ok(Object {
+        key,
+        size: status.len(),
+        modified: u64::try_from(status.mtime()).ok(),
+        etag: Etag::read(&etag),
+    })
 }
 
 /// Inode, size and time: what another content would have another of.

@@ -106,6 +106,7 @@ async fn connect(
 ) -> Result<Option<Arc<Source>>, NotRun> {
     let Some(settings) = &config.source else { return Ok(None) };
     let settings = settings.resolve().map_err(|problem| vec![problem])?;
+    settings.conninfo.check_certificates().map_err(NotRun::usage)?;
     let in_conninfo = settings.conninfo.secrets().map(|(_, secret)| secret);
     for secret in settings.password.iter().cloned().chain(in_conninfo) {
         redactor.add(&Secret::new(secret.expose())).map_err(NotRun::failed)?;
@@ -236,13 +237,12 @@ fn component(
     for secret in &section.grants.ambient {
         redactor.add(secret).map_err(|error| Refusal::new("grant", error.to_string()))?;
     }
-    let settings = MethodSettings {
-        name: name.to_owned(),
-        component: file,
-        options: section.options,
-        // Read now, as the user that the run has.
-        grants: section.grants.resolve().map_err(|problem| Refusal::new("grant", problem.to_string()))?,
-    };
+    // Read now, as the user that the run has.
+    let mut grants =
+        section.grants.resolve().map_err(|problem| Refusal::new("grant", problem.to_string()))?;
+    section.grants.renew_credentials(&mut grants, redactor);
+    let settings =
+        MethodSettings { name: name.to_owned(), component: file, options: section.options, grants };
     let method = sandbox.method(settings).map_err(|error| Refusal::new("grant", error.to_string()))?;
     Ok(Arc::new(method))
 }

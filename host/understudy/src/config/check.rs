@@ -210,6 +210,10 @@ impl Parts {
                     reader.note(Problem::with_flag("--connstring", message));
                 });
                 let conninfo = conninfo.ok()?;
+                if let Err(error) = conninfo.check_places() {
+                    reader.note(Problem::with_flag("--connstring", format!("cannot be used: {error}")));
+                    return None;
+                }
                 // Patroni made PGPASSFILE for this very connection string.
                 match (from_caller, from_file) {
                     (Some(passfile), _) => {

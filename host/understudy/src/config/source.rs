@@ -120,9 +120,11 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Source
 }
 
 fn read_conninfo(value: &Value<'_>) -> Option<Conninfo> {
-    Conninfo::parse(value.text()?)
+    let conninfo = Conninfo::parse(value.text()?)
         .map_err(|error| value.problem(format_args!("is no connection string that libpq reads: {error}")))
-        .ok()
+        .ok()?;
+    conninfo.check_places().map_err(|error| value.problem(format_args!("cannot be used: {error}"))).ok()?;
+    Some(conninfo)
 }
 
 fn read_password_setting(value: &Value<'_>, config: &Path, environment: Environment<'_>) -> Option<Password> {

@@ -101,7 +101,7 @@ fn level(event: &Event) -> Option<Level> {
         | Event::Planned { .. }
         | Event::RunEnded { .. } => Some(Level::Info),
         Event::Log { level, .. } => Some(*level),
-        Event::Denied { .. } => Some(Level::Warn),
+        Event::Denied { .. } | Event::Retrying { .. } => Some(Level::Warn),
         Event::Found { finding, .. } => Some(finding.level),
         Event::AttemptEnded { outcome, .. } => Some(match outcome {
             Outcome::Created | Outcome::NotApplicable => Level::Info,
@@ -151,6 +151,13 @@ fn sentence(event: &Event) -> Option<(String, String)> {
                 let _infallible = write!(text, " {name}={value}");
             }
             (method.as_deref().map(|method| of(method, origin)).unwrap_or_default(), text)
+        }
+        Event::Retrying { method, store, about, attempt, cause, next_try_in } => {
+            let next = match next_try_in {
+                Some(wait) => format!("asked again in {}", time(*wait)),
+                None => "still waiting".to_owned(),
+            };
+            (of(method, "host"), format!("{store}: {about}: attempt {attempt}: {cause}; {next}"))
         }
         Event::Denied { method, denial } => {
             let mut text = format!("denied: {} {}", denial.capability, denial.what);
@@ -295,6 +302,25 @@ mod tests {
             ),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_store_that_is_asked_again_is_told_with_the_attempt_and_the_cause() {
+        let (log, captured) = log(LogFormat::Text, Level::Warn);
+        let retrying = |next_try_in| Event::Retrying {
+            method: "x".to_owned(),
+            store: "s3://backups".to_owned(),
+            about: "base.tar".to_owned(),
+            attempt: 2,
+            cause: "connection refused\u{1b}".to_owned(),
+            next_try_in,
+        };
+        log.emit(retrying(Some(Duration::from_millis(1500))));
+        log.emit(retrying(None));
+        let lines = captured.lines();
+        let says = "x: s3://backups: base.tar: attempt 2: connection refused\\u{1b}; ";
+        assert!(lines[0].ends_with(&format!("{says}asked again in 1.5 s")), "{lines:?}");
+        assert!(lines[1].ends_with(&format!("{says}still waiting")), "{lines:?}");
     }
 
     #[test]

@@ -193,6 +193,14 @@ fn each_wrong_line_is_told_by_its_own_message() {
             "7:12: `source.conninfo` is no connection string that libpq reads",
         ),
         (
+            "[source]\nconninfo = \"service=main user=replicator\"",
+            "7:12: `source.conninfo` cannot be used: `service` is not followed",
+        ),
+        (
+            "[source]\nconninfo = \"host=h sslrootcert=ca.pem\"",
+            "7:12: `source.conninfo` cannot be used: `sslrootcert` is the relative path `ca.pem`",
+        ),
+        (
             "[source]\nconninfo = \"host=h\"\npassword = \"x\"",
             "8:12: `source.password` must not stand in this file",
         ),
