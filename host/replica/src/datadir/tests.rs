@@ -14,6 +14,7 @@ use crate::{Directories, RunResult, TablespaceKey, TablespaceMap};
 
 mod in_use;
 mod mapped;
+mod whose;
 
 /// An operator's machine: a data directory and a state directory in one folder.
 struct Machine {
@@ -55,7 +56,7 @@ impl Machine {
         fs::create_dir_all(data.join("pg_tblspc")).unwrap();
         fs::write(data.join("PG_VERSION"), "15\n").unwrap();
         fs::write(data.join("base/1/1259"), [0; 8192]).unwrap();
-        fs::write(data.join("global/pg_control"), "control").unwrap();
+        fs::write(data.join("global/pg_control"), control_file(OWN_CLUSTER)).unwrap();
         data
     }
 
@@ -79,7 +80,11 @@ impl Machine {
     }
 
     fn inspect(&self) -> Result<Contents, Refusal> {
-        DataDirectory::inspect(&self.directories, &self.path("state"), false)
+        self.inspected(false).map(|seen| seen.contents)
+    }
+
+    fn inspected(&self, force: bool) -> Result<Inspected, Refusal> {
+        DataDirectory::inspect(&self.directories, &self.path("state"), force)
     }
 
     /// The refusal that both a run and a check give.
@@ -107,6 +112,26 @@ impl Machine {
         change(&mut state);
         fs::write(&file, state.to_string()).unwrap();
     }
+}
+
+const OWN_CLUSTER: u64 = 7_000_000_000_000_000_001;
+
+/// A pg_control of PostgreSQL 15 that was shut down, with a CRC that fits.
+fn control_file(system_identifier: u64) -> Vec<u8> {
+    let mut file = vec![0; 8192];
+    let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, &system_identifier.to_ne_bytes());
+    put(8, &1300_u32.to_ne_bytes());
+    put(12, &202_209_061_u32.to_ne_bytes());
+    put(16, &1_u32.to_ne_bytes());
+    put(32, &0x200_0060_u64.to_ne_bytes());
+    put(48, &3_u32.to_ne_bytes());
+    put(104, &1_795_420_800_i64.to_ne_bytes());
+    put(172, &1_u32.to_ne_bytes());
+    put(228, &(16_u32 << 20).to_ne_bytes());
+    let crc = crc32c::crc32c(&file[..288]);
+    file[288..292].copy_from_slice(&crc.to_ne_bytes());
+    file
 }
 
 fn empty(directory: &DataDirectory) -> Emptied {
