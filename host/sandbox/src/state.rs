@@ -52,10 +52,11 @@ pub(crate) struct Job {
 }
 
 impl State {
-    /// Ends what the component left at work. Nothing of it writes any more when this returns.
-    pub(crate) async fn end(&mut self) {
-        if let Some(plane) = &mut self.job.plane {
-            plane.end(&self.reporter).await;
+    /// Ends what the component left at work. Nothing of it writes any more when this returns; to drop the answer may take long.
+    pub(crate) async fn end(&mut self) -> impl Sized + use<> {
+        match &mut self.job.plane {
+            Some(plane) => plane.end(&self.reporter).await,
+            None => Vec::new(),
         }
     }
 

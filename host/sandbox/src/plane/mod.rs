@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use transfer::derive::Blanked;
 use transfer::error::{Error, Kind};
-use transfer::job::Job;
+use transfer::job::{Job, Withdrawn};
 use transfer::keys::Key;
 use transfer::pipeline::Pipeline;
 use transfer::plane::DataPlane;
@@ -257,12 +257,15 @@ impl Plane {
         self.jobs.retain(|other| !Arc::ptr_eq(other, job));
     }
 
-    /// Ends every job. Nothing of this run writes any more when it returns.
-    pub(crate) async fn end(&mut self, reporter: &Reporter) {
+    /// Ends every job. Nothing of this run writes any more when it returns; to drop the answer may take long.
+    pub(crate) async fn end(&mut self, reporter: &Reporter) -> Vec<(Arc<Job>, Withdrawn)> {
+        let mut ended = Vec::new();
         for job in std::mem::take(&mut self.jobs) {
-            job.cancel().await;
+            let withdrawn = job.halt().await;
             report(&job, reporter);
+            ended.push((job, withdrawn));
         }
+        ended
     }
 
     /// Where jobs write; none in `plan`.
