@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use replica::datadir::Contents;
 use replica::source::{Conninfo, Secret, SourceConfig, SourceError};
 use replica::{Bytes, Candidate, Plan, RunResult, Source, Tablespace};
 use tests::server::{BIN_DIR, Playground, PostgresServer, REPLICATOR_PASSWORD};

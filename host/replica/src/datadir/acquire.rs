@@ -51,17 +51,19 @@ impl DataDirectory {
         let mut made = Made::default();
         place.create(&mut made)?;
         let (directory, stamp) = open(&place)?;
+        let mut mapped = Vec::new();
+        // Dropped before the locks are let go of, so that nobody takes a directory that is just being removed.
+        let mut made = made;
         let previous = take_lock(&place, &directory, stamp.identity(), &state_files)?;
-        refuse_removed(&place, stamp.identity())?;
+        place.refuse_removed(stamp.identity())?;
         let judged = Judged::of(&place, &directory, &stamp, previous, force)?;
 
-        let mut mapped = Vec::new();
         for (place, may_hold) in places::mapped(places) {
             place.create(&mut made)?;
             mapped.push(MappedPlace::take(place, may_hold, judged.own_places(&stamp))?);
         }
-        cluster::refuse_strangers(&place.real, &mapped, force)?;
         server::refuse_used(stamp.identity(), &mapped)?;
+        cluster::refuse_strangers(&place.real, &mapped, force)?;
         let Judged { previous, marked, contents: _, cluster } = judged;
         let state = State::begin(state_files, &place.real, &stamp, previous).map_err(|error| {
             Refusal::new("state file", format!("the run cannot be written down: {error}"))
@@ -106,9 +108,9 @@ impl DataDirectory {
         for (place, may_hold) in places::mapped(places).filter(|(place, _)| place.exists) {
             mapped.push(MappedPlace::look(place, may_hold, own_places)?);
         }
-        cluster::refuse_strangers(&place.real, &mapped, force)?;
         // No directory has inode 0, so that nothing stands in one that is not there.
         server::refuse_used(opened.map_or((0, 0), |(_, stamp)| stamp.identity()), &mapped)?;
+        cluster::refuse_strangers(&place.real, &mapped, force)?;
         Ok(judged.map_or(Inspected { contents: Contents::Nothing, cluster: None }, |judged| Inspected {
             contents: judged.contents,
             cluster: judged.cluster,
@@ -121,18 +123,6 @@ fn open(place: &Place) -> Result<(Directory, DirectoryStamp), Refusal> {
     let stamp = DirectoryStamp::of(&directory)
         .map_err(|error| place.refuse(format_args!("cannot be looked at: {error}")))?;
     Ok((directory, stamp))
-}
-
-/// Refuses a directory that is no longer at its path: a run that waited for the lock may have waited for one that made the directory
-/// and, refused, removed it.
-fn refuse_removed(place: &Place, identity: (u64, u64)) -> Result<(), Refusal> {
-    let there = Directory::open(&place.real).and_then(|directory| directory.own_metadata());
-    if there.is_ok_and(|metadata| metadata.identity() == identity) {
-        return Ok(());
-    }
-    let message =
-        format!("{} was removed while this run waited for its lock; try again", place.real.display());
-    Err(Refusal::new("in use", message))
 }
 
 /// A data directory that may be touched, and what is known of it.
@@ -171,7 +161,9 @@ impl Judged {
             Contents::Foreign if force => None,
             Contents::Foreign => return Err(foreign(place, stamp, previous.as_ref())),
         };
-        if let Some(cluster) = &cluster {
+        if let Some(cluster) = &cluster
+            && !marked
+        {
             cluster.refuse_unknown(directory, force)?;
         }
         Ok(Self { previous, marked, contents, cluster })

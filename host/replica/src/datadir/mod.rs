@@ -31,6 +31,8 @@ pub use room::FileSystemRoom;
 /// A data directory that this run alone may touch: checked, locked, its state file open.
 #[derive(Debug)]
 pub struct DataDirectory {
+    /// The first, for what is removed of it goes while the locks are held: whoever gets one then finds the directory gone.
+    made: Mutex<Made>,
     directory: Directory,
     real_path: std::path::PathBuf,
     identity: (u64, u64),
@@ -40,7 +42,6 @@ pub struct DataDirectory {
     cluster: Option<FoundCluster>,
     /// Whether the state file called it unfinished then, whatever was in it.
     marked: bool,
-    made: Mutex<Made>,
     /// Whether this run has emptied it before, and so checked again that nobody else uses it.
     worked_in: AtomicBool,
 }

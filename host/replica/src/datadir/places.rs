@@ -157,6 +157,20 @@ impl Place {
         created.map_err(|error| self.refuse(format_args!("cannot be created: {error}")))
     }
 
+    /// Refuses a directory, locked by now, that is no longer at its path: who held the lock may have made it and, refused, removed it.
+    pub(super) fn refuse_removed(&self, identity: (u64, u64)) -> Result<(), Refusal> {
+        let there = Directory::open(&self.real).and_then(|directory| directory.own_metadata());
+        if there.is_ok_and(|metadata| metadata.identity() == identity) {
+            return Ok(());
+        }
+        let message = format!(
+            "{}, {}, was removed while this run waited for its lock; try again",
+            self.role,
+            self.real.display()
+        );
+        Err(Refusal::new("in use", message))
+    }
+
     /// Opens it and checks what holds of every directory that is filled: it belongs to this user and is no file system's root with
     /// `lost+found` in it, which pg_basebackup would refuse (rule 22).
     pub(super) fn open(&self) -> Result<Directory, Refusal> {
@@ -279,7 +293,7 @@ impl MappedPlace {
     pub(super) fn take(place: Place, may_hold: MayHold, unfinished: &[PlaceStamp]) -> Result<Self, Refusal> {
         let mapped = Self::look(place, may_hold, unfinished)?;
         match rustix::fs::flock(&mapped.directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(mapped),
+            Ok(()) => mapped.place.refuse_removed(mapped.identity()).map(|()| mapped),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 Err(mapped.place.refuse("is held by a run on another data directory; each needs its own"))
             }
