@@ -57,7 +57,7 @@ pub(crate) fn call<T, S: Future<Output = ()>>(
     let withdrawn = runtime.block_on(store.data_mut().end());
     quiet.say();
     drop(withdrawn);
-    let mut state = store.into_data();
+    let state = store.into_data();
     state.flush();
     let left = Left { filled: state.job.filled.clone(), full: state.files.quota.full() };
     drop(state);

@@ -44,6 +44,9 @@ const DERIVED: usize = 64;
 /// ([`MOST_BYTES`](transfer::redact::MOST_BYTES)), and one that fails must leave room for the next.
 const DERIVED_BYTES: usize = 4 << 10;
 
+/// Jobs that write nothing any more, and what they did not do.
+pub(crate) type Ended = Vec<(Arc<Job>, Withdrawn)>;
+
 /// What one run may reach of the data plane.
 pub(crate) struct Plane {
     data: Arc<DataPlane>,
@@ -258,7 +261,7 @@ impl Plane {
     }
 
     /// Ends every job. Nothing of this run writes any more when it returns; to drop the answer may take long.
-    pub(crate) async fn end(&mut self, reporter: &Reporter) -> Vec<(Arc<Job>, Withdrawn)> {
+    pub(crate) async fn end(&mut self, reporter: &Reporter) -> Ended {
         let mut ended = Vec::new();
         for job in std::mem::take(&mut self.jobs) {
             let withdrawn = job.halt().await;
