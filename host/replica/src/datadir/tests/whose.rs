@@ -128,7 +128,7 @@ fn rule_24_a_place_that_no_cluster_in_the_data_directory_links_to_needs_force() 
         assert_eq!(refusal.rule, "mapped place");
         assert!(refusal.message.contains("no cluster in the data directory links to it"), "{refusal}");
         assert!(machine.inspected(true).is_ok());
-        drop(machine.force().unwrap());
+        machine.force().unwrap().state().finished(RunResult::Failed, false).unwrap();
         let (link, to) = if folder.starts_with("wal") {
             ("data/pg_wal", "wal")
         } else {
@@ -151,7 +151,7 @@ fn a_refused_run_leaves_no_directory_that_it_made() {
     assert_eq!(entries(&machine.root), ["b", "state"]);
     fs::remove_file(machine.path("b/thesis.txt")).unwrap();
     // Taken, and nothing was done in it.
-    drop(machine.acquire().unwrap());
+    machine.acquire().unwrap().state().finished(RunResult::Failed, true).unwrap();
     assert_eq!(entries(&machine.root), ["b", "state"]);
     // Where a method was at work they stay.
     let directory = machine.acquire().unwrap();
