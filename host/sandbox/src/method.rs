@@ -22,7 +22,7 @@ use crate::reporter::Reporter;
 use crate::run::{self, Left};
 use crate::sandbox::Sandbox;
 use crate::state::{Job, State};
-use crate::thread::{self, HUNG, Lost};
+use crate::thread::{self, HUNG, Lost, Quiet};
 use crate::v0_1::Ended;
 use crate::{MethodSettings, plan};
 
@@ -90,6 +90,7 @@ impl ComponentMethod {
         // Who drops this future has no use for the run any more.
         let _ends_with_this_call = cancel.clone().drop_guard();
         let (events, told) = unbounded_channel();
+        let quiet = Quiet::default();
         let work = Work {
             sandbox: self.sandbox.clone(),
             prepared,
@@ -108,14 +109,18 @@ impl ComponentMethod {
                 filled: Filled::default(),
                 plane: None,
             },
+            quiet: quiet.clone(),
         };
-        let thread = thread::run(&self.settings.name, &cancel, HUNG, move || work.on_this_thread(call));
+        let thread =
+            thread::run(&self.settings.name, &cancel, HUNG, &quiet, move || work.on_this_thread(call));
         let ended = while_telling(run, told, thread).await;
         let ended = ended.map_err(|lost| {
             let failure = Failure::new(Outcome::Failed, lost.to_string());
             match (lost, step) {
                 (Lost::Hung, Step::Create) => failure.may_write(),
-                (Lost::Hung, Step::Plan) | (Lost::Panicked(_) | Lost::NotStarted(_), _) => failure,
+                (Lost::Hung, Step::Plan) | (Lost::Ending | Lost::Panicked(_) | Lost::NotStarted(_), _) => {
+                    failure
+                }
             }
         })?;
         match ended {
@@ -188,6 +193,7 @@ struct Work {
     cancel: CancellationToken,
     directories: Arc<Directories>,
     job: Job,
+    quiet: Quiet,
 }
 
 impl Work {
@@ -212,7 +218,7 @@ impl Work {
             tokio::time::sleep(GRACE).await;
         };
         let (prepared, engine) = (&self.prepared, &self.sandbox.inner.host.engine);
-        let (ended, left) = run::call(engine, state, stop, async |store: &mut Store<State>| {
+        let (ended, left) = run::call(engine, state, &self.quiet, stop, async |store: &mut Store<State>| {
             call(&prepared.loaded, store, &prepared.settings).await
         });
         let circumstances = Circumstances {

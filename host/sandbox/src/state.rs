@@ -13,7 +13,7 @@ use wasmtime_wasi::{
 use crate::files::{Files, Step};
 use crate::limits::MemoryBudget;
 use crate::output::Output;
-use crate::plane::Plane;
+use crate::plane::{Ended, Plane};
 use crate::reporter::Reporter;
 
 /// Things that a component may hold of the host at once: files, streams, pollables.
@@ -52,10 +52,11 @@ pub(crate) struct Job {
 }
 
 impl State {
-    /// Ends what the component left at work. Nothing of it writes any more when this returns.
-    pub(crate) async fn end(&mut self) {
-        if let Some(plane) = &mut self.job.plane {
-            plane.end(&self.reporter).await;
+    /// Ends what the component left at work. Nothing of it writes any more when this returns; to drop the answer may take long.
+    pub(crate) async fn end(&mut self) -> Ended {
+        match &mut self.job.plane {
+            Some(plane) => plane.end(&self.reporter).await,
+            None => Vec::new(),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod pipeline;
 pub mod plane;
 pub mod rate;
 pub mod redact;
+pub mod reserved;
 pub mod secret;
 pub mod sink;
 pub mod store;

@@ -117,7 +117,7 @@ impl<'a> Attempt<'a> {
     /// pg_control is gone.
     async fn clean_up(&self, may_write: bool) {
         if may_write {
-            let message = "something of the method may still write: no other method is tried, and the next run empties the \
+            let message = "something of the method may still write, for its thread hangs in a system call: no other method is tried, and the next run empties the \
                            data directory";
             self.look.run.log(Level::Error, "host", message);
         }

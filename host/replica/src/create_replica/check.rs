@@ -10,7 +10,7 @@ use super::installed::Installed;
 use super::limit::{Limit, Timeout};
 use super::look::Look;
 use super::recorder::Recorder;
-use super::{Cancel, CancelReason, Candidate, Job, result};
+use super::{Cancel, CancelReason, Candidate, Job, refuse_other_cluster, result};
 use crate::datadir::DataDirectory;
 use crate::event::{Event, EventSink};
 use crate::outcome::Finding;
@@ -79,9 +79,10 @@ pub async fn check_methods(
     cancel: &Cancel,
 ) -> Result<Vec<Checked>, Refusal> {
     let (directories, state_dir, force) = (job.directories.clone(), job.state_dir.clone(), job.force);
-    let contents = blocking(move || DataDirectory::inspect(&directories, &state_dir, force))
+    let seen = blocking(move || DataDirectory::inspect(&directories, &state_dir, force))
         .await
         .map_err(|panicked| Refusal::new("data directory", panicked.message))??;
+    refuse_other_cluster(job, seen.cluster.as_ref())?;
 
     let recorder = Arc::new(Recorder::new(events, job.redactor.clone()));
     let installed = Installed::in_directory(job.bin_dir.clone());
@@ -97,7 +98,8 @@ pub async fn check_methods(
         let method = candidate.method.name().to_owned();
         recorder.emit(Event::AttemptStarted { method: method.clone() });
         let limit = Limit::new(cancel, candidate.timeout, timeout);
-        let mut look = Look::new(job, candidate, Old::Seen(contents), &installed, recorder.clone(), &limit);
+        let mut look =
+            Look::new(job, candidate, Old::Seen(seen.clone()), &installed, recorder.clone(), &limit);
         let ended = limit.enforce(look.steps()).await.err().map(|ending| {
             let ended = Ended::from(limit.why(ending));
             let message = recorder.redacted(ended.message);

@@ -23,6 +23,7 @@ pub(super) struct Look<'a> {
     candidate: &'a Candidate,
     installed: &'a Installed,
     old: Old,
+    force: bool,
     pub(super) request: Request,
     pub(super) run: Run,
 }
@@ -45,7 +46,7 @@ impl<'a> Look<'a> {
             directory: old.held(),
         };
         let run = Run::new(candidate.method.name(), limit.token().clone(), events);
-        Self { candidate, installed, old, request, run }
+        Self { candidate, installed, old, force: job.force, request, run }
     }
 
     /// Preflight, plan, accept: what would be restored and what has to be emptied for it.
@@ -121,13 +122,14 @@ impl<'a> Look<'a> {
     }
 
     async fn accept(&self, plan: &Plan) -> Result<Extent, Ending> {
-        let accepted = accept::accept(&self.request, self.candidate, &self.old, self.installed, plan);
-        let Accepted { extent, finding } = tokio::select! {
+        let accepted =
+            accept::accept(&self.request, self.candidate, &self.old, self.force, self.installed, plan);
+        let Accepted { extent, findings } = tokio::select! {
             biased;
             accepted = accepted => accepted?,
             () = self.run.cancelled() => return Err(Failure::cancelled().into()),
         };
-        self.found(finding.into_iter().collect());
+        self.found(findings);
         Ok(extent)
     }
 

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use transfer::redact::Redactor;
 
-use crate::datadir::DataDirectory;
+use crate::datadir::{DataDirectory, FoundCluster};
 use crate::event::Event;
 use crate::outcome::Report;
 use crate::seal::EndState;
@@ -98,6 +98,9 @@ pub async fn create_replica(
 
     match run.acquire(&candidates).await {
         Ok(directory) => {
+            if let Err(refusal) = refuse_other_cluster(job, directory.cluster()) {
+                run.ended_before_any_method(NoAttempt::Refused(refusal));
+            }
             for candidate in candidates {
                 if run.must_end() {
                     break;
@@ -113,6 +116,15 @@ pub async fn create_replica(
 
     run.state(STOPPED);
     run.report()
+}
+
+/// Where the source has told which cluster it is, another cluster's data ends the run before any method.
+fn refuse_other_cluster(job: &Job, old: Option<&FoundCluster>) -> Result<(), Refusal> {
+    let facts = job.source.as_ref().and_then(|source| source.facts.as_ref().ok());
+    match (old, facts) {
+        (Some(old), Some(facts)) => old.refuse_other(facts.system_identifier, "the source", job.force),
+        _ => Ok(()),
+    }
 }
 
 /// Why no method was tried.
@@ -172,7 +184,8 @@ impl<'a> RunOfMethods<'a> {
 
     /// Whether no further method may be tried: cancelled, out of time (rules 5 and 17), or not alone in the directory.
     fn must_end(&self) -> bool {
-        self.cancel.reason().is_some()
+        self.refused
+            || self.cancel.reason().is_some()
             || self.timeout.is_some_and(Timeout::has_passed)
             || self.endings.last().is_some_and(|ending| ending.may_write)
     }
@@ -205,6 +218,9 @@ impl<'a> RunOfMethods<'a> {
         let result = self.result();
         let said = blocking(move || {
             let empty = directory.contents()? == crate::datadir::Contents::Nothing;
+            if result == RunResult::Created {
+                directory.keep_what_was_made();
+            }
             directory.state().finished(result, empty)
         });
         let problem = match said.await {

@@ -194,6 +194,36 @@ impl ControlFile {
     }
 }
 
+/// Which cluster a pg_control is of, and how far that has come: what is told of one before it is emptied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClusterIdentity {
+    /// The system identifier.
+    pub(crate) system_identifier: u64,
+    /// In which state the server left it, in the words of `pg_controldata`.
+    pub(crate) state: &'static str,
+    /// Where the latest checkpoint's record is.
+    pub(crate) checkpoint: Lsn,
+    /// Its timeline.
+    pub(crate) timeline: u32,
+    /// When it was taken, in seconds since 1970 (`CheckPoint.time`).
+    pub(crate) time: i64,
+}
+
+/// Reads which cluster a pg_control is of.
+///
+/// # Errors
+/// Why it cannot be used, in words that follow the file's name.
+pub(crate) fn cluster_identity(bytes: &[u8]) -> Result<ClusterIdentity, String> {
+    let control = ControlFile::parse(bytes).map_err(|why| why.to_string())?;
+    Ok(ClusterIdentity {
+        system_identifier: control.system_identifier,
+        state: control.state.words(),
+        checkpoint: control.checkpoint,
+        timeline: control.checkpoint_timeline,
+        time: i64::from_ne_bytes(u64_at(bytes, 104).to_ne_bytes()),
+    })
+}
+
 /// The four bytes at `at`, which the caller has seen to be there.
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut number = [0; 4];

@@ -42,6 +42,7 @@ use crate::datadir::DataDirectory;
 use crate::outcome::Finding;
 use crate::{Filled, Plan, Request};
 
+pub(crate) use self::control_file::{ClusterIdentity, cluster_identity};
 pub use self::recovery::{SettingRefused, check_recovery_setting};
 
 /// What the operator wants of the end state.

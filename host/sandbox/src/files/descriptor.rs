@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use transfer::reserved;
 use wasmtime::component::Resource;
 use wasmtime_wasi::filesystem::Descriptor;
 use wasmtime_wasi::p2::bindings::filesystem::types::{
@@ -15,8 +16,7 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 use super::path::final_name;
 use super::streams::{At, Reader, Writer, write_charged};
 use super::{
-    Access, CONTROL_FILE, FilesView, GuestPath, LISTED_BYTES, OPEN_DESCRIPTORS, OPEN_LISTINGS, Opened,
-    PATH_MAX, file_of,
+    Access, FilesView, GuestPath, LISTED_BYTES, OPEN_DESCRIPTORS, OPEN_LISTINGS, Opened, PATH_MAX, file_of,
 };
 
 type Fd = Resource<Descriptor>;
@@ -61,11 +61,23 @@ impl FilesView<'_> {
     }
 
     /// Refuses to make an entry that is the control file or leads to it: until the host has sealed, a data directory
-    /// has none.
+    /// has none ([`transfer::reserved`]).
     fn may_make(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.may_change(fd, name)?;
-        if final_name(name) == CONTROL_FILE {
+        if reserved::is_control_file(final_name(name).as_bytes()) {
             self.deny_control_file(&path);
+            return Err(ErrorCode::NotPermitted.into());
+        }
+        Ok(path)
+    }
+
+    /// The same of an entry that brings what it held under another name, or leads elsewhere: a renamed one, a symbolic link, a second
+    /// name, which may be a symbolic link's.
+    fn may_bring(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
+        let path = self.may_make(fd, name)?;
+        if reserved::is_global(final_name(name).as_bytes()) {
+            let what = format!("{path} (a directory of this name is made, never renamed or linked to it)");
+            self.deny("write", what, String::new());
             return Err(ErrorCode::NotPermitted.into());
         }
         Ok(path)
@@ -312,7 +324,7 @@ impl HostDescriptor for FilesView<'_> {
         new_name: String,
     ) -> FsResult<()> {
         self.may_change(&fd, &name)?;
-        let path = self.may_make(&new_fd, &new_name)?;
+        let path = self.may_bring(&new_fd, &new_name)?;
         self.charge_entry(&new_fd)?;
         let linked = self.inner.link_at(fd, flags, name, new_fd, new_name).await;
         self.noted_change(&path, linked)
@@ -374,15 +386,15 @@ impl HostDescriptor for FilesView<'_> {
 
     async fn rename_at(&mut self, fd: Fd, name: String, new_fd: Fd, new_name: String) -> FsResult<()> {
         self.may_change(&fd, &name)?;
-        let path = self.may_make(&new_fd, &new_name)?;
+        let path = self.may_bring(&new_fd, &new_name)?;
         let renamed = self.inner.rename_at(fd, name, new_fd, new_name).await;
         self.noted_change(&path, renamed)
     }
 
     async fn symlink_at(&mut self, fd: Fd, target: String, name: String) -> FsResult<()> {
-        let path = self.may_make(&fd, &name)?;
+        let path = self.may_bring(&fd, &name)?;
         // Opened for writing, a link to a name that is not there makes that name.
-        if final_name(&target) == CONTROL_FILE {
+        if reserved::is_control_file(final_name(&target).as_bytes()) {
             self.deny_control_file(&path.parent().join(&target));
             return Err(ErrorCode::NotPermitted.into());
         }

@@ -29,10 +29,6 @@ use crate::grants::Remedies;
 use crate::reporter::Reporter;
 use crate::state::State;
 
-/// The name under which no component makes an entry: `global/pg_control`. There is no other file of this name in a
-/// data directory, and a name that is forbidden everywhere cannot be reached through a link or a renamed directory.
-const CONTROL_FILE: &str = "pg_control";
-
 /// Files and directories that may be open at once; below the number of things that a store may hold, so that a
 /// component hears of it and is not trapped.
 const OPEN_DESCRIPTORS: usize = 512;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use transfer::derive::Blanked;
 use transfer::error::{Error, Kind};
-use transfer::job::Job;
+use transfer::job::{Job, Withdrawn};
 use transfer::keys::Key;
 use transfer::pipeline::Pipeline;
 use transfer::plane::DataPlane;
@@ -43,6 +43,9 @@ const DERIVED: usize = 64;
 /// How many bytes they may have in all. What is kept out of texts is bounded for all methods together
 /// ([`MOST_BYTES`](transfer::redact::MOST_BYTES)), and one that fails must leave room for the next.
 const DERIVED_BYTES: usize = 4 << 10;
+
+/// Jobs that write nothing any more, and what they did not do.
+pub(crate) type Ended = Vec<(Arc<Job>, Withdrawn)>;
 
 /// What one run may reach of the data plane.
 pub(crate) struct Plane {
@@ -271,12 +274,15 @@ impl Plane {
         self.jobs.retain(|other| !Arc::ptr_eq(other, job));
     }
 
-    /// Ends every job. Nothing of this run writes any more when it returns.
-    pub(crate) async fn end(&mut self, reporter: &Reporter) {
+    /// Ends every job. Nothing of this run writes any more when it returns; to drop the answer may take long.
+    pub(crate) async fn end(&mut self, reporter: &Reporter) -> Ended {
+        let mut ended = Vec::new();
         for job in std::mem::take(&mut self.jobs) {
-            job.cancel().await;
+            let withdrawn = job.halt().await;
             report(&job, reporter);
+            ended.push((job, withdrawn));
         }
+        ended
     }
 
     /// Where jobs write; none in `plan`.

@@ -229,8 +229,16 @@ impl Job {
     /// Ends the work; returns when no worker of this job writes any more, which takes about as long as one write. What was not done
     /// counts as failed, with the kind `Cancelled`.
     pub async fn cancel(&self) {
-        self.withdraw();
+        drop(self.halt().await);
+    }
+
+    /// The same without giving back the memory of what was not done, which after a long queue takes seconds, nor counting it: both
+    /// happen where the answer is dropped.
+    pub async fn halt(&self) -> Withdrawn {
+        self.state.cancel();
+        let withdrawn = Withdrawn(self.plane.pool().remove(&self.state));
         self.state.until_quiet().await;
+        withdrawn
     }
 
     /// Stops everything without waiting for it.
@@ -263,6 +271,10 @@ impl Job {
         })
     }
 }
+
+/// What a job was told to do and did not do.
+#[must_use = "dropping it takes time"]
+pub struct Withdrawn(#[expect(dead_code, reason = "it is there to be dropped")] Vec<Unit>);
 
 impl Drop for Job {
     fn drop(&mut self) {

@@ -104,7 +104,7 @@ pub struct JobArgs {
     /// Copy from the leader with basebackup, whatever `methods` says
     #[arg(long)]
     pub from_leader: bool,
-    /// Empty a data directory that holds something else than PostgreSQL's files
+    /// Empty a data directory that holds another cluster, or something else than PostgreSQL's files
     #[arg(long)]
     pub force: bool,
     /// Limit of the whole run, such as 4h [overrides: replica.timeout]

@@ -61,6 +61,7 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("transfer", transfers::transfer),
     ("transfer-and-stay", transfers::transfer_and_stay),
     ("transfer-elsewhere", transfers::elsewhere),
+    ("plant", transfers::plant),
     ("too-many-at-once", transfers::too_many_at_once),
     ("streams", transfers::streams),
     ("jobs", transfers::jobs),
