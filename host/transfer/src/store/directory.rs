@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use rustix::fs::{AtFlags, Stat};
@@ -17,6 +17,7 @@ use super::body::Source;
 use super::retry::Failure;
 use super::{Backend, Object, Page, Range};
 use crate::beneath::{self, RelativePath};
+use crate::budget::Budget;
 use crate::error::{Error, Kind};
 use listing::Listing;
 
@@ -30,6 +31,8 @@ pub(super) struct Directory {
 
 struct Opened {
     root: beneath::Directory,
+    /// What names of listings are charged to, where they are.
+    memory: OnceLock<Budget>,
     /// Where listings stopped: prefix, the key that the next page comes after, and what is left.
     listings: Mutex<Vec<(String, String, Listing)>>,
 }
@@ -38,7 +41,9 @@ impl Directory {
     /// Opens the directory at `path`, which the operator named: links in it are followed.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let root = beneath::Directory::open(path)?;
-        Ok(Self { opened: Arc::new(Opened { root, listings: Mutex::new(Vec::new()) }) })
+        Ok(Self {
+            opened: Arc::new(Opened { root, memory: OnceLock::new(), listings: Mutex::new(Vec::new()) }),
+        })
     }
 
     /// Runs what may wait for a disk where it holds up nobody else.
@@ -79,6 +84,11 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 #[async_trait]
 impl Backend for Directory {
+    fn charge_to(&self, memory: &Budget) {
+        // A store belongs to one run: the first stays.
+        let _ = self.opened.memory.set(memory.clone());
+    }
+
     async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Failure> {
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
         self.blocking(move |opened| opened.scan(&prefix, after.as_deref())).await
@@ -114,7 +124,7 @@ impl Opened {
         });
         let mut listing = match kept {
             Some(listing) => listing,
-            None => Listing::new(prefix, after),
+            None => Listing::new(prefix, after).within(self.memory.get()),
         };
         let (objects, more) = listing.page(&self.root)?;
         let next = objects.last().filter(|_| more).map(|last| last.key.clone());
