@@ -6,7 +6,7 @@ use liblzma::stream as xz;
 use zstd::zstd_safe;
 
 use super::stream::{Decoder, Step};
-use super::window::{self, Window, ZSTD_HEADER};
+use super::window::{self, Window, ZSTD_BESIDES, ZSTD_HEADER};
 use super::{Codec, damaged};
 use crate::error::{Error, Kind};
 
@@ -94,7 +94,7 @@ impl Zstd {
         };
         match known {
             // The library refuses a larger one, and says so.
-            Some(bytes) if bytes > 2 << ZSTD_WINDOW_LOG => {}
+            Some(bytes) if bytes > (1 << ZSTD_WINDOW_LOG) + ZSTD_BESIDES => {}
             Some(bytes) => self.window.need(bytes)?,
             None if last => {}
             None => {

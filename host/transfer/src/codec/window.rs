@@ -41,8 +41,8 @@ impl Window {
 /// The longest header of a zstd frame, in bytes (RFC 8878, 3.1.1.1).
 pub(super) const ZSTD_HEADER: usize = 18;
 
-/// What a block of zstd has at most, in bytes; a decoder holds some besides the window.
-const ZSTD_BLOCK: u64 = 128 << 10;
+/// What a decoder of zstd holds besides the window, in bytes: three blocks.
+pub(super) const ZSTD_BESIDES: u64 = 3 * (128 << 10);
 
 /// How much a decoder needs for the zstd frame that begins so; none where more of its header must be there to say. Of what is no
 /// frame, and of a frame that is passed over, nothing.
@@ -71,7 +71,7 @@ pub(super) fn zstd(begin: &[u8]) -> Option<u64> {
         let window = base + base / 8 * mantissa;
         if size_length > 0 { window.min(size) } else { window }
     };
-    Some(window.saturating_add(3 * ZSTD_BLOCK))
+    Some(window.saturating_add(ZSTD_BESIDES))
 }
 
 /// How much a decoder needs for an LZ4 frame with this block descriptor (lz4_Frame_format.md): a block as it is stored, and one
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn the_window_of_a_zstd_frame_is_read_from_its_header_however_much_of_it_is_there() {
-        let blocks = 3 * ZSTD_BLOCK;
+        let blocks = ZSTD_BESIDES;
         // --long=27 and unknown size: descriptor 0x04 (with a checksum), window 0x88.
         let long = [0x28, 0xb5, 0x2f, 0xfd, 0x04, 0x88];
         assert_eq!(zstd(&long), Some((128 << 20) + blocks));

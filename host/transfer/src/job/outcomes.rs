@@ -16,7 +16,7 @@ pub const MOST_MESSAGES: usize = 65_536;
 pub(super) const OUTCOME: u64 = 2 * size_of::<Waiting>() as u64;
 
 /// How many bytes of texts one call takes away.
-const TEXTS: usize = 1 << 20;
+const TEXTS: usize = 16 << 20;
 
 /// What stands for an error whose text was one too many.
 const DROPPED: &str = "it failed; too many failures wait to be taken for its text to be kept";

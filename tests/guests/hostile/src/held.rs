@@ -2,6 +2,7 @@
 
 use understudy::raw::understudy::method::store::{Bucket, Codec, Pipeline};
 use understudy::raw::understudy::method::transfer::{Fetch, Job, Listed, Listing, Unless, Unpack};
+use understudy::raw::wasi::io::streams::StreamError;
 use understudy::{Failure, Request};
 use wasip2::filesystem::types::{DescriptorFlags, OpenFlags, PathFlags};
 
@@ -160,10 +161,12 @@ pub(crate) fn windows(request: &Request) -> Result<(), Failure> {
     let mut streams = Vec::new();
     rounds(request, "windows", |_| {
         let stream = text(bucket.read(&object, None, Some(&via)))?;
-        for _ in 0..32 {
+        // So far that all of its window is in use.
+        for _ in 0..2100 {
             match stream.blocking_read(64 << 10) {
                 Ok(_) => {}
-                Err(error) => return Err(format!("{error:?}")),
+                Err(StreamError::Closed) => return Err("it has ended".to_owned()),
+                Err(StreamError::LastOperationFailed(error)) => return Err(error.to_debug_string()),
             }
         }
         streams.push(stream);

@@ -395,6 +395,25 @@ mod tests {
     }
 
     #[test]
+    fn names_are_charged_while_they_are_kept() {
+        let root = tempfile::tempdir().unwrap();
+        for number in 0..1500 {
+            std::fs::File::create(root.path().join(format!("{number:0>250}"))).unwrap();
+        }
+        let opened = beneath::Directory::open(root.path()).unwrap();
+        let memory = Budget::memory(1 << 20);
+        let mut listing = Listing::new("", None).within(Some(&memory));
+        let (objects, more) = listing.page(&opened).unwrap();
+        assert!(more && objects.len() == PAGE);
+        assert!(memory.held() >= 500 * 250, "{memory:?}");
+        let (objects, more) = listing.page(&opened).unwrap();
+        assert_eq!((objects.len(), more, memory.held()), (500, false, 0));
+        let little = Budget::memory(STEP);
+        let error = Listing::new("", None).within(Some(&little)).page(&opened).unwrap_err();
+        assert_eq!((error.kind, little.held()), (Kind::Limit, 0));
+    }
+
+    #[test]
     fn a_name_that_is_not_utf_8_is_told_and_not_left_out() {
         use std::os::unix::ffi::OsStrExt;
         let root = tempfile::tempdir().unwrap();
