@@ -10,6 +10,7 @@ mod target;
 mod withheld;
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,7 +59,7 @@ pub(crate) struct Plane {
     /// What is held for the run.
     bounds: Bounds,
     /// Stores by their one name: the operator's, or a directory's real path.
-    opened: HashMap<String, Kept>,
+    opened: HashMap<OsString, Kept>,
     derived: Derived,
     streams: Arc<Semaphore>,
     /// Jobs, with what cancels each with the run.
@@ -143,13 +144,13 @@ impl Plane {
 
     /// Opens a store that the operator granted; none where that name was not granted.
     pub(crate) async fn granted_store(&mut self, name: &str) -> Option<Result<Store, Error>> {
-        if let Some(kept) = self.opened.get(name) {
+        if let Some(kept) = self.opened.get(OsStr::new(name)) {
             return Some(Ok(kept.store.clone()));
         }
         let config = self.grants.stores.get(name)?.clone();
         let runtime = self.data.runtime().clone();
         let opened = self.run(async move { Store::open(&config, &runtime) }).await;
-        Some(opened.map(|store| self.keep(name, store, None)))
+        Some(opened.map(|store| self.keep(name.into(), store, None)))
     }
 
     /// Opens a directory as a store: one that the operator granted to be read, or one below it. None where it is not.
@@ -164,23 +165,23 @@ impl Plane {
 
     /// Opens a directory by its real path, once.
     async fn directory(&mut self, real: PathBuf) -> Result<Store, Error> {
-        let name = real.to_string_lossy().into_owned();
-        if let Some(kept) = self.opened.get(&name) {
+        if let Some(kept) = self.opened.get(real.as_os_str()) {
             return Ok(kept.store.clone());
         }
         let file = self.bounds.files.charge(1, "a directory as a store")?;
         let memory = self.bounds.memory.charge(DIRECTORY, "a directory as a store")?;
+        let name = real.clone().into_os_string();
         let store = self.run(async move { Store::directory(&real) }).await?;
-        Ok(self.keep(&name, store, Some((file, memory))))
+        Ok(self.keep(name, store, Some((file, memory))))
     }
 
-    fn keep(&mut self, name: &str, store: Store, charges: Option<(Charge, Charge)>) -> Store {
+    fn keep(&mut self, name: OsString, store: Store, charges: Option<(Charge, Charge)>) -> Store {
         let store = store.within(&self.bounds.memory);
         let store = match self.data.rate() {
             Some(rate) => store.with_rate(rate),
             None => store,
         };
-        self.opened.insert(name.to_owned(), Kept { store: store.clone(), _charges: charges });
+        self.opened.insert(name, Kept { store: store.clone(), _charges: charges });
         store
     }
 
