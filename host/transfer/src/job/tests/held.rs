@@ -76,24 +76,24 @@ fn one_batch_that_no_memory_would_hold_is_refused_whatever_ends() {
 #[test]
 fn texts_of_failures_are_kept_as_far_as_there_is_memory() {
     let (scene, memory) = Scene::within(1, 8 << 20);
-    scene.object("x", b"");
     let job = scene.job();
     let before = memory.held();
-    for round in 0..5 {
-        scene.wait(job.fetch(long_names(&round.to_string(), 500))).unwrap();
+    let name = format!("{}/", "n".repeat(199)).repeat(5);
+    for _ in 0..16 {
+        let items = (0..500).map(|number| fetch(&format!("{name}{number}"), "f", 0)).collect();
+        scene.wait(job.fetch(items)).unwrap();
         assert!(scene.wait(job.wait(LONG)).idle);
     }
     assert!(memory.held() <= memory.most());
     let outcomes = job.outcomes(usize::MAX);
-    assert_eq!(outcomes.len(), 5 * 501);
-    let texts: Vec<_> = outcomes
-        .iter()
-        .filter_map(|outcome| outcome.ended.as_ref().err())
-        .map(|error| &error.message)
-        .collect();
-    let kept = texts.iter().filter(|text| text.len() > 4000).count();
-    assert!((300..2400).contains(&kept), "{kept}");
-    assert_eq!(texts.iter().filter(|text| text.contains("too many failures wait")).count(), 2500 - kept);
+    assert_eq!(outcomes.len(), 8000);
+    let dropped = |outcome: &&Outcome| {
+        let error = outcome.ended.as_ref().unwrap_err();
+        assert_eq!(error.kind, Kind::NotFound, "{error}");
+        error.message.contains("too many failures wait")
+    };
+    let dropped = outcomes.iter().filter(dropped).count();
+    assert!((500..6000).contains(&dropped), "{dropped}");
     settles(&memory, before);
 }
 
