@@ -214,14 +214,15 @@ impl Decoder for Xz {
     fn step(&mut self, input: &[u8], output: &mut [u8], last: bool) -> Result<Step, Error> {
         let (taken, given) = (self.0.total_in(), self.0.total_out());
         let action = if last { xz::Action::Finish } else { xz::Action::Run };
+        let mut limit = self.0.memlimit();
         let status = loop {
             let (at, given) = (moved(taken, self.0.total_in()), moved(given, self.0.total_out()));
             match self.0.process(&input[at..], &mut output[given..], action) {
-                Err(xz::Error::MemLimit) if self.0.memlimit() < XZ_MEMORY => {
-                    let more = (2 * self.0.memlimit()).min(XZ_MEMORY);
-                    self.1.need(more)?;
-                    // It refuses a limit that is still too small for what it wants, and then keeps the old one.
-                    let _ = self.0.set_memlimit(more);
+                Err(xz::Error::MemLimit) if limit < XZ_MEMORY => {
+                    limit = (2 * limit).min(XZ_MEMORY);
+                    self.1.need(limit)?;
+                    // One that is still too small for what it wants it refuses, and keeps the old one.
+                    let _ = self.0.set_memlimit(limit);
                 }
                 status => break status,
             }
