@@ -9,6 +9,8 @@ use replica::{Directories, Event, Failure, Filled, Level, Method, Outcome, Plan,
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
+use transfer::budget::Budget;
+use transfer::plane::Bounds;
 use wasmtime::Store;
 
 use crate::component::{Loaded, refuse_if_everybody_may_change};
@@ -24,7 +26,7 @@ use crate::sandbox::Sandbox;
 use crate::state::{Job, State};
 use crate::thread::{self, HUNG, Lost, Quiet};
 use crate::v0_1::Ended;
-use crate::{MethodSettings, plan};
+use crate::{Grants, MethodSettings, plan};
 
 /// How long a component may take to end by itself once it is asked to. Together with a tick of the epoch this stays
 /// within the 250 ms in which a cancel must be noticed.
@@ -204,7 +206,8 @@ impl Work {
         let settings = Arc::clone(&self.settings);
         let grants = &settings.grants;
         let files = Files::open(self.step, &self.places, grants.disk, self.remedies.clone())
-            .map_err(|error| failure::of_the_host("cannot give the method its directories", &error))?;
+            .map_err(|error| failure::of_the_host("cannot give the method its directories", &error))?
+            .within(bounds(grants));
         // Its threads must be there before this one is restricted, and are gone when it ends.
         self.job.plane = self.plane(&files)?;
         for missing in files.missing() {
@@ -251,10 +254,25 @@ impl Work {
         };
         let redactor = self.sandbox.inner.settings.redactor.clone();
         let (grants, remedies) = (self.settings.grants.clone(), self.remedies.clone());
-        Plane::start(&Arc::new(grants), remedies, redactor, self.cancel.clone(), target)
+        let bounds = files.bounds.clone();
+        Plane::start(&Arc::new(grants), remedies, redactor, self.cancel.clone(), target, bounds)
             .map(|plane| Some(plane.told_to(self.reporter.clone())))
             .map_err(|error| failure::of_the_host("cannot start the threads of the data plane", &error))
     }
+}
+
+/// Files that a run has open at most, however many the program may have.
+const FILES: u64 = 2048;
+/// Files that stay for the host's own work, such as the seal and the log: so many, or a quarter of what there are.
+const RESERVED_FILES: u64 = 64;
+
+/// What is held for one run at most. Files are counted from what the kernel lets this program open (`ulimit -n`): a run that took
+/// the last one would take it from the host.
+fn bounds(grants: &Grants) -> Bounds {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let open = std::fs::read_dir("/proc/self/fd").map_or(RESERVED_FILES, |open| open.count() as u64);
+    let files = most.saturating_sub(open).saturating_sub(RESERVED_FILES.min(most / 4)).min(FILES);
+    Bounds { memory: Budget::memory(grants.host_memory.0), files: Budget::files(files) }
 }
 
 /// Puts this thread behind its wall; what is enforced, in words.

@@ -72,6 +72,8 @@ pub enum OptionValue {
 pub struct Grants {
     /// How much memory the component may hold at once, over all its memories and tables.
     pub memory: Bytes,
+    /// How much memory the host may hold for one run of it: what it queues, listings of files, windows of decoders, buffers.
+    pub host_memory: Bytes,
     /// Directories that it may read, absolute.
     pub read: Vec<PathBuf>,
     /// How much it may write; none: as much as the file systems take.
@@ -86,10 +88,14 @@ pub struct Grants {
     pub workers: Option<NonZeroUsize>,
 }
 
+/// What the host may hold for one run where nothing is said: one window of `zstd --long=27` (128 MiB), and 32 MiB besides.
+const HOST_MEMORY: Bytes = Bytes(160 << 20);
+
 impl Default for Grants {
     fn default() -> Self {
         Self {
             memory: Bytes(256 << 20),
+            host_memory: HOST_MEMORY,
             read: Vec::new(),
             disk: None,
             stores: BTreeMap::new(),

@@ -32,6 +32,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
+use crate::budget::Budget;
 use crate::error::{Error, Kind};
 use crate::rate::Rate;
 use crate::secret::Secret;
@@ -171,6 +172,9 @@ trait Backend: Send + Sync + 'static {
     /// How long a whole key may be.
     fn longest_key(&self) -> Longest;
 
+    /// What it keeps from one listing to the next is charged to this budget from now on.
+    fn charge_to(&self, _memory: &Budget) {}
+
     /// At most [`PAGE`] objects whose keys begin with `prefix`, after the key `after`, in the order of the keys.
     async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Failure>;
 
@@ -281,6 +285,13 @@ impl Store {
             objects: objects.collect::<Result<_, Error>>()?,
             next: page.next.as_deref().map(listed).transpose()?,
         })
+    }
+
+    /// The same, with what it keeps between two pages of a listing charged to this budget.
+    #[must_use]
+    pub fn within(self, memory: &Budget) -> Self {
+        self.inner.access.current().backend.charge_to(memory);
+        self
     }
 
     /// What is known of one object.

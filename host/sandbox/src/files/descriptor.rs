@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use transfer::budget::Charge;
 use transfer::reserved;
 use wasmtime::component::Resource;
 use wasmtime_wasi::filesystem::Descriptor;
@@ -128,6 +129,11 @@ impl FilesView<'_> {
         stat.ok().map(|stat| stat.type_)
     }
 
+    /// Takes one of the files that the run may have open. A stream counts too: it holds its file open when the descriptor is gone.
+    fn charge_file(&self, what: &str) -> FsResult<Charge> {
+        self.files.bounds.files.charge(1, what).map_err(|_| ErrorCode::InsufficientMemory.into())
+    }
+
     fn file(&self, fd: &Fd) -> FsResult<Arc<File>> {
         file_of(self.inner.table, fd).cloned()
     }
@@ -157,8 +163,8 @@ fn listing_bytes(directory: &File, room: usize) -> FsResult<usize> {
     Ok(bytes)
 }
 
-/// What an entry of a listing takes besides its name, about.
-const ENTRY_BYTES: usize = 64;
+/// What an entry of a listing takes besides its name: its places in a vector that doubles when it grows, and the allocator's.
+const ENTRY_BYTES: usize = 128;
 
 /// How a directory looks of which the guest may know no more than that it is there.
 fn a_directory() -> DescriptorStat {
@@ -192,19 +198,20 @@ impl HostDescriptor for FilesView<'_> {
             Descriptor::File(file) => Arc::clone(&file.file),
             Descriptor::Dir(_) => return Err(ErrorCode::IsDirectory.into()),
         };
-        let stream: DynInputStream = Box::new(Reader::new(file, offset));
+        let stream: DynInputStream =
+            Box::new(Reader::new(file, offset).charged(self.charge_file("a stream")?));
         Ok(self.inner.table.push(stream)?)
     }
 
     fn write_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynOutputStream>> {
         let writer = Writer::new(self.file_to_change(&fd)?, At::Position(offset), self.files.quota.clone());
-        let stream: DynOutputStream = Box::new(writer);
+        let stream: DynOutputStream = Box::new(writer.charged(self.charge_file("a stream")?));
         Ok(self.inner.table.push(stream)?)
     }
 
     fn append_via_stream(&mut self, fd: Fd) -> FsResult<Resource<DynOutputStream>> {
         let writer = Writer::new(self.file_to_change(&fd)?, At::End, self.files.quota.clone());
-        let stream: DynOutputStream = Box::new(writer);
+        let stream: DynOutputStream = Box::new(writer.charged(self.charge_file("a stream")?));
         Ok(self.inner.table.push(stream)?)
     }
 
@@ -255,13 +262,15 @@ impl HostDescriptor for FilesView<'_> {
         if self.files.listings.len() >= OPEN_LISTINGS {
             return Err(ErrorCode::InsufficientMemory.into());
         }
-        let held = self.files.listings.values().sum::<usize>();
+        let held = self.files.listings.values().map(|(bytes, _)| bytes).sum::<usize>();
         let bytes = match self.inner.table.get(&fd)? {
             Descriptor::Dir(directory) => listing_bytes(&directory.dir, LISTED_BYTES.saturating_sub(held))?,
             Descriptor::File(_) => 0,
         };
+        let charge = self.files.bounds.memory.charge(bytes as u64, "the entries of a directory");
+        let charge = charge.map_err(|_| ErrorCode::InsufficientMemory)?;
         let stream = self.inner.read_directory(fd).await?;
-        self.files.listings.insert(stream.rep(), bytes);
+        self.files.listings.insert(stream.rep(), (bytes, charge));
         Ok(stream)
     }
 
@@ -361,10 +370,11 @@ impl HostDescriptor for FilesView<'_> {
         if self.files.opened.len() >= OPEN_DESCRIPTORS {
             return Err(ErrorCode::InsufficientMemory.into());
         }
+        let charge = self.charge_file("a file")?;
         let access = self.opened(&fd)?.access;
         let opened = self.inner.open_at(fd, path_flags, name, open_flags, flags).await;
         let descriptor = if changes { self.noted_change(&path, opened) } else { self.noted(&path, opened) }?;
-        self.files.opened.insert(descriptor.rep(), Opened { path, access });
+        self.files.opened.insert(descriptor.rep(), Opened { path, access, _charge: Some(charge) });
         Ok(descriptor)
     }
 

@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 use replica::Denial;
 use rustix::fs::{MemfdFlags, Mode, OFlags};
+use transfer::budget::{Budget, Charge};
+use transfer::plane::Bounds;
 use wasmtime::component::{HasData, Resource, ResourceTable};
 use wasmtime_wasi::filesystem::{Descriptor, Dir, WasiFilesystemCtxView};
 use wasmtime_wasi::p2::bindings::filesystem::{preopens, types};
@@ -34,7 +36,7 @@ use crate::state::State;
 const OPEN_DESCRIPTORS: usize = 512;
 /// Directory streams that may be open at once: WASI's implementation holds all entries of each.
 const OPEN_LISTINGS: usize = 64;
-/// What those may hold in memory together; some 700,000 names of WAL segments.
+/// What those may hold in memory together; some 440,000 names of WAL segments.
 const LISTED_BYTES: usize = 64 << 20;
 /// Linux's bound on a path; each open descriptor remembers one.
 const PATH_MAX: usize = 4096;
@@ -80,7 +82,12 @@ struct Preopen {
 struct Opened {
     path: GuestPath,
     access: Access,
+    /// For the file; none for a directory that was given, which is open in any case.
+    _charge: Option<Charge>,
 }
+
+/// What is held where nothing else is said, as for `describe`: nothing that would need more can be reached then.
+const HELD_BYTES: u64 = 16 << 20;
 
 /// A directory that cannot be given.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +107,9 @@ pub(crate) struct Files {
     root: Dir,
     opened: HashMap<u32, Opened>,
     /// What each open directory stream holds in memory.
-    listings: HashMap<u32, usize>,
+    listings: HashMap<u32, (usize, Charge)>,
+    /// What is held for the run.
+    pub(crate) bounds: Bounds,
     pub(crate) quota: Quota,
     remedies: Remedies,
 }
@@ -140,9 +149,18 @@ impl Files {
             root: deny_everything()?,
             opened: HashMap::new(),
             listings: HashMap::new(),
+            bounds: Bounds {
+                memory: Budget::memory(HELD_BYTES),
+                files: Budget::files(OPEN_DESCRIPTORS as u64),
+            },
             quota: Quota::new(budget),
             remedies,
         })
+    }
+
+    /// The same, with these bounds of what is held for the run.
+    pub(crate) fn within(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// Directories of `places` that do not exist.
@@ -249,7 +267,7 @@ impl preopens::Host for FilesView<'_> {
         for preopen in self.files.preopens.iter().chain(&denied) {
             let Some(directory) = &preopen.directory else { continue };
             let descriptor = push(self.inner.table, Descriptor::Dir(directory.clone()))?;
-            let opened = Opened { path: preopen.guest.clone(), access: preopen.access };
+            let opened = Opened { path: preopen.guest.clone(), access: preopen.access, _charge: None };
             self.files.opened.insert(descriptor.rep(), opened);
             given.push((descriptor, preopen.guest.to_string()));
         }

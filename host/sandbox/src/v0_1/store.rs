@@ -1,5 +1,7 @@
 //! `store`: places where backups are, to look and to read. Credentials and keys stay here.
 
+use std::sync::Arc;
+
 use transfer::cipher::CipherFormat;
 use transfer::codec::Codec;
 use transfer::keys::Key;
@@ -22,7 +24,7 @@ const GET: u32 = 4 << 20;
 #[expect(unreachable_pub, reason = "the bindings export it again")]
 pub struct Bucket {
     /// As the component called it.
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     pub(super) store: Store,
 }
 
@@ -128,7 +130,7 @@ impl store::HostPipeline for State {
 impl store::HostBucket for State {
     async fn open(&mut self, name: String) -> wasmtime::Result<Result<Resource<Bucket>, Error>> {
         match self.open_bucket(&name).await {
-            Ok(store) => Ok(Ok(self.table.push(Bucket { name, store })?)),
+            Ok(store) => Ok(Ok(self.table.push(Bucket { name: name.into(), store })?)),
             Err(error) => Ok(Err(error)),
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::transfer::beneath::RelativePath;
+use ::transfer::budget::{Charge, PIECE};
 use ::transfer::digest::Digest;
 use ::transfer::job::{Action, Fetch, Job, Outcome, Status, Unless, Unpack};
 use ::transfer::listing::{Listed, Listing};
@@ -34,12 +35,11 @@ pub struct Work {
     /// None where nothing may be written.
     job: Option<Arc<Job>>,
     /// Which objects the origins hold, by their index: the name of the store.
-    origins: Vec<String>,
+    origins: Vec<(Arc<str>, Charge)>,
 }
 
 /// A listing that a component holds; the unpacks that are compared with it hold it too.
 #[expect(unreachable_pub, reason = "the bindings export it again")]
-#[derive(Default)]
 pub struct Files(Arc<Listing>);
 
 impl State {
@@ -81,7 +81,7 @@ impl State {
     /// Refuses to write an object that holds a key which the component must not see.
     fn may_take(&self, job: &Work, origin: u32, object: &str) -> Result<(), Error> {
         let held = job.origins.get(origin as usize).zip(self.plane());
-        if held.is_some_and(|(store, plane)| plane.holds_a_key(store, object)) {
+        if held.is_some_and(|((store, _), plane)| plane.holds_a_key(store, object)) {
             let what =
                 format!("{} in the data directory (a key was derived from it)", printable(object, 256));
             return Err(self.denied("key", what, None));
@@ -138,9 +138,12 @@ impl transfer::HostJob for State {
             (bucket.name.clone(), bucket.store.clone())
         };
         let Some(work) = self.work(&job)? else { return Ok(Err(self.no_transfer())) };
-        match work.add_origin(store, via) {
-            Ok(index) => {
-                self.table.get_mut(&job)?.origins.push(name);
+        // Each bucket has its name for itself, and it may be gone.
+        let bytes = name.len() as u64 + 2 * (size_of::<(Arc<str>, Charge)>() as u64 + PIECE);
+        let charged = self.files.bounds.memory.charge(bytes, "another origin of the job");
+        match charged.and_then(|charge| Ok((work.add_origin(store, via)?, charge))) {
+            Ok((index, charge)) => {
+                self.table.get_mut(&job)?.origins.push((name, charge));
                 Ok(Ok(index))
             }
             Err(error) => Ok(Err(self.error(error))),
@@ -259,7 +262,8 @@ impl transfer::HostJob for State {
 
 impl transfer::HostListing for State {
     async fn new(&mut self) -> wasmtime::Result<Resource<Files>> {
-        Ok(self.table.push(Files::default())?)
+        let listing = Listing::within(&self.files.bounds.memory);
+        Ok(self.table.push(Files(Arc::new(listing)))?)
     }
 
     async fn add(

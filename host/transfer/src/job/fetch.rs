@@ -176,7 +176,7 @@ fn has_same_content(worker: &mut Worker, job: &State, there: &File, item: &Item)
     let mut plain: Box<dyn Read + Send> = Box::new(Part::new(Arc::new(Mutex::new(stored)), length));
     if !item.origin.via.is_plain() {
         // Not even to say whether a text of keys is what is there.
-        plain = item.origin.via.decode_to_keep(plain)?;
+        plain = item.origin.via.decode_to_keep(plain, &job.room(&job.cancel))?;
     }
     let half = worker.buffer.len() / 2;
     let (theirs, ours) = worker.buffer.split_at_mut(half);
@@ -235,7 +235,10 @@ fn write(
     if item.origin.via.is_plain() {
         write_plain(worker, job, item, stored, (position, length), &mut output)?;
     } else {
-        let mut plain = item.origin.via.decode_to_keep(Box::new(Part::new(Arc::clone(stored), length)))?;
+        let mut plain = {
+            let part = Box::new(Part::new(Arc::clone(stored), length));
+            item.origin.via.decode_to_keep(part, &job.room(&job.cancel))?
+        };
         loop {
             // One byte more than is wanted, so that a bomb ends here.
             let most = usize::try_from(output.left().saturating_add(1)).unwrap_or(usize::MAX);

@@ -139,29 +139,33 @@ pub struct Job {
 impl Job {
     /// A job that writes into `target`. Where `report_all` is false only failures become outcomes.
     pub fn new(plane: &DataPlane, target: Arc<Target>, report_all: bool) -> Self {
-        let state = State::new(plane.runtime().clone(), plane.rate(), target, report_all);
+        let (memory, runtime) = (plane.memory().clone(), plane.runtime().clone());
+        let state = State::new(memory, runtime, plane.rate(), target, report_all);
         Self { plane: plane.clone(), state: Arc::new(state) }
     }
 
     /// A place that items come from; its index counts from 0.
     ///
     /// # Errors
-    /// `Limit` for more than [`MOST_ORIGINS`].
+    /// `Limit` for more than [`MOST_ORIGINS`], or where there is no memory for it.
     pub fn add_origin(&self, store: Store, via: Pipeline) -> Result<u32, Error> {
-        self.state.add_origin(Origin::new(store, via))
+        self.state.add_origin(Origin::new(store, via, &self.state.memory)?)
     }
 
-    /// Adds files to fetch, all or none of them. Waits while the queue is full.
+    /// Adds files to fetch, all or none of them. Waits while the queue is full, and while there is no memory for them but items
+    /// of the job end, which give theirs back.
     ///
     /// # Errors
     /// `Invalid`, before any of them is added, for a path that leads elsewhere, an origin that there is none of, a digest of the wrong
-    /// length, or a condition of `unless` that lacks what it compares; `Limit` where too many outcomes were not taken;
-    /// `Cancelled` once the job is.
+    /// length, or a condition of `unless` that lacks what it compares; `Limit` where too many outcomes were not taken, or where
+    /// there is no memory for them; `Cancelled` once the job is.
     pub async fn fetch(&self, items: Vec<Fetch>) -> Result<(), Error> {
         let mut items = items.into_iter().map(|item| self.item(item)).collect::<Result<Vec<_>, _>>()?;
+        let bytes: Vec<u64> = items.iter().map(Item::bytes).collect();
+        let mut charge = self.state.afford(bytes.iter().sum(), "what is to be fetched").await?;
         let first = self.state.number(items.len())?;
-        for (item, index) in items.iter_mut().zip(first..) {
-            item.number(index);
+        for ((item, index), bytes) in items.iter_mut().zip(first..).zip(bytes) {
+            item.number(index, charge.split(bytes));
         }
         let mut items = items.into_iter().peekable();
         while items.peek().is_some() {
@@ -182,9 +186,10 @@ impl Job {
     pub async fn unpack(&self, item: Unpack, files: Option<Arc<Listing>>) -> Result<(), Error> {
         let origin = self.state.origin(item.origin)?;
         let unpacking = unpack::Item::new(item, origin, files, &self.state.target)?;
+        let charge = self.state.afford(unpacking.bytes(), "an archive to unpack").await?;
         let index = self.state.number(1)?;
         self.state.make_room(1).await?;
-        let unpacking = unpacking.ticketed(Ticket::new(Arc::clone(&self.state), index));
+        let unpacking = unpacking.ticketed(Ticket::new(Arc::clone(&self.state), index, Some(charge)));
         // How large it is nobody knows; what is one file of thousands is likely to be smaller.
         let unit = Unit::new(u64::MAX, index, Task::Unpack(Box::new(unpacking)));
         self.plane.pool().add(&self.state, vec![unit]);

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use rustix::fs::{AtFlags, Stat};
@@ -18,6 +18,7 @@ use super::key::{self, Longest};
 use super::retry::Failure;
 use super::{Backend, Etag, Object, Page, Range};
 use crate::beneath::{self, RelativePath};
+use crate::budget::Budget;
 use crate::error::{Error, Kind};
 use listing::Listing;
 
@@ -31,6 +32,8 @@ pub(super) struct Directory {
 
 struct Opened {
     root: beneath::Directory,
+    /// What names of listings are charged to, where they are.
+    memory: OnceLock<Budget>,
     /// Where listings stopped: prefix, the key that the next page comes after, and what is left.
     listings: Mutex<Vec<(String, String, Listing)>>,
 }
@@ -39,7 +42,9 @@ impl Directory {
     /// Opens the directory at `path`, which the operator named: links in it are followed.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let root = beneath::Directory::open(path)?;
-        Ok(Self { opened: Arc::new(Opened { root, listings: Mutex::new(Vec::new()) }) })
+        Ok(Self {
+            opened: Arc::new(Opened { root, memory: OnceLock::new(), listings: Mutex::new(Vec::new()) }),
+        })
     }
 
     /// Runs what may wait for a disk where it holds up nobody else.
@@ -84,6 +89,11 @@ impl Backend for Directory {
         key::DIRECTORY
     }
 
+    fn charge_to(&self, memory: &Budget) {
+        // A store belongs to one run: the first stays.
+        let _ = self.opened.memory.set(memory.clone());
+    }
+
     async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Failure> {
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
         self.blocking(move |opened| opened.scan(&prefix, after.as_deref())).await
@@ -119,7 +129,7 @@ impl Opened {
         });
         let mut listing = match kept {
             Some(listing) => listing,
-            None => Listing::new(prefix, after),
+            None => Listing::new(prefix, after).within(self.memory.get()),
         };
         // A file whose path is too long to be one; not `Invalid`, by which a store is known that cannot list.
         let (objects, more) = listing.page(&self.root).map_err(|error| match error.kind {

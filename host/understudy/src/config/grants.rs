@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use replica::Redactor;
+use replica::{Bytes, Redactor};
 use sandbox::{DiskBudget, Grants, Renewal, Secret, StoreConfig};
 
 use super::Environment;
@@ -35,6 +35,9 @@ const AMBIENT: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_S
 
 /// Grants that the configuration knows and this version has no wall for, and so must not pretend to give.
 const NOT_ENFORCED: [&str; 3] = ["network", "programs", "environment"];
+
+/// The least memory that the host needs for a run: one thread that moves bytes, and room for what it works on.
+const LEAST_HOST_MEMORY: Bytes = Bytes(16 << 20);
 
 /// The most threads that move a method's bytes.
 const WORKERS: usize = 64;
@@ -189,6 +192,14 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
     let mut grants = GrantsSection::default();
     if let Some(memory) = section.get("memory").and_then(|value| value.size_of_something()) {
         grants.open.memory = memory;
+    }
+    if let Some(value) = section.get("host_memory")
+        && let Some(memory) = value.size_of_something()
+    {
+        if memory < LEAST_HOST_MEMORY {
+            value.problem(format_args!("must be at least {LEAST_HOST_MEMORY}, without which nothing moves"));
+        }
+        grants.open.host_memory = memory;
     }
     if let Some(read) = section.get("read").and_then(|value| value.paths()) {
         grants.open.read = read;

@@ -7,6 +7,7 @@
 mod capabilities;
 mod endings;
 mod files;
+mod held;
 mod network;
 mod plans;
 mod resources;
@@ -66,6 +67,18 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("streams", transfers::streams),
     ("jobs", transfers::jobs),
     ("derive-many", transfers::derive_many),
+    ("queues", held::queues),
+    ("origins", held::origins),
+    ("path-lists", held::path_lists),
+    ("listed", held::listed),
+    ("tolerated", held::tolerated),
+    ("outcomes", held::outcomes),
+    ("job-churn", held::job_churn),
+    ("windows", held::windows),
+    ("fetched-windows", held::fetched_windows),
+    ("spellings", held::spellings),
+    ("directories", held::directories),
+    ("dropped-descriptors", held::dropped_descriptors),
     ("nothing", endings::nothing),
 ];
 

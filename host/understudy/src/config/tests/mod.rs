@@ -81,6 +81,7 @@ delta = true
 paths = ["a", "b"]
 [method.acme.grants]
 memory = "64MiB"
+host_memory = "512MiB"
 read = ["/mnt/backups"]
 disk = { bytes = "3TiB", files = 5_000_000, keep_free = "20GiB" }
 
@@ -124,6 +125,7 @@ no-slot = false
     assert_eq!(option("delta"), Some(OptionValue::Flag(true)));
     assert_eq!(option("paths"), Some(OptionValue::Texts(vec!["a".into(), "b".into()])));
     assert_eq!(acme.grants.open.memory, Bytes(64 << 20));
+    assert_eq!(acme.grants.open.host_memory, Bytes(512 << 20));
     assert_eq!(acme.grants.open.read, [Path::new("/mnt/backups")]);
     let disk = acme.grants.open.disk.unwrap();
     assert_eq!(

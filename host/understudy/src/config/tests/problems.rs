@@ -134,6 +134,10 @@ fn each_wrong_line_is_told_by_its_own_message() {
             "[method.acme.grants]\nmemory = 268435456",
             "7:10: `method.acme.grants.memory` must be a quoted size",
         ),
+        (
+            "[method.acme.grants]\nhost_memory = \"8MiB\"",
+            "7:15: `method.acme.grants.host_memory` must be at least 16.0 MiB",
+        ),
         ("[method.acme.grants]\nmemory = \"0MiB\"", "7:10: `method.acme.grants.memory` is nothing at all"),
         ("[method.acme.grants]\nread = \"/mnt\"", "7:8: `method.acme.grants.read` must be a list"),
         (
