@@ -11,6 +11,7 @@ mod network;
 mod plans;
 mod resources;
 mod secrets;
+mod settings;
 mod transfers;
 
 use understudy::{Description, Failure, Method, OptionSpec, Plan, Request};
@@ -65,6 +66,7 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("streams", transfers::streams),
     ("jobs", transfers::jobs),
     ("derive-many", transfers::derive_many),
+    ("restore-and-ask", settings::restore_and_ask),
     ("nothing", endings::nothing),
 ];
 
@@ -91,6 +93,7 @@ impl Method for Hostile {
             .option(OptionSpec::integer("bytes").doc("a claim of its plan"))
             .option(OptionSpec::integer("files").doc("a claim of its plan"))
             .option(OptionSpec::text("backup").default("hostile").doc("the backup that its plan names"))
+            .option(OptionSpec::texts("settings").doc("what `restore-and-ask` asks for, each `name=value`"))
             .option(OptionSpec::texts("tablespaces").doc("claims of its plan, each `oid=location`"))
             .option(OptionSpec::flag("builds-on-existing").default(false).doc("a claim of its plan"))
     }
