@@ -81,6 +81,16 @@ impl Scene {
         assert!(!replica.datadir().join("promote").exists());
         standby
     }
+
+    /// With these lines behind what the seal wrote the same server does promote itself: the danger is there.
+    fn promotes(&self, replica: &ReplicaFolder, lines: &str) {
+        let path = replica.datadir().join("postgresql.auto.conf");
+        let sealed = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{sealed}{lines}\n")).unwrap();
+        let standby = PostgresServer::start(&self.playground, &replica.datadir(), "").unwrap();
+        standby.psql("SELECT pg_rotate_logfile()").unwrap();
+        standby.wait_for("SELECT pg_is_in_recovery()", "f").unwrap();
+    }
 }
 
 fn check_failed(replica: &ReplicaFolder, method: &str, says: &str) -> Ended {
@@ -132,6 +142,9 @@ fn no_line_of_a_restored_configuration_ends_the_standbys_life() {
         standby.stop().unwrap();
         // The pid file's name is one of the cluster's files after a second start as well.
         scene.stays_a_standby(&replica).stop().unwrap();
+        if number == 0 {
+            scene.promotes(&replica, lines);
+        }
     }
 }
 
