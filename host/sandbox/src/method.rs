@@ -107,6 +107,7 @@ impl ComponentMethod {
                 step: Some(step),
                 directories: Some(Arc::clone(&request.directories)),
                 source: request.source.as_ref().and_then(|source| source.facts.as_ref().ok()).cloned(),
+                postgresql_major: plan.and_then(|plan| plan.postgresql_major),
                 tablespaces: plan.map(|plan| plan.tablespaces.clone()).unwrap_or_default(),
                 filled: Filled::default(),
                 plane: None,

@@ -43,6 +43,8 @@ pub(crate) struct Job {
     pub(crate) directories: Option<Arc<Directories>>,
     /// What the source told.
     pub(crate) source: Option<SourceFacts>,
+    /// The major version of the plan, in `create-replica`.
+    pub(crate) postgresql_major: Option<u32>,
     /// The tablespaces of the plan, in `create-replica`.
     pub(crate) tablespaces: Vec<Tablespace>,
     /// What the method asks the host to do at the seal.

@@ -217,7 +217,8 @@ pub enum Signal {
 /// A line for postgresql.auto.conf; the host quotes the value and writes it when it seals.
 ///
 /// # Errors
-/// [`Error::Denied`] for a setting that a method may not set.
+/// [`Error::Denied`] for a setting that a method may not set (`wit/method.wit` lists those that it may), [`Error::Invalid`] for a value
+/// that PostgreSQL does not take.
 pub fn recovery_setting(name: &str, value: &str) -> Result<(), Error> {
     host::recovery_setting(name, value)
 }

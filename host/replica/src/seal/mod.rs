@@ -4,14 +4,18 @@
 //! the changes (links, configuration, signal files); the file systems synced; pg_control under its own name. A
 //! check that does not pass, an error or a SIGKILL anywhere before the last act leaves a tree that PostgreSQL does not start from.
 
+mod asked;
 mod backup_label;
 mod configuration;
 mod control_file;
-mod guc_file;
+mod guc;
 mod hazards;
+mod hba_files;
 mod layout;
+mod leads;
 mod left_overs;
 mod origin;
+mod overrides;
 mod places;
 mod problem;
 #[cfg(test)]
@@ -42,8 +46,9 @@ use crate::datadir::DataDirectory;
 use crate::outcome::Finding;
 use crate::{Filled, Plan, Request};
 
+pub use self::asked::{SettingRefused, check_recovery_setting};
 pub(crate) use self::control_file::{ClusterIdentity, cluster_identity};
-pub use self::recovery::{SettingRefused, check_recovery_setting};
+pub use self::guc::settings_of_postgresql;
 
 /// What the operator wants of the end state.
 #[derive(Clone, Debug, Default)]
@@ -182,10 +187,11 @@ impl Seal<'_> {
         let seen = self.walk(places, wal, &tablespaces, findings)?;
 
         let configuration = configuration::read(places)?;
-        settings::check(&configuration, &control.required, findings)?;
-        hazards::check(places, &configuration, self.end.refuse_commands, findings)?;
-        let auto_conf =
-            recovery::judge(top, &configuration, &self.filled.recovery_settings, self.end, findings)?;
+        let asked = asked::judge(&self.filled.recovery_settings, major)?;
+        settings::check(&configuration, asked, &control.required, findings)?;
+        let overrides = hazards::check(places, &configuration, major, self.end.refuse_commands, findings)?;
+        hba_files::check(places, &configuration, major, self.end.refuse_commands, findings)?;
+        let auto_conf = recovery::judge(top, &overrides, asked, self.end, findings)?;
         let trigger_file = left_overs::trigger_file(self.end)?;
         Ok(Checked { wal, tablespaces, mounted: seen.mounted, auto_conf, trigger_file })
     }

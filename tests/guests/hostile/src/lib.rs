@@ -12,6 +12,7 @@ mod network;
 mod plans;
 mod resources;
 mod secrets;
+mod settings;
 mod transfers;
 
 use understudy::{Description, Failure, Method, OptionSpec, Plan, Request};
@@ -79,6 +80,7 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("spellings", held::spellings),
     ("directories", held::directories),
     ("dropped-descriptors", held::dropped_descriptors),
+    ("restore-and-ask", settings::restore_and_ask),
     ("nothing", endings::nothing),
 ];
 
@@ -105,6 +107,7 @@ impl Method for Hostile {
             .option(OptionSpec::integer("bytes").doc("a claim of its plan"))
             .option(OptionSpec::integer("files").doc("a claim of its plan"))
             .option(OptionSpec::text("backup").default("hostile").doc("the backup that its plan names"))
+            .option(OptionSpec::texts("settings").doc("what `restore-and-ask` asks for, each `name=value`"))
             .option(OptionSpec::texts("tablespaces").doc("claims of its plan, each `oid=location`"))
             .option(OptionSpec::flag("builds-on-existing").default(false).doc("a claim of its plan"))
     }
