@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::ending::{Ending, blocking};
 use super::installed::Installed;
-use super::{Candidate, places, space};
+use super::{Candidate, later, places, space};
 use crate::datadir::{Contents, DataDirectory, Extent};
 use crate::outcome::Finding;
 use crate::source::SourceFacts;
@@ -45,7 +45,7 @@ pub(super) struct Accepted {
     /// What step 4 removes.
     pub(super) extent: Extent,
     /// What is worth telling.
-    pub(super) finding: Option<Finding>,
+    pub(super) findings: Vec<Finding>,
 }
 
 /// Compares a plan with everything that can be known before the data directory is touched.
@@ -63,6 +63,7 @@ pub(super) async fn accept(
         check_source(plan, facts)?;
     }
 
+    let facts = facts.cloned();
     let (old, plan, directories) = (old.clone(), plan.clone(), request.directories.clone());
     let (keep_data, method) = (candidate.keep_data, candidate.method.name().to_owned());
     let on_disk = blocking(move || -> Result<_, Ending> {
@@ -70,11 +71,12 @@ pub(super) async fn accept(
         let extent = extent(&method, keep_data, contents, &plan)?;
         places::hold_no_other_version(&directories, major)?;
         let places = places::of_plan(&plan, &directories)?;
-        let tight = fits(&plan, &places, &directories, &old, extent)?;
-        Ok((extent, tight))
+        let mut findings = later::check(&plan, facts.as_ref(), &directories, major)?;
+        findings.extend(fits(&plan, &places, &directories, &old, extent)?);
+        Ok((extent, findings))
     });
-    let (extent, finding) = on_disk.await??;
-    Ok(Accepted { extent, finding })
+    let (extent, findings) = on_disk.await??;
+    Ok(Accepted { extent, findings })
 }
 
 fn cannot_look(directories: &Directories, error: io::Error) -> Failure {

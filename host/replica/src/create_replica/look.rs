@@ -122,12 +122,12 @@ impl<'a> Look<'a> {
 
     async fn accept(&self, plan: &Plan) -> Result<Extent, Ending> {
         let accepted = accept::accept(&self.request, self.candidate, &self.old, self.installed, plan);
-        let Accepted { extent, finding } = tokio::select! {
+        let Accepted { extent, findings } = tokio::select! {
             biased;
             accepted = accepted => accepted?,
             () = self.run.cancelled() => return Err(Failure::cancelled().into()),
         };
-        self.found(finding.into_iter().collect());
+        self.found(findings);
         Ok(extent)
     }
 
