@@ -25,6 +25,9 @@ const READ: &str = "required WAL directory \"pg_wal\" does not exist";
 /// What it says where it may not start from `pg_hba.conf`: followed by that name, from 16 on by the file's path.
 const REFUSED: &str = "could not load ";
 
+/// What it says of an `include_if_exists` that does not exist.
+const SKIPPED: &str = "skipping missing authentication file ";
+
 /// The directories that it wants before it reads them, or is louder without.
 const DIRECTORIES: [&str; 9] = [
     "base",
@@ -156,7 +159,7 @@ fn start(server: &Server<'_>, hba_file: &Path, ident_file: &Path) -> Result<Stri
 /// goes on or gives up.
 fn complaints(lines: &[&str]) -> Vec<String> {
     let mut complaints: Vec<String> = Vec::new();
-    let mut listening = false;
+    let (mut listening, mut complete) = (false, true);
     for line in lines {
         if let Some(words) = spoken(line) {
             if words.starts_with("listening on ") {
@@ -166,11 +169,19 @@ fn complaints(lines: &[&str]) -> Vec<String> {
             if words.starts_with("database system ") || words.starts_with(REFUSED) {
                 break;
             }
-            if listening {
+            if words.starts_with(SKIPPED) {
+                // `include_if_exists` of what does not: it has just said that it could not open that.
+                complaints.pop();
+                complete = true;
+            } else if listening {
                 complaints.push(words.to_owned());
+                complete = false;
             }
-        } else if let (Some(context), Some(last)) = (line.strip_prefix("CONTEXT:"), complaints.last_mut()) {
+        } else if let (false, Some(context), Some(last)) =
+            (complete, line.strip_prefix("CONTEXT:"), complaints.last_mut())
+        {
             last.push_str(&format!(" ({})", context.trim()));
+            complete = true;
         }
     }
     complaints
@@ -194,7 +205,9 @@ mod tests {
                 "configuration file \"/x/pg_hba.conf\" contains no entries",
             ]
         );
-        let said = "LOG:  listening on Unix socket \"/tmp/x\"\nLOG:  database system was interrupted\n\
+        let said = "LOG:  listening on Unix socket \"/tmp/x\"\nLOG:  could not open file \"/x\": No such file\n\
+            CONTEXT:  line 1\nLOG:  skipping missing authentication file \"/x\"\nCONTEXT:  line 1\n\
+            LOG:  database system was interrupted\n\
             FATAL:  required WAL directory \"pg_wal\" does not exist\n";
         assert!(complaints(&said.lines().collect::<Vec<_>>()).is_empty());
     }
