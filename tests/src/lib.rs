@@ -5,6 +5,7 @@
 
 pub mod certificates;
 pub mod cluster;
+pub mod control_file;
 pub mod faults;
 pub mod patroni;
 pub mod patroni_cluster;

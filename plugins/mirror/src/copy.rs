@@ -59,9 +59,7 @@ struct Roots(Vec<(PathBuf, u32)>);
 impl Roots {
     fn new(layout: &Layout, job: &Job) -> Result<Self, Failure> {
         let mut roots = Self(Vec::new());
-        let folders = layout.tablespaces.iter().flat_map(|tablespace| &tablespace.folders);
-        let tablespaces = folders.filter_map(|(_, path)| path.parent());
-        for root in [layout.directory.as_path(), layout.wal.as_path()].into_iter().chain(tablespaces) {
+        for root in layout.roots() {
             if roots.0.iter().all(|(known, _)| !root.starts_with(known)) {
                 let Some(name) = root.to_str() else { return Err(not_utf_8(root)) };
                 roots.0.push((root.to_owned(), job.origin(&Bucket::open(name)?, None)?));
@@ -93,7 +91,8 @@ impl Delta {
 }
 
 fn not_utf_8(path: &Path) -> Failure {
-    Failure::failed(format!("{} is a name that is not UTF-8", path.display()))
+    let path = path.as_os_str().as_encoded_bytes().escape_ascii();
+    Failure::failed(format!("`{path}` is a name that is not UTF-8: rename it"))
 }
 
 fn changed(layout: &Layout) -> Failure {

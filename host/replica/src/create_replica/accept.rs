@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::ending::{Ending, blocking};
 use super::installed::Installed;
-use super::{Candidate, places, space};
+use super::{Candidate, later, places, space};
 use crate::datadir::{Contents, DataDirectory, Extent, FoundCluster, Inspected};
 use crate::outcome::Finding;
 use crate::source::SourceFacts;
@@ -74,6 +74,7 @@ pub(super) async fn accept(
 
     let mut findings: Vec<_> =
         old_cluster(old.cluster(), plan, facts, candidate.keep_data, force)?.into_iter().collect();
+    let facts = facts.cloned();
     let (old, plan, directories) = (old.clone(), plan.clone(), request.directories.clone());
     let (keep_data, method) = (candidate.keep_data, candidate.method.name().to_owned());
     let on_disk = blocking(move || -> Result<_, Ending> {
@@ -81,11 +82,12 @@ pub(super) async fn accept(
         let extent = extent(&method, keep_data, contents, &plan)?;
         places::hold_no_other_version(&directories, major)?;
         let places = places::of_plan(&plan, &directories)?;
-        let tight = fits(&plan, &places, &directories, &old, extent)?;
-        Ok((extent, tight))
+        let mut findings = later::check(&plan, facts.as_ref(), &directories, major)?;
+        findings.extend(fits(&plan, &places, &directories, &old, extent)?);
+        Ok((extent, findings))
     });
-    let (extent, tight) = on_disk.await??;
-    findings.extend(tight);
+    let (extent, found) = on_disk.await??;
+    findings.extend(found);
     Ok(Accepted { extent, findings })
 }
 

@@ -6,6 +6,7 @@ mod cancel;
 mod check;
 mod ending;
 mod installed;
+mod later;
 mod limit;
 mod look;
 mod methods;

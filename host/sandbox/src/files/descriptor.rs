@@ -149,18 +149,22 @@ fn borrow(fd: &Fd) -> Fd {
     Resource::new_borrow(fd.rep())
 }
 
-/// What the entries of a directory will take in memory, counted before they are read into it.
-fn listing_bytes(directory: &File, room: usize) -> FsResult<usize> {
+/// What the entries of a directory will take in memory, counted before they are read into it, and the first name that is no text, escaped.
+fn listing_bytes(directory: &File, room: usize) -> FsResult<(usize, Option<String>)> {
     let entries = rustix::fs::Dir::read_from(directory).map_err(std::io::Error::from)?;
-    let mut bytes = 0;
+    let (mut bytes, mut no_text) = (0, None);
     for entry in entries {
         let entry = entry.map_err(std::io::Error::from)?;
-        bytes += ENTRY_BYTES + entry.file_name().to_bytes().len();
+        let name = entry.file_name();
+        if no_text.is_none() && name.to_str().is_err() {
+            no_text = Some(name.to_bytes().escape_ascii().to_string());
+        }
+        bytes += ENTRY_BYTES + name.to_bytes().len();
         if bytes > room {
             return Err(ErrorCode::InsufficientMemory.into());
         }
     }
-    Ok(bytes)
+    Ok((bytes, no_text))
 }
 
 /// What an entry of a listing takes besides its name: its places in a vector that doubles when it grows, and the allocator's.
@@ -263,12 +267,15 @@ impl HostDescriptor for FilesView<'_> {
             return Err(ErrorCode::InsufficientMemory.into());
         }
         let held = self.files.listings.values().map(|(bytes, _)| bytes).sum::<usize>();
-        let bytes = match self.inner.table.get(&fd)? {
+        let (bytes, no_text) = match self.inner.table.get(&fd)? {
             Descriptor::Dir(directory) => listing_bytes(&directory.dir, LISTED_BYTES.saturating_sub(held))?,
-            Descriptor::File(_) => 0,
+            Descriptor::File(_) => (0, None),
         };
         let charge = self.files.bounds.memory.charge(bytes as u64, "the entries of a directory");
         let charge = charge.map_err(|_| ErrorCode::InsufficientMemory)?;
+        if let Some(name) = no_text {
+            self.tell_of_a_name_that_is_no_text(&path, &name);
+        }
         let stream = self.inner.read_directory(fd).await?;
         self.files.listings.insert(stream.rep(), (bytes, charge));
         Ok(stream)

@@ -14,7 +14,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use replica::Denial;
+use replica::{Denial, Level};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use transfer::budget::{Budget, Charge};
 use transfer::plane::Bounds;
@@ -110,6 +110,8 @@ pub(crate) struct Files {
     listings: HashMap<u32, (usize, Charge)>,
     /// What is held for the run.
     pub(crate) bounds: Bounds,
+    /// Whether the log has a name that is no text, of which only the first is told.
+    told_no_text: bool,
     pub(crate) quota: Quota,
     remedies: Remedies,
 }
@@ -153,6 +155,7 @@ impl Files {
                 memory: Budget::memory(HELD_BYTES),
                 files: Budget::files(OPEN_DESCRIPTORS as u64),
             },
+            told_no_text: false,
             quota: Quota::new(budget),
             remedies,
         })
@@ -229,6 +232,16 @@ impl FilesView<'_> {
             inner: WasiFilesystemCtxView { ctx: state.wasi.filesystem(), table: &mut state.table },
             files: &mut state.files,
             reporter: &state.reporter,
+        }
+    }
+
+    /// Tells the operator the name that the guest cannot see: WASI's names are text.
+    fn tell_of_a_name_that_is_no_text(&mut self, directory: &GuestPath, name: &str) {
+        if !std::mem::replace(&mut self.files.told_no_text, true) {
+            let message = format!(
+                "{directory} holds a name that is not UTF-8, `{name}`, which a component cannot see: rename it"
+            );
+            self.reporter.host(Level::Warn, &message);
         }
     }
 

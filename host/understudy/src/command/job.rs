@@ -78,6 +78,7 @@ impl Operator {
                 trigger_file: Some(config.trigger_file.unwrap_or_else(|| TRIGGER_FILE.to_owned())),
                 snapshot: config.snapshot,
                 refuse_commands: config.refuse_commands,
+                config_file: config.config_file,
             },
             force: config.force,
             timeout: config.timeout,

@@ -104,6 +104,7 @@ impl Parts {
             standby,
             restore_command: self.replica.restore_command,
             trigger_file: self.replica.trigger_file,
+            config_file: self.replica.config_file,
             snapshot: self.replica.snapshot,
             refuse_commands: self.replica.refuse_commands,
             timeout: overrides.timeout.or(self.replica.timeout),

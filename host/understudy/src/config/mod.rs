@@ -94,6 +94,8 @@ pub struct Config {
     pub restore_command: Option<String>,
     /// The trigger file to remove, where it is not the default.
     pub trigger_file: Option<String>,
+    /// The server's `config_file`, where it is not in the data directory.
+    pub config_file: Option<PathBuf>,
     /// The backup is an atomic snapshot.
     pub snapshot: bool,
     /// Settings that run commands fail the seal.

@@ -61,6 +61,7 @@ state_dir = "/var/lib/understudy"
 wal_dir = "/wal"
 tablespaces = { "/old/fast" = "/new/fast", 16385 = "/new/oid", slow = "/new/slow" }
 trigger_file = "promote.me"
+config_file = "/etc/pg/postgresql.conf"
 snapshot = true
 config = "refuse-commands"
 timeout = "12h"
@@ -110,6 +111,7 @@ no-slot = false
             (&TablespaceKey::Name("slow".into()), Path::new("/new/slow")),
         ]
     );
+    assert_eq!(config.config_file.as_deref(), Some(Path::new("/etc/pg/postgresql.conf")));
     assert!(config.snapshot && config.refuse_commands && config.source.is_none());
     assert_eq!(config.timeout, Some(Duration::from_secs(12 * 3600)));
     assert_eq!(config.require_landlock, Some(3));

@@ -73,6 +73,8 @@ fn each_wrong_line_is_told_by_its_own_message() {
             "config = \"refuse-command\"",
             "6:10: `replica.config` must be \"report\" or \"refuse-commands\", not `refuse-command`; did",
         ),
+        ("config_file = \"postgresql.conf\"", "6:15: `replica.config_file` must be an absolute path"),
+        ("config_file = 1", "6:15: `replica.config_file` must be a quoted string"),
         ("trigger_file = \"/promote\"", "6:16: `replica.trigger_file` must be a path inside"),
         ("trigger_file = \"../promote\"", "6:16: `replica.trigger_file` must be a path inside"),
         (
