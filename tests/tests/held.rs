@@ -108,7 +108,7 @@ fn no_component_takes_the_program_beyond_its_memory() {
         ("memory", String::new(), "", &["grants.memory"]),
         ("recursion", String::new(), "", &["trapped"]),
         ("handles", String::new(), "", &["open files"]),
-        ("listings", path(&format!("{objects}/many")) + &count(100), "", &["64 open listings"]),
+        ("listings", path(&objects) + &count(100), "", &["64 open listings"]),
         ("pollables", count(1025), "", &["trapped"]),
         ("long-call", count((16 << 20) + 1), "", &["trapped"]),
         ("log-flood", count(50_000), "", &["logged"]),
