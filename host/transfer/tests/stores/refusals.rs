@@ -178,6 +178,29 @@ async fn a_web_servers_token_that_was_renewed_is_used_too() {
 }
 
 #[tokio::test]
+async fn a_shared_access_signature_that_was_renewed_is_used_too() {
+    let files = Files::of(&[("sas_token", "sv=1&se=then&sig=old")]);
+    let server = Responder::start({
+        let files = Arc::clone(&files);
+        move |_, request: &Request| {
+            files.write(&[("sas_token", "sv=1&se=later&sig=new")]);
+            match request.target.contains("sig=new") {
+                true => object(b"hello"),
+                false => {
+                    Answer::Whole(403, vec![("x-ms-error-code", "AuthenticationFailed".to_owned())], vec![])
+                }
+            }
+        }
+    });
+    let url = server.url();
+    let options = [("endpoint", url.as_str()), ("allow_http", "true"), ("account_name", "account")];
+    let azure = config("az://bucket/backups", &options, &[("sas_token", "sv=1&se=then&sig=old")]);
+    let store = open(&StoreConfig { renewal: Some(files), ..azure });
+    assert_eq!(read(&store, "a", None).await, b"hello");
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test]
 async fn files_of_one_set_that_are_written_one_after_the_other_are_waited_for() {
     let files = Files::of(&OLD);
     let server = Responder::start({

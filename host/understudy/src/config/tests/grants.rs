@@ -84,7 +84,7 @@ fn credentials_in_files_are_read_again_and_told_to_who_keeps_them_out_of_texts()
     ))
     .unwrap();
     let mut granted = section.resolve().unwrap();
-    let redactor = replica::Redactor::new();
+    let redactor = ::replica::Redactor::new();
     section.renew_credentials(&mut granted, &redactor);
     // What stands in the environment stays what it is.
     assert!(granted.stores["known"].renewal.is_none());
