@@ -246,9 +246,12 @@ async fn credentials_that_nobody_renewed_are_refused_once_and_looked_for_once() 
     assert_eq!(files.looks.load(Ordering::SeqCst), 1);
 }
 
+/// What was told, and when.
+type Told = Arc<Mutex<Vec<(Instant, Notice)>>>;
+
 /// A store that tells its notices.
-fn told(config: &StoreConfig) -> (Store, Arc<Mutex<Vec<(Instant, Notice)>>>) {
-    let notices = Arc::new(Mutex::new(Vec::new()));
+fn told(config: &StoreConfig) -> (Store, Told) {
+    let notices = Told::default();
     let told = Arc::clone(&notices);
     let store = open(config)
         .with_notices(Arc::new(move |notice| told.lock().unwrap().push((Instant::now(), notice))));
