@@ -98,20 +98,18 @@ fn a_replica_comes_from_an_encrypted_repository_in_s3_whose_server_is_killed_mid
     }
 }
 
-/// The section that restores from a place. Nobody lists a web server, so the source has to have the WAL.
-fn from_place(place: Place, grant: &Grant) -> String {
+/// The section that restores from a place with this grant. Nobody lists a web server, so there the source has to have the WAL.
+fn from_place(place: Place, store: &str) -> String {
     let wal = if place.lists() { "wal = \"latest\"" } else { "wal = \"none\"" };
-    match grant {
-        Grant::Read(path) => {
-            let (options, read) = (format!("repositories = [{path:?}]\n{wal}"), format!("read = [{path:?}]"));
-            section("", &options, &read)
-        }
-        Grant::Store(store) => section("", wal, &format!("[method.pgbackrest.grants.stores.repo]\n{store}")),
-    }
+    section("", wal, &format!("[method.pgbackrest.grants.stores.repo]\n{store}"))
 }
 
 #[test]
 fn a_replica_comes_from_a_repository_in_every_kind_of_store() {
+    // Those whose answers differ most come first; S3 by s3rver has a test of its own.
+    let mut places = vec![Place::Azurite, Place::Google, Place::Web];
+    places.extend(EVERYWHERE.iter().filter(|place| !places.contains(place)).copied().collect::<Vec<_>>());
+    let places = &places[..fast_or_full(3, 8) as usize];
     let kinds = &[PLAIN, BUNDLED][..fast_or_full(1, 2) as usize];
     for kind in kinds {
         let stanza = Stanza::start("pgbr-everywhere", 500, &[*kind], "gz").unwrap();
@@ -119,15 +117,16 @@ fn a_replica_comes_from_a_repository_in_every_kind_of_store() {
         stanza.primary.server.psql("INSERT INTO letters VALUES (-5, 'later')").unwrap();
         stanza.backup(1, "incr", &[]).unwrap();
         stanza.switch_wal().unwrap();
-        for place in EVERYWHERE {
+        for place in places.iter().copied() {
             let stored = place.with(&stanza.repository(1), &stanza.primary.playground).unwrap();
-            let replica = stanza.replica(&from_place(place, &stored.grant)).unwrap();
+            // This method takes a directory by its file:// alone.
+            let Grant::Store(store) = &stored.grant else { continue };
+            let replica = stanza.replica(&from_place(place, store)).unwrap();
             stanza.created(&replica).unwrap_or_else(|error| panic!("{place:?}: {error:#}"));
             stanza.primary.streams_to(&replica).unwrap_or_else(|error| panic!("{place:?}: {error:#}"));
             // Of what the operator has to know, the store without a listing is told by name.
             if place == Place::Web {
-                let method =
-                    from_place(place, &stored.grant).replace("wal = \"none\"", "wal = \"consistent\"");
+                let method = from_place(place, store).replace("wal = \"none\"", "wal = \"consistent\"");
                 let old = Old::Untouched;
                 fails(&stanza, &format!("{STANZA} of {place:?}"), &method, old, &["cannot be listed", "wal"]);
             }

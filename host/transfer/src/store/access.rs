@@ -100,7 +100,7 @@ impl Access {
                 *last = Last { credentials: found, renewed: Some(Instant::now()) };
                 return Ok(true);
             }
-            if !last.renewed.is_some_and(|renewed| renewed.elapsed() < UNDER_WAY) {
+            if last.renewed.is_none_or(|renewed| renewed.elapsed() >= UNDER_WAY) {
                 return Ok(false);
             }
             tokio::time::sleep(PAUSE).await;

@@ -15,7 +15,7 @@ use super::answer::Listed;
 use super::body::{Source, outside};
 use super::failures::{ask, failed};
 use super::key::{self, Longest};
-use super::retry::{Again, Failure, within};
+use super::retry::{Again, Failure, Lacks, within};
 use super::transport::{Asked, FOLDER};
 use super::{Backend, Etag, Object, PAGE, Page, Range};
 use crate::error::{Error, Kind};
@@ -98,9 +98,7 @@ impl Cloud {
         let first = Range { offset: 0, length: 1 };
         match self.get(key, Some(first), None).await {
             // Of an empty object there is none.
-            Err(failure) if failure.error.kind == Kind::Invalid && failure.error.message.contains("416") => {
-                self.get(key, None, None).await
-            }
+            Err(failure) if failure.lacks == Lacks::Range => self.get(key, None, None).await,
             Err(failure) if failure.again != Again::Never => Err(without),
             answer => answer,
         }
@@ -164,8 +162,8 @@ impl Backend for Cloud {
             let says = answer.result.extensions.get::<Listed>().copied().unwrap_or_default();
             let further = answer.page_token.filter(|token| !token.is_empty());
             let is_cut = further.is_none() && says.is_cut(answer.result.objects.len() >= most);
-            let last = answer.result.objects.iter().map(|meta| meta.location.as_ref()).max();
-            let last = last.map(|key| key.trim_end_matches(FOLDER).to_owned());
+            let keys = answer.result.objects.iter().map(|meta| meta.location.as_ref());
+            let last = keys.map(|key| key.trim_end_matches(FOLDER)).max().map(str::to_owned);
             let listed = answer.result.objects.into_iter().map(object);
             let mut objects: Vec<Object> = listed.filter_map(not_a_folder).collect();
             if is_cut && let Some((key, before)) = out_of_order(before.as_deref(), &objects, "", false) {
@@ -224,7 +222,7 @@ impl Backend for Cloud {
             {
                 self.get(key, None, None).await
             }
-            Err(failure) if failure.unexplained => self.with_a_body(key, failure).await,
+            Err(failure) if failure.lacks == Lacks::Word => self.with_a_body(key, failure).await,
             answer => answer,
         };
         Ok(object(answer?.meta))

@@ -11,7 +11,7 @@ use rustls::{AlertDescription, CertificateError};
 
 use super::codes::{self, Code};
 use super::proxy;
-use super::retry::{Again, Failure};
+use super::retry::{Again, Failure, Lacks};
 use super::transport::{Asked, ByProxy, Stopped, Voucher};
 use crate::error::{Error, Kind};
 
@@ -105,18 +105,24 @@ impl Refused {
             Some(asked) => self.of_the_store(asked, known, &status),
             None => self.of_credentials(&status),
         };
-        let of_credentials = self.asked.is_some()
-            && known.map_or(matches!(self.status, 401 | 403), |known| known.is_of_credentials);
-        let unexplained = self.asked.is_some()
-            && self.code.is_none()
-            && matches!(self.status, 300..=499)
-            && !matches!(self.status, 404 | 407 | 408 | 412 | 416 | 425 | 429);
+        let of_credentials = match (self.asked, known) {
+            // What somebody gives for them may be refused where they are not taken.
+            (None, _) => kind == Kind::Denied,
+            (Some(_), Some(known)) => known.is_of_credentials,
+            (Some(_), None) => matches!(self.status, 401 | 403),
+        };
+        let lacks = match (self.asked, &self.code, self.status) {
+            (Some(_), _, 416) => Lacks::Range,
+            (Some(_), None, 404 | 407 | 408 | 412 | 425 | 429) => Lacks::Nothing,
+            (Some(_), None, 300..=499) => Lacks::Word,
+            _ => Lacks::Nothing,
+        };
         let again = match (kind, self.retry_after) {
             (Kind::Transient, None) => Again::Soon,
             (Kind::Transient, Some(wait)) => Again::After(wait),
             _ => Again::Never,
         };
-        Failure { error: Error::new(kind, message), again, of_credentials, unexplained }
+        Failure { error: Error::new(kind, message), again, of_credentials, lacks }
     }
 
     /// What an answer of the store means.
@@ -474,12 +480,13 @@ mod tests {
     #[test]
     fn only_an_answer_without_a_word_for_it_is_asked_for_again_with_a_body() {
         for status in [301, 400, 401, 403, 405] {
-            assert!(refused(status, "").unexplained, "{status}");
-            assert!(!refused(status, "<Code>SomeReason</Code>").unexplained, "{status}");
+            assert_eq!(refused(status, "").lacks, Lacks::Word, "{status}");
+            assert_eq!(refused(status, "<Code>SomeReason</Code>").lacks, Lacks::Nothing, "{status}");
         }
-        for status in [404, 408, 412, 416, 429, 500, 503] {
-            assert!(!refused(status, "").unexplained, "{status}");
+        for status in [404, 408, 412, 429, 500, 503] {
+            assert_eq!(refused(status, "").lacks, Lacks::Nothing, "{status}");
         }
+        assert_eq!(refused(416, "<Code>InvalidRange</Code>").lacks, Lacks::Range);
     }
 
     #[test]

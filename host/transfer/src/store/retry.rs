@@ -41,8 +41,19 @@ pub(super) struct Failure {
     pub(super) again: Again,
     /// Whether the store did not take the credentials, so that others could change it.
     pub(super) of_credentials: bool,
-    /// Whether it is an answer without the store's word for why, which an answer with a body could have.
-    pub(super) unexplained: bool,
+    /// What the answer lacks that another question could bring.
+    pub(super) lacks: Lacks,
+}
+
+/// What the answer to a request that failed lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lacks {
+    /// Nothing, or there was no answer.
+    Nothing,
+    /// The store's word for why it refuses, which an answer with a body could have.
+    Word,
+    /// The range that was asked for, which the object does not have.
+    Range,
 }
 
 /// Whether it is worth another try.
@@ -70,7 +81,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, again: Again::Never, of_credentials: false, unexplained: false }
+        Self { error, again: Again::Never, of_credentials: false, lacks: Lacks::Nothing }
     }
 }
 

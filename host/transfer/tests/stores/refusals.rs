@@ -178,6 +178,29 @@ async fn a_web_servers_token_that_was_renewed_is_used_too() {
 }
 
 #[tokio::test]
+async fn a_shared_access_signature_that_was_renewed_is_used_too() {
+    let files = Files::of(&[("sas_token", "sv=1&se=then&sig=old")]);
+    let server = Responder::start({
+        let files = Arc::clone(&files);
+        move |_, request: &Request| {
+            files.write(&[("sas_token", "sv=1&se=later&sig=new")]);
+            match request.target.contains("sig=new") {
+                true => object(b"hello"),
+                false => {
+                    Answer::Whole(403, vec![("x-ms-error-code", "AuthenticationFailed".to_owned())], vec![])
+                }
+            }
+        }
+    });
+    let url = server.url();
+    let options = [("endpoint", url.as_str()), ("allow_http", "true"), ("account_name", "account")];
+    let azure = config("az://bucket/backups", &options, &[("sas_token", "sv=1&se=then&sig=old")]);
+    let store = open(&StoreConfig { renewal: Some(files), ..azure });
+    assert_eq!(read(&store, "a", None).await, b"hello");
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test]
 async fn files_of_one_set_that_are_written_one_after_the_other_are_waited_for() {
     let files = Files::of(&OLD);
     let server = Responder::start({
@@ -223,9 +246,12 @@ async fn credentials_that_nobody_renewed_are_refused_once_and_looked_for_once() 
     assert_eq!(files.looks.load(Ordering::SeqCst), 1);
 }
 
+/// What was told, and when.
+type Told = Arc<Mutex<Vec<(Instant, Notice)>>>;
+
 /// A store that tells its notices.
-fn told(config: &StoreConfig) -> (Store, Arc<Mutex<Vec<(Instant, Notice)>>>) {
-    let notices = Arc::new(Mutex::new(Vec::new()));
+fn told(config: &StoreConfig) -> (Store, Told) {
+    let notices = Told::default();
     let told = Arc::clone(&notices);
     let store = open(config)
         .with_notices(Arc::new(move |notice| told.lock().unwrap().push((Instant::now(), notice))));

@@ -57,6 +57,10 @@ impl Operator {
         redactor: &Redactor,
     ) -> Result<Work, NotRun> {
         let Self { config, state_dir } = self;
+        // Now as the user who has to read them.
+        if let Some(source) = &config.source {
+            source.conninfo.check_certificates().map_err(NotRun::usage)?;
+        }
         let run_directory = RunDirectory::below(&state_dir)
             .with_context(|| format!("cannot use the state directory {}", state_dir.display()))
             .map_err(NotRun::failed)?;
@@ -107,7 +111,6 @@ async fn connect(
 ) -> Result<Option<Arc<Source>>, NotRun> {
     let Some(settings) = &config.source else { return Ok(None) };
     let settings = settings.resolve().map_err(|problem| vec![problem])?;
-    settings.conninfo.check_certificates().map_err(NotRun::usage)?;
     let in_conninfo = settings.conninfo.secrets().map(|(_, secret)| secret);
     for secret in settings.password.iter().cloned().chain(in_conninfo) {
         redactor.add(&Secret::new(secret.expose())).map_err(NotRun::failed)?;
