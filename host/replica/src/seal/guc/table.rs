@@ -25,7 +25,7 @@ pub(super) const LAST: u32 = 18;
 #[rustfmt::skip] // One line a setting, also where a line would be broken.
 pub(super) const TABLE: &[Row] = &[
     ("allow_alter_system", 17, 18, Harmless),
-    ("allow_in_place_tablespaces", 13, 18, Harmless),
+    ("allow_in_place_tablespaces", 13, 18, Protects(false)),
     ("allow_system_table_mods", 13, 18, Protects(false)),
     ("application_name", 13, 18, Harmless),
     ("archive_cleanup_command", 13, 18, RecoveryCommand),

@@ -192,6 +192,22 @@ fn the_last_mention_counts_and_none_of_them_is_left_unjudged() {
 }
 
 #[test]
+fn a_line_of_an_included_directory_counts_as_one_of_the_file() {
+    let files = [
+        ("postgresql.conf", "include_dir 'conf.d'\n"),
+        ("conf.d/7.conf", "External_PID_File = promote\n"),
+        ("conf.d/8.conf", "archive_command = x\n"),
+    ];
+    let judged = judged(&files, 15, false).unwrap();
+    assert!(judged.overrides.values.contains_key("external_pid_file"));
+    assert!(
+        judged.told.iter().any(|told| told == "conf.d/8.conf line 1: `archive_command` runs `x ...`"),
+        "{:?}",
+        judged.told
+    );
+}
+
+#[test]
 fn another_directory_is_never_run_in_place_of_the_sealed_one() {
     let restored = Restored::with(&[]);
     let top = restored.place.path().display().to_string();
