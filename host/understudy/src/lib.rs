@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod parent;
 pub mod plugin_path;
 pub mod refused;
 pub mod render;

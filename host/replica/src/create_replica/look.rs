@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::accept::{self, Accepted, Old};
 use super::ending::{Ending, method_panicked};
 use super::installed::Installed;
-use super::limit::Limit;
+use super::limit::{Limit, Stopped};
 use super::recorder::Recorder;
 use super::{Candidate, Job};
 use crate::datadir::Extent;
@@ -21,6 +21,7 @@ use crate::{Context, Failure, Level, Method, Outcome, Plan, Request, Run, Source
 /// A method with what it is asked, before the data directory is touched.
 pub(super) struct Look<'a> {
     candidate: &'a Candidate,
+    limit: &'a Limit,
     installed: &'a Installed,
     old: Old,
     pub(super) request: Request,
@@ -34,7 +35,7 @@ impl<'a> Look<'a> {
         old: Old,
         installed: &'a Installed,
         events: Arc<Recorder>,
-        limit: &Limit,
+        limit: &'a Limit,
     ) -> Self {
         let request = Request {
             context: (!candidate.no_params).then(|| context(job)),
@@ -45,7 +46,7 @@ impl<'a> Look<'a> {
             directory: old.held(),
         };
         let run = Run::new(candidate.method.name(), limit.token().clone(), events);
-        Self { candidate, installed, old, request, run }
+        Self { candidate, limit, installed, old, request, run }
     }
 
     /// Preflight, plan, accept: what would be restored and what has to be emptied for it.
@@ -93,8 +94,8 @@ impl<'a> Look<'a> {
             return Err(Failure::cancelled().into());
         }
         if !self.candidate.can_work_without_source() {
-            let message = "the source cannot be asked";
-            return Err(Failure::caused_by(Outcome::RetryLater, message, error).into());
+            let outcome = if error.lasting { Outcome::Failed } else { Outcome::RetryLater };
+            return Err(Failure::caused_by(outcome, "the source cannot be asked", error).into());
         }
         let message = format!(
             "the source cannot be asked, so that the backup's cluster, version and timeline are not compared with it: \
@@ -115,7 +116,8 @@ impl<'a> Look<'a> {
 
     async fn plan(&self) -> Result<Plan, Ending> {
         let (request, run) = (self.request.clone(), self.run.clone());
-        let plan = self.ask(|method| async move { method.plan(&request, &run).await }).await?;
+        let asked = self.ask(|method| async move { method.plan(&request, &run).await });
+        let plan = self.limit.within(self.candidate.plan_timeout, Stopped::PlanTimeout, asked).await?;
         self.run.emit(Event::Planned { method: self.name(), plan: plan.clone() });
         Ok(plan)
     }
