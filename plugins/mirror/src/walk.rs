@@ -54,6 +54,11 @@ pub(crate) enum Tell {
     No,
 }
 
+/// When a file was changed last, in seconds since 1970.
+pub(crate) fn mtime(metadata: &fs::Metadata) -> Option<u64> {
+    metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok().map(|time| time.as_secs())
+}
+
 /// Gives `visit` everything that is to be copied but the control file, a folder before what is in it.
 pub(crate) fn walk(
     layout: &Layout,
@@ -116,8 +121,7 @@ impl Walk<'_> {
                 self.folder(&path, &name, depth + 1)?;
             } else if kind.is_file() {
                 let metadata = fs::symlink_metadata(&path).at(&path)?;
-                let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-                let mtime = changed.map(|time| time.as_secs());
+                let mtime = mtime(&metadata);
                 self.entry(Entry::File { name, path, size: metadata.len(), mtime })?;
             } else if EMPTIED.contains(&name.as_str()) {
                 // Made and left empty, wherever it led.

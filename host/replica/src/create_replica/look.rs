@@ -95,10 +95,10 @@ impl<'a> Look<'a> {
         }
         if !self.candidate.can_work_without_source() {
             let outcome = if error.lasting { Outcome::Failed } else { Outcome::RetryLater };
-            return Err(Failure::caused_by(outcome, "the source cannot be asked", error).into());
+            return Err(Failure::new(outcome, error.message).into());
         }
         let message = format!(
-            "the source cannot be asked, so that the backup's cluster, version and timeline are not compared with it: \
+            "the backup's cluster, version and timeline are not compared with the source: \
              {error}"
         );
         self.found(vec![Finding { check: "source", level: Level::Warn, message }]);
