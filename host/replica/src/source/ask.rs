@@ -144,8 +144,8 @@ impl Psql<'_> {
     /// Whether the server answers that it takes no connections now, in whatever language: `pg_isready` knows by the SQLSTATE,
     /// of which psql says nothing.
     async fn is_starting(&self, conninfo: &Conninfo) -> bool {
-        /// "The server is rejecting connections", for example while it starts, and "there was no response" (pg_isready(1)).
-        const NOT_NOW: [i32; 2] = [1, 2];
+        /// "The server is rejecting connections", for example while it starts (pg_isready(1)).
+        const NOT_NOW: i32 = 1;
         let mut command = Command::new(self.program.with_file_name("pg_isready"));
         command
             .args(["--quiet", "--timeout=3", "--dbname"])
@@ -158,9 +158,7 @@ impl Psql<'_> {
             .stderr(Stdio::null())
             .kill_on_drop(true);
         tokio::select! {
-            status = command.status() => {
-                status.is_ok_and(|status| status.code().is_some_and(|code| NOT_NOW.contains(&code)))
-            }
+            status = command.status() => status.is_ok_and(|status| status.code() == Some(NOT_NOW)),
             () = self.cancel.cancelled() => false,
             () = tokio::time::sleep_until(self.deadline) => true,
         }
