@@ -28,7 +28,7 @@ async fn reading_a_file_elsewhere_is_denied_and_no_remedy_grants_more_than_was_a
         (outside.as_path(), format!(r#"[method.hostile.grants] read = ["{}"]"#, outside.display())),
         (Path::new("/"), String::new()),
         (Path::new("/etc/passwd"), String::new()),
-        (&outside.join("absent"), String::new()),
+        (outside.join("absent").as_path(), String::new()),
     ] {
         let stage = Stage::hostile("read-outside").path(asked);
         stage.fails(Outcome::Denied).await;
