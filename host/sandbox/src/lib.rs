@@ -12,6 +12,7 @@ mod grants;
 mod image;
 mod inspection;
 mod landlock;
+mod last_word;
 mod limits;
 mod method;
 mod network;

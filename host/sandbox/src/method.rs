@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use replica::method::ComponentFacts;
 use replica::{Directories, Event, Failure, Filled, Level, Method, Outcome, Plan, Refusal, Request, Run};
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -18,6 +19,7 @@ use crate::failure::{self, Circumstances};
 use crate::files::{Access, Files, Place, Step};
 use crate::grants::{Remedies, check_needs};
 use crate::landlock::Wall;
+use crate::last_word;
 use crate::options::{self, Setting};
 use crate::plane::{self, Plane};
 use crate::reporter::Reporter;
@@ -100,7 +102,7 @@ impl ComponentMethod {
             step,
             settings: Arc::clone(&self.settings),
             remedies: self.remedies.clone(),
-            reporter: Reporter::new(&self.settings.name, events),
+            reporter: Reporter::new(&self.settings.name, events).noting(run.activity()),
             cancel: cancel.clone(),
             directories: Arc::clone(&request.directories),
             job: Job {
@@ -229,6 +231,7 @@ impl Work {
             full: left.full.clone(),
             denials: self.reporter.denials(),
             cancelled: self.cancel.is_cancelled(),
+            last_word: last_word::of(&left.stderr),
         };
         match ended {
             Ok(Some(Ok(value))) => Ok((value, left)),
@@ -297,6 +300,18 @@ fn wall(places: &[Place], require: Option<u32>) -> Result<String, Failure> {
 impl Method for ComponentMethod {
     fn name(&self) -> &str {
         &self.settings.name
+    }
+
+    fn component(&self) -> Option<ComponentFacts> {
+        let settings = &self.settings;
+        let loaded = self.prepared.get().map(|prepared| &prepared.loaded.inspection);
+        Some(ComponentFacts {
+            path: settings.component.display().to_string(),
+            name: loaded.map(|inspection| inspection.name.clone()),
+            version: loaded.map(|inspection| inspection.description.version.clone()),
+            digest: loaded.map(|inspection| inspection.digest.clone()),
+            grants: settings.grants.told(),
+        })
     }
 
     async fn preflight(&self, _request: &Request) -> Result<(), Refusal> {

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use replica::run::Activity;
 use replica::{Denial, Event, Level};
 use tokio::sync::mpsc::UnboundedSender;
 use transfer::store::Notice;
@@ -45,6 +46,7 @@ pub(crate) struct Reporter {
     method: Arc<str>,
     events: UnboundedSender<Event>,
     told: Arc<Mutex<Told>>,
+    activity: Activity,
 }
 
 #[derive(Default)]
@@ -69,7 +71,19 @@ struct Told {
 impl Reporter {
     /// Reports for the method of this name. Nobody has to listen: what `describe` says is dropped.
     pub(crate) fn new(method: &str, events: UnboundedSender<Event>) -> Self {
-        Self { method: method.into(), events, told: Arc::default() }
+        Self { method: method.into(), events, told: Arc::default(), activity: Activity::default() }
+    }
+
+    /// The same, noting what the component moves in `activity`.
+    #[must_use]
+    pub(crate) fn noting(self, activity: &Activity) -> Self {
+        Self { activity: activity.clone(), ..self }
+    }
+
+    /// Where what the component moves is noted: a call that reads, writes or looks, and bytes that come and go. Neither its
+    /// words nor its looks at the clock and at the cancellation are such: a component can have any number of them and get nowhere.
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -164,6 +178,9 @@ impl Reporter {
 
     /// How much more is done.
     pub(crate) fn done(&self, bytes: u64, files: u64) {
+        if (bytes, files) != (0, 0) {
+            self.activity.mark();
+        }
         {
             let mut told = self.told();
             told.bytes = told.bytes.saturating_add(bytes);

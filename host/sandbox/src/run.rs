@@ -20,6 +20,8 @@ pub(crate) struct Left {
     pub(crate) filled: Filled,
     /// Why it could not write something, where that was for want of space.
     pub(crate) full: Option<String>,
+    /// Its last lines on standard error.
+    pub(crate) stderr: Vec<String>,
 }
 
 /// Runs `call` with a new store until it ends, or until `stop` does: then it is dropped where it stands, and the
@@ -59,7 +61,8 @@ pub(crate) fn call<T, S: Future<Output = ()>>(
     drop(withdrawn);
     let state = store.into_data();
     state.flush();
-    let left = Left { filled: state.job.filled.clone(), full: state.files.quota.full() };
+    let left =
+        Left { filled: state.job.filled.clone(), full: state.files.quota.full(), stderr: state.last_lines() };
     drop(state);
     (ended, left)
 }

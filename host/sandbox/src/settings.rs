@@ -113,6 +113,38 @@ impl Grants {
         self.keys.values().chain(credentials)
     }
 
+    /// All of them by the name that they have below `[method.NAME.grants]`, for a person: no secret and no credential.
+    pub(crate) fn told(&self) -> BTreeMap<String, String> {
+        let mut told = BTreeMap::new();
+        let mut tell = |name: &str, value: String| told.insert(name.to_owned(), value);
+        tell("memory", self.memory.to_string());
+        for path in &self.read {
+            tell(&format!("read {}", path.display()), "granted".to_owned());
+        }
+        if let Some(disk) = self.disk {
+            let DiskBudget { bytes, files, keep_free } = disk;
+            let parts = [
+                bytes.map(|bytes| format!("bytes {bytes}")),
+                files.map(|files| format!("files {files}")),
+                keep_free.map(|bytes| format!("keep_free {bytes}")),
+            ];
+            tell("disk", parts.into_iter().flatten().collect::<Vec<_>>().join(", "));
+        }
+        for (name, store) in &self.stores {
+            tell(&format!("stores.{name}"), store.url.clone());
+        }
+        for name in self.keys.keys() {
+            tell(&format!("keys.{name}"), "granted".to_owned());
+        }
+        if let Some(rate) = self.rate {
+            tell("rate", rate.to_string());
+        }
+        if let Some(workers) = self.workers {
+            tell("workers", workers.to_string());
+        }
+        told
+    }
+
     /// The key of this name.
     pub(crate) fn key(&self, name: &str) -> Option<Key> {
         Some(Key::named(name, self.keys.get(name)?.clone()))

@@ -119,6 +119,11 @@ impl State {
         }
     }
 
+    /// The last lines on standard error.
+    pub(crate) fn last_lines(&self) -> Vec<String> {
+        self.stderr.last_lines()
+    }
+
     /// Tells what was held back: lines without an end, the last progress.
     pub(crate) fn flush(&self) {
         self.stdout.flush();

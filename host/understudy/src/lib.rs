@@ -8,6 +8,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 mod open_files;
+pub mod parent;
 pub mod plugin_path;
 pub mod refused;
 pub mod render;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use understudy::store::Bucket;
 use understudy::transfer::{Fetch, Job, Unless};
-use understudy::{Datadir, Failure, Plan, log, progress};
+use understudy::{AtPath, Datadir, Failure, Plan, log, progress};
 
 use crate::delta::{self, Delta};
 use crate::layout::{Layout, read_control_file};
@@ -23,25 +23,18 @@ pub(crate) fn all(layout: &Layout, delta: Delta, plan: &Plan, datadir: &Datadir)
         delta::remove_others(layout, datadir)?;
     }
     progress::phase("copying");
+    for name in FIRST {
+        fetch_at_once(layout, delta, name)?;
+    }
     let mut job = Job::new();
     let mut roots = Roots::new(layout, &job)?;
     // The plan told what is passed over.
     walk(layout, Tell::No, &mut |entry| match entry {
         Entry::Directory(name) => datadir.create_dir(&name),
+        Entry::File { name, .. } if FIRST.contains(&name.as_str()) => Ok(()),
         Entry::File { name, path, size, mtime } => {
             let (origin, object) = roots.find(&path)?;
-            job.fetch(Fetch {
-                origin,
-                object,
-                range: None,
-                at: None,
-                size,
-                digest: None,
-                mode: None,
-                mtime,
-                unless: delta.unless(&name),
-                path: name,
-            })
+            job.fetch(fetch(delta, (origin, object), name, size, mtime))
         }
     })?;
     job.finish()?;
@@ -51,6 +44,45 @@ pub(crate) fn all(layout: &Layout, delta: Delta, plan: &Plan, datadir: &Datadir)
     datadir.write("global/pg_control", &mut &layout.control_file[..])?;
     log::info!("copied {}", plan.backup);
     Ok(())
+}
+
+/// What is there before everything else, for a Patroni that starts meanwhile (see the SDK's documentation).
+const FIRST: [&str; 2] = ["PG_VERSION", "backup_label"];
+
+/// Copies the file `name` of the copy's top, where there is one, and waits for it.
+fn fetch_at_once(layout: &Layout, delta: Delta, name: &str) -> Result<(), Failure> {
+    let path = layout.directory.join(name);
+    let metadata = match std::fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        // What is neither file nor folder the walk passes over, and the plan told.
+        Ok(metadata) if !metadata.is_file() => return Ok(()),
+        metadata => metadata.at(&path)?,
+    };
+    let mut job = Job::new();
+    let from = Roots::new(layout, &job)?.find(&path)?;
+    job.fetch(fetch(delta, from, name.to_owned(), metadata.len(), crate::walk::mtime(&metadata)))?;
+    job.finish().map(drop)
+}
+
+fn fetch(
+    delta: Delta,
+    (origin, object): (u32, String),
+    path: String,
+    size: u64,
+    mtime: Option<u64>,
+) -> Fetch {
+    Fetch {
+        origin,
+        object,
+        range: None,
+        at: None,
+        size,
+        digest: None,
+        mode: None,
+        mtime,
+        unless: delta.unless(&path),
+        path,
+    }
 }
 
 /// The granted directories that hold the copy, as places of the job.

@@ -376,6 +376,14 @@ fn a_copy_stops_when_it_is_told_to() {
         fs::create_dir(&data).unwrap();
         let (result, _) = scene.host().cancel_after(looks).run(|| Mirror::create(&scene.request, &plan));
         assert_eq!(result, Err(Failure::Cancelled), "{looks}");
+        let there =
+            fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let there: Vec<_> = there.collect();
+        let begun = there.iter().any(|name| name != "PG_VERSION" && name != "backup_label");
+        assert!(
+            !begun || there.iter().any(|name| name == "PG_VERSION"),
+            "the version comes first: {there:?}"
+        );
     }
 }
 

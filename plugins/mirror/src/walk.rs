@@ -57,6 +57,11 @@ pub(crate) enum Tell {
     No,
 }
 
+/// When a file was changed last, in seconds since 1970.
+pub(crate) fn mtime(metadata: &fs::Metadata) -> Option<u64> {
+    metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok().map(|time| time.as_secs())
+}
+
 /// Gives `visit` everything that is to be copied but the control file, a folder before what is in it.
 pub(crate) fn walk(
     layout: &Layout,
@@ -132,8 +137,7 @@ impl Walk<'_> {
 
     fn file(&mut self, name: String, path: PathBuf) -> Result<(), Failure> {
         let metadata = fs::symlink_metadata(&path).at(&path)?;
-        let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let mtime = changed.map(|time| time.as_secs());
+        let mtime = mtime(&metadata);
         self.entry(Entry::File { name, path, size: metadata.len(), mtime })
     }
 

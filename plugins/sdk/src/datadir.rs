@@ -129,6 +129,14 @@ impl Datadir {
         }
     }
 
+    /// Makes `PG_VERSION`, before anything else: a Patroni that starts meanwhile reads it then and never again.
+    ///
+    /// # Errors
+    /// As [`Datadir::create_file`].
+    pub fn write_version(&self, major: u32) -> Result<(), Failure> {
+        self.write("PG_VERSION", &mut format!("{major}\n").as_bytes()).map(drop)
+    }
+
     /// Makes the file `name` from all that `from` gives, and returns how many bytes that was.
     ///
     /// # Errors

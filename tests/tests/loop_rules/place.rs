@@ -116,7 +116,15 @@ pub(crate) fn facts() -> SourceFacts {
 }
 
 pub(crate) fn candidate(method: Scripted) -> Candidate {
-    Candidate { method: Arc::new(method), keep_data: false, no_leader: true, no_params: false, timeout: None }
+    Candidate {
+        method: Arc::new(method),
+        keep_data: false,
+        no_leader: true,
+        no_params: false,
+        timeout: None,
+        plan_timeout: None,
+        stall_timeout: None,
+    }
 }
 
 pub(crate) fn keeping_data(method: Scripted) -> Candidate {

@@ -41,7 +41,7 @@ async fn a_plan_of_another_cluster_timeline_or_version_leaves_the_old_data() {
 
 #[tokio::test]
 async fn a_source_that_cannot_be_asked_is_for_later_where_the_method_needs_it() {
-    let gone = || Err(SourceError { message: "connection refused".to_owned() });
+    let gone = || Err(SourceError::passing("connection refused"));
     let place = Place::with_old_data().with_source(gone());
     let needs = |name| Candidate { no_leader: false, ..candidate(never(name)) };
     let report = place.run(&[needs("a"), needs("b")]).await;
@@ -67,7 +67,7 @@ async fn a_source_that_answers_again_is_compared_with_the_plan() {
     let mut place = Place::with_old_data();
     let cancel = CancellationToken::new();
     let source = Source::connect(&config, Path::new(BIN_DIR), &place.root.path().join("run"), &cancel).await;
-    let restarting = Err(SourceError { message: "the database system is starting up".to_owned() });
+    let restarting = Err(SourceError::passing("the database system is starting up"));
     place.job.source = Some(Arc::new(Source { facts: restarting, ..source.unwrap() }));
 
     let another_cluster = Plan { system_identifier: Some(OTHER_CLUSTER), ..Plan::default() };

@@ -303,6 +303,8 @@ fn candidate(case: &Case, place: usize, name: &str, record: &Arc<Record>, how: B
         no_leader: case.flag(name, "no_leader"),
         no_params: case.flag(name, "no_params"),
         timeout: None,
+        plan_timeout: None,
+        stall_timeout: None,
     }
 }
 

@@ -67,6 +67,15 @@ pub fn result_of_check(checked: &[Checked], cancelled: Option<CancelReason>) -> 
     result::of_run(&endings, cancelled)
 }
 
+/// The same of a check that every method of the list must pass: how a run of those that would not be used would end.
+pub fn result_of_strict_check(checked: &[Checked], cancelled: Option<CancelReason>) -> RunResult {
+    let unusable: Vec<Checked> = checked.iter().filter(|checked| checked.ended.is_some()).cloned().collect();
+    match unusable.as_slice() {
+        [] => result_of_check(checked, cancelled),
+        unusable => result_of_check(unusable, cancelled),
+    }
+}
+
 /// Preflight, plan and accept of every method that a run would try, each whatever the others said. Nothing is
 /// locked, written or removed, and `create` is never called.
 ///

@@ -28,7 +28,7 @@ use crate::seal::EndState;
 use crate::{Directories, EventSink, Method, Outcome, Refusal, RunResult, Source};
 use attempt::Attempt;
 pub use cancel::{Cancel, CancelReason};
-pub use check::{Checked, Ended, check_methods, result_of_check};
+pub use check::{Checked, Ended, check_methods, result_of_check, result_of_strict_check};
 use ending::{Ending, blocking};
 use installed::Installed;
 use limit::{Limit, Timeout};
@@ -48,6 +48,10 @@ pub struct Candidate {
     pub no_params: bool,
     /// How long one attempt may take.
     pub timeout: Option<Duration>,
+    /// How long its plan may take.
+    pub plan_timeout: Option<Duration>,
+    /// How long it may go without reading, writing or finishing anything while it fills the data directory.
+    pub stall_timeout: Option<Duration>,
 }
 
 /// One replica to create.
@@ -258,8 +262,11 @@ impl<'a> RunOfMethods<'a> {
         result::of_run(&self.endings, self.cancel.reason())
     }
 
-    fn report(self) -> Report {
+    fn report(mut self) -> Report {
         let result = self.result();
+        if self.cancel.reason() == Some(CancelReason::Orphaned) && result == RunResult::Terminated {
+            self.message.get_or_insert_with(|| format!("cancelled by {}", CancelReason::Orphaned.signal()));
+        }
         self.events.emit(Event::RunEnded { result, message: self.message.clone() });
         self.events.report(self.job)
     }

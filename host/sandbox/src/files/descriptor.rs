@@ -16,6 +16,7 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
 use super::path::final_name;
 use super::streams::{At, Reader, Writer, write_charged};
+use super::watched::Watched;
 use super::{
     Access, FilesView, GuestPath, LISTED_BYTES, OPEN_DESCRIPTORS, OPEN_LISTINGS, Opened, PATH_MAX, file_of,
 };
@@ -43,7 +44,7 @@ impl FilesView<'_> {
             Access::Read | Access::Write => Ok(path),
             Access::Nothing if self.files.is_in_a_missing_place(&path) => Err(ErrorCode::NoEntry.into()),
             Access::Nothing => {
-                self.deny_read(&path, &path.parent());
+                self.deny_read(&path);
                 Err(ErrorCode::Access.into())
             }
         }
@@ -101,7 +102,7 @@ impl FilesView<'_> {
     /// Notes what an answer of WASI's implementation says about the grants: EPERM for a name means that it leads out
     /// of the directory that was opened.
     fn noted<T>(&self, path: &GuestPath, result: FsResult<T>) -> FsResult<T> {
-        self.note(path, &result, |view| view.deny_read(path, &path.parent()));
+        self.note(path, &result, |view| view.deny_read(path));
         result
     }
 
@@ -202,20 +203,24 @@ impl HostDescriptor for FilesView<'_> {
             Descriptor::File(file) => Arc::clone(&file.file),
             Descriptor::Dir(_) => return Err(ErrorCode::IsDirectory.into()),
         };
-        let stream: DynInputStream =
-            Box::new(Reader::new(file, offset).charged(self.charge_file("a stream")?));
+        let stream: DynInputStream = Box::new(Watched::new(
+            Reader::new(file, offset).charged(self.charge_file("a stream")?),
+            self.reporter.activity(),
+        ));
         Ok(self.inner.table.push(stream)?)
     }
 
     fn write_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynOutputStream>> {
         let writer = Writer::new(self.file_to_change(&fd)?, At::Position(offset), self.files.quota.clone());
-        let stream: DynOutputStream = Box::new(writer.charged(self.charge_file("a stream")?));
+        let writer = writer.charged(self.charge_file("a stream")?);
+        let stream: DynOutputStream = Box::new(Watched::new(writer, self.reporter.activity()));
         Ok(self.inner.table.push(stream)?)
     }
 
     fn append_via_stream(&mut self, fd: Fd) -> FsResult<Resource<DynOutputStream>> {
         let writer = Writer::new(self.file_to_change(&fd)?, At::End, self.files.quota.clone());
-        let stream: DynOutputStream = Box::new(writer.charged(self.charge_file("a stream")?));
+        let writer = writer.charged(self.charge_file("a stream")?);
+        let stream: DynOutputStream = Box::new(Watched::new(writer, self.reporter.activity()));
         Ok(self.inner.table.push(stream)?)
     }
 
@@ -260,7 +265,7 @@ impl HostDescriptor for FilesView<'_> {
     async fn read_directory(&mut self, fd: Fd) -> FsResult<Resource<DirectoryEntryStream>> {
         let path = self.path(&fd, "")?;
         if self.opened(&fd)?.access == Access::Nothing {
-            self.deny_read(&path, &path);
+            self.deny_read(&path);
             return Err(ErrorCode::Access.into());
         }
         if self.files.listings.len() >= OPEN_LISTINGS {
@@ -460,7 +465,7 @@ impl FilesView<'_> {
     fn may_list(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.path(fd, name)?;
         if self.opened(fd)?.access == Access::Nothing && !self.files.is_in_a_missing_place(&path) {
-            self.deny_read(&path, &path);
+            self.deny_read(&path);
             return Err(ErrorCode::Access.into());
         }
         self.may_look(fd, name)

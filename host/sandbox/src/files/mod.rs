@@ -8,6 +8,7 @@ mod descriptor;
 mod path;
 mod quota;
 mod streams;
+mod watched;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -25,6 +26,7 @@ use wasmtime_wasi::{FsPerms, OpenMode};
 
 pub(crate) use path::GuestPath;
 pub(crate) use quota::Quota;
+pub(crate) use watched::Watched;
 
 use crate::DiskBudget;
 use crate::grants::Remedies;
@@ -228,6 +230,8 @@ impl HasData for FilesData {
 impl FilesView<'_> {
     /// The view of one store.
     pub(crate) fn of(state: &mut State) -> FilesView<'_> {
+        // Whoever asks for a file looks, reads or writes.
+        state.reporter.activity().mark();
         FilesView {
             inner: WasiFilesystemCtxView { ctx: state.wasi.filesystem(), table: &mut state.table },
             files: &mut state.files,
@@ -249,11 +253,24 @@ impl FilesView<'_> {
         self.reporter.denied(Denial { capability, what, remedy });
     }
 
-    /// Reading `path`, which no grant covers. `directory` is what would have to be granted.
-    fn deny_read(&self, path: &GuestPath, directory: &GuestPath) {
-        let helps = !self.files.is_in_a_place(path);
-        let remedy = helps.then(|| self.files.remedies.read(&directory.to_host())).flatten();
-        self.deny("read", path.to_string(), remedy.unwrap_or_default());
+    /// Reading `path`, which no grant covers. Granted can be a directory, and told is never more than what was asked for: who
+    /// asks for `/etc/passwd` is not given `/etc`. What it is the component does not learn: it hears the same in any case.
+    fn deny_read(&self, path: &GuestPath) {
+        if self.files.is_in_a_place(path) {
+            return self.deny("read", path.to_string(), String::new());
+        }
+        let host = path.to_host();
+        match host.symlink_metadata() {
+            Ok(metadata) if metadata.is_dir() => {
+                let remedy = self.files.remedies.read(&host);
+                self.deny("read", path.to_string(), remedy.unwrap_or_default());
+            }
+            Ok(_) => {
+                let what = format!("{path} (which is no directory, and `read` grants nothing else)");
+                self.deny("read", what, String::new());
+            }
+            Err(_) => self.deny("read", path.to_string(), String::new()),
+        }
     }
 
     /// Writing `path`, which nothing would allow: only the data directory and the operator's mapped directories can

@@ -13,7 +13,7 @@ use wasmtime_wasi::p2::DynInputStream;
 use super::denied::named;
 use super::interfaces::store;
 use super::interfaces::types::Error;
-use crate::files::GuestPath;
+use crate::files::{GuestPath, Watched};
 use crate::plane::Plane;
 use crate::state::State;
 
@@ -187,7 +187,9 @@ impl store::HostBucket for State {
             Err(error) => return Ok(Err(error)),
         };
         match plane.stream(object, range.map(self::range)).await {
-            Ok(stream) => Ok(Ok(self.table.push(Box::new(stream) as DynInputStream)?)),
+            Ok(stream) => Ok(Ok(self
+                .table
+                .push(Box::new(Watched::new(stream, self.reporter.activity())) as DynInputStream)?)),
             Err(error) => Ok(Err(self.error(error))),
         }
     }

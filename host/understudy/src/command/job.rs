@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::NotRun;
 use crate::cli::JobArgs;
-use crate::config::{ComponentSection, Config, Environment, GrantsSection, Password};
+use crate::config::{ComponentSection, Config, Environment, GrantsSection, Password, check_passfile};
 use crate::plugin_path;
 use crate::refused::Refused;
 use crate::root::{Account, drop_root};
@@ -50,6 +50,16 @@ impl Operator {
         Ok(Self { config, state_dir })
     }
 
+    /// Whether the run ends when the process that started it does.
+    pub(super) fn ends_with_parent(&self) -> bool {
+        self.config.end_with_parent
+    }
+
+    /// What is not as it should be with the configuration, and keeps nobody from anything.
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.config.warnings
+    }
+
     /// Asks the source and loads what the methods need. `redactor` learns every secret before anything can be told of it.
     pub(super) async fn prepare(
         self,
@@ -64,6 +74,10 @@ impl Operator {
         let run_directory = RunDirectory::below(&state_dir)
             .with_context(|| format!("cannot use the state directory {}", state_dir.display()))
             .map_err(NotRun::failed)?;
+        if let (Some((_, Some(passfile))), Some(place)) = (&config.standby, config.standby_passfile_at) {
+            check_passfile("replica.standby_passfile", passfile, &config.file, place)
+                .map_err(|problem| vec![problem])?;
+        }
         let source = connect(&config, run_directory.path(), cancel, redactor).await?;
         let candidates =
             candidates(&config, &state_dir, &secrets(&config, &state_dir, run_directory.path()), redactor);
@@ -191,17 +205,20 @@ fn candidates(config: &Config, state_dir: &Path, secrets: &[PathBuf], redactor: 
                 no_leader: false,
                 no_params: false,
                 timeout: config.basebackup.timeout,
+                plan_timeout: None,
+                stall_timeout: config.basebackup.stall_timeout,
             };
         }
         let section = config.components.get(name).cloned().unwrap_or_default();
         let (keep_data, no_leader, no_params) = (section.keep_data, section.no_leader, section.no_params);
-        let timeout = section.timeout;
+        let (timeout, plan_timeout, stall_timeout) =
+            (section.timeout, section.plan_timeout(), section.stall_timeout());
         let sandbox = sandbox.get_or_insert_with(|| set_up(config, state_dir, redactor));
         let method: Arc<dyn Method> = match component(config, sandbox, name, section, secrets, redactor) {
             Ok(method) => method,
             Err(why) => Arc::new(Refused::new(name, why)),
         };
-        Candidate { method, keep_data, no_leader, no_params, timeout }
+        Candidate { method, keep_data, no_leader, no_params, timeout, plan_timeout, stall_timeout }
     };
     config.methods.iter().map(candidate).collect()
 }
