@@ -29,6 +29,10 @@ const CHECK: &str = "configuration";
 const LOG_FILENAME: (&str, &str) = ("log_filename", "postgresql-%Y-%m-%d_%H%M%S.log");
 const LOG_DIRECTORY: (&str, &str) = ("log_directory", "log");
 
+/// How many bytes the directory of the log may have. The server has 1024 for it and a file's name together (`logfile_getname` in
+/// `syslogger.c`), and takes the beginning of what is longer: another file.
+const LONGEST_LOG_DIRECTORY: usize = 512;
+
 /// What a mention of a setting comes to.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
@@ -136,7 +140,7 @@ fn verdict(places: &Places<'_>, entry: &Entry, major: u32) -> Verdict {
     match guc::known(name) {
         Known::Setting(setting) if !setting.is_in(major) => Verdict::Hazard(no_setting(name, major)),
         Known::Setting(Setting { class, .. }) | Known::OfExtension(class) => of_class(places, entry, class),
-        Known::OfUnknownExtension => match first_outside(places, name, &entry.value) {
+        Known::OfUnknownExtension => match leads_elsewhere(places, name, &entry.value) {
             Some(hazard) => Verdict::Hazard(hazard),
             None => Verdict::Told(format!("`{name}` is of an extension that is not known here")),
         },
@@ -172,11 +176,12 @@ fn of_class(places: &Places<'_>, entry: &Entry, class: Class) -> Verdict {
         Class::Code => {
             hazard((!value.is_empty()).then(|| format!("`{name}` runs code when its library is loaded")))
         }
-        Class::Libraries if blank || only_own_libraries(name, value) => Verdict::Nothing,
+        Class::Libraries if value.is_empty() || only_own_libraries(name, value) => Verdict::Nothing,
+        // A list of blanks is empty, a name of blanks is one.
+        Class::Libraries if blank && name.ends_with("_libraries") => Verdict::Nothing,
         Class::Libraries => Verdict::Hazard(format!("`{name}` loads `{}`", shown(value.as_bytes()))),
-        Class::LibraryPath => hazard(library_directories(value).next().map(|from| {
-            format!("`{name}` has libraries or extensions loaded from `{}`", shown(from.as_bytes()))
-        })),
+        Class::LibraryPath => hazard(library_directories(value).next().map(|from| loads_from(name, from))),
+        Class::LibraryRoot => hazard((!value.is_empty()).then(|| loads_from(name, value))),
         Class::Reads => hazard((!value.is_empty() && !inside(value)).then(|| leads_out(name, value))),
         Class::ReadsWhereStarted if value.is_empty() => Verdict::Nothing,
         Class::ReadsWhereStarted if !value.starts_with('/') => Verdict::Hazard(format!(
@@ -206,7 +211,8 @@ fn of_class(places: &Places<'_>, entry: &Entry, class: Class) -> Verdict {
         Class::FileByName => hazard(is_path(value).then(|| {
             format!("`{name}` leads out of the server's own installation, to `{}`", shown(value.as_bytes()))
         })),
-        Class::EndsRecovery(harmless) if value.trim_matches(SPACE) == harmless => Verdict::Nothing,
+        // To the letter: a blank is the name of a trigger file or of a restore point.
+        Class::EndsRecovery(harmless) if value == harmless => Verdict::Nothing,
         Class::EndsRecovery(harmless) => match guc::setting(name) {
             Some(setting) => {
                 Verdict::Overridden(vec![(setting.name, harmless)], "it can end a standby's recovery")
@@ -228,6 +234,16 @@ fn of_class(places: &Places<'_>, entry: &Entry, class: Class) -> Verdict {
 
 fn leads_out(name: &str, path: &str) -> String {
     format!("`{name}` leads out of the data directory, to `{}`", shown(path.as_bytes()))
+}
+
+fn loads_from(name: &str, directory: &str) -> String {
+    format!("`{name}` has libraries or extensions loaded from `{}`", shown(directory.as_bytes()))
+}
+
+/// Where a setting of an extension of which nothing is known leads, by the look of its value. A URL may have a password in it.
+fn leads_elsewhere(places: &Places<'_>, name: &str, value: &str) -> Option<String> {
+    first_outside(places, name, value)
+        .or_else(|| value.contains("://").then(|| format!("`{name}` names something by a URL")))
 }
 
 /// The first part of a value that leads out of the data directory.
@@ -262,6 +278,9 @@ fn log_directory(places: &Places<'_>, name: &str, value: &str) -> Verdict {
             "the server would write its log among other files of the cluster",
         )
     };
+    if value.len() > LONGEST_LOG_DIRECTORY {
+        return overridden();
+    }
     match leads(places, None, Path::new(value)) {
         Leads::Inside(Some(path)) if has_room_for_logs(&path) => Verdict::Nothing,
         Leads::Inside(_) | Leads::Mapped | Leads::Unclear => overridden(),

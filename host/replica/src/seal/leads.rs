@@ -13,8 +13,8 @@ pub(super) enum Leads {
     Inside(Option<RelativePath>),
     /// Into a place that the operator mapped for the log or a tablespace, in which a method writes.
     Mapped,
-    /// It cannot be told: a name that is none of this program's paths, or what the kernel shows of processes (`/proc/self/cwd` is the
-    /// data directory to the server, and something else here).
+    /// It cannot be told: a name that is none of this program's paths or no UTF-8, or what the kernel shows of processes (`/proc/self/cwd`
+    /// is the data directory to the server, and something else here).
     Unclear,
     /// Elsewhere.
     Outside,
@@ -27,6 +27,10 @@ const OF_PROCESSES: [&str; 3] = ["/proc", "/dev", "/sys"];
 /// (`canonicalize_path`); links outside are resolved as they are now, so that another name of the data directory is known as it.
 /// Links in the data directory are not resolved: the walk has refused every one that is not the host's to make.
 pub(super) fn leads(places: &Places<'_>, from: Option<&Path>, path: &Path) -> Leads {
+    // What was no UTF-8 is not in the text any more: the server goes by another name.
+    if path.to_string_lossy().contains(char::REPLACEMENT_CHARACTER) {
+        return Leads::Unclear;
+    }
     let mut elsewhere = Leads::Outside;
     // `..` from a data directory that is reached by a link is not the same by its two names.
     for top in [places.path.as_path(), places.written] {
@@ -116,7 +120,9 @@ mod tests {
         {
             assert!(inside(path), "{path}");
         }
-        for path in ["../../a", "/etc", &format!("{top}/../a"), &format!("{top}x"), "a/../../.."] {
+        for path in
+            ["../../a", "/etc", &format!("{top}/../a"), &format!("{top}x"), "a/../../..", "a/\u{fffd}"]
+        {
             assert!(!inside(path), "{path}");
         }
     }

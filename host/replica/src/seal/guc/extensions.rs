@@ -4,7 +4,7 @@
 //! Sources: the manual's appendix "Additional Supplied Modules and Extensions" and its chapters on the procedural languages (13 to 18);
 //! of others their own manuals.
 
-use super::Class::{self, Code, Command, Harmless, LibraryPath, Reads, WritesIn};
+use super::Class::{self, Code, Command, Harmless, LibraryRoot, Reads, WritesIn};
 
 /// Each by its whole name, or by what stands before the dot with the dot.
 const KNOWN: &[(&str, Class)] = &[
@@ -13,7 +13,7 @@ const KNOWN: &[(&str, Class)] = &[
     ("basebackup_to_shell.command", Command),
     ("basebackup_to_shell.required_role", Harmless),
     ("basic_archive.archive_directory", WritesIn),
-    ("extwlist.custom_path", LibraryPath),
+    ("extwlist.custom_path", LibraryRoot),
     ("isn.weak", Harmless),
     ("passwordcheck.min_password_length", Harmless),
     ("pg_prewarm.", Harmless),
@@ -32,12 +32,13 @@ const KNOWN: &[(&str, Class)] = &[
     ("plrust.", Code),
     ("pltcl.start_proc", Code),
     ("pltclu.start_proc", Code),
+    ("plv8.boot_proc", Code),
     ("plv8.start_proc", Code),
     ("postgis.gdal_datapath", Reads),
     ("postgres_fdw.application_name", Harmless),
     ("sepgsql.", Harmless),
     ("session_exec.login_name", Code),
-    ("supautils.extension_custom_scripts_path", LibraryPath),
+    ("supautils.extension_custom_scripts_path", LibraryRoot),
     ("vault.getkey_script", Command),
 ];
 
@@ -82,6 +83,8 @@ mod tests {
             ("plperl.on_plperlu_init", Some(Code)),
             ("plperl.use_strict", Some(Harmless)),
             ("pltclu.start_proc", Some(Code)),
+            ("plv8.boot_proc", Some(Code)),
+            ("extwlist.custom_path", Some(LibraryRoot)),
             ("pljava.libjvm_location", Some(Code)),
             ("basic_archive.archive_directory", Some(WritesIn)),
             ("auto_explain.log_min_duration", Some(Harmless)),

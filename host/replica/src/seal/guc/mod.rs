@@ -17,8 +17,11 @@ pub(super) enum Class {
     RecoveryCommand,
     /// Libraries that are loaded, by name.
     Libraries,
-    /// Directories from which libraries or the scripts of extensions are loaded.
+    /// Directories from which libraries or the scripts of extensions are loaded; `$libdir` and `$system` are the server's own.
     LibraryPath,
+    /// One directory below which libraries or the scripts of extensions are looked for first. Only the empty text is none: `$libdir` is a
+    /// directory of that name here, and so is a blank.
+    LibraryRoot,
     /// Code that runs when the library of a language or an extension is loaded.
     Code,
     /// A file or directory that is read, relative to the data directory.

@@ -1,16 +1,26 @@
 //! Every setting of PostgreSQL 13 to 18: its name, the first and the last major version that has it, its class.
 //!
 //! Sources: `pg_settings` of servers of each version (13.23, 14.23, 15.18, 16.15, 17.11, 18.6; a test reads those of 15 to 18 again and
-//! fails where the table differs). What that view hides is from `guc.c` and `guc_tables.c`: `GUC_NO_SHOW_ALL`, old names
-//! (`map_old_guc_names`), and what only a server built for debugging has. Classes are from the same files and from the manual,
-//! chapter "Server Configuration". `extension_destdir` is in Debian's builds, `output_plugin_libraries` came with minor releases.
+//! fails where the table differs). What that view does not show was checked in two ways:
+//!
+//! * every text in the programs of 15.18, 16.15, 17.11 and 18.6, and every ending of one, was given to `current_setting()`: beyond the view
+//!   they know `default_with_oids`, `is_superuser`, `role`, `seed`, `session_authorization`, `ssl_renegotiation_limit`, the old names
+//!   `sort_mem` and `vacuum_mem`, 18 also `ssl_ecdh_curve`, and nothing else;
+//! * what only a server built for debugging has (`debug_deadlocks`, `log_btree_build_stats`, `optimize_bounded_sort`, `trace_lock*`,
+//!   `trace_lwlocks`, `trace_syncscan`, `trace_userlocks`, `wal_debug`, in 18 `debug_copy_parse_plan_trees` and its two like) is from the
+//!   source: `guc.c` of 13.1 and of the last states before the branches of 14 and 15, `guc_tables.c` of 16.2 and of development states
+//!   of 17 and 18. The names that 13 and 14 hide are from there, too.
+//!
+//! Classes are from the same files and from the manual, chapter "Server Configuration". `extension_destdir` is in Debian's builds (seen in
+//! 15). `output_plugin_libraries` came with minor releases: 15.18 does not have it, 15.20 does; that a later 14 has it was not seen, and 13
+//! had ended.
 //!
 //! In the order of the names' bytes. A newer major version is added by a row for each of its settings, read once whole.
 
 use super::Class::{
     Cluster, Command, EndsRecovery, FileByName, Follows, Harmless, Keytab, Libraries, LibraryPath,
-    LogDirectory, LogFilename, OfAnotherServer, PidFile, Preset, Protects, Reads, ReadsWhereStarted,
-    RecoveryCommand, WritesIn,
+    LibraryRoot, LogDirectory, LogFilename, OfAnotherServer, PidFile, Preset, Protects, Reads,
+    ReadsWhereStarted, RecoveryCommand, WritesIn,
 };
 use super::Row;
 
@@ -105,7 +115,7 @@ pub(super) const TABLE: &[Row] = &[
     ("default_statistics_target", 13, 18, Harmless),
     ("default_table_access_method", 13, 18, Harmless),
     ("default_tablespace", 13, 18, Harmless),
-    ("default_text_search_config", 13, 18, FileByName),
+    ("default_text_search_config", 13, 18, Harmless),
     ("default_toast_compression", 14, 18, Harmless),
     ("default_transaction_deferrable", 13, 18, Harmless),
     ("default_transaction_isolation", 13, 18, Harmless),
@@ -144,12 +154,12 @@ pub(super) const TABLE: &[Row] = &[
     ("event_triggers", 17, 18, Harmless),
     ("exit_on_error", 13, 18, Harmless),
     ("extension_control_path", 18, 18, LibraryPath),
-    ("extension_destdir", 13, 17, LibraryPath),
+    ("extension_destdir", 13, 17, LibraryRoot),
     ("external_pid_file", 13, 18, PidFile),
     ("extra_float_digits", 13, 18, Harmless),
     ("file_copy_method", 18, 18, Harmless),
     ("file_extend_method", 16, 18, Harmless),
-    ("force_parallel_mode", 13, 18, Harmless),
+    ("force_parallel_mode", 13, 15, Harmless),
     ("from_collapse_limit", 13, 18, Harmless),
     ("fsync", 13, 18, Protects(true)),
     ("full_page_writes", 13, 18, Protects(true)),
@@ -289,7 +299,7 @@ pub(super) const TABLE: &[Row] = &[
     ("old_snapshot_threshold", 13, 16, Harmless),
     ("operator_precedence_warning", 13, 13, Harmless),
     ("optimize_bounded_sort", 13, 18, Harmless),
-    ("output_plugin_libraries", 13, 18, Libraries),
+    ("output_plugin_libraries", 14, 18, Libraries),
     ("parallel_leader_participation", 13, 18, Harmless),
     ("parallel_setup_cost", 13, 18, Harmless),
     ("parallel_tuple_cost", 13, 18, Harmless),

@@ -46,6 +46,13 @@ fn rule_30_what_the_server_will_run_load_or_read_elsewhere_is_listed_with_its_li
         ("shared_preload_libraries = 'a, b'", "`shared_preload_libraries` loads `a, b`"),
         ("session_preload_libraries = '\u{a0}'", "`session_preload_libraries` loads `\u{a0}`"),
         ("local_preload_libraries = 'a'", "`local_preload_libraries` loads `a`"),
+        ("archive_library = ' '", "`archive_library` loads ` `"),
+        (
+            "extension_destdir = '$libdir'",
+            "`extension_destdir` has libraries or extensions loaded from `$libdir`",
+        ),
+        ("extension_destdir = ':'", "`extension_destdir` has libraries or extensions loaded from `:`"),
+        ("extension_destdir = ' '", "`extension_destdir` has libraries or extensions loaded from ` `"),
         ("jit_provider = 'evil'", "`jit_provider` loads `evil`"),
         ("jit_provider = '../../llvmjit'", "`jit_provider` loads `../../llvmjit`"),
         ("include_if_exists 'x.conf'", "`include_if_exists` includes `x.conf`"),
@@ -96,6 +103,7 @@ fn rule_30_what_the_server_will_run_load_or_read_elsewhere_is_listed_with_its_li
             "`basic_archive.archive_directory` leads out of the data directory, to `/srv`",
         ),
         ("other.place = '/srv'", "`other.place` leads out of the data directory, to `/srv`"),
+        ("other.place = 'https://u:hunter2@host/x'", "`other.place` names something by a URL"),
         ("other.thing = '7'", "`other.thing` is of an extension that is not known here"),
         ("nonsense = '7'", "`nonsense` is no setting that PostgreSQL 15 is known to have"),
         ("summarize_wal = on", "`summarize_wal` is no setting that PostgreSQL 15 is known to have"),
@@ -155,6 +163,26 @@ fn a_file_that_the_server_writes_under_any_name_is_never_written() {
 }
 
 #[test]
+fn only_the_empty_text_is_no_target_and_no_trigger_file() {
+    for (name, harmless) in [
+        ("promote_trigger_file", ""),
+        ("recovery_target", ""),
+        ("recovery_target_lsn", ""),
+        ("recovery_target_name", ""),
+        ("recovery_target_time", ""),
+        ("recovery_target_timeline", "latest"),
+        ("recovery_target_xid", ""),
+    ] {
+        // A blank is the name of a file or of a restore point, and of the number of a timeline PostgreSQL takes none for 0.
+        for value in [" ", "\t", " latest"] {
+            assert_eq!(set(&format!("{name} = '{value}'\n")), [(name, harmless)], "{name} = {value:?}");
+        }
+        let line = format!("{name} = '{harmless}'\n");
+        assert!(judged(&[("postgresql.conf", &line)], 15, true).unwrap().told.is_empty(), "{name}");
+    }
+}
+
+#[test]
 fn the_log_is_not_written_over_files_of_the_cluster() {
     let both = [LOG_DIRECTORY, LOG_FILENAME];
     for path in [
@@ -171,8 +199,14 @@ fn the_log_is_not_written_over_files_of_the_cluster() {
     ] {
         assert_eq!(set(&format!("log_directory = '{path}'\n")), both, "{path}");
     }
-    for name in ["../promote", "a/b", "%D", "..", ""] {
+    // The time zone's name is what `log_timezone` makes it: of `</>0` it is a slash.
+    for name in ["../promote", "a/b", "%D", "%ED", "%x", "..%Zpromote", "%+", ".%.", "x%", "..", ""] {
         assert_eq!(set(&format!("log_filename = '{name}'\n")), [LOG_FILENAME], "{name}");
+    }
+    // Of what is longer than its room the server takes the beginning.
+    assert_eq!(set(&format!("log_filename = '{}'\n", "x".repeat(65))), [LOG_FILENAME]);
+    for path in [format!("log/{}x", "./".repeat(254)), format!("/srv/{}x", "./".repeat(254))] {
+        assert_eq!(set(&format!("log_directory = '{path}'\n")), both, "{path}");
     }
     let restored = Restored::with(&[]);
     let line = format!("log_directory = '{}/../{}'\n", restored.place.path().display(), "x/..");
@@ -259,6 +293,13 @@ fn what_a_file_that_was_not_read_may_set_is_overridden() {
         !names.iter().any(|(name, _)| *name == "promote_trigger_file"),
         "PostgreSQL 16 would not start with it"
     );
+}
+
+#[test]
+fn a_file_whose_name_is_no_utf_8_is_not_taken_for_another() {
+    let files = [("postgresql.conf", r"include_if_exists 'a\377.conf'"), ("a\u{fffd}.conf", "")];
+    let Err(problem) = judged(&files, 15, false) else { panic!("it was taken for the other file") };
+    assert!(problem.message.contains("cannot be told"), "{}", problem.message);
 }
 
 #[test]

@@ -37,12 +37,26 @@ pub(super) fn library_directories(value: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether a name pattern of log files stays in the log's directory. `%D` is a date with slashes.
+/// What may stand behind `%` in a name pattern of log files (`strftime.c`): all but dates that have slashes (`%D`, `%x`), the name of the
+/// time zone (`%Z`, `%+`), which `log_timezone` makes up (`</>0` is one of the name `/`), and what only leads to these (`%E`, `%O`).
+const IN_LOG_NAMES: &[u8] = b"ABCFGHIMRSTUVWXYabdeghjklmpruvwyz%";
+
+/// How many bytes such a pattern may have: none of these makes more than six of one.
+const LONGEST_LOG_NAME: usize = 64;
+
+/// Whether a name pattern of log files stays in the log's directory.
 pub(super) fn is_file_name(pattern: &str) -> bool {
-    !pattern.is_empty()
-        && !pattern.contains(['/', '\\'])
-        && !pattern.contains("%D")
-        && !matches!(pattern, "." | "..")
+    let mut bytes = pattern.bytes();
+    while let Some(byte) = bytes.next() {
+        let stays = match byte {
+            b'%' => bytes.next().is_some_and(|conversion| IN_LOG_NAMES.contains(&conversion)),
+            _ => !matches!(byte, b'/' | b'\\'),
+        };
+        if !stays {
+            return false;
+        }
+    }
+    (1..=LONGEST_LOG_NAME).contains(&pattern.len()) && !matches!(pattern, "." | "..")
 }
 
 pub(super) fn has_room_for_logs(path: &RelativePath) -> bool {
