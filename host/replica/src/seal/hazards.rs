@@ -180,7 +180,9 @@ fn of_class(places: &Places<'_>, entry: &Entry, class: Class) -> Verdict {
         // A list of blanks is empty, a name of blanks is one.
         Class::Libraries if blank && name.ends_with("_libraries") => Verdict::Nothing,
         Class::Libraries => Verdict::Hazard(format!("`{name}` loads `{}`", shown(value.as_bytes()))),
-        Class::LibraryPath => hazard(library_directories(value).next().map(|from| loads_from(name, from))),
+        Class::LibraryPath => {
+            hazard(library_directories(name, value).next().map(|from| loads_from(name, from)))
+        }
         Class::LibraryRoot => hazard((!value.is_empty()).then(|| loads_from(name, value))),
         Class::Reads => hazard((!value.is_empty() && !inside(value)).then(|| leads_out(name, value))),
         Class::ReadsWhereStarted if value.is_empty() => Verdict::Nothing,

@@ -17,7 +17,7 @@ pub(super) enum Class {
     RecoveryCommand,
     /// Libraries that are loaded, by name.
     Libraries,
-    /// Directories from which libraries or the scripts of extensions are loaded; `$libdir` and `$system` are the server's own.
+    /// Directories from which libraries or the scripts of extensions are loaded, with a word for the server's own.
     LibraryPath,
     /// One directory below which libraries or the scripts of extensions are looked for first. Only the empty text is none: `$libdir` is a
     /// directory of that name here, and so is a blank.

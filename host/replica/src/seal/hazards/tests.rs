@@ -131,6 +131,10 @@ fn harmless_settings_are_not_listed() {
 #[test]
 fn settings_of_other_versions_are_judged_by_the_servers() {
     assert!(refused("extension_control_path = '$system:/srv'", 18));
+    // Directories of these names in the data directory.
+    assert!(refused("extension_control_path = '$libdir'", 18));
+    assert!(refused("extension_control_path = '$system/x'", 18));
+    assert!(refused("dynamic_library_path = '$system'", 18));
     assert!(refused("oauth_validator_libraries = 'x'", 18));
     assert!(refused("stats_temp_directory = '/run/x'", 14));
     assert!(!refused("stats_temp_directory = 'pg_stat_tmp'", 14));

@@ -28,11 +28,15 @@ pub(super) fn only_own_libraries(setting: &str, value: &str) -> bool {
 }
 
 /// The directories of a search path that are not the server's own: a planted library lies in the data directory as well as elsewhere.
-pub(super) fn library_directories(value: &str) -> impl Iterator<Item = &str> {
-    value.split(':').map(|directory| directory.trim_matches(SPACE)).filter(|directory| {
-        let own = ["$libdir", "$system"].iter().any(|own| {
-            directory.strip_prefix(own).is_some_and(|below| below.is_empty() || below.starts_with('/'))
-        });
+pub(super) fn library_directories<'a>(setting: &str, value: &'a str) -> impl Iterator<Item = &'a str> {
+    // The path of extensions has a word for its own that only stands alone (`get_extension_control_directories` in `extension.c`).
+    let of_extensions = setting == "extension_control_path";
+    value.split(':').map(|directory| directory.trim_matches(SPACE)).filter(move |directory| {
+        let own = match directory.strip_prefix("$libdir") {
+            _ if of_extensions => *directory == "$system",
+            Some(below) => below.is_empty() || below.starts_with('/'),
+            None => false,
+        };
         !directory.is_empty() && (!own || directory.contains(".."))
     })
 }
