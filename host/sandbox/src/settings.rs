@@ -118,6 +118,7 @@ impl Grants {
         let mut told = BTreeMap::new();
         let mut tell = |name: &str, value: String| told.insert(name.to_owned(), value);
         tell("memory", self.memory.to_string());
+        tell("host_memory", self.host_memory.to_string());
         for path in &self.read {
             tell(&format!("read {}", path.display()), "granted".to_owned());
         }

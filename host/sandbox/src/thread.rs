@@ -25,12 +25,12 @@ pub(crate) enum Lost {
          it was given up and may write once more when the call returns"
     )]
     Hung,
-    /// No thread could be started.
     /// It writes nothing any more and does not come to its end.
     #[error(
         "the method was ended and nothing of it writes any more; giving back the memory that it held took too long to wait for"
     )]
     Ending,
+    /// No thread could be started.
     #[error("cannot start a thread: {0}")]
     NotStarted(String),
 }

@@ -5,8 +5,8 @@
 //! are charged a piece of work at a time (an item, a buffer, a block of a listing), never a byte at a time.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -30,6 +30,8 @@ struct Inner {
     held: AtomicU64,
     /// How many [passing](Budget::charge_passing) charges are held.
     passing: AtomicUsize,
+    /// Held from the moment such a charge is taken until it is counted.
+    begins_to_pass: Mutex<()>,
     /// How many wait for something to be given back.
     waiting: AtomicUsize,
     freed: Notify,
@@ -63,6 +65,7 @@ impl Budget {
             most,
             held: AtomicU64::new(0),
             passing: AtomicUsize::new(0),
+            begins_to_pass: Mutex::new(()),
             waiting: AtomicUsize::new(0),
             freed: Notify::new(),
         };
@@ -131,11 +134,33 @@ impl Budget {
     /// # Errors
     /// `Limit` where there is no room, and nobody holds such a charge.
     pub async fn charge_passing(&self, amount: u64, what: &str) -> Result<Charge, Error> {
-        let others = || self.inner.passing.load(Ordering::Acquire) > 0;
-        let mut charge = self.charge_while(amount, what, others).await?;
+        let _waiting = Waiting::count(&self.inner.waiting);
+        loop {
+            let mut freed = std::pin::pin!(self.inner.freed.notified());
+            freed.as_mut().enable();
+            if let Some(charge) = self.pass(amount, what)? {
+                return Ok(charge);
+            }
+            freed.await;
+        }
+    }
+
+    /// A passing charge; `None` where there is no room and others hold such charges.
+    fn pass(&self, amount: u64, what: &str) -> Result<Option<Charge>, Error> {
+        // Nobody else's begins meanwhile: one that was taken and not counted yet would look as if it stayed.
+        let _begins = self.inner.begins_to_pass.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut charged = self.charge(amount, what);
+        if charged.is_err() {
+            if amount <= self.inner.most && self.inner.passing.load(Ordering::Acquire) > 0 {
+                return Ok(None);
+            }
+            // The last of them may have given back between the two questions.
+            charged = self.charge(amount, what);
+        }
+        let mut charge = charged?;
         self.inner.passing.fetch_add(1, Ordering::AcqRel);
         charge.passing = true;
-        Ok(charge)
+        Ok(Some(charge))
     }
 
     /// # Errors
@@ -152,6 +177,8 @@ impl Budget {
 
     /// Has everybody who waits ask again.
     pub(crate) fn tell(&self) {
+        // Either this sees who waits, or who waits sees what was given back: see `Waiting::count`.
+        fence(Ordering::SeqCst);
         if self.inner.waiting.load(Ordering::SeqCst) > 0 {
             self.inner.freed.notify_waiters();
         }
@@ -185,6 +212,7 @@ struct Waiting<'a>(&'a AtomicUsize);
 impl<'a> Waiting<'a> {
     fn count(waiting: &'a AtomicUsize) -> Self {
         waiting.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         Self(waiting)
     }
 }
@@ -204,6 +232,12 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// Whether less than a quarter of its budget is free.
+    pub(crate) fn leaves_too_little(&self) -> bool {
+        let most = self.budget.most();
+        self.budget.held() > most - most / 4
+    }
+
     /// How much it is.
     pub fn amount(&self) -> u64 {
         self.amount
@@ -367,6 +401,23 @@ mod tests {
         let refused = budget.charge_passing(60, "a window").now_or_never().unwrap();
         assert_eq!(refused.unwrap_err().kind, Kind::Limit);
         drop(standing);
+    }
+
+    #[test]
+    fn passing_charges_of_many_threads_wait_for_each_other_and_are_never_refused() {
+        let budget = Budget::memory(100);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let handle = runtime.handle();
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5000 {
+                        drop(handle.block_on(budget.charge_passing(60, "a window")).unwrap());
+                    }
+                });
+            }
+        });
+        assert_eq!(budget.held(), 0);
     }
 
     #[test]

@@ -71,7 +71,8 @@ pub(super) fn check(
     }
     if !not_set.is_empty() {
         let message = format!(
-            "there is no postgresql.conf in the data directory, so that these could not be checked: {}",
+            "there is no postgresql.conf in the data directory: only a configuration that PostgreSQL finds elsewhere \
+             shows whether these hold: {}",
             not_set.join(", ")
         );
         findings.add(CHECK, message);

@@ -348,6 +348,9 @@ pub(crate) fn report(job: &Job, reporter: &Reporter) {
     if (bytes, files) != (0, 0) {
         reporter.done(bytes, files);
     }
+    if job.has_read() {
+        reporter.activity().mark();
+    }
 }
 
 /// What a call answers when the run is cancelled.

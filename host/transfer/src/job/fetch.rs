@@ -158,6 +158,7 @@ fn hash(
             0 => return Ok(None),
             count => {
                 hasher.update(&worker.buffer[..count]);
+                job.read_without_writing(count as u64);
                 at += count as u64;
             }
         }
@@ -193,6 +194,7 @@ fn has_same_content(worker: &mut Worker, job: &State, there: &File, item: &Item)
         if count as u64 > end - at {
             return Ok(false);
         }
+        job.read_without_writing(count as u64);
         let ours = &mut ours[..count];
         match there.read_exact_at(ours, at) {
             Ok(()) if ours == &theirs[..count] => at += count as u64,

@@ -231,6 +231,12 @@ impl Job {
         self.state.progress()
     }
 
+    /// Whether anything went on since the last call that [`Job::progress`] does not count: what is there was read to be compared, an
+    /// item ended. A restore of what has not changed writes nothing for hours.
+    pub fn has_read(&self) -> bool {
+        self.state.has_read()
+    }
+
     /// Ends the work; returns when no worker of this job writes any more, which takes about as long as one write. What was not done
     /// counts as failed, with the kind `Cancelled`.
     pub async fn cancel(&self) {

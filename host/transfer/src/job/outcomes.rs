@@ -50,9 +50,10 @@ impl Outcomes {
         !self.all || self.waiting.len() + queued + more <= MOST_OUTCOMES
     }
 
-    /// Keeps an outcome. `charge` is what its item took, which covers [`OUTCOME`] bytes at least; where there is no more memory
-    /// the text of an error is not kept.
+    /// Keeps an outcome. `charge` is what its item took, which covers [`OUTCOME`] bytes at least. The text of an error is kept
+    /// only while a quarter of the memory stays free: texts that nobody takes must not keep work from being added.
     pub(super) fn add(&mut self, index: u32, ended: Result<Action, Error>, mut charge: Option<Charge>) {
+        let is_tight = charge.as_ref().is_some_and(Charge::leaves_too_little);
         let mut keep = |bytes: usize| {
             charge
                 .as_mut()
@@ -66,6 +67,7 @@ impl Outcomes {
             }
             Err(error)
                 if self.messages < MOST_MESSAGES
+                    && !is_tight
                     && keep(error.message.capacity() + size_of::<Error>() + 2 * PIECE as usize) =>
             {
                 self.messages += 1;

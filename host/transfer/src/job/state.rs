@@ -55,6 +55,9 @@ pub(crate) struct State {
     files: AtomicU64,
     told_bytes: AtomicU64,
     told_files: AtomicU64,
+    /// Bytes that were read without being written, and items that ended.
+    read: AtomicU64,
+    told_read: AtomicU64,
 }
 
 struct Account {
@@ -91,6 +94,8 @@ impl State {
             files: AtomicU64::new(0),
             told_bytes: AtomicU64::new(0),
             told_files: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            told_read: AtomicU64::new(0),
         }
     }
 
@@ -166,6 +171,7 @@ impl State {
         account.outcomes.add(index, ended, charge);
         let tell = account.queued == 0 || (before == 0 && account.outcomes.len() > 0);
         drop(account);
+        self.read_without_writing(1);
         self.room.add_permits(1);
         if tell {
             self.changed.notify_waiters();
@@ -208,16 +214,21 @@ impl State {
     }
 
     pub(super) fn progress(&self) -> (u64, u64) {
-        let since = |all: &AtomicU64, told: &AtomicU64| {
-            let now = all.load(Ordering::Relaxed);
-            now.saturating_sub(told.swap(now, Ordering::Relaxed))
-        };
         (since(&self.bytes, &self.told_bytes), since(&self.files, &self.told_files))
+    }
+
+    pub(super) fn has_read(&self) -> bool {
+        since(&self.read, &self.told_read) > 0
     }
 
     /// Counts bytes that were written.
     pub(crate) fn wrote(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts what a worker read and did not write: what is there, compared with what is wanted; what is passed over.
+    pub(crate) fn read_without_writing(&self, bytes: u64) {
+        self.read.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Counts a file that was written.
@@ -277,6 +288,12 @@ impl State {
     fn account(&self) -> MutexGuard<'_, Account> {
         self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How much a counter went on since this was asked last.
+fn since(all: &AtomicU64, told: &AtomicU64) -> u64 {
+    let now = all.load(Ordering::Relaxed);
+    now.saturating_sub(told.swap(now, Ordering::Relaxed))
 }
 
 /// What work ends with that was cancelled.

@@ -495,6 +495,7 @@ impl<'a> Writing<'a> {
                 if let Some((hasher, _)) = hasher {
                     hasher.update(bytes);
                 }
+                job.read_without_writing(bytes.len() as u64);
                 job.go_on()
             }
         }

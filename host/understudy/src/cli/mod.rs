@@ -61,18 +61,19 @@ and no_params too, which are accepted and ignored: the file's own settings count
 method that --method names.
 
 As root it becomes `user` of the file, or postgres, before anything else. State files and compiled plugins are kept in \
-`state_dir`, or in .local/state/understudy below that user's home directory. Of the environment it reads PGPASSFILE and \
-UNDERSTUDY_PLUGIN_PATH, and nothing else that the file does not name.
+`state_dir`, or in .local/state/understudy below that user's home directory. Of the environment it reads PGPASSFILE, \
+UNDERSTUDY_PLUGIN_PATH, the variables of a proxy (HTTPS_PROXY and its like), what the file names, and, for a store with \
+`credentials = \"auto\"`, what that cloud's own tools read.
 
 Exit codes:
     0  created
     1  every method failed
     2  usage or configuration
-    3  refused by policy
+    3  refused: by policy, or because the data directory is not safe to touch
     4  the last attempt failed a check of the end state
    75  every failure was retry-later
   130  cancelled by SIGINT
-  143  cancelled by SIGTERM";
+  143  cancelled by SIGTERM, or by the end of the process that started it";
 
 /// What `create` and `check` have in common: the configuration and the flags over it.
 #[derive(Debug, Args)]

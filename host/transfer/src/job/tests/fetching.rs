@@ -229,7 +229,14 @@ fn a_file_that_is_the_same_is_kept_and_any_other_is_written_anew() {
         ..fetch("x", "f", size)
     };
     let by_time = Fetch { unless: Unless::SameSizeAndTime, digest: None, ..by_digest.clone() };
-    let again = |item: &Fetch| scene.fetch(&scene.job(), vec![item.clone()]).remove(0).unwrap();
+    let again = |item: &Fetch| {
+        let job = scene.job();
+        let ended = scene.fetch(&job, vec![item.clone()]).remove(0).unwrap();
+        // Whoever watches whether it moves sees that it did, though it may have written nothing.
+        assert!(job.has_read() && !job.has_read());
+        assert_eq!(job.progress() == (0, 0), ended == Action::Kept);
+        ended
+    };
     let inode = || fs::metadata(scene.path("f")).unwrap().ino();
 
     assert_eq!(again(&by_digest), Action::Written);
