@@ -101,7 +101,7 @@ mod tests {
     fn an_error_of_the_data_plane_keeps_its_kind_and_is_fit_for_a_log() {
         let state = state();
         let of = |kind| state.error(::transfer::error::Error::new(kind, "\u{1b}[2J"));
-        assert!(matches!(of(Kind::Corrupt), Error::Corrupt(text) if text == "\u{FFFD}[2J"));
+        assert!(matches!(of(Kind::Corrupt), Error::Corrupt(text) if text == "\\u{1b}[2J"));
         assert!(matches!(of(Kind::NotFound), Error::NotFound(_)));
         assert!(matches!(of(Kind::Cancelled), Error::Cancelled));
     }
