@@ -24,7 +24,7 @@ use crate::sandbox::Sandbox;
 use crate::state::{Job, State};
 use crate::thread::{self, HUNG, Lost};
 use crate::v0_1::Ended;
-use crate::{MethodSettings, plan};
+use crate::{MethodSettings, overlap, plan};
 
 /// How long a component may take to end by itself once it is asked to. Together with a tick of the epoch this stays
 /// within the 250 ms in which a cancel must be noticed.
@@ -86,6 +86,9 @@ impl ComponentMethod {
         if run.is_cancelled() {
             return Err(Failure::cancelled());
         }
+        // Again: what is there now may not have been there at the preflight.
+        overlap::refuse(&request.directories, &self.settings.grants)
+            .map_err(|refusal| Failure::new(Outcome::Rejected, refusal.message))?;
         let cancel = run.cancellation().child_token();
         // Who drops this future has no use for the run any more.
         let _ends_with_this_call = cancel.clone().drop_guard();
@@ -274,7 +277,8 @@ impl Method for ComponentMethod {
         &self.settings.name
     }
 
-    async fn preflight(&self, _request: &Request) -> Result<(), Refusal> {
+    async fn preflight(&self, request: &Request) -> Result<(), Refusal> {
+        overlap::refuse(&request.directories, &self.settings.grants)?;
         self.prepared().await.map(|_| ())
     }
 

@@ -40,8 +40,7 @@ fn look(character: char) -> Look {
             _ => Look::Hidden,
         };
     }
-    if BLANK.contains(&character)
-        || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(character)
+    if BLANK.contains(&character) || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(character)
     {
         return Look::Hidden;
     }
@@ -200,8 +199,12 @@ mod tests {
                         | GeneralCategory::LineSeparator
                         | GeneralCategory::ParagraphSeparator
                 );
-                let acts = bidi.contains(character) || selector.contains(character) || white.contains(character);
-                assert!(!hidden && !acts && !ignorable.contains(character), "{character:?} ({of:?}) is shown");
+                let acts =
+                    bidi.contains(character) || selector.contains(character) || white.contains(character);
+                assert!(
+                    !hidden && !acts && !ignorable.contains(character),
+                    "{character:?} ({of:?}) is shown"
+                );
             } else if character != ' ' && character != '\t' {
                 assert!(left.is_ascii() && left.starts_with('\\'), "{character:?} became {left:?}");
             }
@@ -211,9 +214,33 @@ mod tests {
     #[test]
     fn what_was_seen_to_hide_is_escaped() {
         for character in [
-            '\u{115F}', '\u{1160}', '\u{3164}', '\u{FFA0}', '\u{2800}', '\u{FE0F}', '\u{E0100}', '\u{180B}', '\u{034F}',
-            '\u{00AD}', '\u{200B}', '\u{200D}', '\u{2060}', '\u{FEFF}', '\u{E0041}', '\u{202E}', '\u{2066}', '\u{2028}',
-            '\u{2029}', '\u{00A0}', '\u{3000}', '\u{E000}', '\u{FFF9}', '\u{9B}', '\u{7F}', '\u{0378}', '\u{17B4}',
+            '\u{115F}',
+            '\u{1160}',
+            '\u{3164}',
+            '\u{FFA0}',
+            '\u{2800}',
+            '\u{FE0F}',
+            '\u{E0100}',
+            '\u{180B}',
+            '\u{034F}',
+            '\u{00AD}',
+            '\u{200B}',
+            '\u{200D}',
+            '\u{2060}',
+            '\u{FEFF}',
+            '\u{E0041}',
+            '\u{202E}',
+            '\u{2066}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{00A0}',
+            '\u{3000}',
+            '\u{E000}',
+            '\u{FFF9}',
+            '\u{9B}',
+            '\u{7F}',
+            '\u{0378}',
+            '\u{17B4}',
             '\u{FFFC}',
         ] {
             let text = format!("/mnt/back{character}ups");

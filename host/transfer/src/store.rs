@@ -12,6 +12,7 @@
 mod body;
 mod cloud;
 mod directory;
+mod echo;
 mod failures;
 mod http;
 mod key;
@@ -35,6 +36,7 @@ pub use body::{Body, CHUNK};
 pub(crate) use directory::this_thread_may_block;
 pub use retry::Retry;
 
+use echo::Echo;
 use key::Prefix;
 use retry::{Failure, Tries};
 
@@ -59,6 +61,8 @@ pub struct StoreConfig {
     pub concurrency: usize,
     /// How transient failures are met.
     pub retry: Retry,
+    /// Where a web server may redirect to besides its own scheme, host and port: each `HOST:PORT` ([`StoreConfig::is_redirect`]).
+    pub redirects: Vec<String>,
 }
 
 impl StoreConfig {
@@ -71,7 +75,13 @@ impl StoreConfig {
             provider_chain: false,
             concurrency: CONCURRENCY,
             retry: Retry::default(),
+            redirects: Vec::new(),
         }
+    }
+
+    /// Whether a text names a place that a web server may redirect to: `HOST:PORT`, an IPv6 address in brackets.
+    pub fn is_redirect(text: &str) -> bool {
+        http::Origin::parse(text).is_some()
     }
 
     /// Whether a URL has a user or a password where its host or bucket belongs, or what could be one.
@@ -168,6 +178,8 @@ struct Inner {
     backend: Box<dyn Backend>,
     permits: Semaphore,
     retry: Retry,
+    /// Knows the credentials that go to the server, which must not come back.
+    echo: Echo,
 }
 
 impl Store {
@@ -187,7 +199,7 @@ impl Store {
     pub fn directory(path: &Path) -> Result<Self, Error> {
         let backend = Box::new(directory::Directory::open(path)?);
         let (name, retry) = (path.display().to_string(), Retry::default());
-        Ok(Self::assemble(name, Prefix::default(), backend, CONCURRENCY, retry))
+        Ok(Self::assemble(name, Prefix::default(), backend, CONCURRENCY, retry, Echo::default()))
     }
 
     fn assemble(
@@ -196,9 +208,10 @@ impl Store {
         backend: Box<dyn Backend>,
         concurrency: usize,
         retry: Retry,
+        echo: Echo,
     ) -> Self {
         let permits = Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS));
-        Self { inner: Arc::new(Inner { name, prefix, backend, permits, retry }), rate: None }
+        Self { inner: Arc::new(Inner { name, prefix, backend, permits, retry, echo }), rate: None }
     }
 
     /// What bounds its bytes a second, shared by all that reads it.
@@ -233,6 +246,9 @@ impl Store {
                 Err(failure) => tries.after(failure).await.map_err(failed)?,
             }
         };
+        for object in &page.objects {
+            self.inner.echo.refuse(object).map_err(failed)?;
+        }
         let listed = |key: &str| self.inner.listed(key, &whole).map_err(failed);
         let objects =
             page.objects.into_iter().map(|object| listed(&object.key).map(|key| Object { key, ..object }));
@@ -252,7 +268,11 @@ impl Store {
         let mut tries = Tries::new(self.inner.retry);
         loop {
             match self.inner.permitted(self.inner.backend.head(&whole)).await {
-                Ok(object) => return Ok(Object { key: key.to_owned(), ..object }),
+                Ok(object) => {
+                    let object = Object { key: key.to_owned(), ..object };
+                    self.inner.echo.refuse(&object).map_err(|error| self.inner.on(key, error))?;
+                    return Ok(object);
+                }
                 Err(failure) => tries.after(failure).await.map_err(|error| self.inner.on(key, error))?,
             }
         }

@@ -52,7 +52,7 @@ impl State {
     /// A text for the component: without secrets first, for what is cut off afterwards could be the end of one.
     fn told(&self, text: &str) -> String {
         match self.plane() {
-            Some(plane) => printable(&plane.redactor().redact(text), LINE_CHARACTERS),
+            Some(plane) => printable(&plane.without_secrets(text), LINE_CHARACTERS),
             None => printable(text, LINE_CHARACTERS),
         }
     }

@@ -152,6 +152,9 @@ impl transfer::HostJob for State {
             (bucket.name.clone(), bucket.store.clone())
         };
         let Some(work) = self.work(&job)? else { return Ok(Err(self.no_transfer())) };
+        if let Some(Err((what, line))) = self.plane().map(|plane| plane.may_decrypt(&name, &via)) {
+            return Ok(Err(self.denied("key", what, line)));
+        }
         match work.add_origin(store, via) {
             Ok(index) => {
                 self.table.get_mut(&job)?.origins.push(name);

@@ -183,7 +183,8 @@ fn filling(item: &Item, job: &Arc<State>, ring: &Arc<Ring>, stop: &CancellationT
     let open = move || {
         let stored = Stored::open(&job, &stop, &origin, &object, None)?;
         let size = stored.size();
-        origin.via.decode_to_keep(Box::new(Part::new(Arc::new(Mutex::new(stored)), size)))
+        let plain = origin.via.decode_to_keep(Box::new(Part::new(Arc::new(Mutex::new(stored)), size)))?;
+        Ok(job.withheld.refusing(plain))
     };
     Filling::new(Arc::clone(ring), Box::new(open))
 }

@@ -172,7 +172,9 @@ pub(super) fn failed(error: &(dyn StdError + 'static)) -> Failure {
         return interrupted(error);
     }
     // The outer ones repeat the whole URL. A key that is none may have anything in it.
-    let innermost = chain(error).last().map_or_else(String::new, |error| crate::printable::printable(&error.to_string()).into_owned());
+    let innermost = chain(error)
+        .last()
+        .map_or_else(String::new, |error| crate::printable::printable(&error.to_string()).into_owned());
     Failure::never(Kind::Failed, format!("the store's answer cannot be used: {innermost}"))
 }
 

@@ -14,7 +14,8 @@ use tokio::runtime::Handle;
 
 use super::cloud::Cloud;
 use super::directory::Directory;
-use super::http::{Web, redirects};
+use super::echo::Echo;
+use super::http::{Origin, Web, redirects};
 use super::key::Prefix;
 use super::transport::{Connector, Voucher, client};
 use super::{Backend, Store, StoreConfig};
@@ -29,6 +30,9 @@ pub(super) fn open(config: &StoreConfig, runtime: &Handle) -> Result<Store, Erro
     let (scheme, rest) = config.url.split_once("://").ok_or_else(|| {
         invalid("a store's URL begins with its kind: file://, s3://, gs://, az://, http:// or https://")
     })?;
+    if !config.redirects.is_empty() && !matches!(scheme, "http" | "https") {
+        return Err(invalid(format!("`redirects` is nothing that a `{}:` store has", scheme.escape_debug())));
+    }
     let opened = match scheme {
         _ if has_credentials(&config.url) => Err(invalid(
             "its URL has credentials in it, or a `:` or `@` that could be theirs: they have a place of their own, the server of a \
@@ -51,7 +55,8 @@ pub(super) fn open(config: &StoreConfig, runtime: &Handle) -> Result<Store, Erro
             "a store with no request at once could not be read: `concurrency` must be 1 or more",
         ));
     }
-    Ok(Store::assemble(opened.name, opened.prefix, opened.backend, config.concurrency, config.retry))
+    let echo = Echo::of(config)?;
+    Ok(Store::assemble(opened.name, opened.prefix, opened.backend, config.concurrency, config.retry, echo))
 }
 
 /// What a kind of store makes of its configuration.
@@ -216,10 +221,15 @@ fn web(config: &StoreConfig, runtime: &Handle) -> Result<Opened, Error> {
             Ok::<_, Error>(value)
         })
         .transpose()?;
+    let granted = config.redirects.iter().map(|place| {
+        Origin::parse(place)
+            .ok_or_else(|| invalid(format!("`{}` in `redirects` is no HOST:PORT", place.escape_debug())))
+    });
+    let granted = granted.collect::<Result<Vec<_>, Error>>()?;
     let settings = chosen.settings();
     let voucher = if settings.ca_certificate.is_some() { Voucher::CaFile } else { Voucher::Machine };
     let backend = Web {
-        client: client(&settings, redirects())?,
+        client: client(&settings, redirects(granted))?,
         runtime: runtime.clone(),
         base,
         authorization,
