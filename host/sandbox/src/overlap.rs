@@ -141,10 +141,8 @@ fn unescaped(field: &[u8]) -> PathBuf {
     while let Some((byte, after)) = rest.split_first() {
         let octal = (*byte == b'\\').then(|| after.get(..3)).flatten();
         let number = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        (path, rest) = match number {
-            Some(number) => ([path, vec![number]].concat(), &after[3..]),
-            None => ([path, vec![*byte]].concat(), after),
-        };
+        path.push(number.unwrap_or(*byte));
+        rest = if number.is_some() { &after[3..] } else { after };
     }
     PathBuf::from(std::ffi::OsString::from_vec(path))
 }

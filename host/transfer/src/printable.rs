@@ -74,8 +74,6 @@ fn look(character: char) -> Look {
         | Of::Surrogate
         | Of::PrivateUse
         | Of::Unassigned => Look::Hidden,
-        // A category that a later Unicode adds is not known to be visible.
-        _ => Look::Hidden,
     }
 }
 
