@@ -98,9 +98,10 @@ impl MinimalCluster {
             private.create(directory.join(name))?;
         }
         write(&directory.join("PG_VERSION"), b"15\n")?;
-        for name in ["postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"] {
+        for name in ["postgresql.conf", "postgresql.auto.conf", "pg_ident.conf"] {
             write(&directory.join(name), b"")?;
         }
+        write(&directory.join("pg_hba.conf"), b"local all all trust\n")?;
         if self.backup_label {
             write(&directory.join("backup_label"), self.backup_label().as_bytes())?;
         }

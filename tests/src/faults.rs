@@ -33,6 +33,11 @@ pub enum Fate {
     Passed,
     /// It is answered with this status.
     Refused(u16),
+    /// It is answered with this status and this body.
+    Answered(u16, &'static str),
+    /// It is a question for a listing of S3, and answered as by a server that lists so many keys at most and has no tokens: it says
+    /// that there is more, and not how to go on.
+    WithoutTokens(usize),
     /// The connection stays open and nothing comes.
     NeverAnswered,
     /// The store's answer ends after so many bytes of it, head included.
@@ -139,6 +144,15 @@ fn serve(
             client.write_all(text.as_bytes())?;
             return Ok(());
         }
+        Fate::Answered(status, body) => {
+            client.write_all(answer(status, if asked.method == "HEAD" { "" } else { body }).as_bytes())?;
+            return Ok(());
+        }
+        Fate::WithoutTokens(most) => {
+            let whole = without_tokens(upstream, &head, most)?;
+            client.write_all(answer(200, &whole).as_bytes())?;
+            return Ok(());
+        }
         Fate::NeverAnswered => {
             let mut ended = locked(&over.0);
             while !*ended {
@@ -157,6 +171,38 @@ fn serve(
     };
     let note = || locked(answers)[index].ended = Instant::now();
     Ok(pass(client, upstream, &head, at_most, piece, over, note)?)
+}
+
+fn answer(status: u16, body: &str) -> String {
+    format!("HTTP/1.1 {status} Said\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
+
+/// The store's answer with as many keys as are said, without a token.
+fn without_tokens(upstream: u16, head: &str, most: usize) -> Result<String> {
+    let mut store = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, upstream)), PATIENCE)?;
+    store.set_read_timeout(Some(PATIENCE))?;
+    let (first, headers) = head.split_once("\r\n").context("no request")?;
+    let words: Vec<&str> = first.split(' ').collect();
+    let [method, target, version] = words[..] else { anyhow::bail!("no request") };
+    let limited = |part: &str| match part.starts_with("max-keys=") {
+        true => format!("max-keys={most}"),
+        false => part.to_owned(),
+    };
+    let target: Vec<String> = target.split('&').map(limited).collect();
+    write!(store, "{method} {} {version}\r\n", target.join("&"))?;
+    for line in
+        headers.trim_end().lines().filter(|line| !line.to_ascii_lowercase().starts_with("connection:"))
+    {
+        write!(store, "{line}\r\n")?;
+    }
+    store.write_all(b"Connection: close\r\n\r\n")?;
+    let mut text = String::new();
+    store.read_to_string(&mut text)?;
+    let (_, body) = text.split_once("\r\n\r\n").context("no answer")?;
+    let token = "NextContinuationToken>";
+    let Some((before, rest)) = body.split_once(&format!("<{token}")) else { return Ok(body.to_owned()) };
+    let (_, after) = rest.split_once(&format!("</{token}")).context("the token does not end")?;
+    Ok(format!("{before}{after}"))
 }
 
 /// Everything up to the empty line.

@@ -5,6 +5,7 @@
 
 pub mod certificates;
 pub mod cluster;
+pub mod control_file;
 pub mod faults;
 pub mod patroni;
 pub mod patroni_cluster;
@@ -15,5 +16,6 @@ pub mod releases;
 pub mod replica_folder;
 pub mod scripted;
 pub mod server;
+pub mod stored;
 pub mod stores;
 pub mod user;

@@ -308,6 +308,21 @@ impl Member<'_> {
         drop(self.patroni.take());
     }
 
+    /// Kills its Patroni and nothing else, as systemd does with the `KillMode=process` of Patroni's unit.
+    ///
+    /// # Errors
+    /// Those of kill.
+    pub fn kill_alone(&mut self) -> Result<()> {
+        let Some(mut patroni) = self.patroni.take() else { return Ok(()) };
+        if let Some(pid) = patroni.pid() {
+            kill_process(pid, Signal::KILL)?;
+        }
+        patroni.0.wait()?;
+        // Its drop would end the rest of the group.
+        std::mem::forget(patroni);
+        Ok(())
+    }
+
     /// What its Patroni, PostgreSQL and Understudy have logged.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.path("patroni.log")).unwrap_or_default()).into_owned()

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::control_file::as_in_the_backup;
 use crate::replica_folder::ReplicaFolder;
 use crate::server::{Playground, PostgresServer, run};
 
@@ -197,16 +198,11 @@ impl Primary {
     /// # Errors
     /// What pg_verifybackup finds.
     pub fn verify(&self, replica: &ReplicaFolder, manifest: &Path) -> Result<()> {
-        run(self
-            .playground
-            .user()
-            .command(self.playground.bin_dir().join("pg_verifybackup"))
-            .arg("--manifest-path")
-            .arg(manifest)
-            // The host made the links itself, and tablespace_map is gone.
-            .args(["--ignore=tablespace_map", "--wal-directory"])
-            .arg(replica.wal())
-            .arg(replica.datadir()))?;
+        let mut verify = self.playground.user().command(self.playground.bin_dir().join("pg_verifybackup"));
+        verify.arg("--manifest-path").arg(manifest);
+        // The host made the links itself, and tablespace_map is gone.
+        verify.args(["--ignore=tablespace_map", "--wal-directory"]).arg(replica.wal()).arg(replica.datadir());
+        as_in_the_backup(&replica.datadir(), || run(&mut verify))?;
         Ok(())
     }
 }

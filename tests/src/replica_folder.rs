@@ -34,6 +34,13 @@ impl Running {
         self.0.id()
     }
 
+    /// The most memory that it held so far, in bytes (`VmHWM`); none once it has ended.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors
@@ -194,6 +201,22 @@ impl ReplicaFolder {
             std::fs::remove_file(self.path("report.json"))?;
         }
         let mut command = self.command("create");
+        command.arg("--report").arg(self.path("report.json")).args(arguments);
+        Ok(Running(command.stdout(output.try_clone()?).stderr(output).spawn()?))
+    }
+
+    /// The same, with no more open files than `limit`, which the program cannot raise.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn spawn_with_files(&self, limit: u32, arguments: &[&str]) -> Result<Running> {
+        let output = File::create(self.path("output"))?;
+        if self.path("report.json").exists() {
+            std::fs::remove_file(self.path("report.json"))?;
+        }
+        let mut command = self.user.command("/bin/sh");
+        command.arg("-c").arg(format!("ulimit -n {limit} && exec \"$@\"")).arg("sh").arg(&self.program);
+        command.arg("create").arg("--config").arg(self.path("understudy.toml")).stdin(Stdio::null());
         command.arg("--report").arg(self.path("report.json")).args(arguments);
         Ok(Running(command.stdout(output.try_clone()?).stderr(output).spawn()?))
     }

@@ -219,6 +219,48 @@ fn passes_all_but_the_password(member: &Member<'_>) {
 }
 
 #[test]
+fn where_patroni_alone_is_killed_in_mid_creation_the_next_one_gets_a_whole_replica() {
+    let cluster = PatroniCluster::start("patroni-killed").unwrap();
+    let first = leader(&cluster);
+    let mut second = cluster.member("second").unwrap();
+
+    // The run ends with the Patroni that started it.
+    with_slow_basebackup(&second);
+    second.start().unwrap();
+    second
+        .wait_until("pg_basebackup to write", Duration::from_secs(60), || second.is_being_copied())
+        .unwrap();
+    second.kill_alone().unwrap();
+    assert_eq!(second.report().unwrap()["exit_code"], json!(143), "{}", second.log());
+    second
+        .wait_until("every process to end", Duration::from_secs(5), || {
+            cluster.processes_of(&second).is_empty()
+        })
+        .unwrap();
+    as_in_the_example(&second);
+    second.forget_report().unwrap();
+    second.start().unwrap();
+    is_replica(&second, &first, &[("tarball", "created")]);
+
+    // A run that is told to go on has the version in place when the next Patroni looks.
+    let mut third = cluster.member("third").unwrap();
+    with_methods(&third, r#"["basebackup"]"#, "max-rate = \"4M\"");
+    let text = std::fs::read_to_string(third.path("understudy.toml")).unwrap();
+    third
+        .write("understudy.toml", &text.replace("[replica]\n", "[replica]\nend_with_parent = false\n"))
+        .unwrap();
+    third.start().unwrap();
+    let version = third.datadir().join("PG_VERSION");
+    third
+        .wait_until("PG_VERSION", Duration::from_secs(60), || third.is_being_copied() && version.exists())
+        .unwrap();
+    third.kill_alone().unwrap();
+    third.start().unwrap();
+    is_replica(&third, &first, &[("basebackup", "created")]);
+    assert!(!third.log().contains("crash recovery in a single user mode"), "{}", third.log());
+}
+
+#[test]
 fn after_a_failure_patroni_empties_the_directory_and_starts_over_by_itself() {
     let cluster = PatroniCluster::start("patroni-failure").unwrap();
     let first = leader(&cluster);

@@ -102,7 +102,12 @@ impl Demo {
         let denied = |denial: &&Value| denial["what"].as_str().unwrap_or("").contains("pgpass");
         let denial = denials.iter().find(denied).context("the denial is missing from the report")?;
         println!("    denied: {} {}", denial["capability"], denial["what"]);
-        println!("    the line that would allow it: {}", denial["remedy"]);
+        match denial["remedy"].as_str().unwrap_or_default() {
+            "" => {
+                println!("    no line allows it: granted are directories, and never more than was asked for")
+            }
+            line => println!("    the line that would allow it: {line}"),
+        }
         Ok(())
     }
 

@@ -70,6 +70,22 @@ pub enum Event {
         #[serde(skip_serializing_if = "Vec::is_empty")]
         fields: Vec<(String, String)>,
     },
+    /// A store does not answer as it should, and is asked again.
+    Retrying {
+        /// Which method.
+        method: String,
+        /// The store's URL or path, without credentials.
+        store: String,
+        /// What it was asked for: an object, or the objects below a prefix.
+        about: String,
+        /// Which try it is, from 1, since something came the last time.
+        attempt: u32,
+        /// Why the try failed, or that nothing has come so far.
+        cause: String,
+        /// When the next try is made; none while this one is still waited for.
+        #[serde(rename = "next_try_in_seconds", serialize_with = "maybe_seconds")]
+        next_try_in: Option<Duration>,
+    },
     /// A call that no grant covers.
     Denied {
         /// Which method.
@@ -130,6 +146,14 @@ impl Event {
                 message: change(message),
                 fields: fields.into_iter().map(|(name, value)| (change(name), change(value))).collect(),
             },
+            Self::Retrying { method, store, about, attempt, cause, next_try_in } => Self::Retrying {
+                method,
+                store: change(store),
+                about: change(about),
+                attempt,
+                cause: change(cause),
+                next_try_in,
+            },
             Self::Denied { method, denial: Denial { capability, what, remedy } } => {
                 let denial = Denial { capability, what: change(what), remedy: change(remedy) };
                 Self::Denied { method, denial }
@@ -153,6 +177,13 @@ impl Event {
 
 fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(duration.as_secs_f64())
+}
+
+fn maybe_seconds<S: serde::Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
 }
 
 /// The steps of an attempt, in order.

@@ -1,5 +1,6 @@
 //! One way to create a replica.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,6 +15,11 @@ use crate::{Bytes, Directories, Lsn, Outcome, Run, Source};
 pub trait Method: Send + Sync {
     /// The name that it has in the operator's list of methods.
     fn name(&self) -> &str;
+
+    /// What is known of the component that the method is, for the report; none for a method that is none.
+    fn component(&self) -> Option<ComponentFacts> {
+        None
+    }
 
     /// Everything that can be checked without running the method.
     ///
@@ -33,6 +39,21 @@ pub trait Method: Send + Sync {
     /// # Errors
     /// A [`Failure`]; whatever is in the directory by then is the loop's to remove.
     async fn create(&self, request: &Request, plan: &Plan, run: &Run) -> Result<Filled, Failure>;
+}
+
+/// What the report tells of a component.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ComponentFacts {
+    /// Its file.
+    pub path: String,
+    /// The name that it gives itself; none where it could not be loaded, as the next two.
+    pub name: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+    /// `sha256:` and hexadecimal digits.
+    pub digest: Option<String>,
+    /// What it is granted, by the names of the configuration. No secret is in it.
+    pub grants: BTreeMap<String, String>,
 }
 
 /// What a method is asked.

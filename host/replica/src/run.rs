@@ -1,6 +1,8 @@
 //! What a method is given besides its request: where to tell what happens, and when to stop.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -13,12 +15,41 @@ pub struct Run {
     method: Arc<str>,
     cancel: CancellationToken,
     events: Arc<dyn EventSink>,
+    activity: Activity,
+}
+
+/// When a method last read, wrote or finished something: a method that does nothing of it for too long is stalled. Clones are
+/// of the same method.
+#[derive(Clone, Debug)]
+pub struct Activity {
+    began: Instant,
+    /// Milliseconds after `began`.
+    last: Arc<AtomicU64>,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self { began: Instant::now(), last: Arc::default() }
+    }
+}
+
+impl Activity {
+    /// It just did. Cheap, and may be called from any thread.
+    pub fn mark(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// For how long it has not.
+    pub fn idle(&self) -> Duration {
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
+    }
 }
 
 impl Run {
     /// A run of the method of this name.
     pub fn new(method: &str, cancel: CancellationToken, events: Arc<dyn EventSink>) -> Self {
-        Self { method: method.into(), cancel, events }
+        Self { method: method.into(), cancel, events, activity: Activity::default() }
     }
 
     /// The method's name.
@@ -41,6 +72,11 @@ impl Run {
         &self.cancel
     }
 
+    /// Where what it moves is noted. [`Run::progress`] does so itself.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
     /// Tells an event.
     pub fn emit(&self, event: Event) {
         self.events.emit(event);
@@ -59,6 +95,7 @@ impl Run {
 
     /// Tells how far the method is.
     pub fn progress(&self, bytes: u64, bytes_expected: Option<u64>, files: u64, files_expected: Option<u64>) {
+        self.activity.mark();
         self.emit(Event::Progress {
             method: self.method.to_string(),
             bytes,

@@ -22,6 +22,7 @@ use crate::reporter::Reporter;
 use crate::run;
 use crate::state::State;
 use crate::text::{hex, printable};
+use crate::thread::Quiet;
 use crate::{Grants, Inspection, describe, v0_1};
 
 /// How long `describe` may take, and how much memory it may hold.
@@ -243,7 +244,7 @@ fn ask(host: &Host, component: &v0_1::Component) -> Result<crate::Description, S
         let files = Files::none(Remedies::new("", &Grants::default())).map_err(|error| error.to_string())?;
         let state = State::fixed(files, DESCRIBE_MEMORY, reporter);
         let call = async |store: &mut wasmtime::Store<State>| component.describe(store).await;
-        match run::call(&host.engine, state, || tokio::time::sleep(DESCRIBE_TIME), call) {
+        match run::call(&host.engine, state, &Quiet::default(), || tokio::time::sleep(DESCRIBE_TIME), call) {
             (Ok(Some(description)), _) => Ok(description),
             (Ok(None), _) => Err(format!("describe took longer than {} s", DESCRIBE_TIME.as_secs())),
             (Err(error), _) => Err(format!("describe failed: {}", in_one_line(&error))),

@@ -11,7 +11,7 @@ use crate::v0_1::Ended;
 /// Frames of a trap that are shown, innermost first.
 const FRAMES: usize = 5;
 /// Denials that are repeated in a message; the events have them all.
-const DENIALS: usize = 3;
+const DENIALS: usize = 1;
 
 /// What is known besides the component's own word.
 pub(crate) struct Circumstances {
@@ -21,6 +21,8 @@ pub(crate) struct Circumstances {
     pub(crate) denials: Vec<Denial>,
     /// Whether it was asked to stop.
     pub(crate) cancelled: bool,
+    /// What it said on its standard error when it ended.
+    pub(crate) last_word: Option<String>,
 }
 
 /// A component that gave up.
@@ -58,13 +60,26 @@ pub(crate) fn of_the_sandbox(error: &wasmtime::Error, circumstances: &Circumstan
         return Failure::new(Outcome::OutOfMemory, format!("the method {limit} (grants.memory)"));
     }
     if let Some(I32Exit(status)) = error.downcast_ref() {
-        return failed(format!("the method ended itself with exit status {status}"), circumstances);
+        let exit = format!("the method ended itself with exit status {status}");
+        let why = match &circumstances.last_word {
+            Some(word) => format!("{word} (exit status {status})"),
+            None => exit,
+        };
+        return failed(why, circumstances);
     }
     let what = match error.downcast_ref::<Trap>() {
         Some(trap) => trap.to_string(),
         None => printable(&error.root_cause().to_string(), 1000),
     };
-    let what = format!("the method trapped: {what}{}", frames(error));
+    let trap = match error.downcast_ref() {
+        // What an abort ends at says nothing that its message does not say.
+        Some(Trap::UnreachableCodeReached) => String::new(),
+        _ => format!("; it trapped: {what}"),
+    };
+    let what = match &circumstances.last_word {
+        Some(word) => format!("{word}{trap}"),
+        None => format!("the method trapped: {what}{}", frames(error)),
+    };
     match (&circumstances.full, circumstances.denials.as_slice()) {
         (Some(full), _) => Failure::new(Outcome::OutOfDisk, format!("{what}; {full}")),
         (None, []) => Failure::new(Outcome::Trapped, what),
@@ -125,6 +140,7 @@ mod tests {
             full: full.map(str::to_owned),
             denials: if denied { vec![denial] } else { vec![] },
             cancelled,
+            last_word: None,
         }
     }
 
@@ -136,6 +152,29 @@ mod tests {
         assert_eq!(denied.outcome, Outcome::Denied);
         assert_eq!(denied.message, "no; denied: read /etc/passwd, to allow it: the line");
         assert_eq!(failed(circumstances(Some("the disk is full"), true, false)).outcome, Outcome::OutOfDisk);
+    }
+
+    #[test]
+    fn a_components_own_last_word_comes_before_the_trap_and_the_denials() {
+        let said = Circumstances {
+            last_word: Some("the method panicked: boom".to_owned()),
+            denials: (0..18)
+                .map(|number| Denial {
+                    capability: "read",
+                    what: format!("/usr/lib/{number}"),
+                    remedy: String::new(),
+                })
+                .collect(),
+            ..circumstances(None, false, false)
+        };
+        let failure = of_the_sandbox(&Trap::UnreachableCodeReached.into(), &said);
+        assert_eq!(failure.outcome, Outcome::Trapped);
+        assert_eq!(
+            failure.message,
+            "the method panicked: boom; denied: read /usr/lib/0; and 17 more denials"
+        );
+        let deep = of_the_sandbox(&Trap::StackOverflow.into(), &said).message;
+        assert!(deep.starts_with("the method panicked: boom; it trapped: "), "{deep}");
     }
 
     #[test]

@@ -28,9 +28,10 @@ impl Remedies {
     }
 
     /// The line that lets it read `directory` besides what it may read already; none for a path that is too long for
-    /// a line or has characters that a person would not see in it.
+    /// a line or has characters that a person would not see in it, and for the root, which nobody should grant.
     pub(crate) fn read(&self, directory: &Path) -> Option<String> {
-        let readable = directory.to_str().is_some_and(|path| path.len() <= PATH && is_printable(path));
+        let readable = directory.parent().is_some()
+            && directory.to_str().is_some_and(|path| path.len() <= PATH && is_printable(path));
         readable.then(|| self.line(self.read.iter().map(PathBuf::as_path).chain([directory])))
     }
 
@@ -301,6 +302,7 @@ mod tests {
             remedies.read(Path::new("/mnt/b")).as_deref(),
             Some(r#"[method."my method".grants] read = ["/mnt/a", "/mnt/b"]"#)
         );
+        assert_eq!(remedies.read(Path::new("/")), None);
         assert_eq!(remedies.read(Path::new("/mnt/\u{202E}b")), None);
         assert_eq!(remedies.read(Path::new(&"/x".repeat(PATH))), None);
     }

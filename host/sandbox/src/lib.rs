@@ -12,6 +12,7 @@ mod grants;
 mod image;
 mod inspection;
 mod landlock;
+mod last_word;
 mod limits;
 mod method;
 mod network;
@@ -38,6 +39,6 @@ pub use settings::{DiskBudget, Grants, KeyGrant, MethodSettings, OptionValue, Sa
 /// What grants are made of.
 pub use transfer::{
     secret::Secret,
-    store::{Retry, StoreConfig},
+    store::{Renewal, Retry, StoreConfig},
     units::{BytesPerSecond, NotASpeed},
 };

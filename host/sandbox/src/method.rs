@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use replica::method::ComponentFacts;
 use replica::{Directories, Event, Failure, Filled, Level, Method, Outcome, Plan, Refusal, Request, Run};
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
+use transfer::budget::Budget;
+use transfer::plane::Bounds;
 use wasmtime::Store;
 
 use crate::component::{Loaded, refuse_if_everybody_may_change};
@@ -16,15 +19,16 @@ use crate::failure::{self, Circumstances};
 use crate::files::{Access, Files, Place, Step};
 use crate::grants::{Remedies, check_needs};
 use crate::landlock::Wall;
+use crate::last_word;
 use crate::options::{self, Setting};
 use crate::plane::{self, Plane};
 use crate::reporter::Reporter;
 use crate::run::{self, Left};
 use crate::sandbox::Sandbox;
 use crate::state::{Job, State};
-use crate::thread::{self, HUNG, Lost};
+use crate::thread::{self, HUNG, Lost, Quiet};
 use crate::v0_1::Ended;
-use crate::{MethodSettings, overlap, plan};
+use crate::{Grants, MethodSettings, overlap, plan};
 
 /// How long a component may take to end by itself once it is asked to. Together with a tick of the epoch this stays
 /// within the 250 ms in which a cancel must be noticed.
@@ -93,6 +97,7 @@ impl ComponentMethod {
         // Who drops this future has no use for the run any more.
         let _ends_with_this_call = cancel.clone().drop_guard();
         let (events, told) = unbounded_channel();
+        let quiet = Quiet::default();
         let work = Work {
             sandbox: self.sandbox.clone(),
             prepared,
@@ -100,25 +105,30 @@ impl ComponentMethod {
             step,
             settings: Arc::clone(&self.settings),
             remedies: self.remedies.clone(),
-            reporter: Reporter::new(&self.settings.name, events),
+            reporter: Reporter::new(&self.settings.name, events).noting(run.activity()),
             cancel: cancel.clone(),
             directories: Arc::clone(&request.directories),
             job: Job {
                 step: Some(step),
                 directories: Some(Arc::clone(&request.directories)),
                 source: request.source.as_ref().and_then(|source| source.facts.as_ref().ok()).cloned(),
+                postgresql_major: plan.and_then(|plan| plan.postgresql_major),
                 tablespaces: plan.map(|plan| plan.tablespaces.clone()).unwrap_or_default(),
                 filled: Filled::default(),
                 plane: None,
             },
+            quiet: quiet.clone(),
         };
-        let thread = thread::run(&self.settings.name, &cancel, HUNG, move || work.on_this_thread(call));
+        let thread =
+            thread::run(&self.settings.name, &cancel, HUNG, &quiet, move || work.on_this_thread(call));
         let ended = while_telling(run, told, thread).await;
         let ended = ended.map_err(|lost| {
             let failure = Failure::new(Outcome::Failed, lost.to_string());
             match (lost, step) {
                 (Lost::Hung, Step::Create) => failure.may_write(),
-                (Lost::Hung, Step::Plan) | (Lost::Panicked(_) | Lost::NotStarted(_), _) => failure,
+                (Lost::Hung, Step::Plan) | (Lost::Ending | Lost::Panicked(_) | Lost::NotStarted(_), _) => {
+                    failure
+                }
             }
         })?;
         match ended {
@@ -191,6 +201,7 @@ struct Work {
     cancel: CancellationToken,
     directories: Arc<Directories>,
     job: Job,
+    quiet: Quiet,
 }
 
 impl Work {
@@ -201,7 +212,8 @@ impl Work {
         let settings = Arc::clone(&self.settings);
         let grants = &settings.grants;
         let files = Files::open(self.step, &self.places, grants.disk, self.remedies.clone())
-            .map_err(|error| failure::of_the_host("cannot give the method its directories", &error))?;
+            .map_err(|error| failure::of_the_host("cannot give the method its directories", &error))?
+            .within(bounds(grants));
         // Its threads must be there before this one is restricted, and are gone when it ends.
         self.job.plane = self.plane(&files)?;
         for missing in files.missing() {
@@ -215,13 +227,14 @@ impl Work {
             tokio::time::sleep(GRACE).await;
         };
         let (prepared, engine) = (&self.prepared, &self.sandbox.inner.host.engine);
-        let (ended, left) = run::call(engine, state, stop, async |store: &mut Store<State>| {
+        let (ended, left) = run::call(engine, state, &self.quiet, stop, async |store: &mut Store<State>| {
             call(&prepared.loaded, store, &prepared.settings).await
         });
         let circumstances = Circumstances {
             full: left.full.clone(),
             denials: self.reporter.denials(),
             cancelled: self.cancel.is_cancelled(),
+            last_word: last_word::of(&left.stderr),
         };
         match ended {
             Ok(Some(Ok(value))) => Ok((value, left)),
@@ -248,10 +261,25 @@ impl Work {
         };
         let redactor = self.sandbox.inner.settings.redactor.clone();
         let (grants, remedies) = (self.settings.grants.clone(), self.remedies.clone());
-        Plane::start(&Arc::new(grants), remedies, redactor, self.cancel.clone(), target)
-            .map(Some)
+        let bounds = files.bounds.clone();
+        Plane::start(&Arc::new(grants), remedies, redactor, self.cancel.clone(), target, bounds)
+            .map(|plane| Some(plane.told_to(self.reporter.clone())))
             .map_err(|error| failure::of_the_host("cannot start the threads of the data plane", &error))
     }
+}
+
+/// Files that a run has open at most, however many the program may have.
+const FILES: u64 = 2048;
+/// Files that stay for the host's own work, such as the seal and the log: so many, or a quarter of what there are.
+const RESERVED_FILES: u64 = 64;
+
+/// What is held for one run at most. Files are counted from what the kernel lets this program open (`ulimit -n`): a run that took
+/// the last one would take it from the host.
+fn bounds(grants: &Grants) -> Bounds {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let open = std::fs::read_dir("/proc/self/fd").map_or(RESERVED_FILES, |open| open.count() as u64);
+    let files = most.saturating_sub(open).saturating_sub(RESERVED_FILES.min(most / 4)).min(FILES);
+    Bounds { memory: Budget::memory(grants.host_memory.0), files: Budget::files(files) }
 }
 
 /// Puts this thread behind its wall; what is enforced, in words.
@@ -275,6 +303,18 @@ fn wall(places: &[Place], require: Option<u32>) -> Result<String, Failure> {
 impl Method for ComponentMethod {
     fn name(&self) -> &str {
         &self.settings.name
+    }
+
+    fn component(&self) -> Option<ComponentFacts> {
+        let settings = &self.settings;
+        let loaded = self.prepared.get().map(|prepared| &prepared.loaded.inspection);
+        Some(ComponentFacts {
+            path: settings.component.display().to_string(),
+            name: loaded.map(|inspection| inspection.name.clone()),
+            version: loaded.map(|inspection| inspection.description.version.clone()),
+            digest: loaded.map(|inspection| inspection.digest.clone()),
+            grants: settings.grants.told(),
+        })
     }
 
     async fn preflight(&self, request: &Request) -> Result<(), Refusal> {

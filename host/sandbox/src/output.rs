@@ -1,5 +1,6 @@
 //! A component's standard output and error: split into lines and told as log lines.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -10,11 +11,15 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::reporter::{LINE_CHARACTERS, Reporter};
+use crate::text::printable;
 
 /// What one run may print on each of the two.
 pub(crate) const OUTPUT_BYTES: usize = 1 << 20;
 /// The lines it may print on each of the two.
 pub(crate) const OUTPUT_LINES: usize = 10_000;
+/// How many of the newest lines are kept, and characters of each: the message of a panic, or of an exception.
+const LAST_LINES: usize = 16;
+const LAST_CHARACTERS: usize = 1000;
 /// What a component may write at once without being asked to wait.
 const PERMIT: usize = 64 << 10;
 
@@ -32,12 +37,22 @@ struct Lines {
     bytes: usize,
     count: usize,
     full: bool,
+    /// The newest lines that were told.
+    last: VecDeque<String>,
 }
 
 impl Output {
     /// `origin` is `stdout` or `stderr`.
     pub(crate) fn new(reporter: Reporter, origin: &'static str) -> Self {
-        let lines = Lines { reporter, origin, line: Vec::new(), bytes: 0, count: 0, full: false };
+        let lines = Lines {
+            reporter,
+            origin,
+            line: Vec::new(),
+            bytes: 0,
+            count: 0,
+            full: false,
+            last: VecDeque::new(),
+        };
         Self { lines: Arc::new(Mutex::new(lines)) }
     }
 
@@ -47,6 +62,11 @@ impl Output {
         if !lines.line.is_empty() {
             lines.end();
         }
+    }
+
+    /// The newest lines, oldest first.
+    pub(crate) fn last_lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).last.iter().cloned().collect()
     }
 
     fn take(&self, bytes: &[u8]) {
@@ -84,6 +104,10 @@ impl Lines {
         let text = String::from_utf8_lossy(&line);
         if !text.trim().is_empty() {
             self.count += 1;
+            self.last.push_back(printable(&text, LAST_CHARACTERS));
+            if self.last.len() > LAST_LINES {
+                self.last.pop_front();
+            }
             self.reporter.line(Level::Info, self.origin, &text, Vec::new());
         }
     }

@@ -3,12 +3,14 @@
 //! Everything is sent to the other side of a channel. A reader of the event stream may open files or start threads,
 //! and on the method's own thread both would happen behind its Landlock wall.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use replica::run::Activity;
 use replica::{Denial, Event, Level};
 use tokio::sync::mpsc::UnboundedSender;
+use transfer::store::Notice;
 
 use crate::text::printable;
 
@@ -29,6 +31,12 @@ const PHASE_CHARACTERS: usize = 200;
 pub(crate) const DENIALS: usize = 100;
 /// Characters of what was denied.
 const DENIAL_CHARACTERS: usize = 1024;
+/// The pause between two events that tell of one store that is asked again: many objects fail together.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Characters of what such an event says in each of its parts.
+const RETRY_CHARACTERS: usize = 1024;
+/// Stores of which it is known when it was told of them last.
+const RETRYING_STORES: usize = 64;
 /// The pause between two events of progress.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 
@@ -38,6 +46,7 @@ pub(crate) struct Reporter {
     method: Arc<str>,
     events: UnboundedSender<Event>,
     told: Arc<Mutex<Told>>,
+    activity: Activity,
 }
 
 #[derive(Default)]
@@ -55,12 +64,26 @@ struct Told {
     files_expected: Option<u64>,
     progress_sent: Option<Instant>,
     progress_waits: bool,
+    /// When it was told last of each store that it is asked again.
+    retrying: HashMap<String, Instant>,
 }
 
 impl Reporter {
     /// Reports for the method of this name. Nobody has to listen: what `describe` says is dropped.
     pub(crate) fn new(method: &str, events: UnboundedSender<Event>) -> Self {
-        Self { method: method.into(), events, told: Arc::default() }
+        Self { method: method.into(), events, told: Arc::default(), activity: Activity::default() }
+    }
+
+    /// The same, noting what the component moves in `activity`.
+    #[must_use]
+    pub(crate) fn noting(self, activity: &Activity) -> Self {
+        Self { activity: activity.clone(), ..self }
+    }
+
+    /// Where what the component moves is noted: a call that reads, writes or looks, and bytes that come and go. Neither its
+    /// words nor its looks at the clock and at the cancellation are such: a component can have any number of them and get nowhere.
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -155,6 +178,9 @@ impl Reporter {
 
     /// How much more is done.
     pub(crate) fn done(&self, bytes: u64, files: u64) {
+        if (bytes, files) != (0, 0) {
+            self.activity.mark();
+        }
         {
             let mut told = self.told();
             told.bytes = told.bytes.saturating_add(bytes);
@@ -187,6 +213,28 @@ impl Reporter {
             }
         };
         self.send(event);
+    }
+
+    /// A store is asked again. What comes too soon after the last word on that store is not told.
+    pub(crate) fn retrying(&self, notice: Notice) {
+        {
+            let mut told = self.told();
+            let now = Instant::now();
+            told.retrying.retain(|_, at| now.duration_since(*at) < RETRY_PAUSE);
+            if told.retrying.contains_key(&notice.store) || told.retrying.len() >= RETRYING_STORES {
+                return;
+            }
+            told.retrying.insert(notice.store.clone(), now);
+        }
+        let Notice { store, about, attempt, cause, next_try_in } = notice;
+        self.send(Event::Retrying {
+            method: self.method.to_string(),
+            store: printable(&store, RETRY_CHARACTERS),
+            about: printable(&about, RETRY_CHARACTERS),
+            attempt,
+            cause: printable(&cause, RETRY_CHARACTERS),
+            next_try_in,
+        });
     }
 
     /// A call that no grant covers. The same denial is told once.
@@ -274,6 +322,28 @@ mod tests {
         }
         assert_eq!(drain(told).len(), DENIALS + 1);
         assert_eq!(reporter.denials().len(), DENIALS);
+    }
+
+    #[test]
+    fn a_store_that_is_asked_again_is_told_of_at_once_and_seldom_from_then_on() {
+        let (reporter, told) = reporter();
+        for number in 0..10_000 {
+            for store in ["s3://one", "s3://two"] {
+                reporter.retrying(Notice {
+                    store: store.to_owned(),
+                    about: number.to_string(),
+                    attempt: 1,
+                    cause: "x".repeat(2 * RETRY_CHARACTERS),
+                    next_try_in: None,
+                });
+            }
+        }
+        let told = drain(told);
+        assert!((2..100).contains(&told.len()), "{}", told.len());
+        for event in &told {
+            let Event::Retrying { cause, .. } = event else { panic!("{event:?}") };
+            assert!(cause.chars().count() <= RETRY_CHARACTERS + 1);
+        }
     }
 
     #[test]

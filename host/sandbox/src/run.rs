@@ -6,6 +6,7 @@ use replica::Filled;
 use wasmtime::{Engine, Store, UpdateDeadline};
 
 use crate::state::State;
+use crate::thread::Quiet;
 
 /// Bytes that one host call may copy out of the component: lists and strings of all its arguments.
 const HOSTCALL_BYTES: usize = 16 << 20;
@@ -19,16 +20,20 @@ pub(crate) struct Left {
     pub(crate) filled: Filled,
     /// Why it could not write something, where that was for want of space.
     pub(crate) full: Option<String>,
+    /// Its last lines on standard error.
+    pub(crate) stderr: Vec<String>,
 }
 
 /// Runs `call` with a new store until it ends, or until `stop` does: then it is dropped where it stands, and the
-/// answer is none. A component that computes is interrupted at the next tick of the epoch.
+/// answer is none. A component that computes is interrupted at the next tick of the epoch. `quiet` hears when nothing of it
+/// writes any more.
 ///
 /// # Errors
 /// The trap that ended it.
 pub(crate) fn call<T, S: Future<Output = ()>>(
     engine: &Engine,
     state: State,
+    quiet: &Quiet,
     stop: impl FnOnce() -> S,
     call: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
 ) -> (wasmtime::Result<Option<T>>, Left) {
@@ -50,10 +55,14 @@ pub(crate) fn call<T, S: Future<Output = ()>>(
             ended = call(&mut store) => ended.map(Some),
         }
     });
-    let mut state = store.into_data();
-    runtime.block_on(state.end());
+    // No code of the component runs from here on.
+    let withdrawn = runtime.block_on(store.data_mut().end());
+    quiet.say();
+    drop(withdrawn);
+    let state = store.into_data();
     state.flush();
-    let left = Left { filled: state.job.filled.clone(), full: state.files.quota.full() };
+    let left =
+        Left { filled: state.job.filled.clone(), full: state.files.quota.full(), stderr: state.last_lines() };
     drop(state);
     (ended, left)
 }

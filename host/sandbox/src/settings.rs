@@ -73,6 +73,8 @@ pub enum OptionValue {
 pub struct Grants {
     /// How much memory the component may hold at once, over all its memories and tables.
     pub memory: Bytes,
+    /// How much memory the host may hold for one run of it: what it queues, listings of files, windows of decoders, buffers.
+    pub host_memory: Bytes,
     /// Directories that it may read, absolute.
     pub read: Vec<PathBuf>,
     /// How much it may write; none: as much as the file systems take.
@@ -87,10 +89,14 @@ pub struct Grants {
     pub workers: Option<NonZeroUsize>,
 }
 
+/// What the host may hold for one run where nothing is said: one window of `zstd --long=27` (128 MiB), and 32 MiB besides.
+const HOST_MEMORY: Bytes = Bytes(160 << 20);
+
 impl Default for Grants {
     fn default() -> Self {
         Self {
             memory: Bytes(256 << 20),
+            host_memory: HOST_MEMORY,
             read: Vec::new(),
             disk: None,
             stores: BTreeMap::new(),
@@ -106,6 +112,38 @@ impl Grants {
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         let credentials = self.stores.values().flat_map(|store| &store.credentials).map(|(_, secret)| secret);
         self.keys.values().map(|key| &key.secret).chain(credentials)
+    }
+
+    /// All of them by the name that they have below `[method.NAME.grants]`, for a person: no secret and no credential.
+    pub(crate) fn told(&self) -> BTreeMap<String, String> {
+        let mut told = BTreeMap::new();
+        let mut tell = |name: &str, value: String| told.insert(name.to_owned(), value);
+        tell("memory", self.memory.to_string());
+        for path in &self.read {
+            tell(&format!("read {}", path.display()), "granted".to_owned());
+        }
+        if let Some(disk) = self.disk {
+            let DiskBudget { bytes, files, keep_free } = disk;
+            let parts = [
+                bytes.map(|bytes| format!("bytes {bytes}")),
+                files.map(|files| format!("files {files}")),
+                keep_free.map(|bytes| format!("keep_free {bytes}")),
+            ];
+            tell("disk", parts.into_iter().flatten().collect::<Vec<_>>().join(", "));
+        }
+        for (name, store) in &self.stores {
+            tell(&format!("stores.{name}"), store.url.clone());
+        }
+        for name in self.keys.keys() {
+            tell(&format!("keys.{name}"), "granted".to_owned());
+        }
+        if let Some(rate) = self.rate {
+            tell("rate", rate.to_string());
+        }
+        if let Some(workers) = self.workers {
+            tell("workers", workers.to_string());
+        }
+        told
     }
 
     /// The key of this name.

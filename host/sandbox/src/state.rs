@@ -13,7 +13,7 @@ use wasmtime_wasi::{
 use crate::files::{Files, Step};
 use crate::limits::MemoryBudget;
 use crate::output::Output;
-use crate::plane::Plane;
+use crate::plane::{Ended, Plane};
 use crate::reporter::Reporter;
 
 /// Things that a component may hold of the host at once: files, streams, pollables.
@@ -43,6 +43,8 @@ pub(crate) struct Job {
     pub(crate) directories: Option<Arc<Directories>>,
     /// What the source told.
     pub(crate) source: Option<SourceFacts>,
+    /// The major version of the plan, in `create-replica`.
+    pub(crate) postgresql_major: Option<u32>,
     /// The tablespaces of the plan, in `create-replica`.
     pub(crate) tablespaces: Vec<Tablespace>,
     /// What the method asks the host to do at the seal.
@@ -52,10 +54,11 @@ pub(crate) struct Job {
 }
 
 impl State {
-    /// Ends what the component left at work. Nothing of it writes any more when this returns.
-    pub(crate) async fn end(&mut self) {
-        if let Some(plane) = &mut self.job.plane {
-            plane.end(&self.reporter).await;
+    /// Ends what the component left at work. Nothing of it writes any more when this returns; to drop the answer may take long.
+    pub(crate) async fn end(&mut self) -> Ended {
+        match &mut self.job.plane {
+            Some(plane) => plane.end(&self.reporter).await,
+            None => Vec::new(),
         }
     }
 
@@ -114,6 +117,11 @@ impl State {
             stdout,
             stderr,
         }
+    }
+
+    /// The last lines on standard error.
+    pub(crate) fn last_lines(&self) -> Vec<String> {
+        self.stderr.last_lines()
     }
 
     /// Tells what was held back: lines without an end, the last progress.

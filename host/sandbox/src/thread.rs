@@ -2,6 +2,8 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -24,17 +26,40 @@ pub(crate) enum Lost {
     )]
     Hung,
     /// No thread could be started.
+    /// It writes nothing any more and does not come to its end.
+    #[error(
+        "the method was ended and nothing of it writes any more; giving back the memory that it held took too long to wait for"
+    )]
+    Ending,
     #[error("cannot start a thread: {0}")]
     NotStarted(String),
 }
 
+/// Says that nothing of a run writes any more: neither its component nor a job of its data plane. What remains is to give back
+/// memory, which after a long queue takes longer than a system call that does not hang.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Quiet(Arc<AtomicBool>);
+
+impl Quiet {
+    /// The last writer is gone, for good.
+    pub(crate) fn say(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_said(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// Runs `work` on a new thread and waits for its end. The thread is the only one that `work` may restrict.
 ///
-/// Returns when the thread is gone, or, once `cancel` is cancelled, after `hung` at the latest.
+/// Returns when the thread is gone, or, once `cancel` is cancelled, after `hung` at the latest: with [`Lost::Ending`] where `quiet`
+/// was said by then, with [`Lost::Hung`] where something may still write.
 pub(crate) async fn run<T: Send + 'static>(
     name: &str,
     cancel: &CancellationToken,
     hung: Duration,
+    quiet: &Quiet,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Lost> {
     let (answer, answered) = oneshot::channel();
@@ -57,7 +82,7 @@ pub(crate) async fn run<T: Send + 'static>(
             let _ = thread.join();
             outcome.unwrap_or_else(|_| Err(Lost::Panicked("no word".to_owned())))
         }
-        () = given_up => Err(Lost::Hung),
+        () = given_up => Err(if quiet.is_said() { Lost::Ending } else { Lost::Hung }),
     }
 }
 
@@ -77,7 +102,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_the_host_is_an_answer_and_not_the_end_of_the_process() {
         let cancel = CancellationToken::new();
-        let lost = run::<()>("test", &cancel, HUNG, || panic!("a bug")).await;
+        let lost = run::<()>("test", &cancel, HUNG, &Quiet::default(), || panic!("a bug")).await;
         assert_eq!(lost, Err(Lost::Panicked("a bug".to_owned())));
     }
 
@@ -86,8 +111,30 @@ mod tests {
         let cancel = CancellationToken::new();
         let (release, hangs) = mpsc::channel::<()>();
         cancel.cancel();
-        let lost = run("test", &cancel, Duration::from_millis(10), move || hangs.recv().is_ok()).await;
+        let lost =
+            run("test", &cancel, Duration::from_millis(10), &Quiet::default(), move || hangs.recv().is_ok())
+                .await;
         assert_eq!(lost, Err(Lost::Hung));
+        release.send(()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_run_that_writes_nothing_any_more_is_not_said_to_hang() {
+        let (cancel, quiet) = (CancellationToken::new(), Quiet::default());
+        let (release, frees) = mpsc::channel::<()>();
+        let (said, is_said) = tokio::sync::oneshot::channel();
+        let says = quiet.clone();
+        let work = move || {
+            says.say();
+            let _ = said.send(());
+            frees.recv().is_ok()
+        };
+        let cancels = async {
+            is_said.await.unwrap();
+            cancel.cancel();
+        };
+        let (lost, ()) = tokio::join!(run("test", &cancel, Duration::from_millis(10), &quiet, work), cancels);
+        assert_eq!(lost, Err(Lost::Ending));
         release.send(()).unwrap();
     }
 
@@ -99,7 +146,10 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(50)).await;
             release.send(())
         });
-        assert_eq!(run("test", &cancel, Duration::ZERO, move || waits.recv().is_ok()).await, Ok(true));
+        assert_eq!(
+            run("test", &cancel, Duration::ZERO, &Quiet::default(), move || waits.recv().is_ok()).await,
+            Ok(true)
+        );
         releases.await.unwrap().unwrap();
     }
 }

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
-pub use metadata::{FileSystemSpace, Kind, Metadata};
+pub use metadata::{Birth, FileSystemSpace, Kind, Metadata};
 pub use path::{NotRelative, RelativePath};
 pub use remove::{Limit, Removed};
 pub use walk::{Boundary, Found};

@@ -6,12 +6,16 @@ mod members;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::io::Read;
 
+use crate::budget::Room;
 use crate::error::{Error, Kind};
 
 use stream::Stream;
+pub use window::BESIDES;
+use window::Window;
 
 /// How stored bytes are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,15 +70,28 @@ impl Codec {
     /// [`std::io::Error`]: `Corrupt` for what is truncated, damaged or goes on after its end, `Limit` for a stream that
     /// asks for more memory; the source's own failures come out unchanged. A reader that failed fails again.
     pub fn decode(self, stored: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>, Error> {
+        self.decode_within(stored, &Room::unlimited())
+    }
+
+    /// The same, with what a window needs taken from `room` before it is allocated; besides it takes [`BESIDES`] bytes at most.
+    ///
+    /// # Errors
+    /// As [`Codec::decode`]; `Limit`, also out of the reader, where there is not so much room.
+    pub fn decode_within(
+        self,
+        stored: Box<dyn Read + Send>,
+        room: &Room,
+    ) -> Result<Box<dyn Read + Send>, Error> {
+        let window = Window::new(self, room);
         Ok(match self {
             Self::Gzip => Box::new(Stream::new(self, stored, members::Inflate::gzip())),
             Self::Zlib => Box::new(Stream::new(self, stored, members::Inflate::zlib())),
-            Self::Lz4 => Box::new(frames::Lz4::new(stored)),
-            Self::Zstd => Box::new(Stream::new(self, stored, members::Zstd::new()?)),
-            Self::Bzip2 => Box::new(Stream::new(self, stored, members::Bzip2::new())),
-            Self::Xz => Box::new(Stream::new(self, stored, members::Xz::new()?)),
+            Self::Lz4 => Box::new(frames::Lz4::new(stored, window)),
+            Self::Zstd => Box::new(Stream::new(self, stored, members::Zstd::new(window)?)),
+            Self::Bzip2 => Box::new(Stream::new(self, stored, members::Bzip2::new(window)?)),
+            Self::Xz => Box::new(Stream::new(self, stored, members::Xz::new(window)?)),
             Self::Snappy => Box::new(frames::Snappy::new(stored)),
-            Self::Brotli => Box::new(Stream::new(self, stored, members::Brotli::new())),
+            Self::Brotli => Box::new(Stream::new(self, stored, members::Brotli::new(window))),
         })
     }
 }

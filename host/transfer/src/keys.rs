@@ -54,6 +54,12 @@ impl Key {
         self.text.as_ref()
     }
 
+    /// What its texts take on the heap, in bytes.
+    pub(crate) fn heap(&self) -> u64 {
+        let text = self.text.as_ref().map_or(0, |text| text.expose().len());
+        (self.name.capacity() + self.secret.expose().len() + text) as u64
+    }
+
     /// Whether it was derived from an object's text rather than granted.
     pub fn is_derived(&self) -> bool {
         self.text.is_some()

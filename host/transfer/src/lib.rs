@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod beneath;
+pub mod budget;
 pub mod cipher;
 pub mod codec;
 pub mod derive;
@@ -18,6 +19,7 @@ pub mod plane;
 pub mod printable;
 pub mod rate;
 pub mod redact;
+pub mod reserved;
 pub mod secret;
 pub mod sink;
 pub mod store;

@@ -9,6 +9,7 @@ mod records;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::beneath::RelativePath;
+use crate::budget::{Budget, Charge};
 use crate::digest::Digest;
 use crate::error::{Error, Kind};
 
@@ -41,14 +42,15 @@ pub struct Listing {
 
 impl Default for Listing {
     fn default() -> Self {
-        Self { inner: Mutex::default(), most: MOST }
+        Self::within(&Budget::unlimited())
     }
 }
 
-#[derive(Default)]
 struct Inner {
     records: Records,
     tolerated: PathSet,
+    /// For what is tolerated.
+    charge: Charge,
 }
 
 /// What the listing says of a file that an archive brings.
@@ -77,11 +79,21 @@ impl Listing {
         Self::default()
     }
 
+    /// An empty one, whose memory is charged to this budget.
+    pub fn within(memory: &Budget) -> Self {
+        let inner = Inner {
+            records: Records::within(memory),
+            tolerated: PathSet::default(),
+            charge: memory.charge_anyway(0),
+        };
+        Self { inner: Mutex::new(inner), most: MOST }
+    }
+
     /// Adds files, all or none of them.
     ///
     /// # Errors
     /// `Invalid` for a path that is there already or leaves the data directory, or a digest of the wrong length;
-    /// `Limit` for more than [`MOST`].
+    /// `Limit` for more than [`MOST`], or where there is no memory for them.
     pub fn add(&self, files: Vec<Listed>) -> Result<(), Error> {
         let mut clean = Vec::with_capacity(files.len());
         for file in files {
@@ -103,6 +115,7 @@ impl Listing {
             let most = self.most;
             return Err(Error::new(Kind::Limit, format!("a listing holds at most {most} files")));
         }
+        inner.records.make_room(&clean)?;
         for file in &clean {
             inner.records.add(file)?;
         }
@@ -112,7 +125,8 @@ impl Listing {
     /// Paths that need not be listed; one that ends with `/` stands for everything below it.
     ///
     /// # Errors
-    /// `Invalid` for a path that leaves the data directory, `Limit` for more than [`MOST_TOLERATED`].
+    /// `Invalid` for a path that leaves the data directory, `Limit` for more than [`MOST_TOLERATED`], or
+    /// where there is no memory for them.
     pub fn tolerate(&self, paths: Vec<String>) -> Result<(), Error> {
         let more = PathSet::new(paths)?;
         let mut inner = self.inner();
@@ -124,6 +138,7 @@ impl Listing {
                 ),
             ));
         }
+        inner.charge.grow(more.bytes(), "a path of a listing")?;
         inner.tolerated.extend(more);
         Ok(())
     }

@@ -4,6 +4,7 @@ mod no_keys;
 
 use std::io::Read;
 
+use crate::budget::{PIECE, Room};
 use crate::cipher::CipherFormat;
 use crate::codec::Codec;
 use crate::error::Error;
@@ -21,6 +22,11 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// What a copy of it takes on the heap: its key is copied with it.
+    pub fn heap(&self) -> u64 {
+        self.decrypt.as_ref().map_or(0, |(key, _)| key.heap() + 3 * PIECE)
+    }
+
     /// Whether stored bytes are plain bytes already.
     pub fn is_plain(&self) -> bool {
         self.decrypt.is_none() && self.decompress.is_none()
@@ -39,15 +45,17 @@ impl Pipeline {
     /// A text of pgBackRest that holds keys and that a key decrypts to its compressed form only is `Denied`: who reads it so could
     /// decompress it where nobody blanks anything.
     ///
+    /// What the decoders need is taken from `room` before they need it.
+    ///
     /// # Errors
-    /// Where a decoder cannot be set up.
-    pub fn decode(&self, stored: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>, Error> {
+    /// Where a decoder cannot be set up, or there is no room for it.
+    pub fn decode(&self, stored: Box<dyn Read + Send>, room: &Room) -> Result<Box<dyn Read + Send>, Error> {
         let decrypted = match &self.decrypt {
             Some((key, format)) => crate::cipher::decrypt(stored, key, *format),
             None => stored,
         };
         match self.decompress {
-            Some(codec) => codec.decode(decrypted),
+            Some(codec) => codec.decode_within(decrypted, room),
             None if self.decrypt.is_some() => Ok(Box::new(NoHiddenKeys::new(decrypted))),
             None => Ok(decrypted),
         }
@@ -58,8 +66,12 @@ impl Pipeline {
     ///
     /// # Errors
     /// As [`Pipeline::decode`].
-    pub fn decode_to_keep(&self, stored: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>, Error> {
-        let plain = self.decode(stored)?;
+    pub fn decode_to_keep(
+        &self,
+        stored: Box<dyn Read + Send>,
+        room: &Room,
+    ) -> Result<Box<dyn Read + Send>, Error> {
+        let plain = self.decode(stored, room)?;
         Ok(match self.decrypt {
             Some(_) => Box::new(NoKeys::new(plain)),
             None => plain,

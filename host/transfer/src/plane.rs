@@ -9,9 +9,9 @@
 //! - the threads of a tokio runtime, on which stores do their input and output. Threads that the runtime adds for what blocks
 //!   (name resolution) are started by these.
 //!
-//! Memory: a worker has one buffer of [`sink::BUFFER`](crate::sink::BUFFER) bytes and, while it unpacks, a ring of
-//! [`sink::RING`](crate::sink::RING) more, so 2.25 MiB; with it come at most what a codec needs for its window and the 1 to 2 MiB
-//! that a connection holds ready. The queue of a job takes about 350 bytes an item, at most 12 MiB.
+//! Memory: everything is charged to one [`Budget`]. A worker has [`WORKER`] bytes of it from the start, for its buffer and the least
+//! that a ring needs; while it unpacks, a ring of up to [`sink::RING`](crate::sink::RING) bytes, as far as there is room; and what a
+//! codec needs for its window. The queue of a job takes about 700 bytes an item.
 
 mod errands;
 mod pool;
@@ -24,8 +24,12 @@ use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
+use crate::budget::{Budget, Charge};
+use crate::codec::BESIDES;
 use crate::error::Error;
 use crate::rate::Rate;
+use crate::sink::ring::FEWEST_BUFFERS;
+use crate::sink::{BUFFER, directories};
 use crate::store::this_thread_may_block;
 use crate::units::Bytes;
 
@@ -53,6 +57,7 @@ pub struct DataPlane {
 }
 
 struct Plane {
+    memory: Budget,
     pool: Arc<Pool>,
     errands: Arc<Errands>,
     /// None once it is dropped.
@@ -60,7 +65,32 @@ struct Plane {
     rate: Option<Arc<Rate>>,
     workers: usize,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// For what the workers hold all the time.
+    _charges: (Charge, Charge),
 }
+
+/// What is held for one run at most.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Bytes of memory.
+    pub memory: Budget,
+    /// Open files and connections.
+    pub files: Budget,
+}
+
+impl Bounds {
+    /// None that anybody would reach.
+    pub fn unlimited() -> Self {
+        Self { memory: Budget::unlimited(), files: Budget::files(u64::MAX) }
+    }
+}
+
+/// What a worker holds, in bytes: its buffer, the fewest buffers of a ring, a decoder without its window, the names of its open
+/// directories.
+pub const WORKER: u64 = ((1 + FEWEST_BUFFERS) * BUFFER) as u64 + BESIDES + (256 << 10);
+
+/// What a worker has open besides directories: what it reads, what it writes, and what it looks at.
+const WORKER_FILES: u64 = 4;
 
 impl DataPlane {
     /// Starts every thread that the data plane will ever have of its own.
@@ -71,25 +101,49 @@ impl DataPlane {
     /// # Errors
     /// Where a thread cannot be started.
     pub fn start(workers: Option<NonZeroUsize>, rate: Option<Bytes>) -> io::Result<Self> {
+        Self::start_within(workers, rate, &Bounds::unlimited())
+    }
+
+    /// The same within bounds: workers get half of each at most, and are fewer where that is too little for as many.
+    ///
+    /// # Errors
+    /// Where a thread cannot be started.
+    pub fn start_within(
+        workers: Option<NonZeroUsize>,
+        rate: Option<Bytes>,
+        bounds: &Bounds,
+    ) -> io::Result<Self> {
         let cores = || std::thread::available_parallelism().map_or(FEWEST_WORKERS, NonZeroUsize::get);
         let workers =
             workers.map_or_else(|| cores().max(FEWEST_WORKERS), NonZeroUsize::get).min(MOST_WORKERS);
+        let fit = |half: u64, each: u64| usize::try_from(half / each).unwrap_or(usize::MAX);
+        let files = bounds.files.most() / 2;
+        let least = WORKER_FILES + directories::FEWEST_OPEN as u64;
+        let workers = workers.min(fit(bounds.memory.most() / 2, WORKER)).min(fit(files, least)).max(1);
+        let each = (files / workers as u64).saturating_sub(WORKER_FILES);
+        let open = fit(each, 1).clamp(directories::FEWEST_OPEN, directories::MOST_OPEN);
+        let charges = (
+            bounds.memory.charge_anyway(WORKER * workers as u64),
+            bounds.files.charge_anyway((WORKER_FILES + open as u64) * workers as u64),
+        );
         let runtime = Builder::new_multi_thread()
             .worker_threads(RUNTIME_THREADS)
             .thread_name("transfer-io")
             .enable_all()
             .build()?;
         let plane = Plane {
+            memory: bounds.memory.clone(),
             pool: Arc::default(),
             errands: Arc::default(),
             runtime: Some(runtime),
             rate: rate.map(|rate| Arc::new(Rate::new(rate))),
             workers,
             threads: Mutex::default(),
+            _charges: charges,
         };
         // Where one does not start, dropping `plane` ends the others.
         for index in 0..workers {
-            let (worker, companion) = worker::pair(Arc::clone(&plane.pool));
+            let (worker, companion) = worker::pair(Arc::clone(&plane.pool), open);
             plane.thread(format!("transfer-{index}"), move || worker.work())?;
             plane.thread(format!("transfer-{index}-in"), move || companion.work())?;
         }
@@ -108,6 +162,11 @@ impl DataPlane {
     /// What bounds the bytes a second, for [`Store::with_rate`](crate::store::Store::with_rate).
     pub fn rate(&self) -> Option<Arc<Rate>> {
         self.inner.rate.clone()
+    }
+
+    /// What everything that it holds in memory is charged to.
+    pub fn memory(&self) -> &Budget {
+        &self.inner.memory
     }
 
     /// How many files are written at once.

@@ -9,14 +9,19 @@
 //! - *Bytes a second*: [`crate::rate::Rate`].
 //! - *Memory*: a page of a listing, [`CHUNK`] a body, 64 KiB of an error's text.
 
+mod access;
+mod answer;
 mod body;
 mod cloud;
+mod codes;
 mod directory;
 mod echo;
+mod etag;
 mod failures;
 mod http;
 mod key;
 mod open;
+mod proxy;
 mod retry;
 mod transport;
 
@@ -28,16 +33,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
+use crate::budget::Budget;
 use crate::error::{Error, Kind};
 use crate::rate::Rate;
 use crate::secret::Secret;
 
+pub use access::Renewal;
 pub use body::{Body, CHUNK};
 pub(crate) use directory::this_thread_may_block;
-pub use retry::Retry;
+pub use etag::Etag;
+pub use retry::{Notice, Notices, Retry};
 
+use access::{Access, Current};
 use echo::Echo;
-use key::Prefix;
+use key::{Longest, Prefix};
 use retry::{Failure, Tries};
 
 /// The most objects in a page of a listing.
@@ -45,6 +54,13 @@ pub const PAGE: usize = 1000;
 
 /// How many answers are awaited at once where nothing is said.
 pub const CONCURRENCY: usize = 16;
+
+/// How long one object may go without progress in `plan`, where nothing is said: somebody waits for its answer, and nothing is lost
+/// where it is asked for once more.
+pub const PLAN_RETRY_FOR: Duration = Duration::from_secs(20);
+
+/// After how long a request without an answer is told.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// A store as the operator configured it: `stores.NAME = { url = "s3://bucket/prefix", ... }`.
 #[derive(Clone, Debug)]
@@ -63,6 +79,10 @@ pub struct StoreConfig {
     pub retry: Retry,
     /// Where a web server may redirect to besides its own scheme, host and port: each `HOST:PORT` ([`StoreConfig::is_redirect`]).
     pub redirects: Vec<String>,
+    /// The same for `plan`, in place of [`Retry::at_most`] where it is shorter.
+    pub plan_retry_for: Duration,
+    /// Where the credentials are read again when the store does not take them any more. `None`: they stay.
+    pub renewal: Option<Arc<dyn Renewal>>,
 }
 
 impl StoreConfig {
@@ -76,12 +96,22 @@ impl StoreConfig {
             concurrency: CONCURRENCY,
             retry: Retry::default(),
             redirects: Vec::new(),
+            plan_retry_for: PLAN_RETRY_FOR,
+            renewal: None,
         }
     }
 
     /// Whether a text names a place that a web server may redirect to: `HOST:PORT`, an IPv6 address in brackets.
     pub fn is_redirect(text: &str) -> bool {
         http::Origin::parse(text).is_some()
+    }
+
+    /// The same for `plan`: tries are given up sooner, and no single one is waited for so long that it would be the only one.
+    #[must_use]
+    pub fn for_plan(mut self) -> Self {
+        self.retry.at_most = self.retry.at_most.min(self.plan_retry_for);
+        self.retry.idle = self.retry.idle.min(self.retry.at_most / 2);
+        self
     }
 
     /// Whether a URL has a user or a password where its host or bucket belongs, or what could be one.
@@ -113,10 +143,11 @@ pub struct Object {
     pub key: String,
     /// Its stored size in bytes.
     pub size: u64,
-    /// When it was written, in seconds since 1970.
+    /// When it was written, in seconds since 1970. Stores round it in their listings in another way than in their answers for
+    /// one object: it tells something only beside one that was asked for in the same way.
     pub modified: Option<u64>,
     /// The store's own mark of its content.
-    pub etag: Option<String>,
+    pub etag: Option<Etag>,
 }
 
 impl Object {
@@ -148,6 +179,12 @@ pub struct Page {
 /// What a store is made of: three ways to read. Keys are whole, prefix included.
 #[async_trait]
 trait Backend: Send + Sync + 'static {
+    /// How long a whole key may be.
+    fn longest_key(&self) -> Longest;
+
+    /// What it keeps from one listing to the next is charged to this budget from now on.
+    fn charge_to(&self, _memory: &Budget) {}
+
     /// At most [`PAGE`] objects whose keys begin with `prefix`, after the key `after`, in the order of the keys.
     async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Failure>;
 
@@ -169,13 +206,15 @@ trait Backend: Send + Sync + 'static {
 pub struct Store {
     inner: Arc<Inner>,
     rate: Option<Arc<Rate>>,
+    notices: Option<Notices>,
 }
 
 struct Inner {
     /// The store's URL without credentials or query, for messages.
     name: String,
     prefix: Prefix,
-    backend: Box<dyn Backend>,
+    longest_key: Longest,
+    access: Access,
     permits: Semaphore,
     retry: Retry,
     /// Knows the credentials that go to the server, which must not come back.
@@ -197,27 +236,29 @@ impl Store {
     /// # Errors
     /// Where it cannot be opened.
     pub fn directory(path: &Path) -> Result<Self, Error> {
-        let backend = Box::new(directory::Directory::open(path)?);
+        let access = Access::fixed(Arc::new(directory::Directory::open(path)?));
         let (name, retry) = (path.display().to_string(), Retry::default());
-        Ok(Self::assemble(name, Prefix::default(), backend, CONCURRENCY, retry, Echo::default()))
+        Ok(Self::assemble(name, Prefix::default(), access, CONCURRENCY, retry))
     }
 
-    fn assemble(
-        name: String,
-        prefix: Prefix,
-        backend: Box<dyn Backend>,
-        concurrency: usize,
-        retry: Retry,
-        echo: Echo,
-    ) -> Self {
+    fn assemble(name: String, prefix: Prefix, access: Access, concurrency: usize, retry: Retry) -> Self {
         let permits = Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS));
-        Self { inner: Arc::new(Inner { name, prefix, backend, permits, retry, echo }), rate: None }
+        let longest_key = access.current().backend.longest_key();
+        let echo = access.echo();
+        let inner = Inner { name, prefix, longest_key, access, permits, retry, echo };
+        Self { inner: Arc::new(inner), rate: None, notices: None }
     }
 
     /// What bounds its bytes a second, shared by all that reads it.
     #[must_use]
     pub fn with_rate(self, rate: Arc<Rate>) -> Self {
         Self { rate: Some(rate), ..self }
+    }
+
+    /// Who is told when the store does not answer as it should, and is asked again.
+    #[must_use]
+    pub fn with_notices(self, notices: Notices) -> Self {
+        Self { notices: Some(notices), ..self }
     }
 
     /// The store's URL or path as messages have it: without credentials and query.
@@ -236,14 +277,18 @@ impl Store {
         if let Some(after) = after {
             key::check(after)?;
         }
-        let whole = self.inner.prefix.and(prefix);
-        let after = after.map(|after| self.inner.prefix.and(after));
+        let whole = self.inner.whole(prefix)?;
+        let after = after.map(|after| self.inner.whole(after)).transpose()?;
         let failed = |error: Error| error.of(format!("listing {} below `{prefix}`", self.name()));
         let mut tries = Tries::new(self.inner.retry);
+        let about = format!("the objects below `{prefix}`");
         let page = loop {
-            match self.inner.permitted(self.inner.backend.scan(&whole, after.as_deref())).await {
+            let Current { backend, renewals } = self.inner.access.current();
+            match self.permitted(&about, &tries, backend.scan(&whole, after.as_deref())).await {
                 Ok(page) => break page,
-                Err(failure) => tries.after(failure).await.map_err(failed)?,
+                Err(failure) => {
+                    self.before_another(&about, &mut tries, renewals, failure).await.map_err(failed)?;
+                }
             }
         };
         for object in &page.objects {
@@ -258,22 +303,34 @@ impl Store {
         })
     }
 
+    /// The same, with what it keeps between two pages of a listing charged to this budget.
+    #[must_use]
+    pub fn within(self, memory: &Budget) -> Self {
+        self.inner.access.current().backend.charge_to(memory);
+        self
+    }
+
     /// What is known of one object.
     ///
     /// # Errors
-    /// `NotFound` where there is none, `Failed` where there is no such bucket; what the store fails with.
+    /// `NotFound` where there is none, `Invalid` for a key that this kind of store cannot have, `Failed` where there is no such bucket;
+    /// what the store fails with.
     pub async fn head(&self, key: &str) -> Result<Object, Error> {
         key::check(key)?;
-        let whole = self.inner.prefix.and(key);
+        let whole = self.inner.whole(key)?;
         let mut tries = Tries::new(self.inner.retry);
         loop {
-            match self.inner.permitted(self.inner.backend.head(&whole)).await {
+            let Current { backend, renewals } = self.inner.access.current();
+            match self.permitted(key, &tries, backend.head(&whole)).await {
                 Ok(object) => {
                     let object = Object { key: key.to_owned(), ..object };
                     self.inner.echo.refuse(&object).map_err(|error| self.inner.on(key, error))?;
                     return Ok(object);
                 }
-                Err(failure) => tries.after(failure).await.map_err(|error| self.inner.on(key, error))?,
+                Err(failure) => self
+                    .before_another(key, &mut tries, renewals, failure)
+                    .await
+                    .map_err(|error| self.inner.on(key, error))?,
             }
         }
     }
@@ -290,17 +347,83 @@ impl Store {
     }
 }
 
-impl Inner {
+impl Store {
     /// Does what asks the store with a permit. How long one answer is awaited is the backend's to mind, which alone knows how
-    /// many requests it takes.
-    async fn permitted<T>(&self, asking: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    /// many requests it takes; that nothing comes is told.
+    async fn permitted<T>(
+        &self,
+        about: &str,
+        tries: &Tries,
+        asking: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         // It is never closed.
         let _permit = self
+            .inner
             .permits
             .acquire()
             .await
             .map_err(|closed| Failure::never(Kind::Failed, closed.to_string()))?;
+        // A local file is read without any runtime, and by the time of nobody's network.
+        if self.notices.is_none() || tokio::runtime::Handle::try_current().is_err() {
+            return asking.await;
+        }
+        let mut asking = std::pin::pin!(asking);
+        tokio::select! {
+            biased;
+            answer = &mut asking => return answer,
+            () = tokio::time::sleep(SILENCE) => {}
+        }
+        self.tell(about, tries.failed() + 1, format!("nothing has come for {}", seconds(SILENCE)), None);
         asking.await
+    }
+
+    /// Waits until it is time for another try, made with what `used` renewals of the credentials gave; with other credentials, where
+    /// there are some by now, it is time at once.
+    ///
+    /// # Errors
+    /// The failure itself, where it will not pass or there is no time left for another try.
+    async fn before_another(
+        &self,
+        about: &str,
+        tries: &mut Tries,
+        used: u64,
+        failure: Failure,
+    ) -> Result<(), Error> {
+        if failure.of_credentials {
+            match self.inner.access.is_renewed(used).await {
+                Ok(true) => {
+                    tracing::info!("the credentials of {} were read again", self.name());
+                    return Ok(());
+                }
+                Ok(false) => {}
+                Err(why) => {
+                    return Err(Error { message: format!("{}; {why}", failure.error), ..failure.error });
+                }
+            }
+        }
+        let cause = failure.error.message.clone();
+        let wait = tries.after(failure)?;
+        self.tell(about, tries.failed(), cause, Some(wait));
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    fn tell(&self, about: &str, attempt: u32, cause: String, next_try_in: Option<Duration>) {
+        let Some(notices) = &self.notices else { return };
+        let (store, about) = (self.name().to_owned(), about.to_owned());
+        notices(Notice { store, about, attempt, cause, next_try_in });
+    }
+}
+
+impl Inner {
+    /// A key with the store's prefix.
+    ///
+    /// # Errors
+    /// `Invalid` where it is longer than this kind of store takes.
+    fn whole(&self, key: &str) -> Result<String, Error> {
+        let whole = self.prefix.and(key);
+        self.longest_key.check(&whole)?;
+        Ok(whole)
     }
 
     /// The store's own part of a whole key that it lists, when it was `asked` for those that begin so. One that nobody could ask
@@ -312,11 +435,13 @@ impl Inner {
             Error::new(Kind::Failed, format!("the store lists `{shown}`, which was not asked for"))
         })?;
         // Not `Invalid`, by which a store is known that cannot list.
-        key::check(key).map_err(|Error { message, .. }| {
-            let message =
-                format!("{message}: rename the object, or put it elsewhere; no listing leaves it out");
-            Error::new(Kind::Failed, message)
-        })?;
+        key::check(key).and_then(|()| self.longest_key.check(whole)).map_err(
+            |Error { message, .. }| {
+                let message =
+                    format!("{message}: rename the object, or put it elsewhere; no listing leaves it out");
+                Error::new(Kind::Failed, message)
+            },
+        )?;
         Ok(key.to_owned())
     }
 

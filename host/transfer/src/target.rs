@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::beneath::{Directory, RelativePath};
 use crate::error::{Error, Kind};
+use crate::reserved;
 
 /// The longest name that a directory entry may have in bytes (NAME_MAX).
 const LONGEST_NAME: usize = 255;
@@ -28,6 +29,23 @@ pub trait Budget: Send + Sync {
 
     /// Something that the budget covered could not be written, for the file system has no space left.
     fn disk_is_full(&self) {}
+}
+
+/// The directory of the links to tablespaces.
+const TABLESPACES: &str = "pg_tblspc";
+
+/// Why nothing may be written at a path, whoever asks: an item of a job or a member of an archive.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotHere {
+    /// It has `pg_control` in it; see [`crate::reserved`].
+    #[error("`{}` is a name that only the host gives, when it seals", reserved::CONTROL_FILE)]
+    ControlFile,
+    /// It lies in a tablespace that is not mapped.
+    #[error("no directory is mapped for tablespace {0}")]
+    UnmappedTablespace(u32),
+    /// It stands where only tablespaces do.
+    #[error("a tablespace is named by its oid")]
+    NotATablespace,
 }
 
 /// A directory that takes what lies below a path of the data directory: `pg_wal`, `pg_tblspc/16384`.
@@ -80,10 +98,39 @@ impl Target {
         }
     }
 
+    /// Whether something may be written at `path` or made there: nothing called `pg_control` but the file that the host puts in
+    /// place, nothing in a tablespace that is not mapped.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn judge(&self, path: &RelativePath) -> Result<(), NotHere> {
+        let put_in_place = self.renamed.iter().any(|(from, _)| path == from);
+        if !put_in_place && reserved::has_control_file(path.as_os_str().as_bytes()) {
+            return Err(NotHere::ControlFile);
+        }
+        let mut names = path.as_path().iter();
+        if names.next().is_none_or(|first| first != TABLESPACES) {
+            return Ok(());
+        }
+        let Some(name) = names.next() else { return Ok(()) };
+        let is_mapped = |mapped: &Mapped| {
+            let mut names = mapped.path.as_path().iter();
+            names.next().is_some_and(|first| first == TABLESPACES) && names.next() == Some(name)
+        };
+        if self.mapped.iter().any(is_mapped) {
+            return Ok(());
+        }
+        Err(match name.to_str().and_then(|name| name.parse().ok()) {
+            Some(oid) => NotHere::UnmappedTablespace(oid),
+            None => NotHere::NotATablespace,
+        })
+    }
+
     /// Where the file `path` is written.
     ///
     /// # Errors
-    /// `Invalid` where it ends in a place that is mapped or above one, or lies below a file that the host puts in place.
+    /// `Invalid` where it ends in a place that is mapped or above one, lies below a file that the host puts in place, or
+    /// where [`Target::judge`] says no.
     pub(crate) fn file(&self, path: &RelativePath) -> Result<Place, Error> {
         let path = self.name(path)?;
         if let Some(mapped) = self.mapped.iter().find(|mapped| is_within(&mapped.path, path)) {
@@ -95,7 +142,7 @@ impl Target {
     /// Where the directory `path` is made; none where it is one that is mapped and so is there.
     ///
     /// # Errors
-    /// `Invalid` where it is a file that the host puts in place or lies below one.
+    /// `Invalid` where it is a file that the host puts in place or lies below one, or where [`Target::judge`] says no.
     pub(crate) fn directory_of(&self, path: &RelativePath) -> Result<Option<Place>, Error> {
         if self.renamed.iter().any(|(from, to)| path == from || path == to) {
             return Err(invalid(path, "a directory cannot have this name"));
@@ -111,6 +158,7 @@ impl Target {
         if path.as_os_str().as_bytes().split(|byte| *byte == b'/').any(|name| name.len() > LONGEST_NAME) {
             return Err(invalid(path, &format!("a name in it is longer than {LONGEST_NAME} bytes")));
         }
+        self.judge(path).map_err(|why| invalid(path, &why.to_string()))?;
         for (from, to) in &self.renamed {
             if path == from {
                 return Ok(to);
@@ -189,7 +237,6 @@ mod tests {
             ("pg_wal2/0001", Root::Datadir, "pg_wal2/0001"),
             ("pg_tblspc/1/PG_15/4/1", Root::Mapped(0), "PG_15/4/1"),
             ("pg_tblspc/1/PG_15/5/1", Root::Mapped(2), "1"),
-            ("pg_tblspc/12/PG_15/5/1", Root::Datadir, "pg_tblspc/12/PG_15/5/1"),
         ] {
             assert_eq!(target().file(&path(name)).unwrap(), Place { root, path: path(below) }, "{name}");
         }
@@ -209,6 +256,14 @@ mod tests {
         for name in [
             "pg_wal",
             "pg_tblspc",
+            "pg_tblspc/12/PG_15/5/1",
+            "pg_tblspc/x",
+            "pg_control",
+            "g2/pg_control",
+            "global/PG_CONTROL",
+            "global/pg_control.understudy/pg_control",
+            "pg_wal/pg_control",
+            "pg_tblspc/1/pg_control",
             "pg_tblspc/1",
             "pg_tblspc/1/PG_15",
             "global/pg_control/x",
@@ -218,7 +273,18 @@ mod tests {
         ] {
             assert_eq!(target().file(&path(name)).unwrap_err().kind, Kind::Invalid, "{name}");
         }
-        for name in ["global/pg_control", "global/pg_control.understudy", "global/pg_control/x", &long] {
+        for name in [
+            "global/pg_control",
+            "global/pg_control.understudy",
+            "global/pg_control/x",
+            "g2/pg_control",
+            "pg_control/x",
+            "pg_wal/pg_control",
+            "pg_tblspc/12",
+            "pg_tblspc/12/PG_15",
+            "pg_tblspc/x",
+            &long,
+        ] {
             assert_eq!(target().directory_of(&path(name)).unwrap_err().kind, Kind::Invalid, "{name}");
         }
     }

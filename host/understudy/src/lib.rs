@@ -7,6 +7,8 @@
 pub mod cli;
 pub mod command;
 pub mod config;
+mod open_files;
+pub mod parent;
 pub mod plugin_path;
 pub mod refused;
 pub mod render;
@@ -30,6 +32,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(command::USAGE));
         }
     };
+    open_files::allow_more();
     ExitCode::from(match cli.verb {
         Verb::Create(args) => command::create::run(&args, environment),
         Verb::Check(args) => command::check::run(&args, environment),

@@ -11,7 +11,7 @@ use rustix::fs::Mode;
 use rustix::process::umask;
 
 /// The user to become where the configuration names none.
-const DEFAULT_USER: &str = "postgres";
+pub(crate) const DEFAULT_USER: &str = "postgres";
 
 /// Whom the program runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]

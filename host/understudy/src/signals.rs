@@ -8,6 +8,7 @@ use replica::event::{Event, Step};
 use replica::{EventSink, Level};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::parent::Parents;
 use crate::render::{Log, step_doing};
 
 /// What the run is at, for whoever asks.
@@ -82,6 +83,21 @@ impl Signals {
         loop {
             let again = self.next().await;
             log.say(Level::Warn, &format!("{}: cancelling already; {}", again.signal(), doing.waited_for()));
+        }
+    }
+}
+
+/// Cancels the run when the process that started it is gone.
+pub async fn watch_parents(parents: Parents, cancel: &Cancel, doing: &Doing, log: &Log) {
+    match parents.ended().await {
+        Ok(who) => {
+            cancel.cancel(CancelReason::Orphaned);
+            let waits = doing.waited_for();
+            log.say(Level::Warn, &format!("{who} that started this run is gone: cancelling; {waits}"));
+        }
+        Err(why) => {
+            let what = "the run does not end with the process that started it (`end_with_parent`)";
+            log.say(Level::Warn, &format!("{what}: {why}"));
         }
     }
 }

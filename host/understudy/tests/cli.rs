@@ -206,6 +206,9 @@ fn an_unknown_option_needs_the_method_that_it_is_for() {
     place.create(&["--from-leader"]).expect(2, &["--from-leader", "source"]);
     place.create(&["--datadir=data"]).expect(2, &["--datadir: must be an absolute path"]);
     place.create(&["--connstring=nonsense"]).expect(2, &["--connstring: is no connection string"]);
+    place.create(&["--connstring=service=main"]).expect(2, &["--connstring: cannot be used", "`service`"]);
+    let missing = "--connstring=host=h sslmode=verify-full sslrootcert=/nowhere/ca.pem";
+    place.create(&[missing]).expect(2, &["`sslrootcert`", "/nowhere/ca.pem"]);
 }
 
 #[test]
@@ -329,4 +332,87 @@ fn further_options_reach_the_method_that_is_named() {
     let place = runnable();
     place.create(&["--stanza=main", "--method=acme"]).expect(1, &["acme: rejected"]);
     place.create(&["--stanza=main", "--method=acne"]).expect(2, &["did you mean `acme`?"]);
+}
+
+#[test]
+fn a_configuration_that_others_may_change_is_refused_with_what_to_do() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for verb in ["create", "check"] {
+        let place = runnable();
+        let run = || place.run(&[verb, "--config", "u.toml"]);
+        for wrong in [0o664, 0o646, 0o666] {
+            mode(&place.path("u.toml"), wrong);
+            run().expect(2, &["u.toml may be written by others", "chmod go-w", "nothing was touched"]);
+        }
+        mode(&place.path("u.toml"), 0o644);
+        mode(place.0.path(), 0o777);
+        run().expect(2, &["u.toml may be replaced by others", "chmod go-w"]);
+        mode(place.0.path(), 0o755);
+        run().expect(1, &["acme"]);
+    }
+}
+
+#[test]
+fn a_password_that_others_may_read_is_told_and_not_shown() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = runnable();
+    let text = std::fs::read_to_string(place.path("u.toml")).unwrap();
+    let conninfo = "host=127.0.0.1 port=1 user=r password=swordfish";
+    std::fs::write(place.path("u.toml"), format!("{text}[source]\nconninfo = \"{conninfo}\"\n")).unwrap();
+    let told = |mode| {
+        std::fs::set_permissions(place.path("u.toml"), std::fs::Permissions::from_mode(mode)).unwrap();
+        let answer = place.create(&[]);
+        assert!(!answer.err().contains("swordfish"), "{}", answer.err());
+        answer.err().contains("others may read it (mode 0644): `chmod 0600` it")
+    };
+    assert!(told(0o644));
+    assert!(!told(0o600));
+}
+
+#[test]
+fn a_passfile_that_libpq_would_pass_over_is_named_with_its_setting() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = runnable();
+    let text = std::fs::read_to_string(place.path("u.toml")).unwrap();
+    let passfile = place.path("pgpass");
+    let source = format!("[source]\nconninfo = \"host=h user=r\"\npassfile = \"{}\"\n", passfile.display());
+    std::fs::write(place.path("u.toml"), format!("{text}{source}")).unwrap();
+    for verb in ["create", "check"] {
+        let run = || place.run(&[verb, "--config", "u.toml"]);
+        run().expect(2, &["`source.passfile` names", "pgpass", "it does not exist", "nothing was touched"]);
+        std::fs::write(&passfile, "*:*:*:*:x\n").unwrap();
+        std::fs::set_permissions(&passfile, std::fs::Permissions::from_mode(0o644)).unwrap();
+        run().expect(2, &["`source.passfile`", "mode 0644", "chmod 0600"]);
+        std::fs::remove_file(&passfile).unwrap();
+    }
+    let standby =
+        format!("configure_standby = true\nstandby_passfile = \"{}\"\n[method.acme]", passfile.display());
+    let text = text.replace("[method.acme]", &standby);
+    std::fs::write(place.path("u.toml"), format!("{text}[source]\nconninfo = \"host=h user=r\"\n")).unwrap();
+    place.create(&[]).expect(2, &["`replica.standby_passfile` names", "it does not exist"]);
+}
+
+#[test]
+fn what_happened_is_told_once() {
+    let answer = runnable().create(&[]);
+    let told = answer.err();
+    assert_eq!(told.matches("/no/such/acme.wasm").count(), 1, "{told}");
+    assert!(told.lines().last().unwrap().ends_with("data is as it was"), "{told}");
+    // A log that does not tell of attempts leaves it to the summary.
+    let quiet = runnable().create(&["--log-level", "error"]).err();
+    assert_eq!(quiet.matches("/no/such/acme.wasm").count(), 1, "{quiet}");
+}
+
+#[test]
+fn the_report_says_where_it_comes_from() {
+    let place = runnable();
+    place.create(&["--report", "report.json"]).expect(1, &[]);
+    let report = place.report();
+    assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(report["configuration"], place.path("u.toml").to_str().unwrap());
+    assert_eq!(report["host"]["architecture"], std::env::consts::ARCH);
+    assert!(report["server_version"].is_null());
 }

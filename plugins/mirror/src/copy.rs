@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use understudy::store::Bucket;
 use understudy::transfer::{Fetch, Job, Unless};
-use understudy::{Datadir, Failure, Plan, log, progress};
+use understudy::{AtPath, Datadir, Failure, Plan, log, progress};
 
 use crate::delta::{self, Delta};
 use crate::layout::{Layout, read_control_file};
@@ -23,25 +23,18 @@ pub(crate) fn all(layout: &Layout, delta: Delta, plan: &Plan, datadir: &Datadir)
         delta::remove_others(layout, datadir)?;
     }
     progress::phase("copying");
+    for name in FIRST {
+        fetch_at_once(layout, delta, name)?;
+    }
     let mut job = Job::new();
     let mut roots = Roots::new(layout, &job)?;
     // The plan told what is passed over.
     walk(layout, Tell::No, &mut |entry| match entry {
         Entry::Directory(name) => datadir.create_dir(&name),
+        Entry::File { name, .. } if FIRST.contains(&name.as_str()) => Ok(()),
         Entry::File { name, path, size, mtime } => {
             let (origin, object) = roots.find(&path)?;
-            job.fetch(Fetch {
-                origin,
-                object,
-                range: None,
-                at: None,
-                size,
-                digest: None,
-                mode: None,
-                mtime,
-                unless: delta.unless(&name),
-                path: name,
-            })
+            job.fetch(fetch(delta, (origin, object), name, size, mtime))
         }
     })?;
     job.finish()?;
@@ -53,15 +46,52 @@ pub(crate) fn all(layout: &Layout, delta: Delta, plan: &Plan, datadir: &Datadir)
     Ok(())
 }
 
+/// What is there before everything else, for a Patroni that starts meanwhile (see the SDK's documentation).
+const FIRST: [&str; 2] = ["PG_VERSION", "backup_label"];
+
+/// Copies the file `name` of the copy's top, where there is one, and waits for it.
+fn fetch_at_once(layout: &Layout, delta: Delta, name: &str) -> Result<(), Failure> {
+    let path = layout.directory.join(name);
+    let metadata = match std::fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        // What is neither file nor folder the walk passes over, and the plan told.
+        Ok(metadata) if !metadata.is_file() => return Ok(()),
+        metadata => metadata.at(&path)?,
+    };
+    let mut job = Job::new();
+    let from = Roots::new(layout, &job)?.find(&path)?;
+    job.fetch(fetch(delta, from, name.to_owned(), metadata.len(), crate::walk::mtime(&metadata)))?;
+    job.finish().map(drop)
+}
+
+fn fetch(
+    delta: Delta,
+    (origin, object): (u32, String),
+    path: String,
+    size: u64,
+    mtime: Option<u64>,
+) -> Fetch {
+    Fetch {
+        origin,
+        object,
+        range: None,
+        at: None,
+        size,
+        digest: None,
+        mode: None,
+        mtime,
+        unless: delta.unless(&path),
+        path,
+    }
+}
+
 /// The granted directories that hold the copy, as places of the job.
 struct Roots(Vec<(PathBuf, u32)>);
 
 impl Roots {
     fn new(layout: &Layout, job: &Job) -> Result<Self, Failure> {
         let mut roots = Self(Vec::new());
-        let folders = layout.tablespaces.iter().flat_map(|tablespace| &tablespace.folders);
-        let tablespaces = folders.filter_map(|(_, path)| path.parent());
-        for root in [layout.directory.as_path(), layout.wal.as_path()].into_iter().chain(tablespaces) {
+        for root in layout.roots() {
             if roots.0.iter().all(|(known, _)| !root.starts_with(known)) {
                 let Some(name) = root.to_str() else { return Err(not_utf_8(root)) };
                 roots.0.push((root.to_owned(), job.origin(&Bucket::open(name)?, None)?));
@@ -93,7 +123,8 @@ impl Delta {
 }
 
 fn not_utf_8(path: &Path) -> Failure {
-    Failure::failed(format!("{} is a name that is not UTF-8", path.display()))
+    let path = path.as_os_str().as_encoded_bytes().escape_ascii();
+    Failure::failed(format!("`{path}` is a name that is not UTF-8: rename it"))
 }
 
 fn changed(layout: &Layout) -> Failure {

@@ -7,6 +7,7 @@ use understudy::{Datadir, EntryKind, Failure, Request};
 
 use crate::layout::Layout;
 use crate::left_out::{EMPTIED, left_out};
+use crate::links::{self, Leads};
 
 /// When a file that is there already is taken for the copy's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +53,9 @@ fn copy_has(layout: &Layout, name: &str, kind: EntryKind) -> bool {
     let Some(path) = source(layout, name) else { return false };
     // A folder of a server's own is made anew wherever the copy's one led.
     let emptied = kind == EntryKind::Directory && EMPTIED.contains(&name);
-    fs::symlink_metadata(path).is_ok_and(|there| match kind {
+    fs::symlink_metadata(&path).is_ok_and(|there| match kind {
         EntryKind::Directory => emptied || there.is_dir(),
+        EntryKind::File if there.is_symlink() => matches!(links::follow(layout, &path), Leads::ToFile(_)),
         EntryKind::File => there.is_file(),
         EntryKind::Other => false,
     })

@@ -137,6 +137,13 @@ impl Layout {
         }
     }
 
+    /// The directories that hold it.
+    pub(crate) fn roots(&self) -> impl Iterator<Item = &Path> {
+        let folders = self.tablespaces.iter().flat_map(|tablespace| &tablespace.folders);
+        let tablespaces = folders.filter_map(|(_, path)| path.parent());
+        [self.directory.as_path(), self.wal.as_path()].into_iter().chain(tablespaces)
+    }
+
     /// The oids of its tablespaces.
     pub(crate) fn oids(&self) -> impl Iterator<Item = u32> {
         self.tablespaces.iter().map(|tablespace| tablespace.oid)

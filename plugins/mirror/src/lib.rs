@@ -9,6 +9,7 @@ mod copy;
 mod delta;
 mod layout;
 mod left_out;
+mod links;
 mod walk;
 
 use understudy::{Datadir, Description, Failure, Method, Need, NeedKind, OptionSpec, Plan, Request};

@@ -202,7 +202,8 @@ fn what_belongs_to_a_running_server_stays_behind() {
     assert!(scene.path("data/tablespace_map.old").exists());
     let warnings = warnings(&scene.plan().1);
     assert!(
-        warnings.contains("copy/socket: it is no file") && warnings.contains("copy/log: it is a link"),
+        warnings.contains("copy/socket: it is no file")
+            && warnings.contains("copy/log: it is a link out of the copy, to /etc/hosts"),
         "{warnings}"
     );
     assert!(warnings.contains("postmaster.pid"), "{warnings}");
@@ -375,6 +376,14 @@ fn a_copy_stops_when_it_is_told_to() {
         fs::create_dir(&data).unwrap();
         let (result, _) = scene.host().cancel_after(looks).run(|| Mirror::create(&scene.request, &plan));
         assert_eq!(result, Err(Failure::Cancelled), "{looks}");
+        let there =
+            fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let there: Vec<_> = there.collect();
+        let begun = there.iter().any(|name| name != "PG_VERSION" && name != "backup_label");
+        assert!(
+            !begun || there.iter().any(|name| name == "PG_VERSION"),
+            "the version comes first: {there:?}"
+        );
     }
 }
 
@@ -470,4 +479,74 @@ fn without_delta_the_plan_does_not_build_on_what_is_there() {
     assert!(!scene.plan().0.unwrap().builds_on_existing);
     scene.request = Scene::new().request.with("delta", "perhaps");
     assert!(matches!(scene.plan().0, Err(Failure::Failed(why)) if why.contains("perhaps")));
+}
+
+#[test]
+fn a_link_of_the_configuration_becomes_the_file_that_it_leads_to_in_the_copy() {
+    let scene = Scene::new();
+    scene.put("etc/hba", "local all all trust");
+    scene.put("etc/postgresql.base.conf", "port = 5433");
+    fs::create_dir(scene.path("copy/conf.d")).unwrap();
+    symlink("etc/hba", scene.path("copy/pg_hba.conf")).unwrap();
+    symlink(scene.path("copy/etc/hba"), scene.path("copy/pg_ident.conf")).unwrap();
+    symlink("../etc/../etc/postgresql.base.conf", scene.path("copy/conf.d/10.conf")).unwrap();
+    symlink("conf.d/10.conf", scene.path("copy/again.conf")).unwrap();
+    scene.assert_copied();
+    for (name, text) in [
+        ("pg_hba.conf", "local all all trust"),
+        ("pg_ident.conf", "local all all trust"),
+        ("conf.d/10.conf", "port = 5433"),
+        ("again.conf", "port = 5433"),
+    ] {
+        let path = scene.path("data").join(name);
+        assert!(fs::symlink_metadata(&path).unwrap().is_file(), "{name}");
+        assert_eq!(fs::read_to_string(path).unwrap(), text, "{name}");
+    }
+    assert_eq!(warnings(&scene.plan().1), "");
+}
+
+#[test]
+fn a_link_out_of_the_copy_in_a_circle_or_to_nothing_is_told_and_never_followed() {
+    let scene = Scene::new();
+    fs::write(scene.path("outside/secret"), "secret").unwrap();
+    scene.put("inside", "x");
+    symlink(scene.path("outside"), scene.path("copy/folder")).unwrap();
+    for (name, target) in [
+        ("pg_hba.conf", scene.path("outside/secret")),
+        ("by-folder.conf", "folder/secret".into()),
+        ("up.conf", "../outside/secret".into()),
+        ("root.conf", "../../../../../../../../../../../../etc/hosts".into()),
+        ("circle.conf", "circle.conf".into()),
+        ("nothing.conf", "nothing".into()),
+        ("conf.d", "base".into()),
+    ] {
+        symlink(target, scene.path("copy").join(name)).unwrap();
+    }
+    scene.assert_copied();
+    let warnings = warnings(&scene.plan().1);
+    for (name, told) in [
+        ("pg_hba.conf", "out of the copy"),
+        ("by-folder.conf", "out of the copy"),
+        ("up.conf", "out of the copy"),
+        ("root.conf", "out of the copy"),
+        ("circle.conf", "leads nowhere"),
+        ("nothing.conf", "leads nowhere"),
+        ("conf.d", "to the folder"),
+    ] {
+        assert!(fs::symlink_metadata(scene.path("data").join(name)).is_err(), "{name}");
+        let line = warnings.lines().find(|line| line.contains(&format!("copy/{name}:"))).unwrap();
+        assert!(line.contains(told) && line.contains("PostgreSQL reads it"), "{line}");
+    }
+}
+
+#[test]
+fn a_name_that_is_not_utf_8_is_shown() {
+    use std::os::unix::ffi::OsStrExt;
+    for folder in ["", "base/5/"] {
+        let scene = Scene::new();
+        let name = [folder.as_bytes(), b"b\xFFd\n"].concat();
+        fs::write(scene.path("copy").join(std::ffi::OsStr::from_bytes(&name)), "x").unwrap();
+        let refusal = scene.refusal();
+        assert!(refusal.contains(r"`b\xffd\n`") && refusal.contains("rename it"), "{refusal}");
+    }
 }

@@ -1,6 +1,8 @@
 //! Going through a copy, entry by entry.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -8,6 +10,7 @@ use understudy::{AtPath, Failure, cancelled, log};
 
 use crate::layout::Layout;
 use crate::left_out::{EMPTIED, left_out};
+use crate::links::{self, Leads};
 
 /// How deep folders may lie in each other. PostgreSQL's own are four deep.
 const DEEPEST: usize = 64;
@@ -54,13 +57,18 @@ pub(crate) enum Tell {
     No,
 }
 
+/// When a file was changed last, in seconds since 1970.
+pub(crate) fn mtime(metadata: &fs::Metadata) -> Option<u64> {
+    metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok().map(|time| time.as_secs())
+}
+
 /// Gives `visit` everything that is to be copied but the control file, a folder before what is in it.
 pub(crate) fn walk(
     layout: &Layout,
     tell: Tell,
     visit: &mut dyn FnMut(Entry) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut walk = Walk { visit, tell, passed_over: 0 };
+    let mut walk = Walk { layout, visit, tell, passed_over: 0 };
     walk.folder(&layout.directory, "", 0)?;
     walk.entry(Entry::Directory("pg_wal".to_owned()))?;
     walk.folder(&layout.wal, "pg_wal", 0)?;
@@ -82,6 +90,7 @@ pub(crate) fn walk(
 }
 
 struct Walk<'a> {
+    layout: &'a Layout,
     visit: &'a mut dyn FnMut(Entry) -> Result<(), Failure>,
     tell: Tell,
     passed_over: usize,
@@ -98,10 +107,8 @@ impl Walk<'_> {
             return Err(Failure::failed(format!("{} lies more than {DEEPEST} folders deep", path.display())));
         }
         for entry in fs::read_dir(path).at(path)? {
-            let entry = entry.at(path)?;
-            let Ok(last) = entry.file_name().into_string() else {
-                return Err(Failure::failed(format!("{} holds a name that is not UTF-8", path.display())));
-            };
+            let entry = entry.map_err(unreadable(path)).at(path)?;
+            let last = entry.file_name().into_string().map_err(|name| not_text(path, &name))?;
             let name = if name.is_empty() { last } else { format!("{name}/{last}") };
             // The control file is last; the other two are the layout's.
             if left_out(&name).is_some()
@@ -115,34 +122,79 @@ impl Walk<'_> {
                 self.entry(Entry::Directory(name.clone()))?;
                 self.folder(&path, &name, depth + 1)?;
             } else if kind.is_file() {
-                let metadata = fs::symlink_metadata(&path).at(&path)?;
-                let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-                let mtime = changed.map(|time| time.as_secs());
-                self.entry(Entry::File { name, path, size: metadata.len(), mtime })?;
+                self.file(name, path)?;
             } else if EMPTIED.contains(&name.as_str()) {
                 // Made and left empty, wherever it led.
                 self.entry(Entry::Directory(name))?;
+            } else if kind.is_symlink() {
+                self.link(path, name)?;
             } else {
-                self.pass_over(&path, &name, kind.is_symlink())?;
+                self.pass_over(&path, "no file");
             }
         }
         Ok(())
     }
 
-    /// Passes over what is neither file nor folder, as pg_basebackup does, unless data would be missing.
-    fn pass_over(&mut self, path: &Path, name: &str, link: bool) -> Result<(), Failure> {
-        let what = if link { "a link" } else { "no file" };
-        let first = name.split('/').next().unwrap_or(name);
-        if link && (DATA.contains(&first) || matches!(name, "PG_VERSION" | "backup_label")) {
+    fn file(&mut self, name: String, path: PathBuf) -> Result<(), Failure> {
+        let metadata = fs::symlink_metadata(&path).at(&path)?;
+        let mtime = mtime(&metadata);
+        self.entry(Entry::File { name, path, size: metadata.len(), mtime })
+    }
+
+    /// A link becomes the file that it leads to within the copy. Otherwise it is passed over, unless data would be missing.
+    fn link(&mut self, path: PathBuf, name: String) -> Result<(), Failure> {
+        let first = name.split('/').next().unwrap_or(&name);
+        if DATA.contains(&first) || matches!(name.as_str(), "PG_VERSION" | "backup_label") {
             return Err(Failure::failed(format!(
                 "{} is a link, and what it leads to would be missing: put the files themselves in its place",
                 path.display()
             )));
         }
+        let what = match links::follow(self.layout, &path) {
+            Leads::ToFile(file) => return self.file(name, file),
+            Leads::ToFolder(folder) => format!("a link to the folder {}", folder.display()),
+            Leads::Nowhere => "a link that leads nowhere".to_owned(),
+            Leads::Out(Some(target)) => format!("a link out of the copy, to {}", target.display()),
+            Leads::Out(None) => "a link out of what is granted".to_owned(),
+        };
+        let what = match is_of_the_configuration(&name) {
+            true => format!("{what}; PostgreSQL reads it when it starts: put the file itself in its place"),
+            false => what,
+        };
+        self.pass_over(&path, &what);
+        Ok(())
+    }
+
+    /// Passes over what is neither file nor folder, as pg_basebackup does.
+    fn pass_over(&mut self, path: &Path, what: &str) {
         self.passed_over += 1;
         if self.tell == Tell::Yes && self.passed_over <= MOST_LINES {
             log::warn!("passed over {}: it is {what}", path.display());
         }
-        Ok(())
     }
 }
+
+/// Whether an entry is part of the configuration: PostgreSQL's own files of it, and what they may include.
+fn is_of_the_configuration(name: &str) -> bool {
+    name.ends_with(".conf")
+        || name.split('/').next().is_some_and(|first| first.ends_with(".conf.d") || first == "conf.d")
+}
+
+fn not_text(folder: &Path, name: &OsStr) -> Failure {
+    let name = name.as_encoded_bytes().escape_ascii();
+    Failure::failed(format!("{} holds a name that is not UTF-8, `{name}`: rename it", folder.display()))
+}
+
+/// An entry that cannot be listed. In a sandbox a name that is not UTF-8 does not even arrive; the host tells it then.
+fn unreadable(folder: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| match error.raw_os_error() {
+        Some(ILLEGAL_SEQUENCE) if cfg!(target_family = "wasm") => io::Error::other(Failure::failed(format!(
+            "{} holds a name that is not UTF-8, which the host's log shows: rename it",
+            folder.display()
+        ))),
+        _ => error,
+    }
+}
+
+/// WASI's `EILSEQ`.
+const ILLEGAL_SEQUENCE: i32 = 25;

@@ -1,18 +1,21 @@
 //! Which backup of which repository is restored.
 
-use understudy::{Failure, log, source};
+use std::rc::Rc;
+
+use understudy::store::Pipeline;
+use understudy::{Failure, cancelled, log, source};
 
 use crate::info::{Backup, BackupInfo, Cluster};
 use crate::manifest::{Contents, Head, Manifest};
 use crate::options::{Options, Until, Wanted};
-use crate::repository::{Loaded, Lock, Repository};
+use crate::repository::{Loaded, Lock, Repository, Wrapping};
 use crate::wal::timelines::Timelines;
 
 /// A backup that was found, with its manifest.
 #[derive(Debug)]
 pub(crate) struct Chosen<C> {
-    pub(crate) repository: Repository,
-    pub(crate) info: BackupInfo,
+    pub(crate) repository: Rc<Repository>,
+    pub(crate) info: Rc<BackupInfo>,
     pub(crate) backup: Backup,
     pub(crate) head: Head,
     pub(crate) contents: C,
@@ -28,6 +31,11 @@ impl<C> Chosen<C> {
         self.info.cluster(&self.backup)
     }
 
+    /// How the stored bytes of a file that is wrapped so become plain bytes.
+    pub(crate) fn pipeline(&self, wrapping: Wrapping) -> Option<Pipeline> {
+        Repository::pipeline(self.key.as_ref(), self.head.compression().codec, wrapping)
+    }
+
     /// A failure that names the manifest.
     pub(crate) fn failed(&self, what: impl AsRef<str>) -> Failure {
         Failure::failed(format!("{} {}", self.shown, what.as_ref()))
@@ -35,8 +43,8 @@ impl<C> Chosen<C> {
 }
 
 /// Finds the wanted backup in the first repository that has it and from which it can be restored, as `usable` says, and reads
-/// its manifest into what `fresh` makes. Where no backup leads to the source, the newest is taken nevertheless: what is wrong
-/// with it is told later.
+/// its manifest into what `fresh` makes. Where none has one and `options` allow it, older ones are tried in the same order of the
+/// repositories. Where no backup leads to the source, the newest is taken nevertheless: what is wrong with it is told later.
 ///
 /// # Errors
 /// [`Failure::NotApplicable`] where no repository has a backup of the stanza; why each of them cannot be used else.
@@ -47,20 +55,22 @@ pub(crate) fn choose<C: Contents, T>(
 ) -> Result<(Chosen<C>, T), Failure> {
     for rule in [Rule::LeadsToTheSource, Rule::Any] {
         let (mut failures, mut leading_nowhere) = (Vec::<Failure>::new(), Vec::new());
+        // Those of which the newest backup cannot be restored.
+        let mut older = Vec::new();
         for name in &options.repositories {
-            let found = match choose_from(name, options, rule, fresh) {
-                Ok(Some(chosen)) => match usable(&chosen) {
-                    Ok(what) => Ok((chosen, what)),
-                    Err(Failure::Failed(why)) => Err(Failure::failed(format!("{why}; {OTHERWISE}"))),
-                    Err(failure) => Err(failure),
-                },
+            let candidates = match Candidates::of(name, options, rule) {
+                Ok(Some(candidates)) => candidates,
                 Ok(None) => {
                     leading_nowhere.push(name);
                     continue;
                 }
-                Err(failure) => Err(failure),
+                Err(Failure::Cancelled) => return Err(Failure::Cancelled),
+                Err(failure) => {
+                    failures.push(failure);
+                    continue;
+                }
             };
-            match found {
+            match candidates.try_one(0, fresh, usable) {
                 Ok(found) => {
                     for failure in &failures {
                         log::warn!("passed over a repository: {failure}");
@@ -73,7 +83,20 @@ pub(crate) fn choose<C: Contents, T>(
                     return Ok(found);
                 }
                 Err(Failure::Cancelled) => return Err(Failure::Cancelled),
-                Err(failure) => failures.push(failure),
+                // What may pass by itself is no reason to take an older one.
+                Err(failure @ Failure::RetryLater(_)) => failures.push(failure),
+                Err(failure) => {
+                    failures.push(otherwise(failure, candidates.older(1).filter(|_| !options.takes_older)));
+                    older.push(candidates);
+                }
+            }
+        }
+        let may_pass = failures.iter().any(|failure| matches!(failure, Failure::RetryLater(_)));
+        if options.takes_older && !may_pass {
+            for candidates in &older {
+                if let Some(found) = candidates.try_older(&mut failures, fresh, usable)? {
+                    return Ok(found);
+                }
             }
         }
         if rule == Rule::Any || leading_nowhere.is_empty() {
@@ -83,8 +106,114 @@ pub(crate) fn choose<C: Contents, T>(
     Err(Failure::failed("no repository was looked at"))
 }
 
-/// What to do where a backup cannot be restored.
-const OTHERWISE: &str = "choose another backup with `backup`, or name another repository in `repositories`";
+/// `failure` with what to do about a backup that cannot be restored; `older` is the next that could be tried.
+fn otherwise(failure: Failure, older: Option<&str>) -> Failure {
+    let Failure::Failed(why) = failure else { return failure };
+    let older = older.map_or_else(String::new, |label| {
+        format!(", set `older = true` to have older ones tried by themselves (the next is {label})")
+    });
+    Failure::failed(format!(
+        "{why}; choose another backup with `backup`{older}, or name another repository in `repositories`"
+    ))
+}
+
+/// The most older backups of a repository that are tried.
+const MOST_OLDER: usize = 20;
+
+/// The backups of a repository that are wanted.
+struct Candidates {
+    repository: Rc<Repository>,
+    info: Rc<BackupInfo>,
+    /// At least one, the best first.
+    backups: Vec<Backup>,
+}
+
+impl Candidates {
+    /// What is wanted of the repository `name`; none where it has such backups and `rule` allows none of them.
+    fn of(name: &str, options: &Options, rule: Rule) -> Result<Option<Self>, Failure> {
+        let repository = Repository::open(name, &options.stanza)?;
+        let folder = repository.backup("");
+        let Some(info) = BackupInfo::load(&repository)? else {
+            let stanza = &options.stanza;
+            return Err(Failure::not_applicable(format!(
+                "there is no stanza {stanza} in the repository {name}: {folder}/backup.info is missing"
+            )));
+        };
+        let backups = match &options.wanted {
+            Wanted::Label(label) => match info.find(label) {
+                Some(backup) => vec![backup.clone()],
+                None => return Err(not_listed(&repository, label)?),
+            },
+            Wanted::Newest { until, timeline } => {
+                newest_first(&repository, &info, until.as_ref(), *timeline, rule)?
+            }
+        };
+        let (repository, info) = (Rc::new(repository), Rc::new(info));
+        Ok((!backups.is_empty()).then_some(Self { repository, info, backups }))
+    }
+
+    /// The label of the one that is `at` places behind the best.
+    fn older(&self, at: usize) -> Option<&str> {
+        self.backups.get(at).map(|backup| backup.label.as_str())
+    }
+
+    /// The one that is `at` places behind the best, with its manifest.
+    fn try_one<C: Contents, T>(
+        &self,
+        at: usize,
+        fresh: &mut dyn FnMut() -> C,
+        usable: &dyn Fn(&Chosen<C>) -> Result<T, Failure>,
+    ) -> Result<(Chosen<C>, T), Failure> {
+        let Some(backup) = self.backups.get(at).cloned() else {
+            return Err(Failure::failed("there is no older backup"));
+        };
+        let (repository, info) = (Rc::clone(&self.repository), Rc::clone(&self.info));
+        let key = format!("{}/backup.manifest", repository.backup(&backup.label));
+        let shown = repository.shown(&key);
+        let loaded = repository.load(&key, Lock::Held(info.key.as_ref()), &mut || Manifest::new(fresh()))?;
+        let Some(Loaded { contents: manifest, key }) = loaded else {
+            let label = &backup.label;
+            return Err(Failure::failed(format!(
+                "the backup {label} is in {}/backup.info, and {shown} is missing: it expired or was removed",
+                repository.shown(&repository.backup(""))
+            )));
+        };
+        let (head, contents) =
+            manifest.finish(&backup.label).map_err(|what| Failure::failed(format!("{shown} {what}")))?;
+        let chosen = Chosen { repository, info, backup, head, contents, key, shown };
+        let what = usable(&chosen)?;
+        Ok((chosen, what))
+    }
+
+    /// The first behind the best that can be restored; none where none of them can. Says why those before it cannot.
+    fn try_older<C: Contents, T>(
+        &self,
+        failures: &mut Vec<Failure>,
+        fresh: &mut dyn FnMut() -> C,
+        usable: &dyn Fn(&Chosen<C>) -> Result<T, Failure>,
+    ) -> Result<Option<(Chosen<C>, T)>, Failure> {
+        for at in 1..self.backups.len().min(1 + MOST_OLDER) {
+            cancelled()?;
+            match self.try_one(at, fresh, usable) {
+                Ok(found) => {
+                    for failure in failures.iter() {
+                        log::warn!("passed over a newer backup: {failure}");
+                    }
+                    return Ok(Some(found));
+                }
+                Err(failure @ (Failure::Cancelled | Failure::RetryLater(_))) => return Err(failure),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        if self.backups.len() > 1 + MOST_OLDER {
+            let name = self.repository.bucket.name();
+            failures.push(Failure::failed(format!(
+                "more than {MOST_OLDER} older backups of the repository {name} were not tried: choose one with `backup`"
+            )));
+        }
+        Ok(None)
+    }
+}
 
 /// From which backups the newest is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,56 +241,14 @@ fn together(mut failures: Vec<Failure>) -> Failure {
     }
 }
 
-/// What is wanted of the repository `name`; none where it has such backups and `rule` allows none of them.
-fn choose_from<C: Contents>(
-    name: &str,
-    options: &Options,
-    rule: Rule,
-    fresh: &mut dyn FnMut() -> C,
-) -> Result<Option<Chosen<C>>, Failure> {
-    let repository = Repository::open(name, &options.stanza)?;
-    let folder = repository.backup("");
-    let Some(info) = BackupInfo::load(&repository)? else {
-        let stanza = &options.stanza;
-        return Err(Failure::not_applicable(format!(
-            "there is no stanza {stanza} in the repository {name}: {folder}/backup.info is missing"
-        )));
-    };
-    let backup = match &options.wanted {
-        Wanted::Label(label) => match info.find(label) {
-            Some(backup) => backup.clone(),
-            None => return Err(not_listed(&repository, label)?),
-        },
-        Wanted::Newest { until, timeline } => {
-            match newest(&repository, &info, until.as_ref(), *timeline, rule)? {
-                Some(backup) => backup.clone(),
-                None => return Ok(None),
-            }
-        }
-    };
-    let key = format!("{}/backup.manifest", repository.backup(&backup.label));
-    let shown = repository.shown(&key);
-    let loaded = repository.load(&key, Lock::Held(info.key.as_ref()), &mut || Manifest::new(fresh()))?;
-    let Some(Loaded { contents: manifest, key }) = loaded else {
-        let label = &backup.label;
-        return Err(Failure::failed(format!(
-            "the backup {label} is in {}/backup.info, and {shown} is missing: it expired or was removed; {OTHERWISE}",
-            repository.shown(&folder)
-        )));
-    };
-    manifest.check(&backup.label).map_err(|what| Failure::failed(format!("{shown} {what}; {OTHERWISE}")))?;
-    let Manifest { head, contents, .. } = manifest;
-    Ok(Some(Chosen { repository, info, backup, head, contents, key, shown }))
-}
-
-/// The newest backup that fits and that `rule` allows; none where it allows none of those that fit.
-fn newest<'a>(
+/// The backups that fit and that `rule` allows, the newest first; empty where it allows none of those that fit.
+fn newest_first(
     repository: &Repository,
-    info: &'a BackupInfo,
+    info: &BackupInfo,
     until: Option<&Until>,
     timeline: Option<u32>,
     rule: Rule,
-) -> Result<Option<&'a Backup>, Failure> {
+) -> Result<Vec<Backup>, Failure> {
     let shown = repository.shown(&format!("{}/backup.info", repository.backup("")));
     if info.backups.is_empty() {
         return Err(Failure::not_applicable(format!("{shown} lists no backup")));
@@ -186,9 +273,9 @@ fn newest<'a>(
             |identifier| info.cluster(backup).is_some_and(|cluster| cluster.system_identifier == identifier);
         is_on_its_way && cluster.is_none_or(of_cluster)
     };
-    let age = |backup: &&Backup| (backup.stopped, backup.label.clone());
-    let newest = info.backups.iter().filter(fits).max_by_key(age);
-    let Some(newest) = newest else {
+    let mut fitting: Vec<&Backup> = info.backups.iter().filter(fits).collect();
+    fitting.sort_by(|one, other| (other.stopped, &other.label).cmp(&(one.stopped, &one.label)));
+    let Some(newest) = fitting.first().copied() else {
         let ended = match until {
             None => String::new(),
             Some(Until::Time { text, .. }) => format!(" that ended at or before {text}"),
@@ -200,18 +287,17 @@ fn newest<'a>(
             "{shown} lists {count} backups, the first {oldest}, and none{ended}{on}: choose another with `backup`"
         )));
     };
-    if rule == Rule::Any {
-        return Ok(Some(newest));
+    if rule == Rule::LeadsToTheSource {
+        fitting.retain(leads_to_the_source);
     }
-    let leading = info.backups.iter().filter(fits).filter(leads_to_the_source).max_by_key(age);
-    if leading.is_some_and(|leading| leading.label != newest.label) {
+    if fitting.first().is_some_and(|leading| leading.label != newest.label) {
         log::warn!(
             "passed over the backup {} in {shown}: it is of another cluster than the source, or on no timeline that leads to \
              where the source is",
             newest.label
         );
     }
-    Ok(leading)
+    Ok(fitting.into_iter().cloned().collect())
 }
 
 /// What to say of a label that is not in `backup.info`.

@@ -11,7 +11,6 @@ use understudy::{AtPath, Error, Failure};
 
 use crate::choice::Chosen;
 use crate::manifest::CONTROL_FILE;
-use crate::repository::Repository;
 
 /// What the control file says.
 #[derive(Debug)]
@@ -38,7 +37,7 @@ pub(crate) fn read<C>(chosen: &Chosen<C>) -> Result<ControlFile, Failure> {
     let repository = &chosen.repository;
     let object = repository.backup(&chosen.head.object(file));
     let shown = repository.shown(&object);
-    let pipeline = Repository::pipeline(chosen.key.as_ref(), chosen.head.compression().codec);
+    let pipeline = chosen.pipeline(chosen.head.wrapping(file));
     let range = file.bundled.map(|bundled| Range { offset: bundled.offset, length: bundled.length });
     let stream = repository.bucket.read(&object, range, pipeline.as_ref()).map_err(|error| match error {
         Error::NotFound(_) => Failure::failed(format!(

@@ -12,14 +12,18 @@ use understudy::{AtPath, Datadir, EntryKind, Failure, Plan, cancelled, log, prog
 use crate::choice::{Chosen, choose};
 use crate::files::Files;
 use crate::label::segment_of;
-use crate::manifest::File;
+use crate::manifest::{File, LABEL_FILE, VERSION_FILE};
 use crate::options::{Options, Wanted};
 use crate::plan::{Usable, usable};
-use crate::repository::Repository;
+use crate::repository::{Repository, Wrapping};
 use crate::wal::{History, Segment, Way};
 
 /// The SHA-1 of nothing.
 const OF_NOTHING: [u8; 20] = crate::manifest::OF_NOTHING;
+
+/// What is written first, and whole before anything else is: who looks at a data directory meanwhile (Patroni when it is started
+/// again) learns from them of which version it is, and that it is a backup.
+const FIRST: [&str; 2] = [VERSION_FILE, LABEL_FILE];
 
 /// How often the archive is looked at again for what came while the last was fetched.
 const ROUNDS: usize = 100;
@@ -31,9 +35,9 @@ const ROUNDS: usize = 100;
 pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
     let options = Options { wanted: Wanted::Label(plan.backup.clone()), ..options.clone() };
     // They were looked for in plan, and decide only which of several repositories it is.
-    let looks_for_references = options.repositories.len() > 1;
+    let looks_for_objects = options.repositories.len() > 1;
     let (chosen, Usable { plan: now, control }) =
-        choose(&options, &mut Files::default, &|chosen| usable(chosen, looks_for_references))?;
+        choose(&options, &mut Files::default, &|chosen| usable(chosen, looks_for_objects))?;
     let as_planned = (now.system_identifier, now.start_lsn, now.stop_lsn, &now.tablespaces)
         == (plan.system_identifier, plan.start_lsn, plan.stop_lsn, &plan.tablespaces);
     if !as_planned {
@@ -54,13 +58,17 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
         remove_others(&chosen, &segments, &histories, datadir)?;
     }
     progress::phase("restoring");
+    let mut restoring = Restoring::new(&chosen, options.is_delta)?;
+    for file in FIRST.iter().filter_map(|name| chosen.contents.find(name)) {
+        restoring.file(file)?;
+    }
+    let mut restoring = restoring.finish()?;
     for name in &chosen.contents.directories {
         cancelled()?;
         datadir.create_dir(name)?;
     }
     datadir.create_dir("pg_wal/archive_status")?;
-    let mut restoring = Restoring::new(&chosen, options.is_delta)?;
-    for file in chosen.contents.in_best_order() {
+    for file in chosen.contents.in_best_order().filter(|file| !FIRST.contains(&&*file.name)) {
         restoring.file(file)?;
         if let Some(segment) = segment_of(&file.name)
             && !chosen.contents.has_status(segment)
@@ -154,8 +162,10 @@ fn remove_others(
 pub(crate) struct Restoring<'a> {
     chosen: &'a Chosen<Files>,
     job: Job,
-    /// Where the files of the backup come from.
+    /// Where files of the backup come from that are objects of their own.
     origin: u32,
+    /// Where those in bundles come from.
+    bundles: u32,
     /// Where WAL comes from, by how it is compressed.
     archives: HashMap<&'static str, u32>,
     unless: Unless,
@@ -167,13 +177,15 @@ pub(crate) struct Restoring<'a> {
 impl<'a> Restoring<'a> {
     pub(crate) fn new(chosen: &'a Chosen<Files>, is_delta: bool) -> Result<Self, Failure> {
         let job = Job::new();
-        let pipeline = Repository::pipeline(chosen.key.as_ref(), chosen.head.compression().codec);
-        let origin = job.origin(&chosen.repository.bucket, pipeline.as_ref())?;
+        let from = |wrapping| job.origin(&chosen.repository.bucket, chosen.pipeline(wrapping).as_ref());
+        let origin = from(Wrapping::Whole)?;
+        let bundles = if chosen.head.has_raw_bundles { from(Wrapping::Raw)? } else { origin };
         let folder = chosen.repository.backup("");
         Ok(Self {
             chosen,
             job,
             origin,
+            bundles,
             archives: HashMap::new(),
             unless: if is_delta { Unless::SameDigest } else { Unless::Always },
             nothing: format!("{folder}/{}", chosen.backup.label),
@@ -194,7 +206,10 @@ impl<'a> Restoring<'a> {
         }
         let (mode, head) = (self.mode(file), &self.chosen.head);
         self.job.fetch(Fetch {
-            origin: self.origin,
+            origin: match head.wrapping(file) {
+                Wrapping::Whole => self.origin,
+                Wrapping::Raw => self.bundles,
+            },
             object: format!("{}/{}", self.folder, head.object(file)),
             range: file.bundled.map(|bundled| Range { offset: bundled.offset, length: bundled.length }),
             path: file.name.to_string(),
@@ -267,7 +282,7 @@ impl<'a> Restoring<'a> {
         if let Some(origin) = self.archives.get(name) {
             return Ok(*origin);
         }
-        let pipeline = Repository::pipeline(way.archive.key()?, codec);
+        let pipeline = Repository::pipeline(way.archive.key()?, codec, Wrapping::Whole);
         let origin = self.job.origin(&self.chosen.repository.bucket, pipeline.as_ref())?;
         self.archives.insert(name, origin);
         Ok(origin)

@@ -62,19 +62,25 @@ impl Files {
         &self.pieces[at / PIECE][at % PIECE]
     }
 
-    /// Whether there is a file of that name.
-    pub(crate) fn has_file(&self, name: &str) -> bool {
+    /// The file of that name.
+    pub(crate) fn find(&self, name: &str) -> Option<&File> {
         let (mut from, mut to) =
             if is_in_tablespace(name) { (self.in_data, self.count) } else { (0, self.in_data) };
         while from < to {
             let middle = from.midpoint(to);
-            match self.get(middle).name.as_ref().cmp(name) {
-                Ordering::Equal => return true,
+            let file = self.get(middle);
+            match file.name.as_ref().cmp(name) {
+                Ordering::Equal => return Some(file),
                 Ordering::Less => from = middle + 1,
                 Ordering::Greater => to = middle,
             }
         }
-        false
+        None
+    }
+
+    /// Whether there is a file of that name.
+    pub(crate) fn has_file(&self, name: &str) -> bool {
+        self.find(name).is_some()
     }
 
     /// Whether it says itself if the segment `name` of `pg_wal` is archived, as a cluster does that was shut down.

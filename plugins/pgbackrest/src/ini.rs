@@ -1,6 +1,8 @@
 //! The texts that pgBackRest writes beside backups and archives: INI whose values are JSON (its src/common/ini.c), with a
 //! checksum of all of it (src/info/info.c). They are read line by line and once, for a manifest can have gigabytes.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read};
 
 use serde::Deserialize;
@@ -19,6 +21,9 @@ const LONGEST_LINE: u64 = 4 << 20;
 
 /// The longest text, in bytes. A manifest has some 250 for each file.
 const MOST_TEXT: u64 = 4 << 30;
+
+/// The most names in sections that do not list files and folders: backups, clusters, settings.
+const MOST_NAMES: usize = 200_000;
 
 /// How much text is given to the host for its checksum in one go, in bytes.
 const PIECE: usize = 256 << 10;
@@ -89,6 +94,7 @@ fn read_within(
     let text = BufReader::with_capacity(64 << 10, stream);
     let mut reader = Reading { shown, text, number: 0, length: 0, most, sum: Summing::new(secret) };
     let (mut line, mut section) = (Vec::new(), String::new());
+    let mut names = Names::default();
     let mut format = None;
     let mut expected = None;
     while reader.next(&mut line)? {
@@ -105,6 +111,7 @@ fn read_within(
             if name.is_empty() {
                 return Err(reader.bad("is a section without a name"));
             }
+            names.section(name).map_err(|what| reader.bad(&what))?;
             name.clone_into(&mut section);
             continue;
         }
@@ -127,6 +134,7 @@ fn read_within(
         } else {
             visitor.line(&section, line).map_err(bad)?
         };
+        names.name(&section, &line[..length]).map_err(|what| reader.bad(&what))?;
         reader.sum.add(&section, &line[..length], &line[length + 1..])?;
     }
     let sum = reader.sum.finish()?;
@@ -145,6 +153,40 @@ fn read_within(
             failed(format!("is damaged: it has the checksum {sum} and says {expected}; {REPAIR}"))
         }
         Some(_) => Ok(()),
+    }
+}
+
+/// The sections and names so far: what comes twice would be one thing to who takes the first, and another to who takes the last.
+/// Only what is made of them is kept, so that long ones need no more memory than short ones.
+#[derive(Default)]
+struct Names {
+    hasher: RandomState,
+    seen: HashSet<u64>,
+}
+
+impl Names {
+    fn section(&mut self, section: &str) -> Result<(), String> {
+        // The one that says what the text is has two parts, at its beginning and at its end.
+        if section == "backrest" {
+            Ok(())
+        } else {
+            self.add((section, ""), "is a section that was there already")
+        }
+    }
+
+    fn name(&mut self, section: &str, name: &str) -> Result<(), String> {
+        // Files and folders are in the order of their names, which is looked at where they are taken.
+        if matches!(section, "target:file" | "target:path") {
+            return Ok(());
+        }
+        self.add((section, name), "is of a name that was there already")
+    }
+
+    fn add(&mut self, what: (&str, &str), twice: &str) -> Result<(), String> {
+        if self.seen.len() == MOST_NAMES {
+            return Err(format!("is of one more than {MOST_NAMES} names"));
+        }
+        if self.seen.insert(self.hasher.hash_one(what)) { Ok(()) } else { Err(twice.to_owned()) }
     }
 }
 

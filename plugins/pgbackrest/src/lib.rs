@@ -49,6 +49,10 @@ impl Method for PgBackRest {
                 "the newest backup that ended at or before this LSN, such as 0/16B3748",
             ))
             .option(OptionSpec::integer("target-timeline").doc("the newest backup that ended on this timeline"))
+            .option(OptionSpec::flag("older").default(false).doc(
+                "whether an older backup is taken where the newest that the other options leave cannot be restored as far as the \
+                 plan sees, for it is damaged, has expired in part or is of a kind that is not read",
+            ))
             .option(OptionSpec::flag("delta").default(false).doc(
                 "with keep_data, whether files that are there already with the right size and checksum are kept; what \
                  the backup does not have is removed",

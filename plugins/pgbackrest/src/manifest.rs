@@ -2,32 +2,34 @@
 //! src/info/manifest.c). It is read once from its beginning to its end, and each file is handed on as it comes.
 
 mod file;
+mod longest;
 mod references;
+mod targets;
 
 use pgdata::Lsn;
-use serde::Deserialize;
 use understudy::store::Codec;
 
 use crate::ini::{Visitor, skip, split};
 use crate::names::{Name, name_of, shown};
+use crate::repository::Wrapping;
 
 #[cfg(test)]
 pub(crate) use file::Bundled;
 use file::Line;
 pub(crate) use file::{File, OF_NOTHING, digest};
+use longest::Longest;
 pub(crate) use references::References;
-
-/// The most links, tablespaces among them.
-const MOST_TARGETS: usize = 1000;
-
-/// The longest path that a link leads to, in bytes (Linux's `PATH_MAX`).
-const LONGEST_PATH: usize = 4096;
-
-/// The longest name of a tablespace, in bytes (`NAMEDATALEN` in PostgreSQL's pg_config_manual.h, without the byte at its end).
-const LONGEST_NAME: usize = 63;
+pub(crate) use targets::Target;
+use targets::Targets;
 
 /// The control file by its name below the data directory.
 pub(crate) const CONTROL_FILE: &str = "global/pg_control";
+
+/// What says of which version a data directory is.
+pub(crate) const VERSION_FILE: &str = "PG_VERSION";
+
+/// What says where replay of an online backup begins.
+pub(crate) const LABEL_FILE: &str = "backup_label";
 
 /// Takes what a manifest lists.
 pub(crate) trait Contents {
@@ -55,17 +57,6 @@ pub(crate) struct Compression {
 /// Nothing is compressed.
 const PLAIN: Compression = Compression { codec: None, ending: "" };
 
-/// A directory or file that lay outside of the data directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    /// Its name below the data directory.
-    pub(crate) name: String,
-    /// The tablespace that it is.
-    pub(crate) tablespace: Option<(u32, String)>,
-    /// Where it lay.
-    pub(crate) path: String,
-}
-
 /// What a manifest says of the backup, without its files.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
@@ -74,8 +65,8 @@ pub(crate) struct Head {
     pub(crate) archive_stop: Option<String>,
     pub(crate) lsn_start: Option<Lsn>,
     pub(crate) lsn_stop: Option<Lsn>,
-    /// Whether files may be stored as blocks, which is not read.
-    pub(crate) is_block_incremental: bool,
+    /// Whether a file is stored as blocks, which is not read. That files may be (`backup-block-incr`) is no matter where none is.
+    pub(crate) has_blocks: bool,
     pub(crate) has_raw_bundles: bool,
     pub(crate) system_identifier: Option<u64>,
     pub(crate) version: Option<String>,
@@ -87,12 +78,21 @@ pub(crate) struct Head {
     pub(crate) references: References,
     /// The control file.
     pub(crate) control_file: Option<File>,
+    pub(crate) has_version_file: bool,
+    pub(crate) has_label_file: bool,
+    /// The files whose objects have the longest keys.
+    pub(crate) longest: Longest,
 }
 
 impl Head {
     /// How the files are compressed.
     pub(crate) fn compression(&self) -> Compression {
         self.compression.unwrap_or(PLAIN)
+    }
+
+    /// How `file` is wrapped where it is stored.
+    pub(crate) fn wrapping(&self, file: &File) -> Wrapping {
+        if self.has_raw_bundles && file.bundled.is_some() { Wrapping::Raw } else { Wrapping::Whole }
     }
 
     /// The tablespaces by their oids.
@@ -125,6 +125,7 @@ pub(crate) struct Manifest<C> {
     last_directory: String,
     /// The oids of tablespaces that files are in.
     oids: Vec<u32>,
+    targets: Targets,
 }
 
 impl<C: Contents> Manifest<C> {
@@ -135,37 +136,45 @@ impl<C: Contents> Manifest<C> {
             last_file: String::new(),
             last_directory: String::new(),
             oids: Vec::new(),
+            targets: Targets::default(),
         }
     }
 
-    /// What can be said only when all was read.
+    /// What it says, when all was read.
     ///
     /// # Errors
     /// What is missing.
-    pub(crate) fn check(&self, label: &str) -> Result<(), String> {
+    pub(crate) fn finish(mut self, label: &str) -> Result<(Head, C), String> {
         if self.head.label != label {
             return Err(format!("belongs to the backup `{}`", shown(&self.head.label, 80)));
         }
+        self.head.targets = self.targets.finish()?;
         if let Some(oid) = self.oids.iter().find(|oid| !self.head.oids().any(|known| known == **oid)) {
             return Err(format!("lists files of the tablespace {oid}, which is not among its targets"));
         }
-        Ok(())
+        Ok((self.head, self.contents))
     }
 
     fn add_file(&mut self, line: &str) -> Result<usize, String> {
         let (key, value) = split::<Line<'_>>(line)?;
         let name = name_of(key)?;
         in_order(&mut self.last_file, key)?;
-        self.head.is_block_incremental |= value.is_stored_as_blocks();
+        self.head.has_blocks |= value.is_stored_as_blocks();
         match name {
             Name::Below(name) => {
                 let file = value
                     .file(name, &mut self.head.references)
                     .map_err(|what| format!("lists `{name:.200}`, which {what}"))?;
                 self.note_tablespace(name)?;
-                if name == CONTROL_FILE {
-                    self.head.control_file = Some(file.clone());
+                match name {
+                    CONTROL_FILE => self.head.control_file = Some(file.clone()),
+                    VERSION_FILE => self.head.has_version_file = true,
+                    LABEL_FILE => self.head.has_label_file = true,
+                    _ => {}
                 }
+                let label =
+                    file.reference.and_then(|at| self.head.references.get(at)).unwrap_or(&self.head.label);
+                self.head.longest.add(label, &file);
                 self.contents.file(file)?;
             }
             Name::NotRestored => {}
@@ -198,63 +207,12 @@ impl<C: Contents> Manifest<C> {
         let oid =
             crate::names::oid(oid).ok_or_else(|| format!("lists `{name:.200}`, which is below no oid"))?;
         if self.oids.last() != Some(&oid) && !self.oids.contains(&oid) {
-            if self.oids.len() == MOST_TARGETS {
-                return Err(format!("lists more than {MOST_TARGETS} tablespaces"));
+            if self.oids.len() == targets::MOST {
+                return Err(format!("lists more than {} tablespaces", targets::MOST));
             }
             self.oids.push(oid);
         }
         Ok(())
-    }
-
-    fn add_target(&mut self, line: &str) -> Result<usize, String> {
-        #[derive(Deserialize)]
-        #[serde(expecting = "what is known of a target, by names")]
-        struct JsonTarget {
-            path: String,
-            file: Option<String>,
-            #[serde(rename = "tablespace-id")]
-            oid: Option<String>,
-            #[serde(rename = "tablespace-name")]
-            name: Option<String>,
-            #[serde(rename = "type")]
-            kind: String,
-        }
-        let (key, target) = split::<JsonTarget>(line)?;
-        match target.kind.as_str() {
-            "path" => return Ok(key.len()),
-            "link" => {}
-            other => return Err(format!("has a target of the type {}", shown(other, 40))),
-        }
-        let Name::Below(name) = name_of(key)? else {
-            return Err("has a link that no data directory has".to_owned());
-        };
-        let tablespace = match target.oid {
-            None => None,
-            Some(oid) => {
-                let oid = crate::names::oid(&oid)
-                    .filter(|oid| key == format!("pg_tblspc/{oid}"))
-                    .ok_or_else(|| "has a tablespace whose oid is not its name".to_owned())?;
-                Some((oid, target.name.unwrap_or_default()))
-            }
-        };
-        if tablespace.is_none() && name.starts_with("pg_tblspc/") {
-            return Err("has a tablespace without an oid".to_owned());
-        }
-        if self.head.targets.len() == MOST_TARGETS {
-            return Err(format!("is of one more than {MOST_TARGETS} links"));
-        }
-        let path = match target.file {
-            Some(file) => format!("{}/{file}", target.path),
-            None => target.path,
-        };
-        if path.len() > LONGEST_PATH {
-            return Err(format!("has a link to a path of more than {LONGEST_PATH} bytes"));
-        }
-        if tablespace.as_ref().is_some_and(|(_, name)| name.len() > LONGEST_NAME) {
-            return Err(format!("has a tablespace whose name has more than {LONGEST_NAME} bytes"));
-        }
-        self.head.targets.push(Target { name: name.to_owned(), tablespace, path });
-        Ok(key.len())
     }
 
     fn add_to_head(&mut self, line: &str) -> Result<usize, String> {
@@ -266,7 +224,6 @@ impl<C: Contents> Manifest<C> {
             "backup-archive-stop" => head.archive_stop = Some(split(line)?.1),
             "backup-lsn-start" => head.lsn_start = Some(lsn(line)?),
             "backup-lsn-stop" => head.lsn_stop = Some(lsn(line)?),
-            "backup-block-incr" => head.is_block_incremental |= split::<bool>(line)?.1,
             "backup-bundle-raw" => head.has_raw_bundles = split(line)?.1,
             _ => return skip(line),
         }
@@ -338,7 +295,7 @@ impl<C: Contents> Visitor for Manifest<C> {
                 Ok(key.len())
             }
             "backup:option" => self.add_option(line),
-            "backup:target" => self.add_target(line),
+            "backup:target" => self.targets.add(line),
             "target:file:default" if line.starts_with("mode=") => {
                 let (key, mode) = split::<&str>(line)?;
                 self.head.file_mode = Some(file::mode(mode)?);

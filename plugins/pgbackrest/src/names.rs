@@ -1,7 +1,10 @@
 //! Names in a manifest, and what they are below a data directory. They come from the repository and are believed in nothing.
 
-/// The longest name, in bytes.
-const LONGEST: usize = 4096;
+/// The longest name below a data directory, in bytes: the longest path that Linux takes, without its NUL (`PATH_MAX`).
+const LONGEST: usize = 4095;
+
+/// The longest name of a file within its folder, in bytes (`NAME_MAX`).
+const LONGEST_PART: usize = 255;
 
 /// At most `most` characters of a text from the repository, as a terminal may see them.
 pub(crate) fn shown(text: &str, most: usize) -> String {
@@ -25,7 +28,7 @@ pub(crate) enum Name<'a> {
 /// Where it leaves the data directory, or is one that no backup has.
 pub(crate) fn name_of(name: &str) -> Result<Name<'_>, String> {
     let shown = || shown(name, 200);
-    if name.len() > LONGEST || name.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
+    if name.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
         return Err(format!(
             "lists `{}`, which is no name that is restored: restore with pgbackrest, or remove that file and take a new backup",
             shown()
@@ -37,16 +40,24 @@ pub(crate) fn name_of(name: &str) -> Result<Name<'_>, String> {
     let below = match name.split_once('/') {
         None if matches!(name, "pg_data" | "pg_tblspc") => return Ok(Name::Root),
         Some(("pg_data", below)) => below,
-        Some(("pg_tblspc", _)) => return Ok(Name::Below(name)),
+        Some(("pg_tblspc", _)) => name,
         _ => return Err(format!("lists `{}`, which is below neither pg_data nor pg_tblspc", shown())),
     };
+    let is_too_long =
+        |name: &str| name.len() > LONGEST || name.split('/').any(|part| part.len() > LONGEST_PART);
+    if is_too_long(below) {
+        return Err(format!(
+            "lists `{}`, which is longer than Linux takes ({LONGEST} bytes, {LONGEST_PART} a folder or file)",
+            shown()
+        ));
+    }
     match below {
         "tablespace_map" | "backup.manifest" => Ok(Name::NotRestored),
         // A running server's, and the host's.
         "postmaster.pid" | "postmaster.opts" | understudy::UNFINISHED_CONTROL_FILE => {
             Err(format!("lists `{}`, which no backup has", shown()))
         }
-        _ if below.starts_with("pg_tblspc/") => {
+        _ if below.starts_with("pg_tblspc/") && below.len() < name.len() => {
             Err(format!("lists `{}`: what is in a tablespace is listed by its oid alone", shown()))
         }
         _ => Ok(Name::Below(below)),
@@ -108,6 +119,22 @@ mod tests {
         ] {
             assert!(name_of(name).is_err(), "{name:?}");
         }
-        assert!(name_of(&format!("pg_data/{}", "a".repeat(5000))).is_err());
+    }
+
+    #[test]
+    fn a_name_is_as_long_as_linux_takes() {
+        let deep = |length: usize| {
+            let mut name = "d/".repeat(length / 2);
+            name.truncate(length - 1);
+            name + "f"
+        };
+        for (below, is_name) in
+            [(deep(4095), true), (deep(4096), false), ("a".repeat(255), true), ("a".repeat(256), false)]
+        {
+            let name = format!("pg_data/{below}");
+            assert_eq!(name_of(&name) == Ok(Name::Below(&below)), is_name, "{} bytes", below.len());
+            let name = format!("pg_tblspc/16384/{below}");
+            assert_eq!(name_of(&name).is_ok(), is_name && below.len() < 4000, "{} bytes", below.len());
+        }
     }
 }

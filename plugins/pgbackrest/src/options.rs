@@ -18,6 +18,8 @@ pub(crate) struct Options {
     pub(crate) stanza: String,
     pub(crate) repositories: Vec<String>,
     pub(crate) wanted: Wanted,
+    /// Whether an older backup is taken where the newest that is wanted cannot be restored.
+    pub(crate) takes_older: bool,
     pub(crate) is_delta: bool,
     pub(crate) wal: Wal,
 }
@@ -94,7 +96,13 @@ impl Options {
                 )));
             }
         };
-        Ok(Self { stanza, repositories, wanted: wanted(request)?, is_delta: request.flag("delta")?, wal })
+        let (wanted, takes_older) = (wanted(request)?, request.flag("older")?);
+        if takes_older && matches!(wanted, Wanted::Label(_)) {
+            return Err(Failure::failed(
+                "the option `backup` names the one that is restored, and `older = true` would take another: set one of them",
+            ));
+        }
+        Ok(Self { stanza, repositories, wanted, takes_older, is_delta: request.flag("delta")?, wal })
     }
 }
 

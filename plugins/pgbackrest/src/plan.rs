@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use understudy::{Failure, Plan, Tablespace, cancelled, log};
+use understudy::{Error, Failure, Plan, Tablespace, cancelled, log};
 
 use crate::choice::{Chosen, choose};
 use crate::control::{self, ControlFile};
 use crate::files::one_more;
 use crate::label::timeline_of;
-use crate::manifest::{Contents, File};
+use crate::manifest::{Contents, File, LABEL_FILE, VERSION_FILE};
 use crate::names::shown;
 use crate::options::Options;
 use crate::wal::Way;
@@ -73,15 +73,16 @@ pub(crate) struct Usable {
     pub(crate) control: ControlFile,
 }
 
-/// What `chosen` is, as far as its repository tells without its other files. `looks_for_references`: whether every backup that it is
-/// built on is looked for, which is a request each.
+/// What `chosen` is, as far as its repository tells without its other files. `looks_for_objects`: whether every backup that it is
+/// built on is looked for, and the object with the longest key, which is a request each.
 ///
 /// # Errors
 /// Why it cannot be restored.
-pub(crate) fn usable<C>(chosen: &Chosen<C>, looks_for_references: bool) -> Result<Usable, Failure> {
+pub(crate) fn usable<C>(chosen: &Chosen<C>, looks_for_objects: bool) -> Result<Usable, Failure> {
     check_kind(chosen)?;
-    if looks_for_references {
+    if looks_for_objects {
         check_references(chosen)?;
+        check_longest(chosen)?;
     }
     let mut plan = describe(chosen)?;
     let control = control::read(chosen)?;
@@ -191,16 +192,47 @@ fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
 /// # Errors
 /// Where they cannot.
 fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
-    if chosen.head.is_block_incremental {
+    let head = &chosen.head;
+    if head.has_blocks {
+        // An incremental or differential one goes on with the blocks of those that it is built on.
         return Err(chosen.failed(
-            "is of a block incremental backup (repo-block=y), which is not restored: take one with repo-block=n, or \
-             restore this one with pgbackrest",
+            "is of a block incremental backup (repo-block=y), which is not restored: take a new full backup with \
+             repo-block=n, or restore this one with pgbackrest",
         ));
     }
-    // 2.45 writes them with block incremental backups only (`bundleRaw = blockIncr` in its src/info/manifest.c).
-    if chosen.head.has_raw_bundles {
-        return Err(chosen
-            .failed("has raw bundles without block incremental backup, which no known pgBackRest writes"));
+    if !head.has_version_file {
+        return Err(chosen.failed(format!("lists no {VERSION_FILE}: a cluster does not start without")));
+    }
+    if head.lsn_start.is_some() && !head.has_label_file {
+        return Err(chosen.failed(format!(
+            "is of a backup of a running cluster and lists no {LABEL_FILE}: without it the server would begin in the wrong place"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether the store has the objects with the longest keys: what one store took, another that the repository was copied to may
+/// not take.
+///
+/// # Errors
+/// Where it has not.
+fn check_longest<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
+    for file in chosen.head.longest.files() {
+        cancelled()?;
+        let object = chosen.repository.backup(&chosen.head.object(file));
+        let name = shown(&file.name, 200);
+        match chosen.repository.bucket.head(&object) {
+            Ok(_) => {}
+            Err(Error::NotFound(_)) => {
+                return Err(chosen.failed(format!(
+                    "lists `{name}`, which is not in the repository: the backup expired, was removed or was not copied whole"
+                )));
+            }
+            Err(Error::Invalid(why) | Error::Limit(why)) => {
+                return Err(chosen.failed(format!("lists `{name}`, which this store cannot have: {why}")));
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(())
 }

@@ -22,6 +22,16 @@ pub(crate) struct Repository {
     pub(crate) stanza: String,
 }
 
+/// How pgBackRest wraps what it compresses and encrypts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrapping {
+    /// As every object of its own, and the files of most bundles.
+    Whole,
+    /// As the files of raw bundles: zlib's header and not gzip's, the salt without `Salted__` (`raw` in pgBackRest's
+    /// src/common/compress/gz/compress.c and src/common/crypto/cipherBlock.c). The other codecs write what they read either way.
+    Raw,
+}
+
 /// With what a text is opened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Lock<'a> {
@@ -80,8 +90,13 @@ impl Repository {
     }
 
     /// How the stored bytes become plain bytes.
-    pub(crate) fn pipeline(key: Option<&Key>, codec: Option<Codec>) -> Option<Pipeline> {
-        let decrypting = key.map(|key| Pipeline::new().decrypt(key, CipherFormat::OpensslSha1));
+    pub(crate) fn pipeline(key: Option<&Key>, codec: Option<Codec>, wrapping: Wrapping) -> Option<Pipeline> {
+        let (cipher, codec) = match (wrapping, codec) {
+            (Wrapping::Whole, codec) => (CipherFormat::OpensslSha1, codec),
+            (Wrapping::Raw, Some(Codec::Gzip)) => (CipherFormat::SaltOnlySha1, Some(Codec::Zlib)),
+            (Wrapping::Raw, codec) => (CipherFormat::SaltOnlySha1, codec),
+        };
+        let decrypting = key.map(|key| Pipeline::new().decrypt(key, cipher));
         match (decrypting, codec) {
             (None, None) => None,
             (pipeline, None) => pipeline,
@@ -138,7 +153,7 @@ impl Repository {
             Lock::Repository => named.as_ref(),
             Lock::Held(held) => held,
         };
-        let pipeline = Self::pipeline(key_of_text, None);
+        let pipeline = Self::pipeline(key_of_text, None, Wrapping::Whole);
         let held = match &pipeline {
             None => None,
             Some(pipeline) => match self.bucket.derive_key(key, pipeline, CIPHER_SECTION, CIPHER_PASS) {

@@ -129,6 +129,14 @@ impl Datadir {
         }
     }
 
+    /// Makes `PG_VERSION`, before anything else: a Patroni that starts meanwhile reads it then and never again.
+    ///
+    /// # Errors
+    /// As [`Datadir::create_file`].
+    pub fn write_version(&self, major: u32) -> Result<(), Failure> {
+        self.write("PG_VERSION", &mut format!("{major}\n").as_bytes()).map(drop)
+    }
+
     /// Makes the file `name` from all that `from` gives, and returns how many bytes that was.
     ///
     /// # Errors
@@ -217,7 +225,8 @@ pub enum Signal {
 /// A line for postgresql.auto.conf; the host quotes the value and writes it when it seals.
 ///
 /// # Errors
-/// [`Error::Denied`] for a setting that a method may not set.
+/// [`Error::Denied`] for a setting that a method may not set (`wit/method.wit` lists those that it may), [`Error::Invalid`] for a value
+/// that PostgreSQL does not take.
 pub fn recovery_setting(name: &str, value: &str) -> Result<(), Error> {
     host::recovery_setting(name, value)
 }

@@ -37,7 +37,12 @@ impl<M: Method> wit::Guest for Exported<M> {
     }
 
     fn plan(r: types::Request) -> Result<types::RestorePlan, types::Failure> {
-        Ok(M::plan(&r.into())?.into())
+        let request = Request::from(r);
+        // Known now, while the data directory still holds what it held.
+        if M::NEEDS_PARAMETERS {
+            request.datadir()?;
+        }
+        Ok(M::plan(&request)?.into())
     }
 
     fn create_replica(r: types::Request, p: types::RestorePlan) -> Result<(), types::Failure> {

@@ -55,6 +55,12 @@
 //! operator wants it. `global/pg_control` it writes under another name, which the host changes at the very end: until then
 //! PostgreSQL does not start from the directory. Links are the host's: a method makes none.
 //!
+//! # What comes first
+//!
+//! `PG_VERSION`, which [`Datadir::write_version`] writes, and `backup_label` should be there before everything else. A Patroni that
+//! is started while a run is at work reads the version once, at its own start; where it finds none it later takes a replica that was
+//! restored from a backup for a server that crashed, and runs it once alone, which parts it from its primary for good.
+//!
 //! # Who moves the bytes
 //!
 //! A method that carries every byte through its memory decodes on one thread, in WebAssembly. [`store`] and [`transfer`]
@@ -128,6 +134,10 @@ pub use value::{FromValue, Value};
 
 /// One way to create a replica. Implement it and [`export!`] it.
 pub trait Method {
+    /// Whether the method needs Patroni's four parameters, of which the data directory is one. Unless it says that it does not,
+    /// its plan fails where the operator set `no_params`, before anything is emptied.
+    const NEEDS_PARAMETERS: bool = true;
+
     /// What the method is, which options it takes, what it needs. The same answer every time: it runs once for each
     /// digest of the component, with everything denied, a standing clock, fixed random bytes and one second of time.
     fn describe() -> Description;

@@ -1,6 +1,6 @@
 //! The objects that a backup consists of, and the backups of a place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pgdata::checksum::{Algorithm, Digesting, Summing};
 use understudy::store::Object;
@@ -199,31 +199,62 @@ impl Backup {
         Ok(())
     }
 
-    /// Eight digits that become others when any of its objects is replaced.
+    /// Eight digits that become others when any of its objects is replaced, where both were asked for in the same way: stores
+    /// round times in their listings otherwise than in their answers for one object. The time counts only where there is no
+    /// mark of the content.
     pub(crate) fn mark(&self) -> String {
         let mut sum = Summing::new(Algorithm::Crc32c);
         for Object { key, size, modified, etag } in self.objects() {
+            let modified = if etag.is_some() { &None } else { modified };
             sum.update(format!("{key}\0{size}\0{modified:?}\0{etag:?}\0").as_bytes());
         }
         sum.finish().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The same backup as it is now; none where one of its objects is gone.
+    /// The same backup as it is now, asked for as it was before; none where one of its objects is gone.
     ///
     /// # Errors
     /// What the store answers.
     pub(crate) fn again(&self, place: &Place) -> Result<Option<Self>, Failure> {
         let mut now = self.clone();
+        let mut listed = if self.is_listed { Some(self.listed(place)?) } else { None };
         let archives =
             std::iter::once(&mut now.base).chain(now.wal.as_mut()).chain(now.tablespaces.values_mut());
         for object in archives.map(|archive| &mut archive.object).chain(now.manifest.as_mut()) {
             cancelled()?;
-            match place.bucket.find(&object.key)? {
+            let found = match &mut listed {
+                Some(listed) => listed.remove(&object.key),
+                None => place.bucket.find(&object.key)?,
+            };
+            match found {
                 Some(found) => *object = found,
                 None => return Ok(None),
             }
         }
         Ok(Some(now))
+    }
+
+    /// Its objects as they are listed now, by their keys.
+    fn listed(&self, place: &Place) -> Result<BTreeMap<String, Object>, Failure> {
+        let folder = place.key(&self.folder, "");
+        let own: BTreeSet<&str> = self.objects().map(|object| object.key.as_str()).collect();
+        let mut listed = BTreeMap::new();
+        for (count, object) in place.bucket.objects(&folder).enumerate() {
+            cancelled()?;
+            let object = match object {
+                Err(Error::NotFound(_)) if count == 0 => break,
+                object => object?,
+            };
+            if count == MOST_OBJECTS {
+                return Err(Failure::failed(format!(
+                    "{place} holds more than {MOST_OBJECTS} objects by now: keep backups apart from what else there is"
+                )));
+            }
+            if own.contains(object.key.as_str()) {
+                listed.insert(object.key.clone(), object);
+            }
+        }
+        Ok(listed)
     }
 
     fn objects(&self) -> impl Iterator<Item = &Object> {

@@ -8,13 +8,15 @@ use std::path::Path;
 
 use pgdata::control;
 use understudy::transfer::{Job, Listing, Unpack};
-use understudy::{AtPath, Datadir, Failure, Plan, cancelled, log, progress};
+use understudy::{AtPath, Datadir, Failure, Plan, cancelled, log, progress, source};
 
 use crate::archive::ArchiveObject;
 use crate::backup::Backup;
 use crate::look::parse_label;
 use crate::manifest::{self, Manifest};
-use crate::names::{REFUSED_IN_BASE, SKIPPED_IN_BASE, belongs_in_tablespace, is_status, is_wal, is_whole};
+use crate::names::{
+    REFUSED_IN_BASE, SKIPPED_IN_BASE, VERSION, belongs_in_tablespace, is_status, is_wal, is_whole,
+};
 use crate::place::Place;
 use crate::plan::{planned, replaced};
 use crate::wal;
@@ -46,7 +48,14 @@ pub(crate) fn all(place: &Place, plan: &Plan, datadir: &Datadir) -> Result<(), F
     };
     progress::expect(plan.bytes, plan.files);
     progress::phase("unpacking");
-    unpack(place, &backup, manifest.as_mut())?;
+    let major = plan.postgresql_major.or_else(|| source::server_version().map(|version| version / 10_000));
+    if let Some(major) = major {
+        datadir.write_version(major)?;
+    }
+    unpack(place, &backup, manifest.as_mut(), major.is_some())?;
+    if let (Some(manifest), Some(object)) = (&manifest, &backup.manifest) {
+        manifest.has_version(place, object, &fs::read(datadir.place(VERSION)?).at(VERSION)?)?;
+    }
     if let (Some(manifest), Some(object)) = (&mut manifest, &backup.manifest) {
         manifest.all_came(place, object)?;
     }
@@ -61,7 +70,14 @@ pub(crate) fn all(place: &Place, plan: &Plan, datadir: &Datadir) -> Result<(), F
 }
 
 /// Unpacks all archives, the host as many at once as it likes.
-fn unpack(place: &Place, backup: &Backup, mut manifest: Option<&mut Manifest>) -> Result<(), Failure> {
+///
+/// With `has_version` PG_VERSION is there already.
+fn unpack(
+    place: &Place,
+    backup: &Backup,
+    mut manifest: Option<&mut Manifest>,
+    has_version: bool,
+) -> Result<(), Failure> {
     let wal_limit = manifest.as_ref().map(|manifest| {
         let ranges = manifest.summary.wal_ranges.len() as u64;
         let needed = manifest.summary.wal_bytes(LARGEST_SEGMENT).unwrap_or(u64::MAX);
@@ -73,7 +89,10 @@ fn unpack(place: &Place, backup: &Backup, mut manifest: Option<&mut Manifest>) -
             let fetched = if backup.wal.is_none() { wal_limit.unwrap_or(u64::MAX) } else { 0 };
             manifest.base_bytes.saturating_add(SLACK).saturating_add(fetched)
         }),
-        skip: vec![SKIPPED_IN_BASE.to_owned()],
+        skip: std::iter::once(SKIPPED_IN_BASE)
+            .chain(has_version.then_some(VERSION))
+            .map(str::to_owned)
+            .collect(),
         refuse: REFUSED_IN_BASE.map(str::to_owned).to_vec(),
         ..nothing("")
     };

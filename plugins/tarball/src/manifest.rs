@@ -11,7 +11,7 @@ use understudy::store::Object;
 use understudy::transfer::Listing;
 use understudy::{Failure, UntilCancelled, transfer};
 
-use crate::names::is_whole;
+use crate::names::{VERSION, is_whole};
 use crate::place::Place;
 
 /// What pg_verifybackup leaves out as well (`ignore_list` in pg_verifybackup.c): WAL, of which a manifest lists at most the
@@ -29,6 +29,8 @@ const COUNTED: u32 = 1000;
 pub(crate) struct Manifest {
     pub(crate) summary: Summary,
     pub(crate) listing: Listing,
+    /// What it says of PG_VERSION, which does not come from the archives.
+    version: Option<(u64, Option<Digest>)>,
     /// How many bytes base.tar brings, WAL apart.
     pub(crate) base_bytes: u64,
     /// How many bytes the archive of each tablespace brings.
@@ -49,12 +51,14 @@ pub(crate) fn summary(place: &Place, object: &Object) -> Result<Summary, Failure
 /// As [`summary`], and where it lists a file twice or one that does not lie below a data directory.
 pub(crate) fn listing(place: &Place, object: &Object) -> Result<Manifest, Failure> {
     let (mut listing, mut base_bytes, mut tablespace_bytes) = (Listing::new(), 0_u64, BTreeMap::new());
+    let mut version = None;
     let shown = place.shown(&object.key);
     let refused = |error: understudy::Error| match Failure::from(error) {
         Failure::Failed(why) => Failure::failed(format!("{shown}: {why}")),
         other => other,
     };
     listing.tolerate(&NOT_COMPARED).map_err(refused)?;
+    listing.tolerate(&[VERSION]).map_err(refused)?;
     let summary = read(place, object, |file| {
         let File { path, size, checksum } = file;
         let bytes =
@@ -67,12 +71,38 @@ pub(crate) fn listing(place: &Place, object: &Object) -> Result<Manifest, Failur
             return Ok(());
         }
         let digest = checksum.map(|(algorithm, value)| Digest { algorithm: algorithm_of(algorithm), value });
+        if path == VERSION {
+            if version.replace((size, digest)).is_some() {
+                return Err(Failure::failed(format!("{shown}: lists {VERSION} twice")).into());
+            }
+            return Ok(());
+        }
         Ok(listing.add(transfer::Listed { path, size, digest }).map_err(refused)?)
     })?;
-    Ok(Manifest { summary, listing, base_bytes, tablespace_bytes })
+    Ok(Manifest { summary, listing, version, base_bytes, tablespace_bytes })
 }
 
 impl Manifest {
+    /// Whether PG_VERSION is as the manifest says.
+    ///
+    /// # Errors
+    /// Where it is not, or the manifest has none.
+    pub(crate) fn has_version(&self, place: &Place, object: &Object, content: &[u8]) -> Result<(), Failure> {
+        let same = self.version.as_ref().is_some_and(|(size, digest)| {
+            *size == content.len() as u64
+                && digest.as_ref().is_none_or(|digest| {
+                    let mut hasher = Hasher::new(digest.algorithm);
+                    hasher.update(content);
+                    hasher.finish() == digest.value
+                })
+        });
+        if same {
+            return Ok(());
+        }
+        let shown = place.shown(&object.key);
+        Err(Failure::failed(format!("{shown}: its {VERSION} is not that of the archive or of the source")))
+    }
+
     /// Once everything is unpacked: whether every file came.
     ///
     /// # Errors

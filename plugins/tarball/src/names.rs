@@ -11,6 +11,10 @@ pub(crate) const REFUSED_IN_BASE: [&str; 4] =
 /// What base.tar brings and the host makes itself, where the operator's map has the links.
 pub(crate) const SKIPPED_IN_BASE: &str = "tablespace_map";
 
+/// What is there before everything else, written from what the plan knows, for a Patroni that starts meanwhile (see the SDK's
+/// documentation). An archive has it where its server's disk had it.
+pub(crate) const VERSION: &str = "PG_VERSION";
+
 /// Why a member of that name has no business in base.tar.
 pub(crate) fn belongs_in_base(name: &str) -> Result<(), String> {
     let shown = name.escape_debug();

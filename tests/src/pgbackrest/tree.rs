@@ -7,6 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::control_file::{NO_CHECKPOINT, with_checkpoint};
+
 /// What is at a path of a data directory; links to tablespaces and to the write-ahead log are followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -58,7 +60,8 @@ fn look(directory: &Path, below: &str, entries: &mut BTreeMap<String, Entry>) ->
 }
 
 /// Where two data directories differ in what there is, in content, size or permission bits, but for what `own` says that both
-/// tools write for themselves.
+/// tools write for themselves. pg_control is compared with one checkpoint in both: of a replica with a backup_label the seal makes it one
+/// that is nowhere, as pgBackRest does since 2.51.
 ///
 /// # Errors
 /// Those of the file system.
@@ -75,6 +78,11 @@ pub fn differences(ours: &Path, theirs: &Path, own: impl Fn(&str) -> bool) -> Re
             Some(other) if other.mode != entry.mode => {
                 format!("mode {:o}, theirs {:o}", entry.mode, other.mode)
             }
+            Some(other) if path == "global/pg_control" => match same_but_for_the_checkpoint(&entry, &other) {
+                Ok(true) => continue,
+                Ok(false) => "it differs in more than its checkpoint".to_owned(),
+                Err(error) => format!("{error:#}"),
+            },
             Some(other) if other.content != entry.content => {
                 let size = |content: &Option<Vec<u8>>| content.as_ref().map(Vec::len);
                 format!("{:?} bytes, theirs {:?}", size(&entry.content), size(&other.content))
@@ -90,4 +98,10 @@ pub fn differences(ours: &Path, theirs: &Path, own: impl Fn(&str) -> bool) -> Re
             .map(|path| Difference { path, what: "only theirs has it".to_owned() }),
     );
     Ok(found)
+}
+
+fn same_but_for_the_checkpoint(ours: &Entry, theirs: &Entry) -> Result<bool> {
+    let without =
+        |entry: &Entry| with_checkpoint(entry.content.as_deref().unwrap_or_default(), NO_CHECKPOINT);
+    Ok(without(ours)? == without(theirs)?)
 }

@@ -10,6 +10,7 @@ mod fails;
 mod log;
 mod manifest;
 mod pace;
+mod refusals;
 mod releases;
 mod scene;
 mod stores;

@@ -51,6 +51,11 @@ impl Scene {
         )
     }
 
+    /// The same for all that is in the store.
+    pub(crate) fn in_whole_store(&self, store: &str) -> String {
+        self.section("store = \"repo\"", &format!("[method.tarball.grants.stores.repo]\n{store}"))
+    }
+
     fn section(&self, options: &str, grants: &str) -> String {
         format!(
             "[method.tarball]\nno_leader = true\n[method.tarball.options]\n{options}\n[method.tarball.grants]\n{grants}\n"

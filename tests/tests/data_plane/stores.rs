@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use tests::certificates::{Authority, Server};
 use tests::faults::{Fate, Faults};
 use tests::server::run;
+use tests::stored::{EVERYWHERE, Grant, Place};
 use tests::stores::{S3RVER, StoreServer, ensure_servers};
 
 use super::scene::Scene;
@@ -74,6 +75,55 @@ fn a_replica_from_s3_streams_with_credentials_from_files_or_the_environment() {
     run(&mut command).unwrap();
     scene.primary.verify(&replica, &manifest).unwrap();
     scene.primary.streams_to(&replica).unwrap();
+}
+
+/// The section that restores from a place: the newest of its backups where it can be listed, else the one that is named.
+fn from_place(scene: &Scene, place: Place, grant: &Grant) -> String {
+    match grant {
+        Grant::Read(path) => scene.in_directory(path),
+        Grant::Store(store) if place.lists() => scene.in_whole_store(store),
+        Grant::Store(store) => scene.in_store("new", store),
+    }
+}
+
+#[test]
+fn a_replica_comes_from_every_kind_of_store() {
+    let scene = Scene::new("everywhere");
+    scene.primary.tar_backup("old", &["--compress=client-gzip:1"]).unwrap();
+    let backup = scene.primary.tar_backup("new", &["--compress=client-zstd:1"]).unwrap();
+    let backups = backup.parent().unwrap();
+    for place in EVERYWHERE {
+        let stored = place.with(backups, &scene.primary.playground).unwrap();
+        let section = from_place(&scene, place, &stored.grant);
+        scene.creates(&format!("{place:?}"), &section, &backup.join("backup_manifest"));
+    }
+}
+
+#[test]
+fn a_backup_that_was_replaced_while_it_was_restored_is_told_wherever_it_is() {
+    let scene = Scene::new("replaced");
+    let backup = scene.primary.tar_backup("new", &["--compress=client-zstd:1"]).unwrap();
+    for place in [Place::Moto, Place::Azurite] {
+        let stored = place.with(backup.parent().unwrap(), &scene.primary.playground).unwrap();
+        let server = stored.server.as_ref().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        std::fs::create_dir(other.path().join("new")).unwrap();
+        // The same archive with another end, which nobody sees who only unpacks it.
+        let wal = [std::fs::read(backup.join("pg_wal.tar")).unwrap(), vec![0; 512]].concat();
+        std::fs::write(other.path().join("new/pg_wal.tar"), wal).unwrap();
+        let (address, mut replaced) = (server.url(), false);
+        let faults = Faults::before(port(server), move |asked| {
+            if asked.method == "GET" && asked.target.contains("pg_wal.tar") && !replaced {
+                replaced = true;
+                place.put(&address, other.path()).unwrap();
+            }
+            Fate::Passed
+        })
+        .unwrap();
+        let Grant::Store(grant) = &stored.grant else { panic!("{place:?}") };
+        let section = scene.in_whole_store(&grant.replace(&server.url(), &faults.url()));
+        scene.fails(&format!("{place:?}"), &section, &["replaced"]);
+    }
 }
 
 #[test]

@@ -21,8 +21,8 @@ use tests::server::BIN_DIR;
 
 /// The cluster that is copied.
 pub(crate) const CLUSTER: u64 = 7_000_000_000_000_000_001;
-/// The cluster of the old data.
-pub(crate) const OLD_CLUSTER: u64 = 7_000_000_000_000_000_002;
+/// Another cluster.
+pub(crate) const OTHER_CLUSTER: u64 = 7_000_000_000_000_000_002;
 
 /// A place for a replica, and what happened in it.
 pub(crate) struct Place {
@@ -55,8 +55,12 @@ impl Place {
     }
 
     pub(crate) fn with_old_data() -> Self {
+        Self::with_data_of(CLUSTER)
+    }
+
+    pub(crate) fn with_data_of(cluster: u64) -> Self {
         let place = Self::new();
-        minimal_cluster(OLD_CLUSTER).write_whole(&place.datadir()).unwrap();
+        minimal_cluster(cluster).write_whole(&place.datadir()).unwrap();
         fs::set_permissions(place.datadir(), PermissionsExt::from_mode(0o700)).unwrap();
         fs::write(place.datadir().join("base/old"), "old").unwrap();
         place
@@ -81,7 +85,7 @@ impl Place {
     }
 
     pub(crate) fn contents(&self) -> Contents {
-        DataDirectory::inspect(&self.job.directories, &self.job.state_dir, false).unwrap()
+        DataDirectory::inspect(&self.job.directories, &self.job.state_dir, false).unwrap().contents
     }
 
     pub(crate) async fn run(&self, candidates: &[Candidate]) -> Report {
@@ -112,7 +116,15 @@ pub(crate) fn facts() -> SourceFacts {
 }
 
 pub(crate) fn candidate(method: Scripted) -> Candidate {
-    Candidate { method: Arc::new(method), keep_data: false, no_leader: true, no_params: false, timeout: None }
+    Candidate {
+        method: Arc::new(method),
+        keep_data: false,
+        no_leader: true,
+        no_params: false,
+        timeout: None,
+        plan_timeout: None,
+        stall_timeout: None,
+    }
 }
 
 pub(crate) fn keeping_data(method: Scripted) -> Candidate {

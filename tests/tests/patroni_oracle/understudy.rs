@@ -255,7 +255,7 @@ fn make_old_data(old: Old, datadir: &Path) {
         Old::Missing => return,
         Old::Empty => fs::create_dir(datadir).unwrap(),
         Old::Cluster => {
-            minimal_cluster(CLUSTER + 1).write_whole(datadir).unwrap();
+            minimal_cluster(CLUSTER).write_whole(datadir).unwrap();
             put(datadir, "base/old");
         }
     }
@@ -303,6 +303,8 @@ fn candidate(case: &Case, place: usize, name: &str, record: &Arc<Record>, how: B
         no_leader: case.flag(name, "no_leader"),
         no_params: case.flag(name, "no_params"),
         timeout: None,
+        plan_timeout: None,
+        stall_timeout: None,
     }
 }
 

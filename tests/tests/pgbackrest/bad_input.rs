@@ -231,5 +231,11 @@ fn a_block_incremental_backup_is_refused_by_name() {
     let label = stanza.backup(1, "full", &["--beta", "--repo1-block"]).unwrap();
     let manifest = stanza.backups(1, &format!("{label}/backup.manifest"));
     assert_eq!(Info::read(&manifest).unwrap().get("backup", "backup-block-incr"), Some("true"));
-    fails(&stanza, "block incremental", &of(&stanza, &label), Old::Untouched, &["block", &label]);
+    fails(
+        &stanza,
+        "block incremental",
+        &of(&stanza, &label),
+        Old::Untouched,
+        &["take a new full backup with repo-block=n", &label],
+    );
 }

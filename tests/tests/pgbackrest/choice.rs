@@ -62,3 +62,22 @@ fn what_the_first_repository_lacks_comes_from_the_second() {
     std::fs::rename(stanza.repository(1).join("backup"), stanza.repository(1).join("elsewhere")).unwrap();
     assert_eq!(chosen(&stanza, &section), second);
 }
+
+#[test]
+fn where_the_newest_cannot_be_read_an_older_one_is_taken_if_the_operator_says_so() {
+    let stanza = Stanza::start("pgbr-older", 100, &[PLAIN], "gz").unwrap();
+    let older = stanza.backup(1, "full", &[]).unwrap();
+    let newest = stanza.backup(1, "full", &[]).unwrap();
+    for name in ["backup.manifest", "backup.manifest.copy"] {
+        std::fs::remove_file(stanza.backups(1, &format!("{newest}/{name}"))).unwrap();
+    }
+    let advice = format!("the next is {older}");
+    let section = stanza.method(&[1], "", "");
+    fails(&stanza, "the newest", &section, Old::Untouched, &[&newest, "older = true", &advice]);
+    let section = stanza.method(&[1], "", "older = true\n");
+    let replica = stanza.replica(&section).unwrap();
+    assert_eq!(stanza.created(&replica).unwrap()["plan"]["backup"], older);
+    stanza.primary.streams_to(&replica).unwrap();
+    let both = stanza.method(&[1], "", &format!("older = true\nbackup = \"{newest}\"\n"));
+    fails(&stanza, "a contradiction", &both, Old::Untouched, &["`backup`", "`older = true`"]);
+}

@@ -10,6 +10,7 @@ mod delta;
 mod example;
 mod harness;
 mod hostile;
+mod layout;
 mod matrix;
 mod scene;
 mod secrets;

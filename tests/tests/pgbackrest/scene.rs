@@ -62,7 +62,8 @@ pub(crate) fn fails_in(
     }
     let (before, beside) = (snapshot(&datadir).unwrap(), outside(stanza));
     let places = names(replica);
-    let ended = replica.create(&[]).unwrap();
+    // The old data may be of another cluster than the source's; what stays does so also where it may go.
+    let ended = replica.create(&["--force"]).unwrap();
     let attempt = ended.attempt("pgbackrest").to_string();
     println!("{what}: {}", ended.attempt("pgbackrest")["message"]);
     assert!(

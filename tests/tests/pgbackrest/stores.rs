@@ -8,8 +8,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use tests::faults::{Fate, Faults};
-use tests::pgbackrest::{BUNDLED_ENCRYPTED, ENCRYPTED, PASS, Stanza, section};
+use tests::pgbackrest::{BUNDLED, BUNDLED_ENCRYPTED, ENCRYPTED, Info, PASS, PLAIN, STANZA, Stanza, section};
+use tests::program::fast_or_full;
 use tests::server::run;
+use tests::stored::{EVERYWHERE, Grant, Place};
 use tests::stores::{S3RVER, StoreServer, ensure_servers};
 
 use super::scene::{Old, fails, fails_in};
@@ -96,6 +98,42 @@ fn a_replica_comes_from_an_encrypted_repository_in_s3_whose_server_is_killed_mid
     }
 }
 
+/// The section that restores from a place with this grant. Nobody lists a web server, so there the source has to have the WAL.
+fn from_place(place: Place, store: &str) -> String {
+    let wal = if place.lists() { "wal = \"latest\"" } else { "wal = \"none\"" };
+    section("", wal, &format!("[method.pgbackrest.grants.stores.repo]\n{store}"))
+}
+
+#[test]
+fn a_replica_comes_from_a_repository_in_every_kind_of_store() {
+    // Those whose answers differ most come first; S3 by s3rver has a test of its own.
+    let mut places = vec![Place::Azurite, Place::Google, Place::Web];
+    places.extend(EVERYWHERE.iter().filter(|place| !places.contains(place)).copied().collect::<Vec<_>>());
+    let places = &places[..fast_or_full(3, 8) as usize];
+    let kinds = &[PLAIN, BUNDLED][..fast_or_full(1, 2) as usize];
+    for kind in kinds {
+        let stanza = Stanza::start("pgbr-everywhere", 500, &[*kind], "gz").unwrap();
+        stanza.backup(1, "full", &[]).unwrap();
+        stanza.primary.server.psql("INSERT INTO letters VALUES (-5, 'later')").unwrap();
+        stanza.backup(1, "incr", &[]).unwrap();
+        stanza.switch_wal().unwrap();
+        for place in places.iter().copied() {
+            let stored = place.with(&stanza.repository(1), &stanza.primary.playground).unwrap();
+            // This method takes a directory by its file:// alone.
+            let Grant::Store(store) = &stored.grant else { continue };
+            let replica = stanza.replica(&from_place(place, store)).unwrap();
+            stanza.created(&replica).unwrap_or_else(|error| panic!("{place:?}: {error:#}"));
+            stanza.primary.streams_to(&replica).unwrap_or_else(|error| panic!("{place:?}: {error:#}"));
+            // Of what the operator has to know, the store without a listing is told by name.
+            if place == Place::Web {
+                let method = from_place(place, store).replace("wal = \"none\"", "wal = \"consistent\"");
+                let old = Old::Untouched;
+                fails(&stanza, &format!("{STANZA} of {place:?}"), &method, old, &["cannot be listed", "wal"]);
+            }
+        }
+    }
+}
+
 #[test]
 fn wrong_keys_of_the_store_and_of_the_repository_are_told_and_not_shown() {
     const WRONG: &str = "never-to-be-seen/0123+4567";
@@ -121,4 +159,20 @@ fn wrong_keys_of_the_store_and_of_the_repository_are_told_and_not_shown() {
             assert!(!text.contains(WRONG) && !text.contains(PASS), "{text}");
         }
     }
+}
+
+#[test]
+fn a_name_that_a_bucket_cannot_have_is_told_before_anything_is_touched() {
+    let stanza = Stanza::start("pgbr-s3-name", 100, &[PLAIN], "gz").unwrap();
+    let full = stanza.backup(1, "full", &[]).unwrap();
+    let manifest = stanza.backups(1, &format!("{full}/backup.manifest"));
+    let mut info = Info::read(&manifest).unwrap();
+    let line = info.get("target:file", "pg_data/PG_VERSION").unwrap().to_owned();
+    info.add("target:file", &format!("pg_data/{}/file", vec!["d".repeat(200); 5].join("/")), &line);
+    info.write(&manifest, stanza.primary.playground.user()).unwrap();
+    let server = StoreServer::s3rver().unwrap();
+    upload(&server, &stanza.repository(1));
+    let pass = stanza.primary.playground.path("secrets/repository.pass");
+    let section = in_bucket(&stanza, &server.url(), S3RVER, &pass).replace("wal = \"latest\"", "");
+    fails(&stanza, "a long name", &section, Old::Untouched, &["cannot have", "takes 1024"]);
 }

@@ -293,3 +293,46 @@ fn a_damaged_segment_is_told_by_name() {
     super::bad_input::flip(&folder.join(segment));
     fails(&stanza, "flipped", &stanza.method(&[1], "", ""), Old::Emptied, &[&start]);
 }
+
+#[test]
+fn a_segment_that_is_archived_twice_matters_where_it_is_wanted() {
+    let stanza = Stanza::start("pgbr-twice", 500, &[PLAIN], "gz").unwrap();
+    stanza.primary.server.psql("ALTER SYSTEM SET wal_keep_size = '8GB'").unwrap();
+    stanza.primary.server.psql("SELECT pg_reload_conf()").unwrap();
+    stanza.backup(1, "full", &[]).unwrap();
+    let start = first_segment(&stanza, 1);
+    work(&stanza, 0);
+    let folder = stanza.archive(1).join(&start[..16]);
+    let object = |segment: &str| names(&folder).into_iter().find(|name| name.starts_with(segment)).unwrap();
+    let last = names(&folder).into_iter().filter(|name| name.len() > 60).max().unwrap();
+    let (own, unwanted) = (object(&start), object(&last[..24]));
+    let copied = |from: &str, to: &str| {
+        run(std::process::Command::new("/bin/cp")
+            .arg("--archive")
+            .arg(folder.join(from))
+            .arg(folder.join(to)))
+        .unwrap();
+    };
+    // The same bytes in two compressions, what was never whole, and what is nothing of the archive's.
+    copied(&own, &own.replace(".gz", ".zst"));
+    copied(&own, &format!("{}.partial{}", &own[..24], &own[24..]));
+    copied(&own, &format!("{own}.pgbackrest.tmp"));
+    copied(&own, "notes");
+    // One that a primary of the same timeline wrote too.
+    let other = format!("{}-{}.gz", &unwanted[..24], "0123456789".repeat(4));
+    copied(&unwanted, &other);
+    let replica = stanza.replica(&stanza.method(&[1], "", "")).unwrap();
+    stanza.created(&replica).unwrap();
+    stanza.primary.streams_to(&replica).unwrap();
+    let latest = stanza.replica(&stanza.method(&[1], "", "wal = \"latest\"\n")).unwrap();
+    fails_in(&stanza, &latest, "a wanted one", Old::Untouched, &["archived twice", &other, &unwanted]);
+    let digest = "9876543210".repeat(4);
+    copied(&own, &format!("{start}-{digest}.gz"));
+    fails(
+        &stanza,
+        "the backup's own",
+        &stanza.method(&[1], "", ""),
+        Old::Untouched,
+        &["archived twice", &digest],
+    );
+}

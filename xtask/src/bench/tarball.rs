@@ -120,14 +120,11 @@ impl<'a> Bench<'a> {
 
     /// Holds what a restore left against the manifest of its backup.
     pub(crate) fn verify(&self, target: &Path, backup: &Path) -> Result<()> {
-        run(self
-            .home
-            .user()
-            .command(Path::new(BIN_DIR).join("pg_verifybackup"))
-            // The seal made its links and took it away.
-            .args(["--quiet", "--ignore=tablespace_map", "--manifest-path"])
-            .arg(backup.join("backup_manifest"))
-            .arg(target))?;
+        let mut verify = self.home.user().command(Path::new(BIN_DIR).join("pg_verifybackup"));
+        // The seal made its links and took it away.
+        verify.args(["--quiet", "--ignore=tablespace_map", "--manifest-path"]);
+        verify.arg(backup.join("backup_manifest")).arg(target);
+        tests::control_file::as_in_the_backup(target, || run(&mut verify))?;
         Ok(())
     }
 }

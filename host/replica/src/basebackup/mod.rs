@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use transfer::beneath::RelativePath;
 
 use crate::datadir::{DataDirectory, Extent};
 use crate::event::Level;
@@ -102,9 +103,27 @@ impl Basebackup {
     }
 
     /// One run of the program.
-    async fn attempt(&self, program: &NativeProgram, run: &Run) -> Result<(), Failure> {
+    async fn attempt(
+        &self,
+        program: &NativeProgram,
+        directory: &DataDirectory,
+        major: u32,
+        run: &Run,
+    ) -> Result<(), Failure> {
         let mut waited = true;
-        let ending = program.run(run, |line| use_line(line, run, &mut waited)).await;
+        let mut version = Some(major);
+        let each = |line: &Line| {
+            let used = use_line(line, run, &mut waited);
+            // It found the directory empty and writes into it.
+            if !waited
+                && let Some(major) = version.take()
+                && let Err(error) = write_version(directory, major)
+            {
+                run.log(Level::Warn, "host", format!("cannot write PG_VERSION before the rest: {error}"));
+            }
+            used
+        };
+        let ending = program.run(run, each).await;
         match ending {
             Ok(ending) if ending.stopped || run.is_cancelled() => Err(Failure::cancelled()),
             Ok(Ending { status: Status::Exited(0), .. }) => Ok(()),
@@ -121,6 +140,7 @@ impl Basebackup {
         &self,
         program: &NativeProgram,
         directory: &Arc<DataDirectory>,
+        major: u32,
         run: &Run,
     ) -> Result<(), Failure> {
         for left in (0..self.tries).rev() {
@@ -128,7 +148,7 @@ impl Basebackup {
                 return Err(Failure::cancelled());
             }
             wipe(directory, run).await?;
-            let failure = match self.attempt(program, run).await {
+            let failure = match self.attempt(program, directory, major, run).await {
                 Ok(()) => return Ok(()),
                 // What there is now the loop removes, within the budget of rule 28.
                 Err(failure) if failure.outcome == Outcome::Cancelled => return Err(failure),
@@ -220,7 +240,7 @@ impl Method for Basebackup {
             Failure::caused_by(Outcome::Failed, format!("cannot set the mode of {place}"), error)
         };
         let unstartable = Unstartable::make(directory).map_err(mode)?;
-        match self.tries_of(&program, directory, run).await {
+        match self.tries_of(&program, directory, major, run).await {
             Ok(()) => unstartable.whole().map_err(mode)?,
             Err(failure) => {
                 if let Err(error) = unstartable.failed() {
@@ -246,6 +266,17 @@ fn writable(request: &Request, directory: &DataDirectory, tablespaces: &[Tablesp
     let mapped = mapping::locations(&request.directories, Some(tablespaces)).into_iter().map(|(_, to)| to);
     let wal = request.directories.wal.iter().cloned();
     std::iter::once(directory.real_path().to_owned()).chain(wal).chain(mapped).collect()
+}
+
+/// Writes `PG_VERSION` where pg_basebackup will, which puts the same into it, late: a Patroni that starts meanwhile reads it then and
+/// never again, and takes the replica for a server that crashed where it found none.
+fn write_version(directory: &DataDirectory, major: u32) -> std::io::Result<()> {
+    const NAME: RelativePath = RelativePath::literal("PG_VERSION");
+    match directory.directory().create_file(&NAME, 0o600) {
+        Ok(mut file) => std::io::Write::write_all(&mut file, format!("{major}\n").as_bytes()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Empties the directories before a try and after the last: whatever the loop's rule 13 would leave, `pg_basebackup`
@@ -292,7 +323,8 @@ fn warn_of_unknown_tablespaces(request: &Request, facts: &SourceFacts, run: &Run
 /// Progress drives the bar; everything else is logged. That it waits for the checkpoint is a phase.
 fn use_line(line: &Line, run: &Run, waited: &mut bool) -> LineUse {
     if let Some(progress) = progress::parse(&line.text) {
-        if std::mem::take(waited) {
+        // The first line of all comes before anything is there.
+        if progress.done.0 > 0 && std::mem::take(waited) {
             run.emit(Event::Phase { method: run.method().to_owned(), name: "copying".to_owned() });
         }
         run.progress(progress.done.0, progress.expected.map(|expected| expected.0), 0, None);

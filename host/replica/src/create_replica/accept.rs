@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::ending::{Ending, blocking};
 use super::installed::Installed;
-use super::{Candidate, places, space};
-use crate::datadir::{Contents, DataDirectory, Extent};
+use super::{Candidate, later, places, space};
+use crate::datadir::{Contents, DataDirectory, Extent, FoundCluster, Inspected};
 use crate::outcome::Finding;
 use crate::source::SourceFacts;
 use crate::{Directories, Failure, Level, Outcome, Plan, Refusal, Request};
@@ -18,7 +18,7 @@ pub(super) enum Old {
     /// The run holds it.
     Held(Arc<DataDirectory>),
     /// `check` only looked at it.
-    Seen(Contents),
+    Seen(Inspected),
 }
 
 impl Old {
@@ -34,7 +34,15 @@ impl Old {
     fn contents(&self) -> io::Result<Contents> {
         match self {
             Self::Held(directory) => directory.contents(),
-            Self::Seen(contents) => Ok(*contents),
+            Self::Seen(seen) => Ok(seen.contents),
+        }
+    }
+
+    /// The cluster that it holds.
+    fn cluster(&self) -> Option<&FoundCluster> {
+        match self {
+            Self::Held(directory) => directory.cluster(),
+            Self::Seen(seen) => seen.cluster.as_ref(),
         }
     }
 }
@@ -45,7 +53,7 @@ pub(super) struct Accepted {
     /// What step 4 removes.
     pub(super) extent: Extent,
     /// What is worth telling.
-    pub(super) finding: Option<Finding>,
+    pub(super) findings: Vec<Finding>,
 }
 
 /// Compares a plan with everything that can be known before the data directory is touched.
@@ -53,6 +61,7 @@ pub(super) async fn accept(
     request: &Request,
     candidate: &Candidate,
     old: &Old,
+    force: bool,
     installed: &Installed,
     plan: &Plan,
 ) -> Result<Accepted, Ending> {
@@ -63,6 +72,9 @@ pub(super) async fn accept(
         check_source(plan, facts)?;
     }
 
+    let mut findings: Vec<_> =
+        old_cluster(old.cluster(), plan, facts, candidate.keep_data, force)?.into_iter().collect();
+    let facts = facts.cloned();
     let (old, plan, directories) = (old.clone(), plan.clone(), request.directories.clone());
     let (keep_data, method) = (candidate.keep_data, candidate.method.name().to_owned());
     let on_disk = blocking(move || -> Result<_, Ending> {
@@ -70,11 +82,43 @@ pub(super) async fn accept(
         let extent = extent(&method, keep_data, contents, &plan)?;
         places::hold_no_other_version(&directories, major)?;
         let places = places::of_plan(&plan, &directories)?;
-        let tight = fits(&plan, &places, &directories, &old, extent)?;
-        Ok((extent, tight))
+        let mut findings = later::check(&plan, facts.as_ref(), &directories, major)?;
+        findings.extend(fits(&plan, &places, &directories, &old, extent)?);
+        Ok((extent, findings))
     });
-    let (extent, finding) = on_disk.await??;
-    Ok(Accepted { extent, finding })
+    let (extent, found) = on_disk.await??;
+    findings.extend(found);
+    Ok(Accepted { extent, findings })
+}
+
+/// What is there before it is emptied, or built on, and that no other cluster takes its place unasked.
+fn old_cluster(
+    old: Option<&FoundCluster>,
+    plan: &Plan,
+    facts: Option<&SourceFacts>,
+    keep_data: bool,
+    force: bool,
+) -> Result<Option<Finding>, Refusal> {
+    let Some(old) = old else { return Ok(None) };
+    let comes = match (facts, plan.system_identifier) {
+        (Some(facts), _) => Some((facts.system_identifier, "the source")),
+        (None, Some(identifier)) => Some((identifier, "the backup")),
+        (None, None) => None,
+    };
+    if let Some((cluster, whose)) = comes {
+        old.refuse_other(cluster, whose, force)?;
+    }
+    let becomes = if keep_data { "is built on" } else { "is removed" };
+    let (level, why) = match comes {
+        Some((cluster, _)) if old.system_identifier() == Some(cluster) => (Level::Info, String::new()),
+        Some((cluster, whose)) => (Level::Warn, format!("; {whose} is the cluster {cluster}, and --force was given")),
+        None => (
+            Level::Warn,
+            "; neither a source nor the plan says which cluster takes its place, so that the two are not compared".to_owned(),
+        ),
+    };
+    let message = format!("what the data directory holds {becomes}: {old}{why}");
+    Ok(Some(Finding { check: "old data", level, message }))
 }
 
 fn cannot_look(directories: &Directories, error: io::Error) -> Failure {

@@ -24,6 +24,7 @@ const BUDGET_AFTER_CANCEL: Duration = Duration::from_secs(2);
 pub(super) struct Attempt<'a> {
     job: &'a Job,
     keep_data: bool,
+    stall_timeout: Option<Duration>,
     directory: &'a Arc<DataDirectory>,
     limit: &'a Limit,
     look: Look<'a>,
@@ -40,7 +41,8 @@ impl<'a> Attempt<'a> {
         limit: &'a Limit,
     ) -> Self {
         let look = Look::new(job, candidate, Old::Held(directory.clone()), installed, events, limit);
-        Self { job, keep_data: candidate.keep_data, directory, limit, look, touched: false }
+        let Candidate { keep_data, stall_timeout, .. } = *candidate;
+        Self { job, keep_data, stall_timeout, directory, limit, look, touched: false }
     }
 
     /// Goes through the steps and cleans up after a failure. Says too whether the data directory was touched.
@@ -80,7 +82,8 @@ impl<'a> Attempt<'a> {
 
     async fn create(&self, plan: &Plan) -> Result<Filled, Ending> {
         let (request, plan, run) = (self.look.request.clone(), plan.clone(), self.look.run.clone());
-        self.look.ask(|method| async move { method.create(&request, &plan, &run).await }).await
+        let asked = self.look.ask(|method| async move { method.create(&request, &plan, &run).await });
+        self.limit.while_active(self.stall_timeout, self.look.run.activity(), asked).await
     }
 
     async fn seal(&mut self, plan: Plan, filled: Filled) -> Result<(), Ending> {
@@ -117,7 +120,7 @@ impl<'a> Attempt<'a> {
     /// pg_control is gone.
     async fn clean_up(&self, may_write: bool) {
         if may_write {
-            let message = "something of the method may still write: no other method is tried, and the next run empties the \
+            let message = "something of the method may still write, for its thread hangs in a system call: no other method is tried, and the next run empties the \
                            data directory";
             self.look.run.log(Level::Error, "host", message);
         }

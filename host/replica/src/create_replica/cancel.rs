@@ -13,6 +13,8 @@ pub enum CancelReason {
     Interrupt,
     /// SIGTERM.
     Terminate,
+    /// The process that started the run is gone, such as the Patroni that would start what it makes. Ends like SIGTERM.
+    Orphaned,
 }
 
 impl CancelReason {
@@ -20,15 +22,16 @@ impl CancelReason {
     pub fn result(self) -> RunResult {
         match self {
             Self::Interrupt => RunResult::Interrupted,
-            Self::Terminate => RunResult::Terminated,
+            Self::Terminate | Self::Orphaned => RunResult::Terminated,
         }
     }
 
-    /// The signal's name.
+    /// What cancels, as it stands behind "cancelled by": the signal's name where it is one.
     pub fn signal(self) -> &'static str {
         match self {
             Self::Interrupt => "SIGINT",
             Self::Terminate => "SIGTERM",
+            Self::Orphaned => "the end of the process that started it",
         }
     }
 }

@@ -10,7 +10,7 @@ use super::installed::Installed;
 use super::limit::{Limit, Timeout};
 use super::look::Look;
 use super::recorder::Recorder;
-use super::{Cancel, CancelReason, Candidate, Job, result};
+use super::{Cancel, CancelReason, Candidate, Job, refuse_other_cluster, result};
 use crate::datadir::DataDirectory;
 use crate::event::{Event, EventSink};
 use crate::outcome::Finding;
@@ -67,6 +67,15 @@ pub fn result_of_check(checked: &[Checked], cancelled: Option<CancelReason>) -> 
     result::of_run(&endings, cancelled)
 }
 
+/// The same of a check that every method of the list must pass: how a run of those that would not be used would end.
+pub fn result_of_strict_check(checked: &[Checked], cancelled: Option<CancelReason>) -> RunResult {
+    let unusable: Vec<Checked> = checked.iter().filter(|checked| checked.ended.is_some()).cloned().collect();
+    match unusable.as_slice() {
+        [] => result_of_check(checked, cancelled),
+        unusable => result_of_check(unusable, cancelled),
+    }
+}
+
 /// Preflight, plan and accept of every method that a run would try, each whatever the others said. Nothing is
 /// locked, written or removed, and `create` is never called.
 ///
@@ -79,9 +88,10 @@ pub async fn check_methods(
     cancel: &Cancel,
 ) -> Result<Vec<Checked>, Refusal> {
     let (directories, state_dir, force) = (job.directories.clone(), job.state_dir.clone(), job.force);
-    let contents = blocking(move || DataDirectory::inspect(&directories, &state_dir, force))
+    let seen = blocking(move || DataDirectory::inspect(&directories, &state_dir, force))
         .await
         .map_err(|panicked| Refusal::new("data directory", panicked.message))??;
+    refuse_other_cluster(job, seen.cluster.as_ref())?;
 
     let recorder = Arc::new(Recorder::new(events, job.redactor.clone()));
     let installed = Installed::in_directory(job.bin_dir.clone());
@@ -97,7 +107,8 @@ pub async fn check_methods(
         let method = candidate.method.name().to_owned();
         recorder.emit(Event::AttemptStarted { method: method.clone() });
         let limit = Limit::new(cancel, candidate.timeout, timeout);
-        let mut look = Look::new(job, candidate, Old::Seen(contents), &installed, recorder.clone(), &limit);
+        let mut look =
+            Look::new(job, candidate, Old::Seen(seen.clone()), &installed, recorder.clone(), &limit);
         let ended = limit.enforce(look.steps()).await.err().map(|ending| {
             let ended = Ended::from(limit.why(ending));
             let message = recorder.redacted(ended.message);

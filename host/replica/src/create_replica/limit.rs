@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ending::Ending;
 use super::{Cancel, CancelReason};
+use crate::run::Activity;
 use crate::{Failure, Outcome};
 
 /// Why an attempt was stopped.
@@ -17,6 +18,10 @@ pub(super) enum Stopped {
     Signal(CancelReason),
     /// The method's own timeout.
     MethodTimeout(Duration),
+    /// The limit of its plan.
+    PlanTimeout(Duration),
+    /// It moved nothing for so long while it was to fill the data directory.
+    Stalled(Duration),
     /// The timeout of the whole run.
     RunTimeout(Duration),
 }
@@ -24,7 +29,10 @@ pub(super) enum Stopped {
 impl Stopped {
     /// Whether the run ends with the attempt.
     pub(super) fn ends_the_run(self) -> bool {
-        !matches!(self, Self::MethodTimeout(_))
+        match self {
+            Self::MethodTimeout(_) | Self::PlanTimeout(_) | Self::Stalled(_) => false,
+            Self::Signal(_) | Self::RunTimeout(_) => true,
+        }
     }
 
     /// How the attempt ended. `said` is what the method had to say, if that is more than that it was cancelled.
@@ -34,6 +42,13 @@ impl Stopped {
             Self::MethodTimeout(timeout) => {
                 (Outcome::TimedOut, format!("the method's timeout of {timeout:?} passed"))
             }
+            Self::PlanTimeout(timeout) => {
+                (Outcome::TimedOut, format!("planning took longer than {timeout:?} (`plan_timeout`)"))
+            }
+            Self::Stalled(timeout) => (
+                Outcome::TimedOut,
+                format!("the method read, wrote and finished nothing for {timeout:?} (`stall_timeout`)"),
+            ),
             Self::RunTimeout(timeout) => {
                 (Outcome::TimedOut, format!("the run's timeout of {timeout:?} passed"))
             }
@@ -114,6 +129,57 @@ impl Limit {
         Ending { may_write: ending.may_write, ..failure.into() }
     }
 
+    /// Does all of `work`, and stops the attempt when that takes longer than `longest`, which is called `stopped` then. Never
+    /// drops `work` half done.
+    pub(super) async fn within<T>(
+        &self,
+        longest: Option<Duration>,
+        stopped: fn(Duration) -> Stopped,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let Some(longest) = longest else { return work.await };
+        tokio::pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = tokio::time::sleep(longest) => {}
+        }
+        self.stop(stopped(longest));
+        work.await
+    }
+
+    /// Does all of `work`, and stops the attempt when `activity` shows nothing for `longest`.
+    pub(super) async fn while_active<T>(
+        &self,
+        longest: Option<Duration>,
+        activity: &Activity,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let Some(longest) = longest else { return work.await };
+        activity.mark();
+        tokio::pin!(work);
+        loop {
+            let idle = activity.idle();
+            if idle >= longest {
+                break;
+            }
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = tokio::time::sleep(longest - idle) => {}
+            }
+        }
+        self.stop(Stopped::Stalled(longest));
+        work.await
+    }
+
+    fn stop(&self, why: Stopped) {
+        if self.cancel.reason().is_none() {
+            let _first = self.passed.set(why);
+        }
+        self.token.cancel();
+    }
+
     /// Does all of `work`, and cancels the token when a deadline passes meanwhile. Never drops `work` half done.
     pub(super) async fn enforce<T>(&self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
@@ -123,12 +189,10 @@ impl Limit {
             () = passed(self.method) => self.method.map(|timeout| Stopped::MethodTimeout(timeout.length)),
             () = passed(self.run) => self.run.map(|timeout| Stopped::RunTimeout(timeout.length)),
         };
-        if let Some(stopped) = stopped
-            && self.cancel.reason().is_none()
-        {
-            let _first = self.passed.set(stopped);
+        match stopped {
+            Some(stopped) => self.stop(stopped),
+            None => self.token.cancel(),
         }
-        self.token.cancel();
         work.await
     }
 }
@@ -156,6 +220,35 @@ mod tests {
         assert_eq!(done.await, "returned by itself");
         assert_eq!(limit.stopped(), Some(Stopped::MethodTimeout(Duration::from_millis(10))));
         assert!(!Stopped::MethodTimeout(Duration::ZERO).ends_the_run());
+    }
+
+    #[tokio::test]
+    async fn rule_17_a_plan_that_takes_too_long_ends_the_attempt_and_not_the_run() {
+        let limit = Limit::new(&Cancel::new(), None, None);
+        let token = limit.token().clone();
+        limit.within(Some(Duration::from_millis(10)), Stopped::PlanTimeout, token.cancelled()).await;
+        let stopped = limit.stopped().unwrap();
+        assert!(!stopped.ends_the_run());
+        let failure = stopped.failure(None);
+        assert_eq!(failure.outcome, Outcome::TimedOut);
+        assert!(failure.message.contains("10ms (`plan_timeout`)"), "{}", failure.message);
+    }
+
+    #[tokio::test]
+    async fn rule_17_a_method_that_moves_something_now_and_then_is_not_stalled() {
+        let (limit, activity) = (Limit::new(&Cancel::new(), None, None), Activity::default());
+        let longest = Some(Duration::from_millis(200));
+        let moves = async {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_millis(40)).await;
+                activity.mark();
+            }
+            "done"
+        };
+        assert_eq!(limit.while_active(longest, &activity, moves).await, "done");
+        assert_eq!(limit.stopped(), None);
+        limit.while_active(longest, &activity, limit.token().cancelled()).await;
+        assert_eq!(limit.stopped(), Some(Stopped::Stalled(Duration::from_millis(200))));
     }
 
     #[tokio::test]

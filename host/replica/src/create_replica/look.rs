@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::accept::{self, Accepted, Old};
 use super::ending::{Ending, method_panicked};
 use super::installed::Installed;
-use super::limit::Limit;
+use super::limit::{Limit, Stopped};
 use super::recorder::Recorder;
 use super::{Candidate, Job};
 use crate::datadir::Extent;
@@ -21,8 +21,10 @@ use crate::{Context, Failure, Level, Method, Outcome, Plan, Request, Run, Source
 /// A method with what it is asked, before the data directory is touched.
 pub(super) struct Look<'a> {
     candidate: &'a Candidate,
+    limit: &'a Limit,
     installed: &'a Installed,
     old: Old,
+    force: bool,
     pub(super) request: Request,
     pub(super) run: Run,
 }
@@ -34,7 +36,7 @@ impl<'a> Look<'a> {
         old: Old,
         installed: &'a Installed,
         events: Arc<Recorder>,
-        limit: &Limit,
+        limit: &'a Limit,
     ) -> Self {
         let request = Request {
             context: (!candidate.no_params).then(|| context(job)),
@@ -45,7 +47,7 @@ impl<'a> Look<'a> {
             directory: old.held(),
         };
         let run = Run::new(candidate.method.name(), limit.token().clone(), events);
-        Self { candidate, installed, old, request, run }
+        Self { candidate, limit, installed, old, force: job.force, request, run }
     }
 
     /// Preflight, plan, accept: what would be restored and what has to be emptied for it.
@@ -93,11 +95,11 @@ impl<'a> Look<'a> {
             return Err(Failure::cancelled().into());
         }
         if !self.candidate.can_work_without_source() {
-            let message = "the source cannot be asked";
-            return Err(Failure::caused_by(Outcome::RetryLater, message, error).into());
+            let outcome = if error.lasting { Outcome::Failed } else { Outcome::RetryLater };
+            return Err(Failure::new(outcome, error.message).into());
         }
         let message = format!(
-            "the source cannot be asked, so that the backup's cluster, version and timeline are not compared with it: \
+            "the backup's cluster, version and timeline are not compared with the source: \
              {error}"
         );
         self.found(vec![Finding { check: "source", level: Level::Warn, message }]);
@@ -115,19 +117,21 @@ impl<'a> Look<'a> {
 
     async fn plan(&self) -> Result<Plan, Ending> {
         let (request, run) = (self.request.clone(), self.run.clone());
-        let plan = self.ask(|method| async move { method.plan(&request, &run).await }).await?;
+        let asked = self.ask(|method| async move { method.plan(&request, &run).await });
+        let plan = self.limit.within(self.candidate.plan_timeout, Stopped::PlanTimeout, asked).await?;
         self.run.emit(Event::Planned { method: self.name(), plan: plan.clone() });
         Ok(plan)
     }
 
     async fn accept(&self, plan: &Plan) -> Result<Extent, Ending> {
-        let accepted = accept::accept(&self.request, self.candidate, &self.old, self.installed, plan);
-        let Accepted { extent, finding } = tokio::select! {
+        let accepted =
+            accept::accept(&self.request, self.candidate, &self.old, self.force, self.installed, plan);
+        let Accepted { extent, findings } = tokio::select! {
             biased;
             accepted = accepted => accepted?,
             () = self.run.cancelled() => return Err(Failure::cancelled().into()),
         };
-        self.found(finding.into_iter().collect());
+        self.found(findings);
         Ok(extent)
     }
 

@@ -6,6 +6,7 @@ mod cancel;
 mod check;
 mod ending;
 mod installed;
+mod later;
 mod limit;
 mod look;
 mod methods;
@@ -20,14 +21,14 @@ use std::time::{Duration, Instant};
 
 use transfer::redact::Redactor;
 
-use crate::datadir::DataDirectory;
+use crate::datadir::{DataDirectory, FoundCluster};
 use crate::event::Event;
 use crate::outcome::Report;
 use crate::seal::EndState;
 use crate::{Directories, EventSink, Method, Outcome, Refusal, RunResult, Source};
 use attempt::Attempt;
 pub use cancel::{Cancel, CancelReason};
-pub use check::{Checked, Ended, check_methods, result_of_check};
+pub use check::{Checked, Ended, check_methods, result_of_check, result_of_strict_check};
 use ending::{Ending, blocking};
 use installed::Installed;
 use limit::{Limit, Timeout};
@@ -47,6 +48,10 @@ pub struct Candidate {
     pub no_params: bool,
     /// How long one attempt may take.
     pub timeout: Option<Duration>,
+    /// How long its plan may take.
+    pub plan_timeout: Option<Duration>,
+    /// How long it may go without reading, writing or finishing anything while it fills the data directory.
+    pub stall_timeout: Option<Duration>,
 }
 
 /// One replica to create.
@@ -98,6 +103,9 @@ pub async fn create_replica(
 
     match run.acquire(&candidates).await {
         Ok(directory) => {
+            if let Err(refusal) = refuse_other_cluster(job, directory.cluster()) {
+                run.ended_before_any_method(NoAttempt::Refused(refusal));
+            }
             for candidate in candidates {
                 if run.must_end() {
                     break;
@@ -113,6 +121,15 @@ pub async fn create_replica(
 
     run.state(STOPPED);
     run.report()
+}
+
+/// Where the source has told which cluster it is, another cluster's data ends the run before any method.
+fn refuse_other_cluster(job: &Job, old: Option<&FoundCluster>) -> Result<(), Refusal> {
+    let facts = job.source.as_ref().and_then(|source| source.facts.as_ref().ok());
+    match (old, facts) {
+        (Some(old), Some(facts)) => old.refuse_other(facts.system_identifier, "the source", job.force),
+        _ => Ok(()),
+    }
 }
 
 /// Why no method was tried.
@@ -172,7 +189,8 @@ impl<'a> RunOfMethods<'a> {
 
     /// Whether no further method may be tried: cancelled, out of time (rules 5 and 17), or not alone in the directory.
     fn must_end(&self) -> bool {
-        self.cancel.reason().is_some()
+        self.refused
+            || self.cancel.reason().is_some()
             || self.timeout.is_some_and(Timeout::has_passed)
             || self.endings.last().is_some_and(|ending| ending.may_write)
     }
@@ -205,6 +223,9 @@ impl<'a> RunOfMethods<'a> {
         let result = self.result();
         let said = blocking(move || {
             let empty = directory.contents()? == crate::datadir::Contents::Nothing;
+            if result == RunResult::Created {
+                directory.keep_what_was_made();
+            }
             directory.state().finished(result, empty)
         });
         let problem = match said.await {
@@ -241,8 +262,11 @@ impl<'a> RunOfMethods<'a> {
         result::of_run(&self.endings, self.cancel.reason())
     }
 
-    fn report(self) -> Report {
+    fn report(mut self) -> Report {
         let result = self.result();
+        if self.cancel.reason() == Some(CancelReason::Orphaned) && result == RunResult::Terminated {
+            self.message.get_or_insert_with(|| format!("cancelled by {}", CancelReason::Orphaned.signal()));
+        }
         self.events.emit(Event::RunEnded { result, message: self.message.clone() });
         self.events.report(self.job)
     }

@@ -170,6 +170,10 @@ impl Current {
             {
                 self.line(origin, message, fields);
             }
+            Event::Retrying { store, about, attempt, cause, .. } => {
+                let tried = ("attempt".to_owned(), attempt.to_string());
+                self.line(store, &format!("{about}: {cause}"), &[tried]);
+            }
             Event::Denied { denial, .. } => {
                 let denials = &mut self.attempt.denials;
                 if denials.len() < DENIALS && !denials.contains(denial) {

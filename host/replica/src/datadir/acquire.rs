@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,9 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use transfer::beneath::Directory;
 
-use super::places::{self, MappedPlace, Place};
-use super::{Contents, DataDirectory, contents, server};
-use crate::state::{self, HostStamp, PlaceStamp, Record, State};
+use super::places::{self, Made, MappedPlace, Place};
+use super::{Contents, DataDirectory, FoundCluster, cluster, contents, server};
+use crate::state::{self, DirectoryStamp, HostStamp, PlaceStamp, Record, State};
 use crate::{Directories, Refusal};
 
 /// How long the lock is waited for where no live run is known to hold it: a run that ends lets go of it a moment after it
@@ -21,10 +22,20 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is tried meanwhile.
 const INTERVAL: Duration = Duration::from_millis(20);
 
+/// What a data directory holds, seen without taking it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspected {
+    /// The kind of it.
+    pub contents: Contents,
+    /// The cluster, where it is one.
+    pub cluster: Option<FoundCluster>,
+}
+
 impl DataDirectory {
     /// Checks that the directory may be touched (rules 22 to 26), ends left-over processes of a dead run, takes the
     /// lock, opens the state file. Creates the directory and the mapped ones (0700) where they are missing and their parents
-    /// exist; they stay, empty, where the run fails. Blocking, for up to some 15 s where left-over processes are slow to die.
+    /// exist; they go again with this, or where it is refused, unless a method has worked in them. Blocking, for up to some 15 s where
+    /// left-over processes are slow to die.
     ///
     /// Works as any user, root too, that owns the directories; see [`check_user`](super::check_user).
     ///
@@ -37,29 +48,35 @@ impl DataDirectory {
         let state_files = state::open_directory(state_dir, true)?.ok_or_else(|| {
             Refusal::new("state directory", format!("{} cannot be opened", state_dir.display()))
         })?;
-        place.create()?;
-        let (directory, identity) = open(&place)?;
-        let previous = take_lock(&place, &directory, identity, &state_files)?;
-        let previous = overtaken(&place, &directory, previous)?;
-        let unfinished = previous.as_ref().is_some_and(|record| record.is_unfinished(identity));
-        check_contents(&place, &directory, unfinished, force)?;
-
-        let own_places = places_of(previous.as_ref(), identity);
+        let mut made = Made::default();
+        place.create(&mut made)?;
+        let (directory, stamp) = open(&place)?;
         let mut mapped = Vec::new();
+        // Dropped before the locks are let go of, so that nobody takes a directory that is just being removed.
+        let mut made = made;
+        let previous = take_lock(&place, &directory, stamp.identity(), &state_files)?;
+        place.refuse_removed(stamp.identity())?;
+        let judged = Judged::of(&place, &directory, &stamp, previous, force)?;
+
         for (place, may_hold) in places::mapped(places) {
-            place.create()?;
-            mapped.push(MappedPlace::take(place, may_hold, own_places)?);
+            place.create(&mut made)?;
+            mapped.push(MappedPlace::take(place, may_hold, judged.own_places(&stamp))?);
         }
-        server::refuse_used(identity, &mapped)?;
-        let state = State::begin(state_files, &place.real, identity, previous).map_err(|error| {
+        server::refuse_used(stamp.identity(), &mapped)?;
+        cluster::refuse_strangers(&place.real, &mapped, force)?;
+        let Judged { previous, marked, contents: _, cluster } = judged;
+        let state = State::begin(state_files, &place.real, &stamp, previous).map_err(|error| {
             Refusal::new("state file", format!("the run cannot be written down: {error}"))
         })?;
         Ok(Self {
             directory,
             real_path: place.real,
-            identity,
+            identity: stamp.identity(),
             mapped,
             state,
+            cluster,
+            marked,
+            made: Mutex::new(made),
             worked_in: AtomicBool::new(false),
         })
     }
@@ -68,10 +85,10 @@ impl DataDirectory {
     ///
     /// # Errors
     /// As [`DataDirectory::acquire`], as far as can be told without the lock: another run by what the state file says of it.
-    pub fn inspect(directories: &Directories, state_dir: &Path, force: bool) -> Result<Contents, Refusal> {
+    pub fn inspect(directories: &Directories, state_dir: &Path, force: bool) -> Result<Inspected, Refusal> {
         let mut places = places::resolve(directories, state_dir)?;
         let place = places.remove(0);
-        let mut previous = match state::open_directory(state_dir, false)? {
+        let previous = match state::open_directory(state_dir, false)? {
             Some(files) => state::read(&files, &place.real)?,
             None => None,
         };
@@ -79,73 +96,105 @@ impl DataDirectory {
             refuse_live_run(&place, previous)?;
         }
         let opened = if place.exists { Some(open(&place)?) } else { None };
-        let mut found = Contents::Nothing;
-        let mut own_places: &[PlaceStamp] = &[];
-        if let Some((directory, identity)) = &opened {
-            previous = overtaken(&place, directory, previous)?;
-            let unfinished = previous.as_ref().is_some_and(|record| record.is_unfinished(*identity));
-            found = check_contents(&place, directory, unfinished, force)?;
-            own_places = places_of(previous.as_ref(), *identity);
-        }
+        let judged = match &opened {
+            Some((directory, stamp)) => Some(Judged::of(&place, directory, stamp, previous, force)?),
+            None => None,
+        };
+        let own_places = match (&opened, &judged) {
+            (Some((_, stamp)), Some(judged)) => judged.own_places(stamp),
+            _ => &[],
+        };
         let mut mapped = Vec::new();
         for (place, may_hold) in places::mapped(places).filter(|(place, _)| place.exists) {
             mapped.push(MappedPlace::look(place, may_hold, own_places)?);
         }
         // No directory has inode 0, so that nothing stands in one that is not there.
-        server::refuse_used(opened.map_or((0, 0), |(_, identity)| identity), &mapped)?;
-        Ok(found)
+        server::refuse_used(opened.map_or((0, 0), |(_, stamp)| stamp.identity()), &mapped)?;
+        cluster::refuse_strangers(&place.real, &mapped, force)?;
+        Ok(judged.map_or(Inspected { contents: Contents::Nothing, cluster: None }, |judged| Inspected {
+            contents: judged.contents,
+            cluster: judged.cluster,
+        }))
     }
 }
 
-fn open(place: &Place) -> Result<(Directory, (u64, u64)), Refusal> {
+fn open(place: &Place) -> Result<(Directory, DirectoryStamp), Refusal> {
     let directory = place.open()?;
-    let metadata = directory
-        .own_metadata()
+    let stamp = DirectoryStamp::of(&directory)
         .map_err(|error| place.refuse(format_args!("cannot be looked at: {error}")))?;
-    Ok((directory, metadata.identity()))
+    Ok((directory, stamp))
 }
 
-/// What the state file said, without what it said of unfinished work where a whole cluster is there by now.
-fn overtaken(
-    place: &Place,
-    directory: &Directory,
-    record: Option<Record>,
-) -> Result<Option<Record>, Refusal> {
-    let Some(mut record) = record else { return Ok(None) };
-    let whole = contents::is_whole(directory)
-        .map_err(|error| place.refuse(format_args!("cannot be looked at: {error}")))?;
-    if whole {
-        record.unfinished = false;
-        record.places.clear();
-    }
-    Ok(Some(record))
+/// A data directory that may be touched, and what is known of it.
+struct Judged {
+    /// What the state file said, without what it said of unfinished work where a whole cluster is there by now.
+    previous: Option<Record>,
+    /// Whether it said so of unfinished work, whatever is there by now.
+    marked: bool,
+    contents: Contents,
+    cluster: Option<FoundCluster>,
 }
 
-/// The mapped places whose contents are unfinished work on the data directory of this identity.
-fn places_of(record: Option<&Record>, identity: (u64, u64)) -> &[PlaceStamp] {
-    match record {
-        Some(record) if record.is_unfinished(identity) => &record.places,
-        Some(_) | None => &[],
+impl Judged {
+    /// Rule 25: no server, and nothing in it that is neither a cluster nor this program's.
+    fn of(
+        place: &Place,
+        directory: &Directory,
+        stamp: &DirectoryStamp,
+        mut previous: Option<Record>,
+        force: bool,
+    ) -> Result<Self, Refusal> {
+        let failed = |error: io::Error| place.refuse(format_args!("cannot be looked at: {error}"));
+        let marked = previous.as_ref().is_some_and(|record| record.is_unfinished(stamp));
+        if let Some(record) = &mut previous
+            && contents::is_whole(directory).map_err(failed)?
+        {
+            record.unfinished = false;
+            record.places.clear();
+        }
+        let unfinished = previous.as_ref().is_some_and(|record| record.is_unfinished(stamp));
+        let contents = contents::of(directory, unfinished).map_err(failed)?;
+        server::refuse_running(directory, marked)?;
+        let cluster = match contents {
+            Contents::Nothing | Contents::Unfinished => None,
+            Contents::Cluster => Some(FoundCluster::look(directory)),
+            Contents::Foreign if force => None,
+            Contents::Foreign => return Err(foreign(place, stamp, previous.as_ref())),
+        };
+        if let Some(cluster) = &cluster
+            && !marked
+        {
+            cluster.refuse_unknown(directory, force)?;
+        }
+        Ok(Self { previous, marked, contents, cluster })
+    }
+
+    /// The mapped places whose contents are unfinished work on this data directory.
+    fn own_places(&self, stamp: &DirectoryStamp) -> &[PlaceStamp] {
+        match &self.previous {
+            Some(record) if record.is_unfinished(stamp) => &record.places,
+            Some(_) | None => &[],
+        }
     }
 }
 
-/// Rule 25: no server, and nothing in it that is neither a cluster nor this program's.
-fn check_contents(
-    place: &Place,
-    directory: &Directory,
-    unfinished: bool,
-    force: bool,
-) -> Result<Contents, Refusal> {
-    let contents = contents::of(directory, unfinished)
-        .map_err(|error| place.refuse(format_args!("cannot be looked at: {error}")))?;
-    server::refuse_running(directory, contents == Contents::Unfinished)?;
-    match contents {
-        Contents::Nothing | Contents::Cluster | Contents::Unfinished => Ok(contents),
-        Contents::Foreign if force => Ok(contents),
-        Contents::Foreign => Err(place
-            .refuse("holds something that is no PostgreSQL data directory (PG_VERSION, base, global) and that this program did not leave")
-            .remedy("--force, if all of it may be removed")),
-    }
+/// The refusal of what is neither a cluster nor known to be this program's.
+fn foreign(place: &Place, stamp: &DirectoryStamp, previous: Option<&Record>) -> Refusal {
+    let unsure = previous.is_some_and(|record| record.unfinished && record.is_about(stamp.identity()));
+    let why = match (unsure, stamp.can_be_recognised()) {
+        (false, _) => "",
+        (true, true) => " (the state file's unfinished work was in a directory that was made earlier)",
+        (true, false) => {
+            " (its file system does not say when a directory was made, so that unfinished work in it cannot be told from what \
+             another has put there)"
+        }
+    };
+    place
+        .refuse(format_args!(
+            "holds something that is no PostgreSQL data directory (PG_VERSION, base, global) and that this program did not \
+             leave{why}"
+        ))
+        .remedy("--force, if all of it may be removed")
 }
 
 /// Takes the lock of the directory, after ending what a dead run left running, and gives what the state file says then.

@@ -20,16 +20,16 @@ pub enum Contents {
 }
 
 pub(super) const LOST_AND_FOUND: &str = "lost+found";
-const PG_VERSION: RelativePath = RelativePath::literal("PG_VERSION");
+pub(super) const PG_VERSION: RelativePath = RelativePath::literal("PG_VERSION");
 const CLUSTER_FOLDERS: [RelativePath; 2] = [RelativePath::literal("base"), RelativePath::literal("global")];
 
-const CONTROL_FILE: RelativePath = RelativePath::literal("global/pg_control");
+pub(super) const CONTROL_FILE: RelativePath = RelativePath::literal("global/pg_control");
 
 /// With any of these bits on the data directory PostgreSQL does not start (`PG_MODE_MASK_GROUP` of src/include/common/file_perm.h).
 const REFUSED_MODE: u32 = 0o027;
 
 /// The longest PG_VERSION in bytes; PostgreSQL writes `15\n`.
-const LONGEST_VERSION: u64 = 64;
+pub(super) const LONGEST_VERSION: u64 = 64;
 
 /// What the data directory holds. "Nothing" is what `pg_check_dir` (src/port/pgcheckdir.c) says is empty: dotfiles count.
 /// `unfinished` is what the state file says; a cluster that is whole counts before it.

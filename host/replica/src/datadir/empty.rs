@@ -68,6 +68,7 @@ impl DataDirectory {
         let (before, after) = if self.has_worked() { (Ok(()), mount_points) } else { (mount_points, Ok(())) };
         before?;
         self.mark_unfinished()?;
+        self.keep_what_was_made();
         let control_files = self.remove_control_files()?;
         after?;
         self.worked_in.store(true, Ordering::Release);
@@ -79,7 +80,7 @@ impl DataDirectory {
 
     /// What was checked when the directories were taken, minutes ago, must still hold when the first file goes.
     fn check_again(&self) -> io::Result<()> {
-        let unfinished = self.contents()? == Contents::Unfinished;
+        let unfinished = self.marked || self.contents()? == Contents::Unfinished;
         server::refuse_running(&self.directory, unfinished)
             .and_then(|()| server::refuse_used(self.identity, &self.mapped))
             .and_then(|()| self.mapped.iter().try_for_each(|place| place.refuse_foreign()))

@@ -4,6 +4,7 @@
 //! after that goes through the descriptors that it opened, so that no renaming and no link leads a run elsewhere.
 
 mod acquire;
+mod cluster;
 mod contents;
 mod empty;
 mod places;
@@ -13,24 +14,34 @@ mod server;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use transfer::beneath::Directory;
 
 use crate::state::State;
 use crate::{Bytes, Refusal};
+pub use acquire::Inspected;
+pub use cluster::FoundCluster;
 pub use contents::Contents;
 pub use empty::{Emptied, Extent};
+use places::Made;
 pub use places::MappedPlace;
 pub use room::FileSystemRoom;
 
 /// A data directory that this run alone may touch: checked, locked, its state file open.
 #[derive(Debug)]
 pub struct DataDirectory {
+    /// The first, for what is removed of it goes while the locks are held: whoever gets one then finds the directory gone.
+    made: Mutex<Made>,
     directory: Directory,
     real_path: std::path::PathBuf,
     identity: (u64, u64),
     mapped: Vec<MappedPlace>,
     state: State,
+    /// The cluster that it held when it was taken.
+    cluster: Option<FoundCluster>,
+    /// Whether the state file called it unfinished then, whatever was in it.
+    marked: bool,
     /// Whether this run has emptied it before, and so checked again that nobody else uses it.
     worked_in: AtomicBool,
 }
@@ -92,6 +103,17 @@ impl DataDirectory {
     /// What is told to the next run about this one.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The cluster that it holds; `None` where it holds none, or this run has begun to empty it.
+    pub fn cluster(&self) -> Option<&FoundCluster> {
+        self.cluster.as_ref().filter(|_| !self.has_worked() && !self.state.is_unfinished())
+    }
+
+    /// The directories that were made for this run stay, also where they are empty: a method was at work in them. Otherwise those
+    /// that are empty go with this.
+    pub fn keep_what_was_made(&self) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).keep();
     }
 
     fn has_worked(&self) -> bool {

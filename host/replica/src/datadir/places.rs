@@ -10,7 +10,7 @@ use rustix::fs::{Access, AtFlags, CWD, FlockOperation};
 use transfer::beneath::{Directory, RelativePath};
 
 use super::contents::{LOST_AND_FOUND, MayHold};
-use crate::state::PlaceStamp;
+use crate::state::{DirectoryStamp, PlaceStamp};
 use crate::{Directories, Refusal, TablespaceKey};
 
 /// What a directory of the operator's is for, with the words that the configuration has for it.
@@ -143,16 +143,32 @@ impl Place {
         Refusal::new(self.role.rule(), message).remedy(self.role.line())
     }
 
-    /// Creates it (0700) where it is missing, and has its name on disk.
-    pub(super) fn create(&self) -> Result<(), Refusal> {
+    /// Creates it (0700) where it is missing, which `made` takes down, and has its name on disk.
+    pub(super) fn create(&self, made: &mut Made) -> Result<(), Refusal> {
         if self.exists {
             return Ok(());
         }
+        let made_now = |()| made.0.push(self.real.clone());
         let created = std::fs::DirBuilder::new()
             .mode(0o700)
             .create(&self.real)
+            .map(made_now)
             .and_then(|()| self.real.parent().map_or(Ok(()), |parent| Directory::open(parent)?.sync()));
         created.map_err(|error| self.refuse(format_args!("cannot be created: {error}")))
+    }
+
+    /// Refuses a directory, locked by now, that is no longer at its path: who held the lock may have made it and, refused, removed it.
+    pub(super) fn refuse_removed(&self, identity: (u64, u64)) -> Result<(), Refusal> {
+        let there = Directory::open(&self.real).and_then(|directory| directory.own_metadata());
+        if there.is_ok_and(|metadata| metadata.identity() == identity) {
+            return Ok(());
+        }
+        let message = format!(
+            "{}, {}, was removed while this run waited for its lock; try again",
+            self.role,
+            self.real.display()
+        );
+        Err(Refusal::new("in use", message))
     }
 
     /// Opens it and checks what holds of every directory that is filled: it belongs to this user and is no file system's root with
@@ -174,6 +190,26 @@ impl Place {
             )));
         }
         Ok(directory)
+    }
+}
+
+/// Directories that this run made. Those that are still empty go when it is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Made(Vec<PathBuf>);
+
+impl Made {
+    /// They stay.
+    pub(super) fn keep(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // One that is not empty stays, and so does one that cannot be removed: it does no harm.
+            let _ = std::fs::remove_dir(path);
+        }
     }
 }
 
@@ -245,7 +281,7 @@ fn lies_in(inner: &Path, outer: &Path) -> bool {
 pub struct MappedPlace {
     place: Place,
     directory: Directory,
-    identity: (u64, u64),
+    directory_stamp: DirectoryStamp,
     may_hold: MayHold,
     own_work: AtomicBool,
 }
@@ -257,7 +293,7 @@ impl MappedPlace {
     pub(super) fn take(place: Place, may_hold: MayHold, unfinished: &[PlaceStamp]) -> Result<Self, Refusal> {
         let mapped = Self::look(place, may_hold, unfinished)?;
         match rustix::fs::flock(&mapped.directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(mapped),
+            Ok(()) => mapped.place.refuse_removed(mapped.identity()).map(|()| mapped),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 Err(mapped.place.refuse("is held by a run on another data directory; each needs its own"))
             }
@@ -270,12 +306,11 @@ impl MappedPlace {
     /// The same without the lock.
     pub(super) fn look(place: Place, may_hold: MayHold, unfinished: &[PlaceStamp]) -> Result<Self, Refusal> {
         let directory = place.open()?;
-        let identity = directory
-            .own_metadata()
-            .map_err(|error| place.refuse(format_args!("cannot be used: {error}")))?
-            .identity();
-        let own_work = unfinished.contains(&PlaceStamp::new(&place.real, identity));
-        let mapped = Self { place, directory, identity, may_hold, own_work: AtomicBool::new(own_work) };
+        let directory_stamp = DirectoryStamp::of(&directory)
+            .map_err(|error| place.refuse(format_args!("cannot be used: {error}")))?;
+        let stamp = PlaceStamp::new(&place.real, &directory_stamp);
+        let own_work = AtomicBool::new(unfinished.iter().any(|known| known.is_same(&stamp)));
+        let mapped = Self { place, directory, directory_stamp, may_hold, own_work };
         mapped.refuse_foreign()?;
         Ok(mapped)
     }
@@ -315,11 +350,11 @@ impl MappedPlace {
     }
 
     pub(super) fn stamp(&self) -> PlaceStamp {
-        PlaceStamp::new(&self.place.real, self.identity)
+        PlaceStamp::new(&self.place.real, &self.directory_stamp)
     }
 
     pub(super) fn identity(&self) -> (u64, u64) {
-        self.identity
+        self.directory_stamp.identity()
     }
 
     /// Whether it is the WAL directory; otherwise it is a tablespace's.

@@ -76,7 +76,8 @@ fn add(
     Ok(())
 }
 
-fn reclaimable(
+/// Bytes and files of what is in `directory` and `emptied_of` allows, by one walk; as [`DataDirectory::room`] counts them.
+pub(super) fn reclaimable(
     directory: &Directory,
     emptied_of: &dyn Fn(&std::ffi::OsStr) -> bool,
 ) -> io::Result<(u64, u64)> {

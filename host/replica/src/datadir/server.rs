@@ -17,7 +17,6 @@ use crate::Refusal;
 use crate::state::process;
 
 const POSTMASTER_PID: RelativePath = RelativePath::literal("postmaster.pid");
-const CONTROL_FILE: RelativePath = RelativePath::literal("global/pg_control");
 
 /// The longest postmaster.pid in bytes; PostgreSQL writes eight lines, two of them paths.
 const LONGEST: u64 = 16 << 10;
@@ -36,15 +35,13 @@ enum Stands {
 
 /// Refuses a directory that a server runs on.
 ///
-/// In unfinished work without pg_control no server can run, and a method may have written anything into
-/// postmaster.pid; there only a process that is seen to stand in the directory counts.
+/// In what the state file calls unfinished a method may have written anything into postmaster.pid, and pg_control too if it found
+/// a way: there only a process that is seen to stand in the directory counts. A server's can be seen, for PostgreSQL starts as the
+/// owner of the directory alone, which this program runs as.
 pub(super) fn refuse_running(directory: &Directory, unfinished: bool) -> Result<(), Refusal> {
     let shown = directory.path().display();
     let refuse = |what: String| Refusal::new("running server", format!("the data directory {shown} {what}"));
     let failed = |error: io::Error| refuse(format!("cannot be looked at: {error}"));
-    let startable = directory.find(&CONTROL_FILE).map(|found| found.is_some());
-    // `global` may be no directory at all in what a method left.
-    let lenient = unfinished && matches!(startable, Ok(false) | Err(_));
     let Some(found) = directory.find(&POSTMASTER_PID).map_err(failed)? else { return Ok(()) };
     let pid = match found.kind {
         Kind::File => directory.read(&POSTMASTER_PID, LONGEST).map(|text| pid_of(&text)),
@@ -52,7 +49,7 @@ pub(super) fn refuse_running(directory: &Directory, unfinished: bool) -> Result<
     };
     let pid = match pid {
         Ok(Some(pid)) => pid,
-        Ok(None) | Err(_) if lenient => return Ok(()),
+        Ok(None) | Err(_) if unfinished => return Ok(()),
         Ok(None) => {
             return Err(refuse(
                 "has a postmaster.pid that names no process; see that no server runs on it, then remove that file".to_owned(),
@@ -65,7 +62,7 @@ pub(super) fn refuse_running(directory: &Directory, unfinished: bool) -> Result<
         Stands::Here => Err(refuse(format!(
             "has a server running on it, process {pid}; stop it with `pg_ctl stop -D {shown}`"
         ))),
-        Stands::CannotBeSeen if !lenient => Err(refuse(format!(
+        Stands::CannotBeSeen if !unfinished => Err(refuse(format!(
             "has a postmaster.pid that names process {pid}, which cannot be looked at from here; see that no server \
              runs on it, then remove that file"
         ))),
@@ -82,8 +79,8 @@ fn pid_of(text: &[u8]) -> Option<u32> {
 
 /// Whether the working directory of a process is the one with this device and inode. A server always stands in its data directory.
 fn stands(pid: u32, identity: (u64, u64)) -> io::Result<Stands> {
-    // The number of a server that is gone may be this program's own by now.
-    if pid == std::process::id() {
+    // The number of a server that is gone may be this program's own by now, or one of its threads'.
+    if pid == std::process::id() || Path::new(&format!("/proc/self/task/{pid}")).exists() {
         return Ok(Stands::Elsewhere);
     }
     match fs::metadata(format!("/proc/{pid}/cwd")) {

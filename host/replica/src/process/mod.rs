@@ -10,6 +10,7 @@
 //! death signal), the host kills the rest of the group. Both die: the kernel kills the program, the next run ends the
 //! rest by the group that the state file names; until then they hold the lock of the data directory.
 
+mod briefly;
 mod confine;
 mod descendants;
 mod guard;
@@ -34,6 +35,7 @@ use crate::Run;
 use crate::datadir::DataDirectory;
 use crate::event::Level;
 use crate::state::{ProcessStamp, State};
+pub(crate) use briefly::{Briefly, NotSaid};
 pub use guard::guard_main;
 use guarded::{Guarded, Words};
 pub use lines::LONGEST_LINE;

@@ -1,11 +1,12 @@
 //! What the restored configuration says: `postgresql.conf`, what it includes, then `postgresql.auto.conf`, in PostgreSQL's order (the
 //! last mention of a setting counts). Only files inside the data directory are read.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use transfer::beneath::{Kind, RelativePath};
 
-use super::guc_file::{Line, lines, parse_line};
+use super::guc::file::{Line, lines, parse_line};
+use super::leads::{Leads, leads};
 use super::places::Places;
 use super::problem::{During, Problem, shown};
 
@@ -20,6 +21,9 @@ pub(super) const LONGEST: u64 = 1 << 20;
 
 /// How deep files may include each other: PostgreSQL's `CONF_FILE_MAX_DEPTH`.
 const DEPTH: usize = 10;
+
+/// How many bytes PostgreSQL has for a path and the NUL behind it; of a longer one it takes the beginning.
+const MAXPGPATH: usize = 1024;
 
 /// How many files are read in all.
 const MOST_FILES: usize = 200;
@@ -77,39 +81,6 @@ pub(super) fn read(places: &Places<'_>) -> Result<Configuration, Problem> {
     Ok(reader.configuration)
 }
 
-/// Where a path in the configuration leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Leads {
-    /// Below the data directory; none is the data directory itself.
-    Inside(Option<RelativePath>),
-    Outside,
-}
-
-/// Where `path`, relative to the directory `from` of the data directory, leads. No link in the data directory is left
-/// that a walk would not refuse, so that `..` can be taken away here.
-pub(super) fn leads(places: &Places<'_>, from: Option<&Path>, path: &Path) -> Leads {
-    let below = if path.is_absolute() {
-        let stripped =
-            [places.path.as_path(), places.written].into_iter().find_map(|top| path.strip_prefix(top).ok());
-        match stripped {
-            Some(below) => below.to_owned(),
-            None => return Leads::Outside,
-        }
-    } else {
-        from.unwrap_or(Path::new("")).join(path)
-    };
-    let mut resolved = PathBuf::new();
-    for component in below.components() {
-        match component {
-            Component::Normal(name) => resolved.push(name),
-            Component::CurDir => {}
-            Component::ParentDir if resolved.pop() => {}
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return Leads::Outside,
-        }
-    }
-    Leads::Inside(RelativePath::new(&resolved).ok())
-}
-
 struct Reader<'a> {
     places: &'a Places<'a>,
     configuration: Configuration,
@@ -126,6 +97,13 @@ impl Reader<'_> {
             return Err(Problem::new(CHECK, message));
         }
         let bytes = self.places.top.read(file, LONGEST).during(CHECK)?;
+        if bytes.contains(&0) {
+            // Its scanner takes the byte for part of a value, and its strings end there.
+            let message = format!(
+                "{file} has a NUL byte in it: PostgreSQL reads it as something else than what it shows"
+            );
+            return Err(Problem::new(CHECK, message));
+        }
         for (number, line) in lines(&bytes) {
             match parse_line(line) {
                 Line::Empty => {}
@@ -156,11 +134,35 @@ impl Reader<'_> {
     /// Reads what an include names, where it lies inside; what lies outside is found by the list of outside paths.
     fn include(&mut self, entry: &Entry, depth: usize) -> Result<(), Problem> {
         let from = entry.file.parent();
-        let Leads::Inside(path) =
-            leads(self.places, from.as_ref().map(RelativePath::as_path), Path::new(&entry.value))
-        else {
-            return Ok(());
+        let refused = |why: &str| {
+            let message = format!("{} includes `{}`, {why}", entry.place(), shown(entry.value.as_bytes()));
+            Err(Problem::new(CHECK, message))
         };
+        let path = match leads(self.places, from.as_ref().map(RelativePath::as_path), Path::new(&entry.value))
+        {
+            Leads::Inside(path) => path,
+            Leads::Mapped => {
+                return refused(
+                    "which is in a place for the log or a tablespace: no configuration belongs there",
+                );
+            }
+            Leads::Unclear => return refused("of which cannot be told where it leads"),
+            Leads::Outside => return Ok(()),
+        };
+        let length = |top: &Path| {
+            top.as_os_str().len() + from.as_ref().map_or(0, |from| from.as_os_str().len()) + entry.value.len()
+        };
+        if length(&self.places.path).max(length(self.places.written)) + 3 > MAXPGPATH {
+            return refused("which is longer than PostgreSQL has room for: it would read another file");
+        }
+        // Behind these are links that the seal makes at its end, to places that hold more than what was read here.
+        if path.as_ref().is_some_and(|path| {
+            path.as_path().starts_with("pg_wal") || path.as_path().starts_with("pg_tblspc")
+        }) {
+            return refused(
+                "which is in a place for the log or a tablespace: no configuration belongs there",
+            );
+        }
         let missing = || {
             let message = format!(
                 "{} includes `{}`, which is not there: PostgreSQL would not start",
@@ -280,22 +282,6 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_path_is_inside_only_where_it_cannot_lead_out() {
-        let restored = Restored::with(&[]);
-        let places = restored.places();
-        let top = restored.place.path().display().to_string();
-        let inside = |path: &str| {
-            matches!(leads(&places, Some(Path::new("conf.d")), Path::new(path)), Leads::Inside(_))
-        };
-        for path in ["a", "../a", "./a/../b", "..", &top, &format!("{top}/a"), &format!("{top}/a/../b")] {
-            assert!(inside(path), "{path}");
-        }
-        for path in ["../../a", "/etc", &format!("{top}/../a"), &format!("{top}x"), "a/../../.."] {
-            assert!(!inside(path), "{path}");
-        }
-    }
-
-    #[test]
     fn what_postgresql_would_not_start_from_is_refused() {
         for files in [
             vec![("postgresql.conf", "a = 1\nb = 'x\n")],
@@ -305,6 +291,40 @@ pub(super) mod tests {
         ] {
             let problem = Restored::with(&files).read().unwrap_err();
             assert!(problem.message.contains("start"), "{}", problem.message);
+        }
+    }
+
+    #[test]
+    fn what_lies_where_the_log_or_a_tablespace_goes_is_not_included() {
+        for path in [
+            "pg_wal/x.conf",
+            "./a/../pg_wal/x.conf",
+            "pg_tblspc/1/x.conf",
+            "/proc/self/cwd/x.conf",
+            "/dev/fd/3",
+        ] {
+            for include in ["include", "include_if_exists", "include_dir"] {
+                let line = format!("{include} '{path}'\n");
+                let problem = Restored::with(&[("postgresql.conf", &line)]).read().unwrap_err();
+                assert!(problem.message.contains(path), "{}", problem.message);
+            }
+        }
+    }
+
+    #[test]
+    fn an_include_that_postgresql_would_cut_is_refused() {
+        let line = format!("include_if_exists '{}conf'\n", "x/../".repeat(300));
+        let problem = Restored::with(&[("postgresql.conf", &line)]).read().unwrap_err();
+        assert!(problem.message.contains("longer"), "{}", problem.message);
+    }
+
+    #[test]
+    fn a_file_with_a_nul_byte_is_refused_wherever_that_is() {
+        for text in ["a = 'x\0y'\n", "# \0\n", "a = 1\n\0"] {
+            for file in ["postgresql.conf", "postgresql.auto.conf"] {
+                let problem = Restored::with(&[(file, text)]).read().unwrap_err();
+                assert!(problem.message.contains("NUL"), "{}", problem.message);
+            }
         }
     }
 

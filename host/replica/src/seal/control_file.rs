@@ -41,6 +41,41 @@ impl Release {
     }
 }
 
+/// Where the latest checkpoint is said to be (`checkPoint`), and where that stands in the file in every format.
+const CHECKPOINT_AT: usize = 32;
+
+/// A place in the write-ahead log where no checkpoint can be, and that PostgreSQL takes for one of a record all the same
+/// (`XRecOffIsValid`), so that it goes on to look for it; pgBackRest writes the same (`PG_CONTROL_CHECKPOINT_INVALID`).
+pub(super) const NO_CHECKPOINT: Lsn = Lsn(0xDEAD);
+
+/// The same file with a latest checkpoint that is nowhere. PostgreSQL starts from it with a backup_label, which says where the
+/// checkpoint is, and never without one.
+pub(super) fn without_checkpoint(bytes: &[u8]) -> Result<Vec<u8>, Unusable> {
+    let crc_at = crc_at(bytes)?;
+    let mut changed = bytes.to_vec();
+    changed[CHECKPOINT_AT..CHECKPOINT_AT + 8].copy_from_slice(&NO_CHECKPOINT.0.to_ne_bytes());
+    let crc = crc32c::crc32c(&changed[..crc_at]);
+    changed[crc_at..crc_at + 4].copy_from_slice(&crc.to_ne_bytes());
+    Ok(changed)
+}
+
+/// Where the checksum of these bytes is, which fits.
+fn crc_at(bytes: &[u8]) -> Result<usize, Unusable> {
+    if bytes.len() as u64 != LENGTH {
+        return Err(Unusable::Length(bytes.len()));
+    }
+    let control_version = u32_at(bytes, 8);
+    if control_version.is_multiple_of(65_536) && control_version != 0 {
+        return Err(Unusable::ByteOrder);
+    }
+    let at = CRC_AT.into_iter().find(|(version, _)| *version == control_version).map(|(_, at)| at);
+    let at = at.ok_or(Unusable::Version(control_version))?;
+    if crc32c::crc32c(&bytes[..at]) != u32_at(bytes, at) {
+        return Err(Unusable::Crc);
+    }
+    Ok(at)
+}
+
 /// In which state the server was that wrote the file last (`DBState`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClusterState {
@@ -148,18 +183,7 @@ pub(super) enum Unusable {
 impl ControlFile {
     /// Reads the file's bytes.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Unusable> {
-        if bytes.len() as u64 != LENGTH {
-            return Err(Unusable::Length(bytes.len()));
-        }
-        let control_version = u32_at(bytes, 8);
-        if control_version.is_multiple_of(65_536) && control_version != 0 {
-            return Err(Unusable::ByteOrder);
-        }
-        let crc_at = CRC_AT.into_iter().find(|(version, _)| *version == control_version).map(|(_, at)| at);
-        let crc_at = crc_at.ok_or(Unusable::Version(control_version))?;
-        if crc32c::crc32c(&bytes[..crc_at]) != u32_at(bytes, crc_at) {
-            return Err(Unusable::Crc);
-        }
+        crc_at(bytes)?;
         let state = u32_at(bytes, 16);
         let wal_level = u32_at(bytes, 172);
         let wal_segment_size = u32_at(bytes, 228);
@@ -168,10 +192,10 @@ impl ControlFile {
         }
         Ok(Self {
             system_identifier: u64_at(bytes, 0),
-            control_version,
+            control_version: u32_at(bytes, 8),
             catalog_version: u32_at(bytes, 12),
             state: ClusterState::from_number(state).ok_or(Unusable::Value("state", state.into()))?,
-            checkpoint: Lsn(u64_at(bytes, 32)),
+            checkpoint: Lsn(u64_at(bytes, CHECKPOINT_AT)),
             checkpoint_redo: Lsn(u64_at(bytes, 40)),
             checkpoint_timeline: u32_at(bytes, 48),
             minimum_recovery: (Lsn(u64_at(bytes, 136)), u32_at(bytes, 144)),
@@ -192,6 +216,36 @@ impl ControlFile {
             data_checksums: u32_at(bytes, 252) != 0,
         })
     }
+}
+
+/// Which cluster a pg_control is of, and how far that has come: what is told of one before it is emptied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClusterIdentity {
+    /// The system identifier.
+    pub(crate) system_identifier: u64,
+    /// In which state the server left it, in the words of `pg_controldata`.
+    pub(crate) state: &'static str,
+    /// Where the latest checkpoint's record is.
+    pub(crate) checkpoint: Lsn,
+    /// Its timeline.
+    pub(crate) timeline: u32,
+    /// When it was taken, in seconds since 1970 (`CheckPoint.time`).
+    pub(crate) time: i64,
+}
+
+/// Reads which cluster a pg_control is of.
+///
+/// # Errors
+/// Why it cannot be used, in words that follow the file's name.
+pub(crate) fn cluster_identity(bytes: &[u8]) -> Result<ClusterIdentity, String> {
+    let control = ControlFile::parse(bytes).map_err(|why| why.to_string())?;
+    Ok(ClusterIdentity {
+        system_identifier: control.system_identifier,
+        state: control.state.words(),
+        checkpoint: control.checkpoint,
+        timeline: control.checkpoint_timeline,
+        time: i64::from_ne_bytes(u64_at(bytes, 104).to_ne_bytes()),
+    })
 }
 
 /// The four bytes at `at`, which the caller has seen to be there.
@@ -301,6 +355,27 @@ pub(super) mod tests {
             written.bytes[at - 1] ^= 1;
             assert_eq!(ControlFile::parse(&written.bytes), Err(Unusable::Crc), "{version}");
         }
+    }
+
+    #[test]
+    fn only_the_checkpoint_and_the_checksum_are_changed_in_every_format() {
+        for (version, crc_at) in CRC_AT {
+            let mut written = Written::in_production(7);
+            written.put32(8, version);
+            let changed = without_checkpoint(&written.bytes).unwrap();
+            let differs: Vec<usize> =
+                (0..changed.len()).filter(|at| changed[*at] != written.bytes[*at]).collect();
+            let allowed = |at: &usize| (32..40).contains(at) || (crc_at..crc_at + 4).contains(at);
+            assert!(!differs.is_empty() && differs.iter().all(allowed), "{version}: {differs:?}");
+            let before = ControlFile::parse(&written.bytes).unwrap();
+            let after = ControlFile::parse(&changed).unwrap();
+            assert_eq!(after, ControlFile { checkpoint: NO_CHECKPOINT, ..before });
+            assert_eq!(without_checkpoint(&changed).unwrap(), changed);
+        }
+        let mut damaged = Written::in_production(7).bytes;
+        damaged[40] ^= 1;
+        assert_eq!(without_checkpoint(&damaged), Err(Unusable::Crc));
+        assert_eq!(without_checkpoint(&damaged[..100]), Err(Unusable::Length(100)));
     }
 
     /// What pg_controldata prints for a line that begins so.

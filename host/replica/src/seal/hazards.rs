@@ -1,215 +1,272 @@
-//! What the restored configuration will have the server run, load or read elsewhere. Whoever supplied the data wrote it; the report lists
-//! it, and `config = "refuse-commands"` refuses it. Secrets are not shown: of a command only its program.
+//! What the restored configuration will have the server run, load, write or read elsewhere. Whoever supplied the data wrote it. Each
+//! mention of a setting is judged by its class in the table of settings, also one that a later mention overrides, for the later one may
+//! go. What can end the standby's life or damage the replica is overridden or refused under every policy; the rest is in the report, and
+//! `config = "refuse-commands"` refuses it. Secrets are not shown: of a command only its program.
+
+mod values;
 
 use std::path::Path;
 
-use super::configuration::{Configuration, Entry, Leads, leads};
+use transfer::beneath::RelativePath;
+
+pub(super) use self::values::without_password;
+use self::values::{
+    SPACE, boolean, elements, has_room_for_logs, is_file_name, is_path, library_directories,
+    only_own_libraries, program,
+};
+use super::configuration::{Configuration, Entry};
+use super::guc::{self, Class, Known, Setting};
+use super::leads::{Leads, is_data_directory, leads};
+use super::overrides::Overrides;
 use super::places::Places;
 use super::problem::{Findings, Problem, shown};
 use super::recovery;
-use crate::source::Conninfo;
 
 const CHECK: &str = "configuration";
 
-/// The library of `jit_provider` that PostgreSQL itself brings.
-const OWN_JIT_PROVIDER: &str = "llvmjit";
+/// The defaults of the log's place, for where a restored one is none.
+const LOG_FILENAME: (&str, &str) = ("log_filename", "postgresql-%Y-%m-%d_%H%M%S.log");
+const LOG_DIRECTORY: (&str, &str) = ("log_directory", "log");
 
-/// Tells of every hazard, or refuses the first where the operator wants none.
+/// What a mention of a setting comes to.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Nothing,
+    /// Worth telling, and left as it is.
+    Told(String),
+    /// Runs, loads, or leads elsewhere: told, or refused by the operator's policy.
+    Hazard(String),
+    /// Could end the standby's life or damage the replica: these values are set in its place, under every policy.
+    Overridden(Vec<(&'static str, &'static str)>, &'static str),
+    /// Nothing can be set in its place.
+    Refused(String),
+}
+
+/// Tells of every hazard, or refuses the first where the operator wants none; gives what must be overridden.
 pub(super) fn check(
     places: &Places<'_>,
     configuration: &Configuration,
+    major: u32,
     refuse: bool,
     findings: &mut Findings,
-) -> Result<(), Problem> {
+) -> Result<Overrides, Problem> {
+    let mut overrides = Overrides::default();
     for entry in configuration.entries.iter().filter(|entry| !recovery::is_removed(entry)) {
-        if let Some(hazard) = hazard(places, entry) {
-            if refuse {
-                let message = format!("{hazard}, and `config = \"refuse-commands\"` refuses that");
-                return Err(Problem::new(CHECK, message));
+        let place = entry.place();
+        match verdict(places, entry, major) {
+            Verdict::Nothing => {}
+            Verdict::Told(told) => findings.add(CHECK, format!("{place}: {told}")),
+            Verdict::Hazard(hazard) => refuse_or_tell(refuse, format!("{place}: {hazard}"), findings)?,
+            Verdict::Overridden(values, why) => {
+                overrides.add(entry, &values, why, findings);
             }
-            findings.add(CHECK, hazard);
-        } else if let Some(told) = told(entry) {
-            findings.add(CHECK, told);
+            Verdict::Refused(why) => return Err(Problem::new(CHECK, format!("{place}: {why}"))),
+        }
+    }
+    check_includes(places, configuration, major, &mut overrides, findings)?;
+    Ok(overrides)
+}
+
+/// Tells of a hazard, or refuses it where the operator wants none.
+pub(super) fn refuse_or_tell(refuse: bool, hazard: String, findings: &mut Findings) -> Result<(), Problem> {
+    if refuse {
+        let message = format!("{hazard}, and `config = \"refuse-commands\"` refuses that");
+        return Err(Problem::new(CHECK, message));
+    }
+    findings.add(CHECK, hazard);
+    Ok(())
+}
+
+/// What files that were not read may say, and what the server itself may write into files that it reads.
+fn check_includes(
+    places: &Places<'_>,
+    configuration: &Configuration,
+    major: u32,
+    overrides: &mut Overrides,
+    findings: &mut Findings,
+) -> Result<(), Problem> {
+    let logs: Vec<_> = log_directories(places, configuration).collect();
+    for entry in configuration.entries.iter().filter(|entry| entry.is_include()) {
+        match of_include(places, entry) {
+            Leads::Inside(Some(path)) => {
+                if let Some(log) = logs.iter().find(|log| path.as_path().starts_with(log.as_path())) {
+                    let message = format!(
+                        "{}: `{}` includes `{}` from `{log}`, into which the server writes its log: it would read there what others \
+                         have it write",
+                        entry.place(),
+                        entry.name,
+                        shown(entry.value.as_bytes())
+                    );
+                    return Err(Problem::new(CHECK, message));
+                }
+            }
+            Leads::Inside(None) => {}
+            Leads::Mapped | Leads::Unclear | Leads::Outside => overrides.add_unseen(entry, major, findings),
         }
     }
     Ok(())
 }
 
-fn hazard(places: &Places<'_>, entry: &Entry) -> Option<String> {
-    let (name, value, place) = (entry.name.as_str(), entry.value.trim(), entry.place());
-    if value.is_empty() {
-        return None;
-    }
-    let what = if entry.is_include() {
-        match inside(places, entry, value) {
-            true => format!("`{name}` includes `{}`", shown(value.as_bytes())),
-            false => format!(
-                "`{name}` includes `{}`, which was not read: it lies outside the data directory",
-                shown(value.as_bytes())
-            ),
+/// Where the server writes its log below the data directory, by whatever mention.
+fn log_directories<'a>(
+    places: &'a Places<'_>,
+    configuration: &'a Configuration,
+) -> impl Iterator<Item = RelativePath> + 'a {
+    let mentions = configuration.entries.iter().filter(|entry| entry.name == LOG_DIRECTORY.0);
+    mentions.map(|entry| entry.value.as_str()).chain([LOG_DIRECTORY.1]).filter_map(|path| {
+        match leads(places, None, Path::new(path)) {
+            Leads::Inside(path) => path,
+            Leads::Mapped | Leads::Unclear | Leads::Outside => None,
         }
-    } else if name.ends_with("_command") {
-        format!("`{name}` runs `{}`", program(value))
-    } else if loads_a_library(name) && value != OWN_JIT_PROVIDER {
-        format!("`{name}` loads `{}`", shown(value.as_bytes()))
-    } else {
-        let outside =
-            elements(name, value).find(|element| is_path(element) && !inside(places, entry, element))?;
-        format!("`{name}` leads out of the data directory, to `{}`", shown(outside.as_bytes()))
-    };
-    Some(format!("{place}: {what}"))
+    })
 }
 
-fn loads_a_library(setting: &str) -> bool {
-    setting.ends_with("_library") || setting.ends_with("_libraries") || setting == "jit_provider"
+/// Where an include leads, from the file that it stands in.
+fn of_include(places: &Places<'_>, entry: &Entry) -> Leads {
+    let from = entry.file.parent();
+    leads(places, from.as_ref().map(RelativePath::as_path), Path::new(&entry.value))
 }
 
-/// What is worth telling although it runs nothing: settings of another replica that stay.
-fn told(entry: &Entry) -> Option<String> {
-    if entry.value.trim().is_empty() {
-        return None;
+fn verdict(places: &Places<'_>, entry: &Entry, major: u32) -> Verdict {
+    if entry.is_include() {
+        return include(places, entry);
     }
-    let value = match entry.name.as_str() {
-        "primary_conninfo" => without_password(&entry.value),
-        "primary_slot_name" => shown(entry.value.as_bytes()),
-        _ => return None,
-    };
-    Some(format!("{}: `{}` is `{value}`", entry.place(), entry.name))
-}
-
-/// A connection string as a person may see it.
-pub(super) fn without_password(conninfo: &str) -> String {
-    match Conninfo::parse(conninfo) {
-        Ok(conninfo) => shown(conninfo.without_passwords().as_bytes()),
-        Err(_) => "(not a connection string that can be shown)".to_owned(),
+    let name = entry.name.as_str();
+    match guc::known(name) {
+        Known::Setting(setting) if !setting.is_in(major) => Verdict::Hazard(no_setting(name, major)),
+        Known::Setting(Setting { class, .. }) | Known::OfExtension(class) => of_class(places, entry, class),
+        Known::OfUnknownExtension => match first_outside(places, name, &entry.value) {
+            Some(hazard) => Verdict::Hazard(hazard),
+            None => Verdict::Told(format!("`{name}` is of an extension that is not known here")),
+        },
+        Known::Unknown => Verdict::Hazard(no_setting(name, major)),
     }
 }
 
-/// The parts of a value that may be a path each. Lists are separated by commas, search paths by colons.
-fn elements<'a>(name: &str, value: &'a str) -> impl Iterator<Item = &'a str> {
-    let search_path = name.ends_with("_path");
-    value
-        .split(move |c: char| c == ',' || search_path && c == ':')
-        .map(|element| element.trim().trim_matches('"'))
-        // `$libdir/x` is PostgreSQL's own directory.
-        .filter(|element| !element.starts_with("$libdir") || element.contains(".."))
+fn no_setting(name: &str, major: u32) -> String {
+    format!("`{}` is no setting that PostgreSQL {major} is known to have", shown(name.as_bytes()))
 }
 
-/// Whether text leads somewhere: absolute, or upwards. A relative path stays in the data directory.
-fn is_path(text: &str) -> bool {
-    text.starts_with('/') || text.split('/').any(|component| component == "..")
-}
-
-/// Whether a path stays in the data directory. Settings are relative to it, includes to the file they stand in.
-fn inside(places: &Places<'_>, entry: &Entry, path: &str) -> bool {
-    let from = entry.file.parent().filter(|_| entry.is_include());
-    matches!(leads(places, from.as_ref().map(|from| from.as_path()), Path::new(path)), Leads::Inside(_))
-}
-
-/// The program of a shell command. What comes before and behind it may hold a secret.
-fn program(command: &str) -> String {
-    let is_assignment = |word: &&str| {
-        word.split_once('=')
-            .is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
-    };
-    match command.split_whitespace().find(|word| !is_assignment(word)) {
-        // A value with a space in it would make the rest of a secret look like the program.
-        Some(_)
-            if command
-                .split_whitespace()
-                .take_while(is_assignment)
-                .any(|word| word.contains(['\'', '"', '\\'])) =>
-        {
-            "(a command that sets variables)".to_owned()
+fn include(places: &Places<'_>, entry: &Entry) -> Verdict {
+    let (name, value) = (&entry.name, shown(entry.value.as_bytes()));
+    Verdict::Hazard(match of_include(places, entry) {
+        Leads::Inside(_) => format!("`{name}` includes `{value}`"),
+        Leads::Mapped | Leads::Unclear | Leads::Outside => {
+            format!("`{name}` includes `{value}`, which was not read: it lies outside the data directory")
         }
-        Some(program) => format!("{} ...", shown(program.as_bytes())),
-        None => "(a command that sets variables)".to_owned(),
+    })
+}
+
+fn of_class(places: &Places<'_>, entry: &Entry, class: Class) -> Verdict {
+    let (name, value) = (entry.name.as_str(), entry.value.as_str());
+    let blank = value.trim_matches(SPACE).is_empty();
+    let hazard = |hazard: Option<String>| hazard.map_or(Verdict::Nothing, Verdict::Hazard);
+    let inside = |path: &str| matches!(leads(places, None, Path::new(path)), Leads::Inside(_));
+    match class {
+        Class::Harmless | Class::Preset | Class::OfAnotherServer => Verdict::Nothing,
+        // Of blanks, too, the server makes a command; only it says what a blank is, not Unicode.
+        Class::Command | Class::RecoveryCommand => {
+            hazard((!value.is_empty()).then(|| format!("`{name}` runs `{}`", program(value))))
+        }
+        Class::Code => {
+            hazard((!value.is_empty()).then(|| format!("`{name}` runs code when its library is loaded")))
+        }
+        Class::Libraries if blank || only_own_libraries(name, value) => Verdict::Nothing,
+        Class::Libraries => Verdict::Hazard(format!("`{name}` loads `{}`", shown(value.as_bytes()))),
+        Class::LibraryPath => hazard(library_directories(value).next().map(|from| {
+            format!("`{name}` has libraries or extensions loaded from `{}`", shown(from.as_bytes()))
+        })),
+        Class::Reads => hazard((!value.is_empty() && !inside(value)).then(|| leads_out(name, value))),
+        Class::ReadsWhereStarted if value.is_empty() => Verdict::Nothing,
+        Class::ReadsWhereStarted if !value.starts_with('/') => Verdict::Hazard(format!(
+            "`{name}` is `{}`, which the server looks for below the directory in which it is started",
+            shown(value.as_bytes())
+        )),
+        Class::ReadsWhereStarted => hazard((!inside(value)).then(|| leads_out(name, value))),
+        Class::Keytab => hazard(keytab(places, name, value)),
+        Class::WritesIn => hazard(first_outside(places, name, value)),
+        Class::LogDirectory => log_directory(places, name, value),
+        Class::LogFilename if is_file_name(value) => Verdict::Nothing,
+        Class::LogFilename => Verdict::Overridden(
+            vec![LOG_FILENAME],
+            "the server would write its log over other files of the cluster",
+        ),
+        Class::PidFile if value.is_empty() => Verdict::Nothing,
+        Class::PidFile => Verdict::Overridden(
+            vec![("external_pid_file", "")],
+            "the server writes that file whatever it is, one that promotes the standby too",
+        ),
+        Class::Cluster if is_data_directory(places, value) => Verdict::Nothing,
+        Class::Cluster => Verdict::Refused(format!(
+            "`{name}` is `{}`: the server would run that directory, which was not checked, and not this one; remove the line where the \
+             backup is taken",
+            shown(value.as_bytes())
+        )),
+        Class::FileByName => hazard(is_path(value).then(|| {
+            format!("`{name}` leads out of the server's own installation, to `{}`", shown(value.as_bytes()))
+        })),
+        Class::EndsRecovery(harmless) if value.trim_matches(SPACE) == harmless => Verdict::Nothing,
+        Class::EndsRecovery(harmless) => match guc::setting(name) {
+            Some(setting) => {
+                Verdict::Overridden(vec![(setting.name, harmless)], "it can end a standby's recovery")
+            }
+            None => Verdict::Nothing,
+        },
+        Class::Follows if blank => Verdict::Nothing,
+        Class::Follows if name == "primary_conninfo" => {
+            Verdict::Told(format!("`{name}` is `{}`", without_password(value)))
+        }
+        Class::Follows => Verdict::Told(format!("`{name}` is `{}`", shown(value.as_bytes()))),
+        Class::Protects(safe) if boolean(value) == Some(safe) => Verdict::Nothing,
+        Class::Protects(_) => Verdict::Told(format!(
+            "`{name}` is `{}`: the server gives up what protects the data",
+            shown(value.as_bytes())
+        )),
+    }
+}
+
+fn leads_out(name: &str, path: &str) -> String {
+    format!("`{name}` leads out of the data directory, to `{}`", shown(path.as_bytes()))
+}
+
+/// The first part of a value that leads out of the data directory.
+fn first_outside(places: &Places<'_>, name: &str, value: &str) -> Option<String> {
+    elements(value)
+        .find(|element| {
+            is_path(element) && !matches!(leads(places, None, Path::new(element)), Leads::Inside(_))
+        })
+        .map(|outside| leads_out(name, outside))
+}
+
+/// A Kerberos key table: `FILE:` and `WRFILE:` stand before a path, `MEMORY:` before nothing that is read.
+fn keytab(places: &Places<'_>, name: &str, value: &str) -> Option<String> {
+    let path = match value.split_once(':') {
+        _ if value.starts_with('/') || value.is_empty() => value,
+        None => value,
+        Some(("FILE" | "WRFILE", path)) => path,
+        Some(("MEMORY", _)) => return None,
+        Some((scheme, _)) => {
+            return Some(format!("`{name}` is a key table of the kind `{}`", shown(scheme.as_bytes())));
+        }
+    };
+    let inside = matches!(leads(places, None, Path::new(path)), Leads::Inside(_)) && !path.contains("%{");
+    (!inside && !path.is_empty()).then(|| leads_out(name, path))
+}
+
+/// Inside, the log has a directory of its own: in one that PostgreSQL or the write-ahead log has files in, a file of it could be any of them.
+fn log_directory(places: &Places<'_>, name: &str, value: &str) -> Verdict {
+    let overridden = || {
+        Verdict::Overridden(
+            vec![LOG_DIRECTORY, LOG_FILENAME],
+            "the server would write its log among other files of the cluster",
+        )
+    };
+    match leads(places, None, Path::new(value)) {
+        Leads::Inside(Some(path)) if has_room_for_logs(&path) => Verdict::Nothing,
+        Leads::Inside(_) | Leads::Mapped | Leads::Unclear => overridden(),
+        Leads::Outside => Verdict::Hazard(leads_out(name, value)),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::configuration::tests::Restored;
-    use super::*;
-
-    fn told_of(files: &[(&str, &str)]) -> Vec<String> {
-        let restored = Restored::with(files);
-        let mut findings = Findings::default();
-        check(&restored.places(), &restored.read().unwrap(), false, &mut findings).unwrap();
-        findings.into_list().into_iter().map(|finding| finding.message).collect()
-    }
-
-    #[test]
-    fn rule_30_what_the_server_will_run_load_or_read_elsewhere_is_listed_with_its_line() {
-        for (line, expected) in [
-            ("archive_command = 'wal-g wal-push %p'", "`archive_command` runs `wal-g ...`"),
-            ("restore_command = 'AWS_SECRET=x wal-g wal-fetch'", "`restore_command` runs `wal-g ...`"),
-            (
-                "ssl_passphrase_command = 'P=\"a secret\" echo'",
-                "`ssl_passphrase_command` runs `(a command that sets variables)`",
-            ),
-            ("archive_library = basic_archive", "`archive_library` loads `basic_archive`"),
-            ("shared_preload_libraries = 'a, b'", "`shared_preload_libraries` loads `a, b`"),
-            ("jit_provider = 'evil'", "`jit_provider` loads `evil`"),
-            (
-                "include_if_exists '/etc/x.conf'",
-                "`include_if_exists` includes `/etc/x.conf`, which was not read: it lies outside the data directory",
-            ),
-            ("include_if_exists 'x.conf'", "`include_if_exists` includes `x.conf`"),
-            (
-                "data_directory = '/elsewhere'",
-                "`data_directory` leads out of the data directory, to `/elsewhere`",
-            ),
-            (
-                "hba_file = '../pg_hba.conf'",
-                "`hba_file` leads out of the data directory, to `../pg_hba.conf`",
-            ),
-            (
-                "unix_socket_directories = 'sockets, /tmp'",
-                "`unix_socket_directories` leads out of the data directory, to `/tmp`",
-            ),
-            (
-                "dynamic_library_path = '$libdir:/tmp/evil'",
-                "`dynamic_library_path` leads out of the data directory, to `/tmp/evil`",
-            ),
-            ("primary_slot_name = 'other'", "`primary_slot_name` is `other`"),
-        ] {
-            let told = told_of(&[("postgresql.conf", &format!("\n{line}\n"))]);
-            assert_eq!(told, [format!("postgresql.conf line 2: {expected}")], "{line}");
-        }
-    }
-
-    #[test]
-    fn harmless_settings_are_not_listed() {
-        let harmless = "archive_command = ''\nshared_preload_libraries = ''\njit_provider = 'llvmjit'\nlog_directory = 'log'\n\
-            dynamic_library_path = '$libdir'\nmax_connections = 100\nlisten_addresses = '*'\ndatestyle = 'iso, mdy'\n";
-        assert_eq!(told_of(&[("postgresql.conf", harmless)]), Vec::<String>::new());
-    }
-
-    #[test]
-    fn what_is_removed_from_postgresql_auto_conf_is_no_hazard() {
-        assert!(told_of(&[("postgresql.auto.conf", "restore_command = 'x'\n")]).is_empty());
-    }
-
-    #[test]
-    fn a_password_in_primary_conninfo_is_never_shown() {
-        for conninfo in ["host=a password=hunter2", "postgresql://u:hunter2@a/", "host=a pass word=hunter2"] {
-            let told = told_of(&[("postgresql.conf", &format!("primary_conninfo = '{conninfo}'"))]).join("");
-            assert!(told.contains("primary_conninfo") && !told.contains("hunter2"), "{told}");
-        }
-    }
-
-    #[test]
-    fn rule_30_refuse_commands_refuses_each_of_them() {
-        for line in
-            ["archive_command = 'x'", "archive_library = 'x'", "include_if_exists 'x'", "hba_file = '/etc/x'"]
-        {
-            let restored = Restored::with(&[("postgresql.conf", line)]);
-            let configuration = restored.read().unwrap();
-            let refused = check(&restored.places(), &configuration, true, &mut Findings::default());
-            assert!(refused.unwrap_err().message.contains("refuse-commands"), "{line}");
-        }
-        let restored = Restored::with(&[("postgresql.conf", "max_connections = 100\n")]);
-        assert!(check(&restored.places(), &restored.read().unwrap(), true, &mut Findings::default()).is_ok());
-    }
-}
+mod tests;

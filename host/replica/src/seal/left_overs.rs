@@ -13,11 +13,14 @@ const SIGNALS: &str = "signals";
 const STANDBY_SIGNAL: RelativePath = RelativePath::literal("standby.signal");
 const RECOVERY_SIGNAL: RelativePath = RelativePath::literal("recovery.signal");
 
-/// What another server's life left, and why it goes.
-const OF_ANOTHER_SERVER: [(RelativePath, &str); 3] = [
+/// What another server's life left or a server takes for a request, and why it goes. `promote` is one whatever the operator's trigger file is.
+const OF_ANOTHER_SERVER: [(RelativePath, &str); 6] = [
     (RelativePath::literal("postmaster.pid"), "it is of the server that was copied"),
     (RelativePath::literal("postmaster.opts"), "it is of the server that was copied"),
     (RelativePath::literal("recovery.conf"), "since version 12 PostgreSQL does not start with it"),
+    (RelativePath::literal("promote"), "it can promote a standby"),
+    (RelativePath::literal("fallback_promote"), "it can promote a standby of version 13"),
+    (RelativePath::literal("logrotate"), "it is a request to the server that was copied"),
 ];
 
 /// The name of the trigger file where the operator names none: Patroni's.
@@ -38,16 +41,16 @@ pub(super) fn clear(
     trigger_file: &RelativePath,
     findings: &mut Findings,
 ) -> Result<(), Problem> {
-    for (path, why) in &OF_ANOTHER_SERVER {
-        if remove(top, path).during(LEFT_OVERS)? {
-            findings.add(LEFT_OVERS, format!("`{path}` was removed: {why}"));
-        }
-    }
     if remove(top, trigger_file).during(LEFT_OVERS)? {
         findings.add(
             LEFT_OVERS,
             format!("the trigger file `{trigger_file}` was removed: it can promote a standby"),
         );
+    }
+    for (path, why) in &OF_ANOTHER_SERVER {
+        if remove(top, path).during(LEFT_OVERS)? {
+            findings.add(LEFT_OVERS, format!("`{path}` was removed: {why}"));
+        }
     }
     Ok(())
 }
@@ -142,7 +145,12 @@ mod tests {
     fn rule_29_the_trigger_file_is_removed() {
         assert_eq!(sealed(&["promote"], &[], &EndState::default()), (vec![], 1));
         let named = EndState { trigger_file: Some("go".to_owned()), ..EndState::default() };
-        assert_eq!(sealed(&["promote", "go"], &[], &named), (vec!["promote".to_owned()], 1));
+        assert_eq!(
+            sealed(&["promote", "go"], &[], &named),
+            (vec![], 2),
+            "the server itself looks for `promote` in any case"
+        );
+        assert_eq!(sealed(&["fallback_promote", "logrotate"], &[], &EndState::default()), (vec![], 2));
         for outside in ["/etc/passwd", "../x", ""] {
             let end = EndState { trigger_file: Some(outside.to_owned()), ..EndState::default() };
             assert!(trigger_file(&end).is_err(), "{outside}");

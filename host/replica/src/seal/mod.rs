@@ -1,23 +1,29 @@
 //! The seal: links, configuration, modes, the checks of semantics rule 30, syncfs, then pg_control put in place.
 //!
 //! In this order: `global/pg_control` to its unfinished name; every check, none of which changes anything but modes;
-//! the changes (links, configuration, signal files); the file systems synced; pg_control under its own name. A
+//! the changes (links, configuration, signal files); PostgreSQL's own word whether it would start; in pg_control a checkpoint that
+//! is nowhere, where backup_label says where replay begins; the file systems synced; pg_control under its own name. A
 //! check that does not pass, an error or a SIGKILL anywhere before the last act leaves a tree that PostgreSQL does not start from.
 
+mod asked;
 mod backup_label;
 mod configuration;
 mod control_file;
-mod guc_file;
+mod guc;
 mod hazards;
+mod hba_files;
 mod layout;
+mod leads;
 mod left_overs;
 mod origin;
+mod overrides;
 mod places;
 mod problem;
 #[cfg(test)]
 mod real;
 mod recovery;
 mod segments;
+mod server;
 mod settings;
 mod startable;
 mod tablespace_map;
@@ -42,7 +48,9 @@ use crate::datadir::DataDirectory;
 use crate::outcome::Finding;
 use crate::{Filled, Plan, Request};
 
-pub use self::recovery::{SettingRefused, check_recovery_setting};
+pub use self::asked::{SettingRefused, check_recovery_setting};
+pub(crate) use self::control_file::{ClusterIdentity, cluster_identity};
+pub use self::guc::settings_of_postgresql;
 
 /// What the operator wants of the end state.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +67,9 @@ pub struct EndState {
     /// Settings that run commands, load libraries, include files or lead out of the data directory fail the seal rather
     /// than being reported (`config = "refuse-commands"`).
     pub refuse_commands: bool,
+    /// The server's `config_file`, where it is not `postgresql.conf` in the data directory. `None` looks there, and then for
+    /// Debian's below `/etc/postgresql`.
+    pub config_file: Option<PathBuf>,
 }
 
 /// How the replica reaches its primary later.
@@ -140,6 +151,11 @@ impl Seal<'_> {
         let checked = self.check(places, findings)?;
         self.go_on()?;
         self.change(places, &checked, findings)?;
+        self.ask_the_server(places, &checked, findings)?;
+        self.go_on()?;
+        if checked.by_label {
+            startable::invalidate_checkpoint(&places.top)?;
+        }
         self.sync(places, &checked)?;
         self.go_on()?;
         startable::put_in_place(&places.top)
@@ -181,12 +197,21 @@ impl Seal<'_> {
         let seen = self.walk(places, wal, &tablespaces, findings)?;
 
         let configuration = configuration::read(places)?;
-        settings::check(&configuration, &control.required, findings)?;
-        hazards::check(places, &configuration, self.end.refuse_commands, findings)?;
-        let auto_conf =
-            recovery::judge(top, &configuration, &self.filled.recovery_settings, self.end, findings)?;
+        let asked = asked::judge(&self.filled.recovery_settings, major)?;
+        settings::check(&configuration, asked, &control.required, findings)?;
+        let overrides = hazards::check(places, &configuration, major, self.end.refuse_commands, findings)?;
+        hba_files::check(places, &configuration, major, self.end.refuse_commands, findings)?;
+        let auto_conf = recovery::judge(top, &overrides, asked, self.end, findings)?;
         let trigger_file = left_overs::trigger_file(self.end)?;
-        Ok(Checked { wal, tablespaces, mounted: seen.mounted, auto_conf, trigger_file })
+        Ok(Checked {
+            major,
+            by_label: label.is_some(),
+            wal,
+            tablespaces,
+            mounted: seen.mounted,
+            auto_conf,
+            trigger_file,
+        })
     }
 
     /// Looks at every file of the replica, wherever it is.
@@ -230,6 +255,25 @@ impl Seal<'_> {
         left_overs::signal(top, self.filled, self.end, findings)
     }
 
+    /// Has PostgreSQL's own programs say whether it would start from what is there now.
+    fn ask_the_server(
+        &self,
+        places: &Places<'_>,
+        checked: &Checked,
+        findings: &mut Findings,
+    ) -> Result<(), Problem> {
+        let replica = server::Replica {
+            places,
+            bin_dir: &self.request.bin_dir,
+            major: checked.major,
+            configuration: &configuration::read(places)?,
+            control_file: &startable::bytes(&places.top)?,
+            end: self.end,
+            cancel: self.cancel,
+        };
+        server::check(&replica, findings)
+    }
+
     /// Has every file system that the replica is on written to disk, each once.
     fn sync(&self, places: &Places<'_>, checked: &Checked) -> Result<(), Problem> {
         const CHECK: &str = "sync";
@@ -246,8 +290,12 @@ impl Seal<'_> {
     }
 }
 
-/// What the checks found to be done.
+/// What the checks found, and what is to be done.
 struct Checked {
+    /// PostgreSQL's major version.
+    major: u32,
+    /// Whether replay begins where backup_label says, not at pg_control's latest checkpoint.
+    by_label: bool,
     wal: Work,
     tablespaces: Tablespaces,
     /// File systems within the data directory and the mapped ones.

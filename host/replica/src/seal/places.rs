@@ -75,6 +75,14 @@ impl<'a> Places<'a> {
         }
     }
 
+    /// Whether a real path lies in a place that the operator mapped, for the log or for a tablespace.
+    pub(super) fn is_mapped(&self, real: &Path) -> bool {
+        self.wal
+            .iter()
+            .chain(&self.mapped)
+            .any(|place| real.starts_with(&place.path) || real.starts_with(&place.written))
+    }
+
     /// The place of a mapped tablespace, of which the map has `target`.
     pub(super) fn tablespace(&self, target: &Path) -> Result<&Place, Problem> {
         // Of two entries that lead to one place only the first is held.

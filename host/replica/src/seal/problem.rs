@@ -84,7 +84,8 @@ pub(super) fn shown(text: &[u8]) -> String {
     shown_within(text, SHOWN)
 }
 
-fn shown_within(text: &[u8], most: usize) -> String {
+/// The same with at most `most` characters.
+pub(super) fn shown_within(text: &[u8], most: usize) -> String {
     let text = String::from_utf8_lossy(text);
     printable_within(&text, most)
 }

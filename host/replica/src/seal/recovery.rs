@@ -4,117 +4,32 @@ use std::io;
 
 use transfer::beneath::{Directory, RelativePath};
 
-use super::configuration::{AUTO, Configuration, Entry, LONGEST};
-use super::guc_file::{Line, lines, parse_line, quote};
+use super::configuration::{AUTO, Entry, LONGEST};
+use super::guc::file::{Line, lines, parse_line, quote};
+use super::guc::{self, Class};
 use super::hazards::without_password;
+use super::overrides::Overrides;
 use super::problem::{During, Findings, Problem, shown};
 use super::{EndState, Standby};
 use crate::source::Conninfo;
 
 const CHECK: &str = "auto.conf";
 
-/// Settings of another server's recovery: they can end a standby's recovery, bind it to another primary or run commands.
-const REMOVED: [&str; 4] =
-    ["restore_command", "archive_cleanup_command", "recovery_end_command", "promote_trigger_file"];
-
-/// Settings that end recovery wherever they stand, and what takes their effect away.
-const NEUTRALISED: [(&str, &str); 7] = [
-    ("recovery_target", ""),
-    ("recovery_target_lsn", ""),
-    ("recovery_target_name", ""),
-    ("recovery_target_time", ""),
-    ("recovery_target_timeline", "latest"),
-    ("recovery_target_xid", ""),
-    ("promote_trigger_file", ""),
-];
-
-/// Settings that a method may ask for: none of them runs a command, loads a library, ends recovery or names another server.
-const ALLOWED: [(&str, Grammar); 4] = [
-    ("hot_standby_feedback", Grammar::Flag),
-    ("recovery_min_apply_delay", Grammar::Duration),
-    ("recovery_target_timeline", Grammar::Latest),
-    ("wal_retrieve_retry_interval", Grammar::Duration),
-];
-
-#[derive(Clone, Copy, Debug)]
-enum Grammar {
-    /// `on`, `off`, `true`, `false`
-    Flag,
-    /// A whole number, with a unit of time or without.
-    Duration,
-    /// `latest`
-    Latest,
-}
-
-impl Grammar {
-    fn fits(self, value: &str) -> bool {
-        match self {
-            Self::Flag => matches!(value, "on" | "off" | "true" | "false"),
-            Self::Latest => value == "latest",
-            Self::Duration => {
-                let unit = value.trim_start_matches(|c: char| c.is_ascii_digit());
-                let digits = value.len() - unit.len();
-                (1..=9).contains(&digits) && matches!(unit, "" | "us" | "ms" | "s" | "min" | "h" | "d")
-            }
-        }
-    }
-
-    fn words(self) -> &'static str {
-        match self {
-            Self::Flag => "`on` or `off`",
-            Self::Latest => "`latest`",
-            Self::Duration => "a whole number with us, ms, s, min, h or d behind it, or without",
-        }
-    }
-}
-
-/// A setting that a method may not ask for.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SettingRefused {
-    /// It is not on the list.
-    #[error("`{0}` is not a setting that a method may ask for: {list} are", list = allowed_names())]
-    Name(String),
-    /// Its value is not of its form.
-    #[error("`{value}` is no value that a method may ask for as `{name}`: {expected} is")]
-    Value {
-        /// The setting.
-        name: String,
-        /// What was asked.
-        value: String,
-        /// What may be asked.
-        expected: &'static str,
-    },
-}
-
-fn allowed_names() -> String {
-    ALLOWED.map(|(name, _)| format!("`{name}`")).join(", ")
-}
-
-/// Whether a method may have this line written into postgresql.auto.conf.
-///
-/// # Errors
-/// Anything that is not on the list, which has only settings that run nothing, load nothing and do not end recovery.
-pub fn check_recovery_setting(name: &str, value: &str) -> Result<(), SettingRefused> {
-    let Some((_, grammar)) = ALLOWED.iter().find(|(allowed, _)| *allowed == name) else {
-        return Err(SettingRefused::Name(shown(name.as_bytes())));
-    };
-    if !grammar.fits(value) {
-        return Err(SettingRefused::Value {
-            name: name.to_owned(),
-            value: shown(value.as_bytes()),
-            expected: grammar.words(),
-        });
-    }
-    Ok(())
-}
-
 /// Whether the host removes this line: it stands in postgresql.auto.conf itself and is of another server's recovery.
 pub(super) fn is_removed(entry: &Entry) -> bool {
     entry.file == AUTO && is_foreign(&entry.name)
 }
 
+/// Settings of another server's recovery: they can end a standby's recovery, bind it to another primary or run commands. A newer version may
+/// have more of them.
 fn is_foreign(name: &str) -> bool {
-    name.starts_with("recovery_target") || name.starts_with("primary_") || REMOVED.contains(&name)
+    let by_class = guc::setting(name).is_some_and(|setting| {
+        matches!(
+            setting.class,
+            Class::EndsRecovery(_) | Class::OfAnotherServer | Class::RecoveryCommand | Class::Follows
+        )
+    });
+    by_class || name.starts_with("recovery_target") || name.starts_with("primary_")
 }
 
 /// What is to be written, as judged.
@@ -127,19 +42,18 @@ pub(super) struct AutoConf {
 /// Puts together the new postgresql.auto.conf; none where the old one stays as it is. Changes nothing.
 pub(super) fn judge(
     top: &Directory,
-    configuration: &Configuration,
+    overrides: &Overrides,
     asked: &[(String, String)],
     end: &EndState,
     findings: &mut Findings,
 ) -> Result<Option<AutoConf>, Problem> {
     let metadata = top.find(&AUTO).during(CHECK)?;
     let before = if metadata.is_some() { top.read(&AUTO, LONGEST).during(CHECK)? } else { Vec::new() };
-    let mut bytes = without_foreign(&before, findings);
-    for (name, value) in neutralising(configuration, findings) {
+    let mut bytes = without_foreign(&before, overrides, findings);
+    for (name, value) in &overrides.values {
         append(&mut bytes, name, value)?;
     }
     for (name, value) in asked {
-        check_recovery_setting(name, value).map_err(|refused| Problem::new(CHECK, refused.to_string()))?;
         append(&mut bytes, name, value)?;
     }
     if let Some(standby) = &end.configure_standby {
@@ -160,9 +74,9 @@ pub(super) fn judge(
 }
 
 /// The lines that stay.
-fn without_foreign(before: &[u8], findings: &mut Findings) -> Vec<u8> {
+fn without_foreign(before: &[u8], overrides: &Overrides, findings: &mut Findings) -> Vec<u8> {
     let mut kept: Vec<&[u8]> = Vec::new();
-    for (number, line) in lines(before) {
+    for (number, line) in lines(before).filter(|(number, _)| !overrides.removed.contains(number)) {
         match parse_line(line) {
             Line::Setting { name, value } if is_foreign(&name) => {
                 let value = match name.as_str() {
@@ -179,30 +93,6 @@ fn without_foreign(before: &[u8], findings: &mut Findings) -> Vec<u8> {
         }
     }
     kept.join(&b'\n')
-}
-
-/// Overrides for what stands in files that are not rewritten. In postgresql.auto.conf they come last and count.
-fn neutralising(configuration: &Configuration, findings: &mut Findings) -> Vec<(&'static str, &'static str)> {
-    let mut overrides = Vec::new();
-    for (name, harmless) in NEUTRALISED {
-        let elsewhere =
-            configuration.entries.iter().rev().find(|entry| entry.name == name && !is_removed(entry));
-        if let Some(entry) = elsewhere
-            && entry.value.trim() != harmless
-        {
-            findings.add(
-                CHECK,
-                format!(
-                    "{} sets `{name}` to `{}`, which postgresql.auto.conf now overrides with `{harmless}`: it can end a \
-                     standby's recovery",
-                    entry.place(),
-                    shown(entry.value.as_bytes())
-                ),
-            );
-            overrides.push((name, harmless));
-        }
-    }
-    overrides
 }
 
 /// That the operator's command is in effect nowhere, and where it would be; Patroni's configuration is in YAML.
@@ -259,6 +149,7 @@ mod tests {
     use std::fs;
 
     use super::super::configuration::tests::Restored;
+    use super::super::hazards;
     use super::*;
 
     fn rewritten(
@@ -271,7 +162,9 @@ mod tests {
         let asked: Vec<_> = asked.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let mut findings = Findings::default();
         let end = EndState { configure_standby: standby.cloned(), ..EndState::default() };
-        let auto_conf = judge(&places.top, &restored.read().unwrap(), &asked, &end, &mut findings).unwrap();
+        let overrides =
+            hazards::check(&places, &restored.read().unwrap(), 15, false, &mut Findings::default()).unwrap();
+        let auto_conf = judge(&places.top, &overrides, &asked, &end, &mut findings).unwrap();
         carry_out(&places.top, auto_conf.as_ref()).unwrap();
         let text = fs::read_to_string(restored.place.path().join("postgresql.auto.conf")).unwrap_or_default();
         (text, findings.into_list().into_iter().map(|finding| finding.message).collect())
@@ -299,12 +192,9 @@ mod tests {
     fn a_file_with_nothing_to_change_is_not_rewritten() {
         let restored = Restored::with(&[("postgresql.auto.conf", "work_mem = 1MB")]);
         let places = restored.places();
-        let configuration = restored.read().unwrap();
-        assert!(
-            judge(&places.top, &configuration, &[], &EndState::default(), &mut Findings::default())
-                .unwrap()
-                .is_none()
-        );
+        let (overrides, end) = (Overrides::default(), EndState::default());
+        let judged = judge(&places.top, &overrides, &[], &end, &mut Findings::default()).unwrap();
+        assert!(judged.is_none());
         assert_eq!(rewritten(&[], &[], None), (String::new(), vec![]));
     }
 
@@ -318,9 +208,8 @@ mod tests {
             ("x.conf", "promote_trigger_file = '/etc/passwd'\nrecovery_target_action = 'promote'\n"),
             ("postgresql.auto.conf", "a = 1"),
         ];
-        let (after, told) = rewritten(&files, &[], None);
-        assert_eq!(after, "a = 1\nrecovery_target_xid = ''\npromote_trigger_file = ''\n");
-        assert_eq!(told.len(), 2);
+        let (after, _) = rewritten(&files, &[], None);
+        assert_eq!(after, "a = 1\npromote_trigger_file = ''\nrecovery_target_xid = ''\n");
     }
 
     #[test]
@@ -358,7 +247,7 @@ mod tests {
         let judged = |end: &EndState| {
             let mut findings = Findings::default();
             let auto_conf =
-                judge(&places.top, &restored.read().unwrap(), &[], end, &mut findings).unwrap().unwrap();
+                judge(&places.top, &Overrides::default(), &[], end, &mut findings).unwrap().unwrap();
             (String::from_utf8(auto_conf.bytes).unwrap(), findings.into_list())
         };
 
@@ -379,39 +268,23 @@ mod tests {
     }
 
     #[test]
-    fn a_method_may_ask_only_for_what_runs_nothing() {
+    fn what_a_method_asked_for_comes_behind_what_is_overridden() {
         let (after, _) = rewritten(
-            &[],
+            &[("postgresql.conf", "recovery_target_timeline = '7'\n")],
             &[("recovery_min_apply_delay", "5min"), ("recovery_target_timeline", "latest")],
             None,
         );
-        assert_eq!(after, "recovery_min_apply_delay = '5min'\nrecovery_target_timeline = 'latest'\n");
-        for (name, value) in [
-            ("restore_command", "sh"),
-            ("RECOVERY_MIN_APPLY_DELAY", "5min"),
-            ("recovery_target", "immediate"),
-            ("recovery_target_timeline", "7"),
-            ("recovery_target_action", "promote"),
-            ("shared_preload_libraries", "x"),
-            ("primary_conninfo", "host=x"),
-            ("recovery_min_apply_delay", "5min'\nrestore_command = 'sh"),
-            ("recovery_min_apply_delay", ""),
-            ("hot_standby_feedback", "maybe"),
-        ] {
-            assert!(check_recovery_setting(name, value).is_err(), "{name} = {value}");
-            let restored = Restored::with(&[]);
-            let asked = [(name.to_owned(), value.to_owned())];
-            let places = restored.places();
-            assert!(
-                judge(
-                    &places.top,
-                    &Configuration::default(),
-                    &asked,
-                    &EndState::default(),
-                    &mut Findings::default()
-                )
-                .is_err()
-            );
-        }
+        assert_eq!(
+            after,
+            "recovery_target_timeline = 'latest'\nrecovery_min_apply_delay = '5min'\nrecovery_target_timeline = 'latest'\n"
+        );
+    }
+
+    #[test]
+    fn a_line_whose_effect_is_taken_away_is_removed_from_postgresql_auto_conf() {
+        let before =
+            "work_mem = '1MB'\nexternal_pid_file = 'promote'\nlog_directory = '.'\nlog_directory = 'log'\n";
+        let (after, _) = rewritten(&[("postgresql.auto.conf", before)], &[], None);
+        assert_eq!(after, "work_mem = '1MB'\nlog_directory = 'log'\n");
     }
 }

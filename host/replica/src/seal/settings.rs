@@ -25,26 +25,32 @@ fn required(primary: &RequiredSettings) -> [Required; 5] {
     ]
 }
 
-/// Compares the configuration with what pg_control says of the primary.
+/// Compares the configuration, with what a method asked for on top of it, with what pg_control says of the primary.
 pub(super) fn check(
     configuration: &Configuration,
+    asked: &[(String, String)],
     primary: &RequiredSettings,
     findings: &mut Findings,
 ) -> Result<(), Problem> {
     let mut not_set = Vec::new();
     for required in required(primary) {
-        let (configured, place) = match configuration.effective(required.name) {
-            Some(entry) => {
-                let value = whole_number(&entry.value).ok_or_else(|| {
+        let asked = asked.iter().rev().find(|(name, _)| name == required.name);
+        let written = match (asked, configuration.effective(required.name)) {
+            (Some((_, value)), _) => Some((value, "the method asked for it".to_owned())),
+            (None, Some(entry)) => Some((&entry.value, entry.place())),
+            (None, None) => None,
+        };
+        let (configured, place) = match written {
+            Some((value, place)) => {
+                let number = whole_number(value).ok_or_else(|| {
                     let message = format!(
-                        "{} sets `{}` to `{}`, which is no whole number: PostgreSQL would not start",
-                        entry.place(),
+                        "`{}` is `{}` ({place}), which is no whole number: PostgreSQL would not start",
                         required.name,
-                        shown(entry.value.as_bytes())
+                        shown(value.as_bytes())
                     );
                     Problem::new(CHECK, message)
                 })?;
-                (value, entry.place())
+                (number, place)
             }
             None if configuration.has_main => {
                 (required.default, "nothing in postgresql.conf sets it".to_owned())
@@ -123,8 +129,19 @@ mod tests {
 
     fn checked(files: &[(&str, &str)], primary: &RequiredSettings) -> Result<usize, Problem> {
         let mut findings = Findings::default();
-        check(&Restored::with(files).read().unwrap(), primary, &mut findings)?;
+        check(&Restored::with(files).read().unwrap(), &[], primary, &mut findings)?;
         Ok(findings.into_list().len())
+    }
+
+    #[test]
+    fn what_a_method_asked_for_counts_over_the_files() {
+        let checked = |files: &[(&str, &str)], value: &str| {
+            let asked = [("max_connections".to_owned(), value.to_owned())];
+            check(&Restored::with(files).read().unwrap(), &asked, &DEFAULTS, &mut Findings::default())
+        };
+        assert!(checked(&[("postgresql.conf", "max_connections = 20")], "100").is_ok());
+        let message = checked(&[("postgresql.conf", "")], "99").unwrap_err().message;
+        assert!(message.contains("the method asked for it"), "{message}");
     }
 
     #[test]

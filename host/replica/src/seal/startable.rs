@@ -4,7 +4,7 @@
 use transfer::beneath::{Directory, Kind, RelativePath};
 
 use super::UNFINISHED_CONTROL_FILE;
-use super::control_file::{ControlFile, LENGTH};
+use super::control_file::{self, ControlFile, LENGTH};
 use super::problem::{During, Problem};
 
 const CHECK: &str = "pg_control";
@@ -43,15 +43,31 @@ pub(super) fn set_aside(top: &Directory) -> Result<(), Problem> {
 
 /// Reads the set-aside file.
 pub(super) fn read(top: &Directory) -> Result<ControlFile, Problem> {
+    ControlFile::parse(&bytes(top)?).map_err(unusable)
+}
+
+fn unusable(unusable: control_file::Unusable) -> Problem {
+    Problem::new(CHECK, format!("`global/pg_control` cannot be used: {unusable}"))
+}
+
+/// The bytes of the set-aside file.
+pub(super) fn bytes(top: &Directory) -> Result<Vec<u8>, Problem> {
     if top.find(&UNFINISHED).during(CHECK)?.is_none() {
         let message = format!(
             "the method left neither `global/pg_control` nor `{UNFINISHED_CONTROL_FILE}`: the backup is not whole"
         );
         return Err(Problem::new(CHECK, message));
     }
-    let bytes = top.read(&UNFINISHED, LENGTH).during(CHECK)?;
-    ControlFile::parse(&bytes)
-        .map_err(|unusable| Problem::new(CHECK, format!("`global/pg_control` cannot be used: {unusable}")))
+    top.read(&UNFINISHED, LENGTH).during(CHECK)
+}
+
+/// Makes the checkpoint in the set-aside file one that is nowhere: a replica that is to start from its backup_label cannot start
+/// from the wrong place where somebody removes that.
+pub(super) fn invalidate_checkpoint(top: &Directory) -> Result<(), Problem> {
+    let before = bytes(top)?;
+    let changed = control_file::without_checkpoint(&before).map_err(unusable)?;
+    let mode = top.metadata(&UNFINISHED).during(CHECK)?.mode & 0o777;
+    top.replace(&UNFINISHED, &changed, mode).during(CHECK)
 }
 
 /// The last act: pg_control under its own name, on disk when this returns. Where that fails it is under its unfinished name again.
@@ -101,6 +117,17 @@ mod tests {
         put_in_place(&top).unwrap();
         assert_eq!(fs::read(place.path().join("global/pg_control")).unwrap(), bytes);
         assert!(!place.path().join(UNFINISHED_CONTROL_FILE).exists());
+    }
+
+    #[test]
+    fn the_checkpoint_of_the_set_aside_file_is_made_one_that_is_nowhere() {
+        let Tree { place, top } = tree();
+        assert!(invalidate_checkpoint(&top).is_err());
+        fs::write(place.path().join(UNFINISHED_CONTROL_FILE), Written::in_production(7).bytes).unwrap();
+        invalidate_checkpoint(&top).unwrap();
+        let control = read(&top).unwrap();
+        assert_eq!((control.system_identifier, control.checkpoint), (7, control_file::NO_CHECKPOINT));
+        assert!(!place.path().join("global/pg_control").exists());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::process::Command;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Conninfo, Fork, PassFile, Source, SourceError, SourceFacts};
+use super::{Conninfo, Fork, PassFile, Source, SourceError, SourceFacts, lasting};
 use crate::{Lsn, Tablespace};
 
 /// How long asking may take in all.
@@ -37,7 +37,8 @@ pub(super) async fn ask(
     cancel: &CancellationToken,
 ) -> Result<SourceFacts, SourceError> {
     let psql = Psql { source, program: bin_dir.join("psql"), deadline: Instant::now() + DEADLINE, cancel };
-    let conninfo = Conninfo::parse(&source.native_connstring()).map_err(|error| failed(error.to_string()))?;
+    let conninfo = Conninfo::parse(&source.native_connstring())
+        .map_err(|error| SourceError::lasting(error.to_string()))?;
     let conninfo = match conninfo.get("connect_timeout") {
         Some(_) => conninfo,
         None => conninfo.with("connect_timeout", CONNECT_TIMEOUT),
@@ -46,16 +47,18 @@ pub(super) async fn ask(
     let replication = conninfo.clone().with("dbname", "replication").with("replication", "true");
     let identity = psql.run(&replication, &["IDENTIFY_SYSTEM", "SHOW server_version_num"], &[]).await?;
     let mut facts = parse_identity(&identity).ok_or_else(|| {
-        failed(
-            "the source did not answer IDENTIFY_SYSTEM and SHOW server_version_num as PostgreSQL does"
-                .to_owned(),
+        SourceError::lasting(
+            "the source did not answer IDENTIFY_SYSTEM and SHOW server_version_num as PostgreSQL does",
         )
     })?;
     if facts.timeline > 1 {
         let question = format!("TIMELINE_HISTORY {}", facts.timeline);
         let history = psql.run(&replication, &[&question], &[]).await?;
         facts.history = parse_history(&history, facts.timeline).ok_or_else(|| {
-            failed(format!("the history of timeline {} that the source told cannot be read", facts.timeline))
+            let timeline = facts.timeline;
+            SourceError::lasting(format!(
+                "the history of timeline {timeline} that the source told cannot be read"
+            ))
         })?;
     }
     let database = conninfo.get("dbname").unwrap_or("postgres").to_owned();
@@ -63,10 +66,6 @@ pub(super) async fn ask(
     let rows = psql.run(&conninfo, &["SET search_path = pg_catalog", TABLESPACES], &["-z", "-0"]).await;
     facts.tablespaces = rows.ok().and_then(|rows| parse_tablespaces(&rows));
     Ok(facts)
-}
-
-fn failed(message: String) -> SourceError {
-    SourceError { message }
 }
 
 struct Psql<'a> {
@@ -100,7 +99,8 @@ impl Psql<'_> {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| {
-            failed(format!("{} cannot be run: {error}; is `bin_dir` right?", self.program.display()))
+            let program = self.program.display();
+            SourceError::lasting(format!("{program} cannot be run: {error}; is `bin_dir` right?"))
         })?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let finished = async {
@@ -110,18 +110,57 @@ impl Psql<'_> {
         };
         let answer = tokio::select! {
             answer = finished => answer,
-            () = self.cancel.cancelled() => return Err(failed("cancelled while the source was asked".to_owned())),
+            () = self.cancel.cancelled() => {
+                return Err(SourceError::passing("cancelled while the source was asked"));
+            }
             () = tokio::time::sleep_until(self.deadline) => {
-                return Err(failed(format!("the source did not answer within {} s", DEADLINE.as_secs())));
+                let seconds = DEADLINE.as_secs();
+                return Err(SourceError::passing(format!("the source did not answer within {seconds} s")));
             }
         };
         match answer {
-            Err(error) => Err(failed(format!("reading from {} failed: {error}", self.program.display()))),
+            Err(error) => {
+                Err(SourceError::passing(format!("reading from {} failed: {error}", self.program.display())))
+            }
             Ok((output, ..)) if output.len() as u64 > OUTPUT_LIMIT => {
-                Err(failed(format!("the source answered with more than {OUTPUT_LIMIT} bytes")))
+                Err(SourceError::lasting(format!("the source answered with more than {OUTPUT_LIMIT} bytes")))
             }
             Ok((output, _, status)) if status.success() => Ok(output),
-            Ok((_, message, status)) => Err(failed(self.explain(&message, status))),
+            Ok((_, message, status)) => {
+                let said = self.explain(&message, status);
+                let passes = status.code().is_none()
+                    || lasting::may_pass(&String::from_utf8_lossy(&message))
+                    || self.is_starting(conninfo).await;
+                Err(match passes {
+                    true => SourceError::passing(said),
+                    false => {
+                        SourceError::lasting(format!("{said}{}", lasting::passfile(self.source, conninfo)))
+                    }
+                })
+            }
+        }
+    }
+
+    /// Whether the server answers that it takes no connections now, in whatever language: `pg_isready` knows by the SQLSTATE,
+    /// of which psql says nothing.
+    async fn is_starting(&self, conninfo: &Conninfo) -> bool {
+        /// "The server is rejecting connections", for example while it starts (pg_isready(1)).
+        const NOT_NOW: i32 = 1;
+        let mut command = Command::new(self.program.with_file_name("pg_isready"));
+        command
+            .args(["--quiet", "--timeout=3", "--dbname"])
+            .arg(conninfo.clone().without("replication").without_passwords())
+            .env_clear()
+            .env("LC_ALL", "C")
+            .envs(self.source.environment())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        tokio::select! {
+            status = command.status() => status.is_ok_and(|status| status.code() == Some(NOT_NOW)),
+            () = self.cancel.cancelled() => false,
+            () = tokio::time::sleep_until(self.deadline) => true,
         }
     }
 

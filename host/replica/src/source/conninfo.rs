@@ -1,6 +1,7 @@
 //! libpq connection strings.
 
 use std::fmt;
+use std::path::Path;
 
 use super::{Secret, keywords, uri};
 
@@ -56,6 +57,57 @@ impl Conninfo {
             .iter()
             .filter(move |parameter| secret(parameter))
             .map(|(keyword, value)| (keyword.as_str(), Secret::new(value.clone())))
+    }
+
+    /// Refuses what leads to files whose place this run, its native programs and the standby do not all have in common: a service,
+    /// which libpq looks up in PGSERVICEFILE, in the home directory of the user and in a directory that it was compiled with, and
+    /// a path that is relative.
+    ///
+    /// # Errors
+    /// Which keyword it is, and what to write.
+    pub fn check_places(&self) -> Result<(), ConninfoError> {
+        for keyword in ["service", "servicefile"] {
+            if self.get(keyword).is_some() {
+                return Err(ConninfoError(format!(
+                    "`{keyword}` is not followed, for PGSERVICEFILE and ~/.pg_service.conf are not the same for this run and for the \
+                     standby: write out what the service says (`host`, `port`, `user`, ...)"
+                )));
+            }
+        }
+        for keyword in keywords::PATHS {
+            if let Some(path) = self.path(keyword).filter(|path| !path.is_absolute()) {
+                return Err(ConninfoError(format!(
+                    "`{keyword}` is the relative path `{}`: write it as an absolute one",
+                    path.display().to_string().escape_debug()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for the certificates without which libpq makes no connection, whatever the server does.
+    ///
+    /// # Errors
+    /// Which keyword names a file that is not there.
+    pub fn check_certificates(&self) -> Result<(), ConninfoError> {
+        let missing = |keyword: &str| self.path(keyword).filter(|path| !path.exists());
+        let verifies = matches!(self.get("sslmode"), Some("verify-ca" | "verify-full"));
+        let has_certificate = self.path("sslcert").is_some_and(Path::exists);
+        let needed = [("sslrootcert", verifies), ("sslkey", has_certificate)];
+        for (keyword, _) in needed.into_iter().filter(|(_, is_needed)| *is_needed) {
+            if let Some(path) = missing(keyword) {
+                return Err(ConninfoError(format!(
+                    "`{keyword}` of the connection string names {}, which is not there or may not be looked at",
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The file that a keyword names; `sslrootcert=system` names none.
+    fn path(&self, keyword: &str) -> Option<&Path> {
+        self.get(keyword).filter(|value| (keyword, *value) != ("sslrootcert", "system")).map(Path::new)
     }
 
     /// The same with `keyword` set to `value`.
@@ -250,6 +302,49 @@ mod tests {
         ] {
             let error = Conninfo::parse(text).unwrap_err();
             assert!(!error.0.contains("hunter2"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_leads_to_files_of_nobody_in_particular_is_refused_by_name() {
+        for (text, keyword) in [
+            ("service=main", "`service`"),
+            ("postgresql://?service=main", "`service`"),
+            ("host=h servicefile=/etc/pg_service.conf", "`servicefile`"),
+            ("host=h passfile=pgpass", "`passfile`"),
+            ("host=h sslrootcert=./ca.pem", "`sslrootcert`"),
+            ("host=h sslcert=~/a.pem", "`sslcert`"),
+            ("host=h sslkey=a.key", "`sslkey`"),
+            ("host=h sslcrldir=crl", "`sslcrldir`"),
+        ] {
+            let error = Conninfo::parse(text).unwrap().check_places().unwrap_err();
+            assert!(error.0.contains(keyword), "{text}: {error}");
+        }
+        for text in ["host=h service=''", "host=h sslrootcert=system", "host=/run/x passfile=/a sslcrl=/b"] {
+            Conninfo::parse(text).unwrap().check_places().unwrap();
+        }
+    }
+
+    #[test]
+    fn certificates_that_libpq_needs_must_be_there() {
+        let there = tempfile::NamedTempFile::new().unwrap();
+        let there = there.path().display();
+        for (text, keyword) in [
+            ("sslmode=verify-full sslrootcert=/nowhere/ca.pem".to_owned(), "`sslrootcert`"),
+            ("sslmode=verify-ca sslrootcert=/nowhere/ca.pem".to_owned(), "`sslrootcert`"),
+            (format!("sslcert={there} sslkey=/nowhere/key"), "`sslkey`"),
+        ] {
+            let error = Conninfo::parse(&text).unwrap().check_certificates().unwrap_err();
+            assert!(error.0.contains(keyword) && error.0.contains("/nowhere/"), "{text}: {error}");
+        }
+        // Which libpq does without.
+        for text in [
+            "sslmode=require sslrootcert=/nowhere/ca.pem".to_owned(),
+            "sslcert=/nowhere/cert sslkey=/nowhere/key".to_owned(),
+            format!("sslmode=verify-full sslrootcert={there}"),
+            "sslmode=verify-full sslrootcert=system".to_owned(),
+        ] {
+            Conninfo::parse(&text).unwrap().check_certificates().unwrap();
         }
     }
 

@@ -59,6 +59,10 @@ const KEYWORDS: &[&str] = &[
     "user",
 ];
 
+/// Keywords whose value is a path.
+pub(super) const PATHS: [&str; 7] =
+    ["passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslkeylogfile", "sslrootcert"];
+
 /// Keywords whose value is a secret: libpq's `dispchar` of `*`, and the SCRAM keys, which are as good as the password.
 const SECRET: &[&str] =
     &["oauth_client_secret", "password", "scram_client_key", "scram_server_key", "sslpassword"];
@@ -113,7 +117,7 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_holds_every_secret() {
         assert!(KEYWORDS.is_sorted());
-        assert!(SECRET.iter().chain(PATRONI_ORDER).all(|keyword| is_known(keyword)));
+        assert!(SECRET.iter().chain(PATRONI_ORDER).chain(&PATHS).all(|keyword| is_known(keyword)));
     }
 
     #[test]

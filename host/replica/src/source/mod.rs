@@ -3,6 +3,7 @@
 mod ask;
 pub mod conninfo;
 mod keywords;
+mod lasting;
 mod passfile;
 mod uri;
 
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Lsn, Tablespace};
 pub use conninfo::Conninfo;
+pub use lasting::unusable_passfile;
 
 /// A secret. Its `Debug` prints nothing, it has no `Display`, and it is not `Serialize`.
 #[derive(Clone, PartialEq, Eq)]
@@ -79,6 +81,20 @@ pub enum PassFile {
 pub struct SourceError {
     /// What happened and what to do, free of secrets.
     pub message: String,
+    /// Whether it stays so until somebody changes something, such as a password: trying again later does not help.
+    pub lasting: bool,
+}
+
+impl SourceError {
+    /// Something that may pass by itself, such as a server that is starting up.
+    pub fn passing(message: impl Into<String>) -> Self {
+        Self { message: message.into(), lasting: false }
+    }
+
+    /// Something that stays until somebody changes it.
+    pub fn lasting(message: impl Into<String>) -> Self {
+        Self { message: message.into(), lasting: true }
+    }
 }
 
 /// What the source told in replication mode.
@@ -154,7 +170,7 @@ impl Source {
             Some(content) => Some(Arc::new(passfile::write(directory, "service-", &content)?)),
             None => None,
         };
-        let facts = Err(SourceError { message: "the source was not asked".to_owned() });
+        let facts = Err(SourceError::passing("the source was not asked"));
         let mut source = Self { connstring: conninfo.without_passwords(), passfile, service_file, facts };
         source.facts = source.ask_again(bin_dir, cancel).await;
         Ok(source)

@@ -18,7 +18,7 @@ use transfer::beneath::{Directory, RelativePath};
 
 use crate::{Refusal, RunResult};
 pub use process::ProcessStamp;
-pub use record::{HostStamp, PlaceStamp, Record};
+pub use record::{DirectoryStamp, HostStamp, PlaceStamp, Record};
 
 pub(crate) use file::open_directory;
 
@@ -42,12 +42,12 @@ impl State {
     pub(crate) fn begin(
         directory: Directory,
         real_path: &Path,
-        identity: (u64, u64),
+        stamp: &DirectoryStamp,
         previous: Option<Record>,
     ) -> io::Result<Self> {
-        let mut record = Record::of_this_process(real_path, identity)?;
+        let mut record = Record::of_this_process(real_path, stamp)?;
         if let Some(previous) = previous
-            && previous.is_about(identity)
+            && previous.is_surely_about(stamp)
         {
             record.unfinished = previous.unfinished;
             record.places = previous.places;

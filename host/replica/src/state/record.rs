@@ -6,11 +6,46 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use transfer::beneath::Directory;
 
 use super::process::{self, ProcessStamp};
 
 /// The version of the file's form.
 pub(super) const VERSION: u32 = 1;
+
+/// Which directory it is, and no other that has its path, or was given its inode, since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryStamp {
+    device: u64,
+    inode: u64,
+    born: Option<String>,
+}
+
+impl DirectoryStamp {
+    /// The stamp of an opened directory.
+    ///
+    /// # Errors
+    /// Where its file system cannot be asked.
+    pub(crate) fn of(directory: &Directory) -> io::Result<Self> {
+        let (device, inode) = directory.own_metadata()?.identity();
+        Ok(Self { device, inode, born: directory.birth()?.map(|birth| birth.to_string()) })
+    }
+
+    /// Device and inode.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
+    /// Whether the file system says when the directory was made.
+    pub(crate) fn can_be_recognised(&self) -> bool {
+        self.born.is_some()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test((device, inode): (u64, u64), born: Option<&str>) -> Self {
+        Self { device, inode, born: born.map(str::to_owned) }
+    }
+}
 
 /// What one state file says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +58,10 @@ pub struct Record {
     pub device: u64,
     /// Its inode.
     pub inode: u64,
+    /// When it was made, by its file system's clock, for an inode is given again. `None` where the file system does not say, and in
+    /// files of older versions: what is unfinished there is not taken for this program's.
+    #[serde(default)]
+    pub born: Option<String>,
     /// The boot during which this was written: `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
     /// The process numbering that the stamps are of; that of another container means nothing here.
@@ -60,22 +99,33 @@ pub struct PlaceStamp {
     pub device: u64,
     /// Its inode.
     pub inode: u64,
+    /// When it was made, as [`Record::born`].
+    #[serde(default)]
+    pub born: Option<String>,
 }
 
 impl PlaceStamp {
-    pub(crate) fn new(real_path: &Path, (device, inode): (u64, u64)) -> Self {
-        Self { real_path: written(real_path.as_os_str().as_bytes()), device, inode }
+    pub(crate) fn new(real_path: &Path, stamp: &DirectoryStamp) -> Self {
+        let DirectoryStamp { device, inode, born } = stamp.clone();
+        Self { real_path: written(real_path.as_os_str().as_bytes()), device, inode, born }
+    }
+
+    /// Whether it is surely the directory of the other stamp.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.born.is_some() && self == other
     }
 }
 
 impl Record {
     /// A record of this process at work on a directory.
-    pub(super) fn of_this_process(real_path: &Path, (device, inode): (u64, u64)) -> io::Result<Self> {
+    pub(super) fn of_this_process(real_path: &Path, stamp: &DirectoryStamp) -> io::Result<Self> {
+        let DirectoryStamp { device, inode, born } = stamp.clone();
         Ok(Self {
             version: VERSION,
             real_path: written(real_path.as_os_str().as_bytes()),
             device,
             inode,
+            born,
             boot_id: process::boot_id()?,
             pid_namespace: process::pid_namespace()?,
             host: Some(HostStamp {
@@ -90,9 +140,15 @@ impl Record {
         })
     }
 
-    /// Whether it is about the directory with this device and inode, and not about another one that had its path.
+    /// Whether it is about a directory with this device and inode, and not about another one that had its path. A later one may have
+    /// been given the inode: [`Record::is_surely_about`] tells.
     pub fn is_about(&self, identity: (u64, u64)) -> bool {
         (self.device, self.inode) == identity
+    }
+
+    /// Whether it is about this very directory.
+    pub fn is_surely_about(&self, stamp: &DirectoryStamp) -> bool {
+        self.is_about(stamp.identity()) && self.born.is_some() && self.born == stamp.born
     }
 
     /// Whether this very process wrote it, having taken the directory before and let it go without a word.
@@ -101,8 +157,8 @@ impl Record {
     }
 
     /// Whether the mark `unfinished` stands for this directory.
-    pub(crate) fn is_unfinished(&self, identity: (u64, u64)) -> bool {
-        self.unfinished && self.is_about(identity)
+    pub(crate) fn is_unfinished(&self, stamp: &DirectoryStamp) -> bool {
+        self.unfinished && self.is_surely_about(stamp)
     }
 }
 

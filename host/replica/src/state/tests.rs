@@ -19,9 +19,13 @@ impl Files {
     }
 
     fn begin(&self, identity: (u64, u64)) -> State {
+        self.begin_on(&DirectoryStamp::for_test(identity, Some("1.000000000")))
+    }
+
+    fn begin_on(&self, stamp: &DirectoryStamp) -> State {
         let directory = self.directory();
         let previous = self.read();
-        State::begin(directory, Path::new("/data"), identity, previous).unwrap()
+        State::begin(directory, Path::new("/data"), stamp, previous).unwrap()
     }
 
     fn read(&self) -> Option<Record> {
@@ -141,6 +145,27 @@ fn rule_26_unfinished_is_said_of_one_directory_and_not_of_another_at_its_path() 
 }
 
 #[test]
+fn rule_26_unfinished_is_not_said_of_a_directory_that_was_given_the_inode_of_another() {
+    let files = Files::new();
+    let born = |born| DirectoryStamp::for_test((1, 2), born);
+    files.begin_on(&born(Some("1.000000000"))).unfinished("tarball").unwrap();
+    assert!(files.begin_on(&born(Some("1.000000000"))).is_unfinished());
+    assert!(!files.begin_on(&born(Some("1.000000001"))).is_unfinished(), "it was made later");
+    // Nor where the file system does not say when it was made, before or now.
+    files.begin_on(&born(None)).unfinished("tarball").unwrap();
+    assert!(!files.begin_on(&born(None)).is_unfinished());
+    files.begin_on(&born(Some("1.000000000"))).unfinished("tarball").unwrap();
+    assert!(!files.begin_on(&born(None)).is_unfinished());
+    // Nor by the word of a version that did not write it down.
+    files.begin_on(&born(Some("1.000000000"))).unfinished("tarball").unwrap();
+    let mut older: serde_json::Value = serde_json::from_slice(&fs::read(files.file()).unwrap()).unwrap();
+    older.as_object_mut().unwrap().remove("born").unwrap();
+    fs::write(files.file(), older.to_string()).unwrap();
+    assert!(files.read().unwrap().unfinished);
+    assert!(!files.begin_on(&born(Some("1.000000000"))).is_unfinished());
+}
+
+#[test]
 fn rule_26_a_state_file_that_cannot_be_read_as_one_is_refused_and_not_guessed_at() {
     let files = Files::new();
     files.begin((1, 2));
@@ -211,7 +236,8 @@ fn rule_26_what_could_not_be_put_on_disk_is_not_held_for_said() {
 }
 
 fn record_of(processes: &[ProcessStamp]) -> Record {
-    let mut record = Record::of_this_process(Path::new("/data"), (1, 2)).unwrap();
+    let mut record =
+        Record::of_this_process(Path::new("/data"), &DirectoryStamp::for_test((1, 2), Some("1"))).unwrap();
     record.processes = processes.to_vec();
     record
 }

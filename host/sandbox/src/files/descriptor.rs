@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use transfer::budget::Charge;
+use transfer::reserved;
 use wasmtime::component::Resource;
 use wasmtime_wasi::filesystem::Descriptor;
 use wasmtime_wasi::p2::bindings::filesystem::types::{
@@ -14,9 +16,9 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
 use super::path::final_name;
 use super::streams::{At, Reader, Writer, write_charged};
+use super::watched::Watched;
 use super::{
-    Access, CONTROL_FILE, FilesView, GuestPath, LISTED_BYTES, OPEN_DESCRIPTORS, OPEN_LISTINGS, Opened,
-    PATH_MAX, file_of,
+    Access, FilesView, GuestPath, LISTED_BYTES, OPEN_DESCRIPTORS, OPEN_LISTINGS, Opened, PATH_MAX, file_of,
 };
 
 type Fd = Resource<Descriptor>;
@@ -42,7 +44,7 @@ impl FilesView<'_> {
             Access::Read | Access::Write => Ok(path),
             Access::Nothing if self.files.is_in_a_missing_place(&path) => Err(ErrorCode::NoEntry.into()),
             Access::Nothing => {
-                self.deny_read(&path, &path.parent());
+                self.deny_read(&path);
                 Err(ErrorCode::Access.into())
             }
         }
@@ -61,11 +63,23 @@ impl FilesView<'_> {
     }
 
     /// Refuses to make an entry that is the control file or leads to it: until the host has sealed, a data directory
-    /// has none.
+    /// has none ([`transfer::reserved`]).
     fn may_make(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.may_change(fd, name)?;
-        if final_name(name) == CONTROL_FILE {
+        if reserved::is_control_file(final_name(name).as_bytes()) {
             self.deny_control_file(&path);
+            return Err(ErrorCode::NotPermitted.into());
+        }
+        Ok(path)
+    }
+
+    /// The same of an entry that brings what it held under another name, or leads elsewhere: a renamed one, a symbolic link, a second
+    /// name, which may be a symbolic link's.
+    fn may_bring(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
+        let path = self.may_make(fd, name)?;
+        if reserved::is_global(final_name(name).as_bytes()) {
+            let what = format!("{path} (a directory of this name is made, never renamed or linked to it)");
+            self.deny("write", what, String::new());
             return Err(ErrorCode::NotPermitted.into());
         }
         Ok(path)
@@ -88,7 +102,7 @@ impl FilesView<'_> {
     /// Notes what an answer of WASI's implementation says about the grants: EPERM for a name means that it leads out
     /// of the directory that was opened.
     fn noted<T>(&self, path: &GuestPath, result: FsResult<T>) -> FsResult<T> {
-        self.note(path, &result, |view| view.deny_read(path, &path.parent()));
+        self.note(path, &result, |view| view.deny_read(path));
         result
     }
 
@@ -116,6 +130,11 @@ impl FilesView<'_> {
         stat.ok().map(|stat| stat.type_)
     }
 
+    /// Takes one of the files that the run may have open. A stream counts too: it holds its file open when the descriptor is gone.
+    fn charge_file(&self, what: &str) -> FsResult<Charge> {
+        self.files.bounds.files.charge(1, what).map_err(|_| ErrorCode::InsufficientMemory.into())
+    }
+
     fn file(&self, fd: &Fd) -> FsResult<Arc<File>> {
         file_of(self.inner.table, fd).cloned()
     }
@@ -131,22 +150,26 @@ fn borrow(fd: &Fd) -> Fd {
     Resource::new_borrow(fd.rep())
 }
 
-/// What the entries of a directory will take in memory, counted before they are read into it.
-fn listing_bytes(directory: &File, room: usize) -> FsResult<usize> {
+/// What the entries of a directory will take in memory, counted before they are read into it, and the first name that is no text, escaped.
+fn listing_bytes(directory: &File, room: usize) -> FsResult<(usize, Option<String>)> {
     let entries = rustix::fs::Dir::read_from(directory).map_err(std::io::Error::from)?;
-    let mut bytes = 0;
+    let (mut bytes, mut no_text) = (0, None);
     for entry in entries {
         let entry = entry.map_err(std::io::Error::from)?;
-        bytes += ENTRY_BYTES + entry.file_name().to_bytes().len();
+        let name = entry.file_name();
+        if no_text.is_none() && name.to_str().is_err() {
+            no_text = Some(name.to_bytes().escape_ascii().to_string());
+        }
+        bytes += ENTRY_BYTES + name.to_bytes().len();
         if bytes > room {
             return Err(ErrorCode::InsufficientMemory.into());
         }
     }
-    Ok(bytes)
+    Ok((bytes, no_text))
 }
 
-/// What an entry of a listing takes besides its name, about.
-const ENTRY_BYTES: usize = 64;
+/// What an entry of a listing takes besides its name: its places in a vector that doubles when it grows, and the allocator's.
+const ENTRY_BYTES: usize = 128;
 
 /// How a directory looks of which the guest may know no more than that it is there.
 fn a_directory() -> DescriptorStat {
@@ -180,19 +203,24 @@ impl HostDescriptor for FilesView<'_> {
             Descriptor::File(file) => Arc::clone(&file.file),
             Descriptor::Dir(_) => return Err(ErrorCode::IsDirectory.into()),
         };
-        let stream: DynInputStream = Box::new(Reader::new(file, offset));
+        let stream: DynInputStream = Box::new(Watched::new(
+            Reader::new(file, offset).charged(self.charge_file("a stream")?),
+            self.reporter.activity(),
+        ));
         Ok(self.inner.table.push(stream)?)
     }
 
     fn write_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynOutputStream>> {
         let writer = Writer::new(self.file_to_change(&fd)?, At::Position(offset), self.files.quota.clone());
-        let stream: DynOutputStream = Box::new(writer);
+        let writer = writer.charged(self.charge_file("a stream")?);
+        let stream: DynOutputStream = Box::new(Watched::new(writer, self.reporter.activity()));
         Ok(self.inner.table.push(stream)?)
     }
 
     fn append_via_stream(&mut self, fd: Fd) -> FsResult<Resource<DynOutputStream>> {
         let writer = Writer::new(self.file_to_change(&fd)?, At::End, self.files.quota.clone());
-        let stream: DynOutputStream = Box::new(writer);
+        let writer = writer.charged(self.charge_file("a stream")?);
+        let stream: DynOutputStream = Box::new(Watched::new(writer, self.reporter.activity()));
         Ok(self.inner.table.push(stream)?)
     }
 
@@ -237,19 +265,24 @@ impl HostDescriptor for FilesView<'_> {
     async fn read_directory(&mut self, fd: Fd) -> FsResult<Resource<DirectoryEntryStream>> {
         let path = self.path(&fd, "")?;
         if self.opened(&fd)?.access == Access::Nothing {
-            self.deny_read(&path, &path);
+            self.deny_read(&path);
             return Err(ErrorCode::Access.into());
         }
         if self.files.listings.len() >= OPEN_LISTINGS {
             return Err(ErrorCode::InsufficientMemory.into());
         }
-        let held = self.files.listings.values().sum::<usize>();
-        let bytes = match self.inner.table.get(&fd)? {
+        let held = self.files.listings.values().map(|(bytes, _)| bytes).sum::<usize>();
+        let (bytes, no_text) = match self.inner.table.get(&fd)? {
             Descriptor::Dir(directory) => listing_bytes(&directory.dir, LISTED_BYTES.saturating_sub(held))?,
-            Descriptor::File(_) => 0,
+            Descriptor::File(_) => (0, None),
         };
+        let charge = self.files.bounds.memory.charge(bytes as u64, "the entries of a directory");
+        let charge = charge.map_err(|_| ErrorCode::InsufficientMemory)?;
+        if let Some(name) = no_text {
+            self.tell_of_a_name_that_is_no_text(&path, &name);
+        }
         let stream = self.inner.read_directory(fd).await?;
-        self.files.listings.insert(stream.rep(), bytes);
+        self.files.listings.insert(stream.rep(), (bytes, charge));
         Ok(stream)
     }
 
@@ -312,7 +345,7 @@ impl HostDescriptor for FilesView<'_> {
         new_name: String,
     ) -> FsResult<()> {
         self.may_change(&fd, &name)?;
-        let path = self.may_make(&new_fd, &new_name)?;
+        let path = self.may_bring(&new_fd, &new_name)?;
         self.charge_entry(&new_fd)?;
         let linked = self.inner.link_at(fd, flags, name, new_fd, new_name).await;
         self.noted_change(&path, linked)
@@ -349,10 +382,11 @@ impl HostDescriptor for FilesView<'_> {
         if self.files.opened.len() >= OPEN_DESCRIPTORS {
             return Err(ErrorCode::InsufficientMemory.into());
         }
+        let charge = self.charge_file("a file")?;
         let access = self.opened(&fd)?.access;
         let opened = self.inner.open_at(fd, path_flags, name, open_flags, flags).await;
         let descriptor = if changes { self.noted_change(&path, opened) } else { self.noted(&path, opened) }?;
-        self.files.opened.insert(descriptor.rep(), Opened { path, access });
+        self.files.opened.insert(descriptor.rep(), Opened { path, access, _charge: Some(charge) });
         Ok(descriptor)
     }
 
@@ -374,15 +408,15 @@ impl HostDescriptor for FilesView<'_> {
 
     async fn rename_at(&mut self, fd: Fd, name: String, new_fd: Fd, new_name: String) -> FsResult<()> {
         self.may_change(&fd, &name)?;
-        let path = self.may_make(&new_fd, &new_name)?;
+        let path = self.may_bring(&new_fd, &new_name)?;
         let renamed = self.inner.rename_at(fd, name, new_fd, new_name).await;
         self.noted_change(&path, renamed)
     }
 
     async fn symlink_at(&mut self, fd: Fd, target: String, name: String) -> FsResult<()> {
-        let path = self.may_make(&fd, &name)?;
+        let path = self.may_bring(&fd, &name)?;
         // Opened for writing, a link to a name that is not there makes that name.
-        if final_name(&target) == CONTROL_FILE {
+        if reserved::is_control_file(final_name(&target).as_bytes()) {
             self.deny_control_file(&path.parent().join(&target));
             return Err(ErrorCode::NotPermitted.into());
         }
@@ -431,7 +465,7 @@ impl FilesView<'_> {
     fn may_list(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.path(fd, name)?;
         if self.opened(fd)?.access == Access::Nothing && !self.files.is_in_a_missing_place(&path) {
-            self.deny_read(&path, &path);
+            self.deny_read(&path);
             return Err(ErrorCode::Access.into());
         }
         self.may_look(fd, name)

@@ -8,14 +8,17 @@ mod descriptor;
 mod path;
 mod quota;
 mod streams;
+mod watched;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use replica::Denial;
+use replica::{Denial, Level};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
+use transfer::budget::{Budget, Charge};
+use transfer::plane::Bounds;
 use wasmtime::component::{HasData, Resource, ResourceTable};
 use wasmtime_wasi::filesystem::{Descriptor, Dir, WasiFilesystemCtxView};
 use wasmtime_wasi::p2::bindings::filesystem::{preopens, types};
@@ -23,22 +26,19 @@ use wasmtime_wasi::{FsPerms, OpenMode};
 
 pub(crate) use path::GuestPath;
 pub(crate) use quota::Quota;
+pub(crate) use watched::Watched;
 
 use crate::DiskBudget;
 use crate::grants::Remedies;
 use crate::reporter::Reporter;
 use crate::state::State;
 
-/// The name under which no component makes an entry: `global/pg_control`. There is no other file of this name in a
-/// data directory, and a name that is forbidden everywhere cannot be reached through a link or a renamed directory.
-const CONTROL_FILE: &str = "pg_control";
-
 /// Files and directories that may be open at once; below the number of things that a store may hold, so that a
 /// component hears of it and is not trapped.
 const OPEN_DESCRIPTORS: usize = 512;
 /// Directory streams that may be open at once: WASI's implementation holds all entries of each.
 const OPEN_LISTINGS: usize = 64;
-/// What those may hold in memory together; some 700,000 names of WAL segments.
+/// What those may hold in memory together; some 440,000 names of WAL segments.
 const LISTED_BYTES: usize = 64 << 20;
 /// Linux's bound on a path; each open descriptor remembers one.
 const PATH_MAX: usize = 4096;
@@ -84,7 +84,12 @@ struct Preopen {
 struct Opened {
     path: GuestPath,
     access: Access,
+    /// For the file; none for a directory that was given, which is open in any case.
+    _charge: Option<Charge>,
 }
+
+/// What is held where nothing else is said, as for `describe`: nothing that would need more can be reached then.
+const HELD_BYTES: u64 = 16 << 20;
 
 /// A directory that cannot be given.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +109,11 @@ pub(crate) struct Files {
     root: Dir,
     opened: HashMap<u32, Opened>,
     /// What each open directory stream holds in memory.
-    listings: HashMap<u32, usize>,
+    listings: HashMap<u32, (usize, Charge)>,
+    /// What is held for the run.
+    pub(crate) bounds: Bounds,
+    /// Whether the log has a name that is no text, of which only the first is told.
+    told_no_text: bool,
     pub(crate) quota: Quota,
     remedies: Remedies,
 }
@@ -144,9 +153,19 @@ impl Files {
             root: deny_everything()?,
             opened: HashMap::new(),
             listings: HashMap::new(),
+            bounds: Bounds {
+                memory: Budget::memory(HELD_BYTES),
+                files: Budget::files(OPEN_DESCRIPTORS as u64),
+            },
+            told_no_text: false,
             quota: Quota::new(budget),
             remedies,
         })
+    }
+
+    /// The same, with these bounds of what is held for the run.
+    pub(crate) fn within(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// Directories of `places` that do not exist.
@@ -211,6 +230,8 @@ impl HasData for FilesData {
 impl FilesView<'_> {
     /// The view of one store.
     pub(crate) fn of(state: &mut State) -> FilesView<'_> {
+        // Whoever asks for a file looks, reads or writes.
+        state.reporter.activity().mark();
         FilesView {
             inner: WasiFilesystemCtxView { ctx: state.wasi.filesystem(), table: &mut state.table },
             files: &mut state.files,
@@ -218,15 +239,38 @@ impl FilesView<'_> {
         }
     }
 
+    /// Tells the operator the name that the guest cannot see: WASI's names are text.
+    fn tell_of_a_name_that_is_no_text(&mut self, directory: &GuestPath, name: &str) {
+        if !std::mem::replace(&mut self.files.told_no_text, true) {
+            let message = format!(
+                "{directory} holds a name that is not UTF-8, `{name}`, which a component cannot see: rename it"
+            );
+            self.reporter.host(Level::Warn, &message);
+        }
+    }
+
     fn deny(&self, capability: &'static str, what: String, remedy: String) {
         self.reporter.denied(Denial { capability, what, remedy });
     }
 
-    /// Reading `path`, which no grant covers. `directory` is what would have to be granted.
-    fn deny_read(&self, path: &GuestPath, directory: &GuestPath) {
-        let helps = !self.files.is_in_a_place(path);
-        let remedy = helps.then(|| self.files.remedies.read(&directory.to_host())).flatten();
-        self.deny("read", path.to_string(), remedy.unwrap_or_default());
+    /// Reading `path`, which no grant covers. Granted can be a directory, and told is never more than what was asked for: who
+    /// asks for `/etc/passwd` is not given `/etc`. What it is the component does not learn: it hears the same in any case.
+    fn deny_read(&self, path: &GuestPath) {
+        if self.files.is_in_a_place(path) {
+            return self.deny("read", path.to_string(), String::new());
+        }
+        let host = path.to_host();
+        match host.symlink_metadata() {
+            Ok(metadata) if metadata.is_dir() => {
+                let remedy = self.files.remedies.read(&host);
+                self.deny("read", path.to_string(), remedy.unwrap_or_default());
+            }
+            Ok(_) => {
+                let what = format!("{path} (which is no directory, and `read` grants nothing else)");
+                self.deny("read", what, String::new());
+            }
+            Err(_) => self.deny("read", path.to_string(), String::new()),
+        }
     }
 
     /// Writing `path`, which nothing would allow: only the data directory and the operator's mapped directories can
@@ -253,7 +297,7 @@ impl preopens::Host for FilesView<'_> {
         for preopen in self.files.preopens.iter().chain(&denied) {
             let Some(directory) = &preopen.directory else { continue };
             let descriptor = push(self.inner.table, Descriptor::Dir(directory.clone()))?;
-            let opened = Opened { path: preopen.guest.clone(), access: preopen.access };
+            let opened = Opened { path: preopen.guest.clone(), access: preopen.access, _charge: None };
             self.files.opened.insert(descriptor.rep(), opened);
             given.push((descriptor, preopen.guest.to_string()));
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use rustix::io::Errno;
+use transfer::budget::Charge;
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
 use super::quota::Quota;
@@ -20,11 +21,18 @@ const CHUNK: usize = 64 << 10;
 pub(crate) struct Reader {
     file: Arc<File>,
     position: u64,
+    /// For the file, which it holds open.
+    _charge: Option<Charge>,
 }
 
 impl Reader {
     pub(crate) fn new(file: Arc<File>, position: u64) -> Self {
-        Self { file, position }
+        Self { file, position, _charge: None }
+    }
+
+    /// The same, with what is charged for it.
+    pub(crate) fn charged(self, charge: Charge) -> Self {
+        Self { _charge: Some(charge), ..self }
     }
 }
 
@@ -69,11 +77,18 @@ pub(crate) struct Writer {
     at: At,
     quota: Quota,
     closed: bool,
+    /// For the file, which it holds open.
+    _charge: Option<Charge>,
 }
 
 impl Writer {
     pub(crate) fn new(file: Arc<File>, at: At, quota: Quota) -> Self {
-        Self { file, at, quota, closed: false }
+        Self { file, at, quota, closed: false, _charge: None }
+    }
+
+    /// The same, with what is charged for it.
+    pub(crate) fn charged(self, charge: Charge) -> Self {
+        Self { _charge: Some(charge), ..self }
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {

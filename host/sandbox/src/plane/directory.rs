@@ -4,13 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use transfer::error::{Error, Kind};
-use transfer::store::Store;
 
-/// Opens `wanted` where it lies in a directory of `granted`, by where its links lead. None where it does not.
+/// The directory `wanted` under its one real name, where it lies in a directory of `granted`, by where its links lead. None where
+/// it does not.
 ///
 /// # Errors
 /// `NotFound` for a directory that does not exist in one that was granted; what the file system says.
-pub(super) fn open(wanted: &Path, granted: &[PathBuf]) -> Result<Option<Store>, Error> {
+pub(super) fn find(wanted: &Path, granted: &[PathBuf]) -> Result<Option<PathBuf>, Error> {
     let of = |error: io::Error| Error::from(error).of(wanted.display());
     let real = match wanted.canonicalize() {
         Ok(real) => real,
@@ -26,7 +26,7 @@ pub(super) fn open(wanted: &Path, granted: &[PathBuf]) -> Result<Option<Store>, 
     if !real.is_dir() {
         return Err(Error::new(Kind::Invalid, format!("{} is not a directory", wanted.display())));
     }
-    Store::directory(&real).map(Some)
+    Ok(Some(real))
 }
 
 /// Whether a path lies in another by its name alone; one with `..` does not.
@@ -50,7 +50,7 @@ mod tests {
         symlink(&other, granted.join("out")).unwrap();
         symlink(granted.join("deep"), place.path().join("in")).unwrap();
         fs::write(granted.join("file"), "x").unwrap();
-        let opened = |path: PathBuf| open(&path, std::slice::from_ref(&granted)).map(|store| store.is_some());
+        let opened = |path: PathBuf| find(&path, std::slice::from_ref(&granted)).map(|found| found.is_some());
         for inside in
             [granted.clone(), granted.join("deep"), granted.join("deep/../deep"), place.path().join("in")]
         {

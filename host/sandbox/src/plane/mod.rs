@@ -10,20 +10,22 @@ mod target;
 mod withheld;
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use replica::{Level, Redactor};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use transfer::budget::Charge;
 use transfer::derive::{Withheld, is_random};
 use transfer::error::{Error, Kind};
-use transfer::job::Job;
+use transfer::job::{Job, Withdrawn};
 use transfer::keys::Key;
 use transfer::pipeline::Pipeline;
-use transfer::plane::DataPlane;
+use transfer::plane::{Bounds, DataPlane};
 use transfer::store::Store;
 use transfer::target::Target;
 
@@ -32,6 +34,7 @@ use crate::grants::Remedies;
 use crate::reporter::Reporter;
 use crate::text::printable;
 
+use read::Held;
 pub(crate) use read::{Object, ObjectStream};
 pub(crate) use target::target;
 
@@ -45,6 +48,9 @@ const DERIVED: usize = 64;
 /// ([`MOST_BYTES`](transfer::redact::MOST_BYTES)), and one that fails must leave room for the next.
 const DERIVED_BYTES: usize = 4 << 10;
 
+/// Jobs that write nothing any more, and what they did not do.
+pub(crate) type Ended = Vec<(Arc<Job>, Withdrawn)>;
+
 /// What one run may reach of the data plane.
 pub(crate) struct Plane {
     data: Arc<DataPlane>,
@@ -54,12 +60,29 @@ pub(crate) struct Plane {
     cancel: CancellationToken,
     /// Where jobs write; none in `plan`.
     target: Option<Arc<Target>>,
-    /// Stores by the name that the component gave.
-    opened: HashMap<String, Store>,
+    /// Who is told when a store is asked again.
+    reporter: Option<Reporter>,
+    /// What is held for the run.
+    bounds: Bounds,
+    /// Stores by their one name: the operator's, or a directory's real path.
+    opened: HashMap<OsString, Kept>,
     derived: Derived,
     streams: Arc<Semaphore>,
-    jobs: Vec<Arc<Job>>,
+    /// Jobs, with what cancels each with the run.
+    jobs: Vec<(Arc<Job>, AbortOnDropHandle<()>)>,
 }
+
+/// A store that was opened, with what it takes.
+struct Kept {
+    store: Store,
+    _charges: Option<(Charge, Charge)>,
+}
+
+/// What an opened directory takes in memory, in bytes: its names and structures, twice a path's bound.
+const DIRECTORY: u64 = 16 << 10;
+
+/// What a stream takes, in bytes: chunks that wait before and behind its decoder, and a decoder without its window.
+pub(super) const STREAM: u64 = (2 << 20) + transfer::codec::BESIDES;
 
 /// What was derived from the texts of objects, and what the component must not see for it.
 #[derive(Default)]
@@ -86,8 +109,10 @@ impl Plane {
         redactor: Redactor,
         cancel: CancellationToken,
         target: Option<Target>,
+        bounds: Bounds,
     ) -> io::Result<Self> {
-        let data = DataPlane::start(grants.workers, grants.rate.map(|rate| rate.bytes()))?;
+        let rate = grants.rate.map(|rate| rate.bytes());
+        let data = DataPlane::start_within(grants.workers, rate, &bounds)?;
         Ok(Self {
             data: Arc::new(data),
             grants: Arc::clone(grants),
@@ -95,11 +120,19 @@ impl Plane {
             redactor,
             cancel,
             target: target.map(Arc::new),
+            reporter: None,
+            bounds,
             opened: HashMap::new(),
             derived: Derived::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
             jobs: Vec::new(),
         })
+    }
+
+    /// The same, which tells when a store is asked again.
+    #[must_use]
+    pub(crate) fn told_to(self, reporter: Reporter) -> Self {
+        Self { reporter: Some(reporter), ..self }
     }
 
     /// Does `work` on the plane's threads. When the run is cancelled, or this future dropped, it is given up.
@@ -127,34 +160,49 @@ impl Plane {
 
     /// Opens a store that the operator granted; none where that name was not granted.
     pub(crate) async fn granted_store(&mut self, name: &str) -> Option<Result<Store, Error>> {
-        if let Some(store) = self.opened.get(name) {
-            return Some(Ok(store.clone()));
+        if let Some(kept) = self.opened.get(OsStr::new(name)) {
+            return Some(Ok(kept.store.clone()));
         }
         let config = self.grants.stores.get(name)?.clone();
+        let config = if self.target.is_none() { config.for_plan() } else { config };
         let runtime = self.data.runtime().clone();
         let opened = self.run(async move { Store::open(&config, &runtime) }).await;
-        Some(opened.map(|store| self.keep(name, store)))
+        Some(opened.map(|store| self.keep(name.into(), store, None)))
     }
 
     /// Opens a directory as a store: one that the operator granted to be read, or one below it. None where it is not.
     pub(crate) async fn granted_directory(&mut self, path: &str) -> Option<Result<Store, Error>> {
-        if let Some(store) = self.opened.get(path) {
-            return Some(Ok(store.clone()));
-        }
         let (grants, wanted) = (Arc::clone(&self.grants), path.to_owned());
-        let opened = self.run(async move { directory::open(Path::new(&wanted), &grants.read) }).await;
-        match opened {
-            Ok(store) => store.map(|store| Ok(self.keep(path, store))),
+        let found = self.run(async move { directory::find(Path::new(&wanted), &grants.read) }).await;
+        match found {
+            Ok(found) => Some(self.directory(found?).await),
             Err(error) => Some(Err(error)),
         }
     }
 
-    fn keep(&mut self, name: &str, store: Store) -> Store {
+    /// Opens a directory by its real path, once.
+    async fn directory(&mut self, real: PathBuf) -> Result<Store, Error> {
+        if let Some(kept) = self.opened.get(real.as_os_str()) {
+            return Ok(kept.store.clone());
+        }
+        let file = self.bounds.files.charge(1, "a directory as a store")?;
+        let memory = self.bounds.memory.charge(DIRECTORY, "a directory as a store")?;
+        let name = real.clone().into_os_string();
+        let store = self.run(async move { Store::directory(&real) }).await?;
+        Ok(self.keep(name, store, Some((file, memory))))
+    }
+
+    fn keep(&mut self, name: OsString, store: Store, charges: Option<(Charge, Charge)>) -> Store {
+        let store = store.within(&self.bounds.memory);
         let store = match self.data.rate() {
             Some(rate) => store.with_rate(rate),
             None => store,
         };
-        self.opened.insert(name.to_owned(), store.clone());
+        let store = match self.reporter.clone() {
+            Some(reporter) => store.with_notices(Arc::new(move |notice| reporter.retrying(notice))),
+            None => store,
+        };
+        self.opened.insert(name, Kept { store: store.clone(), _charges: charges });
         store
     }
 
@@ -180,7 +228,14 @@ impl Plane {
 
     /// Reads an object, with what was derived blanked.
     pub(crate) fn object(&self, store: Store, key: String, via: Pipeline) -> Object {
-        Object { store, key, via, withheld: self.derived.withheld.clone(), run: self.cancel.clone() }
+        Object {
+            store,
+            key,
+            via,
+            withheld: self.derived.withheld.clone(),
+            run: self.cancel.clone(),
+            memory: self.bounds.memory.clone(),
+        }
     }
 
     /// Whether the pipeline's key, if it has one, opens what is in the store that the component opened under this name. A
@@ -211,9 +266,12 @@ impl Plane {
         let slot = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
             Error::new(Kind::Limit, format!("{}: {STREAMS} streams are open already", object.key))
         })?;
+        let file = self.bounds.files.charge(1, "a stream").map_err(|error| error.of(&object.key))?;
+        let memory = self.bounds.memory.charge(STREAM, "a stream").map_err(|error| error.of(&object.key))?;
+        let held = Held::of(slot, file, memory);
         // There, for the thread that decodes must be the plane's and not this one's.
-        let chunks = self.run(async move { Ok(object.open(range).await?.chunks()) }).await?;
-        Ok(ObjectStream::new(chunks, slot, [self.redactor.clone(), self.derived.told.clone()]))
+        let chunks = self.run(async move { Ok(object.open(range).await?.chunks(held)) }).await?;
+        Ok(ObjectStream::new(chunks, [self.redactor.clone(), self.derived.told.clone()]))
     }
 
     /// Derives a key from the text of an object, and keeps it from the component from now on.
@@ -236,6 +294,7 @@ impl Plane {
             Some((key, _)) => Arc::clone(key.stores()),
             None => Arc::new([store_name.to_owned()].into()),
         };
+        let _held = self.bounds.memory.charge(STREAM, "deriving a key")?;
         let (key, seen) = self.run(object.derive(section, name)).await?;
         let key = key.bound_to(stores);
         let bytes = self.derived.bytes + key.secret.expose().len();
@@ -274,15 +333,15 @@ impl Plane {
             report_all,
             self.derived.withheld.clone(),
         ));
-        self.jobs.push(Arc::clone(&job));
         let (cancel, watched) = (self.cancel.clone(), Arc::downgrade(&job));
         // So that a cancelled run stops writing at once, whatever the component does.
-        self.data.runtime().spawn(async move {
+        let watching = self.data.runtime().spawn(async move {
             cancel.cancelled().await;
             if let Some(job) = watched.upgrade() {
                 job.cancel().await;
             }
         });
+        self.jobs.push((Arc::clone(&job), AbortOnDropHandle::new(watching)));
         Ok(Some(job))
     }
 
@@ -290,14 +349,16 @@ impl Plane {
     pub(crate) async fn end_job(&mut self, job: &Arc<Job>, reporter: &Reporter) {
         job.cancel().await;
         report(job, reporter);
-        self.jobs.retain(|other| !Arc::ptr_eq(other, job));
+        self.jobs.retain(|(other, _)| !Arc::ptr_eq(other, job));
     }
 
-    /// Ends every job. Nothing of this run writes any more when it returns.
-    pub(crate) async fn end(&mut self, reporter: &Reporter) {
-        for job in std::mem::take(&mut self.jobs) {
-            job.cancel().await;
+    /// Ends every job. Nothing of this run writes any more when it returns; to drop the answer may take long.
+    pub(crate) async fn end(&mut self, reporter: &Reporter) -> Ended {
+        let mut ended = Vec::new();
+        for (job, _watching) in std::mem::take(&mut self.jobs) {
+            let withdrawn = job.halt().await;
             report(&job, reporter);
+            ended.push((job, withdrawn));
         }
         let Derived { count, in_no_log, .. } = self.derived;
         if count > 0 {
@@ -310,6 +371,7 @@ impl Plane {
                 ),
             );
         }
+        ended
     }
 
     /// Where jobs write; none in `plan`.

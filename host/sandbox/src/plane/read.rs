@@ -5,6 +5,7 @@
 //! than those, and one that goes away ends both.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
@@ -13,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TryRecvError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use transfer::budget::{Budget, Charge, Room};
 use transfer::derive::{Blanked, Seen, Withheld, derive_key};
 use transfer::error::{Error, Kind};
 use transfer::keys::Key;
@@ -20,11 +22,11 @@ use transfer::pipeline::Pipeline;
 use transfer::store::{Body, Range, Store};
 use wasmtime_wasi::p2::{InputStream, Pollable, StreamError, StreamResult};
 
-use super::cancelled;
-use super::withheld::Withheld;
+use super::withheld::Withheld as Lines;
+use super::{STREAM, cancelled};
 
 /// Chunks that wait between two stages.
-const WAITING: usize = 4;
+const WAITING: usize = 3;
 /// The size of a decoded chunk.
 const CHUNK: usize = 64 << 10;
 /// A chunk; none at the end. That a channel is closed says nothing.
@@ -38,6 +40,20 @@ pub(crate) struct Object {
     pub(super) withheld: Withheld,
     /// Cancelled with the run.
     pub(super) run: CancellationToken,
+    /// Where its decoder's window comes from.
+    pub(super) memory: Budget,
+}
+
+/// What a stream holds, until the last of its threads is gone.
+#[derive(Clone)]
+pub(super) struct Held {
+    _held: Arc<(Option<OwnedSemaphorePermit>, Vec<Charge>)>,
+}
+
+impl Held {
+    pub(super) fn of(slot: OwnedSemaphorePermit, file: Charge, memory: Charge) -> Self {
+        Self { _held: Arc::new((Some(slot), vec![file, memory])) }
+    }
 }
 
 /// An object that the store has begun to give.
@@ -48,6 +64,7 @@ pub(super) struct Opened {
     seen: Seen,
     body: Body,
     run: CancellationToken,
+    memory: Budget,
 }
 
 impl Object {
@@ -56,7 +73,7 @@ impl Object {
         let seen = Seen::of(self.store.name(), &object, &body)?;
         self.withheld.may_read(&seen, &self.via, range.is_some()).map_err(|error| error.of(&self.key))?;
         let blanked = self.withheld.blanked();
-        Ok(Opened { key: self.key, via: self.via, blanked, seen, body, run: self.run })
+        Ok(Opened { key: self.key, via: self.via, blanked, seen, body, run: self.run, memory: self.memory })
     }
 
     /// The whole plain text, at most `limit` bytes.
@@ -65,7 +82,10 @@ impl Object {
     /// `Limit` where it is longer; what the store or the pipeline says.
     pub(crate) async fn get(self, limit: usize) -> Result<Vec<u8>, Error> {
         let key = self.key.clone();
-        let mut chunks = self.open(None).await?.chunks();
+        // A vector doubles when it grows.
+        let charge = self.memory.charge(STREAM + 2 * limit as u64, "an object that is read whole");
+        let held = Held { _held: Arc::new((None, vec![charge.map_err(|error| error.of(&key))?])) };
+        let mut chunks = self.open(None).await?.chunks(held);
         let mut whole = Vec::new();
         while let Some(chunk) = chunks.next().await? {
             if chunk.len() > limit - whole.len() {
@@ -81,11 +101,11 @@ impl Object {
     /// # Errors
     /// What the store, the pipeline or the text says.
     pub(super) async fn derive(self, section: String, name: String) -> Result<(Key, Seen), Error> {
-        let Opened { key, via, seen, body, run, .. } = self.open(None).await?;
+        let Opened { key, via, seen, body, run, memory, .. } = self.open(None).await?;
         let of = key.clone();
         let (stored, feeding) = feed(body, run);
         let found = tokio::task::spawn_blocking(move || {
-            let plain = via.decode(Box::new(ChunkReader::new(stored)))?;
+            let plain = via.decode(Box::new(ChunkReader::new(stored)), &Room::of(&memory))?;
             derive_key(plain, &section, &name)
         });
         let found = found.await.unwrap_or_else(|fault| Err(fault_in_the_host(&fault)));
@@ -121,27 +141,33 @@ fn feed(mut body: Body, run: CancellationToken) -> (Receiver<Chunk>, AbortOnDrop
 pub(super) struct Chunks {
     plain: Receiver<Chunk>,
     key: String,
+    _held: Held,
     _feeding: AbortOnDropHandle<()>,
 }
 
 impl Opened {
     /// Starts to read and to decode. To be called on the plane's runtime.
-    pub(super) fn chunks(self) -> Chunks {
-        let Self { key, via, blanked, body, run, .. } = self;
+    pub(super) fn chunks(self, held: Held) -> Chunks {
+        let Self { key, via, blanked, body, run, memory, .. } = self;
         let (stored, feeding) = feed(body, run);
         if via.is_plain() && blanked.is_empty() {
-            return Chunks { plain: stored, key, _feeding: feeding };
+            return Chunks { plain: stored, key, _held: held, _feeding: feeding };
         }
         let (decoded, plain) = mpsc::channel(WAITING);
-        tokio::task::spawn_blocking(move || decode(stored, &via, &blanked, &decoded));
-        Chunks { plain, key, _feeding: feeding }
+        let (held, holds) = (held.clone(), held);
+        tokio::task::spawn_blocking(move || {
+            // A stream that was dropped counts until its decoder has noticed.
+            let _held = holds;
+            decode(stored, &via, &blanked, &decoded, &Room::of(&memory));
+        });
+        Chunks { plain, key, _held: held, _feeding: feeding }
     }
 }
 
 /// Decodes to the end, or until nobody reads any more. Blocks.
-fn decode(stored: Receiver<Chunk>, via: &Pipeline, blanked: &Blanked, decoded: &Sender<Chunk>) {
-    let plain = via.decode(Box::new(ChunkReader::new(stored))).map(|plain| match via.decrypt {
-        Some(_) => Box::new(Withheld::new(plain)) as Box<dyn Read + Send>,
+fn decode(stored: Receiver<Chunk>, via: &Pipeline, blanked: &Blanked, decoded: &Sender<Chunk>, room: &Room) {
+    let plain = via.decode(Box::new(ChunkReader::new(stored)), room).map(|plain| match via.decrypt {
+        Some(_) => Box::new(Lines::new(plain)) as Box<dyn Read + Send>,
         None => plain,
     });
     let plain = plain.map(|plain| blanked.reader(plain));
@@ -212,7 +238,6 @@ pub(crate) struct ObjectStream {
     held: Bytes,
     ended: Option<Ended>,
     redactors: [Redactor; 2],
-    _slot: OwnedSemaphorePermit,
 }
 
 enum Ended {
@@ -222,8 +247,8 @@ enum Ended {
 }
 
 impl ObjectStream {
-    pub(super) fn new(chunks: Chunks, slot: OwnedSemaphorePermit, redactors: [Redactor; 2]) -> Self {
-        Self { chunks, held: Bytes::new(), ended: None, redactors, _slot: slot }
+    pub(super) fn new(chunks: Chunks, redactors: [Redactor; 2]) -> Self {
+        Self { chunks, held: Bytes::new(), ended: None, redactors }
     }
 
     fn take(&mut self, chunk: Chunk) {

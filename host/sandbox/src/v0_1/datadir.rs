@@ -2,34 +2,14 @@
 
 use std::path::Path;
 
+use replica::seal::{SettingRefused, check_recovery_setting};
 use replica::{Denial, Signal};
 
 use super::interfaces::datadir;
 use super::interfaces::types::Error;
 use crate::files::Step;
 use crate::state::State;
-use crate::text::{is_printable, printable, quoted};
-
-/// Settings that a component may ask for: they change how a standby follows, and neither run a command nor load a
-/// library nor end recovery (PostgreSQL 15, "Replication" and "Write Ahead Log"; the five that must not be lower than
-/// on the primary).
-const SETTINGS: [&str; 13] = [
-    "hot_standby",
-    "hot_standby_feedback",
-    "max_connections",
-    "max_locks_per_transaction",
-    "max_prepared_transactions",
-    "max_standby_archive_delay",
-    "max_standby_streaming_delay",
-    "max_wal_senders",
-    "max_worker_processes",
-    "primary_slot_name",
-    "recovery_min_apply_delay",
-    "recovery_prefetch",
-    "wal_receiver_timeout",
-];
-/// Characters of a setting's value.
-const VALUE: usize = 1024;
+use crate::text::{printable, quoted};
 
 impl State {
     fn must_create(&self, what: &str) -> Result<(), Error> {
@@ -72,16 +52,17 @@ impl datadir::Host for State {
         if let Err(error) = self.must_create("a setting") {
             return Ok(Err(error));
         }
-        if !SETTINGS.contains(&name.as_str()) {
-            let name = printable(&name, 64);
-            let what = format!("the setting {name} in postgresql.auto.conf");
-            self.reporter.denied(Denial { capability: "write", what, remedy: String::new() });
-            return Ok(Err(Error::Denied(format!("{name} is not one of {}", SETTINGS.join(", ")))));
-        }
-        if value.chars().count() > VALUE || !is_printable(&value) {
-            return Ok(Err(Error::Invalid(format!(
-                "the value of {name} is not {VALUE} printable characters"
-            ))));
+        // The seal goes by the same list, so that nothing is refused there which was taken here.
+        match check_recovery_setting(&name, &value, self.job.postgresql_major) {
+            Ok(()) => {}
+            Err(refused @ SettingRefused::Name(_)) => {
+                let what = format!("the setting {} in postgresql.auto.conf", printable(&name, 64));
+                self.reporter.denied(Denial { capability: "write", what, remedy: String::new() });
+                return Ok(Err(Error::Denied(refused.to_string())));
+            }
+            Err(refused @ (SettingRefused::Value { .. } | SettingRefused::Version { .. })) => {
+                return Ok(Err(Error::Invalid(refused.to_string())));
+            }
         }
         let settings = &mut self.job.filled.recovery_settings;
         match settings.iter_mut().find(|(known, _)| *known == name) {
@@ -166,11 +147,11 @@ mod tests {
     #[test]
     fn what_is_asked_for_the_seal_is_taken_down_once() {
         let mut state = state(Step::Create);
-        for value in ["slot_1", "slot_2"] {
-            state.recovery_setting("primary_slot_name".to_owned(), value.to_owned()).unwrap().unwrap();
+        for value in ["1min", "2min"] {
+            state.recovery_setting("recovery_min_apply_delay".to_owned(), value.to_owned()).unwrap().unwrap();
             state.signal_file(datadir::Signal::Standby).unwrap().unwrap();
         }
-        let expected = vec![("primary_slot_name".to_owned(), "slot_2".to_owned())];
+        let expected = vec![("recovery_min_apply_delay".to_owned(), "2min".to_owned())];
         assert_eq!(state.job.filled.recovery_settings, expected);
         assert_eq!(state.job.filled.signals, [Signal::Standby]);
     }
@@ -178,18 +159,30 @@ mod tests {
     #[test]
     fn rule_30_a_setting_that_runs_a_command_or_ends_recovery_is_denied() {
         let mut state = state(Step::Create);
-        for name in
-            ["restore_command", "shared_preload_libraries", "recovery_target_action", "primary_conninfo", "x"]
-        {
+        for name in [
+            "restore_command",
+            "shared_preload_libraries",
+            "recovery_target_action",
+            "primary_conninfo",
+            "primary_slot_name",
+            "x",
+        ] {
             let answer = state.recovery_setting(name.to_owned(), "v".to_owned()).unwrap();
             assert!(matches!(answer, Err(Error::Denied(_))), "{name}");
         }
-        let long = state.recovery_setting("hot_standby".to_owned(), "x".repeat(VALUE + 1)).unwrap();
-        assert!(matches!(long, Err(Error::Invalid(_))));
-        let lines = state
-            .recovery_setting("hot_standby".to_owned(), "on\nrestore_command = 'id'".to_owned())
-            .unwrap();
-        assert!(matches!(lines, Err(Error::Invalid(_))));
+        state.job.postgresql_major = Some(14);
+        for (name, value) in [
+            ("hot_standby", "x".repeat(100_000)),
+            ("hot_standby", "on\nrestore_command = 'id'".to_owned()),
+            ("recovery_target_timeline", "7".to_owned()),
+            ("recovery_prefetch", "try".to_owned()),
+        ] {
+            let answer = state.recovery_setting(name.to_owned(), value).unwrap();
+            assert!(
+                matches!(&answer, Err(Error::Invalid(message)) if message.len() < 1000),
+                "{name}: {answer:?}"
+            );
+        }
         assert_eq!(state.job.filled, replica::Filled::default());
     }
 

@@ -21,6 +21,8 @@ pub(super) fn named(what: &str, name: &str) -> String {
 impl State {
     /// The data plane; none in `describe`.
     pub(super) fn plane(&self) -> Option<&Plane> {
+        // Whoever asks for the plane reads, looks or hands it work.
+        self.reporter.activity().mark();
         self.job.plane.as_ref()
     }
 

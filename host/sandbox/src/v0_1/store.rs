@@ -1,5 +1,7 @@
 //! `store`: places where backups are, to look and to read. Credentials and keys stay here.
 
+use std::sync::Arc;
+
 use transfer::cipher::CipherFormat;
 use transfer::codec::Codec;
 use transfer::keys::Key;
@@ -11,7 +13,7 @@ use wasmtime_wasi::p2::DynInputStream;
 use super::denied::named;
 use super::interfaces::store;
 use super::interfaces::types::Error;
-use crate::files::GuestPath;
+use crate::files::{GuestPath, Watched};
 use crate::plane::Plane;
 use crate::state::State;
 
@@ -22,7 +24,7 @@ const GET: u32 = 4 << 20;
 #[expect(unreachable_pub, reason = "the bindings export it again")]
 pub struct Bucket {
     /// As the component called it.
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     pub(super) store: Store,
 }
 
@@ -131,7 +133,7 @@ impl store::HostPipeline for State {
 impl store::HostBucket for State {
     async fn open(&mut self, name: String) -> wasmtime::Result<Result<Resource<Bucket>, Error>> {
         match self.open_bucket(&name).await {
-            Ok(store) => Ok(Ok(self.table.push(Bucket { name, store })?)),
+            Ok(store) => Ok(Ok(self.table.push(Bucket { name: name.into(), store })?)),
             Err(error) => Ok(Err(error)),
         }
     }
@@ -188,7 +190,9 @@ impl store::HostBucket for State {
             Err(error) => return Ok(Err(error)),
         };
         match plane.stream(object, range.map(self::range)).await {
-            Ok(stream) => Ok(Ok(self.table.push(Box::new(stream) as DynInputStream)?)),
+            Ok(stream) => Ok(Ok(self
+                .table
+                .push(Box::new(Watched::new(stream, self.reporter.activity())) as DynInputStream)?)),
             Err(error) => Ok(Err(self.error(error))),
         }
     }
@@ -228,7 +232,7 @@ pub(super) fn range(range: store::Range) -> Range {
 
 /// What a component is told of an object. A mark is a text of the server's, and may repeat what it was given.
 fn object(object: Object, plane: &Plane) -> store::Object {
-    let etag = object.etag.map(|etag| plane.without_secrets(&etag));
+    let etag = object.etag.map(|etag| plane.without_secrets(&etag.to_string()));
     store::Object { key: object.key, size: object.size, modified: object.modified, etag }
 }
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::transfer::beneath::RelativePath;
+use ::transfer::budget::{Charge, PIECE};
 use ::transfer::digest::Digest;
 use ::transfer::job::{Action, Fetch, Job, Outcome, Status, Unless, Unpack};
 use ::transfer::listing::{Listed, Listing};
 use ::transfer::pipeline::Pipeline;
+use ::transfer::target::NotHere;
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 use wasmtime::component::Resource;
@@ -26,9 +28,6 @@ use crate::text::printable;
 const ITEMS: usize = 4096;
 /// How often progress is told while the component waits.
 const PROGRESS: Duration = Duration::from_millis(100);
-/// The file that makes a data directory startable: the host's to put in place.
-const CONTROL_FILE: &str = "global/pg_control";
-const TABLESPACES: &str = "pg_tblspc";
 
 /// A job that a component holds.
 #[expect(unreachable_pub, reason = "the bindings export it again")]
@@ -36,12 +35,11 @@ pub struct Work {
     /// None where nothing may be written.
     job: Option<Arc<Job>>,
     /// Which objects the origins hold, by their index: the name of the store.
-    origins: Vec<String>,
+    origins: Vec<(Arc<str>, Charge)>,
 }
 
 /// A listing that a component holds; the unpacks that are compared with it hold it too.
 #[expect(unreachable_pub, reason = "the bindings export it again")]
-#[derive(Default)]
 pub struct Files(Arc<Listing>);
 
 impl State {
@@ -59,43 +57,31 @@ impl State {
         Ok(self.table.get(job)?.job.clone())
     }
 
-    /// Refuses a path that only the host may write, or that stands for a tablespace that is not mapped. What leaves the data
-    /// directory the job itself refuses.
+    /// Refuses what [`Target::judge`] refuses, as a denial where it is one. What leaves the data directory the job itself
+    /// refuses, and what the members of an archive are called.
     fn may_write(&self, path: &str) -> Result<(), Error> {
+        let Some(target) = self.plane().and_then(|plane| plane.target()) else {
+            return Err(self.no_transfer());
+        };
         if path.is_empty() {
             return Ok(());
         }
-        let relative = RelativePath::new(path)
-            .map_err(|error| Error::Invalid(format!("{}: {error}", printable(path, 256))))?;
-        if relative.file_name() == "pg_control" && relative.as_os_str() != CONTROL_FILE {
-            let what = format!("{} (the name is the host's)", printable(path, 256));
-            return Err(self.denied("write", what, None));
-        }
-        let mut parts = relative.as_path().iter();
-        if parts.next().is_none_or(|first| first != TABLESPACES) {
-            return Ok(());
-        }
-        let Some(oid) = parts.next() else { return Ok(()) };
-        let mapped = self.plane().and_then(|plane| plane.target()).is_some_and(|target| {
-            target.mapped.iter().any(|mapped| {
-                let mut mapped = mapped.path.as_path().iter();
-                mapped.next().is_some_and(|first| first == TABLESPACES) && mapped.next() == Some(oid)
-            })
-        });
-        if mapped {
-            return Ok(());
-        }
-        let tablespace = oid.to_str().and_then(|oid| oid.parse().ok());
-        Err(match tablespace {
-            Some(oid) => self.unmapped_tablespace(oid),
-            None => Error::Invalid(format!("{}: a tablespace is named by its oid", printable(path, 256))),
+        let shown = || printable(path, 256);
+        let relative =
+            RelativePath::new(path).map_err(|error| Error::Invalid(format!("{}: {error}", shown())))?;
+        target.judge(&relative).map_err(|why| match why {
+            NotHere::ControlFile => {
+                self.denied("write", format!("{} (the name is the host's)", shown()), None)
+            }
+            NotHere::UnmappedTablespace(oid) => self.unmapped_tablespace(oid),
+            NotHere::NotATablespace => Error::Invalid(format!("{}: {why}", shown())),
         })
     }
 
     /// Refuses to write an object that holds a key which the component must not see.
     fn may_take(&self, job: &Work, origin: u32, object: &str) -> Result<(), Error> {
         let held = job.origins.get(origin as usize).zip(self.plane());
-        if held.is_some_and(|(store, plane)| plane.holds_a_key(store, object)) {
+        if held.is_some_and(|((store, _), plane)| plane.holds_a_key(store, object)) {
             let what =
                 format!("{} in the data directory (a key was derived from it)", printable(object, 256));
             return Err(self.denied("key", what, None));
@@ -155,9 +141,12 @@ impl transfer::HostJob for State {
         if let Some(Err((what, line))) = self.plane().map(|plane| plane.may_decrypt(&name, &via)) {
             return Ok(Err(self.denied("key", what, line)));
         }
-        match work.add_origin(store, via) {
-            Ok(index) => {
-                self.table.get_mut(&job)?.origins.push(name);
+        // Each bucket has its name for itself, and it may be gone.
+        let bytes = name.len() as u64 + 2 * (size_of::<(Arc<str>, Charge)>() as u64 + PIECE);
+        let charged = self.files.bounds.memory.charge(bytes, "another origin of the job");
+        match charged.and_then(|charge| Ok((work.add_origin(store, via)?, charge))) {
+            Ok((index, charge)) => {
+                self.table.get_mut(&job)?.origins.push((name, charge));
                 Ok(Ok(index))
             }
             Err(error) => Ok(Err(self.error(error))),
@@ -276,7 +265,8 @@ impl transfer::HostJob for State {
 
 impl transfer::HostListing for State {
     async fn new(&mut self) -> wasmtime::Result<Resource<Files>> {
-        Ok(self.table.push(Files::default())?)
+        let listing = Listing::within(&self.files.bounds.memory);
+        Ok(self.table.push(Files(Arc::new(listing)))?)
     }
 
     async fn add(

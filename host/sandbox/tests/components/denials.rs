@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use replica::Outcome;
 
 use crate::stage::{Stage, text};
 
 #[tokio::test]
-async fn reading_elsewhere_is_denied_with_the_line_that_would_allow_it() {
+async fn reading_a_file_elsewhere_is_denied_and_no_remedy_grants_more_than_was_asked_for() {
     let stage = Stage::hostile("read-outside");
     let outside = stage.directory("outside");
     let granted = stage.directory("granted");
@@ -17,16 +17,26 @@ async fn reading_elsewhere_is_denied_with_the_line_that_would_allow_it() {
     fs::write(&secret, "secret").unwrap();
     let stage = stage.path(&secret).grant(|grants| grants.read.push(granted.clone()));
     let message = stage.fails(Outcome::Denied).await;
-    let line =
-        format!(r#"[method.hostile.grants] read = ["{}", "{}"]"#, granted.display(), outside.display());
     let denials = stage.denials();
     assert_eq!(denials.len(), 1, "{denials:?}");
-    assert_eq!((denials[0].capability, denials[0].what.as_str()), ("read", secret.to_str().unwrap()));
-    assert_eq!(denials[0].remedy, line);
-    assert!(message.contains(&line), "{message}");
+    let what = format!("{} (which is no directory, and `read` grants nothing else)", secret.display());
+    assert_eq!((denials[0].capability, denials[0].what.as_str()), ("read", what.as_str()));
+    assert_eq!(denials[0].remedy, "", "its directory is more than what was asked for");
     assert!(message.contains("ermission denied"), "the component hears EACCES: {message}");
 
-    // And the line does allow it: the component then calls it an escape.
+    for (asked, remedy) in [
+        (outside.as_path(), format!(r#"[method.hostile.grants] read = ["{}"]"#, outside.display())),
+        (Path::new("/"), String::new()),
+        (Path::new("/etc/passwd"), String::new()),
+        (outside.join("absent").as_path(), String::new()),
+    ] {
+        let stage = Stage::hostile("read-outside").path(asked);
+        stage.fails(Outcome::Denied).await;
+        let denials = stage.denials();
+        assert_eq!(denials[0].remedy, remedy, "{}: {denials:?}", asked.display());
+    }
+
+    // A grant of the directory does allow it: the component then calls it an escape.
     let stage = stage.grant(|grants| grants.read.push(outside));
     assert!(stage.create().await.unwrap_err().message.contains("ESCAPED"));
 }

@@ -12,7 +12,7 @@ async fn each_end_has_its_word() {
         ("retry-later", Outcome::RetryLater, "tried later"),
         ("not-applicable", Outcome::NotApplicable, "finds nothing"),
         ("trap", Outcome::Trapped, "trapped"),
-        ("panic", Outcome::Trapped, "trapped"),
+        ("panic", Outcome::Trapped, "the method panicked: the method panics (src/endings.rs:"),
         ("exit", Outcome::Failed, "exit status 0"),
         ("recursion", Outcome::Trapped, "trapped: "),
         ("memory", Outcome::OutOfMemory, "268435456 granted"),
@@ -28,7 +28,10 @@ async fn each_end_has_its_word() {
 async fn a_panic_is_found_in_the_log() {
     let stage = Stage::hostile("panic");
     let message = stage.fails(Outcome::Trapped).await;
-    assert!(message.contains(" (in "), "where it happened: {message}");
+    assert!(message.starts_with("the method panicked: the method panics"), "its word comes first: {message}");
+    assert!(!message.contains("unreachable"), "{message}");
+    let trap = Stage::hostile("trap").fails(Outcome::Trapped).await;
+    assert!(trap.contains(" (in "), "where it happened: {trap}");
     assert!(
         stage
             .lines()

@@ -1,6 +1,12 @@
 //! What is known of a file and of the file system that it is on.
 
-use rustix::fs::{FileType, Stat, StatVfs};
+use std::fmt;
+use std::io;
+
+use rustix::fs::{AtFlags, FileType, Stat, StatVfs, StatxFlags};
+use rustix::io::Errno;
+
+use super::{Directory, failed};
 
 /// What a directory entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +76,40 @@ impl From<Stat> for Metadata {
             device: status.st_dev as u64,
             inode: status.st_ino as u64,
         }
+    }
+}
+
+/// When a directory was made, by its file system's clock. Together with device and inode it tells a directory from a later one that
+/// was given the same inode: that one was made later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Birth {
+    seconds: i64,
+    nanoseconds: u32,
+}
+
+impl fmt::Display for Birth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:09}", self.seconds, self.nanoseconds)
+    }
+}
+
+impl Directory {
+    /// When the directory was made (statx(2), `STATX_BTIME`); `None` where its file system does not keep that. ext4, xfs, btrfs, zfs
+    /// and, since Linux 6.0, tmpfs do.
+    ///
+    /// # Errors
+    /// Where the file system cannot be asked.
+    pub fn birth(&self) -> io::Result<Option<Birth>> {
+        let status = match rustix::fs::statx(self, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME) {
+            Ok(status) => status,
+            // A kernel or a container without statx.
+            Err(Errno::NOSYS | Errno::PERM) => return Ok(None),
+            Err(errno) => return Err(failed("look at", self.path(), errno)),
+        };
+        let birth = Birth { seconds: status.stx_btime.tv_sec, nanoseconds: status.stx_btime.tv_nsec };
+        let is_given =
+            status.stx_mask & StatxFlags::BTIME.bits() != 0 && (birth.seconds, birth.nanoseconds) != (0, 0);
+        Ok(is_given.then_some(birth))
     }
 }
 

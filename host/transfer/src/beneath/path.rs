@@ -71,7 +71,11 @@ impl RelativePath {
         match clean.len() {
             0 => Err(NotRelative::Empty),
             length if length > LONGEST => Err(NotRelative::Long(length)),
-            _ => Ok(Self(Text::Owned(clean))),
+            _ => {
+                // What was dropped may be thousands of times what is left.
+                clean.shrink_to_fit();
+                Ok(Self(Text::Owned(clean)))
+            }
         }
     }
 

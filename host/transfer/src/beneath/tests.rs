@@ -260,6 +260,52 @@ fn a_tree_of_any_depth_is_removed_with_a_bounded_number_of_descriptors() {
     assert!((16..64).contains(&most.get()), "{} descriptors", most.get());
 }
 
+/// How many calls it takes to remove a chain of so many directories, each with a file.
+fn calls_to_remove(levels: usize) -> u64 {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let directory = Directory::open(folder.path()).unwrap();
+    let mut here = directory.try_clone().unwrap();
+    for _ in 0..levels {
+        drop(here.create_file(&path("file"), 0o600).unwrap());
+        here.create_directory(&path("d"), 0o700).unwrap();
+        here = here.open_directory(&path("d")).unwrap();
+        here.path = PathBuf::from("deep");
+    }
+    let calls = Cell::new(0);
+    let count = || {
+        calls.set(calls.get() + 1);
+        false
+    };
+    let limit = Limit { deadline: None, cancelled: &count };
+    let removed = directory.remove_below(&|_| true, &limit).unwrap();
+    assert_eq!(removed, Removed { entries: 2 * levels as u64, complete: true });
+    calls.get()
+}
+
+#[test]
+fn removing_a_deep_tree_takes_time_in_proportion_to_its_size() {
+    // Each step reads one entry and removes, enters or moves it; so their number is what it costs.
+    let (one, two) = (calls_to_remove(10_000), calls_to_remove(20_000));
+    assert!(one < 10 * 2 * 10_000, "{one} steps for 20,000 entries");
+    assert!(two <= 2 * one + 1000, "{one} steps for 10,000 levels and {two} for 20,000");
+}
+
+#[test]
+fn a_directory_that_takes_anothers_place_was_born_later() {
+    let (folder, directory) = opened();
+    let birth = directory.birth().unwrap();
+    assert!(birth.is_some(), "the tests run on ext4, xfs, btrfs or tmpfs");
+    assert_eq!(Directory::open(folder.path()).unwrap().birth().unwrap(), birth);
+    fs::write(folder.path().join("file"), "").unwrap();
+    assert_eq!(directory.birth().unwrap(), birth, "what is written into it does not change that");
+    // The clock of a file system stands still for some milliseconds.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Directory::open(tempfile::tempdir().unwrap().path()).unwrap().birth().unwrap() == birth {
+        assert!(Instant::now() < deadline, "the clock stands still");
+    }
+    assert_eq!(Directory::open(Path::new("/proc")).unwrap().birth().unwrap(), None);
+}
+
 #[test]
 fn removing_a_hundred_thousand_files_takes_no_memory_for_each() {
     if !alone("removing_a_hundred_thousand_files_takes_no_memory_for_each", &["env"]) {

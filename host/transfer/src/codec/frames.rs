@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, Read};
 
 use super::input::Input;
+use super::window::{self, Window};
 use super::{Codec, damaged, goes_on, truncated};
 use crate::error::Error;
 use crate::sink::read_full;
@@ -13,8 +14,8 @@ const LZ4_MAGIC: u32 = 0x184D_2204;
 /// A skippable frame begins with this or one of the fifteen numbers after it.
 const LZ4_SKIPPABLE: u32 = 0x184D_2A50;
 
-/// A frame from its beginning: the magic number that was read to know it, then the rest.
-type Begun = io::Chain<io::Cursor<[u8; 4]>, Input>;
+/// A frame from its beginning: the magic number and the descriptors that were read to know it, then the rest.
+type Begun = io::Chain<io::Cursor<[u8; 6]>, Input>;
 
 /// Where an [`Lz4`] is.
 enum Place {
@@ -29,17 +30,18 @@ enum Place {
 /// LZ4 frames, one after another, with skippable ones between.
 pub(super) struct Lz4 {
     place: Place,
+    window: Window,
     /// Whether any frame was read.
     any: bool,
 }
 
 impl Lz4 {
-    pub(super) fn new(source: Box<dyn Read + Send>) -> Self {
-        Self { place: Place::Between(Input::new(source)), any: false }
+    pub(super) fn new(source: Box<dyn Read + Send>, window: Window) -> Self {
+        Self { place: Place::Between(Input::new(source)), window, any: false }
     }
 
     /// Goes to the next frame; none at the end.
-    fn next_frame(&mut self, input: &mut Input) -> io::Result<Option<[u8; 4]>> {
+    fn next_frame(&mut self, input: &mut Input) -> io::Result<Option<[u8; 6]>> {
         loop {
             let mut magic = [0; 4];
             match read_full(input, &mut magic)? {
@@ -50,7 +52,13 @@ impl Lz4 {
             }
             let number = u32::from_le_bytes(magic);
             if number == LZ4_MAGIC {
-                return Ok(Some(magic));
+                let mut begin = [0; 6];
+                begin[..4].copy_from_slice(&magic);
+                if read_full(input, &mut begin[4..])? < 2 {
+                    return Err(truncated(Codec::Lz4).into());
+                }
+                self.window.need(window::lz4(begin[5]))?;
+                return Ok(Some(begin));
             }
             if number & !15 != LZ4_SKIPPABLE {
                 return Err(match self.any {
@@ -73,11 +81,11 @@ impl Lz4 {
             let nowhere = Place::Failed(truncated(Codec::Lz4));
             match std::mem::replace(&mut self.place, nowhere) {
                 Place::Between(mut input) => {
-                    let Some(magic) = self.next_frame(&mut input)? else {
+                    let Some(begin) = self.next_frame(&mut input)? else {
                         self.place = Place::Between(input);
                         return Ok(0);
                     };
-                    self.place = Place::Within(lz4::Decoder::new(io::Cursor::new(magic).chain(input))?);
+                    self.place = Place::Within(lz4::Decoder::new(io::Cursor::new(begin).chain(input))?);
                 }
                 Place::Within(mut frame) => match frame.read(output) {
                     Ok(0) => {

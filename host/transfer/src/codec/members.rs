@@ -6,6 +6,7 @@ use liblzma::stream as xz;
 use zstd::zstd_safe;
 
 use super::stream::{Decoder, Step};
+use super::window::{self, Window, ZSTD_BESIDES, ZSTD_HEADER};
 use super::{Codec, damaged};
 use crate::error::{Error, Kind};
 
@@ -62,27 +63,54 @@ impl Decoder for Inflate {
 }
 
 /// Zstandard.
-pub(super) struct Zstd(zstd_safe::DCtx<'static>);
+pub(super) struct Zstd {
+    context: zstd_safe::DCtx<'static>,
+    window: Window,
+    /// The beginning of a frame's header, where it came in pieces; the library has not seen it yet.
+    header: Vec<u8>,
+    /// Whether the window of the frame is charged.
+    begun: bool,
+}
 
 impl Zstd {
-    pub(super) fn new() -> Result<Self, Error> {
+    pub(super) fn new(window: Window) -> Result<Self, Error> {
         let set_up = |what: &str| Error::new(Kind::Failed, format!("zstd cannot be set up: {what}"));
         let mut context = zstd_safe::DCtx::try_create().ok_or_else(|| set_up("out of memory"))?;
         context
             .set_parameter(zstd_safe::DParameter::WindowLogMax(ZSTD_WINDOW_LOG))
             .map_err(|code| set_up(zstd_safe::get_error_name(code)))?;
-        Ok(Self(context))
+        Ok(Self { context, window, header: Vec::new(), begun: false })
     }
 }
 
-/// `ZSTD_error_frameParameter_windowTooLarge` (zstd_errors.h), as functions return it: negated.
-const WINDOW_TOO_LARGE: usize = 16_usize.wrapping_neg();
+impl Zstd {
+    /// Looks for the frame's header, charges its window, and says how many bytes of `input` it keeps until the whole header is
+    /// there; none where the library may go on.
+    fn begin(&mut self, input: &[u8], last: bool) -> Result<Option<usize>, Error> {
+        let more = input.len().min(ZSTD_HEADER - self.header.len());
+        let known = match self.header.is_empty() {
+            true => window::zstd(input),
+            false => window::zstd(&[&self.header, &input[..more]].concat()),
+        };
+        match known {
+            // The library refuses a larger one, and says so.
+            Some(bytes) if bytes > (1 << ZSTD_WINDOW_LOG) + ZSTD_BESIDES => {}
+            Some(bytes) => self.window.need(bytes)?,
+            None if last => {}
+            None => {
+                self.header.extend_from_slice(&input[..more]);
+                return Ok(Some(more));
+            }
+        }
+        self.begun = true;
+        Ok(None)
+    }
 
-impl Decoder for Zstd {
-    fn step(&mut self, input: &[u8], output: &mut [u8], _last: bool) -> Result<Step, Error> {
+    /// Decodes some of `input` into `output`: how much was taken, how much given, whether a frame ended.
+    fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<(usize, usize, bool), Error> {
         let mut from = zstd_safe::InBuffer::around(input);
         let mut to = zstd_safe::OutBuffer::around(output);
-        let missing = self.0.decompress_stream(&mut to, &mut from).map_err(|code| match code {
+        let missing = self.context.decompress_stream(&mut to, &mut from).map_err(|code| match code {
             WINDOW_TOO_LARGE => Error::new(
                 Kind::Limit,
                 format!(
@@ -94,7 +122,35 @@ impl Decoder for Zstd {
             _ => damaged(Codec::Zstd, zstd_safe::get_error_name(code)),
         })?;
         // Zero is said of a frame whose bytes were all given and whose checksum, where it has one, fits.
-        Ok(Step { consumed: from.pos(), produced: to.pos(), ended: missing == 0 })
+        Ok((from.pos(), to.pos(), missing == 0))
+    }
+}
+
+/// `ZSTD_error_frameParameter_windowTooLarge` (zstd_errors.h), as functions return it: negated.
+const WINDOW_TOO_LARGE: usize = 16_usize.wrapping_neg();
+
+impl Decoder for Zstd {
+    fn step(&mut self, input: &[u8], output: &mut [u8], last: bool) -> Result<Step, Error> {
+        if !self.begun
+            && let Some(consumed) = self.begin(input, last)?
+        {
+            return Ok(Step { consumed, produced: 0, ended: false });
+        }
+        while !self.header.is_empty() {
+            let header = std::mem::take(&mut self.header);
+            let (taken, produced, ended) = self.decode(&header, output)?;
+            self.header.extend_from_slice(&header[taken..]);
+            if produced > 0 || ended {
+                self.begun = !ended;
+                return Ok(Step { consumed: 0, produced, ended });
+            }
+            if taken == 0 {
+                return Err(damaged(Codec::Zstd, "its header makes no progress"));
+            }
+        }
+        let (consumed, produced, ended) = self.decode(input, output)?;
+        self.begun = !ended;
+        Ok(Step { consumed, produced, ended })
     }
 
     fn next_member(&mut self) -> bool {
@@ -103,39 +159,53 @@ impl Decoder for Zstd {
 }
 
 /// bzip2.
-pub(super) struct Bzip2(bzip2::Decompress);
+pub(super) struct Bzip2 {
+    stream: bzip2::Decompress,
+    _window: Window,
+}
+
+/// What a bzip2 decoder needs for the largest block, in bytes (bzip2(1), "Memory management").
+const BZIP2: u64 = 4 << 20;
 
 impl Bzip2 {
-    pub(super) fn new() -> Self {
-        Self(bzip2::Decompress::new(false))
+    pub(super) fn new(mut window: Window) -> Result<Self, Error> {
+        window.need(BZIP2)?;
+        Ok(Self { stream: bzip2::Decompress::new(false), _window: window })
     }
 }
 
 impl Decoder for Bzip2 {
     fn step(&mut self, input: &[u8], output: &mut [u8], _last: bool) -> Result<Step, Error> {
-        let (taken, given) = (self.0.total_in(), self.0.total_out());
-        let status =
-            self.0.decompress(input, output).map_err(|error| damaged(Codec::Bzip2, &error.to_string()))?;
+        let (taken, given) = (self.stream.total_in(), self.stream.total_out());
+        let status = self
+            .stream
+            .decompress(input, output)
+            .map_err(|error| damaged(Codec::Bzip2, &error.to_string()))?;
         Ok(Step {
-            consumed: moved(taken, self.0.total_in()),
-            produced: moved(given, self.0.total_out()),
+            consumed: moved(taken, self.stream.total_in()),
+            produced: moved(given, self.stream.total_out()),
             ended: status == bzip2::Status::StreamEnd,
         })
     }
 
     fn next_member(&mut self) -> bool {
-        *self = Self::new();
+        self.stream = bzip2::Decompress::new(false);
         true
     }
 }
 
 /// xz. The library itself goes on to the next stream, past the padding that the format allows between them.
-pub(super) struct Xz(xz::Stream);
+pub(super) struct Xz(xz::Stream, Window);
+
+/// How much memory an xz decoder may take at first, in bytes. The library stops where a block needs more, and goes on when it may
+/// take it; each time it may take twice as much.
+const XZ_FIRST: u64 = XZ_MEMORY / 64;
 
 impl Xz {
-    pub(super) fn new() -> Result<Self, Error> {
-        xz::Stream::new_stream_decoder(XZ_MEMORY, xz::CONCATENATED | xz::TELL_UNSUPPORTED_CHECK)
-            .map(Self)
+    pub(super) fn new(mut window: Window) -> Result<Self, Error> {
+        window.need(XZ_FIRST)?;
+        xz::Stream::new_stream_decoder(XZ_FIRST, xz::CONCATENATED | xz::TELL_UNSUPPORTED_CHECK)
+            .map(|stream| Self(stream, window))
             .map_err(|error| Error::new(Kind::Failed, format!("xz cannot be set up: {error}")))
     }
 }
@@ -144,7 +214,20 @@ impl Decoder for Xz {
     fn step(&mut self, input: &[u8], output: &mut [u8], last: bool) -> Result<Step, Error> {
         let (taken, given) = (self.0.total_in(), self.0.total_out());
         let action = if last { xz::Action::Finish } else { xz::Action::Run };
-        let status = self.0.process(input, output, action).map_err(|error| match error {
+        let mut limit = self.0.memlimit();
+        let status = loop {
+            let (at, given) = (moved(taken, self.0.total_in()), moved(given, self.0.total_out()));
+            match self.0.process(&input[at..], &mut output[given..], action) {
+                Err(xz::Error::MemLimit) if limit < XZ_MEMORY => {
+                    limit = (2 * limit).min(XZ_MEMORY);
+                    self.1.need(limit)?;
+                    // One that is still too small for what it wants it refuses, and keeps the old one.
+                    let _ = self.0.set_memlimit(limit);
+                }
+                status => break status,
+            }
+        };
+        let status = status.map_err(|error| match error {
             xz::Error::MemLimit => Error::new(
                 Kind::Limit,
                 format!(
@@ -167,17 +250,27 @@ impl Decoder for Xz {
 }
 
 /// Brotli, without the large windows that RFC 7932 does not know: at most 16 MiB.
-pub(super) struct Brotli(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>);
+pub(super) struct Brotli {
+    state: Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>,
+    window: Window,
+    /// Whether the window is charged.
+    begun: bool,
+}
 
 impl Brotli {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(window: Window) -> Self {
         let allocator = StandardAlloc::default;
-        Self(Box::new(BrotliState::new_strict(allocator(), allocator(), allocator())))
+        let state = Box::new(BrotliState::new_strict(allocator(), allocator(), allocator()));
+        Self { state, window, begun: false }
     }
 }
 
 impl Decoder for Brotli {
     fn step(&mut self, input: &[u8], output: &mut [u8], _last: bool) -> Result<Step, Error> {
+        if let Some(first) = input.first().filter(|_| !self.begun) {
+            self.window.need(window::brotli(*first))?;
+            self.begun = true;
+        }
         let (mut available, mut consumed) = (input.len(), 0);
         let (mut room, mut produced) = (output.len(), 0);
         let result = BrotliDecompressStream(
@@ -188,10 +281,12 @@ impl Decoder for Brotli {
             &mut produced,
             output,
             &mut 0,
-            &mut self.0,
+            &mut self.state,
         );
         match result {
-            BrotliResult::ResultFailure => Err(damaged(Codec::Brotli, &format!("{:?}", self.0.error_code))),
+            BrotliResult::ResultFailure => {
+                Err(damaged(Codec::Brotli, &format!("{:?}", self.state.error_code)))
+            }
             BrotliResult::ResultSuccess => Ok(Step { consumed, produced, ended: true }),
             BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {
                 Ok(Step { consumed, produced, ended: false })

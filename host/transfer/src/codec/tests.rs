@@ -2,6 +2,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use super::*;
+use crate::budget::Budget;
 use crate::pipeline::Pipeline;
 
 const ALL: [Codec; 8] = [
@@ -350,6 +351,64 @@ fn a_pipeline_decrypts_and_then_decompresses() {
         Pipeline { decrypt: Some((key, CipherFormat::OpensslSha1)), decompress: Some(Codec::Zstd) };
     assert!(!pipeline.is_plain() && Pipeline::default().is_plain());
     let mut out = Vec::new();
-    pipeline.decode(Box::new(std::io::Cursor::new(stored))).unwrap().read_to_end(&mut out).unwrap();
+    pipeline
+        .decode(Box::new(std::io::Cursor::new(stored)), &Room::unlimited())
+        .unwrap()
+        .read_to_end(&mut out)
+        .unwrap();
     assert!(out == plain);
+}
+
+/// What is read of `stored` within a budget, and what was taken of it at the end.
+fn read_within(codec: Codec, stored: &[u8], budget: &Budget) -> (Result<u64, Error>, u64) {
+    let room = Room::of(budget);
+    let source = Box::new(std::io::Cursor::new(stored.to_vec()));
+    match codec.decode_within(source, &room) {
+        Err(error) => (Err(error), budget.held()),
+        Ok(mut plain) => {
+            let read = std::io::copy(&mut plain, &mut std::io::sink()).map_err(Error::from);
+            (read, budget.held())
+        }
+    }
+}
+
+#[test]
+fn a_window_is_charged_before_it_is_there_and_given_back() {
+    let plain = vec![7_u8; 6 << 20];
+    let brotli = tool("brotli", &["-c", "-q", "5", "-w", "24"], &plain);
+    for (codec, stored, least, most) in [
+        (Codec::Zstd, tool("zstd", &["-c", "--long=27"], &plain), 128 << 20, 129 << 20),
+        (Codec::Xz, tool("xz", &["-c", "-9"], &plain), 64 << 20, 80 << 20),
+        (Codec::Brotli, brotli, 16 << 20, 21 << 20),
+        (Codec::Lz4, tool("lz4", &["-c", "-B7"], &plain), 8 << 20, 9 << 20),
+        (Codec::Bzip2, tool("bzip2", &["-c", "-9"], &plain), 3 << 20, 4 << 20),
+        (Codec::Gzip, encoded(Codec::Gzip, &plain), 0, 0),
+        (Codec::Snappy, encoded(Codec::Snappy, &plain), 0, 0),
+    ] {
+        let budget = Budget::memory(most);
+        let (read, held) = read_within(codec, &stored, &budget);
+        assert_eq!(read.unwrap(), 6 << 20, "{codec:?}");
+        assert!((least..=most).contains(&held), "{codec:?} holds {held}");
+        assert_eq!(budget.held(), 0, "{codec:?}");
+        if least > 0 {
+            let (refused, _) = read_within(codec, &stored, &Budget::memory(least / 2));
+            let error = refused.unwrap_err();
+            assert_eq!(error.kind, Kind::Limit, "{codec:?}: {error}");
+            assert!(error.message.contains("host_memory"), "{codec:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_zstd_header_that_comes_byte_by_byte_is_charged_for_all_the_same() {
+    let plain = vec![7_u8; 1 << 20];
+    let one = tool("zstd", &["-c", "--long=27"], &plain);
+    let stored = [one.clone(), one].concat();
+    for at_once in [1, 2, 5, 17, 100] {
+        let budget = Budget::memory(129 << 20);
+        let source = Box::new(Drops(std::io::Cursor::new(stored.clone()), at_once));
+        let mut plain = Codec::Zstd.decode_within(source, &Room::of(&budget)).unwrap();
+        assert_eq!(std::io::copy(&mut plain, &mut std::io::sink()).unwrap(), 2 << 20, "{at_once} at once");
+        assert!(budget.held() > 128 << 20);
+    }
 }

@@ -156,6 +156,7 @@ mod tests {
     use super::*;
     use crate::codec::Codec;
     use crate::derive::derive_key;
+    use crate::store::Etag;
 
     const KEY: &str = "0123456789abcdef-key";
 
@@ -164,7 +165,7 @@ mod tests {
     }
 
     fn seen(store: &str, key: &str, etag: Option<&str>, file: Option<(u64, u64)>) -> Seen {
-        let object = Object { key: key.to_owned(), size: 7, modified: None, etag: etag.map(str::to_owned) };
+        let object = Object { key: key.to_owned(), size: 7, modified: None, etag: etag.and_then(Etag::read) };
         Seen { place: place(store, key), object, file }
     }
 

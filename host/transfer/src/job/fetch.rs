@@ -176,7 +176,7 @@ fn has_same_content(worker: &mut Worker, job: &State, there: &File, item: &Item)
     let mut plain: Box<dyn Read + Send> = Box::new(Part::new(Arc::new(Mutex::new(stored)), length));
     if !item.origin.via.is_plain() || !job.withheld.is_empty() {
         // Not even to say whether a text of keys is what is there.
-        plain = job.withheld.refusing(item.origin.via.decode_to_keep(plain)?);
+        plain = job.withheld.refusing(item.origin.via.decode_to_keep(plain, &job.room(&job.cancel))?);
     }
     let half = worker.buffer.len() / 2;
     let (theirs, ours) = worker.buffer.split_at_mut(half);
@@ -235,7 +235,8 @@ fn write(
     if item.origin.via.is_plain() && job.withheld.is_empty() {
         write_plain(worker, job, item, stored, (position, length), &mut output)?;
     } else {
-        let plain = item.origin.via.decode_to_keep(Box::new(Part::new(Arc::clone(stored), length)))?;
+        let part = Box::new(Part::new(Arc::clone(stored), length));
+        let plain = item.origin.via.decode_to_keep(part, &job.room(&job.cancel))?;
         let mut plain = job.withheld.refusing(plain);
         loop {
             // One byte more than is wanted, so that a bomb ends here.

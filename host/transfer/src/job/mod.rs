@@ -145,29 +145,33 @@ impl Job {
 
     /// The same, which writes nothing of what is `withheld` when it is read.
     pub fn withholding(plane: &DataPlane, target: Arc<Target>, report_all: bool, withheld: Withheld) -> Self {
-        let state = State::new(plane.runtime().clone(), plane.rate(), target, report_all, withheld);
+        let (memory, runtime) = (plane.memory().clone(), plane.runtime().clone());
+        let state = State::new(memory, runtime, plane.rate(), target, report_all, withheld);
         Self { plane: plane.clone(), state: Arc::new(state) }
     }
 
     /// A place that items come from; its index counts from 0.
     ///
     /// # Errors
-    /// `Limit` for more than [`MOST_ORIGINS`].
+    /// `Limit` for more than [`MOST_ORIGINS`], or where there is no memory for it.
     pub fn add_origin(&self, store: Store, via: Pipeline) -> Result<u32, Error> {
-        self.state.add_origin(Origin::new(store, via))
+        self.state.add_origin(Origin::new(store, via, &self.state.memory)?)
     }
 
-    /// Adds files to fetch, all or none of them. Waits while the queue is full.
+    /// Adds files to fetch, all or none of them. Waits while the queue is full, and while there is no memory for them but items
+    /// of the job end, which give theirs back.
     ///
     /// # Errors
     /// `Invalid`, before any of them is added, for a path that leads elsewhere, an origin that there is none of, a digest of the wrong
-    /// length, or a condition of `unless` that lacks what it compares; `Limit` where too many outcomes were not taken;
-    /// `Cancelled` once the job is.
+    /// length, or a condition of `unless` that lacks what it compares; `Limit` where too many outcomes were not taken, or where
+    /// there is no memory for them; `Cancelled` once the job is.
     pub async fn fetch(&self, items: Vec<Fetch>) -> Result<(), Error> {
         let mut items = items.into_iter().map(|item| self.item(item)).collect::<Result<Vec<_>, _>>()?;
+        let bytes: Vec<u64> = items.iter().map(Item::bytes).collect();
+        let mut charge = self.state.afford(bytes.iter().sum(), "what is to be fetched").await?;
         let first = self.state.number(items.len())?;
-        for (item, index) in items.iter_mut().zip(first..) {
-            item.number(index);
+        for ((item, index), bytes) in items.iter_mut().zip(first..).zip(bytes) {
+            item.number(index, charge.split(bytes));
         }
         let mut items = items.into_iter().peekable();
         while items.peek().is_some() {
@@ -188,9 +192,10 @@ impl Job {
     pub async fn unpack(&self, item: Unpack, files: Option<Arc<Listing>>) -> Result<(), Error> {
         let origin = self.state.origin(item.origin)?;
         let unpacking = unpack::Item::new(item, origin, files, &self.state.target)?;
+        let charge = self.state.afford(unpacking.bytes(), "an archive to unpack").await?;
         let index = self.state.number(1)?;
         self.state.make_room(1).await?;
-        let unpacking = unpacking.ticketed(Ticket::new(Arc::clone(&self.state), index));
+        let unpacking = unpacking.ticketed(Ticket::new(Arc::clone(&self.state), index, Some(charge)));
         // How large it is nobody knows; what is one file of thousands is likely to be smaller.
         let unit = Unit::new(u64::MAX, index, Task::Unpack(Box::new(unpacking)));
         self.plane.pool().add(&self.state, vec![unit]);
@@ -235,8 +240,16 @@ impl Job {
     /// Ends the work; returns when no worker of this job writes any more, which takes about as long as one write. What was not done
     /// counts as failed, with the kind `Cancelled`.
     pub async fn cancel(&self) {
-        self.withdraw();
+        drop(self.halt().await);
+    }
+
+    /// The same without giving back the memory of what was not done, which after a long queue takes seconds, nor counting it: both
+    /// happen where the answer is dropped.
+    pub async fn halt(&self) -> Withdrawn {
+        self.state.cancel();
+        let withdrawn = Withdrawn(self.plane.pool().remove(&self.state));
         self.state.until_quiet().await;
+        withdrawn
     }
 
     /// Stops everything without waiting for it.
@@ -269,6 +282,10 @@ impl Job {
         })
     }
 }
+
+/// What a job was told to do and did not do.
+#[must_use = "dropping it takes time"]
+pub struct Withdrawn(#[expect(dead_code, reason = "it is there to be dropped")] Vec<Unit>);
 
 impl Drop for Job {
     fn drop(&mut self) {

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::outcomes::Outcomes;
 use super::{Action, MOST_ORIGINS, Outcome, QUEUE, Status};
+use crate::budget::{Budget, Charge, PIECE, Room};
 use crate::derive::Withheld;
 use crate::error::{Error, Kind};
 use crate::pipeline::Pipeline;
@@ -22,16 +23,23 @@ pub(crate) struct Origin {
     pub(crate) via: Pipeline,
     /// Whether a reflink from it was refused; it is not tried again.
     pub(crate) no_reflink: AtomicBool,
+    _charge: Charge,
 }
 
 impl Origin {
-    pub(super) fn new(store: Store, via: Pipeline) -> Self {
-        Self { store, via, no_reflink: AtomicBool::new(false) }
+    /// # Errors
+    /// `Limit` where there is no memory for it.
+    pub(super) fn new(store: Store, via: Pipeline, memory: &Budget) -> Result<Self, Error> {
+        let bytes = 2 * size_of::<Self>() as u64 + via.heap() + PIECE;
+        let charge = memory.charge(bytes, "another origin of the job")?;
+        Ok(Self { store, via, no_reflink: AtomicBool::new(false), _charge: charge })
     }
 }
 
 /// What a job, its items and the workers share.
 pub(crate) struct State {
+    /// What everything that the job holds in memory is charged to.
+    pub(crate) memory: Budget,
     pub(crate) target: Arc<Target>,
     pub(crate) runtime: Handle,
     pub(crate) rate: Option<Arc<Rate>>,
@@ -64,6 +72,7 @@ struct Account {
 
 impl State {
     pub(super) fn new(
+        memory: Budget,
         runtime: Handle,
         rate: Option<Arc<Rate>>,
         target: Arc<Target>,
@@ -72,6 +81,7 @@ impl State {
     ) -> Self {
         let outcomes = Outcomes::new(report_all);
         Self {
+            memory,
             target,
             runtime,
             rate,
@@ -121,6 +131,22 @@ impl State {
         Ok(first)
     }
 
+    /// Takes memory for items that are added, all of it or none. Waits while there is none and items of the job end, which give
+    /// theirs back.
+    pub(super) async fn afford(&self, bytes: u64, what: &str) -> Result<Charge, Error> {
+        let ends = || self.account().queued > 0;
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(cancelled()),
+            charged = self.memory.charge_while(bytes, what, ends) => charged,
+        }
+    }
+
+    /// Where decoders of this job's workers take their memory from.
+    pub(crate) fn room(&self, stop: &CancellationToken) -> Room {
+        Room::for_a_worker(&self.memory, &self.runtime, stop)
+    }
+
     /// Waits until `count` more items fit into the queue, and takes their room.
     pub(super) async fn make_room(&self, count: usize) -> Result<(), Error> {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -134,7 +160,7 @@ impl State {
     }
 
     /// An item has ended.
-    pub(super) fn finish(&self, index: u32, ended: Result<Action, Error>) {
+    pub(super) fn finish(&self, index: u32, ended: Result<Action, Error>, charge: Option<Charge>) {
         let mut account = self.account();
         account.queued -= 1;
         match &ended {
@@ -142,12 +168,14 @@ impl State {
             Err(_) => account.failed += 1,
         }
         let before = account.outcomes.len();
-        account.outcomes.add(index, ended);
+        account.outcomes.add(index, ended, charge);
         let tell = account.queued == 0 || (before == 0 && account.outcomes.len() > 0);
         drop(account);
         self.room.add_permits(1);
         if tell {
             self.changed.notify_waiters();
+            // Who waits for memory that items of this job give back waits in vain once there are none.
+            self.memory.tell();
         }
     }
 

@@ -3,9 +3,11 @@
 use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
+use super::outcomes::OUTCOME;
 use super::state::{Origin, State, cancelled};
 use super::{Action, Fetch, Unless, unpack};
 use crate::beneath::RelativePath;
+use crate::budget::{Charge, PIECE};
 use crate::digest::Digest;
 use crate::error::{Error, Kind};
 use crate::store::Range;
@@ -62,18 +64,20 @@ impl Ord for Unit {
 pub(crate) struct Ticket {
     state: Option<Arc<State>>,
     index: u32,
+    /// For the item, its place in the queue and its outcome.
+    charge: Option<Charge>,
 }
 
 impl Ticket {
     /// An item enters the queue of `state`, where there is room for it.
-    pub(super) fn new(state: Arc<State>, index: u32) -> Self {
+    pub(super) fn new(state: Arc<State>, index: u32, charge: Option<Charge>) -> Self {
         state.enter();
-        Self { state: Some(state), index }
+        Self { state: Some(state), index, charge }
     }
 
     /// For an item that is not in the queue yet.
     pub(super) fn none() -> Self {
-        Self { state: None, index: 0 }
+        Self { state: None, index: 0, charge: None }
     }
 
     pub(super) fn index(&self) -> u32 {
@@ -83,7 +87,7 @@ impl Ticket {
     /// The item has ended so.
     pub(super) fn finish(mut self, ended: Result<Action, Error>) {
         if let Some(state) = self.state.take() {
-            state.finish(self.index, ended);
+            state.finish(self.index, ended, self.charge.take());
         }
     }
 }
@@ -96,7 +100,7 @@ impl Drop for Ticket {
             } else {
                 Error::new(Kind::Failed, "a fault in the data plane: the item was lost")
             };
-            state.finish(self.index, Err(error));
+            state.finish(self.index, Err(error), self.charge.take());
         }
     }
 }
@@ -163,13 +167,21 @@ impl Item {
         })
     }
 
-    pub(super) fn number(&mut self, index: u32) {
-        self.ticket.index = index;
+    /// What it takes in memory, with its place in the queue and its outcome. Vectors double when they grow.
+    pub(super) fn bytes(&self) -> u64 {
+        let digest = self.digest.as_ref().map_or(0, |digest| digest.value.capacity() as u64 + PIECE);
+        let strings = (self.object.capacity() + self.path.as_os_str().len()) as u64 + 2 * PIECE;
+        2 * (size_of::<Self>() + size_of::<Unit>()) as u64 + strings + digest + PIECE + OUTCOME
+    }
+
+    /// Its number, and what was charged for it.
+    pub(super) fn number(&mut self, index: u32, charge: Charge) {
+        (self.ticket.index, self.ticket.charge) = (index, Some(charge));
     }
 
     /// The item as it enters the queue.
-    pub(super) fn ticketed(self, state: &Arc<State>) -> Self {
-        let index = self.ticket.index;
-        Self { ticket: Ticket::new(Arc::clone(state), index), ..self }
+    pub(super) fn ticketed(mut self, state: &Arc<State>) -> Self {
+        let (index, charge) = (self.ticket.index, self.ticket.charge.take());
+        Self { ticket: Ticket::new(Arc::clone(state), index, charge), ..self }
     }
 }

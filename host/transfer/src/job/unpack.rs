@@ -14,11 +14,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 use ustar::{Kind as MemberKind, Member, Stream, TarError};
 
+use super::outcomes::OUTCOME;
 use super::state::{Origin, State, cancelled};
 use super::stored::{Part, Stored};
-use super::unit::Ticket;
+use super::unit::{Ticket, Unit};
 use super::{Action, MOST_PATHS, Unpack};
 use crate::beneath::RelativePath;
+use crate::budget::{Budget, Charge, PIECE};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind};
 use crate::listing::{Expected, Listing, Number, PathSet};
@@ -27,6 +29,10 @@ use crate::sink::BUFFER;
 use crate::sink::file::{self, Output, Wanted};
 use crate::sink::ring::{Filling, Piece, Reader, Ring};
 use crate::target::Target;
+
+/// How many batches of an archive wait at most before its own worker writes one. Files without bytes hold no buffer of the ring,
+/// so nothing else would stop it.
+const BATCHES: usize = 16;
 
 /// The largest file that goes into a batch, in bytes.
 const SMALL: u64 = BUFFER as u64;
@@ -88,6 +94,17 @@ impl Item {
         })
     }
 
+    /// What it takes in memory, with its place in the queue and its outcome.
+    pub(super) fn bytes(&self) -> u64 {
+        let below = self.below.as_ref().map_or(0, |below| below.as_os_str().len());
+        let strings = (self.object.capacity() + below) as u64 + 3 * PIECE;
+        2 * (size_of::<Self>() + size_of::<Unit>()) as u64
+            + strings
+            + self.skip.bytes()
+            + self.refuse.bytes()
+            + OUTCOME
+    }
+
     /// The item as it enters the queue.
     pub(super) fn ticketed(self, ticket: Ticket) -> Self {
         Self { ticket, ..self }
@@ -121,6 +138,16 @@ pub(crate) struct SmallFile {
     pieces: Vec<Piece>,
 }
 
+impl SmallFile {
+    /// What it takes in memory besides its bytes, which lie in the ring's buffers.
+    fn bytes(&self) -> u64 {
+        let digest = self.file.digest.as_ref().map_or(0, |digest| digest.value.capacity());
+        let strings = self.file.path.as_os_str().len() + digest;
+        let vectors = 2 * size_of::<Self>() + self.pieces.capacity() * size_of::<Piece>();
+        (strings + vectors) as u64 + 3 * PIECE
+    }
+}
+
 /// A file of an archive before its contents come.
 struct Announced {
     /// Its path below the data directory.
@@ -146,13 +173,13 @@ pub(crate) fn one(worker: &mut Worker, job: &Arc<State>, item: Item) {
         batches: Mutex::default(),
         fewer: Condvar::new(),
     });
-    let ring = Arc::new(Ring::default());
+    let ring = Arc::new(Ring::within(&job.memory));
     let stop = job.cancel.child_token();
     // From here on somebody fills the ring and says so when he ends, which `abandon` waits for.
     worker.read_ahead(filling(&item, job, &ring, &stop));
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let worker = RefCell::new(&mut *worker);
-        let directories = Seen::default();
+        let directories = Seen::within(&job.memory);
         Unpacking { item: &item, archive: &archive, worker: &worker, directories, written: 0 }.all(&ring)
     }));
     let ended = ended.unwrap_or_else(|panic| Err(panicked(&*panic)));
@@ -183,7 +210,8 @@ fn filling(item: &Item, job: &Arc<State>, ring: &Arc<Ring>, stop: &CancellationT
     let open = move || {
         let stored = Stored::open(&job, &stop, &origin, &object, None)?;
         let size = stored.size();
-        let plain = origin.via.decode_to_keep(Box::new(Part::new(Arc::new(Mutex::new(stored)), size)))?;
+        let part = Box::new(Part::new(Arc::new(Mutex::new(stored)), size));
+        let plain = origin.via.decode_to_keep(part, &job.room(&stop))?;
         Ok(job.withheld.refusing(plain))
     };
     Filling::new(Arc::clone(ring), Box::new(open))
@@ -321,8 +349,16 @@ impl<'a> Unpacking<'a> {
     /// Has files written by whoever has time.
     fn hand_out(&self, files: SmallFiles) {
         if !files.is_empty() {
+            let bytes = files.iter().map(SmallFile::bytes).sum();
+            let charge = self.archive.job.memory.charge(bytes, "files to write").ok();
+            let crowded = charge.is_none() || self.archive.batches().open >= BATCHES;
             self.archive.batches().open += 1;
-            self.worker.borrow().pool.offer(Batch { archive: Arc::clone(self.archive), files });
+            let batch = Batch { archive: Arc::clone(self.archive), files, charge };
+            if crowded {
+                write_batch(&mut self.worker.borrow_mut(), batch);
+            } else {
+                self.worker.borrow().pool.offer(batch);
+            }
         }
     }
 }
@@ -393,7 +429,7 @@ impl Archive {
 
 /// Writes the files of a batch.
 pub(crate) fn write_batch(worker: &mut Worker, batch: Batch) {
-    let Batch { archive, files } = batch;
+    let Batch { archive, files, charge: _charge } = batch;
     let ended = catch_unwind(AssertUnwindSafe(|| {
         for small in files {
             if archive.failed.load(Ordering::Relaxed) {
@@ -479,16 +515,29 @@ impl<'a> Writing<'a> {
 }
 
 /// The directories that an archive has brought.
-#[derive(Default)]
 pub(super) struct Seen {
     hashes: HashSet<u64>,
     hasher: RandomState,
+    charge: Charge,
 }
 
+/// Directories that are charged for at once, and what each takes in a table that is at least 7/16 full, the old one included
+/// while it grows.
+const CHARGED: usize = 1024;
+const SEEN: u64 = 32;
+
 impl Seen {
+    /// None yet.
+    pub(super) fn within(memory: &Budget) -> Self {
+        Self { hashes: HashSet::new(), hasher: RandomState::new(), charge: memory.charge_anyway(0) }
+    }
+
     /// # Errors
-    /// `Corrupt` for one that comes twice, `Limit` for too many.
+    /// `Corrupt` for one that comes twice, `Limit` for too many, or where there is no memory for it.
     pub(super) fn add(&mut self, path: &RelativePath) -> Result<(), Error> {
+        if self.hashes.len().is_multiple_of(CHARGED) {
+            self.charge.grow(SEEN * CHARGED as u64, "the directories of an archive")?;
+        }
         if self.hashes.len() >= MOST_DIRECTORIES {
             return Err(Error::new(
                 Kind::Limit,

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::relative;
+use crate::budget::PIECE;
 use crate::error::Error;
 
 /// Paths, and directories of which everything below is meant.
@@ -28,6 +29,12 @@ impl PathSet {
             }
         }
         Ok(set)
+    }
+
+    /// What it takes in memory, about: a table that doubles when it grows, and a string for each.
+    pub(crate) fn bytes(&self) -> u64 {
+        let strings: usize = self.exactly.iter().chain(&self.below).map(|path| path.len()).sum();
+        strings as u64 + self.len() as u64 * (PIECE + 3 * size_of::<Box<str>>() as u64)
     }
 
     /// How many there are.

@@ -4,11 +4,15 @@ use std::collections::BinaryHeap;
 use std::hash::{BuildHasher, RandomState};
 
 use super::Listed;
+use crate::budget::{Budget, Charge};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind};
 
 /// The size of a block in bytes. A record never lies in two.
 const BLOCK: usize = 1 << 20;
+
+/// How many bytes of names [`Records::missing`] gives at once, about.
+const NAMES: usize = 1 << 20;
 
 /// A record begins at a multiple of this, so that 32 bits say where.
 const ALIGNMENT: usize = 8;
@@ -30,8 +34,9 @@ pub(super) struct Record {
 }
 
 /// The records. Each has a number: its place in units of [`ALIGNMENT`].
-#[derive(Default)]
 pub(super) struct Records {
+    /// For the blocks and the table.
+    charge: Charge,
     blocks: Vec<Vec<u8>>,
     /// Numbers by the hash of their paths, open addressing; its length is a power of two and more than 4/3 of the records'.
     table: Vec<u32>,
@@ -44,7 +49,42 @@ impl Records {
         self.count
     }
 
-    /// Adds a file that is not there.
+    /// None yet; their memory is charged to this budget.
+    pub(super) fn within(memory: &Budget) -> Self {
+        let hasher = RandomState::new();
+        Self { charge: memory.charge_anyway(0), blocks: Vec::new(), table: Vec::new(), count: 0, hasher }
+    }
+
+    /// Takes the memory that these files need before any of them is added.
+    ///
+    /// # Errors
+    /// `Limit` where there is none.
+    pub(super) fn make_room(&mut self, files: &[Listed]) -> Result<(), Error> {
+        let mut left = self.blocks.last().map_or(0, |block| BLOCK - block.len());
+        let mut blocks = 0;
+        for file in files {
+            let length = length(file);
+            if length > left {
+                blocks += 1;
+                left = BLOCK;
+            }
+            left = left.saturating_sub(length);
+        }
+        let count = self.count + files.len();
+        let mut table = self.table.len();
+        while count * 4 > table * 3 {
+            table = larger(table);
+        }
+        // The old table is there until the new one is full.
+        let table = if table > self.table.len() { table + table / 2 } else { table };
+        let bytes = (self.blocks.len() + blocks) * (BLOCK + 64) + table * size_of::<u32>();
+        match (bytes as u64).checked_sub(self.charge.amount()) {
+            Some(more) => self.charge.grow(more, "a listing with more files"),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds a file that is not there. [`Records::make_room`] comes first.
     pub(super) fn add(&mut self, file: &Listed) -> Result<(), Error> {
         let (algorithm, value) = match &file.digest {
             None => (0, &[][..]),
@@ -53,7 +93,7 @@ impl Records {
         let path = file.path.as_bytes();
         let path_length = u16::try_from(path.len())
             .map_err(|_| Error::new(Kind::Invalid, format!("a path of {} bytes is too long", path.len())))?;
-        let length = (HEAD + path.len() + value.len()).next_multiple_of(ALIGNMENT);
+        let length = length(file);
         if self.blocks.last().is_none_or(|block| block.len() + length > BLOCK) {
             self.blocks.push(Vec::with_capacity(BLOCK));
         }
@@ -117,7 +157,7 @@ impl Records {
         *self.flags(number) |= BROUGHT;
     }
 
-    /// The first `max` by their names that have not come.
+    /// The first `max` by their names that have not come; fewer where these are very long.
     pub(super) fn missing(&self, max: usize) -> Vec<String> {
         let mut first = BinaryHeap::new();
         for number in self.table.iter().copied().filter(|number| *number != FREE) {
@@ -132,7 +172,14 @@ impl Records {
                 first.push(path);
             }
         }
-        first.into_sorted_vec().into_iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect()
+        let mut given = 0;
+        let fits = |path: &&[u8]| {
+            let before = given;
+            given += path.len();
+            before == 0 || given <= NAMES
+        };
+        let first = first.into_sorted_vec().into_iter().take_while(fits);
+        first.map(|path| String::from_utf8_lossy(path).into_owned()).collect()
     }
 
     fn bytes(&self, number: u32) -> &[u8] {
@@ -164,7 +211,7 @@ impl Records {
     }
 
     fn grow(&mut self) {
-        let larger = vec![FREE; (self.table.len() * 2).max(64)];
+        let larger = vec![FREE; larger(self.table.len())];
         for number in std::mem::replace(&mut self.table, larger) {
             if number != FREE {
                 let slot = self.free_slot(self.path(number));
@@ -172,6 +219,17 @@ impl Records {
             }
         }
     }
+}
+
+/// How long a table is that takes the place of one of this length.
+fn larger(table: usize) -> usize {
+    (table * 2).max(64)
+}
+
+/// How many bytes the record of a file takes.
+fn length(file: &Listed) -> usize {
+    let digest = file.digest.as_ref().map_or(0, |digest| digest.value.len());
+    (HEAD + file.path.len() + digest).next_multiple_of(ALIGNMENT)
 }
 
 fn path_length(bytes: &[u8]) -> usize {

@@ -116,3 +116,23 @@ fn the_number_of_tolerated_paths_is_bounded() {
     listing.tolerate((0..MOST_TOLERATED).map(|path| path.to_string()).collect()).unwrap();
     assert_eq!(listing.tolerate(vec!["x".to_owned()]).unwrap_err().kind, Kind::Limit);
 }
+
+#[test]
+fn what_is_listed_and_tolerated_is_charged_and_given_back() {
+    let memory = crate::budget::Budget::memory(8 << 20);
+    let listing = Listing::within(&memory);
+    let batch = |round: usize| {
+        let path = |number: usize| format!("{round}/{number:0>200}/{number:0>200}");
+        (0..1000).map(|number| Listed { path: path(number), size: 1, digest: None }).collect::<Vec<_>>()
+    };
+    let (refused, rounds) =
+        (0..100).find_map(|round| Some((listing.add(batch(round)).err()?, round))).unwrap();
+    assert_eq!(refused.kind, Kind::Limit);
+    assert!((10..20).contains(&rounds), "{rounds}");
+    // None of the last batch was added.
+    assert_eq!(listing.inner().records.len(), 1000 * rounds);
+    let path = |number: usize| format!("{number:0>3000}");
+    assert_eq!(listing.tolerate((0..3000).map(path).collect()).unwrap_err().kind, Kind::Limit);
+    drop(listing);
+    assert_eq!(memory.held(), 0);
+}

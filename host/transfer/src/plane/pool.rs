@@ -3,6 +3,7 @@
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::budget::Charge;
 use crate::job::state::State;
 use crate::job::unit::Unit;
 use crate::job::unpack::{Archive, SmallFiles};
@@ -13,7 +14,12 @@ pub(crate) struct Batch {
     pub(crate) archive: Arc<Archive>,
     /// The files.
     pub(crate) files: SmallFiles,
+    /// For them, without their bytes.
+    pub(crate) charge: Option<Charge>,
 }
+
+/// Units above which a queue that has become short gives memory back.
+const LONG: usize = 1024;
 
 /// What waits for a worker: small files of archives first, for they hold buffers; then, job by job in turn, the largest.
 #[derive(Default)]
@@ -102,6 +108,10 @@ impl Pool {
         }
         let mut queue = waiting.jobs.pop_front()?;
         let unit = queue.units.pop()?;
+        // What was a long queue is not charged any more, and must not be held for the sake of a short one.
+        if queue.units.capacity() > LONG && queue.units.len() < queue.units.capacity() / 4 {
+            queue.units.shrink_to(queue.units.capacity() / 2);
+        }
         let job = Arc::clone(&queue.job);
         // Under the lock, so that whoever cancels and finds nothing here knows of it.
         job.begin();

@@ -27,10 +27,10 @@ pub(super) struct Companion {
 }
 
 /// A worker and its companion, which ends with it.
-pub(super) fn pair(pool: Arc<Pool>) -> (Worker, Companion) {
+pub(super) fn pair(pool: Arc<Pool>, open: usize) -> (Worker, Companion) {
     let (companion, work) = sync_channel(1);
     let buffer = vec![0; BUFFER].into_boxed_slice();
-    (Worker { pool, directories: Directories::default(), buffer, companion }, Companion { work })
+    (Worker { pool, directories: Directories::of_at_most(open), buffer, companion }, Companion { work })
 }
 
 impl Companion {

@@ -18,6 +18,9 @@ use crate::target::{Place, Root, Target};
 /// How many directories a worker has open at most.
 pub(crate) const MOST_OPEN: usize = 64;
 
+/// How many it may have open at least, however few files may be open.
+pub(crate) const FEWEST_OPEN: usize = 4;
+
 /// How often an `openat2` that lost a race against a rename elsewhere (EAGAIN) is tried.
 const RACES: u32 = 128;
 
@@ -32,8 +35,9 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 const MASKED: u32 = 0o077;
 
 /// Opened directories of one target, the least recently used closed first.
-#[derive(Default)]
 pub(crate) struct Directories {
+    /// How many may be open.
+    most: usize,
     of: Option<Arc<Target>>,
     open: HashMap<Root, HashMap<Box<OsStr>, Entry>>,
     count: usize,
@@ -46,9 +50,14 @@ struct Entry {
 }
 
 impl Directories {
+    /// None yet, and never more than `most`.
+    pub(crate) fn of_at_most(most: usize) -> Self {
+        Self { most, of: None, open: HashMap::new(), count: 0, clock: 0 }
+    }
+
     /// Closes them all.
     pub(crate) fn close(&mut self) {
-        *self = Self::default();
+        *self = Self::of_at_most(self.most);
     }
 
     /// The directory in which `place` lies, made where it is not there, and the name in it.
@@ -88,7 +97,7 @@ impl Directories {
             return Ok(Arc::clone(&entry.directory));
         }
         let directory = Arc::new(open_or_make(target, root, path)?);
-        if self.count >= MOST_OPEN {
+        if self.count >= self.most {
             self.close_oldest();
         }
         let entry = Entry { directory: Arc::clone(&directory), used: self.clock };

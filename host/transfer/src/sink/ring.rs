@@ -6,12 +6,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{BUFFER, RING};
+use crate::budget::{Budget, Charge};
 use crate::error::{Error, Kind};
 use crate::plane::panicked;
 
+/// How many buffers a ring has however little memory there is. A batch that is still being made holds up to three.
+pub(crate) const FEWEST_BUFFERS: usize = 4;
+
 /// A few buffers that go round: filled by one thread, emptied by others, filled again.
-#[derive(Default)]
 pub(crate) struct Ring {
+    memory: Budget,
     state: Mutex<Circulation>,
     moved: Condvar,
 }
@@ -19,6 +23,8 @@ pub(crate) struct Ring {
 #[derive(Default)]
 struct Circulation {
     made: usize,
+    /// For the buffers beyond the fewest, which are charged with their worker.
+    charges: Vec<Charge>,
     free: Vec<Box<[u8]>>,
     filled: VecDeque<Arc<Filled>>,
     /// How reading ended.
@@ -71,6 +77,11 @@ impl Filling {
 }
 
 impl Ring {
+    /// One that grows as far as this budget lets it.
+    pub(crate) fn within(memory: &Budget) -> Self {
+        Self { memory: memory.clone(), state: Mutex::default(), moved: Condvar::new() }
+    }
+
     fn fill_from(self: &Arc<Self>, open: Open) -> Result<(), Error> {
         let mut source = open()?;
         while let Some(mut bytes) = self.free() {
@@ -112,7 +123,7 @@ impl Ring {
             if let Some(bytes) = state.free.pop() {
                 return Some(bytes);
             }
-            if state.made < RING / BUFFER {
+            if state.made < RING / BUFFER && state.may_make(&self.memory) {
                 state.made += 1;
                 drop(state);
                 return Some(vec![0; BUFFER].into_boxed_slice());
@@ -142,6 +153,17 @@ impl Ring {
 
     fn state(&self) -> MutexGuard<'_, Circulation> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Circulation {
+    /// Whether there is memory for another buffer, which is taken then.
+    fn may_make(&mut self, memory: &Budget) -> bool {
+        if self.made < FEWEST_BUFFERS {
+            return true;
+        }
+        let charge = memory.charge(BUFFER as u64, "a buffer");
+        charge.map(|charge| self.charges.push(charge)).is_ok()
     }
 }
 

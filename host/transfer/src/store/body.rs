@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
+use super::access::Current;
 use super::directory::{blocking, opened_object};
 use super::echo::echoed;
 use super::retry::{Again, Failure, Tries, within};
@@ -48,7 +49,7 @@ pub struct Body {
 
 impl Body {
     pub(super) async fn open(store: Store, key: &str, range: Option<Range>) -> Result<(Object, Self), Error> {
-        let whole = store.inner.prefix.and(key);
+        let whole = store.inner.whole(key)?;
         let end = match range.map(|range| (range, range.end())) {
             None => None,
             Some((_, Some(end))) => Some(end),
@@ -57,20 +58,23 @@ impl Body {
         let empty = range.filter(|range| range.length == 0);
         let mut tries = Tries::new(store.inner.retry);
         let (object, source) = loop {
+            let Current { backend, renewals } = store.inner.access.current();
             // No request can ask for no bytes.
             let opened = match empty {
                 Some(_) => {
-                    store.inner.permitted(store.inner.backend.head(&whole)).await.map(|object| (object, None))
+                    store.permitted(key, &tries, backend.head(&whole)).await.map(|object| (object, None))
                 }
                 None => store
-                    .inner
-                    .permitted(store.inner.backend.open(&whole, range, None))
+                    .permitted(key, &tries, backend.open(&whole, range, None))
                     .await
                     .map(|(object, source)| (object, Some(source))),
             };
             match opened {
                 Ok(opened) => break opened,
-                Err(failure) => tries.after(failure).await.map_err(|error| store.inner.on(key, error))?,
+                Err(failure) => store
+                    .before_another(key, &mut tries, renewals, failure)
+                    .await
+                    .map_err(|error| store.inner.on(key, error))?,
             }
         };
         let object = Object { key: key.to_owned(), ..object };
@@ -95,12 +99,13 @@ impl Body {
     /// stayed away for longer than [`super::Retry`] allows.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         // What may be the beginning of a credential waits for what follows.
-        let held = self.store.inner.echo.held();
+        let mut held = self.store.inner.echo.held();
         while self.spare.len() <= held && self.at < self.end {
             let mut tries = Tries::new(self.store.inner.retry);
             let came;
             loop {
-                match self.next().await {
+                let current = self.store.inner.access.current();
+                match self.next(&tries, &current).await {
                     Ok(bytes) => {
                         self.at += bytes.len() as u64;
                         came = bytes.len() as u64;
@@ -112,7 +117,9 @@ impl Body {
                     }
                     Err(failure) => {
                         self.drop_connection();
-                        tries.after(failure).await.map_err(|error| self.on(error))?;
+                        let (about, used) = (&self.object.key, current.renewals);
+                        let waited = self.store.before_another(about, &mut tries, used, failure).await;
+                        waited.map_err(|error| self.on(error))?;
                     }
                 }
             }
@@ -121,6 +128,8 @@ impl Body {
                 (self.spare, self.at) = (Bytes::new(), self.end);
                 self.echoed = true;
             }
+            // The credentials may have been renewed meanwhile.
+            held = self.store.inner.echo.held();
             if let Some(rate) = &self.store.rate {
                 rate.take(came).await;
             }
@@ -160,9 +169,9 @@ impl Body {
     }
 
     /// At least one byte.
-    async fn next(&mut self) -> Result<Bytes, Failure> {
+    async fn next(&mut self, tries: &Tries, current: &Current) -> Result<Bytes, Failure> {
         if self.source.is_none() {
-            self.reopen().await?;
+            self.reopen(tries, current).await?;
         }
         let left = self.end - self.at;
         match &mut self.source {
@@ -171,9 +180,9 @@ impl Body {
                 Ok(blocking(move || read_file(&file, at, left)).await?)
             }
             Some(Source::Stream(stream)) => loop {
-                let inner = &self.store.inner;
-                let next = within(inner.retry.idle, async { stream.next().await.transpose() });
-                match inner.permitted(next).await? {
+                let idle = self.store.inner.retry.idle;
+                let next = within(idle, async { stream.next().await.transpose() });
+                match self.store.permitted(&self.object.key, tries, next).await? {
                     Some(bytes) if bytes.is_empty() => {}
                     Some(mut bytes) => {
                         bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
@@ -189,16 +198,16 @@ impl Body {
     }
 
     /// Asks for what is left of the same object.
-    async fn reopen(&mut self) -> Result<(), Failure> {
-        let inner = &self.store.inner;
+    async fn reopen(&mut self, tries: &Tries, Current { backend, .. }: &Current) -> Result<(), Failure> {
+        let (store, key) = (&self.store, &self.object.key);
         let range = Range { offset: self.at, length: self.end - self.at };
-        let whole = inner.prefix.and(&self.object.key);
+        let whole = store.inner.prefix.and(key);
         let (object, source) =
-            match inner.permitted(inner.backend.open(&whole, Some(range), Some(&self.object))).await {
+            match store.permitted(key, tries, backend.open(&whole, Some(range), Some(&self.object))).await {
                 Ok((object, source)) => (object, Ok(source)),
                 // As where the range is not there any more: of an object that has no mark the store cannot say that it changed.
                 Err(failure) if failure.error.kind == Kind::Invalid => {
-                    match inner.permitted(inner.backend.head(&whole)).await {
+                    match store.permitted(key, tries, backend.head(&whole)).await {
                         Ok(object) => (object, Err(failure)),
                         Err(gone) if gone.error.kind == Kind::NotFound => return Err(gone),
                         Err(unknown) if unknown.again == Again::Never => return Err(failure),

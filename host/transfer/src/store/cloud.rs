@@ -11,11 +11,13 @@ use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
 
+use super::answer::Listed;
 use super::body::{Source, outside};
 use super::failures::{ask, failed};
-use super::retry::{Failure, within};
+use super::key::{self, Longest};
+use super::retry::{Again, Failure, Lacks, within};
 use super::transport::{Asked, FOLDER};
-use super::{Backend, Object, PAGE, Page, Range};
+use super::{Backend, Etag, Object, PAGE, Page, Range};
 use crate::error::{Error, Kind};
 
 /// How many listings that somebody may go on with are kept.
@@ -33,6 +35,7 @@ pub(super) struct Cloud {
     listings: Mutex<VecDeque<(String, String, String)>>,
     /// Whether a listing leaves out the object whose key is the prefix itself, as the library's does for Azure.
     leaves_out_prefix: bool,
+    longest_key: Longest,
     /// How long one answer is awaited, credentials that must be asked for first included.
     idle: Duration,
     /// Whether an answer has shown that the bucket itself is there.
@@ -47,6 +50,7 @@ impl Cloud {
             lists: store,
             listings: Mutex::default(),
             leaves_out_prefix: false,
+            longest_key: key::BUCKET,
             idle,
             is_there: AtomicBool::new(false),
         }
@@ -54,7 +58,7 @@ impl Cloud {
 
     /// The same for Azure.
     pub(super) fn azure<S: ObjectStore + PaginatedListStore>(store: S, idle: Duration) -> Self {
-        Self { leaves_out_prefix: true, ..Self::new(store, idle) }
+        Self { leaves_out_prefix: true, longest_key: key::CONTAINER, ..Self::new(store, idle) }
     }
 
     /// Makes one request.
@@ -76,7 +80,7 @@ impl Cloud {
         let options = GetOptions {
             range: range
                 .map(|range| GetRange::Bounded(range.offset..range.offset.saturating_add(range.length))),
-            if_match: known.and_then(|object| object.etag.clone()).filter(|etag| is_strong(etag)),
+            if_match: known.and_then(|object| object.etag.as_ref()?.if_match()),
             extensions: Asked::Bytes.extensions(),
             ..GetOptions::default()
         };
@@ -86,6 +90,18 @@ impl Cloud {
             self.is_there.store(true, Ordering::Relaxed);
         }
         answer
+    }
+
+    /// Asks for the first byte of an object, for the word that an answer to HEAD has no place for: without it an expired token, a
+    /// clock that is wrong and a permission that is missing are all the same.
+    async fn with_a_body(&self, key: &str, without: Failure) -> Result<GetResult, Failure> {
+        let first = Range { offset: 0, length: 1 };
+        match self.get(key, Some(first), None).await {
+            // Of an empty object there is none.
+            Err(failure) if failure.lacks == Lacks::Range => self.get(key, None, None).await,
+            Err(failure) if failure.again != Again::Never => Err(without),
+            answer => answer,
+        }
     }
 
     /// The object that the library would leave out of the first page.
@@ -119,25 +135,40 @@ impl Cloud {
 
 #[async_trait]
 impl Backend for Cloud {
+    fn longest_key(&self) -> Longest {
+        self.longest_key
+    }
+
     async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Failure> {
         let mut token = after.and_then(|after| self.token(prefix, after));
+        // Where the store is told to begin, where it gives no token.
+        let mut offset = after.map(str::to_owned);
         let goes_on = token.is_some();
         let mut left_out = self.left_out(prefix, after).await?;
         let most = PAGE - usize::from(left_out.is_some());
         // The last key of the page before.
         let mut before: Option<String> = None;
         for _ in 0..EMPTY_PAGES {
+            let used = token.take();
             let options = PaginatedListOptions {
-                offset: token.is_none().then(|| after.map(str::to_owned)).flatten(),
+                offset: used.is_none().then(|| offset.clone()).flatten(),
                 max_keys: Some(most),
-                page_token: token.take(),
+                page_token: used.clone(),
                 extensions: Asked::Listing.extensions(),
                 ..PaginatedListOptions::default()
             };
             let prefix_asked = (!prefix.is_empty()).then_some(prefix);
             let answer = self.ask(self.lists.list_paginated(prefix_asked, options)).await?;
+            let says = answer.result.extensions.get::<Listed>().copied().unwrap_or_default();
+            let further = answer.page_token.filter(|token| !token.is_empty());
+            let is_cut = further.is_none() && says.is_cut(answer.result.objects.len() >= most);
+            let keys = answer.result.objects.iter().map(|meta| meta.location.as_ref());
+            let last = keys.map(|key| key.trim_end_matches(FOLDER)).max().map(str::to_owned);
             let listed = answer.result.objects.into_iter().map(object);
             let mut objects: Vec<Object> = listed.filter_map(not_a_folder).collect();
+            if is_cut && let Some((key, before)) = out_of_order(before.as_deref(), &objects, "", false) {
+                return Err(unordered(key, before));
+            }
             if let Some(after) = after {
                 if let Some((key, before)) = out_of_order(before.as_deref(), &objects, after, goes_on) {
                     return Err(unordered(key, before));
@@ -153,8 +184,23 @@ impl Backend for Cloud {
             }
             objects.extend(left_out.take());
             objects.sort_unstable_by(|one, other| one.key.cmp(&other.key));
-            match (answer.page_token, objects.last()) {
-                (None, _) => return Ok(Page { objects, next: None }),
+            if let Some(twice) = objects.windows(2).find(|pair| pair[0].key == pair[1].key) {
+                let message = format!("the store lists `{}` twice", twice[0].key.escape_debug());
+                return Err(Failure::never(Kind::Failed, message));
+            }
+            match (further, objects.last()) {
+                (None, _) if !is_cut => return Ok(Page { objects, next: None }),
+                // There is more, and no token: it is asked for by the last key, which the next call does.
+                (None, Some(last)) => {
+                    let next = last.key.clone();
+                    return Ok(Page { objects, next: Some(next) });
+                }
+                (None, None) => {
+                    // Nothing but what came before, or only marks of folders.
+                    let further = last.filter(|last| offset.as_ref().is_none_or(|offset| last > offset));
+                    offset = Some(further.ok_or_else(cut_short)?);
+                }
+                (Some(further), None) if used.as_ref() == Some(&further) => return Err(in_a_circle()),
                 (Some(further), Some(last)) => {
                     let next = last.key.clone();
                     self.keep(prefix, &next, further);
@@ -176,6 +222,7 @@ impl Backend for Cloud {
             {
                 self.get(key, None, None).await
             }
+            Err(failure) if failure.lacks == Lacks::Word => self.with_a_body(key, failure).await,
             answer => answer,
         };
         Ok(object(answer?.meta))
@@ -232,9 +279,20 @@ fn unordered(key: &str, before: &str) -> Failure {
     Failure::never(Kind::Failed, message)
 }
 
-/// Whether a mark may stand in `If-Match` (RFC 9110, 13.1.1).
-pub(super) fn is_strong(etag: &str) -> bool {
-    etag.starts_with('"')
+/// The failure of a listing that says that there is more and not how to go on.
+fn cut_short() -> Failure {
+    let message = "the store's server cuts its listing short without a token to go on with (IsTruncated without \
+                   NextContinuationToken), and begins no later where it is told to (start-after): what else there is cannot be \
+                   known. That is a fault of the server, which may know version 1 of ListObjects alone: use a newer one, or \
+                   reach the backups in another way";
+    Failure::never(Kind::Failed, message)
+}
+
+/// The failure of a listing whose token leads to itself.
+fn in_a_circle() -> Failure {
+    let message = "the store's server goes on with its listing by the token that it was just asked with, and so for ever: that is \
+                   a fault of the server";
+    Failure::never(Kind::Failed, message)
 }
 
 fn path(key: &str) -> Result<Path, Failure> {
@@ -257,6 +315,6 @@ fn object(meta: ObjectMeta) -> Object {
         key: meta.location.to_string(),
         size: meta.size,
         modified: u64::try_from(meta.last_modified.timestamp()).ok(),
-        etag: meta.e_tag,
+        etag: meta.e_tag.as_deref().and_then(Etag::read),
     }
 }

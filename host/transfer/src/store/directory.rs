@@ -8,15 +8,17 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use rustix::fs::{AtFlags, Stat};
 
 use super::body::Source;
+use super::key::{self, Longest};
 use super::retry::Failure;
-use super::{Backend, Object, Page, Range};
+use super::{Backend, Etag, Object, Page, Range};
 use crate::beneath::{self, RelativePath};
+use crate::budget::Budget;
 use crate::error::{Error, Kind};
 use listing::Listing;
 
@@ -30,6 +32,8 @@ pub(super) struct Directory {
 
 struct Opened {
     root: beneath::Directory,
+    /// What names of listings are charged to, where they are.
+    memory: OnceLock<Budget>,
     /// Where listings stopped: prefix, the key that the next page comes after, and what is left.
     listings: Mutex<Vec<(String, String, Listing)>>,
 }
@@ -38,7 +42,9 @@ impl Directory {
     /// Opens the directory at `path`, which the operator named: links in it are followed.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let root = beneath::Directory::open(path)?;
-        Ok(Self { opened: Arc::new(Opened { root, listings: Mutex::new(Vec::new()) }) })
+        Ok(Self {
+            opened: Arc::new(Opened { root, memory: OnceLock::new(), listings: Mutex::new(Vec::new()) }),
+        })
     }
 
     /// Runs what may wait for a disk where it holds up nobody else.
@@ -79,6 +85,15 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 #[async_trait]
 impl Backend for Directory {
+    fn longest_key(&self) -> Longest {
+        key::DIRECTORY
+    }
+
+    fn charge_to(&self, memory: &Budget) {
+        // A store belongs to one run: the first stays.
+        let _ = self.opened.memory.set(memory.clone());
+    }
+
     async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Failure> {
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
         self.blocking(move |opened| opened.scan(&prefix, after.as_deref())).await
@@ -114,9 +129,13 @@ impl Opened {
         });
         let mut listing = match kept {
             Some(listing) => listing,
-            None => Listing::new(prefix, after),
+            None => Listing::new(prefix, after).within(self.memory.get()),
         };
-        let (objects, more) = listing.page(&self.root)?;
+        // A file whose path is too long to be one; not `Invalid`, by which a store is known that cannot list.
+        let (objects, more) = listing.page(&self.root).map_err(|error| match error.kind {
+            Kind::Invalid => Error::new(Kind::Failed, error.message),
+            _ => error,
+        })?;
         let next = objects.last().filter(|_| more).map(|last| last.key.clone());
         if let Some(next) = &next {
             let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
@@ -180,14 +199,19 @@ fn object(status: &Stat, key: String) -> Object {
     let size = u64::try_from(status.st_size).unwrap_or(0);
     let seconds = status.st_mtime as i64;
     let etag = etag(status.st_ino as u64, size, seconds, status.st_mtime_nsec as i64);
-    Object { key, size, modified: u64::try_from(seconds).ok(), etag: Some(etag) }
+    Object { key, size, modified: u64::try_from(seconds).ok(), etag: Etag::read(&etag) }
 }
 
 /// What an opened file is now.
 pub(super) fn opened_object(file: &File, key: String) -> Result<Object, Error> {
     let status = file.metadata()?;
     let etag = etag(status.ino(), status.len(), status.mtime(), status.mtime_nsec());
-    Ok(Object { key, size: status.len(), modified: u64::try_from(status.mtime()).ok(), etag: Some(etag) })
+    Ok(Object {
+        key,
+        size: status.len(),
+        modified: u64::try_from(status.mtime()).ok(),
+        etag: Etag::read(&etag),
+    })
 }
 
 /// Inode, size and time: what another content would have another of.

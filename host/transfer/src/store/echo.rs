@@ -1,9 +1,12 @@
 //! A credential that comes back: a server that sends what it was given as an object, a mark or a name would hand it to the
 //! plugin. What a store sends is looked through for its own credentials, and refused where one stands in it.
 
-use aho_corasick::AhoCorasick;
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use super::{Object, StoreConfig};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+
+use super::Object;
 use crate::error::{Error, Kind};
 use crate::redact::forms::Form;
 use crate::secret::Secret;
@@ -15,77 +18,99 @@ const SHORTEST: usize = 8;
 const SHORTEST_PASSWORD: usize = 16;
 
 /// What a store must not send: each credential as it is, in base64, hexadecimal and percent form, and the value of the
-/// `Authorization` header that is made of them.
+/// `Authorization` header that is made of them. Clones share what they know.
+#[derive(Clone, Default)]
+pub(super) struct Echo(Arc<RwLock<Known>>);
+
 #[derive(Default)]
-pub(super) struct Echo {
+struct Known {
+    texts: BTreeSet<Vec<u8>>,
     /// None where nothing is looked for.
-    search: Option<AhoCorasick>,
+    search: Option<Arc<AhoCorasick>>,
     longest: usize,
 }
 
 impl Echo {
-    /// Of the credentials of a store. What the provider chain finds later is not among them.
+    /// Looks for these credentials of a store, too, by the names that [`StoreConfig::credentials`](super::StoreConfig) has. What the
+    /// provider chain finds later is not among them.
     ///
     /// # Errors
     /// `Failed` where they are too many to look for.
-    pub(super) fn of(config: &StoreConfig) -> Result<Self, Error> {
-        let named = |name: &str| {
-            config.credentials.iter().find(|(own, _)| own == name).map(|(_, secret)| secret.expose())
-        };
-        let mut sent: Vec<Secret> = Vec::new();
-        for (name, secret) in &config.credentials {
-            let least = match name.as_str() {
-                // Names, which are in listings and texts of their own right.
-                "username" | "access_key_id" => continue,
-                "token" => SHORTEST,
-                _ => SHORTEST_PASSWORD,
-            };
-            if secret.expose().len() >= least {
-                sent.push(secret.clone());
-            }
+    pub(super) fn learn(&self, credentials: &[(String, Secret)]) -> Result<(), Error> {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut texts = known.texts.clone();
+        texts.extend(sent(credentials));
+        if texts.len() == known.texts.len() {
+            return Ok(());
         }
-        if let (Some(user), Some(password)) = (named("username"), named("password")) {
-            let both = [user, b":", password].concat();
-            if both.len() >= SHORTEST {
-                sent.push(Secret::new(both));
-            }
-        }
-        if let Some(signature) = named("sas_token").and_then(signature) {
-            sent.push(Secret::new(signature));
-        }
-        let mut texts: Vec<Vec<u8>> = Vec::new();
-        for secret in &sent {
-            texts.extend(Form::of(secret.expose()).into_iter().map(|form| form.text));
-            texts.push(percent(secret.expose()));
-        }
-        texts.retain(|text| text.len() >= SHORTEST);
-        if texts.is_empty() {
-            return Ok(Self::default());
-        }
-        let longest = texts.iter().map(Vec::len).max().unwrap_or_default();
-        let search = AhoCorasick::new(texts)
+        let search = AhoCorasick::builder()
+            // Of few texts the library then finds where one may begin much faster.
+            .match_kind(MatchKind::LeftmostFirst)
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .build(&texts)
             .map_err(|error| Error::new(Kind::Failed, format!("cannot look for credentials: {error}")))?;
-        Ok(Self { search: Some(search), longest })
+        let longest = texts.iter().map(Vec::len).max().unwrap_or_default();
+        *known = Known { texts, search: Some(Arc::new(search)), longest };
+        Ok(())
     }
 
     /// How many bytes at the end of what came may be the beginning of a credential.
     pub(super) fn held(&self) -> usize {
-        self.longest.saturating_sub(1)
+        self.known().longest.saturating_sub(1)
     }
 
     /// Whether a credential stands in these bytes.
     pub(super) fn is_in(&self, bytes: &[u8]) -> bool {
-        self.search.as_ref().is_some_and(|search| search.is_match(bytes))
+        let search = self.known().search.clone();
+        search.is_some_and(|search| search.is_match(bytes))
     }
 
     /// Refuses what is known of an object where a credential stands in it.
     pub(super) fn refuse(&self, object: &Object) -> Result<(), Error> {
-        let mark = object.etag.as_deref().unwrap_or_default();
+        let mark = object.etag.as_ref().map(ToString::to_string).unwrap_or_default();
         if self.is_in(mark.as_bytes()) || self.is_in(object.key.as_bytes()) {
             return Err(echoed());
         }
         Ok(())
     }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a server that was given these credentials may send back.
+fn sent(credentials: &[(String, Secret)]) -> Vec<Vec<u8>> {
+    let named =
+        |name: &str| credentials.iter().find(|(own, _)| own == name).map(|(_, secret)| secret.expose());
+    let mut sent: Vec<Secret> = Vec::new();
+    for (name, secret) in credentials {
+        let least = match name.as_str() {
+            // Names, which are in listings and texts of their own right.
+            "username" | "access_key_id" => continue,
+            "token" => SHORTEST,
+            _ => SHORTEST_PASSWORD,
+        };
+        if secret.expose().len() >= least {
+            sent.push(secret.clone());
+        }
+    }
+    if let (Some(user), Some(password)) = (named("username"), named("password")) {
+        let both = [user, b":", password].concat();
+        if both.len() >= SHORTEST {
+            sent.push(Secret::new(both));
+        }
+    }
+    if let Some(signature) = named("sas_token").and_then(signature) {
+        sent.push(Secret::new(signature));
+    }
+    let mut texts: Vec<Vec<u8>> = Vec::new();
+    for secret in &sent {
+        texts.extend(Form::of(secret.expose()).into_iter().map(|form| form.text));
+        texts.push(percent(secret.expose()));
+    }
+    texts.retain(|text| text.len() >= SHORTEST);
+    texts
 }
 
 /// The error of a server that sends a credential back. Trying again would send it once more.
@@ -118,12 +143,30 @@ fn percent(secret: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Etag;
+
+    fn learn(echo: &Echo, credentials: &[(&str, &str)]) {
+        let credentials: Vec<_> =
+            credentials.iter().map(|(name, secret)| ((*name).to_owned(), Secret::new(*secret))).collect();
+        echo.learn(&credentials).unwrap();
+    }
 
     fn echo(credentials: &[(&str, &str)]) -> Echo {
-        let mut config = StoreConfig::new("https://host/");
-        config.credentials =
-            credentials.iter().map(|(name, secret)| ((*name).to_owned(), Secret::new(*secret))).collect();
-        Echo::of(&config).unwrap()
+        let echo = Echo::default();
+        learn(&echo, credentials);
+        echo
+    }
+
+    #[test]
+    fn a_credential_of_before_is_known_beside_that_of_now() {
+        let of_token = echo(&[("token", "t0ken-of-yesterday")]);
+        let held = of_token.held();
+        // Whoever holds a clone knows what the other learns.
+        learn(&of_token.clone(), &[("token", "a-longer-t0ken-of-today")]);
+        for text in ["t0ken-of-yesterday", "a-longer-t0ken-of-today"] {
+            assert!(of_token.is_in(text.as_bytes()), "{text}");
+        }
+        assert!(of_token.held() > held);
     }
 
     #[test]
@@ -151,7 +194,7 @@ mod tests {
             key: key.to_owned(),
             size: 1,
             modified: None,
-            etag: Some(etag.to_owned()),
+            etag: Etag::read(etag),
         };
         echo.refuse(&object("key", "\"mark\"")).unwrap();
         for (key, etag) in [("t0ken-of-the-server", "m"), ("key", "\"t0ken-of-the-server\"")] {

@@ -9,8 +9,10 @@ use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use rustls::{AlertDescription, CertificateError};
 
-use super::retry::{Again, Failure};
-use super::transport::{Asked, Stopped, Voucher};
+use super::codes::{self, Code};
+use super::proxy;
+use super::retry::{Again, Failure, Lacks};
+use super::transport::{Asked, ByProxy, Stopped, Voucher};
 use crate::error::{Error, Kind};
 
 /// The most letters of a store's own word for an error (`NoSuchKey`) that is shown.
@@ -37,6 +39,8 @@ pub(super) struct Refused {
     retry_after: Option<Duration>,
     /// Where S3 says the bucket is.
     region: Option<String>,
+    /// Which server of it S3 says to ask.
+    endpoint: Option<String>,
 }
 
 tokio::task_local! {
@@ -70,7 +74,8 @@ impl Refused {
             asked,
             host,
             code: code(body).or_else(|| word(header("x-ms-error-code")?)),
-            region: header("x-amz-bucket-region").and_then(word),
+            region: header("x-amz-bucket-region").and_then(word).or_else(|| element(body, "Region")),
+            endpoint: element(body, "Endpoint"),
             ..Self::with(status.as_u16(), header("retry-after"))
         }
     }
@@ -78,7 +83,15 @@ impl Refused {
     /// What an answer with this status alone means, to somebody who asked for an object.
     pub(super) fn with(status: u16, retry_after: Option<&str>) -> Self {
         let retry_after = retry_after.and_then(self::retry_after);
-        Self { asked: Some(Asked::Bytes), host: String::new(), status, code: None, retry_after, region: None }
+        Self {
+            asked: Some(Asked::Bytes),
+            host: String::new(),
+            status,
+            code: None,
+            retry_after,
+            region: None,
+            endpoint: None,
+        }
     }
 
     /// Which tries it is worth, and the text.
@@ -87,37 +100,60 @@ impl Refused {
             None => format!("HTTP {}", self.status),
             Some(code) => format!("HTTP {}, {code}", self.status),
         };
+        let known = self.code.as_deref().and_then(codes::find);
         let (kind, message) = match self.asked {
-            Some(asked) => self.of_the_store(asked, &status),
+            Some(asked) => self.of_the_store(asked, known, &status),
             None => self.of_credentials(&status),
+        };
+        let of_credentials = match (self.asked, known) {
+            // What somebody gives for them may be refused where they are not taken.
+            (None, _) => kind == Kind::Denied,
+            (Some(_), Some(known)) => known.is_of_credentials,
+            (Some(_), None) => matches!(self.status, 401 | 403),
+        };
+        let lacks = match (self.asked, &self.code, self.status) {
+            (Some(_), _, 416) => Lacks::Range,
+            (Some(_), None, 404 | 407 | 408 | 412 | 425 | 429) => Lacks::Nothing,
+            (Some(_), None, 300..=499) => Lacks::Word,
+            _ => Lacks::Nothing,
         };
         let again = match (kind, self.retry_after) {
             (Kind::Transient, None) => Again::Soon,
             (Kind::Transient, Some(wait)) => Again::After(wait),
             _ => Again::Never,
         };
-        Failure { error: Error::new(kind, message), again }
+        Failure { error: Error::new(kind, message), again, of_credentials, lacks }
     }
 
     /// What an answer of the store means.
-    fn of_the_store(&self, asked: Asked, status: &str) -> (Kind, String) {
+    fn of_the_store(&self, asked: Asked, known: Option<&Code>, status: &str) -> (Kind, String) {
         let code = self.code.as_deref().unwrap_or_default();
+        match (self.status, known) {
+            // What is there and what is not has words of its own, below.
+            (404 | 412 | 416, _) | (_, None) => {}
+            (_, Some(known)) => return (known.kind, self.explained(known, status)),
+        }
         match self.status {
-            // S3's word for a connection on which nothing came, with a status of a mistake of the client.
-            400 if code == "RequestTimeout" => {
-                (Kind::Transient, format!("the store gave up waiting ({status})"))
-            }
             301 | 302 | 303 | 307 | 308 => {
-                let region = self
-                    .region
-                    .as_ref()
-                    .map_or(String::new(), |region| format!(", which S3 says is `{region}`"));
                 let message = format!(
-                    "the store sends elsewhere ({status}), which is not followed; set the option `endpoint` or `region`{region}"
+                    "the store sends elsewhere ({status}), which is not followed; {}",
+                    self.with_place("set `endpoint` or `region`")
                 );
                 (Kind::Invalid, message)
             }
+            401 if code.is_empty() => {
+                let message = format!(
+                    "the store wants to know who reads, or does not take who does ({status}); see `credentials`"
+                );
+                (Kind::Denied, message)
+            }
             401 | 403 => (Kind::Denied, format!("the store refuses ({status})")),
+            407 => {
+                let message = format!(
+                    "the proxy wants a user and a password ({status}): they belong into HTTP_PROXY of this program's environment"
+                );
+                (Kind::Denied, message)
+            }
             404 if code == HIDDEN => {
                 let message = format!(
                     "the store has no such container, or shows it to nobody without credentials ({status}); see `url` and `credentials`"
@@ -137,6 +173,36 @@ impl Refused {
             408 | 425 | 429 | 500..=599 => (Kind::Transient, format!("the store fails for now ({status})")),
             400 => (Kind::Invalid, format!("the store does not take the request ({status})")),
             _ => (Kind::Failed, format!("the store answers what nobody expects ({status})")),
+        }
+    }
+
+    /// What a word means that is known, and what can be done.
+    fn explained(&self, known: &Code, status: &str) -> String {
+        let what = match known.kind {
+            Kind::Denied => "refuses",
+            Kind::Transient => "fails for now",
+            _ => "does not take the request",
+        };
+        let message = format!("the store {what} ({status}): {}", known.meaning);
+        if known.remedy.is_empty() {
+            message
+        } else {
+            format!("{message}; {}", self.with_place(known.remedy))
+        }
+    }
+
+    /// What is to be done, with the place that the store says.
+    fn with_place(&self, remedy: &str) -> String {
+        if !remedy.contains("`region`") {
+            return remedy.to_owned();
+        }
+        let region = self.region.as_ref().map(|region| format!("region = \"{region}\""));
+        let endpoint = self.endpoint.as_ref().map(|endpoint| format!("its server is {endpoint}"));
+        let places: Vec<String> = region.into_iter().chain(endpoint).collect();
+        if places.is_empty() {
+            remedy.to_owned()
+        } else {
+            format!("{remedy}: the store says {}", places.join(", "))
         }
     }
 
@@ -167,6 +233,9 @@ pub(super) fn failed(error: &(dyn StdError + 'static)) -> Failure {
     }
     if chain(error).any(|error| error.is::<Stopped>()) {
         return Failure::never(Kind::Cancelled, Stopped.to_string());
+    }
+    if let Some(ByProxy { proxy, source }) = chain(error).find_map(|error| error.downcast_ref::<ByProxy>()) {
+        return proxy::named(interrupted(source), Some(proxy));
     }
     if let Some(error) = chain(error).find_map(|error| error.downcast_ref::<HttpError>()) {
         return interrupted(error);
@@ -282,15 +351,20 @@ fn retry_after(value: &str) -> Option<Duration> {
 
 /// The store's own word for an error: `<Code>` of the XML that S3, Google and Azure answer.
 fn code(body: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(body);
-    let (_, rest) = text.split_once("<Code>")?;
-    word(rest.split_once("</Code>")?.0)
+    element(body, "Code")
 }
 
-/// A word and nothing else: whatever stands in an error's text comes from a server.
+/// What an element of an error's XML holds, where that is a word.
+fn element(body: &[u8], name: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(body);
+    let (_, rest) = text.split_once(&format!("<{name}>"))?;
+    word(rest.split_once(&format!("</{name}>"))?.0)
+}
+
+/// A word, or the name of a host, and nothing else: whatever stands in an error's text comes from a server.
 fn word(text: &str) -> Option<String> {
-    let fits =
-        !text.is_empty() && text.len() <= CODE && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    let fits = !text.is_empty() && text.len() <= CODE && text.chars().all(allowed);
     fits.then(|| text.to_owned())
 }
 
@@ -348,6 +422,67 @@ mod tests {
         }
         assert_eq!(failure(400, Some("RequestTimeout")).again, Again::Soon);
         assert_eq!(Refused::with(503, Some("7")).failure().again, Again::After(Duration::from_secs(7)));
+    }
+
+    fn refused(status: u16, body: &str) -> Failure {
+        let headers = HeaderMap::new();
+        let status = StatusCode::from_u16(status).unwrap();
+        Refused::of(Some(Asked::Bytes), String::new(), (status, &headers), body.as_bytes()).failure()
+    }
+
+    #[test]
+    fn a_word_that_is_known_says_what_to_do_whatever_status_comes_with_it() {
+        for (status, code, kind, of_credentials, says) in [
+            (400, "ExpiredToken", Kind::Denied, true, "`session_token`"),
+            (400, "InvalidToken", Kind::Denied, true, "`session_token`"),
+            (403, "AccessDenied", Kind::Denied, true, "s3:ListBucket"),
+            (403, "RequestTimeTooSkewed", Kind::Denied, false, "clock"),
+            (403, "InvalidObjectState", Kind::Denied, false, "Glacier"),
+            (403, "AuthenticationFailed", Kind::Denied, true, "`sas_token`"),
+            (409, "PublicAccessNotPermitted", Kind::Denied, false, "`credentials`"),
+            (409, "BlobArchived", Kind::Denied, false, "archive"),
+            (400, "UserProjectMissing", Kind::Invalid, false, "pay"),
+            (503, "SlowDown", Kind::Transient, false, "`concurrency`"),
+            (200, "SlowDown", Kind::Transient, false, "`concurrency`"),
+            (400, "RequestTimeout", Kind::Transient, false, "gave up waiting"),
+        ] {
+            let failure = refused(status, &format!("<Error><Code>{code}</Code></Error>"));
+            assert_eq!((failure.error.kind, failure.of_credentials), (kind, of_credentials), "{code}");
+            let message = &failure.error.message;
+            assert!(message.contains(code) && message.contains(says), "{message}");
+            assert_eq!(failure.again == Again::Soon, kind == Kind::Transient, "{code}");
+        }
+    }
+
+    #[test]
+    fn where_the_bucket_is_is_told_as_the_setting_to_write() {
+        let body = "<Error><Code>AuthorizationHeaderMalformed</Code><Message>the region 'us-east-1' is wrong</Message>\
+                    <Region>eu-west-1</Region></Error>";
+        let failure = refused(400, body);
+        assert_eq!(failure.error.kind, Kind::Invalid);
+        assert!(
+            failure.error.message.ends_with("set `region`: the store says region = \"eu-west-1\""),
+            "{failure:?}"
+        );
+        let body =
+            "<Error><Code>PermanentRedirect</Code><Endpoint>b.s3-eu-west-1.amazonaws.com</Endpoint></Error>";
+        assert!(refused(301, body).error.message.ends_with("its server is b.s3-eu-west-1.amazonaws.com"));
+        // Not what has more in it than a name.
+        let body =
+            "<Error><Code>PermanentRedirect</Code><Endpoint>b/?x</Endpoint><Region>a b</Region></Error>";
+        assert!(refused(301, body).error.message.ends_with("set `region`, or `endpoint`"));
+    }
+
+    #[test]
+    fn only_an_answer_without_a_word_for_it_is_asked_for_again_with_a_body() {
+        for status in [301, 400, 401, 403, 405] {
+            assert_eq!(refused(status, "").lacks, Lacks::Word, "{status}");
+            assert_eq!(refused(status, "<Code>SomeReason</Code>").lacks, Lacks::Nothing, "{status}");
+        }
+        for status in [404, 408, 412, 429, 500, 503] {
+            assert_eq!(refused(status, "").lacks, Lacks::Nothing, "{status}");
+        }
+        assert_eq!(refused(416, "<Code>InvalidRange</Code>").lacks, Lacks::Range);
     }
 
     #[test]

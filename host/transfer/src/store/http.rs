@@ -14,11 +14,12 @@ use reqwest::{Client, Response, StatusCode, Url};
 use tokio::runtime::Handle;
 
 use super::body::Source;
-use super::cloud::is_strong;
 use super::failures::{Refused, interrupted, unanswered};
+use super::key::{self, Longest};
+use super::proxy::{Proxies, named};
 use super::retry::{Failure, within};
 use super::transport::{Voucher, on};
-use super::{Backend, Object, Page, Range};
+use super::{Backend, Etag, Object, Page, Range};
 use crate::error::{Error, Kind};
 
 /// How many redirects are followed for one answer.
@@ -32,6 +33,7 @@ pub(super) struct Web {
     pub(super) base: Url,
     pub(super) authorization: Option<HeaderValue>,
     pub(super) voucher: Voucher,
+    pub(super) proxies: Proxies,
     /// How long one answer is awaited.
     pub(super) idle: Duration,
 }
@@ -126,7 +128,8 @@ impl Web {
             answer.map_err(|error| {
                 let url = error.url().unwrap_or(&self.base);
                 let host = url.host_str().unwrap_or_default().to_owned();
-                no_answer(&error.without_url(), &host, self.voucher)
+                let proxy = self.proxies.between(url.as_str());
+                named(no_answer(&error.without_url(), &host, self.voucher), proxy.as_deref())
             })
         })
         .await?;
@@ -143,6 +146,10 @@ impl Web {
 
 #[async_trait]
 impl Backend for Web {
+    fn longest_key(&self) -> Longest {
+        key::DIRECTORY
+    }
+
     async fn scan(&self, _prefix: &str, _after: Option<&str>) -> Result<Page, Failure> {
         let message =
             "a web server cannot be listed; name the objects, or use a store that lists (file, s3, gs, az)";
@@ -176,8 +183,8 @@ impl Backend for Web {
             let last = offset.saturating_add(length).saturating_sub(1);
             headers.insert(RANGE, header(&format!("bytes={offset}-{last}"))?);
         }
-        if let Some(etag) = known.and_then(|known| known.etag.as_deref()).filter(|etag| is_strong(etag)) {
-            headers.insert(IF_MATCH, header(etag)?);
+        if let Some(etag) = known.and_then(|known| known.etag.as_ref()?.if_match()) {
+            headers.insert(IF_MATCH, header(&etag)?);
         }
         let response = self.get(key, headers).await?;
         let (size, skip) = match (response.status(), range) {
@@ -282,7 +289,7 @@ fn object(response: &Response, key: &str, size: u64) -> Object {
         key: key.to_owned(),
         size,
         modified: text(response, LAST_MODIFIED).and_then(seconds),
-        etag: text(response, ETAG).map(str::to_owned),
+        etag: text(response, ETAG).and_then(Etag::read),
     }
 }
 

@@ -2,11 +2,47 @@
 
 use crate::error::{Error, Kind};
 
-/// The longest key in bytes, prefix included: what S3, Google and Azure take
-/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>).
-pub(super) const LONGEST: usize = 1024;
+/// The longest whole key, prefix included, that a kind of store takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Longest {
+    /// In bytes of UTF-8.
+    Bytes(usize),
+    /// In characters, as UTF-16 counts them.
+    Characters(usize),
+}
 
-/// Says whether `key` names an object below a store: relative, no `.`, `..` or empty component, no control character.
+/// What S3 and Google take (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>,
+/// <https://cloud.google.com/storage/docs/objects#naming>).
+pub(super) const BUCKET: Longest = Longest::Bytes(1024);
+
+/// What Azure takes
+/// (<https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata>).
+pub(super) const CONTAINER: Longest = Longest::Characters(1024);
+
+/// What Linux takes, the NUL at its end left out (`PATH_MAX`); and a web server, for whose files nobody sets another bound.
+pub(super) const DIRECTORY: Longest = Longest::Bytes(4095);
+
+impl Longest {
+    /// Says whether a store takes a key of this length.
+    ///
+    /// # Errors
+    /// `Invalid`, with both lengths.
+    pub(super) fn check(self, whole: &str) -> Result<(), Error> {
+        let (length, most, unit) = match self {
+            Self::Bytes(most) => (whole.len(), most, "bytes"),
+            Self::Characters(most) => (whole.encode_utf16().count(), most, "characters"),
+        };
+        if length <= most {
+            return Ok(());
+        }
+        let wrong =
+            format!("has {length} {unit} with the store's prefix, and this kind of store takes {most}");
+        Err(refused("key", whole, &wrong))
+    }
+}
+
+/// Says whether `key` names an object below a store: relative, no `.`, `..` or empty component, no control character. How long it
+/// may be is the store's to say ([`Longest`]).
 ///
 /// # Errors
 /// `Invalid`, with what is wrong with it.
@@ -29,9 +65,6 @@ pub(super) fn check_prefix(prefix: &str) -> Result<(), Error> {
 fn wrong_with(key: &str) -> Option<&'static str> {
     if key.is_empty() {
         return Some("is empty");
-    }
-    if key.len() > LONGEST {
-        return Some("is longer than the 1024 bytes that a store takes");
     }
     if key.starts_with('/') {
         return Some("is absolute; keys are relative to the store's prefix");
@@ -67,6 +100,8 @@ impl Prefix {
             return Ok(Self::default());
         }
         wrong_with(folder).map_or(Ok(()), |wrong| Err(refused("path", folder, wrong)))?;
+        // Only buckets and containers have one.
+        CONTAINER.check(folder)?;
         Ok(Self(format!("{folder}/")))
     }
 
@@ -87,7 +122,6 @@ mod tests {
 
     #[test]
     fn a_key_that_could_lead_elsewhere_is_refused() {
-        let long = "k".repeat(LONGEST + 1);
         for key in [
             "",
             "/etc/passwd",
@@ -101,7 +135,6 @@ mod tests {
             "a/./b",
             "a\0b",
             "a\nb",
-            &long,
         ] {
             let error = check(key).unwrap_err();
             assert_eq!(error.kind, Kind::Invalid, "{key}");
@@ -109,6 +142,28 @@ mod tests {
         for key in ["a", "a/b", "..a", "a..", "...", "pg_wal/00000001.history", "ä ö+%2e%2e&?#"] {
             assert_eq!(check(key), Ok(()), "{key}");
         }
+    }
+
+    #[test]
+    fn each_kind_of_store_takes_keys_up_to_its_own_length() {
+        for (longest, sign, most) in [
+            (BUCKET, "k", 1024),
+            (BUCKET, "\u{e9}", 512),
+            (CONTAINER, "k", 1024),
+            (CONTAINER, "\u{e9}", 1024),
+            // Two units of UTF-16.
+            (CONTAINER, "\u{1f418}", 512),
+            (DIRECTORY, "k", 4095),
+        ] {
+            assert_eq!(longest.check(&sign.repeat(most)), Ok(()), "{longest:?} {sign}");
+            let error = longest.check(&sign.repeat(most + 1)).unwrap_err();
+            assert_eq!(error.kind, Kind::Invalid);
+            assert!(
+                error.message.contains("with the store's prefix") && error.message.chars().count() < 300,
+                "{error}"
+            );
+        }
+        assert!(Prefix::of_path(&"p".repeat(1025)).is_err());
     }
 
     #[test]

@@ -12,11 +12,12 @@ use reqwest::Url;
 use reqwest::header::HeaderValue;
 use tokio::runtime::Handle;
 
+use super::access::Access;
 use super::cloud::Cloud;
 use super::directory::Directory;
-use super::echo::Echo;
 use super::http::{Origin, Web, redirects};
 use super::key::Prefix;
+use super::proxy::Proxies;
 use super::transport::{Connector, Voucher, client};
 use super::{Backend, Store, StoreConfig};
 use crate::error::{Error, Kind};
@@ -27,6 +28,17 @@ const SCHEMES: [&str; 6] = ["file", "s3", "gs", "az", "http", "https"];
 
 /// Opens the store that is configured.
 pub(super) fn open(config: &StoreConfig, runtime: &Handle) -> Result<Store, Error> {
+    let Opened { name, prefix, backend } = opened(config, runtime)?;
+    let access = Access::of(backend.into(), config, runtime)?;
+    Ok(Store::assemble(name, prefix, access, config.concurrency, config.retry))
+}
+
+/// The backend alone, as for other credentials than those that the store was opened with.
+pub(super) fn backend(config: &StoreConfig, runtime: &Handle) -> Result<Box<dyn Backend>, Error> {
+    opened(config, runtime).map(|opened| opened.backend)
+}
+
+fn opened(config: &StoreConfig, runtime: &Handle) -> Result<Opened, Error> {
     let (scheme, rest) = config.url.split_once("://").ok_or_else(|| {
         invalid("a store's URL begins with its kind: file://, s3://, gs://, az://, http:// or https://")
     })?;
@@ -55,8 +67,7 @@ pub(super) fn open(config: &StoreConfig, runtime: &Handle) -> Result<Store, Erro
             "a store with no request at once could not be read: `concurrency` must be 1 or more",
         ));
     }
-    let echo = Echo::of(config)?;
-    Ok(Store::assemble(opened.name, opened.prefix, opened.backend, config.concurrency, config.retry, echo))
+    Ok(opened)
 }
 
 /// What a kind of store makes of its configuration.
@@ -234,6 +245,7 @@ fn web(config: &StoreConfig, runtime: &Handle) -> Result<Opened, Error> {
         base,
         authorization,
         voucher,
+        proxies: Proxies::of(&settings),
         idle: config.retry.idle,
     };
     Ok(Opened { name: shown(&config.url), prefix: Prefix::default(), backend: Box::new(backend) })

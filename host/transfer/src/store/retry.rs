@@ -1,5 +1,6 @@
 //! How transient failures are met.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -38,6 +39,21 @@ impl Default for Retry {
 pub(super) struct Failure {
     pub(super) error: Error,
     pub(super) again: Again,
+    /// Whether the store did not take the credentials, so that others could change it.
+    pub(super) of_credentials: bool,
+    /// What the answer lacks that another question could bring.
+    pub(super) lacks: Lacks,
+}
+
+/// What the answer to a request that failed lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lacks {
+    /// Nothing, or there was no answer.
+    Nothing,
+    /// The store's word for why it refuses, which an answer with a body could have.
+    Word,
+    /// The range that was asked for, which the object does not have.
+    Range,
 }
 
 /// Whether it is worth another try.
@@ -54,20 +70,38 @@ pub(super) enum Again {
 impl Failure {
     /// One that will not pass.
     pub(super) fn never(kind: Kind, message: impl Into<String>) -> Self {
-        Self { error: Error::new(kind, message), again: Again::Never }
+        Error::new(kind, message).into()
     }
 
     /// One that may pass.
     pub(super) fn transient(message: impl Into<String>) -> Self {
-        Self { error: Error::new(Kind::Transient, message), again: Again::Soon }
+        Self { again: Again::Soon, ..Error::new(Kind::Transient, message).into() }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, again: Again::Never }
+        Self { error, again: Again::Never, of_credentials: false, lacks: Lacks::Nothing }
     }
 }
+
+/// What is told of a store that does not answer as it should, while it is asked again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The store's URL or path as messages have it.
+    pub store: String,
+    /// What it was asked for: an object, or the objects below a prefix.
+    pub about: String,
+    /// Which try it is, from 1, since something came the last time.
+    pub attempt: u32,
+    /// Why the try failed, or that nothing has come so far.
+    pub cause: String,
+    /// When the next try is made. `None` while this one is still waited for.
+    pub next_try_in: Option<Duration>,
+}
+
+/// Who is told. Called on the threads that read the store: must not block.
+pub type Notices = Arc<dyn Fn(Notice) + Send + Sync>;
 
 /// Awaits the answer to one request, or its next bytes, for no longer than `idle`.
 pub(super) async fn within<T>(
@@ -91,16 +125,17 @@ impl Tries {
         Self { retry, since: Instant::now(), failed: 0 }
     }
 
-    /// Waits until it is time for another try.
+    /// How many failed.
+    pub(super) fn failed(&self) -> u32 {
+        self.failed
+    }
+
+    /// How long is to be waited until it is time for another try.
     ///
     /// # Errors
     /// The failure itself, where it will not pass or there is no time left for another try.
-    pub(super) async fn after(&mut self, failure: Failure) -> Result<(), Error> {
-        let text = failure.error.message.clone();
-        let wait = self.wait_after(failure, self.since.elapsed())?;
-        tracing::debug!(?wait, tries = self.failed, "trying again: {text}");
-        tokio::time::sleep(wait).await;
-        Ok(())
+    pub(super) fn after(&mut self, failure: Failure) -> Result<Duration, Error> {
+        self.wait_after(failure, self.since.elapsed())
     }
 
     /// How long is to be waited, when so much time is spent already.

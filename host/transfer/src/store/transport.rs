@@ -4,7 +4,7 @@
 //! there, and never on the thread of a guest. Redirects are not followed but where a store says so.
 
 use std::cell::RefCell;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,7 +19,9 @@ use reqwest::redirect::Policy;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::answer::{self, Answer};
 use super::failures::{REFUSED, Refused, causes, refused_tls};
+use super::proxy::Proxies;
 use crate::error::{Error, Kind};
 
 /// How long a connection may take to be made where nothing is said.
@@ -142,6 +144,7 @@ fn with_folders_marked(listing: Bytes) -> Bytes {
 pub(super) struct Connector {
     client: HttpClient,
     own: Option<Own>,
+    proxies: Arc<Proxies>,
     runtime: Handle,
 }
 
@@ -166,7 +169,8 @@ impl Connector {
             Some(_) => Some(Own { host, client: new(settings)? }),
             None => None,
         };
-        Ok(Self { client: new(&of_the_machine)?, own, runtime })
+        let proxies = Arc::new(Proxies::of(settings));
+        Ok(Self { client: new(&of_the_machine)?, own, proxies, runtime })
     }
 
     /// The client for a host, and who vouches for that.
@@ -212,31 +216,58 @@ impl HttpService for Connector {
         let host = request.uri().host().unwrap_or_default().to_owned();
         let (client, voucher) = self.client_for(&host);
         let client = client.clone();
+        let url = request.uri().to_string();
         let response = on(&self.runtime, async move { client.execute(request).await })
             .await
             .map_err(|stopped| HttpError::new(HttpErrorKind::Unknown, stopped))?
             .map_err(|error| match refused_tls(&error, &host, voucher) {
                 // Only here it is known whose it was.
                 Some(refused) => HttpError::new(HttpErrorKind::Unknown, refused),
-                None => error,
+                None => match self.proxies.between(&url) {
+                    Some(proxy) => HttpError::new(error.kind(), ByProxy { proxy, source: error }),
+                    None => error,
+                },
             })?;
         let succeeded = response.status().is_success();
         if succeeded && asked == Some(Asked::Bytes) {
             return Ok(response);
         }
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
         let mut bytes = bounded(body, if succeeded { ANSWER_BYTES } else { ERROR_BYTES }, succeeded).await?;
+        let mut is_refused = !succeeded;
         if succeeded && asked == Some(Asked::Listing) {
-            bytes = with_folders_marked(bytes);
+            match answer::read(&bytes).map_err(|error| HttpError::new(HttpErrorKind::Decode, error))? {
+                Answer::Listing(listed) => {
+                    parts.extensions.insert(listed);
+                    bytes = with_folders_marked(bytes);
+                }
+                Answer::Refusal => is_refused = true,
+            }
         }
-        if !succeeded {
+        if is_refused {
             let refused = Refused::of(asked, host, (parts.status, &parts.headers), &bytes);
             // Nobody listens to a request that this crate did not make.
             let _ = REFUSED.try_with(|last| last.replace(Some(refused)));
         }
+        if is_refused && succeeded {
+            return Err(HttpError::new(HttpErrorKind::Unknown, RefusedLate));
+        }
         Ok(HttpResponse::from_parts(parts, bytes.into()))
     }
 }
+
+/// That no answer came by a proxy.
+#[derive(Debug, thiserror::Error)]
+#[error("asked by the proxy {proxy}, which the environment names (NO_PROXY excepts hosts from it)")]
+pub(super) struct ByProxy {
+    pub(super) proxy: String,
+    pub(super) source: HttpError,
+}
+
+/// An error behind a status that says that it succeeded.
+#[derive(Debug, thiserror::Error)]
+#[error("the store answers with an error")]
+struct RefusedLate;
 
 /// The beginning of a body; a longer one is an error only where it `must_end`.
 async fn bounded(body: HttpResponseBody, most: usize, must_end: bool) -> Result<Bytes, HttpError> {

@@ -51,6 +51,8 @@ async fn a_million_keys_of_a_bucket_are_listed_with_one_request_a_page() {
                 "<IsTruncated>true</IsTruncated><NextContinuationToken>{}</NextContinuationToken>",
                 first + PAGE
             );
+        } else {
+            xml += "<IsTruncated>false</IsTruncated>";
         }
         Answer::Whole(200, vec![], (xml + "</ListBucketResult>").into_bytes())
     });
@@ -117,6 +119,11 @@ fn two_pages(first: &'static [&'static str], second: &'static [&'static str]) ->
 #[tokio::test]
 async fn a_store_that_lists_the_same_page_for_ever_is_left() {
     let server = Responder::start(|_, _| Answer::Whole(200, vec![], page(&[], Some("again"))));
+    let error = bucket(&server, Retry::default()).scan("", None).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Failed, "{error}");
+    // One that gives another token each time has a bound.
+    let server =
+        Responder::start(|number, _| Answer::Whole(200, vec![], page(&[], Some(&number.to_string()))));
     let error = bucket(&server, Retry::default()).scan("", None).await.unwrap_err();
     assert_eq!(error.kind, Kind::Limit, "{error}");
 }
@@ -190,7 +197,8 @@ async fn a_page_with_nothing_but_the_folders_own_marker_does_not_end_a_listing()
 async fn the_time_without_an_answer_is_that_of_one_request_and_not_of_all_that_a_listing_takes() {
     const PAGES: usize = 4;
     let server = Responder::start(|number, _| {
-        let xml = if number < PAGES { page(&[], Some("further")) } else { page(&["backups/a"], None) };
+        let xml =
+            if number < PAGES { page(&[], Some(&number.to_string())) } else { page(&["backups/a"], None) };
         let whole = xml.len();
         Answer::Slow(200, vec![], xml, whole, Duration::from_millis(400))
     });

@@ -73,18 +73,44 @@ async fn no_link_is_an_object_or_leads_to_one() {
 
 #[tokio::test]
 async fn a_file_whose_name_is_no_key_is_told_and_not_left_out() {
-    let deep = vec!["d".repeat(200); 6].join("/");
-    for (name, says) in [("base/a\nb", "`base/a\\nb` has a control character"), (deep.as_str(), "1024 bytes")]
-    {
+    // Deeper than a path can say, so that it is made step by step.
+    let deep = "name=$(printf %0200d 0); for step in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21; do \
+                mkdir $name && cd -P $name || exit 1; done; echo content >file";
+    for (script, says) in [
+        ("mkdir base && printf content >\"base/a$(printf '\\nb')\"", "`base/a\\nb` has a control character"),
+        (deep, "4095"),
+    ] {
         let (root, store) = store("aside", b"content");
-        let path = root.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, "content").unwrap();
+        let made = std::process::Command::new("/bin/sh")
+            .args(["-c", script])
+            .current_dir(root.path())
+            .status()
+            .unwrap();
+        assert!(made.success(), "{script}");
         let error = store.scan("", None).await.unwrap_err();
         assert_eq!(error.kind, Kind::Failed, "{error}");
         assert!(error.message.contains(says) && !error.message.contains('\n'), "{error}");
         // Where it is not asked for it does not matter.
         assert_eq!(store.scan("aside", None).await.unwrap().objects.len(), 1);
+        let removed = std::process::Command::new("/bin/rm").arg("-rf").arg(root.path()).status().unwrap();
+        assert!(removed.success());
+    }
+}
+
+#[tokio::test]
+async fn a_file_as_deep_as_the_system_takes_is_an_object_like_another() {
+    let (root, store) = store("aside", b"content");
+    let key = format!("{}/file", vec!["d".repeat(250); 12].join("/"));
+    fs::create_dir_all(root.path().join(&key).parent().unwrap()).unwrap();
+    fs::write(root.path().join(&key), "deep").unwrap();
+    assert_eq!(store.head(&key).await.unwrap().size, 4);
+    assert_eq!(store.read(&key, None).await.unwrap().1.chunk().await.unwrap().unwrap().as_ref(), b"deep");
+    let listed = store.scan("d", None).await.unwrap().objects;
+    assert_eq!(listed.iter().map(|object| object.key.as_str()).collect::<Vec<_>>(), [key.as_str()]);
+    // What no file can be called is no question of whether it is there.
+    for no_name in ["n".repeat(256), vec!["d".repeat(250); 17].join("/")] {
+        assert_eq!(store.head(&no_name).await.unwrap_err().kind, Kind::Invalid, "{no_name}");
+        assert_eq!(store.read(&no_name, None).await.map(drop).unwrap_err().kind, Kind::Invalid, "{no_name}");
     }
 }
 

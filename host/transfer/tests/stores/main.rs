@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cut;
 mod faults;
 mod implementations;
 mod listings;
 mod local;
 mod outages;
 mod provider_chain;
+mod refusals;
 mod responder;
 mod suite;
 mod tls;

@@ -119,10 +119,10 @@ async fn what_is_known_of_an_object_is_the_same_wherever_it_is_asked(store: &Sto
         assert_eq!(read, object);
         if lists {
             let listed = store.scan(key, None).await.unwrap().objects.remove(0);
-            assert_eq!((listed.key, listed.size), (object.key, object.size));
-            // Azure gives it quoted in an answer and bare in a listing.
-            let bare = |etag: Option<String>| etag.map(|etag| etag.trim_matches('"').to_owned());
-            assert_eq!(bare(listed.etag), bare(object.etag), "{key}");
+            assert_eq!((&listed.key, listed.size), (&object.key, object.size));
+            // Azure gives it quoted in an answer and bare in a listing: who compares them must not see that.
+            let shown = |object: &Object| object.etag.as_ref().map(ToString::to_string);
+            assert_eq!(shown(&listed), shown(&object), "{key}");
         }
     }
 }

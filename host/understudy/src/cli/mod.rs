@@ -34,7 +34,7 @@ pub enum Verb {
     /// Say what `create` would do, touching nothing
     ///
     /// Checks and plans every method, and compares each plan with the source, the server's version, the tablespace map and the disk.
-    /// Exits with 0 where at least one method would be used.
+    /// Exits with 0 where at least one method would be used, with --strict where all would.
     #[command(args_override_self = true)]
     Check(CheckArgs),
     /// Show what a plugin is, what it asks for and which options it has
@@ -55,7 +55,8 @@ As a Patroni method:
   command: understudy create --config /etc/understudy/understudy.toml
   keep_data: true
 
-Patroni adds --scope, --role, --datadir and --connstring, which override the file. It passes keep_data, no_leader, no_master \
+Patroni adds --scope, --role, --datadir and --connstring, which override the file. With --role the run ends when the process \
+that started it does, unless `end_with_parent` in the file says otherwise. It passes keep_data, no_leader, no_master \
 and no_params too, which are accepted and ignored: the file's own settings count. Any other --key=value is an option of the \
 method that --method names.
 
@@ -104,7 +105,7 @@ pub struct JobArgs {
     /// Copy from the leader with basebackup, whatever `methods` says
     #[arg(long)]
     pub from_leader: bool,
-    /// Empty a data directory that holds something else than PostgreSQL's files
+    /// Empty a data directory that holds another cluster, or something else than PostgreSQL's files
     #[arg(long)]
     pub force: bool,
     /// Limit of the whole run, such as 4h [overrides: replica.timeout]
@@ -144,6 +145,9 @@ pub struct CheckArgs {
     /// The configuration and the flags over it.
     #[command(flatten)]
     pub job: JobArgs,
+    /// Exit with another code than 0 unless every method could be used
+    #[arg(long)]
+    pub strict: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -224,6 +228,7 @@ impl JobArgs {
             connstring: self.connstring.clone(),
             bin_dir: self.bin_dir.clone(),
             timeout: self.timeout,
+            by_patroni: self.role.is_some(),
             from_leader: self.from_leader,
             force: self.force,
             method: self.method.clone(),

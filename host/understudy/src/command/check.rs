@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use replica::create_replica::{Cancel, CancelReason, Checked, result_of_check};
-use replica::{Plan, Refusal, RunResult, check_methods};
+use replica::create_replica::{Cancel, CancelReason, Checked, result_of_check, result_of_strict_check};
+use replica::{Level, Plan, Refusal, RunResult, check_methods};
 use serde::Serialize;
 use tokio::runtime::Builder;
 
@@ -40,6 +40,7 @@ pub fn run(args: &CheckArgs, environment: Environment<'_>) -> u8 {
 
 fn attempt(args: &CheckArgs, environment: Environment<'_>, log: &Log) -> Result<Answer, NotRun> {
     let operator = Operator::read(&args.job, environment)?;
+    operator.warnings().iter().for_each(|warning| log.say(Level::Warn, warning));
     log.take_traces();
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(NotRun::failed)?;
     let answer = runtime.block_on(async {
@@ -55,7 +56,7 @@ fn attempt(args: &CheckArgs, environment: Environment<'_>, log: &Log) -> Result<
         let readers = Fanout::new(vec![Arc::new(doing), Arc::new(log.clone())]);
         let checked = check_methods(&job, &candidates, Arc::new(readers), &cancel).await;
         watch.abort();
-        Ok(Answer::of(datadir, checked, cancel.reason()))
+        Ok(Answer::of(datadir, checked, cancel.reason(), args.strict))
     });
     runtime.shutdown_background();
     answer
@@ -74,7 +75,12 @@ struct Answer {
 }
 
 impl Answer {
-    fn of(datadir: String, checked: Result<Vec<Checked>, Refusal>, cancelled: Option<CancelReason>) -> Self {
+    fn of(
+        datadir: String,
+        checked: Result<Vec<Checked>, Refusal>,
+        cancelled: Option<CancelReason>,
+        strict: bool,
+    ) -> Self {
         let (methods, refused) = match checked {
             Ok(methods) => (methods, None),
             Err(Refusal { message, remedy: Some(remedy), .. }) => {
@@ -84,8 +90,11 @@ impl Answer {
         };
         let would_use =
             methods.iter().find(|checked| checked.ended.is_none()).map(|checked| checked.method.clone());
-        let result =
-            if refused.is_some() { RunResult::Refused } else { result_of_check(&methods, cancelled) };
+        let result = match (&refused, strict) {
+            (Some(_), _) => RunResult::Refused,
+            (None, false) => result_of_check(&methods, cancelled),
+            (None, true) => result_of_strict_check(&methods, cancelled),
+        };
         Self { exit_code: result.exit_code(), datadir, would_use, refused, methods }
     }
 
@@ -162,7 +171,7 @@ mod tests {
     }
 
     fn answer(methods: Vec<Checked>) -> Answer {
-        Answer::of("/data".to_owned(), Ok(methods), None)
+        Answer::of("/data".to_owned(), Ok(methods), None, false)
     }
 
     #[test]
@@ -183,8 +192,23 @@ mod tests {
         assert_eq!(code(Outcome::Rejected, true), 3);
         assert_eq!(code(Outcome::Rejected, false), 1);
         assert_eq!(answer(vec![]).exit_code, 1);
-        let refused = Answer::of("/data".to_owned(), Err(Refusal::new("in use", "a server runs")), None);
+        let refused =
+            Answer::of("/data".to_owned(), Err(Refusal::new("in use", "a server runs")), None, false);
         assert_eq!(refused.exit_code, 3);
-        assert_eq!(Answer::of("/data".to_owned(), Ok(vec![]), Some(CancelReason::Interrupt)).exit_code, 130);
+        assert_eq!(
+            Answer::of("/data".to_owned(), Ok(vec![]), Some(CancelReason::Interrupt), false).exit_code,
+            130
+        );
+    }
+
+    #[test]
+    fn a_strict_check_says_yes_only_where_every_method_can_be_used() {
+        let code = |methods| Answer::of("/data".to_owned(), Ok(methods), None, true).exit_code;
+        let good = || checked("good", None, false);
+        assert_eq!(code(vec![good(), good()]), 0);
+        assert_eq!(code(vec![good(), checked("b", Some(Outcome::NotApplicable), false)]), 1);
+        assert_eq!(code(vec![checked("a", Some(Outcome::Rejected), true), good()]), 3);
+        assert_eq!(code(vec![checked("a", Some(Outcome::RetryLater), false), good()]), 75);
+        assert_eq!(code(vec![]), 1);
     }
 }

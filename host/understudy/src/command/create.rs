@@ -11,25 +11,32 @@ use super::job::{Operator, Work};
 use super::{NotRun, print};
 use crate::cli::{CreateArgs, LogFormat, LogLevel};
 use crate::config::{Environment, Problem};
+use crate::parent::Parents;
+use crate::render::about::About;
 use crate::render::report::{ReportFile, Written};
 use crate::render::summary::{Left, created, failed};
 use crate::render::text::printable;
 use crate::render::{Fanout, Log, Terminal, progress};
-use crate::signals::{Doing, Signals};
+use crate::signals::{self, Doing, Signals};
 
 /// Creates the replica and returns the exit code.
 pub fn run(args: &CreateArgs, environment: Environment<'_>) -> u8 {
     let terminal = Terminal::stderr();
+    // Before anything that takes time: who is gone by then is not found any more.
+    let parents = Parents::of_this_process();
     let level = args.job.log_level.unwrap_or(LogLevel::Info);
     let log = Log::new(terminal.clone(), args.job.log_format, level.into());
-    // Made absolute before anything changes the current directory.
+    // These two are made absolute before anything changes the current directory.
+    let mut about = About::of(&args.job.config);
     let report_file = match args.report.as_deref().map(ReportFile::new).transpose() {
         Ok(file) => file,
-        Err(error) => return not_run(&NotRun::usage(error), &log, &terminal, args.job.log_format, None),
+        Err(error) => {
+            return not_run(&NotRun::usage(error), &about, &log, &terminal, args.job.log_format, None);
+        }
     };
-    match attempt(args, environment, report_file.as_ref(), &log, &terminal) {
-        Ok(report) => ended(&report, &log, &terminal, args.job.log_format, report_file.as_ref()),
-        Err(error) => not_run(&error, &log, &terminal, args.job.log_format, report_file.as_ref()),
+    match attempt(args, environment, parents, &mut about, report_file.as_ref(), &log, &terminal) {
+        Ok(report) => ended(&report, &about, &log, &terminal, args.job.log_format, report_file.as_ref()),
+        Err(error) => not_run(&error, &about, &log, &terminal, args.job.log_format, report_file.as_ref()),
     }
 }
 
@@ -37,6 +44,8 @@ pub fn run(args: &CreateArgs, environment: Environment<'_>) -> u8 {
 fn attempt(
     args: &CreateArgs,
     environment: Environment<'_>,
+    parents: Parents,
+    about: &mut About,
     report_file: Option<&ReportFile>,
     log: &Log,
     terminal: &Terminal,
@@ -48,6 +57,7 @@ fn attempt(
             NotRun::usage(anyhow::Error::new(error).context(place))
         })?;
     }
+    operator.warnings().iter().for_each(|warning| log.say(Level::Warn, warning));
     log.take_traces();
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(NotRun::failed)?;
     let report = runtime.block_on(async {
@@ -57,6 +67,10 @@ fn attempt(
             let (cancel, doing, log) = (cancel.clone(), doing.clone(), log.clone());
             async move { signals.watch(&cancel, &doing, &log).await }
         });
+        let orphaned = operator.ends_with_parent().then(|| {
+            let (cancel, doing, log) = (cancel.clone(), doing.clone(), log.clone());
+            tokio::spawn(async move { signals::watch_parents(parents, &cancel, &doing, &log).await })
+        });
         let Work { job, candidates, run_directory: _held } =
             operator.prepare(cancel.token(), log.redactor()).await?;
         let mut readers: Vec<Arc<dyn EventSink>> = vec![Arc::new(doing)];
@@ -64,7 +78,11 @@ fn attempt(
         readers.extend(progress(args.progress, args.job.log_format, terminal));
         readers.push(Arc::new(log.clone()));
         let report = create_replica(&job, &candidates, Arc::new(Fanout::new(readers)), &cancel).await;
+        about.complete(job.source.as_deref(), &candidates, log.redactor());
         watch.abort();
+        if let Some(orphaned) = orphaned {
+            orphaned.abort();
+        }
         Ok(report)
     });
     // A check that a cancelled attempt no longer waited for must not hold the program up.
@@ -75,17 +93,18 @@ fn attempt(
 /// Tells how the run ended.
 fn ended(
     report: &Report,
+    about: &About,
     log: &Log,
     terminal: &Terminal,
     format: LogFormat,
     file: Option<&ReportFile>,
 ) -> u8 {
     let exit_code = report.result.exit_code();
-    write_report(file, &Written::Run { exit_code, report }, log);
+    write_report(file, &Written::Run { exit_code, about, report }, log);
     if report.result == RunResult::Created {
         print(&format!("{}\n", created(report)));
     } else if format == LogFormat::Text {
-        failed(report, Left::of(report)).iter().for_each(|line| terminal.line(line));
+        failed(report, Left::of(report), log.tells_attempts()).iter().for_each(|line| terminal.line(line));
     }
     exit_code
 }
@@ -93,6 +112,7 @@ fn ended(
 /// Tells why there was no run.
 fn not_run(
     error: &NotRun,
+    about: &About,
     log: &Log,
     terminal: &Terminal,
     format: LogFormat,
@@ -102,7 +122,7 @@ fn not_run(
     let NotRun { exit_code, message, problems } = error;
     write_report(
         file,
-        &Written::NotRun { exit_code: *exit_code, result: error.word(), message, problems },
+        &Written::NotRun { exit_code: *exit_code, about, result: error.word(), message, problems },
         log,
     );
     *exit_code

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::NotRun;
 use crate::cli::JobArgs;
-use crate::config::{ComponentSection, Config, Environment, GrantsSection, Password};
+use crate::config::{ComponentSection, Config, Environment, GrantsSection, Password, check_passfile};
 use crate::plugin_path;
 use crate::refused::Refused;
 use crate::root::{Account, drop_root};
@@ -50,6 +50,16 @@ impl Operator {
         Ok(Self { config, state_dir })
     }
 
+    /// Whether the run ends when the process that started it does.
+    pub(super) fn ends_with_parent(&self) -> bool {
+        self.config.end_with_parent
+    }
+
+    /// What is not as it should be with the configuration, and keeps nobody from anything.
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.config.warnings
+    }
+
     /// Asks the source and loads what the methods need. `redactor` learns every secret before anything can be told of it.
     pub(super) async fn prepare(
         self,
@@ -57,9 +67,17 @@ impl Operator {
         redactor: &Redactor,
     ) -> Result<Work, NotRun> {
         let Self { config, state_dir } = self;
+        // Now as the user who has to read them.
+        if let Some(source) = &config.source {
+            source.conninfo.check_certificates().map_err(NotRun::usage)?;
+        }
         let run_directory = RunDirectory::below(&state_dir)
             .with_context(|| format!("cannot use the state directory {}", state_dir.display()))
             .map_err(NotRun::failed)?;
+        if let (Some((_, Some(passfile))), Some(place)) = (&config.standby, config.standby_passfile_at) {
+            check_passfile("replica.standby_passfile", passfile, &config.file, place)
+                .map_err(|problem| vec![problem])?;
+        }
         let source = connect(&config, run_directory.path(), cancel, redactor).await?;
         let candidates =
             candidates(&config, &state_dir, &secrets(&config, &state_dir, run_directory.path()), redactor);
@@ -78,6 +96,7 @@ impl Operator {
                 trigger_file: Some(config.trigger_file.unwrap_or_else(|| TRIGGER_FILE.to_owned())),
                 snapshot: config.snapshot,
                 refuse_commands: config.refuse_commands,
+                config_file: config.config_file,
             },
             force: config.force,
             timeout: config.timeout,
@@ -186,17 +205,20 @@ fn candidates(config: &Config, state_dir: &Path, secrets: &[PathBuf], redactor: 
                 no_leader: false,
                 no_params: false,
                 timeout: config.basebackup.timeout,
+                plan_timeout: None,
+                stall_timeout: config.basebackup.stall_timeout,
             };
         }
         let section = config.components.get(name).cloned().unwrap_or_default();
         let (keep_data, no_leader, no_params) = (section.keep_data, section.no_leader, section.no_params);
-        let timeout = section.timeout;
+        let (timeout, plan_timeout, stall_timeout) =
+            (section.timeout, section.plan_timeout(), section.stall_timeout());
         let sandbox = sandbox.get_or_insert_with(|| set_up(config, state_dir, redactor));
         let method: Arc<dyn Method> = match component(config, sandbox, name, section, secrets, redactor) {
             Ok(method) => method,
             Err(why) => Arc::new(Refused::new(name, why)),
         };
-        Candidate { method, keep_data, no_leader, no_params, timeout }
+        Candidate { method, keep_data, no_leader, no_params, timeout, plan_timeout, stall_timeout }
     };
     config.methods.iter().map(candidate).collect()
 }
@@ -236,13 +258,12 @@ fn component(
     for secret in &section.grants.ambient {
         redactor.add(secret).map_err(|error| Refusal::new("grant", error.to_string()))?;
     }
-    let settings = MethodSettings {
-        name: name.to_owned(),
-        component: file,
-        options: section.options,
-        // Read now, as the user that the run has.
-        grants: section.grants.resolve().map_err(|problem| Refusal::new("grant", problem.to_string()))?,
-    };
+    // Read now, as the user that the run has.
+    let mut grants =
+        section.grants.resolve().map_err(|problem| Refusal::new("grant", problem.to_string()))?;
+    section.grants.renew_credentials(&mut grants, redactor);
+    let settings =
+        MethodSettings { name: name.to_owned(), component: file, options: section.options, grants };
     let method = sandbox.method(settings).map_err(|error| Refusal::new("grant", error.to_string()))?;
     Ok(Arc::new(method))
 }

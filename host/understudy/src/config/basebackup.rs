@@ -19,6 +19,8 @@ pub struct BasebackupSection {
     pub pause: Option<Duration>,
     /// How long all tries together may take.
     pub timeout: Option<Duration>,
+    /// How long pg_basebackup may tell no progress. None unless it is set: the checkpoint that it waits for may take long.
+    pub stall_timeout: Option<Duration>,
 }
 
 /// The two forms of the options, which Patroni reads differently.
@@ -38,8 +40,9 @@ impl Default for Options {
 const MOST_TRIES: u64 = 100;
 
 /// Keys of other methods' sections, and why they mean nothing here.
-const OF_COMPONENTS: [(&str, &str); 6] = [
+const OF_COMPONENTS: [(&str, &str); 7] = [
     ("plugin", "means nothing for basebackup, which is no plugin: it runs pg_basebackup from `bin_dir`"),
+    ("plan_timeout", "means nothing for basebackup, whose plan is what the source tells within 15 s"),
     ("grants", "means nothing for basebackup, which runs outside the sandbox"),
     ("keep_data", "means nothing for basebackup: pg_basebackup needs an empty directory"),
     ("no_leader", "means nothing for basebackup, which copies from the source"),
@@ -64,6 +67,7 @@ pub(super) fn read(section: Section<'_>) -> BasebackupSection {
         tries,
         pause,
         timeout: section.get("timeout").and_then(|value| value.duration()),
+        stall_timeout: section.get("stall_timeout").and_then(|value| value.duration()),
     };
     for (key, why) in OF_COMPONENTS {
         section.refuse(key, why);

@@ -79,6 +79,9 @@ impl Parts {
             }),
         };
         let standby = self.standby(reader, overrides);
+        let standby_passfile = standby.as_ref().and(self.replica.standby_passfile.clone());
+        let in_file = self.source.as_ref().and_then(|source| source.settings.as_ref());
+        let holds_secret = in_file.is_some_and(|settings| settings.conninfo.secrets().next().is_some());
         let remote_list = self.source.as_mut().and_then(|source| source.methods.take());
         // Also where it is given and has a problem, which is then the only one to tell.
         let has_source = match overrides.connstring.as_deref() {
@@ -102,11 +105,16 @@ impl Parts {
             plugin_path,
             source,
             standby,
+            standby_passfile_at: standby_passfile.map(|(_, place)| place),
+            holds_secret,
+            warnings: Vec::new(),
             restore_command: self.replica.restore_command,
             trigger_file: self.replica.trigger_file,
+            config_file: self.replica.config_file,
             snapshot: self.replica.snapshot,
             refuse_commands: self.replica.refuse_commands,
             timeout: overrides.timeout.or(self.replica.timeout),
+            end_with_parent: self.replica.end_with_parent.unwrap_or(overrides.by_patroni),
             force: overrides.force,
             user: self.replica.user,
             state_dir: self.replica.state_dir,
@@ -190,7 +198,7 @@ impl Parts {
                 }
             },
         };
-        Some((conninfo?, self.replica.standby_passfile.clone()))
+        Some((conninfo?, self.replica.standby_passfile.as_ref().map(|(path, _)| path.clone())))
     }
 
     /// The source that this run copies from.
@@ -210,13 +218,19 @@ impl Parts {
                     reader.note(Problem::with_flag("--connstring", message));
                 });
                 let conninfo = conninfo.ok()?;
+                if let Err(error) = conninfo.check_places() {
+                    reader.note(Problem::with_flag("--connstring", format!("cannot be used: {error}")));
+                    return None;
+                }
                 // Patroni made PGPASSFILE for this very connection string.
                 match (from_caller, from_file) {
-                    (Some(passfile), _) => {
-                        Some(SourceSettings { conninfo, password: None, passfile: Some(passfile) })
-                    }
+                    (Some(passfile), _) => Some(SourceSettings {
+                        conninfo,
+                        passfile: Some(passfile),
+                        ..SourceSettings::default()
+                    }),
                     (None, Some(settings)) => Some(SourceSettings { conninfo, ..settings }),
-                    (None, None) => Some(SourceSettings { conninfo, password: None, passfile: None }),
+                    (None, None) => Some(SourceSettings { conninfo, ..SourceSettings::default() }),
                 }
             }
             None => {

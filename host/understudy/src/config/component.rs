@@ -23,10 +23,37 @@ pub struct ComponentSection {
     pub no_params: bool,
     /// How long one attempt may take.
     pub timeout: Option<Duration>,
+    /// How long its plan may take, where not [`PLAN_TIMEOUT`]; zero: as long as it likes.
+    pub plan_timeout: Option<Duration>,
+    /// How long it may move nothing, where not as [`ComponentSection::stall_timeout`] has it; zero: as long as it likes.
+    pub stall_timeout: Option<Duration>,
     /// What the plugin is told; checked against what it describes when it is loaded.
     pub options: Vec<(String, OptionValue)>,
     /// What it may reach.
     pub grants: GrantsSection,
+}
+
+/// How long a plan may take where the operator says nothing: a walk over some million files on a slow file system.
+const PLAN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// How long a method may read, write and finish nothing where the operator says nothing.
+const STALL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// How much longer than the longest `retry_for` of its stores, so that the store's own word comes first.
+const AFTER_RETRIES: Duration = Duration::from_secs(5 * 60);
+
+impl ComponentSection {
+    /// How long its plan may take.
+    pub fn plan_timeout(&self) -> Option<Duration> {
+        Some(self.plan_timeout.unwrap_or(PLAN_TIMEOUT)).filter(|limit| !limit.is_zero())
+    }
+
+    /// How long it may go without reading, writing or finishing anything.
+    pub fn stall_timeout(&self) -> Option<Duration> {
+        let retries = self.grants.open.stores.values().map(|store| store.retry.at_most).max();
+        let default = || retries.map_or(STALL_TIMEOUT, |retries| STALL_TIMEOUT.max(retries + AFTER_RETRIES));
+        Some(self.stall_timeout.unwrap_or_else(default)).filter(|limit| !limit.is_zero())
+    }
 }
 
 pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> ComponentSection {
@@ -39,6 +66,8 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Compon
         no_leader: flag("no_leader") | flag("no_master"),
         no_params: flag("no_params"),
         timeout: section.get("timeout").and_then(|value| value.duration()),
+        plan_timeout: section.get("plan_timeout").and_then(|value| value.duration_or_none_at_all()),
+        stall_timeout: section.get("stall_timeout").and_then(|value| value.duration_or_none_at_all()),
         options: section.get("options").and_then(|value| read_options(&value)).unwrap_or_default(),
         grants: section
             .get("grants")

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use sandbox::{DiskBudget, Grants, KeyGrant, Secret, StoreConfig};
+use replica::{Bytes, Redactor};
+use sandbox::{DiskBudget, Grants, KeyGrant, Renewal, Secret, StoreConfig};
 
 use super::Environment;
 use super::authorities::Authorities;
@@ -35,6 +37,9 @@ const AMBIENT: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_S
 
 /// Grants that the configuration knows and this version has no wall for, and so must not pretend to give.
 const NOT_ENFORCED: [&str; 3] = ["network", "programs", "environment"];
+
+/// The least memory that the host needs for a run: one thread that moves bytes, and room for what it works on.
+const LEAST_HOST_MEMORY: Bytes = Bytes(16 << 20);
 
 /// The most threads that move a method's bytes.
 const WORKERS: usize = 64;
@@ -150,6 +155,17 @@ impl GrantsSection {
         Ok(grants)
     }
 
+    /// Has each store read its credentials again from their files when it does not take them any more; `redactor` learns them before.
+    pub fn renew_credentials(&self, grants: &mut Grants, redactor: &Redactor) {
+        for (name, config) in &mut grants.stores {
+            let sources = self.credentials.get(name).map(Vec::as_slice).unwrap_or_default();
+            if sources.iter().any(|(_, source)| source.file().is_some()) {
+                let sources = sources.to_vec();
+                config.renewal = Some(Arc::new(CredentialFiles { sources, redactor: redactor.clone() }));
+            }
+        }
+    }
+
     /// Every file that holds a secret.
     pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
         let credentials = self.credentials.values().flatten().map(|(_, source)| source);
@@ -157,10 +173,36 @@ impl GrantsSection {
     }
 }
 
+/// The credentials of one store, as their files hold them now.
+#[derive(Debug)]
+struct CredentialFiles {
+    sources: Vec<(&'static str, SecretSource)>,
+    redactor: Redactor,
+}
+
+impl Renewal for CredentialFiles {
+    fn credentials(&self) -> Result<Vec<(String, Secret)>, String> {
+        let read = |(name, source): &(&'static str, SecretSource)| {
+            let secret = source.resolve().map_err(|problem| problem.to_string())?;
+            self.redactor.add(&secret).map_err(|error| error.message)?;
+            Ok(((*name).to_owned(), secret))
+        };
+        self.sources.iter().map(read).collect()
+    }
+}
+
 pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> GrantsSection {
     let mut grants = GrantsSection::default();
     if let Some(memory) = section.get("memory").and_then(|value| value.size_of_something()) {
         grants.open.memory = memory;
+    }
+    if let Some(value) = section.get("host_memory")
+        && let Some(memory) = value.size_of_something()
+    {
+        if memory < LEAST_HOST_MEMORY {
+            value.problem(format_args!("must be at least {LEAST_HOST_MEMORY}, without which nothing moves"));
+        }
+        grants.open.host_memory = memory;
     }
     if let Some(read) = section.get("read").and_then(|value| value.paths()) {
         grants.open.read = read;
@@ -296,6 +338,16 @@ fn read_store(
     }
     if let Some(at_most) = section.get("retry_for").and_then(|value| value.duration()) {
         config.retry.at_most = at_most;
+    }
+    if let Some(value) = section.get("plan_retry_for")
+        && let Some(at_most) = value.duration()
+    {
+        if at_most > config.retry.at_most {
+            value.problem(
+                "is longer than `retry_for`, which holds for every step: raise that, or take the line out",
+            );
+        }
+        config.plan_retry_for = at_most;
     }
     if let Some(idle) = section.get("idle_timeout").and_then(|value| value.duration()) {
         config.retry.idle = idle;

@@ -13,6 +13,7 @@ mod replica;
 mod secret;
 mod source;
 mod tree;
+mod trusted;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -30,7 +31,7 @@ pub use component::ComponentSection;
 pub use grants::GrantsSection;
 pub use problem::{ConfigError, Origin, Place, Problem};
 pub use secret::SecretSource;
-pub use source::{Password, SourceSettings};
+pub use source::{Password, SourceSettings, check_passfile};
 
 pub(crate) use tree::parse_duration;
 
@@ -57,6 +58,8 @@ pub struct Overrides {
     pub bin_dir: Option<PathBuf>,
     /// `--timeout`
     pub timeout: Option<Duration>,
+    /// `--role`, which only Patroni passes: it started the program, and would start what the program makes.
+    pub by_patroni: bool,
     /// `--from-leader`
     pub from_leader: bool,
     /// `--force`
@@ -90,18 +93,28 @@ pub struct Config {
     pub source: Option<SourceSettings>,
     /// How the replica reaches its primary later (semantics rule 29): the operator's conninfo and a lasting passfile.
     pub standby: Option<(Conninfo, Option<PathBuf>)>,
+    /// Where the lasting passfile is named, where one is.
+    pub standby_passfile_at: Option<Place>,
     /// The server's `restore_command`, written with `standby`; without it, the line for Patroni's configuration is told.
     pub restore_command: Option<String>,
     /// The trigger file to remove, where it is not the default.
     pub trigger_file: Option<String>,
+    /// The server's `config_file`, where it is not in the data directory.
+    pub config_file: Option<PathBuf>,
     /// The backup is an atomic snapshot.
     pub snapshot: bool,
     /// Settings that run commands fail the seal.
     pub refuse_commands: bool,
     /// How long the whole run may take.
     pub timeout: Option<Duration>,
+    /// The run ends when the process that started it does.
+    pub end_with_parent: bool,
     /// Empty a directory that is not PostgreSQL's.
     pub force: bool,
+    /// The file holds a password or the like in a connection string.
+    pub holds_secret: bool,
+    /// What is not as it should be and does not keep the program from its work.
+    pub warnings: Vec<String>,
     /// The user to become where the program runs as root.
     pub user: Option<String>,
     /// Where state files live, where it is not the default.
@@ -121,8 +134,12 @@ impl Config {
         environment: Environment<'_>,
     ) -> Result<Self, ConfigError> {
         let unreadable = |source| ConfigError::Unreadable { path: file.to_owned(), source };
-        let text = read_bounded(file).map_err(unreadable)?;
-        Self::parse(file, &text, overrides, environment).map_err(ConfigError::Problems)
+        let (text, judged) = trusted::read(file, FILE_LIMIT).map_err(unreadable)?;
+        judged.refuse_if_others_may_change().map_err(ConfigError::NotTrusted)?;
+        let mut config = Self::parse(file, &text, overrides, environment).map_err(ConfigError::Problems)?;
+        judged.refuse_another_owner(config.user.as_deref()).map_err(ConfigError::NotTrusted)?;
+        config.warnings.extend(judged.warn_of_readers().filter(|_| config.holds_secret));
+        Ok(config)
     }
 
     /// The same from the text of the file.
@@ -155,16 +172,6 @@ impl Config {
             _ => Err(problems),
         }
     }
-}
-
-fn read_bounded(file: &Path) -> std::io::Result<String> {
-    use std::io::{Error, ErrorKind, Read};
-    let mut text = String::new();
-    std::fs::File::open(file)?.take(FILE_LIMIT + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_LIMIT {
-        return Err(Error::new(ErrorKind::FileTooLarge, format!("it is larger than {FILE_LIMIT} bytes")));
-    }
-    Ok(text)
 }
 
 /// Reads every section, then puts them together with the flags.

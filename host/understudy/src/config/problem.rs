@@ -89,6 +89,9 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
+    /// Others could have written it, and would decide what runs as the server's user. Says who and what to do.
+    #[error("{0}")]
+    NotTrusted(String),
     /// Everything that is wrong with it, in the order of the file; flags come last.
     #[error("{}", lines(.0))]
     Problems(Vec<Problem>),

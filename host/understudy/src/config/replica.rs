@@ -22,12 +22,14 @@ pub(super) struct ReplicaSection {
     pub(super) wal_dir: Option<(PathBuf, Place)>,
     pub(super) tablespaces: Vec<(TablespaceKey, PathBuf, Place)>,
     pub(super) configure_standby: Option<Place>,
-    pub(super) standby_passfile: Option<PathBuf>,
+    pub(super) standby_passfile: Option<(PathBuf, Place)>,
     pub(super) restore_command: Option<String>,
     pub(super) trigger_file: Option<String>,
+    pub(super) config_file: Option<PathBuf>,
     pub(super) snapshot: bool,
     pub(super) refuse_commands: bool,
     pub(super) timeout: Option<Duration>,
+    pub(super) end_with_parent: Option<bool>,
     pub(super) plugin_path: Option<Vec<PathBuf>>,
     pub(super) require_landlock: Option<u32>,
 }
@@ -49,12 +51,16 @@ pub(super) fn read(section: Section<'_>) -> ReplicaSection {
         wal_dir: section.get("wal_dir").and_then(|value| Some((value.path()?, value.place()))),
         tablespaces: section.get("tablespaces").map(|value| read_tablespaces(&value)).unwrap_or_default(),
         configure_standby: configure_standby.and_then(|value| value.flag()?.then(|| value.place())),
-        standby_passfile: path("standby_passfile"),
+        standby_passfile: section
+            .get("standby_passfile")
+            .and_then(|value| Some((value.path()?, value.place()))),
         restore_command: section.get("restore_command").and_then(|value| read_command(&value)),
         trigger_file: section.get("trigger_file").and_then(|value| read_trigger_file(&value)),
+        config_file: path("config_file"),
         snapshot: flag("snapshot"),
         refuse_commands: section.get("config").and_then(|value| read_config(&value)).unwrap_or(false),
         timeout: section.get("timeout").and_then(|value| value.duration()),
+        end_with_parent: section.get("end_with_parent").and_then(|value| value.flag()),
         plugin_path: section.get("plugin_path").and_then(|value| value.paths()),
         require_landlock: section.get("require_landlock").and_then(|value| read_landlock(&value)),
     };

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use replica::source::{Conninfo, Secret, SourceConfig};
+use replica::source::{Conninfo, Secret, SourceConfig, unusable_passfile};
 
 use super::Environment;
 use super::methods::{Listed, read_list};
@@ -12,7 +12,7 @@ use super::problem::{Place, Problem};
 use super::tree::{Section, Value};
 
 /// How to reach the source, before any secret file is read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SourceSettings {
     /// The connection string.
     pub conninfo: Conninfo,
@@ -20,6 +20,8 @@ pub struct SourceSettings {
     pub password: Option<Password>,
     /// A passfile in libpq's format.
     pub passfile: Option<PathBuf>,
+    /// The configuration file that names the passfile, and where; none for the caller's PGPASSFILE, which may be of no use.
+    pub passfile_at: Option<(PathBuf, Place)>,
 }
 
 /// A password that is kept apart from the connection string.
@@ -42,11 +44,14 @@ pub enum Password {
 const PASSWORD_LIMIT: u64 = 4096;
 
 impl SourceSettings {
-    /// Reads the password's file, if there is one.
+    /// Reads the password's file, if there is one, and looks at the passfile that the file names.
     ///
     /// # Errors
     /// A problem at the setting that names the file.
     pub fn resolve(&self) -> Result<SourceConfig, Problem> {
+        if let (Some(passfile), Some((file, place))) = (&self.passfile, &self.passfile_at) {
+            check_passfile("source.passfile", passfile, file, *place)?;
+        }
         let password = match &self.password {
             None => None,
             Some(Password::Known(secret)) => Some(secret.clone()),
@@ -62,6 +67,21 @@ impl SourceSettings {
             }
         };
         Ok(SourceConfig { conninfo: self.conninfo.clone(), password, passfile: self.passfile.clone() })
+    }
+}
+
+/// Refuses a passfile that libpq would pass over, which would then ask without a password.
+///
+/// # Errors
+/// A problem at the `setting` that names it.
+pub fn check_passfile(setting: &str, passfile: &Path, file: &Path, place: Place) -> Result<(), Problem> {
+    match unusable_passfile(passfile) {
+        None => Ok(()),
+        Some(why) => {
+            let message =
+                format!("`{setting}` names {}, which libpq does not read: {why}", passfile.display());
+            Err(Problem::in_file(file, place, message))
+        }
     }
 }
 
@@ -104,7 +124,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Source
             None
         }
     };
-    let passfile = section.get("passfile").and_then(|value| value.path());
+    let passfile = section.get("passfile").and_then(|value| Some((value.path()?, value.place())));
     let password = section.get("password").and_then(|value| {
         if passfile.is_some() {
             value.problem("and `source.passfile` are both given: keep one of them");
@@ -112,17 +132,25 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Source
         read_password_setting(&value, section.reader().file(), environment)
     });
     let methods = read_list(&section);
+    let config = section.reader().file().to_owned();
     section.finish();
     SourceSection {
-        settings: conninfo.map(|conninfo| SourceSettings { conninfo, password, passfile }),
+        settings: conninfo.map(|conninfo| SourceSettings {
+            conninfo,
+            password,
+            passfile_at: passfile.as_ref().map(|(_, place)| (config.clone(), *place)),
+            passfile: passfile.map(|(path, _)| path),
+        }),
         methods,
     }
 }
 
 fn read_conninfo(value: &Value<'_>) -> Option<Conninfo> {
-    Conninfo::parse(value.text()?)
+    let conninfo = Conninfo::parse(value.text()?)
         .map_err(|error| value.problem(format_args!("is no connection string that libpq reads: {error}")))
-        .ok()
+        .ok()?;
+    conninfo.check_places().map_err(|error| value.problem(format_args!("cannot be used: {error}"))).ok()?;
+    Some(conninfo)
 }
 
 fn read_password_setting(value: &Value<'_>, config: &Path, environment: Environment<'_>) -> Option<Password> {

@@ -1,6 +1,8 @@
 //! The log on standard error, as text or as one JSON object a line.
 
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 use replica::event::Event;
@@ -20,15 +22,20 @@ pub struct Log {
     format: LogFormat,
     level: Level,
     redactor: Redactor,
+    /// How many denials were shown of the attempt that runs.
+    denials: Arc<AtomicUsize>,
 }
 
 /// The crates whose traces follow `--log-level`; of all others only warnings and errors are shown.
 const OUR_CRATES: [&str; 4] = ["understudy", "replica", "sandbox", "transfer"];
 
+/// How many denials of one attempt are shown as text, unless details are asked for.
+const DENIALS: usize = 3;
+
 impl Log {
     /// A log of everything at least as serious as `level`.
     pub fn new(terminal: Terminal, format: LogFormat, level: Level) -> Self {
-        Self { terminal, format, level, redactor: Redactor::new() }
+        Self { terminal, format, level, redactor: Redactor::new(), denials: Arc::default() }
     }
 
     /// Takes secrets out of every line, as soon as it knows them.
@@ -53,6 +60,25 @@ impl Log {
             message: message.to_owned(),
             fields: Vec::new(),
         });
+    }
+
+    /// Whether a run's attempts are told as they end, so that nobody has to say it again.
+    pub fn tells_attempts(&self) -> bool {
+        self.level >= Level::Warn
+    }
+
+    /// Whether an event is one more denial than a person reads of one attempt: an interpreter that looks for its modules makes
+    /// dozens. The report and the log in JSON have them all; what kept the method from its work is in its last word.
+    fn is_one_too_many(&self, event: &Event) -> bool {
+        match event {
+            Event::AttemptStarted { .. } => self.denials.store(0, Ordering::Relaxed),
+            Event::Denied { .. } => {
+                let more = self.level < Level::Debug;
+                return self.denials.fetch_add(1, Ordering::Relaxed) >= DENIALS && more;
+            }
+            _ => {}
+        }
+        false
     }
 
     /// Writes a value as one JSON object with the time.
@@ -81,6 +107,7 @@ impl EventSink for Log {
         let event = event.map_texts(&|text| self.redactor.redact(&text).into_owned());
         match self.format {
             LogFormat::Json => self.json(&event),
+            LogFormat::Text if self.is_one_too_many(&event) => {}
             LogFormat::Text => {
                 if let Some((about, text)) = sentence(&event) {
                     let line = format!("{} {:5} {about}{}", now(), shown(level), printable(&text));
@@ -101,7 +128,7 @@ fn level(event: &Event) -> Option<Level> {
         | Event::Planned { .. }
         | Event::RunEnded { .. } => Some(Level::Info),
         Event::Log { level, .. } => Some(*level),
-        Event::Denied { .. } => Some(Level::Warn),
+        Event::Denied { .. } | Event::Retrying { .. } => Some(Level::Warn),
         Event::Found { finding, .. } => Some(finding.level),
         Event::AttemptEnded { outcome, .. } => Some(match outcome {
             Outcome::Created | Outcome::NotApplicable => Level::Info,
@@ -151,6 +178,13 @@ fn sentence(event: &Event) -> Option<(String, String)> {
                 let _infallible = write!(text, " {name}={value}");
             }
             (method.as_deref().map(|method| of(method, origin)).unwrap_or_default(), text)
+        }
+        Event::Retrying { method, store, about, attempt, cause, next_try_in } => {
+            let next = match next_try_in {
+                Some(wait) => format!("asked again in {}", time(*wait)),
+                None => "still waiting".to_owned(),
+            };
+            (of(method, "host"), format!("{store}: {about}: attempt {attempt}: {cause}; {next}"))
         }
         Event::Denied { method, denial } => {
             let mut text = format!("denied: {} {}", denial.capability, denial.what);
@@ -295,6 +329,39 @@ mod tests {
             ),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_store_that_is_asked_again_is_told_with_the_attempt_and_the_cause() {
+        let (log, captured) = log(LogFormat::Text, Level::Warn);
+        let retrying = |next_try_in| Event::Retrying {
+            method: "x".to_owned(),
+            store: "s3://backups".to_owned(),
+            about: "base.tar".to_owned(),
+            attempt: 2,
+            cause: "connection refused\u{1b}".to_owned(),
+            next_try_in,
+        };
+        log.emit(retrying(Some(Duration::from_millis(1500))));
+        log.emit(retrying(None));
+        let lines = captured.lines();
+        let says = "x: s3://backups: base.tar: attempt 2: connection refused\\u{1b}; ";
+        assert!(lines[0].ends_with(&format!("{says}asked again in 1.5 s")), "{lines:?}");
+        assert!(lines[1].ends_with(&format!("{says}still waiting")), "{lines:?}");
+    }
+
+    #[test]
+    fn of_many_denials_a_person_sees_three_and_a_program_all() {
+        for (format, shown) in [(LogFormat::Text, 3), (LogFormat::Json, 18)] {
+            let (log, captured) = log(format, Level::Warn);
+            for number in 0..18 {
+                let what = format!("/usr/lib/python3/{number}");
+                let denial = replica::Denial { capability: "read", what, remedy: String::new() };
+                log.emit(Event::Denied { method: "x".to_owned(), denial });
+            }
+            assert_eq!(captured.lines().len(), shown, "{format:?}");
+            log.emit(Event::AttemptStarted { method: "y".to_owned() });
+        }
     }
 
     #[test]

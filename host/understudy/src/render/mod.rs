@@ -1,6 +1,7 @@
 //! What a person or a program reads: the log, the progress, the report, the result. All are readers of the one stream of
 //! events.
 
+pub mod about;
 mod bar;
 mod json;
 mod log;

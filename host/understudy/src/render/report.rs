@@ -9,6 +9,7 @@ use replica::Report;
 use serde::Serialize;
 use tempfile::{Builder, NamedTempFile};
 
+use super::about::About;
 use crate::config::Problem;
 
 /// What stands in the file: the report of a run, or why there was none.
@@ -19,6 +20,9 @@ pub enum Written<'a> {
     Run {
         /// The program's exit code.
         exit_code: u8,
+        /// Where it comes from.
+        #[serde(flatten)]
+        about: &'a About,
         /// The report itself.
         #[serde(flatten)]
         report: &'a Report,
@@ -27,6 +31,9 @@ pub enum Written<'a> {
     NotRun {
         /// The program's exit code.
         exit_code: u8,
+        /// Where it comes from.
+        #[serde(flatten)]
+        about: &'a About,
         /// `usage`.
         result: &'static str,
         /// Why, for a person.
@@ -100,10 +107,20 @@ mod tests {
         let file = ReportFile::new(&path).unwrap();
         file.probe().unwrap();
         let problems = [Problem::in_file(Path::new("/u.toml"), Place { line: 3, column: 7 }, "no")];
-        file.write(&Written::NotRun { exit_code: 2, result: "usage", message: "why", problems: &problems })
-            .unwrap();
+        let about = About::of(Path::new("/u.toml"));
+        let written = Written::NotRun {
+            exit_code: 2,
+            about: &about,
+            result: "usage",
+            message: "why",
+            problems: &problems,
+        };
+        file.write(&written).unwrap();
         let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(report["exit_code"], 2);
+        assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(report["configuration"], "/u.toml");
+        assert!(report["host"]["kernel"].as_str().is_some_and(|kernel| !kernel.is_empty()));
         assert_eq!(report["problems"][0]["file"], "/u.toml");
         assert_eq!(report["problems"][0]["line"], 3);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

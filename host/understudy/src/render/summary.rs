@@ -57,11 +57,18 @@ fn some(count: u64) -> Option<u64> {
     (count > 0).then_some(count)
 }
 
-/// The lines on a run that did not: the result, each attempt with its remedy, what is left.
-pub fn failed(report: &Report, left: Left) -> Vec<String> {
+/// The lines on a run that did not: the result, each attempt with its remedy, what is left. Of attempts that the log has `told`
+/// only how they ended is said again.
+pub fn failed(report: &Report, left: Left, told: bool) -> Vec<String> {
     let mut lines = vec![headline(report)];
-    for attempt in &report.attempts {
-        lines.extend(attempt_lines(attempt));
+    if told {
+        let ended = |attempt: &Attempt| format!("{} {}", attempt.method, attempt.outcome);
+        let ended: Vec<_> = report.attempts.iter().map(ended).collect();
+        if ended.len() > 1 {
+            lines.push(format!("  {}", ended.join(", ")));
+        }
+    } else {
+        report.attempts.iter().for_each(|attempt| lines.extend(attempt_lines(attempt)));
     }
     lines.push(left.sentence(&report.datadir));
     lines.iter().map(|line| printable(line).into_owned()).collect()
@@ -86,11 +93,17 @@ fn attempt_lines(attempt: &Attempt) -> Vec<String> {
     let message = if attempt.message.is_empty() { String::new() } else { format!(": {}", attempt.message) };
     let mut lines = vec![format!("  {}: {}{rule}{message}", attempt.method, attempt.outcome)];
     lines.extend(attempt.remedy.iter().map(|remedy| format!("    to change that: {remedy}")));
-    for denial in &attempt.denials {
+    for denial in attempt.denials.iter().take(DENIALS) {
         lines.push(format!("    denied: {} {}", denial.capability, denial.what));
         if !denial.remedy.is_empty() {
             lines.push(format!("      to allow it: {}", denial.remedy));
         }
+    }
+    if attempt.denials.len() > DENIALS {
+        lines.push(format!(
+            "    and {} more denials, which the report has (--report)",
+            attempt.denials.len() - DENIALS
+        ));
     }
     if attempt.outcome != Outcome::NotApplicable {
         let shown = attempt.output.len().saturating_sub(LAST_LINES);
@@ -101,6 +114,9 @@ fn attempt_lines(attempt: &Attempt) -> Vec<String> {
 
 /// How many lines of a failed attempt's output are repeated; the report has more.
 const LAST_LINES: usize = 5;
+
+/// How many denials of a failed attempt are repeated.
+const DENIALS: usize = 3;
 
 #[cfg(test)]
 mod tests {
@@ -175,7 +191,7 @@ mod tests {
             ..attempt("tarball", Outcome::Denied)
         };
         let report = report(RunResult::Failed, Path::new("/data"), vec![rejected, denied]);
-        let lines = failed(&report, Left::of(&report));
+        let lines = failed(&report, Left::of(&report), false);
         assert_eq!(
             lines[..6],
             [
@@ -192,6 +208,14 @@ mod tests {
             ["    | line 4", "    | line 5", "    | line 6", "    | line 7", "    | line 8"]
         );
         assert_eq!(lines.last().map(String::as_str), Some("/data is as it was"));
+
+        let told = failed(&report, Left::of(&report), true);
+        let expected = [
+            "no replica was created after 12.3 s: every method failed",
+            "  acme rejected, tarball denied",
+            "/data is as it was",
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]

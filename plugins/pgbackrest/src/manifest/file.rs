@@ -94,6 +94,9 @@ impl Line<'_> {
                 if offset.saturating_add(length) > LARGEST {
                     return Err(format!("is at {offset} of a bundle"));
                 }
+                if length == 0 && size > 0 {
+                    return Err(format!("has no byte of its {size} in a bundle"));
+                }
                 Some(Bundled { bundle, offset, length })
             }
         };

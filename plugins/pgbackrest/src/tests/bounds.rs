@@ -98,3 +98,12 @@ fn there_is_not_more_wal_than_can_be_replayed() {
     let refusal = scene.refusal();
     assert!(refusal.contains("more than 100000 segments"), "{refusal}");
 }
+
+#[test]
+fn there_are_not_more_names_than_are_kept() {
+    let scene = Scene::new();
+    let lines: String = (0..200_000).map(|number| format!("{number}=1\n")).collect();
+    scene.put("backup/main/backup.info", format!("[a]\n{lines}"));
+    let refusal = scene.refusal();
+    assert!(refusal.contains("line 200001 is of one more than 200000 names"), "{refusal}");
+}

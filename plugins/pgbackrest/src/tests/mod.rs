@@ -103,6 +103,7 @@ fn options_that_contradict_each_other_or_mean_nothing_are_refused() {
             request().with("target-time", "2026-11-26 04:00:00Z").with("target-lsn", "0/1"),
             "`target-time` and `target-lsn`",
         ),
+        (request().with("backup", FULL).with("older", true), "`older = true` would take another"),
         (request().with("target-time", "2026-11-26 04:00:00"), "no time with a zone"),
         (request().with("target-lsn", "1"), "is not an LSN"),
         (request().with("target-timeline", 0), "count from 1"),
@@ -206,11 +207,27 @@ fn a_manifest_that_lies_is_refused_by_name() {
         ("option-compress-type=\"none\"", "option-compress-type=\"rar\"".to_owned(), "`rar`"),
         ("db-system-id=7575", "db-system-id=1111".to_owned(), "another cluster than backup.info says"),
         (
-            "backup-type=\"full\"",
-            "backup-block-incr=true\nbackup-type=\"full\"".to_owned(),
-            "block incremental",
+            "\"size\":20000",
+            "\"bi\":1,\"bim\":9,\"size\":20000".to_owned(),
+            "take a new full backup with repo-block=n, or restore this one with pgbackrest",
         ),
-        ("backup-type=\"full\"", "backup-bundle-raw=true\nbackup-type=\"full\"".to_owned(), "raw bundles"),
+        ("pg_data/PG_VERSION=", "pg_data/PG_VERSIO=".to_owned(), "lists no PG_VERSION"),
+        ("pg_data/backup_label=", "pg_data/backup_labe=".to_owned(), "lists no backup_label"),
+        (at, file("pg_data/a", "\"bni\":1,\"repo-size\":0,\"size\":9,"), "has no byte of its 9 in a bundle"),
+        (at, file(&format!("pg_data/{}", "a".repeat(256)), "\"size\":1,"), "longer than Linux takes"),
+        ("backup-type=\"full\"", "backup-label=\"x\"\nbackup-type=\"full\"".to_owned(), "was there already"),
+        ("[target:path]\n", "[backup]\nx=1\n[target:path]\n".to_owned(), "section that was there already"),
+        (
+            "pg_tblspc/16384={\"path\":\"/srv/fast\",",
+            "pg_data/l={\"path\":\"\",\"type\":\"link\"}\npg_tblspc/16384={\"path\":\"/srv/fast\","
+                .to_owned(),
+            "a path of no byte",
+        ),
+        (
+            "\"/old/data\",\"type\":\"path\"}\npg_tblspc/16384={\"path\":\"/srv",
+            "\"old/data\",\"type\":\"path\"}\npg_tblspc/16384={\"path\":\"../srv".to_owned(),
+            "has the relative link `pg_tblspc/16384` to `../srv/fast`",
+        ),
         ("backup-lsn-stop=\"0/40000F0\"", "backup-lsn-stop=\"0/3000000\"".to_owned(), "begins at 0/4000028"),
         ("pg_data/global/pg_control=", "pg_data/global/pg_contro=".to_owned(), "lists no global/pg_control"),
         ("\"size\":8192", "\"size\":8191".to_owned(), "of 8191 bytes"),
@@ -248,6 +265,107 @@ fn a_bundle_is_read_in_its_parts() {
     let (result, _) = scene.create_of(&scene.request());
     assert_eq!(result, Ok(()));
     assert_eq!((scene.read("data/a"), scene.read("data/b")), (b"second!".to_vec(), b"first".to_vec()));
+}
+
+#[test]
+fn what_may_be_stored_as_blocks_and_is_not_is_read_from_raw_bundles_too() {
+    let scene = Scene::new();
+    let parts: [&[u8]; 3] = [b"first", b"second!", b"15\n"];
+    scene.put(&format!("backup/main/{FULL}/bundle/3"), parts.concat());
+    // With a size of blocks and without a map of them it is stored whole.
+    let line = format!(
+        "pg_data/a={{\"bi\":1,\"bni\":3,\"bno\":5,\"checksum\":\"{}\",\"reference\":\"{FULL}\",\"size\":7,\"timestamp\":1}}\n",
+        sha1(b"second!")
+    );
+    scene.edit_manifest("pg_data/backup_label=", &format!("{line}pg_data/backup_label="));
+    scene.edit_manifest(
+        "backup-type=\"full\"",
+        "backup-block-incr=true\nbackup-bundle-raw=true\nbackup-type=\"full\"",
+    );
+    let (result, _) = scene.create_of(&scene.request());
+    assert_eq!(result, Ok(()));
+    assert_eq!(
+        (scene.read("data/a"), scene.read("data/PG_VERSION")),
+        (b"second!".to_vec(), b"15\n".to_vec())
+    );
+}
+
+#[test]
+fn the_version_and_the_label_are_there_before_anything_else_is() {
+    for (missing, there) in [
+        (format!("{FULL}/pg_data/PG_VERSION"), ""),
+        (format!("{INCREMENTAL}/pg_data/backup_label"), "PG_VERSION"),
+    ] {
+        let scene = Scene::new();
+        let plan = scene.plan().unwrap();
+        scene.remove(&format!("backup/main/{missing}"));
+        let (result, _) = scene.host().run(|| PgBackRest::create(&scene.request(), &plan));
+        assert!(result.is_err(), "{missing}");
+        let entries = fs::read_dir(scene.path("data")).unwrap();
+        let names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(
+            names.iter().all(|name| name == there || missing.ends_with(name.as_str())),
+            "{missing}: {names:?}"
+        );
+        assert_eq!(names.iter().any(|name| name == there), !there.is_empty(), "{missing}: {names:?}");
+    }
+}
+
+#[test]
+fn a_tablespace_behind_a_relative_link_is_where_the_link_led() {
+    let scene = Scene::new();
+    scene.edit_manifest("\"path\":\"/srv/fast\"", "\"path\":\"../../fast\"");
+    assert_eq!(scene.plan().unwrap().tablespaces[0].location, "/old/fast");
+    let (result, _) = scene.create_of(&scene.request());
+    assert_eq!(result, Ok(()));
+    assert_eq!(scene.read("fast/PG_15_202209061/5/16385"), [9; 9000]);
+}
+
+#[test]
+fn a_path_is_as_long_as_a_folder_takes_and_what_a_store_cannot_have_is_told_in_plan() {
+    let scene = Scene::new();
+    let long = vec!["d".repeat(200); 8].join("/");
+    let add = |scene: &Scene, name: &str, bytes: &[u8]| {
+        let line = format!(
+            "pg_data/{name}={{\"checksum\":\"{}\",\"size\":{},\"timestamp\":1}}\n",
+            sha1(bytes),
+            bytes.len()
+        );
+        scene.edit_manifest("pg_data/global/pg_control=", &format!("{line}pg_data/global/pg_control="));
+    };
+    scene.put(&format!("backup/main/{INCREMENTAL}/pg_data/{long}/f"), b"deep");
+    add(&scene, &format!("{long}/f"), b"deep");
+    let (result, _) = scene.create_of(&scene.request());
+    assert_eq!(result, Ok(()));
+    assert_eq!(scene.read(&format!("data/{long}/f")), b"deep");
+    // It is not there, and this folder could not have it.
+    let scene = Scene::new();
+    add(&scene, &format!("{long}/f"), b"deep");
+    let refusal = scene.refusal();
+    assert!(refusal.contains("which is not in the repository"), "{refusal}");
+    // The one with the most characters is not the one with the most bytes.
+    let scene = Scene::new();
+    let wide = vec!["\u{e9}".repeat(100); 8].join("/");
+    let narrow = vec!["d".repeat(120); 8].join("/");
+    for name in [&narrow, &wide] {
+        scene.put(&format!("backup/main/{INCREMENTAL}/pg_data/{name}/f"), b"deep");
+    }
+    add(&scene, &format!("{narrow}/f"), b"deep");
+    // In the order of their bytes, after everything in ASCII.
+    let line =
+        format!("pg_data/{wide}/f={{\"checksum\":\"{}\",\"size\":4,\"timestamp\":1}}\n", sha1(b"deep"));
+    scene.edit_manifest(
+        "pg_tblspc/16384/PG_15_202209061/5/16385=",
+        &format!("{line}pg_tblspc/16384/PG_15_202209061/5/16385="),
+    );
+    assert!(scene.plan().is_ok());
+    for name in [&narrow, &wide] {
+        let object = format!("backup/main/{INCREMENTAL}/pg_data/{name}/f");
+        scene.remove(&object);
+        let refusal = scene.refusal();
+        assert!(refusal.contains("which is not in the repository"), "{refusal}");
+        scene.put(&object, b"deep");
+    }
 }
 
 #[test]

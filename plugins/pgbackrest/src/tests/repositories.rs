@@ -53,7 +53,7 @@ fn a_repository_whose_backup_cannot_be_restored_is_passed_over() {
     let removed =
         |object: String| Box::new(move |scene: &Scene| scene.remove(&object)) as Box<dyn Fn(&Scene)>;
     for (damage, what) in [
-        (manifest("backup-type=", "backup-block-incr=true\nbackup-type="), "block incremental"),
+        (manifest("20000,\"timestamp\"", "20000,\"bim\":9,\"timestamp\""), "block incremental"),
         (manifest("backup-lsn-stop=\"0/40000F0\"", "backup-lsn-stop=\"0/3000000\""), "begins at 0/4000028"),
         (removed(format!("backup/main/{FULL}/backup.manifest")), "is gone"),
         (removed(format!("backup/main/{INCREMENTAL}/pg_data/global/pg_control")), "pg_control is missing"),
@@ -102,4 +102,76 @@ fn a_newer_backup_of_another_cluster_is_passed_over_where_the_source_is_known() 
     let (plan, record) = scene.host().source(wal::source(&[], 1)).run(|| PgBackRest::plan(&scene.request()));
     assert_eq!(plan.unwrap().backup, FULL);
     assert!(warnings(&record).contains(&format!("passed over the backup {INCREMENTAL}")), "{record:?}");
+}
+
+#[test]
+fn an_older_backup_is_taken_only_where_the_operator_said_so() {
+    let damages: [(&str, fn(&Scene)); 4] = [
+        ("is missing", |scene| scene.remove(MANIFEST)),
+        ("damaged", |scene| scene.put(MANIFEST, "x")),
+        ("block incremental", |scene| {
+            scene.edit_manifest("20000,\"timestamp\"", "20000,\"bim\":9,\"timestamp\"");
+        }),
+        ("pg_control is missing", |scene| {
+            scene.remove(&format!("backup/main/{INCREMENTAL}/pg_data/global/pg_control"));
+        }),
+    ];
+    for (what, damage) in damages {
+        let scene = Scene::new();
+        damage(&scene);
+        let refusal = scene.refusal();
+        let advice =
+            format!("set `older = true` to have older ones tried by themselves (the next is {FULL})");
+        assert!(refusal.contains(&advice), "{what}: {refusal}");
+        let request = scene.request().with("older", true);
+        let (plan, record) = scene.plan_of(&request);
+        assert_eq!(plan.unwrap().backup, FULL, "{what}");
+        let warnings = warnings(&record);
+        assert!(
+            warnings.contains("passed over a newer backup") && warnings.contains(INCREMENTAL),
+            "{warnings}"
+        );
+        let (result, _) = scene.create_of(&request);
+        assert_eq!(result, Ok(()), "{what}");
+        assert_eq!(scene.read("data/backup_label"), format!("of {FULL}\n").as_bytes());
+    }
+    // Nothing older is left.
+    let scene = Scene::new();
+    scene.remove(MANIFEST);
+    scene.remove(&format!("backup/main/{FULL}/backup.manifest"));
+    let refusal = scene.refusal_of(&scene.request().with("older", true));
+    assert!(
+        refusal.contains(INCREMENTAL) && refusal.contains(FULL) && !refusal.contains("older = true"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn the_newest_of_another_repository_comes_before_an_older_one() {
+    let scene = Scene::new();
+    copied(&scene.path("repo"), &scene.path("second"));
+    scene.remove(MANIFEST);
+    let request = scene.request().with("older", true);
+    let (plan, record) = with_two_repositories(&scene, &request, None);
+    assert_eq!(plan.unwrap().backup, INCREMENTAL);
+    assert!(warnings(&record).contains("passed over a repository"), "{record:?}");
+    fs::remove_file(scene.path("second").join(MANIFEST)).unwrap();
+    assert_eq!(with_two_repositories(&scene, &request, None).0.unwrap().backup, FULL);
+}
+
+#[test]
+fn there_are_not_more_older_backups_than_are_tried() {
+    let scene = Scene::new();
+    let line =
+        |number: usize| format!("20250101-{number:06}F={{\"backup-timestamp-stop\":{number},\"db-id\":1}}\n");
+    for (count, is_told) in [(21, false), (22, true)] {
+        let lines: String = (1..=count).map(line).collect();
+        scene.put(
+            "backup/main/backup.info",
+            sealed(&format!("[backrest]\nbackrest-format=5\n\n[backup:current]\n{lines}")),
+        );
+        let refusal = scene.refusal_of(&scene.request().with("older", true));
+        assert_eq!(refusal.contains("more than 20 older backups"), is_told, "{count} {refusal}");
+        assert_eq!(refusal.contains("20250101-000001F"), !is_told, "{refusal}");
+    }
 }

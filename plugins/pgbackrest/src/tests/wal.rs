@@ -74,7 +74,7 @@ fn a_segment_that_the_backup_needs_and_that_is_missing_is_named_in_plan() {
 }
 
 #[test]
-fn a_segment_that_is_archived_twice_is_an_error_by_name() {
+fn a_segment_that_is_archived_twice_is_an_error_by_name_where_it_is_wanted() {
     let scene = Scene::new();
     let other = scene.archive(1, 0x40, b'2');
     let refusal = scene.refusal();
@@ -82,6 +82,73 @@ fn a_segment_that_is_archived_twice_is_an_error_by_name() {
         refusal.contains("000000010000000000000040 is archived twice") && refusal.contains(&other),
         "{refusal}"
     );
+    // The older backup needs other segments of the same folder.
+    assert!(scene.plan_of(&scene.request().with("backup", FULL)).0.is_ok());
+    scene.remove(&other);
+    let other = scene.archive(1, 0x41, b'2');
+    let (result, _) = scene.create_of(&scene.request());
+    assert_eq!(result, Ok(()), "no backup needs it");
+    let refusal = latest(&scene, &source(&[], 1)).unwrap_err().to_string();
+    assert!(
+        refusal.contains("000000010000000000000041 is archived twice") && refusal.contains(&other),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn a_segment_that_is_archived_twice_with_the_same_bytes_is_one() {
+    let scene = Scene::new();
+    let object =
+        format!("archive/main/15-1/0000000100000000/{}-{}", segment(1, 0x40), sha1(&vec![b'1'; SEGMENT]));
+    // What nobody wants is not looked into: nothing here could read zstd.
+    for ending in [".zst", ".zst.pgbackrest.tmp", ".partial"] {
+        scene.put(&format!("{object}{ending}"), "");
+    }
+    for junk in ["README", "000000010000000000000040", "000000010000000000000040-short.gz", "a folder/x"] {
+        scene.put(&format!("archive/main/15-1/0000000100000000/{junk}"), "");
+    }
+    scene
+        .put(&format!("archive/main/15-1/0000000100000000/{}.partial-{}", segment(1, 0x40), sha1(b"2")), "2");
+    let (result, _) = scene.create_of(&scene.request());
+    assert_eq!(result, Ok(()));
+    assert_eq!(scene.read("wal/000000010000000000000040"), vec![b'1'; SEGMENT]);
+}
+
+#[test]
+fn a_segment_that_comes_twice_while_the_rest_is_restored_ends_the_way() {
+    let scene = Scene::new();
+    let source = source(&[], 1);
+    let request = scene.request().with("wal", "latest");
+    let options = options::Options::of(&request).unwrap();
+    let (result, record) = scene.host().source(source).run(|| {
+        let usable = |chosen: &choice::Chosen<files::Files>| plan::usable(chosen, false);
+        let (chosen, plan::Usable { control, .. }) =
+            choice::choose(&options, &mut files::Files::default, &usable)?;
+        let mut way = crate::wal::Way::of(&chosen, options.wal, control.segment_size)?.unwrap();
+        let before = way.more(&|_| false)?.len();
+        scene.archive(1, 0x42, b'1');
+        scene.archive(1, 0x43, b'1');
+        scene.archive(1, 0x43, b'2');
+        Ok::<_, Failure>((before, way.more(&|_| false)?.len(), way.more(&|_| false)?.len()))
+    });
+    assert_eq!(result, Ok((2, 1, 0)));
+    let warnings = warnings(&record);
+    assert!(warnings.contains("000000010000000000000043 is archived twice"), "{warnings}");
+}
+
+#[test]
+fn of_two_archived_histories_that_of_the_source_is_taken() {
+    let scene = Scene::new();
+    let cluster = format!("={{\"db-id\":{SYSTEM_IDENTIFIER},\"db-version\":\"15\"}}");
+    scene.edit("archive/main/archive.info", &format!("1{cluster}"), &format!("1{cluster}\n2{cluster}"));
+    scene.put("archive/main/15-1/00000002.history", "1\t0/4100010\tanother\n");
+    scene.put("archive/main/15-2/00000002.history", "1\t0/4200010\tours\n");
+    let names = latest(&scene, &source(&[(1, 0x42, 16)], 2)).unwrap();
+    assert!(names.contains(&"00000002.history".to_owned()), "{names:?}");
+    assert_eq!(scene.read("wal/00000002.history"), b"1\t0/4200010\tours\n");
+    scene.remove("archive/main/15-2/00000002.history");
+    let refusal = latest(&scene, &source(&[(1, 0x42, 16)], 2)).unwrap_err().to_string();
+    assert!(refusal.contains("not that of the source"), "{refusal}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::choice::Chosen;
 use crate::info::ArchiveInfo;
 use crate::label::timeline_of;
 use crate::manifest::digest;
-use crate::repository::Repository;
+use crate::repository::{Repository, Wrapping};
 
 /// The most objects of one folder: with segments of the smallest size there are 4096, and others beside them.
 const MOST_OBJECTS: usize = 20_000;
@@ -27,6 +27,15 @@ pub(crate) struct Archived {
     pub(crate) digest: [u8; 20],
 }
 
+/// What the archive has of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// One object, or several with the same bytes.
+    One(Archived),
+    /// Two objects with different bytes: nobody can tell which of them the cluster wrote.
+    Two(Archived, Archived),
+}
+
 /// The WAL of one cluster in the archive of a stanza, which is opened when something is first looked for.
 #[derive(Debug)]
 pub(crate) struct Archive<'a> {
@@ -36,7 +45,7 @@ pub(crate) struct Archive<'a> {
     cluster: Option<(u64, &'a str, u32)>,
     opened: OnceCell<Opened>,
     /// The folder that was listed last, and the segments in it by their names.
-    listed: Option<(String, BTreeMap<String, Archived>)>,
+    listed: Option<(String, BTreeMap<String, Found>)>,
 }
 
 #[derive(Debug)]
@@ -111,8 +120,8 @@ impl<'a> Archive<'a> {
     /// The segment `name`; none where it is not archived.
     ///
     /// # Errors
-    /// Where it is there twice with different contents; what the store answers.
-    pub(crate) fn find(&mut self, name: &str) -> Result<Option<Archived>, Failure> {
+    /// What the store answers.
+    pub(crate) fn find(&mut self, name: &str) -> Result<Option<Found>, Failure> {
         let below = &name[..16];
         if self.listed.as_ref().is_none_or(|(folder, _)| folder != below) {
             self.listed = Some((below.to_owned(), self.list(below)?));
@@ -120,12 +129,21 @@ impl<'a> Archive<'a> {
         Ok(self.listed.as_ref().and_then(|(_, segments)| segments.get(name).cloned()))
     }
 
+    /// What to say of a segment of which there are two.
+    pub(crate) fn twice(&self, name: &str, one: &Archived, other: &Archived) -> String {
+        let (one, other) = (self.repository.shown(&one.object), self.repository.shown(&other.object));
+        format!(
+            "the segment {name} is archived twice with different contents, as {one} and as {other}: more than one primary \
+             archived to this stanza; remove the one that does not belong here"
+        )
+    }
+
     /// Lists anew what is asked for next.
     pub(crate) fn forget(&mut self) {
         self.listed = None;
     }
 
-    fn list(&self, below: &str) -> Result<BTreeMap<String, Archived>, Failure> {
+    fn list(&self, below: &str) -> Result<BTreeMap<String, Found>, Failure> {
         let mut segments = BTreeMap::new();
         for folder in &self.opened()?.folders {
             self.list_one(&format!("{folder}/{below}"), &mut segments)?;
@@ -133,7 +151,7 @@ impl<'a> Archive<'a> {
         Ok(segments)
     }
 
-    fn list_one(&self, prefix: &str, segments: &mut BTreeMap<String, Archived>) -> Result<(), Failure> {
+    fn list_one(&self, prefix: &str, segments: &mut BTreeMap<String, Found>) -> Result<(), Failure> {
         for (count, object) in self.repository.bucket.objects(prefix).enumerate() {
             cancelled()?;
             let object = match object {
@@ -155,43 +173,42 @@ impl<'a> Archive<'a> {
             let Some((name, codec, digest)) = name.and_then(parse) else { continue };
             let name = name.to_owned();
             let archived = Archived { object: object.key, codec, digest };
-            match segments.get(&name) {
-                Some(other) if other.digest != archived.digest => {
-                    let (one, other) =
-                        (self.repository.shown(&other.object), self.repository.shown(&archived.object));
-                    return Err(Failure::failed(format!(
-                        "the segment {name} is archived twice with different contents, as {one} and as {other}: more \
-                         than one primary archived to this stanza; remove the one that does not belong here"
-                    )));
-                }
-                Some(_) => {}
+            match segments.get_mut(&name) {
                 None => {
-                    segments.insert(name, archived);
+                    segments.insert(name, Found::One(archived));
+                }
+                Some(found) => {
+                    if let Found::One(one) = &*found
+                        && one.digest != archived.digest
+                    {
+                        *found = Found::Two(one.clone(), archived);
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    /// The text of the history of `timeline`; none where it is not archived.
+    /// The texts of the history of `timeline`, that beside the backup's own WAL first; empty where it is not archived.
     ///
     /// # Errors
     /// What the store answers.
-    pub(crate) fn history(&self, timeline: u32) -> Result<Option<String>, Failure> {
+    pub(crate) fn histories(&self, timeline: u32) -> Result<Vec<String>, Failure> {
         let opened = self.opened()?;
-        let pipeline = Repository::pipeline(opened.key.as_ref(), None);
+        let pipeline = Repository::pipeline(opened.key.as_ref(), None, Wrapping::Whole);
+        let mut texts = Vec::new();
         for folder in &opened.folders {
             let key = format!("{folder}/{timeline:08X}.history");
             match self.repository.bucket.get(&key, pipeline.as_ref(), pgdata::history::LIMIT) {
                 Err(Error::NotFound(_)) => {}
                 text => {
-                    return String::from_utf8(text?).map(Some).map_err(|_| {
+                    texts.push(String::from_utf8(text?).map_err(|_| {
                         Failure::failed(format!("{} is not UTF-8", self.repository.shown(&key)))
-                    });
+                    })?)
                 }
             }
         }
-        Ok(None)
+        Ok(texts)
     }
 }
 

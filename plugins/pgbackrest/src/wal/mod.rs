@@ -12,7 +12,7 @@ use understudy::{Failure, cancelled, log, source};
 use crate::choice::Chosen;
 use crate::names::shown;
 use crate::options::Wal;
-use archive::{Archive, Archived};
+use archive::{Archive, Archived, Found};
 use timelines::Timelines;
 
 /// The most segments that are restored: with those of the usual size more than 1.5 TB.
@@ -50,6 +50,8 @@ pub(crate) struct Way<'a> {
     /// The number of the segment that comes next.
     next: u64,
     found: usize,
+    /// Whether [`Way::more`] was asked before.
+    was_looked_at: bool,
 }
 
 impl<'a> Way<'a> {
@@ -104,7 +106,18 @@ impl<'a> Way<'a> {
             timelines.check(timeline, head.lsn_stop.unwrap_or(Lsn(last * size.bytes())))?;
         }
         let archive = Archive::of(chosen);
-        Ok(Some(Self { archive, size, timeline, first, last, timelines, goes_on, next: first, found: 0 }))
+        Ok(Some(Self {
+            archive,
+            size,
+            timeline,
+            first,
+            last,
+            timelines,
+            goes_on,
+            next: first,
+            found: 0,
+            was_looked_at: false,
+        }))
     }
 
     /// Whether it goes on to where the source is.
@@ -117,10 +130,12 @@ impl<'a> Way<'a> {
     /// timeline is taken, and where it is not archived yet the replica streams it. `has` says which segments are in the backup itself.
     ///
     /// # Errors
-    /// Where one that the backup needs is missing, or one is archived twice.
+    /// Where one that the backup needs is missing, or one is archived twice with different contents; when it is asked again, for
+    /// what was archived while the rest was restored, such a one only ends the way.
     pub(crate) fn more(&mut self, has: &dyn Fn(&str) -> bool) -> Result<Vec<Segment>, Failure> {
         let mut segments = Vec::new();
         self.archive.forget();
+        let was_looked_at = std::mem::replace(&mut self.was_looked_at, true);
         while self.goes_on() || self.next <= self.last {
             cancelled()?;
             let timeline = self
@@ -128,7 +143,18 @@ impl<'a> Way<'a> {
                 .as_ref()
                 .map_or(self.timeline, |timelines| timelines.at(self.timeline, self.next, self.size));
             let name = self.size.nth(timeline, self.next);
-            let archived = if has(&name) { None } else { self.archive.find(&name)? };
+            let archived = match if has(&name) { None } else { self.archive.find(&name)? } {
+                None => None,
+                Some(Found::One(archived)) => Some(archived),
+                Some(Found::Two(one, other)) => {
+                    let why = self.archive.twice(&name, &one, &other);
+                    if !was_looked_at || self.next <= self.last {
+                        return Err(Failure::failed(why));
+                    }
+                    log::warn!("{why}; what comes after it the replica gets from the source");
+                    break;
+                }
+            };
             if archived.is_none() && !has(&name) {
                 if self.next > self.last {
                     break;
@@ -177,7 +203,7 @@ impl<'a> Way<'a> {
         };
         let mut histories = Vec::new();
         for timeline in timelines {
-            let archived = match self.archive.history(timeline) {
+            let archived = match self.archive.histories(timeline) {
                 // The backup brought all of its WAL itself.
                 Err(Failure::Failed(why)) if !self.archive.is_opened() && !self.goes_on => {
                     log::warn!("no history files come along: {why}");
@@ -185,21 +211,34 @@ impl<'a> Way<'a> {
                 }
                 archived => archived?,
             };
-            let Some(text) = archived else {
+            if archived.is_empty() {
                 log::warn!("{timeline:08X}.history is not archived: the replica must get it from the source");
                 continue;
-            };
-            let name = format!("{timeline:08X}.history");
-            let ancestors = pgdata::history::parse(&text)
-                .map_err(|error| Failure::failed(format!("the archived {name} {error}")))?;
-            if self.timelines.as_ref().is_some_and(|known| !known.agrees(timeline, &ancestors)) {
-                return Err(Failure::failed(format!(
-                    "the archived {name} is not that of the source: another cluster's timeline of that number archived to \
-                     this stanza"
-                )));
             }
-            histories.push(History { name, text });
+            let name = format!("{timeline:08X}.history");
+            histories.push(self.of_the_source(timeline, name, archived)?);
         }
         Ok(histories)
+    }
+
+    /// The first of the archived `texts` that is the history of the source's `timeline`; without a source the first.
+    fn of_the_source(&self, timeline: u32, name: String, texts: Vec<String>) -> Result<History, Failure> {
+        let mut why = None;
+        for text in texts {
+            let failure = match pgdata::history::parse(&text) {
+                Err(error) => Failure::failed(format!("the archived {name} {error}")),
+                Ok(ancestors)
+                    if self.timelines.as_ref().is_none_or(|known| known.agrees(timeline, &ancestors)) =>
+                {
+                    return Ok(History { name, text });
+                }
+                Ok(_) => Failure::failed(format!(
+                    "the archived {name} is not that of the source: another cluster's timeline of that number archived to \
+                     this stanza"
+                )),
+            };
+            why = why.or(Some(failure));
+        }
+        Err(why.unwrap_or_else(|| Failure::failed(format!("{name} is not archived"))))
     }
 }

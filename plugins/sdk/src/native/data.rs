@@ -111,7 +111,9 @@ impl Bucket {
         if !metadata.is_file() {
             return Err(Error::NotFound(format!("{key} is no file")));
         }
-        Ok(object(key.to_owned(), &metadata))
+        let listed = object(key.to_owned(), &metadata);
+        // As stores do: they round times otherwise than in their listings.
+        Ok(Object { modified: listed.modified.map(|time| time + 1), ..listed })
     }
 
     pub(crate) fn get(&self, key: &str, via: Option<&Pipeline>, limit: u32) -> Result<Vec<u8>, Error> {

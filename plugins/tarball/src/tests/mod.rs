@@ -271,3 +271,22 @@ fn looking_stops_when_it_is_told_to() {
         assert_eq!(result, Err(Failure::Cancelled), "{looks}");
     }
 }
+
+/// The host of these tests rounds times in a listing otherwise than for one object, as stores do.
+#[test]
+fn a_backup_is_compared_with_itself_as_it_was_looked_at_before() {
+    let scene = Scene::new();
+    scene.write("backup").manifest("backup", "base/5/1259");
+    let again = |change: &dyn Fn()| {
+        let (compared, _) = scene.host().run(|| {
+            let place = Place::of(&scene.request())?;
+            let before = backup::find(&place)?.remove(0);
+            change();
+            Ok::<_, Failure>(before.again(&place)?.map(|now| now.mark() == before.mark()))
+        });
+        compared.unwrap()
+    };
+    assert_eq!(again(&|| {}), Some(true));
+    assert_eq!(again(&|| scene.put("backup", "pg_wal.tar", b"another")), Some(false));
+    assert_eq!(again(&|| fs::remove_file(scene.path("backup/16384.tar")).unwrap()), None);
+}

@@ -10,7 +10,7 @@ use wasip2::filesystem::types::{Descriptor, DescriptorFlags, OpenFlags, PathFlag
 
 use crate::{escaped, refused, verdict};
 
-type Attempts = Vec<(String, Result<(), String>)>;
+pub(crate) type Attempts = Vec<(String, Result<(), String>)>;
 
 /// Writes a file by an absolute path (`path`) that is outside of everything granted.
 pub(crate) fn write_outside(request: &Request) -> Result<(), Failure> {
@@ -126,9 +126,10 @@ pub(crate) fn write(request: &Request) -> Result<(), Failure> {
     }
 }
 
-/// Puts a control file in place itself: by its name, by a rename, by a link.
+/// Puts a control file in place itself: by its name in any spelling, by a rename, by a link, with a whole directory.
 pub(crate) fn control_file(request: &Request) -> Result<(), Failure> {
-    let global = request.datadir()?.join("global");
+    let datadir = request.datadir()?;
+    let global = datadir.join("global");
     let (name, other) = (global.join("pg_control"), global.join("other"));
     fs::create_dir_all(&global).at(&global)?;
     fs::write(&other, [0; 8192]).at(&other)?;
@@ -139,7 +140,35 @@ pub(crate) fn control_file(request: &Request) -> Result<(), Failure> {
     attempt("write pg_control", fs::write(&name, [0; 8192]));
     attempt("link to pg_control", fs::hard_link(&other, &name));
     attempt("rename to pg_control", fs::rename(&other, &name));
+    attempt("write it elsewhere", fs::write(datadir.join("pg_control"), [0; 8192]));
+    attempt("write it in other letters", fs::write(global.join("PG_Control"), [0; 8192]));
+    attempt("write it with what is not shown", fs::write(global.join("pg_\u{200b}control"), [0; 8192]));
+    attempt("a directory of the name", fs::create_dir(&name));
+    attempts.extend(other_global(datadir)?);
     Err(verdict(attempts))
+}
+
+/// Has another directory become `global`: by a rename, by links.
+pub(crate) fn other_global(datadir: &Path) -> Result<Attempts, Failure> {
+    let root = preopened(datadir)?;
+    let (global, g2) = (datadir.join("global"), datadir.join("g2"));
+    fs::create_dir_all(&g2).at(&g2)?;
+    fs::write(g2.join("other"), [0; 8192]).at(&g2)?;
+    // The name must be free, else the kernel says no whatever the host does.
+    let aside = datadir.join("aside");
+    fs::rename(&global, &aside).at(&global)?;
+    let mut attempts = Attempts::new();
+    for name in ["global", "./global/", "GLOBAL", "glo\u{ad}bal"] {
+        attempts.push((format!("rename g2 to {name:?}"), text(root.rename_at("g2", &root, name))));
+        attempts.push((format!("a link {name:?}"), text(root.symlink_at("g2", name))));
+    }
+    if text(root.symlink_at("g2", "link")).is_ok() {
+        let second = root.link_at(PathFlags::empty(), "link", &root, "global");
+        attempts.push(("a second name of a link".to_owned(), text(second)));
+        attempts.push(("rename a link".to_owned(), text(root.rename_at("link", &root, "global"))));
+    }
+    attempts.push(("a link to pg_control".to_owned(), text(root.symlink_at("aside/pg_control", "to"))));
+    Ok(attempts)
 }
 
 /// Writes half a cluster, the control file included, then fails.

@@ -7,10 +7,12 @@
 mod capabilities;
 mod endings;
 mod files;
+mod held;
 mod network;
 mod plans;
 mod resources;
 mod secrets;
+mod settings;
 mod transfers;
 
 use understudy::{Description, Failure, Method, OptionSpec, Plan, Request};
@@ -64,10 +66,24 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("transfer", transfers::transfer),
     ("transfer-and-stay", transfers::transfer_and_stay),
     ("transfer-elsewhere", transfers::elsewhere),
+    ("plant", transfers::plant),
     ("too-many-at-once", transfers::too_many_at_once),
     ("streams", transfers::streams),
     ("jobs", transfers::jobs),
     ("derive-many", transfers::derive_many),
+    ("queues", held::queues),
+    ("origins", held::origins),
+    ("path-lists", held::path_lists),
+    ("listed", held::listed),
+    ("tolerated", held::tolerated),
+    ("outcomes", held::outcomes),
+    ("job-churn", held::job_churn),
+    ("windows", held::windows),
+    ("fetched-windows", held::fetched_windows),
+    ("spellings", held::spellings),
+    ("directories", held::directories),
+    ("dropped-descriptors", held::dropped_descriptors),
+    ("restore-and-ask", settings::restore_and_ask),
     ("nothing", endings::nothing),
 ];
 
@@ -94,6 +110,7 @@ impl Method for Hostile {
             .option(OptionSpec::integer("bytes").doc("a claim of its plan"))
             .option(OptionSpec::integer("files").doc("a claim of its plan"))
             .option(OptionSpec::text("backup").default("hostile").doc("the backup that its plan names"))
+            .option(OptionSpec::texts("settings").doc("what `restore-and-ask` asks for, each `name=value`"))
             .option(OptionSpec::texts("tablespaces").doc("claims of its plan, each `oid=location`"))
             .option(OptionSpec::flag("builds-on-existing").default(false).doc("a claim of its plan"))
     }

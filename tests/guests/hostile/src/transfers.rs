@@ -3,7 +3,7 @@
 use understudy::raw::understudy::method::store::{Bucket, Pipeline};
 use understudy::raw::understudy::method::transfer::{Fetch, Job, Listed, Listing, Unless, Unpack};
 use understudy::raw::understudy::method::types::Error;
-use understudy::{Failure, Request, log};
+use understudy::{AtPath, Failure, Request, log};
 
 use crate::{escaped, refused, verdict};
 
@@ -85,6 +85,9 @@ pub(crate) fn elsewhere(request: &Request) -> Result<(), Failure> {
         "a/../../outside",
         "global2/pg_control",
         "pg_control",
+        "global/PG_CONTROL",
+        "pg_control/x",
+        "pg_wal/pg_control",
         "pg_tblspc/16384/outside",
         "pg_tblspc/x/outside",
         "",
@@ -92,7 +95,7 @@ pub(crate) fn elsewhere(request: &Request) -> Result<(), Failure> {
     ] {
         attempts.push((format!("fetch {path:?}"), answer(job.fetch(&[file(origin, &object, 1, path)]))));
     }
-    for path in ["../outside", "/tmp", "pg_tblspc/16384"] {
+    for path in ["../outside", "/tmp", "pg_tblspc/16384", "pg_control", "g2/pg_control/x"] {
         let unpack = Unpack {
             origin,
             object: object.clone(),
@@ -104,6 +107,38 @@ pub(crate) fn elsewhere(request: &Request) -> Result<(), Failure> {
         attempts.push((format!("unpack {path:?}"), answer(job.unpack(&unpack, None))));
     }
     Err(verdict(attempts))
+}
+
+/// Unpacks the archive `path`, which holds a cluster whose `global` is called `g2`, and goes for a control file in place by every
+/// way it knows; leaves a `postmaster.pid` of the first process, and stays.
+pub(crate) fn plant(request: &Request) -> Result<(), Failure> {
+    let bucket = bucket(request)?;
+    let job = Job::new(true);
+    let origin = job.add_origin(&bucket, None).map_err(failed("add-origin"))?;
+    let unpack = |path: &str| Unpack {
+        origin,
+        object: request.require("path").unwrap_or_default(),
+        path: path.to_owned(),
+        limit: 1 << 30,
+        skip: Vec::new(),
+        refuse: Vec::new(),
+    };
+    job.unpack(&unpack(""), None).map_err(failed("unpack"))?;
+    while !job.wait(1000).idle {}
+    let mut attempts: Vec<_> = job
+        .outcomes(16)
+        .into_iter()
+        .map(|outcome| ("unpack".to_owned(), outcome.ended.map(drop).map_err(|error| format!("{error:?}"))))
+        .collect();
+    let datadir = request.datadir()?;
+    std::fs::create_dir_all(datadir.join("global")).at(datadir)?;
+    attempts.extend(crate::files::other_global(datadir)?);
+    let pid = datadir.join("postmaster.pid");
+    std::fs::write(&pid, "1\n").at(&pid)?;
+    log::info!("planted: {}", verdict(attempts));
+    loop {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
 }
 
 /// More than one call may hold.

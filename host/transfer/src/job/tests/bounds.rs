@@ -1,6 +1,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::budget::Budget;
 use crate::job::unpack::{MOST_DIRECTORIES, Seen};
 use crate::sink::directories::{Directories, MOST_OPEN};
 
@@ -173,7 +174,7 @@ fn the_number_of_paths_that_an_unpack_skips_or_refuses_is_bounded() {
 
 #[test]
 fn the_number_of_an_archives_directories_is_bounded() {
-    let mut seen = Seen::default();
+    let mut seen = Seen::within(&Budget::unlimited());
     let path = |number: usize| RelativePath::new(number.to_string()).unwrap();
     for number in 0..MOST_DIRECTORIES {
         seen.add(&path(number)).unwrap();
@@ -192,7 +193,7 @@ fn a_worker_has_no_more_directories_open_than_it_may_however_many_it_fills() {
         all.filter(|path| path.starts_with(&data)).count()
     };
     let before = open();
-    let mut directories = Directories::default();
+    let mut directories = Directories::of_at_most(MOST_OPEN);
     for number in 0..3 * MOST_OPEN {
         let path = RelativePath::new(format!("base/{number}/file")).unwrap();
         let place = target.file(&path).unwrap();

@@ -1,5 +1,6 @@
 mod bounds;
 mod fetching;
+mod held;
 mod listings;
 mod stopping;
 mod unpacking;

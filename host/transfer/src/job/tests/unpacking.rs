@@ -69,6 +69,33 @@ fn an_archive_is_unpacked_below_a_directory_and_into_what_is_mapped() {
 }
 
 #[test]
+fn a_member_may_be_called_no_more_than_an_item() {
+    for (name, member) in [
+        ("pg_control", file("pg_control", b"x")),
+        ("g2/pg_control", file("g2/pg_control", b"x")),
+        ("g2/PG_CONTROL", file("g2/PG_CONTROL", b"x")),
+        ("pg_control", directory("pg_control/")),
+        ("g2/pg_control/x", file("g2/pg_control/x", b"x")),
+        ("pg_wal/pg_control", file("pg_wal/pg_control", b"x")),
+        ("pg_tblspc/16384/PG_15/x", file("pg_tblspc/16384/PG_15/x", b"x")),
+        ("pg_tblspc/16384", directory("pg_tblspc/16384/")),
+        ("pg_tblspc/x", file("pg_tblspc/x", b"x")),
+    ] {
+        let scene = Scene::new();
+        scene.object("base.tar", &archive(&[file("g2/1", b"x"), member]));
+        let error = scene.unpack(&scene.job(), unpack("base.tar"), None).unwrap_err();
+        assert_eq!(error.kind, Kind::Invalid, "{name}: {error:?}");
+        assert!(error.message.contains(name), "{name}: {error:?}");
+        // The same with each part of the path in its turn in the place to unpack below.
+        let Some((below, rest)) = name.split_once('/') else { continue };
+        scene.object("rest.tar", &archive(&[file(rest, b"x")]));
+        let below = Unpack { path: below.to_owned(), ..unpack("rest.tar") };
+        assert!(scene.unpack(&scene.job(), below, None).is_err(), "{name}");
+        assert!(!scene.path(name).exists() && !scene.wal.path().join("pg_control").exists(), "{name}");
+    }
+}
+
+#[test]
 fn an_archive_that_is_damaged_or_leads_elsewhere_fails_by_name() {
     let fine = file("base/1", b"x");
     let truncated = archive(std::slice::from_ref(&fine));

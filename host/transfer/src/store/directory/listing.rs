@@ -13,6 +13,7 @@ use rustix::fs::{Dir, FileType};
 use super::super::{Object, PAGE};
 use super::{is_link, object, path, stat};
 use crate::beneath;
+use crate::budget::{Budget, Charge, PIECE};
 use crate::error::{Error, Kind};
 
 /// The most names that are kept of the first directory; each level below keeps half of that of the one above.
@@ -21,12 +22,25 @@ const NAMES: usize = 32_768;
 /// The fewest names that a level keeps.
 const FEWEST_NAMES: usize = 1_024;
 
+/// How many bytes of keys a page has at most, but for its last key.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// How much memory for names is taken at once, in bytes.
+const STEP: u64 = 256 << 10;
+
+/// What a name takes besides its bytes: places in a vector that doubles, and the allocator's.
+const NAME: u64 = 2 * size_of::<Name>() as u64 + PIECE;
+
+/// How many of the directories on the way to the innermost stay open; those above are opened again when it is their turn.
+const OPEN: usize = 8;
+
 /// How deep directories may lie in one another.
 const DEPTH: usize = 64;
 
 /// Where a listing is. Holds no descriptor between two pages.
 pub(super) struct Listing {
     levels: Vec<Level>,
+    memory: Budget,
 }
 
 /// A directory that is being listed.
@@ -44,6 +58,8 @@ struct Level {
     /// Whether it has more names than were kept.
     more: bool,
     opened: Option<beneath::Directory>,
+    /// For the names.
+    charge: Option<Charge>,
 }
 
 /// A name with `/` after a directory's, which is how it stands in a key: the order of these is the order of the keys.
@@ -59,10 +75,16 @@ impl Listing {
                 Some(below) => Some(below.to_owned()),
                 None if after < folder => None,
                 // Everything in the folder comes before it.
-                None => return Self { levels: Vec::new() },
+                None => return Self { levels: Vec::new(), memory: Budget::unlimited() },
             },
         };
-        Self { levels: vec![Level::new(folder.to_owned(), begin.to_owned(), after)] }
+        let first = Level::new(folder.to_owned(), begin.to_owned(), after);
+        Self { levels: vec![first], memory: Budget::unlimited() }
+    }
+
+    /// The same, with its names charged to this budget, where there is one.
+    pub(super) fn within(self, memory: Option<&Budget>) -> Self {
+        Self { memory: memory.cloned().unwrap_or(self.memory), ..self }
     }
 
     /// The next page, and whether there may be another.
@@ -75,15 +97,15 @@ impl Listing {
     }
 
     fn fill(&mut self, root: &beneath::Directory) -> Result<(Vec<Object>, bool), Error> {
-        let mut objects = Vec::new();
+        let (mut objects, mut bytes) = (Vec::new(), 0);
         while !self.levels.is_empty() {
-            if objects.len() == PAGE {
+            if objects.len() == PAGE || bytes >= PAGE_BYTES {
                 let more = self.levels.iter().any(|level| level.more || !level.names.is_empty());
                 return Ok((objects, more));
             }
             let keep = (NAMES >> self.levels.len().saturating_sub(1).min(16)).max(FEWEST_NAMES);
             let Some(level) = self.levels.last_mut() else { break };
-            let Some(name) = level.next(root, keep)? else {
+            let Some(name) = level.next(root, keep, &self.memory)? else {
                 self.levels.pop();
                 continue;
             };
@@ -102,7 +124,11 @@ impl Listing {
                     return Err(Error::new(Kind::Limit, message));
                 }
                 self.levels.push(Level::new(key, String::new(), after));
+                if let Some(above) = self.levels.len().checked_sub(OPEN + 1) {
+                    self.levels[above].opened = None;
+                }
             } else if let Some(found) = level.look_at(root, &name, key)? {
+                bytes += found.key.len();
                 objects.push(found);
             }
         }
@@ -113,15 +139,32 @@ impl Listing {
 impl Level {
     fn new(folder: String, begin: String, after: Option<String>) -> Self {
         // Nothing has been read yet.
-        Self { folder, begin, after, names: VecDeque::new(), taken: None, more: true, opened: None }
+        Self {
+            folder,
+            begin,
+            after,
+            names: VecDeque::new(),
+            taken: None,
+            more: true,
+            opened: None,
+            charge: None,
+        }
     }
 
     /// The next name; none at the end.
-    fn next(&mut self, root: &beneath::Directory, keep: usize) -> Result<Option<Name>, Error> {
+    fn next(
+        &mut self,
+        root: &beneath::Directory,
+        keep: usize,
+        memory: &Budget,
+    ) -> Result<Option<Name>, Error> {
         if self.names.is_empty() && self.more {
-            self.read(root, keep)?;
+            self.read(root, keep, memory)?;
         }
         let next = self.names.pop_front();
+        if self.names.is_empty() {
+            (self.names, self.charge) = (VecDeque::new(), None);
+        }
         if next.is_some() {
             self.taken.clone_from(&next);
         }
@@ -129,7 +172,7 @@ impl Level {
     }
 
     /// Reads the directory for the names that come next.
-    fn read(&mut self, root: &beneath::Directory, keep: usize) -> Result<(), Error> {
+    fn read(&mut self, root: &beneath::Directory, keep: usize, memory: &Budget) -> Result<(), Error> {
         self.more = false;
         if !self.open(root)? {
             return Ok(());
@@ -142,7 +185,9 @@ impl Level {
                 format!("cannot read {}: {error}", directory.path().display()),
             ))
         };
-        let mut kept = BinaryHeap::with_capacity(keep.min(4096));
+        let mut charge = memory.charge(STEP, "the names of a directory")?;
+        let mut bytes = 0;
+        let mut kept = BinaryHeap::new();
         for entry in Dir::read_from(directory.as_fd()).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
@@ -179,16 +224,23 @@ impl Level {
             if self.is_behind(&name) {
                 continue;
             }
+            // Before it is decided whether it is kept: one more is not much.
+            if bytes + NAME + name.len() as u64 > charge.amount() {
+                charge.grow(STEP, "the names of a directory")?;
+            }
             if kept.len() < keep {
+                bytes += NAME + name.len() as u64;
                 kept.push(name);
             } else {
                 self.more = true;
                 if let Some(mut largest) = kept.peek_mut().filter(|largest| name < **largest) {
+                    bytes = bytes + name.len() as u64 - largest.len() as u64;
                     *largest = name;
                 }
             }
         }
         self.names = kept.into_sorted_vec().into();
+        self.charge = Some(charge);
         Ok(())
     }
 
@@ -340,6 +392,25 @@ mod tests {
         }
         let expected: Vec<String> = (0..count).map(|number| format!("1/2/3/4/5/{number:06}")).collect();
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn names_are_charged_while_they_are_kept() {
+        let root = tempfile::tempdir().unwrap();
+        for number in 0..1500 {
+            std::fs::File::create(root.path().join(format!("{number:0>250}"))).unwrap();
+        }
+        let opened = beneath::Directory::open(root.path()).unwrap();
+        let memory = Budget::memory(1 << 20);
+        let mut listing = Listing::new("", None).within(Some(&memory));
+        let (objects, more) = listing.page(&opened).unwrap();
+        assert!(more && objects.len() == PAGE);
+        assert!(memory.held() >= 500 * 250, "{memory:?}");
+        let (objects, more) = listing.page(&opened).unwrap();
+        assert_eq!((objects.len(), more, memory.held()), (500, false, 0));
+        let little = Budget::memory(STEP);
+        let error = Listing::new("", None).within(Some(&little)).page(&opened).unwrap_err();
+        assert_eq!((error.kind, little.held()), (Kind::Limit, 0));
     }
 
     #[test]

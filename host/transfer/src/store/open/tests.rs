@@ -237,3 +237,34 @@ fn a_url_is_shown_without_what_may_be_secret() {
     }
     assert_eq!(shown("s3://AKIA:12/cd@bucket"), "s3://");
 }
+
+#[tokio::test]
+async fn a_key_that_is_too_long_for_its_store_is_refused_before_the_store_is_asked() {
+    // Nobody answers there; whoever asked would be told that, and not that the key is wrong.
+    let endpoint = [("endpoint", "http://127.0.0.1:1"), ("allow_http", "true")];
+    let azure = [endpoint[0], endpoint[1], ("account_name", "a")];
+    let google = [("base_url", "http://127.0.0.1:1"), endpoint[1]];
+    for (url, options, sign, most) in [
+        ("s3://bucket/of/demo", &endpoint[..], "k", 1024 - "of/demo/".len()),
+        ("gs://bucket", &google[..], "\u{e9}", 512),
+        ("az://container/of", &azure[..], "\u{e9}", 1024 - "of/".len()),
+        ("http://127.0.0.1:1/of/", &[][..], "k", 4095),
+    ] {
+        let mut config = config(url, options, &[]);
+        config.retry.at_most = std::time::Duration::ZERO;
+        let store = opened(&config).await.unwrap();
+        for (length, is_taken) in [(most, true), (most + 1, false)] {
+            let key = sign.repeat(length);
+            let errors = [
+                store.head(&key).await.map(drop).unwrap_err(),
+                store.read(&key, None).await.map(drop).unwrap_err(),
+            ];
+            for error in errors {
+                assert_eq!(error.kind != Kind::Invalid, is_taken, "{url} {length} {error}");
+            }
+            if !is_taken && !url.starts_with("http") {
+                assert_eq!(store.scan(&key, None).await.unwrap_err().kind, Kind::Invalid, "{url}");
+            }
+        }
+    }
+}

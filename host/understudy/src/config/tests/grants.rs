@@ -57,6 +57,51 @@ workers = 4"#,
 }
 
 #[test]
+fn how_long_plan_goes_on_asking_a_store_has_a_setting_of_its_own() {
+    let plan = |line: &str| {
+        let section = grants(&format!("stores.repo = {{ url = \"s3://b\"{line} }}")).unwrap();
+        section.resolve().unwrap().stores["repo"].clone().for_plan().retry.at_most
+    };
+    assert_eq!(plan(""), Duration::from_secs(20));
+    assert_eq!(plan(", plan_retry_for = \"2m\""), Duration::from_secs(120));
+    assert_eq!(plan(", retry_for = \"5s\""), Duration::from_secs(5));
+    let problem = refused("stores.repo = { url = \"s3://b\", retry_for = \"1m\", plan_retry_for = \"2m\" }");
+    assert!(problem.contains("is longer than `retry_for`"), "{problem}");
+}
+
+#[test]
+fn credentials_in_files_are_read_again_and_told_to_who_keeps_them_out_of_texts() {
+    let file = |content: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        file
+    };
+    let (id, secret) = (file("first-id-of-many"), file("first-secret-of-many"));
+    let section = grants(&format!(
+        "stores.repo = {{ url = \"s3://b\", credentials = {{ access_key_id = {{ file = {:?} }}, secret_access_key = {{ file = {:?} }} }} }}\n\
+         stores.known = {{ url = \"https://h/\", credentials = {{ token = {{ env = \"SECRET\" }} }} }}",
+        id.path(),
+        secret.path()
+    ))
+    .unwrap();
+    let mut granted = section.resolve().unwrap();
+    let redactor = ::replica::Redactor::new();
+    section.renew_credentials(&mut granted, &redactor);
+    // What stands in the environment stays what it is.
+    assert!(granted.stores["known"].renewal.is_none());
+    let renewal = granted.stores["repo"].renewal.clone().unwrap();
+    assert_eq!(renewal.credentials().unwrap(), granted.stores["repo"].credentials);
+    std::fs::write(secret.path(), "second-secret-of-many").unwrap();
+    let found = renewal.credentials().unwrap();
+    assert_eq!(found[1].1.expose(), b"second-secret-of-many");
+    assert!(!redactor.redact("the second-secret-of-many").contains("second-secret"));
+    // A file that others may read is none, then as before.
+    std::fs::set_permissions(secret.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(renewal.credentials().unwrap_err().contains("chmod"));
+    assert!(!format!("{granted:?}").contains("of-many"));
+}
+
+#[test]
 fn a_key_comes_from_a_file_that_is_read_when_the_run_begins() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().display();

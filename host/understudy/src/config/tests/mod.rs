@@ -61,6 +61,7 @@ state_dir = "/var/lib/understudy"
 wal_dir = "/wal"
 tablespaces = { "/old/fast" = "/new/fast", 16385 = "/new/oid", slow = "/new/slow" }
 trigger_file = "promote.me"
+config_file = "/etc/pg/postgresql.conf"
 snapshot = true
 config = "refuse-commands"
 timeout = "12h"
@@ -81,6 +82,7 @@ delta = true
 paths = ["a", "b"]
 [method.acme.grants]
 memory = "64MiB"
+host_memory = "512MiB"
 read = ["/mnt/backups"]
 disk = { bytes = "3TiB", files = 5_000_000, keep_free = "20GiB" }
 
@@ -109,6 +111,7 @@ no-slot = false
             (&TablespaceKey::Name("slow".into()), Path::new("/new/slow")),
         ]
     );
+    assert_eq!(config.config_file.as_deref(), Some(Path::new("/etc/pg/postgresql.conf")));
     assert!(config.snapshot && config.refuse_commands && config.source.is_none());
     assert_eq!(config.timeout, Some(Duration::from_secs(12 * 3600)));
     assert_eq!(config.require_landlock, Some(3));
@@ -124,6 +127,7 @@ no-slot = false
     assert_eq!(option("delta"), Some(OptionValue::Flag(true)));
     assert_eq!(option("paths"), Some(OptionValue::Texts(vec!["a".into(), "b".into()])));
     assert_eq!(acme.grants.open.memory, Bytes(64 << 20));
+    assert_eq!(acme.grants.open.host_memory, Bytes(512 << 20));
     assert_eq!(acme.grants.open.read, [Path::new("/mnt/backups")]);
     let disk = acme.grants.open.disk.unwrap();
     assert_eq!(

@@ -73,6 +73,8 @@ fn each_wrong_line_is_told_by_its_own_message() {
             "config = \"refuse-command\"",
             "6:10: `replica.config` must be \"report\" or \"refuse-commands\", not `refuse-command`; did",
         ),
+        ("config_file = \"postgresql.conf\"", "6:15: `replica.config_file` must be an absolute path"),
+        ("config_file = 1", "6:15: `replica.config_file` must be a quoted string"),
         ("trigger_file = \"/promote\"", "6:16: `replica.trigger_file` must be a path inside"),
         ("trigger_file = \"../promote\"", "6:16: `replica.trigger_file` must be a path inside"),
         (
@@ -134,6 +136,10 @@ fn each_wrong_line_is_told_by_its_own_message() {
             "[method.acme.grants]\nmemory = 268435456",
             "7:10: `method.acme.grants.memory` must be a quoted size",
         ),
+        (
+            "[method.acme.grants]\nhost_memory = \"8MiB\"",
+            "7:15: `method.acme.grants.host_memory` must be at least 16.0 MiB",
+        ),
         ("[method.acme.grants]\nmemory = \"0MiB\"", "7:10: `method.acme.grants.memory` is nothing at all"),
         ("[method.acme.grants]\nread = \"/mnt\"", "7:8: `method.acme.grants.read` must be a list"),
         (
@@ -191,6 +197,14 @@ fn each_wrong_line_is_told_by_its_own_message() {
         (
             "[source]\nconninfo = \"nonsense\"",
             "7:12: `source.conninfo` is no connection string that libpq reads",
+        ),
+        (
+            "[source]\nconninfo = \"service=main user=replicator\"",
+            "7:12: `source.conninfo` cannot be used: `service` is not followed",
+        ),
+        (
+            "[source]\nconninfo = \"host=h sslrootcert=ca.pem\"",
+            "7:12: `source.conninfo` cannot be used: `sslrootcert` is the relative path `ca.pem`",
         ),
         (
             "[source]\nconninfo = \"host=h\"\npassword = \"x\"",

@@ -3,7 +3,7 @@
 
 /// A line of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(in crate::seal) enum Line {
     /// Nothing, or a comment.
     Empty,
     /// A setting or an include. The name is in lower case, for PostgreSQL does not tell the cases apart.
@@ -13,7 +13,7 @@ pub(super) enum Line {
 }
 
 /// Reads one line, without its line feed.
-pub(super) fn parse_line(line: &[u8]) -> Line {
+pub(in crate::seal) fn parse_line(line: &[u8]) -> Line {
     let line = after_space(line);
     if is_end(line) {
         return Line::Empty;
@@ -27,20 +27,22 @@ pub(super) fn parse_line(line: &[u8]) -> Line {
     };
     match value {
         Some((value, rest)) if is_end(after_space(rest)) => {
-            Line::Setting { name, value: String::from_utf8_lossy(&value).into_owned() }
+            // The server keeps it as a string of C: what stands behind a NUL (`\000`) is not part of it.
+            let value = value.split(|byte| *byte == 0).next().unwrap_or_default();
+            Line::Setting { name, value: String::from_utf8_lossy(value).into_owned() }
         }
         _ => Line::Malformed,
     }
 }
 
 /// The bytes that stand before the line feed of each line, with the line's number from 1.
-pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+pub(in crate::seal) fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     bytes.split(|byte| *byte == b'\n').enumerate().map(|(index, line)| (index + 1, line))
 }
 
 /// A value as PostgreSQL itself writes it into postgresql.auto.conf (`write_auto_conf_file` in `guc.c`); none where it has
 /// a line feed or a NUL, which no line can hold.
-pub(super) fn quote(value: &str) -> Option<String> {
+pub(in crate::seal) fn quote(value: &str) -> Option<String> {
     if value.contains(['\n', '\r', '\0']) {
         return None;
     }
@@ -134,7 +136,7 @@ fn plain(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::real::Cluster;
+    use super::super::super::real::Cluster;
     use super::*;
 
     fn setting(line: &str) -> Option<(String, String)> {
@@ -158,6 +160,8 @@ mod tests {
             ("pg_stat.x = on", "pg_stat.x", "on"),
             ("include_dir 'conf.d'", "include_dir", "conf.d"),
             ("x = -1.5e3", "x", "-1.5e3"),
+            (r"a = 'promote\000/../elsewhere'", "a", "promote"),
+            (r"a = '\400x'", "a", ""),
         ] {
             assert_eq!(setting(line), Some((name.into(), value.into())), "{line}");
         }
@@ -214,6 +218,9 @@ mod tests {
             "Log_Line_Prefix\t=\t'a' # comment",
             "log_line_prefix=a#comment",
             "log_line_prefix a",
+            "log_line_prefix = 'a\\000b'",
+            "log_line_prefix = 'a\\400b'",
+            "log_line_prefix = '\\302\\240'",
             "log_line_prefix 'a'\r",
             "log_line_prefix = ''",
             "log_line_prefix = 'x",

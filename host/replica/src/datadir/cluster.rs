@@ -1,0 +1,166 @@
+//! The cluster that a data directory holds before a run: whose it is. Semantics rules 24 and 25.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use transfer::beneath::Directory;
+
+use super::contents::{CONTROL_FILE, LONGEST_VERSION, PG_VERSION};
+use super::places::MappedPlace;
+use super::room::reclaimable;
+use crate::seal::{ClusterIdentity, cluster_identity};
+use crate::{Bytes, Refusal};
+
+/// The length of a pg_control in bytes (`PG_CONTROL_FILE_SIZE`).
+const CONTROL_FILE_LENGTH: u64 = 8192;
+
+/// How many tablespaces of a cluster are looked at.
+const MOST_TABLESPACES: usize = 10_000;
+
+/// How many of them are named.
+const NAMED_TABLESPACES: usize = 5;
+
+/// A cluster that is in the data directory and goes, or is built on, where a method is tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundCluster {
+    /// What PG_VERSION says.
+    version: String,
+    /// What its pg_control says, or why that cannot be used.
+    identity: Result<ClusterIdentity, String>,
+    /// What it takes on disk, and in how many files and directories; `None` where that cannot be told.
+    size: Option<(Bytes, u64)>,
+    /// Where its tablespaces are.
+    tablespaces: Vec<PathBuf>,
+}
+
+impl FoundCluster {
+    /// Looks at the cluster in `directory`. Walks it. Blocking.
+    pub(super) fn look(directory: &Directory) -> Self {
+        let version = directory.read(&PG_VERSION, LONGEST_VERSION).unwrap_or_default();
+        let identity = directory
+            .read(&CONTROL_FILE, CONTROL_FILE_LENGTH)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| {
+                let shown = directory.path().join(CONTROL_FILE.as_path());
+                cluster_identity(&bytes).map_err(|why| format!("{}: {why}", shown.display()))
+            });
+        let size = reclaimable(directory, &|_| true).ok().map(|(bytes, files)| (Bytes(bytes), files));
+        Self {
+            version: String::from_utf8_lossy(version.trim_ascii()).into_owned(),
+            identity,
+            size,
+            tablespaces: links(&directory.path().join("pg_tblspc")),
+        }
+    }
+
+    /// Its system identifier; `None` where its pg_control cannot be used.
+    pub fn system_identifier(&self) -> Option<u64> {
+        self.identity.as_ref().ok().map(|identity| identity.system_identifier)
+    }
+
+    /// Refuses a cluster of which cannot be told whose it is, unless the operator said `--force`.
+    pub(super) fn refuse_unknown(&self, directory: &Directory, force: bool) -> Result<(), Refusal> {
+        match &self.identity {
+            Err(why) if !force => {
+                let message = format!(
+                    "the data directory {} holds {self}; whose it is cannot be told, for its pg_control cannot be used: {why}",
+                    directory.path().display()
+                );
+                Err(Refusal::new("data directory", message).remedy("--force, if all of it may be removed"))
+            }
+            Err(_) | Ok(_) => Ok(()),
+        }
+    }
+
+    /// Refuses to have another cluster take its place, unless the operator said `--force`. `cluster` comes, as `whose` says.
+    ///
+    /// # Errors
+    /// `another cluster`, a refusal by policy: nothing but the operator's word helps.
+    pub(crate) fn refuse_other(&self, cluster: u64, whose: &str, force: bool) -> Result<(), Refusal> {
+        match self.system_identifier() {
+            Some(own) if own != cluster && !force => {
+                let message = format!(
+                    "the data directory holds {self}, and {whose} is the cluster {cluster}: what another cluster left is not removed \
+                     unasked"
+                );
+                Err(Refusal::new("another cluster", message)
+                    .remedy("--force, if all of it may be removed; else name another `datadir`")
+                    .by_policy())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for FoundCluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a PostgreSQL {} cluster", self.version.escape_debug())?;
+        if let Ok(ClusterIdentity { system_identifier, state, checkpoint, timeline, time }) = &self.identity {
+            write!(
+                f,
+                " with the system identifier {system_identifier} ({state}; last checkpoint at {checkpoint} on timeline {timeline}"
+            )?;
+            if let Ok(time) = jiff::Timestamp::from_second(*time) {
+                write!(f, ", {time}")?;
+            }
+            f.write_str(")")?;
+        }
+        if let Some((bytes, files)) = &self.size {
+            write!(f, ", {bytes} in {files} files and directories")?;
+        }
+        if !self.tablespaces.is_empty() {
+            let named = self.tablespaces.iter().take(NAMED_TABLESPACES);
+            let named: Vec<_> = named.map(|path| path.display().to_string()).collect();
+            let more = if self.tablespaces.len() > NAMED_TABLESPACES { ", ..." } else { "" };
+            write!(f, ", tablespaces in {}{more}", named.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// What the links in a directory lead to, as they read.
+fn links(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().take(MOST_TABLESPACES).filter_map(Result::ok);
+    let mut links: Vec<_> = entries.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+    links.sort();
+    links
+}
+
+/// Refuses a mapped place whose content nothing shows to be of the cluster in the data directory: WAL and tablespaces do not say
+/// whose they are, so that only that cluster's own link to the place, or the state file, does.
+///
+/// # Errors
+/// `mapped place`, unless the operator said `--force`.
+pub(super) fn refuse_strangers(datadir: &Path, mapped: &[MappedPlace], force: bool) -> Result<(), Refusal> {
+    for place in mapped.iter().filter(|place| !place.is_own_work()) {
+        let empty = place
+            .directory()
+            .is_empty()
+            .map_err(|error| place.refuse(format_args!("cannot be read: {error}")))?;
+        if empty || force || is_linked(datadir, place) {
+            continue;
+        }
+        let what = if place.is_wal() { "WAL" } else { "the files of a tablespace" };
+        let mut refusal = place.refuse(format_args!(
+            "holds {what}, and no cluster in the data directory links to it: it may be another cluster's; empty it by hand, name \
+             another directory, or say --force if all of it may be removed"
+        ));
+        refusal.policy = true;
+        return Err(refusal);
+    }
+    Ok(())
+}
+
+/// Whether `pg_wal`, or an entry of `pg_tblspc`, leads to the place.
+fn is_linked(datadir: &Path, place: &MappedPlace) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let leads_there = |path: &Path| {
+        fs::metadata(path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == place.identity())
+    };
+    if place.is_wal() {
+        return leads_there(&datadir.join("pg_wal"));
+    }
+    let entries = fs::read_dir(datadir.join("pg_tblspc")).into_iter().flatten();
+    entries.take(MOST_TABLESPACES).filter_map(Result::ok).any(|entry| leads_there(&entry.path()))
+}

@@ -1,0 +1,240 @@
+//! Which settings of recovery a method may ask for: one list, by which a method's call is answered while it runs and which the seal
+//! goes by. None of them runs a command, loads a library, ends recovery, or names a server or a slot.
+
+use super::guc;
+use super::problem::{Problem, shown};
+
+const CHECK: &str = "auto.conf";
+
+/// The largest number of a setting (`INT_MAX`).
+const MOST: i64 = 2_147_483_647;
+
+/// The largest number of connections, workers and their like (`MAX_BACKENDS`).
+const MOST_BACKENDS: i64 = 262_143;
+
+/// Each with the values that PostgreSQL takes for it.
+const ALLOWED: [(&str, Grammar); 14] = [
+    ("hot_standby", Grammar::Flag),
+    ("hot_standby_feedback", Grammar::Flag),
+    ("max_connections", Grammar::Number(1, MOST_BACKENDS)),
+    ("max_locks_per_transaction", Grammar::Number(10, MOST)),
+    ("max_prepared_transactions", Grammar::Number(0, MOST_BACKENDS)),
+    ("max_standby_archive_delay", Grammar::Milliseconds(-1)),
+    ("max_standby_streaming_delay", Grammar::Milliseconds(-1)),
+    ("max_wal_senders", Grammar::Number(0, MOST_BACKENDS)),
+    ("max_worker_processes", Grammar::Number(0, MOST_BACKENDS)),
+    ("recovery_min_apply_delay", Grammar::Milliseconds(0)),
+    ("recovery_prefetch", Grammar::Words("`on`, `off` or `try`", &["on", "off", "try"])),
+    ("recovery_target_timeline", Grammar::Words("`latest`", &["latest"])),
+    ("wal_receiver_timeout", Grammar::Milliseconds(0)),
+    ("wal_retrieve_retry_interval", Grammar::Milliseconds(1)),
+];
+
+#[derive(Clone, Copy, Debug)]
+enum Grammar {
+    /// `on`, `off`, `true`, `false`
+    Flag,
+    /// One of these, and how they are told.
+    Words(&'static str, &'static [&'static str]),
+    /// A whole number from the first to the second.
+    Number(i64, i64),
+    /// A time of at least so many milliseconds: a whole number, with a unit or without.
+    Milliseconds(i64),
+}
+
+impl Grammar {
+    fn fits(self, value: &str) -> bool {
+        match self {
+            Self::Flag => matches!(value, "on" | "off" | "true" | "false"),
+            Self::Words(_, words) => words.contains(&value),
+            Self::Number(least, most) => digits(value).is_some_and(|number| (least..=most).contains(&number)),
+            Self::Milliseconds(-1) if value == "-1" => true,
+            Self::Milliseconds(least) => {
+                milliseconds(value).is_some_and(|time| (least..=MOST).contains(&time))
+            }
+        }
+    }
+
+    fn words(self) -> String {
+        match self {
+            Self::Flag => "`on` or `off`".to_owned(),
+            Self::Words(words, _) => words.to_owned(),
+            Self::Number(least, most) => format!("a whole number from {least} to {most}"),
+            Self::Milliseconds(least) => {
+                format!(
+                    "a whole number with us, ms, s, min, h or d behind it, or without for ms, from {least} to {MOST} ms"
+                )
+            }
+        }
+    }
+}
+
+fn digits(text: &str) -> Option<i64> {
+    // Without a leading zero: PostgreSQL takes that for octal.
+    let plain = text == "0" || !text.starts_with('0') && (1..=10).contains(&text.len());
+    (plain && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok()).flatten()
+}
+
+fn milliseconds(text: &str) -> Option<i64> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number = digits(&text[..text.len() - unit.len()])?;
+    match unit {
+        // Less than half a millisecond would be rounded to none.
+        "us" => Some(number / 1000),
+        "" | "ms" => Some(number),
+        "s" => number.checked_mul(1000),
+        "min" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        "d" => number.checked_mul(86_400_000),
+        _ => None,
+    }
+}
+
+/// A setting that a method may not ask for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingRefused {
+    /// It is not on the list.
+    #[error("`{0}` is not a setting that a method may ask for: {list} are", list = allowed_names())]
+    Name(String),
+    /// Its value is not of its form.
+    #[error("`{value}` is no value that a method may ask for as `{name}`: {expected} is")]
+    Value {
+        /// The setting.
+        name: String,
+        /// What was asked.
+        value: String,
+        /// What may be asked.
+        expected: String,
+    },
+    /// The server's version does not have it, and would not start.
+    #[error("PostgreSQL {major} has no setting `{name}` and would not start with it")]
+    Version {
+        /// The setting.
+        name: String,
+        /// The server's major version.
+        major: u32,
+    },
+}
+
+fn allowed_names() -> String {
+    ALLOWED.map(|(name, _)| format!("`{name}`")).join(", ")
+}
+
+/// Whether a method may have this line written into postgresql.auto.conf, of a server of this major version; `None` where that is not
+/// known yet.
+///
+/// # Errors
+/// Anything that is not on the list, which has only settings that run nothing, load nothing, do not end recovery and name no other server;
+/// a value that PostgreSQL would not take.
+pub fn check_recovery_setting(name: &str, value: &str, major: Option<u32>) -> Result<(), SettingRefused> {
+    let Some((_, grammar)) = ALLOWED.iter().find(|(allowed, _)| *allowed == name) else {
+        return Err(SettingRefused::Name(shown(name.as_bytes())));
+    };
+    if !grammar.fits(value) {
+        let (value, expected) = (shown(value.as_bytes()), grammar.words());
+        return Err(SettingRefused::Value { name: name.to_owned(), value, expected });
+    }
+    match major {
+        Some(major) if !guc::setting(name).is_some_and(|setting| setting.is_in(major)) => {
+            Err(SettingRefused::Version { name: name.to_owned(), major })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a method asked for, as it may be written.
+pub(super) fn judge(asked: &[(String, String)], major: u32) -> Result<&[(String, String)], Problem> {
+    for (name, value) in asked {
+        check_recovery_setting(name, value, Some(major))
+            .map_err(|refused| Problem::new(CHECK, refused.to_string()))?;
+    }
+    Ok(asked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::guc::Class;
+    use super::super::real::Cluster;
+    use super::*;
+
+    /// A value at each end of what may be asked, and one beyond it.
+    fn examples(name: &str, grammar: Grammar) -> (Vec<String>, Vec<String>) {
+        let text = |number: i64| number.to_string();
+        match grammar {
+            Grammar::Flag => (vec!["on".into(), "off".into()], vec!["maybe".into(), "".into()]),
+            Grammar::Words(_, words) => (words.iter().map(ToString::to_string).collect(), vec!["7x".into()]),
+            // As many as this machine's memory has room for.
+            Grammar::Number(least, most) => {
+                (vec![text(least.max(1)), text(100)], vec![text(most + 1), "1.5".into()])
+            }
+            Grammar::Milliseconds(least) => {
+                let refused = if name == "wal_retrieve_retry_interval" { "0" } else { "-2" };
+                let fitting = vec![text(least), text(MOST), "24d".into(), "5min".into()];
+                (fitting, vec![refused.into(), text(MOST + 1), "25d".into(), "1week".into(), "".into()])
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_method_may_ask_for_is_harmless_by_the_table_of_settings() {
+        for (name, _) in ALLOWED {
+            let class = guc::setting(name).unwrap().class;
+            assert!(class == Class::Harmless || class == Class::EndsRecovery("latest"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_method_may_ask_only_for_what_runs_nothing_and_names_nobody() {
+        for (name, value) in [
+            ("restore_command", "sh"),
+            ("RECOVERY_MIN_APPLY_DELAY", "5min"),
+            ("recovery_target", "immediate"),
+            ("recovery_target_timeline", "7"),
+            ("recovery_target_action", "promote"),
+            ("shared_preload_libraries", "x"),
+            ("primary_conninfo", "host=x"),
+            ("primary_slot_name", "slot_of_another"),
+            ("recovery_min_apply_delay", "5min'\nrestore_command = 'sh"),
+            ("recovery_min_apply_delay", ""),
+            ("recovery_min_apply_delay", "0144"),
+            ("hot_standby_feedback", "maybe"),
+            ("max_connections", "99999999999999999999"),
+        ] {
+            assert!(check_recovery_setting(name, value, Some(15)).is_err(), "{name} = {value}");
+            assert!(judge(&[(name.to_owned(), value.to_owned())], 15).is_err(), "{name} = {value}");
+        }
+    }
+
+    #[test]
+    fn a_setting_that_the_version_does_not_have_is_refused() {
+        assert!(check_recovery_setting("recovery_prefetch", "try", Some(15)).is_ok());
+        assert!(check_recovery_setting("recovery_prefetch", "try", None).is_ok());
+        let refused = check_recovery_setting("recovery_prefetch", "try", Some(14)).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "PostgreSQL 14 has no setting `recovery_prefetch` and would not start with it"
+        );
+    }
+
+    #[test]
+    fn postgresql_itself_takes_what_may_be_asked_and_not_what_is_beyond() {
+        let cluster = Cluster::made_with(&[]);
+        for (name, grammar) in ALLOWED {
+            let (fitting, beyond) = examples(name, grammar);
+            let takes = |value: &str| {
+                let setting = format!("{name}={value}");
+                cluster.run("postgres", &["-D", &cluster.text(), "-c", &setting, "-C", name]).status.success()
+            };
+            for value in fitting {
+                assert!(check_recovery_setting(name, &value, Some(15)).is_ok(), "{name} = {value}");
+                assert!(takes(&value), "{name} = {value}");
+            }
+            for value in beyond {
+                assert!(check_recovery_setting(name, &value, Some(15)).is_err(), "{name} = {value}");
+                // PostgreSQL rounds a fraction, and takes any text for the number of a timeline.
+                let takes_it_in_its_way = value == "1.5" || name == "recovery_target_timeline";
+                assert!(takes_it_in_its_way || !takes(&value), "{name} = {value}");
+            }
+        }
+    }
+}

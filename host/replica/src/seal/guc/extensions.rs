@@ -1,0 +1,98 @@
+//! Settings of extensions and languages, whose names have a dot. PostgreSQL takes any such name and gives it to the library once that is
+//! loaded, which a function in a restored database may do.
+//!
+//! Sources: the manual's appendix "Additional Supplied Modules and Extensions" and its chapters on the procedural languages (13 to 18);
+//! of others their own manuals.
+
+use super::Class::{self, Code, Command, Harmless, LibraryPath, Reads, WritesIn};
+
+/// Each by its whole name, or by what stands before the dot with the dot.
+const KNOWN: &[(&str, Class)] = &[
+    ("auth_delay.", Harmless),
+    ("auto_explain.", Harmless),
+    ("basebackup_to_shell.command", Command),
+    ("basebackup_to_shell.required_role", Harmless),
+    ("basic_archive.archive_directory", WritesIn),
+    ("extwlist.custom_path", LibraryPath),
+    ("isn.weak", Harmless),
+    ("passwordcheck.min_password_length", Harmless),
+    ("pg_prewarm.", Harmless),
+    ("pg_stat_statements.", Harmless),
+    ("pg_trgm.", Harmless),
+    ("pgaudit.", Harmless),
+    ("pgcrypto.builtin_crypto_enabled", Harmless),
+    ("pgsodium.getkey_script", Command),
+    ("pljava.", Code),
+    ("pllua.", Code),
+    ("plperl.on_init", Code),
+    ("plperl.on_plperl_init", Code),
+    ("plperl.on_plperlu_init", Code),
+    ("plperl.use_strict", Harmless),
+    ("plpgsql.", Harmless),
+    ("plrust.", Code),
+    ("pltcl.start_proc", Code),
+    ("pltclu.start_proc", Code),
+    ("plv8.start_proc", Code),
+    ("postgis.gdal_datapath", Reads),
+    ("postgres_fdw.application_name", Harmless),
+    ("sepgsql.", Harmless),
+    ("session_exec.login_name", Code),
+    ("supautils.extension_custom_scripts_path", LibraryPath),
+    ("vault.getkey_script", Command),
+];
+
+/// What names of settings that run or load something have in them, of extensions that are not known here.
+const WORDS: [&str; 14] = [
+    "command",
+    "script",
+    "librar",
+    "preload",
+    "program",
+    "exec",
+    "on_init",
+    "_init",
+    "start_proc",
+    "classpath",
+    "vmoptions",
+    "module",
+    "plugin",
+    "shell",
+];
+
+/// The class of a setting of an extension; `None` if neither it nor what it does is known.
+pub(super) fn class(name: &str) -> Option<Class> {
+    let known = |(known, class): &(&str, Class)| {
+        let fits = if known.ends_with('.') { name.starts_with(known) } else { name == *known };
+        fits.then_some(*class)
+    };
+    KNOWN.iter().find_map(known).or_else(|| {
+        let (_, of_extension) = name.split_once('.')?;
+        WORDS.iter().any(|word| of_extension.contains(word)).then_some(Code)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_extensions_setting_is_classed_by_its_name_or_by_the_words_in_it() {
+        for (name, expected) in [
+            ("plperl.on_init", Some(Code)),
+            ("plperl.on_plperlu_init", Some(Code)),
+            ("plperl.use_strict", Some(Harmless)),
+            ("pltclu.start_proc", Some(Code)),
+            ("pljava.libjvm_location", Some(Code)),
+            ("basic_archive.archive_directory", Some(WritesIn)),
+            ("auto_explain.log_min_duration", Some(Harmless)),
+            ("other.archive_command", Some(Code)),
+            ("other.on_init", Some(Code)),
+            ("other.preload_libraries", Some(Code)),
+            ("other.threshold", None),
+            ("plperlx.on", None),
+            ("auto_explainx.log", None),
+        ] {
+            assert_eq!(class(name), expected, "{name}");
+        }
+    }
+}

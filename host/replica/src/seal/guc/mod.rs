@@ -1,0 +1,179 @@
+//! PostgreSQL's settings ("grand unified configuration"): how a file says them, which there are, and what each one does.
+
+mod extensions;
+pub(super) mod file;
+mod table;
+
+/// What a setting can do to the server, the machine or the replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Costs, limits, switches, names of things within the cluster. Nothing is run, loaded or written where the value says.
+    Harmless,
+    /// PostgreSQL tells it and takes it from no file: it does not start where one sets it.
+    Preset,
+    /// A command for the shell. Only the empty text is none: of blanks, too, the server makes a command.
+    Command,
+    /// A command of recovery, which a backup's own postgresql.auto.conf must not keep.
+    RecoveryCommand,
+    /// Libraries that are loaded, by name.
+    Libraries,
+    /// Directories from which libraries or the scripts of extensions are loaded.
+    LibraryPath,
+    /// Code that runs when the library of a language or an extension is loaded.
+    Code,
+    /// A file or directory that is read, relative to the data directory.
+    Reads,
+    /// A file that is read, relative to the directory in which the server is *started*.
+    ReadsWhereStarted,
+    /// A Kerberos key table: a path, perhaps with a scheme before it.
+    Keytab,
+    /// Directories in which the server makes files whose names it chooses itself.
+    WritesIn,
+    /// The directory of the log.
+    LogDirectory,
+    /// The name of the log's files in it.
+    LogFilename,
+    /// A file that the server writes, of any name: the trigger file of a promotion or another file of the cluster.
+    PidFile,
+    /// Which cluster it is that the server runs.
+    Cluster,
+    /// The name of a file below the server's own installation.
+    FileByName,
+    /// Can end a standby's recovery, or keep it from following; the value that does neither.
+    EndsRecovery(&'static str),
+    /// Belongs to another server's recovery, and does nothing by itself.
+    OfAnotherServer,
+    /// Which server the standby follows.
+    Follows,
+    /// A switch that protects the data while it has this value.
+    Protects(bool),
+}
+
+/// A row of the table: a name in lower case, the first and the last major version that has the setting, its class.
+type Row = (&'static str, u32, u32, Class);
+
+/// A setting of PostgreSQL's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Setting {
+    pub(super) name: &'static str,
+    pub(super) first: u32,
+    pub(super) last: u32,
+    pub(super) class: Class,
+}
+
+impl Setting {
+    fn of(&(name, first, last, class): &Row) -> Self {
+        Self { name, first, last, class }
+    }
+
+    /// Whether this major version has it.
+    pub(super) fn is_in(&self, major: u32) -> bool {
+        (self.first..=self.last).contains(&major)
+    }
+}
+
+/// What is known of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// A setting of PostgreSQL's own.
+    Setting(Setting),
+    /// An extension's, of this class by its name.
+    OfExtension(Class),
+    /// An extension's, of which nothing is known.
+    OfUnknownExtension,
+    /// No setting that PostgreSQL 13 to 18 is known to have.
+    Unknown,
+}
+
+/// What is known of a setting by its name, in lower case.
+pub(super) fn known(name: &str) -> Known {
+    match setting(name) {
+        Some(setting) => Known::Setting(setting),
+        None if !name.contains('.') => Known::Unknown,
+        None => extensions::class(name).map_or(Known::OfUnknownExtension, Known::OfExtension),
+    }
+}
+
+/// A setting of PostgreSQL's own by its name, in lower case.
+pub(super) fn setting(name: &str) -> Option<Setting> {
+    let index = table::TABLE.binary_search_by(|row| row.0.cmp(name)).ok()?;
+    table::TABLE.get(index).map(Setting::of)
+}
+
+/// Every setting of PostgreSQL's own that this major version has.
+pub(super) fn of_version(major: u32) -> impl Iterator<Item = Setting> {
+    table::TABLE.iter().map(Setting::of).filter(move |setting| setting.is_in(major))
+}
+
+/// The names, in lower case, of every setting that this major version of PostgreSQL is known to have: what `pg_settings` shows, and the few
+/// that it hides. A server that has another one is newer than the table by which the seal judges a configuration.
+pub fn settings_of_postgresql(major: u32) -> impl Iterator<Item = &'static str> {
+    of_version(major).map(|setting| setting.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::control_file::Release;
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_order_and_each_setting_is_in_it_once() {
+        for pair in table::TABLE.windows(2) {
+            assert!(pair[0].0 < pair[1].0, "{} stands before {}", pair[0].0, pair[1].0);
+        }
+        for (name, first, last, _) in table::TABLE {
+            assert!(table::FIRST <= *first && first <= last && *last <= table::LAST, "{name}");
+            assert!(
+                name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+            );
+            assert_eq!(setting(name).unwrap().name, *name);
+        }
+    }
+
+    #[test]
+    fn every_release_that_can_be_sealed_is_in_the_table() {
+        for major in table::FIRST..=table::LAST {
+            assert!(Release::of_major(major).is_some() && of_version(major).count() > 300, "{major}");
+        }
+        assert!(
+            Release::of_major(table::LAST + 1).is_none(),
+            "the table of settings ends before the newest release"
+        );
+        assert!(Release::of_major(table::FIRST - 1).is_none());
+    }
+
+    /// No suffix or other form of a name says alone what is dangerous, but none that has one is taken for harmless.
+    #[test]
+    fn whatever_names_a_command_a_library_or_a_file_is_not_harmless() {
+        let words = [
+            "_command",
+            "_library",
+            "_libraries",
+            "_file",
+            "_directory",
+            "_directories",
+            "_path",
+            "_dir",
+            "_provider",
+        ];
+        for (name, _, _, class) in table::TABLE {
+            // That path is one of schemas.
+            if *name != "search_path" && words.iter().any(|word| name.ends_with(word)) {
+                assert!(!matches!(class, Class::Harmless), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_is_known_or_it_is_not() {
+        assert!(matches!(known("work_mem"), Known::Setting(Setting { class: Class::Harmless, .. })));
+        assert!(matches!(known("external_pid_file"), Known::Setting(Setting { class: Class::PidFile, .. })));
+        assert!(matches!(known("promote_trigger_file"), Known::Setting(Setting { last: 15, .. })));
+        assert_eq!(known("plperl.on_init"), Known::OfExtension(Class::Code));
+        assert_eq!(known("some.thing"), Known::OfUnknownExtension);
+        assert_eq!(known("nonsense"), Known::Unknown);
+        assert!(settings_of_postgresql(15).any(|name| name == "promote_trigger_file"));
+        assert!(!settings_of_postgresql(16).any(|name| name == "promote_trigger_file"));
+        assert_eq!(settings_of_postgresql(19).count(), 0);
+    }
+}

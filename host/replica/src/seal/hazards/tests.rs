@@ -1,0 +1,315 @@
+use super::super::configuration::tests::Restored;
+use super::*;
+
+struct Judged {
+    told: Vec<String>,
+    overrides: Overrides,
+}
+
+fn judged(files: &[(&str, &str)], major: u32, refuse: bool) -> Result<Judged, Problem> {
+    let restored = Restored::with(files);
+    let mut findings = Findings::default();
+    let overrides = check(&restored.places(), &restored.read()?, major, refuse, &mut findings)?;
+    Ok(Judged { told: findings.into_list().into_iter().map(|finding| finding.message).collect(), overrides })
+}
+
+fn told_of(line: &str) -> Vec<String> {
+    judged(&[("postgresql.conf", &format!("\n{line}\n"))], 15, false).unwrap().told
+}
+
+fn refused(line: &str, major: u32) -> bool {
+    match judged(&[("postgresql.conf", line)], major, true) {
+        Err(problem) => problem.message.contains("refuse-commands"),
+        Ok(_) => false,
+    }
+}
+
+fn set(line: &str) -> Vec<(&'static str, &'static str)> {
+    let judged = judged(&[("postgresql.conf", line)], 15, true).unwrap();
+    assert_eq!(judged.told.is_empty(), judged.overrides.values.is_empty(), "{line}: {:?}", judged.told);
+    judged.overrides.values.into_iter().collect()
+}
+
+#[test]
+fn rule_30_what_the_server_will_run_load_or_read_elsewhere_is_listed_with_its_line() {
+    for (line, expected) in [
+        ("archive_command = 'wal-g wal-push %p'", "`archive_command` runs `wal-g ...`"),
+        ("restore_command = 'AWS_SECRET=x wal-g wal-fetch'", "`restore_command` runs `wal-g ...`"),
+        (
+            "ssl_passphrase_command = 'P=\"a secret\" echo'",
+            "`ssl_passphrase_command` runs `(a command that sets variables)`",
+        ),
+        ("archive_command = '\u{a0}'", "`archive_command` runs `(a command of blanks)`"),
+        ("archive_command = ' '", "`archive_command` runs `(a command of blanks)`"),
+        (r"archive_command = '\302\240'", "`archive_command` runs `(a command of blanks)`"),
+        ("archive_library = basic_archive", "`archive_library` loads `basic_archive`"),
+        ("shared_preload_libraries = 'a, b'", "`shared_preload_libraries` loads `a, b`"),
+        ("session_preload_libraries = '\u{a0}'", "`session_preload_libraries` loads `\u{a0}`"),
+        ("local_preload_libraries = 'a'", "`local_preload_libraries` loads `a`"),
+        ("jit_provider = 'evil'", "`jit_provider` loads `evil`"),
+        ("jit_provider = '../../llvmjit'", "`jit_provider` loads `../../llvmjit`"),
+        ("include_if_exists 'x.conf'", "`include_if_exists` includes `x.conf`"),
+        ("ssl_key_file = '../key'", "`ssl_key_file` leads out of the data directory, to `../key`"),
+        ("ssl_cert_file = '/etc/a,b'", "`ssl_cert_file` leads out of the data directory, to `/etc/a,b`"),
+        (
+            "hba_file = '/etc/pg_hba.conf'",
+            "`hba_file` leads out of the data directory, to `/etc/pg_hba.conf`",
+        ),
+        (
+            "hba_file = 'pg_hba.conf'",
+            "`hba_file` is `pg_hba.conf`, which the server looks for below the directory in which it is started",
+        ),
+        (
+            "krb_server_keyfile = 'FILE:/etc/shadow'",
+            "`krb_server_keyfile` leads out of the data directory, to `/etc/shadow`",
+        ),
+        (
+            "krb_server_keyfile = '/etc/a:b'",
+            "`krb_server_keyfile` leads out of the data directory, to `/etc/a:b`",
+        ),
+        ("krb_server_keyfile = 'DIR:/etc'", "`krb_server_keyfile` is a key table of the kind `DIR`"),
+        (
+            "unix_socket_directories = 'sockets, \"/tmp\"'",
+            "`unix_socket_directories` leads out of the data directory, to `/tmp`",
+        ),
+        ("log_directory = '/var/log/x'", "`log_directory` leads out of the data directory, to `/var/log/x`"),
+        (
+            "dynamic_library_path = '$libdir:/tmp/evil'",
+            "`dynamic_library_path` has libraries or extensions loaded from `/tmp/evil`",
+        ),
+        (
+            "dynamic_library_path = 'lib:$libdir'",
+            "`dynamic_library_path` has libraries or extensions loaded from `lib`",
+        ),
+        (
+            "dynamic_library_path = '$libdir/../x'",
+            "`dynamic_library_path` has libraries or extensions loaded from `$libdir/../x`",
+        ),
+        (
+            "lc_messages = '/tmp/evil'",
+            "`lc_messages` leads out of the server's own installation, to `/tmp/evil`",
+        ),
+        ("timezone = '../../x'", "`timezone` leads out of the server's own installation, to `../../x`"),
+        ("plperl.on_init = 'system 1'", "`plperl.on_init` runs code when its library is loaded"),
+        (
+            "basic_archive.archive_directory = '/srv'",
+            "`basic_archive.archive_directory` leads out of the data directory, to `/srv`",
+        ),
+        ("other.place = '/srv'", "`other.place` leads out of the data directory, to `/srv`"),
+        ("other.thing = '7'", "`other.thing` is of an extension that is not known here"),
+        ("nonsense = '7'", "`nonsense` is no setting that PostgreSQL 15 is known to have"),
+        ("summarize_wal = on", "`summarize_wal` is no setting that PostgreSQL 15 is known to have"),
+        ("primary_slot_name = 'other'", "`primary_slot_name` is `other`"),
+        ("fsync = of", "`fsync` is `of`: the server gives up what protects the data"),
+        ("zero_damaged_pages = 1", "`zero_damaged_pages` is `1`: the server gives up what protects the data"),
+    ] {
+        assert_eq!(told_of(line), [format!("postgresql.conf line 2: {expected}")], "{line}");
+    }
+}
+
+#[test]
+fn harmless_settings_are_not_listed() {
+    let harmless = "archive_command = ''\nshared_preload_libraries = ' '\njit_provider = 'llvmjit'\nlog_directory = 'log'\n\
+        log_directory = 'logs/of/today'\nlog_filename = 'postgresql-%a.log'\nexternal_pid_file = ''\nfsync = ON\nfull_page_writes = t\n\
+        zero_damaged_pages = false\ndynamic_library_path = '$libdir:$libdir/plugins'\nmax_connections = 100\nlisten_addresses = '*'\n\
+        datestyle = 'iso, mdy'\nTimeZone = 'Europe/Berlin'\nlc_messages = 'en_US.UTF-8'\nkrb_server_keyfile = 'FILE:krb5.keytab'\n\
+        unix_socket_directories = '.'\nssl_key_file = 'server.key'\nauto_explain.log_min_duration = 1\nsort_mem = 1MB\nseed = 1\n\
+        recovery_target_timeline = latest\nrecovery_target_action = promote\nrecovery_target = ''\n";
+    let judged = judged(&[("postgresql.conf", harmless)], 15, true).unwrap();
+    assert_eq!(judged.told, Vec::<String>::new());
+    assert!(judged.overrides.values.is_empty());
+}
+
+#[test]
+fn settings_of_other_versions_are_judged_by_the_servers() {
+    assert!(refused("extension_control_path = '$system:/srv'", 18));
+    assert!(refused("oauth_validator_libraries = 'x'", 18));
+    assert!(refused("stats_temp_directory = '/run/x'", 14));
+    assert!(!refused("stats_temp_directory = 'pg_stat_tmp'", 14));
+    assert!(!refused("extension_control_path = '$system'", 18));
+    assert!(!refused("output_plugin_libraries = 'pgoutput, test_decoding'", 17));
+    assert!(refused("output_plugin_libraries = 'pgoutput, evil'", 17));
+    assert!(refused("extension_destdir = 'x'", 15));
+    // Before version 16 it promotes; from then on the server does not start, and what would override it would not let it either.
+    let judged = judged(&[("postgresql.conf", "promote_trigger_file = 'x'")], 16, false).unwrap();
+    assert!(judged.overrides.values.is_empty() && judged.told[0].contains("no setting"), "{:?}", judged.told);
+}
+
+#[test]
+fn a_file_that_the_server_writes_under_any_name_is_never_written() {
+    let restored = Restored::with(&[]);
+    let top = restored.place.path().display().to_string();
+    for path in [
+        "promote",
+        "standby.signal",
+        "global/pg_control",
+        "/run/postgresql/x.pid",
+        "/proc/self/cwd/promote",
+        "a/../promote",
+        " ",
+        r"promote\000.pid",
+        &top,
+    ] {
+        assert_eq!(set(&format!("External_PID_File = '{path}'\n")), [("external_pid_file", "")], "{path}");
+    }
+}
+
+#[test]
+fn the_log_is_not_written_over_files_of_the_cluster() {
+    let both = [LOG_DIRECTORY, LOG_FILENAME];
+    for path in [
+        "",
+        ".",
+        "log/..",
+        "pg_wal",
+        "global",
+        "base/1",
+        "pg_wal/archive_status",
+        "/proc/self/cwd",
+        "/dev/fd/3",
+        "pg_logical",
+    ] {
+        assert_eq!(set(&format!("log_directory = '{path}'\n")), both, "{path}");
+    }
+    for name in ["../promote", "a/b", "%D", "..", ""] {
+        assert_eq!(set(&format!("log_filename = '{name}'\n")), [LOG_FILENAME], "{name}");
+    }
+    let restored = Restored::with(&[]);
+    let line = format!("log_directory = '{}/../{}'\n", restored.place.path().display(), "x/..");
+    assert!(judged(&[("postgresql.conf", &line)], 15, true).is_err(), "it leads out");
+}
+
+#[test]
+fn the_last_mention_counts_and_none_of_them_is_left_unjudged() {
+    let files = [(
+        "postgresql.conf",
+        "external_pid_file = 'promote'\nexternal_pid_file = ''\narchive_command = 'x'\narchive_command = ''\n",
+    )];
+    let judged_files = judged(&files, 15, false).unwrap();
+    assert_eq!(judged_files.overrides.values.len(), 1);
+    assert_eq!(judged_files.told.len(), 2, "{:?}", judged_files.told);
+    assert!(judged(&files, 15, true).is_err());
+}
+
+#[test]
+fn a_line_of_an_included_directory_counts_as_one_of_the_file() {
+    let files = [
+        ("postgresql.conf", "include_dir 'conf.d'\n"),
+        ("conf.d/7.conf", "External_PID_File = promote\n"),
+        ("conf.d/8.conf", "archive_command = x\n"),
+    ];
+    let judged = judged(&files, 15, false).unwrap();
+    assert!(judged.overrides.values.contains_key("external_pid_file"));
+    assert!(
+        judged.told.iter().any(|told| told == "conf.d/8.conf line 1: `archive_command` runs `x ...`"),
+        "{:?}",
+        judged.told
+    );
+}
+
+#[test]
+fn another_directory_is_never_run_in_place_of_the_sealed_one() {
+    let restored = Restored::with(&[]);
+    let top = restored.place.path().display().to_string();
+    for path in [
+        format!("{top}/evil"),
+        "/elsewhere".into(),
+        "evil".into(),
+        String::new(),
+        ".".into(),
+        "/proc/self/cwd".into(),
+    ] {
+        for file in ["postgresql.conf", "postgresql.auto.conf"] {
+            std::fs::write(restored.place.path().join(file), format!("data_directory = '{path}'\n")).unwrap();
+            for refuse in [false, true] {
+                let problem = check(
+                    &restored.places(),
+                    &restored.read().unwrap(),
+                    15,
+                    refuse,
+                    &mut Findings::default(),
+                )
+                .unwrap_err();
+                assert!(problem.message.contains("not checked"), "{}", problem.message);
+            }
+            std::fs::remove_file(restored.place.path().join(file)).unwrap();
+        }
+    }
+    for path in [top.clone(), format!("{top}/"), format!("{top}/x/..")] {
+        std::fs::write(restored.place.path().join("postgresql.conf"), format!("data_directory = '{path}'\n"))
+            .unwrap();
+        let judged = check(&restored.places(), &restored.read().unwrap(), 15, true, &mut Findings::default());
+        assert!(judged.is_ok(), "{path}");
+    }
+}
+
+#[test]
+fn what_a_file_that_was_not_read_may_set_is_overridden() {
+    let judged = judged(&[("postgresql.conf", "include_if_exists '/etc/x.conf'\n")], 16, false).unwrap();
+    let expected = "postgresql.conf line 1: `include_if_exists` includes `/etc/x.conf`, which was not read: it lies outside the data \
+                    directory";
+    assert_eq!(judged.told[0], expected);
+    assert_eq!(judged.told.len(), 2, "{:?}", judged.told);
+    let names: Vec<_> = judged.overrides.values.into_iter().collect();
+    assert!(
+        names.contains(&("external_pid_file", "")) && names.contains(&("recovery_target_timeline", "latest")),
+        "{names:?}"
+    );
+    assert!(
+        !names.iter().any(|(name, _)| *name == "promote_trigger_file"),
+        "PostgreSQL 16 would not start with it"
+    );
+}
+
+#[test]
+fn what_the_server_logs_is_not_read_as_configuration() {
+    for files in [
+        [("postgresql.conf", "include_dir 'log'\n"), ("log/x", "")],
+        [("postgresql.conf", "include_if_exists './log/x.conf'\n"), ("log/x", "")],
+        [("postgresql.conf", "log_directory = conf\ninclude_dir 'conf'\n"), ("conf/x", "")],
+    ] {
+        let Err(problem) = judged(&files, 15, false) else { panic!("{files:?}") };
+        assert!(problem.message.contains("writes its log"), "{}", problem.message);
+    }
+}
+
+#[test]
+fn what_is_removed_from_postgresql_auto_conf_is_no_hazard() {
+    let judged =
+        judged(&[("postgresql.auto.conf", "restore_command = 'x'\nprimary_slot_name = 'x'\n")], 15, true)
+            .unwrap();
+    assert!(judged.told.is_empty());
+}
+
+#[test]
+fn a_password_in_primary_conninfo_is_never_shown() {
+    for conninfo in ["host=a password=hunter2", "postgresql://u:hunter2@a/", "host=a pass word=hunter2"] {
+        let told = told_of(&format!("primary_conninfo = '{conninfo}'")).join("");
+        assert!(told.contains("primary_conninfo") && !told.contains("hunter2"), "{told}");
+    }
+}
+
+#[test]
+fn rule_30_refuse_commands_refuses_each_of_them() {
+    for line in [
+        "archive_command = 'x'",
+        "archive_command = '\u{a0}'",
+        "archive_library = 'x'",
+        "include_if_exists 'x'",
+        "include_if_exists '/etc/x'",
+        "hba_file = '/etc/x'",
+        "ident_file = 'x'",
+        "config_file = '/etc/x'",
+        "dynamic_library_path = '/srv'",
+        "krb_server_keyfile = 'FILE:/etc/shadow'",
+        "plperl.on_init = 'x'",
+        "pltcl.start_proc = 'x'",
+        "other.start_proc = 'x'",
+        "lc_time = '/srv'",
+        "log_directory = '/srv'",
+        "nonsense = 1",
+    ] {
+        assert!(refused(line, 15), "{line}");
+    }
+    assert!(judged(&[("postgresql.conf", "max_connections = 100\nother.thing = 1\n")], 15, true).is_ok());
+}

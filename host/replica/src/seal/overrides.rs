@@ -1,0 +1,66 @@
+//! Settings of the restored configuration whose effect is taken away under every policy: a line of postgresql.auto.conf is removed, what
+//! stands in another file is overridden at the end of postgresql.auto.conf, where the last mention counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::configuration::{AUTO, Entry};
+use super::guc::{self, Class};
+use super::problem::{Findings, shown};
+
+const CHECK: &str = "auto.conf";
+
+/// What is removed and what is set.
+#[derive(Debug, Default)]
+pub(super) struct Overrides {
+    /// Each setting with the value that it is given.
+    pub(super) values: BTreeMap<&'static str, &'static str>,
+    /// Lines of postgresql.auto.conf itself, from 1.
+    pub(super) removed: BTreeSet<usize>,
+}
+
+impl Overrides {
+    /// Takes the effect of a mention away.
+    pub(super) fn add(
+        &mut self,
+        entry: &Entry,
+        values: &[(&'static str, &'static str)],
+        why: &str,
+        findings: &mut Findings,
+    ) {
+        let (name, value, place) = (&entry.name, shown(entry.value.as_bytes()), entry.place());
+        if entry.file == AUTO {
+            self.removed.insert(entry.line);
+            findings.add(CHECK, format!("{place} was removed: `{name}` was `{value}`: {why}"));
+            return;
+        }
+        self.values.extend(values.iter().copied());
+        let harmless = values.iter().find(|(of, _)| of == name).map_or("", |(_, value)| value);
+        findings.add(
+            CHECK,
+            format!("{place} sets `{name}` to `{value}`, which postgresql.auto.conf now overrides with `{harmless}`: {why}"),
+        );
+    }
+
+    /// Sets what a file that was not read must not set.
+    pub(super) fn add_unseen(&mut self, include: &Entry, major: u32, findings: &mut Findings) {
+        let before = self.values.len();
+        for setting in guc::of_version(major) {
+            let harmless = match setting.class {
+                Class::EndsRecovery(harmless) => harmless,
+                Class::PidFile => "",
+                _ => continue,
+            };
+            self.values.insert(setting.name, harmless);
+        }
+        if self.values.len() > before {
+            let names: Vec<_> = self.values.keys().map(|name| format!("`{name}`")).collect();
+            let message = format!(
+                "{}: what `{}` names was not read; in case it sets them, postgresql.auto.conf overrides {}",
+                include.place(),
+                include.name,
+                names.join(", ")
+            );
+            findings.add(CHECK, message);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Asking `postgres -C` for settings: it reads every configuration file as a server does that starts, or says what is wrong with them.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::CANCELLED;
+use super::super::problem::{Problem, shown, shown_within};
+use super::{CHECK, ConfigurationFile, Replica};
+use crate::process::{Briefly, NotSaid};
+
+/// How long it may take to answer. It takes some 20 ms; a machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many characters of what it says are told.
+const SHOWN: usize = 2000;
+
+/// How many of Debian's clusters of one major version are looked at.
+const MOST_CLUSTERS: usize = 32;
+
+/// What a server's words about something that is not an error begin with; the words themselves follow two spaces.
+const LEVELS: [&str; 4] = ["LOG:", "FATAL:", "ERROR:", "PANIC:"];
+
+/// The server of the replica, to be asked.
+#[derive(Clone)]
+pub(super) struct Server<'a> {
+    pub(super) replica: &'a Replica<'a>,
+    pub(super) file: ConfigurationFile,
+}
+
+impl Server<'_> {
+    /// What a setting is. Only one that is known before the data is looked at: those that are computed are not.
+    pub(super) fn setting(&self, name: &str) -> Result<String, Problem> {
+        let mut arguments: Vec<OsString> = vec!["-C".into(), name.into(), "-D".into()];
+        arguments.push(self.replica.places.path.clone().into());
+        match &self.file {
+            ConfigurationFile::Inside => {}
+            ConfigurationFile::At(file) => arguments.extend(["-c".into(), config_file(file)]),
+            ConfigurationFile::Unknown => {
+                arguments.extend(["-c".into(), config_file(Path::new("/dev/null"))]);
+            }
+        }
+        run(self.replica, arguments)?.map_err(|said| self.refused(&said))
+    }
+
+    /// The same as a whole number, such as `max_connections`.
+    pub(super) fn number(&self, name: &str) -> Result<i64, Problem> {
+        let text = self.setting(name)?;
+        text.parse().map_err(|_| {
+            Problem::new(CHECK, format!("`{name}` is `{}`, which is no whole number", shown(text.as_bytes())))
+        })
+    }
+
+    fn refused(&self, said: &str) -> Problem {
+        let mut words: Vec<String> = said.lines().filter_map(spoken).map(without_token).collect();
+        for word in &mut words {
+            if let Some(place) = self.place_of_its_setting(word) {
+                word.push_str(&format!(" ({place})"));
+            }
+        }
+        let words = match words.is_empty() {
+            true => shown_within(said.trim().as_bytes(), SHOWN),
+            false => shown_within(words.join("; ").as_bytes(), SHOWN),
+        };
+        let message = format!(
+            "PostgreSQL would not start from this configuration: {words}. Correct it where the backup is taken, or bring \
+             the file that is missing"
+        );
+        Problem::new(CHECK, message)
+    }
+
+    /// Where the setting stands that the server complains of without saying where.
+    fn place_of_its_setting(&self, words: &str) -> Option<String> {
+        if words.contains(" line ") {
+            return None;
+        }
+        let name = words.split_once("parameter \"")?.1.split_once('"')?.0.to_lowercase();
+        self.replica.configuration.effective(&name).map(|entry| entry.place())
+    }
+}
+
+fn config_file(path: &Path) -> OsString {
+    let mut argument = OsString::from("config_file=");
+    argument.push(path);
+    argument
+}
+
+/// Runs `postgres`; gives its output, or what it said where it refused.
+fn run(replica: &Replica<'_>, arguments: Vec<OsString>) -> Result<Result<String, String>, Problem> {
+    let program = replica.bin_dir.join("postgres");
+    let briefly =
+        Briefly { program: &program, arguments, writable: None, patience: PATIENCE, cancel: replica.cancel };
+    let said = briefly.run().map_err(not_said)?;
+    Ok(match said.status.success() {
+        true => Ok(String::from_utf8_lossy(&said.output).trim_end_matches('\n').to_owned()),
+        false if said.error.trim_ascii().is_empty() => Err(format!("FATAL: it ended with {}", said.status)),
+        false => Err(String::from_utf8_lossy(&said.error).into_owned()),
+    })
+}
+
+pub(super) fn not_said(error: NotSaid) -> Problem {
+    match error {
+        NotSaid::Cancelled => Problem::new(CANCELLED, "cancelled"),
+        NotSaid::TooLong { .. } => {
+            let message = format!(
+                "the configuration cannot be read to its end: {error}; does it include what never ends?"
+            );
+            Problem::new(CHECK, message)
+        }
+        NotSaid::NotRun { .. } => {
+            Problem::new(CHECK, format!("the server cannot be asked whether it would start: {error}"))
+        }
+    }
+}
+
+/// What a line of the server's says behind its prefix, such as `2026-11-27 02:06:11.324 GMT [5498] LOG:  `; `None` for what only
+/// goes with other lines.
+pub(super) fn spoken(line: &str) -> Option<&str> {
+    let (_, words) =
+        LEVELS.iter().filter_map(|level| line.split_once(level)).min_by_key(|(before, _)| before.len())?;
+    Some(words.trim())
+}
+
+/// Without the piece of a file that a syntax error shows: it may be part of a password, or of a file that is none.
+fn without_token(words: &str) -> String {
+    words.split_once(", near token").map_or(words, |(words, _)| words).to_owned()
+}
+
+/// The configuration that Debian keeps for the cluster of this data directory: `/etc/postgresql/<major>/<name>/postgresql.conf`,
+/// whose `data_directory` it is.
+pub(super) fn debians_file(replica: &Replica<'_>) -> Result<Option<PathBuf>, Problem> {
+    find_below(replica, &PathBuf::from("/etc/postgresql").join(replica.major.to_string()))
+}
+
+fn find_below(replica: &Replica<'_>, clusters: &Path) -> Result<Option<PathBuf>, Problem> {
+    let Ok(entries) = fs::read_dir(clusters) else { return Ok(None) };
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .take(MOST_CLUSTERS)
+        .map(|entry| entry.path().join("postgresql.conf"))
+        .filter(|file| file.is_file())
+        .collect();
+    files.sort();
+    for file in files {
+        let arguments = vec!["-C".into(), "data_directory".into(), "-c".into(), config_file(&file)];
+        // One that cannot be read is another cluster's affair.
+        let Ok(data_directory) = run(replica, arguments)? else { continue };
+        if super::super::places::is_at(Path::new(&data_directory), &replica.places.path) {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+pub(super) fn find_below_for_tests(
+    replica: &Replica<'_>,
+    clusters: &Path,
+) -> Result<Option<PathBuf>, Problem> {
+    find_below(replica, clusters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_line_only_the_words_are_told_and_never_a_piece_of_a_file() {
+        for (line, words) in [
+            ("2026-11-27 02:06:11.324 GMT [5498] LOG:  a FATAL: b", Some("a FATAL: b")),
+            (
+                "FATAL:  configuration file \"x\" contains errors",
+                Some("configuration file \"x\" contains errors"),
+            ),
+            ("DETAIL:  more", None),
+            ("", None),
+        ] {
+            assert_eq!(spoken(line), words, "{line}");
+        }
+        assert_eq!(
+            without_token("syntax error in file \"/x\" line 3, near token \"hunter2\""),
+            "syntax error in file \"/x\" line 3"
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! Whether PostgreSQL would start: its own programs are asked, with what they need and what nothing here reads better than they do.
+//!
+//! `postgres -C` reads the whole configuration as a server does that starts, and ends before it looks at the data. Who may
+//! connect (`pg_hba.conf`) it does not read; a server does that starts in a scratch directory, and finds no log there. Neither runs,
+//! loads or writes anything that the restored configuration names. What cannot be known before the server
+//! starts: whether the machine has the memory, the huge pages and the port that it wants.
+
+mod access;
+mod ask;
+mod needs;
+
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use self::ask::Server;
+use super::EndState;
+use super::configuration::Configuration;
+use super::places::Places;
+use super::problem::{Findings, Problem};
+
+/// The check of everything that the server's own reader refuses.
+pub(super) const CHECK: &str = "start";
+
+/// What is known of the replica by now.
+pub(super) struct Replica<'a> {
+    pub(super) places: &'a Places<'a>,
+    pub(super) bin_dir: &'a Path,
+    pub(super) major: u32,
+    /// As it is now, after what the host writes.
+    pub(super) configuration: &'a Configuration,
+    /// The bytes of `global/pg_control`.
+    pub(super) control_file: &'a [u8],
+    pub(super) end: &'a EndState,
+    pub(super) cancel: &'a CancellationToken,
+}
+
+/// Asks the server whether it would start.
+///
+/// # Errors
+/// What it refuses, with file and line where it tells them. What somebody else may still bring, such as a file that Patroni
+/// writes, is an error only where this program finishes the data directory itself, with `configure_standby`; else it is told.
+pub(super) fn check(replica: &Replica<'_>, findings: &mut Findings) -> Result<(), Problem> {
+    let mut verdicts = Verdicts { findings, finishes: replica.end.configure_standby.is_some() };
+    let file = configuration_file(replica, &mut verdicts)?;
+    let server = Server { replica, file };
+    let hba_file = PathBuf::from(server.setting("hba_file")?);
+    let ident_file = PathBuf::from(server.setting("ident_file")?);
+    needs::check(&server, &mut verdicts)?;
+    access::check(&server, &hba_file, &ident_file, &mut verdicts)
+}
+
+/// Where what is missing is told.
+struct Verdicts<'a> {
+    findings: &'a mut Findings,
+    /// Whether nobody adds anything to the data directory before the server starts.
+    finishes: bool,
+}
+
+impl Verdicts<'_> {
+    /// Something without which the server does not start, and that somebody may still bring.
+    fn missing(&mut self, message: String) -> Result<(), Problem> {
+        if self.finishes {
+            return Err(Problem::new(CHECK, message));
+        }
+        self.findings.add(CHECK, message);
+        Ok(())
+    }
+
+    fn told(&mut self, message: impl Into<String>) {
+        self.findings.add(CHECK, message);
+    }
+}
+
+/// Where the server's configuration is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum ConfigurationFile {
+    /// `postgresql.conf` in the data directory.
+    Inside,
+    /// Elsewhere.
+    At(PathBuf),
+    /// Nobody knows: only `postgresql.auto.conf` can be read.
+    Unknown,
+}
+
+fn configuration_file(
+    replica: &Replica<'_>,
+    verdicts: &mut Verdicts<'_>,
+) -> Result<ConfigurationFile, Problem> {
+    if let Some(file) = &replica.end.config_file {
+        if file.is_file() {
+            return Ok(ConfigurationFile::At(file.clone()));
+        }
+        verdicts.missing(format!("`config_file = {}`: there is no such file", file.display()))?;
+    } else if replica.configuration.has_main {
+        return Ok(ConfigurationFile::Inside);
+    } else if let Some(file) = ask::debians_file(replica)? {
+        return Ok(ConfigurationFile::At(file));
+    } else {
+        let major = replica.major;
+        verdicts.missing(format!(
+            "there is no `postgresql.conf` in the data directory, and none of `/etc/postgresql/{major}/*/` is of it: \
+             PostgreSQL does not start without one. Where it is elsewhere, say so with `[replica] config_file = \"<its path>\"`; \
+             where the original's is a link, the backup lacks it: put a file there"
+        ))?;
+    }
+    Ok(ConfigurationFile::Unknown)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! Against a real PostgreSQL. As root the server does not start in a scratch directory; the tests of the whole seal have its user.
+
+use std::fs;
+use std::path::Path;
+
+use super::super::configuration::{self, tests::Restored};
+use super::super::control_file::tests::Written;
+use super::*;
+use crate::Level;
+use crate::outcome::Finding;
+use crate::seal::Standby;
+
+const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
+
+const HBA: &str = "local all all trust\n";
+
+fn end(finishes: bool) -> EndState {
+    let standby = Standby { conninfo: "host=10.0.0.1".to_owned(), passfile: None };
+    EndState { configure_standby: finishes.then_some(standby), ..EndState::default() }
+}
+
+fn with_replica<T>(restored: &Restored, end: &EndState, ask: impl FnOnce(&Replica<'_>) -> T) -> T {
+    let places = restored.places();
+    let configuration = configuration::read(&places).unwrap();
+    let control_file = Written::in_production(7).bytes;
+    ask(&Replica {
+        places: &places,
+        bin_dir: Path::new(BIN_DIR),
+        major: 15,
+        configuration: &configuration,
+        control_file: &control_file,
+        end,
+        cancel: &CancellationToken::new(),
+    })
+}
+
+fn checked(files: &[(&str, &str)], end: &EndState) -> Result<Vec<Finding>, Problem> {
+    let mut findings = Findings::default();
+    with_replica(&Restored::with(files), end, |replica| check(replica, &mut findings))?;
+    let mut list = findings.into_list();
+    list.retain(|finding| !finding.message.contains("does not run as root"));
+    Ok(list)
+}
+
+#[test]
+fn what_the_server_reads_passes_without_a_word() {
+    let files = [
+        (
+            "postgresql.conf",
+            "port = 5433\nshared_buffers = '1GB'\ninclude_dir 'conf.d'\nssl = off\nmy.own = 'x'\n",
+        ),
+        ("conf.d/10.conf", "max_connections = 200"),
+        ("postgresql.auto.conf", "work_mem = '8MB'"),
+        ("pg_hba.conf", HBA),
+        ("pg_ident.conf", ""),
+    ];
+    for finishes in [true, false] {
+        assert_eq!(checked(&files, &end(finishes)).unwrap(), Vec::new());
+    }
+}
+
+#[test]
+fn rule_30_a_configuration_that_the_server_refuses_is_told_with_file_and_line() {
+    for (main, auto, told) in [
+        ("\nnonsense_setting = 1\n", "", "nonsense_setting\" in file \"<top>/postgresql.conf\" line 2"),
+        ("\nport = 99999999\n", "", "(postgresql.conf line 2)"),
+        ("\n\nlisten_addresses = 10.0.0.1\n", "", "postgresql.conf\" line 3"),
+        ("", "shared_buffers = '1 parsec'\n", "(postgresql.auto.conf line 1)"),
+        ("wal_level = most\n", "", "(postgresql.conf line 1)"),
+        ("lc_messages = 'tlh_QO'\n", "", "(postgresql.conf line 1)"),
+        ("include '/nonexistent/x.conf'\n", "", "/nonexistent/x.conf"),
+        ("include_dir '/nonexistent/conf.d'\n", "", "/nonexistent/conf.d"),
+        ("timezone = 'Nowhere/Never'\n", "", "(postgresql.conf line 1)"),
+        ("shared_buffers = 1kB\n", "", "(postgresql.conf line 1)"),
+    ] {
+        let files = [("postgresql.conf", main), ("postgresql.auto.conf", auto), ("pg_hba.conf", HBA)];
+        for finishes in [true, false] {
+            let restored = Restored::with(&files);
+            let top = restored.place.path().display().to_string();
+            let mut findings = Findings::default();
+            let problem =
+                with_replica(&restored, &end(finishes), |replica| check(replica, &mut findings)).unwrap_err();
+            assert_eq!(problem.check, CHECK);
+            let expected = told.replace("<top>", &top);
+            assert!(problem.message.contains(&expected), "{}", problem.message);
+            assert!(problem.message.contains("would not start"), "{}", problem.message);
+        }
+    }
+}
+
+#[test]
+fn of_a_file_that_is_no_configuration_nothing_is_shown() {
+    let elsewhere = tempfile::NamedTempFile::new().unwrap();
+    fs::write(elsewhere.path(), "host:5432:*:replicator:hunter2 and:more\n").unwrap();
+    let main = format!("include '{}'\n", elsewhere.path().display());
+    let problem = checked(&[("postgresql.conf", &main), ("pg_hba.conf", HBA)], &end(true)).unwrap_err();
+    assert!(
+        problem.message.contains("line 1") && !problem.message.contains("hunter2"),
+        "{}",
+        problem.message
+    );
+    assert!(!problem.message.contains("near"), "{}", problem.message);
+}
+
+#[test]
+fn asking_runs_loads_and_writes_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let marker = place.path().join("marker");
+    let shown = marker.display();
+    let main = format!(
+        "external_pid_file = '{shown}.pid'\nssl_passphrase_command = 'touch {shown}'\narchive_command = 'touch {shown}'\n\
+         shared_preload_libraries = '{shown}'\nlog_directory = '{shown}.log'\nlogging_collector = on\n"
+    );
+    let restored = Restored::with(&[("postgresql.conf", &main), ("pg_hba.conf", HBA)]);
+    let before: Vec<_> =
+        fs::read_dir(restored.place.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut findings = Findings::default();
+    with_replica(&restored, &end(false), |replica| check(replica, &mut findings)).unwrap();
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    let after: Vec<_> =
+        fs::read_dir(restored.place.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn what_never_ends_or_waits_for_ever_is_no_end_of_the_seal() {
+    let place = tempfile::tempdir().unwrap();
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let restored = Restored::with(&[("postgresql.conf", "include '/dev/zero'\n"), ("pg_hba.conf", HBA)]);
+    let places = restored.places();
+    let end = end(true);
+    let replica = Replica {
+        places: &places,
+        bin_dir: Path::new(BIN_DIR),
+        major: 15,
+        configuration: &Configuration { has_main: true, ..Configuration::default() },
+        control_file: &[],
+        end: &end,
+        cancel: &cancel,
+    };
+    let problem = check(&replica, &mut Findings::default()).unwrap_err();
+    assert_eq!(problem.check, crate::seal::CANCELLED);
+    drop(place);
+}
+
+#[test]
+fn what_somebody_may_still_bring_fails_only_where_nobody_does() {
+    let missing_library = "shared_preload_libraries = 'auto_explain, no_such_library'\n";
+    let tls = "ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n";
+    for (files, told) in [
+        (vec![("postgresql.conf", "")], "pg_hba.conf` (`hba_file`)"),
+        (vec![("postgresql.conf", "hba_file = '/nonexistent/pg_hba.conf'\n")], "`/nonexistent/pg_hba.conf`"),
+        (vec![("pg_hba.conf", HBA)], "no `postgresql.conf` in the data directory"),
+        (vec![("postgresql.conf", missing_library), ("pg_hba.conf", HBA)], "`no_such_library`"),
+        (
+            vec![("postgresql.conf", tls), ("pg_hba.conf", HBA), ("server.key", "")],
+            "`ssl_cert_file` is `server.crt`",
+        ),
+        (
+            vec![
+                ("postgresql.conf", "max_connections = 3\nsuperuser_reserved_connections = 3\n"),
+                ("pg_hba.conf", HBA),
+            ],
+            "`max_connections` is 3",
+        ),
+        (
+            vec![("postgresql.conf", "wal_level = minimal\nmax_wal_senders = 10\n"), ("pg_hba.conf", HBA)],
+            "`wal_level` is `minimal`",
+        ),
+        (
+            vec![
+                ("postgresql.conf", "wal_level = minimal\nmax_wal_senders = 0\narchive_mode = on\n"),
+                ("pg_hba.conf", HBA),
+            ],
+            "`archive_mode` is on",
+        ),
+    ] {
+        let problem = checked(&files, &end(true)).unwrap_err();
+        assert!(problem.message.contains(told), "{}", problem.message);
+        let findings = checked(&files, &end(false)).unwrap();
+        let is_told = |finding: &Finding| finding.level == Level::Warn && finding.message.contains(told);
+        assert!(findings.iter().any(is_told), "{told}: {findings:?}");
+    }
+}
+
+#[test]
+fn a_library_that_is_installed_and_a_key_that_nobody_else_reads_are_no_fault() {
+    let tls = "ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n";
+    let restored = Restored::with(&[
+        (
+            "postgresql.conf",
+            &format!("shared_preload_libraries = '$libdir/auto_explain,pg_stat_statements'\n{tls}"),
+        ),
+        ("pg_hba.conf", HBA),
+        ("server.crt", ""),
+        ("server.key", ""),
+    ]);
+    let key = restored.place.path().join("server.key");
+    let mode = |mode| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+        with_replica(&restored, &end(true), |replica| check(replica, &mut Findings::default()))
+    };
+    mode(0o600).unwrap();
+    for open in [0o640, 0o604, 0o620] {
+        let problem = mode(open).unwrap_err();
+        assert!(problem.message.contains("others may read"), "{}", problem.message);
+    }
+}
+
+#[test]
+fn the_operators_configuration_file_and_debians_are_read_in_place_of_a_missing_one() {
+    let restored = Restored::with(&[("postgresql.auto.conf", "work_mem = '8MB'"), ("pg_hba.conf", HBA)]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let datadir = restored.place.path().display().to_string();
+    let cluster = |name: &str, text: &str| {
+        let file = elsewhere.path().join(name).join("postgresql.conf");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+        file
+    };
+    cluster("broken", "nonsense");
+    cluster("other", "data_directory = '/elsewhere'\n");
+    let ours =
+        cluster("ours", &format!("data_directory = '{datadir}'\nhba_file = '{datadir}/pg_hba.conf'\n"));
+    let found =
+        with_replica(&restored, &end(true), |replica| ask::find_below_for_tests(replica, elsewhere.path()));
+    assert_eq!(found.unwrap(), Some(ours.clone()));
+
+    let with_file = |file: &Path| EndState { config_file: Some(file.to_owned()), ..end(true) };
+    assert_eq!(
+        with_replica(&restored, &with_file(&ours), |replica| {
+            let mut findings = Findings::default();
+            check(replica, &mut findings).map(|()| {
+                let mut list = findings.into_list();
+                list.retain(|finding| !finding.message.contains("as root"));
+                list
+            })
+        })
+        .unwrap(),
+        Vec::new()
+    );
+    let problem = with_replica(&restored, &with_file(&cluster("bad", "port = 0\n")), |replica| {
+        check(replica, &mut Findings::default())
+    });
+    assert!(problem.unwrap_err().message.contains("port"));
+    let few = cluster("few", "max_connections = 20\n");
+    let problem =
+        with_replica(&restored, &with_file(&few), |replica| check(replica, &mut Findings::default()));
+    assert!(problem.unwrap_err().message.contains("`max_connections` is 20"));
+    let problem = with_replica(&restored, &with_file(Path::new("/nonexistent/x.conf")), |replica| {
+        check(replica, &mut Findings::default())
+    });
+    assert!(problem.unwrap_err().message.contains("config_file = /nonexistent/x.conf"));
+}
+
+#[test]
+fn a_setting_in_postgresql_auto_conf_is_checked_also_where_the_rest_is_elsewhere() {
+    let files = [("postgresql.auto.conf", "port = 99999999"), ("pg_hba.conf", HBA)];
+    let problem = checked(&files, &end(false)).unwrap_err();
+    assert!(problem.message.contains("(postgresql.auto.conf line 1)"), "{}", problem.message);
+}

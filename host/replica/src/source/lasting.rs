@@ -1,0 +1,129 @@
+//! Whether what kept the source from being asked may pass by itself, and what is wrong with a passfile that libpq passes over
+//! without a word.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::{Conninfo, PassFile, Source};
+
+/// What libpq, the system's own library (both in the C locale) and a server that speaks English say of what passes: nobody
+/// answers, the server starts, stops or has no connection left (`src/interfaces/libpq/fe-connect.c`,
+/// `src/backend/postmaster/postmaster.c`, `src/backend/utils/init/postinit.c`, `src/backend/storage/lmgr/proc.c`).
+const PASSES: [&str; 22] = [
+    "Connection refused",
+    "Connection reset by peer",
+    "Connection timed out",
+    "No route to host",
+    "Network is unreachable",
+    "Host is down",
+    // Of a socket: no server listens there.
+    "failed: No such file or directory",
+    "timeout expired",
+    "Temporary failure in name resolution",
+    "server closed the connection unexpectedly",
+    "SSL SYSCALL error",
+    "the database system is starting up",
+    "the database system is shutting down",
+    "the database system is in recovery mode",
+    "the database system is not accepting connections",
+    "the database system is not yet accepting connections",
+    "terminating connection",
+    "sorry, too many clients already",
+    "remaining connection slots are reserved",
+    "too many connections for",
+    "number of requested standby connections exceeds",
+    "out of memory",
+];
+
+/// Whether a failed psql said something that may pass. Of several hosts one is enough.
+pub(super) fn may_pass(said: &str) -> bool {
+    PASSES.iter().any(|text| said.contains(text))
+}
+
+/// Why libpq does not read a passfile: it passes one over that is not there, and warns of the others
+/// (`passwordFromFile` in `fe-connect.c`).
+pub fn unusable_passfile(path: &Path) -> Option<String> {
+    let metadata = match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Some("it does not exist".to_owned());
+        }
+        Err(error) => return Some(format!("it cannot be looked at: {error}")),
+        Ok(metadata) => metadata,
+    };
+    if !metadata.is_file() {
+        return Some("it is not a file".to_owned());
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Some(format!(
+            "others may read or change it (mode {mode:04o}): `chmod 0600 {}`",
+            path.display()
+        ));
+    }
+    std::fs::File::open(path).err().map(|error| format!("it cannot be read: {error}"))
+}
+
+/// What is wrong with the passfile that libpq would have looked into, to be put behind what it said.
+pub(super) fn passfile(source: &Source, conninfo: &Conninfo) -> String {
+    let named =
+        conninfo.get("passfile").map(|path| (PathBuf::from(path), "`passfile` of the connection string"));
+    let given = match &source.passfile {
+        Some(PassFile::Given(path)) => Some((path.clone(), "`passfile`, or PGPASSFILE")),
+        Some(PassFile::Made(_)) | None => None,
+    };
+    match named.or(given).and_then(|(path, who)| Some((unusable_passfile(&path)?, path, who))) {
+        Some((why, path, who)) => format!("; no password was read from {} ({who}): {why}", path.display()),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_a_person_must_change_does_not_pass() {
+        let failed =
+            |why: &str| format!("psql: error: connection to server at \"h\", port 5432 failed: {why}");
+        for lasts in [
+            "FATAL:  password authentication failed for user \"r\"",
+            "fe_sendauth: no password supplied",
+            "FATAL:  no pg_hba.conf entry for replication connection from host \"::1\", user \"r\", no encryption",
+            "FATAL:  role \"r\" does not exist",
+            "FATAL:  database \"d\" does not exist",
+            "FATAL:  must be superuser or replication role to start walsender",
+            "server does not support SSL, but SSL was required",
+            "SSL error: certificate verify failed",
+            "root certificate file \"/x\" does not exist",
+            "Permission denied",
+        ] {
+            assert!(!may_pass(&failed(lasts)), "{lasts}");
+        }
+        for passes in [
+            "Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?",
+            "FATAL:  the database system is starting up",
+            "FATAL:  sorry, too many clients already",
+            "timeout expired",
+        ] {
+            assert!(may_pass(&failed(passes)), "{passes}");
+        }
+    }
+
+    #[test]
+    fn a_passfile_that_libpq_passes_over_is_told_with_what_to_do() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("pgpass");
+        assert_eq!(unusable_passfile(&path).as_deref(), Some("it does not exist"));
+        fs::write(&path, "*:*:*:*:x\n").unwrap();
+        for (mode, usable) in [(0o600, true), (0o400, true), (0o640, false), (0o644, false), (0o606, false)] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let why = unusable_passfile(&path);
+            assert_eq!(why.is_none(), usable, "{mode:o}: {why:?}");
+            assert!(why.is_none_or(|why| why.contains("chmod 0600")));
+        }
+        assert_eq!(unusable_passfile(place.path()).as_deref(), Some("it is not a file"));
+    }
+}

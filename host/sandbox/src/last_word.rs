@@ -1,0 +1,64 @@
+//! What a component said on its standard error before it was ended: the message of a panic or an exception says more than the
+//! instruction that it ended at.
+
+/// How many characters of it are told.
+const CHARACTERS: usize = 1000;
+
+/// Words that tell the report of an error from other output.
+const ERRORS: [&str; 3] = ["Traceback (most recent call last)", "rror:", "xception"];
+
+/// What ended a component, by its last lines on standard error; none where they say nothing.
+///
+/// Rust writes `thread '..' panicked at FILE:LINE:COLUMN:` and the message on the next lines, then a note; Python ends with the line
+/// that names the error, as most others do that speak of an error or an exception at all.
+pub(crate) fn of(lines: &[String]) -> Option<String> {
+    let is_note = |line: &&String| line.trim_start().starts_with("note: ");
+    let word = match lines.iter().rposition(|line| line.contains("panicked at ")) {
+        Some(at) => {
+            let place = lines[at].rsplit("panicked at ").next().unwrap_or_default().trim_end_matches(':');
+            let said = lines[at + 1..]
+                .iter()
+                .take_while(|line| !is_note(line) && !line.starts_with("stack backtrace"));
+            let said = said.map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+            match said.is_empty() {
+                true => format!("the method panicked: {place}"),
+                false => format!("the method panicked: {said} ({place})"),
+            }
+        }
+        None => {
+            let names_an_error = |line: &String| ERRORS.iter().any(|word| line.contains(word));
+            lines.iter().any(names_an_error).then_some(())?;
+            let last = lines.iter().rev().find(|line| !is_note(line) && !line.trim().is_empty())?;
+            format!("the method ended with: {}", last.trim())
+        }
+    };
+    Some(crate::text::printable(&word, CHARACTERS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_text(text: &str) -> Option<String> {
+        of(&text.lines().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_message_of_a_panic_comes_with_its_place() {
+        let text = "starting\nthread '<unnamed>' (1) panicked at src/lib.rs:5:9:\nno manifest\nnote: run with `RUST_BACKTRACE=1`";
+        assert_eq!(of_text(text).as_deref(), Some("the method panicked: no manifest (src/lib.rs:5:9)"));
+        let older = "thread 'main' panicked at 'no manifest', src/lib.rs:5:9";
+        assert_eq!(of_text(older).as_deref(), Some("the method panicked: 'no manifest', src/lib.rs:5:9"));
+    }
+
+    #[test]
+    fn an_exception_is_the_last_line() {
+        let text = "Traceback (most recent call last):\n  File \"app.py\", line 3\nValueError: no manifest\n";
+        assert_eq!(of_text(text).as_deref(), Some("the method ended with: ValueError: no manifest"));
+        assert_eq!(of_text(""), None);
+        assert_eq!(of_text("copied 3 files"), None);
+        assert!(
+            of_text(&format!("Error: {}", "x".repeat(100_000))).unwrap().chars().count() <= CHARACTERS + 1
+        );
+    }
+}

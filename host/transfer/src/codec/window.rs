@@ -1,0 +1,135 @@
+//! What decoders hold for their windows, charged before it is allocated: by what a stream says of itself at its beginning.
+
+use super::Codec;
+use crate::budget::{Charge, Room};
+use crate::error::Error;
+
+/// Windows up to this size, in bytes, come with what every decoder takes: whoever starts one reckons with [`BESIDES`].
+pub(super) const SMALL: u64 = 256 << 10;
+
+/// What a decoder takes besides a larger window, in bytes: buffers for what it reads, to decrypt in, its own state.
+pub const BESIDES: u64 = (768 << 10) + SMALL;
+
+/// What one decoder has taken for its window.
+pub(super) struct Window {
+    codec: Codec,
+    room: Room,
+    charge: Option<Charge>,
+}
+
+impl Window {
+    pub(super) fn new(codec: Codec, room: &Room) -> Self {
+        Self { codec, room: room.clone(), charge: None }
+    }
+
+    /// Takes care that there is room for so many bytes. What was taken for a smaller window is given back first, so that nobody
+    /// who waits for room holds any.
+    ///
+    /// # Errors
+    /// `Limit` where there is not so much.
+    pub(super) fn need(&mut self, bytes: u64) -> Result<(), Error> {
+        if bytes <= SMALL || self.charge.as_ref().is_some_and(|charge| charge.amount() >= bytes) {
+            return Ok(());
+        }
+        self.charge = None;
+        let what = format!("the window of a {} stream", self.codec.name());
+        self.charge = Some(self.room.take(bytes, &what)?);
+        Ok(())
+    }
+}
+
+/// The longest header of a zstd frame, in bytes (RFC 8878, 3.1.1.1).
+pub(super) const ZSTD_HEADER: usize = 18;
+
+/// What a decoder of zstd holds besides the window, in bytes: three blocks.
+pub(super) const ZSTD_BESIDES: u64 = 3 * (128 << 10);
+
+/// How much a decoder needs for the zstd frame that begins so; none where more of its header must be there to say. Of what is no
+/// frame, and of a frame that is passed over, nothing.
+pub(super) fn zstd(begin: &[u8]) -> Option<u64> {
+    const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
+    let length = begin.len().min(MAGIC.len());
+    if begin[..length] != MAGIC[..length] {
+        return Some(0);
+    }
+    let descriptor = *begin.get(MAGIC.len())?;
+    let single = descriptor & 0x20 != 0;
+    let size_length = match descriptor >> 6 {
+        0 => usize::from(single),
+        flag => 1 << flag,
+    };
+    let size_at = MAGIC.len() + 1 + usize::from(!single) + [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let stated = begin.get(size_at..size_at + size_length)?;
+    let mut size = [0; 8];
+    size[..size_length].copy_from_slice(stated);
+    let size = u64::from_le_bytes(size) + if size_length == 2 { 256 } else { 0 };
+    let window = if single {
+        size
+    } else {
+        let [exponent, mantissa] = [begin[MAGIC.len() + 1] >> 3, begin[MAGIC.len() + 1] & 7].map(u64::from);
+        let base = 1 << (10 + exponent);
+        let window = base + base / 8 * mantissa;
+        if size_length > 0 { window.min(size) } else { window }
+    };
+    Some(window.saturating_add(ZSTD_BESIDES))
+}
+
+/// How much a decoder needs for an LZ4 frame with this block descriptor (lz4_Frame_format.md): a block as it is stored, and one
+/// that is plain, with what the next one refers to.
+pub(super) fn lz4(descriptor: u8) -> u64 {
+    match (descriptor >> 4) & 7 {
+        size @ 4..=7 => (2 << (8 + 2 * u64::from(size))) + (128 << 10),
+        // The library refuses it.
+        _ => 0,
+    }
+}
+
+/// How much a decoder needs for a brotli stream whose first byte this is: the window (RFC 7932, 9.1), and the tables of prefix
+/// codes.
+pub(super) fn brotli(first: u8) -> u64 {
+    let bits = match (first & 1, (first >> 1) & 7, (first >> 4) & 7) {
+        (0, ..) => 16,
+        (_, 0, 0) => 17,
+        (_, 0, bits) => 8 + bits,
+        (_, bits, _) => 17 + bits,
+    };
+    (1 << bits) + (4 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_of_a_zstd_frame_is_read_from_its_header_however_much_of_it_is_there() {
+        let blocks = ZSTD_BESIDES;
+        // --long=27 and unknown size: descriptor 0x04 (with a checksum), window 0x88.
+        let long = [0x28, 0xb5, 0x2f, 0xfd, 0x04, 0x88];
+        assert_eq!(zstd(&long), Some((128 << 20) + blocks));
+        for length in 0..long.len() {
+            assert_eq!(zstd(&long[..length]), None, "{length}");
+        }
+        // A single segment of 5 bytes; a window that is larger than its 256 + 1 bytes; a mantissa; a dictionary's number.
+        assert_eq!(zstd(&[0x28, 0xb5, 0x2f, 0xfd, 0x20, 5]), Some(5 + blocks));
+        assert_eq!(zstd(&[0x28, 0xb5, 0x2f, 0xfd, 0x40, 0x88, 1, 0]), Some(257 + blocks));
+        assert_eq!(zstd(&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x8c]), Some((192 << 20) + blocks));
+        assert_eq!(zstd(&[0x28, 0xb5, 0x2f, 0xfd, 0xa3, 1, 2, 3, 4, 0, 0, 0, 1]), Some((1 << 24) + blocks));
+        assert_eq!(zstd(&[0x28, 0xb5, 0x2f, 0xfd, 0xff, 0x88]), None);
+        let largest = [0xff; ZSTD_HEADER];
+        let largest = [&long[..4], &[0xc3], &largest[5..]].concat();
+        assert!(zstd(&largest).is_some_and(|bytes| bytes > 1 << 40));
+        // A frame to pass over, and what is no frame.
+        assert_eq!((zstd(&[0x50, 0x2a]), zstd(b"x")), (Some(0), Some(0)));
+    }
+
+    #[test]
+    fn the_windows_of_lz4_and_brotli_are_read_from_their_first_bytes() {
+        assert_eq!(lz4(0x40), (2 * 64 << 10) + (128 << 10));
+        assert_eq!(lz4(0x70), (8 << 20) + (128 << 10));
+        assert_eq!(lz4(0x10), 0);
+        assert_eq!(brotli(0x0), (1 << 16) + (4 << 20));
+        assert_eq!(brotli(0x0f), (1 << 24) + (4 << 20));
+        assert_eq!(brotli(0x21), (1 << 10) + (4 << 20));
+        assert_eq!(brotli(0x01), (1 << 17) + (4 << 20));
+    }
+}

@@ -1,0 +1,68 @@
+//! The names that nothing has below a data directory while a run fills it.
+//!
+//! PostgreSQL starts from a directory that has `global/pg_control`. So until the host has sealed a replica nothing may come to be
+//! found by that path, whichever way it takes: written, unpacked, linked, or moved there with a whole directory. A rule on paths
+//! would have to follow every rename; a rule on names holds wherever they stand:
+//!
+//! - nothing is made, renamed or linked to the name `pg_control`, in any directory;
+//! - a directory called `global` is made, and nothing is renamed or linked to that name, so that what a directory held before
+//!   under another name is never below `global`.
+//!
+//! PostgreSQL has no other file and no other directory of these names (`src/include/access/xlog_internal.h`,
+//! `src/bin/initdb/initdb.c`). The one exception is the path [`Target::renamed`](crate::target::Target::renamed) names, which is
+//! written under another name. `sandbox` holds WASI's calls to these rules, [`Target`](crate::target::Target) every file and
+//! directory of a transfer, members of archives included.
+
+/// The file without which PostgreSQL does not start.
+pub const CONTROL_FILE: &str = "pg_control";
+
+/// The directory that it is in.
+pub const GLOBAL: &str = "global";
+
+/// Whether a file system could find an entry of this name as `pg_control`.
+pub fn is_control_file(name: &[u8]) -> bool {
+    is_found_as(name, CONTROL_FILE)
+}
+
+/// Whether a file system could find an entry of this name as `global`.
+pub fn is_global(name: &[u8]) -> bool {
+    is_found_as(name, GLOBAL)
+}
+
+/// Whether a `/`-separated path has `pg_control` anywhere in it.
+pub fn has_control_file(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').any(is_control_file)
+}
+
+/// A directory of ext4, f2fs or tmpfs may be told to pass over case, and then passes over code points that are not shown too
+/// (Documentation/filesystems/ext4, `casefold`; fs/unicode). None of the letters of the two names is what another letter
+/// folds to, so that case and everything beyond ASCII left out gives a name that is found as this one, and few others.
+fn is_found_as(name: &[u8], reserved: &str) -> bool {
+    name.iter().filter(|byte| byte.is_ascii()).map(u8::to_ascii_lowercase).eq(reserved.bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_reserved_however_a_file_system_may_spell_it() {
+        for name in
+            ["pg_control", "PG_CONTROL", "Pg_Control", "pg_\u{200b}control", "\u{ad}pg_control\u{fe0f}"]
+        {
+            assert!(is_control_file(name.as_bytes()), "{name:?}");
+        }
+        for name in ["pg_control.understudy", "pg_control2", "xpg_control", "pg_contro", "", "global"] {
+            assert!(!is_control_file(name.as_bytes()), "{name:?}");
+        }
+        assert!(is_global(b"GLOBAL") && !is_global(b"global2") && !is_global(b"pg_control"));
+    }
+
+    #[test]
+    fn it_is_reserved_at_any_depth() {
+        for path in ["pg_control", "a/pg_control", "pg_control/a", "a/pg_control/b", "a/PG_control"] {
+            assert!(has_control_file(path.as_bytes()), "{path}");
+        }
+        assert!(!has_control_file(b"global/pg_control.understudy"));
+    }
+}

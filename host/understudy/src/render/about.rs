@@ -1,0 +1,78 @@
+//! What a report tells of where it comes from: the program, the machine, the configuration, the source, the components.
+
+use std::path::Path;
+
+use replica::method::ComponentFacts;
+use replica::{Candidate, Redactor, Source};
+use serde::Serialize;
+
+/// Everything that is not the run itself. No secret is in it.
+#[derive(Clone, Debug, Serialize)]
+pub struct About {
+    /// This program's version.
+    pub version: &'static str,
+    /// The machine.
+    pub host: Machine,
+    /// The configuration file.
+    pub configuration: String,
+    /// The source's `server_version_num`, such as 150018; none where there is none, or it did not say.
+    pub server_version: Option<u32>,
+    /// The methods that are components, in their order.
+    pub components: Vec<Component>,
+}
+
+/// The machine.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    /// Its name.
+    pub name: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// `x86_64`, `aarch64`.
+    pub architecture: String,
+}
+
+/// A component by the method that it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Component {
+    /// The method's name.
+    pub method: String,
+    /// What it is.
+    #[serde(flatten)]
+    pub facts: ComponentFacts,
+}
+
+impl About {
+    /// What is known before the configuration is read.
+    pub fn of(configuration: &Path) -> Self {
+        let system = rustix::system::uname();
+        let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            host: Machine {
+                name: text(system.nodename()),
+                kernel: text(system.release()),
+                architecture: text(system.machine()),
+            },
+            configuration: std::path::absolute(configuration)
+                .unwrap_or_else(|_| configuration.to_owned())
+                .display()
+                .to_string(),
+            server_version: None,
+            components: Vec::new(),
+        }
+    }
+
+    /// Takes in what the source and the methods told of themselves by the end of the run.
+    pub fn complete(&mut self, source: Option<&Source>, candidates: &[Candidate], redactor: &Redactor) {
+        let redact = |text: String| redactor.redact(&text).into_owned();
+        self.server_version = source.and_then(|source| Some(source.facts.as_ref().ok()?.server_version));
+        let component = |candidate: &Candidate| {
+            let mut facts = candidate.method.component()?;
+            facts.grants =
+                facts.grants.into_iter().map(|(name, value)| (redact(name), redact(value))).collect();
+            Some(Component { method: candidate.method.name().to_owned(), facts })
+        };
+        self.components = candidates.iter().filter_map(component).collect();
+    }
+}

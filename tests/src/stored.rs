@@ -1,0 +1,204 @@
+//! Every kind of place that backups can be in, with a folder's files in it, and the lines of a configuration that grant it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::server::{Playground, run};
+use crate::stores::{AZURITE_ACCOUNT, AZURITE_KEY, S3RVER, StoreServer, ensure_servers};
+
+/// A kind of place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A directory that `read` grants.
+    Directory,
+    /// The same as a store.
+    FileUrl,
+    /// S3 by `moto`.
+    Moto,
+    /// S3 by `s3rver`, which looks at who asks.
+    S3rver,
+    /// Azure by `azurite`, which looks at who asks.
+    Azurite,
+    /// Google by its interface in XML, which is S3's.
+    Google,
+    /// A web server that knows ranges. It cannot be listed.
+    Web,
+    /// One that knows none.
+    WebWithoutRanges,
+}
+
+/// All of them.
+pub const EVERYWHERE: [Place; 8] = [
+    Place::Directory,
+    Place::FileUrl,
+    Place::Moto,
+    Place::S3rver,
+    Place::Azurite,
+    Place::Google,
+    Place::Web,
+    Place::WebWithoutRanges,
+];
+
+/// A place with files in it.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its server, where it has one.
+    pub server: Option<StoreServer>,
+    /// What `grants.stores.NAME` says; for a directory none, but what `grants.read` names.
+    pub grant: Grant,
+}
+
+/// How a place is granted.
+#[derive(Debug)]
+pub enum Grant {
+    /// By `grants.read`.
+    Read(PathBuf),
+    /// By a store with these settings, each on a line.
+    Store(String),
+}
+
+/// Where the files are in a bucket.
+const PREFIX: &str = "of/demo";
+
+/// Puts every file below a folder into a bucket of S3, which it makes where it is missing, with Amazon's own client: address, folder,
+/// prefix, key.
+const TO_S3: &str = "\
+import os, sys, boto3
+s3 = boto3.client('s3', endpoint_url=sys.argv[1], aws_access_key_id=sys.argv[4], aws_secret_access_key=sys.argv[4], region_name='us-east-1')
+if not any(bucket['Name'] == 'backups' for bucket in s3.list_buckets()['Buckets']):
+    s3.create_bucket(Bucket='backups')
+for folder, _, names in os.walk(sys.argv[2]):
+    for name in names:
+        path = os.path.join(folder, name)
+        if not os.path.islink(path):
+            with open(path, 'rb') as body:
+                # For those who read without a signature that S3 knows.
+                s3.put_object(Bucket='backups', Key=sys.argv[3] + '/' + os.path.relpath(path, sys.argv[2]), Body=body, ACL='public-read')
+";
+
+/// The same for Azure, with Python alone, which signs as
+/// <https://learn.microsoft.com/en-us/rest/api/storageservices/authorize-with-shared-key> has it: address, folder, prefix, account,
+/// key.
+const TO_AZURE: &str = "\
+import base64, email.utils, hashlib, hmac, os, sys, urllib.error, urllib.parse, urllib.request
+address, root, prefix, account, key = sys.argv[1:]
+def put(path, query, body, headers):
+    url = '/' + account + '/backups' + urllib.parse.quote(path)
+    headers = {'x-ms-date': email.utils.formatdate(usegmt=True), 'x-ms-version': '2021-08-06', **headers}
+    signed = ''.join(f'{name}:{headers[name]}\\n' for name in sorted(headers))
+    length = str(len(body)) if body else ''
+    # Content-Length is the third of eleven headers, of which the others are empty but the type.
+    plain = ['PUT', '', '', length, '', 'application/octet-stream', '', '', '', '', '', '']
+    resource = '/' + account + url + ''.join('\\n' + name + ':' + value for name, value in query)
+    text = '\\n'.join(plain) + '\\n' + signed + resource
+    signature = base64.b64encode(hmac.new(base64.b64decode(key), text.encode(), hashlib.sha256).digest()).decode()
+    headers.update({'Authorization': f'SharedKey {account}:{signature}', 'Content-Type': 'application/octet-stream'})
+    asked = '?' + urllib.parse.urlencode(query) if query else ''
+    urllib.request.urlopen(urllib.request.Request(address + url + asked, body, headers, method='PUT')).read()
+try:
+    put('', [('restype', 'container')], b'', {})
+except urllib.error.HTTPError as error:
+    if error.code != 409:
+        raise
+for folder, _, names in os.walk(root):
+    for name in names:
+        path = os.path.join(folder, name)
+        if not os.path.islink(path):
+            with open(path, 'rb') as body:
+                put('/' + prefix + '/' + os.path.relpath(path, root), [], body.read(), {'x-ms-blob-type': 'BlockBlob'})
+";
+
+impl Place {
+    /// A server of this kind with the files below `folder` in it, and how it is granted. Credentials are in files of the playground's.
+    ///
+    /// # Errors
+    /// Where a server does not start or does not take the files.
+    pub fn with(self, folder: &Path, playground: &Playground) -> Result<Stored> {
+        let retry = "retry_for = \"30s\"\nidle_timeout = \"10s\"\n";
+        let (server, grant) = match self {
+            Self::Directory => return Ok(Stored { server: None, grant: Grant::Read(folder.to_owned()) }),
+            Self::FileUrl => (None, format!("url = \"file://{}\"\n", folder.display())),
+            Self::Moto | Self::S3rver => {
+                let server = if self == Self::Moto { StoreServer::moto()? } else { StoreServer::s3rver()? };
+                self.put(&server.url(), folder)?;
+                let key = secret(playground, "s3-key", S3RVER)?;
+                let grant = format!(
+                    "url = \"s3://backups/{PREFIX}\"\nregion = \"us-east-1\"\nendpoint = \"{}\"\nallow_http = true\n{retry}\
+                     credentials = {{ access_key_id = {{ file = \"{key}\" }}, secret_access_key = {{ file = \"{key}\" }} }}\n",
+                    server.url(),
+                    key = key.display()
+                );
+                (Some(server), grant)
+            }
+            Self::Azurite => {
+                let server = StoreServer::azurite()?;
+                self.put(&server.url(), folder)?;
+                let key = secret(playground, "azure-key", AZURITE_KEY)?;
+                let grant = format!(
+                    "url = \"az://backups/{PREFIX}\"\naccount = \"{AZURITE_ACCOUNT}\"\nendpoint = \"{}/{AZURITE_ACCOUNT}\"\n\
+                     allow_http = true\n{retry}credentials = {{ account_key = {{ file = \"{}\" }} }}\n",
+                    server.url(),
+                    key.display()
+                );
+                (Some(server), grant)
+            }
+            Self::Google => {
+                let server = StoreServer::moto()?;
+                self.put(&server.url(), folder)?;
+                let grant = format!(
+                    "url = \"gs://backups/{PREFIX}\"\nendpoint = \"{}\"\nallow_http = true\n{retry}",
+                    server.url()
+                );
+                (Some(server), grant)
+            }
+            Self::Web => {
+                let server = StoreServer::moto()?;
+                self.put(&server.url(), folder)?;
+                let grant = format!("url = \"{}/backups/{PREFIX}/\"\n{retry}", server.url());
+                (Some(server), grant)
+            }
+            Self::WebWithoutRanges => {
+                let server = StoreServer::python_http()?;
+                run(Command::new("/bin/cp").arg("-r").arg(folder).arg(server.folder().join("demo")))?;
+                let grant = format!("url = \"{}/demo/\"\n{retry}", server.url());
+                (Some(server), grant)
+            }
+        };
+        Ok(Stored { server, grant: Grant::Store(grant) })
+    }
+
+    /// Puts the files below `folder` into the bucket of this kind of server at this address, beside what is there or in place of it.
+    ///
+    /// # Errors
+    /// What the server answers.
+    pub fn put(self, address: &str, folder: &Path) -> Result<()> {
+        let mut put = Command::new(ensure_servers()?.join("venv/bin/python"));
+        match self {
+            Self::Azurite => {
+                put.args(["-c", TO_AZURE, address]).arg(folder).args([PREFIX, AZURITE_ACCOUNT, AZURITE_KEY])
+            }
+            _ => put.args(["-c", TO_S3, address]).arg(folder).args([PREFIX, S3RVER]),
+        };
+        run(&mut put).map(drop)
+    }
+
+    /// Whether it can be listed.
+    pub fn lists(self) -> bool {
+        !matches!(self, Self::Web | Self::WebWithoutRanges)
+    }
+}
+
+/// A file of the playground's that only the server's user reads.
+///
+/// # Errors
+/// Those of the file system.
+pub fn secret(playground: &Playground, name: &str, value: &str) -> Result<PathBuf> {
+    let path = playground.path(name);
+    playground.user().write(&path, value)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    Ok(path)
+}

@@ -1,0 +1,268 @@
+//! Whose the data directory is: no method's to start from, no other cluster's to lose, nobody's where the state file is about another.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tests::primary::Primary;
+use tests::replica_folder::ReplicaFolder;
+use tests::server::{BIN_DIR, run};
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "waited for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// An archive of a whole cluster, with its WAL, in which `global` is called `g2` and comes last.
+fn planted_archive(primary: &Primary) -> PathBuf {
+    let backup = primary.tar_backup("latest", &["--no-manifest"]).unwrap();
+    let tree = primary.playground.directory("planted").unwrap();
+    let user = primary.playground.user();
+    for (archive, below) in [("base.tar", ""), ("pg_wal.tar", "pg_wal")] {
+        run(user
+            .command("/bin/tar")
+            .args(["--extract", "--file"])
+            .arg(backup.join(archive))
+            .arg("--directory")
+            .arg(tree.join(below)))
+        .unwrap();
+    }
+    fs::rename(tree.join("global"), tree.join("g2")).unwrap();
+    for entry in fs::read_dir(tree.join("pg_tblspc")).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let _ = fs::remove_file(tree.join("tablespace_map"));
+    let mut names: Vec<String> =
+        fs::read_dir(&tree).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort_by_key(|name| name == "g2");
+    let archive = backup.join("planted.tar");
+    run(user
+        .command("/bin/tar")
+        .args(["--create", "--format=ustar", "--sort=name", "--file"])
+        .arg(&archive)
+        .arg("--directory")
+        .arg(&tree)
+        .args(names))
+    .unwrap();
+    archive
+}
+
+/// A replica whose first method plants a control file from the archive; its WAL stays in the data directory.
+fn replica_of_a_planter(primary: &Primary, archive: &Path) -> ReplicaFolder {
+    let replica = ReplicaFolder::new(&primary.playground, "replica").unwrap();
+    let (store, object) = (archive.parent().unwrap(), archive.file_name().unwrap());
+    replica
+        .configure(
+            &format!(
+                "methods = [\"hostile\", \"basebackup\"]\ntablespaces = {{ \"{}\" = \"{}\" }}\n",
+                primary.tablespace().display(),
+                replica.fast().display()
+            ),
+            &format!(
+                "{}\n{}\npath = \"{}\"\n",
+                primary.source(),
+                primary.hostile(
+                    "plant",
+                    &format!("grants.stores.repo = {{ url = \"file://{}\" }}", store.display())
+                ),
+                object.display()
+            ),
+        )
+        .unwrap();
+    replica
+}
+
+fn killed_in_mid_run(replica: &ReplicaFolder) -> String {
+    let child = replica.spawn(&[]).unwrap();
+    let output = || fs::read_to_string(replica.path("output")).unwrap_or_default();
+    wait_until("the method to have planted", || output().contains("planted: "));
+    child.signal(Signal::KILL).unwrap();
+    replica.ended(child).unwrap().output
+}
+
+fn only_basebackup(replica: &ReplicaFolder) {
+    let config = replica.path("understudy.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("[\"hostile\", \"basebackup\"]", "[\"basebackup\"]")).unwrap();
+}
+
+#[test]
+fn what_a_method_planted_neither_starts_nor_stops_the_next_run() {
+    let primary = Primary::start("planted", 500).unwrap();
+    let replica = replica_of_a_planter(&primary, &planted_archive(&primary));
+    let output = killed_in_mid_run(&replica);
+    assert!(output.contains("refused: ") && !output.contains("ESCAPED"), "{output}");
+    let data = replica.datadir();
+    assert!(data.join("PG_VERSION").exists() && data.join("g2").exists(), "nearly everything is there");
+    assert!(!replica.is_sealed() && !data.join("global").is_symlink());
+    let started = primary
+        .playground
+        .user()
+        .command(Path::new(BIN_DIR).join("postgres"))
+        .args(["--single", "-D"])
+        .arg(&data)
+        .args(["-c", "unix_socket_directories=", "postgres"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    assert!(!started.status.success(), "it starts");
+    // And the process that it named as the server's lives.
+    assert_eq!(fs::read_to_string(data.join("postmaster.pid")).unwrap(), "1\n");
+    only_basebackup(&replica);
+    replica.created_by("basebackup").unwrap();
+}
+
+#[test]
+fn foreign_files_in_a_directory_that_was_made_anew_are_not_emptied() {
+    let primary = Primary::start("made-anew", 500).unwrap();
+    let replica = replica_of_a_planter(&primary, &planted_archive(&primary));
+    killed_in_mid_run(&replica);
+    only_basebackup(&replica);
+    let data = replica.datadir();
+    let inode = fs::metadata(&data).unwrap().ino();
+    fs::remove_dir_all(&data).unwrap();
+    replica.directory("data").unwrap();
+    fs::write(data.join("thesis.txt"), "years of work").unwrap();
+    // Mostly the file system gives the same inode; where it does not, the state file is made to say so.
+    let now = fs::metadata(&data).unwrap().ino();
+    for entry in fs::read_dir(replica.path("state")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.contains("\"unfinished\": true"), "{text}");
+            fs::write(&path, text.replace(&format!("\"inode\": {inode}"), &format!("\"inode\": {now}")))
+                .unwrap();
+        }
+    }
+    let ended = replica.create(&[]).unwrap();
+    assert_eq!(ended.code(), Some(3), "{}", ended.output);
+    assert!(ended.output.contains("made earlier") && ended.output.contains("--force"), "{}", ended.output);
+    assert_eq!(fs::read_to_string(data.join("thesis.txt")).unwrap(), "years of work");
+}
+
+/// A replica of `primary` that was created, configured for another primary.
+fn of_another_cluster(primary: &Primary, other: &Primary) -> ReplicaFolder {
+    let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
+    replica.created_by("basebackup").unwrap();
+    let config = replica.path("understudy.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.replace(&primary.source(), &other.source()).replace(
+        &format!("\"{}\"", primary.tablespace().display()),
+        &format!("\"{}\"", other.tablespace().display()),
+    );
+    fs::write(&config, text).unwrap();
+    replica
+}
+
+#[test]
+fn another_clusters_data_is_named_and_stays_unless_forced() {
+    let (primary, other) = (Primary::start("own", 500).unwrap(), Primary::start("other", 500).unwrap());
+    let replica = of_another_cluster(&primary, &other);
+    let identifier =
+        |of: &Primary| of.server.psql("SELECT system_identifier FROM pg_control_system()").unwrap();
+    let (here, there) = (identifier(&primary), identifier(&other));
+    let said = |output: &str| {
+        for part in [here.as_str(), there.as_str(), "last checkpoint at", "--force"] {
+            assert!(output.contains(part), "{part}: {output}");
+        }
+    };
+    let ended = replica.create(&[]).unwrap();
+    assert_eq!(ended.code(), Some(3), "{}", ended.output);
+    assert!(ended.attempts().is_empty());
+    said(&ended.output);
+    let checked = replica.command("check").output().unwrap();
+    assert_eq!(checked.status.code(), Some(3));
+    said(&String::from_utf8_lossy(&checked.stdout));
+    primary.streams_to(&replica).unwrap();
+    // What goes is named before it goes, also where it may.
+    let forced = replica.create(&["--force"]).unwrap();
+    assert_eq!(forced.code(), Some(0), "{}", forced.output);
+    assert!(
+        forced.output.contains(&here) && forced.output.contains("--force was given"),
+        "{}",
+        forced.output
+    );
+    other.streams_to(&replica).unwrap();
+}
+
+#[test]
+fn what_is_removed_is_named_and_what_cannot_be_read_stays_unless_forced() {
+    let primary = Primary::start("named", 500).unwrap();
+    let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
+    replica.created_by("basebackup").unwrap();
+    let identifier = primary.server.psql("SELECT system_identifier FROM pg_control_system()").unwrap();
+    let checked = replica.command("check").output().unwrap();
+    let told = String::from_utf8_lossy(&checked.stdout);
+    assert_eq!(checked.status.code(), Some(0), "{told}");
+    for part in ["old data", &identifier, "PostgreSQL 15 cluster", "last checkpoint", "tablespaces in"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let again = replica.created_by("basebackup").unwrap();
+    assert!(again.report.to_string().contains("old data"), "{}", again.report);
+    let control = replica.datadir().join("global/pg_control");
+    let mut bytes = fs::read(&control).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&control, bytes).unwrap();
+    let ended = replica.create(&[]).unwrap();
+    assert_eq!(ended.code(), Some(3), "{}", ended.output);
+    assert!(ended.output.contains("checksum") && control.exists(), "{}", ended.output);
+    let forced = replica.create(&["--force"]).unwrap();
+    assert_eq!(forced.code(), Some(0), "{}", forced.output);
+}
+
+/// Every directory below the replica's folder.
+fn directories(replica: &ReplicaFolder) -> Vec<PathBuf> {
+    let (mut found, mut left) = (Vec::new(), vec![replica.path("")]);
+    while let Some(path) = left.pop() {
+        for entry in fs::read_dir(path).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                left.push(entry.path());
+                found.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_refused_run_leaves_no_new_empty_directory() {
+    let primary = Primary::start("refused", 500).unwrap();
+    let hostile = format!("{}system-identifier = \"1\"\n", primary.hostile("nothing", ""));
+    let replica = primary.replica("replica", &["hostile"], "", &hostile).unwrap();
+    fs::remove_dir(replica.wal()).unwrap();
+    let before = directories(&replica);
+    let config = replica.path("understudy.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let nothing_new = |why: &str| {
+        let after = directories(&replica);
+        let empty = |path: &&PathBuf| fs::read_dir(path).unwrap().next().is_none();
+        let new: Vec<_> = after.iter().filter(|path| !before.contains(path)).filter(empty).collect();
+        assert!(new.is_empty(), "{why}: {new:?}");
+        assert!(!replica.datadir().exists() && !replica.wal().exists(), "{why}");
+    };
+    // Exit 2: the configuration.
+    fs::write(&config, text.replace("scope =", "scop =")).unwrap();
+    assert_eq!(replica.create(&[]).unwrap().code(), Some(2));
+    nothing_new("usage");
+    fs::write(&config, &text).unwrap();
+    // Exit 3: what is in a mapped place.
+    fs::write(replica.fast().join("thesis.txt"), "").unwrap();
+    let ended = replica.create(&[]).unwrap();
+    assert_eq!(ended.code(), Some(3), "{}", ended.output);
+    nothing_new("refused");
+    fs::remove_file(replica.fast().join("thesis.txt")).unwrap();
+    // Rejected: the plan is of another cluster.
+    let ended = replica.create(&[]).unwrap();
+    assert_eq!(ended.attempts(), [("hostile", "rejected")], "{}", ended.output);
+    nothing_new("rejected");
+    assert_eq!(fs::metadata(replica.path("state")).unwrap().permissions().mode() & 0o777, 0o700);
+}

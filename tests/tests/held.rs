@@ -1,0 +1,162 @@
+//! What the host holds for a component: however it tries, the program stays within its bounds of memory and of open files, says so,
+//! and ends as it should.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tests::replica_folder::{Ended, ReplicaFolder, Running};
+use tests::server::{Playground, run};
+
+/// What the component is granted, and what the program may hold beyond it.
+const GRANTED: u64 = 64 << 20;
+const BEYOND: u64 = 256 << 20;
+
+/// A place with objects for all that is tried.
+struct Scene {
+    playground: Playground,
+    objects: PathBuf,
+}
+
+impl Scene {
+    fn new(name: &str) -> Self {
+        let playground = Playground::new(name).unwrap();
+        let objects = playground.directory("objects").unwrap();
+        let own = |path: &Path| playground.user().own(path).unwrap();
+        let write = |name: &str, bytes: &[u8]| {
+            std::fs::write(objects.join(name), bytes).unwrap();
+            own(&objects.join(name));
+        };
+        write("large", &vec![7; 1 << 20]);
+        write("zeros", &vec![0; 160 << 20]);
+        run(Command::new("/usr/bin/zstd").arg("--long=27").arg("-q").arg(objects.join("zeros"))).unwrap();
+        own(&objects.join("zeros.zst"));
+        std::fs::remove_file(objects.join("zeros")).unwrap();
+        let line = |number: usize| format!("{number}=\"{number:0>64}\"\n");
+        write("keys", format!("[keys]\n{}", (0..65).map(line).collect::<String>()).as_bytes());
+        let many = objects.join("many");
+        for number in 0..3000 {
+            std::fs::create_dir_all(many.join(number.to_string())).unwrap();
+        }
+        run(Command::new("/bin/chmod").args(["-R", "a+rX"]).arg(&many)).unwrap();
+        Self { playground, objects }
+    }
+
+    /// A replica for which the component `hostile` behaves so.
+    fn replica(&self, name: &str, behave: &str, options: &str, grants: &str) -> ReplicaFolder {
+        let folder = ReplicaFolder::new(&self.playground, name).unwrap().with_shared_state(&self.playground);
+        let objects = self.objects.display();
+        let sections = format!(
+            "[method.hostile]\nno_leader = true\ntimeout = \"120s\"\n[method.hostile.options]\nbehave = \"{behave}\"\n{options}\n\
+             [method.hostile.grants]\nmemory = \"64MiB\"\nread = [\"{objects}\"]\nstores.repo = {{ url = \"file://{objects}\" }}\n{grants}\n",
+        );
+        folder.configure("methods = [\"hostile\"]", &sections).unwrap();
+        folder
+    }
+}
+
+/// Waits for the end of a run: how it ended, and the most memory that it held.
+fn watched(replica: &ReplicaFolder, running: Running) -> (Ended, u64) {
+    let mut peak = 0;
+    while let Some(now) = running.peak_memory() {
+        peak = peak.max(now);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    (replica.ended(running).unwrap(), peak)
+}
+
+/// What the component or the host said at the end.
+fn message(ended: &Ended) -> String {
+    ended.attempt("hostile")["message"].as_str().unwrap_or_else(|| panic!("{}", ended.output)).to_owned()
+}
+
+#[test]
+fn no_component_takes_the_program_beyond_its_memory() {
+    let scene = Scene::new("held");
+    let objects = scene.objects.display().to_string();
+    let path = |name: &str| format!("path = \"{name}\"\n");
+    let count = |count: u64| format!("count = {count}\n");
+    let slow = "rate = \"1KiB/s\"\nworkers = 2";
+    let large = || path("large");
+    let cases: Vec<(&str, String, &str, &[&str])> = vec![
+        ("queues", large() + &count(60), slow, &["batches of long names", "host_memory"]),
+        ("origins", path(&objects) + &count(2_000_000), "", &["origins", "host_memory"]),
+        ("path-lists", large() + &count(60), slow, &["lists of paths", "host_memory"]),
+        ("listed", count(500), "", &["batches of listed files", "host_memory"]),
+        ("tolerated", count(500), "", &["lists of tolerated paths", "host_memory"]),
+        ("outcomes", count(100), "", &["batches of failures"]),
+        ("job-churn", count(300_000), "", &["jobs that are gone"]),
+        ("windows", path("zeros.zst") + &count(16), "", &["windows", "host_memory"]),
+        (
+            "fetched-windows",
+            path("zeros.zst") + &count(160),
+            "workers = 6",
+            &["all were fetched, but for []"],
+        ),
+        ("spellings", path(&objects) + &count(1500), "", &["1500 spellings"]),
+        (
+            "directories",
+            path(&format!("{objects}/many")) + &count(3000),
+            "",
+            &["directories", "may have open"],
+        ),
+        ("dropped-descriptors", path(&format!("{objects}/large")) + &count(900), "", &["streams without"]),
+        ("streams", large() + &count(100), "", &["16 open streams"]),
+        ("derive-many", path("keys") + &count(100), "", &["64 derived keys"]),
+        ("jobs", count(100), "", &["64 jobs"]),
+        ("memory", String::new(), "", &["grants.memory"]),
+        ("recursion", String::new(), "", &["trapped"]),
+        ("handles", String::new(), "", &["open files"]),
+        ("listings", path(&objects) + &count(100), "", &["64 open listings"]),
+        ("pollables", count(1025), "", &["trapped"]),
+        ("long-call", count((16 << 20) + 1), "", &["trapped"]),
+        ("log-flood", count(50_000), "", &["logged"]),
+        ("stdout-flood", count(50_000), "", &["printed"]),
+        ("stderr-endless-line", count(4096), "", &["printed"]),
+        ("progress-flood", count(50_000), "", &["reported"]),
+        ("many-files", count(5_000), "", &["made 5000 files"]),
+        ("too-many-at-once", large(), "", &[]),
+    ];
+    let mut over = Vec::new();
+    for (behave, options, grants, says) in cases {
+        let replica = scene.replica(behave, behave, &options, grants);
+        let (ended, peak) = watched(&replica, replica.spawn(&[]).unwrap());
+        let said = message(&ended);
+        println!("{behave}: {} MiB; {said:.200}", peak >> 20);
+        assert_eq!(ended.code(), Some(1), "{behave}: {}", ended.output);
+        for part in says {
+            assert!(said.contains(part), "{behave}: {part} in {said}");
+        }
+        if peak >= GRANTED + BEYOND {
+            over.push(format!("{behave}: {} MiB", peak >> 20));
+        }
+    }
+    assert!(over.is_empty(), "{over:?}");
+}
+
+#[test]
+fn no_component_takes_the_last_open_file_from_the_host() {
+    let scene = Scene::new("held-files");
+    let objects = scene.objects.display().to_string();
+    for (behave, path, count) in [
+        ("spellings", objects.clone(), 999),
+        ("directories", format!("{objects}/many"), 2500),
+        ("dropped-descriptors", format!("{objects}/large"), 999),
+        ("handles", String::new(), 999),
+    ] {
+        for limit in [96, 256, 1024] {
+            let options = format!("path = \"{path}\"\ncount = {count}\n");
+            let replica = scene.replica(&format!("{behave}-{limit}"), behave, &options, "");
+            let (ended, _) = watched(&replica, replica.spawn_with_files(limit, &[]).unwrap());
+            let said = message(&ended);
+            // The host itself never ran out: it reports, and every refusal is one of its own.
+            assert_eq!(ended.code(), Some(1), "{behave} of {limit}: {}", ended.output);
+            for own in ["Too many open files", "os error 24", "trapped"] {
+                assert!(!ended.output.contains(own), "{behave} of {limit}: {}", ended.output);
+            }
+            let expected = if behave == "spellings" { "999 spellings" } else { "refused: " };
+            assert!(said.contains(expected), "{behave} of {limit}: {said}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What an operator relies on when something is wrong: the right word, in time, once.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tests::primary::Primary;
+use tests::replica_folder::ReplicaFolder;
+
+fn wait_until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < at_most, "waited {at_most:?} for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The configuration with `from` replaced.
+fn rewrite(replica: &ReplicaFolder, from: &str, to: &str) {
+    let path = replica.path("understudy.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{from} in {text}");
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn what_only_a_person_can_change_at_the_source_is_not_for_later() {
+    let primary = Primary::start("lasting", 10).unwrap();
+    let server = &primary.server;
+    server.psql("CREATE ROLE plain LOGIN PASSWORD 'plain'").unwrap();
+    let folder = |name: &str, conninfo: &str, passfile: &str| {
+        let replica = ReplicaFolder::new(&primary.playground, name).unwrap();
+        let source = format!("[source]\nconninfo = \"{conninfo}\"\n{passfile}");
+        replica.configure("methods = [\"basebackup\"]\n", &source).unwrap();
+        replica
+    };
+    let port = server.port();
+    let at = |user: &str| format!("host=127.0.0.1 port={port} user={user}");
+    for (name, conninfo, says) in [
+        ("wrong", format!("{} password=wrong", at("replicator")), "password authentication failed"),
+        ("none", at("replicator"), "no password supplied"),
+        ("unknown", format!("{} password=x", at("nobody-here")), "nobody-here"),
+        ("plain", format!("{} password=plain", at("plain")), "FATAL"),
+        ("ssl", format!("{} password=x sslmode=require", at("replicator")), "SSL"),
+    ] {
+        let replica = folder(name, &conninfo, "");
+        let ended = replica.create(&[]).unwrap();
+        assert_eq!(ended.code(), Some(1), "{name}: {}", ended.output);
+        assert_eq!(ended.attempts(), [("basebackup", "failed")], "{name}: {}", ended.output);
+        assert!(ended.output.contains(says), "{name}: {}", ended.output);
+    }
+
+    // A passfile that others may read is passed over by libpq, whoever names it.
+    let replica = folder("readable", &at("replicator"), "");
+    let passfile = replica.path("pgpass");
+    server.passfile(&passfile).unwrap();
+    fs::set_permissions(&passfile, Permissions::from_mode(0o644)).unwrap();
+    let mut check = replica.command("check");
+    let output = check.env("PGPASSFILE", &passfile).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("mode 0644") && said.contains("chmod 0600"), "{said}");
+
+    // What passes by itself is for later.
+    let replica = folder("refused", "host=127.0.0.1 port=1 user=replicator", "");
+    let ended = replica.create(&[]).unwrap();
+    assert_eq!((ended.code(), ended.attempts()), (Some(75), vec![("basebackup", "retry-later")]));
+}
+
+#[test]
+fn a_strict_check_wants_every_method_of_the_list() {
+    let primary = Primary::start("strict", 10).unwrap();
+    let absent = primary.backups().unwrap().join("absent");
+    let section = primary.tarball(&absent);
+    let replica = primary.replica("replica", &["tarball", "basebackup"], "", &section).unwrap();
+    let code = |arguments: &[&str]| replica.command("check").args(arguments).status().unwrap().code();
+    assert_eq!(code(&[]), Some(0));
+    assert_eq!(code(&["--strict"]), Some(1));
+    primary.tar_backup("absent", &[]).unwrap();
+    assert_eq!(code(&["--strict"]), Some(0));
+}
+
+#[test]
+fn a_plan_and_a_method_that_moves_nothing_have_an_end_and_the_next_is_tried() {
+    let primary = Primary::start("stalls", 10).unwrap();
+    for (name, limits, when, says) in [
+        ("plan-loops", "plan_timeout = \"1s\"", "plan", "plan_timeout"),
+        ("create-loops", "stall_timeout = \"1s\"", "create", "stall_timeout"),
+    ] {
+        for behave in ["loop", "sleep"] {
+            let section = format!("{}when = \"{when}\"\n", primary.hostile(behave, limits));
+            let replica = primary
+                .replica(&format!("{name}-{behave}"), &["hostile", "basebackup"], "", &section)
+                .unwrap();
+            let ended = replica.created_by("basebackup").unwrap();
+            let attempt = ended.attempt("hostile");
+            assert_eq!(attempt["outcome"], "timed-out", "{attempt}");
+            assert!(attempt["message"].as_str().unwrap().contains(says), "{attempt}");
+        }
+    }
+    // Who moves something all the time is not stalled, however long it takes.
+    let backup = primary.tar_backup("backup", &[]).unwrap();
+    let section = primary
+        .tarball(&backup)
+        .replace("grants = { ", "stall_timeout = \"3s\"\ngrants = { rate = \"4MiB/s\", ");
+    let replica = primary.replica("slow", &["tarball"], "", &section).unwrap();
+    replica.created_by("tarball").unwrap();
+}
+
+#[test]
+fn a_method_that_needs_the_parameters_fails_in_its_plan_where_they_are_kept_from_it() {
+    let primary = Primary::start("no-params", 10).unwrap();
+    let backup = primary.tar_backup("backup", &[]).unwrap();
+    let section = primary.tarball(&backup).replace("options", "no_params = true\noptions");
+    let replica = primary.replica("replica", &["tarball"], "", &section).unwrap();
+    let check = replica.command("check").output().unwrap();
+    let said = String::from_utf8_lossy(&check.stdout);
+    assert_eq!(check.status.code(), Some(1), "{said}");
+    assert!(said.contains("no_params"), "{said}");
+    let ended = replica.create(&[]).unwrap();
+    assert_eq!((ended.code(), ended.attempts()), (Some(1), vec![("tarball", "failed")]));
+    assert_eq!(ended.attempt("tarball")["touched"], false, "{}", ended.output);
+}
+
+/// Ends the shell that started a run, and holds the run to its end. Between them is another shell, as a wrapper would be.
+fn ends_with_its_parent(primary: &Primary, name: &str, setting: &str, arguments: &str) {
+    let replica =
+        primary.replica(name, &["hostile", "basebackup"], setting, &primary.hostile("sleep", "")).unwrap();
+    let create = replica.command("create");
+    let words = create.get_args().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ");
+    let report = replica.path("report.json");
+    let run = format!("{} {words} --report {} {arguments}", create.get_program().display(), report.display());
+    let wrapped =
+        format!("/bin/sh -c '{run} --log-level debug 2>{}; exit 7'; exit 8", replica.path("log").display());
+    let mut shell: Command = primary.playground.user().command("/bin/sh");
+    let mut shell = shell.arg("-c").arg(&wrapped).stdout(Stdio::null()).spawn().unwrap();
+    let log = || fs::read_to_string(replica.path("log")).unwrap_or_default();
+    wait_until("the method to be at work", Duration::from_secs(60), || log().contains("step create"));
+    kill_process(Pid::from_child(&shell), Signal::KILL).unwrap();
+    shell.wait().unwrap();
+    wait_until("the run to end", Duration::from_secs(5), || report.exists());
+    let report: Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
+    assert_eq!((&report["exit_code"], &report["result"]), (&json!(143), &json!("terminated")), "{}", log());
+    assert_eq!(report["attempts"][0]["outcome"], "cancelled", "{report}");
+    assert!(report["message"].as_str().unwrap().contains("the process that started it"), "{report}");
+    assert!(log().contains("(sh) that started this run is gone: cancelling"), "{}", log());
+    assert_eq!(fs::read_dir(replica.datadir()).unwrap().count(), 0, "as after any cancel");
+}
+
+#[test]
+fn a_run_ends_with_the_process_that_started_it_where_it_is_told_to_or_patroni_started_it() {
+    let primary = Primary::start("orphan", 10).unwrap();
+    ends_with_its_parent(&primary, "told", "end_with_parent = true\n", "");
+    ends_with_its_parent(&primary, "patroni", "", "--role=replica");
+}
+
+#[test]
+fn the_report_holds_what_it_was_made_with_and_no_secret() {
+    let primary = Primary::start("about", 10).unwrap();
+    let backup = primary.tar_backup("backup", &[]).unwrap();
+    let replica = primary.replica("replica", &["tarball"], "", &primary.tarball(&backup)).unwrap();
+    let report = replica.created_by("tarball").unwrap().report;
+    assert_eq!(report["configuration"], replica.path("understudy.toml").to_str().unwrap());
+    assert_eq!(report["server_version"].as_u64().unwrap() / 10_000, 15);
+    let component = &report["components"][0];
+    assert_eq!((&component["method"], &component["name"]), (&json!("tarball"), &json!("tarball")));
+    assert!(component["path"].as_str().unwrap().ends_with("/tarball.wasm"));
+    assert!(component["digest"].as_str().unwrap().starts_with("sha256:"));
+    assert!(component["grants"]["memory"].as_str().unwrap().starts_with("256"), "{component}");
+    let read = format!("read {}", primary.backups().unwrap().display());
+    assert!(component["grants"][&read].is_string(), "{component}");
+    assert!(!report.to_string().contains(tests::server::REPLICATOR_PASSWORD));
+}
+
+#[test]
+fn pg_basebackup_has_the_version_in_place_before_the_rest() {
+    let primary = Primary::start("version-first", 20_000).unwrap();
+    let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
+    rewrite(&replica, "checkpoint = \"fast\"", "checkpoint = \"fast\"\nmax-rate = \"8M\"");
+    let running = replica.spawn(&[]).unwrap();
+    let has = |name: &str| replica.datadir().join(name).exists();
+    wait_until("PG_VERSION", Duration::from_secs(30), || has("PG_VERSION"));
+    assert!(!has("global/pg_control"), "it comes while the copy is far from whole");
+    let ended = replica.ended(running).unwrap();
+    assert_eq!(ended.code(), Some(0), "{}", ended.output);
+    primary.verify(&replica, &replica.datadir().join("backup_manifest")).unwrap();
+    primary.streams_to(&replica).unwrap();
+}

@@ -1,0 +1,300 @@
+//! What the configuration of a backup asks for, on servers that run: what it may, what is taken from it, what is refused.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use replica::seal::settings_of_postgresql;
+use tests::releases;
+use tests::replica_folder::{Ended, ReplicaFolder};
+use tests::server::{Playground, PostgresServer, run};
+
+/// A primary without tablespaces, and a cold copy of it whose configuration can be changed.
+struct Scene {
+    playground: Playground,
+    primary: PostgresServer,
+    copy: PathBuf,
+    /// The copy's postgresql.conf as it was.
+    conf: String,
+}
+
+impl Scene {
+    fn new(name: &str) -> Self {
+        let playground = Playground::new(name).unwrap();
+        let stopped = PostgresServer::init(&playground, "primary").unwrap();
+        stopped.psql("CREATE TABLE letters (id int)").unwrap();
+        stopped.stop().unwrap();
+        let copy = playground.directory("backups").unwrap().join("cold");
+        run(playground.user().command("/bin/cp").arg("--archive").arg(stopped.datadir()).arg(&copy)).unwrap();
+        let datadir = stopped.datadir().to_owned();
+        // Its end would stop the next one, which runs on the same directory.
+        drop(stopped);
+        let settings = "wal_level = replica\nmax_wal_senders = 10\n";
+        let primary = PostgresServer::start(&playground, &datadir, settings).unwrap();
+        primary.passfile(&playground.path("pgpass")).unwrap();
+        let conf = std::fs::read_to_string(copy.join("postgresql.conf")).unwrap();
+        Self { playground, primary, copy, conf }
+    }
+
+    /// Has the copy's postgresql.conf end with these lines.
+    fn says(&self, lines: &str) {
+        std::fs::write(self.copy.join("postgresql.conf"), format!("{}\n{lines}\n", self.conf)).unwrap();
+    }
+
+    /// A replica that `method` restores; `replica` are further lines of its section, `options` those of the method.
+    fn replica(&self, name: &str, method: &str, replica: &str, options: &str) -> ReplicaFolder {
+        let folder = ReplicaFolder::new(&self.playground, name).unwrap().with_shared_state(&self.playground);
+        let passfile = self.playground.path("pgpass").display().to_string();
+        folder
+            .configure(
+                &format!(
+                    "methods = [\"{method}\"]\nconfigure_standby = true\nstandby_passfile = \"{passfile}\"\n{replica}"
+                ),
+                &format!(
+                    "[source]\nconninfo = \"{}\"\npassfile = \"{passfile}\"\n\n[method.{method}]\n\
+                     grants = {{ read = [\"{}\"] }}\n[method.{method}.options]\n{options}\n",
+                    self.primary.conninfo(),
+                    self.playground.path("backups").display()
+                ),
+            )
+            .unwrap();
+        folder
+    }
+
+    fn mirror(&self, name: &str, replica: &str) -> ReplicaFolder {
+        self.replica(name, "mirror", replica, &format!("directory = \"{}\"", self.copy.display()))
+    }
+
+    /// The replica starts, follows, and is a standby of the first timeline still when the server has looked for its trigger files.
+    fn stays_a_standby(&self, replica: &ReplicaFolder) -> PostgresServer {
+        let standby = PostgresServer::start(&self.playground, &replica.datadir(), "").unwrap();
+        // It sends the signal at which the server looks for `promote` in its directory.
+        standby.psql("SELECT pg_rotate_logfile()").unwrap();
+        self.primary.psql("DELETE FROM letters; INSERT INTO letters VALUES (7)").unwrap();
+        standby.wait_for("SELECT id FROM letters", "7").unwrap();
+        standby.psql("SELECT pg_rotate_logfile()").unwrap();
+        self.primary.psql("UPDATE letters SET id = 8").unwrap();
+        standby.wait_for("SELECT id FROM letters", "8").unwrap();
+        assert_eq!(standby.psql("SELECT pg_is_in_recovery()").unwrap(), "t");
+        assert_eq!(standby.psql("SELECT received_tli FROM pg_stat_wal_receiver").unwrap(), "1");
+        assert!(!replica.datadir().join("promote").exists());
+        standby
+    }
+
+    /// With these lines behind what the seal wrote the same server does promote itself: the danger is there.
+    fn promotes(&self, replica: &ReplicaFolder, lines: &str) {
+        let path = replica.datadir().join("postgresql.auto.conf");
+        let sealed = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{sealed}{lines}\n")).unwrap();
+        let standby = PostgresServer::start(&self.playground, &replica.datadir(), "").unwrap();
+        standby.psql("SELECT pg_rotate_logfile()").unwrap();
+        standby.wait_for("SELECT pg_is_in_recovery()", "f").unwrap();
+    }
+}
+
+fn check_failed(replica: &ReplicaFolder, method: &str, says: &str) -> Ended {
+    let ended = replica.create(&[]).unwrap();
+    assert_eq!(ended.attempts(), [(method, "check-failed")], "{}", ended.output);
+    assert_eq!(ended.code(), Some(4));
+    assert!(ended.report.to_string().contains(says), "{says}: {}", ended.report);
+    assert!(!replica.is_sealed());
+    ended
+}
+
+/// A line of each kind that runs, loads or reads what it should not, and what is told of it.
+fn hazards(datadir: &Path) -> Vec<(String, &'static str)> {
+    let lib = datadir.join("lib");
+    let line = |line: &str, told| (line.to_owned(), told);
+    vec![
+        (format!("dynamic_library_path = '{}:$libdir'", lib.display()), "dynamic_library_path"),
+        line("krb_server_keyfile = 'FILE:/etc/shadow'", "/etc/shadow"),
+        line("plperl.on_init = 'system \"touch /tmp/understudy-owned\"'", "plperl.on_init"),
+        line("archive_command = '\u{a0}'", "archive_command"),
+        line(r"archive_command = '\302\240'", "archive_command"),
+        line("lc_messages = '/tmp'", "lc_messages"),
+        line("ident_file = 'elsewhere'", "ident_file"),
+        line("log_directory = '/tmp'", "log_directory"),
+    ]
+}
+
+/// Lines that would promote the standby or write over its files.
+const ENDS_RECOVERY: [&str; 5] = [
+    "external_pid_file = 'promote'",
+    "External_Pid_File='./x/../promote'",
+    r"external_pid_file = 'promote\000/../../elsewhere'",
+    "logging_collector = on\nlog_directory = '.'\nlog_filename = 'promote'",
+    "recovery_target = 'immediate'\nrecovery_target_action = 'promote'\npromote_trigger_file = 'PG_VERSION'",
+];
+
+#[test]
+fn no_line_of_a_restored_configuration_ends_the_standbys_life() {
+    let scene = Scene::new("ends-recovery");
+    for (number, lines) in ENDS_RECOVERY.into_iter().enumerate() {
+        let policy = if number % 2 == 0 { "config = \"refuse-commands\"\n" } else { "" };
+        scene.says(lines);
+        let replica = scene.mirror(&format!("replica-{number}"), policy);
+        let ended = replica.created_by("mirror").unwrap();
+        let name = lines.split([' ', '=']).next().unwrap().to_lowercase();
+        let told = if name == "logging_collector" { "log_directory" } else { &name };
+        assert!(ended.report.to_string().contains(told), "{told}: {}", ended.report);
+        let standby = scene.stays_a_standby(&replica);
+        standby.stop().unwrap();
+        // The pid file's name is one of the cluster's files after a second start as well.
+        scene.stays_a_standby(&replica).stop().unwrap();
+        if number == 0 {
+            scene.promotes(&replica, lines);
+        }
+    }
+}
+
+#[test]
+fn what_a_file_that_the_seal_cannot_read_sets_does_not_end_it_either() {
+    let scene = Scene::new("unseen");
+    let outside = scene.playground.path("outside.conf");
+    let lines =
+        "external_pid_file = 'promote'\nrecovery_target = 'immediate'\nrecovery_target_action = 'promote'\n";
+    scene.playground.user().write(&outside, lines).unwrap();
+    scene.says(&format!("include_if_exists = '{}'", outside.display()));
+    let replica = scene.mirror("replica", "");
+    let ended = replica.created_by("mirror").unwrap();
+    assert!(ended.report.to_string().contains("outside.conf"), "{}", ended.report);
+    scene.stays_a_standby(&replica).stop().unwrap();
+    check_failed(&scene.mirror("strict", "config = \"refuse-commands\"\n"), "mirror", "outside.conf");
+}
+
+#[test]
+fn what_runs_loads_or_leads_out_is_told_and_refused_where_the_operator_says_so() {
+    let scene = Scene::new("hazards");
+    let told = scene.mirror("told", "");
+    let lines = hazards(&told.datadir());
+    // The log goes where it can be written, and PostgreSQL is not built with every library here.
+    let startable: Vec<_> =
+        lines.iter().filter(|(line, _)| !line.starts_with("lc_") && !line.starts_with("ident_")).collect();
+    scene.says(&startable.iter().map(|(line, _)| format!("{line}\n")).collect::<String>());
+    let ended = told.created_by("mirror").unwrap();
+    for (_, name) in &startable {
+        assert!(ended.report.to_string().contains(name), "{name}: {}", ended.report);
+    }
+    scene.stays_a_standby(&told).stop().unwrap();
+    assert!(!Path::new("/tmp/understudy-owned").exists());
+
+    let strict = scene.mirror("strict", "config = \"refuse-commands\"\n");
+    for (line, name) in &lines {
+        scene.says(line);
+        check_failed(&strict, "mirror", name);
+    }
+    scene.says("work_mem = '8MB'");
+    strict.created_by("mirror").unwrap();
+    scene.stays_a_standby(&strict).stop().unwrap();
+}
+
+#[test]
+fn another_cluster_inside_the_data_directory_is_never_run() {
+    let scene = Scene::new("another-inside");
+    for policy in ["", "config = \"refuse-commands\"\n"] {
+        let replica = scene.mirror(if policy.is_empty() { "lax" } else { "strict" }, policy);
+        for place in [replica.datadir().join("evil").display().to_string(), "evil".to_owned(), String::new()]
+        {
+            scene.says(&format!("data_directory = '{place}'"));
+            check_failed(&replica, "mirror", "data_directory");
+        }
+        scene.says(&format!("data_directory = '{}/../data'", replica.datadir().display()));
+        replica.created_by("mirror").unwrap();
+        scene.stays_a_standby(&replica).stop().unwrap();
+    }
+}
+
+#[test]
+fn a_method_is_told_while_it_runs_what_the_seal_will_take() {
+    let scene = Scene::new("asked");
+    let asked = [
+        ("recovery_target_timeline=latest", "taken"),
+        ("recovery_min_apply_delay=1ms", "taken"),
+        ("recovery_prefetch=off", "taken"),
+        ("max_connections=150", "taken"),
+        ("primary_slot_name=slot_of_another", "Denied"),
+        ("restore_command=touch /tmp/understudy-owned", "Denied"),
+        ("recovery_target_timeline=7", "Invalid"),
+        ("recovery_min_apply_delay=99999999d", "Invalid"),
+    ];
+    let settings: Vec<_> = asked.iter().map(|(setting, _)| *setting).collect();
+    let options = format!(
+        "behave = \"restore-and-ask\"\npath = \"{}\"\nmajor = 15\nsettings = {settings:?}",
+        scene.copy.display()
+    );
+    let replica = scene.replica("replica", "hostile", "", &options);
+    let ended = replica.created_by("hostile").unwrap();
+    let report = ended.report.to_string();
+    for (setting, answer) in asked {
+        let (name, _) = setting.split_once('=').unwrap();
+        assert!(report.contains(&format!("{name}: {answer}")), "{setting}: {report}");
+    }
+    let standby = scene.stays_a_standby(&replica);
+    for (name, value) in [
+        ("recovery_target_timeline", "latest"),
+        ("recovery_min_apply_delay", "1ms"),
+        ("recovery_prefetch", "off"),
+        ("max_connections", "150"),
+        ("primary_slot_name", ""),
+        ("restore_command", ""),
+    ] {
+        assert_eq!(standby.psql(&format!("SHOW {name}")).unwrap(), value, "{name}");
+    }
+}
+
+/// Settings of the table that a server of their version may lack: `pg_settings` does not show them, only some builds have them, they are old
+/// names of others, or they came with a minor release.
+const NOT_IN_EVERY_SERVER: [&str; 25] = [
+    "debug_copy_parse_plan_trees",
+    "debug_deadlocks",
+    "debug_raw_expression_coverage_test",
+    "debug_write_read_parse_plan_trees",
+    "default_with_oids",
+    "extension_destdir",
+    "force_parallel_mode",
+    "is_superuser",
+    "log_btree_build_stats",
+    "optimize_bounded_sort",
+    "output_plugin_libraries",
+    "role",
+    "seed",
+    "session_authorization",
+    "sort_mem",
+    "ssl_ecdh_curve",
+    "ssl_renegotiation_limit",
+    "trace_lock_oidmin",
+    "trace_lock_table",
+    "trace_locks",
+    "trace_lwlocks",
+    "trace_syncscan",
+    "trace_userlocks",
+    "vacuum_mem",
+    "wal_debug",
+];
+
+fn is_the_table_of(server: &PostgresServer, major: u32) {
+    let version: u32 = server.psql("SHOW server_version_num").unwrap().parse().unwrap();
+    assert_eq!(version / 10_000, major);
+    let shown = server.psql("SELECT lower(name) FROM pg_settings WHERE name NOT LIKE '%.%'").unwrap();
+    let has: BTreeSet<&str> = shown.lines().collect();
+    let known: BTreeSet<&str> = settings_of_postgresql(major).collect();
+    let lacking: Vec<_> = has.difference(&known).collect();
+    assert!(lacking.is_empty(), "PostgreSQL {major} has settings that the table lacks: {lacking:?}");
+    let beyond: Vec<_> = known.difference(&has).filter(|name| !NOT_IN_EVERY_SERVER.contains(name)).collect();
+    assert!(beyond.is_empty(), "PostgreSQL {major} does not have these of the table: {beyond:?}");
+}
+
+#[test]
+fn the_table_of_settings_is_that_of_the_servers_of_postgresql_15() {
+    let playground = Playground::new("settings-15").unwrap();
+    is_the_table_of(&PostgresServer::init(&playground, "server").unwrap(), 15);
+}
+
+#[test]
+fn the_table_of_settings_is_that_of_the_servers_of_later_releases() {
+    for (major, _) in releases::RELEASES {
+        let playground = releases::playground(&format!("settings-{major}"), major).unwrap();
+        is_the_table_of(&PostgresServer::init(&playground, "server").unwrap(), major);
+    }
+}
