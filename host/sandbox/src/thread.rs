@@ -122,7 +122,7 @@ mod tests {
     async fn a_run_that_writes_nothing_any_more_is_not_said_to_hang() {
         let (cancel, quiet) = (CancellationToken::new(), Quiet::default());
         let (release, frees) = mpsc::channel::<()>();
-        let (said, is_said) = tokio::sync::oneshot::channel();
+        let (said, is_said) = oneshot::channel();
         let says = quiet.clone();
         let work = move || {
             says.say();

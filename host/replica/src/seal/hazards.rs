@@ -1,7 +1,8 @@
 //! What the restored configuration will have the server run, load, write or read elsewhere. Whoever supplied the data wrote it. Each
 //! mention of a setting is judged by its class in the table of settings, also one that a later mention overrides, for the later one may
-//! go. What can end the standby's life or damage the replica is overridden or refused under every policy; the rest is in the report, and
-//! `config = "refuse-commands"` refuses it. Secrets are not shown: of a command only its program.
+//! be removed. What can end the standby's life or damage the replica is overridden or refused under every policy. What runs, loads or
+//! leads elsewhere is in the report, and `config = "refuse-commands"` refuses it. What else is worth telling is in the report alone.
+//! Secrets are not shown: of a command only its program.
 
 mod values;
 

@@ -25,7 +25,7 @@ const OF_PROCESSES: [&str; 3] = ["/proc", "/dev", "/sys"];
 
 /// Where `path`, relative to the directory `from` of the data directory, leads. `..` is taken away as PostgreSQL does it
 /// (`canonicalize_path`); links outside are resolved as they are now, so that another name of the data directory is known as it.
-/// No link in the data directory is left that a walk would not refuse.
+/// Links in the data directory are not resolved: the walk has refused every one that is not the host's to make.
 pub(super) fn leads(places: &Places<'_>, from: Option<&Path>, path: &Path) -> Leads {
     let mut elsewhere = Leads::Outside;
     // `..` from a data directory that is reached by a link is not the same by its two names.

@@ -119,7 +119,7 @@ fn the_number_of_tolerated_paths_is_bounded() {
 
 #[test]
 fn what_is_listed_and_tolerated_is_charged_and_given_back() {
-    let memory = crate::budget::Budget::memory(8 << 20);
+    let memory = Budget::memory(8 << 20);
     let listing = Listing::within(&memory);
     let batch = |round: usize| {
         let path = |number: usize| format!("{round}/{number:0>200}/{number:0>200}");

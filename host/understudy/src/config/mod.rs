@@ -41,8 +41,8 @@ use tree::{Reader, Section, Setting};
 /// A configuration file larger than this is taken for a mistake in its name.
 const FILE_LIMIT: u64 = 1 << 20;
 
-/// How the environment is asked. The program reads `PGPASSFILE`, `UNDERSTUDY_PLUGIN_PATH` and what `{ env = ".." }`
-/// names, and nothing else.
+/// How the environment is asked: for `PGPASSFILE`, for `UNDERSTUDY_PLUGIN_PATH`, for what `{ env = ".." }` names, for the credentials
+/// of a store with `credentials = "auto"`, and for `XDG_CACHE_HOME` by `inspect`. Proxies the stores' own client looks up.
 pub type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
 
 /// What the command line says in place of the file, or besides it.
@@ -109,7 +109,7 @@ pub struct Config {
     pub timeout: Option<Duration>,
     /// The run ends when the process that started it does.
     pub end_with_parent: bool,
-    /// Empty a directory that is not PostgreSQL's.
+    /// Empty a directory that holds another cluster, or something else than PostgreSQL's files.
     pub force: bool,
     /// The file holds a password or the like in a connection string.
     pub holds_secret: bool,

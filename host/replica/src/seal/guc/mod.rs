@@ -142,7 +142,7 @@ mod tests {
         assert!(Release::of_major(table::FIRST - 1).is_none());
     }
 
-    /// No suffix or other form of a name says alone what is dangerous, but none that has one is taken for harmless.
+    /// The form of a name alone does not say what is dangerous, but no name with one of these words is taken for harmless.
     #[test]
     fn whatever_names_a_command_a_library_or_a_file_is_not_harmless() {
         let words = [

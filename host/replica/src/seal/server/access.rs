@@ -28,7 +28,7 @@ const REFUSED: &str = "could not load ";
 /// What it says of an `include_if_exists` that does not exist.
 const SKIPPED: &str = "skipping missing authentication file ";
 
-/// The directories that it wants before it reads them, or is louder without.
+/// The directories that it wants before it reads them, or about whose absence it complains.
 const DIRECTORIES: [&str; 9] = [
     "base",
     "global",

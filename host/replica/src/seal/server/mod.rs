@@ -1,9 +1,9 @@
-//! Whether PostgreSQL would start: its own programs are asked, with what they need and what nothing here reads better than they do.
+//! Whether PostgreSQL would start. Its own programs are asked, because nothing here reads its configuration as well as they do.
 //!
 //! `postgres -C` reads the whole configuration as a server does that starts, and ends before it looks at the data. Who may
-//! connect (`pg_hba.conf`) it does not read; a server does that starts in a scratch directory, and finds no log there. Neither runs,
-//! loads or writes anything that the restored configuration names. What cannot be known before the server
-//! starts: whether the machine has the memory, the huge pages and the port that it wants.
+//! connect (`pg_hba.conf`) it does not read; a server that starts in a scratch directory does, and ends there because it finds no
+//! write-ahead log. Neither runs, loads or writes anything that the restored configuration names. Whether the machine has the memory,
+//! the huge pages and the port that the server wants cannot be known before it starts.
 
 mod access;
 mod ask;

@@ -129,7 +129,7 @@ fn windows_of_workers_wait_for_one_another() {
     let stored = {
         let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
         encoder.window_log(27).unwrap();
-        std::io::Write::write_all(&mut encoder, &plain).unwrap();
+        encoder.write_all(&plain).unwrap();
         encoder.finish().unwrap()
     };
     let via = || Pipeline { decompress: Some(Codec::Zstd), ..Pipeline::default() };
