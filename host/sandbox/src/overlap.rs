@@ -19,10 +19,10 @@ use crate::Grants;
 /// A [`Refusal`] by policy that names both directories and what to change.
 pub(crate) fn refuse(directories: &Directories, grants: &Grants) -> Result<(), Refusal> {
     let read = grants.read.iter().map(|path| (path.clone(), "`read`".to_owned()));
-    let stores = grants.stores.iter().filter_map(|(name, store)| {
-        let path = store.url.strip_prefix("file://")?;
-        Some((PathBuf::from(path), format!("`stores.{name}`")))
-    });
+    let stores = grants
+        .stores
+        .iter()
+        .filter_map(|(name, store)| Some((store.directory()?, format!("`stores.{name}`"))));
     let mounts = Mounts::of_this_process();
     let written: Vec<_> = std::iter::once((directories.datadir.as_path(), "the data directory"))
         .chain(directories.mapped().map(|path| (path, "a mapped place")))
@@ -195,6 +195,11 @@ mod tests {
             }
         }
         refuse(&directories, &read(Path::new("/"))).unwrap_err();
+        // What a URL makes of other spellings of a path.
+        for url in ["/d%61ta", "\\data", "/backups/link/../../data", "/data%2Fdeep/", "/./data"] {
+            let spelt = Path::new(&format!("{}{url}", root.display())).to_owned();
+            refuse(&directories, &store(&spelt)).unwrap_err();
+        }
         for name in ["backups", "database", "wa", "absent"] {
             refuse(&directories, &read(&root.join(name))).unwrap();
             refuse(&directories, &store(&root.join(name))).unwrap();

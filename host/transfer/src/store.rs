@@ -26,7 +26,7 @@ mod retry;
 mod transport;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,6 +112,12 @@ impl StoreConfig {
         self.retry.at_most = self.retry.at_most.min(self.plan_retry_for);
         self.retry.idle = self.retry.idle.min(self.retry.at_most / 2);
         self
+    }
+
+    /// The directory that a `file://` store is, as it is opened whatever the URL's spelling. `None` for other kinds, and for a URL
+    /// that cannot be opened.
+    pub fn directory(&self) -> Option<PathBuf> {
+        self.url.starts_with("file://").then(|| open::directory(&self.url).ok()).flatten()
     }
 
     /// Whether a URL has a user or a password where its host or bucket belongs, or what could be one.

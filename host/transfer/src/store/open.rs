@@ -2,6 +2,7 @@
 
 mod options;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -190,17 +191,23 @@ fn check_url(url: &Url) -> Result<(), Error> {
     Ok(())
 }
 
+/// The directory that a `file:` URL names.
+///
+/// # Errors
+/// `Invalid` for a URL that names none.
+pub(super) fn directory(url: &str) -> Result<PathBuf, Error> {
+    let url = Url::parse(url).map_err(|error| invalid(error.to_string()))?;
+    match url.to_file_path() {
+        Ok(path) if url.query().is_none() && url.fragment().is_none() => Ok(path),
+        _ => Err(invalid(
+            "is no absolute path: a directory is file:///DIRECTORY, with %3F for ? and %23 for #",
+        )),
+    }
+}
+
 fn file(config: &StoreConfig) -> Result<Opened, Error> {
     Chosen::of(config, &FILE)?;
-    let url = Url::parse(&config.url).map_err(|error| invalid(error.to_string()))?;
-    let path = match url.to_file_path() {
-        Ok(path) if url.query().is_none() && url.fragment().is_none() => path,
-        _ => {
-            return Err(invalid(
-                "is no absolute path: a directory is file:///DIRECTORY, with %3F for ? and %23 for #",
-            ));
-        }
-    };
+    let path = directory(&config.url)?;
     let backend = Directory::open(&path)?;
     Ok(Opened { name: shown(&config.url), prefix: Prefix::default(), backend: Box::new(backend) })
 }
