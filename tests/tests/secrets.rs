@@ -16,7 +16,10 @@ fn what_a_plugin_shouts_reaches_no_log_and_no_report_as_long_as_it_is_a_secret()
     fs::write(&file, format!("{PASS}\n")).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     primary.playground.user().own(&file).unwrap();
-    let grants = format!("grants.keys.pass = {{ file = \"{}\" }}", file.display());
+    let grants = format!(
+        "grants.keys.pass = {{ file = \"{}\", stores = [\"repo\"] }}\ngrants.stores.repo = {{ url = \"https://127.0.0.1:1/\" }}",
+        file.display()
+    );
     for (name, text) in [("as-it-is", PASS.to_owned()), ("in-a-text", format!("it is >{PASS}<."))] {
         let section = format!("{}path = \"{text}\"\n", primary.hostile("shout", &grants));
         let replica = primary.replica(name, &["hostile"], "", &section).unwrap();
@@ -41,7 +44,10 @@ fn a_directory_in_which_a_key_lies_is_granted_to_nobody() {
     fs::write(&file, PASS).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     primary.playground.user().own(&file).unwrap();
-    let key = format!("keys.pass = {{ file = \"{}\" }}", file.display());
+    let key = format!(
+        "stores.far = {{ url = \"https://127.0.0.1:1/\" }}, keys.pass = {{ file = \"{}\", stores = [\"far\"] }}",
+        file.display()
+    );
     for (name, grant) in [
         ("read", format!("read = [\"{}\"]", folder.display())),
         ("store", format!("stores.repo = {{ url = \"file://{}\" }}", folder.display())),
@@ -63,9 +69,65 @@ fn a_key_that_others_may_read_is_refused_with_what_to_do() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     primary.playground.user().own(&file).unwrap();
     let section =
-        primary.hostile("nothing", &format!("grants.keys.pass = {{ file = \"{}\" }}", file.display()));
+        primary.hostile("nothing", &format!("grants.keys.repo = {{ file = \"{}\" }}\ngrants.stores.repo = {{ url = \"https://127.0.0.1:1/\" }}", file.display()));
     let replica = primary.replica("replica", &["hostile", "basebackup"], "", &section).unwrap();
     let ended = replica.created_by("basebackup").unwrap();
     let attempt = ended.attempt("hostile").to_string();
     assert!(attempt.contains("rejected") && attempt.contains("chmod 0600"), "{attempt}");
+}
+
+#[test]
+fn a_directory_that_overlaps_what_the_method_writes_is_granted_to_nobody() {
+    let primary = Primary::start("granted-overlap", 100).unwrap();
+    for (name, as_store, granted, written) in [
+        ("at", false, "data", "data"),
+        ("at-as-a-store", true, "data", "data"),
+        ("below", false, "data/base", "data"),
+        ("by-a-link", true, "link", "data"),
+        ("mapped", false, "wal/archive_status", "wal"),
+        ("mapped-as-a-store", true, "fast", "fast"),
+    ] {
+        let folder = primary.playground.path(name);
+        let place = folder.join(granted);
+        let grant = match as_store {
+            true => format!("grants.stores.repo = {{ url = \"file://{}\" }}", place.display()),
+            false => format!("grants.read = [\"{}\"]", place.display()),
+        };
+        let replica = primary.replica(name, &["hostile"], "", &primary.hostile("nothing", &grant)).unwrap();
+        if granted == "link" {
+            std::os::unix::fs::symlink(replica.datadir(), &place).unwrap();
+        }
+        let ended = replica.create(&[]).unwrap();
+        assert_eq!(ended.code(), Some(3), "{name}: {}", ended.output);
+        for says in ["lies apart", &place.display().to_string(), &folder.join(written).display().to_string()]
+        {
+            assert!(ended.output.contains(says), "{name}: {says} in {}", ended.output);
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_bound_to_no_store_is_an_error_of_the_configuration() {
+    let primary = Primary::start("unbound-key", 100).unwrap();
+    let grants = "grants.keys.pass = { file = \"/nonexistent\" }";
+    let replica = primary.replica("replica", &["hostile"], "", &primary.hostile("nothing", grants)).unwrap();
+    let ended = replica.create(&[]).unwrap();
+    assert_eq!(ended.code(), Some(2), "{}", ended.output);
+    assert!(ended.output.contains("opens nothing: name the stores"), "{}", ended.output);
+}
+
+#[test]
+fn nothing_invisible_that_a_plugin_says_reaches_the_terminal_or_the_report() {
+    let primary = Primary::start("invisible", 100).unwrap();
+    let hidden = "back\u{115F}\u{2800}\u{FE0F}\u{E0100}\u{202E}ups";
+    let section = format!("{}path = \"{hidden}\"\n", primary.hostile("shout", ""));
+    for (name, flags) in [("text", &[][..]), ("json", &["--log-format=json"][..])] {
+        let replica = primary.replica(name, &["hostile"], "", &section).unwrap();
+        let ended = replica.create(flags).unwrap();
+        let report = ended.report.to_string();
+        assert!(ended.output.contains("115f") && report.contains("115f"), "{}", ended.output);
+        for character in hidden.chars().filter(|character| !character.is_ascii()) {
+            assert!(!ended.output.contains(character), "{character:?} in {}", ended.output);
+        }
+    }
 }

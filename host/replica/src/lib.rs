@@ -30,5 +30,6 @@ pub use method::{Context, Failure, Filled, Method, Plan, Refusal, Request, Signa
 pub use outcome::{Attempt, Outcome, Report, Result as RunResult};
 pub use run::Run;
 pub use source::Source;
+pub use transfer::printable;
 pub use transfer::redact::Redactor;
 pub use transfer::units::Bytes;

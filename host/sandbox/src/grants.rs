@@ -45,6 +45,13 @@ impl Remedies {
         self.named("stores", name, "url = \"...\"")
     }
 
+    /// The line that lets a key open the objects of a store.
+    pub(crate) fn key_of_store(&self, key: &str, store: &str) -> Option<String> {
+        let fits = store.len() <= NAME && is_printable(store) && !store.starts_with('/');
+        let value = format!("file = \"/path\", stores = [{}]", quoted(store));
+        fits.then(|| self.named("keys", key, &value)).flatten()
+    }
+
     /// The line that grants a key of this name.
     pub(crate) fn key(&self, name: &str) -> Option<String> {
         self.named("keys", name, "file = \"/path\"")
@@ -202,6 +209,7 @@ mod tests {
     use transfer::store::StoreConfig;
 
     use super::*;
+    use crate::KeyGrant;
     use crate::inspection::OptionSpec;
 
     fn need(kind: NeedKind, name: &str, required: bool) -> Need {
@@ -245,7 +253,7 @@ mod tests {
     fn granted() -> Grants {
         Grants {
             stores: [("repo".to_owned(), StoreConfig::new("file:///srv"))].into(),
-            keys: [("repo".to_owned(), Secret::new("x"))].into(),
+            keys: [("repo".to_owned(), KeyGrant::new(Secret::new("x"), ["repo".to_owned()]))].into(),
             read: vec!["/mnt".into()],
             ..Grants::default()
         }

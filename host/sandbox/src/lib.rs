@@ -18,6 +18,7 @@ mod method;
 mod network;
 mod options;
 mod output;
+mod overlap;
 mod plan;
 mod plane;
 mod reporter;
@@ -34,7 +35,7 @@ pub use image::{CompileBounds, Compiler, compiler_main};
 pub use inspection::{Description, Inspection, Kind, Need, NeedKind, OptionSpec};
 pub use method::ComponentMethod;
 pub use sandbox::{Sandbox, SandboxError, TooManySecrets};
-pub use settings::{DiskBudget, Grants, MethodSettings, OptionValue, SandboxSettings};
+pub use settings::{DiskBudget, Grants, KeyGrant, MethodSettings, OptionValue, SandboxSettings};
 /// What grants are made of.
 pub use transfer::{
     secret::Secret,

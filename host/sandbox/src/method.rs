@@ -28,7 +28,7 @@ use crate::sandbox::Sandbox;
 use crate::state::{Job, State};
 use crate::thread::{self, HUNG, Lost, Quiet};
 use crate::v0_1::Ended;
-use crate::{Grants, MethodSettings, plan};
+use crate::{Grants, MethodSettings, overlap, plan};
 
 /// How long a component may take to end by itself once it is asked to. Together with a tick of the epoch this stays
 /// within the 250 ms in which a cancel must be noticed.
@@ -90,6 +90,9 @@ impl ComponentMethod {
         if run.is_cancelled() {
             return Err(Failure::cancelled());
         }
+        // Again: what is there now may not have been there at the preflight.
+        overlap::refuse(&request.directories, &self.settings.grants)
+            .map_err(|refusal| Failure::new(Outcome::Rejected, refusal.message))?;
         let cancel = run.cancellation().child_token();
         // Who drops this future has no use for the run any more.
         let _ends_with_this_call = cancel.clone().drop_guard();
@@ -314,7 +317,8 @@ impl Method for ComponentMethod {
         })
     }
 
-    async fn preflight(&self, _request: &Request) -> Result<(), Refusal> {
+    async fn preflight(&self, request: &Request) -> Result<(), Refusal> {
+        overlap::refuse(&request.directories, &self.settings.grants)?;
         self.prepared().await.map(|_| ())
     }
 

@@ -177,7 +177,7 @@ mod tests {
     fn output_becomes_lines_however_it_is_written() {
         let lines = printed(&[b"one\ntw", b"o\n\n", b"\x1b[31mthree"]);
         let texts: Vec<_> = lines.iter().map(|(_, text)| text.as_str()).collect();
-        assert_eq!(texts, ["one", "two", "\u{FFFD}[31mthree"]);
+        assert_eq!(texts, ["one", "two", "\\u{1b}[31mthree"]);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What the operator decides: the settings of the sandbox itself, of one method, and what that method is granted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use replica::{Bytes, Redactor};
 use serde::{Deserialize, Serialize};
@@ -81,7 +82,7 @@ pub struct Grants {
     /// Places where backups are (`stores.NAME`), by the name that the component uses.
     pub stores: BTreeMap<String, StoreConfig>,
     /// Keys (`keys.NAME`), by the name that the component uses. The component never sees their bytes.
-    pub keys: BTreeMap<String, Secret>,
+    pub keys: BTreeMap<String, KeyGrant>,
     /// How fast it may read from stores, all together; none: as fast as they give.
     pub rate: Option<BytesPerSecond>,
     /// How many threads move its bytes, 1 to 64; none: as many as there are processors.
@@ -110,7 +111,7 @@ impl Grants {
     /// Every secret in them.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         let credentials = self.stores.values().flat_map(|store| &store.credentials).map(|(_, secret)| secret);
-        self.keys.values().chain(credentials)
+        self.keys.values().map(|key| &key.secret).chain(credentials)
     }
 
     /// All of them by the name that they have below `[method.NAME.grants]`, for a person: no secret and no credential.
@@ -148,7 +149,25 @@ impl Grants {
 
     /// The key of this name.
     pub(crate) fn key(&self, name: &str) -> Option<Key> {
-        Some(Key::named(name, self.keys.get(name)?.clone()))
+        let granted = self.keys.get(name)?;
+        Some(Key::named(name, granted.secret.clone()).bound_to(Arc::clone(&granted.stores)))
+    }
+}
+
+/// A key, and what it opens.
+#[derive(Clone, Debug)]
+pub struct KeyGrant {
+    /// The pass phrase.
+    pub secret: Secret,
+    /// The names of the granted stores whose objects it decrypts. It decrypts nothing else, whatever the component holds: what a
+    /// component could have made itself is no object of the operator's.
+    pub stores: Arc<BTreeSet<String>>,
+}
+
+impl KeyGrant {
+    /// A key for the objects of these stores.
+    pub fn new(secret: Secret, stores: impl IntoIterator<Item = String>) -> Self {
+        Self { secret, stores: Arc::new(stores.into_iter().collect()) }
     }
 }
 

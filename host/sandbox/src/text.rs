@@ -3,37 +3,15 @@
 
 use std::fmt::Write as _;
 
-/// `text` on one line of at most `limit` characters: control characters, terminal escapes and the characters that
-/// reorder text are replaced, what is too long ends in an ellipsis.
+pub(crate) use transfer::printable::is_printable;
+
+/// `text` on one line of at most `limit` of its characters: line ends and tabs become spaces, what nobody would see or what
+/// acts on a terminal is escaped ([`transfer::printable`]), what is too long ends in an ellipsis.
 pub(crate) fn printable(text: &str, limit: usize) -> String {
-    let mut line = String::with_capacity(text.len().min(limit) + 1);
-    for (count, character) in text.trim_end_matches(['\n', '\r']).chars().enumerate() {
-        if count == limit {
-            line.push('…');
-            break;
-        }
-        line.push(match character {
-            '\n' | '\r' | '\t' => ' ',
-            character if is_unsafe(character) => char::REPLACEMENT_CHARACTER,
-            character => character,
-        });
-    }
-    line
-}
-
-/// Whether every character may be shown as it is.
-pub(crate) fn is_printable(text: &str) -> bool {
-    !text.chars().any(|character| character.is_control() || is_unsafe(character))
-}
-
-/// Control characters, those that change how their neighbours are shown, and those that are not shown at all, so that
-/// two paths would look the same (Unicode's `Bidi_Control`, `Default_Ignorable_Code_Point` where no script needs it to be
-/// read, line and paragraph separator, annotations and tags).
-fn is_unsafe(character: char) -> bool {
-    character.is_control()
-        || matches!(character,
-            '\u{00AD}' | '\u{061C}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
-            | '\u{3164}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}')
+    let text = text.trim_end_matches(['\n', '\r']);
+    // No more of it than is looked at.
+    let end = text.char_indices().nth(limit.saturating_add(1)).map_or(text.len(), |(end, _)| end);
+    transfer::printable::printable_within(&text[..end].replace(['\n', '\r', '\t'], " "), limit)
 }
 
 /// `text` as a quoted string of TOML. JSON's escapes are TOML's too.
@@ -62,13 +40,13 @@ mod tests {
 
     #[test]
     fn a_terminal_escape_does_not_reach_the_log() {
-        assert_eq!(printable("\u{1b}[2Jgone\u{7}\nnext\r\n", 100), "\u{FFFD}[2Jgone\u{FFFD} next");
-        assert_eq!(printable("a\u{202E}b\u{9b}c", 100), "a\u{FFFD}b\u{FFFD}c");
+        assert_eq!(printable("\u{1b}[2Jgone\u{7}\nnext\r\n", 100), "\\u{1b}[2Jgone\\u{7} next");
+        assert_eq!(printable("a\u{202E}b\u{9b}c", 100), "a\\u{202e}b\\u{9b}c");
     }
 
     #[test]
     fn what_nobody_sees_is_not_printable() {
-        for character in ['\u{200B}', '\u{2060}', '\u{FEFF}', '\u{00AD}', '\u{E0041}'] {
+        for character in ['\u{200B}', '\u{115F}', '\u{2800}', '\u{FE0F}', '\u{E0100}', '\u{E0041}'] {
             assert!(!is_printable(&format!("/mnt/back{character}ups")), "{character:?}");
         }
         assert!(is_printable("/mnt/Größe/バックアップ"));

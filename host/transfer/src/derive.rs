@@ -7,6 +7,7 @@
 mod blank;
 #[cfg(test)]
 mod tests;
+mod withheld;
 
 use std::io::{self, Read};
 
@@ -18,6 +19,7 @@ use crate::secret::Secret;
 use crate::units::Bytes;
 
 pub use blank::{Blanked, MOST_KEYS};
+pub use withheld::{Seen, Withheld};
 
 /// The longest text that a key is looked for in, in bytes: a manifest of pgBackRest has some 200 for each file.
 pub const MOST_TEXT: u64 = 4 << 30;
@@ -27,6 +29,29 @@ pub const LONGEST_VALUE: usize = 4096;
 
 /// The shortest value, in bytes of JSON text. What is shorter is no key, and blanking it would spoil other text.
 pub const SHORTEST_VALUE: usize = 8;
+
+/// The shortest value that is taken out of logs and reports, in bytes.
+const SHORTEST_RANDOM: usize = 32;
+
+/// How many different bytes such a value has at least.
+const DIFFERENT: usize = 12;
+
+/// Whether a derived key looks like one: long, of the letters of base64 or hexadecimal, and with all kinds of them. Whoever
+/// may name any text as a key must not be able to take words, paths or names of hosts out of the operator's log; what is no
+/// such key is kept from the component alone.
+pub fn is_random(key: &Key) -> bool {
+    let secret = key.secret.expose();
+    let mut seen = [false; 256];
+    secret.iter().for_each(|byte| seen[usize::from(*byte)] = true);
+    let has = |of: fn(&u8) -> bool| secret.iter().any(of);
+    let all = |of: fn(&u8) -> bool| secret.iter().all(of);
+    let hexadecimal = all(u8::is_ascii_hexdigit);
+    let base64 = all(|byte| byte.is_ascii_alphanumeric() || b"+/-_=".contains(byte));
+    let mixed = has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_digit);
+    secret.len() >= SHORTEST_RANDOM
+        && seen.iter().filter(|seen| **seen).count() >= DIFFERENT
+        && (hexadecimal || (base64 && mixed))
+}
 
 /// The longest name of a section or of a value, in bytes.
 const LONGEST_NAME: usize = 256;

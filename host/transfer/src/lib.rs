@@ -16,6 +16,7 @@ pub mod keys;
 pub mod listing;
 pub mod pipeline;
 pub mod plane;
+pub mod printable;
 pub mod rate;
 pub mod redact;
 pub mod reserved;

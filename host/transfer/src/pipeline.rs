@@ -32,6 +32,13 @@ impl Pipeline {
         self.decrypt.is_none() && self.decompress.is_none()
     }
 
+    /// Whether both decode in one way: with the same pass phrase, whatever it is called.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let with =
+            |pipeline: &Self| pipeline.decrypt.as_ref().map(|(key, format)| (key.secret.clone(), *format));
+        with(self) == with(other) && self.decompress == other.decompress
+    }
+
     /// The plain bytes of `stored`. A stream that is truncated, damaged or goes on after its end is an error of kind
     /// `Corrupt` (inside the [`std::io::Error`]); to the very end means that every checksum of the codec was compared.
     ///

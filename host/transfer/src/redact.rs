@@ -5,7 +5,7 @@
 //! for a space) or with the backslashes of JSON and of Rust. It is not found where a text was cut within it, folded into
 //! lines that it does not have, or encoded in a way that is not named here: redact first, cut and fold then.
 
-mod forms;
+pub(crate) mod forms;
 #[cfg(test)]
 mod tests;
 mod views;

@@ -15,6 +15,7 @@ mod body;
 mod cloud;
 mod codes;
 mod directory;
+mod echo;
 mod etag;
 mod failures;
 mod http;
@@ -25,7 +26,7 @@ mod retry;
 mod transport;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,7 @@ pub use etag::Etag;
 pub use retry::{Notice, Notices, Retry};
 
 use access::{Access, Current};
+use echo::Echo;
 use key::{Longest, Prefix};
 use retry::{Failure, Tries};
 
@@ -75,6 +77,8 @@ pub struct StoreConfig {
     pub concurrency: usize,
     /// How transient failures are met.
     pub retry: Retry,
+    /// Where a web server may redirect to besides its own scheme, host and port: each `HOST:PORT` ([`StoreConfig::is_redirect`]).
+    pub redirects: Vec<String>,
     /// The same for `plan`, in place of [`Retry::at_most`] where it is shorter.
     pub plan_retry_for: Duration,
     /// Where the credentials are read again when the store does not take them any more. `None`: they stay.
@@ -91,9 +95,15 @@ impl StoreConfig {
             provider_chain: false,
             concurrency: CONCURRENCY,
             retry: Retry::default(),
+            redirects: Vec::new(),
             plan_retry_for: PLAN_RETRY_FOR,
             renewal: None,
         }
+    }
+
+    /// Whether a text names a place that a web server may redirect to: `HOST:PORT`, an IPv6 address in brackets.
+    pub fn is_redirect(text: &str) -> bool {
+        http::Origin::parse(text).is_some()
     }
 
     /// The same for `plan`: tries are given up sooner, and no single one is waited for so long that it would be the only one.
@@ -102,6 +112,12 @@ impl StoreConfig {
         self.retry.at_most = self.retry.at_most.min(self.plan_retry_for);
         self.retry.idle = self.retry.idle.min(self.retry.at_most / 2);
         self
+    }
+
+    /// The directory that a `file://` store is, as it is opened whatever the URL's spelling. `None` for other kinds, and for a URL
+    /// that cannot be opened.
+    pub fn directory(&self) -> Option<PathBuf> {
+        self.url.starts_with("file://").then(|| open::directory(&self.url).ok()).flatten()
     }
 
     /// Whether a URL has a user or a password where its host or bucket belongs, or what could be one.
@@ -207,6 +223,8 @@ struct Inner {
     access: Access,
     permits: Semaphore,
     retry: Retry,
+    /// Knows the credentials that go to the server, which must not come back.
+    echo: Echo,
 }
 
 impl Store {
@@ -232,7 +250,8 @@ impl Store {
     fn assemble(name: String, prefix: Prefix, access: Access, concurrency: usize, retry: Retry) -> Self {
         let permits = Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS));
         let longest_key = access.current().backend.longest_key();
-        let inner = Inner { name, prefix, longest_key, access, permits, retry };
+        let echo = access.echo();
+        let inner = Inner { name, prefix, longest_key, access, permits, retry, echo };
         Self { inner: Arc::new(inner), rate: None, notices: None }
     }
 
@@ -278,6 +297,9 @@ impl Store {
                 }
             }
         };
+        for object in &page.objects {
+            self.inner.echo.refuse(object).map_err(failed)?;
+        }
         let listed = |key: &str| self.inner.listed(key, &whole).map_err(failed);
         let objects =
             page.objects.into_iter().map(|object| listed(&object.key).map(|key| Object { key, ..object }));
@@ -306,7 +328,11 @@ impl Store {
         loop {
             let Current { backend, renewals } = self.inner.access.current();
             match self.permitted(key, &tries, backend.head(&whole)).await {
-                Ok(object) => return Ok(Object { key: key.to_owned(), ..object }),
+                Ok(object) => {
+                    let object = Object { key: key.to_owned(), ..object };
+                    self.inner.echo.refuse(&object).map_err(|error| self.inner.on(key, error))?;
+                    return Ok(object);
+                }
                 Err(failure) => self
                     .before_another(key, &mut tries, renewals, failure)
                     .await

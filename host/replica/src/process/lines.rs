@@ -1,5 +1,7 @@
 //! A program's output as lines for a log: bounded, and free of what a terminal would obey.
 
+use transfer::printable::printable;
+
 /// How much of a line is kept, in bytes; the rest is cut.
 pub const LONGEST_LINE: usize = 4096;
 
@@ -28,28 +30,12 @@ impl Splitter {
     pub(super) fn finish(&mut self) -> Option<String> {
         let line = std::mem::take(&mut self.line);
         let cut = std::mem::take(&mut self.cut);
-        let mut text = printable(&String::from_utf8_lossy(&line));
+        let mut text = printable(&String::from_utf8_lossy(&line)).into_owned();
         if cut {
             text.push_str(" [cut]");
         }
         (!line.is_empty()).then_some(text)
     }
-}
-
-/// The text with control characters, and those that turn the direction of writing, as escapes.
-fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\t' => printable.push(' '),
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                printable.extend(character.escape_unicode());
-            }
-            character if character.is_control() => printable.extend(character.escape_default()),
-            character => printable.push(character),
-        }
-    }
-    printable
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use transfer::printable::printable_within;
+
 use crate::Level;
 use crate::outcome::Finding;
 
@@ -85,19 +87,7 @@ pub(super) fn shown(text: &[u8]) -> String {
 /// The same with at most `most` characters.
 pub(super) fn shown_within(text: &[u8], most: usize) -> String {
     let text = String::from_utf8_lossy(text);
-    let mut shown: String = text
-        .chars()
-        .take(most)
-        .flat_map(|c| {
-            let escaped: Box<dyn Iterator<Item = char>> =
-                if c.is_control() { Box::new(c.escape_default()) } else { Box::new(std::iter::once(c)) };
-            escaped
-        })
-        .collect();
-    if text.chars().nth(most).is_some() {
-        shown.push('…');
-    }
-    shown
+    printable_within(&text, most)
 }
 
 #[cfg(test)]

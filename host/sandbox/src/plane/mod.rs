@@ -15,12 +15,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use replica::Redactor;
+use replica::{Level, Redactor};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use transfer::budget::Charge;
-use transfer::derive::Blanked;
+use transfer::derive::{Withheld, is_random};
 use transfer::error::{Error, Kind};
 use transfer::job::{Job, Withdrawn};
 use transfer::keys::Key;
@@ -32,6 +32,7 @@ use transfer::target::Target;
 use crate::Grants;
 use crate::grants::Remedies;
 use crate::reporter::Reporter;
+use crate::text::printable;
 
 use read::Held;
 pub(crate) use read::{Object, ObjectStream};
@@ -86,10 +87,13 @@ pub(super) const STREAM: u64 = (2 << 20) + transfer::codec::BESIDES;
 /// What was derived from the texts of objects, and what the component must not see for it.
 #[derive(Default)]
 struct Derived {
-    /// None as long as there are none.
-    blanked: Option<Blanked>,
+    withheld: Withheld,
     count: usize,
     bytes: usize,
+    /// How many of them are taken out of the operator's log too.
+    in_no_log: usize,
+    /// Takes all of them out of what the component is told.
+    told: Redactor,
     /// How each object is decoded from which a key was derived, by its store's name and its own.
     pipelines: HashMap<(String, String), Vec<Pipeline>>,
 }
@@ -228,9 +232,25 @@ impl Plane {
             store,
             key,
             via,
-            blanked: self.derived.blanked.clone(),
+            withheld: self.derived.withheld.clone(),
             run: self.cancel.clone(),
             memory: self.bounds.memory.clone(),
+        }
+    }
+
+    /// Whether the pipeline's key, if it has one, opens what is in the store that the component opened under this name. A
+    /// directory that was opened by its path is no store that a key is bound to.
+    ///
+    /// # Errors
+    /// What is refused, and the line that would allow it, if there is one.
+    pub(crate) fn may_decrypt(&self, store: &str, via: &Pipeline) -> Result<(), (String, Option<String>)> {
+        match &via.decrypt {
+            Some((key, _)) if !key.opens(store) => {
+                let what = format!("the {} for objects of {}", shown_key(key), printable(store, 256));
+                let line = if key.is_derived() { None } else { self.remedies.key_of_store(&key.name, store) };
+                Err((what, line))
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -251,7 +271,7 @@ impl Plane {
         let held = Held::of(slot, file, memory);
         // There, for the thread that decodes must be the plane's and not this one's.
         let chunks = self.run(async move { Ok(object.open(range).await?.chunks(held)) }).await?;
-        Ok(ObjectStream::new(chunks, self.redactor.clone()))
+        Ok(ObjectStream::new(chunks, [self.redactor.clone(), self.derived.told.clone()]))
     }
 
     /// Derives a key from the text of an object, and keeps it from the component from now on.
@@ -269,16 +289,27 @@ impl Plane {
             return Err(Error::new(Kind::Limit, format!("{DERIVED} keys were derived already")));
         }
         let (place, via) = ((store_name.to_owned(), object.key.clone()), object.via.clone());
+        // What it opens lies where what it came from lies.
+        let stores = match &via.decrypt {
+            Some((key, _)) => Arc::clone(key.stores()),
+            None => Arc::new([store_name.to_owned()].into()),
+        };
         let _held = self.bounds.memory.charge(STREAM, "deriving a key")?;
-        let key = self.run(object.derive(section, name)).await?;
+        let (key, seen) = self.run(object.derive(section, name)).await?;
+        let key = key.bound_to(stores);
         let bytes = self.derived.bytes + key.secret.expose().len();
         if bytes > DERIVED_BYTES {
             let message = format!("the keys that were derived have more than {DERIVED_BYTES} bytes in all");
             return Err(Error::new(Kind::Limit, message));
         }
-        self.redactor.add(&key.secret)?;
+        self.derived.told.add(&key.secret)?;
+        self.derived.withheld.add(&key, seen, &via)?;
+        // A word that the component calls a key stays in the operator's log.
+        if is_random(&key) {
+            self.redactor.add(&key.secret)?;
+            self.derived.in_no_log += 1;
+        }
         self.derived.bytes = bytes;
-        self.derived.blanked.get_or_insert_default().add(&key)?;
         self.derived.count += 1;
         let pipelines = self.derived.pipelines.entry(place).or_default();
         if !pipelines.iter().any(|other| is_same(other, &via)) {
@@ -296,7 +327,12 @@ impl Plane {
         if self.jobs.len() >= JOBS {
             return Err(wasmtime::format_err!("{JOBS} jobs are there already"));
         }
-        let job = Arc::new(Job::new(&self.data, Arc::clone(target), report_all));
+        let job = Arc::new(Job::withholding(
+            &self.data,
+            Arc::clone(target),
+            report_all,
+            self.derived.withheld.clone(),
+        ));
         let (cancel, watched) = (self.cancel.clone(), Arc::downgrade(&job));
         // So that a cancelled run stops writing at once, whatever the component does.
         let watching = self.data.runtime().spawn(async move {
@@ -324,6 +360,17 @@ impl Plane {
             report(&job, reporter);
             ended.push((job, withdrawn));
         }
+        let Derived { count, in_no_log, .. } = self.derived;
+        if count > 0 {
+            reporter.host(
+                Level::Info,
+                &format!(
+                    "the method derived {count} key{}: {in_no_log} of them are long and random, and stand as <secret> wherever \
+                     they occur in this log and report; the others are kept from the method alone",
+                    if count == 1 { "" } else { "s" }
+                ),
+            );
+        }
         ended
     }
 
@@ -332,10 +379,15 @@ impl Plane {
         self.target.as_deref()
     }
 
-    /// What takes secrets out of what the component is told.
-    pub(crate) fn redactor(&self) -> &Redactor {
-        &self.redactor
+    /// A text of the host or of a store without the secrets that the component must not see.
+    pub(crate) fn without_secrets(&self, text: &str) -> String {
+        self.derived.told.redact(&self.redactor.redact(text)).into_owned()
     }
+}
+
+/// A key as messages have it.
+fn shown_key(key: &Key) -> String {
+    if key.is_derived() { "derived key".to_owned() } else { format!("key {}", printable(&key.name, 64)) }
 }
 
 fn is_same(one: &Pipeline, other: &Pipeline) -> bool {

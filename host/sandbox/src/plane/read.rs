@@ -15,14 +15,14 @@ use tokio::sync::mpsc::{self, Receiver, Sender, error::TryRecvError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use transfer::budget::{Budget, Charge, Room};
-use transfer::derive::{Blanked, derive_key};
+use transfer::derive::{Blanked, Seen, Withheld, derive_key};
 use transfer::error::{Error, Kind};
 use transfer::keys::Key;
 use transfer::pipeline::Pipeline;
 use transfer::store::{Body, Range, Store};
 use wasmtime_wasi::p2::{InputStream, Pollable, StreamError, StreamResult};
 
-use super::withheld::Withheld;
+use super::withheld::Withheld as Lines;
 use super::{STREAM, cancelled};
 
 /// Chunks that wait between two stages.
@@ -37,7 +37,7 @@ pub(crate) struct Object {
     pub(super) store: Store,
     pub(crate) key: String,
     pub(super) via: Pipeline,
-    pub(super) blanked: Option<Blanked>,
+    pub(super) withheld: Withheld,
     /// Cancelled with the run.
     pub(super) run: CancellationToken,
     /// Where its decoder's window comes from.
@@ -60,7 +60,8 @@ impl Held {
 pub(super) struct Opened {
     key: String,
     via: Pipeline,
-    blanked: Option<Blanked>,
+    blanked: Blanked,
+    seen: Seen,
     body: Body,
     run: CancellationToken,
     memory: Budget,
@@ -68,15 +69,11 @@ pub(super) struct Opened {
 
 impl Object {
     pub(super) async fn open(self, range: Option<Range>) -> Result<Opened, Error> {
-        let (_, body) = self.store.read(&self.key, range).await?;
-        Ok(Opened {
-            key: self.key,
-            via: self.via,
-            blanked: self.blanked,
-            body,
-            run: self.run,
-            memory: self.memory,
-        })
+        let (object, body) = self.store.read(&self.key, range).await?;
+        let seen = Seen::of(self.store.name(), &object, &body)?;
+        self.withheld.may_read(&seen, &self.via, range.is_some()).map_err(|error| error.of(&self.key))?;
+        let blanked = self.withheld.blanked();
+        Ok(Opened { key: self.key, via: self.via, blanked, seen, body, run: self.run, memory: self.memory })
     }
 
     /// The whole plain text, at most `limit` bytes.
@@ -103,8 +100,8 @@ impl Object {
     ///
     /// # Errors
     /// What the store, the pipeline or the text says.
-    pub(super) async fn derive(self, section: String, name: String) -> Result<Key, Error> {
-        let Opened { key, via, body, run, memory, .. } = self.open(None).await?;
+    pub(super) async fn derive(self, section: String, name: String) -> Result<(Key, Seen), Error> {
+        let Opened { key, via, seen, body, run, memory, .. } = self.open(None).await?;
         let of = key.clone();
         let (stored, feeding) = feed(body, run);
         let found = tokio::task::spawn_blocking(move || {
@@ -113,7 +110,7 @@ impl Object {
         });
         let found = found.await.unwrap_or_else(|fault| Err(fault_in_the_host(&fault)));
         drop(feeding);
-        found.map_err(|error| error.of(of))
+        found.map(|key| (key, seen)).map_err(|error| error.of(of))
     }
 }
 
@@ -151,9 +148,9 @@ pub(super) struct Chunks {
 impl Opened {
     /// Starts to read and to decode. To be called on the plane's runtime.
     pub(super) fn chunks(self, held: Held) -> Chunks {
-        let Self { key, via, blanked, body, run, memory } = self;
+        let Self { key, via, blanked, body, run, memory, .. } = self;
         let (stored, feeding) = feed(body, run);
-        if via.is_plain() && blanked.is_none() {
+        if via.is_plain() && blanked.is_empty() {
             return Chunks { plain: stored, key, _held: held, _feeding: feeding };
         }
         let (decoded, plain) = mpsc::channel(WAITING);
@@ -161,28 +158,19 @@ impl Opened {
         tokio::task::spawn_blocking(move || {
             // A stream that was dropped counts until its decoder has noticed.
             let _held = holds;
-            decode(stored, &via, blanked.as_ref(), &decoded, &Room::of(&memory));
+            decode(stored, &via, &blanked, &decoded, &Room::of(&memory));
         });
         Chunks { plain, key, _held: held, _feeding: feeding }
     }
 }
 
 /// Decodes to the end, or until nobody reads any more. Blocks.
-fn decode(
-    stored: Receiver<Chunk>,
-    via: &Pipeline,
-    blanked: Option<&Blanked>,
-    decoded: &Sender<Chunk>,
-    room: &Room,
-) {
+fn decode(stored: Receiver<Chunk>, via: &Pipeline, blanked: &Blanked, decoded: &Sender<Chunk>, room: &Room) {
     let plain = via.decode(Box::new(ChunkReader::new(stored)), room).map(|plain| match via.decrypt {
-        Some(_) => Box::new(Withheld::new(plain)) as Box<dyn Read + Send>,
+        Some(_) => Box::new(Lines::new(plain)) as Box<dyn Read + Send>,
         None => plain,
     });
-    let plain = plain.map(|plain| match blanked {
-        Some(blanked) => blanked.reader(plain),
-        None => plain,
-    });
+    let plain = plain.map(|plain| blanked.reader(plain));
     let mut plain = match plain {
         Ok(plain) => plain,
         Err(error) => return drop(decoded.blocking_send(Err(error))),
@@ -249,7 +237,7 @@ pub(crate) struct ObjectStream {
     chunks: Chunks,
     held: Bytes,
     ended: Option<Ended>,
-    redactor: Redactor,
+    redactors: [Redactor; 2],
 }
 
 enum Ended {
@@ -259,8 +247,8 @@ enum Ended {
 }
 
 impl ObjectStream {
-    pub(super) fn new(chunks: Chunks, redactor: Redactor) -> Self {
-        Self { chunks, held: Bytes::new(), ended: None, redactor }
+    pub(super) fn new(chunks: Chunks, redactors: [Redactor; 2]) -> Self {
+        Self { chunks, held: Bytes::new(), ended: None, redactors }
     }
 
     fn take(&mut self, chunk: Chunk) {
@@ -299,7 +287,11 @@ impl InputStream for ObjectStream {
             None => Ok(Bytes::new()),
             Some(Ended::Whole | Ended::Told) => Err(StreamError::Closed),
             Some(Ended::Failed(error)) => {
-                let said = wasmtime::Error::msg(self.redactor.redact(&error.message).into_owned());
+                let said = self
+                    .redactors
+                    .iter()
+                    .fold(error.message.clone(), |text, redactor| redactor.redact(&text).into_owned());
+                let said = wasmtime::Error::msg(said);
                 self.ended = Some(Ended::Told);
                 Err(StreamError::LastOperationFailed(said))
             }

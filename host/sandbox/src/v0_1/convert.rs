@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_reason_is_fit_for_the_log() {
-        assert_eq!(ended(types::Failure::Failed("\u{1b}[2J".into())), Ended::Failed("\u{FFFD}[2J".into()));
+        assert_eq!(ended(types::Failure::Failed("\u{1b}[2J".into())), Ended::Failed("\\u{1b}[2J".into()));
         assert_eq!(
             ended(types::Failure::Failed(" ".into())),
             Ended::Failed("the method gave no reason".into())

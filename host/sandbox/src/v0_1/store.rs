@@ -52,6 +52,9 @@ impl State {
         via: Pipeline,
     ) -> wasmtime::Result<Result<(&Plane, crate::plane::Object), Error>> {
         let (plane, bucket) = self.bucket(bucket)?;
+        if let Err((what, line)) = plane.may_decrypt(&bucket.name, &via) {
+            return Ok(Err(self.denied("key", what, line)));
+        }
         if let Err(error) = plane.may_read(&bucket.name, &key, &via) {
             return Ok(Err(self.error(error)));
         }
@@ -144,7 +147,7 @@ impl store::HostBucket for State {
         let (plane, bucket) = self.bucket(&bucket)?;
         let store = bucket.store.clone();
         let found = plane.run(async move { store.scan(&prefix, after.as_deref()).await }).await;
-        Ok(found.map(page).map_err(|error| self.error(error)))
+        Ok(found.map(|found| page(found, plane)).map_err(|error| self.error(error)))
     }
 
     async fn head(
@@ -155,7 +158,7 @@ impl store::HostBucket for State {
         let (plane, bucket) = self.bucket(&bucket)?;
         let store = bucket.store.clone();
         let found = plane.run(async move { store.head(&key).await }).await;
-        Ok(found.map(object).map_err(|error| self.error(error)))
+        Ok(found.map(|found| object(found, plane)).map_err(|error| self.error(error)))
     }
 
     async fn get(
@@ -227,15 +230,13 @@ pub(super) fn range(range: store::Range) -> Range {
     Range { offset: range.offset, length: range.length }
 }
 
-fn object(object: Object) -> store::Object {
-    store::Object {
-        key: object.key,
-        size: object.size,
-        modified: object.modified,
-        etag: object.etag.map(|etag| etag.to_string()),
-    }
+/// What a component is told of an object. A mark is a text of the server's, and may repeat what it was given.
+fn object(object: Object, plane: &Plane) -> store::Object {
+    let etag = object.etag.map(|etag| plane.without_secrets(&etag.to_string()));
+    store::Object { key: object.key, size: object.size, modified: object.modified, etag }
 }
 
-fn page(page: Page) -> store::Page {
-    store::Page { objects: page.objects.into_iter().map(object).collect(), next: page.next }
+fn page(page: Page, plane: &Plane) -> store::Page {
+    let objects = page.objects.into_iter().map(|found| object(found, plane)).collect();
+    store::Page { objects, next: page.next }
 }

@@ -138,6 +138,9 @@ impl transfer::HostJob for State {
             (bucket.name.clone(), bucket.store.clone())
         };
         let Some(work) = self.work(&job)? else { return Ok(Err(self.no_transfer())) };
+        if let Some(Err((what, line))) = self.plane().map(|plane| plane.may_decrypt(&name, &via)) {
+            return Ok(Err(self.denied("key", what, line)));
+        }
         // Each bucket has its name for itself, and it may be gone.
         let bytes = name.len() as u64 + 2 * (size_of::<(Arc<str>, Charge)>() as u64 + PIECE);
         let charged = self.files.bounds.memory.charge(bytes, "another origin of the job");

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use replica::Outcome;
-use sandbox::{Retry, Secret, StoreConfig};
+use sandbox::{KeyGrant, Retry, Secret, StoreConfig};
 
 use crate::stage::{Stage, text};
 
@@ -19,6 +19,8 @@ const PASS: &str = "the pass phrase of the repository: swordfish";
 const TOKEN: &str = "t0ken-of-the-web-server/with+signs=";
 const ACCESS: &str = "AKIAHOSTILEXAMPLE000";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+/// A key as pgBackRest makes them: 48 random bytes in base64.
+const RANDOM: &str = "6+7UMQgZ1bHnAq4x2cV/9yTdkWmPzB3sLrJ0eXfGoCi8NhE5vKtDuFSwRjYlOaIp";
 const DERIVED: &str = "derived-key-of-48-random-bytes-ZmlzaGFuZGNoaXBz";
 
 /// A text that holds a key.
@@ -76,6 +78,8 @@ fn server() -> String {
                     "/plain.ini" => ("200 OK", ini().into_bytes()),
                     "/locked.ini" => ("200 OK", locked),
                     "/history.gz" => ("200 OK", history),
+                    "/echoed" => ("200 OK", asked.clone().into_bytes()),
+                    "/marked" => ("200 OK", b"x".to_vec()),
                     "/absent" => ("404 Not Found", asked.clone().into_bytes()),
                     "/refused" => ("403 Forbidden", asked.clone().into_bytes()),
                     _ => ("400 Bad Request", asked.clone().into_bytes()),
@@ -94,8 +98,12 @@ fn server() -> String {
                     ),
                     _ => (status, String::new(), body),
                 };
+                let mark = match path {
+                    "/marked" => format!("etag: \"{TOKEN}\"\r\n"),
+                    _ => String::new(),
+                };
                 let mut answer = format!(
-                    "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{content_range}connection: close\r\n\r\n",
+                    "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{content_range}{mark}connection: close\r\n\r\n",
                     body.len()
                 )
                 .into_bytes();
@@ -135,7 +143,7 @@ fn stage(behave: &str) -> (Stage, PathBuf) {
         .into();
     let stage = stage.grant(|grants| {
         grants.stores = [("repo".to_owned(), web), ("broken".to_owned(), broken)].into();
-        grants.keys = [("pass".to_owned(), Secret::new(PASS))].into();
+        grants.keys = [("pass".to_owned(), KeyGrant::new(Secret::new(PASS), ["repo".to_owned()]))].into();
     });
     (stage, file)
 }
@@ -194,6 +202,7 @@ async fn a_component_gets_no_credential_and_no_key_by_any_import_file_log_or_err
         "sha1 of it: Ok(",
         "sha1 of a granted key: Err(Error::Denied(",
         "derived, wrongly: Err(",
+        "sends back a credential",
     ] {
         assert!(shown.contains(expected), "{expected} in {shown}");
     }
@@ -228,4 +237,115 @@ async fn a_directory_with_the_file_of_a_key_is_no_store_unless_it_was_granted() 
     stage.fails(Outcome::Denied).await;
     assert!(fs::read_dir(stage.datadir()).unwrap().next().is_none());
     assert!(Path::new(&file).exists());
+}
+
+/// A directory that may be read, with a text that holds a key, a compressed copy, a link to the directory and a folder.
+fn plain_texts(stage: &Stage) -> PathBuf {
+    let place = stage.directory("texts");
+    fs::create_dir(place.join("sub")).unwrap();
+    fs::write(place.join("plain.ini"), ini()).unwrap();
+    fs::write(place.join("sub/copy.ini"), ini()).unwrap();
+    fs::hard_link(place.join("plain.ini"), place.join("sub/same.ini")).unwrap();
+    std::os::unix::fs::symlink(&place, place.join("link")).unwrap();
+    place
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_derived_key_comes_out_under_no_other_name_and_in_no_parts() {
+    let stage = Stage::hostile("aliases");
+    let place = plain_texts(&stage);
+    let store = StoreConfig::new(format!("file://{}", place.display()));
+    let stage = stage.path(&place).grant(|grants| {
+        grants.read.push(place.clone());
+        grants.stores = [("repo".to_owned(), store)].into();
+    });
+    let failure = stage.create().await.unwrap_err();
+    assert!(failure.message.contains("refused"), "{}", failure.chain());
+    let hidden = fs::read(stage.datadir().join("seen")).unwrap();
+    let seen: Vec<u8> = hidden.iter().map(|byte| byte ^ 0x55).collect();
+    let shown = String::from_utf8_lossy(&seen);
+    for expected in ["derived: plain.ini", "no part of such an object", "whole: [backrest]"] {
+        assert!(shown.contains(expected), "{expected} in {shown}");
+    }
+    assert!(!holds(&seen, DERIVED), "{shown}");
+    for part in DERIVED.as_bytes().chunks_exact(12) {
+        assert!(!seen.windows(12).any(|seen| seen == part), "a part of it in {shown}");
+    }
+    for entry in fs::read_dir(stage.datadir()).unwrap() {
+        let content = fs::read(entry.unwrap().path()).unwrap_or_default();
+        assert!(!holds(&content, DERIVED), "a file holds it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_opens_nothing_but_the_objects_of_its_stores() {
+    let stage = Stage::hostile("keys-elsewhere");
+    let place = stage.directory("texts");
+    fs::write(place.join("locked.ini"), encrypted(ini().as_bytes())).unwrap();
+    let store = || StoreConfig::new(format!("file://{}", place.display()));
+    let stage = stage.path(&place).grant(|grants| {
+        grants.read.push(place.clone());
+        grants.stores = [("repo".to_owned(), store()), ("other".to_owned(), store())].into();
+        grants.keys = [("pass".to_owned(), KeyGrant::new(Secret::new(PASS), ["repo".to_owned()]))].into();
+    });
+    let failure = stage.create().await.unwrap_err();
+    assert!(
+        failure.message.contains("refused:") && !failure.message.contains("ESCAPED"),
+        "{}",
+        failure.chain()
+    );
+    let denials = stage.denials();
+    let line = r#"[method.hostile.grants] keys.pass = { file = "/path", stores = ["other"] }"#;
+    let told = denials.iter().find(|denial| denial.what == "the key pass for objects of other");
+    assert_eq!(
+        told.map(|denial| (denial.capability, denial.remedy.as_str())),
+        Some(("key", line)),
+        "{denials:?}"
+    );
+    // A directory that was opened by its path is bound to no key.
+    let what = format!("the key pass for objects of {}", place.display());
+    let told = denials.iter().find(|denial| denial.what == what);
+    assert_eq!(told.map(|denial| denial.remedy.as_str()), Some(""), "{denials:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_and_what_is_written_lie_apart() {
+    for granted in ["data", "data/inside", "", "data/."] {
+        for as_store in [false, true] {
+            let stage = Stage::hostile("nothing");
+            fs::create_dir(stage.datadir().join("inside")).unwrap();
+            let place = stage.datadir().parent().unwrap().join(granted);
+            let url = format!("file://{}", place.display());
+            let stage = stage.grant(|grants| match as_store {
+                false => grants.read.push(place),
+                true => _ = grants.stores.insert("repo".to_owned(), StoreConfig::new(url)),
+            });
+            let refusal = stage.preflight().await.unwrap_err();
+            assert!(refusal.policy && refusal.message.contains("lies apart"), "{granted}: {refusal}");
+            let failure = stage.plan().await.unwrap_err();
+            assert_eq!(failure.outcome, Outcome::Rejected, "{}", failure.chain());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_that_a_component_calls_a_key_stays_in_the_log() {
+    let stage = Stage::hostile("derive-words");
+    let place = stage.directory("texts");
+    fs::write(
+        place.join("words.ini"),
+        format!("[w]\nword=\"understudy\"\npath=\"/var/lib/postgresql/15/main\"\nkey=\"{RANDOM}\"\n"),
+    )
+    .unwrap();
+    let store = StoreConfig::new(format!("file://{}", place.display()));
+    let stage = stage.grant(|grants| grants.stores = [("repo".to_owned(), store)].into());
+    let redactor = crate::stage::redactor();
+    let failure = stage.create().await.unwrap_err();
+    assert!(failure.message.contains("refused"), "{}", failure.chain());
+    for word in ["understudy", "/var/lib/postgresql/15/main"] {
+        assert_eq!(redactor.redact(word), word, "it was taken out of the log");
+    }
+    assert_eq!(redactor.redact(RANDOM), "<secret>");
+    let said = "derived 3 keys: 1 of them are long and random";
+    assert!(stage.lines().iter().any(|(_, _, line)| line.contains(said)), "{:?}", stage.lines());
 }

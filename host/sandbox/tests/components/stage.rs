@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use replica::{
-    Context, Denial, Directories, Event, Failure, Filled, Level, Method, Outcome, Plan, Refusal, Request,
-    Run, TablespaceMap,
+    Context, Denial, Directories, Event, Failure, Filled, Level, Method, Outcome, Plan, Redactor, Refusal,
+    Request, Run, TablespaceMap,
 };
 use sandbox::{Compiler, ComponentMethod, Grants, MethodSettings, OptionValue, Sandbox, SandboxSettings};
 use tempfile::TempDir;
@@ -23,7 +23,14 @@ pub(crate) fn component(name: &str) -> PathBuf {
 /// One sandbox for all tests: each component is compiled once.
 pub(crate) fn sandbox() -> Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
-    SANDBOX.get_or_init(|| Sandbox::new(SandboxSettings::new(Compiler::Here)).unwrap()).clone()
+    let settings = || SandboxSettings { redactor: redactor(), ..SandboxSettings::new(Compiler::Here) };
+    SANDBOX.get_or_init(|| Sandbox::new(settings()).unwrap()).clone()
+}
+
+/// What takes secrets out of the operator's log.
+pub(crate) fn redactor() -> Redactor {
+    static REDACTOR: OnceLock<Redactor> = OnceLock::new();
+    REDACTOR.get_or_init(Redactor::new).clone()
 }
 
 /// A place to try a component in.

@@ -72,6 +72,15 @@ impl Blanked {
 
     /// `plain` with `*` in place of the keys, for those that are known now.
     pub fn reader(&self, plain: Box<dyn Read + Send>) -> Box<dyn Read + Send> {
+        self.looking(plain, false)
+    }
+
+    /// `plain`, which fails with `Denied` before the first byte of a key: for what is written where others read it.
+    pub fn refusing(&self, plain: Box<dyn Read + Send>) -> Box<dyn Read + Send> {
+        self.looking(plain, true)
+    }
+
+    fn looking(&self, plain: Box<dyn Read + Send>, refuses: bool) -> Box<dyn Read + Send> {
         match &self.search {
             None => plain,
             Some(search) => Box::new(Blanking {
@@ -84,6 +93,7 @@ impl Blanked {
                 given: 0,
                 ended: false,
                 failed: None,
+                refuses,
             }),
         }
     }
@@ -117,6 +127,8 @@ struct Blanking {
     given: usize,
     ended: bool,
     failed: Option<Error>,
+    /// Whether a key is an error rather than blanked.
+    refuses: bool,
 }
 
 impl Blanking {
@@ -134,6 +146,9 @@ impl Blanking {
         self.clean[..self.covered.min(settled)].fill(b'*');
         let mut covered = self.covered.saturating_sub(settled);
         for found in self.search.find_overlapping_iter(&self.raw) {
+            if self.refuses {
+                return Err(Error::new(Kind::Denied, "a key that was derived stands in it").into());
+            }
             if found.start() < settled {
                 self.clean[found.start()..found.end().min(settled)].fill(b'*');
                 covered = covered.max(found.end().saturating_sub(settled));

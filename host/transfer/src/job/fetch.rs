@@ -175,9 +175,9 @@ fn has_same_content(worker: &mut Worker, job: &State, there: &File, item: &Item)
     let stored = Stored::open(job, &job.cancel, &item.origin, &item.object, item.range)?;
     let length = item.range.map_or(stored.size(), |range| range.length);
     let mut plain: Box<dyn Read + Send> = Box::new(Part::new(Arc::new(Mutex::new(stored)), length));
-    if !item.origin.via.is_plain() {
+    if !item.origin.via.is_plain() || !job.withheld.is_empty() {
         // Not even to say whether a text of keys is what is there.
-        plain = item.origin.via.decode_to_keep(plain, &job.room(&job.cancel))?;
+        plain = job.withheld.refusing(item.origin.via.decode_to_keep(plain, &job.room(&job.cancel))?);
     }
     let half = worker.buffer.len() / 2;
     let (theirs, ours) = worker.buffer.split_at_mut(half);
@@ -234,13 +234,12 @@ fn write(
         (position, item.range.map_or(stored.size(), |range| range.length))
     };
     let mut output = output(worker, job, item)?;
-    if item.origin.via.is_plain() {
+    if item.origin.via.is_plain() && job.withheld.is_empty() {
         write_plain(worker, job, item, stored, (position, length), &mut output)?;
     } else {
-        let mut plain = {
-            let part = Box::new(Part::new(Arc::clone(stored), length));
-            item.origin.via.decode_to_keep(part, &job.room(&job.cancel))?
-        };
+        let part = Box::new(Part::new(Arc::clone(stored), length));
+        let plain = item.origin.via.decode_to_keep(part, &job.room(&job.cancel))?;
+        let mut plain = job.withheld.refusing(plain);
         loop {
             // One byte more than is wanted, so that a bomb ends here.
             let most = usize::try_from(output.left().saturating_add(1)).unwrap_or(usize::MAX);

@@ -13,6 +13,7 @@ pub(crate) mod unpack;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::derive::Withheld;
 use crate::digest::Digest;
 use crate::error::{Error, Kind};
 use crate::listing::Listing;
@@ -139,8 +140,13 @@ pub struct Job {
 impl Job {
     /// A job that writes into `target`. Where `report_all` is false only failures become outcomes.
     pub fn new(plane: &DataPlane, target: Arc<Target>, report_all: bool) -> Self {
+        Self::withholding(plane, target, report_all, Withheld::default())
+    }
+
+    /// The same, which writes nothing of what is `withheld` when it is read.
+    pub fn withholding(plane: &DataPlane, target: Arc<Target>, report_all: bool, withheld: Withheld) -> Self {
         let (memory, runtime) = (plane.memory().clone(), plane.runtime().clone());
-        let state = State::new(memory, runtime, plane.rate(), target, report_all);
+        let state = State::new(memory, runtime, plane.rate(), target, report_all, withheld);
         Self { plane: plane.clone(), state: Arc::new(state) }
     }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::outcomes::Outcomes;
 use super::{Action, MOST_ORIGINS, Outcome, QUEUE, Status};
 use crate::budget::{Budget, Charge, PIECE, Room};
+use crate::derive::Withheld;
 use crate::error::{Error, Kind};
 use crate::pipeline::Pipeline;
 use crate::rate::Rate;
@@ -42,6 +43,8 @@ pub(crate) struct State {
     pub(crate) target: Arc<Target>,
     pub(crate) runtime: Handle,
     pub(crate) rate: Option<Arc<Rate>>,
+    /// What it must not write.
+    pub(crate) withheld: Withheld,
     pub(crate) cancel: CancellationToken,
     origins: Mutex<Vec<Arc<Origin>>>,
     /// Room in the queue; closed when the job is cancelled.
@@ -77,6 +80,7 @@ impl State {
         rate: Option<Arc<Rate>>,
         target: Arc<Target>,
         report_all: bool,
+        withheld: Withheld,
     ) -> Self {
         let outcomes = Outcomes::new(report_all);
         Self {
@@ -84,6 +88,7 @@ impl State {
             target,
             runtime,
             rate,
+            withheld,
             cancel: CancellationToken::new(),
             origins: Mutex::default(),
             room: Semaphore::new(QUEUE),

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::state::{Origin, State, cancelled};
+use crate::derive::Seen;
 use crate::error::{Error, Kind};
 use crate::rate::Rate;
 use crate::store::{Body, Object, Range};
@@ -41,6 +42,10 @@ impl Stored {
         range: Option<Range>,
     ) -> Result<Self, Error> {
         let (object, body) = unless_cancelled(&job.runtime, stop, origin.store.read(object, range))?;
+        if !job.withheld.is_empty() {
+            let seen = Seen::of(origin.store.name(), &object, &body)?;
+            job.withheld.may_keep(&seen, &origin.via, range.is_some())?;
+        }
         Ok(Self {
             body,
             object,

@@ -210,8 +210,9 @@ fn filling(item: &Item, job: &Arc<State>, ring: &Arc<Ring>, stop: &CancellationT
     let open = move || {
         let stored = Stored::open(&job, &stop, &origin, &object, None)?;
         let size = stored.size();
-        let room = job.room(&stop);
-        origin.via.decode_to_keep(Box::new(Part::new(Arc::new(Mutex::new(stored)), size)), &room)
+        let part = Box::new(Part::new(Arc::new(Mutex::new(stored)), size));
+        let plain = origin.via.decode_to_keep(part, &job.room(&stop))?;
+        Ok(job.withheld.refusing(plain))
     };
     Filling::new(Arc::clone(ring), Box::new(open))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::echo::Echo;
 use super::{Backend, StoreConfig, open};
 use crate::error::{Error, Kind};
 use crate::secret::Secret;
@@ -32,6 +33,7 @@ pub trait Renewal: fmt::Debug + Send + Sync {
 pub(super) struct Access {
     current: RwLock<Current>,
     renewable: Option<Renewable>,
+    echo: Echo,
 }
 
 /// The backend as it is now, and how often it was made anew.
@@ -58,18 +60,36 @@ struct Last {
 impl Access {
     /// A backend whose credentials stay what they are.
     pub(super) fn fixed(backend: Arc<dyn Backend>) -> Self {
-        Self { current: RwLock::new(Current { backend, renewals: 0 }), renewable: None }
+        Self {
+            current: RwLock::new(Current { backend, renewals: 0 }),
+            renewable: None,
+            echo: Echo::default(),
+        }
     }
 
     /// The backend that was made of this configuration.
-    pub(super) fn of(backend: Arc<dyn Backend>, config: &StoreConfig, runtime: &Handle) -> Self {
+    ///
+    /// # Errors
+    /// As [`Echo::learn`].
+    pub(super) fn of(
+        backend: Arc<dyn Backend>,
+        config: &StoreConfig,
+        runtime: &Handle,
+    ) -> Result<Self, Error> {
+        let echo = Echo::default();
+        echo.learn(&config.credentials)?;
         let renewable = config.renewal.clone().map(|renewal| Renewable {
             config: config.clone(),
             renewal,
             runtime: runtime.clone(),
             last: tokio::sync::Mutex::new(Last { credentials: config.credentials.clone(), renewed: None }),
         });
-        Self { renewable, ..Self::fixed(backend) }
+        Ok(Self { renewable, echo, ..Self::fixed(backend) })
+    }
+
+    /// What knows every credential that the server was given: those of now and those of before.
+    pub(super) fn echo(&self) -> Echo {
+        self.echo.clone()
     }
 
     /// The backend as it is now.
@@ -95,6 +115,8 @@ impl Access {
             if found != last.credentials {
                 let config = StoreConfig { credentials: found.clone(), ..renewable.config.clone() };
                 let backend = open::backend(&config, &renewable.runtime)?;
+                // Before the server is given them.
+                self.echo.learn(&found)?;
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) =
                     Current { backend: backend.into(), renewals: used + 1 };
                 *last = Last { credentials: found, renewed: Some(Instant::now()) };

@@ -11,6 +11,7 @@ use futures_util::stream::BoxStream;
 
 use super::access::Current;
 use super::directory::{blocking, opened_object};
+use super::echo::echoed;
 use super::retry::{Again, Failure, Tries, within};
 use super::{Object, Range, Store};
 use crate::error::{Error, Kind};
@@ -42,6 +43,8 @@ pub struct Body {
     at: u64,
     /// The offset of the byte after the last one.
     end: u64,
+    /// Whether the server sent a credential back: nothing more is given.
+    echoed: bool,
 }
 
 impl Body {
@@ -75,12 +78,13 @@ impl Body {
             }
         };
         let object = Object { key: key.to_owned(), ..object };
+        store.inner.echo.refuse(&object).map_err(|error| store.inner.on(key, error))?;
         let end = end.unwrap_or(object.size);
         if let Some(range) = range.filter(|_| end > object.size) {
             return Err(store.inner.on(key, outside(range, Some(object.size))));
         }
         let at = range.map_or(0, |range| range.offset);
-        Ok((object.clone(), Self { store, object, source, spare: Bytes::new(), at, end }))
+        Ok((object.clone(), Self { store, object, source, spare: Bytes::new(), at, end, echoed: false }))
     }
 
     /// What is left to come.
@@ -94,18 +98,21 @@ impl Body {
     /// `Corrupt` for an object that changed or became shorter, `NotFound` for one that vanished, `Transient` for a store that
     /// stayed away for longer than [`super::Retry`] allows.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        if self.spare.is_empty() {
-            if self.at == self.end {
-                self.unchanged()?;
-                return Ok(None);
-            }
+        // What may be the beginning of a credential waits for what follows.
+        let mut held = self.store.inner.echo.held();
+        while self.spare.len() <= held && self.at < self.end {
             let mut tries = Tries::new(self.store.inner.retry);
+            let came;
             loop {
                 let current = self.store.inner.access.current();
                 match self.next(&tries, &current).await {
                     Ok(bytes) => {
                         self.at += bytes.len() as u64;
-                        self.spare = bytes;
+                        came = bytes.len() as u64;
+                        self.spare = match self.spare.is_empty() {
+                            true => bytes,
+                            false => [&self.spare[..], &bytes[..]].concat().into(),
+                        };
                         break;
                     }
                     Err(failure) => {
@@ -116,11 +123,26 @@ impl Body {
                     }
                 }
             }
+            if self.store.inner.echo.is_in(&self.spare) {
+                // Nothing of it is given out later either.
+                (self.spare, self.at) = (Bytes::new(), self.end);
+                self.echoed = true;
+            }
+            // The credentials may have been renewed meanwhile.
+            held = self.store.inner.echo.held();
             if let Some(rate) = &self.store.rate {
-                rate.take(self.spare.len() as u64).await;
+                rate.take(came).await;
             }
         }
-        Ok(Some(self.spare.split_to(self.spare.len().min(CHUNK))))
+        if self.echoed {
+            return Err(self.on(echoed()));
+        }
+        if self.spare.is_empty() {
+            self.unchanged()?;
+            return Ok(None);
+        }
+        let ready = if self.at == self.end { self.spare.len() } else { self.spare.len() - held };
+        Ok(Some(self.spare.split_to(ready.min(CHUNK))))
     }
 
     /// Whether the object is still the one that was opened, where that can be asked without the network: of a local file.

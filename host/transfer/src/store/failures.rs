@@ -241,7 +241,9 @@ pub(super) fn failed(error: &(dyn StdError + 'static)) -> Failure {
         return interrupted(error);
     }
     // The outer ones repeat the whole URL. A key that is none may have anything in it.
-    let innermost = chain(error).last().map_or_else(String::new, |error| without_control(&error.to_string()));
+    let innermost = chain(error)
+        .last()
+        .map_or_else(String::new, |error| crate::printable::printable(&error.to_string()).into_owned());
     Failure::never(Kind::Failed, format!("the store's answer cannot be used: {innermost}"))
 }
 
@@ -340,12 +342,6 @@ pub(super) fn causes(error: &(dyn StdError + 'static)) -> String {
     }
     texts.retain(|text| !text.is_empty());
     texts.join(": ")
-}
-
-/// A text with its control characters escaped.
-fn without_control(text: &str) -> String {
-    let escaped = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
-    text.chars().map(escaped).collect()
 }
 
 /// `Retry-After` in seconds; its other form, a date, is not heeded.

@@ -38,20 +38,65 @@ pub(super) struct Web {
     pub(super) idle: Duration,
 }
 
-/// Which redirects are followed: a few, and none that leaves TLS. The client itself takes `Authorization` off what goes to
-/// another host or port.
-pub(super) fn redirects() -> Policy {
-    Policy::custom(|attempt: Attempt<'_>| match may_follow(attempt.previous(), attempt.url()) {
-        Ok(()) => attempt.follow(),
-        Err(error) => attempt.error(error),
+/// A host and a port that the operator named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// As a URL has it: in lower case, an IPv6 address in brackets.
+    host: String,
+    port: u16,
+}
+
+impl Origin {
+    /// Reads `HOST:PORT`; none where it is anything else.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let port: u16 = port.parse().ok().filter(|port| *port > 0)?;
+        let url = Url::parse(&format!("https://{text}/")).ok()?;
+        let plain = url.username().is_empty()
+            && url.password().is_none()
+            && url.path() == "/"
+            && url.query().is_none();
+        let own = url.host_str()?;
+        (plain && own.eq_ignore_ascii_case(host)).then(|| Self { host: own.to_owned(), port })
+    }
+
+    fn is(&self, url: &Url) -> bool {
+        url.host_str() == Some(self.host.as_str()) && url.port_or_known_default() == Some(self.port)
+    }
+}
+
+/// Which redirects are followed: a few, to the server itself or to what is `granted`, and none that leaves TLS. The client
+/// itself takes `Authorization` off what goes to another host or port.
+pub(super) fn redirects(granted: Vec<Origin>) -> Policy {
+    Policy::custom(move |attempt: Attempt<'_>| {
+        match may_follow(attempt.previous(), attempt.url(), &granted) {
+            Ok(()) => attempt.follow(),
+            Err(error) => attempt.error(error),
+        }
     })
 }
 
-fn may_follow(previous: &[Url], next: &Url) -> Result<(), Error> {
+fn may_follow(previous: &[Url], next: &Url, granted: &[Origin]) -> Result<(), Error> {
     if next.scheme() != "https" && previous.iter().any(|url| url.scheme() == "https") {
         return Err(Error::new(
             Kind::Denied,
             "the server redirects from https to http, which is not followed",
+        ));
+    }
+    let is_own = previous.first().is_some_and(|first| first.origin() == next.origin());
+    if !is_own && !granted.iter().any(|origin| origin.is(next)) {
+        let place = format!(
+            "{}:{}",
+            next.host_str().unwrap_or_default().escape_debug(),
+            next.port_or_known_default().unwrap_or_default()
+        );
+        return Err(Error::new(
+            Kind::Denied,
+            format!(
+                "the server redirects to another, {}://{place}, which is not granted; `redirects = [\"{place}\"]` in the \
+                 grant of the store allows it",
+                next.scheme().escape_debug()
+            ),
         ));
     }
     // How web servers answer for a directory, whose page of links is no object.
@@ -294,9 +339,10 @@ mod tests {
     #[test]
     fn no_redirect_leaves_tls_or_goes_on_for_ever() {
         let url = |text: &str| Url::parse(text).unwrap();
+        let granted = [Origin::parse("b:443").unwrap()];
         let kind = |previous: &[&str], next: &str| {
             let previous: Vec<Url> = previous.iter().map(|text| url(text)).collect();
-            may_follow(&previous, &url(next)).map_err(|error| error.kind)
+            may_follow(&previous, &url(next), &granted).map_err(|error| error.kind)
         };
         assert_eq!(kind(&["http://a/x"], "https://b/y"), Ok(()));
         assert_eq!(kind(&["https://a/x"], "https://b/y"), Ok(()));
@@ -305,6 +351,52 @@ mod tests {
         assert_eq!(kind(&["http://a/x"], "http://a/x/"), Err(Kind::NotFound));
         assert_eq!(kind(&["http://a/x"; REDIRECTS], "http://a/y"), Ok(()));
         assert_eq!(kind(&["http://a/x"; REDIRECTS + 1], "http://a/y"), Err(Kind::Limit));
+    }
+
+    #[test]
+    fn a_redirect_stays_where_the_grant_is() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let granted = [Origin::parse("CDN.example:443").unwrap(), Origin::parse("[::1]:8443").unwrap()];
+        let follows = |from: &str, next: &str| may_follow(&[url(from)], &url(next), &granted).is_ok();
+        for next in [
+            "http://a:81/y",
+            "http://b/y",
+            "http://a.b/y",
+            "http://cdn.example/y",
+            "https://a/y",
+            "http://127.0.0.1/",
+        ] {
+            assert!(!follows("http://a/x", next), "{next}");
+            let error = may_follow(&[url("http://a/x")], &url(next), &granted).unwrap_err();
+            assert!(
+                error.kind == Kind::Denied && error.message.contains("redirects = ["),
+                "{}",
+                error.message
+            );
+        }
+        for next in ["http://a/y", "http://a:80/y", "https://cdn.example/y", "https://[::1]:8443/y"] {
+            assert!(follows("http://a/x", next), "{next}");
+        }
+        // It is compared with where the request began, not with where it came by.
+        let by = [url("http://a/x"), url("https://cdn.example/y")];
+        assert!(may_follow(&by, &url("https://cdn.example/z"), &granted).is_ok());
+        assert!(may_follow(&by, &url("https://evil/z"), &granted).is_err());
+        for no in [
+            "",
+            "a",
+            "a:",
+            "a:0",
+            "a:65536",
+            "u@a:1",
+            "a/b:1",
+            "::1:1",
+            "https://a:1",
+            "a:1/",
+            "a:b:1",
+            " a:1",
+        ] {
+            assert_eq!(Origin::parse(no), None, "{no}");
+        }
     }
 
     #[test]

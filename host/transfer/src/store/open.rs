@@ -2,6 +2,7 @@
 
 mod options;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -15,7 +16,7 @@ use tokio::runtime::Handle;
 use super::access::Access;
 use super::cloud::Cloud;
 use super::directory::Directory;
-use super::http::{Web, redirects};
+use super::http::{Origin, Web, redirects};
 use super::key::Prefix;
 use super::proxy::Proxies;
 use super::transport::{Connector, Voucher, client};
@@ -29,7 +30,7 @@ const SCHEMES: [&str; 6] = ["file", "s3", "gs", "az", "http", "https"];
 /// Opens the store that is configured.
 pub(super) fn open(config: &StoreConfig, runtime: &Handle) -> Result<Store, Error> {
     let Opened { name, prefix, backend } = opened(config, runtime)?;
-    let access = Access::of(backend.into(), config, runtime);
+    let access = Access::of(backend.into(), config, runtime)?;
     Ok(Store::assemble(name, prefix, access, config.concurrency, config.retry))
 }
 
@@ -42,6 +43,9 @@ fn opened(config: &StoreConfig, runtime: &Handle) -> Result<Opened, Error> {
     let (scheme, rest) = config.url.split_once("://").ok_or_else(|| {
         invalid("a store's URL begins with its kind: file://, s3://, gs://, az://, http:// or https://")
     })?;
+    if !config.redirects.is_empty() && !matches!(scheme, "http" | "https") {
+        return Err(invalid(format!("`redirects` is nothing that a `{}:` store has", scheme.escape_debug())));
+    }
     let opened = match scheme {
         _ if has_credentials(&config.url) => Err(invalid(
             "its URL has credentials in it, or a `:` or `@` that could be theirs: they have a place of their own, the server of a \
@@ -187,17 +191,23 @@ fn check_url(url: &Url) -> Result<(), Error> {
     Ok(())
 }
 
+/// The directory that a `file:` URL names.
+///
+/// # Errors
+/// `Invalid` for a URL that names none.
+pub(super) fn directory(url: &str) -> Result<PathBuf, Error> {
+    let url = Url::parse(url).map_err(|error| invalid(error.to_string()))?;
+    match url.to_file_path() {
+        Ok(path) if url.query().is_none() && url.fragment().is_none() => Ok(path),
+        _ => Err(invalid(
+            "is no absolute path: a directory is file:///DIRECTORY, with %3F for ? and %23 for #",
+        )),
+    }
+}
+
 fn file(config: &StoreConfig) -> Result<Opened, Error> {
     Chosen::of(config, &FILE)?;
-    let url = Url::parse(&config.url).map_err(|error| invalid(error.to_string()))?;
-    let path = match url.to_file_path() {
-        Ok(path) if url.query().is_none() && url.fragment().is_none() => path,
-        _ => {
-            return Err(invalid(
-                "is no absolute path: a directory is file:///DIRECTORY, with %3F for ? and %23 for #",
-            ));
-        }
-    };
+    let path = directory(&config.url)?;
     let backend = Directory::open(&path)?;
     Ok(Opened { name: shown(&config.url), prefix: Prefix::default(), backend: Box::new(backend) })
 }
@@ -229,10 +239,15 @@ fn web(config: &StoreConfig, runtime: &Handle) -> Result<Opened, Error> {
             Ok::<_, Error>(value)
         })
         .transpose()?;
+    let granted = config.redirects.iter().map(|place| {
+        Origin::parse(place)
+            .ok_or_else(|| invalid(format!("`{}` in `redirects` is no HOST:PORT", place.escape_debug())))
+    });
+    let granted = granted.collect::<Result<Vec<_>, Error>>()?;
     let settings = chosen.settings();
     let voucher = if settings.ca_certificate.is_some() { Voucher::CaFile } else { Voucher::Machine };
     let backend = Web {
-        client: client(&settings, redirects())?,
+        client: client(&settings, redirects(granted))?,
         runtime: runtime.clone(),
         base,
         authorization,

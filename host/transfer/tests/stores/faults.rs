@@ -20,10 +20,15 @@ fn fast(at_most: Duration) -> Retry {
     }
 }
 
+fn web_config(server: &Responder, at_most: Duration) -> StoreConfig {
+    let config = config(format!("{}/bucket/backups", server.url()), &[], &[("token", "hunter2")]);
+    StoreConfig { retry: fast(at_most), ..config }
+}
+
 /// The same server as a web server and as S3; every fault is to be met alike.
 fn stores(server: &Responder, at_most: Duration) -> Vec<Store> {
     let url = server.url();
-    let web = config(format!("{url}/bucket/backups"), &[], &[("token", "hunter2")]);
+    let web = web_config(server, at_most);
     let s3 = config(
         "s3://bucket/backups",
         &[("endpoint", url.as_str()), ("allow_http", "true")],
@@ -391,8 +396,16 @@ async fn credentials_go_to_no_other_server() {
         Answer::Whole(307, vec![("Location", format!("{url}{}", request.target))], vec![])
     });
     let [web, s3] = stores(&server, LONG).try_into().unwrap();
-    // A web server may redirect; what it is told then has no credentials in it.
-    assert_eq!(read(&web, "base/a.tar", None).await, b"object");
+    // Nor to one that the operator did not name.
+    let error = try_read(&web, "base/a.tar").await.unwrap_err();
+    assert_eq!(error.kind, Kind::Denied, "{error}");
+    assert!(error.message.contains("redirects = ["), "{error}");
+    assert_eq!(elsewhere.requests().len(), 0);
+    // To one that he named it goes, and has no credentials in what it says there.
+    let named = elsewhere.url().strip_prefix("http://").unwrap().trim_end_matches('/').to_owned();
+    let granted = StoreConfig { redirects: vec![named], ..web_config(&server, LONG) };
+    let granted = Store::open(&granted, &Handle::current()).unwrap();
+    assert_eq!(read(&granted, "base/a.tar", None).await, b"object");
     assert!(server.requests()[0].headers["authorization"].contains("hunter2"));
     let redirected = &elsewhere.requests()[0];
     assert!(redirected.headers.values().all(|value| !value.contains("hunter2")), "{redirected:?}");
@@ -449,4 +462,47 @@ async fn no_more_requests_are_under_way_than_may_be() {
     let reading = (0..20).map(|_| read(&store, "base/a.tar", None));
     assert!(futures_util::future::join_all(reading).await.iter().all(|bytes| bytes == b"object"));
     assert_eq!(most.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_credential_that_the_server_sends_back_is_not_handed_on() {
+    const TOKEN: &str = "t0ken/of+the-server-0123456789";
+    let server = Responder::start(|_, request| {
+        let sent = &request.headers["authorization"];
+        let text = format!("{}{sent}{}", "x".repeat(1000), "y".repeat(1000)).into_bytes();
+        match request.target.as_str() {
+            // In pieces, none of which holds it whole.
+            target if target.ends_with("slow") => {
+                Answer::Slow(200, headers("a"), text, 7, Duration::from_millis(1))
+            }
+            target if target.ends_with("mark") => Answer::Whole(200, headers(sent), b"x".to_vec()),
+            target if target.ends_with("near") => {
+                Answer::Whole(200, headers("a"), text[..1000 + sent.len() - 1].to_vec())
+            }
+            _ => Answer::Whole(200, headers("a"), text),
+        }
+    });
+    let config = config(server.url(), &[], &[("token", TOKEN)]);
+    let store = Store::open(&StoreConfig { retry: fast(LONG), ..config }, &Handle::current()).unwrap();
+    for key in ["whole", "slow"] {
+        let (_, mut body) = store.read(key, None).await.unwrap();
+        let mut got = Vec::new();
+        let error = loop {
+            match body.chunk().await {
+                Ok(Some(bytes)) => got.extend_from_slice(&bytes),
+                Ok(None) => panic!("{key} was handed on"),
+                Err(error) => break error,
+            }
+        };
+        assert!(error.message.contains("sends back a credential"), "{error}");
+        assert!(got.iter().all(|byte| *byte == b'x') || !got.windows(3).any(|part| part == b"t0k"), "{key}");
+        // And nothing comes after it.
+        body.chunk().await.unwrap_err();
+    }
+    for error in [store.head("mark").await.unwrap_err(), try_read(&store, "mark").await.unwrap_err()] {
+        assert!(error.message.contains("sends back a credential"), "{error}");
+        assert!(!error.message.contains("t0ken"), "{error}");
+    }
+    // What only resembles it comes whole.
+    assert_eq!(read(&store, "near", None).await.len(), 1000 + "Bearer ".len() + TOKEN.len() - 1);
 }

@@ -178,6 +178,35 @@ async fn a_web_servers_token_that_was_renewed_is_used_too() {
 }
 
 #[tokio::test]
+async fn neither_a_token_that_was_renewed_nor_the_one_before_comes_back() {
+    let files = Files::of(&[("token", "the-old-token")]);
+    let server = Responder::start({
+        let files = Arc::clone(&files);
+        move |_, request: &Request| {
+            files.write(&[("token", "the-new-and-longer-token")]);
+            match request.headers["authorization"].as_str() {
+                "Bearer the-new-and-longer-token" if request.target.ends_with("old") => {
+                    object(b"x the-old-token y")
+                }
+                "Bearer the-new-and-longer-token" if request.target.ends_with("new") => {
+                    object(b"x the-new-and-longer-token y")
+                }
+                "Bearer the-new-and-longer-token" => object(b"hello"),
+                _ => Answer::Whole(401, vec![], vec![]),
+            }
+        }
+    });
+    let web = config(format!("{}/pg", server.url()), &[], &[("token", "the-old-token")]);
+    let store = open(&StoreConfig { renewal: Some(files), ..web });
+    for key in ["new", "old"] {
+        let (_, mut body) = store.read(key, None).await.unwrap();
+        let error = body.chunk().await.unwrap_err();
+        assert!(error.message.contains("sends back a credential"), "{key}: {error}");
+    }
+    assert_eq!(read(&store, "a", None).await, b"hello");
+}
+
+#[tokio::test]
 async fn a_shared_access_signature_that_was_renewed_is_used_too() {
     let files = Files::of(&[("sas_token", "sv=1&se=then&sig=old")]);
     let server = Responder::start({

@@ -169,15 +169,13 @@ fn real(path: &Path) -> PathBuf {
 
 /// Secrets stay in the host: no method may read a directory in which one is, however deep, nor have one as a store.
 fn refuse_to_grant(secrets: &[PathBuf], grants: &GrantsSection) -> Result<(), Refusal> {
-    let read = grants.open.read.iter().map(|path| (path.as_path(), "is granted to be read"));
-    let stores = grants.open.stores.values().filter_map(|store| {
-        let path = store.url.strip_prefix("file://")?;
-        Some((Path::new(path), "is granted as a store"))
-    });
+    let read = grants.open.read.iter().map(|path| (path.clone(), "is granted to be read"));
+    let stores =
+        grants.open.stores.values().filter_map(|store| Some((store.directory()?, "is granted as a store")));
     for (granted, how) in read.chain(stores) {
         let covers = |secret: &&PathBuf| {
-            let (own, place) = (real(secret), real(granted));
-            secret.starts_with(granted)
+            let (own, place) = (real(secret), real(&granted));
+            secret.starts_with(&granted)
                 || own.starts_with(&place)
                 || (own == Path::new(PROC) && place.starts_with(PROC))
         };

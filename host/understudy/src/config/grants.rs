@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use replica::{Bytes, Redactor};
-use sandbox::{DiskBudget, Grants, Renewal, Secret, StoreConfig};
+use sandbox::{DiskBudget, Grants, KeyGrant, Renewal, Secret, StoreConfig};
 
 use super::Environment;
 use super::authorities::Authorities;
@@ -26,6 +26,8 @@ pub struct GrantsSection {
     pub authorities: BTreeMap<String, Authorities>,
     /// Where each key comes from, by its name.
     pub keys: BTreeMap<String, SecretSource>,
+    /// The stores that each key is bound to, by its name.
+    pub bound: BTreeMap<String, Vec<String>>,
     /// What stores with `credentials = "auto"` find in the environment.
     pub ambient: Vec<Secret>,
 }
@@ -147,7 +149,8 @@ impl GrantsSection {
             }
         }
         for (name, source) in &self.keys {
-            grants.keys.insert(name.clone(), source.resolve()?);
+            let stores = self.bound.get(name).cloned().unwrap_or_default();
+            grants.keys.insert(name.clone(), KeyGrant::new(source.resolve()?, stores));
         }
         Ok(grants)
     }
@@ -205,7 +208,9 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
         grants.open.read = read;
     }
     grants.open.disk = section.get("disk").and_then(|value| value.section()).map(read_disk);
-    for (name, value) in by_name(section.get("stores")) {
+    let stores = by_name(section.get("stores"));
+    let names: Vec<_> = stores.iter().map(|(name, _)| name.clone()).collect();
+    for (name, value) in stores {
         if let Some((config, credentials, authorities)) =
             value.section().and_then(|store| read_store(store, environment))
         {
@@ -215,7 +220,9 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
         }
     }
     for (name, value) in by_name(section.get("keys")) {
-        if let Some(source) = SecretSource::read(&value, section.reader().file(), environment) {
+        let config = section.reader().file();
+        if let Some((source, stores)) = read_key(&name, &value, &names, config, environment) {
+            grants.bound.insert(name.clone(), stores);
             grants.keys.insert(name, source);
         }
     }
@@ -233,6 +240,50 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
     }
     section.finish();
     grants
+}
+
+/// A key and the stores whose objects it opens: those of `stores`, or else the one of its own name. A key that is bound to
+/// none would open nothing.
+fn read_key(
+    name: &str,
+    value: &Value<'_>,
+    granted: &[String],
+    config: &Path,
+    environment: Environment<'_>,
+) -> Option<(SecretSource, Vec<String>)> {
+    if value.raw().is_str() {
+        // Says what to write.
+        return SecretSource::read(value, config, environment).map(|source| (source, Vec::new()));
+    }
+    let table = value.section()?;
+    let source = SecretSource::read_of(value, &table, config, environment);
+    let listed = table.get("stores");
+    table.finish();
+    let source = source?;
+    let Some(listed) = listed else {
+        if granted.iter().any(|store| store == name) {
+            return Some((source, vec![name.to_owned()]));
+        }
+        value.problem(format_args!(
+            "opens nothing: name the stores whose objects it opens, such as keys.{name} = {{ file = \"/path\", stores = \
+             [\"repo\"] }}, or give it the name of its store"
+        ));
+        return None;
+    };
+    let stores = listed.list()?;
+    if stores.is_empty() {
+        listed.problem("names no store, so that the key would open nothing: take the key out");
+    }
+    let bound = stores.iter().filter_map(|item| {
+        let store = item.text()?;
+        if !granted.iter().any(|known| known == store) {
+            let near = nearest(store, granted.iter().map(String::as_str));
+            let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            item.problem(format_args!("names no store of these grants{hint}"));
+        }
+        Some(store.to_owned())
+    });
+    Some((source, bound.collect()))
 }
 
 /// The entries of a table whose keys are names of the operator's.
@@ -300,6 +351,24 @@ fn read_store(
     }
     if let Some(idle) = section.get("idle_timeout").and_then(|value| value.duration()) {
         config.retry.idle = idle;
+    }
+    let web = matches!(kind.scheme, "http" | "https");
+    if let Some(list) = section.get("redirects").filter(|_| web).and_then(|value| value.list()) {
+        for item in list {
+            match item.text() {
+                Some(place) if StoreConfig::is_redirect(place) => config.redirects.push(place.to_owned()),
+                Some(_) => {
+                    item.problem("names no server: write its name and port, such as \"cdn.example:443\"")
+                }
+                None => {}
+            }
+        }
+    }
+    if !web {
+        section.refuse(
+            "redirects",
+            "is nothing that this kind of store has, none of whose redirects is followed: take the line out",
+        );
     }
     let mut authorities = None;
     if kind.tls {

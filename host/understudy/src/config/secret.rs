@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use sandbox::Secret;
 
 use super::problem::{Place, Problem};
-use super::tree::Value;
+use super::tree::{Section, Value};
 use super::{Environment, owned_file};
 
 /// A secret that is longer is taken for a mistake in the file's name. A service account's key has some 2.5 kB.
@@ -40,8 +40,20 @@ impl SecretSource {
             return None;
         }
         let table = value.section()?;
-        let (variable, path) = (table.get("env"), table.get("file"));
+        let source = Self::read_of(value, &table, config, environment);
         table.finish();
+        source
+    }
+
+    /// The same of a table that says more, which the caller reads and finishes.
+    pub(super) fn read_of(
+        value: &Value<'_>,
+        table: &Section<'_>,
+        config: &Path,
+        environment: Environment<'_>,
+    ) -> Option<Self> {
+        let form = "write { file = \"/path\" } or { env = \"NAME\" }";
+        let (variable, path) = (table.get("env"), table.get("file"));
         match (variable, path) {
             (Some(name), None) => {
                 let secret = environment(name.text()?).filter(|secret| !secret.is_empty());

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
 
-use super::text::is_harmful;
+use super::text::is_printable;
 
 /// A line-wise writer that steps aside for a bar. Clones write to the same place.
 #[derive(Clone)]
@@ -46,7 +46,7 @@ impl Terminal {
 
     /// Writes one line. A standard error that is gone is nobody's to complain to.
     pub fn line(&self, text: &str) {
-        debug_assert!(!text.contains(is_harmful), "not filtered: {text:?}");
+        debug_assert!(is_printable(text), "not filtered: {text:?}");
         self.bars.suspend(|| {
             let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
             let _gone = writeln!(out, "{text}").and_then(|()| out.flush());

@@ -7,7 +7,7 @@ use understudy::{Failure, Request};
 use wasip2::filesystem::types::{DescriptorFlags, OpenFlags, PathFlags};
 
 use crate::files::preopened;
-use crate::{escaped, refused};
+use crate::refused;
 
 /// Items of one call, so many that their names fill what a call may carry.
 const ITEMS: usize = 3500;

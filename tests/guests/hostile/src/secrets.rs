@@ -177,7 +177,7 @@ fn names(seen: &mut Seen, path: &str) {
 
 /// By what a store says that refuses, answers nonsense or is not there.
 fn failing(seen: &mut Seen, request: &Request, bucket: &Bucket) {
-    for key in ["refused", "absent", "echo", "../up", "/etc/passwd", "a//b", ""] {
+    for key in ["refused", "absent", "echo", "echoed", "marked", "../up", "/etc/passwd", "a//b", ""] {
         seen.answer(key, &bucket.head(key));
         seen.object(key, bucket, key, None);
     }
@@ -186,6 +186,8 @@ fn failing(seen: &mut Seen, request: &Request, bucket: &Bucket) {
         seen.answer(prefix, &page);
     }
     seen.fetched(request, bucket, "echo", None, "fetched-echo");
+    seen.fetched(request, bucket, "echoed", None, "fetched-echoed");
+    seen.fetched(request, bucket, "marked", None, "fetched-marked");
 }
 
 /// By what a key decrypts and by digests over it.
@@ -260,6 +262,130 @@ fn derived(seen: &mut Seen, request: &Request, bucket: &Bucket) {
         seen.object("with the derived key", bucket, "plain.ini", Some(&further));
         seen.answer("derived again", &bucket.derive_key(object, via, "cipher", "cipher-pass").map(drop));
     }
+}
+
+/// Derives the key of `plain.ini` in the directory `path`, which may be read and is the store `repo` too, and goes for it under
+/// every other name and in parts.
+pub(crate) fn aliases(request: &Request) -> Result<(), Failure> {
+    let path: String = request.require("path")?;
+    let mut seen = Seen::default();
+    let plain = Pipeline::new();
+    match Bucket::open(&path).and_then(|bucket| bucket.derive_key("plain.ini", &plain, "cipher", "cipher-pass")) {
+        Ok(_) => seen.bytes("derived", b"plain.ini"),
+        Err(error) => seen.answer::<()>("derived", &Err(error)),
+    }
+    let (dot, twice, up, link) =
+        (format!("{path}/."), format!("{path}//"), format!("{path}/sub/.."), format!("{path}/link"));
+    for name in [path.as_str(), &dot, &twice, &up, &link, "repo"] {
+        let bucket = match Bucket::open(name) {
+            Ok(bucket) => bucket,
+            Err(error) => {
+                seen.answer::<()>(name, &Err(error));
+                continue;
+            }
+        };
+        for object in ["plain.ini", "sub/copy.ini", "sub/same.ini"] {
+            seen.object("whole", &bucket, object, None);
+            in_parts(&mut seen, request, &bucket, object);
+        }
+    }
+    if let Ok(sub) = Bucket::open(&format!("{path}/sub")) {
+        for object in ["copy.ini", "same.ini"] {
+            seen.object("whole", &sub, object, None);
+            in_parts(&mut seen, request, &sub, object);
+        }
+    }
+    keep(request, &seen)
+}
+
+/// Reads an object in two parts that meet at each of many places, and has both written into one file.
+fn in_parts(seen: &mut Seen, request: &Request, bucket: &Bucket, object: &str) {
+    let Ok(size) = bucket.head(object).map(|object| object.size) else { return };
+    for middle in (0..size).step_by(16).chain([size - 8]) {
+        let mut both = Vec::new();
+        for (offset, length) in [(0, middle), (middle, size - middle)] {
+            match bucket.read(object, Some(Range { offset, length }), None) {
+                Ok(stream) => {
+                    while let Ok(bytes) = stream.blocking_read(1 << 16) {
+                        both.extend_from_slice(&bytes);
+                    }
+                }
+                Err(error) => seen.answer::<()>("a part", &Err(error)),
+            }
+        }
+        seen.bytes("parts", &both);
+    }
+    let job = Job::new(true);
+    let Ok(origin) = job.add_origin(bucket, None) else { return };
+    let part = |offset: u64, length: u64| Fetch {
+        origin,
+        object: object.to_owned(),
+        range: Some(Range { offset, length }),
+        path: "parts".to_owned(),
+        at: Some(offset),
+        size: length,
+        digest: None,
+        mode: None,
+        mtime: None,
+        unless: Unless::Always,
+    };
+    seen.answer("fetch", &job.fetch(&[part(0, size / 2), part(size / 2, size - size / 2)]));
+    let whole = Fetch { range: None, path: "whole".to_owned(), at: None, size, ..part(0, size) };
+    seen.answer("fetch", &job.fetch(&[whole]));
+    while !job.wait(1000).idle {}
+    for outcome in job.outcomes(4096) {
+        seen.answer("outcome", &outcome.ended);
+    }
+    if let Ok(datadir) = request.datadir() {
+        for file in ["parts", "whole"] {
+            seen.file(&datadir.join(file).to_string_lossy());
+        }
+    }
+}
+
+/// Asks the key `pass` to open `locked.ini` of its store `repo`, of the store `other` and of the directory `path`, to neither
+/// of which it is bound.
+pub(crate) fn keys_elsewhere(request: &Request) -> Result<(), Failure> {
+    let path: String = request.require("path")?;
+    let key = Key::named("pass").map_err(|error| Failure::failed(format!("{error:?}")))?;
+    let via = Pipeline::new();
+    via.decrypt(&key, CipherFormat::OpensslSha1);
+    let own = Bucket::open("repo").and_then(|bucket| bucket.derive_key("locked.ini", &via, "cipher", "cipher-pass"));
+    let derived = own.map_err(|error| Failure::failed(format!("it does not open its own store: {error:?}")))?;
+    let further = Pipeline::new();
+    further.decrypt(&derived, CipherFormat::OpensslSha1);
+    let mut attempts = Vec::new();
+    for name in ["other", path.as_str()] {
+        let bucket = Bucket::open(name).map_err(|error| Failure::failed(format!("{name}: {error:?}")))?;
+        for (which, via) in [("granted", &via), ("derived", &further)] {
+            let answers = [
+                ("get", bucket.get("locked.ini", Some(via), 1 << 16).map(drop)),
+                ("read", bucket.read("locked.ini", None, Some(via)).map(drop)),
+                ("derive", bucket.derive_key("locked.ini", via, "cipher", "cipher-pass").map(drop)),
+                ("origin", Job::new(true).add_origin(&bucket, Some(via)).map(drop)),
+            ];
+            for (how, answer) in answers {
+                let answer = match answer {
+                    Err(Error::Denied(why)) => Err(why),
+                    Err(error) => return Err(Failure::failed(format!("{how} of {name}: {error:?}"))),
+                    Ok(()) => Ok(()),
+                };
+                attempts.push((format!("{how} with the {which} key in {name}"), answer));
+            }
+        }
+    }
+    Err(crate::verdict(attempts))
+}
+
+/// Calls words of the operator's log keys, and one key that is one.
+pub(crate) fn derive_words(_: &Request) -> Result<(), Failure> {
+    let bucket = Bucket::open("repo").map_err(|error| Failure::failed(format!("{error:?}")))?;
+    for name in ["word", "path", "key"] {
+        bucket
+            .derive_key("words.ini", &Pipeline::new(), "w", name)
+            .map_err(|error| Failure::failed(format!("{name}: {error:?}")))?;
+    }
+    Err(refused("words", "they are keys now"))
 }
 
 /// Keeps what it saw where no redaction finds it, and shouts it.

@@ -1,5 +1,6 @@
 //! Stores, keys, speed: what is granted, and where its secrets come from.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
@@ -105,18 +106,58 @@ fn a_key_comes_from_a_file_that_is_read_when_the_run_begins() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().display();
     let section =
-        grants(&format!("keys.repo = {{ file = \"{path}\" }}\nkeys.other = {{ env = \"SECRET\" }}")).unwrap();
+        grants(&format!(
+            "keys.repo = {{ file = \"{path}\" }}\nkeys.other = {{ env = \"SECRET\", stores = [\"repo\"] }}\nstores.repo = {{ url = \"file:///b\" }}"
+        )).unwrap();
     assert_eq!(section.secret_files().collect::<Vec<_>>(), [file.path()]);
     let problem = section.resolve().unwrap_err().to_string();
     assert!(problem.starts_with(&format!("{FILE}:7:")) && problem.contains("it is empty"), "{problem}");
     std::fs::write(file.path(), "pass phrase\n").unwrap();
     std::fs::set_permissions(file.path(), PermissionsExt::from_mode(0o600)).unwrap();
     let granted = section.resolve().unwrap();
-    assert_eq!(granted.keys["repo"].expose(), b"pass phrase");
-    assert_eq!(granted.keys["other"].expose(), b"swordfish");
+    assert_eq!(granted.keys["repo"].secret.expose(), b"pass phrase");
+    assert_eq!(granted.keys["other"].secret.expose(), b"swordfish");
     std::fs::set_permissions(file.path(), PermissionsExt::from_mode(0o644)).unwrap();
     let problem = section.resolve().unwrap_err().to_string();
     assert!(problem.contains("chmod 0600") && !problem.contains("pass phrase"), "{problem}");
+}
+
+#[test]
+fn a_key_is_bound_to_the_stores_that_it_opens() {
+    let stores = "stores.repo = { url = \"file:///b\" }\nstores.wal = { url = \"file:///w\" }";
+    let bound = |key: &str| {
+        grants(&format!("{key}\n{stores}"))
+            .map(|section| section.resolve().unwrap().keys["repo"].stores.clone())
+    };
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(*bound("keys.repo = { env = \"SECRET\" }").unwrap(), names(&["repo"]));
+    assert_eq!(*bound("keys.repo = { env = \"SECRET\", stores = [\"wal\"] }").unwrap(), names(&["wal"]));
+    assert_eq!(
+        *bound("keys.repo = { env = \"SECRET\", stores = [\"wal\", \"repo\"] }").unwrap(),
+        names(&["repo", "wal"])
+    );
+    for (key, says) in [
+        ("keys.other = { env = \"SECRET\" }", "opens nothing"),
+        ("keys.repo = { env = \"SECRET\", stores = [] }", "names no store"),
+        ("keys.repo = { env = \"SECRET\", stores = [\"rep\"] }", "did you mean `repo`?"),
+        ("keys.repo = { env = \"SECRET\", stores = [\"/b\"] }", "names no store of these grants"),
+        ("keys.repo = { env = \"SECRET\", store = [\"repo\"] }", "unknown key"),
+    ] {
+        let problems = bound(key).unwrap_err();
+        assert!(problems.iter().any(|problem| problem.contains(says)), "{key}: {problems:?}");
+    }
+}
+
+#[test]
+fn a_web_server_redirects_where_the_grant_says() {
+    let section = grants(
+        "stores.repo = { url = \"https://host/\", redirects = [\"cdn.example:443\", \"[::1]:8443\"] }",
+    );
+    assert_eq!(section.unwrap().open.stores["repo"].redirects, ["cdn.example:443", "[::1]:8443"]);
+    let no = refused("stores.repo = { url = \"https://host/\", redirects = [\"https://cdn.example\"] }");
+    assert!(no.contains("cdn.example:443"), "{no}");
+    let no = refused("stores.repo = { url = \"s3://b\", redirects = [\"cdn.example:443\"] }");
+    assert!(no.contains("none of whose redirects is followed"), "{no}");
 }
 
 #[test]
