@@ -44,7 +44,7 @@ fn rule_30_what_the_server_will_run_load_or_read_elsewhere_is_listed_with_its_li
         (r"archive_command = '\302\240'", "`archive_command` runs `(a command of blanks)`"),
         ("archive_library = basic_archive", "`archive_library` loads `basic_archive`"),
         ("shared_preload_libraries = 'a, b'", "`shared_preload_libraries` loads `a, b`"),
-        ("session_preload_libraries = '\u{a0}'", "`session_preload_libraries` loads `\u{a0}`"),
+        ("session_preload_libraries = '\u{a0}'", "`session_preload_libraries` loads `\\u{a0}`"),
         ("local_preload_libraries = 'a'", "`local_preload_libraries` loads `a`"),
         ("archive_library = ' '", "`archive_library` loads ` `"),
         (
