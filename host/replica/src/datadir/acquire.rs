@@ -95,6 +95,8 @@ impl DataDirectory {
         if let Some(previous) = &previous {
             refuse_live_run(&place, previous)?;
         }
+        let left = previous.as_ref().filter(|record| record.unfinished);
+        let left = left.map(|record| record.places.clone()).unwrap_or_default();
         let opened = if place.exists { Some(open(&place)?) } else { None };
         let judged = match &opened {
             Some((directory, stamp)) => Some(Judged::of(&place, directory, stamp, previous, force)?),
@@ -102,7 +104,7 @@ impl DataDirectory {
         };
         let own_places = match (&opened, &judged) {
             (Some((_, stamp)), Some(judged)) => judged.own_places(stamp),
-            _ => &[],
+            _ => &left,
         };
         let mut mapped = Vec::new();
         for (place, may_hold) in places::mapped(places).filter(|(place, _)| place.exists) {
@@ -146,6 +148,15 @@ impl Judged {
     ) -> Result<Self, Refusal> {
         let failed = |error: io::Error| place.refuse(format_args!("cannot be looked at: {error}"));
         let marked = previous.as_ref().is_some_and(|record| record.is_unfinished(stamp));
+        if let Some(record) = &mut previous
+            && record.unfinished
+            && !record.is_surely_about(stamp)
+            && directory.is_empty().map_err(failed)?
+        {
+            // Patroni removes a data directory that was not finished, and knows nothing of mapped places to which no link leads yet:
+            // what is unfinished there stays this program's, for each place is recognised by itself.
+            record.is_now_about(stamp);
+        }
         if let Some(record) = &mut previous
             && contents::is_whole(directory).map_err(failed)?
         {

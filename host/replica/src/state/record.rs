@@ -151,6 +151,12 @@ impl Record {
         self.is_about(stamp.identity()) && self.born.is_some() && self.born == stamp.born
     }
 
+    /// Makes it one about the empty directory that has taken the place of the one that it was about.
+    pub(crate) fn is_now_about(&mut self, stamp: &DirectoryStamp) {
+        let DirectoryStamp { device, inode, born } = stamp.clone();
+        (self.device, self.inode, self.born) = (device, inode, born);
+    }
+
     /// Whether this very process wrote it, having taken the directory before and let it go without a word.
     pub(crate) fn is_of_this_process(&self) -> bool {
         self.host.is_some_and(|host| ProcessStamp::of_this_process().is_ok_and(|own| own == host.process))

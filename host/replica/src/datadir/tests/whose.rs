@@ -92,6 +92,31 @@ fn rule_26_unfinished_work_is_not_sought_in_a_directory_that_was_given_its_inode
 }
 
 #[test]
+fn rule_24_what_is_unfinished_in_a_place_stays_ours_when_the_data_directory_was_removed() {
+    let mut machine = Machine::new();
+    let wal = machine.map_wal("wal");
+    machine.killed(machine.acquire().unwrap(), &[]);
+    fs::create_dir(wal.join("archive_status")).unwrap();
+    fs::write(wal.join("000000010000000000000001"), "").unwrap();
+    fs::remove_dir_all(machine.path("data")).unwrap();
+    assert_eq!(machine.inspect(), Ok(Contents::Nothing));
+    // A run that ends before it empties anything does not forget of it either.
+    machine.acquire().unwrap().state().finished(RunResult::Failed, false).unwrap();
+    let directory = machine.acquire().unwrap();
+    assert_eq!(directory.contents().unwrap(), Contents::Unfinished);
+    empty(&directory);
+    assert!(fs::read_dir(&wal).unwrap().next().is_none());
+    drop(directory);
+    // What somebody else has put into a new data directory is somebody else's.
+    machine.killed(machine.acquire().unwrap(), &[]);
+    fs::remove_dir_all(machine.path("data")).unwrap();
+    machine.cluster("data");
+    fs::create_dir(wal.join("archive_status")).unwrap();
+    fs::write(wal.join("000000010000000000000001"), "").unwrap();
+    assert_eq!(machine.refused().rule, "mapped place");
+}
+
+#[test]
 fn rule_24_a_place_that_was_given_the_inode_of_another_is_not_ours() {
     let mut machine = Machine::new();
     let wal = machine.map_wal("wal");
