@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::super::problem::{Problem, shown_within};
 use super::ask::{Server, not_said, spoken};
-use super::{CHECK, Verdicts};
+use super::{CHECK, Replica, Verdicts};
 use crate::process::Briefly;
 
 /// How long it may take. It takes some 100 ms.
@@ -40,6 +40,9 @@ const DIRECTORIES: [&str; 9] = [
     "pg_stat_tmp",
     "pg_tblspc",
 ];
+
+/// The data directory in the scratch directory.
+const DATA: &str = "data";
 
 /// As little of a server as there is.
 const SETTINGS: [&str; 15] = [
@@ -78,7 +81,17 @@ pub(super) fn check(
         verdicts.told(format!("`{shown_hba}` was not checked: PostgreSQL does not run as root"));
         return Ok(());
     }
-    let said = start(server, hba_file, ident_file)?;
+    let scratch = match scratch(server.replica) {
+        Ok(scratch) => scratch,
+        Err(error) => {
+            verdicts.told(format!(
+                "`{shown_hba}` was not checked, for no scratch directory can be made in {}: {error}",
+                std::env::temp_dir().display()
+            ));
+            return Ok(());
+        }
+    };
+    let said = start(server, scratch.path(), hba_file, ident_file)?;
     let lines: Vec<&str> = said.lines().collect();
     let complaints = complaints(&lines);
     let told = |complaints: &[String]| shown_within(complaints.join("; ").as_bytes(), SHOWN);
@@ -106,22 +119,24 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Starts the server in a scratch directory; gives what it said until it ended.
-fn start(server: &Server<'_>, hba_file: &Path, ident_file: &Path) -> Result<String, Problem> {
-    let replica = server.replica;
-    let failed =
-        |error: std::io::Error| Problem::new(CHECK, format!("no scratch directory can be made: {error}"));
-    let scratch = tempfile::Builder::new().prefix("understudy-").tempdir().map_err(failed)?;
-    let directory = scratch.path().join("data");
+/// A directory, removed when it is dropped, with a data directory in it from which a server starts as far as it must.
+fn scratch(replica: &Replica<'_>) -> std::io::Result<tempfile::TempDir> {
+    let scratch = tempfile::Builder::new().prefix("understudy-").tempdir()?;
+    let directory = scratch.path().join(DATA);
     let make = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path);
-    make(&directory).map_err(failed)?;
+    make(&directory)?;
     for name in DIRECTORIES {
-        make(&directory.join(name)).map_err(failed)?;
+        make(&directory.join(name))?;
     }
-    fs::write(directory.join("PG_VERSION"), format!("{}\n", replica.major)).map_err(failed)?;
-    fs::write(directory.join("global/pg_control"), replica.control_file).map_err(failed)?;
-    fs::write(directory.join("postgresql.auto.conf"), "").map_err(failed)?;
+    fs::write(directory.join("PG_VERSION"), format!("{}\n", replica.major))?;
+    fs::write(directory.join("global/pg_control"), replica.control_file)?;
+    fs::write(directory.join("postgresql.auto.conf"), "")?;
+    Ok(scratch)
+}
 
+/// Starts the server in the scratch directory; gives what it said until it ended.
+fn start(server: &Server<'_>, scratch: &Path, hba_file: &Path, ident_file: &Path) -> Result<String, Problem> {
+    let replica = server.replica;
     let named = |name: &str, path: &Path| {
         let mut setting = OsString::from(name);
         setting.push("=");
@@ -129,7 +144,7 @@ fn start(server: &Server<'_>, hba_file: &Path, ident_file: &Path) -> Result<Stri
         setting
     };
     let mut settings: Vec<OsString> = SETTINGS.iter().map(OsString::from).collect();
-    settings.push(named("unix_socket_directories", scratch.path()));
+    settings.push(named("unix_socket_directories", scratch));
     settings.push(named("hba_file", hba_file));
     settings.push(named("ident_file", ident_file));
     // Settings on which it depends what a line of pg_hba.conf may say.
@@ -141,13 +156,13 @@ fn start(server: &Server<'_>, hba_file: &Path, ident_file: &Path) -> Result<Stri
     if let Some(name) = depends {
         settings.push(format!("{name}={}", server.setting(name)?).into());
     }
-    let mut arguments: Vec<OsString> = vec!["-D".into(), directory.into()];
+    let mut arguments: Vec<OsString> = vec!["-D".into(), scratch.join(DATA).into()];
     arguments.extend(settings.into_iter().flat_map(|setting| ["-c".into(), setting]));
     let program = replica.bin_dir.join("postgres");
     let briefly = Briefly {
         program: &program,
         arguments,
-        writable: Some(scratch.path()),
+        writable: Some(scratch),
         patience: PATIENCE,
         cancel: replica.cancel,
     };
