@@ -90,7 +90,8 @@ fn members(leaders: &[ProcessStamp]) -> io::Result<Vec<(ProcessStamp, Process)>>
 
 /// SIGKILL to each group at once, that none of it can start another meanwhile, and to what is only in its session.
 fn kill(running: &[(ProcessStamp, Process)]) -> io::Result<()> {
-    let own_group = rustix::process::getpgrp();
+    // From /proc: getpgrp(2) says 0 of a group that is led from outside of the container, which rustix takes for impossible.
+    let own_group = process::stat(std::process::id())?.map(|own| own.group);
     for (leader, process) in running {
         let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else { continue };
         // The descriptor keeps meaning the process that it was opened for, so that what is looked at is what is killed.
@@ -102,7 +103,7 @@ fn kill(running: &[(ProcessStamp, Process)]) -> io::Result<()> {
             }
             if process.group == leader.pid
                 && let Some(group) = i32::try_from(leader.pid).ok().and_then(Pid::from_raw)
-                && group != own_group
+                && own_group != Some(leader.pid)
             {
                 // Whether every one of it could be signalled, the next line and the next look tell.
                 let _ = kill_process_group(group, Signal::KILL);
