@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, getpgrp, getpid, getppid, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, getpid, getppid, pidfd_open};
 use tokio::sync::oneshot;
 
 /// The parent, and what started that: a wrapper stays when Patroni is gone, and waits.
@@ -42,11 +42,13 @@ impl Parents {
     /// starts no group of its own, a shell with a person at it does.
     pub fn of_this_process() -> Self {
         let mut parents = Self { found: Vec::new(), problem: None, gone: false };
-        let (own, group) = (getpid(), getpgrp());
+        let own = getpid();
+        // None for a group that is led from outside of the container: getpgrp(2) says 0 then.
+        let group = stat(own).and_then(|own| own.group);
         let (mut child, mut next) = (own, getppid());
         // Who has lost its parent is the init process's, which is of another group than whoever did not start a session.
-        if next == Some(Pid::INIT) && group != own {
-            parents.gone = stat(Pid::INIT).is_some_and(|init| init.group != Some(group));
+        if next == Some(Pid::INIT) && group != Some(own) {
+            parents.gone = stat(Pid::INIT).is_some_and(|init| init.group != group);
         }
         while let Some(pid) = next.filter(|pid| *pid != Pid::INIT) {
             let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
@@ -63,11 +65,18 @@ impl Parents {
             };
             // The number is that of the parent only if it still is now that the descriptor holds it.
             let still = if child == own { getppid() } else { stat(child).and_then(|child| child.parent) };
-            let (Some(parent), true) = (stat(pid), still == Some(pid)) else {
+            if still != Some(pid) {
                 parents.gone = true;
                 break;
+            }
+            // Another user's may not be looked at (`hidepid`, proc(5)): it is there, and what started it cannot be known.
+            let Some(parent) = stat(pid) else {
+                if child == own {
+                    parents.found.push((format!("process {pid}"), descriptor));
+                }
+                break;
             };
-            if child != own && parent.group != Some(group) {
+            if child != own && parent.group != group {
                 break;
             }
             parents.found.push((format!("process {pid} ({})", parent.name), descriptor));
