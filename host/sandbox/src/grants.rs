@@ -19,12 +19,15 @@ const NAME: usize = 64;
 pub(crate) struct Remedies {
     method: String,
     read: Vec<PathBuf>,
+    /// The names of the granted stores.
+    stores: Vec<String>,
 }
 
 impl Remedies {
     /// For the method of this name with these grants.
     pub(crate) fn new(method: &str, grants: &Grants) -> Self {
-        Self { method: method.to_owned(), read: grants.read.clone() }
+        let stores = grants.stores.keys().cloned().collect();
+        Self { method: method.to_owned(), read: grants.read.clone(), stores }
     }
 
     /// The line that lets it read `directory` besides what it may read already; none for a path that is too long for
@@ -52,9 +55,12 @@ impl Remedies {
         fits.then(|| self.named("keys", key, &value)).flatten()
     }
 
-    /// The line that grants a key of this name.
+    /// The line that grants a key of this name. A key opens the store of its own name unless it says which.
     pub(crate) fn key(&self, name: &str) -> Option<String> {
-        self.named("keys", name, "file = \"/path\"")
+        match self.stores.first() {
+            Some(store) if !self.stores.iter().any(|store| store == name) => self.key_of_store(name, store),
+            Some(_) | None => self.named("keys", name, "file = \"/path\""),
+        }
     }
 
     /// The line that grants one thing by name; none for a name that could not stand in the configuration.
@@ -285,6 +291,16 @@ mod tests {
         check_with(&needs, &[], &granted()).unwrap();
         check_with(&needs, &[setting("repo", "absent")], &granted()).unwrap_err();
         check(&[need(NeedKind::Key, "repo", false)], &[], &[]).unwrap();
+    }
+
+    #[test]
+    fn the_remedy_for_a_key_binds_it_to_a_store_that_is_granted() {
+        let remedies = Remedies::new("m", &granted());
+        let store = granted().stores.keys().next().unwrap().clone();
+        let own = format!(r#"[method.m.grants] keys.{store} = {{ file = "/path" }}"#);
+        assert_eq!(remedies.key(&store), Some(own));
+        let other = format!(r#"[method.m.grants] keys.other = {{ file = "/path", stores = ["{store}"] }}"#);
+        assert_eq!(remedies.key("other"), Some(other));
     }
 
     #[test]

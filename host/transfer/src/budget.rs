@@ -97,8 +97,9 @@ impl Budget {
         Charge { budget: self.clone(), amount, passing: false }
     }
 
-    /// As [`Budget::charge`], and where there is no room waits as long as `others` says that something is going to be given back
-    /// without the caller's help.
+    /// As [`Budget::charge`], and where less than a quarter would stay free waits as long as `others` says that something is going
+    /// to be given back without the caller's help. The quarter is for what is waited for: work in a queue needs buffers and the
+    /// windows of decoders before it can end.
     ///
     /// # Errors
     /// `Limit` where nothing is, or where `amount` is more than the bound itself.
@@ -112,16 +113,12 @@ impl Budget {
         loop {
             let mut freed = std::pin::pin!(self.inner.freed.notified());
             freed.as_mut().enable();
-            let refused = match self.charge(amount, what) {
-                Err(refused) => refused,
-                charged => return charged,
-            };
-            if amount > self.inner.most {
-                return Err(refused);
-            }
-            if !others() {
-                // The last of them may have given back between the two questions.
+            let most = self.inner.most;
+            if amount > most || !others() {
                 return self.charge(amount, what);
+            }
+            if self.take_up_to(amount, most - most / 4).is_ok() {
+                return Ok(Charge { budget: self.clone(), amount, passing: false });
             }
             freed.await;
         }
@@ -166,7 +163,13 @@ impl Budget {
     /// # Errors
     /// What is held, where that and `amount` are more than the bound.
     fn take(&self, amount: u64) -> Result<(), u64> {
-        let more = |held: u64| held.checked_add(amount).filter(|more| *more <= self.inner.most);
+        self.take_up_to(amount, self.inner.most)
+    }
+
+    /// # Errors
+    /// What is held, where that and `amount` are more than `most`.
+    fn take_up_to(&self, amount: u64, most: u64) -> Result<(), u64> {
+        let more = |held: u64| held.checked_add(amount).filter(|more| *more <= most);
         self.inner.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map(drop)
     }
 
@@ -385,6 +388,11 @@ mod tests {
         drop(held);
         assert_eq!(waits.await.unwrap().amount(), 20);
         assert_eq!(budget.held(), 0);
+        // The last quarter is left to what is waited for.
+        let queued = budget.charge(60, "queued").unwrap();
+        assert!(poll!(Box::pin(budget.charge_while(20, "x", || true)).as_mut()).is_pending());
+        assert_eq!(budget.charge_while(20, "x", || false).await.unwrap().amount(), 20);
+        drop(queued);
     }
 
     #[tokio::test]

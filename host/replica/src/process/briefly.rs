@@ -16,6 +16,9 @@ use super::{PATH, confine};
 /// How often it is looked at.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
+/// How long it may take to end by itself when it is asked to.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// The most that is kept of each of its streams, in bytes; what follows is read and thrown away.
 const KEPT: u64 = 64 << 10;
 
@@ -109,6 +112,14 @@ impl Briefly<'_> {
             let output = threads.spawn(|| kept(output));
             let error = threads.spawn(|| kept(error));
             let status = self.bound(group).and_then(|()| self.wait(&mut child));
+            if status.is_err() {
+                // A server gives its shared memory back when it is asked to end, and not when it is killed.
+                let _ = kill_process_group(group, Signal::QUIT);
+                let asked = Instant::now();
+                while asked.elapsed() < GRACE && matches!(child.try_wait(), Ok(None)) {
+                    std::thread::sleep(BETWEEN_LOOKS);
+                }
+            }
             // Whatever it started holds the pipes too.
             let _ = kill_process_group(group, Signal::KILL);
             if status.is_err() {

@@ -12,6 +12,9 @@ pub const MOST_OUTCOMES: usize = 262_144;
 /// The most outcomes with the text of an error that wait to be taken.
 pub const MOST_MESSAGES: usize = 65_536;
 
+/// So many texts are kept also where little memory is left: somebody must be able to say what went wrong.
+const FEW: usize = 64;
+
 /// What an outcome takes in memory without the text of an error: its place in a queue that doubles when it grows.
 pub(super) const OUTCOME: u64 = 2 * size_of::<Waiting>() as u64;
 
@@ -50,8 +53,9 @@ impl Outcomes {
         !self.all || self.waiting.len() + queued + more <= MOST_OUTCOMES
     }
 
-    /// Keeps an outcome. `charge` is what its item took, which covers [`OUTCOME`] bytes at least. The text of an error is kept
-    /// only while a quarter of the memory stays free: texts that nobody takes must not keep work from being added.
+    /// Keeps an outcome. `charge` is what its item took, which covers [`OUTCOME`] bytes at least. All but
+    /// [`FEW`] texts of errors are kept only while a quarter of the memory stays free: what nobody takes must not keep work from
+    /// being added.
     pub(super) fn add(&mut self, index: u32, ended: Result<Action, Error>, mut charge: Option<Charge>) {
         let is_tight = charge.as_ref().is_some_and(Charge::leaves_too_little);
         let mut keep = |bytes: usize| {
@@ -67,7 +71,7 @@ impl Outcomes {
             }
             Err(error)
                 if self.messages < MOST_MESSAGES
-                    && !is_tight
+                    && (!is_tight || self.messages < FEW)
                     && keep(error.message.capacity() + size_of::<Error>() + 2 * PIECE as usize) =>
             {
                 self.messages += 1;

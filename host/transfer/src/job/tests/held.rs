@@ -52,11 +52,11 @@ fn names_are_charged_by_their_length_and_adding_waits_or_is_refused_where_there_
     assert!(error.message.contains("host_memory"), "{error}");
     assert_eq!(other.status().queued, 0);
     // The texts of the first thousand failures keep their memory until somebody takes them.
-    let mut more = Box::pin(one.fetch(long_names("c", 800)));
+    let mut more = Box::pin(one.fetch(long_names("c", 500)));
     assert!(scene.wait(async { futures_util::poll!(more.as_mut()) }).is_pending());
     held.let_go();
     scene.wait(more).unwrap();
-    assert_eq!(scene.ended(&one).len(), 1802);
+    assert_eq!(scene.ended(&one).len(), 1502);
     settles(&memory, before);
     // And so it is where the job is cancelled.
     let held = scene.hold();
