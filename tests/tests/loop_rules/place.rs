@@ -80,8 +80,12 @@ impl Place {
         self.datadir().join(path).exists()
     }
 
+    /// Whether nothing is there; a directory that the run made and no method worked in is gone again.
     pub(crate) fn is_empty(&self) -> bool {
-        fs::read_dir(self.datadir()).unwrap().next().is_none()
+        match fs::read_dir(self.datadir()) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        }
     }
 
     pub(crate) fn contents(&self) -> Contents {
