@@ -12,7 +12,7 @@ async fn each_end_has_its_word() {
         ("retry-later", Outcome::RetryLater, "tried later"),
         ("not-applicable", Outcome::NotApplicable, "finds nothing"),
         ("trap", Outcome::Trapped, "trapped"),
-        ("panic", Outcome::Trapped, "the method panicked: the method panics (src/endings.rs:"),
+        ("panic", Outcome::Trapped, "the method panicked: the method panics ("),
         ("exit", Outcome::Failed, "exit status 0"),
         ("recursion", Outcome::Trapped, "trapped: "),
         ("memory", Outcome::OutOfMemory, "268435456 granted"),
