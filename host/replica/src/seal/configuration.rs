@@ -1,6 +1,7 @@
 //! What the restored configuration says: `postgresql.conf`, what it includes, then `postgresql.auto.conf`, in PostgreSQL's order (the
-//! last mention of a setting counts). Only files inside the data directory are read.
+//! last mention of a setting counts). Only files inside the data directory are read. Files that Patroni would use are read besides.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use transfer::beneath::{Kind, RelativePath};
@@ -15,6 +16,15 @@ const MAIN: RelativePath = RelativePath::literal("postgresql.conf");
 
 /// The file that `ALTER SYSTEM` writes.
 pub(super) const AUTO: RelativePath = RelativePath::literal("postgresql.auto.conf");
+
+/// What Patroni has the server read from the replica on, though nothing in it may name them yet: its own `postgresql.conf` includes
+/// `postgresql.base.conf`, which it keeps where there is one (`write_postgresql_conf`), and it copies `*.backup` over files that are
+/// missing (`restore_configuration_files`, both in `patroni/postgresql/config.py`).
+const OF_PATRONI: [RelativePath; 3] = [
+    RelativePath::literal("postgresql.base.conf"),
+    RelativePath::literal("postgresql.base.conf.backup"),
+    RelativePath::literal("postgresql.conf.backup"),
+];
 
 /// The longest file that is read, in bytes.
 pub(super) const LONGEST: u64 = 1 << 20;
@@ -57,20 +67,28 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(super) struct Configuration {
     pub(super) entries: Vec<Entry>,
+    /// How many of the entries, the first ones, stand in files that the server reads only where Patroni has it do so.
+    pub(super) of_patroni: usize,
     /// Whether there is a `postgresql.conf`; otherwise the configuration lives elsewhere, as on Debian.
     pub(super) has_main: bool,
 }
 
 impl Configuration {
-    /// The mention of a setting that counts.
+    /// The mention of a setting that counts for the server that reads the replica as it is.
     pub(super) fn effective(&self, name: &str) -> Option<&Entry> {
-        self.entries.iter().rev().find(|entry| entry.name == name)
+        self.entries.iter().skip(self.of_patroni).rev().find(|entry| entry.name == name)
     }
 }
 
 /// Reads the restored configuration.
 pub(super) fn read(places: &Places<'_>) -> Result<Configuration, Problem> {
-    let mut reader = Reader { places, configuration: Configuration::default(), files: 0 };
+    let mut reader = Reader {
+        places,
+        configuration: Configuration::default(),
+        files: 0,
+        read: BTreeSet::new(),
+        of_patroni: false,
+    };
     reader.configuration.has_main = places.top.find(&MAIN).during(CHECK)?.is_some();
     if reader.configuration.has_main {
         reader.read(&MAIN, 0)?;
@@ -78,6 +96,15 @@ pub(super) fn read(places: &Places<'_>) -> Result<Configuration, Problem> {
     if places.top.find(&AUTO).during(CHECK)?.is_some() {
         reader.read(&AUTO, 0)?;
     }
+    let of_server = std::mem::take(&mut reader.configuration.entries);
+    reader.of_patroni = true;
+    for file in OF_PATRONI {
+        if places.top.find(&file).during(CHECK)?.is_some_and(|metadata| metadata.kind != Kind::Directory) {
+            reader.read(&file, 0)?;
+        }
+    }
+    reader.configuration.of_patroni = reader.configuration.entries.len();
+    reader.configuration.entries.extend(of_server);
     Ok(reader.configuration)
 }
 
@@ -85,10 +112,17 @@ struct Reader<'a> {
     places: &'a Places<'a>,
     configuration: Configuration,
     files: usize,
+    /// The files that were read.
+    read: BTreeSet<RelativePath>,
+    /// Whether what is read now is only read where Patroni has the server do so: each file once, and what it includes may be missing.
+    of_patroni: bool,
 }
 
 impl Reader<'_> {
     fn read(&mut self, file: &RelativePath, depth: usize) -> Result<(), Problem> {
+        if !self.read.insert(file.clone()) && self.of_patroni {
+            return Ok(());
+        }
         self.files += 1;
         if self.files > MOST_FILES || depth > DEPTH {
             let message = format!(
@@ -171,10 +205,11 @@ impl Reader<'_> {
             );
             Problem::new(CHECK, message)
         };
-        let Some(path) = path else { return Err(missing()) };
+        let Some(path) = path else { return if self.of_patroni { Ok(()) } else { Err(missing()) } };
         let kind = self.places.top.find(&path).during(CHECK)?.map(|metadata| metadata.kind);
         match (entry.name.as_str(), kind) {
             ("include_if_exists", None) => Ok(()),
+            (_, None) if self.of_patroni => Ok(()),
             (_, None) => Err(missing()),
             ("include_dir", Some(Kind::Directory)) => self.include_directory(&path, depth),
             _ => self.read(&path, depth + 1),
@@ -272,6 +307,26 @@ pub(super) mod tests {
         assert_eq!(values(&configuration, "a"), ["1", "2", "3", "4", "5", "6", "8"]);
         assert_eq!(configuration.effective("a").unwrap().place(), "postgresql.auto.conf line 1");
         assert!(configuration.has_main);
+    }
+
+    #[test]
+    fn files_that_patroni_would_use_are_read_once_and_do_not_count_for_the_server() {
+        let restored = Restored::with(&[
+            ("postgresql.conf", "include 'postgresql.base.conf'\na = 2\n"),
+            ("postgresql.base.conf", "a = 1\nb = 1\n"),
+            ("postgresql.base.conf.backup", "a = 3\n"),
+            ("postgresql.conf.backup", "include 'postgresql.base.conf'\ninclude 'none'\na = 4\nc = 1\n"),
+        ]);
+        let configuration = restored.read().unwrap();
+        assert_eq!(values(&configuration, "a"), ["3", "4", "1", "2"]);
+        assert_eq!(configuration.effective("a").unwrap().place(), "postgresql.conf line 2");
+        assert_eq!(configuration.effective("b").unwrap().place(), "postgresql.base.conf line 1");
+        assert_eq!(configuration.effective("c"), None);
+
+        let planted =
+            Restored::with(&[("postgresql.conf", ""), ("postgresql.base.conf", "include a.conf\na = 1")]);
+        let configuration = planted.read().unwrap();
+        assert_eq!((values(&configuration, "a"), configuration.effective("a")), (vec!["1".to_owned()], None));
     }
 
     #[test]

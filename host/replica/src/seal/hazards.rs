@@ -12,7 +12,7 @@ use transfer::beneath::RelativePath;
 
 pub(super) use self::values::without_password;
 use self::values::{
-    SPACE, boolean, elements, has_room_for_logs, is_file_name, is_path, library_directories,
+    SPACE, boolean, elements, has_room_for_logs, is_file_name, is_no_time, is_path, library_directories,
     only_own_libraries, program,
 };
 use super::configuration::{Configuration, Entry};
@@ -226,6 +226,11 @@ fn of_class(places: &Places<'_>, entry: &Entry, class: Class) -> Verdict {
             Verdict::Told(format!("`{name}` is `{}`", without_password(value)))
         }
         Class::Follows => Verdict::Told(format!("`{name}` is `{}`", shown(value.as_bytes()))),
+        Class::Delays if is_no_time(value) => Verdict::Nothing,
+        Class::Delays => Verdict::Told(format!(
+            "`{name}` is `{}`: the standby applies what it receives only that much later",
+            shown(value.as_bytes())
+        )),
         Class::Protects(safe) if boolean(value) == Some(safe) => Verdict::Nothing,
         Class::Protects(_) => Verdict::Told(format!(
             "`{name}` is `{}`: the server gives up what protects the data",

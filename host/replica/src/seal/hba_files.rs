@@ -21,6 +21,10 @@ const FILES: [(RelativePath, &str); 2] = [
     (RelativePath::literal("pg_ident.conf"), "ident_file"),
 ];
 
+/// What Patroni copies over those files where they are missing (`restore_configuration_files` in `patroni/postgresql/config.py`).
+const COPIES: [RelativePath; 2] =
+    [RelativePath::literal("pg_hba.conf.backup"), RelativePath::literal("pg_ident.conf.backup")];
+
 /// How many files are read in all.
 const MOST_FILES: usize = 200;
 
@@ -36,6 +40,9 @@ pub(super) fn check(
     findings: &mut Findings,
 ) -> Result<(), Problem> {
     let mut reader = Reader { places, includes: major >= 16, read: BTreeSet::new(), outside: Vec::new() };
+    for file in COPIES {
+        reader.read(&file)?;
+    }
     for (file, setting) in FILES {
         reader.read(&file)?;
         for entry in
@@ -266,6 +273,15 @@ mod tests {
         let mut findings = Findings::default();
         check(&restored.places(), &restored.read().unwrap(), 15, false, &mut findings).unwrap();
         assert!(findings.into_list()[0].message.contains("rules/hba line 1"));
+    }
+
+    #[test]
+    fn the_copies_that_patroni_puts_in_place_of_missing_files_are_read_too() {
+        for name in ["pg_hba.conf.backup", "pg_ident.conf.backup"] {
+            let files = [(name, "local all @/etc/users trust\n")];
+            assert!(told(&files, 15, false).unwrap()[0].starts_with(&format!("{name} line 1")));
+            assert!(told(&files, 15, true).unwrap_err().message.contains("refuse-commands"));
+        }
     }
 
     #[test]

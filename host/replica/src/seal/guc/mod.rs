@@ -48,6 +48,8 @@ pub(super) enum Class {
     OfAnotherServer,
     /// Which server the standby follows.
     Follows,
+    /// How long the standby lags behind the server that it follows, on purpose.
+    Delays,
     /// A switch that protects the data while it has this value.
     Protects(bool),
 }

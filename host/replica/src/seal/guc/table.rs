@@ -18,7 +18,7 @@
 //! In the order of the names' bytes. A newer major version is added by a row for each of its settings, read once whole.
 
 use super::Class::{
-    Cluster, Command, EndsRecovery, FileByName, Follows, Harmless, Keytab, Libraries, LibraryPath,
+    Cluster, Command, Delays, EndsRecovery, FileByName, Follows, Harmless, Keytab, Libraries, LibraryPath,
     LibraryRoot, LogDirectory, LogFilename, OfAnotherServer, PidFile, Preset, Protects, Reads,
     ReadsWhereStarted, RecoveryCommand, WritesIn,
 };
@@ -315,7 +315,7 @@ pub(super) const TABLE: &[Row] = &[
     ("random_page_cost", 13, 18, Harmless),
     ("recovery_end_command", 13, 18, RecoveryCommand),
     ("recovery_init_sync_method", 14, 18, Harmless),
-    ("recovery_min_apply_delay", 13, 18, Harmless),
+    ("recovery_min_apply_delay", 13, 18, Delays),
     ("recovery_prefetch", 15, 18, Harmless),
     ("recovery_target", 13, 18, EndsRecovery("")),
     ("recovery_target_action", 13, 18, OfAnotherServer),

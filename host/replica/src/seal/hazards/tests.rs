@@ -108,6 +108,10 @@ fn rule_30_what_the_server_will_run_load_or_read_elsewhere_is_listed_with_its_li
         ("nonsense = '7'", "`nonsense` is no setting that PostgreSQL 15 is known to have"),
         ("summarize_wal = on", "`summarize_wal` is no setting that PostgreSQL 15 is known to have"),
         ("primary_slot_name = 'other'", "`primary_slot_name` is `other`"),
+        (
+            "recovery_min_apply_delay = 20d",
+            "`recovery_min_apply_delay` is `20d`: the standby applies what it receives only that much later",
+        ),
         ("fsync = of", "`fsync` is `of`: the server gives up what protects the data"),
         ("zero_damaged_pages = 1", "`zero_damaged_pages` is `1`: the server gives up what protects the data"),
     ] {
@@ -122,6 +126,7 @@ fn harmless_settings_are_not_listed() {
         zero_damaged_pages = false\ndynamic_library_path = '$libdir:$libdir/plugins'\nmax_connections = 100\nlisten_addresses = '*'\n\
         datestyle = 'iso, mdy'\nTimeZone = 'Europe/Berlin'\nlc_messages = 'en_US.UTF-8'\nkrb_server_keyfile = 'FILE:krb5.keytab'\n\
         unix_socket_directories = '.'\nssl_key_file = 'server.key'\nauto_explain.log_min_duration = 1\nsort_mem = 1MB\nseed = 1\n\
+        recovery_min_apply_delay = 0\nrecovery_min_apply_delay = '0 min'\n\
         recovery_target_timeline = latest\nrecovery_target_action = promote\nrecovery_target = ''\n";
     let judged = judged(&[("postgresql.conf", harmless)], 15, true).unwrap();
     assert_eq!(judged.told, Vec::<String>::new());
@@ -357,4 +362,17 @@ fn rule_30_refuse_commands_refuses_each_of_them() {
         assert!(refused(line, 15), "{line}");
     }
     assert!(judged(&[("postgresql.conf", "max_connections = 100\nother.thing = 1\n")], 15, true).is_ok());
+}
+
+#[test]
+fn files_that_patroni_would_use_are_judged_as_any_other() {
+    for file in ["postgresql.base.conf", "postgresql.base.conf.backup", "postgresql.conf.backup"] {
+        let files =
+            [("postgresql.conf", ""), (file, "archive_command = 'x'\nexternal_pid_file = 'promote'\n")];
+        let lax = judged(&files, 15, false).unwrap();
+        assert!(lax.told.iter().any(|told| told.starts_with(&format!("{file} line 1: "))), "{:?}", lax.told);
+        assert_eq!(lax.overrides.values.get("external_pid_file"), Some(&""), "{file}");
+        let problem = judged(&files, 15, true).err().unwrap();
+        assert!(problem.message.contains("refuse-commands"), "{}", problem.message);
+    }
 }

@@ -85,6 +85,12 @@ pub(super) fn boolean(value: &str) -> Option<bool> {
     }
 }
 
+/// Whether a length of time is none, with whatever unit.
+pub(super) fn is_no_time(value: &str) -> bool {
+    const UNITS: [&str; 7] = ["", "us", "ms", "s", "min", "h", "d"];
+    value.trim_matches(SPACE).strip_prefix('0').is_some_and(|unit| UNITS.contains(&unit.trim_matches(SPACE)))
+}
+
 /// A connection string as a person may see it.
 pub(in crate::seal) fn without_password(conninfo: &str) -> String {
     match Conninfo::parse(conninfo) {

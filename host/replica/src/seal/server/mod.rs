@@ -17,7 +17,7 @@ use self::ask::Server;
 use super::EndState;
 use super::configuration::Configuration;
 use super::places::Places;
-use super::problem::{Findings, Problem};
+use super::problem::{Findings, Problem, shown};
 
 /// The check of everything that the server's own reader refuses.
 pub(super) const CHECK: &str = "start";
@@ -44,6 +44,16 @@ pub(super) fn check(replica: &Replica<'_>, findings: &mut Findings) -> Result<()
     let mut verdicts = Verdicts { findings, finishes: replica.end.configure_standby.is_some() };
     let file = configuration_file(replica, &mut verdicts)?;
     let server = Server { replica, file };
+    let runs = server.setting("data_directory")?;
+    if !super::places::is_at(Path::new(&runs), &replica.places.path) {
+        // A file that is read nowhere else, outside the data directory, may set it.
+        let message = format!(
+            "the server would run `{}` (`data_directory`), which was not checked, and not this directory; remove that setting from \
+             the file that sets it",
+            shown(runs.as_bytes())
+        );
+        return Err(Problem::new(CHECK, message));
+    }
     let hba_file = PathBuf::from(server.setting("hba_file")?);
     let ident_file = PathBuf::from(server.setting("ident_file")?);
     needs::check(&server, &mut verdicts)?;

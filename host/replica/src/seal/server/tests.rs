@@ -222,8 +222,9 @@ fn the_operators_configuration_file_and_debians_are_read_in_place_of_a_missing_o
     };
     cluster("broken", "nonsense");
     cluster("other", "data_directory = '/elsewhere'\n");
-    let ours =
-        cluster("ours", &format!("data_directory = '{datadir}'\nhba_file = '{datadir}/pg_hba.conf'\n"));
+    // As in Debian's: without the names of both the server does not start from such a file alone.
+    let files = format!("hba_file = '{datadir}/pg_hba.conf'\nident_file = '{datadir}/pg_ident.conf'\n");
+    let ours = cluster("ours", &format!("data_directory = '{datadir}'\n{files}"));
     let found =
         with_replica(&restored, &end(true), |replica| ask::find_below_for_tests(replica, elsewhere.path()));
     assert_eq!(found.unwrap(), Some(ours.clone()));
@@ -260,4 +261,15 @@ fn a_setting_in_postgresql_auto_conf_is_checked_also_where_the_rest_is_elsewhere
     let files = [("postgresql.auto.conf", "port = 99999999"), ("pg_hba.conf", HBA)];
     let problem = checked(&files, &end(false)).unwrap_err();
     assert!(problem.message.contains("(postgresql.auto.conf line 1)"), "{}", problem.message);
+}
+
+#[test]
+fn a_file_outside_that_has_the_server_run_another_directory_is_refused() {
+    let another = tempfile::tempdir().unwrap();
+    let outside = another.path().join("outside.conf");
+    let line = format!("data_directory = '{}'\n", another.path().display());
+    fs::write(&outside, line).unwrap();
+    let include = format!("include '{}'\n", outside.display());
+    let problem = checked(&[("postgresql.conf", &include), ("pg_hba.conf", HBA)], &end(false)).unwrap_err();
+    assert!(problem.message.contains("data_directory"), "{}", problem.message);
 }
