@@ -96,15 +96,15 @@ pub(super) fn read(places: &Places<'_>) -> Result<Configuration, Problem> {
     if places.top.find(&AUTO).during(CHECK)?.is_some() {
         reader.read(&AUTO, 0)?;
     }
-    let of_server = std::mem::take(&mut reader.configuration.entries);
+    let of_server = reader.configuration.entries.len();
     reader.of_patroni = true;
     for file in OF_PATRONI {
         if places.top.find(&file).during(CHECK)?.is_some_and(|metadata| metadata.kind != Kind::Directory) {
             reader.read(&file, 0)?;
         }
     }
-    reader.configuration.of_patroni = reader.configuration.entries.len();
-    reader.configuration.entries.extend(of_server);
+    reader.configuration.of_patroni = reader.configuration.entries.len() - of_server;
+    reader.configuration.entries.rotate_left(of_server);
     Ok(reader.configuration)
 }
 
