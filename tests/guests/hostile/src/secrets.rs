@@ -270,7 +270,9 @@ pub(crate) fn aliases(request: &Request) -> Result<(), Failure> {
     let path: String = request.require("path")?;
     let mut seen = Seen::default();
     let plain = Pipeline::new();
-    match Bucket::open(&path).and_then(|bucket| bucket.derive_key("plain.ini", &plain, "cipher", "cipher-pass")) {
+    match Bucket::open(&path)
+        .and_then(|bucket| bucket.derive_key("plain.ini", &plain, "cipher", "cipher-pass"))
+    {
         Ok(_) => seen.bytes("derived", b"plain.ini"),
         Err(error) => seen.answer::<()>("derived", &Err(error)),
     }
@@ -350,8 +352,10 @@ pub(crate) fn keys_elsewhere(request: &Request) -> Result<(), Failure> {
     let key = Key::named("pass").map_err(|error| Failure::failed(format!("{error:?}")))?;
     let via = Pipeline::new();
     via.decrypt(&key, CipherFormat::OpensslSha1);
-    let own = Bucket::open("repo").and_then(|bucket| bucket.derive_key("locked.ini", &via, "cipher", "cipher-pass"));
-    let derived = own.map_err(|error| Failure::failed(format!("it does not open its own store: {error:?}")))?;
+    let own = Bucket::open("repo")
+        .and_then(|bucket| bucket.derive_key("locked.ini", &via, "cipher", "cipher-pass"));
+    let derived =
+        own.map_err(|error| Failure::failed(format!("it does not open its own store: {error:?}")))?;
     let further = Pipeline::new();
     further.decrypt(&derived, CipherFormat::OpensslSha1);
     let mut attempts = Vec::new();
