@@ -320,7 +320,7 @@ pub(super) mod tests {
         let configuration = restored.read().unwrap();
         assert_eq!(values(&configuration, "a"), ["3", "4", "1", "2"]);
         assert_eq!(configuration.effective("a").unwrap().place(), "postgresql.conf line 2");
-        assert_eq!(configuration.effective("b").unwrap().place(), "postgresql.base.conf line 1");
+        assert_eq!(configuration.effective("b").unwrap().place(), "postgresql.base.conf line 2");
         assert_eq!(configuration.effective("c"), None);
 
         let planted =
