@@ -123,7 +123,7 @@ fn no_component_takes_the_program_beyond_its_memory() {
         let replica = scene.replica(behave, behave, &options, grants);
         let (ended, peak) = watched(&replica, replica.spawn(&[]).unwrap());
         let said = message(&ended);
-        println!("{behave}: {} MiB; {said:.200}", peak >> 20);
+        eprintln!("{behave}: {} MiB; {said:.200}", peak >> 20);
         assert_eq!(ended.code(), Some(1), "{behave}: {}", ended.output);
         for part in says {
             assert!(said.contains(part), "{behave}: {part} in {said}");

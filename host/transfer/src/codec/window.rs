@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn the_windows_of_lz4_and_brotli_are_read_from_their_first_bytes() {
-        assert_eq!(lz4(0x40), (2 * 64 << 10) + (128 << 10));
+        assert_eq!(lz4(0x40), ((2 * 64) << 10) + (128 << 10));
         assert_eq!(lz4(0x70), (8 << 20) + (128 << 10));
         assert_eq!(lz4(0x10), 0);
         assert_eq!(brotli(0x0), (1 << 16) + (4 << 20));

@@ -106,7 +106,8 @@ fn a_newer_backup_of_another_cluster_is_passed_over_where_the_source_is_known() 
 
 #[test]
 fn an_older_backup_is_taken_only_where_the_operator_said_so() {
-    let damages: [(&str, fn(&Scene)); 4] = [
+    type Damage = fn(&Scene);
+    let damages: [(&str, Damage); 4] = [
         ("is missing", |scene| scene.remove(MANIFEST)),
         ("damaged", |scene| scene.put(MANIFEST, "x")),
         ("block incremental", |scene| {

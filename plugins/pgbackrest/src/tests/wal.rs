@@ -119,7 +119,7 @@ fn a_segment_that_comes_twice_while_the_rest_is_restored_ends_the_way() {
     let scene = Scene::new();
     let source = source(&[], 1);
     let request = scene.request().with("wal", "latest");
-    let options = options::Options::of(&request).unwrap();
+    let options = Options::of(&request).unwrap();
     let (result, record) = scene.host().source(source).run(|| {
         let usable = |chosen: &choice::Chosen<files::Files>| plan::usable(chosen, false);
         let (chosen, plan::Usable { control, .. }) =
