@@ -82,7 +82,6 @@ pub(crate) fn usable<C>(chosen: &Chosen<C>, looks_for_objects: bool) -> Result<U
     check_kind(chosen)?;
     if looks_for_objects {
         check_references(chosen)?;
-        check_longest(chosen)?;
     }
     let mut plan = describe(chosen)?;
     let control = control::read(chosen)?;
@@ -92,6 +91,9 @@ pub(crate) fn usable<C>(chosen: &Chosen<C>, looks_for_objects: bool) -> Result<U
         let found = control.control.system_identifier;
         return Err(chosen
             .failed(format!("is of the cluster {system_identifier} and lists the control file of {found}")));
+    }
+    if looks_for_objects {
+        check_longest(chosen)?;
     }
     // A cluster that was shut down has no WAL to name.
     plan.timeline = plan.timeline.or(Some(control.control.timeline));
