@@ -85,7 +85,7 @@ fn no_component_takes_the_program_beyond_its_memory() {
         ("path-lists", large() + &count(60), slow, &["lists of paths", "host_memory"]),
         ("listed", count(500), "", &["batches of listed files", "host_memory"]),
         ("tolerated", count(500), "", &["lists of tolerated paths", "host_memory"]),
-        ("outcomes", count(100), "", &["batches of failures"]),
+        ("outcomes", count(24), "", &["batches of failures"]),
         ("job-churn", count(300_000), "", &["jobs that are gone"]),
         ("windows", path("zeros.zst") + &count(16), "", &["windows", "host_memory"]),
         (

@@ -15,8 +15,26 @@ use tests::cluster::minimal_cluster;
 use crate::case::{Ends, Try};
 use crate::trace::Files;
 
-/// What `postgres --version` answers, for both programs, which ask it some thousand times.
-const POSTGRES: &str = "#!/bin/sh\necho 'postgres (PostgreSQL) 15.18'\n";
+/// What `postgres` answers, for both programs, which ask it some thousand times: its version, and its settings as they are where no
+/// file sets them.
+const POSTGRES: &str = r#"#!/bin/sh
+case "$1 $2" in
+'-C data_directory') echo "$4" ;;
+'-C hba_file') echo "$4/pg_hba.conf" ;;
+'-C ident_file') echo "$4/pg_ident.conf" ;;
+'-C max_connections') echo 100 ;;
+'-C max_worker_processes') echo 8 ;;
+'-C max_wal_senders') echo 10 ;;
+'-C max_prepared_transactions') echo 0 ;;
+'-C max_locks_per_transaction') echo 64 ;;
+'-C superuser_reserved_connections') echo 3 ;;
+'-C wal_level') echo replica ;;
+'-C archive_mode' | '-C ssl') echo off ;;
+'-C dynamic_library_path') echo '$libdir' ;;
+'-C '*) echo ;;
+*) echo 'postgres (PostgreSQL) 15.18' ;;
+esac
+"#;
 
 /// The stand-in. Its first argument is `--version`, or the option that a trial of the options ends in, or `--pgdata`.
 const PG_BASEBACKUP: &str = r#"#!/bin/sh
