@@ -102,7 +102,7 @@ fn a_member_that_no_backup_has_fails_the_attempt_and_nothing_is_written_outside(
         ("a hard link", link(b'1'), "base/link"),
         ("a device", header("base/device", 0, b'3', "").to_vec(), "base/device"),
         ("a fifo", header("base/fifo", 0, b'6', "").to_vec(), "base/fifo"),
-        ("a file twice", small("PG_VERSION"), "PG_VERSION"),
+        ("a file twice", small("pg_ident.conf"), "pg_ident.conf"),
         ("a file of a tablespace that is none", small("pg_tblspc/99999/evil"), "pg_tblspc"),
         ("the unfinished control file", small("global/pg_control.understudy"), "pg_control"),
         ("a server's own file", small("postmaster.pid"), "postmaster.pid"),
