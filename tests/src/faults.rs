@@ -35,6 +35,10 @@ pub enum Fate {
     Refused(u16),
     /// It is answered with this status and this body.
     Answered(u16, &'static str),
+    /// It is answered with its own head, credentials included, as a debugging proxy does.
+    Echoed,
+    /// It is sent on to the same path at this port of loopback.
+    RedirectedTo(u16),
     /// It is a question for a listing of S3, and answered as by a server that lists so many keys at most and has no tokens: it says
     /// that there is more, and not how to go on.
     WithoutTokens(usize),
@@ -146,6 +150,18 @@ fn serve(
         }
         Fate::Answered(status, body) => {
             client.write_all(answer(status, if asked.method == "HEAD" { "" } else { body }).as_bytes())?;
+            return Ok(());
+        }
+        Fate::Echoed => {
+            client.write_all(answer(200, if asked.method == "HEAD" { "" } else { &head }).as_bytes())?;
+            return Ok(());
+        }
+        Fate::RedirectedTo(port) => {
+            let text = format!(
+                "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{port}{}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+                asked.target
+            );
+            client.write_all(text.as_bytes())?;
             return Ok(());
         }
         Fate::WithoutTokens(most) => {
@@ -292,6 +308,8 @@ mod unit {
         let faults = Faults::before(upstream, |asked| match asked.target.as_str() {
             "/object?refused" => Fate::Refused(503),
             "/object?cut" => Fate::CutAfter(12),
+            "/object?echoed" => Fate::Echoed,
+            "/object?elsewhere" => Fate::RedirectedTo(1),
             "/object?trickling" => Fate::Trickling(100),
             _ => Fate::Passed,
         })
@@ -300,6 +318,10 @@ mod unit {
         assert!(ask(faults.port(), "/object?trickling").ends_with("what the store holds"));
         assert!(ask(faults.port(), "/object?refused").starts_with("HTTP/1.1 503 "));
         assert_eq!(ask(faults.port(), "/object?cut").len(), 12);
+        assert!(ask(faults.port(), "/object?echoed").contains("Host: localhost"));
+        assert!(
+            ask(faults.port(), "/object?elsewhere").contains("Location: http://127.0.0.1:1/object?elsewhere")
+        );
         let answers = faults.answers();
         let targets: Vec<&str> = answers.iter().map(|answer| answer.asked.target.as_str()).collect();
         assert_eq!(targets, ["/object", "/object?trickling", "/object?cut"]);

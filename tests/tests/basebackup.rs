@@ -11,11 +11,12 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use replica::Secret;
 use replica::basebackup::{Basebackup, BasebackupOptions};
 use replica::datadir::DataDirectory;
 use replica::process::GuardExecutable;
 use replica::seal::UNFINISHED_CONTROL_FILE;
-use replica::source::{Conninfo, Secret, SourceConfig};
+use replica::source::{Conninfo, SourceConfig};
 use replica::{
     Directories, Event, Method, Outcome, Plan, Request, Run, Source, TablespaceKey, TablespaceMap,
 };
@@ -57,7 +58,7 @@ impl Replica {
     async fn source(&self, primary: &Primary) -> Arc<Source> {
         let config = SourceConfig {
             conninfo: Conninfo::parse(&primary.server.conninfo()).unwrap(),
-            password: Some(Secret::new(REPLICATOR_PASSWORD.to_owned())),
+            password: Some(Secret::new(REPLICATOR_PASSWORD)),
             passfile: None,
         };
         let cancel = CancellationToken::new();

@@ -131,3 +131,27 @@ fn nothing_invisible_that_a_plugin_says_reaches_the_terminal_or_the_report() {
         }
     }
 }
+
+#[test]
+fn a_method_blanks_no_word_of_the_log_by_deriving_it_as_a_key() {
+    const KEY: &str = "6+7UMQgZ1bHnAq4x2cV/9yTdkWmPzB3sLrJ0eXfGoCi8NhE5vKtDuFSwRjYlOaIp";
+    let primary = Primary::start("derived-words", 100).unwrap();
+    let texts = primary.playground.directory("texts").unwrap();
+    let replica_folder = primary.playground.path("replica");
+    let words = format!("[w]\nword=\"hostile\"\npath=\"{}\"\nkey=\"{KEY}\"\n", replica_folder.display());
+    primary.playground.user().write(&texts.join("words.ini"), &words).unwrap();
+    let grants = format!("grants.stores.repo = {{ url = \"file://{}\" }}", texts.display());
+    let section = format!("{}path = \"it is {KEY}.\"\n", primary.hostile("derive-words", &grants));
+    let replica = primary.replica("replica", &["hostile"], "", &section).unwrap();
+    let ended = replica.create(&[]).unwrap();
+    assert_eq!(ended.code(), Some(1), "{}", ended.output);
+    for expected in
+        ["hostile", &replica_folder.display().to_string(), "derived 3 keys: 1 of them are long and random"]
+    {
+        assert!(ended.output.contains(expected), "{expected} in {}", ended.output);
+    }
+    // The behaviour says its text last, when all three are derived.
+    let report = ended.report.to_string();
+    assert!(ended.output.contains("it is <secret>") && report.contains("it is <secret>"), "{}", ended.output);
+    assert!(!ended.output.contains(KEY) && !report.contains(KEY), "{}", ended.output);
+}

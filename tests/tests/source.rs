@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use replica::Secret;
 use replica::Source;
-use replica::source::{Conninfo, Fork, PassFile, Secret, SourceConfig};
+use replica::source::{Conninfo, Fork, PassFile, SourceConfig};
 use tests::server::{BIN_DIR, Playground, PostgresServer, REPLICATOR_PASSWORD, run};
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +20,7 @@ fn config(conninfo: &str) -> SourceConfig {
 }
 
 fn with_password(conninfo: &str) -> SourceConfig {
-    SourceConfig { password: Some(Secret::new(REPLICATOR_PASSWORD.to_owned())), ..config(conninfo) }
+    SourceConfig { password: Some(Secret::new(REPLICATOR_PASSWORD)), ..config(conninfo) }
 }
 
 async fn connect(config: &SourceConfig, folder: &Path) -> Source {
@@ -112,8 +113,7 @@ async fn a_source_that_cannot_be_asked_says_why_without_the_password() {
     let playground = Playground::new("source").unwrap();
     let server = PostgresServer::init(&playground, "primary").unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let wrong =
-        SourceConfig { password: Some(Secret::new("hunter2".to_owned())), ..config(&server.conninfo()) };
+    let wrong = SourceConfig { password: Some(Secret::new("hunter2")), ..config(&server.conninfo()) };
     let said = connect(&wrong, folder.path()).await.facts.unwrap_err().message;
     assert!(said.contains("password authentication failed") && !said.contains("hunter2"), "{said}");
     let said = connect(&config(&server.conninfo()), folder.path()).await.facts.unwrap_err().message;

@@ -32,4 +32,5 @@ pub use run::Run;
 pub use source::Source;
 pub use transfer::printable;
 pub use transfer::redact::Redactor;
+pub use transfer::secret::Secret;
 pub use transfer::units::Bytes;

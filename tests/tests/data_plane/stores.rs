@@ -157,6 +157,53 @@ fn a_replica_comes_from_a_web_server_that_knows_no_ranges() {
 }
 
 #[test]
+fn a_redirect_to_another_server_is_followed_only_where_it_is_granted() {
+    let (scene, backup) = Scene::with_backup("redirected", &["--compress=client-gzip:1"]);
+    let server = StoreServer::python_http().unwrap();
+    run(Command::new("/bin/cp").arg("-r").arg(&backup).arg(server.folder().join("latest"))).unwrap();
+    let other = Faults::before(port(&server), |_| Fate::Passed).unwrap();
+    let elsewhere = other.port();
+    let granted = Faults::before(port(&server), move |_| Fate::RedirectedTo(elsewhere)).unwrap();
+    let store = format!("url = \"{}\"\nretry_for = \"10s\"\n", granted.url());
+    let place = format!("127.0.0.1:{elsewhere}");
+    let ended =
+        scene.fails("not granted", &scene.in_store("latest", &store), &["denied", &place, "redirects = ["]);
+    assert!(other.answers().is_empty(), "{:?}\n{}", other.answers(), ended.output);
+
+    let store = format!("{store}redirects = [\"{place}\"]\n");
+    scene.creates("granted", &scene.in_store("latest", &store), &backup.join("backup_manifest"));
+    assert!(!other.answers().is_empty());
+}
+
+#[test]
+fn a_server_that_sends_back_its_credential_ends_the_restore_and_shows_it_to_nobody() {
+    const TOKEN: &str = "a-token-that-only-the-server-may-see-0123456789";
+    let (scene, backup) = Scene::with_backup("echoed", &["--compress=client-gzip:1"]);
+    let server = StoreServer::python_http().unwrap();
+    run(Command::new("/bin/cp").arg("-r").arg(&backup).arg(server.folder().join("latest"))).unwrap();
+    let token = scene.primary.playground.path("token");
+    scene.primary.playground.user().write(&token, TOKEN).unwrap();
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    for echoed in ["backup_manifest", "base.tar.gz"] {
+        let faults = Faults::before(port(&server), move |asked| match asked.target.ends_with(echoed) {
+            true => Fate::Echoed,
+            false => Fate::Passed,
+        })
+        .unwrap();
+        let store = format!(
+            "url = \"{}\"\nretry_for = \"10s\"\ncredentials = {{ token = {{ file = \"{}\" }} }}\n",
+            faults.url(),
+            token.display()
+        );
+        let replica = scene.replica(&scene.in_store("latest", &store));
+        let ended = replica.create(&["--log-level=trace"]).unwrap();
+        scene.failed(echoed, &replica, &ended, &["sends back a credential"]);
+        let here = run(Command::new("/bin/grep").args(["-rc", TOKEN]).arg(replica.path(""))).is_ok();
+        assert!(!here && !ended.report.to_string().contains(TOKEN), "{echoed}: {}", ended.output);
+    }
+}
+
+#[test]
 fn a_web_server_with_a_certificate_of_a_private_authority_is_trusted_where_the_operator_says_so() {
     let (scene, backup) = Scene::with_backup("tls", &["--compress=client-gzip:1"]);
     let authority = Authority::new(&scene.primary.playground.path("authority")).unwrap();

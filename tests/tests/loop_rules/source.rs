@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use replica::Secret;
 use replica::datadir::Contents;
-use replica::source::{Conninfo, Secret, SourceConfig, SourceError};
+use replica::source::{Conninfo, SourceConfig, SourceError};
 use replica::{Bytes, Candidate, Plan, RunResult, Source, Tablespace};
 use tests::server::{BIN_DIR, Playground, PostgresServer, REPLICATOR_PASSWORD};
 use tokio_util::sync::CancellationToken;
@@ -61,7 +62,7 @@ async fn a_source_that_answers_again_is_compared_with_the_plan() {
     let server = PostgresServer::init(&playground, "primary").unwrap();
     let config = SourceConfig {
         conninfo: Conninfo::parse(&server.conninfo()).unwrap(),
-        password: Some(Secret::new(REPLICATOR_PASSWORD.to_owned())),
+        password: Some(Secret::new(REPLICATOR_PASSWORD)),
         passfile: None,
     };
     let mut place = Place::with_old_data();

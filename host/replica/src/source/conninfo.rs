@@ -3,7 +3,9 @@
 use std::fmt;
 use std::path::Path;
 
-use super::{Secret, keywords, uri};
+use transfer::secret::Secret;
+
+use super::{keywords, uri};
 
 /// A parsed libpq connection string, in either of its forms. Its `Debug` and `Display` show no secret.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -47,7 +49,7 @@ impl Conninfo {
 
     /// The password in it.
     pub fn password(&self) -> Option<Secret> {
-        self.get("password").map(|password| Secret::new(password.to_owned()))
+        self.get("password").map(|password| Secret::new(password))
     }
 
     /// Every secret in it with its keyword, the password too.
@@ -56,7 +58,7 @@ impl Conninfo {
         self.parameters
             .iter()
             .filter(move |parameter| secret(parameter))
-            .map(|(keyword, value)| (keyword.as_str(), Secret::new(value.clone())))
+            .map(|(keyword, value)| (keyword.as_str(), Secret::new(value.as_str())))
     }
 
     /// Refuses what leads to files whose place this run, its native programs and the standby do not all have in common: a service,
@@ -382,6 +384,6 @@ mod tests {
         let shown = format!("{conninfo:?} {conninfo} {:?}", conninfo.secrets().collect::<Vec<_>>());
         assert!(!shown.contains("hunter"), "{shown}");
         assert_eq!(conninfo.secrets().count(), 5);
-        assert_eq!(conninfo.password().unwrap().expose(), "hunter2");
+        assert_eq!(conninfo.password().unwrap().expose(), b"hunter2");
     }
 }

@@ -8,37 +8,15 @@ mod passfile;
 mod uri;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use transfer::secret::Secret;
 
 use crate::{Lsn, Tablespace};
 pub use conninfo::Conninfo;
 pub use lasting::unusable_passfile;
-
-/// A secret. Its `Debug` prints nothing, it has no `Display`, and it is not `Serialize`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps `secret`.
-    pub fn new(secret: String) -> Self {
-        Self(secret)
-    }
-
-    /// The secret itself, for the file that is written with it and for nothing else.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<secret>")
-    }
-}
 
 /// How the operator names the source.
 #[derive(Clone, Debug)]
@@ -264,6 +242,6 @@ mod tests {
 
     #[test]
     fn rule_03_a_secret_is_not_shown() {
-        assert_eq!(format!("{:?}", Secret::new("hunter2".to_owned())), "<secret>");
+        assert_eq!(format!("{:?}", Secret::new("hunter2")), "<secret>");
     }
 }

@@ -6,8 +6,9 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use tempfile::TempPath;
+use transfer::secret::Secret;
 
-use super::{Conninfo, Secret};
+use super::Conninfo;
 
 /// The service that a run's service file defines.
 pub(super) const SERVICE: &str = "understudy";
@@ -15,14 +16,17 @@ pub(super) const SERVICE: &str = "understudy";
 /// libpq reads a service file by lines of this many bytes (`parseServiceFile` in `fe-connect.c`), less a margin.
 const SERVICE_LINE: usize = 1000;
 
+/// What ends a value in both files.
+const LINE_ENDS: &[u8] = b"\n\r\0";
+
 /// What a passfile of this run holds: what Patroni writes for the same connection (`ConfigHandler._pgpass_content`
 /// in `patroni/postgresql/config.py`), a line for each host. Where ports are as many as hosts each line has its own
 /// port, as libpq looks it up; Patroni would write the whole list, which fits no connection.
 ///
 /// # Errors
 /// A password that no line can hold.
-pub(super) fn content(conninfo: &Conninfo, password: &Secret) -> io::Result<String> {
-    if password.expose().contains(['\n', '\r', '\0']) {
+pub(super) fn content(conninfo: &Conninfo, password: &Secret) -> io::Result<Vec<u8>> {
+    if password.expose().iter().any(|byte| LINE_ENDS.contains(byte)) {
         return Err(unfit(
             "the password of the source has a line break or a NUL, which no passfile can hold",
         ));
@@ -41,10 +45,15 @@ pub(super) fn content(conninfo: &Conninfo, password: &Secret) -> io::Result<Stri
         let port = if ports.len() == 1 { ports[0] } else { "*" };
         lines.push(("localhost".to_owned(), port.to_owned()));
     }
-    let line = |(host, port): &(String, String)| {
-        format!("{}:{}:*:{}:{}\n", escape(host), escape(port), escape(user), escape(password.expose()))
-    };
-    Ok(lines.iter().map(line).collect())
+    let mut content = Vec::new();
+    for (host, port) in &lines {
+        let fields = [host.as_bytes(), port.as_bytes()].map(escape);
+        let [host, port] = fields;
+        content.extend([&host[..], b":", &port, b":*:", &escape(user.as_bytes()), b":"].concat());
+        content.extend(escape(password.expose()));
+        content.push(b'\n');
+    }
+    Ok(content)
 }
 
 /// Each host as libpq looks it up, by its place in the list; none for an empty place without an address.
@@ -63,8 +72,12 @@ fn hosts(conninfo: &Conninfo) -> Vec<Option<String>> {
     hosts.split(',').enumerate().map(named).collect()
 }
 
-fn escape(field: &str) -> String {
-    field.replace('\\', r"\\").replace(':', r"\:")
+fn escape(field: &[u8]) -> Vec<u8> {
+    let escaped = field.iter().flat_map(|byte| match byte {
+        b'\\' | b':' => [Some(b'\\'), Some(*byte)],
+        byte => [None, Some(*byte)],
+    });
+    escaped.flatten().collect()
 }
 
 /// What a service file of this run holds: the secrets besides the password, for which PostgreSQL has no environment
@@ -73,8 +86,8 @@ fn escape(field: &str) -> String {
 /// # Errors
 /// A connection string that names a service of its own, for there can only be one, or a value that a line of the
 /// file cannot hold.
-pub(super) fn service(conninfo: &Conninfo) -> io::Result<Option<String>> {
-    let mut lines = String::new();
+pub(super) fn service(conninfo: &Conninfo) -> io::Result<Option<Vec<u8>>> {
+    let mut lines = Vec::new();
     for (keyword, secret) in conninfo.secrets().filter(|(keyword, _)| *keyword != "password") {
         if conninfo.get("service").is_some() || conninfo.get("servicefile").is_some() {
             return Err(unfit(&format!(
@@ -82,16 +95,19 @@ pub(super) fn service(conninfo: &Conninfo) -> io::Result<Option<String>> {
             )));
         }
         let value = secret.expose();
-        let ends_in_space = value.ends_with(|last: char| last.is_ascii_whitespace() || last == '\x0b');
-        if value.contains(['\n', '\r', '\0']) || ends_in_space || value.len() + keyword.len() > SERVICE_LINE {
+        let ends_in_space = value.last().is_some_and(|last| last.is_ascii_whitespace() || *last == b'\x0b');
+        if value.iter().any(|byte| LINE_ENDS.contains(byte))
+            || ends_in_space
+            || value.len() + keyword.len() > SERVICE_LINE
+        {
             return Err(unfit(&format!(
                 "the {keyword} of the source ends in a space, has a line break or is longer than {SERVICE_LINE} bytes, \
                  which PostgreSQL's service file cannot hold"
             )));
         }
-        lines.push_str(&format!("{keyword}={value}\n"));
+        lines.extend([keyword.as_bytes(), b"=", value, b"\n"].concat());
     }
-    Ok((!lines.is_empty()).then(|| format!("[{SERVICE}]\n{lines}")))
+    Ok((!lines.is_empty()).then(|| [b"[", SERVICE.as_bytes(), b"]\n", &lines].concat()))
 }
 
 fn unfit(message: &str) -> io::Error {
@@ -103,7 +119,7 @@ fn unfit(message: &str) -> io::Error {
 ///
 /// # Errors
 /// A directory that others may enter, or that cannot be written.
-pub(super) fn write(directory: &Path, prefix: &str, content: &str) -> io::Result<TempPath> {
+pub(super) fn write(directory: &Path, prefix: &str, content: &[u8]) -> io::Result<TempPath> {
     let at = |error: io::Error| {
         io::Error::new(error.kind(), format!("{} cannot hold a passfile: {error}", directory.display()))
     };
@@ -120,7 +136,7 @@ pub(super) fn write(directory: &Path, prefix: &str, content: &str) -> io::Result
         .permissions(Permissions::from_mode(0o600))
         .tempfile_in(directory)
         .map_err(at)?;
-    file.write_all(content.as_bytes()).map_err(at)?;
+    file.write_all(content).map_err(at)?;
     Ok(file.into_temp_path())
 }
 
@@ -130,7 +146,7 @@ mod tests {
 
     fn passfile(conninfo: &str) -> String {
         let conninfo = Conninfo::parse(conninfo).unwrap();
-        content(&conninfo, &conninfo.password().unwrap()).unwrap()
+        String::from_utf8(content(&conninfo, &conninfo.password().unwrap()).unwrap()).unwrap()
     }
 
     /// The expectations are what Patroni's `_pgpass_content` gives for the same parameters.
@@ -162,14 +178,14 @@ mod tests {
 
     #[test]
     fn a_password_that_no_line_can_hold_is_refused_without_showing_it() {
-        let error = content(&Conninfo::default(), &Secret::new("hunter2\nx".to_owned())).unwrap_err();
+        let error = content(&Conninfo::default(), &Secret::new("hunter2\nx")).unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
 
     #[test]
     fn rule_03_the_other_secrets_go_into_a_service_file() {
         let conninfo = Conninfo::parse("host=h password=a sslpassword='b c'").unwrap();
-        assert_eq!(service(&conninfo).unwrap().as_deref(), Some("[understudy]\nsslpassword=b c\n"));
+        assert_eq!(service(&conninfo).unwrap().as_deref(), Some(&b"[understudy]\nsslpassword=b c\n"[..]));
         assert_eq!(service(&Conninfo::parse("host=h password=a").unwrap()).unwrap(), None);
     }
 
@@ -186,7 +202,7 @@ mod tests {
     fn rule_03_the_file_is_private_and_removed_at_the_end() {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("run");
-        let file = write(&directory, "pgpass-", "a\n").unwrap();
+        let file = write(&directory, "pgpass-", b"a\n").unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode(&directory), mode(&file)), (0o700, 0o600));
         let path = file.to_path_buf();
@@ -198,6 +214,6 @@ mod tests {
     fn a_directory_that_others_may_enter_holds_no_passfile() {
         let parent = tempfile::tempdir().unwrap();
         std::fs::set_permissions(parent.path(), Permissions::from_mode(0o750)).unwrap();
-        assert!(write(parent.path(), "pgpass-", "a\n").unwrap_err().to_string().contains("0750"));
+        assert!(write(parent.path(), "pgpass-", b"a\n").unwrap_err().to_string().contains("0750"));
     }
 }

@@ -7,12 +7,12 @@ use anyhow::Context;
 use replica::create_replica::BASEBACKUP;
 use replica::seal::{EndState, Standby};
 use replica::{Candidate, Job, Method, Redactor, Refusal, Source};
-use sandbox::{Compiler, MethodSettings, Sandbox, SandboxError, SandboxSettings, Secret};
+use sandbox::{Compiler, MethodSettings, Sandbox, SandboxError, SandboxSettings};
 use tokio_util::sync::CancellationToken;
 
 use super::NotRun;
 use crate::cli::JobArgs;
-use crate::config::{ComponentSection, Config, Environment, GrantsSection, Password, check_passfile};
+use crate::config::{ComponentSection, Config, Environment, GrantsSection, SecretSource, check_passfile};
 use crate::plugin_path;
 use crate::refused::Refused;
 use crate::root::{Account, drop_root};
@@ -127,7 +127,7 @@ async fn connect(
     let settings = settings.resolve().map_err(|problem| vec![problem])?;
     let in_conninfo = settings.conninfo.secrets().map(|(_, secret)| secret);
     for secret in settings.password.iter().cloned().chain(in_conninfo) {
-        redactor.add(&Secret::new(secret.expose())).map_err(NotRun::failed)?;
+        redactor.add(&secret).map_err(NotRun::failed)?;
     }
     let source = Source::connect(&settings, &config.bin_dir, run_directory, cancel)
         .await
@@ -142,8 +142,8 @@ fn secrets(config: &Config, state_dir: &Path, run_directory: &Path) -> Vec<PathB
     let mut secrets = vec![run_directory.to_owned(), state_dir.join(COMPONENTS), PROC.into()];
     if let Some(source) = &config.source {
         secrets.extend(source.passfile.clone());
-        if let Some(Password::File { path, .. }) = &source.password {
-            secrets.push(path.clone());
+        if let Some(path) = source.password.as_ref().and_then(SecretSource::file) {
+            secrets.push(path.to_owned());
         }
         if source.conninfo.secrets().next().is_some() {
             secrets.push(config.file.clone());

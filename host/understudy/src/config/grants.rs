@@ -12,7 +12,7 @@ use sandbox::{DiskBudget, Grants, KeyGrant, Renewal, Secret, StoreConfig};
 use super::Environment;
 use super::authorities::Authorities;
 use super::problem::{Problem, nearest};
-use super::secret::SecretSource;
+use super::secret::{SecretSource, Shape};
 use super::tree::{Section, Value};
 
 /// What the operator grants, before any secret's file is read.
@@ -52,16 +52,16 @@ const NAME: usize = 64;
 const CA_CERTIFICATE: &str = "ca_certificate";
 
 /// What may be said of a kind of store, besides what may be said of each.
-struct StoreKind {
-    scheme: &'static str,
+pub(super) struct StoreKind {
+    pub(super) scheme: &'static str,
     /// Its settings: the name here and the store's own.
     settings: &'static [(&'static str, &'static str)],
     /// Its flags.
     flags: &'static [(&'static str, &'static str)],
-    /// Its secrets.
-    secrets: &'static [(&'static str, &'static str)],
+    /// Its secrets: the name here, the store's own, and what each is made of.
+    pub(super) secrets: &'static [(&'static str, &'static str, Shape)],
     /// Secrets that make sense only together.
-    together: &'static [&'static str],
+    pub(super) together: &'static [&'static str],
     /// Whether there is somebody to ask for credentials.
     auto: bool,
     /// Whether it is reached by TLS, so that somebody vouches for the server.
@@ -69,7 +69,7 @@ struct StoreKind {
 }
 
 /// The kinds of stores. The store's own names are those of the crate `object_store`.
-const KINDS: [StoreKind; 6] = [
+pub(super) const KINDS: [StoreKind; 6] = [
     StoreKind {
         scheme: "file",
         settings: &[],
@@ -84,9 +84,9 @@ const KINDS: [StoreKind; 6] = [
         settings: &[("region", "region"), ("endpoint", "endpoint")],
         flags: &[("allow_http", "allow_http"), ("virtual_hosted_style", "virtual_hosted_style_request")],
         secrets: &[
-            ("access_key_id", "access_key_id"),
-            ("secret_access_key", "secret_access_key"),
-            ("session_token", "token"),
+            ("access_key_id", "access_key_id", Shape::Line),
+            ("secret_access_key", "secret_access_key", Shape::Line),
+            ("session_token", "token", Shape::Line),
         ],
         together: &["access_key_id", "secret_access_key"],
         auto: true,
@@ -96,7 +96,7 @@ const KINDS: [StoreKind; 6] = [
         scheme: "gs",
         settings: &[("endpoint", "base_url")],
         flags: &[("allow_http", "allow_http")],
-        secrets: &[("service_account_key", "service_account_key")],
+        secrets: &[("service_account_key", "service_account_key", Shape::JsonObject)],
         together: &[],
         auto: true,
         tls: true,
@@ -111,9 +111,9 @@ const KINDS: [StoreKind; 6] = [
         ],
         flags: &[("allow_http", "allow_http")],
         secrets: &[
-            ("account_key", "account_key"),
-            ("sas_token", "sas_token"),
-            ("client_secret", "client_secret"),
+            ("account_key", "account_key", Shape::Line),
+            ("sas_token", "sas_token", Shape::Line),
+            ("client_secret", "client_secret", Shape::Line),
         ],
         together: &[],
         auto: true,
@@ -127,7 +127,11 @@ const HTTP: StoreKind = StoreKind {
     scheme: "http",
     settings: &[],
     flags: &[],
-    secrets: &[("username", "username"), ("password", "password"), ("token", "token")],
+    secrets: &[
+        ("username", "username", Shape::Line),
+        ("password", "password", Shape::Line),
+        ("token", "token", Shape::Line),
+    ],
     together: &[],
     auto: false,
     tls: false,
@@ -253,10 +257,11 @@ fn read_key(
 ) -> Option<(SecretSource, Vec<String>)> {
     if value.raw().is_str() {
         // Says what to write.
-        return SecretSource::read(value, config, environment).map(|source| (source, Vec::new()));
+        return SecretSource::read(value, Shape::Line, config, environment)
+            .map(|source| (source, Vec::new()));
     }
     let table = value.section()?;
-    let source = SecretSource::read_of(value, &table, config, environment);
+    let source = SecretSource::read_of(value, &table, Shape::Line, config, environment);
     let listed = table.get("stores");
     table.finish();
     let source = source?;
@@ -392,7 +397,7 @@ fn read_store(
         Some(value) => credentials = read_credentials(&value, kind, section.reader().file(), environment),
         None => {}
     }
-    for (key, _) in kind.secrets {
+    for (key, ..) in kind.secrets {
         section.refuse(key, &format!("belongs into `credentials`: {}", form(kind)));
     }
     section.finish();
@@ -403,7 +408,7 @@ fn read_store(
 fn form(kind: &StoreKind) -> String {
     let auto = if kind.auto { " or credentials = \"auto\"" } else { "" };
     match kind.secrets.first() {
-        Some((name, _)) => {
+        Some((name, ..)) => {
             format!("write credentials = {{ {name} = {{ file = \"/path\" }} }} with `file` or `env`{auto}")
         }
         None => "leave them out".to_owned(),
@@ -428,10 +433,10 @@ fn read_credentials(
     let Some(section) = value.section() else { return Vec::new() };
     let mut given = Vec::new();
     let mut credentials = Vec::new();
-    for (key, own) in kind.secrets {
+    for (key, own, shape) in kind.secrets {
         let Some(value) = section.get(key) else { continue };
         given.push(*key);
-        if let Some(source) = SecretSource::read(&value, config, environment) {
+        if let Some(source) = SecretSource::read(&value, *shape, config, environment) {
             credentials.push((*own, source));
         }
     }

@@ -30,8 +30,8 @@ pub use basebackup::BasebackupSection;
 pub use component::ComponentSection;
 pub use grants::GrantsSection;
 pub use problem::{ConfigError, Origin, Place, Problem};
-pub use secret::SecretSource;
-pub use source::{Password, SourceSettings, check_passfile};
+pub use secret::{SecretSource, Shape};
+pub use source::{SourceSettings, check_passfile};
 
 pub(crate) use tree::parse_duration;
 

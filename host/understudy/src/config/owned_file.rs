@@ -12,10 +12,28 @@ use rustix::fs::OFlags;
 /// Why it is not opened, fit to stand behind its name: what the file system says, that it is no file, or that it is
 /// somebody else's.
 pub(super) fn open(path: &Path) -> Result<(File, Metadata), String> {
-    // Without it a FIFO would hold the program up for ever.
-    let flags = OFlags::NONBLOCK.bits() as i32;
-    let file =
-        File::options().read(true).custom_flags(flags).open(path).map_err(|error| error.to_string())?;
+    open_with(path, OFlags::empty())
+}
+
+/// Opens a file as [`open`] does, and refuses a path whose last part is a symbolic link. Links on the way are followed, as those
+/// of the directory `..data` in which Kubernetes keeps the files of a volume.
+///
+/// # Errors
+/// Those of [`open`], and that it is a symbolic link.
+pub(super) fn open_without_link(path: &Path) -> Result<(File, Metadata), String> {
+    open_with(path, OFlags::NOFOLLOW)
+}
+
+fn open_with(path: &Path, flags: OFlags) -> Result<(File, Metadata), String> {
+    // Without NONBLOCK a FIFO would hold the program up for ever.
+    let flags = (flags | OFlags::NONBLOCK).bits() as i32;
+    let file = File::options().read(true).custom_flags(flags).open(path).map_err(|error| {
+        match error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+            true => "it is a symbolic link: name the file that it leads to (`..data/NAME` in a volume of Kubernetes)"
+                .to_owned(),
+            false => error.to_string(),
+        }
+    })?;
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     if !metadata.is_file() {
         return Err("it is not a file".to_owned());

@@ -7,23 +7,35 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sandbox::Secret;
+use zeroize::Zeroizing;
 
 use super::problem::{Place, Problem};
 use super::tree::{Section, Value};
 use super::{Environment, owned_file};
 
-/// A secret that is longer is taken for a mistake in the file's name. A service account's key has some 2.5 kB.
+/// The most bytes of a secret. A longer file is taken for a mistake in its name: a service account's key has some 2.5 kB.
 const LIMIT: u64 = 64 << 10;
 
-/// Where a secret comes from.
+/// What a secret is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One line of text or bytes: a password, a pass phrase, a token.
+    Line,
+    /// A JSON object of any number of lines: the key file of a service account.
+    JsonObject,
+}
+
+/// Where a secret comes from. Every secret that the configuration names is read by this type.
 #[derive(Clone, Debug)]
 pub enum SecretSource {
-    /// Read from the environment already.
+    /// A secret that was read from the environment already.
     Known(Secret),
-    /// Read from a file before the run, as the user that it has by then.
+    /// A file that is read before the run, as the user that the run has by then.
     File {
         /// The file that holds the secret and nothing else.
         path: PathBuf,
+        /// What the file must hold.
+        shape: Shape,
         /// The configuration file that names it.
         file: PathBuf,
         /// Where it does.
@@ -33,59 +45,69 @@ pub enum SecretSource {
 
 impl SecretSource {
     /// Reads `{ env = "NAME" }` or `{ file = "/path" }`.
-    pub(super) fn read(value: &Value<'_>, config: &Path, environment: Environment<'_>) -> Option<Self> {
-        let form = "write { file = \"/path\" } or { env = \"NAME\" }";
+    pub(super) fn read(
+        value: &Value<'_>,
+        shape: Shape,
+        config: &Path,
+        environment: Environment<'_>,
+    ) -> Option<Self> {
         if value.raw().is_str() {
-            value.problem(format_args!("must not stand in this file: {form}"));
+            value.problem(format_args!("must not stand in this file: {FORM}"));
             return None;
         }
         let table = value.section()?;
-        let source = Self::read_of(value, &table, config, environment);
+        let source = Self::read_of(value, &table, shape, config, environment);
         table.finish();
         source
     }
 
-    /// The same of a table that says more, which the caller reads and finishes.
+    /// Reads the same two keys of a table that has further ones, which the caller reads and finishes.
     pub(super) fn read_of(
         value: &Value<'_>,
         table: &Section<'_>,
+        shape: Shape,
         config: &Path,
         environment: Environment<'_>,
     ) -> Option<Self> {
-        let form = "write { file = \"/path\" } or { env = \"NAME\" }";
         let (variable, path) = (table.get("env"), table.get("file"));
         match (variable, path) {
             (Some(name), None) => {
-                let secret = environment(name.text()?).filter(|secret| !secret.is_empty());
-                if secret.is_none() {
+                let Some(content) = environment(name.text()?).filter(|content| !content.is_empty()) else {
                     name.problem("names an environment variable that is not set");
+                    return None;
+                };
+                match checked(&content.into_vec(), shape) {
+                    Ok(secret) => Some(Self::Known(secret)),
+                    Err(why) => {
+                        name.problem(format_args!("names an environment variable that is no secret: {why}"));
+                        None
+                    }
                 }
-                secret.map(|secret| Self::Known(Secret::new(secret.into_vec())))
             }
             (None, Some(path)) => {
-                Some(Self::File { path: path.path()?, file: config.to_owned(), place: path.place() })
+                Some(Self::File { path: path.path()?, shape, file: config.to_owned(), place: path.place() })
             }
             (Some(_), Some(_)) | (None, None) => {
-                value.problem(format_args!("needs one of `env` and `file`: {form}"));
+                value.problem(format_args!("needs one of `env` and `file`: {FORM}"));
                 None
             }
         }
     }
 
-    /// The secret itself.
+    /// Returns the secret, read from its file now.
     ///
     /// # Errors
     /// A problem at the setting that names the file.
     pub fn resolve(&self) -> Result<Secret, Problem> {
         match self {
             Self::Known(secret) => Ok(secret.clone()),
-            Self::File { path, file, place } => read(path).map_err(|why| {
+            Self::File { path, shape, file, place } => read(path, *shape).map_err(|why| {
                 Problem::in_file(file, *place, format!("cannot use the secret in {}: {why}", path.display()))
             }),
         }
     }
 
-    /// The file that it is read from.
+    /// Returns the file that the secret is read from; `None` if it came from the environment.
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::Known(_) => None,
@@ -94,10 +116,13 @@ impl SecretSource {
     }
 }
 
-/// The file's content without the newline that editors put at its end. Read is only a file that others may not, by the rule
-/// that PostgreSQL has for `ssl_key_file`: nobody but its owner, or root's file that a group may read.
-fn read(path: &Path) -> Result<Secret, String> {
-    let (file, metadata) = owned_file::open(path)?;
+/// How a secret is named in the configuration.
+const FORM: &str = "write { file = \"/path\" } or { env = \"NAME\" }";
+
+/// Reads a secret's file. PostgreSQL's rule for `ssl_key_file` holds: nobody but the owner may read it, or it is root's and a
+/// group may read it. A symbolic link is refused, so that the file whose owner and mode were judged is the one that was named.
+fn read(path: &Path, shape: Shape) -> Result<Secret, String> {
+    let (file, metadata) = owned_file::open_without_link(path)?;
     let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
     let refused = if is_own { 0o077 } else { 0o037 };
     if metadata.mode() & refused != 0 {
@@ -107,21 +132,37 @@ fn read(path: &Path) -> Result<Secret, String> {
             metadata.mode() & 0o777 & !refused
         ));
     }
-    let bytes = content(file).map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > LIMIT {
-        return Err(format!("it is longer than {LIMIT} bytes"));
-    }
-    let secret = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-    match secret.strip_suffix(b"\r").unwrap_or(secret) {
-        [] => Err("it is empty".to_owned()),
-        secret => Ok(Secret::new(secret)),
-    }
+    checked(&content(file).map_err(|error| error.to_string())?, shape)
 }
 
-fn content(file: File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(LIMIT + 2).read_to_end(&mut bytes)?;
+fn content(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
+    // Room for all of it, so that no part stays behind when the buffer grows.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LIMIT as usize + 3));
+    file.take(LIMIT + 3).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Takes a content for a secret, without the newline that editors put at its end.
+fn checked(content: &[u8], shape: Shape) -> Result<Secret, String> {
+    let secret = content.strip_suffix(b"\n").unwrap_or(content);
+    let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
+    if secret.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    if secret.len() as u64 > LIMIT {
+        return Err(format!("it is longer than {LIMIT} bytes"));
+    }
+    match shape {
+        Shape::Line if secret.contains(&0) => Err("it holds a NUL byte".to_owned()),
+        Shape::Line if secret.contains(&b'\n') || secret.contains(&b'\r') => {
+            Err("it holds more than one line".to_owned())
+        }
+        // The parser's own message would quote the content.
+        Shape::JsonObject if serde_json::from_slice::<serde_json::Map<_, _>>(secret).is_err() => {
+            Err("it is not a JSON object, which the key file of a service account is".to_owned())
+        }
+        Shape::Line | Shape::JsonObject => Ok(Secret::new(secret)),
+    }
 }
 
 #[cfg(test)]
@@ -131,35 +172,28 @@ mod tests {
 
     use super::*;
 
-    fn in_file(content: &[u8], mode: u32) -> Result<Vec<u8>, String> {
+    fn in_file(content: &[u8], mode: u32, shape: Shape) -> Result<Vec<u8>, String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), content).unwrap();
         fs::set_permissions(file.path(), Permissions::from_mode(mode)).unwrap();
-        read(file.path()).map(|secret| secret.expose().to_owned())
+        read(file.path(), shape).map(|secret| secret.expose().to_owned())
     }
 
     #[test]
     fn a_secret_is_the_files_content_without_the_last_newline() {
-        assert_eq!(in_file(b"se cret", 0o600).unwrap(), b"se cret");
-        assert_eq!(in_file(b"se\ncret\r\n", 0o400).unwrap(), b"se\ncret");
-        assert_eq!(in_file(b"\xFF\n\n", 0o600).unwrap(), b"\xFF\n");
-        assert!(in_file(b"\n", 0o600).unwrap_err().contains("empty"));
-        assert!(in_file(&vec![b'x'; LIMIT as usize + 1], 0o600).unwrap_err().contains("longer than"));
-        assert_eq!(in_file(&vec![b'x'; LIMIT as usize], 0o600).unwrap().len() as u64, LIMIT);
-    }
-
-    #[test]
-    fn a_secret_that_others_may_read_is_none() {
-        for mode in [0o644, 0o604, 0o660] {
-            let why = in_file(b"secret", mode).unwrap_err();
-            assert!(why.contains("chmod 0600") && !why.contains("secret"), "{why}");
-        }
-        assert!(read(Path::new("/")).unwrap_err().contains("not a file"));
+        assert_eq!(in_file(b"se cret", 0o600, Shape::Line).unwrap(), b"se cret");
+        assert_eq!(in_file(b"\xFFcret\r\n", 0o400, Shape::Line).unwrap(), b"\xFFcret");
+        assert_eq!(in_file(b"{\n\"a\": 1\n}\n", 0o600, Shape::JsonObject).unwrap(), b"{\n\"a\": 1\n}");
+        assert_eq!(in_file(&vec![b'x'; LIMIT as usize], 0o600, Shape::Line).unwrap().len() as u64, LIMIT);
+        let why = in_file(&vec![b'x'; LIMIT as usize + 1], 0o600, Shape::Line).unwrap_err();
+        assert!(why.contains("longer than"), "{why}");
     }
 
     #[test]
     fn what_is_shown_of_a_secret_is_not_the_secret() {
         let source = SecretSource::Known(Secret::new("swordfish"));
         assert!(!format!("{source:?}").contains("swordfish"));
+        let why = in_file(b"\"swordfish\"", 0o600, Shape::JsonObject).unwrap_err();
+        assert!(!why.contains("swordfish"), "{why}");
     }
 }

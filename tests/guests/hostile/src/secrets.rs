@@ -381,15 +381,17 @@ pub(crate) fn keys_elsewhere(request: &Request) -> Result<(), Failure> {
     Err(crate::verdict(attempts))
 }
 
-/// Calls words of the operator's log keys, and one key that is one.
-pub(crate) fn derive_words(_: &Request) -> Result<(), Failure> {
+/// Calls words of the operator's log keys, and one key that is one; then says the text `path`.
+pub(crate) fn derive_words(request: &Request) -> Result<(), Failure> {
     let bucket = Bucket::open("repo").map_err(|error| Failure::failed(format!("{error:?}")))?;
     for name in ["word", "path", "key"] {
         bucket
             .derive_key("words.ini", &Pipeline::new(), "w", name)
             .map_err(|error| Failure::failed(format!("{name}: {error:?}")))?;
     }
-    Err(refused("words", "they are keys now"))
+    let text: String = request.get("path")?.unwrap_or_default();
+    log::info!("{text}");
+    Err(refused("words", format!("they are keys now; {text}")))
 }
 
 /// Keeps what it saw where no redaction finds it, and shouts it.

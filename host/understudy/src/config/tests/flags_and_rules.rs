@@ -75,7 +75,7 @@ fn a_password_is_read_from_the_variable_that_the_file_names() {
     let text = format!("{WHOLE}[source]\nconninfo = \"host=h\"\npassword = {{ env = \"SECRET\" }}");
     let config = parse_with(&text, &Overrides::default(), &environment).unwrap();
     let settings = config.source.unwrap().resolve().unwrap();
-    assert_eq!(settings.password.unwrap().expose(), "hush");
+    assert_eq!(settings.password.unwrap().expose(), b"hush");
     let both = format!("{text}\npassfile = \"/p\"");
     let problems = parse_with(&both, &Overrides::default(), &environment).map(|_| ()).unwrap_err();
     assert!(problems[0].contains("are both given"), "{problems:?}");

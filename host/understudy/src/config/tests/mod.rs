@@ -13,6 +13,7 @@ const FILE: &str = "/etc/understudy.toml";
 mod flags_and_rules;
 mod grants;
 mod problems;
+mod secrets;
 
 /// A configuration that has everything it must have.
 const WHOLE: &str = r#"

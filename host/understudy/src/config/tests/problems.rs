@@ -248,9 +248,7 @@ fn a_password_file_that_cannot_be_read_is_told_at_its_line() {
     let text = format!("{WHOLE}[source]\nconninfo = \"host=h\"\npassword = {{ file = \"/no/such/file\" }}");
     let problem = parse(&text).unwrap().source.unwrap().resolve().unwrap_err();
     assert!(
-        problem
-            .to_string()
-            .starts_with("/etc/understudy.toml:8:21: cannot use the password in /no/such/file"),
+        problem.to_string().starts_with("/etc/understudy.toml:8:21: cannot use the secret in /no/such/file"),
         "{problem}"
     );
 }

@@ -1,0 +1,172 @@
+//! Every place of the configuration that takes a secret reads it by the same rules.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::PathBuf;
+
+use super::*;
+use crate::config::grants::KINDS;
+
+/// A place that takes a secret: its name, what it takes, and lines of a configuration with `SECRET` where the secret is named.
+struct SecretPlace {
+    name: String,
+    shape: Shape,
+    lines: String,
+}
+
+impl SecretPlace {
+    fn all() -> Vec<Self> {
+        let mut places = vec![
+            Self {
+                name: "source.password".to_owned(),
+                shape: Shape::Line,
+                lines: "[source]\nconninfo = \"host=h\"\npassword = SECRET".to_owned(),
+            },
+            Self {
+                name: "keys".to_owned(),
+                shape: Shape::Line,
+                lines: "[method.acme.grants]\nstores.repo = { url = \"file:///b\" }\n\
+                        keys.repo = SECRET"
+                    .to_owned(),
+            },
+        ];
+        for kind in &KINDS {
+            let address = if kind.scheme == "file" { "/b" } else { "b" };
+            for (name, _, shape) in kind.secrets {
+                let beside = kind.together.iter().filter(|other| *other != name);
+                let beside: String =
+                    beside.map(|other| format!(", {other} = {{ env = \"BESIDE\" }}")).collect();
+                places.push(Self {
+                    name: format!("{} {name}", kind.scheme),
+                    shape: *shape,
+                    lines: format!(
+                        "[method.acme.grants.stores.repo]\nurl = \"{}://{address}\"\ncredentials = {{ {name} = SECRET{beside} }}",
+                        kind.scheme
+                    ),
+                });
+            }
+        }
+        places
+    }
+
+    /// What this place takes.
+    fn right(&self) -> &'static str {
+        match self.shape {
+            Shape::Line => "swordfish",
+            Shape::JsonObject => "{\n  \"private_key\": \"swordfish\"\n}",
+        }
+    }
+
+    /// What a run gets that finds the secret in this file, or the problem.
+    fn in_file(&self, file: &Path) -> Result<Vec<u8>, String> {
+        self.secret(&format!("{{ file = \"{}\" }}", file.display()), &|name| {
+            (name == "BESIDE").then(|| "beside".into())
+        })
+    }
+
+    fn secret(&self, named: &str, environment: Environment<'_>) -> Result<Vec<u8>, String> {
+        let text = format!("{WHOLE}{}\n", self.lines.replace("SECRET", named));
+        let config = parse_with(&text, &Overrides::default(), environment)
+            .map_err(|problems| format!("{}: {}", self.name, problems.join("; ")))?;
+        let problem = |problem: Problem| problem.to_string();
+        if let Some(source) = &config.source {
+            let password = source.resolve().map_err(problem)?.password.unwrap();
+            return Ok(password.expose().to_owned());
+        }
+        let grants = config.components["acme"].grants.resolve().map_err(problem)?;
+        let secret =
+            grants.secrets().map(|secret| secret.expose().to_owned()).find(|secret| secret != b"beside");
+        Ok(secret.unwrap())
+    }
+}
+
+/// Files that no place takes, each with what its problem says; `right` is a content that would be taken.
+fn refused_files(folder: &Path, right: &str) -> Vec<(PathBuf, &'static str)> {
+    let file = |name: &str, content: &str, mode: u32| {
+        let path = folder.join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    let fifo = folder.join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, 0o600.into()).unwrap();
+    let link = folder.join("link");
+    symlink(file("linked", right, 0o600), &link).unwrap();
+    let mut files = vec![
+        (file("read-by-all", right, 0o644), "chmod 0600"),
+        (file("read-by-others", right, 0o604), "chmod 0600"),
+        (file("written-by-a-group", right, 0o660), "chmod 0600"),
+        (fifo, "not a file"),
+        (link, "symbolic link"),
+        (file("empty", "", 0o600), "it is empty"),
+        (file("a-newline", "\n", 0o600), "it is empty"),
+        (file("two-lines", "swordfish\nand more\n", 0o600), ""),
+        (file("too-long", &"x".repeat((64 << 10) + 1), 0o600), "longer than 65536 bytes"),
+        (folder.to_owned(), "not a file"),
+        (folder.join("absent"), "No such file"),
+    ];
+    // Only root can make a file another user's.
+    if rustix::process::geteuid().is_root() {
+        let other = file("another-owner", right, 0o600);
+        chown(&other, Some(12_345), None).unwrap();
+        files.push((other, "chown"));
+    }
+    files
+}
+
+#[test]
+fn every_place_that_takes_a_secret_refuses_the_same_files() {
+    let places = SecretPlace::all();
+    assert!(places.len() >= 13, "{}", places.len());
+    for place in places {
+        let folder = tempfile::tempdir().unwrap();
+        let taken = folder.path().join("taken");
+        fs::write(&taken, format!("{}\n", place.right())).unwrap();
+        fs::set_permissions(&taken, Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(place.in_file(&taken).as_deref(), Ok(place.right().as_bytes()), "{}", place.name);
+        for (file, says) in refused_files(folder.path(), place.right()) {
+            let problem = place.in_file(&file).unwrap_err();
+            let named = format!("cannot use the secret in {}: ", file.display());
+            assert!(problem.contains(&named) && problem.contains(says), "{}: {problem}", place.name);
+            assert!(!problem.contains("swordfish"), "{}: {problem}", place.name);
+        }
+    }
+}
+
+#[test]
+fn every_place_that_takes_a_secret_refuses_the_same_variables() {
+    for place in SecretPlace::all() {
+        let named = "{ env = \"SECRET\" }";
+        let with = |content: &str| {
+            let content = OsString::from(content);
+            place.secret(named, &|name| match name {
+                "SECRET" => Some(content.clone()),
+                "BESIDE" => Some("beside".into()),
+                _ => None,
+            })
+        };
+        assert_eq!(with(place.right()).as_deref(), Ok(place.right().as_bytes()), "{}", place.name);
+        for (content, says) in [("", "not set"), ("\n", "empty"), ("swordfish\nand more", "no secret")] {
+            let problem = with(content).unwrap_err();
+            assert!(problem.contains(says) && !problem.contains("swordfish"), "{}: {problem}", place.name);
+        }
+        let inline = place.secret("\"swordfish\"", &nothing).unwrap_err();
+        assert!(inline.contains("must not stand in this file"), "{}: {inline}", place.name);
+    }
+}
+
+#[test]
+fn a_secret_behind_a_linked_directory_is_read_as_kubernetes_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("..2026")).unwrap();
+    let file = folder.path().join("..2026/password");
+    fs::write(&file, "swordfish").unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    symlink("..2026", folder.path().join("..data")).unwrap();
+    symlink("..data/password", folder.path().join("password")).unwrap();
+    for place in SecretPlace::all().iter().filter(|place| place.shape == Shape::Line) {
+        assert_eq!(place.in_file(&folder.path().join("..data/password")).as_deref(), Ok(&b"swordfish"[..]));
+        let problem = place.in_file(&folder.path().join("password")).unwrap_err();
+        assert!(problem.contains("`..data/NAME`"), "{problem}");
+    }
+}
