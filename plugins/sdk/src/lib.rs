@@ -157,7 +157,7 @@ pub trait Method {
     fn create(request: &Request, plan: &Plan) -> Result<(), Failure>;
 }
 
-/// The method that the project's README shows compiles.
+/// The method that the manual shows compiles.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;
+#[doc = include_str!("../../../docs/src/writing-a-method.md")]
+struct Manual;
