@@ -12,6 +12,7 @@ pub mod patroni_cluster;
 pub mod pgbackrest;
 pub mod primary;
 pub mod program;
+pub mod python;
 pub mod releases;
 pub mod replica_folder;
 pub mod scripted;

@@ -13,8 +13,9 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::patroni::{PYTHON, ensure_patroni};
+use crate::patroni::ensure_patroni;
 use crate::program::{component, project, understudy};
+use crate::python::PYTHON;
 use crate::server::{BIN_DIR, Playground, REPLICATOR_PASSWORD, free_port, run, tail};
 
 /// The longest that anything here is waited for.

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::patroni::PYTHON;
 use crate::program::project;
+use crate::python::{PYTHON, environment};
 use crate::server::{free_port, run, tail};
 
 /// How long a server may take to answer, in seconds.
@@ -44,13 +44,7 @@ pub fn ensure_servers() -> Result<PathBuf> {
     fs::create_dir_all(&folder)?;
     let lock = File::create(folder.join("lock"))?;
     lock.lock().context("waiting for another test that installs the servers of stores")?;
-    let venv = folder.join("venv");
-    installed(&here.join("requirements.txt"), &venv.join("requirements.txt"), || {
-        run(Command::new(PYTHON).args(["-m", "venv", "--clear"]).arg(&venv))?;
-        let mut pip = Command::new(venv.join("bin/python"));
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-        run(pip.arg(here.join("requirements.txt"))).map(drop)
-    })?;
+    environment("stores/venv", &here.join("requirements.txt"))?;
     let node = folder.join("node");
     installed(&here.join("package.json"), &node.join("installed.json"), || {
         fs::create_dir_all(&node)?;

@@ -1,33 +1,49 @@
 //! Runs every test and counts them.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use quick_xml::Reader;
+use quick_xml::events::Event;
 use tests::program::{FULL, project};
 
-use crate::say;
+use crate::{say, tools};
 
-/// Every workspace: what it is, its manifest, where it is built.
-const WORKSPACES: [(&str, &str, &str); 3] = [
-    ("the host", "Cargo.toml", "target"),
-    ("the plugins", "plugins/Cargo.toml", "plugins/target"),
-    ("the example of a method", "examples/hello-method/Cargo.toml", "plugins/target"),
+/// A workspace whose tests are run.
+struct Workspace {
+    name: &'static str,
+    manifest: &'static str,
+    target: &'static str,
+}
+
+const WORKSPACES: [Workspace; 3] = [
+    Workspace { name: "the host", manifest: "Cargo.toml", target: "target" },
+    Workspace { name: "the plugins", manifest: "plugins/Cargo.toml", target: "plugins/target" },
+    Workspace {
+        name: "the example of a method",
+        manifest: "examples/hello-method/Cargo.toml",
+        target: "plugins/target",
+    },
 ];
 
-/// What a run of `cargo test` counted.
-#[derive(Clone, Copy, Default)]
+/// The profile of `.config/nextest.toml`, whose report is `nextest/<profile>/junit.xml` in the target directory.
+const PROFILE: &str = "ci";
+
+/// How many tests ran, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     passed: u64,
     failed: u64,
-    ignored: u64,
 }
 
-/// Runs the tests of every workspace.
+/// Runs the tests of every workspace, those too that plain `cargo test` passes over because they need servers or components.
 pub(crate) fn run(full: bool) -> Result<()> {
+    let nextest = tools::nextest()?;
     say("building the program and its tests");
     let built = Command::new(env!("CARGO"))
-        .args(["test", "--workspace", "--no-run", "--quiet"])
+        .args(["build", "--workspace", "--bins", "--tests", "--quiet"])
         .current_dir(project())
         .status()?;
     if !built.success() {
@@ -35,11 +51,11 @@ pub(crate) fn run(full: bool) -> Result<()> {
     }
     let mut counts = Counts::default();
     let mut passed = true;
-    for (name, manifest, target) in WORKSPACES {
-        say(&format!("testing {name}"));
-        passed &= cargo_test(manifest, target, full, &mut counts)?;
+    for workspace in &WORKSPACES {
+        say(&format!("testing {}", workspace.name));
+        passed &= workspace.test(&nextest, full, &mut counts)?;
     }
-    println!("\n{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.ignored);
+    println!("\n{} passed, {} failed, 0 skipped", counts.passed, counts.failed);
     if !passed || counts.failed > 0 {
         bail!("not every test passed");
     }
@@ -49,43 +65,73 @@ pub(crate) fn run(full: bool) -> Result<()> {
     Ok(())
 }
 
-/// Runs one workspace's tests to the end, whatever fails, and adds up what they say of themselves.
-fn cargo_test(manifest: &str, target: &str, full: bool, counts: &mut Counts) -> Result<bool> {
-    let mut command = Command::new(env!("CARGO"));
-    command.args(["test", "--workspace", "--no-fail-fast", "--manifest-path", manifest]);
-    command.args(["--target-dir", target]).current_dir(project());
-    if full {
-        command.env(FULL, "1");
-    }
-    let mut child = command.stdout(Stdio::piped()).spawn().context("cargo does not run")?;
-    let stdout = child.stdout.take().context("cargo has no output")?;
-    for line in BufReader::new(stdout).lines() {
-        let line = line?;
-        println!("{line}");
-        if line.starts_with("test result:") {
-            counts.passed += count(&line, "passed");
-            counts.failed += count(&line, "failed");
-            counts.ignored += count(&line, "ignored");
+impl Workspace {
+    /// Runs this workspace's tests to the end, whatever fails, and adds them to `counts`.
+    fn test(&self, nextest: &Path, full: bool, counts: &mut Counts) -> Result<bool> {
+        let report = self.report();
+        if report.exists() {
+            fs::remove_file(&report).with_context(|| format!("cannot remove {}", report.display()))?;
         }
+        let mut command = Command::new(nextest);
+        command.args(["nextest", "run", "--workspace", "--run-ignored", "all", "--profile", PROFILE]);
+        command.args(["--manifest-path", self.manifest, "--target-dir", self.target]);
+        command.args(["--config-file", ".config/nextest.toml"]).current_dir(project());
+        if full {
+            command.env(FULL, "1");
+        }
+        let status = command.status().context("cargo-nextest does not run")?;
+        // The examples in the documentation, which cargo-nextest does not run and this does not count.
+        let documented = Command::new(env!("CARGO"))
+            .args(["test", "--workspace", "--doc", "--quiet", "--manifest-path", self.manifest])
+            .args(["--target-dir", self.target])
+            .current_dir(project())
+            .status()?;
+        let text = fs::read_to_string(&report)
+            .with_context(|| format!("cargo-nextest left no {}, {status}", report.display()))?;
+        let counted = Counts::read(&text).with_context(|| format!("{} says no counts", report.display()))?;
+        counts.passed += counted.passed;
+        counts.failed += counted.failed;
+        Ok(status.success() && documented.success())
     }
-    Ok(child.wait()?.success())
+
+    fn report(&self) -> PathBuf {
+        project().join(self.target).join("nextest").join(PROFILE).join("junit.xml")
+    }
 }
 
-/// The number before a word of `test result: ok. 12 passed; 0 failed; ...`.
-fn count(line: &str, word: &str) -> u64 {
-    line.split([';', '.'])
-        .filter_map(|part| part.trim().strip_suffix(word))
-        .find_map(|number| number.trim().parse().ok())
-        .unwrap_or(0)
+impl Counts {
+    /// Reads what the root element of a report in JUnit's format counts; `None` if it counts nothing.
+    fn read(report: &str) -> Option<Self> {
+        let mut reader = Reader::from_str(report);
+        loop {
+            match reader.read_event().ok()? {
+                Event::Start(element) | Event::Empty(element) => {
+                    let count = |name: &str| -> Option<u64> {
+                        let attribute = element.try_get_attribute(name).ok()??;
+                        std::str::from_utf8(&attribute.value).ok()?.parse().ok()
+                    };
+                    let failed = count("failures")? + count("errors")?;
+                    return Some(Self { passed: count("tests")?.checked_sub(failed)?, failed });
+                }
+                Event::Eof => return None,
+                _ => {}
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod unit {
-    use super::count;
+    use super::Counts;
 
     #[test]
-    fn cargos_closing_line_is_read() {
-        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.00s";
-        assert_eq!([count(line, "passed"), count(line, "failed"), count(line, "ignored")], [12, 3, 1]);
+    fn the_counts_of_a_report_are_read() {
+        let report = r#"<?xml version="1.0" encoding="UTF-8"?>
+<testsuites name="nextest-run" tests="15" failures="2" errors="1" time="0.3">
+    <testsuite name="tests" tests="4" disabled="0" errors="0" failures="0"></testsuite>
+</testsuites>"#;
+        assert_eq!(Counts::read(report), Some(Counts { passed: 12, failed: 3 }));
+        assert_eq!(Counts::read("<testsuites name=\"nextest-run\"/>"), None);
+        assert_eq!(Counts::read("no report"), None);
     }
 }
