@@ -25,6 +25,7 @@ mod proxy;
 mod retry;
 mod transport;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -99,6 +100,15 @@ impl StoreConfig {
             plan_retry_for: PLAN_RETRY_FOR,
             renewal: None,
         }
+    }
+
+    /// Returns the secrets that this store finds in the environment if it asks the provider chain, by the names that
+    /// [`StoreConfig::credentials`] has. What the chain is told by a service of the cloud is not among them.
+    pub fn secrets_of_environment(
+        &self,
+        environment: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Vec<(String, Secret)> {
+        open::secrets_of_environment(self, environment)
     }
 
     /// Whether a text names a place that a web server may redirect to: `HOST:PORT`, an IPv6 address in brackets.

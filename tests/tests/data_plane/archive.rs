@@ -84,6 +84,7 @@ fn small(name: &str) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_member_that_no_backup_has_fails_the_attempt_and_nothing_is_written_outside() {
     let (scene, backup) = Scene::with_backup("members", &[]);
     let outside = scene.primary.playground.path("evil").display().to_string();
@@ -124,6 +125,7 @@ fn a_member_that_no_backup_has_fails_the_attempt_and_nothing_is_written_outside(
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_bomb_is_defused_by_the_size_that_was_declared() {
     let scene = Scene::new("bomb");
     for (suffix, option, packer) in [
@@ -172,6 +174,7 @@ fn a_bomb_is_defused_by_the_size_that_was_declared() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn an_archive_that_is_missing_is_told() {
     let (scene, backup) = Scene::with_backup("missing", &[]);
     let tablespace = std::fs::read_dir(&backup)

@@ -58,6 +58,7 @@ fn chosen(archive: &Path, names: &[&str]) -> Vec<Member> {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_byte_flipped_in_a_file_of_a_plain_archive_is_told_with_the_file() {
     let (scene, backup) = Scene::with_backup("flip-files", &[]);
     let base = backup.join("base.tar");
@@ -74,6 +75,7 @@ fn a_byte_flipped_in_a_file_of_a_plain_archive_is_told_with_the_file() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_byte_flipped_in_a_header_or_in_padding_is_told_with_the_archive() {
     let (scene, backup) = Scene::with_backup("flip-headers", &[]);
     let base = backup.join("base.tar");
@@ -103,6 +105,7 @@ fn tablespace(backup: &Path, suffix: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_byte_flipped_in_a_compressed_archive_is_told_with_it() {
     let scene = Scene::new("flip-compressed");
     for (suffix, option) in [
@@ -175,6 +178,7 @@ fn records(scene: &Scene, backup: &Path) -> (Member, Vec<Record>) {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_byte_flipped_in_a_record_of_the_log_or_between_two_is_told_with_the_segment() {
     let (scene, backup) = Scene::with_backup("flip-log", &[]);
     let (segment, records) = records(&scene, &backup);
@@ -198,6 +202,7 @@ fn a_byte_flipped_in_a_record_of_the_log_or_between_two_is_told_with_the_segment
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_byte_flipped_in_the_manifest_is_told() {
     let (scene, backup) = Scene::with_backup("flip-manifest", &[]);
     let length = backup.join("backup_manifest").metadata().unwrap().len();
@@ -210,6 +215,7 @@ fn a_byte_flipped_in_the_manifest_is_told() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn an_object_that_is_cut_short_is_told() {
     let scene = Scene::new("short");
     for (suffix, options) in [

@@ -33,6 +33,7 @@ impl Drop for Mounted {
 const UNKNOWN: &[&str] = &["--compress=client-gzip:1", "--no-manifest"];
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_disk_that_fills_midway_fails_the_attempt_with_the_file() {
     let (scene, backup) = Scene::with_backup("full-disk", UNKNOWN);
     let replica = scene.replica(&scene.in_directory(&backup));
@@ -45,6 +46,7 @@ fn a_disk_that_fills_midway_fails_the_attempt_with_the_file() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_budget_that_ends_midway_fails_the_attempt_with_the_file_and_holds() {
     let (scene, backup) = Scene::with_backup("budget", UNKNOWN);
     for budget in ["bytes = \"8MiB\"", "files = 100"] {

@@ -46,6 +46,7 @@ impl Distant {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_store_that_refuses_or_does_not_answer_fails_the_attempt_with_the_name_of_the_object() {
     let distant = Distant::new("refuses");
     for object in ["base.tar.gz", "pg_wal.tar.gz", "backup_manifest"] {
@@ -59,6 +60,7 @@ fn a_store_that_refuses_or_does_not_answer_fails_the_attempt_with_the_name_of_th
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_listing_that_is_refused_fails_the_attempt_with_the_name_of_the_store() {
     let distant = Distant::new("listing");
     for status in [403, 500] {
@@ -68,6 +70,7 @@ fn a_listing_that_is_refused_fails_the_attempt_with_the_name_of_the_store() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_failure_that_passes_is_retried() {
     let distant = Distant::new("passes");
     for fate in [Fate::Refused(500), Fate::Refused(503), Fate::NeverAnswered, Fate::CutAfter(1 << 20)] {
@@ -82,6 +85,7 @@ fn a_failure_that_passes_is_retried() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_store_that_trickles_ends_with_the_methods_own_limit_of_time() {
     let distant = Distant::new("trickles");
     let faults = distant.always("base.tar.gz", Fate::Trickling(512));
@@ -93,6 +97,7 @@ fn a_store_that_trickles_ends_with_the_methods_own_limit_of_time() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn an_object_that_vanishes_after_it_was_listed_is_told() {
     let distant = Distant::new("vanishes");
     let gone = distant.server.folder();
@@ -116,6 +121,7 @@ fn remove(data: &std::path::Path) {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn an_object_that_changes_while_it_is_read_is_told() {
     let distant = Distant::new("changes");
     let other = distant.scene.primary.tar_backup("other", &["--compress=client-gzip:9"]).unwrap();

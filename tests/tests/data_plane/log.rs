@@ -51,6 +51,7 @@ fn taking(of: &PostgresServer, into: &Path) -> Taking {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_backup_during_which_its_server_followed_a_promotion_is_checked_on_both_timelines() {
     let scene = Scene::new("timelines");
     let primary = &scene.primary;
@@ -86,6 +87,7 @@ fn a_backup_during_which_its_server_followed_a_promotion_is_checked_on_both_time
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_log_in_segments_that_held_other_records_before_is_read_to_its_end_and_no_further() {
     let scene = Scene::new("recycled");
     let server = &scene.primary.server;

@@ -52,6 +52,7 @@ fn signed(text: &str, scratch: &Path) -> String {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_manifest_that_lies_about_a_file_is_told_with_the_file() {
     let lies = Lies::new("lies");
     let line = lies.line("PG_VERSION").to_owned();
@@ -88,6 +89,7 @@ fn a_manifest_that_lies_about_a_file_is_told_with_the_file() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_manifest_that_asks_for_more_log_than_there_is_is_told_with_the_segment() {
     let lies = Lies::new("more-log");
     let end = lies.honest.split("\"End-LSN\": \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
@@ -95,6 +97,7 @@ fn a_manifest_that_asks_for_more_log_than_there_is_is_told_with_the_segment() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn what_is_no_manifest_is_told() {
     let lies = Lies::new("no-manifest");
     let deep = "[".repeat(1 << 20);
@@ -113,6 +116,7 @@ fn what_is_no_manifest_is_told() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_manifest_of_more_than_a_gigabyte_is_refused_without_reading_it_all() {
     let lies = Lies::new("huge");
     let manifest = std::fs::File::options().write(true).open(lies.backup.join("backup_manifest")).unwrap();

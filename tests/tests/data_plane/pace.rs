@@ -55,6 +55,7 @@ fn at_once(answers: &[Answer]) -> usize {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_store_is_never_read_faster_than_the_rate_that_is_granted() {
     const OBJECTS: usize = 96;
     const SIZE: usize = 128 << 10;
@@ -68,6 +69,7 @@ fn a_store_is_never_read_faster_than_the_rate_that_is_granted() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn no_more_objects_are_read_at_once_than_workers_are_granted() {
     // Each answer takes half a second, so that whoever could ask would.
     for workers in [1, 3] {

@@ -39,6 +39,7 @@ fn check(replica: &ReplicaFolder) -> (Option<i32>, Duration, Vec<(Duration, Valu
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn check_says_within_seconds_that_a_store_is_out_of_reach_and_gives_it_up_soon() {
     let scene = Scene::new("unreachable");
     // Nobody listens; somebody listens and says nothing.
@@ -64,6 +65,7 @@ fn check_says_within_seconds_that_a_store_is_out_of_reach_and_gives_it_up_soon()
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn how_long_plan_goes_on_asking_can_be_said_and_create_tells_each_try() {
     let scene = Scene::new("plan-retry");
     let store = format!("url = \"http://127.0.0.1:{}/\"\nplan_retry_for = \"2s\"\n", closed());
@@ -82,6 +84,7 @@ fn how_long_plan_goes_on_asking_can_be_said_and_create_tells_each_try() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_refusal_is_told_with_its_meaning_and_what_to_do() {
     let scene = Scene::new("refusals");
     for (status, body, says) in [
@@ -109,6 +112,7 @@ fn a_refusal_is_told_with_its_meaning_and_what_to_do() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn every_backup_is_found_in_a_listing_that_is_cut_without_a_token() {
     let scene = Scene::new("cut");
     scene.primary.tar_backup("a-old", &["--compress=client-gzip:1"]).unwrap();
@@ -126,6 +130,7 @@ fn every_backup_is_found_in_a_listing_that_is_cut_without_a_token() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn credentials_that_are_renewed_in_their_files_in_mid_run_are_read_again() {
     let (scene, backup) = Scene::with_backup("renewed", &["--compress=client-zstd:1"]);
     let server = StoreServer::s3rver().unwrap();
@@ -154,6 +159,7 @@ fn credentials_that_are_renewed_in_their_files_in_mid_run_are_read_again() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_proxy_that_cannot_be_reached_is_named_without_its_password() {
     let scene = Scene::new("proxy");
     let store = "url = \"http://backups.example/pg/\"\nplan_retry_for = \"1s\"\n";

@@ -71,21 +71,25 @@ fn streams(scene: &Scene) {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn backups_of_postgresql_16_become_replicas_of_its_servers() {
     release(16, 1);
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn backups_of_postgresql_17_become_replicas_of_its_servers() {
     release(17, 2);
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn backups_of_postgresql_18_become_replicas_of_its_servers() {
     release(18, 2);
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn an_incremental_backup_is_refused_with_what_to_do() {
     let playground = playground("incremental", 18).unwrap();
     let scene = Scene::of(Primary::start_in(playground, 10).unwrap());

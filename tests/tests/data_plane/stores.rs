@@ -55,6 +55,7 @@ pub(crate) fn in_files(scene: &Scene, key: &str, secret: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_replica_from_s3_streams_with_credentials_from_files_or_the_environment() {
     let (scene, backup) = Scene::with_backup("s3", &["--compress=client-zstd:1"]);
     let server = StoreServer::s3rver().unwrap();
@@ -87,6 +88,7 @@ fn from_place(scene: &Scene, place: Place, grant: &Grant) -> String {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_replica_comes_from_every_kind_of_store() {
     let scene = Scene::new("everywhere");
     scene.primary.tar_backup("old", &["--compress=client-gzip:1"]).unwrap();
@@ -100,6 +102,7 @@ fn a_replica_comes_from_every_kind_of_store() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_backup_that_was_replaced_while_it_was_restored_is_told_wherever_it_is() {
     let scene = Scene::new("replaced");
     let backup = scene.primary.tar_backup("new", &["--compress=client-zstd:1"]).unwrap();
@@ -127,6 +130,7 @@ fn a_backup_that_was_replaced_while_it_was_restored_is_told_wherever_it_is() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn wrong_credentials_are_told_and_not_shown() {
     const WRONG: &str = "never-to-be-seen/0123+4567";
     let (scene, backup) = Scene::with_backup("s3-denied", &["--compress=client-zstd:1"]);
@@ -143,6 +147,7 @@ fn wrong_credentials_are_told_and_not_shown() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_replica_comes_from_a_web_server_that_knows_no_ranges() {
     let scene = Scene::new("web");
     let server = StoreServer::python_http().unwrap();
@@ -157,6 +162,7 @@ fn a_replica_comes_from_a_web_server_that_knows_no_ranges() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_redirect_to_another_server_is_followed_only_where_it_is_granted() {
     let (scene, backup) = Scene::with_backup("redirected", &["--compress=client-gzip:1"]);
     let server = StoreServer::python_http().unwrap();
@@ -176,6 +182,7 @@ fn a_redirect_to_another_server_is_followed_only_where_it_is_granted() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_server_that_sends_back_its_credential_ends_the_restore_and_shows_it_to_nobody() {
     const TOKEN: &str = "a-token-that-only-the-server-may-see-0123456789";
     let (scene, backup) = Scene::with_backup("echoed", &["--compress=client-gzip:1"]);
@@ -204,6 +211,39 @@ fn a_server_that_sends_back_its_credential_ends_the_restore_and_shows_it_to_nobo
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_credential_that_auto_finds_in_the_environment_is_shown_to_nobody_either() {
+    const TOKEN: &str = "a-session-token-that-only-the-server-may-see-0123456789";
+    let (scene, backup) = Scene::with_backup("echoed-auto", &["--compress=client-gzip:1"]);
+    let server = StoreServer::s3rver().unwrap();
+    upload(&server, &backup, "pg/latest");
+    let faults = Faults::before(port(&server), |asked| match asked.target.contains("backup_manifest") {
+        true => Fate::Echoed,
+        false => Fate::Passed,
+    })
+    .unwrap();
+    let store = format!(
+        "url = \"s3://backups\"\nregion = \"us-east-1\"\nendpoint = \"{}\"\nallow_http = true\nretry_for = \"10s\"\n\
+         credentials = \"auto\"\n",
+        faults.url()
+    );
+    let replica = scene.replica(&scene.in_store("pg/latest", &store));
+    let mut command = replica.command("create");
+    command.arg("--log-level=trace").arg("--report").arg(replica.path("report.json"));
+    command
+        .env("AWS_ACCESS_KEY_ID", S3RVER)
+        .env("AWS_SECRET_ACCESS_KEY", S3RVER)
+        .env("AWS_SESSION_TOKEN", TOKEN);
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr, std::fs::read(replica.path("report.json")).unwrap()].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("sends back a credential"), "{said}");
+    let here = run(Command::new("/bin/grep").args(["-rc", TOKEN]).arg(replica.path(""))).is_ok();
+    assert!(!here && !said.contains(TOKEN), "{said}");
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_web_server_with_a_certificate_of_a_private_authority_is_trusted_where_the_operator_says_so() {
     let (scene, backup) = Scene::with_backup("tls", &["--compress=client-gzip:1"]);
     let authority = Authority::new(&scene.primary.playground.path("authority")).unwrap();
@@ -220,6 +260,7 @@ fn a_web_server_with_a_certificate_of_a_private_authority_is_trusted_where_the_o
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_restore_goes_on_when_the_stores_server_was_killed_midway_and_started_again() {
     let (scene, backup) = Scene::with_backup("s3-killed", &[]);
     let mut server = StoreServer::s3rver().unwrap();

@@ -78,6 +78,7 @@ impl Access {
     ) -> Result<Self, Error> {
         let echo = Echo::default();
         echo.learn(&config.credentials)?;
+        echo.learn(&config.secrets_of_environment(&|name| std::env::var_os(name)))?;
         let renewable = config.renewal.clone().map(|renewal| Renewable {
             config: config.clone(),
             renewal,

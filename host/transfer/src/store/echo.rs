@@ -31,8 +31,8 @@ struct Known {
 }
 
 impl Echo {
-    /// Looks for these credentials of a store, too, by the names that [`StoreConfig::credentials`](super::StoreConfig) has. What the
-    /// provider chain finds later is not among them.
+    /// Looks for these credentials of a store, too, by the names that [`StoreConfig::credentials`](super::StoreConfig) has. What a
+    /// service of the cloud tells the provider chain later is not among them.
     ///
     /// # Errors
     /// `Failed` where they are too many to look for.

@@ -2,6 +2,7 @@
 
 mod options;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use super::proxy::Proxies;
 use super::transport::{Connector, Voucher, client};
 use super::{Backend, Store, StoreConfig};
 use crate::error::{Error, Kind};
+use crate::secret::Secret;
 use options::{AZURE, Chosen, FILE, GOOGLE, S3, WEB};
 
 /// The kinds of stores, by the scheme of their URL.
@@ -32,6 +34,21 @@ pub(super) fn open(config: &StoreConfig, runtime: &Handle) -> Result<Store, Erro
     let Opened { name, prefix, backend } = opened(config, runtime)?;
     let access = Access::of(backend.into(), config, runtime)?;
     Ok(Store::assemble(name, prefix, access, config.concurrency, config.retry))
+}
+
+/// Returns the secrets that a store finds in the environment if it asks the provider chain.
+pub(super) fn secrets_of_environment(
+    config: &StoreConfig,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Vec<(String, Secret)> {
+    let known = match config.url.split_once("://") {
+        _ if !config.provider_chain => return Vec::new(),
+        Some(("s3", _)) => &S3,
+        Some(("gs", _)) => &GOOGLE,
+        Some(("az", _)) => &AZURE,
+        Some(_) | None => return Vec::new(),
+    };
+    known.secrets_of(environment)
 }
 
 /// The backend alone, as for other credentials than those that the store was opened with.

@@ -95,6 +95,7 @@ async fn a_file_url_holds_the_suite() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers: cargo xtask test"]
 async fn s3_by_moto_holds_the_suite() {
     let server = StoreServer::moto().unwrap();
     make_bucket(&server).await;
@@ -109,6 +110,7 @@ async fn s3_by_moto_holds_the_suite() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers: cargo xtask test"]
 async fn s3_by_s3rver_holds_the_suite_and_knows_its_users() {
     let server = StoreServer::s3rver().unwrap();
     fill(s3_writer(&server, "backups")).await;
@@ -129,6 +131,7 @@ async fn s3_by_s3rver_holds_the_suite_and_knows_its_users() {
 
 /// Folders as consoles and tools of S3 make them: empty objects whose keys end with `/`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_folders_marker_is_no_object() {
     let server = StoreServer::moto().unwrap();
     make_bucket(&server).await;
@@ -178,6 +181,7 @@ async fn has_no_bucket(store: &Store, code: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_bucket_that_is_not_there_is_not_taken_for_one_without_the_object() {
     let s3 = StoreServer::moto().unwrap();
     let url = s3.url();
@@ -247,6 +251,7 @@ async fn look_at_signatures(server: &StoreServer) -> (String, String) {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn s3_by_moto_is_read_with_the_right_signature_and_with_no_other() {
     let server = StoreServer::moto().unwrap();
     make_bucket(&server).await;
@@ -266,6 +271,7 @@ async fn s3_by_moto_is_read_with_the_right_signature_and_with_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers: cargo xtask test"]
 async fn azure_by_azurite_holds_the_suite() {
     let server = StoreServer::azurite().unwrap();
     let endpoint = format!("{}/{AZURITE_ACCOUNT}", server.url());
@@ -312,6 +318,7 @@ async fn make_container(server: &StoreServer) {
 /// The XML interface of Google Cloud Storage is that of S3, and so is what moto answers; no emulator of Google's from a
 /// package registry speaks it. Who asks is not looked at.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers: cargo xtask test"]
 async fn google_by_its_interface_of_s3_holds_the_suite() {
     let server = StoreServer::moto().unwrap();
     make_bucket(&server).await;
@@ -327,6 +334,7 @@ async fn google_by_its_interface_of_s3_holds_the_suite() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_web_server_with_ranges_holds_the_suite() {
     let server = StoreServer::moto().unwrap();
     make_bucket(&server).await;
@@ -337,6 +345,7 @@ async fn a_web_server_with_ranges_holds_the_suite() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_web_server_without_ranges_holds_the_suite() {
     let server = StoreServer::python_http().unwrap();
     fill_directory(&server.folder());

@@ -37,6 +37,7 @@ async fn read(url: &str, options: &[(&str, &str)], authorities: Option<&str>) ->
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_web_server_is_believed_by_the_word_of_its_authority_and_of_nobody_else() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(&folder.path().join("own")).unwrap();
@@ -71,6 +72,7 @@ async fn a_web_server_is_believed_by_the_word_of_its_authority_and_of_nobody_els
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers: cargo xtask test"]
 async fn s3_is_believed_by_the_word_of_its_authority_and_not_without_it() {
     const PUT: &str = "import sys, boto3\n\
         s3 = boto3.client('s3', endpoint_url=sys.argv[1], verify=sys.argv[2], aws_access_key_id='x', aws_secret_access_key='x', region_name='us-east-1')\n\
@@ -92,6 +94,7 @@ async fn s3_is_believed_by_the_word_of_its_authority_and_not_without_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_private_authority_of_a_store_vouches_for_nobody_who_gives_tokens() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(folder.path()).unwrap();

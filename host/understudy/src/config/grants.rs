@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,9 +30,6 @@ pub struct GrantsSection {
     /// What stores with `credentials = "auto"` find in the environment.
     pub ambient: Vec<Secret>,
 }
-
-/// Variables of the environment that hold credentials of a store with `credentials = "auto"`.
-const AMBIENT: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 
 /// Grants that the configuration knows and this version has no wall for, and so must not pretend to give.
 const NOT_ENFORCED: [&str; 3] = ["network", "programs", "environment"];
@@ -230,10 +226,8 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
             grants.keys.insert(name, source);
         }
     }
-    if grants.open.stores.values().any(|store| store.provider_chain) {
-        let found = AMBIENT.iter().filter_map(|name| environment(name)).filter(|secret| !secret.is_empty());
-        grants.ambient = found.map(|secret| Secret::new(secret.into_vec())).collect();
-    }
+    let ambient = grants.open.stores.values().flat_map(|store| store.secrets_of_environment(environment));
+    grants.ambient = ambient.map(|(_, secret)| secret).collect();
     grants.open.rate = section.get("rate").and_then(|value| value.parsed());
     grants.open.workers = section.get("workers").and_then(|value| value.number_to(WORKERS));
     for key in NOT_ENFORCED {

@@ -1,12 +1,15 @@
 //! The options and credentials that each kind of store knows. Of those that its library knows, only what changes how it is
 //! read: an option that would do nothing is a mistake, and is told.
 
+use std::ffi::OsString;
 use std::fmt::Display;
+use std::os::unix::ffi::OsStringExt;
 use std::str::FromStr;
 
 use super::super::StoreConfig;
 use super::super::transport::Settings;
 use crate::error::{Error, Kind};
+use crate::secret::Secret;
 
 /// What an option is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +190,16 @@ impl Known {
         let bare = CLOUDS.iter().find_map(|cloud| lower.strip_prefix(cloud)).unwrap_or(&lower);
         let name = self.aliases.iter().find(|(alias, _)| *alias == bare).map_or(bare, |(_, name)| name);
         self.options.iter().find(|(known, _)| *known == name).copied()
+    }
+
+    /// Returns what the provider chain takes of the environment that is secret, by the option that it is.
+    pub(super) fn secrets_of(&self, environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<(String, Secret)> {
+        let secret = |(variable, name): &(&str, &str)| {
+            let (name, purpose) = self.find(name)?;
+            let value = environment(variable)?.into_vec();
+            (purpose == Use::Secret && !value.is_empty()).then(|| (name.to_owned(), Secret::new(value)))
+        };
+        self.environment.iter().filter_map(secret).collect()
     }
 
     fn unknown(&self, name: &str) -> Error {

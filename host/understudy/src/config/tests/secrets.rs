@@ -156,6 +156,31 @@ fn every_place_that_takes_a_secret_refuses_the_same_variables() {
 }
 
 #[test]
+fn what_auto_finds_in_the_environment_is_known_as_a_secret() {
+    for (scheme, variables) in [
+        ("s3", &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"][..]),
+        ("az", &["AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_SECRET"]),
+        ("gs", &[]),
+    ] {
+        let of_a_cloud = |name: &str| name.starts_with("AWS_") || name.starts_with("AZURE_");
+        let environment = |name: &str| of_a_cloud(name).then(|| OsString::from(format!("of {name}")));
+        let of = |credentials: &str| {
+            let lines = format!("[method.acme.grants.stores.repo]\nurl = \"{scheme}://b\"\n{credentials}");
+            let config =
+                parse_with(&format!("{WHOLE}{lines}\n"), &Overrides::default(), &environment).unwrap();
+            let known = &config.components["acme"].grants.ambient;
+            known
+                .iter()
+                .map(|secret| String::from_utf8(secret.expose().to_owned()).unwrap())
+                .collect::<Vec<_>>()
+        };
+        let expected: Vec<_> = variables.iter().map(|name| format!("of {name}")).collect();
+        assert_eq!(of("credentials = \"auto\""), expected, "{scheme}");
+        assert_eq!(of(""), [""; 0], "{scheme}");
+    }
+}
+
+#[test]
 fn a_secret_behind_a_linked_directory_is_read_as_kubernetes_keeps_it() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("..2026")).unwrap();
