@@ -20,6 +20,7 @@ fn word_before_basebackup(primary: &Primary, name: &str, method: &str, section: 
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_file_that_is_no_plugin_is_rejected_before_anything_is_touched() {
     let primary = Primary::start("no-plugin", 100).unwrap();
     let whole = std::fs::read(tests::program::component("tarball").unwrap()).unwrap();
@@ -56,6 +57,7 @@ fn a_file_that_is_no_plugin_is_rejected_before_anything_is_touched() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_plugin_that_misbehaves_ends_with_its_own_word() {
     let primary = Primary::start("misbehaves", 100).unwrap();
     let outside = primary.playground.directory("outside").unwrap();
@@ -99,6 +101,7 @@ fn refused(replica: &ReplicaFolder, says: &str) {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_25_a_data_directory_that_is_not_ours_is_refused_and_stays_as_it_was() {
     let primary = Primary::start("not-ours", 100).unwrap();
     let replica = primary.replica("file", &["basebackup"], "", "").unwrap();
@@ -120,6 +123,7 @@ fn rule_25_a_data_directory_that_is_not_ours_is_refused_and_stays_as_it_was() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_25_a_running_server_keeps_its_directory() {
     let primary = Primary::start("in-use", 100).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
@@ -132,6 +136,7 @@ fn rule_25_a_running_server_keeps_its_directory() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_23_a_linked_data_directory_is_filled_where_it_points_and_the_link_stays() {
     let primary = Primary::start("linked", 100).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
@@ -145,6 +150,7 @@ fn rule_23_a_linked_data_directory_is_filled_where_it_points_and_the_link_stays(
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_24_a_planted_link_loses_its_link_and_its_victim_nothing() {
     let primary = Primary::start("planted", 100).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
@@ -158,6 +164,7 @@ fn rule_24_a_planted_link_loses_its_link_and_its_victim_nothing() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_disk_that_is_too_small_is_seen_before_the_directory_is_touched() {
     let primary = Primary::start("small-disk", 20_000).unwrap();
     let backup = primary.tar_backup("latest", &[]).unwrap();

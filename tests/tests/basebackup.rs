@@ -18,7 +18,7 @@ use replica::process::GuardExecutable;
 use replica::seal::UNFINISHED_CONTROL_FILE;
 use replica::source::{Conninfo, SourceConfig};
 use replica::{
-    Directories, Event, Method, Outcome, Plan, Request, Run, Source, TablespaceKey, TablespaceMap,
+    Directories, Event, Method, Outcome, Plan, Request, Rule, Run, Source, TablespaceKey, TablespaceMap,
 };
 use tests::primary::Primary;
 use tests::server::{BIN_DIR, Playground, PostgresServer, REPLICATOR_PASSWORD, run};
@@ -146,6 +146,7 @@ fn writers(datadir: &Path) -> usize {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_18_a_replica_is_copied_into_every_mapped_place() {
     let primary = Primary::start("basebackup", 2000).unwrap();
     let replica = by_location(&primary);
@@ -190,6 +191,7 @@ async fn rule_18_a_replica_is_copied_into_every_mapped_place() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_20_a_tablespace_is_found_by_its_name_where_the_source_tells_it() {
     let primary = Primary::start("basebackup", 100).unwrap();
     let replica = Replica::of(TablespaceKey::Name("fast".to_owned()));
@@ -207,6 +209,7 @@ async fn rule_20_a_tablespace_is_found_by_its_name_where_the_source_tells_it() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_23_a_linked_data_directory_is_filled_where_it_points() {
     let primary = Primary::start("basebackup", 100).unwrap();
     let mut replica = by_location(&primary);
@@ -237,6 +240,7 @@ fn failing_at_first() -> tempfile::TempDir {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_18_a_second_try_starts_over_and_may_succeed() {
     let primary = Primary::start("basebackup", 100).unwrap();
     let replica = by_location(&primary);
@@ -265,6 +269,7 @@ async fn rule_18_a_second_try_starts_over_and_may_succeed() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_18_after_the_last_of_two_tries_it_fails_and_leaves_nothing() {
     let primary = Primary::start("basebackup", 1).unwrap();
     let replica = by_location(&primary);
@@ -281,6 +286,7 @@ async fn rule_18_after_the_last_of_two_tries_it_fails_and_leaves_nothing() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_18_the_pause_between_tries_ends_at_once_on_cancel() {
     let primary = Primary::start("basebackup", 1).unwrap();
     let replica = by_location(&primary);
@@ -304,6 +310,7 @@ async fn rule_18_the_pause_between_tries_ends_at_once_on_cancel() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_source_that_is_gone_fails_the_plan_and_nothing_is_touched() {
     let primary = Primary::start("basebackup", 1).unwrap();
     let replica = by_location(&primary);
@@ -317,6 +324,7 @@ async fn a_source_that_is_gone_fails_the_plan_and_nothing_is_touched() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_20_an_option_that_is_not_allowed_is_refused_in_preflight_and_says_why() {
     let primary = Primary::start("basebackup", 1).unwrap();
     let replica = by_location(&primary);
@@ -329,7 +337,7 @@ async fn rule_20_an_option_that_is_not_allowed_is_refused_in_preflight_and_says_
         (r#"{"waldir": "/elsewhere"}"#, "contradicts the configuration"),
     ] {
         let refusal = basebackup(options).preflight(&request).await.unwrap_err();
-        assert_eq!(refusal.rule, "basebackup option");
+        assert_eq!(refusal.rule, Rule::BasebackupOption);
         assert!(refusal.message.contains(said), "{}", refusal.message);
     }
     let same = format!(r#"{{"waldir": "{}"}}"#, replica.path("wal").display());
@@ -341,17 +349,19 @@ async fn rule_20_an_option_that_is_not_allowed_is_refused_in_preflight_and_says_
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_04_basebackup_never_runs_without_a_source() {
     let replica = Replica::of(TablespaceKey::Oid(1));
     let request = replica.request(None);
     let refusal = basebackup("{}").preflight(&request).await.unwrap_err();
-    assert_eq!(refusal.rule, "source");
+    assert_eq!(refusal.rule, Rule::Source);
     let run = watched(|_, _| {}).run;
     assert_eq!(basebackup("{}").plan(&request, &run).await.unwrap_err().outcome, Outcome::Rejected);
     assert!(basebackup("{}").create(&request, &Plan::default(), &run).await.is_err());
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_27_a_cancelled_pg_basebackup_leaves_no_process_and_rule_03_no_argument_had_the_password() {
     let primary = Primary::start("basebackup", 20_000).unwrap();
     let replica = by_location(&primary);
@@ -399,6 +409,7 @@ async fn rule_27_a_cancelled_pg_basebackup_leaves_no_process_and_rule_03_no_argu
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_27_a_killed_host_leaves_no_pg_basebackup_and_no_wal_receiver() {
     let playground = Playground::new("basebackup").unwrap();
     let server = PostgresServer::init(&playground, "primary").unwrap();

@@ -74,16 +74,19 @@ fn cancelled_while(behave: &str, by: Signal, code: i32) {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_27_an_interrupt_ends_a_busy_guest_within_three_seconds() {
     cancelled_while("loop", Signal::INT, 130);
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_27_a_termination_ends_a_sleeping_guest_within_three_seconds() {
     cancelled_while("sleep", Signal::TERM, 143);
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_27_an_interrupt_ends_pg_basebackup_with_everything_it_started() {
     let primary = Primary::start("cancel-basebackup", 20_000).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
@@ -112,6 +115,7 @@ fn slow_basebackup(replica: &ReplicaFolder) {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_17_a_deadline_ends_a_method_and_the_next_one_is_tried() {
     let primary = Primary::start("deadline", 1_000).unwrap();
     let section = primary.hostile("loop", "timeout = \"1s\"");
@@ -161,6 +165,7 @@ fn starts_only_if_sealed(primary: &Primary, replica: &ReplicaFolder) {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_27_a_kill_at_any_moment_of_tarball_leaves_nothing_that_starts_and_the_next_run_succeeds() {
     killed_at_ten_moments("tarball", |primary| {
         let backup = primary.tar_backup("latest", &["--compress=client-gzip:1"]).unwrap();
@@ -170,11 +175,13 @@ fn rule_27_a_kill_at_any_moment_of_tarball_leaves_nothing_that_starts_and_the_ne
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_27_a_kill_at_any_moment_of_basebackup_leaves_nothing_that_starts_and_the_next_run_succeeds() {
     killed_at_ten_moments("basebackup", |primary| (primary, String::new()));
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_27_a_kill_at_any_moment_of_mirror_leaves_nothing_that_starts_and_the_next_run_succeeds() {
     killed_at_ten_moments("mirror", |primary| {
         let section = primary.copy_for_mirror().unwrap();
@@ -183,6 +190,7 @@ fn rule_27_a_kill_at_any_moment_of_mirror_leaves_nothing_that_starts_and_the_nex
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_26_what_a_killed_run_left_running_is_ended_before_the_next_run_writes() {
     let primary = Primary::start("left-over", 20_000).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
@@ -201,6 +209,7 @@ fn rule_26_what_a_killed_run_left_running_is_ended_before_the_next_run_writes() 
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_26_a_second_run_on_the_same_directory_is_refused_and_names_the_first() {
     let primary = Primary::start("two-runs", 1_000).unwrap();
     let replica = primary.replica("replica", &["hostile"], "", &primary.hostile("sleep", "")).unwrap();

@@ -8,6 +8,7 @@ use tests::primary::Primary;
 use tests::server::{PostgresServer, REPLICATOR_PASSWORD, run};
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_replica_from_a_tar_backup_streams_in_every_compression() {
     let primary = Primary::start("tarball", 20_000).unwrap();
     for (name, options) in [
@@ -33,6 +34,7 @@ fn a_replica_from_a_tar_backup_streams_in_every_compression() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_replica_from_pg_basebackup_streams() {
     let primary = Primary::start("basebackup", 20_000).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
@@ -42,6 +44,7 @@ fn a_replica_from_pg_basebackup_streams() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_replica_from_a_cold_copy_streams() {
     let primary = Primary::start("mirror", 5_000).unwrap();
     let section = primary.copy_for_mirror().unwrap();
@@ -52,6 +55,7 @@ fn a_replica_from_a_cold_copy_streams() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn of_several_backups_the_one_that_began_last_is_restored_unless_one_is_named() {
     let primary = Primary::start("several", 1_000).unwrap();
     for name in ["monday", "tuesday"] {
@@ -84,6 +88,7 @@ fn of_several_backups_the_one_that_began_last_is_restored_unless_one_is_named() 
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_standby_fetches_wal_by_the_operators_command_and_not_by_the_backups() {
     let primary = Primary::start("restore-command", 1_000).unwrap();
     let taken = primary.playground.path("taken");
@@ -111,6 +116,7 @@ fn a_standby_fetches_wal_by_the_operators_command_and_not_by_the_backups() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_mirror_with_delta_keeps_what_matches_and_brings_the_rest_in_line() {
     let primary = Primary::start("delta", 5_000).unwrap();
     let section = primary.copy_for_mirror().unwrap();
@@ -136,6 +142,7 @@ fn a_mirror_with_delta_keeps_what_matches_and_brings_the_rest_in_line() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_method_that_finds_nothing_leaves_the_next_one_to_it_and_the_report_tells_both() {
     let primary = Primary::start("order", 1_000).unwrap();
     let nothing = primary.backups().unwrap().join("nothing");
@@ -148,6 +155,7 @@ fn a_method_that_finds_nothing_leaves_the_next_one_to_it_and_the_report_tells_bo
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn patronis_own_call_creates_a_replica_and_no_secret_is_seen() {
     let primary = Primary::start("patroni-call", 1_000).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
@@ -193,6 +201,7 @@ fn patronis_own_call_creates_a_replica_and_no_secret_is_seen() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn check_tells_what_would_be_restored_and_touches_nothing() {
     let primary = Primary::start("check", 1_000).unwrap();
     let backup = primary.tar_backup("latest", &[]).unwrap();

@@ -89,6 +89,7 @@ fn check_failed(replica: &ReplicaFolder, says: &str) {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_30_another_clusters_backup_is_seen_by_plan_and_the_old_data_stays() {
     let danger = Danger::new("another-cluster");
     let replica = with_old_data(&danger);
@@ -101,6 +102,7 @@ fn rule_30_another_clusters_backup_is_seen_by_plan_and_the_old_data_stays() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_30_a_deleted_backup_label_fails_the_seal() {
     let danger = Danger::new("no-label");
     let replica = danger.replica("");
@@ -117,6 +119,7 @@ fn rule_30_a_deleted_backup_label_fails_the_seal() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_30_a_tablespace_map_into_another_place_is_seen_by_plan_and_that_place_stays() {
     let danger = Danger::new("map");
     let replica = with_old_data(&danger);
@@ -139,6 +142,7 @@ fn rule_30_a_tablespace_map_into_another_place_is_seen_by_plan_and_that_place_st
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_30_a_recovery_target_with_promote_is_taken_out_and_the_replica_stays_a_standby() {
     let danger = Danger::new("promote");
     let replica = danger.replica("");
@@ -155,6 +159,7 @@ fn rule_30_a_recovery_target_with_promote_is_taken_out_and_the_replica_stays_a_s
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_30_a_future_timeline_is_seen_by_plan_and_the_old_data_stays() {
     let danger = Danger::new("timeline");
     let replica = with_old_data(&danger);
@@ -181,6 +186,7 @@ fn rule_30_a_future_timeline_is_seen_by_plan_and_the_old_data_stays() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_30_a_newer_major_version_is_seen_by_plan_and_the_old_data_stays() {
     let danger = Danger::new("major");
     let replica = with_old_data(&danger);
@@ -189,6 +195,7 @@ fn rule_30_a_newer_major_version_is_seen_by_plan_and_the_old_data_stays() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_30_a_lower_max_connections_fails_the_seal() {
     let danger = Danger::new("max-connections");
     let replica = danger.replica("");
@@ -198,6 +205,7 @@ fn rule_30_a_lower_max_connections_fails_the_seal() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_30_an_incremental_backup_is_refused() {
     let danger = Danger::new("incremental");
     let replica = danger.replica("");
@@ -213,6 +221,7 @@ fn rule_30_an_incremental_backup_is_refused() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_30_commands_in_the_restored_configuration_are_told_and_refused_where_the_operator_says_so() {
     let danger = Danger::new("commands");
     danger.tamper(|tree| {

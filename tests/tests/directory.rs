@@ -94,6 +94,7 @@ fn only_basebackup(replica: &ReplicaFolder) {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn what_a_method_planted_neither_starts_nor_stops_the_next_run() {
     let primary = Primary::start("planted", 500).unwrap();
     let replica = replica_of_a_planter(&primary, &planted_archive(&primary));
@@ -122,6 +123,7 @@ fn what_a_method_planted_neither_starts_nor_stops_the_next_run() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn foreign_files_in_a_directory_that_was_made_anew_are_not_emptied() {
     let primary = Primary::start("made-anew", 500).unwrap();
     let replica = replica_of_a_planter(&primary, &planted_archive(&primary));
@@ -164,6 +166,7 @@ fn of_another_cluster(primary: &Primary, other: &Primary) -> ReplicaFolder {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn another_clusters_data_is_named_and_stays_unless_forced() {
     let (primary, other) = (Primary::start("own", 500).unwrap(), Primary::start("other", 500).unwrap());
     let replica = of_another_cluster(&primary, &other);
@@ -197,6 +200,7 @@ fn another_clusters_data_is_named_and_stays_unless_forced() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn what_is_removed_is_named_and_what_cannot_be_read_stays_unless_forced() {
     let primary = Primary::start("named", 500).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
@@ -238,6 +242,7 @@ fn directories(replica: &ReplicaFolder) -> Vec<PathBuf> {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_refused_run_leaves_no_new_empty_directory() {
     let primary = Primary::start("refused", 500).unwrap();
     let hostile = format!("{}system-identifier = \"1\"\n", primary.hostile("nothing", ""));
@@ -269,4 +274,42 @@ fn a_refused_run_leaves_no_new_empty_directory() {
     assert_eq!(ended.attempts(), [("hostile", "rejected")], "{}", ended.output);
     nothing_new("rejected");
     assert_eq!(fs::metadata(replica.path("state")).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_state_directory_in_the_data_directory_is_refused_before_anything_is_made_there() {
+    let primary = Primary::start("state-within", 100).unwrap();
+    let user = primary.playground.user();
+    for (name, within) in
+        [("missing", "data/state"), ("at", "data"), ("mapped", "wal/state"), ("outside", ".")]
+    {
+        let replica = ReplicaFolder::new(&primary.playground, name).unwrap();
+        let (datadir, wal) = (replica.datadir(), replica.wal());
+        for place in [&datadir, &wal].into_iter().filter(|place| !place.exists()) {
+            user.directory(place).unwrap();
+        }
+        user.write(&datadir.join("PG_VERSION"), "15\n").unwrap();
+        let state = replica.path(within);
+        let text = format!(
+            "scope = \"demo\"\n[replica]\ndatadir = \"{}\"\nwal_dir = \"{}\"\nstate_dir = \"{}\"\nbin_dir = \"{BIN_DIR}\"\n{}",
+            datadir.display(),
+            wal.display(),
+            state.display(),
+            primary.source(),
+        );
+        user.write(&replica.path("understudy.toml"), &text).unwrap();
+        for verb in ["check", "create"] {
+            let output = replica.command(verb).output().unwrap();
+            let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert_eq!(output.status.code(), Some(3), "{name} {verb}: {said}");
+            assert!(
+                said.contains("state files") && said.contains("[replica] state_dir"),
+                "{name} {verb}: {said}"
+            );
+        }
+        let names = |place: &Path| fs::read_dir(place).unwrap().count();
+        assert_eq!((names(&datadir), names(&wal)), (1, 0), "{name}: something was made");
+        assert!(!replica.path("gate.lock").exists(), "{name}: something was made");
+    }
 }

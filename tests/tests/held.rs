@@ -73,6 +73,7 @@ fn message(ended: &Ended) -> String {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn no_component_takes_the_program_beyond_its_memory() {
     let scene = Scene::new("held");
     let objects = scene.objects.display().to_string();
@@ -137,6 +138,7 @@ fn no_component_takes_the_program_beyond_its_memory() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn no_component_takes_the_last_open_file_from_the_host() {
     let scene = Scene::new("held-files");
     let objects = scene.objects.display().to_string();
@@ -163,6 +165,7 @@ fn no_component_takes_the_last_open_file_from_the_host() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_run_that_held_much_memory_is_followed_by_the_next_method() {
     let scene = Scene::new("held-then-next");
     let primary = Primary::start("held-and-followed", 100).unwrap();

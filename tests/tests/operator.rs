@@ -29,6 +29,7 @@ fn rewrite(replica: &ReplicaFolder, from: &str, to: &str) {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn what_only_a_person_can_change_at_the_source_is_not_for_later() {
     let primary = Primary::start("lasting", 10).unwrap();
     let server = &primary.server;
@@ -73,6 +74,7 @@ fn what_only_a_person_can_change_at_the_source_is_not_for_later() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_strict_check_wants_every_method_of_the_list() {
     let primary = Primary::start("strict", 10).unwrap();
     let absent = primary.backups().unwrap().join("absent");
@@ -86,6 +88,7 @@ fn a_strict_check_wants_every_method_of_the_list() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_plan_and_a_method_that_moves_nothing_have_an_end_and_the_next_is_tried() {
     let primary = Primary::start("stalls", 10).unwrap();
     for (name, limits, when, says) in [
@@ -113,6 +116,7 @@ fn a_plan_and_a_method_that_moves_nothing_have_an_end_and_the_next_is_tried() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_method_that_needs_the_parameters_fails_in_its_plan_where_they_are_kept_from_it() {
     let primary = Primary::start("no-params", 10).unwrap();
     let backup = primary.tar_backup("backup", &[]).unwrap();
@@ -153,6 +157,7 @@ fn ends_with_its_parent(primary: &Primary, name: &str, setting: &str, arguments:
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_run_ends_with_the_process_that_started_it_where_it_is_told_to_or_patroni_started_it() {
     let primary = Primary::start("orphan", 10).unwrap();
     ends_with_its_parent(&primary, "told", "end_with_parent = true\n", "");
@@ -160,6 +165,7 @@ fn a_run_ends_with_the_process_that_started_it_where_it_is_told_to_or_patroni_st
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn the_report_holds_what_it_was_made_with_and_no_secret() {
     let primary = Primary::start("about", 10).unwrap();
     let backup = primary.tar_backup("backup", &[]).unwrap();
@@ -178,6 +184,7 @@ fn the_report_holds_what_it_was_made_with_and_no_secret() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn pg_basebackup_has_the_version_in_place_before_the_rest() {
     let primary = Primary::start("version-first", 20_000).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();

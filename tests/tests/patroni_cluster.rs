@@ -104,6 +104,7 @@ fn as_in_the_example(member: &Member<'_>) {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn patroni_gets_its_replicas_from_a_backup_and_without_one_from_the_leader() {
     let cluster = PatroniCluster::start("patroni").unwrap();
     let first = leader(&cluster);
@@ -137,6 +138,7 @@ fn patroni_gets_its_replicas_from_a_backup_and_without_one_from_the_leader() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_creation_that_patroni_interrupts_leaves_nothing_that_runs_or_starts() {
     let cluster = PatroniCluster::start("patroni-interrupts").unwrap();
     let first = leader(&cluster);
@@ -219,6 +221,7 @@ fn passes_all_but_the_password(member: &Member<'_>) {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn where_patroni_alone_is_killed_in_mid_creation_the_next_one_gets_a_whole_replica() {
     let cluster = PatroniCluster::start("patroni-killed").unwrap();
     let first = leader(&cluster);
@@ -261,6 +264,7 @@ fn where_patroni_alone_is_killed_in_mid_creation_the_next_one_gets_a_whole_repli
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn after_a_failure_patroni_empties_the_directory_and_starts_over_by_itself() {
     let cluster = PatroniCluster::start("patroni-failure").unwrap();
     let first = leader(&cluster);
@@ -277,6 +281,7 @@ fn after_a_failure_patroni_empties_the_directory_and_starts_over_by_itself() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn the_example_runs_as_it_stands() {
     // Makes sure that Patroni is there; the example would install it too.
     tests::patroni::ensure_patroni().unwrap();

@@ -10,6 +10,7 @@ use tests::primary::Primary;
 const PASS: &str = "the-pass-phrase-of-the-repository";
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn what_a_plugin_shouts_reaches_no_log_and_no_report_as_long_as_it_is_a_secret() {
     let primary = Primary::start("shouted-secret", 100).unwrap();
     let file = primary.playground.directory("secrets").unwrap().join("pass");
@@ -37,6 +38,7 @@ fn what_a_plugin_shouts_reaches_no_log_and_no_report_as_long_as_it_is_a_secret()
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_directory_in_which_a_key_lies_is_granted_to_nobody() {
     let primary = Primary::start("granted-secret", 100).unwrap();
     let folder = primary.playground.directory("secrets").unwrap();
@@ -62,6 +64,7 @@ fn a_directory_in_which_a_key_lies_is_granted_to_nobody() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_key_that_others_may_read_is_refused_with_what_to_do() {
     let primary = Primary::start("readable-secret", 100).unwrap();
     let file = primary.playground.directory("secrets").unwrap().join("pass");
@@ -77,6 +80,7 @@ fn a_key_that_others_may_read_is_refused_with_what_to_do() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_directory_that_overlaps_what_the_method_writes_is_granted_to_nobody() {
     let primary = Primary::start("granted-overlap", 100).unwrap();
     for (name, as_store, granted, written) in [
@@ -107,6 +111,7 @@ fn a_directory_that_overlaps_what_the_method_writes_is_granted_to_nobody() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_key_that_is_bound_to_no_store_is_an_error_of_the_configuration() {
     let primary = Primary::start("unbound-key", 100).unwrap();
     let grants = "grants.keys.pass = { file = \"/nonexistent\" }";
@@ -117,6 +122,7 @@ fn a_key_that_is_bound_to_no_store_is_an_error_of_the_configuration() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn nothing_invisible_that_a_plugin_says_reaches_the_terminal_or_the_report() {
     let primary = Primary::start("invisible", 100).unwrap();
     let hidden = "back\u{115F}\u{2800}\u{FE0F}\u{E0100}\u{202E}ups";
@@ -133,21 +139,20 @@ fn nothing_invisible_that_a_plugin_says_reaches_the_terminal_or_the_report() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_method_blanks_no_word_of_the_log_by_deriving_it_as_a_key() {
     const KEY: &str = "6+7UMQgZ1bHnAq4x2cV/9yTdkWmPzB3sLrJ0eXfGoCi8NhE5vKtDuFSwRjYlOaIp";
     let primary = Primary::start("derived-words", 100).unwrap();
     let texts = primary.playground.directory("texts").unwrap();
-    let replica_folder = primary.playground.path("replica");
-    let words = format!("[w]\nword=\"hostile\"\npath=\"{}\"\nkey=\"{KEY}\"\n", replica_folder.display());
+    let words =
+        format!("[w]\nword=\"every method failed\"\npath=\"/var/lib/postgresql/15/main\"\nkey=\"{KEY}\"\n");
     primary.playground.user().write(&texts.join("words.ini"), &words).unwrap();
     let grants = format!("grants.stores.repo = {{ url = \"file://{}\" }}", texts.display());
     let section = format!("{}path = \"it is {KEY}.\"\n", primary.hostile("derive-words", &grants));
     let replica = primary.replica("replica", &["hostile"], "", &section).unwrap();
     let ended = replica.create(&[]).unwrap();
     assert_eq!(ended.code(), Some(1), "{}", ended.output);
-    for expected in
-        ["hostile", &replica_folder.display().to_string(), "derived 3 keys: 1 of them are long and random"]
-    {
+    for expected in ["every method failed", "derived 3 keys: 1 of them are long and random"] {
         assert!(ended.output.contains(expected), "{expected} in {}", ended.output);
     }
     // The behaviour says its text last, when all three are derived.

@@ -5,6 +5,7 @@
 use tests::server::{Playground, PostgresServer};
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_server_answers_on_its_own_port_and_is_gone_at_the_end() {
     let playground = Playground::new("server").unwrap();
     let server = PostgresServer::init(&playground, "primary").unwrap();

@@ -128,6 +128,7 @@ const ENDS_RECOVERY: [&str; 5] = [
 ];
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn no_line_of_a_restored_configuration_ends_the_standbys_life() {
     let scene = Scene::new("ends-recovery");
     for (number, lines) in ENDS_RECOVERY.into_iter().enumerate() {
@@ -149,6 +150,7 @@ fn no_line_of_a_restored_configuration_ends_the_standbys_life() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn what_a_file_that_the_seal_cannot_read_sets_does_not_end_it_either() {
     let scene = Scene::new("unseen");
     let outside = scene.playground.path("outside.conf");
@@ -164,6 +166,7 @@ fn what_a_file_that_the_seal_cannot_read_sets_does_not_end_it_either() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn what_runs_loads_or_leads_out_is_told_and_refused_where_the_operator_says_so() {
     let scene = Scene::new("hazards");
     let told = scene.mirror("told", "");
@@ -190,6 +193,7 @@ fn what_runs_loads_or_leads_out_is_told_and_refused_where_the_operator_says_so()
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn files_that_patroni_would_use_are_judged_as_well() {
     let scene = Scene::new("of-patroni");
     let lines = "external_pid_file = 'promote'\narchive_command = 'touch /tmp/understudy-owned'\n";
@@ -216,6 +220,7 @@ fn files_that_patroni_would_use_are_judged_as_well() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn another_cluster_inside_the_data_directory_is_never_run() {
     let scene = Scene::new("another-inside");
     for policy in ["", "config = \"refuse-commands\"\n"] {
@@ -232,6 +237,7 @@ fn another_cluster_inside_the_data_directory_is_never_run() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_method_is_told_while_it_runs_what_the_seal_will_take() {
     let scene = Scene::new("asked");
     let asked = [
@@ -311,12 +317,14 @@ fn is_the_table_of(server: &PostgresServer, major: u32) {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn the_table_of_settings_is_that_of_the_servers_of_postgresql_15() {
     let playground = Playground::new("settings-15").unwrap();
     is_the_table_of(&PostgresServer::init(&playground, "server").unwrap(), 15);
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn the_table_of_settings_is_that_of_the_servers_of_later_releases() {
     for (major, _) in releases::RELEASES {
         let playground = releases::playground(&format!("settings-{major}"), major).unwrap();

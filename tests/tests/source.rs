@@ -50,6 +50,7 @@ fn psql_with(word: &str) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_03_a_password_reaches_the_source_however_it_is_given() {
     let playground = Playground::new("source").unwrap();
     let server = PostgresServer::init(&playground, "primary").unwrap();
@@ -84,6 +85,7 @@ async fn rule_03_a_password_reaches_the_source_however_it_is_given() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_03_a_runs_passfile_is_private_and_removed_and_the_callers_is_used_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let conninfo = "host=127.0.0.1,localhost port=1 user=replicator";
@@ -109,6 +111,7 @@ async fn rule_03_a_runs_passfile_is_private_and_removed_and_the_callers_is_used_
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_source_that_cannot_be_asked_says_why_without_the_password() {
     let playground = Playground::new("source").unwrap();
     let server = PostgresServer::init(&playground, "primary").unwrap();
@@ -127,6 +130,7 @@ async fn a_source_that_cannot_be_asked_says_why_without_the_password() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_30_the_history_of_a_promoted_source_is_told() {
     let playground = Playground::new("source").unwrap();
     let first = PostgresServer::init(&playground, "primary").unwrap();
@@ -148,6 +152,7 @@ async fn rule_30_the_history_of_a_promoted_source_is_told() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn tablespaces_are_told_where_the_role_may_connect() {
     let playground = Playground::new("source").unwrap();
     let server = PostgresServer::init(&playground, "primary").unwrap();
@@ -175,6 +180,7 @@ fn silent() -> (TcpListener, String) {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn asking_a_silent_source_takes_fifteen_seconds_at_most() {
     let (_listener, conninfo) = silent();
     let folder = tempfile::tempdir().unwrap();
@@ -190,6 +196,7 @@ async fn asking_a_silent_source_takes_fifteen_seconds_at_most() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn what_a_source_answers_and_says_has_bounds() {
     let folder = tempfile::tempdir().unwrap();
     let bin_dir = folder.path().join("bin");
@@ -211,6 +218,7 @@ async fn what_a_source_answers_and_says_has_bounds() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_03_no_password_is_in_an_argument_and_nothing_else_in_the_environment() {
     let (_listener, conninfo) = silent();
     let folder = tempfile::tempdir().unwrap();
@@ -265,6 +273,7 @@ fn certificates(playground: &Playground, folder: &Path, password: &str) -> [Path
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_03_the_password_of_a_client_key_reaches_the_source_by_a_service_file() {
     let playground = Playground::new("source").unwrap();
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Everything that is done to the project from outside: `cargo xtask set-up|plugins|demo|test|bench|fuzz`.
+//! Everything that is done to the project from outside: `cargo xtask set-up|plugins|demo|test|docs|bench|fuzz`.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a person watches")]
@@ -6,10 +6,12 @@
 
 mod bench;
 mod demo;
+mod docs;
 mod fuzz;
 mod plugins;
 mod setup;
 mod test;
+mod tools;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -35,6 +37,12 @@ enum Task {
         /// Run the whole of the matrices, not the fast cut
         #[arg(long)]
         full: bool,
+    },
+    /// Check and build the manual into target/book
+    Docs {
+        /// Fail if a generated part of it is not what the code says, rather than writing it
+        #[arg(long)]
+        check: bool,
     },
     /// Measure what creating a replica costs beside the usual tools, for BENCHMARKS.md
     Bench {
@@ -76,6 +84,7 @@ fn main() -> Result<()> {
             plugins::build()?;
             test::run(full)
         }
+        Task::Docs { check } => docs::run(check),
         Task::Bench { what, quick, rounds, target, program } => {
             setup::machine()?;
             if program.is_none() {

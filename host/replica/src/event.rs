@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::outcome::Finding;
-use crate::{Outcome, Plan, RunResult};
+use crate::{Outcome, Plan, Rule, RunResult};
 
 /// Something that happened. Fields named `method` hold the name in the operator's list.
 #[derive(Clone, Debug, Serialize)]
@@ -109,7 +109,7 @@ pub enum Event {
         /// Why; empty for `created`.
         message: String,
         /// The rule that rejected it, or the check of the seal that failed.
-        rule: Option<String>,
+        rule: Option<Rule>,
         /// The line of configuration that would change the answer.
         remedy: Option<String>,
         /// Whether the data directory was touched for it: emptied, or its pg_control taken away.

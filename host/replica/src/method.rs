@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::datadir::DataDirectory;
+use crate::rule::Rule;
 use crate::{Bytes, Directories, Lsn, Outcome, Run, Source};
 
 /// One way to create a replica. The loop owns the data directory; a method only fills it.
@@ -171,8 +172,8 @@ pub enum Signal {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// The rule that it breaks, one short word or two, such as `grant` or `interface version`.
-    pub rule: &'static str,
+    /// The rule that it breaks.
+    pub rule: Rule,
     /// What happened, to which file or setting.
     pub message: String,
     /// The line of configuration that would change the answer.
@@ -183,7 +184,7 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal by `rule`.
-    pub fn new(rule: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(rule: Rule, message: impl Into<String>) -> Self {
         Self { rule, message: message.into(), remedy: None, policy: false }
     }
 

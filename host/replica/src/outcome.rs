@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::rule::Rule;
 use crate::{Denial, Level, Plan};
 
 /// How one attempt ended: the words of the report, the log and the manual.
@@ -106,7 +107,7 @@ pub struct Attempt {
     /// How it ended.
     pub outcome: Outcome,
     /// The rule that rejected it, or the check that failed.
-    pub rule: Option<String>,
+    pub rule: Option<Rule>,
     /// Why, for a person; empty for `created`.
     pub message: String,
     /// The line of configuration that would change the answer.
@@ -135,8 +136,8 @@ pub struct Attempt {
 /// Something that the seal found in what was restored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Which check, such as `auto.conf` or `modes`.
-    pub check: &'static str,
+    /// The check that found it.
+    pub check: Rule,
     /// `info` for what the operator's own configuration asked for, `warn` for what came with the backup or could not be checked.
     pub level: Level,
     /// What was found and what was done about it.

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use replica::Refusal;
+use replica::{Refusal, Rule};
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::unbounded_channel;
@@ -45,7 +45,7 @@ pub(crate) struct Loaded {
 }
 
 fn refuse(path: &Path, what: impl std::fmt::Display) -> Refusal {
-    Refusal::new("component", format!("{}: {what}", path.display()))
+    Refusal::new(Rule::Component, format!("{}: {what}", path.display()))
 }
 
 /// Refuses a component that any user of this machine could put another in the place of: what it writes becomes the
@@ -198,10 +198,10 @@ impl Loaded {
         let exports: Vec<_> = ty.exports(&host.engine).map(names).collect();
         let version = contract_version(&exports).map_err(|found| {
             let message = format!("{}: does not export {}@0.1: {found}", path.display(), v0_1::EXPORT);
-            Refusal::new("interface version", message)
+            Refusal::new(Rule::InterfaceVersion, message)
         })?;
         let contract = link(host, path, &component)?;
-        let refused = |why: String| Refusal::new("describe", format!("{}: {why}", path.display()));
+        let refused = |why: String| Refusal::new(Rule::Describe, format!("{}: {why}", path.display()));
         tracing::debug!("{}: asking sha256:{digest} what it is", path.display());
         let described = ask(host, &contract).map_err(refused)?;
         let description = describe::check(described)
@@ -231,8 +231,8 @@ fn link(host: &Host, path: &Path, component: &component::Component) -> Result<v0
         Refusal::new(rule, format!("{}: {what}: {}", path.display(), in_one_line(error)))
     };
     let linked = host.linker.instantiate_pre(component);
-    let linked = linked.map_err(|error| unfit("import", WITHOUT, &error))?;
-    v0_1::Component::new(linked).map_err(|error| unfit("interface version", OTHER_STATE, &error))
+    let linked = linked.map_err(|error| unfit(Rule::Import, WITHOUT, &error))?;
+    v0_1::Component::new(linked).map_err(|error| unfit(Rule::InterfaceVersion, OTHER_STATE, &error))
 }
 
 /// Calls `describe`, with everything denied, on a thread of its own.

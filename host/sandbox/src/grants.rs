@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use replica::Refusal;
+use replica::{Refusal, Rule};
 
 use crate::inspection::{Description, Kind, Need, NeedKind};
 use crate::options::Setting;
@@ -192,7 +192,7 @@ impl<'a> Check<'a> {
         if self.unmet.is_empty() {
             return Ok(());
         }
-        let refusal = Refusal::new("grant", self.unmet.join("; ")).by_policy();
+        let refusal = Refusal::new(Rule::Grant, self.unmet.join("; ")).by_policy();
         Err(match self.remedy {
             Some(line) => refusal.remedy(line),
             None => refusal,
@@ -327,7 +327,7 @@ mod tests {
     fn a_directory_that_an_option_names_must_be_granted() {
         let needs = [need(NeedKind::Directory, "directory", true)];
         let refusal = check(&needs, &[setting("directory", "/mnt/backups/new")], &["/srv"]).unwrap_err();
-        assert_eq!(refusal.rule, "grant");
+        assert_eq!(refusal.rule, Rule::Grant);
         assert!(refusal.policy, "what is not granted is refused by policy: exit code 3");
         assert_eq!(
             refusal.remedy.as_deref(),

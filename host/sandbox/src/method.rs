@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use replica::method::ComponentFacts;
-use replica::{Directories, Event, Failure, Filled, Level, Method, Outcome, Plan, Refusal, Request, Run};
+use replica::{
+    Directories, Event, Failure, Filled, Level, Method, Outcome, Plan, Refusal, Request, Rule, Run,
+};
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
@@ -68,7 +70,10 @@ impl ComponentMethod {
             let prepared =
                 tokio::task::spawn_blocking(move || prepare(&sandbox, &settings, &remedies, &cancel)).await;
             prepared.unwrap_or_else(|error| {
-                Err(Refusal::new("component", format!("a fault in the host while it was loaded: {error}")))
+                Err(Refusal::new(
+                    Rule::Component,
+                    format!("a fault in the host while it was loaded: {error}"),
+                ))
             })
         };
         self.prepared.get_or_try_init(prepare).await.cloned()
@@ -169,7 +174,9 @@ fn prepare(
     for directory in &settings.grants.read {
         if directory.exists() && !directory.is_dir() {
             let message = format!("{} is granted to be read but is not a directory", directory.display());
-            return Err(Refusal::new("grant", message).by_policy().remedy(remedies.read_only_directories()));
+            return Err(Refusal::new(Rule::Grant, message)
+                .by_policy()
+                .remedy(remedies.read_only_directories()));
         }
     }
     Ok(Arc::new(Prepared { loaded, settings: checked }))

@@ -1,6 +1,6 @@
 //! The operator's options, checked against what a component describes.
 
-use replica::{Bytes, Refusal};
+use replica::{Bytes, Refusal, Rule};
 
 use crate::OptionValue;
 use crate::inspection::{Kind, OptionSpec};
@@ -58,7 +58,7 @@ pub(crate) fn check(
     if wrong.is_empty() {
         return Ok(settings);
     }
-    let refusal = Refusal::new("option", wrong.join("; "));
+    let refusal = Refusal::new(Rule::Option, wrong.join("; "));
     Err(match remedy {
         Some(line) => refusal.remedy(line),
         None => refusal,
@@ -134,10 +134,18 @@ pub(crate) fn read(spec: &OptionSpec, value: &OptionValue) -> Result<OptionValue
             Ok,
         ),
         (Kind::Duration, _) => wants("write a duration with its unit, such as \"90s\""),
+        // Whether the key is granted is looked at with the needs. What is no name may be the secret itself, and is not shown.
+        (Kind::Secret, Text(name) | Untyped(name)) if is_name(name) => Ok(Text(name.clone())),
         (Kind::Secret, _) => {
-            Err("it names a key, and this version of the program cannot grant one".to_owned())
+            Err("write the name of a key of `grants.keys`, never the secret itself".to_owned())
         }
     }
+}
+
+/// Whether a text can be the name of a key (`keys.NAME` of the configuration).
+fn is_name(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    (1..=64).contains(&text.len()) && text.chars().all(allowed)
 }
 
 /// A value as a person would recognise it, without what may be long.
@@ -210,6 +218,7 @@ mod tests {
             (Kind::Flag, untyped("True"), Flag(true)),
             (Kind::Flag, untyped("off"), Flag(false)),
             (Kind::Texts, untyped("a"), Texts(vec!["a".to_owned()])),
+            (Kind::Secret, text("repo-2_a"), text("repo-2_a")),
             (Kind::Size, text("256MiB"), Integer(256 << 20)),
             (Kind::Size, Integer(12), Integer(12)),
             (Kind::Duration, text("90s"), Integer(90_000)),
@@ -235,7 +244,7 @@ mod tests {
             (Kind::Duration, Integer(5), "with its unit"),
             (Kind::Duration, text("5"), "write a duration"),
             (Kind::Duration, text("9223372036854775807d"), "write a duration"),
-            (Kind::Secret, text("repo"), "cannot grant one"),
+            (Kind::Secret, text("sword/fish="), "never the secret itself"),
         ] {
             let error = one(kind, given).unwrap_err();
             assert!(error.contains(says), "{error}");

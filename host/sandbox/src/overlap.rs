@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use replica::{Directories, Refusal};
+use replica::{Directories, Refusal, Rule};
 
 use crate::Grants;
 
@@ -39,7 +39,7 @@ pub(crate) fn refuse(directories: &Directories, grants: &Grants) -> Result<(), R
             granted.display(),
             path.display()
         );
-        return Err(Refusal::new("grant", message).by_policy());
+        return Err(Refusal::new(Rule::Grant, message).by_policy());
     }
     Ok(())
 }

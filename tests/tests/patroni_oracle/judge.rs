@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 use replica::create_replica::BASEBACKUP;
-use replica::{Outcome, RunResult};
+use replica::{Outcome, Rule, RunResult};
 use serde_json::{Map, Value, json};
 use tests::patroni::Driver;
 
@@ -141,15 +141,12 @@ impl Judged<'_> {
             let ended_before = match script.before {
                 Before::GoesOn => None,
                 Before::NotApplicable => Some((Outcome::NotApplicable, None)),
-                Before::Refused => Some((Outcome::Rejected, Some("grant"))),
+                Before::Refused => Some((Outcome::Rejected, Some(Rule::Grant))),
             }
             .filter(|_| plugin);
             let rejected = keeps && !touched_before;
             if let Some((outcome, rule)) = ended_before {
-                ensure!(
-                    attempt.outcome == outcome && attempt.rule.as_deref() == rule,
-                    "place {place}: {attempt:?}"
-                );
+                ensure!(attempt.outcome == outcome && attempt.rule == rule, "place {place}: {attempt:?}");
                 ensure!(!attempt.touched, "place {place} was touched");
                 self.differences.insert(Difference::EndedBeforeTouching);
                 make_harmless(&mut alike, place);
@@ -157,7 +154,7 @@ impl Judged<'_> {
                 continue;
             }
             ensure!(
-                rejected == (attempt.rule.as_deref() == Some("keep_data")),
+                rejected == (attempt.rule == Some(Rule::KeepData)),
                 "place {place}: rule 17a where it does not apply, or not where it does: {attempt:?}"
             );
             if rejected {

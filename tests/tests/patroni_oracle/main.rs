@@ -110,6 +110,7 @@ fn try_cases(numbers: &Range<u64>, enough: u64, how: Basebackup, fits: fn(&Case)
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn the_loop_decides_as_patroni_does_but_for_the_listed_differences() {
     let tally = try_cases(&(0..cases()), cases(), Basebackup::Scripted, |_| true);
     assert!(tally.equal > cases() / 10, "too few cases without any difference prove anything");
@@ -119,6 +120,7 @@ fn the_loop_decides_as_patroni_does_but_for_the_listed_differences() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn the_real_basebackup_tries_and_wipes_as_patroni_does_but_for_the_listed_differences() {
     let runs_it = |case: &Case| {
         let listed = case.remote.as_ref().unwrap_or(&case.local);
@@ -130,6 +132,7 @@ fn the_real_basebackup_tries_and_wipes_as_patroni_does_but_for_the_listed_differ
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_03_the_passfile_of_a_run_says_what_patronis_says() {
     let mut bench = Bench::new();
     let listed = |chance: &mut fastrand::Rng| Case {

@@ -15,7 +15,7 @@ use replica::seal::EndState;
 use replica::source::SourceFacts;
 use replica::{
     Cancel, CancelReason, Candidate, Directories, Event, Failure, Filled, Job, Lsn, Method, Outcome, Plan,
-    Redactor, Refusal, Request, Source, TablespaceMap, create_replica, methods_to_try,
+    Redactor, Refusal, Request, Rule, Source, TablespaceMap, create_replica, methods_to_try,
 };
 use tests::cluster::minimal_cluster;
 use tests::scripted::Scripted;
@@ -320,7 +320,7 @@ fn plugin(name: &str, place: usize, script: Script, record: Arc<Record>) -> Scri
         Before::NotApplicable => {
             method.looking(|_, _| async { Err(Failure::new(Outcome::NotApplicable, "scripted")) })
         }
-        Before::Refused => method.refused(Refusal::new("grant", "scripted")),
+        Before::Refused => method.refused(Refusal::new(Rule::Grant, "scripted")),
     }
 }
 

@@ -58,6 +58,7 @@ fn relations(stanza: &Stanza, number: usize, label: &str) -> Vec<PathBuf> {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_backup_that_is_not_there_or_not_whole_is_told() {
     let stanza = Stanza::start("pgbr-whole", 100, &[PLAIN], "gz").unwrap();
     let none = stanza.method(&[1], "", "");
@@ -91,6 +92,7 @@ fn a_backup_that_is_not_there_or_not_whole_is_told() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_damaged_index_is_told_and_its_copy_used() {
     let stanza = Stanza::start("pgbr-index", 100, &[PLAIN], "lz4").unwrap();
     let full = stanza.backup(1, "full", &[]).unwrap();
@@ -133,6 +135,7 @@ fn a_damaged_index_is_told_and_its_copy_used() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_damaged_file_is_told_by_name_in_every_compression() {
     let mut stanza = Stanza::start("pgbr-damaged", 100, &[PLAIN, ENCRYPTED, BUNDLED], "gz").unwrap();
     for codec in CODECS {
@@ -174,6 +177,7 @@ fn a_damaged_file_is_told_by_name_in_every_compression() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_wrong_pass_phrase_is_told_before_anything_is_touched() {
     let stanza = Stanza::start("pgbr-pass", 100, &[ENCRYPTED, PLAIN], "gz").unwrap();
     let section = stanza.method(&[1], "", "");
@@ -190,6 +194,7 @@ fn a_wrong_pass_phrase_is_told_before_anything_is_touched() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_repository_of_another_cluster_or_of_a_newer_server_is_rejected() {
     let stanza = Stanza::start("pgbr-other", 100, &[PLAIN], "gz").unwrap();
     let full = stanza.backup(1, "full", &[]).unwrap();
@@ -226,6 +231,7 @@ fn a_repository_of_another_cluster_or_of_a_newer_server_is_rejected() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_block_incremental_backup_is_refused_by_name() {
     let stanza = Stanza::start("pgbr-block", 100, &[BUNDLED], "zst").unwrap();
     let label = stanza.backup(1, "full", &["--beta", "--repo1-block"]).unwrap();

@@ -15,6 +15,7 @@ fn chosen(stanza: &Stanza, section: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn the_newest_backup_is_restored_unless_one_is_named_or_a_target_comes_before_its_end() {
     let stanza = Stanza::start("pgbr-choice", 100, &[PLAIN], "gz").unwrap();
     let server = &stanza.primary.server;
@@ -47,6 +48,7 @@ fn the_newest_backup_is_restored_unless_one_is_named_or_a_target_comes_before_it
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn what_the_first_repository_lacks_comes_from_the_second() {
     let stanza = Stanza::start("pgbr-second", 100, &[PLAIN, ENCRYPTED], "zst").unwrap();
     let (both, section) = ([1, 2], stanza.method(&[1, 2], "", ""));
@@ -64,6 +66,7 @@ fn what_the_first_repository_lacks_comes_from_the_second() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn where_the_newest_cannot_be_read_an_older_one_is_taken_if_the_operator_says_so() {
     let stanza = Stanza::start("pgbr-older", 100, &[PLAIN], "gz").unwrap();
     let older = stanza.backup(1, "full", &[]).unwrap();

@@ -7,6 +7,7 @@ use tests::program::{project, understudy};
 use tests::server::run;
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn the_example_runs_as_it_stands() {
     let mut example = Command::new(project().join("examples/pgbackrest/run.sh"));
     example.env("UNDERSTUDY", understudy().unwrap());

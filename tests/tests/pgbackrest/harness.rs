@@ -4,6 +4,7 @@ use tests::pgbackrest::{BUNDLED_ENCRYPTED, Info, PLAIN, Stanza, differences};
 use tests::server::PostgresServer;
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn what_pgbackrest_restores_starts_and_what_is_changed_here_it_takes_for_its_own() {
     let mut stanza = Stanza::start("pgbr-harness", 200, &[PLAIN, BUNDLED_ENCRYPTED], "zst").unwrap();
     stanza.add_tablespace("slow", 100).unwrap();

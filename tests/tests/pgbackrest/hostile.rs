@@ -80,6 +80,7 @@ impl Repository {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_name_that_leads_elsewhere_is_refused_by_name_before_anything_is_touched() {
     let repository = Repository::new("pgbr-names", false);
     let outside = repository.stanza.primary.playground.path("escaped");
@@ -145,6 +146,7 @@ fn a_name_that_leads_elsewhere_is_refused_by_name_before_anything_is_touched() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_link_leads_nowhere_that_the_operator_did_not_map() {
     let repository = Repository::new("pgbr-links", false);
     let playground = &repository.stanza.primary.playground;
@@ -179,6 +181,7 @@ fn a_link_leads_nowhere_that_the_operator_did_not_map() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_size_that_lies_ends_with_the_files_name_and_few_bytes() {
     let repository = Repository::new("pgbr-sizes", false);
     let file = "pg_data/base/1/1247";
@@ -222,6 +225,7 @@ fn a_size_that_lies_ends_with_the_files_name_and_few_bytes() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_place_in_a_bundle_that_is_none_ends_with_a_sentence() {
     let repository = Repository::new("pgbr-bundles", true);
     let file = "pg_data/base/1/1247";
@@ -255,6 +259,7 @@ fn a_place_in_a_bundle_that_is_none_ends_with_a_sentence() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn more_entries_deeper_values_and_longer_lines_than_there_are_end_within_the_bounds() {
     let repository = Repository::new("pgbr-bounds", false);
     let mut info = repository.info();

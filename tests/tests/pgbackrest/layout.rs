@@ -20,6 +20,7 @@ fn is_own(path: &str) -> bool {
 const NO_BLOCKS: [&str; 3] = ["--beta", "--repo1-block", "--repo1-block-size-map=1GiB=1MiB"];
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn raw_bundles_without_blocks_are_restored_to_the_files_that_pgbackrest_makes_of_them() {
     for (kind, codecs) in [(BUNDLED, &["gz", "zst"][..]), (BUNDLED_ENCRYPTED, &["gz", "lz4", "bz2"][..])] {
         let mut stanza = Stanza::start("pgbr-raw", 1_000, &[kind], "none").unwrap();
@@ -48,6 +49,7 @@ fn raw_bundles_without_blocks_are_restored_to_the_files_that_pgbackrest_makes_of
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_tablespace_behind_a_relative_link_goes_where_the_map_says() {
     let stanza = Stanza::start("pgbr-relative", 100, &[PLAIN], "gz").unwrap();
     let datadir = stanza.primary.server.datadir().to_owned();
@@ -73,6 +75,7 @@ fn a_tablespace_behind_a_relative_link_goes_where_the_map_says() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_path_of_more_bytes_than_a_bucket_takes_is_restored_from_a_folder() {
     let stanza = Stanza::start("pgbr-deep", 100, &[PLAIN], "gz").unwrap();
     let deep = vec!["d".repeat(200); 8].join("/");
@@ -93,6 +96,7 @@ fn a_path_of_more_bytes_than_a_bucket_takes_is_restored_from_a_folder() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn the_version_is_there_before_anything_else_is_fetched() {
     let stanza = Stanza::start("pgbr-first", 100, &[PLAIN], "gz").unwrap();
     let full = stanza.backup(1, "full", &[]).unwrap();

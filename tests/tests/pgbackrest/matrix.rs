@@ -111,6 +111,7 @@ fn of_one_codec(codec: &str, cells: &[Cell]) {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn every_backup_is_restored_to_the_files_that_pgbackrest_makes_of_it_and_streams() {
     let whole = CODECS.into_iter().flat_map(|codec| {
         KINDS.into_iter().flat_map(move |kind| TYPES.into_iter().map(move |of| (codec, kind, of)))

@@ -58,6 +58,7 @@ fn port(server: &StoreServer) -> u16 {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_replica_comes_from_an_encrypted_repository_in_s3_whose_server_is_killed_midway() {
     for kind in [ENCRYPTED, BUNDLED_ENCRYPTED] {
         let stanza = Stanza::start("pgbr-s3", 2_000, &[kind], "zst").unwrap();
@@ -105,6 +106,7 @@ fn from_place(place: Place, store: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_replica_comes_from_a_repository_in_every_kind_of_store() {
     // Those whose answers differ most come first; S3 by s3rver has a test of its own.
     let mut places = vec![Place::Azurite, Place::Google, Place::Web];
@@ -135,6 +137,7 @@ fn a_replica_comes_from_a_repository_in_every_kind_of_store() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn wrong_keys_of_the_store_and_of_the_repository_are_told_and_not_shown() {
     const WRONG: &str = "never-to-be-seen/0123+4567";
     let stanza = Stanza::start("pgbr-s3-denied", 100, &[ENCRYPTED], "gz").unwrap();
@@ -162,6 +165,7 @@ fn wrong_keys_of_the_store_and_of_the_repository_are_told_and_not_shown() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_name_that_a_bucket_cannot_have_is_told_before_anything_is_touched() {
     let stanza = Stanza::start("pgbr-s3-name", 100, &[PLAIN], "gz").unwrap();
     let full = stanza.backup(1, "full", &[]).unwrap();

@@ -83,6 +83,7 @@ fn standby(stanza: &Stanza, name: &str) -> PostgresServer {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn the_latest_wal_brings_a_replica_past_what_the_primary_has_recycled_and_is_archived_once() {
     let stanza = Stanza::start("pgbr-latest", 500, &[PLAIN, BUNDLED_ENCRYPTED], "zst").unwrap();
     for number in [1, 2] {
@@ -133,6 +134,7 @@ fn the_latest_wal_brings_a_replica_past_what_the_primary_has_recycled_and_is_arc
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn after_a_failover_the_latest_wal_follows_the_new_primary_and_not_the_old_ones_stray_log() {
     let stanza = Stanza::start("pgbr-failover", 500, &[PLAIN], "gz").unwrap();
     let old = &stanza.primary.server;
@@ -190,6 +192,7 @@ fn after_a_failover_the_latest_wal_follows_the_new_primary_and_not_the_old_ones_
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_source_that_is_promoted_while_its_log_is_copied_makes_no_replica_that_could_never_follow() {
     let stanza = Stanza::start("pgbr-promoted", 500, &[PLAIN], "gz").unwrap();
     let old = &stanza.primary.server;
@@ -228,6 +231,7 @@ fn a_source_that_is_promoted_while_its_log_is_copied_makes_no_replica_that_could
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn wal_up_to_the_backups_end_or_none_is_restored_as_the_operator_wants() {
     let stanza = Stanza::start("pgbr-consistent", 500, &[PLAIN], "lz4").unwrap();
     stanza.backup(1, "full", &[]).unwrap();
@@ -254,6 +258,7 @@ fn wal_up_to_the_backups_end_or_none_is_restored_as_the_operator_wants() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_gap_in_the_archive_ends_the_log_or_the_attempt() {
     let stanza = Stanza::start("pgbr-gap", 500, &[PLAIN], "gz").unwrap();
     stanza.primary.server.psql("ALTER SYSTEM SET wal_keep_size = '8GB'").unwrap();
@@ -284,6 +289,7 @@ fn a_gap_in_the_archive_ends_the_log_or_the_attempt() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_damaged_segment_is_told_by_name() {
     let stanza = Stanza::start("pgbr-segment", 500, &[PLAIN], "zst").unwrap();
     stanza.backup(1, "full", &[]).unwrap();
@@ -295,6 +301,7 @@ fn a_damaged_segment_is_told_by_name() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_segment_that_is_archived_twice_matters_where_it_is_wanted() {
     let stanza = Stanza::start("pgbr-twice", 500, &[PLAIN], "gz").unwrap();
     stanza.primary.server.psql("ALTER SYSTEM SET wal_keep_size = '8GB'").unwrap();

@@ -31,12 +31,14 @@ async fn killed_guard(script: &str) {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_27_a_killed_guard_takes_the_program_and_its_children_with_it() {
     killed_guard("trap '' TERM HUP; echo ready; while :; do sleep 1; done").await;
     killed_guard("trap '' TERM HUP; (while :; do sleep 1; done) & (while :; do sleep 1; done) & sleep 0.3; echo ready; wait").await;
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_27_a_guard_that_is_asked_to_end_ends_the_program() {
     let (watched, mark) = (watched(), mark());
     let ending = shell("trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done", &mark)
@@ -114,6 +116,7 @@ const WRITERS: &str = "trap '' TERM HUP
     echo ready; while :; do echo x >> $1; sleep 0.01; done";
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_27_a_killed_host_leaves_no_writer() {
     let mark = mark();
     let mut host = host(WRITERS, &mark);
@@ -127,6 +130,7 @@ fn rule_27_a_killed_host_leaves_no_writer() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_26_a_killed_host_with_a_live_child_still_holds_the_lock() {
     let mark = mark();
     let mut host = host("trap '' TERM HUP; echo ready; while :; do sleep 0.01; done", &mark);
@@ -139,6 +143,7 @@ fn rule_26_a_killed_host_with_a_live_child_still_holds_the_lock() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_27_when_host_and_guard_are_killed_at_once_the_program_dies_and_the_rest_holds_the_lock() {
     let mark = mark();
     let child_mark = format!("child-of-{mark}");
@@ -159,6 +164,7 @@ fn rule_27_when_host_and_guard_are_killed_at_once_the_program_dies_and_the_rest_
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_26_the_state_file_knows_the_guard_before_the_program_runs_and_not_after() {
     let mark = mark();
     let mut host = host("echo ready; sleep 0.2", &mark);

@@ -18,6 +18,7 @@ use replica::process::{
 use support::{cancelled_when_ready, ends, logged, mark, shell, watched, with_mark, within};
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn the_ending_of_a_program_is_told_as_it_was() {
     assert_eq!(ends("exit 0").await.status, Status::Exited(0));
     assert_eq!(ends("exit 127").await.status, Status::Exited(127));
@@ -26,6 +27,7 @@ async fn the_ending_of_a_program_is_told_as_it_was() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_program_that_is_not_there_is_told_with_its_path() {
     let program = NativeProgram { program: "/nowhere/pg_basebackup".into(), ..shell("", "x") };
     let error = program.run(&watched().run, logged).await.unwrap_err();
@@ -37,6 +39,7 @@ async fn a_program_that_is_not_there_is_told_with_its_path() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn an_executable_that_is_no_guard_is_told_as_such() {
     for (guard, said) in [("/bin/true", "does not answer as a guard"), ("/nowhere/guard", "No such file")] {
         let program = NativeProgram { guard: GuardExecutable::at(guard), ..shell("", "x") };
@@ -46,6 +49,7 @@ async fn an_executable_that_is_no_guard_is_told_as_such() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn an_executable_that_never_answers_is_given_up_and_ended() {
     let (folder, mark) = (tempfile::tempdir().unwrap(), mark());
     let silent = folder.path().join(&mark);
@@ -59,6 +63,7 @@ async fn an_executable_that_never_answers_is_given_up_and_ended() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn arguments_have_a_bound() {
     let watched = watched();
     let program = NativeProgram { arguments: vec!["x".repeat(4 << 20).into()], ..shell("", "x") };
@@ -67,6 +72,7 @@ async fn arguments_have_a_bound() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_21_output_is_captured_line_by_line_under_the_programs_name() {
     let watched = watched();
     let ending =
@@ -78,6 +84,7 @@ async fn rule_21_output_is_captured_line_by_line_under_the_programs_name() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn output_has_bounds_and_its_end_is_kept() {
     let watched = watched();
     let script = format!("seq {}; head -c 10000000 /dev/zero | tr '\\0' x; echo; echo last", MOST_LINES + 90);
@@ -93,6 +100,7 @@ async fn output_has_bounds_and_its_end_is_kept() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn the_environment_holds_only_what_was_given() {
     let program = NativeProgram {
         program: "/usr/bin/env".into(),
@@ -106,6 +114,7 @@ async fn the_environment_holds_only_what_was_given() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_program_inherits_no_descriptor_but_its_output() {
     // What this process itself was started with any child has.
     let any = Command::new("ls").arg("/proc/self/fd").output().unwrap().stdout;
@@ -115,6 +124,7 @@ async fn a_program_inherits_no_descriptor_but_its_output() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_program_writes_only_where_it_was_given_to_write() {
     let inside = tempfile::tempdir().unwrap();
     let outside = tempfile::tempdir().unwrap();
@@ -138,6 +148,7 @@ async fn a_program_writes_only_where_it_was_given_to_write() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_program_does_not_start_without_what_confines_it() {
     let too_new = NativeProgram { require_landlock: Some(10_000), ..shell("echo ran", "x") };
     let missing = NativeProgram { writable: vec!["/nowhere".into()], ..shell("echo ran", "x") };
@@ -150,6 +161,7 @@ async fn a_program_does_not_start_without_what_confines_it() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_program_cannot_signal_what_is_not_its_own() {
     let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
     let ending = ends(&format!("kill -KILL {} 2> /dev/null; echo $?", sleeper.id())).await;
@@ -160,6 +172,7 @@ async fn a_program_cannot_signal_what_is_not_its_own() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_27_a_cancelled_program_is_asked_first() {
     let mark = mark();
     let (ending, took) = cancelled_when_ready(
@@ -174,6 +187,7 @@ async fn rule_27_a_cancelled_program_is_asked_first() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_27_a_program_that_ignores_term_is_killed_with_all_that_it_started() {
     let mark = mark();
     let script = "trap '' TERM; setsid sh -c 'while :; do sleep 1; done' $0 & (while :; do sleep 1; done) & echo ready; wait";
@@ -184,6 +198,7 @@ async fn rule_27_a_program_that_ignores_term_is_killed_with_all_that_it_started(
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_27_a_stopped_program_is_ended_too() {
     let mark = mark();
     let (ending, took) = cancelled_when_ready("echo ready; kill -STOP $$; echo went on", &mark).await;
@@ -192,6 +207,7 @@ async fn rule_27_a_stopped_program_is_ended_too() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_27_what_goes_on_when_the_direct_child_dies_of_term_is_ended() {
     let mark = mark();
     let script = "sh -c 'trap \"\" TERM; echo ready; while :; do sleep 1; done' $0 & wait";
@@ -202,6 +218,7 @@ async fn rule_27_what_goes_on_when_the_direct_child_dies_of_term_is_ended() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_27_what_a_program_leaves_behind_is_ended_and_told() {
     let (watched, mark) = (watched(), mark());
     let script = "setsid sh -c 'sleep 600; :' $0 & sh -c 'sleep 600; :' $0 & exit 0";
@@ -213,6 +230,7 @@ async fn rule_27_what_a_program_leaves_behind_is_ended_and_told() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_05_a_run_that_is_cancelled_already_starts_nothing() {
     let watched = watched();
     watched.cancel.cancel();
@@ -222,6 +240,7 @@ async fn rule_05_a_run_that_is_cancelled_already_starts_nothing() {
 }
 
 #[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
 async fn rule_27_a_run_that_is_dropped_leaves_nothing() {
     let (watched, mark) = (watched(), mark());
     let mut ready = false;

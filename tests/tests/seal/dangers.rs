@@ -17,6 +17,7 @@ macro_rules! danger {
     };
     ($name:ident, $check:literal, $told:literal, |$scene:ident| $make:block, |$given:ident| $change:block) => {
         #[test]
+        #[ignore = "needs servers: cargo xtask test"]
         fn $name() {
             as_the_server(concat!("dangers::", stringify!($name)), || {
                 let $scene = Scene::with_basebackup(stringify!($name));
@@ -119,6 +120,7 @@ danger!(a_plan_of_another_backup, "system identifier", "the plan", |scene| {}, |
 });
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_30_another_clusters_backup() {
     as_the_server("dangers::rule_30_another_clusters_backup", || {
         let scene = Scene::with_basebackup("another-cluster");
@@ -129,6 +131,7 @@ fn rule_30_another_clusters_backup() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_30_a_future_timeline() {
     as_the_server("dangers::rule_30_a_future_timeline", || {
         let scene = Scene::with_basebackup("future");
@@ -157,6 +160,7 @@ fn rule_30_a_future_timeline() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_30_programs_of_another_major_version() {
     as_the_server("dangers::rule_30_programs_of_another_major_version", || {
         let scene = Scene::with_basebackup("programs");

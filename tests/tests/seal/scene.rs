@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use replica::Rule;
 use replica::datadir::DataDirectory;
 use replica::outcome::Finding;
-use replica::seal::{CheckFailed, EndState, Standby, seal};
+use replica::seal::{EndState, SealError, Standby, seal};
 use replica::source::{Conninfo, SourceConfig};
 use replica::{Directories, Filled, Plan, Request, Source, TablespaceKey, TablespaceMap};
 use tests::primary::Primary;
@@ -169,7 +170,7 @@ impl Scene {
         source
     }
 
-    pub(crate) fn seal(&self, change: impl FnOnce(&mut Given)) -> Result<Vec<Finding>, CheckFailed> {
+    pub(crate) fn seal(&self, change: impl FnOnce(&mut Given)) -> Result<Vec<Finding>, SealError> {
         let mut given = self.given();
         change(&mut given);
         sealed(&self.directories, &self.primary.playground.path("state"), given)
@@ -178,7 +179,7 @@ impl Scene {
     /// The seal fails this check; what it leaves PostgreSQL does not start from.
     pub(crate) fn fails(&self, check: &str, told: &str, change: impl FnOnce(&mut Given)) {
         let failed = self.seal(change).unwrap_err();
-        assert_eq!(failed.check, check, "{failed}");
+        assert_eq!(failed.check.map(Rule::word), Some(check), "{failed}");
         assert!(failed.message.contains(told), "{failed}");
         self.is_not_startable();
     }
@@ -240,7 +241,7 @@ pub(crate) fn sealed(
     directories: &Arc<Directories>,
     state_dir: &Path,
     given: Given,
-) -> Result<Vec<Finding>, CheckFailed> {
+) -> Result<Vec<Finding>, SealError> {
     let directory = Arc::new(DataDirectory::acquire(directories, state_dir, true).unwrap());
     let request = Request {
         context: None,

@@ -31,6 +31,7 @@ impl Files {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_backup_that_postgresql_would_not_start_from_is_no_replica() {
     let primary = Primary::start("starts", 100).unwrap();
     let files = Files::of(&primary);
@@ -79,6 +80,7 @@ fn a_backup_that_postgresql_would_not_start_from_is_no_replica() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_file_that_the_backup_lacks_fails_unless_somebody_else_brings_it() {
     let primary = Primary::start("starts-missing", 100).unwrap();
     let files = Files::of(&primary);
@@ -145,6 +147,7 @@ fn rules_of_access(primary: &Primary, good: &[&str], bad: &[&str]) {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn the_rules_of_access_are_those_of_postgresql_15() {
     let primary = Primary::start("rules-15", 100).unwrap();
     let good = [
@@ -167,6 +170,7 @@ fn the_rules_of_access_are_those_of_postgresql_15() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn the_rules_of_access_are_those_of_postgresql_18() {
     let primary = Primary::start_in(playground("rules-18", 18).unwrap(), 100).unwrap();
     let good = [

@@ -39,21 +39,25 @@ fn starts_from_its_label_alone(primary: &Primary) {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_replica_of_postgresql_15_starts_from_its_label_alone() {
     starts_from_its_label_alone(&Primary::start("label-15", 500).unwrap());
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_replica_of_postgresql_17_starts_from_its_label_alone() {
     starts_from_its_label_alone(&Primary::start_in(playground("label-17", 17).unwrap(), 500).unwrap());
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_replica_of_postgresql_18_starts_from_its_label_alone() {
     starts_from_its_label_alone(&Primary::start_in(playground("label-18", 18).unwrap(), 500).unwrap());
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_cold_copy_has_no_label_and_keeps_its_checkpoint() {
     let primary = Primary::start("label-none", 500).unwrap();
     let section = primary.copy_for_mirror().unwrap();

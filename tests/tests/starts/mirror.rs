@@ -10,6 +10,7 @@ use tests::primary::Primary;
 use crate::fails;
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_configuration_behind_a_link_within_the_copy_is_mirrored_and_one_that_leads_out_is_told() {
     let primary = Primary::start("mirror-links", 500).unwrap();
     let section = primary.copy_for_mirror().unwrap();
@@ -37,6 +38,7 @@ fn a_configuration_behind_a_link_within_the_copy_is_mirrored_and_one_that_leads_
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_name_that_is_not_utf_8_is_told_with_its_bytes() {
     let primary = Primary::start("mirror-names", 100).unwrap();
     let section = primary.copy_for_mirror().unwrap();

@@ -20,7 +20,8 @@ use crate::event::Level;
 use crate::process::{Ending, GRACE, GuardExecutable, Line, LineUse, NativeProgram, ProcessError, Status};
 use crate::source::SourceFacts;
 use crate::{
-    Event, Failure, Filled, Method, Outcome, Plan, Refusal, Request, Run, Source, Tablespace, TablespaceKey,
+    Event, Failure, Filled, Method, Outcome, Plan, Refusal, Request, Rule, Run, Source, Tablespace,
+    TablespaceKey,
 };
 pub use options::{BasebackupOption, BasebackupOptions, OptionValue};
 use unstartable::Unstartable;
@@ -256,7 +257,7 @@ impl Method for Basebackup {
 /// Rule 4: without a source `basebackup` never qualifies.
 fn source_of(request: &Request) -> Result<&Arc<Source>, Refusal> {
     request.source.as_ref().ok_or_else(|| {
-        Refusal::new("source", "basebackup needs a server to copy from")
+        Refusal::new(Rule::Source, "basebackup needs a server to copy from")
             .remedy("[source] conninfo = \"host=...\"")
     })
 }

@@ -7,7 +7,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::known::{self, Argument, Known};
 use super::mapping;
-use crate::{Directories, Refusal};
+use crate::{Directories, Refusal, Rule};
 
 /// Options as they stand in the configuration: a map, or a list of flags and one-pair maps.
 ///
@@ -127,7 +127,7 @@ impl BasebackupOption {
 }
 
 pub(super) fn refuse(message: impl fmt::Display) -> Refusal {
-    Refusal::new("basebackup option", format!("option of pg_basebackup: {message}"))
+    Refusal::new(Rule::BasebackupOption, format!("option of pg_basebackup: {message}"))
 }
 
 /// Compressing on the client gives no data directory.

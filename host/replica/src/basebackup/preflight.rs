@@ -8,6 +8,7 @@ use tokio::process::Command;
 
 use super::options::refuse;
 use crate::Refusal;
+use crate::Rule;
 use crate::program_version::{self, PATIENCE};
 
 /// What ends a trial of the options: an argument that is no option, which is the first thing that pg_basebackup refuses
@@ -51,7 +52,7 @@ async fn ask(program: &Path, arguments: &[OsString]) -> Result<Output, Refusal> 
 
 fn cannot_run(program: &Path, why: &str) -> Refusal {
     let message = format!("{} cannot be run: {why}", program.display());
-    Refusal::new("program", message).remedy("[replica] bin_dir = \"/usr/lib/postgresql/15/bin\"")
+    Refusal::new(Rule::Program, message).remedy("[replica] bin_dir = \"/usr/lib/postgresql/15/bin\"")
 }
 
 #[cfg(test)]

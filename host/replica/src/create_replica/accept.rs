@@ -4,13 +4,13 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::ending::{Ending, blocking};
+use super::attempt_error::{AttemptError, blocking};
 use super::installed::Installed;
 use super::{Candidate, later, places, space};
 use crate::datadir::{Contents, DataDirectory, Extent, FoundCluster, Inspected};
 use crate::outcome::Finding;
 use crate::source::SourceFacts;
-use crate::{Directories, Failure, Level, Outcome, Plan, Refusal, Request};
+use crate::{Directories, Failure, Level, Outcome, Plan, Refusal, Request, Rule};
 
 /// The data directory as the plan finds it.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ pub(super) async fn accept(
     force: bool,
     installed: &Installed,
     plan: &Plan,
-) -> Result<Accepted, Ending> {
+) -> Result<Accepted, AttemptError> {
     let facts = request.source.as_ref().and_then(|source| source.facts.as_ref().ok());
     let major = installed.major().await?;
     check_major(plan, facts, major)?;
@@ -77,7 +77,7 @@ pub(super) async fn accept(
     let facts = facts.cloned();
     let (old, plan, directories) = (old.clone(), plan.clone(), request.directories.clone());
     let (keep_data, method) = (candidate.keep_data, candidate.method.name().to_owned());
-    let on_disk = blocking(move || -> Result<_, Ending> {
+    let on_disk = blocking(move || -> Result<_, AttemptError> {
         let contents = old.contents().map_err(|error| cannot_look(&directories, error))?;
         let extent = extent(&method, keep_data, contents, &plan)?;
         places::hold_no_other_version(&directories, major)?;
@@ -118,7 +118,7 @@ fn old_cluster(
         ),
     };
     let message = format!("what the data directory holds {becomes}: {old}{why}");
-    Ok(Some(Finding { check: "old data", level, message }))
+    Ok(Some(Finding { check: Rule::OldData, level, message }))
 }
 
 fn cannot_look(directories: &Directories, error: io::Error) -> Failure {
@@ -134,7 +134,7 @@ fn fits(
     directories: &Directories,
     old: &Old,
     extent: Extent,
-) -> Result<Option<Finding>, Ending> {
+) -> Result<Option<Finding>, AttemptError> {
     if plan.bytes.is_none() && plan.files.is_none() {
         return Ok(None);
     }
@@ -144,7 +144,7 @@ fn fits(
             // What is not emptied may hold whatever it holds.
             (Err(error), Extent::ControlFileOnly) if error.kind() == io::ErrorKind::CrossesDevices => None,
             (Err(error), Extent::Everything) if error.kind() == io::ErrorKind::CrossesDevices => {
-                return Err(Refusal::new("mount point", error.to_string()).into());
+                return Err(Refusal::new(Rule::MountPoint, error.to_string()).into());
             }
             (Err(error), _) => return Err(cannot_look(directories, error).into()),
         },
@@ -158,7 +158,11 @@ fn fits(
         None => {
             let room = space::without_old_data(places).map_err(|error| cannot_look(directories, error))?;
             let tight = space::check(plan, places, &room).err();
-            Ok(tight.map(|refusal| Finding { check: "space", level: Level::Warn, message: refusal.message }))
+            Ok(tight.map(|refusal| Finding {
+                check: Rule::Space,
+                level: Level::Warn,
+                message: refusal.message,
+            }))
         }
     }
 }
@@ -167,7 +171,7 @@ fn fits(
 fn check_major(plan: &Plan, facts: Option<&SourceFacts>, installed: u32) -> Result<(), Refusal> {
     let refuse = |whose: &str, major: u32| {
         let message = format!("{whose} PostgreSQL {major}, and `bin_dir` holds PostgreSQL {installed}");
-        Err(Refusal::new("major version", message)
+        Err(Refusal::new(Rule::MajorVersion, message)
             .remedy(format!("[replica] bin_dir = \"<the programs of PostgreSQL {major}>\"")))
     };
     match (plan.postgresql_major, facts.map(|facts| facts.server_version / 10_000)) {
@@ -183,7 +187,7 @@ fn check_source(plan: &Plan, facts: &SourceFacts) -> Result<(), Refusal> {
         && identifier != facts.system_identifier
     {
         return Err(Refusal::new(
-            "system identifier",
+            Rule::SystemIdentifier,
             format!(
                 "the backup {} is of the cluster {identifier}, and the source is the cluster {}",
                 plan.backup, facts.system_identifier
@@ -195,7 +199,7 @@ fn check_source(plan: &Plan, facts: &SourceFacts) -> Result<(), Refusal> {
     {
         let stop = plan.stop_lsn.map(|stop| format!(" at {stop}")).unwrap_or_default();
         return Err(Refusal::new(
-            "timeline",
+            Rule::Timeline,
             format!(
                 "the backup {} ends on timeline {timeline}{stop}, which is not in the history of the source, now on \
                  timeline {}",
@@ -214,7 +218,7 @@ fn extent(method: &str, keep_data: bool, contents: Contents, plan: &Plan) -> Res
         // Nobody's data: there is none, or an earlier method left it half written.
         (true, false, Contents::Nothing | Contents::Unfinished) => Ok(Extent::Everything),
         (true, false, Contents::Cluster | Contents::Foreign) => Err(Refusal::new(
-            "keep_data",
+            Rule::KeepData,
             "`keep_data` leaves the old data in place, and this method would write a backup over it that does not \
              build on it: the result would be a mixture of two clusters",
         )
@@ -243,7 +247,7 @@ mod tests {
         let of = |system_identifier| Plan { system_identifier, ..Plan::default() };
         assert_eq!(
             check_source(&of(Some(8)), &facts()).map_err(|refusal| refusal.rule),
-            Err("system identifier")
+            Err(Rule::SystemIdentifier)
         );
         assert_eq!(check_source(&of(Some(7)), &facts()), Ok(()));
         assert_eq!(check_source(&of(None), &facts()), Ok(()));
@@ -252,14 +256,14 @@ mod tests {
     #[test]
     fn the_plan_of_a_future_timeline_is_rejected() {
         let plan = Plan { timeline: Some(4), ..Plan::default() };
-        assert_eq!(check_source(&plan, &facts()).map_err(|refusal| refusal.rule), Err("timeline"));
+        assert_eq!(check_source(&plan, &facts()).map_err(|refusal| refusal.rule), Err(Rule::Timeline));
         assert_eq!(check_source(&Plan { timeline: Some(3), ..Plan::default() }, &facts()), Ok(()));
     }
 
     #[test]
     fn another_major_version_is_rejected_whether_the_backup_or_the_source_has_it() {
         let newer = Plan { postgresql_major: Some(16), ..Plan::default() };
-        assert_eq!(check_major(&newer, None, 15).map_err(|refusal| refusal.rule), Err("major version"));
+        assert_eq!(check_major(&newer, None, 15).map_err(|refusal| refusal.rule), Err(Rule::MajorVersion));
         assert_eq!(check_major(&newer, None, 16), Ok(()));
         assert!(
             check_major(&newer, Some(&facts()), 16)
@@ -289,7 +293,7 @@ mod tests {
     fn rule_17a_keep_data_needs_a_plan_that_builds_on_the_old_data() {
         for contents in [Contents::Cluster, Contents::Foreign] {
             let refusal = extent("pgbackrest", true, contents, &Plan::default()).unwrap_err();
-            assert_eq!(refusal.rule, "keep_data");
+            assert_eq!(refusal.rule, Rule::KeepData);
             assert_eq!(refusal.remedy.as_deref(), Some("[method.pgbackrest] keep_data = false"));
         }
         assert_eq!(extent("m", true, Contents::Nothing, &Plan::default()), Ok(Extent::Everything));

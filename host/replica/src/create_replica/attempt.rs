@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::Old;
-use super::ending::{Ending, blocking};
+use super::attempt_error::{AttemptError, blocking};
 use super::installed::Installed;
 use super::limit::{Limit, Stopped};
 use super::look::Look;
@@ -14,7 +14,7 @@ use super::recorder::Recorder;
 use super::{Candidate, Job};
 use crate::datadir::{DataDirectory, Extent};
 use crate::event::{Level, Step};
-use crate::seal::{CANCELLED, seal};
+use crate::seal::seal;
 use crate::{Failure, Filled, Outcome, Plan};
 
 /// How long removing what a cancelled method left may take (rule 28); the next run removes the rest.
@@ -46,20 +46,18 @@ impl<'a> Attempt<'a> {
     }
 
     /// Goes through the steps and cleans up after a failure. Says too whether the data directory was touched.
-    pub(super) async fn run(mut self) -> (Ending, bool) {
+    pub(super) async fn run(mut self) -> (Result<(), AttemptError>, bool) {
         let limit = self.limit;
-        let Err(ending) = limit.enforce(self.steps()).await else {
-            return (Ending::created(), self.touched);
-        };
-        let ending = limit.why(ending);
+        let Err(error) = limit.enforce(self.steps()).await else { return (Ok(()), self.touched) };
+        let error = limit.why(error);
         if self.touched {
-            self.clean_up(ending.may_write).await;
+            self.clean_up(error.may_write).await;
         }
-        (ending, self.touched)
+        (Err(error), self.touched)
     }
 
     /// "One attempt, in order."
-    async fn steps(&mut self) -> Result<(), Ending> {
+    async fn steps(&mut self) -> Result<(), AttemptError> {
         let (plan, extent) = self.look.steps().await?;
         self.look.begin(Step::Empty)?;
         self.empty(extent).await?;
@@ -69,7 +67,7 @@ impl<'a> Attempt<'a> {
         self.seal(plan, filled).await
     }
 
-    async fn empty(&mut self, extent: Extent) -> Result<(), Ending> {
+    async fn empty(&mut self, extent: Extent) -> Result<(), AttemptError> {
         let (directory, method) = (self.directory.clone(), self.look.name());
         blocking(move || directory.state().comes_to(&method)).await?.map_err(|error| {
             Failure::caused_by(Outcome::Failed, "cannot say in the state file which method works now", error)
@@ -80,13 +78,13 @@ impl<'a> Attempt<'a> {
         if removed? { Ok(()) } else { Err(Failure::cancelled().into()) }
     }
 
-    async fn create(&self, plan: &Plan) -> Result<Filled, Ending> {
+    async fn create(&self, plan: &Plan) -> Result<Filled, AttemptError> {
         let (request, plan, run) = (self.look.request.clone(), plan.clone(), self.look.run.clone());
         let asked = self.look.ask(|method| async move { method.create(&request, &plan, &run).await });
         self.limit.while_active(self.stall_timeout, self.look.run.activity(), asked).await
     }
 
-    async fn seal(&mut self, plan: Plan, filled: Filled) -> Result<(), Ending> {
+    async fn seal(&mut self, plan: Plan, filled: Filled) -> Result<(), AttemptError> {
         // By now the source may have been promoted. Where it no longer answers, what it told before counts.
         if let Err(error) = self.look.ask_the_source().await {
             self.look.run.log(
@@ -106,12 +104,9 @@ impl<'a> Attempt<'a> {
                 self.look.found(findings);
                 Ok(())
             }
-            Err(mut check) => {
-                self.look.found(std::mem::take(&mut check.findings));
-                if check.check == CANCELLED {
-                    return Err(Failure::cancelled().into());
-                }
-                Err(check.into())
+            Err(mut error) => {
+                self.look.found(std::mem::take(&mut error.findings));
+                Err(error.into())
             }
         }
     }
@@ -142,7 +137,7 @@ impl<'a> Attempt<'a> {
                 Level::Warn,
                 "not all that the attempt left is removed; the next run removes the rest".to_owned(),
             ),
-            Err(ending) => (Level::Error, ending.message),
+            Err(error) => (Level::Error, error.message),
         };
         self.look.run.log(level, "host", message);
     }
@@ -153,7 +148,7 @@ impl<'a> Attempt<'a> {
         extent: Extent,
         budget: Option<Duration>,
         cancel: CancellationToken,
-    ) -> Result<bool, Ending> {
+    ) -> Result<bool, AttemptError> {
         let directory = self.directory.clone();
         let emptied = blocking(move || directory.empty(extent, budget, &cancel)).await?.map_err(|error| {
             let place = self.job.directories.datadir.display();

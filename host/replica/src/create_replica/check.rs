@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::accept::Old;
-use super::ending::{Ending, blocking};
+use super::attempt_error::{AttemptError, blocking};
 use super::installed::Installed;
 use super::limit::{Limit, Timeout};
 use super::look::Look;
@@ -14,62 +14,34 @@ use super::{Cancel, CancelReason, Candidate, Job, refuse_other_cluster, result};
 use crate::datadir::DataDirectory;
 use crate::event::{Event, EventSink};
 use crate::outcome::Finding;
-use crate::{Outcome, Plan, Refusal, RunResult};
+use crate::{Plan, Refusal, Rule, RunResult};
 
 /// What the first three steps of one method said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Checked {
     /// The method's name.
     pub method: String,
-    /// Why it would not be used; none where a run would go on and empty the data directory for it.
-    pub ended: Option<Ended>,
+    /// Why it would not be used; `None` if a run would go on and empty the data directory for it.
+    #[serde(rename = "ended")]
+    pub error: Option<AttemptError>,
     /// What it would restore, where it came that far.
     pub plan: Option<Plan>,
     /// What is worth telling.
     pub findings: Vec<Finding>,
 }
 
-/// How an attempt ended before it touched anything.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Ended {
-    /// The word for it.
-    pub outcome: Outcome,
-    /// Why, for a person.
-    pub message: String,
-    /// The rule that rejected it.
-    pub rule: Option<String>,
-    /// The line of configuration that would change the answer.
-    pub remedy: Option<String>,
-    /// Whether it is the operator's policy (signature, grant, digest) that refuses.
-    pub policy: bool,
-}
-
-impl From<Ending> for Ended {
-    /// Nothing that only looks has write access, so what may hang of it does no harm.
-    fn from(Ending { outcome, message, rule, remedy, policy, may_write: _ }: Ending) -> Self {
-        Self { outcome, message, rule, remedy, policy }
-    }
-}
-
-impl From<Ended> for Ending {
-    fn from(Ended { outcome, message, rule, remedy, policy }: Ended) -> Self {
-        Self { outcome, message, rule, remedy, policy, may_write: false }
-    }
-}
-
 /// How a run would end: with a replica where a method would be used, else as a run whose attempts all ended like this.
 pub fn result_of_check(checked: &[Checked], cancelled: Option<CancelReason>) -> RunResult {
-    if cancelled.is_none() && checked.iter().any(|checked| checked.ended.is_none()) {
+    if cancelled.is_none() && checked.iter().any(|checked| checked.error.is_none()) {
         return RunResult::Created;
     }
-    let endings: Vec<Ending> =
-        checked.iter().filter_map(|checked| checked.ended.clone()).map(Ending::from).collect();
-    result::of_run(&endings, cancelled)
+    let attempts: Vec<_> = checked.iter().filter_map(|checked| checked.error.clone()).map(Err).collect();
+    result::of_run(&attempts, cancelled)
 }
 
 /// The same of a check that every method of the list must pass: how a run of those that would not be used would end.
 pub fn result_of_strict_check(checked: &[Checked], cancelled: Option<CancelReason>) -> RunResult {
-    let unusable: Vec<Checked> = checked.iter().filter(|checked| checked.ended.is_some()).cloned().collect();
+    let unusable: Vec<Checked> = checked.iter().filter(|checked| checked.error.is_some()).cloned().collect();
     match unusable.as_slice() {
         [] => result_of_check(checked, cancelled),
         unusable => result_of_check(unusable, cancelled),
@@ -90,7 +62,7 @@ pub async fn check_methods(
     let (directories, state_dir, force) = (job.directories.clone(), job.state_dir.clone(), job.force);
     let seen = blocking(move || DataDirectory::inspect(&directories, &state_dir, force))
         .await
-        .map_err(|panicked| Refusal::new("data directory", panicked.message))??;
+        .map_err(|panicked| Refusal::new(Rule::DataDirectory, panicked.message))??;
     refuse_other_cluster(job, seen.cluster.as_ref())?;
 
     let recorder = Arc::new(Recorder::new(events, job.redactor.clone()));
@@ -109,13 +81,13 @@ pub async fn check_methods(
         let limit = Limit::new(cancel, candidate.timeout, timeout);
         let mut look =
             Look::new(job, candidate, Old::Seen(seen.clone()), &installed, recorder.clone(), &limit);
-        let ended = limit.enforce(look.steps()).await.err().map(|ending| {
-            let ended = Ended::from(limit.why(ending));
-            let message = recorder.redacted(ended.message);
-            Ended { message, remedy: ended.remedy.map(|remedy| recorder.redacted(remedy)), ..ended }
+        let error = limit.enforce(look.steps()).await.err().map(|error| {
+            let error = limit.why(error);
+            let message = recorder.redacted(error.message);
+            AttemptError { message, remedy: error.remedy.map(|remedy| recorder.redacted(remedy)), ..error }
         });
         let (plan, findings) = recorder.end_check();
-        checked.push(Checked { method, ended, plan, findings });
+        checked.push(Checked { method, error, plan, findings });
     }
     Ok(checked)
 }

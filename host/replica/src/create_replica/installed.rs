@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::OnceCell;
 
-use super::ending::blocking;
+use super::attempt_error::blocking;
 use crate::Refusal;
+use crate::Rule;
 use crate::program_version::{PATIENCE, major_version};
 
 /// The major version in `bin_dir`, asked once a run.
@@ -35,7 +36,7 @@ async fn ask(bin_dir: &Path) -> Result<u32, Refusal> {
         Err(panicked) => panicked.message,
     };
     let message = format!("cannot learn the version of {}: {why}", program.display());
-    Err(Refusal::new("bin_dir", message)
+    Err(Refusal::new(Rule::BinDir, message)
         .remedy("[replica] bin_dir = \"<the directory of PostgreSQL's programs>\""))
 }
 

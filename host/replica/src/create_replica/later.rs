@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::outcome::Finding;
 use crate::source::SourceFacts;
-use crate::{Directories, Level, Plan, Refusal, Tablespace};
+use crate::{Directories, Level, Plan, Refusal, Rule, Tablespace};
 
-const CHECK: &str = "tablespaces";
+const CHECK: Rule = Rule::Tablespaces;
 
 /// Looks at each of them, and at what is at its path on this machine. Touches nothing. Blocking.
 ///
@@ -43,7 +43,7 @@ fn check_one(tablespace: &Tablespace, directories: &Directories, major: u32) -> 
             "{shown} was made after the backup, and replay makes it at that path, whatever the map says: {what}"
         );
         let path = location.display().to_string();
-        Refusal::new("tablespace", message)
+        Refusal::new(Rule::Tablespaces, message)
             .remedy(format!("[replica] tablespaces = {{ {path:?} = {path:?} }}"))
     };
     let found = |message: String| Finding { check: CHECK, level: Level::Info, message };
@@ -180,7 +180,7 @@ mod tests {
 
         fn refused(&self, told: &str) {
             let refusal = self.checked().unwrap_err();
-            assert_eq!(refusal.rule, "tablespace");
+            assert_eq!(refusal.rule, Rule::Tablespaces);
             assert!(refusal.message.contains(told), "{}", refusal.message);
             let path = self.at("later").display().to_string();
             assert_eq!(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::ending::Ending;
+use super::attempt_error::AttemptError;
 use super::{Cancel, CancelReason};
 use crate::run::Activity;
 use crate::{Failure, Outcome};
@@ -122,11 +122,11 @@ impl Limit {
     }
 
     /// What an attempt that ended like this is called: a limit that was reached counts before what it led to.
-    pub(super) fn why(&self, ending: Ending) -> Ending {
-        let Some(stopped) = self.stopped() else { return ending };
-        let said_more = !matches!(ending.outcome, Outcome::Cancelled | Outcome::TimedOut);
-        let failure = stopped.failure(said_more.then_some(ending.message.as_str()));
-        Ending { may_write: ending.may_write, ..failure.into() }
+    pub(super) fn why(&self, error: AttemptError) -> AttemptError {
+        let Some(stopped) = self.stopped() else { return error };
+        let said_more = !matches!(error.outcome, Outcome::Cancelled | Outcome::TimedOut);
+        let failure = stopped.failure(said_more.then_some(error.message.as_str()));
+        AttemptError { may_write: error.may_write, ..failure.into() }
     }
 
     /// Does all of `work`, and stops the attempt when that takes longer than `longest`, which is called `stopped` then. Never

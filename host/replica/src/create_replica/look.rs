@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::accept::{self, Accepted, Old};
-use super::ending::{Ending, method_panicked};
+use super::attempt_error::{AttemptError, method_panicked};
 use super::installed::Installed;
 use super::limit::{Limit, Stopped};
 use super::recorder::Recorder;
@@ -16,7 +16,7 @@ use crate::datadir::Extent;
 use crate::event::{Event, Step};
 use crate::outcome::Finding;
 use crate::source::SourceError;
-use crate::{Context, Failure, Level, Method, Outcome, Plan, Request, Run, Source};
+use crate::{Context, Failure, Level, Method, Outcome, Plan, Request, Rule, Run, Source};
 
 /// A method with what it is asked, before the data directory is touched.
 pub(super) struct Look<'a> {
@@ -51,7 +51,7 @@ impl<'a> Look<'a> {
     }
 
     /// Preflight, plan, accept: what would be restored and what has to be emptied for it.
-    pub(super) async fn steps(&mut self) -> Result<(Plan, Extent), Ending> {
+    pub(super) async fn steps(&mut self) -> Result<(Plan, Extent), AttemptError> {
         self.begin(Step::Preflight)?;
         self.preflight().await?;
         self.begin(Step::Plan)?;
@@ -63,7 +63,7 @@ impl<'a> Look<'a> {
     }
 
     /// Looks at cancellation before each step (rule 5).
-    pub(super) fn begin(&self, step: Step) -> Result<(), Ending> {
+    pub(super) fn begin(&self, step: Step) -> Result<(), AttemptError> {
         if self.run.is_cancelled() {
             return Err(Failure::cancelled().into());
         }
@@ -72,7 +72,7 @@ impl<'a> Look<'a> {
     }
 
     /// The check cannot be told to stop, and touches nothing: a cancelled attempt does not wait for it.
-    async fn preflight(&self) -> Result<(), Ending> {
+    async fn preflight(&self) -> Result<(), AttemptError> {
         let (method, request) = (self.candidate.method.clone(), self.request.clone());
         let check = AbortOnDropHandle::new(tokio::spawn(async move { method.preflight(&request).await }));
         tokio::select! {
@@ -85,7 +85,7 @@ impl<'a> Look<'a> {
     /// A source that is configured and could not be asked is asked once more: it may have been restarting. Where it
     /// still does not answer, a method that needs it waits for another day; one that does not goes on unchecked,
     /// which the report says.
-    async fn need_the_source(&mut self) -> Result<(), Ending> {
+    async fn need_the_source(&mut self) -> Result<(), AttemptError> {
         let unknown = |source: &Arc<Source>| source.facts.is_err();
         if !self.request.source.as_ref().is_some_and(unknown) {
             return Ok(());
@@ -102,7 +102,7 @@ impl<'a> Look<'a> {
             "the backup's cluster, version and timeline are not compared with the source: \
              {error}"
         );
-        self.found(vec![Finding { check: "source", level: Level::Warn, message }]);
+        self.found(vec![Finding { check: Rule::Source, level: Level::Warn, message }]);
         Ok(())
     }
 
@@ -115,7 +115,7 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
-    async fn plan(&self) -> Result<Plan, Ending> {
+    async fn plan(&self) -> Result<Plan, AttemptError> {
         let (request, run) = (self.request.clone(), self.run.clone());
         let asked = self.ask(|method| async move { method.plan(&request, &run).await });
         let plan = self.limit.within(self.candidate.plan_timeout, Stopped::PlanTimeout, asked).await?;
@@ -123,7 +123,7 @@ impl<'a> Look<'a> {
         Ok(plan)
     }
 
-    async fn accept(&self, plan: &Plan) -> Result<Extent, Ending> {
+    async fn accept(&self, plan: &Plan) -> Result<Extent, AttemptError> {
         let accepted =
             accept::accept(&self.request, self.candidate, &self.old, self.force, self.installed, plan);
         let Accepted { extent, findings } = tokio::select! {
@@ -137,7 +137,7 @@ impl<'a> Look<'a> {
 
     /// Runs a part of the method on a task of its own, so that a panic in it is the attempt's end and not the
     /// program's, and waits until it returns, also when the attempt is cancelled.
-    pub(super) async fn ask<T, F>(&self, part: impl FnOnce(Arc<dyn Method>) -> F) -> Result<T, Ending>
+    pub(super) async fn ask<T, F>(&self, part: impl FnOnce(Arc<dyn Method>) -> F) -> Result<T, AttemptError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Failure>> + Send + 'static,
@@ -149,9 +149,9 @@ impl<'a> Look<'a> {
     }
 
     /// Words that are the host's alone to say are no method's.
-    fn in_a_methods_words(&self, failure: Failure) -> Ending {
-        let mut ending = Ending::from(failure);
-        let allowed = match ending.outcome {
+    fn in_a_methods_words(&self, failure: Failure) -> AttemptError {
+        let mut error = AttemptError::from(failure);
+        let allowed = match error.outcome {
             Outcome::Created | Outcome::CheckFailed => false,
             Outcome::Cancelled => self.run.is_cancelled(),
             Outcome::NotApplicable
@@ -165,11 +165,11 @@ impl<'a> Look<'a> {
             | Outcome::OutOfDisk => true,
         };
         if !allowed {
-            ending.message =
-                format!("the method ended as `{}`, which is not so: {}", ending.outcome, ending.message);
-            ending.outcome = Outcome::Failed;
+            error.message =
+                format!("the method ended as `{}`, which is not so: {}", error.outcome, error.message);
+            error.outcome = Outcome::Failed;
         }
-        ending
+        error
     }
 
     pub(super) fn found(&self, findings: Vec<Finding>) {

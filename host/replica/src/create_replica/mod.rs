@@ -2,9 +2,9 @@
 
 mod accept;
 mod attempt;
+mod attempt_error;
 mod cancel;
 mod check;
-mod ending;
 mod installed;
 mod later;
 mod limit;
@@ -25,11 +25,12 @@ use crate::datadir::{DataDirectory, FoundCluster};
 use crate::event::Event;
 use crate::outcome::Report;
 use crate::seal::EndState;
-use crate::{Directories, EventSink, Method, Outcome, Refusal, RunResult, Source};
+use crate::{Directories, EventSink, Method, Outcome, Refusal, Rule, RunResult, Source};
 use attempt::Attempt;
+pub use attempt_error::AttemptError;
+use attempt_error::blocking;
 pub use cancel::{Cancel, CancelReason};
-pub use check::{Checked, Ended, check_methods, result_of_check, result_of_strict_check};
-use ending::{Ending, blocking};
+pub use check::{Checked, check_methods, result_of_check, result_of_strict_check};
 use installed::Installed;
 use limit::{Limit, Timeout};
 pub use methods::{BASEBACKUP, FromLeaderWithoutSource, methods_to_try};
@@ -110,7 +111,7 @@ pub async fn create_replica(
                 if run.must_end() {
                     break;
                 }
-                if run.attempt(&directory, candidate).await == Outcome::Created {
+                if run.attempt(&directory, candidate).await.is_ok() {
                     break;
                 }
             }
@@ -146,7 +147,7 @@ struct RunOfMethods<'a> {
     events: Arc<Recorder>,
     timeout: Option<Timeout>,
     installed: Installed,
-    endings: Vec<Ending>,
+    attempts: Vec<Result<(), AttemptError>>,
     message: Option<String>,
     refused: bool,
 }
@@ -159,7 +160,7 @@ impl<'a> RunOfMethods<'a> {
             events: Arc::new(Recorder::new(events, job.redactor.clone())),
             timeout: job.timeout.map(Timeout::starting_now),
             installed: Installed::in_directory(job.bin_dir.clone()),
-            endings: Vec::new(),
+            attempts: Vec::new(),
             message: None,
             refused: false,
         }
@@ -183,7 +184,7 @@ impl<'a> RunOfMethods<'a> {
         match acquired {
             Ok(Ok(directory)) => Ok(Arc::new(directory)),
             Ok(Err(refusal)) => Err(NoAttempt::Refused(refusal)),
-            Err(panicked) => Err(NoAttempt::Refused(Refusal::new("data directory", panicked.message))),
+            Err(panicked) => Err(NoAttempt::Refused(Refusal::new(Rule::DataDirectory, panicked.message))),
         }
     }
 
@@ -192,30 +193,34 @@ impl<'a> RunOfMethods<'a> {
         self.refused
             || self.cancel.reason().is_some()
             || self.timeout.is_some_and(Timeout::has_passed)
-            || self.endings.last().is_some_and(|ending| ending.may_write)
+            || self.attempts.last().is_some_and(|ended| ended.as_ref().is_err_and(|error| error.may_write))
     }
 
-    async fn attempt(&mut self, directory: &Arc<DataDirectory>, candidate: &Candidate) -> Outcome {
+    async fn attempt(
+        &mut self,
+        directory: &Arc<DataDirectory>,
+        candidate: &Candidate,
+    ) -> Result<(), AttemptError> {
         let began = Instant::now();
         let method = candidate.method.name().to_owned();
         self.events.emit(Event::AttemptStarted { method: method.clone() });
         let limit = Limit::new(self.cancel, candidate.timeout, self.timeout);
-        let (ending, touched) =
+        let (ended, touched) =
             Attempt::of(self.job, candidate, directory, &self.installed, self.events.clone(), &limit)
                 .run()
                 .await;
+        let error = ended.as_ref().err();
         self.events.emit(Event::AttemptEnded {
             method,
-            outcome: ending.outcome,
-            message: ending.message.clone(),
-            rule: ending.rule.clone(),
-            remedy: ending.remedy.clone(),
+            outcome: error.map_or(Outcome::Created, |error| error.outcome),
+            message: error.map(|error| error.message.clone()).unwrap_or_default(),
+            rule: error.and_then(|error| error.rule),
+            remedy: error.and_then(|error| error.remedy.clone()),
             touched,
             duration: began.elapsed(),
         });
-        let outcome = ending.outcome;
-        self.endings.push(ending);
-        outcome
+        self.attempts.push(ended.clone());
+        ended
     }
 
     /// Says in the state file how the run ended, then lets go of the lock.
@@ -259,7 +264,7 @@ impl<'a> RunOfMethods<'a> {
         if self.refused {
             return RunResult::Refused;
         }
-        result::of_run(&self.endings, self.cancel.reason())
+        result::of_run(&self.attempts, self.cancel.reason())
     }
 
     fn report(mut self) -> Report {

@@ -5,7 +5,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::{Directories, Plan, Refusal, Tablespace};
+use crate::{Directories, Plan, Refusal, Rule, Tablespace};
 
 /// The longest PG_VERSION that is read, in bytes.
 const LONGEST_VERSION: u64 = 64;
@@ -33,7 +33,7 @@ pub(super) fn of_plan(plan: &Plan, directories: &Directories) -> Result<Vec<Path
                 shown(tablespace),
                 place.display()
             );
-            return Err(Refusal::new("tablespace", message).remedy(line(&[other, tablespace])));
+            return Err(Refusal::new(Rule::Tablespaces, message).remedy(line(&[other, tablespace])));
         }
         placed.push((tablespace, place));
     }
@@ -65,7 +65,7 @@ pub(super) fn hold_no_other_version(directories: &Directories, installed: u32) -
                     place.display(),
                     name.display()
                 );
-                return Err(Refusal::new("tablespace", message)
+                return Err(Refusal::new(Rule::Tablespaces, message)
                     .remedy("[replica] tablespaces = { \"<where it was>\" = \"<an empty directory>\" }"));
             }
         }
@@ -76,7 +76,7 @@ pub(super) fn hold_no_other_version(directories: &Directories, installed: u32) -
 fn not_in_the_map(missing: &[&Tablespace]) -> Refusal {
     let named: Vec<_> = missing.iter().map(|tablespace| shown(tablespace)).collect();
     let message = format!("the map names no directory for tablespace {}", named.join(", tablespace "));
-    Refusal::new("tablespace", message).remedy(line(missing))
+    Refusal::new(Rule::Tablespaces, message).remedy(line(missing))
 }
 
 fn shown(tablespace: &Tablespace) -> String {
@@ -124,7 +124,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let directories = directories(root.path(), None, &[("16384", "one")]);
         let refusal = of_plan(&plan(&[(16384, "/old/one"), (16385, "/old/two")]), &directories).unwrap_err();
-        assert_eq!(refusal.rule, "tablespace");
+        assert_eq!(refusal.rule, Rule::Tablespaces);
         assert_eq!(
             refusal.remedy.as_deref(),
             Some("[replica] tablespaces = { \"/old/two\" = \"<directory>\" }")

@@ -217,7 +217,7 @@ impl Current {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Denial;
+    use crate::{Denial, Rule};
 
     fn record(events: impl IntoIterator<Item = Event>) -> Attempt {
         let recorder = Recorder::new(Arc::new(|_| {}), Redactor::new());
@@ -284,7 +284,7 @@ mod tests {
     fn findings_are_bounded_too() {
         let found = |n: usize| Event::Found {
             method: "m".into(),
-            finding: Finding { check: "modes", level: Level::Warn, message: n.to_string() },
+            finding: Finding { check: Rule::Modes, level: Level::Warn, message: n.to_string() },
         };
         assert_eq!(record((0..2 * FINDINGS).map(found)).findings.len(), FINDINGS);
     }
@@ -325,7 +325,7 @@ mod tests {
         });
         let denial = Denial { capability: "store", what: secret(), remedy: secret() };
         recorder.emit(Event::Denied { method: method(), denial });
-        let finding = Finding { check: "modes", level: Level::Warn, message: secret() };
+        let finding = Finding { check: Rule::Modes, level: Level::Warn, message: secret() };
         recorder.emit(Event::Found { method: method(), finding });
         recorder.emit(Event::AttemptEnded {
             method: method(),

@@ -1,27 +1,30 @@
 //! How a run ended, from how its attempts ended. Semantics rules 12 and 15, and the exit codes of the program.
 
 use super::CancelReason;
-use super::ending::Ending;
+use super::attempt_error::AttemptError;
 use crate::{Outcome, RunResult};
 
-/// The result of a run whose attempts ended like this, in order.
+/// Returns the result of a run whose attempts ended like this, in order.
 ///
 /// A replica that exists counts before the signal that came too late to stop it.
-pub(super) fn of_run(endings: &[Ending], cancelled: Option<CancelReason>) -> RunResult {
-    let all = |test: &dyn Fn(&Ending) -> bool| !endings.is_empty() && endings.iter().all(test);
-    let last = endings.last().map(|ending| ending.outcome);
+pub(super) fn of_run(attempts: &[Result<(), AttemptError>], cancelled: Option<CancelReason>) -> RunResult {
+    if matches!(attempts.last(), Some(Ok(()))) {
+        return RunResult::Created;
+    }
+    if let Some(reason) = cancelled {
+        return reason.result();
+    }
+    let errors: Vec<&AttemptError> = attempts.iter().filter_map(|attempt| attempt.as_ref().err()).collect();
+    let all =
+        |test: &dyn Fn(&AttemptError) -> bool| !errors.is_empty() && errors.iter().all(|error| test(error));
     let refused_or_without_a_backup =
-        |ending: &Ending| ending.policy || ending.outcome == Outcome::NotApplicable;
+        |error: &AttemptError| error.policy || error.outcome == Outcome::NotApplicable;
 
-    if last == Some(Outcome::Created) {
-        RunResult::Created
-    } else if let Some(reason) = cancelled {
-        reason.result()
-    } else if all(&|ending| ending.outcome == Outcome::RetryLater) {
+    if all(&|error| error.outcome == Outcome::RetryLater) {
         RunResult::RetryLater
-    } else if last == Some(Outcome::CheckFailed) {
+    } else if errors.last().is_some_and(|error| error.outcome == Outcome::CheckFailed) {
         RunResult::CheckFailed
-    } else if endings.iter().any(|ending| ending.policy) && all(&refused_or_without_a_backup) {
+    } else if errors.iter().any(|error| error.policy) && all(&refused_or_without_a_backup) {
         RunResult::Refused
     } else {
         RunResult::Failed
@@ -31,18 +34,20 @@ pub(super) fn of_run(endings: &[Ending], cancelled: Option<CancelReason>) -> Run
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Failure, Refusal};
+    use crate::{Failure, Refusal, Rule};
 
-    fn ended(outcome: Outcome) -> Ending {
-        Ending::from(Failure::new(outcome, "why"))
+    type Attempt = Result<(), AttemptError>;
+
+    fn ended(outcome: Outcome) -> Attempt {
+        Err(Failure::new(outcome, "why").into())
     }
 
-    fn created() -> Ending {
-        Ending::created()
+    fn created() -> Attempt {
+        Ok(())
     }
 
-    fn refused_by_policy() -> Ending {
-        Ending::from(Refusal::new("signature", "not signed").by_policy())
+    fn refused_by_policy() -> Attempt {
+        Err(AttemptError::from(Refusal::new(Rule::Grant, "not signed").by_policy()))
     }
 
     #[test]
@@ -75,7 +80,7 @@ mod tests {
     fn a_refusal_by_policy_is_exit_code_3_unless_something_else_failed() {
         assert_eq!(of_run(&[ended(Outcome::NotApplicable), refused_by_policy()], None).exit_code(), 3);
         assert_eq!(of_run(&[ended(Outcome::Failed), refused_by_policy()], None).exit_code(), 1);
-        let refused_otherwise = Ending::from(Refusal::new("timeline", "elsewhere"));
+        let refused_otherwise = Err(AttemptError::from(Refusal::new(Rule::Timeline, "elsewhere")));
         assert_eq!(of_run(&[refused_otherwise, refused_by_policy()], None).exit_code(), 1);
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use transfer::beneath::Directory;
 
 use crate::datadir::FileSystemRoom;
-use crate::{Bytes, Plan, Refusal};
+use crate::{Bytes, Plan, Refusal, Rule};
 
 /// Compares a plan with the room on the file systems that hold one of its `places`.
 ///
@@ -31,7 +31,7 @@ pub(super) fn check(plan: &Plan, places: &[PathBuf], room: &[FileSystemRoom]) ->
             let free = Bytes(free);
             let message =
                 format!("the backup needs {bytes}, and at {seen} there is room for {free}, old data gone");
-            return Err(Refusal::new("space", message));
+            return Err(Refusal::new(Rule::Space, message));
         }
         Some(_) | None => {}
     }
@@ -40,7 +40,7 @@ pub(super) fn check(plan: &Plan, places: &[PathBuf], room: &[FileSystemRoom]) ->
             let message = format!(
                 "the backup has {files} files, and at {seen} there are inodes for {free}, old data gone"
             );
-            Err(Refusal::new("space", message))
+            Err(Refusal::new(Rule::Space, message))
         }
         _ => Ok(()),
     }
@@ -107,7 +107,7 @@ mod tests {
     fn what_does_not_fit_is_refused_before_old_data_is_gone() {
         assert_eq!(check(&plan(100, 1), &data(), &[disk("/data", 100, None)]), Ok(()));
         let refusal = check(&plan(101, 1), &data(), &[disk("/data", 100, None)]).unwrap_err();
-        assert_eq!(refusal.rule, "space");
+        assert_eq!(refusal.rule, Rule::Space);
         assert!(
             refusal.message.contains("101 B") && refusal.message.contains("/data"),
             "{}",

@@ -13,7 +13,7 @@ use transfer::beneath::Directory;
 use super::places::{self, Made, MappedPlace, Place};
 use super::{Contents, DataDirectory, FoundCluster, cluster, contents, server};
 use crate::state::{self, DirectoryStamp, HostStamp, PlaceStamp, Record, State};
-use crate::{Directories, Refusal};
+use crate::{Directories, Refusal, Rule};
 
 /// How long the lock is waited for where no live run is known to hold it: a run that ends lets go of it a moment after it
 /// said so, a process that is killed a moment after it is dead.
@@ -37,7 +37,7 @@ impl DataDirectory {
     /// exist; they go again with this, or where it is refused, unless a method has worked in them. Blocking, for up to some 15 s where
     /// left-over processes are slow to die.
     ///
-    /// Works as any user, root too, that owns the directories; see [`check_user`](super::check_user).
+    /// Works as any user, root too, that owns the directories; the program has dropped root by then.
     ///
     /// # Errors
     /// The rule that says no: `data directory` (not one, or not ours to touch), `mapped place`, `state directory`, `state file`,
@@ -46,7 +46,7 @@ impl DataDirectory {
         let mut places = places::resolve(directories, state_dir)?;
         let place = places.remove(0);
         let state_files = state::open_directory(state_dir, true)?.ok_or_else(|| {
-            Refusal::new("state directory", format!("{} cannot be opened", state_dir.display()))
+            Refusal::new(Rule::StateDirectory, format!("{} cannot be opened", state_dir.display()))
         })?;
         let mut made = Made::default();
         place.create(&mut made)?;
@@ -66,7 +66,7 @@ impl DataDirectory {
         cluster::refuse_strangers(&place.real, &mapped, force)?;
         let Judged { previous, marked, contents: _, cluster } = judged;
         let state = State::begin(state_files, &place.real, &stamp, previous).map_err(|error| {
-            Refusal::new("state file", format!("the run cannot be written down: {error}"))
+            Refusal::new(Rule::StateFile, format!("the run cannot be written down: {error}"))
         })?;
         Ok(Self {
             directory,
@@ -253,7 +253,7 @@ fn take_lock(
 
 fn end_left_over(place: &Place, record: &Record) -> Result<(), Refusal> {
     let ended = record.end_left_over_processes().map_err(|error| {
-        Refusal::new("in use", format!("{} cannot be taken over: {error}", place.real.display()))
+        Refusal::new(Rule::InUse, format!("{} cannot be taken over: {error}", place.real.display()))
     })?;
     if ended > 0 {
         tracing::warn!(
@@ -271,7 +271,7 @@ fn refuse_live_run(place: &Place, record: &Record) -> Result<(), Refusal> {
     let Some(host) = &record.host else { return Ok(()) };
     let living =
         record.is_of_these_processes().and_then(|ours| Ok(ours && host.process.is_running()?)).map_err(
-            |error| Refusal::new("in use", format!("cannot see whether another run is at work: {error}")),
+            |error| Refusal::new(Rule::InUse, format!("cannot see whether another run is at work: {error}")),
         )?;
     if !living {
         return Ok(());
@@ -288,7 +288,7 @@ fn in_use(place: &Place, host: &HostStamp, method: Option<&str>, advice: &str) -
         place.real.display(),
         host.since
     );
-    Refusal::new("in use", message)
+    Refusal::new(Rule::InUse, message)
 }
 
 /// The refusal where the lock is held and no run that can be seen here holds it.
@@ -305,5 +305,5 @@ fn held_by_unknown(place: &Place, record: Option<&Record>) -> Refusal {
         "{shown} is locked by a process that no state file names: perhaps a program of an earlier run, perhaps a run \
          with another state_dir; `fuser -v {shown}` shows which"
     );
-    Refusal::new("in use", message)
+    Refusal::new(Rule::InUse, message)
 }

@@ -10,7 +10,7 @@ use super::contents::{CONTROL_FILE, LONGEST_VERSION, PG_VERSION};
 use super::places::MappedPlace;
 use super::room::reclaimable;
 use crate::seal::{ClusterIdentity, cluster_identity};
-use crate::{Bytes, Refusal};
+use crate::{Bytes, Refusal, Rule};
 
 /// The length of a pg_control in bytes (`PG_CONTROL_FILE_SIZE`).
 const CONTROL_FILE_LENGTH: u64 = 8192;
@@ -67,7 +67,7 @@ impl FoundCluster {
                     "the data directory {} holds {self}; whose it is cannot be told, for its pg_control cannot be used: {why}",
                     directory.path().display()
                 );
-                Err(Refusal::new("data directory", message).remedy("--force, if all of it may be removed"))
+                Err(Refusal::new(Rule::DataDirectory, message).remedy("--force, if all of it may be removed"))
             }
             Err(_) | Ok(_) => Ok(()),
         }
@@ -84,7 +84,7 @@ impl FoundCluster {
                     "the data directory holds {self}, and {whose} is the cluster {cluster}: what another cluster left is not removed \
                      unasked"
                 );
-                Err(Refusal::new("another cluster", message)
+                Err(Refusal::new(Rule::AnotherCluster, message)
                     .remedy("--force, if all of it may be removed; else name another `datadir`")
                     .by_policy())
             }

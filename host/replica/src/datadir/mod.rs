@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use transfer::beneath::Directory;
 
 use crate::state::State;
-use crate::{Bytes, Refusal};
+use crate::{Bytes, Directories, Refusal, Rule};
 pub use acquire::Inspected;
 pub use cluster::FoundCluster;
 pub use contents::Contents;
@@ -121,23 +121,16 @@ impl DataDirectory {
     }
 }
 
-/// Refuses to run as root, as PostgreSQL's programs do: what it creates must belong to the user that the server runs
-/// as. For the program to call once it has dropped its privileges; [`DataDirectory::acquire`] checks only that the
-/// directories belong to the user that it runs as, whichever that is.
+/// Refuses a state directory that overlaps the data directory or a mapped directory (rule 26), before anything is made in it.
+/// What else is wrong with the directories [`DataDirectory::acquire`] says.
 ///
 /// # Errors
-/// Where the effective user is root.
-pub fn check_user() -> Result<(), Refusal> {
-    refuse_root(rustix::process::geteuid().as_raw())
-}
-
-fn refuse_root(user: u32) -> Result<(), Refusal> {
-    if user != 0 {
-        return Ok(());
+/// `state directory`.
+pub fn check_state_directory(directories: &Directories, state_dir: &Path) -> Result<(), Refusal> {
+    match places::resolve(directories, state_dir) {
+        Err(refusal) if refusal.rule == Rule::StateDirectory => Err(refusal),
+        Ok(_) | Err(_) => Ok(()),
     }
-    let message = "a data directory cannot be filled as root: PostgreSQL will not run as root, and its files must \
-                   belong to the user that it runs as; name that user, or run this program as it";
-    Err(Refusal::new("user", message).remedy("[replica] user = \"postgres\""))
 }
 
 #[cfg(test)]

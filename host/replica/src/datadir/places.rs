@@ -11,7 +11,7 @@ use transfer::beneath::{Directory, RelativePath};
 
 use super::contents::{LOST_AND_FOUND, MayHold};
 use crate::state::{DirectoryStamp, PlaceStamp};
-use crate::{Directories, Refusal, TablespaceKey};
+use crate::{Directories, Refusal, Rule, TablespaceKey};
 
 /// What a directory of the operator's is for, with the words that the configuration has for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,10 +46,10 @@ impl Role {
         }
     }
 
-    fn rule(&self) -> &'static str {
+    fn rule(&self) -> Rule {
         match self {
-            Self::DataDirectory => "data directory",
-            Self::Wal | Self::Tablespace(_) => "mapped place",
+            Self::DataDirectory => Rule::DataDirectory,
+            Self::Wal | Self::Tablespace(_) => Rule::MappedPlace,
         }
     }
 }
@@ -168,7 +168,7 @@ impl Place {
             self.role,
             self.real.display()
         );
-        Err(Refusal::new("in use", message))
+        Err(Refusal::new(Rule::InUse, message))
     }
 
     /// Opens it and checks what holds of every directory that is filled: it belongs to this user and is no file system's root with
@@ -253,7 +253,9 @@ pub(super) fn resolve(directories: &Directories, state_dir: &Path) -> Result<Vec
             one.role,
             one.written.display()
         );
-        return Err(Refusal::new("state directory", message).remedy("[replica] state_dir = \"<directory>\""));
+        return Err(
+            Refusal::new(Rule::StateDirectory, message).remedy("[replica] state_dir = \"<directory>\"")
+        );
     }
     Ok(places)
 }

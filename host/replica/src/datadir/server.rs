@@ -14,6 +14,7 @@ use transfer::beneath::{Directory, Kind, RelativePath};
 
 use super::places::MappedPlace;
 use crate::Refusal;
+use crate::Rule;
 use crate::state::process;
 
 const POSTMASTER_PID: RelativePath = RelativePath::literal("postmaster.pid");
@@ -40,7 +41,8 @@ enum Stands {
 /// owner of the directory alone, which this program runs as.
 pub(super) fn refuse_running(directory: &Directory, unfinished: bool) -> Result<(), Refusal> {
     let shown = directory.path().display();
-    let refuse = |what: String| Refusal::new("running server", format!("the data directory {shown} {what}"));
+    let refuse =
+        |what: String| Refusal::new(Rule::RunningServer, format!("the data directory {shown} {what}"));
     let failed = |error: io::Error| refuse(format!("cannot be looked at: {error}"));
     let Some(found) = directory.find(&POSTMASTER_PID).map_err(failed)? else { return Ok(()) };
     let pid = match found.kind {
@@ -119,7 +121,7 @@ pub(super) fn refuse_used(identity: (u64, u64), mapped: &[MappedPlace]) -> Resul
         let server = matches!(process.name.as_slice(), b"postgres" | b"postmaster");
         if server && stands_in == identity {
             found = Some(Refusal::new(
-                "running server",
+                Rule::RunningServer,
                 format!("a server's process, {}, works in the data directory; stop the server", process.pid),
             ));
         } else if (server || Path::new(&cwd).join("postmaster.pid").symlink_metadata().is_ok())
@@ -133,7 +135,7 @@ pub(super) fn refuse_used(identity: (u64, u64), mapped: &[MappedPlace]) -> Resul
         (Some(refusal), _) => Err(refusal),
         (None, Ok(())) => Ok(()),
         (None, Err(error)) => Err(Refusal::new(
-            "running server",
+            Rule::RunningServer,
             format!("cannot see which servers run on this machine: {error}"),
         )),
     }

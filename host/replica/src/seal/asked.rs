@@ -4,7 +4,9 @@
 use super::guc;
 use super::problem::{Problem, shown};
 
-const CHECK: &str = "auto.conf";
+use crate::Rule;
+
+const CHECK: Rule = Rule::AutoConf;
 
 /// The largest number of a setting (`INT_MAX`).
 const MOST: i64 = 2_147_483_647;

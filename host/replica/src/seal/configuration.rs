@@ -11,7 +11,9 @@ use super::leads::{Leads, leads};
 use super::places::Places;
 use super::problem::{During, Problem, shown};
 
-const CHECK: &str = "configuration";
+use crate::Rule;
+
+const CHECK: Rule = Rule::Configuration;
 const MAIN: RelativePath = RelativePath::literal("postgresql.conf");
 
 /// The file that `ALTER SYSTEM` writes.

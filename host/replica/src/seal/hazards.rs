@@ -23,7 +23,9 @@ use super::places::Places;
 use super::problem::{Findings, Problem, shown};
 use super::recovery;
 
-const CHECK: &str = "configuration";
+use crate::Rule;
+
+const CHECK: Rule = Rule::Configuration;
 
 /// The defaults of the log's place, for where a restored one is none.
 const LOG_FILENAME: (&str, &str) = ("log_filename", "postgresql-%Y-%m-%d_%H%M%S.log");

@@ -13,7 +13,9 @@ use super::leads::{Leads, leads};
 use super::places::Places;
 use super::problem::{During, Findings, Problem, shown};
 
-const CHECK: &str = "configuration";
+use crate::Rule;
+
+const CHECK: Rule = Rule::Configuration;
 
 /// The files and the settings that name others.
 const FILES: [(RelativePath, &str); 2] = [

@@ -5,7 +5,9 @@ use transfer::beneath::{Directory, Kind, RelativePath};
 
 use super::problem::{During, Findings, Problem};
 
-const CHECK: &str = "directories";
+use crate::Rule;
+
+const CHECK: Rule = Rule::Directories;
 
 /// Those that hold something in every cluster.
 const FILLED: [RelativePath; 5] = [

@@ -5,10 +5,10 @@ use transfer::beneath::{Directory, Kind, RelativePath};
 use super::EndState;
 use super::problem::{During, Findings, Problem};
 use super::recovery::remove;
-use crate::{Filled, Signal};
+use crate::{Filled, Rule, Signal};
 
-const LEFT_OVERS: &str = "left-overs";
-const SIGNALS: &str = "signals";
+const LEFT_OVERS: Rule = Rule::LeftOvers;
+const SIGNALS: Rule = Rule::Signals;
 
 const STANDBY_SIGNAL: RelativePath = RelativePath::literal("standby.signal");
 const RECOVERY_SIGNAL: RelativePath = RelativePath::literal("recovery.signal");

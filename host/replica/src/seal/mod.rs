@@ -46,6 +46,7 @@ use self::tree::{Seen, Tree};
 use self::wal_directory::Work;
 use crate::datadir::DataDirectory;
 use crate::outcome::Finding;
+use crate::rule::Rule;
 use crate::{Filled, Plan, Request};
 
 pub use self::asked::{SettingRefused, check_recovery_setting};
@@ -81,12 +82,12 @@ pub struct Standby {
     pub passfile: Option<PathBuf>,
 }
 
-/// A check of the end state that did not pass; the directory is left without pg_control.
+/// A seal that did not come to its end; the directory is left without pg_control.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct CheckFailed {
-    /// Which check.
-    pub check: &'static str,
+pub struct SealError {
+    /// The check that did not pass; `None` if the seal was cancelled.
+    pub check: Option<Rule>,
     /// What is wrong, in which file, and what to do.
     pub message: String,
     /// What was found before.
@@ -100,9 +101,6 @@ pub(crate) fn set_control_file_aside(top: &Directory) -> std::io::Result<()> {
 
 /// The name under which a method writes pg_control; the host renames it at the seal.
 pub const UNFINISHED_CONTROL_FILE: &str = "global/pg_control.understudy";
-
-/// The check that a seal fails which was told to stop.
-pub(crate) const CANCELLED: &str = "cancelled";
 
 /// What is not looked at in a mapped directory of the write-ahead log, which may be a file system of its own.
 const NOT_OURS: &[&str] = &["lost+found"];
@@ -120,14 +118,14 @@ pub fn seal(
     filled: &Filled,
     end: &EndState,
     cancel: &CancellationToken,
-) -> Result<Vec<Finding>, CheckFailed> {
+) -> Result<Vec<Finding>, SealError> {
     let mut findings = Findings::default();
     let seal = Seal { request, plan, filled, end, cancel };
     let sealed = seal.carry_out(directory, &mut findings);
     let findings = findings.into_list();
     match sealed {
         Ok(()) => Ok(findings),
-        Err(Problem { check, message }) => Err(CheckFailed { check, message, findings }),
+        Err(Problem { check, message }) => Err(SealError { check, message, findings }),
     }
 }
 
@@ -164,7 +162,7 @@ impl Seal<'_> {
     /// Looks at cancellation (rule 5).
     fn go_on(&self) -> Result<(), Problem> {
         if self.cancel.is_cancelled() {
-            return Err(Problem::new(CANCELLED, "cancelled"));
+            return Err(Problem::cancelled());
         }
         Ok(())
     }
@@ -236,7 +234,7 @@ impl Seal<'_> {
         }
         for tablespace in &tablespaces.linked {
             tree::check_mapped(&tablespace.directory, findings)?;
-            let folder = tablespace.directory.open_directory(&tablespace.folder).during("tablespaces")?;
+            let folder = tablespace.directory.open_directory(&tablespace.folder).during(Rule::Tablespaces)?;
             tree::tighten_folder(&folder, &mut seen)?;
             tree::walk(&Tree { directory: &folder, links: BTreeSet::new(), left_out: &[] }, &mut seen)?;
         }
@@ -276,7 +274,7 @@ impl Seal<'_> {
 
     /// Has every file system that the replica is on written to disk, each once.
     fn sync(&self, places: &Places<'_>, checked: &Checked) -> Result<(), Problem> {
-        const CHECK: &str = "sync";
+        const CHECK: Rule = Rule::Sync;
         let tablespaces = checked.tablespaces.linked.iter().map(|tablespace| &tablespace.directory);
         let wal = places.wal.iter().map(|wal| &wal.directory);
         let mut synced = BTreeSet::new();

@@ -6,12 +6,12 @@ use super::backup_label::{BackupLabel, LONGEST, Method};
 use super::control_file::{ClusterState, ControlFile};
 use super::problem::{During, Findings, Problem};
 use crate::source::SourceFacts;
-use crate::{Lsn, Plan, Request};
+use crate::{Lsn, Plan, Request, Rule};
 
 const BACKUP_LABEL: RelativePath = RelativePath::literal("backup_label");
-const LABEL: &str = "backup_label";
-const IDENTIFIER: &str = "system identifier";
-const TIMELINE: &str = "timeline";
+const LABEL: Rule = Rule::BackupLabel;
+const IDENTIFIER: Rule = Rule::SystemIdentifier;
+const TIMELINE: Rule = Rule::Timeline;
 
 /// The last major version with exclusive backups.
 const LAST_WITH_EXCLUSIVE_BACKUPS: u32 = 14;
@@ -22,7 +22,7 @@ pub(super) fn source_facts<'a>(request: &'a Request, findings: &mut Findings) ->
     source
         .facts
         .as_ref()
-        .map_err(|error| findings.add("source", format!("not compared with the source: {error}")))
+        .map_err(|error| findings.add(Rule::Source, format!("not compared with the source: {error}")))
         .ok()
 }
 
@@ -89,7 +89,7 @@ fn check_label(
     if label.incremental_from.is_some() {
         let message = "`backup_label` is of an incremental backup (INCREMENTAL FROM LSN), which is no data \
                        directory: `pg_combinebackup` makes one of it and the backups that it builds on";
-        return Err(Problem::new("incremental", message));
+        return Err(Problem::new(Rule::Incremental, message));
     }
     let segment = super::segments::name(label.timeline, label.start, control.wal_segment_size);
     if label.start_segment != segment {

@@ -7,7 +7,9 @@ use super::configuration::{AUTO, Entry};
 use super::guc::{self, Class};
 use super::problem::{Findings, shown};
 
-const CHECK: &str = "auto.conf";
+use crate::Rule;
+
+const CHECK: Rule = Rule::AutoConf;
 
 /// What is removed and what is set.
 #[derive(Debug, Default)]

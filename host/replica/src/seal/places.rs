@@ -6,9 +6,9 @@ use transfer::beneath::Directory;
 
 use super::problem::{During, Problem, shown};
 use crate::datadir::DataDirectory;
-use crate::{Directories, TablespaceMap};
+use crate::{Directories, Rule, TablespaceMap};
 
-const CHECK: &str = "places";
+const CHECK: Rule = Rule::Places;
 
 /// A mapped directory, opened.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use transfer::printable::printable_within;
 
 use crate::Level;
 use crate::outcome::Finding;
+use crate::rule::Rule;
 
 /// How many findings are told; what comes after is only counted.
 pub(super) const FINDINGS: usize = 200;
@@ -19,26 +20,31 @@ const SHOWN_OF_ERRORS: usize = 5000;
 /// A check that did not pass.
 #[derive(Debug)]
 pub(super) struct Problem {
-    /// Which check.
-    pub(super) check: &'static str,
+    /// Which check; `None` if the seal was cancelled.
+    pub(super) check: Option<Rule>,
     /// What is wrong, in which file, and what to do.
     pub(super) message: String,
 }
 
 impl Problem {
-    pub(super) fn new(check: &'static str, message: impl Into<String>) -> Self {
-        Self { check, message: message.into() }
+    pub(super) fn new(check: Rule, message: impl Into<String>) -> Self {
+        Self { check: Some(check), message: message.into() }
+    }
+
+    /// The end of a seal that was cancelled.
+    pub(super) fn cancelled() -> Self {
+        Self { check: None, message: "cancelled".to_owned() }
     }
 }
 
 /// Says during which check something could not be read or written.
 pub(super) trait During<T> {
     /// The same with the error as a problem of `check`.
-    fn during(self, check: &'static str) -> Result<T, Problem>;
+    fn during(self, check: Rule) -> Result<T, Problem>;
 }
 
 impl<T> During<T> for io::Result<T> {
-    fn during(self, check: &'static str) -> Result<T, Problem> {
+    fn during(self, check: Rule) -> Result<T, Problem> {
         self.map_err(|error| Problem::new(check, shown_within(error.to_string().as_bytes(), SHOWN_OF_ERRORS)))
     }
 }
@@ -52,12 +58,12 @@ pub(super) struct Findings {
 
 impl Findings {
     /// Something that came with the backup or could not be checked.
-    pub(super) fn add(&mut self, check: &'static str, message: impl Into<String>) {
+    pub(super) fn add(&mut self, check: Rule, message: impl Into<String>) {
         self.tell(Finding { check, level: Level::Warn, message: message.into() });
     }
 
     /// Something that the operator's configuration asked for.
-    pub(super) fn done(&mut self, check: &'static str, message: impl Into<String>) {
+    pub(super) fn done(&mut self, check: Rule, message: impl Into<String>) {
         self.tell(Finding { check, level: Level::Info, message: message.into() });
     }
 
@@ -73,7 +79,7 @@ impl Findings {
     pub(super) fn into_list(mut self) -> Vec<Finding> {
         if self.beyond > 0 {
             let message = format!("{} more findings are not listed", self.beyond);
-            self.told.push(Finding { check: "findings", level: Level::Warn, message });
+            self.told.push(Finding { check: Rule::Findings, level: Level::Warn, message });
         }
         self.told
     }
@@ -98,7 +104,7 @@ mod tests {
     fn the_findings_end_with_how_many_more_there_were() {
         let mut findings = Findings::default();
         for number in 0..FINDINGS + 7 {
-            findings.add("modes", number.to_string());
+            findings.add(Rule::Modes, number.to_string());
         }
         let list = findings.into_list();
         assert_eq!(list.len(), FINDINGS + 1);

@@ -11,9 +11,10 @@ use super::hazards::without_password;
 use super::overrides::Overrides;
 use super::problem::{During, Findings, Problem, shown};
 use super::{EndState, Standby};
+use crate::Rule;
 use crate::source::Conninfo;
 
-const CHECK: &str = "auto.conf";
+const CHECK: Rule = Rule::AutoConf;
 
 /// Whether the host removes this line: it stands in postgresql.auto.conf itself and is of another server's recovery.
 pub(super) fn is_removed(entry: &Entry) -> bool {
@@ -106,7 +107,7 @@ fn not_written(command: &str) -> String {
 
 /// The connection string of the replica, without secrets.
 fn conninfo_of(standby: &Standby) -> Result<String, Problem> {
-    let refuse = |why: String| Problem::new("configure_standby", why);
+    let refuse = |why: String| Problem::new(Rule::ConfigureStandby, why);
     let mut conninfo = Conninfo::parse(&standby.conninfo).map_err(|error| refuse(error.to_string()))?;
     if let Some(passfile) = &standby.passfile {
         let passfile =

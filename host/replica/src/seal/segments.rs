@@ -10,9 +10,10 @@ use transfer::beneath::{Directory, Kind, RelativePath};
 use super::control_file::ControlFile;
 use super::problem::{During, Findings, Problem};
 use crate::Lsn;
+use crate::Rule;
 use crate::source::SourceFacts;
 
-const CHECK: &str = "wal";
+const CHECK: Rule = Rule::Wal;
 
 /// The name of the segment that holds a position.
 pub(super) fn name(timeline: u32, lsn: Lsn, segment_size: u64) -> String {

@@ -5,7 +5,9 @@ use super::configuration::Configuration;
 use super::control_file::RequiredSettings;
 use super::problem::{Findings, Problem, shown};
 
-const CHECK: &str = "settings";
+use crate::Rule;
+
+const CHECK: Rule = Rule::Settings;
 
 /// A setting, what it is where nothing sets it, and what it must at least be.
 struct Required {

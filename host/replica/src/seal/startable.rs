@@ -7,7 +7,9 @@ use super::UNFINISHED_CONTROL_FILE;
 use super::control_file::{self, ControlFile, LENGTH};
 use super::problem::{During, Problem};
 
-const CHECK: &str = "pg_control";
+use crate::Rule;
+
+const CHECK: Rule = Rule::PgControl;
 const GLOBAL: RelativePath = RelativePath::literal("global");
 const CONTROL_FILE: RelativePath = RelativePath::literal("global/pg_control");
 const UNFINISHED: RelativePath = RelativePath::literal(UNFINISHED_CONTROL_FILE);

@@ -10,9 +10,10 @@ use super::control_file::ControlFile;
 use super::places::{Places, is_at};
 use super::problem::{During, Findings, Problem, shown};
 use super::tablespace_map::{self, LONGEST};
+use crate::Rule;
 use crate::Tablespace;
 
-const CHECK: &str = "tablespaces";
+const CHECK: Rule = Rule::Tablespaces;
 const TABLESPACE_MAP: RelativePath = RelativePath::literal("tablespace_map");
 const PG_TBLSPC: RelativePath = RelativePath::literal("pg_tblspc");
 
@@ -174,7 +175,7 @@ fn judge_existing(
                     shown(existing.as_os_str().as_encoded_bytes()),
                     target.display()
                 );
-                Err(Problem::new("links", message))
+                Err(Problem::new(Rule::Links, message))
             }
         }
         Kind::Directory
@@ -216,7 +217,7 @@ fn judge_unknown_link(
             "`{link}` is a link to `{shown}`, which the map does not give to the tablespace: \
              `tablespaces = {{ \"{oid}\" = \"{shown}\" }}` would"
         );
-        return Err(Problem::new("links", message));
+        return Err(Problem::new(Rule::Links, message));
     };
     let work = if existing == places.tablespace(target)?.path { Work::Keep } else { Work::ReplaceLink };
     Ok((target.to_owned(), work))

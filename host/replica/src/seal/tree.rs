@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 use transfer::beneath::{Boundary, Directory, Found, Kind, Metadata, RelativePath};
 
-use super::CANCELLED;
 use super::problem::{During, Findings, Problem, shown};
 
-const MODES: &str = "modes";
+use crate::Rule;
+
+const MODES: Rule = Rule::Modes;
 
 /// How deep a tree may be. PostgreSQL's own is 5 deep.
 const DEPTH: usize = 64;
@@ -142,7 +143,7 @@ struct Visitor<'a> {
 impl Visitor<'_> {
     fn visit(&mut self, found: Found<'_>) -> io::Result<ControlFlow<()>> {
         if self.seen.cancel.is_cancelled() {
-            self.problem = Some(Problem::new(CANCELLED, "cancelled"));
+            self.problem = Some(Problem::cancelled());
             return Ok(ControlFlow::Break(()));
         }
         // Most of a cluster's files are looked at in the first walk, in which there is nothing to be joined.
@@ -187,23 +188,24 @@ impl Visitor<'_> {
                  that it builds on",
                 named()
             );
-            return Err(Problem::new("incremental", message));
+            return Err(Problem::new(Rule::Incremental, message));
         }
         match metadata.kind {
             Kind::Link if self.tree.links.contains(path) => return Ok(()),
             Kind::Link => {
-                let target =
-                    relative(found.path).and_then(|path| self.directory.read_link(&path)).during("links")?;
+                let target = relative(found.path)
+                    .and_then(|path| self.directory.read_link(&path))
+                    .during(Rule::Links)?;
                 let message = format!(
                     "{} is a link to `{}`, which nothing in the configuration allows",
                     named(),
                     shown(target.as_os_str().as_encoded_bytes())
                 );
-                return Err(Problem::new("links", message));
+                return Err(Problem::new(Rule::Links, message));
             }
             Kind::Special => {
                 let message = format!("{} is a FIFO, a socket or a device", named());
-                return Err(Problem::new("special files", message));
+                return Err(Problem::new(Rule::SpecialFiles, message));
             }
             // PostgreSQL writes files in place: a second name, such as a backup repository's, would see its own file change.
             Kind::File if metadata.names > 1 => {
@@ -212,7 +214,7 @@ impl Visitor<'_> {
                     named(),
                     metadata.names
                 );
-                return Err(Problem::new("hard links", message));
+                return Err(Problem::new(Rule::HardLinks, message));
             }
             Kind::File | Kind::Directory => {}
         }
@@ -366,7 +368,7 @@ mod tests {
         let cancel = CancellationToken::new();
         cancel.cancel();
         let given = Tree { directory: &directory, links: BTreeSet::new(), left_out: &[] };
-        assert_eq!(walk(&given, &mut Seen::until(cancel)).unwrap_err().check, CANCELLED);
+        assert_eq!(walk(&given, &mut Seen::until(cancel)).unwrap_err().check, None);
         assert_eq!(tree.mode("base/1"), 0o666);
     }
 
@@ -408,7 +410,7 @@ mod tests {
         let tree = Walked::new();
         symlink("/etc/passwd", tree.at("base/1")).unwrap();
         let problem = tree.walk(&[]).unwrap_err();
-        assert_eq!(problem.check, "links");
+        assert_eq!(problem.check, Some(Rule::Links));
         assert!(
             problem.message.contains("base/1") && problem.message.contains("/etc/passwd"),
             "{}",
@@ -422,7 +424,7 @@ mod tests {
     fn rule_30_what_is_no_file_is_refused() {
         let tree = Walked::new();
         let _socket = std::os::unix::net::UnixListener::bind(tree.at("base/.s.PGSQL.5432")).unwrap();
-        assert_eq!(tree.walk(&[]).unwrap_err().check, "special files");
+        assert_eq!(tree.walk(&[]).unwrap_err().check, Some(Rule::SpecialFiles));
     }
 
     #[test]
@@ -431,7 +433,7 @@ mod tests {
         tree.file("base/1", 0o600);
         let repository = Walked::new();
         fs::hard_link(tree.at("base/1"), repository.at("1")).unwrap();
-        assert_eq!(tree.walk(&[]).unwrap_err().check, "hard links");
+        assert_eq!(tree.walk(&[]).unwrap_err().check, Some(Rule::HardLinks));
     }
 
     #[test]
@@ -439,7 +441,7 @@ mod tests {
         let tree = Walked::new();
         fs::create_dir(tree.at("base/5")).unwrap();
         tree.file("base/5/INCREMENTAL.1259", 0o600);
-        assert_eq!(tree.walk(&[]).unwrap_err().check, "incremental");
+        assert_eq!(tree.walk(&[]).unwrap_err().check, Some(Rule::Incremental));
     }
 
     #[test]

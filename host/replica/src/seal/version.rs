@@ -7,9 +7,10 @@ use transfer::beneath::{Directory, RelativePath};
 
 use super::control_file::{ControlFile, Release};
 use super::problem::{During, Findings, Problem, shown};
+use crate::Rule;
 use crate::program_version::{PATIENCE, major_version};
 
-const CHECK: &str = "version";
+const CHECK: Rule = Rule::Version;
 const PG_VERSION: RelativePath = RelativePath::literal("PG_VERSION");
 
 /// The longest PG_VERSION that is read, in bytes.

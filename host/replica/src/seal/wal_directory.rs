@@ -7,7 +7,9 @@ use transfer::beneath::{Directory, Kind, RelativePath};
 use super::places::{Place, Places, is_at};
 use super::problem::{During, Findings, Problem};
 
-const CHECK: &str = "links";
+use crate::Rule;
+
+const CHECK: Rule = Rule::Links;
 const PG_WAL: RelativePath = RelativePath::literal("pg_wal");
 const ARCHIVE_STATUS: RelativePath = RelativePath::literal("archive_status");
 

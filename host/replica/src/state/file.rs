@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use transfer::beneath::{Directory, RelativePath};
 
 use crate::Refusal;
+use crate::Rule;
 
 /// The longest escaped path in bytes that is used whole; the kernel's NAME_MAX is 255.
 const WHOLE: usize = 200;
@@ -55,7 +56,7 @@ pub(super) fn name(real_path: &Path) -> RelativePath {
 pub(crate) fn open_directory(path: &Path, create: bool) -> Result<Option<Directory>, Refusal> {
     let shown = path.display();
     let refuse = |message: String| {
-        Refusal::new("state directory", message)
+        Refusal::new(Rule::StateDirectory, message)
             .remedy("[replica] state_dir = \"<a directory of the server's user>\"")
     };
     if !path.is_absolute() {

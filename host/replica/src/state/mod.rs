@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use transfer::beneath::{Directory, RelativePath};
 
-use crate::{Refusal, RunResult};
+use crate::{Refusal, Rule, RunResult};
 pub use process::ProcessStamp;
 pub use record::{DirectoryStamp, HostStamp, PlaceStamp, Record};
 
@@ -182,7 +182,7 @@ pub(crate) fn read(directory: &Directory, real_path: &Path) -> Result<Option<Rec
             shown.display(),
             real_path.display()
         );
-        Refusal::new("state file", message)
+        Refusal::new(Rule::StateFile, message)
     };
     let bytes = match directory.read(&name, LONGEST) {
         Ok(bytes) => bytes,

@@ -186,7 +186,7 @@ fn rule_26_a_state_file_that_cannot_be_read_as_one_is_refused_and_not_guessed_at
     ] {
         fs::write(files.file(), &bytes).unwrap();
         let refusal = read(&files.directory(), Path::new("/data")).unwrap_err();
-        assert_eq!(refusal.rule, "state file");
+        assert_eq!(refusal.rule, Rule::StateFile);
         assert!(
             refusal.message.contains("data.json") && refusal.message.contains("remove the file"),
             "{refusal}"

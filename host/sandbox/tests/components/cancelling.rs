@@ -24,6 +24,7 @@ pub(crate) async fn gone(thread: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_component_is_cancelled_whatever_it_does() {
     for (behave, says) in [
         ("loop", "looping"),
@@ -48,6 +49,7 @@ async fn a_component_is_cancelled_whatever_it_does() {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_run_that_is_cancelled_already_does_not_start() {
     let stage = Stage::hostile("nothing");
     stage.cancel.cancel();
@@ -56,6 +58,7 @@ async fn a_run_that_is_cancelled_already_does_not_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_call_that_nobody_waits_for_any_more_ends_too() {
     let mut stage = Stage::hostile("loop").in_plan();
     stage.settings.name = "dropped-call".to_owned();

@@ -44,6 +44,7 @@ fn files(place: &Path) -> BTreeMap<PathBuf, u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_granted_store_fills_the_data_directory_and_its_progress_counts_itself() {
     let stage = Stage::hostile("transfer");
     let large = vec![7; 3 << 20];
@@ -65,6 +66,7 @@ async fn a_granted_store_fills_the_data_directory_and_its_progress_counts_itself
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_directory_that_may_be_read_is_a_store_and_one_that_may_not_is_denied_with_the_line() {
     let stage = Stage::hostile("transfer");
     let place = backup(&stage, &[("pg_wal/1", b"x")]);
@@ -81,6 +83,7 @@ async fn a_directory_that_may_be_read_is_a_store_and_one_that_may_not_is_denied_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs components: cargo xtask test"]
 async fn what_nobody_granted_is_denied_in_plan_and_in_create_with_the_line_that_would_allow_it() {
     for stage in [Stage::hostile("ungranted"), Stage::hostile("ungranted").in_plan()] {
         stage.fails(Outcome::Denied).await;
@@ -98,6 +101,7 @@ async fn what_nobody_granted_is_denied_in_plan_and_in_create_with_the_line_that_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_plan_reads_stores_and_writes_nothing() {
     let stage = Stage::hostile("transfer").in_plan();
     let place = backup(&stage, &[("PG_VERSION", b"15\n")]);
@@ -110,6 +114,7 @@ async fn a_plan_reads_stores_and_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs components: cargo xtask test"]
 async fn nothing_is_written_outside_the_data_directory_nor_under_the_hosts_own_name() {
     let stage = Stage::hostile("transfer-elsewhere").path(Path::new("object"));
     let place = backup(&stage, &[("object", b"x")]);
@@ -122,6 +127,7 @@ async fn nothing_is_written_outside_the_data_directory_nor_under_the_hosts_own_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_call_takes_no_more_than_4096_items_and_gives_no_more_than_4_mib() {
     let stage = Stage::hostile("too-many-at-once").path(Path::new("large"));
     let place = backup(&stage, &[("large", &vec![0; (4 << 20) + 1])]);
@@ -129,6 +135,7 @@ async fn a_call_takes_no_more_than_4096_items_and_gives_no_more_than_4_mib() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs components: cargo xtask test"]
 async fn streams_and_jobs_have_a_bound() {
     let stage = Stage::hostile("streams").path(Path::new("large"));
     let place = backup(&stage, &[("large", &vec![0; 4 << 20])]);
@@ -139,6 +146,7 @@ async fn streams_and_jobs_have_a_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs components: cargo xtask test"]
 async fn keys_that_are_derived_have_a_bound_in_number_and_in_bytes() {
     for (length, says) in
         [(8, ["64 derived keys", "64 keys were derived already"]), (1500, ["2 derived keys", "4096 bytes"])]
@@ -153,6 +161,7 @@ async fn keys_that_are_derived_have_a_bound_in_number_and_in_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_transfer_stops_at_the_disk_budget() {
     let stage = Stage::hostile("transfer");
     let place = backup(&stage, &[("large", &vec![1; 2 << 20])]);
@@ -190,6 +199,7 @@ fn is_quiet(stage: &Stage) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs components: cargo xtask test"]
 async fn nothing_is_written_any_more_when_a_cancelled_call_returns() {
     let stage = endless();
     let (ended, ()) = tokio::join!(stage.create(), async {
@@ -201,6 +211,7 @@ async fn nothing_is_written_any_more_when_a_cancelled_call_returns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs components: cargo xtask test"]
 async fn nothing_is_written_any_more_when_a_component_has_trapped() {
     let stage = endless().option("address", text("trap"));
     let message = stage.fails(Outcome::Trapped).await;
@@ -209,6 +220,7 @@ async fn nothing_is_written_any_more_when_a_component_has_trapped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_transfer_that_nobody_waits_for_any_more_ends_too() {
     let mut stage = endless();
     stage.settings.name = "given-up".to_owned();

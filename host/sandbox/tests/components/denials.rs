@@ -9,6 +9,7 @@ use replica::Outcome;
 use crate::stage::{Stage, text};
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn reading_a_file_elsewhere_is_denied_and_no_remedy_grants_more_than_was_asked_for() {
     let stage = Stage::hostile("read-outside");
     let outside = stage.directory("outside");
@@ -42,6 +43,7 @@ async fn reading_a_file_elsewhere_is_denied_and_no_remedy_grants_more_than_was_a
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn writing_elsewhere_is_denied_and_nothing_would_allow_it() {
     let stage = Stage::hostile("write-outside");
     let target = stage.directory("outside").join("file");
@@ -54,6 +56,7 @@ async fn writing_elsewhere_is_denied_and_nothing_would_allow_it() {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_granted_directory_that_does_not_exist_is_not_found_rather_than_denied() {
     let stage = Stage::hostile("read-outside");
     let absent = PathBuf::from("/understudy-test-absent");
@@ -64,6 +67,7 @@ async fn a_granted_directory_that_does_not_exist_is_not_found_rather_than_denied
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn there_is_no_environment_no_argument_and_no_input() {
     let stage = Stage::hostile("environment");
     let message = stage.fails(Outcome::Failed).await;
@@ -71,6 +75,7 @@ async fn there_is_no_environment_no_argument_and_no_input() {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn there_is_no_network() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -87,6 +92,7 @@ async fn there_is_no_network() {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn interfaces_that_need_a_grant_answer_denied() {
     let stage = Stage::hostile("ungranted");
     let message = stage.fails(Outcome::Denied).await;

@@ -8,6 +8,7 @@ use replica::{Outcome, TablespaceKey, TablespaceMap};
 use crate::stage::Stage;
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn the_data_directory_is_written_under_its_own_path() {
     let stage = Stage::hostile("write");
     stage.create().await.unwrap();
@@ -16,6 +17,7 @@ async fn the_data_directory_is_written_under_its_own_path() {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_data_directory_behind_a_link_is_written_under_the_operators_path() {
     let mut stage = Stage::hostile("write");
     let link = stage.directory("links").join("data");
@@ -26,6 +28,7 @@ async fn a_data_directory_behind_a_link_is_written_under_the_operators_path() {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn plan_cannot_write() {
     let stage = Stage::hostile("write").in_plan();
     stage.fails(Outcome::Denied).await;
@@ -36,6 +39,7 @@ async fn plan_cannot_write() {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_data_directory_that_does_not_exist_yet_is_no_obstacle_to_a_plan() {
     let stage = Stage::hostile("nothing");
     fs::remove_dir(stage.datadir()).unwrap();
@@ -43,6 +47,7 @@ async fn a_data_directory_that_does_not_exist_yet_is_no_obstacle_to_a_plan() {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn nothing_leads_out_of_the_data_directory() {
     let stage = Stage::hostile("traverse");
     let outside = stage.directory("outside");
@@ -56,6 +61,7 @@ async fn nothing_leads_out_of_the_data_directory() {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_granted_directory_is_read_and_never_changed() {
     let stage = Stage::hostile("write-granted");
     let granted = stage.directory("granted");
@@ -68,6 +74,7 @@ async fn a_granted_directory_is_read_and_never_changed() {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_fifo_is_not_opened() {
     let stage = Stage::hostile("fifo");
     let granted = stage.directory("granted");
@@ -79,6 +86,7 @@ async fn a_fifo_is_not_opened() {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn the_control_file_has_no_name_until_the_host_gives_it_one() {
     let stage = Stage::hostile("control-file");
     stage.fails(Outcome::Denied).await;
@@ -90,6 +98,7 @@ async fn the_control_file_has_no_name_until_the_host_gives_it_one() {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_component_that_stops_half_way_leaves_no_control_file() {
     let stage = Stage::hostile("partial");
     stage.fails(Outcome::Failed).await;
@@ -98,6 +107,7 @@ async fn a_component_that_stops_half_way_leaves_no_control_file() {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn directories_that_the_operator_maps_can_be_written() {
     let mut stage = Stage::hostile("write-outside");
     let (wal, space) = (stage.directory("wal"), stage.directory("space"));
@@ -115,6 +125,7 @@ async fn directories_that_the_operator_maps_can_be_written() {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_grant_that_holds_the_data_directory_is_refused() {
     let stage = Stage::hostile("read-outside");
     let outside = stage.directory("outside").join("file");
@@ -126,6 +137,7 @@ async fn a_grant_that_holds_the_data_directory_is_refused() {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn what_runs_restricted_leaves_the_rest_of_the_program_free() {
     let stage = Stage::hostile("write");
     stage.create().await.unwrap();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
 
-use replica::Refusal;
+use replica::{Refusal, Rule};
 use ring::hmac;
 use sandbox::{CompileBounds, Compiler, Inspection, Sandbox, SandboxSettings};
 use tempfile::TempDir;
@@ -58,7 +58,7 @@ impl Kept {
     #[track_caller]
     fn does_not_know(&self, name: &str) {
         let refusal = self.knows(name).unwrap_err();
-        assert_eq!(refusal.rule, "component");
+        assert_eq!(refusal.rule, Rule::Component);
         assert!(refusal.message.contains("/no/such/compiler cannot be started"), "{refusal}");
     }
 
@@ -90,6 +90,7 @@ fn change_a_byte(path: &Path, at: usize) {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_component_that_was_compiled_before_runs_without_a_compiler() {
     Kept::new().does_not_know("hostile");
     let (kept, said) = Kept::with("hostile");
@@ -106,6 +107,7 @@ async fn a_component_that_was_compiled_before_runs_without_a_compiler() {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn what_is_kept_is_this_users_alone() {
     let (kept, _) = Kept::with("hostile");
     assert_eq!(fs::metadata(&kept.path).unwrap().mode() & 0o777, 0o700);
@@ -117,6 +119,7 @@ fn what_is_kept_is_this_users_alone() {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn an_image_in_which_any_part_was_changed_is_compiled_again_and_never_run() {
     let (kept, said) = Kept::with("hostile");
     let whole = fs::read(kept.only(".image")).unwrap();
@@ -134,6 +137,7 @@ fn an_image_in_which_any_part_was_changed_is_compiled_again_and_never_run() {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn what_is_kept_of_a_component_is_held_to_the_rules_of_this_version() {
     let (kept, said) = Kept::with("hostile");
     // As another version would have written it, under the key of the directory.
@@ -154,6 +158,7 @@ fn what_is_kept_of_a_component_is_held_to_the_rules_of_this_version() {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn an_image_that_was_only_copied_is_as_good_as_before() {
     let (kept, said) = Kept::with("hostile");
     let image = kept.only(".image");
@@ -164,6 +169,7 @@ fn an_image_that_was_only_copied_is_as_good_as_before() {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn a_description_that_was_changed_is_not_believed() {
     let (kept, said) = Kept::with("hostile");
     let record = kept.only(".record");
@@ -184,6 +190,7 @@ fn a_description_that_was_changed_is_not_believed() {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn what_another_key_vouches_for_is_not_believed() {
     let (kept, _) = Kept::with("hostile");
     let (other, _) = Kept::with("hostile");
@@ -192,6 +199,7 @@ fn what_another_key_vouches_for_is_not_believed() {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn one_component_is_not_taken_for_another_whatever_the_names_of_the_files() {
     let (kept, _) = Kept::with("hostile");
     let (image, record) = (kept.only(".image"), kept.only(".record"));
@@ -206,6 +214,7 @@ fn one_component_is_not_taken_for_another_whatever_the_names_of_the_files() {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn a_component_that_is_another_under_the_same_path_gets_an_image_of_its_own() {
     let kept = Kept::new();
     let path = kept.root.path().join("method.wasm");
@@ -217,6 +226,7 @@ fn a_component_that_is_another_under_the_same_path_gets_an_image_of_its_own() {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn a_component_that_is_refused_is_not_kept() {
     let kept = Kept::new();
     for name in ["no-exports", "foreign-import", "describe-traps"] {
@@ -236,6 +246,7 @@ fn is_not_used(kept: &Kept, why: &str) {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn a_directory_that_others_may_change_is_not_used() {
     for others in [0o720, 0o702, 0o777, 0o1777] {
         let (kept, _) = Kept::with("hostile");
@@ -255,6 +266,7 @@ fn a_directory_that_others_may_change_is_not_used() {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn a_directory_of_another_user_is_not_used() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("only root can give a directory to another user: nothing to try");
@@ -266,6 +278,7 @@ fn a_directory_of_another_user_is_not_used() {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn a_key_that_others_may_read_or_that_is_none_is_not_used() {
     let (kept, _) = Kept::with("hostile");
     let key = kept.only("key");
@@ -280,6 +293,7 @@ fn a_key_that_others_may_read_or_that_is_none_is_not_used() {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn runs_at_the_same_time_keep_and_use_the_same_directory() {
     let kept = Kept::new();
     let begin = Barrier::new(6);
@@ -302,6 +316,7 @@ fn runs_at_the_same_time_keep_and_use_the_same_directory() {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn a_directory_that_another_run_does_not_let_go_of_keeps_nothing_and_holds_nobody_up() {
     let kept = Kept::new();
     kept.compiling();
@@ -342,6 +357,7 @@ impl Drop for Mounted {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn a_full_disk_keeps_nothing_and_stops_nothing() {
     let kept = Kept::new();
     let Some(_mounted) = Mounted::on(&kept.path, "size=64k") else { return };
@@ -355,6 +371,7 @@ fn a_full_disk_keeps_nothing_and_stops_nothing() {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn a_directory_that_is_read_only_is_used_and_not_changed() {
     let kept = Kept::new();
     let Some(mounted) = Mounted::on(&kept.path, "size=64m") else { return };
@@ -366,6 +383,7 @@ fn a_directory_that_is_read_only_is_used_and_not_changed() {
 }
 
 #[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn a_component_runs_also_from_where_nothing_may_be_executed() {
     let kept = Kept::new();
     let Some(_mounted) = Mounted::on(&kept.path, "size=64m,noexec") else { return };
@@ -381,12 +399,13 @@ async fn a_component_runs_also_from_where_nothing_may_be_executed() {
 }
 
 #[test]
+#[ignore = "needs components: cargo xtask test"]
 fn options_of_a_kept_component_are_checked_as_ever() {
     let (kept, _) = Kept::with("hostile");
     let stage = Stage::hostile("nothing").option("behaves", text("x"));
     let method = kept.not_compiling().method(stage.settings.clone()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let refusal = runtime.block_on(replica::Method::preflight(&method, &stage.request())).unwrap_err();
-    assert_eq!(refusal.rule, "option");
+    assert_eq!(refusal.rule, Rule::Option);
     assert!(refusal.message.contains("did you mean `behave`?"), "{refusal}");
 }

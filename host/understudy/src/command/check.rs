@@ -89,7 +89,7 @@ impl Answer {
             Err(Refusal { message, .. }) => (Vec::new(), Some(message)),
         };
         let would_use =
-            methods.iter().find(|checked| checked.ended.is_none()).map(|checked| checked.method.clone());
+            methods.iter().find(|checked| checked.error.is_none()).map(|checked| checked.method.clone());
         let result = match (&refused, strict) {
             (Some(_), _) => RunResult::Refused,
             (None, false) => result_of_check(&methods, cancelled),
@@ -104,7 +104,7 @@ impl Answer {
         let mut lines = Vec::new();
         for (line, checked) in table.into_iter().zip(&self.methods) {
             lines.push(line);
-            let remedy = checked.ended.as_ref().and_then(|ended| ended.remedy.as_ref());
+            let remedy = checked.error.as_ref().and_then(|error| error.remedy.as_ref());
             lines.extend(remedy.map(|remedy| format!("  to change that: {remedy}")));
             lines.extend(
                 checked.findings.iter().map(|finding| format!("  {}: {}", finding.check, finding.message)),
@@ -125,7 +125,7 @@ impl Answer {
 }
 
 fn row(checked: &Checked) -> Vec<String> {
-    let what = match (&checked.ended, &checked.plan) {
+    let what = match (&checked.error, &checked.plan) {
         (Some(ended), _) => match &ended.rule {
             Some(rule) => format!("({rule}) {}", ended.message),
             None => ended.message.clone(),
@@ -133,7 +133,7 @@ fn row(checked: &Checked) -> Vec<String> {
         (None, Some(plan)) => plan_text(plan),
         (None, None) => String::new(),
     };
-    let word = checked.ended.as_ref().map_or("accepted", |ended| ended.outcome.word());
+    let word = checked.error.as_ref().map_or("accepted", |error| error.outcome.word());
     vec![checked.method.clone(), word.to_owned(), what]
 }
 
@@ -154,20 +154,21 @@ fn plan_text(plan: &Plan) -> String {
 
 #[cfg(test)]
 mod tests {
-    use replica::Outcome;
-    use replica::create_replica::Ended;
+    use replica::create_replica::AttemptError;
+    use replica::{Outcome, Rule};
 
     use super::*;
 
     fn checked(method: &str, outcome: Option<Outcome>, policy: bool) -> Checked {
-        let ended = outcome.map(|outcome| Ended {
+        let error = outcome.map(|outcome| AttemptError {
             outcome,
             message: "why".to_owned(),
-            rule: Some("rule".to_owned()),
+            rule: Some(Rule::Grant),
             remedy: Some("a = 1".to_owned()),
             policy,
+            may_write: false,
         });
-        Checked { method: method.to_owned(), ended, plan: None, findings: Vec::new() }
+        Checked { method: method.to_owned(), error, plan: None, findings: Vec::new() }
     }
 
     fn answer(methods: Vec<Checked>) -> Answer {
@@ -180,7 +181,7 @@ mod tests {
             answer(vec![checked("a", Some(Outcome::NotApplicable), false), checked("b", None, false)]);
         assert_eq!((answer.exit_code, answer.would_use.as_deref()), (0, Some("b")));
         let lines = answer.lines();
-        assert_eq!(lines[0], "a  not-applicable  (rule) why");
+        assert_eq!(lines[0], "a  not-applicable  (grant) why");
         assert_eq!(lines[1], "  to change that: a = 1");
         assert!(lines.last().unwrap().contains("b would be used"));
     }
@@ -193,7 +194,7 @@ mod tests {
         assert_eq!(code(Outcome::Rejected, false), 1);
         assert_eq!(answer(vec![]).exit_code, 1);
         let refused =
-            Answer::of("/data".to_owned(), Err(Refusal::new("in use", "a server runs")), None, false);
+            Answer::of("/data".to_owned(), Err(Refusal::new(Rule::InUse, "a server runs")), None, false);
         assert_eq!(refused.exit_code, 3);
         assert_eq!(
             Answer::of("/data".to_owned(), Ok(vec![]), Some(CancelReason::Interrupt), false).exit_code,

@@ -1,12 +1,14 @@
 //! From the configuration to a job that the loop can run: the user, the places, the source, the methods.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 use replica::create_replica::BASEBACKUP;
+use replica::datadir::check_state_directory;
 use replica::seal::{EndState, Standby};
-use replica::{Candidate, Job, Method, Redactor, Refusal, Source};
+use replica::{Candidate, Job, Method, Redactor, Refusal, Rule, Source};
 use sandbox::{Compiler, MethodSettings, Sandbox, SandboxError, SandboxSettings};
 use tokio_util::sync::CancellationToken;
 
@@ -71,9 +73,9 @@ impl Operator {
         if let Some(source) = &config.source {
             source.conninfo.check_certificates().map_err(NotRun::usage)?;
         }
-        let run_directory = RunDirectory::below(&state_dir)
-            .with_context(|| format!("cannot use the state directory {}", state_dir.display()))
-            .map_err(NotRun::failed)?;
+        // Before the first file is made: the state directory may lie in the data directory.
+        check_state_directory(&config.directories, &state_dir).map_err(NotRun::refused)?;
+        let run_directory = RunDirectory::below(&state_dir).map_err(|error| no_state(&state_dir, error))?;
         if let (Some((_, Some(passfile))), Some(place)) = (&config.standby, config.standby_passfile_at) {
             check_passfile("replica.standby_passfile", passfile, &config.file, place)
                 .map_err(|problem| vec![problem])?;
@@ -103,6 +105,17 @@ impl Operator {
             redactor: redactor.clone(),
         };
         Ok(Work { job, candidates, run_directory })
+    }
+}
+
+fn no_state(state_dir: &Path, error: io::Error) -> NotRun {
+    let message = format!("cannot use the state directory {}", state_dir.display());
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => NotRun::refused(
+            Refusal::new(Rule::StateDirectory, format!("{message}: {error}"))
+                .remedy("[replica] state_dir = \"<directory>\""),
+        ),
+        _ => NotRun::failed(anyhow::Error::new(error).context(message)),
     }
 }
 
@@ -186,7 +199,7 @@ fn refuse_to_grant(secrets: &[PathBuf], grants: &GrantsSection) -> Result<(), Re
                 granted.display(),
                 secret.display()
             );
-            return Err(Refusal::new("grant", message).by_policy());
+            return Err(Refusal::new(Rule::Grant, message).by_policy());
         }
     }
     Ok(())
@@ -229,8 +242,8 @@ fn set_up(config: &Config, state_dir: &Path, redactor: &Redactor) -> Result<Sand
         cache: Some(state_dir.join(COMPONENTS)),
     };
     Sandbox::new(settings).map_err(|error| match error {
-        SandboxError::Landlock { .. } => Refusal::new("require_landlock", error.to_string()).by_policy(),
-        SandboxError::Engine(_) => Refusal::new("engine", error.to_string()),
+        SandboxError::Landlock { .. } => Refusal::new(Rule::RequireLandlock, error.to_string()).by_policy(),
+        SandboxError::Engine(_) => Refusal::new(Rule::Engine, error.to_string()),
     })
 }
 
@@ -248,21 +261,21 @@ fn component(
         Some(file) => file,
         None => plugin_path::find(&config.plugin_path, name).ok_or_else(|| {
             let looked = plugin_path::shown(&config.plugin_path);
-            Refusal::new("plugin", format!("there is no {name}.wasm in {looked}"))
+            Refusal::new(Rule::Plugin, format!("there is no {name}.wasm in {looked}"))
                 .remedy(format!("[method.{name}] plugin = \"/path/to/{name}.wasm\""))
         })?,
     };
     let sandbox = sandbox.as_ref().map_err(Clone::clone)?;
     for secret in &section.grants.ambient {
-        redactor.add(secret).map_err(|error| Refusal::new("grant", error.to_string()))?;
+        redactor.add(secret).map_err(|error| Refusal::new(Rule::Grant, error.to_string()))?;
     }
     // Read now, as the user that the run has.
     let mut grants =
-        section.grants.resolve().map_err(|problem| Refusal::new("grant", problem.to_string()))?;
+        section.grants.resolve().map_err(|problem| Refusal::new(Rule::Grant, problem.to_string()))?;
     section.grants.renew_credentials(&mut grants, redactor);
     let settings =
         MethodSettings { name: name.to_owned(), component: file, options: section.options, grants };
-    let method = sandbox.method(settings).map_err(|error| Refusal::new("grant", error.to_string()))?;
+    let method = sandbox.method(settings).map_err(|error| Refusal::new(Rule::Grant, error.to_string()))?;
     Ok(Arc::new(method))
 }
 
@@ -317,7 +330,7 @@ mod tests {
         for covering in [PathBuf::from("/"), place.path().to_owned(), deep, link] {
             for grants in [read(covering.clone()), store(covering)] {
                 let refusal = refuse_to_grant(&secrets, &grants).unwrap_err();
-                assert_eq!((refusal.rule, refusal.policy), ("grant", true));
+                assert_eq!((refusal.rule, refusal.policy), (Rule::Grant, true));
                 assert!(refusal.message.contains("holds a secret"), "{refusal}");
             }
         }

@@ -8,11 +8,15 @@ mod job;
 
 use std::io::Write;
 
+use replica::Refusal;
+
 use crate::config::{ConfigError, Problem};
 use crate::root::RootError;
 
 /// The exit code for errors of usage and configuration.
 pub const USAGE: u8 = 2;
+/// The exit code for directories that a run may not touch.
+pub const REFUSED: u8 = 3;
 /// The exit code for everything else that keeps a verb from its work.
 pub const FAILED: u8 = 1;
 
@@ -38,9 +42,22 @@ impl NotRun {
         Self { exit_code: FAILED, message: format!("{:#}", error.into()), problems: Vec::new() }
     }
 
+    /// Directories that no method may be tried with.
+    pub(crate) fn refused(refusal: Refusal) -> Self {
+        let message = match refusal.remedy {
+            Some(remedy) => format!("{} ({remedy})", refusal.message),
+            None => refusal.message,
+        };
+        Self { exit_code: REFUSED, message, problems: Vec::new() }
+    }
+
     /// The same word as in the JSON report.
     pub(crate) fn word(&self) -> &'static str {
-        if self.exit_code == USAGE { "usage" } else { "failed" }
+        match self.exit_code {
+            USAGE => "usage",
+            REFUSED => "refused",
+            _ => "failed",
+        }
     }
 }
 

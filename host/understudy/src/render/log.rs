@@ -266,6 +266,8 @@ mod tests {
     use std::time::Duration;
 
     use super::super::terminal::tests::Captured;
+    use replica::Rule;
+
     use super::*;
 
     fn log(format: LogFormat, level: Level) -> (Log, Captured) {
@@ -371,7 +373,7 @@ mod tests {
             method: "x".to_owned(),
             outcome: Outcome::Rejected,
             message: "no such file".to_owned(),
-            rule: Some("component".to_owned()),
+            rule: Some(Rule::Component),
             remedy: Some("plugin = \"/x.wasm\"".to_owned()),
             touched: false,
             duration: Duration::from_millis(1200),

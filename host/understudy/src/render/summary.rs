@@ -124,6 +124,7 @@ mod tests {
     use std::time::Duration;
 
     use replica::Denial;
+    use replica::Rule;
 
     use super::*;
 
@@ -175,7 +176,7 @@ mod tests {
     #[test]
     fn failure_lists_every_attempt_with_its_word_message_and_remedy() {
         let rejected = Attempt {
-            rule: Some("component".to_owned()),
+            rule: Some(Rule::Component),
             message: "no such file\u{1b}[2J".to_owned(),
             remedy: Some("plugin = \"/x.wasm\"".to_owned()),
             ..attempt("acme", Outcome::Rejected)

@@ -68,7 +68,7 @@ fn rule_25_a_server_that_works_in_the_directory_is_not_disturbed() {
     for sign in ["", "-"] {
         fs::write(machine.path("data/postmaster.pid"), format!("{sign}{}\n/data\n", server.pid())).unwrap();
         let refusal = machine.refused();
-        assert_eq!(refusal.rule, "running server");
+        assert_eq!(refusal.rule, Rule::RunningServer);
         assert!(refusal.message.contains(&server.pid().to_string()), "{refusal}");
         assert!(machine.force().is_err(), "force does not help");
     }
@@ -135,7 +135,7 @@ fn rule_25_a_postmaster_pid_that_names_nobody_is_refused_in_a_cluster_and_not_in
     let server = Running::start(Command::new("sleep").arg("600").current_dir(machine.path("data")));
     fs::remove_file(machine.path("data/postmaster.pid")).unwrap();
     fs::write(machine.path("data/postmaster.pid"), server.pid().to_string()).unwrap();
-    assert_eq!(machine.refused().rule, "running server");
+    assert_eq!(machine.refused().rule, Rule::RunningServer);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn rule_26_two_runs_at_once_are_refused_and_the_one_at_work_is_named() {
     let first = machine.acquire().unwrap();
     first.state().unfinished("pgbackrest").unwrap();
     let refusal = machine.refused();
-    assert_eq!(refusal.rule, "in use");
+    assert_eq!(refusal.rule, Rule::InUse);
     let since = format!("{:.0}", first.state().record().host.unwrap().since);
     for part in [&std::process::id().to_string(), "`pgbackrest`", &since] {
         assert!(refusal.message.contains(part), "{part}: {refusal}");
@@ -203,7 +203,7 @@ fn rule_26_a_live_run_on_a_directory_that_was_moved_away_is_refused_too() {
     let first = machine.acquire().unwrap();
     fs::rename(machine.path("data"), machine.path("moved")).unwrap();
     machine.cluster("data");
-    assert_eq!(machine.refused().rule, "in use");
+    assert_eq!(machine.refused().rule, Rule::InUse);
     drop(first);
 }
 
@@ -270,7 +270,7 @@ fn rule_26_the_state_directory_and_what_is_emptied_may_not_lie_one_in_the_other(
     let above = machine.path("data").parent().unwrap().to_owned();
     for state_dir in [machine.path("data"), machine.path("data/state/deeper"), above] {
         let refusal = DataDirectory::acquire(&machine.directories, &state_dir, true).unwrap_err();
-        assert_eq!(refusal.rule, "state directory");
+        assert_eq!(refusal.rule, Rule::StateDirectory);
     }
     assert!(!machine.path("data/state").exists());
 }

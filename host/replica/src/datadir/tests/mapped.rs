@@ -61,7 +61,7 @@ fn rule_24_foreign_content_of_a_mapped_place_is_refused_with_the_line_to_change(
         let machine = machine();
         fs::create_dir(machine.path(place).join(foreign)).unwrap();
         let refusal = machine.refused();
-        assert_eq!(refusal.rule, "mapped place");
+        assert_eq!(refusal.rule, Rule::MappedPlace);
         assert!(refusal.message.contains(foreign), "{refusal}");
         assert!(refusal.remedy.unwrap().contains(line));
         assert!(machine.force().is_err(), "force is for the data directory alone");
@@ -73,7 +73,7 @@ fn rule_24_foreign_content_of_a_mapped_place_is_refused_with_the_line_to_change(
 fn rule_24_links_in_a_mapped_place_are_foreign() {
     let machine = machine();
     symlink("/", machine.path("space/PG_16_202307071")).unwrap();
-    assert_eq!(machine.refused().rule, "mapped place");
+    assert_eq!(machine.refused().rule, Rule::MappedPlace);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn rule_24_places_may_not_lie_in_each_other() {
             machine.map_wal(wal);
         }
         let refusal = machine.refused();
-        assert_eq!(refusal.rule, "mapped place", "{wal:?} {tablespaces:?}");
+        assert_eq!(refusal.rule, Rule::MappedPlace, "{wal:?} {tablespaces:?}");
         assert!(refusal.remedy.is_some());
     }
 }
@@ -177,7 +177,7 @@ fn rule_24_a_place_that_is_the_data_directory_under_another_name_is_refused() {
     machine.map_wal("bound/pg_wal");
     assert!(machine.refused().message.contains("lie one in the other"), "{}", machine.refused());
     machine.map_wal("bound");
-    assert_eq!(machine.refused().rule, "mapped place");
+    assert_eq!(machine.refused().rule, Rule::MappedPlace);
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn rule_25_another_cluster_is_not_replaced_unasked() {
     let found = directory.cluster().unwrap();
     assert_eq!(found.refuse_other(OWN_CLUSTER, "the source", false), Ok(()));
     let refusal = found.refuse_other(OTHER_CLUSTER, "the source", false).unwrap_err();
-    assert_eq!((refusal.rule, refusal.policy), ("another cluster", true));
+    assert_eq!((refusal.rule, refusal.policy), (Rule::AnotherCluster, true));
     assert!(refusal.remedy.unwrap().contains("--force"));
     assert!(refusal.message.contains(&OTHER_CLUSTER.to_string()), "{}", refusal.message);
     assert_eq!(found.refuse_other(OTHER_CLUSTER, "the source", true), Ok(()));
@@ -62,7 +62,7 @@ fn rule_25_a_cluster_of_which_cannot_be_told_whose_it_is_needs_force() {
         let machine = Machine::with_cluster();
         damage(&machine.path("data/global/pg_control"));
         let refusal = machine.refused();
-        assert_eq!(refusal.rule, "data directory");
+        assert_eq!(refusal.rule, Rule::DataDirectory);
         assert!(refusal.message.contains(says), "{says}: {refusal}");
         assert!(refusal.remedy.unwrap().contains("--force"));
         assert_eq!(machine.inspected(true).unwrap().contents, Contents::Cluster);
@@ -113,7 +113,7 @@ fn rule_24_what_is_unfinished_in_a_place_stays_ours_when_the_data_directory_was_
     machine.cluster("data");
     fs::create_dir(wal.join("archive_status")).unwrap();
     fs::write(wal.join("000000010000000000000001"), "").unwrap();
-    assert_eq!(machine.refused().rule, "mapped place");
+    assert_eq!(machine.refused().rule, Rule::MappedPlace);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn rule_24_a_place_that_was_given_the_inode_of_another_is_not_ours() {
     fs::write(wal.join("thesis.txt"), "").unwrap();
     let inode = fs::metadata(&wal).unwrap().ino();
     machine.change_state(|state| state["places"][0]["inode"] = inode.into());
-    assert_eq!(machine.refused().rule, "mapped place");
+    assert_eq!(machine.refused().rule, Rule::MappedPlace);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn rule_24_a_place_that_no_cluster_in_the_data_directory_links_to_needs_force() 
         fs::create_dir_all(machine.path(folder)).unwrap();
         fs::write(machine.path(file), "rows").unwrap();
         let refusal = machine.refused();
-        assert_eq!(refusal.rule, "mapped place");
+        assert_eq!(refusal.rule, Rule::MappedPlace);
         assert!(refusal.message.contains("no cluster in the data directory links to it"), "{refusal}");
         assert!(machine.inspected(true).is_ok());
         machine.force().unwrap().state().finished(RunResult::Failed, false).unwrap();
@@ -172,7 +172,7 @@ fn a_refused_run_leaves_no_directory_that_it_made() {
     machine.map_tablespaces(&[("/old/a", "a"), ("/old/b", "b")]);
     fs::create_dir(machine.path("b")).unwrap();
     fs::write(machine.path("b/thesis.txt"), "").unwrap();
-    assert_eq!(machine.refused().rule, "mapped place");
+    assert_eq!(machine.refused().rule, Rule::MappedPlace);
     assert_eq!(entries(&machine.root), ["b", "state"]);
     fs::remove_file(machine.path("b/thesis.txt")).unwrap();
     // Taken, and nothing was done in it.
@@ -233,7 +233,7 @@ fn rule_25_no_postmaster_pid_keeps_unfinished_work_from_the_next_run() {
         .spawn()
         .unwrap();
     fs::write(&pid, format!("{}\n", server.id())).unwrap();
-    assert_eq!(machine.refused().rule, "running server");
+    assert_eq!(machine.refused().rule, Rule::RunningServer);
     server.kill().unwrap();
     server.wait().unwrap();
     // The run itself looks once more before its first act.

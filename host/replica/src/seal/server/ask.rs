@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::super::CANCELLED;
 use super::super::problem::{Problem, shown, shown_within};
 use super::{CHECK, ConfigurationFile, Replica};
 use crate::process::{Briefly, NotSaid};
@@ -101,7 +100,7 @@ fn run(replica: &Replica<'_>, arguments: Vec<OsString>) -> Result<Result<String,
 
 pub(super) fn not_said(error: NotSaid) -> Problem {
     match error {
-        NotSaid::Cancelled => Problem::new(CANCELLED, "cancelled"),
+        NotSaid::Cancelled => Problem::cancelled(),
         NotSaid::TooLong { .. } => {
             let message = format!(
                 "the configuration cannot be read to its end: {error}; does it include what never ends?"

@@ -19,8 +19,10 @@ use super::configuration::Configuration;
 use super::places::Places;
 use super::problem::{Findings, Problem, shown};
 
+use crate::Rule;
+
 /// The check of everything that the server's own reader refuses.
-pub(super) const CHECK: &str = "start";
+pub(super) const CHECK: Rule = Rule::Start;
 
 /// What is known of the replica by now.
 pub(super) struct Replica<'a> {

@@ -43,6 +43,7 @@ fn checked(files: &[(&str, &str)], end: &EndState) -> Result<Vec<Finding>, Probl
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn what_the_server_reads_passes_without_a_word() {
     let files = [
         (
@@ -60,6 +61,7 @@ fn what_the_server_reads_passes_without_a_word() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn rule_30_a_configuration_that_the_server_refuses_is_told_with_file_and_line() {
     for (main, auto, told) in [
         ("\nnonsense_setting = 1\n", "", "nonsense_setting\" in file \"<top>/postgresql.conf\" line 2"),
@@ -80,7 +82,7 @@ fn rule_30_a_configuration_that_the_server_refuses_is_told_with_file_and_line() 
             let mut findings = Findings::default();
             let problem =
                 with_replica(&restored, &end(finishes), |replica| check(replica, &mut findings)).unwrap_err();
-            assert_eq!(problem.check, CHECK);
+            assert_eq!(problem.check, Some(CHECK));
             let expected = told.replace("<top>", &top);
             assert!(problem.message.contains(&expected), "{}", problem.message);
             assert!(problem.message.contains("would not start"), "{}", problem.message);
@@ -89,6 +91,7 @@ fn rule_30_a_configuration_that_the_server_refuses_is_told_with_file_and_line() 
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn of_a_file_that_is_no_configuration_nothing_is_shown() {
     let elsewhere = tempfile::NamedTempFile::new().unwrap();
     fs::write(elsewhere.path(), "host:5432:*:replicator:hunter2 and:more\n").unwrap();
@@ -103,6 +106,7 @@ fn of_a_file_that_is_no_configuration_nothing_is_shown() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn asking_runs_loads_and_writes_nothing() {
     let place = tempfile::tempdir().unwrap();
     let marker = place.path().join("marker");
@@ -123,6 +127,7 @@ fn asking_runs_loads_and_writes_nothing() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn what_never_ends_or_waits_for_ever_is_no_end_of_the_seal() {
     let place = tempfile::tempdir().unwrap();
     let cancel = CancellationToken::new();
@@ -140,11 +145,12 @@ fn what_never_ends_or_waits_for_ever_is_no_end_of_the_seal() {
         cancel: &cancel,
     };
     let problem = check(&replica, &mut Findings::default()).unwrap_err();
-    assert_eq!(problem.check, crate::seal::CANCELLED);
+    assert_eq!(problem.check, None);
     drop(place);
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn what_somebody_may_still_bring_fails_only_where_nobody_does() {
     let missing_library = "shared_preload_libraries = 'auto_explain, no_such_library'\n";
     let tls = "ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n";
@@ -185,6 +191,7 @@ fn what_somebody_may_still_bring_fails_only_where_nobody_does() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_library_that_is_installed_and_a_key_that_nobody_else_reads_are_no_fault() {
     let tls = "ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n";
     let restored = Restored::with(&[
@@ -210,6 +217,7 @@ fn a_library_that_is_installed_and_a_key_that_nobody_else_reads_are_no_fault() {
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn the_operators_configuration_file_and_debians_are_read_in_place_of_a_missing_one() {
     let restored = Restored::with(&[("postgresql.auto.conf", "work_mem = '8MB'"), ("pg_hba.conf", HBA)]);
     let elsewhere = tempfile::tempdir().unwrap();
@@ -257,6 +265,7 @@ fn the_operators_configuration_file_and_debians_are_read_in_place_of_a_missing_o
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_setting_in_postgresql_auto_conf_is_checked_also_where_the_rest_is_elsewhere() {
     let files = [("postgresql.auto.conf", "port = 99999999"), ("pg_hba.conf", HBA)];
     let problem = checked(&files, &end(false)).unwrap_err();
@@ -264,6 +273,7 @@ fn a_setting_in_postgresql_auto_conf_is_checked_also_where_the_rest_is_elsewhere
 }
 
 #[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_file_outside_that_has_the_server_run_another_directory_is_refused() {
     let another = tempfile::tempdir().unwrap();
     let outside = another.path().join("outside.conf");

@@ -132,7 +132,7 @@ fn rule_30_links_that_lead_elsewhere_are_refused() {
         let scene = Scene::new();
         scene.link(*oid, scene.at(to));
         let problem = scene.done(plan).unwrap_err();
-        assert_eq!(problem.check, "links", "{oid} to {to}");
+        assert_eq!(problem.check, Some(Rule::Links), "{oid} to {to}");
     }
 }
 
