@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{Lsn, Tablespace};
 pub use conninfo::Conninfo;
 pub use lasting::unusable_passfile;
+pub use postgres_formats::history::Fork;
 
 /// A secret. Its `Debug` prints nothing, it has no `Display`, and it is not `Serialize`.
 #[derive(Clone, PartialEq, Eq)]
@@ -113,15 +114,6 @@ pub struct SourceFacts {
     /// The tablespaces besides `pg_default` and `pg_global`, where the role may connect to a database and ask; a
     /// role that may only replicate cannot.
     pub tablespaces: Option<Vec<Tablespace>>,
-}
-
-/// Where a timeline ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fork {
-    /// The timeline that ended.
-    pub timeline: u32,
-    /// Where the next one began.
-    pub at: Lsn,
 }
 
 impl SourceFacts {
