@@ -5,13 +5,12 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use replica::Lsn;
-use replica::seal::UNFINISHED_CONTROL_FILE;
+use postgres_formats::control_file::{self, with_crc};
+use postgres_formats::segment::SegmentSize;
+use postgres_formats::{Lsn, names};
 
-/// How large PostgreSQL makes pg_control: `PG_CONTROL_FILE_SIZE` of src/include/catalog/pg_control.h, in bytes.
-const CONTROL_FILE_SIZE: usize = 8192;
-/// Where the CRC-32C of all before it stands in PostgreSQL 15's `ControlFileData`, in bytes.
-const CRC_OFFSET: usize = 288;
+/// The size of a segment of the write-ahead log, in bytes.
+const SEGMENT: u32 = 16 << 20;
 
 /// Every directory of a fresh cluster besides `global`.
 const DIRECTORIES: [&str; 19] = [
@@ -80,7 +79,7 @@ impl MinimalCluster {
     /// # Errors
     /// Where a file cannot be written.
     pub fn write(&self, directory: &Path) -> io::Result<()> {
-        self.write_with_control_file(directory, UNFINISHED_CONTROL_FILE)
+        self.write_with_control_file(directory, names::UNFINISHED_CONTROL_FILE)
     }
 
     /// Writes it as a whole data directory, pg_control in place: somebody's old data.
@@ -88,7 +87,7 @@ impl MinimalCluster {
     /// # Errors
     /// Where a file cannot be written.
     pub fn write_whole(&self, directory: &Path) -> io::Result<()> {
-        self.write_with_control_file(directory, "global/pg_control")
+        self.write_with_control_file(directory, names::CONTROL_FILE)
     }
 
     fn write_with_control_file(&self, directory: &Path, control_file: &str) -> io::Result<()> {
@@ -97,20 +96,20 @@ impl MinimalCluster {
         for name in DIRECTORIES.iter().chain(&["global"]) {
             private.create(directory.join(name))?;
         }
-        write(&directory.join("PG_VERSION"), b"15\n")?;
+        write(&directory.join(names::PG_VERSION), b"15\n")?;
         for name in ["postgresql.conf", "postgresql.auto.conf", "pg_ident.conf"] {
             write(&directory.join(name), b"")?;
         }
         write(&directory.join("pg_hba.conf"), b"local all all trust\n")?;
         if self.backup_label {
-            write(&directory.join("backup_label"), self.backup_label().as_bytes())?;
+            write(&directory.join(names::BACKUP_LABEL), self.backup_label().as_bytes())?;
         }
         write(&directory.join(control_file), &self.control_file())
     }
 
     /// The bytes of its pg_control, with a CRC that fits.
     pub fn control_file(&self) -> Vec<u8> {
-        let mut file = vec![0; CONTROL_FILE_SIZE];
+        let mut file = vec![0; control_file::SIZE as usize];
         let mut put = |offset: usize, bytes: &[u8]| file[offset..offset + bytes.len()].copy_from_slice(bytes);
         let four = |value: u32| value.to_le_bytes();
         let checkpoint = self.redo.0 + 0x38;
@@ -143,21 +142,19 @@ impl MinimalCluster {
         put(216, &four(8192)); // blcksz
         put(220, &four(131_072)); // relseg_size
         put(224, &four(8192)); // xlog_blcksz
-        put(228, &four(16 << 20)); // xlog_seg_size
+        put(228, &four(SEGMENT)); // xlog_seg_size
         put(232, &four(64)); // nameDataLen
         put(236, &four(32)); // indexMaxKeys
         put(240, &four(1996)); // toast_max_chunk_size
         put(244, &four(2048)); // loblksize
         put(248, &[1]); // float8ByVal
-        let crc = crc32c::crc32c(&file[..CRC_OFFSET]);
-        file[CRC_OFFSET..CRC_OFFSET + 4].copy_from_slice(&crc.to_le_bytes());
-        file
+        with_crc(file).expect("it is of version 1300 and has the length of one")
     }
 
     fn backup_label(&self) -> String {
-        let segment = self.redo.0 >> 24;
+        let size = SegmentSize::new(SEGMENT.into()).expect("it is a power of two");
         format!(
-            "START WAL LOCATION: {redo} (file {timeline:08X}{high:08X}{low:08X})\n\
+            "START WAL LOCATION: {redo} (file {segment})\n\
              CHECKPOINT LOCATION: {checkpoint}\n\
              BACKUP METHOD: streamed\n\
              BACKUP FROM: primary\n\
@@ -166,8 +163,7 @@ impl MinimalCluster {
              START TIMELINE: {timeline}\n",
             redo = self.redo,
             timeline = self.timeline,
-            high = segment >> 8,
-            low = segment & 0xFF,
+            segment = size.name(self.timeline, self.redo),
             checkpoint = Lsn(self.redo.0 + 0x38),
         )
     }

@@ -3,48 +3,19 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use replica::Lsn;
+use anyhow::{Result, ensure};
+use postgres_formats::backup_label::BackupLabel;
+use postgres_formats::control_file::ControlFile;
+use postgres_formats::{Lsn, names};
 
-/// The checkpoint of a replica that starts from its backup_label: pgBackRest's `PG_CONTROL_CHECKPOINT_INVALID`.
-pub const NO_CHECKPOINT: Lsn = Lsn(0xDEAD);
-
-/// Where the checkpoint is in the file (`ControlFileData`).
-const CHECKPOINT: std::ops::Range<usize> = 32..40;
-
-/// Where the checksum is, by `pg_control_version`.
-const CRC: [(u32, usize); 3] = [(1300, 288), (1700, 288), (1800, 292)];
+pub use postgres_formats::control_file::{NO_CHECKPOINT, with_checkpoint};
 
 /// The place of the latest checkpoint.
 ///
 /// # Errors
 /// Where the bytes are no pg_control with a checksum that fits.
 pub fn checkpoint(control_file: &[u8]) -> Result<Lsn> {
-    crc_at(control_file)?;
-    Ok(Lsn(u64::from_ne_bytes(control_file[CHECKPOINT].try_into()?)))
-}
-
-/// The same file with this checkpoint and a checksum that fits: every other byte stays as it is.
-///
-/// # Errors
-/// Where the bytes are no pg_control with a checksum that fits.
-pub fn with_checkpoint(control_file: &[u8], checkpoint: Lsn) -> Result<Vec<u8>> {
-    let crc_at = crc_at(control_file)?;
-    let mut changed = control_file.to_vec();
-    changed[CHECKPOINT].copy_from_slice(&checkpoint.0.to_ne_bytes());
-    let crc = crc32c::crc32c(&changed[..crc_at]);
-    changed[crc_at..crc_at + 4].copy_from_slice(&crc.to_ne_bytes());
-    Ok(changed)
-}
-
-fn crc_at(control_file: &[u8]) -> Result<usize> {
-    ensure!(control_file.len() == 8192, "pg_control has {} bytes", control_file.len());
-    let version = u32::from_ne_bytes(control_file[8..12].try_into()?);
-    let (_, at) =
-        CRC.iter().find(|(known, _)| *known == version).context("pg_control is of an unknown format")?;
-    let told = u32::from_ne_bytes(control_file[*at..*at + 4].try_into()?);
-    ensure!(crc32c::crc32c(&control_file[..*at]) == told, "the checksum of pg_control does not fit");
-    Ok(*at)
+    Ok(ControlFile::parse(control_file)?.checkpoint)
 }
 
 /// Looks at a replica that was not started yet while its pg_control is as the backup had it, so that the rest of the file is
@@ -54,11 +25,9 @@ fn crc_at(control_file: &[u8]) -> Result<usize> {
 /// # Errors
 /// Where the checkpoint is not [`NO_CHECKPOINT`] although there is a backup_label; what `look` says.
 pub fn as_in_the_backup<T>(datadir: &Path, look: impl FnOnce() -> Result<T>) -> Result<T> {
-    let Ok(label) = fs::read(datadir.join("backup_label")) else { return look() };
-    let label = String::from_utf8_lossy(&label).into_owned();
-    let at = label.lines().find_map(|line| line.strip_prefix("CHECKPOINT LOCATION: "));
-    let at: Lsn = at.and_then(|at| at.parse().ok()).context("backup_label names no checkpoint")?;
-    let path = datadir.join("global/pg_control");
+    let Ok(label) = fs::read(datadir.join(names::BACKUP_LABEL)) else { return look() };
+    let at = BackupLabel::parse(&label)?.checkpoint;
+    let path = datadir.join(names::CONTROL_FILE);
     let sealed = fs::read(&path)?;
     ensure!(checkpoint(&sealed)? == NO_CHECKPOINT, "the checkpoint is {}", checkpoint(&sealed)?);
     fs::write(&path, with_checkpoint(&sealed, at)?)?;

@@ -46,6 +46,27 @@ const MANIFEST: &str = r#"0{ "PostgreSQL-Backup-Manifest-Version": 1,
 ],
 "#;
 
+/// What the targets of a text begin with, by the target.
+const TEXTS: [(&str, &str); 6] = [
+    (
+        "backup_label",
+        "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\nCHECKPOINT LOCATION: 0/2000060\n\
+         BACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIME: 2026-11-23 08:00:00 UTC\nLABEL: base\nSTART TIMELINE: 1\n\
+         INCREMENTAL FROM LSN: 0/1000028\nINCREMENTAL FROM TLI: 1\n",
+    ),
+    ("tablespace_map", "16384 /srv/a b\n16385 /with\\\\a line\\\nfeed\r\n"),
+    (
+        "history",
+        "1\t0/5000028\tno recovery target specified\n\n# a comment\n2\t1/60000A0\tbefore 2026-11-26\n",
+    ),
+    ("segment", "000000010000000000000002.00000028.backup"),
+    (
+        "configuration",
+        "max_connections = 100 # few\nA = 'it''s \\101'\ninclude_dir 'conf.d'\npg_stat.x = on\n",
+    ),
+    ("conninfo", "postgresql://user:p%40ss@a:1,[::1]:2/db?sslmode=require&application_name=x"),
+];
+
 /// Runs every target for so many seconds, as many at once as there are processors. What fails a target lies in
 /// `host/fuzz/artifacts/TARGET` afterwards, and what libFuzzer said in `artifacts/TARGET.log`.
 pub(crate) fn run(seconds: u32) -> Result<()> {
@@ -157,17 +178,24 @@ fn seed(fuzz: &Path, target: &str) -> Result<()> {
                 pack(program, &["-c", "path.rs"], &sources, seed.clone())?;
                 // The first byte chooses the codec.
                 let stream = fs::read(&seed).with_context(|| format!("cannot read {}", seed.display()))?;
-                fs::write(&seed, [&[choice][..], &stream].concat())
-                    .with_context(|| format!("cannot write {}", seed.display()))?;
+                write(&seed, &[&[choice][..], &stream].concat())?;
             }
             Ok(())
         }
-        "manifest" => {
-            let seed = corpus.join("version-1");
-            fs::write(&seed, MANIFEST).with_context(|| format!("cannot write {}", seed.display()))
+        "manifest" => write(&corpus.join("version-1"), MANIFEST.as_bytes()),
+        "control_file" => {
+            let control_file = tests::cluster::minimal_cluster(7_000_000_000_000_000_001).control_file();
+            write(&corpus.join("postgresql-15"), &control_file)
         }
-        _ => Ok(()),
+        _ => match TEXTS.iter().find(|(of, _)| *of == target) {
+            Some((_, text)) => write(&corpus.join("text"), text.as_bytes()),
+            None => Ok(()),
+        },
     }
+}
+
+fn write(path: &Path, contents: &[u8]) -> Result<()> {
+    fs::write(path, contents).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Writes what a program prints to a file.

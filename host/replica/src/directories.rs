@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use postgres_formats::names::PG_WAL;
+
 /// The operator's directories. All paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directories {
@@ -16,7 +18,7 @@ pub struct Directories {
 impl Directories {
     /// Where a method puts the write-ahead log: the operator's directory, or `<datadir>/pg_wal`.
     pub fn wal_directory(&self) -> PathBuf {
-        self.wal.clone().unwrap_or_else(|| self.datadir.join("pg_wal"))
+        self.wal.clone().unwrap_or_else(|| self.datadir.join(PG_WAL))
     }
 
     /// Every directory outside the data directory that the operator named.

@@ -10,7 +10,6 @@ pub mod create_replica;
 pub mod datadir;
 pub mod directories;
 pub mod event;
-pub mod lsn;
 pub mod method;
 pub mod outcome;
 pub mod process;
@@ -26,9 +25,9 @@ pub use create_replica::{
 };
 pub use directories::{Directories, TablespaceKey, TablespaceMap};
 pub use event::{Denial, Event, EventSink, Level};
-pub use lsn::Lsn;
 pub use method::{Context, Failure, Filled, Method, Plan, Refusal, Request, Signal, Tablespace};
 pub use outcome::{Attempt, Outcome, Report, Result as RunResult};
+pub use postgres_formats::Lsn;
 pub use rule::Rule;
 pub use run::Run;
 pub use source::Source;

@@ -101,8 +101,10 @@ pub struct Plan {
     /// The timeline on which the backup ends.
     pub timeline: Option<u32>,
     /// Where replay begins.
+    #[serde(serialize_with = "lsn_as_text")]
     pub start_lsn: Option<Lsn>,
     /// Where the replica becomes consistent.
+    #[serde(serialize_with = "lsn_as_text")]
     pub stop_lsn: Option<Lsn>,
     /// How much will be written.
     #[serde(serialize_with = "bytes_as_number")]
@@ -133,6 +135,10 @@ impl Plan {
             ..self
         }
     }
+}
+
+fn lsn_as_text<S: serde::Serializer>(lsn: &Option<Lsn>, serializer: S) -> Result<S::Ok, S::Error> {
+    lsn.map(|lsn| lsn.to_string()).serialize(serializer)
 }
 
 fn bytes_as_number<S: serde::Serializer>(bytes: &Option<Bytes>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -13,11 +13,7 @@
 //! written under another name. `sandbox` holds WASI's calls to these rules, [`Target`](crate::target::Target) every file and
 //! directory of a transfer, members of archives included.
 
-/// The file without which PostgreSQL does not start.
-pub const CONTROL_FILE: &str = "pg_control";
-
-/// The directory that it is in.
-pub const GLOBAL: &str = "global";
+pub use postgres_formats::names::{GLOBAL, PG_CONTROL as CONTROL_FILE};
 
 /// Whether a file system could find an entry of this name as `pg_control`.
 pub fn is_control_file(name: &[u8]) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use postgres_formats::names;
 use understudy::store::Bucket;
 use understudy::transfer::{Fetch, Job, Unless};
 use understudy::{AtPath, Datadir, Failure, Plan, log, progress};
@@ -41,13 +42,13 @@ pub(crate) fn all(layout: &Layout, delta: Delta, plan: &Plan, datadir: &Datadir)
     if read_control_file(&layout.directory)?.as_ref() != Some(&layout.control_file) {
         return Err(changed(layout));
     }
-    datadir.write("global/pg_control", &mut &layout.control_file[..])?;
+    datadir.write(names::CONTROL_FILE, &mut &layout.control_file[..])?;
     log::info!("copied {}", plan.backup);
     Ok(())
 }
 
 /// What is there before everything else, for a Patroni that starts meanwhile (see the SDK's documentation).
-const FIRST: [&str; 2] = ["PG_VERSION", "backup_label"];
+const FIRST: [&str; 2] = [names::PG_VERSION, names::BACKUP_LABEL];
 
 /// Copies the file `name` of the copy's top, where there is one, and waits for it.
 fn fetch_at_once(layout: &Layout, delta: Delta, name: &str) -> Result<(), Failure> {
@@ -115,7 +116,7 @@ impl Delta {
     fn unless(self, name: &str) -> Unless {
         match self {
             Self::Off => Unless::Always,
-            _ if name == "backup_label" => Unless::Always,
+            _ if name == names::BACKUP_LABEL => Unless::Always,
             Self::SizeAndTime => Unless::SameSizeAndTime,
             Self::Digest => Unless::SameContent,
         }

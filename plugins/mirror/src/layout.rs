@@ -4,10 +4,15 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use pgdata::backup_label::{self, BackupLabel};
-use pgdata::control::{self, Control};
-use pgdata::tablespace_map::{self, Mapped};
-use pgdata::{Lsn, major_version};
+use postgres_formats::Lsn;
+use postgres_formats::backup_label::{self, Start};
+use postgres_formats::control_file::{self, Beginning};
+use postgres_formats::names::{
+    BACKUP_LABEL, CONTROL_FILE, PG_TBLSPC, PG_VERSION, PG_WAL, POSTMASTER_PID, TABLESPACE_MAP,
+    TablespaceFolder, tablespace_oid,
+};
+use postgres_formats::tablespace_map::{self, Mapped};
+use postgres_formats::version::{self, Version, major_version};
 use understudy::{AtPath, Failure, Plan, Request, cancelled, is_granted, log};
 
 use crate::walk::{Entry, Tell, walk};
@@ -23,9 +28,9 @@ pub(crate) struct Layout {
     pub(crate) tablespaces: Vec<Tablespace>,
     /// The contents of global/pg_control.
     pub(crate) control_file: Vec<u8>,
-    control: Control,
+    control: Beginning,
     major: u32,
-    label: Option<BackupLabel>,
+    label: Option<Start>,
 }
 
 /// A tablespace of a copy.
@@ -48,34 +53,29 @@ impl Layout {
         let directory = granted("directory", &request.require::<String>("directory")?)?;
         let none =
             |name: &str| Failure::not_applicable(format!("there is no {name} in {}", directory.display()));
-        let version = read_small(&directory.join("PG_VERSION"), 64)?.ok_or_else(|| none("PG_VERSION"))?;
-        let control_file = read_control_file(&directory)?.ok_or_else(|| none("global/pg_control"))?;
+        let version =
+            read_small(&directory.join(PG_VERSION), version::LIMIT)?.ok_or_else(|| none(PG_VERSION))?;
+        let control_file = read_control_file(&directory)?.ok_or_else(|| none(CONTROL_FILE))?;
         let in_directory =
             |name: &str, why: String| Failure::failed(format!("{} {why}", directory.join(name).display()));
-        let text = |name: &str, bytes: Vec<u8>| {
-            String::from_utf8(bytes).map_err(|_| in_directory(name, "is not UTF-8".to_owned()))
-        };
-        let major = major_version(&text("PG_VERSION", version)?)
-            .ok_or_else(|| in_directory("PG_VERSION", "names no version".to_owned()))?;
-        let control = Control::parse(&control_file)
-            .map_err(|error| in_directory("global/pg_control", error.to_string()))?;
-        let label = match read_small(&directory.join("backup_label"), backup_label::LIMIT)? {
-            None => None,
-            Some(bytes) => Some(
-                BackupLabel::parse(&text("backup_label", bytes)?)
-                    .map_err(|error| in_directory("backup_label", error.to_string()))?,
-            ),
-        };
+        let major =
+            major_version(&version).ok_or_else(|| in_directory(PG_VERSION, "names no version".to_owned()))?;
+        let control =
+            Beginning::parse(&control_file).map_err(|error| in_directory(CONTROL_FILE, error.to_string()))?;
+        let label = read_small(&directory.join(BACKUP_LABEL), backup_label::LIMIT)?
+            .map(|bytes| Start::parse(&bytes))
+            .transpose()
+            .map_err(|error| in_directory(BACKUP_LABEL, error.to_string()))?;
         if let Some(from) = label.as_ref().and_then(|label| label.incremental_from) {
             return Err(in_directory(
-                "backup_label",
+                BACKUP_LABEL,
                 format!("is of an incremental backup from {from}: combine it first"),
             ));
         }
-        let map = match read_small(&directory.join("tablespace_map"), tablespace_map::LIMIT)? {
+        let map = match read_small(&directory.join(TABLESPACE_MAP), tablespace_map::LIMIT)? {
             None => Vec::new(),
-            Some(bytes) => tablespace_map::parse(&text("tablespace_map", bytes)?)
-                .map_err(|error| in_directory("tablespace_map", error.to_string()))?,
+            Some(bytes) => tablespace_map::parse_absolute(&bytes)
+                .map_err(|error| in_directory(TABLESPACE_MAP, error.to_string()))?,
         };
         let wal = find_wal(&directory, request)?;
         let tablespaces = find_tablespaces(&directory, request, &map, major)?;
@@ -100,7 +100,7 @@ impl Layout {
                 self.control.state.describe()
             );
         }
-        if fs::symlink_metadata(self.directory.join("postmaster.pid")).is_ok() {
+        if fs::symlink_metadata(self.directory.join(POSTMASTER_PID)).is_ok() {
             log::warn!(
                 "{} holds a postmaster.pid: it is a snapshot of a running server, or a server runs in it",
                 self.directory.display()
@@ -156,10 +156,10 @@ impl Layout {
 
 /// The control file of the data directory `directory`; none where there is none.
 pub(crate) fn read_control_file(directory: &Path) -> Result<Option<Vec<u8>>, Failure> {
-    let path = directory.join("global/pg_control");
-    let bytes = read_small(&path, control::SIZE)?;
+    let path = directory.join(CONTROL_FILE);
+    let bytes = read_small(&path, control_file::SIZE)?;
     match &bytes {
-        Some(bytes) if bytes.len() as u64 != control::SIZE => {
+        Some(bytes) if bytes.len() as u64 != control_file::SIZE => {
             Err(Failure::failed(format!("{} has {} bytes", path.display(), bytes.len())))
         }
         _ => Ok(bytes),
@@ -170,7 +170,7 @@ fn find_wal(directory: &Path, request: &Request) -> Result<PathBuf, Failure> {
     if let Some(elsewhere) = request.get::<String>("wal")? {
         return granted("wal", &elsewhere);
     }
-    let wal = directory.join("pg_wal");
+    let wal = directory.join(PG_WAL);
     let kind = fs::symlink_metadata(&wal).at(&wal)?.file_type();
     if kind.is_dir() {
         return Ok(wal);
@@ -189,7 +189,7 @@ fn find_wal(directory: &Path, request: &Request) -> Result<PathBuf, Failure> {
 fn find_tablespaces(
     directory: &Path,
     request: &Request,
-    map: &[Mapped],
+    map: &[Mapped<String>],
     major: u32,
 ) -> Result<Vec<Tablespace>, Failure> {
     let mut elsewhere = Vec::new();
@@ -202,15 +202,13 @@ fn find_tablespaces(
         };
         elsewhere.push((oid, granted("tablespaces", path)?));
     }
-    let links = directory.join("pg_tblspc");
+    let links = directory.join(PG_TBLSPC);
     let mut found = Vec::new();
     for entry in fs::read_dir(&links).at(&links)? {
         let entry = entry.at(&links)?;
         let path = entry.path();
         let name = entry.file_name();
-        let Some(oid) =
-            name.to_str().and_then(|name| name.parse().ok().filter(|oid: &u32| name == oid.to_string()))
-        else {
+        let Some(oid) = name.to_str().and_then(tablespace_oid) else {
             log::warn!("passed over {}: it is no tablespace", path.display());
             continue;
         };
@@ -254,19 +252,18 @@ fn find_tablespaces(
 
 /// The folders of a tablespace that a server of version `major` uses. A server of another version may have its own there.
 fn find_folders(contents: &Path, major: u32) -> Result<Vec<(String, PathBuf)>, Failure> {
-    let ours = format!("PG_{major}_");
     let mut folders = Vec::new();
     for entry in fs::read_dir(contents).at(contents)? {
         cancelled()?;
         let entry = entry.at(contents)?;
         let path = entry.path();
-        let catalog = entry.file_name().to_str().and_then(|name| name.strip_prefix(&ours)).map(str::to_owned);
-        match catalog {
-            Some(catalog) if !catalog.is_empty() && catalog.bytes().all(|byte| byte.is_ascii_digit()) => {
+        let folder = TablespaceFolder::parse(entry.file_name().as_encoded_bytes());
+        match folder {
+            Some(folder) if folder.version == Version::Major(major) => {
                 if !entry.file_type().at(&path)?.is_dir() {
                     return Err(Failure::failed(format!("{} is no folder", path.display())));
                 }
-                folders.push((format!("{ours}{catalog}"), path));
+                folders.push((folder.to_string(), path));
             }
             _ => log::warn!("passed over {}: it is not of PostgreSQL {major}", path.display()),
         }

@@ -1,6 +1,8 @@
 //! What is not copied: what pg_basebackup leaves out (`excludeDirContents` and `excludeFiles` in PostgreSQL's
 //! basebackup.c), and what it writes anew.
 
+use postgres_formats::names;
+
 /// Why an entry is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Because {
@@ -19,23 +21,23 @@ pub(crate) const EMPTIED: [&str; 7] =
 /// Why the entry `name`, relative to the data directory, is left out; none where it is copied.
 pub(crate) fn left_out(name: &str) -> Option<Because> {
     match name {
-        "postmaster.pid"
-        | "postmaster.opts"
+        names::POSTMASTER_PID
+        | names::POSTMASTER_OPTS
         | "postgresql.auto.conf.tmp"
         | "current_logfiles.tmp"
         | "lost+found" => {
             return Some(Because::ServerMakesIt);
         }
-        "backup_manifest" => return Some(Because::OfABackup),
-        "tablespace_map" => return Some(Because::HostMakesIt),
-        understudy::UNFINISHED_CONTROL_FILE => return Some(Because::HostMakesIt),
+        names::BACKUP_MANIFEST => return Some(Because::OfABackup),
+        names::TABLESPACE_MAP => return Some(Because::HostMakesIt),
+        names::UNFINISHED_CONTROL_FILE => return Some(Because::HostMakesIt),
         _ => {}
     }
     let (folder, entry) = name.rsplit_once('/').unwrap_or(("", name));
     let temporary = entry.starts_with("pgsql_tmp")
         || entry.starts_with("pg_internal.init")
         || (folder.is_empty() && entry.starts_with(".s.PGSQL."))
-        || (folder == "pg_wal" && entry.starts_with("xlogtemp."))
+        || (folder == names::PG_WAL && entry.starts_with("xlogtemp."))
         || EMPTIED.contains(&folder)
         || (is_of_a_database(folder) && is_temporary_relation(entry));
     temporary.then_some(Because::ServerMakesIt)
@@ -46,7 +48,7 @@ fn is_of_a_database(folder: &str) -> bool {
     let parts: Vec<_> = folder.split('/').collect();
     match parts.as_slice() {
         ["base", oid] => is_number(oid),
-        ["pg_tblspc", _, version, oid] => version.starts_with("PG_") && is_number(oid),
+        [names::PG_TBLSPC, _, version, oid] => version.starts_with("PG_") && is_number(oid),
         _ => false,
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use postgres_formats::names;
 use understudy::{AtPath, Failure, cancelled, log};
 
 use crate::layout::Layout;
@@ -21,14 +22,14 @@ const MOST_LINES: usize = 20;
 /// What PostgreSQL keeps its data in: what is passed over there would be missing.
 const DATA: [&str; 10] = [
     "base",
-    "global",
+    names::GLOBAL,
     "pg_commit_ts",
     "pg_logical",
     "pg_multixact",
     "pg_stat",
-    "pg_tblspc",
+    names::PG_TBLSPC,
     "pg_twophase",
-    "pg_wal",
+    names::PG_WAL,
     "pg_xact",
 ];
 
@@ -70,12 +71,12 @@ pub(crate) fn walk(
 ) -> Result<(), Failure> {
     let mut walk = Walk { layout, visit, tell, passed_over: 0 };
     walk.folder(&layout.directory, "", 0)?;
-    walk.entry(Entry::Directory("pg_wal".to_owned()))?;
-    walk.folder(&layout.wal, "pg_wal", 0)?;
-    walk.entry(Entry::Directory("pg_tblspc".to_owned()))?;
+    walk.entry(Entry::Directory(names::PG_WAL.to_owned()))?;
+    walk.folder(&layout.wal, names::PG_WAL, 0)?;
+    walk.entry(Entry::Directory(names::PG_TBLSPC.to_owned()))?;
     for tablespace in &layout.tablespaces {
         for (folder, path) in &tablespace.folders {
-            let name = format!("pg_tblspc/{}/{folder}", tablespace.oid);
+            let name = format!("{}/{}/{folder}", names::PG_TBLSPC, tablespace.oid);
             walk.entry(Entry::Directory(name.clone()))?;
             walk.folder(path, &name, 0)?;
         }
@@ -112,7 +113,7 @@ impl Walk<'_> {
             let name = if name.is_empty() { last } else { format!("{name}/{last}") };
             // The control file is last; the other two are the layout's.
             if left_out(&name).is_some()
-                || matches!(name.as_str(), "global/pg_control" | "pg_wal" | "pg_tblspc")
+                || matches!(name.as_str(), names::CONTROL_FILE | names::PG_WAL | names::PG_TBLSPC)
             {
                 continue;
             }
@@ -144,7 +145,7 @@ impl Walk<'_> {
     /// A link becomes the file that it leads to within the copy. Otherwise it is passed over, unless data would be missing.
     fn link(&mut self, path: PathBuf, name: String) -> Result<(), Failure> {
         let first = name.split('/').next().unwrap_or(&name);
-        if DATA.contains(&first) || matches!(name.as_str(), "PG_VERSION" | "backup_label") {
+        if DATA.contains(&first) || matches!(name.as_str(), names::PG_VERSION | names::BACKUP_LABEL) {
             return Err(Failure::failed(format!(
                 "{} is a link, and what it leads to would be missing: put the files themselves in its place",
                 path.display()

@@ -3,19 +3,19 @@
 
 use std::io::Read;
 
-use pgdata::control::{self, Control};
-use pgdata::wal::SegmentSize;
+use postgres_formats::control_file::{self, Beginning};
+use postgres_formats::names::CONTROL_FILE;
+use postgres_formats::segment::SegmentSize;
 use understudy::digests::{Algorithm, Hasher};
 use understudy::store::Range;
 use understudy::{AtPath, Error, Failure};
 
 use crate::choice::Chosen;
-use crate::manifest::CONTROL_FILE;
 
 /// What the control file says.
 #[derive(Debug)]
 pub(crate) struct ControlFile {
-    pub(crate) control: Control,
+    pub(crate) control: Beginning,
     /// How large its segments are, where that can be read.
     pub(crate) segment_size: Result<SegmentSize, Failure>,
 }
@@ -28,11 +28,10 @@ pub(crate) fn read<C>(chosen: &Chosen<C>) -> Result<ControlFile, Failure> {
     let Some(file) = &chosen.head.control_file else {
         return Err(chosen.failed(format!("lists no {CONTROL_FILE}: a cluster does not start without")));
     };
-    if file.size != control::SIZE {
+    if file.size != control_file::SIZE {
         let size = file.size;
-        return Err(
-            chosen.failed(format!("lists a {CONTROL_FILE} of {size} bytes instead of {}", control::SIZE))
-        );
+        return Err(chosen
+            .failed(format!("lists a {CONTROL_FILE} of {size} bytes instead of {}", control_file::SIZE)));
     }
     let repository = &chosen.repository;
     let object = repository.backup(&chosen.head.object(file));
@@ -47,7 +46,7 @@ pub(crate) fn read<C>(chosen: &Chosen<C>) -> Result<ControlFile, Failure> {
         error => error.into(),
     })?;
     let mut bytes = Vec::new();
-    stream.take(control::SIZE + 1).read_to_end(&mut bytes).at(&shown)?;
+    stream.take(control_file::SIZE + 1).read_to_end(&mut bytes).at(&shown)?;
     let mut sum = Hasher::new(Algorithm::Sha1);
     sum.update(&bytes);
     if sum.finish() != file.digest {
@@ -56,10 +55,10 @@ pub(crate) fn read<C>(chosen: &Chosen<C>) -> Result<ControlFile, Failure> {
         )));
     }
     let bad = |error| Failure::failed(format!("the {CONTROL_FILE} in {shown} {error}"));
-    let segment_size = control::wal_segment_size(&bytes).map_err(|error| {
+    let segment_size = control_file::wal_segment_size(&bytes).map_err(|error| {
         Failure::failed(format!(
             "the {CONTROL_FILE} in {shown} {error}: set `wal = \"none\"` to restore without WAL"
         ))
     });
-    Ok(ControlFile { control: Control::parse(&bytes).map_err(bad)?, segment_size })
+    Ok(ControlFile { control: Beginning::parse(&bytes).map_err(bad)?, segment_size })
 }

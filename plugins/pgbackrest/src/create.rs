@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::ErrorKind;
 
+use postgres_formats::names::{BACKUP_LABEL, PG_VERSION};
 use understudy::store::{Codec, Range};
 use understudy::transfer::{Algorithm, Digest, Fetch, Job, Unless};
 use understudy::{AtPath, Datadir, EntryKind, Failure, Plan, cancelled, log, progress};
@@ -12,7 +13,7 @@ use understudy::{AtPath, Datadir, EntryKind, Failure, Plan, cancelled, log, prog
 use crate::choice::{Chosen, choose};
 use crate::files::Files;
 use crate::label::segment_of;
-use crate::manifest::{File, LABEL_FILE, VERSION_FILE};
+use crate::manifest::File;
 use crate::options::{Options, Wanted};
 use crate::plan::{Usable, usable};
 use crate::repository::{Repository, Wrapping};
@@ -23,7 +24,7 @@ const OF_NOTHING: [u8; 20] = crate::manifest::OF_NOTHING;
 
 /// What is written first, and whole before anything else is: who looks at a data directory meanwhile (Patroni when it is started
 /// again) learns from them of which version it is, and that it is a backup.
-const FIRST: [&str; 2] = [VERSION_FILE, LABEL_FILE];
+const FIRST: [&str; 2] = [PG_VERSION, BACKUP_LABEL];
 
 /// How often the archive is looked at again for what came while the last was fetched.
 const ROUNDS: usize = 100;
@@ -296,7 +297,7 @@ impl<'a> Restoring<'a> {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             removed => removed.at(&path)?,
         }
-        datadir.write(&name, &mut history.text.as_bytes())?;
+        datadir.write(&name, &mut &history.text[..])?;
         self.is_archived(&history.name)
     }
 }

@@ -1,13 +1,14 @@
 //! `backup.info` and `archive.info`: which backups there are, and of which clusters (pgBackRest's src/info/infoBackup.c and
 //! src/info/infoArchive.c).
 
-use pgdata::Lsn;
+use postgres_formats::Lsn;
+use postgres_formats::segment::SegmentName;
 use serde::Deserialize;
 use understudy::Failure;
 use understudy::keys::Key;
 
 use crate::ini::{Visitor, skip, split};
-use crate::label::{is_label, timeline_of};
+use crate::label::is_label;
 use crate::names::shown;
 use crate::repository::{Lock, Repository};
 
@@ -133,16 +134,18 @@ impl Visitor for BackupInfo {
                     return Err(format!("is of one more than {MOST_BACKUPS} backups"));
                 }
                 let stop_lsn = current.lsn_stop.map(|text| text.parse::<Lsn>());
-                let timeline = current.archive_stop.map(|name| timeline_of(&name).ok_or(name));
+                let last_segment =
+                    current.archive_stop.map(|name| SegmentName::parse(name.as_bytes()).ok_or(name));
                 self.backups.push(Backup {
                     label: label.to_owned(),
                     stopped: current.stopped,
                     stop_lsn: stop_lsn
                         .transpose()
                         .map_err(|error| format!("says that it ended at {error}"))?,
-                    timeline: timeline
+                    timeline: last_segment
                         .transpose()
-                        .map_err(|name| format!("names the segment {}", shown(&name, 60)))?,
+                        .map_err(|name| format!("names the segment {}", shown(&name, 60)))?
+                        .map(SegmentName::timeline),
                     has_errors: current.has_errors.unwrap_or(false),
                     cluster: current.cluster,
                 });

@@ -1,5 +1,6 @@
-//! Names that pgBackRest gives: labels of backups, and WAL segments.
+//! Names that pgBackRest gives: labels of backups, and WAL segments in a backup.
 
+use postgres_formats::segment::SegmentName;
 use understudy::Failure;
 
 /// Whether `text` is the label of a backup: `YYYYMMDD-HHMMSSF`, for a differential or incremental one followed by
@@ -33,16 +34,9 @@ pub(crate) fn check_stanza(text: &str) -> Result<(), Failure> {
     Err(Failure::failed(format!("`stanza = \"{}\"` is no name of a stanza", text.escape_debug())))
 }
 
-/// The timeline that the name of a WAL segment begins with: 24 upper-case hexadecimal digits.
-pub(crate) fn timeline_of(segment: &str) -> Option<u32> {
-    let is_segment = segment.len() == 24
-        && segment.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte));
-    is_segment.then(|| u32::from_str_radix(&segment[..8], 16).ok()).flatten().filter(|timeline| *timeline > 0)
-}
-
 /// The WAL segment that the file `path` of a data directory is.
 pub(crate) fn segment_of(path: &str) -> Option<&str> {
-    path.strip_prefix("pg_wal/").filter(|name| timeline_of(name).is_some())
+    path.strip_prefix("pg_wal/").filter(|name| SegmentName::parse(name.as_bytes()).is_some())
 }
 
 #[cfg(test)]
@@ -79,10 +73,11 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_begins_with_its_timeline() {
-        assert_eq!(timeline_of("0000000A0000000100000002"), Some(10));
-        for text in ["", "000000000000000100000002", "0000000a0000000100000002", "00000001.history"] {
-            assert_eq!(timeline_of(text), None, "{text}");
+    fn a_segment_is_a_file_of_pg_wal() {
+        let segment = "0000000A0000000100000002";
+        assert_eq!(segment_of(&format!("pg_wal/{segment}")), Some(segment));
+        for path in ["pg_wal/00000001.history", "pg_wal/archive_status/0000000A0000000100000002", segment] {
+            assert_eq!(segment_of(path), None, "{path}");
         }
     }
 }

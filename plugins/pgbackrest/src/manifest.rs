@@ -6,7 +6,8 @@ mod longest;
 mod references;
 mod targets;
 
-use pgdata::Lsn;
+use postgres_formats::Lsn;
+use postgres_formats::names::{BACKUP_LABEL, CONTROL_FILE, PG_VERSION, tablespace_oid};
 use understudy::store::Codec;
 
 use crate::ini::{Visitor, skip, split};
@@ -21,15 +22,6 @@ use longest::Longest;
 pub(crate) use references::References;
 pub(crate) use targets::Target;
 use targets::Targets;
-
-/// The control file by its name below the data directory.
-pub(crate) const CONTROL_FILE: &str = "global/pg_control";
-
-/// What says of which version a data directory is.
-pub(crate) const VERSION_FILE: &str = "PG_VERSION";
-
-/// What says where replay of an online backup begins.
-pub(crate) const LABEL_FILE: &str = "backup_label";
 
 /// Takes what a manifest lists.
 pub(crate) trait Contents {
@@ -168,8 +160,8 @@ impl<C: Contents> Manifest<C> {
                 self.note_tablespace(name)?;
                 match name {
                     CONTROL_FILE => self.head.control_file = Some(file.clone()),
-                    VERSION_FILE => self.head.has_version_file = true,
-                    LABEL_FILE => self.head.has_label_file = true,
+                    PG_VERSION => self.head.has_version_file = true,
+                    BACKUP_LABEL => self.head.has_label_file = true,
                     _ => {}
                 }
                 let label =
@@ -204,8 +196,7 @@ impl<C: Contents> Manifest<C> {
     fn note_tablespace(&mut self, name: &str) -> Result<(), String> {
         let Some(rest) = name.strip_prefix("pg_tblspc/") else { return Ok(()) };
         let oid = rest.split('/').next().unwrap_or(rest);
-        let oid =
-            crate::names::oid(oid).ok_or_else(|| format!("lists `{name:.200}`, which is below no oid"))?;
+        let oid = tablespace_oid(oid).ok_or_else(|| format!("lists `{name:.200}`, which is below no oid"))?;
         if self.oids.last() != Some(&oid) && !self.oids.contains(&oid) {
             if self.oids.len() == targets::MOST {
                 return Err(format!("lists more than {} tablespaces", targets::MOST));

@@ -1,5 +1,7 @@
 //! Names in a manifest, and what they are below a data directory. They come from the repository and are believed in nothing.
 
+use postgres_formats::names;
+
 /// The longest name below a data directory, in bytes: the longest path that Linux takes, without its NUL (`PATH_MAX`).
 const LONGEST: usize = 4095;
 
@@ -52,9 +54,9 @@ pub(crate) fn name_of(name: &str) -> Result<Name<'_>, String> {
         ));
     }
     match below {
-        "tablespace_map" | "backup.manifest" => Ok(Name::NotRestored),
+        names::TABLESPACE_MAP | "backup.manifest" => Ok(Name::NotRestored),
         // A running server's, and the host's.
-        "postmaster.pid" | "postmaster.opts" | understudy::UNFINISHED_CONTROL_FILE => {
+        names::POSTMASTER_PID | names::POSTMASTER_OPTS | names::UNFINISHED_CONTROL_FILE => {
             Err(format!("lists `{}`, which no backup has", shown()))
         }
         _ if below.starts_with("pg_tblspc/") && below.len() < name.len() => {
@@ -67,11 +69,6 @@ pub(crate) fn name_of(name: &str) -> Result<Name<'_>, String> {
 /// What goes before the name `name` below the data directory, in a manifest.
 pub(crate) fn root_of(name: &str) -> &'static str {
     if name.starts_with("pg_tblspc/") { "" } else { "pg_data/" }
-}
-
-/// The oid that `text` is, as PostgreSQL writes it.
-pub(crate) fn oid(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|oid: &u32| *oid > 0 && text == oid.to_string())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the operator asked for, read once.
 
-use pgdata::Lsn;
+use postgres_formats::Lsn;
 use understudy::{Failure, Request};
 
 use crate::label::{check_stanza, is_label};

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use postgres_formats::names::{BACKUP_LABEL, PG_VERSION};
+use postgres_formats::segment::SegmentName;
 use understudy::{Error, Failure, Plan, Tablespace, cancelled, log};
 
 use crate::choice::{Chosen, choose};
 use crate::control::{self, ControlFile};
 use crate::files::one_more;
-use crate::label::timeline_of;
-use crate::manifest::{Contents, File, LABEL_FILE, VERSION_FILE};
+use crate::manifest::{Contents, File};
 use crate::names::shown;
 use crate::options::Options;
 use crate::wal::Way;
@@ -62,7 +63,8 @@ impl Counted {
                 .iter()
                 .any(|state| self.wal.contains(format!("archive_status/{name}.{state}").as_str()))
         };
-        self.wal.iter().filter(|name| timeline_of(name).is_some() && !has_status(name)).count() as u64
+        let is_segment = |name: &str| SegmentName::parse(name.as_bytes()).is_some();
+        self.wal.iter().filter(|name| is_segment(name) && !has_status(name)).count() as u64
     }
 }
 
@@ -134,6 +136,7 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
 /// Where it contradicts itself or `backup.info`.
 fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
     let head = &chosen.head;
+    let timeline_of = |name: &str| SegmentName::parse(name.as_bytes()).map(SegmentName::timeline);
     let timeline = match (&head.archive_start, &head.archive_stop) {
         (Some(start), Some(stop)) => match (timeline_of(start), timeline_of(stop)) {
             (Some(start), Some(stop)) if start == stop => Some(stop),
@@ -203,11 +206,11 @@ fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
         ));
     }
     if !head.has_version_file {
-        return Err(chosen.failed(format!("lists no {VERSION_FILE}: a cluster does not start without")));
+        return Err(chosen.failed(format!("lists no {PG_VERSION}: a cluster does not start without")));
     }
     if head.lsn_start.is_some() && !head.has_label_file {
         return Err(chosen.failed(format!(
-            "is of a backup of a running cluster and lists no {LABEL_FILE}: without it the server would begin in the wrong place"
+            "is of a backup of a running cluster and lists no {BACKUP_LABEL}: without it the server would begin in the wrong place"
         )));
     }
     Ok(())

@@ -1,18 +1,9 @@
-//! What PostgreSQL writes into backups and data directories, read back: `backup_label`, `tablespace_map`,
-//! `backup_manifest`, `pg_control`, WAL. Knows neither the contract nor where the bytes come from.
+//! What PostgreSQL writes into a backup and only methods read back: `backup_manifest`, with its checksums, and the records of the
+//! write-ahead log. What the host reads too is in `postgres-formats`. Knows neither the contract nor where the bytes come from.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
-pub mod backup_label;
 pub mod checksum;
-pub mod control;
-pub mod history;
-mod lsn;
 pub mod manifest;
-pub mod tablespace_map;
-mod version;
 pub mod wal;
-
-pub use lsn::Lsn;
-pub use version::major_version;

@@ -6,11 +6,11 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
+use postgres_formats::names::{CONTROL_FILE, PG_TBLSPC, PG_VERSION, PG_WAL, tablespace_oid};
+
 use crate::{AtPath, Error, Failure, Request, cancellation, host, progress};
 
-/// The name under which a method writes `global/pg_control`. The host gives it its own name as the last act of the seal,
-/// so that PostgreSQL never starts from a directory that is not whole.
-pub const UNFINISHED_CONTROL_FILE: &str = "global/pg_control.understudy";
+pub use postgres_formats::names::UNFINISHED_CONTROL_FILE;
 
 /// How many bytes are written between two looks at the cancellation and two reports of progress.
 const STEP: usize = 1 << 20;
@@ -84,20 +84,20 @@ impl Datadir {
         }
         if name == UNFINISHED_CONTROL_FILE {
             return Err(Failure::failed(format!(
-                "`{name}` is the host's own name: write global/pg_control instead"
+                "`{name}` is the host's own name: write {CONTROL_FILE} instead"
             )));
         }
-        if name == "global/pg_control" {
+        if name == CONTROL_FILE {
             return Ok(self.path.join(UNFINISHED_CONTROL_FILE));
         }
         let mut parts = name.splitn(3, '/');
         match (parts.next(), parts.next(), parts.next()) {
-            (Some("pg_wal"), None, None) => Ok(self.wal.clone()),
-            (Some("pg_wal"), Some(_), _) => Ok(self.wal.join(&name["pg_wal/".len()..])),
-            (Some("pg_tblspc"), Some(oid), rest) => {
-                let root = match oid.parse() {
-                    Ok(number) if oid == format!("{number}") => self.tablespace(number)?,
-                    _ => return Err(Failure::failed(format!("`{name}` is not below a tablespace's oid"))),
+            (Some(PG_WAL), None, None) => Ok(self.wal.clone()),
+            (Some(PG_WAL), Some(_), _) => Ok(self.wal.join(&name[PG_WAL.len() + 1..])),
+            (Some(PG_TBLSPC), Some(oid), rest) => {
+                let root = match tablespace_oid(oid) {
+                    Some(oid) => self.tablespace(oid)?,
+                    None => return Err(Failure::failed(format!("`{name}` is not below a tablespace's oid"))),
                 };
                 Ok(rest.map_or_else(|| root.clone(), |rest| root.join(rest)))
             }
@@ -134,7 +134,7 @@ impl Datadir {
     /// # Errors
     /// As [`Datadir::create_file`].
     pub fn write_version(&self, major: u32) -> Result<(), Failure> {
-        self.write("PG_VERSION", &mut format!("{major}\n").as_bytes()).map(drop)
+        self.write(PG_VERSION, &mut format!("{major}\n").as_bytes()).map(drop)
     }
 
     /// Makes the file `name` from all that `from` gives, and returns how many bytes that was.

@@ -4,6 +4,8 @@ use std::fs::{self, DirEntry, FileType};
 use std::io::ErrorKind;
 use std::path::Path;
 
+use postgres_formats::names::{CONTROL_FILE, PG_TBLSPC, PG_WAL};
+
 use crate::{AtPath, Datadir, Failure, UNFINISHED_CONTROL_FILE, cancelled};
 
 /// How deep folders may lie in each other. PostgreSQL's own are four deep.
@@ -41,11 +43,15 @@ impl Datadir {
     ) -> Result<(), Failure> {
         let mut removing = Removing { keep };
         removing.folder(self.path(), "", 0)?;
-        removing.folder(self.wal_directory(), "pg_wal", 0)?;
+        removing.folder(self.wal_directory(), PG_WAL, 0)?;
         for (oid, folder) in folders {
-            removing.folder(&self.tablespace(*oid)?.join(folder), &format!("pg_tblspc/{oid}/{folder}"), 0)?;
+            removing.folder(
+                &self.tablespace(*oid)?.join(folder),
+                &format!("{PG_TBLSPC}/{oid}/{folder}"),
+                0,
+            )?;
         }
-        remove_links(&self.path().join("pg_tblspc"), folders)
+        remove_links(&self.path().join(PG_TBLSPC), folders)
     }
 }
 
@@ -65,7 +71,7 @@ impl Removing<'_> {
             // The places of WAL and tablespaces are gone through by themselves; the rest is the host's or the disk's.
             let is_another = matches!(
                 name.as_deref(),
-                Some("pg_wal" | "pg_tblspc" | "lost+found" | "global/pg_control" | UNFINISHED_CONTROL_FILE)
+                Some(PG_WAL | PG_TBLSPC | "lost+found" | CONTROL_FILE | UNFINISHED_CONTROL_FILE)
             );
             if is_another {
                 continue;

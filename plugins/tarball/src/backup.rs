@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pgdata::checksum::{Algorithm, Digesting, Summing};
+use postgres_formats::names::{BACKUP_MANIFEST, PG_WAL, tablespace_oid};
 use understudy::store::Object;
 use understudy::{Error, Failure, cancelled};
 
@@ -117,12 +118,12 @@ fn list(place: &Place) -> Result<BTreeMap<String, Folder>, Listing> {
 /// The backup that `place` is, found by the names that it must have; its tablespaces are not known yet.
 fn ask(place: &Place) -> Result<Option<Backup>, Failure> {
     let mut folder = Folder::default();
-    for stem in ["base", "pg_wal"] {
+    for stem in ["base", PG_WAL] {
         if let Some((name, archive)) = ask_for(place, "", stem)? {
             folder.add(place, &name, archive.object)?;
         }
     }
-    folder.manifest = place.bucket.find(&place.key("", "backup_manifest"))?;
+    folder.manifest = place.bucket.find(&place.key("", BACKUP_MANIFEST))?;
     Ok(folder.backup("").map(|backup| Backup { is_listed: false, ..backup }))
 }
 
@@ -140,12 +141,12 @@ fn ask_for(place: &Place, folder: &str, stem: &str) -> Result<Option<(String, Ar
 impl Folder {
     /// Adds the object `name`, where a backup has one of that name.
     fn add(&mut self, place: &Place, name: &str, object: Object) -> Result<(), Failure> {
-        if name == "backup_manifest" {
+        if name == BACKUP_MANIFEST {
             self.manifest = Some(object);
             return Ok(());
         }
         let Some((stem, codec)) = stem_of(name) else { return Ok(()) };
-        if !matches!(stem, "base" | "pg_wal") && oid(stem).is_none() {
+        if !matches!(stem, "base" | PG_WAL) && tablespace_oid(stem).is_none() {
             return Ok(());
         }
         let archive = ArchiveObject { object, codec };
@@ -164,9 +165,9 @@ impl Folder {
     /// The backup that the folder is; none without a base.tar.
     fn backup(mut self, folder: &str) -> Option<Backup> {
         let base = self.archives.remove("base")?;
-        let wal = self.archives.remove("pg_wal");
+        let wal = self.archives.remove(PG_WAL);
         let tablespaces =
-            self.archives.into_iter().filter_map(|(stem, archive)| Some((oid(&stem)?, archive)));
+            self.archives.into_iter().filter_map(|(stem, archive)| Some((tablespace_oid(&stem)?, archive)));
         Some(Backup {
             folder: folder.to_owned(),
             base,
@@ -261,9 +262,4 @@ impl Backup {
         let archives = std::iter::once(&self.base).chain(&self.wal).chain(self.tablespaces.values());
         archives.map(|archive| &archive.object).chain(&self.manifest)
     }
-}
-
-/// The oid that names a tablespace's archive.
-fn oid(stem: &str) -> Option<u32> {
-    stem.parse().ok().filter(|oid: &u32| *oid > 0 && stem == oid.to_string())
 }

@@ -6,13 +6,13 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use pgdata::control;
+use postgres_formats::backup_label::{self, Start};
+use postgres_formats::{control_file, names, version};
 use understudy::transfer::{Job, Listing, Unpack};
 use understudy::{AtPath, Datadir, Failure, Plan, cancelled, log, progress, source};
 
 use crate::archive::ArchiveObject;
 use crate::backup::Backup;
-use crate::look::parse_label;
 use crate::manifest::{self, Manifest};
 use crate::names::{
     REFUSED_IN_BASE, SKIPPED_IN_BASE, VERSION, belongs_in_tablespace, is_status, is_wal, is_whole,
@@ -102,12 +102,12 @@ fn unpack(
             limit: manifest
                 .as_ref()
                 .map_or(u64::MAX, |manifest| manifest.tablespace_bytes.get(oid).copied().unwrap_or(0)),
-            ..nothing(&format!("pg_tblspc/{oid}"))
+            ..nothing(&format!("{}/{oid}", names::PG_TBLSPC))
         };
         work.add(archive, item, manifest.as_deref_mut().map(|manifest| &mut manifest.listing))?;
     }
     if let Some(archive) = &backup.wal {
-        let item = Unpack { limit: wal_limit.unwrap_or(u64::MAX), ..nothing("pg_wal") };
+        let item = Unpack { limit: wal_limit.unwrap_or(u64::MAX), ..nothing(names::PG_WAL) };
         work.add(archive, item, manifest.map(|manifest| &mut manifest.listing))?;
     }
     work.job.finish().map(drop)
@@ -164,15 +164,14 @@ impl Restored<'_> {
     fn check(&self, plan: &Plan, look_at_all: bool) -> Result<(), Failure> {
         let base = &self.backup.base;
         self.datadir.create_dir("pg_wal/archive_status")?;
-        let label = self.small("backup_label", pgdata::backup_label::LIMIT)?;
-        let label = parse_label(label)
-            .map_err(|why| base.failed(self.place, format!("has a backup_label that {why}")))?;
+        let label = Start::parse(&self.small(names::BACKUP_LABEL, backup_label::LIMIT)?)
+            .map_err(|error| base.failed(self.place, format!("has a backup_label that {error}")))?;
         if plan.start_lsn != Some(label.start_lsn.0) || !plan.backup.contains(&label.describe()) {
             return Err(replaced(self.place));
         }
-        self.small("PG_VERSION", 64)?;
-        let control = self.small("global/pg_control", control::SIZE)?;
-        if control.len() as u64 != control::SIZE {
+        self.small(names::PG_VERSION, version::LIMIT)?;
+        let control = self.small(names::CONTROL_FILE, control_file::SIZE)?;
+        if control.len() as u64 != control_file::SIZE {
             let size = control.len();
             return Err(base.failed(self.place, format!("has a global/pg_control of {size} bytes")));
         }
@@ -205,13 +204,15 @@ impl Restored<'_> {
             archive.failed(self.place, format!("has a member `{}`, which is no WAL", name.escape_debug()))
         };
         for (name, is_dir) in entries(root)? {
-            let known =
-                if is_dir { matches!(name.as_str(), "archive_status" | "summaries") } else { is_wal(&name) };
+            let known = match is_dir {
+                true => matches!(name.as_str(), names::ARCHIVE_STATUS | names::SUMMARIES),
+                false => is_wal(&name),
+            };
             if !known {
                 return Err(refused(&name));
             }
         }
-        for (name, is_dir) in entries(&root.join("archive_status"))? {
+        for (name, is_dir) in entries(&root.join(names::ARCHIVE_STATUS))? {
             if is_dir || !is_status(&name) {
                 return Err(refused(&format!("archive_status/{name}")));
             }

@@ -2,10 +2,11 @@
 
 use std::io::Read;
 
-use pgdata::backup_label::{self, BackupLabel};
-use pgdata::control::{self, Control};
-use pgdata::major_version;
-use pgdata::tablespace_map::{self, Mapped};
+use postgres_formats::backup_label::{self, Start};
+use postgres_formats::control_file::{self, Beginning};
+use postgres_formats::names;
+use postgres_formats::tablespace_map::{self, Mapped};
+use postgres_formats::version::{self, major_version};
 use understudy::{Failure, cancelled};
 use ustar::{Archive, Kind, Member, last_member};
 
@@ -27,10 +28,10 @@ const TAIL: u64 = 64 << 10;
 /// What base.tar told.
 #[derive(Debug)]
 pub(crate) struct Base {
-    pub(crate) label: BackupLabel,
-    pub(crate) map: Vec<Mapped>,
+    pub(crate) label: Start,
+    pub(crate) map: Vec<Mapped<String>>,
     pub(crate) major: Option<u32>,
-    pub(crate) control: Option<Control>,
+    pub(crate) control: Option<Beginning>,
 }
 
 /// How much is wanted.
@@ -65,26 +66,20 @@ pub(crate) fn at_base(place: &Place, archive: &ArchiveObject, wanted: Wanted) ->
     let mut base = Base { label, map: looking.map, major: looking.major, control: looking.control };
     if wanted == Wanted::All && base.control.is_none() && archive.codec.is_none() {
         let tail = archive.tail(place, TAIL)?;
-        if let Some(bytes) = last_member(&tail, "global/pg_control") {
+        if let Some(bytes) = last_member(&tail, names::CONTROL_FILE) {
             base.control = Some(parse_control(place, archive, bytes)?);
         }
     }
     Ok(base)
 }
 
-/// Reads a backup_label that was restored.
-pub(crate) fn parse_label(text: Vec<u8>) -> Result<BackupLabel, String> {
-    let text = String::from_utf8(text).map_err(|_| "is not UTF-8".to_owned())?;
-    BackupLabel::parse(&text).map_err(|error| error.to_string())
-}
-
 struct Looking<'a> {
     place: &'a Place,
     file: &'a ArchiveObject,
-    label: Option<BackupLabel>,
-    map: Vec<Mapped>,
+    label: Option<Start>,
+    map: Vec<Mapped<String>>,
     major: Option<u32>,
-    control: Option<Control>,
+    control: Option<Beginning>,
 }
 
 impl Looking<'_> {
@@ -105,28 +100,27 @@ impl Looking<'_> {
             let Some(member) = archive.next().map_err(|error| self.failed(error))? else { return Ok(()) };
             belongs_in_base(&member.name).map_err(|why| self.failed(why))?;
             match member.name.as_str() {
-                "backup_label" if !first => {
+                names::BACKUP_LABEL if !first => {
                     return Err(self.failed("has a backup_label that is not its first file"));
                 }
-                "backup_label" => {
-                    let text = self.text(&mut archive, &member, backup_label::LIMIT)?;
-                    let label = parse_label(text);
+                names::BACKUP_LABEL => {
+                    let label = Start::parse(&self.contents(&mut archive, &member, backup_label::LIMIT)?);
                     self.label =
-                        Some(label.map_err(|why| self.failed(format!("has a backup_label that {why}")))?);
+                        Some(label.map_err(|error| self.failed(format!("has a backup_label that {error}")))?);
                 }
-                "tablespace_map" => {
-                    let text = self.text(&mut archive, &member, tablespace_map::LIMIT)?;
-                    self.map = self.parse_map(text)?;
+                names::TABLESPACE_MAP => {
+                    let map = self.contents(&mut archive, &member, tablespace_map::LIMIT)?;
+                    self.map = tablespace_map::parse_absolute(&map)
+                        .map_err(|error| self.failed(format!("has a tablespace_map that {error}")))?;
                 }
                 _ if wanted == Wanted::Labels || self.label.is_none() => return Ok(()),
-                "PG_VERSION" => {
-                    let text = self.text(&mut archive, &member, 64)?;
-                    let major = std::str::from_utf8(&text).ok().and_then(major_version);
+                names::PG_VERSION => {
+                    let major = major_version(&self.contents(&mut archive, &member, version::LIMIT)?);
                     self.major =
                         Some(major.ok_or_else(|| self.failed("has a PG_VERSION that names no version"))?);
                 }
-                "global/pg_control" => {
-                    let bytes = self.text(&mut archive, &member, control::SIZE)?;
+                names::CONTROL_FILE => {
+                    let bytes = self.contents(&mut archive, &member, control_file::SIZE)?;
                     self.control = Some(parse_control(self.place, self.file, &bytes)?);
                 }
                 _ => {}
@@ -137,7 +131,7 @@ impl Looking<'_> {
     }
 
     /// Reads a small member.
-    fn text(&self, archive: &mut Archive, member: &Member, limit: u64) -> Result<Vec<u8>, Failure> {
+    fn contents(&self, archive: &mut Archive, member: &Member, limit: u64) -> Result<Vec<u8>, Failure> {
         if member.kind != Kind::File || member.size > limit {
             return Err(
                 self.failed(format!("has a {} that is larger than {limit} bytes or no file", member.name))
@@ -149,18 +143,12 @@ impl Looking<'_> {
         Ok(bytes)
     }
 
-    fn parse_map(&self, text: Vec<u8>) -> Result<Vec<Mapped>, Failure> {
-        let text =
-            String::from_utf8(text).map_err(|_| self.failed("has a tablespace_map that is not UTF-8"))?;
-        tablespace_map::parse(&text)
-            .map_err(|error| self.failed(format!("has a tablespace_map that {error}")))
-    }
-
     fn failed(&self, what: impl std::fmt::Display) -> Failure {
         self.file.failed(self.place, what)
     }
 }
 
-fn parse_control(place: &Place, file: &ArchiveObject, bytes: &[u8]) -> Result<Control, Failure> {
-    Control::parse(bytes).map_err(|error| file.failed(place, format!("has a global/pg_control that {error}")))
+fn parse_control(place: &Place, file: &ArchiveObject, bytes: &[u8]) -> Result<Beginning, Failure> {
+    Beginning::parse(bytes)
+        .map_err(|error| file.failed(place, format!("has a global/pg_control that {error}")))
 }

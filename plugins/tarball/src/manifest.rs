@@ -6,6 +6,7 @@ use std::io;
 
 use pgdata::checksum::{Algorithm as Listed, Digesting};
 use pgdata::manifest::{File, LIMIT, ManifestError, Summary};
+use postgres_formats::names::{POSTGRESQL_AUTO_CONF, RECOVERY_SIGNAL, STANDBY_SIGNAL};
 use understudy::digests::{Algorithm, Digest, Hasher};
 use understudy::store::Object;
 use understudy::transfer::Listing;
@@ -16,7 +17,7 @@ use crate::place::Place;
 
 /// What pg_verifybackup leaves out as well (`ignore_list` in pg_verifybackup.c): WAL, of which a manifest lists at most the
 /// `archive_status` of `-X fetch`, and what pg_basebackup itself changes after the manifest was made (`-R`).
-const NOT_COMPARED: [&str; 4] = ["pg_wal/", "postgresql.auto.conf", "standby.signal", "recovery.signal"];
+const NOT_COMPARED: [&str; 4] = ["pg_wal/", POSTGRESQL_AUTO_CONF, STANDBY_SIGNAL, RECOVERY_SIGNAL];
 
 /// What is missing is named up to so many.
 const NAMED: usize = 3;

@@ -1,19 +1,22 @@
 //! Which names the archives of a backup have, and what stands for them where the host unpacks: what `unpack` is told to
 //! refuse, and what is looked for afterwards in the directories that were filled.
 
-use understudy::UNFINISHED_CONTROL_FILE;
+use postgres_formats::names::{
+    POSTMASTER_OPTS, POSTMASTER_PID, TABLESPACE_MAP, TablespaceFolder, UNFINISHED_CONTROL_FILE,
+};
+use postgres_formats::segment::WalFile;
+
+/// What is there before everything else, written from what the plan knows, for a Patroni that starts meanwhile (see the SDK's
+/// documentation). An archive has it where its server's disk had it.
+pub(crate) use postgres_formats::names::PG_VERSION as VERSION;
 
 /// What base.tar must not bring: what belongs into the archive of a tablespace, and what a running server has and no
 /// replica may inherit.
 pub(crate) const REFUSED_IN_BASE: [&str; 4] =
-    ["pg_tblspc/", "postmaster.pid", "postmaster.opts", UNFINISHED_CONTROL_FILE];
+    ["pg_tblspc/", POSTMASTER_PID, POSTMASTER_OPTS, UNFINISHED_CONTROL_FILE];
 
 /// What base.tar brings and the host makes itself, where the operator's map has the links.
-pub(crate) const SKIPPED_IN_BASE: &str = "tablespace_map";
-
-/// What is there before everything else, written from what the plan knows, for a Patroni that starts meanwhile (see the SDK's
-/// documentation). An archive has it where its server's disk had it.
-pub(crate) const VERSION: &str = "PG_VERSION";
+pub(crate) const SKIPPED_IN_BASE: &str = TABLESPACE_MAP;
 
 /// Why a member of that name has no business in base.tar.
 pub(crate) fn belongs_in_base(name: &str) -> Result<(), String> {
@@ -29,24 +32,12 @@ pub(crate) fn belongs_in_base(name: &str) -> Result<(), String> {
 
 /// Whether that is PostgreSQL's own folder in a tablespace, `PG_MAJOR_CATALOG`.
 pub(crate) fn belongs_in_tablespace(folder: &str) -> bool {
-    folder.strip_prefix("PG_").and_then(|rest| rest.split_once('_')).is_some_and(|(major, catalog)| {
-        [major, catalog].iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
-    })
+    TablespaceFolder::parse(folder.as_bytes()).is_some_and(|folder| folder.version.major().is_some())
 }
 
-/// Whether PostgreSQL calls WAL so: segments, their partial and backup files, timeline histories (xlog_internal.h).
+/// Whether PostgreSQL calls WAL so: segments, their partial and backup files, timeline histories.
 pub(crate) fn is_wal(name: &str) -> bool {
-    let hexadecimal = |text: &str, length| {
-        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
-    };
-    match name.split_once('.') {
-        None | Some((_, "partial")) => hexadecimal(name.split('.').next().unwrap_or(name), 24),
-        Some((timeline, "history")) => hexadecimal(timeline, 8),
-        Some((segment, rest)) => {
-            let offset = rest.strip_suffix(".backup");
-            hexadecimal(segment, 24) && offset.is_some_and(|offset| hexadecimal(offset, 8))
-        }
-    }
+    WalFile::parse(name.as_bytes()).is_some()
 }
 
 /// Whether that says what became of a WAL file: `NAME.done` or `NAME.ready` in `archive_status`.

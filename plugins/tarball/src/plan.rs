@@ -4,8 +4,8 @@
 //! highest LSN, as their backup_labels have it. One that cannot be used (no backup_label, incremental, without the archive
 //! of a tablespace, with a manifest that is damaged or another backup's) is passed over with a warning.
 
-use pgdata::backup_label::BackupLabel;
 use pgdata::manifest::Summary;
+use postgres_formats::backup_label::Start;
 use understudy::{Failure, Plan, Tablespace, cancelled, log};
 
 use crate::backup::{self, Backup};
@@ -78,7 +78,7 @@ pub(crate) fn replaced(place: &Place) -> Failure {
 }
 
 /// Names a backup, for a person and for [`planned`].
-fn name(backup: &Backup, label: &BackupLabel) -> String {
+fn name(backup: &Backup, label: &Start) -> String {
     let (described, mark) = (label.describe(), backup.mark());
     if backup.folder.is_empty() {
         return format!("{described} ({mark})");
@@ -146,7 +146,7 @@ fn believe(
     place: &Place,
     backup: &Backup,
     summary: &Summary,
-    label: &BackupLabel,
+    label: &Start,
     plan: &mut Plan,
 ) -> Result<(), Failure> {
     let manifest = backup.manifest.as_ref().map(|object| place.shown(&object.key)).unwrap_or_default();

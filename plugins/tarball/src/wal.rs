@@ -4,11 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-use pgdata::Lsn;
-use pgdata::backup_label::BackupLabel;
-use pgdata::control::Control;
 use pgdata::manifest::{Summary, WalRange};
 use pgdata::wal::{Cluster, Piece, Segments, Stop, WalError, verify};
+use postgres_formats::Lsn;
+use postgres_formats::backup_label::Start;
+use postgres_formats::control_file::{self, Beginning};
+use postgres_formats::names::CONTROL_FILE;
+use postgres_formats::segment::SegmentName;
 use understudy::{AtPath, Datadir, Failure, UntilCancelled, cancelled, log};
 
 use crate::backup::Backup;
@@ -22,7 +24,7 @@ use crate::place::Place;
 pub(crate) fn check(
     place: &Place,
     backup: &Backup,
-    label: &BackupLabel,
+    label: &Start,
     summary: Option<&Summary>,
     datadir: &Datadir,
 ) -> Result<(), Failure> {
@@ -64,7 +66,7 @@ pub(crate) fn check(
 }
 
 /// What is verified. A backup of a standby without a manifest does not say where it ended.
-fn pieces(label: &BackupLabel, ranges: &[WalRange]) -> Vec<(u32, Lsn, Stop)> {
+fn pieces(label: &Start, ranges: &[WalRange]) -> Vec<(u32, Lsn, Stop)> {
     if !ranges.is_empty() {
         return ranges.iter().map(|range| (range.timeline, range.start, Stop::At(range.end))).collect();
     }
@@ -84,11 +86,11 @@ fn of_this_cluster(
     cluster: &Cluster,
     datadir: &Datadir,
 ) -> Result<(), Failure> {
-    let path = datadir.place("global/pg_control")?;
+    let path = datadir.place(CONTROL_FILE)?;
     let mut bytes = Vec::new();
-    File::open(&path).and_then(|file| file.take(pgdata::control::SIZE).read_to_end(&mut bytes)).at(&path)?;
+    File::open(&path).and_then(|file| file.take(control_file::SIZE).read_to_end(&mut bytes)).at(&path)?;
     let base = &backup.base;
-    let control = Control::parse(&bytes)
+    let control = Beginning::parse(&bytes)
         .map_err(|error| base.failed(place, format!("has a global/pg_control that {error}")))?;
     let (wal, own) = (cluster.system_identifier(), control.system_identifier);
     if wal == own {
@@ -102,7 +104,7 @@ fn any_segment(wal: &Path) -> Result<Option<String>, Failure> {
     let mut first = None;
     for entry in fs::read_dir(wal).at(wal)? {
         let name = entry.at(wal)?.file_name().to_string_lossy().into_owned();
-        let is_segment = name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_segment = SegmentName::parse(name.as_bytes()).is_some();
         if is_segment && first.as_ref().is_none_or(|first| name < *first) {
             first = Some(name);
         }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use postgres_formats::names;
 use transfer::beneath::RelativePath;
 
 use crate::datadir::{DataDirectory, Extent};
@@ -272,7 +273,7 @@ fn writable(request: &Request, directory: &DataDirectory, tablespaces: &[Tablesp
 /// Writes `PG_VERSION` where pg_basebackup will, which puts the same into it, late: a Patroni that starts meanwhile reads it then and
 /// never again, and takes the replica for a server that crashed where it found none.
 fn write_version(directory: &DataDirectory, major: u32) -> std::io::Result<()> {
-    const NAME: RelativePath = RelativePath::literal("PG_VERSION");
+    const NAME: RelativePath = RelativePath::literal(names::PG_VERSION);
     match directory.directory().create_file(&NAME, 0o600) {
         Ok(mut file) => std::io::Write::write_all(&mut file, format!("{major}\n").as_bytes()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),

@@ -4,6 +4,8 @@
 use std::io;
 use std::sync::Arc;
 
+use postgres_formats::names;
+
 use crate::datadir::DataDirectory;
 use crate::seal::set_control_file_aside;
 
@@ -44,7 +46,7 @@ impl Unstartable {
     pub(super) fn failed(self) -> io::Result<()> {
         if set_control_file_aside(self.directory.directory()).is_err() {
             // There is no `global`, or nothing that could be renamed in it; the mode stays where pg_control does.
-            let control = self.directory.real_path().join("global/pg_control");
+            let control = self.directory.real_path().join(names::CONTROL_FILE);
             if control.symlink_metadata().is_ok() {
                 return Ok(());
             }

@@ -3,8 +3,12 @@
 //! recovery where that path is no directory of the server's, and removes what it finds in the folder of its version there.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use postgres_formats::names::TablespaceFolder;
+use postgres_formats::version::Version;
 
 use crate::outcome::Finding;
 use crate::source::SourceFacts;
@@ -104,11 +108,11 @@ fn check_one(tablespace: &Tablespace, directories: &Directories, major: u32) -> 
 
 /// The folder of this major version's in a tablespace's directory.
 fn folder_of(location: &Path, major: u32) -> io::Result<Option<String>> {
-    let prefix = format!("PG_{major}_");
     for entry in std::fs::read_dir(location)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.starts_with(&prefix) {
-            return Ok(Some(name));
+        let name = entry?.file_name();
+        let folder = TablespaceFolder::parse(name.as_bytes());
+        if let Some(folder) = folder.filter(|folder| folder.version == Version::Major(major)) {
+            return Ok(Some(folder.to_string()));
         }
     }
     Ok(None)

@@ -3,12 +3,13 @@
 //! That no directory of the operator's lies in another was checked when they were taken.
 
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::{Directories, Plan, Refusal, Rule, Tablespace};
+use postgres_formats::names::{self, TablespaceFolder};
+use postgres_formats::version;
 
-/// The longest PG_VERSION that is read, in bytes.
-const LONGEST_VERSION: u64 = 64;
+use crate::{Directories, Plan, Refusal, Rule, Tablespace};
 
 /// The real paths of the directories that the plan fills: the data directory first, then the WAL directory where the
 /// operator named one, then one for each tablespace of the plan.
@@ -48,18 +49,18 @@ pub(super) fn of_plan(plan: &Plan, directories: &Directories) -> Result<Vec<Path
 /// # Errors
 /// Such a folder, by name.
 pub(super) fn hold_no_other_version(directories: &Directories, installed: u32) -> Result<(), Refusal> {
-    let old = std::fs::File::open(directories.datadir.join("PG_VERSION")).ok().and_then(|file| {
-        let mut text = String::new();
-        file.take(LONGEST_VERSION).read_to_string(&mut text).ok()?;
-        text.trim().parse().ok()
+    let old = std::fs::File::open(directories.datadir.join(names::PG_VERSION)).ok().and_then(|file| {
+        let mut contents = Vec::new();
+        file.take(version::LIMIT).read_to_end(&mut contents).ok()?;
+        version::version_between_spaces(&contents)?.major()
     });
     for place in directories.tablespaces.targets() {
         // A place that is not there yet, or cannot be read, was judged when it was taken.
         for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let major =
-                name.to_str().and_then(|name| name.strip_prefix("PG_")?.split_once('_')?.0.parse().ok());
-            if major.is_some_and(|major: u32| major != installed && Some(major) != old) {
+            let folder = TablespaceFolder::parse(name.as_bytes());
+            let major = folder.and_then(|folder| folder.version.major());
+            if major.is_some_and(|major| major != installed && Some(major) != old) {
                 let message = format!(
                     "{} holds `{}`, of another PostgreSQL than the {installed} of `bin_dir`; move it away or map the tablespace elsewhere",
                     place.display(),

@@ -4,16 +4,14 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use postgres_formats::{control_file, names, version};
 use transfer::beneath::Directory;
 
-use super::contents::{CONTROL_FILE, LONGEST_VERSION, PG_VERSION};
+use super::contents::{CONTROL_FILE, PG_VERSION};
 use super::places::MappedPlace;
 use super::room::reclaimable;
 use crate::seal::{ClusterIdentity, cluster_identity};
 use crate::{Bytes, Refusal, Rule};
-
-/// The length of a pg_control in bytes (`PG_CONTROL_FILE_SIZE`).
-const CONTROL_FILE_LENGTH: u64 = 8192;
 
 /// How many tablespaces of a cluster are looked at.
 const MOST_TABLESPACES: usize = 10_000;
@@ -37,9 +35,9 @@ pub struct FoundCluster {
 impl FoundCluster {
     /// Looks at the cluster in `directory`. Walks it. Blocking.
     pub(super) fn look(directory: &Directory) -> Self {
-        let version = directory.read(&PG_VERSION, LONGEST_VERSION).unwrap_or_default();
+        let version = directory.read(&PG_VERSION, version::LIMIT).unwrap_or_default();
         let identity = directory
-            .read(&CONTROL_FILE, CONTROL_FILE_LENGTH)
+            .read(&CONTROL_FILE, control_file::SIZE)
             .map_err(|error| error.to_string())
             .and_then(|bytes| {
                 let shown = directory.path().join(CONTROL_FILE.as_path());
@@ -50,7 +48,7 @@ impl FoundCluster {
             version: String::from_utf8_lossy(version.trim_ascii()).into_owned(),
             identity,
             size,
-            tablespaces: links(&directory.path().join("pg_tblspc")),
+            tablespaces: links(&directory.path().join(names::PG_TBLSPC)),
         }
     }
 
@@ -159,8 +157,8 @@ fn is_linked(datadir: &Path, place: &MappedPlace) -> bool {
         fs::metadata(path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == place.identity())
     };
     if place.is_wal() {
-        return leads_there(&datadir.join("pg_wal"));
+        return leads_there(&datadir.join(names::PG_WAL));
     }
-    let entries = fs::read_dir(datadir.join("pg_tblspc")).into_iter().flatten();
+    let entries = fs::read_dir(datadir.join(names::PG_TBLSPC)).into_iter().flatten();
     entries.take(MOST_TABLESPACES).filter_map(Result::ok).any(|entry| leads_there(&entry.path()))
 }

@@ -4,6 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
+use postgres_formats::names::{self, TablespaceFolder};
+use postgres_formats::segment::WalFile;
+use postgres_formats::version;
 use transfer::beneath::{Directory, Kind, RelativePath};
 
 /// What a data directory holds before a run, as rule 25 tells them apart.
@@ -20,16 +23,14 @@ pub enum Contents {
 }
 
 pub(super) const LOST_AND_FOUND: &str = "lost+found";
-pub(super) const PG_VERSION: RelativePath = RelativePath::literal("PG_VERSION");
-const CLUSTER_FOLDERS: [RelativePath; 2] = [RelativePath::literal("base"), RelativePath::literal("global")];
+pub(super) const PG_VERSION: RelativePath = RelativePath::literal(names::PG_VERSION);
+const CLUSTER_FOLDERS: [RelativePath; 2] =
+    [RelativePath::literal("base"), RelativePath::literal(names::GLOBAL)];
 
-pub(super) const CONTROL_FILE: RelativePath = RelativePath::literal("global/pg_control");
+pub(super) const CONTROL_FILE: RelativePath = RelativePath::literal(names::CONTROL_FILE);
 
 /// With any of these bits on the data directory PostgreSQL does not start (`PG_MODE_MASK_GROUP` of src/include/common/file_perm.h).
 const REFUSED_MODE: u32 = 0o027;
-
-/// The longest PG_VERSION in bytes; PostgreSQL writes `15\n`.
-pub(super) const LONGEST_VERSION: u64 = 64;
 
 /// What the data directory holds. "Nothing" is what `pg_check_dir` (src/port/pgcheckdir.c) says is empty: dotfiles count.
 /// `unfinished` is what the state file says; a cluster that is whole counts before it.
@@ -63,19 +64,12 @@ fn is_cluster(directory: &Directory) -> io::Result<bool> {
     }
     if directory
         .find(&PG_VERSION)?
-        .is_none_or(|found| found.kind != Kind::File || found.length > LONGEST_VERSION)
+        .is_none_or(|found| found.kind != Kind::File || found.length > version::LIMIT)
     {
         return Ok(false);
     }
-    let version = directory.read(&PG_VERSION, LONGEST_VERSION)?;
-    Ok(is_version(version.trim_ascii()))
-}
-
-/// `15`, or `9.6` before PostgreSQL 10.
-fn is_version(text: &[u8]) -> bool {
-    let parts: Vec<&[u8]> = text.split(|byte| *byte == b'.').collect();
-    (1..=2).contains(&parts.len())
-        && parts.iter().all(|part| (1..=4).contains(&part.len()) && part.iter().all(u8::is_ascii_digit))
+    let contents = directory.read(&PG_VERSION, version::LIMIT)?;
+    Ok(version::version_between_spaces(&contents).is_some())
 }
 
 /// What may be in a mapped directory.
@@ -135,38 +129,23 @@ impl MayHold {
     }
 }
 
-/// The folders of pg_wal: `summaries` since PostgreSQL 17.
+/// The folders of pg_wal.
 fn is_wal_folder(name: &[u8]) -> bool {
-    matches!(name, b"archive_status" | b"summaries")
+    [names::ARCHIVE_STATUS, names::SUMMARIES].iter().any(|folder| name == folder.as_bytes())
 }
 
-/// The names of src/include/access/xlog_internal.h and of src/backend/access/transam/xlog*.c: segments, whole and partial,
-/// history files, backup history files, and what a server that is stopped hard leaves of them.
+/// The files of pg_wal: [`WalFile`], and what a server that is stopped hard leaves of them (src/backend/access/transam/xlog.c,
+/// xlogarchive.c, xlogrecovery.c).
 fn is_wal_file(name: &[u8]) -> bool {
-    let hexadecimal = |part: &[u8], digits: usize| {
-        part.len() == digits && part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
-    };
-    let parts: Vec<&[u8]> = name.split(|byte| *byte == b'.').collect();
-    match parts.as_slice() {
-        [b"RECOVERYXLOG" | b"RECOVERYHISTORY"] => true,
-        [segment] => hexadecimal(segment, 24),
-        [segment, b"partial"] => hexadecimal(segment, 24),
-        [timeline, b"history"] => hexadecimal(timeline, 8),
-        [segment, offset, b"backup"] => hexadecimal(segment, 24) && hexadecimal(offset, 8),
-        [b"xlogtemp", pid] => !pid.is_empty() && pid.len() <= 10 && pid.iter().all(u8::is_ascii_digit),
-        _ => false,
-    }
+    let is_number = |text: &[u8]| (1..=10).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
+    matches!(name, b"RECOVERYXLOG" | b"RECOVERYHISTORY")
+        || name.strip_prefix(b"xlogtemp.").is_some_and(is_number)
+        || WalFile::parse(name).is_some()
 }
 
-/// `PG_<major>_<catalog version>` (TABLESPACE_VERSION_DIRECTORY of src/include/common/relpath.h): `PG_15_202209061`.
+/// `PG_<major>_<catalog version>`, such as `PG_15_202209061`.
 fn is_tablespace_folder(name: &[u8]) -> bool {
-    let parts: Vec<&[u8]> = name.split(|byte| *byte == b'_').collect();
-    match parts.as_slice() {
-        [b"PG", major, catalog] => {
-            is_version(major) && catalog.len() == 9 && catalog.iter().all(u8::is_ascii_digit)
-        }
-        _ => false,
-    }
+    TablespaceFolder::parse(name).is_some()
 }
 
 #[cfg(test)]
@@ -224,14 +203,5 @@ mod tests {
         assert!(!MayHold::TablespaceFolders.allows(OsStr::new("PG_15_202209061"), Kind::Link));
         assert!(!MayHold::TablespaceFolders.allows(OsStr::new("PG_15_202209061"), Kind::File));
         assert!(!MayHold::Wal.allows(OsStr::new("000000010000000000000001"), Kind::Link));
-    }
-
-    #[test]
-    fn rule_25_a_version_is_one_or_two_numbers() {
-        for (text, version) in
-            [("15", true), ("9.6", true), ("", false), ("15.", false), ("x", false), ("1.2.3", false)]
-        {
-            assert_eq!(is_version(text.as_bytes()), version, "{text}");
-        }
     }
 }

@@ -5,16 +5,16 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use postgres_formats::names;
 use tokio_util::sync::CancellationToken;
 use transfer::beneath::{Directory, Kind, Limit, RelativePath};
 
 use super::room::mounted;
 use super::{Contents, DataDirectory, server};
-use crate::seal::UNFINISHED_CONTROL_FILE;
 
-const GLOBAL: RelativePath = RelativePath::literal("global");
+const GLOBAL: RelativePath = RelativePath::literal(names::GLOBAL);
 const CONTROL_FILES: [RelativePath; 2] =
-    [RelativePath::literal("global/pg_control"), RelativePath::literal(UNFINISHED_CONTROL_FILE)];
+    [RelativePath::literal(names::CONTROL_FILE), RelativePath::literal(names::UNFINISHED_CONTROL_FILE)];
 
 /// What emptying did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use postgres_formats::names;
 use rustix::io::Errno;
 use rustix::process::Pid;
 use transfer::beneath::{Directory, Kind, RelativePath};
@@ -17,7 +18,7 @@ use crate::Refusal;
 use crate::Rule;
 use crate::state::process;
 
-const POSTMASTER_PID: RelativePath = RelativePath::literal("postmaster.pid");
+const POSTMASTER_PID: RelativePath = RelativePath::literal(names::POSTMASTER_PID);
 
 /// The longest postmaster.pid in bytes; PostgreSQL writes eight lines, two of them paths.
 const LONGEST: u64 = 16 << 10;
@@ -124,7 +125,7 @@ pub(super) fn refuse_used(identity: (u64, u64), mapped: &[MappedPlace]) -> Resul
                 Rule::RunningServer,
                 format!("a server's process, {}, works in the data directory; stop the server", process.pid),
             ));
-        } else if (server || Path::new(&cwd).join("postmaster.pid").symlink_metadata().is_ok())
+        } else if (server || Path::new(&cwd).join(names::POSTMASTER_PID).symlink_metadata().is_ok())
             && seen.insert(stands_in)
         {
             found = used_by(process.pid, Path::new(&cwd), mapped);
@@ -151,8 +152,8 @@ fn used_by(pid: u32, data: &Path, mapped: &[MappedPlace]) -> Option<Refusal> {
     if mapped.is_empty() {
         return None;
     }
-    refuse(&data.join("pg_wal"), "the WAL directory").or_else(|| {
-        let tablespaces = fs::read_dir(data.join("pg_tblspc")).ok()?;
+    refuse(&data.join(names::PG_WAL), "the WAL directory").or_else(|| {
+        let tablespaces = fs::read_dir(data.join(names::PG_TBLSPC)).ok()?;
         tablespaces
             .take(MOST_TABLESPACES)
             .filter_map(Result::ok)

@@ -129,9 +129,7 @@ fn control_file(system_identifier: u64) -> Vec<u8> {
     put(104, &1_795_420_800_i64.to_ne_bytes());
     put(172, &1_u32.to_ne_bytes());
     put(228, &(16_u32 << 20).to_ne_bytes());
-    let crc = crc32c::crc32c(&file[..288]);
-    file[288..292].copy_from_slice(&crc.to_ne_bytes());
-    file
+    postgres_formats::control_file::with_crc(file).unwrap()
 }
 
 fn empty(directory: &DataDirectory) -> Emptied {

@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use postgres_formats::configuration::{Line, lines, parse_line};
+use postgres_formats::names;
 use transfer::beneath::{Kind, RelativePath};
 
-use super::guc::file::{Line, lines, parse_line};
 use super::leads::{Leads, leads};
 use super::places::Places;
 use super::problem::{During, Problem, shown};
@@ -17,7 +18,7 @@ const CHECK: Rule = Rule::Configuration;
 const MAIN: RelativePath = RelativePath::literal("postgresql.conf");
 
 /// The file that `ALTER SYSTEM` writes.
-pub(super) const AUTO: RelativePath = RelativePath::literal("postgresql.auto.conf");
+pub(super) const AUTO: RelativePath = RelativePath::literal(names::POSTGRESQL_AUTO_CONF);
 
 /// What Patroni has the server read from the replica on, though nothing in it may name them yet: its own `postgresql.conf` includes
 /// `postgresql.base.conf`, which it keeps where there is one (`write_postgresql_conf`), and it copies `*.backup` over files that are
@@ -247,6 +248,7 @@ impl Reader<'_> {
 pub(super) mod tests {
     use std::fs;
 
+    use super::super::real::Cluster;
     use super::*;
     use crate::Directories;
 
@@ -411,5 +413,42 @@ pub(super) mod tests {
         let restored = Restored::with(&[]);
         std::os::unix::fs::symlink("/etc/hostname", restored.place.path().join("postgresql.conf")).unwrap();
         assert!(restored.read().unwrap_err().message.contains("link"));
+    }
+
+    #[test]
+    fn postgresql_itself_reads_each_line_so() {
+        let cluster = Cluster::made_with(&[]);
+        let path = cluster.path().join("postgresql.conf");
+        for line in [
+            "log_line_prefix = 'it''s \\'x\\' \\\\ \\101\\t.'",
+            "Log_Line_Prefix\t=\t'a' # comment",
+            "log_line_prefix=a#comment",
+            "log_line_prefix a",
+            "log_line_prefix = 'a\\000b'",
+            "log_line_prefix = 'a\\400b'",
+            "log_line_prefix = '\\302\\240'",
+            "log_line_prefix 'a'\r",
+            "log_line_prefix = ''",
+            "log_line_prefix = 'x",
+            "log_line_prefix = a b",
+            "log_line_prefix =",
+            "log_line_prefix",
+            "= a",
+            "'log_line_prefix' = a",
+            "log_line_prefix = 'a' 'b'",
+            "log_line_prefix = \"a\"",
+            "log_line_prefix = $user",
+            "a.b.c = 1",
+            "1log_line_prefix = a",
+        ] {
+            fs::write(&path, format!("{line}\n")).unwrap();
+            let output = cluster.run("postgres", &["-D", &cluster.text(), "-C", "log_line_prefix"]);
+            let read = match parse_line(line.as_bytes()) {
+                Line::Setting { value, .. } => Some(value),
+                Line::Empty | Line::Malformed => None,
+            };
+            let printed = output.status.success().then(|| String::from_utf8(output.stdout).unwrap());
+            assert_eq!(read.map(|value| value + "\n"), printed, "{line}");
+        }
     }
 }

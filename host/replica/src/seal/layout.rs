@@ -1,6 +1,7 @@
 //! The directories that PostgreSQL wants to find. Tools that keep only files lose those that are empty; without them
 //! the server does not start. The list is initdb's (`subdirs` in `src/bin/initdb/initdb.c`).
 
+use postgres_formats::names;
 use transfer::beneath::{Directory, Kind, RelativePath};
 
 use super::problem::{During, Findings, Problem};
@@ -12,7 +13,7 @@ const CHECK: Rule = Rule::Directories;
 /// Those that hold something in every cluster.
 const FILLED: [RelativePath; 5] = [
     RelativePath::literal("base"),
-    RelativePath::literal("global"),
+    RelativePath::literal(names::GLOBAL),
     RelativePath::literal("pg_multixact/members"),
     RelativePath::literal("pg_multixact/offsets"),
     RelativePath::literal("pg_xact"),
@@ -32,7 +33,7 @@ const EMPTY: [RelativePath; 14] = [
     RelativePath::literal("pg_stat"),
     RelativePath::literal("pg_stat_tmp"),
     RelativePath::literal("pg_subtrans"),
-    RelativePath::literal("pg_tblspc"),
+    RelativePath::literal(names::PG_TBLSPC),
     RelativePath::literal("pg_twophase"),
 ];
 

@@ -1,5 +1,6 @@
 //! Files that must not survive a restore, and those that tell PostgreSQL how to start.
 
+use postgres_formats::names;
 use transfer::beneath::{Directory, Kind, RelativePath};
 
 use super::EndState;
@@ -10,13 +11,13 @@ use crate::{Filled, Rule, Signal};
 const LEFT_OVERS: Rule = Rule::LeftOvers;
 const SIGNALS: Rule = Rule::Signals;
 
-const STANDBY_SIGNAL: RelativePath = RelativePath::literal("standby.signal");
-const RECOVERY_SIGNAL: RelativePath = RelativePath::literal("recovery.signal");
+const STANDBY_SIGNAL: RelativePath = RelativePath::literal(names::STANDBY_SIGNAL);
+const RECOVERY_SIGNAL: RelativePath = RelativePath::literal(names::RECOVERY_SIGNAL);
 
 /// What another server's life left or a server takes for a request, and why it goes. `promote` is one whatever the operator's trigger file is.
 const OF_ANOTHER_SERVER: [(RelativePath, &str); 6] = [
-    (RelativePath::literal("postmaster.pid"), "it is of the server that was copied"),
-    (RelativePath::literal("postmaster.opts"), "it is of the server that was copied"),
+    (RelativePath::literal(names::POSTMASTER_PID), "it is of the server that was copied"),
+    (RelativePath::literal(names::POSTMASTER_OPTS), "it is of the server that was copied"),
     (RelativePath::literal("recovery.conf"), "since version 12 PostgreSQL does not start with it"),
     (RelativePath::literal("promote"), "it can promote a standby"),
     (RelativePath::literal("fallback_promote"), "it can promote a standby of version 13"),

@@ -6,7 +6,6 @@
 //! check that does not pass, an error or a SIGKILL anywhere before the last act leaves a tree that PostgreSQL does not start from.
 
 mod asked;
-mod backup_label;
 mod configuration;
 mod control_file;
 mod guc;
@@ -26,7 +25,6 @@ mod segments;
 mod server;
 mod settings;
 mod startable;
-mod tablespace_map;
 mod tablespaces;
 mod tree;
 mod version;
@@ -35,6 +33,7 @@ mod wal_directory;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use postgres_formats::names::PG_WAL;
 use tokio_util::sync::CancellationToken;
 use transfer::beneath::Directory;
 
@@ -52,6 +51,7 @@ use crate::{Filled, Plan, Request};
 pub use self::asked::{SettingRefused, check_recovery_setting};
 pub(crate) use self::control_file::{ClusterIdentity, cluster_identity};
 pub use self::guc::settings_of_postgresql;
+pub use postgres_formats::names::UNFINISHED_CONTROL_FILE;
 
 /// What the operator wants of the end state.
 #[derive(Clone, Debug, Default)]
@@ -98,9 +98,6 @@ pub struct SealError {
 pub(crate) fn set_control_file_aside(top: &Directory) -> std::io::Result<()> {
     startable::set_aside(top).map_err(|problem| std::io::Error::other(problem.message))
 }
-
-/// The name under which a method writes pg_control; the host renames it at the seal.
-pub const UNFINISHED_CONTROL_FILE: &str = "global/pg_control.understudy";
 
 /// What is not looked at in a mapped directory of the write-ahead log, which may be a file system of its own.
 const NOT_OURS: &[&str] = &["lost+found"];
@@ -224,7 +221,7 @@ impl Seal<'_> {
         let mut links: BTreeSet<PathBuf> =
             tablespaces.linked.iter().map(|tablespace| tablespace.link().to_owned()).collect();
         if matches!(wal, Work::Keep | Work::ReplaceLink) {
-            links.insert(PathBuf::from("pg_wal"));
+            links.insert(PathBuf::from(PG_WAL));
         }
         tree::walk(&Tree { directory: &places.top, links, left_out: &[] }, &mut seen)?;
         if let Some(wal) = &places.wal {

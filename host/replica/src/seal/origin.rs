@@ -1,14 +1,15 @@
 //! Which cluster the backup is of, and whether its timeline leads to the source: otherwise the replica would never follow.
 
+use postgres_formats::backup_label::{BackupLabel, LIMIT, Method, Start};
+use postgres_formats::control_file::{ClusterState, ControlFile};
+use postgres_formats::names;
 use transfer::beneath::{Directory, RelativePath};
 
-use super::backup_label::{BackupLabel, LONGEST, Method};
-use super::control_file::{ClusterState, ControlFile};
 use super::problem::{During, Findings, Problem};
 use crate::source::SourceFacts;
 use crate::{Lsn, Plan, Request, Rule};
 
-const BACKUP_LABEL: RelativePath = RelativePath::literal("backup_label");
+const BACKUP_LABEL: RelativePath = RelativePath::literal(names::BACKUP_LABEL);
 const LABEL: Rule = Rule::BackupLabel;
 const IDENTIFIER: Rule = Rule::SystemIdentifier;
 const TIMELINE: Rule = Rule::Timeline;
@@ -56,7 +57,7 @@ pub(super) fn read_label(
     findings: &mut Findings,
 ) -> Result<Option<BackupLabel>, Problem> {
     if top.find(&BACKUP_LABEL).during(LABEL)?.is_none() {
-        let state = control.state.words();
+        let state = control.state.describe();
         return if control.state.is_shut_down() {
             Ok(None)
         } else if snapshot {
@@ -73,9 +74,9 @@ pub(super) fn read_label(
             Err(Problem::new(LABEL, message))
         };
     }
-    let bytes = top.read(&BACKUP_LABEL, LONGEST).during(LABEL)?;
+    let bytes = top.read(&BACKUP_LABEL, LIMIT).during(LABEL)?;
     let label = BackupLabel::parse(&bytes)
-        .map_err(|unreadable| Problem::new(LABEL, format!("`backup_label` cannot be used: {unreadable}")))?;
+        .map_err(|error| Problem::new(LABEL, format!("`backup_label` cannot be used: it {error}")))?;
     check_label(&label, control, major, findings)?;
     Ok(Some(label))
 }
@@ -86,16 +87,16 @@ fn check_label(
     major: u32,
     findings: &mut Findings,
 ) -> Result<(), Problem> {
-    if label.incremental_from.is_some() {
+    if label.start.incremental_from.is_some() {
         let message = "`backup_label` is of an incremental backup (INCREMENTAL FROM LSN), which is no data \
                        directory: `pg_combinebackup` makes one of it and the backups that it builds on";
         return Err(Problem::new(Rule::Incremental, message));
     }
-    let segment = super::segments::name(label.timeline, label.start, control.wal_segment_size);
-    if label.start_segment != segment {
+    let Start { start_lsn, timeline, segment: named, .. } = &label.start;
+    let segment = control.wal_segment_size.name(*timeline, *start_lsn);
+    if named.to_string() != segment {
         let message = format!(
-            "`backup_label` names the segment {} for START WAL LOCATION {}, which lies in {segment}",
-            label.start_segment, label.start
+            "`backup_label` names the segment {named} for START WAL LOCATION {start_lsn}, which lies in {segment}"
         );
         return Err(Problem::new(LABEL, message));
     }
@@ -112,10 +113,10 @@ fn check_label(
     // PostgreSQL does not start either: "backup_label contains data inconsistent with control file".
     let of_a_standby =
         matches!(control.state, ClusterState::InArchiveRecovery | ClusterState::ShutDownInRecovery);
-    if label.from_standby && !of_a_standby {
+    if label.start.from_standby && !of_a_standby {
         let message = format!(
             "`backup_label` says that a standby was backed up, but `global/pg_control` has the state `{}`",
-            control.state.words()
+            control.state.describe()
         );
         return Err(Problem::new(LABEL, message));
     }
@@ -125,7 +126,7 @@ fn check_label(
 /// Where replay of the backup begins: what backup_label says, else the latest checkpoint.
 pub(super) fn start_of_replay(label: Option<&BackupLabel>, control: &ControlFile) -> (u32, Lsn) {
     match label {
-        Some(label) => (label.timeline, label.start),
+        Some(label) => (label.start.timeline, label.start.start_lsn),
         None => (control.checkpoint_timeline, control.checkpoint_redo),
     }
 }
@@ -155,7 +156,7 @@ pub(super) fn check_timeline(
         Err(Problem::new(TIMELINE, message))
     };
     // A record that begins where a timeline was left is no longer in it.
-    if !facts.contains(timeline, Some(Lsn(lsn.0.saturating_add(1)))) {
+    if !facts.contains(timeline, Some(lsn.saturating_add(1))) {
         return outside("the backup starts", timeline, Some(lsn));
     }
     if let Some(planned) = plan.timeline
@@ -178,7 +179,8 @@ pub(super) fn check_timeline(
 mod tests {
     use std::fs;
 
-    use super::super::control_file::tests::Written;
+    use postgres_formats::written::ControlFile as Written;
+
     use super::*;
     use crate::source::Fork;
 

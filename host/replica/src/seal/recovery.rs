@@ -2,10 +2,10 @@
 
 use std::io;
 
+use postgres_formats::configuration::{Line, lines, parse_line, quote};
 use transfer::beneath::{Directory, RelativePath};
 
 use super::configuration::{AUTO, Entry, LONGEST};
-use super::guc::file::{Line, lines, parse_line, quote};
 use super::guc::{self, Class};
 use super::hazards::without_password;
 use super::overrides::Overrides;

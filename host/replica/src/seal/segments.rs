@@ -1,43 +1,21 @@
 //! The write-ahead log that came along. Segments in `pg_wal` are replayed before anything is streamed, so one of a timeline
-//! that the source left, past the fork, makes a standby that never follows. Names and headers: PostgreSQL's `access/xlog_internal.h`.
+//! that the source left, past the fork, makes a standby that never follows. Headers: PostgreSQL's `access/xlog_internal.h`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
 
+use postgres_formats::control_file::ControlFile;
+use postgres_formats::segment::{SegmentSize, WalFile, history_name};
 use transfer::beneath::{Directory, Kind, RelativePath};
 
-use super::control_file::ControlFile;
 use super::problem::{During, Findings, Problem};
 use crate::Lsn;
 use crate::Rule;
 use crate::source::SourceFacts;
 
 const CHECK: Rule = Rule::Wal;
-
-/// The name of the segment that holds a position.
-pub(super) fn name(timeline: u32, lsn: Lsn, segment_size: u64) -> String {
-    let (number, per_file) = (lsn.0 / segment_size, (1_u64 << 32) / segment_size);
-    format!("{timeline:08X}{:08X}{:08X}", number / per_file, number % per_file)
-}
-
-/// The timeline and the first position of a segment.
-fn parse_name(name: &str, segment_size: u64) -> Option<(u32, Lsn)> {
-    let upper_hexadecimal = |byte: u8| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte);
-    if name.len() != 24 || !name.bytes().all(upper_hexadecimal) {
-        return None;
-    }
-    let part = |at: usize| u32::from_str_radix(&name[at..at + 8], 16).ok();
-    let (timeline, high, low) = (part(0)?, u64::from(part(8)?), u64::from(part(16)?));
-    let start = (high << 32).checked_add(low.checked_mul(segment_size)?)?;
-    (low < (1 << 32) / segment_size).then_some((timeline, Lsn(start)))
-}
-
-/// The timeline whose history a file tells: `00000002.history`.
-fn history_of(name: &str) -> Option<u32> {
-    let digits = name.strip_suffix(".history")?;
-    (digits.len() == 8).then(|| u32::from_str_radix(digits, 16).ok()).flatten()
-}
 
 /// Where replay begins and whether a backup_label says so.
 #[derive(Clone, Copy, Debug)]
@@ -69,14 +47,16 @@ fn check_start(
     facts: Option<&SourceFacts>,
     findings: &mut Findings,
 ) -> Result<(), Problem> {
-    let segment = name(start.timeline, start.lsn, control.wal_segment_size);
+    let segment = control.wal_segment_size.name(start.timeline, start.lsn);
     let path = relative(OsStr::new(&segment))?;
     let found = match log {
         Some(log) => log.find(&path).during(CHECK)?,
         None => None,
     };
     let missing = match found {
-        Some(found) if found.kind == Kind::File && found.length == control.wal_segment_size => return Ok(()),
+        Some(found) if found.kind == Kind::File && found.length == control.wal_segment_size.bytes() => {
+            return Ok(());
+        }
         Some(_) => format!("the segment {segment}, with which replay begins, is not whole in pg_wal"),
         None => format!("the segment {segment}, with which replay begins, is not in pg_wal"),
     };
@@ -101,7 +81,7 @@ fn check_start(
 fn check_history(
     log: &Directory,
     start: Start,
-    segment_size: u64,
+    segment_size: SegmentSize,
     facts: &SourceFacts,
     findings: &mut Findings,
 ) -> Result<(), Problem> {
@@ -110,30 +90,37 @@ fn check_history(
     let mut of_other_timelines = 0_u64;
     let mut holding_a_fork = Vec::new();
     log.names(&mut |file| {
-        let Some(text) = file.to_str() else { return Ok(true) };
-        if let Some(timeline) = history_of(text) {
-            if timeline != facts.timeline && !forks.contains_key(&timeline) {
-                problem = Some(format!(
-                    "pg_wal has `{text}`, but the source, on timeline {}, never was on timeline {timeline}: the replica \
-                     would go there and never follow",
-                    facts.timeline
-                ));
-            }
-        } else if let Some((timeline, begin)) = parse_name(text, segment_size) {
-            match forks.get(&timeline) {
-                None if timeline == facts.timeline => {}
-                None => of_other_timelines += 1,
-                Some(fork) if begin >= *fork => {
-                    if holds_log(log, file, begin)? {
-                        problem = Some(format!(
-                            "pg_wal has `{text}`, but the source left timeline {timeline} at {fork}: the replica would \
-                             replay what the source never had and never follow; {AGAIN}"
-                        ));
-                    }
+        let text = file.display();
+        match WalFile::parse(file.as_bytes()) {
+            Some(WalFile::History(timeline)) => {
+                if timeline != facts.timeline && !forks.contains_key(&timeline) {
+                    problem = Some(format!(
+                        "pg_wal has `{text}`, but the source, on timeline {}, never was on timeline {timeline}: the \
+                         replica would go there and never follow",
+                        facts.timeline
+                    ));
                 }
-                Some(fork) if begin.0.saturating_add(segment_size) > fork.0 => holding_a_fork.push((timeline, *fork)),
-                Some(_) => {}
             }
+            Some(WalFile::Segment(name)) => {
+                let (timeline, Some(begin)) = (name.timeline(), name.begin(segment_size)) else { return Ok(true) };
+                match forks.get(&timeline) {
+                    None if timeline == facts.timeline => {}
+                    None => of_other_timelines += 1,
+                    Some(fork) if begin >= *fork => {
+                        if holds_log(log, file, begin)? {
+                            problem = Some(format!(
+                                "pg_wal has `{text}`, but the source left timeline {timeline} at {fork}: the replica \
+                                 would replay what the source never had and never follow; {AGAIN}"
+                            ));
+                        }
+                    }
+                    Some(fork) if begin.saturating_add(segment_size.bytes()) > *fork => {
+                        holding_a_fork.push((timeline, *fork));
+                    }
+                    Some(_) => {}
+                }
+            }
+            Some(WalFile::Partial(_) | WalFile::BackupHistory { .. }) | None => {}
         }
         Ok(problem.is_none())
     })
@@ -149,7 +136,7 @@ fn check_history(
     holding_a_fork
         .into_iter()
         // What lies before the start of replay is not read.
-        .filter(|(_, fork)| fork.0 / segment_size >= start.lsn.0 / segment_size)
+        .filter(|(_, fork)| segment_size.number(*fork) >= segment_size.number(start.lsn))
         .try_for_each(|fork| check_fork(log, fork, start, segment_size, facts, findings))
 }
 
@@ -159,14 +146,14 @@ fn check_fork(
     log: &Directory,
     (timeline, fork): (u32, Lsn),
     start: Start,
-    segment_size: u64,
+    segment_size: SegmentSize,
     facts: &SourceFacts,
     findings: &mut Findings,
 ) -> Result<(), Problem> {
     let Some(next) = next_timeline(facts, timeline) else { return Ok(()) };
     let has = |name: &str| Ok(log.find(&relative(OsStr::new(name))?).during(CHECK)?.is_some());
     let (old, new, history) =
-        (name(timeline, fork, segment_size), name(next, fork, segment_size), format!("{next:08X}.history"));
+        (segment_size.name(timeline, fork), segment_size.name(next, fork), history_name(next));
     let mut missing = Vec::new();
     if !has(&new)? {
         missing.push(new);
@@ -221,10 +208,10 @@ fn holds_log(log: &Directory, file: &OsStr, begin: Lsn) -> io::Result<bool> {
 
 /// Whether the segment holds a record that begins at `fork`. What a server has not written yet is zeros there, or, in a recycled
 /// segment, of an earlier position: each record has the position of the one before, which is then not just before the fork.
-fn holds_a_record(log: &Directory, file: &OsStr, fork: Lsn, segment_size: u64) -> io::Result<bool> {
+fn holds_a_record(log: &Directory, file: &OsStr, fork: Lsn, segment_size: SegmentSize) -> io::Result<bool> {
     let path = RelativePath::new(file).map_err(io::Error::other)?;
     let mut open = log.open_file(&path)?;
-    open.seek(SeekFrom::Start(fork.0 % segment_size))?;
+    open.seek(SeekFrom::Start(segment_size.offset(fork)))?;
     let mut bytes = Vec::new();
     open.take(48).read_to_end(&mut bytes)?;
     let length = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
@@ -234,7 +221,7 @@ fn holds_a_record(log: &Directory, file: &OsStr, fork: Lsn, segment_size: u64) -
     Ok([(0, 8), (24, 32), (0, 32)].into_iter().any(|(at_length, at_before)| {
         length(at_length).is_some_and(|length| length > 0)
             && before(at_before)
-                .is_some_and(|before| before < fork.0 && before.saturating_add(segment_size) > fork.0)
+                .is_some_and(|before| before < fork.0 && before.saturating_add(segment_size.bytes()) > fork.0)
     }))
 }
 
@@ -247,11 +234,16 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::super::control_file::tests::Written;
+    use postgres_formats::written::ControlFile as Written;
+
     use super::*;
     use crate::source::Fork;
 
     const SIZE: u64 = 16 << 20;
+
+    fn name(timeline: u32, lsn: Lsn, segment_size: u64) -> String {
+        SegmentSize::new(segment_size).unwrap().name(timeline, lsn)
+    }
 
     fn promoted_at(fork: u64) -> SourceFacts {
         SourceFacts {
@@ -280,7 +272,8 @@ mod tests {
         facts: &SourceFacts,
     ) -> Result<Vec<crate::outcome::Finding>, Problem> {
         let mut findings = Findings::default();
-        check_history(&Directory::open(place).unwrap(), start, SIZE, facts, &mut findings)
+        let size = SegmentSize::new(SIZE).unwrap();
+        check_history(&Directory::open(place).unwrap(), start, size, facts, &mut findings)
             .map(|()| findings.into_list())
     }
 
@@ -293,21 +286,6 @@ mod tests {
         bytes[at..at + 4].copy_from_slice(&50_u32.to_ne_bytes());
         bytes[at + 8..at + 16].copy_from_slice(&before.to_ne_bytes());
         fs::write(path, bytes).unwrap();
-    }
-
-    #[test]
-    fn names_are_postgresqls() {
-        assert_eq!(name(1, Lsn(0x0200_0028), SIZE), "000000010000000000000002");
-        assert_eq!(name(0xAB, Lsn(0x16_B374_D848), SIZE), "000000AB00000016000000B3");
-        assert_eq!(name(1, Lsn(0x1_0000_0000), 1 << 30), "000000010000000100000000");
-        assert_eq!(parse_name("000000AB00000016000000B3", SIZE), Some((0xAB, Lsn(0x16_B300_0000))));
-        for odd in
-            ["000000010000000000000100", "00000001000000000000000g", "00000001", "0000000100000000000000020"]
-        {
-            assert_eq!(parse_name(odd, SIZE), None, "{odd}");
-        }
-        assert_eq!(history_of("00000002.history"), Some(2));
-        assert_eq!(history_of("2.history"), None);
     }
 
     #[test]

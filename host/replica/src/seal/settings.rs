@@ -1,8 +1,9 @@
 //! Settings that a hot standby must not have below its primary's: PostgreSQL does not start then, or stops replaying
 //! (`CheckRequiredParameterValues` in `xlogrecovery.c`).
 
+use postgres_formats::control_file::RequiredSettings;
+
 use super::configuration::Configuration;
-use super::control_file::RequiredSettings;
 use super::problem::{Findings, Problem, shown};
 
 use crate::Rule;

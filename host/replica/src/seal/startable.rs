@@ -1,18 +1,17 @@
 //! What makes a data directory startable: `global/pg_control` under its own name. PostgreSQL does not start without it,
 //! so it goes first and comes last, whatever happens in between, a SIGKILL included.
 
+use postgres_formats::control_file::{self, ControlFile, ControlFileError, NO_CHECKPOINT};
+use postgres_formats::names;
 use transfer::beneath::{Directory, Kind, RelativePath};
 
-use super::UNFINISHED_CONTROL_FILE;
-use super::control_file::{self, ControlFile, LENGTH};
 use super::problem::{During, Problem};
-
 use crate::Rule;
 
 const CHECK: Rule = Rule::PgControl;
-const GLOBAL: RelativePath = RelativePath::literal("global");
-const CONTROL_FILE: RelativePath = RelativePath::literal("global/pg_control");
-const UNFINISHED: RelativePath = RelativePath::literal(UNFINISHED_CONTROL_FILE);
+const GLOBAL: RelativePath = RelativePath::literal(names::GLOBAL);
+const CONTROL_FILE: RelativePath = RelativePath::literal(names::CONTROL_FILE);
+const UNFINISHED: RelativePath = RelativePath::literal(names::UNFINISHED_CONTROL_FILE);
 
 /// The first act: pg_control to its unfinished name where the method left it in place, `global/` synced.
 pub(super) fn set_aside(top: &Directory) -> Result<(), Problem> {
@@ -48,26 +47,27 @@ pub(super) fn read(top: &Directory) -> Result<ControlFile, Problem> {
     ControlFile::parse(&bytes(top)?).map_err(unusable)
 }
 
-fn unusable(unusable: control_file::Unusable) -> Problem {
-    Problem::new(CHECK, format!("`global/pg_control` cannot be used: {unusable}"))
+fn unusable(error: ControlFileError) -> Problem {
+    Problem::new(CHECK, format!("`global/pg_control` cannot be used: it {error}"))
 }
 
 /// The bytes of the set-aside file.
 pub(super) fn bytes(top: &Directory) -> Result<Vec<u8>, Problem> {
     if top.find(&UNFINISHED).during(CHECK)?.is_none() {
         let message = format!(
-            "the method left neither `global/pg_control` nor `{UNFINISHED_CONTROL_FILE}`: the backup is not whole"
+            "the method left neither `global/pg_control` nor `{}`: the backup is not whole",
+            names::UNFINISHED_CONTROL_FILE
         );
         return Err(Problem::new(CHECK, message));
     }
-    top.read(&UNFINISHED, LENGTH).during(CHECK)
+    top.read(&UNFINISHED, control_file::SIZE).during(CHECK)
 }
 
 /// Makes the checkpoint in the set-aside file one that is nowhere: a replica that is to start from its backup_label cannot start
 /// from the wrong place where somebody removes that.
 pub(super) fn invalidate_checkpoint(top: &Directory) -> Result<(), Problem> {
     let before = bytes(top)?;
-    let changed = control_file::without_checkpoint(&before).map_err(unusable)?;
+    let changed = control_file::with_checkpoint(&before, NO_CHECKPOINT).map_err(unusable)?;
     let mode = top.metadata(&UNFINISHED).during(CHECK)?.mode & 0o777;
     top.replace(&UNFINISHED, &changed, mode).during(CHECK)
 }
@@ -93,7 +93,9 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    use super::super::control_file::tests::Written;
+    use postgres_formats::names::UNFINISHED_CONTROL_FILE;
+    use postgres_formats::written::ControlFile as Written;
+
     use super::*;
 
     struct Tree {
@@ -128,7 +130,7 @@ mod tests {
         fs::write(place.path().join(UNFINISHED_CONTROL_FILE), Written::in_production(7).bytes).unwrap();
         invalidate_checkpoint(&top).unwrap();
         let control = read(&top).unwrap();
-        assert_eq!((control.system_identifier, control.checkpoint), (7, control_file::NO_CHECKPOINT));
+        assert_eq!((control.system_identifier, control.checkpoint), (7, NO_CHECKPOINT));
         assert!(!place.path().join("global/pg_control").exists());
     }
 

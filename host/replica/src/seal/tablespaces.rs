@@ -2,20 +2,23 @@
 //! a `tablespace_map` at start, wherever it leads, so the host makes the links and removes the file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use postgres_formats::control_file::ControlFile;
+use postgres_formats::names::{self, TablespaceFolder, tablespace_oid};
+use postgres_formats::tablespace_map;
+use postgres_formats::version::Version;
 use transfer::beneath::{Directory, Kind, RelativePath};
 
-use super::control_file::ControlFile;
 use super::places::{Places, is_at};
 use super::problem::{During, Findings, Problem, shown};
-use super::tablespace_map::{self, LONGEST};
-use crate::Rule;
-use crate::Tablespace;
+use crate::{Rule, Tablespace};
 
 const CHECK: Rule = Rule::Tablespaces;
-const TABLESPACE_MAP: RelativePath = RelativePath::literal("tablespace_map");
-const PG_TBLSPC: RelativePath = RelativePath::literal("pg_tblspc");
+const TABLESPACE_MAP: RelativePath = RelativePath::literal(names::TABLESPACE_MAP);
+const PG_TBLSPC: RelativePath = RelativePath::literal(names::PG_TBLSPC);
 
 /// The most entries of `pg_tblspc` that are looked at.
 const MOST: usize = 10_000;
@@ -82,8 +85,9 @@ pub(super) fn judge(
     findings: &mut Findings,
 ) -> Result<Tablespaces, Problem> {
     let (mut wanted, map) = wanted(&places.top, planned)?;
-    let folder = format!("PG_{major}_{}", control.catalog_version);
-    let folder = RelativePath::new(folder).map_err(|error| Problem::new(CHECK, error.to_string()))?;
+    let folder = TablespaceFolder { version: Version::Major(major), catalog: control.catalog_version };
+    let folder =
+        RelativePath::new(folder.to_string()).map_err(|error| Problem::new(CHECK, error.to_string()))?;
     let mut linked = Vec::new();
     for (oid, kind) in entries(&places.top)? {
         let link = link(oid)?;
@@ -129,13 +133,13 @@ fn wanted(top: &Directory, planned: &[Tablespace]) -> Result<(BTreeMap<u32, Want
     if top.find(&TABLESPACE_MAP).during(CHECK)?.is_none() {
         return Ok((wanted, false));
     }
-    let bytes = top.read(&TABLESPACE_MAP, LONGEST).during(CHECK)?;
-    let entries = tablespace_map::parse(&bytes).map_err(|unreadable| {
-        Problem::new(CHECK, format!("`tablespace_map` cannot be read: {unreadable}"))
-    })?;
+    let bytes = top.read(&TABLESPACE_MAP, tablespace_map::LIMIT).during(CHECK)?;
+    let entries = tablespace_map::parse(&bytes)
+        .map_err(|error| Problem::new(CHECK, format!("`tablespace_map` cannot be read: it {error}")))?;
     for entry in entries {
         let name = wanted.remove(&entry.oid).and_then(|planned| planned.name);
-        wanted.insert(entry.oid, Wanted { name, location: entry.location });
+        let location = PathBuf::from(OsString::from_vec(entry.location));
+        wanted.insert(entry.oid, Wanted { name, location });
     }
     Ok((wanted, true))
 }
@@ -267,27 +271,26 @@ fn entries(top: &Directory) -> Result<Vec<(u32, Kind)>, Problem> {
     }
     let directory = top.open_directory(&PG_TBLSPC).during(CHECK)?;
     let mut oids = BTreeSet::new();
-    let mut too_many = false;
+    let mut count = 0;
     directory
         .names(&mut |name| {
             // `007` would be another entry than `7`: only the way that PostgreSQL writes it counts.
-            if let Some(oid) =
-                name.to_str().and_then(|name| name.parse::<u32>().ok().filter(|oid| oid.to_string() == name))
-            {
+            if let Some(oid) = name.to_str().and_then(tablespace_oid) {
                 oids.insert(oid);
             }
-            too_many = oids.len() > MOST;
-            Ok(!too_many)
+            count += 1;
+            Ok(count <= MOST)
         })
         .during(CHECK)?;
-    if too_many {
+    if count > MOST {
         return Err(Problem::new(CHECK, format!("`pg_tblspc` has more than {MOST} entries")));
     }
     oids.into_iter().map(|oid| Ok((oid, top.metadata(&link(oid)?).during(CHECK)?.kind))).collect()
 }
 
 fn link(oid: u32) -> Result<RelativePath, Problem> {
-    RelativePath::new(format!("pg_tblspc/{oid}")).map_err(|error| Problem::new(CHECK, error.to_string()))
+    RelativePath::new(format!("{}/{oid}", names::PG_TBLSPC))
+        .map_err(|error| Problem::new(CHECK, error.to_string()))
 }
 
 /// Makes the links and removes tablespace_map.

@@ -3,18 +3,16 @@
 
 use std::path::Path;
 
+use postgres_formats::control_file::{ControlFile, Release};
+use postgres_formats::{names, version};
 use transfer::beneath::{Directory, RelativePath};
 
-use super::control_file::{ControlFile, Release};
 use super::problem::{During, Findings, Problem, shown};
 use crate::Rule;
 use crate::program_version::{PATIENCE, major_version};
 
 const CHECK: Rule = Rule::Version;
-const PG_VERSION: RelativePath = RelativePath::literal("PG_VERSION");
-
-/// The longest PG_VERSION that is read, in bytes.
-const LONGEST_PG_VERSION: u64 = 64;
+const PG_VERSION: RelativePath = RelativePath::literal(names::PG_VERSION);
 
 /// What else tells a major version.
 pub(super) struct Others<'a> {
@@ -28,15 +26,11 @@ pub(super) struct Others<'a> {
 
 /// Reads PG_VERSION.
 pub(super) fn read(top: &Directory) -> Result<u32, Problem> {
-    let bytes = top.read(&PG_VERSION, LONGEST_PG_VERSION).during(CHECK)?;
-    std::str::from_utf8(&bytes)
-        .ok()
-        .and_then(|text| text.strip_suffix('\n').unwrap_or(text).parse::<u32>().ok())
-        .ok_or_else(|| {
-            let message =
-                format!("PG_VERSION reads `{}`, which is no major version from 10 on", shown(&bytes));
-            Problem::new(CHECK, message)
-        })
+    let bytes = top.read(&PG_VERSION, version::LIMIT).during(CHECK)?;
+    version::major_version(&bytes).ok_or_else(|| {
+        let message = format!("PG_VERSION reads `{}`, which is no major version from 10 on", shown(&bytes));
+        Problem::new(CHECK, message)
+    })
 }
 
 /// Compares the major version that PG_VERSION tells with everything else that tells one.
@@ -99,7 +93,8 @@ pub(super) fn check(
 mod tests {
     use std::fs;
 
-    use super::super::control_file::tests::Written;
+    use postgres_formats::written::ControlFile as Written;
+
     use super::*;
     use crate::program_version::tests::programs;
 

@@ -2,16 +2,16 @@
 
 use std::ops::ControlFlow;
 
+use postgres_formats::names;
 use transfer::beneath::{Directory, Kind, RelativePath};
 
 use super::places::{Place, Places, is_at};
 use super::problem::{During, Findings, Problem};
-
 use crate::Rule;
 
 const CHECK: Rule = Rule::Links;
-const PG_WAL: RelativePath = RelativePath::literal("pg_wal");
-const ARCHIVE_STATUS: RelativePath = RelativePath::literal("archive_status");
+const PG_WAL: RelativePath = RelativePath::literal(names::PG_WAL);
+const ARCHIVE_STATUS: RelativePath = RelativePath::literal(names::ARCHIVE_STATUS);
 
 /// How deep an otherwise empty `pg_wal` may be: `archive_status`, and `summaries` since PostgreSQL 17.
 const DEPTH: usize = 2;

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use postgres_formats::history;
+use postgres_formats::segment::history_name;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Conninfo, Fork, PassFile, Source, SourceError, SourceFacts, lasting};
-use crate::{Lsn, Tablespace};
+use crate::Tablespace;
 
 /// How long asking may take in all.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -246,20 +248,10 @@ fn parse_identity(output: &[u8]) -> Option<SourceFacts> {
     Some(facts)
 }
 
-/// The name of the history file, `|`, and its content: a line for each earlier timeline with where it ended and why
-/// (`src/backend/access/transam/timeline.c`).
+/// The name of the history file, `|`, and its content.
 fn parse_history(output: &[u8], timeline: u32) -> Option<Vec<Fork>> {
-    let text = String::from_utf8_lossy(output);
-    let (name, content) = text.split_once('|')?;
-    (name == format!("{timeline:08X}.history")).then_some(())?;
-    let lines = content.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let forks: Option<Vec<Fork>> = lines
-        .map(|line| {
-            let mut fields = line.split_ascii_whitespace();
-            Some(Fork { timeline: fields.next()?.parse().ok()?, at: fields.next()?.parse::<Lsn>().ok()? })
-        })
-        .collect();
-    forks.filter(|forks| forks.is_sorted_by(|a, b| a.timeline < b.timeline && a.at <= b.at))
+    let content = output.strip_prefix(history_name(timeline).as_bytes())?.strip_prefix(b"|")?;
+    history::parse_ascending(content).ok()
 }
 
 /// Rows of oid, name and location, each field ended by NUL. A tablespace without an absolute location lies in the data
@@ -287,6 +279,7 @@ fn parse_tablespaces(output: &[u8]) -> Option<Vec<Tablespace>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Lsn;
 
     #[test]
     fn what_identify_system_tells_is_read() {

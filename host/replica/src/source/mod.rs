@@ -17,6 +17,7 @@ use transfer::secret::Secret;
 use crate::{Lsn, Tablespace};
 pub use conninfo::Conninfo;
 pub use lasting::unusable_passfile;
+pub use postgres_formats::history::Fork;
 
 /// How the operator names the source.
 #[derive(Clone, Debug)]
@@ -91,15 +92,6 @@ pub struct SourceFacts {
     /// The tablespaces besides `pg_default` and `pg_global`, where the role may connect to a database and ask; a
     /// role that may only replicate cannot.
     pub tablespaces: Option<Vec<Tablespace>>,
-}
-
-/// Where a timeline ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fork {
-    /// The timeline that ended.
-    pub timeline: u32,
-    /// Where the next one began.
-    pub at: Lsn,
 }
 
 impl SourceFacts {

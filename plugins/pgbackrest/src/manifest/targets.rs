@@ -1,9 +1,10 @@
 //! Where the data directory lay, and what lay outside of it: the section `backup:target` of a manifest.
 
+use postgres_formats::names::tablespace_oid;
 use serde::Deserialize;
 
 use crate::ini::split;
-use crate::names::{Name, name_of, oid, shown};
+use crate::names::{Name, name_of, shown};
 
 /// The most links, tablespaces among them.
 pub(super) const MOST: usize = 1000;
@@ -75,7 +76,7 @@ impl Targets {
         let tablespace = match target.oid {
             None => None,
             Some(text) => {
-                let oid = oid(&text)
+                let oid = tablespace_oid(&text)
                     .filter(|oid| key == format!("pg_tblspc/{oid}"))
                     .ok_or_else(|| "has a tablespace whose oid is not its name".to_owned())?;
                 Some((oid, target.name.unwrap_or_default()))

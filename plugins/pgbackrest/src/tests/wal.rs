@@ -250,6 +250,17 @@ fn a_history_that_is_not_the_sources_is_refused_for_consistent_wal_too() {
 }
 
 #[test]
+fn the_reason_in_a_history_may_be_in_any_encoding() {
+    let scene = Scene::new();
+    // The name of a restore point, in Latin 1.
+    let history = b"1\t0/4200010\tat restore point \"f\xFCr\"\n";
+    scene.put("archive/main/15-1/00000002.history", history);
+    let names = latest(&scene, &source(&[(1, 0x42, 16)], 2)).unwrap();
+    assert!(names.contains(&"00000002.history".to_owned()), "{names:?}");
+    assert_eq!(scene.read("wal/00000002.history"), history);
+}
+
+#[test]
 fn a_history_without_end_is_left_at_the_limit() {
     let scene = Scene::new();
     scene.put("archive/main/15-1/00000002.history", "\n".repeat((256 << 10) + 1));

@@ -4,13 +4,14 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
+use postgres_formats::history;
+use postgres_formats::segment::{SegmentName, history_name};
 use understudy::keys::Key;
 use understudy::store::Codec;
 use understudy::{Error, Failure, cancelled};
 
 use crate::choice::Chosen;
 use crate::info::ArchiveInfo;
-use crate::label::timeline_of;
 use crate::manifest::digest;
 use crate::repository::{Repository, Wrapping};
 
@@ -189,26 +190,22 @@ impl<'a> Archive<'a> {
         Ok(())
     }
 
-    /// The texts of the history of `timeline`, that beside the backup's own WAL first; empty where it is not archived.
+    /// The contents of the history of `timeline`, that beside the backup's own WAL first; empty where it is not archived.
     ///
     /// # Errors
     /// What the store answers.
-    pub(crate) fn histories(&self, timeline: u32) -> Result<Vec<String>, Failure> {
+    pub(crate) fn histories(&self, timeline: u32) -> Result<Vec<Vec<u8>>, Failure> {
         let opened = self.opened()?;
         let pipeline = Repository::pipeline(opened.key.as_ref(), None, Wrapping::Whole);
-        let mut texts = Vec::new();
+        let mut found = Vec::new();
         for folder in &opened.folders {
-            let key = format!("{folder}/{timeline:08X}.history");
-            match self.repository.bucket.get(&key, pipeline.as_ref(), pgdata::history::LIMIT) {
+            let key = format!("{folder}/{}", history_name(timeline));
+            match self.repository.bucket.get(&key, pipeline.as_ref(), history::LIMIT) {
                 Err(Error::NotFound(_)) => {}
-                text => {
-                    texts.push(String::from_utf8(text?).map_err(|_| {
-                        Failure::failed(format!("{} is not UTF-8", self.repository.shown(&key)))
-                    })?)
-                }
+                contents => found.push(contents?),
             }
         }
-        Ok(texts)
+        Ok(found)
     }
 }
 
@@ -216,7 +213,7 @@ impl<'a> Archive<'a> {
 /// that was archived before it was full (`.partial`).
 fn parse(name: &str) -> Option<(&str, Option<Codec>, [u8; 20])> {
     let (segment, rest) = name.split_once('-')?;
-    timeline_of(segment)?;
+    SegmentName::parse(segment.as_bytes())?;
     let (sum, ending) = rest.split_once('.').map_or((rest, None), |(sum, ending)| (sum, Some(ending)));
     let codec = match ending {
         None => None,

@@ -5,8 +5,8 @@
 pub(crate) mod archive;
 pub(crate) mod timelines;
 
-use pgdata::Lsn;
-use pgdata::wal::SegmentSize;
+use postgres_formats::segment::{SegmentSize, history_name};
+use postgres_formats::{Lsn, history};
 use understudy::{Failure, cancelled, log, source};
 
 use crate::choice::Chosen;
@@ -30,7 +30,7 @@ pub(crate) struct Segment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct History {
     pub(crate) name: String,
-    pub(crate) text: String,
+    pub(crate) text: Vec<u8>,
 }
 
 /// The WAL of a backup on its way.
@@ -203,6 +203,7 @@ impl<'a> Way<'a> {
         };
         let mut histories = Vec::new();
         for timeline in timelines {
+            let name = history_name(timeline);
             let archived = match self.archive.histories(timeline) {
                 // The backup brought all of its WAL itself.
                 Err(Failure::Failed(why)) if !self.archive.is_opened() && !self.goes_on => {
@@ -212,24 +213,21 @@ impl<'a> Way<'a> {
                 archived => archived?,
             };
             if archived.is_empty() {
-                log::warn!("{timeline:08X}.history is not archived: the replica must get it from the source");
+                log::warn!("{name} is not archived: the replica must get it from the source");
                 continue;
             }
-            let name = format!("{timeline:08X}.history");
             histories.push(self.of_the_source(timeline, name, archived)?);
         }
         Ok(histories)
     }
 
     /// The first of the archived `texts` that is the history of the source's `timeline`; without a source the first.
-    fn of_the_source(&self, timeline: u32, name: String, texts: Vec<String>) -> Result<History, Failure> {
+    fn of_the_source(&self, timeline: u32, name: String, texts: Vec<Vec<u8>>) -> Result<History, Failure> {
         let mut why = None;
         for text in texts {
-            let failure = match pgdata::history::parse(&text) {
+            let failure = match history::parse(&text) {
                 Err(error) => Failure::failed(format!("the archived {name} {error}")),
-                Ok(ancestors)
-                    if self.timelines.as_ref().is_none_or(|known| known.agrees(timeline, &ancestors)) =>
-                {
+                Ok(forks) if self.timelines.as_ref().is_none_or(|known| known.agrees(timeline, &forks)) => {
                     return Ok(History { name, text });
                 }
                 Ok(_) => Failure::failed(format!(

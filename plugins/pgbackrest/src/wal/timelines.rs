@@ -1,7 +1,8 @@
 //! The way that WAL takes to where the source is: over its ancestors' timelines, one after the other.
 
-use pgdata::Lsn;
-use pgdata::wal::SegmentSize;
+use postgres_formats::Lsn;
+use postgres_formats::history::Fork;
+use postgres_formats::segment::SegmentSize;
 use understudy::{Failure, source};
 
 /// The timelines of a source, oldest first, each with where it ended; the current one has no end.
@@ -62,20 +63,15 @@ impl Timelines {
         self.0.iter().map(|(timeline, _)| *timeline).filter(|timeline| *timeline > 1)
     }
 
-    /// Whether `ancestors` is what the history of `timeline` lists, as far as the source knows it.
-    pub(crate) fn agrees(&self, timeline: u32, ancestors: &[pgdata::history::Ancestor]) -> bool {
+    /// Whether `forks` is what the history of `timeline` lists, as far as the source knows it.
+    pub(crate) fn agrees(&self, timeline: u32, forks: &[Fork]) -> bool {
         let before = self.0.iter().take_while(|(known, _)| *known != timeline);
-        before.eq(&ancestors
-            .iter()
-            .map(|ancestor| (ancestor.timeline, Some(ancestor.ended_at)))
-            .collect::<Vec<_>>())
+        before.copied().eq(forks.iter().map(|fork| (fork.timeline, Some(fork.at))))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use pgdata::history::Ancestor;
-
     use super::*;
 
     fn size() -> SegmentSize {
@@ -115,9 +111,9 @@ mod tests {
 
     #[test]
     fn a_history_of_another_cluster_does_not_agree() {
-        let one = Ancestor { timeline: 1, ended_at: Lsn(0x0500_0100) };
+        let one = Fork { timeline: 1, at: Lsn(0x0500_0100) };
         assert!(timelines().agrees(2, &[one]));
-        assert!(!timelines().agrees(2, &[Ancestor { ended_at: Lsn(1), ..one }]));
+        assert!(!timelines().agrees(2, &[Fork { at: Lsn(1), ..one }]));
         assert!(!timelines().agrees(4, &[one]));
         assert!(!timelines().agrees(2, &[]));
     }

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::io::{self, Read};
 
+use postgres_formats::NotAnLsn;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::window::Window;
 use super::{File, LONGEST_PATH, MOST_WAL_RANGES, ManifestError, Summary, WalRange};
 use crate::checksum::{Algorithm, from_hex};
-use crate::lsn::NotAnLsn;
 
 /// The longest value besides the lists, in bytes: a checksum, a number.
 const LONGEST_VALUE: usize = 1024;

@@ -8,7 +8,8 @@ mod window;
 
 use std::io::{self, Read};
 
-use crate::Lsn;
+use postgres_formats::Lsn;
+
 use crate::checksum::{Algorithm, Digesting};
 use window::Window;
 

@@ -9,10 +9,10 @@ mod page;
 mod pages;
 mod record;
 
-use std::fmt;
 use std::io::{self, Read};
 
-use crate::Lsn;
+use postgres_formats::Lsn;
+use postgres_formats::segment::SegmentSize;
 
 use page::Known;
 use pages::Pages;
@@ -92,57 +92,6 @@ pub enum WalError {
         /// What is wrong there.
         what: String,
     },
-}
-
-/// How large the segments of a cluster are (`--wal-segsize` of initdb).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmentSize(u64);
-
-impl SegmentSize {
-    /// A size in bytes: a power of two from 1 MiB to 1 GiB; none for any other.
-    pub fn new(bytes: u64) -> Option<Self> {
-        (bytes.is_power_of_two() && (1 << 20..=1 << 30).contains(&bytes)).then_some(Self(bytes))
-    }
-
-    /// In bytes.
-    pub fn bytes(self) -> u64 {
-        self.0
-    }
-
-    /// The name of the segment that holds `at` (`XLogFileName`).
-    pub fn name(self, timeline: u32, at: Lsn) -> String {
-        self.nth(timeline, self.number(at))
-    }
-
-    /// The number of the segment that holds `at`, counted from 0.
-    pub fn number(self, at: Lsn) -> u64 {
-        at.0 / self.0
-    }
-
-    /// The name of the segment with this number (`XLogFileName`).
-    pub fn nth(self, timeline: u32, number: u64) -> String {
-        let in_one = (1u64 << 32) / self.0;
-        format!("{timeline:08X}{:08X}{:08X}", number / in_one, number % in_one)
-    }
-
-    /// The timeline and the number that the name of a segment tells; none where it is none of a cluster with such
-    /// segments.
-    pub fn parse(self, name: &str) -> Option<(u32, u64)> {
-        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte);
-        if name.len() != 24 || !name.bytes().all(is_digit) {
-            return None;
-        }
-        let part = |from: usize| u32::from_str_radix(&name[from..from + 8], 16).ok();
-        let (timeline, upper, lower) = (part(0)?, u64::from(part(8)?), u64::from(part(16)?));
-        let in_one = (1u64 << 32) / self.0;
-        (timeline > 0 && lower < in_one).then_some((timeline, upper * in_one + lower))
-    }
-}
-
-impl fmt::Display for SegmentSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} MiB", self.0 >> 20)
-    }
 }
 
 /// What the WAL of one cluster has in common: learned from the first segment that is read, and held against the others.

@@ -1,8 +1,7 @@
 //! The header of a page of WAL (`XLogPageHeaderData` and `XLogLongPageHeaderData` in xlog_internal.h).
 
-use crate::Lsn;
-
-use super::SegmentSize;
+use postgres_formats::Lsn;
+use postgres_formats::segment::SegmentSize;
 
 /// The size of the header, filled up to the alignment.
 pub(super) const HEADER: usize = 24;

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read};
 
-use crate::Lsn;
+use postgres_formats::Lsn;
 
 use super::page::{Expected, Known, Page};
 use super::{Piece, Segments, WalError};

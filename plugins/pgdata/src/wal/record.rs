@@ -1,6 +1,6 @@
 //! One record of WAL (`XLogRecord` in xlogrecord.h).
 
-use crate::Lsn;
+use postgres_formats::Lsn;
 
 use super::page::{u32_at, u64_at};
 use super::pages::{Next, Pages};

@@ -304,10 +304,6 @@ fn what_is_no_segment_is_not_read_as_one() {
         let error = Cluster::of("000000010000000000000001", &bytes[..]).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
     }
-    assert_eq!(SegmentSize::new(16 << 20).unwrap().name(1, Lsn(0x1_0200_0028)), "000000010000000100000002");
-    for size in [0, 1, 1 << 19, 3 << 20, 1 << 31] {
-        assert_eq!(SegmentSize::new(size), None);
-    }
 }
 
 #[test]
@@ -318,29 +314,4 @@ fn reading_can_be_ended() {
     let mut stop_now = || Err(io::Error::other("enough"));
     let error = verify(&files.cluster(), &piece, &mut files.clone(), &mut stop_now).unwrap_err();
     assert!(matches!(error, WalError::Io { error, .. } if error.to_string() == "enough"));
-}
-
-#[test]
-fn the_name_of_a_segment_is_its_timeline_and_number() {
-    for (size, name, timeline, number) in [
-        (16 << 20, "0000000100000000000000FF", 1, 255),
-        (16 << 20, "000000020000000100000000", 2, 256),
-        (1 << 30, "000000010000000200000003", 1, 11),
-        (1 << 20, "000000010000000100000FFF", 1, 0x1FFF),
-    ] {
-        let size = SegmentSize::new(size).unwrap();
-        assert_eq!(size.parse(name), Some((timeline, number)), "{name}");
-        assert_eq!(size.nth(timeline, number), name);
-        assert_eq!(size.name(timeline, Lsn(number * size.bytes())), name);
-    }
-    let size = SegmentSize::new(1 << 30).unwrap();
-    for name in [
-        "",
-        "000000010000000200000004",
-        "000000000000000200000003",
-        "00000001000000020000000a",
-        "00000001.history",
-    ] {
-        assert_eq!(size.parse(name), None, "{name}");
-    }
 }

@@ -116,6 +116,15 @@ fn the_backup_that_began_last_is_taken_by_timeline_and_lsn() {
 }
 
 #[test]
+fn a_label_may_be_in_any_encoding() {
+    // Latin 1.
+    let label: Vec<u8> = LABEL.bytes().map(|byte| if byte == b'g' { 0xFC } else { byte }).collect();
+    let scene = Scene::new().with(file("backup_label", &label));
+    let plan = scene.write("backup").plan().unwrap();
+    assert!(plan.backup.starts_with("ni\u{FFFD}htly of 2026-11-23"), "{}", plan.backup);
+}
+
+#[test]
 fn a_backup_that_cannot_be_used_is_passed_over_and_told() {
     let scene = Scene::new();
     for folder in ["good", "no-label", "incremental", "no-tablespace", "bad-manifest"] {

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use postgres_formats::names::tablespace_oid;
 use understudy::{AtPath, Failure, UntilCancelled, is_granted};
 use ustar::{Archive, Stream};
 
@@ -58,7 +59,7 @@ impl Backup {
         for entry in entries {
             let name = entry.at(directory)?.file_name();
             let Some((codec, stem)) = name.to_str().and_then(Codec::of) else { continue };
-            let of_a_backup = matches!(stem, "base" | "pg_wal") || oid(stem).is_some();
+            let of_a_backup = matches!(stem, "base" | "pg_wal") || tablespace_oid(stem).is_some();
             if !of_a_backup {
                 continue;
             }
@@ -78,8 +79,10 @@ impl Backup {
             return Err(Failure::not_applicable(format!("there is no base.tar in {}", directory.display())));
         };
         let wal = archives.remove("pg_wal");
-        let tablespaces =
-            archives.into_iter().filter_map(|(stem, archive)| Some((oid(&stem)?, archive))).collect();
+        let tablespaces = archives
+            .into_iter()
+            .filter_map(|(stem, archive)| Some((tablespace_oid(&stem)?, archive)))
+            .collect();
         let manifest = directory.join("backup_manifest");
         let manifest = match fs::metadata(&manifest) {
             Ok(_) => Some(manifest),
@@ -109,9 +112,4 @@ impl ArchiveFile {
         }
         File::open(&self.path).at(&self.path)
     }
-}
-
-/// The oid that names a tablespace's archive.
-fn oid(stem: &str) -> Option<u32> {
-    stem.parse().ok().filter(|oid: &u32| *oid > 0 && stem == oid.to_string())
 }

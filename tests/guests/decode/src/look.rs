@@ -2,8 +2,9 @@
 
 use std::io::Read;
 
-use pgdata::backup_label::{self, BackupLabel};
-use pgdata::tablespace_map::{self, Mapped};
+use postgres_formats::backup_label::{self, Start};
+use postgres_formats::names::{BACKUP_LABEL, TABLESPACE_MAP};
+use postgres_formats::tablespace_map::{self, Mapped};
 use understudy::{Failure, Plan, Tablespace, cancelled};
 use ustar::{Archive, Kind, Member};
 
@@ -23,7 +24,8 @@ pub(crate) fn plan(backup: &Backup) -> Result<Plan, Failure> {
     };
     let last =
         summary.as_ref().and_then(|summary| summary.wal_ranges.iter().max_by_key(|range| range.timeline));
-    let tablespace = |mapped: Mapped| Tablespace { oid: mapped.oid, name: None, location: mapped.location };
+    let tablespace =
+        |mapped: Mapped<String>| Tablespace { oid: mapped.oid, name: None, location: mapped.location };
     Ok(Plan {
         backup: label.describe(),
         system_identifier: summary.as_ref().and_then(|summary| summary.system_identifier),
@@ -37,18 +39,18 @@ pub(crate) fn plan(backup: &Backup) -> Result<Plan, Failure> {
     })
 }
 
-fn look_at_base(file: &ArchiveFile) -> Result<(Option<BackupLabel>, Vec<Mapped>), Failure> {
+fn look_at_base(file: &ArchiveFile) -> Result<(Option<Start>, Vec<Mapped<String>>), Failure> {
     let mut archive = file.read()?;
     let (mut label, mut map) = (None, Vec::new());
     while archive.next_header() < FAR_ENOUGH {
         cancelled()?;
         let Some(member) = archive.next().map_err(|error| file.failed(error))? else { break };
         match member.name.as_str() {
-            "backup_label" => {
-                label = Some(read_label(file, &text(file, &mut archive, &member, backup_label::LIMIT)?)?);
+            BACKUP_LABEL => {
+                label = Some(read_label(file, &contents(file, &mut archive, &member, backup_label::LIMIT)?)?);
             }
-            "tablespace_map" => {
-                map = read_map(file, &text(file, &mut archive, &member, tablespace_map::LIMIT)?)?;
+            TABLESPACE_MAP => {
+                map = read_map(file, &contents(file, &mut archive, &member, tablespace_map::LIMIT)?)?;
             }
             // Both come before anything else.
             _ => break,
@@ -57,8 +59,13 @@ fn look_at_base(file: &ArchiveFile) -> Result<(Option<BackupLabel>, Vec<Mapped>)
     Ok((label, map))
 }
 
-/// Reads a small text of an archive.
-fn text(file: &ArchiveFile, archive: &mut Archive, member: &Member, limit: u64) -> Result<String, Failure> {
+/// Reads a small member of an archive.
+fn contents(
+    file: &ArchiveFile,
+    archive: &mut Archive,
+    member: &Member,
+    limit: u64,
+) -> Result<Vec<u8>, Failure> {
     if member.kind != Kind::File || member.size > limit {
         return Err(
             file.failed(format!("has a {} that is larger than {limit} bytes or no file", member.name))
@@ -67,17 +74,14 @@ fn text(file: &ArchiveFile, archive: &mut Archive, member: &Member, limit: u64) 
     let mut bytes = Vec::new();
     let read = archive.contents().read_to_end(&mut bytes);
     read.map_err(|error| file.failed(archive.error(error)))?;
-    utf8(file, &member.name, bytes)
+    Ok(bytes)
 }
 
-pub(crate) fn utf8(file: &ArchiveFile, name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
-    String::from_utf8(bytes).map_err(|_| file.failed(format!("has a {name} that is not UTF-8")))
+pub(crate) fn read_label(file: &ArchiveFile, contents: &[u8]) -> Result<Start, Failure> {
+    Start::parse(contents).map_err(|error| file.failed(format!("has a backup_label that {error}")))
 }
 
-pub(crate) fn read_label(file: &ArchiveFile, text: &str) -> Result<BackupLabel, Failure> {
-    BackupLabel::parse(text).map_err(|error| file.failed(format!("has a backup_label that {error}")))
-}
-
-pub(crate) fn read_map(file: &ArchiveFile, text: &str) -> Result<Vec<Mapped>, Failure> {
-    tablespace_map::parse(text).map_err(|error| file.failed(format!("has a tablespace_map that {error}")))
+pub(crate) fn read_map(file: &ArchiveFile, contents: &[u8]) -> Result<Vec<Mapped<String>>, Failure> {
+    tablespace_map::parse_absolute(contents)
+        .map_err(|error| file.failed(format!("has a tablespace_map that {error}")))
 }

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use pgdata::control;
-use understudy::{Datadir, Failure, Plan, UNFINISHED_CONTROL_FILE, cancelled, log, progress};
+use postgres_formats::segment::WalFile;
+use postgres_formats::{backup_label, control_file, names, tablespace_map};
+use understudy::{Datadir, Failure, Plan, cancelled, log, progress};
 use ustar::{Archive, Kind, Member};
 
 use crate::backup::{ArchiveFile, Backup};
@@ -11,7 +12,7 @@ use crate::look;
 use crate::manifest::{Check, CopyError, Sink};
 
 /// Files of a running server, which no backup has and no replica may inherit.
-const OF_A_SERVER: [&str; 2] = ["postmaster.pid", "postmaster.opts"];
+const OF_A_SERVER: [&str; 2] = [names::POSTMASTER_PID, names::POSTMASTER_OPTS];
 
 /// Unpacks `backup` as `plan` has it: tablespaces, WAL, the data directory itself, and at the very end its control file.
 pub(crate) fn all(backup: &Backup, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
@@ -35,7 +36,7 @@ pub(crate) fn all(backup: &Backup, plan: &Plan, datadir: &Datadir) -> Result<(),
     progress::phase("data directory");
     let control = Unpacking { file: &backup.base, datadir, check: &mut check }.base(plan)?;
     check.all_came()?;
-    datadir.write("global/pg_control", &mut &control[..])?;
+    datadir.write(names::CONTROL_FILE, &mut &control[..])?;
     log::info!("unpacked {}", plan.backup);
     Ok(())
 }
@@ -71,8 +72,8 @@ impl Unpacking<'_> {
             let name = member.name.as_str();
             belongs_in_base(name).map_err(|why| this.file.failed(why))?;
             match name {
-                "global/pg_control" => {
-                    if member.size != control::SIZE {
+                names::CONTROL_FILE => {
+                    if member.size != control_file::SIZE {
                         return Err(this
                             .file
                             .failed(format!("has a global/pg_control of {} bytes", member.size)));
@@ -81,9 +82,9 @@ impl Unpacking<'_> {
                     Ok(())
                 }
                 // The host makes the links itself, where the operator's map has them.
-                "tablespace_map" => {
-                    let text = this.small_text(archive, member, pgdata::tablespace_map::LIMIT)?;
-                    let map = look::read_map(this.file, &text)?;
+                names::TABLESPACE_MAP => {
+                    let map = this.small_limited(archive, member, tablespace_map::LIMIT)?;
+                    let map = look::read_map(this.file, &map)?;
                     let as_planned = map.len() == plan.tablespaces.len()
                         && map.iter().all(|mapped| {
                             plan.tablespaces.iter().any(|planned| {
@@ -92,17 +93,17 @@ impl Unpacking<'_> {
                         });
                     if as_planned { Ok(()) } else { Err(this.replaced()) }
                 }
-                "backup_label" => {
+                names::BACKUP_LABEL => {
                     label = true;
-                    let text = this.small_text(archive, member, pgdata::backup_label::LIMIT)?;
-                    let read = look::read_label(this.file, &text)?;
+                    let contents = this.small_limited(archive, member, backup_label::LIMIT)?;
+                    let read = look::read_label(this.file, &contents)?;
                     if plan.start_lsn != Some(read.start_lsn.0) || plan.backup != read.describe() {
                         return Err(this.replaced());
                     }
-                    this.datadir.write(name, &mut text.as_bytes()).map(drop)
+                    this.datadir.write(name, &mut &contents[..]).map(drop)
                 }
                 _ => {
-                    version |= name == "PG_VERSION";
+                    version |= name == names::PG_VERSION;
                     this.put(archive, member, name)
                 }
             }
@@ -163,15 +164,19 @@ impl Unpacking<'_> {
         Ok(bytes)
     }
 
-    fn small_text(&mut self, archive: &mut Archive, member: &Member, limit: u64) -> Result<String, Failure> {
+    fn small_limited(
+        &mut self,
+        archive: &mut Archive,
+        member: &Member,
+        limit: u64,
+    ) -> Result<Vec<u8>, Failure> {
         if member.kind != Kind::File || member.size > limit {
             let name = &member.name;
             return Err(self
                 .file
                 .failed(format!("has a {name} that is larger than {limit} bytes or no file")));
         }
-        let bytes = self.small(archive, member)?;
-        look::utf8(self.file, &member.name, bytes)
+        self.small(archive, member)
     }
 
     fn contents(
@@ -196,7 +201,7 @@ pub(crate) fn belongs_in_base(name: &str) -> Result<(), String> {
     if name.starts_with("pg_tblspc/") {
         return Err(format!("has a member `{shown}`, which belongs into the archive of its tablespace"));
     }
-    if name == UNFINISHED_CONTROL_FILE || OF_A_SERVER.contains(&name) {
+    if name == names::UNFINISHED_CONTROL_FILE || OF_A_SERVER.contains(&name) {
         return Err(format!("has a member `{shown}`, which no base backup has"));
     }
     whole(name)
@@ -205,12 +210,8 @@ pub(crate) fn belongs_in_base(name: &str) -> Result<(), String> {
 /// Why a member of that name has no business in a tablespace's archive: there is only PostgreSQL's own folder.
 fn belongs_in_tablespace(name: &str) -> Result<(), String> {
     let folder = name.split('/').next().unwrap_or(name);
-    let of_postgresql =
-        folder.strip_prefix("PG_").and_then(|rest| rest.split_once('_')).is_some_and(|(major, catalog)| {
-            [major, catalog]
-                .iter()
-                .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
-        });
+    let of_postgresql = names::TablespaceFolder::parse(folder.as_bytes())
+        .is_some_and(|folder| folder.version.major().is_some());
     if of_postgresql {
         return whole(name);
     }
@@ -230,19 +231,9 @@ fn belongs_in_wal(member: &Member) -> Result<(), String> {
     if ok { Ok(()) } else { Err(format!("has a member `{}`, which is no WAL", member.name.escape_debug())) }
 }
 
-/// Whether PostgreSQL calls WAL so: segments, their partial and backup files, timeline histories (xlog_internal.h).
+/// Whether PostgreSQL calls WAL so: segments, their partial and backup files, timeline histories.
 fn is_wal(name: &str) -> bool {
-    let hexadecimal = |text: &str, length| {
-        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
-    };
-    match name.split_once('.') {
-        None | Some((_, "partial")) => hexadecimal(name.split('.').next().unwrap_or(name), 24),
-        Some((timeline, "history")) => hexadecimal(timeline, 8),
-        Some((segment, rest)) => {
-            let offset = rest.strip_suffix(".backup");
-            hexadecimal(segment, 24) && offset.is_some_and(|offset| hexadecimal(offset, 8))
-        }
-    }
+    WalFile::parse(name.as_bytes()).is_some()
 }
 
 /// An incremental backup's files are not whole.

@@ -1,7 +1,6 @@
 //! PostgreSQL's settings ("grand unified configuration"): how a file says them, which there are, and what each one does.
 
 mod extensions;
-pub(super) mod file;
 mod table;
 
 /// What a setting can do to the server, the machine or the replica.
@@ -118,8 +117,8 @@ pub fn settings_of_postgresql(major: u32) -> impl Iterator<Item = &'static str> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::control_file::Release;
     use super::*;
+    use postgres_formats::control_file::Release;
 
     #[test]
     fn the_table_is_in_order_and_each_setting_is_in_it_once() {

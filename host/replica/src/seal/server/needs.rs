@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::super::control_file::ControlFile;
+use postgres_formats::control_file::ControlFile;
+
 use super::super::problem::{Problem, shown};
 use super::ask::Server;
 use super::{ConfigurationFile, Verdicts};

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use postgres_formats::written::ControlFile as Written;
+
 use super::super::configuration::{self, tests::Restored};
-use super::super::control_file::tests::Written;
 use super::*;
 use crate::Level;
 use crate::outcome::Finding;

@@ -1,7 +1,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use super::super::control_file::tests::Written;
+use postgres_formats::written::ControlFile as Written;
+
 use super::*;
 use crate::{Directories, TablespaceKey, TablespaceMap};
 

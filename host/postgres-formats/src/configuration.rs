@@ -1,19 +1,24 @@
-//! The grammar of `postgresql.conf` and of every file that it includes: PostgreSQL's `src/backend/utils/misc/guc-file.l`.
-//! A line is empty, a comment, or a name, perhaps `=`, and one value; nothing spans lines.
+//! The grammar of `postgresql.conf`, of `postgresql.auto.conf` and of every file that they include:
+//! `src/backend/utils/misc/guc-file.l`. A line is empty, a comment, or a name, perhaps `=`, and one value; nothing spans lines.
 
 /// A line of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::seal) enum Line {
+pub enum Line {
     /// Nothing, or a comment.
     Empty,
-    /// A setting or an include. The name is in lower case, for PostgreSQL does not tell the cases apart.
-    Setting { name: String, value: String },
+    /// A setting or an include.
+    Setting {
+        /// Its name, in lower case, for PostgreSQL does not tell the cases apart.
+        name: String,
+        /// Its value, without quotes and escapes.
+        value: String,
+    },
     /// Not what PostgreSQL reads; it does not start with such a line.
     Malformed,
 }
 
 /// Reads one line, without its line feed.
-pub(in crate::seal) fn parse_line(line: &[u8]) -> Line {
+pub fn parse_line(line: &[u8]) -> Line {
     let line = after_space(line);
     if is_end(line) {
         return Line::Empty;
@@ -35,14 +40,14 @@ pub(in crate::seal) fn parse_line(line: &[u8]) -> Line {
     }
 }
 
-/// The bytes that stand before the line feed of each line, with the line's number from 1.
-pub(in crate::seal) fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+/// Returns the bytes that stand before the line feed of each line, with the line's number from 1.
+pub fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     bytes.split(|byte| *byte == b'\n').enumerate().map(|(index, line)| (index + 1, line))
 }
 
-/// A value as PostgreSQL itself writes it into postgresql.auto.conf (`write_auto_conf_file` in `guc.c`); none where it has
-/// a line feed or a NUL, which no line can hold.
-pub(in crate::seal) fn quote(value: &str) -> Option<String> {
+/// Quotes a value as PostgreSQL itself writes it into `postgresql.auto.conf` (`write_auto_conf_file` in
+/// `src/backend/utils/misc/guc.c`); `None` if it has a line feed, a carriage return or a NUL, which no line can hold.
+pub fn quote(value: &str) -> Option<String> {
     if value.contains(['\n', '\r', '\0']) {
         return None;
     }
@@ -136,7 +141,6 @@ fn plain(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::real::Cluster;
     use super::*;
 
     fn setting(line: &str) -> Option<(String, String)> {
@@ -207,42 +211,5 @@ mod tests {
     fn lines_are_counted_from_one() {
         let found: Vec<_> = lines(b"a\n\nb").collect();
         assert_eq!(found, [(1, &b"a"[..]), (2, b""), (3, b"b")]);
-    }
-
-    #[test]
-    fn postgresql_itself_reads_each_line_so() {
-        let cluster = Cluster::made_with(&[]);
-        let path = cluster.path().join("postgresql.conf");
-        for line in [
-            "log_line_prefix = 'it''s \\'x\\' \\\\ \\101\\t.'",
-            "Log_Line_Prefix\t=\t'a' # comment",
-            "log_line_prefix=a#comment",
-            "log_line_prefix a",
-            "log_line_prefix = 'a\\000b'",
-            "log_line_prefix = 'a\\400b'",
-            "log_line_prefix = '\\302\\240'",
-            "log_line_prefix 'a'\r",
-            "log_line_prefix = ''",
-            "log_line_prefix = 'x",
-            "log_line_prefix = a b",
-            "log_line_prefix =",
-            "log_line_prefix",
-            "= a",
-            "'log_line_prefix' = a",
-            "log_line_prefix = 'a' 'b'",
-            "log_line_prefix = \"a\"",
-            "log_line_prefix = $user",
-            "a.b.c = 1",
-            "1log_line_prefix = a",
-        ] {
-            std::fs::write(&path, format!("{line}\n")).unwrap();
-            let output = cluster.run("postgres", &["-D", &cluster.text(), "-C", "log_line_prefix"]);
-            let read = match parse_line(line.as_bytes()) {
-                Line::Setting { value, .. } => Some(value),
-                Line::Empty | Line::Malformed => None,
-            };
-            let printed = output.status.success().then(|| String::from_utf8(output.stdout).unwrap());
-            assert_eq!(read.map(|value| value + "\n"), printed, "{line}");
-        }
     }
 }

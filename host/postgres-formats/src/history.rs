@@ -1,0 +1,152 @@
+//! Timeline history files, such as `00000003.history`, and the answer to `TIMELINE_HISTORY`, which is the contents of one:
+//! written by `writeTimeLineHistory`, read by `readTimeLineHistory` (`src/backend/access/transam/timeline.c`). A line is the
+//! number of a timeline, where the next one began, and why. Their names are read by [`crate::segment::WalFile`].
+
+use crate::{Lsn, shown};
+
+/// The longest history file that is read, in bytes: one line for each timeline before.
+pub const LIMIT: u32 = 256 << 10;
+
+/// Where a timeline ended and the next one began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// The timeline that ended.
+    pub timeline: u32,
+    /// Where the next one began.
+    pub at: Lsn,
+}
+
+/// A history file that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HistoryError {
+    /// A line has no timeline and no position.
+    #[error("has a line `{0}` that names no timeline and LSN")]
+    Line(String),
+    /// The numbers of timelines do not ascend. Each timeline has a higher number than the one that it came from.
+    #[error("has the timeline {timeline} after the timeline {before}")]
+    Order {
+        /// What comes later.
+        timeline: u32,
+        /// What comes before.
+        before: u32,
+    },
+    /// A timeline ended before the one that it came from did.
+    #[error(
+        "says that the timeline {timeline} ended at {at}, before the one that it came from, which ended at {before}"
+    )]
+    Backwards {
+        /// What comes later.
+        timeline: u32,
+        /// Where it is said to have ended.
+        at: Lsn,
+        /// Where the one before it ended.
+        before: Lsn,
+    },
+}
+
+/// Reads the forks that a history file lists, oldest first, as PostgreSQL reads them: it does not compare their positions. The
+/// reason in a line may be in any encoding.
+///
+/// # Errors
+/// [`HistoryError::Line`] and [`HistoryError::Order`].
+pub fn parse(contents: &[u8]) -> Result<Vec<Fork>, HistoryError> {
+    let mut forks: Vec<Fork> = Vec::new();
+    for line in contents.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| is_space(*byte)).filter(|field| !field.is_empty());
+        let Some(first) = fields.next().filter(|first| !first.starts_with(b"#")) else { continue };
+        let malformed = || HistoryError::Line(shown(line));
+        let timeline = text(first).and_then(|text| text.parse().ok()).ok_or_else(malformed)?;
+        let at = fields.next().and_then(text).and_then(|text| text.parse().ok()).ok_or_else(malformed)?;
+        if let Some(last) = forks.last()
+            && timeline <= last.timeline
+        {
+            return Err(HistoryError::Order { timeline, before: last.timeline });
+        }
+        forks.push(Fork { timeline, at });
+    }
+    Ok(forks)
+}
+
+/// Reads the same, and refuses a timeline that ended before the one that it came from, which no server makes: for what is reckoned
+/// from the positions.
+///
+/// # Errors
+/// Every [`HistoryError`].
+pub fn parse_ascending(contents: &[u8]) -> Result<Vec<Fork>, HistoryError> {
+    let forks = parse(contents)?;
+    match forks.windows(2).find(|pair| pair[1].at < pair[0].at) {
+        Some(pair) => {
+            Err(HistoryError::Backwards { timeline: pair[1].timeline, at: pair[1].at, before: pair[0].at })
+        }
+        None => Ok(forks),
+    }
+}
+
+/// C's `isspace` in the POSIX locale.
+fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == 0x0B
+}
+
+fn text(field: &[u8]) -> Option<&str> {
+    std::str::from_utf8(field).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forks(forks: &[(u32, u64)]) -> Vec<Fork> {
+        forks.iter().map(|&(timeline, at)| Fork { timeline, at: Lsn(at) }).collect()
+    }
+
+    #[test]
+    fn each_line_is_a_fork() {
+        let text = "1\t0/5000028\tno recovery target specified\n\n# a comment\n  2\t1/60000A0\tbefore 2026-11-26\r\n";
+        let read = forks(&[(1, 0x0500_0028), (2, 0x1_0600_00A0)]);
+        assert_eq!(parse(text.as_bytes()), Ok(read.clone()));
+        assert_eq!(parse_ascending(text.as_bytes()), Ok(read));
+        assert_eq!(parse(b""), Ok(Vec::new()));
+        assert_eq!(parse(b"1\t0/5000028"), Ok(forks(&[(1, 0x0500_0028)])));
+    }
+
+    #[test]
+    fn the_reason_may_be_in_any_encoding() {
+        // The name of a restore point, in Latin 1.
+        let text = b"1\t0/5000028\tat restore point \"f\xFCr\"\n";
+        assert_eq!(parse(text), Ok(forks(&[(1, 0x0500_0028)])));
+    }
+
+    #[test]
+    fn only_white_space_of_c_separates_fields() {
+        for text in ["1\u{a0}0/5000028\tx\n", "\u{a0}1\t0/5000028\tx\n"] {
+            assert!(matches!(parse(text.as_bytes()), Err(HistoryError::Line(_))), "{text:?}");
+        }
+        assert!(parse(b"1\x0B0/5000028\n").is_ok());
+    }
+
+    #[test]
+    fn timelines_ascend() {
+        for second in [1, 2] {
+            let text = format!("2\t0/1\tx\n{second}\t0/2\tx\n");
+            let error = HistoryError::Order { timeline: second, before: 2 };
+            assert_eq!(parse(text.as_bytes()), Err(error.clone()));
+            assert_eq!(parse_ascending(text.as_bytes()), Err(error));
+        }
+    }
+
+    #[test]
+    fn positions_that_descend_are_refused_only_where_they_are_reckoned_with() {
+        let text = b"1\t0/4000000\tx\n2\t0/3000000\tx\n";
+        assert_eq!(parse(text), Ok(forks(&[(1, 0x0400_0000), (2, 0x0300_0000)])));
+        assert!(matches!(parse_ascending(text), Err(HistoryError::Backwards { timeline: 2, .. })));
+        // A server may leave a timeline where it began.
+        assert!(parse_ascending(b"1\t0/4000000\tx\n2\t0/4000000\tx\n").is_ok());
+    }
+
+    #[test]
+    fn a_line_without_a_timeline_and_an_lsn_is_refused() {
+        for text in ["x\t0/1\n", "x\n", "1\n", "1\tx\treason\n", "-1\t0/1\n"] {
+            assert!(matches!(parse(text.as_bytes()), Err(HistoryError::Line(_))), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Names in a data directory that the host and the methods must agree on, relative to the data directory, and the folders of
+//! tablespaces. Sources: `src/include/access/xlog_internal.h`, `src/include/access/xlog.h`, `src/include/miscadmin.h` and
+//! `src/include/common/relpath.h`.
+
+use std::fmt;
+
+use crate::version::Version;
+
+/// The file that says of which major version a data directory is; see [`crate::version`].
+pub const PG_VERSION: &str = "PG_VERSION";
+
+/// The directory of [`CONTROL_FILE`] (`src/bin/initdb/initdb.c`).
+pub const GLOBAL: &str = "global";
+
+/// The last part of [`CONTROL_FILE`].
+pub const PG_CONTROL: &str = "pg_control";
+
+/// The control file, without which PostgreSQL does not start (`XLOG_CONTROL_FILE`); see [`crate::control_file`]. Only the host
+/// gives a file this name, as the last act of the seal.
+pub const CONTROL_FILE: &str = "global/pg_control";
+
+/// The name under which a method writes the control file; the host renames it at the seal. PostgreSQL has no file of this name.
+pub const UNFINISHED_CONTROL_FILE: &str = "global/pg_control.understudy";
+
+/// The file that says where replay of a backup begins (`BACKUP_LABEL_FILE`); see [`crate::backup_label`].
+pub const BACKUP_LABEL: &str = "backup_label";
+
+/// The file from which the server makes the links of tablespaces (`TABLESPACE_MAP`); see [`crate::tablespace_map`].
+pub const TABLESPACE_MAP: &str = "tablespace_map";
+
+/// The list of the files of a backup (`src/backend/backup/backup_manifest.c`).
+pub const BACKUP_MANIFEST: &str = "backup_manifest";
+
+/// The lock file of a running server (`DIRECTORY_LOCK_FILE` in `src/backend/utils/init/miscinit.c`). No backup has one, and no
+/// replica may inherit one.
+pub const POSTMASTER_PID: &str = "postmaster.pid";
+
+/// What a running server was started with (`OPTS_FILE` in `src/backend/postmaster/postmaster.c`). No backup has one.
+pub const POSTMASTER_OPTS: &str = "postmaster.opts";
+
+/// The settings that `ALTER SYSTEM` writes (`PG_AUTOCONF_FILENAME` in `src/include/utils/guc.h`).
+pub const POSTGRESQL_AUTO_CONF: &str = "postgresql.auto.conf";
+
+/// The file that makes a server a standby (`STANDBY_SIGNAL_FILE`).
+pub const STANDBY_SIGNAL: &str = "standby.signal";
+
+/// The file that makes a server recover up to a target (`RECOVERY_SIGNAL_FILE`).
+pub const RECOVERY_SIGNAL: &str = "recovery.signal";
+
+/// The directory of the write-ahead log (`XLOGDIR`); see [`crate::segment`] for what is in it.
+pub const PG_WAL: &str = "pg_wal";
+
+/// The folder of `pg_wal` that tells what became of each file of it (`src/backend/access/transam/xlogarchive.c`).
+pub const ARCHIVE_STATUS: &str = "archive_status";
+
+/// The folder of `pg_wal` with the summaries that incremental backups are made from, since PostgreSQL 17
+/// (`src/backend/backup/walsummary.c`).
+pub const SUMMARIES: &str = "summaries";
+
+/// The directory with a link for each tablespace, named by its object identifier (`PG_TBLSPC_DIR`).
+pub const PG_TBLSPC: &str = "pg_tblspc";
+
+/// Reads the object identifier that an entry of `pg_tblspc` or the archive of a tablespace is named by: from 1 on, for 0 is none
+/// (`InvalidOid` in `src/include/postgres_ext.h`), decimal, without a sign and without leading zeros, as PostgreSQL writes it.
+/// `None` if the name is no such.
+pub fn tablespace_oid(name: &str) -> Option<u32> {
+    name.parse::<u32>().ok().filter(|oid| *oid > 0 && oid.to_string() == name)
+}
+
+/// The folder of one version's catalogs in the place of a tablespace, such as `PG_15_202209061`
+/// (`TABLESPACE_VERSION_DIRECTORY`): the version and the number of its catalogs, which has nine digits
+/// (`CATALOG_VERSION_NO` in `src/include/catalog/catversion.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TablespaceFolder {
+    /// The version.
+    pub version: Version,
+    /// The number of its catalogs.
+    pub catalog: u32,
+}
+
+impl TablespaceFolder {
+    /// Reads the name of a folder; `None` if it is none.
+    pub fn parse(name: &[u8]) -> Option<Self> {
+        let rest = name.strip_prefix(b"PG_")?;
+        let end = rest.iter().position(|byte| *byte == b'_')?;
+        let (version, catalog) = (&rest[..end], &rest[end + 1..]);
+        (catalog.len() == 9 && catalog.iter().all(u8::is_ascii_digit)).then_some(())?;
+        let catalog = std::str::from_utf8(catalog).ok()?.parse().ok()?;
+        let folder = Self { version: Version::parse(version)?, catalog };
+        // Of a number with a leading zero there would be two names.
+        (folder.to_string().as_bytes() == name).then_some(folder)
+    }
+}
+
+impl fmt::Display for TablespaceFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PG_{}_{:09}", self.version, self.catalog)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folders_of_a_tablespace_are_told_from_other_folders() {
+        for (name, major, catalog) in [
+            ("PG_15_202209061", Some(15), 202_209_061),
+            ("PG_18_202506291", Some(18), 202_506_291),
+            ("PG_9.6_201608131", None, 201_608_131),
+        ] {
+            let folder = TablespaceFolder::parse(name.as_bytes()).unwrap();
+            assert_eq!((folder.version.major(), folder.catalog), (major, catalog), "{name}");
+            assert_eq!(folder.to_string(), name);
+        }
+        for name in [
+            "PG_15",
+            "PG_15_",
+            "PG_15_x",
+            "PG__1",
+            "PG_15_20220906",
+            "PG_15_202209061_",
+            "PG_15_+20220906",
+            "PG_015_202209061",
+            "PG_x_202209061",
+            "pg_15_202209061",
+            "pg_hba.conf",
+            "16384",
+        ] {
+            assert_eq!(TablespaceFolder::parse(name.as_bytes()), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_object_identifier_is_written_in_one_way() {
+        assert_eq!(tablespace_oid("16384"), Some(16384));
+        assert_eq!(tablespace_oid("4294967295"), Some(u32::MAX));
+        for name in ["", "0", "007", "+7", "-7", "4294967296", "7x", "pgsql_tmp"] {
+            assert_eq!(tablespace_oid(name), None, "{name}");
+        }
+    }
+}
