@@ -6,7 +6,6 @@
 
 mod read;
 mod target;
-mod withheld;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
