@@ -13,9 +13,10 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio_util::sync::CancellationToken;
 use wasmtime::component;
 
+use crate::capability::Remedies;
+use crate::contracts::{self, Contract, Exports};
 use crate::engine::Host;
 use crate::files::Files;
-use crate::grants::Remedies;
 use crate::image::{COMPONENT_BYTES, Images, Kept};
 use crate::landlock::Wall;
 use crate::reporter::Reporter;
@@ -23,13 +24,11 @@ use crate::run;
 use crate::state::State;
 use crate::text::{hex, printable};
 use crate::thread::Quiet;
-use crate::{Grants, Inspection, describe, v0_1};
+use crate::{Grants, Inspection, describe};
 
 /// How long `describe` may take, and how much memory it may hold.
 const DESCRIBE_TIME: Duration = Duration::from_secs(1);
 const DESCRIBE_MEMORY: u64 = 64 << 20;
-/// Names that are listed in a message.
-const NAMES: usize = 8;
 
 /// A component's file, read to its end: what had this digest is what runs.
 pub(crate) struct Bytecode {
@@ -41,7 +40,7 @@ pub(crate) struct Bytecode {
 /// A component that can run.
 pub(crate) struct Loaded {
     pub(crate) inspection: Inspection,
-    pub(crate) contract: v0_1::Component,
+    pub(crate) exports: Box<dyn Exports>,
 }
 
 fn refuse(path: &Path, what: impl std::fmt::Display) -> Refusal {
@@ -171,17 +170,12 @@ impl Loaded {
     ) -> Result<Self, Refusal> {
         let digest = hex(&code.digest);
         if let Some(Kept { image, inspection }) = images.find(&code.digest) {
-            // A version of this program with other rules may have written it.
-            let description = describe::check(inspection.description.clone());
-            let component =
-                image.component(&host.engine).map_err(|error| in_one_line(&error)).and_then(|component| {
-                    description.map(|description| (component, Inspection { description, ..inspection }))
-                });
-            match component {
-                Ok((component, inspection)) => {
+            let component = image.component(&host.engine).map_err(|error| in_one_line(&error));
+            match component.and_then(|component| Ok((component, believed(inspection)?))) {
+                Ok((component, (inspection, contract))) => {
                     tracing::debug!("{}: sha256:{digest} was compiled before", path.display());
-                    let contract = link(host, path, &component)?;
-                    return Ok(Self { inspection, contract });
+                    let exports = link(host, path, &component, contract, &inspection.imports)?;
+                    return Ok(Self { inspection, exports });
                 }
                 Err(why) => tracing::warn!("{}: what is kept of it is not used: {why}", path.display()),
             }
@@ -196,14 +190,12 @@ impl Loaded {
         let names = |(name, _): (&str, _)| printable(name, 200);
         let imports: Vec<_> = ty.imports(&host.engine).map(names).collect();
         let exports: Vec<_> = ty.exports(&host.engine).map(names).collect();
-        let version = contract_version(&exports).map_err(|found| {
-            let message = format!("{}: does not export {}@0.1: {found}", path.display(), v0_1::EXPORT);
-            Refusal::new(Rule::InterfaceVersion, message)
-        })?;
-        let contract = link(host, path, &component)?;
+        let (contract, version) = Contract::exported(&exports)
+            .map_err(|why| Refusal::new(Rule::InterfaceVersion, format!("{}: {why}", path.display())))?;
+        let exports = link(host, path, &component, contract, &imports)?;
         let refused = |why: String| Refusal::new(Rule::Describe, format!("{}: {why}", path.display()));
         tracing::debug!("{}: asking sha256:{digest} what it is", path.display());
-        let described = ask(host, &contract).map_err(refused)?;
+        let described = ask(host, &*exports).map_err(refused)?;
         let description = describe::check(described)
             .map_err(|why| refused(format!("what it says of itself cannot be: {why}")))?;
         let inspection = Inspection {
@@ -215,28 +207,49 @@ impl Loaded {
             imports,
         };
         images.keep(fresh, &code.digest, &inspection);
-        Ok(Self { inspection, contract })
+        Ok(Self { inspection, exports })
     }
+}
+
+/// What was kept of a component's own words, where it still holds: a version of this program with other rules may have kept it.
+fn believed(inspection: Inspection) -> Result<(Inspection, &'static Contract), String> {
+    let contract = Contract::of(&inspection.contract).ok_or_else(|| {
+        format!("it is for version {} of the contract", printable(&inspection.contract, 32))
+    })?;
+    let description = describe::check(inspection.description)?;
+    Ok((Inspection { description, ..inspection }, contract))
 }
 
 /// What a component asks for that the linker does not have.
 const WITHOUT: &str = "asks for what this program does not have, or was built for another state of the contract, as 0.1.0 \
                        changes until it is released: build it again with this program's wit/";
-const OTHER_STATE: &str =
-    "does not fit version 0.1 of the contract: it was built for another state of it, build it again";
 
 /// Gives a component what it imports and finds the exports of the contract.
-fn link(host: &Host, path: &Path, component: &component::Component) -> Result<v0_1::Component, Refusal> {
+fn link(
+    host: &Host,
+    path: &Path,
+    component: &component::Component,
+    contract: &Contract,
+    imports: &[String],
+) -> Result<Box<dyn Exports>, Refusal> {
     let unfit = |rule, what: &str, error: &wasmtime::Error| {
         Refusal::new(rule, format!("{}: {what}: {}", path.display(), in_one_line(error)))
     };
-    let linked = host.linker.instantiate_pre(component);
-    let linked = linked.map_err(|error| unfit(Rule::Import, WITHOUT, &error))?;
-    v0_1::Component::new(linked).map_err(|error| unfit(Rule::InterfaceVersion, OTHER_STATE, &error))
+    let linked = host.linker.instantiate_pre(component).map_err(|error| {
+        let unknown = contracts::unknown(imports).map(|unknown| format!("; not known: {unknown}"));
+        unfit(Rule::Import, &format!("{WITHOUT}{}", unknown.unwrap_or_default()), &error)
+    })?;
+    (contract.exports)(linked).map_err(|error| {
+        let other = format!(
+            "does not fit version {} of the contract: it was built for another state of it, build it again",
+            contract.version
+        );
+        unfit(Rule::InterfaceVersion, &other, &error)
+    })
 }
 
 /// Calls `describe`, with everything denied, on a thread of its own.
-fn ask(host: &Host, component: &v0_1::Component) -> Result<crate::Description, String> {
+fn ask(host: &Host, component: &dyn Exports) -> Result<crate::Description, String> {
     let asked = || {
         Wall::default().restrict_this_thread(None).map_err(|error| error.to_string())?;
         let (events, _nobody) = unbounded_channel();
@@ -254,27 +267,6 @@ fn ask(host: &Host, component: &v0_1::Component) -> Result<crate::Description, S
         Ok(answer) => answer,
         Err(panic) => Err(format!("a fault in the host ended describe: {}", crate::thread::said(&*panic))),
     })
-}
-
-/// The version of the contract that a component exports, where it is one that this host has: within 0.1 any patch.
-fn contract_version(exports: &[String]) -> Result<String, String> {
-    let versions: Vec<_> =
-        exports.iter().filter_map(|name| name.strip_prefix(v0_1::EXPORT)?.strip_prefix('@')).collect();
-    match versions.iter().find(|version| version.starts_with("0.1.")) {
-        Some(version) => Ok((*version).to_owned()),
-        None if !versions.is_empty() => Err(format!("it exports version {}", versions.join(" and "))),
-        None if exports.is_empty() => Err("it exports nothing".to_owned()),
-        None => Err(format!("it exports {}", listed(exports))),
-    }
-}
-
-fn listed(names: &[String]) -> String {
-    match names {
-        names if names.len() > NAMES => {
-            format!("{} and {} more", names[..NAMES].join(", "), names.len() - NAMES)
-        }
-        names => names.join(", "),
-    }
 }
 
 /// An error of the engine with its causes, fit for a log.

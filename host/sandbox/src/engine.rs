@@ -7,7 +7,7 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, Engine};
 
 use crate::state::State;
-use crate::{v0_1, wasi};
+use crate::{contracts, wasi};
 
 /// How often a running component gives way: what the host's own deadlines are measured in.
 const TICK: Duration = Duration::from_millis(10);
@@ -24,7 +24,7 @@ impl Host {
         let engine = Engine::new(&config())?;
         let mut linker = Linker::new(&engine);
         wasi::add_to_linker(&mut linker)?;
-        v0_1::add_to_linker(&mut linker)?;
+        contracts::link(&mut linker)?;
         let ticked = engine.weak();
         thread::Builder::new().name("epochs".to_owned()).spawn(move || {
             while let Some(engine) = ticked.upgrade() {

@@ -4,9 +4,9 @@ use replica::{Denial, Failure, Outcome};
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
+use crate::ended::Ended;
 use crate::limits::LimitExceeded;
 use crate::text::printable;
-use crate::v0_1::Ended;
 
 /// Frames of a trap that are shown, innermost first.
 const FRAMES: usize = 5;

@@ -108,6 +108,11 @@ pub enum NeedKind {
 }
 
 impl NeedKind {
+    /// Every kind.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Store, Self::Key, Self::Directory, Self::Network, Self::Program, Self::Environment];
+
     /// The word for it, as `inspect` prints it.
     pub fn word(self) -> &'static str {
         match self {

@@ -5,9 +5,11 @@
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath, PathFd,
-    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath,
+    PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
 };
+
+use crate::files::{Access, Place};
 
 /// The ABI whose rights are asked for; an older kernel enforces those that it knows.
 const KNOWN: ABI = ABI::V7;
@@ -33,6 +35,19 @@ pub(crate) enum WallError {
 }
 
 impl Wall {
+    /// A wall around these places, as far as they are there.
+    pub(crate) fn around(places: &[Place]) -> Self {
+        let mut wall = Self::default();
+        for place in places.iter().filter(|place| place.path.is_dir()) {
+            match place.access {
+                Access::Write => wall.write.push(place.path.clone()),
+                Access::Read => wall.read.push(place.path.clone()),
+                Access::Nothing => {}
+            }
+        }
+        wall
+    }
+
     /// Puts the calling thread, and every thread that it starts from now on, behind this wall for good.
     ///
     /// Returns the ABI that is enforced; 0 where the kernel has none.

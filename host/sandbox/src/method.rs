@@ -1,6 +1,5 @@
 //! A component as a replica method.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +15,12 @@ use transfer::budget::Budget;
 use transfer::plane::Bounds;
 use wasmtime::Store;
 
+use crate::capability::{CAPABILITIES, Remedies, check_needs};
 use crate::component::{Loaded, refuse_if_everybody_may_change};
+use crate::contracts;
+use crate::ended::Ended;
 use crate::failure::{self, Circumstances};
-use crate::files::{Access, Files, Place, Step};
-use crate::grants::{Remedies, check_needs};
+use crate::files::{Files, Place, Step};
 use crate::landlock::Wall;
 use crate::last_word;
 use crate::options::{self, Setting};
@@ -29,16 +30,11 @@ use crate::run::{self, Left};
 use crate::sandbox::Sandbox;
 use crate::state::{Job, State};
 use crate::thread::{self, HUNG, Lost, Quiet};
-use crate::v0_1::Ended;
 use crate::{Grants, MethodSettings, overlap, plan};
 
 /// How long a component may take to end by itself once it is asked to. Together with a tick of the epoch this stays
 /// within the 250 ms in which a cancel must be noticed.
 const GRACE: Duration = Duration::from_millis(150);
-
-/// The interfaces behind which is the data plane.
-const USES_THE_DATA_PLANE: [&str; 3] =
-    ["understudy:method/keys@", "understudy:method/store@", "understudy:method/transfer@"];
 
 /// A method that is a component. Made by [`Sandbox::method`].
 pub struct ComponentMethod {
@@ -106,7 +102,7 @@ impl ComponentMethod {
         let work = Work {
             sandbox: self.sandbox.clone(),
             prepared,
-            places: places(step, request, &self.settings),
+            places: places(step, &request.directories, &self.settings.grants),
             step,
             settings: Arc::clone(&self.settings),
             remedies: self.remedies.clone(),
@@ -171,29 +167,21 @@ fn prepare(
     let description = &loaded.inspection.description;
     let checked = options::check(&settings.name, &description.options, &settings.options)?;
     check_needs(description, &checked, &settings.grants, remedies)?;
-    for directory in &settings.grants.read {
-        if directory.exists() && !directory.is_dir() {
-            let message = format!("{} is granted to be read but is not a directory", directory.display());
-            return Err(Refusal::new(Rule::Grant, message)
-                .by_policy()
-                .remedy(remedies.read_only_directories()));
-        }
+    for capability in CAPABILITIES {
+        capability.check_grant(&settings.grants, remedies)?;
     }
     Ok(Arc::new(Prepared { loaded, settings: checked }))
 }
 
-/// What a run is given: in `plan` everything is read-only.
-fn places(step: Step, request: &Request, settings: &MethodSettings) -> Vec<Place> {
-    let access = match step {
-        Step::Plan => Access::Read,
-        Step::Create => Access::Write,
-    };
-    let own = std::iter::once(request.directories.datadir.as_path()).chain(request.directories.mapped());
-    let granted = settings.grants.read.iter().map(PathBuf::as_path);
-    own.map(|path| (path, access))
-        .chain(granted.map(|path| (path, Access::Read)))
-        .map(|(path, access)| Place { path: path.to_owned(), access })
-        .collect()
+/// Every directory that a run is given.
+fn places(step: Step, directories: &Directories, grants: &Grants) -> Vec<Place> {
+    CAPABILITIES.iter().flat_map(|capability| capability.places(step, directories, grants)).collect()
+}
+
+/// Whether a component that imports this may use the data plane.
+fn is_on_the_data_plane(import: &str) -> bool {
+    let uses = |name| CAPABILITIES.iter().any(|capability| capability.on_the_data_plane().contains(&name));
+    contracts::interface(import).is_some_and(uses)
 }
 
 /// What goes to the thread of one run.
@@ -245,7 +233,7 @@ impl Work {
         };
         match ended {
             Ok(Some(Ok(value))) => Ok((value, left)),
-            Ok(Some(Err(ended))) => Err(failure::of_the_component(ended, &circumstances)),
+            Ok(Some(Err(ended))) => Err(failure::of_the_component(ended.printable(), &circumstances)),
             Ok(None) => Err(Failure::cancelled()),
             Err(error) => Err(failure::of_the_sandbox(&error, &circumstances)),
         }
@@ -256,7 +244,7 @@ impl Work {
     /// The data plane of this run, where the component could use one.
     fn plane(&self, files: &Files) -> Result<Option<Plane>, Failure> {
         let imports = &self.prepared.loaded.inspection.imports;
-        if !imports.iter().any(|import| USES_THE_DATA_PLANE.iter().any(|name| import.starts_with(name))) {
+        if !imports.iter().any(|import| is_on_the_data_plane(import)) {
             return Ok(None);
         }
         let target = match self.step {
@@ -291,15 +279,7 @@ fn bounds(grants: &Grants) -> Bounds {
 
 /// Puts this thread behind its wall; what is enforced, in words.
 fn wall(places: &[Place], require: Option<u32>) -> Result<String, Failure> {
-    let mut wall = Wall::default();
-    for place in places.iter().filter(|place| place.path.is_dir()) {
-        match place.access {
-            Access::Write => wall.write.push(place.path.clone()),
-            Access::Read => wall.read.push(place.path.clone()),
-            Access::Nothing => {}
-        }
-    }
-    match wall.restrict_this_thread(require) {
+    match Wall::around(places).restrict_this_thread(require) {
         Ok(0) => Ok("this kernel has no Landlock: WASI alone keeps the method in its directories".to_owned()),
         Ok(abi) => Ok(format!("Landlock ABI {abi} is enforced on the method's thread")),
         Err(error) => Err(failure::of_the_host("cannot restrict the method's thread", &error)),
@@ -332,7 +312,7 @@ impl Method for ComponentMethod {
     async fn plan(&self, request: &Request, run: &Run) -> Result<Plan, Failure> {
         let asked = request.clone();
         let call = async move |loaded: &Loaded, store: &mut Store<State>, settings: &[Setting]| {
-            loaded.contract.plan(store, &asked, settings).await
+            loaded.exports.plan(store, &asked, settings).await
         };
         let (plan, _) = self.call(Step::Plan, request, None, run, call).await?;
         plan::check(&plan)
@@ -343,7 +323,7 @@ impl Method for ComponentMethod {
     async fn create(&self, request: &Request, plan: &Plan, run: &Run) -> Result<Filled, Failure> {
         let (asked, planned) = (request.clone(), plan.clone());
         let call = async move |loaded: &Loaded, store: &mut Store<State>, settings: &[Setting]| {
-            loaded.contract.create_replica(store, &asked, settings, &planned).await
+            loaded.exports.create_replica(store, &asked, settings, &planned).await
         };
         let ((), left) = self.call(Step::Create, request, Some(plan), run, call).await?;
         Ok(left.filled)

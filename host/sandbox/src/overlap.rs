@@ -18,23 +18,18 @@ use crate::Grants;
 /// # Errors
 /// A [`Refusal`] by policy that names both directories and what to change.
 pub(crate) fn refuse(directories: &Directories, grants: &Grants) -> Result<(), Refusal> {
-    let read = grants.read.iter().map(|path| (path.clone(), "`read`".to_owned()));
-    let stores = grants
-        .stores
-        .iter()
-        .filter_map(|(name, store)| Some((store.directory()?, format!("`stores.{name}`"))));
     let mounts = Mounts::of_this_process();
     let written: Vec<_> = std::iter::once((directories.datadir.as_path(), "the data directory"))
         .chain(directories.mapped().map(|path| (path, "a mapped place")))
         .map(|(path, what)| (Place::of(path, &mounts), path, what))
         .collect();
-    for (granted, how) in read.chain(stores) {
+    for (granted, how) in grants.reads() {
         let place = Place::of(&granted, &mounts);
         let Some((_, path, what)) = written.iter().find(|(other, ..)| place.overlaps(other)) else {
             continue;
         };
         let message = format!(
-            "{} is granted by {how}, and {what}, {}, in which the method writes, is the same place or lies within it, or the \
+            "{} is granted by `{how}`, and {what}, {}, in which the method writes, is the same place or lies within it, or the \
              other way round: grant a directory that lies apart from it",
             granted.display(),
             path.display()

@@ -1,15 +1,13 @@
 //! Links WASI 0.2, all of it: components import interfaces that they never call. What is not granted answers that it
-//! is denied.
+//! is denied. Files, the network and the environment are linked by their capabilities.
 
 use wasmtime::component::{HasData, Linker, ResourceTable};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
-use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, io, random, sockets};
+use wasmtime_wasi::p2::bindings::{cli, clocks, io, random};
 use wasmtime_wasi::random::WasiRandom;
-use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 
-use crate::files::{FilesData, FilesView};
-use crate::network::{NetworkData, NetworkView};
+use crate::capability::CAPABILITIES;
 use crate::state::State;
 
 struct Table;
@@ -18,8 +16,7 @@ impl HasData for Table {
     type Data<'a> = &'a mut ResourceTable;
 }
 
-/// Adds every interface of WASI 0.2 that WASI's implementation has, one by one, with this crate's own file system and
-/// its own answer to who asks for the network.
+/// Adds every interface of WASI 0.2 that WASI's implementation has, one by one, with what each capability makes of its own.
 pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     io::error::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
     io::poll::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
@@ -32,7 +29,6 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     random::insecure_seed::add_to_linker::<State, WasiRandom>(linker, |state| state.wasi.random())?;
 
     cli::exit::add_to_linker::<State, WasiCli>(linker, State::cli)?;
-    cli::environment::add_to_linker::<State, WasiCli>(linker, State::cli)?;
     cli::stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
     cli::stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
     cli::stderr::add_to_linker::<State, WasiCli>(linker, State::cli)?;
@@ -42,17 +38,5 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     cli::terminal_stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
     cli::terminal_stderr::add_to_linker::<State, WasiCli>(linker, State::cli)?;
 
-    filesystem::types::add_to_linker::<State, FilesData>(linker, FilesView::of)?;
-    filesystem::preopens::add_to_linker::<State, FilesData>(linker, FilesView::of)?;
-
-    let options = sockets::network::LinkOptions::default();
-    sockets::network::add_to_linker::<State, NetworkData>(linker, &options, NetworkView::of)?;
-    sockets::ip_name_lookup::add_to_linker::<State, NetworkData>(linker, NetworkView::of)?;
-    sockets::tcp_create_socket::add_to_linker::<State, NetworkData>(linker, NetworkView::of)?;
-    sockets::udp_create_socket::add_to_linker::<State, NetworkData>(linker, NetworkView::of)?;
-    sockets::instance_network::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
-    // No socket is ever made: these cannot be reached, and WASI's own are told that no address may be used.
-    sockets::tcp::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
-    sockets::udp::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
-    Ok(())
+    CAPABILITIES.iter().try_for_each(|capability| capability.link(linker))
 }

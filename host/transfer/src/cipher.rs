@@ -1,4 +1,4 @@
-//! Decryption of what `openssl enc` and pgBackRest write: AES-256-CBC with a pass phrase.
+//! Decryption of what `openssl enc` writes, and backup tools in its forms: AES-256-CBC with a pass phrase.
 //!
 //! The key comes from the pass phrase and eight bytes of salt by EVP_BytesToKey(3) with one round; the last block is
 //! padded as PKCS#7 has it (RFC 5652, section 6.3). There is no checksum: that the padding fits says little, so what is
@@ -23,11 +23,11 @@ use crate::sink::read_full;
 /// How stored bytes are encrypted, all with AES-256-CBC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CipherFormat {
-    /// `Salted__` and eight bytes of salt, key by EVP_BytesToKey with one round of SHA-1: pgBackRest.
+    /// `Salted__` and eight bytes of salt, key by EVP_BytesToKey with one round of SHA-1: `openssl enc -md sha1`.
     OpensslSha1,
     /// `Salted__` and eight bytes of salt, key by EVP_BytesToKey with one round of SHA-256: `openssl enc` since 1.1.0.
     OpensslSha256,
-    /// The eight bytes of salt alone, then as [`CipherFormat::OpensslSha1`]: pgBackRest's raw form, within bundles.
+    /// The eight bytes of salt alone, then as [`CipherFormat::OpensslSha1`]: for many small files in one object.
     SaltOnlySha1,
 }
 

@@ -1,8 +1,8 @@
-//! Keys that stand in an object's text, such as pgBackRest's `cipher-pass`, and what keeps them from the plugin.
+//! Keys that stand in an object's text, and what keeps them from the plugin.
 //!
 //! Said plainly: a derived key is kept from what *reads the object after it was derived*, in a log, a memory dump of the
 //! guest, an error text. A component that never asks for the key to be derived and reads the object instead sees it,
-//! unless the host blanks on its own account: what it does with objects that nobody has derived from is the caller's rule.
+//! unless the host blanks on its own account (`key_texts`).
 
 mod blank;
 #[cfg(test)]
@@ -21,10 +21,10 @@ use crate::units::Bytes;
 pub use blank::{Blanked, MOST_KEYS};
 pub use withheld::{Seen, Withheld};
 
-/// The longest text that a key is looked for in, in bytes: a manifest of pgBackRest has some 200 for each file.
+/// The longest text that a key is looked for in, in bytes: a manifest has some 200 for each file of a cluster.
 pub const MOST_TEXT: u64 = 4 << 30;
 
-/// The longest value, in bytes of JSON text; pgBackRest's have 64.
+/// The longest value, in bytes of JSON text. Random keys have some 64.
 pub const LONGEST_VALUE: usize = 4096;
 
 /// The shortest value, in bytes of JSON text. What is shorter is no key, and blanking it would spoil other text.
@@ -56,9 +56,8 @@ pub fn is_random(key: &Key) -> bool {
 /// The longest name of a section or of a value, in bytes.
 const LONGEST_NAME: usize = 256;
 
-/// Finds the line `name="..."` in the section `[section]` of INI text whose values are JSON, as pgBackRest writes its
-/// `backup.info` and `backup.manifest` (src/info/info.c). The text is read to its end, at most [`MOST_TEXT`] of it, in
-/// memory that does not grow with it.
+/// Finds the line `name="..."` in the section `[section]` of INI text whose values are JSON. The text is read to its end, at most
+/// [`MOST_TEXT`] of it, in memory that does not grow with it.
 ///
 /// # Errors
 /// `NotFound` where there is no such line, `Corrupt` where there are two or the value is not one JSON string, `Invalid`

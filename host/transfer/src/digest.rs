@@ -137,7 +137,7 @@ impl Hasher {
     /// what its reader sees blanked.
     ///
     /// The digest tells a plugin something about the key: it can compare guesses with it, offline, as fast as digests are
-    /// computed. That is harmless for what pgBackRest derives (48 random bytes in base64) and would not be for a word that a
+    /// computed. That is harmless for a long random key and would not be for a word that a
     /// person chose; hence a key that the operator granted is refused.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ pub mod derive;
 pub mod digest;
 pub mod error;
 pub mod job;
+mod key_texts;
 pub mod keys;
 pub mod listing;
 pub mod pipeline;

@@ -1,16 +1,13 @@
 //! How stored bytes become plain bytes: decrypt, then decompress.
 
-mod no_keys;
-
 use std::io::Read;
 
 use crate::budget::{PIECE, Room};
 use crate::cipher::CipherFormat;
 use crate::codec::Codec;
 use crate::error::Error;
+use crate::key_texts::{Blanking, Refusing, RefusingCompressed};
 use crate::keys::Key;
-
-use no_keys::{NoHiddenKeys, NoKeys};
 
 /// Decryption and decompression of one origin. The default changes nothing.
 #[derive(Clone, Debug, Default)]
@@ -42,8 +39,8 @@ impl Pipeline {
     /// The plain bytes of `stored`. A stream that is truncated, damaged or goes on after its end is an error of kind
     /// `Corrupt` (inside the [`std::io::Error`]); to the very end means that every checksum of the codec was compared.
     ///
-    /// A text of pgBackRest that holds keys and that a key decrypts to its compressed form only is `Denied`: who reads it so could
-    /// decompress it where nobody blanks anything.
+    /// A text that holds keys and that a key decrypts to its compressed form only is `Denied`: who reads it so could decompress it
+    /// where nobody blanks anything.
     ///
     /// What the decoders need is taken from `room` before they need it.
     ///
@@ -56,13 +53,29 @@ impl Pipeline {
         };
         match self.decompress {
             Some(codec) => codec.decode_within(decrypted, room),
-            None if self.decrypt.is_some() => Ok(Box::new(NoHiddenKeys::new(decrypted))),
+            None if self.decrypt.is_some() => Ok(Box::new(RefusingCompressed::new(decrypted))),
             None => Ok(decrypted),
         }
     }
 
-    /// The same for a file that is kept where others read it. What a key decrypts may itself be a text that holds keys: one of
-    /// pgBackRest's, none of which belongs into a data directory, is an error of kind `Denied`.
+    /// The same for a plugin to read: in what a key decrypts, the keys are blanked that a text holds.
+    ///
+    /// # Errors
+    /// As [`Pipeline::decode`].
+    pub fn decode_to_read(
+        &self,
+        stored: Box<dyn Read + Send>,
+        room: &Room,
+    ) -> Result<Box<dyn Read + Send>, Error> {
+        let plain = self.decode(stored, room)?;
+        Ok(match self.decrypt {
+            Some(_) => Box::new(Blanking::new(plain)),
+            None => plain,
+        })
+    }
+
+    /// The same for a file that is kept where others read it. What a key decrypts may itself be a text that holds keys: none of
+    /// them belongs into a data directory, and each is an error of kind `Denied`.
     ///
     /// # Errors
     /// As [`Pipeline::decode`].
@@ -73,7 +86,7 @@ impl Pipeline {
     ) -> Result<Box<dyn Read + Send>, Error> {
         let plain = self.decode(stored, room)?;
         Ok(match self.decrypt {
-            Some(_) => Box::new(NoKeys::new(plain)),
+            Some(_) => Box::new(Refusing::new(plain)),
             None => plain,
         })
     }

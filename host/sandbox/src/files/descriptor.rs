@@ -18,7 +18,8 @@ use super::path::final_name;
 use super::streams::{At, Reader, Writer, write_charged};
 use super::watched::Watched;
 use super::{
-    Access, FilesView, GuestPath, LISTED_BYTES, OPEN_DESCRIPTORS, OPEN_LISTINGS, Opened, PATH_MAX, file_of,
+    Access, Datadir, FilesView, GuestPath, LISTED_BYTES, OPEN_DESCRIPTORS, OPEN_LISTINGS, Opened, PATH_MAX,
+    Read, file_of,
 };
 
 type Fd = Resource<Descriptor>;
@@ -79,15 +80,14 @@ impl FilesView<'_> {
         let path = self.may_make(fd, name)?;
         if reserved::is_global(final_name(name).as_bytes()) {
             let what = format!("{path} (a directory of this name is made, never renamed or linked to it)");
-            self.deny("write", what, String::new());
+            self.deny(&Datadir, what);
             return Err(ErrorCode::NotPermitted.into());
         }
         Ok(path)
     }
 
     fn deny_control_file(&self, path: &GuestPath) {
-        let what = format!("{path} (write {path}.understudy: the host renames it when it seals)");
-        self.deny("write", what, String::new());
+        self.reporter.denied(Datadir::denies_control_file(path));
     }
 
     /// Charges for an entry that is made in `fd`.
@@ -116,7 +116,7 @@ impl FilesView<'_> {
         match result.as_ref().err().and_then(FsError::downcast_ref) {
             Some(ErrorCode::NotPermitted) if self.files.is_in_a_place(path) => {
                 let what = format!("{path} (it leads out of the directory that was granted)");
-                self.deny("read", what, String::new());
+                self.deny(&Read, what);
             }
             Some(ErrorCode::NotPermitted) => deny(self),
             Some(ErrorCode::InsufficientSpace) => self.files.quota.disk_is_full(),
@@ -375,7 +375,7 @@ impl HostDescriptor for FilesView<'_> {
             None if makes => self.charge_entry(&fd)?,
             None => {}
             Some(_) => {
-                self.deny("read", format!("{path} (neither a file nor a directory)"), String::new());
+                self.deny(&Read, format!("{path} (neither a file nor a directory)"));
                 return Err(ErrorCode::Access.into());
             }
         }

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use replica::{Denial, Level};
+use replica::Level;
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use transfer::budget::{Budget, Charge};
 use transfer::plane::Bounds;
@@ -29,7 +29,7 @@ pub(crate) use quota::Quota;
 pub(crate) use watched::Watched;
 
 use crate::DiskBudget;
-use crate::grants::Remedies;
+use crate::capability::{Capability, Datadir, Read, Remedies};
 use crate::reporter::Reporter;
 use crate::state::State;
 
@@ -249,38 +249,21 @@ impl FilesView<'_> {
         }
     }
 
-    fn deny(&self, capability: &'static str, what: String, remedy: String) {
-        self.reporter.denied(Denial { capability, what, remedy });
+    fn deny(&self, capability: &dyn Capability, what: String) {
+        self.reporter.denied(capability.denies(what, None));
     }
 
-    /// Reading `path`, which no grant covers. Granted can be a directory, and told is never more than what was asked for: who
-    /// asks for `/etc/passwd` is not given `/etc`. What it is the component does not learn: it hears the same in any case.
+    /// Reading `path`, which no grant covers.
     fn deny_read(&self, path: &GuestPath) {
         if self.files.is_in_a_place(path) {
-            return self.deny("read", path.to_string(), String::new());
+            return self.deny(&Read, path.to_string());
         }
-        let host = path.to_host();
-        match host.symlink_metadata() {
-            Ok(metadata) if metadata.is_dir() => {
-                let remedy = self.files.remedies.read(&host);
-                self.deny("read", path.to_string(), remedy.unwrap_or_default());
-            }
-            Ok(_) => {
-                let what = format!("{path} (which is no directory, and `read` grants nothing else)");
-                self.deny("read", what, String::new());
-            }
-            Err(_) => self.deny("read", path.to_string(), String::new()),
-        }
+        self.reporter.denied(Read::denies_path(path, &self.files.remedies));
     }
 
-    /// Writing `path`, which nothing would allow: only the data directory and the operator's mapped directories can
-    /// be written, and those only in `create-replica`.
+    /// Writing `path`, which nothing would allow.
     fn deny_write(&self, path: &GuestPath) {
-        let what = match self.files.step {
-            Step::Plan => format!("{path} (nothing is written in plan)"),
-            Step::Create => path.to_string(),
-        };
-        self.deny("write", what, String::new());
+        self.reporter.denied(Datadir::denies_path(path, self.files.step));
     }
 }
 

@@ -4,10 +4,8 @@
 //! The method's own thread is behind a Landlock wall, and so would be every thread that it starts. So the plane's threads
 //! are there before that wall is, and everything that opens a file or a connection happens on them.
 
-mod directory;
 mod read;
 mod target;
-mod withheld;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -30,7 +28,8 @@ use transfer::store::Store;
 use transfer::target::Target;
 
 use crate::Grants;
-use crate::grants::Remedies;
+use crate::capability::Remedies;
+use crate::capability::read::find as find_directory;
 use crate::reporter::Reporter;
 use crate::text::printable;
 
@@ -173,7 +172,7 @@ impl Plane {
     /// Opens a directory as a store: one that the operator granted to be read, or one below it. None where it is not.
     pub(crate) async fn granted_directory(&mut self, path: &str) -> Option<Result<Store, Error>> {
         let (grants, wanted) = (Arc::clone(&self.grants), path.to_owned());
-        let found = self.run(async move { directory::find(Path::new(&wanted), &grants.read) }).await;
+        let found = self.run(async move { find_directory(Path::new(&wanted), &grants.read) }).await;
         match found {
             Ok(found) => Some(self.directory(found?).await),
             Err(error) => Some(Err(error)),

@@ -22,7 +22,6 @@ use transfer::pipeline::Pipeline;
 use transfer::store::{Body, Range, Store};
 use wasmtime_wasi::p2::{InputStream, Pollable, StreamError, StreamResult};
 
-use super::withheld::Withheld as Lines;
 use super::{STREAM, cancelled};
 
 /// Chunks that wait between two stages.
@@ -166,13 +165,9 @@ impl Opened {
 
 /// Decodes to the end, or until nobody reads any more. Blocks.
 fn decode(stored: Receiver<Chunk>, via: &Pipeline, blanked: &Blanked, decoded: &Sender<Chunk>, room: &Room) {
-    let plain = via.decode(Box::new(ChunkReader::new(stored)), room).map(|plain| match via.decrypt {
-        Some(_) => Box::new(Lines::new(plain)) as Box<dyn Read + Send>,
-        None => plain,
-    });
-    let plain = plain.map(|plain| blanked.reader(plain));
+    let plain = via.decode_to_read(Box::new(ChunkReader::new(stored)), room);
     let mut plain = match plain {
-        Ok(plain) => plain,
+        Ok(plain) => blanked.reader(plain),
         Err(error) => return drop(decoded.blocking_send(Err(error))),
     };
     loop {

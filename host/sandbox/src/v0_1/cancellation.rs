@@ -1,29 +1,17 @@
-//! `cancellation`: a chance to end well. A component that does not take it is ended all the same.
+//! `cancellation`: whether to stop.
 
-use async_trait::async_trait;
-use tokio_util::sync::CancellationToken;
 use wasmtime::component::Resource;
-use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
+use wasmtime_wasi::p2::DynPollable;
 
 use super::interfaces::cancellation;
 use crate::state::State;
 
-struct Cancelled(CancellationToken);
-
-#[async_trait]
-impl Pollable for Cancelled {
-    async fn ready(&mut self) {
-        self.0.cancelled().await;
-    }
-}
-
 impl cancellation::Host for State {
     fn requested(&mut self) -> wasmtime::Result<bool> {
-        Ok(self.cancel.is_cancelled())
+        Ok(self.is_cancelled())
     }
 
     fn subscribe(&mut self) -> wasmtime::Result<Resource<DynPollable>> {
-        let cancelled = self.table.push(Cancelled(self.cancel.clone()))?;
-        subscribe(&mut self.table, cancelled)
+        self.cancelled()
     }
 }

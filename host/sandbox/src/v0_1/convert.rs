@@ -1,15 +1,13 @@
-//! The contract's types as the host's, and the other way round. What comes from a component is bounded and filtered
-//! elsewhere: descriptions in `describe`, plans in `plan`, reasons here.
+//! The contract's types as the host's, and the other way round. What comes from a component is bounded and filtered by the host:
+//! descriptions in `describe`, plans in `plan`, reasons in `ended`.
 
 use replica::{Bytes, Lsn, Plan, Request, Tablespace};
 
-use super::Ended;
 use super::interfaces::types;
 use crate::OptionValue;
+use crate::ended::Ended;
 use crate::inspection::{Description, Kind, Need, NeedKind, OptionSpec};
 use crate::options::Setting;
-use crate::reporter::LINE_CHARACTERS;
-use crate::text::printable;
 
 pub(super) fn description(description: types::Description) -> Description {
     Description {
@@ -132,14 +130,10 @@ pub(super) fn restore_plan(plan: &Plan) -> types::RestorePlan {
 }
 
 pub(super) fn ended(failure: types::Failure) -> Ended {
-    let reason = |text: String| match printable(&text, LINE_CHARACTERS) {
-        text if text.trim().is_empty() => "the method gave no reason".to_owned(),
-        text => text,
-    };
     match failure {
-        types::Failure::NotApplicable(text) => Ended::NotApplicable(reason(text)),
-        types::Failure::RetryLater(text) => Ended::RetryLater(reason(text)),
-        types::Failure::Failed(text) => Ended::Failed(reason(text)),
+        types::Failure::NotApplicable(text) => Ended::NotApplicable(text),
+        types::Failure::RetryLater(text) => Ended::RetryLater(text),
+        types::Failure::Failed(text) => Ended::Failed(text),
         types::Failure::Cancelled => Ended::Cancelled,
     }
 }
@@ -167,14 +161,5 @@ mod tests {
             builds_on_existing: true,
         };
         assert_eq!(plan(restore_plan(&given)), given);
-    }
-
-    #[test]
-    fn a_reason_is_fit_for_the_log() {
-        assert_eq!(ended(types::Failure::Failed("\u{1b}[2J".into())), Ended::Failed("\\u{1b}[2J".into()));
-        assert_eq!(
-            ended(types::Failure::Failed(" ".into())),
-            Ended::Failed("the method gave no reason".into())
-        );
     }
 }

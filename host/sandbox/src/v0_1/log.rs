@@ -2,10 +2,8 @@
 
 use replica::Level;
 
-use super::interfaces::{log, types};
+use super::interfaces::log;
 use crate::state::State;
-
-impl types::Host for State {}
 
 impl log::Host for State {
     fn log(

@@ -1,11 +1,11 @@
-//! Version 0.1 of the contract, `understudy:method@0.1.0`: its bindings, its types turned into the host's, and one
-//! module for each of its interfaces.
+//! Version 0.1 of the contract, `understudy:method@0.1.0`: its bindings, and one module for each of its interfaces, which turns its
+//! types into the host's and calls the host. What a component may do is said there and not here.
 
 mod cancellation;
 mod convert;
 mod datadir;
-mod denied;
 mod digests;
+mod exports;
 mod keys;
 mod log;
 mod program;
@@ -13,13 +13,11 @@ mod progress;
 mod source;
 mod store;
 mod transfer;
+mod types;
 
-use replica::{Plan, Request};
-use wasmtime::Store;
-use wasmtime::component::{HasSelf, InstancePre, Linker};
+use wasmtime::component::HasSelf;
 
-use crate::inspection::Description;
-use crate::options::Setting;
+use crate::contracts::Contract;
 use crate::state::State;
 
 mod bindings {
@@ -39,10 +37,11 @@ mod bindings {
             "understudy:method/keys.key": ::transfer::keys::Key,
             "understudy:method/digests.hasher": ::transfer::digest::Hasher,
             "understudy:method/store.pipeline": ::transfer::pipeline::Pipeline,
-            "understudy:method/store.bucket": super::store::Bucket,
-            "understudy:method/transfer.job": super::transfer::Work,
-            "understudy:method/transfer.listing": super::transfer::Files,
+            "understudy:method/store.bucket": crate::capability::stores::Bucket,
+            "understudy:method/transfer.job": crate::capability::datadir::transfer::Work,
+            "understudy:method/transfer.listing": crate::capability::datadir::transfer::Files,
         },
+        trappable_error_type: { "understudy:method/types.error" => crate::answer::CallError },
         imports: {
             "understudy:method/store": async | trappable,
             "understudy:method/transfer": async | trappable,
@@ -52,85 +51,30 @@ mod bindings {
     });
 }
 
-use bindings::PluginPre;
 use bindings::understudy::method as interfaces;
 
-/// The interface that a component of this version exports; within 0.1 a later patch is the same interface.
-pub(crate) const EXPORT: &str = "understudy:method/replica-method";
+/// Version 0.1; within it a later patch is the same contract. What is not granted answers that it is denied.
+pub(crate) const CONTRACT: Contract = Contract {
+    version: "0.1",
+    interfaces: &[
+        ("types", |linker| interfaces::types::add_to_linker::<State, Own>(linker, own)),
+        ("log", |linker| interfaces::log::add_to_linker::<State, Own>(linker, own)),
+        ("progress", |linker| interfaces::progress::add_to_linker::<State, Own>(linker, own)),
+        ("cancellation", |linker| interfaces::cancellation::add_to_linker::<State, Own>(linker, own)),
+        ("source", |linker| interfaces::source::add_to_linker::<State, Own>(linker, own)),
+        ("datadir", |linker| interfaces::datadir::add_to_linker::<State, Own>(linker, own)),
+        ("keys", |linker| interfaces::keys::add_to_linker::<State, Own>(linker, own)),
+        ("digests", |linker| interfaces::digests::add_to_linker::<State, Own>(linker, own)),
+        ("store", |linker| interfaces::store::add_to_linker::<State, Own>(linker, own)),
+        ("transfer", |linker| interfaces::transfer::add_to_linker::<State, Own>(linker, own)),
+        ("program", |linker| interfaces::program::add_to_linker::<State, Own>(linker, own)),
+    ],
+    exports: exports::of,
+};
 
-/// Why a component says that it created no replica.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// Nothing to restore here.
-    NotApplicable(String),
-    /// It may succeed later.
-    RetryLater(String),
-    /// It failed.
-    Failed(String),
-    /// It was asked to stop, and did.
-    Cancelled,
-}
+/// What the bindings call: the state itself, whatever the interface.
+type Own = HasSelf<State>;
 
-/// A component of this version, linked, ready to be instantiated.
-pub(crate) struct Component {
-    plugin: PluginPre<State>,
-}
-
-/// Adds every interface of the contract; what is not granted answers that it is denied.
-pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    type Own = HasSelf<State>;
-    interfaces::types::add_to_linker::<State, Own>(linker, |state| state)?;
-    interfaces::log::add_to_linker::<State, Own>(linker, |state| state)?;
-    interfaces::progress::add_to_linker::<State, Own>(linker, |state| state)?;
-    interfaces::cancellation::add_to_linker::<State, Own>(linker, |state| state)?;
-    interfaces::source::add_to_linker::<State, Own>(linker, |state| state)?;
-    interfaces::datadir::add_to_linker::<State, Own>(linker, |state| state)?;
-    interfaces::keys::add_to_linker::<State, Own>(linker, |state| state)?;
-    interfaces::digests::add_to_linker::<State, Own>(linker, |state| state)?;
-    interfaces::store::add_to_linker::<State, Own>(linker, |state| state)?;
-    interfaces::transfer::add_to_linker::<State, Own>(linker, |state| state)?;
-    interfaces::program::add_to_linker::<State, Own>(linker, |state| state)?;
-    Ok(())
-}
-
-impl Component {
-    /// Finds the exports of the contract.
-    pub(crate) fn new(instance: InstancePre<State>) -> wasmtime::Result<Self> {
-        Ok(Self { plugin: PluginPre::new(instance)? })
-    }
-
-    /// Calls `describe` in a new instance.
-    pub(crate) async fn describe(&self, store: &mut Store<State>) -> wasmtime::Result<Description> {
-        let plugin = self.plugin.instantiate_async(&mut *store).await?;
-        let description = plugin.understudy_method_replica_method().call_describe(store).await?;
-        Ok(convert::description(description))
-    }
-
-    /// Calls `plan` in a new instance.
-    pub(crate) async fn plan(
-        &self,
-        store: &mut Store<State>,
-        request: &Request,
-        settings: &[Setting],
-    ) -> wasmtime::Result<Result<Plan, Ended>> {
-        let plugin = self.plugin.instantiate_async(&mut *store).await?;
-        let request = convert::request(request, settings);
-        let plan = plugin.understudy_method_replica_method().call_plan(store, &request).await?;
-        Ok(plan.map(convert::plan).map_err(convert::ended))
-    }
-
-    /// Calls `create-replica` in a new instance.
-    pub(crate) async fn create_replica(
-        &self,
-        store: &mut Store<State>,
-        request: &Request,
-        settings: &[Setting],
-        plan: &Plan,
-    ) -> wasmtime::Result<Result<(), Ended>> {
-        let plugin = self.plugin.instantiate_async(&mut *store).await?;
-        let (request, plan) = (convert::request(request, settings), convert::restore_plan(plan));
-        let filled =
-            plugin.understudy_method_replica_method().call_create_replica(store, &request, &plan).await?;
-        Ok(filled.map_err(convert::ended))
-    }
+fn own(state: &mut State) -> &mut State {
+    state
 }

@@ -35,8 +35,8 @@ mod tests {
     use super::source::Host;
     use super::*;
     use crate::Grants;
+    use crate::capability::Remedies;
     use crate::files::Files;
-    use crate::grants::Remedies;
     use crate::reporter::Reporter;
     use crate::state::Job;
 

@@ -164,6 +164,19 @@ fn an_import_that_nobody_has_is_refused_by_name() {
 }
 
 #[test]
+fn an_import_that_the_contract_does_not_have_is_told_apart_from_a_foreign_one() {
+    let text = r#"(component
+        (import "understudy:method/keys@0.1.0" (instance))
+        (import "understudy:method/teleport@0.1.0" (instance (export "f" (func))))
+        (instance $i)
+        (export "understudy:method/replica-method@0.1.0" (instance $i)))"#;
+    let (_directory, path) = file(wat::parse_str(text).unwrap());
+    let unknown =
+        "not known: understudy:method/teleport@0.1.0 (this program speaks version 0.1 of the contract)";
+    refused(&path, "import", unknown);
+}
+
+#[test]
 #[ignore = "needs components: cargo xtask test"]
 fn a_component_that_traps_loops_or_lies_in_describe_is_refused() {
     refused(&component("describe-traps"), "describe", "describe failed");

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind};
 use crate::keys::Key;
 use crate::sink::read_full;
 
-/// How many keys of one store are blanked at most. pgBackRest has two for a backup.
+/// How many keys of one store are blanked at most. A backup has two or three.
 pub const MOST_KEYS: usize = 256;
 
 /// How many bytes are looked through at once.

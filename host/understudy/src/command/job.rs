@@ -182,10 +182,7 @@ fn real(path: &Path) -> PathBuf {
 
 /// Secrets stay in the host: no method may read a directory in which one is, however deep, nor have one as a store.
 fn refuse_to_grant(secrets: &[PathBuf], grants: &GrantsSection) -> Result<(), Refusal> {
-    let read = grants.open.read.iter().map(|path| (path.clone(), "is granted to be read"));
-    let stores =
-        grants.open.stores.values().filter_map(|store| Some((store.directory()?, "is granted as a store")));
-    for (granted, how) in read.chain(stores) {
+    for (granted, how) in grants.open.reads() {
         let covers = |secret: &&PathBuf| {
             let (own, place) = (real(secret), real(&granted));
             secret.starts_with(&granted)
@@ -194,7 +191,7 @@ fn refuse_to_grant(secrets: &[PathBuf], grants: &GrantsSection) -> Result<(), Re
         };
         if let Some(secret) = secrets.iter().find(covers) {
             let message = format!(
-                "{} {how} and holds a secret of this run, in {}: grant a narrower directory, or keep the secret \
+                "{} is granted by `{how}` and holds a secret of this run, in {}: grant a narrower directory, or keep the secret \
                  elsewhere (`passfile`, `state_dir`, the file of a key or of credentials)",
                 granted.display(),
                 secret.display()

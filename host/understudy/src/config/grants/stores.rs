@@ -1,63 +1,35 @@
-//! `[method.NAME.grants]`: what a component may reach.
+//! `stores.NAME`: places where backups are, and the secrets by which they are reached.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
-use replica::{Bytes, Redactor};
-use sandbox::{DiskBudget, Grants, KeyGrant, Renewal, Secret, StoreConfig};
+use replica::Redactor;
+use sandbox::{Grants, Renewal, Secret, StoreConfig};
 
-use super::Environment;
-use super::authorities::Authorities;
-use super::problem::{Problem, nearest};
-use super::secret::{SecretSource, Shape};
-use super::tree::{Section, Value};
+use super::by_name;
+use crate::config::Environment;
+use crate::config::authorities::Authorities;
+use crate::config::problem::{Problem, nearest};
+use crate::config::secret::{SecretSource, Shape};
+use crate::config::tree::{Section, Value};
 
-/// What the operator grants, before any secret's file is read.
-#[derive(Clone, Debug, Default)]
-pub struct GrantsSection {
-    /// Everything but secrets: stores without their credentials, no keys.
-    pub open: Grants,
-    /// The credentials of each store, by its name: what each is called, and where it comes from.
-    pub credentials: BTreeMap<String, Vec<(&'static str, SecretSource)>>,
-    /// Who vouches for the servers of a store, by its name, where it is not those whom this machine trusts.
-    pub authorities: BTreeMap<String, Authorities>,
-    /// Where each key comes from, by its name.
-    pub keys: BTreeMap<String, SecretSource>,
-    /// The stores that each key is bound to, by its name.
-    pub bound: BTreeMap<String, Vec<String>>,
-    /// What stores with `credentials = "auto"` find in the environment.
-    pub ambient: Vec<Secret>,
-}
-
-/// Grants that the configuration knows and this version has no wall for, and so must not pretend to give.
-const NOT_ENFORCED: [&str; 3] = ["network", "programs", "environment"];
-
-/// The least memory that the host needs for a run: one thread that moves bytes, and room for what it works on.
-const LEAST_HOST_MEMORY: Bytes = Bytes(16 << 20);
-
-/// The most threads that move a method's bytes.
-const WORKERS: usize = 64;
 /// The most requests that are made at once of one store.
 const CONCURRENCY: usize = 256;
-/// Characters of the name of a store or a key.
-const NAME: usize = 64;
-
 /// What the store calls the certificates that are in a `ca_file`.
 const CA_CERTIFICATE: &str = "ca_certificate";
 
 /// What may be said of a kind of store, besides what may be said of each.
-pub(super) struct StoreKind {
-    pub(super) scheme: &'static str,
+pub(in crate::config) struct StoreKind {
+    pub(in crate::config) scheme: &'static str,
     /// Its settings: the name here and the store's own.
     settings: &'static [(&'static str, &'static str)],
     /// Its flags.
     flags: &'static [(&'static str, &'static str)],
     /// Its secrets: the name here, the store's own, and what each is made of.
-    pub(super) secrets: &'static [(&'static str, &'static str, Shape)],
+    pub(in crate::config) secrets: &'static [(&'static str, &'static str, Shape)],
     /// Secrets that make sense only together.
-    pub(super) together: &'static [&'static str],
+    pub(in crate::config) together: &'static [&'static str],
     /// Whether there is somebody to ask for credentials.
     auto: bool,
     /// Whether it is reached by TLS, so that somebody vouches for the server.
@@ -65,7 +37,7 @@ pub(super) struct StoreKind {
 }
 
 /// The kinds of stores. The store's own names are those of the crate `object_store`.
-pub(super) const KINDS: [StoreKind; 6] = [
+pub(in crate::config) const KINDS: [StoreKind; 6] = [
     StoreKind {
         scheme: "file",
         settings: &[],
@@ -133,13 +105,45 @@ const HTTP: StoreKind = StoreKind {
     tls: false,
 };
 
-impl GrantsSection {
-    /// Reads the files that hold secrets, and those of authorities.
+/// Where the secrets of the stores come from, and who vouches for their servers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StoreSecrets {
+    /// What the stores are called, whatever else is wrong with them.
+    pub(super) names: Vec<String>,
+    /// The credentials of each store, by its name: what each is called, and where it comes from.
+    credentials: BTreeMap<String, Credentials>,
+    /// Who vouches for the servers of a store, by its name, where it is not those whom this machine trusts.
+    authorities: BTreeMap<String, Authorities>,
+}
+
+/// Reads the stores into `open`, all but their secrets.
+pub(super) fn read(section: &Section<'_>, environment: Environment<'_>, open: &mut Grants) -> StoreSecrets {
+    let mut secrets = StoreSecrets::default();
+    for (name, value) in by_name(section.get("stores")) {
+        secrets.names.push(name.clone());
+        if let Some((config, credentials, authorities)) =
+            value.section().and_then(|store| read_store(store, environment))
+        {
+            open.stores.insert(name.clone(), config);
+            secrets.authorities.extend(authorities.map(|authorities| (name.clone(), authorities)));
+            secrets.credentials.insert(name, credentials);
+        }
+    }
+    secrets
+}
+
+/// What stores with `credentials = "auto"` find in the environment.
+pub(super) fn ambient(open: &Grants, environment: Environment<'_>) -> Vec<Secret> {
+    let found = open.stores.values().flat_map(|store| store.secrets_of_environment(environment));
+    found.map(|(_, secret)| secret).collect()
+}
+
+impl StoreSecrets {
+    /// Reads the credentials and authorities of the stores.
     ///
     /// # Errors
     /// The first problem, at the setting that names the file.
-    pub fn resolve(&self) -> Result<Grants, Problem> {
-        let mut grants = self.open.clone();
+    pub(super) fn resolve(&self, grants: &mut Grants) -> Result<(), Problem> {
         for (name, config) in &mut grants.stores {
             for (option, source) in self.credentials.get(name).into_iter().flatten() {
                 config.credentials.push(((*option).to_owned(), source.resolve()?));
@@ -148,15 +152,11 @@ impl GrantsSection {
                 config.options.push((CA_CERTIFICATE.to_owned(), authorities.resolve()?));
             }
         }
-        for (name, source) in &self.keys {
-            let stores = self.bound.get(name).cloned().unwrap_or_default();
-            grants.keys.insert(name.clone(), KeyGrant::new(source.resolve()?, stores));
-        }
-        Ok(grants)
+        Ok(())
     }
 
     /// Has each store read its credentials again from their files when it does not take them any more; `redactor` learns them before.
-    pub fn renew_credentials(&self, grants: &mut Grants, redactor: &Redactor) {
+    pub(super) fn renew(&self, grants: &mut Grants, redactor: &Redactor) {
         for (name, config) in &mut grants.stores {
             let sources = self.credentials.get(name).map(Vec::as_slice).unwrap_or_default();
             if sources.iter().any(|(_, source)| source.file().is_some()) {
@@ -166,10 +166,9 @@ impl GrantsSection {
         }
     }
 
-    /// Every file that holds a secret.
-    pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
-        let credentials = self.credentials.values().flatten().map(|(_, source)| source);
-        self.keys.values().chain(credentials).filter_map(SecretSource::file)
+    /// Lists every file that holds a secret.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.credentials.values().flatten().filter_map(|(_, source)| source.file())
     }
 }
 
@@ -189,125 +188,6 @@ impl Renewal for CredentialFiles {
         };
         self.sources.iter().map(read).collect()
     }
-}
-
-pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> GrantsSection {
-    let mut grants = GrantsSection::default();
-    if let Some(memory) = section.get("memory").and_then(|value| value.size_of_something()) {
-        grants.open.memory = memory;
-    }
-    if let Some(value) = section.get("host_memory")
-        && let Some(memory) = value.size_of_something()
-    {
-        if memory < LEAST_HOST_MEMORY {
-            value.problem(format_args!("must be at least {LEAST_HOST_MEMORY}, without which nothing moves"));
-        }
-        grants.open.host_memory = memory;
-    }
-    if let Some(read) = section.get("read").and_then(|value| value.paths()) {
-        grants.open.read = read;
-    }
-    grants.open.disk = section.get("disk").and_then(|value| value.section()).map(read_disk);
-    let stores = by_name(section.get("stores"));
-    let names: Vec<_> = stores.iter().map(|(name, _)| name.clone()).collect();
-    for (name, value) in stores {
-        if let Some((config, credentials, authorities)) =
-            value.section().and_then(|store| read_store(store, environment))
-        {
-            grants.open.stores.insert(name.clone(), config);
-            grants.authorities.extend(authorities.map(|authorities| (name.clone(), authorities)));
-            grants.credentials.insert(name, credentials);
-        }
-    }
-    for (name, value) in by_name(section.get("keys")) {
-        let config = section.reader().file();
-        if let Some((source, stores)) = read_key(&name, &value, &names, config, environment) {
-            grants.bound.insert(name.clone(), stores);
-            grants.keys.insert(name, source);
-        }
-    }
-    let ambient = grants.open.stores.values().flat_map(|store| store.secrets_of_environment(environment));
-    grants.ambient = ambient.map(|(_, secret)| secret).collect();
-    grants.open.rate = section.get("rate").and_then(|value| value.parsed());
-    grants.open.workers = section.get("workers").and_then(|value| value.number_to(WORKERS));
-    for key in NOT_ENFORCED {
-        section.refuse(
-            key,
-            "cannot be enforced by this version, which therefore does not grant it: take the line out",
-        );
-    }
-    section.finish();
-    grants
-}
-
-/// A key and the stores whose objects it opens: those of `stores`, or else the one of its own name. A key that is bound to
-/// none would open nothing.
-fn read_key(
-    name: &str,
-    value: &Value<'_>,
-    granted: &[String],
-    config: &Path,
-    environment: Environment<'_>,
-) -> Option<(SecretSource, Vec<String>)> {
-    if value.raw().is_str() {
-        // Says what to write.
-        return SecretSource::read(value, Shape::Line, config, environment)
-            .map(|source| (source, Vec::new()));
-    }
-    let table = value.section()?;
-    let source = SecretSource::read_of(value, &table, Shape::Line, config, environment);
-    let listed = table.get("stores");
-    table.finish();
-    let source = source?;
-    let Some(listed) = listed else {
-        if granted.iter().any(|store| store == name) {
-            return Some((source, vec![name.to_owned()]));
-        }
-        value.problem(format_args!(
-            "opens nothing: name the stores whose objects it opens, such as keys.{name} = {{ file = \"/path\", stores = \
-             [\"repo\"] }}, or give it the name of its store"
-        ));
-        return None;
-    };
-    let stores = listed.list()?;
-    if stores.is_empty() {
-        listed.problem("names no store, so that the key would open nothing: take the key out");
-    }
-    let bound = stores.iter().filter_map(|item| {
-        let store = item.text()?;
-        if !granted.iter().any(|known| known == store) {
-            let near = nearest(store, granted.iter().map(String::as_str));
-            let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            item.problem(format_args!("names no store of these grants{hint}"));
-        }
-        Some(store.to_owned())
-    });
-    Some((source, bound.collect()))
-}
-
-/// The entries of a table whose keys are names of the operator's.
-fn by_name(table: Option<Value<'_>>) -> Vec<(String, Value<'_>)> {
-    let entries =
-        table.and_then(|value| value.section()).map(|section| section.entries()).unwrap_or_default();
-    let named = entries.into_iter().filter_map(|(name, value)| {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if !(1..=NAME).contains(&name.text.len()) || !name.text.chars().all(allowed) {
-            value.problem(format_args!("is named by 1 to {NAME} letters, digits, `_` and `-`"));
-            return None;
-        }
-        Some((name.text, value))
-    });
-    named.collect()
-}
-
-fn read_disk(section: Section<'_>) -> DiskBudget {
-    let budget = DiskBudget {
-        bytes: section.get("bytes").and_then(|value| value.size_of_something()),
-        files: section.get("files").and_then(|value| value.count(1)),
-        keep_free: section.get("keep_free").and_then(|value| value.size()),
-    };
-    section.finish();
-    budget
 }
 
 type Credentials = Vec<(&'static str, SecretSource)>;
@@ -495,21 +375,4 @@ fn read_url(value: &Value<'_>) -> Option<(String, &'static StoreKind)> {
         return None;
     }
     Some((text.to_owned(), kind))
-}
-
-impl Value<'_> {
-    /// A whole number from 1 to `most`.
-    fn number_to(&self, most: usize) -> Option<NonZeroUsize> {
-        let number = self.count(1)?;
-        let fits = usize::try_from(number).ok().filter(|number| *number <= most).and_then(NonZeroUsize::new);
-        if fits.is_none() {
-            self.problem(format_args!("must be at most {most}, not {number}"));
-        }
-        fits
-    }
-
-    /// A text that is read by its type.
-    fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&self) -> Option<T> {
-        self.text()?.parse().map_err(|error| self.problem(format_args!("cannot be read: {error}"))).ok()
-    }
 }

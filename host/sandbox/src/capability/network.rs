@@ -1,24 +1,59 @@
-//! The network, which is not there. No socket and no look-up of a name is ever made, so the calls on them cannot be
-//! reached.
+//! Talking to hosts of the network: `network`. The interfaces of WASI are linked, and this version grants none of it: no socket and
+//! no look-up of a name is ever made, so the calls on them cannot be reached, and the configuration refuses the key.
 
-use replica::Denial;
-use wasmtime::component::{HasData, Resource, ResourceTable};
-use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddress, IpAddressFamily, Network};
-use wasmtime_wasi::p2::bindings::sockets::{ip_name_lookup, network, tcp_create_socket, udp_create_socket};
+use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
+use wasmtime_wasi::p2::bindings::sockets::network::{
+    ErrorCode, IpAddress, IpAddressFamily, LinkOptions, Network as NetworkHandle,
+};
+use wasmtime_wasi::p2::bindings::sockets::{
+    instance_network, ip_name_lookup, network, tcp, tcp_create_socket, udp, udp_create_socket,
+};
 use wasmtime_wasi::p2::{DynPollable, SocketError, SocketResult, TcpSocket, UdpSocket};
+use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 
+use super::Capability;
+use crate::inspection::NeedKind;
 use crate::reporter::Reporter;
 use crate::state::State;
 use crate::text::printable;
 
+/// Talking to hosts of the network.
+pub(crate) struct Network;
+
+impl Capability for Network {
+    fn name(&self) -> &'static str {
+        "network"
+    }
+
+    fn key(&self) -> &'static str {
+        "network"
+    }
+
+    fn meets(&self) -> Option<NeedKind> {
+        Some(NeedKind::Network)
+    }
+
+    fn link(&self, linker: &mut Linker<State>) -> wasmtime::Result<()> {
+        let options = LinkOptions::default();
+        network::add_to_linker::<State, NetworkData>(linker, &options, NetworkView::of)?;
+        ip_name_lookup::add_to_linker::<State, NetworkData>(linker, NetworkView::of)?;
+        tcp_create_socket::add_to_linker::<State, NetworkData>(linker, NetworkView::of)?;
+        udp_create_socket::add_to_linker::<State, NetworkData>(linker, NetworkView::of)?;
+        instance_network::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
+        // No socket is ever made: these cannot be reached, and WASI's own are told that no address may be used.
+        tcp::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
+        udp::add_to_linker::<State, WasiSockets>(linker, State::sockets)
+    }
+}
+
 /// The network for the length of one call.
-pub(crate) struct NetworkView<'a> {
+struct NetworkView<'a> {
     table: &'a mut ResourceTable,
     reporter: &'a Reporter,
 }
 
 /// Marks [`NetworkView`] for the linker.
-pub(crate) struct NetworkData;
+struct NetworkData;
 
 impl HasData for NetworkData {
     type Data<'a> = NetworkView<'a>;
@@ -26,12 +61,12 @@ impl HasData for NetworkData {
 
 impl NetworkView<'_> {
     /// The view of one store.
-    pub(crate) fn of(state: &mut State) -> NetworkView<'_> {
+    fn of(state: &mut State) -> NetworkView<'_> {
         NetworkView { table: &mut state.table, reporter: &state.reporter }
     }
 
     fn deny<T>(&self, what: String) -> SocketResult<T> {
-        self.reporter.denied(Denial { capability: "network", what, remedy: String::new() });
+        self.reporter.denied(Network.denies(what, None));
         Err(ErrorCode::AccessDenied.into())
     }
 }
@@ -50,7 +85,7 @@ impl network::Host for NetworkView<'_> {
 }
 
 impl network::HostNetwork for NetworkView<'_> {
-    fn drop(&mut self, network: Resource<Network>) -> wasmtime::Result<()> {
+    fn drop(&mut self, network: Resource<NetworkHandle>) -> wasmtime::Result<()> {
         self.table.delete(network)?;
         Ok(())
     }
@@ -71,7 +106,7 @@ impl udp_create_socket::Host for NetworkView<'_> {
 impl ip_name_lookup::Host for NetworkView<'_> {
     fn resolve_addresses(
         &mut self,
-        _network: Resource<Network>,
+        _network: Resource<NetworkHandle>,
         name: String,
     ) -> SocketResult<Resource<ip_name_lookup::ResolveAddressStream>> {
         self.deny(format!("the address of {}", printable(&name, 255)))

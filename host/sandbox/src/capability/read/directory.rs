@@ -10,7 +10,7 @@ use transfer::error::{Error, Kind};
 ///
 /// # Errors
 /// `NotFound` for a directory that does not exist in one that was granted; what the file system says.
-pub(super) fn find(wanted: &Path, granted: &[PathBuf]) -> Result<Option<PathBuf>, Error> {
+pub(crate) fn find(wanted: &Path, granted: &[PathBuf]) -> Result<Option<PathBuf>, Error> {
     let of = |error: io::Error| Error::from(error).of(wanted.display());
     let real = match wanted.canonicalize() {
         Ok(real) => real,

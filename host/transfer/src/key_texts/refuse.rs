@@ -1,57 +1,56 @@
-//! Texts in which pgBackRest keeps keys: where the next layer's pass phrase must not come out with what a key decrypts.
+//! Fails where what is read holds keys.
 
 use std::io::{self, Read};
 
+use super::{Begins, LONGEST, judge};
 use crate::codec::Codec;
 use crate::error::{Error, Kind};
-
-/// How every text begins in which pgBackRest keeps a key (`infoSave` in src/info/info.c).
-const HOLDS_KEYS: &[u8] = b"[backrest]";
 
 /// How much of a compressed text is looked at, in bytes: the largest block of bzip2, which gives nothing before its end, and
 /// its header. The others give the first bytes of a text after a few hundred.
 const HEAD: usize = (900 << 10) + 4096;
 
-/// Fails where what it reads is such a text.
-pub(super) struct NoKeys<R> {
+/// Fails where what it reads is a text that holds keys, before the end of what tells it.
+pub(crate) struct Refusing<R> {
     inner: R,
-    /// How much of the beginning was the same so far; none once something was not.
-    matched: Option<usize>,
+    /// The beginning, as long as it is not clear what it begins.
+    beginning: Option<Vec<u8>>,
 }
 
-impl<R: Read> NoKeys<R> {
-    pub(super) fn new(inner: R) -> Self {
-        Self { inner, matched: Some(0) }
+impl<R: Read> Refusing<R> {
+    pub(crate) fn new(inner: R) -> Self {
+        Self { inner, beginning: Some(Vec::new()) }
     }
 }
 
-impl<R: Read> Read for NoKeys<R> {
+impl<R: Read> Read for Refusing<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(into)?;
-        if let Some(matched) = self.matched {
-            let expected = &HOLDS_KEYS[matched..];
-            let compared = read.min(expected.len());
-            self.matched = (into[..compared] == expected[..compared]).then_some(matched + compared);
-            if self.matched == Some(HOLDS_KEYS.len()) {
-                let message = "it is a text that holds keys, and none of the files of a data directory";
-                return Err(Error::new(Kind::Denied, message).into());
+        if let Some(beginning) = &mut self.beginning {
+            beginning.extend_from_slice(&into[..read.min(LONGEST - beginning.len())]);
+            match judge(beginning) {
+                Begins::WithKeys => {
+                    let message = "it is a text that holds keys, and none of the files of a data directory";
+                    return Err(Error::new(Kind::Denied, message).into());
+                }
+                Begins::Without => self.beginning = None,
+                Begins::Unclear => {}
             }
         }
         Ok(read)
     }
 }
 
-/// Fails where what it reads is such a text, compressed, as pgBackRest keeps the manifests of expired backups in
-/// `backup.history`. Anything else passes, be it compressed or not.
-pub(super) struct NoHiddenKeys<R> {
+/// Fails where what it reads is a text that holds keys, compressed. Anything else passes, be it compressed or not.
+pub(crate) struct RefusingCompressed<R> {
     inner: R,
     /// What was read to be looked at, and is not given yet.
     head: io::Cursor<Vec<u8>>,
     looked: bool,
 }
 
-impl<R: Read> NoHiddenKeys<R> {
-    pub(super) fn new(inner: R) -> Self {
+impl<R: Read> RefusingCompressed<R> {
+    pub(crate) fn new(inner: R) -> Self {
         Self { inner, head: io::Cursor::default(), looked: false }
     }
 
@@ -74,8 +73,8 @@ impl<R: Read> NoHiddenKeys<R> {
     }
 }
 
-/// By the numbers that each format begins with. What pgBackRest writes; zlib streams, which have none, it writes within
-/// files of a database only.
+/// By the numbers that each codec begins with, of those in which such texts are kept. Zlib streams have none; no tool whose texts
+/// are known keeps them so.
 fn compressed_with(head: &[u8]) -> Option<Codec> {
     match head {
         [0x1f, 0x8b, 8, ..] => Some(Codec::Gzip),
@@ -89,7 +88,7 @@ fn compressed_with(head: &[u8]) -> Option<Codec> {
 /// Whether what `head` is the beginning of begins so when it is decompressed.
 fn begins_with_keys(codec: Codec, head: &[u8]) -> Result<bool, Error> {
     let mut plain = codec.decode(Box::new(io::Cursor::new(head.to_vec())))?;
-    let mut beginning = [0; HOLDS_KEYS.len()];
+    let mut beginning = [0; LONGEST];
     let mut length = 0;
     while length < beginning.len() {
         match plain.read(&mut beginning[length..]) {
@@ -100,10 +99,10 @@ fn begins_with_keys(codec: Codec, head: &[u8]) -> Result<bool, Error> {
             Err(_) => break,
         }
     }
-    Ok(beginning[..length] == *HOLDS_KEYS)
+    Ok(judge(&beginning[..length]) == Begins::WithKeys)
 }
 
-impl<R: Read> Read for NoHiddenKeys<R> {
+impl<R: Read> Read for RefusingCompressed<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if !self.looked {
             self.look()?;
@@ -135,7 +134,7 @@ mod tests {
 
     fn read(stored: &[u8]) -> io::Result<Vec<u8>> {
         let mut plain = Vec::new();
-        NoHiddenKeys::new(stored).read_to_end(&mut plain).map(|_| plain)
+        RefusingCompressed::new(stored).read_to_end(&mut plain).map(|_| plain)
     }
 
     #[test]

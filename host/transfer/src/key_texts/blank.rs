@@ -1,14 +1,11 @@
-//! Keys that backup tools write into their own encrypted texts: the pass phrase of the next layer. A component that reads
-//! such a text without deriving the key first must not see it either.
+//! Blanks the keys in what is read: whoever reads such a text without deriving the key first must not see it either.
 
 use std::io::{self, Read};
 
-/// How the line of such a key begins: pgBackRest's, in `backup.info`, `archive.info` and `backup.manifest`
-/// (src/info/info.c). What follows is one JSON string.
-const LINE: &[u8] = b"cipher-pass=\"";
+use super::FORMATS;
 
-/// Puts `*` in place of every byte of such a key; the length of the text stays. What it reads may come in any pieces.
-pub(super) struct Withheld<R> {
+/// Puts `*` in place of every byte of a key; the length of the text stays. What it reads may come in any pieces.
+pub(crate) struct Blanking<R> {
     inner: R,
     at: At,
 }
@@ -16,27 +13,41 @@ pub(super) struct Withheld<R> {
 /// Where in its lines the text is.
 #[derive(Clone, Copy)]
 enum At {
-    /// So many bytes of [`LINE`] after the beginning of a line.
-    Beginning(usize),
+    /// So many bytes after the beginning of a line, which are those of the line of a key.
+    Beginning { line: &'static [u8], matched: usize },
     /// In a line that holds no key.
     Line,
     /// In a key; whether the byte before was a backslash that counts.
     Key { escaped: bool },
 }
 
-impl<R: Read> Withheld<R> {
-    pub(super) fn new(inner: R) -> Self {
-        Self { inner, at: At::Beginning(0) }
+impl At {
+    const LINE_BEGINS: Self = Self::Beginning { line: &[], matched: 0 };
+
+    /// Where the text is after this byte, `matched` bytes after the beginning of a line, all of which are those of `line`.
+    fn after(line: &'static [u8], matched: usize, byte: u8) -> Self {
+        let goes_on = |other: &&'static [u8]| {
+            other.get(..matched) == Some(&line[..matched]) && other.get(matched) == Some(&byte)
+        };
+        match FORMATS.iter().map(|format| format.line).find(goes_on) {
+            None => Self::Line,
+            Some(line) if matched + 1 == line.len() => Self::Key { escaped: false },
+            Some(line) => Self::Beginning { line, matched: matched + 1 },
+        }
+    }
+}
+
+impl<R: Read> Blanking<R> {
+    pub(crate) fn new(inner: R) -> Self {
+        Self { inner, at: At::LINE_BEGINS }
     }
 
     fn blank(&mut self, mut text: &mut [u8]) {
         while let Some(byte) = text.first().copied() {
             let (at, done) = match self.at {
-                _ if byte == b'\n' => (At::Beginning(0), 1),
+                _ if byte == b'\n' => (At::LINE_BEGINS, 1),
                 At::Line => (At::Line, text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len())),
-                At::Beginning(matched) if byte != LINE[matched] => (At::Line, 1),
-                At::Beginning(matched) if matched + 1 == LINE.len() => (At::Key { escaped: false }, 1),
-                At::Beginning(matched) => (At::Beginning(matched + 1), 1),
+                At::Beginning { line, matched } => (At::after(line, matched, byte), 1),
                 At::Key { escaped: false } if byte == b'"' => (At::Line, 1),
                 At::Key { escaped } => {
                     text[0] = b'*';
@@ -49,7 +60,7 @@ impl<R: Read> Withheld<R> {
     }
 }
 
-impl<R: Read> Read for Withheld<R> {
+impl<R: Read> Read for Blanking<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         self.blank(&mut buffer[..read]);
@@ -81,7 +92,7 @@ mod tests {
                        cipher-pass=\ncipher-pass=\"*****\ncipher-pass=\"****";
         for at_once in [1, 2, 3, 7, 16, 1000] {
             let mut read = String::new();
-            Withheld::new(Pieces(text.as_bytes(), at_once)).read_to_string(&mut read).unwrap();
+            Blanking::new(Pieces(text.as_bytes(), at_once)).read_to_string(&mut read).unwrap();
             assert_eq!(read, blanked, "{at_once} at once");
         }
     }
@@ -90,7 +101,7 @@ mod tests {
     fn what_holds_no_key_stays_as_it_is() {
         let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(100_000).collect();
         let mut read = Vec::new();
-        Withheld::new(bytes.as_slice()).read_to_end(&mut read).unwrap();
+        Blanking::new(bytes.as_slice()).read_to_end(&mut read).unwrap();
         assert!(read == bytes);
     }
 }

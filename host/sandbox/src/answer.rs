@@ -1,0 +1,189 @@
+//! What a call of the host answers when it gives nothing: one error for every capability, in every version of the contract. Every
+//! text that a component gets from the host or a store comes through here, and leaves its secrets here.
+
+use transfer::error::Kind;
+use wasmtime::component::{Resource, ResourceTableError};
+
+use crate::capability::Capability;
+use crate::plane::Plane;
+use crate::reporter::LINE_CHARACTERS;
+use crate::state::State;
+use crate::text::printable;
+
+/// Characters of a name in a message.
+const NAME: usize = 64;
+
+/// What a host function gives, or why it gives nothing.
+pub(crate) type Answer<T> = Result<T, CallError>;
+
+/// Why a call gives nothing, as the component may hear it: without secrets, and fit for a log. Only [`State`] makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostError {
+    kind: Kind,
+    text: String,
+}
+
+impl HostError {
+    /// What kind of error it is.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What the component is told.
+    pub(crate) fn into_text(self) -> String {
+        self.text
+    }
+}
+
+/// How a call ends that gives nothing.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// The component gets an error.
+    Answer(HostError),
+    /// The component is ended.
+    Trap(wasmtime::Error),
+}
+
+impl CallError {
+    /// The error that the component gets.
+    ///
+    /// # Errors
+    /// The trap that ends the component instead.
+    pub(crate) fn answer(self) -> wasmtime::Result<HostError> {
+        match self {
+            Self::Answer(error) => Ok(error),
+            Self::Trap(trap) => Err(trap),
+        }
+    }
+}
+
+impl From<HostError> for CallError {
+    fn from(error: HostError) -> Self {
+        Self::Answer(error)
+    }
+}
+
+impl From<wasmtime::Error> for CallError {
+    fn from(trap: wasmtime::Error) -> Self {
+        Self::Trap(trap)
+    }
+}
+
+/// A handle that the component does not have, or too many of them.
+impl From<ResourceTableError> for CallError {
+    fn from(error: ResourceTableError) -> Self {
+        Self::Trap(error.into())
+    }
+}
+
+impl State {
+    /// The data plane; `None` in `describe`, and for a component that cannot use it.
+    pub(crate) fn plane(&self) -> Option<&Plane> {
+        // Whoever asks for the plane reads, looks or hands it work.
+        self.reporter.activity().mark();
+        self.job.plane.as_ref()
+    }
+
+    /// Denies what the operator did not grant under this name, with the line that would grant it where there is one.
+    pub(crate) fn not_granted(&self, capability: &dyn Capability, name: &str) -> HostError {
+        let remedy = self.plane().and_then(|plane| capability.remedy(&plane.remedies, name));
+        self.denied(capability, format!("the {} {}", capability.name(), printable(name, NAME)), remedy)
+    }
+
+    /// Denies `what`, with the line that would allow it where there is one.
+    pub(crate) fn denied(
+        &self,
+        capability: &dyn Capability,
+        what: String,
+        remedy: Option<String>,
+    ) -> HostError {
+        let message = match &remedy {
+            Some(line) => format!("no grant covers {what}; to allow it: {line}"),
+            None => format!("no grant covers {what}, and none would"),
+        };
+        self.denied_with(capability, what, remedy, &message)
+    }
+
+    /// Denies `what` with a message of its own, and tells the operator.
+    pub(crate) fn denied_with(
+        &self,
+        capability: &dyn Capability,
+        what: String,
+        remedy: Option<String>,
+        message: &str,
+    ) -> HostError {
+        self.reporter.denied(capability.denies(what, remedy));
+        self.fails(Kind::Denied, message)
+    }
+
+    /// Hands on an error of the data plane.
+    pub(crate) fn error(&self, error: transfer::error::Error) -> HostError {
+        self.fails(error.kind, &error.message)
+    }
+
+    /// Fails with an error of this kind.
+    pub(crate) fn fails(&self, kind: Kind, message: &str) -> HostError {
+        HostError { kind, text: self.told(message) }
+    }
+
+    /// A text for the component: without secrets first, for what is cut off afterwards could be the end of one.
+    fn told(&self, text: &str) -> String {
+        match self.plane() {
+            Some(plane) => printable(&plane.without_secrets(text), LINE_CHARACTERS),
+            None => printable(text, LINE_CHARACTERS),
+        }
+    }
+
+    /// Drops what a handle stands for.
+    pub(crate) fn drop_handle<T: 'static>(&mut self, handle: Resource<T>) -> wasmtime::Result<()> {
+        self.table.delete(handle)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::Grants;
+    use crate::capability::Remedies;
+    use crate::files::Files;
+    use crate::reporter::Reporter;
+
+    /// What `describe` has.
+    fn state() -> State {
+        let (events, _) = unbounded_channel();
+        let files = Files::none(Remedies::new("", &Grants::default())).unwrap();
+        State::fixed(files, 0, Reporter::new("describe", events))
+    }
+
+    fn is_denied<T>(answer: Answer<T>) -> bool {
+        matches!(answer, Err(CallError::Answer(error)) if error.kind() == Kind::Denied)
+    }
+
+    #[tokio::test]
+    async fn describe_is_denied_every_store_key_transfer_and_program() {
+        let mut state = state();
+        assert!(is_denied(state.granted_key("k")));
+        for name in ["repo", "/", "/proc/self"] {
+            assert!(is_denied(state.open_store(name.to_owned()).await), "{name}");
+        }
+        let job = state.new_job(true).unwrap();
+        assert!(is_denied(state.fetch_files(&job, vec![]).await));
+        assert!(state.wait_for_job(&job, u32::MAX).await.unwrap().idle);
+        assert!(is_denied(state.run_program("sh")));
+        let denied: Vec<_> = state.reporter.denials().into_iter().map(|denial| denial.capability).collect();
+        assert_eq!(denied, ["key", "store", "store", "store", "write", "program"]);
+    }
+
+    #[test]
+    fn an_error_of_the_data_plane_keeps_its_kind_and_is_fit_for_a_log() {
+        let state = state();
+        let of = |kind| state.error(transfer::error::Error::new(kind, "\u{1b}[2J"));
+        let corrupt = of(Kind::Corrupt);
+        assert_eq!((corrupt.kind(), corrupt.into_text()), (Kind::Corrupt, "\\u{1b}[2J".to_owned()));
+        assert_eq!(of(Kind::NotFound).kind(), Kind::NotFound);
+        assert_eq!(of(Kind::Cancelled).kind(), Kind::Cancelled);
+    }
+}

@@ -1,0 +1,32 @@
+//! Variables of the environment: `environment`. The interface of WASI is linked, and this version grants none of it: a component finds
+//! no variable and no argument, and the configuration refuses the key.
+
+use wasmtime::component::Linker;
+use wasmtime_wasi::cli::{WasiCli, WasiCliView};
+use wasmtime_wasi::p2::bindings::cli;
+
+use super::Capability;
+use crate::inspection::NeedKind;
+use crate::state::State;
+
+/// Variables of the environment.
+pub(crate) struct Environment;
+
+impl Capability for Environment {
+    fn name(&self) -> &'static str {
+        "environment"
+    }
+
+    fn key(&self) -> &'static str {
+        "environment"
+    }
+
+    fn meets(&self) -> Option<NeedKind> {
+        Some(NeedKind::Environment)
+    }
+
+    /// WASI's own, whose context is never given a variable.
+    fn link(&self, linker: &mut Linker<State>) -> wasmtime::Result<()> {
+        cli::environment::add_to_linker::<State, WasiCli>(linker, State::cli)
+    }
+}

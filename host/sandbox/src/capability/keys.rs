@@ -1,0 +1,167 @@
+//! Keys by name: `keys.repo = { file = "/etc/understudy/repo.pass" }`. What a component holds is a handle; the bytes stay here.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use transfer::keys::Key;
+use transfer::secret::Secret;
+use wasmtime::component::Resource;
+
+use super::remedies::NAME;
+use super::{Capability, Check, Remedies};
+use crate::Grants;
+use crate::answer::Answer;
+use crate::inspection::{Kind, Need, NeedKind, OptionSpec};
+use crate::state::State;
+use crate::text::{is_printable, quoted};
+
+/// Keys by name.
+pub(crate) struct Keys;
+
+/// A key, and what it opens.
+#[derive(Clone, Debug)]
+pub struct KeyGrant {
+    /// The pass phrase.
+    pub secret: Secret,
+    /// The names of the granted stores whose objects it decrypts. It decrypts nothing else, whatever the component holds: what a
+    /// component could have made itself is no object of the operator's.
+    pub stores: Arc<BTreeSet<String>>,
+}
+
+impl KeyGrant {
+    /// A key for the objects of these stores.
+    pub fn new(secret: Secret, stores: impl IntoIterator<Item = String>) -> Self {
+        Self { secret, stores: Arc::new(stores.into_iter().collect()) }
+    }
+}
+
+impl Capability for Keys {
+    fn name(&self) -> &'static str {
+        "key"
+    }
+
+    fn key(&self) -> &'static str {
+        "keys"
+    }
+
+    fn meets(&self) -> Option<NeedKind> {
+        Some(NeedKind::Key)
+    }
+
+    fn is_enforced(&self) -> bool {
+        true
+    }
+
+    fn check_need(&self, need: &Need, check: &mut Check<'_>) {
+        match check.option(&need.name) {
+            None if !need.required => {}
+            named => check.key(named.unwrap_or(&need.name), &need.reason),
+        }
+    }
+
+    /// Checks that an option which is a secret names a granted key.
+    fn check_option(&self, option: &OptionSpec, needs: &[Need], check: &mut Check<'_>) {
+        let is_need = |need: &Need| need.kind == NeedKind::Key && need.name == option.name;
+        if option.kind == Kind::Secret
+            && !needs.iter().any(is_need)
+            && let Some(name) = check.option(&option.name)
+        {
+            check.key(name, &format!("option {}", option.name));
+        }
+    }
+
+    /// The line that grants a key of this name. A key opens the store of its own name unless it says which.
+    fn remedy(&self, remedies: &Remedies, name: &str) -> Option<String> {
+        let stores = &remedies.grants.stores;
+        match stores.keys().next() {
+            Some(store) if !stores.contains_key(name) => remedies.key_of_store(name, store),
+            Some(_) | None => remedies.named("keys", name, "file = \"/path\""),
+        }
+    }
+
+    fn secrets<'g>(&self, grants: &'g Grants) -> Vec<&'g Secret> {
+        grants.keys.values().map(|key| &key.secret).collect()
+    }
+
+    fn told(&self, grants: &Grants) -> Vec<(String, String)> {
+        grants.keys.keys().map(|name| (format!("keys.{name}"), "granted".to_owned())).collect()
+    }
+
+    fn on_the_data_plane(&self) -> &'static [&'static str] {
+        &["keys"]
+    }
+}
+
+impl Remedies {
+    /// The line that lets a key open the objects of a store.
+    pub(crate) fn key_of_store(&self, key: &str, store: &str) -> Option<String> {
+        let fits = store.len() <= NAME && is_printable(store) && !store.starts_with('/');
+        let value = format!("file = \"/path\", stores = [{}]", quoted(store));
+        fits.then(|| self.named("keys", key, &value)).flatten()
+    }
+}
+
+impl Check<'_> {
+    fn key(&mut self, name: &str, reason: &str) {
+        if !self.grants.keys.contains_key(name) {
+            let why = format!("it needs the key {name} ({reason}), which is not granted");
+            self.unmet(why, Keys.remedy(self.remedies, name));
+        }
+    }
+}
+
+impl Grants {
+    /// The key of this name.
+    pub(crate) fn key(&self, name: &str) -> Option<Key> {
+        let granted = self.keys.get(name)?;
+        Some(Key::named(name, granted.secret.clone()).bound_to(Arc::clone(&granted.stores)))
+    }
+}
+
+impl State {
+    /// Gives a key that the operator granted.
+    ///
+    /// # Errors
+    /// `Denied` for a name that was not granted.
+    pub(crate) fn granted_key(&mut self, name: &str) -> Answer<Resource<Key>> {
+        match self.plane().and_then(|plane| plane.key(name)) {
+            Some(key) => Ok(self.table.push(key)?),
+            None => Err(self.not_granted(&Keys, name).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::tests::{check, check_with, granted, need, setting};
+    use super::*;
+
+    #[test]
+    fn a_key_is_needed_by_its_name_or_by_what_its_option_says() {
+        let needs = [need(NeedKind::Key, "repo", true)];
+        let refusal = check(&needs, &[], &["/mnt"]).unwrap_err();
+        assert!(refusal.policy && refusal.message.contains("the key repo"), "{refusal}");
+        let line = r#"[method.m.grants] keys.repo = { file = "/path" }"#;
+        assert_eq!(refusal.remedy.as_deref(), Some(line));
+        check_with(&needs, &[], &granted()).unwrap();
+        check_with(&needs, &[setting("repo", "absent")], &granted()).unwrap_err();
+        check(&[need(NeedKind::Key, "repo", false)], &[], &[]).unwrap();
+    }
+
+    #[test]
+    fn the_remedy_for_a_key_binds_it_to_a_store_that_is_granted() {
+        let remedies = Remedies::new("m", &granted());
+        let store = granted().stores.keys().next().unwrap().clone();
+        let own = format!(r#"[method.m.grants] keys.{store} = {{ file = "/path" }}"#);
+        assert_eq!(Keys.remedy(&remedies, &store), Some(own));
+        let other = format!(r#"[method.m.grants] keys.other = {{ file = "/path", stores = ["{store}"] }}"#);
+        assert_eq!(Keys.remedy(&remedies, "other"), Some(other));
+    }
+
+    #[test]
+    fn every_option_that_is_a_secret_names_a_granted_key() {
+        check_with(&[], &[setting("pass", "repo")], &granted()).unwrap();
+        let refusal = check_with(&[], &[setting("pass", "../repo")], &granted()).unwrap_err();
+        assert!(refusal.message.contains("option pass"), "{refusal}");
+    }
+}

@@ -1,0 +1,36 @@
+//! Running native programs: `programs.NAME`. The interface is linked, and this version grants none of it: every call is denied, and
+//! the configuration refuses the key.
+
+use std::convert::Infallible;
+
+use super::Capability;
+use crate::answer::Answer;
+use crate::inspection::NeedKind;
+use crate::state::State;
+
+/// Running native programs.
+pub(crate) struct Programs;
+
+impl Capability for Programs {
+    fn name(&self) -> &'static str {
+        "program"
+    }
+
+    fn key(&self) -> &'static str {
+        "programs"
+    }
+
+    fn meets(&self) -> Option<NeedKind> {
+        Some(NeedKind::Program)
+    }
+}
+
+impl State {
+    /// Runs nothing.
+    ///
+    /// # Errors
+    /// `Denied`, always.
+    pub(crate) fn run_program(&mut self, name: &str) -> Answer<Infallible> {
+        Err(self.not_granted(&Programs, name).into())
+    }
+}

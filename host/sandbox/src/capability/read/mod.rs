@@ -1,0 +1,183 @@
+//! Reading directories of this machine: `read = ["/mnt/backups"]`. The component opens them by WASI's file system, or as a store
+//! ([`find`]).
+
+mod directory;
+
+use std::path::{Path, PathBuf};
+
+use replica::{Denial, Directories, Refusal, Rule};
+use wasmtime::component::Linker;
+use wasmtime_wasi::p2::bindings::filesystem;
+
+use super::{Capability, Check, Remedies};
+use crate::Grants;
+use crate::files::{Access, FilesData, FilesView, GuestPath, Place, Step};
+use crate::inspection::{Need, NeedKind};
+use crate::state::State;
+use crate::text::is_printable;
+
+pub(crate) use directory::find;
+
+/// Reading directories of this machine.
+pub(crate) struct Read;
+
+/// Bytes of a path in a line of configuration.
+const PATH: usize = 1024;
+
+impl Capability for Read {
+    fn name(&self) -> &'static str {
+        "read"
+    }
+
+    fn key(&self) -> &'static str {
+        "read"
+    }
+
+    fn meets(&self) -> Option<NeedKind> {
+        Some(NeedKind::Directory)
+    }
+
+    fn is_enforced(&self) -> bool {
+        true
+    }
+
+    fn check_need(&self, need: &Need, check: &mut Check<'_>) {
+        match check.option(&need.name).filter(|text| text.starts_with('/')).map(Path::new) {
+            Some(directory) => check.directory(directory, need),
+            None if need.required && check.grants.read.is_empty() => {
+                let why = format!("it needs a directory to read ({}: {})", need.name, need.reason);
+                check.unmet(why, check.remedies.read(Path::new("/directory")));
+            }
+            None => {}
+        }
+    }
+
+    fn check_grant(&self, grants: &Grants, remedies: &Remedies) -> Result<(), Refusal> {
+        for directory in &grants.read {
+            if directory.exists() && !directory.is_dir() {
+                let message = format!("{} is granted to be read but is not a directory", directory.display());
+                let refusal = Refusal::new(Rule::Grant, message).by_policy();
+                return Err(refusal.remedy(remedies.read_only_directories()));
+            }
+        }
+        Ok(())
+    }
+
+    fn remedy(&self, remedies: &Remedies, name: &str) -> Option<String> {
+        remedies.read(Path::new(name))
+    }
+
+    fn places(&self, _step: Step, _directories: &Directories, grants: &Grants) -> Vec<Place> {
+        grants.read.iter().map(|path| Place { path: path.clone(), access: Access::Read }).collect()
+    }
+
+    fn reads(&self, grants: &Grants) -> Vec<(PathBuf, String)> {
+        grants.read.iter().map(|path| (path.clone(), self.key().to_owned())).collect()
+    }
+
+    fn told(&self, grants: &Grants) -> Vec<(String, String)> {
+        let told = |path: &PathBuf| (format!("read {}", path.display()), "granted".to_owned());
+        grants.read.iter().map(told).collect()
+    }
+
+    /// The file system, by which the data directory is written too.
+    fn link(&self, linker: &mut Linker<State>) -> wasmtime::Result<()> {
+        filesystem::types::add_to_linker::<State, FilesData>(linker, FilesView::of)?;
+        filesystem::preopens::add_to_linker::<State, FilesData>(linker, FilesView::of)
+    }
+}
+
+impl Read {
+    /// Says that `path`, which no grant covers, is not read. Granted can be a directory, and the line grants never more than what
+    /// was asked for: who asks for `/etc/passwd` is not told to grant `/etc`. What it is the component does not learn: it hears the
+    /// same in any case.
+    pub(crate) fn denies_path(path: &GuestPath, remedies: &Remedies) -> Denial {
+        let host = path.to_host();
+        match host.symlink_metadata() {
+            Ok(metadata) if metadata.is_dir() => Self.denies(path.to_string(), remedies.read(&host)),
+            Ok(_) => {
+                Self.denies(format!("{path} (which is no directory, and `read` grants nothing else)"), None)
+            }
+            Err(_) => Self.denies(path.to_string(), None),
+        }
+    }
+}
+
+impl Remedies {
+    /// The line that lets the method read `directory` besides what it may read already; `None` for a path that is too long for
+    /// a line or has characters that a person would not see in it, and for the root, which nobody should grant.
+    pub(crate) fn read(&self, directory: &Path) -> Option<String> {
+        let readable = directory.parent().is_some()
+            && directory.to_str().is_some_and(|path| path.len() <= PATH && is_printable(path));
+        let granted = self.grants.read.iter().map(PathBuf::as_path);
+        readable.then(|| self.paths("read", granted.chain([directory])))
+    }
+
+    /// The line that lets it read those of its granted paths that are directories.
+    fn read_only_directories(&self) -> String {
+        let granted = self.grants.read.iter().map(PathBuf::as_path);
+        self.paths("read", granted.filter(|path| !path.is_file()))
+    }
+}
+
+impl Check<'_> {
+    /// Checks that a directory which an option names is granted.
+    pub(super) fn directory(&mut self, directory: &Path, need: &Need) {
+        if !is_granted(directory, self.grants) {
+            let (shown, Need { name, reason, .. }) = (directory.display(), need);
+            let why =
+                format!("it reads the directory {shown} (option {name}: {reason}), which is not granted");
+            self.unmet(why, self.remedies.read(directory));
+        }
+    }
+}
+
+/// Whether a path lies in a granted directory, by its name or by where its links lead.
+fn is_granted(path: &Path, grants: &Grants) -> bool {
+    let real = path.canonicalize();
+    grants.read.iter().any(|granted| {
+        path.starts_with(granted)
+            || matches!((&real, granted.canonicalize()), (Ok(path), Ok(granted)) if path.starts_with(&granted))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::tests::{check, need, setting};
+    use super::*;
+
+    #[test]
+    fn the_remedy_keeps_what_is_granted_already() {
+        let grants = Grants { read: vec!["/mnt/a".into()], ..Grants::default() };
+        let remedies = Remedies::new("my method", &grants);
+        assert_eq!(
+            remedies.read(Path::new("/mnt/b")).as_deref(),
+            Some(r#"[method."my method".grants] read = ["/mnt/a", "/mnt/b"]"#)
+        );
+        assert_eq!(remedies.read(Path::new("/")), None);
+        assert_eq!(remedies.read(Path::new("/mnt/\u{202E}b")), None);
+        assert_eq!(remedies.read(Path::new(&"/x".repeat(PATH))), None);
+    }
+
+    #[test]
+    fn a_directory_that_an_option_names_must_be_granted() {
+        let needs = [need(NeedKind::Directory, "directory", true)];
+        let refusal = check(&needs, &[setting("directory", "/mnt/backups/new")], &["/srv"]).unwrap_err();
+        assert_eq!(refusal.rule, Rule::Grant);
+        assert!(refusal.policy, "what is not granted is refused by policy: exit code 3");
+        assert_eq!(
+            refusal.remedy.as_deref(),
+            Some(r#"[method.m.grants] read = ["/srv", "/mnt/backups/new"]"#)
+        );
+        check(&needs, &[setting("directory", "/mnt/backups/new")], &["/mnt/backups"]).unwrap();
+        check(&needs, &[setting("directory", "/mnt/backups2")], &["/mnt/backups"]).unwrap_err();
+    }
+
+    #[test]
+    fn a_required_directory_without_an_option_is_met_by_any_grant() {
+        let needs = [need(NeedKind::Directory, "backups", true)];
+        check(&needs, &[], &[]).unwrap_err();
+        check(&needs, &[], &["/mnt"]).unwrap();
+        check(&[need(NeedKind::Directory, "backups", false)], &[], &[]).unwrap();
+    }
+}

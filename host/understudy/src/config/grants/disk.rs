@@ -1,0 +1,20 @@
+//! `disk`: how much the method may write.
+
+use sandbox::{DiskBudget, Grants};
+
+use crate::config::tree::Section;
+
+/// Reads the budget into `open`.
+pub(super) fn read(section: &Section<'_>, open: &mut Grants) {
+    open.disk = section.get("disk").and_then(|value| value.section()).map(read_disk);
+}
+
+fn read_disk(section: Section<'_>) -> DiskBudget {
+    let budget = DiskBudget {
+        bytes: section.get("bytes").and_then(|value| value.size_of_something()),
+        files: section.get("files").and_then(|value| value.count(1)),
+        keep_free: section.get("keep_free").and_then(|value| value.size()),
+    };
+    section.finish();
+    budget
+}

@@ -1,0 +1,89 @@
+//! `keys.NAME`: keys, and the stores whose objects they open.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sandbox::{Grants, KeyGrant};
+
+use super::by_name;
+use crate::config::Environment;
+use crate::config::problem::{Problem, nearest};
+use crate::config::secret::{SecretSource, Shape};
+use crate::config::tree::{Section, Value};
+
+/// Where each key comes from, and the stores that it is bound to, by its name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KeySources(BTreeMap<String, (SecretSource, Vec<String>)>);
+
+/// Reads the keys, each bound to some of the stores of these names.
+pub(super) fn read(section: &Section<'_>, stores: &[String], environment: Environment<'_>) -> KeySources {
+    let config = section.reader().file();
+    let read = by_name(section.get("keys")).into_iter().filter_map(|(name, value)| {
+        let key = read_key(&name, &value, stores, config, environment)?;
+        Some((name, key))
+    });
+    KeySources(read.collect())
+}
+
+impl KeySources {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// The first problem, at the setting that names the file.
+    pub(super) fn resolve(&self, grants: &mut Grants) -> Result<(), Problem> {
+        for (name, (source, stores)) in &self.0 {
+            grants.keys.insert(name.clone(), KeyGrant::new(source.resolve()?, stores.clone()));
+        }
+        Ok(())
+    }
+
+    /// Lists every file that holds a secret.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.0.values().filter_map(|(source, _)| source.file())
+    }
+}
+
+/// A key and the stores whose objects it opens: those of `stores`, or else the one of its own name. A key that is bound to
+/// none would open nothing.
+fn read_key(
+    name: &str,
+    value: &Value<'_>,
+    granted: &[String],
+    config: &Path,
+    environment: Environment<'_>,
+) -> Option<(SecretSource, Vec<String>)> {
+    if value.raw().is_str() {
+        // Says what to write.
+        return SecretSource::read(value, Shape::Line, config, environment)
+            .map(|source| (source, Vec::new()));
+    }
+    let table = value.section()?;
+    let source = SecretSource::read_of(value, &table, Shape::Line, config, environment);
+    let listed = table.get("stores");
+    table.finish();
+    let source = source?;
+    let Some(listed) = listed else {
+        if granted.iter().any(|store| store == name) {
+            return Some((source, vec![name.to_owned()]));
+        }
+        value.problem(format_args!(
+            "opens nothing: name the stores whose objects it opens, such as keys.{name} = {{ file = \"/path\", stores = \
+             [\"repo\"] }}, or give it the name of its store"
+        ));
+        return None;
+    };
+    let stores = listed.list()?;
+    if stores.is_empty() {
+        listed.problem("names no store, so that the key would open nothing: take the key out");
+    }
+    let bound = stores.iter().filter_map(|item| {
+        let store = item.text()?;
+        if !granted.iter().any(|known| known == store) {
+            let near = nearest(store, granted.iter().map(String::as_str));
+            let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            item.problem(format_args!("names no store of these grants{hint}"));
+        }
+        Some(store.to_owned())
+    });
+    Some((source, bound.collect()))
+}

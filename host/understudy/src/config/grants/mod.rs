@@ -1,0 +1,123 @@
+//! `[method.NAME.grants]`: what a component may reach. Each capability is read by its own module.
+
+mod disk;
+mod keys;
+mod read;
+mod stores;
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use replica::{Bytes, Redactor};
+use sandbox::{Grants, Secret};
+
+use super::Environment;
+use super::problem::Problem;
+use super::tree::{Section, Value};
+
+#[cfg(test)]
+pub(super) use stores::KINDS;
+
+/// The least memory that the host needs for a run: one thread that moves bytes, and room for what it works on.
+const LEAST_HOST_MEMORY: Bytes = Bytes(16 << 20);
+
+/// The most threads that move a method's bytes.
+const WORKERS: usize = 64;
+/// Characters of the name of a store or a key.
+const NAME: usize = 64;
+
+/// What the operator grants, before any secret's file is read.
+#[derive(Clone, Debug, Default)]
+pub struct GrantsSection {
+    /// Everything but secrets: stores without their credentials, no keys.
+    pub open: Grants,
+    /// What stores with `credentials = "auto"` find in the environment.
+    pub ambient: Vec<Secret>,
+    pub(crate) stores: stores::StoreSecrets,
+    pub(crate) keys: keys::KeySources,
+}
+
+impl GrantsSection {
+    /// Reads the files that hold secrets, and those of authorities.
+    ///
+    /// # Errors
+    /// The first problem, at the setting that names the file.
+    pub fn resolve(&self) -> Result<Grants, Problem> {
+        let mut grants = self.open.clone();
+        self.stores.resolve(&mut grants)?;
+        self.keys.resolve(&mut grants)?;
+        Ok(grants)
+    }
+
+    /// Has each store read its credentials again from their files when it does not take them any more; `redactor` learns them before.
+    pub fn renew_credentials(&self, grants: &mut Grants, redactor: &Redactor) {
+        self.stores.renew(grants, redactor);
+    }
+
+    /// Lists every file that holds a secret.
+    pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
+        self.keys.files().chain(self.stores.files())
+    }
+}
+
+pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> GrantsSection {
+    let mut open = Grants::default();
+    if let Some(memory) = section.get("memory").and_then(|value| value.size_of_something()) {
+        open.memory = memory;
+    }
+    if let Some(value) = section.get("host_memory")
+        && let Some(memory) = value.size_of_something()
+    {
+        if memory < LEAST_HOST_MEMORY {
+            value.problem(format_args!("must be at least {LEAST_HOST_MEMORY}, without which nothing moves"));
+        }
+        open.host_memory = memory;
+    }
+    read::read(&section, &mut open);
+    disk::read(&section, &mut open);
+    let stores = stores::read(&section, environment, &mut open);
+    let keys = keys::read(&section, &stores.names, environment);
+    open.rate = section.get("rate").and_then(|value| value.parsed());
+    open.workers = section.get("workers").and_then(|value| value.number_to(WORKERS));
+    for key in sandbox::not_enforced() {
+        section.refuse(
+            key,
+            "cannot be enforced by this version, which therefore does not grant it: take the line out",
+        );
+    }
+    section.finish();
+    let ambient = stores::ambient(&open, environment);
+    GrantsSection { open, ambient, stores, keys }
+}
+
+/// The entries of a table whose keys are names of the operator's.
+fn by_name(table: Option<Value<'_>>) -> Vec<(String, Value<'_>)> {
+    let entries =
+        table.and_then(|value| value.section()).map(|section| section.entries()).unwrap_or_default();
+    let named = entries.into_iter().filter_map(|(name, value)| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if !(1..=NAME).contains(&name.text.len()) || !name.text.chars().all(allowed) {
+            value.problem(format_args!("is named by 1 to {NAME} letters, digits, `_` and `-`"));
+            return None;
+        }
+        Some((name.text, value))
+    });
+    named.collect()
+}
+
+impl Value<'_> {
+    /// A whole number from 1 to `most`.
+    fn number_to(&self, most: usize) -> Option<NonZeroUsize> {
+        let number = self.count(1)?;
+        let fits = usize::try_from(number).ok().filter(|number| *number <= most).and_then(NonZeroUsize::new);
+        if fits.is_none() {
+            self.problem(format_args!("must be at most {most}, not {number}"));
+        }
+        fits
+    }
+
+    /// A text that is read by its type.
+    fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&self) -> Option<T> {
+        self.text()?.parse().map_err(|error| self.problem(format_args!("cannot be read: {error}"))).ok()
+    }
+}
