@@ -84,7 +84,10 @@ fn main() -> Result<()> {
             plugins::build()?;
             test::run(full)
         }
-        Task::Docs { check } => docs::run(check),
+        Task::Docs { check } => {
+            setup::machine()?;
+            docs::run(check)
+        }
         Task::Bench { what, quick, rounds, target, program } => {
             setup::machine()?;
             if program.is_none() {

@@ -17,7 +17,6 @@ pub(crate) fn nextest() -> Result<PathBuf> {
 ///
 /// # Errors
 /// Those of [`environment`].
-
 pub(crate) fn mdbook() -> Result<PathBuf> {
     program("mdbook")
 }

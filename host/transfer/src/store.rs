@@ -22,6 +22,7 @@ mod http;
 mod key;
 mod open;
 mod proxy;
+mod quoted;
 mod retry;
 mod transport;
 
@@ -109,6 +110,14 @@ impl StoreConfig {
         environment: &dyn Fn(&str) -> Option<OsString>,
     ) -> Vec<(String, Secret)> {
         open::secrets_of_environment(self, environment)
+    }
+
+    /// Returns the files with secrets to which the environment leads this store if it asks the provider chain.
+    pub fn secret_files_of_environment(
+        &self,
+        environment: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Vec<PathBuf> {
+        open::secret_files_of_environment(self, environment)
     }
 
     /// Whether a text names a place that a web server may redirect to: `HOST:PORT`, an IPv6 address in brackets.

@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 const PREFIX: &str = "run-";
 
+/// The file by which a directory is known to have been made here. What only has such a name is somebody else's.
+const MARK: &str = "understudy-run";
+
 /// The file that a run locks while it looks at the others. Not the state directory itself: a lock on that is anybody's who
 /// may read it, and would hold every run up for as long as it pleases them.
 const GATE: &str = "gate.lock";
@@ -42,6 +45,7 @@ impl RunDirectory {
         remove_those_of_dead_runs(state_dir)?;
         let private = Permissions::from_mode(0o700);
         let directory = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(state_dir)?;
+        File::options().create_new(true).write(true).mode(0o600).open(directory.path().join(MARK))?;
         let held = File::open(directory.path())?;
         flock(&held, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Self { directory, _held: held })
@@ -76,8 +80,9 @@ fn refuse_if_others_may_change(state_dir: &Path) -> io::Result<()> {
 fn remove_those_of_dead_runs(state_dir: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(state_dir)? {
         let entry = entry?;
-        let ours = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
-        if !ours || !entry.file_type()?.is_dir() {
+        let is_named_so = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        let is_marked = || entry.path().join(MARK).symlink_metadata().is_ok_and(|mark| mark.is_file());
+        if !is_named_so || !entry.file_type()?.is_dir() || !is_marked() {
             continue;
         }
         let dead = File::open(entry.path())
@@ -137,11 +142,16 @@ mod tests {
         let dead = state.path().join("run-dead");
         std::fs::create_dir(&dead).unwrap();
         std::fs::write(dead.join("pgpass"), "secret").unwrap();
+        std::fs::write(dead.join(MARK), "").unwrap();
+        let theirs = state.path().join("run-2024");
+        std::fs::create_dir(&theirs).unwrap();
+        std::fs::write(theirs.join("data"), "precious").unwrap();
         std::fs::write(state.path().join("run-file"), "not a directory").unwrap();
         let live = RunDirectory::below(state.path()).unwrap();
         let second = RunDirectory::below(state.path()).unwrap();
         assert!(!dead.exists());
         assert!(live.path().exists() && second.path().exists());
         assert!(state.path().join("run-file").exists());
+        assert!(theirs.join("data").exists(), "a directory that no run made was removed");
     }
 }

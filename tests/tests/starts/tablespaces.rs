@@ -73,3 +73,28 @@ fn a_tablespace_made_after_the_backup_is_told_before_anything_is_touched() {
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     assert!(!later.path.exists());
 }
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_tablespace_made_after_the_backup_is_made_by_replay_where_the_map_names_its_own_path() {
+    // Another machine than the primary's, as far as processes go: only root can hide the primary from the run.
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not tried: hiding the primary's processes from the run takes root");
+        return;
+    }
+    let later = Later::new();
+    let path = later.path.display().to_string();
+    fs::remove_file(&later.path).unwrap();
+    let replica = later.replica(&format!("\"{path}\" = \"{path}\", "));
+    let mut command = std::process::Command::new("/usr/bin/unshare");
+    let create = replica.command("create");
+    command.args(["--pid", "--fork", "--mount-proc", "--"]).arg(create.get_program()).args(create.get_args());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("made after the backup; replay makes it there"), "{said}");
+    assert!(later.path.is_dir(), "{said}");
+    later.primary.streams_to(&replica).unwrap();
+    let made = fs::read_dir(&later.path).unwrap().next().unwrap().unwrap().file_name();
+    assert!(made.to_string_lossy().starts_with("PG_15_"), "{made:?}");
+}

@@ -49,7 +49,7 @@ impl Conninfo {
 
     /// The password in it.
     pub fn password(&self) -> Option<Secret> {
-        self.get("password").map(|password| Secret::new(password))
+        self.get("password").map(Secret::new)
     }
 
     /// Every secret in it with its keyword, the password too.

@@ -17,6 +17,7 @@ use transfer::secret::Secret;
 use crate::{Lsn, Tablespace};
 pub use conninfo::Conninfo;
 pub use lasting::unusable_passfile;
+pub use passfile::passwords_in;
 pub use postgres_formats::history::Fork;
 
 /// How the operator names the source.

@@ -1,12 +1,13 @@
 //! The files that carry secrets to native programs, so that none stands in an argument list. Semantics rule 3.
 
-use std::fs::Permissions;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use tempfile::TempPath;
 use transfer::secret::Secret;
+use zeroize::Zeroizing;
 
 use super::Conninfo;
 
@@ -78,6 +79,43 @@ fn escape(field: &[u8]) -> Vec<u8> {
         byte => [None, Some(*byte)],
     });
     escaped.flatten().collect()
+}
+
+/// The most bytes of an operator's passfile that are read for the passwords in it.
+const LONGEST_PASSFILE: u64 = 1 << 20;
+
+/// Returns the passwords in a passfile of libpq's format (`passwordFromFile` in `fe-connect.c`), so that they can be kept out of
+/// texts. A file that cannot be read has none: whether libpq reads it is looked at elsewhere.
+pub fn passwords_in(path: &Path) -> Vec<Secret> {
+    let mut content = Zeroizing::new(Vec::new());
+    // Without NONBLOCK a FIFO would hold the program up for ever.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = File::options().read(true).custom_flags(flags).open(path);
+    let read = file.and_then(|file| file.take(LONGEST_PASSFILE).read_to_end(&mut content));
+    if read.is_err() {
+        return Vec::new();
+    }
+    let lines = content.split(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"#"));
+    lines.filter_map(password_of).filter(|password| !password.expose().is_empty()).collect()
+}
+
+/// The password of a line: what follows the fourth colon that no backslash stands before, with backslashes taken out.
+fn password_of(line: &[u8]) -> Option<Secret> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let mut colons = 0;
+    let mut bytes = line.iter().copied();
+    while colons < 4 {
+        match bytes.next()? {
+            b'\\' => _ = bytes.next(),
+            b':' => colons += 1,
+            _ => {}
+        }
+    }
+    let mut password = Zeroizing::new(Vec::with_capacity(line.len()));
+    while let Some(byte) = bytes.next() {
+        password.push(if byte == b'\\' { bytes.next().unwrap_or(byte) } else { byte });
+    }
+    Some(Secret::new(password.as_slice()))
 }
 
 /// What a service file of this run holds: the secrets besides the password, for which PostgreSQL has no environment
@@ -174,6 +212,20 @@ mod tests {
         assert_eq!(passfile("host=a,b port=1,2 user=u password=x"), "a:1:*:u:x\nb:2:*:u:x\n");
         assert_eq!(passfile("host=a,b port=1, user=u password=x"), "a:1:*:u:x\nb:*:*:u:x\n");
         assert_eq!(passfile("host=a,, hostaddr=,::1, port=1 password=x"), "a:1:*:*:x\n\\:\\:1:1:*:*:x\n");
+    }
+
+    #[test]
+    fn the_passwords_of_a_passfile_are_found() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(
+            file.path(),
+            "# a:b:c:d:comment\nh:1:*:u:plain\n\\:\\:1:1:*:u\\:v:p\\:q\\\\r\nshort:1:2\nh:1:*:u:\nh:1:*:u:last\r\n",
+        )
+        .unwrap();
+        let found = passwords_in(file.path());
+        let found: Vec<_> = found.iter().map(Secret::expose).collect();
+        assert_eq!(found, [&b"plain"[..], b"p:q\\r", b"last"]);
+        assert!(passwords_in(Path::new("/no/such/file")).is_empty());
     }
 
     #[test]

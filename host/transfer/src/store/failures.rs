@@ -11,6 +11,7 @@ use rustls::{AlertDescription, CertificateError};
 
 use super::codes::{self, Code};
 use super::proxy;
+use super::quoted::without_values;
 use super::retry::{Again, Failure, Lacks};
 use super::transport::{Asked, ByProxy, Stopped, Voucher};
 use crate::error::{Error, Kind};
@@ -241,9 +242,9 @@ pub(super) fn failed(error: &(dyn StdError + 'static)) -> Failure {
         return interrupted(error);
     }
     // The outer ones repeat the whole URL. A key that is none may have anything in it.
-    let innermost = chain(error)
-        .last()
-        .map_or_else(String::new, |error| crate::printable::printable(&error.to_string()).into_owned());
+    let innermost = chain(error).last().map_or_else(String::new, |error| {
+        crate::printable::printable(&without_values(&error.to_string())).into_owned()
+    });
     Failure::never(Kind::Failed, format!("the store's answer cannot be used: {innermost}"))
 }
 
@@ -330,7 +331,7 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
 pub(super) fn causes(error: &(dyn StdError + 'static)) -> String {
     let mut texts: Vec<String> = Vec::new();
     for cause in chain(error) {
-        let text = cause.to_string();
+        let text = without_values(&cause.to_string());
         // An outer one often ends with the inner one.
         if let Some(last) = texts.last_mut().filter(|last| last.ends_with(text.as_str())) {
             let keep = last.len() - text.len();

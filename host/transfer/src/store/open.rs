@@ -24,7 +24,7 @@ use super::transport::{Connector, Voucher, client};
 use super::{Backend, Store, StoreConfig};
 use crate::error::{Error, Kind};
 use crate::secret::Secret;
-use options::{AZURE, Chosen, FILE, GOOGLE, S3, WEB};
+use options::{AZURE, Chosen, FILE, GOOGLE, Known, S3, WEB};
 
 /// The kinds of stores, by the scheme of their URL.
 const SCHEMES: [&str; 6] = ["file", "s3", "gs", "az", "http", "https"];
@@ -41,14 +41,26 @@ pub(super) fn secrets_of_environment(
     config: &StoreConfig,
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Vec<(String, Secret)> {
-    let known = match config.url.split_once("://") {
-        _ if !config.provider_chain => return Vec::new(),
-        Some(("s3", _)) => &S3,
-        Some(("gs", _)) => &GOOGLE,
-        Some(("az", _)) => &AZURE,
-        Some(_) | None => return Vec::new(),
-    };
-    known.secrets_of(environment)
+    provider_chain(config).map(|known| known.secrets_of(environment)).unwrap_or_default()
+}
+
+/// Returns the files with secrets to which the environment leads a store that asks the provider chain.
+pub(super) fn secret_files_of_environment(
+    config: &StoreConfig,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Vec<PathBuf> {
+    provider_chain(config).map(|known| known.files_of(environment)).unwrap_or_default()
+}
+
+/// What the kind of a store knows of its provider chain; `None` if it does not ask one.
+fn provider_chain(config: &StoreConfig) -> Option<&'static Known> {
+    match config.url.split_once("://") {
+        _ if !config.provider_chain => None,
+        Some(("s3", _)) => Some(&S3),
+        Some(("gs", _)) => Some(&GOOGLE),
+        Some(("az", _)) => Some(&AZURE),
+        Some(_) | None => None,
+    }
 }
 
 /// The backend alone, as for other credentials than those that the store was opened with.

@@ -8,6 +8,7 @@ use anyhow::Context;
 use replica::create_replica::BASEBACKUP;
 use replica::datadir::check_state_directory;
 use replica::seal::{EndState, Standby};
+use replica::source::passwords_in;
 use replica::{Candidate, Job, Method, Redactor, Refusal, Rule, Source};
 use sandbox::{Compiler, MethodSettings, Sandbox, SandboxError, SandboxSettings};
 use tokio_util::sync::CancellationToken;
@@ -142,6 +143,12 @@ async fn connect(
     for secret in settings.password.iter().cloned().chain(in_conninfo) {
         redactor.add(&secret).map_err(NotRun::failed)?;
     }
+    let named = settings.conninfo.get("passfile").map(Path::new);
+    for passfile in settings.passfile.as_deref().into_iter().chain(named) {
+        for secret in passwords_in(passfile) {
+            redactor.add(&secret).map_err(NotRun::failed)?;
+        }
+    }
     let source = Source::connect(&settings, &config.bin_dir, run_directory, cancel)
         .await
         .with_context(|| format!("cannot write the passfile of this run in {}", run_directory.display()))
@@ -158,6 +165,8 @@ fn secrets(config: &Config, state_dir: &Path, run_directory: &Path) -> Vec<PathB
         if let Some(path) = source.password.as_ref().and_then(SecretSource::file) {
             secrets.push(path.to_owned());
         }
+        let named = ["passfile", "sslkey"].into_iter().filter_map(|keyword| source.conninfo.get(keyword));
+        secrets.extend(named.map(PathBuf::from));
         if source.conninfo.secrets().next().is_some() {
             secrets.push(config.file.clone());
         }

@@ -4,9 +4,11 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::super::StoreConfig;
+use super::super::quoted::without_values;
 use super::super::transport::Settings;
 use crate::error::{Error, Kind};
 use crate::secret::Secret;
@@ -180,6 +182,15 @@ pub(super) const AZURE: Known = Known {
 /// the libraries do not fail but panic.
 const LINES: [&str; 3] = ["ca_certificate", "proxy_ca_certificate", "service_account_key"];
 
+/// Options of the provider chain that name a file with a secret.
+const SECRET_FILES: [&str; 5] = [
+    "web_identity_token_file",
+    "container_authorization_token_file",
+    "federated_token_file",
+    "service_account",
+    "application_credentials",
+];
+
 /// What stands before a name in the clouds' own spelling (`aws_region`).
 const CLOUDS: [&str; 4] = ["aws_", "google_", "azure_storage_", "azure_"];
 
@@ -200,6 +211,12 @@ impl Known {
             (purpose == Use::Secret && !value.is_empty()).then(|| (name.to_owned(), Secret::new(value)))
         };
         self.environment.iter().filter_map(secret).collect()
+    }
+
+    /// Returns the files with secrets to which the environment leads the provider chain.
+    pub(super) fn files_of(&self, environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+        let named = self.environment.iter().filter(|(_, name)| SECRET_FILES.contains(name));
+        named.filter_map(|(variable, _)| environment(variable)).map(PathBuf::from).collect()
     }
 
     fn unknown(&self, name: &str) -> Error {
@@ -340,7 +357,7 @@ impl Chosen {
 
     /// The error of a library that cannot use what was chosen, without the secrets that it may hold.
     pub(super) fn failed(&self, error: &dyn Display) -> Error {
-        let text = error.to_string();
+        let text = without_values(&error.to_string());
         let secrets = self.values.iter().filter(|(_, purpose, _)| *purpose == Use::Secret);
         let mut hidden =
             secrets.filter(|(_, _, secret)| text.contains(secret.as_str())).map(|(name, _, _)| *name);

@@ -6,7 +6,7 @@ mod read;
 mod stores;
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use replica::{Bytes, Redactor};
 use sandbox::{Grants, Secret};
@@ -33,6 +33,8 @@ pub struct GrantsSection {
     pub open: Grants,
     /// What stores with `credentials = "auto"` find in the environment.
     pub ambient: Vec<Secret>,
+    /// Files with secrets to which the environment leads such stores.
+    pub ambient_files: Vec<PathBuf>,
     pub(crate) stores: stores::StoreSecrets,
     pub(crate) keys: keys::KeySources,
 }
@@ -56,7 +58,7 @@ impl GrantsSection {
 
     /// Lists every file that holds a secret.
     pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
-        self.keys.files().chain(self.stores.files())
+        self.keys.files().chain(self.stores.files()).chain(self.ambient_files.iter().map(PathBuf::as_path))
     }
 }
 
@@ -87,7 +89,8 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
     }
     section.finish();
     let ambient = stores::ambient(&open, environment);
-    GrantsSection { open, ambient, stores, keys }
+    let ambient_files = stores::ambient_files(&open, environment);
+    GrantsSection { open, ambient, ambient_files, stores, keys }
 }
 
 /// The entries of a table whose keys are names of the operator's.

@@ -1,7 +1,7 @@
 //! `stores.NAME`: places where backups are, and the secrets by which they are reached.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use replica::Redactor;
@@ -136,6 +136,11 @@ pub(super) fn read(section: &Section<'_>, environment: Environment<'_>, open: &m
 pub(super) fn ambient(open: &Grants, environment: Environment<'_>) -> Vec<Secret> {
     let found = open.stores.values().flat_map(|store| store.secrets_of_environment(environment));
     found.map(|(_, secret)| secret).collect()
+}
+
+/// Files with secrets to which the environment leads stores with `credentials = "auto"`.
+pub(super) fn ambient_files(open: &Grants, environment: Environment<'_>) -> Vec<PathBuf> {
+    open.stores.values().flat_map(|store| store.secret_files_of_environment(environment)).collect()
 }
 
 impl StoreSecrets {
