@@ -36,7 +36,7 @@ const WORKSPACES: [Workspace; 3] = [
     },
 ];
 
-/// The profile of `.config/nextest.toml`, whose report is `nextest/<profile>/junit.xml` in the target directory.
+/// The profile of `.config/nextest.toml`, whose report is read.
 const PROFILE: &str = "ci";
 
 /// How many tests ran, and how.
@@ -107,8 +107,9 @@ impl Workspace {
         Ok(status.success())
     }
 
+    /// Where cargo-nextest puts its report: below the workspace's own folder, whatever `--target-dir` says (`store.dir`).
     fn report(&self) -> PathBuf {
-        project().join(self.target).join("nextest").join(PROFILE).join("junit.xml")
+        project().join(self.manifest).with_file_name("target/nextest").join(PROFILE).join("junit.xml")
     }
 }
 
