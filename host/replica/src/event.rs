@@ -1,5 +1,5 @@
-//! What happens during a run, as one typed stream. The progress bar, the log, the JSON lines, the status file and
-//! the report are all readers of it.
+//! What happens during a run, as one typed stream. The progress bar, the log, the JSON lines and the report are all readers of
+//! it.
 
 use std::time::Duration;
 
