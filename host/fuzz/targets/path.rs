@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Component;
 
 use libfuzzer_sys::fuzz_target;
-use transfer::beneath::RelativePath;
+use foundation::rooted::RelativePath;
 
 fuzz_target!(|text: &[u8]| {
     let Ok(path) = RelativePath::new(OsStr::from_bytes(text)) else { return };

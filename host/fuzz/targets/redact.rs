@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use transfer::redact::{REDACTED, Redactor, SHORTEST};
-use transfer::secret::Secret;
+use foundation::redact::{REDACTED, Redactor, SHORTEST};
+use foundation::secret::Secret;
 
 fuzz_target!(|input: (Vec<u8>, String, String)| {
     let (secret, before, after) = input;

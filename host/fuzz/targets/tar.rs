@@ -6,7 +6,7 @@
 use std::io::Read;
 
 use libfuzzer_sys::fuzz_target;
-use transfer::beneath::RelativePath;
+use foundation::rooted::RelativePath;
 use ustar::{Archive, BLOCK, Kind, Source, Stream, Windows, last_member};
 
 /// Gives every block that looks like a header the checksum that it needs to be looked at at all (ustar: bytes 148 to 155).

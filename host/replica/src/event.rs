@@ -1,6 +1,7 @@
 //! What happens during a run, as one typed stream. The progress bar, the log, the JSON lines and the report are all readers of
 //! it.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -155,7 +156,7 @@ impl Event {
                 next_try_in,
             },
             Self::Denied { method, denial: Denial { capability, what, remedy } } => {
-                let denial = Denial { capability, what: change(what), remedy: change(remedy) };
+                let denial = Denial { capability, what: change(what), remedy: remedy.map(change) };
                 Self::Denied { method, denial }
             }
             Self::Found { method, finding } => Self::Found { method, finding: finding.map_texts(change) },
@@ -220,15 +221,56 @@ pub enum Level {
     Trace,
 }
 
+/// Something that a method can be let do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CapabilityKind {
+    /// To read directories of the machine.
+    Read,
+    /// To write into the data directory and what belongs to it.
+    Write,
+    /// To read from a store.
+    Store,
+    /// To have something decrypted with a key.
+    Key,
+    /// To reach the network.
+    Network,
+    /// To run a program.
+    Program,
+    /// To see variables of the environment.
+    Environment,
+}
+
+impl CapabilityKind {
+    /// The word that logs and reports use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Store => "store",
+            Self::Key => "key",
+            Self::Network => "network",
+            Self::Program => "program",
+            Self::Environment => "environment",
+        }
+    }
+}
+
+impl fmt::Display for CapabilityKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
 /// A call that no grant covers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Denial {
-    /// The capability: `read`, `write`, `store`, `key`, `network`, `program`, `environment`.
-    pub capability: &'static str,
+    /// The capability that the call needs.
+    pub capability: CapabilityKind,
     /// What was asked for, such as a path.
     pub what: String,
-    /// The line of configuration that would allow it; empty where nothing would.
-    pub remedy: String,
+    /// The line of configuration that would allow it, `None` if no line would.
+    pub remedy: Option<String>,
 }
 
 /// Where events go. Called from any thread; must not block for long.

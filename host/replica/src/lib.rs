@@ -24,14 +24,14 @@ pub use create_replica::{
     Cancel, CancelReason, Candidate, Job, check_methods, create_replica, methods_to_try,
 };
 pub use directories::{Directories, TablespaceKey, TablespaceMap};
-pub use event::{Denial, Event, EventSink, Level};
+pub use event::{CapabilityKind, Denial, Event, EventSink, Level};
+pub use foundation::printable;
+pub use foundation::redact::Redactor;
+pub use foundation::secret::Secret;
+pub use foundation::units::Bytes;
 pub use method::{Context, Failure, Filled, Method, Plan, Refusal, Request, Signal, Tablespace};
 pub use outcome::{Attempt, Outcome, Report, Result as RunResult};
 pub use postgres_formats::Lsn;
 pub use rule::Rule;
 pub use run::Run;
 pub use source::Source;
-pub use transfer::printable;
-pub use transfer::redact::Redactor;
-pub use transfer::secret::Secret;
-pub use transfer::units::Bytes;

@@ -87,7 +87,7 @@ impl State {
     /// Denies what the operator did not grant under this name, with the line that would grant it where there is one.
     pub(crate) fn not_granted(&self, capability: &dyn Capability, name: &str) -> HostError {
         let remedy = self.plane().and_then(|plane| capability.remedy(&plane.remedies, name));
-        self.denied(capability, format!("the {} {}", capability.name(), printable(name, NAME)), remedy)
+        self.denied(capability, format!("the {} {}", capability.kind(), printable(name, NAME)), remedy)
     }
 
     /// Denies `what`, with the line that would allow it where there is one.
@@ -173,7 +173,8 @@ mod tests {
         assert!(is_denied(state.fetch_files(&job, vec![]).await));
         assert!(state.wait_for_job(&job, u32::MAX).await.unwrap().idle);
         assert!(is_denied(state.run_program("sh")));
-        let denied: Vec<_> = state.reporter.denials().into_iter().map(|denial| denial.capability).collect();
+        let denied: Vec<_> =
+            state.reporter.denials().into_iter().map(|denial| denial.capability.word()).collect();
         assert_eq!(denied, ["key", "store", "store", "store", "write", "program"]);
     }
 

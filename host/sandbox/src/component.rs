@@ -18,13 +18,13 @@ use crate::contracts::{self, Contract, Exports};
 use crate::engine::Host;
 use crate::files::Files;
 use crate::image::{COMPONENT_BYTES, Images, Kept};
-use crate::landlock::Wall;
 use crate::reporter::Reporter;
 use crate::run;
 use crate::state::State;
 use crate::text::{hex, printable};
 use crate::thread::Quiet;
 use crate::{Grants, Inspection, describe};
+use foundation::landlock::Domain;
 
 /// How long `describe` may take, and how much memory it may hold.
 const DESCRIBE_TIME: Duration = Duration::from_secs(1);
@@ -251,7 +251,7 @@ fn link(
 /// Calls `describe`, with everything denied, on a thread of its own.
 fn ask(host: &Host, component: &dyn Exports) -> Result<crate::Description, String> {
     let asked = || {
-        Wall::default().restrict_this_thread(None).map_err(|error| error.to_string())?;
+        Domain::of_nothing().enter(None).map_err(|error| error.to_string())?;
         let (events, _nobody) = unbounded_channel();
         let reporter = Reporter::new("describe", events);
         let files = Files::none(Remedies::new("", &Grants::default())).map_err(|error| error.to_string())?;

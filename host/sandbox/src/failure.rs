@@ -118,9 +118,9 @@ fn told(denials: &[Denial]) -> String {
     let mut told: Vec<_> = denials
         .iter()
         .take(DENIALS)
-        .map(|denial| match denial.remedy.as_str() {
-            "" => format!("denied: {} {}", denial.capability, denial.what),
-            remedy => format!("denied: {} {}, to allow it: {remedy}", denial.capability, denial.what),
+        .map(|denial| match &denial.remedy {
+            None => format!("denied: {} {}", denial.capability, denial.what),
+            Some(remedy) => format!("denied: {} {}, to allow it: {remedy}", denial.capability, denial.what),
         })
         .collect();
     if denials.len() > DENIALS {
@@ -132,10 +132,14 @@ fn told(denials: &[Denial]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use replica::CapabilityKind;
 
     fn circumstances(full: Option<&str>, denied: bool, cancelled: bool) -> Circumstances {
-        let denial =
-            Denial { capability: "read", what: "/etc/passwd".to_owned(), remedy: "the line".to_owned() };
+        let denial = Denial {
+            capability: CapabilityKind::Read,
+            what: "/etc/passwd".to_owned(),
+            remedy: Some("the line".to_owned()),
+        };
         Circumstances {
             full: full.map(str::to_owned),
             denials: if denied { vec![denial] } else { vec![] },
@@ -160,9 +164,9 @@ mod tests {
             last_word: Some("the method panicked: boom".to_owned()),
             denials: (0..18)
                 .map(|number| Denial {
-                    capability: "read",
+                    capability: CapabilityKind::Read,
                     what: format!("/usr/lib/{number}"),
-                    remedy: String::new(),
+                    remedy: None,
                 })
                 .collect(),
             ..circumstances(None, false, false)

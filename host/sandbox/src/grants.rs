@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use foundation::secret::Secret;
+use foundation::units::BytesPerSecond;
 use replica::Bytes;
-use transfer::secret::Secret;
 use transfer::store::StoreConfig;
-use transfer::units::BytesPerSecond;
 
 use crate::capability::CAPABILITIES;
 use crate::{DiskBudget, KeyGrant};

@@ -22,7 +22,6 @@ mod files;
 mod grants;
 mod image;
 mod inspection;
-mod landlock;
 mod last_word;
 mod limits;
 mod method;
@@ -45,15 +44,15 @@ mod v0_2;
 mod wasi;
 
 pub use capability::{DiskBudget, KeyGrant, not_enforced};
+/// What grants are made of.
+pub use foundation::{
+    secret::Secret,
+    units::{BytesPerSecond, NotASpeed},
+};
 pub use grants::Grants;
 pub use image::{CompileBounds, Compiler, compiler_main};
 pub use inspection::{Description, Inspection, Kind, Need, NeedKind, OptionSpec};
 pub use method::ComponentMethod;
 pub use sandbox::{Sandbox, SandboxError, TooManySecrets};
 pub use settings::{MethodSettings, OptionValue, SandboxSettings};
-/// What grants are made of.
-pub use transfer::{
-    secret::Secret,
-    store::{Renewal, Retry, StoreConfig},
-    units::{BytesPerSecond, NotASpeed},
-};
+pub use transfer::store::{Renewal, Retry, StoreConfig};

@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 use transfer::budget::Budget;
-use transfer::plane::Bounds;
+use transfer::job::Bounds;
 use wasmtime::Store;
 
 use crate::capability::{CAPABILITIES, Remedies, check_needs};
@@ -20,8 +20,7 @@ use crate::component::{Loaded, refuse_if_everybody_may_change};
 use crate::contracts;
 use crate::ended::Ended;
 use crate::failure::{self, Circumstances};
-use crate::files::{Files, Place, Step};
-use crate::landlock::Wall;
+use crate::files::{Access, Files, Place, Step};
 use crate::last_word;
 use crate::options::{self, Setting};
 use crate::plane::{self, Plane};
@@ -31,6 +30,7 @@ use crate::sandbox::Sandbox;
 use crate::state::{Job, State};
 use crate::thread::{self, HUNG, Lost, Quiet};
 use crate::{Grants, MethodSettings, overlap, plan};
+use foundation::landlock::{Allowed, Domain};
 
 /// How long a component may take to end by itself once it is asked to. Together with a tick of the epoch this stays
 /// within the 250 ms in which a cancel must be noticed.
@@ -215,7 +215,8 @@ impl Work {
             self.reporter
                 .host(Level::Debug, &format!("{missing} does not exist: the method finds nothing there"));
         }
-        self.reporter.host(Level::Debug, &wall(&self.places, self.sandbox.inner.settings.require_landlock)?);
+        self.reporter
+            .host(Level::Debug, &restrict_to(&self.places, self.sandbox.inner.settings.require_landlock)?);
         let state = State::new(files, grants.memory.0, self.reporter.clone(), self.cancel.clone(), self.job);
         let stop = || async {
             self.cancel.cancelled().await;
@@ -277,9 +278,19 @@ fn bounds(grants: &Grants) -> Bounds {
     Bounds { memory: Budget::memory(grants.host_memory.0), files: Budget::files(files) }
 }
 
-/// Puts this thread behind its wall; what is enforced, in words.
-fn wall(places: &[Place], require: Option<u32>) -> Result<String, Failure> {
-    match Wall::around(places).restrict_this_thread(require) {
+/// Restricts this thread to `places`, as far as they exist. Returns in words what the kernel enforces. It stops what an escape from
+/// WASI's own confinement would reach. It does not stop native code in this process, nor `stat`, `chmod` and `utimensat`, which
+/// Landlock does not know.
+fn restrict_to(places: &[Place], require: Option<u32>) -> Result<String, Failure> {
+    let mut domain = Domain::of_nothing();
+    for place in places.iter().filter(|place| place.path.is_dir()) {
+        domain = match place.access {
+            Access::Write => domain.with(&place.path, Allowed::Change),
+            Access::Read => domain.with(&place.path, Allowed::Read),
+            Access::Nothing => domain,
+        };
+    }
+    match domain.enter(require) {
         Ok(0) => Ok("this kernel has no Landlock: WASI alone keeps the method in its directories".to_owned()),
         Ok(abi) => Ok(format!("Landlock ABI {abi} is enforced on the method's thread")),
         Err(error) => Err(failure::of_the_host("cannot restrict the method's thread", &error)),

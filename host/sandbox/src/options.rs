@@ -1,5 +1,6 @@
 //! The operator's options, checked against what a component describes.
 
+use foundation::nearest::nearest;
 use replica::{Bytes, Refusal, Rule};
 
 use crate::OptionValue;
@@ -66,13 +67,8 @@ pub(crate) fn check(
 }
 
 fn unknown(name: &str, specs: &[OptionSpec]) -> String {
-    let nearest = specs
-        .iter()
-        .map(|spec| (strsim::jaro_winkler(&spec.name, name), &spec.name))
-        .filter(|(likeness, _)| *likeness >= 0.8)
-        .max_by(|one, other| one.0.total_cmp(&other.0));
-    match nearest {
-        Some((_, right)) => format!("there is no option `{name}`: did you mean `{right}`?"),
+    match nearest(name, specs.iter().map(|spec| spec.name.as_str())) {
+        Some(right) => format!("there is no option `{name}`: did you mean `{right}`?"),
         None if specs.is_empty() => format!("there is no option `{name}`: the method has none"),
         None => {
             let all: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();

@@ -274,6 +274,7 @@ mod tests {
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
     use super::*;
+    use replica::CapabilityKind;
 
     fn reporter() -> (Reporter, UnboundedReceiver<Event>) {
         let (events, told) = unbounded_channel();
@@ -316,7 +317,8 @@ mod tests {
     fn the_same_denial_is_told_once_and_their_number_is_bounded() {
         let (reporter, told) = reporter();
         for number in 0..2 * DENIALS {
-            let denial = Denial { capability: "read", what: format!("/{number}"), remedy: String::new() };
+            let denial =
+                Denial { capability: CapabilityKind::Read, what: format!("/{number}"), remedy: None };
             reporter.denied(denial.clone());
             reporter.denied(denial);
         }

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use crate::component::{Bytecode, Loaded};
 use crate::engine::Host;
 use crate::image::Images;
-use crate::landlock::{self, WallError};
 use crate::{ComponentMethod, Inspection, MethodSettings, SandboxSettings};
+use foundation::landlock::{self, LandlockError};
 
 /// One engine, its epoch ticker and what was loaded into it. Cheap to clone.
 #[derive(Clone)]
@@ -51,7 +51,9 @@ impl Sandbox {
     /// the engine does not work here.
     pub fn new(settings: SandboxSettings) -> Result<Self, SandboxError> {
         match landlock::kernel_abi(settings.require_landlock) {
-            Err(error @ WallError::TooOld { .. }) => return Err(SandboxError::Landlock(error.to_string())),
+            Err(error @ LandlockError::TooOld { .. }) => {
+                return Err(SandboxError::Landlock(error.to_string()));
+            }
             Err(error) if settings.require_landlock.is_some() => {
                 return Err(SandboxError::Landlock(error.to_string()));
             }
@@ -69,7 +71,7 @@ impl Sandbox {
     /// Where its grants have more secrets than can be kept out of the log.
     pub fn method(&self, settings: MethodSettings) -> Result<ComponentMethod, TooManySecrets> {
         for secret in settings.grants.secrets() {
-            self.inner.settings.redactor.add(secret).map_err(|error| TooManySecrets(error.message))?;
+            self.inner.settings.redactor.add(secret).map_err(|error| TooManySecrets(error.to_string()))?;
         }
         Ok(ComponentMethod::new(self.clone(), settings))
     }

@@ -3,15 +3,15 @@
 
 use std::fmt::Write as _;
 
-pub(crate) use transfer::printable::is_printable;
+pub(crate) use foundation::printable::is_printable;
 
 /// `text` on one line of at most `limit` of its characters: line ends and tabs become spaces, what nobody would see or what
-/// acts on a terminal is escaped ([`transfer::printable`]), what is too long ends in an ellipsis.
+/// acts on a terminal is escaped ([`foundation::printable`]), what is too long ends in an ellipsis.
 pub(crate) fn printable(text: &str, limit: usize) -> String {
     let text = text.trim_end_matches(['\n', '\r']);
     // No more of it than is looked at.
     let end = text.char_indices().nth(limit.saturating_add(1)).map_or(text.len(), |(end, _)| end);
-    transfer::printable::printable_within(&text[..end].replace(['\n', '\r', '\t'], " "), limit)
+    foundation::printable::printable_within(&text[..end].replace(['\n', '\r', '\t'], " "), limit)
 }
 
 /// `text` as a quoted string of TOML. JSON's escapes are TOML's too.

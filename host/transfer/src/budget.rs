@@ -329,7 +329,7 @@ impl Room {
         runtime.block_on(async {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => Err(crate::job::state::cancelled()),
+                () = stop.cancelled() => Err(Error::cancelled()),
                 charged = self.budget.charge_passing(amount, what) => charged,
             }
         })

@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind};
 use crate::keys::Key;
-use crate::secret::Secret;
-use crate::units::Bytes;
+use foundation::secret::Secret;
+use foundation::units::Bytes;
 
 pub use blank::{Blanked, MOST_KEYS};
 pub use withheld::{Seen, Withheld};

@@ -62,6 +62,18 @@ impl Error {
         }
     }
 
+    /// What work ends with that was cancelled.
+    pub fn cancelled() -> Self {
+        Self::new(Kind::Cancelled, "the work was cancelled")
+    }
+
+    /// What work ends with that panicked: a fault of the data plane's own.
+    pub(crate) fn of_panic(panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Self::new(Kind::Failed, format!("a fault in the data plane: {}", text.unwrap_or("it gave no reason")))
+    }
+
     /// The same, with what it happened to before it: `"{what}: {message}"`.
     #[must_use]
     pub fn of(self, what: impl fmt::Display) -> Self {
@@ -76,6 +88,17 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<foundation::redact::CannotRedact> for Error {
+    fn from(error: foundation::redact::CannotRedact) -> Self {
+        use foundation::redact::CannotRedact;
+        let kind = match error {
+            CannotRedact::TooMany => Kind::Limit,
+            CannotRedact::Search(_) => Kind::Failed,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
 
 /// So that a failure survives a [`std::io::Read`]; [`Error::from`] finds it again.
 impl From<Error> for std::io::Error {

@@ -6,7 +6,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::secret::Secret;
+use foundation::secret::Secret;
 
 /// A key. Cheap to compare, never shown.
 #[derive(Clone, Debug, PartialEq, Eq)]

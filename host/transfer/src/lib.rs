@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
-pub mod beneath;
 pub mod budget;
 pub mod cipher;
 pub mod codec;
@@ -17,12 +16,8 @@ pub mod keys;
 pub mod listing;
 pub mod pipeline;
 pub mod plane;
-pub mod printable;
 pub mod rate;
-pub mod redact;
 pub mod reserved;
-pub mod secret;
 pub mod sink;
 pub mod store;
 pub mod target;
-pub mod units;

@@ -8,10 +8,10 @@ mod records;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::beneath::RelativePath;
 use crate::budget::{Budget, Charge};
 use crate::digest::Digest;
 use crate::error::{Error, Kind};
+use foundation::rooted::RelativePath;
 
 pub(crate) use paths::PathSet;
 use records::{Record, Records};

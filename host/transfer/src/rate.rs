@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::units::Bytes;
+use foundation::units::Bytes;
 
 /// How much may come at once after a pause: this part of a second's worth.
 const BURST: Duration = Duration::from_millis(100);

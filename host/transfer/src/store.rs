@@ -38,7 +38,7 @@ use tokio::sync::Semaphore;
 use crate::budget::Budget;
 use crate::error::{Error, Kind};
 use crate::rate::Rate;
-use crate::secret::Secret;
+use foundation::secret::Secret;
 
 pub use access::Renewal;
 pub use body::{Body, CHUNK};

@@ -6,9 +6,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use crate::beneath::{Directory, RelativePath};
 use crate::error::{Error, Kind};
 use crate::reserved;
+use foundation::rooted::{Directory, RelativePath};
 
 /// The longest name that a directory entry may have in bytes (NAME_MAX).
 const LONGEST_NAME: usize = 255;

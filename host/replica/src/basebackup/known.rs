@@ -1,5 +1,7 @@
 //! The options of `pg_basebackup`, by release.
 
+use foundation::nearest::nearest;
+
 /// Whether an option has an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Argument {
@@ -109,11 +111,9 @@ fn unknown(written: &str, major: u32) -> String {
     if let Some(newer) = KNOWN.iter().find(|known| known.name == written) {
         return format!("`{shown}` came with PostgreSQL {}, and this is {major}", newer.since);
     }
-    let likeness = |known: &Known| strsim::jaro_winkler(known.name, written);
     let allowed = KNOWN.iter().filter(|known| known.since <= major && known.refused.is_none());
-    let nearest = allowed.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     let hint =
-        nearest.filter(|known| likeness(known) > 0.8).map(|known| format!("; the nearest is `{known}`"));
+        nearest(written, allowed.map(|known| known.name)).map(|name| format!("; the nearest is `{name}`"));
     format!("`{shown}` is unknown to pg_basebackup {major}{}", hint.unwrap_or_default())
 }
 

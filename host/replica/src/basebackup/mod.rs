@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use foundation::rooted::RelativePath;
 use postgres_formats::names;
-use transfer::beneath::RelativePath;
 
 use crate::datadir::{DataDirectory, Extent};
 use crate::event::Level;

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use transfer::redact::Redactor;
+use foundation::redact::Redactor;
 
 use crate::datadir::{DataDirectory, FoundCluster};
 use crate::event::Event;

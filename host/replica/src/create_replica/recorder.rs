@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use transfer::redact::Redactor;
+use foundation::redact::Redactor;
 
 use super::Job;
 use crate::event::{Event, EventSink, Level};
@@ -217,6 +217,7 @@ impl Current {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CapabilityKind;
     use crate::{Denial, Rule};
 
     fn record(events: impl IntoIterator<Item = Event>) -> Attempt {
@@ -274,7 +275,7 @@ mod tests {
     fn a_denial_is_told_once_and_no_more_than_a_hundred_of_them() {
         let denied = |n: usize| Event::Denied {
             method: "m".into(),
-            denial: Denial { capability: "read", what: format!("/{n}"), remedy: String::new() },
+            denial: Denial { capability: CapabilityKind::Read, what: format!("/{n}"), remedy: None },
         };
         assert_eq!(record((0..50).map(|_| denied(1))).denials.len(), 1);
         assert_eq!(record((0..500).map(denied)).denials.len(), DENIALS);
@@ -300,7 +301,7 @@ mod tests {
     #[test]
     fn a_secret_is_in_nothing_that_is_told() {
         let redactor = Redactor::new();
-        redactor.add(&transfer::secret::Secret::new("swordfish")).unwrap();
+        redactor.add(&foundation::secret::Secret::new("swordfish")).unwrap();
         let (sender, told) = std::sync::mpsc::channel();
         let recorder = Recorder::new(Arc::new(move |event| drop(sender.send(event))), redactor);
         let (method, secret) = (|| "m".to_owned(), || "it is swordfish.".to_owned());
@@ -323,7 +324,7 @@ mod tests {
             message: secret(),
             fields: vec![(secret(), secret())],
         });
-        let denial = Denial { capability: "store", what: secret(), remedy: secret() };
+        let denial = Denial { capability: CapabilityKind::Store, what: secret(), remedy: Some(secret()) };
         recorder.emit(Event::Denied { method: method(), denial });
         let finding = Finding { check: Rule::Modes, level: Level::Warn, message: secret() };
         recorder.emit(Event::Found { method: method(), finding });

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use transfer::beneath::Directory;
+use foundation::rooted::Directory;
 
 use crate::datadir::FileSystemRoom;
 use crate::{Bytes, Plan, Refusal, Rule};

@@ -6,9 +6,9 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use foundation::rooted::Directory;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
-use transfer::beneath::Directory;
 
 use super::places::{self, Made, MappedPlace, Place};
 use super::{Contents, DataDirectory, FoundCluster, cluster, contents, server};

@@ -4,8 +4,8 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use foundation::rooted::Directory;
 use postgres_formats::{control_file, names, version};
-use transfer::beneath::Directory;
 
 use super::contents::{CONTROL_FILE, PG_VERSION};
 use super::places::MappedPlace;

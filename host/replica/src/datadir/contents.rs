@@ -4,10 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
+use foundation::rooted::{Directory, Kind, RelativePath};
 use postgres_formats::names::{self, TablespaceFolder};
 use postgres_formats::segment::WalFile;
 use postgres_formats::version;
-use transfer::beneath::{Directory, Kind, RelativePath};
 
 /// What a data directory holds before a run, as rule 25 tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use foundation::rooted::{Directory, Kind, Limit, RelativePath};
 use postgres_formats::names;
 use tokio_util::sync::CancellationToken;
-use transfer::beneath::{Directory, Kind, Limit, RelativePath};
 
 use super::room::mounted;
 use super::{Contents, DataDirectory, server};

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use transfer::beneath::Directory;
+use foundation::rooted::Directory;
 
 use crate::state::State;
 use crate::{Bytes, Directories, Refusal, Rule};

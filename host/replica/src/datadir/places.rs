@@ -6,8 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use foundation::rooted::{Directory, RelativePath};
 use rustix::fs::{Access, AtFlags, CWD, FlockOperation};
-use transfer::beneath::{Directory, RelativePath};
 
 use super::contents::{LOST_AND_FOUND, MayHold};
 use crate::state::{DirectoryStamp, PlaceStamp};

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use transfer::beneath::{Boundary, Directory, Kind};
+use foundation::rooted::{Boundary, Directory, Kind};
 
 use super::DataDirectory;
 use crate::Bytes;

@@ -8,10 +8,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use foundation::rooted::{Directory, Kind, RelativePath};
 use postgres_formats::names;
 use rustix::io::Errno;
 use rustix::process::Pid;
-use transfer::beneath::{Directory, Kind, RelativePath};
 
 use super::places::MappedPlace;
 use crate::Refusal;

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit};
 use tokio_util::sync::CancellationToken;
 
-use super::{PATH, confine};
+use super::PATH;
+use foundation::landlock::{Allowed, Domain};
 
 /// How often it is looked at.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
@@ -94,7 +95,12 @@ impl Briefly<'_> {
     }
 
     fn confined(&self) -> Result<Said, NotSaid> {
-        confine::restrict_to_looking(self.writable).map_err(|message| self.not_run(message))?;
+        // It makes sockets only below `writable`, reaches no network, and sends signals only within.
+        let mut domain = Domain::of_reading().with("/dev/null", Allowed::Write);
+        if let Some(writable) = self.writable {
+            domain = domain.with(writable, Allowed::ChangeAndMakeSockets);
+        }
+        domain.enter(None).map_err(|error| self.not_run(error))?;
         let mut child = Command::new(self.program)
             .args(&self.arguments)
             .env_clear()

@@ -19,7 +19,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::order::{GO, LONGEST, Order, Word};
-use super::{Status, confine, descendants};
+use super::{Status, descendants};
+use foundation::landlock::{Allowed, Domain};
 
 /// The first argument of a guard.
 pub(super) const GUARD: &str = "--understudy-guard-of-a-native-program";
@@ -107,8 +108,9 @@ impl<'a> Guard<'a> {
 
     fn serve(mut self) -> io::Result<()> {
         let order: Order = serde_json::from_str(&self.line()?)?;
-        let landlock =
-            confine::restrict(&order.writable, order.require_landlock).map_err(io::Error::other)?;
+        let domain = Domain::of_reading().with_network().with("/dev/null", Allowed::Write);
+        let domain = order.writable.iter().fold(domain, |domain, path| domain.with(path, Allowed::Change));
+        let landlock = domain.enter(order.require_landlock).map_err(io::Error::other)?;
         tell(self.host, &Word::Ready { landlock })?;
         if self.line()? != GO {
             return Ok(());

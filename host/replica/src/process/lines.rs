@@ -1,6 +1,6 @@
 //! A program's output as lines for a log: bounded, and free of what a terminal would obey.
 
-use transfer::printable::printable;
+use foundation::printable::printable;
 
 /// How much of a line is kept, in bytes; the rest is cut.
 pub const LONGEST_LINE: usize = 4096;

@@ -11,7 +11,6 @@
 //! rest by the group that the state file names; until then they hold the lock of the data directory.
 
 mod briefly;
-mod confine;
 mod descendants;
 mod guard;
 mod guarded;

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use foundation::rooted::{Kind, RelativePath};
 use postgres_formats::configuration::{Line, lines, parse_line};
 use postgres_formats::names;
-use transfer::beneath::{Kind, RelativePath};
 
 use super::leads::{Leads, leads};
 use super::places::Places;

@@ -8,7 +8,7 @@ mod values;
 
 use std::path::Path;
 
-use transfer::beneath::RelativePath;
+use foundation::rooted::RelativePath;
 
 pub(super) use self::values::without_password;
 use self::values::{

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use transfer::beneath::{Kind, RelativePath};
+use foundation::rooted::{Kind, RelativePath};
 
 use super::configuration::{Configuration, LONGEST};
 use super::hazards::refuse_or_tell;

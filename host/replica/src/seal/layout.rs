@@ -1,8 +1,8 @@
 //! The directories that PostgreSQL wants to find. Tools that keep only files lose those that are empty; without them
 //! the server does not start. The list is initdb's (`subdirs` in `src/bin/initdb/initdb.c`).
 
+use foundation::rooted::{Directory, Kind, RelativePath};
 use postgres_formats::names;
-use transfer::beneath::{Directory, Kind, RelativePath};
 
 use super::problem::{During, Findings, Problem};
 

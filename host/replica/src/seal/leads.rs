@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use transfer::beneath::RelativePath;
+use foundation::rooted::RelativePath;
 
 use super::places::Places;
 

@@ -1,7 +1,7 @@
 //! Files that must not survive a restore, and those that tell PostgreSQL how to start.
 
+use foundation::rooted::{Directory, Kind, RelativePath};
 use postgres_formats::names;
-use transfer::beneath::{Directory, Kind, RelativePath};
 
 use super::EndState;
 use super::problem::{During, Findings, Problem};

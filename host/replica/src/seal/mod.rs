@@ -33,9 +33,9 @@ mod wal_directory;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use foundation::rooted::Directory;
 use postgres_formats::names::PG_WAL;
 use tokio_util::sync::CancellationToken;
-use transfer::beneath::Directory;
 
 use self::places::Places;
 use self::problem::{During, Findings, Problem};
@@ -296,5 +296,5 @@ struct Checked {
     /// File systems within the data directory and the mapped ones.
     mounted: Vec<Directory>,
     auto_conf: Option<recovery::AutoConf>,
-    trigger_file: transfer::beneath::RelativePath,
+    trigger_file: foundation::rooted::RelativePath,
 }

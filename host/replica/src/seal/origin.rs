@@ -1,9 +1,9 @@
 //! Which cluster the backup is of, and whether its timeline leads to the source: otherwise the replica would never follow.
 
+use foundation::rooted::{Directory, RelativePath};
 use postgres_formats::backup_label::{BackupLabel, LIMIT, Method, Start};
 use postgres_formats::control_file::{ClusterState, ControlFile};
 use postgres_formats::names;
-use transfer::beneath::{Directory, RelativePath};
 
 use super::problem::{During, Findings, Problem};
 use crate::source::SourceFacts;

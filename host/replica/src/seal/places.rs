@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use transfer::beneath::Directory;
+use foundation::rooted::Directory;
 
 use super::problem::{During, Problem, shown};
 use crate::datadir::DataDirectory;

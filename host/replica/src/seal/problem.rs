@@ -2,7 +2,7 @@
 
 use std::io;
 
-use transfer::printable::printable_within;
+use foundation::printable::printable_within;
 
 use crate::Level;
 use crate::outcome::Finding;

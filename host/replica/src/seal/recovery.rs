@@ -2,8 +2,8 @@
 
 use std::io;
 
+use foundation::rooted::{Directory, RelativePath};
 use postgres_formats::configuration::{Line, lines, parse_line, quote};
-use transfer::beneath::{Directory, RelativePath};
 
 use super::configuration::{AUTO, Entry, LONGEST};
 use super::guc::{self, Class};

@@ -6,9 +6,9 @@ use std::ffi::OsStr;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 
+use foundation::rooted::{Directory, Kind, RelativePath};
 use postgres_formats::control_file::ControlFile;
 use postgres_formats::segment::{SegmentSize, WalFile, history_name};
-use transfer::beneath::{Directory, Kind, RelativePath};
 
 use super::problem::{During, Findings, Problem};
 use crate::Lsn;

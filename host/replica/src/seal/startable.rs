@@ -1,9 +1,9 @@
 //! What makes a data directory startable: `global/pg_control` under its own name. PostgreSQL does not start without it,
 //! so it goes first and comes last, whatever happens in between, a SIGKILL included.
 
+use foundation::rooted::{Directory, Kind, RelativePath};
 use postgres_formats::control_file::{self, ControlFile, ControlFileError, NO_CHECKPOINT};
 use postgres_formats::names;
-use transfer::beneath::{Directory, Kind, RelativePath};
 
 use super::problem::{During, Problem};
 use crate::Rule;

@@ -6,11 +6,11 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use foundation::rooted::{Directory, Kind, RelativePath};
 use postgres_formats::control_file::ControlFile;
 use postgres_formats::names::{self, TablespaceFolder, tablespace_oid};
 use postgres_formats::tablespace_map;
 use postgres_formats::version::Version;
-use transfer::beneath::{Directory, Kind, RelativePath};
 
 use super::places::{Places, is_at};
 use super::problem::{During, Findings, Problem, shown};

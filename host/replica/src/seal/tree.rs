@@ -6,8 +6,8 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use foundation::rooted::{Boundary, Directory, Found, Kind, Metadata, RelativePath};
 use tokio_util::sync::CancellationToken;
-use transfer::beneath::{Boundary, Directory, Found, Kind, Metadata, RelativePath};
 
 use super::problem::{During, Findings, Problem, shown};
 

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
+use foundation::rooted::{Directory, RelativePath};
 use postgres_formats::control_file::{ControlFile, Release};
 use postgres_formats::{names, version};
-use transfer::beneath::{Directory, RelativePath};
 
 use super::problem::{During, Findings, Problem, shown};
 use crate::Rule;

@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use foundation::rooted::{Directory, Kind, RelativePath};
 use postgres_formats::names;
-use transfer::beneath::{Directory, Kind, RelativePath};
 
 use super::places::{Place, Places, is_at};
 use super::problem::{During, Findings, Problem};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use transfer::secret::Secret;
+use foundation::secret::Secret;
 
 use super::{keywords, uri};
 
@@ -179,7 +179,7 @@ fn is_space(character: char) -> bool {
 
 /// An unquoted password with a space in it ends up as a keyword: what follows a secret is not repeated.
 fn unknown_keyword(keyword: &str, number: usize, after_secret: bool) -> ConninfoError {
-    let nearest = keywords::nearest(keyword);
+    let nearest = keywords::nearest_to(keyword);
     let hint = nearest.map(|known| format!("; the nearest is `{known}`")).unwrap_or_default();
     let shown = match after_secret {
         true => format!("keyword {number}"),

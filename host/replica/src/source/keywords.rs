@@ -1,5 +1,7 @@
 //! The keywords of a libpq connection string.
 
+use foundation::nearest::nearest;
+
 /// Every keyword that some release of libpq from 10 to 18 knows (`PQconninfoOptions` in
 /// `src/interfaces/libpq/fe-connect.c`). Which of them the installed libpq knows it says itself.
 const KEYWORDS: &[&str] = &[
@@ -104,10 +106,8 @@ pub(super) fn patroni_position(keyword: &str) -> usize {
 }
 
 /// The known keyword that a misspelt one was probably meant to be.
-pub(super) fn nearest(word: &str) -> Option<&'static str> {
-    let likeness = |known: &str| strsim::jaro_winkler(known, word);
-    let nearest = KEYWORDS.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-    (likeness(nearest) > 0.8).then_some(*nearest)
+pub(super) fn nearest_to(word: &str) -> Option<&'static str> {
+    nearest(word, KEYWORDS.iter().copied())
 }
 
 #[cfg(test)]
@@ -128,7 +128,7 @@ mod tests {
             ("pasword", Some("password")),
             ("xyzzy", None),
         ] {
-            assert_eq!(nearest(word), meant, "{word}");
+            assert_eq!(nearest_to(word), meant, "{word}");
         }
     }
 }

@@ -11,8 +11,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use foundation::secret::Secret;
 use tokio_util::sync::CancellationToken;
-use transfer::secret::Secret;
 
 use crate::{Lsn, Tablespace};
 pub use conninfo::Conninfo;

@@ -5,8 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use foundation::secret::Secret;
 use tempfile::TempPath;
-use transfer::secret::Secret;
 use zeroize::Zeroizing;
 
 use super::Conninfo;

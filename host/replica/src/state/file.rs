@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use foundation::rooted::{Directory, RelativePath};
 use sha2::{Digest, Sha256};
-use transfer::beneath::{Directory, RelativePath};
 
 use crate::Refusal;
 use crate::Rule;

@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use transfer::beneath::{Directory, RelativePath};
+use foundation::rooted::{Directory, RelativePath};
 
 use crate::{Refusal, Rule, RunResult};
 pub use process::ProcessStamp;

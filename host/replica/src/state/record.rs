@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use foundation::rooted::Directory;
 use serde::{Deserialize, Serialize};
-use transfer::beneath::Directory;
 
 use super::process::{self, ProcessStamp};
 

@@ -86,7 +86,7 @@ impl<'a> Check<'a> {
 pub(super) mod tests {
     use std::path::PathBuf;
 
-    use transfer::secret::Secret;
+    use foundation::secret::Secret;
     use transfer::store::StoreConfig;
 
     use super::*;

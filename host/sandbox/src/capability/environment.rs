@@ -1,6 +1,7 @@
 //! Variables of the environment: `environment`. The interface of WASI is linked, and this version grants none of it: a component finds
 //! no variable and no argument, and the configuration refuses the key.
 
+use replica::CapabilityKind;
 use wasmtime::component::Linker;
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::p2::bindings::cli;
@@ -13,8 +14,8 @@ use crate::state::State;
 pub(crate) struct Environment;
 
 impl Capability for Environment {
-    fn name(&self) -> &'static str {
-        "environment"
+    fn kind(&self) -> CapabilityKind {
+        CapabilityKind::Environment
     }
 
     fn key(&self) -> &'static str {

@@ -1,10 +1,11 @@
 //! Keys by name: `keys.repo = { file = "/etc/understudy/repo.pass" }`. What a component holds is a handle; the bytes stay here.
 
+use replica::CapabilityKind;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use foundation::secret::Secret;
 use transfer::keys::Key;
-use transfer::secret::Secret;
 use wasmtime::component::Resource;
 
 use super::remedies::NAME;
@@ -36,8 +37,8 @@ impl KeyGrant {
 }
 
 impl Capability for Keys {
-    fn name(&self) -> &'static str {
-        "key"
+    fn kind(&self) -> CapabilityKind {
+        CapabilityKind::Key
     }
 
     fn key(&self) -> &'static str {

@@ -16,8 +16,8 @@ pub(crate) mod stores;
 
 use std::path::PathBuf;
 
-use replica::{Denial, Directories, Refusal};
-use transfer::secret::Secret;
+use foundation::secret::Secret;
+use replica::{CapabilityKind, Denial, Directories, Refusal};
 use wasmtime::component::Linker;
 
 use crate::Grants;
@@ -43,8 +43,8 @@ pub(crate) const CAPABILITIES: [&dyn Capability; 7] =
 
 /// Something that a component can be let do.
 pub(crate) trait Capability: Sync {
-    /// Its word in denials.
-    fn name(&self) -> &'static str;
+    /// Which it is.
+    fn kind(&self) -> CapabilityKind;
 
     /// Its key in `[method.NAME.grants]`.
     fn key(&self) -> &'static str;
@@ -81,7 +81,7 @@ pub(crate) trait Capability: Sync {
 
     /// Says that `what` is denied, with the line that would allow it where there is one.
     fn denies(&self, what: String, remedy: Option<String>) -> Denial {
-        Denial { capability: self.name(), what, remedy: remedy.unwrap_or_default() }
+        Denial { capability: self.kind(), what, remedy }
     }
 
     /// Lists the directories that a run gets: each is preopened for it, and open in the Landlock domain of its thread.
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn capabilities_differ_in_their_words_and_keys() {
-        for word in [|of: &&dyn Capability| of.name(), |of: &&dyn Capability| of.key()] {
+        for word in [|of: &&dyn Capability| of.kind().word(), |of: &&dyn Capability| of.key()] {
             let words: BTreeSet<_> = CAPABILITIES.iter().map(word).collect();
             assert_eq!(words.len(), CAPABILITIES.len());
         }

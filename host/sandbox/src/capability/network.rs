@@ -1,6 +1,7 @@
 //! Talking to hosts of the network: `network`. The interfaces of WASI are linked, and this version grants none of it: no socket and
 //! no look-up of a name is ever made, so the calls on them cannot be reached, and the configuration refuses the key.
 
+use replica::CapabilityKind;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::p2::bindings::sockets::network::{
     ErrorCode, IpAddress, IpAddressFamily, LinkOptions, Network as NetworkHandle,
@@ -21,8 +22,8 @@ use crate::text::printable;
 pub(crate) struct Network;
 
 impl Capability for Network {
-    fn name(&self) -> &'static str {
-        "network"
+    fn kind(&self) -> CapabilityKind {
+        CapabilityKind::Network
     }
 
     fn key(&self) -> &'static str {

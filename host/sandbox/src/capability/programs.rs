@@ -1,6 +1,7 @@
 //! Running native programs: `programs.NAME`. The interface is linked, and this version grants none of it: every call is denied, and
 //! the configuration refuses the key.
 
+use replica::CapabilityKind;
 use std::convert::Infallible;
 
 use super::Capability;
@@ -12,8 +13,8 @@ use crate::state::State;
 pub(crate) struct Programs;
 
 impl Capability for Programs {
-    fn name(&self) -> &'static str {
-        "program"
+    fn kind(&self) -> CapabilityKind {
+        CapabilityKind::Program
     }
 
     fn key(&self) -> &'static str {

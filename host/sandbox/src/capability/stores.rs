@@ -1,14 +1,15 @@
 //! Stores by name: `stores.repo = { url = "s3://backups/pg" }`. Places where backups are, to look and to read; credentials and keys
 //! stay here.
 
+use replica::CapabilityKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use foundation::secret::Secret;
 use transfer::cipher::CipherFormat;
 use transfer::codec::Codec;
 use transfer::keys::Key;
 use transfer::pipeline::Pipeline;
-use transfer::secret::Secret;
 use transfer::store::{self, Range, Store};
 use wasmtime::component::Resource;
 use wasmtime_wasi::p2::DynInputStream;
@@ -31,8 +32,8 @@ const WHOLE: u32 = 4 << 20;
 const NO_PLANE: &str = "a handle that was never given";
 
 impl Capability for Stores {
-    fn name(&self) -> &'static str {
-        "store"
+    fn kind(&self) -> CapabilityKind {
+        CapabilityKind::Store
     }
 
     fn key(&self) -> &'static str {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use replica::Level;
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use transfer::budget::{Budget, Charge};
-use transfer::plane::Bounds;
+use transfer::job::Bounds;
 use wasmtime::component::{HasData, Resource, ResourceTable};
 use wasmtime_wasi::filesystem::{Descriptor, Dir, WasiFilesystemCtxView};
 use wasmtime_wasi::p2::bindings::filesystem::{preopens, types};

@@ -11,7 +11,7 @@ use wasmtime::Engine;
 use super::COMPONENT_BYTES;
 use crate::component::in_one_line;
 use crate::engine;
-use crate::landlock::Wall;
+use foundation::landlock::Domain;
 
 /// The first argument of the child.
 pub(super) const COMPILER: &str = "--understudy-compiler-of-a-component";
@@ -81,7 +81,7 @@ fn prepare(mut arguments: impl Iterator<Item = OsString>) -> io::Result<u64> {
         return Err(io::Error::other("the parent is gone"));
     }
     close_all_but_the_three()?;
-    Wall::default().restrict_this_thread(None).map_err(io::Error::other)?;
+    Domain::of_nothing().enter(None).map_err(io::Error::other)?;
     let limit = |resource, limit| {
         setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) }).map_err(io::Error::from)
     };

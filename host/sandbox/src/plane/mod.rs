@@ -20,10 +20,11 @@ use tokio_util::task::AbortOnDropHandle;
 use transfer::budget::Charge;
 use transfer::derive::{Withheld, is_random};
 use transfer::error::{Error, Kind};
+use transfer::job::Bounds;
 use transfer::job::{Job, Withdrawn};
 use transfer::keys::Key;
 use transfer::pipeline::Pipeline;
-use transfer::plane::{Bounds, DataPlane};
+use transfer::plane::DataPlane;
 use transfer::store::Store;
 use transfer::target::Target;
 
@@ -44,7 +45,7 @@ const JOBS: usize = 64;
 /// Keys that may be derived in one run; a chain of backups has three.
 const DERIVED: usize = 64;
 /// How many bytes they may have in all. What is kept out of texts is bounded for all methods together
-/// ([`MOST_BYTES`](transfer::redact::MOST_BYTES)), and one that fails must leave room for the next.
+/// ([`MOST_BYTES`](foundation::redact::MOST_BYTES)), and one that fails must leave room for the next.
 const DERIVED_BYTES: usize = 4 << 10;
 
 /// Jobs that write nothing any more, and what they did not do.
@@ -326,12 +327,8 @@ impl Plane {
         if self.jobs.len() >= JOBS {
             return Err(wasmtime::format_err!("{JOBS} jobs are there already"));
         }
-        let job = Arc::new(Job::withholding(
-            &self.data,
-            Arc::clone(target),
-            report_all,
-            self.derived.withheld.clone(),
-        ));
+        let job = self.data.job(Arc::clone(target), report_all, self.derived.withheld.clone());
+        let job = Arc::new(job);
         let (cancel, watched) = (self.cancel.clone(), Arc::downgrade(&job));
         // So that a cancelled run stops writing at once, whatever the component does.
         let watching = self.data.runtime().spawn(async move {

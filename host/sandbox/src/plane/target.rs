@@ -5,9 +5,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use foundation::rooted::{Directory, RelativePath};
 use replica::seal::UNFINISHED_CONTROL_FILE;
 use replica::{Directories, Tablespace};
-use transfer::beneath::{Directory, RelativePath};
 use transfer::target::{Budget, Mapped, Target};
 
 use crate::files::Quota;

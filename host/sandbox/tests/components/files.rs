@@ -34,7 +34,7 @@ async fn plan_cannot_write() {
     stage.fails(Outcome::Denied).await;
     assert_eq!(fs::read_dir(stage.datadir()).unwrap().count(), 0);
     let denial = &stage.denials()[0];
-    assert_eq!(denial.capability, "write");
+    assert_eq!(denial.capability.word(), "write");
     assert_eq!(denial.what, format!("{}/written (nothing is written in plan)", stage.datadir().display()));
 }
 
@@ -70,7 +70,11 @@ async fn a_granted_directory_is_read_and_never_changed() {
     stage.fails(Outcome::Denied).await;
     assert_eq!(fs::read_dir(&granted).unwrap().count(), 1);
     assert_eq!(fs::read(granted.join("victim")).unwrap(), b"x");
-    assert!(stage.denials().iter().all(|denial| denial.capability == "write"), "{:?}", stage.denials());
+    assert!(
+        stage.denials().iter().all(|denial| denial.capability.word() == "write"),
+        "{:?}",
+        stage.denials()
+    );
 }
 
 #[tokio::test]

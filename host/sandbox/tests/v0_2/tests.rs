@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use replica::{
-    Context, Denial, Directories, Event, Failure, Method, Outcome, Plan, Request, Run, TablespaceMap,
+    CapabilityKind, Context, Denial, Directories, Event, Failure, Method, Outcome, Plan, Request, Run,
+    TablespaceMap,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -84,7 +85,11 @@ async fn a_store_that_was_not_granted_is_denied_in_both_versions_with_the_same_l
     assert_eq!(failure.outcome, Outcome::Denied);
     let said = format!("denied: no grant covers the store repo; to allow it: {line}");
     assert!(failure.message.starts_with(&said), "{}", failure.message);
-    let denial = Denial { capability: "store", what: "the store repo".to_owned(), remedy: line.to_owned() };
+    let denial = Denial {
+        capability: CapabilityKind::Store,
+        what: "the store repo".to_owned(),
+        remedy: Some(line.to_owned()),
+    };
     assert_eq!(denials, std::slice::from_ref(&denial));
 
     let ungranted = [("behave", "ungranted"), ("when", "plan")];

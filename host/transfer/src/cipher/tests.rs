@@ -2,7 +2,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::secret::Secret;
+use foundation::secret::Secret;
 
 const PASS: &str = "correct horse battery staple";
 

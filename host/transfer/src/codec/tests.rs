@@ -338,7 +338,7 @@ fn the_other_settings_of_the_programs_are_read_too() {
 fn a_pipeline_decrypts_and_then_decompresses() {
     use crate::cipher::CipherFormat;
     use crate::keys::Key;
-    use crate::secret::Secret;
+    use foundation::secret::Secret;
     let plain = sample(300_000);
     let compressed = encoded(Codec::Zstd, &plain);
     let stored = tool(

@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::Stat;
 
+use super::copy;
 use super::neighbours;
 use super::state::State;
 use super::stored::{Part, Stored};
 use super::unit::Item;
+use super::worker::Worker;
 use super::{Action, Unless};
 use crate::digest::Hasher;
 use crate::error::{Error, Kind};
-use crate::plane::{Worker, panicked};
-use crate::sink::copy;
 use crate::sink::directories::shown;
 use crate::sink::file::{self, Output, Wanted};
 use crate::store::Range;
@@ -53,21 +53,22 @@ fn read_run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
                 .map_or(range.length, |last| last.offset + last.length - range.offset),
         });
         let nothing = first.size == 0 && range.is_some_and(|range| range.length == 0);
-        let stored = match guarded(|| Stored::open(job, &job.cancel, &first.origin, &first.object, range)) {
-            _ if nothing => None,
-            Ok(stored) => Some(Arc::new(Mutex::new(stored))),
-            // One of them may lie outside of the object.
-            Err(error) if error.kind == Kind::Invalid && items.len() > 1 => {
-                for item in items {
-                    read_run(worker, job, vec![item]);
+        let stored =
+            match guarded(|| Stored::open(job, job.cancel_token(), &first.origin, &first.object, range)) {
+                _ if nothing => None,
+                Ok(stored) => Some(Arc::new(Mutex::new(stored))),
+                // One of them may lie outside of the object.
+                Err(error) if error.kind == Kind::Invalid && items.len() > 1 => {
+                    for item in items {
+                        read_run(worker, job, vec![item]);
+                    }
+                    return;
                 }
-                return;
-            }
-            Err(error) => {
-                items.drain(..).for_each(|item| fail(item, error.clone()));
-                return;
-            }
-        };
+                Err(error) => {
+                    items.drain(..).for_each(|item| fail(item, error.clone()));
+                    return;
+                }
+            };
         let start = range.map_or(0, |range| range.offset);
         while let Some(item) = items.pop_front() {
             let ended = guarded(|| match &stored {
@@ -96,7 +97,7 @@ fn fail(item: Item, error: Error) {
 
 /// Does `work`; a fault in it is an error like another.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(&*panic)))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Error::of_panic(&*panic)))
 }
 
 /// Whether the item asks for what is there already.
@@ -105,8 +106,8 @@ fn is_there(worker: &mut Worker, job: &State, item: &Item) -> Result<bool, Error
     if item.unless == Unless::Always {
         return Ok(false);
     }
-    let place = job.target.file(&item.path)?;
-    let Some((there, status)) = file::existing(job, &mut worker.directories, &place)? else {
+    let place = job.target().file(&item.path)?;
+    let Some((there, status)) = file::existing(&job.destination, &mut worker.directories, &place)? else {
         return Ok(false);
     };
     let length = u64::try_from(status.st_size).unwrap_or(0);
@@ -172,12 +173,12 @@ fn has_same_content(worker: &mut Worker, job: &State, there: &File, item: &Item)
     if item.size == 0 && item.range.is_some_and(|range| range.length == 0) {
         return Ok(true);
     }
-    let stored = Stored::open(job, &job.cancel, &item.origin, &item.object, item.range)?;
+    let stored = Stored::open(job, job.cancel_token(), &item.origin, &item.object, item.range)?;
     let length = item.range.map_or(stored.size(), |range| range.length);
     let mut plain: Box<dyn Read + Send> = Box::new(Part::new(Arc::new(Mutex::new(stored)), length));
     if !item.origin.via.is_plain() || !job.withheld.is_empty() {
         // Not even to say whether a text of keys is what is there.
-        plain = job.withheld.refusing(item.origin.via.decode_to_keep(plain, &job.room(&job.cancel))?);
+        plain = job.withheld.refusing(item.origin.via.decode_to_keep(plain, &job.room(job.cancel_token()))?);
     }
     let half = worker.buffer.len() / 2;
     let (theirs, ours) = worker.buffer.split_at_mut(half);
@@ -206,11 +207,11 @@ fn has_same_content(worker: &mut Worker, job: &State, there: &File, item: &Item)
 }
 
 fn output<'a>(worker: &mut Worker, job: &'a State, item: &Item) -> Result<Output<'a>, Error> {
-    let place = job.target.file(&item.path)?;
+    let place = job.target().file(&item.path)?;
     let wanted = || Wanted { size: item.size, digest: item.digest.clone(), mode: item.mode };
     match item.at {
-        Some(at) => Output::part(job, &mut worker.directories, &place, at, wanted()),
-        None => Output::replace(job, &mut worker.directories, &place, wanted()),
+        Some(at) => Output::part(&job.destination, &mut worker.directories, &place, at, wanted()),
+        None => Output::replace(&job.destination, &mut worker.directories, &place, wanted()),
     }
 }
 
@@ -238,7 +239,7 @@ fn write(
         write_plain(worker, job, item, stored, (position, length), &mut output)?;
     } else {
         let part = Box::new(Part::new(Arc::clone(stored), length));
-        let plain = item.origin.via.decode_to_keep(part, &job.room(&job.cancel))?;
+        let plain = item.origin.via.decode_to_keep(part, &job.room(job.cancel_token()))?;
         let mut plain = job.withheld.refusing(plain);
         loop {
             // One byte more than is wanted, so that a bomb ends here.

@@ -2,13 +2,18 @@
 //!
 //! Nothing in here starts a thread, opens a file or waits in the kernel: a restricted thread may call all of it.
 
-pub(crate) mod fetch;
+mod brought;
+mod copy;
+mod fetch;
 mod neighbours;
 mod outcomes;
-pub(crate) mod state;
+mod pool;
+mod state;
 mod stored;
-pub(crate) mod unit;
-pub(crate) mod unpack;
+mod unit;
+mod unpack;
+mod worker;
+pub(crate) mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +23,14 @@ use crate::digest::Digest;
 use crate::error::{Error, Kind};
 use crate::listing::Listing;
 use crate::pipeline::Pipeline;
-use crate::plane::DataPlane;
 use crate::store::{Range, Store};
 use crate::target::Target;
 
 pub use outcomes::{MOST_MESSAGES, MOST_OUTCOMES};
 use state::{Origin, State};
 use unit::{Item, Task, Ticket, Unit};
+use workers::Workers;
+pub use workers::{Bounds, WORKER};
 
 /// How many items of a job wait or are at work at once; `fetch` waits while there are as many.
 pub const QUEUE: usize = 32_768;
@@ -133,21 +139,21 @@ pub struct Status {
 /// Work for the pool's workers. Dropping it is [`Job::cancel`], waited for by blocking.
 pub struct Job {
     /// Keeps the threads.
-    plane: DataPlane,
+    workers: Arc<Workers>,
     state: Arc<State>,
 }
 
 impl Job {
-    /// A job that writes into `target`. Where `report_all` is false only failures become outcomes.
-    pub fn new(plane: &DataPlane, target: Arc<Target>, report_all: bool) -> Self {
-        Self::withholding(plane, target, report_all, Withheld::default())
-    }
-
-    /// The same, which writes nothing of what is `withheld` when it is read.
-    pub fn withholding(plane: &DataPlane, target: Arc<Target>, report_all: bool, withheld: Withheld) -> Self {
-        let (memory, runtime) = (plane.memory().clone(), plane.runtime().clone());
-        let state = State::new(memory, runtime, plane.rate(), target, report_all, withheld);
-        Self { plane: plane.clone(), state: Arc::new(state) }
+    /// See [`DataPlane::job`](crate::plane::DataPlane::job).
+    pub(crate) fn new(
+        workers: Arc<Workers>,
+        target: Arc<Target>,
+        report_all: bool,
+        withheld: Withheld,
+    ) -> Self {
+        let (memory, runtime) = (workers.memory.clone(), workers.runtime().clone());
+        let state = State::new(memory, runtime, workers.rate.clone(), target, report_all, withheld);
+        Self { workers, state: Arc::new(state) }
     }
 
     /// A place that items come from; its index counts from 0.
@@ -179,7 +185,7 @@ impl Job {
             self.state.make_room(piece.len()).await?;
             let piece = piece.into_iter().map(|item| item.ticketed(&self.state)).collect();
             let units = neighbours::join(piece);
-            self.plane.pool().add(&self.state, units);
+            self.workers.pool.add(&self.state, units);
             self.withdraw_if_cancelled();
         }
         Ok(())
@@ -191,14 +197,14 @@ impl Job {
     /// As [`Job::fetch`].
     pub async fn unpack(&self, item: Unpack, files: Option<Arc<Listing>>) -> Result<(), Error> {
         let origin = self.state.origin(item.origin)?;
-        let unpacking = unpack::Item::new(item, origin, files, &self.state.target)?;
+        let unpacking = unpack::Item::new(item, origin, files, self.state.target())?;
         let charge = self.state.afford(unpacking.bytes(), "an archive to unpack").await?;
         let index = self.state.number(1)?;
         self.state.make_room(1).await?;
         let unpacking = unpacking.ticketed(Ticket::new(Arc::clone(&self.state), index, Some(charge)));
         // How large it is nobody knows; what is one file of thousands is likely to be smaller.
         let unit = Unit::new(u64::MAX, index, Task::Unpack(Box::new(unpacking)));
-        self.plane.pool().add(&self.state, vec![unit]);
+        self.workers.pool.add(&self.state, vec![unit]);
         self.withdraw_if_cancelled();
         Ok(())
     }
@@ -212,7 +218,7 @@ impl Job {
     pub async fn wait(&self, at_most: Duration) -> Status {
         let sleep = {
             // The caller's own runtime may have no timer.
-            let _runtime = self.plane.runtime().enter();
+            let _runtime = self.workers.runtime().enter();
             tokio::time::sleep(at_most)
         };
         tokio::select! {
@@ -253,7 +259,7 @@ impl Job {
     /// happen where the answer is dropped.
     pub async fn halt(&self) -> Withdrawn {
         self.state.cancel();
-        let withdrawn = Withdrawn(self.plane.pool().remove(&self.state));
+        let withdrawn = Withdrawn(self.workers.pool.remove(&self.state));
         self.state.until_quiet().await;
         withdrawn
     }
@@ -261,7 +267,7 @@ impl Job {
     /// Stops everything without waiting for it.
     fn withdraw(&self) {
         self.state.cancel();
-        drop(self.plane.pool().remove(&self.state));
+        drop(self.workers.pool.remove(&self.state));
     }
 
     /// Takes back what was queued while somebody cancelled.
@@ -275,7 +281,7 @@ impl Job {
     fn item(&self, fetch: Fetch) -> Result<Item, Error> {
         let origin = self.state.origin(fetch.origin)?;
         let shown = fetch.path.escape_debug().to_string();
-        Item::new(fetch, origin, &self.state.target).map_err(|error| {
+        Item::new(fetch, origin, self.state.target()).map_err(|error| {
             Error::new(
                 error.kind,
                 match error.kind {

@@ -14,6 +14,7 @@ use crate::derive::Withheld;
 use crate::error::{Error, Kind};
 use crate::pipeline::Pipeline;
 use crate::rate::Rate;
+use crate::sink::destination::Destination;
 use crate::store::Store;
 use crate::target::Target;
 
@@ -40,12 +41,12 @@ impl Origin {
 pub(crate) struct State {
     /// What everything that the job holds in memory is charged to.
     pub(crate) memory: Budget,
-    pub(crate) target: Arc<Target>,
+    /// What the files that it writes have in common.
+    pub(crate) destination: Destination,
     pub(crate) runtime: Handle,
     pub(crate) rate: Option<Arc<Rate>>,
     /// What it must not write.
     pub(crate) withheld: Withheld,
-    pub(crate) cancel: CancellationToken,
     origins: Mutex<Vec<Arc<Origin>>>,
     /// Room in the queue; closed when the job is cancelled.
     room: Semaphore,
@@ -54,8 +55,6 @@ pub(crate) struct State {
     changed: Notify,
     /// The same for threads that block.
     quiet: Condvar,
-    bytes: AtomicU64,
-    files: AtomicU64,
     told_bytes: AtomicU64,
     told_files: AtomicU64,
     /// Bytes that were read without being written, and items that ended.
@@ -85,18 +84,15 @@ impl State {
         let outcomes = Outcomes::new(report_all);
         Self {
             memory,
-            target,
+            destination: Destination::new(target),
             runtime,
             rate,
             withheld,
-            cancel: CancellationToken::new(),
             origins: Mutex::default(),
             room: Semaphore::new(QUEUE),
             account: Mutex::new(Account { next: 0, queued: 0, done: 0, failed: 0, at_work: 0, outcomes }),
             changed: Notify::new(),
             quiet: Condvar::new(),
-            bytes: AtomicU64::new(0),
-            files: AtomicU64::new(0),
             told_bytes: AtomicU64::new(0),
             told_files: AtomicU64::new(0),
             read: AtomicU64::new(0),
@@ -123,7 +119,7 @@ impl State {
     pub(super) fn number(&self, count: usize) -> Result<u32, Error> {
         let mut account = self.account();
         if self.is_cancelled() {
-            return Err(cancelled());
+            return Err(Error::cancelled());
         }
         if !account.outcomes.has_room(account.queued, count) {
             return Err(Outcomes::full());
@@ -142,7 +138,7 @@ impl State {
         let ends = || self.account().queued > 0;
         tokio::select! {
             biased;
-            () = self.cancel.cancelled() => Err(cancelled()),
+            () = self.destination.cancel.cancelled() => Err(Error::cancelled()),
             charged = self.memory.charge_while(bytes, what, ends) => charged,
         }
     }
@@ -155,7 +151,7 @@ impl State {
     /// Waits until `count` more items fit into the queue, and takes their room.
     pub(super) async fn make_room(&self, count: usize) -> Result<(), Error> {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        self.room.acquire_many(count).await.map_err(|_| cancelled())?.forget();
+        self.room.acquire_many(count).await.map_err(|_| Error::cancelled())?.forget();
         Ok(())
     }
 
@@ -203,13 +199,14 @@ impl State {
     }
 
     pub(super) fn status(&self) -> Status {
+        let (bytes, files) = self.destination.written();
         let account = self.account();
         Status {
             queued: u32::try_from(account.queued).unwrap_or(u32::MAX),
             done: account.done,
             failed: account.failed,
-            bytes: self.bytes.load(Ordering::Relaxed),
-            files: self.files.load(Ordering::Relaxed),
+            bytes,
+            files,
             idle: account.queued == 0,
         }
     }
@@ -219,16 +216,12 @@ impl State {
     }
 
     pub(super) fn progress(&self) -> (u64, u64) {
-        (since(&self.bytes, &self.told_bytes), since(&self.files, &self.told_files))
+        let (bytes, files) = self.destination.written();
+        (since(bytes, &self.told_bytes), since(files, &self.told_files))
     }
 
     pub(super) fn has_read(&self) -> bool {
-        since(&self.read, &self.told_read) > 0
-    }
-
-    /// Counts bytes that were written.
-    pub(crate) fn wrote(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        since(self.read.load(Ordering::Relaxed), &self.told_read) > 0
     }
 
     /// Counts what a worker read and did not write: what is there, compared with what is wanted; what is passed over.
@@ -236,23 +229,28 @@ impl State {
         self.read.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Counts a file that was written.
-    pub(crate) fn wrote_file(&self) {
-        self.files.fetch_add(1, Ordering::Relaxed);
+    /// Where it writes.
+    pub(crate) fn target(&self) -> &Arc<Target> {
+        &self.destination.target
+    }
+
+    /// Set when the job is cancelled.
+    pub(crate) fn cancel_token(&self) -> &CancellationToken {
+        &self.destination.cancel
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancel.is_cancelled()
+        self.destination.cancel.is_cancelled()
     }
 
     /// # Errors
     /// `Cancelled` where the job is.
     pub(crate) fn go_on(&self) -> Result<(), Error> {
-        if self.is_cancelled() { Err(cancelled()) } else { Ok(()) }
+        self.destination.go_on()
     }
 
     pub(super) fn cancel(&self) {
-        self.cancel.cancel();
+        self.destination.cancel.cancel();
         self.room.close();
         self.changed.notify_waiters();
     }
@@ -296,12 +294,6 @@ impl State {
 }
 
 /// How much a counter went on since this was asked last.
-fn since(all: &AtomicU64, told: &AtomicU64) -> u64 {
-    let now = all.load(Ordering::Relaxed);
+fn since(now: u64, told: &AtomicU64) -> u64 {
     now.saturating_sub(told.swap(now, Ordering::Relaxed))
-}
-
-/// What work ends with that was cancelled.
-pub(crate) fn cancelled() -> Error {
-    Error::new(Kind::Cancelled, "the work was cancelled")
 }

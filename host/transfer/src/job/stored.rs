@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::state::{Origin, State, cancelled};
+use super::state::{Origin, State};
 use crate::derive::Seen;
 use crate::error::{Error, Kind};
 use crate::rate::Rate;
@@ -127,7 +127,7 @@ impl Stored {
             return Ok(0);
         }
         if self.stop.is_cancelled() {
-            return Err(cancelled());
+            return Err(Error::cancelled());
         }
         if let Some((file, at)) = self.file(self.position) {
             let left = self.size().saturating_sub(at);
@@ -190,7 +190,7 @@ fn unless_cancelled<T>(
     runtime.block_on(async {
         tokio::select! {
             biased;
-            () = stop.cancelled() => Err(cancelled()),
+            () = stop.cancelled() => Err(Error::cancelled()),
             done = work => done,
         }
     })

@@ -4,14 +4,14 @@ use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
 use super::outcomes::OUTCOME;
-use super::state::{Origin, State, cancelled};
+use super::state::{Origin, State};
 use super::{Action, Fetch, Unless, unpack};
-use crate::beneath::RelativePath;
 use crate::budget::{Charge, PIECE};
 use crate::digest::Digest;
 use crate::error::{Error, Kind};
 use crate::store::Range;
 use crate::target::Target;
+use foundation::rooted::RelativePath;
 
 /// What one worker does in one go.
 pub(crate) struct Unit {
@@ -96,7 +96,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(state) = self.state.take() {
             let error = if state.is_cancelled() {
-                cancelled()
+                Error::cancelled()
             } else {
                 Error::new(Kind::Failed, "a fault in the data plane: the item was lost")
             };

@@ -5,8 +5,6 @@
 //! archive are made by several threads although its bytes come one after the other.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,21 +12,23 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 use ustar::{Kind as MemberKind, Member, Stream, TarError};
 
+use super::brought::Directories;
 use super::outcomes::OUTCOME;
-use super::state::{Origin, State, cancelled};
+use super::pool::{Batch, Pool};
+use super::state::{Origin, State};
 use super::stored::{Part, Stored};
 use super::unit::{Ticket, Unit};
+use super::worker::Worker;
 use super::{Action, MOST_PATHS, Unpack};
-use crate::beneath::RelativePath;
-use crate::budget::{Budget, Charge, PIECE};
+use crate::budget::PIECE;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind};
 use crate::listing::{Expected, Listing, Number, PathSet};
-use crate::plane::{Batch, Pool, Worker, panicked};
 use crate::sink::BUFFER;
 use crate::sink::file::{self, Output, Wanted};
 use crate::sink::ring::{Filling, Piece, Reader, Ring};
 use crate::target::Target;
+use foundation::rooted::RelativePath;
 
 /// How many batches of an archive wait at most before its own worker writes one. Files without bytes hold no buffer of the ring,
 /// so nothing else would stop it.
@@ -40,9 +40,6 @@ const SMALL: u64 = BUFFER as u64;
 /// How many bytes of an archive make a batch, from the first header to whatever comes before the next. What a batch points to
 /// is not filled again before it is written, so that one that is still being made must keep few buffers.
 const BATCH: u64 = BUFFER as u64 / 2;
-
-/// The most directories of an archive.
-pub(super) const MOST_DIRECTORIES: usize = 1 << 18;
 
 /// An archive to unpack whose every part was checked.
 pub(crate) struct Item {
@@ -174,15 +171,15 @@ pub(crate) fn one(worker: &mut Worker, job: &Arc<State>, item: Item) {
         fewer: Condvar::new(),
     });
     let ring = Arc::new(Ring::within(&job.memory));
-    let stop = job.cancel.child_token();
+    let stop = job.cancel_token().child_token();
     // From here on somebody fills the ring and says so when he ends, which `abandon` waits for.
     worker.read_ahead(filling(&item, job, &ring, &stop));
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let worker = RefCell::new(&mut *worker);
-        let directories = Seen::within(&job.memory);
+        let directories = Directories::within(&job.memory);
         Unpacking { item: &item, archive: &archive, worker: &worker, directories, written: 0 }.all(&ring)
     }));
-    let ended = ended.unwrap_or_else(|panic| Err(panicked(&*panic)));
+    let ended = ended.unwrap_or_else(|panic| Err(Error::of_panic(&*panic)));
     if ended.is_err() {
         archive.failed.store(true, Ordering::Relaxed);
     }
@@ -222,7 +219,7 @@ struct Unpacking<'a> {
     item: &'a Item,
     archive: &'a Arc<Archive>,
     worker: &'a RefCell<&'a mut Worker>,
-    directories: Seen,
+    directories: Directories,
     /// How many bytes its files have so far.
     written: u64,
 }
@@ -301,9 +298,9 @@ impl<'a> Unpacking<'a> {
     fn directory(&mut self, path: &RelativePath) -> Result<(), Error> {
         // A file that comes twice finds the first one there; a directory would not.
         self.directories.add(path)?;
-        match self.archive.job.target.directory_of(path)? {
+        match self.archive.job.target().directory_of(path)? {
             None => Ok(()),
-            Some(place) => self.worker.borrow_mut().directories.make(&self.archive.job.target, &place),
+            Some(place) => self.worker.borrow_mut().directories.make(self.archive.job.target(), &place),
         }
     }
 
@@ -311,7 +308,7 @@ impl<'a> Unpacking<'a> {
     fn announce(&mut self, path: RelativePath, size: u64) -> Result<Announced, Error> {
         let name = text(&path);
         let skipped = self.item.skip.contains(&name);
-        self.archive.job.target.file(&path)?;
+        self.archive.job.target().file(&path)?;
         let (digest, number) = match &self.item.listing {
             None => (None, None),
             Some(listing) => match listing.expect(&name)? {
@@ -401,7 +398,7 @@ impl Archive {
     fn go_on(&self) -> Result<(), Error> {
         if self.failed.load(Ordering::Relaxed) {
             // What failed is told by whoever closes the archive.
-            return Err(cancelled());
+            return Err(Error::cancelled());
         }
         self.job.go_on()
     }
@@ -443,7 +440,7 @@ pub(crate) fn write_batch(worker: &mut Worker, batch: Batch) {
         }
         Ok(())
     }));
-    let error = ended.unwrap_or_else(|panic| Err(panicked(&*panic))).err();
+    let error = ended.unwrap_or_else(|panic| Err(Error::of_panic(&*panic))).err();
     if error.is_some() {
         archive.failed.store(true, Ordering::Relaxed);
     }
@@ -482,9 +479,9 @@ impl<'a> Writing<'a> {
         let to = if skipped {
             To::Nowhere(job, digest.map(|digest| (Hasher::new(digest.algorithm), digest)))
         } else {
-            let place = job.target.file(&path)?;
-            let wanted = Wanted { size, digest, mode: job.target.modes.0 };
-            To::File(Output::create(job, &mut worker.directories, &place, wanted)?)
+            let place = job.target().file(&path)?;
+            let wanted = Wanted { size, digest, mode: job.target().modes.0 };
+            To::File(Output::create(&job.destination, &mut worker.directories, &place, wanted)?)
         };
         Ok(Self { number, to })
     }
@@ -510,43 +507,6 @@ impl<'a> Writing<'a> {
         }
         if let (Some(listing), Some(number)) = (&archive.listing, self.number) {
             listing.brought(number);
-        }
-        Ok(())
-    }
-}
-
-/// The directories that an archive has brought.
-pub(super) struct Seen {
-    hashes: HashSet<u64>,
-    hasher: RandomState,
-    charge: Charge,
-}
-
-/// Directories that are charged for at once, and what each takes in a table that is at least 7/16 full, the old one included
-/// while it grows.
-const CHARGED: usize = 1024;
-const SEEN: u64 = 32;
-
-impl Seen {
-    /// None yet.
-    pub(super) fn within(memory: &Budget) -> Self {
-        Self { hashes: HashSet::new(), hasher: RandomState::new(), charge: memory.charge_anyway(0) }
-    }
-
-    /// # Errors
-    /// `Corrupt` for one that comes twice, `Limit` for too many, or where there is no memory for it.
-    pub(super) fn add(&mut self, path: &RelativePath) -> Result<(), Error> {
-        if self.hashes.len().is_multiple_of(CHARGED) {
-            self.charge.grow(SEEN * CHARGED as u64, "the directories of an archive")?;
-        }
-        if self.hashes.len() >= MOST_DIRECTORIES {
-            return Err(Error::new(
-                Kind::Limit,
-                format!("an archive has at most {MOST_DIRECTORIES} directories"),
-            ));
-        }
-        if !self.hashes.insert(self.hasher.hash_one(path)) {
-            return Err(Error::new(Kind::Corrupt, "this directory comes twice"));
         }
         Ok(())
     }

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::beneath::RelativePath;
 use crate::error::{Error, Kind};
 use crate::target::{Place, Root, Target};
+use foundation::rooted::RelativePath;
 
 /// How many directories a worker has open at most.
 pub(crate) const MOST_OPEN: usize = 64;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
+use super::destination::Destination;
 use super::directories::{Directories, create, failed, look, open};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind};
-use crate::job::state::State;
 use crate::target::Place;
 
 /// After so many bytes the kernel is told to begin to write them to the disk, so that the sync at the very end finds little to do.
@@ -26,7 +26,7 @@ const ASKED: u64 = 4 << 20;
 /// A file that is being written. Dropped before [`Output::finish`] has ended well, a file that was created for it is
 /// removed again.
 pub(crate) struct Output<'a> {
-    job: &'a State,
+    destination: &'a Destination,
     file: File,
     /// Where it lies, where it is to be removed if it is not finished.
     created: Option<(Arc<File>, OsString)>,
@@ -57,15 +57,15 @@ impl<'a> Output<'a> {
     /// # Errors
     /// Where something is, or the file cannot be created.
     pub(crate) fn create(
-        job: &'a State,
+        destination: &'a Destination,
         directories: &mut Directories,
         place: &Place,
         wanted: Wanted,
     ) -> Result<Self, Error> {
-        let (directory, name) = directories.parent(&job.target, place)?;
-        job.target.budget.make(&directory).map_err(cannot_create)?;
+        let (directory, name) = directories.parent(&destination.target, place)?;
+        destination.target.budget.make(&directory).map_err(cannot_create)?;
         let file = create(&directory, name, wanted.mode).map_err(|errno| cannot_create(errno.into()))?;
-        Ok(Self::of(job, file, Some((directory, name.to_owned())), 0, wanted))
+        Ok(Self::of(destination, file, Some((directory, name.to_owned())), 0, wanted))
     }
 
     /// A new file in place of a regular file that is there. That one is removed and not overwritten: it may have other names.
@@ -73,13 +73,13 @@ impl<'a> Output<'a> {
     /// # Errors
     /// Where something other than a regular file is there, or the file cannot be created.
     pub(crate) fn replace(
-        job: &'a State,
+        destination: &'a Destination,
         directories: &mut Directories,
         place: &Place,
         wanted: Wanted,
     ) -> Result<Self, Error> {
-        let (directory, name) = directories.parent(&job.target, place)?;
-        job.target.budget.make(&directory).map_err(cannot_create)?;
+        let (directory, name) = directories.parent(&destination.target, place)?;
+        destination.target.budget.make(&directory).map_err(cannot_create)?;
         let file = match create(&directory, name, wanted.mode) {
             Err(Errno::EXIST) => {
                 let status = look(&directory, name).map_err(|errno| cannot_look(errno.into()))?;
@@ -92,7 +92,7 @@ impl<'a> Output<'a> {
             created => created,
         };
         let file = file.map_err(|errno| cannot_create(errno.into()))?;
-        Ok(Self::of(job, file, Some((directory, name.to_owned())), 0, wanted))
+        Ok(Self::of(destination, file, Some((directory, name.to_owned())), 0, wanted))
     }
 
     /// The file from byte `start` on, created where it is not there and left there however this ends.
@@ -100,19 +100,19 @@ impl<'a> Output<'a> {
     /// # Errors
     /// Where something other than a regular file with one name is there.
     pub(crate) fn part(
-        job: &'a State,
+        destination: &'a Destination,
         directories: &mut Directories,
         place: &Place,
         start: u64,
         wanted: Wanted,
     ) -> Result<Self, Error> {
-        let (directory, name) = directories.parent(&job.target, place)?;
+        let (directory, name) = directories.parent(&destination.target, place)?;
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let existing = || open(&*directory, name, flags, Mode::empty());
         let file = match existing() {
             Ok(file) => single(file)?,
             Err(Errno::NOENT) => {
-                job.target.budget.make(&directory).map_err(cannot_create)?;
+                destination.target.budget.make(&directory).map_err(cannot_create)?;
                 match create(&directory, name, wanted.mode) {
                     Ok(file) => file,
                     // Another part of it came first.
@@ -122,11 +122,11 @@ impl<'a> Output<'a> {
             }
             Err(errno) => return Err(cannot_open(errno.into())),
         };
-        Ok(Self::of(job, file, None, start, wanted))
+        Ok(Self::of(destination, file, None, start, wanted))
     }
 
     fn of(
-        job: &'a State,
+        destination: &'a Destination,
         file: File,
         created: Option<(Arc<File>, OsString)>,
         start: u64,
@@ -135,7 +135,7 @@ impl<'a> Output<'a> {
         let hasher = wanted.digest.map(|digest| (Hasher::new(digest.algorithm), digest));
         let size = wanted.size;
         Self {
-            job,
+            destination,
             file,
             created,
             start,
@@ -173,7 +173,7 @@ impl<'a> Output<'a> {
     /// # Errors
     /// `Corrupt` where there are more than the file should have; `Limit` where the budget or the disk is full; `Cancelled`.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.job.go_on()?;
+        self.destination.go_on()?;
         if bytes.len() as u64 > self.left() {
             return Err(too_long(self.size));
         }
@@ -193,7 +193,7 @@ impl<'a> Output<'a> {
     pub(crate) fn agree(&mut self, count: u64) -> Result<(), Error> {
         if self.written + count > self.agreed {
             let more = self.left().min(ASKED.max(count));
-            self.job.target.budget.write(&self.file, self.position(), more).map_err(cannot_write)?;
+            self.destination.target.budget.write(&self.file, self.position(), more).map_err(cannot_write)?;
             self.agreed = self.written + more;
         }
         Ok(())
@@ -202,7 +202,7 @@ impl<'a> Output<'a> {
     /// Why the kernel did not `verb` the next bytes; a full disk is noted.
     pub(crate) fn kernel_says(&self, verb: &str, error: io::Error) -> Error {
         if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            self.job.target.budget.disk_is_full();
+            self.destination.target.budget.disk_is_full();
         }
         failed(verb, "it", error)
     }
@@ -210,7 +210,7 @@ impl<'a> Output<'a> {
     /// Notes that the next `count` bytes were written.
     pub(crate) fn copied(&mut self, count: u64) {
         self.written += count;
-        self.job.wrote(count);
+        self.destination.wrote(count);
         if self.written - self.on_its_way >= WRITEBACK {
             let length = NonZeroU64::new(self.written - self.on_its_way);
             // Linux begins to write what is not written yet before it sees what it can forget. It is no more than a wish.
@@ -234,7 +234,7 @@ impl<'a> Output<'a> {
             set_time(&self.file, mtime)?;
         }
         self.finished = true;
-        self.job.wrote_file();
+        self.destination.wrote_file();
         Ok(())
     }
 }
@@ -255,11 +255,11 @@ impl Drop for Output<'_> {
 /// # Errors
 /// Where something else is there.
 pub(crate) fn existing(
-    job: &State,
+    destination: &Destination,
     directories: &mut Directories,
     place: &Place,
 ) -> Result<Option<(File, Stat)>, Error> {
-    let (directory, name) = directories.parent(&job.target, place)?;
+    let (directory, name) = directories.parent(&destination.target, place)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match open(&*directory, name, flags, Mode::empty()) {
         Ok(file) => file,

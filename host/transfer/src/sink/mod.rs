@@ -1,6 +1,6 @@
 //! Where bytes end up: files below opened directories, and buffers with a bound.
 
-pub(crate) mod copy;
+pub(crate) mod destination;
 pub(crate) mod directories;
 pub(crate) mod file;
 pub(crate) mod ring;

@@ -8,7 +8,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use super::{BUFFER, RING};
 use crate::budget::{Budget, Charge};
 use crate::error::{Error, Kind};
-use crate::plane::panicked;
 
 /// How many buffers a ring has however little memory there is. A batch that is still being made holds up to three.
 pub(crate) const FEWEST_BUFFERS: usize = 4;
@@ -66,7 +65,7 @@ impl Filling {
     pub(crate) fn fill(self) {
         let Self { ring, open } = self;
         let ended = catch_unwind(AssertUnwindSafe(|| ring.fill_from(open)))
-            .unwrap_or_else(|panic| Err(panicked(&*panic)));
+            .unwrap_or_else(|panic| Err(Error::of_panic(&*panic)));
         ring.end(ended);
     }
 

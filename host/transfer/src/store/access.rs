@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::echo::Echo;
 use super::{Backend, StoreConfig, open};
 use crate::error::{Error, Kind};
-use crate::secret::Secret;
+use foundation::secret::Secret;
 
 /// How long after a renewal another one may still be under way: a key, its secret and a token are often files of their own, which
 /// somebody writes one after the other.

@@ -17,9 +17,9 @@ use super::body::Source;
 use super::key::{self, Longest};
 use super::retry::Failure;
 use super::{Backend, Etag, Object, Page, Range};
-use crate::beneath::{self, RelativePath};
 use crate::budget::Budget;
 use crate::error::{Error, Kind};
+use foundation::rooted::{self, RelativePath};
 use listing::Listing;
 
 /// How many listings that somebody may go on with are kept.
@@ -31,7 +31,7 @@ pub(super) struct Directory {
 }
 
 struct Opened {
-    root: beneath::Directory,
+    root: rooted::Directory,
     /// What names of listings are charged to, where they are.
     memory: OnceLock<Budget>,
     /// Where listings stopped: prefix, the key that the next page comes after, and what is left.
@@ -41,7 +41,7 @@ struct Opened {
 impl Directory {
     /// Opens the directory at `path`, which the operator named: links in it are followed.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let root = beneath::Directory::open(path)?;
+        let root = rooted::Directory::open(path)?;
         Ok(Self {
             opened: Arc::new(Opened { root, memory: OnceLock::new(), listings: Mutex::new(Vec::new()) }),
         })
@@ -159,9 +159,9 @@ impl Opened {
                 format!("cannot look at {}: {errno}", self.root.path().join(path.as_path()).display());
             no_object(io::Error::new(io::Error::from(errno).kind(), message))
         })?;
-        match beneath::Metadata::from(status).kind {
-            beneath::Kind::File => Ok(object(&status, key.to_owned())),
-            beneath::Kind::Directory | beneath::Kind::Link | beneath::Kind::Special => {
+        match rooted::Metadata::from(status).kind {
+            rooted::Kind::File => Ok(object(&status, key.to_owned())),
+            rooted::Kind::Directory | rooted::Kind::Link | rooted::Kind::Special => {
                 Err(Error::new(Kind::NotFound, "it is not a regular file, and nothing else is an object"))
             }
         }

@@ -8,8 +8,8 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 use super::Object;
 use crate::error::{Error, Kind};
-use crate::redact::forms::Form;
-use crate::secret::Secret;
+use foundation::redact::forms::Form;
+use foundation::secret::Secret;
 
 /// The shortest credential that is looked for, in bytes: shorter ones cannot be told from data.
 const SHORTEST: usize = 8;

@@ -243,7 +243,7 @@ pub(super) fn failed(error: &(dyn StdError + 'static)) -> Failure {
     }
     // The outer ones repeat the whole URL. A key that is none may have anything in it.
     let innermost = chain(error).last().map_or_else(String::new, |error| {
-        crate::printable::printable(&without_values(&error.to_string())).into_owned()
+        foundation::printable::printable(&without_values(&error.to_string())).into_owned()
     });
     Failure::never(Kind::Failed, format!("the store's answer cannot be used: {innermost}"))
 }

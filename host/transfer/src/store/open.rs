@@ -2,6 +2,7 @@
 
 mod options;
 
+use foundation::nearest::nearest;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use super::proxy::Proxies;
 use super::transport::{Connector, Voucher, client};
 use super::{Backend, Store, StoreConfig};
 use crate::error::{Error, Kind};
-use crate::secret::Secret;
+use foundation::secret::Secret;
 use options::{AZURE, Chosen, FILE, GOOGLE, Known, S3, WEB};
 
 /// The kinds of stores, by the scheme of their URL.
@@ -85,11 +86,13 @@ fn opened(config: &StoreConfig, runtime: &Handle) -> Result<Opened, Error> {
         "gs" => bucket(rest).and_then(|bucket| google(config, bucket, runtime)),
         "az" => bucket(rest).and_then(|bucket| azure(config, bucket, runtime)),
         "http" | "https" => web(config, runtime),
-        unknown => Err(invalid(format!(
-            "`{}://` is no kind of store; did you mean `{}://`?",
-            unknown.escape_debug(),
-            options::nearest(unknown, SCHEMES)
-        ))),
+        unknown => {
+            let hint = match nearest(unknown, SCHEMES) {
+                Some(near) => format!("did you mean `{near}://`?"),
+                None => format!("there are {}", SCHEMES.map(|scheme| format!("`{scheme}://`")).join(", ")),
+            };
+            Err(invalid(format!("`{}://` is no kind of store; {hint}", unknown.escape_debug())))
+        }
     };
     let opened = opened.map_err(|error| error.of(format!("the store {}", shown(&config.url))))?;
     if config.concurrency == 0 {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foundation::secret::Secret;
 use futures_util::StreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
@@ -12,7 +13,6 @@ use object_store::{ClientOptions, HeaderMap, ObjectStore, ObjectStoreExt};
 use tests::stores::{AZURITE_ACCOUNT, AZURITE_KEY, S3RVER, StoreServer};
 use tokio::runtime::Handle;
 use transfer::error::Kind;
-use transfer::secret::Secret;
 use transfer::store::{Page, Retry, Store, StoreConfig};
 
 use crate::suite::{self, Knows, OUTSIDE, objects};

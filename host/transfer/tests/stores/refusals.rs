@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use foundation::secret::Secret;
 use tokio::runtime::Handle;
 use transfer::error::Kind;
-use transfer::secret::Secret;
 use transfer::store::{Notice, PLAN_RETRY_FOR, Renewal, Retry, Store, StoreConfig};
 
 use crate::implementations::config;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foundation::units::Bytes;
 use tokio::runtime::Handle;
 use transfer::error::Kind;
 use transfer::rate::Rate;
 use transfer::store::{CHUNK, Object, PAGE, Range, Store};
-use transfer::units::Bytes;
 
 /// The objects that every store of the suite has, below the prefix that it is opened with.
 pub(crate) fn objects() -> Vec<(String, Vec<u8>)> {

@@ -1,5 +1,6 @@
 //! The sections and the flags put together: what is missing, what contradicts, what names nothing.
 
+use foundation::nearest::nearest;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use sandbox::OptionValue;
 use super::basebackup::{BasebackupSection, from_flag};
 use super::component::ComponentSection;
 use super::methods::Listed;
-use super::problem::{Place, Problem, nearest};
+use super::problem::{Place, Problem};
 use super::replica::ReplicaSection;
 use super::source::{SourceSection, SourceSettings};
 use super::tree::{Reader, Setting};

@@ -101,20 +101,6 @@ fn lines(problems: &[Problem]) -> String {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// The name among `known` that `name` was probably meant to be.
-pub(crate) fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
-    let name = plain(name);
-    let distance = |known: &str| strsim::damerau_levenshtein(&name, &plain(known));
-    let allowed = 1 + name.chars().count() / 4;
-    known
-        .into_iter()
-        .map(|known| (distance(known), known))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, known)| known)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,14 +111,5 @@ mod tests {
         assert_eq!(Place::of(text, 0), Place { line: 1, column: 1 });
         assert_eq!(Place::of(text, text.find('x').unwrap()), Place { line: 2, column: 9 });
         assert_eq!(Place::of(text, 1000), Place { line: 3, column: 1 });
-    }
-
-    #[test]
-    fn the_nearest_name_is_near_or_none() {
-        let known = ["keep_data", "no_leader", "plugin", "timeout"];
-        assert_eq!(nearest("keep-data", known), Some("keep_data"));
-        assert_eq!(nearest("no_laeder", known), Some("no_leader"));
-        assert_eq!(nearest("plug", known), Some("plugin"));
-        assert_eq!(nearest("wibble", known), None);
     }
 }

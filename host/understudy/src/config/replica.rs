@@ -1,12 +1,13 @@
 //! `[replica]`: the places on this machine and what the end state should be.
 
+use foundation::nearest::nearest;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use replica::{TablespaceKey, TablespaceMap};
 
 use super::methods::{Listed, read_list};
-use super::problem::{Place, nearest};
+use super::problem::Place;
 use super::tree::{Section, Setting, Value};
 
 /// What `[replica]` says; what a flag may give instead is still missing here.

@@ -1,6 +1,7 @@
 //! Reading a parsed TOML document key by key. Nothing here stops at the first problem: a reader that meets one notes
 //! it with its place and goes on, so that a person sees all of them in one run.
 
+use foundation::nearest::nearest;
 use std::cell::RefCell;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use replica::Bytes;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Place, Problem, nearest};
+use super::problem::{Place, Problem};
 
 /// Collects the problems of one file.
 pub(super) struct Reader<'t> {

@@ -188,8 +188,8 @@ fn sentence(event: &Event) -> Option<(String, String)> {
         }
         Event::Denied { method, denial } => {
             let mut text = format!("denied: {} {}", denial.capability, denial.what);
-            if !denial.remedy.is_empty() {
-                let _infallible = write!(text, "; to allow it: {}", denial.remedy);
+            if let Some(remedy) = &denial.remedy {
+                let _infallible = write!(text, "; to allow it: {remedy}");
             }
             (of(method, "host"), text)
         }
@@ -322,7 +322,11 @@ mod tests {
     fn a_denial_says_the_line_that_would_allow_it() {
         let (log, captured) = log(LogFormat::Text, Level::Info);
         let remedy = "[method.x.grants] read = [\"/mnt\"]".to_owned();
-        let denial = replica::Denial { capability: "read", what: "/mnt/\u{1b}[1m".to_owned(), remedy };
+        let denial = replica::Denial {
+            capability: replica::CapabilityKind::Read,
+            what: "/mnt/\u{1b}[1m".to_owned(),
+            remedy: Some(remedy),
+        };
         log.emit(Event::Denied { method: "x".to_owned(), denial });
         let line = &captured.lines()[0];
         assert!(
@@ -358,7 +362,8 @@ mod tests {
             let (log, captured) = log(format, Level::Warn);
             for number in 0..18 {
                 let what = format!("/usr/lib/python3/{number}");
-                let denial = replica::Denial { capability: "read", what, remedy: String::new() };
+                let denial =
+                    replica::Denial { capability: replica::CapabilityKind::Read, what, remedy: None };
                 log.emit(Event::Denied { method: "x".to_owned(), denial });
             }
             assert_eq!(captured.lines().len(), shown, "{format:?}");

@@ -95,8 +95,8 @@ fn attempt_lines(attempt: &Attempt) -> Vec<String> {
     lines.extend(attempt.remedy.iter().map(|remedy| format!("    to change that: {remedy}")));
     for denial in attempt.denials.iter().take(DENIALS) {
         lines.push(format!("    denied: {} {}", denial.capability, denial.what));
-        if !denial.remedy.is_empty() {
-            lines.push(format!("      to allow it: {}", denial.remedy));
+        if let Some(remedy) = &denial.remedy {
+            lines.push(format!("      to allow it: {remedy}"));
         }
     }
     if attempt.denials.len() > DENIALS {
@@ -184,9 +184,9 @@ mod tests {
         let denied = Attempt {
             message: "gave up".to_owned(),
             denials: vec![Denial {
-                capability: "read",
+                capability: replica::CapabilityKind::Read,
                 what: "/mnt".to_owned(),
-                remedy: "read = [\"/mnt\"]".to_owned(),
+                remedy: Some("read = [\"/mnt\"]".to_owned()),
             }],
             output: (0..9).map(|i| format!("line {i}")).collect(),
             ..attempt("tarball", Outcome::Denied)

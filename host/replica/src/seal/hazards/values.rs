@@ -1,6 +1,6 @@
 //! Values of settings, read as PostgreSQL reads them.
 
-use transfer::beneath::RelativePath;
+use foundation::rooted::RelativePath;
 
 use crate::seal::problem::shown;
 use crate::source::Conninfo;

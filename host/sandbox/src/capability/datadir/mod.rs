@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ::transfer::error::Kind;
 use replica::seal::{SettingRefused, check_recovery_setting};
-use replica::{Bytes, Denial, Directories, Signal};
+use replica::{Bytes, CapabilityKind, Denial, Directories, Signal};
 
 use super::Capability;
 use crate::Grants;
@@ -32,8 +32,8 @@ pub struct DiskBudget {
 }
 
 impl Capability for Datadir {
-    fn name(&self) -> &'static str {
-        "write"
+    fn kind(&self) -> CapabilityKind {
+        CapabilityKind::Write
     }
 
     fn key(&self) -> &'static str {
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(kind, Kind::Denied);
         let line = r#"[replica] tablespaces = { "/unmapped" = "/new/path" }"#;
         assert!(message.contains(line), "{message}");
-        assert_eq!(state.reporter.denials()[0].remedy, line);
+        assert_eq!(state.reporter.denials()[0].remedy.as_deref(), Some(line));
     }
 
     #[test]

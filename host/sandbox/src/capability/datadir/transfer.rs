@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::transfer::beneath::RelativePath;
+use ::foundation::rooted::RelativePath;
 use ::transfer::budget::{Charge, PIECE};
 use ::transfer::error::Kind;
 use ::transfer::job::{Action, Fetch, Job, Status, Unpack};

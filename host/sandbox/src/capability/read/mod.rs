@@ -5,7 +5,7 @@ mod directory;
 
 use std::path::{Path, PathBuf};
 
-use replica::{Denial, Directories, Refusal, Rule};
+use replica::{CapabilityKind, Denial, Directories, Refusal, Rule};
 use wasmtime::component::Linker;
 use wasmtime_wasi::p2::bindings::filesystem;
 
@@ -25,8 +25,8 @@ pub(crate) struct Read;
 const PATH: usize = 1024;
 
 impl Capability for Read {
-    fn name(&self) -> &'static str {
-        "read"
+    fn kind(&self) -> CapabilityKind {
+        CapabilityKind::Read
     }
 
     fn key(&self) -> &'static str {

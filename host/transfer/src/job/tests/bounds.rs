@@ -2,14 +2,14 @@ use std::time::Instant;
 
 use super::*;
 use crate::budget::Budget;
-use crate::job::unpack::{MOST_DIRECTORIES, Seen};
+use crate::job::brought::{self, MOST_DIRECTORIES};
 use crate::sink::directories::{Directories, MOST_OPEN};
 
 #[test]
 fn a_hundred_thousand_files_come_and_only_failures_are_told() {
     let scene = Scene::new();
     scene.object("x", b"");
-    let job = Job::new(&scene.plane, scene.target(), false);
+    let job = scene.plane.job(scene.target(), false, Withheld::default());
     job.add_origin(Store::directory(scene.store.path()).unwrap(), Pipeline::default()).unwrap();
     let all: Vec<_> = (0..100_000)
         .map(|number| {
@@ -174,7 +174,7 @@ fn the_number_of_paths_that_an_unpack_skips_or_refuses_is_bounded() {
 
 #[test]
 fn the_number_of_an_archives_directories_is_bounded() {
-    let mut seen = Seen::within(&Budget::unlimited());
+    let mut seen = brought::Directories::within(&Budget::unlimited());
     let path = |number: usize| RelativePath::new(number.to_string()).unwrap();
     for number in 0..MOST_DIRECTORIES {
         seen.add(&path(number)).unwrap();

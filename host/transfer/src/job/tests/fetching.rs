@@ -5,7 +5,7 @@ use super::*;
 use crate::cipher::CipherFormat;
 use crate::codec::Codec;
 use crate::keys::Key;
-use crate::secret::Secret;
+use foundation::secret::Secret;
 
 #[test]
 fn files_come_as_they_are_stored() {

@@ -5,8 +5,7 @@ use std::io::Write as _;
 use super::*;
 use crate::budget::Budget;
 use crate::codec::Codec;
-use crate::job::unpack::Seen;
-use crate::plane::{Bounds, WORKER};
+use crate::job::brought::Directories;
 
 impl Scene {
     /// With so much memory besides what the workers hold all the time.
@@ -103,9 +102,9 @@ fn texts_of_failures_are_kept_as_far_as_there_is_memory() {
 #[test]
 fn origins_are_charged_with_their_keys() {
     let (scene, memory) = Scene::within(1, 4 << 20);
-    let job = Job::new(&scene.plane, scene.target(), true);
+    let job = scene.plane.job(scene.target(), true, Withheld::default());
     let store = Store::directory(scene.store.path()).unwrap();
-    let key = crate::keys::Key::named("k", crate::secret::Secret::new(vec![7; 100_000]));
+    let key = crate::keys::Key::named("k", foundation::secret::Secret::new(vec![7; 100_000]));
     let via = Pipeline { decrypt: Some((key, crate::cipher::CipherFormat::OpensslSha1)), decompress: None };
     let refused = (0..100).find_map(|_| job.add_origin(store.clone(), via.clone()).err()).unwrap();
     assert_eq!(refused.kind, Kind::Limit);
@@ -155,7 +154,7 @@ fn windows_of_workers_wait_for_one_another() {
 #[test]
 fn directories_of_an_archive_are_charged() {
     let memory = Budget::memory(1 << 20);
-    let mut seen = Seen::within(&memory);
+    let mut seen = Directories::within(&memory);
     let path = |number: usize| RelativePath::new(number.to_string()).unwrap();
     let refused = (0..100_000).find_map(|number| seen.add(&path(number)).err()).unwrap();
     assert_eq!(refused.kind, Kind::Limit);

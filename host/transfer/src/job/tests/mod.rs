@@ -17,9 +17,10 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::*;
-use crate::beneath::{Directory, RelativePath};
 use crate::digest::{Algorithm, Hasher};
+use crate::plane::DataPlane;
 use crate::target::{Budget, Mapped};
+use foundation::rooted::{Directory, RelativePath};
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -126,7 +127,7 @@ impl Scene {
     }
 
     fn job_via(&self, via: Pipeline) -> Job {
-        let job = Job::new(&self.plane, self.target(), true);
+        let job = self.plane.job(self.target(), true, Withheld::default());
         let store = Store::directory(self.store.path()).unwrap();
         assert_eq!(job.add_origin(store, via).unwrap(), 0);
         job

@@ -12,9 +12,9 @@ use rustix::fs::{Dir, FileType};
 
 use super::super::{Object, PAGE};
 use super::{is_link, object, path, stat};
-use crate::beneath;
 use crate::budget::{Budget, Charge, PIECE};
 use crate::error::{Error, Kind};
+use foundation::rooted;
 
 /// The most names that are kept of the first directory; each level below keeps half of that of the one above.
 const NAMES: usize = 32_768;
@@ -57,7 +57,7 @@ struct Level {
     taken: Option<Name>,
     /// Whether it has more names than were kept.
     more: bool,
-    opened: Option<beneath::Directory>,
+    opened: Option<rooted::Directory>,
     /// For the names.
     charge: Option<Charge>,
 }
@@ -88,7 +88,7 @@ impl Listing {
     }
 
     /// The next page, and whether there may be another.
-    pub(super) fn page(&mut self, root: &beneath::Directory) -> Result<(Vec<Object>, bool), Error> {
+    pub(super) fn page(&mut self, root: &rooted::Directory) -> Result<(Vec<Object>, bool), Error> {
         let page = self.fill(root);
         for level in &mut self.levels {
             level.opened = None;
@@ -96,7 +96,7 @@ impl Listing {
         page
     }
 
-    fn fill(&mut self, root: &beneath::Directory) -> Result<(Vec<Object>, bool), Error> {
+    fn fill(&mut self, root: &rooted::Directory) -> Result<(Vec<Object>, bool), Error> {
         let (mut objects, mut bytes) = (Vec::new(), 0);
         while !self.levels.is_empty() {
             if objects.len() == PAGE || bytes >= PAGE_BYTES {
@@ -154,7 +154,7 @@ impl Level {
     /// The next name; none at the end.
     fn next(
         &mut self,
-        root: &beneath::Directory,
+        root: &rooted::Directory,
         keep: usize,
         memory: &Budget,
     ) -> Result<Option<Name>, Error> {
@@ -172,7 +172,7 @@ impl Level {
     }
 
     /// Reads the directory for the names that come next.
-    fn read(&mut self, root: &beneath::Directory, keep: usize, memory: &Budget) -> Result<(), Error> {
+    fn read(&mut self, root: &rooted::Directory, keep: usize, memory: &Budget) -> Result<(), Error> {
         self.more = false;
         if !self.open(root)? {
             return Ok(());
@@ -256,7 +256,7 @@ impl Level {
     }
 
     /// Opens it, if it is still there.
-    fn open(&mut self, root: &beneath::Directory) -> Result<bool, Error> {
+    fn open(&mut self, root: &rooted::Directory) -> Result<bool, Error> {
         if self.opened.is_some() {
             return Ok(true);
         }
@@ -277,7 +277,7 @@ impl Level {
     /// What a file is; none if it is no file any more.
     fn look_at(
         &mut self,
-        root: &beneath::Directory,
+        root: &rooted::Directory,
         name: &str,
         key: String,
     ) -> Result<Option<Object>, Error> {
@@ -286,7 +286,7 @@ impl Level {
         }
         let Some(directory) = &self.opened else { return Ok(None) };
         match stat(directory, Path::new(name).as_os_str()) {
-            Ok(status) if beneath::Metadata::from(status).kind == beneath::Kind::File => {
+            Ok(status) if rooted::Metadata::from(status).kind == rooted::Kind::File => {
                 Ok(Some(object(&status, key)))
             }
             Ok(_) | Err(rustix::io::Errno::NOENT) => Ok(None),
@@ -321,7 +321,7 @@ mod tests {
 
     fn keys(root: &Path, prefix: &str, after: Option<&str>) -> Vec<String> {
         let (objects, more) =
-            Listing::new(prefix, after).page(&beneath::Directory::open(root).unwrap()).unwrap();
+            Listing::new(prefix, after).page(&rooted::Directory::open(root).unwrap()).unwrap();
         assert!(!more);
         objects.into_iter().map(|object| object.key).collect()
     }
@@ -361,7 +361,7 @@ mod tests {
     fn directories_deeper_than_the_bound_are_refused_by_name() {
         let deep = "d/".repeat(DEPTH) + "file";
         let root = tree(&[&deep]);
-        let error = Listing::new("", None).page(&beneath::Directory::open(root.path()).unwrap()).unwrap_err();
+        let error = Listing::new("", None).page(&rooted::Directory::open(root.path()).unwrap()).unwrap_err();
         assert_eq!(error.kind, Kind::Limit);
         assert!(error.message.contains("d/d/d"), "{error}");
         assert_eq!(keys(root.path(), "d/d/", None), [deep]);
@@ -376,7 +376,7 @@ mod tests {
         for number in 0..count {
             std::fs::File::create(directory.join(format!("{number:06}"))).unwrap();
         }
-        let opened = beneath::Directory::open(root.path()).unwrap();
+        let opened = rooted::Directory::open(root.path()).unwrap();
         let mut listing = Listing::new("", None);
         let (mut seen, mut more) = (Vec::new(), true);
         while more {
@@ -400,7 +400,7 @@ mod tests {
         for number in 0..1500 {
             std::fs::File::create(root.path().join(format!("{number:0>250}"))).unwrap();
         }
-        let opened = beneath::Directory::open(root.path()).unwrap();
+        let opened = rooted::Directory::open(root.path()).unwrap();
         let memory = Budget::memory(1 << 20);
         let mut listing = Listing::new("", None).within(Some(&memory));
         let (objects, more) = listing.page(&opened).unwrap();
@@ -418,7 +418,7 @@ mod tests {
         use std::os::unix::ffi::OsStrExt;
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9")), "").unwrap();
-        let error = Listing::new("", None).page(&beneath::Directory::open(root.path()).unwrap()).unwrap_err();
+        let error = Listing::new("", None).page(&rooted::Directory::open(root.path()).unwrap()).unwrap_err();
         assert_eq!(error.kind, Kind::Failed);
     }
 }

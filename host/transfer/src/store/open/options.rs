@@ -1,6 +1,7 @@
 //! The options and credentials that each kind of store knows. Of those that its library knows, only what changes how it is
 //! read: an option that would do nothing is a mistake, and is told.
 
+use foundation::nearest::nearest;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::os::unix::ffi::OsStringExt;
@@ -11,7 +12,7 @@ use super::super::StoreConfig;
 use super::super::quoted::without_values;
 use super::super::transport::Settings;
 use crate::error::{Error, Kind};
-use crate::secret::Secret;
+use foundation::secret::Secret;
 
 /// What an option is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,20 +226,14 @@ impl Known {
         let message = if names.is_empty() {
             format!("`{shown}` is no option of {}, which has none", self.kind)
         } else {
-            format!(
-                "`{shown}` is no option of {}, or does nothing there; did you mean `{}`?",
-                self.kind,
-                nearest(name, names)
-            )
+            let hint = match nearest(name, names.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("there are {}", names.join(", ")),
+            };
+            format!("`{shown}` is no option of {}, or does nothing there; {hint}", self.kind)
         };
         Error::new(Kind::Invalid, message)
     }
-}
-
-/// The name that is most like this one.
-pub(super) fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> &'a str {
-    let likeness = |known: &str| strsim::jaro_winkler(&name.to_ascii_lowercase(), known);
-    names.into_iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other))).unwrap_or_default()
 }
 
 /// What was chosen for a store, by the names that are documented.

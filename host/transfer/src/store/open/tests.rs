@@ -1,7 +1,7 @@
 //! What the operator writes, and what is said of it.
 
 use super::*;
-use crate::secret::Secret;
+use foundation::secret::Secret;
 
 fn config(url: &str, options: &[(&str, &str)], credentials: &[(&str, &str)]) -> StoreConfig {
     StoreConfig {

@@ -1,5 +1,6 @@
 //! `keys.NAME`: keys, and the stores whose objects they open.
 
+use foundation::nearest::nearest;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use sandbox::{Grants, KeyGrant};
 
 use super::by_name;
 use crate::config::Environment;
-use crate::config::problem::{Problem, nearest};
+use crate::config::problem::Problem;
 use crate::config::secret::{SecretSource, Shape};
 use crate::config::tree::{Section, Value};
 

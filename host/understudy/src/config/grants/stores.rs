@@ -1,5 +1,6 @@
 //! `stores.NAME`: places where backups are, and the secrets by which they are reached.
 
+use foundation::nearest::nearest;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use sandbox::{Grants, Renewal, Secret, StoreConfig};
 use super::by_name;
 use crate::config::Environment;
 use crate::config::authorities::Authorities;
-use crate::config::problem::{Problem, nearest};
+use crate::config::problem::Problem;
 use crate::config::secret::{SecretSource, Shape};
 use crate::config::tree::{Section, Value};
 
@@ -188,7 +189,7 @@ impl Renewal for CredentialFiles {
     fn credentials(&self) -> Result<Vec<(String, Secret)>, String> {
         let read = |(name, source): &(&'static str, SecretSource)| {
             let secret = source.resolve().map_err(|problem| problem.to_string())?;
-            self.redactor.add(&secret).map_err(|error| error.message)?;
+            self.redactor.add(&secret).map_err(|error| error.to_string())?;
             Ok(((*name).to_owned(), secret))
         };
         self.sources.iter().map(read).collect()

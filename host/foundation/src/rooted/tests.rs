@@ -36,7 +36,7 @@ fn alone(test: &str, through: &[&str]) -> bool {
     command.push(std::env::current_exe().unwrap().into());
     let output = Command::new(&command[0])
         .args(&command[1..])
-        .args(["--exact", &format!("beneath::tests::{test}"), "--nocapture"])
+        .args(["--exact", &format!("rooted::tests::{test}"), "--nocapture"])
         .env("UNDERSTUDY_TEST_ALONE", "1")
         .output()
         .unwrap_or_else(|error| panic!("this test needs {:?} (package util-linux): {error}", command[0]));

@@ -3,10 +3,10 @@
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::state::State;
+use super::unit::Unit;
+use super::unpack::{Archive, SmallFiles};
 use crate::budget::Charge;
-use crate::job::state::State;
-use crate::job::unit::Unit;
-use crate::job::unpack::{Archive, SmallFiles};
 
 /// Small files of an archive that is being unpacked.
 pub(crate) struct Batch {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::pool::{Pool, Work};
-use crate::job::unit::Task;
-use crate::job::{fetch, unpack};
+use super::unit::Task;
+use super::{fetch, unpack};
 use crate::sink::directories::Directories;
 use crate::sink::{BUFFER, ring::Filling};
 

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 
-use super::file::Output;
+use super::state::{Origin, State};
 use crate::error::Error;
-use crate::job::state::{Origin, State};
+use crate::sink::file::Output;
 
 /// Smaller files are read and written: a call more costs more than it saves.
 const SMALLEST: u64 = 64 << 10;

@@ -6,10 +6,11 @@ use super::SHORTEST;
 
 /// A text that is looked for.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Form {
-    pub(crate) text: Vec<u8>,
+pub struct Form {
+    /// The bytes that are looked for.
+    pub text: Vec<u8>,
     /// Whether characters of base64 on either side may hold some of its bits too.
-    pub(crate) within_base64: bool,
+    pub within_base64: bool,
 }
 
 /// RFC 4648, section 4.
@@ -20,7 +21,7 @@ const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 
 impl Form {
     /// All that this secret may look like, before what [`views`](super::views) undoes.
-    pub(crate) fn of(secret: &[u8]) -> Vec<Self> {
+    pub fn of(secret: &[u8]) -> Vec<Self> {
         let mut forms = Vec::new();
         let mut add = |text: Vec<u8>, within_base64| {
             if text.len() >= SHORTEST {
@@ -65,7 +66,7 @@ fn hexadecimal(secret: &[u8], digits: &[u8; 16]) -> Vec<u8> {
 
 /// Where `edges`, the found characters and the one on either side that may hold the rest of the secret's bits, padding
 /// included.
-pub(crate) fn with_edges(text: &[u8], found: Range<usize>, edges: bool) -> Range<usize> {
+pub fn with_edges(text: &[u8], found: Range<usize>, edges: bool) -> Range<usize> {
     if !edges {
         return found;
     }

@@ -5,7 +5,7 @@
 //! for a space) or with the backslashes of JSON and of Rust. It is not found where a text was cut within it, folded into
 //! lines that it does not have, or encoded in a way that is not named here: redact first, cut and fold then.
 
-pub(crate) mod forms;
+pub mod forms;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -18,7 +18,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
-use crate::error::{Error, Kind};
 use crate::secret::Secret;
 
 use forms::Form;
@@ -32,6 +31,17 @@ pub const SHORTEST: usize = 4;
 /// How many bytes of secrets there may be in all: what is looked for takes some hundred times as much memory. A service
 /// account of Google's has some 2,400.
 pub const MOST_BYTES: usize = 64 << 10;
+
+/// Why a secret cannot be taken out of texts.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CannotRedact {
+    /// There are more than [`MOST_BYTES`] of secrets.
+    #[error("there are more than {} KiB of secrets to keep out of texts", MOST_BYTES >> 10)]
+    TooMany,
+    /// The search for secrets cannot be built. Says why.
+    #[error("cannot look for secrets: {0}")]
+    Search(String),
+}
 
 /// Knows every secret. Its clones share what they know; secrets can be added at any time, from any thread.
 #[derive(Clone, Default)]
@@ -55,26 +65,22 @@ impl Redactor {
     /// From now on this one is taken out too.
     ///
     /// # Errors
-    /// `Limit` where there are more than [`MOST_BYTES`] of secrets. The caller must then not use this one, because it would
-    /// not be redacted.
-    pub fn add(&self, secret: &Secret) -> Result<(), Error> {
+    /// [`CannotRedact`]. The caller must then not use the secret, because it would not be redacted.
+    pub fn add(&self, secret: &Secret) -> Result<(), CannotRedact> {
         let length = secret.expose().len();
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if length < SHORTEST || known.secrets.contains(secret) {
             return Ok(());
         }
         if length + known.secrets.iter().map(|secret| secret.expose().len()).sum::<usize>() > MOST_BYTES {
-            return Err(Error::new(
-                Kind::Limit,
-                format!("there are more than {} KiB of secrets to keep out of texts", MOST_BYTES >> 10),
-            ));
+            return Err(CannotRedact::TooMany);
         }
         let secrets = known.secrets.iter().chain([secret]);
         let forms: BTreeSet<Form> = secrets.flat_map(|secret| Form::of(secret.expose())).collect();
         let search = AhoCorasick::builder()
             .kind(Some(AhoCorasickKind::ContiguousNFA))
             .build(forms.iter().map(|form| &form.text))
-            .map_err(|error| Error::new(Kind::Failed, format!("cannot look for secrets: {error}")))?;
+            .map_err(|error| CannotRedact::Search(error.to_string()))?;
         known.search = Some(search);
         known.within_base64 = forms.iter().map(|form| form.within_base64).collect();
         known.secrets.push(secret.clone());

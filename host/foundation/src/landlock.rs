@@ -1,0 +1,234 @@
+//! Landlock: the restrictions that a thread takes upon itself, and that every thread and process that it starts inherits.
+//!
+//! A kernel enforces those of the rights that it knows; [`Domain::enter`] says how many by the version of Landlock's interface
+//! (its ABI), and fails where the operator requires a later one.
+
+use std::path::PathBuf;
+
+use ::landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath,
+    PathFd, PathFdError, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+};
+
+pub use ::landlock::Scope;
+
+/// The ABI whose rights are asked for. An older kernel enforces those that it knows.
+const KNOWN: ABI = ABI::V7;
+
+/// What of a tree is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// To read its files and list its directories.
+    Read,
+    /// To read, and to make, write, rename and remove files, directories and symbolic links. Device files, FIFOs and
+    /// sockets cannot be made.
+    Change,
+    /// [`Allowed::Change`], and to make sockets.
+    ChangeAndMakeSockets,
+    /// To write to files that exist; for devices such as `/dev/null`.
+    Write,
+}
+
+/// A set of restrictions.
+#[derive(Clone, Debug)]
+pub struct Domain {
+    files: BitFlags<AccessFs>,
+    network: BitFlags<AccessNet>,
+    scopes: BitFlags<Scope>,
+    trees: Vec<(PathBuf, Allowed)>,
+}
+
+/// Why a thread could not be restricted.
+#[derive(Debug, thiserror::Error)]
+pub enum LandlockError {
+    /// A tree that was to be allowed cannot be opened.
+    #[error("cannot open {path} for Landlock", path = path.display())]
+    Path {
+        /// The tree.
+        path: PathBuf,
+        /// What opening it failed with.
+        source: PathFdError,
+    },
+    /// The kernel refused the restrictions.
+    #[error("Landlock cannot be applied")]
+    Ruleset(#[from] RulesetError),
+    /// The kernel's Landlock is older than what the operator requires.
+    #[error("require_landlock = {required}, but this kernel offers {found}")]
+    TooOld {
+        /// The ABI that is required.
+        required: u32,
+        /// What the kernel has, in words.
+        found: String,
+    },
+}
+
+impl Domain {
+    /// Nothing is allowed: no file, no TCP, no signal and no abstract socket to the outside.
+    pub fn of_nothing() -> Self {
+        Self {
+            files: AccessFs::from_all(KNOWN),
+            network: AccessNet::from_all(KNOWN),
+            scopes: Scope::from_all(KNOWN),
+            trees: Vec::new(),
+        }
+    }
+
+    /// Files can be read and executed, and nothing else is allowed.
+    pub fn of_reading() -> Self {
+        Self { files: AccessFs::from_write(KNOWN), ..Self::of_nothing() }
+    }
+
+    /// TCP and abstract sockets are allowed, too.
+    #[must_use]
+    pub fn with_network(mut self) -> Self {
+        self.network = BitFlags::EMPTY;
+        self.scopes = Scope::Signal.into();
+        self
+    }
+
+    /// This is allowed below `path`, too.
+    #[must_use]
+    pub fn with(mut self, path: impl Into<PathBuf>, allowed: Allowed) -> Self {
+        self.trees.push((path.into(), allowed));
+        self
+    }
+
+    /// Restricts the calling thread, and every thread and process that it starts from now on, for good. Returns the ABI that
+    /// the kernel enforces, 0 if it has no Landlock.
+    ///
+    /// # Errors
+    /// [`LandlockError::TooOld`] if the ABI is below `require`; the thread may be restricted then.
+    pub fn enter(&self, require: Option<u32>) -> Result<u32, LandlockError> {
+        let mut rules =
+            Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(self.files)?;
+        if !self.network.is_empty() {
+            rules = rules.handle_access(self.network)?;
+        }
+        let mut rules = rules.scope(self.scopes)?.create()?;
+        for (path, allowed) in &self.trees {
+            let opened =
+                PathFd::new(path).map_err(|source| LandlockError::Path { path: path.clone(), source })?;
+            rules = rules.add_rule(PathBeneath::new(opened, allowed.rights() & self.files))?;
+        }
+        let (enforced, found) = match rules.restrict_self()?.landlock {
+            LandlockStatus::NotEnabled => {
+                (0, "no Landlock (it is disabled: see the kernel's lsm= setting)".to_owned())
+            }
+            LandlockStatus::NotImplemented => (0, "no Landlock (it is not built in)".to_owned()),
+            LandlockStatus::Available { effective_abi, .. } => {
+                (effective_abi as u32, format!("Landlock ABI {}", effective_abi as u32))
+            }
+        };
+        match require {
+            Some(required) if enforced < required => Err(LandlockError::TooOld { required, found }),
+            _ => Ok(enforced),
+        }
+    }
+}
+
+impl Allowed {
+    /// Each right by its name: with all that Landlock has, root could make device files.
+    fn rights(self) -> BitFlags<AccessFs> {
+        let read = AccessFs::ReadFile | AccessFs::ReadDir;
+        let write = AccessFs::WriteFile | AccessFs::Truncate;
+        let change = read
+            | write
+            | AccessFs::MakeReg
+            | AccessFs::MakeDir
+            | AccessFs::MakeSym
+            | AccessFs::RemoveFile
+            | AccessFs::RemoveDir
+            | AccessFs::Refer;
+        match self {
+            Self::Read => read,
+            Self::Write => write,
+            Self::Change => change,
+            Self::ChangeAndMakeSockets => change | AccessFs::MakeSock,
+        }
+    }
+}
+
+/// The kernel's ABI, asked on a thread that ends with the answer, because only a thread that is restricted learns it.
+///
+/// # Errors
+/// [`LandlockError::TooOld`] if it is below `require`.
+pub fn kernel_abi(require: Option<u32>) -> Result<u32, LandlockError> {
+    let asked = std::thread::spawn(move || Domain::of_nothing().enter(require)).join();
+    asked.unwrap_or_else(|_| {
+        Err(LandlockError::TooOld { required: require.unwrap_or(0), found: "no answer".into() })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::{fs, thread};
+
+    use super::*;
+
+    #[test]
+    fn a_thread_opens_only_what_its_domain_allows_and_the_others_stay_free() {
+        if kernel_abi(None).unwrap() == 0 {
+            eprintln!("this kernel has no Landlock: nothing to try");
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let (inside, readable, outside) =
+            (scratch.path().join("inside"), scratch.path().join("readable"), scratch.path().join("outside"));
+        for directory in [&inside, &readable, &outside] {
+            fs::create_dir(directory).unwrap();
+            fs::write(directory.join("file"), "x").unwrap();
+        }
+        let domain = Domain::of_nothing().with(&readable, Allowed::Read).with(&inside, Allowed::Change);
+        let denied = {
+            let outside = outside.clone();
+            thread::spawn(move || {
+                domain.enter(None).unwrap();
+                fs::write(inside.join("new"), "x").unwrap();
+                fs::rename(inside.join("new"), inside.join("newer")).unwrap();
+                assert_eq!(fs::read(readable.join("file")).unwrap(), b"x");
+                assert_eq!(
+                    fs::write(readable.join("file"), "y").unwrap_err().kind(),
+                    ErrorKind::PermissionDenied
+                );
+                let child = thread::spawn(move || fs::read(outside.join("file")).unwrap_err().kind());
+                child.join().unwrap()
+            })
+            .join()
+            .unwrap()
+        };
+        assert_eq!(denied, ErrorKind::PermissionDenied, "threads inherit the restrictions");
+        assert_eq!(fs::read(outside.join("file")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn who_may_only_read_reads_everywhere_and_writes_where_it_is_allowed() {
+        if kernel_abi(None).unwrap() == 0 {
+            eprintln!("this kernel has no Landlock: nothing to try");
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let (inside, outside) = (scratch.path().join("inside"), scratch.path().join("outside"));
+        fs::create_dir(&inside).unwrap();
+        fs::write(&outside, "x").unwrap();
+        let domain = Domain::of_reading()
+            .with(&inside, Allowed::ChangeAndMakeSockets)
+            .with("/dev/null", Allowed::Write);
+        thread::spawn(move || {
+            domain.enter(None).unwrap();
+            assert_eq!(fs::read(&outside).unwrap(), b"x");
+            assert_eq!(fs::write(&outside, "y").unwrap_err().kind(), ErrorKind::PermissionDenied);
+            fs::write(inside.join("new"), "x").unwrap();
+            std::os::unix::net::UnixListener::bind(inside.join("socket")).unwrap();
+            fs::write("/dev/null", "x").unwrap();
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn an_abi_that_no_kernel_has_is_refused() {
+        let error = kernel_abi(Some(10_000)).unwrap_err().to_string();
+        assert!(error.starts_with("require_landlock = 10000, but this kernel offers"), "{error}");
+    }
+}

@@ -1,0 +1,12 @@
+//! What every other crate of the host stands on. This crate knows neither PostgreSQL nor stores nor WebAssembly.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+pub mod landlock;
+pub mod nearest;
+pub mod printable;
+pub mod redact;
+pub mod rooted;
+pub mod secret;
+pub mod units;

@@ -1,0 +1,31 @@
+//! The name that a misspelt name was probably meant to be.
+
+/// The name among `known` that is nearest to `name`, `None` if none is near. Upper and lower case are the same, and so are `-`
+/// and `_`. A name is near if at most one letter, and one more for each four letters of `name`, is added, missing, another, or
+/// swapped with its neighbour.
+pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
+    let name = plain(name);
+    let distance = |known: &str| strsim::damerau_levenshtein(&name, &plain(known));
+    let allowed = 1 + name.chars().count() / 4;
+    known
+        .into_iter()
+        .map(|known| (distance(known), known))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_near_or_none() {
+        let known = ["keep_data", "no_leader", "plugin", "timeout"];
+        assert_eq!(nearest("keep-data", known), Some("keep_data"));
+        assert_eq!(nearest("no_laeder", known), Some("no_leader"));
+        assert_eq!(nearest("plug", known), Some("plugin"));
+        assert_eq!(nearest("wibble", known), None);
+    }
+}
