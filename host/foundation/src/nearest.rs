@@ -2,19 +2,25 @@
 
 /// The name among `known` that is nearest to `name`, `None` if none is near. Upper and lower case are the same, and so are `-`
 /// and `_`. A name is near if at most one letter, and one more for each four letters of `name`, is added, missing, another, or
-/// swapped with its neighbour.
+/// swapped with its neighbour. If no name is so near, a name is taken that begins `name`, or that `name` begins: `username` is
+/// probably `user`.
 pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
     let name = plain(name);
     let distance = |known: &str| strsim::damerau_levenshtein(&name, &plain(known));
     let allowed = 1 + name.chars().count() / 4;
-    known
-        .into_iter()
-        .map(|known| (distance(known), known))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, known)| known)
+    let known: Vec<&str> = known.into_iter().collect();
+    let near = known.iter().filter(|known| distance(known) <= allowed).min_by_key(|known| distance(known));
+    let begins = |known: &&&str| {
+        let (name, known) = (name.as_str(), plain(known));
+        name.len().min(known.len()) >= SHORTEST_BEGINNING
+            && (name.starts_with(&known) || known.starts_with(name))
+    };
+    near.or_else(|| known.iter().filter(begins).max_by_key(|known| known.len())).copied()
 }
+
+/// A beginning that two names share says little if it is shorter, in bytes.
+const SHORTEST_BEGINNING: usize = 3;
 
 #[cfg(test)]
 mod tests {
@@ -26,6 +32,7 @@ mod tests {
         assert_eq!(nearest("keep-data", known), Some("keep_data"));
         assert_eq!(nearest("no_laeder", known), Some("no_leader"));
         assert_eq!(nearest("plug", known), Some("plugin"));
+        assert_eq!(nearest("plugin_directory", known), Some("plugin"));
         assert_eq!(nearest("wibble", known), None);
     }
 }

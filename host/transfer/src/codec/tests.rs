@@ -88,6 +88,7 @@ fn sample(length: usize) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn what_the_usual_programs_wrote_is_read_whole() {
     for codec in ALL {
         for length in [0, 1, 16 << 10, 3_000_001] {
@@ -101,6 +102,7 @@ fn what_the_usual_programs_wrote_is_read_whole() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn how_the_bytes_arrive_and_how_they_are_asked_for_makes_no_difference() {
     let plain = sample(70_000);
     for codec in ALL {
@@ -122,6 +124,7 @@ fn how_the_bytes_arrive_and_how_they_are_asked_for_makes_no_difference() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn members_that_are_joined_come_out_as_one() {
     let (first, second) = (sample(5000), sample(200_000));
     for codec in [Codec::Gzip, Codec::Lz4, Codec::Zstd, Codec::Bzip2, Codec::Xz, Codec::Snappy] {
@@ -131,6 +134,7 @@ fn members_that_are_joined_come_out_as_one() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn a_second_stream_where_the_format_has_one_is_told() {
     for codec in [Codec::Zlib, Codec::Brotli] {
         let stored = encoded(codec, &sample(5000)).repeat(2);
@@ -139,6 +143,7 @@ fn a_second_stream_where_the_format_has_one_is_told() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn a_skippable_frame_is_passed_over_wherever_it_is() {
     let plain = sample(5000);
     for codec in [Codec::Zstd, Codec::Lz4] {
@@ -157,6 +162,7 @@ fn a_skippable_frame_is_passed_over_wherever_it_is() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn a_stream_that_is_truncated_anywhere_is_told() {
     let plain = sample(600);
     for codec in ALL {
@@ -172,6 +178,7 @@ fn a_stream_that_is_truncated_anywhere_is_told() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn a_second_member_that_is_truncated_is_told() {
     let plain = sample(600);
     for codec in [Codec::Gzip, Codec::Lz4, Codec::Zstd, Codec::Bzip2, Codec::Xz] {
@@ -183,6 +190,7 @@ fn a_second_member_that_is_truncated_is_told() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn a_byte_that_changed_is_told_or_changes_nothing() {
     let plain = sample(600);
     for codec in ALL {
@@ -215,6 +223,7 @@ fn a_byte_that_changed_is_told_or_changes_nothing() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn a_changed_brotli_stream_ends_all_the_same() {
     let stored = encoded(Codec::Brotli, &sample(600));
     for at in 0..stored.len() {
@@ -231,6 +240,7 @@ fn a_changed_brotli_stream_ends_all_the_same() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn bytes_after_the_end_are_told() {
     for codec in ALL {
         let stored = encoded(codec, &sample(600));
@@ -249,6 +259,7 @@ fn what_is_in_another_format_is_told() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn a_reader_that_failed_fails_again_with_the_same_words() {
     for codec in ALL {
         let stored = encoded(codec, &sample(100_000));
@@ -262,6 +273,7 @@ fn a_reader_that_failed_fails_again_with_the_same_words() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn a_source_that_fails_is_told_in_its_own_words() {
     struct Fails;
     impl Read for Fails {
@@ -283,6 +295,7 @@ fn a_source_that_fails_is_told_in_its_own_words() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn a_bomb_gives_no_more_than_is_asked_for() {
     let zeroes = vec![0; 64 << 20];
     for codec in ALL {
@@ -295,6 +308,7 @@ fn a_bomb_gives_no_more_than_is_asked_for() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn a_zstd_window_beyond_the_bound_is_a_limit_with_advice() {
     let stored = tool("zstd", &["-c", "--ultra", "--long=28", "-1"], &sample(1000));
     let error = decoded(Codec::Zstd, &stored).unwrap_err();
@@ -305,6 +319,7 @@ fn a_zstd_window_beyond_the_bound_is_a_limit_with_advice() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn an_xz_dictionary_beyond_the_bound_is_a_limit_with_advice() {
     let stored = tool("xz", &["-c", "--lzma2=dict=128MiB"], &sample(1000));
     let error = decoded(Codec::Xz, &stored).unwrap_err();
@@ -315,6 +330,7 @@ fn an_xz_dictionary_beyond_the_bound_is_a_limit_with_advice() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn the_other_settings_of_the_programs_are_read_too() {
     let plain = sample(400_000);
     for (codec, program, arguments) in [
@@ -335,6 +351,7 @@ fn the_other_settings_of_the_programs_are_read_too() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn a_pipeline_decrypts_and_then_decompresses() {
     use crate::cipher::CipherFormat;
     use crate::keys::Key;
@@ -373,6 +390,7 @@ fn read_within(codec: Codec, stored: &[u8], budget: &Budget) -> (Result<u64, Err
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn a_window_is_charged_before_it_is_there_and_given_back() {
     let plain = vec![7_u8; 6 << 20];
     let brotli = tool("brotli", &["-c", "-q", "5", "-w", "24"], &plain);
@@ -400,6 +418,7 @@ fn a_window_is_charged_before_it_is_there_and_given_back() {
 }
 
 #[test]
+#[ignore = "needs programs: cargo xtask test"]
 fn a_zstd_header_that_comes_byte_by_byte_is_charged_for_all_the_same() {
     let plain = vec![7_u8; 1 << 20];
     let one = tool("zstd", &["-c", "--long=27"], &plain);

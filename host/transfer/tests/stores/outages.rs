@@ -29,6 +29,7 @@ async fn prepared(at_most: std::time::Duration) -> (StoreServer, Vec<u8>, Store)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_read_goes_on_when_the_killed_server_is_started_again() {
     let (mut server, object, store) = prepared(Retry::default().at_most).await;
     let (_, mut body) = store.read("base.tar", None).await.unwrap();
@@ -50,6 +51,7 @@ async fn a_read_goes_on_when_the_killed_server_is_started_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers: cargo xtask test"]
 async fn a_read_whose_server_stays_away_fails_and_names_the_object() {
     let (mut server, _, store) = prepared(std::time::Duration::from_secs(2)).await;
     let (_, mut body) = store.read("base.tar", None).await.unwrap();
