@@ -34,4 +34,4 @@ pub use source::Source;
 pub use transfer::printable;
 pub use transfer::redact::Redactor;
 pub use transfer::secret::Secret;
-pub use transfer::units::Bytes;
+pub use transfer::units::{Bytes, parse_duration};
