@@ -50,10 +50,10 @@ pub use image::{CompileBounds, Compiler, compiler_main};
 pub use inspection::{Description, Inspection, Kind, Need, NeedKind, OptionSpec};
 pub use method::ComponentMethod;
 pub use sandbox::{Sandbox, SandboxError, TooManySecrets};
-pub use settings::{MethodSettings, OptionValue, SandboxSettings};
+pub use settings::{MethodSettings, OptionValue, SandboxSettings, Written};
 /// What grants are made of.
 pub use transfer::{
     secret::Secret,
-    store::{Renewal, Retry, StoreConfig},
+    store::{Mistake, Renewal, Retry, StoreConfig, secrets_of_proxies},
     units::{BytesPerSecond, NotASpeed},
 };

@@ -38,6 +38,16 @@ pub(crate) fn check_needs(
     check.ended()
 }
 
+/// The question whether another name was meant, where one of these is like this one; else nothing.
+pub(super) fn near<'n>(name: &str, names: impl Iterator<Item = &'n String>) -> String {
+    let likeness = |known: &&String| strsim::jaro_winkler(known, name);
+    names
+        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
+        .filter(|known| likeness(known) >= 0.8)
+        .map(|known| format!(": did you mean `{known}`?"))
+        .unwrap_or_default()
+}
+
 /// The check of all needs of one component.
 pub(crate) struct Check<'a> {
     settings: &'a [Setting],
