@@ -38,6 +38,7 @@ pub use secret::{SecretSource, Shape};
 pub use source::{SourceSettings, check_passfile};
 
 pub(crate) use tree::parse_duration;
+pub(crate) use visible::invisible;
 
 use check::Parts;
 use tree::{Reader, Section, Setting};

@@ -420,6 +420,15 @@ fn a_plugin_path_that_is_not_absolute_is_refused() {
     let environment = |name: &str| (name == plugin_path::VARIABLE).then(|| OsString::from("/a:b"));
     let problems = parse_with(WHOLE, &Overrides::default(), &environment).map(|_| ()).unwrap_err();
     assert!(problems[0].starts_with("UNDERSTUDY_PLUGIN_PATH: "), "{problems:?}");
+    let environment = |name: &str| (name == plugin_path::VARIABLE).then(|| OsString::from("/a:/b\n"));
+    let problems = parse_with(WHOLE, &Overrides::default(), &environment).map(|_| ()).unwrap_err();
+    assert_eq!(
+        problems,
+        [
+            "UNDERSTUDY_PLUGIN_PATH: names a directory that has a character that cannot be seen, U+000A (line feed), in place 3: \
+             take it out"
+        ]
+    );
 }
 
 #[test]
