@@ -3,7 +3,9 @@
 //! A secret is found as it is, line by line where it has several, in base64 (standard and URL-safe, at any offset, padded
 //! or not), in hexadecimal, and each of these also percent-encoded (any set of characters, either case of the digits, `+`
 //! for a space) or with the backslashes of JSON and of Rust. It is not found where a text was cut within it, folded into
-//! lines that it does not have, or encoded in a way that is not named here: redact first, cut and fold then.
+//! lines that it does not have, or encoded in a way that is not named here: redact first, cut and fold then. Of a secret of fewer
+//! than [`ANYWHERE`] bytes every word that holds it would go, too: it is found where it is a word of its own, and one of fewer than
+//! [`SHORTEST`] where it is a value.
 
 pub mod forms;
 #[cfg(test)]
@@ -20,13 +22,17 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use crate::secret::Secret;
 
-use forms::Form;
+use forms::{Form, Stands};
 
 /// What stands in place of a secret.
 pub const REDACTED: &str = "<secret>";
 
-/// Secrets and lines of secrets shorter than this many bytes are not looked for: they cannot be told from other text.
+/// A secret of fewer bytes is taken out only where it is a value (`=x`, `"x"`), and a line of a secret not at all: it cannot be told
+/// from other text.
 pub const SHORTEST: usize = 4;
+
+/// A secret of fewer bytes is taken out only where it is no part of a longer word. One of so many is taken out everywhere.
+pub const ANYWHERE: usize = 8;
 
 /// How many bytes of secrets there may be in all: what is looked for takes some hundred times as much memory. A service
 /// account of Google's has some 2,400.
@@ -52,8 +58,8 @@ struct Known {
     secrets: Vec<Secret>,
     /// Looks for every form of every secret.
     search: Option<AhoCorasick>,
-    /// For each pattern of `search`, whether it stands within base64.
-    within_base64: Vec<bool>,
+    /// For each pattern of `search`, where it is a secret.
+    stands: Vec<Stands>,
 }
 
 impl Redactor {
@@ -69,7 +75,7 @@ impl Redactor {
     pub fn add(&self, secret: &Secret) -> Result<(), CannotRedact> {
         let length = secret.expose().len();
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if length < SHORTEST || known.secrets.contains(secret) {
+        if length == 0 || known.secrets.contains(secret) {
             return Ok(());
         }
         if length + known.secrets.iter().map(|secret| secret.expose().len()).sum::<usize>() > MOST_BYTES {
@@ -82,7 +88,7 @@ impl Redactor {
             .build(forms.iter().map(|form| &form.text))
             .map_err(|error| CannotRedact::Search(error.to_string()))?;
         known.search = Some(search);
-        known.within_base64 = forms.iter().map(|form| form.within_base64).collect();
+        known.stands = forms.iter().map(|form| form.stands).collect();
         known.secrets.push(secret.clone());
         Ok(())
     }
@@ -131,8 +137,9 @@ impl Redactor {
         let mut spans = Vec::new();
         views::each(text, |view| {
             for found in search.find_overlapping_iter(view.bytes()) {
-                let edges = known.within_base64.get(found.pattern().as_usize()) == Some(&true);
-                spans.push(view.of(forms::with_edges(view.bytes(), found.range(), edges)));
+                let stands = known.stands.get(found.pattern().as_usize()).copied();
+                let stands = stands.unwrap_or(Stands::Anywhere);
+                spans.extend(forms::found(view.bytes(), found.range(), stands).map(|range| view.of(range)));
             }
         });
         spans

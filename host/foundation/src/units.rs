@@ -1,8 +1,9 @@
-//! Sizes and speeds as types, as an operator writes them and as a person reads them.
+//! Sizes, speeds and lengths of time as types, as an operator writes them and as a person reads them.
 
 use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A number of bytes. Written `"512"`, `"64kB"`, `"256MiB"`, `"3TiB"`; a unit is a power of 1024 with or without the `i`,
 /// as PostgreSQL's own settings have it.
@@ -78,9 +79,92 @@ impl fmt::Display for BytesPerSecond {
     }
 }
 
+/// A length of time that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is not a length of time: write whole numbers and units, such as \"500ms\", \"90s\", \"5min\", \"1h30m\" or \"1d\"", .0.escape_debug())]
+pub struct NotADuration(String);
+
+/// The units of a length of time with their spellings, largest first, and how many milliseconds each is. `m` is a minute.
+const TIMES: [(&[&str], u64); 5] = [
+    (&["d", "day", "days"], 86_400_000),
+    (&["h", "hr", "hour", "hours"], 3_600_000),
+    (&["m", "min", "mins", "minute", "minutes"], 60_000),
+    (&["s", "sec", "secs", "second", "seconds"], 1000),
+    (&["ms", "millisecond", "milliseconds"], 1),
+];
+
+/// Reads a length of time: `"500ms"`, `"90s"`, `"5min"`, `"1h30m"`, `"1d"`. Larger units come first, each at most once.
+///
+/// # Errors
+/// That it is none, with what one is.
+pub fn parse_duration(text: &str) -> Result<Duration, NotADuration> {
+    let not_a_duration = || NotADuration(text.to_owned());
+    let mut milliseconds: u64 = 0;
+    let mut least = u64::MAX;
+    let mut rest = text;
+    loop {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, behind) = rest.split_at(digits);
+        let behind = behind.trim_start_matches(' ');
+        let letters = behind.len() - behind.trim_start_matches(|c: char| c.is_ascii_alphabetic()).len();
+        let (unit, behind) = behind.split_at(letters);
+        let known = TIMES.iter().find(|(spellings, _)| spellings.contains(&unit));
+        let (_, factor) = known.filter(|(_, factor)| *factor < least).ok_or_else(not_a_duration)?;
+        let number: u64 = number.parse().map_err(|_| not_a_duration())?;
+        let part = number.checked_mul(*factor).ok_or_else(not_a_duration)?;
+        milliseconds = milliseconds.checked_add(part).ok_or_else(not_a_duration)?;
+        if behind.is_empty() {
+            return Ok(Duration::from_millis(milliseconds));
+        }
+        least = *factor;
+        rest = behind.trim_start_matches(' ');
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_length_of_time_is_whole_numbers_with_units() {
+        for (text, milliseconds) in [
+            ("0s", 0),
+            ("250ms", 250),
+            ("90s", 90_000),
+            ("5min", 300_000),
+            ("5m", 300_000),
+            ("4h", 14_400_000),
+            ("1h30m", 5_400_000),
+            ("1h 30m", 5_400_000),
+            ("2 minutes", 120_000),
+            ("1d", 86_400_000),
+            ("1d2h3m4s5ms", 93_784_005),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in [
+            "",
+            " ",
+            "90",
+            "s",
+            "-1s",
+            "+1s",
+            "1.5h",
+            "4 parsecs",
+            "1m1h",
+            "1s1s",
+            "1S",
+            " 1s",
+            "1s ",
+            "1h30",
+            "18446744073709551615d",
+        ] {
+            let says = format!(
+                "`{text}` is not a length of time: write whole numbers and units, such as \"500ms\", \"90s\", \"5min\", \"1h30m\" or \"1d\""
+            );
+            assert_eq!(parse_duration(text).unwrap_err().to_string(), says);
+        }
+    }
 
     #[test]
     fn a_speed_is_a_size_by_the_second_and_never_nothing() {

@@ -54,5 +54,5 @@ pub use image::{CompileBounds, Compiler, compiler_main};
 pub use inspection::{Description, Inspection, Kind, Need, NeedKind, OptionSpec};
 pub use method::ComponentMethod;
 pub use sandbox::{Sandbox, SandboxError, TooManySecrets};
-pub use settings::{MethodSettings, OptionValue, SandboxSettings};
-pub use transfer::store::{Renewal, Retry, StoreConfig};
+pub use settings::{MethodSettings, OptionValue, SandboxSettings, Written};
+pub use transfer::store::{Mistake, Renewal, Retry, StoreConfig, secrets_of_proxies};

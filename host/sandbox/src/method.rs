@@ -165,7 +165,7 @@ fn prepare(
     refuse_if_everybody_may_change(&settings.component)?;
     let loaded = sandbox.load(&settings.component, cancel)?;
     let description = &loaded.inspection.description;
-    let checked = options::check(&settings.name, &description.options, &settings.options)?;
+    let checked = options::check(settings, &description.options)?;
     check_needs(description, &checked, &settings.grants, remedies)?;
     for capability in CAPABILITIES {
         capability.check_grant(&settings.grants, remedies)?;

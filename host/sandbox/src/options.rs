@@ -3,9 +3,9 @@
 use foundation::nearest::nearest;
 use replica::{Bytes, Refusal, Rule};
 
-use crate::OptionValue;
 use crate::inspection::{Kind, OptionSpec};
 use crate::text::{key, quoted};
+use crate::{MethodSettings, OptionValue};
 
 /// An option as a component gets it: sizes are bytes, durations milliseconds, both whole numbers.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,26 +20,23 @@ pub(crate) struct Setting {
 ///
 /// # Errors
 /// A [`Refusal`] of the rule `option` that names everything that is wrong.
-pub(crate) fn check(
-    method: &str,
-    specs: &[OptionSpec],
-    given: &[(String, OptionValue)],
-) -> Result<Vec<Setting>, Refusal> {
+pub(crate) fn check(method: &MethodSettings, specs: &[OptionSpec]) -> Result<Vec<Setting>, Refusal> {
+    let MethodSettings { name: method, options: given, written, .. } = method;
     let mut wrong = Vec::new();
     let mut remedy = None;
     let mut settings: Vec<Setting> = Vec::new();
     for (name, value) in given {
         let Some(spec) = specs.iter().find(|spec| spec.name == *name) else {
-            wrong.push(unknown(name, specs));
+            wrong.push(written.at(name, unknown(name, specs)));
             continue;
         };
         match (read(spec, value), settings.iter_mut().find(|setting| setting.name == *name)) {
             (Ok(OptionValue::Texts(more)), Some(Setting { value: OptionValue::Texts(texts), .. })) => {
                 texts.extend(more);
             }
-            (Ok(_), Some(_)) => wrong.push(format!("option `{name}` is given twice")),
+            (Ok(_), Some(_)) => wrong.push(written.at(name, format!("option `{name}` is given twice"))),
             (Ok(value), None) => settings.push(Setting { name: name.clone(), value }),
-            (Err(why), _) => wrong.push(format!("option `{name}`: {why}")),
+            (Err(why), _) => wrong.push(written.at(name, format!("option `{name}`: {why}"))),
         }
     }
     for spec in specs {
@@ -48,7 +45,8 @@ pub(crate) fn check(
             _ if is_given => {}
             Some(default) => settings.push(Setting { name: spec.name.clone(), value: default.clone() }),
             None if spec.required => {
-                wrong.push(format!("option `{}` is missing: {}", spec.name, spec.doc));
+                let missing = format!("option `{}` is missing: {}", spec.name, spec.doc);
+                wrong.push(written.at(&spec.name, missing));
                 remedy.get_or_insert_with(|| {
                     format!("[method.{}.options] {} = {}", key(method), key(&spec.name), example(&spec.kind))
                 });
@@ -126,7 +124,7 @@ pub(crate) fn read(spec: &OptionSpec, value: &OptionValue) -> Result<OptionValue
         }
         (Kind::Size, _) => wants("write a size such as \"256MiB\""),
         (Kind::Duration, Text(text) | Untyped(text)) => milliseconds(text).map(Integer).map_or_else(
-            || wants("write a duration such as \"500ms\", \"90s\", \"5min\", \"4h\" or \"1d\""),
+            || wants("write a duration such as \"500ms\", \"90s\", \"5min\", \"1h30m\" or \"1d\""),
             Ok,
         ),
         (Kind::Duration, _) => wants("write a duration with its unit, such as \"90s\""),
@@ -164,24 +162,15 @@ fn flag(text: &str) -> Option<bool> {
     }
 }
 
-/// A duration in milliseconds: a whole number and PostgreSQL's units, of which `m` is a minute.
+/// A duration in milliseconds, in the spelling of every length of time of the configuration.
 fn milliseconds(text: &str) -> Option<i64> {
-    let digits = text.len() - text.trim_start_matches(|character: char| character.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let factor = match unit.trim_start() {
-        "ms" => 1,
-        "s" => 1000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    number.parse::<i64>().ok()?.checked_mul(factor)
+    i64::try_from(foundation::units::parse_duration(text).ok()?.as_millis()).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Grants, Written};
 
     fn spec(name: &str, kind: Kind) -> OptionSpec {
         OptionSpec { name: name.to_owned(), kind, required: false, default: None, doc: "a doc".to_owned() }
@@ -197,6 +186,16 @@ mod tests {
 
     fn untyped(text: &str) -> OptionValue {
         OptionValue::Untyped(text.to_owned())
+    }
+
+    fn method(options: &[(String, OptionValue)]) -> MethodSettings {
+        MethodSettings {
+            name: "m".to_owned(),
+            component: "/m.wasm".into(),
+            options: options.to_vec(),
+            written: Written::default(),
+            grants: Grants::default(),
+        }
     }
 
     #[test]
@@ -219,6 +218,8 @@ mod tests {
             (Kind::Size, Integer(12), Integer(12)),
             (Kind::Duration, text("90s"), Integer(90_000)),
             (Kind::Duration, untyped("4h"), Integer(14_400_000)),
+            (Kind::Duration, text("1h30m"), Integer(5_400_000)),
+            (Kind::Duration, text("1d"), Integer(86_400_000)),
         ] {
             assert_eq!(one(kind, given), Ok(read));
         }
@@ -261,7 +262,7 @@ mod tests {
             ("twice".to_owned(), OptionValue::Flag(true)),
             ("zzz".to_owned(), OptionValue::Flag(true)),
         ];
-        let refusal = check("m", &specs, &given).unwrap_err();
+        let refusal = check(&method(&given), &specs).unwrap_err();
         for says in [
             "`paralel`: did you mean `parallel`?",
             "`parallel`: write a whole number",
@@ -272,6 +273,30 @@ mod tests {
             assert!(refusal.message.contains(says), "{refusal}");
         }
         assert_eq!(refusal.remedy.as_deref(), Some("[method.m.options] directory = \"...\""));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        let specs = [
+            OptionSpec { required: true, ..spec("directory", Kind::Text) },
+            spec("parallel", Kind::Integer),
+            spec("limit", Kind::Size),
+        ];
+        let given = [
+            ("paralel".to_owned(), OptionValue::Integer(1)),
+            ("parallel".to_owned(), text("many")),
+            ("limit".to_owned(), untyped("much")),
+        ];
+        let places = [("paralel", "u.toml:7:1"), ("parallel", "u.toml:8:1"), ("limit", "--limit")];
+        let places = places.map(|(name, place)| (name.to_owned(), place.to_owned()));
+        let written = Written { section: Some("u.toml:6:1".to_owned()), options: places.into() };
+        let refusal = check(&MethodSettings { written, ..method(&given) }, &specs).unwrap_err();
+        assert_eq!(
+            refusal.message,
+            "u.toml:7:1: there is no option `paralel`: did you mean `parallel`?; u.toml:8:1: option `parallel`: write a whole \
+             number, not \"many\"; --limit: option `limit`: `much` is not a size: write a whole number and one of B, kB, MB, \
+             GB, TB, KiB, MiB, GiB, TiB; u.toml:6:1: option `directory` is missing: a doc"
+        );
     }
 
     #[test]
@@ -286,7 +311,7 @@ mod tests {
             spec("absent", Kind::Flag),
         ];
         let given = [("include".to_owned(), untyped("a")), ("include".to_owned(), untyped("b"))];
-        let settings = check("m", &specs, &given).unwrap();
+        let settings = check(&method(&given), &specs).unwrap();
         let expected = [
             Setting {
                 name: "include".to_owned(),

@@ -1,5 +1,6 @@
 //! What the operator decides: the settings of the sandbox itself, and of one method.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use replica::Redactor;
@@ -39,8 +40,29 @@ pub struct MethodSettings {
     pub component: PathBuf,
     /// `[method.NAME.options]`, in the operator's order. Checked against what the component describes.
     pub options: Vec<(String, OptionValue)>,
+    /// Where the options stand, for what is said of them.
+    pub written: Written,
     /// `[method.NAME.grants]`.
     pub grants: Grants,
+}
+
+/// Where a method's section and its options stand: `FILE:LINE:COLUMN`, or a flag.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// The section; `None` if the method has none.
+    pub section: Option<String>,
+    /// Each option, by its name.
+    pub options: BTreeMap<String, String>,
+}
+
+impl Written {
+    /// Puts the place of an option before what is wrong with it, or that of the section where the option is missing.
+    pub(crate) fn at(&self, option: &str, message: String) -> String {
+        match self.options.get(option).or(self.section.as_ref()) {
+            Some(place) => format!("{place}: {message}"),
+            None => message,
+        }
+    }
 }
 
 /// A value of an option, as the operator wrote it. Serialized as the bare value.

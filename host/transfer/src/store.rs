@@ -44,6 +44,8 @@ pub use access::Renewal;
 pub use body::{Body, CHUNK};
 pub(crate) use directory::this_thread_may_block;
 pub use etag::Etag;
+pub use open::Mistake;
+pub use proxy::secrets_of_proxies;
 pub use retry::{Notice, Notices, Retry};
 
 use access::{Access, Current};
@@ -118,6 +120,11 @@ impl StoreConfig {
         environment: &dyn Fn(&str) -> Option<OsString>,
     ) -> Vec<PathBuf> {
         open::secret_files_of_environment(self, environment)
+    }
+
+    /// Returns everything that is wrong with this store as far as nobody must be asked and no file be read.
+    pub fn mistakes(&self, environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Mistake> {
+        open::mistakes(self, environment)
     }
 
     /// Whether a text names a place that a web server may redirect to: `HOST:PORT`, an IPv6 address in brackets.

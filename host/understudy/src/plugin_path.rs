@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{Environment, Problem};
+use crate::config::{Environment, Problem, invisible};
 
 /// The variable that names the plugin path where the configuration does not.
 pub const VARIABLE: &str = "UNDERSTUDY_PLUGIN_PATH";
@@ -13,19 +13,19 @@ pub const DEFAULT: [&str; 2] = ["/usr/local/lib/understudy/plugins", "/usr/lib/u
 /// The plugin path of the environment, directories between colons, or else the default.
 ///
 /// # Errors
-/// A problem where a directory of it is not absolute.
+/// A problem where a directory of it is not absolute, or its name has a character that cannot be seen.
 pub fn from_environment(environment: Environment<'_>) -> Result<Vec<PathBuf>, Problem> {
     let Some(value) = environment(VARIABLE).filter(|value| !value.is_empty()) else {
         return Ok(DEFAULT.map(PathBuf::from).to_vec());
     };
     let directories: Vec<_> = std::env::split_paths(&value).collect();
-    match directories.iter().find(|directory| !directory.is_absolute()) {
+    if let Some(relative) = directories.iter().find(|directory| !directory.is_absolute()) {
+        let message = format!("must be absolute directories between colons; `{}` is not", relative.display());
+        return Err(Problem::with_flag(VARIABLE, message));
+    }
+    match directories.iter().find_map(|directory| directory.to_str().and_then(invisible)) {
+        Some(why) => Err(Problem::with_flag(VARIABLE, format!("names a directory that {why}"))),
         None => Ok(directories),
-        Some(relative) => {
-            let message =
-                format!("must be absolute directories between colons; `{}` is not", relative.display());
-            Err(Problem::with_flag(VARIABLE, message))
-        }
     }
 }
 

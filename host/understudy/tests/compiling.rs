@@ -269,6 +269,7 @@ async fn a_compiler_ends_when_nobody_waits_for_it_any_more() {
         name: "slow".to_owned(),
         component: slow,
         options: Vec::new(),
+        written: sandbox::Written::default(),
         grants: Grants::default(),
     };
     let bounds = CompileBounds { image: Bytes((200 << 20) + 7), ..CompileBounds::default() };

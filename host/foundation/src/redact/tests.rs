@@ -134,14 +134,45 @@ fn bytes_that_are_no_utf_8_are_taken_out_of_bytes_and_of_text() {
     assert_eq!(&*redactor.redact_bytes(&[b"a".as_slice(), secret, b"b"].concat()), b"a<secret>b");
     assert_eq!(redactor.redact(&String::from_utf8_lossy(secret)), REDACTED);
     // Found across half a character, the whole character goes.
-    let redactor = knowing(&[b"\x82\xACab"]);
-    assert_eq!(redactor.redact("x\u{20AC}abc"), "x<secret>c");
+    let redactor = knowing(&[b"\x82\xACabcdef"]);
+    assert_eq!(redactor.redact("x\u{20AC}abcdefg"), "x<secret>g");
 }
 
 #[test]
-fn what_is_too_short_to_be_told_from_text_stays() {
-    let redactor = knowing(&[b"abc", b"", b"abcd"]);
-    assert_eq!(redactor.redact("abc abcd"), "abc <secret>");
+fn a_short_secret_is_taken_out_where_it_is_a_word_of_its_own() {
+    let redactor = knowing(&[b"base", b"hunter2", b"$!a"]);
+    for (text, told) in [
+        ("password=base", "password=<secret>"),
+        ("user:base@host", "user:<secret>@host"),
+        ("it is base.", "it is <secret>."),
+        ("basebackup in database base_backup", "basebackup in database base_backup"),
+        ("b\u{e4}base", "b\u{e4}base"),
+        ("\"a\\nbase\"", "\"a\\n<secret>\""),
+        ("x%3Dbase", "x%3D<secret>"),
+        ("hunter2 hunter22", "<secret> hunter22"),
+        ("b=$!a", "b=<secret>"),
+    ] {
+        assert_eq!(redactor.redact(text), told, "{text}");
+    }
+}
+
+#[test]
+fn a_very_short_secret_is_taken_out_where_it_is_a_value() {
+    let redactor = knowing(&[b"a", b"", b"xyz"]);
+    for (text, told) in [
+        ("a file of a method", "a file of a method"),
+        ("a", "<secret>"),
+        ("a\n", "<secret>\n"),
+        ("password=a user=b", "password=<secret> user=b"),
+        ("postgres:a@host", "postgres:<secret>@host"),
+        ("{\"password\":\"a\"}", "{\"password\":\"<secret>\"}"),
+        ("'xyz' and `a`", "'<secret>' and `<secret>`"),
+        ("\"a file\"", "\"a file\""),
+        ("error: a file, x=abc", "error: a file, x=abc"),
+        ("password=xyz&b", "password=<secret>&b"),
+    ] {
+        assert_eq!(redactor.redact(text), told, "{text}");
+    }
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub struct BasebackupOption {
     pub name: String,
     /// What it is set to.
     pub value: OptionValue,
+    /// Where it stands, for what is said of it: `FILE:LINE:COLUMN`, or a flag. `None` if that is not known.
+    pub place: Option<String>,
 }
 
 /// What an option is set to.
@@ -65,7 +67,12 @@ impl BasebackupOptions {
         for option in &self.0 {
             match option.argument(major, directories) {
                 Ok(argument) => arguments.extend(argument),
-                Err(refusal) => refusals.push(refusal),
+                Err(mut refusal) => {
+                    if let Some(place) = &option.place {
+                        refusal.message = format!("{place}: {}", refusal.message);
+                    }
+                    refusals.push(refusal);
+                }
             }
         }
         let mut refusals = refusals.into_iter();
@@ -81,10 +88,11 @@ impl BasebackupOptions {
 impl BasebackupOption {
     /// An item of a list: a flag, or `name=value`.
     fn from_word(word: &str) -> Self {
-        match word.split_once('=') {
-            Some((name, value)) => Self { name: name.to_owned(), value: OptionValue::Text(value.to_owned()) },
-            None => Self { name: word.to_owned(), value: OptionValue::Flag },
-        }
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) => (name, OptionValue::Text(value.to_owned())),
+            None => (word, OptionValue::Flag),
+        };
+        Self { name: name.to_owned(), value, place: None }
     }
 
     /// The argument that it becomes; none where the host says the same already.
@@ -200,7 +208,7 @@ impl<'de> Deserialize<'de> for BasebackupOptions {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<BasebackupOptions, A::Error> {
                 let mut options = Vec::new();
                 while let Some((name, value)) = map.next_entry()? {
-                    options.push(BasebackupOption { name, value });
+                    options.push(BasebackupOption { name, value, place: None });
                 }
                 Ok(BasebackupOptions::from_map(options))
             }
@@ -237,7 +245,7 @@ impl<'de> Deserialize<'de> for Item {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Item, A::Error> {
                 let (name, value) = map.next_entry()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
                 match map.next_entry::<String, OptionValue>()? {
-                    None => Ok(Item(BasebackupOption { name, value })),
+                    None => Ok(Item(BasebackupOption { name, value, place: None })),
                     Some(_) => Err(de::Error::custom("only one option is allowed in each table of the list")),
                 }
             }

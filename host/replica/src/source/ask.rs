@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Conninfo, Fork, PassFile, Source, SourceError, SourceFacts, lasting};
-use crate::Tablespace;
+use crate::{Redactor, Secret, Tablespace};
 
 /// How long asking may take in all.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -168,10 +168,10 @@ impl Psql<'_> {
 
     /// What psql said, on one line and free of secrets: the server may repeat what it was sent.
     fn explain(&self, message: &[u8], status: std::process::ExitStatus) -> String {
-        let mut text = String::from_utf8_lossy(message).into_owned();
-        for secret in self.secrets() {
-            text = text.replace(&secret, "<secret>");
-        }
+        let told = without_secrets(&String::from_utf8_lossy(message), &self.secrets());
+        let Some(text) = told else {
+            return format!("psql could not ask the source, and what it says may hold a secret: {status}");
+        };
         let lines: Vec<_> = text
             .lines()
             .map(|line| line.trim().escape_debug().to_string())
@@ -202,6 +202,13 @@ impl Psql<'_> {
         secrets.retain(|secret| !secret.is_empty());
         secrets
     }
+}
+
+/// A text without these secrets; `None` where they are too many to look for.
+fn without_secrets(text: &str, secrets: &[String]) -> Option<String> {
+    let redactor = Redactor::new();
+    secrets.iter().try_for_each(|secret| redactor.add(&Secret::new(secret.as_str()))).ok()?;
+    Some(redactor.redact(text).into_owned())
 }
 
 /// The password of a line of a passfile, without its escapes.
@@ -280,6 +287,18 @@ fn parse_tablespaces(output: &[u8]) -> Option<Vec<Tablespace>> {
 mod tests {
     use super::*;
     use crate::Lsn;
+
+    #[test]
+    fn a_short_password_does_not_blank_every_word_that_holds_it() {
+        let told = |text: &str| {
+            without_secrets(text, &["a".to_owned(), "base".to_owned(), "long password".to_owned()])
+        };
+        assert_eq!(
+            told("no entry for database \"base\", password=a, and a long password in a database").as_deref(),
+            Some("no entry for database \"<secret>\", password=<secret>, and a <secret> in a database")
+        );
+        assert_eq!(without_secrets("text", &["x".repeat(1 << 20)]), None);
+    }
 
     #[test]
     fn what_identify_system_tells_is_read() {

@@ -41,6 +41,11 @@ impl Conninfo {
         Ok(conninfo)
     }
 
+    /// Whether libpq knows this keyword.
+    pub fn is_keyword(word: &str) -> bool {
+        keywords::is_known(word)
+    }
+
     /// The value of a keyword; an empty value is none, as it is for libpq.
     pub fn get(&self, keyword: &str) -> Option<&str> {
         let (_, value) = self.parameters.iter().find(|(known, _)| known == keyword)?;

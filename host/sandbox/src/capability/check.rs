@@ -1,5 +1,6 @@
 //! Checks that what a component needs is granted.
 
+use foundation::nearest::nearest;
 use replica::{Refusal, Rule};
 
 use super::{CAPABILITIES, Remedies};
@@ -36,6 +37,12 @@ pub(crate) fn check_needs(
         }
     }
     check.ended()
+}
+
+/// Asks whether one of `names` was meant by `name`; empty if none is near.
+pub(super) fn near<'n>(name: &str, names: impl Iterator<Item = &'n String>) -> String {
+    let near = nearest(name, names.map(String::as_str));
+    near.map(|near| format!(": did you mean `{near}`?")).unwrap_or_default()
 }
 
 /// The check of all needs of one component.

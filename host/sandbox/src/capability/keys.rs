@@ -8,6 +8,7 @@ use foundation::secret::Secret;
 use transfer::keys::Key;
 use wasmtime::component::Resource;
 
+use super::check::near;
 use super::remedies::NAME;
 use super::{Capability, Check, Remedies};
 use crate::Grants;
@@ -105,7 +106,8 @@ impl Remedies {
 impl Check<'_> {
     fn key(&mut self, name: &str, reason: &str) {
         if !self.grants.keys.contains_key(name) {
-            let why = format!("it needs the key {name} ({reason}), which is not granted");
+            let hint = near(name, self.grants.keys.keys());
+            let why = format!("it needs the key {name} ({reason}), which is not granted{hint}");
             self.unmet(why, Keys.remedy(self.remedies, name));
         }
     }
@@ -164,5 +166,10 @@ mod tests {
         check_with(&[], &[setting("pass", "repo")], &granted()).unwrap();
         let refusal = check_with(&[], &[setting("pass", "../repo")], &granted()).unwrap_err();
         assert!(refusal.message.contains("option pass"), "{refusal}");
+        let refusal = check_with(&[], &[setting("pass", "rpeo")], &granted()).unwrap_err();
+        assert_eq!(
+            refusal.message,
+            "it needs the key rpeo (option pass), which is not granted: did you mean `repo`?"
+        );
     }
 }

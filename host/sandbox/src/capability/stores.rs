@@ -14,6 +14,7 @@ use transfer::store::{self, Range, Store};
 use wasmtime::component::Resource;
 use wasmtime_wasi::p2::DynInputStream;
 
+use super::check::near;
 use super::{Capability, Check, Keys, Read, Remedies};
 use crate::Grants;
 use crate::answer::Answer;
@@ -55,7 +56,9 @@ impl Capability for Stores {
             named => {
                 let name = named.unwrap_or(&need.name);
                 if !check.grants.stores.contains_key(name) {
-                    let why = format!("it needs the store {name} ({}), which is not granted", need.reason);
+                    let hint = near(name, check.grants.stores.keys());
+                    let why =
+                        format!("it needs the store {name} ({}), which is not granted{hint}", need.reason);
                     check.unmet(why, self.remedy(check.remedies, name));
                 }
             }

@@ -56,7 +56,13 @@ impl Stage {
         let grants = Grants::default();
         Self {
             root,
-            settings: MethodSettings { name: "hostile".to_owned(), component, options: Vec::new(), grants },
+            settings: MethodSettings {
+                name: "hostile".to_owned(),
+                component,
+                options: Vec::new(),
+                written: sandbox::Written::default(),
+                grants,
+            },
             directories: Directories { datadir, wal: None, tablespaces: TablespaceMap::default() },
             cancel: CancellationToken::new(),
             told: Arc::default(),

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use transfer::store::StoreConfig;
 
-use crate::{Compiler, Grants, MethodSettings, OptionValue, Sandbox, SandboxSettings};
+use crate::{Compiler, Grants, MethodSettings, OptionValue, Sandbox, SandboxSettings, Written};
 
 /// The component of this name, built by `cargo xtask plugins`.
 fn component(name: &str) -> PathBuf {
@@ -37,6 +37,7 @@ async fn planned(
         name: "acme".to_owned(),
         component: component(name),
         options: options.iter().map(option).collect(),
+        written: Written::default(),
         grants,
     };
     let directories =

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::echo::Echo;
-use super::{Backend, StoreConfig, open};
+use super::{Backend, StoreConfig, open, proxy};
 use crate::error::{Error, Kind};
 use foundation::secret::Secret;
 
@@ -78,7 +78,13 @@ impl Access {
     ) -> Result<Self, Error> {
         let echo = Echo::default();
         echo.learn(&config.credentials)?;
-        echo.learn(&config.secrets_of_environment(&|name| std::env::var_os(name)))?;
+        let environment = |name: &str| std::env::var_os(name);
+        echo.learn(&config.secrets_of_environment(&environment))?;
+        // A proxy that speaks to a store without TLS hands on what it likes.
+        let proxy = config.options.iter().find(|(name, _)| name == "proxy_url");
+        for login in proxy::credentials(proxy.map(|(_, url)| url.as_str()), &environment) {
+            echo.learn(&login)?;
+        }
         let renewable = config.renewal.clone().map(|renewal| Renewable {
             config: config.clone(),
             renewal,

@@ -1,6 +1,8 @@
 //! From what the operator wrote to an opened store: which kind it is, which options and credentials that kind knows.
 
+mod check;
 mod options;
+mod values;
 
 use foundation::nearest::nearest;
 use std::ffi::OsString;
@@ -24,7 +26,10 @@ use super::proxy::Proxies;
 use super::transport::{Connector, Voucher, client};
 use super::{Backend, Store, StoreConfig};
 use crate::error::{Error, Kind};
+pub use check::Mistake;
+pub(super) use check::mistakes;
 use foundation::secret::Secret;
+pub(in crate::store) use options::basic;
 use options::{AZURE, Chosen, FILE, GOOGLE, Known, S3, WEB};
 
 /// The kinds of stores, by the scheme of their URL.
@@ -51,6 +56,11 @@ pub(super) fn secret_files_of_environment(
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Vec<PathBuf> {
     provider_chain(config).map(|known| known.files_of(environment)).unwrap_or_default()
+}
+
+/// The environment of this program.
+fn of_the_program(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
 }
 
 /// What the kind of a store knows of its provider chain; `None` if it does not ask one.
@@ -238,14 +248,14 @@ pub(super) fn directory(url: &str) -> Result<PathBuf, Error> {
 }
 
 fn file(config: &StoreConfig) -> Result<Opened, Error> {
-    Chosen::of(config, &FILE)?;
+    Chosen::of(config, &FILE, &of_the_program)?;
     let path = directory(&config.url)?;
     let backend = Directory::open(&path)?;
     Ok(Opened { name: shown(&config.url), prefix: Prefix::default(), backend: Box::new(backend) })
 }
 
 fn web(config: &StoreConfig, runtime: &Handle) -> Result<Opened, Error> {
-    let chosen = Chosen::of(config, &WEB)?;
+    let chosen = Chosen::of(config, &WEB, &of_the_program)?;
     let mut base = Url::parse(&config.url).map_err(|error| invalid(error.to_string()))?;
     check_url(&base)?;
     authority(&chosen, base.scheme() == "http")?;
@@ -255,7 +265,7 @@ fn web(config: &StoreConfig, runtime: &Handle) -> Result<Opened, Error> {
     }
     let authorization = match (chosen.value("username"), chosen.value("password"), chosen.value("token")) {
         (None, None, None) => None,
-        (Some(user), Some(password), None) => Some(options::basic(user, password)),
+        (Some(user), Some(password), None) => Some(basic(user, password)),
         (None, None, Some(token)) => Some(format!("Bearer {token}")),
         _ => {
             return Err(invalid(
@@ -303,7 +313,7 @@ fn connector(chosen: &Chosen, option: &str, host: String, runtime: &Handle) -> R
 }
 
 fn s3(config: &StoreConfig, (bucket, prefix): (&str, Prefix), runtime: &Handle) -> Result<Opened, Error> {
-    let chosen = Chosen::of(config, &S3)?;
+    let chosen = Chosen::of(config, &S3, &of_the_program)?;
     endpoint(&chosen, "endpoint")?;
     let host = format!("s3.{}.amazonaws.com", chosen.value("region").unwrap_or("us-east-1"));
     let mut builder = AmazonS3Builder::new()
@@ -340,7 +350,7 @@ fn refuse_an_address_in_the_key(chosen: &Chosen) -> Result<(), Error> {
 }
 
 fn google(config: &StoreConfig, (bucket, prefix): (&str, Prefix), runtime: &Handle) -> Result<Opened, Error> {
-    let chosen = Chosen::of(config, &GOOGLE)?;
+    let chosen = Chosen::of(config, &GOOGLE, &of_the_program)?;
     endpoint(&chosen, "base_url")?;
     refuse_an_address_in_the_key(&chosen)?;
     let mut builder = GoogleCloudStorageBuilder::new()
@@ -366,7 +376,7 @@ fn azure(
     (container, prefix): (&str, Prefix),
     runtime: &Handle,
 ) -> Result<Opened, Error> {
-    let chosen = Chosen::of(config, &AZURE)?;
+    let chosen = Chosen::of(config, &AZURE, &of_the_program)?;
     endpoint(&chosen, "endpoint")?;
     let account = chosen.value("account_name").ok_or_else(|| {
         invalid("the option `account_name` is missing: it names the storage account that the container is in")

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -82,7 +82,7 @@ pub struct JobArgs {
     #[arg(long, value_name = "FILE", default_value = "/etc/understudy/understudy.toml")]
     pub config: PathBuf,
     /// Name of the Patroni cluster [overrides: scope]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub scope: Option<String>,
     /// Always `replica`; accepted because Patroni passes it
     #[arg(long, value_parser = PossibleValuesParser::new(["replica"]), hide_possible_values = true)]
@@ -101,7 +101,7 @@ pub struct JobArgs {
     /// Method that further --key=value options are for
     ///
     /// Does not choose the methods to try: `methods` in the file does.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub method: Option<String>,
     /// Copy from the leader with basebackup, whatever `methods` says
     #[arg(long)]
@@ -158,9 +158,10 @@ pub struct CheckArgs {
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// Component file, or a name that is looked up in the plugin path
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub plugin: String,
     /// Another, to compare permissions with
-    #[arg(value_name = "PLUGIN2")]
+    #[arg(value_name = "PLUGIN2", value_parser = NonEmptyStringValueParser::new())]
     pub other: Option<String>,
     /// Print JSON
     #[arg(long)]

@@ -70,6 +70,9 @@ impl Operator {
         redactor: &Redactor,
     ) -> Result<Work, NotRun> {
         let Self { config, state_dir } = self;
+        for secret in &config.proxy_secrets {
+            redactor.add(secret).map_err(NotRun::failed)?;
+        }
         // Now as the user who has to read them.
         if let Some(source) = &config.source {
             source.conninfo.check_certificates().map_err(NotRun::usage)?;
@@ -279,8 +282,13 @@ fn component(
     let mut grants =
         section.grants.resolve().map_err(|problem| Refusal::new(Rule::Grant, problem.to_string()))?;
     section.grants.renew_credentials(&mut grants, redactor);
-    let settings =
-        MethodSettings { name: name.to_owned(), component: file, options: section.options, grants };
+    let settings = MethodSettings {
+        name: name.to_owned(),
+        component: file,
+        options: section.options,
+        written: section.written,
+        grants,
+    };
     let method = sandbox.method(settings).map_err(|error| Refusal::new(Rule::Grant, error.to_string()))?;
     Ok(Arc::new(method))
 }

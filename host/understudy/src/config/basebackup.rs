@@ -6,7 +6,7 @@ use ::replica::basebackup::{Basebackup, BasebackupOption, BasebackupOptions, Opt
 use ::replica::process::GuardExecutable;
 use toml::de::DeValue;
 
-use super::tree::{Section, Value};
+use super::tree::{Name, Section, Value};
 
 /// `basebackup` as the operator configured it.
 #[derive(Clone, Debug, Default)]
@@ -104,8 +104,8 @@ fn read_item(item: &Value<'_>) -> Option<BasebackupOption> {
         DeValue::String(_) => {
             let text = item.text()?;
             Some(match text.split_once('=') {
-                Some((name, value)) => option(name, OptionValue::Text(value.to_owned())),
-                None => option(text, OptionValue::Flag),
+                Some((name, value)) => option(name, OptionValue::Text(value.to_owned()), item.at()),
+                None => option(text, OptionValue::Flag, item.at()),
             })
         }
         _ => {
@@ -116,8 +116,11 @@ fn read_item(item: &Value<'_>) -> Option<BasebackupOption> {
 }
 
 fn read_table(value: &Value<'_>) -> Option<Vec<BasebackupOption>> {
-    let entries = value.section()?.entries();
-    Some(entries.iter().filter_map(|(name, value)| Some(option(&name.text, read_value(value)?))).collect())
+    let table = value.section()?;
+    let read = |(name, value): &(Name, Value<'_>)| {
+        Some(option(&name.text, read_value(value)?, table.reader().at(name.place)))
+    };
+    Some(table.entries().iter().filter_map(read).collect())
 }
 
 fn read_value(value: &Value<'_>) -> Option<OptionValue> {
@@ -140,8 +143,8 @@ fn read_value(value: &Value<'_>) -> Option<OptionValue> {
     }
 }
 
-fn option(name: &str, value: OptionValue) -> BasebackupOption {
-    BasebackupOption { name: name.to_owned(), value }
+fn option(name: &str, value: OptionValue, place: String) -> BasebackupOption {
+    BasebackupOption { name: name.to_owned(), value, place: Some(place) }
 }
 
 /// `--key=value` from the command line, where Python's and YAML's words for true and false are those of a flag.
@@ -151,7 +154,7 @@ pub(super) fn from_flag(key: &str, value: &str) -> BasebackupOption {
         "false" | "False" => OptionValue::Off,
         text => OptionValue::Text(text.to_owned()),
     };
-    option(key, value)
+    option(key, value, format!("--{key}"))
 }
 
 impl BasebackupSection {

@@ -16,6 +16,7 @@ use super::problem::{Place, Problem};
 use super::replica::ReplicaSection;
 use super::source::{SourceSection, SourceSettings};
 use super::tree::{Reader, Setting};
+use super::visible::invisible;
 use super::{Config, Environment, Overrides};
 use crate::plugin_path;
 
@@ -42,9 +43,14 @@ impl Parts {
             if !path.is_absolute() {
                 let message = format!("must be an absolute path, not `{}`", path.display());
                 reader.note(Problem::with_flag(flag, message));
+            } else if let Some(why) = path.to_str().and_then(invisible) {
+                reader.note(Problem::with_flag(flag, why));
             }
             Some(path)
         };
+        if let Some(why) = overrides.scope.as_deref().and_then(invisible) {
+            reader.note(Problem::with_flag("--scope", why));
+        }
         let head = self.replica.place.unwrap_or(reader.place(0));
         let missing = |place: Place, message: &'static str| move || reader.problem(place, message);
         let scope = std::mem::take(&mut self.scope).under(
@@ -108,6 +114,7 @@ impl Parts {
             standby,
             standby_passfile_at: standby_passfile.map(|(_, place)| place),
             holds_secret,
+            proxy_secrets: sandbox::secrets_of_proxies(environment),
             warnings: Vec::new(),
             restore_command: self.replica.restore_command,
             trigger_file: self.replica.trigger_file,
@@ -155,6 +162,7 @@ impl Parts {
         for (key, value) in &overrides.options {
             section.options.retain(|(name, _)| name != key);
             section.options.push((key.clone(), OptionValue::Untyped(value.clone())));
+            section.written.options.insert(key.clone(), format!("--{key}"));
         }
     }
 

@@ -1,9 +1,10 @@
 //! `[method.NAME]` of a method that is a WebAssembly component: its plugin, its options, its grants.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sandbox::OptionValue;
+use sandbox::{OptionValue, Written};
 use toml::de::DeValue;
 
 use super::Environment;
@@ -29,6 +30,8 @@ pub struct ComponentSection {
     pub stall_timeout: Option<Duration>,
     /// What the plugin is told; checked against what it describes when it is loaded.
     pub options: Vec<(String, OptionValue)>,
+    /// Where the section and its options stand.
+    pub written: Written,
     /// What it may reach.
     pub grants: GrantsSection,
 }
@@ -59,6 +62,7 @@ impl ComponentSection {
 pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> ComponentSection {
     let config = section.reader().file();
     let flag = |key| section.get(key).and_then(|value: Value<'_>| value.flag()).unwrap_or(false);
+    let (options, places) = section.get("options").map(|value| read_options(&value)).unwrap_or_default();
     let component = ComponentSection {
         plugin: section.get("plugin").and_then(|value| read_plugin(&value, config)),
         keep_data: flag("keep_data"),
@@ -68,24 +72,24 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Compon
         timeout: section.get("timeout").and_then(|value| value.duration()),
         plan_timeout: section.get("plan_timeout").and_then(|value| value.duration_or_none_at_all()),
         stall_timeout: section.get("stall_timeout").and_then(|value| value.duration_or_none_at_all()),
-        options: section.get("options").and_then(|value| read_options(&value)).unwrap_or_default(),
+        options,
+        written: Written { section: Some(section.reader().at(section.place())), options: places },
         grants: section
             .get("grants")
             .and_then(|value| value.section())
             .map(|section| grants::read(section, environment))
             .unwrap_or_default(),
     };
-    section.finish();
+    let options = section.below("options");
+    section.finish_with(|_, hint| {
+        hint.or_else(|| Some(format!("no method has it; an option of the plugin belongs to `[{options}]`")))
+    });
     component
 }
 
 /// A path, absolute or relative to the configuration file's folder.
 fn read_plugin(value: &Value<'_>, config: &Path) -> Option<PathBuf> {
-    let text = value.text()?;
-    if text.chars().any(char::is_control) {
-        value.problem("holds a control character, which no path here may");
-        return None;
-    }
+    let text = value.word()?;
     if is_registry_reference(text) {
         value.problem(format_args!(
             "names `{text}`, which is a registry's reference; registries are not supported by this version: fetch the \
@@ -112,11 +116,20 @@ fn is_registry_reference(text: &str) -> bool {
     scheme || host || tagged
 }
 
+/// Options in the operator's order, and where each stands.
+type Options = (Vec<(String, OptionValue)>, BTreeMap<String, String>);
+
 /// The free table for the plugin.
-fn read_options(value: &Value<'_>) -> Option<Vec<(String, OptionValue)>> {
-    let table = value.section()?;
-    let options = table.entries();
-    Some(options.into_iter().filter_map(|(name, value)| Some((name.text, read_option(&value)?))).collect())
+fn read_options(value: &Value<'_>) -> Options {
+    let (mut options, mut places) = Options::default();
+    let Some(table) = value.section() else { return (options, places) };
+    for (name, value) in table.entries() {
+        if let Some(option) = read_option(&value) {
+            places.insert(name.text.clone(), table.reader().at(name.place));
+            options.push((name.text, option));
+        }
+    }
+    (options, places)
 }
 
 fn read_option(value: &Value<'_>) -> Option<OptionValue> {

@@ -31,7 +31,7 @@ pub(super) fn read_list(section: &Section<'_>) -> Option<Vec<Listed>> {
 }
 
 fn read_name(item: &Value<'_>) -> Option<String> {
-    let name = item.text()?;
+    let name = item.word()?;
     if !is_method_name(name) {
         item.problem(format_args!(
             "names a method `{}`: a name is letters, digits, `_`, `-` and `.`, and does not begin with `.`",

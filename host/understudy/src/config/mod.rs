@@ -3,8 +3,10 @@
 
 mod authorities;
 mod basebackup;
+mod belongs;
 mod check;
 mod component;
+mod duplicate;
 mod grants;
 mod methods;
 mod owned_file;
@@ -14,6 +16,7 @@ mod secret;
 mod source;
 mod tree;
 mod trusted;
+mod visible;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -23,6 +26,7 @@ use std::time::Duration;
 use ::replica::Directories;
 use ::replica::create_replica::BASEBACKUP;
 use ::replica::source::Conninfo;
+use sandbox::Secret;
 use toml::de::DeTable;
 
 pub use authorities::Authorities;
@@ -34,6 +38,7 @@ pub use secret::{SecretSource, Shape};
 pub use source::{SourceSettings, check_passfile};
 
 pub(crate) use tree::parse_duration;
+pub(crate) use visible::invisible;
 
 use check::Parts;
 use tree::{Reader, Section, Setting};
@@ -42,7 +47,8 @@ use tree::{Reader, Section, Setting};
 const FILE_LIMIT: u64 = 1 << 20;
 
 /// How the environment is asked: for `PGPASSFILE`, for `UNDERSTUDY_PLUGIN_PATH`, for what `{ env = ".." }` names, for the credentials
-/// of a store with `credentials = "auto"`, and for `XDG_CACHE_HOME` by `inspect`. Proxies the stores' own client looks up.
+/// of a store with `credentials = "auto"`, for the passwords of proxies, and for `XDG_CACHE_HOME` by `inspect`. The proxies
+/// themselves the stores' own client looks up.
 pub type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
 
 /// What the command line says in place of the file, or besides it.
@@ -113,6 +119,8 @@ pub struct Config {
     pub force: bool,
     /// The file holds a password or the like in a connection string.
     pub holds_secret: bool,
+    /// What must not be told of the proxies that the environment names.
+    pub proxy_secrets: Vec<Secret>,
     /// What is not as it should be and does not keep the program from its work.
     pub warnings: Vec<String>,
     /// The user to become where the program runs as root.
@@ -156,8 +164,10 @@ impl Config {
         if !errors.is_empty() {
             // What a broken document seems to say besides is guesswork, and stays unsaid.
             let problem = |error: &toml::de::Error| {
-                let place = Place::of(text, error.span().map_or(0, |span| span.start));
-                Problem::in_file(file, place, format!("not TOML: {}", error.message().replace('\n', ", ")))
+                let span = error.span().unwrap_or_default();
+                let twice = (error.message() == "duplicate key").then(|| duplicate::told(text, span.clone()));
+                let why = twice.flatten().unwrap_or_else(|| error.message().replace('\n', ", "));
+                Problem::in_file(file, Place::of(text, span.start), format!("not TOML: {why}"))
             };
             let mut problems: Vec<_> = errors.iter().map(problem).collect();
             problems.sort();
@@ -182,7 +192,7 @@ fn read(
     environment: Environment<'_>,
 ) -> Option<Config> {
     let root = Section::root(reader, document);
-    let scope = Setting::read(root.get("scope"), |value| value.text().map(str::to_owned));
+    let scope = Setting::read(root.get("scope"), |value| value.word().map(str::to_owned));
     let replica = root.get("replica").and_then(|value| value.section()).map(replica::read);
     let source = root.get("source").and_then(|value| value.section());
     let source = source.map(|section| source::read(section, environment));

@@ -9,6 +9,7 @@ use replica::{TablespaceKey, TablespaceMap};
 use super::methods::{Listed, read_list};
 use super::problem::Place;
 use super::tree::{Section, Setting, Value};
+use super::visible::invisible;
 
 /// What `[replica]` says; what a flag may give instead is still missing here.
 #[derive(Default)]
@@ -47,7 +48,7 @@ pub(super) fn read(section: Section<'_>) -> ReplicaSection {
         datadir: Setting::read(section.get("datadir"), Value::path),
         bin_dir: Setting::read(section.get("bin_dir"), Value::path),
         methods: read_list(&section),
-        user: section.get("user").and_then(|value| value.text().map(str::to_owned)),
+        user: section.get("user").and_then(|value| value.word().map(str::to_owned)),
         state_dir: path("state_dir"),
         wal_dir: section.get("wal_dir").and_then(|value| Some((value.path()?, value.place()))),
         tablespaces: section.get("tablespaces").map(|value| read_tablespaces(&value)).unwrap_or_default(),
@@ -78,7 +79,11 @@ fn read_tablespaces(value: &Value<'_>) -> Vec<(TablespaceKey, PathBuf, Place)> {
         let key = TablespaceKey::parse(&name.text);
         let digits = !name.text.is_empty() && name.text.bytes().all(|byte| byte.is_ascii_digit());
         match &key {
-            TablespaceKey::Name(text) if text.is_empty() || digits || text.chars().any(char::is_control) => {
+            _ if invisible(&name.text).is_some() => {
+                let why = invisible(&name.text).unwrap_or_default();
+                table.reader().problem(name.place, format!("the key of `{}` {why}", target.path));
+            }
+            TablespaceKey::Name(text) if text.is_empty() || digits => {
                 table.reader().problem(
                     name.place,
                     format!(
@@ -99,9 +104,9 @@ fn read_tablespaces(value: &Value<'_>) -> Vec<(TablespaceKey, PathBuf, Place)> {
 
 /// A path relative to the data directory.
 fn read_trigger_file(value: &Value<'_>) -> Option<String> {
-    let text = value.text()?;
+    let text = value.word()?;
     let inside = Path::new(text).components().all(|part| matches!(part, Component::Normal(_)));
-    if !inside || text.chars().any(char::is_control) {
+    if !inside {
         value.problem("must be a path inside the data directory and relative to it, such as \"promote\"");
         return None;
     }
@@ -115,6 +120,11 @@ fn read_command(value: &Value<'_>) -> Option<String> {
     if text.trim().is_empty() || text.chars().any(char::is_control) {
         value
             .problem("must be a command in one line, such as \"pgbackrest --stanza=main archive-get %f %p\"");
+        return None;
+    }
+    // A shell takes a blank that is not its own for a part of a word.
+    if let Some(why) = invisible(text.trim()) {
+        value.problem(why);
         return None;
     }
     if sets_variables(text) {

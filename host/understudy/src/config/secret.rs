@@ -72,7 +72,7 @@ impl SecretSource {
         let (variable, path) = (table.get("env"), table.get("file"));
         match (variable, path) {
             (Some(name), None) => {
-                let Some(content) = environment(name.text()?).filter(|content| !content.is_empty()) else {
+                let Some(content) = environment(name.word()?).filter(|content| !content.is_empty()) else {
                     name.problem("names an environment variable that is not set");
                     return None;
                 };

@@ -9,6 +9,7 @@ use super::methods::{Listed, read_list};
 use super::problem::{Place, Problem};
 use super::secret::{SecretSource, Shape};
 use super::tree::{Section, Value};
+use super::visible::invisible;
 
 /// How to reach the source, before any secret file is read.
 #[derive(Clone, Debug, Default)]
@@ -79,7 +80,12 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Source
     });
     let methods = read_list(&section);
     let config = section.reader().file().to_owned();
-    section.finish();
+    section.finish_with(|name, hint| match Conninfo::is_keyword(name) {
+        true => {
+            Some(format!("`{name}` belongs into the value of `conninfo`, as in conninfo = \"{name}=...\""))
+        }
+        false => hint,
+    });
     SourceSection {
         settings: conninfo.map(|conninfo| SourceSettings {
             conninfo,
@@ -91,10 +97,31 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Source
     }
 }
 
+/// Names, addresses and paths in a connection string, of which every character can be seen.
+const SEEN: [&str; 11] = [
+    "host",
+    "hostaddr",
+    "port",
+    "user",
+    "dbname",
+    "passfile",
+    "sslmode",
+    "sslcert",
+    "sslkey",
+    "sslrootcert",
+    "sslcrl",
+];
+
 fn read_conninfo(value: &Value<'_>) -> Option<Conninfo> {
     let conninfo = Conninfo::parse(value.text()?)
         .map_err(|error| value.problem(format_args!("is no connection string that libpq reads: {error}")))
         .ok()?;
     conninfo.check_places().map_err(|error| value.problem(format_args!("cannot be used: {error}"))).ok()?;
+    for keyword in SEEN {
+        if let Some(why) = conninfo.get(keyword).and_then(invisible) {
+            value.problem(format_args!("has a value of `{keyword}` that {why}"));
+            return None;
+        }
+    }
     Some(conninfo)
 }

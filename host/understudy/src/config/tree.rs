@@ -7,12 +7,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use replica::Bytes;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Place, Problem};
+use super::belongs::belongs;
+use super::problem::{Place, Problem, without_logins};
+use super::visible::invisible;
 
 /// Collects the problems of one file.
 pub(super) struct Reader<'t> {
@@ -31,6 +32,11 @@ impl<'t> Reader<'t> {
         self.file
     }
 
+    /// A place as messages name it.
+    pub(super) fn at(&self, Place { line, column }: Place) -> String {
+        format!("{}:{line}:{column}", self.file.display())
+    }
+
     pub(super) fn place(&self, offset: usize) -> Place {
         Place::of(self.text, offset)
     }
@@ -39,7 +45,9 @@ impl<'t> Reader<'t> {
         self.note(Problem::in_file(self.file, place, message));
     }
 
-    pub(super) fn note(&self, problem: Problem) {
+    /// Notes a problem; what it quotes may be an address with a password.
+    pub(super) fn note(&self, mut problem: Problem) {
+        problem.message = without_logins(&problem.message);
         self.problems.borrow_mut().push(problem);
     }
 
@@ -59,12 +67,20 @@ pub(super) struct Section<'t> {
     path: String,
     place: Place,
     known: RefCell<Vec<&'static str>>,
+    refused: RefCell<Vec<&'static str>>,
 }
 
 impl<'t> Section<'t> {
     /// The whole document.
     pub(super) fn root(reader: &'t Reader<'t>, table: &'t DeTable<'t>) -> Self {
-        Self { reader, table, path: String::new(), place: reader.place(0), known: RefCell::default() }
+        Self {
+            reader,
+            table,
+            path: String::new(),
+            place: reader.place(0),
+            known: RefCell::default(),
+            refused: RefCell::default(),
+        }
     }
 
     pub(super) fn reader(&self) -> &'t Reader<'t> {
@@ -79,13 +95,31 @@ impl<'t> Section<'t> {
     /// The value of `key`, which is known from now on.
     pub(super) fn get(&self, key: &'static str) -> Option<Value<'t>> {
         self.known.borrow_mut().push(key);
+        self.find(key)
+    }
+
+    fn find(&self, key: &str) -> Option<Value<'t>> {
         self.entries().into_iter().find(|(name, _)| name.text == key).map(|(_, value)| value)
     }
 
-    /// Notes `message` where `key` is given.
+    /// Notes `message` where `key` is given, which is no key to be told of otherwise.
     pub(super) fn refuse(&self, key: &'static str, message: &str) {
-        if let Some(value) = self.get(key) {
+        self.refused.borrow_mut().push(key);
+        if let Some(value) = self.find(key) {
             self.reader.problem(value.key, format!("`{}` {message}", value.path));
+        }
+    }
+
+    /// The dotted path of a key of this section.
+    pub(super) fn below(&self, key: &str) -> String {
+        join(&self.path, key)
+    }
+
+    /// Notes `message` at the value of `key`, or at the head of the section if the key is not given.
+    pub(super) fn tell(&self, key: &str, message: &str) {
+        match self.find(key) {
+            Some(value) => value.problem(message),
+            None => self.reader.problem(self.place, format!("`{}` {message}", join(&self.path, key))),
         }
     }
 
@@ -108,18 +142,22 @@ impl<'t> Section<'t> {
         (Name { text: key.to_owned(), place }, value)
     }
 
-    /// Notes every key that nobody asked for, with the nearest that somebody did.
+    /// Notes every key that nobody asked for, with the section that has it, or with the nearest that somebody asked for.
     pub(super) fn finish(self) {
-        let known = self.known.into_inner();
+        self.finish_with(|_, hint| hint);
+    }
+
+    /// The same, where `better` may say more of a key than the hint that there is, if any.
+    pub(super) fn finish_with(self, better: impl Fn(&str, Option<String>) -> Option<String>) {
+        let (known, refused) = (self.known.into_inner(), self.refused.into_inner());
         for (key, _) in self.table {
             let name = key.get_ref().as_ref();
-            if known.contains(&name) {
+            if known.contains(&name) || refused.contains(&name) {
                 continue;
             }
-            let hint = match nearest(name, known.iter().copied()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("known here: {}", known.join(", ")),
-            };
+            let near = || nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+            let hint = better(name, belongs(name, &self.path).or_else(near));
+            let hint = hint.unwrap_or_else(|| format!("known here: {}", known.join(", ")));
             let path = join(&self.path, name);
             self.reader.problem(self.reader.place(key.span().start), format!("unknown key `{path}`: {hint}"));
         }
@@ -189,6 +227,11 @@ impl<'t> Value<'t> {
         self.reader.place(self.value.span().start)
     }
 
+    /// Where the value stands, as messages name it.
+    pub(super) fn at(&self) -> String {
+        self.reader.at(self.place())
+    }
+
     /// The value, for tables whose types are the plugin's business.
     pub(super) fn raw(&self) -> &'t DeValue<'t> {
         self.value.get_ref()
@@ -213,6 +256,18 @@ impl<'t> Value<'t> {
             }
             DeValue::String(text) => Some(text.as_ref()),
             _ => self.wrong_type("a quoted string"),
+        }
+    }
+
+    /// Text of which every character can be seen: a name, an address, a path.
+    pub(super) fn word(&self) -> Option<&'t str> {
+        let text = self.text()?;
+        match invisible(text) {
+            None => Some(text),
+            Some(why) => {
+                self.problem(why);
+                None
+            }
         }
     }
 
@@ -241,14 +296,10 @@ impl<'t> Value<'t> {
 
     /// An absolute path.
     pub(super) fn path(&self) -> Option<PathBuf> {
-        let text = self.text()?;
+        let text = self.word()?;
         let path = PathBuf::from(text);
         if !path.is_absolute() {
             self.problem(format!("must be an absolute path, not `{}`", text.escape_debug()));
-            return None;
-        }
-        if text.chars().any(char::is_control) {
-            self.problem("holds a control character, which no path here may");
             return None;
         }
         Some(path)
@@ -257,7 +308,9 @@ impl<'t> Value<'t> {
     /// A size such as `"256MiB"`.
     pub(super) fn size(&self) -> Option<Bytes> {
         if let DeValue::Integer(digits) = self.raw() {
-            self.problem(format!("must be a quoted size with its unit, such as \"256MiB\" or \"{digits}B\""));
+            let bytes = u64::from_str_radix(digits.as_str(), digits.radix()).unwrap_or_default();
+            let example = likely_size(bytes);
+            self.problem(format!("must be a quoted size with its unit, such as \"{example}\""));
             return None;
         }
         self.text()?.parse().map_err(|error| self.problem(format_args!("cannot be read: {error}"))).ok()
@@ -297,6 +350,11 @@ impl<'t> Value<'t> {
             DeValue::Array(items) => {
                 Some(items.iter().enumerate().map(|(i, item)| self.item(i, item)).collect())
             }
+            DeValue::String(text) => {
+                let key = self.path.rsplit('.').next().unwrap_or_default();
+                self.problem(format!("must be a list, not a string: write {key} = [{:?}]", text.as_ref()));
+                None
+            }
             _ => self.wrong_type("a list"),
         }
     }
@@ -329,6 +387,7 @@ impl<'t> Value<'t> {
                 path: self.path.clone(),
                 place: self.key,
                 known: RefCell::default(),
+                refused: RefCell::default(),
             }),
             _ => self.wrong_type("a table"),
         }
@@ -348,7 +407,18 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// Reads a length of time: `"90s"`, `"4h"`, `"1h30m"`, `"250ms"`. None at all is refused.
+/// The size that somebody means who writes a number: a small one is not one of bytes.
+fn likely_size(number: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    match number {
+        0 => "256MiB".to_owned(),
+        1..MIB => format!("{number}MiB"),
+        bytes if bytes % MIB == 0 => format!("{}MiB", bytes / MIB),
+        bytes => format!("{bytes}B"),
+    }
+}
+
+/// Reads a length of time: `"90s"`, `"4h"`, `"1h30m"`, `"1d"`. None at all is refused.
 ///
 /// # Errors
 /// What is wrong with it, to be put behind the name of the setting.
@@ -362,11 +432,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_any_duration(text: &str) -> Result<Duration, String> {
-    let not_a_duration = || {
-        format!("is no length of time: `{}`; write such as \"90s\", \"4h\", \"1h30m\"", text.escape_debug())
-    };
-    let duration: SignedDuration = text.parse().map_err(|_| not_a_duration())?;
-    Duration::try_from(duration).map_err(|_| not_a_duration())
+    foundation::units::parse_duration(text).map_err(|error| format!("cannot be read: {error}"))
 }
 
 #[cfg(test)]
@@ -375,10 +441,10 @@ mod tests {
 
     #[test]
     fn a_length_of_time_needs_a_unit_and_is_more_than_none() {
-        for (text, seconds) in [("90s", 90), ("4h", 14_400), ("1h30m", 5_400), ("2 minutes", 120)] {
+        for (text, seconds) in [("90s", 90), ("4h", 14_400), ("1h30m", 5_400), ("1d", 86_400)] {
             assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
-        for text in ["", "90", "-1s", "0s", "4 parsecs", "1d", "99999999999999999h"] {
+        for text in ["", "90", "-1s", "0s", "4 parsecs", "99999999999999999h"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -114,11 +114,42 @@ fn wrong_usage_is_exit_code_2() {
         &["create", "--role=primary"],
         &["create", "--progress", "loud"],
         &["create", "--timeout", "-1s"],
+        &["create", "--config="],
+        &["create", "--scope="],
+        &["create", "--role="],
+        &["create", "--datadir="],
+        &["create", "--bin-dir="],
+        &["create", "--method="],
+        &["create", "--timeout="],
+        &["create", "--report="],
+        &["create", "--log-level="],
+        &["check", "--scope="],
         &["inspect"],
+        &["inspect", ""],
     ] {
         assert_eq!(place.run(arguments).code(), 2, "{arguments:?}");
     }
     place.run(&["create", "--datadirr"]).expect(2, &["--datadir"]);
+    place.run(&["create", "--scope="]).expect(2, &["a value is required for '--scope <NAME>'"]);
+}
+
+#[test]
+fn a_variable_that_a_store_cannot_use_is_told_where_the_store_asks_for_it() {
+    let place = runnable();
+    let text = std::fs::read_to_string(place.path("u.toml")).unwrap();
+    let store = "[method.acme.grants.stores.repo]\nurl = \"s3://b\"\ncredentials = \"auto\"\n";
+    std::fs::write(place.path("u.toml"), format!("{text}{store}")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_understudy"))
+        .args(["create", "--config", "u.toml"])
+        .env_clear()
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "no uri")
+        .current_dir(place.0.path())
+        .output()
+        .unwrap();
+    let says = "`method.acme.grants.stores.repo.credentials` asks the environment: the variable \
+                AWS_CONTAINER_CREDENTIALS_FULL_URI is no URL: relative URL without a base; an address begins with https:// or \
+                http:// and has a host";
+    Answer(output).expect(2, &[says, "nothing was touched"]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use super::super::StoreConfig;
 use super::super::quoted::without_values;
 use super::super::transport::Settings;
+use super::values;
 use crate::error::{Error, Kind};
 use foundation::secret::Secret;
 
@@ -179,19 +180,6 @@ pub(super) const AZURE: Known = Known {
     ],
 };
 
-/// What may have lines: certificates in PEM, and a key in JSON. Of everything else a line's end in it is a mistake, with which
-/// the libraries do not fail but panic.
-const LINES: [&str; 3] = ["ca_certificate", "proxy_ca_certificate", "service_account_key"];
-
-/// Options of the provider chain that name a file with a secret.
-const SECRET_FILES: [&str; 5] = [
-    "web_identity_token_file",
-    "container_authorization_token_file",
-    "federated_token_file",
-    "service_account",
-    "application_credentials",
-];
-
 /// What stands before a name in the clouds' own spelling (`aws_region`).
 const CLOUDS: [&str; 4] = ["aws_", "google_", "azure_storage_", "azure_"];
 
@@ -202,6 +190,11 @@ impl Known {
         let bare = CLOUDS.iter().find_map(|cloud| lower.strip_prefix(cloud)).unwrap_or(&lower);
         let name = self.aliases.iter().find(|(alias, _)| *alias == bare).map_or(bare, |(_, name)| name);
         self.options.iter().find(|(known, _)| *known == name).copied()
+    }
+
+    /// Returns the name that is documented for an option, by any of its names.
+    pub(super) fn canonical(&self, name: &str) -> Option<&'static str> {
+        self.find(name).map(|(name, _)| name)
     }
 
     /// Returns what the provider chain takes of the environment that is secret, by the option that it is.
@@ -216,8 +209,34 @@ impl Known {
 
     /// Returns the files with secrets to which the environment leads the provider chain.
     pub(super) fn files_of(&self, environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
-        let named = self.environment.iter().filter(|(_, name)| SECRET_FILES.contains(name));
+        let named = self.environment.iter().filter(|(_, name)| values::FILES.contains(name));
         named.filter_map(|(variable, _)| environment(variable)).map(PathBuf::from).collect()
+    }
+
+    /// Returns what the environment gives the provider chain: the variable, the option that it is, and its value.
+    ///
+    /// # Errors
+    /// `Invalid` for a variable that cannot be used, by its name.
+    pub(super) fn found(
+        &self,
+        environment: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Vec<(&'static str, &'static str, String)>, Error> {
+        let mut found = Vec::new();
+        for (variable, name) in self.environment {
+            let Some(value) = environment(variable) else { continue };
+            let invalid = |why: &str| Error::new(Kind::Invalid, format!("the variable {variable} {why}"));
+            let value = value.into_string().map_err(|_| invalid("is not text in UTF-8"))?;
+            let value = without_end(&value);
+            // The clouds' own programs take an empty variable for one that is not set.
+            if value.is_empty() {
+                continue;
+            }
+            if let Some(why) = values::wrong(name, value) {
+                return Err(invalid(&why));
+            }
+            found.push((*variable, *name, value.to_owned()));
+        }
+        Ok(found)
     }
 
     fn unknown(&self, name: &str) -> Error {
@@ -248,7 +267,11 @@ impl Chosen {
     ///
     /// # Errors
     /// `Invalid` for one that is not known, stands in the wrong place or twice, or would do nothing.
-    pub(super) fn of(config: &StoreConfig, known: &Known) -> Result<Self, Error> {
+    pub(super) fn of(
+        config: &StoreConfig,
+        known: &Known,
+        environment: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, Error> {
         let mut chosen = Self { kind: known.kind, values: Vec::new(), provider_chain: config.provider_chain };
         let invalid = |message: String| Error::new(Kind::Invalid, message);
         for (name, value) in &config.options {
@@ -284,13 +307,14 @@ impl Chosen {
             if known.environment.is_empty() {
                 return Err(invalid(format!("{} has no provider chain to ask", known.kind)));
             }
-            for (variable, name) in known.environment {
-                let (Ok(value), Some((name, purpose))) = (std::env::var(variable), known.find(name)) else {
-                    continue;
-                };
-                let value = without_end(&value);
-                if !value.is_empty() && chosen.value(name).is_none() {
-                    chosen.add(name, purpose, value.to_owned()).map_err(|error| error.of(variable))?;
+            for (variable, name, value) in known.found(environment)? {
+                // Two variables may name one thing, of which the first counts.
+                if chosen.value(name).is_none() {
+                    if let Some(why) = values::unreadable(name, &value) {
+                        return Err(invalid(format!("the variable {variable} {why}")));
+                    }
+                    let (_, purpose) = known.find(name).ok_or_else(|| known.unknown(name))?;
+                    chosen.values.push((name, purpose, value));
                 }
             }
         }
@@ -301,14 +325,8 @@ impl Chosen {
         if self.value(name).is_some() {
             return Err(Error::new(Kind::Invalid, format!("`{name}` is given twice")));
         }
-        if value.is_empty() {
-            return Err(Error::new(Kind::Invalid, format!("`{name}` is empty")));
-        }
-        if !LINES.contains(&name) && value.contains(char::is_control) {
-            let message = format!(
-                "`{name}` has a control character in it, such as the end of a line: it must be one line"
-            );
-            return Err(Error::new(Kind::Invalid, message));
+        if let Some(why) = values::wrong(name, &value) {
+            return Err(Error::new(Kind::Invalid, format!("`{name}` {why}")));
         }
         self.values.push((name, purpose, value));
         Ok(())
@@ -370,7 +388,7 @@ fn without_end(secret: &str) -> &str {
 }
 
 /// `Authorization` of a user with a password (RFC 7617).
-pub(super) fn basic(user: &str, password: &str) -> String {
+pub(in crate::store) fn basic(user: &str, password: &str) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::from("Basic ");
     for three in format!("{user}:{password}").as_bytes().chunks(3) {

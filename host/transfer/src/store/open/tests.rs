@@ -216,9 +216,9 @@ async fn a_store_without_a_request_at_once_is_refused() {
 
 #[test]
 fn a_user_and_a_password_are_written_as_rfc_7617_has_it() {
-    assert_eq!(options::basic("Aladdin", "open sesame"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
-    assert_eq!(options::basic("a", "b"), "Basic YTpi");
-    assert_eq!(options::basic("", "abc"), "Basic OmFiYw==");
+    assert_eq!(basic("Aladdin", "open sesame"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+    assert_eq!(basic("a", "b"), "Basic YTpi");
+    assert_eq!(basic("", "abc"), "Basic OmFiYw==");
 }
 
 #[test]
@@ -266,5 +266,35 @@ async fn a_key_that_is_too_long_for_its_store_is_refused_before_the_store_is_ask
                 assert_eq!(store.scan(&key, None).await.unwrap_err().kind, Kind::Invalid, "{url}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn what_the_environment_gives_the_provider_chain_is_looked_at_before_the_library_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let absent = folder.path().join("absent");
+    let s3 = StoreConfig { provider_chain: true, ..config("s3://b/p", &[], &[]) };
+    let chosen = |name: &str, value: &str| {
+        let environment = |asked: &str| (asked == name).then(|| OsString::from(value));
+        Chosen::of(&s3, &S3, &environment).map(|chosen| chosen.value("region").map(str::to_owned))
+    };
+    assert_eq!(chosen("AWS_DEFAULT_REGION", "eu-west-1\n").unwrap().as_deref(), Some("eu-west-1"));
+    assert_eq!(chosen("AWS_DEFAULT_REGION", "").unwrap(), None);
+    for (name, value, says) in [
+        (
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            "no uri",
+            "is no URL: relative URL without a base; an address begins with https:// or http:// and has a host".to_owned(),
+        ),
+        ("AWS_SESSION_TOKEN", "t\u{f6}ken", "has the character U+00F6 in it, which no credential has".to_owned()),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "token", "is no absolute path of a file".to_owned()),
+        (
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            absent.to_str().unwrap(),
+            format!("names {}, which cannot be read: No such file or directory (os error 2)", absent.display()),
+        ),
+    ] {
+        let error = chosen(name, value).unwrap_err();
+        assert_eq!(error.message, format!("the variable {name} {says}"));
     }
 }

@@ -6,7 +6,16 @@ use crate::config::tree::Section;
 
 /// Reads the budget into `open`.
 pub(super) fn read(section: &Section<'_>, open: &mut Grants) {
-    open.disk = section.get("disk").and_then(|value| value.section()).map(read_disk);
+    open.disk = section.get("disk").and_then(|value| {
+        if let Some(text) = value.raw().as_str() {
+            value.problem(format_args!(
+                "must be a table, not a string: write disk = {{ bytes = {text:?} }}, with a whole number and one of B, kB, MB, GB, \
+                 TB, KiB, MiB, GiB, TiB"
+            ));
+            return None;
+        }
+        value.section().map(read_disk)
+    });
 }
 
 fn read_disk(section: Section<'_>) -> DiskBudget {

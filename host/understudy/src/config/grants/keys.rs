@@ -78,7 +78,7 @@ fn read_key(
         listed.problem("names no store, so that the key would open nothing: take the key out");
     }
     let bound = stores.iter().filter_map(|item| {
-        let store = item.text()?;
+        let store = item.word()?;
         if !granted.iter().any(|known| known == store) {
             let near = nearest(store, granted.iter().map(String::as_str));
             let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();

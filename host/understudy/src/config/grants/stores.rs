@@ -209,7 +209,7 @@ fn read_store(
     let (url, kind) = read_url(&url)?;
     let mut config = StoreConfig::new(url);
     for (key, own) in kind.settings {
-        if let Some(text) = section.get(key).and_then(|value| value.text().map(str::to_owned)) {
+        if let Some(text) = section.get(key).and_then(|value| value.word().map(str::to_owned)) {
             config.options.push(((*own).to_owned(), text));
         }
     }
@@ -240,7 +240,7 @@ fn read_store(
     let web = matches!(kind.scheme, "http" | "https");
     if let Some(list) = section.get("redirects").filter(|_| web).and_then(|value| value.list()) {
         for item in list {
-            match item.text() {
+            match item.word() {
                 Some(place) if StoreConfig::is_redirect(place) => config.redirects.push(place.to_owned()),
                 Some(_) => {
                     item.problem("names no server: write its name and port, such as \"cdn.example:443\"")
@@ -280,8 +280,76 @@ fn read_store(
     for (key, ..) in kind.secrets {
         section.refuse(key, &format!("belongs into `credentials`: {}", form(kind)));
     }
+    for (key, schemes) in of_other_kinds(kind) {
+        let schemes = schemes.join(", ");
+        section.refuse(
+            key,
+            &format!(
+                "is nothing that a `{}:` store has, but one of {schemes}: take the line out",
+                kind.scheme
+            ),
+        );
+    }
+    tell_mistakes(&section, kind, &config, environment);
+    check_together(&section, kind, &config, &credentials);
     section.finish();
     Some((config, credentials, authorities))
+}
+
+/// Settings that only other kinds of stores have, and which kinds those are.
+fn of_other_kinds(kind: &StoreKind) -> Vec<(&'static str, Vec<String>)> {
+    let keys =
+        |kind: &StoreKind| kind.settings.iter().chain(kind.flags).map(|(key, _)| *key).collect::<Vec<_>>();
+    let own = keys(kind);
+    let mut others: Vec<&str> = KINDS.iter().flat_map(keys).filter(|key| !own.contains(key)).collect();
+    others.sort_unstable();
+    others.dedup();
+    let having = |key: &str| {
+        let kinds = KINDS.iter().filter(|other| keys(other).contains(&key));
+        kinds.map(|other| format!("`{}:`", other.scheme)).collect()
+    };
+    others.into_iter().map(|key| (key, having(key))).collect()
+}
+
+/// Tells everything that is wrong with a store at the setting that is wrong.
+fn tell_mistakes(
+    section: &Section<'_>,
+    kind: &StoreKind,
+    config: &StoreConfig,
+    environment: Environment<'_>,
+) {
+    for mistake in config.mistakes(environment) {
+        let own = kind.settings.iter().chain(kind.flags).find(|(_, own)| *own == mistake.option);
+        let key = own.map_or(mistake.option.as_str(), |(key, _)| *key);
+        section.tell(key, &mistake.message);
+    }
+}
+
+/// Credentials that make sense only together, or not together.
+fn check_together(section: &Section<'_>, kind: &StoreKind, config: &StoreConfig, credentials: &Credentials) {
+    let has = |name: &str| credentials.iter().any(|(own, _)| *own == name);
+    let is_set = |name: &str| config.options.iter().any(|(own, _)| own == name);
+    let why = match kind.scheme {
+        "http" | "https" if credentials.is_empty() => None,
+        "http" | "https" if has("token") && (has("username") || has("password")) => {
+            Some("are a `token` or a `username` and a `password`, not both".to_owned())
+        }
+        "http" | "https" if has("username") != has("password") => {
+            let missing = if has("username") { "password" } else { "username" };
+            Some(format!("lack `{missing}`"))
+        }
+        "az" if credentials.len() > 1 => {
+            Some("are one of `account_key`, `sas_token` and `client_secret`, not several".to_owned())
+        }
+        "az" if has("client_secret") => {
+            let missing = ["client_id", "tenant_id"].into_iter().find(|name| !is_set(name));
+            missing.map(|missing| format!("with a `client_secret` need `{missing}` beside them"))
+        }
+        _ => None,
+    };
+    if let Some(why) = why {
+        section.tell("credentials", &why);
+    }
 }
 
 /// How credentials of this kind of store are written.
@@ -306,8 +374,11 @@ fn read_credentials(
         value.problem(format_args!("are nothing that a `{}:` store has: leave them out", kind.scheme));
         return Vec::new();
     }
-    if value.raw().is_str() {
-        value.problem(format_args!("must not stand in this file: {}", form(kind)));
+    if let Some(text) = value.raw().as_str() {
+        match nearest(text.trim(), ["auto"]).filter(|_| kind.auto) {
+            Some(near) => value.problem(format_args!("are no word that is known: did you mean \"{near}\"?")),
+            None => value.problem(format_args!("must not stand in this file: {}", form(kind))),
+        }
         return Vec::new();
     }
     let Some(section) = value.section() else { return Vec::new() };
@@ -332,7 +403,7 @@ fn read_credentials(
 
 /// The address of a store, which names its kind and holds no secret.
 fn read_url(value: &Value<'_>) -> Option<(String, &'static StoreKind)> {
-    let text = value.text()?;
+    let text = value.word()?;
     let schemes = || KINDS.iter().map(|kind| kind.scheme);
     let Some((scheme, rest)) = text.split_once("://") else {
         value.problem(
@@ -367,10 +438,6 @@ fn read_url(value: &Value<'_>) -> Option<(String, &'static StoreKind)> {
         value.problem(
             "holds a `?` or `#`: an address has neither, and a token that it carries must not stand here",
         );
-        return None;
-    }
-    if rest.chars().any(char::is_control) {
-        value.problem("holds a control character");
         return None;
     }
     let authority = rest.split('/').next().unwrap_or_default();

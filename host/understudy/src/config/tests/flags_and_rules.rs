@@ -101,6 +101,21 @@ fn flags_override_the_file_and_stand_in_for_what_it_leaves_out() {
     let relative = Overrides { datadir: Some("data".into()), ..Overrides::default() };
     let problems = parse_with(WHOLE, &relative, &nothing).map(|_| ()).unwrap_err();
     assert_eq!(problems, ["--datadir: must be an absolute path, not `data`"]);
+    let invisible = Overrides {
+        scope: Some("bat\u{a0}man".to_owned()),
+        datadir: Some("/data\n".into()),
+        bin_dir: Some("/bin ".into()),
+        ..Overrides::default()
+    };
+    let problems = parse_with(WHOLE, &invisible, &nothing).map(|_| ()).unwrap_err();
+    assert_eq!(
+        problems,
+        [
+            "--bin-dir: ends with a character that cannot be seen, U+0020 (space): take it out",
+            "--datadir: has a character that cannot be seen, U+000A (line feed), in place 6: take it out",
+            "--scope: has a character that cannot be seen, U+00A0 (no-break space), in place 4: take it out",
+        ]
+    );
 }
 
 #[test]
@@ -187,4 +202,31 @@ fn rule_19_basebackups_options_are_a_table_or_a_list_and_flags_override_them() {
     let flags = [("max-rate", "1M"), ("verbose", "False"), ("no-slot", "True")];
     assert_eq!(arguments(table, &flags), ["--max-rate=1M", "--no-slot"]);
     assert_eq!(arguments(list, &flags), ["--checkpoint=fast", "--max-rate=1M", "--no-slot"]);
+}
+
+#[test]
+fn an_option_is_known_with_its_place() {
+    let text = format!(
+        "{WHOLE}[method.acme]\n[method.acme.options]\nstanza = \"main\"\n[method.basebackup.options]\nformat = \"t\"\nwaldirr = \"/w\"\n"
+    );
+    let overrides = |method: &str, option: &str| Overrides {
+        method: Some(method.to_owned()),
+        options: vec![(option.to_owned(), "x".to_owned())],
+        ..Overrides::default()
+    };
+    let config = parse_with(&text, &overrides("acme", "jobs"), &nothing).unwrap();
+    let written = &config.components["acme"].written;
+    assert_eq!(written.section.as_deref(), Some("/etc/understudy.toml:6:9"));
+    let places = [("jobs", "--jobs"), ("stanza", "/etc/understudy.toml:8:1")];
+    assert_eq!(written.options, places.map(|(name, place)| (name.to_owned(), place.to_owned())).into());
+    let config = parse_with(&text, &overrides("basebackup", "no-sync"), &nothing).unwrap();
+    let refusal = config.basebackup.options().check(15, &config.directories).unwrap_err();
+    let parts: Vec<_> =
+        refusal.message.split("; ").filter(|part| part.contains("option of pg_basebackup")).collect();
+    for (part, place) in
+        parts.iter().zip(["/etc/understudy.toml:10:1: ", "/etc/understudy.toml:11:1: ", "--no-sync: "])
+    {
+        assert!(part.starts_with(&format!("{place}option of pg_basebackup: ")), "{part}");
+    }
+    assert_eq!(parts.len(), 3, "{}", refusal.message);
 }

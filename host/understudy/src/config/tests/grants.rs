@@ -164,7 +164,7 @@ fn a_web_server_redirects_where_the_grant_says() {
 fn a_server_is_vouched_for_by_the_authorities_that_the_operator_names() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().display();
-    for url in ["https://host/", "s3://b", "gs://b", "az://b"] {
+    for url in ["https://host/", "s3://b", "gs://b", "az://b\", account = \"a"] {
         let section = grants(&format!("stores.repo = {{ url = \"{url}\", ca_file = \"{path}\" }}")).unwrap();
         std::fs::write(file.path(), "").unwrap();
         let problem = section.resolve().unwrap_err().to_string();
@@ -182,7 +182,7 @@ fn a_server_is_vouched_for_by_the_authorities_that_the_operator_names() {
         assert!(problem.contains("no TLS"), "{problem}");
     }
     let plain = "endpoint = \"http://host\", allow_http = true";
-    for url in ["s3://b", "gs://b", "az://b"] {
+    for url in ["s3://b", "gs://b", "az://b\", account = \"a"] {
         let problem = refused(&format!("stores.repo = {{ url = \"{url}\", {plain}, ca_file = \"{path}\" }}"));
         assert!(problem.contains("ca_file` does nothing"), "{problem}");
     }
@@ -219,8 +219,8 @@ fn each_wrong_grant_is_told_by_its_own_message() {
         (r#"stores.repo = { url = "s3:///b" }"#, "lacks its host or bucket"),
         (r#"stores.repo = { url = "s3://b", regoin = "x" }"#, "did you mean `region`?"),
         (
-            r#"stores.repo = { url = "az://b", region = "x" }"#,
-            "unknown key `method.acme.grants.stores.repo.region`",
+            r#"stores.repo = { url = "az://b", account = "a", region = "x" }"#,
+            "`method.acme.grants.stores.repo.region` is nothing that a `az:` store has, but one of `s3:`: take the line out",
         ),
         (r#"stores.repo = { url = "s3://b", concurrency = 0 }"#, "at least 1"),
         (r#"stores.repo = { url = "s3://b", concurrency = 1000 }"#, "at most 256"),
@@ -231,6 +231,8 @@ fn each_wrong_grant_is_told_by_its_own_message() {
         ),
         (r#"stores.repo = { url = "file:///b", credentials = "auto" }"#, "nothing that a `file:` store has"),
         (r#"stores.repo = { url = "http://b", credentials = "auto" }"#, "must not stand in this file"),
+        (r#"stores.repo = { url = "s3://b", credentials = "Auto" }"#, "did you mean \"auto\"?"),
+        (r#"stores.repo = { url = "s3://b", credentials = "auto " }"#, "did you mean \"auto\"?"),
         (r#"stores."a/b" = { url = "s3://b" }"#, "letters, digits"),
         (r#"keys."../x" = { env = "SECRET" }"#, "letters, digits"),
         (r#"keys.repo = { env = "UNSET" }"#, "is not set"),
@@ -244,5 +246,68 @@ fn each_wrong_grant_is_told_by_its_own_message() {
     ] {
         let problems = grants(lines).map(|_| ()).unwrap_err();
         assert!(problems.iter().any(|problem| problem.contains(says)), "{lines}: {problems:#?}");
+    }
+}
+
+#[test]
+fn what_a_store_needs_is_told_where_it_is_configured() {
+    let store = "`method.acme.grants.stores.repo";
+    for (lines, says) in [
+        (
+            r#"stores.repo = { url = "az://c" }"#,
+            "8: STORE.account` is missing: write account = \"NAME\", the storage account that the container is in",
+        ),
+        (
+            r#"stores.repo = { url = "az://c", account = "a/b" }"#,
+            "43: STORE.account` has the character `/` in it: it is made of letters, digits, `-`, `_` and `.`",
+        ),
+        (
+            r#"stores.repo = { url = "s3://b", region = "eu central" }"#,
+            "42: STORE.region` has the character U+0020 in it: it is made of letters, digits, `-`, `_` and `.`",
+        ),
+        (
+            r#"stores.repo = { url = "s3://b", endpoint = "minio:9000" }"#,
+            "44: STORE.endpoint` is no address of a server: it begins with https:// or http:// and has a host",
+        ),
+        (
+            r#"stores.repo = { url = "gs://b", endpoint = "localhost" }"#,
+            "44: STORE.endpoint` is no URL: relative URL without a base; an address begins with https:// or http:// and has a \
+             host",
+        ),
+        (
+            r#"stores.repo = { url = "s3://b", endpoint = "https://me:swordfish@h" }"#,
+            "44: STORE.endpoint` has credentials in it; they have a place of their own",
+        ),
+        (
+            r#"stores.repo = { url = "s3://b", endpoint = "http://h" }"#,
+            "44: STORE.endpoint` is http without TLS, which everybody on the way can read: write https://, or allow_http = \
+             true beside it",
+        ),
+        (
+            r#"stores.repo = { url = "s3://b", allow_http = true }"#,
+            "46: STORE.allow_http` does nothing without an `endpoint` that begins with http://: take the line out",
+        ),
+        (
+            r#"stores.repo = { url = "s3://b ucket" }"#,
+            "23: STORE.url` cannot be used: `b ucket` is no name of a bucket: a URL is KIND://BUCKET/PREFIX",
+        ),
+        (
+            r#"stores.repo = { url = "https://h", credentials = { username = { env = "SECRET" } } }"#,
+            "50: STORE.credentials` lack `password`",
+        ),
+        (
+            r#"stores.repo = { url = "https://h", credentials = { username = { env = "SECRET" }, password = { env = "SECRET" }, token = { env = "SECRET" } } }"#,
+            "50: STORE.credentials` are a `token` or a `username` and a `password`, not both",
+        ),
+        (
+            r#"stores.repo = { url = "az://c", account = "a", credentials = { client_secret = { env = "SECRET" } } }"#,
+            "62: STORE.credentials` with a `client_secret` need `client_id` beside them",
+        ),
+        (
+            r#"stores.repo = { url = "az://c", account = "a", credentials = { account_key = { env = "SECRET" }, sas_token = { env = "SECRET" } } }"#,
+            "62: STORE.credentials` are one of `account_key`, `sas_token` and `client_secret`, not several",
+        ),
+    ] {
+        assert_eq!(refused(lines), says.replace("STORE", store), "{lines}");
     }
 }

@@ -26,7 +26,7 @@ network = ["x:443"]
         ":3:11: `replica.datadir` must be an absolute path, not `data`",
         ":4:11: `replica.bin_dir` must be a quoted string, not a whole number",
         ":5:1: unknown key `replica.metods`: did you mean `methods`?",
-        ":6:11: `replica.timeout` is no length of time: `soon`",
+        ":6:11: `replica.timeout` cannot be read: `soon` is not a length of time: write whole numbers and units",
         ":8:13: `method.acme.keep_data` must be true or false without quotes",
         ":10:10: `method.acme.grants.memory` cannot be read: `lots` is not a size",
         ":11:1: `method.acme.grants.network` cannot be enforced by this version",
@@ -51,7 +51,8 @@ fn malformed_toml_is_told_with_its_place_and_nothing_is_guessed() {
 #[test]
 fn a_key_that_is_given_twice_is_told() {
     let problems = parse(&format!("{WHOLE}datadir = \"/other\"\n")).map(|_| ()).unwrap_err();
-    assert!(problems[0].starts_with("/etc/understudy.toml:6:1: not TOML: duplicate key"), "{problems:#?}");
+    let twice = "/etc/understudy.toml:6:1: not TOML: the key `datadir` stands twice, first in line 4: take one of them out";
+    assert_eq!(problems, [twice]);
 }
 
 #[test]
@@ -89,7 +90,58 @@ fn each_wrong_line_is_told_by_its_own_message() {
         ("require_landlock = 99", "6:20: `replica.require_landlock` must be one of Landlock's ABIs, 1 to 7"),
         ("snapshot = 1", "6:12: `replica.snapshot` must be true or false, not a whole number"),
         ("plugin_path = [\"x\"]", "6:16: `replica.plugin_path[0]` must be an absolute path, not `x`"),
-        ("plugin_path = \"/x\"", "6:15: `replica.plugin_path` must be a list, not a string"),
+        (
+            "plugin_path = \"/x\"",
+            "6:15: `replica.plugin_path` must be a list, not a string: write plugin_path = [\"/x\"]",
+        ),
+        (
+            "timeout = \"1 day\"\nuser = \"post\\u200bgres\"",
+            "7:8: `replica.user` has a character that cannot be seen, U+200B",
+        ),
+        (
+            "wal_dir = \"/wal\\u00a0\"",
+            "6:11: `replica.wal_dir` has a character that cannot be seen, U+00A0 (no-break space), in place 5: take it out",
+        ),
+        (
+            "state_dir = \"/state \"",
+            "6:13: `replica.state_dir` ends with a character that cannot be seen, U+0020 (space): take it out",
+        ),
+        (
+            "plugin_path = [\"/x\\n\"]",
+            "6:16: `replica.plugin_path[0]` has a character that cannot be seen, U+000A (line feed), in place 3: take it out",
+        ),
+        (
+            "methods = [\"base\\u00adbackup\"]",
+            "6:12: `replica.methods[0]` has a character that cannot be seen, U+00AD (soft hyphen), in place 5: take it out",
+        ),
+        (
+            "restore_command = \"cp\\u00a0/a/%f %p\"",
+            "6:19: `replica.restore_command` has a character that cannot be seen, U+00A0 (no-break space), in place 3",
+        ),
+        (
+            "tablespaces = { \"/old\\u00a0\" = \"/new\" }",
+            "6:17: the key of `replica.tablespaces.\"/old\\u{a0}\"` has a character that cannot be seen, U+00A0",
+        ),
+        (
+            "[source]\nconninfo = \"host=h\\u200b\"",
+            "7:12: `source.conninfo` has a value of `host` that has a character that cannot be seen, U+200B",
+        ),
+        (
+            "[source]\nconninfo = \"host=h\"\nuser = \"replicator\"",
+            "8:1: unknown key `source.user`: `user` belongs into the value of `conninfo`, as in conninfo = \"user=...\"",
+        ),
+        (
+            "[method.acme]\nstanza = \"main\"",
+            "7:1: unknown key `method.acme.stanza`: no method has it; an option of the plugin belongs to `[method.acme.options]`",
+        ),
+        (
+            "[method.acme]\nplugin = \"http://me:swordfish@h/x:1\"",
+            "7:10: `method.acme.plugin` names `http://<secret>@h/x:1`, which is a registry's reference",
+        ),
+        (
+            "wal_dir = \"http://me:swordfish@h/\"",
+            "6:11: `replica.wal_dir` must be an absolute path, not `http://<secret>@h/`",
+        ),
         ("wal_dir = \"/data/wal\"", "6:11: `/data/wal` and the data directory, `/data`, must be apart"),
         ("wal_dir = \"/\"", "6:11: `/` and the data directory, `/data`, must be apart"),
         (
@@ -134,19 +186,34 @@ fn each_wrong_line_is_told_by_its_own_message() {
         ("[method.acme.options]\na = nan", "7:5: `method.acme.options.a` must be a finite number"),
         (
             "[method.acme.grants]\nmemory = 268435456",
-            "7:10: `method.acme.grants.memory` must be a quoted size",
+            "7:10: `method.acme.grants.memory` must be a quoted size with its unit, such as \"256MiB\"",
+        ),
+        (
+            "[method.acme.grants]\nmemory = 128",
+            "7:10: `method.acme.grants.memory` must be a quoted size with its unit, such as \"128MiB\"",
+        ),
+        (
+            "[method.acme.grants]\nmemory = 3000001",
+            "7:10: `method.acme.grants.memory` must be a quoted size with its unit, such as \"3000001B\"",
         ),
         (
             "[method.acme.grants]\nhost_memory = \"8MiB\"",
             "7:15: `method.acme.grants.host_memory` must be at least 16.0 MiB",
         ),
         ("[method.acme.grants]\nmemory = \"0MiB\"", "7:10: `method.acme.grants.memory` is nothing at all"),
-        ("[method.acme.grants]\nread = \"/mnt\"", "7:8: `method.acme.grants.read` must be a list"),
+        (
+            "[method.acme.grants]\nread = \"/mnt\"",
+            "7:8: `method.acme.grants.read` must be a list, not a string: write read = [\"/mnt\"]",
+        ),
         (
             "[method.acme.grants]\nread = [\"mnt\"]",
             "7:9: `method.acme.grants.read[0]` must be an absolute path",
         ),
-        ("[method.acme.grants]\ndisk = \"3TiB\"", "7:8: `method.acme.grants.disk` must be a table"),
+        (
+            "[method.acme.grants]\ndisk = \"5GB\"",
+            "7:8: `method.acme.grants.disk` must be a table, not a string: write disk = { bytes = \"5GB\" }, with a whole number \
+             and one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB",
+        ),
         (
             "[method.acme.grants.disk]\nbites = \"1\"",
             "7:1: unknown key `method.acme.grants.disk.bites`: did you mean `bytes`?",
@@ -230,6 +297,101 @@ fn each_wrong_line_is_told_by_its_own_message() {
 }
 
 #[test]
+fn a_key_in_the_wrong_section_is_told_where_it_belongs() {
+    let top = "the top of the file, above the first section";
+    for (lines, says) in [
+        ("scope = \"x\"", format!("6:1: unknown key `replica.scope`: `scope` belongs to {top}")),
+        ("conninfo = \"host=h\"", "6:1: unknown key `replica.conninfo`: `conninfo` belongs to `[source]`".to_owned()),
+        (
+            "[method.acme]\npassword = 1",
+            "7:1: unknown key `method.acme.password`: `password` belongs to `[source]`".to_owned(),
+        ),
+        (
+            "[method.acme]\nBin-Dir = 1",
+            "7:1: unknown key `method.acme.Bin-Dir`: `bin_dir` belongs to `[replica]`".to_owned(),
+        ),
+        (
+            "[method.acme]\nread = []",
+            "7:1: unknown key `method.acme.read`: `read` belongs to `[method.acme.grants]`".to_owned(),
+        ),
+        (
+            "[method.acme.grants]\ntimeout = \"1h\"",
+            "7:1: unknown key `method.acme.grants.timeout`: `timeout` belongs to `[replica]`, `[method.acme]` or \
+             `[method.basebackup]`"
+                .to_owned(),
+        ),
+        (
+            "[method.acme.grants]\nurl = \"s3://b\"",
+            "7:1: unknown key `method.acme.grants.url`: `url` belongs to `[method.acme.grants.stores.NAME]`".to_owned(),
+        ),
+        (
+            "[method.acme.grants.disk]\nrate = \"1MB/s\"",
+            "7:1: unknown key `method.acme.grants.disk.rate`: `rate` belongs to `[method.acme.grants]`".to_owned(),
+        ),
+        (
+            "[method.basebackup]\nretry_for = \"1h\"",
+            "7:1: unknown key `method.basebackup.retry_for`: `retry_for` belongs to `[method.NAME.grants.stores.NAME]`"
+                .to_owned(),
+        ),
+        ("[grants]\nread = []", "6:2: unknown key `grants`: `grants` belongs to `[method.NAME]`".to_owned()),
+        (
+            "[basebackup]\ntries = 1",
+            "6:2: unknown key `basebackup`: `basebackup` is a method, whose section is `[method.basebackup]`".to_owned(),
+        ),
+    ] {
+        assert_eq!(problem(lines), says, "{lines}");
+    }
+    let at_the_top = format!("datadir = \"/d\"\n{WHOLE}");
+    let problems = parse(&at_the_top).map(|_| ()).unwrap_err();
+    assert_eq!(
+        problems,
+        ["/etc/understudy.toml:1:1: unknown key `datadir`: `datadir` belongs to `[replica]`"]
+    );
+}
+
+/// What a section says that it knows when it is asked for a key that nobody has.
+#[test]
+fn where_keys_belong_is_known_of_every_key_and_of_no_other() {
+    use crate::config::belongs::SECTIONS;
+    let stores = ["s3://b", "gs://b", "az://b", "https://h", "file:///b"];
+    for (section, keys) in SECTIONS {
+        let head = section.replace("NAME", "acme");
+        // Asked for what it does not know, this one tells of options.
+        if section == "method.NAME" {
+            for key in keys {
+                let problems = parse(&format!("[{head}]\n{key} = 1\n")).map(|_| ()).unwrap_err();
+                let unknown = problems.iter().find(|problem| problem.contains("unknown key"));
+                assert_eq!(unknown, None, "[{section}] {key}");
+            }
+            continue;
+        }
+        let mut known: Vec<String> = Vec::new();
+        for url in stores {
+            let text = match section {
+                "" => "qqqqqqqqqqqq = 1".to_owned(),
+                "method.NAME.grants.stores.NAME" => format!("[{head}]\nurl = \"{url}\"\nqqqqqqqqqqqq = 1"),
+                "method.NAME.grants.stores.NAME.credentials" => {
+                    let store = head.trim_end_matches(".credentials");
+                    format!("[{store}]\nurl = \"{url}\"\n[{head}]\nqqqqqqqqqqqq = 1")
+                }
+                _ => format!("[{head}]\nqqqqqqqqqqqq = 1"),
+            };
+            let problems = parse(&text).map(|_| ()).unwrap_err();
+            let told = problems.iter().find_map(|problem| problem.split_once("known here: "));
+            known.extend(told.iter().flat_map(|(_, keys)| keys.split(", ")).map(str::to_owned));
+        }
+        // `password` is told to belong to the source, and not to the credentials of a web server.
+        known.retain(|key| !(section.ends_with(".credentials") && key == "password"));
+        let mut keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+        for list in [&mut known, &mut keys] {
+            list.sort();
+            list.dedup();
+        }
+        assert_eq!(known, keys, "[{section}]");
+    }
+}
+
+#[test]
 fn every_grant_without_a_wall_is_refused() {
     for grant in ["network", "programs", "environment"] {
         let problem = problem(&format!("[method.acme.grants]\n{grant} = {{}}"));
@@ -258,6 +420,15 @@ fn a_plugin_path_that_is_not_absolute_is_refused() {
     let environment = |name: &str| (name == plugin_path::VARIABLE).then(|| OsString::from("/a:b"));
     let problems = parse_with(WHOLE, &Overrides::default(), &environment).map(|_| ()).unwrap_err();
     assert!(problems[0].starts_with("UNDERSTUDY_PLUGIN_PATH: "), "{problems:?}");
+    let environment = |name: &str| (name == plugin_path::VARIABLE).then(|| OsString::from("/a:/b\n"));
+    let problems = parse_with(WHOLE, &Overrides::default(), &environment).map(|_| ()).unwrap_err();
+    assert_eq!(
+        problems,
+        [
+            "UNDERSTUDY_PLUGIN_PATH: names a directory that has a character that cannot be seen, U+000A (line feed), in place 3: \
+             take it out"
+        ]
+    );
 }
 
 #[test]

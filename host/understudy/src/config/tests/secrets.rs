@@ -33,14 +33,23 @@ impl SecretPlace {
         for kind in &KINDS {
             let address = if kind.scheme == "file" { "/b" } else { "b" };
             for (name, _, shape) in kind.secrets {
-                let beside = kind.together.iter().filter(|other| *other != name);
+                let together: &[&str] = match *name {
+                    "username" | "password" => &["username", "password"],
+                    _ => kind.together,
+                };
+                let beside = together.iter().filter(|other| *other != name);
                 let beside: String =
                     beside.map(|other| format!(", {other} = {{ env = \"BESIDE\" }}")).collect();
+                let needed = match *name {
+                    "client_secret" => "account = \"a\"\nclient_id = \"c\"\ntenant_id = \"t\"",
+                    _ if kind.scheme == "az" => "account = \"a\"",
+                    _ => "",
+                };
                 places.push(Self {
                     name: format!("{} {name}", kind.scheme),
                     shape: *shape,
                     lines: format!(
-                        "[method.acme.grants.stores.repo]\nurl = \"{}://{address}\"\ncredentials = {{ {name} = SECRET{beside} }}",
+                        "[method.acme.grants.stores.repo]\nurl = \"{}://{address}\"\n{needed}\ncredentials = {{ {name} = SECRET{beside} }}",
                         kind.scheme
                     ),
                 });
@@ -163,9 +172,19 @@ fn what_auto_finds_in_the_environment_is_known_as_a_secret() {
         ("gs", &[]),
     ] {
         let of_a_cloud = |name: &str| name.starts_with("AWS_") || name.starts_with("AZURE_");
-        let environment = |name: &str| of_a_cloud(name).then(|| OsString::from(format!("of {name}")));
+        let value = |name: &str| match name {
+            _ if name.ends_with("_FILE") => format!("/{name}"),
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI" => "/of".to_owned(),
+            _ if name.contains("URI") || name.contains("URL") || name.ends_with("HOST") => {
+                "https://of/".to_owned()
+            }
+            _ => format!("of-{name}").replace('_', "-"),
+        };
+        let environment = |name: &str| of_a_cloud(name).then(|| OsString::from(value(name)));
+        let needed = if scheme == "az" { "account = \"a\"" } else { "" };
         let of = |credentials: &str| {
-            let lines = format!("[method.acme.grants.stores.repo]\nurl = \"{scheme}://b\"\n{credentials}");
+            let lines =
+                format!("[method.acme.grants.stores.repo]\nurl = \"{scheme}://b\"\n{needed}\n{credentials}");
             let config =
                 parse_with(&format!("{WHOLE}{lines}\n"), &Overrides::default(), &environment).unwrap();
             let known = &config.components["acme"].grants.ambient;
@@ -174,7 +193,7 @@ fn what_auto_finds_in_the_environment_is_known_as_a_secret() {
                 .map(|secret| String::from_utf8(secret.expose().to_owned()).unwrap())
                 .collect::<Vec<_>>()
         };
-        let expected: Vec<_> = variables.iter().map(|name| format!("of {name}")).collect();
+        let expected: Vec<_> = variables.iter().map(|name| value(name)).collect();
         assert_eq!(of("credentials = \"auto\""), expected, "{scheme}");
         assert_eq!(of(""), [""; 0], "{scheme}");
     }
@@ -194,4 +213,76 @@ fn a_secret_behind_a_linked_directory_is_read_as_kubernetes_keeps_it() {
         let problem = place.in_file(&folder.path().join("password")).unwrap_err();
         assert!(problem.contains("`..data/NAME`"), "{problem}");
     }
+}
+
+#[test]
+fn what_auto_finds_in_the_environment_and_cannot_use_is_told_by_its_variable() {
+    use std::os::unix::ffi::OsStringExt;
+    let long = "x".repeat(70_000);
+    let s3 = &[
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_ROLE_ARN",
+        "AWS_ROLE_SESSION_NAME",
+        "AWS_ENDPOINT_URL_STS",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    ][..];
+    let az = &[
+        "AZURE_STORAGE_ACCOUNT_KEY",
+        "AZURE_STORAGE_SAS_TOKEN",
+        "AZURE_CLIENT_ID",
+        "AZURE_TENANT_ID",
+        "AZURE_CLIENT_SECRET",
+        "AZURE_FEDERATED_TOKEN_FILE",
+        "AZURE_AUTHORITY_HOST",
+        "IDENTITY_ENDPOINT",
+    ][..];
+    let gs = &["GOOGLE_SERVICE_ACCOUNT", "GOOGLE_APPLICATION_CREDENTIALS"][..];
+    for (store, variables) in
+        [("url = \"s3://b\"", s3), ("url = \"az://b\", account = \"a\"", az), ("url = \"gs://b\"", gs)]
+    {
+        let lines = format!("[method.acme.grants]\nstores.repo = {{ {store}, credentials = \"auto\" }}\n");
+        let text = format!("{WHOLE}{lines}");
+        for variable in variables {
+            for value in [b"".to_vec(), b"\xFF".to_vec(), b"a\nswordfish".to_vec(), long.clone().into_bytes()]
+            {
+                let environment = |name: &str| (name == *variable).then(|| OsString::from_vec(value.clone()));
+                let problems =
+                    parse_with(&text, &Overrides::default(), &environment).map(|_| ()).unwrap_err();
+                assert_eq!(problems.len(), 1, "{variable}: {problems:?}");
+                let begin = format!("{FILE}:7:");
+                let says = format!(
+                    "`method.acme.grants.stores.repo.credentials` asks the environment: the variable {variable} "
+                );
+                assert!(problems[0].starts_with(&begin) && problems[0].contains(&says), "{}", problems[0]);
+                assert!(!problems[0].contains("swordfish"), "{}", problems[0]);
+            }
+            let garbage = if ["FILE", "CREDENTIALS", "ACCOUNT"].iter().any(|end| variable.ends_with(end)) {
+                "relative/file"
+            } else {
+                "swordfish of garbage"
+            };
+            let environment = |name: &str| (name == *variable).then(|| OsString::from(garbage));
+            let free = ["AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME", "AZURE_CLIENT_SECRET"].contains(variable);
+            let read = parse_with(&text, &Overrides::default(), &environment).map(|_| ());
+            assert_eq!(read.is_ok(), free, "{variable}: {read:?}");
+        }
+    }
+}
+
+#[test]
+fn the_password_of_a_proxy_is_known_as_a_secret() {
+    let environment =
+        |name: &str| (name == "https_proxy").then(|| OsString::from("http://me:sw%6frdfish@proxy:3128"));
+    let config = parse_with(WHOLE, &Overrides::default(), &environment).unwrap();
+    let redactor = ::replica::Redactor::new();
+    config.proxy_secrets.iter().for_each(|secret| redactor.add(secret).unwrap());
+    let told = redactor.redact("http://me:sw%6frdfish@proxy:3128 got swordfish and bWU6c3dvcmRmaXNo");
+    assert_eq!(told, "http://<secret>@proxy:3128 got <secret> and <secret>");
 }

@@ -1,0 +1,151 @@
+//! Where a key belongs that stands in the wrong section.
+
+/// The sections, and the keys of each. `NAME` stands for a name of the operator's.
+pub(super) const SECTIONS: [(&str, &[&str]); 10] = [
+    ("", &["scope", "replica", "source", "method"]),
+    (
+        "replica",
+        &[
+            "datadir",
+            "bin_dir",
+            "methods",
+            "create_replica_methods",
+            "create_replica_method",
+            "user",
+            "state_dir",
+            "wal_dir",
+            "tablespaces",
+            "configure_standby",
+            "standby_passfile",
+            "restore_command",
+            "trigger_file",
+            "config_file",
+            "snapshot",
+            "config",
+            "timeout",
+            "end_with_parent",
+            "plugin_path",
+            "require_landlock",
+        ],
+    ),
+    (
+        "source",
+        &["conninfo", "passfile", "password", "methods", "create_replica_methods", "create_replica_method"],
+    ),
+    (
+        "method.NAME",
+        &[
+            "plugin",
+            "options",
+            "keep_data",
+            "no_leader",
+            "no_master",
+            "no_params",
+            "timeout",
+            "plan_timeout",
+            "stall_timeout",
+            "grants",
+        ],
+    ),
+    ("method.basebackup", &["options", "tries", "pause", "timeout", "stall_timeout"]),
+    ("method.NAME.grants", &["memory", "host_memory", "read", "disk", "stores", "keys", "rate", "workers"]),
+    (
+        "method.NAME.grants.stores.NAME",
+        &[
+            "url",
+            "region",
+            "endpoint",
+            "allow_http",
+            "virtual_hosted_style",
+            "account",
+            "client_id",
+            "tenant_id",
+            "ca_file",
+            "redirects",
+            "credentials",
+            "concurrency",
+            "retry_for",
+            "plan_retry_for",
+            "idle_timeout",
+        ],
+    ),
+    (
+        "method.NAME.grants.stores.NAME.credentials",
+        &[
+            "access_key_id",
+            "secret_access_key",
+            "session_token",
+            "service_account_key",
+            "account_key",
+            "sas_token",
+            "client_secret",
+            "username",
+            "token",
+        ],
+    ),
+    ("method.NAME.grants.keys.NAME", &["file", "env", "stores"]),
+    ("method.NAME.grants.disk", &["bytes", "files", "keep_free"]),
+];
+
+/// A method's own section at the top of the file.
+const METHOD: &str = "basebackup";
+
+/// Says where this key belongs, which the section at `path` does not have; `None` if no section has it.
+pub(super) fn belongs(key: &str, path: &str) -> Option<String> {
+    let plain = key.to_ascii_lowercase().replace('-', "_");
+    if plain == METHOD && path.is_empty() {
+        return Some(format!("`{METHOD}` is a method, whose section is `[method.{METHOD}]`"));
+    }
+    let own = kind(path);
+    let having = SECTIONS.iter().filter(|(section, keys)| *section != own && keys.contains(&plain.as_str()));
+    let mut places: Vec<String> = having.map(|(section, _)| shown(section, path)).collect();
+    let last = places.pop()?;
+    let places = if places.is_empty() { last } else { format!("{} or {last}", places.join(", ")) };
+    Some(format!("`{plain}` belongs to {places}"))
+}
+
+/// The section as a person would write its head, with the name of the method in whose section somebody is.
+fn shown(section: &str, path: &str) -> String {
+    if section.is_empty() {
+        return "the top of the file, above the first section".to_owned();
+    }
+    let within = method(path).filter(|name| *name != METHOD && section.starts_with("method.NAME"));
+    match within {
+        Some(name) => format!("`[{}]`", section.replacen("NAME", name, 1)),
+        None => format!("`[{section}]`"),
+    }
+}
+
+/// The name of the method in whose section this path is, as it is written.
+fn method(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("method.")?;
+    let end = match rest.strip_prefix('"') {
+        Some(quoted) => quoted.find('"').map(|end| end + 2)?,
+        None => rest.find('.').unwrap_or(rest.len()),
+    };
+    rest.get(..end)
+}
+
+/// Which of the sections this path is.
+fn kind(path: &str) -> &'static str {
+    let Some(name) = method(path) else {
+        return SECTIONS
+            .iter()
+            .map(|(section, _)| *section)
+            .find(|section| *section == path)
+            .unwrap_or_default();
+    };
+    let below = path.strip_prefix("method.").and_then(|rest| rest.strip_prefix(name)).unwrap_or_default();
+    let last = below.rsplit('.').next().unwrap_or_default();
+    match below {
+        "" if name == METHOD => "method.basebackup",
+        "" => "method.NAME",
+        ".grants" => "method.NAME.grants",
+        ".grants.disk" => "method.NAME.grants.disk",
+        _ if below.starts_with(".grants.stores.") && last == "credentials" => {
+            "method.NAME.grants.stores.NAME.credentials"
+        }
+        _ if below.starts_with(".grants.stores.") => "method.NAME.grants.stores.NAME",
+        _ => "method.NAME.grants.keys.NAME",
+    }
+}
