@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use replica::create_replica::BASEBACKUP;
-use replica::datadir::check_state_directory;
+use replica::datadir::check_places;
+use replica::mounts::real_path;
 use replica::seal::{EndState, Standby};
 use replica::source::passwords_in;
 use replica::{Candidate, Job, Method, Redactor, Refusal, Rule, Source};
@@ -74,8 +75,8 @@ impl Operator {
         if let Some(source) = &config.source {
             source.conninfo.check_certificates().map_err(NotRun::usage)?;
         }
-        // Before the first file is made: the state directory may lie in the data directory.
-        check_state_directory(&config.directories, &state_dir).map_err(NotRun::refused)?;
+        // Before the first file is made, which must not be where no run may make one.
+        check_places(&config.directories, &state_dir).map_err(NotRun::refused)?;
         let run_directory = RunDirectory::below(&state_dir).map_err(|error| no_state(&state_dir, error))?;
         if let (Some((_, Some(passfile))), Some(place)) = (&config.standby, config.standby_passfile_at) {
             check_passfile("replica.standby_passfile", passfile, &config.file, place)
@@ -180,20 +181,11 @@ fn secrets(config: &Config, state_dir: &Path, run_directory: &Path) -> Vec<PathB
 /// Shows the memory and the environment of this program to itself.
 const PROC: &str = "/proc";
 
-/// The path without symbolic links in it, also where the last parts of it are not there yet.
-fn real(path: &Path) -> PathBuf {
-    let there = |there: &Path| {
-        let beyond = path.strip_prefix(there).ok()?;
-        Some(there.canonicalize().ok()?.join(beyond))
-    };
-    path.ancestors().find_map(there).unwrap_or_else(|| path.to_owned())
-}
-
 /// Secrets stay in the host: no method may read a directory in which one is, however deep, nor have one as a store.
 fn refuse_to_grant(secrets: &[PathBuf], grants: &GrantsSection) -> Result<(), Refusal> {
     for (granted, how) in grants.open.reads() {
         let covers = |secret: &&PathBuf| {
-            let (own, place) = (real(secret), real(&granted));
+            let (own, place) = (real_path(secret), real_path(&granted));
             secret.starts_with(&granted)
                 || own.starts_with(&place)
                 || (own == Path::new(PROC) && place.starts_with(PROC))
