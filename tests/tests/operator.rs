@@ -198,3 +198,41 @@ fn pg_basebackup_has_the_version_in_place_before_the_rest() {
     primary.verify(&replica, &replica.datadir().join("backup_manifest")).unwrap();
     primary.streams_to(&replica).unwrap();
 }
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_report_replaces_nothing_but_a_report_and_lies_in_no_place_of_the_run() {
+    let primary = Primary::start("report", 10).unwrap();
+    let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
+    let user = primary.playground.user();
+    user.write(&replica.path("thesis.txt"), "years of work").unwrap();
+    let refused = |report: &std::path::Path, says: &str| {
+        let output = replica.command("create").arg("--report").arg(report).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(says) && said.contains("nothing was touched"), "{says}: {said}");
+        assert!(!replica.datadir().exists() && !replica.path("state").exists(), "{said}");
+    };
+    std::os::unix::fs::symlink(replica.path("absent"), replica.path("link")).unwrap();
+    for name in ["thesis.txt", "link", "understudy.toml"] {
+        refused(&replica.path(name), "only an earlier report is replaced");
+    }
+    for (place, what) in [
+        ("data", "the data directory"),
+        ("wal", "a mapped place"),
+        ("fast", "a mapped place"),
+        ("state", "the state directory"),
+    ] {
+        refused(&replica.path(place).join("report.json"), &format!("would lie in {what}"));
+    }
+    refused(&replica.path("missing/report.json"), "cannot write the report");
+    assert_eq!(fs::read_to_string(replica.path("thesis.txt")).unwrap(), "years of work");
+    assert!(!replica.path("absent").exists());
+    let report = replica.path("kept.json");
+    for _ in 0..2 {
+        let output = replica.command("create").arg("--report").arg(&report).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let report: Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
+    assert_eq!(report["attempts"][0]["outcome"], "created", "{report}");
+}
