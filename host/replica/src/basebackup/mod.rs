@@ -114,8 +114,19 @@ impl Basebackup {
     ) -> Result<(), Failure> {
         let mut waited = true;
         let mut version = Some(major);
+        let mut held = false;
         let each = |line: &Line| {
             let used = use_line(line, run, &mut waited);
+            // It found the directory empty, and the server has sent nothing of global/pg_control, which comes last.
+            if !held && progress::has_begun(&line.text) {
+                held = true;
+                if let Err(error) = Unstartable::hold(directory) {
+                    let message = format!(
+                        "cannot make the directory postmaster.pid that keeps PostgreSQL away: {error}"
+                    );
+                    run.log(Level::Warn, "host", message);
+                }
+            }
             // It found the directory empty and writes into it.
             if !waited
                 && let Some(major) = version.take()

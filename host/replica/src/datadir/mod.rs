@@ -8,6 +8,7 @@ mod apart;
 mod cluster;
 mod contents;
 mod empty;
+pub(crate) mod lock_file;
 mod places;
 mod room;
 mod server;

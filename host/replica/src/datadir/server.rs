@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use transfer::beneath::{Directory, Kind, RelativePath};
 
+use super::lock_file;
 use super::places::MappedPlace;
 use crate::Refusal;
 use crate::Rule;
@@ -49,6 +50,10 @@ pub(super) fn refuse_running(directory: &Directory, unfinished: bool) -> Result<
         |what: String| Refusal::new(Rule::RunningServer, format!("the data directory {shown} {what}"));
     let failed = |error: io::Error| refuse(format!("cannot be looked at: {error}"));
     let Some(found) = directory.find(&POSTMASTER_PID).map_err(failed)? else { return Ok(()) };
+    // No server has a directory there: it is what keeps PostgreSQL from what pg_basebackup left when it was killed.
+    if lock_file::is_occupied(directory).map_err(failed)? {
+        return Ok(());
+    }
     let pid = match found.kind {
         Kind::File => directory.read(&POSTMASTER_PID, LONGEST).map(|text| pid_of(&text)),
         _ => Ok(None),

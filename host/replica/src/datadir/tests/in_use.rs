@@ -179,6 +179,26 @@ fn rule_25_who_stands_in_the_directory_beside_a_stale_postmaster_pid_is_no_serve
 }
 
 #[test]
+fn rule_26_what_a_killed_pg_basebackup_left_is_taken_with_and_without_the_state_file() {
+    let machine = Machine::with_cluster();
+    let held = || fs::create_dir(machine.path("data/postmaster.pid")).unwrap();
+    held();
+    assert_eq!(machine.inspect(), Ok(Contents::Cluster));
+    fs::remove_dir(machine.path("data/postmaster.pid")).unwrap();
+    machine.killed(machine.acquire().unwrap(), &[]);
+    // pg_basebackup has written pg_control, and somebody has set the mode that PostgreSQL asks for.
+    machine.cluster("data");
+    held();
+    assert_eq!(machine.inspect(), Ok(Contents::Unfinished));
+    fs::write(machine.path("data/postmaster.pid/README"), "").unwrap();
+    let directory = machine.acquire().unwrap();
+    assert_eq!(directory.contents().unwrap(), Contents::Unfinished);
+    // A method that keeps the data does not find it in its way.
+    directory.empty(Extent::ControlFileOnly, None, &CancellationToken::new()).unwrap();
+    assert!(!machine.path("data/postmaster.pid").exists());
+}
+
+#[test]
 fn rule_25_a_server_that_was_started_since_is_seen_before_the_first_file_goes() {
     let machine = Machine::with_cluster();
     let directory = machine.acquire().unwrap();
