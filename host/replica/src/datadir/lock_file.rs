@@ -3,7 +3,7 @@
 //! PostgreSQL can neither make its lock file where a directory has the name nor read it (`CreateLockFile` in miscinit.c: "could not read
 //! lock file"), which ends the postmaster and `postgres --single`; `pg_ctl start` says "invalid data in PID file", and `pg_resetwal` that
 //! the lock file exists. The directory stays where somebody sets the mode of the data directory, and where a script removes a stale
-//! `postmaster.pid` with `rm -f`, or only if it is a file. Seen with PostgreSQL 15, 16 and 18.
+//! `postmaster.pid` with `rm -f`, or only if it is a file. Seen with PostgreSQL 15 to 18.
 
 use std::io::{self, Write};
 
