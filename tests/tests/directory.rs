@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tests::primary::Primary;
 use tests::replica_folder::ReplicaFolder;
-use tests::server::{BIN_DIR, run};
+use tests::server::{BIN_DIR, Playground, run};
 
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -311,5 +311,98 @@ fn a_state_directory_in_the_data_directory_is_refused_before_anything_is_made_th
         let names = |place: &Path| fs::read_dir(place).unwrap().count();
         assert_eq!((names(&datadir), names(&wal)), (1, 0), "{name}: something was made");
         assert!(!replica.path("gate.lock").exists(), "{name}: something was made");
+    }
+}
+
+/// The programs of a release in a folder of their own, with a `pg_basebackup` that does not end once its copy is whole.
+fn programs_with_an_endless_pg_basebackup(playground: &Playground) -> PathBuf {
+    let folder = playground.directory("endless").unwrap();
+    for entry in fs::read_dir(playground.bin_dir()).unwrap() {
+        let path = entry.unwrap().path();
+        std::os::unix::fs::symlink(&path, folder.join(path.file_name().unwrap())).unwrap();
+    }
+    let program = folder.join("pg_basebackup");
+    let real = playground.bin_dir().join("pg_basebackup");
+    fs::remove_file(&program).unwrap();
+    let script = format!(
+        "#!/bin/sh\ncase \"$1\" in --pgdata=*) ;; *) exec {0} \"$@\" ;; esac\n{0} \"$@\"\necho 'the copy is whole' >&2\nexec sleep 600\n",
+        real.display()
+    );
+    playground.user().write(&program, &script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+/// Kills a run, and pg_basebackup with it, when the copy is whole and the run has not judged it.
+fn killed_with_the_copy_whole(replica: &ReplicaFolder) {
+    let child = replica.spawn(&[]).unwrap();
+    let output = || fs::read_to_string(replica.path("output")).unwrap_or_default();
+    wait_until("the copy to be whole", || output().contains("the copy is whole"));
+    child.signal(Signal::KILL).unwrap();
+    replica.ended(child).unwrap();
+    let pgdata = format!("--pgdata={}", replica.datadir().display());
+    wait_until("pg_basebackup to be gone", || {
+        let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        let arguments = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
+        !arguments.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).any(|all| all.contains(&pgdata))
+    });
+    assert!(replica.is_sealed(), "pg_control is there");
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn what_a_killed_pg_basebackup_left_does_not_start_whatever_its_mode_and_the_next_run_takes_it() {
+    let majors: &[Option<u32>] = match tests::program::fast_or_full(0, 1) {
+        0 => &[None],
+        _ => &[None, Some(16), Some(17), Some(18)],
+    };
+    for major in majors {
+        let playground = match major {
+            None => Playground::new("cut-short").unwrap(),
+            Some(major) => tests::releases::playground("cut-short", *major).unwrap(),
+        };
+        let bin_dir = playground.bin_dir().to_owned();
+        let primary = Primary::start_in(playground, 500).unwrap();
+        let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
+        let config = replica.path("understudy.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        let endless = programs_with_an_endless_pg_basebackup(&primary.playground);
+        let bin_dirs = |dir: &Path| format!("bin_dir = \"{}\"", dir.display());
+        let data = replica.datadir();
+        let user = primary.playground.user();
+        let starts = |program: &str, arguments: &[&str]| {
+            let mut command = user.command(bin_dir.join(program));
+            let output = command.args(arguments).arg("-D").arg(&data).stdin(std::process::Stdio::null());
+            let output = output.output().unwrap();
+            (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        for state_is_lost in [false, true] {
+            fs::write(&config, text.replace(&bin_dirs(&bin_dir), &bin_dirs(&endless))).unwrap();
+            killed_with_the_copy_whole(&replica);
+            assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o720);
+            assert!(!starts("postgres", &["--single"]).0);
+            // What PostgreSQL's message asks for, and what an entry point of a container does.
+            fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+            let _ = user.command("/bin/rm").arg("-f").arg(data.join("postmaster.pid")).output().unwrap();
+            for (program, arguments, says) in [
+                ("postgres", &["--single"][..], "could not read lock file"),
+                ("postgres", &["-c", "listen_addresses="], "could not read lock file"),
+                ("pg_ctl", &["start", "--wait"], "invalid data in PID file"),
+                ("pg_resetwal", &["--force"], "lock file \"postmaster.pid\" exists"),
+            ] {
+                let (started, said) = starts(program, arguments);
+                assert!(!started && said.contains(says), "{major:?} {program} {arguments:?}: {said}");
+            }
+            assert!(fs::read_to_string(data.join("postmaster.pid/README")).unwrap().contains("understudy"));
+            if state_is_lost {
+                fs::remove_dir_all(replica.path("state")).unwrap();
+            }
+            fs::write(&config, &text).unwrap();
+            let checked = replica.command("check").output().unwrap();
+            assert_eq!(checked.status.code(), Some(0), "{}", String::from_utf8_lossy(&checked.stdout));
+            replica.created_by("basebackup").unwrap();
+            assert!(!data.join("postmaster.pid").exists());
+            primary.streams_to(&replica).unwrap();
+        }
     }
 }

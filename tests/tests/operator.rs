@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tests::primary::Primary;
 use tests::replica_folder::ReplicaFolder;
+use tests::server::PostgresServer;
 
 fn wait_until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -197,4 +198,126 @@ fn pg_basebackup_has_the_version_in_place_before_the_rest() {
     assert_eq!(ended.code(), Some(0), "{}", ended.output);
     primary.verify(&replica, &replica.datadir().join("backup_manifest")).unwrap();
     primary.streams_to(&replica).unwrap();
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_report_replaces_nothing_but_a_report_and_lies_in_no_place_of_the_run() {
+    let primary = Primary::start("report", 10).unwrap();
+    let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
+    let user = primary.playground.user();
+    user.write(&replica.path("thesis.txt"), "years of work").unwrap();
+    let refused = |report: &std::path::Path, says: &str| {
+        let output = replica.command("create").arg("--report").arg(report).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(says) && said.contains("nothing was touched"), "{says}: {said}");
+        assert!(!replica.datadir().exists() && !replica.path("state").exists(), "{said}");
+    };
+    std::os::unix::fs::symlink(replica.path("absent"), replica.path("link")).unwrap();
+    for name in ["thesis.txt", "link", "understudy.toml"] {
+        refused(&replica.path(name), "only an earlier report is replaced");
+    }
+    for (place, what) in [
+        ("data", "the data directory"),
+        ("wal", "a mapped place"),
+        ("fast", "a mapped place"),
+        ("state", "the state directory"),
+    ] {
+        refused(&replica.path(place).join("report.json"), &format!("would lie in {what}"));
+    }
+    refused(&replica.path("missing/report.json"), "cannot write the report");
+    assert_eq!(fs::read_to_string(replica.path("thesis.txt")).unwrap(), "years of work");
+    assert!(!replica.path("absent").exists());
+    let report = replica.path("kept.json");
+    for _ in 0..2 {
+        let output = replica.command("create").arg("--report").arg(&report).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let report: Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
+    assert_eq!(report["attempts"][0]["outcome"], "created", "{report}");
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_slot_that_is_there_already_is_used_and_one_that_cannot_be_used_is_refused() {
+    let primary = Primary::start("slot", 10).unwrap();
+    let server = &primary.server;
+    let create = "checkpoint = \"fast\"\ncreate-slot = true\nslot = \"one\"";
+    let slots = || server.psql("SELECT string_agg(slot_name, ',') FROM pg_replication_slots").unwrap();
+    // The role that may only replicate cannot read the catalog, the other one can.
+    for (name, user) in [("replicates", "user=replicator"), ("reads", "user=postgres")] {
+        let replica = primary.replica(name, &["basebackup"], "", "").unwrap();
+        rewrite(&replica, "checkpoint = \"fast\"", create);
+        rewrite(&replica, "user=replicator", user);
+        let first = replica.created_by("basebackup").unwrap();
+        assert_eq!(slots(), "one");
+        assert!(!first.output.contains("exists at the source already"), "{}", first.output);
+        let again = replica.created_by("basebackup").unwrap();
+        assert!(
+            again
+                .output
+                .contains("the replication slot `one` exists at the source already: pg_basebackup uses it"),
+            "{}",
+            again.output
+        );
+        primary.streams_to(&replica).unwrap();
+        server.psql("SELECT pg_drop_replication_slot('one')").unwrap();
+    }
+
+    // A try that fails has created the slot for the next one.
+    let replica = primary.replica("tries", &["basebackup"], "", "").unwrap();
+    rewrite(&replica, "checkpoint = \"fast\"", create);
+    let bin_dir = primary.playground.directory("fails-once").unwrap();
+    for entry in fs::read_dir(primary.playground.bin_dir()).unwrap() {
+        let path = entry.unwrap().path();
+        std::os::unix::fs::symlink(&path, bin_dir.join(path.file_name().unwrap())).unwrap();
+    }
+    let real = primary.playground.bin_dir().join("pg_basebackup");
+    let script = format!(
+        "#!/bin/sh\n{0} \"$@\" || exit\ncase \" $* \" in *' --create-slot '*) case \"$1\" in --pgdata=*) exit 7 ;; esac ;; esac\n",
+        real.display()
+    );
+    fs::remove_file(bin_dir.join("pg_basebackup")).unwrap();
+    primary.playground.user().write(&bin_dir.join("pg_basebackup"), &script).unwrap();
+    fs::set_permissions(bin_dir.join("pg_basebackup"), Permissions::from_mode(0o755)).unwrap();
+    rewrite(&replica, primary.playground.bin_dir().to_str().unwrap(), bin_dir.to_str().unwrap());
+    let ended = replica.created_by("basebackup").unwrap();
+    assert!(ended.output.contains("exited with code 7"), "{}", ended.output);
+    assert!(ended.output.contains("exists at the source already"), "{}", ended.output);
+
+    // In use by somebody else.
+    let replica = primary.replica("in-use", &["basebackup"], "", "").unwrap();
+    rewrite(&replica, "checkpoint = \"fast\"", create);
+    rewrite(&replica, "user=replicator", "user=postgres");
+    let received = primary.playground.directory("received").unwrap();
+    let mut receiver = server.client("pg_receivewal");
+    let mut receiver = receiver.arg("--slot=one").arg("--directory").arg(&received).spawn().unwrap();
+    server.wait_for("SELECT active FROM pg_replication_slots WHERE slot_name = 'one'", "t").unwrap();
+    let refused = |replica: &ReplicaFolder, says: &str| {
+        let checked = replica.command("check").output().unwrap();
+        let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+        assert!(said.contains(says), "{says}: {said}");
+        let ended = replica.create(&[]).unwrap();
+        assert_eq!(ended.attempts(), [("basebackup", "rejected")], "{}", ended.output);
+        assert!(ended.output.contains(says), "{says}: {}", ended.output);
+        assert_eq!(ended.attempt("basebackup")["touched"], false, "{}", ended.output);
+    };
+    refused(&replica, "it is in use");
+    receiver.kill().unwrap();
+    receiver.wait().unwrap();
+
+    // A subscriber's.
+    server.stop().unwrap();
+    let settings = "wal_level = logical\nmax_wal_senders = 10\n";
+    let logical = PostgresServer::start(&primary.playground, server.datadir(), settings).unwrap();
+    logical.psql("SELECT pg_create_logical_replication_slot('two', 'pgoutput')").unwrap();
+    let port = |server: &PostgresServer| format!("port={}", server.port());
+    rewrite(&replica, &port(server), &port(&logical));
+    rewrite(&replica, "slot = \"one\"", "slot = \"two\"");
+    refused(&replica, "it is a logical slot");
+    rewrite(&replica, "slot = \"two\"", "no-slot = true");
+    refused(&replica, "contradict each other");
+    logical.psql("SELECT pg_drop_replication_slot('two')").unwrap();
+    logical.stop().unwrap();
 }

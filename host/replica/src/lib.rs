@@ -11,6 +11,7 @@ pub mod datadir;
 pub mod directories;
 pub mod event;
 pub mod method;
+pub mod mounts;
 pub mod outcome;
 pub mod process;
 mod program_version;

@@ -96,20 +96,22 @@ words! {
         MountPoint = "mount point", Plan, "Unmount it, or use `wal_dir` or `tablespaces` for it.";
         /// `keep_data` is set, and the method would write a backup over old data without building on it.
         KeepData = "keep_data", Plan, "Set the method's delta option, or `keep_data = false`.";
-        /// The directory is no directory, belongs to another user, has `lost+found` or cannot be locked; or it holds something
-        /// that is neither a cluster nor this program's, or a cluster whose `pg_control` cannot be read.
-        DataDirectory = "data directory", Directory, "Correct the path, or pass `--force` if everything in it may be removed.";
+        /// The directory is no directory, belongs to another user, has `lost+found`, cannot be locked, or lies inside a cluster; or
+        /// it holds something that is neither a cluster nor this program's, a cluster whose `pg_control` cannot be read, or a
+        /// cluster in which another one lies.
+        DataDirectory = "data directory", Directory, "Correct the path, or pass `--force` if everything in it may be removed. A directory inside a cluster needs another path.";
         /// The directory holds another cluster than the source or the backup. Refused by policy.
         AnotherCluster = "another cluster", Directory, "Name another `datadir`, or pass `--force` if everything in it may be removed.";
         /// `wal_dir` or a target of `tablespaces` cannot be used, holds foreign content, is used by a server or another run,
-        /// or overlaps another place. Refused by policy: it holds WAL or a tablespace to which no cluster in the data
-        /// directory links.
+        /// overlaps another place, or lies inside a cluster. Refused by policy: it holds WAL or a tablespace to which no cluster in the data
+        /// directory links, or another cluster lies in it.
         MappedPlace = "mapped place", Directory, "Empty it by hand, name another directory, or pass `--force`.";
-        /// A server runs in the directory, or a `postmaster.pid` names a process that cannot be looked at.
+        /// A server runs in the directory or below it, or a `postmaster.pid` names a process that cannot be looked at.
         RunningServer = "running server", Directory, "Stop the server; if none runs, remove `postmaster.pid`.";
         /// Another run works in the directory, or an unknown process holds its lock.
         InUse = "in use", Directory, "End that run or wait; the message names the process, or says how to find it.";
-        /// `state_dir` cannot be used: others own it or may write to it, or it overlaps a place of the replica.
+        /// `state_dir` cannot be used: others own it or may write to it, it overlaps a place of the replica, or it lies inside a
+        /// cluster.
         StateDirectory = "state directory", Directory, "Correct `state_dir`.";
         /// The state file cannot be read, is of another version or about another directory, or cannot be written.
         StateFile = "state file", Directory, "Make sure that no process of an earlier run writes, then remove the file.";

@@ -5,10 +5,10 @@
 //! where what is mounted there lies on its own file system: a directory that is bound to two places (`mount --bind`) is one.
 
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use replica::mounts::{Mounts, Region, real_path};
 use replica::{Directories, Refusal, Rule};
 
 use crate::Grants;
@@ -53,7 +53,7 @@ struct Place {
 
 impl Place {
     fn of(path: &Path, mounts: &Mounts) -> Self {
-        let real = real(path);
+        let real = real_path(path);
         let identity = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
         let (own, above) = (identity(&real), real.ancestors().filter_map(identity).collect());
         let regions = mounts.regions(&real);
@@ -67,79 +67,6 @@ impl Place {
         let mounted = self.regions.iter().any(|one| other.regions.iter().any(|two| one.overlaps(two)));
         within(self, other) || within(other, self) || mounted
     }
-}
-
-/// The path without symbolic links in it, also where the last parts of it are not there yet.
-fn real(path: &Path) -> PathBuf {
-    let there = |there: &Path| {
-        let beyond = path.strip_prefix(there).ok()?;
-        Some(there.canonicalize().ok()?.join(beyond))
-    };
-    path.ancestors().find_map(there).unwrap_or_else(|| path.to_owned())
-}
-
-/// A directory on a file system.
-#[derive(Debug, PartialEq, Eq)]
-struct Region {
-    /// `major:minor`.
-    device: String,
-    path: PathBuf,
-}
-
-impl Region {
-    fn overlaps(&self, other: &Self) -> bool {
-        self.device == other.device
-            && (self.path.starts_with(&other.path) || other.path.starts_with(&self.path))
-    }
-}
-
-/// What is mounted where (`/proc/self/mountinfo`, proc(5)). Nothing where that cannot be read: then inodes alone are compared.
-#[derive(Debug, Default)]
-struct Mounts(Vec<(Region, PathBuf)>);
-
-impl Mounts {
-    fn of_this_process() -> Self {
-        fs::read("/proc/self/mountinfo").map(|text| Self::parse(&text)).unwrap_or_default()
-    }
-
-    fn parse(text: &[u8]) -> Self {
-        let line = |line: &[u8]| {
-            let mut fields = line.split(|byte| *byte == b' ').skip(2);
-            let device = String::from_utf8(fields.next()?.to_vec()).ok()?;
-            let (root, point) = (unescaped(fields.next()?), unescaped(fields.next()?));
-            Some((Region { device, path: root }, point))
-        };
-        Self(text.split(|byte| *byte == b'\n').filter_map(line).collect())
-    }
-
-    /// Where a path without links begins on its file system, and what is mounted below it on theirs.
-    fn regions(&self, real: &Path) -> Vec<Region> {
-        let within = |(root, point): &(Region, PathBuf)| {
-            let below = real.strip_prefix(point).ok()?;
-            Some((
-                point.components().count(),
-                Region { device: root.device.clone(), path: root.path.join(below) },
-            ))
-        };
-        // Of two mounts on one point the later hides the earlier.
-        let own = self.0.iter().filter_map(within).max_by_key(|(depth, _)| *depth).map(|(_, region)| region);
-        let below = self.0.iter().filter(|(_, point)| point.starts_with(real) && point != real);
-        let below = below.map(|(root, _)| Region { device: root.device.clone(), path: root.path.clone() });
-        own.into_iter().chain(below).collect()
-    }
-}
-
-/// A path with `\040` for a space and their like, as mountinfo has it.
-fn unescaped(field: &[u8]) -> PathBuf {
-    let mut path = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((byte, after)) = rest.split_first() {
-        let octal = (*byte == b'\\').then(|| after.get(..3)).flatten();
-        let number = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        path.push(number.unwrap_or(*byte));
-        rest = if number.is_some() { &after[3..] } else { after };
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(path))
 }
 
 #[cfg(test)]
@@ -204,36 +131,5 @@ mod tests {
         refuse(&linked, &read(&root.join("data"))).unwrap_err();
         let absent = Directories { datadir: root.join("absent/data"), ..directories };
         refuse(&absent, &read(&root.join("absent"))).unwrap_err();
-    }
-
-    #[test]
-    fn what_is_mounted_in_two_places_is_one() {
-        let mounts = Mounts::parse(
-            b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
-              23 22 8:2 / /var/lib rw - ext4 /dev/sdb1 rw\n\
-              24 22 8:2 /pg /srv/by\\040bind rw - ext4 /dev/sdb1 rw\n\
-              25 22 8:2 /pg/data/base /mnt/deep/base rw - ext4 /dev/sdb1 rw\n\
-              26 22 0:5 / /mnt/other rw - tmpfs none rw\n",
-        );
-        let data = mounts.regions(Path::new("/var/lib/pg/data"));
-        assert_eq!(data, [Region { device: "8:2".to_owned(), path: "/pg/data".into() }]);
-        let overlaps = |path: &str| {
-            mounts.regions(Path::new(path)).iter().any(|one| data.iter().any(|two| one.overlaps(two)))
-        };
-        for path in [
-            "/",
-            "/srv",
-            "/srv/by bind",
-            "/srv/by bind/data",
-            "/mnt",
-            "/mnt/deep",
-            "/mnt/deep/base/1",
-            "/var",
-        ] {
-            assert!(overlaps(path), "{path}");
-        }
-        for path in ["/srv/by bind/backups", "/mnt/other", "/var/lib/pg/backups", "/home"] {
-            assert!(!overlaps(path), "{path}");
-        }
     }
 }

@@ -2,7 +2,8 @@
 //! (semantics rule 30). Files that it makes are that user's, and nobody else reads them.
 
 use std::ffi::CString;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{
     Gid, Uid, User, getgroups, getresgid, getresuid, initgroups, setresgid, setresuid, setuid,
@@ -98,6 +99,28 @@ pub fn drop_root(user: Option<&str>) -> Result<Account, RootError> {
         source,
     })?;
     Ok(Account { name: user.name, home: Some(user.dir) })
+}
+
+/// Becomes the user that may make a file in `directory`, where the program still runs as root because no configuration was accepted
+/// that names a user: the directory's owner; `postgres` if that is root and others may write there. Stays root where root alone may.
+///
+/// # Errors
+/// As [`drop_root`], and where the owner has no name.
+pub fn drop_root_for(directory: &Path) -> Result<(), RootError> {
+    if !Uid::effective().is_root() {
+        return Ok(());
+    }
+    let failed = |source| RootError::System {
+        user: "root".to_owned(),
+        step: "looking at the directory of the report",
+        source,
+    };
+    let found = std::fs::metadata(directory).map_err(failed)?;
+    match (found.uid(), found.mode() & 0o022) {
+        (0, 0) => Ok(()),
+        (0, _) => drop_root(None).map(drop),
+        (owner, _) => drop_root(Some(&account_of(Uid::from_raw(owner)).name)).map(drop),
+    }
 }
 
 fn account_of(uid: Uid) -> Account {

@@ -5,6 +5,7 @@ mod mapping;
 mod options;
 mod preflight;
 mod progress;
+mod slot;
 mod unstartable;
 
 use std::ffi::OsString;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use foundation::rooted::RelativePath;
 use postgres_formats::names;
+use tokio_util::sync::CancellationToken;
 
 use crate::datadir::{DataDirectory, Extent};
 use crate::event::Level;
@@ -25,6 +27,7 @@ use crate::{
     TablespaceKey,
 };
 pub use options::{BasebackupOption, BasebackupOptions, OptionValue};
+use slot::SlotToCreate;
 use unstartable::Unstartable;
 
 /// The method's name, Patroni's word for it.
@@ -114,8 +117,19 @@ impl Basebackup {
     ) -> Result<(), Failure> {
         let mut waited = true;
         let mut version = Some(major);
+        let mut held = false;
         let each = |line: &Line| {
             let used = use_line(line, run, &mut waited);
+            // It found the directory empty, and the server has sent nothing of global/pg_control, which comes last.
+            if !held && progress::has_begun(&line.text) {
+                held = true;
+                if let Err(error) = Unstartable::hold(directory) {
+                    let message = format!(
+                        "cannot make the directory postmaster.pid that keeps PostgreSQL away: {error}"
+                    );
+                    run.log(Level::Warn, "host", message);
+                }
+            }
             // It found the directory empty and writes into it.
             if !waited
                 && let Some(major) = version.take()
@@ -141,6 +155,7 @@ impl Basebackup {
     async fn tries_of(
         &self,
         program: &NativeProgram,
+        slot: Option<&SlotToCreate<'_>>,
         directory: &Arc<DataDirectory>,
         major: u32,
         run: &Run,
@@ -150,7 +165,11 @@ impl Basebackup {
                 return Err(Failure::cancelled());
             }
             wipe(directory, run).await?;
-            let failure = match self.attempt(program, directory, major, run).await {
+            let mut program = program.clone();
+            if let Some(slot) = slot {
+                slot.settle(&mut program, run).await?;
+            }
+            let failure = match self.attempt(&program, directory, major, run).await {
                 Ok(()) => return Ok(()),
                 // What there is now the loop removes, within the budget of rule 28.
                 Err(failure) if failure.outcome == Outcome::Cancelled => return Err(failure),
@@ -184,12 +203,20 @@ impl Method for Basebackup {
     }
 
     async fn preflight(&self, request: &Request) -> Result<(), Refusal> {
-        source_of(request)?;
+        let source = source_of(request)?;
         let program = request.bin_dir.join(PROGRAM);
         let major = preflight::major_version(&program).await?;
         let mut arguments = self.options.check(major, &request.directories)?;
         arguments.extend(mapping::arguments(&request.directories, None)?);
-        preflight::try_options(&program, &arguments).await
+        preflight::try_options(&program, &arguments).await?;
+        match slot::to_create(&arguments)? {
+            Some(name) => {
+                // What is found here is found again, and told, when the method runs.
+                let never = CancellationToken::new();
+                slot::exists(&name, source, &request.bin_dir, &never).await.map(drop)
+            }
+            None => Ok(()),
+        }
     }
 
     async fn plan(&self, request: &Request, run: &Run) -> Result<Plan, Failure> {
@@ -226,6 +253,8 @@ impl Method for Basebackup {
         let executable = request.bin_dir.join(PROGRAM);
         let major = preflight::major_version(&executable).await.map_err(failed)?;
         let options = self.options.check(major, &request.directories).map_err(failed)?;
+        let slot = slot::to_create(&options).map_err(failed)?;
+        let slot = slot.map(|name| SlotToCreate { name, source, bin_dir: &request.bin_dir });
         let program = NativeProgram {
             name: PROGRAM.to_owned(),
             arguments: Self::arguments(request, directory, source, plan, options).map_err(failed)?,
@@ -242,7 +271,7 @@ impl Method for Basebackup {
             Failure::caused_by(Outcome::Failed, format!("cannot set the mode of {place}"), error)
         };
         let unstartable = Unstartable::make(directory).map_err(mode)?;
-        match self.tries_of(&program, directory, major, run).await {
+        match self.tries_of(&program, slot.as_ref(), directory, major, run).await {
             Ok(()) => unstartable.whole().map_err(mode)?,
             Err(failure) => {
                 if let Err(error) = unstartable.failed() {

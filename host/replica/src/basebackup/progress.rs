@@ -27,6 +27,12 @@ pub(super) fn parse(line: &str) -> Option<Progress> {
     }
 }
 
+/// Whether the line says that pg_basebackup has found the directories empty and asked the server for the backup (`BaseBackup` in
+/// `pg_basebackup.c`, in the C locale): it waits for the checkpoint, or counts what comes.
+pub(super) fn has_begun(line: &str) -> bool {
+    line.contains("waiting for checkpoint") || parse(line).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +51,18 @@ mod tests {
         ] {
             assert_eq!(parse(line), Some(read), "{line}");
         }
+    }
+
+    #[test]
+    fn it_has_begun_with_its_first_word_on_the_checkpoint_or_on_bytes() {
+        for line in [
+            "waiting for checkpoint",
+            "pg_basebackup: initiating base backup, waiting for checkpoint to complete",
+            "      0/45678 kB (0%), 0/1 tablespace",
+        ] {
+            assert!(has_begun(line), "{line}");
+        }
+        assert!(!has_begun("pg_basebackup: error: directory \"/x\" exists but is not empty"));
     }
 
     #[test]

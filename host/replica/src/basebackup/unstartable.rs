@@ -1,12 +1,13 @@
 //! `pg_basebackup` writes `global/pg_control` under its own name, long before its work is whole. So that PostgreSQL does not start
-//! from the directory even where this program is killed in between, the directory has a mode meanwhile with which no PostgreSQL starts.
+//! from the directory even where this program is killed in between, two things keep it away meanwhile, each alone: the mode of the
+//! directory, and a directory in the place of `postmaster.pid`.
 
 use std::io;
 use std::sync::Arc;
 
 use postgres_formats::names;
 
-use crate::datadir::DataDirectory;
+use crate::datadir::{DataDirectory, lock_file};
 use crate::seal::set_control_file_aside;
 
 /// A bit that `checkDataDir` (src/backend/utils/init/miscinit.c) refuses: the group may write. Without the bit to search the directory
@@ -35,11 +36,17 @@ impl Unstartable {
         Ok(Self { directory: directory.clone(), mode })
     }
 
+    /// Puts the directory into the place of `postmaster.pid`, once pg_basebackup has begun, which wants an empty directory then, and
+    /// before pg_control can be there. No backup has a file of that name (`excludeFiles` in basebackup.c).
+    pub(super) fn hold(directory: &DataDirectory) -> io::Result<()> {
+        lock_file::occupy(directory.directory())
+    }
+
     /// The work is whole: pg_control goes to its unfinished name, which keeps PostgreSQL away from here on, and the directory gets
     /// back the mode that it had.
     pub(super) fn whole(self) -> io::Result<()> {
         set_control_file_aside(self.directory.directory())?;
-        self.directory.directory().set_own_mode(self.mode)
+        self.let_go()
     }
 
     /// The work failed and was removed, or the loop removes it, pg_control first.
@@ -51,7 +58,14 @@ impl Unstartable {
                 return Ok(());
             }
         }
-        self.directory.directory().set_own_mode(self.mode)
+        self.let_go()
+    }
+
+    /// Takes away what kept PostgreSQL from starting while pg_control was there.
+    fn let_go(self) -> io::Result<()> {
+        let top = self.directory.directory();
+        lock_file::vacate(top)?;
+        top.set_own_mode(self.mode)
     }
 }
 
@@ -83,7 +97,12 @@ mod tests {
         assert_eq!(mode(&directory), MODE);
         fs::create_dir(directory.real_path().join("global")).unwrap();
         fs::write(directory.real_path().join("global/pg_control"), "control").unwrap();
+        for _ in 0..2 {
+            Unstartable::hold(&directory).unwrap();
+        }
+        assert!(directory.real_path().join("postmaster.pid/README").exists());
         unstartable.whole().unwrap();
+        assert!(!directory.real_path().join("postmaster.pid").exists());
         assert_eq!(mode(&directory), 0o750);
         assert!(!directory.real_path().join("global/pg_control").exists());
     }

@@ -177,6 +177,9 @@ impl Judged {
         {
             cluster.refuse_unknown(directory, force)?;
         }
+        if let Some(cluster) = &cluster {
+            cluster.refuse_inner(directory, force)?;
+        }
         Ok(Self { previous, marked, contents, cluster })
     }
 

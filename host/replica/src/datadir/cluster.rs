@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use foundation::rooted::Directory;
 use postgres_formats::{control_file, names, version};
 
+use super::apart;
 use super::contents::{CONTROL_FILE, PG_VERSION};
 use super::places::MappedPlace;
-use super::room::reclaimable;
+use super::room::reclaimable_seen;
 use crate::seal::{ClusterIdentity, cluster_identity};
 use crate::{Bytes, Refusal, Rule};
 
@@ -30,6 +32,8 @@ pub struct FoundCluster {
     size: Option<(Bytes, u64)>,
     /// Where its tablespaces are.
     tablespaces: Vec<PathBuf>,
+    /// The data directory of another cluster in it.
+    inner: Option<PathBuf>,
 }
 
 impl FoundCluster {
@@ -43,12 +47,14 @@ impl FoundCluster {
                 let shown = directory.path().join(CONTROL_FILE.as_path());
                 cluster_identity(&bytes).map_err(|why| format!("{}: {why}", shown.display()))
             });
-        let size = reclaimable(directory, &|_| true).ok().map(|(bytes, files)| (Bytes(bytes), files));
+        let (inner, size) = look_for_cluster(directory);
+        let size = size.ok().map(|(bytes, files)| (Bytes(bytes), files));
         Self {
             version: String::from_utf8_lossy(version.trim_ascii()).into_owned(),
             identity,
             size,
             tablespaces: links(&directory.path().join(names::PG_TBLSPC)),
+            inner,
         }
     }
 
@@ -68,6 +74,17 @@ impl FoundCluster {
                 Err(Refusal::new(Rule::DataDirectory, message).remedy("--force, if all of it may be removed"))
             }
             Err(_) | Ok(_) => Ok(()),
+        }
+    }
+
+    /// Refuses a cluster in which the data directory of another one lies, which would go with it, unless the operator said `--force`.
+    pub(super) fn refuse_inner(&self, directory: &Directory, force: bool) -> Result<(), Refusal> {
+        match &self.inner {
+            Some(inner) if !force => {
+                let message = format!("the data directory {} {}", directory.path().display(), holds(inner));
+                Err(Refusal::new(Rule::DataDirectory, message).remedy(MOVE_IT_AWAY).by_policy())
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -117,6 +134,24 @@ impl fmt::Display for FoundCluster {
     }
 }
 
+/// What to do about a data directory in what would be emptied.
+const MOVE_IT_AWAY: &str = "move it away, or pass --force if all of it may be removed";
+
+fn holds(inner: &Path) -> String {
+    format!("holds another cluster, in {}: it would be removed too", inner.display())
+}
+
+/// The data directory of another cluster below `directory`, if there is one, and what `directory` takes; by one walk.
+fn look_for_cluster(directory: &Directory) -> (Option<PathBuf>, io::Result<(u64, u64)>) {
+    let mut inner = None;
+    let size = reclaimable_seen(directory, &|_| true, &mut |path| {
+        if inner.is_none() {
+            inner = apart::data_directory_of(path).map(|below| directory.path().join(below));
+        }
+    });
+    (inner, size)
+}
+
 /// What the links in a directory lead to, as they read.
 fn links(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().take(MOST_TABLESPACES).filter_map(Result::ok);
@@ -126,7 +161,8 @@ fn links(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Refuses a mapped place whose content nothing shows to be of the cluster in the data directory: WAL and tablespaces do not say
-/// whose they are, so that only that cluster's own link to the place, or the state file, does.
+/// whose they are, so that only that cluster's own link to the place, or the state file, does. Refuses one, too, in which the data
+/// directory of another cluster lies.
 ///
 /// # Errors
 /// `mapped place`, unless the operator said `--force`.
@@ -136,7 +172,13 @@ pub(super) fn refuse_strangers(datadir: &Path, mapped: &[MappedPlace], force: bo
             .directory()
             .is_empty()
             .map_err(|error| place.refuse(format_args!("cannot be read: {error}")))?;
-        if empty || force || is_linked(datadir, place) {
+        if empty || force {
+            continue;
+        }
+        if let (Some(inner), _) = look_for_cluster(place.directory()) {
+            return Err(place.refuse(holds(&inner)).remedy(MOVE_IT_AWAY).by_policy());
+        }
+        if is_linked(datadir, place) {
             continue;
         }
         let what = if place.is_wal() { "WAL" } else { "the files of a tablespace" };

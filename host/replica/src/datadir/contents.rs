@@ -9,6 +9,8 @@ use postgres_formats::names::{self, TablespaceFolder};
 use postgres_formats::segment::WalFile;
 use postgres_formats::version;
 
+use super::lock_file;
+
 /// What a data directory holds before a run, as rule 25 tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contents {
@@ -47,11 +49,12 @@ pub(super) fn of(directory: &Directory, unfinished: bool) -> io::Result<Contents
 }
 
 /// Whether it is a cluster that PostgreSQL would start, which no unfinished work of this program is: pg_control is absent from it,
-/// or the directory has the mode that it has while pg_basebackup works. So the state file, where it calls this unfinished, was
+/// or the directory has the mode, or a directory in the place of postmaster.pid, that it has while pg_basebackup works. So the state file, where it calls this unfinished, was
 /// overtaken: a run was killed before its first act or after its last, or another program has filled the directory since.
 pub(super) fn is_whole(directory: &Directory) -> io::Result<bool> {
     Ok(directory.own_metadata()?.mode & REFUSED_MODE == 0
         && is_cluster(directory)?
+        && !lock_file::is_occupied(directory)?
         && directory.find(&CONTROL_FILE)?.is_some_and(|found| found.kind == Kind::File))
 }
 

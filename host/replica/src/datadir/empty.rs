@@ -10,7 +10,7 @@ use postgres_formats::names;
 use tokio_util::sync::CancellationToken;
 
 use super::room::mounted;
-use super::{Contents, DataDirectory, server};
+use super::{Contents, DataDirectory, lock_file, server};
 
 const GLOBAL: RelativePath = RelativePath::literal(names::GLOBAL);
 const CONTROL_FILES: [RelativePath; 2] =
@@ -73,7 +73,11 @@ impl DataDirectory {
         after?;
         self.worked_in.store(true, Ordering::Release);
         match extent {
-            Extent::ControlFileOnly => Ok(Emptied { entries: control_files, unfinished: false }),
+            Extent::ControlFileOnly => {
+                // It kept PostgreSQL from starting from what pg_basebackup left, and is in a method's way.
+                lock_file::vacate(&self.directory)?;
+                Ok(Emptied { entries: control_files, unfinished: false })
+            }
             Extent::Everything => self.remove_everything(control_files, &limit),
         }
     }

@@ -4,9 +4,11 @@
 //! after that goes through the descriptors that it opened, so that no renaming and no link leads a run elsewhere.
 
 mod acquire;
+mod apart;
 mod cluster;
 mod contents;
 mod empty;
+pub(crate) mod lock_file;
 mod places;
 mod room;
 mod server;
@@ -18,9 +20,11 @@ use std::sync::{Mutex, PoisonError};
 
 use foundation::rooted::Directory;
 
+use crate::mounts::real_path;
 use crate::state::State;
 use crate::{Bytes, Directories, Refusal, Rule};
 pub use acquire::Inspected;
+pub use apart::{Around, cluster_of};
 pub use cluster::FoundCluster;
 pub use contents::Contents;
 pub use empty::{Emptied, Extent};
@@ -121,16 +125,29 @@ impl DataDirectory {
     }
 }
 
-/// Refuses a state directory that overlaps the data directory or a mapped directory (rule 26), before anything is made in it.
-/// What else is wrong with the directories [`DataDirectory::acquire`] says.
+/// Refuses, before anything is made, a state directory that overlaps the data directory or a mapped directory (rule 26), and any of
+/// these that lies inside a cluster. What else is wrong with the directories [`DataDirectory::acquire`] says.
 ///
 /// # Errors
-/// `state directory`.
-pub fn check_state_directory(directories: &Directories, state_dir: &Path) -> Result<(), Refusal> {
+/// `state directory`, `data directory`, `mapped place`.
+pub fn check_places(directories: &Directories, state_dir: &Path) -> Result<(), Refusal> {
     match places::resolve(directories, state_dir) {
         Err(refusal) if refusal.rule == Rule::StateDirectory => Err(refusal),
-        Ok(_) | Err(_) => Ok(()),
+        Ok(_) => Ok(()),
+        Err(_) => places::refuse_inside_cluster(directories, state_dir),
     }
+}
+
+/// In which of the places that a run writes to, or may empty, a file lies: the data directory, a mapped directory or the state
+/// directory. `None` if it lies in none of them.
+pub fn place_around<'a>(
+    directories: &'a Directories,
+    state_dir: &'a Path,
+    file: &Path,
+) -> Option<(&'static str, &'a Path)> {
+    let own = [("the data directory", directories.datadir.as_path()), ("the state directory", state_dir)];
+    let mapped = directories.mapped().map(|path| ("a mapped place", path));
+    own.into_iter().chain(mapped).find(|(_, path)| places::lies_in(file, &real_path(path)))
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use foundation::rooted::{Directory, RelativePath};
 use rustix::fs::{Access, AtFlags, CWD, FlockOperation};
 
+use super::apart;
 use super::contents::{LOST_AND_FOUND, MayHold};
+use crate::mounts::real_path;
 use crate::state::{DirectoryStamp, PlaceStamp};
 use crate::{Directories, Refusal, Rule, TablespaceKey};
 
@@ -257,17 +259,36 @@ pub(super) fn resolve(directories: &Directories, state_dir: &Path) -> Result<Vec
             Refusal::new(Rule::StateDirectory, message).remedy("[replica] state_dir = \"<directory>\"")
         );
     }
+    refuse_inside_cluster(directories, state_dir)?;
     Ok(places)
+}
+
+/// Refuses directories of the operator's and a state directory that lie inside a cluster, whatever is in them: the server there, or
+/// whoever removes it, would remove them too, and a backup of it would have them in it.
+pub(super) fn refuse_inside_cluster(directories: &Directories, state_dir: &Path) -> Result<(), Refusal> {
+    let own = [(Role::DataDirectory, directories.datadir.as_path())];
+    let wal = directories.wal.iter().map(|wal| (Role::Wal, wal.as_path()));
+    let tablespaces =
+        directories.tablespaces.entries().map(|(key, target)| (Role::Tablespace(key.clone()), target));
+    for (role, path) in own.into_iter().chain(wal).chain(tablespaces) {
+        if let Some(around) = apart::cluster_around(path) {
+            let message = format!("{role}, {}, lies {around}", path.display());
+            return Err(Refusal::new(role.rule(), message).remedy(role.line()));
+        }
+    }
+    match apart::cluster_of(state_dir) {
+        None => Ok(()),
+        Some(around) => {
+            let message = format!("the directory for state files, {}, lies {around}", state_dir.display());
+            Err(Refusal::new(Rule::StateDirectory, message).remedy("[replica] state_dir = \"<directory>\""))
+        }
+    }
 }
 
 /// Whether `inner` is `outer` or lies in it, by name or, where one directory can be reached by several names (bind
 /// mounts), by what is found on the way up.
-fn lies_in(inner: &Path, outer: &Path) -> bool {
-    let real = inner.ancestors().find_map(|ancestor| {
-        let rest = inner.strip_prefix(ancestor).ok()?;
-        Some(ancestor.canonicalize().ok()?.join(rest))
-    });
-    let inner = real.as_deref().unwrap_or(inner);
+pub(super) fn lies_in(inner: &Path, outer: &Path) -> bool {
+    let inner = real_path(inner);
     if inner.starts_with(outer) {
         return true;
     }

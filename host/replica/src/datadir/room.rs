@@ -81,6 +81,15 @@ pub(super) fn reclaimable(
     directory: &Directory,
     emptied_of: &dyn Fn(&std::ffi::OsStr) -> bool,
 ) -> io::Result<(u64, u64)> {
+    reclaimable_seen(directory, emptied_of, &mut |_| {})
+}
+
+/// The same, with each path that counts shown to `see`.
+pub(super) fn reclaimable_seen(
+    directory: &Directory,
+    emptied_of: &dyn Fn(&std::ffi::OsStr) -> bool,
+    see: &mut dyn FnMut(&Path),
+) -> io::Result<(u64, u64)> {
     let (mut bytes, mut files) = (0_u64, 0_u64);
     directory.walk(DEPTH, &mut |found| {
         let top = found.path.iter().next().unwrap_or_default();
@@ -91,6 +100,7 @@ pub(super) fn reclaimable(
             Some(Boundary::MountPoint) => return Err(mounted(&directory.path().join(found.path))),
             Some(Boundary::TooDeep | Boundary::Unreadable) | None => {}
         }
+        see(found.path);
         if found.metadata.kind == Kind::Directory || found.metadata.names == 1 {
             bytes = bytes.saturating_add(found.metadata.allocated);
             files = files.saturating_add(1);

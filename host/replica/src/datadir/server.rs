@@ -13,6 +13,7 @@ use postgres_formats::names;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use super::lock_file;
 use super::places::MappedPlace;
 use crate::Refusal;
 use crate::Rule;
@@ -25,6 +26,9 @@ const LONGEST: u64 = 16 << 10;
 
 /// How many tablespaces of another server are looked at.
 const MOST_TABLESPACES: usize = 10_000;
+
+/// How many directories above one of a server's are looked at.
+const MOST_LEVELS: usize = 1024;
 
 /// Where a process stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +50,10 @@ pub(super) fn refuse_running(directory: &Directory, unfinished: bool) -> Result<
         |what: String| Refusal::new(Rule::RunningServer, format!("the data directory {shown} {what}"));
     let failed = |error: io::Error| refuse(format!("cannot be looked at: {error}"));
     let Some(found) = directory.find(&POSTMASTER_PID).map_err(failed)? else { return Ok(()) };
+    // No server has a directory there: it is what keeps PostgreSQL from what pg_basebackup left when it was killed.
+    if lock_file::is_occupied(directory).map_err(failed)? {
+        return Ok(());
+    }
     let pid = match found.kind {
         Kind::File => directory.read(&POSTMASTER_PID, LONGEST).map(|text| pid_of(&text)),
         _ => Ok(None),
@@ -107,8 +115,8 @@ fn stands(pid: u32, identity: (u64, u64)) -> io::Result<Stands> {
 }
 
 /// Refuses directories that a server on this machine uses: a server's process that stands in the data directory, whatever
-/// postmaster.pid says, and a mapped place that is the WAL directory or a tablespace of a running server.
-/// What another user's processes do cannot be seen.
+/// postmaster.pid says; a mapped place that is the WAL directory or a tablespace of a running server; and any of them in which a running
+/// server has its data directory, its WAL directory or a tablespace. What another user's processes do cannot be seen.
 pub(super) fn refuse_used(identity: (u64, u64), mapped: &[MappedPlace]) -> Result<(), Refusal> {
     let mut seen = HashSet::new();
     let mut found = None;
@@ -128,7 +136,7 @@ pub(super) fn refuse_used(identity: (u64, u64), mapped: &[MappedPlace]) -> Resul
         } else if (server || Path::new(&cwd).join(names::POSTMASTER_PID).symlink_metadata().is_ok())
             && seen.insert(stands_in)
         {
-            found = used_by(process.pid, Path::new(&cwd), mapped);
+            found = used_by(process.pid, Path::new(&cwd), identity, mapped);
         }
         Ok(())
     });
@@ -142,23 +150,51 @@ pub(super) fn refuse_used(identity: (u64, u64), mapped: &[MappedPlace]) -> Resul
     }
 }
 
-/// A refusal where the server that stands in `data` uses one of the places.
-fn used_by(pid: u32, data: &Path, mapped: &[MappedPlace]) -> Option<Refusal> {
+/// A refusal where the server that stands in `data` uses one of the places, or a directory in one of them.
+fn used_by(pid: u32, data: &Path, identity: (u64, u64), mapped: &[MappedPlace]) -> Option<Refusal> {
+    let own = directories_above(data).first() == Some(&identity);
     let refuse = |used: &Path, what: &str| {
-        let used = fs::metadata(used).ok()?;
-        let place = mapped.iter().find(|place| place.identity() == (used.dev(), used.ino()))?;
-        Some(place.refuse(format_args!("is {what} of a running server, process {pid}")))
+        let around = directories_above(used);
+        if let Some(place) = mapped.iter().find(|place| around.first() == Some(&place.identity())) {
+            return Some(place.refuse(format_args!("is {what} of a running server, process {pid}")));
+        }
+        let holds = format!("holds {what} of a running server, process {pid}");
+        if let Some(place) = mapped.iter().find(|place| around.contains(&place.identity())) {
+            return Some(place.refuse(holds));
+        }
+        let message = format!(
+            "the data directory {holds}; stop the server and move it away, or name another `datadir`"
+        );
+        // Who only stands in the data directory itself, such as a shell, is no server in it.
+        let below = around.contains(&identity) && !own;
+        below.then(|| Refusal::new(Rule::RunningServer, message))
     };
-    if mapped.is_empty() {
-        return None;
+    refuse(data, "the data directory")
+        .or_else(|| refuse(&data.join(names::PG_WAL), "the WAL directory"))
+        .or_else(|| {
+            let tablespaces = fs::read_dir(data.join(names::PG_TBLSPC)).ok()?;
+            tablespaces
+                .take(MOST_TABLESPACES)
+                .filter_map(Result::ok)
+                .find_map(|tablespace| refuse(&tablespace.path(), "a tablespace's directory"))
+        })
+}
+
+/// The device and inode of a directory and of each that it lies in, as the process sees them that the path leads through.
+fn directories_above(directory: &Path) -> Vec<(u64, u64)> {
+    let mut above = Vec::new();
+    let mut path = directory.to_owned();
+    while above.len() < MOST_LEVELS {
+        let Ok(metadata) = fs::metadata(&path) else { break };
+        let found = (metadata.dev(), metadata.ino());
+        // The root is what lies above it.
+        if above.last() == Some(&found) {
+            break;
+        }
+        above.push(found);
+        path.push("..");
     }
-    refuse(&data.join(names::PG_WAL), "the WAL directory").or_else(|| {
-        let tablespaces = fs::read_dir(data.join(names::PG_TBLSPC)).ok()?;
-        tablespaces
-            .take(MOST_TABLESPACES)
-            .filter_map(Result::ok)
-            .find_map(|tablespace| refuse(&tablespace.path(), "a tablespace's directory"))
-    })
+    above
 }
 
 #[cfg(test)]

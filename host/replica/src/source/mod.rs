@@ -5,6 +5,7 @@ pub mod conninfo;
 mod keywords;
 mod lasting;
 mod passfile;
+mod slot;
 mod uri;
 
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ pub use conninfo::Conninfo;
 pub use lasting::unusable_passfile;
 pub use passfile::passwords_in;
 pub use postgres_formats::history::Fork;
+pub use slot::{SlotKind, SlotState};
 
 /// How the operator names the source.
 #[derive(Clone, Debug)]

@@ -17,6 +17,7 @@ use crate::render::report::{ReportFile, Written};
 use crate::render::summary::{Left, created, failed};
 use crate::render::text::printable;
 use crate::render::{Fanout, Log, Terminal, progress};
+use crate::root::drop_root_for;
 use crate::signals::{self, Doing, Signals};
 
 /// Creates the replica and returns the exit code.
@@ -28,13 +29,13 @@ pub fn run(args: &CreateArgs, environment: Environment<'_>) -> u8 {
     let log = Log::new(terminal.clone(), args.job.log_format, level.into());
     // These two are made absolute before anything changes the current directory.
     let mut about = About::of(&args.job.config);
-    let report_file = match args.report.as_deref().map(ReportFile::new).transpose() {
+    let mut report_file = match args.report.as_deref().map(ReportFile::new).transpose() {
         Ok(file) => file,
         Err(error) => {
             return not_run(&NotRun::usage(error), &about, &log, &terminal, args.job.log_format, None);
         }
     };
-    match attempt(args, environment, parents, &mut about, report_file.as_ref(), &log, &terminal) {
+    match attempt(args, environment, parents, &mut about, &mut report_file, &log, &terminal) {
         Ok(report) => ended(&report, &about, &log, &terminal, args.job.log_format, report_file.as_ref()),
         Err(error) => not_run(&error, &about, &log, &terminal, args.job.log_format, report_file.as_ref()),
     }
@@ -46,16 +47,15 @@ fn attempt(
     environment: Environment<'_>,
     parents: Parents,
     about: &mut About,
-    report_file: Option<&ReportFile>,
+    report_file: &mut Option<ReportFile>,
     log: &Log,
     terminal: &Terminal,
 ) -> Result<Report, NotRun> {
     let operator = Operator::read(&args.job, environment)?;
-    if let Some(file) = report_file {
-        file.probe().map_err(|error| {
-            let place = format!("cannot write the report {}", file.path().display());
-            NotRun::usage(anyhow::Error::new(error).context(place))
-        })?;
+    // One that is refused is not written: it stays taken.
+    if let Some(file) = report_file.take() {
+        operator.check_report(&file)?;
+        *report_file = Some(file);
     }
     operator.warnings().iter().for_each(|warning| log.say(Level::Warn, warning));
     log.take_traces();
@@ -153,7 +153,9 @@ struct Told<'a> {
 
 fn write_report(file: Option<&ReportFile>, report: &Written<'_>, log: &Log) {
     let Some(file) = file else { return };
-    if let Err(error) = file.write(report) {
-        log.say(Level::Error, &format!("cannot write the report {}: {error}", file.path().display()));
+    // The configuration, which names the user of the run, may not have been accepted.
+    let written = drop_root_for(file.directory()).map_err(anyhow::Error::from);
+    if let Err(error) = written.and_then(|()| Ok(file.write(report)?)) {
+        log.say(Level::Error, &format!("cannot write the report {}: {error:#}", file.path().display()));
     }
 }

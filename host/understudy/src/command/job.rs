@@ -6,18 +6,22 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use replica::create_replica::BASEBACKUP;
-use replica::datadir::check_state_directory;
+use replica::datadir::{check_places, cluster_of, place_around};
+use replica::mounts::real_path;
 use replica::seal::{EndState, Standby};
-use replica::source::passwords_in;
+use replica::source::{SourceConfig, passwords_in};
 use replica::{Candidate, Job, Method, Redactor, Refusal, Rule, Source};
 use sandbox::{Compiler, MethodSettings, Sandbox, SandboxError, SandboxSettings};
 use tokio_util::sync::CancellationToken;
 
 use super::NotRun;
 use crate::cli::JobArgs;
-use crate::config::{ComponentSection, Config, Environment, GrantsSection, SecretSource, check_passfile};
+use crate::config::{
+    ComponentSection, Config, Environment, GrantsSection, SecretSource, SourceSettings, check_passfile,
+};
 use crate::plugin_path;
 use crate::refused::Refused;
+use crate::render::report::ReportFile;
 use crate::root::{Account, drop_root};
 use crate::run_directory::RunDirectory;
 
@@ -63,6 +67,24 @@ impl Operator {
         &self.config.warnings
     }
 
+    /// Checks that the report can be written, as the user that the run has, and that it is no file of the run or of a cluster.
+    pub(super) fn check_report(&self, file: &ReportFile) -> Result<(), NotRun> {
+        let shown = file.path().display();
+        if let Some((what, place)) = place_around(&self.config.directories, &self.state_dir, file.path()) {
+            return Err(NotRun::usage(anyhow::anyhow!(
+                "the report {shown} would lie in {what}, {}: name a file elsewhere",
+                place.display()
+            )));
+        }
+        if let Some(around) = cluster_of(file.path()) {
+            let message = format!("the report {shown} would lie {around}");
+            return Err(NotRun::refused(Refusal::new(Rule::DataDirectory, message)));
+        }
+        file.probe().map_err(|error| {
+            NotRun::usage(anyhow::Error::new(error).context(format!("cannot write the report {shown}")))
+        })
+    }
+
     /// Asks the source and loads what the methods need. `redactor` learns every secret before anything can be told of it.
     pub(super) async fn prepare(
         self,
@@ -77,14 +99,21 @@ impl Operator {
         if let Some(source) = &config.source {
             source.conninfo.check_certificates().map_err(NotRun::usage)?;
         }
-        // Before the first file is made: the state directory may lie in the data directory.
-        check_state_directory(&config.directories, &state_dir).map_err(NotRun::refused)?;
-        let run_directory = RunDirectory::below(&state_dir).map_err(|error| no_state(&state_dir, error))?;
         if let (Some((_, Some(passfile))), Some(place)) = (&config.standby, config.standby_passfile_at) {
             check_passfile("replica.standby_passfile", passfile, &config.file, place)
                 .map_err(|problem| vec![problem])?;
         }
-        let source = connect(&config, run_directory.path(), cancel, redactor).await?;
+        let settings = config.source.as_ref().map(SourceSettings::resolve).transpose();
+        let settings = settings.map_err(|problem| vec![problem])?;
+        // Nothing is made before the configuration is accepted whole, nor where no run may make anything.
+        check_places(&config.directories, &state_dir).map_err(NotRun::refused)?;
+        let run_directory = RunDirectory::below(&state_dir).map_err(|error| no_state(&state_dir, error))?;
+        let source = match &settings {
+            Some(settings) => {
+                Some(connect(settings, &config.bin_dir, run_directory.path(), cancel, redactor).await?)
+            }
+            None => None,
+        };
         let candidates =
             candidates(&config, &state_dir, &secrets(&config, &state_dir, run_directory.path()), redactor);
         let standby = config
@@ -135,13 +164,12 @@ fn state_dir(config: &Config, account: &Account) -> Result<PathBuf, NotRun> {
 }
 
 async fn connect(
-    config: &Config,
+    settings: &SourceConfig,
+    bin_dir: &Path,
     run_directory: &Path,
     cancel: &CancellationToken,
     redactor: &Redactor,
-) -> Result<Option<Arc<Source>>, NotRun> {
-    let Some(settings) = &config.source else { return Ok(None) };
-    let settings = settings.resolve().map_err(|problem| vec![problem])?;
+) -> Result<Arc<Source>, NotRun> {
     let in_conninfo = settings.conninfo.secrets().map(|(_, secret)| secret);
     for secret in settings.password.iter().cloned().chain(in_conninfo) {
         redactor.add(&secret).map_err(NotRun::failed)?;
@@ -152,11 +180,11 @@ async fn connect(
             redactor.add(&secret).map_err(NotRun::failed)?;
         }
     }
-    let source = Source::connect(&settings, &config.bin_dir, run_directory, cancel)
+    let source = Source::connect(settings, bin_dir, run_directory, cancel)
         .await
         .with_context(|| format!("cannot write the passfile of this run in {}", run_directory.display()))
         .map_err(NotRun::failed)?;
-    Ok(Some(Arc::new(source)))
+    Ok(Arc::new(source))
 }
 
 /// Where secrets of this run are: its own directory, which holds its passfile, the key that vouches for compiled components,
@@ -183,20 +211,11 @@ fn secrets(config: &Config, state_dir: &Path, run_directory: &Path) -> Vec<PathB
 /// Shows the memory and the environment of this program to itself.
 const PROC: &str = "/proc";
 
-/// The path without symbolic links in it, also where the last parts of it are not there yet.
-fn real(path: &Path) -> PathBuf {
-    let there = |there: &Path| {
-        let beyond = path.strip_prefix(there).ok()?;
-        Some(there.canonicalize().ok()?.join(beyond))
-    };
-    path.ancestors().find_map(there).unwrap_or_else(|| path.to_owned())
-}
-
 /// Secrets stay in the host: no method may read a directory in which one is, however deep, nor have one as a store.
 fn refuse_to_grant(secrets: &[PathBuf], grants: &GrantsSection) -> Result<(), Refusal> {
     for (granted, how) in grants.open.reads() {
         let covers = |secret: &&PathBuf| {
-            let (own, place) = (real(secret), real(&granted));
+            let (own, place) = (real_path(secret), real_path(&granted));
             secret.starts_with(&granted)
                 || own.starts_with(&place)
                 || (own == Path::new(PROC) && place.starts_with(PROC))

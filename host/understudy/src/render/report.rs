@@ -1,12 +1,14 @@
 //! The report in JSON, written to `--report FILE`.
 
-use std::fs::Permissions;
-use std::io::{self, Write};
+use std::fs::{File, Permissions};
+use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use replica::Report;
-use serde::Serialize;
+use replica::datadir::cluster_of;
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
 use tempfile::{Builder, NamedTempFile};
 
 use super::about::About;
@@ -43,22 +45,49 @@ pub enum Written<'a> {
     },
 }
 
-/// Where the report goes.
+/// A file longer than this is not read to see whether it is a report.
+const LONGEST: u64 = 256 << 20;
+
+/// What every report of this program has.
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "that the keys are there and of these types is what is asked")]
+struct Earlier {
+    exit_code: u8,
+    result: String,
+    version: String,
+    configuration: String,
+}
+
+/// Where the report goes: a file that is missing, or holds an earlier report. Nothing else is ever replaced.
 #[derive(Clone, Debug)]
-pub struct ReportFile(PathBuf);
+pub struct ReportFile {
+    directory: PathBuf,
+    path: PathBuf,
+}
 
 impl ReportFile {
     /// A report in `path`.
     ///
     /// # Errors
-    /// Where the current directory is gone that a relative path is relative to.
+    /// Where the current directory is gone that a relative path is relative to, or the path does not end in the name of a file.
     pub fn new(path: &Path) -> io::Result<Self> {
-        std::path::absolute(path).map(Self)
+        let absolute = std::path::absolute(path)?;
+        let (Some(directory), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+            let message =
+                format!("the path of the report, {}, does not end in the name of a file", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        };
+        Ok(Self { directory: directory.to_owned(), path: directory.join(name) })
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// The directory that it is in.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Whether the report can be written, asked before anything is done that it is to tell of.
@@ -66,31 +95,63 @@ impl ReportFile {
     /// # Errors
     /// Why not.
     pub fn probe(&self) -> io::Result<()> {
-        if self.0.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
+        self.replaces_a_report()?;
         self.temporary().and_then(NamedTempFile::close)
     }
 
     /// Writes it whole or not at all, readable by this user alone.
     ///
     /// # Errors
-    /// What the file system says.
+    /// What is there is no report, or what the file system says.
     pub fn write(&self, report: &Written<'_>) -> io::Result<()> {
+        // The configuration may not have been accepted that names the data directory.
+        if let Some(around) = cluster_of(&self.path) {
+            return Err(io::Error::other(format!("it would lie {around}")));
+        }
+        let replaces = self.replaces_a_report()?;
         let mut file = self.temporary()?;
         serde_json::to_writer_pretty(&mut file, report)?;
         file.write_all(b"\n")?;
         file.as_file().sync_all()?;
-        file.persist(&self.0)?;
+        if replaces {
+            file.persist(&self.path)?;
+        } else {
+            file.persist_noclobber(&self.path)?;
+        }
         Ok(())
     }
 
+    /// Whether an earlier report is there; `false` if nothing is.
+    fn replaces_a_report(&self) -> io::Result<bool> {
+        let other = |what: &str| {
+            let message =
+                format!("{what} is there already, and only an earlier report is replaced: name another file");
+            io::Error::new(io::ErrorKind::AlreadyExists, message)
+        };
+        match self.path.symlink_metadata() {
+            Ok(found) if found.is_symlink() => return Err(other("a symbolic link")),
+            Ok(found) if !found.is_file() => return Err(other("something that is no file")),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&self.path, flags, Mode::empty()).map(File::from).map_err(|errno| {
+            let error = io::Error::from(errno);
+            io::Error::new(error.kind(), format!("what is there already cannot be read: {error}"))
+        })?;
+        if !file.metadata()?.is_file() {
+            return Err(other("something that is no file"));
+        }
+        let earlier: Result<Earlier, _> = serde_json::from_reader(BufReader::new(file.take(LONGEST)));
+        earlier.map(|_| true).map_err(|_| other("a file that is no report of this program"))
+    }
+
     fn temporary(&self) -> io::Result<NamedTempFile> {
-        let directory = self.0.parent().unwrap_or(Path::new("/"));
         Builder::new()
             .prefix(".understudy-report-")
             .permissions(Permissions::from_mode(0o600))
-            .tempfile_in(directory)
+            .tempfile_in(&self.directory)
     }
 }
 
@@ -103,9 +164,7 @@ mod tests {
     fn a_report_replaces_the_old_one_and_only_its_owner_reads_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("report.json");
-        std::fs::write(&path, "old").unwrap();
         let file = ReportFile::new(&path).unwrap();
-        file.probe().unwrap();
         let problems = [Problem::in_file(Path::new("/u.toml"), Place { line: 3, column: 7 }, "no")];
         let about = About::of(Path::new("/u.toml"));
         let written = Written::NotRun {
@@ -115,7 +174,11 @@ mod tests {
             message: "why",
             problems: &problems,
         };
-        file.write(&written).unwrap();
+        // The second replaces the first.
+        for _ in 0..2 {
+            file.probe().unwrap();
+            file.write(&written).unwrap();
+        }
         let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(report["exit_code"], 2);
         assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
@@ -132,5 +195,58 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         assert!(ReportFile::new(&directory.path().join("missing/report.json")).unwrap().probe().is_err());
         assert!(ReportFile::new(directory.path()).unwrap().probe().is_err());
+    }
+
+    #[test]
+    fn nothing_but_a_report_is_ever_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let report =
+            "{\"exit_code\": 0, \"result\": \"created\", \"version\": \"1\", \"configuration\": \"/u.toml\"}";
+        std::fs::write(path("report"), report).unwrap();
+        std::fs::write(path("text"), "root:x:0:0:root:/root:/bin/bash\n").unwrap();
+        std::fs::write(path("empty"), "").unwrap();
+        std::fs::write(path("json"), "{\"exit_code\": 0}").unwrap();
+        std::fs::write(path("more"), format!("{report} and more")).unwrap();
+        std::fs::create_dir(path("directory")).unwrap();
+        for (link, to) in [("link", "report"), ("dangling", "absent")] {
+            std::os::unix::fs::symlink(path(to), path(link)).unwrap();
+        }
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            path("fifo"),
+            rustix::fs::FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        let about = About::of(Path::new("/u.toml"));
+        let written =
+            Written::NotRun { exit_code: 2, about: &about, result: "usage", message: "", problems: &[] };
+        for name in ["text", "empty", "json", "more", "directory", "directory/", "link", "dangling", "fifo"] {
+            let file = ReportFile::new(&path(name)).unwrap();
+            for tried in [file.probe(), file.write(&written)] {
+                let said = tried.unwrap_err().to_string();
+                assert!(said.contains("only an earlier report is replaced"), "{name}: {said}");
+            }
+        }
+        assert!(std::fs::read_to_string(path("text")).unwrap().starts_with("root:"));
+        assert_eq!(std::fs::read_to_string(path("report")).unwrap(), report);
+        assert!(!path("absent").exists());
+        let file = ReportFile::new(&path("report")).unwrap();
+        file.write(&written).unwrap();
+        assert!(ReportFile::new(Path::new("/")).is_err() && ReportFile::new(Path::new("/x/..")).is_err());
+    }
+
+    #[test]
+    fn no_report_goes_into_a_cluster() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("PG_VERSION"), "15\n").unwrap();
+        let file = ReportFile::new(&directory.path().join("report.json")).unwrap();
+        let about = About::of(Path::new("/u.toml"));
+        let written =
+            Written::NotRun { exit_code: 2, about: &about, result: "usage", message: "", problems: &[] };
+        assert!(file.write(&written).unwrap_err().to_string().contains("inside another cluster"));
+        assert!(!file.path().exists());
     }
 }

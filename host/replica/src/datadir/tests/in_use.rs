@@ -147,6 +147,58 @@ fn rule_25_a_servers_process_without_a_postmaster_pid_is_seen() {
 }
 
 #[test]
+fn rule_25_a_place_below_which_a_server_works_is_refused_whatever_is_forced() {
+    let mut machine = Machine::new();
+    machine.map_wal("wal");
+    let main = machine.cluster("main");
+    let _server = Running::named(&machine.path("postgres"), &main);
+    for (place, below) in [("data", "data/deep/main"), ("wal", "wal/archive_status/main")] {
+        let moved = machine.path(below);
+        fs::create_dir_all(moved.parent().unwrap()).unwrap();
+        // The server's directory, as it has moved with it, and then as its WAL directory alone.
+        fs::rename(&main, &moved).unwrap();
+        let refusal = machine.force().unwrap_err();
+        assert!(refusal.message.contains("running server"), "{place}: {refusal}");
+        assert_eq!(machine.inspected(true).unwrap_err(), refusal);
+        fs::rename(&moved, &main).unwrap();
+        fs::create_dir(&moved).unwrap();
+        symlink(&moved, main.join("pg_wal")).unwrap();
+        let refusal = machine.force().unwrap_err();
+        assert!(refusal.message.contains("WAL directory of a running server"), "{place}: {refusal}");
+        fs::remove_file(main.join("pg_wal")).unwrap();
+        fs::remove_dir_all(machine.path(place)).unwrap();
+    }
+}
+
+#[test]
+fn rule_25_who_stands_in_the_directory_beside_a_stale_postmaster_pid_is_no_server() {
+    let machine = Machine::with_cluster();
+    fs::write(machine.path("data/postmaster.pid"), format!("{}\n", std::process::id())).unwrap();
+    let _shell = Running::start(Command::new("sleep").arg("600").current_dir(machine.path("data")));
+    machine.acquire().unwrap();
+}
+
+#[test]
+fn rule_26_what_a_killed_pg_basebackup_left_is_taken_with_and_without_the_state_file() {
+    let machine = Machine::with_cluster();
+    let held = || fs::create_dir(machine.path("data/postmaster.pid")).unwrap();
+    held();
+    assert_eq!(machine.inspect(), Ok(Contents::Cluster));
+    fs::remove_dir(machine.path("data/postmaster.pid")).unwrap();
+    machine.killed(machine.acquire().unwrap(), &[]);
+    // pg_basebackup has written pg_control, and somebody has set the mode that PostgreSQL asks for.
+    machine.cluster("data");
+    held();
+    assert_eq!(machine.inspect(), Ok(Contents::Unfinished));
+    fs::write(machine.path("data/postmaster.pid/README"), "").unwrap();
+    let directory = machine.acquire().unwrap();
+    assert_eq!(directory.contents().unwrap(), Contents::Unfinished);
+    // A method that keeps the data does not find it in its way.
+    directory.empty(Extent::ControlFileOnly, None, &CancellationToken::new()).unwrap();
+    assert!(!machine.path("data/postmaster.pid").exists());
+}
+
+#[test]
 fn rule_25_a_server_that_was_started_since_is_seen_before_the_first_file_goes() {
     let machine = Machine::with_cluster();
     let directory = machine.acquire().unwrap();

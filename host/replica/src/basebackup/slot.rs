@@ -1,0 +1,133 @@
+//! The replication slot that the operator has `pg_basebackup` create: `pg_basebackup --create-slot` fails where it exists, as it does
+//! from the second try on, so that a slot that is there is used as it is.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+
+use super::options::refuse;
+use crate::event::Level;
+use crate::process::NativeProgram;
+use crate::source::{SlotKind, SlotState};
+use crate::{Failure, Outcome, Refusal, Run, Source};
+
+/// The option that has the slot created.
+const CREATE: &str = "--create-slot";
+
+/// The name of the slot that these options have created; `None` if they create none.
+///
+/// # Errors
+/// Options with which pg_basebackup would fail when the data directory is empty already.
+pub(super) fn to_create(options: &[OsString]) -> Result<Option<String>, Refusal> {
+    if !options.iter().any(|option| option == CREATE) {
+        return Ok(None);
+    }
+    if options.iter().any(|option| option == "--no-slot") {
+        return Err(refuse("`create-slot` and `no-slot` contradict each other"));
+    }
+    // Of several the last counts.
+    let name = options.iter().rev().find_map(|option| option.as_bytes().strip_prefix(b"--slot="));
+    let Some(name) = name else {
+        return Err(refuse("`create-slot` needs the name of the slot").remedy("slot = \"replica_1\""));
+    };
+    // `ReplicationSlotValidateName` in slot.c.
+    let allowed = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_';
+    match String::from_utf8(name.to_vec()) {
+        Ok(name) if !name.is_empty() && name.bytes().all(|byte| allowed(&byte)) => Ok(Some(name)),
+        _ => Err(refuse(format!(
+            "`slot` of {} is no name for a replication slot: it may have small letters, digits and underscores",
+            name.escape_ascii()
+        ))),
+    }
+}
+
+/// A slot that pg_basebackup is told to create.
+pub(super) struct SlotToCreate<'a> {
+    pub(super) name: String,
+    pub(super) source: &'a Source,
+    pub(super) bin_dir: &'a Path,
+}
+
+impl SlotToCreate<'_> {
+    /// Has the program use the slot where it exists by now, and says so. Asked before every try: the one before may have created it.
+    ///
+    /// # Errors
+    /// A slot that cannot be used.
+    pub(super) async fn settle(&self, program: &mut NativeProgram, run: &Run) -> Result<(), Failure> {
+        let name = &self.name;
+        match exists(name, self.source, self.bin_dir, run.cancellation()).await {
+            Ok(Some(false)) => {}
+            Ok(Some(true)) => {
+                program.arguments.retain(|argument| argument != CREATE);
+                let message = format!(
+                    "the replication slot `{name}` exists at the source already: pg_basebackup uses it and does not create it"
+                );
+                run.log(Level::Warn, "host", message);
+            }
+            Ok(None) => {
+                let message = format!(
+                    "the source does not tell whether the replication slot `{name}` exists; where it does, pg_basebackup fails"
+                );
+                run.log(Level::Warn, "host", message);
+            }
+            Err(refusal) => return Err(Failure::new(Outcome::Failed, refusal.message)),
+        }
+        Ok(())
+    }
+}
+
+/// Whether the slot exists and pg_basebackup can use it; `None` if the source does not tell.
+///
+/// # Errors
+/// A slot that exists and that pg_basebackup cannot use.
+pub(super) async fn exists(
+    name: &str,
+    source: &Source,
+    bin_dir: &Path,
+    cancel: &CancellationToken,
+) -> Result<Option<bool>, Refusal> {
+    match source.slot(name, bin_dir, cancel).await {
+        // A source that cannot be asked fails the plan, which says why.
+        Err(_) => Ok(None),
+        Ok(None) => Ok(Some(false)),
+        Ok(Some(SlotState { kind: SlotKind::Logical, .. })) => Err(unusable(name, "it is a logical slot")),
+        Ok(Some(SlotState { active: true, .. })) => {
+            Err(unusable(name, "it is in use: a standby or another pg_basebackup receives WAL by it"))
+        }
+        Ok(Some(SlotState { lost: true, .. })) => {
+            Err(unusable(name, "the source has removed WAL that it should have kept, drop the slot"))
+        }
+        Ok(Some(_)) => Ok(Some(true)),
+    }
+}
+
+fn unusable(name: &str, why: &str) -> Refusal {
+    refuse(format!("the replication slot `{name}` exists at the source already and cannot be used: {why}"))
+        .remedy("slot = \"<another name>\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slot_to_create_is_named_once_and_rightly() {
+        let asked = |options: &[&str]| {
+            let options: Vec<_> = options.iter().map(OsString::from).collect();
+            to_create(&options).map_err(|refusal| refusal.message)
+        };
+        assert_eq!(asked(&["--slot=a", "--verbose"]), Ok(None));
+        assert_eq!(asked(&["--slot=a", "--create-slot", "--slot=b_1"]), Ok(Some("b_1".to_owned())));
+        for (options, says) in [
+            (&["--create-slot"][..], "needs the name"),
+            (&["--create-slot", "--slot=a", "--no-slot"], "contradict"),
+            (&["--create-slot", "--slot=A-1"], "no name"),
+            (&["--create-slot", "--slot=x'; DROP"], "no name"),
+            (&["--create-slot", "--slot="], "no name"),
+        ] {
+            assert!(asked(options).unwrap_err().contains(says), "{options:?}");
+        }
+    }
+}

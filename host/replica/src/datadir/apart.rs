@@ -1,0 +1,92 @@
+//! That what a run writes lies apart from every cluster: in none, and none in what is emptied. Semantics rules 24 and 25.
+
+use std::fmt;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use postgres_formats::names::{self, TablespaceFolder};
+
+use crate::mounts::{Mounts, real_path};
+
+/// A directory that is, or is in, a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Around {
+    directory: PathBuf,
+    why: &'static str,
+}
+
+impl fmt::Display for Around {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "inside another cluster: {} {}; it must lie apart from every cluster, and --force does not change that",
+            self.directory.display(),
+            self.why
+        )
+    }
+}
+
+/// The cluster that a directory lies in; that the directory itself is a cluster does not count.
+pub(super) fn cluster_around(directory: &Path) -> Option<Around> {
+    let named = TablespaceFolder::parse(directory.file_name()?.as_bytes());
+    let own = named.map(|_| Around { directory: directory.to_owned(), why: OF_A_TABLESPACE });
+    above(directory, 1).or(own)
+}
+
+/// The cluster that a file or a directory lies in, or is.
+pub fn cluster_of(path: &Path) -> Option<Around> {
+    above(path, 0)
+}
+
+/// The highest of the directories that a path lies in, its first `skipped` left out, that is of a cluster: by its name as it is written
+/// and without links, and by every other path to it that a mount gives.
+fn above(path: &Path, skipped: usize) -> Option<Around> {
+    // A `..` after a link does not lead to the name before it.
+    let is_plain = !path.components().any(|component| component == Component::ParentDir);
+    let written = is_plain.then(|| highest(path.ancestors().skip(skipped))).flatten();
+    written.or_else(|| {
+        let real = real_path(path);
+        highest(real.ancestors().skip(skipped)).or_else(|| through_mounts(&real, skipped))
+    })
+}
+
+fn through_mounts(real: &Path, skipped: usize) -> Option<Around> {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    let (there, own) = real.ancestors().find_map(|path| Some((path, identity(path)?)))?;
+    let skipped = if there == real { skipped } else { 0 };
+    // What a mount hides is not what is at the path.
+    let paths = Mounts::of_this_process().paths(there).into_iter().filter(|path| identity(path) == Some(own));
+    let mut found = paths.filter_map(|path| highest(path.ancestors().skip(skipped)));
+    found.next()
+}
+
+fn highest<'a>(directories: impl Iterator<Item = &'a Path>) -> Option<Around> {
+    let around = |directory: &Path| Some(Around { directory: directory.to_owned(), why: part(directory)? });
+    directories.filter_map(around).last()
+}
+
+const OF_A_TABLESPACE: &str = "is the folder of a cluster's tablespace";
+
+/// What makes a directory part of a cluster: PG_VERSION is in the data directory and in that of each database, pg_control in `global`
+/// also while a replica is unfinished, the folder of a tablespace has a name of its own, and `archive_status` is in every WAL directory.
+fn part(directory: &Path) -> Option<&'static str> {
+    let has = |name: &str| directory.join(name).symlink_metadata().is_ok();
+    if has(names::PG_VERSION) {
+        Some("holds PG_VERSION")
+    } else if has(names::CONTROL_FILE) || has(names::UNFINISHED_CONTROL_FILE) {
+        Some("holds global/pg_control")
+    } else if directory.file_name().is_some_and(|name| TablespaceFolder::parse(name.as_bytes()).is_some()) {
+        Some(OF_A_TABLESPACE)
+    } else if has(names::ARCHIVE_STATUS) {
+        Some("is a WAL directory (it holds archive_status)")
+    } else {
+        None
+    }
+}
+
+/// Whether this path below a directory that is emptied is the control file of another cluster, whose data directory lies in there.
+pub(super) fn data_directory_of(below: &Path) -> Option<&Path> {
+    below.ancestors().nth(2).filter(|top| !top.as_os_str().is_empty() && below.ends_with(names::CONTROL_FILE))
+}

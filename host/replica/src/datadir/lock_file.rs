@@ -1,0 +1,58 @@
+//! A directory in the place of PostgreSQL's lock file, so that no server starts while pg_basebackup's `global/pg_control` is there.
+//!
+//! PostgreSQL can neither make its lock file where a directory has the name nor read it (`CreateLockFile` in miscinit.c: "could not read
+//! lock file"), which ends the postmaster and `postgres --single`; `pg_ctl start` says "invalid data in PID file", and `pg_resetwal` that
+//! the lock file exists. The directory stays where somebody sets the mode of the data directory, and where a script removes a stale
+//! `postmaster.pid` with `rm -f`, or only if it is a file. Seen with PostgreSQL 15 to 18.
+
+use std::io::{self, Write};
+
+use foundation::rooted::{Directory, Kind, RelativePath};
+use postgres_formats::names;
+
+const LOCK_FILE: RelativePath = RelativePath::literal(names::POSTMASTER_PID);
+const README: RelativePath = RelativePath::literal("postmaster.pid/README");
+
+/// For the person who looks what is in the way.
+const TEXT: &str = "\
+This is a base backup that pg_basebackup had not finished when it and understudy were killed. PostgreSQL must not start from it: it would
+become a primary of its own. Create the replica again (understudy create, or patronictl reinit); that removes this directory too.
+";
+
+/// Puts the directory into the place of the lock file.
+///
+/// # Errors
+/// Something else is there, or what the file system says.
+pub(crate) fn occupy(top: &Directory) -> io::Result<()> {
+    let there = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
+    match top.create_directory(&LOCK_FILE, 0o700) {
+        Err(error) if there(&error) && is_occupied(top)? => {}
+        made => made?,
+    }
+    match top.create_file(&README, 0o600) {
+        Ok(mut file) => file.write_all(TEXT.as_bytes())?,
+        Err(error) if there(&error) => {}
+        Err(error) => return Err(error),
+    }
+    top.sync()
+}
+
+/// Whether a directory is in the place of the lock file, which no server makes.
+pub(crate) fn is_occupied(top: &Directory) -> io::Result<bool> {
+    Ok(top.find(&LOCK_FILE)?.is_some_and(|found| found.kind == Kind::Directory))
+}
+
+/// Takes the directory away, if it is there.
+///
+/// # Errors
+/// What the file system says, such as that something else is in it.
+pub(crate) fn vacate(top: &Directory) -> io::Result<()> {
+    if !is_occupied(top)? {
+        return Ok(());
+    }
+    match top.remove_file(&README) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    top.remove_directory(&LOCK_FILE)
+}

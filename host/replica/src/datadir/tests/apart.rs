@@ -1,0 +1,168 @@
+//! Places inside another cluster, and clusters inside a place.
+
+use super::*;
+
+impl Machine {
+    /// Another cluster, in `main`, with a WAL directory and a tablespace outside.
+    fn with_main() -> Self {
+        let machine = Self::new();
+        machine.cluster("main");
+        fs::create_dir_all(machine.path("main-wal/archive_status")).unwrap();
+        fs::create_dir_all(machine.path("main-ts/PG_15_202209061/5")).unwrap();
+        machine
+    }
+
+    /// That a run and a check refuse the places, forced or not, and make nothing.
+    #[track_caller]
+    fn refuses_inside(&self, rule: Rule, shown: &str) {
+        let before = entries(&self.root);
+        for force in [false, true] {
+            let state = self.path("state");
+            let acquired = DataDirectory::acquire(&self.directories, &state, force).unwrap_err();
+            let inspected = self.inspected(force).unwrap_err();
+            let checked = check_places(&self.directories, &state).unwrap_err();
+            for refusal in [acquired, inspected, checked] {
+                assert_eq!(refusal.rule, rule, "{refusal}");
+                assert!(refusal.message.contains("inside another cluster"), "{refusal}");
+                assert!(refusal.message.contains(shown), "{shown}: {refusal}");
+            }
+        }
+        assert_eq!(entries(&self.root), before, "something was made");
+    }
+}
+
+#[test]
+fn rule_25_no_place_lies_inside_a_cluster_whatever_is_forced() {
+    let mut machine = Machine::with_main();
+    fs::create_dir(machine.path("main/base/empty")).unwrap();
+    symlink(machine.path("main/base"), machine.path("link")).unwrap();
+    symlink(machine.path("main-ts"), machine.path("main/pg_tblspc/16384")).unwrap();
+    fs::create_dir(machine.path("elsewhere")).unwrap();
+    let inside = [
+        ("main/replica", "PG_VERSION"),
+        ("main/base/replica", "PG_VERSION"),
+        ("main/base/empty", "PG_VERSION"),
+        ("link/replica", "PG_VERSION"),
+        ("elsewhere/../main/base/replica", "PG_VERSION"),
+        ("main/pg_tblspc/16384/replica", "PG_VERSION"),
+        ("main-ts/PG_15_202209061/replica", "PG_15_202209061"),
+        ("main-ts/PG_15_202209061", "PG_15_202209061"),
+        ("main-wal/replica", "archive_status"),
+    ];
+    for (name, shown) in inside {
+        machine.directories.datadir = machine.path(name);
+        machine.refuses_inside(Rule::DataDirectory, shown);
+    }
+    machine.directories.datadir = machine.path("data");
+    for (name, shown) in inside {
+        machine.directories.wal = Some(machine.path(name));
+        machine.refuses_inside(Rule::MappedPlace, shown);
+        machine.directories.wal = None;
+        machine.map_tablespaces(&[("16384", name)]);
+        machine.refuses_inside(Rule::MappedPlace, shown);
+        machine.map_tablespaces(&[]);
+    }
+    // What lies beside one is as it was.
+    machine.map_wal("wal");
+    machine.map_tablespaces(&[("16384", "fast")]);
+    machine.acquire().unwrap();
+}
+
+#[test]
+fn rule_25_each_of_the_marks_of_a_cluster_is_enough() {
+    for mark in ["PG_VERSION", "global/pg_control", "global/pg_control.understudy"] {
+        let mut machine = Machine::new();
+        let path = machine.path("main").join(mark);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "").unwrap();
+        machine.directories.datadir = machine.path("main/deep/replica");
+        fs::create_dir(machine.path("main/deep")).unwrap();
+        machine.refuses_inside(Rule::DataDirectory, machine.path("main").to_str().unwrap());
+        fs::remove_file(path).unwrap();
+        machine.acquire().unwrap();
+    }
+}
+
+#[test]
+fn rule_26_a_state_directory_inside_or_at_a_cluster_is_refused() {
+    let machine = Machine::with_main();
+    for name in ["main", "main/base", "main/base/state", "main-wal", "main-ts/PG_15_202209061/state"] {
+        let before = entries(&machine.root);
+        let state = machine.path(name);
+        let refused = [
+            DataDirectory::acquire(&machine.directories, &state, true).unwrap_err(),
+            DataDirectory::inspect(&machine.directories, &state, true).unwrap_err(),
+            check_places(&machine.directories, &state).unwrap_err(),
+        ];
+        for refusal in refused {
+            assert_eq!(refusal.rule, Rule::StateDirectory, "{name}: {refusal}");
+            assert!(refusal.message.contains("inside another cluster"), "{name}: {refusal}");
+        }
+        assert_eq!(entries(&machine.root), before, "something was made");
+    }
+}
+
+#[test]
+fn rule_25_a_place_that_is_bound_to_somewhere_inside_a_cluster_is_refused() {
+    if !with_own_mounts("apart::rule_25_a_place_that_is_bound_to_somewhere_inside_a_cluster_is_refused") {
+        return;
+    }
+    let mut machine = Machine::with_main();
+    let bound = machine.path("bound");
+    fs::create_dir_all(bound.join("hidden")).unwrap();
+    fs::create_dir(machine.path("main/base/within")).unwrap();
+    mount(&["--bind", machine.path("main/base").to_str().unwrap()], &bound);
+    for name in ["bound/within", "bound/new"] {
+        machine.directories.datadir = machine.path(name);
+        machine.refuses_inside(Rule::DataDirectory, "PG_VERSION");
+    }
+    // Something else than the cluster is mounted there by now.
+    mount(&["-t", "tmpfs", "none"], &bound);
+    machine.directories.datadir = machine.path("bound/new");
+    machine.acquire().unwrap();
+}
+
+#[test]
+fn rule_25_a_cluster_inside_what_is_emptied_stays_unless_forced() {
+    let mut machine = Machine::with_cluster();
+    machine.cluster("data/base/replica");
+    let refusal = machine.refused();
+    assert_eq!((refusal.rule, refusal.policy), (Rule::DataDirectory, true));
+    assert!(refusal.message.contains(machine.path("data/base/replica").to_str().unwrap()), "{refusal}");
+    assert!(refusal.remedy.unwrap().contains("--force"));
+    machine.force().unwrap().state().finished(RunResult::Failed, false).unwrap();
+    fs::remove_dir_all(machine.path("data/base/replica")).unwrap();
+    machine.map_tablespaces(&[("16384", "fast")]);
+    machine.cluster("fast/PG_15_202209061/5/replica");
+    symlink(machine.path("fast"), machine.path("data/pg_tblspc/16384")).unwrap();
+    let refusal = machine.refused();
+    assert_eq!(refusal.rule, Rule::MappedPlace);
+    assert!(refusal.message.contains("5/replica"), "{refusal}");
+    fs::remove_dir_all(machine.path("fast/PG_15_202209061/5/replica")).unwrap();
+    machine.acquire().unwrap();
+}
+
+#[test]
+fn a_file_in_a_place_of_the_run_is_known_by_every_path() {
+    let mut machine = Machine::new();
+    machine.map_wal("wal");
+    machine.map_tablespaces(&[("16384", "fast")]);
+    fs::create_dir(machine.path("data")).unwrap();
+    symlink(machine.path("data"), machine.path("link")).unwrap();
+    let state = machine.path("state");
+    let around =
+        |name: &str| place_around(&machine.directories, &state, &machine.path(name)).map(|(what, _)| what);
+    for (name, what) in [
+        ("data/report.json", Some("the data directory")),
+        ("data", Some("the data directory")),
+        ("link/report.json", Some("the data directory")),
+        ("link/../data/deep/report.json", Some("the data directory")),
+        ("wal/report.json", Some("a mapped place")),
+        ("fast/report.json", Some("a mapped place")),
+        ("state/report.json", Some("the state directory")),
+        ("report.json", None),
+        ("database/report.json", None),
+    ] {
+        assert_eq!(around(name), what, "{name}");
+    }
+}

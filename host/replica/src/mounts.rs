@@ -1,0 +1,148 @@
+//! What is mounted where: a directory that is bound to two places (`mount --bind`) is one.
+
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// The path without symbolic links in it, also where the last parts of it are not there yet.
+pub fn real_path(path: &Path) -> PathBuf {
+    let there = |there: &Path| {
+        let beyond = path.strip_prefix(there).ok()?;
+        Some(there.canonicalize().ok()?.join(beyond))
+    };
+    path.ancestors().find_map(there).unwrap_or_else(|| path.to_owned())
+}
+
+/// A directory on a file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// `major:minor`.
+    device: String,
+    path: PathBuf,
+}
+
+impl Region {
+    /// Whether one of the two is, or lies in, the other.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.device == other.device
+            && (self.path.starts_with(&other.path) || other.path.starts_with(&self.path))
+    }
+}
+
+/// What is mounted where (`/proc/self/mountinfo`, proc(5)). Nothing where that cannot be read.
+#[derive(Debug, Default)]
+pub struct Mounts(Vec<(Region, PathBuf)>);
+
+impl Mounts {
+    /// The mounts that this process sees.
+    pub fn of_this_process() -> Self {
+        fs::read("/proc/self/mountinfo").map(|text| Self::parse(&text)).unwrap_or_default()
+    }
+
+    fn parse(text: &[u8]) -> Self {
+        let line = |line: &[u8]| {
+            let mut fields = line.split(|byte| *byte == b' ').skip(2);
+            let device = String::from_utf8(fields.next()?.to_vec()).ok()?;
+            let (root, point) = (unescaped(fields.next()?), unescaped(fields.next()?));
+            Some((Region { device, path: root }, point))
+        };
+        Self(text.split(|byte| *byte == b'\n').filter_map(line).collect())
+    }
+
+    /// Where a path without links begins on its file system, and what is mounted below it on theirs.
+    pub fn regions(&self, real: &Path) -> Vec<Region> {
+        let below = self.0.iter().filter(|(_, point)| point.starts_with(real) && point != real);
+        let below = below.map(|(root, _)| root.clone());
+        self.region(real).into_iter().chain(below).collect()
+    }
+
+    /// Where a path without links is on its file system.
+    fn region(&self, real: &Path) -> Option<Region> {
+        let within = |(root, point): &(Region, PathBuf)| {
+            let below = real.strip_prefix(point).ok()?;
+            Some((
+                point.components().count(),
+                Region { device: root.device.clone(), path: root.path.join(below) },
+            ))
+        };
+        // Of two mounts on one point the later hides the earlier.
+        self.0.iter().filter_map(within).max_by_key(|(depth, _)| *depth).map(|(_, region)| region)
+    }
+
+    /// The paths by which what is at a path without links may be reached through the other mounts of its file system, and its own.
+    /// What is mounted over one of them hides it: whoever uses a path looks what is there.
+    pub fn paths(&self, real: &Path) -> Vec<PathBuf> {
+        let Some(region) = self.region(real) else { return vec![real.to_owned()] };
+        let through = |(root, point): &(Region, PathBuf)| {
+            let below = region.path.strip_prefix(&root.path).ok().filter(|_| region.device == root.device)?;
+            // `join` of nothing would end the path in a slash.
+            Some(if below.as_os_str().is_empty() { point.clone() } else { point.join(below) })
+        };
+        let mut paths: Vec<_> = self.0.iter().filter_map(through).collect();
+        if !paths.iter().any(|path| path == real) {
+            paths.push(real.to_owned());
+        }
+        paths
+    }
+}
+
+/// A path with `\040` for a space and their like, as mountinfo has it.
+fn unescaped(field: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((byte, after)) = rest.split_first() {
+        let octal = (*byte == b'\\').then(|| after.get(..3)).flatten();
+        let number = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        path.push(number.unwrap_or(*byte));
+        rest = if number.is_some() { &after[3..] } else { after };
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &[u8] = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+          23 22 8:2 / /var/lib rw - ext4 /dev/sdb1 rw\n\
+          24 22 8:2 /pg /srv/by\\040bind rw - ext4 /dev/sdb1 rw\n\
+          25 22 8:2 /pg/data/base /mnt/deep/base rw - ext4 /dev/sdb1 rw\n\
+          26 22 0:5 / /mnt/other rw - tmpfs none rw\n";
+
+    #[test]
+    fn what_is_mounted_in_two_places_is_one() {
+        let mounts = Mounts::parse(MOUNTS);
+        let data = mounts.regions(Path::new("/var/lib/pg/data"));
+        assert_eq!(data, [Region { device: "8:2".to_owned(), path: "/pg/data".into() }]);
+        let overlaps = |path: &str| {
+            mounts.regions(Path::new(path)).iter().any(|one| data.iter().any(|two| one.overlaps(two)))
+        };
+        for path in [
+            "/",
+            "/srv",
+            "/srv/by bind",
+            "/srv/by bind/data",
+            "/mnt",
+            "/mnt/deep",
+            "/mnt/deep/base/1",
+            "/var",
+        ] {
+            assert!(overlaps(path), "{path}");
+        }
+        for path in ["/srv/by bind/backups", "/mnt/other", "/var/lib/pg/backups", "/home"] {
+            assert!(!overlaps(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn every_path_to_a_directory_is_known() {
+        let mounts = Mounts::parse(MOUNTS);
+        let paths = |path: &str| mounts.paths(Path::new(path));
+        let base = ["/var/lib/pg/data/base", "/srv/by bind/data/base", "/mnt/deep/base"].map(PathBuf::from);
+        for path in &base {
+            assert_eq!(mounts.paths(path), base);
+        }
+        assert_eq!(paths("/home/x"), [PathBuf::from("/home/x")]);
+        assert_eq!(Mounts::default().paths(Path::new("/x")), [PathBuf::from("/x")]);
+    }
+}

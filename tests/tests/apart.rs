@@ -1,0 +1,125 @@
+//! What a run writes lies apart from every other cluster: inside none, and none in what is emptied.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tests::primary::Primary;
+use tests::server::{PostgresServer, run};
+
+/// Every path below a directory.
+fn tree(top: &Path) -> Vec<PathBuf> {
+    let (mut found, mut left) = (Vec::new(), vec![top.to_owned()]);
+    while let Some(path) = left.pop() {
+        for entry in fs::read_dir(path).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                left.push(entry.path());
+            }
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn nothing_is_written_inside_a_running_cluster() {
+    let primary = Primary::start("inside", 100).unwrap();
+    // What a server writes by itself meanwhile would be taken for what the program made.
+    primary.server.psql("ALTER SYSTEM SET autovacuum = off").unwrap();
+    primary.server.psql("SELECT pg_reload_conf()").unwrap();
+    primary.server.psql("CHECKPOINT").unwrap();
+    let main = primary.server.datadir();
+    let user = primary.playground.user();
+    user.directory(&main.join("base/empty")).unwrap();
+    let link = primary.playground.path("link");
+    std::os::unix::fs::symlink(main.join("base"), &link).unwrap();
+    let folder = fs::read_dir(primary.tablespace()).unwrap().next().unwrap().unwrap().path();
+    let before = tree(main);
+    let inside = [
+        main.join("base/replica"),
+        main.join("base/empty"),
+        link.join("replica"),
+        main.join("pg_wal/replica"),
+        folder.join("replica"),
+    ];
+    let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
+    let text = fs::read_to_string(replica.path("understudy.toml")).unwrap();
+    let without_state = |verb: &str, setting: &str, path: &Path| {
+        for arguments in [&[][..], &["--force"]] {
+            let output = replica.command(verb).args(arguments).output().unwrap();
+            let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            let what = format!("{verb} {setting} {} {arguments:?}: {said}", path.display());
+            assert_eq!(output.status.code(), Some(3), "{what}");
+            assert!(said.contains("inside another cluster"), "{what}");
+            assert!(!replica.path("state").exists() && !replica.datadir().exists(), "{what}");
+        }
+    };
+    for path in &inside {
+        for (setting, own) in [
+            ("datadir", replica.datadir()),
+            ("wal_dir", replica.wal()),
+            ("tablespaces", replica.fast()),
+            ("state_dir", replica.path("state")),
+        ] {
+            let (own, other) = (format!("\"{}\"", own.display()), format!("\"{}\"", path.display()));
+            assert!(text.contains(&own), "{own} in {text}");
+            fs::write(replica.path("understudy.toml"), text.replace(&own, &other)).unwrap();
+            for verb in ["check", "create"] {
+                without_state(verb, setting, path);
+            }
+        }
+    }
+    fs::write(replica.path("understudy.toml"), &text).unwrap();
+    for path in &inside[..3] {
+        let report = path.parent().unwrap().join("report.json");
+        let output = replica.command("create").arg("--report").arg(&report).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.contains("inside another cluster") && !report.exists(), "{said}");
+        assert!(!replica.path("state").exists() && !replica.datadir().exists(), "{said}");
+    }
+    assert_eq!(tree(main), before, "something was made in the primary");
+    primary.server.psql("CREATE TABLE lives (n int)").unwrap();
+    // Beside the primary all is as it was.
+    replica.created_by("basebackup").unwrap();
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_cluster_inside_the_old_data_is_not_removed_and_a_running_one_never() {
+    let primary = Primary::start("around", 100).unwrap();
+    let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
+    replica.created_by("basebackup").unwrap();
+    let inner = replica.datadir().join("base/inner");
+    primary.server.stop().unwrap();
+    run(primary
+        .playground
+        .user()
+        .command("/bin/cp")
+        .arg("--archive")
+        .arg(primary.server.datadir())
+        .arg(&inner))
+    .unwrap();
+    let primary = primary.restarted().unwrap();
+    let config = replica.path("understudy.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    // The primary listens elsewhere by now.
+    let (begin, end) = (text.find("port=").unwrap(), text.find(" user=replicator").unwrap());
+    fs::write(&config, text.replace(&text[begin..end], &format!("port={}", primary.server.port()))).unwrap();
+    let ended = replica.create(&[]).unwrap();
+    assert_eq!(ended.code(), Some(3), "{}", ended.output);
+    assert!(ended.output.contains(inner.to_str().unwrap()), "{}", ended.output);
+    assert!(inner.join("global/pg_control").exists());
+    let running = PostgresServer::start(&primary.playground, &inner, "").unwrap();
+    let ended = replica.create(&["--force"]).unwrap();
+    assert_eq!(ended.code(), Some(3), "{}", ended.output);
+    assert!(ended.output.contains("running server"), "{}", ended.output);
+    running.stop().unwrap();
+    let ended = replica.create(&["--force"]).unwrap();
+    assert_eq!(ended.code(), Some(0), "{}", ended.output);
+    assert!(!inner.exists());
+}
