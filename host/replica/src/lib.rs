@@ -14,6 +14,7 @@ pub mod method;
 pub mod outcome;
 pub mod process;
 mod program_version;
+mod regular_file;
 pub mod rule;
 pub mod run;
 pub mod seal;

@@ -2,9 +2,11 @@
 
 mod ask;
 pub mod conninfo;
+mod entries;
 mod keywords;
 mod lasting;
 mod passfile;
+mod slot;
 mod uri;
 
 use std::ffi::OsString;
@@ -16,9 +18,11 @@ use transfer::secret::Secret;
 
 use crate::{Lsn, Tablespace};
 pub use conninfo::Conninfo;
+pub use entries::{WithoutEntry, hosts_without_entry};
 pub use lasting::unusable_passfile;
 pub use passfile::passwords_in;
 pub use postgres_formats::history::Fork;
+pub use slot::Slot;
 
 /// How the operator names the source.
 #[derive(Clone, Debug)]
@@ -157,6 +161,19 @@ impl Source {
         cancel: &CancellationToken,
     ) -> Result<SourceFacts, SourceError> {
         ask::ask(self, bin_dir, cancel).await
+    }
+
+    /// Asks the source for a replication slot.
+    ///
+    /// # Errors
+    /// What the server said, or that it did not answer in 15 seconds.
+    pub async fn slot(
+        &self,
+        bin_dir: &Path,
+        name: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Slot, SourceError> {
+        slot::ask(self, bin_dir, name, cancel).await
     }
 
     /// What native programs get as PGPASSFILE.

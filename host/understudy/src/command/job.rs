@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::NotRun;
 use crate::cli::JobArgs;
-use crate::config::{ComponentSection, Config, Environment, GrantsSection, SecretSource, check_passfile};
+use crate::config::{
+    ComponentSection, Config, Environment, GrantsSection, SecretSource, check_entries, check_passfile,
+};
 use crate::plugin_path;
 use crate::refused::Refused;
 use crate::root::{Account, drop_root};
@@ -34,6 +36,8 @@ const TRIGGER_FILE: &str = "promote";
 pub(super) struct Operator {
     config: Config,
     state_dir: PathBuf,
+    /// Where libpq looks for a passfile that nothing names.
+    default_passfile: Option<PathBuf>,
 }
 
 /// What the loop is given.
@@ -50,7 +54,8 @@ impl Operator {
         let config = Config::load(&args.config, &args.overrides(), environment)?;
         let account = drop_root(config.user.as_deref())?;
         let state_dir = state_dir(&config, &account)?;
-        Ok(Self { config, state_dir })
+        let default_passfile = account.home.map(|home| home.join(".pgpass"));
+        Ok(Self { config, state_dir, default_passfile })
     }
 
     /// Whether the run ends when the process that started it does.
@@ -69,7 +74,7 @@ impl Operator {
         cancel: &CancellationToken,
         redactor: &Redactor,
     ) -> Result<Work, NotRun> {
-        let Self { config, state_dir } = self;
+        let Self { config, state_dir, default_passfile } = self;
         // Now as the user who has to read them.
         if let Some(source) = &config.source {
             source.conninfo.check_certificates().map_err(NotRun::usage)?;
@@ -77,8 +82,10 @@ impl Operator {
         // Before the first file is made: the state directory may lie in the data directory.
         check_state_directory(&config.directories, &state_dir).map_err(NotRun::refused)?;
         let run_directory = RunDirectory::below(&state_dir).map_err(|error| no_state(&state_dir, error))?;
-        if let (Some((_, Some(passfile))), Some(place)) = (&config.standby, config.standby_passfile_at) {
+        if let (Some((conninfo, Some(passfile))), Some(place)) = (&config.standby, config.standby_passfile_at)
+        {
             check_passfile("replica.standby_passfile", passfile, &config.file, place)
+                .and_then(|()| check_entries(conninfo, passfile, &config.file, place))
                 .map_err(|problem| vec![problem])?;
         }
         let source = connect(&config, run_directory.path(), cancel, redactor).await?;
@@ -100,6 +107,7 @@ impl Operator {
                 snapshot: config.snapshot,
                 refuse_commands: config.refuse_commands,
                 config_file: config.config_file,
+                default_passfile,
             },
             force: config.force,
             timeout: config.timeout,
