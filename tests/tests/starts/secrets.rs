@@ -39,7 +39,7 @@ fn no_secret_of_a_rule_is_shown() {
         assert!(!ended.report.to_string().contains(SECRET), "{rule}\n{}", ended.report);
     }
     // Of rules that are right nothing is told, and of one of another file neither.
-    files.put("", &format!("{rule} ldap ldapserver=x ldapprefix=a ldapbindpasswd=@/etc/{SECRET}\n"));
+    files.put("", &format!("{rule} ldap ldapserver=x ldapbasedn=\"dc=x\" ldapbindpasswd=@/etc/{SECRET}\n"));
     let outside = primary.replica("outside", &["basebackup"], "", "").unwrap();
     let ended = outside.created_by("basebackup").unwrap();
     assert!(!ended.output.contains(SECRET), "{}", ended.output);

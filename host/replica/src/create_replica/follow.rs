@@ -7,9 +7,7 @@ use postgres_formats::configuration::{Line, lines, parse_line};
 
 use crate::outcome::Finding;
 use crate::seal::EndState;
-use crate::source::{
-    Conninfo, PassFile, Slot, SourceError, WithoutEntry, hosts_without_entry, unusable_passfile,
-};
+use crate::source::{Conninfo, Slot, SourceError, WithoutEntry, hosts_without_entry, unusable_passfile};
 use crate::{Level, Rule, Source, regular_file};
 
 const CHECK: Rule = Rule::ConfigureStandby;
@@ -26,10 +24,10 @@ pub(super) fn password(end: &EndState, source: Option<&Source>) -> Option<Findin
     let (standby, source) = (end.configure_standby.as_ref()?, source?);
     let conninfo = Conninfo::parse(&standby.conninfo).ok()?;
     let named = standby.passfile.as_deref().or_else(|| conninfo.get("passfile").map(Path::new));
+    if !source.uses_password() {
+        return None;
+    }
     let Some(passfile) = named else {
-        if !has_password(source, &conninfo) {
-            return None;
-        }
         return without_passfile(end.default_passfile.as_deref(), &conninfo);
     };
     let whose = match standby.passfile {
@@ -48,18 +46,6 @@ pub(super) fn password(end: &EndState, source: Option<&Source>) -> Option<Findin
          `*` for any",
         passfile.display()
     )))
-}
-
-/// Whether the source is reached with a password: the run's own, or one in the passfile that it was given.
-fn has_password(source: &Source, conninfo: &Conninfo) -> bool {
-    match &source.passfile {
-        Some(PassFile::Made(_)) => true,
-        Some(PassFile::Given(path)) => {
-            unusable_passfile(path).is_none()
-                && hosts_without_entry(path, conninfo).is_ok_and(|without| !without.is_all)
-        }
-        None => false,
-    }
 }
 
 /// libpq then reads the file in the home directory of the server's user.

@@ -184,6 +184,20 @@ impl Source {
         }
     }
 
+    /// Whether the source is reached with a password: one that was given, or one in the passfile that libpq looks into. What it asks for
+    /// of a standby it asks for of this run.
+    pub fn uses_password(&self) -> bool {
+        if matches!(self.passfile, Some(PassFile::Made(_))) {
+            return true;
+        }
+        let Ok(conninfo) = Conninfo::parse(&self.connstring) else { return false };
+        let named = conninfo.get("passfile").map(Path::new).or_else(|| self.passfile());
+        named.is_some_and(|passfile| {
+            unusable_passfile(passfile).is_none()
+                && hosts_without_entry(passfile, &conninfo).is_ok_and(|without| !without.is_all)
+        })
+    }
+
     /// The connection string for PostgreSQL's own programs: `connstring`, and the service of the run's service file
     /// where there is one. It holds no secret; [`Source::environment`] goes with it.
     pub fn native_connstring(&self) -> String {

@@ -82,13 +82,20 @@ impl Operator {
         // Before the first file is made: the state directory may lie in the data directory.
         check_state_directory(&config.directories, &state_dir).map_err(NotRun::refused)?;
         let run_directory = RunDirectory::below(&state_dir).map_err(|error| no_state(&state_dir, error))?;
-        if let (Some((conninfo, Some(passfile))), Some(place)) = (&config.standby, config.standby_passfile_at)
-        {
+        let standby_passfile = match (&config.standby, config.standby_passfile_at) {
+            (Some((conninfo, Some(passfile))), Some(place)) => Some((conninfo, passfile, place)),
+            _ => None,
+        };
+        if let Some((_, passfile, place)) = standby_passfile {
             check_passfile("replica.standby_passfile", passfile, &config.file, place)
-                .and_then(|()| check_entries(conninfo, passfile, &config.file, place))
                 .map_err(|problem| vec![problem])?;
         }
         let source = connect(&config, run_directory.path(), cancel, redactor).await?;
+        if let Some((conninfo, passfile, place)) = standby_passfile
+            && source.as_ref().is_some_and(|source| source.uses_password())
+        {
+            check_entries(conninfo, passfile, &config.file, place).map_err(|problem| vec![problem])?;
+        }
         let candidates =
             candidates(&config, &state_dir, &secrets(&config, &state_dir, run_directory.path()), redactor);
         let standby = config

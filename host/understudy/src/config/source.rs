@@ -52,7 +52,8 @@ pub fn check_passfile(setting: &str, passfile: &Path, file: &Path, place: Place)
     }
 }
 
-/// Refuses a passfile without a password for any host of the connection string, as a standby looks for it.
+/// Refuses a passfile without a password for any host of the connection string, as a standby looks for it. Of a source that is reached
+/// without a password nothing is expected to be there.
 ///
 /// # Errors
 /// A problem at `replica.standby_passfile`, with the beginnings of the lines that the file lacks.
