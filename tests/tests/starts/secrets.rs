@@ -38,7 +38,7 @@ fn no_secret_of_a_rule_is_shown() {
         assert!(!ended.output.contains(SECRET), "{rule}\n{}", ended.output);
         assert!(!ended.report.to_string().contains(SECRET), "{rule}\n{}", ended.report);
     }
-    // Of rules that are right nothing is told, and of one of another file neither.
+    // A rule that is right, whose secret looks like a file's name, and a line of another file.
     files.put("", &format!("{rule} ldap ldapserver=x ldapbasedn=\"dc=x\" ldapbindpasswd=@/etc/{SECRET}\n"));
     let outside = primary.replica("outside", &["basebackup"], "", "").unwrap();
     let ended = outside.created_by("basebackup").unwrap();

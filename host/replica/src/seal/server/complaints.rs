@@ -14,7 +14,7 @@ const WITHHELD: &str = "(not shown)";
 
 /// What begins the messages whose quoted texts are shown (`hba.c` and `be-secure-common.c` of 13 to 18): names that the server has, names of
 /// files, and fields that come before the options of a line. Of every other message the first quote or colon ends what is shown.
-const SHOWN: [&str; 14] = [
+const SHOWN: [&str; 15] = [
     "authentication method \"",
     "authentication option \"",
     "configuration file \"",
@@ -27,6 +27,7 @@ const SHOWN: [&str; 14] = [
     "invalid IP mask \"",
     "invalid authentication method \"",
     "invalid regular expression \"",
+    "missing entry in file \"",
     "skipping missing authentication file ",
     "specifying both host name and CIDR mask is invalid: \"",
 ];
