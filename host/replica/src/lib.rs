@@ -15,6 +15,7 @@ pub mod mounts;
 pub mod outcome;
 pub mod process;
 mod program_version;
+mod regular_file;
 pub mod rule;
 pub mod run;
 pub mod seal;

@@ -158,14 +158,16 @@ words! {
         /// A setting of the method or of the configuration cannot be written to `postgresql.auto.conf`. As a finding: a line
         /// was removed or overridden.
         AutoConf = "auto.conf", Seal, "Read the message: it names the setting.";
-        /// The connection string or the passfile for `primary_conninfo` cannot be written.
-        ConfigureStandby = "configure_standby", Seal, "Correct `conninfo` or `standby_passfile`.";
+        /// The connection string or the passfile for `primary_conninfo` cannot be written. As a finding: the standby has no
+        /// password for its source, or the source does not have the slot of `primary_slot_name` for it.
+        ConfigureStandby = "configure_standby", Seal, "Correct `conninfo` or `standby_passfile`, or make the slot.";
         /// A left-over file cannot be removed, or `trigger_file` is not in the data directory.
         LeftOvers = "left-overs", Seal, "Read the message: it names the file.";
         /// The name of a signal file is taken by something else. As a finding: a signal file was written, removed, left, or is
         /// missing.
         Signals = "signals", Seal, "Read the message: it names the file.";
-        /// PostgreSQL's own programs say that the server would not start from the directory.
+        /// PostgreSQL's own programs say that the server would not start from the directory, or its configuration asks for what
+        /// this machine does not have, such as an address, a directory, a library or memory.
         Start = "start", Seal, "Correct what the message names.";
         /// A file system cannot be synced.
         Sync = "sync", Seal, "Look at the disk and the kernel's log.";

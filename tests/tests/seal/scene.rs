@@ -251,7 +251,9 @@ pub(crate) fn sealed(
         source: given.source,
         directory: Some(directory.clone()),
     };
-    seal(&directory, &request, &given.plan, &given.filled, &given.end, &CancellationToken::new())
+    let sealed =
+        seal(&directory, &request, &given.plan, &given.filled, &given.end, &CancellationToken::new());
+    sealed.map(|sealed| sealed.findings)
 }
 
 pub(crate) fn told(findings: &[Finding], text: &str) -> bool {

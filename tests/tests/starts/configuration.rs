@@ -10,21 +10,21 @@ use tests::releases::playground;
 use crate::{fails, refuses_to_start, without_configure_standby};
 
 /// The files of the primary that a test changes while the server, which read them, runs on.
-struct Files {
+pub(crate) struct Files {
     main: PathBuf,
     hba: PathBuf,
     whole: [String; 2],
 }
 
 impl Files {
-    fn of(primary: &Primary) -> Self {
+    pub(crate) fn of(primary: &Primary) -> Self {
         let datadir = primary.server.datadir();
         let (main, hba) = (datadir.join("postgresql.conf"), datadir.join("pg_hba.conf"));
         let whole = [fs::read_to_string(&main).unwrap(), fs::read_to_string(&hba).unwrap()];
         Self { main, hba, whole }
     }
 
-    fn put(&self, main: &str, hba: &str) {
+    pub(crate) fn put(&self, main: &str, hba: &str) {
         fs::write(&self.main, format!("{}{main}", self.whole[0])).unwrap();
         fs::write(&self.hba, format!("{}{hba}", self.whole[1])).unwrap();
     }

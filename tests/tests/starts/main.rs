@@ -1,11 +1,14 @@
-//! "What is reported as created starts": configurations, rules of access, tablespaces and labels from which PostgreSQL would not start, or
-//! would start from the wrong place, each made on purpose and met by the program.
+//! "What is reported as created starts and follows": configurations, rules of access, tablespaces and labels from which PostgreSQL would not
+//! start, would start from the wrong place, or would never follow, each made on purpose and met by the program.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod configuration;
 mod control_file;
+mod follows;
+mod machine;
 mod mirror;
+mod secrets;
 mod tablespaces;
 
 use std::fs;

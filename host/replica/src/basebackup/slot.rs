@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::options::refuse;
 use crate::event::Level;
 use crate::process::NativeProgram;
-use crate::source::{SlotKind, SlotState};
+use crate::source::Slot;
 use crate::{Failure, Outcome, Refusal, Run, Source};
 
 /// The option that has the slot created.
@@ -88,18 +88,18 @@ pub(super) async fn exists(
     bin_dir: &Path,
     cancel: &CancellationToken,
 ) -> Result<Option<bool>, Refusal> {
-    match source.slot(name, bin_dir, cancel).await {
+    match source.slot(bin_dir, name, cancel).await {
         // A source that cannot be asked fails the plan, which says why.
         Err(_) => Ok(None),
-        Ok(None) => Ok(Some(false)),
-        Ok(Some(SlotState { kind: SlotKind::Logical, .. })) => Err(unusable(name, "it is a logical slot")),
-        Ok(Some(SlotState { active: true, .. })) => {
+        Ok(Slot::Missing) => Ok(Some(false)),
+        Ok(Slot::Logical) => Err(unusable(name, "it is a logical slot")),
+        Ok(Slot::Active) => {
             Err(unusable(name, "it is in use: a standby or another pg_basebackup receives WAL by it"))
         }
-        Ok(Some(SlotState { lost: true, .. })) => {
+        Ok(Slot::Lost) => {
             Err(unusable(name, "the source has removed WAL that it should have kept, drop the slot"))
         }
-        Ok(Some(_)) => Ok(Some(true)),
+        Ok(Slot::Physical) => Ok(Some(true)),
     }
 }
 

@@ -14,7 +14,7 @@ use super::recorder::Recorder;
 use super::{Candidate, Job};
 use crate::datadir::{DataDirectory, Extent};
 use crate::event::{Level, Step};
-use crate::seal::seal;
+use crate::seal::{Sealed, seal};
 use crate::{Failure, Filled, Outcome, Plan};
 
 /// How long removing what a cancelled method left may take (rule 28); the next run removes the rest.
@@ -100,8 +100,11 @@ impl<'a> Attempt<'a> {
             (self.directory.clone(), self.look.request.clone(), self.job.end.clone());
         let cancel = self.limit.token().clone();
         match blocking(move || seal(&directory, &request, &plan, &filled, &end, &cancel)).await? {
-            Ok(findings) => {
+            Ok(Sealed { findings, primary_slot_name }) => {
                 self.look.found(findings);
+                if let Some(name) = primary_slot_name {
+                    self.look.look_for_slot(&name).await;
+                }
                 Ok(())
             }
             Err(mut error) => {

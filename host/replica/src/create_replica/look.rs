@@ -7,14 +7,15 @@ use std::sync::Arc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::accept::{self, Accepted, Old};
-use super::attempt_error::{AttemptError, method_panicked};
+use super::attempt_error::{AttemptError, blocking, method_panicked};
 use super::installed::Installed;
 use super::limit::{Limit, Stopped};
 use super::recorder::Recorder;
-use super::{Candidate, Job};
+use super::{Candidate, Job, follow};
 use crate::datadir::Extent;
 use crate::event::{Event, Step};
 use crate::outcome::Finding;
+use crate::seal::EndState;
 use crate::source::SourceError;
 use crate::{Context, Failure, Level, Method, Outcome, Plan, Request, Rule, Run, Source};
 
@@ -25,6 +26,7 @@ pub(super) struct Look<'a> {
     installed: &'a Installed,
     old: Old,
     force: bool,
+    end: &'a EndState,
     pub(super) request: Request,
     pub(super) run: Run,
 }
@@ -47,7 +49,7 @@ impl<'a> Look<'a> {
             directory: old.held(),
         };
         let run = Run::new(candidate.method.name(), limit.token().clone(), events);
-        Self { candidate, limit, installed, old, force: job.force, request, run }
+        Self { candidate, limit, installed, old, force: job.force, end: &job.end, request, run }
     }
 
     /// Preflight, plan, accept: what would be restored and what has to be emptied for it.
@@ -59,7 +61,30 @@ impl<'a> Look<'a> {
         let plan = self.plan().await?;
         self.begin(Step::Accept)?;
         let extent = self.accept(&plan).await?;
+        self.will_follow().await?;
         Ok((plan, extent))
+    }
+
+    /// Tells what is known by now to keep the standby from following.
+    async fn will_follow(&self) -> Result<(), AttemptError> {
+        let (end, source) = (self.end.clone(), self.request.source.clone());
+        self.found(blocking(move || follow::password(&end, source.as_deref())).await?.into_iter().collect());
+        // In a run the seal says it, of the whole configuration.
+        if self.request.directory.is_none() {
+            let file = self.end.config_file.clone();
+            if let Some(name) = blocking(move || follow::slot_in(file.as_deref()?)).await? {
+                self.look_for_slot(&name).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether the source has the slot through which the standby will follow.
+    pub(super) async fn look_for_slot(&self, name: &str) {
+        // Under Patroni the slot is Patroni's to name and to make.
+        let (Some(_), Some(source)) = (&self.end.configure_standby, &self.request.source) else { return };
+        let answer = source.slot(&self.request.bin_dir, name, self.run.cancellation()).await;
+        self.found(follow::slot(name, answer).into_iter().collect());
     }
 
     /// Looks at cancellation before each step (rule 5).

@@ -5,6 +5,7 @@ mod attempt;
 mod attempt_error;
 mod cancel;
 mod check;
+mod follow;
 mod installed;
 mod later;
 mod limit;

@@ -10,9 +10,9 @@ use std::path::Path;
 
 use foundation::rooted::RelativePath;
 
-pub(super) use self::values::without_password;
+pub(super) use self::values::{SPACE, without_password};
 use self::values::{
-    SPACE, boolean, elements, has_room_for_logs, is_file_name, is_no_time, is_path, library_directories,
+    boolean, elements, has_room_for_logs, is_file_name, is_no_time, is_path, library_directories,
     only_own_libraries, program,
 };
 use super::configuration::{Configuration, Entry};

@@ -27,6 +27,9 @@ const FILES: [(RelativePath, &str); 2] = [
 const COPIES: [RelativePath; 2] =
     [RelativePath::literal("pg_hba.conf.backup"), RelativePath::literal("pg_ident.conf.backup")];
 
+/// The options of a rule whose values are secrets, or have one in them.
+const SECRETS: [&str; 3] = ["ldapbindpasswd", "ldapurl", "radiussecret"];
+
 /// How many files are read in all.
 const MOST_FILES: usize = 200;
 
@@ -85,8 +88,8 @@ impl Reader<'_> {
             if self.places.top.find(&file).during(CHECK)?.map(|metadata| metadata.kind) == Some(Kind::File) {
                 let bytes = self.places.top.read(&file, LONGEST).during(CHECK)?;
                 for (number, line) in logical_lines(&bytes) {
-                    for (how, named) in named(&line, self.includes) {
-                        self.follow(&file, number, how, &named, &mut waiting)?;
+                    for named in named(&line, self.includes) {
+                        self.follow(&file, number, &named, &mut waiting)?;
                     }
                 }
             }
@@ -99,12 +102,11 @@ impl Reader<'_> {
         &mut self,
         file: &RelativePath,
         number: usize,
-        how: &str,
-        named: &str,
+        named: &Named,
         waiting: &mut Vec<RelativePath>,
     ) -> Result<(), Problem> {
-        let from = file.parent();
-        match leads(self.places, from.as_ref().map(RelativePath::as_path), Path::new(named)) {
+        let (from, how) = (file.parent(), named.how);
+        match leads(self.places, from.as_ref().map(RelativePath::as_path), Path::new(&named.path)) {
             Leads::Inside(Some(path)) if how == "include_dir" => self.directory(&path, waiting),
             Leads::Inside(Some(path)) => {
                 waiting.push(path);
@@ -113,9 +115,13 @@ impl Reader<'_> {
             Leads::Inside(None) => Ok(()),
             Leads::Mapped | Leads::Unclear | Leads::Outside => {
                 if self.outside.len() < MOST_TOLD {
-                    let named = shown(named.as_bytes());
+                    let to = match named.may_be_secret {
+                        true => "a path that is not shown, for it stands behind an option with a secret"
+                            .to_owned(),
+                        false => format!("`{}`", shown(named.path.as_bytes())),
+                    };
                     self.outside.push(format!(
-                        "{file} line {number}: `{how}` leads out of the data directory, to `{named}`"
+                        "{file} line {number}: `{how}` leads out of the data directory, to {to}"
                     ));
                 }
                 Ok(())
@@ -161,22 +167,61 @@ fn logical_lines(bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
     lines
 }
 
-/// What a line has the server read, and how it says so.
-fn named(line: &[u8], includes: bool) -> Vec<(&'static str, String)> {
+/// What a line has the server read.
+struct Named {
+    /// How the line says so.
+    how: &'static str,
+    path: String,
+    /// Whether a blank or a comma too much may have made it of a secret.
+    may_be_secret: bool,
+}
+
+fn named(line: &[u8], includes: bool) -> Vec<Named> {
     let tokens = tokens(line);
+    let secret = first_secret(&tokens);
     let mut named: Vec<_> = tokens
         .iter()
-        .filter(|token| !token.quoted && token.text.len() > 1)
-        .filter_map(|token| Some(("@", token.text.strip_prefix('@')?.to_owned())))
+        .enumerate()
+        .filter(|(_, token)| !token.quoted && token.text.len() > 1)
+        .filter_map(|(at, token)| {
+            let path = token.text.strip_prefix('@')?.to_owned();
+            Some(Named { how: "@", path, may_be_secret: secret.is_some_and(|secret| at > secret) })
+        })
         .collect();
     if includes && let [first, rest @ ..] = &tokens[..] {
         let directive =
             ["include", "include_if_exists", "include_dir"].into_iter().find(|word| *word == first.text);
-        if let Some(directive) = directive {
-            named.extend(rest.iter().map(|token| (directive, token.text.clone())));
+        if let Some(how) = directive {
+            let is_secret = secret.is_some();
+            named.extend(rest.iter().map(|token| Named {
+                how,
+                path: token.text.clone(),
+                may_be_secret: is_secret,
+            }));
         }
     }
     named
+}
+
+/// Where the first option with a secret stands.
+fn first_secret(tokens: &[Token]) -> Option<usize> {
+    tokens.iter().position(|token| SECRETS.iter().any(|secret| token.text.starts_with(secret)))
+}
+
+/// What stands behind an option with a secret in its line, that option's value too: a blank or a comma too much may have made it of the
+/// secret. Without the `@` of a file's name.
+pub(super) fn possible_secrets(file: &[u8]) -> Vec<String> {
+    let mut possible = Vec::new();
+    for (_, line) in logical_lines(file) {
+        let tokens = tokens(&line);
+        let Some(first) = first_secret(&tokens) else { continue };
+        for token in tokens.iter().skip(first) {
+            let value = token.text.split_once('=').map_or(token.text.as_str(), |(_, value)| value);
+            possible.extend([token.text.as_str(), value].map(|text| text.trim_start_matches('@').to_owned()));
+        }
+    }
+    possible.retain(|text| !text.is_empty());
+    possible
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -243,6 +288,21 @@ mod tests {
         // Before version 16 a line cannot include; the server does not take such a one.
         assert_eq!(told(&[("pg_hba.conf", rules)], 15, false).unwrap().len(), 3);
         assert!(told(&[("pg_hba.conf", rules)], 16, true).unwrap_err().message.contains("refuse-commands"));
+    }
+
+    #[test]
+    fn what_a_blank_may_have_made_of_a_secret_is_not_shown() {
+        let rules = "host all @/etc/users 10.0.0.1/32 ldap ldapserver=x ldapbindpasswd= @/etc/hunter2\n\
+                     host all all 10.0.0.1/32 radius radiussecrets=a,@/etc/hunter2\n";
+        let told = told(&[("pg_hba.conf", rules)], 15, false).unwrap();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(
+            told[0].contains("/etc/users") && told.iter().all(|told| !told.contains("hunter2")),
+            "{told:?}"
+        );
+        let possible = possible_secrets(rules.as_bytes());
+        assert!(possible.contains(&"/etc/hunter2".to_owned()), "{possible:?}");
+        assert!(!possible.iter().any(|text| text.contains("users")), "{possible:?}");
     }
 
     #[test]

@@ -71,6 +71,18 @@ pub struct EndState {
     /// The server's `config_file`, where it is not `postgresql.conf` in the data directory. `None` looks there, and then for
     /// Debian's below `/etc/postgresql`.
     pub config_file: Option<PathBuf>,
+    /// The passfile that libpq reads for the standby if `primary_conninfo` names none: `.pgpass` in the home directory of the
+    /// server's user. `None` if that is not known.
+    pub default_passfile: Option<PathBuf>,
+}
+
+/// What a seal that came to its end says.
+#[derive(Clone, Debug, Default)]
+pub struct Sealed {
+    /// What is worth telling.
+    pub findings: Vec<Finding>,
+    /// `primary_slot_name` of the configuration: the slot of the source through which the standby will follow.
+    pub primary_slot_name: Option<String>,
 }
 
 /// How the replica reaches its primary later.
@@ -115,13 +127,13 @@ pub fn seal(
     filled: &Filled,
     end: &EndState,
     cancel: &CancellationToken,
-) -> Result<Vec<Finding>, SealError> {
+) -> Result<Sealed, SealError> {
     let mut findings = Findings::default();
     let seal = Seal { request, plan, filled, end, cancel };
     let sealed = seal.carry_out(directory, &mut findings);
     let findings = findings.into_list();
     match sealed {
-        Ok(()) => Ok(findings),
+        Ok(primary_slot_name) => Ok(Sealed { findings, primary_slot_name }),
         Err(Problem { check, message }) => Err(SealError { check, message, findings }),
     }
 }
@@ -136,24 +148,29 @@ struct Seal<'a> {
 }
 
 impl Seal<'_> {
-    fn carry_out(&self, directory: &DataDirectory, findings: &mut Findings) -> Result<(), Problem> {
+    fn carry_out(
+        &self,
+        directory: &DataDirectory,
+        findings: &mut Findings,
+    ) -> Result<Option<String>, Problem> {
         // Nothing may fail before this.
         startable::set_aside(directory.directory())?;
         self.of(&Places::held(directory, &self.request.directories)?, findings)
     }
 
-    fn of(&self, places: &Places<'_>, findings: &mut Findings) -> Result<(), Problem> {
+    fn of(&self, places: &Places<'_>, findings: &mut Findings) -> Result<Option<String>, Problem> {
         let checked = self.check(places, findings)?;
         self.go_on()?;
         self.change(places, &checked, findings)?;
-        self.ask_the_server(places, &checked, findings)?;
+        let primary_slot_name = self.ask_the_server(places, &checked, findings)?;
         self.go_on()?;
         if checked.by_label {
             startable::invalidate_checkpoint(&places.top)?;
         }
         self.sync(places, &checked)?;
         self.go_on()?;
-        startable::put_in_place(&places.top)
+        startable::put_in_place(&places.top)?;
+        Ok(primary_slot_name)
     }
 
     /// Looks at cancellation (rule 5).
@@ -250,13 +267,13 @@ impl Seal<'_> {
         left_overs::signal(top, self.filled, self.end, findings)
     }
 
-    /// Has PostgreSQL's own programs say whether it would start from what is there now.
+    /// Has PostgreSQL's own programs say whether it would start from what is there now; gives `primary_slot_name`.
     fn ask_the_server(
         &self,
         places: &Places<'_>,
         checked: &Checked,
         findings: &mut Findings,
-    ) -> Result<(), Problem> {
+    ) -> Result<Option<String>, Problem> {
         let replica = server::Replica {
             places,
             bin_dir: &self.request.bin_dir,

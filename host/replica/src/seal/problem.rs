@@ -62,7 +62,7 @@ impl Findings {
         self.tell(Finding { check, level: Level::Warn, message: message.into() });
     }
 
-    /// Something that the operator's configuration asked for.
+    /// Something that the operator's configuration asked for, or that is no fault there.
     pub(super) fn done(&mut self, check: Rule, message: impl Into<String>) {
         self.tell(Finding { check, level: Level::Info, message: message.into() });
     }

@@ -38,8 +38,8 @@ pub(super) async fn ask(
     bin_dir: &Path,
     cancel: &CancellationToken,
 ) -> Result<SourceFacts, SourceError> {
-    let psql = Psql::new(source, bin_dir, cancel);
-    let (replication, database) = conninfos(source)?;
+    let psql = Psql::of(source, bin_dir, cancel);
+    let Connections { replication, database } = Connections::to(source)?;
     let identity = psql.run(&replication, &["IDENTIFY_SYSTEM", "SHOW server_version_num"], &[]).await?;
     let mut facts = parse_identity(&identity).ok_or_else(|| {
         SourceError::lasting(
@@ -61,18 +61,27 @@ pub(super) async fn ask(
     Ok(facts)
 }
 
-/// How psql reaches the source: in replication mode, and a database of it.
-pub(super) fn conninfos(source: &Source) -> Result<(Conninfo, Conninfo), SourceError> {
-    let conninfo = Conninfo::parse(&source.native_connstring())
-        .map_err(|error| SourceError::lasting(error.to_string()))?;
-    let conninfo = match conninfo.get("connect_timeout") {
-        Some(_) => conninfo,
-        None => conninfo.with("connect_timeout", CONNECT_TIMEOUT),
-    };
-    // The database's name is what pg_basebackup says too, and what an operator's passfile may have in its place.
-    let replication = conninfo.clone().with("dbname", "replication").with("replication", "true");
-    let database = conninfo.get("dbname").unwrap_or("postgres").to_owned();
-    Ok((replication, conninfo.with("dbname", &database).without("replication")))
+/// How the source is reached.
+pub(super) struct Connections {
+    /// In replication mode.
+    pub(super) replication: Conninfo,
+    /// In a database, which a role that may only replicate cannot.
+    pub(super) database: Conninfo,
+}
+
+impl Connections {
+    pub(super) fn to(source: &Source) -> Result<Self, SourceError> {
+        let conninfo = Conninfo::parse(&source.native_connstring())
+            .map_err(|error| SourceError::lasting(error.to_string()))?;
+        let conninfo = match conninfo.get("connect_timeout") {
+            Some(_) => conninfo,
+            None => conninfo.with("connect_timeout", CONNECT_TIMEOUT),
+        };
+        // The database's name is what pg_basebackup says too, and what an operator's passfile may have in its place.
+        let replication = conninfo.clone().with("dbname", "replication").with("replication", "true");
+        let database = conninfo.get("dbname").unwrap_or("postgres").to_owned();
+        Ok(Self { replication, database: conninfo.with("dbname", &database).without("replication") })
+    }
 }
 
 pub(super) struct Psql<'a> {
@@ -83,8 +92,8 @@ pub(super) struct Psql<'a> {
 }
 
 impl<'a> Psql<'a> {
-    /// Has [`DEADLINE`] from now on for all that it is asked.
-    pub(super) fn new(source: &'a Source, bin_dir: &Path, cancel: &'a CancellationToken) -> Self {
+    /// It has [`DEADLINE`] for everything that it is asked.
+    pub(super) fn of(source: &'a Source, bin_dir: &Path, cancel: &'a CancellationToken) -> Self {
         Self { source, program: bin_dir.join("psql"), deadline: Instant::now() + DEADLINE, cancel }
     }
 

@@ -2,6 +2,7 @@
 
 mod ask;
 pub mod conninfo;
+mod entries;
 mod keywords;
 mod lasting;
 mod passfile;
@@ -17,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Lsn, Tablespace};
 pub use conninfo::Conninfo;
+pub use entries::{WithoutEntry, hosts_without_entry};
 pub use lasting::unusable_passfile;
 pub use passfile::passwords_in;
 pub use postgres_formats::history::Fork;
-pub use slot::{SlotKind, SlotState};
+pub use slot::Slot;
 
 /// How the operator names the source.
 #[derive(Clone, Debug)]
@@ -161,12 +163,39 @@ impl Source {
         ask::ask(self, bin_dir, cancel).await
     }
 
+    /// Asks the source for a replication slot.
+    ///
+    /// # Errors
+    /// What the server said, or that it did not answer in 15 seconds.
+    pub async fn slot(
+        &self,
+        bin_dir: &Path,
+        name: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Slot, SourceError> {
+        slot::ask(self, bin_dir, name, cancel).await
+    }
+
     /// What native programs get as PGPASSFILE.
     pub fn passfile(&self) -> Option<&Path> {
         match self.passfile.as_ref()? {
             PassFile::Given(path) => Some(path),
             PassFile::Made(path) => Some(path),
         }
+    }
+
+    /// Whether the source is reached with a password: one that was given, or one in the passfile that libpq looks into. What it asks for
+    /// of a standby it asks for of this run.
+    pub fn uses_password(&self) -> bool {
+        if matches!(self.passfile, Some(PassFile::Made(_))) {
+            return true;
+        }
+        let Ok(conninfo) = Conninfo::parse(&self.connstring) else { return false };
+        let named = conninfo.get("passfile").map(Path::new).or_else(|| self.passfile());
+        named.is_some_and(|passfile| {
+            unusable_passfile(passfile).is_none()
+                && hosts_without_entry(passfile, &conninfo).is_ok_and(|without| !without.is_all)
+        })
     }
 
     /// The connection string for PostgreSQL's own programs: `connstring`, and the service of the run's service file

@@ -1,8 +1,8 @@
 //! The files that carry secrets to native programs, so that none stands in an argument list. Semantics rule 3.
 
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use foundation::secret::Secret;
@@ -10,6 +10,7 @@ use tempfile::TempPath;
 use zeroize::Zeroizing;
 
 use super::Conninfo;
+use crate::regular_file;
 
 /// The service that a run's service file defines.
 pub(super) const SERVICE: &str = "understudy";
@@ -88,9 +89,7 @@ const LONGEST_PASSFILE: u64 = 1 << 20;
 /// texts. A file that cannot be read has none: whether libpq reads it is looked at elsewhere.
 pub fn passwords_in(path: &Path) -> Vec<Secret> {
     let mut content = Zeroizing::new(Vec::new());
-    // Without NONBLOCK a FIFO would hold the program up for ever.
-    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-    let file = File::options().read(true).custom_flags(flags).open(path);
+    let file = regular_file::open(path);
     let read = file.and_then(|file| file.take(LONGEST_PASSFILE).read_to_end(&mut content));
     if read.is_err() {
         return Vec::new();

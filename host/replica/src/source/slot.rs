@@ -4,92 +4,73 @@ use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
-use super::ask::{self, Psql};
+use super::ask::{Connections, Psql};
 use super::{Source, SourceError};
 
-/// Whom a replication slot is for.
+/// The first version with READ_REPLICATION_SLOT, which a role that may only replicate may ask.
+const READS_SLOTS: u32 = 150_000;
+
+/// What the server says of a slot that READ_REPLICATION_SLOT cannot read.
+const IS_LOGICAL: &str = "logical replication slot";
+
+/// A replication slot, as the source told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SlotKind {
-    /// A standby, or pg_basebackup.
+pub enum Slot {
+    /// There is a physical one.
     Physical,
-    /// A subscriber of a database.
+    /// There is a physical one, by which somebody receives WAL now.
+    Active,
+    /// There is a physical one, and WAL that it should have kept is gone.
+    Lost,
+    /// There is one, for logical replication.
     Logical,
+    /// There is none.
+    Missing,
 }
 
-/// What the source tells of a replication slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlotState {
-    /// Whom it is for.
-    pub kind: SlotKind,
-    /// Somebody receives WAL by it; false also if only a database could tell, to which the role may not connect.
-    pub active: bool,
-    /// WAL that it should have kept is gone.
-    pub lost: bool,
-}
-
-impl Source {
-    /// Asks for the slot of this name, which must be one that a slot can have; `None` if there is none.
-    ///
-    /// # Errors
-    /// What the server said, or that it did not answer in 15 seconds. A role that may only replicate cannot ask a server before
-    /// version 15.
-    pub async fn slot(
-        &self,
-        name: &str,
-        bin_dir: &Path,
-        cancel: &CancellationToken,
-    ) -> Result<Option<SlotState>, SourceError> {
-        // The name goes into a statement.
-        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            return Err(SourceError::lasting(format!(
-                "`{}` is no name for a replication slot",
-                name.escape_debug()
-            )));
-        }
-        let psql = Psql::new(self, bin_dir, cancel);
-        let (replication, database) = ask::conninfos(self)?;
-        let statement = format!(
-            "SELECT slot_type, active, wal_status FROM pg_catalog.pg_replication_slots WHERE slot_name = '{name}'"
-        );
-        let rows = psql.run(&database, &["SET search_path = pg_catalog", &statement], &[]).await;
-        let told = rows.ok().and_then(|rows| parse(&rows));
-        if let Some(slot) = told {
-            return Ok(slot);
-        }
-        let rows = psql.run(&replication, &[&format!("READ_REPLICATION_SLOT {name}")], &[]).await?;
-        parse_read(&rows).ok_or_else(|| {
-            SourceError::lasting("the source did not answer READ_REPLICATION_SLOT as PostgreSQL does")
-        })
+/// Asks for a slot: in a database, which says whether somebody uses it, or in replication mode.
+pub(super) async fn ask(
+    source: &Source,
+    bin_dir: &Path,
+    name: &str,
+    cancel: &CancellationToken,
+) -> Result<Slot, SourceError> {
+    // The server has no others (`ReplicationSlotValidateName`).
+    if name.is_empty() || !name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')) {
+        return Err(SourceError::lasting("it is no name of a replication slot"));
+    }
+    let psql = Psql::of(source, bin_dir, cancel);
+    let Connections { replication, database } = Connections::to(source)?;
+    let question = format!(
+        "SELECT slot_type, active, wal_status FROM pg_catalog.pg_replication_slots WHERE slot_name = '{name}'"
+    );
+    let error = match psql.run(&database, &[&question], &[]).await {
+        Ok(answer) => return of_row(&answer),
+        Err(error) => error,
+    };
+    let can_read = source.facts.as_ref().is_ok_and(|facts| facts.server_version >= READS_SLOTS);
+    if !can_read {
+        return Err(error);
+    }
+    match psql.run(&replication, &[&format!("READ_REPLICATION_SLOT \"{name}\"")], &[]).await {
+        Ok(answer) => of_row(&answer),
+        Err(error) if error.message.contains(IS_LOGICAL) => Ok(Slot::Logical),
+        Err(error) => Err(error),
     }
 }
 
-/// A row of slot_type, active and wal_status, or none.
-fn parse(output: &[u8]) -> Option<Option<SlotState>> {
-    let line = std::str::from_utf8(output).ok()?.trim();
-    if line.is_empty() {
-        return Some(None);
-    }
-    let mut fields = line.split('|');
-    let (kind, active, wal_status) = (fields.next()?, fields.next()?, fields.next()?);
-    Some(Some(SlotState { kind: kind_of(kind)?, active: active == "t", lost: wal_status == "lost" }))
-}
-
-/// READ_REPLICATION_SLOT's row of slot_type, restart_lsn and restart_tli, all empty if there is no such slot. It fails for a logical
-/// slot.
-fn parse_read(output: &[u8]) -> Option<Option<SlotState>> {
-    let line = std::str::from_utf8(output).ok()?.trim();
-    let kind = line.split_once('|')?.0;
-    if kind.is_empty() {
-        return Some(None);
-    }
-    Some(Some(SlotState { kind: kind_of(kind)?, active: false, lost: false }))
-}
-
-fn kind_of(word: &str) -> Option<SlotKind> {
-    match word {
-        "physical" => Some(SlotKind::Physical),
-        "logical" => Some(SlotKind::Logical),
-        _ => None,
+/// A row of the slot's kind and whether it is in use, or of its kind and where it begins. No row, or one without a kind, if there is
+/// no slot.
+fn of_row(answer: &[u8]) -> Result<Slot, SourceError> {
+    let row = String::from_utf8_lossy(answer);
+    let fields: Vec<&str> = row.trim_end().split('|').collect();
+    match fields[..] {
+        ["physical", "t", ..] => Ok(Slot::Active),
+        ["physical", "f", "lost"] => Ok(Slot::Lost),
+        ["physical", ..] => Ok(Slot::Physical),
+        ["logical", ..] => Ok(Slot::Logical),
+        ["", ..] => Ok(Slot::Missing),
+        _ => Err(SourceError::lasting("the source says of the slot what no PostgreSQL says")),
     }
 }
 
@@ -98,15 +79,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_source_tells_of_a_slot_is_read() {
-        let slot = |kind, active, lost| Some(Some(SlotState { kind, active, lost }));
-        assert_eq!(parse(b""), Some(None));
-        assert_eq!(parse(b"physical|f|\n"), slot(SlotKind::Physical, false, false));
-        assert_eq!(parse(b"physical|t|reserved\n"), slot(SlotKind::Physical, true, false));
-        assert_eq!(parse(b"logical|f|lost\n"), slot(SlotKind::Logical, false, true));
-        assert_eq!(parse(b"other|f|\n"), None);
-        assert_eq!(parse_read(b"||\n"), Some(None));
-        assert_eq!(parse_read(b"physical|0/3000148|1\n"), slot(SlotKind::Physical, false, false));
-        assert_eq!(parse_read(b""), None);
+    fn both_answers_are_read() {
+        for (answer, slot) in [
+            ("physical|f|reserved\n", Slot::Physical),
+            ("physical|f|\n", Slot::Physical),
+            ("physical|t|reserved\n", Slot::Active),
+            ("physical|f|lost\n", Slot::Lost),
+            ("physical|0/3000148|1\n", Slot::Physical),
+            ("physical||\n", Slot::Physical),
+            ("logical|f|reserved\n", Slot::Logical),
+            ("||\n", Slot::Missing),
+            ("", Slot::Missing),
+        ] {
+            assert_eq!(of_row(answer.as_bytes()).unwrap(), slot, "{answer:?}");
+        }
+        assert!(of_row(b"other|f|\n").is_err());
     }
 }

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::NotRun;
 use crate::cli::JobArgs;
 use crate::config::{
-    ComponentSection, Config, Environment, GrantsSection, SecretSource, SourceSettings, check_passfile,
+    ComponentSection, Config, Environment, GrantsSection, SecretSource, SourceSettings, check_entries,
+    check_passfile,
 };
 use crate::plugin_path;
 use crate::refused::Refused;
@@ -38,6 +39,8 @@ const TRIGGER_FILE: &str = "promote";
 pub(super) struct Operator {
     config: Config,
     state_dir: PathBuf,
+    /// Where libpq looks for a passfile that nothing names.
+    default_passfile: Option<PathBuf>,
 }
 
 /// What the loop is given.
@@ -54,7 +57,8 @@ impl Operator {
         let config = Config::load(&args.config, &args.overrides(), environment)?;
         let account = drop_root(config.user.as_deref())?;
         let state_dir = state_dir(&config, &account)?;
-        Ok(Self { config, state_dir })
+        let default_passfile = account.home.map(|home| home.join(".pgpass"));
+        Ok(Self { config, state_dir, default_passfile })
     }
 
     /// Whether the run ends when the process that started it does.
@@ -91,7 +95,7 @@ impl Operator {
         cancel: &CancellationToken,
         redactor: &Redactor,
     ) -> Result<Work, NotRun> {
-        let Self { config, state_dir } = self;
+        let Self { config, state_dir, default_passfile } = self;
         for secret in &config.proxy_secrets {
             redactor.add(secret).map_err(NotRun::failed)?;
         }
@@ -99,7 +103,11 @@ impl Operator {
         if let Some(source) = &config.source {
             source.conninfo.check_certificates().map_err(NotRun::usage)?;
         }
-        if let (Some((_, Some(passfile))), Some(place)) = (&config.standby, config.standby_passfile_at) {
+        let standby_passfile = match (&config.standby, config.standby_passfile_at) {
+            (Some((conninfo, Some(passfile))), Some(place)) => Some((conninfo, passfile, place)),
+            _ => None,
+        };
+        if let Some((_, passfile, place)) = standby_passfile {
             check_passfile("replica.standby_passfile", passfile, &config.file, place)
                 .map_err(|problem| vec![problem])?;
         }
@@ -114,6 +122,11 @@ impl Operator {
             }
             None => None,
         };
+        if let Some((conninfo, passfile, place)) = standby_passfile
+            && source.as_ref().is_some_and(|source| source.uses_password())
+        {
+            check_entries(conninfo, passfile, &config.file, place).map_err(|problem| vec![problem])?;
+        }
         let candidates =
             candidates(&config, &state_dir, &secrets(&config, &state_dir, run_directory.path()), redactor);
         let standby = config
@@ -132,6 +145,7 @@ impl Operator {
                 snapshot: config.snapshot,
                 refuse_commands: config.refuse_commands,
                 config_file: config.config_file,
+                default_passfile,
             },
             force: config.force,
             timeout: config.timeout,

@@ -35,7 +35,7 @@ pub use component::ComponentSection;
 pub use grants::GrantsSection;
 pub use problem::{ConfigError, Origin, Place, Problem};
 pub use secret::{SecretSource, Shape};
-pub use source::{SourceSettings, check_passfile};
+pub use source::{SourceSettings, check_entries, check_passfile};
 
 pub(crate) use tree::parse_duration;
 pub(crate) use visible::invisible;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use replica::source::{Conninfo, SourceConfig, unusable_passfile};
+use replica::source::{Conninfo, SourceConfig, hosts_without_entry, unusable_passfile};
 
 use super::Environment;
 use super::methods::{Listed, read_list};
@@ -50,6 +50,27 @@ pub fn check_passfile(setting: &str, passfile: &Path, file: &Path, place: Place)
                 format!("`{setting}` names {}, which libpq does not read: {why}", passfile.display());
             Err(Problem::in_file(file, place, message))
         }
+    }
+}
+
+/// Refuses a passfile without a password for any host of the connection string, as a standby looks for it. Of a source that is reached
+/// without a password nothing is expected to be there.
+///
+/// # Errors
+/// A problem at `replica.standby_passfile`, with the beginnings of the lines that the file lacks.
+pub fn check_entries(conninfo: &Conninfo, passfile: &Path, file: &Path, place: Place) -> Result<(), Problem> {
+    // What cannot be read has been refused; what is too long is the standby's to read.
+    match hosts_without_entry(passfile, conninfo) {
+        Ok(without) if without.is_all => {
+            let message = format!(
+                "`replica.standby_passfile` names {}, which has no password for the source: write a line `{}:<password>` into it, `*` for \
+                 any",
+                passfile.display(),
+                without.lines.join(":<password>`, `")
+            );
+            Err(Problem::in_file(file, place, message))
+        }
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -1,17 +1,23 @@
 //! Who may connect: `pg_hba.conf` and `pg_ident.conf`. No option of the server reads them alone, and their rules differ from
 //! version to version: so the server itself reads them, when it starts in a scratch directory that holds nothing but a copy of
-//! pg_control. It reads both files before it looks for the write-ahead log, and ends when it finds none.
+//! pg_control. It reads both files before it looks for the write-ahead log, and ends when it finds none. Before that it reads the files of
+//! TLS and makes its socket, so that it says whether it can do that, too.
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::super::configuration::LONGEST;
+use super::super::hba_files::possible_secrets;
 use super::super::problem::{Problem, shown_within};
 use super::ask::{Server, not_said, spoken};
+use super::complaints::{REFUSED, complaints, of_a_failed_start};
 use super::{CHECK, Replica, Verdicts};
 use crate::process::Briefly;
+use crate::regular_file;
 
 /// How long it may take. It takes some 100 ms.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,12 +27,6 @@ const SHOWN: usize = 2000;
 
 /// The last that it says where it read both files and may start.
 const READ: &str = "required WAL directory \"pg_wal\" does not exist";
-
-/// What it says where it may not start from `pg_hba.conf`: followed by that name, from 16 on by the file's path.
-const REFUSED: &str = "could not load ";
-
-/// What it says of an `include_if_exists` that does not exist.
-const SKIPPED: &str = "skipping missing authentication file ";
 
 /// The directories that it wants before it reads them, or about whose absence it complains.
 const DIRECTORIES: [&str; 9] = [
@@ -63,11 +63,45 @@ const SETTINGS: [&str; 15] = [
     "lc_messages=C",
 ];
 
+/// The restored settings that the server starts with in the scratch directory, besides the files of who may connect.
+#[derive(Debug, Default)]
+pub(super) struct Trial {
+    settings: Vec<OsString>,
+    /// What they are, for a person.
+    names: Vec<&'static str>,
+}
+
+impl Trial {
+    /// The settings of TLS, and those of the sockets' owner.
+    pub(super) fn of(server: &Server<'_>, tls: Vec<OsString>) -> Result<Self, Problem> {
+        const GROUP: &str = "unix_socket_group";
+        let mut trial = Self::default();
+        if !tls.is_empty() {
+            trial.names.push("`ssl` and its files (`ssl_*`)");
+            trial.settings.extend(tls);
+        }
+        let group = server.setting(GROUP)?;
+        if !group.is_empty() && !server.setting("unix_socket_directories")?.trim().is_empty() {
+            trial.names.push("`unix_socket_group`");
+            trial.settings.push(format!("{GROUP}={group}").into());
+        }
+        Ok(trial)
+    }
+}
+
+/// Whether it came as far as the files of who may connect, whatever it says of them. It listens before that, and reads the files of TLS
+/// before it listens.
+fn read_them(said: &str) -> bool {
+    let mut words = said.lines().filter_map(spoken).skip_while(|words| !words.starts_with("listening on "));
+    said.contains(READ) || words.any(|words| words.starts_with(REFUSED))
+}
+
 /// Has the server read both files. It starts without `pg_ident.conf`, so that what is wrong with that is only told.
 pub(super) fn check(
     server: &Server<'_>,
     hba_file: &Path,
     ident_file: &Path,
+    trial: &Trial,
     verdicts: &mut Verdicts<'_>,
 ) -> Result<(), Problem> {
     let shown_hba = shown_within(hba_file.as_os_str().as_encoded_bytes(), SHOWN);
@@ -91,9 +125,23 @@ pub(super) fn check(
             return Ok(());
         }
     };
-    let said = start(server, scratch.path(), hba_file, ident_file)?;
+    let secrets: Vec<String> =
+        [hba_file, ident_file].into_iter().flat_map(|file| possible_secrets(&beginning(file))).collect();
+    let mut said = start(server, scratch.path(), hba_file, ident_file, &trial.settings)?;
+    if !read_them(&said) && !trial.settings.is_empty() {
+        let without = start(server, scratch.path(), hba_file, ident_file, &[])?;
+        if read_them(&without) {
+            verdicts.missing(format!(
+                "PostgreSQL does not start with {}: {}. Correct that where the backup is taken, or in a configuration file of this machine \
+                 that `[replica] config_file` names",
+                trial.names.join(" and "),
+                shown_within(of_a_failed_start(&said, &secrets).as_bytes(), SHOWN)
+            ))?;
+            said = without;
+        }
+    }
     let lines: Vec<&str> = said.lines().collect();
-    let complaints = complaints(&lines);
+    let complaints = complaints(&lines, &secrets);
     let told = |complaints: &[String]| shown_within(complaints.join("; ").as_bytes(), SHOWN);
     if said.contains(READ) {
         if !complaints.is_empty() {
@@ -104,7 +152,7 @@ pub(super) fn check(
         }
         return Ok(());
     }
-    if lines.iter().filter_map(|line| spoken(line)).any(|words| words.starts_with(REFUSED)) {
+    if read_them(&said) {
         let message = format!(
             "PostgreSQL would not start with `{shown_hba}`, which says who may connect: {}. Correct it where the backup is taken, \
              or bring the file that is missing",
@@ -114,9 +162,17 @@ pub(super) fn check(
     }
     verdicts.told(format!(
         "`{shown_hba}` could not be checked, for a server does not start in a scratch directory: {}",
-        shown_within(said.trim().as_bytes(), SHOWN)
+        shown_within(of_a_failed_start(&said, &secrets).as_bytes(), SHOWN)
     ));
     Ok(())
+}
+
+/// The first bytes of a file; none of one that cannot be read.
+fn beginning(file: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // Of a file that is cut off by an error the part before counts.
+    let _ = regular_file::open(file).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
+    bytes
 }
 
 /// A directory, removed when it is dropped, with a data directory in it from which a server starts as far as it must.
@@ -135,7 +191,13 @@ fn scratch(replica: &Replica<'_>) -> std::io::Result<tempfile::TempDir> {
 }
 
 /// Starts the server in the scratch directory; gives what it said until it ended.
-fn start(server: &Server<'_>, scratch: &Path, hba_file: &Path, ident_file: &Path) -> Result<String, Problem> {
+fn start(
+    server: &Server<'_>,
+    scratch: &Path,
+    hba_file: &Path,
+    ident_file: &Path,
+    trial: &[OsString],
+) -> Result<String, Problem> {
     let replica = server.replica;
     let named = |name: &str, path: &Path| {
         let mut setting = OsString::from(name);
@@ -156,6 +218,7 @@ fn start(server: &Server<'_>, scratch: &Path, hba_file: &Path, ident_file: &Path
     if let Some(name) = depends {
         settings.push(format!("{name}={}", server.setting(name)?).into());
     }
+    settings.extend_from_slice(trial);
     let mut arguments: Vec<OsString> = vec!["-D".into(), scratch.join(DATA).into()];
     arguments.extend(settings.into_iter().flat_map(|setting| ["-c".into(), setting]));
     let program = replica.bin_dir.join("postgres");
@@ -168,62 +231,4 @@ fn start(server: &Server<'_>, scratch: &Path, hba_file: &Path, ident_file: &Path
     };
     let said = briefly.run().map_err(not_said)?;
     Ok(String::from_utf8_lossy(&said.error).into_owned())
-}
-
-/// What the server has to say about the two files, each with its line: what it says when it has begun to listen, and before it
-/// goes on or gives up.
-fn complaints(lines: &[&str]) -> Vec<String> {
-    let mut complaints: Vec<String> = Vec::new();
-    let (mut listening, mut complete) = (false, true);
-    for line in lines {
-        if let Some(words) = spoken(line) {
-            if words.starts_with("listening on ") {
-                listening = true;
-                continue;
-            }
-            if words.starts_with("database system ") || words.starts_with(REFUSED) {
-                break;
-            }
-            if words.starts_with(SKIPPED) {
-                // `include_if_exists` of what does not: it has just said that it could not open that.
-                complaints.pop();
-                complete = true;
-            } else if listening {
-                complaints.push(words.to_owned());
-                complete = false;
-            }
-        } else if let (false, Some(context), Some(last)) =
-            (complete, line.strip_prefix("CONTEXT:"), complaints.last_mut())
-        {
-            last.push_str(&format!(" ({})", context.trim()));
-            complete = true;
-        }
-    }
-    complaints
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_said_about_the_two_files_is_a_complaint() {
-        let said = "LOG:  starting PostgreSQL 15.18\nLOG:  listening on Unix socket \"/tmp/x/.s.PGSQL.1\"\n\
-            LOG:  invalid authentication method \"nonsense\"\nCONTEXT:  line 2 of configuration file \"/x/pg_hba.conf\"\n\
-            LOG:  configuration file \"/x/pg_hba.conf\" contains no entries\nFATAL:  could not load pg_hba.conf\n\
-            LOG:  database system is shut down\n";
-        let lines: Vec<&str> = said.lines().collect();
-        assert_eq!(
-            complaints(&lines),
-            [
-                "invalid authentication method \"nonsense\" (line 2 of configuration file \"/x/pg_hba.conf\")",
-                "configuration file \"/x/pg_hba.conf\" contains no entries",
-            ]
-        );
-        let said = "LOG:  listening on Unix socket \"/tmp/x\"\nLOG:  could not open file \"/x\": No such file\n\
-            CONTEXT:  line 1\nLOG:  skipping missing authentication file \"/x\"\nCONTEXT:  line 1\n\
-            LOG:  database system was interrupted\n\
-            FATAL:  required WAL directory \"pg_wal\" does not exist\n";
-        assert!(complaints(&said.lines().collect::<Vec<_>>()).is_empty());
-    }
 }

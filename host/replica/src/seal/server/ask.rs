@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::super::configuration::{AUTO, Entry};
 use super::super::problem::{Problem, shown, shown_within};
 use super::{CHECK, ConfigurationFile, Replica};
 use crate::process::{Briefly, NotSaid};
@@ -49,6 +50,24 @@ impl Server<'_> {
         text.parse().map_err(|_| {
             Problem::new(CHECK, format!("`{name}` is `{}`, which is no whole number", shown(text.as_bytes())))
         })
+    }
+
+    /// Where the server reads a setting in the data directory; `None` if it is set elsewhere or nowhere.
+    pub(super) fn entry(&self, name: &str) -> Option<&Entry> {
+        let entry = self.replica.configuration.effective(name)?;
+        // Of another configuration file's data directory the server reads this file alone.
+        (self.file == ConfigurationFile::Inside || entry.file == AUTO).then_some(entry)
+    }
+
+    /// The same for a person.
+    pub(super) fn place(&self, name: &str) -> String {
+        match (self.entry(name), &self.file) {
+            (Some(entry), _) => entry.place(),
+            (None, ConfigurationFile::At(file)) => format!("by `{}`", file.display()),
+            (None, ConfigurationFile::Inside | ConfigurationFile::Unknown) => {
+                "not set in the data directory".to_owned()
+            }
+        }
     }
 
     fn refused(&self, said: &str) -> Problem {

@@ -2,12 +2,19 @@
 //!
 //! `postgres -C` reads the whole configuration as a server does that starts, and ends before it looks at the data. Who may
 //! connect (`pg_hba.conf`) it does not read; a server that starts in a scratch directory does, and ends there because it finds no
-//! write-ahead log. Neither runs, loads or writes anything that the restored configuration names. Whether the machine has the memory,
-//! the huge pages and the port that the server wants cannot be known before it starts.
+//! write-ahead log. Neither runs, loads or writes anything that the restored configuration names. What the server does itself before it
+//! reads the data, and what neither shows, is judged here as the server does it: where it listens (`listen`), what it writes (`writes`),
+//! what it wants of the machine (`machine`).
 
 mod access;
 mod ask;
+mod complaints;
+mod listen;
+mod lists;
+mod machine;
 mod needs;
+mod tls;
+mod writes;
 
 use std::path::{Path, PathBuf};
 
@@ -37,12 +44,12 @@ pub(super) struct Replica<'a> {
     pub(super) cancel: &'a CancellationToken,
 }
 
-/// Asks the server whether it would start.
+/// Asks the server whether it would start; gives the slot of the source through which it will follow, if its configuration names one.
 ///
 /// # Errors
 /// What it refuses, with file and line where it tells them. What somebody else may still bring, such as a file that Patroni
 /// writes, is an error only where this program finishes the data directory itself, with `configure_standby`; else it is told.
-pub(super) fn check(replica: &Replica<'_>, findings: &mut Findings) -> Result<(), Problem> {
+pub(super) fn check(replica: &Replica<'_>, findings: &mut Findings) -> Result<Option<String>, Problem> {
     let mut verdicts = Verdicts { findings, finishes: replica.end.configure_standby.is_some() };
     let file = configuration_file(replica, &mut verdicts)?;
     let server = Server { replica, file };
@@ -59,7 +66,13 @@ pub(super) fn check(replica: &Replica<'_>, findings: &mut Findings) -> Result<()
     let hba_file = PathBuf::from(server.setting("hba_file")?);
     let ident_file = PathBuf::from(server.setting("ident_file")?);
     needs::check(&server, &mut verdicts)?;
-    access::check(&server, &hba_file, &ident_file, &mut verdicts)
+    listen::check(&server, &mut verdicts)?;
+    writes::check(&server, &mut verdicts)?;
+    machine::check(&server, &mut verdicts)?;
+    let trial = access::Trial::of(&server, tls::check(&server, &mut verdicts)?)?;
+    access::check(&server, &hba_file, &ident_file, &trial, &mut verdicts)?;
+    let slot = server.setting("primary_slot_name")?;
+    Ok((!slot.is_empty()).then_some(slot))
 }
 
 /// Where what is missing is told.
@@ -81,6 +94,25 @@ impl Verdicts<'_> {
 
     fn told(&mut self, message: impl Into<String>) {
         self.findings.add(CHECK, message);
+    }
+
+    /// As [`Verdicts::missing`], of a setting that Patroni gives the server when it starts it. What a backup of Patroni's says of it is the
+    /// primary's, in every run.
+    fn missing_unless_patroni_sets_it(&mut self, message: String) -> Result<(), Problem> {
+        if self.finishes {
+            return Err(Problem::new(CHECK, message));
+        }
+        self.told_unless_patroni_sets_it(message);
+        Ok(())
+    }
+
+    fn told_unless_patroni_sets_it(&mut self, message: String) {
+        if self.finishes {
+            self.findings.add(CHECK, message);
+        } else {
+            self.findings
+                .done(CHECK, format!("{message}. Patroni, if it starts PostgreSQL here, sets this itself"));
+        }
     }
 }
 

@@ -1,15 +1,15 @@
 //! What `postgres -C` does not look at, and a server that starts refuses: settings that exclude each other (`PostmasterMain` in
-//! `postmaster.c`), libraries that are not installed (`process_shared_preload_libraries`), and the files of TLS (`be_tls_init`).
+//! `postmaster.c`) and libraries that are not installed (`process_shared_preload_libraries`). Besides, what a server starts with that is
+//! of no use then: one that ends every session, and one that answers no query.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use postgres_formats::control_file::ControlFile;
 
 use super::super::problem::{Problem, shown};
 use super::ask::Server;
-use super::{ConfigurationFile, Verdicts};
+use super::{ConfigurationFile, Verdicts, lists};
+use crate::regular_file;
 
 /// A library that every PostgreSQL brings: where it is, the others are.
 const ALWAYS_THERE: &str = "libpqwalreceiver.so";
@@ -23,7 +23,8 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
     connections(server, verdicts)?;
     log_level(server, verdicts)?;
     libraries(server, verdicts)?;
-    tls(server, verdicts)
+    queries(server, verdicts)?;
+    keytab(server, verdicts)
 }
 
 /// Where the configuration is elsewhere, nothing before this could compare it with what pg_control says of the primary.
@@ -92,63 +93,108 @@ fn log_level(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Pro
     ))
 }
 
-/// Libraries that the server loads when it starts are installed.
-fn libraries(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
-    let listed = server.setting("shared_preload_libraries")?;
-    if listed.trim().is_empty() {
+/// A standby follows without it, and nobody can ask it anything.
+fn queries(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
+    const NAME: &str = "hot_standby";
+    if server.setting(NAME)? != "on" {
+        verdicts.told_unless_patroni_sets_it(format!(
+            "`{NAME}` is off ({}): the standby starts and follows, and takes no connection; set it on where it is to be asked",
+            server.place(NAME)
+        ));
+    }
+    Ok(())
+}
+
+/// The server reads its key table when somebody logs in. Where nothing sets one it is not the restored configuration's.
+fn keytab(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
+    const NAME: &str = "krb_server_keyfile";
+    if server.entry(NAME).is_none() {
         return Ok(());
     }
+    let value = server.setting(NAME)?;
+    let path = value.strip_prefix("FILE:").or_else(|| value.strip_prefix("WRFILE:")).unwrap_or(&value);
+    if path.is_empty() || path.contains("%{") || path.starts_with("MEMORY:") {
+        return Ok(());
+    }
+    if let Err(error) = regular_file::open(&server.replica.places.path.join(path)) {
+        verdicts.told(format!(
+            "`{NAME}` is `{}` ({}), which cannot be read ({error}): PostgreSQL starts, and nobody can log in by GSSAPI",
+            shown(value.as_bytes()),
+            server.place(NAME)
+        ));
+    }
+    Ok(())
+}
+
+/// The lists of libraries that a server loads, and whether it does so when it starts; otherwise with every session, which ends where it
+/// cannot.
+const LIBRARIES_OF: [(&str, bool); 3] = [
+    ("shared_preload_libraries", true),
+    ("session_preload_libraries", false),
+    ("local_preload_libraries", false),
+];
+
+/// Libraries that the server loads are installed.
+fn libraries(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
+    for (setting, at_start) in LIBRARIES_OF {
+        let listed = server.setting(setting)?;
+        if !listed.trim().is_empty() {
+            libraries_of(server, setting, at_start, &listed, verdicts)?;
+        }
+    }
+    Ok(())
+}
+
+fn libraries_of(
+    server: &Server<'_>,
+    setting: &str,
+    at_start: bool,
+    listed: &str,
+    verdicts: &mut Verdicts<'_>,
+) -> Result<(), Problem> {
+    let Some(names) = lists::paths(listed) else {
+        verdicts.told(format!(
+            "`{setting}` is `{}` ({}), which is no list that PostgreSQL reads: it starts, and loads nothing of it",
+            shown(listed.as_bytes()),
+            server.place(setting)
+        ));
+        return Ok(());
+    };
     let bin_dir = &server.replica.bin_dir;
     let own =
         LIBRARIES.iter().map(|below| bin_dir.join(below)).find(|path| path.join(ALWAYS_THERE).is_file());
     let Some(own) = own else {
         verdicts.told(format!(
-            "`shared_preload_libraries` names `{}`; whether they are installed was not checked, for the libraries of {} were not found",
+            "`{setting}` names `{}`; whether they are installed was not checked, for the libraries of {} were not found",
             shown(listed.as_bytes()),
             bin_dir.display()
         ));
         return Ok(());
     };
     let search = server.setting("dynamic_library_path")?;
-    for name in elements(&listed) {
-        if !candidates(&name, &search, &own).iter().any(|path| path.is_file()) {
-            verdicts.missing(format!(
-                "`shared_preload_libraries` names `{}`, which is not installed here ({}): PostgreSQL does not start without it; \
-                 install its package",
-                shown(name.as_bytes()),
-                own.display()
-            ))?;
+    for name in names {
+        // `load_libraries` in `miscinit.c`.
+        let looked_for = match setting {
+            "local_preload_libraries" if !name.contains('/') => format!("$libdir/plugins/{name}"),
+            _ => name.clone(),
+        };
+        if candidates(&looked_for, &search, &own).iter().any(|path| path.is_file()) {
+            continue;
+        }
+        let missing = format!(
+            "`{setting}` names `{}`, which is not installed here ({})",
+            shown(name.as_bytes()),
+            own.display()
+        );
+        match at_start {
+            true => verdicts
+                .missing(format!("{missing}: PostgreSQL does not start without it; install its package"))?,
+            false => verdicts.told(format!(
+                "{missing}: PostgreSQL starts and follows, and every session ends when it begins; install its package"
+            )),
         }
     }
     Ok(())
-}
-
-/// The elements of a list of file names as `SplitDirectoriesString` takes them apart.
-fn elements(list: &str) -> Vec<String> {
-    let mut elements = Vec::new();
-    let mut characters = list.chars().peekable();
-    loop {
-        while characters.next_if(|c| c.is_ascii_whitespace()).is_some() {}
-        let mut element = String::new();
-        if characters.next_if_eq(&'"').is_some() {
-            while let Some(c) = characters.next() {
-                if c == '"' && characters.next_if_eq(&'"').is_none() {
-                    break;
-                }
-                element.push(c);
-            }
-        }
-        while let Some(c) = characters.next_if(|c| *c != ',') {
-            element.push(c);
-        }
-        let element = element.trim_end().to_owned();
-        if !element.is_empty() {
-            elements.push(element);
-        }
-        if characters.next().is_none() {
-            return elements;
-        }
-    }
 }
 
 /// Where the server looks for a library (`expand_dynamic_library_name` in `dfmgr.c`): as it is called, and with `.so`.
@@ -169,63 +215,9 @@ fn candidates(name: &str, search: &str, own: &Path) -> Vec<PathBuf> {
     places.into_iter().flat_map(with_suffix).collect()
 }
 
-/// The files of TLS are there, and others cannot read the key (`check_ssl_key_file_permissions` in `be-secure-common.c`).
-fn tls(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
-    if server.setting("ssl")? != "on" {
-        return Ok(());
-    }
-    for name in ["ssl_cert_file", "ssl_key_file", "ssl_ca_file", "ssl_crl_file", "ssl_dh_params_file"] {
-        let value = server.setting(name)?;
-        // Whatever may be left out is left out where it is empty.
-        if value.is_empty() && !matches!(name, "ssl_cert_file" | "ssl_key_file") {
-            continue;
-        }
-        let path = server.replica.places.path.join(&value);
-        let fault = match fs::metadata(&path) {
-            Err(error) => Some(format!("which cannot be looked at ({error})")),
-            Ok(metadata) if name == "ssl_key_file" => key_fault(&metadata),
-            Ok(metadata) if !metadata.is_file() => Some("which is no file".to_owned()),
-            Ok(_) => fs::File::open(&path).err().map(|error| format!("which cannot be read ({error})")),
-        };
-        if let Some(fault) = fault {
-            verdicts.missing(format!(
-                "`ssl` is on, and `{name}` is `{}`, {fault}: PostgreSQL does not start so",
-                shown(value.as_bytes())
-            ))?;
-        }
-    }
-    Ok(())
-}
-
-fn key_fault(metadata: &fs::Metadata) -> Option<String> {
-    let (owner, mode) = (metadata.uid(), metadata.mode());
-    let server = rustix::process::geteuid().as_raw();
-    if !metadata.is_file() {
-        return Some("which is no file".to_owned());
-    }
-    if owner != server && owner != 0 {
-        return Some(format!("which belongs to user {owner}, neither the server's {server} nor root"));
-    }
-    let others = if owner == server { 0o077 } else { 0o037 };
-    (mode & others != 0).then(|| format!("which others may read: its mode is {:04o}", mode & 0o7777))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_list_is_taken_apart_as_the_server_does() {
-        for (list, expected) in [
-            ("a", vec!["a"]),
-            ("a, b ,c", vec!["a", "b", "c"]),
-            (" \"a, b\" , c", vec!["a, b", "c"]),
-            ("\"a\"\"b\"", vec!["a\"b"]),
-            ("", vec![]),
-        ] {
-            assert_eq!(elements(list), expected, "{list}");
-        }
-    }
 
     #[test]
     fn a_library_is_looked_for_where_the_server_looks() {

@@ -1,0 +1,107 @@
+//! What keeps a standby from following although PostgreSQL starts: no password for its primary, or no slot there.
+
+use std::io::Read;
+use std::path::Path;
+
+use postgres_formats::configuration::{Line, lines, parse_line};
+
+use crate::outcome::Finding;
+use crate::seal::EndState;
+use crate::source::{Conninfo, Slot, SourceError, WithoutEntry, hosts_without_entry, unusable_passfile};
+use crate::{Level, Rule, Source, regular_file};
+
+const CHECK: Rule = Rule::ConfigureStandby;
+
+/// The most bytes of the operator's configuration file that are read.
+const LONGEST: u64 = 1 << 20;
+
+fn finding(message: String) -> Finding {
+    Finding { check: CHECK, level: Level::Warn, message }
+}
+
+/// Whether the standby that `configure_standby` makes will find a password, if its source is reached with one. Blocking.
+pub(super) fn password(end: &EndState, source: Option<&Source>) -> Option<Finding> {
+    let (standby, source) = (end.configure_standby.as_ref()?, source?);
+    let conninfo = Conninfo::parse(&standby.conninfo).ok()?;
+    let named = standby.passfile.as_deref().or_else(|| conninfo.get("passfile").map(Path::new));
+    if !source.uses_password() {
+        return None;
+    }
+    let Some(passfile) = named else {
+        return without_passfile(end.default_passfile.as_deref(), &conninfo);
+    };
+    let whose = match standby.passfile {
+        Some(_) => "`standby_passfile`",
+        None => "`passfile` of the connection string",
+    };
+    let why = match (unusable_passfile(passfile), hosts_without_entry(passfile, &conninfo)) {
+        (Some(why), _) => format!("libpq does not read it: {why}"),
+        (None, Err(error)) => format!("it cannot be read: {error}"),
+        (None, Ok(WithoutEntry { lines, .. })) if lines.is_empty() => return None,
+        (None, Ok(WithoutEntry { lines, .. })) => format!("it has no password for {}", lines.join(", ")),
+    };
+    let lines = "a line `host:port:replication:user:password` for each host";
+    Some(finding(format!(
+        "the standby will not find its password in {} ({whose}): {why}. It does not follow a primary that asks for one; write {lines}, \
+         `*` for any",
+        passfile.display()
+    )))
+}
+
+/// libpq then reads the file in the home directory of the server's user.
+fn without_passfile(default: Option<&Path>, conninfo: &Conninfo) -> Option<Finding> {
+    let is_enough = |passfile: &&Path| {
+        unusable_passfile(passfile).is_none()
+            && hosts_without_entry(passfile, conninfo).is_ok_and(|without| without.lines.is_empty())
+    };
+    if default.as_ref().is_some_and(is_enough) {
+        return None;
+    }
+    let besides = default.map_or(String::new(), |path| format!(", and {} has none for it", path.display()));
+    Some(finding(format!(
+        "the source is reached with a password, and the standby has none: `standby_passfile` is not set{besides}. It does not follow a \
+         primary that asks for one; write it into a file with mode 0600, as `host:port:replication:user:password`, and name that with \
+         `[replica] standby_passfile = \"<path>\"`"
+    )))
+}
+
+/// The slot that the operator's configuration file names, before anything is restored. What it includes is not read.
+pub(super) fn slot_in(file: &Path) -> Option<String> {
+    let mut text = Vec::new();
+    regular_file::open(file).ok()?.take(LONGEST).read_to_end(&mut text).ok()?;
+    let named = lines(&text).filter_map(|(_, line)| match parse_line(line) {
+        Line::Setting { name, value } if name == "primary_slot_name" => Some(value),
+        _ => None,
+    });
+    named.last().filter(|name| !name.is_empty())
+}
+
+/// Whether the slot through which the standby will follow is there, as the source answered.
+pub(super) fn slot(name: &str, answer: Result<Slot, SourceError>) -> Option<Finding> {
+    let setting = format!("`primary_slot_name` is `{}`", name.escape_debug());
+    let makes =
+        format!("make it there with `SELECT pg_create_physical_replication_slot('{}')`", name.escape_debug());
+    let message = match answer {
+        Ok(Slot::Physical) => return None,
+        Ok(Slot::Missing) => format!(
+            "{setting}, and the source has no such slot: the standby does not follow; {makes}, or take the setting out of the \
+             configuration of the replica"
+        ),
+        Ok(Slot::Logical) => format!(
+            "{setting}, which is a slot for logical replication on the source: the standby does not follow; name another, or take the \
+             setting out of the configuration of the replica"
+        ),
+        Ok(Slot::Lost) => format!(
+            "{setting}, and the source has removed WAL that the slot should have kept: the standby does not follow by it; drop the slot \
+             there and make it anew, or take the setting out of the configuration of the replica"
+        ),
+        Ok(Slot::Active) => format!(
+            "{setting}, and another standby uses that slot now: this one does not follow while it does; name a slot of its own, or take \
+             the setting out of the configuration of the replica"
+        ),
+        Err(error) => format!(
+            "{setting}, and whether the source has that slot is not known: {error}. If it has none, {makes}"
+        ),
+    };
+    Some(finding(message))
+}

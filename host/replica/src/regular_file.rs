@@ -1,0 +1,38 @@
+//! Files that others name: opening a FIFO waits for a writer, and a device may have no end.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// Opens a file to read it, without waiting for anybody.
+///
+/// # Errors
+/// Those of open, and for whatever is no regular file.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no file")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_regular_file_is_opened() {
+        let place = tempfile::tempdir().unwrap();
+        let fifo = place.path().join("fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        for path in [&fifo, place.path(), Path::new("/dev/zero"), Path::new("/nonexistent")] {
+            assert!(open(path).is_err(), "{}", path.display());
+        }
+        std::fs::write(place.path().join("file"), "").unwrap();
+        assert!(open(&place.path().join("file")).is_ok());
+    }
+}

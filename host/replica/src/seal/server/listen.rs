@@ -1,0 +1,316 @@
+//! Where the server will listen: `listen_addresses`, `unix_socket_directories` and `port`, as `PostmasterMain` in `postmaster.c` and
+//! `StreamServerPort` in `pqcomm.c` go through them. Of the addresses one is enough. A socket directory in which the server cannot make
+//! its lock file ends it at once, whatever the others are.
+
+use std::io::{self, ErrorKind, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpSocket;
+
+use super::super::problem::{Problem, shown, shown_within};
+use super::ask::Server;
+use super::{Verdicts, lists, writes};
+use crate::regular_file;
+
+/// How many addresses and how many directories are looked at: the server has room for so many sockets (`MAXLISTEN`).
+const MOST: usize = 64;
+
+/// How long all names may take to be resolved.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long the path of a socket may be, in bytes (`UNIXSOCK_PATH_BUFLEN` less its NUL).
+const LONGEST_SOCKET: usize = 107;
+
+/// How many characters of a list of addresses or directories are told.
+const SHOWN: usize = 1000;
+
+/// What whoever reads that must do.
+const REMEDY: &str = "where the backup is taken, or in a configuration file of this machine that `[replica] config_file` names";
+
+/// Whether the server could listen.
+#[derive(Debug, PartialEq, Eq)]
+enum Listens {
+    Yes,
+    /// The address is this machine's, and something else listens there now.
+    NotNow,
+    /// Nobody knows: its name cannot be resolved now.
+    Unknown(String),
+    No(String),
+}
+
+/// Looks at every address and every socket directory.
+pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
+    let Ok(port) = u16::try_from(server.number("port")?) else { return Ok(()) };
+    let has_addresses = addresses(server, port, verdicts)?;
+    let has_sockets = sockets(server, port, verdicts)?;
+    if !has_addresses && !has_sockets {
+        verdicts.missing(format!(
+            "`listen_addresses` and `unix_socket_directories` are both empty: PostgreSQL does not start where it listens nowhere; set one \
+             of them {REMEDY}"
+        ))?;
+    }
+    Ok(())
+}
+
+/// Says whether there is any.
+fn addresses(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Result<bool, Problem> {
+    const NAME: &str = "listen_addresses";
+    let value = server.setting(NAME)?;
+    let Some(names) = list(server, NAME, &value, lists::names(&value), verdicts)? else { return Ok(true) };
+    let until = Instant::now() + PATIENCE;
+    let (mut listens, mut faults, mut taken) = (false, Vec::new(), Vec::new());
+    let mut unknown = false;
+    for name in names.iter().take(MOST) {
+        let shown = shown(name.as_bytes());
+        match listens_at(name, port, until) {
+            Listens::Yes => listens = true,
+            Listens::NotNow => {
+                listens = true;
+                taken.push(format!("`{shown}`"));
+            }
+            Listens::Unknown(why) => {
+                unknown = true;
+                faults.push(format!("`{shown}` ({why})"));
+            }
+            Listens::No(why) => faults.push(format!("`{shown}` ({why})")),
+        }
+    }
+    if !taken.is_empty() {
+        verdicts.told_unless_patroni_sets_it(format!(
+            "`port` is {port} ({}), and something listens there now on {}: PostgreSQL does not start where it can listen on none of its \
+             addresses; stop that before, or set another `port`",
+            server.place("port"),
+            shown_within(taken.join(", ").as_bytes(), SHOWN)
+        ));
+    }
+    if faults.is_empty() {
+        return Ok(!names.is_empty());
+    }
+    let what = format!(
+        "`{NAME}` is `{}` ({}), and PostgreSQL cannot listen here on {}",
+        shown_within(value.as_bytes(), SHOWN),
+        server.place(NAME),
+        shown_within(faults.join(", ").as_bytes(), SHOWN)
+    );
+    if listens {
+        verdicts.told_unless_patroni_sets_it(format!("{what}: it starts, and listens on the others alone"));
+    } else if unknown {
+        verdicts.told_unless_patroni_sets_it(format!("{what}: it does not start where that stays so"));
+    } else {
+        verdicts.missing_unless_patroni_sets_it(format!(
+            "{what}: it does not start where it can listen on none of them. Set `{NAME}` to addresses of this machine, or to `*`, {REMEDY}"
+        ))?;
+    }
+    Ok(true)
+}
+
+/// The elements of a list; `None` if the server refuses the list, which is told.
+fn list(
+    server: &Server<'_>,
+    name: &str,
+    value: &str,
+    elements: Option<Vec<String>>,
+    verdicts: &mut Verdicts<'_>,
+) -> Result<Option<Vec<String>>, Problem> {
+    if elements.is_none() {
+        verdicts.missing(format!(
+            "`{name}` is `{}` ({}), which is no list that PostgreSQL reads: it does not start so. Write it as `'one, another'` {REMEDY}",
+            shown(value.as_bytes()),
+            server.place(name)
+        ))?;
+    }
+    Ok(elements)
+}
+
+/// Of several addresses of a name one is enough.
+fn listens_at(name: &str, port: u16, until: Instant) -> Listens {
+    let addresses = match name {
+        "*" => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
+            .into_iter()
+            .map(|address| SocketAddr::new(address, 0))
+            .collect(),
+        name => match resolve(name, until) {
+            Ok(addresses) => addresses,
+            Err(unknown) => return unknown,
+        },
+    };
+    let mut listens = Listens::No("it has no address".to_owned());
+    for address in addresses.into_iter().take(MOST) {
+        match bound(address, port) {
+            Listens::Yes if listens != Listens::NotNow => listens = Listens::Yes,
+            Listens::NotNow => listens = Listens::NotNow,
+            Listens::No(why) if matches!(listens, Listens::No(_)) => listens = Listens::No(why),
+            _ => {}
+        }
+    }
+    listens
+}
+
+/// Whether a socket can have an address: with a port that the kernel chooses, and with the server's. It is bound and never listens.
+fn bound(mut address: SocketAddr, port: u16) -> Listens {
+    let bind = |address: SocketAddr| {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)
+    };
+    address.set_port(0);
+    if let Err(error) = bind(address) {
+        return Listens::No(why(&error));
+    }
+    address.set_port(port);
+    match bind(address) {
+        Ok(()) => Listens::Yes,
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Listens::NotNow,
+        Err(error) => Listens::No(format!("port {port}: {}", why(&error))),
+    }
+}
+
+fn why(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::AddrNotAvailable => "no address of this machine".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The addresses of a name, as the system resolves it. That cannot be told to stop, so another thread waits for it.
+fn resolve(name: &str, until: Instant) -> Result<Vec<SocketAddr>, Listens> {
+    let (answer, answered) = mpsc::channel();
+    let asked = name.to_owned();
+    let resolver = std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
+        // Nobody may wait for the answer any more.
+        let _ = answer.send((asked.as_str(), 0).to_socket_addrs().map(Iterator::collect));
+    });
+    if let Err(error) = resolver {
+        return Err(Listens::Unknown(error.to_string()));
+    }
+    match answered.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        Ok(Ok(addresses)) => Ok(addresses),
+        Ok(Err(error)) => {
+            let error = error.to_string();
+            let passes = error.contains("Temporary failure");
+            Err(if passes { Listens::Unknown(error) } else { Listens::No(error) })
+        }
+        Err(_) => Err(Listens::Unknown(format!("not resolved within {} s", PATIENCE.as_secs()))),
+    }
+}
+
+/// Says whether there is any.
+fn sockets(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Result<bool, Problem> {
+    const NAME: &str = "unix_socket_directories";
+    let value = server.setting(NAME)?;
+    let Some(directories) = list(server, NAME, &value, lists::paths(&value), verdicts)? else {
+        return Ok(true);
+    };
+    let mut too_long = Vec::new();
+    for directory in directories.iter().take(MOST) {
+        let name = format!("{directory}/.s.PGSQL.{port}");
+        let shown = shown(directory.as_bytes());
+        if name.len() > LONGEST_SOCKET {
+            too_long.push(format!("`{shown}`"));
+            continue;
+        }
+        if directory.starts_with('@') && server.replica.major >= 14 {
+            // A name without a file.
+            continue;
+        }
+        let path = server.replica.places.path.join(directory);
+        if let Some(fault) = writes::fault_of_directory(&path) {
+            let what = format!("`{NAME}` names `{shown}` ({}), {fault}", server.place(NAME));
+            if writes::is_made_at_the_start(&path) {
+                verdicts.told(format!("{what}: PostgreSQL starts only where its service makes it before"));
+            } else {
+                verdicts.missing(format!(
+                    "{what}: PostgreSQL does not start where it cannot make a socket in each of these directories. Make it, or set \
+                     `{NAME}` {REMEDY}"
+                ))?;
+            }
+            continue;
+        }
+        let lock = path.join(format!(".s.PGSQL.{port}.lock"));
+        if is_held(&lock) {
+            verdicts.told(format!(
+                "`{}` is a running server's, or cannot be read: PostgreSQL does not start on `port` {port} while it is there",
+                shown_within(lock.as_os_str().as_encoded_bytes(), SHOWN)
+            ));
+        }
+    }
+    if !too_long.is_empty() {
+        let what = format!(
+            "`{NAME}` ({}) has paths of sockets longer than {LONGEST_SOCKET} bytes: {}",
+            server.place(NAME),
+            shown_within(too_long.join(", ").as_bytes(), SHOWN)
+        );
+        if too_long.len() < directories.len().min(MOST) {
+            verdicts.told(format!("{what}: PostgreSQL starts without them"));
+        } else {
+            verdicts
+                .missing(format!("{what}: PostgreSQL does not start with none. Set `{NAME}` {REMEDY}"))?;
+        }
+    }
+    Ok(!directories.is_empty())
+}
+
+/// Whether a lock file (`CreateLockFile` in `miscinit.c`) is of a process that runs. The server removes what others left.
+fn is_held(lock: &Path) -> bool {
+    let mut first = String::new();
+    match regular_file::open(lock).and_then(|file| file.take(32).read_to_string(&mut first)) {
+        Err(error) => error.kind() != ErrorKind::NotFound,
+        Ok(_) => first
+            .lines()
+            .next()
+            .and_then(|line| line.trim().trim_start_matches('-').parse::<u32>().ok())
+            .is_some_and(|process| Path::new(&format!("/proc/{process}")).exists()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + PATIENCE
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_told_from_one_of_this() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        for name in ["127.0.0.1", "*", "localhost", "0.0.0.0"] {
+            assert_eq!(listens_at(name, free, soon()), Listens::Yes, "{name}");
+        }
+        // Documentation's own networks (RFC 5737 and 3849).
+        for name in ["192.0.2.1", "2001:db8::1"] {
+            assert!(matches!(listens_at(name, free, soon()), Listens::No(_)), "{name}");
+        }
+        for name in ["no-such-host.invalid", "[::1]", ""] {
+            let listens = listens_at(name, free, soon());
+            assert!(matches!(listens, Listens::No(_) | Listens::Unknown(_)), "{name}: {listens:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_no_fault_of_the_address() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        assert_eq!(listens_at("127.0.0.1", port, soon()), Listens::NotNow);
+        drop(taken);
+        assert_eq!(listens_at("127.0.0.1", port, soon()), Listens::Yes);
+    }
+
+    #[test]
+    fn a_lock_file_counts_while_its_server_runs() {
+        let place = tempfile::tempdir().unwrap();
+        let lock = place.path().join("lock");
+        assert!(!is_held(&lock));
+        for (content, held) in
+            [(format!("{}\n", std::process::id()), true), ("4194305\n".into(), false), ("".into(), false)]
+        {
+            std::fs::write(&lock, &content).unwrap();
+            assert_eq!(is_held(&lock), held, "{content}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The files of TLS (`be_tls_init` in `be-secure-openssl.c`): they are there, and others cannot read the key. What is in them the server
+//! itself reads, when it starts in the scratch directory.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::super::problem::{Problem, shown};
+use super::Verdicts;
+use super::ask::Server;
+use crate::regular_file;
+
+/// The files, and whether the server needs each.
+const FILES: [(&str, bool); 5] = [
+    ("ssl_cert_file", true),
+    ("ssl_key_file", true),
+    ("ssl_ca_file", false),
+    ("ssl_crl_file", false),
+    ("ssl_dh_params_file", false),
+];
+
+/// What else decides whether it starts with TLS, and the first and last major version that has it.
+const BESIDES: [(&str, u32, u32); 7] = [
+    ("ssl_ciphers", 13, 18),
+    ("ssl_prefer_server_ciphers", 13, 18),
+    ("ssl_min_protocol_version", 13, 18),
+    ("ssl_max_protocol_version", 13, 18),
+    ("ssl_ecdh_curve", 13, 17),
+    ("ssl_groups", 18, 18),
+    ("ssl_tls13_ciphers", 18, 18),
+];
+
+/// How much of a key is read to see whether it has a passphrase, in bytes.
+const LONGEST_KEY: u64 = 64 << 10;
+
+/// Looks at the files of TLS; gives the settings with which the server reads them. None if TLS is off, if a file is at fault already, or
+/// if only the command of the restored configuration could tell the key's passphrase.
+pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<Vec<OsString>, Problem> {
+    if server.setting("ssl")? != "on" {
+        return Ok(Vec::new());
+    }
+    let mut settings: Vec<OsString> = vec!["ssl=on".into()];
+    let mut is_whole = true;
+    for (name, needed) in FILES {
+        let value = server.setting(name)?;
+        if value.is_empty() && !needed {
+            continue;
+        }
+        let path = server.replica.places.path.join(&value);
+        if let Some(fault) = fault(name, &path) {
+            is_whole = false;
+            verdicts.missing(format!(
+                "`ssl` is on, and `{name}` is `{}` ({}), {fault}: PostgreSQL does not start so. Put the file there, or set `{name}` or \
+                 `ssl = off` where the backup is taken or in a configuration file of this machine that `[replica] config_file` names",
+                shown(value.as_bytes()),
+                server.place(name)
+            ))?;
+        }
+        if name == "ssl_key_file" && has_passphrase(&path) {
+            is_whole = false;
+            verdicts.told(format!(
+                "`{name}` is `{}`, a key with a passphrase: whether PostgreSQL starts with it was not checked",
+                shown(value.as_bytes())
+            ));
+        }
+        settings.push(named(name, path));
+    }
+    if !is_whole {
+        return Ok(Vec::new());
+    }
+    if server.replica.major >= 14 {
+        let directory = server.setting("ssl_crl_dir")?;
+        if !directory.is_empty() {
+            settings.push(named("ssl_crl_dir", server.replica.places.path.join(directory)));
+        }
+    }
+    for (name, first, last) in BESIDES {
+        if (first..=last).contains(&server.replica.major) {
+            settings.push(named(name, server.setting(name)?.into()));
+        }
+    }
+    Ok(settings)
+}
+
+fn named(name: &str, value: PathBuf) -> OsString {
+    let mut setting = OsString::from(name);
+    setting.push("=");
+    setting.push(value);
+    setting
+}
+
+fn fault(name: &str, path: &Path) -> Option<String> {
+    match fs::metadata(path) {
+        Err(error) => Some(format!("which cannot be looked at ({error})")),
+        Ok(metadata) if !metadata.is_file() => Some("which is no file".to_owned()),
+        Ok(metadata) if name == "ssl_key_file" && key_fault(&metadata).is_some() => key_fault(&metadata),
+        Ok(_) => regular_file::open(path).err().map(|error| format!("which cannot be read ({error})")),
+    }
+}
+
+/// Who may have and read a key (`check_ssl_key_file_permissions` in `be-secure-common.c`).
+fn key_fault(metadata: &fs::Metadata) -> Option<String> {
+    let (owner, mode) = (metadata.uid(), metadata.mode());
+    let server = rustix::process::geteuid().as_raw();
+    if owner != server && owner != 0 {
+        return Some(format!("which belongs to user {owner}, neither the server's {server} nor root"));
+    }
+    let others = if owner == server { 0o077 } else { 0o037 };
+    (mode & others != 0).then(|| format!("which others may read: its mode is {:04o}", mode & 0o7777))
+}
+
+/// Whether a key is encrypted, in either of the forms of PEM.
+fn has_passphrase(path: &Path) -> bool {
+    let mut key = zeroize::Zeroizing::new(Vec::new());
+    let read = regular_file::open(path).and_then(|file| file.take(LONGEST_KEY).read_to_end(&mut key));
+    read.is_ok() && key.windows(b"ENCRYPTED".len()).any(|window| window == b"ENCRYPTED")
+}

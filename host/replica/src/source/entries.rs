@@ -1,0 +1,196 @@
+//! Whether libpq finds a password for a connection in a passfile (`passwordFromFile` in `fe-connect.c`).
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::Conninfo;
+use crate::regular_file;
+
+/// The name of the database that a standby looks for (`libpqrcv_connect` in `libpqwalreceiver.c`).
+const DATABASE: &str = "replication";
+
+/// The most bytes of a passfile that are read.
+const LONGEST: u64 = 1 << 20;
+
+/// The hosts of a connection string for which a passfile has no password.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WithoutEntry {
+    /// Each as the first fields of the line that the passfile lacks: `host:port:replication:user`.
+    pub lines: Vec<String>,
+    /// Whether it has one for no host at all.
+    pub is_all: bool,
+}
+
+/// What one connection is looked up by. `None` for what the connection string leaves to the server that connects, such as its user's
+/// name: a line may have anything there.
+#[derive(Debug)]
+struct Wanted {
+    /// The host's name, and for a socket `localhost` too: so libpq looks up the directory that it was built with.
+    hosts: Option<Vec<String>>,
+    port: Option<String>,
+    user: Option<String>,
+}
+
+impl Wanted {
+    fn by(conninfo: &Conninfo) -> Vec<Self> {
+        let list = |keyword: &str| -> Vec<String> {
+            let text = conninfo.get(keyword).unwrap_or("");
+            text.split(',').map(|part| part.trim().to_owned()).collect()
+        };
+        let (hosts, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
+        let given = |part: Option<&String>| part.filter(|part| !part.is_empty()).cloned();
+        let wanted = |index: usize| {
+            let host = given(hosts.get(index)).or_else(|| given(addresses.get(index)));
+            let is_socket = |host: &String| host.starts_with(['/', '@']);
+            let hosts = host.map(|host| match is_socket(&host) {
+                true => vec![host, "localhost".to_owned()],
+                false => vec![host],
+            });
+            let port = if ports.len() == 1 { ports.first() } else { ports.get(index) };
+            Self { hosts, port: given(port), user: conninfo.get("user").map(str::to_owned) }
+        };
+        (0..hosts.len().max(addresses.len())).map(wanted).collect()
+    }
+
+    /// Whether this line is the one that libpq takes.
+    fn is_of(&self, [host, port, database, user]: &[Field; 4]) -> bool {
+        let fits = |field: &Field, wanted: Option<&String>| wanted.is_none_or(|wanted| field.fits(wanted));
+        let hosts_fit = self.hosts.as_ref().is_none_or(|hosts| hosts.iter().any(|wanted| host.fits(wanted)));
+        hosts_fit
+            && fits(port, self.port.as_ref())
+            && database.fits(DATABASE)
+            && fits(user, self.user.as_ref())
+    }
+
+    /// The first fields of a line that would fit.
+    fn line(&self) -> String {
+        let field = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+        let host =
+            self.hosts.as_ref().and_then(|hosts| hosts.first()).map_or("*".to_owned(), |host| field(host));
+        let port = self.port.as_deref().unwrap_or("*");
+        let user = self.user.as_deref().map_or("*".to_owned(), field);
+        format!("{host}:{port}:{DATABASE}:{user}").escape_debug().to_string().replace("\\\\", "\\")
+    }
+}
+
+/// One of the first four fields of a line.
+#[derive(Debug, PartialEq, Eq)]
+enum Field {
+    /// `*`
+    Any,
+    Is(Vec<u8>),
+}
+
+impl Field {
+    fn fits(&self, wanted: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Is(text) => text == wanted.as_bytes(),
+        }
+    }
+}
+
+/// Looks for the passwords of a standby with this connection string in a passfile, host by host.
+///
+/// # Errors
+/// If the file cannot be read, or has more than 1 MiB.
+pub fn hosts_without_entry(passfile: &Path, conninfo: &Conninfo) -> io::Result<WithoutEntry> {
+    let mut content = Zeroizing::new(Vec::new());
+    regular_file::open(passfile)?.take(LONGEST + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > LONGEST {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 1 MiB"));
+    }
+    let lines: Vec<_> = content
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.starts_with(b"#"))
+        .filter_map(|line| fields(line.strip_suffix(b"\r").unwrap_or(line)))
+        .collect();
+    let wanted = Wanted::by(conninfo);
+    // The first line that fits is the one that counts, also if no password stands in it.
+    let has_password = |wanted: &Wanted| {
+        lines.iter().find(|(fields, _)| wanted.is_of(fields)).is_some_and(|(_, has_password)| *has_password)
+    };
+    let without: Vec<_> = wanted.iter().filter(|wanted| !has_password(wanted)).map(Wanted::line).collect();
+    Ok(WithoutEntry { is_all: without.len() == wanted.len(), lines: without })
+}
+
+/// The first four fields of a line, and whether a password follows; `None` if there are fewer.
+fn fields(line: &[u8]) -> Option<([Field; 4], bool)> {
+    let mut rest = line;
+    let mut field = || {
+        if let Some(after) = rest.strip_prefix(b"*:") {
+            rest = after;
+            return Some(Field::Any);
+        }
+        let mut text = Vec::new();
+        let mut bytes = rest.iter().enumerate();
+        while let Some((at, byte)) = bytes.next() {
+            match byte {
+                b':' => {
+                    rest = rest.get(at + 1..).unwrap_or_default();
+                    return Some(Field::Is(text));
+                }
+                b'\\' => text.extend(bytes.next().map(|(_, escaped)| *escaped)),
+                byte => text.push(*byte),
+            }
+        }
+        None
+    };
+    let fields = [field()?, field()?, field()?, field()?];
+    Some((fields, !rest.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn without(lines: &str, conninfo: &str) -> WithoutEntry {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), lines).unwrap();
+        hosts_without_entry(file.path(), &Conninfo::parse(conninfo).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_line_fits_as_libpq_says() {
+        const WANTED: &str = "host=h port=5433 user=u";
+        for (lines, conninfo, fits) in [
+            ("h:5433:replication:u:x\n", WANTED, true),
+            ("*:*:*:*:x", WANTED, true),
+            ("h:5433:*:u:x\r\n", WANTED, true),
+            ("# h:5433:*:u:x\n", WANTED, false),
+            ("h:5432:*:u:x\n", WANTED, false),
+            ("g:5433:*:u:x\n", WANTED, false),
+            ("h:5433:postgres:u:x\n", WANTED, false),
+            ("h:5433:*:v:x\n", WANTED, false),
+            ("h:5433:*:u:\n*:*:*:*:x\n", WANTED, false),
+            ("h:5433:*:u\n", WANTED, false),
+            ("", WANTED, false),
+            ("*h:*:*:*:x\n", WANTED, false),
+            ("\\:\\:1:1:*:a\\:b:x\n", "host=::1 port=1 user=a:b", true),
+            ("::1:1:*:u:x\n", "host=::1 port=1 user=u", false),
+            ("10.0.0.1:*:*:u:x\n", "hostaddr=10.0.0.1 user=u", true),
+            ("h:*:*:u:x\n", "host=h hostaddr=10.0.0.1 user=u", true),
+            ("10.0.0.1:*:*:u:x\n", "host=h hostaddr=10.0.0.1 user=u", false),
+            ("localhost:*:*:u:x\n", "host=/run/postgresql user=u", true),
+            ("/tmp:*:*:u:x\n", "host=/tmp user=u", true),
+            // What the standby's own user and libpq fill in.
+            ("h:5432:*:anybody:x\n", "host=h", true),
+            ("localhost:5432:*:u:x\n", "user=u", true),
+        ] {
+            assert_eq!(without(lines, conninfo).lines.is_empty(), fits, "{lines} {conninfo}");
+        }
+    }
+
+    #[test]
+    fn each_host_is_looked_up_with_its_port() {
+        let lines = "a:1:*:u:x\nb:2:*:u:x\n";
+        assert_eq!(without(lines, "host=a,b port=1,2 user=u"), WithoutEntry::default());
+        let missing = without(lines, "host=a,b port=1 user=u");
+        assert_eq!((missing.lines, missing.is_all), (vec!["b:1:replication:u".to_owned()], false));
+        let missing = without("", "host=::1,c user=a:b");
+        assert_eq!(missing.lines, ["\\:\\:1:*:replication:a\\:b", "c:*:replication:a\\:b"]);
+        assert!(missing.is_all);
+    }
+}

@@ -1,0 +1,160 @@
+//! "What is reported as created follows": a standby without a password, or with a slot that its primary does not have.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tests::primary::Primary;
+use tests::replica_folder::ReplicaFolder;
+use tests::server::{PostgresServer, REPLICATOR_PASSWORD};
+
+use crate::change;
+use crate::configuration::Files;
+
+/// What `understudy check` prints, which finds nothing that keeps a run from creating the replica.
+fn checks(replica: &ReplicaFolder) -> String {
+    let output = replica.command("check").output().unwrap();
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+/// A private file of the server's user.
+fn private(primary: &Primary, name: &str, text: &str) -> PathBuf {
+    let path = primary.playground.path(name);
+    primary.playground.user().write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+/// A replica whose standby has this passfile, or none.
+fn with_passfile(primary: &Primary, name: &str, passfile: Option<&Path>) -> ReplicaFolder {
+    let replica = primary.replica(name, &["basebackup"], "", "").unwrap();
+    let before = format!("standby_passfile = \"{}\"\n", primary.playground.path("pgpass").display());
+    let line = passfile.map(|path| format!("standby_passfile = \"{}\"\n", path.display()));
+    change(&replica, &before, &line.unwrap_or_default());
+    replica
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_standby_without_the_password_of_its_source_is_told_by_name() {
+    let primary = Primary::start("no-password", 100).unwrap();
+    let pgpass = primary.playground.path("pgpass");
+    let secret = private(&primary, "secret", REPLICATOR_PASSWORD);
+    let given = format!("passfile = \"{}\"", pgpass.display());
+    for (number, source) in
+        [given.clone(), format!("password = {{ file = \"{}\" }}", secret.display())].iter().enumerate()
+    {
+        let replica = with_passfile(&primary, &format!("none-{number}"), None);
+        change(&replica, &given, source);
+        let told = "`[replica] standby_passfile = ";
+        assert!(checks(&replica).contains(told), "{source}");
+        let ended = replica.created_by("basebackup").unwrap();
+        assert!(ended.output.contains(told), "{source}\n{}", ended.output);
+        assert!(!ended.output.contains(REPLICATOR_PASSWORD), "{}", ended.output);
+        // It starts, and asks in vain.
+        let standby = PostgresServer::start(&primary.playground, &replica.datadir(), "").unwrap();
+        let log = primary.playground.path(&format!("log-{}", standby.port()));
+        let begun = std::time::Instant::now();
+        while !fs::read_to_string(&log).unwrap().contains("no password supplied") {
+            assert!(begun.elapsed().as_secs() < 60, "{}", fs::read_to_string(&log).unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+    // One that is reached without a password needs none.
+    let replica = with_passfile(&primary, "trusted", None);
+    change(&replica, &given, "");
+    change(&replica, "user=replicator", "user=postgres");
+    assert!(!checks(&replica).contains("standby_passfile"));
+    let ended = replica.created_by("basebackup").unwrap();
+    assert!(!ended.output.contains("standby_passfile"), "{}", ended.output);
+    primary.streams_to(&replica).unwrap();
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_passfile_of_the_standby_must_have_a_line_for_its_source() {
+    let primary = Primary::start("no-entry", 100).unwrap();
+    let port = primary.server.port();
+    for (number, line) in [
+        format!("127.0.0.2:{port}:*:replicator:x"),
+        format!("127.0.0.1:{}:*:replicator:x", port + 1),
+        format!("127.0.0.1:{port}:postgres:replicator:x"),
+        format!("127.0.0.1:{port}:*:postgres:x"),
+        format!("127.0.0.1:{port}:*:replicator:"),
+        String::new(),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let passfile = private(&primary, &format!("pgpass-{number}"), &format!("# comment\n{line}\n"));
+        let replica = with_passfile(&primary, &format!("refused-{number}"), Some(&passfile));
+        for verb in ["check", "create"] {
+            let output = replica.command(verb).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{line}\n{said}");
+            assert!(
+                said.contains(&format!("`127.0.0.1:{port}:replication:replicator:<password>`")),
+                "{said}"
+            );
+        }
+        assert!(!replica.is_sealed());
+    }
+    // A second host of which the passfile knows nothing is told.
+    let replica = with_passfile(&primary, "second", Some(&primary.playground.path("pgpass")));
+    change(&replica, "host=127.0.0.1 port=", "host=127.0.0.1,second.invalid port=");
+    let told = format!("it has no password for second.invalid:{port}:replication:replicator");
+    assert!(checks(&replica).contains(&told));
+    let ended = replica.created_by("basebackup").unwrap();
+    assert!(ended.output.contains(&told), "{}", ended.output);
+    primary.streams_to(&replica).unwrap();
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_slot_that_the_source_does_not_have_is_told_by_name() {
+    let primary = Primary::start("slots", 100).unwrap();
+    let files = Files::of(&primary);
+    files.put("primary_slot_name = 'nobodys'\n", "");
+    let replica = |name: &str, more: &str| primary.replica(name, &["basebackup"], more, "").unwrap();
+    let says = |replica: &ReplicaFolder, told: &str| {
+        let ended = replica.created_by("basebackup").unwrap();
+        assert!(ended.output.contains(told), "{told}\n{}", ended.output);
+    };
+    // A role that may only replicate asks as it can.
+    says(&replica("missing", ""), "the source has no such slot");
+    let of_postgres = |name: &str| {
+        let replica = replica(name, "");
+        change(&replica, "user=replicator", "user=postgres");
+        // Nobody asks that one for a password.
+        let line = format!("standby_passfile = \"{}\"\n", primary.playground.path("pgpass").display());
+        change(&replica, &line, "");
+        replica
+    };
+    says(&of_postgres("missing-too"), "the source has no such slot");
+
+    // `check` knows it of a configuration file that is there before.
+    let named = primary.playground.path("named.conf");
+    primary.playground.user().write(&named, "primary_slot_name = 'of_the_file'\n").unwrap();
+    let outside = replica("outside", &format!("config_file = \"{}\"\n", named.display()));
+    let said = checks(&outside);
+    assert!(said.contains("`primary_slot_name` is `of_the_file`, and the source has no such slot"), "{said}");
+
+    primary.server.psql("SELECT pg_create_physical_replication_slot('nobodys')").unwrap();
+    for (replica, told) in [(replica("there", ""), false), (of_postgres("there-too"), false)] {
+        let ended = replica.created_by("basebackup").unwrap();
+        assert_eq!(ended.output.contains("such slot"), told, "{}", ended.output);
+        primary.streams_to(&replica).unwrap();
+    }
+    let first = of_postgres("first");
+    first.created_by("basebackup").unwrap();
+    let standby = PostgresServer::start(&primary.playground, &first.datadir(), "").unwrap();
+    primary
+        .server
+        .wait_for("SELECT active FROM pg_replication_slots WHERE slot_name = 'nobodys'", "t")
+        .unwrap();
+    says(&of_postgres("second"), "another standby uses that slot now");
+    standby.stop().unwrap();
+}
