@@ -1,5 +1,5 @@
-//! A method in one page: finds the newest of several cold copies of a data directory in
-//! `directory`, one sub-folder for each day, and copies it. README.md says how it is built and used.
+//! A method in one page: finds the newest of several cold copies of a data directory in `directory`, one subdirectory for each day, and
+//! copies it. README.md says how to build and use it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ impl Method for Hello {
 
 understudy::export!(Hello);
 
-/// The sub-folder whose name sorts last: `2026-11-23` comes after `2026-11-22`.
+/// Returns the subdirectory whose name sorts last: `2026-11-23` comes after `2026-11-22`. `None` if there is none.
 fn newest(directory: &Path) -> Result<Option<PathBuf>, Failure> {
     let mut copies = Vec::new();
     for entry in fs::read_dir(directory).at(directory)? {
@@ -46,8 +46,8 @@ fn newest(directory: &Path) -> Result<Option<PathBuf>, Failure> {
     Ok(copies.pop())
 }
 
-/// Copies `folder`, which is `name` of the data directory. `Datadir` puts each file where it belongs, shows the progress and
-/// stops when the host says so.
+/// Copies `folder`, whose path in the data directory is `name`. `Datadir` maps each name to its path, reports the progress, and fails
+/// once the run is cancelled.
 fn copy(folder: &Path, name: &str, datadir: &Datadir) -> Result<(), Failure> {
     for entry in fs::read_dir(folder).at(folder)? {
         let path = entry.at(folder)?.path();
@@ -88,7 +88,7 @@ mod tests {
         let (result, record) = Host::new(&datadir).run(|| Hello::create(&request, &Hello::plan(&request)?));
         assert_eq!(result, Ok(()));
         assert_eq!(record.files, 2);
-        // The host gives it its own name once everything is checked.
+        // The host renames it once everything is checked.
         let control = fs::read_to_string(datadir.join(understudy::UNFINISHED_CONTROL_FILE)).unwrap();
         assert_eq!(control, "2026-11-23");
     }

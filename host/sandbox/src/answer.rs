@@ -1,5 +1,5 @@
-//! What a call of the host answers when it gives nothing: one error for every capability, in every version of the contract. Every
-//! text that a component gets from the host or a store comes through here, and leaves its secrets here.
+//! The error of a host function: one type for every capability, in every version of the contract. Every text that a component gets
+//! from the host or a store passes through this module, which removes secrets.
 
 use transfer::error::Kind;
 use wasmtime::component::{Resource, ResourceTableError};
@@ -10,13 +10,13 @@ use crate::reporter::LINE_CHARACTERS;
 use crate::state::State;
 use crate::text::printable;
 
-/// Characters of a name in a message.
+/// How many characters of a name a message shows.
 const NAME: usize = 64;
 
-/// What a host function gives, or why it gives nothing.
+/// The result of a host function.
 pub(crate) type Answer<T> = Result<T, CallError>;
 
-/// Why a call gives nothing, as the component may hear it: without secrets, and fit for a log. Only [`State`] makes one.
+/// An error as the component may see it: without secrets, and printable. Only [`State`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostError {
     kind: Kind,
@@ -24,31 +24,31 @@ pub(crate) struct HostError {
 }
 
 impl HostError {
-    /// What kind of error it is.
+    /// Returns the kind of the error.
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// What the component is told.
+    /// Returns the text for the component.
     pub(crate) fn into_text(self) -> String {
         self.text
     }
 }
 
-/// How a call ends that gives nothing.
+/// How a failed call of a host function ends.
 #[derive(Debug)]
 pub(crate) enum CallError {
     /// The component gets an error.
     Answer(HostError),
-    /// The component is ended.
+    /// The component ends with a trap.
     Trap(wasmtime::Error),
 }
 
 impl CallError {
-    /// The error that the component gets.
+    /// Returns the error that the component gets.
     ///
     /// # Errors
-    /// The trap that ends the component instead.
+    /// Returns the trap if the component ends instead.
     pub(crate) fn answer(self) -> wasmtime::Result<HostError> {
         match self {
             Self::Answer(error) => Ok(error),
@@ -69,7 +69,7 @@ impl From<wasmtime::Error> for CallError {
     }
 }
 
-/// A handle that the component does not have, or too many of them.
+/// A handle that the component does not have, or one too many, ends the component.
 impl From<ResourceTableError> for CallError {
     fn from(error: ResourceTableError) -> Self {
         Self::Trap(error.into())
@@ -77,20 +77,20 @@ impl From<ResourceTableError> for CallError {
 }
 
 impl State {
-    /// The data plane; `None` in `describe`, and for a component that cannot use it.
+    /// Returns the data plane; `None` in `describe`, and for a component that cannot use it.
     pub(crate) fn plane(&self) -> Option<&Plane> {
-        // Whoever asks for the plane reads, looks or hands it work.
+        // Every caller reads something from the plane or gives it work, which is activity.
         self.reporter.activity().mark();
         self.job.plane.as_ref()
     }
 
-    /// Denies what the operator did not grant under this name, with the line that would grant it where there is one.
+    /// Denies what the operator did not grant under this name, with the line of configuration that would grant it, if there is one.
     pub(crate) fn not_granted(&self, capability: &dyn Capability, name: &str) -> HostError {
         let remedy = self.plane().and_then(|plane| capability.remedy(&plane.remedies, name));
         self.denied(capability, format!("the {} {}", capability.kind(), printable(name, NAME)), remedy)
     }
 
-    /// Denies `what`, with the line that would allow it where there is one.
+    /// Denies `what`, with the line of configuration that would allow it, if there is one.
     pub(crate) fn denied(
         &self,
         capability: &dyn Capability,
@@ -104,7 +104,7 @@ impl State {
         self.denied_with(capability, what, remedy, &message)
     }
 
-    /// Denies `what` with a message of its own, and tells the operator.
+    /// Denies `what` with the given message, and reports the denial to the operator.
     pub(crate) fn denied_with(
         &self,
         capability: &dyn Capability,
@@ -116,25 +116,25 @@ impl State {
         self.fails(Kind::Denied, message)
     }
 
-    /// Hands on an error of the data plane.
+    /// Converts an error of the data plane.
     pub(crate) fn error(&self, error: transfer::error::Error) -> HostError {
         self.fails(error.kind, &error.message)
     }
 
-    /// Fails with an error of this kind.
+    /// Makes an error of this kind.
     pub(crate) fn fails(&self, kind: Kind, message: &str) -> HostError {
-        HostError { kind, text: self.told(message) }
+        HostError { kind, text: self.for_component(message) }
     }
 
-    /// A text for the component: without secrets first, for what is cut off afterwards could be the end of one.
-    fn told(&self, text: &str) -> String {
+    /// Prepares a text for the component. Secrets are removed before the text is cut: the cut could leave the beginning of one.
+    fn for_component(&self, text: &str) -> String {
         match self.plane() {
             Some(plane) => printable(&plane.without_secrets(text), LINE_CHARACTERS),
             None => printable(text, LINE_CHARACTERS),
         }
     }
 
-    /// Drops what a handle stands for.
+    /// Drops the resource of a handle.
     pub(crate) fn drop_handle<T: 'static>(&mut self, handle: Resource<T>) -> wasmtime::Result<()> {
         self.table.delete(handle)?;
         Ok(())
@@ -151,7 +151,7 @@ mod tests {
     use crate::files::Files;
     use crate::reporter::Reporter;
 
-    /// What `describe` has.
+    /// The state of a call of `describe`.
     fn state() -> State {
         let (events, _) = unbounded_channel();
         let files = Files::none(Remedies::new("", &Grants::default())).unwrap();

@@ -1,4 +1,4 @@
-//! Asking whether the run is being cancelled: a chance to end well. A component that does not take it is ended all the same.
+//! Lets a component learn that the run is being cancelled, so that it can stop by itself. The host ends a component that does not.
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -17,13 +17,13 @@ impl Pollable for Cancelled {
 }
 
 impl State {
-    /// Whether the run is being cancelled.
+    /// Returns whether the run is being cancelled.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancel.is_cancelled()
     }
 
-    /// Gives what is ready once the run is being cancelled.
-    pub(crate) fn cancelled(&mut self) -> wasmtime::Result<Resource<DynPollable>> {
+    /// Returns a pollable that is ready once the run is being cancelled.
+    pub(crate) fn subscribe_to_cancellation(&mut self) -> wasmtime::Result<Resource<DynPollable>> {
         let cancelled = self.table.push(Cancelled(self.cancel.clone()))?;
         subscribe(&mut self.table, cancelled)
     }

@@ -1,4 +1,4 @@
-//! From a file to a component that can run: judged, compiled and described unless it was before, linked.
+//! Loads a component from its file: checks the file, compiles and describes the component unless the cache has it, and links it.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -17,20 +17,20 @@ use crate::capability::Remedies;
 use crate::contracts::{self, Contract, Exports};
 use crate::engine::Host;
 use crate::files::Files;
-use crate::image::{COMPONENT_BYTES, Images, Kept};
+use crate::image::{COMPONENT_BYTES, CachedComponent, Images};
 use crate::reporter::Reporter;
 use crate::run;
 use crate::state::State;
 use crate::text::{hex, printable};
-use crate::thread::Quiet;
+use crate::thread::WritesEnded;
 use crate::{Grants, Inspection, describe};
 use foundation::landlock::Domain;
 
-/// How long `describe` may take, and how much memory it may hold.
+/// How long `describe` may take, and how many bytes of memory it may hold.
 const DESCRIBE_TIME: Duration = Duration::from_secs(1);
 const DESCRIBE_MEMORY: u64 = 64 << 20;
 
-/// A component's file, read to its end: what had this digest is what runs.
+/// A component's file and the digest of its content. Only bytes with this digest are compiled.
 pub(crate) struct Bytecode {
     file: File,
     size: u64,
@@ -47,8 +47,8 @@ fn refuse(path: &Path, what: impl std::fmt::Display) -> Refusal {
     Refusal::new(Rule::Component, format!("{}: {what}", path.display()))
 }
 
-/// Refuses a component that any user of this machine could put another in the place of: what it writes becomes the
-/// server's. A file that is not there is left to [`Bytecode::read`].
+/// Refuses a component that any user of this machine could replace, because it writes the server's data directory. A missing file is left
+/// to [`Bytecode::read`].
 ///
 /// # Errors
 /// A [`Refusal`] of the rule `component`.
@@ -72,12 +72,12 @@ pub(crate) fn refuse_if_everybody_may_change(path: &Path) -> Result<(), Refusal>
 }
 
 impl Bytecode {
-    /// Reads the file at `path` and judges its first bytes.
+    /// Reads the file at `path` and checks its header.
     ///
     /// # Errors
     /// A [`Refusal`] of the rule `component`.
     pub(crate) fn read(path: &Path) -> Result<Self, Refusal> {
-        // Without it a FIFO would hang this thread.
+        // Without NONBLOCK, opening a FIFO would block this thread.
         let flags = OFlags::NONBLOCK.bits() as i32;
         let file = File::options().read(true).custom_flags(flags).open(path);
         let file = file.map_err(|error| refuse(path, format!("cannot be read: {error}")))?;
@@ -87,18 +87,18 @@ impl Bytecode {
         }
         let (mut begin, mut digest) = (Vec::new(), Sha256::new());
         let size = each_part(&file, &mut |part| {
-            begin.extend_from_slice(&part[..part.len().min(JUDGED - begin.len())]);
+            begin.extend_from_slice(&part[..part.len().min(HEADER_BYTES - begin.len())]);
             digest.update(part);
         });
         let size = size.map_err(|error| refuse(path, format!("cannot be read: {error}")))?;
         if size > COMPONENT_BYTES {
             return Err(refuse(path, format!("is larger than {} MiB", COMPONENT_BYTES >> 20)));
         }
-        judge(&begin).map_err(|what| refuse(path, what))?;
+        check_header(&begin).map_err(|what| refuse(path, what))?;
         Ok(Self { file, size, digest: digest.finalize().into() })
     }
 
-    /// The bytes themselves, read once more: only a compiler needs them.
+    /// Reads the bytes again. Only a compiler needs them, so `read` does not keep them.
     fn bytes(&self, path: &Path) -> Result<Vec<u8>, Refusal> {
         let mut bytes = Vec::new();
         let read = (&self.file)
@@ -112,16 +112,16 @@ impl Bytecode {
         Ok(bytes)
     }
 
-    /// The digest of the bytes.
+    /// Returns the digest of the bytes.
     pub(crate) fn digest(&self) -> [u8; 32] {
         self.digest
     }
 }
 
-/// Bytes that [`judge`] looks at.
-const JUDGED: usize = 8;
+/// How many bytes [`check_header`] looks at.
+const HEADER_BYTES: usize = 8;
 
-/// Gives the bytes of a file part by part, and how many there were; ends after one more than a component may have.
+/// Passes the bytes of a file to `part`, piece by piece, and returns their number. Stops one byte after the size limit of a component.
 fn each_part(file: &File, part: &mut dyn FnMut(&[u8])) -> io::Result<u64> {
     let mut file = file.take(COMPONENT_BYTES + 1);
     let mut buffer = vec![0; 64 << 10];
@@ -139,9 +139,9 @@ fn each_part(file: &File, part: &mut dyn FnMut(&[u8])) -> io::Result<u64> {
     }
 }
 
-/// Tells a component from what is often taken for one by the eight bytes that each begins with (the WebAssembly
-/// specification's binary format; the component model's `Binary.md`).
-fn judge(bytes: &[u8]) -> Result<(), &'static str> {
+/// Distinguishes a component from files that are often mistaken for one, by their first eight bytes (the binary format in the WebAssembly
+/// specification, and `Binary.md` of the component model).
+fn check_header(bytes: &[u8]) -> Result<(), &'static str> {
     match bytes {
         [0, b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
@@ -155,9 +155,9 @@ fn judge(bytes: &[u8]) -> Result<(), &'static str> {
 }
 
 impl Loaded {
-    /// Maps the image of a component and what it said of itself, or compiles it and asks it; then links it.
+    /// Loads a component from the cache, or compiles it and calls `describe`. Then links it.
     ///
-    /// Must be called from a thread that is not restricted: a compiler starts here. Blocks; `cancel` ends a compilation.
+    /// Must be called from a thread that is not restricted, because it may start the compiler. Blocks; `cancel` ends a compilation.
     ///
     /// # Errors
     /// A [`Refusal`] of the rule `component`, `interface version`, `import` or `describe`.
@@ -169,15 +169,15 @@ impl Loaded {
         cancel: &CancellationToken,
     ) -> Result<Self, Refusal> {
         let digest = hex(&code.digest);
-        if let Some(Kept { image, inspection }) = images.find(&code.digest) {
+        if let Some(CachedComponent { image, inspection }) = images.find(&code.digest) {
             let component = image.component(&host.engine).map_err(|error| in_one_line(&error));
-            match component.and_then(|component| Ok((component, believed(inspection)?))) {
+            match component.and_then(|component| Ok((component, recheck(inspection)?))) {
                 Ok((component, (inspection, contract))) => {
                     tracing::debug!("{}: sha256:{digest} was compiled before", path.display());
                     let exports = link(host, path, &component, contract, &inspection.imports)?;
                     return Ok(Self { inspection, exports });
                 }
-                Err(why) => tracing::warn!("{}: what is kept of it is not used: {why}", path.display()),
+                Err(why) => tracing::warn!("{}: its image in the cache is not used: {why}", path.display()),
             }
         }
         tracing::debug!("{}: compiling sha256:{digest}", path.display());
@@ -195,9 +195,9 @@ impl Loaded {
         let exports = link(host, path, &component, contract, &imports)?;
         let refused = |why: String| Refusal::new(Rule::Describe, format!("{}: {why}", path.display()));
         tracing::debug!("{}: asking sha256:{digest} what it is", path.display());
-        let described = ask(host, &*exports).map_err(refused)?;
+        let described = call_describe(host, &*exports).map_err(refused)?;
         let description = describe::check(described)
-            .map_err(|why| refused(format!("what it says of itself cannot be: {why}")))?;
+            .map_err(|why| refused(format!("its description is invalid: {why}")))?;
         let inspection = Inspection {
             name: description.name.clone(),
             digest: format!("sha256:{digest}"),
@@ -211,8 +211,11 @@ impl Loaded {
     }
 }
 
-/// What was kept of a component's own words, where it still holds: a version of this program with other rules may have kept it.
-fn believed(inspection: Inspection) -> Result<(Inspection, &'static Contract), String> {
+/// Checks an inspection from the cache again: a version of this program with other rules may have written it.
+///
+/// # Errors
+/// Says why the inspection is not valid.
+fn recheck(inspection: Inspection) -> Result<(Inspection, &'static Contract), String> {
     let contract = Contract::of(&inspection.contract).ok_or_else(|| {
         format!("it is for version {} of the contract", printable(&inspection.contract, 32))
     })?;
@@ -220,11 +223,11 @@ fn believed(inspection: Inspection) -> Result<(Inspection, &'static Contract), S
     Ok((Inspection { description, ..inspection }, contract))
 }
 
-/// What a component asks for that the linker does not have.
-const WITHOUT: &str = "asks for what this program does not have, or was built for another state of the contract, as 0.1.0 \
+/// The message for a component with an import that the linker does not have.
+const WITHOUT: &str = "has an import that this program does not have, or was built for another state of the contract, as 0.1.0 \
                        changes until it is released: build it again with this program's wit/";
 
-/// Gives a component what it imports and finds the exports of the contract.
+/// Links the imports of a component and finds the exports of the contract.
 fn link(
     host: &Host,
     path: &Path,
@@ -232,24 +235,24 @@ fn link(
     contract: &Contract,
     imports: &[String],
 ) -> Result<Box<dyn Exports>, Refusal> {
-    let unfit = |rule, what: &str, error: &wasmtime::Error| {
+    let refusal = |rule, what: &str, error: &wasmtime::Error| {
         Refusal::new(rule, format!("{}: {what}: {}", path.display(), in_one_line(error)))
     };
     let linked = host.linker.instantiate_pre(component).map_err(|error| {
         let unknown = contracts::unknown(imports).map(|unknown| format!("; not known: {unknown}"));
-        unfit(Rule::Import, &format!("{WITHOUT}{}", unknown.unwrap_or_default()), &error)
+        refusal(Rule::Import, &format!("{WITHOUT}{}", unknown.unwrap_or_default()), &error)
     })?;
     (contract.exports)(linked).map_err(|error| {
         let other = format!(
             "does not fit version {} of the contract: it was built for another state of it, build it again",
             contract.version
         );
-        unfit(Rule::InterfaceVersion, &other, &error)
+        refusal(Rule::InterfaceVersion, &other, &error)
     })
 }
 
-/// Calls `describe`, with everything denied, on a thread of its own.
-fn ask(host: &Host, component: &dyn Exports) -> Result<crate::Description, String> {
+/// Calls `describe` with everything denied, on a new thread.
+fn call_describe(host: &Host, component: &dyn Exports) -> Result<crate::Description, String> {
     let asked = || {
         Domain::of_nothing().enter(None).map_err(|error| error.to_string())?;
         let (events, _nobody) = unbounded_channel();
@@ -257,7 +260,13 @@ fn ask(host: &Host, component: &dyn Exports) -> Result<crate::Description, Strin
         let files = Files::none(Remedies::new("", &Grants::default())).map_err(|error| error.to_string())?;
         let state = State::fixed(files, DESCRIBE_MEMORY, reporter);
         let call = async |store: &mut wasmtime::Store<State>| component.describe(store).await;
-        match run::call(&host.engine, state, &Quiet::default(), || tokio::time::sleep(DESCRIBE_TIME), call) {
+        match run::call(
+            &host.engine,
+            state,
+            &WritesEnded::default(),
+            || tokio::time::sleep(DESCRIBE_TIME),
+            call,
+        ) {
             (Ok(Some(description)), _) => Ok(description),
             (Ok(None), _) => Err(format!("describe took longer than {} s", DESCRIBE_TIME.as_secs())),
             (Err(error), _) => Err(format!("describe failed: {}", in_one_line(&error))),
@@ -265,11 +274,13 @@ fn ask(host: &Host, component: &dyn Exports) -> Result<crate::Description, Strin
     };
     std::thread::scope(|scope| match scope.spawn(asked).join() {
         Ok(answer) => answer,
-        Err(panic) => Err(format!("a fault in the host ended describe: {}", crate::thread::said(&*panic))),
+        Err(panic) => {
+            Err(format!("a fault in the host ended describe: {}", crate::thread::panic_message(&*panic)))
+        }
     })
 }
 
-/// An error of the engine with its causes, fit for a log.
+/// Returns an error of the engine and its causes as one printable line.
 pub(crate) fn in_one_line(error: &wasmtime::Error) -> String {
     printable(&format!("{error:#}"), 1000)
 }

@@ -1,11 +1,11 @@
-//! The versions of the contract that this host speaks: one table, by which components are linked, recognised and refused.
+//! The versions of the contract that this host supports. Components are recognized, linked and refused by this table.
 
 use async_trait::async_trait;
 use replica::{Plan, Request};
 use wasmtime::Store;
 use wasmtime::component::{InstancePre, Linker};
 
-use crate::ended::Ended;
+use crate::guest_failure::GuestFailure;
 use crate::inspection::Description;
 use crate::options::Setting;
 use crate::state::State;
@@ -17,30 +17,30 @@ const PACKAGE: &str = "understudy:method/";
 /// The interface that every component exports.
 const EXPORT: &str = "replica-method";
 
-/// Names that are listed in a message.
+/// How many names a message lists.
 const NAMES: usize = 8;
 
-/// Adds an interface to what components may import.
+/// A function that links an interface.
 pub(crate) type Link = fn(&mut Linker<State>) -> wasmtime::Result<()>;
 
 /// A version of the contract.
 pub(crate) struct Contract {
-    /// Its first two numbers: every patch of it is the same contract.
+    /// The first two numbers of the version. Every patch version is the same contract.
     pub(crate) version: &'static str,
-    /// The interfaces that it gives components: the name alone of each, and what links it.
+    /// The interfaces that components may import: the name of each without version, and the function that links it.
     pub(crate) interfaces: &'static [(&'static str, Link)],
     /// Finds the exports of a linked component.
     pub(crate) exports: fn(InstancePre<State>) -> wasmtime::Result<Box<dyn Exports>>,
 }
 
-/// Every version that this host speaks.
+/// Every version that this host supports.
 pub(crate) const CONTRACTS: &[Contract] = &[
     v0_1::CONTRACT,
     #[cfg(test)]
     crate::v0_2::CONTRACT,
 ];
 
-/// What a linked component exports, in the host's types. Each call has an instance of its own.
+/// The exports of a linked component, in the host's types. Each call uses a new instance.
 #[async_trait]
 pub(crate) trait Exports: Send + Sync {
     /// Calls `describe`.
@@ -52,7 +52,7 @@ pub(crate) trait Exports: Send + Sync {
         store: &mut Store<State>,
         request: &Request,
         settings: &[Setting],
-    ) -> wasmtime::Result<Result<Plan, Ended>>;
+    ) -> wasmtime::Result<Result<Plan, GuestFailure>>;
 
     /// Calls `create-replica`.
     async fn create_replica(
@@ -61,7 +61,7 @@ pub(crate) trait Exports: Send + Sync {
         request: &Request,
         settings: &[Setting],
         plan: &Plan,
-    ) -> wasmtime::Result<Result<(), Ended>>;
+    ) -> wasmtime::Result<Result<(), GuestFailure>>;
 }
 
 impl Contract {
@@ -73,10 +73,10 @@ impl Contract {
         CONTRACTS.iter().find(is_patch)
     }
 
-    /// Finds the contract by which a component exports its method, and the version that it names.
+    /// Finds the contract of the interface that a component exports, and the exact version.
     ///
     /// # Errors
-    /// What it exports instead.
+    /// Says what the component exports instead.
     pub(crate) fn exported(exports: &[String]) -> Result<(&'static Self, String), String> {
         let split = exports.iter().filter_map(|name| split(name));
         let versions: Vec<_> =
@@ -95,22 +95,22 @@ impl Contract {
     }
 }
 
-/// Adds every version of the contract to what components may import.
+/// Links every version of the contract.
 ///
 /// # Errors
-/// Where two versions give one interface.
+/// Fails if two versions have the same interface.
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     let interfaces = CONTRACTS.iter().flat_map(|contract| contract.interfaces);
     interfaces.map(|(_, link)| link).try_for_each(|link| link(linker))
 }
 
-/// The name alone of an interface of the contract that this host gives; `None` for any other import.
+/// Returns the name, without version, of an interface of the contract that this host has; `None` for any other import.
 pub(crate) fn interface(import: &str) -> Option<&str> {
     let (name, version) = split(import)?;
     Contract::of(version)?.interfaces.iter().any(|(known, _)| *known == name).then_some(name)
 }
 
-/// Says which imports are of the contract's package and in no version of it that this host speaks; `None` where all are.
+/// Names the imports that belong to the contract's package but are in no version that this host supports; `None` if there are none.
 pub(crate) fn unknown(imports: &[String]) -> Option<String> {
     let unknown: Vec<_> = imports
         .iter()
@@ -123,7 +123,7 @@ pub(crate) fn unknown(imports: &[String]) -> Option<String> {
     })
 }
 
-/// The name and the version of an interface of the contract's package.
+/// Splits an interface of the contract's package into name and version; `None` for any other name.
 fn split(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix(PACKAGE)?.split_once('@')
 }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_is_the_same_contract_and_another_version_is_none() {
+    fn a_patch_version_is_the_same_contract_and_another_version_is_unknown() {
         for version in ["0.1.0", "0.1.9", "0.1.10"] {
             assert_eq!(Contract::of(version).map(|contract| contract.version), Some("0.1"), "{version}");
         }
@@ -162,21 +162,21 @@ mod tests {
             assert_eq!(interface(import), None, "{import}");
         }
         assert_eq!(interface("understudy:method/teleport@0.1.0"), None);
-        let told = unknown(&names(&[
+        let reported = unknown(&names(&[
             "wasi:io/poll@0.2.12",
             "understudy:method/keys@0.1.0",
             "understudy:method/teleport@0.1.0",
         ]));
-        let told = told.unwrap();
+        let reported = reported.unwrap();
         assert!(
-            told.starts_with("understudy:method/teleport@0.1.0 (this program speaks version 0.1"),
-            "{told}"
+            reported.starts_with("understudy:method/teleport@0.1.0 (this program speaks version 0.1"),
+            "{reported}"
         );
         assert_eq!(unknown(&names(&["understudy:method/keys@0.1.0", "acme:secret/door@1.0.0"])), None);
     }
 
     #[test]
-    fn what_a_component_exports_instead_is_told() {
+    fn the_error_says_what_a_component_exports_instead() {
         for (exports, says) in [
             (&["understudy:method/replica-method@0.3.0"][..], "it exports version 0.3.0"),
             (&[], "it exports nothing"),

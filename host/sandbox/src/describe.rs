@@ -1,4 +1,4 @@
-//! A component's answer to `describe`, checked before anything believes it.
+//! Checks a component's answer to `describe` before it is used.
 
 use std::collections::HashSet;
 
@@ -6,22 +6,22 @@ use crate::inspection::{Description, Kind, OptionSpec};
 use crate::options;
 use crate::text::is_printable;
 
-/// Options of a component, needs of it, choices of an option, items of a default.
+/// How many options and needs a component may have, and how many choices an option or items a default.
 const OPTIONS: usize = 128;
 const NEEDS: usize = 64;
 const CHOICES: usize = 64;
-/// Characters of a name, of a version, of a sentence.
+/// How many characters a name, a version or a sentence may have.
 const NAME: usize = 64;
 const SENTENCE: usize = 2000;
-/// Characters of a default.
+/// How many characters a default may have.
 const DEFAULT: usize = 4096;
 
-/// Checks a description: its sizes, its names, and that each default is a value of its option.
+/// Checks a description: its sizes, its names, and that each default is a valid value of its option.
 ///
-/// Defaults come out as an operator's value would: read by their kind.
+/// Converts the defaults by the kind of the option, as the values of the operator.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Says what is wrong with the description.
 pub(crate) fn check(mut description: Description) -> Result<Description, String> {
     name("its name", &description.name)?;
     text("its version", &description.version, NAME)?;
@@ -70,7 +70,7 @@ fn default(option: &mut OptionSpec) -> Result<(), String> {
     let value = match (&option.kind, option.default.take()) {
         (_, None) => return Ok(()),
         (Kind::Secret, Some(_)) => return Err("a secret has none".to_owned()),
-        // A component speaks of durations as it gets them: in milliseconds.
+        // A component gives a default duration in milliseconds, as it gets durations.
         (Kind::Duration, Some(Integer(milliseconds))) if milliseconds >= 0 => Integer(milliseconds),
         (_, Some(value)) => options::read(option, &value)?,
     };
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_becomes_what_the_operator_would_have_given() {
+    fn a_default_is_converted_as_a_value_of_the_operator() {
         let options = vec![
             option("block", Kind::Size, Some(OptionValue::Text("1MiB".to_owned()))),
             option("pause", Kind::Duration, Some(OptionValue::Integer(1500))),
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_description_that_cannot_be_is_refused() {
+    fn an_invalid_description_is_refused() {
         let need =
             Need { kind: NeedKind::Key, name: "repo".to_owned(), required: true, reason: String::new() };
         let many = (0..=OPTIONS).map(|number| option(&format!("o{number}"), Kind::Flag, None)).collect();

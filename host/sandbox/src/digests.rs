@@ -1,4 +1,4 @@
-//! What bytes come to. The host computes it with the processor's instructions, which components do not have.
+//! Digests. The host computes them with processor instructions that components cannot use.
 
 use transfer::digest::{Algorithm, Hasher};
 use transfer::keys::Key;
@@ -9,28 +9,28 @@ use crate::capability::Keys;
 use crate::state::State;
 
 impl State {
-    /// Begins a digest of nothing yet.
+    /// Begins a digest.
     pub(crate) fn new_hasher(&mut self, by: Algorithm) -> wasmtime::Result<Resource<Hasher>> {
         Ok(self.table.push(Hasher::new(by))?)
     }
 
-    /// Takes the next bytes into a digest.
+    /// Adds bytes to a digest.
     pub(crate) fn hash(&mut self, hasher: &Resource<Hasher>, bytes: &[u8]) -> wasmtime::Result<()> {
         self.table.get_mut(hasher)?.update(bytes);
         Ok(())
     }
 
-    /// Takes the text of a derived key into a digest.
+    /// Adds the text of a derived key to a digest.
     ///
     /// # Errors
-    /// `Denied` for a key that was granted by name, and for a digest that tells what it is of.
+    /// `Denied` for a key that was granted by name, and for CRC32C, which does not hide its input.
     pub(crate) fn hash_secret(&mut self, hasher: &Resource<Hasher>, key: &Resource<Key>) -> Answer<()> {
         let key = self.table.get(key)?.clone();
         let taken = self.table.get_mut(hasher)?.secret(&key);
         Ok(taken.map_err(|error| self.denied(&Keys, error.message, None))?)
     }
 
-    /// What all that was taken comes to.
+    /// Returns the digest of all bytes that were added.
     pub(crate) fn hashed(&mut self, hasher: &Resource<Hasher>) -> wasmtime::Result<Vec<u8>> {
         Ok(self.table.get(hasher)?.clone().finish().value)
     }

@@ -1,4 +1,4 @@
-//! The one engine, and the clock that interrupts components.
+//! The wasmtime engine, and the thread that interrupts components.
 
 use std::thread;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use wasmtime::{Config, Engine};
 use crate::state::State;
 use crate::{contracts, wasi};
 
-/// How often a running component gives way: what the host's own deadlines are measured in.
+/// How often a running component yields to the host: the precision of the host's deadlines.
 const TICK: Duration = Duration::from_millis(10);
 
 /// The engine and everything that components may import.
@@ -19,7 +19,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Sets up the engine and starts its ticker, which ends with the engine.
+    /// Sets up the engine and starts its epoch thread, which ends with the engine.
     pub(crate) fn new() -> wasmtime::Result<Self> {
         let engine = Engine::new(&config())?;
         let mut linker = Linker::new(&engine);
@@ -37,7 +37,7 @@ impl Host {
     }
 }
 
-/// What plugin languages need of WebAssembly, and no more.
+/// Returns the configuration with the WebAssembly features that plugin languages need, and no others.
 pub(crate) fn config() -> Config {
     let mut config = Config::new();
     config

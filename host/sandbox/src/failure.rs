@@ -1,44 +1,44 @@
-//! How a call of a component ended, as an outcome of the attempt.
+//! Turns the end of a component's call into the outcome of the attempt.
 
 use replica::{Denial, Failure, Outcome};
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use crate::ended::Ended;
+use crate::guest_failure::GuestFailure;
 use crate::limits::LimitExceeded;
 use crate::text::printable;
 
-/// Frames of a trap that are shown, innermost first.
+/// How many frames of a trap are shown, innermost first.
 const FRAMES: usize = 5;
-/// Denials that are repeated in a message; the events have them all.
+/// How many denials are repeated in a message. The events list all of them.
 const DENIALS: usize = 1;
 
-/// What is known besides the component's own word.
+/// What the host knows about a call besides the failure that the component returned.
 pub(crate) struct Circumstances {
-    /// Why it could not write something, where that was for want of space.
+    /// Why a write failed for lack of space; `None` if none did.
     pub(crate) full: Option<String>,
-    /// What it was denied.
+    /// What the component was denied.
     pub(crate) denials: Vec<Denial>,
-    /// Whether it was asked to stop.
+    /// Whether the component was asked to stop.
     pub(crate) cancelled: bool,
-    /// What it said on its standard error when it ended.
-    pub(crate) last_word: Option<String>,
+    /// The error that the component printed to standard error when it ended.
+    pub(crate) last_error: Option<String>,
 }
 
-/// A component that gave up.
+/// Returns the failure of a component that returned one itself.
 ///
-/// `failed` is the component's own word for everything; the host knows more: where something could not be written for
-/// want of space it is out-of-disk, else where anything was denied it is denied. A component that was not asked to
-/// stop was not cancelled: it failed.
-pub(crate) fn of_the_component(ended: Ended, circumstances: &Circumstances) -> Failure {
+/// A component has only `failed` for most failures. The host knows more: the outcome is `OutOfDisk` if a write failed for lack of
+/// space, else `Denied` if any call was denied. A component that says that it was cancelled, but was not asked to stop, has failed.
+pub(crate) fn component_failure(ended: GuestFailure, circumstances: &Circumstances) -> Failure {
     match ended {
-        Ended::NotApplicable(why) => Failure::new(Outcome::NotApplicable, why),
-        Ended::RetryLater(why) => Failure::new(Outcome::RetryLater, why),
-        Ended::Failed(why) => failed(why, circumstances),
-        Ended::Cancelled if circumstances.cancelled => Failure::cancelled(),
-        Ended::Cancelled => {
-            failed("the method says that it was cancelled, but nobody asked it".to_owned(), circumstances)
-        }
+        GuestFailure::NotApplicable(why) => Failure::new(Outcome::NotApplicable, why),
+        GuestFailure::RetryLater(why) => Failure::new(Outcome::RetryLater, why),
+        GuestFailure::Failed(why) => failed(why, circumstances),
+        GuestFailure::Cancelled if circumstances.cancelled => Failure::cancelled(),
+        GuestFailure::Cancelled => failed(
+            "the method says that it was cancelled, but it was not asked to stop".to_owned(),
+            circumstances,
+        ),
     }
 }
 
@@ -49,20 +49,20 @@ fn failed(why: String, circumstances: &Circumstances) -> Failure {
     if circumstances.denials.is_empty() {
         return Failure::new(Outcome::Failed, why);
     }
-    Failure::new(Outcome::Denied, format!("{why}; {}", told(&circumstances.denials)))
+    Failure::new(Outcome::Denied, format!("{why}; {}", denials_text(&circumstances.denials)))
 }
 
-/// A component that was ended: by a trap, by a limit, by itself.
+/// Returns the failure of a component whose call ended in a trap, at a limit or with an exit status.
 ///
-/// Where something could not be written for want of space, a trap is most likely the answer to that: out-of-disk.
-pub(crate) fn of_the_sandbox(error: &wasmtime::Error, circumstances: &Circumstances) -> Failure {
+/// If a write failed for lack of space, that most likely caused the trap, so the outcome is `OutOfDisk`.
+pub(crate) fn sandbox_failure(error: &wasmtime::Error, circumstances: &Circumstances) -> Failure {
     if let Some(limit) = error.downcast_ref::<LimitExceeded>() {
         return Failure::new(Outcome::OutOfMemory, format!("the method {limit} (grants.memory)"));
     }
     if let Some(I32Exit(status)) = error.downcast_ref() {
         let exit = format!("the method ended itself with exit status {status}");
-        let why = match &circumstances.last_word {
-            Some(word) => format!("{word} (exit status {status})"),
+        let why = match &circumstances.last_error {
+            Some(error) => format!("{error} (exit status {status})"),
             None => exit,
         };
         return failed(why, circumstances);
@@ -72,23 +72,23 @@ pub(crate) fn of_the_sandbox(error: &wasmtime::Error, circumstances: &Circumstan
         None => printable(&error.root_cause().to_string(), 1000),
     };
     let trap = match error.downcast_ref() {
-        // What an abort ends at says nothing that its message does not say.
+        // An abort ends at `unreachable`, which adds nothing to the message.
         Some(Trap::UnreachableCodeReached) => String::new(),
         _ => format!("; it trapped: {what}"),
     };
-    let what = match &circumstances.last_word {
-        Some(word) => format!("{word}{trap}"),
+    let what = match &circumstances.last_error {
+        Some(error) => format!("{error}{trap}"),
         None => format!("the method trapped: {what}{}", frames(error)),
     };
     match (&circumstances.full, circumstances.denials.as_slice()) {
         (Some(full), _) => Failure::new(Outcome::OutOfDisk, format!("{what}; {full}")),
         (None, []) => Failure::new(Outcome::Trapped, what),
-        (None, denials) => Failure::new(Outcome::Trapped, format!("{what}; {}", told(denials))),
+        (None, denials) => Failure::new(Outcome::Trapped, format!("{what}; {}", denials_text(denials))),
     }
 }
 
-/// A component that could not be started or given up on.
-pub(crate) fn of_the_host(what: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+/// Returns the failure of a run that the host could not set up, with every cause of `error`.
+pub(crate) fn host_failure(what: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
     let mut message = format!("{what}: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -99,7 +99,7 @@ pub(crate) fn of_the_host(what: &str, error: &(dyn std::error::Error + 'static))
     Failure::new(Outcome::Failed, message)
 }
 
-/// Where a trap happened.
+/// Names the functions in which a trap happened.
 fn frames(error: &wasmtime::Error) -> String {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
     let names: Vec<_> = backtrace
@@ -114,8 +114,8 @@ fn frames(error: &wasmtime::Error) -> String {
     if names.is_empty() { String::new() } else { format!(" (in {})", names.join(", called by ")) }
 }
 
-fn told(denials: &[Denial]) -> String {
-    let mut told: Vec<_> = denials
+fn denials_text(denials: &[Denial]) -> String {
+    let mut texts: Vec<_> = denials
         .iter()
         .take(DENIALS)
         .map(|denial| match &denial.remedy {
@@ -124,9 +124,9 @@ fn told(denials: &[Denial]) -> String {
         })
         .collect();
     if denials.len() > DENIALS {
-        told.push(format!("and {} more denials", denials.len() - DENIALS));
+        texts.push(format!("and {} more denials", denials.len() - DENIALS));
     }
-    told.join("; ")
+    texts.join("; ")
 }
 
 #[cfg(test)]
@@ -144,13 +144,13 @@ mod tests {
             full: full.map(str::to_owned),
             denials: if denied { vec![denial] } else { vec![] },
             cancelled,
-            last_word: None,
+            last_error: None,
         }
     }
 
     #[test]
-    fn what_the_host_knows_makes_the_word_for_a_failure() {
-        let failed = |circumstances| of_the_component(Ended::Failed("no".to_owned()), &circumstances);
+    fn a_failure_gets_its_outcome_from_what_the_host_knows() {
+        let failed = |circumstances| component_failure(GuestFailure::Failed("no".to_owned()), &circumstances);
         assert_eq!(failed(circumstances(None, false, false)).outcome, Outcome::Failed);
         let denied = failed(circumstances(None, true, false));
         assert_eq!(denied.outcome, Outcome::Denied);
@@ -159,9 +159,9 @@ mod tests {
     }
 
     #[test]
-    fn a_components_own_last_word_comes_before_the_trap_and_the_denials() {
+    fn the_error_that_a_component_printed_comes_before_the_trap_and_the_denials() {
         let said = Circumstances {
-            last_word: Some("the method panicked: boom".to_owned()),
+            last_error: Some("the method panicked: boom".to_owned()),
             denials: (0..18)
                 .map(|number| Denial {
                     capability: CapabilityKind::Read,
@@ -171,41 +171,42 @@ mod tests {
                 .collect(),
             ..circumstances(None, false, false)
         };
-        let failure = of_the_sandbox(&Trap::UnreachableCodeReached.into(), &said);
+        let failure = sandbox_failure(&Trap::UnreachableCodeReached.into(), &said);
         assert_eq!(failure.outcome, Outcome::Trapped);
         assert_eq!(
             failure.message,
             "the method panicked: boom; denied: read /usr/lib/0; and 17 more denials"
         );
-        let deep = of_the_sandbox(&Trap::StackOverflow.into(), &said).message;
+        let deep = sandbox_failure(&Trap::StackOverflow.into(), &said).message;
         assert!(deep.starts_with("the method panicked: boom; it trapped: "), "{deep}");
     }
 
     #[test]
     fn a_component_that_has_nothing_to_restore_was_not_denied() {
         let denied = circumstances(Some("full"), true, false);
-        let word = |ended| of_the_component(ended, &denied).outcome;
-        assert_eq!(word(Ended::NotApplicable("no backup".to_owned())), Outcome::NotApplicable);
-        assert_eq!(word(Ended::RetryLater("busy".to_owned())), Outcome::RetryLater);
+        let outcome = |ended| component_failure(ended, &denied).outcome;
+        assert_eq!(outcome(GuestFailure::NotApplicable("no backup".to_owned())), Outcome::NotApplicable);
+        assert_eq!(outcome(GuestFailure::RetryLater("busy".to_owned())), Outcome::RetryLater);
     }
 
     #[test]
-    fn only_who_was_asked_to_stop_is_cancelled() {
-        let word =
-            |cancelled| of_the_component(Ended::Cancelled, &circumstances(None, false, cancelled)).outcome;
-        assert_eq!(word(true), Outcome::Cancelled);
-        assert_eq!(word(false), Outcome::Failed);
+    fn only_a_component_that_was_asked_to_stop_is_cancelled() {
+        let outcome = |cancelled| {
+            component_failure(GuestFailure::Cancelled, &circumstances(None, false, cancelled)).outcome
+        };
+        assert_eq!(outcome(true), Outcome::Cancelled);
+        assert_eq!(outcome(false), Outcome::Failed);
     }
 
     #[test]
-    fn an_end_that_the_component_did_not_choose_has_a_word_of_its_own() {
-        let word =
-            |error: wasmtime::Error| of_the_sandbox(&error, &circumstances(None, false, false)).outcome;
-        assert_eq!(word(Trap::StackOverflow.into()), Outcome::Trapped);
-        assert_eq!(word(LimitExceeded::Machine.into()), Outcome::OutOfMemory);
-        assert_eq!(word(I32Exit(1).into()), Outcome::Failed);
+    fn a_trap_a_limit_and_an_exit_status_have_their_own_outcomes() {
+        let outcome =
+            |error: wasmtime::Error| sandbox_failure(&error, &circumstances(None, false, false)).outcome;
+        assert_eq!(outcome(Trap::StackOverflow.into()), Outcome::Trapped);
+        assert_eq!(outcome(LimitExceeded::Machine.into()), Outcome::OutOfMemory);
+        assert_eq!(outcome(I32Exit(1).into()), Outcome::Failed);
         let full =
-            of_the_sandbox(&Trap::UnreachableCodeReached.into(), &circumstances(Some("full"), false, false));
+            sandbox_failure(&Trap::UnreachableCodeReached.into(), &circumstances(Some("full"), false, false));
         assert_eq!(full.outcome, Outcome::OutOfDisk);
     }
 }

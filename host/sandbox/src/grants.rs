@@ -17,23 +17,23 @@ use crate::{DiskBudget, KeyGrant};
 pub struct Grants {
     /// How much memory the component may hold at once, over all its memories and tables.
     pub memory: Bytes,
-    /// How much memory the host may hold for one run of it: what it queues, listings of files, windows of decoders, buffers.
+    /// How much memory the host may hold for one run of the component: queues, listings of files, windows of decoders, buffers.
     pub host_memory: Bytes,
-    /// Directories that it may read, absolute.
+    /// Directories that the component may read, as absolute paths.
     pub read: Vec<PathBuf>,
-    /// How much it may write; none: as much as the file systems take.
+    /// How much the component may write; `None`: as much as the file systems take.
     pub disk: Option<DiskBudget>,
     /// Places where backups are (`stores.NAME`), by the name that the component uses.
     pub stores: BTreeMap<String, StoreConfig>,
     /// Keys (`keys.NAME`), by the name that the component uses. The component never sees their bytes.
     pub keys: BTreeMap<String, KeyGrant>,
-    /// How fast it may read from stores, all together; none: as fast as they give.
+    /// How fast the component may read from all stores together; `None`: no limit.
     pub rate: Option<BytesPerSecond>,
-    /// How many threads move its bytes, 1 to 64; none: as many as there are processors.
+    /// How many threads transfer files for the component, 1 to 64; `None`: as many as there are processors.
     pub workers: Option<NonZeroUsize>,
 }
 
-/// What the host may hold for one run where nothing is said: one window of `zstd --long=27` (128 MiB), and 32 MiB besides.
+/// The default of `host_memory`: one window of `zstd --long=27` (128 MiB), and 32 MiB for everything else.
 const HOST_MEMORY: Bytes = Bytes(160 << 20);
 
 impl Default for Grants {
@@ -52,29 +52,30 @@ impl Default for Grants {
 }
 
 impl Grants {
-    /// Every secret in them.
+    /// Returns every secret in the grants.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         CAPABILITIES.iter().flat_map(|capability| capability.secrets(self))
     }
 
-    /// Every directory of this machine that the method can read by them, each with the key below `[method.NAME.grants]` that grants it.
+    /// Returns every directory of this machine that the grants let the method read, each with the key below `[method.NAME.grants]` that
+    /// grants it.
     pub fn reads(&self) -> impl Iterator<Item = (PathBuf, String)> {
         CAPABILITIES.iter().flat_map(|capability| capability.reads(self))
     }
 
-    /// All of them by the name that they have below `[method.NAME.grants]`, for a person: no secret and no credential.
-    pub(crate) fn told(&self) -> BTreeMap<String, String> {
-        let mut told: BTreeMap<_, _> =
-            CAPABILITIES.iter().flat_map(|capability| capability.told(self)).collect();
-        let mut tell = |name: &str, value: String| told.insert(name.to_owned(), value);
-        tell("memory", self.memory.to_string());
-        tell("host_memory", self.host_memory.to_string());
+    /// Returns every grant for the report, by its name below `[method.NAME.grants]`, without secrets and credentials.
+    pub(crate) fn for_report(&self) -> BTreeMap<String, String> {
+        let mut entries: BTreeMap<_, _> =
+            CAPABILITIES.iter().flat_map(|capability| capability.report_entries(self)).collect();
+        let mut add = |name: &str, value: String| entries.insert(name.to_owned(), value);
+        add("memory", self.memory.to_string());
+        add("host_memory", self.host_memory.to_string());
         if let Some(rate) = self.rate {
-            tell("rate", rate.to_string());
+            add("rate", rate.to_string());
         }
         if let Some(workers) = self.workers {
-            tell("workers", workers.to_string());
+            add("workers", workers.to_string());
         }
-        told
+        entries
     }
 }

@@ -1,10 +1,10 @@
-//! What a component says of itself, checked and bounded.
+//! What a component says about itself, checked and bounded.
 
 use serde::{Deserialize, Serialize};
 
 use crate::OptionValue;
 
-/// What is known of a component without giving it anything.
+/// What is known about a component that was granted nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inspection {
     /// The name that the component gives itself.
@@ -15,10 +15,9 @@ pub struct Inspection {
     pub size: u64,
     /// The version of the contract that it was built for, such as `0.1.0`.
     pub contract: String,
-    /// What it says of itself.
+    /// What the component says about itself.
     pub description: Description,
-    /// Every interface that it imports: an upper bound of what it could ask for. What it needs is in
-    /// `description.needs`.
+    /// Every interface that the component imports: an upper bound of what it can call. What it needs is in `description.needs`.
     pub imports: Vec<String>,
 }
 
@@ -46,9 +45,9 @@ pub struct OptionSpec {
     pub kind: Kind,
     /// Whether the operator must give it.
     pub required: bool,
-    /// What it is when the operator does not give it.
+    /// The value if the operator gives none.
     pub default: Option<OptionValue>,
-    /// What it is for.
+    /// What the option is for.
     pub doc: String,
 }
 
@@ -83,7 +82,7 @@ pub struct Need {
     pub kind: NeedKind,
     /// The component's name for it.
     pub name: String,
-    /// Whether it can do without.
+    /// Whether the component cannot work without it.
     pub required: bool,
     /// What it is for.
     pub reason: String,
@@ -93,17 +92,17 @@ pub struct Need {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NeedKind {
-    /// A place where backups are kept.
+    /// A store that holds backups.
     Store,
     /// A key or password.
     Key,
     /// A directory to read.
     Directory,
-    /// A host to talk to.
+    /// A host to connect to.
     Network,
     /// A program to run.
     Program,
-    /// A variable of the environment.
+    /// An environment variable.
     Environment,
 }
 
@@ -113,7 +112,7 @@ impl NeedKind {
     pub(crate) const ALL: [Self; 6] =
         [Self::Store, Self::Key, Self::Directory, Self::Network, Self::Program, Self::Environment];
 
-    /// The word for it, as `inspect` prints it.
+    /// Returns the word for the kind, as `inspect` prints it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Store => "store",

@@ -1,10 +1,10 @@
-//! Replica methods that are WebAssembly components. Each run has a thread, a store and a Landlock domain of its
-//! own, and sees the data directory, what the operator granted, and nothing else.
+//! Replica methods that are WebAssembly components. Each run has its own thread, wasmtime store and Landlock domain. It sees the data
+//! directory, what the operator granted, and nothing else.
 //!
-//! A call of a component goes through three layers. The module of its version of the contract (`v0_1`) turns the contract's types into the
-//! host's and calls one function of the host. The capability (`capability`) decides: it checks the grant, keeps the limits, denies, and
-//! does the work or hands it to the data plane (`plane`). What is denied or fails is told by `answer`, without secrets. `contracts` lists the
-//! versions, `capability::CAPABILITIES` the capabilities.
+//! A call from a component to the host goes through three layers. The module of the contract's version (`v0_1`) converts the contract's
+//! types to the host's and calls one function of the host. The capability (`capability`) checks the grant and the limits, and does the work
+//! or gives it to the data plane (`plane`). Errors and denials are made in `answer`, which removes secrets. `contracts` lists the versions,
+//! `capability::CAPABILITIES` the capabilities.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
@@ -15,14 +15,14 @@ mod component;
 mod contracts;
 mod describe;
 mod digests;
-mod ended;
 mod engine;
 mod failure;
 mod files;
 mod grants;
+mod guest_failure;
 mod image;
 mod inspection;
-mod last_word;
+mod last_error;
 mod limits;
 mod method;
 mod options;
@@ -44,7 +44,7 @@ mod v0_2;
 mod wasi;
 
 pub use capability::{DiskBudget, KeyGrant, not_enforced};
-/// What grants are made of.
+/// Types that grants contain.
 pub use foundation::{
     secret::Secret,
     units::{BytesPerSecond, NotASpeed},

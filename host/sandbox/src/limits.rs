@@ -1,38 +1,38 @@
-//! How much memory and how many things a component may hold.
+//! Bounds the memory, tables and instances of a component.
 
 use wasmtime::ResourceLimiter;
 
-/// Elements of all tables together; a large Python or Rust component has some ten thousand.
+/// How many elements all tables may have together. A large Python or Rust component has some ten thousand.
 const TABLE_ELEMENTS: usize = 1_000_000;
-/// Core instances, tables and memories in one store. A component built with `componentize-py` has about 30 instances.
+/// How many core instances, tables and memories one store may have. A component built with `componentize-py` has about 30 instances.
 const INSTANCES: usize = 256;
 const TABLES: usize = 256;
 const MEMORIES: usize = 64;
 
-/// The component asked for more than it was granted. Carried by the trap that ends it.
+/// The component requested more than it was granted. The trap that ends it carries this error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LimitExceeded {
-    /// More memory.
+    /// More memory than granted.
     #[error("asked for {asked} bytes of memory in all, of {granted} granted")]
     Memory {
-        /// What all its memories and tables would hold.
+        /// How many bytes all memories and tables would hold.
         asked: usize,
-        /// What they may.
+        /// How many bytes they may hold.
         granted: usize,
     },
-    /// The machine has no more.
+    /// The machine has no more memory.
     #[error("the machine has no more memory for it")]
     Machine,
-    /// More elements of tables.
+    /// More table elements than allowed.
     #[error("asked for {asked} table elements in all, of {TABLE_ELEMENTS}")]
     Tables {
-        /// What all its tables would hold.
+        /// How many elements all tables would hold.
         asked: usize,
     },
 }
 
-/// The memory of one store, over all its linear memories and tables. What cannot be had is a trap: the guest's
-/// allocator would only abort with less to say. So nothing ever has to be given back.
+/// The memory of one store: all its linear memories and tables. A request beyond the budget is a trap, because the guest's allocator
+/// would only abort with a poorer message. So a failed growth never has to be given back.
 #[derive(Debug)]
 pub(crate) struct MemoryBudget {
     granted: usize,
@@ -41,7 +41,7 @@ pub(crate) struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// At most `granted` bytes.
+    /// Makes a budget of `granted` bytes.
     pub(crate) fn new(granted: u64) -> Self {
         Self { granted: usize::try_from(granted).unwrap_or(usize::MAX), held: 0, elements: 0 }
     }
@@ -63,7 +63,7 @@ impl ResourceLimiter for MemoryBudget {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        // Growth beyond what the memory itself declares fails whatever is answered: not ours to charge.
+        // Growth beyond the declared maximum of the memory fails in any case, so it is not charged.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn instances_tables_and_memories_are_bounded_also_where_they_hold_nothing() {
+    fn instances_tables_and_memories_are_bounded_even_if_they_are_empty() {
         assert_eq!(how_many("(module)"), INSTANCES);
         assert_eq!(how_many("(module (table 0 funcref) (table 0 funcref))"), TABLES / 2);
         assert_eq!(how_many("(module (memory 0))"), MEMORIES);

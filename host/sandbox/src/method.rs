@@ -18,17 +18,17 @@ use wasmtime::Store;
 use crate::capability::{CAPABILITIES, Remedies, check_needs};
 use crate::component::{Loaded, refuse_if_everybody_may_change};
 use crate::contracts;
-use crate::ended::Ended;
 use crate::failure::{self, Circumstances};
 use crate::files::{Access, Files, Place, Step};
-use crate::last_word;
+use crate::guest_failure::GuestFailure;
+use crate::last_error;
 use crate::options::{self, Setting};
 use crate::plane::{self, Plane};
 use crate::reporter::Reporter;
 use crate::run::{self, Left};
 use crate::sandbox::Sandbox;
 use crate::state::{Job, State};
-use crate::thread::{self, HUNG, Lost, Quiet};
+use crate::thread::{self, HUNG, Lost, WritesEnded};
 use crate::{Grants, MethodSettings, overlap, plan};
 use foundation::landlock::{Allowed, Domain};
 
@@ -75,14 +75,18 @@ impl ComponentMethod {
         self.prepared.get_or_try_init(prepare).await.cloned()
     }
 
-    /// Calls the component on a thread of its own, telling what it tells meanwhile.
+    /// Calls the component on a new thread, and passes on its events meanwhile.
     async fn call<T: Send + 'static>(
         &self,
         step: Step,
         request: &Request,
         plan: Option<&Plan>,
         run: &Run,
-        call: impl AsyncFnOnce(&Loaded, &mut Store<State>, &[Setting]) -> wasmtime::Result<Result<T, Ended>>
+        call: impl AsyncFnOnce(
+            &Loaded,
+            &mut Store<State>,
+            &[Setting],
+        ) -> wasmtime::Result<Result<T, GuestFailure>>
         + Send
         + 'static,
     ) -> Result<(T, Left), Failure> {
@@ -98,7 +102,7 @@ impl ComponentMethod {
         // Who drops this future has no use for the run any more.
         let _ends_with_this_call = cancel.clone().drop_guard();
         let (events, told) = unbounded_channel();
-        let quiet = Quiet::default();
+        let quiet = WritesEnded::default();
         let work = Work {
             sandbox: self.sandbox.clone(),
             prepared,
@@ -140,7 +144,7 @@ impl ComponentMethod {
     }
 }
 
-/// Hands on what a run tells until it has ended and everything is told.
+/// Passes on the events of a run until the run has ended and every event is passed on.
 async fn while_telling<T>(run: &Run, mut told: UnboundedReceiver<Event>, ends: impl Future<Output = T>) -> T {
     let mut ends = std::pin::pin!(ends);
     let ended = loop {
@@ -180,7 +184,8 @@ fn places(step: Step, directories: &Directories, grants: &Grants) -> Vec<Place> 
 
 /// Whether a component that imports this may use the data plane.
 fn is_on_the_data_plane(import: &str) -> bool {
-    let uses = |name| CAPABILITIES.iter().any(|capability| capability.on_the_data_plane().contains(&name));
+    let uses =
+        |name| CAPABILITIES.iter().any(|capability| capability.data_plane_interfaces().contains(&name));
     contracts::interface(import).is_some_and(uses)
 }
 
@@ -196,18 +201,22 @@ struct Work {
     cancel: CancellationToken,
     directories: Arc<Directories>,
     job: Job,
-    quiet: Quiet,
+    quiet: WritesEnded,
 }
 
 impl Work {
     fn on_this_thread<T>(
         mut self,
-        call: impl AsyncFnOnce(&Loaded, &mut Store<State>, &[Setting]) -> wasmtime::Result<Result<T, Ended>>,
+        call: impl AsyncFnOnce(
+            &Loaded,
+            &mut Store<State>,
+            &[Setting],
+        ) -> wasmtime::Result<Result<T, GuestFailure>>,
     ) -> Result<(T, Left), Failure> {
         let settings = Arc::clone(&self.settings);
         let grants = &settings.grants;
         let files = Files::open(self.step, &self.places, grants.disk, self.remedies.clone())
-            .map_err(|error| failure::of_the_host("cannot give the method its directories", &error))?
+            .map_err(|error| failure::host_failure("cannot give the method its directories", &error))?
             .within(bounds(grants));
         // Its threads must be there before this one is restricted, and are gone when it ends.
         self.job.plane = self.plane(&files)?;
@@ -230,13 +239,13 @@ impl Work {
             full: left.full.clone(),
             denials: self.reporter.denials(),
             cancelled: self.cancel.is_cancelled(),
-            last_word: last_word::of(&left.stderr),
+            last_error: last_error::find(&left.stderr),
         };
         match ended {
             Ok(Some(Ok(value))) => Ok((value, left)),
-            Ok(Some(Err(ended))) => Err(failure::of_the_component(ended.printable(), &circumstances)),
+            Ok(Some(Err(ended))) => Err(failure::component_failure(ended.printable(), &circumstances)),
             Ok(None) => Err(Failure::cancelled()),
-            Err(error) => Err(failure::of_the_sandbox(&error, &circumstances)),
+            Err(error) => Err(failure::sandbox_failure(&error, &circumstances)),
         }
     }
 }
@@ -252,15 +261,15 @@ impl Work {
             Step::Plan => None,
             Step::Create => {
                 let target = plane::target(&self.directories, &self.job.tablespaces, &files.quota);
-                Some(target.map_err(|error| failure::of_the_host("cannot write for the method", &error))?)
+                Some(target.map_err(|error| failure::host_failure("cannot write for the method", &error))?)
             }
         };
         let redactor = self.sandbox.inner.settings.redactor.clone();
         let (grants, remedies) = (self.settings.grants.clone(), self.remedies.clone());
         let bounds = files.bounds.clone();
         Plane::start(&Arc::new(grants), remedies, redactor, self.cancel.clone(), target, bounds)
-            .map(|plane| Some(plane.told_to(self.reporter.clone())))
-            .map_err(|error| failure::of_the_host("cannot start the threads of the data plane", &error))
+            .map(|plane| Some(plane.with_reporter(self.reporter.clone())))
+            .map_err(|error| failure::host_failure("cannot start the threads of the data plane", &error))
     }
 }
 
@@ -293,7 +302,7 @@ fn restrict_to(places: &[Place], require: Option<u32>) -> Result<String, Failure
     match domain.enter(require) {
         Ok(0) => Ok("this kernel has no Landlock: WASI alone keeps the method in its directories".to_owned()),
         Ok(abi) => Ok(format!("Landlock ABI {abi} is enforced on the method's thread")),
-        Err(error) => Err(failure::of_the_host("cannot restrict the method's thread", &error)),
+        Err(error) => Err(failure::host_failure("cannot restrict the method's thread", &error)),
     }
 }
 
@@ -311,7 +320,7 @@ impl Method for ComponentMethod {
             name: loaded.map(|inspection| inspection.name.clone()),
             version: loaded.map(|inspection| inspection.description.version.clone()),
             digest: loaded.map(|inspection| inspection.digest.clone()),
-            grants: settings.grants.told(),
+            grants: settings.grants.for_report(),
         })
     }
 

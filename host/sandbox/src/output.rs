@@ -1,4 +1,4 @@
-//! A component's standard output and error: split into lines and told as log lines.
+//! A component's standard output and standard error, split into lines and reported as log lines.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,17 +13,17 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use crate::reporter::{LINE_CHARACTERS, Reporter};
 use crate::text::printable;
 
-/// What one run may print on each of the two.
+/// How many bytes one run may print to each of the two.
 pub(crate) const OUTPUT_BYTES: usize = 1 << 20;
-/// The lines it may print on each of the two.
+/// How many lines one run may print to each of the two.
 pub(crate) const OUTPUT_LINES: usize = 10_000;
-/// How many of the newest lines are kept, and characters of each: the message of a panic, or of an exception.
+/// How many of the newest lines are kept, and how many characters of each. They may hold the message of a panic or an exception.
 const LAST_LINES: usize = 16;
 const LAST_CHARACTERS: usize = 1000;
-/// What a component may write at once without being asked to wait.
+/// How many bytes a component may write at once.
 const PERMIT: usize = 64 << 10;
 
-/// One of the two. Its streams all write into the same lines.
+/// Standard output or standard error. All streams of one write to the same lines.
 #[derive(Clone)]
 pub(crate) struct Output {
     lines: Arc<Mutex<Lines>>,
@@ -32,17 +32,17 @@ pub(crate) struct Output {
 struct Lines {
     reporter: Reporter,
     origin: &'static str,
-    /// The line that has no end yet; no longer than a line may be.
+    /// The current line, which has no line end yet; bounded by the length of a line.
     line: Vec<u8>,
     bytes: usize,
     count: usize,
     full: bool,
-    /// The newest lines that were told.
+    /// The newest lines that were reported.
     last: VecDeque<String>,
 }
 
 impl Output {
-    /// `origin` is `stdout` or `stderr`.
+    /// Makes an output whose lines are reported with this origin, `stdout` or `stderr`.
     pub(crate) fn new(reporter: Reporter, origin: &'static str) -> Self {
         let lines = Lines {
             reporter,
@@ -56,7 +56,7 @@ impl Output {
         Self { lines: Arc::new(Mutex::new(lines)) }
     }
 
-    /// Tells the line that was never ended. For the end of the run.
+    /// Reports the last line if it has no line end. For the end of the run.
     pub(crate) fn flush(&self) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if !lines.line.is_empty() {
@@ -64,7 +64,7 @@ impl Output {
         }
     }
 
-    /// The newest lines, oldest first.
+    /// Returns the newest lines, oldest first.
     pub(crate) fn last_lines(&self) -> Vec<String> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).last.iter().cloned().collect()
     }
@@ -90,7 +90,7 @@ impl Lines {
                 self.reporter.host(Level::Warn, &what);
                 return;
             }
-            // A character has up to four bytes; what lies beyond a line's bound is not kept.
+            // A character has up to four bytes. Bytes beyond the bound of a line are dropped.
             let room = (LINE_CHARACTERS * 4).saturating_sub(self.line.len());
             self.line.extend_from_slice(&part[..part.len().min(room)]);
             if part.ends_with(b"\n") {
@@ -124,7 +124,7 @@ impl StdoutStream for Output {
         Box::new(self.clone())
     }
 
-    /// Only WASI 0.3 asks for it, which is not linked.
+    /// Used by WASI 0.3 only, which is not linked.
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(tokio::io::sink())
     }
@@ -159,13 +159,13 @@ mod tests {
     use super::*;
 
     fn printed(parts: &[&[u8]]) -> Vec<(String, String)> {
-        let (events, mut told) = unbounded_channel();
+        let (events, mut reported) = unbounded_channel();
         let output = Output::new(Reporter::new("m", events), "stdout");
         for part in parts {
             output.take(part);
         }
         output.flush();
-        std::iter::from_fn(|| told.try_recv().ok())
+        std::iter::from_fn(|| reported.try_recv().ok())
             .map(|event| match event {
                 Event::Log { origin, message, .. } => (origin, message),
                 other => panic!("{other:?}"),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn output_becomes_lines_however_it_is_written() {
+    fn output_is_split_into_lines_at_line_ends_only() {
         let lines = printed(&[b"one\ntw", b"o\n\n", b"\x1b[31mthree"]);
         let texts: Vec<_> = lines.iter().map(|(_, text)| text.as_str()).collect();
         assert_eq!(texts, ["one", "two", "\\u{1b}[31mthree"]);

@@ -1,4 +1,4 @@
-//! What a component says that it would restore, checked before anything believes it.
+//! Checks the plan of a component before it is used.
 
 use std::collections::HashSet;
 
@@ -6,19 +6,19 @@ use replica::Plan;
 
 use crate::text::is_printable;
 
-/// Characters of the backup's name.
+/// How many characters the backup's name may have.
 const BACKUP: usize = 256;
-/// Tablespaces of a backup.
+/// How many tablespaces a backup may have.
 pub(crate) const TABLESPACES: usize = 10_000;
-/// Bytes of a tablespace's name; PostgreSQL's own are shorter (NAMEDATALEN).
+/// How many bytes a tablespace's name may have. PostgreSQL's are shorter (NAMEDATALEN).
 const NAME: usize = 256;
-/// Bytes of a tablespace's path: PATH_MAX.
+/// How many bytes a tablespace's path may have: PATH_MAX.
 const LOCATION: usize = 4096;
 
-/// Checks a plan by itself; what it means for the source, the map and the disk is the loop's to say.
+/// Checks a plan by itself. The loop checks it against the source, the tablespace map and the disk.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Says what is wrong with the plan.
 pub(crate) fn check(plan: &Plan) -> Result<(), String> {
     if plan.backup.is_empty() || plan.backup.chars().count() > BACKUP || !is_printable(&plan.backup) {
         return Err(format!("the backup's name is not 1 to {BACKUP} printable characters"));
@@ -76,14 +76,14 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_that_says_little_is_a_plan() {
+    fn a_plan_without_optional_fields_is_valid() {
         check(&plan()).unwrap();
         check(&Plan { tablespaces: vec![tablespace(16384, "/a"), tablespace(16385, "/a")], ..plan() })
             .unwrap();
     }
 
     #[test]
-    fn a_plan_that_cannot_be_is_refused() {
+    fn an_invalid_plan_is_refused() {
         let many = (1..=TABLESPACES as u32 + 1).map(|oid| tablespace(oid, "/a")).collect();
         for (wrong, says) in [
             (Plan { backup: String::new(), ..plan() }, "name"),

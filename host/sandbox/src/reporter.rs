@@ -1,7 +1,7 @@
-//! What a run tells: log lines, progress and denials, each with a bound.
+//! Reports the events of a run: log lines, progress and denials, each with a bound.
 //!
-//! Everything is sent to the other side of a channel. A reader of the event stream may open files or start threads,
-//! and on the method's own thread both would happen behind its Landlock wall.
+//! Events go through a channel to the thread that drives the run. A reader of the event stream may open files or start threads, and
+//! on the method's own thread Landlock would restrict both.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,43 +14,43 @@ use transfer::store::Notice;
 
 use crate::text::printable;
 
-/// Lines that a component may log in one run.
+/// How many lines a component may log in one run.
 pub(crate) const LOG_LINES: u32 = 10_000;
-/// Characters of all its log lines together.
+/// How many characters all its log lines may have together.
 pub(crate) const LOG_CHARACTERS: usize = 4 << 20;
-/// Characters of one line, whoever wrote it.
+/// How many characters one line may have, whatever its origin.
 pub(crate) const LINE_CHARACTERS: usize = 4096;
-/// Fields of one line, and characters of a field's name and value.
+/// How many fields a line may have, and how many characters a field's name and value.
 const FIELDS: usize = 16;
 const FIELD_NAME: usize = 64;
 const FIELD_VALUE: usize = 1024;
-/// Phases that a component may name in one run, and characters of a name.
+/// How many phases a component may name in one run, and how many characters a name may have.
 pub(crate) const PHASES: u32 = 1000;
 const PHASE_CHARACTERS: usize = 200;
-/// Different denials that are told of one run.
+/// How many different denials of one run are reported.
 pub(crate) const DENIALS: usize = 100;
-/// Characters of what was denied.
+/// How many characters the text of a denial may have.
 const DENIAL_CHARACTERS: usize = 1024;
-/// The pause between two events that tell of one store that is asked again: many objects fail together.
+/// The least time between two events about retries of one store. Without it many objects that fail together would flood the log.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// Characters of what such an event says in each of its parts.
+/// How many characters each text of such an event may have.
 const RETRY_CHARACTERS: usize = 1024;
-/// Stores of which it is known when it was told of them last.
+/// For how many stores the time of the last such event is remembered.
 const RETRYING_STORES: usize = 64;
-/// The pause between two events of progress.
+/// The least time between two events of progress.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 
-/// The mouth of one run. Cheap to clone.
+/// Sends the events of one run, within bounds. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Reporter {
     method: Arc<str>,
     events: UnboundedSender<Event>,
-    told: Arc<Mutex<Told>>,
+    reported: Arc<Mutex<Reported>>,
     activity: Activity,
 }
 
 #[derive(Default)]
-struct Told {
+struct Reported {
     lines: u32,
     characters: usize,
     phases: u32,
@@ -64,38 +64,38 @@ struct Told {
     files_expected: Option<u64>,
     progress_sent: Option<Instant>,
     progress_waits: bool,
-    /// When it was told last of each store that it is asked again.
+    /// When a retry of each store was reported last.
     retrying: HashMap<String, Instant>,
 }
 
 impl Reporter {
-    /// Reports for the method of this name. Nobody has to listen: what `describe` says is dropped.
+    /// Makes a reporter for the method of this name. The receiver may be gone: the events of `describe` are dropped.
     pub(crate) fn new(method: &str, events: UnboundedSender<Event>) -> Self {
-        Self { method: method.into(), events, told: Arc::default(), activity: Activity::default() }
+        Self { method: method.into(), events, reported: Arc::default(), activity: Activity::default() }
     }
 
-    /// The same, noting what the component moves in `activity`.
+    /// Returns the same reporter, which records the activity of the component in `activity`.
     #[must_use]
     pub(crate) fn noting(self, activity: &Activity) -> Self {
         Self { activity: activity.clone(), ..self }
     }
 
-    /// Where what the component moves is noted: a call that reads, writes or looks, and bytes that come and go. Neither its
-    /// words nor its looks at the clock and at the cancellation are such: a component can have any number of them and get nowhere.
+    /// Returns the record of the component's activity: a call that reads, writes or looks something up, and bytes that are moved. Log
+    /// lines, reads of the clock and checks for cancellation do not count: a component can make any number of them without progress.
     pub(crate) fn activity(&self) -> &Activity {
         &self.activity
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reported(&self) -> MutexGuard<'_, Reported> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn send(&self, event: Event) {
-        // Fails only when the run was given up, and then nobody wants to know.
+        // Fails only if the run was abandoned, and then no reader is left.
         let _ = self.events.send(event);
     }
 
-    /// A line of log from `origin`: `host`, `plugin`, `stdout` or `stderr`. The caller bounds how many.
+    /// Reports a log line from `origin`: `host`, `plugin`, `stdout` or `stderr`. The caller bounds the number of lines.
     pub(crate) fn line(&self, level: Level, origin: &str, message: &str, fields: Vec<(String, String)>) {
         self.send(Event::Log {
             method: Some(self.method.to_string()),
@@ -106,12 +106,12 @@ impl Reporter {
         });
     }
 
-    /// The host's own word on this run.
+    /// Reports a log line of the host about this run.
     pub(crate) fn host(&self, level: Level, message: &str) {
         self.line(level, "host", message, Vec::new());
     }
 
-    /// A line of the component's own log. What is too much is dropped, with one warning.
+    /// Reports a line that the component logged. Lines beyond the bound are dropped, with one warning.
     pub(crate) fn log(&self, level: Level, message: &str, fields: Vec<(String, String)>) {
         let fields: Vec<_> = fields
             .into_iter()
@@ -121,16 +121,16 @@ impl Reporter {
         let characters = message.len().min(LINE_CHARACTERS)
             + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         let full = {
-            let mut told = self.told();
-            if told.lines > LOG_LINES {
+            let mut reported = self.reported();
+            if reported.lines > LOG_LINES {
                 return;
             }
-            told.lines += 1;
-            told.characters += characters;
-            if told.characters > LOG_CHARACTERS {
-                told.lines = LOG_LINES + 1;
+            reported.lines += 1;
+            reported.characters += characters;
+            if reported.characters > LOG_CHARACTERS {
+                reported.lines = LOG_LINES + 1;
             }
-            told.lines > LOG_LINES
+            reported.lines > LOG_LINES
         };
         if full {
             self.host(
@@ -144,17 +144,17 @@ impl Reporter {
         }
     }
 
-    /// What the component works on now.
+    /// Reports what the component works on now.
     pub(crate) fn phase(&self, name: &str) {
         let name = printable(name, PHASE_CHARACTERS);
         let full = {
-            let mut told = self.told();
-            if told.phase == name || told.phases > PHASES {
+            let mut reported = self.reported();
+            if reported.phase == name || reported.phases > PHASES {
                 return;
             }
-            told.phase.clone_from(&name);
-            told.phases += 1;
-            told.phases > PHASES
+            reported.phase.clone_from(&name);
+            reported.phases += 1;
+            reported.phases > PHASES
         };
         if full {
             self.host(
@@ -166,65 +166,65 @@ impl Reporter {
         }
     }
 
-    /// How much there is to do, as far as the component knows.
+    /// Records how much there is to do, as far as the component knows.
     pub(crate) fn expect(&self, bytes: Option<u64>, files: Option<u64>) {
         {
-            let mut told = self.told();
-            (told.bytes_expected, told.files_expected) = (bytes, files);
-            told.progress_waits = true;
+            let mut reported = self.reported();
+            (reported.bytes_expected, reported.files_expected) = (bytes, files);
+            reported.progress_waits = true;
         }
         self.progress(false);
     }
 
-    /// How much more is done.
+    /// Adds to what is done.
     pub(crate) fn done(&self, bytes: u64, files: u64) {
         if (bytes, files) != (0, 0) {
             self.activity.mark();
         }
         {
-            let mut told = self.told();
-            told.bytes = told.bytes.saturating_add(bytes);
-            told.files = told.files.saturating_add(files);
-            told.progress_waits = true;
+            let mut reported = self.reported();
+            reported.bytes = reported.bytes.saturating_add(bytes);
+            reported.files = reported.files.saturating_add(files);
+            reported.progress_waits = true;
         }
         self.progress(false);
     }
 
-    /// Tells the last progress, where it was held back. For the end of the run.
+    /// Reports the last progress if it was held back. For the end of the run.
     pub(crate) fn flush(&self) {
         self.progress(true);
     }
 
     fn progress(&self, at_once: bool) {
         let event = {
-            let mut told = self.told();
-            let due = told.progress_sent.is_none_or(|sent| sent.elapsed() >= PROGRESS_PAUSE);
-            if !told.progress_waits || !(due || at_once) {
+            let mut reported = self.reported();
+            let due = reported.progress_sent.is_none_or(|sent| sent.elapsed() >= PROGRESS_PAUSE);
+            if !reported.progress_waits || !(due || at_once) {
                 return;
             }
-            told.progress_sent = Some(Instant::now());
-            told.progress_waits = false;
+            reported.progress_sent = Some(Instant::now());
+            reported.progress_waits = false;
             Event::Progress {
                 method: self.method.to_string(),
-                bytes: told.bytes,
-                bytes_expected: told.bytes_expected,
-                files: told.files,
-                files_expected: told.files_expected,
+                bytes: reported.bytes,
+                bytes_expected: reported.bytes_expected,
+                files: reported.files,
+                files_expected: reported.files_expected,
             }
         };
         self.send(event);
     }
 
-    /// A store is asked again. What comes too soon after the last word on that store is not told.
+    /// Reports that a request to a store is retried, unless the last report about that store was less than [`RETRY_PAUSE`] ago.
     pub(crate) fn retrying(&self, notice: Notice) {
         {
-            let mut told = self.told();
+            let mut reported = self.reported();
             let now = Instant::now();
-            told.retrying.retain(|_, at| now.duration_since(*at) < RETRY_PAUSE);
-            if told.retrying.contains_key(&notice.store) || told.retrying.len() >= RETRYING_STORES {
+            reported.retrying.retain(|_, at| now.duration_since(*at) < RETRY_PAUSE);
+            if reported.retrying.contains_key(&notice.store) || reported.retrying.len() >= RETRYING_STORES {
                 return;
             }
-            told.retrying.insert(notice.store.clone(), now);
+            reported.retrying.insert(notice.store.clone(), now);
         }
         let Notice { store, about, attempt, cause, next_try_in } = notice;
         self.send(Event::Retrying {
@@ -237,35 +237,35 @@ impl Reporter {
         });
     }
 
-    /// A call that no grant covers. The same denial is told once.
+    /// Reports a call that no grant covers. The same denial is reported once.
     pub(crate) fn denied(&self, mut denial: Denial) {
         denial.what = printable(&denial.what, DENIAL_CHARACTERS);
         let dropped = {
-            let mut told = self.told();
-            if told.denied.contains(&denial) || told.denials_dropped {
+            let mut reported = self.reported();
+            if reported.denied.contains(&denial) || reported.denials_dropped {
                 return;
             }
-            if told.denied.len() == DENIALS {
-                told.denials_dropped = true;
+            if reported.denied.len() == DENIALS {
+                reported.denials_dropped = true;
             } else {
-                told.denied.insert(denial.clone());
-                told.denials.push(denial.clone());
+                reported.denied.insert(denial.clone());
+                reported.denials.push(denial.clone());
             }
-            told.denials_dropped
+            reported.denials_dropped
         };
         if dropped {
             self.host(
                 Level::Warn,
-                &format!("the method was denied more than {DENIALS} things: the rest is not told"),
+                &format!("the method was denied more than {DENIALS} things: the rest is not reported"),
             );
         } else {
             self.send(Event::Denied { method: self.method.to_string(), denial });
         }
     }
 
-    /// What was denied so far, in order.
+    /// Returns what was denied so far, in order.
     pub(crate) fn denials(&self) -> Vec<Denial> {
-        self.told().denials.clone()
+        self.reported().denials.clone()
     }
 }
 
@@ -277,58 +277,58 @@ mod tests {
     use replica::CapabilityKind;
 
     fn reporter() -> (Reporter, UnboundedReceiver<Event>) {
-        let (events, told) = unbounded_channel();
-        (Reporter::new("m", events), told)
+        let (events, reported) = unbounded_channel();
+        (Reporter::new("m", events), reported)
     }
 
-    fn drain(mut told: UnboundedReceiver<Event>) -> Vec<Event> {
-        std::iter::from_fn(|| told.try_recv().ok()).collect()
+    fn drain(mut reported: UnboundedReceiver<Event>) -> Vec<Event> {
+        std::iter::from_fn(|| reported.try_recv().ok()).collect()
     }
 
     #[test]
     fn a_flood_of_log_lines_ends_in_one_warning() {
-        let (reporter, told) = reporter();
+        let (reporter, reported) = reporter();
         for _ in 0..LOG_LINES + 50 {
             reporter.log(Level::Info, "x", Vec::new());
         }
-        let told = drain(told);
-        assert_eq!(told.len(), LOG_LINES as usize + 1);
+        let reported = drain(reported);
+        assert_eq!(reported.len(), LOG_LINES as usize + 1);
         assert!(
-            matches!(told.last(), Some(Event::Log { origin, level: Level::Warn, .. }) if origin == "host")
+            matches!(reported.last(), Some(Event::Log { origin, level: Level::Warn, .. }) if origin == "host")
         );
     }
 
     #[test]
     fn long_log_lines_are_cut_and_their_sum_is_bounded() {
-        let (reporter, told) = reporter();
+        let (reporter, reported) = reporter();
         let line = "x".repeat(1 << 20);
         for _ in 0..3000 {
             reporter.log(Level::Info, &line, Vec::new());
         }
-        let told = drain(told);
-        assert!(told.len() <= LOG_CHARACTERS / LINE_CHARACTERS + 1);
-        for event in told {
+        let reported = drain(reported);
+        assert!(reported.len() <= LOG_CHARACTERS / LINE_CHARACTERS + 1);
+        for event in reported {
             let Event::Log { message, .. } = event else { panic!("{event:?}") };
             assert!(message.chars().count() <= LINE_CHARACTERS + 1);
         }
     }
 
     #[test]
-    fn the_same_denial_is_told_once_and_their_number_is_bounded() {
-        let (reporter, told) = reporter();
+    fn the_same_denial_is_reported_once_and_the_number_of_denials_is_bounded() {
+        let (reporter, reported) = reporter();
         for number in 0..2 * DENIALS {
             let denial =
                 Denial { capability: CapabilityKind::Read, what: format!("/{number}"), remedy: None };
             reporter.denied(denial.clone());
             reporter.denied(denial);
         }
-        assert_eq!(drain(told).len(), DENIALS + 1);
+        assert_eq!(drain(reported).len(), DENIALS + 1);
         assert_eq!(reporter.denials().len(), DENIALS);
     }
 
     #[test]
-    fn a_store_that_is_asked_again_is_told_of_at_once_and_seldom_from_then_on() {
-        let (reporter, told) = reporter();
+    fn the_first_retry_of_a_store_is_reported_at_once_and_later_ones_are_throttled() {
+        let (reporter, reported) = reporter();
         for number in 0..10_000 {
             for store in ["s3://one", "s3://two"] {
                 reporter.retrying(Notice {
@@ -340,37 +340,37 @@ mod tests {
                 });
             }
         }
-        let told = drain(told);
-        assert!((2..100).contains(&told.len()), "{}", told.len());
-        for event in &told {
+        let reported = drain(reported);
+        assert!((2..100).contains(&reported.len()), "{}", reported.len());
+        for event in &reported {
             let Event::Retrying { cause, .. } = event else { panic!("{event:?}") };
             assert!(cause.chars().count() <= RETRY_CHARACTERS + 1);
         }
     }
 
     #[test]
-    fn progress_adds_up_is_throttled_and_its_last_word_is_told() {
-        let (reporter, told) = reporter();
+    fn progress_adds_up_is_throttled_and_its_last_state_is_reported() {
+        let (reporter, reported) = reporter();
         for _ in 0..100_000 {
             reporter.done(3, 1);
         }
         reporter.flush();
         reporter.flush();
-        let told = drain(told);
-        assert!(told.len() < 1000, "{}", told.len());
-        assert!(matches!(told.last(), Some(Event::Progress { bytes: 300_000, files: 100_000, .. })));
+        let reported = drain(reported);
+        assert!(reported.len() < 1000, "{}", reported.len());
+        assert!(matches!(reported.last(), Some(Event::Progress { bytes: 300_000, files: 100_000, .. })));
     }
 
     #[test]
-    fn phases_are_bounded_and_a_repeated_one_is_told_once() {
-        let (reporter, told) = reporter();
+    fn phases_are_bounded_and_a_repeated_one_is_reported_once() {
+        let (reporter, reported) = reporter();
         reporter.phase("same");
         reporter.phase("same");
         for number in 0..2 * PHASES {
             reporter.phase(&number.to_string());
         }
-        let told = drain(told);
-        assert_eq!(told.len(), PHASES as usize + 1);
-        assert!(matches!(told.last(), Some(Event::Log { level: Level::Warn, .. })));
+        let reported = drain(reported);
+        assert_eq!(reported.len(), PHASES as usize + 1);
+        assert!(matches!(reported.last(), Some(Event::Log { level: Level::Warn, .. })));
     }
 }

@@ -1,4 +1,4 @@
-//! One call of a component, on the calling thread, which belongs to it.
+//! Runs one call of a component on the calling thread, which runs nothing else.
 
 use std::future::Future;
 
@@ -6,34 +6,33 @@ use replica::Filled;
 use wasmtime::{Engine, Store, UpdateDeadline};
 
 use crate::state::State;
-use crate::thread::Quiet;
+use crate::thread::WritesEnded;
 
-/// Bytes that one host call may copy out of the component: lists and strings of all its arguments.
+/// How many bytes one host call may copy out of the component: the lists and strings of all its arguments.
 const HOSTCALL_BYTES: usize = 16 << 20;
-/// Handles that all instances of a store may hold at once.
+/// How many handles all instances of a store may hold at once.
 const HANDLES: usize = 4096;
 
-/// What is left of a call when its store is gone.
+/// What remains of a call after its store was dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Left {
-    /// What the method asked the host to do at the seal.
+    /// What the method requested for the seal.
     pub(crate) filled: Filled,
-    /// Why it could not write something, where that was for want of space.
+    /// Why a write failed for lack of space; `None` if none did.
     pub(crate) full: Option<String>,
-    /// Its last lines on standard error.
+    /// The last lines that the component printed to standard error.
     pub(crate) stderr: Vec<String>,
 }
 
-/// Runs `call` with a new store until it ends, or until `stop` does: then it is dropped where it stands, and the
-/// answer is none. A component that computes is interrupted at the next tick of the epoch. `quiet` hears when nothing of it
-/// writes any more.
+/// Runs `call` with a new store until it ends or `stop` ends. If `stop` ends first, the call is dropped and the result is `None`. A
+/// component that computes is interrupted at the next tick of the epoch. Sets `writes_ended` when nothing of the call writes any more.
 ///
 /// # Errors
-/// The trap that ended it.
+/// Returns the trap that ended the call.
 pub(crate) fn call<T, S: Future<Output = ()>>(
     engine: &Engine,
     state: State,
-    quiet: &Quiet,
+    writes_ended: &WritesEnded,
     stop: impl FnOnce() -> S,
     call: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
 ) -> (wasmtime::Result<Option<T>>, Left) {
@@ -55,9 +54,9 @@ pub(crate) fn call<T, S: Future<Output = ()>>(
             ended = call(&mut store) => ended.map(Some),
         }
     });
-    // No code of the component runs from here on.
+    // From here on no code of the component runs.
     let withdrawn = runtime.block_on(store.data_mut().end());
-    quiet.say();
+    writes_ended.set();
     drop(withdrawn);
     let state = store.into_data();
     state.flush();

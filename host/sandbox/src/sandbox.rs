@@ -13,7 +13,7 @@ use crate::image::Images;
 use crate::{ComponentMethod, Inspection, MethodSettings, SandboxSettings};
 use foundation::landlock::{self, LandlockError};
 
-/// One engine, its epoch ticker and what was loaded into it. Cheap to clone.
+/// One engine, its epoch thread and the components that were loaded. Cheap to clone.
 #[derive(Clone)]
 pub struct Sandbox {
     pub(crate) inner: Arc<Inner>,
@@ -23,14 +23,14 @@ pub(crate) struct Inner {
     pub(crate) host: Host,
     pub(crate) settings: SandboxSettings,
     images: Images,
-    /// By the digest of their bytes: `describe` runs once for each.
+    /// The loaded components by the digest of their bytes. `describe` runs once for each.
     loaded: Mutex<HashMap<[u8; 32], Arc<Loaded>>>,
 }
 
-/// A sandbox that cannot be made.
+/// Why a sandbox cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// The kernel's Landlock is older than the operator demands.
+    /// The kernel's Landlock is older than the operator requires.
     #[error("{0}: lower it or use a newer kernel")]
     Landlock(String),
     /// The engine does not work on this machine.
@@ -38,7 +38,7 @@ pub enum SandboxError {
     Engine(String),
 }
 
-/// A method whose secrets could not all be kept out of the log.
+/// A method has more secrets than can be kept out of the log.
 #[derive(Debug, thiserror::Error)]
 #[error("its grants cannot be kept secret: {0}")]
 pub struct TooManySecrets(String);
@@ -47,8 +47,8 @@ impl Sandbox {
     /// Sets up the engine and opens the cache.
     ///
     /// # Errors
-    /// [`SandboxError::Landlock`] where the kernel offers less than `settings` demand, [`SandboxError::Engine`] where
-    /// the engine does not work here.
+    /// [`SandboxError::Landlock`] if the kernel offers less than `settings` require, [`SandboxError::Engine`] if the engine does not work
+    /// on this machine.
     pub fn new(settings: SandboxSettings) -> Result<Self, SandboxError> {
         match landlock::kernel_abi(settings.require_landlock) {
             Err(error @ LandlockError::TooOld { .. }) => {
@@ -57,7 +57,7 @@ impl Sandbox {
             Err(error) if settings.require_landlock.is_some() => {
                 return Err(SandboxError::Landlock(error.to_string()));
             }
-            // Without a demand each run says what it has.
+            // Without a requirement, each run logs what the kernel enforces.
             Err(_) | Ok(_) => {}
         }
         let host = Host::new().map_err(|error| SandboxError::Engine(format!("{error:#}")))?;
@@ -65,10 +65,10 @@ impl Sandbox {
         Ok(Self { inner: Arc::new(Inner { host, settings, images, loaded: Mutex::default() }) })
     }
 
-    /// The method that runs the component of `settings`. Nothing is read before [`replica::Method::preflight`].
+    /// Returns the method that runs the component of `settings`. The component is not read before [`replica::Method::preflight`].
     ///
     /// # Errors
-    /// Where its grants have more secrets than can be kept out of the log.
+    /// Fails if the grants have more secrets than can be kept out of the log.
     pub fn method(&self, settings: MethodSettings) -> Result<ComponentMethod, TooManySecrets> {
         for secret in settings.grants.secrets() {
             self.inner.settings.redactor.add(secret).map_err(|error| TooManySecrets(error.to_string()))?;
@@ -76,17 +76,17 @@ impl Sandbox {
         Ok(ComponentMethod::new(self.clone(), settings))
     }
 
-    /// What the component at this path says of itself. Compiles it and calls `describe`, with everything denied, unless the
-    /// cache has both. Blocks; call it from a thread that may.
+    /// Returns what the component at this path says about itself. Compiles the component and calls `describe`, with everything denied,
+    /// unless the cache has both. Blocks, so it must be called from a thread that may block.
     ///
     /// # Errors
-    /// The same refusals as a preflight's for the component itself: the rules `component`, `interface version`,
-    /// `import` and `describe`.
+    /// The refusals of a preflight that concern the component itself: the rules `component`, `interface version`, `import` and
+    /// `describe`.
     pub fn inspect(&self, component: &Path) -> Result<Inspection, Refusal> {
         Ok(self.load(component, &CancellationToken::new())?.inspection.clone())
     }
 
-    /// Reads and loads a component, or finds the one with the same bytes. Blocks; `cancel` ends a compilation.
+    /// Loads a component, or returns the loaded one with the same bytes. Blocks; `cancel` ends a compilation.
     pub(crate) fn load(&self, path: &Path, cancel: &CancellationToken) -> Result<Arc<Loaded>, Refusal> {
         let code = Bytecode::read(path)?;
         let digest = code.digest();

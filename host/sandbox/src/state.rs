@@ -1,4 +1,4 @@
-//! What belongs to one store: everything that a component can reach during one call.
+//! The state of one wasmtime store: everything that a component can reach during one call.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use wasmtime_wasi::{
 use crate::files::{Files, Step};
 use crate::limits::MemoryBudget;
 use crate::output::Output;
-use crate::plane::{Ended, Plane};
+use crate::plane::{Plane, WithdrawnJobs};
 use crate::reporter::Reporter;
 
-/// Things that a component may hold of the host at once: files, streams, pollables.
+/// How many resources of the host a component may hold at once: files, streams, pollables.
 const RESOURCES: usize = 1024;
-/// What a component may ask of random bytes in one call.
+/// How many random bytes a component may request in one call.
 const RANDOM_BYTES: u64 = 64 << 10;
 
 /// Everything that one run of a component can reach.
@@ -34,35 +34,36 @@ pub(crate) struct State {
     stderr: Output,
 }
 
-/// What the host knows and takes down for the interfaces of the contract.
+/// What the interfaces of the contract read from the host and record in it.
 #[derive(Default)]
 pub(crate) struct Job {
-    /// Which call this is; none for `describe`.
+    /// Which call this is; `None` for `describe`.
     pub(crate) step: Option<Step>,
     /// The operator's directories.
     pub(crate) directories: Option<Arc<Directories>>,
-    /// What the source told.
+    /// The facts that the host read from the source.
     pub(crate) source: Option<SourceFacts>,
     /// The major version of the plan, in `create-replica`.
     pub(crate) postgresql_major: Option<u32>,
     /// The tablespaces of the plan, in `create-replica`.
     pub(crate) tablespaces: Vec<Tablespace>,
-    /// What the method asks the host to do at the seal.
+    /// What the method requests for the seal.
     pub(crate) filled: Filled,
-    /// Its stores, keys and jobs; none for `describe`, and for a component that imports none of them.
+    /// The stores, keys and jobs of the run; `None` for `describe`, and for a component that imports none of their interfaces.
     pub(crate) plane: Option<Plane>,
 }
 
 impl State {
-    /// Ends what the component left at work. Nothing of it writes any more when this returns; to drop the answer may take long.
-    pub(crate) async fn end(&mut self) -> Ended {
+    /// Ends the jobs that the component left running. When this returns, none of them writes any more. Dropping the returned jobs may
+    /// take long.
+    pub(crate) async fn end(&mut self) -> WithdrawnJobs {
         match &mut self.job.plane {
             Some(plane) => plane.end(&self.reporter).await,
             None => Vec::new(),
         }
     }
 
-    /// For `plan` and `create-replica`: real clocks and random numbers.
+    /// Makes the state for `plan` and `create-replica`, with real clocks and random numbers.
     pub(crate) fn new(
         files: Files,
         memory: u64,
@@ -73,12 +74,12 @@ impl State {
         Self::with(WasiCtxBuilder::new(), files, memory, reporter, cancel, job)
     }
 
-    /// For `describe`: the same at every run.
+    /// Makes the state for `describe`, in which clocks and random numbers are the same in every run.
     pub(crate) fn fixed(files: Files, memory: u64, reporter: Reporter) -> Self {
         let mut wasi = WasiCtxBuilder::new();
         let every_byte = || Deterministic::new((0..=u8::MAX).collect());
-        wasi.wall_clock(Stopped)
-            .monotonic_clock(Stopped)
+        wasi.wall_clock(FixedClock)
+            .monotonic_clock(FixedClock)
             .secure_random(every_byte())
             .insecure_random(every_byte())
             .insecure_random_seed(0);
@@ -95,8 +96,8 @@ impl State {
     ) -> Self {
         let (stdout, stderr) =
             (Output::new(reporter.clone(), "stdout"), Output::new(reporter.clone(), "stderr"));
-        // Nothing else is set: no arguments, no environment, no standard input, no address that may be used. The
-        // thread is the run's own, so it may block.
+        // Nothing else is set: the component has no arguments, no environment, no standard input and no address that it may
+        // use. The thread belongs to the run alone, so it may block.
         wasi.allow_blocking_current_thread(true)
             .max_random_size(RANDOM_BYTES)
             .allow_tcp(false)
@@ -119,12 +120,12 @@ impl State {
         }
     }
 
-    /// The last lines on standard error.
+    /// Returns the last lines that the component printed to standard error.
     pub(crate) fn last_lines(&self) -> Vec<String> {
         self.stderr.last_lines()
     }
 
-    /// Tells what was held back: lines without an end, the last progress.
+    /// Reports what was held back: lines without a line end, and the last progress.
     pub(crate) fn flush(&self) {
         self.stdout.flush();
         self.stderr.flush();
@@ -139,9 +140,9 @@ impl WasiView for State {
 }
 
 /// A clock that stands still.
-struct Stopped;
+struct FixedClock;
 
-impl HostWallClock for Stopped {
+impl HostWallClock for FixedClock {
     fn resolution(&self) -> std::time::Duration {
         std::time::Duration::from_nanos(1)
     }
@@ -151,7 +152,7 @@ impl HostWallClock for Stopped {
     }
 }
 
-impl HostMonotonicClock for Stopped {
+impl HostMonotonicClock for FixedClock {
     fn resolution(&self) -> u64 {
         1
     }

@@ -1,5 +1,5 @@
-//! Links WASI 0.2, all of it: components import interfaces that they never call. What is not granted answers that it
-//! is denied. Files, the network and the environment are linked by their capabilities.
+//! Links all of WASI 0.2, because components import interfaces that they never call. Calls that are not granted return an error. Files,
+//! the network and the environment are linked by their capabilities.
 
 use wasmtime::component::{HasData, Linker, ResourceTable};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
@@ -16,7 +16,7 @@ impl HasData for Table {
     type Data<'a> = &'a mut ResourceTable;
 }
 
-/// Adds every interface of WASI 0.2 that WASI's implementation has, one by one, with what each capability makes of its own.
+/// Adds every interface of WASI 0.2 that wasmtime implements. Each capability links its own interfaces.
 pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     io::error::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
     io::poll::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;

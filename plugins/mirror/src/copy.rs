@@ -1,4 +1,4 @@
-//! Copying what the layout found: the component walks, the host moves the bytes, many files at once.
+//! Copies the parts of a copy. The component walks through the files, and the host copies many at once.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use understudy::{AtPath, Datadir, Failure, Plan, log, progress};
 
 use crate::delta::{self, Delta};
 use crate::layout::{Layout, read_control_file};
-use crate::walk::{Entry, Tell, walk};
+use crate::walk::{Entry, Warn, walk};
 
-/// Copies everything, and at the very end the control file.
+/// Copies everything, with the control file last.
 pub(crate) fn all(layout: &Layout, delta: Delta, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
     let planned: BTreeSet<_> = plan.tablespaces.iter().map(|tablespace| tablespace.oid).collect();
     if layout.describe() != plan.backup || !planned.into_iter().eq(layout.oids()) {
@@ -29,8 +29,8 @@ pub(crate) fn all(layout: &Layout, delta: Delta, plan: &Plan, datadir: &Datadir)
     }
     let mut job = Job::new();
     let mut roots = Roots::new(layout, &job)?;
-    // The plan told what is passed over.
-    walk(layout, Tell::No, &mut |entry| match entry {
+    // `plan` has logged the skipped entries.
+    walk(layout, Warn::No, &mut |entry| match entry {
         Entry::Directory(name) => datadir.create_dir(&name),
         Entry::File { name, .. } if FIRST.contains(&name.as_str()) => Ok(()),
         Entry::File { name, path, size, mtime } => {
@@ -47,15 +47,15 @@ pub(crate) fn all(layout: &Layout, delta: Delta, plan: &Plan, datadir: &Datadir)
     Ok(())
 }
 
-/// What is there before everything else, for a Patroni that starts meanwhile (see the SDK's documentation).
+/// The files that are copied first, for a Patroni that starts meanwhile (see the documentation of the SDK).
 const FIRST: [&str; 2] = [names::PG_VERSION, names::BACKUP_LABEL];
 
-/// Copies the file `name` of the copy's top, where there is one, and waits for it.
+/// Copies the file `name` of the data directory, if it exists, and waits for it.
 fn fetch_at_once(layout: &Layout, delta: Delta, name: &str) -> Result<(), Failure> {
     let path = layout.directory.join(name);
     let metadata = match std::fs::symlink_metadata(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        // What is neither file nor folder the walk passes over, and the plan told.
+        // Skipped, as the walk does; `plan` has logged it.
         Ok(metadata) if !metadata.is_file() => return Ok(()),
         metadata => metadata.at(&path)?,
     };
@@ -86,7 +86,7 @@ fn fetch(
     }
 }
 
-/// The granted directories that hold the copy, as places of the job.
+/// The granted directories that hold the copy, as origins of the job.
 struct Roots(Vec<(PathBuf, u32)>);
 
 impl Roots {
@@ -101,7 +101,7 @@ impl Roots {
         Ok(roots)
     }
 
-    /// The place that `path` is in, and its key there.
+    /// Returns the origin that `path` is in, and its key there.
     fn find(&mut self, path: &Path) -> Result<(u32, String), Failure> {
         let found = self.0.iter().find_map(|(root, origin)| Some((*origin, path.strip_prefix(root).ok()?)));
         let (origin, key) = found.ok_or_else(|| {
@@ -112,7 +112,7 @@ impl Roots {
 }
 
 impl Delta {
-    /// When the file `name` is left alone. Where replay begins is never taken from what was there before.
+    /// Returns when the existing file `name` is kept. An existing backup_label never is: it says where replay begins.
     fn unless(self, name: &str) -> Unless {
         match self {
             Self::Off => Unless::Always,

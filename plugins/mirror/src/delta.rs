@@ -1,4 +1,4 @@
-//! Building on what the data directory holds (`keep_data`): what matches is kept, what the copy lacks is removed.
+//! Reuses the content of the data directory (`keep_data`): keeps matching files, and removes files that the copy does not have.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,14 +9,14 @@ use crate::layout::Layout;
 use crate::left_out::{EMPTIED, left_out};
 use crate::links::{self, Leads};
 
-/// When a file that is there already is taken for the copy's.
+/// When an existing file is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delta {
-    /// Never; the data directory is emptied.
+    /// Never. The data directory is emptied.
     Off,
-    /// Where it has the same size and the same time to the second.
+    /// If it has the same size and the same time in seconds.
     SizeAndTime,
-    /// Where it has the same contents: the host reads both sides.
+    /// If it has the same content. The host reads both files.
     Digest,
 }
 
@@ -24,7 +24,7 @@ impl Delta {
     /// The names of the choices.
     pub(crate) const CHOICES: [&'static str; 3] = ["off", "size-and-time", "digest"];
 
-    /// What the option `delta` says.
+    /// Reads the option `delta`.
     pub(crate) fn of(request: &Request) -> Result<Self, Failure> {
         match request.get::<String>("delta")?.as_deref() {
             None | Some("off") => Ok(Self::Off),
@@ -37,7 +37,7 @@ impl Delta {
     }
 }
 
-/// Removes from the data directory, its WAL and its tablespaces what a copy would not bring.
+/// Removes everything from the data directory, its WAL and its tablespaces that the copy does not have.
 pub(crate) fn remove_others(layout: &Layout, datadir: &Datadir) -> Result<(), Failure> {
     let folders: Vec<_> = layout
         .tablespaces
@@ -48,10 +48,10 @@ pub(crate) fn remove_others(layout: &Layout, datadir: &Datadir) -> Result<(), Fa
         .remove_others(&folders, &mut |name, kind| left_out(name).is_none() && copy_has(layout, name, kind))
 }
 
-/// Whether the copy has a directory or a file of that name.
+/// Returns whether the copy has an entry of this name and kind.
 fn copy_has(layout: &Layout, name: &str, kind: EntryKind) -> bool {
     let Some(path) = source(layout, name) else { return false };
-    // A folder of a server's own is made anew wherever the copy's one led.
+    // Such a directory is created empty, even if it is a link in the copy.
     let emptied = kind == EntryKind::Directory && EMPTIED.contains(&name);
     fs::symlink_metadata(&path).is_ok_and(|there| match kind {
         EntryKind::Directory => emptied || there.is_dir(),
@@ -61,7 +61,7 @@ fn copy_has(layout: &Layout, name: &str, kind: EntryKind) -> bool {
     })
 }
 
-/// Where the copy has what is called `name` in a data directory.
+/// Returns the path in the copy of the entry `name` of a data directory.
 fn source(layout: &Layout, name: &str) -> Option<PathBuf> {
     if let Some(rest) = name.strip_prefix("pg_wal/") {
         return Some(layout.wal.join(rest));

@@ -1,4 +1,4 @@
-//! Where the parts of a copy are: the data directory, pg_wal, the tablespaces.
+//! Finds the parts of a copy: the data directory, pg_wal and the tablespaces.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -15,12 +15,12 @@ use postgres_formats::tablespace_map::{self, Mapped};
 use postgres_formats::version::{self, Version, major_version};
 use understudy::{AtPath, Failure, Plan, Request, cancelled, is_granted, log};
 
-use crate::walk::{Entry, Tell, walk};
+use crate::walk::{Entry, Warn, walk};
 
-/// The most tablespaces that are looked for.
+/// How many tablespaces a copy may have.
 const MOST_TABLESPACES: usize = 1000;
 
-/// A copy of a data directory, found and understood.
+/// The parts of a copy of a data directory.
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub(crate) directory: PathBuf,
@@ -37,9 +37,9 @@ pub(crate) struct Layout {
 #[derive(Debug)]
 pub(crate) struct Tablespace {
     pub(crate) oid: u32,
-    /// Where it was: as the copy's tablespace_map has it, else where its copy is.
+    /// Its original path from the copy's tablespace_map, else the path of its copy.
     location: String,
-    /// PostgreSQL's own folders in it, of this major version, with where they are.
+    /// PostgreSQL's directories of this major version in it, with their paths.
     pub(crate) folders: Vec<(String, PathBuf)>,
 }
 
@@ -47,8 +47,7 @@ impl Layout {
     /// Finds the copy that the options of `request` name.
     ///
     /// # Errors
-    /// [`Failure::NotApplicable`] where there is none; [`Failure::Failed`] where a part of it is missing, not granted or
-    /// cannot be understood.
+    /// [`Failure::NotApplicable`] if there is no copy; [`Failure::Failed`] if a part of it is missing, not granted or invalid.
     pub(crate) fn find(request: &Request) -> Result<Self, Failure> {
         let directory = granted("directory", &request.require::<String>("directory")?)?;
         let none =
@@ -82,10 +81,10 @@ impl Layout {
         Ok(Self { directory, wal, tablespaces, control_file, control, major, label })
     }
 
-    /// What copying it would give.
+    /// Makes the plan of copying it.
     pub(crate) fn plan(&self) -> Result<Plan, Failure> {
         let (mut bytes, mut files) = (self.control_file.len() as u64, 1);
-        walk(self, Tell::Yes, &mut |entry| {
+        walk(self, Warn::Yes, &mut |entry| {
             if let Entry::File { size, .. } = entry {
                 bytes += size;
                 files += 1;
@@ -128,7 +127,7 @@ impl Layout {
         })
     }
 
-    /// Names the copy for a person.
+    /// Describes the copy for a person.
     pub(crate) fn describe(&self) -> String {
         let directory = self.directory.display();
         match &self.label {
@@ -137,14 +136,14 @@ impl Layout {
         }
     }
 
-    /// The directories that hold it.
+    /// Returns the directories of the copy.
     pub(crate) fn roots(&self) -> impl Iterator<Item = &Path> {
         let folders = self.tablespaces.iter().flat_map(|tablespace| &tablespace.folders);
         let tablespaces = folders.filter_map(|(_, path)| path.parent());
         [self.directory.as_path(), self.wal.as_path()].into_iter().chain(tablespaces)
     }
 
-    /// The oids of its tablespaces.
+    /// Returns the OIDs of its tablespaces.
     pub(crate) fn oids(&self) -> impl Iterator<Item = u32> {
         self.tablespaces.iter().map(|tablespace| tablespace.oid)
     }
@@ -154,7 +153,7 @@ impl Layout {
     }
 }
 
-/// The control file of the data directory `directory`; none where there is none.
+/// Reads the control file of the data directory `directory`; `None` if it does not exist.
 pub(crate) fn read_control_file(directory: &Path) -> Result<Option<Vec<u8>>, Failure> {
     let path = directory.join(CONTROL_FILE);
     let bytes = read_small(&path, control_file::SIZE)?;
@@ -209,7 +208,7 @@ fn find_tablespaces(
         let path = entry.path();
         let name = entry.file_name();
         let Some(oid) = name.to_str().and_then(tablespace_oid) else {
-            log::warn!("passed over {}: it is no tablespace", path.display());
+            log::warn!("skipped {}: it is not a tablespace", path.display());
             continue;
         };
         if found.len() == MOST_TABLESPACES {
@@ -221,8 +220,8 @@ fn find_tablespaces(
         let is_link = !entry.file_type().at(&path)?.is_dir();
         let named =
             elsewhere.iter().position(|(named, _)| *named == oid).map(|at| elsewhere.swap_remove(at).1);
-        // A sandbox tells where a link leads only if that is within what is granted: it is asked last, for it calls the
-        // question itself a denial.
+        // Read last: the sandbox returns the target of a link only if it is granted, and reports the read as a denial
+        // otherwise.
         let target = if is_link && named.is_none() { fs::read_link(&path).ok() } else { None };
         let contents = match (named, &target) {
             (Some(named), _) => named,
@@ -250,7 +249,7 @@ fn find_tablespaces(
     Ok(found)
 }
 
-/// The folders of a tablespace that a server of version `major` uses. A server of another version may have its own there.
+/// Finds the directories of a tablespace for version `major`. There may be others for another version.
 fn find_folders(contents: &Path, major: u32) -> Result<Vec<(String, PathBuf)>, Failure> {
     let mut folders = Vec::new();
     for entry in fs::read_dir(contents).at(contents)? {
@@ -261,11 +260,11 @@ fn find_folders(contents: &Path, major: u32) -> Result<Vec<(String, PathBuf)>, F
         match folder {
             Some(folder) if folder.version == Version::Major(major) => {
                 if !entry.file_type().at(&path)?.is_dir() {
-                    return Err(Failure::failed(format!("{} is no folder", path.display())));
+                    return Err(Failure::failed(format!("{} is not a folder", path.display())));
                 }
                 folders.push((folder.to_string(), path));
             }
-            _ => log::warn!("passed over {}: it is not of PostgreSQL {major}", path.display()),
+            _ => log::warn!("skipped {}: it is not of PostgreSQL {major}", path.display()),
         }
     }
     if folders.is_empty() {
@@ -277,7 +276,7 @@ fn find_folders(contents: &Path, major: u32) -> Result<Vec<(String, PathBuf)>, F
     Ok(folders)
 }
 
-/// The directory `path` of the option `option`, which must be granted.
+/// Returns the directory `path` of the option `option`. Fails if it is not granted.
 fn granted(option: &str, path: &str) -> Result<PathBuf, Failure> {
     let path = PathBuf::from(path);
     if is_granted(&path) {
@@ -289,16 +288,16 @@ fn granted(option: &str, path: &str) -> Result<PathBuf, Failure> {
     )))
 }
 
-/// A file of at most `limit` bytes; none where it does not exist.
+/// Reads a file of at most `limit` bytes; `None` if it does not exist.
 fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
     let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         metadata => metadata.at(path)?,
     };
-    // A link is not followed, and what is no file could keep a reader waiting for ever.
+    // Links are not followed. Reading anything but a plain file could block forever.
     if !metadata.is_file() || metadata.len() > limit {
         let path = path.display();
-        return Err(Failure::failed(format!("{path} is no plain file, or larger than {limit} bytes")));
+        return Err(Failure::failed(format!("{path} is not a plain file, or is larger than {limit} bytes")));
     }
     let mut bytes = Vec::new();
     File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)).at(path)?;

@@ -1,36 +1,36 @@
-//! What is not copied: what pg_basebackup leaves out (`excludeDirContents` and `excludeFiles` in PostgreSQL's
-//! basebackup.c), and what it writes anew.
+//! Files that are not copied: those that pg_basebackup leaves out (`excludeDirContents` and `excludeFiles` in PostgreSQL's basebackup.c),
+//! and those that it writes itself.
 
 use postgres_formats::names;
 
 /// Why an entry is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Because {
-    /// A server writes it anew when it starts, or does not want to find it.
+pub(crate) enum Reason {
+    /// A server writes it when it starts, or must not find it.
     ServerMakesIt,
-    /// It was a backup's, whose list of files is no longer true.
-    OfABackup,
-    /// The host makes the links itself.
+    /// It belongs to an earlier backup, and its list of files is out of date.
+    EarlierBackup,
+    /// The host creates it itself.
     HostMakesIt,
 }
 
-/// Directories that are made and left empty.
+/// Directories that are created and left empty.
 pub(crate) const EMPTIED: [&str; 7] =
     ["pg_dynshmem", "pg_notify", "pg_replslot", "pg_serial", "pg_snapshots", "pg_stat_tmp", "pg_subtrans"];
 
-/// Why the entry `name`, relative to the data directory, is left out; none where it is copied.
-pub(crate) fn left_out(name: &str) -> Option<Because> {
+/// Returns why the entry `name`, relative to the data directory, is left out; `None` if it is copied.
+pub(crate) fn left_out(name: &str) -> Option<Reason> {
     match name {
         names::POSTMASTER_PID
         | names::POSTMASTER_OPTS
         | "postgresql.auto.conf.tmp"
         | "current_logfiles.tmp"
         | "lost+found" => {
-            return Some(Because::ServerMakesIt);
+            return Some(Reason::ServerMakesIt);
         }
-        names::BACKUP_MANIFEST => return Some(Because::OfABackup),
-        names::TABLESPACE_MAP => return Some(Because::HostMakesIt),
-        names::UNFINISHED_CONTROL_FILE => return Some(Because::HostMakesIt),
+        names::BACKUP_MANIFEST => return Some(Reason::EarlierBackup),
+        names::TABLESPACE_MAP => return Some(Reason::HostMakesIt),
+        names::UNFINISHED_CONTROL_FILE => return Some(Reason::HostMakesIt),
         _ => {}
     }
     let (folder, entry) = name.rsplit_once('/').unwrap_or(("", name));
@@ -40,10 +40,10 @@ pub(crate) fn left_out(name: &str) -> Option<Because> {
         || (folder == names::PG_WAL && entry.starts_with("xlogtemp."))
         || EMPTIED.contains(&folder)
         || (is_of_a_database(folder) && is_temporary_relation(entry));
-    temporary.then_some(Because::ServerMakesIt)
+    temporary.then_some(Reason::ServerMakesIt)
 }
 
-/// Whether it is a database's folder: `base/OID` or `pg_tblspc/OID/PG_MAJOR_CATALOG/OID`.
+/// Returns whether `folder` is the directory of a database: `base/OID` or `pg_tblspc/OID/PG_MAJOR_CATALOG/OID`.
 fn is_of_a_database(folder: &str) -> bool {
     let parts: Vec<_> = folder.split('/').collect();
     match parts.as_slice() {
@@ -53,7 +53,7 @@ fn is_of_a_database(folder: &str) -> bool {
     }
 }
 
-/// Whether a relation of that name is a session's own: `tBACKEND_FILENODE`, then perhaps a fork and a segment
+/// Returns whether `name` is a temporary relation: `tBACKEND_FILENODE`, then optionally a fork and a segment
 /// (`parse_filename_for_nontemp_relation` and `looks_like_temp_rel_name`).
 fn is_temporary_relation(name: &str) -> bool {
     let Some((backend, relation)) = name.strip_prefix('t').and_then(|rest| rest.split_once('_')) else {
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_belongs_to_a_running_server_is_left_out() {
+    fn files_of_a_running_server_are_left_out() {
         for name in [
             "postmaster.pid",
             "postmaster.opts",
@@ -94,14 +94,14 @@ mod tests {
             "pg_tblspc/16384/PG_15_202209061/5/t3_16385.2",
             "pg_wal/xlogtemp.99",
         ] {
-            assert_eq!(left_out(name), Some(Because::ServerMakesIt), "{name}");
+            assert_eq!(left_out(name), Some(Reason::ServerMakesIt), "{name}");
         }
-        assert_eq!(left_out("backup_manifest"), Some(Because::OfABackup));
-        assert_eq!(left_out("tablespace_map"), Some(Because::HostMakesIt));
+        assert_eq!(left_out("backup_manifest"), Some(Reason::EarlierBackup));
+        assert_eq!(left_out("tablespace_map"), Some(Reason::HostMakesIt));
     }
 
     #[test]
-    fn what_a_cluster_is_made_of_is_copied() {
+    fn files_of_a_cluster_are_copied() {
         for name in [
             "PG_VERSION",
             "backup_label",

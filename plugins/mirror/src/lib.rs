@@ -1,6 +1,5 @@
-//! The method `mirror`: copies a cold or snapshot copy of a data directory from a directory that the operator granted. What
-//! belongs to a running server stays behind, as pg_basebackup leaves it behind. The host moves the bytes; with `delta` it
-//! leaves alone what is the same.
+//! The method `mirror`: copies a cold or snapshot copy of a data directory from a directory that the operator granted. Files of a running
+//! server are not copied, as with pg_basebackup. The host copies the files; with `delta` it keeps those that are the same.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
@@ -22,7 +21,7 @@ struct Mirror;
 impl Method for Mirror {
     fn describe() -> Description {
         let (wal, tablespaces) =
-            ("where the copy's pg_wal is, where it is not in it", "where the copy's tablespaces are");
+            ("where the copy's pg_wal is, if it is not in the copy", "where the copy's tablespaces are");
         Description::new(
             "mirror",
             env!("CARGO_PKG_VERSION"),
@@ -38,10 +37,10 @@ impl Method for Mirror {
         )
         .option(
             OptionSpec::texts("tablespaces")
-                .doc(format!("{tablespaces}, each as `oid=/path`, unless they are in it")),
+                .doc(format!("{tablespaces}, each as `oid=/path`, unless they are in the copy")),
         )
         .option(OptionSpec::choice("delta", Delta::CHOICES).default("off").doc(
-            "with keep_data, which files that are there already are kept: those of the same size and time, or those of the \
+            "with keep_data, which existing files are kept: those of the same size and time, or those of the \
              same contents; what the copy does not have is removed",
         ))
         .need(Need::new(NeedKind::Directory, "directory", "the copy is read from there"))

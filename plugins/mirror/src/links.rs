@@ -1,12 +1,12 @@
-//! Links of a copy. One that leads to a file within the copy becomes that file, as where `postgresql.conf` is a link to the file that the
-//! operator edits; the copy has the contents either way. Nothing is followed out of the copy.
+//! Symbolic links in a copy. A link to a file within the copy is copied as that file: `postgresql.conf`, for example, may be a link to the
+//! file that the operator edits. Links out of the copy are not followed.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use crate::layout::Layout;
 
-/// How many links are followed one after the other, as Linux does.
+/// How many links in a chain are followed, as by Linux.
 const MOST: usize = 40;
 
 /// Where a link leads.
@@ -16,9 +16,9 @@ pub(crate) enum Leads {
     ToFile(PathBuf),
     /// To a folder within the copy.
     ToFolder(PathBuf),
-    /// Within the copy, to nothing, or in a circle.
+    /// To a missing file within the copy, or in a circle.
     Nowhere,
-    /// Out of the copy; the target where it can be told.
+    /// Out of the copy; `None` if the target cannot be read.
     Out(Option<PathBuf>),
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn follow(layout: &Layout, path: &Path) -> Leads {
         if !layout.roots().any(|root| next.starts_with(root)) {
             return Leads::Out(Some(next));
         }
-        // A folder on the way that is itself a link could lead anywhere.
+        // A directory in the path that is itself a link could lead anywhere.
         if has_linked_folder(layout, &next) {
             return Leads::Out(Some(next));
         }
@@ -47,7 +47,7 @@ pub(crate) fn follow(layout: &Layout, path: &Path) -> Leads {
     Leads::Nowhere
 }
 
-/// `target` as seen from the folder `from`, without `.` and `..`; `None` where it leads above the root.
+/// Resolves `target` from the directory `from`, without `.` and `..`; `None` if it leads above the root.
 fn resolved(from: &Path, target: &Path) -> Option<PathBuf> {
     let mut resolved = PathBuf::new();
     for component in from.join(target).components() {
@@ -64,7 +64,7 @@ fn resolved(from: &Path, target: &Path) -> Option<PathBuf> {
     Some(resolved)
 }
 
-/// Whether a folder between the part of the copy that `path` is in and `path` itself is a link.
+/// Returns whether a directory between the root of the copy and `path` is a link.
 fn has_linked_folder(layout: &Layout, path: &Path) -> bool {
     let Some(root) = layout.roots().find(|root| path.starts_with(root)) else { return true };
     let mut folders = path.ancestors().skip(1).take_while(|folder| *folder != root);

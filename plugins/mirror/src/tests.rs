@@ -15,7 +15,7 @@ const LABEL: &str = "START WAL LOCATION: 0/9000028 (file 00000003000000000000000
 const SHUT_DOWN: u8 = 1;
 const IN_PRODUCTION: u8 = 6;
 
-/// A copy of a data directory, with its tablespace inside, and the places that it is copied to.
+/// A copy of a data directory with a tablespace inside, and the directories that it is copied to.
 struct Scene {
     root: TempDir,
     request: Request,
@@ -63,7 +63,7 @@ impl Scene {
         fs::write(self.path("copy/global/pg_control"), bytes).unwrap();
     }
 
-    /// Moves what is in the copy at `from` to `to`, and leaves a link.
+    /// Moves `from` of the copy to `to`, and replaces it by a link.
     fn link(&self, from: &str, to: &str) {
         fs::rename(self.path("copy").join(from), self.path(to)).unwrap();
         symlink(self.path(to), self.path("copy").join(from)).unwrap();
@@ -145,7 +145,7 @@ fn a_cold_copy_is_planned_and_copied() {
 }
 
 #[test]
-fn where_there_is_no_data_directory_the_method_does_not_apply() {
+fn without_a_data_directory_the_method_is_not_applicable() {
     for missing in ["PG_VERSION", "global/pg_control"] {
         let scene = Scene::new();
         fs::remove_file(scene.path("copy").join(missing)).unwrap();
@@ -157,14 +157,14 @@ fn where_there_is_no_data_directory_the_method_does_not_apply() {
 }
 
 #[test]
-fn a_directory_that_is_not_granted_is_a_mistake_that_is_told() {
+fn a_directory_that_is_not_granted_is_an_error() {
     let mut scene = Scene::new();
     scene.request = Request::default().with("directory", scene.path("outside").to_str().unwrap());
     assert!(matches!(scene.plan().0, Err(Failure::Failed(why)) if why.contains("`grants.read`")));
 }
 
 #[test]
-fn what_belongs_to_a_running_server_stays_behind() {
+fn files_of_a_running_server_are_not_copied() {
     let scene = Scene::new();
     for name in [
         "postmaster.pid",
@@ -202,7 +202,7 @@ fn what_belongs_to_a_running_server_stays_behind() {
     assert!(scene.path("data/tablespace_map.old").exists());
     let warnings = warnings(&scene.plan().1);
     assert!(
-        warnings.contains("copy/socket: it is no file")
+        warnings.contains("copy/socket: it is not a file")
             && warnings.contains("copy/log: it is a link out of the copy, to /etc/hosts"),
         "{warnings}"
     );
@@ -210,7 +210,7 @@ fn what_belongs_to_a_running_server_stays_behind() {
 }
 
 #[test]
-fn a_snapshot_of_a_running_server_is_called_one() {
+fn a_snapshot_of_a_running_server_is_reported_as_one() {
     let scene = Scene::new();
     scene.control(IN_PRODUCTION);
     let (plan, record) = scene.plan();
@@ -220,7 +220,7 @@ fn a_snapshot_of_a_running_server_is_called_one() {
 }
 
 #[test]
-fn a_copy_with_a_backup_label_begins_where_that_says() {
+fn a_copy_with_a_backup_label_starts_at_its_lsn() {
     let scene = Scene::new();
     scene.control(IN_PRODUCTION);
     scene.put("backup_label", LABEL);
@@ -236,7 +236,7 @@ fn a_copy_with_a_backup_label_begins_where_that_says() {
 }
 
 #[test]
-fn links_to_granted_places_are_found() {
+fn links_to_granted_directories_are_followed() {
     let scene = Scene::new();
     scene.link("pg_wal", "elsewhere/wal");
     scene.link("pg_tblspc/16384", "elsewhere/fast");
@@ -255,7 +255,7 @@ fn a_tablespace_map_of_the_copy_says_where_tablespaces_were() {
 }
 
 #[test]
-fn links_out_of_what_is_granted_are_named_and_can_be_answered_by_options() {
+fn links_out_of_the_grants_are_named_and_can_be_replaced_by_options() {
     let mut scene = Scene::new();
     scene.link("pg_wal", "outside/wal");
     let refusal = scene.refusal();
@@ -284,7 +284,7 @@ fn links_out_of_what_is_granted_are_named_and_can_be_answered_by_options() {
 }
 
 #[test]
-fn an_option_that_names_no_tablespace_is_a_mistake() {
+fn an_option_for_an_unknown_tablespace_is_an_error() {
     for (text, what) in
         [("16384", "not granted"), ("fast=/x", "oid=/path"), ("16384=/nowhere", "not granted")]
     {
@@ -312,7 +312,7 @@ fn of_a_tablespace_only_the_folder_of_this_version_is_copied() {
 }
 
 #[test]
-fn a_link_where_data_should_be_is_refused_not_passed_over() {
+fn a_link_in_place_of_data_is_an_error() {
     for name in ["base/5/1259", "pg_xact", "global/1262"] {
         let scene = Scene::new();
         let path = scene.path("copy").join(name);
@@ -326,7 +326,7 @@ fn a_link_where_data_should_be_is_refused_not_passed_over() {
 }
 
 #[test]
-fn a_control_file_that_is_none_is_refused() {
+fn an_invalid_control_file_is_refused() {
     for (bytes, what) in
         [(vec![0; 8192], "version 0"), (vec![0; 100], "has 100 bytes"), (vec![0; 10_000], "larger than")]
     {
@@ -341,7 +341,7 @@ fn a_control_file_that_is_none_is_refused() {
 }
 
 #[test]
-fn a_copy_that_changes_meanwhile_is_not_taken() {
+fn a_copy_that_changes_meanwhile_is_refused() {
     let scene = Scene::new();
     let plan = scene.plan().0.unwrap();
     scene.control(IN_PRODUCTION);
@@ -355,7 +355,7 @@ fn a_server_that_writes_during_the_copy_is_noticed_at_its_end() {
     let (result, record) = scene.host().run(|| {
         let layout = Layout::find(&scene.request)?;
         let plan = layout.plan()?;
-        // A checkpoint after the layout was found, which changes nothing of what the plan names.
+        // A checkpoint after the layout was found. It changes nothing that the plan names.
         let path = scene.path("copy/global/pg_control");
         let mut bytes = fs::read(&path).unwrap();
         bytes[100] = 1;
@@ -367,7 +367,7 @@ fn a_server_that_writes_during_the_copy_is_noticed_at_its_end() {
 }
 
 #[test]
-fn a_copy_stops_when_it_is_told_to() {
+fn a_copy_stops_when_the_run_is_cancelled() {
     let scene = Scene::new();
     let plan = scene.plan().0.unwrap();
     for looks in [0, 3, 6] {
@@ -388,7 +388,7 @@ fn a_copy_stops_when_it_is_told_to() {
 }
 
 #[test]
-fn folders_without_end_are_refused() {
+fn directories_that_are_nested_too_deep_are_refused() {
     let scene = Scene::new();
     let deep = format!("log/{}x", "deep/".repeat(70));
     scene.put(&deep, "x");
@@ -396,18 +396,18 @@ fn folders_without_end_are_refused() {
 }
 
 #[test]
-fn only_so_many_lines_tell_what_is_passed_over() {
+fn the_number_of_log_lines_about_skipped_entries_is_bounded() {
     let scene = Scene::new();
     for number in 0..25 {
         symlink("/nowhere", scene.path("copy").join(format!("link{number}"))).unwrap();
     }
     let warnings = warnings(&scene.plan().1);
     assert_eq!(warnings.lines().count(), 21, "{warnings}");
-    assert!(warnings.contains("passed over 5 more entries"));
+    assert!(warnings.contains("skipped 5 more entries"));
 }
 
 #[test]
-fn more_tablespaces_than_there_can_be_are_refused() {
+fn too_many_tablespaces_are_refused() {
     let scene = Scene::new();
     for oid in 20_000..21_000 {
         fs::create_dir_all(scene.path("copy/pg_tblspc").join(format!("{oid}/PG_15_202209061"))).unwrap();
@@ -416,7 +416,7 @@ fn more_tablespaces_than_there_can_be_are_refused() {
 }
 
 #[test]
-fn texts_that_are_too_long_are_refused_unread() {
+fn files_that_are_too_large_are_refused_unread() {
     for (name, limit) in [("backup_label", 64 << 10), ("tablespace_map", 16 << 20), ("PG_VERSION", 64)] {
         let scene = Scene::new();
         scene.put(name, &"x".repeat(limit + 1));
@@ -437,7 +437,7 @@ fn with_delta_what_matches_is_kept_and_what_the_copy_lacks_is_removed() {
         scene.assert_copied();
         let data = scene.path("data");
         fs::remove_file(data.join(UNFINISHED_CONTROL_FILE)).unwrap();
-        // What a server that ran there left behind, and what another tablespace was.
+        // Left-over files of a server that ran there, and of another tablespace.
         for extra in ["base/6/1", "base/5/9999", "postmaster.pid", "pg_notify/0000", "backup_label.old"] {
             fs::create_dir_all(data.join(extra).parent().unwrap()).unwrap();
             fs::write(data.join(extra), "x").unwrap();
@@ -453,7 +453,7 @@ fn with_delta_what_matches_is_kept_and_what_the_copy_lacks_is_removed() {
         symlink(scene.path("outside/precious"), data.join("base/5/link")).unwrap();
         fs::remove_file(data.join("postgresql.conf")).unwrap();
         fs::create_dir(data.join("postgresql.conf")).unwrap();
-        // The same size, and changed: by its time for one choice, by its contents for the other.
+        // The same size, but another time for one choice and another content for the other.
         fs::write(data.join("base/5/1259"), "y".repeat(3 << 20)).unwrap();
         let before = fs::metadata(data.join("pg_xact/0000")).unwrap().modified().unwrap();
         let newer = before + std::time::Duration::from_secs(9);
@@ -473,7 +473,7 @@ fn with_delta_what_matches_is_kept_and_what_the_copy_lacks_is_removed() {
 }
 
 #[test]
-fn without_delta_the_plan_does_not_build_on_what_is_there() {
+fn without_delta_the_plan_does_not_build_on_existing_files() {
     let mut scene = Scene::new();
     scene.request = scene.request.clone().with("delta", "off");
     assert!(!scene.plan().0.unwrap().builds_on_existing);
@@ -482,7 +482,7 @@ fn without_delta_the_plan_does_not_build_on_what_is_there() {
 }
 
 #[test]
-fn a_link_of_the_configuration_becomes_the_file_that_it_leads_to_in_the_copy() {
+fn a_link_to_a_configuration_file_within_the_copy_is_copied_as_the_file() {
     let scene = Scene::new();
     scene.put("etc/hba", "local all all trust");
     scene.put("etc/postgresql.base.conf", "port = 5433");
@@ -506,7 +506,7 @@ fn a_link_of_the_configuration_becomes_the_file_that_it_leads_to_in_the_copy() {
 }
 
 #[test]
-fn a_link_out_of_the_copy_in_a_circle_or_to_nothing_is_told_and_never_followed() {
+fn a_link_out_of_the_copy_in_a_circle_or_to_nothing_is_logged_and_not_followed() {
     let scene = Scene::new();
     fs::write(scene.path("outside/secret"), "secret").unwrap();
     scene.put("inside", "x");

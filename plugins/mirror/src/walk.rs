@@ -1,4 +1,4 @@
-//! Going through a copy, entry by entry.
+//! Walks through a copy, entry by entry.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,13 +13,13 @@ use crate::layout::Layout;
 use crate::left_out::{EMPTIED, left_out};
 use crate::links::{self, Leads};
 
-/// How deep folders may lie in each other. PostgreSQL's own are four deep.
+/// How deep directories may be nested. PostgreSQL's are four deep.
 const DEEPEST: usize = 64;
 
-/// How many lines tell what is passed over, before only their number is told.
+/// How many skipped entries are logged. Of the others only the number is.
 const MOST_LINES: usize = 20;
 
-/// What PostgreSQL keeps its data in: what is passed over there would be missing.
+/// The entries that hold data. A link there is an error, because skipping it would lose data.
 const DATA: [&str; 10] = [
     "base",
     names::GLOBAL,
@@ -36,40 +36,40 @@ const DATA: [&str; 10] = [
 /// One entry of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// A folder, by the name that it has in a data directory.
+    /// A directory, by its name in a data directory.
     Directory(String),
     /// A file.
     File {
-        /// The name that it has in a data directory.
+        /// Its name in a data directory.
         name: String,
-        /// Where it is.
+        /// Its path in the copy.
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
-        /// When it was changed last, in seconds since 1970.
+        /// The time of its last modification, in seconds since 1970.
         mtime: Option<u64>,
     },
 }
 
-/// Whether what is passed over is told.
+/// Whether to log skipped entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tell {
+pub(crate) enum Warn {
     Yes,
     No,
 }
 
-/// When a file was changed last, in seconds since 1970.
+/// Returns the time of the last modification of a file, in seconds since 1970.
 pub(crate) fn mtime(metadata: &fs::Metadata) -> Option<u64> {
     metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok().map(|time| time.as_secs())
 }
 
-/// Gives `visit` everything that is to be copied but the control file, a folder before what is in it.
+/// Calls `visit` for everything that is to be copied except the control file, a directory before its content.
 pub(crate) fn walk(
     layout: &Layout,
-    tell: Tell,
+    warn: Warn,
     visit: &mut dyn FnMut(Entry) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut walk = Walk { layout, visit, tell, passed_over: 0 };
+    let mut walk = Walk { layout, visit, warn, skipped: 0 };
     walk.folder(&layout.directory, "", 0)?;
     walk.entry(Entry::Directory(names::PG_WAL.to_owned()))?;
     walk.folder(&layout.wal, names::PG_WAL, 0)?;
@@ -81,11 +81,8 @@ pub(crate) fn walk(
             walk.folder(path, &name, 0)?;
         }
     }
-    if tell == Tell::Yes && walk.passed_over > MOST_LINES {
-        log::warn!(
-            "passed over {} more entries that are neither files nor folders",
-            walk.passed_over - MOST_LINES
-        );
+    if warn == Warn::Yes && walk.skipped > MOST_LINES {
+        log::warn!("skipped {} more entries that are neither files nor folders", walk.skipped - MOST_LINES);
     }
     Ok(())
 }
@@ -93,8 +90,8 @@ pub(crate) fn walk(
 struct Walk<'a> {
     layout: &'a Layout,
     visit: &'a mut dyn FnMut(Entry) -> Result<(), Failure>,
-    tell: Tell,
-    passed_over: usize,
+    warn: Warn,
+    skipped: usize,
 }
 
 impl Walk<'_> {
@@ -111,7 +108,7 @@ impl Walk<'_> {
             let entry = entry.map_err(unreadable(path)).at(path)?;
             let last = entry.file_name().into_string().map_err(|name| not_text(path, &name))?;
             let name = if name.is_empty() { last } else { format!("{name}/{last}") };
-            // The control file is last; the other two are the layout's.
+            // The control file is copied last; the other two are visited by `walk`.
             if left_out(&name).is_some()
                 || matches!(name.as_str(), names::CONTROL_FILE | names::PG_WAL | names::PG_TBLSPC)
             {
@@ -125,12 +122,12 @@ impl Walk<'_> {
             } else if kind.is_file() {
                 self.file(name, path)?;
             } else if EMPTIED.contains(&name.as_str()) {
-                // Made and left empty, wherever it led.
+                // Created empty, even if it is a link.
                 self.entry(Entry::Directory(name))?;
             } else if kind.is_symlink() {
                 self.link(path, name)?;
             } else {
-                self.pass_over(&path, "no file");
+                self.skip(&path, "not a file");
             }
         }
         Ok(())
@@ -142,7 +139,7 @@ impl Walk<'_> {
         self.entry(Entry::File { name, path, size: metadata.len(), mtime })
     }
 
-    /// A link becomes the file that it leads to within the copy. Otherwise it is passed over, unless data would be missing.
+    /// Visits the file that a link leads to, if that is within the copy. Otherwise skips the link, or fails if data would be missing.
     fn link(&mut self, path: PathBuf, name: String) -> Result<(), Failure> {
         let first = name.split('/').next().unwrap_or(&name);
         if DATA.contains(&first) || matches!(name.as_str(), names::PG_VERSION | names::BACKUP_LABEL) {
@@ -162,20 +159,20 @@ impl Walk<'_> {
             true => format!("{what}; PostgreSQL reads it when it starts: put the file itself in its place"),
             false => what,
         };
-        self.pass_over(&path, &what);
+        self.skip(&path, &what);
         Ok(())
     }
 
-    /// Passes over what is neither file nor folder, as pg_basebackup does.
-    fn pass_over(&mut self, path: &Path, what: &str) {
-        self.passed_over += 1;
-        if self.tell == Tell::Yes && self.passed_over <= MOST_LINES {
-            log::warn!("passed over {}: it is {what}", path.display());
+    /// Skips an entry that is neither a file nor a directory, as pg_basebackup does.
+    fn skip(&mut self, path: &Path, what: &str) {
+        self.skipped += 1;
+        if self.warn == Warn::Yes && self.skipped <= MOST_LINES {
+            log::warn!("skipped {}: it is {what}", path.display());
         }
     }
 }
 
-/// Whether an entry is part of the configuration: PostgreSQL's own files of it, and what they may include.
+/// Returns whether an entry is part of the configuration: PostgreSQL's configuration files, and files that they may include.
 fn is_of_the_configuration(name: &str) -> bool {
     name.ends_with(".conf")
         || name.split('/').next().is_some_and(|first| first.ends_with(".conf.d") || first == "conf.d")
@@ -186,7 +183,7 @@ fn not_text(folder: &Path, name: &OsStr) -> Failure {
     Failure::failed(format!("{} holds a name that is not UTF-8, `{name}`: rename it", folder.display()))
 }
 
-/// An entry that cannot be listed. In a sandbox a name that is not UTF-8 does not even arrive; the host tells it then.
+/// Explains the error for a name that is not UTF-8. In a sandbox the name itself is not available; the host logs it.
 fn unreadable(folder: &Path) -> impl FnOnce(io::Error) -> io::Error {
     move |error| match error.raw_os_error() {
         Some(ILLEGAL_SEQUENCE) if cfg!(target_family = "wasm") => io::Error::other(Failure::failed(format!(

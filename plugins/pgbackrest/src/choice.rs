@@ -1,4 +1,4 @@
-//! Which backup of which repository is restored.
+//! Chooses the repository and the backup to restore.
 
 use std::rc::Rc;
 
@@ -8,7 +8,7 @@ use understudy::{Failure, cancelled, log, source};
 use crate::info::{Backup, BackupInfo, Cluster};
 use crate::manifest::{Contents, Head, Manifest};
 use crate::options::{Options, Until, Wanted};
-use crate::repository::{Loaded, Lock, Repository, Wrapping};
+use crate::repository::{Loaded, Repository, TextKey, Wrapping};
 use crate::wal::timelines::Timelines;
 
 /// A backup that was found, with its manifest.
@@ -19,35 +19,35 @@ pub(crate) struct Chosen<C> {
     pub(crate) backup: Backup,
     pub(crate) head: Head,
     pub(crate) contents: C,
-    /// What opens the files, of an encrypted repository.
+    /// The key of the files, if the repository is encrypted.
     pub(crate) key: Option<understudy::keys::Key>,
-    /// The object that is the manifest, for messages.
+    /// The name of the manifest in messages.
     pub(crate) shown: String,
 }
 
 impl<C> Chosen<C> {
-    /// The cluster that the backup is of.
+    /// Returns the cluster of the backup.
     pub(crate) fn cluster(&self) -> Option<&Cluster> {
         self.info.cluster(&self.backup)
     }
 
-    /// How the stored bytes of a file that is wrapped so become plain bytes.
+    /// Returns the pipeline for files with this wrapping.
     pub(crate) fn pipeline(&self, wrapping: Wrapping) -> Option<Pipeline> {
         Repository::pipeline(self.key.as_ref(), self.head.compression().codec, wrapping)
     }
 
-    /// A failure that names the manifest.
+    /// Returns a failure that names the manifest.
     pub(crate) fn failed(&self, what: impl AsRef<str>) -> Failure {
         Failure::failed(format!("{} {}", self.shown, what.as_ref()))
     }
 }
 
-/// Finds the wanted backup in the first repository that has it and from which it can be restored, as `usable` says, and reads
-/// its manifest into what `fresh` makes. Where none has one and `options` allow it, older ones are tried in the same order of the
-/// repositories. Where no backup leads to the source, the newest is taken nevertheless: what is wrong with it is told later.
+/// Finds the requested backup in the first repository from which it can be restored, as `usable` decides. Reads its manifest into what
+/// `fresh` returns. If no repository has such a backup and `options` allow it, tries older ones in the same order of repositories. If a
+/// standby could follow the source from none of the backups, chooses the newest nevertheless; a later check reports what is wrong with it.
 ///
 /// # Errors
-/// [`Failure::NotApplicable`] where no repository has a backup of the stanza; why each of them cannot be used else.
+/// [`Failure::NotApplicable`] if no repository has a backup of the stanza, else says why each repository cannot be used.
 pub(crate) fn choose<C: Contents, T>(
     options: &Options,
     fresh: &mut dyn FnMut() -> C,
@@ -55,7 +55,7 @@ pub(crate) fn choose<C: Contents, T>(
 ) -> Result<(Chosen<C>, T), Failure> {
     for rule in [Rule::LeadsToTheSource, Rule::Any] {
         let (mut failures, mut leading_nowhere) = (Vec::<Failure>::new(), Vec::new());
-        // Those of which the newest backup cannot be restored.
+        // Repositories whose newest backup cannot be restored.
         let mut older = Vec::new();
         for name in &options.repositories {
             let candidates = match Candidates::of(name, options, rule) {
@@ -73,20 +73,20 @@ pub(crate) fn choose<C: Contents, T>(
             match candidates.try_one(0, fresh, usable) {
                 Ok(found) => {
                     for failure in &failures {
-                        log::warn!("passed over a repository: {failure}");
+                        log::warn!("skipped a repository: {failure}");
                     }
                     for name in &leading_nowhere {
                         log::warn!(
-                            "passed over the repository {name}: from none of its backups a standby could follow the source"
+                            "skipped the repository {name}: from none of its backups a standby could follow the source"
                         );
                     }
                     return Ok(found);
                 }
                 Err(Failure::Cancelled) => return Err(Failure::Cancelled),
-                // What may pass by itself is no reason to take an older one.
+                // A failure that may pass is no reason to use an older backup.
                 Err(failure @ Failure::RetryLater(_)) => failures.push(failure),
                 Err(failure) => {
-                    failures.push(otherwise(failure, candidates.older(1).filter(|_| !options.takes_older)));
+                    failures.push(with_advice(failure, candidates.older(1).filter(|_| !options.takes_older)));
                     older.push(candidates);
                 }
             }
@@ -100,14 +100,14 @@ pub(crate) fn choose<C: Contents, T>(
             }
         }
         if rule == Rule::Any || leading_nowhere.is_empty() {
-            return Err(together(failures));
+            return Err(combined(failures));
         }
     }
     Err(Failure::failed("no repository was looked at"))
 }
 
-/// `failure` with what to do about a backup that cannot be restored; `older` is the next that could be tried.
-fn otherwise(failure: Failure, older: Option<&str>) -> Failure {
+/// Adds to `failure` what to do about a backup that cannot be restored. `older` is the next one that could be tried.
+fn with_advice(failure: Failure, older: Option<&str>) -> Failure {
     let Failure::Failed(why) = failure else { return failure };
     let older = older.map_or_else(String::new, |label| {
         format!(", set `older = true` to have older ones tried by themselves (the next is {label})")
@@ -117,10 +117,10 @@ fn otherwise(failure: Failure, older: Option<&str>) -> Failure {
     ))
 }
 
-/// The most older backups of a repository that are tried.
+/// How many older backups of a repository are tried.
 const MOST_OLDER: usize = 20;
 
-/// The backups of a repository that are wanted.
+/// The backups of a repository that match the options.
 struct Candidates {
     repository: Rc<Repository>,
     info: Rc<BackupInfo>,
@@ -129,7 +129,7 @@ struct Candidates {
 }
 
 impl Candidates {
-    /// What is wanted of the repository `name`; none where it has such backups and `rule` allows none of them.
+    /// Finds the matching backups of the repository `name`; `None` if `rule` allows none of them.
     fn of(name: &str, options: &Options, rule: Rule) -> Result<Option<Self>, Failure> {
         let repository = Repository::open(name, &options.stanza)?;
         let folder = repository.backup("");
@@ -152,12 +152,12 @@ impl Candidates {
         Ok((!backups.is_empty()).then_some(Self { repository, info, backups }))
     }
 
-    /// The label of the one that is `at` places behind the best.
+    /// Returns the label of the backup that is `at` places behind the best.
     fn older(&self, at: usize) -> Option<&str> {
         self.backups.get(at).map(|backup| backup.label.as_str())
     }
 
-    /// The one that is `at` places behind the best, with its manifest.
+    /// Reads the manifest of the backup that is `at` places behind the best, and checks that the backup is usable.
     fn try_one<C: Contents, T>(
         &self,
         at: usize,
@@ -170,7 +170,8 @@ impl Candidates {
         let (repository, info) = (Rc::clone(&self.repository), Rc::clone(&self.info));
         let key = format!("{}/backup.manifest", repository.backup(&backup.label));
         let shown = repository.shown(&key);
-        let loaded = repository.load(&key, Lock::Held(info.key.as_ref()), &mut || Manifest::new(fresh()))?;
+        let loaded =
+            repository.load(&key, TextKey::Held(info.key.as_ref()), &mut || Manifest::new(fresh()))?;
         let Some(Loaded { contents: manifest, key }) = loaded else {
             let label = &backup.label;
             return Err(Failure::failed(format!(
@@ -185,7 +186,7 @@ impl Candidates {
         Ok((chosen, what))
     }
 
-    /// The first behind the best that can be restored; none where none of them can. Says why those before it cannot.
+    /// Finds the first backup behind the best that can be restored; `None` if none can. Logs why those before it cannot.
     fn try_older<C: Contents, T>(
         &self,
         failures: &mut Vec<Failure>,
@@ -197,7 +198,7 @@ impl Candidates {
             match self.try_one(at, fresh, usable) {
                 Ok(found) => {
                     for failure in failures.iter() {
-                        log::warn!("passed over a newer backup: {failure}");
+                        log::warn!("skipped a newer backup: {failure}");
                     }
                     return Ok(Some(found));
                 }
@@ -215,17 +216,17 @@ impl Candidates {
     }
 }
 
-/// From which backups the newest is taken.
+/// Which backups the newest is chosen from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
-    /// Those from which a standby can follow the source, where there is one.
+    /// Backups from which a standby can follow the source, if there is a source.
     LeadsToTheSource,
-    /// All that fit.
+    /// All matching backups.
     Any,
 }
 
-/// One failure out of those of several repositories.
-fn together(mut failures: Vec<Failure>) -> Failure {
+/// Combines the failures of several repositories.
+fn combined(mut failures: Vec<Failure>) -> Failure {
     if failures.len() == 1
         && let Some(only) = failures.pop()
     {
@@ -241,7 +242,7 @@ fn together(mut failures: Vec<Failure>) -> Failure {
     }
 }
 
-/// The backups that fit and that `rule` allows, the newest first; empty where it allows none of those that fit.
+/// Returns the matching backups that `rule` allows, newest first; empty if it allows none of them.
 fn newest_first(
     repository: &Repository,
     info: &BackupInfo,
@@ -292,7 +293,7 @@ fn newest_first(
     }
     if fitting.first().is_some_and(|leading| leading.label != newest.label) {
         log::warn!(
-            "passed over the backup {} in {shown}: it is of another cluster than the source, or on no timeline that leads to \
+            "skipped the backup {} in {shown}: it is of another cluster than the source, or on no timeline that leads to \
              where the source is",
             newest.label
         );
@@ -300,7 +301,7 @@ fn newest_first(
     Ok(fitting.into_iter().cloned().collect())
 }
 
-/// What to say of a label that is not in `backup.info`.
+/// Returns the failure for a label that is not in `backup.info`.
 fn not_listed(repository: &Repository, label: &str) -> Result<Failure, Failure> {
     let manifest = format!("{}/backup.manifest", repository.backup(label));
     let name = repository.bucket.name();

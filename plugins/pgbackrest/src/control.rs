@@ -1,5 +1,5 @@
-//! The backup's control file, which `plan` looks at: it tells how large a WAL segment is, and reading it shows that the
-//! files of the backup can be had and opened.
+//! Reads the backup's control file in `plan`. It contains the size of a WAL segment, and reading it shows that the files of the backup
+//! can be read and decrypted.
 
 use std::io::Read;
 
@@ -12,18 +12,18 @@ use understudy::{AtPath, Error, Failure};
 
 use crate::choice::Chosen;
 
-/// What the control file says.
+/// The content of the control file.
 #[derive(Debug)]
 pub(crate) struct ControlFile {
     pub(crate) control: Beginning,
-    /// How large its segments are, where that can be read.
+    /// The size of a WAL segment, or why it cannot be read.
     pub(crate) segment_size: Result<SegmentSize, Failure>,
 }
 
 /// Reads the control file of `chosen`.
 ///
 /// # Errors
-/// Where the backup has none, it cannot be read, or it is not what the manifest says.
+/// Fails if the backup has no control file, if it cannot be read, or if it is not as the manifest lists it.
 pub(crate) fn read<C>(chosen: &Chosen<C>) -> Result<ControlFile, Failure> {
     let Some(file) = &chosen.head.control_file else {
         return Err(chosen.failed(format!("lists no {CONTROL_FILE}: a cluster does not start without")));

@@ -1,5 +1,5 @@
-//! Restoring: the component says which object becomes which file, the host moves the bytes and compares each with the
-//! manifest's checksum meanwhile.
+//! Restores a backup. The component says which object becomes which file. The host writes the files and compares each with the manifest's
+//! checksum.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -17,25 +17,25 @@ use crate::manifest::File;
 use crate::options::{Options, Wanted};
 use crate::plan::{Usable, usable};
 use crate::repository::{Repository, Wrapping};
-use crate::wal::{History, Segment, Way};
+use crate::wal::{History, Segment, WalRoute};
 
-/// The SHA-1 of nothing.
-const OF_NOTHING: [u8; 20] = crate::manifest::OF_NOTHING;
+/// The SHA-1 of an empty file.
+const SHA1_OF_EMPTY: [u8; 20] = crate::manifest::SHA1_OF_EMPTY;
 
-/// What is written first, and whole before anything else is: who looks at a data directory meanwhile (Patroni when it is started
-/// again) learns from them of which version it is, and that it is a backup.
+/// The files that are written completely before any other. A Patroni that is started meanwhile reads the version from them, and that the
+/// directory is a backup.
 const FIRST: [&str; 2] = [PG_VERSION, BACKUP_LABEL];
 
-/// How often the archive is looked at again for what came while the last was fetched.
+/// How many times the archive is listed again for segments that were archived meanwhile.
 const ROUNDS: usize = 100;
 
-/// Restores what `plan` says.
+/// Restores the backup of `plan`.
 ///
 /// # Errors
-/// Why it did not.
+/// Says why the backup was not restored.
 pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
     let options = Options { wanted: Wanted::Label(plan.backup.clone()), ..options.clone() };
-    // They were looked for in plan, and decide only which of several repositories it is.
+    // `plan` has checked the objects already. They are needed again only to choose the same one of several repositories.
     let looks_for_objects = options.repositories.len() > 1;
     let (chosen, Usable { plan: now, control }) =
         choose(&options, &mut Files::default, &|chosen| usable(chosen, looks_for_objects))?;
@@ -48,11 +48,11 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
         )));
     }
     progress::expect(plan.bytes, plan.files);
-    let mut way = Way::of(&chosen, options.wal, control.segment_size)?;
+    let mut route = WalRoute::of(&chosen, options.wal, control.segment_size)?;
     let has = |name: &str| chosen.contents.has_file(&format!("pg_wal/{name}"));
-    let (segments, histories) = match &mut way {
+    let (segments, histories) = match &mut route {
         None => (Vec::new(), Vec::new()),
-        Some(way) => (way.more(&has)?, way.histories()?),
+        Some(route) => (route.next_segments(&has)?, route.histories()?),
     };
     if options.is_delta {
         progress::phase("removing what the backup does not have");
@@ -74,24 +74,24 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
         if let Some(segment) = segment_of(&file.name)
             && !chosen.contents.has_status(segment)
         {
-            restoring.is_archived(segment)?;
+            restoring.mark_archived(segment)?;
         }
     }
     for history in &histories {
         restoring.history(history, datadir)?;
     }
-    match &mut way {
+    match &mut route {
         None => restoring.finish().map(drop)?,
-        Some(way) => restore_wal(way, restoring, segments, &has, (plan.bytes, plan.files), ROUNDS)?,
+        Some(route) => restore_wal(route, restoring, segments, &has, (plan.bytes, plan.files), ROUNDS)?,
     }
     log::info!("restored {}", plan.backup);
     Ok(())
 }
 
-/// Fetches `segments`, then, on the way to where the source is, what was archived meanwhile, `rounds` times at most.
-/// `expected` are the bytes and the files that were expected before.
+/// Fetches `segments`. If the route follows the source, also fetches the segments that were archived meanwhile, at most `rounds` times.
+/// `expected` are the bytes and files that the progress expected so far.
 pub(crate) fn restore_wal(
-    way: &mut Way<'_>,
+    route: &mut WalRoute<'_>,
     mut restoring: Restoring<'_>,
     mut segments: Vec<Segment>,
     has: &dyn Fn(&str) -> bool,
@@ -101,25 +101,25 @@ pub(crate) fn restore_wal(
     let (mut bytes, mut files) = expected;
     for _ in 0..rounds {
         for segment in &segments {
-            restoring.segment(way, segment)?;
+            restoring.segment(route, segment)?;
         }
         restoring = restoring.finish()?;
-        if !way.goes_on() {
+        if !route.follows_source() {
             return Ok(());
         }
         progress::phase("write-ahead log");
-        segments = way.more(has)?;
+        segments = route.next_segments(has)?;
         if segments.is_empty() {
             return Ok(());
         }
         log::info!("WAL segments that were archived meanwhile: {}", segments.len());
         let fetched = segments.iter().filter(|segment| segment.archived.is_some()).count() as u64;
-        bytes = bytes.map(|bytes| bytes.saturating_add(fetched * way.size.bytes()));
+        bytes = bytes.map(|bytes| bytes.saturating_add(fetched * route.size.bytes()));
         files = files.map(|files| files.saturating_add(2 * fetched));
         progress::expect(bytes, files);
     }
     for segment in &segments {
-        restoring.segment(way, segment)?;
+        restoring.segment(route, segment)?;
     }
     restoring.finish()?;
     log::warn!(
@@ -129,7 +129,7 @@ pub(crate) fn restore_wal(
     Ok(())
 }
 
-/// Removes what is in the data directory and neither in the backup nor among the WAL.
+/// Removes everything from the data directory that is neither in the backup nor in the restored WAL.
 fn remove_others(
     chosen: &Chosen<Files>,
     segments: &[Segment],
@@ -159,18 +159,18 @@ fn remove_others(
     })
 }
 
-/// The work for the host.
+/// The transfer job for the host.
 pub(crate) struct Restoring<'a> {
     chosen: &'a Chosen<Files>,
     job: Job,
-    /// Where files of the backup come from that are objects of their own.
+    /// The origin of files of the backup that are objects of their own.
     origin: u32,
-    /// Where those in bundles come from.
+    /// The origin of files in bundles.
     bundles: u32,
-    /// Where WAL comes from, by how it is compressed.
+    /// The origins of WAL, by compression.
     archives: HashMap<&'static str, u32>,
     unless: Unless,
-    /// The folder of the backups, and what names what is empty.
+    /// The folder of the backups, and the object name that empty files get, which is never read.
     folder: String,
     nothing: String,
 }
@@ -194,7 +194,7 @@ impl<'a> Restoring<'a> {
         })
     }
 
-    /// Waits for all that was added, and begins anew.
+    /// Waits for everything that was added, and starts a new job.
     fn finish(self) -> Result<Self, Failure> {
         let (chosen, is_delta) = (self.chosen, self.unless == Unless::SameDigest);
         self.job.finish()?;
@@ -233,7 +233,7 @@ impl<'a> Restoring<'a> {
         self.job.fetch(item)
     }
 
-    /// A file without bytes, which the host makes without reading anything.
+    /// Returns the item for an empty file, which the host creates without reading an object.
     fn nothing_at(&self, name: &str) -> Fetch {
         Fetch {
             origin: self.origin,
@@ -242,37 +242,37 @@ impl<'a> Restoring<'a> {
             path: name.to_owned(),
             at: None,
             size: 0,
-            digest: Some(sha1(&OF_NOTHING)),
+            digest: Some(sha1(&SHA1_OF_EMPTY)),
             mode: self.chosen.head.file_mode,
             mtime: None,
             unless: self.unless,
         }
     }
 
-    fn segment(&mut self, way: &Way<'_>, segment: &Segment) -> Result<(), Failure> {
-        // What the backup itself has came with its files.
+    fn segment(&mut self, route: &WalRoute<'_>, segment: &Segment) -> Result<(), Failure> {
+        // A segment in the backup itself was restored with its files.
         let Some(archived) = &segment.archived else { return Ok(()) };
-        let origin = self.archive(way, archived.codec)?;
+        let origin = self.archive(route, archived.codec)?;
         self.job.fetch(Fetch {
             origin,
             object: archived.object.clone(),
             range: None,
             path: format!("pg_wal/{}", segment.name),
-            size: way.size.bytes(),
+            size: route.size.bytes(),
             digest: Some(sha1(&archived.digest)),
             ..self.nothing_at("")
         })?;
-        self.is_archived(&segment.name)
+        self.mark_archived(&segment.name)
     }
 
-    /// Says that the file `name` of `pg_wal` is archived: a server that is promoted would do it again.
-    fn is_archived(&mut self, name: &str) -> Result<(), Failure> {
+    /// Marks the file `name` of `pg_wal` as archived. Otherwise a promoted server would archive it again.
+    fn mark_archived(&mut self, name: &str) -> Result<(), Failure> {
         let item = self.nothing_at(&format!("pg_wal/archive_status/{name}.done"));
         self.job.fetch(item)
     }
 
-    /// The place that WAL of this compression comes from.
-    fn archive(&mut self, way: &Way<'_>, codec: Option<Codec>) -> Result<u32, Failure> {
+    /// Returns the origin of WAL with this compression.
+    fn archive(&mut self, route: &WalRoute<'_>, codec: Option<Codec>) -> Result<u32, Failure> {
         let name = match codec {
             None => "",
             Some(Codec::Gzip) => "gz",
@@ -283,7 +283,7 @@ impl<'a> Restoring<'a> {
         if let Some(origin) = self.archives.get(name) {
             return Ok(*origin);
         }
-        let pipeline = Repository::pipeline(way.archive.key()?, codec, Wrapping::Whole);
+        let pipeline = Repository::pipeline(route.archive.key()?, codec, Wrapping::Whole);
         let origin = self.job.origin(&self.chosen.repository.bucket, pipeline.as_ref())?;
         self.archives.insert(name, origin);
         Ok(origin)
@@ -291,14 +291,14 @@ impl<'a> Restoring<'a> {
 
     fn history(&mut self, history: &History, datadir: &Datadir) -> Result<(), Failure> {
         let name = format!("pg_wal/{}", history.name);
-        // What an interrupted run left.
+        // Left over by an interrupted run.
         let path = datadir.place(&name)?;
         match fs::remove_file(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             removed => removed.at(&path)?,
         }
         datadir.write(&name, &mut &history.text[..])?;
-        self.is_archived(&history.name)
+        self.mark_archived(&history.name)
     }
 }
 

@@ -1,24 +1,23 @@
-//! The files and directories of a manifest in memory, to be found by name and gone through in the order in which they are
-//! best fetched.
+//! The files and directories of a manifest in memory, which can be looked up by name and listed in the best order to fetch them.
 
 use std::cmp::Ordering;
 
 use crate::manifest::{Contents, File};
 
-/// The most files and directories that are restored. A million need some 140 MB of memory.
+/// How many files and directories can be restored. A million take some 140 MB of memory.
 pub(crate) const MOST: u64 = 1_500_000;
 
-/// How many files are kept in one piece of memory: a list that grew as a whole would be there twice meanwhile.
+/// How many files one allocation holds. A single list would need twice the memory while it grows.
 const PIECE: usize = 1 << 14;
 
-/// What a manifest lists.
+/// The files and directories of a manifest.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
     pieces: Vec<Vec<File>>,
     count: usize,
-    /// How many of them are not below `pg_tblspc`; those come first.
+    /// How many files are not below `pg_tblspc`. Those come first.
     in_data: usize,
-    /// In the order of the manifest: what is below `pg_tblspc` last.
+    /// The directories in the order of the manifest, with those below `pg_tblspc` last.
     pub(crate) directories: Vec<Box<str>>,
 }
 
@@ -45,10 +44,10 @@ impl Contents for Files {
     }
 }
 
-/// Whether there may be one more than `count` files and directories.
+/// Checks that one more than `count` files and directories are allowed.
 ///
 /// # Errors
-/// Where there may not.
+/// Fails if they are not.
 pub(crate) fn one_more(count: usize) -> Result<(), String> {
     if (count as u64) < MOST {
         Ok(())
@@ -62,7 +61,7 @@ impl Files {
         &self.pieces[at / PIECE][at % PIECE]
     }
 
-    /// The file of that name.
+    /// Finds the file of that name.
     pub(crate) fn find(&self, name: &str) -> Option<&File> {
         let (mut from, mut to) =
             if is_in_tablespace(name) { (self.in_data, self.count) } else { (0, self.in_data) };
@@ -78,23 +77,23 @@ impl Files {
         None
     }
 
-    /// Whether there is a file of that name.
+    /// Returns whether there is a file of that name.
     pub(crate) fn has_file(&self, name: &str) -> bool {
         self.find(name).is_some()
     }
 
-    /// Whether it says itself if the segment `name` of `pg_wal` is archived, as a cluster does that was shut down.
+    /// Returns whether the backup has a status file for the segment `name` of `pg_wal`, as the backup of a cluster that was shut down may.
     pub(crate) fn has_status(&self, name: &str) -> bool {
         ["done", "ready"].iter().any(|state| self.has_file(&format!("pg_wal/archive_status/{name}.{state}")))
     }
 
-    /// Whether there is a directory of that name.
+    /// Returns whether there is a directory of that name.
     pub(crate) fn has_directory(&self, name: &str) -> bool {
         let wanted = (is_in_tablespace(name), name);
         self.directories.binary_search_by(|known| (is_in_tablespace(known), &**known).cmp(&wanted)).is_ok()
     }
 
-    /// PostgreSQL's folders in the tablespaces, by the tablespaces' oids: `PG_15_202209061`.
+    /// Returns PostgreSQL's directories in the tablespaces, such as `PG_15_202209061`, with the OID of each tablespace.
     pub(crate) fn tablespace_folders(&self) -> impl Iterator<Item = (u32, &str)> {
         self.directories.iter().filter_map(|name| {
             let (oid, folder) = name.strip_prefix("pg_tblspc/")?.split_once('/')?;
@@ -102,8 +101,8 @@ impl Files {
         })
     }
 
-    /// Every file, in the order in which they are best fetched: objects of their own from the largest on, so that no long
-    /// one begins when the rest is done; then bundles from their beginning to their end; then what is empty.
+    /// Returns every file in the best order to fetch them: first objects from the largest on, so that no large one starts when the others
+    /// are done; then bundles from beginning to end; then empty files.
     pub(crate) fn in_best_order(&self) -> impl Iterator<Item = &File> {
         // There are at most `MOST`.
         let mut order: Vec<u32> = (0..self.count as u32).collect();
@@ -130,14 +129,14 @@ mod tests {
     use std::num::NonZeroU64;
 
     use super::*;
-    use crate::manifest::{Bundled, OF_NOTHING};
+    use crate::manifest::{Bundled, SHA1_OF_EMPTY};
 
     fn file(name: &str, size: u64, bundled: Option<(u64, u64)>) -> File {
         File {
             name: name.into(),
             size,
             mtime: None,
-            digest: OF_NOTHING,
+            digest: SHA1_OF_EMPTY,
             mode: None,
             reference: None,
             bundled: bundled.map(|(bundle, offset)| Bundled {
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn large_objects_come_first_then_bundles_from_their_beginning_then_what_is_empty() {
+    fn large_objects_come_first_then_bundles_then_empty_files() {
         let mut files = Files::default();
         for file in [
             file("a", 0, None),
@@ -167,13 +166,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_found_by_its_name_on_either_side_of_the_tablespaces() {
+    fn files_in_and_outside_of_tablespaces_are_found_by_name() {
         let mut files = Files::default();
         let (count, inside) = (3 * PIECE, "pg_tblspc/16384/PG_15_202209061");
         for number in 0..count {
             files.file(file(&format!("base/5/{number:06}"), 1, None)).unwrap();
         }
-        // After what is below `pg_tblspc` by its name, before it in a manifest.
+        // By name it comes after the files below `pg_tblspc`, in a manifest before them.
         files.file(file("pg_xact/0000", 1, None)).unwrap();
         files.file(file(&format!("{inside}/5/16385"), 1, None)).unwrap();
         for name in ["base", "pg_xact", inside] {
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_not_more_than_fit_into_memory() {
+    fn the_number_of_files_is_bounded() {
         assert_eq!(one_more(usize::try_from(MOST).unwrap() - 1), Ok(()));
         assert!(one_more(usize::try_from(MOST).unwrap()).unwrap_err().contains("1500000"));
         assert!(size_of::<File>() <= 112, "{}", size_of::<File>());

@@ -1,4 +1,4 @@
-//! `backup.info` and `archive.info`: which backups there are, and of which clusters (pgBackRest's src/info/infoBackup.c and
+//! `backup.info` and `archive.info`: the backups of a stanza and their clusters (pgBackRest's src/info/infoBackup.c and
 //! src/info/infoArchive.c).
 
 use postgres_formats::Lsn;
@@ -10,23 +10,23 @@ use understudy::keys::Key;
 use crate::ini::{Visitor, skip, split};
 use crate::label::is_label;
 use crate::names::shown;
-use crate::repository::{Lock, Repository};
+use crate::repository::{Repository, TextKey};
 
-/// The most backups of a stanza.
+/// How many backups a stanza may have.
 const MOST_BACKUPS: usize = 20_000;
 
-/// The most clusters that a stanza held one after the other.
+/// How many clusters a stanza may have had, one after the other.
 const MOST_CLUSTERS: usize = 1000;
 
-/// One backup as `backup.info` has it.
+/// One backup in `backup.info`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Backup {
     pub(crate) label: String,
-    /// When it ended, in seconds since 1970.
+    /// When the backup ended, in seconds since 1970.
     pub(crate) stopped: u64,
-    /// Where it ended; none of a cluster that was shut down.
+    /// Where the backup ended; `None` if the cluster was shut down.
     pub(crate) stop_lsn: Option<Lsn>,
-    /// The timeline on which it ended.
+    /// The timeline on which the backup ended.
     pub(crate) timeline: Option<u32>,
     /// Whether pages with wrong checksums were found.
     pub(crate) has_errors: bool,
@@ -34,7 +34,7 @@ pub(crate) struct Backup {
     pub(crate) cluster: u32,
 }
 
-/// A cluster that a stanza holds or held.
+/// A cluster that a stanza has or had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cluster {
     number: u32,
@@ -43,58 +43,58 @@ pub(crate) struct Cluster {
     pub(crate) version: String,
 }
 
-/// What `backup.info` says.
+/// The content of `backup.info`.
 #[derive(Debug, Default)]
 pub(crate) struct BackupInfo {
     pub(crate) backups: Vec<Backup>,
     clusters: Vec<Cluster>,
-    /// What opens the manifests, of an encrypted repository.
+    /// The key of the manifests, if the repository is encrypted.
     pub(crate) key: Option<Key>,
 }
 
-/// What `archive.info` says.
+/// The content of `archive.info`.
 #[derive(Debug, Default)]
 pub(crate) struct ArchiveInfo {
     clusters: Vec<Cluster>,
-    /// What opens the archive, of an encrypted repository.
+    /// The key of the archive, if the repository is encrypted.
     pub(crate) key: Option<Key>,
 }
 
 impl BackupInfo {
-    /// The `backup.info` of the stanza; none where there is none.
+    /// Reads the `backup.info` of the stanza; `None` if it does not exist.
     ///
     /// # Errors
-    /// Where it cannot be used, and its copy neither.
+    /// Fails if neither the file nor its copy can be used.
     pub(crate) fn load(repository: &Repository) -> Result<Option<Self>, Failure> {
         let key = format!("{}/backup.info", repository.backup(""));
-        let loaded = repository.load(&key, Lock::Repository, &mut Self::default)?;
+        let loaded = repository.load(&key, TextKey::PassPhrase, &mut Self::default)?;
         Ok(loaded.map(|loaded| Self { key: loaded.key, ..loaded.contents }))
     }
 
-    /// The backup with this label.
+    /// Finds the backup with this label.
     pub(crate) fn find(&self, label: &str) -> Option<&Backup> {
         self.backups.iter().find(|backup| backup.label == label)
     }
 
-    /// The cluster that `backup` is of.
+    /// Returns the cluster of `backup`.
     pub(crate) fn cluster(&self, backup: &Backup) -> Option<&Cluster> {
         self.clusters.iter().find(|cluster| cluster.number == backup.cluster)
     }
 }
 
 impl ArchiveInfo {
-    /// The `archive.info` of the stanza; none where there is none.
+    /// Reads the `archive.info` of the stanza; `None` if it does not exist.
     ///
     /// # Errors
-    /// Where it cannot be used, and its copy neither.
+    /// Fails if neither the file nor its copy can be used.
     pub(crate) fn load(repository: &Repository) -> Result<Option<Self>, Failure> {
         let loaded =
-            repository.load(&repository.archive("archive.info"), Lock::Repository, &mut Self::default)?;
+            repository.load(&repository.archive("archive.info"), TextKey::PassPhrase, &mut Self::default)?;
         Ok(loaded.map(|loaded| Self { key: loaded.key, ..loaded.contents }))
     }
 
-    /// The folders below the stanza's that hold WAL of the cluster with this identifier and version: a stanza can have come back
-    /// to it, and has a number for each time. The one of `number` first, then from the newest on.
+    /// Returns the folders of the stanza with WAL of the cluster with this identifier and version. A stanza may have had the cluster
+    /// several times, each with its own number. The folder of `number` comes first, then the others from the newest on.
     pub(crate) fn folders(&self, system_identifier: u64, version: &str, number: u32) -> Vec<String> {
         let mut clusters: Vec<_> = self
             .clusters
@@ -128,7 +128,7 @@ impl Visitor for BackupInfo {
             "backup:current" => {
                 let (label, current) = split::<Current>(line)?;
                 if !is_label(label) {
-                    return Err("names a backup by what is no label".to_owned());
+                    return Err("names a backup by what is not a label".to_owned());
                 }
                 if self.backups.len() == MOST_BACKUPS {
                     return Err(format!("is of one more than {MOST_BACKUPS} backups"));
@@ -174,7 +174,7 @@ impl Visitor for ArchiveInfo {
         if section != "db:history" {
             return skip(line);
         }
-        // What is `db-system-id` in backup.info is `db-id` here.
+        // `db-id` here is what `db-system-id` is in backup.info.
         #[derive(Deserialize)]
         #[serde(expecting = "what is known of a cluster, by names")]
         struct History {
@@ -195,7 +195,7 @@ fn add_cluster(
     system_identifier: u64,
     version: String,
 ) -> Result<(), String> {
-    let number = number.parse().map_err(|_| "names a cluster by what is no number".to_owned())?;
+    let number = number.parse().map_err(|_| "names a cluster by what is not a number".to_owned())?;
     let is_version = !version.is_empty()
         && version.len() <= 8
         && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')

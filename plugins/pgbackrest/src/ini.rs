@@ -1,5 +1,5 @@
-//! The texts that pgBackRest writes beside backups and archives: INI whose values are JSON (its src/common/ini.c), with a
-//! checksum of all of it (src/info/info.c). They are read line by line and once, for a manifest can have gigabytes.
+//! Reads the texts that pgBackRest writes beside backups and archives: INI with JSON values (its src/common/ini.c) and a checksum of the
+//! whole text (src/info/info.c). They are read line by line and once, because a manifest may have gigabytes.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -16,35 +16,34 @@ use crate::names::shown;
 /// The version of the format that is read (`REPOSITORY_FORMAT` in pgBackRest's src/version.h), unchanged since 2.00.
 const FORMAT: u64 = 5;
 
-/// The longest line, in bytes. The longest that pgBackRest writes lists damaged pages, at most 131,072 of a file.
+/// The longest line, in bytes. The longest lines of pgBackRest list damaged pages, at most 131,072 of a file.
 const LONGEST_LINE: u64 = 4 << 20;
 
-/// The longest text, in bytes. A manifest has some 250 for each file.
+/// The longest text, in bytes. A manifest has some 250 bytes for each file.
 const MOST_TEXT: u64 = 4 << 30;
 
-/// The most names in sections that do not list files and folders: backups, clusters, settings.
+/// How many names the sections that do not list files and directories may have: backups, clusters, settings.
 const MOST_NAMES: usize = 200_000;
 
-/// How much text is given to the host for its checksum in one go, in bytes.
+/// How many bytes of text are passed to the hasher of the host at once.
 const PIECE: usize = 256 << 10;
 
-/// How many lines are read between two looks at the cancellation.
+/// How many lines are read between two checks for cancellation.
 const LINES: u64 = 4096;
 
-/// Takes the lines of a text.
+/// Receives the lines of a text.
 pub(crate) trait Visitor {
-    /// Takes `line` of `section`, a key and a value joined by `=`, and says how many bytes the key has: what [`split`] or
-    /// [`skip`] says.
+    /// Receives `line` of `section`, a key and a value joined by `=`. Returns the length of the key in bytes, from [`split`] or [`skip`].
     ///
     /// # Errors
-    /// What is wrong with the line, to go after its place.
+    /// Says what is wrong with the line. The message follows the number of the line.
     fn line(&mut self, section: &str, line: &str) -> Result<usize, String>;
 }
 
-/// Parts a line where the value is JSON. A key may hold a `=` too, so that the first after which there is JSON counts.
+/// Splits a line into key and value. A key may contain `=` too, so the line is split at the first `=` that JSON follows.
 ///
 /// # Errors
-/// Where there is none, or where the value is JSON and not what is wanted.
+/// Fails if no `=` is followed by JSON, or if the JSON is of another type.
 pub(crate) fn split<'a, T: Deserialize<'a>>(line: &'a str) -> Result<(&'a str, T), String> {
     for (at, _) in line.match_indices('=') {
         let text = &line[at + 1..];
@@ -58,22 +57,22 @@ pub(crate) fn split<'a, T: Deserialize<'a>>(line: &'a str) -> Result<(&'a str, T
             Err(_) => {}
         }
     }
-    Err("is no name and JSON value".to_owned())
+    Err("is not a name with a JSON value".to_owned())
 }
 
-/// As [`split`], where neither the key nor the value is wanted.
+/// Splits a line whose key and value are not needed, and returns the length of the key.
 ///
 /// # Errors
-/// Where the line is none.
+/// Fails if no `=` is followed by JSON.
 pub(crate) fn skip(line: &str) -> Result<usize, String> {
     split::<IgnoredAny>(line).map(|(key, _)| key.len())
 }
 
-/// Reads the text `stream` to its end; `shown` names it in messages. `secret` is the key that stands in it where stars are
-/// read.
+/// Reads the text `stream` to its end. `shown` is its name in messages. `secret` is the key in the text, which the component reads as
+/// stars.
 ///
 /// # Errors
-/// Where it cannot be read, has a line that cannot be understood, another format, or another checksum than it says.
+/// Fails if the text cannot be read, has an invalid line, another format, or does not match its checksum.
 pub(crate) fn read(
     shown: &str,
     stream: impl Read,
@@ -83,7 +82,7 @@ pub(crate) fn read(
     read_within(shown, stream, secret, visitor, MOST_TEXT)
 }
 
-/// [`read`] with a bound of one's own.
+/// Reads as [`read`], with a limit of `most` bytes.
 fn read_within(
     shown: &str,
     stream: impl Read,
@@ -140,7 +139,7 @@ fn read_within(
     let sum = reader.sum.finish()?;
     let failed = |what: String| Err(Failure::failed(format!("{shown} {what}")));
     match format {
-        None => return failed("is no text of pgBackRest's: it names no backrest-format".to_owned()),
+        None => return failed("is not a text of pgBackRest: it has no backrest-format".to_owned()),
         Some(format) if format != FORMAT => {
             return failed(format!("has the format {format}; only {FORMAT} is read, that of pgBackRest 2"));
         }
@@ -156,8 +155,8 @@ fn read_within(
     }
 }
 
-/// The sections and names so far: what comes twice would be one thing to who takes the first, and another to who takes the last.
-/// Only what is made of them is kept, so that long ones need no more memory than short ones.
+/// The sections and names so far. A name that comes twice is an error: one reader would use the first value, another the last. Only
+/// hashes are kept, so that long names need no more memory than short ones.
 #[derive(Default)]
 struct Names {
     hasher: RandomState,
@@ -166,7 +165,7 @@ struct Names {
 
 impl Names {
     fn section(&mut self, section: &str) -> Result<(), String> {
-        // The one that says what the text is has two parts, at its beginning and at its end.
+        // The section `backrest` has two parts, at the beginning and at the end.
         if section == "backrest" {
             Ok(())
         } else {
@@ -175,7 +174,7 @@ impl Names {
     }
 
     fn name(&mut self, section: &str, name: &str) -> Result<(), String> {
-        // Files and folders are in the order of their names, which is looked at where they are taken.
+        // Files and directories are in the order of their names, which `Manifest` checks.
         if matches!(section, "target:file" | "target:path") {
             return Ok(());
         }
@@ -190,21 +189,21 @@ impl Names {
     }
 }
 
-/// What to do about a text that is damaged.
+/// The advice for a damaged text.
 const REPAIR: &str = "look with `pgbackrest verify`, or name another repository";
 
 struct Reading<'a, R> {
     shown: &'a str,
     text: BufReader<R>,
     number: u64,
-    /// How many bytes were read, and how many may be.
+    /// How many bytes were read, and the limit.
     length: u64,
     most: u64,
     sum: Summing<'a>,
 }
 
 impl<R: Read> Reading<'_, R> {
-    /// Reads the next line into `line`, without its end. Whether there was one.
+    /// Reads the next line into `line`, without its line end. Returns whether there was one.
     fn next(&mut self, line: &mut Vec<u8>) -> Result<bool, Failure> {
         line.clear();
         if self.number.is_multiple_of(LINES) {
@@ -229,7 +228,7 @@ impl<R: Read> Reading<'_, R> {
     }
 }
 
-/// The checksum of the JSON text that the lines stand for: `{"section":{"key":value,...},...}`, in their order.
+/// Computes the checksum of the JSON text that corresponds to the lines, in their order: `{"section":{"key":value,...},...}`.
 struct Summing<'a> {
     sum: Hasher,
     waiting: Vec<u8>,
@@ -261,17 +260,17 @@ impl<'a> Summing<'a> {
         match self.secret {
             Some(secret) if section == CIPHER_SECTION && key == CIPHER_PASS => {
                 self.waiting.push(b'"');
-                self.give(0)?;
+                self.flush(0)?;
                 self.sum.secret(secret)?;
                 self.waiting.push(b'"');
             }
             _ => self.waiting.extend_from_slice(value.as_bytes()),
         }
-        self.give(PIECE)
+        self.flush(PIECE)
     }
 
-    /// Gives the host what waits, where that is at least `from` bytes.
-    fn give(&mut self, from: usize) -> Result<(), Failure> {
+    /// Passes the waiting text to the host, if it has at least `from` bytes.
+    fn flush(&mut self, from: usize) -> Result<(), Failure> {
         if self.waiting.len() < from {
             return Ok(());
         }
@@ -282,17 +281,17 @@ impl<'a> Summing<'a> {
         Ok(())
     }
 
-    /// The checksum in hexadecimal.
+    /// Returns the checksum in hexadecimal.
     fn finish(mut self) -> Result<String, Failure> {
         self.waiting.extend_from_slice(b"}}");
-        self.give(0)?;
+        self.flush(0)?;
         Ok(self.sum.finish().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
 
-/// Where a pass phrase stands.
+/// The section of a pass phrase.
 pub(crate) const CIPHER_SECTION: &str = "cipher";
-/// Its name.
+/// The name of a pass phrase.
 pub(crate) const CIPHER_PASS: &str = "cipher-pass";
 
 /// Appends `text` as pgBackRest writes a string in JSON (`jsonWriteStr` in its src/common/type/json.c).
@@ -326,14 +325,14 @@ mod tests {
     }
 
     #[test]
-    fn a_text_without_end_is_left_at_the_limit() {
+    fn an_endless_text_is_read_up_to_the_limit() {
         let text = (&b"[a]\n"[..]).chain(std::io::repeat(b'\n'));
         let failure = read_within("endless", text, None, &mut Anything, 1 << 20).unwrap_err();
         assert_eq!(failure.to_string(), "endless is longer than 1048576 bytes");
     }
 
     #[test]
-    fn the_sign_before_which_a_name_ends_is_the_first_that_leaves_json() {
+    fn a_line_is_split_at_the_first_equals_sign_that_json_follows() {
         assert_eq!(split::<u64>("a=1"), Ok(("a", 1)));
         assert_eq!(split::<u64>("a=b=1"), Ok(("a=b", 1)));
         assert_eq!(split::<&str>("a=\"b=1\""), Ok(("a", "b=1")));
@@ -344,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_nothing_but_signs_costs_little() {
+    fn a_line_of_many_equals_signs_costs_little() {
         for piece in ["=", "=\"", "=[", "=[1,", "={\"a\":", "=\"\\\"="] {
             let line = format!("{}~", piece.repeat((1 << 20) / piece.len()));
             assert!(split::<IgnoredAny>(&line).is_err(), "{piece}");

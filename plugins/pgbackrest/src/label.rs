@@ -1,9 +1,9 @@
-//! Names that pgBackRest gives: labels of backups, and WAL segments in a backup.
+//! Names of pgBackRest: labels of backups, stanzas, and WAL segments in a backup.
 
 use postgres_formats::segment::SegmentName;
 use understudy::Failure;
 
-/// Whether `text` is the label of a backup: `YYYYMMDD-HHMMSSF`, for a differential or incremental one followed by
+/// Returns whether `text` is the label of a backup: `YYYYMMDD-HHMMSSF`, for a differential or incremental backup followed by
 /// `_YYYYMMDD-HHMMSS` and `D` or `I` (`backupRegExp` in pgBackRest's src/command/backup/common.c).
 pub(crate) fn is_label(text: &str) -> bool {
     let is_time = |text: &str| {
@@ -21,20 +21,20 @@ pub(crate) fn is_label(text: &str) -> bool {
     }
 }
 
-/// Whether `text` can be a stanza: one folder below `backup` and `archive`.
+/// Checks that `text` can be the name of a stanza, which is one folder below `backup` and `archive`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Fails if it cannot.
 pub(crate) fn check_stanza(text: &str) -> Result<(), Failure> {
     let is_folder =
         !matches!(text, "" | "." | "..") && !text.contains(['/', '\\']) && !text.contains(char::is_control);
     if is_folder {
         return Ok(());
     }
-    Err(Failure::failed(format!("`stanza = \"{}\"` is no name of a stanza", text.escape_debug())))
+    Err(Failure::failed(format!("`stanza = \"{}\"` cannot be the name of a stanza", text.escape_debug())))
 }
 
-/// The WAL segment that the file `path` of a data directory is.
+/// Returns the name of the WAL segment at `path` in a data directory; `None` if `path` is not one.
 pub(crate) fn segment_of(path: &str) -> Option<&str> {
     path.strip_prefix("pg_wal/").filter(|name| SegmentName::parse(name.as_bytes()).is_some())
 }

@@ -1,8 +1,8 @@
 //! The method `pgbackrest`: restores from a repository that pgBackRest writes, without pgBackRest on the machine. Full,
 //! differential and incremental backups, bundles, every compression, encryption, tablespaces, and the archived WAL.
 //!
-//! The component reads what says what is to be restored: `backup.info`, a manifest, listings of the archive. The host moves
-//! the files, many at once, and compares each with its checksum while it is written.
+//! The component reads only what describes the backup: `backup.info`, a manifest, and listings of the archive. The host fetches many files
+//! at once, and compares each with its checksum while it writes the file.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
@@ -36,7 +36,7 @@ impl Method for PgBackRest {
             .option(OptionSpec::text("stanza").required().doc("the stanza, as pgBackRest's `--stanza`"))
             .option(OptionSpec::texts("repositories").default(vec![REPOSITORY.to_owned()]).doc(
                 "names of granted stores (`grants.stores.NAME`) that hold a repository each: the first that has the \
-                 backup is used; its pass phrase, where it is encrypted, is the granted key of the same name",
+                 backup is used; its pass phrase, if it is encrypted, is the granted key of the same name",
             ))
             .option(OptionSpec::text("backup").doc(
                 "the label of a backup, such as 20261126-043406F_20261126-050000I; without it the newest that the \
@@ -50,33 +50,33 @@ impl Method for PgBackRest {
             ))
             .option(OptionSpec::integer("target-timeline").doc("the newest backup that ended on this timeline"))
             .option(OptionSpec::flag("older").default(false).doc(
-                "whether an older backup is taken where the newest that the other options leave cannot be restored as far as the \
-                 plan sees, for it is damaged, has expired in part or is of a kind that is not read",
+                "whether an older backup is restored if the plan finds that the newest that the other options leave cannot be \
+                 restored: it is damaged, has expired in part or is of an unsupported kind",
             ))
             .option(OptionSpec::flag("delta").default(false).doc(
-                "with keep_data, whether files that are there already with the right size and checksum are kept; what \
-                 the backup does not have is removed",
+                "with keep_data, whether existing files with the right size and checksum are kept; files that the backup does not \
+                 have are removed",
             ))
             .option(OptionSpec::choice("wal", Wal::CHOICES).default("consistent").doc(
-                "which archived WAL is put into pg_wal: none, what the backup needs to be consistent, or all that leads \
-                 to where the source is, over its timelines",
+                "which archived WAL is restored to pg_wal: none, what the backup needs to be consistent, or all up to the \
+                 position of the source, along its timelines",
             ))
-            .need(Need::new(NeedKind::Store, REPOSITORY, "the repository, where `repositories` names no other").optional())
+            .need(Need::new(NeedKind::Store, REPOSITORY, "the repository, unless `repositories` names others").optional())
             .need(Need::new(NeedKind::Key, REPOSITORY, "the pass phrase of an encrypted repository").optional())
     }
 
     fn plan(request: &Request) -> Result<Plan, Failure> {
-        told_to_stop(Options::of(request).and_then(|options| plan::of(&options)))
+        or_cancelled(Options::of(request).and_then(|options| plan::of(&options)))
     }
 
     fn create(request: &Request, plan: &Plan) -> Result<(), Failure> {
         let datadir = Datadir::of(request)?;
-        told_to_stop(Options::of(request).and_then(|options| create::all(&options, plan, &datadir)))
+        or_cancelled(Options::of(request).and_then(|options| create::all(&options, plan, &datadir)))
     }
 }
 
-/// What a read makes of its end is its own affair: a method that was told to stop was cancelled.
-fn told_to_stop<T>(result: Result<T, Failure>) -> Result<T, Failure> {
+/// Turns any failure after a cancellation into [`Failure::Cancelled`]: a cancelled read may fail with another error.
+fn or_cancelled<T>(result: Result<T, Failure>) -> Result<T, Failure> {
     result.map_err(|failure| if is_cancelled() { Failure::Cancelled } else { failure })
 }
 

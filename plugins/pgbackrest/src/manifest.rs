@@ -1,5 +1,5 @@
-//! `backup.manifest`: every file and directory of a backup, and which backup holds the bytes of each (pgBackRest's
-//! src/info/manifest.c). It is read once from its beginning to its end, and each file is handed on as it comes.
+//! Reads `backup.manifest`: every file and directory of a backup, and which backup holds the bytes of each (pgBackRest's
+//! src/info/manifest.c). The manifest is read once, and each file is passed to [`Contents`] at once.
 
 mod file;
 mod longest;
@@ -17,24 +17,24 @@ use crate::repository::Wrapping;
 #[cfg(test)]
 pub(crate) use file::Bundled;
 use file::Line;
-pub(crate) use file::{File, OF_NOTHING, digest};
+pub(crate) use file::{File, SHA1_OF_EMPTY, digest};
 use longest::Longest;
 pub(crate) use references::References;
 pub(crate) use targets::Target;
 use targets::Targets;
 
-/// Takes what a manifest lists.
+/// Receives the files and directories of a manifest.
 pub(crate) trait Contents {
-    /// Takes a file, in the order of their names.
+    /// Receives a file. Files come in the order of their names.
     ///
     /// # Errors
-    /// Why it cannot be taken.
+    /// Says why the file is refused.
     fn file(&mut self, file: File) -> Result<(), String>;
 
-    /// Takes a directory by its name below the data directory, in the order of their names.
+    /// Receives a directory by its path in the data directory. Directories come in the order of their names.
     ///
     /// # Errors
-    /// Why it cannot be taken.
+    /// Says why the directory is refused.
     fn directory(&mut self, name: &str) -> Result<(), String>;
 }
 
@@ -42,14 +42,14 @@ pub(crate) trait Contents {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Compression {
     pub(crate) codec: Option<Codec>,
-    /// What their names end with.
+    /// The ending of their names.
     pub(crate) ending: &'static str,
 }
 
-/// Nothing is compressed.
+/// No compression.
 const PLAIN: Compression = Compression { codec: None, ending: "" };
 
-/// What a manifest says of the backup, without its files.
+/// The content of a manifest besides its files.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     pub(crate) label: String,
@@ -57,16 +57,16 @@ pub(crate) struct Head {
     pub(crate) archive_stop: Option<String>,
     pub(crate) lsn_start: Option<Lsn>,
     pub(crate) lsn_stop: Option<Lsn>,
-    /// Whether a file is stored as blocks, which is not read. That files may be (`backup-block-incr`) is no matter where none is.
+    /// Whether a file is stored as blocks, which is not supported. The setting `backup-block-incr` alone does not matter.
     pub(crate) has_blocks: bool,
     pub(crate) has_raw_bundles: bool,
     pub(crate) system_identifier: Option<u64>,
     pub(crate) version: Option<String>,
     compression: Option<Compression>,
     pub(crate) targets: Vec<Target>,
-    /// The mode of files that say none.
+    /// The mode of files whose line has none.
     pub(crate) file_mode: Option<u32>,
-    /// The labels of the backups that hold files, by [`File::reference`].
+    /// The labels of the backups that hold files; [`File::reference`] is an index.
     pub(crate) references: References,
     /// The control file.
     pub(crate) control_file: Option<File>,
@@ -77,22 +77,22 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// How the files are compressed.
+    /// Returns the compression of the files.
     pub(crate) fn compression(&self) -> Compression {
         self.compression.unwrap_or(PLAIN)
     }
 
-    /// How `file` is wrapped where it is stored.
+    /// Returns the wrapping of `file`.
     pub(crate) fn wrapping(&self, file: &File) -> Wrapping {
         if self.has_raw_bundles && file.bundled.is_some() { Wrapping::Raw } else { Wrapping::Whole }
     }
 
-    /// The tablespaces by their oids.
+    /// Returns the OIDs of the tablespaces.
     pub(crate) fn oids(&self) -> impl Iterator<Item = u32> {
         self.targets.iter().filter_map(|target| target.tablespace.as_ref().map(|(oid, _)| *oid))
     }
 
-    /// The object that holds `file`, below the folder of the backups.
+    /// Returns the object that holds `file`, relative to the folder of the backups.
     pub(crate) fn object(&self, file: &File) -> String {
         let label = file.reference.and_then(|at| self.references.get(at)).unwrap_or(&self.label);
         match &file.bundled {
@@ -107,15 +107,15 @@ impl Head {
     }
 }
 
-/// A manifest being read.
+/// A manifest that is being read.
 #[derive(Debug)]
 pub(crate) struct Manifest<C> {
     pub(crate) head: Head,
     pub(crate) contents: C,
-    /// The file and the directory that came last, by their names in the manifest.
+    /// The last file and the last directory, by their names in the manifest.
     last_file: String,
     last_directory: String,
-    /// The oids of tablespaces that files are in.
+    /// The OIDs of the tablespaces that have files.
     oids: Vec<u32>,
     targets: Targets,
 }
@@ -132,10 +132,10 @@ impl<C: Contents> Manifest<C> {
         }
     }
 
-    /// What it says, when all was read.
+    /// Checks and returns the content after the last line.
     ///
     /// # Errors
-    /// What is missing.
+    /// Says what is missing or contradictory.
     pub(crate) fn finish(mut self, label: &str) -> Result<(Head, C), String> {
         if self.head.label != label {
             return Err(format!("belongs to the backup `{}`", shown(&self.head.label, 80)));
@@ -224,7 +224,7 @@ impl<C: Contents> Manifest<C> {
     fn add_option(&mut self, line: &str) -> Result<usize, String> {
         let key = line.split('=').next().unwrap_or_default();
         match key {
-            // The newer one names the kind, and comes after the older one, which only says whether.
+            // Newer manifests name the kind in this option, which comes after the older `option-compress`.
             "option-compress-type" => {
                 let (_, kind) = split::<&str>(line)?;
                 self.head.compression = Some(compression(kind)?);
@@ -240,10 +240,10 @@ impl<C: Contents> Manifest<C> {
     }
 }
 
-/// How files of the kind `kind` are compressed (pgBackRest's src/common/compress/helper.c).
+/// Returns the compression that pgBackRest calls `kind` (its src/common/compress/helper.c).
 ///
 /// # Errors
-/// Where it is not known.
+/// Fails if it is unknown.
 fn compression(kind: &str) -> Result<Compression, String> {
     Ok(match kind {
         "none" => PLAIN,
@@ -259,8 +259,7 @@ fn lsn(line: &str) -> Result<Lsn, String> {
     split::<&str>(line)?.1.parse().map_err(|error| format!("has an LSN that is none: {error}"))
 }
 
-/// Whether `name` comes after `last`, as in every manifest (`lstSort` in pgBackRest's src/info/manifest.c): then none
-/// comes twice.
+/// Checks that `name` comes after `last`, as in every manifest (`lstSort` in pgBackRest's src/info/manifest.c). So no name comes twice.
 fn in_order(last: &mut String, name: &str) -> Result<(), String> {
     if name <= last.as_str() {
         let (name, last) = (shown(name, 200), shown(last, 200));

@@ -1,38 +1,38 @@
-//! Names in a manifest, and what they are below a data directory. They come from the repository and are believed in nothing.
+//! Names in a manifest, and the paths that they map to in a data directory. They come from the repository and are not trusted.
 
 use postgres_formats::names;
 
-/// The longest name below a data directory, in bytes: the longest path that Linux takes, without its NUL (`PATH_MAX`).
+/// The longest path in a data directory, in bytes: the longest path that Linux accepts, without its NUL (`PATH_MAX`).
 const LONGEST: usize = 4095;
 
-/// The longest name of a file within its folder, in bytes (`NAME_MAX`).
+/// The longest component of a path, in bytes (`NAME_MAX`).
 const LONGEST_PART: usize = 255;
 
-/// At most `most` characters of a text from the repository, as a terminal may see them.
+/// Returns at most `most` characters of a text from the repository, escaped for a terminal.
 pub(crate) fn shown(text: &str, most: usize) -> String {
     text.escape_debug().take(most).collect()
 }
 
-/// What a name in a manifest stands for.
+/// The meaning of a name in a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Name<'a> {
-    /// A file or directory by its name below the data directory.
+    /// A file or directory, by its path in the data directory.
     Below(&'a str),
     /// `pg_data` and `pg_tblspc`, below which everything else is.
     Root,
-    /// A file that never reaches the data directory: links are the host's, and a manifest is true of a backup only.
+    /// A file that is not restored: the host creates the links of `tablespace_map`, and a manifest describes a backup only.
     NotRestored,
 }
 
-/// What the name `name` of a manifest stands for.
+/// Returns the meaning of the name `name` in a manifest.
 ///
 /// # Errors
-/// Where it leaves the data directory, or is one that no backup has.
+/// Fails if the name leads out of the data directory, or if no backup has it.
 pub(crate) fn name_of(name: &str) -> Result<Name<'_>, String> {
     let shown = || shown(name, 200);
     if name.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
         return Err(format!(
-            "lists `{}`, which is no name that is restored: restore with pgbackrest, or remove that file and take a new backup",
+            "lists `{}`, which is not a name that can be restored: restore with pgbackrest, or remove that file and take a new backup",
             shown()
         ));
     }
@@ -55,7 +55,7 @@ pub(crate) fn name_of(name: &str) -> Result<Name<'_>, String> {
     }
     match below {
         names::TABLESPACE_MAP | "backup.manifest" => Ok(Name::NotRestored),
-        // A running server's, and the host's.
+        // Files of a running server, and of the host.
         names::POSTMASTER_PID | names::POSTMASTER_OPTS | names::UNFINISHED_CONTROL_FILE => {
             Err(format!("lists `{}`, which no backup has", shown()))
         }
@@ -66,7 +66,7 @@ pub(crate) fn name_of(name: &str) -> Result<Name<'_>, String> {
     }
 }
 
-/// What goes before the name `name` below the data directory, in a manifest.
+/// Returns the prefix of the path `name` in a manifest.
 pub(crate) fn root_of(name: &str) -> &'static str {
     if name.starts_with("pg_tblspc/") { "" } else { "pg_data/" }
 }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_below_the_data_directory() {
+    fn names_map_to_paths_in_the_data_directory() {
         for (name, below) in [
             ("pg_data/PG_VERSION", "PG_VERSION"),
             ("pg_data/base/5/1259", "base/5/1259"),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_the_data_directory_is_refused() {
+    fn names_out_of_the_data_directory_are_refused() {
         for name in [
             "",
             "/etc/passwd",
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_as_long_as_linux_takes() {
+    fn a_name_may_be_as_long_as_linux_accepts() {
         let deep = |length: usize| {
             let mut name = "d/".repeat(length / 2);
             name.truncate(length - 1);

@@ -1,4 +1,4 @@
-//! What the operator asked for, read once.
+//! The options of the operator, read once.
 
 use postgres_formats::Lsn;
 use understudy::{Failure, Request};
@@ -6,10 +6,10 @@ use understudy::{Failure, Request};
 use crate::label::{check_stanza, is_label};
 use crate::time::seconds_of;
 
-/// The store where the operator names none.
+/// The store if the operator names none.
 pub(crate) const REPOSITORY: &str = "repo";
 
-/// The most repositories; pgBackRest's own bound.
+/// How many repositories may be named, which is pgBackRest's limit.
 const MOST_REPOSITORIES: usize = 256;
 
 /// The options of a request.
@@ -18,22 +18,22 @@ pub(crate) struct Options {
     pub(crate) stanza: String,
     pub(crate) repositories: Vec<String>,
     pub(crate) wanted: Wanted,
-    /// Whether an older backup is taken where the newest that is wanted cannot be restored.
+    /// Whether an older backup is restored if the newest matching one cannot be.
     pub(crate) takes_older: bool,
     pub(crate) is_delta: bool,
     pub(crate) wal: Wal,
 }
 
-/// Which backup is wanted.
+/// Which backup to restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// The one with this label.
+    /// The backup with this label.
     Label(String),
-    /// The newest that fits.
+    /// The newest matching backup.
     Newest {
-        /// It ended at or before this.
+        /// The backup ended at or before this point; `None`: any.
         until: Option<Until>,
-        /// It ended on this timeline.
+        /// The backup ended on this timeline; `None`: any.
         timeline: Option<u32>,
     },
 }
@@ -41,25 +41,25 @@ pub(crate) enum Wanted {
 /// When a backup must have ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Until {
-    /// By the clock.
+    /// At or before a time.
     Time {
-        /// Since 1970.
+        /// Seconds since 1970.
         seconds: i64,
         /// As the operator wrote it.
         text: String,
     },
-    /// By what its cluster had written.
+    /// At or before an LSN.
     Lsn(Lsn),
 }
 
-/// Which WAL is put into `pg_wal`.
+/// Which WAL is restored to `pg_wal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wal {
-    /// None: the standby gets it from the source.
+    /// None. The standby gets it from the source.
     None,
     /// What the backup needs to be consistent.
     Consistent,
-    /// All that is archived on the way to where the source is.
+    /// Everything that is archived up to the position of the source, along its timelines.
     Latest,
 }
 
@@ -69,10 +69,10 @@ impl Wal {
 }
 
 impl Options {
-    /// The options of `request`.
+    /// Reads the options of `request`.
     ///
     /// # Errors
-    /// Where one cannot be understood, or two contradict each other.
+    /// Fails if an option is invalid, or if two options contradict each other.
     pub(crate) fn of(request: &Request) -> Result<Self, Failure> {
         let stanza: String = request.require("stanza")?;
         check_stanza(&stanza)?;
@@ -124,7 +124,7 @@ fn wanted(request: &Request) -> Result<Wanted, Failure> {
         }
         if !is_label(&label) {
             return Err(Failure::failed(format!(
-                "`backup = \"{}\"` is no label of pgBackRest's such as 20261126-043406F or \
+                "`backup = \"{}\"` is not a label of pgBackRest such as 20261126-043406F or \
                  20261126-043406F_20261126-050000I",
                 label.escape_debug()
             )));
@@ -141,7 +141,7 @@ fn wanted(request: &Request) -> Result<Wanted, Failure> {
         (Some(text), None) => {
             let seconds = seconds_of(&text).ok_or_else(|| {
                 Failure::failed(format!(
-                    "`target-time = \"{}\"` is no time with a zone such as 2026-11-26 04:30:00+00 or 2026-11-26T04:30:00Z",
+                    "`target-time = \"{}\"` is not a time with a zone such as 2026-11-26 04:30:00+00 or 2026-11-26T04:30:00Z",
                     text.escape_debug()
                 ))
             })?;
@@ -154,7 +154,7 @@ fn wanted(request: &Request) -> Result<Wanted, Failure> {
     let timeline = match timeline {
         None => None,
         Some(number) => Some(u32::try_from(number).ok().filter(|number| *number > 0).ok_or_else(|| {
-            Failure::failed(format!("`target-timeline = {number}` is no timeline: they count from 1"))
+            Failure::failed(format!("`target-timeline = {number}` is not a timeline: timelines count from 1"))
         })?),
     };
     Ok(Wanted::Newest { until, timeline })

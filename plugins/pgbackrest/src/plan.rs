@@ -1,5 +1,5 @@
-//! What would be restored. Everything that a repository tells without the files of a backup is known here, and so that one of them,
-//! its control file, can be had and opened.
+//! Makes the plan, and checks everything that can be known from the repository without reading the files of the backup, except its control
+//! file.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -13,21 +13,21 @@ use crate::files::one_more;
 use crate::manifest::{Contents, File};
 use crate::names::shown;
 use crate::options::Options;
-use crate::wal::Way;
+use crate::wal::WalRoute;
 
-/// How many damaged files are named.
+/// How many damaged files are named in the log.
 const MOST_NAMED: u64 = 20;
 
-/// What is counted of a manifest.
+/// The counts of a manifest.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
     bytes: u64,
     files: u64,
     directories: usize,
-    /// Files that had pages with wrong checksums, the first of them.
+    /// The first files that had pages with wrong checksums.
     damaged: Vec<(Box<str>, Option<u32>)>,
     damaged_files: u64,
-    /// What is in `pg_wal`.
+    /// The files in `pg_wal`.
     wal: BTreeSet<Box<str>>,
 }
 
@@ -56,7 +56,7 @@ impl Contents for Counted {
 }
 
 impl Counted {
-    /// How many WAL segments of the backup are told to be archived by a file that it does not have.
+    /// Returns how many WAL segments of the backup have no status file. `create` adds one for each.
     fn segments_without_status(&self) -> u64 {
         let has_status = |name: &str| {
             ["done", "ready"]
@@ -68,18 +68,18 @@ impl Counted {
     }
 }
 
-/// A backup that can be restored: what is planned of it so far, and its control file.
+/// A backup that can be restored: the plan so far, and its control file.
 #[derive(Debug)]
 pub(crate) struct Usable {
     pub(crate) plan: Plan,
     pub(crate) control: ControlFile,
 }
 
-/// What `chosen` is, as far as its repository tells without its other files. `looks_for_objects`: whether every backup that it is
-/// built on is looked for, and the object with the longest key, which is a request each.
+/// Checks that `chosen` can be restored. With `looks_for_objects`, also checks that the backups that it is built on exist, and the
+/// objects with the longest keys, which takes a request for each.
 ///
 /// # Errors
-/// Why it cannot be restored.
+/// Says why the backup cannot be restored.
 pub(crate) fn usable<C>(chosen: &Chosen<C>, looks_for_objects: bool) -> Result<Usable, Failure> {
     check_kind(chosen)?;
     if looks_for_objects {
@@ -97,31 +97,33 @@ pub(crate) fn usable<C>(chosen: &Chosen<C>, looks_for_objects: bool) -> Result<U
     if looks_for_objects {
         check_longest(chosen)?;
     }
-    // A cluster that was shut down has no WAL to name.
+    // The manifest names no WAL if the cluster was shut down.
     plan.timeline = plan.timeline.or(Some(control.control.timeline));
     Ok(Usable { plan, control })
 }
 
-/// The plan of the backup that `options` choose.
+/// Returns the plan of the backup that `options` choose.
 ///
 /// # Errors
-/// Why it cannot be restored.
+/// Says why no backup can be restored.
 pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
     let (chosen, Usable { mut plan, control }) =
         choose(options, &mut Counted::default, &|chosen| usable(chosen, true))?;
     warn(&chosen);
     let (mut bytes, mut files) =
         (chosen.contents.bytes, chosen.contents.files + chosen.contents.segments_without_status());
-    if let Some(mut way) = Way::of(&chosen, options.wal, control.segment_size)? {
-        let segments = way.more(&|name| chosen.contents.wal.contains(name))?;
-        let histories = way.histories()?;
+    if let Some(mut route) = WalRoute::of(&chosen, options.wal, control.segment_size)? {
+        let segments = route.next_segments(&|name| chosen.contents.wal.contains(name))?;
+        let histories = route.histories()?;
         let fetched = segments.iter().filter(|segment| segment.archived.is_some()).count() as u64;
         let history: usize = histories.iter().map(|history| history.text.len()).sum();
-        bytes = bytes.saturating_add(fetched * way.size.bytes()).saturating_add(history as u64);
-        // Each comes with a file that says that it is archived.
+        bytes = bytes.saturating_add(fetched * route.size.bytes()).saturating_add(history as u64);
+        // Each has a status file.
         files += 2 * (fetched + histories.len() as u64);
-        let (label, until) =
-            (&chosen.backup.label, if way.goes_on() { ", up to the newest that is archived" } else { "" });
+        let (label, until) = (
+            &chosen.backup.label,
+            if route.follows_source() { ", up to the newest that is archived" } else { "" },
+        );
         log::info!("WAL segments that come with the backup {label}{until}: {}", segments.len());
     }
     plan.bytes = Some(bytes);
@@ -130,10 +132,10 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-/// What the manifest says of the backup.
+/// Makes the plan from the manifest.
 ///
 /// # Errors
-/// Where it contradicts itself or `backup.info`.
+/// Fails if the manifest contradicts itself or `backup.info`.
 fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
     let head = &chosen.head;
     let timeline_of = |name: &str| SegmentName::parse(name.as_bytes()).map(SegmentName::timeline);
@@ -167,7 +169,7 @@ fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
     }
     let major = match cluster.version.split_once('.') {
         None => cluster.version.parse().ok(),
-        // Before 10 there were two numbers.
+        // Before version 10 a major version had two numbers.
         Some(_) => None,
     };
     let Some(major) = major else {
@@ -192,14 +194,14 @@ fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
     })
 }
 
-/// Whether files of that kind of backup can be read.
+/// Checks that a backup of this kind can be restored.
 ///
 /// # Errors
-/// Where they cannot.
+/// Says why it cannot.
 fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     let head = &chosen.head;
     if head.has_blocks {
-        // An incremental or differential one goes on with the blocks of those that it is built on.
+        // An incremental or differential backup also uses the blocks of the backups that it is built on.
         return Err(chosen.failed(
             "is of a block incremental backup (repo-block=y), which is not restored: take a new full backup with \
              repo-block=n, or restore this one with pgbackrest",
@@ -216,11 +218,10 @@ fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether the store has the objects with the longest keys: what one store took, another that the repository was copied to may
-/// not take.
+/// Checks that the store has the objects with the longest keys. A repository may have been copied to a store that does not accept them.
 ///
 /// # Errors
-/// Where it has not.
+/// Fails if one of them is missing.
 fn check_longest<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     for file in chosen.head.longest.files() {
         cancelled()?;
@@ -242,7 +243,7 @@ fn check_longest<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether every backup that holds files of this one is there.
+/// Checks that every backup that holds files of this one exists.
 fn check_references<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     let listed: HashSet<&str> = chosen.info.backups.iter().map(|backup| backup.label.as_str()).collect();
     for label in chosen.head.references.iter().filter(|label| *label != chosen.backup.label) {
@@ -263,7 +264,7 @@ fn check_references<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says what an operator should know of a backup that can be restored.
+/// Logs what the operator should know about a backup that can be restored.
 fn warn(chosen: &Chosen<Counted>) {
     for target in chosen.head.targets.iter().filter(|target| target.tablespace.is_none()) {
         let (name, path) = (shown(&target.name, 200), shown(&target.path, 200));

@@ -1,8 +1,8 @@
-//! One repository: its store, how its texts are encrypted, and the second copy that pgBackRest keeps of each.
+//! One repository: its store, the encryption of its texts, and the second copy that pgBackRest keeps of each.
 //!
-//! An encrypted repository is a chain: the pass phrase of the repository opens `backup.info` and `archive.info`, the one
-//! that stands in `backup.info` opens the manifests, the one in a manifest the files of that set of backups, the one in
-//! `archive.info` the archive. The host keeps them all: here they are keys without bytes.
+//! An encrypted repository has a chain of keys. The pass phrase of the repository decrypts `backup.info` and `archive.info`. The key in
+//! `backup.info` decrypts the manifests, the key in a manifest the files of that set of backups, and the key in `archive.info` the archive.
+//! The host holds all of them; the component has only handles.
 
 use std::io::Read;
 
@@ -12,7 +12,7 @@ use understudy::{Error, Failure, log};
 
 use crate::ini::{self, CIPHER_PASS, CIPHER_SECTION, Visitor};
 
-/// How the text of an encrypted repository begins (OpenSSL's `enc`).
+/// How an encrypted text begins (OpenSSL's `enc`).
 const SALTED: &[u8; 8] = b"Salted__";
 
 /// A granted store that holds a repository.
@@ -25,19 +25,19 @@ pub(crate) struct Repository {
 /// How pgBackRest wraps what it compresses and encrypts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wrapping {
-    /// As every object of its own, and the files of most bundles.
+    /// The format of an object, and of the files in most bundles.
     Whole,
-    /// As the files of raw bundles: zlib's header and not gzip's, the salt without `Salted__` (`raw` in pgBackRest's
-    /// src/common/compress/gz/compress.c and src/common/crypto/cipherBlock.c). The other codecs write what they read either way.
+    /// The format of files in raw bundles: a zlib header instead of a gzip header, and the salt without `Salted__` (`raw` in pgBackRest's
+    /// src/common/compress/gz/compress.c and src/common/crypto/cipherBlock.c). The other codecs have one format.
     Raw,
 }
 
-/// With what a text is opened.
+/// The key that decrypts a text.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Lock<'a> {
-    /// The pass phrase of the repository, where the text is encrypted.
-    Repository,
-    /// A key that another text held, if the repository is encrypted.
+pub(crate) enum TextKey<'a> {
+    /// The pass phrase of the repository, if the text is encrypted.
+    PassPhrase,
+    /// A key that another text holds, if the repository is encrypted.
     Held(Option<&'a Key>),
 }
 
@@ -45,7 +45,7 @@ pub(crate) enum Lock<'a> {
 #[derive(Debug)]
 pub(crate) struct Loaded<T> {
     pub(crate) contents: T,
-    /// The key that it holds, of an encrypted repository.
+    /// The key that the text holds, if the repository is encrypted.
     pub(crate) key: Option<Key>,
 }
 
@@ -53,7 +53,7 @@ impl Repository {
     /// Opens the store `grants.stores.NAME` for the stanza `stanza`.
     ///
     /// # Errors
-    /// What the host answers.
+    /// The error of the host.
     pub(crate) fn open(name: &str, stanza: &str) -> Result<Self, Failure> {
         if name.starts_with('/') {
             return Err(Failure::failed(format!(
@@ -70,12 +70,12 @@ impl Repository {
         Ok(Self { bucket, stanza: stanza.to_owned() })
     }
 
-    /// How a message calls the object `key`.
+    /// Names the object `key` in a message.
     pub(crate) fn shown(&self, key: &str) -> String {
         format!("{}:{key}", self.bucket.name())
     }
 
-    /// The folder of the backups, or of the one with this label.
+    /// Returns the folder of the backups, or of the backup with this label.
     pub(crate) fn backup(&self, label: &str) -> String {
         if label.is_empty() {
             format!("backup/{}", self.stanza)
@@ -84,12 +84,12 @@ impl Repository {
         }
     }
 
-    /// The folder of the archive, or of what is below it.
+    /// Returns the path `below` in the folder of the archive.
     pub(crate) fn archive(&self, below: &str) -> String {
         format!("archive/{}/{below}", self.stanza)
     }
 
-    /// How the stored bytes become plain bytes.
+    /// Returns the pipeline for this key, codec and wrapping; `None` if the stored bytes are plain.
     pub(crate) fn pipeline(key: Option<&Key>, codec: Option<Codec>, wrapping: Wrapping) -> Option<Pipeline> {
         let (cipher, codec) = match (wrapping, codec) {
             (Wrapping::Whole, codec) => (CipherFormat::OpensslSha1, codec),
@@ -104,24 +104,23 @@ impl Repository {
         }
     }
 
-    /// Reads the text `key` with the visitors that `fresh` makes: the object, else its `.copy`; none where there is
-    /// neither.
+    /// Reads the object `key`, or else its `.copy`, with a visitor from `fresh`; `None` if neither exists.
     ///
     /// # Errors
-    /// What is wrong with the object where both cannot be used.
+    /// If neither can be used, says what is wrong with the object.
     pub(crate) fn load<T: Visitor>(
         &self,
         key: &str,
-        lock: Lock<'_>,
+        text_key: TextKey<'_>,
         fresh: &mut dyn FnMut() -> T,
     ) -> Result<Option<Loaded<T>>, Failure> {
-        let first = self.load_one(key, lock, fresh());
+        let first = self.load_one(key, text_key, fresh());
         match &first {
             Ok(Some(_)) | Err(Failure::RetryLater(_) | Failure::Cancelled) => return first,
             Ok(None) | Err(_) => {}
         }
         let copy = format!("{key}.copy");
-        let second = match self.load_one(&copy, lock, fresh()) {
+        let second = match self.load_one(&copy, text_key, fresh()) {
             Err(failure @ (Failure::RetryLater(_) | Failure::Cancelled)) => return Err(failure),
             Err(_) | Ok(None) => return first,
             Ok(Some(loaded)) => loaded,
@@ -135,30 +134,30 @@ impl Repository {
     fn load_one<T: Visitor>(
         &self,
         key: &str,
-        lock: Lock<'_>,
+        text_key: TextKey<'_>,
         mut visitor: T,
     ) -> Result<Option<Loaded<T>>, Failure> {
         let shown = self.shown(key);
-        let named = match lock {
-            Lock::Repository => match self.is_encrypted(key)? {
+        let named = match text_key {
+            TextKey::PassPhrase => match self.is_encrypted(key)? {
                 None => return Ok(None),
                 Some(false) => None,
                 Some(true) => Some(self.granted_key()?),
             },
-            // What its key says of a text that is missing is not what it says of one that does not open.
-            Lock::Held(Some(_)) if self.bucket.find(key)?.is_none() => return Ok(None),
-            Lock::Held(_) => None,
+            // Checked first, because a missing text must not be reported as one that cannot be decrypted.
+            TextKey::Held(Some(_)) if self.bucket.find(key)?.is_none() => return Ok(None),
+            TextKey::Held(_) => None,
         };
-        let key_of_text = match lock {
-            Lock::Repository => named.as_ref(),
-            Lock::Held(held) => held,
+        let key_of_text = match text_key {
+            TextKey::PassPhrase => named.as_ref(),
+            TextKey::Held(held) => held,
         };
         let pipeline = Self::pipeline(key_of_text, None, Wrapping::Whole);
         let held = match &pipeline {
             None => None,
             Some(pipeline) => match self.bucket.derive_key(key, pipeline, CIPHER_SECTION, CIPHER_PASS) {
                 Ok(held) => Some(held),
-                Err(error) => return Err(self.why_not_opened(&shown, lock, error)),
+                Err(error) => return Err(self.why_not_opened(&shown, text_key, error)),
             },
         };
         let stream = match self.bucket.read(key, None, pipeline.as_ref()) {
@@ -169,7 +168,7 @@ impl Repository {
         Ok(Some(Loaded { contents: visitor, key: held }))
     }
 
-    /// Whether the object `key` is encrypted; none where there is no such object.
+    /// Returns whether the object `key` is encrypted; `None` if it does not exist.
     fn is_encrypted(&self, key: &str) -> Result<Option<bool>, Failure> {
         let mut beginning = Vec::new();
         let range = Range { offset: 0, length: SALTED.len() as u64 };
@@ -182,7 +181,7 @@ impl Repository {
         Ok(Some(beginning == SALTED))
     }
 
-    /// The pass phrase of the repository.
+    /// Returns the pass phrase of the repository.
     fn granted_key(&self) -> Result<Key, Failure> {
         let name = self.bucket.name();
         Key::named(name).map_err(|error| match error {
@@ -194,20 +193,20 @@ impl Repository {
         })
     }
 
-    /// What to say of a text that is there and does not open.
-    fn why_not_opened(&self, shown: &str, lock: Lock<'_>, error: Error) -> Failure {
+    /// Returns the failure for a text that exists but cannot be decrypted.
+    fn why_not_opened(&self, shown: &str, text_key: TextKey<'_>, error: Error) -> Failure {
         let name = self.bucket.name();
         match error {
-            // What it becomes with a wrong key has no such line.
+            // A text that was decrypted with a wrong key has no such line.
             Error::NotFound(_) | Error::Corrupt(_) | Error::Invalid(_) => {}
             error => return error.into(),
         }
-        Failure::failed(match lock {
-            Lock::Repository => format!(
+        Failure::failed(match text_key {
+            TextKey::PassPhrase => format!(
                 "{shown} does not open with the pass phrase of grants.keys.{name}: it is not the repo-cipher-pass of \
                  this repository, or the object is damaged"
             ),
-            Lock::Held(_) => {
+            TextKey::Held(_) => {
                 format!("{shown} does not open with the key that the repository holds for it: it is damaged")
             }
         })

@@ -1,7 +1,7 @@
-//! Points in time as people write them: ISO 8601 and PostgreSQL's own way.
+//! Reads times in ISO 8601 and in PostgreSQL's format.
 
-/// The seconds since 1970 that `text` means, a fraction dropped: `2026-11-26T04:30:00Z`, `2026-11-26 04:30:00.5+00`,
-/// `2026-11-26 04:30:00-03:30`. None without a zone, for nobody knows in which zone a method runs.
+/// Returns a time in seconds since 1970, without its fraction: `2026-11-26T04:30:00Z`, `2026-11-26 04:30:00.5+00`,
+/// `2026-11-26 04:30:00-03:30`. `None` if `text` is not a time or has no time zone: the time zone of a method is unknown.
 pub(crate) fn seconds_of(text: &str) -> Option<i64> {
     let number = |text: &str, least: i64, most: i64| {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_or_has_no_zone_is_refused() {
+    fn an_invalid_time_or_one_without_zone_is_refused() {
         for text in [
             "",
             "yesterday",

@@ -1,10 +1,10 @@
-//! The checksums that a manifest has for files (`--manifest-checksums` of pg_basebackup).
+//! The checksums of files in a manifest (`--manifest-checksums` of pg_basebackup).
 
 use std::fmt;
 
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 
-/// How a file's checksum is calculated.
+/// The algorithm of a file's checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// CRC-32C, written as its four bytes from the least significant one.
@@ -20,7 +20,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// The algorithm that a manifest calls `name`.
+    /// Returns the algorithm that a manifest calls `name`; `None` if it is unknown.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "CRC32C" => Some(Self::Crc32c),
@@ -32,7 +32,7 @@ impl Algorithm {
         }
     }
 
-    /// How many bytes the checksum has.
+    /// Returns the number of bytes of a checksum.
     pub fn size(self) -> usize {
         match self {
             Self::Crc32c => 4,
@@ -56,16 +56,16 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// What computes a checksum: [`Summing`], or what is faster where this runs.
+/// Computes a checksum: [`Summing`], or a faster implementation of the caller.
 pub trait Digesting {
-    /// Takes `bytes` in.
+    /// Adds `bytes`.
     fn update(&mut self, bytes: &[u8]);
 
-    /// The checksum, byte for byte as a manifest writes it.
+    /// Returns the checksum, byte for byte as a manifest writes it.
     fn finish(self) -> Vec<u8>;
 }
 
-/// A checksum in the making.
+/// Computes a checksum in software.
 #[derive(Clone, Debug)]
 pub struct Summing(Inner);
 
@@ -79,7 +79,7 @@ enum Inner {
 }
 
 impl Summing {
-    /// The checksum of nothing yet.
+    /// Begins a checksum.
     pub fn new(algorithm: Algorithm) -> Self {
         Self(match algorithm {
             Algorithm::Crc32c => Inner::Crc32c(0),
@@ -113,7 +113,7 @@ impl Digesting for Summing {
     }
 }
 
-/// Reads hexadecimal digits; none where there is anything else.
+/// Reads hexadecimal digits; `None` if `text` contains anything else.
 pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
     if !digits.len().is_multiple_of(2) {

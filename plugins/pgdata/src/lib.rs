@@ -1,5 +1,5 @@
-//! What PostgreSQL writes into a backup and only methods read back: `backup_manifest`, with its checksums, and the records of the
-//! write-ahead log. What the host reads too is in `postgres-formats`. Knows neither the contract nor where the bytes come from.
+//! Readers of PostgreSQL's files that only methods need: `backup_manifest` with its checksums, and the records of the write-ahead log. The
+//! readers that the host needs too are in `postgres-formats`. This crate knows neither the contract nor the source of the bytes.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]

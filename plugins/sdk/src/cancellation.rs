@@ -1,15 +1,15 @@
-//! Stopping when told to.
+//! Stopping when the run is cancelled.
 
 use std::io::{self, Read};
 
 use crate::{Failure, host};
 
-/// Whether the host asked the method to stop. Costs well below a microsecond.
+/// Returns whether the run is being cancelled. A call takes well below a microsecond.
 pub fn is_cancelled() -> bool {
     host::cancel_requested()
 }
 
-/// For a loop: `cancelled()?` ends it when the host asked the method to stop. A method that never asks is ended by force.
+/// Fails if the run is being cancelled: `cancelled()?` in a loop ends the loop then. The host ends a method that never checks by force.
 ///
 /// # Errors
 /// [`Failure::Cancelled`].
@@ -17,11 +17,11 @@ pub fn cancelled() -> Result<(), Failure> {
     if is_cancelled() { Err(Failure::Cancelled) } else { Ok(()) }
 }
 
-/// How many bytes are read between two looks.
+/// How many bytes are read between two checks.
 const STEP: usize = 1 << 20;
 
-/// Reads through to another reader until the host asks the method to stop; then reading fails with [`Failure::Cancelled`],
-/// which [`crate::AtPath::at`] and `?` bring back out of the [`io::Error`]. Looks once every MiB.
+/// A reader that passes reads through to another reader until the run is cancelled. Then reading fails with [`Failure::Cancelled`], which
+/// [`crate::AtPath::at`] and `?` extract from the [`io::Error`]. It checks once every MiB.
 #[derive(Debug)]
 pub struct UntilCancelled<R> {
     inner: R,
@@ -29,7 +29,7 @@ pub struct UntilCancelled<R> {
 }
 
 impl<R> UntilCancelled<R> {
-    /// Reads through to `inner`.
+    /// Wraps `inner`.
     pub fn new(inner: R) -> Self {
         Self { inner, since: 0 }
     }

@@ -1,4 +1,4 @@
-//! Writing into the data directory.
+//! Writing to the data directory.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -12,15 +12,15 @@ use crate::{AtPath, Error, Failure, Request, cancellation, host, progress};
 
 pub use postgres_formats::names::UNFINISHED_CONTROL_FILE;
 
-/// How many bytes are written between two looks at the cancellation and two reports of progress.
+/// How many bytes are written between two checks for cancellation and between two reports of progress.
 const STEP: usize = 1 << 20;
 /// How many bytes [`Datadir::write`] moves at a time.
 const BUFFER: usize = 256 << 10;
 
-/// The data directory, with pg_wal and the tablespaces where the operator wants them.
+/// The data directory, with pg_wal and the tablespaces in the directories that the operator configured.
 ///
-/// Names are those of a backup: relative to the data directory, `/`-separated, such as `base/5/1259`. A name that is
-/// absolute, empty, or has an empty, `.` or `..` component is refused.
+/// Names are those of a backup: relative to the data directory, separated by `/`, such as `base/5/1259`. A name is refused if it is
+/// absolute or empty, or has an empty, `.` or `..` component.
 #[derive(Debug)]
 pub struct Datadir {
     path: PathBuf,
@@ -30,10 +30,10 @@ pub struct Datadir {
 }
 
 impl Datadir {
-    /// The data directory of `request`.
+    /// Returns the data directory of `request`.
     ///
     /// # Errors
-    /// Where the operator set `no_params`, so that the method is not told.
+    /// Fails if the operator set `no_params`: the request then has no data directory.
     pub fn of(request: &Request) -> Result<Self, Failure> {
         Ok(Self::at(request.datadir()?.to_owned()))
     }
@@ -47,20 +47,20 @@ impl Datadir {
         }
     }
 
-    /// Its absolute path.
+    /// Returns the absolute path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where WAL goes: its `pg_wal`, or the operator's own place for it.
+    /// Returns the directory for WAL: `pg_wal`, or the directory that the operator configured.
     pub fn wal_directory(&self) -> &Path {
         &self.wal
     }
 
-    /// Where the tablespace with this oid goes.
+    /// Returns the directory for the tablespace with this OID.
     ///
     /// # Errors
-    /// Where the plan has no such tablespace or the operator's map does not name it.
+    /// Fails if the plan has no such tablespace or the operator's map does not name it.
     pub fn tablespace(&self, oid: u32) -> Result<PathBuf, Failure> {
         if let Some(known) = self.tablespaces.borrow().get(&oid) {
             return Ok(known.clone());
@@ -70,15 +70,15 @@ impl Datadir {
         Ok(path)
     }
 
-    /// Where `name` is written: below [`Datadir::wal_directory`] what is below `pg_wal`, below [`Datadir::tablespace`]
-    /// what is below `pg_tblspc/<oid>`, under [`UNFINISHED_CONTROL_FILE`] what is `global/pg_control`.
+    /// Returns the path that `name` is written to. Names below `pg_wal` map to [`Datadir::wal_directory`], names below `pg_tblspc/<oid>` to
+    /// [`Datadir::tablespace`], and `global/pg_control` to [`UNFINISHED_CONTROL_FILE`].
     ///
     /// # Errors
-    /// Where the name is refused, or is below `pg_tblspc` and not below a tablespace of the plan.
+    /// Fails if the name is refused, or if it is below `pg_tblspc` but not below a tablespace of the plan.
     pub fn place(&self, name: &str) -> Result<PathBuf, Failure> {
         if name.contains('\0') || name.split('/').any(|part| matches!(part, "" | "." | "..")) {
             return Err(Failure::failed(format!(
-                "`{}` is no name below a data directory",
+                "`{}` is not a name below a data directory",
                 name.escape_debug()
             )));
         }
@@ -105,19 +105,19 @@ impl Datadir {
         }
     }
 
-    /// Makes the directory `name` and those above it. One that is there already is left as it is.
+    /// Creates the directory `name` and its parents. A directory that exists is left unchanged.
     ///
     /// # Errors
-    /// Where the name is refused or something else has it.
+    /// Fails if the name is refused, or if something other than a directory has it.
     pub fn create_dir(&self, name: &str) -> Result<(), Failure> {
         let path = self.place(name)?;
         fs::create_dir_all(&path).at(path)
     }
 
-    /// Makes the file `name`, which must not exist. The directory that it is in must.
+    /// Creates the file `name`. Its directory must exist.
     ///
     /// # Errors
-    /// Where the name is refused or something has it.
+    /// Fails if the name is refused or exists already.
     pub fn create_file(&self, name: &str) -> Result<DataFile, Failure> {
         let path = self.place(name)?;
         match File::options().write(true).create_new(true).open(&path) {
@@ -129,7 +129,7 @@ impl Datadir {
         }
     }
 
-    /// Makes `PG_VERSION`, before anything else: a Patroni that starts meanwhile reads it then and never again.
+    /// Writes `PG_VERSION`. It should be written before anything else: a Patroni that starts meanwhile reads it only once.
     ///
     /// # Errors
     /// As [`Datadir::create_file`].
@@ -137,11 +137,11 @@ impl Datadir {
         self.write(PG_VERSION, &mut format!("{major}\n").as_bytes()).map(drop)
     }
 
-    /// Makes the file `name` from all that `from` gives, and returns how many bytes that was.
+    /// Creates the file `name` with everything that `from` reads, and returns the number of bytes.
     ///
     /// # Errors
-    /// As [`Datadir::create_file`], and where reading or writing fails; [`Failure::Cancelled`] when told to stop. An
-    /// error of `from` itself comes without a path unless it carries one.
+    /// As [`Datadir::create_file`]. Also fails if reading or writing fails; [`Failure::Cancelled`] if the run is cancelled. An error of
+    /// `from` has no path unless it brings one.
     pub fn write(&self, name: &str, from: &mut dyn Read) -> Result<u64, Failure> {
         let mut file = self.create_file(name)?;
         let mut buffer = self.buffer.borrow_mut();
@@ -157,8 +157,8 @@ impl Datadir {
     }
 }
 
-/// A new file of the data directory. It counts what is written towards the progress and looks at the cancellation at least
-/// once every MiB.
+/// A new file of the data directory. It reports the bytes that are written as progress, and checks for cancellation at least once every
+/// MiB.
 #[derive(Debug)]
 pub struct DataFile {
     file: File,
@@ -171,7 +171,7 @@ impl DataFile {
     /// Appends `bytes`.
     ///
     /// # Errors
-    /// Where writing fails; [`Failure::Cancelled`] when told to stop.
+    /// Fails if writing fails; [`Failure::Cancelled`] if the run is cancelled.
     pub fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         for part in bytes.chunks(STEP) {
             self.file.write_all(part).at(&self.path)?;
@@ -184,10 +184,10 @@ impl DataFile {
         Ok(())
     }
 
-    /// Counts the file as done and returns its size in bytes. The host writes it through to the disk when it seals.
+    /// Reports the file as done and returns its size in bytes. The host syncs it to the disk at the seal.
     ///
     /// # Errors
-    /// [`Failure::Cancelled`] when told to stop.
+    /// [`Failure::Cancelled`] if the run is cancelled.
     pub fn finish(self) -> Result<u64, Failure> {
         self.report(1);
         cancellation::cancelled()?;
@@ -213,7 +213,7 @@ impl Write for DataFile {
     }
 }
 
-/// A file that tells PostgreSQL how to start.
+/// A signal file, which determines how PostgreSQL starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// `standby.signal`
@@ -222,19 +222,19 @@ pub enum Signal {
     Recovery,
 }
 
-/// A line for postgresql.auto.conf; the host quotes the value and writes it when it seals.
+/// Requests a setting in postgresql.auto.conf. The host quotes the value and writes the setting at the seal.
 ///
 /// # Errors
-/// [`Error::Denied`] for a setting that a method may not set (`wit/method.wit` lists those that it may), [`Error::Invalid`] for a value
-/// that PostgreSQL does not take.
+/// [`Error::Denied`] if a method may not set this setting (`wit/method.wit` lists those that it may set), [`Error::Invalid`] if PostgreSQL
+/// does not accept the value.
 pub fn recovery_setting(name: &str, value: &str) -> Result<(), Error> {
     host::recovery_setting(name, value)
 }
 
-/// Asks for a signal file when the host seals.
+/// Requests a signal file, which the host writes at the seal.
 ///
 /// # Errors
-/// [`Error::Denied`] where the host does not allow it.
+/// [`Error::Denied`] if the host does not allow it.
 pub fn signal_file(signal: Signal) -> Result<(), Error> {
     host::signal_file(signal)
 }

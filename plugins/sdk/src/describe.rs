@@ -1,36 +1,37 @@
-//! What a method says of itself.
+//! The description of a method.
 
 use crate::Value;
 
-/// What a method is, which options it takes and what it needs. Static: it names things, the operator says which they are.
+/// What a method is, which options it takes and what it needs. It is static: it only names stores, keys and directories, and the operator
+/// configures them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Description {
     /// The method's name, such as `tarball`.
     pub name: String,
     /// The method's version.
     pub version: String,
-    /// What it does, in one line.
+    /// What the method does, in one line.
     pub summary: String,
-    /// Its options. Any other option is a configuration error.
+    /// The options of the method. Any other option is a configuration error.
     pub options: Vec<OptionSpec>,
-    /// What it needs besides the data directory.
+    /// What the method needs besides the data directory.
     pub needs: Vec<Need>,
 }
 
 impl Description {
-    /// A description without options or needs.
+    /// Makes a description without options and needs.
     pub fn new(name: impl Into<String>, version: impl Into<String>, summary: impl Into<String>) -> Self {
         Self { name: name.into(), version: version.into(), summary: summary.into(), ..Self::default() }
     }
 
-    /// The same with one more option.
+    /// Adds an option.
     #[must_use]
     pub fn option(mut self, option: OptionSpec) -> Self {
         self.options.push(option);
         self
     }
 
-    /// The same with one more need.
+    /// Adds a need.
     #[must_use]
     pub fn need(mut self, need: Need) -> Self {
         self.needs.push(need);
@@ -53,11 +54,11 @@ pub enum Kind {
     Flag,
     /// Several texts.
     Texts,
-    /// A size such as `"64MiB"`; arrives as bytes.
+    /// A size such as `"64MiB"`, which the method gets in bytes.
     Size,
-    /// A duration such as `"5 s"`; arrives as milliseconds.
+    /// A duration such as `"5 s"`, which the method gets in milliseconds.
     Duration,
-    /// A secret; arrives as its name, never its bytes.
+    /// A secret. The method gets its name, never its bytes.
     Secret,
 }
 
@@ -66,62 +67,62 @@ pub enum Kind {
 pub struct OptionSpec {
     /// The key in the method's `options`.
     pub name: String,
-    /// What it takes.
+    /// What values it takes.
     pub kind: Kind,
     /// Whether the method cannot run without it.
     pub required: bool,
-    /// What the host passes where the operator sets nothing.
+    /// The value that the host passes if the operator sets none.
     pub default: Option<Value>,
     /// What it is for, in a sentence.
     pub doc: String,
 }
 
 impl OptionSpec {
-    /// An option of `kind` that may be left out.
+    /// Makes an optional option of `kind`.
     pub fn new(name: impl Into<String>, kind: Kind) -> Self {
         Self { name: name.into(), kind, required: false, default: None, doc: String::new() }
     }
 
-    /// An option that takes a text.
+    /// Makes an option that takes a text.
     pub fn text(name: impl Into<String>) -> Self {
         Self::new(name, Kind::Text)
     }
 
-    /// An option that takes several texts.
+    /// Makes an option that takes several texts.
     pub fn texts(name: impl Into<String>) -> Self {
         Self::new(name, Kind::Texts)
     }
 
-    /// An option that takes yes or no.
+    /// Makes an option that takes yes or no.
     pub fn flag(name: impl Into<String>) -> Self {
         Self::new(name, Kind::Flag)
     }
 
-    /// An option that takes a whole number.
+    /// Makes an option that takes a whole number.
     pub fn integer(name: impl Into<String>) -> Self {
         Self::new(name, Kind::Integer)
     }
 
-    /// An option that takes one of `choices`.
+    /// Makes an option that takes one of `choices`.
     pub fn choice<S: Into<String>>(name: impl Into<String>, choices: impl IntoIterator<Item = S>) -> Self {
         Self::new(name, Kind::Choice(choices.into_iter().map(Into::into).collect()))
     }
 
-    /// The same, but the operator has to set it.
+    /// Makes the option required.
     #[must_use]
     pub fn required(mut self) -> Self {
         self.required = true;
         self
     }
 
-    /// The same with the value that stands where the operator sets none.
+    /// Sets the default value.
     #[must_use]
     pub fn default(mut self, value: impl Into<Value>) -> Self {
         self.default = Some(value.into());
         self
     }
 
-    /// The same with what it is for.
+    /// Sets the documentation: what the option is for.
     #[must_use]
     pub fn doc(mut self, doc: impl Into<String>) -> Self {
         self.doc = doc.into();
@@ -129,14 +130,14 @@ impl OptionSpec {
     }
 }
 
-/// What a need is.
+/// The kind of a need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NeedKind {
     /// An object store (`grants.stores.NAME`).
     Store,
     /// A key (`grants.keys.NAME`).
     Key,
-    /// A directory to read (`grants.read`); its name is that of the option that holds the path.
+    /// A directory to read (`grants.read`). The name of the need is the name of the option that holds the path.
     Directory,
     /// A host and port (`grants.network`).
     Network,
@@ -146,26 +147,26 @@ pub enum NeedKind {
     Environment,
 }
 
-/// One thing that the method asks the operator to grant.
+/// Something that the operator must grant to the method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
-    /// What it is.
+    /// The kind.
     pub kind: NeedKind,
-    /// The name that the operator binds.
+    /// The name under which the operator grants it.
     pub name: String,
     /// Whether the method cannot run without it.
     pub required: bool,
-    /// What it is for, for the operator who decides.
+    /// Why the method needs it, for the operator who decides.
     pub reason: String,
 }
 
 impl Need {
-    /// A need without which the method cannot run.
+    /// Makes a need without which the method cannot run.
     pub fn new(kind: NeedKind, name: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { kind, name: name.into(), required: true, reason: reason.into() }
     }
 
-    /// The same, but the method can do without.
+    /// Makes the need optional.
     #[must_use]
     pub fn optional(mut self) -> Self {
         self.required = false;

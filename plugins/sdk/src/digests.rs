@@ -1,4 +1,4 @@
-//! What bytes come to, computed by the host with the processor's own instructions, which a component does not have.
+//! Digests, computed by the host with processor instructions that a component cannot use.
 //!
 //! ```
 //! use understudy::digests::{Algorithm, Hasher};
@@ -18,31 +18,31 @@ pub use crate::raw::understudy::method::digests::{Algorithm, Digest};
 /// How many bytes go to the host in one call.
 const MOST: usize = 1 << 20;
 
-/// The digest of bytes that come in pieces.
+/// Computes the digest of bytes that come in pieces.
 pub struct Hasher(data::Hasher);
 
 impl Hasher {
-    /// Of nothing yet.
+    /// Begins a digest.
     pub fn new(by: Algorithm) -> Self {
         Self(data::Hasher::new(by))
     }
 
-    /// Takes the next bytes. A call has a cost: give it some kilobytes at a time.
+    /// Adds the next bytes. Each call has a cost, so pass some kilobytes at a time.
     pub fn update(&mut self, bytes: &[u8]) {
         for piece in bytes.chunks(MOST) {
             self.0.update(piece);
         }
     }
 
-    /// Takes what stands in a text where the method sees the `*` of `key`, for a checksum that covers it.
+    /// Adds the bytes of `key`, which the method reads as `*`, for a checksum of a text that contains the key.
     ///
     /// # Errors
-    /// [`Error::Denied`] for a key that was granted rather than derived, and by CRC-32C.
+    /// [`Error::Denied`] if the key was granted rather than derived, or if the algorithm is CRC-32C.
     pub fn secret(&mut self, key: &Key) -> Result<(), Error> {
         Ok(self.0.secret(&key.0)?)
     }
 
-    /// What all so far comes to.
+    /// Returns the digest of all bytes so far.
     pub fn finish(&self) -> Vec<u8> {
         self.0.finish()
     }

@@ -1,4 +1,4 @@
-//! From this crate's types to the generated ones and back.
+//! Converts between the types of this crate and the generated ones, and exports a method.
 
 use std::marker::PhantomData;
 
@@ -9,7 +9,7 @@ use crate::{
     Tablespace, Value,
 };
 
-/// Makes `$method`, a type that implements [`Method`], the component's method. Once in a crate.
+/// Exports `$method`, a type that implements [`Method`], as the method of the component. Must be used once in a crate.
 #[macro_export]
 macro_rules! export {
     ($method:ty) => {
@@ -26,7 +26,7 @@ macro_rules! export {
     };
 }
 
-/// The component that a [`Method`] makes.
+/// The component of a [`Method`].
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Exported<M>(PhantomData<M>);
@@ -38,7 +38,7 @@ impl<M: Method> wit::Guest for Exported<M> {
 
     fn plan(r: types::Request) -> Result<types::RestorePlan, types::Failure> {
         let request = Request::from(r);
-        // Known now, while the data directory still holds what it held.
+        // Checked in `plan`, before the host empties the data directory.
         if M::NEEDS_PARAMETERS {
             request.datadir()?;
         }

@@ -1,34 +1,34 @@
-//! How a method says that it did not do it.
+//! Failures of a method, and errors of the host.
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// Why a method did not do what it was asked. The host tries the next method.
+/// Why a method failed. The host tries the next method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// There is nothing here that this method could restore.
+    /// There is nothing that this method could restore.
     NotApplicable(String),
-    /// It may work later, such as when a store answers again.
+    /// A later attempt may succeed, such as when a store responds again.
     RetryLater(String),
-    /// It does not work; the text says what happened, to which file, and what to do.
+    /// Any other failure. The text says what happened, to which file, and what to do.
     Failed(String),
-    /// The host asked the method to stop, and it did.
+    /// The host asked the method to stop, and the method stopped.
     Cancelled,
 }
 
 impl Failure {
-    /// There is nothing to restore: `why`.
+    /// Makes a [`Failure::NotApplicable`].
     pub fn not_applicable(why: impl Into<String>) -> Self {
         Self::NotApplicable(why.into())
     }
 
-    /// It may work later: `why`.
+    /// Makes a [`Failure::RetryLater`].
     pub fn retry_later(why: impl Into<String>) -> Self {
         Self::RetryLater(why.into())
     }
 
-    /// It does not work: `why`.
+    /// Makes a [`Failure::Failed`].
     pub fn failed(why: impl Into<String>) -> Self {
         Self::Failed(why.into())
     }
@@ -45,22 +45,23 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// A failure travels through [`io::Read`] and [`io::Write`] as the inner error and comes out as itself.
+/// A failure passes through [`io::Read`] and [`io::Write`] as the inner error, and converting back returns it unchanged.
 impl From<Failure> for io::Error {
     fn from(failure: Failure) -> Self {
         Self::other(failure)
     }
 }
 
-/// An input or output error without a path. [`AtPath::at`] adds the path; use that wherever there is one.
+/// Converts an input or output error without a path. Prefer [`AtPath::at`], which adds the path.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        error.downcast::<Self>().unwrap_or_else(|error| Self::Failed(in_words(&error)))
+        error.downcast::<Self>().unwrap_or_else(|error| Self::Failed(without_number(&error)))
     }
 }
 
-/// An error without its number: in a component that is WASI's, and means another error to whoever looks it up.
-fn in_words(error: &io::Error) -> String {
+/// Returns the text of an error without its number. In a component it is WASI's number, which means another error on the machine of the
+/// reader.
+fn without_number(error: &io::Error) -> String {
     let text = error.to_string();
     match error.raw_os_error() {
         Some(number) => text.replace(&format!(" (os error {number})"), ""),
@@ -68,19 +69,18 @@ fn in_words(error: &io::Error) -> String {
     }
 }
 
-/// What a capability of the host answers instead of doing it. A denial is already recorded there, with the line of
-/// configuration that would allow the call.
+/// An error of a host function. The host has already recorded a denial, with the line of configuration that would allow the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// No grant covers the call.
     Denied(String),
-    /// There is no such thing.
+    /// The object, file or name does not exist.
     NotFound(String),
-    /// The call makes no sense as it is.
+    /// An argument of the call is invalid.
     Invalid(String),
-    /// It may work later.
+    /// A later call may succeed.
     Transient(String),
-    /// What was read is not what it should be.
+    /// The data that was read is damaged.
     Corrupt(String),
     /// A bound was reached.
     Limit(String),
@@ -119,10 +119,10 @@ impl From<Error> for Failure {
 
 /// Turns an [`io::Error`] into a [`Failure`] that names the file.
 pub trait AtPath<T> {
-    /// The value, or `PATH: what went wrong`.
+    /// Returns the value, or the failure `PATH: what went wrong`.
     ///
     /// # Errors
-    /// [`Failure::Failed`]; [`Failure::Cancelled`] where the error came from a cancelled [`crate::DataFile`].
+    /// [`Failure::Failed`]; [`Failure::Cancelled`] if the error came from a cancelled [`crate::DataFile`].
     fn at(self, path: impl AsRef<Path>) -> Result<T, Failure>;
 }
 
@@ -130,7 +130,7 @@ impl<T> AtPath<T> for io::Result<T> {
     fn at(self, path: impl AsRef<Path>) -> Result<T, Failure> {
         self.map_err(|error| match error.downcast::<Failure>() {
             Ok(failure) => failure,
-            Err(error) => Failure::Failed(format!("{}: {}", path.as_ref().display(), in_words(&error))),
+            Err(error) => Failure::Failed(format!("{}: {}", path.as_ref().display(), without_number(&error))),
         })
     }
 }

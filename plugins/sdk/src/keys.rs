@@ -1,16 +1,16 @@
-//! Keys by name: the host holds them, the method only points at them.
+//! Keys by name. The host holds their bytes; the method has only handles.
 
 use crate::Error;
 use crate::host::data;
 
-/// A key. Its bytes never reach the method; dropping it forgets it.
+/// A handle of a key. The bytes of the key never reach the method.
 pub struct Key(pub(crate) data::Key);
 
 impl Key {
-    /// The key that the operator granted as `grants.keys.NAME`.
+    /// Returns the key that the operator granted as `grants.keys.NAME`.
     ///
     /// # Errors
-    /// [`Error::Denied`] where there is no such grant.
+    /// [`Error::Denied`] if there is no such grant.
     pub fn named(name: &str) -> Result<Self, Error> {
         Ok(Self(data::Key::named(name)?))
     }

@@ -1,13 +1,13 @@
 //! Write a method of Understudy in Rust.
 //!
 //! A method is one way to create a PostgreSQL replica. It is a WebAssembly component with three functions:
-//! [`describe`](Method::describe) says what it is and which options it takes, [`plan`](Method::plan) looks at what it
-//! would restore, [`create`](Method::create) fills the data directory. The host does the rest: it checks the plan, empties
-//! the directory, runs the method where it reaches nothing but its grants, checks what it left and puts it in place.
+//! [`describe`](Method::describe) names the method, its options and its needs, [`plan`](Method::plan) says what it would restore, and
+//! [`create`](Method::create) fills the data directory. The host does the rest: it checks the plan, empties the directory, runs the
+//! method in a sandbox that reaches nothing but its grants, and checks and completes the result.
 //!
 //! # Example
 //!
-//! A method that restores nothing but shows every part:
+//! A method that copies the files of one directory, and shows every part:
 //!
 //! ```
 //! use std::fs;
@@ -35,7 +35,7 @@
 //!         for entry in fs::read_dir(&plan.backup).at(&plan.backup)? {
 //!             let entry = entry.at(&plan.backup)?;
 //!             let name = entry.file_name().into_string().map_err(|_| Failure::failed("a name is not UTF-8"))?;
-//!             // Counts bytes and files for the progress bar, and ends with `Failure::Cancelled` when told to.
+//!             // Counts bytes and files for the progress bar, and fails with `Failure::Cancelled` once the run is cancelled.
 //!             datadir.write(&name, &mut fs::File::open(entry.path()).at(entry.path())?)?;
 //!             log::debug!("copied {name}");
 //!         }
@@ -47,30 +47,30 @@
 //! # let _ = Copy::describe();
 //! ```
 //!
-//! The crate that holds it is a `cdylib`, built with `cargo build --release --target wasm32-wasip2`.
+//! The crate of a method is a `cdylib`, built with `cargo build --release --target wasm32-wasip2`.
 //!
 //! # Where to write
 //!
-//! [`Datadir`] takes the names that a backup has (`base/5/1259`, `pg_wal/…`, `pg_tblspc/16384/…`) and puts each where the
-//! operator wants it. `global/pg_control` it writes under another name, which the host changes at the very end: until then
-//! PostgreSQL does not start from the directory. Links are the host's: a method makes none.
+//! [`Datadir`] takes the file names of a backup (`base/5/1259`, `pg_wal/…`, `pg_tblspc/16384/…`) and writes each file to the directory
+//! that the operator configured. It writes `global/pg_control` under another name, which the host changes at the very end: until then
+//! PostgreSQL does not start from the directory. A method creates no symbolic links; the host does.
 //!
-//! # What comes first
+//! # What to write first
 //!
-//! `PG_VERSION`, which [`Datadir::write_version`] writes, and `backup_label` should be there before everything else. A Patroni that
-//! is started while a run is at work reads the version once, at its own start; where it finds none it later takes a replica that was
-//! restored from a backup for a server that crashed, and runs it once alone, which parts it from its primary for good.
+//! A method should write `PG_VERSION` (with [`Datadir::write_version`]) and `backup_label` before everything else. A Patroni that is
+//! started during a run reads the version only once, when it starts. If it finds none, it later takes a replica that was restored from a
+//! backup for a crashed server and starts it once in single-user mode. After that the replica can never follow its primary again.
 //!
-//! # Who moves the bytes
+//! # Transfers
 //!
-//! A method that carries every byte through its memory decodes on one thread, in WebAssembly. [`store`] and [`transfer`]
-//! leave that to the host: the method looks at the backup and says which object becomes which file; reading, decrypting,
-//! decompressing, comparing and writing are native, many files at once.
+//! A method that reads and writes every byte itself decodes on one thread, in WebAssembly. With [`store`] and [`transfer`] the host does
+//! that instead: the method looks at the backup and says which object becomes which file. The host reads, decrypts, decompresses, checks
+//! and writes many files at once, in native code.
 //!
 //! # Testing
 //!
-//! A method also compiles for the machine that builds it. There [`native::Host`] stands where the host would, so that
-//! `plan` and `create` run in an ordinary `#[test]` against an ordinary folder.
+//! A method also compiles for the machine that builds it. There [`native::Host`] replaces the host, so that `plan` and `create` run in an
+//! ordinary `#[test]` against an ordinary directory.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
@@ -94,7 +94,7 @@ pub mod store;
 pub mod transfer;
 mod value;
 
-/// The contract as generated from `wit/`, for what this crate does not wrap: programs. Off `wasm32` its functions panic.
+/// The bindings generated from `wit/`, for what this crate does not wrap: programs. Except on `wasm32` their functions panic.
 #[allow(
     missing_docs,
     unreachable_pub,
@@ -114,7 +114,7 @@ pub mod raw {
     });
 }
 
-/// The functions of the host that this crate calls: the contract's on `wasm32`, a stand-in elsewhere.
+/// The functions of the host that this crate calls: those of the contract on `wasm32`, a stand-in on other targets.
 #[cfg(target_family = "wasm")]
 mod host;
 #[cfg(not(target_family = "wasm"))]
@@ -134,30 +134,30 @@ pub use value::{FromValue, Value};
 
 /// One way to create a replica. Implement it and [`export!`] it.
 pub trait Method {
-    /// Whether the method needs Patroni's four parameters, of which the data directory is one. Unless it says that it does not,
-    /// its plan fails where the operator set `no_params`, before anything is emptied.
+    /// Whether the method needs Patroni's four parameters, of which the data directory is one. If it does, which is the default, its plan
+    /// fails if the operator set `no_params`, before anything is emptied.
     const NEEDS_PARAMETERS: bool = true;
 
-    /// What the method is, which options it takes, what it needs. The same answer every time: it runs once for each
-    /// digest of the component, with everything denied, a standing clock, fixed random bytes and one second of time.
+    /// Returns what the method is, which options it takes and what it needs. The answer must be the same every time: the host calls this
+    /// once for each digest of the component, with everything denied, a fixed clock, fixed random bytes and a limit of one second.
     fn describe() -> Description;
 
-    /// Looks at what would be restored and writes nothing: it runs in an instance of its own, without write access.
+    /// Returns what would be restored. It runs in an instance of its own, without write access.
     ///
     /// # Errors
-    /// [`Failure::NotApplicable`] where there is nothing to restore; the next method is tried. Say here whatever can be
-    /// known before the data directory is emptied.
+    /// [`Failure::NotApplicable`] if there is nothing to restore; the host then tries the next method. A method should fail here for every
+    /// reason that can be known before the data directory is emptied.
     fn plan(request: &Request) -> Result<Plan, Failure>;
 
-    /// Fills the data directory, which the host has emptied unless [`Request::keep_data`]. `plan` is what
-    /// [`plan`](Self::plan) gave and the host accepted.
+    /// Fills the data directory, which the host has emptied unless [`Request::keep_data`] is set. `plan` is the plan that
+    /// [`plan`](Self::plan) returned and the host accepted.
     ///
     /// # Errors
     /// Any [`Failure`]; the host then removes what was written.
     fn create(request: &Request, plan: &Plan) -> Result<(), Failure>;
 }
 
-/// The method that the manual shows compiles.
+/// Compiles the method that the manual shows.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/src/writing-a-method.md")]
 struct Manual;

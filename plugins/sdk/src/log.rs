@@ -9,12 +9,12 @@
 
 use crate::host;
 
-/// How much a line matters.
+/// The level of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// Why it failed.
+    /// Why the method failed.
     Error,
-    /// What the operator should look at.
+    /// What the operator should check.
     Warn,
     /// What was done.
     Info,
@@ -24,7 +24,7 @@ pub enum Level {
     Trace,
 }
 
-/// One line with named fields. The host bounds how many lines it keeps.
+/// Logs one line with named fields. The host bounds the number of lines.
 pub fn record(level: Level, message: &str, fields: &[(&str, &str)]) {
     host::log(level, message, fields);
 }

@@ -1,20 +1,20 @@
 //! What a method would restore.
 
-/// What would be restored. The host compares it with the source, the server's version, the operator's map and the space
-/// on disk before it touches the data directory: whatever is known should be said, whatever is not is `None`.
+/// What would be restored. The host compares it with the source, the server's version, the operator's map and the free space before it
+/// touches the data directory. A method should fill every field that it knows; `None` means unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Names the backup, for a person and for [`crate::Method::create`].
+    /// The name of the backup, for a person and for [`crate::Method::create`].
     pub backup: String,
-    /// The major version of the server that it was taken from, such as 15.
+    /// The major version of the server that the backup was taken from, such as 15.
     pub postgresql_major: Option<u32>,
-    /// The cluster that it was taken from.
+    /// The system identifier of the cluster that the backup was taken from.
     pub system_identifier: Option<u64>,
-    /// The timeline on which it ends.
+    /// The timeline on which the backup ends.
     pub timeline: Option<u32>,
     /// Where replay begins: the 64 bits of an LSN.
     pub start_lsn: Option<u64>,
-    /// Where the replica becomes consistent.
+    /// Where the replica becomes consistent: the 64 bits of an LSN.
     pub stop_lsn: Option<u64>,
     /// How many bytes will be written.
     pub bytes: Option<u64>,
@@ -22,7 +22,7 @@ pub struct Plan {
     pub files: Option<u64>,
     /// Every tablespace of the backup besides `pg_default` and `pg_global`.
     pub tablespaces: Vec<Tablespace>,
-    /// Whether `create` keeps what matches in a directory that holds data.
+    /// Whether `create` keeps matching files in a directory that holds data.
     pub builds_on_existing: bool,
 }
 
@@ -31,8 +31,8 @@ pub struct Plan {
 pub struct Tablespace {
     /// Its object identifier, the name of its link in `pg_tblspc`.
     pub oid: u32,
-    /// Its name, where the backup records it.
+    /// Its name, if the backup records it.
     pub name: Option<String>,
-    /// Its path where the backup was taken.
+    /// Its absolute path on the server that the backup was taken from.
     pub location: String,
 }

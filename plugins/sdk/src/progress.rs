@@ -1,18 +1,18 @@
-//! What the progress bar shows. [`crate::DataFile`] counts by itself what it writes.
+//! The progress of the run. [`crate::DataFile`] reports what it writes by itself.
 
 use crate::host;
 
-/// What the method does now, for people, such as `tablespace 16384`.
+/// Reports what the method does now, for people, such as `tablespace 16384`.
 pub fn phase(name: &str) {
     host::phase(name);
 }
 
-/// How much there will be in all, where it is known.
+/// Reports how many bytes and files will be written in total; `None` if unknown.
 pub fn expect(bytes: Option<u64>, files: Option<u64>) {
     host::expect(bytes, files);
 }
 
-/// `bytes` and `files` more are done.
+/// Reports that `bytes` and `files` more are written.
 pub fn done(bytes: u64, files: u64) {
     host::done(bytes, files);
 }

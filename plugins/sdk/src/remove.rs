@@ -1,4 +1,4 @@
-//! Building on what a data directory holds (`keep_data`): removing what a backup does not have.
+//! Reusing the content of a data directory (`keep_data`): removes what a backup does not have.
 
 use std::fs::{self, DirEntry, FileType};
 use std::io::ErrorKind;
@@ -8,7 +8,7 @@ use postgres_formats::names::{CONTROL_FILE, PG_TBLSPC, PG_WAL};
 
 use crate::{AtPath, Datadir, Failure, UNFINISHED_CONTROL_FILE, cancelled};
 
-/// How deep folders may lie in each other. PostgreSQL's own are four deep.
+/// How deep directories may be nested. PostgreSQL's are four deep.
 const DEEPEST: usize = 64;
 
 /// What an entry of a data directory is.
@@ -18,24 +18,24 @@ pub enum EntryKind {
     Directory,
     /// A plain file.
     File,
-    /// A link or something else that no backup brings.
+    /// A symbolic link, or another kind of entry that no backup has.
     Other,
 }
 
 impl Datadir {
-    /// Removes from the data directory, its WAL and its tablespaces every entry that `keep` does not want, with all that is
-    /// below it. `keep` is asked by the name that the entry has in a backup, a directory before what is in it.
+    /// Removes every entry of the data directory, its WAL and its tablespaces for which `keep` returns false, with everything below it.
+    /// `keep` gets the name that the entry has in a backup, a directory before its content.
     ///
-    /// `folders` are the tablespaces' oids and the folders in them that the backup has, such as `PG_15_202209061`. Beside those
-    /// nothing of a tablespace's place is looked at: a folder of another version may be another cluster's.
+    /// `folders` are the OIDs of the backup's tablespaces, each with a directory in it, such as `PG_15_202209061`. Everything else in the
+    /// directory of a tablespace is left alone: a directory of another version may belong to another cluster.
     ///
-    /// What is the host's or the disk's own stays and is not asked for: `global/pg_control` under either of its names with
-    /// the folder that it is in, `lost+found`, `pg_wal` and `pg_tblspc` themselves. Links in `pg_tblspc` of other tablespaces
-    /// are removed; nothing is touched where they lead.
+    /// These entries always stay, and `keep` is not called for them: `global/pg_control` under either of its names and its directory,
+    /// `lost+found`, `pg_wal` and `pg_tblspc` themselves. The links of other tablespaces in `pg_tblspc` are removed, but not what they lead
+    /// to.
     ///
     /// # Errors
-    /// Where a directory cannot be read, an entry cannot be removed, or folders lie more than 64 deep;
-    /// [`Failure::Cancelled`] when told to stop.
+    /// Fails if a directory cannot be read, an entry cannot be removed, or directories are nested more than 64 deep;
+    /// [`Failure::Cancelled`] if the run is cancelled.
     pub fn remove_others(
         &self,
         folders: &[(u32, &str)],
@@ -60,7 +60,7 @@ struct Removing<'a> {
 }
 
 impl Removing<'_> {
-    /// Goes through `path`, the folder `name`.
+    /// Goes through the directory at `path`, whose name in a backup is `name`.
     fn folder(&mut self, path: &Path, name: &str, depth: usize) -> Result<(), Failure> {
         for entry in entries(path, depth)? {
             cancelled()?;
@@ -82,7 +82,7 @@ impl Removing<'_> {
                 () if file_type.is_file() => EntryKind::File,
                 () => EntryKind::Other,
             };
-            // Where pg_control is the host's, the folder that it is in is too.
+            // The directory of pg_control always stays, because the host writes pg_control.
             let is_hosts = |name: &str| kind == EntryKind::Directory && name == "global";
             match name.filter(|name| is_hosts(name) || (self.keep)(name, kind)) {
                 Some(name) if kind == EntryKind::Directory => self.folder(&path, &name, depth + 1)?,
@@ -94,7 +94,7 @@ impl Removing<'_> {
     }
 }
 
-/// What is in `path`, which lies `depth` folders deep; nothing where it is missing.
+/// Returns the entries of the directory `path`, which is nested `depth` deep; no entries if it does not exist.
 fn entries(path: &Path, depth: usize) -> Result<impl Iterator<Item = std::io::Result<DirEntry>>, Failure> {
     if depth > DEEPEST {
         return Err(Failure::failed(format!("{} lies more than {DEEPEST} folders deep", path.display())));
@@ -106,7 +106,7 @@ fn entries(path: &Path, depth: usize) -> Result<impl Iterator<Item = std::io::Re
     Ok(entries.into_iter().flatten())
 }
 
-/// Removes `path`, and a directory, which lies `depth` folders deep, with all that is in it.
+/// Removes `path`, a directory at depth `depth` with all its content.
 fn remove(path: &Path, file_type: FileType, depth: usize) -> Result<(), Failure> {
     if !file_type.is_dir() {
         return fs::remove_file(path).at(path);
@@ -120,7 +120,7 @@ fn remove(path: &Path, file_type: FileType, depth: usize) -> Result<(), Failure>
     fs::remove_dir(path).at(path)
 }
 
-/// Removes what is in `path`, the folder `pg_tblspc`, and is none of the tablespaces of `folders`.
+/// Removes every entry of `path`, the directory `pg_tblspc`, that is not a tablespace of `folders`.
 fn remove_links(path: &Path, folders: &[(u32, &str)]) -> Result<(), Failure> {
     for entry in entries(path, 0)? {
         cancelled()?;
@@ -144,7 +144,7 @@ mod tests {
     use crate::native::Host;
 
     #[test]
-    fn what_is_not_wanted_goes_and_what_is_the_hosts_stays() {
+    fn unwanted_entries_are_removed_and_the_files_of_the_host_stay() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         for folder in [
@@ -209,7 +209,7 @@ mod tests {
             assert!(fs::symlink_metadata(path(gone)).is_err(), "{gone}");
         }
     }
-    /// A folder below another, so often.
+    /// Creates directories that are nested `depth` deep.
     fn deep(path: &Path, depth: usize) {
         fs::create_dir_all((0..depth).fold(path.to_owned(), |path, _| path.join("d"))).unwrap();
     }
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_lie_deeper_than_any_of_postgresql_are_left() {
+    fn directories_that_are_nested_too_deep_are_an_error() {
         for keep in [true, false] {
             let dir = tempfile::tempdir().unwrap();
             deep(dir.path(), DEEPEST);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn told_to_stop_it_stops_within_a_folder_that_is_not_wanted() {
+    fn a_cancelled_removal_stops_within_a_directory() {
         let dir = tempfile::tempdir().unwrap();
         deep(dir.path(), 40);
         let stopped = remove_all(dir.path(), Host::new(dir.path()).cancel_after(20), false);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_control_file_stays_whatever_is_wanted() {
+    fn the_control_file_of_the_host_is_never_removed() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("global")).unwrap();
         for name in ["pg_control", "pg_control.understudy", "1260"] {

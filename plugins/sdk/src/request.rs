@@ -1,15 +1,15 @@
-//! What a method is asked.
+//! The request to a method.
 
 use std::path::Path;
 
 use crate::{Failure, FromValue, Value};
 
-/// What the host asks of a method: Patroni's four parameters and the options of the method's section.
+/// The request to a method: Patroni's four parameters and the options of the method's section.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Request {
-    /// Patroni's four parameters; none where the operator set `no_params`.
+    /// Patroni's four parameters; `None` if the operator set `no_params`.
     pub context: Option<Context>,
-    /// Whether the data directory still holds what it held (`keep_data`).
+    /// Whether the data directory keeps its old content (`keep_data`).
     pub keep_data: bool,
     options: Vec<(String, Value)>,
 }
@@ -23,24 +23,24 @@ pub struct Context {
     pub role: String,
     /// The data directory, absolute.
     pub datadir: String,
-    /// How to reach the source, without a password; empty where there is none.
+    /// The connection string of the source, without a password; empty if there is no source.
     pub connstring: String,
 }
 
 impl Request {
-    /// A request as the host makes it. A test makes one with [`Request::default`] and [`Request::with`].
+    /// Makes a request, as the host does. Tests use [`Request::default`] and [`Request::with`].
     pub fn new(context: Option<Context>, keep_data: bool, options: Vec<(String, Value)>) -> Self {
         Self { context, keep_data, options }
     }
 
-    /// The same with one more option.
+    /// Adds an option.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.options.push((name.into(), value.into()));
         self
     }
 
-    /// The same for the data directory `datadir`.
+    /// Sets the data directory.
     #[must_use]
     pub fn for_datadir(mut self, datadir: impl Into<String>) -> Self {
         self.context =
@@ -48,10 +48,10 @@ impl Request {
         self
     }
 
-    /// The option `name`, none where it has neither a value nor a default.
+    /// Returns the option `name`; `None` if it has neither a value nor a default.
     ///
     /// # Errors
-    /// Where it is of another type, which the host's check of the description rules out.
+    /// Fails if the option has another type. The host checks options against the description, so this is a bug in the method.
     pub fn get<T: FromValue>(&self, name: &str) -> Result<Option<T>, Failure> {
         let Some((_, value)) = self.options.iter().find(|(known, _)| known == name) else { return Ok(None) };
         match T::from_value(value) {
@@ -60,27 +60,27 @@ impl Request {
         }
     }
 
-    /// The option `name`, which must be there.
+    /// Returns the option `name`, which must be set.
     ///
     /// # Errors
-    /// Where it is missing or of another type.
+    /// Fails if the option is missing or has another type.
     pub fn require<T: FromValue>(&self, name: &str) -> Result<T, Failure> {
         self.get(name)?
             .ok_or_else(|| Failure::failed(format!("option `{name}` is missing: set it to {}", T::WANTS)))
     }
 
-    /// The flag `name`; false where it is not set.
+    /// Returns the flag `name`; false if it is not set.
     ///
     /// # Errors
-    /// Where it is no flag.
+    /// Fails if the option is not a flag.
     pub fn flag(&self, name: &str) -> Result<bool, Failure> {
         Ok(self.get(name)?.unwrap_or(false))
     }
 
-    /// The data directory, absolute. It is also the path under which the method sees it.
+    /// Returns the absolute path of the data directory, under which the method also sees it.
     ///
     /// # Errors
-    /// Where the operator set `no_params`, so that the method is not told.
+    /// Fails if the operator set `no_params`: the request then has no data directory.
     pub fn datadir(&self) -> Result<&Path, Failure> {
         match &self.context {
             Some(context) => Ok(Path::new(&context.datadir)),

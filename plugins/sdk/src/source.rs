@@ -1,8 +1,8 @@
-//! What the host learned from the server that is copied; nothing where there is none.
+//! Facts that the host read from the source server. Each is `None` if there is no source.
 
 use crate::host;
 
-/// A place in the WAL.
+/// A position in the WAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The timeline.
@@ -11,31 +11,31 @@ pub struct Position {
     pub lsn: u64,
 }
 
-/// A timeline that the server's own one descends from.
+/// An ancestor of the server's timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ancestor {
     /// The timeline.
     pub timeline: u32,
-    /// The LSN at which it ended and the next one forked off: the first byte that is no longer its own.
+    /// The LSN at which the next timeline forked off: the first byte that is not on this timeline.
     pub ended_at: u64,
 }
 
-/// The server's version as `server_version_num` has it, such as 150018.
+/// Returns the server's `server_version_num`, such as 150018.
 pub fn server_version() -> Option<u32> {
     host::server_version()
 }
 
-/// The server's system identifier.
+/// Returns the server's system identifier.
 pub fn system_identifier() -> Option<u64> {
     host::system_identifier()
 }
 
-/// How far the server's WAL went when the host asked.
+/// Returns the server's WAL position when the host queried it.
 pub fn wal_position() -> Option<Position> {
     host::wal_position()
 }
 
-/// The ancestors of the timeline of [`wal_position`], oldest first; empty on a cluster's first timeline.
+/// Returns the ancestors of the timeline of [`wal_position`], oldest first; empty on a cluster's first timeline.
 pub fn timeline_history() -> Option<Vec<Ancestor>> {
     host::timeline_history()
 }

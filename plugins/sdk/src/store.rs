@@ -1,4 +1,4 @@
-//! Where backups are: the stores that the operator granted, and the granted directories, whose files are then objects.
+//! Stores that hold backups: the stores that the operator granted, and the granted directories, whose files are objects.
 //!
 //! ```
 //! use std::io::Read;
@@ -27,7 +27,7 @@ use crate::{Error, Failure};
 
 pub use crate::raw::understudy::method::store::{CipherFormat, Codec, Object, Range};
 
-/// How much a [`Stream`] asks of the host at a time, in bytes.
+/// How many bytes a [`Stream`] requests from the host at a time.
 const CHUNK: u64 = 256 << 10;
 
 /// A store that the operator granted.
@@ -37,36 +37,36 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Opens the store `grants.stores.NAME`; or, by its absolute path, a directory of `grants.read` or one below it.
+    /// Opens the store `grants.stores.NAME` by its name, or a directory of `grants.read` or below it by its absolute path.
     ///
     /// # Errors
-    /// [`Error::Denied`] where no grant covers it, [`Error::NotFound`] where the directory does not exist.
+    /// [`Error::Denied`] if no grant covers it, [`Error::NotFound`] if the directory does not exist.
     pub fn open(name: &str) -> Result<Self, Error> {
         Ok(Self { inner: data::Bucket::open(name)?, name: name.to_owned() })
     }
 
-    /// What it was opened as.
+    /// Returns the name that the store was opened by.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Every object below the folder `prefix`, all where it is empty, in the order of their keys. Asks page by page.
+    /// Lists every object below the folder `prefix`, or all if `prefix` is empty, in the order of their keys. Requests one page at a time.
     pub fn objects<'a>(&'a self, prefix: &'a str) -> Objects<'a> {
         Objects { bucket: self, prefix, page: Vec::new().into_iter(), after: None, more: true }
     }
 
-    /// What is known of one object.
+    /// Returns the metadata of one object.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where there is none, and what else the store answers.
+    /// [`Error::NotFound`] if the object does not exist, else the error of the store.
     pub fn head(&self, key: &str) -> Result<Object, Error> {
         Ok(self.inner.head(key)?)
     }
 
-    /// As [`Bucket::head`]; none where there is none.
+    /// Returns the metadata of one object; `None` if it does not exist.
     ///
     /// # Errors
-    /// What the store answers, [`Error::NotFound`] excepted.
+    /// The error of the store, except [`Error::NotFound`].
     pub fn find(&self, key: &str) -> Result<Option<Object>, Error> {
         match self.head(key) {
             Err(Error::NotFound(_)) => Ok(None),
@@ -74,28 +74,28 @@ impl Bucket {
         }
     }
 
-    /// The whole plain text of an object of at most `limit` bytes and 4 MiB.
+    /// Reads the whole plain text of an object, of at most `limit` bytes and at most 4 MiB.
     ///
     /// # Errors
-    /// [`Error::Limit`] where it is larger, and what else the store answers.
+    /// [`Error::Limit`] if the text is larger, else the error of the store.
     pub fn get(&self, key: &str, via: Option<&Pipeline>, limit: u32) -> Result<Vec<u8>, Error> {
         Ok(self.inner.get(key, via.map(|via| &via.0), limit)?)
     }
 
-    /// The plain text of an object, or of a range of its stored bytes, as a stream.
+    /// Opens a stream of the plain text of an object, or of a range of its stored bytes.
     ///
     /// # Errors
-    /// What the store answers.
+    /// The error of the store.
     pub fn read(&self, key: &str, range: Option<Range>, via: Option<&Pipeline>) -> Result<Stream, Error> {
         let inner = data::Stream::open(&self.inner, key, range, via.map(|via| &via.0))?;
         Ok(Stream { inner, chunk: Vec::new(), at: 0 })
     }
 
-    /// Keeps the one JSON string that follows `name=` in the INI section `section` of the object's plain text as a new
-    /// key, and blanks it with `*` in everything that the method reads of that object.
+    /// Derives a key: the one JSON string after `name=` in the INI section `section` of the object's plain text. From then on the host
+    /// blanks the key with `*` in everything that the method reads from any store.
     ///
     /// # Errors
-    /// Where there is no such string, or more than one.
+    /// Fails if there is no such string, or more than one.
     pub fn derive_key(&self, key: &str, via: &Pipeline, section: &str, name: &str) -> Result<Key, Error> {
         Ok(Key(self.inner.derive_key(key, &via.0, section, name)?))
     }
@@ -107,7 +107,7 @@ impl std::fmt::Debug for Bucket {
     }
 }
 
-/// The objects of a listing. It ends after the first error.
+/// The objects of a listing. The iterator ends after the first error.
 pub struct Objects<'a> {
     bucket: &'a Bucket,
     prefix: &'a str,
@@ -148,23 +148,23 @@ impl std::fmt::Debug for Objects<'_> {
     }
 }
 
-/// How stored bytes become plain bytes: decrypt, then decompress. A new one changes nothing.
+/// How stored bytes become plain bytes: they are decrypted, then decompressed. A new pipeline does neither.
 pub struct Pipeline(pub(crate) data::Pipeline);
 
 impl Pipeline {
-    /// One that changes nothing.
+    /// Makes a pipeline that changes nothing.
     pub fn new() -> Self {
         Self(data::Pipeline::new())
     }
 
-    /// The same, which decrypts first.
+    /// Adds decryption, which comes before decompression.
     #[must_use]
     pub fn decrypt(self, key: &Key, format: CipherFormat) -> Self {
         self.0.decrypt(&key.0, format);
         self
     }
 
-    /// The same, which decompresses then.
+    /// Adds decompression.
     #[must_use]
     pub fn decompress(self, codec: Codec) -> Self {
         self.0.decompress(codec);
@@ -184,8 +184,7 @@ impl std::fmt::Debug for Pipeline {
     }
 }
 
-/// The plain bytes of an object. An error of the store or of a codec comes as a [`Failure`] within the [`io::Error`],
-/// and names the object.
+/// The plain bytes of an object. An error of the store or of a codec is a [`Failure`] within the [`io::Error`], and names the object.
 pub struct Stream {
     inner: data::Stream,
     chunk: Vec<u8>,

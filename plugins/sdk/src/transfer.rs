@@ -1,4 +1,4 @@
-//! Bulk data from store to disk. The host moves the bytes, many files at once; the method says which go where.
+//! Bulk transfers from store to disk. The method says which object becomes which file; the host transfers many files at once.
 //!
 //! ```
 //! use understudy::store::Bucket;
@@ -22,7 +22,7 @@
 //!             unless: Unless::Always,
 //!         })?;
 //!     }
-//!     // Waits for all of it; a file that failed is named.
+//!     // Waits for all files. The failure names a file that failed.
 //!     job.finish().map(drop)
 //! }
 //! ```
@@ -34,16 +34,16 @@ use crate::{Error, Failure, cancelled};
 pub use crate::digests::{Algorithm, Digest};
 pub use crate::raw::understudy::method::transfer::{Action, Fetch, Listed, Outcome, Status, Unless, Unpack};
 
-/// The most items of one call to the host.
+/// The most items in one call to the host.
 const BATCH: usize = 4096;
 
-/// How long [`Job::finish`] waits before it looks at the cancellation again, in milliseconds.
+/// How many milliseconds [`Job::finish`] waits before it checks for cancellation again.
 const PAUSE: u32 = 250;
 
 /// How many failures [`Job::finish`] names.
 const NAMED: usize = 3;
 
-/// Work for the host's workers. Dropping it ends the work.
+/// A transfer job, which the host's workers run. Dropping it ends it.
 pub struct Job {
     inner: data::Job,
     waiting: Vec<Fetch>,
@@ -51,12 +51,12 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job of which only failures are told.
+    /// Makes a job that reports only failures.
     pub fn new() -> Self {
         Self::with(false)
     }
 
-    /// A job of which every item's end is told, by [`Job::outcomes`].
+    /// Makes a job that reports the outcome of every item, with [`Job::outcomes`].
     pub fn reporting_all() -> Self {
         Self::with(true)
     }
@@ -65,29 +65,29 @@ impl Job {
         Self { inner: data::Job::new(report_all), waiting: Vec::new(), on_failure: None }
     }
 
-    /// A place that items come from, for [`Fetch::origin`] and [`Unpack::origin`]. It keeps what it needs of both.
+    /// Adds an origin of items, for [`Fetch::origin`] and [`Unpack::origin`]. `bucket` and `via` may be dropped afterwards.
     ///
     /// # Errors
-    /// What the host answers.
+    /// The error of the host.
     pub fn origin(&self, bucket: &Bucket, via: Option<&Pipeline>) -> Result<u32, Error> {
         Ok(self.inner.add_origin(&bucket.inner, via.map(|via| &via.0))?)
     }
 
-    /// Adds one file. The host gets them 4096 at a time, and works on them from then on.
+    /// Adds one file. The host gets the files in batches of 4096 and starts on each batch at once.
     ///
     /// # Errors
-    /// Where the host does not take them: a path that leaves the data directory, an origin that it did not give; then
-    /// none of the batch is taken. A failure of an earlier file, so that the method does not go on planning for nothing.
+    /// Fails if the host refuses the batch, such as for a path that leaves the data directory or an unknown origin; then no file of the
+    /// batch is fetched. Also fails if an earlier file has failed, so that the method does not continue in vain.
     pub fn fetch(&mut self, item: Fetch) -> Result<(), Failure> {
         self.waiting.push(item);
         if self.waiting.len() < BATCH {
             return Ok(());
         }
         self.submit()?;
-        self.failed_so_far()
+        self.check_outcomes()
     }
 
-    /// Adds one archive, whose files are compared with `listing` while they are written.
+    /// Adds one archive. The host compares its files with `listing`, if given, while it writes them.
     ///
     /// # Errors
     /// As [`Job::fetch`].
@@ -103,7 +103,7 @@ impl Job {
         Ok(self.inner.unpack(item, listing).map_err(Error::from)?)
     }
 
-    /// Gives the host what waits for a full batch.
+    /// Sends the host the files that wait for a full batch.
     ///
     /// # Errors
     /// As [`Job::fetch`].
@@ -116,10 +116,10 @@ impl Job {
         Ok(self.inner.fetch(&batch).map_err(Error::from)?)
     }
 
-    /// Waits until nothing is left to do or `at_most_ms` milliseconds have passed, and says how far it is.
+    /// Waits until the job is idle, but at most `at_most_ms` milliseconds, and returns its status.
     ///
     /// # Errors
-    /// As [`Job::fetch`]; [`Failure::Cancelled`] when told to stop.
+    /// As [`Job::fetch`]; [`Failure::Cancelled`] if the run is cancelled.
     pub fn wait(&mut self, at_most_ms: u32) -> Result<Status, Failure> {
         self.submit()?;
         cancelled()?;
@@ -128,17 +128,16 @@ impl Job {
         Ok(status)
     }
 
-    /// Up to `max` ends that were not told yet: failures, or all where the job is [`Job::reporting_all`].
+    /// Returns up to `max` outcomes that were not returned yet: only failures, unless the job is [`Job::reporting_all`].
     pub fn outcomes(&self, max: u32) -> Vec<Outcome> {
         self.inner.outcomes(max)
     }
 
-    /// Waits until everything is done. At the first failure it ends the rest.
+    /// Waits until everything is done. Cancels the job at the first failure.
     ///
     /// # Errors
-    /// [`Failure::RetryLater`] where all that failed may work later, [`Failure::Failed`] else, both with the first three
-    /// in the host's words, which name the object or file; [`Failure::Cancelled`] when told to stop, when no worker
-    /// writes any more.
+    /// [`Failure::RetryLater`] if every failed item may succeed later, else [`Failure::Failed`]. Both have the first three messages of the
+    /// host, which name the object or file. [`Failure::Cancelled`] if the run is cancelled. No worker writes any more when this returns.
     pub fn finish(mut self) -> Result<Status, Failure> {
         let ended = self.until_idle();
         if ended.is_err() {
@@ -150,15 +149,15 @@ impl Job {
     fn until_idle(&mut self) -> Result<Status, Failure> {
         loop {
             let status = self.wait(PAUSE)?;
-            self.failed_so_far()?;
+            self.check_outcomes()?;
             if status.idle {
                 return Ok(status);
             }
         }
     }
 
-    /// Whether nothing failed so far.
-    fn failed_so_far(&mut self) -> Result<(), Failure> {
+    /// Fails if an item has failed so far.
+    fn check_outcomes(&mut self) -> Result<(), Failure> {
         if let Some(failure) = &self.on_failure {
             return Err(failure.clone());
         }
@@ -176,7 +175,7 @@ impl Job {
     }
 }
 
-/// One failure out of those of several items; none where there are none.
+/// Combines the errors of several items into one failure; `None` if there are no errors.
 fn together(errors: impl Iterator<Item = Error>) -> Option<Failure> {
     let (mut named, mut count, mut later, mut cancelled) = (Vec::new(), 0_usize, true, false);
     for error in errors {
@@ -212,38 +211,38 @@ impl std::fmt::Debug for Job {
     }
 }
 
-/// The files that archives must bring, as the backup's own list has them. A file that an archive brings and that is not
-/// listed, that comes twice, or that has another size or digest, fails its unpack.
+/// The files that archives must contain, from the backup's own list. The unpack of an archive fails if the archive contains a file that is
+/// not listed, that comes twice, or that has another size or digest.
 pub struct Listing {
     inner: data::Listing,
     waiting: Vec<Listed>,
 }
 
 impl Listing {
-    /// An empty one.
+    /// Makes an empty listing.
     pub fn new() -> Self {
         Self { inner: data::Listing::new(), waiting: Vec::new() }
     }
 
-    /// Adds a file; the host gets them 4096 at a time.
+    /// Adds a file. The host gets the files in batches of 4096.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where a path of the batch is there already or leaves the data directory.
+    /// [`Error::Invalid`] if a path of the batch is listed already or leaves the data directory.
     pub fn add(&mut self, file: Listed) -> Result<(), Error> {
         self.waiting.push(file);
         if self.waiting.len() < BATCH { Ok(()) } else { self.submit() }
     }
 
-    /// Paths that need not be listed; one that ends with `/` stands for everything below it.
+    /// Allows archives to contain files at these paths without being listed. A path that ends with `/` stands for everything below it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a path that leaves the data directory.
+    /// [`Error::Invalid`] if a path leaves the data directory.
     pub fn tolerate(&self, paths: &[&str]) -> Result<(), Error> {
         let paths: Vec<_> = paths.iter().map(|path| (*path).to_owned()).collect();
         Ok(self.inner.tolerate(&paths)?)
     }
 
-    /// Up to `max` of the listed files that no unpack has brought yet.
+    /// Returns up to `max` of the listed files that no unpacked archive has contained so far.
     ///
     /// # Errors
     /// As [`Listing::add`].
@@ -297,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn more_files_than_one_batch_holds_all_arrive() {
+    fn more_files_than_one_batch_are_all_fetched() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for number in 0..5000 {
             fs::write(from.path().join(number.to_string()), "x").unwrap();
@@ -321,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failures_are_named_and_the_rest_is_counted() {
+    fn the_first_failures_are_named_and_the_others_are_counted() {
         let failed = |what: &str| Error::Corrupt(format!("{what} is damaged"));
         let later = |what: &str| Error::Transient(format!("{what} does not answer"));
         assert_eq!(together([].into_iter()), None);
@@ -339,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_fails_the_job_by_name() {
+    fn the_failure_of_a_job_names_a_missing_file() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (result, _) = Host::new(to.path()).run(|| {
             let bucket = Bucket::open(from.path().to_str().unwrap())?;
@@ -352,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_ends_when_it_is_told_to() {
+    fn a_job_ends_when_the_run_is_cancelled() {
         let to = tempfile::tempdir().unwrap();
         let (result, _) = Host::new(to.path()).cancel_after(0).run(|| Job::new().finish());
         assert!(matches!(result, Err(Failure::Cancelled)));

@@ -1,4 +1,4 @@
-//! The values that options have.
+//! The values of options.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// What it is, for a message.
+    /// Names the type of the value, for a message.
     pub(crate) fn is_a(&self) -> &'static str {
         match self {
             Self::Text(_) => "a text",
@@ -30,12 +30,12 @@ impl Value {
     }
 }
 
-/// What an option can be read as: `String`, `bool`, `i64`, `u64`, `f64`, `Vec<String>`, [`Duration`], or [`Value`] itself.
+/// A type that an option can be read as: `String`, `bool`, `i64`, `u64`, `f64`, `Vec<String>`, [`Duration`], or [`Value`] itself.
 pub trait FromValue: Sized {
-    /// What it wants, for a message, such as `a text`.
+    /// The name of the type for a message, such as `a text`.
     const WANTS: &'static str;
 
-    /// The value as this type; none where it is something else.
+    /// Returns the value as this type; `None` if it has another type.
     fn from_value(value: &Value) -> Option<Self>;
 }
 

@@ -1,4 +1,4 @@
-//! One archive of a backup: an object, and how it is compressed.
+//! One archive of a backup: an object and its compression.
 
 use std::io;
 
@@ -8,11 +8,11 @@ use ustar::{Archive, Stream, Windows};
 
 use crate::place::Place;
 
-/// How a plain archive is looked at, in bytes: a directory answers at once, a store is better asked for more.
+/// How many bytes of a plain archive are read at once. A read from a directory is cheap; a request to a store should fetch more.
 const LOCAL_WINDOW: u64 = 4 << 10;
 const REMOTE_WINDOW: u64 = 256 << 10;
 
-/// The endings that pg_basebackup 15 to 18 gives, and how such an archive is compressed.
+/// The file name endings of pg_basebackup 15 to 18, and the compression of each.
 const ENDINGS: [(&str, Option<Codec>); 4] = [
     (".tar", None),
     (".tar.gz", Some(Codec::Gzip)),
@@ -27,35 +27,35 @@ pub(crate) struct ArchiveObject {
     pub(crate) codec: Option<Codec>,
 }
 
-/// The stem and the codec of the archive `name`: `base.tar.gz` is `base` and gzip. None where it is no archive.
+/// Returns the stem and the codec of the archive `name`: `base` and gzip for `base.tar.gz`. `None` if it is not an archive.
 pub(crate) fn stem_of(name: &str) -> Option<(&str, Option<Codec>)> {
     ENDINGS.into_iter().find_map(|(ending, codec)| Some((name.strip_suffix(ending)?, codec)))
 }
 
-/// The names that the archive `stem` can have.
+/// Returns the names that the archive `stem` can have.
 pub(crate) fn names_of(stem: &str) -> impl Iterator<Item = (String, Option<Codec>)> {
     ENDINGS.into_iter().map(move |(ending, codec)| (format!("{stem}{ending}"), codec))
 }
 
 impl ArchiveObject {
-    /// The ending of its name.
+    /// Returns the ending of its name.
     pub(crate) fn ending(&self) -> &'static str {
         ENDINGS.into_iter().find(|(_, codec)| *codec == self.codec).map_or(".tar", |(ending, _)| ending)
     }
 
-    /// What turns its stored bytes into plain ones.
+    /// Returns the pipeline that decompresses it; `None` if it is plain.
     pub(crate) fn pipeline(&self) -> Option<Pipeline> {
         self.codec.map(|codec| Pipeline::new().decompress(codec))
     }
 
-    /// Its members from the first on. Of a plain one only what is looked at is read.
+    /// Opens the archive at its first member. Of a plain archive only the parts that are used are read.
     pub(crate) fn look_at(&self, place: &Place) -> Result<Archive, Failure> {
         if self.codec.is_some() {
             let stream = place.bucket.read(&self.object.key, None, self.pipeline().as_ref())?;
             return Ok(Archive::boxed(Stream(UntilCancelled::new(stream))));
         }
         let window = if place.is_local { LOCAL_WINDOW } else { REMOTE_WINDOW };
-        // The archive outlives this call, the place does not have to: a bucket of its own.
+        // A bucket of its own, because the archive may outlive `place`.
         let bucket = understudy::store::Bucket::open(place.bucket.name())?;
         let key = self.object.key.clone();
         let read_at = move |offset: u64, length: u64| {
@@ -68,7 +68,7 @@ impl ArchiveObject {
         Ok(Archive::boxed(Windows::new(self.object.size, window, read_at)))
     }
 
-    /// Its last bytes, at most `most`.
+    /// Reads its last bytes, at most `most`.
     pub(crate) fn tail(&self, place: &Place, most: u64) -> Result<Vec<u8>, Failure> {
         let length = self.object.size.min(most);
         let range = Range { offset: self.object.size - length, length };
@@ -77,7 +77,7 @@ impl ArchiveObject {
         Ok(bytes)
     }
 
-    /// What is wrong with it.
+    /// Returns a failure that names the archive.
     pub(crate) fn failed(&self, place: &Place, what: impl std::fmt::Display) -> Failure {
         Failure::failed(format!("{} {what}", place.shown(&self.object.key)))
     }

@@ -1,4 +1,4 @@
-//! The objects that a backup consists of, and the backups of a place.
+//! Finds the backups of a place, and the objects of a backup.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,28 +10,28 @@ use understudy::{Error, Failure, cancelled};
 use crate::archive::{ArchiveObject, names_of, stem_of};
 use crate::place::Place;
 
-/// The most archives of one backup: one for each tablespace.
+/// How many archives one backup may have: one for each tablespace.
 const MOST_ARCHIVES: usize = 1000;
 
-/// The most backups that one is chosen from.
+/// How many backups a place may have.
 const MOST_BACKUPS: usize = 200;
 
-/// The most objects that are looked through for backups.
+/// How many objects are searched for backups.
 const MOST_OBJECTS: usize = 100_000;
 
-/// A backup as it lies in its folder.
+/// The objects of a backup.
 #[derive(Clone, Debug)]
 pub(crate) struct Backup {
-    /// Its folder below the place; empty where the place itself is the backup.
+    /// Its folder below the place; empty if the place itself is the backup.
     pub(crate) folder: String,
     pub(crate) base: ArchiveObject,
-    /// By oid.
+    /// The archives of the tablespaces by OID.
     pub(crate) tablespaces: BTreeMap<u32, ArchiveObject>,
-    /// Absent with `-X fetch`, when WAL is in `base`, and with `-X none`.
+    /// `None` with `-X fetch`, where the WAL is in `base`, and with `-X none`.
     pub(crate) wal: Option<ArchiveObject>,
-    /// Absent with `--no-manifest`.
+    /// `None` with `--no-manifest`.
     pub(crate) manifest: Option<Object>,
-    /// Whether its folder was listed, so that nothing else is there.
+    /// Whether its folder was listed, so that all of its archives are known.
     is_listed: bool,
 }
 
@@ -42,15 +42,15 @@ struct Folder {
     manifest: Option<Object>,
 }
 
-/// The backups of `place`: the one that it is, or those in its folders.
+/// Finds the backups of `place`: the place itself, or those in its folders.
 ///
 /// # Errors
-/// Where it cannot be read, holds too much to look through, or two archives of one name.
+/// Fails if the place cannot be read, has too many objects, or has two archives of one name.
 pub(crate) fn find(place: &Place) -> Result<Vec<Backup>, Failure> {
     let folders = match list(place) {
         Ok(folders) => folders,
-        // A web server cannot be listed: what is there is found by its name.
-        Err(Listing::Cannot) => return Ok(ask(place)?.into_iter().collect()),
+        // A web server cannot be listed, so the objects are looked up by name.
+        Err(Listing::Unsupported) => return Ok(find_by_name(place)?.into_iter().collect()),
         Err(Listing::Failed(failure)) => return Err(failure),
     };
     let mut backups = Vec::new();
@@ -70,7 +70,7 @@ pub(crate) fn find(place: &Place) -> Result<Vec<Backup>, Failure> {
 }
 
 enum Listing {
-    Cannot,
+    Unsupported,
     Failed(Failure),
 }
 
@@ -80,14 +80,14 @@ impl<E: Into<Failure>> From<E> for Listing {
     }
 }
 
-/// The folders of `place` that hold archives, itself among them as the one without a name.
+/// Lists the folders of `place` with their archives. The place itself has the empty name.
 fn list(place: &Place) -> Result<BTreeMap<String, Folder>, Listing> {
     let mut folders: BTreeMap<String, Folder> = BTreeMap::new();
     for (count, object) in place.bucket.objects(&place.folder).enumerate() {
         cancelled()?;
         let object = match object {
             Ok(object) => object,
-            Err(Error::Invalid(_)) if count == 0 => return Err(Listing::Cannot),
+            Err(Error::Invalid(_)) if count == 0 => return Err(Listing::Unsupported),
             Err(Error::NotFound(_)) if count == 0 => return Ok(folders),
             Err(error) => return Err(error.into()),
         };
@@ -103,7 +103,7 @@ fn list(place: &Place) -> Result<BTreeMap<String, Folder>, Listing> {
         };
         let (folder, name) = match own.map(|own| own.split_once('/').unwrap_or(("", own))) {
             Some(found) if !found.1.contains('/') => found,
-            // Not below the folder, or deeper than a backup's own objects.
+            // Outside of the folder, or deeper than the objects of a backup.
             _ => continue,
         };
         if !folder.is_empty() && place.is_named {
@@ -115,11 +115,11 @@ fn list(place: &Place) -> Result<BTreeMap<String, Folder>, Listing> {
     Ok(folders)
 }
 
-/// The backup that `place` is, found by the names that it must have; its tablespaces are not known yet.
-fn ask(place: &Place) -> Result<Option<Backup>, Failure> {
+/// Looks up the objects of the backup in `place` by name. Its tablespaces are not known yet.
+fn find_by_name(place: &Place) -> Result<Option<Backup>, Failure> {
     let mut folder = Folder::default();
     for stem in ["base", PG_WAL] {
-        if let Some((name, archive)) = ask_for(place, "", stem)? {
+        if let Some((name, archive)) = find_archive(place, "", stem)? {
             folder.add(place, &name, archive.object)?;
         }
     }
@@ -127,8 +127,8 @@ fn ask(place: &Place) -> Result<Option<Backup>, Failure> {
     Ok(folder.backup("").map(|backup| Backup { is_listed: false, ..backup }))
 }
 
-/// The archive `stem` of `folder`, found by the names that it can have.
-fn ask_for(place: &Place, folder: &str, stem: &str) -> Result<Option<(String, ArchiveObject)>, Failure> {
+/// Looks up the archive `stem` of `folder` by the names that it can have.
+fn find_archive(place: &Place, folder: &str, stem: &str) -> Result<Option<(String, ArchiveObject)>, Failure> {
     for (name, codec) in names_of(stem) {
         cancelled()?;
         if let Some(object) = place.bucket.find(&place.key(folder, &name))? {
@@ -139,7 +139,7 @@ fn ask_for(place: &Place, folder: &str, stem: &str) -> Result<Option<(String, Ar
 }
 
 impl Folder {
-    /// Adds the object `name`, where a backup has one of that name.
+    /// Adds the object `name` if it belongs to a backup.
     fn add(&mut self, place: &Place, name: &str, object: Object) -> Result<(), Failure> {
         if name == BACKUP_MANIFEST {
             self.manifest = Some(object);
@@ -162,7 +162,7 @@ impl Folder {
         Ok(())
     }
 
-    /// The backup that the folder is; none without a base.tar.
+    /// Makes a backup from the folder; `None` without a base.tar.
     fn backup(mut self, folder: &str) -> Option<Backup> {
         let base = self.archives.remove("base")?;
         let wal = self.archives.remove(PG_WAL);
@@ -180,11 +180,11 @@ impl Folder {
 }
 
 impl Backup {
-    /// Finds the archives of the tablespaces `oids`, where the folder could not be listed.
+    /// Looks up the archives of the tablespaces `oids` if the folder was not listed.
     ///
     /// # Errors
-    /// What the store answers.
-    pub(crate) fn ask_for_tablespaces(
+    /// The error of the store.
+    pub(crate) fn find_tablespaces(
         &mut self,
         place: &Place,
         oids: impl Iterator<Item = u32>,
@@ -193,16 +193,15 @@ impl Backup {
             return Ok(());
         }
         for oid in oids.take(MOST_ARCHIVES) {
-            if let Some((_, archive)) = ask_for(place, &self.folder, &oid.to_string())? {
+            if let Some((_, archive)) = find_archive(place, &self.folder, &oid.to_string())? {
                 self.tablespaces.insert(oid, archive);
             }
         }
         Ok(())
     }
 
-    /// Eight digits that become others when any of its objects is replaced, where both were asked for in the same way: stores
-    /// round times in their listings otherwise than in their answers for one object. The time counts only where there is no
-    /// mark of the content.
+    /// Returns eight digits that change if any of its objects is replaced. Two marks can be compared only if the metadata came from the same
+    /// kind of request, because stores may round times differently in listings. The time counts only if there is no entity tag.
     pub(crate) fn mark(&self) -> String {
         let mut sum = Summing::new(Algorithm::Crc32c);
         for Object { key, size, modified, etag } in self.objects() {
@@ -212,11 +211,11 @@ impl Backup {
         sum.finish().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The same backup as it is now, asked for as it was before; none where one of its objects is gone.
+    /// Reads the metadata of the objects again, by listing or by name as before: the two may differ. `None` if an object is gone.
     ///
     /// # Errors
-    /// What the store answers.
-    pub(crate) fn again(&self, place: &Place) -> Result<Option<Self>, Failure> {
+    /// The error of the store.
+    pub(crate) fn reload(&self, place: &Place) -> Result<Option<Self>, Failure> {
         let mut now = self.clone();
         let mut listed = if self.is_listed { Some(self.listed(place)?) } else { None };
         let archives =
@@ -235,7 +234,7 @@ impl Backup {
         Ok(Some(now))
     }
 
-    /// Its objects as they are listed now, by their keys.
+    /// Lists its objects again, by their keys.
     fn listed(&self, place: &Place) -> Result<BTreeMap<String, Object>, Failure> {
         let folder = place.key(&self.folder, "");
         let own: BTreeSet<&str> = self.objects().map(|object| object.key.as_str()).collect();

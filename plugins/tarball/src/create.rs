@@ -1,5 +1,5 @@
-//! Restoring: the host unpacks all archives at once and compares every file with the manifest; what cannot be said
-//! beforehand is looked for in what it left.
+//! Restores a backup. The host unpacks all archives at the same time and compares every file with the manifest. What the host cannot check
+//! is checked afterwards in the data directory.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -21,16 +21,16 @@ use crate::place::Place;
 use crate::plan::{planned, replaced};
 use crate::wal;
 
-/// The largest segment, in bytes: what WAL may come beyond what the manifest needs, on each timeline.
+/// The size of the largest WAL segment, in bytes. On each timeline one segment more than the manifest needs may be in the archive.
 const LARGEST_SEGMENT: u64 = 1 << 30;
 
-/// What base.tar may bring beyond what the manifest lists, in bytes: settings, histories.
+/// How many bytes base.tar may contain beyond what the manifest lists: settings, timeline histories.
 const SLACK: u64 = 64 << 20;
 
-/// How deep folders may lie in each other. PostgreSQL's own are four deep.
+/// How deep directories may be nested. PostgreSQL's are four deep.
 const DEEPEST: usize = 64;
 
-/// Restores what `plan` says.
+/// Restores the backup of `plan`.
 pub(crate) fn all(place: &Place, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
     let (backup, base) = planned(place, plan)?;
     let as_planned = base.map.len() == plan.tablespaces.len()
@@ -54,12 +54,12 @@ pub(crate) fn all(place: &Place, plan: &Plan, datadir: &Datadir) -> Result<(), F
     }
     unpack(place, &backup, manifest.as_mut(), major.is_some())?;
     if let (Some(manifest), Some(object)) = (&manifest, &backup.manifest) {
-        manifest.has_version(place, object, &fs::read(datadir.place(VERSION)?).at(VERSION)?)?;
+        manifest.check_version(place, object, &fs::read(datadir.place(VERSION)?).at(VERSION)?)?;
     }
     if let (Some(manifest), Some(object)) = (&mut manifest, &backup.manifest) {
-        manifest.all_came(place, object)?;
+        manifest.check_complete(place, object)?;
     }
-    if backup.again(place)?.is_none_or(|now| now.mark() != backup.mark()) {
+    if backup.reload(place)?.is_none_or(|now| now.mark() != backup.mark()) {
         return Err(replaced(place));
     }
     Restored { place, backup: &backup, datadir }.check(plan, manifest.is_none())?;
@@ -69,9 +69,7 @@ pub(crate) fn all(place: &Place, plan: &Plan, datadir: &Datadir) -> Result<(), F
     Ok(())
 }
 
-/// Unpacks all archives, the host as many at once as it likes.
-///
-/// With `has_version` PG_VERSION is there already.
+/// Unpacks all archives. With `has_version`, PG_VERSION is written already and skipped.
 fn unpack(
     place: &Place,
     backup: &Backup,
@@ -113,7 +111,7 @@ fn unpack(
     work.job.finish().map(drop)
 }
 
-/// An item that unpacks nothing yet, below `path`.
+/// Returns an item without an object, for the directory `path`.
 fn nothing(path: &str) -> Unpack {
     Unpack {
         origin: 0,
@@ -128,7 +126,7 @@ fn nothing(path: &str) -> Unpack {
 struct Unpacking<'a> {
     place: &'a Place,
     job: Job,
-    /// By the ending of the archive's name, which tells its codec.
+    /// The origins by the ending of the archive's name, which determines the codec.
     origins: HashMap<&'static str, u32>,
 }
 
@@ -145,13 +143,13 @@ impl Unpacking<'_> {
             None => self.job.origin(&self.place.bucket, archive.pipeline().as_ref())?,
         };
         self.origins.insert(ending, origin);
-        // A plain archive says itself how much it can bring.
+        // The files of a plain archive cannot be larger than the archive.
         let limit = if archive.codec.is_none() { item.limit.min(archive.object.size) } else { item.limit };
         self.job.unpack(&Unpack { origin, object: archive.object.key.clone(), limit, ..item }, files)
     }
 }
 
-/// What the host left in the data directory.
+/// The data directory after the host has unpacked the archives.
 struct Restored<'a> {
     place: &'a Place,
     backup: &'a Backup,
@@ -159,8 +157,8 @@ struct Restored<'a> {
 }
 
 impl Restored<'_> {
-    /// Checks what no list of refused names can say, and that what a cluster cannot start without is there. Without a
-    /// manifest any name may have come, so that all are looked at.
+    /// Checks what `refuse` of `unpack` cannot express, and that the files exist without which a cluster cannot start. With `look_at_all`,
+    /// which is set if there is no manifest, every file is checked.
     fn check(&self, plan: &Plan, look_at_all: bool) -> Result<(), Failure> {
         let base = &self.backup.base;
         self.datadir.create_dir("pg_wal/archive_status")?;
@@ -186,22 +184,25 @@ impl Restored<'_> {
                 }
             }
             if look_at_all {
-                whole(&root, "", 0).map_err(|failure| self.told(archive, failure))?;
+                whole(&root, "", 0).map_err(|failure| self.in_archive(archive, failure))?;
             }
         }
         self.wal()?;
         if look_at_all {
-            whole(self.datadir.path(), "", 0).map_err(|failure| self.told(base, failure))?;
+            whole(self.datadir.path(), "", 0).map_err(|failure| self.in_archive(base, failure))?;
         }
         Ok(())
     }
 
-    /// Whether there is nothing but WAL where WAL belongs.
+    /// Checks that the WAL directory contains only WAL files.
     fn wal(&self) -> Result<(), Failure> {
         let archive = self.backup.wal.as_ref().unwrap_or(&self.backup.base);
         let root = self.datadir.wal_directory();
         let refused = |name: &str| {
-            archive.failed(self.place, format!("has a member `{}`, which is no WAL", name.escape_debug()))
+            archive.failed(
+                self.place,
+                format!("has a member `{}`, which is not a WAL file", name.escape_debug()),
+            )
         };
         for (name, is_dir) in entries(root)? {
             let known = match is_dir {
@@ -220,7 +221,7 @@ impl Restored<'_> {
         Ok(())
     }
 
-    /// A small file of the data directory, which base.tar must have brought.
+    /// Reads a small file of the data directory, which must have been in base.tar.
     fn small(&self, name: &str, limit: u64) -> Result<Vec<u8>, Failure> {
         let path = self.datadir.place(name)?;
         let base = &self.backup.base;
@@ -242,7 +243,7 @@ impl Restored<'_> {
         Ok(bytes)
     }
 
-    fn told(&self, archive: &ArchiveObject, failure: Failure) -> Failure {
+    fn in_archive(&self, archive: &ArchiveObject, failure: Failure) -> Failure {
         match failure {
             Failure::Failed(why) => archive.failed(self.place, why),
             other => other,
@@ -250,7 +251,7 @@ impl Restored<'_> {
     }
 }
 
-/// Whether no file below `path` is one of an incremental backup.
+/// Checks that no file below `path` is one of an incremental backup.
 fn whole(path: &Path, name: &str, depth: usize) -> Result<(), Failure> {
     if depth > DEEPEST {
         return Err(Failure::failed(format!("has a member `{name}` more than {DEEPEST} folders deep")));
@@ -267,7 +268,7 @@ fn whole(path: &Path, name: &str, depth: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The entries of a directory, and whether each is a directory.
+/// Returns the entries of a directory, and whether each is a directory.
 fn entries(path: &Path) -> Result<Vec<(String, bool)>, Failure> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).at(path)? {

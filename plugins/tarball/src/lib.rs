@@ -2,8 +2,8 @@
 //! `base.tar`, one `OID.tar` for each tablespace and `pg_wal.tar`, each plain or compressed with gzip, lz4 or zstd, and
 //! `backup_manifest`.
 //!
-//! The host unpacks, all archives at once, and compares every file with the manifest while it is written. The component
-//! reads what says what is to be restored: the first members of `base.tar`, the manifest, and at the end the WAL.
+//! The host unpacks all archives at the same time, and compares every file with the manifest while it writes the file. The component reads
+//! only what describes the backup: the first members of `base.tar`, the manifest, and at the end the WAL.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
@@ -45,17 +45,17 @@ impl Method for Tarball {
     }
 
     fn plan(request: &Request) -> Result<Plan, Failure> {
-        told_to_stop(Place::of(request).and_then(|place| plan::of_best(&place)))
+        or_cancelled(Place::of(request).and_then(|place| plan::of_best(&place)))
     }
 
     fn create(request: &Request, plan: &Plan) -> Result<(), Failure> {
         let datadir = Datadir::of(request)?;
-        told_to_stop(Place::of(request).and_then(|place| create::all(&place, plan, &datadir)))
+        or_cancelled(Place::of(request).and_then(|place| create::all(&place, plan, &datadir)))
     }
 }
 
-/// What a read makes of its end is its own affair: a method that was told to stop was cancelled.
-fn told_to_stop<T>(result: Result<T, Failure>) -> Result<T, Failure> {
+/// Turns any failure after a cancellation into [`Failure::Cancelled`]: a cancelled read may fail with another error.
+fn or_cancelled<T>(result: Result<T, Failure>) -> Result<T, Failure> {
     result.map_err(|failure| if is_cancelled() { Failure::Cancelled } else { failure })
 }
 

@@ -1,4 +1,4 @@
-//! What base.tar says of itself: its first members, its version, and of a plain one the control file at its end.
+//! Reads what base.tar says about the backup: its first members, its version, and, from a plain archive, the control file at its end.
 
 use std::io::Read;
 
@@ -14,18 +14,18 @@ use crate::archive::ArchiveObject;
 use crate::names::belongs_in_base;
 use crate::place::Place;
 
-/// How far a compressed base.tar is read for what does not come first, in plain bytes.
+/// How many plain bytes of a compressed base.tar are read for members that do not come first.
 const FAR_ENOUGH: u64 = 16 << 20;
 
-/// How many members of a plain one are looked at: in a directory, and in a store, where each may cost a request.
+/// How many members of a plain base.tar are looked at, in a directory and in a store, where each may cost a request.
 const ENOUGH_LOCALLY: usize = 4096;
 const ENOUGH_REMOTELY: usize = 64;
 
-/// How much of the end of a plain one is read for the control file, in bytes: it is the last member, unless the WAL is
-/// in the archive too, and then a few members of 512 bytes and a record of zeros.
+/// How many bytes at the end of a plain base.tar are read for the control file. It is the last member, unless the WAL is in the archive
+/// too; then a few members of 512 bytes and records of zeros follow.
 const TAIL: u64 = 64 << 10;
 
-/// What base.tar told.
+/// What base.tar says about the backup.
 #[derive(Debug)]
 pub(crate) struct Base {
     pub(crate) label: Start,
@@ -34,19 +34,19 @@ pub(crate) struct Base {
     pub(crate) control: Option<Beginning>,
 }
 
-/// How much is wanted.
+/// How much of base.tar to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// `backup_label` and `tablespace_map`, which come first.
     Labels,
-    /// What can be had besides without reading everything.
+    /// Everything that can be read without reading the whole archive.
     All,
 }
 
-/// Looks at the base.tar `archive`.
+/// Reads what the base.tar `archive` says about the backup.
 ///
 /// # Errors
-/// Where it cannot be read, is no backup's, or one of an incremental backup.
+/// Fails if the archive cannot be read, if it is not one of a backup, or if it is one of an incremental backup.
 pub(crate) fn at_base(place: &Place, archive: &ArchiveObject, wanted: Wanted) -> Result<Base, Failure> {
     let mut looking =
         Looking { place, file: archive, label: None, map: Vec::new(), major: None, control: None };

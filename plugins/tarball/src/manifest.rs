@@ -1,5 +1,4 @@
-//! What a backup's manifest says about its files: read as a stream, and given to the host as the listing that it compares
-//! with while it unpacks.
+//! Reads a backup's manifest as a stream, and passes its files to the host as the listing that the host compares with while it unpacks.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,41 +14,41 @@ use understudy::{Failure, UntilCancelled, transfer};
 use crate::names::{VERSION, is_whole};
 use crate::place::Place;
 
-/// What pg_verifybackup leaves out as well (`ignore_list` in pg_verifybackup.c): WAL, of which a manifest lists at most the
+/// Files that pg_verifybackup does not check either (`ignore_list` in pg_verifybackup.c): WAL, of which a manifest lists at most the
 /// `archive_status` of `-X fetch`, and what pg_basebackup itself changes after the manifest was made (`-R`).
 const NOT_COMPARED: [&str; 4] = ["pg_wal/", POSTGRESQL_AUTO_CONF, STANDBY_SIGNAL, RECOVERY_SIGNAL];
 
-/// What is missing is named up to so many.
+/// How many missing files are named.
 const NAMED: usize = 3;
 
-/// And counted up to so many.
+/// How many missing files are counted.
 const COUNTED: u32 = 1000;
 
-/// The manifest on its way to the host.
+/// The manifest, with its files in the listing of the host.
 #[derive(Debug)]
 pub(crate) struct Manifest {
     pub(crate) summary: Summary,
     pub(crate) listing: Listing,
-    /// What it says of PG_VERSION, which does not come from the archives.
+    /// The size and the digest of PG_VERSION, which is not unpacked from the archives.
     version: Option<(u64, Option<Digest>)>,
-    /// How many bytes base.tar brings, WAL apart.
+    /// How many bytes base.tar contains, without WAL.
     pub(crate) base_bytes: u64,
-    /// How many bytes the archive of each tablespace brings.
+    /// How many bytes the archive of each tablespace contains.
     pub(crate) tablespace_bytes: BTreeMap<u32, u64>,
 }
 
-/// Reads the manifest for what it says in sum.
+/// Reads the manifest and returns its summary.
 ///
 /// # Errors
-/// Where it cannot be read or believed.
+/// Fails if the manifest cannot be read or is damaged.
 pub(crate) fn summary(place: &Place, object: &Object) -> Result<Summary, Failure> {
     read(place, object, |file| is_whole(&file.path).map_err(|why| Failure::failed(why).into()))
 }
 
-/// Reads the manifest and gives its files to the host.
+/// Reads the manifest and passes its files to the host.
 ///
 /// # Errors
-/// As [`summary`], and where it lists a file twice or one that does not lie below a data directory.
+/// As [`summary`]. Also fails if the manifest lists a file twice, or one outside of the data directory.
 pub(crate) fn listing(place: &Place, object: &Object) -> Result<Manifest, Failure> {
     let (mut listing, mut base_bytes, mut tablespace_bytes) = (Listing::new(), 0_u64, BTreeMap::new());
     let mut version = None;
@@ -84,11 +83,16 @@ pub(crate) fn listing(place: &Place, object: &Object) -> Result<Manifest, Failur
 }
 
 impl Manifest {
-    /// Whether PG_VERSION is as the manifest says.
+    /// Checks that PG_VERSION is as the manifest lists it.
     ///
     /// # Errors
-    /// Where it is not, or the manifest has none.
-    pub(crate) fn has_version(&self, place: &Place, object: &Object, content: &[u8]) -> Result<(), Failure> {
+    /// Fails if it is not, or if the manifest does not list it.
+    pub(crate) fn check_version(
+        &self,
+        place: &Place,
+        object: &Object,
+        content: &[u8],
+    ) -> Result<(), Failure> {
         let same = self.version.as_ref().is_some_and(|(size, digest)| {
             *size == content.len() as u64
                 && digest.as_ref().is_none_or(|digest| {
@@ -104,11 +108,11 @@ impl Manifest {
         Err(Failure::failed(format!("{shown}: its {VERSION} is not that of the archive or of the source")))
     }
 
-    /// Once everything is unpacked: whether every file came.
+    /// Checks, after everything is unpacked, that every listed file was in the archives.
     ///
     /// # Errors
-    /// Where files of the manifest did not come; names the first few.
-    pub(crate) fn all_came(&mut self, place: &Place, object: &Object) -> Result<(), Failure> {
+    /// Fails if files are missing. The failure names the first few.
+    pub(crate) fn check_complete(&mut self, place: &Place, object: &Object) -> Result<(), Failure> {
         let missing = self.listing.missing(COUNTED)?;
         if missing.is_empty() {
             return Ok(());
@@ -138,7 +142,7 @@ fn algorithm_of(listed: Listed) -> Algorithm {
     }
 }
 
-/// The host's, which is many times as fast as any in here.
+/// A hasher of the host, which is many times as fast as one in the component.
 struct HostHasher(Hasher);
 
 impl Digesting for HostHasher {

@@ -1,24 +1,24 @@
-//! Which names the archives of a backup have, and what stands for them where the host unpacks: what `unpack` is told to
-//! refuse, and what is looked for afterwards in the directories that were filled.
+//! The names that the archives of a backup may contain. Some are checked by the host, in `refuse` of `unpack`, and some afterwards, in the
+//! directories that were filled.
 
 use postgres_formats::names::{
     POSTMASTER_OPTS, POSTMASTER_PID, TABLESPACE_MAP, TablespaceFolder, UNFINISHED_CONTROL_FILE,
 };
 use postgres_formats::segment::WalFile;
 
-/// What is there before everything else, written from what the plan knows, for a Patroni that starts meanwhile (see the SDK's
-/// documentation). An archive has it where its server's disk had it.
+/// `PG_VERSION`, which is written first, from the plan, for a Patroni that starts meanwhile (see the documentation of the SDK). In an
+/// archive it may come at any place.
 pub(crate) use postgres_formats::names::PG_VERSION as VERSION;
 
-/// What base.tar must not bring: what belongs into the archive of a tablespace, and what a running server has and no
-/// replica may inherit.
+/// What base.tar must not contain: files that belong to the archive of a tablespace, and files of a running server that no replica may
+/// inherit.
 pub(crate) const REFUSED_IN_BASE: [&str; 4] =
     ["pg_tblspc/", POSTMASTER_PID, POSTMASTER_OPTS, UNFINISHED_CONTROL_FILE];
 
-/// What base.tar brings and the host makes itself, where the operator's map has the links.
+/// What base.tar contains but is not written: the host creates the links itself, from the operator's map.
 pub(crate) const SKIPPED_IN_BASE: &str = TABLESPACE_MAP;
 
-/// Why a member of that name has no business in base.tar.
+/// Checks that a member of that name may be in base.tar.
 pub(crate) fn belongs_in_base(name: &str) -> Result<(), String> {
     let shown = name.escape_debug();
     if name.starts_with("pg_tblspc/") {
@@ -30,22 +30,22 @@ pub(crate) fn belongs_in_base(name: &str) -> Result<(), String> {
     is_whole(name)
 }
 
-/// Whether that is PostgreSQL's own folder in a tablespace, `PG_MAJOR_CATALOG`.
+/// Returns whether `folder` is PostgreSQL's directory in a tablespace, `PG_MAJOR_CATALOG`.
 pub(crate) fn belongs_in_tablespace(folder: &str) -> bool {
     TablespaceFolder::parse(folder.as_bytes()).is_some_and(|folder| folder.version.major().is_some())
 }
 
-/// Whether PostgreSQL calls WAL so: segments, their partial and backup files, timeline histories.
+/// Returns whether `name` is a WAL file: a segment, a partial segment, a backup history file or a timeline history file.
 pub(crate) fn is_wal(name: &str) -> bool {
     WalFile::parse(name.as_bytes()).is_some()
 }
 
-/// Whether that says what became of a WAL file: `NAME.done` or `NAME.ready` in `archive_status`.
+/// Returns whether `name` is the archive status of a WAL file: `NAME.done` or `NAME.ready` in `archive_status`.
 pub(crate) fn is_status(name: &str) -> bool {
     name.strip_suffix(".done").or_else(|| name.strip_suffix(".ready")).is_some_and(is_wal)
 }
 
-/// Why a file of that name is of an incremental backup, whose files are not whole.
+/// Checks that a file of that name is not one of an incremental backup, whose files are not complete.
 pub(crate) fn is_whole(name: &str) -> Result<(), String> {
     let file = name.rsplit('/').next().unwrap_or(name);
     if file.starts_with("INCREMENTAL.") {
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_wal_file_is_known_and_no_other() {
+    fn every_kind_of_wal_file_is_recognized_and_nothing_else() {
         for name in [
             "000000010000000000000002",
             "00000002.history",
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_base_backup_has_is_refused_by_name() {
+    fn the_error_names_a_file_that_no_base_backup_has() {
         for name in
             ["pg_tblspc/16384/x", "postmaster.pid", UNFINISHED_CONTROL_FILE, "base/5/INCREMENTAL.1259"]
         {

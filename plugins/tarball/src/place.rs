@@ -1,4 +1,4 @@
-//! Where backups are looked for: the options `directory` or `store`, `prefix` and `backup`.
+//! The place that backups are read from: the options `directory` or `store`, `prefix` and `backup`.
 
 use std::fmt;
 
@@ -9,20 +9,20 @@ use understudy::{Error, Failure, Request, is_granted};
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) bucket: Bucket,
-    /// The folder within it, without a `/` at either end; empty for all of it.
+    /// The folder in the bucket, without a `/` at either end; empty for the whole bucket.
     pub(crate) folder: String,
-    /// Whether that folder must be the backup: the operator named it.
+    /// Whether the folder must be a backup, because the operator named it.
     pub(crate) is_named: bool,
-    /// Whether a read costs next to nothing before its first byte.
+    /// Whether it is a directory of this machine, from which a read starts at once.
     pub(crate) is_local: bool,
 }
 
 impl Place {
-    /// The place that the options name.
+    /// Opens the place that the options name.
     ///
     /// # Errors
-    /// [`Failure::NotApplicable`] where the directory does not exist; [`Failure::Failed`] where the options contradict
-    /// each other or the place is not granted.
+    /// [`Failure::NotApplicable`] if the directory does not exist; [`Failure::Failed`] if the options contradict each other or the place is
+    /// not granted.
     pub(crate) fn of(request: &Request) -> Result<Self, Failure> {
         let (name, is_local) = match (request.get::<String>("directory")?, request.get::<String>("store")?) {
             (Some(directory), None) => (directory, true),
@@ -36,7 +36,7 @@ impl Place {
         if let Some(named) = &named {
             folder = below(&folder, named);
         }
-        // A granted directory has an absolute path and a store has a name: neither opens the other.
+        // `Bucket::open` tells a directory, which has an absolute path, from a store, which has a name.
         if is_local && !is_granted(&name) {
             return Err(Failure::failed(format!(
                 "{name} is not granted: add it to `grants.read` of this method, as an absolute path without `..`"
@@ -56,12 +56,12 @@ impl Place {
         Ok(Self { bucket, folder, is_named: named.is_some(), is_local })
     }
 
-    /// The key of the object `name` in the folder `folder` of this place.
+    /// Returns the key of the object `name` in the folder `folder` of this place.
     pub(crate) fn key(&self, folder: &str, name: &str) -> String {
         below(&below(&self.folder, folder), name)
     }
 
-    /// How a message calls the object `key`.
+    /// Names the object `key` in a message.
     pub(crate) fn shown(&self, key: &str) -> String {
         let name = self.bucket.name();
         if self.is_local { format!("{}/{key}", name.trim_end_matches('/')) } else { format!("{name}:{key}") }
@@ -78,7 +78,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// `name` below `folder`.
+/// Returns the path of `name` below `folder`.
 fn below(folder: &str, name: &str) -> String {
     match (folder, name) {
         ("", name) => name.to_owned(),
@@ -87,7 +87,7 @@ fn below(folder: &str, name: &str) -> String {
     }
 }
 
-/// The option `option`, a folder.
+/// Reads the option `option`, which must name a folder.
 fn folder_of(request: &Request, option: &str) -> Result<Option<String>, Failure> {
     let Some(text) = request.get::<String>(option)? else { return Ok(None) };
     let folder = text.trim_end_matches('/');
@@ -95,5 +95,5 @@ fn folder_of(request: &Request, option: &str) -> Result<Option<String>, Failure>
     if is_folder {
         return Ok(Some(folder.to_owned()));
     }
-    Err(Failure::failed(format!("`{option} = \"{text}\"` is no folder below the directory or the store")))
+    Err(Failure::failed(format!("`{option} = \"{text}\"` is not a folder below the directory or the store")))
 }

@@ -1,8 +1,8 @@
-//! What would be restored, and from which backup.
+//! Chooses the backup and makes the plan.
 //!
-//! Where a place holds several backups, the one that began last is taken: of the highest timeline, and on that at the
-//! highest LSN, as their backup_labels have it. One that cannot be used (no backup_label, incremental, without the archive
-//! of a tablespace, with a manifest that is damaged or another backup's) is passed over with a warning.
+//! If a place holds several backups, the one that began last is used: by the highest timeline, then by the highest start LSN, from their
+//! backup_labels. A backup that cannot be used is skipped with a warning: one without backup_label, an incremental one, one without the
+//! archive of a tablespace, and one whose manifest is damaged or belongs to another backup.
 
 use pgdata::manifest::Summary;
 use postgres_formats::backup_label::Start;
@@ -13,13 +13,13 @@ use crate::look::{self, Base, Wanted};
 use crate::manifest;
 use crate::place::Place;
 
-/// The size of a WAL segment unless the cluster was made with another, which only its control file tells.
+/// The default size of a WAL segment. Another size is known only from the control file.
 const USUAL_SEGMENT: u64 = 16 << 20;
 
-/// The plan of the backup that is taken from `place`.
+/// Returns the plan of the best backup in `place`.
 ///
 /// # Errors
-/// [`Failure::NotApplicable`] where there is none; what is wrong with the one that began last where none can be used.
+/// [`Failure::NotApplicable`] if there is no backup. If none can be used, says what is wrong with the one that began last.
 pub(crate) fn of_best(place: &Place) -> Result<Plan, Failure> {
     let mut backups = backup::find(place)?;
     if let ([_] | [], backup) = (backups.as_slice(), backups.first().cloned()) {
@@ -32,31 +32,31 @@ pub(crate) fn of_best(place: &Place) -> Result<Plan, Failure> {
         cancelled()?;
         match look::at_base(place, &backup.base, Wanted::Labels) {
             Ok(base) => begins.push(((base.label.timeline, base.label.start_lsn), backup)),
-            Err(failure) => pass_over(&backup, failure, &mut first_failure)?,
+            Err(failure) => skip(&backup, failure, &mut first_failure)?,
         }
     }
     begins.sort_by(|(one, a), (two, b)| two.cmp(one).then_with(|| b.folder.cmp(&a.folder)));
     for (_, backup) in begins {
         match of(place, backup.clone()) {
             Ok(plan) => return Ok(plan),
-            Err(failure) => pass_over(&backup, failure, &mut first_failure)?,
+            Err(failure) => skip(&backup, failure, &mut first_failure)?,
         }
     }
     Err(first_failure.unwrap_or_else(|| Failure::failed(format!("no backup in {place} can be used"))))
 }
 
-/// Warns that a backup cannot be used; what is no fault of the backup ends the looking.
-fn pass_over(backup: &Backup, failure: Failure, first: &mut Option<Failure>) -> Result<(), Failure> {
+/// Warns that a backup cannot be used. A failure that is not caused by the backup is returned.
+fn skip(backup: &Backup, failure: Failure, first: &mut Option<Failure>) -> Result<(), Failure> {
     let Failure::Failed(why) = failure else { return Err(failure) };
-    log::warn!("passed over the backup {}: {why}", backup.folder);
+    log::warn!("skipped the backup {}: {why}", backup.folder);
     first.get_or_insert(Failure::Failed(why));
     Ok(())
 }
 
-/// The backup that `plan` was made from, which must be as it was then.
+/// Finds the backup that `plan` was made from, which must be unchanged.
 ///
 /// # Errors
-/// [`Failure::RetryLater`] where it is gone or was replaced.
+/// [`Failure::RetryLater`] if the backup was removed or replaced.
 pub(crate) fn planned(place: &Place, plan: &Plan) -> Result<(Backup, Base), Failure> {
     for backup in backup::find(place)? {
         if !backup.folder.is_empty() && !plan.backup.starts_with(&format!("{}: ", backup.folder)) {
@@ -70,7 +70,7 @@ pub(crate) fn planned(place: &Place, plan: &Plan) -> Result<(Backup, Base), Fail
     Err(replaced(place))
 }
 
-/// That the backup is not what the plan was made from.
+/// Returns the failure for a backup that changed after the plan was made.
 pub(crate) fn replaced(place: &Place) -> Failure {
     Failure::retry_later(format!(
         "the backup in {place} was replaced or removed since the plan was made: run again"
@@ -86,10 +86,10 @@ fn name(backup: &Backup, label: &Start) -> String {
     format!("{}: {described} ({mark})", backup.folder)
 }
 
-/// Looks at base.tar, and finds the archives of the tablespaces that it names.
+/// Reads base.tar, and finds the archives of the tablespaces that it names.
 fn look_at(place: &Place, mut backup: Backup, wanted: Wanted) -> Result<(Backup, Base), Failure> {
     let base = look::at_base(place, &backup.base, wanted)?;
-    backup.ask_for_tablespaces(place, base.map.iter().map(|mapped| mapped.oid))?;
+    backup.find_tablespaces(place, base.map.iter().map(|mapped| mapped.oid))?;
     if let Some(missing) = base.map.iter().find(|mapped| !backup.tablespaces.contains_key(&mapped.oid)) {
         let (oid, location) = (missing.oid, &missing.location);
         return Err(backup.base.failed(
@@ -105,7 +105,7 @@ fn look_at(place: &Place, mut backup: Backup, wanted: Wanted) -> Result<(Backup,
     Ok((backup, base))
 }
 
-/// The plan of `backup`.
+/// Makes the plan of `backup`.
 fn of(place: &Place, backup: Backup) -> Result<Plan, Failure> {
     let (backup, base) = look_at(place, backup, Wanted::All)?;
     let summary = match &backup.manifest {
@@ -131,7 +131,7 @@ fn of(place: &Place, backup: Backup) -> Result<Plan, Failure> {
     };
     match &summary {
         Some(summary) => {
-            believe(place, &backup, summary, &base.label, &mut plan)?;
+            add_manifest(place, &backup, summary, &base.label, &mut plan)?;
             let (bytes, files) = wal(&backup, summary);
             plan.bytes = Some(summary.bytes.saturating_add(bytes));
             plan.files = Some(summary.files.saturating_add(files));
@@ -141,8 +141,8 @@ fn of(place: &Place, backup: Backup) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-/// Takes into the plan what the manifest says, which must be about this backup.
-fn believe(
+/// Adds what the manifest says to the plan. Fails if the manifest belongs to another backup.
+fn add_manifest(
     place: &Place,
     backup: &Backup,
     summary: &Summary,
@@ -172,7 +172,8 @@ fn believe(
     Ok(())
 }
 
-/// How much WAL comes: all of a plain archive; of a compressed one, or one within base.tar, what must be there at least.
+/// Returns how many bytes and files of WAL are restored. For a plain archive that is all of it; for a compressed archive, or for WAL in
+/// base.tar, it is the least that the manifest needs.
 fn wal(backup: &Backup, summary: &Summary) -> (u64, u64) {
     let listed = summary.wal_bytes(USUAL_SEGMENT).unwrap_or(0);
     match &backup.wal {
@@ -181,7 +182,7 @@ fn wal(backup: &Backup, summary: &Summary) -> (u64, u64) {
     }
 }
 
-/// What plain archives bring at most; none where one is compressed.
+/// Returns how many bytes plain archives can contain at most; `None` if one is compressed.
 fn plain_bytes(backup: &Backup) -> Option<u64> {
     let archives = std::iter::once(&backup.base).chain(&backup.wal).chain(backup.tablespaces.values());
     archives.map(|archive| archive.codec.is_none().then_some(archive.object.size)).sum()

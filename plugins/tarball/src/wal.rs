@@ -1,4 +1,4 @@
-//! Whether the WAL that makes the backup consistent is there, and whole: every record between start and stop.
+//! Checks that the WAL that makes the backup consistent is complete: every record between start and stop.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
@@ -16,11 +16,10 @@ use understudy::{AtPath, Datadir, Failure, UntilCancelled, cancelled, log};
 use crate::backup::Backup;
 use crate::place::Place;
 
-/// Verifies the WAL that was restored: all that the manifest says is needed; without one as far as the record that ended
-/// the backup.
+/// Verifies the restored WAL: all ranges of the manifest, or, without a manifest, up to the record that ended the backup.
 ///
 /// # Errors
-/// Where a segment is missing or a record is damaged; names the segment and the place.
+/// Fails if a segment is missing or a record is damaged. The failure names the segment and the LSN.
 pub(crate) fn check(
     place: &Place,
     backup: &Backup,
@@ -30,7 +29,7 @@ pub(crate) fn check(
 ) -> Result<(), Failure> {
     let archive = backup.wal.as_ref().unwrap_or(&backup.base);
     let wal = datadir.wal_directory();
-    let Some(first) = any_segment(wal)? else {
+    let Some(first) = first_segment(wal)? else {
         log::warn!(
             "{} holds no WAL (it was taken with -X none): the replica needs all from {} on from the source or an archive",
             place,
@@ -38,7 +37,7 @@ pub(crate) fn check(
         );
         return Ok(());
     };
-    let told = |error: WalError| match error {
+    let in_archive = |error: WalError| match error {
         WalError::Io { segment, error } => match Failure::from(error) {
             Failure::Failed(why) => {
                 archive.failed(place, format!("brought WAL that cannot be read: {segment}: {why}"))
@@ -49,13 +48,14 @@ pub(crate) fn check(
     };
     let mut segments = Folder(wal);
     let beginning = File::open(wal.join(&first)).at(wal.join(&first))?;
-    let cluster = Cluster::of(&first, beginning).map_err(told)?;
-    of_this_cluster(place, backup, &cluster, datadir)?;
+    let cluster = Cluster::of(&first, beginning).map_err(in_archive)?;
+    check_cluster(place, backup, &cluster, datadir)?;
     let ranges = summary.map(|summary| summary.wal_ranges.clone()).unwrap_or_default();
     let later: Vec<u32> = ranges.iter().map(|range| range.timeline).collect();
     for (timeline, start, stop) in pieces(label, &ranges) {
         let piece = Piece { timeline, start, stop, later: &later };
-        let verified = verify(&cluster, &piece, &mut segments, &mut || Ok(cancelled()?)).map_err(told)?;
+        let verified =
+            verify(&cluster, &piece, &mut segments, &mut || Ok(cancelled()?)).map_err(in_archive)?;
         log::info!(
             "checked {} records of WAL from {start} to {} on timeline {timeline}",
             verified.records,
@@ -65,7 +65,7 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// What is verified. A backup of a standby without a manifest does not say where it ended.
+/// Returns the ranges to verify. None for a backup of a standby without a manifest, because its end is unknown.
 fn pieces(label: &Start, ranges: &[WalRange]) -> Vec<(u32, Lsn, Stop)> {
     if !ranges.is_empty() {
         return ranges.iter().map(|range| (range.timeline, range.start, Stop::At(range.end))).collect();
@@ -79,8 +79,8 @@ fn pieces(label: &Start, ranges: &[WalRange]) -> Vec<(u32, Lsn, Stop)> {
     vec![(label.timeline, label.start_lsn, Stop::EndOfBackup(label.start_lsn))]
 }
 
-/// Whether the WAL is of the cluster that the control file is of.
-fn of_this_cluster(
+/// Checks that the WAL and the control file belong to the same cluster.
+fn check_cluster(
     place: &Place,
     backup: &Backup,
     cluster: &Cluster,
@@ -99,8 +99,8 @@ fn of_this_cluster(
     Err(base.failed(place, format!("is of the cluster {own}, and the WAL beside it of {wal}")))
 }
 
-/// The name of a segment in `wal`; none where there is none.
-fn any_segment(wal: &Path) -> Result<Option<String>, Failure> {
+/// Returns the name of the first segment in `wal`; `None` if there are no segments.
+fn first_segment(wal: &Path) -> Result<Option<String>, Failure> {
     let mut first = None;
     for entry in fs::read_dir(wal).at(wal)? {
         let name = entry.at(wal)?.file_name().to_string_lossy().into_owned();

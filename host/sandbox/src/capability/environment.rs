@@ -1,5 +1,5 @@
-//! Variables of the environment: `environment`. The interface of WASI is linked, and this version grants none of it: a component finds
-//! no variable and no argument, and the configuration refuses the key.
+//! Environment variables: `environment`. The interface of WASI is linked, but this version cannot grant it: a component finds no
+//! variable and no argument, and the configuration refuses the key.
 
 use replica::CapabilityKind;
 use wasmtime::component::Linker;
@@ -10,7 +10,7 @@ use super::Capability;
 use crate::inspection::NeedKind;
 use crate::state::State;
 
-/// Variables of the environment.
+/// The capability to read environment variables.
 pub(crate) struct Environment;
 
 impl Capability for Environment {
@@ -26,7 +26,7 @@ impl Capability for Environment {
         Some(NeedKind::Environment)
     }
 
-    /// WASI's own, whose context is never given a variable.
+    /// Links WASI's own implementation, whose context never gets a variable.
     fn link(&self, linker: &mut Linker<State>) -> wasmtime::Result<()> {
         cli::environment::add_to_linker::<State, WasiCli>(linker, State::cli)
     }

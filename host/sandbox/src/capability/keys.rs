@@ -85,11 +85,11 @@ impl Capability for Keys {
         grants.keys.values().map(|key| &key.secret).collect()
     }
 
-    fn told(&self, grants: &Grants) -> Vec<(String, String)> {
+    fn report_entries(&self, grants: &Grants) -> Vec<(String, String)> {
         grants.keys.keys().map(|name| (format!("keys.{name}"), "granted".to_owned())).collect()
     }
 
-    fn on_the_data_plane(&self) -> &'static [&'static str] {
+    fn data_plane_interfaces(&self) -> &'static [&'static str] {
         &["keys"]
     }
 }

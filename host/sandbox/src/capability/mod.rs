@@ -1,8 +1,8 @@
-//! Capabilities: what a component can be let do. One module each holds the operator's grant, the check of what a component needs, the
-//! line that would grant it, the directories that it opens, the interfaces of WASI that it links, what the component calls and
-//! what such a call is denied. [`CAPABILITIES`] lists them; a new one is a module and an entry.
+//! Capabilities: what a component can be allowed to do. Each has a module, with the operator's grant, the check of the component's needs,
+//! the line of configuration that would grant it, the directories that it opens, the interfaces of WASI that it links, and the host
+//! functions with their denials. [`CAPABILITIES`] lists them; a new capability is a module and an entry.
 //!
-//! Whatever a capability does not say is denied: every provided method of [`Capability`] grants nothing.
+//! Everything that a capability does not allow is denied: the default methods of [`Capability`] grant nothing.
 
 mod check;
 pub(crate) mod datadir;
@@ -41,32 +41,32 @@ pub(crate) use stores::Stores;
 pub(crate) const CAPABILITIES: [&dyn Capability; 7] =
     [&Datadir, &Read, &Stores, &Keys, &Programs, &Network, &Environment];
 
-/// Something that a component can be let do.
+/// Something that a component can be allowed to do.
 pub(crate) trait Capability: Sync {
-    /// Which it is.
+    /// Returns the kind, by which denials and needs name the capability.
     fn kind(&self) -> CapabilityKind;
 
-    /// Its key in `[method.NAME.grants]`.
+    /// Returns the key in `[method.NAME.grants]`.
     fn key(&self) -> &'static str;
 
-    /// The kind of need that it meets; `None` for what every method has.
+    /// Returns the kind of need that the capability meets; `None` if every method has the capability.
     fn meets(&self) -> Option<NeedKind>;
 
-    /// Whether this version can grant it and hold a component to the grant. What it cannot is denied at every call, and refused in the
-    /// configuration.
+    /// Returns whether this version can grant the capability and enforce the grant. If not, every call is denied, and the configuration
+    /// refuses the key.
     fn is_enforced(&self) -> bool {
         false
     }
 
-    /// Checks that a need of its kind is met by what was granted, and tells `check` where it is not.
+    /// Checks that the grants meet a need of this kind, and reports to `check` if they do not.
     fn check_need(&self, need: &Need, check: &mut Check<'_>) {
         check.cannot_be_granted(need);
     }
 
-    /// Checks an option by which the operator may name something of this kind; `needs` are all that the component has.
+    /// Checks an option in which the operator may name something of this kind. `needs` are all needs of the component.
     fn check_option(&self, _option: &OptionSpec, _needs: &[Need], _check: &mut Check<'_>) {}
 
-    /// Checks what was granted by itself.
+    /// Checks the grants themselves, without the component.
     ///
     /// # Errors
     /// A [`Refusal`] of the rule `grant`.
@@ -74,52 +74,52 @@ pub(crate) trait Capability: Sync {
         Ok(())
     }
 
-    /// Writes the line that would grant what the component calls `name`; `None` where no line would.
+    /// Returns the line that would grant what the component calls `name`; `None` if no line would.
     fn remedy(&self, _remedies: &Remedies, _name: &str) -> Option<String> {
         None
     }
 
-    /// Says that `what` is denied, with the line that would allow it where there is one.
+    /// Returns the denial of `what`, with the line that would allow it, if there is one.
     fn denies(&self, what: String, remedy: Option<String>) -> Denial {
         Denial { capability: self.kind(), what, remedy }
     }
 
-    /// Lists the directories that a run gets: each is preopened for it, and open in the Landlock domain of its thread.
+    /// Lists the directories that a run gets: each is preopened, and allowed in the Landlock domain of the thread.
     fn places(&self, _step: Step, _directories: &Directories, _grants: &Grants) -> Vec<Place> {
         Vec::new()
     }
 
-    /// Lists the directories of this machine that the method can read by it, each with the key that grants it.
+    /// Lists the directories of this machine that the capability lets the method read, each with the key that grants it.
     fn reads(&self, _grants: &Grants) -> Vec<(PathBuf, String)> {
         Vec::new()
     }
 
-    /// Lists the secrets of what was granted.
+    /// Lists the secrets in the grants.
     fn secrets<'g>(&self, _grants: &'g Grants) -> Vec<&'g Secret> {
         Vec::new()
     }
 
-    /// Lists what was granted for a person, each by its name below `[method.NAME.grants]`: no secret and no credential.
-    fn told(&self, _grants: &Grants) -> Vec<(String, String)> {
+    /// Lists what was granted for the report, by its name below `[method.NAME.grants]`, without secrets and credentials.
+    fn report_entries(&self, _grants: &Grants) -> Vec<(String, String)> {
         Vec::new()
     }
 
-    /// The interfaces of the contract, by name alone, behind which it works on the data plane. A run whose component imports none of
+    /// Lists the interfaces of the contract, without version, whose functions use the data plane. A run whose component imports none of
     /// them has no data plane.
-    fn on_the_data_plane(&self) -> &'static [&'static str] {
+    fn data_plane_interfaces(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// Links the interfaces of WASI behind which it is.
+    /// Links the interfaces of WASI that belong to the capability.
     ///
     /// # Errors
-    /// Where the linker has one of them already.
+    /// Fails if the linker has one of them already.
     fn link(&self, _linker: &mut Linker<State>) -> wasmtime::Result<()> {
         Ok(())
     }
 }
 
-/// The keys of `[method.NAME.grants]` that the contract knows and that this version cannot enforce, and so must not pretend to grant.
+/// Returns the keys of `[method.NAME.grants]` that the contract has but this version cannot enforce. The configuration refuses them.
 pub fn not_enforced() -> impl Iterator<Item = &'static str> {
     CAPABILITIES.iter().filter(|capability| !capability.is_enforced()).map(|capability| capability.key())
 }
@@ -174,7 +174,7 @@ mod tests {
         for capability in not_enforced {
             assert_eq!(capability.remedy(&remedies, "x"), None);
             assert_eq!(capability.places(Step::Create, &directories, &grants), []);
-            assert_eq!(capability.on_the_data_plane(), [""; 0]);
+            assert_eq!(capability.data_plane_interfaces(), [""; 0]);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Talking to hosts of the network: `network`. The interfaces of WASI are linked, and this version grants none of it: no socket and
-//! no look-up of a name is ever made, so the calls on them cannot be reached, and the configuration refuses the key.
+//! Network connections: `network`. The interfaces of WASI are linked, but this version cannot grant them: no socket is created and no
+//! name is resolved, so the functions on sockets cannot be reached, and the configuration refuses the key.
 
 use replica::CapabilityKind;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
@@ -18,7 +18,7 @@ use crate::reporter::Reporter;
 use crate::state::State;
 use crate::text::printable;
 
-/// Talking to hosts of the network.
+/// The capability to connect to other hosts.
 pub(crate) struct Network;
 
 impl Capability for Network {
@@ -41,7 +41,7 @@ impl Capability for Network {
         tcp_create_socket::add_to_linker::<State, NetworkData>(linker, NetworkView::of)?;
         udp_create_socket::add_to_linker::<State, NetworkData>(linker, NetworkView::of)?;
         instance_network::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
-        // No socket is ever made: these cannot be reached, and WASI's own are told that no address may be used.
+        // No socket is ever created, so these cannot be reached. WASI's own implementation is set up to allow no address, too.
         tcp::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
         udp::add_to_linker::<State, WasiSockets>(linker, State::sockets)
     }

@@ -1,5 +1,5 @@
-//! Running native programs: `programs.NAME`. The interface is linked, and this version grants none of it: every call is denied, and
-//! the configuration refuses the key.
+//! Running native programs: `programs.NAME`. The interface is linked, but this version cannot grant it: every call is denied, and the
+//! configuration refuses the key.
 
 use replica::CapabilityKind;
 use std::convert::Infallible;
@@ -9,7 +9,7 @@ use crate::answer::Answer;
 use crate::inspection::NeedKind;
 use crate::state::State;
 
-/// Running native programs.
+/// The capability to run native programs.
 pub(crate) struct Programs;
 
 impl Capability for Programs {
@@ -27,10 +27,10 @@ impl Capability for Programs {
 }
 
 impl State {
-    /// Runs nothing.
+    /// Denies every call.
     ///
     /// # Errors
-    /// `Denied`, always.
+    /// Always `Denied`.
     pub(crate) fn run_program(&mut self, name: &str) -> Answer<Infallible> {
         Err(self.not_granted(&Programs, name).into())
     }

@@ -1,4 +1,4 @@
-//! The line of configuration that would allow a call. Each capability writes its own.
+//! Remedies: the line of configuration that would allow a denied call. Each capability writes its own.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,30 +6,30 @@ use std::sync::Arc;
 use crate::Grants;
 use crate::text::{is_printable, key, quoted};
 
-/// Bytes of a name in a line of configuration.
+/// How many bytes a name in a line of configuration may have.
 pub(super) const NAME: usize = 64;
 
 /// Writes lines of configuration for one method.
 #[derive(Clone, Debug)]
 pub(crate) struct Remedies {
     method: String,
-    /// What is granted already, which a line must not take away.
+    /// What is granted already. A new line replaces the old one, so it must repeat this.
     pub(super) grants: Arc<Grants>,
 }
 
 impl Remedies {
-    /// Writes for the method of this name, which has these grants.
+    /// Makes a writer for the method of this name, which has these grants.
     pub(crate) fn new(method: &str, grants: &Grants) -> Self {
         Self { method: method.to_owned(), grants: Arc::new(grants.clone()) }
     }
 
-    /// The line that grants one thing by name; `None` for a name that could not stand in the configuration.
+    /// Returns the line that grants one thing by name; `None` if the name cannot be written in the configuration.
     pub(super) fn named(&self, kind: &str, name: &str, value: &str) -> Option<String> {
         let fits = !name.is_empty() && name.len() <= NAME && is_printable(name);
         fits.then(|| format!("[method.{}.grants] {kind}.{} = {{ {value} }}", key(&self.method), key(name)))
     }
 
-    /// The line that grants these paths.
+    /// Returns the line that grants these paths.
     pub(super) fn paths<'a>(&self, kind: &str, granted: impl Iterator<Item = &'a Path>) -> String {
         let list: Vec<_> = granted.map(|path| quoted(&path.to_string_lossy())).collect();
         format!("[method.{}.grants] {kind} = [{}]", key(&self.method), list.join(", "))

@@ -78,12 +78,12 @@ impl Capability for Stores {
         grants.stores.values().flat_map(|store| &store.credentials).map(|(_, secret)| secret).collect()
     }
 
-    fn told(&self, grants: &Grants) -> Vec<(String, String)> {
+    fn report_entries(&self, grants: &Grants) -> Vec<(String, String)> {
         let stores = grants.stores.iter();
         stores.map(|(name, store)| (format!("stores.{name}"), store.url.clone())).collect()
     }
 
-    fn on_the_data_plane(&self) -> &'static [&'static str] {
+    fn data_plane_interfaces(&self) -> &'static [&'static str] {
         &["store"]
     }
 }

@@ -1,4 +1,4 @@
-//! `wasi:filesystem/types`: each call checked, charged and told, then handed to WASI's own implementation.
+//! `wasi:filesystem/types`: each call is checked and charged, and denials are reported. WASI's own implementation does the rest.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -30,15 +30,15 @@ impl FilesView<'_> {
         self.files.opened.get(&fd.rep()).ok_or_else(unknown)
     }
 
-    /// The path of `name` as seen from `fd`. One that the kernel would not take is not even put together: each
-    /// descriptor remembers its own.
+    /// Returns the path of `name` from `fd`. Fails if the path is longer than the kernel allows: each descriptor stores its path, so it
+    /// must be bounded.
     fn path(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let opened = self.opened(fd)?;
         let path = (name.len() < PATH_MAX).then(|| opened.path.join(name));
         path.filter(|path| path.len() < PATH_MAX).ok_or(ErrorCode::NameTooLong.into())
     }
 
-    /// Refuses to look at `name` from the root.
+    /// Checks that `name` may be looked up. Everything below the root is denied.
     fn may_look(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.path(fd, name)?;
         match self.opened(fd)?.access {
@@ -51,7 +51,7 @@ impl FilesView<'_> {
         }
     }
 
-    /// Refuses to change `name` where nothing may be changed.
+    /// Checks that `name` may be changed.
     fn may_change(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.path(fd, name)?;
         match self.opened(fd)?.access {
@@ -63,8 +63,8 @@ impl FilesView<'_> {
         }
     }
 
-    /// Refuses to make an entry that is the control file or leads to it: until the host has sealed, a data directory
-    /// has none ([`transfer::reserved`]).
+    /// Checks that an entry may be created. The control file is denied: until the seal, the data directory has none
+    /// ([`transfer::reserved`]).
     fn may_make(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.may_change(fd, name)?;
         if reserved::is_control_file(final_name(name).as_bytes()) {
@@ -74,8 +74,8 @@ impl FilesView<'_> {
         Ok(path)
     }
 
-    /// The same of an entry that brings what it held under another name, or leads elsewhere: a renamed one, a symbolic link, a second
-    /// name, which may be a symbolic link's.
+    /// Checks that an entry may be created by a rename, a symbolic link or a hard link. Besides the control file, the name `global` is
+    /// denied: such an entry could bring a control file with it, or lead to one.
     fn may_bring(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.may_make(fd, name)?;
         if reserved::is_global(final_name(name).as_bytes()) {
@@ -90,7 +90,7 @@ impl FilesView<'_> {
         self.reporter.denied(Datadir::denies_control_file(path));
     }
 
-    /// Charges for an entry that is made in `fd`.
+    /// Charges for an entry that is created in `fd`.
     fn charge_entry(&self, fd: &Fd) -> FsResult<()> {
         let place = match self.inner.table.get(fd)? {
             Descriptor::Dir(directory) => &directory.dir,
@@ -99,14 +99,13 @@ impl FilesView<'_> {
         Ok(self.files.quota.make(place)?)
     }
 
-    /// Notes what an answer of WASI's implementation says about the grants: EPERM for a name means that it leads out
-    /// of the directory that was opened.
+    /// Reports the denial that a result of WASI's implementation implies: EPERM for a name means that it leads out of the opened directory.
     fn noted<T>(&self, path: &GuestPath, result: FsResult<T>) -> FsResult<T> {
         self.note(path, &result, |view| view.deny_read(path));
         result
     }
 
-    /// The same for a call that changes something.
+    /// As `noted`, for a call that changes something.
     fn noted_change<T>(&self, path: &GuestPath, result: FsResult<T>) -> FsResult<T> {
         self.note(path, &result, |view| view.deny_write(path));
         result
@@ -124,13 +123,14 @@ impl FilesView<'_> {
         }
     }
 
-    /// What is at `name`, if that can be seen.
+    /// Returns the type of the entry at `name`; `None` if it cannot be read.
     async fn type_at(&mut self, fd: &Fd, flags: PathFlags, name: &str) -> Option<DescriptorType> {
         let stat = self.inner.stat_at(borrow(fd), flags, name.to_owned()).await;
         stat.ok().map(|stat| stat.type_)
     }
 
-    /// Takes one of the files that the run may have open. A stream counts too: it holds its file open when the descriptor is gone.
+    /// Charges one of the files that the run may have open. A stream counts too, because it holds its file open after the descriptor is
+    /// dropped.
     fn charge_file(&self, what: &str) -> FsResult<Charge> {
         self.files.bounds.files.charge(1, what).map_err(|_| ErrorCode::InsufficientMemory.into())
     }
@@ -145,33 +145,38 @@ impl FilesView<'_> {
     }
 }
 
-/// The same descriptor once more: WASI's implementation takes a handle away from its caller.
+/// Returns a second handle of a descriptor, because WASI's implementation takes its handle by value.
 fn borrow(fd: &Fd) -> Fd {
     Resource::new_borrow(fd.rep())
 }
 
-/// What the entries of a directory will take in memory, counted before they are read into it, and the first name that is no text, escaped.
+/// Returns how many bytes of memory the entries of a directory will take, and the first name that is not UTF-8, escaped. Counts them before
+/// they are read into memory.
+///
+/// # Errors
+/// `InsufficientMemory` if they take more than `room`.
 fn listing_bytes(directory: &File, room: usize) -> FsResult<(usize, Option<String>)> {
     let entries = rustix::fs::Dir::read_from(directory).map_err(std::io::Error::from)?;
-    let (mut bytes, mut no_text) = (0, None);
+    let (mut bytes, mut non_utf8) = (0, None);
     for entry in entries {
         let entry = entry.map_err(std::io::Error::from)?;
         let name = entry.file_name();
-        if no_text.is_none() && name.to_str().is_err() {
-            no_text = Some(name.to_bytes().escape_ascii().to_string());
+        if non_utf8.is_none() && name.to_str().is_err() {
+            non_utf8 = Some(name.to_bytes().escape_ascii().to_string());
         }
         bytes += ENTRY_BYTES + name.to_bytes().len();
         if bytes > room {
             return Err(ErrorCode::InsufficientMemory.into());
         }
     }
-    Ok((bytes, no_text))
+    Ok((bytes, non_utf8))
 }
 
-/// What an entry of a listing takes besides its name: its places in a vector that doubles when it grows, and the allocator's.
+/// How many bytes an entry of a listing takes besides its name: its slots in a vector that doubles when it grows, and the overhead of the
+/// allocator.
 const ENTRY_BYTES: usize = 128;
 
-/// How a directory looks of which the guest may know no more than that it is there.
+/// Returns the metadata of a directory of which the guest may know only that it exists.
 fn a_directory() -> DescriptorStat {
     DescriptorStat {
         type_: DescriptorType::Directory,
@@ -228,7 +233,7 @@ impl HostDescriptor for FilesView<'_> {
         self.inner.advise(fd, offset, length, advice).await
     }
 
-    /// Answered at once: the host syncs everything at the seal.
+    /// Does nothing, because the host syncs everything at the seal.
     async fn sync_data(&mut self, fd: Fd) -> FsResult<()> {
         self.opened(&fd).map(|_| ())
     }
@@ -272,27 +277,27 @@ impl HostDescriptor for FilesView<'_> {
             return Err(ErrorCode::InsufficientMemory.into());
         }
         let held = self.files.listings.values().map(|(bytes, _)| bytes).sum::<usize>();
-        let (bytes, no_text) = match self.inner.table.get(&fd)? {
+        let (bytes, non_utf8) = match self.inner.table.get(&fd)? {
             Descriptor::Dir(directory) => listing_bytes(&directory.dir, LISTED_BYTES.saturating_sub(held))?,
             Descriptor::File(_) => (0, None),
         };
         let charge = self.files.bounds.memory.charge(bytes as u64, "the entries of a directory");
         let charge = charge.map_err(|_| ErrorCode::InsufficientMemory)?;
-        if let Some(name) = no_text {
-            self.tell_of_a_name_that_is_no_text(&path, &name);
+        if let Some(name) = non_utf8 {
+            self.report_non_utf8_name(&path, &name);
         }
         let stream = self.inner.read_directory(fd).await?;
         self.files.listings.insert(stream.rep(), (bytes, charge));
         Ok(stream)
     }
 
-    /// Answered at once: the host syncs everything at the seal.
+    /// Does nothing, because the host syncs everything at the seal.
     async fn sync(&mut self, fd: Fd) -> FsResult<()> {
         self.opened(&fd).map(|_| ())
     }
 
     async fn create_directory_at(&mut self, fd: Fd, name: String) -> FsResult<()> {
-        // Making a directory that is there already is a common question; its answer is no denial and costs nothing.
+        // Programs often create directories that exist already. That is neither denied nor charged.
         let root = self.opened(&fd)?.access == Access::Nothing;
         if root && self.files.leads_to_a_place(&self.path(&fd, &name)?) {
             return Err(ErrorCode::Exist.into());
@@ -369,7 +374,7 @@ impl HostDescriptor for FilesView<'_> {
         } else {
             self.may_look(&fd, &name)?
         };
-        // A FIFO without a writer would hang this thread for good, and a device may do anything when it is opened.
+        // Opening a FIFO without a writer would block this thread forever, and opening a device may have any effect.
         match self.type_at(&fd, path_flags, &name).await {
             Some(DescriptorType::RegularFile | DescriptorType::Directory | DescriptorType::SymbolicLink) => {}
             None if makes => self.charge_entry(&fd)?,
@@ -415,7 +420,7 @@ impl HostDescriptor for FilesView<'_> {
 
     async fn symlink_at(&mut self, fd: Fd, target: String, name: String) -> FsResult<()> {
         let path = self.may_bring(&fd, &name)?;
-        // Opened for writing, a link to a name that is not there makes that name.
+        // Opening a link to a missing file for writing creates that file.
         if reserved::is_control_file(final_name(&target).as_bytes()) {
             self.deny_control_file(&path.parent().join(&target));
             return Err(ErrorCode::NotPermitted.into());
@@ -461,7 +466,8 @@ impl HostDescriptor for FilesView<'_> {
 }
 
 impl FilesView<'_> {
-    /// Refuses to open the directory `name` from the root: that directory is what would have to be granted.
+    /// Checks that the directory `name` may be opened. Below the root it is denied, even above a given directory: the denial names the
+    /// directory that would have to be granted.
     fn may_list(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.path(fd, name)?;
         if self.opened(fd)?.access == Access::Nothing && !self.files.is_in_a_missing_place(&path) {

@@ -1,8 +1,7 @@
-//! The file system as one run sees it: the directories that it was given, each under its own absolute path, and a
-//! root that denies everything else by name.
+//! The file system of one run: the directories that it was given, each under its absolute path, and a root that denies every other path.
 //!
-//! WASI's own implementation does the work below the opened directories. Around it, here: what is told as a denial,
-//! what is charged, and what is not opened at all.
+//! WASI's own implementation does the work below the opened directories. This module reports denials, charges quotas, and refuses what
+//! must not be opened.
 
 mod descriptor;
 mod path;
@@ -33,20 +32,20 @@ use crate::capability::{Capability, Datadir, Read, Remedies};
 use crate::reporter::Reporter;
 use crate::state::State;
 
-/// Files and directories that may be open at once; below the number of things that a store may hold, so that a
-/// component hears of it and is not trapped.
+/// How many files and directories may be open at once. This is below the number of resources of a store, so that the component gets an
+/// error and not a trap.
 const OPEN_DESCRIPTORS: usize = 512;
-/// Directory streams that may be open at once: WASI's implementation holds all entries of each.
+/// How many directory streams may be open at once. WASI's implementation holds all entries of each in memory.
 const OPEN_LISTINGS: usize = 64;
-/// What those may hold in memory together; some 440,000 names of WAL segments.
+/// How many bytes of memory all directory streams may hold: about 440,000 names of WAL segments.
 const LISTED_BYTES: usize = 64 << 20;
-/// Linux's bound on a path; each open descriptor remembers one.
+/// Linux's limit of a path. Each open descriptor stores one.
 const PATH_MAX: usize = 4096;
 
 /// What a run may do below a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Nothing: the root.
+    /// No access: the root.
     Nothing,
     /// Read it.
     Read,
@@ -76,28 +75,28 @@ pub(crate) struct Place {
 struct Preopen {
     guest: GuestPath,
     access: Access,
-    /// None where it does not exist: what is below it is not found, which is no denial.
+    /// `None` if the directory does not exist. A path below it is then not found, rather than denied.
     directory: Option<Dir>,
 }
 
-/// What is known of a descriptor that the guest holds.
+/// What the host knows about a descriptor of the guest.
 struct Opened {
     path: GuestPath,
     access: Access,
-    /// For the file; none for a directory that was given, which is open in any case.
+    /// Charged for the file; `None` for a directory that the run was given, which is open in any case.
     _charge: Option<Charge>,
 }
 
-/// What is held where nothing else is said, as for `describe`: nothing that would need more can be reached then.
+/// How many bytes the host may hold if [`Files::within`] sets no bounds, as for `describe`, which can open nothing.
 const HELD_BYTES: u64 = 16 << 20;
 
-/// A directory that cannot be given.
+/// Why a run cannot be given a directory.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PlaceError {
     #[error("cannot open {path}")]
     Open { path: PathBuf, source: std::io::Error },
     #[error("{0} is not valid UTF-8, and a component's paths are text: rename it")]
-    NotText(PathBuf),
+    NotUtf8(PathBuf),
     #[error("cannot set up the file system of the sandbox")]
     Root(#[source] std::io::Error),
 }
@@ -110,22 +109,21 @@ pub(crate) struct Files {
     opened: HashMap<u32, Opened>,
     /// What each open directory stream holds in memory.
     listings: HashMap<u32, (usize, Charge)>,
-    /// What is held for the run.
+    /// Bounds the memory and the files that the host holds for the run.
     pub(crate) bounds: Bounds,
-    /// Whether the log has a name that is no text, of which only the first is told.
-    told_no_text: bool,
+    /// Whether a name that is not UTF-8 was reported. Only the first is.
+    reported_non_utf8: bool,
     pub(crate) quota: Quota,
     remedies: Remedies,
 }
 
 impl Files {
-    /// A file system in which nothing can be reached.
+    /// Makes a file system in which nothing can be reached.
     pub(crate) fn none(remedies: Remedies) -> Result<Self, PlaceError> {
         Self::open(Step::Plan, &[], None, remedies)
     }
 
-    /// Opens `places`. Each appears under the path that the operator wrote and, where that leads through symbolic
-    /// links, under its real one too.
+    /// Opens `places`. Each appears under the path that the operator wrote and, if that path has symbolic links, under its real path too.
     pub(crate) fn open(
         step: Step,
         places: &[Place],
@@ -141,7 +139,7 @@ impl Files {
                 names.push(real.map_err(|source| PlaceError::Open { path: place.path.clone(), source })?);
             }
             for name in names {
-                let guest = GuestPath::of(&name).ok_or(PlaceError::NotText(name))?;
+                let guest = GuestPath::of(&name).ok_or(PlaceError::NotUtf8(name))?;
                 if !preopens.iter().any(|other| other.guest == guest) {
                     preopens.push(Preopen { guest, access: place.access, directory: directory.clone() });
                 }
@@ -157,39 +155,39 @@ impl Files {
                 memory: Budget::memory(HELD_BYTES),
                 files: Budget::files(OPEN_DESCRIPTORS as u64),
             },
-            told_no_text: false,
+            reported_non_utf8: false,
             quota: Quota::new(budget),
             remedies,
         })
     }
 
-    /// The same, with these bounds of what is held for the run.
+    /// Returns the same file system, with these bounds of what the host holds for the run.
     pub(crate) fn within(self, bounds: Bounds) -> Self {
         Self { bounds, ..self }
     }
 
-    /// Directories of `places` that do not exist.
+    /// Returns the given directories that do not exist.
     pub(crate) fn missing(&self) -> impl Iterator<Item = &GuestPath> {
         self.preopens.iter().filter(|preopen| preopen.directory.is_none()).map(|preopen| &preopen.guest)
     }
 
-    /// Whether `path` leads to a directory that was given, so that the guest may know that it exists.
+    /// Returns whether `path` is a given directory or above one. The guest may know that such a directory exists.
     fn leads_to_a_place(&self, path: &GuestPath) -> bool {
         self.preopens.iter().any(|preopen| preopen.directory.is_some() && preopen.guest.is_below(path))
     }
 
-    /// Whether `path` is in a directory that was given but does not exist.
+    /// Returns whether `path` is in a given directory that does not exist.
     fn is_in_a_missing_place(&self, path: &GuestPath) -> bool {
         self.missing().any(|place| path.is_below(place))
     }
 
-    /// Whether `path` is, by its name, in a directory that was given.
+    /// Returns whether `path` is, by its name, in a given directory.
     fn is_in_a_place(&self, path: &GuestPath) -> bool {
         self.preopens.iter().any(|preopen| path.is_below(&preopen.guest))
     }
 }
 
-/// Opens a directory; none where there is none.
+/// Opens a directory; `None` if it does not exist.
 fn open_directory(path: &Path) -> Result<Option<File>, PlaceError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags, Mode::empty()) {
@@ -206,14 +204,13 @@ fn give(file: File, access: Access) -> Dir {
     }
 }
 
-/// The descriptor behind the root: a file in memory. Were a name ever looked up in it, the kernel would say that it
-/// is no directory.
+/// Returns the descriptor of the root: a file in memory. If a name were ever looked up in it, the kernel would fail with ENOTDIR.
 fn deny_everything() -> Result<Dir, PlaceError> {
     let file = rustix::fs::memfd_create("nothing", MemfdFlags::CLOEXEC);
     Ok(give(file.map_err(|errno| PlaceError::Root(errno.into()))?.into(), Access::Nothing))
 }
 
-/// The file system for the length of one call: WASI's own, and what is checked around it.
+/// The file system during one call: WASI's own, with the checks of this module.
 pub(crate) struct FilesView<'a> {
     inner: WasiFilesystemCtxView<'a>,
     files: &'a mut Files,
@@ -228,9 +225,9 @@ impl HasData for FilesData {
 }
 
 impl FilesView<'_> {
-    /// The view of one store.
+    /// Returns the view of one store.
     pub(crate) fn of(state: &mut State) -> FilesView<'_> {
-        // Whoever asks for a file looks, reads or writes.
+        // Every caller reads, writes or looks something up, which is activity.
         state.reporter.activity().mark();
         FilesView {
             inner: WasiFilesystemCtxView { ctx: state.wasi.filesystem(), table: &mut state.table },
@@ -239,9 +236,9 @@ impl FilesView<'_> {
         }
     }
 
-    /// Tells the operator the name that the guest cannot see: WASI's names are text.
-    fn tell_of_a_name_that_is_no_text(&mut self, directory: &GuestPath, name: &str) {
-        if !std::mem::replace(&mut self.files.told_no_text, true) {
+    /// Warns the operator about a name that the guest cannot see, because WASI's names are UTF-8.
+    fn report_non_utf8_name(&mut self, directory: &GuestPath, name: &str) {
+        if !std::mem::replace(&mut self.files.reported_non_utf8, true) {
             let message = format!(
                 "{directory} holds a name that is not UTF-8, `{name}`, which a component cannot see: rename it"
             );
@@ -253,7 +250,7 @@ impl FilesView<'_> {
         self.reporter.denied(capability.denies(what, None));
     }
 
-    /// Reading `path`, which no grant covers.
+    /// Reports the denial of a read of `path`.
     fn deny_read(&self, path: &GuestPath) {
         if self.files.is_in_a_place(path) {
             return self.deny(&Read, path.to_string());
@@ -261,7 +258,7 @@ impl FilesView<'_> {
         self.reporter.denied(Read::denies_path(path, &self.files.remedies));
     }
 
-    /// Writing `path`, which nothing would allow.
+    /// Reports the denial of a write to `path`, which no grant would allow.
     fn deny_write(&self, path: &GuestPath) {
         self.reporter.denied(Datadir::denies_path(path, self.files.step));
     }
@@ -292,7 +289,10 @@ fn push(table: &mut ResourceTable, descriptor: Descriptor) -> wasmtime::Result<R
     Ok(table.push(descriptor)?)
 }
 
-/// The file of a descriptor that is one.
+/// Returns the file of a descriptor.
+///
+/// # Errors
+/// `BadDescriptor` if the descriptor is a directory.
 fn file_of<'a>(
     table: &'a ResourceTable,
     descriptor: &Resource<Descriptor>,

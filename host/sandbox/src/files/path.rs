@@ -3,9 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// An absolute path of the guest's, without `.`, `..` and doubled slashes. It names what the guest asked for, in
-/// messages and in the search for the grant that covers it. It is never opened: what is opened is a name below a
-/// directory that is already open.
+/// An absolute path of the guest, without `.`, `..` and doubled slashes. It is used in messages and to find the grant that covers it. It is
+/// never opened: the host opens a name below a directory that is already open.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct GuestPath(String);
 
@@ -15,12 +14,12 @@ impl GuestPath {
         Self("/".to_owned())
     }
 
-    /// The guest's path of a directory of the host: the same, as far as it is text.
+    /// Returns the guest's path of a directory of the host, which is the same; `None` if it is not absolute or not UTF-8.
     pub(crate) fn of(host: &Path) -> Option<Self> {
         host.to_str().filter(|text| text.starts_with('/')).map(|text| Self::root().join(text))
     }
 
-    /// `name` as seen from here; an absolute `name` replaces the path.
+    /// Resolves `name` from this directory. An absolute `name` replaces the path.
     pub(crate) fn join(&self, name: &str) -> Self {
         let mut parts: Vec<&str> = Vec::new();
         let start = if name.starts_with('/') { "" } else { self.0.as_str() };
@@ -34,24 +33,24 @@ impl GuestPath {
         Self(format!("/{}", parts.join("/")))
     }
 
-    /// The directory that it is in; the root is in itself.
+    /// Returns the directory that contains the path. The parent of the root is the root.
     pub(crate) fn parent(&self) -> Self {
         self.join("..")
     }
 
-    /// Whether it is `other` or below it.
+    /// Returns whether the path is `other` or below it.
     pub(crate) fn is_below(&self, other: &Self) -> bool {
         self.0 == other.0
             || other.0 == "/"
             || self.0.strip_prefix(&other.0).is_some_and(|rest| rest.starts_with('/'))
     }
 
-    /// How many bytes it has.
+    /// Returns the length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// As the host's path of the same name, for a line of configuration.
+    /// Returns the host's path, which is the same, for a line of configuration.
     pub(crate) fn to_host(&self) -> PathBuf {
         PathBuf::from(&self.0)
     }
@@ -63,8 +62,7 @@ impl fmt::Display for GuestPath {
     }
 }
 
-/// The last name of a path that an entry would be made under, as the file system understands it: trailing slashes
-/// and dots do not count.
+/// Returns the name that a new entry at this path would have, as the file system sees it: without trailing slashes and dots.
 pub(crate) fn final_name(path: &str) -> &str {
     path.split('/').rfind(|part| !part.is_empty() && *part != ".").unwrap_or("")
 }
@@ -74,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guest_path_is_normal_however_it_was_written() {
+    fn a_guest_path_is_normalized() {
         let data = GuestPath::root().join("/var//lib/./pg");
         assert_eq!(data.to_string(), "/var/lib/pg");
         assert_eq!(data.join("base/../../x").to_string(), "/var/lib/x");
@@ -84,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbour_with_the_same_beginning_is_not_below() {
+    fn a_sibling_with_the_same_prefix_is_not_below() {
         let data = GuestPath::root().join("/var/pg");
         assert!(data.is_below(&data));
         assert!(data.join("base").is_below(&data));
@@ -93,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_final_name_does_not_hide_behind_slashes_and_dots() {
+    fn the_final_name_ignores_trailing_slashes_and_dots() {
         for path in ["pg_control", "global/pg_control", "global/pg_control/", "pg_control/./", "./pg_control"]
         {
             assert_eq!(final_name(path), "pg_control", "{path}");

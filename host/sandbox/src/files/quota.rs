@@ -1,4 +1,4 @@
-//! How much one run writes: its disk budget, and whether a disk was found full.
+//! The disk budget of one run, and whether a disk was full.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,15 +11,15 @@ use rustix::io::Errno;
 
 use crate::DiskBudget;
 
-/// How many bytes may be written before the free space is asked for again.
+/// How many bytes may be written before the free space is checked again.
 const FREE_SPACE_CHECKED_EVERY: u64 = 1 << 20;
-/// What an entry takes of the free space, about: a block of its directory or of its own.
+/// About how many bytes of free space a new entry takes: a block of its directory, or of its own.
 const ENTRY: u64 = 4096;
 
-/// The account of one run. Cheap to clone.
+/// The disk budget of one run, and what is used of it. Cheap to clone.
 ///
-/// A file is charged for what it grows beyond its size, holes too. What is removed or cut off is not given back, so
-/// that the budget bounds the work as well as the space.
+/// A file is charged for its growth, holes included. Removing or truncating a file gives nothing back, so the budget bounds the work as
+/// well as the space.
 #[derive(Clone, Debug)]
 pub(crate) struct Quota {
     budget: DiskBudget,
@@ -30,13 +30,13 @@ pub(crate) struct Quota {
 struct Used {
     bytes: u64,
     files: u64,
-    /// Bytes granted since the free space was last asked for, by file system.
+    /// Bytes allowed since the free space was last checked, by file system.
     unchecked: HashMap<u64, u64>,
     full: Option<String>,
 }
 
 impl Quota {
-    /// A fresh account; without a budget nothing but the disk itself is a limit.
+    /// Makes a quota of which nothing is used. Without a budget only the disk itself is a limit.
     pub(crate) fn new(budget: Option<DiskBudget>) -> Self {
         Self { budget: budget.unwrap_or_default(), used: Arc::default() }
     }
@@ -48,23 +48,22 @@ impl Quota {
     /// Charges `file` for holding `end` bytes.
     ///
     /// # Errors
-    /// ENOSPC where the budget does not cover it; whatever the kernel says where the file cannot be asked.
+    /// ENOSPC if the budget does not cover it, or the error of reading the metadata of the file.
     pub(crate) fn grow(&self, file: &File, end: u64) -> io::Result<()> {
         self.charge(file, end, 0)
     }
 
-    /// Charges `file` for `length` bytes that are written at `start`. They take free space also where the file has a
-    /// hole there.
+    /// Charges `file` for `length` bytes that are written at `start`. They take free space even if they fill a hole of the file.
     ///
     /// # Errors
-    /// As [`Quota::grow`]; EFBIG where a file cannot be so large.
+    /// As [`Quota::grow`]; EFBIG if a file cannot be that large.
     pub(crate) fn write(&self, file: &File, start: u64, length: u64) -> io::Result<()> {
         self.charge(file, start.checked_add(length).ok_or(Errno::FBIG)?, length)
     }
 
     fn charge(&self, file: &File, end: u64, written: u64) -> io::Result<()> {
         if self.budget.bytes.is_none() && self.budget.keep_free.is_none() {
-            // With 100,000 files it is felt when each is asked for its size.
+            // Reading the metadata of each file costs noticeable time with 100,000 files.
             return Ok(());
         }
         let metadata = file.metadata()?;
@@ -90,7 +89,7 @@ impl Quota {
     /// Charges for a new file, directory or link in the file system of `place`.
     ///
     /// # Errors
-    /// ENOSPC where the budget does not cover it.
+    /// ENOSPC if the budget does not cover it.
     pub(crate) fn make(&self, place: &File) -> io::Result<()> {
         if self.budget.keep_free.is_some() {
             self.keep_free(place, place.metadata()?.dev(), ENTRY)?;
@@ -129,12 +128,12 @@ impl Quota {
         Ok(())
     }
 
-    /// Notes that the disk itself is full.
+    /// Records that the disk itself is full.
     pub(crate) fn disk_is_full(&self) {
         self.used().full.get_or_insert_with(|| "the disk is full".to_owned());
     }
 
-    /// Why something could not be written for want of space, where that happened.
+    /// Returns why a write failed for lack of space; `None` if none did.
     pub(crate) fn full(&self) -> Option<String> {
         self.used().full.clone()
     }
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_stay_free_stays_free() {
+    fn a_write_is_refused_if_too_little_space_would_stay_free() {
         let place = tempfile::tempfile().unwrap();
         let everything = quota(None, None, Some(u64::MAX));
         assert!(everything.grow(&place, 1).is_err());
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_stay_free_is_not_written_into_holes_either() {
+    fn a_write_into_a_hole_is_refused_if_too_little_space_would_stay_free() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 20).unwrap();
         let quota = quota(None, None, Some(u64::MAX));
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_take_free_space_and_each_file_system_is_asked_for_its_own() {
+    fn entries_take_free_space_and_each_file_system_is_checked_by_itself() {
         let place = tempfile::tempfile().unwrap();
         let quota = quota(None, None, Some(1));
         quota.make(&place).unwrap();
@@ -206,7 +205,7 @@ mod tests {
         let file_system = place.metadata().unwrap().dev();
         assert_eq!(first, HashMap::from([(file_system, 0)]));
         assert_eq!(quota.used().unchecked, HashMap::from([(file_system, ENTRY)]));
-        // Never asked: what was granted elsewhere says nothing of it.
+        // The free space of this file system was never checked, so it is checked now.
         quota.keep_free(&place, file_system + 1, 1).unwrap();
         assert_eq!(quota.used().unchecked[&(file_system + 1)], 0);
     }

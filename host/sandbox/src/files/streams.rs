@@ -1,5 +1,4 @@
-//! Reading and writing a file as a stream: on the method's own thread, which may block, and on the account of its
-//! quota.
+//! Streams that read and write a file on the method's own thread, which may block. Writes are charged to the quota.
 
 use std::fs::File;
 use std::io;
@@ -14,14 +13,14 @@ use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, Stream
 
 use super::quota::Quota;
 
-/// What one call moves at most.
+/// How many bytes one call moves at most.
 const CHUNK: usize = 64 << 10;
 
-/// Reads a file from a position on.
+/// A stream that reads a file from a position.
 pub(crate) struct Reader {
     file: Arc<File>,
     position: u64,
-    /// For the file, which it holds open.
+    /// Charged for the file, which the stream holds open.
     _charge: Option<Charge>,
 }
 
@@ -30,7 +29,7 @@ impl Reader {
         Self { file, position, _charge: None }
     }
 
-    /// The same, with what is charged for it.
+    /// Returns the same stream, which holds this charge.
     pub(crate) fn charged(self, charge: Charge) -> Self {
         Self { _charge: Some(charge), ..self }
     }
@@ -67,17 +66,17 @@ impl InputStream for Reader {
 pub(crate) enum At {
     /// From this position on.
     Position(u64),
-    /// At the file's end, wherever that is by then.
+    /// At the end of the file at the time of each write.
     End,
 }
 
-/// Writes a file, charging what it grows.
+/// A stream that writes a file and charges its growth.
 pub(crate) struct Writer {
     file: Arc<File>,
     at: At,
     quota: Quota,
     closed: bool,
-    /// For the file, which it holds open.
+    /// Charged for the file, which the stream holds open.
     _charge: Option<Charge>,
 }
 
@@ -86,7 +85,7 @@ impl Writer {
         Self { file, at, quota, closed: false, _charge: None }
     }
 
-    /// The same, with what is charged for it.
+    /// Returns the same stream, which holds this charge.
     pub(crate) fn charged(self, charge: Charge) -> Self {
         Self { _charge: Some(charge), ..self }
     }
@@ -104,7 +103,7 @@ impl Writer {
     }
 }
 
-/// Writes all of `bytes` at `start`, charging what the file grows.
+/// Writes all of `bytes` at `start`, and charges the growth of the file.
 pub(crate) fn write_charged(file: &File, bytes: &[u8], start: u64, quota: &Quota) -> io::Result<()> {
     quota.write(file, start, bytes.len() as u64)?;
     file.write_all_at(bytes, start).inspect_err(|error| {
@@ -114,7 +113,7 @@ pub(crate) fn write_charged(file: &File, bytes: &[u8], start: u64, quota: &Quota
     })
 }
 
-/// Whether the kernel says that there is no space, or that the user's quota is used up.
+/// Returns whether the error is that the disk is full or that the user's quota is used up.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     errno == Some(Errno::NOSPC) || errno == Some(Errno::DQUOT)
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_an_error_to_the_guest_and_noted() {
+    fn a_full_disk_is_an_error_for_the_guest_and_recorded() {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let quota = Quota::new(None);
         let mut writer = Writer::new(Arc::new(full), At::Position(0), quota.clone());
@@ -192,7 +191,7 @@ mod tests {
         assert!(writer.write(Bytes::from_static(b"d")).is_err());
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
-        // The descriptor's position was never moved: streams write at positions of their own.
+        // The descriptor's position is still 0, because streams write at explicit positions.
         assert_eq!(text, "abc");
     }
 }

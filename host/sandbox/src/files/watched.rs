@@ -1,11 +1,11 @@
-//! A stream that notes that something moves.
+//! A stream that records activity when it moves bytes.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use replica::run::Activity;
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamResult};
 
-/// The stream, and where each part that it moves is noted.
+/// A stream, and the record of the run's activity.
 pub(crate) struct Watched<S> {
     stream: S,
     activity: Activity,

@@ -1,17 +1,17 @@
-//! The directory of kept images: a record under a message authentication code binds the digests of component, engine and
-//! image to the stamp of the image's file. Where the stamp (device, inode, size, times) is the recorded one the file is
-//! mapped unread; where it is not, the file's content must have the recorded digest. Anything else is compiled again.
+//! The cache of images. For each image, a record with a message authentication code binds the digests of component, engine and image to
+//! the stamp of the image's file (device, inode, size, times). If the file has the recorded stamp, it is mapped unread. If not, its
+//! content must have the recorded digest. Otherwise the component is compiled again.
 //!
 //! ```text
-//! key                       32 random bytes, made once; what makes the codes
-//! lock                      held by who adds and removes
+//! key                       32 random bytes, made once: the key of the authentication codes
+//! lock                      held by a run that adds or removes files
 //! COMPONENT-ENGINE.image    machine code
-//! COMPONENT-ENGINE.record   code and record; modified when the image was last used
-//! tmp-*                     being written, and locked by who does
+//! COMPONENT-ENGINE.record   authentication code and record; modified when the image was last used
+//! tmp-*                     being written, and locked by the writer
 //! ```
 //!
-//! This keeps other users from what becomes native code, and finds what changed a file through the file system. It does not
-//! find damage below the file system, which changes no stamp, and who is the same user can read the key.
+//! This prevents other users from changing files that become native code, and detects changes made through the file system. It does not
+//! detect damage below the file system, which changes no stamp, nor changes by a process of the same user, which can read the key.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -22,26 +22,26 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ring::hmac;
 use sha2::{Digest, Sha256};
 
-use super::private::{Locked, Private, Unfinished};
+use super::private::{Locked, PrivateDirectory, Unfinished};
 use super::record::{RECORD_BYTES, Record, Stamp};
-use super::{Image, Kept};
+use super::{CachedComponent, Image};
 use crate::Inspection;
 use crate::text::hex;
 
-/// How much is kept.
+/// How many bytes and how many images are kept.
 const BYTES: u64 = 1 << 30;
 const ENTRIES: usize = 64;
 
-/// What the names of an entry end with.
+/// How the names of the files of an entry end.
 const IMAGE: &str = ".image";
 const RECORD: &str = ".record";
 
-/// Bytes that are read at once.
+/// How many bytes are read at once.
 const BUFFER: usize = 128 << 10;
 
-/// The kept images.
+/// The cache of images for one engine.
 pub(crate) struct Cache {
-    directory: Private,
+    directory: PrivateDirectory,
     key: hmac::Key,
     engine: [u8; 32],
     executable: bool,
@@ -49,7 +49,7 @@ pub(crate) struct Cache {
     entries: usize,
 }
 
-/// An image that was written and has no name yet.
+/// An image that was written but does not have its name yet.
 pub(crate) struct Written<'c> {
     file: Unfinished<'c>,
     digest: [u8; 32],
@@ -57,19 +57,19 @@ pub(crate) struct Written<'c> {
 }
 
 impl Written<'_> {
-    /// Its file, where code may be executed from it.
+    /// Returns the file; `None` if its file system executes no code.
     pub(super) fn executable(&self) -> Option<File> {
         self.file.file.try_clone().ok().filter(|_| self.executable)
     }
 }
 
 impl Cache {
-    /// Opens the directory at `path` for images of the engine with this digest; makes it where it is missing.
+    /// Opens the directory at `path`, or creates it, for images of the engine with this digest.
     ///
     /// # Errors
-    /// A directory or key that others could have a hand in; else what the file system says.
+    /// Fails if other users could change the directory or the key, or if the file system fails.
     pub(super) fn open(path: &Path, engine: [u8; 32]) -> io::Result<Self> {
-        let directory = Private::open(path)?;
+        let directory = PrivateDirectory::open(path)?;
         let key = directory.key()?;
         let executable = directory.is_executable();
         Ok(Self { directory, key, engine, executable, bytes: BYTES, entries: ENTRIES })
@@ -83,11 +83,11 @@ impl Cache {
         format!("{}-{}", hex(component), hex(&self.engine[..8]))
     }
 
-    /// What is kept of a component.
+    /// Returns the image and the inspection of a component; `None` if the cache has no record of it.
     ///
     /// # Errors
-    /// Something is, and may not be used.
-    pub(super) fn find(&self, component: &[u8; 32]) -> io::Result<Option<Kept>> {
+    /// Fails if the cache has a record but the entry must not be used.
+    pub(super) fn find(&self, component: &[u8; 32]) -> io::Result<Option<CachedComponent>> {
         let name = self.name(component);
         let no = |why: &str| Err(io::Error::other(why.to_owned()));
         let record_file = match self.directory.read(&format!("{name}{RECORD}")) {
@@ -96,7 +96,7 @@ impl Cache {
         };
         let mut bytes = Vec::new();
         (&record_file).take(RECORD_BYTES as u64).read_to_end(&mut bytes)?;
-        let Some(mut record) = Record::open(&self.key, &bytes) else {
+        let Some(mut record) = Record::from_signed_bytes(&self.key, &bytes) else {
             return no("its record was not written by this program");
         };
         if record.component != *component || record.engine != self.engine {
@@ -104,11 +104,11 @@ impl Cache {
         }
         let mut file = self.directory.read(&format!("{name}{IMAGE}"))?;
         let stamp = Stamp::of(&file.metadata()?);
-        // Before any of it is read: what the code does not vouch for may be of any size.
+        // Checked before the file is read: a file that is not authenticated may have any size.
         if stamp.size() != record.stamp.size() {
             return no("its image was changed");
         }
-        let image = if self.executable && record.vouches_for(&stamp) {
+        let image = if self.executable && record.proves_unchanged(&stamp) {
             Image::File(file)
         } else {
             let seen = now();
@@ -123,17 +123,17 @@ impl Cache {
             }
             record.seen = seen;
             record.stamp = stamp;
-            // Only that the next run need not read it all.
-            let sealed = record.seal(&self.key).ok().zip(self.directory.try_lock().ok());
+            // Saves the next run reading the whole file, so a failure does not matter.
+            let sealed = record.to_signed_bytes(&self.key).ok().zip(self.directory.try_lock().ok());
             let _ = sealed.map(|(bytes, _held)| self.directory.write(&format!("{name}{RECORD}"), &bytes));
             if self.executable { Image::File(file) } else { Image::Memory(content) }
         };
-        // Where it is read-only nothing is removed either.
+        // On a read-only file system this fails, but there no entry is removed either.
         let _ = self.directory.touch(&record_file);
-        Ok(Some(Kept { image, inspection: record.inspection }))
+        Ok(Some(CachedComponent { image, inspection: record.inspection }))
     }
 
-    /// Writes an image, on the disk and not only on the way there.
+    /// Writes an image and syncs it to the disk.
     pub(super) fn write(&self, image: &[u8]) -> io::Result<Written<'_>> {
         let mut file = self.directory.begin()?;
         file.file.write_all(image)?;
@@ -141,7 +141,7 @@ impl Cache {
         Ok(Written { file, digest: Sha256::digest(image).into(), executable: self.executable })
     }
 
-    /// Keeps it, and no more in all than the bounds say: what was not used for longest goes.
+    /// Gives a written image its name and writes its record. Then removes the least recently used entries beyond the bounds.
     pub(super) fn keep(
         &self,
         written: Written<'_>,
@@ -160,11 +160,11 @@ impl Cache {
             seen: now(),
             inspection: inspection.clone(),
         };
-        let kept = match record.seal(&self.key) {
+        let kept = match record.to_signed_bytes(&self.key) {
             Ok(bytes) => self.directory.write(&format!("{name}{RECORD}"), &bytes),
             Err(why) => Err(io::Error::other(why)),
         };
-        if let Err(error) = self.keep_the_bounds(&held) {
+        if let Err(error) = self.remove_beyond_bounds(&held) {
             tracing::warn!(
                 "{}: compiled components that were not used for longest cannot be removed: {error}",
                 self.path().display()
@@ -173,7 +173,7 @@ impl Cache {
         kept
     }
 
-    fn keep_the_bounds(&self, _held: &Locked) -> io::Result<()> {
+    fn remove_beyond_bounds(&self, _held: &Locked) -> io::Result<()> {
         let files = self.directory.files()?;
         let image_of = |entry: &str| {
             files
@@ -207,7 +207,7 @@ impl Cache {
     }
 }
 
-/// The digest of the first `size` bytes of a file; they go to `content` too.
+/// Returns the digest of the first `size` bytes of a file. Appends the bytes to `content`, if given.
 fn digest(file: &mut File, size: u64, mut content: Option<&mut Vec<u8>>) -> io::Result<[u8; 32]> {
     file.rewind()?;
     let mut file = file.take(size);
@@ -248,12 +248,12 @@ mod tests {
         cache.keep(cache.write(image).unwrap(), &[number; 32], &inspection("x")).unwrap();
     }
 
-    /// Those of the first hundred that are kept.
+    /// The numbers below 100 whose components the cache has.
     fn kept(cache: &Cache) -> Vec<u8> {
         (0..100).filter(|number| cache.find(&[*number; 32]).unwrap().is_some()).collect()
     }
 
-    /// Says of an entry that it was used so many seconds after 1970.
+    /// Sets when an entry was last used, in seconds since 1970.
     fn used(cache: &Cache, number: u8, at: u64) {
         let record = cache.path().join(format!("{}{RECORD}", cache.name(&[number; 32])));
         let file = File::options().write(true).open(record).unwrap();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_64_are_kept_and_what_was_not_used_for_longest_goes_first() {
+    fn no_more_than_64_are_kept_and_the_least_recently_used_is_removed_first() {
         let place = tempfile::tempdir().unwrap();
         let cache = Cache::open(&place.path().join("c"), ENGINE).unwrap();
         for number in 0..64 {
@@ -271,7 +271,7 @@ mod tests {
         assert!(cache.find(&[0; 32]).unwrap().is_some(), "used once more");
         keep(&cache, 64, b"image");
         used(&cache, 64, 2000);
-        assert!(cache.find(&[1; 32]).unwrap().is_none(), "it was the one not used for longest");
+        assert!(cache.find(&[1; 32]).unwrap().is_none(), "it was the least recently used");
         keep(&cache, 65, b"image");
         let expected: Vec<u8> = [0].into_iter().chain(3..66).collect();
         assert_eq!(kept(&cache), expected);
@@ -302,14 +302,14 @@ mod tests {
         assert!(new.find(&[7; 32]).unwrap().is_none());
         keep(&new, 7, b"new");
         assert!(old.find(&[7; 32]).unwrap().is_some() && new.find(&[7; 32]).unwrap().is_some());
-        // Two engines whose digests begin alike have the same names.
+        // Two engines whose digests begin with the same bytes have the same file names.
         let mut alike = ENGINE;
         alike[31] = 9;
         assert!(Cache::open(&path, alike).unwrap().find(&[7; 32]).is_err());
     }
 
     #[test]
-    fn what_killed_runs_left_is_removed_and_what_is_being_written_is_not() {
+    fn left_over_files_of_killed_runs_are_removed_and_files_being_written_are_not() {
         let place = tempfile::tempdir().unwrap();
         let cache = Cache::open(&place.path().join("c"), ENGINE).unwrap();
         let file = |name: &str| cache.path().join(name);
@@ -318,7 +318,7 @@ mod tests {
         }
         let old = File::options().write(true).open(file("tmp-old")).unwrap();
         old.set_times(FileTimes::new().set_modified(UNIX_EPOCH)).unwrap();
-        // Before anything is written, for the disk may be full of them.
+        // They are removed before anything is written, because the disk may be full of them.
         let written = cache.write(b"image").unwrap();
         assert!(!file("tmp-old").exists() && !file("tmp-new").exists());
         keep(&cache, 1, b"image");
@@ -334,7 +334,7 @@ mod tests {
     fn an_image_of_another_size_is_not_read_at_all() {
         let place = tempfile::tempdir().unwrap();
         let mut cache = Cache::open(&place.path().join("c"), ENGINE).unwrap();
-        // As on a file system that executes nothing, where an image is read into memory.
+        // As on a file system that executes no code: there an image is read into memory.
         cache.executable = false;
         keep(&cache, 1, b"image");
         assert!(cache.find(&[1; 32]).unwrap().is_some());
@@ -345,26 +345,26 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_was_looked_at_once_more_is_mapped_unread_from_then_on() {
+    fn an_image_whose_digest_was_checked_again_is_mapped_unread_from_then_on() {
         let place = tempfile::tempdir().unwrap();
         let cache = Cache::open(&place.path().join("c"), ENGINE).unwrap();
         keep(&cache, 1, b"image");
         let name = cache.name(&[1; 32]);
         let record = || {
             let bytes = std::fs::read(cache.path().join(format!("{name}{RECORD}"))).unwrap();
-            Record::open(&cache.key, &bytes).unwrap()
+            Record::from_signed_bytes(&cache.key, &bytes).unwrap()
         };
         let image = || std::fs::metadata(cache.path().join(format!("{name}{IMAGE}"))).unwrap();
-        assert!(!record().vouches_for(&Stamp::of(&image())), "it was written just now");
+        assert!(!record().proves_unchanged(&Stamp::of(&image())), "it was written just now");
         let before = record().seen;
         while now() < before + 3 {
             std::thread::yield_now();
         }
         assert!(cache.find(&[1; 32]).unwrap().is_some());
-        assert!(record().vouches_for(&Stamp::of(&image())));
-        // Which a change of the same length and times ends.
+        assert!(record().proves_unchanged(&Stamp::of(&image())));
+        // A change of the content is detected even if the length stays the same.
         std::fs::write(cache.path().join(format!("{name}{IMAGE}")), b"imago").unwrap();
-        assert!(!record().vouches_for(&Stamp::of(&image())));
+        assert!(!record().proves_unchanged(&Stamp::of(&image())));
         assert!(cache.find(&[1; 32]).is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! The child that compiles one component. What it gives runs as native code in its parent, so that these bounds stop what
-//! compiling may cost, and are no wall against the compiler itself.
+//! The child process that compiles one component. Its output runs as native code in the parent. So its limits bound the cost of a
+//! compilation, but do not protect against the compiler itself.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -21,13 +21,13 @@ pub(super) const COMPILER: &str = "--understudy-compiler-of-a-component";
 pub(super) enum Answer {
     /// The image is on standard output.
     Image,
-    /// The engine does not take the component; why is on standard error.
-    Unfit,
+    /// The engine rejects the component; the reason is on standard error.
+    Rejected,
     /// The image is larger than it may be.
     TooLarge,
     /// There is no more memory.
     OutOfMemory,
-    /// Anything else; what is on standard error.
+    /// Any other failure; the reason is on standard error.
     Failed,
 }
 
@@ -35,7 +35,7 @@ impl Answer {
     fn code(self) -> u8 {
         match self {
             Self::Image => 0,
-            Self::Unfit => 10,
+            Self::Rejected => 10,
             Self::TooLarge => 11,
             Self::OutOfMemory => 12,
             Self::Failed => 1,
@@ -43,15 +43,16 @@ impl Answer {
     }
 
     pub(super) fn of(code: i32) -> Self {
-        [Self::Image, Self::Unfit, Self::TooLarge, Self::OutOfMemory]
+        [Self::Image, Self::Rejected, Self::TooLarge, Self::OutOfMemory]
             .into_iter()
             .find(|answer| i32::from(answer.code()) == code)
             .unwrap_or(Self::Failed)
     }
 }
 
-/// Compiles a component where this process was started to, which the hidden first argument says; none where it was not.
-/// To be called first thing in `main`, with `std::env::args_os()`, while the process has one thread.
+/// Compiles a component if the first argument says that this process was started for that. Returns `None` if it was not.
+///
+/// Must be called at the start of `main`, with `std::env::args_os()`, while the process has one thread.
 pub fn compiler_main(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut arguments = arguments.into_iter().skip(1);
     if arguments.next()? != COMPILER {
@@ -60,14 +61,14 @@ pub fn compiler_main(arguments: impl IntoIterator<Item = OsString>) -> Option<Ex
     let answer = match prepare(arguments) {
         Ok(limit) => compile(limit),
         Err(error) => {
-            tell(&format!("it cannot be confined: {error}"));
+            report(&format!("it cannot be confined: {error}"));
             Answer::Failed
         }
     };
     Some(ExitCode::from(answer.code()))
 }
 
-/// Ties this process to its parent and takes away everything that it does not need. Gives the limit of the image.
+/// Lets this process die with its parent, and drops everything that it does not need. Returns the size limit of the image.
 fn prepare(mut arguments: impl Iterator<Item = OsString>) -> io::Result<u64> {
     let mut number = || arguments.next()?.to_str()?.parse::<u64>().ok();
     let numbers = (number(), number(), number(), number());
@@ -75,18 +76,18 @@ fn prepare(mut arguments: impl Iterator<Item = OsString>) -> io::Result<u64> {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // A parent that died before the signal was set sends none.
+    // A parent that died before the signal was set sends no signal.
     let parent = i32::try_from(parent).ok().and_then(Pid::from_raw);
     if parent.is_none() || getppid() != parent {
         return Err(io::Error::other("the parent is gone"));
     }
-    close_all_but_the_three()?;
+    close_inherited_descriptors()?;
     Domain::of_nothing().enter(None).map_err(io::Error::other)?;
     let limit = |resource, limit| {
         setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) }).map_err(io::Error::from)
     };
     limit(Resource::As, memory)?;
-    // The kernel takes none for one.
+    // The kernel treats 0 seconds as 1.
     let processor = processor.max(1);
     setrlimit(Resource::Cpu, Rlimit { current: Some(processor), maximum: Some(processor + 1) })?;
     limit(Resource::Core, 0)?;
@@ -95,14 +96,14 @@ fn prepare(mut arguments: impl Iterator<Item = OsString>) -> io::Result<u64> {
     Ok(image)
 }
 
-/// Whoever started the parent may have left descriptors open that are inherited.
-fn close_all_but_the_three() -> io::Result<()> {
+/// Closes every descriptor above 2: the parent may have inherited open ones and passed them on.
+fn close_inherited_descriptors() -> io::Result<()> {
     let mut open = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         open.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
     }
     for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
-        // One of them was the directory that was read, and is closed already.
+        // One of them belonged to the directory stream above, and is closed already.
         let _ = nix::unistd::close(descriptor);
     }
     Ok(())
@@ -114,12 +115,12 @@ fn compile(limit: u64) -> Answer {
     match read {
         Ok(count) if count as u64 <= COMPONENT_BYTES => {}
         Ok(_) => {
-            tell("it is too large");
-            return Answer::Unfit;
+            report("it is too large");
+            return Answer::Rejected;
         }
         Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return Answer::OutOfMemory,
         Err(error) => {
-            tell(&error.to_string());
+            report(&error.to_string());
             return Answer::Failed;
         }
     }
@@ -129,14 +130,14 @@ fn compile(limit: u64) -> Answer {
         Ok(image) => match io::stdout().lock().write_all(&image) {
             Ok(()) => Answer::Image,
             Err(error) => {
-                tell(&error.to_string());
+                report(&error.to_string());
                 Answer::Failed
             }
         },
         Err(error) if is_out_of_memory(&error) => Answer::OutOfMemory,
         Err(error) => {
-            tell(&in_one_line(&error));
-            Answer::Unfit
+            report(&in_one_line(&error));
+            Answer::Rejected
         }
     }
 }
@@ -150,7 +151,7 @@ fn is_out_of_memory(error: &wasmtime::Error) -> bool {
     })
 }
 
-fn tell(message: &str) {
-    // Where the parent is gone nobody hears it.
+fn report(message: &str) {
+    // Fails only if the parent is gone.
     let _ = writeln!(io::stderr().lock(), "{message}");
 }

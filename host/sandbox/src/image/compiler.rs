@@ -1,5 +1,5 @@
-//! What compiles components: a child of this program with bounds of its own, for whoever wrote a component decides what
-//! compiling it costs, and the engine gives no promise about that.
+//! Compiles components, in a child process with limits of its own: the author of a component decides what its compilation costs, and the
+//! engine does not bound that cost.
 
 use std::ffi::OsString;
 use std::io;
@@ -18,40 +18,40 @@ use wasmtime::Engine;
 use super::child::{Answer, COMPILER};
 use crate::component::in_one_line;
 use crate::text::printable;
-use crate::thread::said;
+use crate::thread::panic_message;
 
-/// What compiles components.
+/// Where components are compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compiler {
-    /// A process of its own for each component.
+    /// In a child process for each component.
     Child {
-        /// The executable that becomes it: it calls [`crate::compiler_main`] first thing, and is of the same version as this one.
+        /// The executable of the child. It calls [`crate::compiler_main`] at the start of `main`, and has the same version as this one.
         executable: PathBuf,
-        /// What it may use.
+        /// What the child may use.
         bounds: CompileBounds,
     },
-    /// This process, without any bound: for components that are trusted, as in tests.
+    /// In this process, without any bound: for trusted components, as in tests.
     Here,
 }
 
 impl Compiler {
-    /// The executable of this process, also when its file was replaced meanwhile.
+    /// Returns a compiler that runs the executable of this process, even if its file was replaced meanwhile.
     pub fn this_executable() -> Self {
         Self::Child { executable: PathBuf::from("/proc/self/exe"), bounds: CompileBounds::default() }
     }
 }
 
-/// What one compilation may use. A component with a whole Python in it (18 MB) needs half of the memory, five seconds and
-/// an image of 35 MB.
+/// What one compilation may use. A component that contains Python (18 MB) needs half of the default memory and five seconds, and its image
+/// has 35 MB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompileBounds {
     /// Address space.
     pub memory: Bytes,
-    /// From its start to its end, on a machine that may be busy: what it costs is bounded by `processor`.
+    /// Time from start to end, on a machine that may be busy. The cost itself is bounded by `processor`.
     pub time: Duration,
     /// Processor time over all its threads, in whole seconds.
     pub processor: Duration,
-    /// The machine code that it gives.
+    /// Size of the machine code.
     pub image: Bytes,
 }
 
@@ -66,20 +66,20 @@ impl Default for CompileBounds {
     }
 }
 
-/// Bytes that are read of what the child says.
-const WORDS: u64 = 8 << 10;
+/// How many bytes of the child's standard error are read.
+const STDERR_BYTES: u64 = 8 << 10;
 
-/// Threads of the child: each needs address space of its own.
+/// How many threads the child has. Each needs address space.
 const THREADS: usize = 4;
 
-/// What to do with a component that costs too much.
+/// The advice for a component that costs too much.
 const SMALLER: &str = "build a smaller one, such as with optimisation for size";
 
-/// A component that was not compiled.
+/// Why a component was not compiled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CompileError {
     #[error("is not a component that this program takes: {0}")]
-    Unfit(String),
+    Rejected(String),
     #[error("is truncated: {0}; copy or build it again")]
     Truncated(String),
     #[error("needs more than {0} of memory to be compiled: {SMALLER}")]
@@ -97,21 +97,21 @@ pub(crate) enum CompileError {
 }
 
 impl CompileError {
-    /// What the engine says of a component that it does not take.
-    fn refused(why: String) -> Self {
-        // The parser's own words where the bytes end in the middle of something: of a value, or of a section.
+    /// Makes the error from the engine's reason for rejecting a component.
+    fn rejected(why: String) -> Self {
+        // The messages of the parser if the bytes end within a value or a section.
         let is_short = why.contains("unexpected end")
             || (why.contains("section range") && why.contains("is out of bounds (bound ="));
-        if is_short { Self::Truncated(why) } else { Self::Unfit(why) }
+        if is_short { Self::Truncated(why) } else { Self::Rejected(why) }
     }
 }
 
 impl Compiler {
-    /// Compiles a component for `engine`. Blocks until it is done, fails, or `cancel` is cancelled; nothing of it is at work
-    /// any more then.
+    /// Compiles a component for `engine`. Blocks until the compilation succeeds, fails or is cancelled by `cancel`. The child has ended
+    /// when this returns.
     ///
     /// # Errors
-    /// What is wrong with the component, or which bound it reached.
+    /// Says what is wrong with the component, or which limit its compilation reached.
     pub(super) fn compile(
         &self,
         engine: &Engine,
@@ -121,25 +121,25 @@ impl Compiler {
         match self {
             Self::Here => engine
                 .precompile_component(&component)
-                .map_err(|error| CompileError::refused(in_one_line(&error))),
+                .map_err(|error| CompileError::rejected(in_one_line(&error))),
             Self::Child { executable, bounds } => {
                 let compile = || {
                     let failed = |error: io::Error| CompileError::Failed(error.to_string());
                     let runtime =
                         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-                    runtime.block_on(in_a_child(executable, bounds, component, cancel))
+                    runtime.block_on(compile_in_child(executable, bounds, component, cancel))
                 };
-                // A thread of its own, which lives as long as the child: the child's death signal comes with its end.
+                // On a thread that outlives the child: the kernel sends the child's death signal when the thread that started it ends.
                 std::thread::scope(|scope| match scope.spawn(compile).join() {
                     Ok(compiled) => compiled,
-                    Err(panic) => Err(CompileError::Failed(said(&*panic))),
+                    Err(panic) => Err(CompileError::Failed(panic_message(&*panic))),
                 })
             }
         }
     }
 }
 
-async fn in_a_child(
+async fn compile_in_child(
     executable: &PathBuf,
     bounds: &CompileBounds,
     component: Vec<u8>,
@@ -165,16 +165,16 @@ async fn in_a_child(
     let (input, output, error) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let send = async {
         if let Some(mut input) = input {
-            // A child that ended early says why.
+            // Fails if the child ended early; its standard error says why.
             let _ = input.write_all(&component).await;
         }
-        // The child's memory holds it now.
+        // Freed here, because the child has its own copy now.
         drop(component);
     };
     let talk = async {
-        let (_, image, words, status) =
-            tokio::join!(send, all_of(output, bounds.image.0), all_of(error, WORDS), child.wait());
-        Ok::<_, io::Error>((image?, words?, status?))
+        let (_, image, stderr, status) =
+            tokio::join!(send, read_all(output, bounds.image.0), read_all(error, STDERR_BYTES), child.wait());
+        Ok::<_, io::Error>((image?, stderr?, status?))
     };
     let ended = tokio::select! {
         biased;
@@ -185,7 +185,7 @@ async fn in_a_child(
         },
     };
     match ended {
-        Ok((image, words, status)) => judge(image, &words, status, bounds),
+        Ok((image, stderr, status)) => compilation_result(image, &stderr, status, bounds),
         Err(error) => {
             end(&mut child).await;
             Err(error)
@@ -193,15 +193,15 @@ async fn in_a_child(
     }
 }
 
-/// The child's arguments after the first: who it belongs to and what it may use.
+/// Returns the child's arguments after the first: the process ID of the parent, and the limits.
 fn arguments(bounds: &CompileBounds) -> [OsString; 4] {
     let numbers =
         [u64::from(std::process::id()), bounds.memory.0, bounds.processor.as_secs(), bounds.image.0];
     numbers.map(|number| number.to_string().into())
 }
 
-/// Everything that comes out of a pipe; none where it is more than `limit` bytes.
-async fn all_of(pipe: Option<impl AsyncRead + Unpin>, limit: u64) -> io::Result<Option<Vec<u8>>> {
+/// Reads a pipe to its end; `None` if it gives more than `limit` bytes.
+async fn read_all(pipe: Option<impl AsyncRead + Unpin>, limit: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {
         pipe.take(limit.saturating_add(1)).read_to_end(&mut bytes).await?;
@@ -209,37 +209,37 @@ async fn all_of(pipe: Option<impl AsyncRead + Unpin>, limit: u64) -> io::Result<
     Ok((bytes.len() as u64 <= limit).then_some(bytes))
 }
 
-/// Ends the child and whatever it started.
+/// Kills the process group of the child.
 async fn end(child: &mut Child) {
     let group = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
     if let Some(group) = group {
-        // It leads its group, and is not reaped yet.
+        // The child leads its group, and was not reaped yet, so the ID is still its own.
         let _ = kill_process_group(group, Signal::KILL);
     }
     let _ = child.wait().await;
 }
 
-/// What a child's end means.
-fn judge(
+/// Turns the end of a child into the result of the compilation.
+fn compilation_result(
     image: Option<Vec<u8>>,
-    words: &Option<Vec<u8>>,
+    stderr: &Option<Vec<u8>>,
     status: ExitStatus,
     bounds: &CompileBounds,
 ) -> Result<Vec<u8>, CompileError> {
     let Some(image) = image else { return Err(CompileError::Image(bounds.image)) };
-    let words = String::from_utf8_lossy(words.as_deref().unwrap_or_default());
-    let words = || printable(&words, 1000);
+    let stderr = String::from_utf8_lossy(stderr.as_deref().unwrap_or_default());
+    let stderr = || printable(&stderr, 1000);
     // Rust's allocator says so before it aborts.
-    let is_out_of_memory = words().contains("memory allocation of");
+    let is_out_of_memory = stderr().contains("memory allocation of");
     match (status.code().map(Answer::of), status.signal().map(Signal::from_named_raw)) {
         (Some(Answer::Image), _) => Ok(image),
-        (Some(Answer::Unfit), _) => Err(CompileError::refused(words())),
+        (Some(Answer::Rejected), _) => Err(CompileError::rejected(stderr())),
         (Some(Answer::TooLarge), _) => Err(CompileError::Image(bounds.image)),
         (Some(Answer::OutOfMemory), _) => Err(CompileError::Memory(bounds.memory)),
         (_, Some(Some(Signal::ABORT))) if is_out_of_memory => Err(CompileError::Memory(bounds.memory)),
         (_, Some(Some(Signal::XCPU))) => Err(CompileError::Processor(bounds.processor)),
         (Some(Answer::Failed) | None, _) => {
-            Err(CompileError::Failed(format!("its compiler ended with {status}: {}", words())))
+            Err(CompileError::Failed(format!("its compiler ended with {status}: {}", stderr())))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Components as machine code, their images: compiled once, kept, and mapped from then on.
+//! Images: components as machine code, which are compiled once, kept in a cache, and mapped from then on.
 
 mod cache;
 mod child;
@@ -22,40 +22,40 @@ pub use child::compiler_main;
 pub(crate) use compiler::CompileError;
 pub use compiler::{CompileBounds, Compiler};
 
-/// The largest component that is read. One with a whole Python in it has 18 MB.
+/// The size limit of a component. A component that contains Python has 18 MB.
 pub(crate) const COMPONENT_BYTES: u64 = 128 << 20;
 
-/// Told apart from what an earlier version of this program wrote.
+/// The format of cache entries. Entries of another format are not used.
 const FORMAT: u32 = 1;
 
 /// A component as machine code.
 pub(crate) enum Image {
-    /// A file in the cache that this program wrote, with the stamp or the digest that it had then.
+    /// A file in the cache that this program wrote, and whose stamp or digest is unchanged.
     File(File),
-    /// What a compiler just gave, or a file of the cache where the file system executes nothing.
+    /// The output of a compiler, or the content of a cache file on a file system that executes no code.
     Memory(Vec<u8>),
 }
 
-/// An image and what its component said of itself.
-pub(crate) struct Kept {
+/// A component from the cache: its image, and what it said about itself.
+pub(crate) struct CachedComponent {
     pub(crate) image: Image,
     pub(crate) inspection: Inspection,
 }
 
-/// An image that was just made.
+/// An image that was just compiled.
 pub(crate) struct Fresh<'i> {
     pub(crate) image: Image,
-    kept: Option<cache::Written<'i>>,
+    written: Option<cache::Written<'i>>,
 }
 
-/// Where images come from.
+/// The source of images: the cache and the compiler.
 pub(crate) struct Images {
     compiler: Compiler,
     cache: Option<Cache>,
 }
 
 impl Images {
-    /// Opens the cache. One that cannot be used is told of and done without.
+    /// Opens the cache. If it cannot be used, logs a warning and continues without it.
     pub(crate) fn new(settings: &SandboxSettings, engine: &Engine) -> Self {
         let open = |path: &std::path::PathBuf| match Cache::open(path, engine_digest(engine)) {
             Ok(cache) => Some(cache),
@@ -68,8 +68,8 @@ impl Images {
         Self { compiler: settings.compiler.clone(), cache: settings.cache.as_ref().and_then(open) }
     }
 
-    /// What is kept of the component with this digest.
-    pub(crate) fn find(&self, component: &[u8; 32]) -> Option<Kept> {
+    /// Returns the component with this digest from the cache.
+    pub(crate) fn find(&self, component: &[u8; 32]) -> Option<CachedComponent> {
         let cache = self.cache.as_ref()?;
         cache.find(component).unwrap_or_else(|error| {
             let path = cache.path().display();
@@ -78,17 +78,17 @@ impl Images {
                     "a compiled component in {path} is not used, another run removes it: {error}"
                 );
             } else {
-                // No run makes such an entry: the operator should see that something else had a hand in it.
+                // No run writes such an entry, so the operator should see that something else changed it.
                 tracing::warn!("a compiled component in {path} is not used: {error}");
             }
             None
         })
     }
 
-    /// Compiles a component. Blocks until that has ended or `cancel` is cancelled.
+    /// Compiles a component. Blocks until the compilation has ended or `cancel` is cancelled.
     ///
     /// # Errors
-    /// Why there is no image of it.
+    /// Says why the component was not compiled.
     pub(crate) fn make(
         &self,
         host: &Host,
@@ -96,42 +96,42 @@ impl Images {
         cancel: &CancellationToken,
     ) -> Result<Fresh<'_>, CompileError> {
         let image = self.compiler.compile(&host.engine, component, cancel)?;
-        let kept = self.cache.as_ref().and_then(|cache| match cache.write(&image) {
+        let written = self.cache.as_ref().and_then(|cache| match cache.write(&image) {
             Ok(written) => Some(written),
             Err(error) => {
-                not_kept(cache, &error);
+                warn_not_kept(cache, &error);
                 None
             }
         });
-        let mapped = kept.as_ref().and_then(cache::Written::executable);
-        Ok(Fresh { image: mapped.map_or(Image::Memory(image), Image::File), kept })
+        let mapped = written.as_ref().and_then(cache::Written::executable);
+        Ok(Fresh { image: mapped.map_or(Image::Memory(image), Image::File), written })
     }
 
-    /// Keeps an image with what its component says of itself.
+    /// Adds an image to the cache, with what its component says about itself.
     pub(crate) fn keep(&self, fresh: Fresh<'_>, component: &[u8; 32], inspection: &Inspection) {
-        let (Some(cache), Some(written)) = (&self.cache, fresh.kept) else { return };
+        let (Some(cache), Some(written)) = (&self.cache, fresh.written) else { return };
         if let Err(error) = cache.keep(written, component, inspection) {
-            not_kept(cache, &error);
+            warn_not_kept(cache, &error);
         }
     }
 }
 
-fn not_kept(cache: &Cache, error: &std::io::Error) {
+fn warn_not_kept(cache: &Cache, error: &std::io::Error) {
     let path = cache.path().display();
     tracing::warn!("a compiled component cannot be kept in {path}, the next run compiles again: {error}");
 }
 
 impl Image {
-    /// Makes it a component of `engine`, which refuses an image of another version or configuration.
+    /// Loads the image as a component of `engine`. Fails if the image is for an engine of another version or configuration.
     #[expect(unsafe_code, reason = "an image runs as native code, which the engine cannot check")]
     pub(crate) fn component(&self, engine: &Engine) -> wasmtime::Result<Component> {
-        // SAFETY: the bytes are what a compiler of this program gave, in this process or in a child: `Images::make` has
-        // them from there, and `Cache::find` gives only a file in a directory that no other user may change, with the
-        // digest or the stamp that a record under this user's key has for it. Nothing here changes such a file once it
-        // is written: it is replaced under its name and removed, which leaves a mapping as it is.
+        // SAFETY: the bytes are the output of this program's compiler, in this process or in a child. `Images::make` gets
+        // them from the compiler, and `Cache::find` returns only a file in a directory that no other user may change, with
+        // the digest or the stamp that a record under this user's key has for it. This program never changes such a file
+        // once it is written. It only replaces its name or removes it, which leaves an existing mapping as it is.
         unsafe {
             match self {
-                // The opened file that was checked, whatever has its name by now.
+                // The opened file that was checked, even if its name belongs to another file by now.
                 Self::File(file) => {
                     Component::deserialize_file(engine, format!("/proc/self/fd/{}", file.as_raw_fd()))
                 }
@@ -141,8 +141,8 @@ impl Image {
     }
 }
 
-/// What an image must be made by to be used: this version of the program, and an engine of the same version,
-/// configuration and processor features (`Engine::precompile_compatibility_hash`).
+/// Returns the digest of everything that an image depends on besides its component: the version of this program, and the version,
+/// configuration and processor features of the engine (`Engine::precompile_compatibility_hash`).
 fn engine_digest(engine: &Engine) -> [u8; 32] {
     struct Bytes(Sha256);
     impl std::hash::Hasher for Bytes {
@@ -167,7 +167,7 @@ mod tests {
     use crate::engine::config;
     use crate::{Description, Kind, Need, NeedKind, OptionSpec, OptionValue};
 
-    /// What a component of this name could have said, with every kind of value in it.
+    /// An inspection of a component of this name, with every kind of value.
     pub(super) fn inspection(name: &str) -> Inspection {
         let kinds = [
             (Kind::Text, Some(OptionValue::Text("7".to_owned()))),

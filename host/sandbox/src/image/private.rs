@@ -1,4 +1,4 @@
-//! A directory that no other user may change, and the files in it.
+//! A directory that only this user may change, and the files in it.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -12,35 +12,35 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
-/// Bytes of the key.
+/// How many bytes the key has.
 const KEY: usize = 32;
-/// The file of the key.
+/// The file that holds the key.
 const KEY_FILE: &str = "key";
-/// The file that whoever changes the directory locks.
+/// The file that a run locks while it changes the directory.
 const LOCK_FILE: &str = "lock";
-/// How long another run may hold it.
-const PATIENCE: Duration = Duration::from_secs(2);
-const INTERVAL: Duration = Duration::from_millis(10);
-/// What the name of a file begins with that is still being written.
+/// How long to wait for the lock of another run, and the pause between two attempts.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// How the name of a file begins while it is being written.
 pub(super) const UNFINISHED: &str = "tmp-";
-/// How often a file is begun once more that another run took for a left-over.
-const BEGINNINGS: usize = 8;
+/// How many times a file is created: another run may take it for a left-over and remove it before it is locked.
+const CREATE_ATTEMPTS: usize = 8;
 
-/// The directory, opened.
-pub(super) struct Private {
+/// The opened directory.
+pub(super) struct PrivateDirectory {
     pub(super) path: PathBuf,
     directory: OwnedFd,
     user: u32,
 }
 
-/// A file that is being written; removed with this value unless it was given its name.
+/// A file that is being written. Dropping this value removes the file, unless it got its name.
 pub(super) struct Unfinished<'d> {
-    directory: &'d Private,
+    directory: &'d PrivateDirectory,
     name: Option<String>,
     pub(super) file: File,
 }
 
-/// Holds the directory's lock.
+/// The lock of the directory, released on drop.
 pub(super) struct Locked {
     _file: File,
 }
@@ -49,11 +49,11 @@ fn refused(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, why)
 }
 
-/// Refuses a place that methods write to as this user: below a data directory, which is the home directory of many a
-/// server's user. By what PostgreSQL itself knows one by (`PG_VERSION`), and by `global`, which is there before it.
+/// Refuses a path in a data directory, where methods write as this user. The data directory often is in the home directory of the
+/// server's user. A data directory is recognized by `PG_VERSION`, as by PostgreSQL, and by `global`, which exists before it.
 fn refuse_in_a_data_directory(path: &Path) -> io::Result<()> {
     let absolute = std::path::absolute(path)?;
-    // What is not there yet holds nothing; what is there may be reached by symbolic links.
+    // The last parts of the path may not exist yet; the others may be symbolic links.
     let existing = absolute.ancestors().find_map(|place| place.canonicalize().ok());
     for place in existing.iter().flat_map(|existing| existing.ancestors()) {
         if place.join("PG_VERSION").symlink_metadata().is_ok() || place.join("global").is_dir() {
@@ -66,12 +66,12 @@ fn refuse_in_a_data_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-impl Private {
-    /// Opens the directory at `path`, which it makes where it is missing (0700).
+impl PrivateDirectory {
+    /// Opens the directory at `path`, or creates it with mode 0700.
     ///
     /// # Errors
-    /// A directory that another user owns or may write to, that is in a data directory, or a symbolic link: what is in it
-    /// would run as native code of this user. Else what the file system says.
+    /// Fails if another user owns the directory or may write to it, if it is in a data directory, or if it is a symbolic link: its files
+    /// run as native code of this user. Also fails if the file system does.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         refuse_in_a_data_directory(path)?;
         match std::fs::symlink_metadata(path) {
@@ -97,13 +97,13 @@ impl Private {
         Ok(Self { path: path.to_owned(), directory: directory.into(), user })
     }
 
-    /// Whether code in its files may be executed (`noexec` of its mount).
+    /// Returns whether code in the files may be executed: the file system is not mounted `noexec`.
     pub(super) fn is_executable(&self) -> bool {
         rustix::fs::fstatvfs(&self.directory)
             .is_ok_and(|system| !system.f_flag.contains(StatVfsMountFlags::NOEXEC))
     }
 
-    /// Opens a file of it to be read.
+    /// Opens a file for reading.
     pub(super) fn read(&self, name: &str) -> io::Result<File> {
         self.existing(name, OFlags::RDONLY)
     }
@@ -113,22 +113,22 @@ impl Private {
         let file = File::from(rustix::fs::openat(&self.directory, name, flags, Mode::empty())?);
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.uid() != self.user || metadata.mode() & 0o022 != 0 {
-            return Err(refused(format!("{name} is no file that this user alone may change")));
+            return Err(refused(format!("{name} is not a file that only this user may change")));
         }
         Ok(file)
     }
 
-    /// Begins a file, which is locked for as long as it is being written; removes what killed runs left.
+    /// Creates a file without its name, locked until it is finished. Also removes left-over files of killed runs.
     pub(super) fn begin(&self) -> io::Result<Unfinished<'_>> {
-        // What cannot be removed is in nobody's way but the disk's, which says so itself.
+        // A left-over that cannot be removed only takes disk space, and a full disk reports itself.
         let _ = self.remove_left_overs();
-        for _ in 0..BEGINNINGS {
+        for _ in 0..CREATE_ATTEMPTS {
             let (name, file) = self.create()?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if file.metadata()?.nlink() > 0 => {
                     return Ok(Unfinished { directory: self, name: Some(name), file });
                 }
-                // Another run took it for a left-over before it was locked, and removes it.
+                // Another run took the file for a left-over before it was locked, and removes it.
                 Ok(()) | Err(Errno::WOULDBLOCK) => {}
                 Err(error) => {
                     self.remove(&name)?;
@@ -136,10 +136,10 @@ impl Private {
                 }
             }
         }
-        Err(io::Error::other("other runs remove what is begun there: try again"))
+        Err(io::Error::other("other runs remove the files that are begun there: try again"))
     }
 
-    /// Removes the files that were begun and that nobody is writing any more.
+    /// Removes unfinished files that no run is writing any more.
     fn remove_left_overs(&self) -> io::Result<()> {
         for entry in rustix::fs::Dir::read_from(&self.directory)? {
             let entry = entry?;
@@ -147,7 +147,7 @@ impl Private {
             if !name.starts_with(UNFINISHED) {
                 continue;
             }
-            // For writing, as a file system of the network wants it for this lock.
+            // Opened for writing, because network file systems require it for an exclusive lock.
             let Ok(file) = self.existing(name, OFlags::RDWR) else { continue };
             if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 self.remove(name)?;
@@ -166,14 +166,14 @@ impl Private {
         Ok((name, file))
     }
 
-    /// Writes a file under its name, in place of what has that name.
+    /// Writes a file and gives it its name, replacing a file of that name.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut file = self.begin()?;
         file.file.write_all(bytes)?;
         file.finish(name).map(drop)
     }
 
-    /// Removes a file; one that is not there is no error.
+    /// Removes a file, if it exists.
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
         match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -187,13 +187,13 @@ impl Private {
         Ok(rustix::fs::futimens(file, &rustix::fs::Timestamps { last_access: now, last_modification: now })?)
     }
 
-    /// The names and metadata of its files.
+    /// Returns the names and metadata of the files.
     pub(super) fn files(&self) -> io::Result<Vec<(String, std::fs::Metadata)>> {
         let mut files = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.directory)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().to_str() else { continue };
-            // What is gone by now, or is no file of ours, is nothing to count.
+            // Skips a file that was removed meanwhile or belongs to another user.
             if let Ok(file) = self.read(name) {
                 files.push((name.to_owned(), file.metadata()?));
             }
@@ -201,23 +201,23 @@ impl Private {
         Ok(files)
     }
 
-    /// Keeps other runs from changing the directory meanwhile.
+    /// Locks the directory against changes by other runs.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] where another run holds the lock for two seconds.
+    /// [`io::ErrorKind::WouldBlock`] if another run holds the lock for [`LOCK_TIMEOUT`].
     pub(super) fn lock(&self) -> io::Result<Locked> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + LOCK_TIMEOUT;
         loop {
             match self.try_lock() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
-                    std::thread::sleep(INTERVAL);
+                    std::thread::sleep(LOCK_RETRY_PAUSE);
                 }
                 locked => return locked,
             }
         }
     }
 
-    /// The same without waiting.
+    /// Locks the directory without waiting.
     pub(super) fn try_lock(&self) -> io::Result<Locked> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = rustix::fs::openat(&self.directory, LOCK_FILE, flags, Mode::RUSR | Mode::WUSR)?;
@@ -225,10 +225,10 @@ impl Private {
         Ok(Locked { _file: file.into() })
     }
 
-    /// The key of this directory, made once, of random bytes.
+    /// Returns the key of this directory. Creates it from random bytes if there is none.
     ///
     /// # Errors
-    /// A key that others may read or that is none; it is not replaced, for it is not known who put it there.
+    /// Fails if other users may read the key or if it is damaged. Such a key is not replaced, because it is unknown who wrote it.
     pub(super) fn key(&self) -> io::Result<hmac::Key> {
         match self.read_key() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -267,7 +267,7 @@ impl Private {
 }
 
 impl Unfinished<'_> {
-    /// Gives the file its name, in place of what has that name.
+    /// Gives the file its name, replacing a file of that name.
     pub(super) fn finish(mut self, name: &str) -> io::Result<()> {
         if let Some(unfinished) = self.name.take() {
             let directory = &self.directory.directory;
@@ -283,7 +283,7 @@ impl Unfinished<'_> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
-            // What cannot be removed now is removed when the next file is begun.
+            // A file that cannot be removed now is removed when the next file is begun.
             let _ = self.directory.remove(name);
         }
     }
@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cache_in_a_data_directory_is_none_for_methods_write_there() {
+    fn a_cache_in_a_data_directory_is_refused_because_methods_write_there() {
         let place = tempfile::tempdir().unwrap();
         let cache = |home: &str| place.path().join(home).join(".cache/understudy/components");
         for (home, sign) in [("whole", "PG_VERSION"), ("emptied", "global"), ("deep/inside", "../PG_VERSION")]
@@ -306,15 +306,15 @@ mod tests {
             } else {
                 std::fs::write(&sign, "15\n").unwrap();
             }
-            let error = Private::open(&cache(home)).map(drop).unwrap_err();
+            let error = PrivateDirectory::open(&cache(home)).map(drop).unwrap_err();
             assert!(error.to_string().contains("data directory"), "{error}");
             assert!(!place.path().join(home).join(".cache").exists(), "nothing is made in it either");
         }
         std::os::unix::fs::symlink(place.path().join("whole"), place.path().join("link")).unwrap();
-        Private::open(&cache("link")).map(drop).unwrap_err();
-        // What a method wrote there before counts no more.
+        PrivateDirectory::open(&cache("link")).map(drop).unwrap_err();
+        // A cache directory that exists already is refused too: a method may have written it.
         DirBuilder::new().recursive(true).mode(0o700).create(cache("whole")).unwrap();
-        Private::open(&cache("whole")).map(drop).unwrap_err();
-        Private::open(&cache("home")).unwrap();
+        PrivateDirectory::open(&cache("whole")).map(drop).unwrap_err();
+        PrivateDirectory::open(&cache("home")).unwrap();
     }
 }

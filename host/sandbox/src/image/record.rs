@@ -1,5 +1,5 @@
-//! What is known of a kept image: whose it is, of what content, and what its component said. Believed only with the
-//! authentication code of this user's key.
+//! The record of a cached image: its component, its engine, its content, and what the component said about itself. A record is used
+//! only if it has an authentication code under this user's key.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::Inspection;
 
-/// Bytes of the code before the record.
+/// How many bytes the authentication code before the record has.
 const CODE: usize = 32;
 
-/// A record as large as this is not kept.
+/// The size limit of a signed record.
 pub(super) const RECORD_BYTES: usize = 1 << 20;
 
-/// How old the last change of a file must be for its stamp to tell the next one: the coarsest clock of a file system is
-/// that of FAT.
-const SETTLED: i64 = 2;
+/// How many seconds old the last change of a file must be, so that another change would change the stamp. The coarsest clock of a file
+/// system is that of FAT, with two seconds.
+const CLOCK_TICK: i64 = 2;
 
 /// One image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,15 +28,15 @@ pub(super) struct Record {
     pub(super) engine: [u8; 32],
     /// The digest of the image.
     pub(super) image: [u8; 32],
-    /// The image's file when its content last had this digest.
+    /// The stamp of the image's file when its content was last found to have this digest.
     pub(super) stamp: Stamp,
     /// When that was, in seconds since 1970.
     pub(super) seen: i64,
-    /// The checked answer of the component to `describe`, and what else `inspect` tells of it.
+    /// The checked description of the component, and what else `inspect` shows.
     pub(super) inspection: Inspection,
 }
 
-/// What changes when a file does.
+/// The metadata of a file that changes when its content changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stamp {
     device: u64,
@@ -47,7 +47,7 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// Bytes of the file.
+    /// Returns the size of the file in bytes.
     pub(super) fn size(&self) -> u64 {
         self.size
     }
@@ -64,31 +64,31 @@ impl Stamp {
 }
 
 impl Record {
-    /// Whether a file with this stamp has the recorded content for certain. A file that was changed just before it was
-    /// looked at may have been changed once more in the same tick of the clock.
-    pub(super) fn vouches_for(&self, stamp: &Stamp) -> bool {
+    /// Returns whether a file with this stamp certainly has the recorded content. A file that was changed just before its content was
+    /// checked may have changed again in the same tick of the clock.
+    pub(super) fn proves_unchanged(&self, stamp: &Stamp) -> bool {
         let last_change = self.stamp.changed.0.max(self.stamp.modified.0);
-        self.stamp == *stamp && last_change.saturating_add(SETTLED) <= self.seen
+        self.stamp == *stamp && last_change.saturating_add(CLOCK_TICK) <= self.seen
     }
 
-    /// The bytes of its file.
+    /// Returns the content of the record's file: authentication code and record.
     ///
     /// # Errors
-    /// Why there is no record of it: it is too large, or would not come back as it is.
-    pub(super) fn seal(&self, key: &hmac::Key) -> Result<Vec<u8>, &'static str> {
-        const OTHERWISE: &str = "what it says of itself cannot be written down as it is";
-        let text = serde_json::to_vec(self).map_err(|_| OTHERWISE)?;
+    /// Fails if the record is too large, or if it would not be read back unchanged.
+    pub(super) fn to_signed_bytes(&self, key: &hmac::Key) -> Result<Vec<u8>, &'static str> {
+        const NOT_SERIALIZABLE: &str = "its description cannot be stored unchanged";
+        let text = serde_json::to_vec(self).map_err(|_| NOT_SERIALIZABLE)?;
         if text.len() > RECORD_BYTES - CODE {
-            return Err("what it says of itself is too long");
+            return Err("its description is too long");
         }
         if serde_json::from_slice::<Self>(&text).ok().as_ref() != Some(self) {
-            return Err(OTHERWISE);
+            return Err(NOT_SERIALIZABLE);
         }
         Ok([hmac::sign(key, &text).as_ref(), &text].concat())
     }
 
-    /// Reads what [`Record::seal`] gave; none where it was not made with this key.
-    pub(super) fn open(key: &hmac::Key, bytes: &[u8]) -> Option<Self> {
+    /// Reads the bytes that [`Record::to_signed_bytes`] returned; `None` if they were not signed with this key.
+    pub(super) fn from_signed_bytes(key: &hmac::Key, bytes: &[u8]) -> Option<Self> {
         let (code, text) = bytes.split_at_checked(CODE)?;
         hmac::verify(key, text, code).ok()?;
         serde_json::from_slice(text).ok()
@@ -107,13 +107,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_vouches_for_a_file_that_nothing_touched_since_and_that_had_settled() {
+    fn a_stamp_proves_a_file_unchanged_if_its_last_change_is_old_enough() {
         let record = record();
-        assert!(record.vouches_for(&record.stamp));
+        assert!(record.proves_unchanged(&record.stamp));
         let just_written = Record { seen: 102, ..record.clone() };
-        assert!(!just_written.vouches_for(&record.stamp), "it may change once more in the same tick");
+        assert!(!just_written.proves_unchanged(&record.stamp), "it may change once more in the same tick");
         let clock_went_back = Record { seen: 3, ..record.clone() };
-        assert!(!clock_went_back.vouches_for(&record.stamp));
+        assert!(!clock_went_back.proves_unchanged(&record.stamp));
         let stamp = || record.stamp.clone();
         for other in [
             Stamp { device: 9, ..stamp() },
@@ -122,31 +122,31 @@ mod tests {
             Stamp { modified: (100, 6), ..stamp() },
             Stamp { changed: (101, 7), ..stamp() },
         ] {
-            assert!(!record.vouches_for(&other), "{other:?}");
+            assert!(!record.proves_unchanged(&other), "{other:?}");
         }
     }
 
     #[test]
-    fn a_record_comes_back_as_it_was_and_only_with_its_key() {
+    fn a_record_is_read_back_unchanged_and_only_with_its_key() {
         let key = |byte| hmac::Key::new(hmac::HMAC_SHA256, &[byte; 32]);
-        let sealed = record().seal(&key(1)).unwrap();
-        assert_eq!(Record::open(&key(1), &sealed), Some(record()));
-        assert_eq!(Record::open(&key(2), &sealed), None);
+        let sealed = record().to_signed_bytes(&key(1)).unwrap();
+        assert_eq!(Record::from_signed_bytes(&key(1), &sealed), Some(record()));
+        assert_eq!(Record::from_signed_bytes(&key(2), &sealed), None);
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
-            assert_eq!(Record::open(&key(1), &changed), None, "byte {at}");
+            assert_eq!(Record::from_signed_bytes(&key(1), &changed), None, "byte {at}");
         }
     }
 
     #[test]
-    fn a_record_that_is_too_large_or_would_come_back_otherwise_is_not_made() {
+    fn a_record_that_is_too_large_or_cannot_be_read_back_is_refused() {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &[1; 32]);
         let mut large = record();
         large.inspection.imports = vec!["x".repeat(RECORD_BYTES)];
-        assert!(large.seal(&key).unwrap_err().contains("too long"));
+        assert!(large.to_signed_bytes(&key).unwrap_err().contains("too long"));
         let mut odd = record();
         odd.inspection.description.options[0].default = Some(crate::OptionValue::Number(f64::INFINITY));
-        assert!(odd.seal(&key).unwrap_err().contains("as it is"));
+        assert!(odd.to_signed_bytes(&key).unwrap_err().contains("unchanged"));
     }
 }

@@ -1,8 +1,8 @@
-//! The data plane as one run of a component reaches it: the stores and keys that it was granted, the threads that read
-//! and write for it, and the jobs that they work on.
+//! The data plane of one run of a component: the stores and keys that the run was granted, the threads that read and write for it, and
+//! its jobs.
 //!
-//! The method's own thread is behind a Landlock wall, and so would be every thread that it starts. So the plane's threads
-//! are there before that wall is, and everything that opens a file or a connection happens on them.
+//! Landlock restricts the method's own thread and every thread that it starts. So the threads of the plane are started before the
+//! method's thread restricts itself, and everything that opens a file or a connection happens on them.
 
 mod read;
 mod target;
@@ -30,7 +30,7 @@ use transfer::target::Target;
 
 use crate::Grants;
 use crate::capability::Remedies;
-use crate::capability::read::find as find_directory;
+use crate::capability::read::find_granted_directory;
 use crate::reporter::Reporter;
 use crate::text::printable;
 
@@ -38,71 +38,72 @@ use read::Held;
 pub(crate) use read::{Object, ObjectStream};
 pub(crate) use target::target;
 
-/// Streams that may be open at once: each has a thread and some buffers.
+/// How many streams may be open at once. Each has a thread and some buffers.
 const STREAMS: usize = 16;
-/// Jobs that may be there at once.
+/// How many jobs may exist at once.
 const JOBS: usize = 64;
-/// Keys that may be derived in one run; a chain of backups has three.
+/// How many keys may be derived in one run. A chain of backups has three.
 const DERIVED: usize = 64;
-/// How many bytes they may have in all. What is kept out of texts is bounded for all methods together
-/// ([`MOST_BYTES`](foundation::redact::MOST_BYTES)), and one that fails must leave room for the next.
+/// How many bytes the derived keys of one run may have in total. The redactor bounds the secrets of all methods together
+/// ([`MOST_BYTES`](foundation::redact::MOST_BYTES)), and a method that fails must leave room for the next.
 const DERIVED_BYTES: usize = 4 << 10;
 
-/// Jobs that write nothing any more, and what they did not do.
-pub(crate) type Ended = Vec<(Arc<Job>, Withdrawn)>;
+/// Jobs that write nothing any more, with the items that they did not do.
+pub(crate) type WithdrawnJobs = Vec<(Arc<Job>, Withdrawn)>;
 
-/// What one run may reach of the data plane.
+/// The data plane of one run.
 pub(crate) struct Plane {
     data: Arc<DataPlane>,
     grants: Arc<Grants>,
     pub(crate) remedies: Remedies,
     redactor: Redactor,
     cancel: CancellationToken,
-    /// Where jobs write; none in `plan`.
+    /// The directories that jobs write to; `None` in `plan`.
     target: Option<Arc<Target>>,
-    /// Who is told when a store is asked again.
+    /// Reports the retries of requests to stores.
     reporter: Option<Reporter>,
-    /// What is held for the run.
+    /// Bounds the memory and the files that the host holds for the run.
     bounds: Bounds,
-    /// Stores by their one name: the operator's, or a directory's real path.
-    opened: HashMap<OsString, Kept>,
+    /// Opened stores, by the operator's name or, for a directory, by its real path.
+    opened: HashMap<OsString, OpenedStore>,
     derived: Derived,
     streams: Arc<Semaphore>,
-    /// Jobs, with what cancels each with the run.
+    /// Jobs, each with the task that cancels it when the run is cancelled.
     jobs: Vec<(Arc<Job>, AbortOnDropHandle<()>)>,
 }
 
-/// A store that was opened, with what it takes.
-struct Kept {
+/// An opened store, with what is charged for it.
+struct OpenedStore {
     store: Store,
     _charges: Option<(Charge, Charge)>,
 }
 
-/// What an opened directory takes in memory, in bytes: its names and structures, twice a path's bound.
+/// How many bytes of memory are charged for an opened directory: its names and structures, about twice the longest path.
 const DIRECTORY: u64 = 16 << 10;
 
-/// What a stream takes, in bytes: chunks that wait before and behind its decoder, and a decoder without its window.
+/// How many bytes of memory are charged for a stream: the chunks that wait before and after its decoder, and the decoder without its
+/// window.
 pub(super) const STREAM: u64 = (2 << 20) + transfer::codec::BESIDES;
 
-/// What was derived from the texts of objects, and what the component must not see for it.
+/// The keys that were derived from objects, and what the component must not see because of them.
 #[derive(Default)]
 struct Derived {
     withheld: Withheld,
     count: usize,
     bytes: usize,
-    /// How many of them are taken out of the operator's log too.
+    /// How many of the keys are removed from the operator's log too.
     in_no_log: usize,
-    /// Takes all of them out of what the component is told.
-    told: Redactor,
-    /// How each object is decoded from which a key was derived, by its store's name and its own.
+    /// Removes all of the keys from texts for the component.
+    component_redactor: Redactor,
+    /// The pipelines by which keys were derived from objects, by the name of the store and of the object.
     pipelines: HashMap<(String, String), Vec<Pipeline>>,
 }
 
 impl Plane {
-    /// Starts the threads. The calling thread must not be restricted yet, nor be one of a runtime.
+    /// Starts the threads. The calling thread must not be restricted yet, and must not belong to a tokio runtime.
     ///
     /// # Errors
-    /// Where no threads can be had.
+    /// Fails if the threads cannot be started.
     pub(crate) fn start(
         grants: &Arc<Grants>,
         remedies: Remedies,
@@ -129,16 +130,16 @@ impl Plane {
         })
     }
 
-    /// The same, which tells when a store is asked again.
+    /// Returns the same plane, which reports retries of requests to stores.
     #[must_use]
-    pub(crate) fn told_to(self, reporter: Reporter) -> Self {
+    pub(crate) fn with_reporter(self, reporter: Reporter) -> Self {
         Self { reporter: Some(reporter), ..self }
     }
 
-    /// Does `work` on the plane's threads. When the run is cancelled, or this future dropped, it is given up.
+    /// Runs `work` on the plane's threads, and aborts it if the run is cancelled or this future is dropped.
     ///
     /// # Errors
-    /// That of `work`, or `Cancelled`.
+    /// The error of `work`, or `Cancelled`.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -153,15 +154,15 @@ impl Plane {
         }
     }
 
-    /// A key that the operator granted.
+    /// Returns a key that the operator granted.
     pub(crate) fn key(&self, name: &str) -> Option<Key> {
         self.grants.key(name)
     }
 
-    /// Opens a store that the operator granted; none where that name was not granted.
+    /// Opens a store that the operator granted; `None` if that name was not granted.
     pub(crate) async fn granted_store(&mut self, name: &str) -> Option<Result<Store, Error>> {
-        if let Some(kept) = self.opened.get(OsStr::new(name)) {
-            return Some(Ok(kept.store.clone()));
+        if let Some(opened) = self.opened.get(OsStr::new(name)) {
+            return Some(Ok(opened.store.clone()));
         }
         let config = self.grants.stores.get(name)?.clone();
         let config = if self.target.is_none() { config.for_plan() } else { config };
@@ -170,10 +171,10 @@ impl Plane {
         Some(opened.map(|store| self.keep(name.into(), store, None)))
     }
 
-    /// Opens a directory as a store: one that the operator granted to be read, or one below it. None where it is not.
+    /// Opens a directory as a store; `None` unless the operator granted read access to it or to a directory above it.
     pub(crate) async fn granted_directory(&mut self, path: &str) -> Option<Result<Store, Error>> {
         let (grants, wanted) = (Arc::clone(&self.grants), path.to_owned());
-        let found = self.run(async move { find_directory(Path::new(&wanted), &grants.read) }).await;
+        let found = self.run(async move { find_granted_directory(Path::new(&wanted), &grants.read) }).await;
         match found {
             Ok(found) => Some(self.directory(found?).await),
             Err(error) => Some(Err(error)),
@@ -182,8 +183,8 @@ impl Plane {
 
     /// Opens a directory by its real path, once.
     async fn directory(&mut self, real: PathBuf) -> Result<Store, Error> {
-        if let Some(kept) = self.opened.get(real.as_os_str()) {
-            return Ok(kept.store.clone());
+        if let Some(opened) = self.opened.get(real.as_os_str()) {
+            return Ok(opened.store.clone());
         }
         let file = self.bounds.files.charge(1, "a directory as a store")?;
         let memory = self.bounds.memory.charge(DIRECTORY, "a directory as a store")?;
@@ -202,15 +203,15 @@ impl Plane {
             Some(reporter) => store.with_notices(Arc::new(move |notice| reporter.retrying(notice))),
             None => store,
         };
-        self.opened.insert(name, Kept { store: store.clone(), _charges: charges });
+        self.opened.insert(name, OpenedStore { store: store.clone(), _charges: charges });
         store
     }
 
-    /// Whether this object may be read in this way: one from which a key was derived only as it was decoded then, for in any
-    /// other form the key could be in it unblanked.
+    /// Checks that an object may be read through this pipeline. An object from which a key was derived may be read only through the
+    /// pipeline that the key was derived with: decoded in another way, the object could show the key without blanking.
     ///
     /// # Errors
-    /// `Denied` where it may not.
+    /// `Denied` if the object may not be read through it.
     pub(crate) fn may_read(&self, store: &str, object: &str, via: &Pipeline) -> Result<(), Error> {
         match self.derived.pipelines.get(&(store.to_owned(), object.to_owned())) {
             Some(pipelines) if !pipelines.iter().any(|other| is_same(other, via)) => Err(Error::new(
@@ -221,12 +222,12 @@ impl Plane {
         }
     }
 
-    /// Whether any key was derived from this object: then it is not written anywhere either.
+    /// Returns whether a key was derived from this object. Such an object must not be written to a file either.
     pub(crate) fn holds_a_key(&self, store: &str, object: &str) -> bool {
         self.derived.pipelines.contains_key(&(store.to_owned(), object.to_owned()))
     }
 
-    /// Reads an object, with what was derived blanked.
+    /// Prepares the read of an object, in which derived keys are blanked.
     pub(crate) fn object(&self, store: Store, key: String, via: Pipeline) -> Object {
         Object {
             store,
@@ -238,11 +239,11 @@ impl Plane {
         }
     }
 
-    /// Whether the pipeline's key, if it has one, opens what is in the store that the component opened under this name. A
-    /// directory that was opened by its path is no store that a key is bound to.
+    /// Checks that the pipeline's key, if it has one, is bound to the store that the component opened under this name. No key is bound
+    /// to a directory that was opened by its path.
     ///
     /// # Errors
-    /// What is refused, and the line that would allow it, if there is one.
+    /// Returns what is denied, and the line that would allow it, if there is one.
     pub(crate) fn may_decrypt(&self, store: &str, via: &Pipeline) -> Result<(), (String, Option<String>)> {
         match &via.decrypt {
             Some((key, _)) if !key.opens(store) => {
@@ -254,10 +255,10 @@ impl Plane {
         }
     }
 
-    /// A stream of an object or a part of it.
+    /// Opens a stream of an object or of a range of it.
     ///
     /// # Errors
-    /// `Limit` where too many are open; what the store says.
+    /// `Limit` if too many streams are open, else the error of the store.
     pub(crate) async fn stream(
         &self,
         object: Object,
@@ -269,15 +270,15 @@ impl Plane {
         let file = self.bounds.files.charge(1, "a stream").map_err(|error| error.of(&object.key))?;
         let memory = self.bounds.memory.charge(STREAM, "a stream").map_err(|error| error.of(&object.key))?;
         let held = Held::of(slot, file, memory);
-        // There, for the thread that decodes must be the plane's and not this one's.
+        // On the plane's runtime, because the thread that decodes must be one of the plane's.
         let chunks = self.run(async move { Ok(object.open(range).await?.chunks(held)) }).await?;
-        Ok(ObjectStream::new(chunks, [self.redactor.clone(), self.derived.told.clone()]))
+        Ok(ObjectStream::new(chunks, [self.redactor.clone(), self.derived.component_redactor.clone()]))
     }
 
-    /// Derives a key from the text of an object, and keeps it from the component from now on.
+    /// Derives a key from the text of an object, and hides it from the component from now on.
     ///
     /// # Errors
-    /// `Limit` for too many; what the store or the text says.
+    /// `Limit` if there are too many derived keys, else the error of the store or of the text.
     pub(crate) async fn derive(
         &mut self,
         store_name: &str,
@@ -289,7 +290,7 @@ impl Plane {
             return Err(Error::new(Kind::Limit, format!("{DERIVED} keys were derived already")));
         }
         let (place, via) = ((store_name.to_owned(), object.key.clone()), object.via.clone());
-        // What it opens lies where what it came from lies.
+        // A derived key is bound to the stores that its object may come from.
         let stores = match &via.decrypt {
             Some((key, _)) => Arc::clone(key.stores()),
             None => Arc::new([store_name.to_owned()].into()),
@@ -302,9 +303,9 @@ impl Plane {
             let message = format!("the keys that were derived have more than {DERIVED_BYTES} bytes in all");
             return Err(Error::new(Kind::Limit, message));
         }
-        self.derived.told.add(&key.secret)?;
+        self.derived.component_redactor.add(&key.secret)?;
         self.derived.withheld.add(&key, seen, &via)?;
-        // A word that the component calls a key stays in the operator's log.
+        // Only a long random key is removed from the operator's log: a component could call any word a key.
         if is_random(&key) {
             self.redactor.add(&key.secret)?;
             self.derived.in_no_log += 1;
@@ -318,19 +319,19 @@ impl Plane {
         Ok(key)
     }
 
-    /// A job that fills the data directory; none in `plan`.
+    /// Makes a job that fills the data directory; `None` in `plan`.
     ///
     /// # Errors
-    /// The trap of a component that makes too many.
+    /// Returns a trap if the component has made too many jobs.
     pub(crate) fn job(&mut self, report_all: bool) -> wasmtime::Result<Option<Arc<Job>>> {
         let Some(target) = &self.target else { return Ok(None) };
         if self.jobs.len() >= JOBS {
-            return Err(wasmtime::format_err!("{JOBS} jobs are there already"));
+            return Err(wasmtime::format_err!("{JOBS} jobs exist already"));
         }
         let job = self.data.job(Arc::clone(target), report_all, self.derived.withheld.clone());
         let job = Arc::new(job);
         let (cancel, watched) = (self.cancel.clone(), Arc::downgrade(&job));
-        // So that a cancelled run stops writing at once, whatever the component does.
+        // A cancelled run must stop writing at once, whatever the component does.
         let watching = self.data.runtime().spawn(async move {
             cancel.cancelled().await;
             if let Some(job) = watched.upgrade() {
@@ -341,15 +342,15 @@ impl Plane {
         Ok(Some(job))
     }
 
-    /// Ends a job; returns when nothing of it writes any more.
+    /// Ends a job. When this returns, the job writes nothing any more.
     pub(crate) async fn end_job(&mut self, job: &Arc<Job>, reporter: &Reporter) {
         job.cancel().await;
         report(job, reporter);
         self.jobs.retain(|(other, _)| !Arc::ptr_eq(other, job));
     }
 
-    /// Ends every job. Nothing of this run writes any more when it returns; to drop the answer may take long.
-    pub(crate) async fn end(&mut self, reporter: &Reporter) -> Ended {
+    /// Ends every job. When this returns, no job of the run writes any more. Dropping the returned jobs may take long.
+    pub(crate) async fn end(&mut self, reporter: &Reporter) -> WithdrawnJobs {
         let mut ended = Vec::new();
         for (job, _watching) in std::mem::take(&mut self.jobs) {
             let withdrawn = job.halt().await;
@@ -370,18 +371,18 @@ impl Plane {
         ended
     }
 
-    /// Where jobs write; none in `plan`.
+    /// Returns the directories that jobs write to; `None` in `plan`.
     pub(crate) fn target(&self) -> Option<&Target> {
         self.target.as_deref()
     }
 
-    /// A text of the host or of a store without the secrets that the component must not see.
+    /// Removes the secrets that the component must not see from a text of the host or of a store.
     pub(crate) fn without_secrets(&self, text: &str) -> String {
-        self.derived.told.redact(&self.redactor.redact(text)).into_owned()
+        self.derived.component_redactor.redact(&self.redactor.redact(text)).into_owned()
     }
 }
 
-/// A key as messages have it.
+/// Names a key in a message.
 fn shown_key(key: &Key) -> String {
     if key.is_derived() { "derived key".to_owned() } else { format!("key {}", printable(&key.name, 64)) }
 }
@@ -390,7 +391,7 @@ fn is_same(one: &Pipeline, other: &Pipeline) -> bool {
     one.decrypt == other.decrypt && one.decompress == other.decompress
 }
 
-/// Tells what a job has done since it was told last.
+/// Reports what a job has done since the last report.
 pub(crate) fn report(job: &Job, reporter: &Reporter) {
     let (bytes, files) = job.progress();
     if (bytes, files) != (0, 0) {
@@ -401,7 +402,7 @@ pub(crate) fn report(job: &Job, reporter: &Reporter) {
     }
 }
 
-/// What a call answers when the run is cancelled.
+/// Returns the error of a call after the run was cancelled.
 pub(crate) fn cancelled() -> Error {
     Error::new(Kind::Cancelled, "the run is being cancelled")
 }

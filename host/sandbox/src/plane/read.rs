@@ -1,8 +1,8 @@
-//! Reading an object for the component: from the store over the pipeline, with derived keys blanked.
+//! Reads an object for the component: from the store, through the pipeline, with derived keys blanked.
 //!
-//! Stored bytes come in on a task of the plane's runtime; where they have to be decoded, that happens on a thread of the
-//! plane that may block. Both are joined by channels of a few chunks, so that a component that does not read costs no more
-//! than those, and one that goes away ends both.
+//! A task of the plane's runtime reads the stored bytes. If they must be decoded, a blocking thread of the plane does it. Channels of a
+//! few chunks join the two, so a component that does not read costs no more memory than those chunks, and dropping the stream ends
+//! both.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -24,11 +24,11 @@ use wasmtime_wasi::p2::{InputStream, Pollable, StreamError, StreamResult};
 
 use super::{STREAM, cancelled};
 
-/// Chunks that wait between two stages.
+/// How many chunks may wait in a channel.
 const WAITING: usize = 3;
 /// The size of a decoded chunk.
 const CHUNK: usize = 64 << 10;
-/// A chunk; none at the end. That a channel is closed says nothing.
+/// A chunk; `None` at the end of the object. A closed channel does not mean the end.
 type Chunk = Result<Option<Bytes>, Error>;
 
 /// An object to read.
@@ -37,13 +37,13 @@ pub(crate) struct Object {
     pub(crate) key: String,
     pub(super) via: Pipeline,
     pub(super) withheld: Withheld,
-    /// Cancelled with the run.
+    /// Cancelled when the run is cancelled.
     pub(super) run: CancellationToken,
-    /// Where its decoder's window comes from.
+    /// The budget that the window of the decoder is charged to.
     pub(super) memory: Budget,
 }
 
-/// What a stream holds, until the last of its threads is gone.
+/// What is charged for a stream, until the last of its threads has ended.
 #[derive(Clone)]
 pub(super) struct Held {
     _held: Arc<(Option<OwnedSemaphorePermit>, Vec<Charge>)>,
@@ -55,7 +55,7 @@ impl Held {
     }
 }
 
-/// An object that the store has begun to give.
+/// An object whose read has begun.
 pub(super) struct Opened {
     key: String,
     via: Pipeline,
@@ -75,13 +75,13 @@ impl Object {
         Ok(Opened { key: self.key, via: self.via, blanked, seen, body, run: self.run, memory: self.memory })
     }
 
-    /// The whole plain text, at most `limit` bytes.
+    /// Reads the whole plain text, at most `limit` bytes.
     ///
     /// # Errors
-    /// `Limit` where it is longer; what the store or the pipeline says.
+    /// `Limit` if the text is longer, else the error of the store or the pipeline.
     pub(crate) async fn get(self, limit: usize) -> Result<Vec<u8>, Error> {
         let key = self.key.clone();
-        // A vector doubles when it grows.
+        // Twice the limit, because a growing vector doubles.
         let charge = self.memory.charge(STREAM + 2 * limit as u64, "an object that is read whole");
         let held = Held { _held: Arc::new((None, vec![charge.map_err(|error| error.of(&key))?])) };
         let mut chunks = self.open(None).await?.chunks(held);
@@ -95,10 +95,10 @@ impl Object {
         Ok(whole)
     }
 
-    /// The key that its plain text holds.
+    /// Derives the key that the plain text holds.
     ///
     /// # Errors
-    /// What the store, the pipeline or the text says.
+    /// The error of the store, the pipeline or the text.
     pub(super) async fn derive(self, section: String, name: String) -> Result<(Key, Seen), Error> {
         let Opened { key, via, seen, body, run, memory, .. } = self.open(None).await?;
         let of = key.clone();
@@ -117,7 +117,7 @@ fn fault_in_the_host(fault: &tokio::task::JoinError) -> Error {
     Error::new(Kind::Failed, format!("a fault in the host: {fault}"))
 }
 
-/// Reads a body into a channel, on a task of the current runtime that ends with the second value.
+/// Reads a body into a channel, on a task of the current runtime. Dropping the second value ends the task.
 fn feed(mut body: Body, run: CancellationToken) -> (Receiver<Chunk>, AbortOnDropHandle<()>) {
     let (stored, reads) = mpsc::channel(WAITING);
     let feeding = tokio::spawn(async move {
@@ -145,7 +145,7 @@ pub(super) struct Chunks {
 }
 
 impl Opened {
-    /// Starts to read and to decode. To be called on the plane's runtime.
+    /// Starts to read and to decode. Must be called on the plane's runtime.
     pub(super) fn chunks(self, held: Held) -> Chunks {
         let Self { key, via, blanked, body, run, memory, .. } = self;
         let (stored, feeding) = feed(body, run);
@@ -155,7 +155,7 @@ impl Opened {
         let (decoded, plain) = mpsc::channel(WAITING);
         let (held, holds) = (held.clone(), held);
         tokio::task::spawn_blocking(move || {
-            // A stream that was dropped counts until its decoder has noticed.
+            // A dropped stream stays charged until its decoder has noticed and ended.
             let _held = holds;
             decode(stored, &via, &blanked, &decoded, &Room::of(&memory));
         });
@@ -163,7 +163,7 @@ impl Opened {
     }
 }
 
-/// Decodes to the end, or until nobody reads any more. Blocks.
+/// Decodes to the end, or until the receiver is gone. Blocks.
 fn decode(stored: Receiver<Chunk>, via: &Pipeline, blanked: &Blanked, decoded: &Sender<Chunk>, room: &Room) {
     let plain = via.decode_to_read(Box::new(ChunkReader::new(stored)), room);
     let mut plain = match plain {
@@ -195,7 +195,7 @@ impl Chunks {
     }
 }
 
-/// A channel that ended without an end: the other side is gone.
+/// Returns the error for a channel that was closed before the end of the object.
 fn cut_off() -> Error {
     Error::new(Kind::Failed, "its reader ended before the object did")
 }
@@ -227,18 +227,18 @@ impl Read for ChunkReader {
     }
 }
 
-/// An object as a stream of WASI's.
+/// An object as a WASI input stream.
 pub(crate) struct ObjectStream {
     chunks: Chunks,
     held: Bytes,
-    ended: Option<Ended>,
+    ended: Option<StreamEnd>,
     redactors: [Redactor; 2],
 }
 
-enum Ended {
+enum StreamEnd {
     Whole,
     Failed(Error),
-    Told,
+    Reported,
 }
 
 impl ObjectStream {
@@ -249,8 +249,8 @@ impl ObjectStream {
     fn take(&mut self, chunk: Chunk) {
         match chunk {
             Ok(Some(chunk)) => self.held = chunk,
-            Ok(None) => self.ended = Some(Ended::Whole),
-            Err(error) => self.ended = Some(Ended::Failed(error)),
+            Ok(None) => self.ended = Some(StreamEnd::Whole),
+            Err(error) => self.ended = Some(StreamEnd::Failed(error)),
         }
     }
 }
@@ -280,14 +280,14 @@ impl InputStream for ObjectStream {
         }
         match &self.ended {
             None => Ok(Bytes::new()),
-            Some(Ended::Whole | Ended::Told) => Err(StreamError::Closed),
-            Some(Ended::Failed(error)) => {
+            Some(StreamEnd::Whole | StreamEnd::Reported) => Err(StreamError::Closed),
+            Some(StreamEnd::Failed(error)) => {
                 let said = self
                     .redactors
                     .iter()
                     .fold(error.message.clone(), |text, redactor| redactor.redact(&text).into_owned());
                 let said = wasmtime::Error::msg(said);
-                self.ended = Some(Ended::Told);
+                self.ended = Some(StreamEnd::Reported);
                 Err(StreamError::LastOperationFailed(said))
             }
         }

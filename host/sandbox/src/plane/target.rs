@@ -1,4 +1,4 @@
-//! Where a run's jobs write: the operator's directories, opened, with the run's budget.
+//! The directories that a run's jobs write to, opened, with the disk budget of the run.
 
 use std::fs::File;
 use std::io;
@@ -16,8 +16,8 @@ const CONTROL_FILE: RelativePath = RelativePath::literal("global/pg_control");
 const UNFINISHED: RelativePath = RelativePath::literal(UNFINISHED_CONTROL_FILE);
 const PG_WAL: RelativePath = RelativePath::literal("pg_wal");
 
-/// The bits that PostgreSQL gives files and directories of a cluster (`src/common/file_perm.c`); with group access where the
-/// data directory has it, which is how PostgreSQL itself decides.
+/// The modes that PostgreSQL gives the files and directories of a cluster (`src/common/file_perm.c`). As PostgreSQL does, they include
+/// group access if the data directory has it.
 const OWNER_ONLY: (u32, u32) = (0o600, 0o700);
 const GROUP_TOO: (u32, u32) = (0o640, 0o750);
 const GROUP_MAY_READ: u32 = 0o050;
@@ -30,11 +30,11 @@ pub(crate) struct NoTarget {
     source: io::Error,
 }
 
-/// Opens the data directory, the directory of the write-ahead log and those of the plan's tablespaces. To be called before
-/// the thread is restricted.
+/// Opens the data directory, the directory of the write-ahead log and those of the plan's tablespaces. Must be called before the thread
+/// is restricted.
 ///
 /// # Errors
-/// The first that cannot be opened.
+/// Names the first directory that cannot be opened.
 pub(crate) fn target(
     directories: &Directories,
     tablespaces: &[Tablespace],
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_group_reads_what_is_restored_where_it_may_read_the_data_directory() {
+    fn restored_files_get_group_access_if_the_data_directory_has_it() {
         let place = tempfile::tempdir().unwrap();
         let directories = Directories {
             datadir: place.path().to_owned(),
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operator_mapped_stands_under_the_names_of_the_data_directory() {
+    fn mapped_directories_have_their_paths_below_the_data_directory() {
         let place = tempfile::tempdir().unwrap();
         for name in ["data", "wal", "fast"] {
             fs::create_dir(place.path().join(name)).unwrap();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_not_there_is_named() {
+    fn the_error_names_a_missing_directory() {
         let place = tempfile::tempdir().unwrap();
         let wal = place.path().join("absent");
         let directories = Directories {

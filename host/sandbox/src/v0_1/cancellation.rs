@@ -1,4 +1,4 @@
-//! `cancellation`: whether to stop.
+//! `cancellation`: whether the run is being cancelled.
 
 use wasmtime::component::Resource;
 use wasmtime_wasi::p2::DynPollable;
@@ -12,6 +12,6 @@ impl cancellation::Host for State {
     }
 
     fn subscribe(&mut self) -> wasmtime::Result<Resource<DynPollable>> {
-        self.cancelled()
+        self.subscribe_to_cancellation()
     }
 }

@@ -1,11 +1,11 @@
-//! The contract's types as the host's, and the other way round. What comes from a component is bounded and filtered by the host:
-//! descriptions in `describe`, plans in `plan`, reasons in `ended`.
+//! Converts between the types of the contract and of the host. The host bounds and checks what comes from a component elsewhere:
+//! descriptions in `describe`, plans in `plan`, reasons in `guest_failure`.
 
 use replica::{Bytes, Lsn, Plan, Request, Tablespace};
 
 use super::interfaces::types;
 use crate::OptionValue;
-use crate::ended::Ended;
+use crate::guest_failure::GuestFailure;
 use crate::inspection::{Description, Kind, Need, NeedKind, OptionSpec};
 use crate::options::Setting;
 
@@ -129,12 +129,12 @@ pub(super) fn restore_plan(plan: &Plan) -> types::RestorePlan {
     }
 }
 
-pub(super) fn ended(failure: types::Failure) -> Ended {
+pub(super) fn guest_failure(failure: types::Failure) -> GuestFailure {
     match failure {
-        types::Failure::NotApplicable(text) => Ended::NotApplicable(text),
-        types::Failure::RetryLater(text) => Ended::RetryLater(text),
-        types::Failure::Failed(text) => Ended::Failed(text),
-        types::Failure::Cancelled => Ended::Cancelled,
+        types::Failure::NotApplicable(text) => GuestFailure::NotApplicable(text),
+        types::Failure::RetryLater(text) => GuestFailure::RetryLater(text),
+        types::Failure::Failed(text) => GuestFailure::Failed(text),
+        types::Failure::Cancelled => GuestFailure::Cancelled,
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plan_comes_back_to_the_component_as_it_gave_it() {
+    fn create_replica_gets_the_plan_that_plan_returned() {
         let given = Plan {
             backup: "b".to_owned(),
             postgresql_major: Some(15),

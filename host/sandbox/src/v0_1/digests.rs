@@ -1,4 +1,4 @@
-//! `digests`: what bytes come to.
+//! `digests`: digests of bytes, computed by the host.
 
 use transfer::digest::{self as known, Hasher};
 use transfer::keys::Key;
@@ -8,7 +8,7 @@ use super::interfaces::digests::{self, Algorithm};
 use crate::answer::Answer;
 use crate::state::State;
 
-/// The host's word for an algorithm of the contract.
+/// Converts an algorithm of the contract to the host's.
 pub(super) fn algorithm(algorithm: Algorithm) -> known::Algorithm {
     match algorithm {
         Algorithm::Crc32c => known::Algorithm::Crc32c,

@@ -1,4 +1,4 @@
-//! `replica-method`: what a component exports.
+//! `replica-method`: the interface that a component exports.
 
 use async_trait::async_trait;
 use replica::{Plan, Request};
@@ -8,7 +8,7 @@ use wasmtime::component::InstancePre;
 use super::bindings::PluginPre;
 use super::convert;
 use crate::contracts::Exports;
-use crate::ended::Ended;
+use crate::guest_failure::GuestFailure;
 use crate::inspection::Description;
 use crate::options::Setting;
 use crate::state::State;
@@ -31,11 +31,11 @@ impl Exports for PluginPre<State> {
         store: &mut Store<State>,
         request: &Request,
         settings: &[Setting],
-    ) -> wasmtime::Result<Result<Plan, Ended>> {
+    ) -> wasmtime::Result<Result<Plan, GuestFailure>> {
         let plugin = self.instantiate_async(&mut *store).await?;
         let request = convert::request(request, settings);
         let plan = plugin.understudy_method_replica_method().call_plan(store, &request).await?;
-        Ok(plan.map(convert::plan).map_err(convert::ended))
+        Ok(plan.map(convert::plan).map_err(convert::guest_failure))
     }
 
     async fn create_replica(
@@ -44,11 +44,11 @@ impl Exports for PluginPre<State> {
         request: &Request,
         settings: &[Setting],
         plan: &Plan,
-    ) -> wasmtime::Result<Result<(), Ended>> {
+    ) -> wasmtime::Result<Result<(), GuestFailure>> {
         let plugin = self.instantiate_async(&mut *store).await?;
         let (request, plan) = (convert::request(request, settings), convert::restore_plan(plan));
         let filled =
             plugin.understudy_method_replica_method().call_create_replica(store, &request, &plan).await?;
-        Ok(filled.map_err(convert::ended))
+        Ok(filled.map_err(convert::guest_failure))
     }
 }

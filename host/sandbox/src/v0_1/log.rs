@@ -1,4 +1,4 @@
-//! `log`: lines of the component's own.
+//! `log`: the log lines of the component.
 
 use replica::Level;
 

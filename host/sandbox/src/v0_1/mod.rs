@@ -1,5 +1,5 @@
-//! Version 0.1 of the contract, `understudy:method@0.1.0`: its bindings, and one module for each of its interfaces, which turns its
-//! types into the host's and calls the host. What a component may do is said there and not here.
+//! Version 0.1 of the contract, `understudy:method@0.1.0`: its bindings, and one module for each interface. A module converts types and
+//! calls the host. The capabilities decide what a component may do.
 
 mod cancellation;
 mod convert;
@@ -21,7 +21,7 @@ use crate::contracts::Contract;
 use crate::state::State;
 
 mod bindings {
-    //! What `bindgen!` makes of `wit/`.
+    //! The bindings that `bindgen!` generates from `wit/`.
     #![allow(
         missing_docs,
         unreachable_pub,
@@ -38,8 +38,8 @@ mod bindings {
             "understudy:method/digests.hasher": ::transfer::digest::Hasher,
             "understudy:method/store.pipeline": ::transfer::pipeline::Pipeline,
             "understudy:method/store.bucket": crate::capability::stores::Bucket,
-            "understudy:method/transfer.job": crate::capability::datadir::transfer::Work,
-            "understudy:method/transfer.listing": crate::capability::datadir::transfer::Files,
+            "understudy:method/transfer.job": crate::capability::datadir::transfer::TransferJob,
+            "understudy:method/transfer.listing": crate::capability::datadir::transfer::FileListing,
         },
         trappable_error_type: { "understudy:method/types.error" => crate::answer::CallError },
         imports: {
@@ -53,7 +53,7 @@ mod bindings {
 
 use bindings::understudy::method as interfaces;
 
-/// Version 0.1; within it a later patch is the same contract. What is not granted answers that it is denied.
+/// Version 0.1, with all its patch versions. Every interface is linked; calls that are not granted are denied.
 pub(crate) const CONTRACT: Contract = Contract {
     version: "0.1",
     interfaces: &[
@@ -72,7 +72,7 @@ pub(crate) const CONTRACT: Contract = Contract {
     exports: exports::of,
 };
 
-/// What the bindings call: the state itself, whatever the interface.
+/// The type on which the bindings call host functions: for every interface, the state itself.
 type Own = HasSelf<State>;
 
 fn own(state: &mut State) -> &mut State {

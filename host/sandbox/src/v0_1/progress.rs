@@ -1,4 +1,4 @@
-//! `progress`: what the component works on, and how far it is.
+//! `progress`: what the component works on, and how much of it is done.
 
 use super::interfaces::progress;
 use crate::state::State;

@@ -1,4 +1,4 @@
-//! `source`: facts that the host learned from the server. The component never talks to it.
+//! `source`: facts that the host read from the source server. The component never connects to it.
 
 use replica::source::{Fork, SourceFacts};
 
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn a_component_is_told_the_history_of_the_source_as_the_server_has_it() {
+    fn a_component_gets_the_timeline_history_of_the_source() {
         let facts = SourceFacts {
             server_version: 150_018,
             system_identifier: 7,
@@ -58,8 +58,8 @@ mod tests {
             tablespaces: None,
         };
         let history = state(Some(facts)).timeline_history().unwrap().unwrap();
-        let told: Vec<_> = history.iter().map(|one| (one.timeline, one.ended_at)).collect();
-        assert_eq!(told, [(1, 0x100), (3, 0x300)]);
+        let reported: Vec<_> = history.iter().map(|one| (one.timeline, one.ended_at)).collect();
+        assert_eq!(reported, [(1, 0x100), (3, 0x300)]);
         assert!(state(None).timeline_history().unwrap().is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! `store`: places where backups are.
+//! `store`: stores that hold backups.
 
 use transfer::cipher::CipherFormat;
 use transfer::codec::Codec;

@@ -1,4 +1,4 @@
-//! `transfer`: batches of work for the data plane.
+//! `transfer`: jobs for the data plane, and listings.
 
 use ::transfer::digest::Digest;
 use ::transfer::job::{Action, Fetch, Status, Unless, Unpack};
@@ -12,76 +12,84 @@ use super::interfaces::transfer;
 use super::store::range;
 use super::types::error;
 use crate::answer::Answer;
-use crate::capability::datadir::transfer::{Files, Outcome, Work};
+use crate::capability::datadir::transfer::{FileListing, Outcome, TransferJob};
 use crate::capability::stores::Bucket;
 use crate::state::State;
 
 impl transfer::HostJob for State {
-    async fn new(&mut self, report_all: bool) -> wasmtime::Result<Resource<Work>> {
+    async fn new(&mut self, report_all: bool) -> wasmtime::Result<Resource<TransferJob>> {
         self.new_job(report_all)
     }
 
     async fn add_origin(
         &mut self,
-        job: Resource<Work>,
+        job: Resource<TransferJob>,
         bucket: Resource<Bucket>,
         via: Option<Resource<Pipeline>>,
     ) -> Answer<u32> {
         self.add_origin_to(&job, &bucket, via.as_ref())
     }
 
-    async fn fetch(&mut self, job: Resource<Work>, items: Vec<transfer::Fetch>) -> Answer<()> {
+    async fn fetch(&mut self, job: Resource<TransferJob>, items: Vec<transfer::Fetch>) -> Answer<()> {
         self.fetch_files(&job, items.into_iter().map(fetch).collect()).await
     }
 
     async fn unpack(
         &mut self,
-        job: Resource<Work>,
+        job: Resource<TransferJob>,
         item: transfer::Unpack,
-        files: Option<Resource<Files>>,
+        files: Option<Resource<FileListing>>,
     ) -> Answer<()> {
         self.unpack_archive(&job, unpack(item), files.as_ref()).await
     }
 
-    async fn wait(&mut self, job: Resource<Work>, at_most_ms: u32) -> wasmtime::Result<transfer::Status> {
+    async fn wait(
+        &mut self,
+        job: Resource<TransferJob>,
+        at_most_ms: u32,
+    ) -> wasmtime::Result<transfer::Status> {
         self.wait_for_job(&job, at_most_ms).await.map(status)
     }
 
-    async fn outcomes(&mut self, job: Resource<Work>, max: u32) -> wasmtime::Result<Vec<transfer::Outcome>> {
+    async fn outcomes(
+        &mut self,
+        job: Resource<TransferJob>,
+        max: u32,
+    ) -> wasmtime::Result<Vec<transfer::Outcome>> {
         Ok(self.outcomes_of(&job, max)?.into_iter().map(outcome).collect())
     }
 
-    async fn subscribe(&mut self, job: Resource<Work>) -> wasmtime::Result<Resource<DynPollable>> {
-        self.job_is_ready(&job)
+    async fn subscribe(&mut self, job: Resource<TransferJob>) -> wasmtime::Result<Resource<DynPollable>> {
+        self.subscribe_to_job(&job)
     }
 
-    async fn cancel(&mut self, job: Resource<Work>) -> wasmtime::Result<()> {
+    async fn cancel(&mut self, job: Resource<TransferJob>) -> wasmtime::Result<()> {
         self.cancel_job(&job).await
     }
 
-    async fn drop(&mut self, job: Resource<Work>) -> wasmtime::Result<()> {
+    async fn drop(&mut self, job: Resource<TransferJob>) -> wasmtime::Result<()> {
         self.drop_job(job).await
     }
 }
 
 impl transfer::HostListing for State {
-    async fn new(&mut self) -> wasmtime::Result<Resource<Files>> {
+    async fn new(&mut self) -> wasmtime::Result<Resource<FileListing>> {
         self.new_listing()
     }
 
-    async fn add(&mut self, listing: Resource<Files>, files: Vec<transfer::Listed>) -> Answer<()> {
+    async fn add(&mut self, listing: Resource<FileListing>, files: Vec<transfer::Listed>) -> Answer<()> {
         self.list_files(&listing, files.into_iter().map(listed).collect())
     }
 
-    async fn tolerate(&mut self, listing: Resource<Files>, paths: Vec<String>) -> Answer<()> {
+    async fn tolerate(&mut self, listing: Resource<FileListing>, paths: Vec<String>) -> Answer<()> {
         self.tolerate_files(&listing, paths)
     }
 
-    async fn missing(&mut self, listing: Resource<Files>, max: u32) -> wasmtime::Result<Vec<String>> {
+    async fn missing(&mut self, listing: Resource<FileListing>, max: u32) -> wasmtime::Result<Vec<String>> {
         self.missing_files(&listing, max)
     }
 
-    async fn drop(&mut self, listing: Resource<Files>) -> wasmtime::Result<()> {
+    async fn drop(&mut self, listing: Resource<FileListing>) -> wasmtime::Result<()> {
         self.drop_handle(listing)
     }
 }

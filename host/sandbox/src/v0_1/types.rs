@@ -1,4 +1,4 @@
-//! `types`: the one error of every capability.
+//! `types`: the error type of every capability.
 
 use transfer::error::Kind;
 
@@ -12,7 +12,7 @@ impl Host for State {
     }
 }
 
-/// The contract's word for an error of the host.
+/// Converts an error of the host to the contract's.
 pub(super) fn error(error: HostError) -> Error {
     match error.kind() {
         Kind::Denied => Error::Denied(error.into_text()),

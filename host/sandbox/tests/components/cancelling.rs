@@ -1,4 +1,4 @@
-//! Cancelling: prompt, and nothing of the run is left.
+//! Cancelling ends a run promptly and leaves no thread of it.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use replica::{Method, Outcome};
 
 use crate::stage::Stage;
 
-/// How long a cancel may take to be noticed, and what a loaded machine may add.
+/// How long a run may take to end after a cancel: 250 ms, and what a loaded machine may add.
 const PROMPT: Duration = Duration::from_millis(250 + 750);
 
-/// Waits until no thread has this name any more. A thread that was joined may still be listed for a moment.
+/// Waits until no thread has this name any more. A joined thread may still be listed for a moment.
 pub(crate) async fn gone(thread: &str) {
     let started = Instant::now();
     let lives = || {
@@ -59,7 +59,7 @@ async fn a_run_that_is_cancelled_already_does_not_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs components: cargo xtask test"]
-async fn a_call_that_nobody_waits_for_any_more_ends_too() {
+async fn dropping_the_future_of_a_call_ends_the_call() {
     let mut stage = Stage::hostile("loop").in_plan();
     stage.settings.name = "dropped-call".to_owned();
     let (method, request, run) = (stage.method(), stage.request(), stage.run());

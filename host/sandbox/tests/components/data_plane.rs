@@ -1,4 +1,4 @@
-//! Stores and transfers: what is granted works, what is not does not, and nothing goes on when the run is over.
+//! Stores and transfers: what is granted works, everything else is denied, and nothing runs on after the run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use sandbox::{DiskBudget, StoreConfig};
 
 use crate::stage::{Stage, text};
 
-/// A directory beside the data directory with these files.
+/// Makes a directory with these files beside the data directory.
 fn backup(stage: &Stage, files: &[(&str, &[u8])]) -> PathBuf {
     let place = stage.directory("backup");
     for (name, content) in files {
@@ -26,7 +26,7 @@ fn as_store(stage: Stage, place: &Path) -> Stage {
     stage.grant(|grants| _ = grants.stores.insert("repo".to_owned(), StoreConfig::new(url)))
 }
 
-/// Every file below a directory with its size.
+/// Returns every file below a directory with its size.
 fn files(place: &Path) -> BTreeMap<PathBuf, u64> {
     let mut found = BTreeMap::new();
     let mut open = vec![place.to_owned()];
@@ -45,7 +45,7 @@ fn files(place: &Path) -> BTreeMap<PathBuf, u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs components: cargo xtask test"]
-async fn a_granted_store_fills_the_data_directory_and_its_progress_counts_itself() {
+async fn a_transfer_from_a_granted_store_fills_the_data_directory_and_reports_its_progress() {
     let stage = Stage::hostile("transfer");
     let large = vec![7; 3 << 20];
     let place =
@@ -67,7 +67,7 @@ async fn a_granted_store_fills_the_data_directory_and_its_progress_counts_itself
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs components: cargo xtask test"]
-async fn a_directory_that_may_be_read_is_a_store_and_one_that_may_not_is_denied_with_the_line() {
+async fn a_granted_directory_is_a_store_and_any_other_is_denied_with_a_remedy() {
     let stage = Stage::hostile("transfer");
     let place = backup(&stage, &[("pg_wal/1", b"x")]);
     let path = text(place.to_str().unwrap());
@@ -87,7 +87,7 @@ async fn a_directory_that_may_be_read_is_a_store_and_one_that_may_not_is_denied_
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs components: cargo xtask test"]
-async fn what_nobody_granted_is_denied_in_plan_and_in_create_with_the_line_that_would_allow_it() {
+async fn what_is_not_granted_is_denied_in_plan_and_in_create_with_a_remedy() {
     for stage in [Stage::hostile("ungranted"), Stage::hostile("ungranted").in_plan()] {
         stage.fails(Outcome::Denied).await;
         let denials = stage.denials();
@@ -96,9 +96,9 @@ async fn what_nobody_granted_is_denied_in_plan_and_in_create_with_the_line_that_
             ("store", "the store repo", Some(r#"[method.hostile.grants] stores.repo = { url = "..." }"#)),
             ("program", "the program sh", None),
         ] {
-            let told = denials.iter().find(|denial| denial.what == what);
-            let told = told.map(|denial| (denial.capability.word(), denial.remedy.as_deref()));
-            assert_eq!(told, Some((capability, remedy)), "{denials:?}");
+            let reported = denials.iter().find(|denial| denial.what == what);
+            let reported = reported.map(|denial| (denial.capability.word(), denial.remedy.as_deref()));
+            assert_eq!(reported, Some((capability, remedy)), "{denials:?}");
         }
     }
 }
@@ -139,7 +139,7 @@ async fn a_call_takes_no_more_than_4096_items_and_gives_no_more_than_4_mib() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs components: cargo xtask test"]
-async fn streams_and_jobs_have_a_bound() {
+async fn streams_and_jobs_are_bounded() {
     let stage = Stage::hostile("streams").path(Path::new("large"));
     let place = backup(&stage, &[("large", &vec![0; 4 << 20])]);
     let message = as_store(stage, &place).fails(Outcome::Failed).await;
@@ -150,7 +150,7 @@ async fn streams_and_jobs_have_a_bound() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs components: cargo xtask test"]
-async fn keys_that_are_derived_have_a_bound_in_number_and_in_bytes() {
+async fn derived_keys_are_bounded_in_number_and_in_bytes() {
     for (length, says) in
         [(8, ["64 derived keys", "64 keys were derived already"]), (1500, ["2 derived keys", "4096 bytes"])]
     {
@@ -175,15 +175,15 @@ async fn a_transfer_stops_at_the_disk_budget() {
     assert!(files(stage.datadir()).values().sum::<u64>() <= 1 << 20);
 }
 
-/// A component that fetches without end.
+/// Makes a stage with a component that fetches without end.
 fn endless() -> Stage {
     let stage = Stage::hostile("transfer-and-stay").path(Path::new("object"));
     let place = backup(&stage, &[("object", &vec![3; 1 << 20])]);
     as_store(stage, &place)
 }
 
-/// Waits until its first file is whole: one that is not is removed by whoever is told to stop. What the component says tells
-/// nothing of it, since the host works on its own.
+/// Waits until the first file is complete, because a cancelled job removes an incomplete one. The log of the component does not show that:
+/// the host transfers the file on its own.
 async fn writes(stage: &Stage) {
     let started = Instant::now();
     while !files(stage.datadir()).values().any(|size| *size == 1 << 20) {
@@ -192,8 +192,8 @@ async fn writes(stage: &Stage) {
     }
 }
 
-/// Nothing grows or appears any more.
-fn is_quiet(stage: &Stage) {
+/// Checks that no file grows or appears any more.
+fn no_file_changes(stage: &Stage) {
     let (now, until) = (files(stage.datadir()), Instant::now() + Duration::from_millis(300));
     assert!(!now.is_empty());
     while Instant::now() < until {
@@ -210,7 +210,7 @@ async fn nothing_is_written_any_more_when_a_cancelled_call_returns() {
         stage.cancel.cancel();
     });
     assert_eq!(ended.unwrap_err().outcome, Outcome::Cancelled);
-    is_quiet(&stage);
+    no_file_changes(&stage);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,12 +219,12 @@ async fn nothing_is_written_any_more_when_a_component_has_trapped() {
     let stage = endless().option("address", text("trap"));
     let message = stage.fails(Outcome::Trapped).await;
     assert!(message.contains("trapped"), "{message}");
-    is_quiet(&stage);
+    no_file_changes(&stage);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs components: cargo xtask test"]
-async fn a_transfer_that_nobody_waits_for_any_more_ends_too() {
+async fn dropping_the_call_ends_its_transfer() {
     let mut stage = endless();
     stage.settings.name = "given-up".to_owned();
     let (method, request, run) = (stage.method(), stage.request(), stage.run());
@@ -234,5 +234,5 @@ async fn a_transfer_that_nobody_waits_for_any_more_ends_too() {
         () = writes(&stage) => {}
     }
     crate::cancelling::gone("given-up").await;
-    is_quiet(&stage);
+    no_file_changes(&stage);
 }

@@ -1,4 +1,4 @@
-//! What no grant covers is denied, told, and told with the line that would allow it.
+//! What no grant covers is denied, and the denial is reported with the line that would allow it.
 
 use std::fs;
 use std::net::TcpListener;
@@ -10,7 +10,7 @@ use crate::stage::{Stage, text};
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn reading_a_file_elsewhere_is_denied_and_no_remedy_grants_more_than_was_asked_for() {
+async fn reading_a_file_elsewhere_is_denied_and_no_remedy_grants_more_than_was_requested() {
     let stage = Stage::hostile("read-outside");
     let outside = stage.directory("outside");
     let granted = stage.directory("granted");
@@ -20,7 +20,7 @@ async fn reading_a_file_elsewhere_is_denied_and_no_remedy_grants_more_than_was_a
     let message = stage.fails(Outcome::Denied).await;
     let denials = stage.denials();
     assert_eq!(denials.len(), 1, "{denials:?}");
-    let what = format!("{} (which is no directory, and `read` grants nothing else)", secret.display());
+    let what = format!("{} (which is not a directory, and `read` grants nothing else)", secret.display());
     assert_eq!((denials[0].capability.word(), denials[0].what.as_str()), ("read", what.as_str()));
     assert_eq!(denials[0].remedy, None, "its directory is more than what was asked for");
     assert!(message.contains("ermission denied"), "the component hears EACCES: {message}");
@@ -37,7 +37,7 @@ async fn reading_a_file_elsewhere_is_denied_and_no_remedy_grants_more_than_was_a
         assert_eq!(denials[0].remedy, remedy, "{}: {denials:?}", asked.display());
     }
 
-    // A grant of the directory does allow it: the component then calls it an escape.
+    // A grant of the directory allows it; the component then reports the read as an escape.
     let stage = stage.grant(|grants| grants.read.push(outside));
     assert!(stage.create().await.unwrap_err().message.contains("ESCAPED"));
 }

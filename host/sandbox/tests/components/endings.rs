@@ -1,4 +1,4 @@
-//! How a component ends, and which word the attempt gets.
+//! How a component ends, and which outcome the attempt gets.
 
 use replica::{Level, Lsn, Outcome};
 use sandbox::OptionValue;
@@ -7,7 +7,7 @@ use crate::stage::{Stage, text};
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn each_end_has_its_word() {
+async fn each_end_has_its_outcome() {
     for (behave, outcome, says) in [
         ("fail", Outcome::Failed, "the method fails"),
         ("retry-later", Outcome::RetryLater, "tried later"),
@@ -44,23 +44,23 @@ async fn a_panic_is_found_in_the_log() {
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn a_reason_without_end_is_cut_and_one_for_the_terminal_is_filtered() {
+async fn a_long_reason_is_cut_and_terminal_escapes_are_filtered() {
     assert!(Stage::hostile("fail-at-length").fails(Outcome::Failed).await.len() < 20_000);
     let stage = Stage::hostile("terminal");
     let message = stage.fails(Outcome::Failed).await;
-    let told: Vec<_> = stage.lines().into_iter().map(|(_, _, line)| line).chain([message]).collect();
-    assert!(told.iter().filter(|line| line.contains("owned")).count() >= 4, "{told:?}");
-    for line in told {
+    let reported: Vec<_> = stage.lines().into_iter().map(|(_, _, line)| line).chain([message]).collect();
+    assert!(reported.iter().filter(|line| line.contains("owned")).count() >= 4, "{reported:?}");
+    for line in reported {
         assert!(!line.chars().any(|c| c.is_control() || c == '\u{202e}'), "{line:?}");
     }
 }
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn memory_is_what_was_granted() {
+async fn memory_is_bounded_by_the_grant() {
     let stage = Stage::hostile("memory").grant(|grants| grants.memory = replica::Bytes(32 << 20));
     assert!(stage.fails(Outcome::OutOfMemory).await.contains("33554432 granted"));
-    // Less than the component has from the start.
+    // Less than the initial memory of the component.
     let stage = Stage::hostile("nothing").grant(|grants| grants.memory = replica::Bytes(1 << 16));
     stage.fails(Outcome::OutOfMemory).await;
 }
@@ -85,7 +85,7 @@ async fn a_plan_is_what_the_component_says() {
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn a_plan_that_cannot_be_is_rejected() {
+async fn an_invalid_plan_is_rejected() {
     for (name, value, says) in [
         ("timeline", OptionValue::Integer(0), "timeline is 0"),
         ("backup", text(""), "backup's name"),
@@ -100,7 +100,7 @@ async fn a_plan_that_cannot_be_is_rejected() {
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn the_log_says_how_strong_the_second_wall_is() {
+async fn the_log_says_which_landlock_abi_is_enforced() {
     let stage = Stage::hostile("nothing");
     stage.plan().await.unwrap();
     let (_, level, _) = stage.lines().into_iter().find(|(_, _, line)| line.contains("Landlock")).unwrap();

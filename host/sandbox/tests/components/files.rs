@@ -1,4 +1,4 @@
-//! Files: what a component can reach, and what it cannot.
+//! Which files a component can reach.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -40,7 +40,7 @@ async fn plan_cannot_write() {
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn a_data_directory_that_does_not_exist_yet_is_no_obstacle_to_a_plan() {
+async fn a_plan_works_before_the_data_directory_exists() {
     let stage = Stage::hostile("nothing");
     fs::remove_dir(stage.datadir()).unwrap();
     stage.plan().await.unwrap();
@@ -91,7 +91,7 @@ async fn a_fifo_is_not_opened() {
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn the_control_file_has_no_name_until_the_host_gives_it_one() {
+async fn a_component_cannot_create_the_control_file_under_its_final_name() {
     let stage = Stage::hostile("control-file");
     stage.fails(Outcome::Denied).await;
     assert!(!stage.datadir().join("global/pg_control").exists());
@@ -103,7 +103,7 @@ async fn the_control_file_has_no_name_until_the_host_gives_it_one() {
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn a_component_that_stops_half_way_leaves_no_control_file() {
+async fn a_component_that_fails_half_way_leaves_no_control_file() {
     let stage = Stage::hostile("partial");
     stage.fails(Outcome::Failed).await;
     assert!(stage.datadir().join("global/pg_control.understudy").exists());
@@ -121,7 +121,7 @@ async fn directories_that_the_operator_maps_can_be_written() {
     for mapped in [wal.join("a"), space.join("b")] {
         stage.settings.options.retain(|(name, _)| name != "path");
         stage = stage.path(&mapped);
-        // The component calls it an escape; that it could write is what is wanted here.
+        // The component reports the write as an escape; here it must be able to write.
         let failure = stage.create().await.unwrap_err();
         assert!(failure.message.contains("ESCAPED"), "{failure}");
         assert!(mapped.is_file());
@@ -142,7 +142,7 @@ async fn a_grant_that_holds_the_data_directory_is_refused() {
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn what_runs_restricted_leaves_the_rest_of_the_program_free() {
+async fn only_the_thread_of_the_method_is_restricted() {
     let stage = Stage::hostile("write");
     stage.create().await.unwrap();
     let elsewhere = stage.directory("elsewhere").join("file");

@@ -1,4 +1,4 @@
-//! What a component can do to the machine, to the log and to the run: tried with components that do it.
+//! What a component can do to the machine, the log and the run. The tests run components that try it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -7,7 +7,7 @@ mod data_plane;
 mod denials;
 mod endings;
 mod files;
-mod kept;
+mod image_cache;
 mod refusals;
 mod resources;
 mod secrets;

@@ -1,4 +1,4 @@
-//! Components that may not run, told before anything is touched.
+//! Components that are refused before anything is touched.
 
 use replica::Rule;
 use std::fs;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::stage::{Stage, component, sandbox, text};
 
-/// A file with these bytes.
+/// Makes a file with these bytes.
 fn file(bytes: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("method.wasm");
@@ -27,7 +27,7 @@ fn refused(path: &Path, rule: &str, says: &str) {
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn a_file_that_is_missing_unreadable_or_no_file_is_refused() {
+fn a_missing_or_unreadable_file_and_a_directory_are_refused() {
     let (directory, _) = file("");
     refused(&directory.path().join("absent.wasm"), "component", "No such file");
     refused(directory.path(), "component", "is not a file");
@@ -38,7 +38,7 @@ fn a_file_that_is_missing_unreadable_or_no_file_is_refused() {
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn what_is_no_component_is_refused_with_what_it_is() {
+fn a_file_that_is_not_a_component_is_refused_with_what_it_is() {
     let core = wat::parse_str("(module)").unwrap();
     for (bytes, says) in [
         (Vec::new(), "is empty"),
@@ -86,7 +86,7 @@ async fn a_component_that_everybody_may_change_is_not_run() {
     mode(&path, 0o644);
     mode(directory.path(), 0o777);
     stage.preflight().await.unwrap_err();
-    // As in /tmp: who may make files there may not replace those of others.
+    // As in /tmp: with the sticky bit, other users cannot replace the file.
     mode(directory.path(), 0o1777);
     stage.preflight().await.unwrap();
 }
@@ -119,7 +119,7 @@ fn a_component_whose_exports_are_of_other_types_is_refused() {
     refused(&path, "interface version", "describe");
 }
 
-/// Every name of the contract in a component, with another patch version of the same length.
+/// Returns a component in which every interface of the contract has another patch version of the same length.
 fn with_patch(patch: u8) -> Vec<u8> {
     let mut bytes = fs::read(component("hostile")).unwrap();
     let (begin, end) = (b"understudy:method/", b"@0.1.0");
@@ -151,7 +151,7 @@ fn a_later_patch_of_the_same_version_is_the_same_contract() {
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn an_import_that_nobody_has_is_refused_by_name() {
+fn an_unknown_import_is_refused_by_name() {
     let refusal = sandbox().inspect(&component("foreign-import")).unwrap_err();
     assert_eq!(refusal.rule, Rule::Import, "{refusal}");
     let text = r#"(component
@@ -164,7 +164,7 @@ fn an_import_that_nobody_has_is_refused_by_name() {
 }
 
 #[test]
-fn an_import_that_the_contract_does_not_have_is_told_apart_from_a_foreign_one() {
+fn an_unknown_import_of_the_contract_is_distinguished_from_a_foreign_one() {
     let text = r#"(component
         (import "understudy:method/keys@0.1.0" (instance))
         (import "understudy:method/teleport@0.1.0" (instance (export "f" (func))))
@@ -188,7 +188,7 @@ fn a_component_that_traps_loops_or_lies_in_describe_is_refused() {
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn a_component_says_what_it_is_without_being_given_anything() {
+fn a_component_is_inspected_without_grants() {
     let inspection = sandbox().inspect(&component("hostile")).unwrap();
     assert_eq!(inspection.contract, "0.1.0");
     assert_eq!(inspection.digest.len(), "sha256:".len() + 64);
@@ -229,7 +229,7 @@ async fn a_granted_path_that_is_no_directory_is_refused() {
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn what_was_checked_is_what_runs_whatever_becomes_of_the_file() {
+async fn the_component_that_was_checked_runs_even_if_its_file_changes() {
     let (_directory, path) = file(fs::read(component("hostile")).unwrap());
     let stage = Stage::of(path.clone()).option("behave", text("nothing"));
     let (method, request, run) = (stage.method(), stage.request(), stage.run());
@@ -240,7 +240,7 @@ async fn what_was_checked_is_what_runs_whatever_becomes_of_the_file() {
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn a_kernel_without_the_landlock_that_is_demanded_is_refused_with_the_setting() {
+fn a_kernel_without_the_required_landlock_is_refused_with_the_setting() {
     let error = Sandbox::new(SandboxSettings {
         require_landlock: Some(9999),
         ..SandboxSettings::new(Compiler::Here)

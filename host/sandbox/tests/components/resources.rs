@@ -1,4 +1,4 @@
-//! Everything has a bound.
+//! Everything that a component can use is bounded.
 
 use replica::{Bytes, Event, Level, Outcome};
 use sandbox::{DiskBudget, OptionValue};
@@ -40,8 +40,8 @@ async fn a_flood_of_progress_is_throttled_and_its_phases_are_cut() {
     let stage = Stage::hostile("progress-flood").option("count", OptionValue::Integer(100_000));
     stage.fails(Outcome::Failed).await;
     let events = stage.events();
-    let told = events.iter().filter(|event| matches!(event, Event::Progress { .. })).count();
-    assert!((1..1000).contains(&told), "{told}");
+    let reported = events.iter().filter(|event| matches!(event, Event::Progress { .. })).count();
+    assert!((1..1000).contains(&reported), "{reported}");
     for event in events {
         if let Event::Phase { name, .. } = event {
             assert!(name.chars().count() <= 201);
@@ -51,14 +51,14 @@ async fn a_flood_of_progress_is_throttled_and_its_phases_are_cut() {
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn open_files_are_bounded_and_the_component_hears_of_it() {
+async fn open_files_are_bounded_and_the_component_gets_an_error() {
     let message = Stage::hostile("handles").fails(Outcome::Failed).await;
     assert!(message.contains("open files"), "{message}");
 }
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn what_open_listings_hold_in_memory_is_bounded() {
+async fn the_memory_of_open_listings_is_bounded() {
     let stage = Stage::hostile("listings").option("count", OptionValue::Integer(60));
     let large = stage.directory("large");
     for number in 0..6000 {
@@ -66,7 +66,7 @@ async fn what_open_listings_hold_in_memory_is_bounded() {
     }
     let stage = stage.path(&large).grant(|grants| grants.read.push(large.clone()));
     let message = stage.fails(Outcome::Failed).await;
-    // 64 MiB hold 29 times what 6000 names of 250 bytes take.
+    // 64 MiB hold 29 listings of 6000 names of 250 bytes.
     assert!(message.contains("29 open listings: "), "{message}");
 }
 
@@ -82,7 +82,7 @@ async fn open_listings_are_bounded() {
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn what_one_call_takes_of_the_host_and_what_is_held_of_it_is_bounded() {
+async fn the_arguments_of_a_call_and_the_resources_of_a_component_are_bounded() {
     for (behave, bound) in [("pollables", 1024), ("random", 64 << 10), ("long-call", 16 << 20)] {
         let stage = |count| Stage::hostile(behave).option("count", OptionValue::Integer(count));
         let below = stage(bound / 4).create().await.unwrap_err();
@@ -101,7 +101,7 @@ async fn directories_are_no_deeper_than_a_path_is_long() {
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn a_disk_budget_is_kept_and_has_its_own_word() {
+async fn exceeding_the_disk_budget_is_out_of_disk() {
     let stage = Stage::hostile("fill-disk").grant(|grants| grants.disk = budget(Some(5_000_000), None, None));
     let message = stage.fails(Outcome::OutOfDisk).await;
     assert!(message.contains("disk.bytes"), "{message}");

@@ -1,5 +1,5 @@
-//! Credentials and keys stay in the host: a component goes for them by every import, file, log line and error text, and what
-//! it got to see is looked through for them.
+//! Credentials and keys stay in the host. A component tries to get them by every import, file, log line and error text, and the tests
+//! search everything that it got.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -23,22 +23,22 @@ const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 const RANDOM: &str = "6+7UMQgZ1bHnAq4x2cV/9yTdkWmPzB3sLrJ0eXfGoCi8NhE5vKtDuFSwRjYlOaIp";
 const DERIVED: &str = "derived-key-of-48-random-bytes-ZmlzaGFuZGNoaXBz";
 
-/// A text that holds a key.
+/// Returns a text that holds a key.
 fn ini() -> String {
     format!("[backrest]\nbackrest-format=5\n\n[backup]\nlabel=\"x\"\n\n[cipher]\ncipher-pass=\"{DERIVED}\"\n")
 }
 
-/// As `openssl enc` writes it.
+/// Encrypts a text as `openssl enc` does.
 fn encrypted(plain: &[u8]) -> Vec<u8> {
     through(Command::new("openssl").args(["enc", "-aes-256-cbc", "-md", "sha1", "-pass", "env:PASS"]), plain)
 }
 
-/// As pgBackRest keeps the manifests of expired backups.
+/// Compresses a text as pgBackRest does with the manifests of expired backups.
 fn compressed(plain: &[u8]) -> Vec<u8> {
     through(Command::new("gzip").arg("--no-name"), plain)
 }
 
-/// What a program makes of `input`.
+/// Returns the output of a program for `input`.
 fn through(program: &mut Command, input: &[u8]) -> Vec<u8> {
     let mut child = program
         .env("PASS", PASS)
@@ -53,7 +53,7 @@ fn through(program: &mut Command, input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// A web server that has three objects and answers everything else with what it was asked, credentials included.
+/// Starts a web server that has three objects. It answers any other request with the request itself, credentials included.
 fn server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -122,7 +122,7 @@ fn quick(mut store: StoreConfig) -> StoreConfig {
     store
 }
 
-/// With a key that is granted and in a file, a web server with a token, and an S3 server that is not there.
+/// Makes a stage with a granted key in a file, a web server with a token, and an S3 server that does not exist.
 fn stage(behave: &str) -> (Stage, PathBuf) {
     let stage = Stage::hostile(behave);
     let file = stage.directory("secrets").join("pass");
@@ -148,7 +148,7 @@ fn stage(behave: &str) -> (Stage, PathBuf) {
     (stage, file)
 }
 
-/// Every form in which a secret could be recognised.
+/// Returns every form in which a secret could be recognized.
 fn forms(secret: &str) -> Vec<Vec<u8>> {
     let base64 = |alphabet: &[u8; 64]| {
         let mut text = Vec::new();
@@ -190,7 +190,7 @@ async fn a_component_gets_no_credential_and_no_key_by_any_import_file_log_or_err
     let hidden = fs::read(stage.datadir().join("seen")).unwrap();
     let seen: Vec<u8> = hidden.iter().map(|byte| byte ^ 0x55).collect();
     let shown = String::from_utf8_lossy(&seen);
-    // What it was to see, so that nothing here is empty for a wrong reason.
+    // The component must have seen these, so that the checks below do not pass on an empty result.
     for expected in [
         "derived: locked.ini",
         "derived: plain.ini",
@@ -217,11 +217,11 @@ async fn a_component_gets_no_credential_and_no_key_by_any_import_file_log_or_err
     let hidden_in = compressed(ini().as_bytes());
     let body = &hidden_in[10..hidden_in.len() - 8];
     assert!(!seen.windows(16).any(|part| part == &body[..16]), "it saw the compressed text, and so the key");
-    let told = format!("{:?} {}", stage.events(), failure.chain());
+    let reported = format!("{:?} {}", stage.events(), failure.chain());
     for secret in [PASS, TOKEN, ACCESS, SECRET, DERIVED] {
-        assert!(!holds(told.as_bytes(), secret), "{secret} was told");
+        assert!(!holds(reported.as_bytes(), secret), "{secret} was reported");
     }
-    // Nor does any of its files hold one.
+    // No file of the component holds a secret either.
     for entry in fs::read_dir(stage.datadir()).unwrap() {
         let content = fs::read(entry.unwrap().path()).unwrap_or_default();
         for secret in [PASS, DERIVED] {
@@ -232,7 +232,7 @@ async fn a_component_gets_no_credential_and_no_key_by_any_import_file_log_or_err
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs components: cargo xtask test"]
-async fn a_directory_with_the_file_of_a_key_is_no_store_unless_it_was_granted() {
+async fn the_directory_of_a_key_file_is_not_a_store_unless_it_is_granted() {
     let (stage, file) = stage("transfer");
     let folder = file.parent().unwrap().to_str().unwrap().to_owned();
     let stage = stage.option("store", text(&folder));
@@ -241,7 +241,7 @@ async fn a_directory_with_the_file_of_a_key_is_no_store_unless_it_was_granted() 
     assert!(Path::new(&file).exists());
 }
 
-/// A directory that may be read, with a text that holds a key, a compressed copy, a link to the directory and a folder.
+/// Makes a directory with a text that holds a key, a compressed copy, a link to the directory and a subdirectory.
 fn plain_texts(stage: &Stage) -> PathBuf {
     let place = stage.directory("texts");
     fs::create_dir(place.join("sub")).unwrap();
@@ -254,7 +254,7 @@ fn plain_texts(stage: &Stage) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs components: cargo xtask test"]
-async fn a_derived_key_comes_out_under_no_other_name_and_in_no_parts() {
+async fn a_derived_key_cannot_be_read_under_another_name_or_in_parts() {
     let stage = Stage::hostile("aliases");
     let place = plain_texts(&stage);
     let store = StoreConfig::new(format!("file://{}", place.display()));
@@ -282,7 +282,7 @@ async fn a_derived_key_comes_out_under_no_other_name_and_in_no_parts() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs components: cargo xtask test"]
-async fn a_key_opens_nothing_but_the_objects_of_its_stores() {
+async fn a_key_decrypts_only_the_objects_of_its_stores() {
     let stage = Stage::hostile("keys-elsewhere");
     let place = stage.directory("texts");
     fs::write(place.join("locked.ini"), encrypted(ini().as_bytes())).unwrap();
@@ -300,21 +300,21 @@ async fn a_key_opens_nothing_but_the_objects_of_its_stores() {
     );
     let denials = stage.denials();
     let line = r#"[method.hostile.grants] keys.pass = { file = "/path", stores = ["other"] }"#;
-    let told = denials.iter().find(|denial| denial.what == "the key pass for objects of other");
+    let reported = denials.iter().find(|denial| denial.what == "the key pass for objects of other");
     assert_eq!(
-        told.map(|denial| (denial.capability.word(), denial.remedy.as_deref())),
+        reported.map(|denial| (denial.capability.word(), denial.remedy.as_deref())),
         Some(("key", Some(line))),
         "{denials:?}"
     );
-    // A directory that was opened by its path is bound to no key.
+    // No key is bound to a directory that was opened by its path.
     let what = format!("the key pass for objects of {}", place.display());
-    let told = denials.iter().find(|denial| denial.what == what);
-    assert_eq!(told.map(|denial| denial.remedy.as_deref()), Some(None), "{denials:?}");
+    let reported = denials.iter().find(|denial| denial.what == what);
+    assert_eq!(reported.map(|denial| denial.remedy.as_deref()), Some(None), "{denials:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs components: cargo xtask test"]
-async fn what_is_read_and_what_is_written_lie_apart() {
+async fn a_grant_that_overlaps_what_is_written_is_refused() {
     for granted in ["data", "data/inside", "", "data/."] {
         for as_store in [false, true] {
             let stage = Stage::hostile("nothing");

@@ -1,4 +1,4 @@
-//! A data directory, a component and everything that it told.
+//! A stage for tests: a data directory, a component and everything that it reported.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -27,28 +27,28 @@ pub(crate) fn sandbox() -> Sandbox {
     SANDBOX.get_or_init(|| Sandbox::new(settings()).unwrap()).clone()
 }
 
-/// What takes secrets out of the operator's log.
+/// The redactor, which removes secrets from the operator's log.
 pub(crate) fn redactor() -> Redactor {
     static REDACTOR: OnceLock<Redactor> = OnceLock::new();
     REDACTOR.get_or_init(Redactor::new).clone()
 }
 
-/// A place to try a component in.
+/// A data directory and settings to run a component with.
 pub(crate) struct Stage {
     root: TempDir,
     pub(crate) settings: MethodSettings,
     pub(crate) directories: Directories,
     pub(crate) cancel: CancellationToken,
-    told: Arc<Mutex<Vec<Event>>>,
+    reported: Arc<Mutex<Vec<Event>>>,
 }
 
 impl Stage {
-    /// For the component `hostile`, which will `behave` so in `create`.
+    /// Makes a stage for the component `hostile`, with this option `behave`, which takes effect in `create`.
     pub(crate) fn hostile(behave: &str) -> Self {
         Self::of(component("hostile")).option("behave", text(behave))
     }
 
-    /// For the component of this file.
+    /// Makes a stage for the component of this file.
     pub(crate) fn of(component: PathBuf) -> Self {
         let root = tempfile::tempdir().unwrap();
         let datadir = root.path().join("data");
@@ -65,7 +65,7 @@ impl Stage {
             },
             directories: Directories { datadir, wal: None, tablespaces: TablespaceMap::default() },
             cancel: CancellationToken::new(),
-            told: Arc::default(),
+            reported: Arc::default(),
         }
     }
 
@@ -74,12 +74,12 @@ impl Stage {
         self
     }
 
-    /// In `plan` rather than in `create`.
+    /// Lets the component `behave` in `plan` instead of `create`.
     pub(crate) fn in_plan(self) -> Self {
         self.option("when", text("plan"))
     }
 
-    /// The option `path`.
+    /// Sets the option `path`.
     pub(crate) fn path(self, path: &Path) -> Self {
         let path = text(path.to_str().unwrap());
         self.option("path", path)
@@ -90,7 +90,7 @@ impl Stage {
         self
     }
 
-    /// A directory beside the data directory.
+    /// Makes a directory beside the data directory.
     pub(crate) fn directory(&self, name: &str) -> PathBuf {
         let path = self.root.path().join(name);
         std::fs::create_dir_all(&path).unwrap();
@@ -122,8 +122,8 @@ impl Stage {
     }
 
     pub(crate) fn run(&self) -> Run {
-        let told = Arc::clone(&self.told);
-        let sink = move |event: Event| told.lock().unwrap().push(event);
+        let reported = Arc::clone(&self.reported);
+        let sink = move |event: Event| reported.lock().unwrap().push(event);
         Run::new(&self.settings.name, self.cancel.clone(), Arc::new(sink))
     }
 
@@ -142,7 +142,7 @@ impl Stage {
         method.create(&request, &plan, &run).await
     }
 
-    /// Creates, which must fail with this word.
+    /// Checks that the creation fails with this outcome. Returns the message.
     pub(crate) async fn fails(&self, outcome: Outcome) -> String {
         let failure = self.create().await.unwrap_err();
         assert_eq!(failure.outcome, outcome, "{}", failure.chain());
@@ -151,7 +151,7 @@ impl Stage {
     }
 
     pub(crate) fn events(&self) -> Vec<Event> {
-        self.told.lock().unwrap().clone()
+        self.reported.lock().unwrap().clone()
     }
 
     pub(crate) fn denials(&self) -> Vec<Denial> {
@@ -162,7 +162,7 @@ impl Stage {
         self.events().into_iter().filter_map(denial).collect()
     }
 
-    /// Lines of the log: who speaks, how seriously, what.
+    /// Returns the lines of the log: origin, level and message.
     pub(crate) fn lines(&self) -> Vec<(String, Level, String)> {
         let line = |event| match event {
             Event::Log { origin, level, message, .. } => Some((origin, level, message)),
@@ -171,11 +171,11 @@ impl Stage {
         self.events().into_iter().filter_map(line).collect()
     }
 
-    /// Waits until a line of the log says `what`.
+    /// Waits until a line of the log contains `what`.
     pub(crate) async fn says(&self, what: &str) {
         let started = Instant::now();
         while !self.lines().iter().any(|(_, _, message)| message.contains(what)) {
-            assert!(started.elapsed() < Duration::from_secs(20), "nobody said {what}");
+            assert!(started.elapsed() < Duration::from_secs(20), "no line of the log says {what}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

@@ -1,5 +1,5 @@
-//! What a version 0.2 of the contract would cost: `understudy:method@0.2.0`, in which one record of `store` is another and one function
-//! is new. The interfaces that it leaves as they are have the modules of 0.1, compiled against its own bindings.
+//! A trial of a version 0.2 of the contract, `understudy:method@0.2.0`, in which one record of `store` has changed and one function is new.
+//! The unchanged interfaces use the modules of 0.1, compiled against the bindings of 0.2.
 
 #![expect(clippy::duplicate_mod, reason = "an interface that is the same has the same module")]
 
@@ -36,7 +36,7 @@ use crate::contracts::Contract;
 use crate::state::State;
 
 mod bindings {
-    //! What `bindgen!` makes of `wit/`.
+    //! The bindings that `bindgen!` generates from `wit/`.
     #![allow(missing_docs, unreachable_pub, unused_qualifications, reason = "generated from wit/")]
 
     wasmtime::component::bindgen!({
@@ -48,8 +48,8 @@ mod bindings {
             "understudy:method/digests.hasher": ::transfer::digest::Hasher,
             "understudy:method/store.pipeline": ::transfer::pipeline::Pipeline,
             "understudy:method/store.bucket": crate::capability::stores::Bucket,
-            "understudy:method/transfer.job": crate::capability::datadir::transfer::Work,
-            "understudy:method/transfer.listing": crate::capability::datadir::transfer::Files,
+            "understudy:method/transfer.job": crate::capability::datadir::transfer::TransferJob,
+            "understudy:method/transfer.listing": crate::capability::datadir::transfer::FileListing,
         },
         trappable_error_type: { "understudy:method/types.error" => crate::answer::CallError },
         imports: {
@@ -63,7 +63,7 @@ mod bindings {
 
 use bindings::understudy::method as interfaces;
 
-/// Version 0.2; within it a later patch is the same contract.
+/// Version 0.2, with all its patch versions.
 pub(crate) const CONTRACT: Contract = Contract {
     version: "0.2",
     interfaces: &[

@@ -1,4 +1,4 @@
-//! `store`: places where backups are, with a function more and another record than in 0.1.
+//! `store`: stores that hold backups, with a new function and a changed record compared with 0.1.
 
 use transfer::cipher::CipherFormat;
 use transfer::codec::Codec;

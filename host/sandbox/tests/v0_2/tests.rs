@@ -1,4 +1,4 @@
-//! A component for 0.2 runs beside those for 0.1, under the same rules.
+//! A component for 0.2 runs beside components for 0.1, under the same rules.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,7 @@ fn sandbox() -> Sandbox {
     Sandbox::new(SandboxSettings::new(Compiler::Here)).unwrap()
 }
 
-/// What `plan` of a component gives, and what it was denied.
+/// Returns the plan of a component, and its denials.
 async fn planned(
     name: &str,
     options: &[(&str, &str)],
@@ -56,10 +56,10 @@ async fn planned(
         source: None,
     };
     let denials = Arc::new(Mutex::new(Vec::new()));
-    let told = Arc::clone(&denials);
+    let reported = Arc::clone(&denials);
     let sink = move |event| {
         if let Event::Denied { denial, .. } = event {
-            told.lock().unwrap().push(denial);
+            reported.lock().unwrap().push(denial);
         }
     };
     let run = Run::new("acme", CancellationToken::new(), Arc::new(sink));
@@ -70,7 +70,7 @@ async fn planned(
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn a_component_for_another_version_says_what_it_is_and_which_version_it_is_for() {
+fn inspect_shows_the_version_of_the_contract_of_each_component() {
     let inspection = sandbox().inspect(&component("contract-0-2")).unwrap();
     assert_eq!((inspection.contract.as_str(), inspection.name.as_str()), ("0.2.0", "contract-0-2"));
     assert!(inspection.imports.iter().any(|import| import == "understudy:method/store@0.2.0"));
@@ -79,7 +79,7 @@ fn a_component_for_another_version_says_what_it_is_and_which_version_it_is_for()
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs components: cargo xtask test"]
-async fn a_store_that_was_not_granted_is_denied_in_both_versions_with_the_same_line() {
+async fn a_store_that_was_not_granted_is_denied_in_both_versions_with_the_same_remedy() {
     let (plan, denials) = planned("contract-0-2", &[], Grants::default()).await;
     let failure = plan.unwrap_err();
     let line = r#"[method.acme.grants] stores.repo = { url = "..." }"#;
@@ -103,7 +103,7 @@ async fn a_store_that_was_not_granted_is_denied_in_both_versions_with_the_same_l
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs components: cargo xtask test"]
-async fn a_granted_store_is_read_by_what_is_new_and_by_what_changed() {
+async fn a_granted_store_is_read_by_the_new_function_and_the_changed_record() {
     let place = TempDir::new().unwrap();
     std::fs::write(place.path().join("there"), "x").unwrap();
     let store = StoreConfig::new(format!("file://{}", place.path().display()));

@@ -8,33 +8,33 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use super::References;
 
-/// The SHA-1 of nothing.
-pub(crate) const OF_NOTHING: [u8; 20] = [
+/// The SHA-1 of an empty file.
+pub(crate) const SHA1_OF_EMPTY: [u8; 20] = [
     0xda, 0x39, 0xa3, 0xee, 0x5e, 0x6b, 0x4b, 0x0d, 0x32, 0x55, 0xbf, 0xef, 0x95, 0x60, 0x18, 0x90, 0xaf,
     0xd8, 0x07, 0x09,
 ];
 
-/// The largest file, in bytes: far beyond what a file system holds, and far below what sums overflow at.
+/// The largest file, in bytes: far larger than a file system allows, and small enough that sums do not overflow.
 const LARGEST: u64 = 1 << 50;
 
-/// A file. There may be a million in memory.
+/// A file. A million of them may be in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct File {
-    /// Its name below the data directory, such as `base/5/1259` or `pg_tblspc/16384/PG_15_202209061/5/16385`.
+    /// Its path in the data directory, such as `base/5/1259` or `pg_tblspc/16384/PG_15_202209061/5/16385`.
     pub(crate) name: Box<str>,
-    /// In bytes.
+    /// Its size in bytes.
     pub(crate) size: u64,
-    /// In seconds since 1970; none before that.
+    /// The time of its last modification, in seconds since 1970; `None` if unknown.
     pub(crate) mtime: Option<NonZeroU64>,
     /// The SHA-1 of its plain bytes.
     pub(crate) digest: [u8; 20],
-    /// Its permission bits, where they are not those of most.
+    /// Its permission bits; `None`: the default of the manifest.
     pub(crate) mode: Option<u16>,
-    /// Which of the labels has it; none is the backup itself.
+    /// The index of the label of the backup that holds it; `None`: the backup itself.
     pub(crate) reference: Option<u16>,
-    /// Where in a bundle it is; none where it is an object of its own, or empty.
+    /// Its place in a bundle; `None` if it is an object of its own, or empty.
     pub(crate) bundled: Option<Bundled>,
-    /// How its pages were when the backup was taken.
+    /// The damage of its pages when the backup was taken; `None` if there was none.
     pub(crate) damage: Option<Damage>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Bundled {
     pub(crate) length: u64,
 }
 
-/// Pages with wrong checksums; how many, where that is known.
+/// The number of pages with wrong checksums; `None` if unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Damage(pub(crate) Option<u32>);
 
@@ -71,21 +71,21 @@ pub(super) struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// Whether it is stored as blocks of several backups, with a map of them.
+    /// Returns whether the file is stored as blocks of several backups, with a block map.
     pub(super) fn is_stored_as_blocks(&self) -> bool {
         self.bim.is_some()
     }
 
-    /// The file `name`.
+    /// Makes the file `name` from the line.
     pub(super) fn file(self, name: &str, references: &mut References) -> Result<File, String> {
         let size = self.size.ok_or("has no size")?;
         if size > LARGEST {
             return Err(format!("would have {size} bytes"));
         }
         let digest = match self.checksum {
-            _ if size == 0 => OF_NOTHING,
+            _ if size == 0 => SHA1_OF_EMPTY,
             None => return Err("has no checksum: the backup did not end".to_owned()),
-            Some(text) => digest(text).ok_or("has a checksum that is no SHA-1")?,
+            Some(text) => digest(text).ok_or("has a checksum that is not a SHA-1")?,
         };
         let bundled = match self.bni.and_then(NonZeroU64::new) {
             None => None,
@@ -117,14 +117,14 @@ impl Line<'_> {
     }
 }
 
-/// Permission bits in octal, such as `0600`.
+/// Reads permission bits in octal, such as `0600`.
 pub(super) fn mode(text: &str) -> Result<u32, String> {
     let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
     let mode = is_octal.then(|| u32::from_str_radix(text, 8).ok()).flatten();
     mode.map(|mode| mode & 0o777).ok_or_else(|| "has a mode that is none".to_owned())
 }
 
-/// The 20 bytes that 40 hexadecimal digits mean.
+/// Reads a SHA-1 of 40 hexadecimal digits; `None` if `text` is not one.
 pub(crate) fn digest(text: &str) -> Option<[u8; 20]> {
     let (digits, mut bytes) = (text.as_bytes(), [0; 20]);
     if digits.len() != 40 {
@@ -144,7 +144,7 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
-/// How many pages a list of pages and of pairs of a first and a last page has: `[1,[3,5]]`.
+/// The number of pages in a list of pages and of pairs of a first and a last page: `[1,[3,5]]`.
 struct Pages(u32);
 
 impl<'de> Deserialize<'de> for Pages {
@@ -169,7 +169,7 @@ impl<'de> Deserialize<'de> for Pages {
     }
 }
 
-/// A page, or the pages from a first to a last one.
+/// The number of pages of one item: a page, or a pair of a first and a last page.
 struct OneOrMore(u32);
 
 impl<'de> Deserialize<'de> for OneOrMore {

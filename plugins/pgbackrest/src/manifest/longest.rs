@@ -1,4 +1,4 @@
-//! The objects with the longest keys: where a store has those, it has the others too. Stores bound keys by bytes or by characters.
+//! The objects with the longest keys. If a store has those, it has the others too. Stores limit keys in bytes or in characters.
 
 use super::File;
 
@@ -10,7 +10,7 @@ pub(crate) struct Longest {
 }
 
 impl Longest {
-    /// Takes a file that is in the backup with this label. What is empty or in a bundle has no object of its own.
+    /// Adds a file that is in the backup with this label. An empty file and one in a bundle have no object of their own.
     pub(super) fn add(&mut self, label: &str, file: &File) {
         if file.size == 0 || file.bundled.is_some() {
             return;
@@ -25,7 +25,7 @@ impl Longest {
         }
     }
 
-    /// One file, or two where the one with the most bytes is not the one with the most characters.
+    /// Returns the file with the most bytes and, if it is another one, the file with the most characters.
     pub(crate) fn files(&self) -> impl Iterator<Item = &File> {
         let by_bytes = self.by_bytes.as_ref().map(|(_, file)| file);
         let by_characters = self.by_characters.as_ref().map(|(_, file)| file);

@@ -1,36 +1,36 @@
-//! The backups that hold files of another one.
+//! The backups that hold files of a backup.
 
 use std::collections::HashMap;
 
 use crate::label::is_label;
 
-/// The most backups that one can be built on.
+/// How many backups a backup can be built on.
 const MOST: usize = 20_000;
 
-/// Labels, each once. A file keeps the number of its label: there may be a million files, and there are few labels.
+/// Labels, each once. A file stores the index of its label, because there may be a million files but few labels.
 #[derive(Debug, Default)]
 pub(crate) struct References {
     labels: Vec<Box<str>>,
     numbers: HashMap<Box<str>, u16>,
-    /// What was asked for last: most files are of the backup that the one before is of.
+    /// The index that was looked up last. Most files are in the same backup as the file before.
     last: usize,
 }
 
 impl References {
-    /// The label with this number.
+    /// Returns the label with this index.
     pub(crate) fn get(&self, number: u16) -> Option<&str> {
         self.labels.get(usize::from(number)).map(AsRef::as_ref)
     }
 
-    /// Every label.
+    /// Returns every label.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
         self.labels.iter().map(AsRef::as_ref)
     }
 
-    /// The number of the label `text`, which is added where it is new.
+    /// Returns the index of the label `text`, which is added if it is new.
     ///
     /// # Errors
-    /// Where it is none, or one too many.
+    /// Fails if `text` is not a label, or if there are too many labels.
     pub(super) fn number(&mut self, text: &str) -> Result<u16, String> {
         if self.labels.get(self.last).is_none_or(|label| **label != *text) {
             self.last = usize::from(self.find_or_add(text)?);
@@ -44,7 +44,7 @@ impl References {
         }
         if !is_label(text) {
             let shown: String = text.escape_debug().take(80).collect();
-            return Err(format!("is in `{shown}`, which is no label"));
+            return Err(format!("is in `{shown}`, which is not a label"));
         }
         let number = u16::try_from(self.labels.len()).map_err(|_| too_many())?;
         if self.labels.len() == MOST {
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_keeps_its_number_and_there_are_not_too_many() {
+    fn a_label_keeps_its_index_and_the_number_of_labels_is_bounded() {
         let label = |number: usize| format!("20261126-{number:06}F");
         let mut references = References::default();
         for round in 0..2 {

@@ -1,4 +1,4 @@
-//! Where the data directory lay, and what lay outside of it: the section `backup:target` of a manifest.
+//! The original paths of the data directory and of everything outside of it: the section `backup:target` of a manifest.
 
 use postgres_formats::names::tablespace_oid;
 use serde::Deserialize;
@@ -6,10 +6,10 @@ use serde::Deserialize;
 use crate::ini::split;
 use crate::names::{Name, name_of, shown};
 
-/// The most links, tablespaces among them.
+/// How many links a backup may have, tablespaces included.
 pub(super) const MOST: usize = 1000;
 
-/// The longest path that a link leads to, in bytes (Linux's `PATH_MAX`).
+/// The longest target of a link, in bytes (Linux's `PATH_MAX`).
 const LONGEST_PATH: usize = 4096;
 
 /// The longest name of a tablespace, in bytes (`NAMEDATALEN` in PostgreSQL's pg_config_manual.h, without the byte at its end).
@@ -18,27 +18,27 @@ const LONGEST_NAME: usize = 63;
 /// The target that is the data directory itself.
 const DATA: &str = "pg_data";
 
-/// A directory or file that lay outside of the data directory.
+/// A link in the data directory to a directory or file outside of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// Its name below the data directory.
+    /// The path of the link in the data directory.
     pub(crate) name: String,
-    /// The tablespace that it is.
+    /// The OID and the name of the tablespace; `None` if it is another link.
     pub(crate) tablespace: Option<(u32, String)>,
-    /// Where it lay; absolute.
+    /// The absolute path that the link led to.
     pub(crate) path: String,
 }
 
-/// The targets being read.
+/// The targets that are being read.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
-    /// Where the data directory lay.
+    /// The original path of the data directory.
     data: Option<String>,
     links: Vec<Target>,
 }
 
 impl Targets {
-    /// Takes one line; how many bytes its key has.
+    /// Adds one line. Returns the length of its key.
     pub(super) fn add(&mut self, line: &str) -> Result<usize, String> {
         #[derive(Deserialize)]
         #[serde(expecting = "what is known of a target, by names")]
@@ -58,7 +58,7 @@ impl Targets {
             None => target.path,
         };
         if path.is_empty() || path.len() > LONGEST_PATH {
-            return Err(format!("has a link to a path of no byte or of more than {LONGEST_PATH} bytes"));
+            return Err(format!("has a link to an empty path, or to one of more than {LONGEST_PATH} bytes"));
         }
         match target.kind.as_str() {
             "path" => {
@@ -95,7 +95,7 @@ impl Targets {
         Ok(key.len())
     }
 
-    /// Every link with the absolute path that it led to.
+    /// Returns every link with the absolute path that it led to.
     pub(super) fn finish(self) -> Result<Vec<Target>, String> {
         let data = self.data;
         let resolved = self.links.into_iter().map(|link| {
@@ -118,8 +118,8 @@ impl Targets {
     }
 }
 
-/// Where the relative `path` leads from the folder of the link `name` in the data directory `data`, by the names alone, as
-/// pgBackRest resolves it (`manifestTargetPath` in its src/info/manifest.c). None where `data` is relative too.
+/// Resolves the relative `path` from the directory of the link `name` in the data directory `data`, by names alone, as pgBackRest does
+/// (`manifestTargetPath` in its src/info/manifest.c). `None` if `data` is relative too.
 fn resolve(data: &str, name: &str, path: &str) -> Option<String> {
     let below = data.strip_prefix('/')?;
     let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
@@ -127,7 +127,7 @@ fn resolve(data: &str, name: &str, path: &str) -> Option<String> {
     for part in [below, folder, path].into_iter().flat_map(|path| path.split('/')) {
         match part {
             "" | "." => {}
-            // Above the root is the root.
+            // The parent of the root is the root.
             ".." => drop(parts.pop()),
             part => parts.push(part),
         }

@@ -1,9 +1,9 @@
-//! Every bound is reached once.
+//! A test for every bound.
 
 use super::*;
 
 #[test]
-fn there_are_not_more_backups_and_clusters_than_can_be_looked_through() {
+fn the_numbers_of_backups_and_clusters_are_bounded() {
     let lines = |count: usize, line: fn(usize) -> String| (1..=count).map(line).collect::<String>();
     for (section, lines, what) in [
         (
@@ -27,7 +27,7 @@ fn there_are_not_more_backups_and_clusters_than_can_be_looked_through() {
 }
 
 #[test]
-fn there_are_not_more_links_and_tablespaces_than_a_cluster_has() {
+fn the_numbers_of_links_and_tablespaces_are_bounded() {
     let scene = Scene::new();
     let links: String = (10_000..11_000)
         .map(|number| format!("pg_data/l{number}={{\"path\":\"/l\",\"type\":\"link\"}}\n"))
@@ -44,12 +44,12 @@ fn there_are_not_more_links_and_tablespaces_than_a_cluster_has() {
 }
 
 #[test]
-fn where_a_link_leads_and_what_a_tablespace_is_called_is_not_longer_than_can_be() {
+fn the_target_of_a_link_and_the_name_of_a_tablespace_are_bounded() {
     for (from, to, what) in [
         (
             "\"/srv/fast\"",
             format!("\"/{}\"", "f".repeat(4096)),
-            "a path of no byte or of more than 4096 bytes",
+            "an empty path, or to one of more than 4096 bytes",
         ),
         ("\"fast\"", format!("\"{}\"", "f".repeat(64)), "name has more than 63 bytes"),
     ] {
@@ -60,7 +60,7 @@ fn where_a_link_leads_and_what_a_tablespace_is_called_is_not_longer_than_can_be(
 }
 
 #[test]
-fn what_is_shown_of_a_repository_is_cut() {
+fn texts_of_a_repository_are_cut_in_messages() {
     let long = "y".repeat(4000);
     let scene = Scene::new();
     scene.edit_manifest(
@@ -78,7 +78,7 @@ fn what_is_shown_of_a_repository_is_cut() {
 }
 
 #[test]
-fn there_are_not_more_objects_in_a_folder_of_the_archive_than_are_listed() {
+fn the_number_of_objects_in_a_folder_of_the_archive_is_bounded() {
     let scene = Scene::new();
     for number in 0..20_000 {
         scene.put(&format!("archive/main/15-1/0000000100000000/{number}"), "");
@@ -88,7 +88,7 @@ fn there_are_not_more_objects_in_a_folder_of_the_archive_than_are_listed() {
 }
 
 #[test]
-fn there_is_not_more_wal_than_can_be_replayed() {
+fn the_number_of_segments_is_bounded() {
     let scene = Scene::new();
     let segments: String = (0x40..0x40 + 100_001)
         .map(|number| {
@@ -104,7 +104,7 @@ fn there_is_not_more_wal_than_can_be_replayed() {
 }
 
 #[test]
-fn there_are_not_more_names_than_are_kept() {
+fn the_number_of_names_is_bounded() {
     let scene = Scene::new();
     let lines: String = (0..200_000).map(|number| format!("{number}=1\n")).collect();
     scene.put("backup/main/backup.info", format!("[a]\n{lines}"));

@@ -1,9 +1,9 @@
-//! What a data directory already has.
+//! Reusing the files of a data directory.
 
 use super::*;
 
 #[test]
-fn with_delta_what_the_backup_does_not_have_is_removed() {
+fn with_delta_files_that_the_backup_does_not_have_are_removed() {
     let scene = Scene::new();
     for name in [
         "data/base/5/1259",
@@ -46,7 +46,7 @@ fn with_delta_what_the_backup_does_not_have_is_removed() {
 }
 
 #[test]
-fn with_delta_what_is_there_with_the_right_bytes_is_kept_and_gets_its_mode_and_time() {
+fn with_delta_matching_files_are_kept_and_get_their_mode_and_time() {
     let scene = Scene::new();
     let file = scene.path("data/base/5/1259");
     fs::create_dir_all(file.parent().unwrap()).unwrap();

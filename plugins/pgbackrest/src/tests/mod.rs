@@ -35,13 +35,13 @@ fn the_newest_backup_is_planned_from_its_manifest() {
     assert_eq!(plan.tablespaces, [Tablespace { oid: 16384, name, location }]);
     let label = format!("of {INCREMENTAL}\n").len() as u64;
     assert_eq!(plan.bytes, Some(3 + label + 20_000 + 8192 + 9000 + SEGMENT as u64));
-    // Six files and a segment, and a file that says that the segment is archived.
+    // Six files, a segment, and the status file of the segment.
     assert_eq!(plan.files, Some(8));
     assert!(!plan.builds_on_existing);
 }
 
 #[test]
-fn a_backup_is_restored_with_what_it_is_built_on_and_its_wal() {
+fn a_backup_is_restored_with_the_backups_that_it_is_built_on_and_its_wal() {
     let scene = Scene::new();
     let (result, record) = scene.create_of(&scene.request());
     assert_eq!(result, Ok(()));
@@ -93,7 +93,7 @@ fn options_choose_the_newest_backup_that_they_leave() {
 }
 
 #[test]
-fn options_that_contradict_each_other_or_mean_nothing_are_refused() {
+fn contradictory_and_invalid_options_are_refused() {
     let scene = Scene::new();
     let request = || scene.request();
     for (request, what) in [
@@ -122,7 +122,7 @@ fn options_that_contradict_each_other_or_mean_nothing_are_refused() {
 }
 
 #[test]
-fn without_a_stanza_or_a_backup_the_method_does_not_apply() {
+fn without_a_stanza_or_a_backup_the_method_is_not_applicable() {
     let scene = Scene::new();
     let other = Request::default().with("stanza", "other");
     assert!(
@@ -133,7 +133,7 @@ fn without_a_stanza_or_a_backup_the_method_does_not_apply() {
 }
 
 #[test]
-fn a_label_that_is_not_listed_is_told_apart() {
+fn the_failure_says_why_a_label_is_not_listed() {
     let scene = Scene::new();
     let unknown = "20261126-050000F";
     let request = scene.request().with("backup", unknown);
@@ -145,7 +145,7 @@ fn a_label_that_is_not_listed_is_told_apart() {
 }
 
 #[test]
-fn what_expired_is_told_in_plan() {
+fn plan_reports_expired_backups() {
     let scene = Scene::new();
     scene.remove(&format!("backup/main/{FULL}/backup.manifest"));
     let refusal = scene.refusal();
@@ -160,7 +160,7 @@ fn what_expired_is_told_in_plan() {
 }
 
 #[test]
-fn a_manifest_that_lies_is_refused_by_name() {
+fn an_invalid_manifest_is_refused_and_named() {
     let file = |name: &str, rest: &str| {
         format!("{name}={{\"checksum\":\"{}\",{rest}\"timestamp\":1}}\npg_data/backup_label=", sha1(b""))
     };
@@ -168,14 +168,14 @@ fn a_manifest_that_lies_is_refused_by_name() {
     for (from, to, what) in [
         (at, file("pg_data/../../etc/passwd", "\"size\":1,"), "leaves the data directory"),
         (at, file("/etc/passwd", "\"size\":1,"), "leaves the data directory"),
-        (at, file("pg_data/a\u{1}b", "\"size\":1,"), "is no name"),
+        (at, file("pg_data/a\u{1}b", "\"size\":1,"), "is not a name"),
         (at, file("pg_data/PG_VERSION", "\"size\":1,"), "twice, or out of order"),
         (at, file("pg_data/A", "\"size\":1,"), "twice, or out of order"),
         (at, file("pg_data/a", ""), "lists `a`, which has no size"),
         (at, file("pg_data/a", "\"size\":18446744073709551615,"), "would have 18446744073709551615 bytes"),
         (at, file("pg_data/a", "\"size\":-1,"), "is not what it should be"),
         (at, file("pg_data/a", "\"size\":1,\"mode\":\"9999\","), "has a mode that is none"),
-        (at, file("pg_data/a", "\"size\":1,\"reference\":\"../x\","), "is no label"),
+        (at, file("pg_data/a", "\"size\":1,\"reference\":\"../x\","), "is not a label"),
         (at, file("pg_data/a", "\"bni\":1,\"bno\":18446744073709551615,\"size\":1,"), "of a bundle"),
         (at, "pg_data/a={\"size\":1,\"timestamp\":1}\npg_data/backup_label=".to_owned(), "has no checksum"),
         (
@@ -221,7 +221,7 @@ fn a_manifest_that_lies_is_refused_by_name() {
             "pg_tblspc/16384={\"path\":\"/srv/fast\",",
             "pg_data/l={\"path\":\"\",\"type\":\"link\"}\npg_tblspc/16384={\"path\":\"/srv/fast\","
                 .to_owned(),
-            "a path of no byte",
+            "an empty path",
         ),
         (
             "\"/old/data\",\"type\":\"path\"}\npg_tblspc/16384={\"path\":\"/srv",
@@ -249,7 +249,7 @@ fn a_control_file_that_is_not_what_the_manifest_says_is_noticed_in_plan() {
 }
 
 #[test]
-fn a_bundle_is_read_in_its_parts() {
+fn files_are_read_from_parts_of_a_bundle() {
     let scene = Scene::new();
     let parts: [&[u8]; 3] = [b"first", b"second!", b"15\n"];
     scene.put(&format!("backup/main/{FULL}/bundle/3"), parts.concat());
@@ -268,11 +268,11 @@ fn a_bundle_is_read_in_its_parts() {
 }
 
 #[test]
-fn what_may_be_stored_as_blocks_and_is_not_is_read_from_raw_bundles_too() {
+fn files_are_read_from_raw_bundles_if_blocks_are_enabled_but_not_used() {
     let scene = Scene::new();
     let parts: [&[u8]; 3] = [b"first", b"second!", b"15\n"];
     scene.put(&format!("backup/main/{FULL}/bundle/3"), parts.concat());
-    // With a size of blocks and without a map of them it is stored whole.
+    // With a block size but without a block map, the file is stored whole.
     let line = format!(
         "pg_data/a={{\"bi\":1,\"bni\":3,\"bno\":5,\"checksum\":\"{}\",\"reference\":\"{FULL}\",\"size\":7,\"timestamp\":1}}\n",
         sha1(b"second!")
@@ -291,7 +291,7 @@ fn what_may_be_stored_as_blocks_and_is_not_is_read_from_raw_bundles_too() {
 }
 
 #[test]
-fn the_version_and_the_label_are_there_before_anything_else_is() {
+fn the_version_and_the_label_are_written_first() {
     const FIRST: [&str; 2] = ["PG_VERSION", "backup_label"];
     for (missing, there) in [
         (format!("{FULL}/pg_data/PG_VERSION"), FIRST[1]),
@@ -310,7 +310,7 @@ fn the_version_and_the_label_are_there_before_anything_else_is() {
 }
 
 #[test]
-fn a_tablespace_behind_a_relative_link_is_where_the_link_led() {
+fn the_relative_link_of_a_tablespace_is_resolved() {
     let scene = Scene::new();
     scene.edit_manifest("\"path\":\"/srv/fast\"", "\"path\":\"../../fast\"");
     assert_eq!(scene.plan().unwrap().tablespaces[0].location, "/old/fast");
@@ -320,7 +320,7 @@ fn a_tablespace_behind_a_relative_link_is_where_the_link_led() {
 }
 
 #[test]
-fn a_path_is_as_long_as_a_folder_takes_and_what_a_store_cannot_have_is_told_in_plan() {
+fn long_paths_are_restored_and_plan_reports_keys_that_a_store_cannot_have() {
     let scene = Scene::new();
     let long = vec!["d".repeat(200); 8].join("/");
     let add = |scene: &Scene, name: &str, bytes: &[u8]| {
@@ -336,12 +336,12 @@ fn a_path_is_as_long_as_a_folder_takes_and_what_a_store_cannot_have_is_told_in_p
     let (result, _) = scene.create_of(&scene.request());
     assert_eq!(result, Ok(()));
     assert_eq!(scene.read(&format!("data/{long}/f")), b"deep");
-    // It is not there, and this folder could not have it.
+    // The object does not exist, and this directory could not hold it.
     let scene = Scene::new();
     add(&scene, &format!("{long}/f"), b"deep");
     let refusal = scene.refusal();
     assert!(refusal.contains("which is not in the repository"), "{refusal}");
-    // The one with the most characters is not the one with the most bytes.
+    // The path with the most characters is not the one with the most bytes.
     let scene = Scene::new();
     let wide = vec!["\u{e9}".repeat(100); 8].join("/");
     let narrow = vec!["d".repeat(120); 8].join("/");
@@ -349,7 +349,7 @@ fn a_path_is_as_long_as_a_folder_takes_and_what_a_store_cannot_have_is_told_in_p
         scene.put(&format!("backup/main/{INCREMENTAL}/pg_data/{name}/f"), b"deep");
     }
     add(&scene, &format!("{narrow}/f"), b"deep");
-    // In the order of their bytes, after everything in ASCII.
+    // Sorted by bytes, after everything in ASCII.
     let line =
         format!("pg_data/{wide}/f={{\"checksum\":\"{}\",\"size\":4,\"timestamp\":1}}\n", sha1(b"deep"));
     scene.edit_manifest(
@@ -367,7 +367,7 @@ fn a_path_is_as_long_as_a_folder_takes_and_what_a_store_cannot_have_is_told_in_p
 }
 
 #[test]
-fn of_a_version_whose_segments_are_not_known_it_is_told_how_to_go_on() {
+fn without_a_known_segment_size_the_failure_says_what_to_do() {
     let scene = Scene::new();
     let mut bytes = control();
     bytes[8..12].copy_from_slice(&1201u32.to_le_bytes());
@@ -380,7 +380,7 @@ fn of_a_version_whose_segments_are_not_known_it_is_told_how_to_go_on() {
 }
 
 #[test]
-fn what_an_operator_should_know_is_told_and_bounded() {
+fn warnings_about_a_backup_are_logged_and_bounded() {
     let scene = Scene::new();
     let mut damaged = String::new();
     for number in 10..40 {
@@ -421,14 +421,14 @@ fn a_backup_that_was_replaced_since_it_was_planned_is_not_restored() {
 }
 
 #[test]
-fn told_to_stop_it_was_cancelled() {
+fn a_cancelled_run_ends_as_cancelled() {
     let scene = Scene::new();
     let (result, _) = scene.host().cancel_after(1).run(|| PgBackRest::plan(&scene.request()));
     assert_eq!(result, Err(Failure::Cancelled));
 }
 
 #[test]
-fn any_byte_that_is_another_and_any_end_that_is_early_is_noticed() {
+fn any_changed_byte_and_any_early_end_is_noticed() {
     let scene = Scene::new();
     let text = fs::read(scene.path("repo").join(MANIFEST)).unwrap();
     let read = |text: &[u8]| {
@@ -443,7 +443,7 @@ fn any_byte_that_is_another_and_any_end_that_is_early_is_noticed() {
                 changed[at] = byte;
                 assert!(changed == text || read(&changed).is_err(), "byte {at} to {byte:?}");
             }
-            // Without its last newline a text is whole.
+            // A text without its last newline is complete.
             assert!(at + 1 == text.len() || read(&text[..at]).is_err(), "{at} bytes");
         }
     });

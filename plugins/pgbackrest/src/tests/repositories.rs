@@ -1,4 +1,4 @@
-//! Several repositories, and backups that lead nowhere.
+//! Several repositories, and backups from which a standby could not follow the source.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn the_first_repository_that_has_the_backup_is_used() {
     );
 }
 
-/// The scene with a second repository that has the same, and a plan with both.
+/// Makes a scene with a second, equal repository, and plans with both.
 fn with_two_repositories(
     scene: &Scene,
     request: &Request,
@@ -44,7 +44,7 @@ fn copied(from: &std::path::Path, to: &std::path::Path) {
 }
 
 #[test]
-fn a_repository_whose_backup_cannot_be_restored_is_passed_over() {
+fn a_repository_whose_backup_cannot_be_restored_is_skipped() {
     let manifest = |from: &'static str, to: &'static str| {
         Box::new(move |scene: &Scene| {
             scene.edit_manifest(from, to);
@@ -65,7 +65,7 @@ fn a_repository_whose_backup_cannot_be_restored_is_passed_over() {
         let plan = plan.unwrap();
         assert_eq!(plan.backup, INCREMENTAL);
         let warnings = warnings(&record);
-        assert!(warnings.contains("passed over a repository") && warnings.contains(what), "{warnings}");
+        assert!(warnings.contains("skipped a repository") && warnings.contains(what), "{warnings}");
         let request = scene.request().with("repositories", vec!["repo".to_owned(), "second".to_owned()]);
         let host = scene.host().store("second", scene.path("second"));
         assert_eq!(host.run(|| PgBackRest::create(&request, &plan)).0, Ok(()), "{what}");
@@ -73,7 +73,7 @@ fn a_repository_whose_backup_cannot_be_restored_is_passed_over() {
 }
 
 #[test]
-fn a_repository_that_has_only_backups_that_lead_nowhere_is_the_last_resort() {
+fn a_repository_without_a_backup_that_leads_to_the_source_is_used_last() {
     let scene = Scene::new();
     copied(&scene.path("repo"), &scene.path("second"));
     let info = "backup/main/backup.info";
@@ -84,14 +84,14 @@ fn a_repository_that_has_only_backups_that_lead_nowhere_is_the_last_resort() {
     let (plan, record) = with_two_repositories(&scene, &request, Some(source.clone()));
     assert_eq!(plan.unwrap().backup, FULL);
     let warnings = warnings(&record);
-    assert!(warnings.contains("passed over the repository repo"), "{warnings}");
+    assert!(warnings.contains("skipped the repository repo"), "{warnings}");
     let (plan, _) = scene.host().source(source).run(|| PgBackRest::plan(&request));
-    // What is wrong with it is told, and not that there is none.
+    // The failure says what is wrong with the backup, not that there is none.
     assert!(plan.unwrap_err().to_string().contains(&format!("{FULL}, which backup.info does not list")));
 }
 
 #[test]
-fn a_newer_backup_of_another_cluster_is_passed_over_where_the_source_is_known() {
+fn a_newer_backup_of_another_cluster_is_skipped_if_the_source_is_known() {
     let scene = Scene::new();
     scene.edit("backup/main/backup.info", "1795667654,\"db-id\":1", "1795667654,\"db-id\":2");
     scene.edit(
@@ -101,11 +101,11 @@ fn a_newer_backup_of_another_cluster_is_passed_over_where_the_source_is_known() 
     );
     let (plan, record) = scene.host().source(wal::source(&[], 1)).run(|| PgBackRest::plan(&scene.request()));
     assert_eq!(plan.unwrap().backup, FULL);
-    assert!(warnings(&record).contains(&format!("passed over the backup {INCREMENTAL}")), "{record:?}");
+    assert!(warnings(&record).contains(&format!("skipped the backup {INCREMENTAL}")), "{record:?}");
 }
 
 #[test]
-fn an_older_backup_is_taken_only_where_the_operator_said_so() {
+fn an_older_backup_is_restored_only_with_the_option_older() {
     type Damage = fn(&Scene);
     let damages: [(&str, Damage); 4] = [
         ("is missing", |scene| scene.remove(MANIFEST)),
@@ -128,15 +128,12 @@ fn an_older_backup_is_taken_only_where_the_operator_said_so() {
         let (plan, record) = scene.plan_of(&request);
         assert_eq!(plan.unwrap().backup, FULL, "{what}");
         let warnings = warnings(&record);
-        assert!(
-            warnings.contains("passed over a newer backup") && warnings.contains(INCREMENTAL),
-            "{warnings}"
-        );
+        assert!(warnings.contains("skipped a newer backup") && warnings.contains(INCREMENTAL), "{warnings}");
         let (result, _) = scene.create_of(&request);
         assert_eq!(result, Ok(()), "{what}");
         assert_eq!(scene.read("data/backup_label"), format!("of {FULL}\n").as_bytes());
     }
-    // Nothing older is left.
+    // There is no older backup.
     let scene = Scene::new();
     scene.remove(MANIFEST);
     scene.remove(&format!("backup/main/{FULL}/backup.manifest"));
@@ -155,13 +152,13 @@ fn the_newest_of_another_repository_comes_before_an_older_one() {
     let request = scene.request().with("older", true);
     let (plan, record) = with_two_repositories(&scene, &request, None);
     assert_eq!(plan.unwrap().backup, INCREMENTAL);
-    assert!(warnings(&record).contains("passed over a repository"), "{record:?}");
+    assert!(warnings(&record).contains("skipped a repository"), "{record:?}");
     fs::remove_file(scene.path("second").join(MANIFEST)).unwrap();
     assert_eq!(with_two_repositories(&scene, &request, None).0.unwrap().backup, FULL);
 }
 
 #[test]
-fn there_are_not_more_older_backups_than_are_tried() {
+fn the_number_of_older_backups_that_are_tried_is_bounded() {
     let scene = Scene::new();
     let line =
         |number: usize| format!("20250101-{number:06}F={{\"backup-timestamp-stop\":{number},\"db-id\":1}}\n");

@@ -1,4 +1,4 @@
-//! A repository made on purpose, plain and small. What the host does with real ones is tested with the real host.
+//! A small plain repository for tests of the component. Restoring from real repositories is tested with the real host.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ pub(super) const FULL: &str = "20261126-043406F";
 pub(super) const INCREMENTAL: &str = "20261126-043406F_20261126-043412I";
 pub(super) const SYSTEM_IDENTIFIER: u64 = 7_575_000_000_000_000_001;
 
-/// The size of a WAL segment: the smallest, for there are many.
+/// The size of a WAL segment: the smallest, because the tests write many.
 pub(super) const SEGMENT: usize = 1 << 20;
 
 pub(super) fn sha1(bytes: &[u8]) -> String {
@@ -30,7 +30,7 @@ pub(super) fn control() -> Vec<u8> {
     bytes
 }
 
-/// `text` with the checksum that pgBackRest would write.
+/// Adds the checksum that pgBackRest would write to `text`.
 pub(super) fn sealed(text: &str) -> String {
     let (mut json, mut section) = ("{".to_owned(), "");
     for line in text.lines().filter(|line| !line.is_empty()) {
@@ -100,7 +100,7 @@ impl Scene {
         scene
     }
 
-    /// Writes a backup; what does not change from backup to backup is in `reference`, unless that is empty.
+    /// Writes a backup. Unchanged files are in the backup `reference`, unless that is empty.
     fn backup(&self, label: &str, segment: &str, lsn: u32, reference: &str) {
         let stored = |name: &str, bytes: &[u8], in_reference: bool| {
             let holder = if in_reference && !reference.is_empty() { reference } else { label };
@@ -154,7 +154,7 @@ impl Scene {
         );
     }
 
-    /// Archives a segment full of `byte`; returns its object.
+    /// Archives a segment full of `byte`, and returns its object.
     pub(super) fn archive(&self, timeline: u32, number: u32, byte: u8) -> String {
         let bytes = vec![byte; SEGMENT];
         let folder = format!("archive/main/15-1/{timeline:08X}00000000");
@@ -178,7 +178,7 @@ impl Scene {
         fs::remove_file(self.path("repo").join(object)).unwrap();
     }
 
-    /// Changes a text of the repository, and seals it again.
+    /// Changes a text of the repository, and updates its checksum.
     pub(super) fn edit(&self, object: &str, from: &str, to: &str) -> &Self {
         let text = fs::read_to_string(self.path("repo").join(object)).unwrap();
         let body = text.split("\n[backrest]\nbackrest-checksum").next().unwrap();
@@ -218,7 +218,7 @@ impl Scene {
         }
     }
 
-    /// Why `plan` failed.
+    /// Returns why `plan` failed.
     pub(super) fn refusal_of(&self, request: &Request) -> String {
         match self.plan_of(request).0 {
             Err(Failure::Failed(why)) => why,

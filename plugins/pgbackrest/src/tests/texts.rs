@@ -1,4 +1,4 @@
-//! The texts beside the backups: what is wrong with one of them.
+//! Damaged and invalid texts beside the backups.
 
 use super::*;
 
@@ -42,11 +42,11 @@ fn a_text_that_is_not_pgbackrests_is_refused() {
         ("[]\n", "line 1 is a section without a name"),
         ("[a]\nx=1\ny=2\nx=1\n", "line 4 is of a name that was there already"),
         ("[a]\nx=1\n[b]\nx=1\n[a]\ny=1\n", "line 5 is a section that was there already"),
-        ("[a]\nx\n", "line 2 is no name and JSON value"),
-        ("[a]\nx={\n", "line 2 is no name and JSON value"),
+        ("[a]\nx\n", "line 2 is not a name with a JSON value"),
+        ("[a]\nx={\n", "line 2 is not a name with a JSON value"),
         ("[backup:current]\n20261126-043406F=1\n", "expected what is known of a backup, by names"),
         ("[backup:current]\n20261126-043406F=[]\n", "expected what is known of a backup, by names"),
-        ("[backup:current]\n../x={\"backup-timestamp-stop\":1,\"db-id\":1}\n", "is no label"),
+        ("[backup:current]\n../x={\"backup-timestamp-stop\":1,\"db-id\":1}\n", "is not a label"),
         (
             "[db:history]\n1={\"db-system-id\":1,\"db-version\":\"../15\"}\n",
             "version of PostgreSQL that is none",
@@ -60,22 +60,22 @@ fn a_text_that_is_not_pgbackrests_is_refused() {
 }
 
 #[test]
-fn a_line_that_does_not_end_and_json_that_is_too_deep_are_left() {
+fn an_endless_line_and_json_that_is_too_deep_are_refused() {
     let scene = Scene::new();
     scene.put("backup/main/backup.info", format!("[a]\nx=\"{}\"\n", "y".repeat(5 << 20)));
     assert!(scene.refusal().contains("line 2 is longer than"));
     for deep in ["[", "{\"a\":"] {
         scene.put("backup/main/backup.info", format!("[a]\nx={}\n", deep.repeat(500_000)));
-        assert!(scene.refusal().contains("line 2 is no name and JSON value"));
+        assert!(scene.refusal().contains("line 2 is not a name with a JSON value"));
     }
 }
 
 #[test]
-fn a_name_with_an_equals_sign_is_a_name() {
+fn a_name_may_contain_an_equals_sign() {
     let scene = Scene::new();
     scene.put(&format!("backup/main/{INCREMENTAL}/pg_data/a=1"), b"15\n");
     let line = format!("pg_data/a=1={{\"checksum\":\"{}\",\"size\":3,\"timestamp\":1}}\n", sha1(b"15\n"));
-    // The checksum of the scene takes the first sign for the one that parts.
+    // The checksum of the scene splits lines at the first equals sign.
     let text = fs::read_to_string(scene.path("repo").join(MANIFEST)).unwrap();
     let text = text.replacen("pg_data/backup_label=", &format!("{line}pg_data/backup_label="), 1);
     scene.put(MANIFEST, &text);

@@ -1,11 +1,11 @@
-//! What is put into `pg_wal`.
+//! The WAL that is restored to `pg_wal`.
 
 use understudy::native::Source;
 use understudy::source::{Ancestor, Position};
 
 use super::*;
 
-/// A source on the last of these timelines, of which each but that ended in a segment, so many bytes after its beginning.
+/// Makes a source on timeline `current`. Each of its ancestors is given with the segment and the offset in it at which it ended.
 pub(super) fn source(timelines: &[(u32, u32, u64)], current: u32) -> Source {
     let ended_at = |segment: u32, after: u64| u64::from(segment) * SEGMENT as u64 + after;
     Source {
@@ -22,7 +22,7 @@ pub(super) fn source(timelines: &[(u32, u32, u64)], current: u32) -> Source {
     }
 }
 
-/// Plans and restores the latest WAL from `source`; the names of what is in `pg_wal` then.
+/// Plans and restores with the latest WAL of `source`. Returns the names of the files in `pg_wal`.
 fn latest(scene: &Scene, source: &Source) -> Result<Vec<String>, Failure> {
     let request = scene.request().with("wal", "latest");
     let host = || scene.host().source(source.clone());
@@ -44,13 +44,13 @@ fn latest(scene: &Scene, source: &Source) -> Result<Vec<String>, Failure> {
     Ok(all)
 }
 
-/// The name of a segment; they are of one MiB.
+/// Returns the name of a segment of 1 MiB.
 fn segment(timeline: u32, number: u32) -> String {
     format!("{timeline:08X}00000000{number:08X}")
 }
 
 #[test]
-fn without_wal_nothing_is_asked_of_the_archive() {
+fn without_wal_the_archive_is_not_read() {
     let scene = Scene::new();
     fs::remove_dir_all(scene.path("repo/archive")).unwrap();
     let request = scene.request().with("wal", "none");
@@ -63,7 +63,7 @@ fn without_wal_nothing_is_asked_of_the_archive() {
 }
 
 #[test]
-fn a_segment_that_the_backup_needs_and_that_is_missing_is_named_in_plan() {
+fn plan_names_a_missing_segment_that_the_backup_needs() {
     let scene = Scene::new();
     scene.edit_manifest(
         "backup-archive-stop=\"000000010000000000000040\"",
@@ -74,7 +74,7 @@ fn a_segment_that_the_backup_needs_and_that_is_missing_is_named_in_plan() {
 }
 
 #[test]
-fn a_segment_that_is_archived_twice_is_an_error_by_name_where_it_is_wanted() {
+fn a_needed_segment_that_is_archived_twice_is_an_error_that_names_it() {
     let scene = Scene::new();
     let other = scene.archive(1, 0x40, b'2');
     let refusal = scene.refusal();
@@ -100,7 +100,7 @@ fn a_segment_that_is_archived_twice_with_the_same_bytes_is_one() {
     let scene = Scene::new();
     let object =
         format!("archive/main/15-1/0000000100000000/{}-{}", segment(1, 0x40), sha1(&vec![b'1'; SEGMENT]));
-    // What nobody wants is not looked into: nothing here could read zstd.
+    // Only the names are compared: the stand-in could not decompress zstd.
     for ending in [".zst", ".zst.pgbackrest.tmp", ".partial"] {
         scene.put(&format!("{object}{ending}"), "");
     }
@@ -115,7 +115,7 @@ fn a_segment_that_is_archived_twice_with_the_same_bytes_is_one() {
 }
 
 #[test]
-fn a_segment_that_comes_twice_while_the_rest_is_restored_ends_the_way() {
+fn a_segment_that_is_archived_twice_meanwhile_ends_the_route() {
     let scene = Scene::new();
     let source = source(&[], 1);
     let request = scene.request().with("wal", "latest");
@@ -124,12 +124,16 @@ fn a_segment_that_comes_twice_while_the_rest_is_restored_ends_the_way() {
         let usable = |chosen: &choice::Chosen<files::Files>| plan::usable(chosen, false);
         let (chosen, plan::Usable { control, .. }) =
             choice::choose(&options, &mut files::Files::default, &usable)?;
-        let mut way = crate::wal::Way::of(&chosen, options.wal, control.segment_size)?.unwrap();
-        let before = way.more(&|_| false)?.len();
+        let mut route = crate::wal::WalRoute::of(&chosen, options.wal, control.segment_size)?.unwrap();
+        let before = route.next_segments(&|_| false)?.len();
         scene.archive(1, 0x42, b'1');
         scene.archive(1, 0x43, b'1');
         scene.archive(1, 0x43, b'2');
-        Ok::<_, Failure>((before, way.more(&|_| false)?.len(), way.more(&|_| false)?.len()))
+        Ok::<_, Failure>((
+            before,
+            route.next_segments(&|_| false)?.len(),
+            route.next_segments(&|_| false)?.len(),
+        ))
     });
     assert_eq!(result, Ok((2, 1, 0)));
     let warnings = warnings(&record);
@@ -137,7 +141,7 @@ fn a_segment_that_comes_twice_while_the_rest_is_restored_ends_the_way() {
 }
 
 #[test]
-fn of_two_archived_histories_that_of_the_source_is_taken() {
+fn of_two_archived_histories_that_of_the_source_is_used() {
     let scene = Scene::new();
     let cluster = format!("={{\"db-id\":{SYSTEM_IDENTIFIER},\"db-version\":\"15\"}}");
     scene.edit("archive/main/archive.info", &format!("1{cluster}"), &format!("1{cluster}\n2{cluster}"));
@@ -152,9 +156,9 @@ fn of_two_archived_histories_that_of_the_source_is_taken() {
 }
 
 #[test]
-fn wal_that_the_backup_brings_itself_is_not_fetched() {
+fn wal_in_the_backup_itself_is_not_fetched() {
     let scene = Scene::new();
-    let (name, bytes) = bring_wal_along(&scene);
+    let (name, bytes) = add_wal_to_backup(&scene);
     let (result, record) = scene.create_of(&scene.request());
     assert_eq!(result, Ok(()));
     assert_eq!(scene.read(&format!("wal/{name}")), bytes);
@@ -162,8 +166,8 @@ fn wal_that_the_backup_brings_itself_is_not_fetched() {
     assert_eq!(record.expected, (Some(record.bytes), Some(record.files)));
 }
 
-/// Gives the incremental backup the segment of its own.
-fn bring_wal_along(scene: &Scene) -> (String, Vec<u8>) {
+/// Adds the segment that the incremental backup needs to that backup.
+fn add_wal_to_backup(scene: &Scene) -> (String, Vec<u8>) {
     let (name, bytes) = (segment(1, 0x40), vec![b'b'; SEGMENT]);
     scene.put(&format!("backup/main/{INCREMENTAL}/pg_data/pg_wal/{name}"), &bytes);
     let line = format!(
@@ -175,9 +179,9 @@ fn bring_wal_along(scene: &Scene) -> (String, Vec<u8>) {
 }
 
 #[test]
-fn wal_that_the_backup_brings_itself_is_not_archived_again_and_needs_no_archive() {
+fn wal_in_the_backup_itself_is_marked_as_archived_and_needs_no_archive() {
     let scene = Scene::new();
-    let (name, bytes) = bring_wal_along(&scene);
+    let (name, bytes) = add_wal_to_backup(&scene);
     fs::remove_dir_all(scene.path("repo/archive")).unwrap();
     for wal in ["none", "consistent"] {
         let (result, record) = scene.create_of(&scene.request().with("wal", wal).with("delta", true));
@@ -195,7 +199,7 @@ fn the_archive_of_each_time_that_the_stanza_held_the_cluster_is_searched() {
     let scene = Scene::new();
     let cluster = format!("={{\"db-id\":{SYSTEM_IDENTIFIER},\"db-version\":\"15\"}}");
     scene.edit("archive/main/archive.info", &format!("1{cluster}"), &format!("1{cluster}\n2{cluster}"));
-    // The backup's own is the first.
+    // The folder of the backup comes first.
     assert!(scene.plan().is_ok());
     let object = scene.archive(1, 0x40, b'1');
     let moved = object.replace("15-1", "15-2");
@@ -214,7 +218,7 @@ fn the_archive_of_each_time_that_the_stanza_held_the_cluster_is_searched() {
 }
 
 #[test]
-fn where_the_source_left_within_the_last_segment_of_the_backup_its_next_timeline_is_taken() {
+fn the_next_timeline_is_used_if_the_source_forked_within_the_last_segment_of_the_backup() {
     let source = source(&[(1, 0x40, 0x200)], 2);
     for wal in ["consistent", "latest"] {
         let scene = Scene::new();
@@ -241,7 +245,7 @@ fn where_the_source_left_within_the_last_segment_of_the_backup_its_next_timeline
 }
 
 #[test]
-fn a_history_that_is_not_the_sources_is_refused_for_consistent_wal_too() {
+fn a_history_of_another_cluster_is_refused_for_consistent_wal_too() {
     let scene = Scene::new();
     scene.put("archive/main/15-1/00000002.history", "1\t0/4200099\tx\n");
     let (plan, _) =
@@ -261,7 +265,7 @@ fn the_reason_in_a_history_may_be_in_any_encoding() {
 }
 
 #[test]
-fn a_history_without_end_is_left_at_the_limit() {
+fn an_endless_history_is_read_up_to_the_limit() {
     let scene = Scene::new();
     scene.put("archive/main/15-1/00000002.history", "\n".repeat((256 << 10) + 1));
     let failure = latest(&scene, &source(&[(1, 0x42, 16)], 2)).unwrap_err().to_string();
@@ -272,7 +276,7 @@ fn a_history_without_end_is_left_at_the_limit() {
 fn wal_that_is_archived_faster_than_it_is_restored_ends_after_so_many_rounds() {
     let scene = Scene::new();
     let request = scene.request().with("wal", "latest");
-    // Each segment that is looked for sees another one archived.
+    // Each lookup of a segment archives another one.
     let next = std::cell::Cell::new(0x42);
     let has = |_: &str| {
         scene.archive(1, next.get(), b'1');
@@ -283,11 +287,11 @@ fn wal_that_is_archived_faster_than_it_is_restored_ends_after_so_many_rounds() {
         let options = Options::of(&request)?;
         let (chosen, found) =
             choice::choose(&options, &mut files::Files::default, &|chosen| plan::usable(chosen, true))?;
-        let mut way = crate::wal::Way::of(&chosen, Wal::Latest, found.control.segment_size)?.unwrap();
-        let segments = way.more(&has)?;
+        let mut route = crate::wal::WalRoute::of(&chosen, Wal::Latest, found.control.segment_size)?.unwrap();
+        let segments = route.next_segments(&has)?;
         let expected = (Some((segments.len() * SEGMENT) as u64), Some(2 * segments.len() as u64));
         let restoring = create::Restoring::new(&chosen, false)?;
-        create::restore_wal(&mut way, restoring, segments, &has, expected, 2)?;
+        create::restore_wal(&mut route, restoring, segments, &has, expected, 2)?;
         Ok::<_, Failure>(())
     });
     assert_eq!(result, Ok(()));
@@ -307,7 +311,7 @@ fn wal_that_is_archived_faster_than_it_is_restored_ends_after_so_many_rounds() {
 }
 
 #[test]
-fn the_latest_wal_is_that_of_a_source() {
+fn the_latest_wal_needs_a_source() {
     let scene = Scene::new();
     let refusal = scene.refusal_of(&scene.request().with("wal", "latest"));
     assert!(refusal.contains("there is no source"), "{refusal}");
@@ -335,7 +339,7 @@ fn the_latest_wal_goes_up_to_the_first_gap() {
 #[test]
 fn the_latest_wal_follows_the_timelines_of_the_source() {
     let scene = Scene::new();
-    // The old primary went on after the fork, and another standby was promoted in vain.
+    // The old primary continued after the fork, and another standby was promoted to a timeline that is not in the history.
     for (timeline, numbers) in [(1, 0x42..=0x48), (2, 0x42..=0x44), (3, 0x42..=0x49), (4, 0x44..=0x46)] {
         for number in numbers {
             scene.archive(timeline, number, b'0' + timeline as u8);
@@ -390,7 +394,7 @@ fn the_newest_backup_is_one_from_which_a_standby_can_follow() {
     let plan = |request: &Request| {
         let (plan, record) =
             scene.host().source(source(&[(1, 0x40, 16)], 2)).run(|| PgBackRest::plan(request));
-        (plan.unwrap().backup, record.log.iter().any(|(_, line)| line.contains("passed over the backup")))
+        (plan.unwrap().backup, record.log.iter().any(|(_, line)| line.contains("skipped the backup")))
     };
     let request = scene.request().with("wal", "none");
     assert_eq!(
@@ -402,7 +406,7 @@ fn the_newest_backup_is_one_from_which_a_standby_can_follow() {
 }
 
 #[test]
-fn a_history_that_is_not_the_sources_is_refused_in_plan() {
+fn a_history_of_another_cluster_is_refused_in_plan() {
     let scene = Scene::new();
     scene.put("archive/main/15-1/00000002.history", "1\t0/4200099\tno recovery target specified\n");
     match latest(&scene, &source(&[(1, 0x42, 16)], 2)) {

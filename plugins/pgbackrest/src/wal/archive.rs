@@ -15,7 +15,7 @@ use crate::info::ArchiveInfo;
 use crate::manifest::digest;
 use crate::repository::{Repository, Wrapping};
 
-/// The most objects of one folder: with segments of the smallest size there are 4096, and others beside them.
+/// How many objects one folder may have. With the smallest segments there are 4096, and some others.
 const MOST_OBJECTS: usize = 20_000;
 
 /// A segment in the archive.
@@ -28,37 +28,37 @@ pub(crate) struct Archived {
     pub(crate) digest: [u8; 20],
 }
 
-/// What the archive has of a segment.
+/// The objects of a segment in the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// One object, or several with the same bytes.
     One(Archived),
-    /// Two objects with different bytes: nobody can tell which of them the cluster wrote.
+    /// Two objects with different bytes. It is unknown which of them the cluster wrote.
     Two(Archived, Archived),
 }
 
-/// The WAL of one cluster in the archive of a stanza, which is opened when something is first looked for.
+/// The WAL of one cluster in the archive of a stanza. `archive.info` is read at the first lookup.
 #[derive(Debug)]
 pub(crate) struct Archive<'a> {
     repository: &'a Repository,
-    /// The backup and its cluster: the identifier, the version, the number in the stanza.
+    /// The label of the backup, and its cluster: the system identifier, the version, and the number in the stanza.
     label: &'a str,
     cluster: Option<(u64, &'a str, u32)>,
     opened: OnceCell<Opened>,
-    /// The folder that was listed last, and the segments in it by their names.
+    /// The folder that was listed last, and its segments by name.
     listed: Option<(String, BTreeMap<String, Found>)>,
 }
 
 #[derive(Debug)]
 struct Opened {
-    /// At least one; the backup's own first.
+    /// The folders of the cluster, at least one. That of the backup comes first.
     folders: Vec<String>,
-    /// What opens it, of an encrypted repository.
+    /// The key of the archive, if the repository is encrypted.
     key: Option<Key>,
 }
 
 impl<'a> Archive<'a> {
-    /// The archive of the cluster that was backed up.
+    /// Returns the archive of the cluster that was backed up.
     pub(crate) fn of<C>(chosen: &'a Chosen<C>) -> Self {
         let cluster = match (chosen.head.system_identifier, &chosen.head.version) {
             (Some(system_identifier), Some(version)) => {
@@ -70,15 +70,15 @@ impl<'a> Archive<'a> {
         Self { repository, label, cluster, opened: OnceCell::new(), listed: None }
     }
 
-    /// Whether anything was looked for.
+    /// Returns whether anything was looked up.
     pub(crate) fn is_opened(&self) -> bool {
         self.opened.get().is_some()
     }
 
-    /// What opens it, of an encrypted repository.
+    /// Returns the key of the archive, if the repository is encrypted.
     ///
     /// # Errors
-    /// Where there is none, or it cannot be used.
+    /// Fails if there is no archive or it cannot be used.
     pub(crate) fn key(&self) -> Result<Option<&Key>, Failure> {
         Ok(self.opened()?.key.as_ref())
     }
@@ -107,10 +107,10 @@ impl<'a> Archive<'a> {
         Ok(self.opened.get_or_init(|| Opened { folders, key: info.key }))
     }
 
-    /// Where the segment `name` should be, for messages.
+    /// Returns where the segment `name` should be, for messages.
     ///
     /// # Errors
-    /// Where there is no archive.
+    /// Fails if there is no archive.
     pub(crate) fn shown(&self, name: &str) -> Result<String, Failure> {
         let places = self.opened()?.folders.iter();
         let places =
@@ -118,10 +118,10 @@ impl<'a> Archive<'a> {
         Ok(places.collect::<Vec<_>>().join(" and no "))
     }
 
-    /// The segment `name`; none where it is not archived.
+    /// Finds the segment `name`; `None` if it is not archived.
     ///
     /// # Errors
-    /// What the store answers.
+    /// The error of the store.
     pub(crate) fn find(&mut self, name: &str) -> Result<Option<Found>, Failure> {
         let below = &name[..16];
         if self.listed.as_ref().is_none_or(|(folder, _)| folder != below) {
@@ -130,8 +130,8 @@ impl<'a> Archive<'a> {
         Ok(self.listed.as_ref().and_then(|(_, segments)| segments.get(name).cloned()))
     }
 
-    /// What to say of a segment of which there are two.
-    pub(crate) fn twice(&self, name: &str, one: &Archived, other: &Archived) -> String {
+    /// Returns the message for a segment that is archived twice with different bytes.
+    pub(crate) fn duplicate_message(&self, name: &str, one: &Archived, other: &Archived) -> String {
         let (one, other) = (self.repository.shown(&one.object), self.repository.shown(&other.object));
         format!(
             "the segment {name} is archived twice with different contents, as {one} and as {other}: more than one primary \
@@ -139,7 +139,7 @@ impl<'a> Archive<'a> {
         )
     }
 
-    /// Lists anew what is asked for next.
+    /// Drops the listing, so that the next lookup lists the folder again.
     pub(crate) fn forget(&mut self) {
         self.listed = None;
     }
@@ -157,7 +157,7 @@ impl<'a> Archive<'a> {
             cancelled()?;
             let object = match object {
                 Err(Error::NotFound(_)) if count == 0 => break,
-                // A web server: the names of segments end with their checksums, and nobody can guess those.
+                // A web server cannot be listed, and the names of segments end with checksums that are unknown.
                 Err(Error::Invalid(what)) if count == 0 => {
                     let shown = self.repository.shown(prefix);
                     return Err(Failure::failed(format!(
@@ -190,10 +190,10 @@ impl<'a> Archive<'a> {
         Ok(())
     }
 
-    /// The contents of the history of `timeline`, that beside the backup's own WAL first; empty where it is not archived.
+    /// Reads the history files of `timeline`, that from the folder of the backup's WAL first; empty if none is archived.
     ///
     /// # Errors
-    /// What the store answers.
+    /// The error of the store.
     pub(crate) fn histories(&self, timeline: u32) -> Result<Vec<Vec<u8>>, Failure> {
         let opened = self.opened()?;
         let pipeline = Repository::pipeline(opened.key.as_ref(), None, Wrapping::Whole);
@@ -209,8 +209,8 @@ impl<'a> Archive<'a> {
     }
 }
 
-/// The segment that an object's name tells, how it is compressed, and its digest. None of what is none, such as a segment
-/// that was archived before it was full (`.partial`).
+/// Splits an object's name into segment, compression and digest. `None` if it is not a complete segment, such as one that was archived
+/// before it was full (`.partial`).
 fn parse(name: &str) -> Option<(&str, Option<Codec>, [u8; 20])> {
     let (segment, rest) = name.split_once('-')?;
     SegmentName::parse(segment.as_bytes())?;
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_whole_segments_are_found() {
+    fn only_complete_segments_are_found() {
         let sum = "59629cc98129db559e532d38459f862b021dfe45";
         let segment = "000000010000000000000007";
         for (ending, codec) in [("", None), (".gz", Some(Codec::Gzip)), (".zst", Some(Codec::Zstd))] {

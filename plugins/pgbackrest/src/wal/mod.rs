@@ -1,6 +1,6 @@
-//! The WAL that is put into `pg_wal`, where a server replays it before it streams anything: so a backup is whole without
-//! its source. What is past a fork of the source's history would make a standby that never follows, so that the way goes
-//! over the source's timelines and never over what the archive happens to hold.
+//! Finds the WAL to restore to `pg_wal`. A server replays it before it streams, so the backup becomes consistent without the source. WAL of
+//! another timeline after a fork would make a standby that can never follow the source. So the segments are chosen along the timelines of
+//! the source, not by what the archive contains.
 
 pub(crate) mod archive;
 pub(crate) mod timelines;
@@ -15,50 +15,50 @@ use crate::options::Wal;
 use archive::{Archive, Archived, Found};
 use timelines::Timelines;
 
-/// The most segments that are restored: with those of the usual size more than 1.5 TB.
+/// How many segments are restored at most: with segments of the default size more than 1.5 TB.
 const MOST_SEGMENTS: usize = 100_000;
 
-/// A segment that belongs into `pg_wal`.
+/// A segment to restore to `pg_wal`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub(crate) name: String,
-    /// Where it is taken from; none where the backup itself has it.
+    /// The segment in the archive; `None` if the backup itself has it.
     pub(crate) archived: Option<Archived>,
 }
 
-/// A history file that belongs into `pg_wal`.
+/// A history file to restore to `pg_wal`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct History {
     pub(crate) name: String,
     pub(crate) text: Vec<u8>,
 }
 
-/// The WAL of a backup on its way.
+/// The route along which the WAL for a backup is chosen, and the position on it.
 #[derive(Debug)]
-pub(crate) struct Way<'a> {
+pub(crate) struct WalRoute<'a> {
     pub(crate) archive: Archive<'a>,
     pub(crate) size: SegmentSize,
     /// The timeline of the backup.
     timeline: u32,
-    /// The segments with which the backup begins and ends.
+    /// The numbers of the first and the last segment that the backup needs.
     first: u64,
     last: u64,
-    /// The source's timelines, where they are known.
+    /// The timelines of the source, if they are known.
     timelines: Option<Timelines>,
-    /// Whether it goes on to where the source is.
-    goes_on: bool,
-    /// The number of the segment that comes next.
+    /// Whether the route continues up to the position of the source.
+    follows_source: bool,
+    /// The number of the next segment.
     next: u64,
     found: usize,
-    /// Whether [`Way::more`] was asked before.
-    was_looked_at: bool,
+    /// Whether [`WalRoute::next_segments`] was called before.
+    is_repeated: bool,
 }
 
-impl<'a> Way<'a> {
-    /// The way that `wal` says; none where no WAL is restored.
+impl<'a> WalRoute<'a> {
+    /// Makes the route for the option `wal`; `None` if no WAL is restored.
     ///
     /// # Errors
-    /// For [`Wal::Latest`] where there is no source; where the backup is not on the source's way.
+    /// Fails for [`Wal::Latest`] without a source, or if the backup is not in the history of the source.
     pub(crate) fn of<C>(
         chosen: &'a Chosen<C>,
         wal: Wal,
@@ -78,11 +78,11 @@ impl<'a> Way<'a> {
                 ));
             }
         };
-        let goes_on = wal == Wal::Latest;
-        // The host says of a source of another cluster that it is one.
-        let is_of_cluster = goes_on || source::system_identifier() == head.system_identifier;
+        let follows_source = wal == Wal::Latest;
+        // The host itself refuses a source of another cluster.
+        let is_of_cluster = follows_source || source::system_identifier() == head.system_identifier;
         let timelines = if is_of_cluster { Timelines::of_source() } else { None };
-        if goes_on && timelines.is_none() {
+        if follows_source && timelines.is_none() {
             return Err(Failure::failed(
                 "`wal = \"latest\"` follows the timelines of the source, and there is no source that tells them: set \
                  [source], or `wal = \"consistent\"`",
@@ -92,7 +92,7 @@ impl<'a> Way<'a> {
         let parse = |name: &str| {
             let none = || {
                 let name = shown(name, 60);
-                chosen.failed(format!("names `{name}`, which is no WAL segment: set `wal = \"none\"`"))
+                chosen.failed(format!("names `{name}`, which is not a WAL segment: set `wal = \"none\"`"))
             };
             size.parse(name).ok_or_else(none)
         };
@@ -113,30 +113,30 @@ impl<'a> Way<'a> {
             first,
             last,
             timelines,
-            goes_on,
+            follows_source,
             next: first,
             found: 0,
-            was_looked_at: false,
+            is_repeated: false,
         }))
     }
 
-    /// Whether it goes on to where the source is.
-    pub(crate) fn goes_on(&self) -> bool {
-        self.goes_on
+    /// Returns whether the route continues up to the position of the source.
+    pub(crate) fn follows_source(&self) -> bool {
+        self.follows_source
     }
 
-    /// The segments that come next, as far as they are archived: from the backup's first to its last and, on the way to
-    /// the source, up to the first gap. Where the source left the backup's timeline within its last segment, that of the next
-    /// timeline is taken, and where it is not archived yet the replica streams it. `has` says which segments are in the backup itself.
+    /// Returns the next segments that are archived: from the first to the last that the backup needs and, if the route follows the
+    /// source, up to the first gap. If the source left the backup's timeline within its last segment, the segment of the next timeline is
+    /// used, and if that is not archived yet, the replica streams it. `has` returns whether a segment is in the backup itself.
     ///
     /// # Errors
-    /// Where one that the backup needs is missing, or one is archived twice with different contents; when it is asked again, for
-    /// what was archived while the rest was restored, such a one only ends the way.
-    pub(crate) fn more(&mut self, has: &dyn Fn(&str) -> bool) -> Result<Vec<Segment>, Failure> {
+    /// Fails if a segment that the backup needs is missing, or if a segment is archived twice with different content. In later calls, for
+    /// segments that were archived meanwhile, a segment that is archived twice only ends the route.
+    pub(crate) fn next_segments(&mut self, has: &dyn Fn(&str) -> bool) -> Result<Vec<Segment>, Failure> {
         let mut segments = Vec::new();
         self.archive.forget();
-        let was_looked_at = std::mem::replace(&mut self.was_looked_at, true);
-        while self.goes_on() || self.next <= self.last {
+        let is_repeated = std::mem::replace(&mut self.is_repeated, true);
+        while self.follows_source() || self.next <= self.last {
             cancelled()?;
             let timeline = self
                 .timelines
@@ -147,8 +147,8 @@ impl<'a> Way<'a> {
                 None => None,
                 Some(Found::One(archived)) => Some(archived),
                 Some(Found::Two(one, other)) => {
-                    let why = self.archive.twice(&name, &one, &other);
-                    if !was_looked_at || self.next <= self.last {
+                    let why = self.archive.duplicate_message(&name, &one, &other);
+                    if !is_repeated || self.next <= self.last {
                         return Err(Failure::failed(why));
                     }
                     log::warn!("{why}; what comes after it the replica gets from the source");
@@ -191,10 +191,10 @@ impl<'a> Way<'a> {
         Ok(segments)
     }
 
-    /// The history files on the way.
+    /// Returns the history files of the timelines on the route.
     ///
     /// # Errors
-    /// Where one is not that of the source.
+    /// Fails if a history file does not match the history of the source.
     pub(crate) fn histories(&self) -> Result<Vec<History>, Failure> {
         let timelines: Vec<u32> = match &self.timelines {
             Some(timelines) => timelines.with_histories().collect(),
@@ -205,8 +205,8 @@ impl<'a> Way<'a> {
         for timeline in timelines {
             let name = history_name(timeline);
             let archived = match self.archive.histories(timeline) {
-                // The backup brought all of its WAL itself.
-                Err(Failure::Failed(why)) if !self.archive.is_opened() && !self.goes_on => {
+                // The backup itself contains all the WAL that it needs.
+                Err(Failure::Failed(why)) if !self.archive.is_opened() && !self.follows_source => {
                     log::warn!("no history files come along: {why}");
                     break;
                 }
@@ -221,7 +221,7 @@ impl<'a> Way<'a> {
         Ok(histories)
     }
 
-    /// The first of the archived `texts` that is the history of the source's `timeline`; without a source the first.
+    /// Returns the first of the archived `texts` that matches the history of the source; without a source the first valid one.
     fn of_the_source(&self, timeline: u32, name: String, texts: Vec<Vec<u8>>) -> Result<History, Failure> {
         let mut why = None;
         for text in texts {

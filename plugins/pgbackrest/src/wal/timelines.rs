@@ -1,16 +1,16 @@
-//! The way that WAL takes to where the source is: over its ancestors' timelines, one after the other.
+//! The timelines that lead to the position of the source: its ancestors, one after the other, and its own.
 
 use postgres_formats::Lsn;
 use postgres_formats::history::Fork;
 use postgres_formats::segment::SegmentSize;
 use understudy::{Failure, source};
 
-/// The timelines of a source, oldest first, each with where it ended; the current one has no end.
+/// The timelines of a source, oldest first, each with its end; the current one has no end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Timelines(Vec<(u32, Option<Lsn>)>);
 
 impl Timelines {
-    /// Those of the source; none without one.
+    /// Returns the timelines of the source; `None` if there is no source.
     pub(crate) fn of_source() -> Option<Self> {
         let current = source::wal_position()?.timeline;
         let ancestors = source::timeline_history()?;
@@ -20,16 +20,16 @@ impl Timelines {
         Some(Self(all))
     }
 
-    /// These, as if they were a source's.
+    /// Makes timelines for a test.
     #[cfg(test)]
     pub(crate) fn new(all: &[(u32, Option<u64>)]) -> Self {
         Self(all.iter().map(|(timeline, end)| (*timeline, end.map(Lsn))).collect())
     }
 
-    /// Whether WAL that ends at `stop` of `timeline` is on the way.
+    /// Checks that a backup that ends at `stop` of `timeline` is in the history of the source.
     ///
     /// # Errors
-    /// Where it is not, and why.
+    /// Says why it is not.
     pub(crate) fn check(&self, timeline: u32, stop: Lsn) -> Result<(), Failure> {
         let current = self.0.last().map_or(0, |(timeline, _)| *timeline);
         match self.0.iter().find(|(known, _)| *known == timeline) {
@@ -45,25 +45,25 @@ impl Timelines {
         }
     }
 
-    /// From which timeline the segment `number` is taken, for a backup of `timeline`: from the segment on in which a
-    /// timeline ended, the next one has it too, and what the older one has may go on elsewhere.
+    /// Returns the timeline from which the segment `number` is restored, for a backup of `timeline`. The segment in which a timeline
+    /// ended is taken from the next timeline: that of the older timeline may continue with WAL that is not in the history of the source.
     pub(crate) fn at(&self, timeline: u32, number: u64, size: SegmentSize) -> u32 {
         let later = self.0.iter().skip_while(|(known, _)| *known != timeline);
         let taken = later.into_iter().find(|(_, end)| end.is_none_or(|end| number < size.number(end)));
         taken.map_or(timeline, |(timeline, _)| *timeline)
     }
 
-    /// Where the source left `timeline`.
+    /// Returns the LSN at which the source left `timeline`; `None` if it did not.
     pub(crate) fn end(&self, timeline: u32) -> Option<Lsn> {
         self.0.iter().find(|(known, _)| *known == timeline).and_then(|(_, end)| *end)
     }
 
-    /// Every timeline that has a history.
+    /// Returns every timeline that has a history file.
     pub(crate) fn with_histories(&self) -> impl Iterator<Item = u32> {
         self.0.iter().map(|(timeline, _)| *timeline).filter(|timeline| *timeline > 1)
     }
 
-    /// Whether `forks` is what the history of `timeline` lists, as far as the source knows it.
+    /// Returns whether `forks`, from a history file of `timeline`, are the ancestors of that timeline in the history of the source.
     pub(crate) fn agrees(&self, timeline: u32, forks: &[Fork]) -> bool {
         let before = self.0.iter().take_while(|(known, _)| *known != timeline);
         before.copied().eq(forks.iter().map(|fork| (fork.timeline, Some(fork.at))))
@@ -79,12 +79,12 @@ mod tests {
     }
 
     fn timelines() -> Timelines {
-        // The second began within segment 5, the fourth where segment 8 begins.
+        // Timeline 2 began within segment 5, timeline 4 at the beginning of segment 8.
         Timelines::new(&[(1, Some(0x0500_0100)), (2, Some(0x0800_0000)), (4, None)])
     }
 
     #[test]
-    fn from_the_segment_of_a_fork_on_the_next_timeline_is_taken() {
+    fn from_the_segment_of_a_fork_on_the_next_timeline_is_used() {
         let taken =
             |from: u32| (3..10).map(|number| timelines().at(from, number, size())).collect::<Vec<_>>();
         assert_eq!(taken(1), [1, 1, 2, 2, 2, 4, 4]);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_is_on_the_way_until_its_timeline_ended() {
+    fn a_backup_is_in_the_history_if_it_ended_before_the_fork() {
         assert_eq!(timelines().check(1, Lsn(0x0500_0100)), Ok(()));
         assert_eq!(timelines().check(4, Lsn(u64::MAX)), Ok(()));
         for (timeline, stop, what) in [(1, 0x0500_0101, "left at 0/5000100"), (3, 0, "not in the history")] {

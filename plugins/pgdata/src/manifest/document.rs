@@ -11,16 +11,16 @@ use super::window::Window;
 use super::{File, LONGEST_PATH, MOST_WAL_RANGES, ManifestError, Summary, WalRange};
 use crate::checksum::{Algorithm, from_hex};
 
-/// The longest value besides the lists, in bytes: a checksum, a number.
+/// The longest value outside of the lists, in bytes: a checksum or a number.
 const LONGEST_VALUE: usize = 1024;
 
-/// The most bytes that one file takes. Of a path, six bytes of text may be one.
+/// The most bytes of text for one file. Six bytes of text may stand for one byte of a path.
 const LONGEST_FILE: usize = 6 * LONGEST_PATH + 4096;
 
-/// The most bytes that one WAL range takes.
+/// The most bytes of text for one WAL range.
 const LONGEST_RANGE: usize = 1024;
 
-/// Reads the whole document: gives the summary and the checksum that it claims to have.
+/// Reads the whole document. Returns the summary, and the checksum that the document says it has.
 pub(super) fn read<R: Read>(
     text: &mut Window<R>,
     each: &mut impl FnMut(File) -> io::Result<()>,
@@ -89,7 +89,7 @@ fn malformed<T>(why: String) -> Result<T, ManifestError> {
     Err(ManifestError::Malformed(why))
 }
 
-/// Where there is no telling its name.
+/// Adds the number of a file whose name is unknown to an error.
 fn in_file(error: ManifestError, number: u64) -> ManifestError {
     match error {
         ManifestError::Malformed(why) => ManifestError::Malformed(format!("its file number {number}: {why}")),
@@ -97,7 +97,7 @@ fn in_file(error: ManifestError, number: u64) -> ManifestError {
     }
 }
 
-/// Has each item of a list taken.
+/// Reads a list, and calls `item` for each item.
 fn list<R: Read>(
     text: &mut Window<R>,
     mut item: impl FnMut(&mut Window<R>) -> Result<(), ManifestError>,
@@ -114,7 +114,7 @@ fn list<R: Read>(
     }
 }
 
-/// A file as the manifest has it.
+/// A file as the manifest writes it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenFile<'a> {
@@ -192,7 +192,7 @@ impl WrittenWalRange<'_> {
     }
 }
 
-/// The beginning of `text`, for a message.
+/// Returns the beginning of `text`, for a message.
 fn short(text: &str) -> String {
     text.chars().take(200).collect()
 }

@@ -1,13 +1,13 @@
-//! The checksum of a manifest: SHA-256 of all that stands before its last line.
+//! The checksum of a manifest: SHA-256 of everything before its last line.
 
 use std::io::{self, Read};
 
 use crate::checksum::Digesting;
 
-/// How much of the end is held back. The last line has some 90 bytes.
+/// How many bytes at the end are held back. The last line has some 90 bytes.
 const TAIL: usize = 4096;
 
-/// Reads through and hashes everything but the last line.
+/// A reader that hashes everything that it reads, except the last line.
 pub(super) struct AllButTheLastLine<R, D> {
     inner: R,
     count: u64,
@@ -20,12 +20,12 @@ impl<R: Read, D: Digesting> AllButTheLastLine<R, D> {
         Self { inner, count: 0, hasher, tail: Vec::new() }
     }
 
-    /// How many bytes went through.
+    /// Returns how many bytes were read.
     pub(super) fn count(&self) -> u64 {
         self.count
     }
 
-    /// The checksum; none where there is no line before the last one, or the last one is longer than any manifest's.
+    /// Returns the checksum; `None` if there is no line before the last one, or if the last line is too long.
     pub(super) fn finish(mut self) -> Option<Vec<u8>> {
         let text = self.tail.strip_suffix(b"\n")?;
         let last_line = text.iter().rposition(|byte| *byte == b'\n')? + 1;

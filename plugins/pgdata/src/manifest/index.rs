@@ -1,9 +1,9 @@
-//! The files of a manifest in little memory, to compare with what is restored.
+//! The files of a manifest in little memory, to compare restored files with.
 
 use super::File;
 use crate::checksum::Algorithm;
 
-/// The files of a manifest by name: some 24 bytes for each besides its name and its checksum.
+/// The files of a manifest by name. Each takes 24 bytes besides its name and its checksum.
 #[derive(Debug, Default)]
 pub struct Index {
     names: String,
@@ -27,29 +27,29 @@ struct Packed {
 pub struct Entry<'a> {
     /// Its size in bytes.
     pub size: u64,
-    /// Its checksum; none where the backup was taken without.
+    /// Its checksum; `None` if the backup was taken without checksums.
     pub checksum: Option<(Algorithm, &'a [u8])>,
 }
 
-/// A file that does not fit the manifest.
+/// Why a file does not match the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IndexError {
-    /// The manifest has it twice.
+    /// The manifest lists the file twice.
     #[error("the manifest lists `{0}` twice")]
     ListedTwice(String),
-    /// The manifest has more names than 4 GiB, or one longer than 64 KiB.
+    /// The manifest has more than 4 GiB of names, or a name longer than 64 KiB.
     #[error("the manifest's names do not fit into memory")]
     TooMany,
-    /// The manifest does not have it.
+    /// The manifest does not list the file.
     #[error("`{0}` is not in the manifest")]
     NotListed(String),
-    /// It came before.
+    /// The file was seen before.
     #[error("`{0}` comes twice")]
     SeenTwice(String),
 }
 
 impl Index {
-    /// Adds a file. All are added before the first is looked for.
+    /// Adds a file. All files must be added before the first is looked up.
     ///
     /// # Errors
     /// [`IndexError::TooMany`].
@@ -73,7 +73,7 @@ impl Index {
         Ok(())
     }
 
-    /// Makes it ready to be asked.
+    /// Sorts the files, so that they can be looked up.
     ///
     /// # Errors
     /// [`IndexError::ListedTwice`].
@@ -89,10 +89,10 @@ impl Index {
         Ok(())
     }
 
-    /// What is known of `name`, which is marked as seen.
+    /// Looks up the file `name` and marks it as seen.
     ///
     /// # Errors
-    /// Where it is not listed or was seen before.
+    /// Fails if the file is not listed or was seen before.
     pub fn see(&mut self, name: &str) -> Result<Entry<'_>, IndexError> {
         let names = &self.names;
         let found = self.files.binary_search_by(|file| file.name(names).cmp(name));
@@ -107,7 +107,7 @@ impl Index {
         Ok(Entry { size: file.size, checksum })
     }
 
-    /// Names that were not seen.
+    /// Returns the names of the files that were not seen.
     pub fn unseen(&self) -> impl Iterator<Item = &str> {
         self.files.iter().filter(|file| !file.seen).map(|file| file.name(&self.names))
     }
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_found_once_and_what_is_missing_is_told() {
+    fn a_file_is_found_once_and_unseen_files_are_listed() {
         let mut index = index(&["global/1262", "base/5/1259", "PG_VERSION"]).unwrap();
         let entry = index.see("base/5/1259").unwrap();
         assert_eq!((entry.size, entry.checksum), (7, Some((Algorithm::Crc32c, &b"base"[..]))));

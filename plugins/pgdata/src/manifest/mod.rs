@@ -1,5 +1,5 @@
-//! `backup_manifest`, the list of a backup's files (PostgreSQL's manual, "Backup Manifest Format"; versions 1 of
-//! PostgreSQL 13 to 16 and 2 of 17). It is read as a stream: a manifest of a million files is some 150 MB.
+//! `backup_manifest`, the list of a backup's files (PostgreSQL's manual, "Backup Manifest Format"; version 1 of PostgreSQL 13 to 16,
+//! version 2 of 17). It is read as a stream, because a manifest of a million files has some 150 MB.
 
 mod document;
 mod hashing;
@@ -18,27 +18,27 @@ pub use index::{Entry, Index, IndexError};
 /// The largest manifest that is read, in bytes: some seven million files.
 pub const LIMIT: u64 = 1 << 30;
 
-/// The longest path that PostgreSQL could have opened, in bytes, and so the longest that is read.
+/// The longest path that is read, in bytes: PostgreSQL could not open a longer one.
 const LONGEST_PATH: usize = 4096;
 
-/// How many WAL ranges are read: one for each timeline that the backup saw.
+/// How many WAL ranges are read. A manifest has one for each timeline of the backup.
 const MOST_WAL_RANGES: usize = 4096;
 
 /// One file of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Its name relative to the data directory; below `pg_tblspc/OID/` for a tablespace's.
+    /// Its path relative to the data directory; for a file of a tablespace, below `pg_tblspc/OID/`.
     pub path: String,
     /// Its size in bytes.
     pub size: u64,
-    /// Its checksum, byte for byte as it is written; none where the backup was taken without.
+    /// Its checksum, byte for byte as the manifest writes it; `None` if the backup was taken without checksums.
     pub checksum: Option<(Algorithm, Vec<u8>)>,
 }
 
 /// WAL that is needed to make the backup consistent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalRange {
-    /// The timeline that it is on.
+    /// The timeline.
     pub timeline: u32,
     /// Where it begins.
     pub start: Lsn,
@@ -46,10 +46,10 @@ pub struct WalRange {
     pub end: Lsn,
 }
 
-/// What a manifest says besides its files.
+/// The content of a manifest besides its files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// The cluster, which version 2 names.
+    /// The system identifier of the cluster, which only version 2 has.
     pub system_identifier: Option<u64>,
     /// How many files it lists.
     pub files: u64,
@@ -60,7 +60,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// How many bytes of WAL the ranges are, in whole segments of `segment` bytes; none where there are no ranges.
+    /// Returns how many bytes of WAL the ranges need, in whole segments of `segment` bytes; `None` if there are no ranges.
     pub fn wal_bytes(&self, segment: u64) -> Option<u64> {
         let bytes = self.wal_ranges.iter().map(|range| {
             let (first, last) = (range.start.0 / segment, range.end.0.saturating_sub(1) / segment);
@@ -70,28 +70,28 @@ impl Summary {
     }
 }
 
-/// A manifest that cannot be believed.
+/// Why a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// It cannot be read.
+    /// The manifest cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It is larger than [`LIMIT`].
+    /// The manifest is larger than [`LIMIT`].
     #[error("is larger than 1 GiB")]
     TooLarge,
-    /// It is no manifest.
-    #[error("is no manifest: {0}")]
+    /// The file is not a manifest.
+    #[error("is not a manifest: {0}")]
     Malformed(String),
-    /// Its own checksum does not fit.
+    /// The manifest does not match its own checksum.
     #[error("does not fit its own checksum: it was changed or damaged after it was written")]
     Checksum,
 }
 
-/// Reads a manifest, gives each file to `each` as it comes, and checks the manifest's own checksum at the end, with
-/// `sha256`: only then what `each` was given can be believed.
+/// Reads a manifest and passes each file to `each`. Checks the manifest's own checksum with `sha256` at the end, so the files may be
+/// trusted only if this succeeds.
 ///
 /// # Errors
-/// Where it cannot be read, is too large, malformed or damaged; an error of `each` comes back as [`ManifestError::Io`].
+/// Fails if the manifest cannot be read, is too large, malformed or damaged. An error of `each` is returned as [`ManifestError::Io`].
 pub fn read(
     reader: impl Read,
     sha256: impl Digesting,

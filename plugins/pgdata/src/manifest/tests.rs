@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 use crate::checksum::Summing;
 
-/// A manifest of `files` and `ranges` with its own checksum, as PostgreSQL writes it.
+/// Returns a manifest of `files` and `ranges` with its own checksum, as PostgreSQL writes it.
 fn manifest(head: &str, files: &[&str], ranges: &str) -> String {
     let mut text =
         format!("{{ {head},\n\"Files\": [\n{}\n],\n\"WAL-Ranges\": [\n{ranges}\n],\n", files.join(",\n"));
@@ -65,7 +65,7 @@ fn version_2_names_the_cluster() {
 }
 
 #[test]
-fn a_manifest_that_was_changed_is_not_believed() {
+fn a_changed_manifest_is_refused() {
     let text = manifest(HEAD, &[VERSION], RANGE);
     for (from, to) in [("\"Size\": 3", "\"Size\": 4"), ("8a744722", "8a744723"), ("PG_VERSION", "PG_VERSIOM")]
     {
@@ -74,7 +74,7 @@ fn a_manifest_that_was_changed_is_not_believed() {
 }
 
 #[test]
-fn a_truncated_manifest_is_not_believed_wherever_it_ends() {
+fn a_truncated_manifest_is_refused_wherever_it_ends() {
     let text = manifest(HEAD, &[VERSION], RANGE);
     for length in 0..text.len() {
         assert!(read_text(&text[..length]).is_err(), "{length}");
@@ -83,7 +83,7 @@ fn a_truncated_manifest_is_not_believed_wherever_it_ends() {
 }
 
 #[test]
-fn a_field_that_no_manifest_has_is_named() {
+fn the_error_names_an_unknown_field() {
     for (file, what) in [
         ("{ \"Path\": \"a\", \"Size\": 1, \"Sise\": 2 }", "Sise"),
         ("{ \"Path\": \"a\", \"Size\": -1 }", "-1"),
@@ -109,13 +109,13 @@ fn a_field_that_no_manifest_has_is_named() {
 }
 
 #[test]
-fn a_path_longer_than_any_is_refused() {
+fn a_path_that_is_too_long_is_refused() {
     let path = format!("{{ \"Path\": \"{}\", \"Size\": 1 }}", "x".repeat(LONGEST_PATH + 1));
     assert!(malformed(&manifest(HEAD, &[&path], RANGE)).contains("bytes"));
 }
 
 #[test]
-fn more_wal_ranges_than_there_can_be_are_refused() {
+fn too_many_wal_ranges_are_refused() {
     let ranges = vec![RANGE; MOST_WAL_RANGES + 1].join(",\n");
     assert!(malformed(&manifest(HEAD, &[VERSION], &ranges)).contains("too many"));
     let backwards = RANGE.replace("0/3000100", "0/1000000");
@@ -123,7 +123,7 @@ fn more_wal_ranges_than_there_can_be_are_refused() {
 }
 
 #[test]
-fn a_manifest_without_end_is_left_at_the_limit() {
+fn an_endless_manifest_is_read_up_to_the_limit() {
     let endless = (&b"{ \"PostgreSQL-Backup-Manifest-Version\": 1,"[..]).chain(io::repeat(b' '));
     assert!(matches!(read_up_to(1 << 20, endless, sha256(), |_| Ok(())), Err(ManifestError::TooLarge)));
     let text = manifest(HEAD, &[VERSION], RANGE);
@@ -136,7 +136,7 @@ fn a_manifest_without_end_is_left_at_the_limit() {
 }
 
 #[test]
-fn whoever_takes_the_files_can_stop() {
+fn an_error_of_the_callback_ends_the_read() {
     let text = manifest(HEAD, &[VERSION], RANGE);
     let stopped = read(text.as_bytes(), sha256(), |_| Err(io::Error::other("enough")));
     assert!(matches!(stopped, Err(ManifestError::Io(error)) if error.to_string() == "enough"));

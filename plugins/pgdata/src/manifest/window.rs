@@ -1,5 +1,5 @@
-//! JSON text from a reader, one value at a time. A manifest is read by what is below its lists: `serde_json` reads a value that
-//! lies in memory several times as fast as one that comes byte by byte.
+//! Reads JSON text one value at a time, such as one item of a list. `serde_json` reads a value in memory several times as fast as a value
+//! from a reader.
 
 use std::io::Read;
 
@@ -7,14 +7,14 @@ use serde::Deserialize;
 
 use super::ManifestError;
 
-/// How much is read at a time, in bytes.
+/// How many bytes are read at a time.
 const READ: usize = 128 << 10;
 
-/// What of a text was read and not taken yet.
+/// The part of a text that was read but not consumed yet.
 pub(super) struct Window<R> {
     inner: R,
     buffer: Vec<u8>,
-    /// What was taken of it.
+    /// How many bytes of the buffer are consumed.
     start: usize,
     ended: bool,
 }
@@ -24,7 +24,7 @@ impl<R: Read> Window<R> {
         Self { inner, buffer: Vec::with_capacity(2 * READ), start: 0, ended: false }
     }
 
-    /// Gives the reader back.
+    /// Returns the reader.
     pub(super) fn into_inner(self) -> R {
         self.inner
     }
@@ -33,13 +33,13 @@ impl<R: Read> Window<R> {
     fn fill(&mut self) -> Result<(), ManifestError> {
         self.buffer.drain(..self.start);
         self.start = 0;
-        // Until so much is there: a reader may give a few bytes at a time.
+        // Reads until the chunk is full, because a reader may return a few bytes at a time.
         let read = self.inner.by_ref().take(READ as u64).read_to_end(&mut self.buffer)?;
         self.ended = read < READ;
         Ok(())
     }
 
-    /// The next byte that is not white space, which is not taken; none at the end.
+    /// Returns the next byte that is not white space, without consuming it; `None` at the end.
     fn peek(&mut self) -> Result<Option<u8>, ManifestError> {
         loop {
             let rest = &self.buffer[self.start..];
@@ -57,7 +57,7 @@ impl<R: Read> Window<R> {
         }
     }
 
-    /// Takes the next sign, which must be one of these.
+    /// Consumes the next character, which must be one of `signs`.
     pub(super) fn one_of(&mut self, signs: &[u8]) -> Result<u8, ManifestError> {
         let found = self.peek()?;
         match found.filter(|sign| signs.contains(sign)) {
@@ -73,14 +73,14 @@ impl<R: Read> Window<R> {
         }
     }
 
-    /// Whether the next sign is this one, which is taken then.
+    /// Consumes the next character if it is `sign`. Returns whether it was.
     pub(super) fn takes(&mut self, sign: u8) -> Result<bool, ManifestError> {
         let is_next = self.peek()? == Some(sign);
         self.start += usize::from(is_next);
         Ok(is_next)
     }
 
-    /// Takes the next value, which has at most so many bytes.
+    /// Consumes the next value, which must have at most `most` bytes.
     pub(super) fn value<'a, T: Deserialize<'a>>(&'a mut self, most: usize) -> Result<T, ManifestError> {
         let length = self.length(most)?;
         let text = &self.buffer[self.start..self.start + length];
@@ -88,7 +88,7 @@ impl<R: Read> Window<R> {
         serde_json::from_slice(text).map_err(|error| ManifestError::Malformed(error.to_string()))
     }
 
-    /// The length of the next value.
+    /// Returns the length of the next value.
     fn length(&mut self, most: usize) -> Result<usize, ManifestError> {
         self.peek()?;
         loop {
@@ -99,14 +99,14 @@ impl<R: Read> Window<R> {
             }
             match length {
                 Some(length) => return Ok(length),
-                // What is there is all of it, be it a value or not.
+                // The text has ended, so the rest is all there is.
                 None if self.ended => return Ok(rest.len()),
                 None => self.fill()?,
             }
         }
     }
 
-    /// That nothing follows.
+    /// Fails if more text follows.
     pub(super) fn end(&mut self) -> Result<(), ManifestError> {
         match self.peek()? {
             None => Ok(()),
@@ -115,7 +115,8 @@ impl<R: Read> Window<R> {
     }
 }
 
-/// How long the value is that `text` begins with; none where its end is not in `text`. What is no value has some length.
+/// Returns the length of the value that `text` begins with; `None` if its end is not in `text`. For text that is not a value, the length is
+/// arbitrary.
 fn length_of(text: &[u8]) -> Option<usize> {
     let mut depth = 0_usize;
     let mut at = 0;
@@ -138,7 +139,7 @@ fn length_of(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// How long the string is that `text` begins with.
+/// Returns the length of the string that `text` begins with; `None` if its end is not in `text`.
 fn string(text: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
@@ -155,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_ends_where_it_ends() {
+    fn the_length_of_a_value_is_found() {
         for (text, length) in [
             ("7, 8", Some(1)),
             ("7", None),
@@ -173,9 +174,9 @@ mod tests {
     }
 
     #[test]
-    fn values_come_out_whole_however_the_text_comes() {
-        struct Drops<'a>(&'a [u8], usize);
-        impl Read for Drops<'_> {
+    fn values_are_read_whole_whatever_the_size_of_the_reads() {
+        struct SmallReads<'a>(&'a [u8], usize);
+        impl Read for SmallReads<'_> {
             fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
                 let length = self.1.min(into.len()).min(self.0.len());
                 into[..length].copy_from_slice(&self.0[..length]);
@@ -183,8 +184,8 @@ mod tests {
                 Ok(length)
             }
         }
-        for drops in [1, 2, 3, 100] {
-            let mut window = Window::new(Drops(br#" [ {"a": "]\u0041"} , 17 ,"x"]  "#, drops));
+        for size in [1, 2, 3, 100] {
+            let mut window = Window::new(SmallReads(br#" [ {"a": "]\u0041"} , 17 ,"x"]  "#, size));
             assert_eq!(window.one_of(b"[").unwrap(), b'[');
             let value: std::collections::BTreeMap<String, String> = window.value(100).unwrap();
             assert_eq!(value["a"], "]A");

@@ -1,9 +1,8 @@
-//! The write-ahead log of a backup, read record by record and believed only as far as its checksums fit: what
-//! `pg_waldump` does for `pg_verifybackup` (PostgreSQL's xlogreader.c, xlog_internal.h, xlogrecord.h; the layout is the
-//! same from version 11 to 18, little-endian).
+//! Verifies the write-ahead log of a backup record by record, by the checksums of the records, as `pg_waldump` does for `pg_verifybackup`
+//! (PostgreSQL's xlogreader.c, xlog_internal.h, xlogrecord.h; the layout is the same from version 11 to 18, little-endian).
 //!
-//! Between the start and the stop of a backup every byte of every record counts, and so do the bytes that fill up a
-//! record to the next multiple of eight, which are zeros, and what follows the record that ends a segment early.
+//! Between the start and the stop of a backup every byte is checked: all bytes of every record, the padding of a record to the next
+//! multiple of eight, which must be zero, and the rest of a segment after a record that ends it early, which must be zero too.
 
 mod page;
 mod pages;
@@ -18,52 +17,51 @@ use page::Known;
 use pages::Pages;
 use record::Record;
 
-/// A WAL record is aligned to this many bytes (`MAXALIGN`).
+/// The alignment of a WAL record in bytes (`MAXALIGN`).
 const ALIGNMENT: u64 = 8;
 
-/// Where the segments are.
+/// Opens segments.
 pub trait Segments {
-    /// The segment file `name`; none where there is none.
+    /// Opens the segment file `name`; `None` if it does not exist.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// Fails if the file cannot be opened.
     fn open(&mut self, name: &str) -> io::Result<Option<Box<dyn Read>>>;
 }
 
-/// Where WAL that is verified ends.
+/// Where the verification of WAL ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// At this place, as a manifest has it.
+    /// At this LSN, which the manifest names.
     At(Lsn),
-    /// After the record that says that the backup which began at this place ended (`XLOG_BACKUP_END`). A primary
-    /// writes it; a backup of a standby has none.
+    /// After the record that ends the backup that began at this LSN (`XLOG_BACKUP_END`). A primary writes this record; a backup of a
+    /// standby has none.
     EndOfBackup(Lsn),
 }
 
-/// A piece of WAL to verify.
+/// A range of WAL to verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece<'a> {
-    /// The timeline that it is on.
+    /// Its timeline.
     pub timeline: u32,
     /// Where its first record begins.
     pub start: Lsn,
-    /// Where it ends.
+    /// Where the verification ends.
     pub stop: Stop,
-    /// Timelines that came later: a segment that is missing on its own timeline is looked for on theirs, which begin
-    /// with a copy of it.
+    /// Later timelines. A segment that is missing on its own timeline is looked for on these, whose first segment begins with a copy of it.
     pub later: &'a [u32],
 }
 
-/// What was verified.
+/// The WAL that was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
     /// Where the last record ends.
     pub end: Lsn,
-    /// How many records.
+    /// How many records were verified.
     pub records: u64,
 }
 
-/// WAL that cannot be believed.
+/// Why WAL cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {
     /// A segment cannot be read.
@@ -79,30 +77,30 @@ pub enum WalError {
     Missing {
         /// Its name.
         segment: String,
-        /// The place that is wanted from it.
+        /// The LSN that is needed from it.
         at: Lsn,
     },
-    /// What is there is not what a server wrote.
+    /// A segment is not as a server wrote it.
     #[error("the segment {segment} is damaged at {at}: {what}")]
     Damaged {
         /// Its name.
         segment: String,
-        /// The place.
+        /// The LSN of the damage.
         at: Lsn,
-        /// What is wrong there.
+        /// What is wrong.
         what: String,
     },
 }
 
-/// What the WAL of one cluster has in common: learned from the first segment that is read, and held against the others.
+/// The properties that all WAL of one cluster shares. They are read from the first segment, and the others are checked against them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cluster(Known);
 
 impl Cluster {
-    /// Learns it from the beginning of the segment `name`.
+    /// Reads the properties from the first page of the segment `name`.
     ///
     /// # Errors
-    /// Where that is no beginning of a segment.
+    /// Fails if the page is not the first page of a segment.
     pub fn of(name: &str, mut segment: impl Read) -> Result<Self, WalError> {
         let mut header = [0; page::LONG_HEADER];
         let segment_name = || name.to_owned();
@@ -113,22 +111,22 @@ impl Cluster {
         }
     }
 
-    /// The system identifier.
+    /// Returns the system identifier.
     pub fn system_identifier(&self) -> u64 {
         self.0.system_identifier
     }
 
-    /// The size of its segments.
+    /// Returns the size of a segment.
     pub fn segment_size(&self) -> SegmentSize {
         self.0.segment
     }
 }
 
-/// Reads every record of `piece` and compares its checksum. `look` is called now and then and can end it.
+/// Reads every record of `piece` and checks its checksum. Calls `look` regularly; an error of `look` ends the verification.
 ///
 /// # Errors
-/// Where a segment is missing or cannot be read, or where a page or a record is not as a server wrote it; names the
-/// segment and the place.
+/// Fails if a segment is missing or cannot be read, or if a page or a record is not as a server wrote it. The error names the segment and
+/// the LSN.
 pub fn verify(
     cluster: &Cluster,
     piece: &Piece<'_>,
@@ -147,7 +145,7 @@ pub fn verify(
         pages.go_to(at)?;
         let begins = pages.at();
         let Some(record) = Record::read(&mut pages, previous)? else {
-            // A server that crashed while it wrote the record went on at the page that was reached: xlogreader.c,
+            // A server that crashed while it wrote the record has continued at this page: xlogreader.c,
             // XLP_FIRST_IS_OVERWRITE_CONTRECORD.
             at = pages.at();
             continue;

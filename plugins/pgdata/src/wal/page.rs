@@ -3,7 +3,7 @@
 use postgres_formats::Lsn;
 use postgres_formats::segment::SegmentSize;
 
-/// The size of the header, filled up to the alignment.
+/// The size of the header, with its padding.
 pub(super) const HEADER: usize = 24;
 /// The size of the header of a segment's first page.
 pub(super) const LONG_HEADER: usize = 40;
@@ -14,10 +14,10 @@ const FIRST_IS_CONTRECORD: u16 = 0x0001;
 const IS_LONG: u16 = 0x0002;
 /// Every flag that exists; 0x0004 is `XLP_BKP_REMOVABLE`, which says nothing about the contents.
 const ALL_FLAGS: u16 = 0x000F;
-/// The record that the page before began was given up in a crash.
+/// The record that began on the page before was abandoned after a crash.
 const FIRST_IS_OVERWRITE_CONTRECORD: u16 = 0x0008;
 
-/// What all pages of a cluster's WAL have in common.
+/// The properties that all pages of a cluster's WAL share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Known {
     magic: u16,
@@ -27,33 +27,33 @@ pub(super) struct Known {
     pub(super) page: usize,
 }
 
-/// What must hold for a page besides.
+/// What the header of one page must say.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
-    /// Where it begins.
+    /// The LSN at which the page begins.
     pub(super) at: u64,
-    /// The timeline that it is on.
+    /// The timeline of the page.
     pub(super) timeline: u32,
-    /// Whether an earlier one is as good: the page was begun before its timeline.
+    /// Whether an earlier timeline is valid too, because the page may have begun before the timeline did.
     pub(super) or_earlier: bool,
-    /// How much of a record that began before continues on it, in bytes; none where that is not known.
+    /// How many bytes of an earlier record continue on the page; `None` if unknown.
     pub(super) continued: Option<u64>,
 }
 
-/// What a page's header says.
+/// The header of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Page {
-    /// How long it is.
+    /// The length of the header.
     pub(super) header: usize,
-    /// Whether the record that began before was given up.
+    /// Whether the record that began on an earlier page was abandoned.
     pub(super) overwrites: bool,
 }
 
 impl Known {
-    /// Learns from the header of a segment's first page.
+    /// Reads the properties from the header of a segment's first page.
     pub(super) fn learn(header: &[u8; LONG_HEADER]) -> Result<Self, String> {
         let magic = u16_at(header, 0);
-        // 0xD098 is version 11's, 0xD118 version 18's.
+        // 0xD098 is the magic number of version 11, 0xD118 of version 18.
         if !(0xD098..0xD200).contains(&magic) {
             return Err(format!(
                 "it does not begin as WAL of PostgreSQL 11 to 18 does, but with {magic:#06x}"
@@ -64,14 +64,14 @@ impl Known {
         }
         let (segment, page) = (u32_at(header, 32), u32_at(header, 36));
         let segment = SegmentSize::new(u64::from(segment))
-            .ok_or_else(|| format!("its size is given as {segment} bytes, which none can have"))?;
+            .ok_or_else(|| format!("its size is given as {segment} bytes, which is not possible"))?;
         if !page.is_power_of_two() || !(1 << 10..=1 << 16).contains(&page) {
-            return Err(format!("its pages are given as {page} bytes, which none can have"));
+            return Err(format!("its pages are given as {page} bytes, which is not possible"));
         }
         Ok(Self { magic, system_identifier: u64_at(header, 24), segment, page: page as usize })
     }
 
-    /// Checks the header of `page`, which begins with it.
+    /// Checks the header of `page`.
     pub(super) fn check(&self, page: &[u8], expected: &Expected) -> Result<Page, String> {
         let (magic, flags) = (u16_at(page, 0), u16_at(page, 2));
         if magic != self.magic {
@@ -142,7 +142,7 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(array_at(bytes, at))
 }
 
-/// The bytes from `at` on; zeros for those that are not there, which no caller asks for.
+/// Returns the bytes from `at` on. Zeros if they are out of bounds, which no caller requests.
 fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes.get(at..at + N).and_then(|slice| slice.try_into().ok()).unwrap_or([0; N])
 }

@@ -1,4 +1,4 @@
-//! Going through the pages of a piece of WAL, from segment to segment.
+//! Reads the pages of a range of WAL, from segment to segment.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -7,39 +7,39 @@ use postgres_formats::Lsn;
 use super::page::{Expected, Known, Page};
 use super::{Piece, Segments, WalError};
 
-/// How much is read at once, in bytes: a multiple of every page's size.
+/// How many bytes are read at once: a multiple of every page size.
 const CHUNK: usize = 256 << 10;
 
-/// The pages of a piece of WAL, and a place among them.
+/// The pages of a range of WAL, and the current position.
 pub(super) struct Pages<'a> {
     known: &'a Known,
     piece: &'a Piece<'a>,
     segments: &'a mut dyn Segments,
     look: &'a mut dyn FnMut() -> io::Result<()>,
     segment: Option<Segment>,
-    /// What was read of the segment last, and the place of its first byte.
+    /// The chunk of the segment that was read last, and the LSN of its first byte.
     chunk: Vec<u8>,
     chunk_at: u64,
-    /// The page that is read.
+    /// The LSN of the current page.
     page_at: u64,
     header: usize,
-    /// Where in it.
+    /// The offset in the current page.
     offset: usize,
 }
 
 struct Segment {
     name: String,
-    /// The place of its first byte.
+    /// The LSN of its first byte.
     begins: u64,
     reader: Box<dyn Read>,
 }
 
-/// What follows on the next page.
+/// What happens to a record at the next page.
 pub(super) enum Next {
-    /// The record goes on.
+    /// The record continues.
     Continues,
-    /// It was given up.
-    GivenUp,
+    /// The record was abandoned.
+    Abandoned,
 }
 
 impl<'a> Pages<'a> {
@@ -63,17 +63,17 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// The place that is read next.
+    /// Returns the LSN that is read next.
     pub(super) fn at(&self) -> u64 {
         self.page_at.saturating_add(self.offset as u64)
     }
 
-    /// Goes to `at`, on this page or the next ones; behind the header where a page begins there.
+    /// Moves to `at`, on this page or a later one. If a page begins at `at`, moves behind its header.
     pub(super) fn go_to(&mut self, at: u64) -> Result<(), WalError> {
         // The size of a page is a power of two.
         let page_at = at & !(self.known.page as u64 - 1);
         if self.page_at != page_at {
-            // Nothing continues on a page that a record did not reach; on the very first page that is not known.
+            // No record continues on this page, because the last one ended before it. For the very first page that is unknown.
             let continued = (self.page_at != u64::MAX).then_some(0);
             self.load(page_at, continued)?;
         }
@@ -81,26 +81,26 @@ impl<'a> Pages<'a> {
         Ok(())
     }
 
-    /// What is left of the page.
+    /// Returns the rest of the page.
     pub(super) fn rest(&self) -> &[u8] {
         let begins = usize::try_from(self.page_at.saturating_sub(self.chunk_at)).unwrap_or(0);
         self.chunk.get(begins + self.offset..begins + self.known.page).unwrap_or_default()
     }
 
-    /// Goes on by `count` bytes of the page.
+    /// Moves forward by `count` bytes within the page.
     pub(super) fn pass(&mut self, count: usize) {
         self.offset = (self.offset + count).min(self.known.page);
     }
 
-    /// Goes to the next page, on which `left` bytes of a record continue.
+    /// Moves to the next page, on which `left` bytes of a record continue.
     pub(super) fn next_page(&mut self, left: u64) -> Result<Next, WalError> {
         let next = self.page_at + self.known.page as u64;
         let page = self.load(next, Some(left))?;
         self.offset = self.header;
-        Ok(if page.overwrites { Next::GivenUp } else { Next::Continues })
+        Ok(if page.overwrites { Next::Abandoned } else { Next::Continues })
     }
 
-    /// Reads to the end of the segment, which holds nothing but zeros, and returns where the next one begins.
+    /// Checks that the rest of the segment is zero, and returns the LSN of the next segment.
     pub(super) fn rest_of_segment_is_zero(&mut self) -> Result<u64, WalError> {
         let size = self.known.segment.bytes();
         let end = (self.page_at / size + 1) * size;
@@ -118,7 +118,7 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// What is wrong at `at`.
+    /// Returns the error for damage at `at`.
     pub(super) fn damaged(&self, at: u64, what: impl Into<String>) -> WalError {
         let name = self.segment.as_ref().map(|segment| segment.name.clone());
         let segment = name.unwrap_or_else(|| self.known.segment.name(self.piece.timeline, Lsn(at)));
@@ -136,7 +136,7 @@ impl<'a> Pages<'a> {
         Ok(page)
     }
 
-    /// Makes the page at `at` part of the chunk.
+    /// Reads chunks until the current one contains the page at `at`.
     fn fetch(&mut self, at: u64) -> Result<(), WalError> {
         let size = self.known.segment.bytes();
         let begins = at - at % size;
@@ -167,7 +167,7 @@ impl<'a> Pages<'a> {
         Err(WalError::Missing { segment: own, at: Lsn(at) })
     }
 
-    /// Reads the next chunk, which goes no further than `end`; a segment that ends before is damaged.
+    /// Reads the next chunk, up to `end` at most. A segment that ends before is damaged.
     fn read_chunk(&mut self, end: u64) -> Result<(), WalError> {
         let Some(segment) = &mut self.segment else { return Ok(()) };
         let left = usize::try_from(end - self.chunk_at).unwrap_or(CHUNK).min(CHUNK);

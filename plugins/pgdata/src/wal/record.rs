@@ -1,4 +1,4 @@
-//! One record of WAL (`XLogRecord` in xlogrecord.h).
+//! One WAL record (`XLogRecord` in xlogrecord.h).
 
 use postgres_formats::Lsn;
 
@@ -8,69 +8,70 @@ use super::{ALIGNMENT, WalError};
 
 /// The size of a record's header.
 const HEADER: usize = 24;
-/// Where in it the checksum is, which covers everything else.
+/// The offset of the checksum in the header. The checksum covers everything else.
 const CHECKSUM: usize = 20;
-/// How much of a record is kept: the header and the little that the end of a backup says.
-const KEPT: usize = HEADER + 2 + 8;
-/// What is kept, at a place from which the checksum goes eight bytes at a step.
+/// How many bytes of a record are kept: the header, and the data of a record that ends a backup.
+const PREFIX: usize = HEADER + 2 + 8;
+/// The first bytes of a record, aligned so that the checksum can be computed in steps of eight bytes.
 #[repr(align(8))]
-struct Kept([u8; KEPT]);
-/// More than the longest record (`XLogRecordMaxSize`, 1020 MiB), in bytes.
+struct RecordPrefix([u8; PREFIX]);
+/// A length above that of the longest record (`XLogRecordMaxSize`, 1020 MiB), in bytes.
 const LONGEST: u32 = 1 << 30;
 
 /// The resource manager whose records end segments and backups (`RM_XLOG_ID`), and its kinds of records (pg_control.h).
 const XLOG: u8 = 0;
 const SWITCH: u8 = 0x40;
 const BACKUP_END: u8 = 0x50;
-/// How a record's main data of less than 256 bytes begin (`XLR_BLOCK_ID_DATA_SHORT`).
+/// The first byte of main data of less than 256 bytes (`XLR_BLOCK_ID_DATA_SHORT`).
 const SHORT_DATA: u8 = 255;
 
-/// What is wanted of a record whose checksum fits.
+/// What the verification needs to know about a valid record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    /// Where the next one begins, if its page has room.
+    /// Where the next record begins, if the page has room for it.
     pub(super) end: u64,
-    /// Whether it ends its segment early.
+    /// Whether the record ends its segment early.
     pub(super) switches: bool,
-    /// Where the backup began that it ends.
+    /// The start of the backup that the record ends; `None` if it ends no backup.
     pub(super) ends_backup_from: Option<Lsn>,
 }
 
 impl Record {
-    /// Reads the record at which `pages` is; the one before it began at `previous`. None where it was given up.
+    /// Reads the record at the position of `pages`. The record before it began at `previous`. `None` if the record was abandoned.
     pub(super) fn read(pages: &mut Pages<'_>, previous: Option<u64>) -> Result<Option<Self>, WalError> {
         let begins = pages.at();
-        // A record begins at a multiple of eight: the length is never split.
+        // A record begins at a multiple of eight, so its length is never split between two pages.
         let length = u32_at(pages.rest(), 0);
         if length == 0 {
-            return Err(pages.damaged(begins, "there is no record, and more are needed"));
+            return Err(pages.damaged(begins, "there is no record, although more are needed"));
         }
         if !(HEADER as u32..=LONGEST).contains(&length) {
             return Err(pages.damaged(begins, format!("a record says that it has {length} bytes")));
         }
-        let mut aligned = Kept([0; KEPT]);
-        let kept = &mut aligned.0;
+        let mut aligned = RecordPrefix([0; PREFIX]);
+        let prefix = &mut aligned.0;
         let (mut read, mut sum) = (0_usize, 0);
         let length = length as usize;
         while read < length {
-            if pages.rest().is_empty() && matches!(pages.next_page((length - read) as u64)?, Next::GivenUp) {
+            if pages.rest().is_empty() && matches!(pages.next_page((length - read) as u64)?, Next::Abandoned)
+            {
                 return Ok(None);
             }
             let part = &pages.rest()[..pages.rest().len().min(length - read)];
-            if read < KEPT {
-                let count = part.len().min(KEPT - read);
-                kept[read..read + count].copy_from_slice(&part[..count]);
+            if read < PREFIX {
+                let count = part.len().min(PREFIX - read);
+                prefix[read..read + count].copy_from_slice(&part[..count]);
             }
             sum = crc32c::crc32c_append(sum, &part[HEADER.saturating_sub(read).min(part.len())..]);
             let count = part.len();
             pages.pass(count);
             read += count;
         }
-        sum = crc32c::crc32c_append(sum, &kept[..CHECKSUM]);
-        if sum != u32_at(kept, CHECKSUM) {
+        sum = crc32c::crc32c_append(sum, &prefix[..CHECKSUM]);
+        if sum != u32_at(prefix, CHECKSUM) {
             return Err(pages.damaged(begins, "the checksum of the record does not fit"));
         }
-        let claimed = u64_at(kept, 8);
+        let claimed = u64_at(prefix, 8);
         if previous.is_some_and(|previous| previous != claimed) {
             let claimed = Lsn(claimed);
             return Err(
@@ -82,13 +83,13 @@ impl Record {
             return Err(pages.damaged(begins, "the padding behind the record is not zero"));
         }
         pages.pass(padding);
-        let (kind, manager) = (kept[16] & 0xF0, kept[17]);
+        let (kind, manager) = (prefix[16] & 0xF0, prefix[17]);
         let is = |wanted: u8| manager == XLOG && kind == wanted;
-        let says_start = is(BACKUP_END) && length >= KEPT && kept[HEADER..HEADER + 2] == [SHORT_DATA, 8];
+        let says_start = is(BACKUP_END) && length >= PREFIX && prefix[HEADER..HEADER + 2] == [SHORT_DATA, 8];
         Ok(Some(Self {
             end: pages.at(),
             switches: is(SWITCH),
-            ends_backup_from: says_start.then(|| Lsn(u64_at(kept, HEADER + 2))),
+            ends_backup_from: says_start.then(|| Lsn(u64_at(prefix, HEADER + 2))),
         }))
     }
 }

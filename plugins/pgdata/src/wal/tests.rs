@@ -8,13 +8,13 @@ const SEGMENT: u64 = 1 << 20;
 const PAGE: u64 = 8192;
 const SYSTEM_IDENTIFIER: u64 = 7_575_000_000_000_000_001;
 
-/// WAL as a server writes it, from the beginning of the second segment on.
+/// Writes WAL as a server does, from the beginning of the second segment on.
 struct Server {
     timeline: u32,
-    /// What was written, by place.
+    /// The bytes that were written, from the second segment on.
     bytes: Vec<u8>,
     previous: u64,
-    /// How much of the record that is written is left.
+    /// How many bytes of the current record are still to be written.
     left: u64,
     records: Vec<u64>,
 }
@@ -52,7 +52,7 @@ impl Server {
         }
     }
 
-    /// Writes a record, as far as `until` bytes of it, and returns where it begins.
+    /// Writes the first `until` bytes of a record, and returns the LSN at which it begins.
     fn write_until(&mut self, manager: u8, info: u8, data: &[u8], until: usize) -> u64 {
         self.begin_page();
         let begins = self.at();
@@ -143,7 +143,7 @@ impl Files {
     }
 }
 
-/// Records of every length over three segments, one of which ends early.
+/// Writes records of many lengths over three segments, one of which ends early.
 fn written() -> (Server, u64, u64) {
     let mut server = Server::new(1);
     server.insert(100);
@@ -151,7 +151,7 @@ fn written() -> (Server, u64, u64) {
     for length in [0, 1, 7, 8000, 8192, 20_000, 3, 8100, 1 << 18] {
         server.insert(length);
     }
-    // So that a header is split between two pages, which a record of any length does sooner or later.
+    // So that a header is split between two pages.
     for length in 0..400 {
         server.insert(length);
     }
@@ -177,7 +177,7 @@ fn every_record_between_start_and_stop_is_verified() {
 }
 
 #[test]
-fn any_byte_that_is_another_is_noticed_and_its_segment_is_named() {
+fn any_changed_byte_is_noticed_and_its_segment_is_named() {
     let mut server = Server::new(1);
     let start = server.insert(5);
     for length in [0, 1, 7, 8000, 3, 9_000] {
@@ -193,13 +193,13 @@ fn any_byte_that_is_another_is_noticed_and_its_segment_is_named() {
         let segment = &files.0[name];
         let bit = 1 << (place % 8);
         if (place % PAGE, bit) == (2, 4) {
-            // XLP_BKP_REMOVABLE, which a server sets as it likes and which is no part of a record.
+            // The flag XLP_BKP_REMOVABLE may have any value, and is not part of a record.
             continue;
         }
         segment.borrow_mut()[(place % SEGMENT) as usize] ^= bit;
         match files.verify(1, start, Stop::At(Lsn(stop))) {
             Err(WalError::Damaged { segment, .. }) if segment == *name => {}
-            // A length that is too long leads out of the segment.
+            // A length that is too large leads to the next segment.
             Err(WalError::Missing { .. }) => {}
             other => unnoticed.push((Lsn(place).to_string(), bit, other.is_ok())),
         }
@@ -244,7 +244,7 @@ fn a_segment_that_is_missing_or_truncated_is_named() {
 }
 
 #[test]
-fn wal_that_ends_before_the_backup_did_is_noticed() {
+fn wal_that_ends_before_the_end_of_the_backup_is_noticed() {
     let mut server = Server::new(1);
     let start = server.insert(1);
     server.insert(1);
@@ -256,7 +256,7 @@ fn wal_that_ends_before_the_backup_did_is_noticed() {
 }
 
 #[test]
-fn the_end_of_another_backup_is_not_taken_for_ours() {
+fn the_end_of_another_backup_does_not_end_the_verification() {
     let mut server = Server::new(1);
     let start = server.insert(1);
     server.end_backup(start + 8);
@@ -266,7 +266,7 @@ fn the_end_of_another_backup_is_not_taken_for_ours() {
 }
 
 #[test]
-fn a_record_that_was_given_up_in_a_crash_is_passed_over() {
+fn a_record_that_was_abandoned_after_a_crash_is_skipped() {
     let mut server = Server::new(1);
     let start = server.insert(1);
     server.write_until(10, 0, &[1; 20_000], 100);
@@ -290,7 +290,7 @@ fn a_new_timeline_begins_within_a_page_of_the_old_one() {
     let stop = server.at();
     let mut files = server.segments();
     assert!(files.verify(2, switch, Stop::At(Lsn(stop))).is_ok());
-    // The last segment of the old timeline need not be there: the new one's begins with a copy of it.
+    // The last segment of the old timeline may be missing, because the first one of the new timeline begins with a copy of it.
     assert!(files.verify(1, start, Stop::At(Lsn(switch))).is_ok());
     files.0.extend(old.0);
     assert!(files.verify(1, start, Stop::At(Lsn(switch))).is_ok());
@@ -299,7 +299,7 @@ fn a_new_timeline_begins_within_a_page_of_the_old_one() {
 }
 
 #[test]
-fn what_is_no_segment_is_not_read_as_one() {
+fn a_file_that_is_not_a_segment_is_refused() {
     for (bytes, what) in [(vec![0; 40], "0x0000"), (vec![0; 10], "fill whole buffer")] {
         let error = Cluster::of("000000010000000000000001", &bytes[..]).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
@@ -307,7 +307,7 @@ fn what_is_no_segment_is_not_read_as_one() {
 }
 
 #[test]
-fn reading_can_be_ended() {
+fn the_callback_can_end_the_verification() {
     let (server, start, stop) = written();
     let files = server.segments();
     let piece = Piece { timeline: 1, start: Lsn(start), stop: Stop::At(Lsn(stop)), later: &[] };

@@ -1,4 +1,4 @@
-//! The data plane's resources as the contract has them.
+//! The resources of the data plane, from the contract.
 
 pub(crate) use crate::raw::understudy::method::digests::Hasher;
 pub(crate) use crate::raw::understudy::method::keys::Key;
@@ -9,7 +9,7 @@ use crate::raw::understudy::method::store::{Object, Range};
 use crate::raw::understudy::method::types::Error;
 use crate::raw::wasi::io::streams::{InputStream, StreamError};
 
-/// The bytes of an object on their way.
+/// A stream of the bytes of an object.
 pub(crate) struct Stream(InputStream);
 
 impl Stream {
@@ -23,7 +23,7 @@ impl Stream {
         bucket.read(key, range, via).map(Self)
     }
 
-    /// The next bytes, at most so many; none at the end.
+    /// Reads the next bytes, at most `at_most`; `None` at the end.
     pub(crate) fn next(&mut self, at_most: u64) -> Result<Option<Vec<u8>>, String> {
         match self.0.blocking_read(at_most) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -33,7 +33,7 @@ impl Stream {
     }
 }
 
-/// One page of a listing.
+/// Requests one page of a listing.
 pub(crate) fn scan(
     bucket: &Bucket,
     prefix: &str,

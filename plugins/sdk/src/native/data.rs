@@ -1,5 +1,5 @@
-//! The data plane on the machine that builds a method: stores are folders, files are copied as they are added. It decodes
-//! and unpacks nothing; a method that asks for that is tested with the real host.
+//! A stand-in for the data plane, for tests of a method. Stores are directories, and files are copied when they are added. The stand-in
+//! neither decodes nor unpacks; a method that needs that is tested with the real host.
 
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -109,10 +109,10 @@ impl Bucket {
     pub(crate) fn head(&self, key: &str) -> Result<Object, Error> {
         let metadata = fs::symlink_metadata(self.root.join(key)).map_err(|error| error_of(key, &error))?;
         if !metadata.is_file() {
-            return Err(Error::NotFound(format!("{key} is no file")));
+            return Err(Error::NotFound(format!("{key} is not a file")));
         }
         let listed = object(key.to_owned(), &metadata);
-        // As stores do: they round times otherwise than in their listings.
+        // As real stores do: they round times differently than in their listings.
         Ok(Object { modified: listed.modified.map(|time| time + 1), ..listed })
     }
 
@@ -211,7 +211,7 @@ impl Stream {
     }
 }
 
-/// Takes what it is given and compares nothing, for nothing is unpacked.
+/// A listing that compares nothing, because the stand-in unpacks nothing.
 pub(crate) struct Listing(RefCell<Vec<String>>);
 
 impl Listing {
@@ -300,12 +300,12 @@ impl Job {
     }
 }
 
-/// Copies one file, or finds that it is there.
+/// Copies one file, unless it exists already as `unless` demands.
 fn copy(bucket: &Bucket, item: &Fetch) -> Result<Action, Error> {
     let failed = |error: std::io::Error| error_of(&item.object, &error);
     let to = place(&item.path)?;
     if item.unless == Unless::SameDigest && has_digest(&to, item) {
-        // As the host, which reads nothing of the object then.
+        // As the host, which then does not read the object.
         set_mode_and_time(&to, item).map_err(failed)?;
         super::done(item.size, 1);
         return Ok(Action::Kept);
@@ -346,7 +346,7 @@ fn copy(bucket: &Bucket, item: &Fetch) -> Result<Action, Error> {
     Ok(Action::Written)
 }
 
-/// Whether there is a file with the size and the digest that is wanted.
+/// Returns whether a file with the size and the digest of `item` exists.
 fn has_digest(to: &Path, item: &Fetch) -> bool {
     let (Some(digest), Ok(there)) = (&item.digest, fs::symlink_metadata(to)) else { return false };
     there.is_file()
@@ -369,7 +369,7 @@ fn set_mode_and_time(to: &Path, item: &Fetch) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Makes an empty file. As with the host, no object need be there for it.
+/// Creates an empty file. As with the host, its object need not exist.
 fn write_nothing(to: &Path, item: &Fetch) -> Result<Action, Error> {
     let failed = |error: std::io::Error| error_of(&item.path, &error);
     if let Some(folder) = to.parent() {
@@ -380,7 +380,7 @@ fn write_nothing(to: &Path, item: &Fetch) -> Result<Action, Error> {
     Ok(Action::Written)
 }
 
-/// Where a path relative to the data directory is.
+/// Returns the path of a file of the data directory.
 fn place(path: &str) -> Result<PathBuf, Error> {
     let datadir = crate::Datadir::at(with(|host| host.datadir.clone()).unwrap_or_default());
     datadir.place(path).map_err(|failure| Error::Invalid(failure.to_string()))

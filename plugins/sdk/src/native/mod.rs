@@ -1,5 +1,5 @@
-//! A stand-in for the host, for a method's tests on the machine that builds it. Stores are folders there, and files are
-//! copied as they are; it neither decodes nor unpacks.
+//! A stand-in for the host, for a method's tests on the machine that builds it. Its stores are directories, and it copies files unchanged:
+//! it neither decodes nor unpacks.
 //!
 //! ```
 //! use understudy::native::Host;
@@ -25,7 +25,7 @@ use crate::log::Level;
 use crate::source::{Ancestor, Position};
 use crate::{Error, Signal};
 
-/// What the host would answer, and what it was told.
+/// A host for tests: what it answers, and a record of what the method reported.
 #[derive(Clone, Debug)]
 pub struct Host {
     datadir: PathBuf,
@@ -38,20 +38,20 @@ pub struct Host {
     record: Record,
 }
 
-/// What the server that is copied would have told.
+/// The facts of a source server.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// As `server_version_num` has it.
+    /// The server's `server_version_num`.
     pub server_version: u32,
     /// Its system identifier.
     pub system_identifier: u64,
-    /// Where it is.
+    /// Its WAL position.
     pub position: Position,
     /// The ancestors of its timeline, oldest first.
     pub history: Vec<Ancestor>,
 }
 
-/// What a method told the host.
+/// What a method reported to the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// Lines of the log.
@@ -64,7 +64,7 @@ pub struct Record {
     pub bytes: u64,
     /// Files reported as done.
     pub files: u64,
-    /// Lines for postgresql.auto.conf.
+    /// Settings for postgresql.auto.conf.
     pub recovery_settings: Vec<(String, String)>,
     /// Signal files.
     pub signals: Vec<Signal>,
@@ -75,7 +75,7 @@ thread_local! {
 }
 
 impl Host {
-    /// A host with this data directory, whose WAL is in its `pg_wal`, without tablespaces or a source.
+    /// Makes a host with this data directory and its `pg_wal`, without tablespaces and without a source.
     pub fn new(datadir: impl Into<PathBuf>) -> Self {
         let datadir = datadir.into();
         Self {
@@ -90,63 +90,62 @@ impl Host {
         }
     }
 
-    /// The same with a server that is copied.
+    /// Sets the source server.
     #[must_use]
     pub fn source(mut self, source: Source) -> Self {
         self.source = Some(source);
         self
     }
 
-    /// The same with its own place for WAL.
+    /// Sets the directory for WAL.
     #[must_use]
     pub fn wal_directory(mut self, path: impl Into<PathBuf>) -> Self {
         self.wal_directory = path.into();
         self
     }
 
-    /// The same with a place for a tablespace.
+    /// Sets the directory for a tablespace.
     #[must_use]
     pub fn tablespace(mut self, oid: u32, path: impl Into<PathBuf>) -> Self {
         self.tablespaces.insert(oid, path.into());
         self
     }
 
-    /// The same with the folder `path` as the store `name`.
+    /// Grants the directory `path` as the store `name`.
     #[must_use]
     pub fn store(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         self.stores.insert(name.into(), path.into());
         self
     }
 
-    /// The same, but the run is cancelled once the method has looked `looks` times whether it is.
+    /// Cancels the run once the method has checked for cancellation `looks` times.
     #[must_use]
     pub fn cancel_after(mut self, looks: u32) -> Self {
         self.looks_left = Some(looks);
         self
     }
 
-    /// The same, but the method is told that it sees `directories`; otherwise it is told that it sees everything. Nothing
-    /// keeps it from what it is not told of.
+    /// Sets the directories that [`crate::granted_directories`] returns; the default is `/`. The stand-in does not enforce them for files.
     #[must_use]
     pub fn granted(mut self, directories: impl IntoIterator<Item = PathBuf>) -> Self {
         self.granted = Some(directories.into_iter().collect());
         self
     }
 
-    /// Runs `method` on this thread with this host, and returns what the method told it.
+    /// Runs `method` on this thread with this host. Returns its result and what it reported to the host.
     pub fn run<T>(self, method: impl FnOnce() -> T) -> (T, Record) {
-        /// Puts the host away also when the method panics.
-        struct Away;
-        impl Drop for Away {
+        /// Removes the host on drop, even if the method panics.
+        struct RemoveHost;
+        impl Drop for RemoveHost {
             fn drop(&mut self) {
                 HOST.with_borrow_mut(|host| *host = None);
             }
         }
         HOST.with_borrow_mut(|host| *host = Some(self));
-        let away = Away;
+        let remove_host = RemoveHost;
         let result = method();
         let record = with(|host| std::mem::take(&mut host.record)).unwrap_or_default();
-        drop(away);
+        drop(remove_host);
         (result, record)
     }
 }

@@ -9,14 +9,14 @@ use ustar::written::header;
 use super::*;
 use scene::{LABEL, SYSTEM_IDENTIFIER, Scene, archive, control, file};
 
-/// The label of a backup that began at another place.
+/// Returns the label of a backup that began at another LSN.
 fn label_at(lsn: &str, timeline: u32) -> Vec<u8> {
     let label = LABEL.replace("0/2000028", lsn).replace("TIMELINE: 1", &format!("TIMELINE: {timeline}"));
     file("backup_label", label.as_bytes())
 }
 
 #[test]
-fn a_backup_is_planned_from_its_first_members_its_end_and_its_manifest() {
+fn a_plan_is_made_from_the_first_members_the_end_and_the_manifest() {
     let scene = Scene::new();
     let plan = scene.write("backup").manifest("backup", "base/5/1259").plan().unwrap();
     assert!(plan.backup.starts_with("nightly of 2026-11-23 08:34:17 UTC at 0/2000028 ("), "{}", plan.backup);
@@ -32,7 +32,7 @@ fn a_backup_is_planned_from_its_first_members_its_end_and_its_manifest() {
 }
 
 #[test]
-fn without_a_manifest_plain_archives_say_how_much_comes_at_most() {
+fn without_a_manifest_the_sizes_of_plain_archives_bound_the_plan() {
     let scene = Scene::new();
     let plan = scene.write("backup").plan().unwrap();
     assert!(plan.bytes.unwrap() > 1 << 20);
@@ -40,7 +40,7 @@ fn without_a_manifest_plain_archives_say_how_much_comes_at_most() {
 }
 
 #[test]
-fn the_control_file_is_found_behind_records_of_zeros_too() {
+fn the_control_file_is_found_before_records_of_zeros_too() {
     let scene = Scene::new();
     scene.write("backup");
     let mut base = fs::read(scene.path("backup/base.tar")).unwrap();
@@ -90,7 +90,7 @@ fn exactly_one_place_is_named_and_it_lies_below_what_is_granted() {
 }
 
 #[test]
-fn where_there_is_nothing_to_restore_the_method_does_not_apply() {
+fn without_a_backup_the_method_is_not_applicable() {
     let scene = Scene::new();
     assert!(matches!(scene.plan(), Err(Failure::NotApplicable(why)) if why.contains("no base.tar")));
     scene.put("backup", "16384.tar", &archive(&[]));
@@ -101,7 +101,7 @@ fn where_there_is_nothing_to_restore_the_method_does_not_apply() {
 }
 
 #[test]
-fn the_backup_that_began_last_is_taken_by_timeline_and_lsn() {
+fn the_backup_that_began_last_by_timeline_and_lsn_is_used() {
     let scene = Scene::new();
     for (folder, lsn, timeline) in [("a", "0/9000028", 1), ("b", "0/3000028", 2), ("c", "1/28", 1)] {
         let other = Scene::new().with(label_at(lsn, timeline));
@@ -125,7 +125,7 @@ fn a_label_may_be_in_any_encoding() {
 }
 
 #[test]
-fn a_backup_that_cannot_be_used_is_passed_over_and_told() {
+fn a_backup_that_cannot_be_used_is_skipped_with_a_warning() {
     let scene = Scene::new();
     for folder in ["good", "no-label", "incremental", "no-tablespace", "bad-manifest"] {
         scene.write(&format!("backup/{folder}"));
@@ -142,8 +142,8 @@ fn a_backup_that_cannot_be_used_is_passed_over_and_told() {
     let (plan, record) = scene.plan_of(&scene.request());
     assert!(plan.unwrap().backup.starts_with("good: "));
     for folder in ["no-label", "incremental", "no-tablespace", "bad-manifest"] {
-        let told = record.log.iter().any(|(level, line)| *level == Level::Warn && line.contains(folder));
-        assert!(told, "{folder}: {:?}", record.log);
+        let warned = record.log.iter().any(|(level, line)| *level == Level::Warn && line.contains(folder));
+        assert!(warned, "{folder}: {:?}", record.log);
     }
     fs::remove_dir_all(scene.path("backup/good")).unwrap();
     assert!(matches!(scene.plan(), Err(Failure::Failed(_))));
@@ -157,7 +157,7 @@ fn two_archives_of_one_name_are_ambiguous() {
 }
 
 #[test]
-fn a_tablespace_and_its_archive_come_together() {
+fn a_tablespace_without_its_archive_and_the_reverse_are_refused() {
     let scene = Scene::new();
     scene.write("backup");
     fs::remove_file(scene.path("backup/16384.tar")).unwrap();
@@ -188,13 +188,13 @@ fn bad_members_that_plan_meets_are_refused_by_name() {
 }
 
 #[test]
-fn a_manifest_that_is_none_or_another_backups_is_refused() {
+fn an_invalid_manifest_and_that_of_another_backup_are_refused() {
     let scene = Scene::new();
     scene.write("backup").manifest("backup", "base/5/1259");
     let path = scene.path("backup/backup_manifest");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, &text[..text.len() / 2]).unwrap();
-    assert!(scene.refusal().contains("backup_manifest is no manifest"));
+    assert!(scene.refusal().contains("backup_manifest is not a manifest"));
     fs::write(&path, text.replace("\"Size\": 5000", "\"Size\": 5001")).unwrap();
     assert!(scene.refusal().contains("its own checksum"));
     scene.manifest("backup", "base/5/INCREMENTAL.1259");
@@ -215,7 +215,7 @@ fn a_manifest_that_is_too_large_is_refused_unread() {
 }
 
 #[test]
-fn a_backup_that_was_replaced_after_the_plan_is_for_later() {
+fn a_backup_that_was_replaced_after_the_plan_is_retry_later() {
     let scene = Scene::new();
     let plan = scene.write("backup").plan().unwrap();
     let restore = || scene.host().run(|| Tarball::create(&scene.request(), &plan)).0;
@@ -234,7 +234,7 @@ fn a_backup_that_was_replaced_after_the_plan_is_for_later() {
 }
 
 #[test]
-fn what_has_no_label_or_a_control_file_that_is_none_is_refused() {
+fn a_missing_label_and_an_invalid_control_file_are_refused() {
     let scene = Scene::new().without("backup_label");
     scene.write("backup");
     assert!(scene.refusal().contains("has no backup_label"));
@@ -247,7 +247,7 @@ fn what_has_no_label_or_a_control_file_that_is_none_is_refused() {
 }
 
 #[test]
-fn texts_that_are_too_long_are_refused_unread() {
+fn members_that_are_too_large_are_refused_unread() {
     for (name, limit) in [("backup_label", 64 << 10), ("tablespace_map", 16 << 20), ("PG_VERSION", 64)] {
         let scene = Scene::new().with(file(name, &vec![b'x'; limit + 1]));
         scene.write("backup");
@@ -257,7 +257,7 @@ fn texts_that_are_too_long_are_refused_unread() {
 }
 
 #[test]
-fn more_archives_or_backups_than_there_can_be_are_refused() {
+fn too_many_archives_or_backups_are_refused() {
     let scene = Scene::new();
     for oid in 1..=1001 {
         scene.put("backup", &format!("{oid}.tar"), b"");
@@ -272,7 +272,7 @@ fn more_archives_or_backups_than_there_can_be_are_refused() {
 }
 
 #[test]
-fn looking_stops_when_it_is_told_to() {
+fn plan_stops_when_the_run_is_cancelled() {
     let scene = Scene::new();
     scene.write("backup").manifest("backup", "base/5/1259");
     for looks in 0..4 {
@@ -281,9 +281,9 @@ fn looking_stops_when_it_is_told_to() {
     }
 }
 
-/// The host of these tests rounds times in a listing otherwise than for one object, as stores do.
+/// The stand-in rounds times in a listing differently than for one object, as real stores do.
 #[test]
-fn a_backup_is_compared_with_itself_as_it_was_looked_at_before() {
+fn a_backup_is_compared_by_the_same_kind_of_request() {
     let scene = Scene::new();
     scene.write("backup").manifest("backup", "base/5/1259");
     let again = |change: &dyn Fn()| {
@@ -291,7 +291,7 @@ fn a_backup_is_compared_with_itself_as_it_was_looked_at_before() {
             let place = Place::of(&scene.request())?;
             let before = backup::find(&place)?.remove(0);
             change();
-            Ok::<_, Failure>(before.again(&place)?.map(|now| now.mark() == before.mark()))
+            Ok::<_, Failure>(before.reload(&place)?.map(|now| now.mark() == before.mark()))
         });
         compared.unwrap()
     };

@@ -1,4 +1,4 @@
-//! A backup made on purpose. What the host does with it is tested with the real host; here it is looked at.
+//! A backup for tests of `plan`. Unpacking is tested with the real host.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,14 +23,14 @@ pub(super) fn control() -> Vec<u8> {
     bytes
 }
 
-/// A backup in the making.
+/// A directory with a backup.
 pub(super) struct Scene {
     pub(super) root: TempDir,
     pub(super) base: Vec<Vec<u8>>,
 }
 
 impl Scene {
-    /// A cluster with one tablespace.
+    /// Makes the files of a cluster with one tablespace.
     pub(super) fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("backup")).unwrap();
@@ -52,7 +52,7 @@ impl Scene {
         self.root.path().join(name)
     }
 
-    /// Puts `member` in the place of that of the same name in base.tar, or adds it before the control file.
+    /// Replaces the member of the same name in base.tar, or adds `member` before the control file.
     pub(super) fn with(mut self, member: Vec<u8>) -> Self {
         match self.base.iter_mut().find(|old| old[..100] == member[..100]) {
             Some(old) => *old = member,
@@ -66,7 +66,7 @@ impl Scene {
         self
     }
 
-    /// Writes the backup into `folder`, which is made.
+    /// Writes the backup to `folder`, which is created.
     pub(super) fn write(&self, folder: &str) -> &Self {
         fs::create_dir_all(self.path(folder)).unwrap();
         self.put(folder, "base.tar", &archive(&self.base));

@@ -1,4 +1,4 @@
-//! The files that a backup consists of.
+//! The files of a backup.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,18 +11,18 @@ use ustar::{Archive, Stream};
 
 use crate::codec::Codec;
 
-/// The most archives that are looked for, one for each tablespace.
+/// How many archives a backup may have, one for each tablespace.
 const MOST_ARCHIVES: usize = 1000;
 
-/// A backup as it lies in its directory.
+/// The files of a backup in its directory.
 #[derive(Debug)]
 pub(crate) struct Backup {
     pub(crate) base: ArchiveFile,
-    /// By oid.
+    /// The archives of the tablespaces by OID.
     pub(crate) tablespaces: BTreeMap<u32, ArchiveFile>,
-    /// Absent with `-X fetch`, when WAL is in `base`, and with `-X none`.
+    /// `None` with `-X fetch`, where the WAL is in `base`, and with `-X none`.
     pub(crate) wal: Option<ArchiveFile>,
-    /// Absent with `--no-manifest`.
+    /// `None` with `--no-manifest`.
     pub(crate) manifest: Option<PathBuf>,
 }
 
@@ -37,8 +37,8 @@ impl Backup {
     /// Finds the backup in `directory`.
     ///
     /// # Errors
-    /// [`Failure::NotApplicable`] where the directory or `base.tar` is missing; [`Failure::Failed`] where the directory
-    /// is not granted or holds two archives of one name.
+    /// [`Failure::NotApplicable`] if the directory or `base.tar` is missing; [`Failure::Failed`] if the directory is not granted or has two
+    /// archives of one name.
     pub(crate) fn find(directory: &Path) -> Result<Self, Failure> {
         if !is_granted(directory) {
             let directory = directory.display();
@@ -94,19 +94,19 @@ impl Backup {
 }
 
 impl ArchiveFile {
-    /// Its members from the first to the last, contents and all.
+    /// Opens the archive at its first member.
     pub(crate) fn read(&self) -> Result<Archive, Failure> {
         let file = UntilCancelled::new(self.file()?);
         Ok(Archive::boxed(Stream(self.codec.decode(file))))
     }
 
-    /// What went wrong, with the file that it went wrong in.
+    /// Returns a failure that names the archive.
     pub(crate) fn failed(&self, what: impl std::fmt::Display) -> Failure {
         Failure::failed(format!("{} {what}", self.path.display()))
     }
 
     fn file(&self) -> Result<File, Failure> {
-        // What is not a plain file could keep a reader waiting for ever.
+        // Reading anything but a plain file could block forever.
         if !fs::metadata(&self.path).at(&self.path)?.is_file() {
             return Err(self.failed("is not a plain file"));
         }

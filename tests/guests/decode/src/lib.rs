@@ -1,6 +1,6 @@
-//! The method `decode`: restores what `pg_basebackup -Ft` writes by carrying every byte through the component. It reads,
-//! decompresses, unpacks and checks within the sandbox, on one thread, what `tarball` leaves to the host. It is there to
-//! be measured against; nobody should restore with it.
+//! The method `decode`: restores what `pg_basebackup -Ft` writes, with every byte read and written by the component. It reads,
+//! decompresses, unpacks and checks in the sandbox, on one thread, what `tarball` leaves to the host. It exists for benchmarks and is not
+//! meant for use.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
@@ -28,18 +28,18 @@ impl Method for Decode {
 
     fn plan(request: &Request) -> Result<Plan, Failure> {
         let directory: String = request.require("directory")?;
-        told_to_stop(Backup::find(directory.as_ref()).and_then(|backup| look::plan(&backup)))
+        or_cancelled(Backup::find(directory.as_ref()).and_then(|backup| look::plan(&backup)))
     }
 
     fn create(request: &Request, plan: &Plan) -> Result<(), Failure> {
         let directory: String = request.require("directory")?;
         let datadir = Datadir::of(request)?;
-        told_to_stop(Backup::find(directory.as_ref()).and_then(|backup| unpack::all(&backup, plan, &datadir)))
+        or_cancelled(Backup::find(directory.as_ref()).and_then(|backup| unpack::all(&backup, plan, &datadir)))
     }
 }
 
-/// What a decoder makes of a cancelled read is its own affair: a method that was told to stop was cancelled.
-fn told_to_stop<T>(result: Result<T, Failure>) -> Result<T, Failure> {
+/// Turns any failure after a cancellation into [`Failure::Cancelled`]: a decoder may turn a cancelled read into another error.
+fn or_cancelled<T>(result: Result<T, Failure>) -> Result<T, Failure> {
     result.map_err(|failure| if is_cancelled() { Failure::Cancelled } else { failure })
 }
 

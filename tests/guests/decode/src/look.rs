@@ -1,4 +1,4 @@
-//! What a backup would restore: what its first members and its manifest say.
+//! Makes the plan of a backup from its first members and its manifest.
 
 use std::io::Read;
 
@@ -11,10 +11,10 @@ use ustar::{Archive, Kind, Member};
 use crate::backup::{ArchiveFile, Backup};
 use crate::manifest;
 
-/// How far base.tar is read for what comes first, in plain bytes.
+/// How many plain bytes of base.tar are read for its first members.
 const FAR_ENOUGH: u64 = 16 << 20;
 
-/// The plan of `backup`.
+/// Makes the plan of `backup`.
 pub(crate) fn plan(backup: &Backup) -> Result<Plan, Failure> {
     let (label, map) = look_at_base(&backup.base)?;
     let label = label.ok_or_else(|| backup.base.failed("has no backup_label: it is not a base backup"))?;

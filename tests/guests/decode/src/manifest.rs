@@ -1,4 +1,4 @@
-//! What a backup's manifest says about its files, and whether what is restored is that.
+//! Reads a backup's manifest, and compares the restored files with it.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -8,17 +8,17 @@ use pgdata::checksum::{Algorithm, Digesting, Summing};
 use pgdata::manifest::{Index, ManifestError, Summary};
 use understudy::{AtPath, DataFile, Failure, UntilCancelled};
 
-/// How much is moved at once, in bytes.
+/// How many bytes are copied at once.
 const BUFFER: usize = 256 << 10;
 
-/// What pg_verifybackup leaves out as well (`ignore_list` in pg_verifybackup.c): WAL, of which a manifest lists at most the
+/// Files that pg_verifybackup does not check either (`ignore_list` in pg_verifybackup.c): WAL, of which a manifest lists at most the
 /// `archive_status` of `-X fetch`, and what pg_basebackup itself changes after the manifest was made (`-R`).
 fn is_not_compared(name: &str) -> bool {
     name.starts_with("pg_wal/")
         || matches!(name, "postgresql.auto.conf" | "standby.signal" | "recovery.signal")
 }
 
-/// Reads the manifest `path` for what it says in sum.
+/// Reads the manifest `path` and returns its summary.
 pub(crate) fn summary(path: &Path) -> Result<Summary, Failure> {
     read(path, |_| Ok(()))
 }
@@ -35,20 +35,20 @@ fn read(path: &Path, each: impl FnMut(pgdata::manifest::File) -> io::Result<()>)
     }
 }
 
-/// Compares files with the manifest as they are written.
+/// Compares files with the manifest while they are written.
 pub(crate) struct Check {
-    /// Absent where the backup has no manifest: then nothing can be compared.
+    /// `None` if the backup has no manifest: then files cannot be compared.
     manifest: Option<(PathBuf, Index)>,
     buffer: Vec<u8>,
 }
 
-/// What a file must turn out to be.
+/// The checksum that a file must have.
 pub(crate) struct Expected {
     checksum: Option<(Algorithm, Vec<u8>)>,
 }
 
 impl Check {
-    /// Reads the manifest, where there is one.
+    /// Reads the manifest, if there is one.
     pub(crate) fn new(manifest: Option<&Path>) -> Result<Self, Failure> {
         let manifest = match manifest {
             None => None,
@@ -62,16 +62,16 @@ impl Check {
         Ok(Self { manifest, buffer: vec![0; BUFFER] })
     }
 
-    /// What the file `name` of `size` bytes must be.
+    /// Returns the checksum that the file `name` of `size` bytes must have.
     ///
     /// # Errors
-    /// Where the manifest does not list it, or with another size.
+    /// Fails if the manifest does not list the file, or lists it with another size.
     pub(crate) fn expect(&mut self, name: &str, size: u64) -> Result<Expected, Failure> {
         let nothing = Expected { checksum: None };
         let Some((path, index)) = &mut self.manifest else { return Ok(nothing) };
         let path = path.display();
         if is_not_compared(name) {
-            // Listed or not, both is fine.
+            // It may be listed or not.
             let _ = index.see(name);
             return Ok(nothing);
         }
@@ -85,10 +85,10 @@ impl Check {
         Ok(Expected { checksum: entry.checksum.map(|(algorithm, value)| (algorithm, value.to_vec())) })
     }
 
-    /// Moves all of `from` into `to`, nowhere where that is none, and compares its checksum.
+    /// Copies all of `from` to `to`, if given, and compares the checksum.
     ///
     /// # Errors
-    /// Where reading or writing fails, or the checksum is another.
+    /// Fails if reading or writing fails, or if the checksum differs.
     pub(crate) fn copy(
         &mut self,
         name: &str,
@@ -120,11 +120,11 @@ impl Check {
         Ok(())
     }
 
-    /// At the end: whether every file came.
+    /// Checks, after everything is unpacked, that every listed file was in the archives.
     ///
     /// # Errors
-    /// Where files of the manifest did not come; names the first few.
-    pub(crate) fn all_came(&self) -> Result<(), Failure> {
+    /// Fails if files are missing. The failure names the first few.
+    pub(crate) fn check_complete(&self) -> Result<(), Failure> {
         let Some((path, index)) = &self.manifest else { return Ok(()) };
         let mut missing = index.unseen().filter(|name| !is_not_compared(name));
         let first: Vec<_> = missing.by_ref().take(3).collect();
@@ -141,7 +141,7 @@ impl Check {
     }
 }
 
-/// Where a file's contents go.
+/// A destination of the contents of a file.
 pub(crate) trait Sink {
     fn take(&mut self, bytes: &[u8]) -> Result<(), Failure>;
 }

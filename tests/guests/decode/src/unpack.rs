@@ -1,4 +1,4 @@
-//! Writing a backup into the data directory.
+//! Writes a backup to the data directory.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -14,7 +14,7 @@ use crate::manifest::{Check, CopyError, Sink};
 /// Files of a running server, which no backup has and no replica may inherit.
 const OF_A_SERVER: [&str; 2] = [names::POSTMASTER_PID, names::POSTMASTER_OPTS];
 
-/// Unpacks `backup` as `plan` has it: tablespaces, WAL, the data directory itself, and at the very end its control file.
+/// Unpacks `backup`, which must match `plan`: the tablespaces, the WAL, the data directory, and last its control file.
 pub(crate) fn all(backup: &Backup, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
     progress::expect(plan.bytes, plan.files);
     let mut check = Check::new(backup.manifest.as_deref())?;
@@ -35,13 +35,13 @@ pub(crate) fn all(backup: &Backup, plan: &Plan, datadir: &Datadir) -> Result<(),
     }
     progress::phase("data directory");
     let control = Unpacking { file: &backup.base, datadir, check: &mut check }.base(plan)?;
-    check.all_came()?;
+    check.check_complete()?;
     datadir.write(names::CONTROL_FILE, &mut &control[..])?;
     log::info!("unpacked {}", plan.backup);
     Ok(())
 }
 
-/// One archive on its way.
+/// An archive that is being unpacked.
 struct Unpacking<'a> {
     file: &'a ArchiveFile,
     datadir: &'a Datadir,
@@ -81,7 +81,7 @@ impl Unpacking<'_> {
                     control = Some(this.small(archive, member)?);
                     Ok(())
                 }
-                // The host makes the links itself, where the operator's map has them.
+                // The host creates the links itself, from the operator's map.
                 names::TABLESPACE_MAP => {
                     let map = this.small_limited(archive, member, tablespace_map::LIMIT)?;
                     let map = look::read_map(this.file, &map)?;
@@ -117,10 +117,10 @@ impl Unpacking<'_> {
     }
 
     fn replaced(&self) -> Failure {
-        self.file.failed("is no longer what the plan was made from: it was replaced since; run again")
+        self.file.failed("is not what the plan was made from any more: it was replaced; run again")
     }
 
-    /// Goes through the archive, to its very end.
+    /// Calls a function for each member, and reads the archive to its end.
     fn each_member(
         &mut self,
         mut put: impl FnMut(&mut Self, &mut Archive, &Member) -> Result<(), Failure>,
@@ -129,7 +129,7 @@ impl Unpacking<'_> {
         let mut directories = HashSet::new();
         while let Some(member) = archive.next().map_err(|error| self.file.failed(error))? {
             cancelled()?;
-            // A file that comes twice finds the first one there; a directory would not.
+            // A file that comes twice fails because the first one exists; a directory would not fail.
             if member.kind == Kind::Directory && !directories.insert(member.name.clone()) {
                 return Err(self
                     .file
@@ -140,7 +140,7 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    /// Makes the directory or the file `name`.
+    /// Creates the directory or the file `name`.
     fn put(&mut self, archive: &mut Archive, member: &Member, name: &str) -> Result<(), Failure> {
         match member.kind {
             Kind::Directory => self.datadir.create_dir(name),
@@ -157,7 +157,7 @@ impl Unpacking<'_> {
         }
     }
 
-    /// Reads a member whose size was looked at.
+    /// Reads a member whose size was checked.
     fn small(&mut self, archive: &mut Archive, member: &Member) -> Result<Vec<u8>, Failure> {
         let mut bytes = Vec::new();
         self.contents(archive, member, &member.name, &mut bytes)?;
@@ -195,7 +195,7 @@ impl Unpacking<'_> {
     }
 }
 
-/// Why a member of that name has no business in base.tar.
+/// Checks that a member of that name may be in base.tar.
 pub(crate) fn belongs_in_base(name: &str) -> Result<(), String> {
     let shown = name.escape_debug();
     if name.starts_with("pg_tblspc/") {
@@ -207,7 +207,7 @@ pub(crate) fn belongs_in_base(name: &str) -> Result<(), String> {
     whole(name)
 }
 
-/// Why a member of that name has no business in a tablespace's archive: there is only PostgreSQL's own folder.
+/// Checks that a member of that name may be in the archive of a tablespace, which contains only PostgreSQL's directory.
 fn belongs_in_tablespace(name: &str) -> Result<(), String> {
     let folder = name.split('/').next().unwrap_or(name);
     let of_postgresql = names::TablespaceFolder::parse(folder.as_bytes())
@@ -218,7 +218,7 @@ fn belongs_in_tablespace(name: &str) -> Result<(), String> {
     Err(format!("has a member `{}`, which is not below a PG_MAJOR_CATALOG folder", name.escape_debug()))
 }
 
-/// Why a member has no business in pg_wal.tar.
+/// Checks that a member may be in pg_wal.tar.
 fn belongs_in_wal(member: &Member) -> Result<(), String> {
     let ok = match (member.kind, member.name.split_once('/')) {
         (Kind::Directory, None) => member.name == "archive_status",
@@ -228,15 +228,19 @@ fn belongs_in_wal(member: &Member) -> Result<(), String> {
         }
         _ => false,
     };
-    if ok { Ok(()) } else { Err(format!("has a member `{}`, which is no WAL", member.name.escape_debug())) }
+    if ok {
+        Ok(())
+    } else {
+        Err(format!("has a member `{}`, which is not a WAL file", member.name.escape_debug()))
+    }
 }
 
-/// Whether PostgreSQL calls WAL so: segments, their partial and backup files, timeline histories.
+/// Returns whether `name` is a WAL file: a segment, a partial segment, a backup history file or a timeline history file.
 fn is_wal(name: &str) -> bool {
     WalFile::parse(name.as_bytes()).is_some()
 }
 
-/// An incremental backup's files are not whole.
+/// Checks that a file is not one of an incremental backup, whose files are not complete.
 fn whole(name: &str) -> Result<(), String> {
     let file = name.rsplit('/').next().unwrap_or(name);
     if file.starts_with("INCREMENTAL.") {

@@ -1,4 +1,4 @@
-//! A method for the version 0.2 of the contract that the sandbox has for its own tests. Its plan says what the store `repo` has.
+//! A method for version 0.2 of the contract, which the sandbox has for its own tests. Its plan names the objects of the store `repo`.
 
 #![allow(unsafe_code, reason = "wit-bindgen writes it, in part where it exports the method")]
 

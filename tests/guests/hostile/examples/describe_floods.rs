@@ -1,4 +1,4 @@
-//! Says more of itself than anybody wants to hold: options without end, with forged terminal lines.
+//! Returns a description with too many options, and with terminal escapes.
 
 use understudy::{Description, Failure, Kind, Method, OptionSpec, Plan, Request};
 

@@ -1,4 +1,4 @@
-//! Never says what it is.
+//! Loops forever in `describe`.
 
 use understudy::{Description, Failure, Method, Plan, Request};
 

@@ -1,4 +1,4 @@
-//! Traps instead of saying what it is.
+//! Traps in `describe`.
 
 use understudy::{Description, Failure, Method, Plan, Request};
 

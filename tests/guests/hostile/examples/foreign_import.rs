@@ -1,4 +1,4 @@
-//! Imports an interface that no host of this contract knows.
+//! Imports an interface that no host of this contract has.
 
 use understudy::{Description, Failure, Method, Plan, Request};
 

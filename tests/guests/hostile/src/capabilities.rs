@@ -1,4 +1,4 @@
-//! Calling what nobody granted.
+//! Calls interfaces that are not granted.
 
 use understudy::raw::understudy::method::keys::Key;
 use understudy::raw::understudy::method::store::Bucket;
@@ -8,14 +8,14 @@ use understudy::{Failure, Request};
 
 use crate::{refused, verdict};
 
-/// Looks for an environment, arguments, a working directory and input.
+/// Reads the environment, the arguments, the working directory and standard input.
 pub(crate) fn environment(_: &Request) -> Result<(), Failure> {
     let variables: Vec<_> =
         std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
     let arguments: Vec<_> =
         std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
     let mut input = Vec::new();
-    // A closed input reads as empty or fails; both are fine.
+    // A closed standard input is empty or fails. Both are allowed.
     let read = std::io::Read::read_to_end(&mut std::io::stdin(), &mut input);
     if variables.is_empty() && arguments.is_empty() && input.is_empty() {
         return Err(refused("environment, arguments and input", format!("all are empty ({read:?})")));

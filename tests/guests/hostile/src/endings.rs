@@ -1,4 +1,4 @@
-//! Ways to end, and not to end.
+//! Ends in various ways, or does not end.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(crate) fn panic(_: &Request) -> Result<(), Failure> {
     panic!("the method panics")
 }
 
-/// Leaves as a program does that succeeded.
+/// Exits as a program that succeeded.
 pub(crate) fn exit(_: &Request) -> Result<(), Failure> {
     std::process::exit(0)
 }
@@ -26,7 +26,7 @@ pub(crate) fn fail(_: &Request) -> Result<(), Failure> {
     Err(Failure::failed("the method fails"))
 }
 
-/// A message of 8 MiB.
+/// Fails with a message of 8 MiB.
 pub(crate) fn fail_at_length(_: &Request) -> Result<(), Failure> {
     Err(Failure::failed("no end of it ".repeat((8 << 20) / 13)))
 }
@@ -57,7 +57,7 @@ pub(crate) fn sleep(_: &Request) -> Result<(), Failure> {
     Err(Failure::failed("nobody woke the method"))
 }
 
-/// Sees that it should stop and goes on in short sleeps.
+/// Checks for cancellation, ignores it and sleeps again and again.
 pub(crate) fn ignore_cancel(_: &Request) -> Result<(), Failure> {
     log::info!("ignoring");
     loop {
@@ -66,7 +66,7 @@ pub(crate) fn ignore_cancel(_: &Request) -> Result<(), Failure> {
     }
 }
 
-/// Waits on the host's pollable and stops when told to.
+/// Waits on the host's pollable and stops when the run is cancelled.
 pub(crate) fn cooperative_cancel(_: &Request) -> Result<(), Failure> {
     log::info!("waiting");
     cancellation::subscribe().block();

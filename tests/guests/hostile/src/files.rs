@@ -1,4 +1,4 @@
-//! Going for files that are not its own.
+//! Tries to reach files that are not granted.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -30,8 +30,8 @@ pub(crate) fn read_outside(request: &Request) -> Result<(), Failure> {
     }
 }
 
-/// Changes things in `path`, a folder granted for reading: makes, overwrites, truncates, renames, links, removes. It needs
-/// a file `victim` there.
+/// Tries to change `path`, a directory granted for reading: creates, overwrites, truncates, renames, links, removes. Needs a file `victim`
+/// there.
 pub(crate) fn write_granted(request: &Request) -> Result<(), Failure> {
     let directory: String = request.require("path")?;
     let directory = Path::new(&directory);
@@ -55,7 +55,7 @@ pub(crate) fn write_granted(request: &Request) -> Result<(), Failure> {
     Err(verdict(attempts))
 }
 
-/// Leaves the data directory for `path`, a file outside that exists: by `..`, by links of its own, with trailing slashes.
+/// Tries to reach `path`, an existing file outside of the data directory: by `..`, by links that it creates, with trailing slashes.
 pub(crate) fn traverse(request: &Request) -> Result<(), Failure> {
     let target: String = request.require("path")?;
     let datadir = request.datadir()?;
@@ -106,7 +106,7 @@ pub(crate) fn traverse(request: &Request) -> Result<(), Failure> {
     Err(verdict(attempts))
 }
 
-/// Opens `path`, a FIFO, which would wait for its other end for ever.
+/// Opens `path`, a FIFO, which would block forever.
 pub(crate) fn fifo(request: &Request) -> Result<(), Failure> {
     let path: String = request.require("path")?;
     match File::open(&path) {
@@ -115,7 +115,7 @@ pub(crate) fn fifo(request: &Request) -> Result<(), Failure> {
     }
 }
 
-/// Writes in the data directory, which is fine in `create` and not in `plan`.
+/// Writes to the data directory, which is allowed in `create` and denied in `plan`.
 pub(crate) fn write(request: &Request) -> Result<(), Failure> {
     let path = request.datadir()?.join("written");
     let planning = request.require::<String>("when")? == "plan";
@@ -126,7 +126,7 @@ pub(crate) fn write(request: &Request) -> Result<(), Failure> {
     }
 }
 
-/// Puts a control file in place itself: by its name in any spelling, by a rename, by a link, with a whole directory.
+/// Tries to create a control file under its final name: in any spelling, by a rename, by a link, with a whole directory.
 pub(crate) fn control_file(request: &Request) -> Result<(), Failure> {
     let datadir = request.datadir()?;
     let global = datadir.join("global");
@@ -148,13 +148,13 @@ pub(crate) fn control_file(request: &Request) -> Result<(), Failure> {
     Err(verdict(attempts))
 }
 
-/// Has another directory become `global`: by a rename, by links.
+/// Tries to make another directory `global`: by a rename, by links.
 pub(crate) fn other_global(datadir: &Path) -> Result<Attempts, Failure> {
     let root = preopened(datadir)?;
     let (global, g2) = (datadir.join("global"), datadir.join("g2"));
     fs::create_dir_all(&g2).at(&g2)?;
     fs::write(g2.join("other"), [0; 8192]).at(&g2)?;
-    // The name must be free, else the kernel says no whatever the host does.
+    // The name must be free, otherwise the kernel fails whatever the host does.
     let aside = datadir.join("aside");
     fs::rename(&global, &aside).at(&global)?;
     let mut attempts = Attempts::new();

@@ -1,4 +1,4 @@
-//! Having the host hold more and more: each until it is refused, or `count` rounds are over.
+//! Makes the host hold more and more, until a call is refused or `count` rounds are done.
 
 use understudy::raw::understudy::method::store::{Bucket, Codec, Pipeline};
 use understudy::raw::understudy::method::transfer::{Fetch, Job, Listed, Listing, Unless, Unpack};
@@ -9,10 +9,10 @@ use wasip2::filesystem::types::{DescriptorFlags, OpenFlags, PathFlags};
 use crate::files::preopened;
 use crate::refused;
 
-/// Items of one call, so many that their names fill what a call may carry.
+/// How many items one call has: so many that their names fill the largest call.
 const ITEMS: usize = 3500;
 
-/// A relative path of 3.9 KB that ends with `name`.
+/// Returns a relative path of 3.9 KB that ends with `name`.
 fn long(name: &str) -> String {
     format!("{}{name}", format!("{}/", "n".repeat(200)).repeat(19))
 }
@@ -84,7 +84,7 @@ pub(crate) fn origins(request: &Request) -> Result<(), Failure> {
     })
 }
 
-/// Unpacks with long lists of what is passed over and refused, each in a job of its own.
+/// Unpacks with long lists of skipped and refused paths, each in a job of its own.
 pub(crate) fn path_lists(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let object: String = request.require("path")?;
@@ -130,7 +130,7 @@ pub(crate) fn tolerated(request: &Request) -> Result<(), Failure> {
     })
 }
 
-/// Fetches what is not there, and never takes what became of it.
+/// Fetches missing objects, and never reads the outcomes.
 pub(crate) fn outcomes(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let job = Job::new(true);
@@ -144,7 +144,7 @@ pub(crate) fn outcomes(request: &Request) -> Result<(), Failure> {
     })
 }
 
-/// Makes a job and lets it go, again and again.
+/// Makes a job and drops it, again and again.
 pub(crate) fn job_churn(request: &Request) -> Result<(), Failure> {
     rounds(request, "jobs that are gone", |_| {
         drop(Job::new(true));
@@ -152,7 +152,7 @@ pub(crate) fn job_churn(request: &Request) -> Result<(), Failure> {
     })
 }
 
-/// Reads the object `path`, a zstd stream, by one stream after another, none to its end.
+/// Opens one stream after another of the object `path`, a zstd stream, and reads none to its end.
 pub(crate) fn windows(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let object: String = request.require("path")?;
@@ -161,7 +161,7 @@ pub(crate) fn windows(request: &Request) -> Result<(), Failure> {
     let mut streams = Vec::new();
     rounds(request, "windows", |_| {
         let stream = text(bucket.read(&object, None, Some(&via)))?;
-        // So far that all of its window is in use.
+        // Reads so much that the whole window is in use.
         for _ in 0..2100 {
             match stream.blocking_read(64 << 10) {
                 Ok(_) => {}
@@ -190,7 +190,7 @@ pub(crate) fn fetched_windows(request: &Request) -> Result<(), Failure> {
     Err(Failure::failed(format!("all were fetched, but for {failed:?}")))
 }
 
-/// Opens the directory `path` as a store under one spelling after another, all of which it holds.
+/// Opens the directory `path` as a store under many spellings, and keeps all of them open.
 pub(crate) fn spellings(request: &Request) -> Result<(), Failure> {
     let path: String = request.require("path")?;
     let mut open = Vec::new();
@@ -209,7 +209,7 @@ pub(crate) fn directories(request: &Request) -> Result<(), Failure> {
     rounds(request, "directories", |number| text(Bucket::open(&format!("{path}/{number}"))).map(drop))
 }
 
-/// Opens the file `path` again and again for a stream, and lets the descriptor go.
+/// Opens the file `path` for a stream and drops the descriptor, again and again.
 pub(crate) fn dropped_descriptors(request: &Request) -> Result<(), Failure> {
     let path: String = request.require("path")?;
     let (directory, name) = path.rsplit_once('/').unwrap_or(("", &path));

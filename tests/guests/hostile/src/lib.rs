@@ -1,8 +1,7 @@
-//! A component that does what a method must not do. The option `behave` says what, the option `when` in which function.
+//! A component that does what a method must not do. The option `behave` says what it does, the option `when` in which function.
 //!
-//! What it tries and the host prevents ends in a failure whose message begins with `refused`; what it gets away with ends in
-//! one that begins with `ESCAPED`, whatever else the host makes of it. So a test looks for the word of the outcome and for
-//! the absence of `ESCAPED`.
+//! If the host prevents an attempt, the component fails with a message that begins with `refused`. If the attempt succeeds, the message
+//! begins with `ESCAPED`. So a test checks the outcome, and that the message has no `ESCAPED`.
 
 mod capabilities;
 mod endings;
@@ -17,7 +16,7 @@ mod transfers;
 
 use understudy::{Description, Failure, Method, OptionSpec, Plan, Request};
 
-/// Everything it can do, by the value of `behave`.
+/// A behaviour, selected by the value of `behave`.
 type Behaviour = fn(&Request) -> Result<(), Failure>;
 
 const BEHAVIOURS: &[(&str, Behaviour)] = &[
@@ -132,21 +131,21 @@ fn behave(request: &Request, now: &str) -> Result<(), Failure> {
     let wanted: String = request.require("behave")?;
     match BEHAVIOURS.iter().find(|(name, _)| *name == wanted) {
         Some((_, behaviour)) => behaviour(request),
-        None => Err(Failure::failed(format!("`{wanted}` is no behaviour"))),
+        None => Err(Failure::failed(format!("`{wanted}` is not a behaviour"))),
     }
 }
 
-/// What the host prevented, and how it answered.
+/// Returns the failure for an attempt that the host prevented, with the answer of the host.
 fn refused(attempt: &str, answer: impl std::fmt::Display) -> Failure {
     Failure::failed(format!("refused: {attempt}: {answer}"))
 }
 
-/// What the host did not prevent.
+/// Returns the failure for an attempt that the host did not prevent.
 fn escaped(attempt: &str) -> Failure {
     Failure::failed(format!("ESCAPED: {attempt}"))
 }
 
-/// The sum of several attempts: escaped where one escaped.
+/// Combines several attempts: `escaped` if any of them succeeded.
 fn verdict(attempts: Vec<(String, Result<(), String>)>) -> Failure {
     let escapes: Vec<_> =
         attempts.iter().filter(|(_, answer)| answer.is_ok()).map(|(attempt, _)| attempt.as_str()).collect();

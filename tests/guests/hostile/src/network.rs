@@ -1,4 +1,4 @@
-//! Talking to the world.
+//! Tries to use the network.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use wasip2::sockets::udp_create_socket::create_udp_socket;
 
 use crate::verdict;
 
-/// Connects to `address`, listens, sends a datagram and looks a name up.
+/// Connects to `address`, listens, sends a datagram and resolves a name.
 pub(crate) fn network(request: &Request) -> Result<(), Failure> {
     let address: String = request.require("address")?;
     let Ok(SocketAddr::V4(address)) = address.parse() else {

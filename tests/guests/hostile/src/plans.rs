@@ -1,8 +1,8 @@
-//! Plans that claim what the options say.
+//! Returns plans that the options describe.
 
 use understudy::{Failure, Plan, Request, Tablespace};
 
-/// The plan that the options describe; what they leave out is not claimed.
+/// Returns the plan that the options describe. Fields without an option are `None`.
 pub(crate) fn claimed(request: &Request) -> Result<Plan, Failure> {
     let number = |name| request.get::<u64>(name);
     let small = |name| Ok::<_, Failure>(number(name)?.and_then(|number| u32::try_from(number).ok()));

@@ -1,4 +1,4 @@
-//! Using up what there is.
+//! Uses up resources.
 
 use std::fs::{self, File};
 use std::hint::black_box;
@@ -10,7 +10,7 @@ use wasip2::filesystem::types::{DescriptorFlags, OpenFlags, PathFlags};
 use crate::files::preopened;
 use crate::{escaped, refused};
 
-/// Asks for memory until there is none.
+/// Allocates memory until it fails.
 pub(crate) fn memory(_: &Request) -> Result<(), Failure> {
     let mut all = Vec::new();
     loop {
@@ -18,7 +18,7 @@ pub(crate) fn memory(_: &Request) -> Result<(), Failure> {
     }
 }
 
-/// Uses the stack up.
+/// Overflows the stack.
 pub(crate) fn recursion(_: &Request) -> Result<(), Failure> {
     fn deeper(depth: u64) -> u64 {
         let here = black_box([depth; 64]);
@@ -27,7 +27,7 @@ pub(crate) fn recursion(_: &Request) -> Result<(), Failure> {
     Err(Failure::failed(format!("the stack has no end: {}", deeper(0))))
 }
 
-/// Opens the data directory's files and never closes one.
+/// Opens files of the data directory and never closes one.
 pub(crate) fn handles(request: &Request) -> Result<(), Failure> {
     let path = request.datadir()?.join("handle");
     fs::write(&path, "x").at(&path)?;
@@ -55,7 +55,7 @@ pub(crate) fn listings(request: &Request) -> Result<(), Failure> {
     Err(escaped(&format!("has {} open listings", open.len())))
 }
 
-/// Makes a directory in a directory in a directory, `count` deep, each from the one above it.
+/// Creates directories that are nested `count` deep, each from the handle of its parent.
 pub(crate) fn deep(request: &Request) -> Result<(), Failure> {
     let name = "d".repeat(250);
     let mut here = preopened(request.datadir()?)?;
@@ -71,20 +71,20 @@ pub(crate) fn deep(request: &Request) -> Result<(), Failure> {
     Err(escaped("it has no bottom"))
 }
 
-/// Holds more and more of the host: things to wait for, which are neither files nor listings.
+/// Holds more and more resources of the host that are neither files nor listings: pollables.
 pub(crate) fn pollables(request: &Request) -> Result<(), Failure> {
     let count = request.require::<u64>("count")?;
     let held: Vec<_> = (0..count).map(|_| wasip2::clocks::monotonic_clock::subscribe_duration(1)).collect();
     Err(escaped(&format!("holds {} things to wait for", held.len())))
 }
 
-/// Asks for `count` random bytes at once.
+/// Requests `count` random bytes at once.
 pub(crate) fn random(request: &Request) -> Result<(), Failure> {
     let bytes = wasip2::random::random::get_random_bytes(request.require("count")?);
     Err(escaped(&format!("has {} random bytes", bytes.len())))
 }
 
-/// Says `count` bytes in one call.
+/// Passes `count` bytes in one call.
 pub(crate) fn long_call(request: &Request) -> Result<(), Failure> {
     let count = request.require::<u64>("count")?;
     progress::phase(&"x".repeat(count as usize));
@@ -108,7 +108,7 @@ pub(crate) fn stdout_flood(request: &Request) -> Result<(), Failure> {
     Err(Failure::failed(format!("printed {count} lines")))
 }
 
-/// `count` KiB without an end of line.
+/// Prints `count` KiB without a line end.
 pub(crate) fn stderr_endless_line(request: &Request) -> Result<(), Failure> {
     let count = request.require::<u64>("count")?;
     let mut out = std::io::stderr().lock();
@@ -128,7 +128,7 @@ pub(crate) fn progress_flood(request: &Request) -> Result<(), Failure> {
     Err(Failure::failed(format!("reported progress {count} times")))
 }
 
-/// What would clear a terminal, change its title and forge a second line, by every way that text takes.
+/// Sends text that would clear a terminal, change its title and forge a second line, through every function that takes text.
 pub(crate) fn terminal(_: &Request) -> Result<(), Failure> {
     let text = "\u{1b}[2J\u{1b}]0;owned\u{7}\rforged\nERROR forged\u{9b}31m\u{202e}";
     log::warn!("{text}");
@@ -138,7 +138,7 @@ pub(crate) fn terminal(_: &Request) -> Result<(), Failure> {
     Err(Failure::failed(text))
 }
 
-/// Writes one file until the host or the disk says no.
+/// Writes one file until the host or the disk refuses.
 pub(crate) fn fill_disk(request: &Request) -> Result<(), Failure> {
     let path = request.datadir()?.join("filler");
     let mut file = File::create(&path).at(&path)?;
@@ -151,7 +151,7 @@ pub(crate) fn fill_disk(request: &Request) -> Result<(), Failure> {
     }
 }
 
-/// Makes empty files until the host says no, or `count` of them.
+/// Creates empty files until the host refuses, at most `count`.
 pub(crate) fn many_files(request: &Request) -> Result<(), Failure> {
     let directory = request.datadir()?;
     let count = request.require::<u64>("count")?;

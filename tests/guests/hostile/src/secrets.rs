@@ -1,5 +1,5 @@
-//! Going for the credentials of a store and for keys, by every way that text comes back. What it gets to see it keeps in the
-//! data directory, in a form in which nobody would recognise it, and shouts as well.
+//! Tries to get the credentials of a store and keys through every function that returns text. It writes everything that it got to the data
+//! directory, in a form that no redactor recognizes, and also passes it to every function that takes text.
 
 use std::fmt::{Debug, Write as _};
 use std::fs;
@@ -15,7 +15,7 @@ use understudy::{AtPath, Failure, Request, log, progress};
 
 use crate::refused;
 
-/// The file of the data directory that it keeps what it saw in.
+/// The file of the data directory with everything that the component got.
 const KEPT: &str = "seen";
 
 const CODECS: [Codec; 8] = [
@@ -32,7 +32,7 @@ const CODECS: [Codec; 8] = [
 const FORMATS: [CipherFormat; 3] =
     [CipherFormat::OpensslSha1, CipherFormat::OpensslSha256, CipherFormat::SaltOnlySha1];
 
-/// What it saw.
+/// Everything that the component got.
 #[derive(Default)]
 struct Seen(Vec<u8>);
 
@@ -69,7 +69,7 @@ impl Seen {
         }
     }
 
-    /// Has an object written into the data directory, and reads it there.
+    /// Fetches an object to the data directory, and reads the file.
     fn fetched(
         &mut self,
         request: &Request,
@@ -126,9 +126,9 @@ impl Seen {
     }
 }
 
-/// Tries every way to the secrets of the stores `repo` and `broken` and of the key `pass`, which are granted; `path` is the
-/// file of one of them. The object `plain.ini` holds a key in its text, `locked.ini` the same, encrypted with `pass`, and
-/// `history.gz` the same, compressed and then encrypted.
+/// Tries to get the secrets of the stores `repo` and `broken` and of the key `pass`, which are granted. `path` is the file of one of
+/// them. The object `plain.ini` contains a key in its text, `locked.ini` is the same text encrypted with `pass`, and `history.gz` is the
+/// same text compressed and then encrypted.
 pub(crate) fn secrets(request: &Request) -> Result<(), Failure> {
     let mut seen = Seen::default();
     let path: String = request.require("path")?;
@@ -147,7 +147,7 @@ pub(crate) fn secrets(request: &Request) -> Result<(), Failure> {
     keep(request, &seen)
 }
 
-/// Of the run itself: environment, arguments, files.
+/// Tries the process: environment, arguments, files.
 fn of_this_process(seen: &mut Seen, path: &str) {
     seen.bytes("environment", format!("{:?} {:?}", std::env::vars_os(), std::env::args_os()).as_bytes());
     for file in [path, "/proc/self/environ", "/proc/self/cmdline", "/proc/self/maps", "/proc/1/environ"] {
@@ -155,7 +155,7 @@ fn of_this_process(seen: &mut Seen, path: &str) {
     }
 }
 
-/// By names that are paths, patterns and addresses.
+/// Tries names that are paths, patterns and URLs.
 fn names(seen: &mut Seen, path: &str) {
     let up = format!("../..{path}");
     for name in [path, up.as_str(), "", "*", "PASS", "pass\0", "pass/", "./pass", "keys.pass", "file:///"] {
@@ -175,7 +175,7 @@ fn names(seen: &mut Seen, path: &str) {
     }
 }
 
-/// By what a store says that refuses, answers nonsense or is not there.
+/// Tries the errors of a store that refuses, sends invalid responses or does not exist.
 fn failing(seen: &mut Seen, request: &Request, bucket: &Bucket) {
     for key in ["refused", "absent", "echo", "echoed", "marked", "../up", "/etc/passwd", "a//b", ""] {
         seen.answer(key, &bucket.head(key));
@@ -190,7 +190,7 @@ fn failing(seen: &mut Seen, request: &Request, bucket: &Bucket) {
     seen.fetched(request, bucket, "marked", None, "fetched-marked");
 }
 
-/// By what a key decrypts and by digests over it.
+/// Tries what a key decrypts, and digests over the key.
 fn locked(seen: &mut Seen, request: &Request, bucket: &Bucket) {
     seen.object("raw", bucket, "locked.ini", None);
     let key = match Key::named("pass") {
@@ -198,12 +198,12 @@ fn locked(seen: &mut Seen, request: &Request, bucket: &Bucket) {
         Err(error) => return seen.answer::<()>("pass", &Err(error)),
     };
     seen.answer("sha1 of a granted key", &digest_over(&key));
-    // Without deriving what stands in it.
+    // Without deriving the key in the text.
     let plainly = Pipeline::new();
     plainly.decrypt(&key, CipherFormat::OpensslSha1);
     seen.object("decrypted", bucket, "locked.ini", Some(&plainly));
     seen.fetched(request, bucket, "locked.ini", Some(&plainly), "decrypted.ini");
-    // To be decompressed where nobody blanks anything.
+    // The component could decompress it without blanking.
     seen.object("decrypted and compressed", bucket, "history.gz", Some(&plainly));
     seen.fetched(request, bucket, "history.gz", Some(&plainly), "history.gz");
     for format in FORMATS {
@@ -231,7 +231,7 @@ fn digest_over(key: &Key) -> Result<Vec<u8>, Error> {
     Ok(sum.finish())
 }
 
-/// By reading the object of which a key was derived in every other way.
+/// Reads the object from which a key was derived in every other way.
 fn derived(seen: &mut Seen, request: &Request, bucket: &Bucket) {
     let Ok(pass) = Key::named("pass") else { return };
     let locked = Pipeline::new();
@@ -256,7 +256,7 @@ fn derived(seen: &mut Seen, request: &Request, bucket: &Bucket) {
         seen.fetched(request, bucket, object, Some(via), "fetched.ini");
         seen.fetched(request, bucket, object, None, "fetched-raw.ini");
         seen.answer("sha1 of it", &digest_over(&key));
-        // A digest of what the derived key decrypts, and its text in an error.
+        // A digest of what the derived key decrypts, and the text of the key in an error.
         let further = Pipeline::new();
         further.decrypt(&key, CipherFormat::OpensslSha1);
         seen.object("with the derived key", bucket, "plain.ini", Some(&further));
@@ -264,8 +264,8 @@ fn derived(seen: &mut Seen, request: &Request, bucket: &Bucket) {
     }
 }
 
-/// Derives the key of `plain.ini` in the directory `path`, which may be read and is the store `repo` too, and goes for it under
-/// every other name and in parts.
+/// Derives the key of `plain.ini` in the directory `path`, which may be read and is also the store `repo`. Then tries to read the key
+/// under every other name and in parts.
 pub(crate) fn aliases(request: &Request) -> Result<(), Failure> {
     let path: String = request.require("path")?;
     let mut seen = Seen::default();
@@ -300,7 +300,7 @@ pub(crate) fn aliases(request: &Request) -> Result<(), Failure> {
     keep(request, &seen)
 }
 
-/// Reads an object in two parts that meet at each of many places, and has both written into one file.
+/// Reads an object in two parts, split at many offsets, and fetches both parts into one file.
 fn in_parts(seen: &mut Seen, request: &Request, bucket: &Bucket, object: &str) {
     let Ok(size) = bucket.head(object).map(|object| object.size) else { return };
     for middle in (0..size).step_by(16).chain([size - 8]) {
@@ -345,8 +345,8 @@ fn in_parts(seen: &mut Seen, request: &Request, bucket: &Bucket, object: &str) {
     }
 }
 
-/// Asks the key `pass` to open `locked.ini` of its store `repo`, of the store `other` and of the directory `path`, to neither
-/// of which it is bound.
+/// Decrypts `locked.ini` with the key `pass`: in its store `repo`, and in the store `other` and the directory `path`, to which the key is
+/// not bound.
 pub(crate) fn keys_elsewhere(request: &Request) -> Result<(), Failure> {
     let path: String = request.require("path")?;
     let key = Key::named("pass").map_err(|error| Failure::failed(format!("{error:?}")))?;
@@ -381,7 +381,7 @@ pub(crate) fn keys_elsewhere(request: &Request) -> Result<(), Failure> {
     Err(crate::verdict(attempts))
 }
 
-/// Calls words of the operator's log keys, and one key that is one; then says the text `path`.
+/// Derives keys from words of the operator's log and from one real key. Then passes the text `path` to every function.
 pub(crate) fn derive_words(request: &Request) -> Result<(), Failure> {
     let bucket = Bucket::open("repo").map_err(|error| Failure::failed(format!("{error:?}")))?;
     for name in ["word", "path", "key"] {
@@ -394,7 +394,7 @@ pub(crate) fn derive_words(request: &Request) -> Result<(), Failure> {
     Err(refused("words", format!("they are keys now; {text}")))
 }
 
-/// Keeps what it saw where no redaction finds it, and shouts it.
+/// Writes everything that it got to a file in a form that no redactor recognizes, and passes it to functions that take text.
 fn keep(request: &Request, seen: &Seen) -> Result<(), Failure> {
     let hidden: Vec<u8> = seen.0.iter().map(|byte| byte ^ 0x55).collect();
     let path = request.datadir()?.join(KEPT);
@@ -409,7 +409,7 @@ fn keep(request: &Request, seen: &Seen) -> Result<(), Failure> {
     Err(refused("everything that was tried", last))
 }
 
-/// Shouts the text `path` by every way, as a component would that knew a secret.
+/// Passes the text `path` to every function that takes text, as a component that knew a secret would.
 #[expect(clippy::print_stdout, reason = "standard output is one of the ways")]
 pub(crate) fn shout(request: &Request) -> Result<(), Failure> {
     let text: String = request.require("path")?;

@@ -1,11 +1,11 @@
-//! A method that restores what it should, and asks for settings.
+//! Restores a copy, and requests settings.
 
 use std::fs;
 use std::path::Path;
 
 use understudy::{AtPath, Datadir, Failure, Request, log};
 
-/// Copies the folder `path` as it is, then asks for each of `settings`. Says what was answered, and ends well.
+/// Copies the directory `path` unchanged, then requests each of `settings`. Logs the answers, and succeeds.
 pub(crate) fn restore_and_ask(request: &Request) -> Result<(), Failure> {
     let datadir = Datadir::of(request)?;
     let from: String = request.require("path")?;

@@ -1,4 +1,4 @@
-//! Using the data plane, and misusing it.
+//! Uses and misuses the data plane.
 
 use understudy::raw::understudy::method::store::{Bucket, Pipeline};
 use understudy::raw::understudy::method::transfer::{Fetch, Job, Listed, Listing, Unless, Unpack};
@@ -31,7 +31,7 @@ fn failed(attempt: &str) -> impl Fn(Error) -> Failure {
     move |error| refused(attempt, format!("{error:?}"))
 }
 
-/// Fetches every object of the store into the data directory under its own name, and says what became of them.
+/// Fetches every object of the store to the data directory under its own name, and logs the outcomes.
 pub(crate) fn transfer(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let page = bucket.scan("", None).map_err(failed("scan"))?;
@@ -63,7 +63,7 @@ pub(crate) fn transfer_and_stay(request: &Request) -> Result<(), Failure> {
         job.fetch(&items).map_err(failed("fetch"))?;
         log::info!("fetching round {round}");
         if trap && round == 2 {
-            // Not before something is written, else there is nothing to see.
+            // Waits until something is written, otherwise a test could not see it.
             while job.wait(1).done == 0 {}
             std::process::abort();
         }
@@ -71,7 +71,7 @@ pub(crate) fn transfer_and_stay(request: &Request) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Has files written where none may be.
+/// Tries to fetch files to paths that must not be written.
 pub(crate) fn elsewhere(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let object: String = request.require("path")?;
@@ -109,8 +109,8 @@ pub(crate) fn elsewhere(request: &Request) -> Result<(), Failure> {
     Err(verdict(attempts))
 }
 
-/// Unpacks the archive `path`, which holds a cluster whose `global` is called `g2`, and goes for a control file in place by every
-/// way it knows; leaves a `postmaster.pid` of the first process, and stays.
+/// Unpacks the archive `path`, which contains a cluster whose `global` is called `g2`, and tries to create the control file under its
+/// final name in every way. Leaves a `postmaster.pid` of process 1, and keeps running.
 pub(crate) fn plant(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let job = Job::new(true);
@@ -141,7 +141,7 @@ pub(crate) fn plant(request: &Request) -> Result<(), Failure> {
     }
 }
 
-/// More than one call may hold.
+/// Passes more items than one call may have.
 pub(crate) fn too_many_at_once(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let job = Job::new(true);
@@ -153,7 +153,7 @@ pub(crate) fn too_many_at_once(request: &Request) -> Result<(), Failure> {
     let paths: Vec<_> = (0..4097).map(|number| number.to_string()).collect();
     let answer = |answer: Result<(), Error>| match answer {
         Err(Error::Limit(text)) => Err(text),
-        // Anything but `limit` is not what is promised.
+        // Any error but `limit` breaks the contract.
         _ => Ok(()),
     };
     let large: String = request.require("path")?;

@@ -1,5 +1,5 @@
-//! Writing the data directory and the places that belong to it, which every method may in `create-replica`, within its budget
-//! (`disk = { bytes = "3TiB" }`): where things go, and what the host does at the seal.
+//! Writing the data directory and the directories that belong to it. Every method may do that in `create-replica`, within its disk
+//! budget (`disk = { bytes = "3TiB" }`). Also: where the WAL and the tablespaces go, and what the method requests for the seal.
 
 pub(crate) mod transfer;
 
@@ -17,17 +17,17 @@ use crate::inspection::NeedKind;
 use crate::state::State;
 use crate::text::{printable, quoted};
 
-/// Writing the data directory.
+/// The capability to write the data directory.
 pub(crate) struct Datadir;
 
-/// How much one run of a method may write. What it removes is not given back.
+/// How much one run of a method may write. Removing a file gives nothing back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskBudget {
-    /// By how many bytes its files may grow in all; none: no limit.
+    /// By how many bytes its files may grow in total; `None`: no limit.
     pub bytes: Option<Bytes>,
-    /// How many files, directories and links it may make; none: no limit.
+    /// How many files, directories and links it may create; `None`: no limit.
     pub files: Option<u64>,
-    /// How much must stay free on the file system that it writes to; none: nothing.
+    /// How much must stay free on the file system that it writes to; `None`: nothing.
     pub keep_free: Option<Bytes>,
 }
 
@@ -48,7 +48,7 @@ impl Capability for Datadir {
         true
     }
 
-    /// The data directory and what the operator mapped: to be written in `create-replica` alone.
+    /// Lists the data directory and the directories that the operator mapped. They may be written in `create-replica` only.
     fn places(&self, step: Step, directories: &Directories, _grants: &Grants) -> Vec<Place> {
         let access = match step {
             Step::Plan => Access::Read,
@@ -58,8 +58,8 @@ impl Capability for Datadir {
         own.map(|path| Place { path: path.to_owned(), access }).collect()
     }
 
-    fn told(&self, grants: &Grants) -> Vec<(String, String)> {
-        let told = |disk: DiskBudget| {
+    fn report_entries(&self, grants: &Grants) -> Vec<(String, String)> {
+        let entry = |disk: DiskBudget| {
             let DiskBudget { bytes, files, keep_free } = disk;
             let parts = [
                 bytes.map(|bytes| format!("bytes {bytes}")),
@@ -68,17 +68,17 @@ impl Capability for Datadir {
             ];
             (self.key().to_owned(), parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
         };
-        grants.disk.map(told).into_iter().collect()
+        grants.disk.map(entry).into_iter().collect()
     }
 
-    fn on_the_data_plane(&self) -> &'static [&'static str] {
+    fn data_plane_interfaces(&self) -> &'static [&'static str] {
         &["transfer"]
     }
 }
 
 impl Datadir {
-    /// Says that `path` is not written: only the data directory and the operator's mapped directories can be, and those only in
-    /// `create-replica`.
+    /// Returns the denial of a write to `path`. Only the data directory and the directories that the operator mapped can be written, and
+    /// only in `create-replica`.
     pub(crate) fn denies_path(path: &GuestPath, step: Step) -> Denial {
         let what = match step {
             Step::Plan => format!("{path} (nothing is written in plan)"),
@@ -87,7 +87,7 @@ impl Datadir {
         Self.denies(what, None)
     }
 
-    /// Says that the control file is not written under its own name.
+    /// Returns the denial of a write to the control file under its final name.
     pub(crate) fn denies_control_file(path: &GuestPath) -> Denial {
         let what = format!("{path} (write {path}.understudy: the host renames it when it seals)");
         Self.denies(what, None)
@@ -95,17 +95,17 @@ impl Datadir {
 }
 
 impl State {
-    /// Tells where the operator keeps the write-ahead log; an empty text in `describe`.
-    pub(crate) fn place_of_wal(&self) -> String {
+    /// Returns the directory of the write-ahead log; an empty text in `describe`.
+    pub(crate) fn directory_of_wal(&self) -> String {
         let directory = self.job.directories.as_ref().map(|directories| directories.wal_directory());
         directory.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
-    /// Tells where a tablespace of the plan goes.
+    /// Returns the directory for a tablespace of the plan.
     ///
     /// # Errors
-    /// `Denied` where the operator's map does not name it, `NotFound` where the plan has no such tablespace.
-    pub(crate) fn place_of_tablespace(&self, oid: u32) -> Answer<String> {
+    /// `Denied` if the operator's map does not name the tablespace, `NotFound` if the plan has no such tablespace.
+    pub(crate) fn directory_of_tablespace(&self, oid: u32) -> Answer<String> {
         let Some(tablespace) = self.job.tablespaces.iter().find(|tablespace| tablespace.oid == oid) else {
             return Err(self.unmapped_tablespace(oid).into());
         };
@@ -117,14 +117,14 @@ impl State {
         }
     }
 
-    /// Takes down a line for postgresql.auto.conf. Of two for one setting the last counts.
+    /// Records a setting for postgresql.auto.conf. A second value of the same setting replaces the first.
     ///
     /// # Errors
-    /// `Denied` for a setting that may not be asked for, `Invalid` for a value that PostgreSQL does not take, and outside of
+    /// `Denied` if a method may not request the setting, `Invalid` if PostgreSQL does not accept the value, and outside of
     /// `create-replica`.
-    pub(crate) fn ask_for_setting(&mut self, name: String, value: String) -> Answer<()> {
+    pub(crate) fn request_setting(&mut self, name: String, value: String) -> Answer<()> {
         self.must_create("a setting")?;
-        // The seal goes by the same list, so that nothing is refused there which was taken here.
+        // The seal uses the same check, so it refuses no setting that was accepted here.
         match check_recovery_setting(&name, &value, self.job.postgresql_major) {
             Ok(()) => {}
             Err(refused @ SettingRefused::Name(_)) => {
@@ -143,11 +143,11 @@ impl State {
         Ok(())
     }
 
-    /// Takes down a signal file, once.
+    /// Records a signal file, once.
     ///
     /// # Errors
     /// `Invalid` outside of `create-replica`.
-    pub(crate) fn ask_for_signal_file(&mut self, signal: Signal) -> Answer<()> {
+    pub(crate) fn request_signal_file(&mut self, signal: Signal) -> Answer<()> {
         self.must_create("a signal file")?;
         if !self.job.filled.signals.contains(&signal) {
             self.job.filled.signals.push(signal);
@@ -164,7 +164,7 @@ impl State {
         }
     }
 
-    /// Refuses a tablespace for which there is no directory: the plan does not have it, or the operator's map.
+    /// Returns the error for a tablespace without a directory: either the plan or the operator's map does not have it.
     fn unmapped_tablespace(&self, oid: u32) -> HostError {
         match self.job.tablespaces.iter().find(|tablespace| tablespace.oid == oid) {
             Some(tablespace) => self.denied_tablespace(&tablespace.location),
@@ -221,17 +221,17 @@ mod tests {
     }
 
     #[test]
-    fn a_component_is_told_where_the_operator_keeps_things() {
+    fn a_component_gets_the_directories_that_the_operator_mapped() {
         let state = state(Step::Create);
-        assert_eq!(state.place_of_wal(), "/wal");
-        assert_eq!(state.place_of_tablespace(1).unwrap(), "/new");
-        assert_eq!(error(state.place_of_tablespace(3)).0, Kind::NotFound);
+        assert_eq!(state.directory_of_wal(), "/wal");
+        assert_eq!(state.directory_of_tablespace(1).unwrap(), "/new");
+        assert_eq!(error(state.directory_of_tablespace(3)).0, Kind::NotFound);
     }
 
     #[test]
     fn rule_24_a_tablespace_that_is_not_mapped_is_denied_with_the_line_that_would_map_it() {
         let state = state(Step::Create);
-        let (kind, message) = error(state.place_of_tablespace(2));
+        let (kind, message) = error(state.directory_of_tablespace(2));
         assert_eq!(kind, Kind::Denied);
         let line = r#"[replica] tablespaces = { "/unmapped" = "/new/path" }"#;
         assert!(message.contains(line), "{message}");
@@ -239,11 +239,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_the_seal_is_taken_down_once() {
+    fn each_request_for_the_seal_is_recorded_once() {
         let mut state = state(Step::Create);
         for value in ["1min", "2min"] {
-            state.ask_for_setting("recovery_min_apply_delay".to_owned(), value.to_owned()).unwrap();
-            state.ask_for_signal_file(Signal::Standby).unwrap();
+            state.request_setting("recovery_min_apply_delay".to_owned(), value.to_owned()).unwrap();
+            state.request_signal_file(Signal::Standby).unwrap();
         }
         let expected = vec![("recovery_min_apply_delay".to_owned(), "2min".to_owned())];
         assert_eq!(state.job.filled.recovery_settings, expected);
@@ -261,7 +261,7 @@ mod tests {
             "primary_slot_name",
             "x",
         ] {
-            let answer = state.ask_for_setting(name.to_owned(), "v".to_owned());
+            let answer = state.request_setting(name.to_owned(), "v".to_owned());
             assert_eq!(error(answer).0, Kind::Denied, "{name}");
         }
         state.job.postgresql_major = Some(14);
@@ -271,7 +271,7 @@ mod tests {
             ("recovery_target_timeline", "7".to_owned()),
             ("recovery_prefetch", "try".to_owned()),
         ] {
-            let (kind, message) = error(state.ask_for_setting(name.to_owned(), value));
+            let (kind, message) = error(state.request_setting(name.to_owned(), value));
             assert_eq!(kind, Kind::Invalid, "{name}");
             assert!(message.len() < 1000, "{name}: {message}");
         }
@@ -279,10 +279,10 @@ mod tests {
     }
 
     #[test]
-    fn plan_asks_for_nothing() {
+    fn plan_cannot_request_anything_for_the_seal() {
         let mut state = state(Step::Plan);
-        let setting = state.ask_for_setting("hot_standby".to_owned(), "on".to_owned());
+        let setting = state.request_setting("hot_standby".to_owned(), "on".to_owned());
         assert_eq!(error(setting).0, Kind::Invalid);
-        assert_eq!(error(state.ask_for_signal_file(Signal::Recovery)).0, Kind::Invalid);
+        assert_eq!(error(state.request_signal_file(Signal::Recovery)).0, Kind::Invalid);
     }
 }

@@ -1,4 +1,4 @@
-//! Batches of work for the data plane. The component says what goes where; the plane's threads move it.
+//! Transfer jobs of a component. The component says which object goes to which file; the threads of the data plane copy it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,53 +24,53 @@ use crate::reporter::Reporter;
 use crate::state::State;
 use crate::text::printable;
 
-/// Items that one call takes, and outcomes and names that one call gives.
+/// How many items one call accepts, and how many outcomes or names one call returns.
 const ITEMS: usize = 4096;
-/// How often progress is told while the component waits.
+/// How often progress is reported while the component waits.
 const PROGRESS: Duration = Duration::from_millis(100);
 
 /// A job that a component holds.
 #[expect(unreachable_pub, reason = "the bindings export it again")]
-pub struct Work {
-    /// `None` where nothing may be written.
+pub struct TransferJob {
+    /// `None` if nothing may be written (in `plan` and `describe`).
     job: Option<Arc<Job>>,
-    /// Which objects the origins hold, by their index: the name of the store.
+    /// The name of the store of each origin, by the index of the origin, with the memory charged for it.
     origins: Vec<(Arc<str>, Charge)>,
 }
 
-/// A listing that a component holds; the unpacks that are compared with it hold it too.
+/// A listing of files that a component holds. Each unpack that is compared with the listing holds it too.
 #[expect(unreachable_pub, reason = "the bindings export it again")]
-pub struct Files(Arc<Listing>);
+pub struct FileListing(Arc<Listing>);
 
 /// How one item ended.
 pub(crate) struct Outcome {
-    /// Counts the items of the job in the order in which they were added, from 0.
+    /// The index of the item in the order in which the items were added, from 0.
     pub(crate) index: u32,
-    /// What became of it.
+    /// The result.
     pub(crate) ended: Result<Action, HostError>,
 }
 
-/// Jobs.
+/// Functions of the resource `job`.
 impl State {
-    /// Makes a job; one that may not write is idle for good.
+    /// Makes a job. A job that may not write is always idle.
     ///
     /// # Errors
-    /// The trap of a component that makes too many.
-    pub(crate) fn new_job(&mut self, report_all: bool) -> wasmtime::Result<Resource<Work>> {
+    /// Ends the component with a trap if it makes too many jobs.
+    pub(crate) fn new_job(&mut self, report_all: bool) -> wasmtime::Result<Resource<TransferJob>> {
         let job = match &mut self.job.plane {
             Some(plane) => plane.job(report_all)?,
             None => None,
         };
-        Ok(self.table.push(Work { job, origins: Vec::new() })?)
+        Ok(self.table.push(TransferJob { job, origins: Vec::new() })?)
     }
 
-    /// Adds a place that items come from; its index counts from 0.
+    /// Adds an origin of items: a store and a pipeline. Returns its index, from 0.
     ///
     /// # Errors
-    /// `Denied` where nothing may be written, and for a key that is not bound to the store; `Limit` for too many.
+    /// `Denied` if nothing may be written, or if the key is not bound to the store; `Limit` if there are too many origins.
     pub(crate) fn add_origin_to(
         &mut self,
-        job: &Resource<Work>,
+        job: &Resource<TransferJob>,
         bucket: &Resource<Bucket>,
         via: Option<&Resource<Pipeline>>,
     ) -> Answer<u32> {
@@ -79,10 +79,10 @@ impl State {
             let bucket = self.table.get(bucket)?;
             (Arc::clone(&bucket.name), bucket.store.clone())
         };
-        let work = self.work(job)?;
+        let work = self.writable_job(job)?;
         let plane = self.plane().ok_or_else(|| self.no_transfer())?;
         plane.may_decrypt(&name, &via).map_err(|(what, line)| self.denied(&Keys, what, line))?;
-        // Each bucket has its name for itself, and it may be gone.
+        // The bucket may be dropped before the job, which then is the only owner of the name.
         let bytes = name.len() as u64 + 2 * (size_of::<(Arc<str>, Charge)>() as u64 + PIECE);
         let charged = self.files.bounds.memory.charge(bytes, "another origin of the job");
         let added = charged.and_then(|charge| Ok((work.add_origin(store, via)?, charge)));
@@ -91,50 +91,50 @@ impl State {
         Ok(index)
     }
 
-    /// Adds files to fetch, all or none of them. Waits while the queue is full, telling meanwhile what the job has done.
+    /// Adds files to fetch, all or none of them. Waits while the queue is full, and reports the job's progress meanwhile.
     ///
     /// # Errors
-    /// `Denied` for a path that may not be written and for an object that holds a key, `Limit` for too many; what the job says.
-    pub(crate) async fn fetch_files(&mut self, job: &Resource<Work>, items: Vec<Fetch>) -> Answer<()> {
-        let work = self.work(job)?;
+    /// `Denied` if a path may not be written or an object holds a key, `Limit` if there are too many items, else the error of the job.
+    pub(crate) async fn fetch_files(&mut self, job: &Resource<TransferJob>, items: Vec<Fetch>) -> Answer<()> {
+        let work = self.writable_job(job)?;
         let held = self.table.get(job)?;
-        self.few_enough(&items)?;
+        self.check_count(&items)?;
         for item in &items {
-            self.may_write(&item.path)?;
-            self.may_take(held, item.origin, &item.object)?;
+            self.check_path(&item.path)?;
+            self.check_object(held, item.origin, &item.object)?;
         }
         let adds = Arc::clone(&work);
-        self.while_telling(&work, async move { adds.fetch(items).await }).await
+        self.while_reporting(&work, async move { adds.fetch(items).await }).await
     }
 
-    /// Adds one archive, whose files are compared with a listing while they are written.
+    /// Adds one archive to unpack. Its files are compared with the listing, if there is one, while they are written.
     ///
     /// # Errors
     /// As [`State::fetch_files`].
     pub(crate) async fn unpack_archive(
         &mut self,
-        job: &Resource<Work>,
+        job: &Resource<TransferJob>,
         item: Unpack,
-        files: Option<&Resource<Files>>,
+        files: Option<&Resource<FileListing>>,
     ) -> Answer<()> {
-        let work = self.work(job)?;
+        let work = self.writable_job(job)?;
         let held = self.table.get(job)?;
-        self.few_enough(&item.skip)?;
-        self.few_enough(&item.refuse)?;
-        self.may_write(&item.path)?;
-        self.may_take(held, item.origin, &item.object)?;
+        self.check_count(&item.skip)?;
+        self.check_count(&item.refuse)?;
+        self.check_path(&item.path)?;
+        self.check_object(held, item.origin, &item.object)?;
         let files = match files {
             Some(files) => Some(Arc::clone(&self.table.get(files)?.0)),
             None => None,
         };
         let adds = Arc::clone(&work);
-        self.while_telling(&work, async move { adds.unpack(item, files).await }).await
+        self.while_reporting(&work, async move { adds.unpack(item, files).await }).await
     }
 
-    /// Waits until the job is idle or the run cancelled, or for so many milliseconds.
+    /// Waits until the job is idle or the run is cancelled, but at most `at_most_ms` milliseconds.
     pub(crate) async fn wait_for_job(
         &mut self,
-        job: &Resource<Work>,
+        job: &Resource<TransferJob>,
         at_most_ms: u32,
     ) -> wasmtime::Result<Status> {
         let Some(work) = self.table.get(job)?.job.clone() else { return Ok(idle()) };
@@ -153,27 +153,34 @@ impl State {
         }
     }
 
-    /// Takes up to `max` outcomes away from the job.
-    pub(crate) fn outcomes_of(&mut self, job: &Resource<Work>, max: u32) -> wasmtime::Result<Vec<Outcome>> {
+    /// Takes up to `max` outcomes from the job.
+    pub(crate) fn outcomes_of(
+        &mut self,
+        job: &Resource<TransferJob>,
+        max: u32,
+    ) -> wasmtime::Result<Vec<Outcome>> {
         let Some(work) = self.table.get(job)?.job.clone() else { return Ok(Vec::new()) };
         report(&work, &self.reporter);
         let outcomes = work.outcomes((max as usize).min(ITEMS)).into_iter();
-        let told = outcomes.map(|outcome| Outcome {
+        let reported = outcomes.map(|outcome| Outcome {
             index: outcome.index,
             ended: outcome.ended.map_err(|error| self.error(error)),
         });
-        Ok(told.collect())
+        Ok(reported.collect())
     }
 
-    /// Gives what is ready when the job has outcomes or is idle.
-    pub(crate) fn job_is_ready(&mut self, job: &Resource<Work>) -> wasmtime::Result<Resource<DynPollable>> {
+    /// Returns a pollable that is ready when the job has outcomes or is idle.
+    pub(crate) fn subscribe_to_job(
+        &mut self,
+        job: &Resource<TransferJob>,
+    ) -> wasmtime::Result<Resource<DynPollable>> {
         let ready = Ready { job: self.table.get(job)?.job.clone(), reporter: self.reporter.clone() };
         let ready = self.table.push(ready)?;
         subscribe(&mut self.table, ready)
     }
 
-    /// Cancels a job; returns when nothing of it writes any more.
-    pub(crate) async fn cancel_job(&mut self, job: &Resource<Work>) -> wasmtime::Result<()> {
+    /// Cancels a job. When this returns, the job writes nothing any more.
+    pub(crate) async fn cancel_job(&mut self, job: &Resource<TransferJob>) -> wasmtime::Result<()> {
         if let Some(work) = self.table.get(job)?.job.clone() {
             work.cancel().await;
             report(&work, &self.reporter);
@@ -182,8 +189,8 @@ impl State {
     }
 
     /// Drops a job, which cancels it.
-    pub(crate) async fn drop_job(&mut self, job: Resource<Work>) -> wasmtime::Result<()> {
-        let Work { job, .. } = self.table.delete(job)?;
+    pub(crate) async fn drop_job(&mut self, job: Resource<TransferJob>) -> wasmtime::Result<()> {
+        let TransferJob { job, .. } = self.table.delete(job)?;
         let reporter = self.reporter.clone();
         if let (Some(job), Some(plane)) = (job, &mut self.job.plane) {
             plane.end_job(&job, &reporter).await;
@@ -191,21 +198,27 @@ impl State {
         Ok(())
     }
 
-    /// The job behind a handle, where it may write.
-    fn work(&self, job: &Resource<Work>) -> Answer<Arc<Job>> {
+    /// Returns the job of a handle.
+    ///
+    /// # Errors
+    /// `Denied` if the job may not write.
+    fn writable_job(&self, job: &Resource<TransferJob>) -> Answer<Arc<Job>> {
         let job = self.table.get(job)?.job.clone();
         Ok(job.ok_or_else(|| self.no_transfer())?)
     }
 
-    /// Nothing is written in `plan` nor in `describe`.
+    /// Returns the denial of a transfer in `plan` or `describe`, in which nothing is written.
     fn no_transfer(&self) -> HostError {
         let what = "a transfer into the data directory (nothing is written in plan)";
         self.denied(&Datadir, what.to_owned(), None)
     }
 
-    /// Refuses what [`Target::judge`](::transfer::target::Target::judge) refuses, as a denial where it is one. What leaves the data
-    /// directory the job itself refuses, and what the members of an archive are called.
-    fn may_write(&self, path: &str) -> Result<(), HostError> {
+    /// Checks the path that an item would be written to, by [`Target::judge`](::transfer::target::Target::judge). The job itself refuses
+    /// paths that lead out of the data directory, and names of archive members.
+    ///
+    /// # Errors
+    /// `Denied` if the name is reserved or a tablespace is not mapped, `Invalid` for any other path that cannot be written.
+    fn check_path(&self, path: &str) -> Result<(), HostError> {
         let Some(target) = self.plane().and_then(|plane| plane.target()) else {
             return Err(self.no_transfer());
         };
@@ -224,8 +237,11 @@ impl State {
         })
     }
 
-    /// Refuses to write an object that holds a key which the component must not see.
-    fn may_take(&self, job: &Work, origin: u32, object: &str) -> Result<(), HostError> {
+    /// Checks that no key was derived from an object, which must not be written then: the component could read the key in the file.
+    ///
+    /// # Errors
+    /// `Denied` if a key was derived from it.
+    fn check_object(&self, job: &TransferJob, origin: u32, object: &str) -> Result<(), HostError> {
         let held = job.origins.get(origin as usize).zip(self.plane());
         if held.is_some_and(|((store, _), plane)| plane.holds_a_key(store, object)) {
             let what =
@@ -235,15 +251,15 @@ impl State {
         Ok(())
     }
 
-    fn few_enough<T>(&self, items: &[T]) -> Result<(), HostError> {
+    fn check_count<T>(&self, items: &[T]) -> Result<(), HostError> {
         match items.len() {
             0..=ITEMS => Ok(()),
             more => Err(self.fails(Kind::Limit, &format!("{more} at once: at most {ITEMS} a call"))),
         }
     }
 
-    /// Does `work` on the plane's threads, telling meanwhile what the job has done.
-    async fn while_telling(
+    /// Runs `work` on the plane's threads, and reports the job's progress meanwhile.
+    async fn while_reporting(
         &mut self,
         job: &Job,
         work: impl Future<Output = Result<(), ::transfer::error::Error>> + Send + 'static,
@@ -259,45 +275,49 @@ impl State {
     }
 }
 
-/// Listings of what archives must bring.
+/// Functions of the resource `listing`: the files that archives must contain.
 impl State {
     /// Makes an empty listing.
-    pub(crate) fn new_listing(&mut self) -> wasmtime::Result<Resource<Files>> {
+    pub(crate) fn new_listing(&mut self) -> wasmtime::Result<Resource<FileListing>> {
         let listing = Listing::within(&self.files.bounds.memory);
-        Ok(self.table.push(Files(Arc::new(listing)))?)
+        Ok(self.table.push(FileListing(Arc::new(listing)))?)
     }
 
     /// Adds files to a listing, all or none of them.
     ///
     /// # Errors
-    /// `Limit` for too many; what the listing says.
-    pub(crate) fn list_files(&mut self, listing: &Resource<Files>, files: Vec<Listed>) -> Answer<()> {
+    /// `Limit` if there are too many, else the error of the listing.
+    pub(crate) fn list_files(&mut self, listing: &Resource<FileListing>, files: Vec<Listed>) -> Answer<()> {
         let listing = &self.table.get(listing)?.0;
-        self.few_enough(&files)?;
+        self.check_count(&files)?;
         Ok(listing.add(files).map_err(|error| self.error(error))?)
     }
 
-    /// Adds paths that need not be listed.
+    /// Adds paths that an archive may contain although they are not listed.
     ///
     /// # Errors
     /// As [`State::list_files`].
-    pub(crate) fn tolerate_files(&mut self, listing: &Resource<Files>, paths: Vec<String>) -> Answer<()> {
+    pub(crate) fn tolerate_files(
+        &mut self,
+        listing: &Resource<FileListing>,
+        paths: Vec<String>,
+    ) -> Answer<()> {
         let listing = &self.table.get(listing)?.0;
-        self.few_enough(&paths)?;
+        self.check_count(&paths)?;
         Ok(listing.tolerate(paths).map_err(|error| self.error(error))?)
     }
 
-    /// Tells up to `max` of the listed files that nothing has brought yet.
+    /// Returns up to `max` of the listed files that no archive has contained yet.
     pub(crate) fn missing_files(
         &mut self,
-        listing: &Resource<Files>,
+        listing: &Resource<FileListing>,
         max: u32,
     ) -> wasmtime::Result<Vec<String>> {
         Ok(self.table.get(listing)?.0.missing((max as usize).min(ITEMS)))
     }
 }
 
-/// Ready when a job has outcomes or is idle; tells its progress meanwhile. One that may not write is idle.
+/// Ready when a job has outcomes or is idle. Reports the job's progress meanwhile. A job that may not write is always idle.
 struct Ready {
     job: Option<Arc<Job>>,
     reporter: Reporter,

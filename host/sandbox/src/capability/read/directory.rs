@@ -1,20 +1,21 @@
-//! A directory of the operator's as a store.
+//! Finds a granted directory that a component opens as a store.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use transfer::error::{Error, Kind};
 
-/// The directory `wanted` under its one real name, where it lies in a directory of `granted`, by where its links lead. None where
-/// it does not.
+/// Returns the real path of the directory `wanted` if it lies, with symbolic links resolved, in a directory of `granted`. `None` if it
+/// does not.
 ///
 /// # Errors
-/// `NotFound` for a directory that does not exist in one that was granted; what the file system says.
-pub(crate) fn find(wanted: &Path, granted: &[PathBuf]) -> Result<Option<PathBuf>, Error> {
+/// `NotFound` if `wanted` does not exist and its path is below a granted directory, `Invalid` if it is not a directory, else the error of
+/// the file system.
+pub(crate) fn find_granted_directory(wanted: &Path, granted: &[PathBuf]) -> Result<Option<PathBuf>, Error> {
     let of = |error: io::Error| Error::from(error).of(wanted.display());
     let real = match wanted.canonicalize() {
         Ok(real) => real,
-        // Whether something exists elsewhere is nobody's business here.
+        // A component must not learn whether a path outside of its grants exists.
         Err(error) if granted.iter().any(|granted| is_below(wanted, granted)) => return Err(of(error)),
         Err(_) => return Ok(None),
     };
@@ -29,7 +30,7 @@ pub(crate) fn find(wanted: &Path, granted: &[PathBuf]) -> Result<Option<PathBuf>
     Ok(Some(real))
 }
 
-/// Whether a path lies in another by its name alone; one with `..` does not.
+/// Returns whether a path lies in another by its name alone. A path with `..` does not.
 fn is_below(path: &Path, other: &Path) -> bool {
     path.starts_with(other) && !path.components().any(|part| part == std::path::Component::ParentDir)
 }
@@ -42,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_lies_in_a_granted_directory_is_opened_wherever_links_lead() {
+    fn only_directories_whose_real_path_is_granted_are_found() {
         let place = tempfile::tempdir().unwrap();
         let (granted, other) = (place.path().join("granted"), place.path().join("other"));
         fs::create_dir_all(granted.join("deep")).unwrap();
@@ -50,7 +51,9 @@ mod tests {
         symlink(&other, granted.join("out")).unwrap();
         symlink(granted.join("deep"), place.path().join("in")).unwrap();
         fs::write(granted.join("file"), "x").unwrap();
-        let opened = |path: PathBuf| find(&path, std::slice::from_ref(&granted)).map(|found| found.is_some());
+        let opened = |path: PathBuf| {
+            find_granted_directory(&path, std::slice::from_ref(&granted)).map(|found| found.is_some())
+        };
         for inside in
             [granted.clone(), granted.join("deep"), granted.join("deep/../deep"), place.path().join("in")]
         {

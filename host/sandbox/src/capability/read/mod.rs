@@ -1,5 +1,5 @@
-//! Reading directories of this machine: `read = ["/mnt/backups"]`. The component opens them by WASI's file system, or as a store
-//! ([`find`]).
+//! Reading directories of this machine: `read = ["/mnt/backups"]`. The component opens them with WASI's file system, or as a store
+//! ([`find_granted_directory`]).
 
 mod directory;
 
@@ -16,12 +16,12 @@ use crate::inspection::{Need, NeedKind};
 use crate::state::State;
 use crate::text::is_printable;
 
-pub(crate) use directory::find;
+pub(crate) use directory::find_granted_directory;
 
-/// Reading directories of this machine.
+/// The capability to read directories of this machine.
 pub(crate) struct Read;
 
-/// Bytes of a path in a line of configuration.
+/// How many bytes a path in a line of configuration may have.
 const PATH: usize = 1024;
 
 impl Capability for Read {
@@ -75,12 +75,12 @@ impl Capability for Read {
         grants.read.iter().map(|path| (path.clone(), self.key().to_owned())).collect()
     }
 
-    fn told(&self, grants: &Grants) -> Vec<(String, String)> {
-        let told = |path: &PathBuf| (format!("read {}", path.display()), "granted".to_owned());
-        grants.read.iter().map(told).collect()
+    fn report_entries(&self, grants: &Grants) -> Vec<(String, String)> {
+        let entry = |path: &PathBuf| (format!("read {}", path.display()), "granted".to_owned());
+        grants.read.iter().map(entry).collect()
     }
 
-    /// The file system, by which the data directory is written too.
+    /// Links the file system, which also writes the data directory.
     fn link(&self, linker: &mut Linker<State>) -> wasmtime::Result<()> {
         filesystem::types::add_to_linker::<State, FilesData>(linker, FilesView::of)?;
         filesystem::preopens::add_to_linker::<State, FilesData>(linker, FilesView::of)
@@ -88,24 +88,23 @@ impl Capability for Read {
 }
 
 impl Read {
-    /// Says that `path`, which no grant covers, is not read. Granted can be a directory, and the line grants never more than what
-    /// was asked for: who asks for `/etc/passwd` is not told to grant `/etc`. What it is the component does not learn: it hears the
-    /// same in any case.
+    /// Returns the denial of a read of `path`, which no grant covers. Only a directory can be granted, and a remedy never grants more than
+    /// was requested: for `/etc/passwd` no remedy suggests `/etc`. Only the operator sees what is at the path. The component gets the same
+    /// error in every case.
     pub(crate) fn denies_path(path: &GuestPath, remedies: &Remedies) -> Denial {
         let host = path.to_host();
         match host.symlink_metadata() {
             Ok(metadata) if metadata.is_dir() => Self.denies(path.to_string(), remedies.read(&host)),
-            Ok(_) => {
-                Self.denies(format!("{path} (which is no directory, and `read` grants nothing else)"), None)
-            }
+            Ok(_) => Self
+                .denies(format!("{path} (which is not a directory, and `read` grants nothing else)"), None),
             Err(_) => Self.denies(path.to_string(), None),
         }
     }
 }
 
 impl Remedies {
-    /// The line that lets the method read `directory` besides what it may read already; `None` for a path that is too long for
-    /// a line or has characters that a person would not see in it, and for the root, which nobody should grant.
+    /// Returns the line that lets the method read `directory` besides what it may read already. `None` if the path is too long for a line
+    /// or has invisible characters, and for the root, which should not be granted.
     pub(crate) fn read(&self, directory: &Path) -> Option<String> {
         let readable = directory.parent().is_some()
             && directory.to_str().is_some_and(|path| path.len() <= PATH && is_printable(path));
@@ -113,7 +112,7 @@ impl Remedies {
         readable.then(|| self.paths("read", granted.chain([directory])))
     }
 
-    /// The line that lets it read those of its granted paths that are directories.
+    /// Returns the line that grants only those granted paths that are directories.
     fn read_only_directories(&self) -> String {
         let granted = self.grants.read.iter().map(PathBuf::as_path);
         self.paths("read", granted.filter(|path| !path.is_file()))
@@ -121,7 +120,7 @@ impl Remedies {
 }
 
 impl Check<'_> {
-    /// Checks that a directory which an option names is granted.
+    /// Checks that a directory named by an option is granted.
     pub(super) fn directory(&mut self, directory: &Path, need: &Need) {
         if !is_granted(directory, self.grants) {
             let (shown, Need { name, reason, .. }) = (directory.display(), need);
@@ -132,7 +131,7 @@ impl Check<'_> {
     }
 }
 
-/// Whether a path lies in a granted directory, by its name or by where its links lead.
+/// Returns whether a path lies in a granted directory, by its name or by its real path.
 fn is_granted(path: &Path, grants: &Grants) -> bool {
     let real = path.canonicalize();
     grants.read.iter().any(|granted| {

@@ -1,5 +1,5 @@
-//! LZ4 frames one after the other (lz4_Frame_format.md of the lz4 project). The library reads one frame and takes a stream
-//! that stops between two blocks for one that ended; the frame's beginning and end are looked at here.
+//! Decodes a sequence of LZ4 frames (lz4_Frame_format.md of the lz4 project). The library reads one frame, and treats a stream that stops
+//! between two blocks as complete. So the beginning and the end of a frame are checked here.
 
 use std::io::{self, BufRead, Chain, Cursor, ErrorKind, Read};
 
@@ -7,13 +7,13 @@ use lz4_flex::frame::FrameDecoder;
 
 const MAGIC: [u8; 4] = 0x184D_2204u32.to_le_bytes();
 
-/// A frame's magic number, its two bytes of flags and at least one more, all of which every frame has.
+/// The length of a frame's magic number, its two bytes of flags and one more byte, which every frame has.
 type Beginning = [u8; 7];
 
-/// The bit of the first flags that says that a checksum follows the end mark.
+/// The bit of the first byte of flags that means that a checksum follows the end mark.
 const CONTENT_CHECKSUM: u8 = 1 << 2;
 
-/// All frames of a stream as one.
+/// A reader of all frames of a stream.
 pub(super) struct Frames<R: BufRead> {
     state: State<R>,
 }
@@ -24,7 +24,7 @@ enum State<R: BufRead> {
         decoder: Box<FrameDecoder<Chain<Cursor<Beginning>, LastBytes<R>>>>,
         checksum: bool,
     },
-    /// After an error, and while one state becomes another.
+    /// After an error, and during a change of state.
     Over,
 }
 
@@ -77,7 +77,7 @@ impl<R: BufRead> Read for Frames<R> {
     }
 }
 
-/// Remembers the last bytes that went through: those of the end mark, once a frame was read.
+/// A reader that remembers the last bytes that it read: after a frame, those of the end mark.
 struct LastBytes<R> {
     inner: R,
     last: [u8; 8],

@@ -1,5 +1,5 @@
-//! How an archive is compressed, told by its name, and how it is read. A stream is read to its very end: several gzip
-//! members, lz4 frames or zstd frames one after the other are one stream, anything else behind them is an error.
+//! The compression of an archive, by its name, and its decoder. A stream is read to its end: several gzip members, LZ4 frames or Zstandard
+//! frames are one stream, and anything else after them is an error.
 
 mod lz4;
 mod zstd;
@@ -8,10 +8,10 @@ use std::io::{BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
-/// How much of a file is read at once, in bytes.
+/// How many bytes of a file are read at once.
 const BUFFER: usize = 256 << 10;
 
-/// How an archive is compressed.
+/// The compression of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Codec {
     Plain,
@@ -21,14 +21,14 @@ pub(crate) enum Codec {
 }
 
 impl Codec {
-    /// The codec and the stem of the archive `name`: `base.tar.gz` is gzip and `base`. None where it is no archive.
+    /// Returns the codec and the stem of the archive `name`: gzip and `base` for `base.tar.gz`. `None` if it is not an archive.
     pub(crate) fn of(name: &str) -> Option<(Self, &str)> {
         [(Self::Plain, ".tar"), (Self::Gzip, ".tar.gz"), (Self::Lz4, ".tar.lz4"), (Self::Zstd, ".tar.zst")]
             .into_iter()
             .find_map(|(codec, ending)| Some((codec, name.strip_suffix(ending)?)))
     }
 
-    /// The plain bytes of `compressed`.
+    /// Returns a reader of the plain bytes of `compressed`.
     pub(crate) fn decode(self, compressed: impl Read + 'static) -> Box<dyn Read> {
         let compressed = BufReader::with_capacity(BUFFER, compressed);
         match self {

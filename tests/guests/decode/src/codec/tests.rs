@@ -4,7 +4,7 @@ use super::*;
 
 const CODECS: [Codec; 4] = [Codec::Plain, Codec::Gzip, Codec::Lz4, Codec::Zstd];
 
-/// Half a MiB that compresses to something, not to nothing.
+/// Returns half a MiB that compresses, but not to almost nothing.
 pub(crate) fn sample() -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1du64;
     let mut bytes = Vec::new();
@@ -18,7 +18,7 @@ pub(crate) fn sample() -> Vec<u8> {
     bytes
 }
 
-/// As the codec's own program writes it; the lz4 and zstd streams with their checksums.
+/// Compresses as the program of the codec does, with checksums for LZ4 and Zstandard.
 pub(crate) fn encode(codec: Codec, plain: &[u8]) -> Vec<u8> {
     match codec {
         Codec::Plain => plain.to_vec(),
@@ -116,7 +116,7 @@ fn a_stream_that_was_changed_does_not_fit_its_checksum() {
         for at in (20..whole.len()).step_by(whole.len() / 50) {
             let mut changed = whole.clone();
             changed[at] ^= 0x10;
-            // A bit that means nothing may be another; what comes out may not.
+            // A bit without meaning may change, but the output may not.
             if let Ok(plain) = decode(codec, &changed) {
                 assert_eq!(plain, sample(), "{codec:?} {at}");
             }

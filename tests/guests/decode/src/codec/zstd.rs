@@ -1,15 +1,14 @@
-//! Zstandard frames one after the other (RFC 8878, section 3). The library reads one frame and leaves it to its caller to
-//! compare the checksum.
+//! Decodes a sequence of Zstandard frames (RFC 8878, section 3). The library reads one frame, and its caller must compare the checksum.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// How much is decoded before it is handed on, in bytes.
+/// How many bytes are decoded before they are returned.
 const AHEAD: usize = 128 << 10;
 
-/// All frames of a stream as one.
+/// A reader of all frames of a stream.
 pub(super) struct Frames<R> {
     inner: R,
     decoder: FrameDecoder,
@@ -21,7 +20,7 @@ impl<R: BufRead> Frames<R> {
         Self { inner, decoder: FrameDecoder::new(), within: false }
     }
 
-    /// Begins the next frame; false at the end of the stream.
+    /// Begins the next frame. Returns false at the end of the stream.
     fn begin(&mut self) -> io::Result<bool> {
         while !self.inner.fill_buf()?.is_empty() {
             match self.decoder.reset(&mut self.inner) {
@@ -78,7 +77,7 @@ impl<R: BufRead> Read for Frames<R> {
     }
 }
 
-/// An error of the decoder; one that the reader below it gave comes out as it went in.
+/// Converts an error of the decoder. An error of the reader below it is returned unchanged.
 fn into_io(error: FrameDecoderError) -> io::Error {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(inner) = cause {

@@ -1,17 +1,17 @@
-//! What a component said on its standard error before it was ended: the message of a panic or an exception says more than the
-//! instruction that it ended at.
+//! The error that a component printed to standard error before it ended. The message of a panic or an exception says more than
+//! the trap, which names only an instruction.
 
-/// How many characters of it are told.
+/// How many characters of the error are reported.
 const CHARACTERS: usize = 1000;
 
-/// Words that tell the report of an error from other output.
+/// Words by which the report of an error is recognized among other output.
 const ERRORS: [&str; 3] = ["Traceback (most recent call last)", "rror:", "xception"];
 
-/// What ended a component, by its last lines on standard error; none where they say nothing.
+/// Returns the error that ended a component, from its last lines on standard error. `None` if the lines contain no error.
 ///
-/// Rust writes `thread '..' panicked at FILE:LINE:COLUMN:` and the message on the next lines, then a note; Python ends with the line
-/// that names the error, as most others do that speak of an error or an exception at all.
-pub(crate) fn of(lines: &[String]) -> Option<String> {
+/// Rust writes `thread '..' panicked at FILE:LINE:COLUMN:`, the message on the next lines, and then a note. Python and most other
+/// languages write the line that names the error last.
+pub(crate) fn find(lines: &[String]) -> Option<String> {
     let is_note = |line: &&String| line.trim_start().starts_with("note: ");
     let word = match lines.iter().rposition(|line| line.contains("panicked at ")) {
         Some(at) => {
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     fn of_text(text: &str) -> Option<String> {
-        of(&text.lines().map(str::to_owned).collect::<Vec<_>>())
+        find(&text.lines().map(str::to_owned).collect::<Vec<_>>())
     }
 
     #[test]

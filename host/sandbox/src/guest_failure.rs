@@ -1,23 +1,23 @@
-//! How a component says that it ended without a replica.
+//! The failure that a component returns: why it created no replica.
 
 use crate::reporter::LINE_CHARACTERS;
 use crate::text::printable;
 
 /// Why a component says that it created no replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// Nothing to restore here.
+pub(crate) enum GuestFailure {
+    /// There is nothing to restore.
     NotApplicable(String),
-    /// It may succeed later.
+    /// A later attempt may succeed.
     RetryLater(String),
-    /// It failed.
+    /// Any other failure.
     Failed(String),
-    /// It was asked to stop, and did.
+    /// The component was asked to stop, and stopped.
     Cancelled,
 }
 
-impl Ended {
-    /// Makes the component's words fit for a log.
+impl GuestFailure {
+    /// Escapes and shortens the component's text for the log.
     #[must_use]
     pub(crate) fn printable(self) -> Self {
         match self {
@@ -42,7 +42,13 @@ mod tests {
 
     #[test]
     fn a_reason_is_fit_for_the_log() {
-        assert_eq!(Ended::Failed("\u{1b}[2J".into()).printable(), Ended::Failed("\\u{1b}[2J".into()));
-        assert_eq!(Ended::Failed(" ".into()).printable(), Ended::Failed("the method gave no reason".into()));
+        assert_eq!(
+            GuestFailure::Failed("\u{1b}[2J".into()).printable(),
+            GuestFailure::Failed("\\u{1b}[2J".into())
+        );
+        assert_eq!(
+            GuestFailure::Failed(" ".into()).printable(),
+            GuestFailure::Failed("the method gave no reason".into())
+        );
     }
 }
