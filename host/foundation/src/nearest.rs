@@ -1,8 +1,8 @@
 //! The name that a misspelt name was probably meant to be.
 
-/// The name among `known` that is nearest to `name`, `None` if none is near. Upper and lower case are the same, and so are `-`
-/// and `_`. A name is near if at most one letter, and one more for each four letters of `name`, is added, missing, another, or
-/// swapped with its neighbour.
+/// Returns the name among `known` that is nearest to `name`; `None` if none is near. Upper and lower case count as the same, and
+/// so do `-` and `_`. A name is near if its Damerau-Levenshtein distance from `name` is at most one, plus one for each four letters
+/// of `name`.
 pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
     let name = plain(name);

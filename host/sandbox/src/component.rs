@@ -251,7 +251,7 @@ fn link(
 /// Calls `describe`, with everything denied, on a thread of its own.
 fn ask(host: &Host, component: &dyn Exports) -> Result<crate::Description, String> {
     let asked = || {
-        Domain::of_nothing().enter(None).map_err(|error| error.to_string())?;
+        Domain::deny_all().enter(None).map_err(|error| error.to_string())?;
         let (events, _nobody) = unbounded_channel();
         let reporter = Reporter::new("describe", events);
         let files = Files::none(Remedies::new("", &Grants::default())).map_err(|error| error.to_string())?;
