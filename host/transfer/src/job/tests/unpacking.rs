@@ -112,7 +112,7 @@ fn an_archive_that_is_damaged_or_leads_elsewhere_fails_by_name() {
         (Kind::Corrupt, "truncated", truncated[..1600].to_vec()),
         (Kind::Corrupt, "truncated", header("base/1", b'0', 10 << 20).to_vec()),
         (Kind::Corrupt, "`base/1` and the next block", padded),
-        (Kind::Corrupt, "goes on", on),
+        (Kind::Corrupt, "continues", on),
         (Kind::Invalid, "`pg_wal`", archive(&[file("pg_wal", b"x")])),
         (Kind::Invalid, "`global/pg_control`", archive(&[directory("global/pg_control/")])),
         (Kind::Failed, "`base/1`: something of this name", archive(&[fine.clone(), fine.clone()])),
