@@ -82,7 +82,7 @@ struct Kept {
 const DIRECTORY: u64 = 16 << 10;
 
 /// What a stream takes, in bytes: chunks that wait before and behind its decoder, and a decoder without its window.
-pub(super) const STREAM: u64 = (2 << 20) + transfer::codec::BESIDES;
+pub(super) const STREAM: u64 = (2 << 20) + transfer::codec::DECODER_OVERHEAD;
 
 /// What was derived from the texts of objects, and what the component must not see for it.
 #[derive(Default)]
@@ -206,16 +206,18 @@ impl Plane {
         store
     }
 
-    /// Whether this object may be read in this way: one from which a key was derived only as it was decoded then, for in any
-    /// other form the key could be in it unblanked.
+    /// Checks whether a plugin may read this object through `via`. An object from which a key was derived may be read only with the
+    /// same pipeline, because in another encoding the key would not be blanked.
     ///
     /// # Errors
-    /// `Denied` where it may not.
+    /// `Denied` if it may not.
     pub(crate) fn may_read(&self, store: &str, object: &str, via: &Pipeline) -> Result<(), Error> {
         match self.derived.pipelines.get(&(store.to_owned(), object.to_owned())) {
             Some(pipelines) if !pipelines.iter().any(|other| is_same(other, via)) => Err(Error::new(
                 Kind::Denied,
-                format!("{object}: a key was derived from it, so it is read as it was decoded for that only"),
+                format!(
+                    "{object}: a key was derived from it, so it can be read only with the same `decrypt` and `decompress`"
+                ),
             )),
             Some(_) | None => Ok(()),
         }
