@@ -1,7 +1,7 @@
-//! Landlock: the restrictions that a thread takes upon itself, and that every thread and process that it starts inherits.
+//! Landlock: restrictions that a thread puts on itself. Every thread and process that it starts inherits them.
 //!
-//! A kernel enforces those of the rights that it knows; [`Domain::enter`] says how many by the version of Landlock's interface
-//! (its ABI), and fails where the operator requires a later one.
+//! A kernel enforces the rights that it knows. [`Domain::enter`] returns the version of Landlock's interface (the ABI) that the
+//! kernel has, and fails if the operator requires a later one.
 
 use std::path::PathBuf;
 
@@ -12,13 +12,13 @@ use ::landlock::{
 
 pub use ::landlock::Scope;
 
-/// The ABI whose rights are asked for. An older kernel enforces those that it knows.
+/// The ABI whose rights a domain restricts. An older kernel enforces those that it knows.
 const KNOWN: ABI = ABI::V7;
 
-/// What of a tree is allowed.
+/// What is allowed below a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allowed {
-    /// To read its files and list its directories.
+    /// To read files and list directories.
     Read,
     /// To read, and to make, write, rename and remove files, directories and symbolic links. Device files, FIFOs and
     /// sockets cannot be made.
@@ -41,12 +41,12 @@ pub struct Domain {
 /// Why a thread could not be restricted.
 #[derive(Debug, thiserror::Error)]
 pub enum LandlockError {
-    /// A tree that was to be allowed cannot be opened.
+    /// A path below which something was to be allowed cannot be opened.
     #[error("cannot open {path} for Landlock", path = path.display())]
     Path {
-        /// The tree.
+        /// The path.
         path: PathBuf,
-        /// What opening it failed with.
+        /// Why it cannot be opened.
         source: PathFdError,
     },
     /// The kernel refused the restrictions.
@@ -63,8 +63,8 @@ pub enum LandlockError {
 }
 
 impl Domain {
-    /// Nothing is allowed: no file, no TCP, no signal and no abstract socket to the outside.
-    pub fn of_nothing() -> Self {
+    /// Returns a domain that allows nothing: no files, no TCP, and neither signals nor abstract sockets to processes outside of it.
+    pub fn deny_all() -> Self {
         Self {
             files: AccessFs::from_all(KNOWN),
             network: AccessNet::from_all(KNOWN),
@@ -73,12 +73,12 @@ impl Domain {
         }
     }
 
-    /// Files can be read and executed, and nothing else is allowed.
-    pub fn of_reading() -> Self {
-        Self { files: AccessFs::from_write(KNOWN), ..Self::of_nothing() }
+    /// Returns a domain that allows reading and executing files, and nothing else.
+    pub fn read_only() -> Self {
+        Self { files: AccessFs::from_write(KNOWN), ..Self::deny_all() }
     }
 
-    /// TCP and abstract sockets are allowed, too.
+    /// Allows TCP and abstract sockets, too.
     #[must_use]
     pub fn with_network(mut self) -> Self {
         self.network = BitFlags::EMPTY;
@@ -86,18 +86,19 @@ impl Domain {
         self
     }
 
-    /// This is allowed below `path`, too.
+    /// Allows `allowed` below `path`, too.
     #[must_use]
     pub fn with(mut self, path: impl Into<PathBuf>, allowed: Allowed) -> Self {
         self.trees.push((path.into(), allowed));
         self
     }
 
-    /// Restricts the calling thread, and every thread and process that it starts from now on, for good. Returns the ABI that
+    /// Restricts the calling thread, and every thread and process that it starts from now on, permanently. Returns the ABI that
     /// the kernel enforces, 0 if it has no Landlock.
     ///
     /// # Errors
-    /// [`LandlockError::TooOld`] if the ABI is below `require`; the thread may be restricted then.
+    /// [`LandlockError::Path`] and [`LandlockError::Ruleset`]; [`LandlockError::TooOld`] if the ABI is below `require`, in which
+    /// case the thread may be restricted all the same.
     pub fn enter(&self, require: Option<u32>) -> Result<u32, LandlockError> {
         let mut rules =
             Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(self.files)?;
@@ -127,7 +128,7 @@ impl Domain {
 }
 
 impl Allowed {
-    /// Each right by its name: with all that Landlock has, root could make device files.
+    /// Names each right, because the set of all rights would let root make device files.
     fn rights(self) -> BitFlags<AccessFs> {
         let read = AccessFs::ReadFile | AccessFs::ReadDir;
         let write = AccessFs::WriteFile | AccessFs::Truncate;
@@ -148,13 +149,13 @@ impl Allowed {
     }
 }
 
-/// The kernel's ABI, asked on a thread that ends with the answer, because only a thread that is restricted learns it.
+/// Returns the kernel's ABI. Starts a thread for it, because only a thread that restricts itself learns the ABI.
 ///
 /// # Errors
 /// [`LandlockError::TooOld`] if it is below `require`.
 pub fn kernel_abi(require: Option<u32>) -> Result<u32, LandlockError> {
-    let asked = std::thread::spawn(move || Domain::of_nothing().enter(require)).join();
-    asked.unwrap_or_else(|_| {
+    let answer = std::thread::spawn(move || Domain::deny_all().enter(require)).join();
+    answer.unwrap_or_else(|_| {
         Err(LandlockError::TooOld { required: require.unwrap_or(0), found: "no answer".into() })
     })
 }
@@ -179,7 +180,7 @@ mod tests {
             fs::create_dir(directory).unwrap();
             fs::write(directory.join("file"), "x").unwrap();
         }
-        let domain = Domain::of_nothing().with(&readable, Allowed::Read).with(&inside, Allowed::Change);
+        let domain = Domain::deny_all().with(&readable, Allowed::Read).with(&inside, Allowed::Change);
         let denied = {
             let outside = outside.clone();
             thread::spawn(move || {
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_only_read_reads_everywhere_and_writes_where_it_is_allowed() {
+    fn a_read_only_domain_reads_everywhere_and_writes_only_where_it_is_allowed() {
         if kernel_abi(None).unwrap() == 0 {
             eprintln!("this kernel has no Landlock: nothing to try");
             return;
@@ -211,7 +212,7 @@ mod tests {
         let (inside, outside) = (scratch.path().join("inside"), scratch.path().join("outside"));
         fs::create_dir(&inside).unwrap();
         fs::write(&outside, "x").unwrap();
-        let domain = Domain::of_reading()
+        let domain = Domain::read_only()
             .with(&inside, Allowed::ChangeAndMakeSockets)
             .with("/dev/null", Allowed::Write);
         thread::spawn(move || {

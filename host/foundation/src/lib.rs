@@ -1,4 +1,4 @@
-//! What every other crate of the host stands on. This crate knows neither PostgreSQL nor stores nor WebAssembly.
+//! Types that every other crate of the host uses. This crate knows neither PostgreSQL nor stores nor WebAssembly.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]

@@ -1,9 +1,8 @@
 //! The name that a misspelt name was probably meant to be.
 
-/// The name among `known` that is nearest to `name`, `None` if none is near. Upper and lower case are the same, and so are `-`
-/// and `_`. A name is near if at most one letter, and one more for each four letters of `name`, is added, missing, another, or
-/// swapped with its neighbour. If no name is so near, a name is taken that begins `name`, or that `name` begins: `username` is
-/// probably `user`.
+/// Returns the name among `known` that is nearest to `name`; `None` if none is near. Upper and lower case count as the same, and
+/// so do `-` and `_`. A name is near if its Damerau-Levenshtein distance from `name` is at most one, plus one for each four letters
+/// of `name`. If no name is so near, the longest name that begins `name`, or that `name` begins, is returned: `user` for `username`.
 pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
     let name = plain(name);

@@ -1,9 +1,9 @@
-//! Text from elsewhere, made fit for a terminal, a log and JSON: the one place that says which characters may be shown.
+//! Makes foreign text safe for a terminal, a log and JSON. This module alone decides which characters may be shown.
 //!
-//! A plugin, a server, a file name and restored data are all hostile until their text came through here. What is shown is
-//! decided by the general category that Unicode gives a character (Unicode Standard, section 4.5) and by whether a renderer
-//! draws it at all (`Default_Ignorable_Code_Point`, section 5.21), so that nothing moves the cursor, turns the direction of
-//! its neighbours, hides, or makes two names look the same.
+//! Text from a plugin, a server, a file name or restored data may be hostile until it has passed through here. The general
+//! category of a character (Unicode Standard, section 4.5) and whether a renderer draws it at all
+//! (`Default_Ignorable_Code_Point`, section 5.21) decide whether it is shown. So no shown character moves the cursor, changes the
+//! direction of its neighbours, is invisible, or makes two names look the same.
 
 use std::borrow::Cow;
 
@@ -11,23 +11,23 @@ use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory};
 use icu_properties::{CodePointMapData, CodePointSetData};
 
 /// How many combining marks may follow one letter or digit. Languages need up to three or four (Hebrew with vowels and
-/// accents, Vietnamese, Thai); a heap of them covers the lines above and below.
+/// accents, Vietnamese, Thai); more of them would cover the lines above and below.
 pub const MOST_MARKS: usize = 4;
 
 /// Characters of visible categories that Unicode's charts show as nothing: braille blank, null notehead, object replacement
 /// character, the blanks of Egyptian hieroglyphs. No property of Unicode names them.
 const BLANK: [char; 5] = ['\u{2800}', '\u{1D159}', '\u{FFFC}', '\u{13441}', '\u{13442}'];
 
-/// What a character is to a person who looks at it.
+/// How a character appears on the screen.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Look {
-    /// A letter or a number: what a mark may stand on.
+    /// A letter or a number. A combining mark may follow it.
     Base,
-    /// Punctuation, a symbol, a space.
+    /// Punctuation, a symbol or a space. No combining mark may follow it.
     Alone,
     /// A combining mark.
     Mark,
-    /// Nothing, or something that acts on others.
+    /// An invisible character, or one that changes how others appear.
     Hidden,
 }
 
@@ -65,7 +65,7 @@ fn look(character: char) -> Look {
         | Of::ModifierSymbol
         | Of::OtherSymbol => Look::Alone,
         Of::NonspacingMark | Of::SpacingMark | Of::EnclosingMark => Look::Mark,
-        // Of the spaces only the plain one of ASCII can be told from others.
+        // A reader cannot tell other spaces from the plain one of ASCII.
         Of::SpaceSeparator
         | Of::LineSeparator
         | Of::ParagraphSeparator
@@ -77,10 +77,10 @@ fn look(character: char) -> Look {
     }
 }
 
-/// Says of each character of a text, in their order, whether it may be shown as it is.
+/// Decides for each character of a text, in order, whether it may be shown unescaped.
 #[derive(Default)]
 struct Reader {
-    /// Marks on the last letter or number; none where the last character was neither it nor a mark on it.
+    /// The number of marks after the last letter or number; `None` if the last character was neither one of these nor a mark.
     marks: Option<usize>,
 }
 
@@ -110,14 +110,14 @@ impl Reader {
     }
 }
 
-/// Whether every character may be shown as it is: nothing would be escaped.
+/// Returns whether every character may be shown unescaped.
 pub fn is_printable(text: &str) -> bool {
     let mut reader = Reader::default();
     text.chars().all(|character| reader.shows(character))
 }
 
-/// The text with every other character escaped as `\u{..}`, line ends as `\n` and `\r`, a tab as a space: one line. What is
-/// printable stays as it is, so that doing it twice changes nothing.
+/// Returns the text as one line: line ends are escaped as `\n` and `\r`, every other character that may not be shown as `\u{..}`,
+/// and a tab becomes a space. Printable text stays as it is, so a second call changes nothing.
 pub fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, |character, line| match character {
         '\t' => line.push(' '),
@@ -125,8 +125,8 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// The same for a JSON text, in JSON's own escapes (RFC 8259, section 7), which mean the same characters to who parses it.
-/// Such characters must stand in strings alone, as serde_json leaves them.
+/// Does the same for a JSON text with JSON's own escapes (RFC 8259, section 7), which a parser reads as the same characters. The
+/// characters to escape must stand within strings only, as in the output of serde_json.
 pub fn printable_json(json: &str) -> Cow<'_, str> {
     escaped(json, |character, line| {
         for unit in character.encode_utf16(&mut [0; 2]) {
@@ -151,8 +151,8 @@ fn escaped(text: &str, escape: impl Fn(char, &mut String)) -> Cow<'_, str> {
     Cow::Owned(line)
 }
 
-/// At most `limit` characters of the text, the last of them `…` where some were cut; then as [`printable`], which may be
-/// longer.
+/// Returns the first `limit` characters of the text, escaped as [`printable`] does, and `…` if the text has more. Escapes and `…`
+/// do not count towards `limit`.
 pub fn printable_within(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
         None => printable(text).into_owned(),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn of_all_of_unicode_nothing_that_is_invisible_or_turns_the_direction_is_shown() {
+    fn no_invisible_or_direction_changing_character_of_unicode_is_shown() {
         let category = CodePointMapData::<GeneralCategory>::new();
         let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
         let (bidi, selector, white) = (
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_seen_to_hide_is_escaped() {
+    fn characters_known_to_be_invisible_are_escaped() {
         for character in [
             '\u{115F}',
             '\u{1160}',
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_texts_of_the_world_stay_as_they_are() {
+    fn text_in_many_languages_stays_unchanged() {
         for text in [
             "Größe: 10 % – ok, „ja“ €5 §3 ½",
             "/mnt/バックアップ/数据库",
@@ -271,8 +271,8 @@ mod tests {
     }
 
     #[test]
-    fn marks_stand_on_letters_and_not_in_heaps() {
-        // One that came first would stand on the host's own words.
+    fn only_a_few_marks_may_follow_a_letter() {
+        // A mark at the beginning would be drawn over the host's own text before it.
         assert_eq!(printable("\u{301}x"), "\\u{301}x");
         assert_eq!(printable("'\u{301}"), "'\\u{301}");
         let heap = format!("a{}", "\u{301}".repeat(MOST_MARKS + 2));
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_is_cut_before_it_is_escaped() {
+    fn a_long_text_is_cut_before_it_is_escaped() {
         assert_eq!(printable_within("abcdef", 3), "abc…");
         assert_eq!(printable_within("abc", 3), "abc");
         assert_eq!(printable_within("\u{1b}[2J", 1), "\\u{1b}…");

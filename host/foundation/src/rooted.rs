@@ -1,11 +1,11 @@
-//! Paths below an opened directory, never through a link.
+//! Access to paths below an opened directory, never through a link.
 //!
-//! A [`Directory`] is a descriptor; everything is named by a [`RelativePath`] below it and resolved by the kernel
-//! (`openat2` with `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS`, `RESOLVE_NO_MAGICLINKS`), so that no link that somebody
-//! plants, before or while this program works, leads it elsewhere. Linux 5.6 or later is needed.
+//! A [`Directory`] is a descriptor. Every file below it is named by a [`RelativePath`], which the kernel resolves (`openat2` with
+//! `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS`, `RESOLVE_NO_MAGICLINKS`). So a link that an attacker creates, before or while this
+//! program runs, cannot redirect it. Linux 5.6 or later is needed.
 //!
-//! Errors are [`std::io::Error`]s whose text says what was tried, on which path and why it failed; their kind is the
-//! kernel's (`NotFound`, `StorageFull`, ...).
+//! Errors are [`std::io::Error`]s. Their text says which action failed on which path and why; their kind is the kernel's
+//! (`NotFound`, `StorageFull`, ...).
 
 mod metadata;
 mod path;
@@ -27,58 +27,58 @@ pub use path::{NotRelative, RelativePath};
 pub use remove::{Limit, Removed};
 pub use walk::{Boundary, Found};
 
-/// How every path below a directory is resolved.
+/// The flags with which every path below a directory is resolved.
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
-/// What a directory is opened with to read its entries.
+/// The flags for opening a directory to read its entries.
 const READ_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// What a directory is opened with to name what is in it.
+/// The flags for opening a directory only to name its entries.
 const NAME_DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// The suffix of the file that [`Directory::replace`] writes before it takes its place.
+/// The suffix of the new file that [`Directory::replace`] writes before it renames it.
 const REPLACEMENT: &str = ".understudy-new";
 
-/// How often an `openat2` that lost a race against a rename elsewhere (EAGAIN) is tried.
+/// How often an `openat2` that lost a race against a concurrent rename (EAGAIN) is repeated.
 const RACES: u32 = 128;
 
 /// An opened directory.
 #[derive(Debug)]
 pub struct Directory {
     descriptor: OwnedFd,
-    /// Where it was when it was opened; for messages only.
+    /// Its path when it was opened; for messages only.
     path: PathBuf,
 }
 
 impl Directory {
-    /// Opens the directory at `path`, which the operator named: links in it are followed.
+    /// Opens the directory at `path`. Follows links in `path`, because the operator chose it.
     ///
     /// # Errors
-    /// Where it does not exist, is no directory or cannot be read.
+    /// Fails if it does not exist, is not a directory or cannot be read.
     pub fn open(path: &Path) -> io::Result<Self> {
         let descriptor = rustix::fs::openat(CWD, path, READ_DIRECTORY, Mode::empty())
             .map_err(|errno| failed("open", path, errno))?;
         Ok(Self { descriptor, path: path.to_owned() })
     }
 
-    /// Where it was when it was opened; for messages, for it may have been renamed since.
+    /// Returns the path that it had when it was opened. Only for messages, because it may have been renamed since.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A second handle of the same opened directory, sharing its locks.
+    /// Returns a second handle of the same opened directory, which shares its locks.
     ///
     /// # Errors
-    /// Where the process has no descriptor left.
+    /// Fails if the process has no descriptor left.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { descriptor: self.descriptor.try_clone()?, path: self.path.clone() })
     }
 
-    /// Opens a directory below.
+    /// Opens the directory at `path`.
     ///
     /// # Errors
-    /// Where it does not exist, is no directory, cannot be read, or lies behind a link.
+    /// Fails if it does not exist, is not a directory, cannot be read, or lies behind a link.
     pub fn open_directory(&self, path: &RelativePath) -> io::Result<Self> {
         let descriptor = self
             .resolve(path.as_os_str(), READ_DIRECTORY, Mode::empty(), BENEATH)
@@ -86,10 +86,10 @@ impl Directory {
         Ok(Self { descriptor, path: self.path.join(path.as_path()) })
     }
 
-    /// Opens a regular file for reading; never waits on a FIFO.
+    /// Opens a regular file for reading. Never blocks on a FIFO.
     ///
     /// # Errors
-    /// Where it does not exist, is not a regular file, cannot be read, or lies behind a link.
+    /// Fails if it does not exist, is not a regular file, cannot be read, or lies behind a link.
     pub fn open_file(&self, path: &RelativePath) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let descriptor = self
@@ -107,7 +107,7 @@ impl Directory {
     /// Creates a file for writing with these permission bits, less the umask.
     ///
     /// # Errors
-    /// `AlreadyExists` where anything of that name exists, a link included.
+    /// `AlreadyExists` if anything of that name exists, a link included.
     pub fn create_file(&self, path: &RelativePath, mode: u32) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         self.resolve(path.as_os_str(), flags, Mode::from_raw_mode(mode & 0o7777), BENEATH)
@@ -118,24 +118,24 @@ impl Directory {
     /// Creates a directory with these permission bits, less the umask.
     ///
     /// # Errors
-    /// `AlreadyExists` where anything of that name exists, a link included.
+    /// `AlreadyExists` if anything of that name exists, a link included.
     pub fn create_directory(&self, path: &RelativePath, mode: u32) -> io::Result<()> {
         let mode = Mode::from_raw_mode(mode & 0o7777);
         self.at(path, "create the directory", |directory, name| rustix::fs::mkdirat(directory, name, mode))
     }
 
-    /// Creates a symbolic link at `path` that reads `target`.
+    /// Creates a symbolic link at `path` that points to `target`.
     ///
     /// # Errors
-    /// `AlreadyExists` where anything of that name exists.
+    /// `AlreadyExists` if anything of that name exists.
     pub fn create_link(&self, path: &RelativePath, target: &Path) -> io::Result<()> {
         self.at(path, "create the link", |directory, name| rustix::fs::symlinkat(target, directory, name))
     }
 
-    /// What a link reads.
+    /// Returns the target of a symbolic link.
     ///
     /// # Errors
-    /// `InvalidInput` where it is no link.
+    /// `InvalidInput` if it is not a link.
     pub fn read_link(&self, path: &RelativePath) -> io::Result<PathBuf> {
         let target = self.at(path, "read the link", |directory, name| {
             rustix::fs::readlinkat(directory, name, Vec::new())
@@ -143,10 +143,10 @@ impl Directory {
         Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
     }
 
-    /// What is at `path`; of a link, the link itself.
+    /// Returns the metadata of `path`; of a link, those of the link itself.
     ///
     /// # Errors
-    /// `NotFound` where there is nothing.
+    /// `NotFound` if nothing is there.
     pub fn metadata(&self, path: &RelativePath) -> io::Result<Metadata> {
         self.at(path, "look at", |directory, name| {
             rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
@@ -154,10 +154,10 @@ impl Directory {
         .map(Metadata::from)
     }
 
-    /// The same, with none where there is nothing.
+    /// Returns the metadata of `path`; `None` if nothing is there.
     ///
     /// # Errors
-    /// Where it cannot be looked at.
+    /// Fails if they cannot be read.
     pub fn find(&self, path: &RelativePath) -> io::Result<Option<Metadata>> {
         match self.metadata(path) {
             Ok(metadata) => Ok(Some(metadata)),
@@ -166,20 +166,20 @@ impl Directory {
         }
     }
 
-    /// The directory itself.
+    /// Returns the metadata of the directory itself.
     ///
     /// # Errors
-    /// Where the file system cannot be asked.
+    /// Fails if they cannot be read.
     pub fn own_metadata(&self) -> io::Result<Metadata> {
         rustix::fs::fstat(&self.descriptor)
             .map(Metadata::from)
             .map_err(|errno| failed("look at", &self.path, errno))
     }
 
-    /// What is free on the file system that the directory is on.
+    /// Returns the free space on the directory's file system.
     ///
     /// # Errors
-    /// Where the file system cannot be asked.
+    /// Fails if the file system does not report it.
     pub fn space(&self) -> io::Result<FileSystemSpace> {
         rustix::fs::fstatvfs(&self.descriptor)
             .map(FileSystemSpace::from)
@@ -189,7 +189,7 @@ impl Directory {
     /// Removes a file, a link or a special file.
     ///
     /// # Errors
-    /// `NotFound` where there is none; `IsADirectory` for a directory.
+    /// `NotFound` if nothing is there; `IsADirectory` for a directory.
     pub fn remove_file(&self, path: &RelativePath) -> io::Result<()> {
         self.at(path, "remove", |directory, name| rustix::fs::unlinkat(directory, name, AtFlags::empty()))
     }
@@ -197,25 +197,25 @@ impl Directory {
     /// Removes an empty directory.
     ///
     /// # Errors
-    /// `DirectoryNotEmpty` where it holds something.
+    /// `DirectoryNotEmpty` if it has entries.
     pub fn remove_directory(&self, path: &RelativePath) -> io::Result<()> {
         self.at(path, "remove the directory", |directory, name| {
             rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)
         })
     }
 
-    /// Renames, replacing a file that has the new name.
+    /// Renames `from` to `to`. Replaces a file that has the new name.
     ///
     /// # Errors
-    /// Where the old name does not exist or the new one is a directory.
+    /// Fails if the old name does not exist or the new one is a directory.
     pub fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<()> {
         self.rename_with(from, to, RenameFlags::empty())
     }
 
-    /// Renames to a name that nothing has.
+    /// Renames `from` to `to`, a name that must be free.
     ///
     /// # Errors
-    /// `AlreadyExists` where something has the new name.
+    /// `AlreadyExists` if something has the new name.
     pub fn rename_to_free_name(&self, from: &RelativePath, to: &RelativePath) -> io::Result<()> {
         self.rename_with(from, to, RenameFlags::NOREPLACE)
     }
@@ -228,10 +228,10 @@ impl Directory {
         })?
     }
 
-    /// Sets the permission bits of a file or directory; a link is refused.
+    /// Sets the permission bits of a file or directory.
     ///
     /// # Errors
-    /// Where it does not exist, is a link or belongs to somebody else.
+    /// Fails if it does not exist, is a link or belongs to another user.
     pub fn set_mode(&self, path: &RelativePath, mode: u32) -> io::Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         self.resolve(path.as_os_str(), flags, Mode::empty(), BENEATH)
@@ -242,7 +242,7 @@ impl Directory {
     /// Sets the permission bits of the directory itself.
     ///
     /// # Errors
-    /// Where it belongs to somebody else.
+    /// Fails if it belongs to another user.
     pub fn set_own_mode(&self, mode: u32) -> io::Result<()> {
         rustix::fs::fchmod(&self.descriptor, Mode::from_raw_mode(mode & 0o7777))
             .map_err(|errno| failed("set the mode of", &self.path, errno))
@@ -251,7 +251,7 @@ impl Directory {
     /// Reads a whole file of at most `limit` bytes.
     ///
     /// # Errors
-    /// `FileTooLarge` where it is longer; as [`Directory::open_file`] otherwise.
+    /// `FileTooLarge` if it is longer; otherwise as [`Directory::open_file`].
     pub fn read(&self, path: &RelativePath, limit: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let file = self.open_file(path)?;
@@ -268,12 +268,12 @@ impl Directory {
         Ok(bytes)
     }
 
-    /// Puts a file with these bytes and permission bits at `path`, in place of a file that is there. Whatever happens,
-    /// the old bytes or the new ones are there, on disk when this returns.
+    /// Writes a file with these bytes and permission bits at `path` atomically: after a crash either the old file or the new one is
+    /// there. The new one is on disk when this returns.
     ///
     /// # Errors
-    /// Where it cannot be written, with the old file as it was, and where it was put in place and the disk does not say that
-    /// it will stay.
+    /// Fails if the new file cannot be written, in which case the old one is unchanged, or if the directory cannot be synced after
+    /// the new file has replaced it.
     pub fn replace(&self, path: &RelativePath, bytes: &[u8], mode: u32) -> io::Result<()> {
         let mut name = path.as_os_str().to_owned();
         name.push(REPLACEMENT);
@@ -290,7 +290,7 @@ impl Directory {
             .map_err(|error| self.failed_io("write", new.as_path(), &error))
             .and_then(|()| self.rename(&new, path));
         if written.is_err() {
-            // The new file is of no use; that it stays behind where even this fails changes nothing of the error.
+            // The error to report is that of writing, whether or not the useless new file can be removed.
             let _ = self.remove_file(&new);
         }
         written?;
@@ -300,10 +300,11 @@ impl Directory {
         }
     }
 
-    /// Has the directory's entries written to disk.
+    /// Syncs the directory's entries to disk.
     ///
     /// # Errors
-    /// Where the disk fails. A file system that does not know how (EINVAL, EBADF) is none: PostgreSQL's `fsync_fname` holds it so.
+    /// Fails if the disk fails. EINVAL and EBADF, from a file system that cannot sync directories, count as success, as in
+    /// PostgreSQL's `fsync_fname`.
     pub fn sync(&self) -> io::Result<()> {
         match rustix::fs::fsync(&self.descriptor) {
             Ok(()) | Err(Errno::INVAL | Errno::BADF) => Ok(()),
@@ -311,19 +312,19 @@ impl Directory {
         }
     }
 
-    /// Has everything on the directory's file system written to disk.
+    /// Syncs the directory's whole file system to disk.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// Fails if the disk fails.
     pub fn sync_file_system(&self) -> io::Result<()> {
         rustix::fs::syncfs(&self.descriptor)
             .map_err(|errno| failed("sync the file system of", &self.path, errno))
     }
 
-    /// Calls `visit` with the name of each entry, `.` and `..` left out, until it answers false.
+    /// Calls `visit` with the name of each entry, except `.` and `..`, until it returns false.
     ///
     /// # Errors
-    /// Where the directory cannot be read, and what `visit` fails with.
+    /// Fails if the directory cannot be read or `visit` fails.
     pub fn names(&self, visit: &mut dyn FnMut(&OsStr) -> io::Result<bool>) -> io::Result<()> {
         let entries = rustix::fs::Dir::read_from(&self.descriptor)
             .map_err(|errno| failed("read", &self.path, errno))?;
@@ -337,10 +338,10 @@ impl Directory {
         Ok(())
     }
 
-    /// Whether the directory holds nothing at all; dotfiles count.
+    /// Returns whether the directory has no entries, hidden files included.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Fails if it cannot be read.
     pub fn is_empty(&self) -> io::Result<bool> {
         let mut empty = true;
         self.names(&mut |_| {
@@ -350,10 +351,10 @@ impl Directory {
         Ok(empty)
     }
 
-    /// Whether something else is mounted at this entry.
+    /// Returns whether a file system is mounted at this entry.
     ///
     /// # Errors
-    /// Where it does not exist or cannot be looked at.
+    /// Fails if it does not exist or cannot be opened.
     pub fn is_mount_point(&self, path: &RelativePath) -> io::Result<bool> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match self.resolve(path.as_os_str(), flags, Mode::empty(), BENEATH.union(ResolveFlags::NO_XDEV)) {
@@ -363,7 +364,7 @@ impl Directory {
         }
     }
 
-    /// Runs `work` on the directory that holds the last component of `path`.
+    /// Calls `work` with the directory that contains the last component of `path`, and with that component.
     fn at<T>(
         &self,
         path: &RelativePath,
@@ -404,7 +405,7 @@ impl AsFd for Directory {
     }
 }
 
-/// Resolves `path` below `directory`, trying again where the kernel asks for it.
+/// Resolves `path` below `directory`. Repeats the call after EINTR and EAGAIN.
 fn resolve_at(
     directory: BorrowedFd<'_>,
     path: impl rustix::path::Arg + Copy,
@@ -422,8 +423,8 @@ fn resolve_at(
     }
 }
 
-/// Sets the mode of what an `O_PATH` descriptor names. Only by way of /proc can that be done before Linux 6.6, and
-/// only so without a name that could become a link meanwhile.
+/// Sets the mode of the file behind an `O_PATH` descriptor. Before Linux 6.6 only its path in /proc allows that without a name that
+/// an attacker could replace by a link.
 fn chmod_opened(descriptor: BorrowedFd<'_>, mode: u32) -> rustix::io::Result<()> {
     use std::os::fd::AsRawFd;
     if Metadata::from(rustix::fs::fstat(descriptor)?).kind == Kind::Link {
@@ -433,7 +434,7 @@ fn chmod_opened(descriptor: BorrowedFd<'_>, mode: u32) -> rustix::io::Result<()>
     rustix::fs::chmodat(CWD, opened, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())
 }
 
-/// The error for a person: what was tried, where, and why it failed.
+/// Returns an error whose text names the action, the path and the cause.
 fn failed(action: &'static str, path: &Path, errno: Errno) -> io::Error {
     let path = path.display();
     let kind = io::Error::from(errno).kind();

@@ -1,4 +1,4 @@
-//! Sizes, speeds and lengths of time as types, as an operator writes them and as a person reads them.
+//! Sizes, speeds and durations as types: parsed from what an operator writes, shown as a person reads them.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -10,11 +10,11 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub u64);
 
-/// The units that [`Bytes`] is written in, largest first, and how many bytes each is.
+/// The units in which [`Bytes`] is shown, largest first, with their sizes in bytes.
 const UNITS: [(&str, u64); 5] =
     [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-/// A size that cannot be read.
+/// A text that is not a size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a size: write a whole number and one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB")]
 pub struct NotASize(String);
@@ -48,17 +48,17 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// A speed: bytes a second, more than none. Written `"100MiB/s"`.
+/// A speed above zero in bytes per second. Written `"100MiB/s"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BytesPerSecond(NonZeroU64);
 
-/// A speed that cannot be read.
+/// A text that is not a speed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a speed of more than nothing: write a size and `/s`, such as \"100MiB/s\"")]
+#[error("`{0}` is not a speed above zero: write a size and `/s`, such as \"100MiB/s\"")]
 pub struct NotASpeed(String);
 
 impl BytesPerSecond {
-    /// How many bytes in a second.
+    /// Returns the number of bytes per second.
     pub fn bytes(self) -> Bytes {
         Bytes(self.0.get())
     }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_speed_is_a_size_by_the_second_and_never_nothing() {
+    fn a_speed_is_a_size_per_second_and_never_zero() {
         let speed: BytesPerSecond = "100MiB/s".parse().unwrap();
         assert_eq!((speed.bytes(), speed.to_string().as_str()), (Bytes(100 << 20), "100.0 MiB/s"));
         for text in ["", "/s", "100MiB", "0B/s", "100MiB/h", "-1kB/s"] {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused_with_the_units() {
+    fn other_texts_are_not_sizes() {
         for text in ["", "MiB", "-1", "1.5GiB", "12 parsecs", "18446744073709551615kB"] {
             assert!(text.parse::<Bytes>().is_err(), "{text}");
         }

@@ -2,9 +2,9 @@
 //! (`src/backend/access/transam/xlogbackup.c`; by `do_pg_backup_start` in `xlog.c` before PostgreSQL 16) and by pg_rewind
 //! (`src/bin/pg_rewind/pg_rewind.c`), read by `read_backup_label` (`src/backend/access/transam/xlogrecovery.c`).
 //!
-//! The server's `scanf` forgives much: what it does not recognise it leaves out, and then takes a backup for consistent too early.
-//! [`BackupLabel::parse`] takes only what PostgreSQL writes, line by line, in its order. [`Start::parse`] is for a plan: it takes
-//! from any text the lines that tell where a backup begins and what it is called.
+//! The server's `scanf` is lenient: it ignores lines that it does not recognise, and may then consider a backup consistent too
+//! early. [`BackupLabel::parse`] accepts only what PostgreSQL writes, line by line, in its order. [`Start::parse`] is for a plan:
+//! it reads from any text the lines that say where a backup begins and what it is called.
 //!
 //! The label and the time may be in any encoding.
 
@@ -32,19 +32,19 @@ const INCREMENTAL_FROM_TLI: &str = "INCREMENTAL FROM TLI: ";
 pub struct Start {
     /// Where replay begins.
     pub start_lsn: Lsn,
-    /// The segment that is said to hold it.
+    /// The WAL segment that contains it, according to the label.
     pub segment: SegmentName,
-    /// The timeline on which the backup began: what START TIMELINE says, else, before PostgreSQL 11 and from pg_rewind, that of
-    /// [`Start::segment`].
+    /// The timeline on which the backup began: that of START TIMELINE, or without such a line (before PostgreSQL 11, and from
+    /// pg_rewind) that of [`Start::segment`].
     pub timeline: u32,
-    /// When the backup began, as it is written there.
+    /// When the backup began, as the label has it.
     pub start_time: String,
-    /// What the person who took it called it.
+    /// The label that the person who took the backup gave it.
     pub label: String,
-    /// Whether it was taken from a standby, which writes no record of its end.
+    /// Whether the backup was taken from a standby, which writes no WAL record of the backup's end.
     pub from_standby: bool,
-    /// Where the backup that this one builds on starts (PostgreSQL 17); `None` if it stands by itself. An incremental backup is
-    /// not a data directory.
+    /// The start of the backup on which an incremental backup is based (PostgreSQL 17); `None` for a full backup. An incremental
+    /// backup is not a data directory.
     pub incremental_from: Option<Lsn>,
 }
 
@@ -64,7 +64,7 @@ pub enum Method {
 pub struct BackupLabel {
     /// Where the backup begins, and what it is called.
     pub start: Start,
-    /// Where the checkpoint's record is.
+    /// The position of the checkpoint's record.
     pub checkpoint: Lsn,
     /// How it was taken.
     pub method: Method,
@@ -82,7 +82,7 @@ pub enum BackupLabelError {
         /// The line, shortened.
         line: String,
     },
-    /// A line is not the one that comes there.
+    /// A line is not the expected one.
     #[error("has on line {line} no `{expected}`, or none that can be read")]
     Line {
         /// Its number, counted from 1.
@@ -93,19 +93,21 @@ pub enum BackupLabelError {
     /// A line is missing at the end.
     #[error("ends before `{0}`")]
     Ends(&'static str),
-    /// A line follows that is none.
-    #[error("has on line {0} what PostgreSQL does not write")]
+    /// There is a line after the last expected one.
+    #[error("has on line {0} a line that PostgreSQL does not write")]
     Further(usize),
-    /// The last line has no end.
+    /// The last line has no line feed.
     #[error("has a last line that is cut off")]
     Truncated,
-    /// The timeline is told twice, and differently. The server does not start from that either.
-    #[error("says START TIMELINE {told}, and that its START WAL LOCATION is in a file of timeline {of_file}")]
+    /// START TIMELINE and START WAL LOCATION name different timelines. The server does not start from such a label either.
+    #[error(
+        "says START TIMELINE {start_timeline}, but its START WAL LOCATION is in a file of timeline {segment_timeline}"
+    )]
     Timelines {
-        /// What START TIMELINE says.
-        told: u32,
-        /// What the file's name says.
-        of_file: u32,
+        /// The timeline of START TIMELINE.
+        start_timeline: u32,
+        /// The timeline of the segment.
+        segment_timeline: u32,
     },
     /// Replay would begin after the checkpoint.
     #[error("says CHECKPOINT LOCATION {checkpoint}, which lies before its START WAL LOCATION {start}")]
@@ -118,14 +120,14 @@ pub enum BackupLabelError {
 }
 
 impl Start {
-    /// Finds the lines that tell where a backup begins, in any order and among any others of the form `KEY: VALUE`. What PostgreSQL
-    /// writes besides, and whether the lines contradict each other, is left to [`BackupLabel::parse`].
+    /// Finds the lines that say where a backup begins, in any order and among any other lines of the form `KEY: VALUE`. Does not
+    /// check the other lines, nor whether lines contradict each other; [`BackupLabel::parse`] does.
     ///
     /// # Errors
     /// [`BackupLabelError::Missing`] without START WAL LOCATION, and [`BackupLabelError::Malformed`].
     pub fn parse(contents: &[u8]) -> Result<Self, BackupLabelError> {
         let text = String::from_utf8_lossy(contents);
-        let (mut start, mut told, mut incremental_from) = (None, None, None);
+        let (mut start, mut start_timeline, mut incremental_from) = (None, None, None);
         let (mut start_time, mut label) = (String::new(), String::new());
         let mut from_standby = false;
         for line in text.lines() {
@@ -133,7 +135,7 @@ impl Start {
             let (key, value) = line.find(": ").map(|at| line.split_at(at + 2)).ok_or_else(malformed)?;
             match key {
                 START_WAL_LOCATION => start = Some(start_location(value).ok_or_else(malformed)?),
-                START_TIMELINE => told = Some(read(value).ok_or_else(malformed)?),
+                START_TIMELINE => start_timeline = Some(read(value).ok_or_else(malformed)?),
                 INCREMENTAL_FROM_LSN => incremental_from = Some(read(value).ok_or_else(malformed)?),
                 START_TIME => value.clone_into(&mut start_time),
                 LABEL => value.clone_into(&mut label),
@@ -143,7 +145,7 @@ impl Start {
             }
         }
         let (start_lsn, segment) = start.ok_or(BackupLabelError::Missing("START WAL LOCATION"))?;
-        let timeline = told.unwrap_or(segment.timeline());
+        let timeline = start_timeline.unwrap_or(segment.timeline());
         Ok(Self { start_lsn, segment, timeline, start_time, label, from_standby, incremental_from })
     }
 
@@ -155,7 +157,7 @@ impl Start {
 }
 
 impl BackupLabel {
-    /// Reads a whole `backup_label`, and takes only what PostgreSQL writes.
+    /// Parses a whole `backup_label`, and accepts only what PostgreSQL writes.
     ///
     /// # Errors
     /// Every [`BackupLabelError`] but [`BackupLabelError::Missing`] and [`BackupLabelError::Malformed`].
@@ -167,19 +169,19 @@ impl BackupLabel {
         let method = lines.need(BACKUP_METHOD, method)?;
         let from_standby = lines.need(BACKUP_FROM, backup_from)?;
         let start_time = lines.need(START_TIME, read)?;
-        // pg_rewind writes none of what follows.
+        // pg_rewind writes none of the following lines.
         let label = lines.may(LABEL, read)?.unwrap_or_default();
-        let told = lines.may(START_TIMELINE, read)?;
+        let start_timeline = lines.may(START_TIMELINE, read)?;
         let incremental_from = lines.may(INCREMENTAL_FROM_LSN, read)?;
         if incremental_from.is_some() {
             lines.may(INCREMENTAL_FROM_TLI, read::<u32>)?;
         }
         lines.end()?;
         let timeline = segment.timeline();
-        if let Some(told) = told
-            && told != timeline
+        if let Some(start_timeline) = start_timeline
+            && start_timeline != timeline
         {
-            return Err(BackupLabelError::Timelines { told, of_file: timeline });
+            return Err(BackupLabelError::Timelines { start_timeline, segment_timeline: timeline });
         }
         if checkpoint < start_lsn {
             return Err(BackupLabelError::Order { start: start_lsn, checkpoint });
@@ -193,7 +195,7 @@ fn read<T: FromStr>(value: &str) -> Option<T> {
     value.parse().ok()
 }
 
-/// `0/2000028 (file 000000010000000000000002)`
+/// Parses `0/2000028 (file 000000010000000000000002)`.
 fn start_location(value: &str) -> Option<(Lsn, SegmentName)> {
     let (lsn, file) = value.split_once(" (file ")?;
     Some((read(lsn)?, SegmentName::parse(file.strip_suffix(')')?.as_bytes())?))
@@ -208,7 +210,7 @@ fn method(value: &str) -> Option<Method> {
     }
 }
 
-/// Whether a standby was backed up. PostgreSQL 13 calls a primary a master.
+/// Returns whether a standby was backed up. PostgreSQL 13 calls a primary a master.
 fn backup_from(value: &str) -> Option<bool> {
     match value {
         "primary" | "master" => Some(false),

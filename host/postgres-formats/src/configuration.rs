@@ -8,16 +8,16 @@ pub enum Line {
     Empty,
     /// A setting or an include.
     Setting {
-        /// Its name, in lower case, for PostgreSQL does not tell the cases apart.
+        /// Its name in lower case, because PostgreSQL ignores case.
         name: String,
         /// Its value, without quotes and escapes.
         value: String,
     },
-    /// Not what PostgreSQL reads; it does not start with such a line.
+    /// A line that PostgreSQL cannot parse, and with which it does not start.
     Malformed,
 }
 
-/// Reads one line, without its line feed.
+/// Parses one line, without its line feed.
 pub fn parse_line(line: &[u8]) -> Line {
     let line = after_space(line);
     if is_end(line) {
@@ -32,7 +32,7 @@ pub fn parse_line(line: &[u8]) -> Line {
     };
     match value {
         Some((value, rest)) if is_end(after_space(rest)) => {
-            // The server keeps it as a string of C: what stands behind a NUL (`\000`) is not part of it.
+            // The server keeps the value as a C string, which ends at a NUL (`\000`).
             let value = value.split(|byte| *byte == 0).next().unwrap_or_default();
             Line::Setting { name, value: String::from_utf8_lossy(value).into_owned() }
         }
@@ -40,7 +40,7 @@ pub fn parse_line(line: &[u8]) -> Line {
     }
 }
 
-/// Returns the bytes that stand before the line feed of each line, with the line's number from 1.
+/// Returns each line without its line feed, with the line's number, counted from 1.
 pub fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     bytes.split(|byte| *byte == b'\n').enumerate().map(|(index, line)| (index + 1, line))
 }
@@ -67,7 +67,7 @@ fn is_letter(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }
 
-/// A name, which may be of two parts with a dot.
+/// Parses a name, which may have two parts separated by a dot. Returns it and the rest of the line.
 fn name(line: &[u8]) -> Option<(String, &[u8])> {
     let part = |text: &[u8]| {
         if !text.first().is_some_and(|byte| is_letter(*byte)) {
@@ -88,7 +88,7 @@ fn name(line: &[u8]) -> Option<(String, &[u8])> {
     Some((String::from_utf8_lossy(&line[..end]).to_ascii_lowercase(), &line[end..]))
 }
 
-/// A value in quotes, of which the first is gone, and what follows the last (`DeescapeQuotedString`).
+/// Parses a quoted value after its opening quote (`DeescapeQuotedString`). Returns it and the rest of the line.
 fn quoted(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut value = Vec::new();
     let mut at = 0;
@@ -113,7 +113,7 @@ fn quoted(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
 }
 
-/// What stands behind a backslash means, and how many bytes it takes.
+/// Parses an escape after its backslash. Returns the byte that it means, and its length.
 fn unescaped(escaped: u8, text: &[u8]) -> (u8, usize) {
     match escaped {
         b'b' => (0x08, 1),
@@ -129,8 +129,8 @@ fn unescaped(escaped: u8, text: &[u8]) -> (u8, usize) {
     }
 }
 
-/// A value without quotes. PostgreSQL's scanner is stricter in where a digit may stand; what it refuses besides is not
-/// worth a reader of its own, for such a file stops no replica from being judged.
+/// Parses a value without quotes. Returns it and the rest of the line. PostgreSQL's scanner is stricter about the places of digits;
+/// to judge a replica, that does not matter.
 fn plain(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let belongs = |byte: u8| {
         is_letter(byte) || byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'_' | b':' | b'/')

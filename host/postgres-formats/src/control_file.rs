@@ -11,7 +11,7 @@ pub const SIZE: u64 = 8192;
 /// How many bytes of the file [`Beginning::parse`] needs.
 pub const NEEDED: usize = 52;
 
-/// Where the checksum is, by `pg_control_version`. Every other field that is read here is at the same place in all of them.
+/// The offset of the checksum, by `pg_control_version`. Every other field that is read here is at the same place in all of them.
 /// PostgreSQL 13 to 16 write 1300 (14 and 15 only renamed fields), 17 writes 1700 (`wal_level` in the checkpoint's padding),
 /// 18 writes 1800 (`default_char_signedness` before the nonce).
 const CRC_AT: [(u32, usize); 3] = [(1300, 288), (1700, 288), (1800, 292)];
@@ -35,7 +35,7 @@ const MAX_LOCKS_PER_TRANSACTION: usize = 196;
 const WAL_SEGMENT_SIZE: usize = 228;
 const DATA_CHECKSUM_VERSION: usize = 252;
 
-/// What is known of each released major version. Both numbers are fixed once it is released.
+/// The released major versions. Both numbers of a version are fixed when it is released.
 const RELEASES: [Release; 6] = [
     Release { major: 13, control: 1300, catalog: 202_007_201 },
     Release { major: 14, control: 1300, catalog: 202_107_181 },
@@ -62,15 +62,15 @@ impl Release {
         RELEASES.into_iter().find(|release| release.major == major)
     }
 
-    /// Finds the release whose catalogs have this version; `None` if there is none that this program knows.
+    /// Finds the release whose catalogs have this version; `None` if this program does not know it.
     pub fn of_catalog(catalog: u32) -> Option<Self> {
         RELEASES.into_iter().find(|release| release.catalog == catalog)
     }
 }
 
-/// A position where no checkpoint can be, and that PostgreSQL takes for that of a record all the same (`XRecOffIsValid`), so that it
-/// goes on to look for it; pgBackRest writes the same (`PG_CONTROL_CHECKPOINT_INVALID` in its `src/postgres/interface.h`). With it
-/// PostgreSQL starts from a backup_label, which says where the checkpoint is, and never without one.
+/// A position at which no checkpoint can be, although PostgreSQL accepts it as the position of a record (`XRecOffIsValid`) and
+/// tries to read it. pgBackRest writes the same (`PG_CONTROL_CHECKPOINT_INVALID` in its `src/postgres/interface.h`). With it
+/// PostgreSQL starts only from a backup_label, which says where the checkpoint is.
 pub const NO_CHECKPOINT: Lsn = Lsn(0xDEAD);
 
 /// The state of the server that wrote the file last (`DBState`).
@@ -119,13 +119,13 @@ impl ClusterState {
         }
     }
 
-    /// Whether the files were whole without a backup_label when the server wrote this: nothing ran any more.
+    /// Returns whether the server had been shut down, so that the files are consistent without a backup_label.
     pub fn is_shut_down(self) -> bool {
         matches!(self, Self::ShutDown | Self::ShutDownInRecovery)
     }
 }
 
-/// The settings of the primary below which those of a hot standby must not fall (`CheckRequiredParameterValues` in
+/// The settings of the primary, which are the minimum for a hot standby (`CheckRequiredParameterValues` in
 /// `src/backend/access/transam/xlogrecovery.c`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequiredSettings {
@@ -155,25 +155,25 @@ pub enum WalLevel {
 /// A control file that cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlFileError {
-    /// It has not the length of one.
+    /// It does not have the length of a control file.
     #[error("has {0} bytes and not {SIZE}")]
     Length(usize),
-    /// It is too short for what is wanted of it.
-    #[error("has {0} bytes and is no control file")]
+    /// It is too short for the fields that are read.
+    #[error("has only {0} bytes, too few for a control file")]
     Short(usize),
-    /// It is of a machine whose numbers cannot be read here.
+    /// It was written by a machine of the other byte order.
     #[error("was written by a machine of the other byte order")]
     ByteOrder,
-    /// Its layout is not known.
+    /// Its layout is unknown.
     #[error(
         "has the control file version {0}; this program knows 1300, 1700 and 1800 (PostgreSQL 13 to 18), a newer Understudy \
          may know more"
     )]
     Version(u32),
-    /// The layout of its beginning is not known.
+    /// The layout of its beginning is unknown.
     #[error("has the control file version {0}; versions 1100 to 1899 (PostgreSQL 11 to 18) are read")]
     BeginningVersion(u32),
-    /// Its checksum is another one.
+    /// Its checksum does not match.
     #[error("has a checksum that does not match its contents: it is damaged or was written only in part")]
     Crc,
     /// A field has a value that it cannot have.
@@ -186,13 +186,13 @@ pub enum ControlFileError {
     },
 }
 
-/// What the beginning of a control file says, which is the same from PostgreSQL 11 to 18: enough for a plan. Its checksum is the
-/// host's to compare when it seals.
+/// The beginning of a control file, which has the same layout from PostgreSQL 11 to 18 and suffices for a plan. The host compares
+/// the checksum when it seals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beginning {
-    /// The cluster.
+    /// The identifier of the cluster.
     pub system_identifier: u64,
-    /// What the server did when it wrote the file.
+    /// The state of the server when it wrote the file.
     pub state: ClusterState,
     /// Where replay from the latest checkpoint begins.
     pub redo: Lsn,
@@ -222,8 +222,8 @@ impl Beginning {
     }
 }
 
-/// Reads the size of a segment of the write-ahead log from a control file of version 1300, 1700 or 1800 (PostgreSQL 13 to 18),
-/// whose checksum is not compared.
+/// Reads the size of a WAL segment from a control file of version 1300, 1700 or 1800 (PostgreSQL 13 to 18). Does not compare the
+/// checksum.
 ///
 /// # Errors
 /// [`ControlFileError::Short`], [`ControlFileError::ByteOrder`], [`ControlFileError::Version`], and [`ControlFileError::Value`] for
@@ -234,18 +234,18 @@ pub fn wal_segment_size(bytes: &[u8]) -> Result<SegmentSize, ControlFileError> {
     bytes.value("xlog_seg_size", WAL_SEGMENT_SIZE, |size| SegmentSize::new(size.into()))
 }
 
-/// What a whole control file says.
+/// The contents of a control file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlFile {
-    /// The cluster.
+    /// The identifier of the cluster.
     pub system_identifier: u64,
     /// The version of the file (`pg_control_version`).
     pub control_version: u32,
     /// The version of the catalogs (`catalog_version_no`).
     pub catalog_version: u32,
-    /// What the server did when it wrote the file.
+    /// The state of the server when it wrote the file.
     pub state: ClusterState,
-    /// Where the latest checkpoint's record is.
+    /// The position of the latest checkpoint's record.
     pub checkpoint: Lsn,
     /// Where replay from the latest checkpoint begins.
     pub checkpoint_redo: Lsn,
@@ -253,7 +253,7 @@ pub struct ControlFile {
     pub checkpoint_timeline: u32,
     /// When the latest checkpoint was taken, in seconds since 1970 (`CheckPoint.time`).
     pub checkpoint_time: i64,
-    /// Up to where replay must go before the files are consistent, and on which timeline; zero on a primary.
+    /// The position and timeline that replay must reach before the files are consistent; zero on a primary.
     pub minimum_recovery: (Lsn, u32),
     /// The level of detail in the write-ahead log.
     pub wal_level: WalLevel,
@@ -329,7 +329,7 @@ pub fn with_crc(mut bytes: Vec<u8>) -> Result<Vec<u8>, ControlFileError> {
     Ok(bytes)
 }
 
-/// Where the checksum of a file of the right length is.
+/// Checks the length and returns the offset of the checksum.
 fn whole_crc_at(bytes: &[u8]) -> Result<usize, ControlFileError> {
     if bytes.len() as u64 != SIZE {
         return Err(ControlFileError::Length(bytes.len()));
@@ -337,7 +337,7 @@ fn whole_crc_at(bytes: &[u8]) -> Result<usize, ControlFileError> {
     Fields(bytes).crc_at()
 }
 
-/// Where the checksum is, which was compared.
+/// Compares the checksum and returns its offset.
 fn checked_crc_at(bytes: &[u8]) -> Result<usize, ControlFileError> {
     let at = whole_crc_at(bytes)?;
     if crc32c::crc32c(&bytes[..at]) != Fields(bytes).u32(at)? {
@@ -367,7 +367,7 @@ impl Fields<'_> {
         self.bytes(at).map(i64::from_ne_bytes)
     }
 
-    /// `pg_control_version`. With its bytes swapped it is a multiple of 65536, for it is below that (`pg_controldata` tells so too).
+    /// Returns `pg_control_version`. It is below 65536, so a multiple of that has swapped bytes (`pg_controldata` checks the same).
     fn version(&self) -> Result<u32, ControlFileError> {
         let version = self.u32(CONTROL_VERSION)?;
         if version.is_multiple_of(65_536) && version != 0 {
@@ -376,14 +376,14 @@ impl Fields<'_> {
         Ok(version)
     }
 
-    /// Where the checksum is.
+    /// Returns the offset of the checksum.
     fn crc_at(&self) -> Result<usize, ControlFileError> {
         let version = self.version()?;
         let at = CRC_AT.into_iter().find(|(known, _)| *known == version).map(|(_, at)| at);
         at.ok_or(ControlFileError::Version(version))
     }
 
-    /// The field at `at`, of which `read` gives `None` for a value that it cannot have.
+    /// Reads the field at `at`. `read` returns `None` for a value that the field cannot have.
     fn value<T>(
         &self,
         field: &'static str,

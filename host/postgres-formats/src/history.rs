@@ -4,7 +4,7 @@
 
 use crate::{Lsn, shown};
 
-/// The longest history file that is read, in bytes: one line for each timeline before.
+/// The longest history file that is read, in bytes. It has one line for each earlier timeline.
 pub const LIMIT: u32 = 256 << 10;
 
 /// Where a timeline ended and the next one began.
@@ -25,9 +25,9 @@ pub enum HistoryError {
     /// The numbers of timelines do not ascend. Each timeline has a higher number than the one that it came from.
     #[error("has the timeline {timeline} after the timeline {before}")]
     Order {
-        /// What comes later.
+        /// The later timeline.
         timeline: u32,
-        /// What comes before.
+        /// The timeline before it.
         before: u32,
     },
     /// A timeline ended before the one that it came from did.
@@ -35,7 +35,7 @@ pub enum HistoryError {
         "says that the timeline {timeline} ended at {at}, before the one that it came from, which ended at {before}"
     )]
     Backwards {
-        /// What comes later.
+        /// The later timeline.
         timeline: u32,
         /// Where it is said to have ended.
         at: Lsn,
@@ -44,8 +44,8 @@ pub enum HistoryError {
     },
 }
 
-/// Reads the forks that a history file lists, oldest first, as PostgreSQL reads them: it does not compare their positions. The
-/// reason in a line may be in any encoding.
+/// Reads the forks that a history file lists, oldest first. Like PostgreSQL, does not compare their positions. The reason in a line
+/// may be in any encoding.
 ///
 /// # Errors
 /// [`HistoryError::Line`] and [`HistoryError::Order`].
@@ -67,8 +67,8 @@ pub fn parse(contents: &[u8]) -> Result<Vec<Fork>, HistoryError> {
     Ok(forks)
 }
 
-/// Reads the same, and refuses a timeline that ended before the one that it came from, which no server makes: for what is reckoned
-/// from the positions.
+/// Reads the same, and refuses a timeline that ended before the one that it came from, which no server writes. For callers that
+/// calculate with the positions.
 ///
 /// # Errors
 /// Every [`HistoryError`].
@@ -82,7 +82,7 @@ pub fn parse_ascending(contents: &[u8]) -> Result<Vec<Fork>, HistoryError> {
     }
 }
 
-/// C's `isspace` in the POSIX locale.
+/// Does what C's `isspace` does in the POSIX locale.
 fn is_space(byte: u8) -> bool {
     byte.is_ascii_whitespace() || byte == 0x0B
 }
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_that_descend_are_refused_only_where_they_are_reckoned_with() {
+    fn only_parse_ascending_refuses_descending_positions() {
         let text = b"1\t0/4000000\tx\n2\t0/3000000\tx\n";
         assert_eq!(parse(text), Ok(forks(&[(1, 0x0400_0000), (2, 0x0300_0000)])));
         assert!(matches!(parse_ascending(text), Err(HistoryError::Backwards { timeline: 2, .. })));

@@ -1,13 +1,13 @@
 //! Readers of the files and the file names that PostgreSQL 13 to 18 keep in a data directory and in a backup, one module a
 //! format: bytes go in, types come out.
 //!
-//! It is a crate of its own because the host, which judges what a method left, and the methods, which tell from a backup what they
-//! would restore, must read the same bytes in the same way. So it builds for `wasm32-wasip2` as well and knows neither stores nor
-//! plugins nor the file system.
+//! This is a crate of its own because the host, which checks the files that a method left, and the methods, which plan from a
+//! backup, must read the same bytes in the same way. So it also builds for `wasm32-wasip2`, and knows neither stores nor plugins
+//! nor the file system.
 //!
-//! Where the host needs the whole file and a method only its beginning, a module has two functions over one parser: the strict one
-//! takes only what PostgreSQL writes, the lenient one reads what tells a plan and leaves the rest to the host, which reads the file
-//! again when it seals.
+//! If the host needs the whole file and a method only its beginning, a module has two functions over one parser. The strict one
+//! accepts only what PostgreSQL writes. The lenient one reads what a plan needs, and leaves the rest to the host, which reads the
+//! file again when it seals.
 //!
 //! The message of an error is a predicate: it follows the name of the file, as in "backup_label *has a last line that is cut off*".
 
@@ -27,10 +27,10 @@ pub mod written;
 
 pub use lsn::{Lsn, NotAnLsn};
 
-/// How much of a text that cannot be read is repeated in a message, in characters.
+/// How many characters of an invalid text a message repeats.
 const SHOWN: usize = 200;
 
-/// The beginning of a text for a message, with control characters escaped.
+/// Returns the beginning of a text for a message, with control characters escaped.
 fn shown(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     text.chars().take(SHOWN).flat_map(char::escape_debug).collect()

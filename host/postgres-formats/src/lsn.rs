@@ -3,17 +3,17 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// How many characters of a text that is no position are repeated in a message.
+/// How many characters of an invalid text a message repeats.
 const SHOWN: usize = 64;
 
 /// A log sequence number: a position in the write-ahead log, in bytes from its beginning. PostgreSQL writes it as two
 /// hexadecimal halves of 32 bits each, `16/B374D848`.
 ///
-/// Zero stands for no position (`InvalidXLogRecPtr`).
+/// Zero means no position (`InvalidXLogRecPtr`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
 
-/// Text that is no log sequence number.
+/// A text that is not a log sequence number.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not an LSN such as 16/B374D848")]
 pub struct NotAnLsn(String);
@@ -29,7 +29,7 @@ impl Lsn {
 impl FromStr for Lsn {
     type Err = NotAnLsn;
 
-    /// Reads one to eight hexadecimal digits, a slash, and one to eight hexadecimal digits, as `pg_lsn_in_internal` does
+    /// Parses one to eight hexadecimal digits, a slash, and one to eight hexadecimal digits, as `pg_lsn_in_internal` does
     /// (`src/backend/utils/adt/pg_lsn.c`).
     fn from_str(text: &str) -> Result<Self, NotAnLsn> {
         let half = |digits: &str| {
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_lsn() {
+    fn refuses_other_texts() {
         for text in
             ["", "/", "0/", "/0", "0", "+1/2", "1/2/3", "0/123456789", "100000000/0", "g/0", "0/x", " 0/0"]
         {

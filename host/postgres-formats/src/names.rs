@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::version::Version;
 
-/// The file that says of which major version a data directory is; see [`crate::version`].
+/// The file with the major version of a data directory; see [`crate::version`].
 pub const PG_VERSION: &str = "PG_VERSION";
 
 /// The directory of [`CONTROL_FILE`] (`src/bin/initdb/initdb.c`).
@@ -35,7 +35,7 @@ pub const BACKUP_MANIFEST: &str = "backup_manifest";
 /// replica may inherit one.
 pub const POSTMASTER_PID: &str = "postmaster.pid";
 
-/// What a running server was started with (`OPTS_FILE` in `src/backend/postmaster/postmaster.c`). No backup has one.
+/// The command line of a running server (`OPTS_FILE` in `src/backend/postmaster/postmaster.c`). No backup has one.
 pub const POSTMASTER_OPTS: &str = "postmaster.opts";
 
 /// The settings that `ALTER SYSTEM` writes (`PG_AUTOCONF_FILENAME` in `src/include/utils/guc.h`).
@@ -50,7 +50,7 @@ pub const RECOVERY_SIGNAL: &str = "recovery.signal";
 /// The directory of the write-ahead log (`XLOGDIR`); see [`crate::segment`] for what is in it.
 pub const PG_WAL: &str = "pg_wal";
 
-/// The folder of `pg_wal` that tells what became of each file of it (`src/backend/access/transam/xlogarchive.c`).
+/// The folder of `pg_wal` with the archive status of its files (`src/backend/access/transam/xlogarchive.c`).
 pub const ARCHIVE_STATUS: &str = "archive_status";
 
 /// The folder of `pg_wal` with the summaries that incremental backups are made from, since PostgreSQL 17
@@ -60,14 +60,14 @@ pub const SUMMARIES: &str = "summaries";
 /// The directory with a link for each tablespace, named by its object identifier (`PG_TBLSPC_DIR`).
 pub const PG_TBLSPC: &str = "pg_tblspc";
 
-/// Reads the object identifier that an entry of `pg_tblspc` or the archive of a tablespace is named by: from 1 on, for 0 is none
-/// (`InvalidOid` in `src/include/postgres_ext.h`), decimal, without a sign and without leading zeros, as PostgreSQL writes it.
-/// `None` if the name is no such.
+/// Parses the object identifier after which an entry of `pg_tblspc` or the archive of a tablespace is named: at least 1, because 0
+/// is invalid (`InvalidOid` in `src/include/postgres_ext.h`), decimal, without a sign and without leading zeros, as PostgreSQL
+/// writes it. `None` for any other name.
 pub fn tablespace_oid(name: &str) -> Option<u32> {
     name.parse::<u32>().ok().filter(|oid| *oid > 0 && oid.to_string() == name)
 }
 
-/// The folder of one version's catalogs in the place of a tablespace, such as `PG_15_202209061`
+/// The folder of one version's catalogs in the directory of a tablespace, such as `PG_15_202209061`
 /// (`TABLESPACE_VERSION_DIRECTORY`): the version and the number of its catalogs, which has nine digits
 /// (`CATALOG_VERSION_NO` in `src/include/catalog/catversion.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub struct TablespaceFolder {
 }
 
 impl TablespaceFolder {
-    /// Reads the name of a folder; `None` if it is none.
+    /// Parses the name of such a folder; `None` for any other name.
     pub fn parse(name: &[u8]) -> Option<Self> {
         let rest = name.strip_prefix(b"PG_")?;
         let end = rest.iter().position(|byte| *byte == b'_')?;
@@ -87,7 +87,7 @@ impl TablespaceFolder {
         (catalog.len() == 9 && catalog.iter().all(u8::is_ascii_digit)).then_some(())?;
         let catalog = std::str::from_utf8(catalog).ok()?.parse().ok()?;
         let folder = Self { version: Version::parse(version)?, catalog };
-        // Of a number with a leading zero there would be two names.
+        // A number with leading zeros would give a folder two names.
         (folder.to_string().as_bytes() == name).then_some(folder)
     }
 }
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_folders_of_a_tablespace_are_told_from_other_folders() {
+    fn the_folders_of_a_tablespace_are_distinguished_from_others() {
         for (name, major, catalog) in [
             ("PG_15_202209061", Some(15), 202_209_061),
             ("PG_18_202506291", Some(18), 202_506_291),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_identifier_is_written_in_one_way() {
+    fn an_object_identifier_has_one_spelling() {
         assert_eq!(tablespace_oid("16384"), Some(16384));
         assert_eq!(tablespace_oid("4294967295"), Some(u32::MAX));
         for name in ["", "0", "007", "+7", "-7", "4294967296", "7x", "pgsql_tmp"] {

@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::Lsn;
 
-/// How many bytes of the log the numbers of segments count up to before the middle part of their names goes up by one.
+/// How many bytes of the log the segments with the same middle part of their names have.
 const LOG: u64 = 1 << 32;
 
 /// The size of a segment of the write-ahead log (`--wal-segsize` of initdb): a power of two from 1 MiB to 1 GiB
@@ -15,7 +15,7 @@ const LOG: u64 = 1 << 32;
 pub struct SegmentSize(u64);
 
 impl SegmentSize {
-    /// Makes a size of so many bytes; `None` if no server has segments of that size.
+    /// Makes a size of `bytes` bytes; `None` if no server has segments of that size.
     pub fn new(bytes: u64) -> Option<Self> {
         (bytes.is_power_of_two() && (1 << 20..=1 << 30).contains(&bytes)).then_some(Self(bytes))
     }
@@ -45,14 +45,14 @@ impl SegmentSize {
         format!("{timeline:08X}{:08X}{:08X}", number / self.in_one_log(), number % self.in_one_log())
     }
 
-    /// Reads the timeline and the number from the name of a segment; `None` if a cluster with segments of this size has none of that
-    /// name.
+    /// Parses the timeline and the number from the name of a segment; `None` if a cluster with segments of this size cannot have
+    /// one with that name.
     pub fn parse(self, name: &str) -> Option<(u32, u64)> {
         let name = SegmentName::parse(name.as_bytes())?;
         Some((name.timeline, name.number(self)?))
     }
 
-    /// How many segments have the same middle part of their names (`XLogSegmentsPerXLogId`).
+    /// Returns how many segments have the same middle part of their names (`XLogSegmentsPerXLogId`).
     fn in_one_log(self) -> u64 {
         LOG / self.0
     }
@@ -74,8 +74,8 @@ pub struct SegmentName {
 }
 
 impl SegmentName {
-    /// Reads a name; `None` if it is none. The numbers of timelines begin with 1 (`BootstrapTimeLineID` in
-    /// `src/backend/access/transam/xlog.c`), so a name that begins with zeros alone is none.
+    /// Parses a name; `None` if it is not the name of a segment. The first timeline is 1 (`BootstrapTimeLineID` in
+    /// `src/backend/access/transam/xlog.c`), so timeline 0 is invalid.
     pub fn parse(name: &[u8]) -> Option<Self> {
         let [timeline, log, segment] = parts(name)?;
         (timeline > 0).then_some(Self { timeline, log, segment })
@@ -86,13 +86,13 @@ impl SegmentName {
         self.timeline
     }
 
-    /// Returns the segment's number, counted from 0; `None` if a cluster with segments of this size has none of that name.
+    /// Returns the segment's number, counted from 0; `None` if a cluster with segments of this size cannot have one with that name.
     pub fn number(self, size: SegmentSize) -> Option<u64> {
         (u64::from(self.segment) < size.in_one_log())
             .then(|| u64::from(self.log) * size.in_one_log() + u64::from(self.segment))
     }
 
-    /// Returns the first position in the segment; `None` if a cluster with segments of this size has none of that name.
+    /// Returns the first position in the segment; `None` if a cluster with segments of this size cannot have one with that name.
     pub fn begin(self, size: SegmentSize) -> Option<Lsn> {
         self.number(size).map(|number| Lsn(number * size.bytes()))
     }
@@ -104,7 +104,7 @@ impl fmt::Display for SegmentName {
     }
 }
 
-/// What a file in `pg_wal` is, by its name.
+/// The kind of a file in `pg_wal`, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalFile {
     /// A segment: `000000010000000000000002`.
@@ -118,13 +118,13 @@ pub enum WalFile {
     BackupHistory {
         /// The segment in which the backup began.
         segment: SegmentName,
-        /// Where in it, in bytes.
+        /// The offset in it in bytes.
         offset: u32,
     },
 }
 
 impl WalFile {
-    /// Reads a name; `None` if it is none of these.
+    /// Parses a name; `None` if it is none of these.
     pub fn parse(name: &[u8]) -> Option<Self> {
         let mut parts = name.split(|byte| *byte == b'.');
         match (parts.next()?, parts.next(), parts.next(), parts.next()) {
@@ -152,7 +152,7 @@ fn parts(name: &[u8]) -> Option<[u32; 3]> {
     Some([hexadecimal(&name[..8])?, hexadecimal(&name[8..16])?, hexadecimal(&name[16..])?])
 }
 
-/// Eight digits as `%08X` writes them.
+/// Parses eight hexadecimal digits as `%08X` writes them.
 fn hexadecimal(digits: &[u8]) -> Option<u32> {
     let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'A'..=b'F');
     (digits.len() == 8 && digits.iter().all(is_digit)).then_some(())?;
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_of_a_segment_is_refused() {
+    fn other_names_are_not_segments() {
         let size = SegmentSize::new(1 << 30).unwrap();
         for name in [
             "",
@@ -216,14 +216,14 @@ mod tests {
             assert_eq!(SegmentName::parse(name.as_bytes()), None, "{name}");
             assert_eq!(size.parse(name), None, "{name}");
         }
-        // That is one of smaller segments.
+        // A cluster with smaller segments can have this name.
         assert_eq!(size.parse("000000010000000200000004"), None);
         assert!(SegmentName::parse(b"000000010000000200000004").is_some());
         assert_eq!(SegmentSize::new(16 << 20).unwrap().parse("000000010000000000000100"), None);
     }
 
     #[test]
-    fn every_kind_of_wal_file_is_told_by_its_name_and_no_other() {
+    fn every_kind_of_wal_file_is_recognised_by_its_name() {
         let segment = SegmentName { timeline: 1, log: 0, segment: 2 };
         for (name, file) in [
             ("000000010000000000000002", WalFile::Segment(segment)),

@@ -1,7 +1,7 @@
 //! `tablespace_map`, from which the *server* makes the links of `pg_tblspc` when it starts from a backup: written by
 //! `do_pg_backup_start` (`src/backend/access/transam/xlog.c`), read by `read_tablespace_map`
-//! (`src/backend/access/transam/xlogrecovery.c`). An object identifier, one space and a path on each line; a backslash makes the
-//! byte after it stand for itself.
+//! (`src/backend/access/transam/xlogrecovery.c`). Each line has an object identifier, one space and a path; a backslash
+//! escapes the byte after it.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::shown;
 /// The longest `tablespace_map` that is read, in bytes.
 pub const LIMIT: u64 = 16 << 20;
 
-/// The longest line after its backslashes are gone, in bytes (`MAXPGPATH` less its NUL); PostgreSQL cuts off what is longer.
+/// The longest line without its backslashes in bytes (`MAXPGPATH` without its NUL). PostgreSQL truncates longer lines.
 const LONGEST_LINE: usize = 1023;
 
 /// A tablespace and where it was when it was backed up.
@@ -22,27 +22,27 @@ pub struct Mapped<L = Vec<u8>> {
     pub location: L,
 }
 
-/// A `tablespace_map` that PostgreSQL would not read, or would read as something else.
+/// A `tablespace_map` that PostgreSQL would refuse or misread, or that no plan can use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TablespaceMapError {
     /// An entry is not an object identifier, a space and a path.
     #[error("has an entry {entry}, `{line}`, that is not an object identifier, a space and a path")]
     Entry {
-        /// Which one, counted from 1.
+        /// Its number, counted from 1.
         entry: usize,
-        /// What it is, shortened.
+        /// The entry, shortened.
         line: String,
     },
-    /// An entry is longer than what PostgreSQL reads.
+    /// An entry is longer than PostgreSQL reads.
     #[error("has an entry {0} that is longer than the {LONGEST_LINE} bytes that PostgreSQL reads")]
     Long(usize),
-    /// The last line has no end.
+    /// The last line has no line feed.
     #[error("has a last line that is cut off")]
     Truncated,
-    /// Two entries have one object identifier.
+    /// Two entries have the same object identifier.
     #[error("names the tablespace {0} twice")]
     Twice(u32),
-    /// A location is no absolute path.
+    /// A location is not an absolute path.
     #[error("gives the tablespace {0} a location that is not an absolute path")]
     Relative(u32),
     /// A location is not UTF-8, so that no plan can name it.
@@ -50,7 +50,7 @@ pub enum TablespaceMapError {
     NotUtf8(u32),
 }
 
-/// Reads every entry, with any path as its location, as PostgreSQL does.
+/// Parses all entries. Like PostgreSQL, accepts any path as a location.
 ///
 /// # Errors
 /// Every [`TablespaceMapError`] but [`TablespaceMapError::Relative`] and [`TablespaceMapError::NotUtf8`].
@@ -82,9 +82,8 @@ pub fn parse(contents: &[u8]) -> Result<Vec<Mapped>, TablespaceMapError> {
     Ok(entries)
 }
 
-/// Reads every entry for a plan, which names absolute paths in UTF-8. PostgreSQL writes no others than absolute ones:
-/// `CREATE TABLESPACE` takes only such (`src/backend/commands/tablespace.c`), and tablespaces that lie in `pg_tblspc` itself are
-/// not written.
+/// Parses all entries for a plan, which needs absolute paths in UTF-8. PostgreSQL writes only absolute paths: `CREATE TABLESPACE`
+/// accepts no others (`src/backend/commands/tablespace.c`), and tablespaces that lie in `pg_tblspc` itself are not written.
 ///
 /// # Errors
 /// Every [`TablespaceMapError`].
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backslash_makes_the_next_byte_stand_for_itself() {
+    fn a_backslash_escapes_the_next_byte() {
         assert_eq!(
             read("1 /a\\\nb\n2 /c\\\\d\n3 /e\\\rf\\g\n"),
             Ok(vec![(1, "/a\nb".into()), (2, "/c\\d".into()), (3, "/e\rfg".into())])
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_postgresql_would_cut_off_is_refused_whoever_reads() {
+    fn an_entry_that_postgresql_would_truncate_is_refused() {
         let map = |length: usize| format!("1 /{}\n", "a".repeat(length)).into_bytes();
         assert_eq!(parse(&map(1020)).map(|entries| entries.len()), Ok(1));
         assert_eq!(parse_absolute(&map(1020)).map(|entries| entries.len()), Ok(1));

@@ -6,7 +6,7 @@ use std::fmt;
 /// The longest `PG_VERSION` that is read, in bytes. The server reads 63 characters.
 pub const LIMIT: u64 = 64;
 
-/// The most digits of a number of a version that are read.
+/// The most digits of a number in a version.
 const MOST_DIGITS: usize = 4;
 
 /// A major version of PostgreSQL.
@@ -19,7 +19,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// Reads one number or two with a dot between them, of one to four digits each, and nothing else; `None` if the text is no such.
+    /// Parses one number, or two with a dot between them, of one to four digits each; `None` for any other text.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let mut numbers = text.split(|byte| *byte == b'.');
         match (numbers.next(), numbers.next(), numbers.next()) {
@@ -29,7 +29,7 @@ impl Version {
         }
     }
 
-    /// Returns the one number; `None` for a version before 10.
+    /// Returns the major version; `None` for a version before 10.
     pub fn major(self) -> Option<u32> {
         match self {
             Self::Major(major) => Some(major),
@@ -47,14 +47,14 @@ impl fmt::Display for Version {
     }
 }
 
-/// Reads the major version from the contents of a `PG_VERSION`, such as 15: one number and at most one line feed, as initdb writes
-/// it. `None` if it is no such, and for versions before 10.
+/// Parses the contents of a `PG_VERSION` as initdb writes them: one number, such as 15, and at most one line feed. `None` for any
+/// other contents, and for versions before 10.
 pub fn major_version(contents: &[u8]) -> Option<u32> {
     Version::parse(contents.strip_suffix(b"\n").unwrap_or(contents))?.major()
 }
 
-/// Reads the version from the contents of a `PG_VERSION` as the server does, which passes over white space around it. `None` if it
-/// is no such.
+/// Parses the contents of a `PG_VERSION` as the server does, which ignores white space around the version. `None` for any other
+/// contents.
 pub fn version_between_spaces(contents: &[u8]) -> Option<Version> {
     Version::parse(contents.trim_ascii())
 }
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_passes_over_white_space() {
+    fn the_server_ignores_white_space() {
         for text in ["15", "15\n", " 15 \r\n", "15\n\n"] {
             assert_eq!(version_between_spaces(text.as_bytes()), Some(Version::Major(15)), "{text:?}");
         }

@@ -1,5 +1,4 @@
-//! Files as PostgreSQL writes them, made in memory: what tests hold a reader against, here and in the crates that read
-//! them.
+//! Makes files as PostgreSQL writes them, for the tests of this crate and of the crates that read them.
 
 use crate::control_file::{SIZE, with_crc};
 
@@ -11,7 +10,7 @@ pub struct ControlFile {
 }
 
 impl ControlFile {
-    /// Makes that of a cluster in production on timeline 1, with PostgreSQL's default settings.
+    /// Makes the control file of a cluster in production on timeline 1, with PostgreSQL's default settings.
     pub fn in_production(system_identifier: u64) -> Self {
         let mut written = Self { bytes: vec![0; SIZE as usize] };
         written.put64(0, system_identifier).put32(8, 1300).put32(12, 202_209_061).put32(16, 6);
@@ -22,25 +21,25 @@ impl ControlFile {
         written
     }
 
-    /// Writes a number of 32 bits at `at`, in bytes from the beginning, and the checksum that fits.
+    /// Writes a number of 32 bits at the offset `at`, and updates the checksum.
     ///
     /// # Panics
-    /// Where that is beyond the end.
+    /// Panics if that is beyond the end of the file.
     pub fn put32(&mut self, at: usize, value: u32) -> &mut Self {
         self.put(at, &value.to_ne_bytes())
     }
 
-    /// Writes a number of 64 bits at `at`, in bytes from the beginning, and the checksum that fits.
+    /// Writes a number of 64 bits at the offset `at`, and updates the checksum.
     ///
     /// # Panics
-    /// Where that is beyond the end.
+    /// Panics if that is beyond the end of the file.
     pub fn put64(&mut self, at: usize, value: u64) -> &mut Self {
         self.put(at, &value.to_ne_bytes())
     }
 
     fn put(&mut self, at: usize, bytes: &[u8]) -> &mut Self {
         self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
-        // A version that is not known has no place for a checksum.
+        // An unknown version has no known offset of the checksum.
         if let Ok(bytes) = with_crc(self.bytes.clone()) {
             self.bytes = bytes;
         }

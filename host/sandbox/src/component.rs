@@ -254,7 +254,7 @@ fn link(
 /// Calls `describe` with everything denied, on a new thread.
 fn call_describe(host: &Host, component: &dyn Exports) -> Result<crate::Description, String> {
     let asked = || {
-        Domain::of_nothing().enter(None).map_err(|error| error.to_string())?;
+        Domain::deny_all().enter(None).map_err(|error| error.to_string())?;
         let (events, _nobody) = unbounded_channel();
         let reporter = Reporter::new("describe", events);
         let files = Files::none(Remedies::new("", &Grants::default())).map_err(|error| error.to_string())?;

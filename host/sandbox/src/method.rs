@@ -291,7 +291,7 @@ fn bounds(grants: &Grants) -> Bounds {
 /// WASI's own confinement would reach. It does not stop native code in this process, nor `stat`, `chmod` and `utimensat`, which
 /// Landlock does not know.
 fn restrict_to(places: &[Place], require: Option<u32>) -> Result<String, Failure> {
-    let mut domain = Domain::of_nothing();
+    let mut domain = Domain::deny_all();
     for place in places.iter().filter(|place| place.path.is_dir()) {
         domain = match place.access {
             Access::Write => domain.with(&place.path, Allowed::Change),

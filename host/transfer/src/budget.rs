@@ -1,8 +1,8 @@
-//! One bound for everything that is held for one run of a component: bytes of memory, or open files.
+//! A budget for one run of a component: bytes of memory, or open files.
 //!
-//! What takes is charged before it takes, and the [`Charge`] lies beside what was taken: dropping the one with the other gives it
-//! back. Sizes are those of the heap: capacities rather than lengths, the structures around them, what the allocator adds. They
-//! are charged a piece of work at a time (an item, a buffer, a block of a listing), never a byte at a time.
+//! Code charges the budget before it allocates or opens something, and keeps the [`Charge`] beside it. Dropping the charge gives
+//! the amount back. Sizes are those of the heap: capacities rather than lengths, with the structures around them and the
+//! allocator's overhead. One charge covers one item, buffer or block of a listing.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
@@ -14,96 +14,96 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind};
 
-/// What the allocator takes of each piece of memory for itself, in bytes, about: its own header, and rounding.
-pub const PIECE: u64 = 32;
+/// About how many bytes the allocator needs besides each allocation: its header, and rounding.
+pub const ALLOCATION_OVERHEAD: u64 = 32;
 
-/// A bound and what is taken of it. Cheap to clone; all clones count together.
+/// A limit, and how much of it is in use. Cheap to clone; clones share the same budget.
 #[derive(Clone)]
 pub struct Budget {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    /// What is counted.
-    of: Of,
+    /// What the budget counts.
+    resource: Resource,
     most: u64,
     held: AtomicU64,
-    /// How many [passing](Budget::charge_passing) charges are held.
-    passing: AtomicUsize,
-    /// Held from the moment such a charge is taken until it is counted.
-    begins_to_pass: Mutex<()>,
-    /// How many wait for something to be given back.
+    /// How many [transient](Budget::charge_transient) charges exist.
+    transient: AtomicUsize,
+    /// Locked from the moment a transient charge is taken until it is counted.
+    transient_lock: Mutex<()>,
+    /// How many callers wait until something is given back.
     waiting: AtomicUsize,
     freed: Notify,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Of {
+enum Resource {
     Memory,
     Files,
 }
 
 impl Budget {
-    /// At most so many bytes of memory.
+    /// Makes a budget of `most` bytes of memory.
     pub fn memory(most: u64) -> Self {
-        Self::new(Of::Memory, most)
+        Self::new(Resource::Memory, most)
     }
 
-    /// At most so many open files.
+    /// Makes a budget of `most` open files.
     pub fn files(most: u64) -> Self {
-        Self::new(Of::Files, most)
+        Self::new(Resource::Files, most)
     }
 
-    /// Counts memory without a bound.
+    /// Makes a budget that counts memory without a limit.
     pub fn unlimited() -> Self {
         Self::memory(u64::MAX)
     }
 
-    fn new(of: Of, most: u64) -> Self {
+    fn new(resource: Resource, most: u64) -> Self {
         let inner = Inner {
-            of,
+            resource,
             most,
             held: AtomicU64::new(0),
-            passing: AtomicUsize::new(0),
-            begins_to_pass: Mutex::new(()),
+            transient: AtomicUsize::new(0),
+            transient_lock: Mutex::new(()),
             waiting: AtomicUsize::new(0),
             freed: Notify::new(),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// The bound.
+    /// Returns the limit.
     pub fn most(&self) -> u64 {
         self.inner.most
     }
 
-    /// What is taken now.
+    /// Returns how much is in use.
     pub fn held(&self) -> u64 {
         self.inner.held.load(Ordering::Relaxed)
     }
 
-    /// Takes `amount` for `what`, which the error names.
+    /// Charges `amount` for `what`, which the error names.
     ///
     /// # Errors
-    /// `Limit` where more than the bound would be taken then.
+    /// `Limit` if that would exceed the limit.
     pub fn charge(&self, amount: u64, what: &str) -> Result<Charge, Error> {
         self.take(amount).map_err(|held| self.full(amount, held, what))?;
-        Ok(Charge { budget: self.clone(), amount, passing: false })
+        Ok(Charge { budget: self.clone(), amount, transient: false })
     }
 
-    /// Takes `amount` whatever is taken already: for what a run cannot do without, and whose size nobody outside decides.
+    /// Charges `amount` even beyond the limit: for what every run needs, if a component has no influence on its size.
     pub fn charge_anyway(&self, amount: u64) -> Charge {
         self.inner.held.fetch_add(amount, Ordering::Relaxed);
-        Charge { budget: self.clone(), amount, passing: false }
+        Charge { budget: self.clone(), amount, transient: false }
     }
 
-    /// As [`Budget::charge`], and where less than a quarter would stay free waits as long as `others` says that something is going
-    /// to be given back without the caller's help. The quarter is for what is waited for: work in a queue needs buffers and the
-    /// windows of decoders before it can end.
+    /// Charges `amount` as [`Budget::charge`] does. If less than a quarter would stay free, waits as long as `others` returns true,
+    /// which means that other work will give something back without the caller. The quarter is kept free for that work: items in a
+    /// queue need buffers and the windows of decoders before they can end.
     ///
     /// # Errors
-    /// `Limit` where nothing is, or where `amount` is more than the bound itself.
-    pub async fn charge_while(
+    /// `Limit` if `others` returns false and the limit would be exceeded, or if `amount` alone exceeds the limit.
+    pub async fn charge_when_free(
         &self,
         amount: u64,
         what: &str,
@@ -118,56 +118,56 @@ impl Budget {
                 return self.charge(amount, what);
             }
             if self.take_up_to(amount, most - most / 4).is_ok() {
-                return Ok(Charge { budget: self.clone(), amount, passing: false });
+                return Ok(Charge { budget: self.clone(), amount, transient: false });
             }
             freed.await;
         }
     }
 
-    /// As [`Budget::charge`], for what its holder gives back by going on alone, such as the window of a decoder whose bytes are
-    /// written to a file: where there is no room it waits while others hold such charges. So whoever holds one must never wait
-    /// for another.
+    /// Charges `amount` as [`Budget::charge`] does, for something that its holder gives back without waiting for others, such as
+    /// the window of a decoder whose bytes are written to a file. If too little is free, waits while other transient charges exist.
+    /// So the holder of a transient charge must never wait for another one.
     ///
     /// # Errors
-    /// `Limit` where there is no room, and nobody holds such a charge.
-    pub async fn charge_passing(&self, amount: u64, what: &str) -> Result<Charge, Error> {
+    /// `Limit` if too little is free and no transient charge exists.
+    pub async fn charge_transient(&self, amount: u64, what: &str) -> Result<Charge, Error> {
         let _waiting = Waiting::count(&self.inner.waiting);
         loop {
             let mut freed = std::pin::pin!(self.inner.freed.notified());
             freed.as_mut().enable();
-            if let Some(charge) = self.pass(amount, what)? {
+            if let Some(charge) = self.try_transient(amount, what)? {
                 return Ok(charge);
             }
             freed.await;
         }
     }
 
-    /// A passing charge; `None` where there is no room and others hold such charges.
-    fn pass(&self, amount: u64, what: &str) -> Result<Option<Charge>, Error> {
-        // Nobody else's begins meanwhile: one that was taken and not counted yet would look as if it stayed.
-        let _begins = self.inner.begins_to_pass.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Makes a transient charge; `None` if too little is free and other transient charges exist.
+    fn try_transient(&self, amount: u64, what: &str) -> Result<Option<Charge>, Error> {
+        // Without the lock another thread's charge that is taken and not counted yet would look permanent.
+        let _lock = self.inner.transient_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let mut charged = self.charge(amount, what);
         if charged.is_err() {
-            if amount <= self.inner.most && self.inner.passing.load(Ordering::Acquire) > 0 {
+            if amount <= self.inner.most && self.inner.transient.load(Ordering::Acquire) > 0 {
                 return Ok(None);
             }
-            // The last of them may have given back between the two questions.
+            // The last transient charge may have been given back between the two checks.
             charged = self.charge(amount, what);
         }
         let mut charge = charged?;
-        self.inner.passing.fetch_add(1, Ordering::AcqRel);
-        charge.passing = true;
+        self.inner.transient.fetch_add(1, Ordering::AcqRel);
+        charge.transient = true;
         Ok(Some(charge))
     }
 
     /// # Errors
-    /// What is held, where that and `amount` are more than the bound.
+    /// Fails with the amount in use if that and `amount` exceed the limit.
     fn take(&self, amount: u64) -> Result<(), u64> {
         self.take_up_to(amount, self.inner.most)
     }
 
     /// # Errors
-    /// What is held, where that and `amount` are more than `most`.
+    /// Fails with the amount in use if that and `amount` exceed `most`.
     fn take_up_to(&self, amount: u64, most: u64) -> Result<(), u64> {
         let more = |held: u64| held.checked_add(amount).filter(|more| *more <= most);
         self.inner.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map(drop)
@@ -175,12 +175,12 @@ impl Budget {
 
     fn give_back(&self, amount: u64) {
         self.inner.held.fetch_sub(amount, Ordering::Release);
-        self.tell();
+        self.wake_waiters();
     }
 
-    /// Has everybody who waits ask again.
-    pub(crate) fn tell(&self) {
-        // Either this sees who waits, or who waits sees what was given back: see `Waiting::count`.
+    /// Wakes all waiting callers, which then check the budget again.
+    pub(crate) fn wake_waiters(&self) {
+        // Either this thread sees the waiting caller, or that caller sees what was given back: see `Waiting::count`.
         fence(Ordering::SeqCst);
         if self.inner.waiting.load(Ordering::SeqCst) > 0 {
             self.inner.freed.notify_waiters();
@@ -189,12 +189,12 @@ impl Budget {
 
     fn full(&self, amount: u64, held: u64, what: &str) -> Error {
         let most = self.inner.most;
-        let message = match self.inner.of {
-            Of::Memory => format!(
+        let message = match self.inner.resource {
+            Resource::Memory => format!(
                 "{what} would take {amount} bytes of the host's memory for this run, of which {held} of {most} are in use: \
                  take less at once, or raise `host_memory` in the method's grants"
             ),
-            Of::Files => format!(
+            Resource::Files => format!(
                 "{what} would open {amount} more of the {most} files that this run may have open, of which {held} are: \
                  close some, or raise the limit of open files (`ulimit -n`)"
             ),
@@ -205,11 +205,11 @@ impl Budget {
 
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} ({:?})", self.held(), self.inner.most, self.inner.of)
+        write!(f, "{} of {} ({:?})", self.held(), self.inner.most, self.inner.resource)
     }
 }
 
-/// One more waits until this is dropped.
+/// Counts one waiting caller until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -226,40 +226,40 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A part of a budget that is taken until this is dropped.
-#[must_use = "dropping it gives back what was taken"]
+/// A part of a budget that is in use until this is dropped.
+#[must_use = "dropping it gives the amount back"]
 pub struct Charge {
     budget: Budget,
     amount: u64,
-    passing: bool,
+    transient: bool,
 }
 
 impl Charge {
-    /// Whether less than a quarter of its budget is free.
-    pub(crate) fn leaves_too_little(&self) -> bool {
+    /// Returns whether less than a quarter of its budget is free.
+    pub(crate) fn leaves_less_than_a_quarter(&self) -> bool {
         let most = self.budget.most();
         self.budget.held() > most - most / 4
     }
 
-    /// How much it is.
+    /// Returns the amount.
     pub fn amount(&self) -> u64 {
         self.amount
     }
 
-    /// Takes `more` for `what`.
+    /// Charges `more` for `what`.
     ///
     /// # Errors
-    /// `Limit`; it stays as it was then.
+    /// `Limit` if that would exceed the limit; the charge is unchanged then.
     pub fn grow(&mut self, more: u64, what: &str) -> Result<(), Error> {
         self.budget.take(more).map_err(|held| self.budget.full(more, held, what))?;
         self.amount += more;
         Ok(())
     }
 
-    /// Makes it `amount`.
+    /// Changes the charge to `amount`.
     ///
     /// # Errors
-    /// `Limit` where that is more than it was and there is no room; it stays as it was then.
+    /// `Limit` if `amount` is larger and would exceed the limit; the charge is unchanged then.
     pub fn set(&mut self, amount: u64, what: &str) -> Result<(), Error> {
         match amount.checked_sub(self.amount) {
             Some(more) => self.grow(more, what),
@@ -271,11 +271,11 @@ impl Charge {
         }
     }
 
-    /// Gives `amount` of it, or all where it is less, to another owner.
+    /// Splits off a charge of `amount`, or of all if that is less.
     pub fn split(&mut self, amount: u64) -> Self {
         let amount = amount.min(self.amount);
         self.amount -= amount;
-        Self { budget: self.budget.clone(), amount, passing: false }
+        Self { budget: self.budget.clone(), amount, transient: false }
     }
 }
 
@@ -288,49 +288,49 @@ impl fmt::Debug for Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.budget.inner.held.fetch_sub(self.amount, Ordering::Release);
-        if self.passing {
-            // After what was taken is given back: who sees that nobody passes any more tries once more.
-            self.budget.inner.passing.fetch_sub(1, Ordering::AcqRel);
+        if self.transient {
+            // After the amount is given back, because a caller that finds no transient charge tries once more.
+            self.budget.inner.transient.fetch_sub(1, Ordering::AcqRel);
         }
-        self.budget.tell();
+        self.budget.wake_waiters();
     }
 }
 
-/// Where a decoder takes the memory for its window from.
+/// The budget that a decoder charges for its window, and whether it may wait for it.
 #[derive(Clone)]
-pub struct Room {
+pub struct MemoryAllowance {
     budget: Budget,
-    /// For a thread that may block, whose work goes on by itself: where it waits, and until when.
+    /// The runtime on which a worker waits, and the token that ends the wait; `None` if the decoder must not wait.
     waits: Option<(Handle, CancellationToken)>,
 }
 
-impl Room {
-    /// From this budget; where there is none left that is an error.
+impl MemoryAllowance {
+    /// Makes an allowance from this budget that fails if too little is free.
     pub fn of(budget: &Budget) -> Self {
         Self { budget: budget.clone(), waits: None }
     }
 
-    /// Without a bound.
+    /// Makes an allowance without a limit.
     pub fn unlimited() -> Self {
         Self::of(&Budget::unlimited())
     }
 
-    /// From this budget, for a worker: it waits while other workers' decoders hold some.
-    pub(crate) fn for_a_worker(budget: &Budget, runtime: &Handle, stop: &CancellationToken) -> Self {
+    /// Makes an allowance from this budget for a worker. It waits while decoders of other workers hold memory.
+    pub(crate) fn waiting(budget: &Budget, runtime: &Handle, stop: &CancellationToken) -> Self {
         Self { budget: budget.clone(), waits: Some((runtime.clone(), stop.clone())) }
     }
 
-    /// Takes `amount` bytes.
+    /// Charges `amount` bytes for `what`.
     ///
     /// # Errors
-    /// `Limit` where there are not so many, `Cancelled` for a worker whose work is.
+    /// `Limit` if too little is free, `Cancelled` if the worker's job is cancelled.
     pub(crate) fn take(&self, amount: u64, what: &str) -> Result<Charge, Error> {
         let Some((runtime, stop)) = &self.waits else { return self.budget.charge(amount, what) };
         runtime.block_on(async {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => Err(Error::cancelled()),
-                charged = self.budget.charge_passing(amount, what) => charged,
+                charged = self.budget.charge_transient(amount, what) => charged,
             }
         })
     }
@@ -345,7 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_taken_is_given_back_and_no_more_than_the_bound_is_taken() {
+    fn charges_are_given_back_and_never_exceed_the_limit() {
         let budget = Budget::memory(100);
         let mut one = budget.charge(60, "one").unwrap();
         let error = budget.charge(41, "two").unwrap_err();
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_run_cannot_do_without_is_counted_beyond_the_bound() {
+    fn unconditional_charges_count_beyond_the_limit() {
         let budget = Budget::files(10);
         let needed = budget.charge_anyway(12);
         let error = budget.charge(1, "a stream").unwrap_err();
@@ -378,41 +378,41 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_goes_on_when_there_is_room_and_not_for_ever() {
+    async fn a_waiting_charge_succeeds_when_enough_is_free_and_never_waits_in_vain() {
         let budget = Budget::memory(100);
         let held = budget.charge(90, "held").unwrap();
-        assert_eq!(budget.charge_while(20, "x", || false).await.unwrap_err().kind, Kind::Limit);
-        assert_eq!(budget.charge_while(101, "x", || true).await.unwrap_err().kind, Kind::Limit);
-        let mut waits = Box::pin(budget.charge_while(20, "x", || true));
+        assert_eq!(budget.charge_when_free(20, "x", || false).await.unwrap_err().kind, Kind::Limit);
+        assert_eq!(budget.charge_when_free(101, "x", || true).await.unwrap_err().kind, Kind::Limit);
+        let mut waits = Box::pin(budget.charge_when_free(20, "x", || true));
         assert!(poll!(waits.as_mut()).is_pending());
         drop(held);
         assert_eq!(waits.await.unwrap().amount(), 20);
         assert_eq!(budget.held(), 0);
-        // The last quarter is left to what is waited for.
+        // The last quarter is kept for the work that is waited for.
         let queued = budget.charge(60, "queued").unwrap();
-        assert!(poll!(Box::pin(budget.charge_while(20, "x", || true)).as_mut()).is_pending());
-        assert_eq!(budget.charge_while(20, "x", || false).await.unwrap().amount(), 20);
+        assert!(poll!(Box::pin(budget.charge_when_free(20, "x", || true)).as_mut()).is_pending());
+        assert_eq!(budget.charge_when_free(20, "x", || false).await.unwrap().amount(), 20);
         drop(queued);
     }
 
     #[tokio::test]
-    async fn passing_charges_are_waited_for_and_others_are_not() {
+    async fn a_transient_charge_waits_only_for_transient_charges() {
         let budget = Budget::memory(100);
-        let standing = budget.charge(50, "a listing").unwrap();
-        let passing = budget.charge_passing(40, "a window").await.unwrap();
-        let mut waits = Box::pin(budget.charge_passing(20, "a window"));
+        let lasting = budget.charge(50, "a listing").unwrap();
+        let transient = budget.charge_transient(40, "a window").await.unwrap();
+        let mut waits = Box::pin(budget.charge_transient(20, "a window"));
         assert!(poll!(waits.as_mut()).is_pending());
-        drop(passing);
+        drop(transient);
         let second = waits.await.unwrap();
         drop(second);
-        // Nobody is going to give back what stands.
-        let refused = budget.charge_passing(60, "a window").now_or_never().unwrap();
+        // The lasting charge is not given back.
+        let refused = budget.charge_transient(60, "a window").now_or_never().unwrap();
         assert_eq!(refused.unwrap_err().kind, Kind::Limit);
-        drop(standing);
+        drop(lasting);
     }
 
     #[test]
-    fn passing_charges_of_many_threads_wait_for_each_other_and_are_never_refused() {
+    fn transient_charges_of_many_threads_wait_for_each_other_and_are_never_refused() {
         let budget = Budget::memory(100);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let handle = runtime.handle();
@@ -420,7 +420,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..5000 {
-                        drop(handle.block_on(budget.charge_passing(60, "a window")).unwrap());
+                        drop(handle.block_on(budget.charge_transient(60, "a window")).unwrap());
                     }
                 });
             }
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn many_threads_never_take_more_than_the_bound_together() {
+    fn many_threads_together_never_exceed_the_limit() {
         let budget = Budget::memory(1000);
         thread::scope(|scope| {
             for _ in 0..4 {

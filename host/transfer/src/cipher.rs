@@ -1,8 +1,8 @@
-//! Decryption of what `openssl enc` writes, and backup tools in its forms: AES-256-CBC with a pass phrase.
+//! Decrypts the formats of `openssl enc`, which backup tools use, too: AES-256-CBC with a pass phrase.
 //!
-//! The key comes from the pass phrase and eight bytes of salt by EVP_BytesToKey(3) with one round; the last block is
-//! padded as PKCS#7 has it (RFC 5652, section 6.3). There is no checksum: that the padding fits says little, so what is
-//! decrypted is only as good as the digest that it is compared with.
+//! The key is derived from the pass phrase and eight bytes of salt by EVP_BytesToKey(3) with one round. The last block is padded as
+//! in PKCS#7 (RFC 5652, section 6.3). There is no checksum, and valid padding proves little: only a digest of the plain bytes
+//! verifies them.
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +20,7 @@ use crate::error::{Error, Kind};
 use crate::keys::Key;
 use crate::sink::read_full;
 
-/// How stored bytes are encrypted, all with AES-256-CBC.
+/// The format of encrypted bytes. All formats use AES-256-CBC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CipherFormat {
     /// `Salted__` and eight bytes of salt, key by EVP_BytesToKey with one round of SHA-1: `openssl enc -md sha1`.
@@ -31,20 +31,20 @@ pub enum CipherFormat {
     SaltOnlySha1,
 }
 
-/// What the formats of OpenSSL begin with.
+/// The beginning of OpenSSL's formats.
 const MAGIC: &[u8; 8] = b"Salted__";
 
-/// A block of AES, in bytes.
+/// The size of an AES block in bytes.
 const BLOCK: usize = 16;
 
-/// How many bytes are decrypted at once at first: most files are small.
-const FIRST: usize = 16 << 10;
+/// How many bytes are decrypted at once at first, because most files are small.
+const FIRST_BUFFER: usize = 16 << 10;
 
-/// And once that many were there.
-const THEN: usize = 256 << 10;
+/// How many bytes are decrypted at once after that.
+const LATER_BUFFER: usize = 256 << 10;
 
-/// The plain bytes of `stored`. What is wrong comes out of the reader as an [`Error`] within the [`io::Error`], of the kind
-/// `Corrupt`; the source's own failures come out unchanged. A reader that failed fails again.
+/// Returns a reader of the plain bytes of `stored`. It fails with `Corrupt` (an [`Error`] within the [`io::Error`]) if the data are
+/// wrong, and passes errors of `stored` on unchanged. A reader that has failed returns the same error again.
 pub fn decrypt(stored: Box<dyn Read + Send>, key: &Key, format: CipherFormat) -> Box<dyn Read + Send> {
     Box::new(Decrypting {
         source: stored,
@@ -64,21 +64,21 @@ struct Decrypting {
     source: Box<dyn Read + Send>,
     key: Key,
     format: CipherFormat,
-    /// None until the salt was read.
+    /// `None` until the salt has been read.
     cipher: Option<Decryptor<Aes256>>,
-    /// Room for the block that was held back, then what was read and decrypted in place.
+    /// Space for the block that was held back, followed by the bytes that were read and are decrypted in place.
     buffer: Vec<u8>,
-    /// What of the buffer is plain and not given out yet.
+    /// The range of the buffer that is plain and not returned yet.
     start: usize,
     end: usize,
-    /// The last plain block so far: it is the padding if nothing follows it.
+    /// The last plain block so far, held back because it contains the padding if nothing follows it.
     held: Option<[u8; BLOCK]>,
     ended: bool,
     failed: Option<Error>,
 }
 
 impl Decrypting {
-    /// Reads the salt and makes the key.
+    /// Reads the salt and derives the key.
     fn begin(&mut self) -> io::Result<Decryptor<Aes256>> {
         let mut header = [0; 16];
         let header = match self.format {
@@ -90,7 +90,7 @@ impl Decrypting {
         if !magic.is_empty() && !magic.starts_with(&MAGIC[..read.min(8)]) {
             return Err(Error::new(
                 Kind::Corrupt,
-                "what is stored does not begin with `Salted__`: it is not encrypted, or in another format",
+                "the stored bytes do not begin with `Salted__`: they are not encrypted, or in another format",
             )
             .into());
         }
@@ -107,13 +107,13 @@ impl Decrypting {
             .map_err(|error| Error::new(Kind::Failed, format!("AES-256 cannot be set up: {error}")).into())
     }
 
-    /// Decrypts the next big block of blocks.
+    /// Reads and decrypts the next bytes.
     fn refill(&mut self) -> io::Result<()> {
         let mut cipher = match self.cipher.take() {
             Some(cipher) => cipher,
             None => self.begin()?,
         };
-        let size = if self.buffer.is_empty() { FIRST } else { THEN };
+        let size = if self.buffer.is_empty() { FIRST_BUFFER } else { LATER_BUFFER };
         if self.buffer.len() < BLOCK + size {
             self.buffer = vec![0; BLOCK + size];
         }
@@ -142,7 +142,7 @@ impl Decrypting {
         Ok(())
     }
 
-    /// How many bytes of the last block are padding.
+    /// Returns how many bytes of the last block are padding.
     fn padding(&self, last: &[u8; BLOCK]) -> Result<usize, Error> {
         let length = usize::from(last[BLOCK - 1]);
         if (1..=BLOCK).contains(&length)
@@ -153,8 +153,8 @@ impl Decrypting {
         Err(Error::new(
             Kind::Corrupt,
             format!(
-                "what was decrypted with the key `{}` does not end as it must: the key is not the right one, or what \
-                 is stored is damaged",
+                "what the key `{}` decrypts does not end with valid padding: the key is wrong, or the stored bytes are \
+                 damaged",
                 self.key.name
             ),
         ))
@@ -164,7 +164,7 @@ impl Decrypting {
         Error::new(
             Kind::Corrupt,
             format!(
-                "what is stored ends within a block of AES: it is truncated, or not encrypted as {:?}",
+                "the stored bytes end within a block of AES: they are truncated, or not encrypted as {:?}",
                 self.format
             ),
         )
@@ -191,7 +191,7 @@ impl Read for Decrypting {
 
 /// EVP_BytesToKey(3) with one round, for 32 bytes of key and 16 of initialisation vector.
 fn bytes_to_key<D: Digest>(pass: &[u8], salt: &[u8]) -> Zeroizing<Vec<u8>> {
-    // Never grows, so that no copy stays behind.
+    // The vector never grows, so no copy of the key stays in memory.
     let mut derived = Zeroizing::new(Vec::with_capacity(128));
     let mut before = 0..0;
     while derived.len() < 48 {

@@ -1,4 +1,4 @@
-//! Decompression, to the very end of a stream.
+//! Decompresses streams and verifies them to their end.
 
 mod frames;
 mod input;
@@ -10,17 +10,17 @@ mod window;
 
 use std::io::Read;
 
-use crate::budget::Room;
+use crate::budget::MemoryAllowance;
 use crate::error::{Error, Kind};
 
 use stream::Stream;
-pub use window::BESIDES;
+pub use window::DECODER_OVERHEAD;
 use window::Window;
 
-/// How stored bytes are compressed.
+/// A compression format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Codec {
-    /// RFC 1952, members joined.
+    /// RFC 1952, with any number of members.
     Gzip,
     /// RFC 1950.
     Zlib,
@@ -39,7 +39,7 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// Its name, for messages.
+    /// Returns its name for messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
@@ -53,36 +53,36 @@ impl Codec {
         }
     }
 
-    /// The plain bytes of `stored`, which must be a stream of this format and nothing else. Members, frames and streams
-    /// that are joined (all but zlib and brotli) come out as one.
+    /// Returns a reader of the plain bytes of `stored`, which must be a stream of this format and nothing else. Concatenated
+    /// members, frames or streams (of all formats but zlib and brotli) are read as one.
     ///
-    /// A reader that came to the end (`Ok(0)`) knows that the format's own checksums were compared and that nothing was
-    /// missing or left over; one that stops before knows nothing. What only a digest of the plain bytes can tell:
-    /// brotli has no checksum at all, lz4, zstd and xz streams may be written without theirs, a chunk of snappy whose type
-    /// changed to one that is to be passed over is passed over, and a stream that is cut exactly between two members (of
-    /// snappy: chunks) is a shorter stream.
+    /// When the reader has reached the end (`Ok(0)`), the format's own checksums have been compared, and nothing was missing or
+    /// followed the end. A caller that stops before knows none of that. Some damage only a digest of the plain bytes can detect:
+    /// brotli has no checksum; lz4, zstd and xz streams may be written without theirs; a chunk of snappy may change its type to one
+    /// that readers skip; and a stream that is truncated exactly between two members (of snappy: chunks) is a valid shorter stream.
     ///
-    /// Memory: at most 128 MiB for zstd, 80 MiB for xz, 16 MiB for brotli, 4 MiB for lz4 and bzip2, where a stream asks for
-    /// it; what the programs write unasked needs an eighth of that or less.
+    /// Memory: at most 128 MiB for zstd, 80 MiB for xz, 16 MiB for brotli, 4 MiB for lz4 and bzip2, if a stream needs that much.
+    /// The default settings of the programs need an eighth of that or less.
     ///
     /// # Errors
-    /// Where a decoder cannot be set up. What is wrong with the stream comes out of the reader as an [`Error`] within the
-    /// [`std::io::Error`]: `Corrupt` for what is truncated, damaged or goes on after its end, `Limit` for a stream that
-    /// asks for more memory; the source's own failures come out unchanged. A reader that failed fails again.
+    /// Fails if a decoder cannot be set up. The reader fails with an [`Error`] within the [`std::io::Error`]: `Corrupt` if the
+    /// stream is truncated or damaged, or bytes follow its end; `Limit` if it needs more memory. It passes errors of `stored` on
+    /// unchanged. A reader that has failed returns the same error again.
     pub fn decode(self, stored: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>, Error> {
-        self.decode_within(stored, &Room::unlimited())
+        self.decode_within(stored, &MemoryAllowance::unlimited())
     }
 
-    /// The same, with what a window needs taken from `room` before it is allocated; besides it takes [`BESIDES`] bytes at most.
+    /// Does the same, and charges the decoder's window to `allowance` before it is allocated. Besides the window the decoder needs
+    /// at most [`DECODER_OVERHEAD`] bytes.
     ///
     /// # Errors
-    /// As [`Codec::decode`]; `Limit`, also out of the reader, where there is not so much room.
+    /// As [`Codec::decode`]; also `Limit`, from this function or the reader, if `allowance` has too little memory.
     pub fn decode_within(
         self,
         stored: Box<dyn Read + Send>,
-        room: &Room,
+        allowance: &MemoryAllowance,
     ) -> Result<Box<dyn Read + Send>, Error> {
-        let window = Window::new(self, room);
+        let window = Window::new(self, allowance);
         Ok(match self {
             Self::Gzip => Box::new(Stream::new(self, stored, members::Inflate::gzip())),
             Self::Zlib => Box::new(Stream::new(self, stored, members::Inflate::zlib())),

@@ -1,8 +1,11 @@
-//! Keys that stand in an object's text, and what keeps them from the plugin.
+//! Derived keys: keys that the host extracts from the text of an object, and then hides from the plugin.
 //!
-//! Said plainly: a derived key is kept from what *reads the object after it was derived*, in a log, a memory dump of the
-//! guest, an error text. A component that never asks for the key to be derived and reads the object instead sees it,
-//! unless the host blanks on its own account (`key_texts`).
+//! - [`Blanked`] is the set of derived keys that reads blank and writes refuse.
+//! - [`Withheld`] adds the objects that the keys were derived from, and says how these may still be read.
+//!
+//! A derived key is hidden from reads *after* it was derived, so that it does not get into a log, an error or the memory of the
+//! guest. A component that reads the object before it lets the host derive the key sees the key, unless the host knows the
+//! format of the text and blanks it in any case (`key_texts`).
 
 mod blank;
 #[cfg(test)]
@@ -19,26 +22,26 @@ use foundation::secret::Secret;
 use foundation::units::Bytes;
 
 pub use blank::{Blanked, MOST_KEYS};
-pub use withheld::{Seen, Withheld};
+pub use withheld::{ObjectIdentity, Withheld};
 
-/// The longest text that a key is looked for in, in bytes: a manifest has some 200 for each file of a cluster.
+/// The longest text in which a key is searched, in bytes. A manifest has some 200 bytes for each file of a cluster.
 pub const MOST_TEXT: u64 = 4 << 30;
 
 /// The longest value, in bytes of JSON text. Random keys have some 64.
 pub const LONGEST_VALUE: usize = 4096;
 
-/// The shortest value, in bytes of JSON text. What is shorter is no key, and blanking it would spoil other text.
+/// The shortest value, in bytes of JSON text. Blanking a shorter one would damage other text.
 pub const SHORTEST_VALUE: usize = 8;
 
-/// The shortest value that is taken out of logs and reports, in bytes.
+/// The shortest key that is redacted from logs and reports, in bytes.
 const SHORTEST_RANDOM: usize = 32;
 
-/// How many different bytes such a value has at least.
-const DIFFERENT: usize = 12;
+/// The fewest distinct bytes of such a key.
+const FEWEST_DISTINCT: usize = 12;
 
-/// Whether a derived key looks like one: long, of the letters of base64 or hexadecimal, and with all kinds of them. Whoever
-/// may name any text as a key must not be able to take words, paths or names of hosts out of the operator's log; what is no
-/// such key is kept from the component alone.
+/// Returns whether a derived key looks random: long, in base64 or hexadecimal, and with all kinds of characters. Only such keys are
+/// redacted from the operator's log. Otherwise a component could have words, paths or host names redacted by deriving them as keys.
+/// Other keys are hidden from the component only.
 pub fn is_random(key: &Key) -> bool {
     let secret = key.secret.expose();
     let mut seen = [false; 256];
@@ -49,30 +52,33 @@ pub fn is_random(key: &Key) -> bool {
     let base64 = all(|byte| byte.is_ascii_alphanumeric() || b"+/-_=".contains(byte));
     let mixed = has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_digit);
     secret.len() >= SHORTEST_RANDOM
-        && seen.iter().filter(|seen| **seen).count() >= DIFFERENT
+        && seen.iter().filter(|seen| **seen).count() >= FEWEST_DISTINCT
         && (hexadecimal || (base64 && mixed))
 }
 
-/// The longest name of a section or of a value, in bytes.
+/// The longest name of a section or of a value in bytes.
 const LONGEST_NAME: usize = 256;
 
-/// Finds the line `name="..."` in the section `[section]` of INI text whose values are JSON. The text is read to its end, at most
-/// [`MOST_TEXT`] of it, in memory that does not grow with it.
+/// Derives a key from the line `name="..."` in the section `[section]` of INI text whose values are JSON. Reads the text to its
+/// end, up to [`MOST_TEXT`] bytes, in constant memory.
 ///
 /// # Errors
-/// `NotFound` where there is no such line, `Corrupt` where there are two or the value is not one JSON string, `Invalid`
-/// for a section or name that no line can have, `Limit` beyond a bound; what the reader fails with.
+/// `NotFound` if there is no such line; `Corrupt` if there are two, or the value is not one JSON string; `Invalid` if no line can
+/// have such a section or name, or the value is too short or long; `Limit` if the text or a line is too long; errors of the reader.
 pub fn derive_key(text: impl Read, section: &str, name: &str) -> Result<Key, Error> {
     derive_within(text, section, name, MOST_TEXT)
 }
 
-/// [`derive_key`] with a bound of one's own.
+/// [`derive_key`] with another bound than [`MOST_TEXT`].
 fn derive_within(mut text: impl Read, section: &str, name: &str, most: u64) -> Result<Key, Error> {
     let title = format!("`{name}` in [{section}]");
     for part in [section, name] {
         let fits = !part.is_empty() && part.len() <= LONGEST_NAME && !part.contains(['\n', '\r', '\0']);
         if !fits || part == name && part.contains('=') {
-            return Err(Error::new(Kind::Invalid, format!("{title:.600} is no name of a value in INI text")));
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("{title:.600} is not a name of a value in INI text"),
+            ));
         }
     }
     let mut finder = Finder {
@@ -96,7 +102,7 @@ fn derive_within(mut text: impl Read, section: &str, name: &str, most: u64) -> R
         if total > most {
             return Err(Error::new(
                 Kind::Limit,
-                format!("{title} is looked for in at most {} of text", Bytes(most)),
+                format!("{title} is searched in at most {} of text", Bytes(most)),
             ));
         }
         finder.take(&buffer[..read]).map_err(|error| error.of(&title))?;
@@ -107,20 +113,20 @@ fn derive_within(mut text: impl Read, section: &str, name: &str, most: u64) -> R
     Ok(Key::derived(title, secret, text))
 }
 
-/// What is kept of a line: the longest that can matter. Of longer ones only the beginning is looked at.
+/// The most bytes of a line that are kept. A longer line cannot match, except for its beginning.
 const LONGEST_LINE: usize = LONGEST_NAME + 1 + LONGEST_VALUE + 2;
 
-/// Goes through lines that come in pieces.
+/// Searches lines that arrive in chunks.
 struct Finder {
     header: Vec<u8>,
     prefix: Vec<u8>,
-    /// The line so far, as far as it is kept.
+    /// The kept part of the current line.
     line: Zeroizing<Vec<u8>>,
-    /// Whether the line goes on beyond what is kept.
+    /// Whether the current line is longer than the kept part.
     too_long: bool,
-    /// Whether the line is in the section.
+    /// Whether the current line is in the section.
     within: bool,
-    /// What stands after `name=`.
+    /// The text after `name=`.
     value: Option<Zeroizing<Vec<u8>>>,
 }
 
@@ -153,7 +159,7 @@ impl Finder {
                 ));
             }
             if self.value.replace(Zeroizing::new(value.to_vec())).is_some() {
-                return Err(Error::new(Kind::Corrupt, "it is there twice"));
+                return Err(Error::new(Kind::Corrupt, "it occurs twice"));
             }
         }
         self.line.clear();
@@ -162,9 +168,9 @@ impl Finder {
     }
 }
 
-/// The pass phrase that a JSON string means, and its exact text between the quotes.
+/// Returns the pass phrase that a JSON string encodes, and its exact text between the quotes.
 fn parse(value: &[u8]) -> Result<(Secret, Secret), Error> {
-    // What serde_json says of a value may quote it.
+    // An error of serde_json could quote the value.
     let not_a_string = || Error::new(Kind::Corrupt, "its value is not one JSON string");
     let text =
         value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).ok_or_else(not_a_string)?;

@@ -1,4 +1,4 @@
-//! Digests of files, computed while the bytes pass.
+//! Digests of files, computed while their bytes are written.
 
 #[cfg(test)]
 mod tests;
@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
 use crate::error::{Error, Kind};
 use crate::keys::Key;
 
-/// How a file is checked.
+/// An algorithm for the digest of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// CRC-32C; its value is four bytes, least significant first, as `backup_manifest` writes it.
@@ -29,7 +29,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Its name, for messages; those of `backup_manifest` where it has one.
+    /// Returns its name for messages; `backup_manifest` uses the same name if it knows the algorithm.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Crc32c => "CRC32C",
@@ -41,7 +41,7 @@ impl Algorithm {
         }
     }
 
-    /// How many bytes a digest of it has.
+    /// Returns the length of its digests in bytes.
     pub const fn length(self) -> usize {
         match self {
             Self::Crc32c => 4,
@@ -60,17 +60,17 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// What a file's plain bytes must come to.
+/// The expected digest of a file's plain bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digest {
-    /// By which rule.
+    /// The algorithm.
     pub algorithm: Algorithm,
     /// The digest itself.
     pub value: Vec<u8>,
 }
 
 impl Digest {
-    /// Whether the value is as long as its algorithm makes it. One that is not could never be met.
+    /// Checks that the value has the length of its algorithm's digests; no file could match another one.
     ///
     /// # Errors
     /// `Invalid`, with both lengths.
@@ -94,7 +94,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// Computes a [`Digest`] of bytes that pass, with the processor's instructions where it has them.
+/// Computes a [`Digest`]. Uses the processor's instructions for it if there are any.
 #[derive(Clone)]
 pub struct Hasher(State);
 
@@ -109,7 +109,7 @@ enum State {
 }
 
 impl Hasher {
-    /// Of no bytes yet.
+    /// Starts a digest.
     pub fn new(algorithm: Algorithm) -> Self {
         Self(match algorithm {
             Algorithm::Crc32c => State::Crc32c(0),
@@ -121,7 +121,7 @@ impl Hasher {
         })
     }
 
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             State::Crc32c(sum) => *sum = crc32c::crc32c_append(*sum, bytes),
@@ -133,15 +133,14 @@ impl Hasher {
         }
     }
 
-    /// Takes the exact JSON text of a derived key, which stands in a text between two quotes, for a checksum that covers
-    /// what its reader sees blanked.
+    /// Adds the exact JSON text of a derived key, without its quotes. A plugin needs that for a checksum over a text in which it
+    /// sees the key blanked.
     ///
-    /// The digest tells a plugin something about the key: it can compare guesses with it, offline, as fast as digests are
-    /// computed. That is harmless for a long random key and would not be for a word that a
-    /// person chose; hence a key that the operator granted is refused.
+    /// The digest lets a plugin test guesses of the key offline. That is harmless for a long random key, and would not be for a
+    /// word that a person chose. So a key that the operator granted is refused.
     ///
     /// # Errors
-    /// `Denied` for a key that was granted, and by CRC-32C, from which bits of the key itself can be had; nothing is taken then.
+    /// `Denied` for a granted key, and for CRC-32C, from which bits of the key can be computed. Nothing is added then.
     pub fn secret(&mut self, key: &Key) -> Result<(), Error> {
         let why = match (key.text(), &self.0) {
             (Some(_), State::Crc32c(_)) => "which CRC32C does not hide",
@@ -154,7 +153,7 @@ impl Hasher {
         Err(Error::new(Kind::Denied, format!("a digest over the key {}, {why}", key.name)))
     }
 
-    /// The digest of all that was taken.
+    /// Returns the digest of all bytes that were added.
     pub fn finish(self) -> Digest {
         let (algorithm, value) = match self.0 {
             State::Crc32c(sum) => (Algorithm::Crc32c, sum.to_le_bytes().to_vec()),

@@ -1,21 +1,21 @@
-//! The one error of the data plane.
+//! The error type of the data plane.
 
 use std::fmt;
 
-/// What kind of failure it is, in the words of the contract (`error` in `wit/method.wit`).
+/// The kind of a failure, in the words of the contract (`error` in `wit/method.wit`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A store refused (403), or a grant does not cover it.
+    /// A store refused the request (403), or no grant covers it.
     Denied,
-    /// There is no such object, file or key.
+    /// The object, file or key does not exist.
     NotFound,
-    /// What was asked for cannot be.
+    /// The request itself is invalid.
     Invalid,
-    /// It failed for now, and every try that is allowed was made.
+    /// A temporary failure that outlasted every retry.
     Transient,
-    /// The bytes are not what they must be: a checksum, a truncated or damaged stream, an object that changed.
+    /// The bytes are wrong: a checksum does not match, a stream is truncated or damaged, or an object changed.
     Corrupt,
-    /// A bound was reached: a size, a number, the disk.
+    /// A limit was reached: a size, a number, or the space on the disk.
     Limit,
     /// Everything else.
     Failed,
@@ -24,7 +24,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The word that reports use.
+    /// Returns the kind's name in reports.
     pub fn word(self) -> &'static str {
         match self {
             Self::Denied => "denied",
@@ -39,22 +39,22 @@ impl Kind {
     }
 }
 
-/// A failure of the data plane. Its text names the object or the file; it never holds a secret of this crate's own.
+/// A failure of the data plane. Its message names the object or the file, and contains none of the secrets that this crate knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// What kind it is.
+    /// The kind.
     pub kind: Kind,
     /// What happened, to which object or file.
     pub message: String,
 }
 
 impl Error {
-    /// A failure of this kind.
+    /// Makes a failure.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
 
-    /// A copy of what a reader failed with, so that it can fail again. An [`std::io::Error`] cannot be copied.
+    /// Copies the error with which a reader failed, so that the reader can return it again. An [`std::io::Error`] cannot be cloned.
     pub(crate) fn again(error: &std::io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()) {
             Some(own) => own.clone(),
@@ -62,19 +62,19 @@ impl Error {
         }
     }
 
-    /// What work ends with that was cancelled.
+    /// Makes the error of cancelled work.
     pub fn cancelled() -> Self {
         Self::new(Kind::Cancelled, "the work was cancelled")
     }
 
-    /// What work ends with that panicked: a fault of the data plane's own.
+    /// Makes the error of work that panicked, which is a bug in the data plane.
     pub(crate) fn of_panic(panic: &(dyn std::any::Any + Send)) -> Self {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         Self::new(Kind::Failed, format!("a fault in the data plane: {}", text.unwrap_or("it gave no reason")))
     }
 
-    /// The same, with what it happened to before it: `"{what}: {message}"`.
+    /// Puts the object or file before the message: `"{what}: {message}"`.
     #[must_use]
     pub fn of(self, what: impl fmt::Display) -> Self {
         Self { kind: self.kind, message: format!("{what}: {}", self.message) }
@@ -100,7 +100,7 @@ impl From<foundation::redact::CannotRedact> for Error {
     }
 }
 
-/// So that a failure survives a [`std::io::Read`]; [`Error::from`] finds it again.
+/// Wraps the error so that it passes through a [`std::io::Read`]. [`Error::from`] unwraps it.
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> Self {
         Self::other(error)

@@ -1,5 +1,5 @@
-//! The data plane: moves bytes from stores into a data directory, checked on the way, many files at once. This crate
-//! knows neither WebAssembly nor plugins nor PostgreSQL's loop.
+//! The data plane: copies many files at once from stores into a data directory, and checks them while it does. This crate knows
+//! neither WebAssembly nor plugins nor the loop over methods.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]

@@ -1,7 +1,7 @@
-//! What a backup's own list says of the files that its archives must bring.
+//! Listings: the files that a backup's own list says its archives contain, with sizes and digests.
 //!
-//! A listing of a million files with CRC-32C sums and paths of 30 bytes takes about 60 MB, with SHA-256 about 90 MB: each file is
-//! a record of 12 bytes, its path and its digest, padded to 8 bytes, and 5 to 10 bytes of the index.
+//! A listing of a million files with CRC-32C checksums and paths of 30 bytes takes about 60 MB, with SHA-256 about 90 MB: for each
+//! file a record of 12 bytes, its path and its digest, padded to 8 bytes, and 5 to 10 bytes of the index.
 
 mod paths;
 mod records;
@@ -16,24 +16,24 @@ use foundation::rooted::RelativePath;
 pub(crate) use paths::PathSet;
 use records::{Record, Records};
 
-/// The most files that one listing holds.
+/// The most files of a listing.
 pub const MOST: usize = 10_000_000;
 
-/// The most paths that need not be listed.
+/// The most tolerated paths of a listing.
 pub const MOST_TOLERATED: usize = 65_536;
 
-/// A file as the backup's own list has it.
+/// A file in the backup's own list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// Relative to the data directory, `/`-separated.
     pub path: String,
     /// Its size in bytes.
     pub size: u64,
-    /// What it must come to.
+    /// The expected digest.
     pub digest: Option<Digest>,
 }
 
-/// The files that archives must bring; shared by all unpacks that are compared with it.
+/// The files that archives must contain. All unpacks that are compared with it share it.
 pub struct Listing {
     inner: Mutex<Inner>,
     /// The most files.
@@ -49,37 +49,37 @@ impl Default for Listing {
 struct Inner {
     records: Records,
     tolerated: PathSet,
-    /// For what is tolerated.
+    /// For the tolerated paths.
     charge: Charge,
 }
 
-/// What the listing says of a file that an archive brings.
+/// What the listing says about a file of an archive.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
-    /// It must come to this.
+    /// It is listed.
     Listed {
-        /// Which it is, for [`Listing::brought`].
+        /// Its number, for [`Listing::brought`].
         number: Number,
         /// Its size in bytes.
         size: u64,
         /// Its digest.
         digest: Option<Digest>,
     },
-    /// It need not be listed.
+    /// It is not listed and need not be.
     Tolerated,
 }
 
-/// Which of a listing's files.
+/// The number of a file in a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Number(u32);
 
 impl Listing {
-    /// An empty one.
+    /// Makes an empty listing.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An empty one, whose memory is charged to this budget.
+    /// Makes an empty listing that charges its memory to this budget.
     pub fn within(memory: &Budget) -> Self {
         let inner = Inner {
             records: Records::within(memory),
@@ -92,8 +92,8 @@ impl Listing {
     /// Adds files, all or none of them.
     ///
     /// # Errors
-    /// `Invalid` for a path that is there already or leaves the data directory, or a digest of the wrong length;
-    /// `Limit` for more than [`MOST`], or where there is no memory for them.
+    /// `Invalid` if a path is listed already or leaves the data directory, or a digest has the wrong length; `Limit` if there are
+    /// more than [`MOST`] files, or too little memory is left.
     pub fn add(&self, files: Vec<Listed>) -> Result<(), Error> {
         let mut clean = Vec::with_capacity(files.len());
         for file in files {
@@ -107,26 +107,26 @@ impl Listing {
         names.sort_unstable();
         let twice = names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
         let mut inner = self.inner();
-        let there = || names.iter().copied().find(|name| inner.records.find(name).is_some());
-        if let Some(name) = twice.or_else(there) {
+        let listed = || names.iter().copied().find(|name| inner.records.find(name).is_some());
+        if let Some(name) = twice.or_else(listed) {
             return Err(Error::new(Kind::Invalid, format!("`{}` is listed twice", name.escape_debug())));
         }
         if inner.records.len() + clean.len() > self.most {
             let most = self.most;
             return Err(Error::new(Kind::Limit, format!("a listing holds at most {most} files")));
         }
-        inner.records.make_room(&clean)?;
+        inner.records.reserve(&clean)?;
         for file in &clean {
             inner.records.add(file)?;
         }
         Ok(())
     }
 
-    /// Paths that need not be listed; one that ends with `/` stands for everything below it.
+    /// Adds paths that need not be listed; one that ends with `/` means everything below it.
     ///
     /// # Errors
-    /// `Invalid` for a path that leaves the data directory, `Limit` for more than [`MOST_TOLERATED`], or
-    /// where there is no memory for them.
+    /// `Invalid` if a path leaves the data directory; `Limit` if there are more than [`MOST_TOLERATED`], or too little memory is
+    /// left.
     pub fn tolerate(&self, paths: Vec<String>) -> Result<(), Error> {
         let more = PathSet::new(paths)?;
         let mut inner = self.inner();
@@ -143,15 +143,15 @@ impl Listing {
         Ok(())
     }
 
-    /// Up to `max` of the listed files that no unpack has brought yet, in the order of their names.
+    /// Returns up to `max` of the listed files that no unpack has completed yet, in the order of their names.
     pub fn missing(&self, max: usize) -> Vec<String> {
         self.inner().records.missing(max)
     }
 
-    /// What is said of `path`, which an archive is about to bring.
+    /// Looks up a file that begins in an archive.
     ///
     /// # Errors
-    /// `Corrupt` where it is not listed or comes a second time.
+    /// `Corrupt` if it is neither listed nor tolerated, or is the second file with this path.
     pub(crate) fn expect(&self, path: &str) -> Result<Expected, Error> {
         let mut inner = self.inner();
         let Some(number) = inner.records.find(path) else {
@@ -162,15 +162,15 @@ impl Listing {
             };
         };
         if !inner.records.claim(number) {
-            return Err(Error::new(Kind::Corrupt, "it comes twice"));
+            return Err(Error::new(Kind::Corrupt, "it occurs twice"));
         }
         let Record { size, digest } = inner.records.record(number);
         Ok(Expected::Listed { number: Number(number), size, digest })
     }
 
-    /// Notes that the file came as it is listed.
-    pub(crate) fn brought(&self, number: Number) {
-        self.inner().records.bring(number.0);
+    /// Notes that an archive contained the file as it is listed.
+    pub(crate) fn mark_complete(&self, number: Number) {
+        self.inner().records.mark_complete(number.0);
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -178,10 +178,10 @@ impl Listing {
     }
 }
 
-/// A path as every part of the data plane writes it.
+/// Returns a path in the normal form of the data plane.
 fn relative(path: &str) -> Result<String, Error> {
     let clean = RelativePath::new(path).map_err(|why| Error::new(Kind::Invalid, why.to_string()))?;
-    // It came from a text and is one.
+    // The path was made from UTF-8, so nothing is lost.
     Ok(clean.as_os_str().to_string_lossy().into_owned())
 }
 

@@ -1,4 +1,4 @@
-//! The data plane as a whole: threads and a runtime, all made before any thread is restricted.
+//! The data plane as a whole: threads and a runtime, all started before any thread is restricted.
 //!
 //! A thread inherits Landlock's restrictions from the thread that starts it, so nothing that a restricted thread calls may start
 //! one. [`DataPlane::start`] starts all of them:
@@ -6,12 +6,12 @@
 //! - *workers*, which write files;
 //! - for each worker a *companion*, which reads and decodes the archive that the worker unpacks;
 //! - [`BLOCKING_THREADS`] threads for other blocking tasks ([`DataPlane::run`]);
-//! - the threads of a tokio runtime, on which stores do their input and output. Threads that the runtime adds for what blocks
-//!   (name resolution) are started by these.
+//! - the threads of a tokio runtime, on which stores do their input and output. These start the threads that the runtime adds for
+//!   blocking work (name resolution).
 //!
-//! Memory: everything is charged to one [`Budget`]. A worker has [`WORKER`](crate::job::WORKER) bytes of it from the start, for its
-//! buffer and the least that a ring needs; while it unpacks, a ring of up to [`sink::RING`](crate::sink::RING) bytes, as far as there
-//! is room; and what a codec needs for its window. The queue of a job takes about 700 bytes an item.
+//! Memory: everything is charged to one [`Budget`]. Each worker has [`WORKER`](crate::job::WORKER) bytes of it from the start, for
+//! its buffer and the smallest ring. While it unpacks, its ring grows to at most [`sink::RING`](crate::sink::RING) bytes, as far as
+//! the budget allows. A codec also charges its window. The queue of a job takes about 700 bytes per item.
 
 mod blocking;
 
@@ -35,7 +35,7 @@ use blocking::BlockingTasks;
 /// The most workers.
 pub const MOST_WORKERS: usize = 64;
 
-/// The fewest workers where nothing is said.
+/// The fewest workers by default.
 const FEWEST_WORKERS: usize = 2;
 
 /// How many threads run other blocking tasks.
@@ -57,8 +57,8 @@ struct BlockingThreads {
 impl DataPlane {
     /// Starts every thread that the data plane will ever have of its own.
     ///
-    /// `workers`: `None` for as many as there are cores (at least 2, at most [`MOST_WORKERS`]). `rate`: bytes a second over all
-    /// that is read.
+    /// `workers`: `None` for one per core (at least 2, at most [`MOST_WORKERS`]). `rate`: the limit of bytes per second of all
+    /// reads together.
     ///
     /// # Errors
     /// Fails if a thread cannot be started.
@@ -66,7 +66,7 @@ impl DataPlane {
         Self::start_within(workers, rate, &Bounds::unlimited())
     }
 
-    /// The same within bounds: workers get half of each at most, and are fewer where that is too little for as many.
+    /// Starts the same within bounds. The workers get at most half of each bound; if that is too little, fewer are started.
     ///
     /// # Errors
     /// Fails if a thread cannot be started.
@@ -88,37 +88,37 @@ impl DataPlane {
         Ok(Self { workers: Arc::new(workers), blocking: Arc::new(blocking) })
     }
 
-    /// The runtime on which stores do their input and output.
+    /// Returns the runtime on which stores do their input and output.
     pub fn runtime(&self) -> &Handle {
         self.workers.runtime()
     }
 
-    /// What bounds the bytes a second, for [`Store::with_rate`](crate::store::Store::with_rate).
+    /// Returns the limit of bytes per second, for [`Store::with_rate`](crate::store::Store::with_rate).
     pub fn rate(&self) -> Option<Arc<Rate>> {
         self.workers.rate.clone()
     }
 
-    /// What everything that it holds in memory is charged to.
+    /// Returns the budget to which all its memory is charged.
     pub fn memory(&self) -> &Budget {
         &self.workers.memory
     }
 
-    /// How many files are written at once.
+    /// Returns how many workers there are.
     pub fn workers(&self) -> usize {
         self.workers.count
     }
 
-    /// A job that writes into `target`, and writes nothing of what is `withheld` when it is read. If `report_all` is false only
+    /// Makes a job that writes into `target`. It refuses the keys and texts that are `withheld`. If `report_all` is false, only
     /// failures become outcomes.
     pub fn job(&self, target: Arc<Target>, report_all: bool, withheld: Withheld) -> Job {
         Job::new(Arc::clone(&self.workers), target, report_all, withheld)
     }
 
-    /// Runs what may block (reading a small object through a pipeline, say) on one of the threads for it, other than the
-    /// workers. It runs to its end even if nobody waits for it any more.
+    /// Runs `work`, which may block, on one of the threads for blocking tasks. It runs to its end even if the returned future is
+    /// dropped.
     ///
     /// # Errors
-    /// `Failed` if it panics, `Limit` if thousands wait already.
+    /// `Failed` if it panics, `Limit` if too many tasks wait already.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

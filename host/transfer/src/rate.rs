@@ -1,4 +1,4 @@
-//! How many bytes a second may come in, over everything that shares it.
+//! Limits the bytes per second of everything that shares a [`Rate`].
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -7,40 +7,40 @@ use tokio::time::Instant;
 
 use foundation::units::Bytes;
 
-/// How much may come at once after a pause: this part of a second's worth.
+/// How much may be read at once after a pause: the bytes of this time.
 const BURST: Duration = Duration::from_millis(100);
 
-/// The least burst in bytes, so that a small rate does not come in crumbs.
+/// The smallest burst in bytes, so that a low rate does not lead to many tiny reads.
 const LEAST_BURST: u64 = 64 << 10;
 
-/// The longest that one take is waited for, in seconds: a year, which keeps the arithmetic of times in its range.
+/// The longest wait for one call of `take` in seconds: a year, which keeps `Instant` in its range.
 const LONGEST_WAIT: f64 = 31_536_000.0;
 
-/// A bound of bytes a second. What is taken beyond the burst is waited for afterwards, by whoever comes: over any time `t`
-/// since it was idle at most `rate * t` bytes, a burst and one take pass.
+/// A limit of bytes per second. A caller that takes more than the burst waits afterwards. In any time `t` after a pause, at most
+/// `rate * t` bytes, one burst and one `take` pass.
 #[derive(Debug)]
 pub struct Rate {
     bytes_a_second: u64,
     burst: Duration,
-    /// When everything that has been taken is paid for; at most the burst in the past.
+    /// The time at which all bytes taken so far conform to the rate; never earlier than one burst ago.
     paid: Mutex<Option<Instant>>,
 }
 
 impl Rate {
-    /// So many bytes a second. Zero is taken as one.
+    /// Makes a limit of `a_second` bytes per second. Zero counts as one.
     pub fn new(a_second: Bytes) -> Self {
         let bytes_a_second = a_second.0.max(1);
         let least = Duration::from_secs_f64(LEAST_BURST as f64 / bytes_a_second as f64);
-        // A rate of a few bytes a second would make the least burst a pause of hours.
+        // Without the second, the smallest burst would take hours at a rate of a few bytes per second.
         Self { bytes_a_second, burst: BURST.max(least.min(Duration::from_secs(1))), paid: Mutex::new(None) }
     }
 
-    /// The bound itself.
+    /// Returns the limit.
     pub fn a_second(&self) -> Bytes {
         Bytes(self.bytes_a_second)
     }
 
-    /// Takes `bytes` and waits until they are paid for. What is taken stays taken where the caller gives up waiting.
+    /// Takes `bytes` and waits until they conform to the rate. They count even if the caller stops waiting.
     pub async fn take(&self, bytes: u64) {
         let now = Instant::now();
         let wait = self.reserve(bytes, now);
@@ -49,7 +49,7 @@ impl Rate {
         }
     }
 
-    /// How long is to be waited for `bytes` that are taken `now`.
+    /// Takes `bytes` and returns how long the caller must wait.
     fn reserve(&self, bytes: u64, now: Instant) -> Duration {
         let cost = Duration::from_secs_f64((bytes as f64 / self.bytes_a_second as f64).min(LONGEST_WAIT));
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,7 +66,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A clock that goes on only when somebody waits.
+    /// A clock that advances only by waiting.
     struct Clock(Instant);
 
     impl Clock {
@@ -79,10 +79,10 @@ mod tests {
     fn many_takes_together_stay_below_the_rate() {
         let rate = Rate::new(Bytes(10 * MIB));
         let start = Instant::now();
-        // Eight at once, each of which waits for its own.
+        // Eight callers at once, each with its own clock.
         let mut takers: Vec<Clock> = (0..8).map(|_| Clock(start)).collect();
         for _ in 0..50 {
-            // Who has waited the least comes next.
+            // The caller that has waited the least is next.
             takers.sort_by_key(|taker| taker.0);
             takers.iter_mut().for_each(|taker| taker.take(&rate, MIB / 4));
         }

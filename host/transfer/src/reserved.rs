@@ -1,38 +1,39 @@
-//! The names that nothing has below a data directory while a run fills it.
+//! The reserved names, which nothing below a data directory may have while a run fills it.
 //!
-//! PostgreSQL starts from a directory that has `global/pg_control`. So until the host has sealed a replica nothing may come to be
-//! found by that path, whichever way it takes: written, unpacked, linked, or moved there with a whole directory. A rule on paths
-//! would have to follow every rename; a rule on names holds wherever they stand:
+//! PostgreSQL starts from a directory that has `global/pg_control`. So until the host has sealed a replica, nothing may appear at
+//! that path, whether it is written, unpacked, linked, or moved there with a whole directory. A rule on paths would have to follow
+//! every rename; a rule on names applies in every directory:
 //!
-//! - nothing is made, renamed or linked to the name `pg_control`, in any directory;
-//! - a directory called `global` is made, and nothing is renamed or linked to that name, so that what a directory held before
-//!   under another name is never below `global`.
+//! - no entry may be created with, renamed to or linked to the name `pg_control`, in any directory;
+//! - a directory `global` may be created, but nothing may be renamed or linked to that name. So a directory that was filled under
+//!   another name never becomes `global`.
 //!
 //! PostgreSQL has no other file and no other directory of these names (`src/include/access/xlog_internal.h`,
-//! `src/bin/initdb/initdb.c`). The one exception is the path [`Target::renamed`](crate::target::Target::renamed) names, which is
-//! written under another name. `sandbox` holds WASI's calls to these rules, [`Target`](crate::target::Target) every file and
-//! directory of a transfer, members of archives included.
+//! `src/bin/initdb/initdb.c`). The one exception is the path that [`Target::renamed`](crate::target::Target::renamed) names, which
+//! is written under another name. The crate `sandbox` enforces these rules for WASI's calls, [`Target`](crate::target::Target) for
+//! every file and directory of a transfer, members of archives included.
 
 pub use postgres_formats::names::{GLOBAL, PG_CONTROL as CONTROL_FILE};
 
-/// Whether a file system could find an entry of this name as `pg_control`.
+/// Returns whether a file system could find an entry of this name as `pg_control`.
 pub fn is_control_file(name: &[u8]) -> bool {
     is_found_as(name, CONTROL_FILE)
 }
 
-/// Whether a file system could find an entry of this name as `global`.
+/// Returns whether a file system could find an entry of this name as `global`.
 pub fn is_global(name: &[u8]) -> bool {
     is_found_as(name, GLOBAL)
 }
 
-/// Whether a `/`-separated path has `pg_control` anywhere in it.
+/// Returns whether any component of a `/`-separated path is `pg_control`.
 pub fn has_control_file(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').any(is_control_file)
 }
 
-/// A directory of ext4, f2fs or tmpfs may be told to pass over case, and then passes over code points that are not shown too
-/// (Documentation/filesystems/ext4, `casefold`; fs/unicode). None of the letters of the two names is what another letter
-/// folds to, so that case and everything beyond ASCII left out gives a name that is found as this one, and few others.
+/// A directory of ext4, f2fs or tmpfs may ignore case, and then also ignores invisible code points
+/// (Documentation/filesystems/ext4, `casefold`; fs/unicode). No letter outside of ASCII folds to a letter of the two names. So this
+/// compares names without case and without non-ASCII bytes, which matches every name that such a directory finds as `reserved`, and
+/// few others.
 fn is_found_as(name: &[u8], reserved: &str) -> bool {
     name.iter().filter(|byte| byte.is_ascii()).map(u8::to_ascii_lowercase).eq(reserved.bytes())
 }

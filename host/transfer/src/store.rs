@@ -1,13 +1,13 @@
-//! Stores: where backups are. Read-only, behind one type, whatever is below.
+//! Stores: read-only access to the places of backups, behind one type for all kinds.
 //!
-//! There is no method here that writes, and none below that could be reached. What bounds a store:
+//! No method writes to a store. These are the limits of a store:
 //!
-//! - *Requests at once*: a permit is held while an answer or the next bytes are awaited, never while somebody else is to do
-//!   something. An opened [`Body`] that nobody reads holds none, so that whoever opens many of them before reading the first
-//!   cannot wait for himself. Connections may therefore be more than permits: as many as there are bodies.
+//! - *Concurrent requests*: a task holds a permit while it waits for a response or the next bytes, and never while it waits for its
+//!   caller. An opened [`Body`] that is not being read holds no permit, so a caller that opens many bodies before it reads the first
+//!   one cannot block itself. So there may be more connections than permits: one for each body.
 //! - *Time*: [`Retry`]. The libraries' own retries are off.
-//! - *Bytes a second*: [`crate::rate::Rate`].
-//! - *Memory*: a page of a listing, [`CHUNK`] a body, 64 KiB of an error's text.
+//! - *Bytes per second*: [`crate::rate::Rate`].
+//! - *Memory*: a page of a listing, [`CHUNK`] bytes per body, 64 KiB of the text of an error response.
 
 mod access;
 mod answer;
@@ -50,20 +50,20 @@ pub use retry::{Notice, Notices, Retry};
 
 use access::{Access, Current};
 use echo::Echo;
-use key::{Longest, Prefix};
+use key::{KeyLimit, Prefix};
 use retry::{Failure, Tries};
 
 /// The most objects in a page of a listing.
 pub const PAGE: usize = 1000;
 
-/// How many answers are awaited at once where nothing is said.
+/// The default limit of concurrent requests.
 pub const CONCURRENCY: usize = 16;
 
-/// How long one object may go without progress in `plan`, where nothing is said: somebody waits for its answer, and nothing is lost
-/// where it is asked for once more.
+/// The default time that a read in `plan` may go without progress. It is short because the run waits for the plan, and a plan can
+/// be repeated without loss.
 pub const PLAN_RETRY_FOR: Duration = Duration::from_secs(20);
 
-/// After how long a request without an answer is told.
+/// After this time without a response a [`Notice`] is sent.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// A store as the operator configured it: `stores.NAME = { url = "s3://bucket/prefix", ... }`.
@@ -71,26 +71,26 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub struct StoreConfig {
     /// `file:///dir`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, `http(s)://host/path`.
     pub url: String,
-    /// Options by object_store's own names (`region`, `endpoint`, `allow_http`, ...), checked when it is opened.
+    /// Options by object_store's own names (`region`, `endpoint`, `allow_http`, ...); validated when the store is opened.
     pub options: Vec<(String, String)>,
     /// Secret options (`access_key_id`, `secret_access_key`, `token`, ...).
     pub credentials: Vec<(String, Secret)>,
-    /// Where no credentials are given: ask the provider chain (environment of the program, instance metadata).
+    /// Whether to get credentials from the provider chain (environment of the program, instance metadata) if none are given.
     pub provider_chain: bool,
-    /// How many answers, and further bytes of them, are awaited at once, from 1; [`CONCURRENCY`] is a good number.
+    /// The limit of concurrent requests, at least 1; [`CONCURRENCY`] by default.
     pub concurrency: usize,
-    /// How transient failures are met.
+    /// How transient failures are retried.
     pub retry: Retry,
-    /// Where a web server may redirect to besides its own scheme, host and port: each `HOST:PORT` ([`StoreConfig::is_redirect`]).
+    /// The other origins to which a web server may redirect, each `HOST:PORT` ([`StoreConfig::is_redirect`]).
     pub redirects: Vec<String>,
-    /// The same for `plan`, in place of [`Retry::at_most`] where it is shorter.
+    /// Replaces [`Retry::at_most`] in `plan` if it is shorter.
     pub plan_retry_for: Duration,
-    /// Where the credentials are read again when the store does not take them any more. `None`: they stay.
+    /// Reads the credentials again when the store does not accept them any more; `None` if they never change.
     pub renewal: Option<Arc<dyn Renewal>>,
 }
 
 impl StoreConfig {
-    /// A store of which only the URL is said.
+    /// Makes the configuration of a store with this URL and defaults for everything else.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -106,7 +106,7 @@ impl StoreConfig {
     }
 
     /// Returns the secrets that this store finds in the environment if it asks the provider chain, by the names that
-    /// [`StoreConfig::credentials`] has. What the chain is told by a service of the cloud is not among them.
+    /// [`StoreConfig::credentials`] has. Credentials that the chain gets from a service of the cloud are not among them.
     pub fn secrets_of_environment(
         &self,
         environment: &dyn Fn(&str) -> Option<OsString>,
@@ -114,7 +114,7 @@ impl StoreConfig {
         open::secrets_of_environment(self, environment)
     }
 
-    /// Returns the files with secrets to which the environment leads this store if it asks the provider chain.
+    /// Returns the files with secrets that the environment names for this store if it asks the provider chain.
     pub fn secret_files_of_environment(
         &self,
         environment: &dyn Fn(&str) -> Option<OsString>,
@@ -122,17 +122,18 @@ impl StoreConfig {
         open::secret_files_of_environment(self, environment)
     }
 
-    /// Returns everything that is wrong with this store as far as nobody must be asked and no file be read.
+    /// Returns everything that is wrong with this store as far as it can be known without a request and without reading a file.
     pub fn mistakes(&self, environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Mistake> {
         open::mistakes(self, environment)
     }
 
-    /// Whether a text names a place that a web server may redirect to: `HOST:PORT`, an IPv6 address in brackets.
+    /// Returns whether a text is an origin to which a web server may redirect: `HOST:PORT`, an IPv6 address in brackets.
     pub fn is_redirect(text: &str) -> bool {
         http::Origin::parse(text).is_some()
     }
 
-    /// The same for `plan`: tries are given up sooner, and no single one is waited for so long that it would be the only one.
+    /// Shortens the times for `plan`: retries end sooner, and one attempt may use at most half of the time, so that a second one
+    /// fits.
     #[must_use]
     pub fn for_plan(mut self) -> Self {
         self.retry.at_most = self.retry.at_most.min(self.plan_retry_for);
@@ -140,50 +141,50 @@ impl StoreConfig {
         self
     }
 
-    /// The directory that a `file://` store is, as it is opened whatever the URL's spelling. `None` for other kinds, and for a URL
-    /// that cannot be opened.
+    /// Returns the directory of a `file://` store, decoded from the URL as for opening it. `None` for other kinds, and for a URL
+    /// that names no directory.
     pub fn directory(&self) -> Option<PathBuf> {
         self.url.starts_with("file://").then(|| open::directory(&self.url).ok()).flatten()
     }
 
-    /// Whether a URL has a user or a password where its host or bucket belongs, or what could be one.
+    /// Returns whether the authority of a URL contains, or may contain, a user or a password.
     pub fn has_credentials(url: &str) -> bool {
         open::has_credentials(url)
     }
 }
 
-/// A part of an object: `length` stored bytes from `offset`.
+/// A range of an object: `length` stored bytes from `offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// From this byte.
+    /// The first byte.
     pub offset: u64,
-    /// So many bytes.
+    /// The number of bytes.
     pub length: u64,
 }
 
 impl Range {
-    /// The byte after its last one; none where no number can say it.
+    /// Returns the offset after its last byte; `None` if that overflows.
     fn end(self) -> Option<u64> {
         self.offset.checked_add(self.length)
     }
 }
 
-/// What is known of an object.
+/// The metadata of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// Its key below the store's prefix.
+    /// Its key, without the store's prefix.
     pub key: String,
     /// Its stored size in bytes.
     pub size: u64,
-    /// When it was written, in seconds since 1970. Stores round it in their listings in another way than in their answers for
-    /// one object: it tells something only beside one that was asked for in the same way.
+    /// When it was written, in seconds since 1970. Stores round it differently in listings and in responses for one object, so
+    /// compare only times from the same kind of request.
     pub modified: Option<u64>,
-    /// The store's own mark of its content.
+    /// The store's etag of its content.
     pub etag: Option<Etag>,
 }
 
 impl Object {
-    /// What tells this object from what was there before; none where it is the same. The mark decides where there is one.
+    /// Returns how this object differs from an earlier state; `None` if it does not. If both have an etag, that decides.
     fn changed_since(&self, before: &Self) -> Option<String> {
         if self.size != before.size {
             return Some(format!("its size was {} and is {} bytes", before.size, self.size));
@@ -192,39 +193,43 @@ impl Object {
             (Some(before), Some(now)) => {
                 (before != now).then(|| format!("its etag was {before} and is {now}"))
             }
-            // A server that gives a mark gives it with every answer.
-            (Some(_), None) | (None, Some(_)) => Some("one answer has an etag and the other none".to_owned()),
-            (None, None) => (self.modified != before.modified).then(|| "its time is another".to_owned()),
+            // A server that sends etags sends one with every response.
+            (Some(_), None) | (None, Some(_)) => {
+                Some("one response has an etag and the other has none".to_owned())
+            }
+            (None, None) => {
+                (self.modified != before.modified).then(|| "its modification time changed".to_owned())
+            }
         }
     }
 }
 
-/// A part of a listing.
+/// A page of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// At most [`PAGE`] objects, in the order of their keys.
     pub objects: Vec<Object>,
-    /// What `after` is for the next page; none on the last.
+    /// The value of `after` for the next page; `None` on the last page.
     pub next: Option<String>,
 }
 
-/// What a store is made of: three ways to read. Keys are whole, prefix included.
+/// A kind of store: three ways to read it. Keys are whole, with the store's prefix.
 #[async_trait]
 trait Backend: Send + Sync + 'static {
-    /// How long a whole key may be.
-    fn longest_key(&self) -> Longest;
+    /// Returns the longest whole key that the store accepts.
+    fn longest_key(&self) -> KeyLimit;
 
-    /// What it keeps from one listing to the next is charged to this budget from now on.
+    /// Charges what the backend keeps between two pages of a listing to this budget from now on.
     fn charge_to(&self, _memory: &Budget) {}
 
-    /// At most [`PAGE`] objects whose keys begin with `prefix`, after the key `after`, in the order of the keys.
+    /// Lists at most [`PAGE`] objects whose keys begin with `prefix`, after the key `after`, in the order of the keys.
     async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Failure>;
 
-    /// What is known of an object.
+    /// Returns the metadata of an object.
     async fn head(&self, key: &str) -> Result<Object, Failure>;
 
-    /// Opens an object, or the range of it, which begins inside of it and has at least one byte. With `known`, only that
-    /// very object: a backend that can have the store compare does so; the caller compares in any case.
+    /// Opens an object, or a range of it, which begins within the object and has at least one byte. With `known`, the object must
+    /// be unchanged: a backend may let the store check that, and the caller checks it in any case.
     async fn open(
         &self,
         key: &str,
@@ -233,7 +238,7 @@ trait Backend: Send + Sync + 'static {
     ) -> Result<(Object, body::Source), Failure>;
 }
 
-/// An opened store. Cheap to clone; all clones share its limits. Every method checks the key: relative, no `..`.
+/// An opened store. Cheap to clone; all clones share its limits. Every method checks that the key is relative and without `..`.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -245,28 +250,28 @@ struct Inner {
     /// The store's URL without credentials or query, for messages.
     name: String,
     prefix: Prefix,
-    longest_key: Longest,
+    longest_key: KeyLimit,
     access: Access,
     permits: Semaphore,
     retry: Retry,
-    /// Knows the credentials that go to the server, which must not come back.
+    /// Finds the store's own credentials in what the server sends.
     echo: Echo,
 }
 
 impl Store {
-    /// Opens a store. Asks nothing of the network.
+    /// Opens a store. Makes no requests.
     ///
     /// # Errors
-    /// `Invalid` for a URL, an option or a credential that this kind of store does not know, with the nearest that it does;
-    /// for a `file://` directory that cannot be opened, why.
+    /// `Invalid` if this kind of store does not know the URL, an option or a credential; the message names the nearest known one.
+    /// Fails if a `file://` directory cannot be opened.
     pub fn open(config: &StoreConfig, runtime: &tokio::runtime::Handle) -> Result<Self, Error> {
         open::open(config, runtime)
     }
 
-    /// A local directory, never following a link below it.
+    /// Opens a local directory as a store. Follows no links below it.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// Fails if it cannot be opened.
     pub fn directory(path: &Path) -> Result<Self, Error> {
         let access = Access::fixed(Arc::new(directory::Directory::open(path)?));
         let (name, retry) = (path.display().to_string(), Retry::default());
@@ -281,29 +286,30 @@ impl Store {
         Self { inner: Arc::new(inner), rate: None, notices: None }
     }
 
-    /// What bounds its bytes a second, shared by all that reads it.
+    /// Limits its bytes per second, together with everything else that shares this rate.
     #[must_use]
     pub fn with_rate(self, rate: Arc<Rate>) -> Self {
         Self { rate: Some(rate), ..self }
     }
 
-    /// Who is told when the store does not answer as it should, and is asked again.
+    /// Sends a [`Notice`] to this function when the store does not respond, or a request is retried.
     #[must_use]
     pub fn with_notices(self, notices: Notices) -> Self {
         Self { notices: Some(notices), ..self }
     }
 
-    /// The store's URL or path as messages have it: without credentials and query.
+    /// Returns the store's URL or path for messages, without credentials and query.
     pub fn name(&self) -> &str {
         &self.inner.name
     }
 
-    /// At most [`PAGE`] objects whose keys begin with `prefix`, which may be empty, in the order of their keys' bytes; `after` is the
-    /// `next` of the page before, or any key.
+    /// Lists at most [`PAGE`] objects whose keys begin with `prefix`, which may be empty, in the order of their keys' bytes.
+    /// `after` is the `next` of the page before, or any key.
     ///
     /// # Errors
-    /// `Invalid` for a prefix that leads elsewhere and for a store that cannot list (HTTP); `Failed` for an object whose name is no
-    /// key, which is not left out, and for a store that lists what was not asked for, or not in order; what the store fails with.
+    /// `Invalid` if the prefix could leave the store, or the store cannot list (HTTP); `Failed` if the name of an object is not a
+    /// valid key, because it must not be left out silently, and if the store lists other keys than requested, or not in order;
+    /// errors of the store.
     pub async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Error> {
         key::check_prefix(prefix)?;
         if let Some(after) = after {
@@ -316,10 +322,10 @@ impl Store {
         let about = format!("the objects below `{prefix}`");
         let page = loop {
             let Current { backend, renewals } = self.inner.access.current();
-            match self.permitted(&about, &tries, backend.scan(&whole, after.as_deref())).await {
+            match self.with_permit(&about, &tries, backend.scan(&whole, after.as_deref())).await {
                 Ok(page) => break page,
                 Err(failure) => {
-                    self.before_another(&about, &mut tries, renewals, failure).await.map_err(failed)?;
+                    self.wait_before_retry(&about, &mut tries, renewals, failure).await.map_err(failed)?;
                 }
             }
         };
@@ -335,44 +341,44 @@ impl Store {
         })
     }
 
-    /// The same, with what it keeps between two pages of a listing charged to this budget.
+    /// Charges what the store keeps between two pages of a listing to this budget.
     #[must_use]
     pub fn within(self, memory: &Budget) -> Self {
         self.inner.access.current().backend.charge_to(memory);
         self
     }
 
-    /// What is known of one object.
+    /// Returns the metadata of an object.
     ///
     /// # Errors
-    /// `NotFound` where there is none, `Invalid` for a key that this kind of store cannot have, `Failed` where there is no such bucket;
-    /// what the store fails with.
+    /// `NotFound` if it does not exist, `Invalid` if this kind of store cannot have such a key, `Failed` if the bucket does not
+    /// exist; errors of the store.
     pub async fn head(&self, key: &str) -> Result<Object, Error> {
         key::check(key)?;
         let whole = self.inner.whole(key)?;
         let mut tries = Tries::new(self.inner.retry);
         loop {
             let Current { backend, renewals } = self.inner.access.current();
-            match self.permitted(key, &tries, backend.head(&whole)).await {
+            match self.with_permit(key, &tries, backend.head(&whole)).await {
                 Ok(object) => {
                     let object = Object { key: key.to_owned(), ..object };
                     self.inner.echo.refuse(&object).map_err(|error| self.inner.on(key, error))?;
                     return Ok(object);
                 }
                 Err(failure) => self
-                    .before_another(key, &mut tries, renewals, failure)
+                    .wait_before_retry(key, &mut tries, renewals, failure)
                     .await
                     .map_err(|error| self.inner.on(key, error))?,
             }
         }
     }
 
-    /// The stored bytes of an object, or of a range of it. Also says what the object is, so that a change between two reads
-    /// can be seen.
+    /// Opens an object, or a range of it, for reading. Also returns its metadata, so that the caller can detect a change between
+    /// two reads.
     ///
     /// # Errors
-    /// `NotFound` where there is none, `Invalid` for a range that does not lie inside of it, `Failed` where there is no such bucket; what
-    /// the store fails with.
+    /// `NotFound` if it does not exist, `Invalid` if the range is not within it, `Failed` if the bucket does not exist; errors of
+    /// the store.
     pub async fn read(&self, key: &str, range: Option<Range>) -> Result<(Object, Body), Error> {
         key::check(key)?;
         Body::open(self.clone(), key, range).await
@@ -380,48 +386,48 @@ impl Store {
 }
 
 impl Store {
-    /// Does what asks the store with a permit. How long one answer is awaited is the backend's to mind, which alone knows how
-    /// many requests it takes; that nothing comes is told.
-    async fn permitted<T>(
+    /// Runs `request` with a permit, and sends a notice after a long time without a response. The backend limits the time itself,
+    /// because only it knows how many requests it makes.
+    async fn with_permit<T>(
         &self,
         about: &str,
         tries: &Tries,
-        asking: impl Future<Output = Result<T, Failure>>,
+        request: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        // It is never closed.
+        // The semaphore is never closed.
         let _permit = self
             .inner
             .permits
             .acquire()
             .await
             .map_err(|closed| Failure::never(Kind::Failed, closed.to_string()))?;
-        // A local file is read without any runtime, and by the time of nobody's network.
+        // A local file may be read without a runtime, and needs no notices.
         if self.notices.is_none() || tokio::runtime::Handle::try_current().is_err() {
-            return asking.await;
+            return request.await;
         }
-        let mut asking = std::pin::pin!(asking);
+        let mut request = std::pin::pin!(request);
         tokio::select! {
             biased;
-            answer = &mut asking => return answer,
+            response = &mut request => return response,
             () = tokio::time::sleep(SILENCE) => {}
         }
-        self.tell(about, tries.failed() + 1, format!("nothing has come for {}", seconds(SILENCE)), None);
-        asking.await
+        self.notify(about, tries.failed() + 1, format!("no response for {}", seconds(SILENCE)), None);
+        request.await
     }
 
-    /// Waits until it is time for another try, made with what `used` renewals of the credentials gave; with other credentials, where
-    /// there are some by now, it is time at once.
+    /// Waits until it is time to retry a request that failed with the credentials of renewal number `used`. If the credentials were
+    /// refused and there are new ones by now, does not wait.
     ///
     /// # Errors
-    /// The failure itself, where it will not pass or there is no time left for another try.
-    async fn before_another(
+    /// The failure itself if it is permanent, or no time is left for a retry.
+    async fn wait_before_retry(
         &self,
         about: &str,
         tries: &mut Tries,
         used: u64,
         failure: Failure,
     ) -> Result<(), Error> {
-        if failure.of_credentials {
+        if failure.credentials_refused {
             match self.inner.access.is_renewed(used).await {
                 Ok(true) => {
                     tracing::info!("the credentials of {} were read again", self.name());
@@ -435,12 +441,12 @@ impl Store {
         }
         let cause = failure.error.message.clone();
         let wait = tries.after(failure)?;
-        self.tell(about, tries.failed(), cause, Some(wait));
+        self.notify(about, tries.failed(), cause, Some(wait));
         tokio::time::sleep(wait).await;
         Ok(())
     }
 
-    fn tell(&self, about: &str, attempt: u32, cause: String, next_try_in: Option<Duration>) {
+    fn notify(&self, about: &str, attempt: u32, cause: String, next_try_in: Option<Duration>) {
         let Some(notices) = &self.notices else { return };
         let (store, about) = (self.name().to_owned(), about.to_owned());
         notices(Notice { store, about, attempt, cause, next_try_in });
@@ -448,36 +454,40 @@ impl Store {
 }
 
 impl Inner {
-    /// A key with the store's prefix.
+    /// Returns a key with the store's prefix.
     ///
     /// # Errors
-    /// `Invalid` where it is longer than this kind of store takes.
+    /// `Invalid` if it is longer than this kind of store accepts.
     fn whole(&self, key: &str) -> Result<String, Error> {
         let whole = self.prefix.and(key);
         self.longest_key.check(&whole)?;
         Ok(whole)
     }
 
-    /// The store's own part of a whole key that it lists, when it was `asked` for those that begin so. One that nobody could ask
-    /// for is refused: without it a backup would seem to be whole, and a page that ends with it could not be gone on from.
-    fn listed(&self, whole: &str, asked: &str) -> Result<String, Error> {
-        let key = self.prefix.strip(whole).filter(|_| whole.starts_with(asked));
+    /// Removes the store's prefix from a whole key that the store lists for the prefix `requested`.
+    ///
+    /// # Errors
+    /// `Failed` if the key does not begin with `requested`, or is not a valid key. Without it a backup would seem to be complete,
+    /// and no request could continue after a page that ends with it.
+    fn listed(&self, whole: &str, requested: &str) -> Result<String, Error> {
+        let key = self.prefix.strip(whole).filter(|_| whole.starts_with(requested));
         let key = key.ok_or_else(|| {
             let shown = whole.escape_debug();
-            Error::new(Kind::Failed, format!("the store lists `{shown}`, which was not asked for"))
+            Error::new(Kind::Failed, format!("the store lists `{shown}`, which was not requested"))
         })?;
-        // Not `Invalid`, by which a store is known that cannot list.
+        // Not `Invalid`, which would mean that the store cannot list.
         key::check(key).and_then(|()| self.longest_key.check(whole)).map_err(
             |Error { message, .. }| {
-                let message =
-                    format!("{message}: rename the object, or put it elsewhere; no listing leaves it out");
+                let message = format!(
+                    "{message}: rename the object or move it elsewhere; a listing must not leave it out"
+                );
                 Error::new(Kind::Failed, message)
             },
         )?;
         Ok(key.to_owned())
     }
 
-    /// An error with the object that it is about.
+    /// Puts the name of the object before an error.
     fn on(&self, key: &str, error: Error) -> Error {
         error.of(format!("`{key}` of {}", self.name))
     }
@@ -489,7 +499,7 @@ impl fmt::Debug for Store {
     }
 }
 
-/// A wait as messages have it.
+/// Formats a time for messages.
 fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }

@@ -1,5 +1,5 @@
-//! Where the data plane writes: paths relative to the data directory, each led to the opened directory that the
-//! operator mapped it to.
+//! Where the data plane writes: resolves each path of the data directory to an opened directory and a path below it, by the
+//! operator's map of `pg_wal` and the tablespaces.
 
 use std::fs::File;
 use std::io;
@@ -10,50 +10,50 @@ use crate::error::{Error, Kind};
 use crate::reserved;
 use foundation::rooted::{Directory, RelativePath};
 
-/// The longest name that a directory entry may have in bytes (NAME_MAX).
+/// The longest name of a directory entry in bytes (NAME_MAX).
 const LONGEST_NAME: usize = 255;
 
-/// Who is asked before something grows. The sandbox's disk budget is one.
+/// The disk budget. The data plane asks it before it writes or creates anything.
 pub trait Budget: Send + Sync {
-    /// `file` is about to be written for `length` bytes from `start`.
+    /// Allows writing `length` bytes of `file` from `start` on.
     ///
     /// # Errors
-    /// ENOSPC where the budget does not cover it; the item then fails with the kind `Limit`.
+    /// ENOSPC if the budget does not cover them; the item then fails with the kind `Limit`.
     fn write(&self, file: &File, start: u64, length: u64) -> io::Result<()>;
 
-    /// A file, directory or link is about to be made in the file system of `place`.
+    /// Allows creating a file, directory or link in the file system of `place`.
     ///
     /// # Errors
     /// As [`Budget::write`].
     fn make(&self, place: &File) -> io::Result<()>;
 
-    /// Something that the budget covered could not be written, for the file system has no space left.
+    /// Notes that a write within the budget failed because the file system is full.
     fn disk_is_full(&self) {}
 }
 
 /// The directory of the links to tablespaces.
 const TABLESPACES: &str = "pg_tblspc";
 
-/// Why nothing may be written at a path, whoever asks: an item of a job or a member of an archive.
+/// Why neither an item of a job nor a member of an archive may be written at a path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotHere {
-    /// It has `pg_control` in it; see [`crate::reserved`].
+pub enum RefusedPath {
+    /// A component of it is `pg_control`; see [`crate::reserved`].
     #[error("`{}` is a name that only the host gives, when it seals", reserved::CONTROL_FILE)]
     ControlFile,
     /// It lies in a tablespace that is not mapped.
     #[error("no directory is mapped for tablespace {0}")]
     UnmappedTablespace(u32),
-    /// It stands where only tablespaces do.
+    /// It lies in `pg_tblspc`, and its name is not the oid of a tablespace.
     #[error("a tablespace is named by its oid")]
     NotATablespace,
 }
 
-/// A directory that takes what lies below a path of the data directory: `pg_wal`, `pg_tblspc/16384`.
+/// A directory outside of the data directory for one path of it: `pg_wal`, `pg_tblspc/16384`.
 #[derive(Debug)]
 pub struct Mapped {
-    /// The path below the data directory that it stands for.
+    /// The path in the data directory.
     pub path: RelativePath,
-    /// The directory itself.
+    /// The opened directory.
     pub directory: Directory,
 }
 
@@ -61,36 +61,36 @@ pub struct Mapped {
 pub struct Target {
     /// The data directory.
     pub root: Directory,
-    /// What lies elsewhere; the longest path that fits decides.
+    /// Paths that are mapped to other directories. If several match, the longest applies.
     pub mapped: Vec<Mapped>,
-    /// Files that are written under another name, for the host to put in place: `global/pg_control`.
+    /// Files that are written under another name until the host renames them: `global/pg_control`. Pairs of final and written name.
     pub renamed: Vec<(RelativePath, RelativePath)>,
-    /// Asked before anything grows.
+    /// The disk budget.
     pub budget: Arc<dyn Budget>,
-    /// The permission bits that a file may have at most, e.g. 0o600 or 0o640, and a directory, e.g. 0o700 or 0o750.
+    /// The most permission bits of a file, such as 0o600 or 0o640, and of a directory, such as 0o700 or 0o750.
     pub modes: (u32, u32),
 }
 
-/// Which of a target's directories.
+/// One of a target's directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Root {
     /// The data directory.
     Datadir,
-    /// One of those that are mapped, by its index.
+    /// A mapped directory, by its index.
     Mapped(usize),
 }
 
-/// Where a path of the data directory really leads.
+/// Where a path of the data directory really lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Below which directory.
+    /// The directory below which it lies.
     pub(crate) root: Root,
-    /// The path below it.
+    /// The path relative to `root`.
     pub(crate) path: RelativePath,
 }
 
 impl Target {
-    /// The directory itself.
+    /// Returns the opened directory.
     pub(crate) fn directory(&self, root: Root) -> &Directory {
         match root {
             Root::Datadir => &self.root,
@@ -98,15 +98,15 @@ impl Target {
         }
     }
 
-    /// Whether something may be written at `path` or made there: nothing called `pg_control` but the file that the host puts in
-    /// place, nothing in a tablespace that is not mapped.
+    /// Checks whether a file or directory may be created at `path`: nothing named `pg_control` except the file that the host
+    /// renames later, and nothing in a tablespace that is not mapped.
     ///
     /// # Errors
-    /// Why not.
-    pub fn judge(&self, path: &RelativePath) -> Result<(), NotHere> {
-        let put_in_place = self.renamed.iter().any(|(from, _)| path == from);
-        if !put_in_place && reserved::has_control_file(path.as_os_str().as_bytes()) {
-            return Err(NotHere::ControlFile);
+    /// [`RefusedPath`] says why not.
+    pub fn check_path(&self, path: &RelativePath) -> Result<(), RefusedPath> {
+        let is_renamed = self.renamed.iter().any(|(from, _)| path == from);
+        if !is_renamed && reserved::has_control_file(path.as_os_str().as_bytes()) {
+            return Err(RefusedPath::ControlFile);
         }
         let mut names = path.as_path().iter();
         if names.next().is_none_or(|first| first != TABLESPACES) {
@@ -121,16 +121,16 @@ impl Target {
             return Ok(());
         }
         Err(match name.to_str().and_then(|name| name.parse().ok()) {
-            Some(oid) => NotHere::UnmappedTablespace(oid),
-            None => NotHere::NotATablespace,
+            Some(oid) => RefusedPath::UnmappedTablespace(oid),
+            None => RefusedPath::NotATablespace,
         })
     }
 
-    /// Where the file `path` is written.
+    /// Returns where the file `path` is written.
     ///
     /// # Errors
-    /// `Invalid` where it ends in a place that is mapped or above one, lies below a file that the host puts in place, or
-    /// where [`Target::judge`] says no.
+    /// `Invalid` if it is a mapped path or above one, lies below a file that the host renames later, or if [`Target::check_path`]
+    /// refuses it.
     pub(crate) fn file(&self, path: &RelativePath) -> Result<Place, Error> {
         let path = self.name(path)?;
         if let Some(mapped) = self.mapped.iter().find(|mapped| is_within(&mapped.path, path)) {
@@ -139,10 +139,10 @@ impl Target {
         self.place(path)
     }
 
-    /// Where the directory `path` is made; none where it is one that is mapped and so is there.
+    /// Returns where the directory `path` is created; `None` if it is mapped and therefore exists already.
     ///
     /// # Errors
-    /// `Invalid` where it is a file that the host puts in place or lies below one, or where [`Target::judge`] says no.
+    /// `Invalid` if it is a file that the host renames later or lies below one, or if [`Target::check_path`] refuses it.
     pub(crate) fn directory_of(&self, path: &RelativePath) -> Result<Option<Place>, Error> {
         if self.renamed.iter().any(|(from, to)| path == from || path == to) {
             return Err(invalid(path, "a directory cannot have this name"));
@@ -153,12 +153,12 @@ impl Target {
         self.name(path).and_then(|path| self.place(path)).map(Some)
     }
 
-    /// The name under which a file is written.
+    /// Returns the path under which the file `path` is written.
     fn name<'a>(&'a self, path: &'a RelativePath) -> Result<&'a RelativePath, Error> {
         if path.as_os_str().as_bytes().split(|byte| *byte == b'/').any(|name| name.len() > LONGEST_NAME) {
             return Err(invalid(path, &format!("a name in it is longer than {LONGEST_NAME} bytes")));
         }
-        self.judge(path).map_err(|why| invalid(path, &why.to_string()))?;
+        self.check_path(path).map_err(|why| invalid(path, &why.to_string()))?;
         for (from, to) in &self.renamed {
             if path == from {
                 return Ok(to);
@@ -187,7 +187,7 @@ impl Target {
     }
 }
 
-/// Whether `path` is `directory` or lies below it.
+/// Returns whether `path` is `directory` or lies below it.
 fn is_within(path: &RelativePath, directory: &RelativePath) -> bool {
     let (path, directory) = (path.as_os_str().as_bytes(), directory.as_os_str().as_bytes());
     path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_mapped_path_that_fits_decides() {
+    fn the_longest_mapped_path_applies() {
         for (name, root, below) in [
             ("base/1", Root::Datadir, "base/1"),
             ("pg_wal/0001", Root::Mapped(1), "0001"),
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_takes_the_place_of_what_is_mapped_or_put_in_place() {
+    fn reserved_and_mapped_paths_are_refused() {
         let long = "x".repeat(256);
         for name in [
             "pg_wal",
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_directory_is_there_already() {
+    fn a_mapped_directory_exists_already() {
         assert_eq!(target().directory_of(&path("pg_wal")).unwrap(), None);
         let above = Place { root: Root::Datadir, path: path("pg_tblspc") };
         assert_eq!(target().directory_of(&path("pg_tblspc")).unwrap(), Some(above));

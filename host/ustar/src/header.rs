@@ -2,19 +2,19 @@
 
 use super::{Kind, Member};
 
-/// The size of a block in bytes: a header is one, and contents are filled up to the next one with zeros.
+/// The size of a block in bytes. A header is one block; contents are padded with zeros to whole blocks.
 pub const BLOCK: usize = 512;
 pub(super) type Block = [u8; BLOCK];
 
-/// What is wrong with a header.
+/// Why a header is refused.
 pub(super) enum Wrong {
-    /// It is none.
+    /// It is not a valid header. Says why.
     Header(&'static str),
-    /// It is one, of a member that is not taken.
+    /// It is valid, but its member is refused. Has the member's name and the reason.
     Member(String, String),
 }
 
-/// Reads a header.
+/// Parses a header.
 pub(super) fn parse(block: &Block) -> Result<Member, Wrong> {
     let sum = octal(&block[148..156]).ok_or(Wrong::Header("its checksum is not a number"))?;
     if sum != checksum(block) {
@@ -49,8 +49,8 @@ pub(super) fn parse(block: &Block) -> Result<Member, Wrong> {
     }
 }
 
-/// The name without a leading `./` (PostgreSQL writes one for pg_wal/archive_status) and a trailing `/`, and whether it had
-/// the latter.
+/// Returns the name without a leading `./` (PostgreSQL writes one for pg_wal/archive_status) and a trailing `/`, and whether it had
+/// a trailing `/`.
 fn name(block: &Block) -> Result<(String, bool), Wrong> {
     let (prefix, last) = (text(&block[345..500])?, text(&block[0..100])?);
     let full = if prefix.is_empty() { last.to_owned() } else { format!("{prefix}/{last}") };
@@ -70,20 +70,20 @@ fn name(block: &Block) -> Result<(String, bool), Wrong> {
     Ok((name.to_owned(), slash))
 }
 
-/// A text that fills its field or ends at the first NUL. What comes after is nobody's: pg_basebackup writes
-/// `00000002.history` over `00000002.history.tmp` and leaves the end of it there (src/bin/pg_basebackup/walmethods.c).
+/// Returns the text of a field: up to the first NUL, or all of it. Bytes after the NUL are ignored, because pg_basebackup writes
+/// `00000002.history` over `00000002.history.tmp` and leaves the rest of that (src/bin/pg_basebackup/walmethods.c).
 fn text(field: &[u8]) -> Result<&str, Wrong> {
     let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
     let name = &field[..end];
     std::str::from_utf8(name).map_err(|_| {
         Wrong::Member(
             name.escape_ascii().to_string(),
-            "whose name is not UTF-8, which a sandbox cannot write".to_owned(),
+            "whose name is not UTF-8, as the names of a sandbox must be".to_owned(),
         )
     })
 }
 
-/// A size: octal, or from 8 GiB on in base 256 after a byte of 0x80.
+/// Parses a size: octal, or from 8 GiB on in base 256 after a byte of 0x80.
 fn size(field: &[u8]) -> Option<u64> {
     let size = match field.split_first()? {
         (0x80, number) => {
@@ -94,7 +94,7 @@ fn size(field: &[u8]) -> Option<u64> {
     i64::try_from(size).is_ok().then_some(size)
 }
 
-/// Octal digits, with spaces before and spaces or NULs after.
+/// Parses octal digits, with spaces before and spaces or NULs after them.
 fn octal(field: &[u8]) -> Option<u64> {
     let digits = field.trim_ascii_start();
     let end = digits.iter().position(|byte| matches!(byte, 0 | b' ')).unwrap_or(digits.len());
@@ -107,7 +107,7 @@ fn octal(field: &[u8]) -> Option<u64> {
     })
 }
 
-/// The sum of the header's bytes, with spaces where its checksum stands.
+/// Returns the sum of the header's bytes, with spaces in place of its checksum.
 pub(super) fn checksum(block: &Block) -> u64 {
     block
         .iter()

@@ -1,10 +1,10 @@
 //! A strict reader of tar archives as `pg_basebackup -Ft` writes them: ustar, with GNU's base-256 for sizes of 8 GiB and
-//! more (PostgreSQL's src/port/tar.c). What PostgreSQL does not write is refused by name, and so is every name that would
-//! leave the place where the archive belongs.
+//! more (PostgreSQL's src/port/tar.c). It refuses members that PostgreSQL does not write, and names that would leave the directory
+//! into which the archive is unpacked. The error names the member.
 //!
-//! It is a crate of its own because the host, which unpacks archives, and the methods, which look at the first members of one
-//! before anything is unpacked, must take and refuse the same archives. So it builds for `wasm32-wasip2` as well and knows
-//! neither stores nor plugins nor the file system: bytes go in, members come out.
+//! This is a crate of its own because the host, which unpacks archives, and the methods, which read the first members for a plan,
+//! must accept and refuse the same archives. So it also builds for `wasm32-wasip2`, and knows neither stores nor plugins nor the
+//! file system: bytes go in, members come out.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
@@ -21,17 +21,19 @@ use header::Block;
 pub use header::BLOCK;
 pub use source::{Source, Stream, Windows};
 
-/// How much may follow the two zero blocks that close an archive, in bytes: programs fill up their last record with zeros.
+/// How many bytes may follow the two zero blocks that end an archive: programs pad their last record with zeros.
 const MOST_PADDING: u64 = 1 << 20;
 
-/// An archive, member by member.
+/// A reader of an archive, member by member.
 pub struct Archive<S = Box<dyn Source>> {
     source: S,
-    /// Where in the archive it reads, in bytes.
+    /// The current offset in the archive in bytes.
     position: u64,
-    /// What is left of the current member's contents, and of the zeros that fill up its last block.
+    /// The unread bytes of the current member's contents.
     contents: u64,
+    /// The zeros that pad the last block of the contents.
     padding: u64,
+    /// The name of the current member.
     last: Option<String>,
 }
 
@@ -40,13 +42,13 @@ pub struct Archive<S = Box<dyn Source>> {
 pub struct Member {
     /// Its name: relative, `/`-separated, without empty, `.` or `..` components.
     pub name: String,
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
-    /// How many bytes its contents have.
+    /// The size of its contents in bytes.
     pub size: u64,
 }
 
-/// What a member is. Nothing else comes out of PostgreSQL's archives.
+/// The type of a member. PostgreSQL's archives have no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
@@ -55,26 +57,26 @@ pub enum Kind {
     Directory,
 }
 
-/// An archive that is not as PostgreSQL writes it.
+/// Why an archive is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
-    /// Its bytes could not be read.
+    /// Its bytes cannot be read.
     #[error(transparent)]
     Io(io::Error),
     /// It ends too early.
     #[error("is truncated: it ends {0}")]
     Truncated(Where),
-    /// A header is none.
+    /// A block is not a valid header.
     #[error("has no valid tar header at byte {at}, {after}: {what}")]
     Header {
-        /// Where in the archive, in bytes.
+        /// The offset of the header in bytes.
         at: u64,
-        /// What stands before it.
+        /// The member before it.
         after: Where,
         /// What is wrong with it.
         what: &'static str,
     },
-    /// A member is not taken.
+    /// A member is refused.
     #[error("has a member `{name}` {what}")]
     Member {
         /// Its name, escaped.
@@ -82,12 +84,12 @@ pub enum TarError {
         /// What is wrong with it.
         what: String,
     },
-    /// What fills up a member's last block is not zeros.
+    /// The padding of a member's last block is not zeros.
     #[error("has bytes other than zero between the end of the member `{}` and the next block", .0.escape_debug())]
     Padding(String),
-    /// Something other than zeros, or too many of them, follow its end.
-    #[error("goes on after the blocks that close it")]
-    GoesOn,
+    /// Bytes other than zeros, or too many zeros, follow its end.
+    #[error("continues after the blocks that end it")]
+    TrailingData,
 }
 
 /// A place in an archive, for a message.
@@ -112,26 +114,26 @@ impl fmt::Display for Where {
 }
 
 impl Archive {
-    /// An archive whose plain bytes come from `source`, for whoever reads archives of several sources.
+    /// Makes a reader of plain bytes from a boxed `source`, so that archives of different sources have one type.
     pub fn boxed(source: impl Source + 'static) -> Self {
         Self::new(Box::new(source))
     }
 }
 
 impl<S: Source> Archive<S> {
-    /// An archive whose plain bytes come from `source`.
+    /// Makes a reader of plain bytes from `source`.
     pub fn new(source: S) -> Self {
         Self { source, position: 0, contents: 0, padding: 0, last: None }
     }
 
-    /// The next member; none after the last one, when the archive was read to its very end, the checksums of its
-    /// compression included. What is left of the member before is passed over.
+    /// Returns the next member and skips the rest of the current one. `None` after the last one, when the source has been read to
+    /// its end, so that a decoder below it has compared its checksums.
     ///
     /// # Errors
-    /// What is wrong with the archive.
-    #[expect(clippy::should_implement_trait, reason = "after an error there is nothing to go on with")]
+    /// [`TarError`] says what is wrong with the archive.
+    #[expect(clippy::should_implement_trait, reason = "it cannot continue after an error")]
     pub fn next(&mut self) -> Result<Option<Member>, TarError> {
-        self.pass_over()?;
+        self.skip()?;
         let at = self.position;
         let block = self.block()?;
         if block == [0; BLOCK] {
@@ -150,16 +152,16 @@ impl<S: Source> Archive<S> {
         Ok(Some(member))
     }
 
-    /// The contents of the member that [`Archive::next`] gave, as far as they were not read.
+    /// Returns a reader of the unread contents of the current member.
     pub fn contents(&mut self) -> Contents<'_, S> {
         Contents(self)
     }
 
-    /// Takes some of the contents in the source's own way: `take` is told how many bytes are left, and says what it took and
-    /// how many bytes that were.
+    /// Takes some of the contents directly from the source: `take` gets the source and the number of unread bytes, and returns what
+    /// it took and how many bytes that was.
     ///
     /// # Errors
-    /// Those of `take`.
+    /// Fails if `take` does.
     pub fn take<T>(&mut self, take: impl FnOnce(&mut S, u64) -> io::Result<(T, u64)>) -> io::Result<T> {
         let (taken, count) = take(&mut self.source, self.contents)?;
         self.contents = self.contents.saturating_sub(count);
@@ -167,19 +169,19 @@ impl<S: Source> Archive<S> {
         Ok(taken)
     }
 
-    /// How many bytes of the contents were not read yet.
+    /// Returns the number of unread bytes of the current member's contents.
     pub fn left(&self) -> u64 {
         self.contents
     }
 
-    /// Where in the archive the next member begins, in bytes.
+    /// Returns the offset of the next header in bytes.
     pub fn next_header(&self) -> u64 {
         self.position.saturating_add(self.contents).saturating_add(self.padding)
     }
 
-    /// What is left of a member, whose padding must be zeros.
-    fn pass_over(&mut self) -> Result<(), TarError> {
-        self.source.pass_over(self.contents).map_err(|error| self.error(error))?;
+    /// Skips the rest of the current member, and checks that its padding is zeros.
+    fn skip(&mut self) -> Result<(), TarError> {
+        self.source.skip(self.contents).map_err(|error| self.error(error))?;
         self.position += self.contents;
         self.contents = 0;
         let mut padding = [0; BLOCK];
@@ -193,7 +195,7 @@ impl<S: Source> Archive<S> {
         }
     }
 
-    /// What went wrong while reading the contents.
+    /// Converts an error of reading the contents: an unexpected end becomes [`TarError::Truncated`] with its place.
     pub fn error(&self, error: io::Error) -> TarError {
         if error.kind() != ErrorKind::UnexpectedEof {
             return TarError::Io(error);
@@ -216,7 +218,7 @@ impl<S: Source> Archive<S> {
         Ok(block)
     }
 
-    /// Nothing but zeros, and not too many of them, may follow.
+    /// Reads to the end and checks that only zeros follow, and not too many.
     fn end(&mut self) -> Result<(), TarError> {
         let mut buffer = [0; 4096];
         let mut padding = 0;
@@ -226,7 +228,7 @@ impl<S: Source> Archive<S> {
                 Ok(read) => {
                     padding += read as u64;
                     if padding > MOST_PADDING || buffer[..read].iter().any(|byte| *byte != 0) {
-                        return Err(TarError::GoesOn);
+                        return Err(TarError::TrailingData);
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -242,7 +244,7 @@ impl<S> fmt::Debug for Archive<S> {
     }
 }
 
-/// The contents of a member.
+/// A reader of the contents of a member.
 #[derive(Debug)]
 pub struct Contents<'a, S>(&'a mut Archive<S>);
 
@@ -262,8 +264,8 @@ impl<S: Source> Read for Contents<'_, S> {
     }
 }
 
-/// Finds the member `name` in the last bytes of a plain archive and returns its contents; none where it is not there, or
-/// where what stands there does not lead to the archive's end. For `global/pg_control`, which pg_basebackup puts last.
+/// Finds the file `name` in the last bytes of a plain archive and returns its contents; `None` if it is not there, or if the
+/// headers after it do not lead to the archive's end. For `global/pg_control`, which pg_basebackup writes last.
 pub fn last_member<'a>(tail: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let begins = tail.len() % BLOCK;
     let starts = (begins..tail.len()).step_by(BLOCK).rev();
@@ -274,7 +276,7 @@ pub fn last_member<'a>(tail: &'a [u8], name: &str) -> Option<&'a [u8]> {
     })
 }
 
-/// Whether header follows header from here on, up to the zeros that close the archive.
+/// Returns whether from here on each member is followed by another one or by the zeros that end the archive.
 fn leads_to_end(mut tail: &[u8]) -> bool {
     while let Some(member) = parse(tail) {
         let over = usize::try_from(member.size.next_multiple_of(BLOCK as u64)).ok();

@@ -1,26 +1,26 @@
-//! Where an archive's bytes come from.
+//! Sources of an archive's bytes.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 
 use super::header::BLOCK;
 
-/// The bytes of an archive.
+/// A source of an archive's bytes.
 pub trait Source: Read {
-    /// Passes over `count` bytes.
+    /// Skips `count` bytes.
     ///
     /// # Errors
-    /// An unexpected end where there are fewer.
-    fn pass_over(&mut self, count: u64) -> io::Result<()>;
+    /// `UnexpectedEof` if there are fewer.
+    fn skip(&mut self, count: u64) -> io::Result<()>;
 }
 
 impl Source for Box<dyn Source> {
-    fn pass_over(&mut self, count: u64) -> io::Result<()> {
-        (**self).pass_over(count)
+    fn skip(&mut self, count: u64) -> io::Result<()> {
+        (**self).skip(count)
     }
 }
 
-/// Bytes that come one after the other: what is not wanted is read all the same.
+/// A source that can only be read in sequence. Skipped bytes are read and dropped.
 #[derive(Debug)]
 pub struct Stream<R>(pub R);
 
@@ -31,13 +31,13 @@ impl<R: Read> Read for Stream<R> {
 }
 
 impl<R: Read> Source for Stream<R> {
-    fn pass_over(&mut self, count: u64) -> io::Result<()> {
+    fn skip(&mut self, count: u64) -> io::Result<()> {
         let passed = io::copy(&mut self.0.by_ref().take(count), &mut io::sink())?;
         if passed == count { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
     }
 }
 
-/// A plain archive whose headers are looked at: only the windows that are wanted are read.
+/// A plain archive with random access. Reads only the windows that are needed, so skipped contents are not read.
 pub struct Windows<F> {
     read_at: F,
     size: u64,
@@ -48,7 +48,8 @@ pub struct Windows<F> {
 }
 
 impl<F: FnMut(u64, u64) -> io::Result<Vec<u8>>> Windows<F> {
-    /// An archive of `size` bytes, read in windows of `window` bytes. `read_at` gives so many bytes from an offset on.
+    /// Makes a source of `size` bytes, read in windows of `window` bytes. `read_at` takes an offset and a length and returns the
+    /// bytes.
     pub fn new(size: u64, window: u64, read_at: F) -> Self {
         Self { read_at, size, window: window.max(BLOCK as u64), at: 0, bytes: Vec::new(), bytes_at: 0 }
     }
@@ -78,7 +79,7 @@ impl<F: FnMut(u64, u64) -> io::Result<Vec<u8>>> Read for Windows<F> {
 }
 
 impl<F: FnMut(u64, u64) -> io::Result<Vec<u8>>> Source for Windows<F> {
-    fn pass_over(&mut self, count: u64) -> io::Result<()> {
+    fn skip(&mut self, count: u64) -> io::Result<()> {
         let to = self.at.checked_add(count).filter(|to| *to <= self.size);
         self.at = to.ok_or(ErrorKind::UnexpectedEof)?;
         Ok(())

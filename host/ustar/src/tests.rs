@@ -47,7 +47,7 @@ fn members_come_with_their_names_and_contents() {
 }
 
 #[test]
-fn what_is_not_wanted_of_a_member_is_passed_over() {
+fn unread_contents_are_skipped() {
     let bytes = archive(&[file("large", &[1; 1 << 20]), file("PG_VERSION", b"15\n")]);
     let mut archive = open(&bytes);
     assert_eq!(archive.next().unwrap().unwrap().size, 1 << 20);
@@ -65,7 +65,7 @@ fn what_is_not_wanted_of_a_member_is_passed_over() {
 }
 
 #[test]
-fn a_plain_file_can_be_looked_at_without_reading_it() {
+fn skipped_contents_are_not_read_from_windows() {
     let bytes = archive(&[file("large", &[1; 1_000_001]), file("PG_VERSION", b"15\n")]);
     let read = Rc::new(Cell::new(0));
     let windows = |size: usize| {
@@ -109,7 +109,7 @@ fn the_last_member_is_found_from_the_end() {
 }
 
 #[test]
-fn what_fills_up_a_members_last_block_must_be_zeros() {
+fn the_padding_of_a_member_must_be_zeros() {
     let bytes = archive(&[file("base/1", &[7; 700]), file("base/2", b"x")]);
     for at in 512 + 700..512 + 1024 {
         let mut bytes = bytes.clone();
@@ -139,7 +139,7 @@ fn a_prefix_is_part_of_the_name() {
 }
 
 #[test]
-fn a_name_that_would_leave_its_place_is_refused() {
+fn a_name_that_would_leave_the_directory_is_refused() {
     for name in [
         "../x",
         "a/../x",
@@ -189,7 +189,7 @@ fn a_name_without_utf_8_is_refused() {
 }
 
 #[test]
-fn a_size_that_is_no_size_is_refused() {
+fn an_invalid_size_is_refused() {
     for size in [*b"not a number", *b"00000000008 ", [b' '; 12], [0; 12], [0xff; 12], *b"0000 0000000"] {
         let mut block = header("base/1", b'0', 0);
         block[124..136].copy_from_slice(&size);
@@ -222,12 +222,12 @@ fn another_programs_tar_is_refused() {
 }
 
 #[test]
-fn a_size_that_lies_is_noticed() {
-    // Claims less than it has: what follows is no header.
+fn a_wrong_size_is_noticed() {
+    // The size is too small, so the next block is not a header.
     let mut bytes = file("base/1", &[7; 1024]);
     bytes[..BLOCK].copy_from_slice(&header("base/1", b'0', 512));
     assert!(refusal(&archive(&[bytes])).contains("after the member `base/1`"));
-    // Claims more than there is.
+    // The size is larger than the archive.
     let mut bytes = file("base/1", &[7; 1024]);
     bytes[..BLOCK].copy_from_slice(&header("base/1", b'0', 1 << 40));
     assert_eq!(refusal(&archive(&[bytes])), "is truncated: it ends within the member `base/1`");
@@ -250,10 +250,10 @@ fn after_the_end_only_zeros_may_follow_and_not_for_ever() {
     let bytes = archive(&[file("base/1", b"x")]);
     let with = |more: &[u8]| [&bytes[..], more].concat();
     assert!(list(open(&with(&[0; 9216]))).is_ok());
-    assert_eq!(refusal(&with(b"garbage")), "goes on after the blocks that close it");
-    assert_eq!(refusal(&with(&file("base/2", b"x"))), "goes on after the blocks that close it");
+    assert_eq!(refusal(&with(b"garbage")), "continues after the blocks that end it");
+    assert_eq!(refusal(&with(&file("base/2", b"x"))), "continues after the blocks that end it");
     let endless = Stream(bytes.chain(io::repeat(0)));
-    assert!(matches!(list(Archive::new(endless)), Err(TarError::GoesOn)));
+    assert!(matches!(list(Archive::new(endless)), Err(TarError::TrailingData)));
     let mut alone = file("base/1", b"x");
     alone.resize(alone.len() + BLOCK, 0);
     alone.extend(file("base/2", b"x"));

@@ -1,12 +1,11 @@
-//! Archives as PostgreSQL writes them, made in memory: what tests hold a reader against, here and in the crates that read
-//! archives.
+//! Makes archives as PostgreSQL writes them, for the tests of this crate and of the crates that read archives.
 
 use super::header::{BLOCK, Block, checksum};
 
-/// The header of the member `name` of at most 100 bytes, of this type and with contents of `size` bytes.
+/// Makes the header of a member with this name of at most 100 bytes, type flag and size.
 ///
 /// # Panics
-/// Where the name is longer.
+/// Panics if the name is longer.
 pub fn header(name: &str, kind: u8, size: u64) -> Block {
     let mut block = [0; BLOCK];
     block[..name.len()].copy_from_slice(name.as_bytes());
@@ -25,14 +24,14 @@ pub fn header(name: &str, kind: u8, size: u64) -> Block {
     summed(block)
 }
 
-/// The header with the checksum that fits it.
+/// Sets the checksum of a header.
 pub fn summed(mut block: Block) -> Block {
     let sum = checksum(&block);
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     block
 }
 
-/// A file: its header, its contents and the zeros behind them.
+/// Makes a file: its header, its contents and the padding.
 pub fn file(name: &str, contents: &[u8]) -> Vec<u8> {
     let mut bytes = header(name, b'0', contents.len() as u64).to_vec();
     bytes.extend_from_slice(contents);
@@ -40,12 +39,12 @@ pub fn file(name: &str, contents: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A directory, which is a header alone.
+/// Makes a directory, which is only a header.
 pub fn directory(name: &str) -> Vec<u8> {
     header(name, b'5', 0).to_vec()
 }
 
-/// The members and the two blocks of zeros that close an archive.
+/// Makes an archive of these members and the two zero blocks at its end.
 pub fn archive(members: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = members.concat();
     bytes.resize(bytes.len() + 2 * BLOCK, 0);

@@ -1,4 +1,4 @@
-//! What is known of a file and of the file system that it is on.
+//! Metadata of files and of the file systems that they are on.
 
 use std::fmt;
 use std::io;
@@ -8,14 +8,14 @@ use rustix::io::Errno;
 
 use super::{Directory, failed};
 
-/// What a directory entry is.
+/// The type of a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
     File,
     /// A directory.
     Directory,
-    /// A symbolic link, itself.
+    /// A symbolic link.
     Link,
     /// A FIFO, socket or device.
     Special,
@@ -32,10 +32,10 @@ impl From<FileType> for Kind {
     }
 }
 
-/// What is known of a file, a directory or a link.
+/// The metadata of a file, a directory or a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metadata {
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
     /// Its length in bytes.
     pub length: u64,
@@ -47,16 +47,16 @@ pub struct Metadata {
     pub user: u32,
     /// The group that it belongs to.
     pub group: u32,
-    /// How many names it has.
+    /// The number of its names (hard links).
     pub names: u64,
     /// The device of the file system that it is on.
     pub device: u64,
-    /// Its number on that file system.
+    /// Its inode number on that file system.
     pub inode: u64,
 }
 
 impl Metadata {
-    /// Device and inode: which file it is, whatever its name.
+    /// Returns device and inode, which identify a file whatever its name.
     pub fn identity(&self) -> (u64, u64) {
         (self.device, self.inode)
     }
@@ -79,8 +79,7 @@ impl From<Stat> for Metadata {
     }
 }
 
-/// When a directory was made, by its file system's clock. Together with device and inode it tells a directory from a later one that
-/// was given the same inode: that one was made later.
+/// When a directory was created, by its file system's clock. It tells a directory from a later one that got the same inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Birth {
     seconds: i64,
@@ -94,11 +93,11 @@ impl fmt::Display for Birth {
 }
 
 impl Directory {
-    /// When the directory was made (statx(2), `STATX_BTIME`); `None` where its file system does not keep that. ext4, xfs, btrfs, zfs
-    /// and, since Linux 6.0, tmpfs do.
+    /// Returns when the directory was created (statx(2), `STATX_BTIME`); `None` if its file system does not record that. ext4, xfs,
+    /// btrfs, zfs and, since Linux 6.0, tmpfs do.
     ///
     /// # Errors
-    /// Where the file system cannot be asked.
+    /// Fails if the metadata cannot be read.
     pub fn birth(&self) -> io::Result<Option<Birth>> {
         let status = match rustix::fs::statx(self, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME) {
             Ok(status) => status,
@@ -113,12 +112,12 @@ impl Directory {
     }
 }
 
-/// What is free on a file system for a user without privileges.
+/// The free space on a file system for an unprivileged user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileSystemSpace {
     /// Bytes.
     pub bytes: u64,
-    /// Inodes; none where the file system makes them as they are needed (btrfs).
+    /// Inodes; `None` if the file system creates them on demand (btrfs).
     pub inodes: Option<u64>,
 }
 

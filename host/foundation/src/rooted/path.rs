@@ -6,12 +6,12 @@ use std::hash::{Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The longest path in bytes that the kernel takes, its NUL left out (PATH_MAX).
+/// The longest path in bytes that the kernel accepts, without its NUL (PATH_MAX).
 const LONGEST: usize = 4095;
 
-/// A path that can only lead downwards: not absolute, no `..`, not empty, no NUL. `.` components and doubled or trailing
-/// slashes are dropped. Any other bytes may stand in it. Whether what it names is a link is not the path's to say:
-/// [`Directory`](super::Directory) follows none.
+/// A path that stays below its directory: not absolute, without `..`, not empty, without NUL. `.` components and doubled or
+/// trailing slashes are dropped. It may contain any other bytes. It may name a link, which [`Directory`](super::Directory) does not
+/// follow.
 #[derive(Clone)]
 pub struct RelativePath(Text);
 
@@ -21,31 +21,31 @@ enum Text {
     Owned(OsString),
 }
 
-/// A path that is no [`RelativePath`].
+/// Why a path is not a [`RelativePath`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotRelative {
-    /// Nothing is left of it.
+    /// It has no components.
     #[error("a path is empty")]
     Empty,
     /// It begins with a slash.
-    #[error("`{}` is absolute where a relative path belongs", .0.display())]
+    #[error("`{}` is absolute; a relative path is required", .0.display())]
     Absolute(PathBuf),
-    /// It has `..` in it.
+    /// It contains `..`.
     #[error("`{}` leads upwards", .0.display())]
     Upwards(PathBuf),
-    /// It has a NUL byte in it.
+    /// It contains a NUL byte.
     #[error("a path has a NUL byte in it: `{}`", .0.display())]
     Nul(PathBuf),
-    /// It is longer than the kernel takes.
+    /// It is longer than the kernel accepts.
     #[error("a path of {0} bytes is longer than the {LONGEST} that Linux takes")]
     Long(usize),
 }
 
 impl RelativePath {
-    /// Reads a path.
+    /// Parses a path.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// [`NotRelative`] says what is wrong with it.
     pub fn new(path: impl AsRef<OsStr>) -> Result<Self, NotRelative> {
         let text = path.as_ref();
         let path = || PathBuf::from(text);
@@ -72,17 +72,17 @@ impl RelativePath {
             0 => Err(NotRelative::Empty),
             length if length > LONGEST => Err(NotRelative::Long(length)),
             _ => {
-                // What was dropped may be thousands of times what is left.
+                // The components that were dropped may be thousands of times longer than the rest.
                 clean.shrink_to_fit();
                 Ok(Self(Text::Owned(clean)))
             }
         }
     }
 
-    /// A path that stands in the program's own text: `const PG_CONTROL: RelativePath = RelativePath::literal("global/pg_control");`.
+    /// Makes a path from a literal: `const PG_CONTROL: RelativePath = RelativePath::literal("global/pg_control");`.
     ///
     /// # Panics
-    /// Where it is not one in its shortest form; in a `const`, then, the program does not build.
+    /// Panics if it is not a relative path in its shortest form. In a `const` the program does not build then.
     pub const fn literal(text: &'static str) -> Self {
         let bytes = text.as_bytes();
         let mut at = 0;
@@ -105,7 +105,7 @@ impl RelativePath {
         Self(Text::Literal(text))
     }
 
-    /// The path as the system takes it.
+    /// Returns the path as an `OsStr`.
     pub fn as_os_str(&self) -> &OsStr {
         match &self.0 {
             Text::Literal(text) => OsStr::new(text),
@@ -113,29 +113,29 @@ impl RelativePath {
         }
     }
 
-    /// The path as the standard library has it.
+    /// Returns the path as a `Path`.
     pub fn as_path(&self) -> &Path {
         Path::new(self.as_os_str())
     }
 
-    /// The last component.
+    /// Returns the last component.
     pub fn file_name(&self) -> &OsStr {
         let bytes = self.as_os_str().as_bytes();
         let start = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
         OsStr::from_bytes(&bytes[start..])
     }
 
-    /// Everything before the last component; none where there is only one.
+    /// Returns everything before the last component; `None` if there is only one.
     pub fn parent(&self) -> Option<Self> {
         let bytes = self.as_os_str().as_bytes();
         let end = bytes.iter().rposition(|byte| *byte == b'/')?;
         Some(Self(Text::Owned(OsStr::from_bytes(&bytes[..end]).to_owned())))
     }
 
-    /// This path and then that.
+    /// Appends `further` to the path.
     ///
     /// # Errors
-    /// Where both together are too long.
+    /// [`NotRelative::Long`] if the result is too long.
     pub fn join(&self, further: &Self) -> Result<Self, NotRelative> {
         Self::new(self.as_path().join(further.as_path()))
     }
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_leads_elsewhere_is_no_relative_path() {
+    fn a_path_that_could_leave_its_directory_is_refused() {
         let long = "a/".repeat(3000);
         for text in ["", ".", "./", "/", "/etc", "..", "../a", "a/..", "a/../b", "./..", "a\0b", &long] {
             assert!(RelativePath::new(text).is_err(), "{text:?}");
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_literal_equals_what_is_read() {
+    fn a_literal_equals_the_parsed_path() {
         const CONTROL: RelativePath = RelativePath::literal("global/pg_control");
         assert_eq!(CONTROL, RelativePath::new("global/./pg_control").unwrap());
         assert_eq!(CONTROL.file_name(), "pg_control");
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_literal_that_leads_upwards_does_not_stand() {
+    fn a_literal_that_is_not_a_relative_path_panics() {
         for text in ["", "/a", "a/", "a//b", ".", "..", "a/../b", "a\0"] {
             assert!(std::panic::catch_unwind(|| RelativePath::literal(text)).is_err(), "{text:?}");
         }

@@ -1,4 +1,4 @@
-//! Removing whole trees, with a bound on everything: descriptors, memory, time.
+//! Removes whole directory trees with bounded descriptors, memory and time.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -12,28 +12,28 @@ use rustix::io::Errno;
 
 use super::{BENEATH, Directory, Metadata, READ_DIRECTORY, chmod_opened, failed, resolve_at};
 
-/// How many directories are open at once. What lies deeper is moved up to the top of its tree and removed from there,
-/// so that no nesting, however deep, takes more descriptors or memory.
+/// How many directories are open at once. A deeper directory is moved up to the top of its tree and removed from there, so that
+/// deep nesting does not take more descriptors or memory.
 const OPEN_AT_ONCE: usize = 32;
 
-/// How often a directory is read again because something was in it. One pass finds everything unless somebody adds
-/// to it, or the file system skips entries while others are removed.
+/// How often a directory is read again because it had entries. One pass finds all of them unless another process adds some, or
+/// the file system skips entries while others are removed.
 const PASSES: u32 = 1000;
 
-/// What trees that were moved up are called, with a number behind.
+/// The name of a directory that was moved up, followed by a number.
 const MOVED_UP: &str = ".understudy-moved-up-";
 
-/// When removing stops before it is done.
+/// When removal stops before it is complete.
 #[derive(Clone, Copy)]
 pub struct Limit<'a> {
-    /// At this time.
+    /// Stop at this time.
     pub deadline: Option<Instant>,
-    /// When this answers true; asked before each entry.
+    /// Stop if this returns true; called before each entry.
     pub cancelled: &'a dyn Fn() -> bool,
 }
 
 impl Limit<'_> {
-    /// Until everything is gone.
+    /// No limit.
     pub const NONE: Limit<'static> = Limit { deadline: None, cancelled: &|| false };
 
     fn reached(&self) -> bool {
@@ -41,21 +41,21 @@ impl Limit<'_> {
     }
 }
 
-/// What removing did.
+/// The result of a removal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Entries that are gone.
+    /// The number of entries that were removed.
     pub entries: u64,
-    /// Whether everything that was wanted is gone; otherwise the limit was reached.
+    /// Whether every wanted entry was removed; false if the limit was reached.
     pub complete: bool,
 }
 
 /// A directory that is being emptied.
 struct Level {
     entries: Dir,
-    /// Its name in the level above; empty for the first.
+    /// Its name in the level above; empty for the first level.
     name: CString,
-    /// Whether this pass came by anything to remove.
+    /// Whether this pass found anything to remove.
     found: bool,
     passes: u32,
 }
@@ -79,11 +79,11 @@ struct Removal<'a> {
 }
 
 impl Directory {
-    /// Removes every entry directly below whose name is `wanted`, with everything under it. Links are removed, never followed.
-    /// A directory that its mode protects from its own owner is opened up first.
+    /// Removes every entry of the directory whose name is `wanted`, with everything below it. Links are removed, never followed.
+    /// If the mode of a directory denies its owner access, the mode is changed first.
     ///
     /// # Errors
-    /// At the first thing that cannot be removed, which it names: a mount point, something of another user's.
+    /// Fails at the first entry that cannot be removed, and names it: a mount point, or a file of another user.
     pub fn remove_below(&self, wanted: &dyn Fn(&OsStr) -> bool, limit: &Limit<'_>) -> io::Result<Removed> {
         let top = resolve_at(self.as_fd(), c".", READ_DIRECTORY, Mode::empty(), BENEATH)
             .and_then(|directory| Level::new(directory, CString::default()))
@@ -107,7 +107,7 @@ impl Directory {
 }
 
 impl Removal<'_> {
-    /// Takes one entry of the deepest level, or leaves that level.
+    /// Handles one entry of the deepest level, or leaves that level if it has none.
     fn step(&mut self) -> io::Result<()> {
         let depth = self.levels.len();
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
@@ -133,7 +133,7 @@ impl Removal<'_> {
         self.remove(name)
     }
 
-    /// Removes what is called `name` in the deepest level, or goes into it.
+    /// Removes the entry `name` of the deepest level, or enters it if it is a directory with entries.
     fn remove(&mut self, name: &CStr) -> io::Result<()> {
         let Some(level) = self.levels.last() else { return Ok(()) };
         let unlinked = level.fd().and_then(|here| {
@@ -160,7 +160,7 @@ impl Removal<'_> {
             Err(Errno::NOTEMPTY | Errno::EXIST) if self.levels.len() > OPEN_AT_ONCE => self.move_up(name),
             Err(Errno::NOTEMPTY | Errno::EXIST) => self.enter(name),
             Err(Errno::BUSY) => Err(self.failed("remove", Some(name), Errno::XDEV)),
-            // What unlink refused as a directory is none.
+            // `unlink` was not permitted, and the entry is not a directory.
             Err(Errno::NOTDIR) => Err(self.failed("remove", Some(name), Errno::PERM)),
             Err(errno) => Err(self.failed("remove", Some(name), errno)),
         }
@@ -177,13 +177,13 @@ impl Removal<'_> {
                 self.levels.push(level);
                 Ok(())
             }
-            // Somebody put something else there; the next pass sees it.
+            // Another process replaced it; the next pass finds the new entry.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
             Err(errno) => Err(self.failed("open", Some(name), errno)),
         }
     }
 
-    /// Moves a directory that lies too deep to the top of the tree that is being removed, where a later pass finds it.
+    /// Moves a directory that is too deep to the top of the tree that is being removed, where a later pass finds it.
     fn move_up(&mut self, name: &CStr) -> io::Result<()> {
         let (Some(level), Some(tree)) = (self.levels.last(), self.levels.get(1)) else { return Ok(()) };
         loop {
@@ -213,7 +213,7 @@ impl Removal<'_> {
         Ok(())
     }
 
-    /// Leaves the deepest level, which is empty, and removes it; the first level stays.
+    /// Leaves the deepest level, which is empty, and removes its directory, unless it is the first.
     fn leave(&mut self) -> io::Result<()> {
         let Some(emptied) = self.levels.pop() else { return Ok(()) };
         let Some(level) = self.levels.last() else { return Ok(()) };
@@ -223,7 +223,7 @@ impl Removal<'_> {
                 self.removed.entries += 1;
                 Ok(())
             }
-            // Refilled or renamed by somebody; the next pass of this level sees what is there.
+            // Another process refilled or renamed it; the next pass of this level finds what is there.
             Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(()),
             Err(errno) => Err(self.failed("remove", Some(&emptied.name), errno)),
         }
@@ -242,7 +242,7 @@ impl Removal<'_> {
 
     fn still_written_to(&self) -> io::Error {
         let message = format!(
-            "cannot empty {}: after {PASSES} passes there is still something new in it; end what writes there",
+            "cannot empty {}: after {PASSES} passes it still has new entries; stop the process that writes there",
             self.path(None).display()
         );
         io::Error::new(io::ErrorKind::ResourceBusy, message)
@@ -253,7 +253,7 @@ fn open(here: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> rustix::io::Result<
     resolve_at(here, name, flags | OFlags::NOFOLLOW, Mode::empty(), BENEATH.union(ResolveFlags::NO_XDEV))
 }
 
-/// Gives the owner of a directory its rights on it.
+/// Gives the owner of a directory all permissions on it.
 fn open_up(here: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
     let directory = open(here, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC)?;
     let mode = Metadata::from(rustix::fs::fstat(&directory)?).mode;

@@ -19,12 +19,12 @@ fn opened() -> (tempfile::TempDir, Directory) {
     (folder, directory)
 }
 
-/// Runs the named test of this file again, alone in a process with mounts of its own. True in that process.
+/// Runs the named test of this file again in a process with its own mounts. Returns true in that process.
 fn with_own_mounts(test: &str) -> bool {
     alone(test, &["unshare", "--mount", "--propagation", "private"])
 }
 
-/// The same through these programs.
+/// Runs the named test of this file again in a process that these programs start. Returns true in that process.
 fn alone(test: &str, through: &[&str]) -> bool {
     if std::env::var_os("UNDERSTUDY_TEST_ALONE").is_some() {
         return true;
@@ -170,7 +170,7 @@ fn a_walk_finds_everything_once_and_goes_through_no_link() {
 }
 
 #[test]
-fn a_walk_goes_no_deeper_than_it_was_told_and_ends_when_it_is_told() {
+fn a_walk_stops_at_its_depth_and_when_the_visitor_breaks() {
     let (folder, directory) = opened();
     fs::create_dir_all(folder.path().join("1/2/3/4")).unwrap();
     let mut found = Vec::new();
@@ -260,7 +260,7 @@ fn a_tree_of_any_depth_is_removed_with_a_bounded_number_of_descriptors() {
     assert!((16..64).contains(&most.get()), "{} descriptors", most.get());
 }
 
-/// How many calls it takes to remove a chain of so many directories, each with a file.
+/// Returns how many steps it takes to remove a chain of so many nested directories, each with a file.
 fn calls_to_remove(levels: usize) -> u64 {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let directory = Directory::open(folder.path()).unwrap();
@@ -284,7 +284,7 @@ fn calls_to_remove(levels: usize) -> u64 {
 
 #[test]
 fn removing_a_deep_tree_takes_time_in_proportion_to_its_size() {
-    // Each step reads one entry and removes, enters or moves it; so their number is what it costs.
+    // Each step reads one entry and removes, enters or moves it, so the number of steps measures the cost.
     let (one, two) = (calls_to_remove(10_000), calls_to_remove(20_000));
     assert!(one < 10 * 2 * 10_000, "{one} steps for 20,000 entries");
     assert!(two <= 2 * one + 1000, "{one} steps for 10,000 levels and {two} for 20,000");
@@ -298,7 +298,7 @@ fn a_directory_that_takes_anothers_place_was_born_later() {
     assert_eq!(Directory::open(folder.path()).unwrap().birth().unwrap(), birth);
     fs::write(folder.path().join("file"), "").unwrap();
     assert_eq!(directory.birth().unwrap(), birth, "what is written into it does not change that");
-    // The clock of a file system stands still for some milliseconds.
+    // The clock of a file system has a resolution of some milliseconds.
     let deadline = Instant::now() + Duration::from_secs(20);
     while Directory::open(tempfile::tempdir().unwrap().path()).unwrap().birth().unwrap() == birth {
         assert!(Instant::now() < deadline, "the clock stands still");
@@ -347,7 +347,7 @@ fn removing_stops_at_its_deadline_and_when_it_is_cancelled() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count() as u64, 100 - removed.entries);
 }
 
-/// Runs `work` on a thread that has no privileges: root passes every mode by.
+/// Runs `work` on a thread without privileges, because modes do not restrict root.
 fn as_an_ordinary_user(folder: &Path, work: impl FnOnce() + Send + 'static) {
     let nobody = 65534;
     if rustix::process::geteuid().is_root() {

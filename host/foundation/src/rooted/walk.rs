@@ -1,4 +1,4 @@
-//! The walk: everything below a directory, never through a link, never into another mounted file system.
+//! Walks everything below a directory. Follows no links and enters no other file system.
 
 use std::ffi::{CStr, OsStr};
 use std::io;
@@ -12,34 +12,35 @@ use rustix::io::Errno;
 
 use super::{BENEATH, Directory, Kind, Metadata, READ_DIRECTORY, failed, resolve_at};
 
-/// Why the walk does not go into a directory.
+/// Why the walk does not enter a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boundary {
     /// Another file system is mounted there.
     MountPoint,
-    /// It lies deeper than the walk was told to go.
+    /// It is deeper than the limit.
     TooDeep,
-    /// Its mode does not let this user read it.
+    /// This user may not read it.
     Unreadable,
 }
 
-/// What the walk came by.
+/// An entry that the walk found.
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'a> {
-    /// Its path below the directory that is walked.
+    /// Its path relative to the directory that is walked.
     pub path: &'a Path,
-    /// What it is; of a link, the link itself.
+    /// Its metadata; of a link, those of the link itself.
     pub metadata: Metadata,
-    /// For a directory that the walk does not go into, why.
+    /// Why the walk does not enter this directory; `None` if it does, or if this is not a directory.
     pub boundary: Option<Boundary>,
 }
 
 impl Directory {
-    /// Calls `visit` with everything below, a directory before what it holds, until it breaks off. A directory at `depth`
-    /// (1: directly below) is the deepest that is entered; each level takes one descriptor. What vanishes meanwhile is skipped.
+    /// Calls `visit` with every entry below the directory, a directory before its entries, until `visit` breaks. Directories down
+    /// to `depth` are entered (1: directly below); each level takes one descriptor. Entries that vanish during the walk are
+    /// skipped.
     ///
     /// # Errors
-    /// Where something cannot be looked at, and what `visit` fails with.
+    /// Fails if the metadata of an entry cannot be read, or `visit` fails.
     pub fn walk(
         &self,
         depth: usize,
@@ -113,7 +114,7 @@ fn enter(parent: BorrowedFd<'_>, name: &CStr, too_deep: bool) -> rustix::io::Res
         Ok(directory) => Ok(Entered::Opened(directory)),
         Err(Errno::XDEV) => Ok(Entered::Not(Some(Boundary::MountPoint))),
         Err(Errno::ACCESS) => Ok(Entered::Not(Some(Boundary::Unreadable))),
-        // It was removed or became something else since it was looked at.
+        // It was removed or replaced since its metadata were read.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(Entered::Not(None)),
         Err(errno) => Err(errno),
     }

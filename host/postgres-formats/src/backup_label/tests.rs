@@ -91,7 +91,7 @@ fn rule_30_a_line_left_out_or_moved_is_not_forgiven() {
     }
 }
 
-/// What a plan needs is found whatever stands beside it.
+/// A plan's lines are found among any other lines.
 #[test]
 fn the_lenient_reading_forgives_what_the_strict_one_does_not() {
     let read = lenient(OF_PG_BASEBACKUP).unwrap();
@@ -136,9 +136,12 @@ fn a_label_that_says_nothing_or_nonsense_is_refused_whoever_reads() {
 
 #[test]
 fn rule_30_values_that_contradict_each_other_are_refused() {
-    // The server does not start from it (read_backup_label). A plan names what START TIMELINE says.
+    // The server does not start from it (read_backup_label). A plan uses the timeline of START TIMELINE.
     let timelines = OF_PG_BASEBACKUP.replace("START TIMELINE: 1", "START TIMELINE: 2");
-    assert_eq!(strict(&timelines), Err(BackupLabelError::Timelines { told: 2, of_file: 1 }));
+    assert_eq!(
+        strict(&timelines),
+        Err(BackupLabelError::Timelines { start_timeline: 2, segment_timeline: 1 })
+    );
     assert_eq!(lenient(&timelines).unwrap().timeline, 2);
     let order = OF_PG_BASEBACKUP.replace("CHECKPOINT LOCATION: 0/2000060", "CHECKPOINT LOCATION: 0/1000000");
     assert!(matches!(strict(&order), Err(BackupLabelError::Order { .. })));

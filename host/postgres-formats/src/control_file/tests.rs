@@ -98,7 +98,7 @@ fn only_the_checkpoint_and_the_checksum_are_changed_in_every_format() {
     assert_eq!(with_checkpoint(&damaged[..100], NO_CHECKPOINT), Err(ControlFileError::Length(100)));
 }
 
-/// What a method reads for its plan is not refused for what only the host compares.
+/// A method reads the beginning for its plan although the rest, which only the host checks, is wrong.
 #[test]
 fn the_beginning_is_read_without_the_rest() {
     let mut written = Written::in_production(7);

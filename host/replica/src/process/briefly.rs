@@ -96,7 +96,7 @@ impl Briefly<'_> {
 
     fn confined(&self) -> Result<Said, NotSaid> {
         // It makes sockets only below `writable`, reaches no network, and sends signals only within.
-        let mut domain = Domain::of_reading().with("/dev/null", Allowed::Write);
+        let mut domain = Domain::read_only().with("/dev/null", Allowed::Write);
         if let Some(writable) = self.writable {
             domain = domain.with(writable, Allowed::ChangeAndMakeSockets);
         }

@@ -108,7 +108,7 @@ impl<'a> Guard<'a> {
 
     fn serve(mut self) -> io::Result<()> {
         let order: Order = serde_json::from_str(&self.line()?)?;
-        let domain = Domain::of_reading().with_network().with("/dev/null", Allowed::Write);
+        let domain = Domain::read_only().with_network().with("/dev/null", Allowed::Write);
         let domain = order.writable.iter().fold(domain, |domain, path| domain.with(path, Allowed::Change));
         let landlock = domain.enter(order.require_landlock).map_err(io::Error::other)?;
         tell(self.host, &Word::Ready { landlock })?;

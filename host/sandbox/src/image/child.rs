@@ -82,7 +82,7 @@ fn prepare(mut arguments: impl Iterator<Item = OsString>) -> io::Result<u64> {
         return Err(io::Error::other("the parent is gone"));
     }
     close_inherited_descriptors()?;
-    Domain::of_nothing().enter(None).map_err(io::Error::other)?;
+    Domain::deny_all().enter(None).map_err(io::Error::other)?;
     let limit = |resource, limit| {
         setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) }).map_err(io::Error::from)
     };

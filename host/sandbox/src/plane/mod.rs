@@ -83,7 +83,7 @@ const DIRECTORY: u64 = 16 << 10;
 
 /// How many bytes of memory are charged for a stream: the chunks that wait before and after its decoder, and the decoder without its
 /// window.
-pub(super) const STREAM: u64 = (2 << 20) + transfer::codec::BESIDES;
+pub(super) const STREAM: u64 = (2 << 20) + transfer::codec::DECODER_OVERHEAD;
 
 /// The keys that were derived from objects, and what the component must not see because of them.
 #[derive(Default)]
@@ -216,7 +216,9 @@ impl Plane {
         match self.derived.pipelines.get(&(store.to_owned(), object.to_owned())) {
             Some(pipelines) if !pipelines.iter().any(|other| is_same(other, via)) => Err(Error::new(
                 Kind::Denied,
-                format!("{object}: a key was derived from it, so it is read as it was decoded for that only"),
+                format!(
+                    "{object}: a key was derived from it, so it can be read only with the same `decrypt` and `decompress`"
+                ),
             )),
             Some(_) | None => Ok(()),
         }

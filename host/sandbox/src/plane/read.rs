@@ -14,8 +14,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TryRecvError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use transfer::budget::{Budget, Charge, Room};
-use transfer::derive::{Blanked, Seen, Withheld, derive_key};
+use transfer::budget::{Budget, Charge, MemoryAllowance};
+use transfer::derive::{Blanked, ObjectIdentity, Withheld, derive_key};
 use transfer::error::{Error, Kind};
 use transfer::keys::Key;
 use transfer::pipeline::Pipeline;
@@ -60,7 +60,7 @@ pub(super) struct Opened {
     key: String,
     via: Pipeline,
     blanked: Blanked,
-    seen: Seen,
+    identity: ObjectIdentity,
     body: Body,
     run: CancellationToken,
     memory: Budget,
@@ -69,10 +69,18 @@ pub(super) struct Opened {
 impl Object {
     pub(super) async fn open(self, range: Option<Range>) -> Result<Opened, Error> {
         let (object, body) = self.store.read(&self.key, range).await?;
-        let seen = Seen::of(self.store.name(), &object, &body)?;
-        self.withheld.may_read(&seen, &self.via, range.is_some()).map_err(|error| error.of(&self.key))?;
+        let identity = ObjectIdentity::of(self.store.name(), &object, &body)?;
+        self.withheld.may_read(&identity, &self.via, range.is_some()).map_err(|error| error.of(&self.key))?;
         let blanked = self.withheld.blanked();
-        Ok(Opened { key: self.key, via: self.via, blanked, seen, body, run: self.run, memory: self.memory })
+        Ok(Opened {
+            key: self.key,
+            via: self.via,
+            blanked,
+            identity,
+            body,
+            run: self.run,
+            memory: self.memory,
+        })
     }
 
     /// Reads the whole plain text, at most `limit` bytes.
@@ -99,17 +107,17 @@ impl Object {
     ///
     /// # Errors
     /// The error of the store, the pipeline or the text.
-    pub(super) async fn derive(self, section: String, name: String) -> Result<(Key, Seen), Error> {
-        let Opened { key, via, seen, body, run, memory, .. } = self.open(None).await?;
+    pub(super) async fn derive(self, section: String, name: String) -> Result<(Key, ObjectIdentity), Error> {
+        let Opened { key, via, identity, body, run, memory, .. } = self.open(None).await?;
         let of = key.clone();
         let (stored, feeding) = feed(body, run);
         let found = tokio::task::spawn_blocking(move || {
-            let plain = via.decode(Box::new(ChunkReader::new(stored)), &Room::of(&memory))?;
+            let plain = via.decode(Box::new(ChunkReader::new(stored)), &MemoryAllowance::of(&memory))?;
             derive_key(plain, &section, &name)
         });
         let found = found.await.unwrap_or_else(|fault| Err(fault_in_the_host(&fault)));
         drop(feeding);
-        found.map(|key| (key, seen)).map_err(|error| error.of(of))
+        found.map(|key| (key, identity)).map_err(|error| error.of(of))
     }
 }
 
@@ -157,15 +165,21 @@ impl Opened {
         tokio::task::spawn_blocking(move || {
             // A dropped stream stays charged until its decoder has noticed and ended.
             let _held = holds;
-            decode(stored, &via, &blanked, &decoded, &Room::of(&memory));
+            decode(stored, &via, &blanked, &decoded, &MemoryAllowance::of(&memory));
         });
         Chunks { plain, key, _held: held, _feeding: feeding }
     }
 }
 
-/// Decodes to the end, or until the receiver is gone. Blocks.
-fn decode(stored: Receiver<Chunk>, via: &Pipeline, blanked: &Blanked, decoded: &Sender<Chunk>, room: &Room) {
-    let plain = via.decode_to_read(Box::new(ChunkReader::new(stored)), room);
+/// Decodes to the end, or until nobody reads any more. Blocks.
+fn decode(
+    stored: Receiver<Chunk>,
+    via: &Pipeline,
+    blanked: &Blanked,
+    decoded: &Sender<Chunk>,
+    allowance: &MemoryAllowance,
+) {
+    let plain = via.decode_to_read(Box::new(ChunkReader::new(stored)), allowance);
     let mut plain = match plain {
         Ok(plain) => blanked.reader(plain),
         Err(error) => return drop(decoded.blocking_send(Err(error))),

@@ -1,7 +1,7 @@
 //! `transfer`: jobs for the data plane, and listings.
 
 use ::transfer::digest::Digest;
-use ::transfer::job::{Action, Fetch, Status, Unless, Unpack};
+use ::transfer::job::{Action, Fetch, Overwrite, Status, Unpack};
 use ::transfer::listing::Listed;
 use ::transfer::pipeline::Pipeline;
 use wasmtime::component::Resource;
@@ -107,11 +107,11 @@ fn fetch(item: transfer::Fetch) -> Fetch {
         digest: item.digest.map(digest),
         mode: item.mode,
         mtime: item.mtime,
-        unless: match item.unless {
-            transfer::Unless::Always => Unless::Always,
-            transfer::Unless::SameContent => Unless::SameContent,
-            transfer::Unless::SameDigest => Unless::SameDigest,
-            transfer::Unless::SameSizeAndTime => Unless::SameSizeAndTime,
+        overwrite: match item.unless {
+            transfer::Unless::Always => Overwrite::Always,
+            transfer::Unless::SameContent => Overwrite::UnlessSameContent,
+            transfer::Unless::SameDigest => Overwrite::UnlessSameDigest,
+            transfer::Unless::SameSizeAndTime => Overwrite::UnlessSameSizeAndTime,
         },
     }
 }

@@ -10,7 +10,7 @@ fn key(pass: &str) -> Key {
     Key::named("repo", Secret::new(pass))
 }
 
-/// What `openssl enc` makes of `plain`.
+/// Encrypts `plain` with `openssl enc`.
 fn openssl(digest: &str, plain: &[u8]) -> Vec<u8> {
     let mut child = Command::new("openssl")
         .args(["enc", "-aes-256-cbc", "-md", digest, "-pass", &format!("pass:{PASS}")])
@@ -41,7 +41,14 @@ fn sample(length: usize) -> Vec<u8> {
 
 #[test]
 fn what_openssl_encrypted_is_read_whole_at_every_length() {
-    for length in (0..70).chain([FIRST - 1, FIRST, FIRST + 1, FIRST + THEN - 16, FIRST + THEN, 1_000_003]) {
+    for length in (0..70).chain([
+        FIRST_BUFFER - 1,
+        FIRST_BUFFER,
+        FIRST_BUFFER + 1,
+        FIRST_BUFFER + LATER_BUFFER - 16,
+        FIRST_BUFFER + LATER_BUFFER,
+        1_000_003,
+    ]) {
         let plain = sample(length);
         let sha1 = openssl("sha1", &plain);
         assert!(decrypted(&sha1, PASS, CipherFormat::OpensslSha1) == Ok(plain.clone()), "{length} bytes");
@@ -57,19 +64,22 @@ fn what_openssl_encrypted_is_read_whole_at_every_length() {
 }
 
 #[test]
-fn the_wrong_key_is_told_by_name_and_without_its_words() {
+fn the_wrong_key_is_reported_by_name_only() {
     let stored = openssl("sha1", &sample(1000));
     let mut told = 0;
     for attempt in 0..20 {
         let pass = format!("wrong pass phrase {attempt}");
         match decrypted(&stored, &pass, CipherFormat::OpensslSha1) {
-            // One wrong key in 256 leaves a padding that fits: what comes out is then for the digest.
+            // One wrong key in 256 leaves valid padding; only a digest detects that.
             Ok(plain) => assert!(plain != sample(1000)),
             Err(error) => {
                 told += 1;
                 assert_eq!(error.kind, Kind::Corrupt);
                 assert!(error.message.contains("the key `repo`"), "{error}");
-                assert!(error.message.contains("not the right one, or what is stored is damaged"), "{error}");
+                assert!(
+                    error.message.contains("the key is wrong, or the stored bytes are damaged"),
+                    "{error}"
+                );
                 assert!(!error.message.contains("wrong pass"), "{error}");
             }
         }
@@ -78,22 +88,22 @@ fn the_wrong_key_is_told_by_name_and_without_its_words() {
 }
 
 #[test]
-fn what_is_truncated_within_a_block_or_before_it_is_told() {
+fn what_is_truncated_within_a_block_or_before_it_is_reported() {
     let stored = openssl("sha1", &sample(100));
     for length in (0..stored.len()).filter(|length| length % 16 != 0 || *length < 32) {
         let error = decrypted(&stored[..length], PASS, CipherFormat::OpensslSha1).unwrap_err();
         assert_eq!(error.kind, Kind::Corrupt, "{length}: {error}");
         assert!(error.message.contains("truncated"), "{length}: {error}");
     }
-    // Between two blocks it is the padding that tells: here no block but the last ends with one.
+    // Truncation between two blocks is detected by the padding: here only the last block ends with valid padding.
     for length in (32..stored.len()).step_by(16) {
         let error = decrypted(&stored[..length], PASS, CipherFormat::OpensslSha1).unwrap_err();
-        assert!(error.message.contains("does not end as it must"), "{length}: {error}");
+        assert!(error.message.contains("does not end with valid padding"), "{length}: {error}");
     }
 }
 
 #[test]
-fn a_last_block_that_changed_is_told_or_gives_other_bytes() {
+fn a_last_block_that_changed_is_reported_or_gives_other_bytes() {
     let stored = openssl("sha256", &[7; 20]);
     let mut told = 0;
     for at in stored.len() - 16..stored.len() {
@@ -107,19 +117,19 @@ fn a_last_block_that_changed_is_told_or_gives_other_bytes() {
             }
         }
     }
-    // The last byte of garbage is a padding that fits once in 256 times.
+    // Garbage ends with valid padding once in 256 times.
     assert!(told >= 12, "{told} of 16");
 }
 
 #[test]
-fn what_is_not_encrypted_is_told_as_that() {
+fn unencrypted_data_are_reported_as_such() {
     let error = decrypted(b"[backrest]\nbackrest-format=5\n", PASS, CipherFormat::OpensslSha1).unwrap_err();
     assert_eq!(error.kind, Kind::Corrupt);
     assert!(error.message.contains("`Salted__`"), "{error}");
 }
 
 #[test]
-fn a_source_that_fails_is_told_in_its_own_words_and_again() {
+fn errors_of_the_source_are_passed_on_and_repeated() {
     struct Fails;
     impl Read for Fails {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {

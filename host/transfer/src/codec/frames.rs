@@ -1,4 +1,4 @@
-//! The formats whose libraries read for themselves: LZ4 frames and snappy.
+//! Decoders for the formats whose libraries read from a source themselves: LZ4 frames and snappy.
 
 use std::io::{self, BufRead, Read};
 
@@ -8,26 +8,26 @@ use super::{Codec, damaged, goes_on, truncated};
 use crate::error::Error;
 use crate::sink::read_full;
 
-/// An LZ4 frame begins with this, least significant byte first (lz4_Frame_format.md).
+/// The magic number of an LZ4 frame, least significant byte first (lz4_Frame_format.md).
 const LZ4_MAGIC: u32 = 0x184D_2204;
 
-/// A skippable frame begins with this or one of the fifteen numbers after it.
+/// The magic number of a skippable frame is this or one of the fifteen numbers after it.
 const LZ4_SKIPPABLE: u32 = 0x184D_2A50;
 
-/// A frame from its beginning: the magic number and the descriptors that were read to know it, then the rest.
+/// A frame from its beginning: the magic number and the descriptors, which were read before, and the rest.
 type Begun = io::Chain<io::Cursor<[u8; 6]>, Input>;
 
-/// Where an [`Lz4`] is.
+/// The position of an [`Lz4`] reader.
 enum Place {
     /// Before a frame, or at the end.
     Between(Input),
-    /// In one.
+    /// Within a frame.
     Within(lz4::Decoder<Begun>),
-    /// It failed: told again by each read.
+    /// It has failed; each further read returns the error again.
     Failed(Error),
 }
 
-/// LZ4 frames, one after another, with skippable ones between.
+/// A reader of LZ4 frames, possibly with skippable frames between them.
 pub(super) struct Lz4 {
     place: Place,
     window: Window,
@@ -40,7 +40,7 @@ impl Lz4 {
         Self { place: Place::Between(Input::new(source)), window, any: false }
     }
 
-    /// Goes to the next frame; none at the end.
+    /// Moves to the next frame and returns its beginning; `None` at the end.
     fn next_frame(&mut self, input: &mut Input) -> io::Result<Option<[u8; 6]>> {
         loop {
             let mut magic = [0; 4];
@@ -57,7 +57,7 @@ impl Lz4 {
                 if read_full(input, &mut begin[4..])? < 2 {
                     return Err(truncated(Codec::Lz4).into());
                 }
-                self.window.need(window::lz4(begin[5]))?;
+                self.window.charge_for(window::lz4(begin[5]))?;
                 return Ok(Some(begin));
             }
             if number & !15 != LZ4_SKIPPABLE {
@@ -77,9 +77,9 @@ impl Lz4 {
 
     fn decode(&mut self, output: &mut [u8]) -> io::Result<usize> {
         loop {
-            // What an early return leaves behind; `read` puts the reason there.
-            let nowhere = Place::Failed(truncated(Codec::Lz4));
-            match std::mem::replace(&mut self.place, nowhere) {
+            // An early return leaves this; `read` replaces it by the actual error.
+            let placeholder = Place::Failed(truncated(Codec::Lz4));
+            match std::mem::replace(&mut self.place, placeholder) {
                 Place::Between(mut input) => {
                     let Some(begin) = self.next_frame(&mut input)? else {
                         self.place = Place::Between(input);
@@ -116,17 +116,17 @@ impl Read for Lz4 {
     }
 }
 
-/// Passes over so many bytes; false where the input ends before.
+/// Skips `length` bytes. Returns false if the input ends before.
 fn skip(input: &mut Input, length: u32) -> io::Result<bool> {
     let length = u64::from(length);
     Ok(io::copy(&mut input.take(length), &mut io::sink())? == length)
 }
 
-/// The snappy frame format, which has a CRC-32C for each chunk and no mark of its end: a stream that is cut between two
-/// chunks looks whole here, and only the file's size or digest tells.
+/// A reader of the snappy frame format, which has a CRC-32C for each chunk and no end marker. A stream that is truncated between
+/// two chunks looks complete here; only the file's size or digest detects that.
 pub(super) struct Snappy {
     frames: snap::read::FrameDecoder<Input>,
-    /// Whether it began: nothing at all is no stream.
+    /// Whether the stream has begun. An empty input is not a stream.
     begun: bool,
     failed: Option<Error>,
 }

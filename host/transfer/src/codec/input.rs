@@ -1,42 +1,42 @@
-//! The compressed bytes on their way into a decoder.
+//! The buffered input of a decoder.
 
 use std::io::{self, BufRead, Read};
 
-/// The buffer's size in bytes at first: most files of a cluster are small, and there can be a million.
-const FIRST: usize = 16 << 10;
+/// The first size of the buffer in bytes: most files of a cluster are small, and there can be a million.
+const FIRST_BUFFER: usize = 16 << 10;
 
-/// Its size once a read has filled it.
-const THEN: usize = 256 << 10;
+/// The size of the buffer in bytes after a read has filled the first one.
+const LATER_BUFFER: usize = 256 << 10;
 
-/// A buffered source that remembers what its decoder would lose: whether it gave anything, whether it failed.
+/// A buffered source that records what its decoder would not report: whether it has ended, and whether it has failed.
 pub(super) struct Input {
     source: Box<dyn Read + Send>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Whether the source said that it is at its end.
+    /// Whether the source has reached its end.
     pub(super) ended: bool,
-    /// Whether the last failure was the source's own and not its decoder's.
+    /// Whether the source has failed, rather than its decoder.
     pub(super) failed: bool,
 }
 
 impl Input {
     pub(super) fn new(source: Box<dyn Read + Send>) -> Self {
-        Self { source, buffer: vec![0; FIRST], start: 0, end: 0, ended: false, failed: false }
+        Self { source, buffer: vec![0; FIRST_BUFFER], start: 0, end: 0, ended: false, failed: false }
     }
 
-    /// What is in the buffer.
+    /// Returns the bytes in the buffer.
     pub(super) fn waiting(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
-    /// Reads on where the buffer is empty.
+    /// Reads from the source if the buffer is empty.
     fn refill(&mut self) -> io::Result<()> {
         if self.start < self.end || self.ended {
             return Ok(());
         }
-        if self.end == self.buffer.len() && self.buffer.len() < THEN {
-            self.buffer = vec![0; THEN];
+        if self.end == self.buffer.len() && self.buffer.len() < LATER_BUFFER {
+            self.buffer = vec![0; LATER_BUFFER];
         }
         loop {
             match self.source.read(&mut self.buffer) {

@@ -1,4 +1,4 @@
-//! The libraries behind [`Stream`](super::stream::Stream).
+//! The decoders for [`Stream`](super::stream::Stream).
 
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 use flate2::{Decompress, FlushDecompress, Status};
@@ -6,17 +6,17 @@ use liblzma::stream as xz;
 use zstd::zstd_safe;
 
 use super::stream::{Decoder, Step};
-use super::window::{self, Window, ZSTD_BESIDES, ZSTD_HEADER};
+use super::window::{self, Window, ZSTD_HEADER, ZSTD_OVERHEAD};
 use super::{Codec, damaged};
 use crate::error::{Error, Kind};
 
-/// The largest window of a zstd frame, as a power of two: 128 MiB, which is also what the program `zstd` takes unasked.
+/// The largest window of a zstd frame, as a power of two: 128 MiB, which is also the default limit of the program `zstd`.
 const ZSTD_WINDOW_LOG: u32 = 27;
 
-/// How much memory an xz decoder may take, in bytes. `xz -9` needs 65 MiB, the default `-6` needs 9 MiB.
+/// The most memory of an xz decoder in bytes. `xz -9` needs 65 MiB, the default `-6` needs 9 MiB.
 const XZ_MEMORY: u64 = 80 << 20;
 
-/// How far a library's counter moved; both of its ends are within one buffer.
+/// Returns how far a library's counter has moved within one buffer.
 fn moved(before: u64, after: u64) -> usize {
     usize::try_from(after.wrapping_sub(before)).unwrap_or(usize::MAX)
 }
@@ -28,12 +28,12 @@ pub(super) struct Inflate {
 }
 
 impl Inflate {
-    /// Members of RFC 1952, each with its CRC-32 and length.
+    /// Makes a decoder for members of RFC 1952, each with its CRC-32 and length.
     pub(super) fn gzip() -> Self {
         Self { codec: Codec::Gzip, state: Decompress::new_gzip(15) }
     }
 
-    /// RFC 1950, with its Adler-32.
+    /// Makes a decoder for RFC 1950, with its Adler-32.
     pub(super) fn zlib() -> Self {
         Self { codec: Codec::Zlib, state: Decompress::new(true) }
     }
@@ -66,7 +66,7 @@ impl Decoder for Inflate {
 pub(super) struct Zstd {
     context: zstd_safe::DCtx<'static>,
     window: Window,
-    /// The beginning of a frame's header, where it came in pieces; the library has not seen it yet.
+    /// The beginning of a frame's header that arrived in chunks, which the library has not received yet.
     header: Vec<u8>,
     /// Whether the window of the frame is charged.
     begun: bool,
@@ -84,8 +84,8 @@ impl Zstd {
 }
 
 impl Zstd {
-    /// Looks for the frame's header, charges its window, and says how many bytes of `input` it keeps until the whole header is
-    /// there; none where the library may go on.
+    /// Parses the frame's header and charges its window. While the header is incomplete, keeps its bytes and returns how many it
+    /// took; returns `None` when the library may decode.
     fn begin(&mut self, input: &[u8], last: bool) -> Result<Option<usize>, Error> {
         let more = input.len().min(ZSTD_HEADER - self.header.len());
         let known = match self.header.is_empty() {
@@ -93,9 +93,9 @@ impl Zstd {
             false => window::zstd(&[&self.header, &input[..more]].concat()),
         };
         match known {
-            // The library refuses a larger one, and says so.
-            Some(bytes) if bytes > (1 << ZSTD_WINDOW_LOG) + ZSTD_BESIDES => {}
-            Some(bytes) => self.window.need(bytes)?,
+            // The library refuses a larger window with an error of its own.
+            Some(bytes) if bytes > (1 << ZSTD_WINDOW_LOG) + ZSTD_OVERHEAD => {}
+            Some(bytes) => self.window.charge_for(bytes)?,
             None if last => {}
             None => {
                 self.header.extend_from_slice(&input[..more]);
@@ -106,7 +106,7 @@ impl Zstd {
         Ok(None)
     }
 
-    /// Decodes some of `input` into `output`: how much was taken, how much given, whether a frame ended.
+    /// Decodes some of `input` into `output`. Returns how many bytes were consumed and produced, and whether a frame ended.
     fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<(usize, usize, bool), Error> {
         let mut from = zstd_safe::InBuffer::around(input);
         let mut to = zstd_safe::OutBuffer::around(output);
@@ -121,7 +121,7 @@ impl Zstd {
             ),
             _ => damaged(Codec::Zstd, zstd_safe::get_error_name(code)),
         })?;
-        // Zero is said of a frame whose bytes were all given and whose checksum, where it has one, fits.
+        // Zero means that all bytes of a frame were produced, and that its checksum, if it has one, matches.
         Ok((from.pos(), to.pos(), missing == 0))
     }
 }
@@ -164,12 +164,12 @@ pub(super) struct Bzip2 {
     _window: Window,
 }
 
-/// What a bzip2 decoder needs for the largest block, in bytes (bzip2(1), "Memory management").
+/// The memory of a bzip2 decoder for the largest block in bytes (bzip2(1), "Memory management").
 const BZIP2: u64 = 4 << 20;
 
 impl Bzip2 {
     pub(super) fn new(mut window: Window) -> Result<Self, Error> {
-        window.need(BZIP2)?;
+        window.charge_for(BZIP2)?;
         Ok(Self { stream: bzip2::Decompress::new(false), _window: window })
     }
 }
@@ -194,16 +194,16 @@ impl Decoder for Bzip2 {
     }
 }
 
-/// xz. The library itself goes on to the next stream, past the padding that the format allows between them.
+/// xz. The library itself continues with the next stream, after the padding that the format allows between streams.
 pub(super) struct Xz(xz::Stream, Window);
 
-/// How much memory an xz decoder may take at first, in bytes. The library stops where a block needs more, and goes on when it may
-/// take it; each time it may take twice as much.
+/// The first limit of an xz decoder's memory in bytes. The library stops if a block needs more, and the limit is doubled until it
+/// suffices.
 const XZ_FIRST: u64 = XZ_MEMORY / 64;
 
 impl Xz {
     pub(super) fn new(mut window: Window) -> Result<Self, Error> {
-        window.need(XZ_FIRST)?;
+        window.charge_for(XZ_FIRST)?;
         xz::Stream::new_stream_decoder(XZ_FIRST, xz::CONCATENATED | xz::TELL_UNSUPPORTED_CHECK)
             .map(|stream| Self(stream, window))
             .map_err(|error| Error::new(Kind::Failed, format!("xz cannot be set up: {error}")))
@@ -220,8 +220,8 @@ impl Decoder for Xz {
             match self.0.process(&input[at..], &mut output[given..], action) {
                 Err(xz::Error::MemLimit) if limit < XZ_MEMORY => {
                     limit = (2 * limit).min(XZ_MEMORY);
-                    self.1.need(limit)?;
-                    // One that is still too small for what it wants it refuses, and keeps the old one.
+                    self.1.charge_for(limit)?;
+                    // The library refuses a limit that is still too small, and keeps the old one.
                     let _ = self.0.set_memlimit(limit);
                 }
                 status => break status,
@@ -249,7 +249,7 @@ impl Decoder for Xz {
     }
 }
 
-/// Brotli, without the large windows that RFC 7932 does not know: at most 16 MiB.
+/// Brotli with the windows of RFC 7932, at most 16 MiB, and without the larger ones of later extensions.
 pub(super) struct Brotli {
     state: Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>,
     window: Window,
@@ -268,7 +268,7 @@ impl Brotli {
 impl Decoder for Brotli {
     fn step(&mut self, input: &[u8], output: &mut [u8], _last: bool) -> Result<Step, Error> {
         if let Some(first) = input.first().filter(|_| !self.begun) {
-            self.window.need(window::brotli(*first))?;
+            self.window.charge_for(window::brotli(*first))?;
             self.begun = true;
         }
         let (mut available, mut consumed) = (input.len(), 0);

@@ -1,4 +1,4 @@
-//! Drives a decoder step by step through a stream of one or more members, to the very end.
+//! Drives a decoder step by step through a stream of one or more members, to its end.
 
 use std::io::{self, BufRead, Read};
 
@@ -6,29 +6,29 @@ use super::{Codec, damaged, goes_on, truncated};
 use crate::codec::input::Input;
 use crate::error::Error;
 
-/// What one step of a decoder did.
+/// The result of one step of a decoder.
 pub(super) struct Step {
-    /// How many bytes it took.
+    /// How many bytes it consumed.
     pub(super) consumed: usize,
-    /// How many it gave.
+    /// How many bytes it produced.
     pub(super) produced: usize,
-    /// Whether a member (a gzip member, a zstd frame) ended with it, its checksum compared.
+    /// Whether a member (a gzip member, a zstd frame) ended, after its checksum was compared.
     pub(super) ended: bool,
 }
 
-/// A decoder of a library, one call at a time.
+/// A library's decoder, called step by step.
 pub(super) trait Decoder: Send {
-    /// Decodes some of `input` into `output`; `last` says that nothing follows `input`.
+    /// Decodes some of `input` into `output`. `last` means that nothing follows `input`.
     fn step(&mut self, input: &[u8], output: &mut [u8], last: bool) -> Result<Step, Error>;
 
-    /// Makes ready for the next member, or says by `false` that the format has only one.
+    /// Prepares for the next member. Returns false if the format has only one.
     fn next_member(&mut self) -> bool;
 }
 
-/// How many steps in a row may do nothing before the stream counts as damaged. Libraries need one or two at an edge.
+/// How many consecutive steps may do nothing before the stream counts as damaged. Libraries need one or two between members.
 const MOST_IDLE_STEPS: u32 = 4;
 
-/// The plain bytes of a stream.
+/// A reader of the plain bytes of a stream.
 pub(super) struct Stream<D> {
     codec: Codec,
     input: Input,
@@ -37,7 +37,7 @@ pub(super) struct Stream<D> {
     within: bool,
     /// Whether any member has ended.
     any: bool,
-    /// Why it cannot go on; told again by each read.
+    /// The error with which it failed; each further read returns it again.
     failed: Option<Error>,
 }
 

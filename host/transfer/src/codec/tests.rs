@@ -16,7 +16,7 @@ const ALL: [Codec; 8] = [
     Codec::Brotli,
 ];
 
-/// What the program prints that is given `plain`.
+/// Runs a program with `plain` as its input and returns its output.
 fn tool(program: &str, arguments: &[&str], plain: &[u8]) -> Vec<u8> {
     let mut child = Command::new(program)
         .args(arguments)
@@ -33,7 +33,7 @@ fn tool(program: &str, arguments: &[&str], plain: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// `plain` compressed as the usual program does it, with its checksums.
+/// Compresses `plain` with the usual program and its default settings.
 fn encoded(codec: Codec, plain: &[u8]) -> Vec<u8> {
     match codec {
         Codec::Gzip => tool("gzip", &["-c"], plain),
@@ -55,10 +55,10 @@ fn encoded(codec: Codec, plain: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A source that gives at most so many bytes at a time.
-struct Drops(std::io::Cursor<Vec<u8>>, usize);
+/// A source that returns at most so many bytes per read.
+struct SmallReads(std::io::Cursor<Vec<u8>>, usize);
 
-impl Read for Drops {
+impl Read for SmallReads {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let length = buffer.len().min(self.1);
         self.0.read(&mut buffer[..length])
@@ -79,7 +79,7 @@ fn corrupt(codec: Codec, stored: &[u8], what: &str) -> String {
     error.message
 }
 
-/// Half of it compresses well, half of it not at all.
+/// Makes bytes of which half compress well, and half do not compress.
 fn sample(length: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(7);
     (0..length)
@@ -107,25 +107,30 @@ fn how_the_bytes_arrive_and_how_they_are_asked_for_makes_no_difference() {
     let plain = sample(70_000);
     for codec in ALL {
         let stored = encoded(codec, &plain);
-        for (drops, sips) in [(1, 4096), (7, 13), (100_000, 1)] {
-            let mut reader =
-                codec.decode(Box::new(Drops(std::io::Cursor::new(stored.clone()), drops))).unwrap();
-            let (mut out, mut sip) = (Vec::new(), vec![0; sips]);
+        for (source_bytes, read_bytes) in [(1, 4096), (7, 13), (100_000, 1)] {
+            let mut reader = codec
+                .decode(Box::new(SmallReads(std::io::Cursor::new(stored.clone()), source_bytes)))
+                .unwrap();
+            let (mut out, mut buffer) = (Vec::new(), vec![0; read_bytes]);
             loop {
-                match reader.read(&mut sip).unwrap() {
+                match reader.read(&mut buffer).unwrap() {
                     0 => break,
-                    length => out.extend_from_slice(&sip[..length]),
+                    length => out.extend_from_slice(&buffer[..length]),
                 }
             }
-            assert!(out == plain, "{} in drops of {drops}, sips of {sips}", codec.name());
-            assert_eq!(reader.read(&mut sip).unwrap(), 0, "the end stays the end");
+            assert!(
+                out == plain,
+                "{} with {source_bytes} from the source and {read_bytes} per read",
+                codec.name()
+            );
+            assert_eq!(reader.read(&mut buffer).unwrap(), 0, "the end stays the end");
         }
     }
 }
 
 #[test]
 #[ignore = "needs programs: cargo xtask test"]
-fn members_that_are_joined_come_out_as_one() {
+fn concatenated_members_are_read_as_one() {
     let (first, second) = (sample(5000), sample(200_000));
     for codec in [Codec::Gzip, Codec::Lz4, Codec::Zstd, Codec::Bzip2, Codec::Xz, Codec::Snappy] {
         let stored = [encoded(codec, &first), encoded(codec, &second), encoded(codec, &first)].concat();
@@ -135,7 +140,7 @@ fn members_that_are_joined_come_out_as_one() {
 
 #[test]
 #[ignore = "needs programs: cargo xtask test"]
-fn a_second_stream_where_the_format_has_one_is_told() {
+fn a_second_stream_is_an_error_if_the_format_has_only_one() {
     for codec in [Codec::Zlib, Codec::Brotli] {
         let stored = encoded(codec, &sample(5000)).repeat(2);
         assert!(corrupt(codec, &stored, "two streams").contains("follow"));
@@ -144,7 +149,7 @@ fn a_second_stream_where_the_format_has_one_is_told() {
 
 #[test]
 #[ignore = "needs programs: cargo xtask test"]
-fn a_skippable_frame_is_passed_over_wherever_it_is() {
+fn a_skippable_frame_is_skipped_anywhere() {
     let plain = sample(5000);
     for codec in [Codec::Zstd, Codec::Lz4] {
         let stored = encoded(codec, &plain);
@@ -163,12 +168,12 @@ fn a_skippable_frame_is_passed_over_wherever_it_is() {
 
 #[test]
 #[ignore = "needs programs: cargo xtask test"]
-fn a_stream_that_is_truncated_anywhere_is_told() {
+fn a_stream_that_is_truncated_anywhere_is_reported() {
     let plain = sample(600);
     for codec in ALL {
         let stored = encoded(codec, &plain);
         for length in 0..stored.len() {
-            // The identifier of snappy is a chunk: after it a stream may end.
+            // Snappy's stream identifier is a chunk, after which a stream may end.
             if codec == Codec::Snappy && length == 10 {
                 continue;
             }
@@ -179,7 +184,7 @@ fn a_stream_that_is_truncated_anywhere_is_told() {
 
 #[test]
 #[ignore = "needs programs: cargo xtask test"]
-fn a_second_member_that_is_truncated_is_told() {
+fn a_second_member_that_is_truncated_is_reported() {
     let plain = sample(600);
     for codec in [Codec::Gzip, Codec::Lz4, Codec::Zstd, Codec::Bzip2, Codec::Xz] {
         let stored = encoded(codec, &plain);
@@ -191,16 +196,16 @@ fn a_second_member_that_is_truncated_is_told() {
 
 #[test]
 #[ignore = "needs programs: cargo xtask test"]
-fn a_byte_that_changed_is_told_or_changes_nothing() {
+fn a_byte_that_changed_is_reported_or_changes_nothing() {
     let plain = sample(600);
     for codec in ALL {
-        // It has no checksum: only the digest of the file tells.
+        // Brotli has no checksum: only a digest of the file detects the change.
         if codec == Codec::Brotli {
             continue;
         }
         let stored = encoded(codec, &plain);
         for at in 0..stored.len() {
-            // The type of a chunk of snappy: it can become one that is to be passed over.
+            // The type of a snappy chunk: it may become one that readers skip.
             if codec == Codec::Snappy && at == 10 {
                 continue;
             }
@@ -231,7 +236,7 @@ fn a_changed_brotli_stream_ends_all_the_same() {
         changed[at] ^= 0xFF;
         let mut reader =
             Codec::Brotli.decode(Box::new(std::io::Cursor::new(changed))).unwrap().take(64 << 20);
-        // It is only asked to come to an end; what it gives is for the digest.
+        // The reader only has to end; a digest would detect wrong bytes.
         if let Err(error) = std::io::copy(&mut reader, &mut std::io::sink()) {
             assert_eq!(Error::from(error).kind, Kind::Corrupt);
         }
@@ -241,7 +246,7 @@ fn a_changed_brotli_stream_ends_all_the_same() {
 
 #[test]
 #[ignore = "needs programs: cargo xtask test"]
-fn bytes_after_the_end_are_told() {
+fn bytes_after_the_end_are_reported() {
     for codec in ALL {
         let stored = encoded(codec, &sample(600));
         for garbage in [&b"x"[..], b"\0\0\0", b"some more text that belongs to nothing"] {
@@ -251,7 +256,7 @@ fn bytes_after_the_end_are_told() {
 }
 
 #[test]
-fn what_is_in_another_format_is_told() {
+fn another_format_is_an_error() {
     let other = b"this is plain text and it is longer than every header there is".repeat(10);
     for codec in ALL {
         corrupt(codec, &other, "plain text");
@@ -260,7 +265,7 @@ fn what_is_in_another_format_is_told() {
 
 #[test]
 #[ignore = "needs programs: cargo xtask test"]
-fn a_reader_that_failed_fails_again_with_the_same_words() {
+fn a_reader_that_has_failed_returns_the_same_error_again() {
     for codec in ALL {
         let stored = encoded(codec, &sample(100_000));
         let cut = stored[..stored.len() - 1].to_vec();
@@ -274,7 +279,7 @@ fn a_reader_that_failed_fails_again_with_the_same_words() {
 
 #[test]
 #[ignore = "needs programs: cargo xtask test"]
-fn a_source_that_fails_is_told_in_its_own_words() {
+fn errors_of_the_source_are_passed_on() {
     struct Fails;
     impl Read for Fails {
         fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
@@ -296,7 +301,7 @@ fn a_source_that_fails_is_told_in_its_own_words() {
 
 #[test]
 #[ignore = "needs programs: cargo xtask test"]
-fn a_bomb_gives_no_more_than_is_asked_for() {
+fn a_decompression_bomb_yields_only_the_requested_bytes() {
     let zeroes = vec![0; 64 << 20];
     for codec in ALL {
         let bomb = encoded(codec, &zeroes);
@@ -369,18 +374,18 @@ fn a_pipeline_decrypts_and_then_decompresses() {
     assert!(!pipeline.is_plain() && Pipeline::default().is_plain());
     let mut out = Vec::new();
     pipeline
-        .decode(Box::new(std::io::Cursor::new(stored)), &Room::unlimited())
+        .decode(Box::new(std::io::Cursor::new(stored)), &MemoryAllowance::unlimited())
         .unwrap()
         .read_to_end(&mut out)
         .unwrap();
     assert!(out == plain);
 }
 
-/// What is read of `stored` within a budget, and what was taken of it at the end.
+/// Decodes `stored` within a budget. Returns the result, and how much of the budget was in use at the end.
 fn read_within(codec: Codec, stored: &[u8], budget: &Budget) -> (Result<u64, Error>, u64) {
-    let room = Room::of(budget);
+    let allowance = MemoryAllowance::of(budget);
     let source = Box::new(std::io::Cursor::new(stored.to_vec()));
-    match codec.decode_within(source, &room) {
+    match codec.decode_within(source, &allowance) {
         Err(error) => (Err(error), budget.held()),
         Ok(mut plain) => {
             let read = std::io::copy(&mut plain, &mut std::io::sink()).map_err(Error::from);
@@ -391,7 +396,7 @@ fn read_within(codec: Codec, stored: &[u8], budget: &Budget) -> (Result<u64, Err
 
 #[test]
 #[ignore = "needs programs: cargo xtask test"]
-fn a_window_is_charged_before_it_is_there_and_given_back() {
+fn a_window_is_charged_before_it_is_allocated_and_given_back() {
     let plain = vec![7_u8; 6 << 20];
     let brotli = tool("brotli", &["-c", "-q", "5", "-w", "24"], &plain);
     for (codec, stored, least, most) in [
@@ -425,8 +430,8 @@ fn a_zstd_header_that_comes_byte_by_byte_is_charged_for_all_the_same() {
     let stored = [one.clone(), one].concat();
     for at_once in [1, 2, 5, 17, 100] {
         let budget = Budget::memory(129 << 20);
-        let source = Box::new(Drops(std::io::Cursor::new(stored.clone()), at_once));
-        let mut plain = Codec::Zstd.decode_within(source, &Room::of(&budget)).unwrap();
+        let source = Box::new(SmallReads(std::io::Cursor::new(stored.clone()), at_once));
+        let mut plain = Codec::Zstd.decode_within(source, &MemoryAllowance::of(&budget)).unwrap();
         assert_eq!(std::io::copy(&mut plain, &mut std::io::sink()).unwrap(), 2 << 20, "{at_once} at once");
         assert!(budget.held() > 128 << 20);
     }

@@ -1,39 +1,39 @@
-//! What decoders hold for their windows, charged before it is allocated: by what a stream says of itself at its beginning.
+//! Charges the memory of decoders' windows before it is allocated, by the sizes that streams declare at their beginning.
 
 use super::Codec;
-use crate::budget::{Charge, Room};
+use crate::budget::{Charge, MemoryAllowance};
 use crate::error::Error;
 
-/// Windows up to this size, in bytes, come with what every decoder takes: whoever starts one reckons with [`BESIDES`].
+/// Windows up to this size in bytes are part of [`DECODER_OVERHEAD`] and are not charged separately.
 pub(super) const SMALL: u64 = 256 << 10;
 
-/// What a decoder takes besides a larger window, in bytes: buffers for what it reads, to decrypt in, its own state.
-pub const BESIDES: u64 = (768 << 10) + SMALL;
+/// The memory of a decoder without a larger window in bytes: buffers for reading and decrypting, and the decoder's state.
+pub const DECODER_OVERHEAD: u64 = (768 << 10) + SMALL;
 
-/// What one decoder has taken for its window.
+/// The charge for the window of one decoder.
 pub(super) struct Window {
     codec: Codec,
-    room: Room,
+    allowance: MemoryAllowance,
     charge: Option<Charge>,
 }
 
 impl Window {
-    pub(super) fn new(codec: Codec, room: &Room) -> Self {
-        Self { codec, room: room.clone(), charge: None }
+    pub(super) fn new(codec: Codec, allowance: &MemoryAllowance) -> Self {
+        Self { codec, allowance: allowance.clone(), charge: None }
     }
 
-    /// Takes care that there is room for so many bytes. What was taken for a smaller window is given back first, so that nobody
-    /// who waits for room holds any.
+    /// Charges a window of so many bytes, unless the charge covers it already. Gives the charge for a smaller window back first, so
+    /// that no decoder holds memory while it waits for more.
     ///
     /// # Errors
-    /// `Limit` where there is not so much.
-    pub(super) fn need(&mut self, bytes: u64) -> Result<(), Error> {
+    /// `Limit` if too little memory is left.
+    pub(super) fn charge_for(&mut self, bytes: u64) -> Result<(), Error> {
         if bytes <= SMALL || self.charge.as_ref().is_some_and(|charge| charge.amount() >= bytes) {
             return Ok(());
         }
         self.charge = None;
         let what = format!("the window of a {} stream", self.codec.name());
-        self.charge = Some(self.room.take(bytes, &what)?);
+        self.charge = Some(self.allowance.take(bytes, &what)?);
         Ok(())
     }
 }
@@ -41,11 +41,11 @@ impl Window {
 /// The longest header of a zstd frame, in bytes (RFC 8878, 3.1.1.1).
 pub(super) const ZSTD_HEADER: usize = 18;
 
-/// What a decoder of zstd holds besides the window, in bytes: three blocks.
-pub(super) const ZSTD_BESIDES: u64 = 3 * (128 << 10);
+/// The memory of a zstd decoder besides the window in bytes: three blocks.
+pub(super) const ZSTD_OVERHEAD: u64 = 3 * (128 << 10);
 
-/// How much a decoder needs for the zstd frame that begins so; none where more of its header must be there to say. Of what is no
-/// frame, and of a frame that is passed over, nothing.
+/// Returns the memory that a decoder needs for the zstd frame with this beginning: zero for a skippable frame, and for data that
+/// are not a frame. `None` if more of the header is needed.
 pub(super) fn zstd(begin: &[u8]) -> Option<u64> {
     const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
     let length = begin.len().min(MAGIC.len());
@@ -71,21 +71,21 @@ pub(super) fn zstd(begin: &[u8]) -> Option<u64> {
         let window = base + base / 8 * mantissa;
         if size_length > 0 { window.min(size) } else { window }
     };
-    Some(window.saturating_add(ZSTD_BESIDES))
+    Some(window.saturating_add(ZSTD_OVERHEAD))
 }
 
-/// How much a decoder needs for an LZ4 frame with this block descriptor (lz4_Frame_format.md): a block as it is stored, and one
-/// that is plain, with what the next one refers to.
+/// Returns the memory that a decoder needs for an LZ4 frame with this block descriptor (lz4_Frame_format.md): a stored block, and a
+/// plain block with the bytes to which the next one refers.
 pub(super) fn lz4(descriptor: u8) -> u64 {
     match (descriptor >> 4) & 7 {
         size @ 4..=7 => (2 << (8 + 2 * u64::from(size))) + (128 << 10),
-        // The library refuses it.
+        // The library refuses other sizes.
         _ => 0,
     }
 }
 
-/// How much a decoder needs for a brotli stream whose first byte this is: the window (RFC 7932, 9.1), and the tables of prefix
-/// codes.
+/// Returns the memory that a decoder needs for a brotli stream with this first byte: the window (RFC 7932, 9.1), and the tables of
+/// prefix codes.
 pub(super) fn brotli(first: u8) -> u64 {
     let bits = match (first & 1, (first >> 1) & 7, (first >> 4) & 7) {
         (0, ..) => 16,
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn the_window_of_a_zstd_frame_is_read_from_its_header_however_much_of_it_is_there() {
-        let blocks = ZSTD_BESIDES;
+        let blocks = ZSTD_OVERHEAD;
         // --long=27 and unknown size: descriptor 0x04 (with a checksum), window 0x88.
         let long = [0x28, 0xb5, 0x2f, 0xfd, 0x04, 0x88];
         assert_eq!(zstd(&long), Some((128 << 20) + blocks));
@@ -118,7 +118,7 @@ mod tests {
         let largest = [0xff; ZSTD_HEADER];
         let largest = [&long[..4], &[0xc3], &largest[5..]].concat();
         assert!(zstd(&largest).is_some_and(|bytes| bytes > 1 << 40));
-        // A frame to pass over, and what is no frame.
+        // A skippable frame, and data that are not a frame.
         assert_eq!((zstd(&[0x50, 0x2a]), zstd(b"x")), (Some(0), Some(0)));
     }
 

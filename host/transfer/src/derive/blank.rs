@@ -1,4 +1,4 @@
-//! Keeps derived keys out of what is read.
+//! Blanks derived keys in what is read.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -10,23 +10,23 @@ use crate::error::{Error, Kind};
 use crate::keys::Key;
 use crate::sink::read_full;
 
-/// How many keys of one store are blanked at most. A backup has two or three.
+/// The most keys that are blanked. A backup has two or three.
 pub const MOST_KEYS: usize = 256;
 
-/// How many bytes are looked through at once.
+/// How many bytes are searched at once.
 const STEP: usize = 64 << 10;
 
-/// The keys that a reader must not see.
+/// The set of derived keys that a reader must not see.
 ///
-/// It goes by their text, not by their place: whatever is read through [`Blanked::reader`] has `*` for every byte of every
-/// occurrence of every key's JSON text, so that a range, a copy (`backup.info.copy`) or a second value with the same text
-/// does not show what the first hides. Lengths and offsets stay.
+/// It matches the JSON text of the keys, wherever it occurs: [`Blanked::reader`] puts `*` in place of every byte of every
+/// occurrence. So neither a range, nor a copy (`backup.info.copy`), nor a second value with the same text shows a key. Lengths and
+/// offsets stay.
 ///
-/// A range is the caller's business: one that begins or ends within a key shows the part of it that is no whole key. So
-/// while this is not empty, ranges of an object that is stored plain must be refused.
+/// It does not recognise a part of a key. So while the set is not empty, the caller must refuse ranges of objects that are stored
+/// without encryption, because a range may begin or end within a key.
 ///
-/// It must stand at the end of the pipeline, where the text is plain. The same bytes in stored form show the key to whoever
-/// can decode them: an object that is not encrypted must not be given out in another form than the one that is blanked.
+/// It must be the last step of a pipeline, where the text is plain. The caller must not give out an unencrypted object in another
+/// encoding, because the plugin could decode that itself.
 #[derive(Clone, Default)]
 pub struct Blanked {
     keys: Vec<Key>,
@@ -34,7 +34,7 @@ pub struct Blanked {
     longest: usize,
 }
 
-// The automaton of the search spells the keys.
+// Not derived, because the search automaton contains the keys.
 impl fmt::Debug for Blanked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Blanked of {} keys", self.keys.len())
@@ -42,10 +42,10 @@ impl fmt::Debug for Blanked {
 }
 
 impl Blanked {
-    /// Blanks this derived key as well. The same key twice counts once.
+    /// Adds a derived key. A key that is in the set already counts once.
     ///
     /// # Errors
-    /// `Invalid` for a key that was not derived, `Limit` for more than [`MOST_KEYS`].
+    /// `Invalid` if the key was not derived, `Limit` if there are more than [`MOST_KEYS`].
     pub fn add(&mut self, key: &Key) -> Result<(), Error> {
         let Some(text) = key.text() else {
             return Err(Error::new(Kind::Invalid, format!("the key `{}` was not derived", key.name)));
@@ -58,29 +58,29 @@ impl Blanked {
         }
         let texts = self.keys.iter().filter_map(Key::text).chain([text]);
         let search = AhoCorasick::new(texts.map(|text| text.expose()))
-            .map_err(|error| Error::new(Kind::Failed, format!("cannot look for derived keys: {error}")))?;
+            .map_err(|error| Error::new(Kind::Failed, format!("cannot search for derived keys: {error}")))?;
         self.longest = self.longest.max(text.expose().len());
         self.search = Some(Arc::new(search));
         self.keys.push(key.clone());
         Ok(())
     }
 
-    /// Whether there is nothing to blank.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// `plain` with `*` in place of the keys, for those that are known now.
+    /// Returns a reader of `plain` with `*` in place of the keys that the set has now.
     pub fn reader(&self, plain: Box<dyn Read + Send>) -> Box<dyn Read + Send> {
-        self.looking(plain, false)
+        self.filter(plain, false)
     }
 
-    /// `plain`, which fails with `Denied` before the first byte of a key: for what is written where others read it.
+    /// Returns a reader of `plain` that fails with `Denied` before the first byte of a key, for data that is written to files.
     pub fn refusing(&self, plain: Box<dyn Read + Send>) -> Box<dyn Read + Send> {
-        self.looking(plain, true)
+        self.filter(plain, true)
     }
 
-    fn looking(&self, plain: Box<dyn Read + Send>, refuses: bool) -> Box<dyn Read + Send> {
+    fn filter(&self, plain: Box<dyn Read + Send>, refuses: bool) -> Box<dyn Read + Send> {
         match &self.search {
             None => plain,
             Some(search) => Box::new(Blanking {
@@ -98,7 +98,7 @@ impl Blanked {
         }
     }
 
-    /// The same for text that is there as a whole.
+    /// Blanks the keys in `text`.
     pub fn blank(&self, text: &mut [u8]) {
         if let Some(search) = &self.search {
             blank(search, text);
@@ -117,22 +117,22 @@ struct Blanking {
     plain: Box<dyn Read + Send>,
     search: Arc<AhoCorasick>,
     longest: usize,
-    /// What was read and may be the beginning of a key, as it was read.
+    /// Bytes that were read and may be the beginning of a key.
     raw: Vec<u8>,
-    /// How many bytes of it belong to a key that began before it.
+    /// How many bytes of `raw` belong to a key that began before them.
     covered: usize,
-    /// What may be seen.
+    /// Bytes whose keys are blanked.
     clean: Vec<u8>,
-    /// How much of that was given out.
+    /// How many bytes of `clean` were returned.
     given: usize,
     ended: bool,
     failed: Option<Error>,
-    /// Whether a key is an error rather than blanked.
+    /// Whether to fail at a key instead of blanking it.
     refuses: bool,
 }
 
 impl Blanking {
-    /// Reads on and settles what can be settled: all but the last bytes, in which a key may begin that is not whole yet.
+    /// Reads more and moves bytes to `clean`: all but the last ones, in which an incomplete key may begin.
     fn refill(&mut self) -> io::Result<()> {
         let held = self.raw.len();
         self.raw.resize(held + STEP, 0);
@@ -147,7 +147,7 @@ impl Blanking {
         let mut covered = self.covered.saturating_sub(settled);
         for found in self.search.find_overlapping_iter(&self.raw) {
             if self.refuses {
-                return Err(Error::new(Kind::Denied, "a key that was derived stands in it").into());
+                return Err(Error::new(Kind::Denied, "it contains a derived key").into());
             }
             if found.start() < settled {
                 self.clean[found.start()..found.end().min(settled)].fill(b'*');

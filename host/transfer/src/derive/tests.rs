@@ -1,7 +1,7 @@
 use super::*;
 use crate::digest::{Algorithm, Hasher};
 
-/// As pgBackRest writes it, shortened.
+/// A `backup.info` of pgBackRest, shortened.
 const INFO: &str = "[backrest]\nbackrest-checksum=\"0123456789abcdef0123456789abcdef01234567\"\nbackrest-format=5\n\n\
     [backup:current]\n20261123-005044F={\"backup-type\":\"full\"}\n\n\
     [cipher]\ncipher-pass=\"zWa/6Xtp-IVZC5444yXB+cgFDFl7MxGlgkZSaoPvTGirhPygu4jOKOXf9LO4vjfO\"\n\n\
@@ -13,10 +13,10 @@ fn found(text: &str) -> Result<Key, Error> {
     derive_key(text.as_bytes(), "cipher", "cipher-pass")
 }
 
-/// A source that gives so many bytes at a time.
-struct Drops(io::Cursor<Vec<u8>>, usize);
+/// A source that returns at most so many bytes per read.
+struct SmallReads(io::Cursor<Vec<u8>>, usize);
 
-impl Read for Drops {
+impl Read for SmallReads {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = buffer.len().min(self.1);
         self.0.read(&mut buffer[..length])
@@ -25,8 +25,8 @@ impl Read for Drops {
 
 #[test]
 fn the_key_of_a_backup_info_is_found_however_the_text_comes() {
-    for drops in [1, 2, 7, 64, 100_000] {
-        let text = Drops(io::Cursor::new(INFO.into()), drops);
+    for source_bytes in [1, 2, 7, 64, 100_000] {
+        let text = SmallReads(io::Cursor::new(INFO.into()), source_bytes);
         let key = derive_key(text, "cipher", "cipher-pass").unwrap();
         assert_eq!(key.secret, Secret::new(PASS));
         assert!(key.is_derived());
@@ -62,7 +62,7 @@ fn a_name_counts_in_its_own_section_and_as_a_whole() {
 }
 
 #[test]
-fn a_name_that_is_there_twice_is_told() {
+fn a_name_that_is_there_twice_is_reported() {
     let line = "cipher-pass=\"long enough\"\n";
     for text in [format!("[cipher]\n{line}{line}"), format!("[cipher]\n{line}[db]\n[cipher]\n{line}")] {
         assert_eq!(found(&text).unwrap_err().kind, Kind::Corrupt, "{text}");
@@ -70,7 +70,7 @@ fn a_name_that_is_there_twice_is_told() {
 }
 
 #[test]
-fn a_value_that_is_not_one_json_string_is_told_without_being_shown() {
+fn a_value_that_is_not_one_json_string_is_reported_without_being_shown() {
     for value in [
         "",
         "\"",
@@ -131,18 +131,18 @@ fn text_beyond_the_bound_is_a_limit() {
     assert!(derive_within(INFO.as_bytes(), "cipher", "cipher-pass", exact).is_ok());
     let error = derive_within(INFO.as_bytes(), "cipher", "cipher-pass", exact - 1).unwrap_err();
     assert_eq!(error.kind, Kind::Limit);
-    // One line without end.
+    // A line that never ends.
     let error = derive_within(io::repeat(b'x'), "cipher", "cipher-pass", 10 << 20).unwrap_err();
-    assert_eq!(error.message, "`cipher-pass` in [cipher] is looked for in at most 10.0 MiB of text");
+    assert_eq!(error.message, "`cipher-pass` in [cipher] is searched in at most 10.0 MiB of text");
 }
 
-fn blanked(keys: &[&Key], text: &[u8], drops: usize, sip: usize) -> Vec<u8> {
+fn blanked(keys: &[&Key], text: &[u8], source_bytes: usize, read_bytes: usize) -> Vec<u8> {
     let mut blanked = Blanked::default();
     for key in keys {
         blanked.add(key).unwrap();
     }
-    let mut reader = blanked.reader(Box::new(Drops(io::Cursor::new(text.to_vec()), drops)));
-    let (mut seen, mut buffer) = (Vec::new(), vec![0; sip]);
+    let mut reader = blanked.reader(Box::new(SmallReads(io::Cursor::new(text.to_vec()), source_bytes)));
+    let (mut seen, mut buffer) = (Vec::new(), vec![0; read_bytes]);
     loop {
         match reader.read(&mut buffer).unwrap() {
             0 => return seen,
@@ -155,8 +155,8 @@ fn blanked(keys: &[&Key], text: &[u8], drops: usize, sip: usize) -> Vec<u8> {
 fn a_derived_key_is_blanked_wherever_it_stands_and_nothing_else_is() {
     let key = found(INFO).unwrap();
     let expected = INFO.replace(PASS, &"*".repeat(PASS.len()));
-    for (drops, sip) in [(1, 1), (5, 100), (1000, 7), (100_000, 100_000)] {
-        assert_eq!(blanked(&[&key], INFO.as_bytes(), drops, sip), expected.as_bytes());
+    for (source_bytes, read_bytes) in [(1, 1), (5, 100), (1000, 7), (100_000, 100_000)] {
+        assert_eq!(blanked(&[&key], INFO.as_bytes(), source_bytes, read_bytes), expected.as_bytes());
     }
     let mut text = format!("{PASS}{INFO}{PASS}").into_bytes();
     assert_eq!(

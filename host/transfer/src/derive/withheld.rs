@@ -1,4 +1,4 @@
-//! What one run must not hand out of the texts that keys were derived from, wherever it reads them and writes to.
+//! Tracks for one run the derived keys and the objects they were derived from, and which reads and writes these allow.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -10,21 +10,21 @@ use crate::keys::Key;
 use crate::pipeline::Pipeline;
 use crate::store::{Body, Object};
 
-/// An object that was opened, by everything that tells it from others whatever it is called.
+/// The identity of an opened object, independent of the name under which it was opened.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    /// The store's address and the key in it, in one form.
+pub struct ObjectIdentity {
+    /// The store's URL and the object's key, normalized.
     place: String,
     object: Object,
     /// Device and inode of a local file.
     file: Option<(u64, u64)>,
 }
 
-impl Seen {
-    /// The object of this body.
+impl ObjectIdentity {
+    /// Returns the identity of the object that `body` reads.
     ///
     /// # Errors
-    /// Where a local file cannot be looked at.
+    /// Fails if the metadata of a local file cannot be read.
     pub fn of(store: &str, object: &Object, body: &Body) -> Result<Self, Error> {
         let file = match body.file() {
             Some((file, _)) => Some(file.metadata().map(|metadata| (metadata.dev(), metadata.ino()))?),
@@ -33,7 +33,7 @@ impl Seen {
         Ok(Self { place: place(store, &object.key), object: object.clone(), file })
     }
 
-    /// Whether both are one object, under two names perhaps: one file, one place, or the same mark and size, which a copy has.
+    /// Returns whether both may be the same object: the same place, the same file, or the same etag and size, as a copy has.
     fn is(&self, other: &Self) -> bool {
         let (one, two) = (&self.object, &other.object);
         self.place == other.place
@@ -42,7 +42,7 @@ impl Seen {
     }
 }
 
-/// An address without what does not tell places apart: `.` and empty components, the case of the host.
+/// Returns a URL and key in a normal form: without `.` and empty components, with scheme and host in lower case.
 fn place(store: &str, key: &str) -> String {
     let (scheme, rest) = store.split_once("://").unwrap_or(("file", store));
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -54,7 +54,8 @@ fn place(store: &str, key: &str) -> String {
     place
 }
 
-/// The derived keys of one run and the objects that they stand in. Clones share what they know.
+/// The derived keys of one run and the objects that contain them: what the host withholds from the plugin. Clones share their
+/// state.
 #[derive(Clone, Debug, Default)]
 pub struct Withheld(Arc<RwLock<Known>>);
 
@@ -62,76 +63,79 @@ pub struct Withheld(Arc<RwLock<Known>>);
 struct Known {
     blanked: Blanked,
     sources: Vec<Source>,
-    /// Whether a key stands in an object that is stored without encryption: then a part of any such object may be a part of
-    /// the key.
+    /// Whether a key was derived from an object that is stored without encryption. Then a range of any unencrypted object may be a
+    /// part of the key.
     plain: bool,
 }
 
 #[derive(Debug)]
 struct Source {
-    seen: Seen,
-    /// In which ways it was decoded when a key was derived from it.
+    identity: ObjectIdentity,
+    /// The pipelines with which keys were derived from it.
     forms: Vec<Pipeline>,
 }
 
 impl Withheld {
-    /// From now on this key, which was derived from this object, does not come out.
+    /// Withholds a key that was derived from this object through `via`.
     ///
     /// # Errors
     /// As [`Blanked::add`].
-    pub fn add(&self, key: &Key, seen: Seen, via: &Pipeline) -> Result<(), Error> {
+    pub fn add(&self, key: &Key, identity: ObjectIdentity, via: &Pipeline) -> Result<(), Error> {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         known.blanked.add(key)?;
         known.plain |= via.decrypt.is_none();
-        match known.sources.iter_mut().find(|source| source.seen.is(&seen)) {
+        match known.sources.iter_mut().find(|source| source.identity.is(&identity)) {
             Some(source) if source.forms.iter().any(|form| form.is_same(via)) => {}
             Some(source) => source.forms.push(via.clone()),
-            None => known.sources.push(Source { seen, forms: vec![via.clone()] }),
+            None => known.sources.push(Source { identity, forms: vec![via.clone()] }),
         }
         Ok(())
     }
 
-    /// Whether nothing was derived yet.
+    /// Returns whether no key was derived yet.
     pub fn is_empty(&self) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).blanked.is_empty()
     }
 
-    /// What blanks the keys that are known now.
+    /// Returns the set of the keys that were derived so far.
     pub fn blanked(&self) -> Blanked {
         self.0.read().unwrap_or_else(PoisonError::into_inner).blanked.clone()
     }
 
-    /// Whether this object, or a range of it, may be read in this way: one from which a key was derived only as it was decoded
-    /// then, for in any other form the key could be in it unblanked; and no range of what is not encrypted once a key was derived
-    /// from such an object, for a range may begin or end within a key.
+    /// Checks whether a plugin may read this object, or a range of it, through `via`. An object from which a key was derived may be
+    /// read only with the same pipeline, because in another encoding the key would not be blanked. Once a key was derived from an
+    /// unencrypted object, no range of an unencrypted object may be read, because it may begin or end within a key.
     ///
     /// # Errors
-    /// `Denied` where it may not.
-    pub fn may_read(&self, seen: &Seen, via: &Pipeline, ranged: bool) -> Result<(), Error> {
+    /// `Denied` if it may not.
+    pub fn may_read(&self, identity: &ObjectIdentity, via: &Pipeline, ranged: bool) -> Result<(), Error> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let mut sources = known.sources.iter().filter(|source| source.seen.is(seen));
+        let mut sources = known.sources.iter().filter(|source| source.identity.is(identity));
         if sources.any(|source| !source.forms.iter().any(|form| form.is_same(via))) {
             return Err(Error::new(
                 Kind::Denied,
-                "a key was derived from it, so it is read as it was decoded for that only",
+                "a key was derived from it, so it can be read only with the same `decrypt` and `decompress`",
             ));
         }
         known.no_range(via, ranged)
     }
 
-    /// Whether this object, or a range of it, may be written where others read it: none from which a key was derived.
+    /// Checks whether this object, or a range of it, may be written to a file. An object from which a key was derived may not.
     ///
     /// # Errors
-    /// `Denied` where it may not.
-    pub fn may_keep(&self, seen: &Seen, via: &Pipeline, ranged: bool) -> Result<(), Error> {
+    /// `Denied` if it may not.
+    pub fn may_keep(&self, identity: &ObjectIdentity, via: &Pipeline, ranged: bool) -> Result<(), Error> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if known.sources.iter().any(|source| source.seen.is(seen)) {
-            return Err(Error::new(Kind::Denied, "a key was derived from it, so it is not written"));
+        if known.sources.iter().any(|source| source.identity.is(identity)) {
+            return Err(Error::new(
+                Kind::Denied,
+                "a key was derived from it, so it cannot be written to a file",
+            ));
         }
         known.no_range(via, ranged)
     }
 
-    /// `plain`, which fails before the first byte of a key that is known now.
+    /// Returns a reader of `plain` that fails before the first byte of a key that was derived so far.
     pub fn refusing(&self, plain: Box<dyn Read + Send>) -> Box<dyn Read + Send> {
         self.blanked().refusing(plain)
     }
@@ -142,7 +146,7 @@ impl Known {
         if self.plain && ranged && via.decrypt.is_none() {
             return Err(Error::new(
                 Kind::Denied,
-                "a key was derived from an object without encryption, so no part of such an object is read alone",
+                "a key was derived from an unencrypted object, so ranges of unencrypted objects cannot be read",
             ));
         }
         Ok(())
@@ -164,40 +168,40 @@ mod tests {
         derive_key(format!("[c]\nk=\"{KEY}\"\n").as_bytes(), "c", "k").unwrap()
     }
 
-    fn seen(store: &str, key: &str, etag: Option<&str>, file: Option<(u64, u64)>) -> Seen {
+    fn identity(store: &str, key: &str, etag: Option<&str>, file: Option<(u64, u64)>) -> ObjectIdentity {
         let object = Object { key: key.to_owned(), size: 7, modified: None, etag: etag.and_then(Etag::read) };
-        Seen { place: place(store, key), object, file }
+        ObjectIdentity { place: place(store, key), object, file }
     }
 
     #[test]
-    fn one_object_is_one_whatever_it_is_called() {
+    fn an_object_is_recognised_under_any_name() {
         let withheld = Withheld::default();
         let plain = Pipeline::default();
-        withheld.add(&key(), seen("s3://b/pg", "x/info", Some("mark"), Some((1, 2))), &plain).unwrap();
+        withheld.add(&key(), identity("s3://b/pg", "x/info", Some("mark"), Some((1, 2))), &plain).unwrap();
         let other = Pipeline { decompress: Some(Codec::Gzip), ..Pipeline::default() };
         for same in [
-            seen("S3://B/pg/", "x/info", None, None),
-            seen("s3://b//pg/x", "info", None, None),
-            seen("s3://b/pg/./x", "info", None, None),
-            seen("https://cdn/", "other", Some("mark"), None),
-            seen("/mnt/link", "other", None, Some((1, 2))),
+            identity("S3://B/pg/", "x/info", None, None),
+            identity("s3://b//pg/x", "info", None, None),
+            identity("s3://b/pg/./x", "info", None, None),
+            identity("https://cdn/", "other", Some("mark"), None),
+            identity("/mnt/link", "other", None, Some((1, 2))),
         ] {
             withheld.may_read(&same, &plain, false).unwrap();
             assert_eq!(withheld.may_read(&same, &other, false).unwrap_err().kind, Kind::Denied, "{same:?}");
             assert_eq!(withheld.may_keep(&same, &plain, false).unwrap_err().kind, Kind::Denied, "{same:?}");
         }
-        let another = seen("s3://b/pg", "y", Some("else"), Some((1, 3)));
+        let another = identity("s3://b/pg", "y", Some("else"), Some((1, 3)));
         withheld.may_read(&another, &other, false).unwrap();
         withheld.may_keep(&another, &plain, false).unwrap();
-        // A part of it might be a part of the key, for a copy has the same text.
+        // A range of it may be a part of the key, because a copy has the same text.
         withheld.may_read(&another, &plain, true).unwrap_err();
         withheld.may_keep(&another, &plain, true).unwrap_err();
     }
 
     #[test]
-    fn what_is_written_ends_before_the_first_byte_of_a_key() {
+    fn a_reader_for_files_fails_before_the_first_byte_of_a_key() {
         let withheld = Withheld::default();
-        withheld.add(&key(), seen("s3://b", "x", None, None), &Pipeline::default()).unwrap();
+        withheld.add(&key(), identity("s3://b", "x", None, None), &Pipeline::default()).unwrap();
         for before in [0, 1, 1000, (64 << 10) - 7, 200_000] {
             let text = [vec![b'x'; before], KEY.as_bytes().to_vec(), vec![b'y'; 1000]].concat();
             let mut got = Vec::new();

@@ -1,4 +1,4 @@
-//! Copying a local file without its bytes passing through this program, where nobody wants to see them.
+//! Copies a local file within the kernel if neither a digest nor a filter needs its bytes.
 
 use std::fs::File;
 use std::sync::atomic::Ordering;
@@ -9,17 +9,17 @@ use super::state::{Origin, State};
 use crate::error::Error;
 use crate::sink::file::Output;
 
-/// Smaller files are read and written: a call more costs more than it saves.
+/// Smaller files are read and written, because the additional system call would cost more than it saves.
 const SMALLEST: u64 = 64 << 10;
 
-/// How much the kernel copies at once, in bytes: so long may it take until a cancelled job stops.
+/// How many bytes the kernel copies at once. A cancelled job stops after at most that many.
 const AT_ONCE: u64 = 4 << 20;
 
-/// Copies as much of `from` from byte `offset` on as `output` still wants, sharing its blocks where the file system can. What it
-/// leaves is to be read and written.
+/// Copies from byte `offset` of `from` as many bytes as `output` still needs, and shares blocks if the file system can. The caller
+/// must read and write the bytes that this function could not copy.
 ///
 /// # Errors
-/// Where the budget or the disk is full, and where the kernel fails.
+/// Fails if the budget or the disk is full, or the kernel cannot copy.
 pub(crate) fn within_kernel(
     job: &State,
     origin: &Origin,
@@ -33,7 +33,7 @@ pub(crate) fn within_kernel(
     if offset == 0 && output.position() == 0 && !origin.no_reflink.load(Ordering::Relaxed) {
         let length = from.metadata()?.len();
         if length == output.left() {
-            output.agree(length)?;
+            output.reserve(length)?;
             match rustix::fs::ioctl_ficlone(output.file(), from) {
                 Ok(()) => {
                     output.copied(length);
@@ -45,9 +45,9 @@ pub(crate) fn within_kernel(
     }
     let mut read_from = offset;
     while output.left() > 0 {
-        job.go_on()?;
+        job.fail_if_cancelled()?;
         let count = output.left().min(AT_ONCE);
-        output.agree(count)?;
+        output.reserve(count)?;
         let mut write_to = output.position();
         let most = usize::try_from(count).unwrap_or(usize::MAX);
         match rustix::fs::copy_file_range(
@@ -60,11 +60,11 @@ pub(crate) fn within_kernel(
             Ok(0) => return Ok(()),
             Ok(copied) => output.copied(copied as u64),
             Err(Errno::INTR) => {}
-            // Two file systems, or one that cannot: nothing was copied by this call.
+            // Two file systems, or one that cannot copy: this call has copied nothing.
             Err(
                 Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::TXTBSY,
             ) => return Ok(()),
-            Err(errno) => return Err(output.kernel_says("copy", errno.into())),
+            Err(errno) => return Err(output.io_error("copy", errno.into())),
         }
     }
     Ok(())

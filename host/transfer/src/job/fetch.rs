@@ -1,4 +1,4 @@
-//! Fetching files.
+//! Fetches files.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,40 +8,40 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::Stat;
 
+use super::coalesce;
 use super::copy;
-use super::neighbours;
 use super::state::State;
 use super::stored::{Part, Stored};
 use super::unit::Item;
 use super::worker::Worker;
-use super::{Action, Unless};
+use super::{Action, Overwrite};
 use crate::digest::Hasher;
 use crate::error::{Error, Kind};
 use crate::sink::directories::shown;
 use crate::sink::file::{self, Output, Wanted};
 use crate::store::Range;
 
-/// Fetches files whose stored bytes lie next to each other.
-pub(crate) fn all(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
+/// Fetches files whose stored bytes are adjacent.
+pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
     let mut wanted = Vec::with_capacity(items.len());
     for item in items {
-        match guarded(|| is_there(worker, job, &item)) {
+        match guarded(|| is_up_to_date(worker, job, &item)) {
             Ok(true) => item.ticket.finish(Ok(Action::Kept)),
             Ok(false) => wanted.push(item),
             Err(error) => fail(item, error),
         }
     }
-    // What is there already may have parted neighbours.
-    for run in neighbours::runs(wanted) {
+    // Without the files that exist already, the rest may not be adjacent any more.
+    for run in coalesce::adjacent(wanted) {
         read_run(worker, job, run);
     }
 }
 
-/// Reads files in one go. Where reading breaks off, what is left is tried again without what it broke off at.
+/// Reads files with one request. If it fails at one file, makes another request for the files after that one.
 fn read_run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
     let mut items = std::collections::VecDeque::from(items);
     while let Some(first) = items.front() {
-        if let Err(error) = job.go_on() {
+        if let Err(error) = job.fail_if_cancelled() {
             items.drain(..).for_each(|item| fail(item, error.clone()));
             return;
         }
@@ -57,7 +57,7 @@ fn read_run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
             match guarded(|| Stored::open(job, job.cancel_token(), &first.origin, &first.object, range)) {
                 _ if nothing => None,
                 Ok(stored) => Some(Arc::new(Mutex::new(stored))),
-                // One of them may lie outside of the object.
+                // One of the ranges may lie outside of the object; the others may succeed.
                 Err(error) if error.kind == Kind::Invalid && items.len() > 1 => {
                     for item in items {
                         read_run(worker, job, vec![item]);
@@ -89,25 +89,25 @@ fn read_run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
     }
 }
 
-/// An item has failed.
+/// Reports that an item failed.
 fn fail(item: Item, error: Error) {
     let what = format!("`{}`", shown(&item.path));
     item.ticket.finish(Err(error.of(what)));
 }
 
-/// Does `work`; a fault in it is an error like another.
+/// Runs `work` and turns a panic into an error.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Error::of_panic(&*panic)))
 }
 
-/// Whether the item asks for what is there already.
-fn is_there(worker: &mut Worker, job: &State, item: &Item) -> Result<bool, Error> {
-    job.go_on()?;
-    if item.unless == Unless::Always {
+/// Returns whether the file exists already and `overwrite` says to keep it. Sets the mode and time of a file that is kept.
+fn is_up_to_date(worker: &mut Worker, job: &State, item: &Item) -> Result<bool, Error> {
+    job.fail_if_cancelled()?;
+    if item.overwrite == Overwrite::Always {
         return Ok(false);
     }
     let place = job.target().file(&item.path)?;
-    let Some((there, status)) = file::existing(&job.destination, &mut worker.directories, &place)? else {
+    let Some((existing, status)) = file::existing(&job.destination, &mut worker.directories, &place)? else {
         return Ok(false);
     };
     let length = u64::try_from(status.st_size).unwrap_or(0);
@@ -116,23 +116,23 @@ fn is_there(worker: &mut Worker, job: &State, item: &Item) -> Result<bool, Error
         Some(at) => length >= at + item.size,
     };
     let same = fits
-        && match (item.unless, &item.digest) {
-            (Unless::Always, _) | (Unless::SameDigest, None) => false,
-            (Unless::SameSizeAndTime, _) => time_of(&status) == item.mtime,
-            (Unless::SameContent, _) => has_same_content(worker, job, &there, item)?,
-            (Unless::SameDigest, Some(digest)) => {
-                let hasher = hash(worker, job, &there, item, Hasher::new(digest.algorithm))?;
+        && match (item.overwrite, &item.digest) {
+            (Overwrite::Always, _) | (Overwrite::UnlessSameDigest, None) => false,
+            (Overwrite::UnlessSameSizeAndTime, _) => time_of(&status) == item.mtime,
+            (Overwrite::UnlessSameContent, _) => has_same_content(worker, job, &existing, item)?,
+            (Overwrite::UnlessSameDigest, Some(digest)) => {
+                let hasher = hash(worker, job, &existing, item, Hasher::new(digest.algorithm))?;
                 hasher.is_some_and(|hasher| hasher.finish() == *digest)
             }
         };
     if same {
         if status.st_mode & 0o7777 != item.mode {
-            file::set_mode(&there, item.mode)?;
+            file::set_mode(&existing, item.mode)?;
         }
         if item.mtime.is_some_and(|time| time_of(&status) != Some(time))
             && let Some(time) = item.mtime
         {
-            file::set_time(&there, time)?;
+            file::set_time(&existing, time)?;
         }
     }
     Ok(same)
@@ -142,20 +142,20 @@ fn time_of(status: &Stat) -> Option<u64> {
     u64::try_from(status.st_mtime).ok()
 }
 
-/// Hashes what is there of an item; none where it ends too early.
+/// Hashes the item's part of the existing file; `None` if the file ends too early.
 fn hash(
     worker: &mut Worker,
     job: &State,
-    there: &File,
+    existing: &File,
     item: &Item,
     mut hasher: Hasher,
 ) -> Result<Option<Hasher>, Error> {
     let mut at = item.at.unwrap_or(0);
     let end = at + item.size;
     while at < end {
-        job.go_on()?;
+        job.fail_if_cancelled()?;
         let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(worker.buffer.len());
-        match there.read_at(&mut worker.buffer[..most], at)? {
+        match existing.read_at(&mut worker.buffer[..most], at)? {
             0 => return Ok(None),
             count => {
                 hasher.update(&worker.buffer[..count]);
@@ -167,9 +167,9 @@ fn hash(
     Ok(Some(hasher))
 }
 
-/// Whether what is there of an item is what is stored, byte for byte. More or less stored than the item says is not the
-/// same; that it is wrong comes out when it is written.
-fn has_same_content(worker: &mut Worker, job: &State, there: &File, item: &Item) -> Result<bool, Error> {
+/// Returns whether the existing file has the same bytes as the stored object. If the stored size differs from the item's, returns
+/// false; the item fails later, when it is written.
+fn has_same_content(worker: &mut Worker, job: &State, existing: &File, item: &Item) -> Result<bool, Error> {
     if item.size == 0 && item.range.is_some_and(|range| range.length == 0) {
         return Ok(true);
     }
@@ -177,16 +177,18 @@ fn has_same_content(worker: &mut Worker, job: &State, there: &File, item: &Item)
     let length = item.range.map_or(stored.size(), |range| range.length);
     let mut plain: Box<dyn Read + Send> = Box::new(Part::new(Arc::new(Mutex::new(stored)), length));
     if !item.origin.via.is_plain() || !job.withheld.is_empty() {
-        // Not even to say whether a text of keys is what is there.
-        plain = job.withheld.refusing(item.origin.via.decode_to_keep(plain, &job.room(job.cancel_token()))?);
+        // A plugin must not learn whether the existing file equals a text that holds keys.
+        plain = job
+            .withheld
+            .refusing(item.origin.via.decode_to_keep(plain, &job.memory_allowance(job.cancel_token()))?);
     }
     let half = worker.buffer.len() / 2;
-    let (theirs, ours) = worker.buffer.split_at_mut(half);
+    let (stored_bytes, existing_bytes) = worker.buffer.split_at_mut(half);
     let mut at = item.at.unwrap_or(0);
     let end = at + item.size;
     loop {
-        job.go_on()?;
-        let count = match plain.read(theirs) {
+        job.fail_if_cancelled()?;
+        let count = match plain.read(stored_bytes) {
             Ok(0) => return Ok(at == end),
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
@@ -196,9 +198,9 @@ fn has_same_content(worker: &mut Worker, job: &State, there: &File, item: &Item)
             return Ok(false);
         }
         job.read_without_writing(count as u64);
-        let ours = &mut ours[..count];
-        match there.read_exact_at(ours, at) {
-            Ok(()) if ours == &theirs[..count] => at += count as u64,
+        let existing_bytes = &mut existing_bytes[..count];
+        match existing.read_exact_at(existing_bytes, at) {
+            Ok(()) if existing_bytes == &stored_bytes[..count] => at += count as u64,
             Ok(()) => return Ok(false),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(false),
             Err(error) => return Err(error.into()),
@@ -215,12 +217,12 @@ fn output<'a>(worker: &mut Worker, job: &'a State, item: &Item) -> Result<Output
     }
 }
 
-/// An empty file, for which nothing is stored.
+/// Writes an empty file, for which nothing is read.
 fn write_nothing(worker: &mut Worker, job: &State, item: &Item) -> Result<(), Error> {
     output(worker, job, item)?.finish(item.mtime)
 }
 
-/// Writes one file out of what is read, which began at byte `start` of the object.
+/// Writes one file. `stored` reads the object from byte `start` on.
 fn write(
     worker: &mut Worker,
     job: &State,
@@ -231,7 +233,7 @@ fn write(
     let (position, length) = {
         let mut stored = stored.lock().unwrap_or_else(PoisonError::into_inner);
         let position = item.range.map_or(0, |range| range.offset - start);
-        stored.pass_over_to(position)?;
+        stored.skip_to(position)?;
         (position, item.range.map_or(stored.size(), |range| range.length))
     };
     let mut output = output(worker, job, item)?;
@@ -239,10 +241,10 @@ fn write(
         write_plain(worker, job, item, stored, (position, length), &mut output)?;
     } else {
         let part = Box::new(Part::new(Arc::clone(stored), length));
-        let plain = item.origin.via.decode_to_keep(part, &job.room(job.cancel_token()))?;
+        let plain = item.origin.via.decode_to_keep(part, &job.memory_allowance(job.cancel_token()))?;
         let mut plain = job.withheld.refusing(plain);
         loop {
-            // One byte more than is wanted, so that a bomb ends here.
+            // One byte more than expected, so that a decompression bomb fails here.
             let most = usize::try_from(output.left().saturating_add(1)).unwrap_or(usize::MAX);
             let most = most.min(worker.buffer.len());
             match plain.read(&mut worker.buffer[..most]) {
@@ -298,7 +300,7 @@ fn write_plain(
     Ok(())
 }
 
-/// What is wrong with the bytes, with the object that they are from, unless it says so itself.
+/// Puts the object's name before an error about its bytes, unless the message has it already.
 fn named(error: Error, item: &Item) -> Error {
     let object = format!("`{}` of {}", item.object, item.origin.store.name());
     if error.kind != Kind::Corrupt || error.message.contains(&object) { error } else { error.of(object) }

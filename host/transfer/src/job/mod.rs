@@ -1,11 +1,11 @@
-//! Batches of work for the pool: fetches and unpacks, a result for each.
+//! Jobs: batches of fetches and unpacks for the workers, with an outcome for each item.
 //!
-//! Nothing in here starts a thread, opens a file or waits in the kernel: a restricted thread may call all of it.
+//! No function here starts a thread, opens a file or blocks in the kernel, so a restricted thread may call all of them.
 
-mod brought;
+mod archive_directories;
+mod coalesce;
 mod copy;
 mod fetch;
-mod neighbours;
 mod outcomes;
 mod pool;
 mod state;
@@ -32,16 +32,16 @@ use unit::{Item, Task, Ticket, Unit};
 use workers::Workers;
 pub use workers::{Bounds, WORKER};
 
-/// How many items of a job wait or are at work at once; `fetch` waits while there are as many.
+/// The most items of a job that may be queued or in progress; `fetch` waits while there are as many.
 pub const QUEUE: usize = 32_768;
 
-/// How many items are queued in one go.
-const PIECE: usize = 4096;
+/// How many items are queued at once.
+const ITEMS_AT_ONCE: usize = 4096;
 
 /// The most origins of a job.
 pub const MOST_ORIGINS: usize = 65_536;
 
-/// The most paths that an unpack skips, and the most that it refuses.
+/// The most paths that an unpack may skip, and the most that it may refuse.
 pub const MOST_PATHS: usize = 65_536;
 
 /// One file to fetch. See `fetch` in `wit/method.wit`.
@@ -51,23 +51,23 @@ pub struct Fetch {
     pub origin: u32,
     /// The object's key.
     pub object: String,
-    /// A part of its stored bytes; none for all.
+    /// The range of its stored bytes; `None` for all.
     pub range: Option<Range>,
     /// Relative to the data directory, `/`-separated; checked when it is added.
     pub path: String,
-    /// From this byte of the file on, which may exist and is not cut off; none for a new file. What is written at an offset
-    /// stays where the item fails; a new file is removed.
+    /// The offset in the file; `None` for a new file. With an offset the file may exist and is not truncated, and bytes that were
+    /// written stay if the item fails. A new file is removed if the item fails.
     pub at: Option<u64>,
-    /// The plain size in bytes. Anything else is an error.
+    /// The exact plain size in bytes.
     pub size: u64,
-    /// What its plain bytes must come to.
+    /// The expected digest of its plain bytes.
     pub digest: Option<Digest>,
-    /// Its permission bits; none for the most that the target allows.
+    /// Its permission bits; `None` for all that the target allows.
     pub mode: Option<u32>,
-    /// Its time in seconds since 1970.
+    /// Its modification time in seconds since 1970.
     pub mtime: Option<u64>,
-    /// When it is left alone.
-    pub unless: Unless,
+    /// Whether an existing file is overwritten (`unless` in the contract).
+    pub overwrite: Overwrite,
 }
 
 /// An archive to unpack. See `unpack` in `wit/method.wit`.
@@ -77,54 +77,54 @@ pub struct Unpack {
     pub origin: u32,
     /// The object's key.
     pub object: String,
-    /// Below which directory, relative to the data directory; empty or `.` for the data directory itself.
+    /// The directory for its members, relative to the data directory; empty or `.` for the data directory itself.
     pub path: String,
-    /// How many bytes it may write at most.
+    /// The most bytes that it may write.
     pub limit: u64,
-    /// Files, by their path below the data directory, that are read and checked but not written.
+    /// Files that are read and checked but not written, by their path in the data directory.
     pub skip: Vec<String>,
-    /// Paths below the data directory that the archive must not bring; one that ends with `/` stands for everything below it.
+    /// Paths in the data directory that the archive must not contain; one that ends with `/` means everything below it.
     pub refuse: Vec<String>,
 }
 
-/// When a file that exists is left alone.
+/// When an existing file is overwritten. `unless` in `wit/method.wit`, with the same meaning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Unless {
-    /// Never: it is written in any case.
+pub enum Overwrite {
+    /// In any case.
     #[default]
     Always,
-    /// Where it has this size and digest.
-    SameDigest,
-    /// Where it has this size and time, in whole seconds.
-    SameSizeAndTime,
-    /// Where it has this size and these bytes: both sides are read and compared.
-    SameContent,
+    /// Unless it has this size and digest.
+    UnlessSameDigest,
+    /// Unless it has this size and modification time, in whole seconds.
+    UnlessSameSizeAndTime,
+    /// Unless it has this size and the same bytes; the existing file and the object are both read and compared.
+    UnlessSameContent,
 }
 
-/// What became of a file.
+/// What was done with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It was written.
     Written,
-    /// It was there already.
+    /// It existed already and was kept, as [`Fetch::overwrite`] says.
     Kept,
 }
 
-/// How one item ended.
+/// The result of one item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Counts the fetches and unpacks of the job in the order in which they were added, from 0.
+    /// The number of the fetch or unpack, counted from 0 in the order in which they were added to the job.
     pub index: u32,
-    /// What became of it.
+    /// What was done, or why it failed.
     pub ended: Result<Action, Error>,
 }
 
-/// How far a job is.
+/// The progress of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Items that wait or are at work.
+    /// Items that are queued or in progress.
     pub queued: u32,
-    /// Items that ended well.
+    /// Items that succeeded.
     pub done: u32,
     /// Items that failed.
     pub failed: u32,
@@ -132,13 +132,13 @@ pub struct Status {
     pub bytes: u64,
     /// Files that were written so far.
     pub files: u64,
-    /// Whether nothing waits or is at work.
+    /// Whether no item is queued or in progress.
     pub idle: bool,
 }
 
-/// Work for the pool's workers. Dropping it is [`Job::cancel`], waited for by blocking.
+/// A batch of fetches and unpacks for the workers. Dropping it cancels it and blocks until no worker writes for it any more.
 pub struct Job {
-    /// Keeps the threads.
+    /// Keeps the threads running.
     workers: Arc<Workers>,
     state: Arc<State>,
 }
@@ -156,60 +156,60 @@ impl Job {
         Self { workers, state: Arc::new(state) }
     }
 
-    /// A place that items come from; its index counts from 0.
+    /// Adds an origin of items and returns its index, counted from 0.
     ///
     /// # Errors
-    /// `Limit` for more than [`MOST_ORIGINS`], or where there is no memory for it.
+    /// `Limit` if there are more than [`MOST_ORIGINS`], or too little memory is left.
     pub fn add_origin(&self, store: Store, via: Pipeline) -> Result<u32, Error> {
         self.state.add_origin(Origin::new(store, via, &self.state.memory)?)
     }
 
-    /// Adds files to fetch, all or none of them. Waits while the queue is full, and while there is no memory for them but items
-    /// of the job end, which give theirs back.
+    /// Adds files to fetch, all or none of them. Waits while the queue is full, and while memory is short but items of the job are
+    /// still in progress, which give memory back when they end.
     ///
     /// # Errors
-    /// `Invalid`, before any of them is added, for a path that leads elsewhere, an origin that there is none of, a digest of the wrong
-    /// length, or a condition of `unless` that lacks what it compares; `Limit` where too many outcomes were not taken, or where
-    /// there is no memory for them; `Cancelled` once the job is.
+    /// `Invalid`, before any item is added, for a path outside of the data directory, an unknown origin, a digest of the wrong
+    /// length, or a condition for overwriting without the value that it compares; `Limit` if too many outcomes wait to be taken, or
+    /// too little memory is left; `Cancelled` if the job is cancelled.
     pub async fn fetch(&self, items: Vec<Fetch>) -> Result<(), Error> {
         let mut items = items.into_iter().map(|item| self.item(item)).collect::<Result<Vec<_>, _>>()?;
         let bytes: Vec<u64> = items.iter().map(Item::bytes).collect();
-        let mut charge = self.state.afford(bytes.iter().sum(), "what is to be fetched").await?;
+        let mut charge = self.state.charge_memory(bytes.iter().sum(), "the items to fetch").await?;
         let first = self.state.number(items.len())?;
         for ((item, index), bytes) in items.iter_mut().zip(first..).zip(bytes) {
             item.number(index, charge.split(bytes));
         }
         let mut items = items.into_iter().peekable();
         while items.peek().is_some() {
-            let piece: Vec<_> = items.by_ref().take(PIECE).collect();
-            self.state.make_room(piece.len()).await?;
+            let piece: Vec<_> = items.by_ref().take(ITEMS_AT_ONCE).collect();
+            self.state.acquire_slots(piece.len()).await?;
             let piece = piece.into_iter().map(|item| item.ticketed(&self.state)).collect();
-            let units = neighbours::join(piece);
+            let units = coalesce::into_units(piece);
             self.workers.pool.add(&self.state, units);
             self.withdraw_if_cancelled();
         }
         Ok(())
     }
 
-    /// Adds one archive, whose files are compared with a listing while they are written.
+    /// Adds an archive to unpack. Its files are compared with the listing while they are written.
     ///
     /// # Errors
     /// As [`Job::fetch`].
     pub async fn unpack(&self, item: Unpack, files: Option<Arc<Listing>>) -> Result<(), Error> {
         let origin = self.state.origin(item.origin)?;
         let unpacking = unpack::Item::new(item, origin, files, self.state.target())?;
-        let charge = self.state.afford(unpacking.bytes(), "an archive to unpack").await?;
+        let charge = self.state.charge_memory(unpacking.bytes(), "an archive to unpack").await?;
         let index = self.state.number(1)?;
-        self.state.make_room(1).await?;
+        self.state.acquire_slots(1).await?;
         let unpacking = unpacking.ticketed(Ticket::new(Arc::clone(&self.state), index, Some(charge)));
-        // How large it is nobody knows; what is one file of thousands is likely to be smaller.
+        // The plain size of an archive is unknown, but larger than most fetches, so archives are started first.
         let unit = Unit::new(u64::MAX, index, Task::Unpack(Box::new(unpacking)));
         self.workers.pool.add(&self.state, vec![unit]);
         self.withdraw_if_cancelled();
         Ok(())
     }
 
-    /// How far it is.
+    /// Returns the progress of the job.
     pub fn status(&self) -> Status {
         self.state.status()
     }
@@ -228,49 +228,49 @@ impl Job {
         self.status()
     }
 
-    /// Takes up to `max` outcomes away, in the order in which they came.
+    /// Takes up to `max` outcomes, oldest first.
     pub fn outcomes(&self, max: usize) -> Vec<Outcome> {
         self.state.take_outcomes(max)
     }
 
-    /// Ready when there are outcomes or the job is idle or cancelled.
+    /// Returns when there are outcomes, or the job is idle or cancelled.
     pub async fn ready(&self) {
         self.state.until(|status, outcomes| status.idle || outcomes > 0).await;
     }
 
-    /// Bytes and files that were written since the last call, for the progress bar.
+    /// Returns the bytes and files that were written since the last call.
     pub fn progress(&self) -> (u64, u64) {
         self.state.progress()
     }
 
-    /// Whether anything went on since the last call that [`Job::progress`] does not count: what is there was read to be compared, an
-    /// item ended. A restore of what has not changed writes nothing for hours.
+    /// Returns whether the job has made progress since the last call that [`Job::progress`] does not count: it has read existing
+    /// files to compare them, or ended an item. A restore over unchanged files may write nothing for hours.
     pub fn has_read(&self) -> bool {
         self.state.has_read()
     }
 
-    /// Ends the work; returns when no worker of this job writes any more, which takes about as long as one write. What was not done
-    /// counts as failed, with the kind `Cancelled`.
+    /// Cancels the job. Returns when no worker writes for it any more, after about the time of one write. Items that had not ended
+    /// count as failed, with the kind `Cancelled`.
     pub async fn cancel(&self) {
         drop(self.halt().await);
     }
 
-    /// The same without giving back the memory of what was not done, which after a long queue takes seconds, nor counting it: both
-    /// happen where the answer is dropped.
+    /// Cancels the job, but leaves dropping and counting the queued items to the caller, because that takes seconds after a long
+    /// queue: both happen when the returned value is dropped.
     pub async fn halt(&self) -> Withdrawn {
         self.state.cancel();
         let withdrawn = Withdrawn(self.workers.pool.remove(&self.state));
-        self.state.until_quiet().await;
+        self.state.until_workers_idle().await;
         withdrawn
     }
 
-    /// Stops everything without waiting for it.
+    /// Cancels the job without waiting for its workers.
     fn withdraw(&self) {
         self.state.cancel();
         drop(self.workers.pool.remove(&self.state));
     }
 
-    /// Takes back what was queued while somebody cancelled.
+    /// Removes items again that were queued while the job was cancelled.
     fn withdraw_if_cancelled(&self) {
         if self.state.is_cancelled() {
             self.withdraw();
@@ -295,14 +295,14 @@ impl Job {
     }
 }
 
-/// What a job was told to do and did not do.
-#[must_use = "dropping it takes time"]
+/// The queued items of a cancelled job.
+#[must_use = "dropping it may take seconds"]
 pub struct Withdrawn(#[expect(dead_code, reason = "it is there to be dropped")] Vec<Unit>);
 
 impl Drop for Job {
     fn drop(&mut self) {
         self.withdraw();
-        self.state.block_until_quiet();
+        self.state.block_until_workers_idle();
     }
 }
 

@@ -1,27 +1,27 @@
-//! How items ended, until somebody takes it.
+//! The outcomes of items, kept until the caller takes them.
 
 use std::collections::VecDeque;
 
 use super::{Action, Outcome};
-use crate::budget::{Charge, PIECE};
+use crate::budget::{ALLOCATION_OVERHEAD, Charge};
 use crate::error::{Error, Kind};
 
-/// The most outcomes of a job that wait to be taken; where every item is reported, adding more is refused.
+/// The most outcomes of a job that may wait to be taken. If every item is reported, adding more items is refused.
 pub const MOST_OUTCOMES: usize = 262_144;
 
-/// The most outcomes with the text of an error that wait to be taken.
+/// The most waiting outcomes that may have the text of an error.
 pub const MOST_MESSAGES: usize = 65_536;
 
-/// So many texts are kept also where little memory is left: somebody must be able to say what went wrong.
+/// How many texts of errors are kept even if little memory is left, so that the cause can be reported.
 const FEW: usize = 64;
 
-/// What an outcome takes in memory without the text of an error: its place in a queue that doubles when it grows.
+/// The memory of an outcome without the text of an error: its slot in a queue that doubles when it grows.
 pub(super) const OUTCOME: u64 = 2 * size_of::<Waiting>() as u64;
 
-/// How many bytes of texts one call takes away.
-const TEXTS: usize = 16 << 20;
+/// How many bytes of texts one call of [`Outcomes::take`] returns at most.
+const TEXTS_AT_ONCE: usize = 16 << 20;
 
-/// What stands for an error whose text was one too many.
+/// The text of an error whose own text was dropped.
 const DROPPED: &str = "it failed; too many failures wait to be taken for its text to be kept";
 
 /// Outcomes that wait to be taken: at most [`MOST_OUTCOMES`], with at most [`MOST_MESSAGES`] texts.
@@ -31,7 +31,7 @@ pub(super) struct Outcomes {
     messages: usize,
 }
 
-/// An outcome, with what is charged for it.
+/// An outcome with its charge.
 struct Waiting {
     index: u32,
     ended: Result<Action, Box<Error>>,
@@ -39,7 +39,7 @@ struct Waiting {
 }
 
 impl Outcomes {
-    /// None yet. Where `all` is false only failures are kept.
+    /// Makes an empty queue. If `all` is false, only failures are kept.
     pub(super) fn new(all: bool) -> Self {
         Self { all, waiting: VecDeque::new(), messages: 0 }
     }
@@ -48,16 +48,15 @@ impl Outcomes {
         self.waiting.len()
     }
 
-    /// Whether `more` items, besides those that are `queued`, can be reported.
+    /// Returns whether there is room for the outcomes of the `queued` items and of `more` items.
     pub(super) fn has_room(&self, queued: usize, more: usize) -> bool {
         !self.all || self.waiting.len() + queued + more <= MOST_OUTCOMES
     }
 
-    /// Keeps an outcome. `charge` is what its item took, which covers [`OUTCOME`] bytes at least. All but
-    /// [`FEW`] texts of errors are kept only while a quarter of the memory stays free: what nobody takes must not keep work from
-    /// being added.
+    /// Adds an outcome. `charge` is the charge of its item, at least [`OUTCOME`] bytes. Beyond the first [`FEW`], texts of errors
+    /// are kept only while a quarter of the memory is free, so that outcomes that are never taken do not block new items.
     pub(super) fn add(&mut self, index: u32, ended: Result<Action, Error>, mut charge: Option<Charge>) {
-        let is_tight = charge.as_ref().is_some_and(Charge::leaves_too_little);
+        let is_tight = charge.as_ref().is_some_and(Charge::leaves_less_than_a_quarter);
         let mut keep = |bytes: usize| {
             charge
                 .as_mut()
@@ -72,12 +71,14 @@ impl Outcomes {
             Err(error)
                 if self.messages < MOST_MESSAGES
                     && (!is_tight || self.messages < FEW)
-                    && keep(error.message.capacity() + size_of::<Error>() + 2 * PIECE as usize) =>
+                    && keep(
+                        error.message.capacity() + size_of::<Error>() + 2 * ALLOCATION_OVERHEAD as usize,
+                    ) =>
             {
                 self.messages += 1;
                 Err(Box::new(error))
             }
-            // It counts in the status, and the first thousands of failures say enough.
+            // The status counts it, and thousands of other failures are reported.
             Err(_) if !self.all => return,
             Err(error) => {
                 keep(size_of::<Error>());
@@ -87,13 +88,14 @@ impl Outcomes {
         self.waiting.push_back(Waiting { index, ended, _charge: charge });
     }
 
-    /// Takes the first away: at most `max`, and no more than hold [`TEXTS`] bytes of text, but one where there is one.
+    /// Takes the oldest outcomes: at most `max`, and no more than hold [`TEXTS_AT_ONCE`] bytes of text, but at least one if any
+    /// waits.
     pub(super) fn take(&mut self, max: usize) -> Vec<Outcome> {
         let mut texts = 0;
         let fits = |waiting: &&Waiting| {
             let before = texts;
             texts += waiting.ended.as_ref().err().map_or(0, |error| error.message.len());
-            before == 0 || texts <= TEXTS
+            before == 0 || texts <= TEXTS_AT_ONCE
         };
         let count = self.waiting.iter().take(max).take_while(fits).count();
         let taken = self.waiting.drain(..count).map(|waiting| Outcome {
@@ -107,7 +109,7 @@ impl Outcomes {
             }),
         });
         let taken: Vec<_> = taken.collect();
-        // What was a long queue is not charged any more.
+        // The memory of a long queue is not charged any more, so it must be freed.
         if self.waiting.capacity() > 1024 && self.waiting.len() < self.waiting.capacity() / 4 {
             self.waiting.shrink_to(self.waiting.capacity() / 2);
         }
@@ -116,7 +118,7 @@ impl Outcomes {
 }
 
 impl Outcomes {
-    /// What adding too many is refused with.
+    /// Makes the error for adding too many items.
     pub(super) fn full() -> Error {
         Error::new(
             Kind::Limit,

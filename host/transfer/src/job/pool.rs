@@ -1,4 +1,4 @@
-//! What waits for a worker.
+//! The queue of the workers.
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,24 +8,25 @@ use super::unit::Unit;
 use super::unpack::{Archive, SmallFiles};
 use crate::budget::Charge;
 
-/// Small files of an archive that is being unpacked.
+/// A batch of small files of an archive that is being unpacked.
 pub(crate) struct Batch {
-    /// The archive that they are from.
+    /// The archive.
     pub(crate) archive: Arc<Archive>,
     /// The files.
     pub(crate) files: SmallFiles,
-    /// For them, without their bytes.
+    /// The memory of the batch, without the files' bytes.
     pub(crate) charge: Option<Charge>,
 }
 
-/// Units above which a queue that has become short gives memory back.
+/// A queue that had more units than this and has become short gives memory back.
 const LONG: usize = 1024;
 
-/// What waits for a worker: small files of archives first, for they hold buffers; then, job by job in turn, the largest.
+/// The queue of the workers. Batches of small files come first, because they hold buffers; then the largest unit of each job, the
+/// jobs in turn.
 #[derive(Default)]
 pub(crate) struct Pool {
     waiting: Mutex<Waiting>,
-    come: Condvar,
+    added: Condvar,
 }
 
 #[derive(Default)]
@@ -35,14 +36,14 @@ struct Waiting {
     stopping: bool,
 }
 
-/// What waits of one job. Never empty.
+/// The queued units of one job. Never empty.
 struct Queue {
     job: Arc<State>,
     units: BinaryHeap<Unit>,
 }
 
-/// Something for a worker to do.
-pub(crate) enum Work {
+/// The next task of a worker.
+pub(crate) enum NextTask {
     Batch(Batch),
     Unit(Arc<State>, Unit),
 }
@@ -58,10 +59,10 @@ impl Pool {
             None => waiting.jobs.push_back(Queue { job: Arc::clone(job), units: units.into() }),
         }
         drop(waiting);
-        if count > 1 { self.come.notify_all() } else { self.come.notify_one() }
+        if count > 1 { self.added.notify_all() } else { self.added.notify_one() }
     }
 
-    /// Takes away what waits of a job.
+    /// Removes and returns the queued units of a job.
     pub(crate) fn remove(&self, job: &Arc<State>) -> Vec<Unit> {
         let mut waiting = self.waiting();
         let at = waiting.jobs.iter().position(|queue| Arc::ptr_eq(&queue.job, job));
@@ -70,26 +71,26 @@ impl Pool {
         queue.map(|queue| queue.units.into_vec()).unwrap_or_default()
     }
 
-    /// Offers small files to whoever has time.
+    /// Adds a batch of small files for any worker.
     pub(crate) fn offer(&self, batch: Batch) {
         self.waiting().batches.push_back(batch);
-        self.come.notify_one();
+        self.added.notify_one();
     }
 
-    /// Takes back the oldest batch of `archive` that nobody has begun.
+    /// Takes back the oldest batch of `archive` that no worker has taken.
     pub(crate) fn take_back(&self, archive: &Arc<Archive>) -> Option<Batch> {
         let mut waiting = self.waiting();
         let at = waiting.batches.iter().position(|batch| Arc::ptr_eq(&batch.archive, archive))?;
         waiting.batches.remove(at)
     }
 
-    /// Something to do, without waiting. A unit counts as begun: [`State::begin`] was called.
-    pub(super) fn try_next(&self) -> Option<Work> {
+    /// Takes the next task; `None` if there is none. Calls [`State::begin`] for a unit.
+    pub(super) fn try_next(&self) -> Option<NextTask> {
         Self::take(&mut self.waiting())
     }
 
-    /// The same, waiting for it; none where the pool ends.
-    pub(super) fn next(&self) -> Option<Work> {
+    /// Waits for the next task and takes it; `None` if the pool has been stopped.
+    pub(super) fn next(&self) -> Option<NextTask> {
         let mut waiting = self.waiting();
         loop {
             if let Some(work) = Self::take(&mut waiting) {
@@ -98,33 +99,33 @@ impl Pool {
             if waiting.stopping {
                 return None;
             }
-            waiting = self.come.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = self.added.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn take(waiting: &mut Waiting) -> Option<Work> {
+    fn take(waiting: &mut Waiting) -> Option<NextTask> {
         if let Some(batch) = waiting.batches.pop_front() {
-            return Some(Work::Batch(batch));
+            return Some(NextTask::Batch(batch));
         }
         let mut queue = waiting.jobs.pop_front()?;
         let unit = queue.units.pop()?;
-        // What was a long queue is not charged any more, and must not be held for the sake of a short one.
+        // The memory of a long queue is not charged any more, so it must be freed.
         if queue.units.capacity() > LONG && queue.units.len() < queue.units.capacity() / 4 {
             queue.units.shrink_to(queue.units.capacity() / 2);
         }
         let job = Arc::clone(&queue.job);
-        // Under the lock, so that whoever cancels and finds nothing here knows of it.
+        // Under the lock, so that a thread that cancels the job finds the unit either in the queue or counted as in progress.
         job.begin();
         if !queue.units.is_empty() {
             waiting.jobs.push_back(queue);
         }
-        Some(Work::Unit(job, unit))
+        Some(NextTask::Unit(job, unit))
     }
 
-    /// Ends the workers once nothing waits.
+    /// Ends the workers when the queue is empty.
     pub(super) fn stop(&self) {
         self.waiting().stopping = true;
-        self.come.notify_all();
+        self.added.notify_all();
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {

@@ -1,4 +1,4 @@
-//! What a job, its items and the workers share.
+//! The state that a job shares with its items and the workers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::outcomes::Outcomes;
 use super::{Action, MOST_ORIGINS, Outcome, QUEUE, Status};
-use crate::budget::{Budget, Charge, PIECE, Room};
+use crate::budget::{ALLOCATION_OVERHEAD, Budget, Charge, MemoryAllowance};
 use crate::derive::Withheld;
 use crate::error::{Error, Kind};
 use crate::pipeline::Pipeline;
@@ -18,48 +18,48 @@ use crate::sink::destination::Destination;
 use crate::store::Store;
 use crate::target::Target;
 
-/// A place that items come from.
+/// An origin of items: a store and how its objects are decoded.
 pub(crate) struct Origin {
     pub(crate) store: Store,
     pub(crate) via: Pipeline,
-    /// Whether a reflink from it was refused; it is not tried again.
+    /// Whether a reflink from this store has failed, so that no more are tried.
     pub(crate) no_reflink: AtomicBool,
     _charge: Charge,
 }
 
 impl Origin {
     /// # Errors
-    /// `Limit` where there is no memory for it.
+    /// `Limit` if too little memory is left.
     pub(super) fn new(store: Store, via: Pipeline, memory: &Budget) -> Result<Self, Error> {
-        let bytes = 2 * size_of::<Self>() as u64 + via.heap() + PIECE;
+        let bytes = 2 * size_of::<Self>() as u64 + via.heap() + ALLOCATION_OVERHEAD;
         let charge = memory.charge(bytes, "another origin of the job")?;
         Ok(Self { store, via, no_reflink: AtomicBool::new(false), _charge: charge })
     }
 }
 
-/// What a job, its items and the workers share.
+/// The state that a job shares with its items and the workers.
 pub(crate) struct State {
-    /// What everything that the job holds in memory is charged to.
+    /// The budget to which all memory of the job is charged.
     pub(crate) memory: Budget,
-    /// What the files that it writes have in common.
+    /// Where the job writes.
     pub(crate) destination: Destination,
     pub(crate) runtime: Handle,
     pub(crate) rate: Option<Arc<Rate>>,
-    /// What it must not write.
+    /// The derived keys, which the job must not write.
     pub(crate) withheld: Withheld,
     origins: Mutex<Vec<Arc<Origin>>>,
-    /// Room in the queue; closed when the job is cancelled.
-    room: Semaphore,
+    /// Free slots in the queue; closed when the job is cancelled.
+    queue_slots: Semaphore,
     account: Mutex<Account>,
-    /// Told when something of the account changes that somebody may wait for.
+    /// Notified when a part of the account changes for which a caller may wait.
     changed: Notify,
     /// The same for threads that block.
-    quiet: Condvar,
-    told_bytes: AtomicU64,
-    told_files: AtomicU64,
-    /// Bytes that were read without being written, and items that ended.
+    idle_workers: Condvar,
+    reported_bytes: AtomicU64,
+    reported_files: AtomicU64,
+    /// Bytes that were read but not written, plus the number of items that ended.
     read: AtomicU64,
-    told_read: AtomicU64,
+    reported_read: AtomicU64,
 }
 
 struct Account {
@@ -67,8 +67,8 @@ struct Account {
     queued: usize,
     done: u32,
     failed: u32,
-    /// Units that a worker is at.
-    at_work: usize,
+    /// Units that workers are processing.
+    in_progress: usize,
     outcomes: Outcomes,
 }
 
@@ -89,14 +89,14 @@ impl State {
             rate,
             withheld,
             origins: Mutex::default(),
-            room: Semaphore::new(QUEUE),
-            account: Mutex::new(Account { next: 0, queued: 0, done: 0, failed: 0, at_work: 0, outcomes }),
+            queue_slots: Semaphore::new(QUEUE),
+            account: Mutex::new(Account { next: 0, queued: 0, done: 0, failed: 0, in_progress: 0, outcomes }),
             changed: Notify::new(),
-            quiet: Condvar::new(),
-            told_bytes: AtomicU64::new(0),
-            told_files: AtomicU64::new(0),
+            idle_workers: Condvar::new(),
+            reported_bytes: AtomicU64::new(0),
+            reported_files: AtomicU64::new(0),
             read: AtomicU64::new(0),
-            told_read: AtomicU64::new(0),
+            reported_read: AtomicU64::new(0),
         }
     }
 
@@ -115,7 +115,7 @@ impl State {
         origin.ok_or_else(|| Error::new(Kind::Invalid, format!("the job has no origin {index}")))
     }
 
-    /// Numbers for `count` new items: the first of them.
+    /// Assigns numbers to `count` new items and returns the first one.
     pub(super) fn number(&self, count: usize) -> Result<u32, Error> {
         let mut account = self.account();
         if self.is_cancelled() {
@@ -132,35 +132,35 @@ impl State {
         Ok(first)
     }
 
-    /// Takes memory for items that are added, all of it or none. Waits while there is none and items of the job end, which give
-    /// theirs back.
-    pub(super) async fn afford(&self, bytes: u64, what: &str) -> Result<Charge, Error> {
+    /// Charges memory for new items. Waits while too little is free and items of the job are queued, which give memory back when
+    /// they end.
+    pub(super) async fn charge_memory(&self, bytes: u64, what: &str) -> Result<Charge, Error> {
         let ends = || self.account().queued > 0;
         tokio::select! {
             biased;
             () = self.destination.cancel.cancelled() => Err(Error::cancelled()),
-            charged = self.memory.charge_while(bytes, what, ends) => charged,
+            charged = self.memory.charge_when_free(bytes, what, ends) => charged,
         }
     }
 
-    /// Where decoders of this job's workers take their memory from.
-    pub(crate) fn room(&self, stop: &CancellationToken) -> Room {
-        Room::for_a_worker(&self.memory, &self.runtime, stop)
+    /// Returns the allowance for decoders of this job's workers.
+    pub(crate) fn memory_allowance(&self, stop: &CancellationToken) -> MemoryAllowance {
+        MemoryAllowance::waiting(&self.memory, &self.runtime, stop)
     }
 
-    /// Waits until `count` more items fit into the queue, and takes their room.
-    pub(super) async fn make_room(&self, count: usize) -> Result<(), Error> {
+    /// Waits until `count` more items fit into the queue, and takes their slots.
+    pub(super) async fn acquire_slots(&self, count: usize) -> Result<(), Error> {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        self.room.acquire_many(count).await.map_err(|_| Error::cancelled())?.forget();
+        self.queue_slots.acquire_many(count).await.map_err(|_| Error::cancelled())?.forget();
         Ok(())
     }
 
-    /// An item whose room was taken enters the queue.
+    /// Counts an item that enters the queue. Its slot was taken before.
     pub(super) fn enter(&self) {
         self.account().queued += 1;
     }
 
-    /// An item has ended.
+    /// Notes that an item has ended.
     pub(super) fn finish(&self, index: u32, ended: Result<Action, Error>, charge: Option<Charge>) {
         let mut account = self.account();
         account.queued -= 1;
@@ -170,31 +170,31 @@ impl State {
         }
         let before = account.outcomes.len();
         account.outcomes.add(index, ended, charge);
-        let tell = account.queued == 0 || (before == 0 && account.outcomes.len() > 0);
+        let notify = account.queued == 0 || (before == 0 && account.outcomes.len() > 0);
         drop(account);
         self.read_without_writing(1);
-        self.room.add_permits(1);
-        if tell {
+        self.queue_slots.add_permits(1);
+        if notify {
             self.changed.notify_waiters();
-            // Who waits for memory that items of this job give back waits in vain once there are none.
-            self.memory.tell();
+            // A caller that waits for memory of this job's items must stop waiting when there are none.
+            self.memory.wake_waiters();
         }
     }
 
-    /// A worker takes up a unit.
+    /// Notes that a worker has taken a unit.
     pub(crate) fn begin(&self) {
-        self.account().at_work += 1;
+        self.account().in_progress += 1;
     }
 
-    /// It is done with the unit.
+    /// Notes that a worker has finished a unit.
     pub(crate) fn end(&self) {
         let mut account = self.account();
-        account.at_work -= 1;
-        let quiet = account.at_work == 0;
+        account.in_progress -= 1;
+        let is_last = account.in_progress == 0;
         drop(account);
-        if quiet {
+        if is_last {
             self.changed.notify_waiters();
-            self.quiet.notify_all();
+            self.idle_workers.notify_all();
         }
     }
 
@@ -217,24 +217,24 @@ impl State {
 
     pub(super) fn progress(&self) -> (u64, u64) {
         let (bytes, files) = self.destination.written();
-        (since(bytes, &self.told_bytes), since(files, &self.told_files))
+        (since(bytes, &self.reported_bytes), since(files, &self.reported_files))
     }
 
     pub(super) fn has_read(&self) -> bool {
-        since(self.read.load(Ordering::Relaxed), &self.told_read) > 0
+        since(self.read.load(Ordering::Relaxed), &self.reported_read) > 0
     }
 
-    /// Counts what a worker read and did not write: what is there, compared with what is wanted; what is passed over.
+    /// Counts bytes that a worker read but did not write: of an existing file that it compares, or of a file that it skips.
     pub(crate) fn read_without_writing(&self, bytes: u64) {
         self.read.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Where it writes.
+    /// Returns the target.
     pub(crate) fn target(&self) -> &Arc<Target> {
         &self.destination.target
     }
 
-    /// Set when the job is cancelled.
+    /// Returns the token that is set when the job is cancelled.
     pub(crate) fn cancel_token(&self) -> &CancellationToken {
         &self.destination.cancel
     }
@@ -244,18 +244,18 @@ impl State {
     }
 
     /// # Errors
-    /// `Cancelled` where the job is.
-    pub(crate) fn go_on(&self) -> Result<(), Error> {
-        self.destination.go_on()
+    /// `Cancelled` if the job is cancelled.
+    pub(crate) fn fail_if_cancelled(&self) -> Result<(), Error> {
+        self.destination.fail_if_cancelled()
     }
 
     pub(super) fn cancel(&self) {
         self.destination.cancel.cancel();
-        self.room.close();
+        self.queue_slots.close();
         self.changed.notify_waiters();
     }
 
-    /// Waits until `reached` answers true of the status and the number of outcomes, or the job is cancelled.
+    /// Waits until `reached` returns true for the status and the number of outcomes, or the job is cancelled.
     pub(super) async fn until(&self, reached: impl Fn(&Status, usize) -> bool) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
@@ -268,23 +268,23 @@ impl State {
         }
     }
 
-    /// Waits until no worker is at anything of the job.
-    pub(super) async fn until_quiet(&self) {
+    /// Waits until no worker is processing a unit of the job.
+    pub(super) async fn until_workers_idle(&self) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            if self.account().at_work == 0 {
+            if self.account().in_progress == 0 {
                 return;
             }
             changed.await;
         }
     }
 
-    /// The same, for a thread that may block.
-    pub(super) fn block_until_quiet(&self) {
+    /// Does the same on a thread that may block.
+    pub(super) fn block_until_workers_idle(&self) {
         let mut account = self.account();
-        while account.at_work > 0 {
-            account = self.quiet.wait(account).unwrap_or_else(PoisonError::into_inner);
+        while account.in_progress > 0 {
+            account = self.idle_workers.wait(account).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -293,7 +293,7 @@ impl State {
     }
 }
 
-/// How much a counter went on since this was asked last.
-fn since(now: u64, told: &AtomicU64) -> u64 {
-    now.saturating_sub(told.swap(now, Ordering::Relaxed))
+/// Returns how much a counter has grown since the last call.
+fn since(now: u64, reported: &AtomicU64) -> u64 {
+    now.saturating_sub(reported.swap(now, Ordering::Relaxed))
 }

@@ -1,4 +1,4 @@
-//! The stored bytes of an object, for a thread that may block and yet stops when its job is cancelled.
+//! Reads the stored bytes of an object on a thread that may block, and stops when the job is cancelled.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,25 +10,25 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::state::{Origin, State};
-use crate::derive::Seen;
+use crate::derive::ObjectIdentity;
 use crate::error::{Error, Kind};
 use crate::rate::Rate;
 use crate::store::{Body, Object, Range};
 
-/// The stored bytes of an object, or of a range of it.
+/// A reader of the stored bytes of an object, or of a range of it.
 pub(super) struct Stored {
     body: Body,
     object: Object,
     runtime: Handle,
     stop: CancellationToken,
     rate: Option<Arc<Rate>>,
-    /// What came from the network and was not taken yet.
+    /// Bytes that were received and not taken yet.
     chunk: Bytes,
-    /// Where in the object the range begins.
+    /// The offset of the range in the object.
     start: u64,
-    /// How much of the range was taken.
+    /// How many bytes of the range were taken.
     position: u64,
-    /// Whether the body failed; nothing more comes then.
+    /// Whether the body has failed, so that no more bytes follow.
     failed: bool,
 }
 
@@ -43,8 +43,8 @@ impl Stored {
     ) -> Result<Self, Error> {
         let (object, body) = unless_cancelled(&job.runtime, stop, origin.store.read(object, range))?;
         if !job.withheld.is_empty() {
-            let seen = Seen::of(origin.store.name(), &object, &body)?;
-            job.withheld.may_keep(&seen, &origin.via, range.is_some())?;
+            let identity = ObjectIdentity::of(origin.store.name(), &object, &body)?;
+            job.withheld.may_keep(&identity, &origin.via, range.is_some())?;
         }
         Ok(Self {
             body,
@@ -59,27 +59,27 @@ impl Stored {
         })
     }
 
-    /// The size of the whole object in bytes.
+    /// Returns the size of the whole object in bytes.
     pub(super) fn size(&self) -> u64 {
         self.object.size
     }
 
-    /// Whether reading it failed.
+    /// Returns whether reading has failed.
     pub(super) fn has_failed(&self) -> bool {
         self.failed
     }
 
-    /// The file that the object is, where it is a local one, and where in it the byte at `position` of the range lies.
+    /// Returns the file of a local object, and the offset in it of `position` of the range; `None` for other objects.
     pub(super) fn file(&self, position: u64) -> Option<(&File, u64)> {
         self.body.file().map(|(file, _)| (file, self.start + position))
     }
 
-    /// Whether the object is still the one that was opened, where it is a local file.
+    /// Fails if the object is a local file that has changed since it was opened.
     pub(super) fn unchanged(&self) -> Result<(), Error> {
         self.body.unchanged()
     }
 
-    /// Waits until `bytes` more may come from a local file.
+    /// Waits until the rate allows `bytes` more from a local file.
     pub(super) fn pay(&self, bytes: u64) -> Result<(), Error> {
         match &self.rate {
             None => Ok(()),
@@ -90,8 +90,8 @@ impl Stored {
         }
     }
 
-    /// Goes forward to `position` of the range; not back.
-    pub(super) fn pass_over_to(&mut self, position: u64) -> Result<(), Error> {
+    /// Skips forward to `position` of the range. Does not go back.
+    pub(super) fn skip_to(&mut self, position: u64) -> Result<(), Error> {
         if self.body.file().is_some() {
             self.position = position;
             return Ok(());
@@ -105,12 +105,12 @@ impl Stored {
         Ok(())
     }
 
-    /// The next bytes that came over the network, at most `most`; none at the end.
+    /// Returns the next bytes from the network, at most `most`; `None` at the end.
     pub(super) fn chunk(&mut self, most: usize) -> Result<Option<Bytes>, Error> {
         while self.chunk.is_empty() {
-            let come = unless_cancelled(&self.runtime, &self.stop, self.body.chunk());
-            self.failed |= come.is_err();
-            match come? {
+            let received = unless_cancelled(&self.runtime, &self.stop, self.body.chunk());
+            self.failed |= received.is_err();
+            match received? {
                 Some(bytes) => self.chunk = bytes,
                 None => return Ok(None),
             }
@@ -120,7 +120,7 @@ impl Stored {
         Ok(Some(bytes))
     }
 
-    /// Reads the next bytes; `left` are to come at most, as far as is known.
+    /// Reads the next bytes, at most `left`.
     fn read(&mut self, into: &mut [u8], left: u64) -> Result<usize, Error> {
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(into.len());
         if most == 0 {
@@ -159,14 +159,14 @@ impl Stored {
     }
 }
 
-/// A part of stored bytes for a decoder.
+/// A reader of a part of the stored bytes, for a decoder.
 pub(super) struct Part {
     stored: Arc<Mutex<Stored>>,
     left: u64,
 }
 
 impl Part {
-    /// The next `length` bytes.
+    /// Reads the next `length` bytes.
     pub(super) fn new(stored: Arc<Mutex<Stored>>, length: u64) -> Self {
         Self { stored, left: length }
     }
@@ -181,7 +181,10 @@ impl Read for Part {
     }
 }
 
-/// Waits for `work` on a thread that may block, unless it is cancelled.
+/// Blocks until `work` is done.
+///
+/// # Errors
+/// `Cancelled` if `stop` is cancelled first; otherwise the error of `work`.
 fn unless_cancelled<T>(
     runtime: &Handle,
     stop: &CancellationToken,

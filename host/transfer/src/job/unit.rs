@@ -1,30 +1,30 @@
-//! What waits in the queue.
+//! Units of work and the items in them.
 
 use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
 use super::outcomes::OUTCOME;
 use super::state::{Origin, State};
-use super::{Action, Fetch, Unless, unpack};
-use crate::budget::{Charge, PIECE};
+use super::{Action, Fetch, Overwrite, unpack};
+use crate::budget::{ALLOCATION_OVERHEAD, Charge};
 use crate::digest::Digest;
 use crate::error::{Error, Kind};
 use crate::store::Range;
 use crate::target::Target;
 use foundation::rooted::RelativePath;
 
-/// What one worker does in one go.
+/// A unit of work: one worker processes it as a whole.
 pub(crate) struct Unit {
-    /// Plain bytes, about: the largest is done first.
+    /// About how many plain bytes it has. The largest unit is processed first.
     weight: u64,
-    /// Of two that weigh the same the first is done first.
+    /// The number of its first item. Of two units with the same weight, the one with the lower number is processed first.
     first: u32,
     pub(crate) task: Task,
 }
 
-/// What is to be done.
+/// The task of a unit.
 pub(crate) enum Task {
-    /// Files whose stored bytes are read in one go, in the order in which they lie in their object.
+    /// Files that one request reads, in the order of their ranges in the object.
     Fetch(Vec<Item>),
     /// An archive.
     Unpack(Box<unpack::Item>),
@@ -60,22 +60,22 @@ impl Ord for Unit {
     }
 }
 
-/// The place of an item in the queue. However the item ends, panics included, its job hears of it.
+/// The slot of an item in the queue. However the item ends, even by a panic, dropping the ticket reports that to the job.
 pub(crate) struct Ticket {
     state: Option<Arc<State>>,
     index: u32,
-    /// For the item, its place in the queue and its outcome.
+    /// For the item, its slot in the queue and its outcome.
     charge: Option<Charge>,
 }
 
 impl Ticket {
-    /// An item enters the queue of `state`, where there is room for it.
+    /// Counts an item as queued in `state`. Its slot was taken before.
     pub(super) fn new(state: Arc<State>, index: u32, charge: Option<Charge>) -> Self {
         state.enter();
         Self { state: Some(state), index, charge }
     }
 
-    /// For an item that is not in the queue yet.
+    /// Makes a ticket for an item that is not queued yet.
     pub(super) fn none() -> Self {
         Self { state: None, index: 0, charge: None }
     }
@@ -84,7 +84,7 @@ impl Ticket {
         self.index
     }
 
-    /// The item has ended so.
+    /// Reports how the item ended.
     pub(super) fn finish(mut self, ended: Result<Action, Error>) {
         if let Some(state) = self.state.take() {
             state.finish(self.index, ended, self.charge.take());
@@ -105,7 +105,7 @@ impl Drop for Ticket {
     }
 }
 
-/// A file to fetch whose every part was checked.
+/// A file to fetch, after validation.
 pub(crate) struct Item {
     pub(super) ticket: Ticket,
     pub(super) origin: Arc<Origin>,
@@ -117,14 +117,14 @@ pub(crate) struct Item {
     pub(super) digest: Option<Digest>,
     pub(super) mode: u32,
     pub(super) mtime: Option<u64>,
-    pub(super) unless: Unless,
+    pub(super) overwrite: Overwrite,
 }
 
 impl Item {
-    /// Checks a file to fetch.
+    /// Validates a file to fetch.
     ///
     /// # Errors
-    /// `Invalid`, with what is wrong with it.
+    /// `Invalid`; the message says what is wrong.
     pub(super) fn new(fetch: Fetch, origin: Arc<Origin>, target: &Target) -> Result<Self, Error> {
         let invalid = |why: &str| Err(Error::new(Kind::Invalid, why));
         let path =
@@ -133,24 +133,34 @@ impl Item {
         if let Some(digest) = &fetch.digest {
             digest.check_length()?;
         }
-        match (fetch.unless, &fetch.digest, fetch.mtime, fetch.at) {
-            (Unless::SameDigest, None, ..) => return invalid("`same-digest` needs a digest"),
-            (Unless::SameSizeAndTime, _, None, _) => return invalid("`same-size-and-time` needs a time"),
-            (Unless::SameSizeAndTime, _, _, Some(_)) => {
-                return invalid("`same-size-and-time` is of whole files, not of a part from an offset on");
+        match (fetch.overwrite, &fetch.digest, fetch.mtime, fetch.at) {
+            (Overwrite::UnlessSameDigest, None, ..) => return invalid("`same-digest` needs a digest"),
+            (Overwrite::UnlessSameSizeAndTime, _, None, _) => {
+                return invalid("`same-size-and-time` needs a modification time");
             }
-            (Unless::Always | Unless::SameDigest | Unless::SameSizeAndTime | Unless::SameContent, ..) => {}
+            (Overwrite::UnlessSameSizeAndTime, _, _, Some(_)) => {
+                return invalid(
+                    "`same-size-and-time` applies to whole files only, not to a part at an offset",
+                );
+            }
+            (
+                Overwrite::Always
+                | Overwrite::UnlessSameDigest
+                | Overwrite::UnlessSameSizeAndTime
+                | Overwrite::UnlessSameContent,
+                ..,
+            ) => {}
         }
         let length =
             |start: u64, length: u64| start.checked_add(length).and_then(|end| i64::try_from(end).ok());
         if length(fetch.at.unwrap_or(0), fetch.size).is_none() {
-            return invalid("no file is so long");
+            return invalid("no file is that long");
         }
         if fetch.range.is_some_and(|range| length(range.offset, range.length).is_none()) {
-            return invalid("no object is so long");
+            return invalid("no object is that long");
         }
         if fetch.mtime.is_some_and(|time| i64::try_from(time).is_err()) {
-            return invalid("no file has such a time");
+            return invalid("no file has such a modification time");
         }
         Ok(Self {
             ticket: Ticket::none(),
@@ -163,23 +173,24 @@ impl Item {
             digest: fetch.digest,
             mode: fetch.mode.unwrap_or(target.modes.0) & target.modes.0,
             mtime: fetch.mtime,
-            unless: fetch.unless,
+            overwrite: fetch.overwrite,
         })
     }
 
-    /// What it takes in memory, with its place in the queue and its outcome. Vectors double when they grow.
+    /// Returns the memory of the item, its slot in the queue and its outcome. Vectors double when they grow.
     pub(super) fn bytes(&self) -> u64 {
-        let digest = self.digest.as_ref().map_or(0, |digest| digest.value.capacity() as u64 + PIECE);
-        let strings = (self.object.capacity() + self.path.as_os_str().len()) as u64 + 2 * PIECE;
-        2 * (size_of::<Self>() + size_of::<Unit>()) as u64 + strings + digest + PIECE + OUTCOME
+        let digest =
+            self.digest.as_ref().map_or(0, |digest| digest.value.capacity() as u64 + ALLOCATION_OVERHEAD);
+        let strings = (self.object.capacity() + self.path.as_os_str().len()) as u64 + 2 * ALLOCATION_OVERHEAD;
+        2 * (size_of::<Self>() + size_of::<Unit>()) as u64 + strings + digest + ALLOCATION_OVERHEAD + OUTCOME
     }
 
-    /// Its number, and what was charged for it.
+    /// Sets the item's number and charge.
     pub(super) fn number(&mut self, index: u32, charge: Charge) {
         (self.ticket.index, self.ticket.charge) = (index, Some(charge));
     }
 
-    /// The item as it enters the queue.
+    /// Returns the item with a ticket of `state`.
     pub(super) fn ticketed(mut self, state: &Arc<State>) -> Self {
         let (index, charge) = (self.ticket.index, self.ticket.charge.take());
         Self { ticket: Ticket::new(Arc::clone(state), index, charge), ..self }

@@ -1,8 +1,8 @@
-//! Unpacking archives.
+//! Unpacks archives.
 //!
-//! A companion reads, decrypts and decompresses the archive into a ring of buffers. The worker finds the members in it and writes
-//! the large ones. Small ones become batches that point into the buffers, for whichever worker has time: the files of an
-//! archive are made by several threads although its bytes come one after the other.
+//! A companion reads, decrypts and decompresses the archive into a ring of buffers. The worker parses the members and writes the
+//! large files. Small files become batches that refer to the buffers, and any idle worker writes them. So several threads write the
+//! files of an archive although its bytes arrive in sequence.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 use ustar::{Kind as MemberKind, Member, Stream, TarError};
 
-use super::brought::Directories;
+use super::archive_directories::ArchiveDirectories;
 use super::outcomes::OUTCOME;
 use super::pool::{Batch, Pool};
 use super::state::{Origin, State};
@@ -20,7 +20,7 @@ use super::stored::{Part, Stored};
 use super::unit::{Ticket, Unit};
 use super::worker::Worker;
 use super::{Action, MOST_PATHS, Unpack};
-use crate::budget::PIECE;
+use crate::budget::ALLOCATION_OVERHEAD;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind};
 use crate::listing::{Expected, Listing, Number, PathSet};
@@ -30,18 +30,18 @@ use crate::sink::ring::{Filling, Piece, Reader, Ring};
 use crate::target::Target;
 use foundation::rooted::RelativePath;
 
-/// How many batches of an archive wait at most before its own worker writes one. Files without bytes hold no buffer of the ring,
-/// so nothing else would stop it.
+/// The most batches of an archive that may wait; beyond that its own worker writes the next one. Empty files hold no buffer of the
+/// ring, so nothing else bounds the number of batches.
 const BATCHES: usize = 16;
 
-/// The largest file that goes into a batch, in bytes.
+/// The largest file of a batch in bytes.
 const SMALL: u64 = BUFFER as u64;
 
-/// How many bytes of an archive make a batch, from the first header to whatever comes before the next. What a batch points to
-/// is not filled again before it is written, so that one that is still being made must keep few buffers.
+/// How many bytes of an archive make a batch, from its first header to the next header after it. The buffers of a batch are not
+/// reused before it is written, so an unfinished batch must hold few of them.
 const BATCH: u64 = BUFFER as u64 / 2;
 
-/// An archive to unpack whose every part was checked.
+/// An archive to unpack, after validation.
 pub(crate) struct Item {
     ticket: Ticket,
     origin: Arc<Origin>,
@@ -55,10 +55,10 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    /// Checks an archive to unpack.
+    /// Validates an archive to unpack.
     ///
     /// # Errors
-    /// `Invalid`, with what is wrong with it; `Limit` for too many paths.
+    /// `Invalid`, and the message says what is wrong; `Limit` if there are too many paths.
     pub(super) fn new(
         unpack: Unpack,
         origin: Arc<Origin>,
@@ -91,10 +91,10 @@ impl Item {
         })
     }
 
-    /// What it takes in memory, with its place in the queue and its outcome.
+    /// Returns the memory of the item, its slot in the queue and its outcome.
     pub(super) fn bytes(&self) -> u64 {
         let below = self.below.as_ref().map_or(0, |below| below.as_os_str().len());
-        let strings = (self.object.capacity() + below) as u64 + 3 * PIECE;
+        let strings = (self.object.capacity() + below) as u64 + 3 * ALLOCATION_OVERHEAD;
         2 * (size_of::<Self>() + size_of::<Unit>()) as u64
             + strings
             + self.skip.bytes()
@@ -102,64 +102,64 @@ impl Item {
             + OUTCOME
     }
 
-    /// The item as it enters the queue.
+    /// Returns the item with this ticket.
     pub(super) fn ticketed(self, ticket: Ticket) -> Self {
         Self { ticket, ..self }
     }
 }
 
-/// An archive that is being unpacked, as everybody sees it who writes its files.
+/// An archive that is being unpacked, shared by the workers that write its files.
 pub(crate) struct Archive {
     job: Arc<State>,
     listing: Option<Arc<Listing>>,
-    /// Whether there is no more use in it.
+    /// Whether it has failed, so that the rest need not be written.
     failed: AtomicBool,
     batches: Mutex<Batches>,
-    fewer: Condvar,
+    batch_done: Condvar,
 }
 
 #[derive(Default)]
 struct Batches {
-    /// How many wait or are at work.
+    /// How many are queued or being written.
     open: usize,
     /// The first error.
     error: Option<Error>,
 }
 
-/// Files that are written in one go.
+/// The files of a batch.
 pub(crate) type SmallFiles = Vec<SmallFile>;
 
-/// A file whose bytes are in buffers.
+/// A small file whose bytes are in buffers of the ring.
 pub(crate) struct SmallFile {
-    file: Announced,
+    file: MemberFile,
     pieces: Vec<Piece>,
 }
 
 impl SmallFile {
-    /// What it takes in memory besides its bytes, which lie in the ring's buffers.
+    /// Returns its memory without its bytes, which are in the ring's buffers.
     fn bytes(&self) -> u64 {
         let digest = self.file.digest.as_ref().map_or(0, |digest| digest.value.capacity());
         let strings = self.file.path.as_os_str().len() + digest;
         let vectors = 2 * size_of::<Self>() + self.pieces.capacity() * size_of::<Piece>();
-        (strings + vectors) as u64 + 3 * PIECE
+        (strings + vectors) as u64 + 3 * ALLOCATION_OVERHEAD
     }
 }
 
-/// A file of an archive before its contents come.
-struct Announced {
+/// A file of an archive, after its header was checked.
+struct MemberFile {
     /// Its path below the data directory.
     path: RelativePath,
     size: u64,
     digest: Option<Digest>,
-    /// Which file of the listing it is, where it is one.
+    /// Its number in the listing; `None` if it is not listed.
     number: Option<Number>,
-    /// Whether it is read and not written.
+    /// Whether it is checked but not written.
     skipped: bool,
 }
 
 /// Unpacks an archive.
-pub(crate) fn one(worker: &mut Worker, job: &Arc<State>, item: Item) {
-    if let Err(cancelled) = job.go_on() {
+pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, item: Item) {
+    if let Err(cancelled) = job.fail_if_cancelled() {
         item.ticket.finish(Err(cancelled));
         return;
     }
@@ -168,15 +168,15 @@ pub(crate) fn one(worker: &mut Worker, job: &Arc<State>, item: Item) {
         listing: item.listing.clone(),
         failed: AtomicBool::new(false),
         batches: Mutex::default(),
-        fewer: Condvar::new(),
+        batch_done: Condvar::new(),
     });
     let ring = Arc::new(Ring::within(&job.memory));
     let stop = job.cancel_token().child_token();
-    // From here on somebody fills the ring and says so when he ends, which `abandon` waits for.
+    // From here on the companion fills the ring. `abandon` waits until it has ended.
     worker.read_ahead(filling(&item, job, &ring, &stop));
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let worker = RefCell::new(&mut *worker);
-        let directories = Directories::within(&job.memory);
+        let directories = ArchiveDirectories::within(&job.memory);
         Unpacking { item: &item, archive: &archive, worker: &worker, directories, written: 0 }.all(&ring)
     }));
     let ended = ended.unwrap_or_else(|panic| Err(Error::of_panic(&*panic)));
@@ -188,7 +188,7 @@ pub(crate) fn one(worker: &mut Worker, job: &Arc<State>, item: Item) {
     ring.abandon();
     let object = format!("`{}` of {}", item.object, item.origin.store.name());
     let ended = match (ended, written) {
-        // Reading stopped because writing failed: that is the reason to tell.
+        // Reading was stopped because writing failed, so the error of writing is the cause.
         (Err(stopped), Err(why)) if stopped.kind == Kind::Cancelled => Err(why),
         (ended, written) => ended.and(written),
     };
@@ -200,7 +200,7 @@ pub(crate) fn one(worker: &mut Worker, job: &Arc<State>, item: Item) {
     item.ticket.finish(ended);
 }
 
-/// What the companion does: reads, decrypts, decompresses.
+/// Makes the companion's task: to read, decrypt and decompress the archive.
 fn filling(item: &Item, job: &Arc<State>, ring: &Arc<Ring>, stop: &CancellationToken) -> Filling {
     let (origin, object) = (Arc::clone(&item.origin), item.object.clone());
     let (job, stop) = (Arc::clone(job), stop.clone());
@@ -208,19 +208,19 @@ fn filling(item: &Item, job: &Arc<State>, ring: &Arc<Ring>, stop: &CancellationT
         let stored = Stored::open(&job, &stop, &origin, &object, None)?;
         let size = stored.size();
         let part = Box::new(Part::new(Arc::new(Mutex::new(stored)), size));
-        let plain = origin.via.decode_to_keep(part, &job.room(&stop))?;
+        let plain = origin.via.decode_to_keep(part, &job.memory_allowance(&stop))?;
         Ok(job.withheld.refusing(plain))
     };
     Filling::new(Arc::clone(ring), Box::new(open))
 }
 
-/// One archive on its way through a worker.
+/// The state of the worker that unpacks an archive.
 struct Unpacking<'a> {
     item: &'a Item,
     archive: &'a Arc<Archive>,
     worker: &'a RefCell<&'a mut Worker>,
-    directories: Directories,
-    /// How many bytes its files have so far.
+    directories: ArchiveDirectories,
+    /// The total size of its files so far in bytes.
     written: u64,
 }
 
@@ -244,7 +244,7 @@ impl<'a> Unpacking<'a> {
         loop {
             let at = tar.next_header();
             let Some(member) = tar.next().map_err(broken)? else { break };
-            self.archive.go_on()?;
+            self.archive.fail_if_cancelled()?;
             let named = |error: Error| match error.kind {
                 Kind::Cancelled => error,
                 _ => error.of(format_args!("`{}`", member.name.escape_debug())),
@@ -253,8 +253,8 @@ impl<'a> Unpacking<'a> {
             match member.kind {
                 MemberKind::Directory => self.directory(&path),
                 MemberKind::File => {
-                    let announced = self.announce(path, member.size);
-                    match announced {
+                    let checked = self.check_file(path, member.size);
+                    match checked {
                         Ok(file) if member.size <= SMALL => {
                             let pieces = pieces(&mut tar).map_err(|error| broken(tar.error(error)))?;
                             if batch.is_empty() {
@@ -264,7 +264,7 @@ impl<'a> Unpacking<'a> {
                             Ok(())
                         }
                         Ok(file) => {
-                            self.hand_out(std::mem::take(&mut batch));
+                            self.dispatch(std::mem::take(&mut batch));
                             self.large(&mut tar, file)
                         }
                         Err(error) => Err(error),
@@ -273,14 +273,14 @@ impl<'a> Unpacking<'a> {
             }
             .map_err(named)?;
             if tar.next_header() - begun >= BATCH {
-                self.hand_out(std::mem::take(&mut batch));
+                self.dispatch(std::mem::take(&mut batch));
             }
         }
-        self.hand_out(batch);
+        self.dispatch(batch);
         Ok(())
     }
 
-    /// Where a member belongs, below the data directory.
+    /// Returns the path of a member in the data directory.
     fn path(&self, member: &Member) -> Result<RelativePath, Error> {
         let own = RelativePath::new(&member.name);
         let path = match &self.item.below {
@@ -294,9 +294,9 @@ impl<'a> Unpacking<'a> {
         Ok(path)
     }
 
-    /// Makes a directory.
+    /// Creates a directory.
     fn directory(&mut self, path: &RelativePath) -> Result<(), Error> {
-        // A file that comes twice finds the first one there; a directory would not.
+        // A second file of one name fails because the first one exists; a second directory would not.
         self.directories.add(path)?;
         match self.archive.job.target().directory_of(path)? {
             None => Ok(()),
@@ -304,8 +304,8 @@ impl<'a> Unpacking<'a> {
         }
     }
 
-    /// Looks at what the header and the listing say of a file.
-    fn announce(&mut self, path: RelativePath, size: u64) -> Result<Announced, Error> {
+    /// Checks a file's header against the limits and the listing.
+    fn check_file(&mut self, path: RelativePath, size: u64) -> Result<MemberFile, Error> {
         let name = text(&path);
         let skipped = self.item.skip.contains(&name);
         self.archive.job.target().file(&path)?;
@@ -330,11 +330,11 @@ impl<'a> Unpacking<'a> {
                 return Err(Error::new(Kind::Limit, why));
             }
         }
-        Ok(Announced { path, size, digest, number, skipped })
+        Ok(MemberFile { path, size, digest, number, skipped })
     }
 
-    /// Writes a file that is not small, as its bytes come.
-    fn large(&self, tar: &mut Tar<'_>, file: Announced) -> Result<(), Error> {
+    /// Writes a large file while its bytes arrive.
+    fn large(&self, tar: &mut Tar<'_>, file: MemberFile) -> Result<(), Error> {
         let mut writing = Writing::begin(&mut self.worker.borrow_mut(), self.archive, file)?;
         while tar.left() > 0 {
             let piece = piece(tar).map_err(|error| broken(tar.error(error)))?;
@@ -343,8 +343,8 @@ impl<'a> Unpacking<'a> {
         writing.finish(self.archive)
     }
 
-    /// Has files written by whoever has time.
-    fn hand_out(&self, files: SmallFiles) {
+    /// Queues a batch for any worker, or writes it here if too many batches wait or too little memory is left.
+    fn dispatch(&self, files: SmallFiles) {
         if !files.is_empty() {
             let bytes = files.iter().map(SmallFile::bytes).sum();
             let charge = self.archive.job.memory.charge(bytes, "files to write").ok();
@@ -360,7 +360,7 @@ impl<'a> Unpacking<'a> {
     }
 }
 
-/// The next bytes of a member's contents, as they lie in their buffer.
+/// Returns the next bytes of a member's contents without copying them.
 fn piece(tar: &mut Tar<'_>) -> std::io::Result<Piece> {
     tar.take(|Stream(reader), left| {
         let most = usize::try_from(left).unwrap_or(usize::MAX);
@@ -370,7 +370,7 @@ fn piece(tar: &mut Tar<'_>) -> std::io::Result<Piece> {
     })
 }
 
-/// All of a member's contents.
+/// Returns all of a member's contents.
 fn pieces(tar: &mut Tar<'_>) -> std::io::Result<Vec<Piece>> {
     let mut pieces = Vec::with_capacity(1);
     while tar.left() > 0 {
@@ -379,7 +379,7 @@ fn pieces(tar: &mut Tar<'_>) -> std::io::Result<Vec<Piece>> {
     Ok(pieces)
 }
 
-/// What is wrong with an archive, in words that follow its name.
+/// Makes an error whose message follows the name of the archive.
 fn broken(error: TarError) -> Error {
     match error {
         TarError::Io(error) => Error::from(error),
@@ -387,23 +387,23 @@ fn broken(error: TarError) -> Error {
     }
 }
 
-/// A path out of an archive, whose names are UTF-8.
+/// Returns the text of a path from an archive, whose names are UTF-8.
 fn text(path: &RelativePath) -> String {
     path.as_os_str().to_string_lossy().into_owned()
 }
 
 impl Archive {
     /// # Errors
-    /// Where the job is cancelled or somebody who writes a file of the archive has failed.
-    fn go_on(&self) -> Result<(), Error> {
+    /// `Cancelled` if the job is cancelled, or writing a file of the archive has failed.
+    fn fail_if_cancelled(&self) -> Result<(), Error> {
         if self.failed.load(Ordering::Relaxed) {
-            // What failed is told by whoever closes the archive.
+            // `close` reports the error itself.
             return Err(Error::cancelled());
         }
-        self.job.go_on()
+        self.job.fail_if_cancelled()
     }
 
-    /// Waits until every batch is done, and helps.
+    /// Writes the batches that still wait, and waits for those that other workers write.
     fn close(self: &Arc<Self>, worker: &mut Worker) -> Result<(), Error> {
         let pool: Arc<Pool> = Arc::clone(&worker.pool);
         while let Some(batch) = pool.take_back(self) {
@@ -411,7 +411,7 @@ impl Archive {
         }
         let mut batches = self.batches();
         while batches.open > 0 {
-            batches = self.fewer.wait(batches).unwrap_or_else(PoisonError::into_inner);
+            batches = self.batch_done.wait(batches).unwrap_or_else(PoisonError::into_inner);
         }
         match batches.error.take() {
             Some(error) => Err(error),
@@ -450,7 +450,7 @@ pub(crate) fn write_batch(worker: &mut Worker, batch: Batch) {
         batches.error = error;
     }
     drop(batches);
-    archive.fewer.notify_all();
+    archive.batch_done.notify_all();
 }
 
 fn write_small(worker: &mut Worker, archive: &Archive, small: SmallFile) -> Result<(), Error> {
@@ -461,7 +461,7 @@ fn write_small(worker: &mut Worker, archive: &Archive, small: SmallFile) -> Resu
     writing.finish(archive)
 }
 
-/// A file of an archive that is being written, or only read.
+/// A file of an archive that is being written, or only checked.
 struct Writing<'a> {
     number: Option<Number>,
     to: To<'a>,
@@ -469,15 +469,15 @@ struct Writing<'a> {
 
 enum To<'a> {
     File(Output<'a>),
-    Nowhere(&'a State, Option<(Hasher, Digest)>),
+    Discard(&'a State, Option<(Hasher, Digest)>),
 }
 
 impl<'a> Writing<'a> {
-    fn begin(worker: &mut Worker, archive: &'a Archive, file: Announced) -> Result<Self, Error> {
-        let Announced { path, size, digest, number, skipped } = file;
+    fn begin(worker: &mut Worker, archive: &'a Archive, file: MemberFile) -> Result<Self, Error> {
+        let MemberFile { path, size, digest, number, skipped } = file;
         let job = &*archive.job;
         let to = if skipped {
-            To::Nowhere(job, digest.map(|digest| (Hasher::new(digest.algorithm), digest)))
+            To::Discard(job, digest.map(|digest| (Hasher::new(digest.algorithm), digest)))
         } else {
             let place = job.target().file(&path)?;
             let wanted = Wanted { size, digest, mode: job.target().modes.0 };
@@ -489,12 +489,12 @@ impl<'a> Writing<'a> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match &mut self.to {
             To::File(output) => output.write(bytes),
-            To::Nowhere(job, hasher) => {
+            To::Discard(job, hasher) => {
                 if let Some((hasher, _)) = hasher {
                     hasher.update(bytes);
                 }
                 job.read_without_writing(bytes.len() as u64);
-                job.go_on()
+                job.fail_if_cancelled()
             }
         }
     }
@@ -502,11 +502,11 @@ impl<'a> Writing<'a> {
     fn finish(self, archive: &Archive) -> Result<(), Error> {
         match self.to {
             To::File(output) => output.finish(None)?,
-            To::Nowhere(_, Some((hasher, digest))) => file::compare(hasher, &digest)?,
-            To::Nowhere(_, None) => {}
+            To::Discard(_, Some((hasher, digest))) => file::compare(hasher, &digest)?,
+            To::Discard(_, None) => {}
         }
         if let (Some(listing), Some(number)) = (&archive.listing, self.number) {
-            listing.brought(number);
+            listing.mark_complete(number);
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
-//! The threads that do the work.
+//! A worker and its companion: the main functions of their threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use super::pool::{Pool, Work};
+use super::pool::{NextTask, Pool};
 use super::unit::Task;
 use super::{fetch, unpack};
 use crate::sink::directories::Directories;
@@ -12,68 +12,68 @@ use crate::sink::{BUFFER, ring::Filling};
 
 /// A thread that writes files.
 pub(crate) struct Worker {
-    /// Where its work comes from.
+    /// The queue from which it takes tasks.
     pub(crate) pool: Arc<Pool>,
-    /// Directories that it has open.
+    /// Its open directories.
     pub(crate) directories: Directories,
-    /// Room for what it reads, [`BUFFER`] bytes.
+    /// Its buffer for reading, [`BUFFER`] bytes.
     pub(crate) buffer: Box<[u8]>,
     companion: SyncSender<Filling>,
 }
 
-/// A thread that reads and decodes for its worker.
+/// A thread that reads and decodes archives for its worker.
 pub(super) struct Companion {
-    work: Receiver<Filling>,
+    tasks: Receiver<Filling>,
 }
 
-/// A worker and its companion, which ends with it.
+/// Makes a worker and its companion, which ends when the worker is dropped.
 pub(super) fn pair(pool: Arc<Pool>, open: usize) -> (Worker, Companion) {
-    let (companion, work) = sync_channel(1);
+    let (companion, tasks) = sync_channel(1);
     let buffer = vec![0; BUFFER].into_boxed_slice();
-    (Worker { pool, directories: Directories::of_at_most(open), buffer, companion }, Companion { work })
+    (Worker { pool, directories: Directories::with_limit(open), buffer, companion }, Companion { tasks })
 }
 
 impl Companion {
-    /// The life of the thread.
+    /// Fills rings until the worker is dropped; the main function of the thread.
     pub(super) fn work(self) {
-        for filling in self.work {
+        for filling in self.tasks {
             filling.fill();
         }
     }
 }
 
 impl Worker {
-    /// The life of the thread.
+    /// Runs tasks until the pool is stopped; the main function of the thread.
     pub(super) fn work(mut self) {
-        while let Some(work) = self.next() {
-            // What can panic is caught where it belongs to an item; this keeps the pool whole whatever happens.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.run(work)));
+        while let Some(task) = self.next() {
+            // A panic of an item is caught and reported elsewhere; this keeps the thread alive after any other one.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.run(task)));
         }
     }
 
-    /// Has the companion read ahead.
+    /// Lets the companion fill a ring.
     pub(crate) fn read_ahead(&self, filling: Filling) {
         if let Err(lost) = self.companion.send(filling) {
-            lost.0.lost();
+            lost.0.fail();
         }
     }
 
-    fn next(&mut self) -> Option<Work> {
-        if let Some(work) = self.pool.try_next() {
-            return Some(work);
+    fn next(&mut self) -> Option<NextTask> {
+        if let Some(task) = self.pool.try_next() {
+            return Some(task);
         }
-        // Nothing of a job that has ended is to stay open.
+        // Directories of a job that has ended must not stay open.
         self.directories.close();
         self.pool.next()
     }
 
-    fn run(&mut self, work: Work) {
-        match work {
-            Work::Batch(batch) => unpack::write_batch(self, batch),
-            Work::Unit(job, unit) => {
+    fn run(&mut self, task: NextTask) {
+        match task {
+            NextTask::Batch(batch) => unpack::write_batch(self, batch),
+            NextTask::Unit(job, unit) => {
                 let ended = catch_unwind(AssertUnwindSafe(|| match unit.task {
-                    Task::Fetch(items) => fetch::all(self, &job, items),
-                    Task::Unpack(item) => unpack::one(self, &job, *item),
+                    Task::Fetch(items) => fetch::run(self, &job, items),
+                    Task::Unpack(item) => unpack::run(self, &job, *item),
                 }));
                 job.end();
                 drop(ended);

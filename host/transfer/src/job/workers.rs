@@ -1,4 +1,4 @@
-//! The threads that do the work of jobs, all made before any thread is restricted.
+//! The threads of the jobs, all started before any thread is restricted.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,23 +9,23 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use super::pool::Pool;
 use super::worker;
 use crate::budget::{Budget, Charge};
-use crate::codec::BESIDES;
+use crate::codec::DECODER_OVERHEAD;
 use crate::rate::Rate;
 use crate::sink::ring::FEWEST_BUFFERS;
 use crate::sink::{BUFFER, directories};
 use crate::store::this_thread_may_block;
 
-/// What a worker holds, in bytes: its buffer, the fewest buffers of a ring, a decoder without its window, the names of its open
-/// directories.
-pub const WORKER: u64 = ((1 + FEWEST_BUFFERS) * BUFFER) as u64 + BESIDES + (256 << 10);
+/// The memory of a worker in bytes: its buffer, the fewest buffers of a ring, a decoder without its window, and the names of its
+/// open directories.
+pub const WORKER: u64 = ((1 + FEWEST_BUFFERS) * BUFFER) as u64 + DECODER_OVERHEAD + (256 << 10);
 
-/// What a worker has open besides directories: what it reads, what it writes, and what it looks at.
+/// How many files a worker has open besides directories: those that it reads, writes and compares.
 const WORKER_FILES: u64 = 4;
 
-/// How many threads the runtime has.
+/// The number of threads of the runtime.
 const RUNTIME_THREADS: usize = 2;
 
-/// What is held for one run at most.
+/// The limits of one run.
 #[derive(Clone, Debug)]
 pub struct Bounds {
     /// Bytes of memory.
@@ -35,7 +35,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Bounds that nobody would reach.
+    /// Returns limits that no run reaches.
     pub fn unlimited() -> Self {
         Self { memory: Budget::unlimited(), files: Budget::files(u64::MAX) }
     }
@@ -48,19 +48,19 @@ pub(crate) struct Workers {
     pub(crate) pool: Arc<Pool>,
     pub(crate) rate: Option<Arc<Rate>>,
     pub(crate) count: usize,
-    /// `None` once it is dropped.
+    /// `None` only within `drop`.
     runtime: Option<Runtime>,
     threads: Threads,
-    /// For what the workers hold all the time.
+    /// For the permanent memory and open files of the workers.
     _charges: (Charge, Charge),
 }
 
-/// Threads that are joined when they are dropped; whoever owns them ends them first.
+/// Threads. Their owner tells them to end and then joins them.
 #[derive(Default)]
 pub(crate) struct Threads(Mutex<Vec<JoinHandle<()>>>);
 
 impl Workers {
-    /// Starts at most `count` workers. They get half of each bound at most, and are fewer where that is too little.
+    /// Starts at most `count` workers. They get at most half of each bound; if that is too little, fewer are started.
     ///
     /// # Errors
     /// Fails if a thread cannot be started.
@@ -98,7 +98,7 @@ impl Workers {
         Ok(workers)
     }
 
-    /// The runtime on which stores do their input and output.
+    /// Returns the runtime on which stores do their input and output.
     pub(crate) fn runtime(&self) -> &Handle {
         match &self.runtime {
             Some(runtime) => runtime.handle(),
@@ -112,17 +112,17 @@ impl Drop for Workers {
         self.pool.stop();
         self.threads.join();
         if let Some(runtime) = self.runtime.take() {
-            // Allowed on a thread of a runtime too, where waiting for it would not be.
+            // A thread of a runtime may drop this, and may not block on another runtime's end.
             runtime.shutdown_background();
         }
     }
 }
 
 impl Threads {
-    /// Starts a thread, on which calls of a store may block.
+    /// Starts a thread on which stores may block.
     ///
     /// # Errors
-    /// Fails if the system gives none.
+    /// Fails if the system cannot start a thread.
     pub(crate) fn start(&self, name: String, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let work = move || {
             this_thread_may_block();
@@ -137,7 +137,7 @@ impl Threads {
     pub(crate) fn join(&mut self) {
         let threads = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {
-            // What a thread panicked with was told where it happened.
+            // The panic hook has printed a panic of the thread already.
             let _ = thread.join();
         }
     }

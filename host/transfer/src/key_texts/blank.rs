@@ -1,30 +1,31 @@
-//! Blanks the keys in what is read: whoever reads such a text without deriving the key first must not see it either.
+//! Blanks the keys in a text that is read, also if no key was derived from it.
 
 use std::io::{self, Read};
 
 use super::FORMATS;
 
-/// Puts `*` in place of every byte of a key; the length of the text stays. What it reads may come in any pieces.
+/// A reader that puts `*` in place of every byte of a key. The length of the text stays. The chunks of the inner reader do not
+/// matter.
 pub(crate) struct Blanking<R> {
     inner: R,
     at: At,
 }
 
-/// Where in its lines the text is.
+/// The position within a line.
 #[derive(Clone, Copy)]
 enum At {
-    /// So many bytes after the beginning of a line, which are those of the line of a key.
+    /// The line so far matches the first `matched` bytes of `line`, the beginning of the line of a key.
     Beginning { line: &'static [u8], matched: usize },
     /// In a line that holds no key.
     Line,
-    /// In a key; whether the byte before was a backslash that counts.
+    /// In a key; `escaped` if the byte before was a backslash that escapes this one.
     Key { escaped: bool },
 }
 
 impl At {
     const LINE_BEGINS: Self = Self::Beginning { line: &[], matched: 0 };
 
-    /// Where the text is after this byte, `matched` bytes after the beginning of a line, all of which are those of `line`.
+    /// Returns the position after `byte`, which follows `matched` bytes that match the beginning of `line`.
     fn after(line: &'static [u8], matched: usize, byte: u8) -> Self {
         let goes_on = |other: &&'static [u8]| {
             other.get(..matched) == Some(&line[..matched]) && other.get(matched) == Some(&byte)

@@ -1,9 +1,9 @@
-//! Texts in which a backup tool keeps the key of what it encrypts next. Whoever holds the key of such a text must not get at the
-//! next one, which the host keeps: the text is read with that value blanked ([`Blanking`]), is not written where others read it
-//! ([`Refusing`]), and does not come out compressed, to be decompressed where nobody blanks anything ([`RefusingCompressed`]).
+//! Key texts: encrypted texts in which a backup tool keeps the key of further objects. A plugin that may use the key of such a text
+//! must not see the keys in it. So in reads these are blanked ([`Blanking`]), such a text is not written to a file ([`Refusing`]),
+//! and it is not given out in compressed form, which the plugin could decompress itself ([`RefusingCompressed`]).
 //!
-//! The host knows such texts by their formats, listed in [`FORMATS`], and what a name says or a value looks like makes none: in the
-//! rows of a table any line may stand, and a replica with one blanked would be damaged. A format of another tool is another entry.
+//! The host recognises such texts by their formats ([`FORMATS`]), never by the name of an object or the look of a value: the rows
+//! of a table may contain any line, and blanking one would damage the replica. Another tool's format needs another entry.
 
 mod blank;
 mod refuse;
@@ -11,35 +11,35 @@ mod refuse;
 pub(crate) use blank::Blanking;
 pub(crate) use refuse::{Refusing, RefusingCompressed};
 
-/// How a backup tool keeps keys in its own encrypted texts.
+/// The format in which a backup tool keeps keys in its encrypted texts.
 struct Format {
-    /// How every text begins that may hold one.
+    /// The beginning of every text that may hold a key.
     begins: &'static [u8],
-    /// How the line of a key begins, in any text of the tool's; what follows is the rest of one JSON string.
+    /// The beginning of the line of a key. The rest of a JSON string follows.
     line: &'static [u8],
 }
 
-/// Every format of such texts that the host knows.
+/// The formats that the host knows.
 static FORMATS: [Format; 1] = [
     // pgBackRest's `backup.info`, `archive.info` and `backup.manifest` (src/info/info.c, `infoSave`).
     Format { begins: b"[backrest]", line: b"cipher-pass=\"" },
 ];
 
-/// The most bytes that tell such a text by its beginning.
+/// The most bytes of a text's beginning that are needed to recognise it.
 const LONGEST: usize = 16;
 
-/// What the beginning of a text says of it.
+/// What the beginning of a text says about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Begins {
     /// It may hold keys.
     WithKeys,
     /// It holds none.
     Without,
-    /// More of it is needed.
+    /// More bytes are needed to decide.
     Unclear,
 }
 
-/// Tells whether a text that begins so may hold keys.
+/// Decides whether a text that begins with these bytes may hold keys.
 fn judge(beginning: &[u8]) -> Begins {
     if FORMATS.iter().any(|format| beginning.starts_with(format.begins)) {
         Begins::WithKeys
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_told_by_its_beginning_as_soon_as_that_is_clear() {
+    fn a_text_is_recognised_by_its_beginning() {
         for format in &FORMATS {
             assert!(format.begins.len() <= LONGEST);
             assert_eq!(judge(format.begins), Begins::WithKeys);

@@ -1,4 +1,4 @@
-//! Fails where what is read holds keys.
+//! Readers that fail if a text holds keys.
 
 use std::io::{self, Read};
 
@@ -6,14 +6,14 @@ use super::{Begins, LONGEST, judge};
 use crate::codec::Codec;
 use crate::error::{Error, Kind};
 
-/// How much of a compressed text is looked at, in bytes: the largest block of bzip2, which gives nothing before its end, and
-/// its header. The others give the first bytes of a text after a few hundred.
+/// How many bytes of a compressed text are decompressed to recognise it: the largest block of bzip2, which must be complete before
+/// it can be decompressed, and its header. The other formats give the first bytes of a text after a few hundred.
 const HEAD: usize = (900 << 10) + 4096;
 
-/// Fails where what it reads is a text that holds keys, before the end of what tells it.
+/// A reader that fails with `Denied` if the text may hold keys, within the bytes by which it is recognised.
 pub(crate) struct Refusing<R> {
     inner: R,
-    /// The beginning, as long as it is not clear what it begins.
+    /// The beginning of the text; `None` once it is clear that the text holds no keys.
     beginning: Option<Vec<u8>>,
 }
 
@@ -30,7 +30,8 @@ impl<R: Read> Read for Refusing<R> {
             beginning.extend_from_slice(&into[..read.min(LONGEST - beginning.len())]);
             match judge(beginning) {
                 Begins::WithKeys => {
-                    let message = "it is a text that holds keys, and none of the files of a data directory";
+                    let message =
+                        "it is a text that holds keys, which must not be written into a data directory";
                     return Err(Error::new(Kind::Denied, message).into());
                 }
                 Begins::Without => self.beginning = None,
@@ -41,40 +42,40 @@ impl<R: Read> Read for Refusing<R> {
     }
 }
 
-/// Fails where what it reads is a text that holds keys, compressed. Anything else passes, be it compressed or not.
+/// A reader that fails with `Denied` if the data are a compressed text that holds keys. Anything else passes, compressed or not.
 pub(crate) struct RefusingCompressed<R> {
     inner: R,
-    /// What was read to be looked at, and is not given yet.
+    /// The bytes that were read for the check and not returned yet.
     head: io::Cursor<Vec<u8>>,
-    looked: bool,
+    checked: bool,
 }
 
 impl<R: Read> RefusingCompressed<R> {
     pub(crate) fn new(inner: R) -> Self {
-        Self { inner, head: io::Cursor::default(), looked: false }
+        Self { inner, head: io::Cursor::default(), checked: false }
     }
 
-    fn look(&mut self) -> io::Result<()> {
+    fn check(&mut self) -> io::Result<()> {
         let mut head = Vec::new();
         self.inner.by_ref().take(16).read_to_end(&mut head)?;
         if let Some(codec) = compressed_with(&head) {
             self.inner.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
             if begins_with_keys(codec, &head)? {
                 let message = format!(
-                    "it is a text that holds keys, compressed with {}: it is read with `decompress` only",
+                    "it is a text that holds keys, compressed with {}: it can be read only with `decompress`",
                     codec.name()
                 );
                 return Err(Error::new(Kind::Denied, message).into());
             }
         }
         self.head = io::Cursor::new(head);
-        self.looked = true;
+        self.checked = true;
         Ok(())
     }
 }
 
-/// By the numbers that each codec begins with, of those in which such texts are kept. Zlib streams have none; no tool whose texts
-/// are known keeps them so.
+/// Recognises the codec by the magic number, among the codecs that the known tools use. Zlib has no magic number, and no known tool
+/// uses it.
 fn compressed_with(head: &[u8]) -> Option<Codec> {
     match head {
         [0x1f, 0x8b, 8, ..] => Some(Codec::Gzip),
@@ -85,7 +86,7 @@ fn compressed_with(head: &[u8]) -> Option<Codec> {
     }
 }
 
-/// Whether what `head` is the beginning of begins so when it is decompressed.
+/// Returns whether the data that begin with `head` are a text with keys when they are decompressed.
 fn begins_with_keys(codec: Codec, head: &[u8]) -> Result<bool, Error> {
     let mut plain = codec.decode(Box::new(io::Cursor::new(head.to_vec())))?;
     let mut beginning = [0; LONGEST];
@@ -95,7 +96,7 @@ fn begins_with_keys(codec: Codec, head: &[u8]) -> Result<bool, Error> {
             Ok(0) => break,
             Ok(read) => length += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // It is damaged, or goes on beyond what was looked at.
+            // The stream is damaged, or `head` ends within it.
             Err(_) => break,
         }
     }
@@ -104,8 +105,8 @@ fn begins_with_keys(codec: Codec, head: &[u8]) -> Result<bool, Error> {
 
 impl<R: Read> Read for RefusingCompressed<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if !self.looked {
-            self.look()?;
+        if !self.checked {
+            self.check()?;
         }
         match self.head.read(into)? {
             0 => self.inner.read(into),
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_text_that_holds_keys_does_not_come_out_and_others_do() {
+    fn a_compressed_text_that_holds_keys_is_refused_and_others_pass() {
         let mut text = b"[backrest]\nbackrest-format=5\n".to_vec();
         // Longer than a block of bzip2, and not to be compressed.
         let mut noise = fastrand::Rng::with_seed(1);
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_compressed_passes() {
+    fn data_that_only_look_compressed_pass() {
         for stored in [
             &b"BZh9 is how it begins"[..],
             &[0x1f, 0x8b, 8, 0],

@@ -20,7 +20,7 @@ fn the_digest_of_text_with_a_derived_key_is_that_of_the_text_as_it_is_stored() {
 }
 
 #[test]
-fn a_key_that_the_operator_granted_is_in_no_digest_and_none_in_one_that_tells_its_bits() {
+fn granted_keys_and_crc32c_are_refused_in_a_digest() {
     let granted = Key::named("repo", Secret::new("operator's words"));
     let derived = derived("some secret", "some secret");
     for (key, algorithm) in [(&granted, Algorithm::Sha1), (&derived, Algorithm::Crc32c)] {

@@ -1,12 +1,12 @@
-//! Sets of paths, in which one that ends with `/` stands for everything below it.
+//! Sets of paths, in which a path that ends with `/` means everything below it.
 
 use std::collections::HashSet;
 
 use super::relative;
-use crate::budget::PIECE;
+use crate::budget::ALLOCATION_OVERHEAD;
 use crate::error::Error;
 
-/// Paths, and directories of which everything below is meant.
+/// A set of paths, and of directories with everything below them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PathSet {
     exactly: HashSet<Box<str>>,
@@ -14,10 +14,10 @@ pub(crate) struct PathSet {
 }
 
 impl PathSet {
-    /// Reads the paths.
+    /// Parses the paths.
     ///
     /// # Errors
-    /// `Invalid` for one that leaves the data directory.
+    /// `Invalid` if one leaves the data directory.
     pub(crate) fn new(paths: Vec<String>) -> Result<Self, Error> {
         let mut set = Self::default();
         for path in paths {
@@ -31,24 +31,24 @@ impl PathSet {
         Ok(set)
     }
 
-    /// What it takes in memory, about: a table that doubles when it grows, and a string for each.
+    /// Returns about how much memory it takes: a table that doubles when it grows, and a string for each path.
     pub(crate) fn bytes(&self) -> u64 {
         let strings: usize = self.exactly.iter().chain(&self.below).map(|path| path.len()).sum();
-        strings as u64 + self.len() as u64 * (PIECE + 3 * size_of::<Box<str>>() as u64)
+        strings as u64 + self.len() as u64 * (ALLOCATION_OVERHEAD + 3 * size_of::<Box<str>>() as u64)
     }
 
-    /// How many there are.
+    /// Returns the number of paths.
     pub(crate) fn len(&self) -> usize {
         self.exactly.len() + self.below.len()
     }
 
-    /// Adds those of another set.
+    /// Adds the paths of another set.
     pub(crate) fn extend(&mut self, more: Self) {
         self.exactly.extend(more.exactly);
         self.below.extend(more.below);
     }
 
-    /// Whether `path` is meant.
+    /// Returns whether the set contains `path`, or a directory above it with everything below.
     pub(crate) fn contains(&self, path: &str) -> bool {
         let above =
             || path.char_indices().filter(|(_, character)| *character == '/').map(|(at, _)| &path[..at]);

@@ -1,4 +1,4 @@
-//! Millions of listed files in little memory: records in large blocks, found by a table of their numbers.
+//! Stores millions of listed files in little memory: records in large blocks, and a hash table of their numbers.
 
 use std::collections::BinaryHeap;
 use std::hash::{BuildHasher, RandomState};
@@ -8,37 +8,40 @@ use crate::budget::{Budget, Charge};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind};
 
-/// The size of a block in bytes. A record never lies in two.
+/// The size of a block in bytes. A record never spans two blocks.
 const BLOCK: usize = 1 << 20;
 
-/// How many bytes of names [`Records::missing`] gives at once, about.
+/// About how many bytes of names [`Records::missing`] returns at most.
 const NAMES: usize = 1 << 20;
 
-/// A record begins at a multiple of this, so that 32 bits say where.
+/// A record begins at a multiple of this, so that 32 bits can number all records.
 const ALIGNMENT: usize = 8;
 
-/// What stands before a record's path: flags, algorithm, length of the path, size.
+/// The length of a record's head in bytes: flags, algorithm, length of the path, size.
 const HEAD: usize = 12;
 
-/// Flags of a record: an unpack has begun to bring it; it has brought it whole.
+/// The flag of a file that has begun in an archive.
 const CLAIMED: u8 = 1;
-const BROUGHT: u8 = 2;
 
-/// No record.
+/// The flag of a file that an archive contained as it is listed.
+const COMPLETE: u8 = 2;
+
+/// A free slot of the table.
 const FREE: u32 = u32::MAX;
 
-/// What is known of a file.
+/// The size and digest of a listed file.
 pub(super) struct Record {
     pub(super) size: u64,
     pub(super) digest: Option<Digest>,
 }
 
-/// The records. Each has a number: its place in units of [`ALIGNMENT`].
+/// The records. The number of a record is its position in units of [`ALIGNMENT`].
 pub(super) struct Records {
     /// For the blocks and the table.
     charge: Charge,
     blocks: Vec<Vec<u8>>,
-    /// Numbers by the hash of their paths, open addressing; its length is a power of two and more than 4/3 of the records'.
+    /// A hash table with open addressing: the numbers of the records by the hash of their paths. Its length is a power of two, at
+    /// least 4/3 of the number of records.
     table: Vec<u32>,
     count: usize,
     hasher: RandomState,
@@ -49,17 +52,17 @@ impl Records {
         self.count
     }
 
-    /// None yet; their memory is charged to this budget.
+    /// Makes an empty set that charges its memory to this budget.
     pub(super) fn within(memory: &Budget) -> Self {
         let hasher = RandomState::new();
         Self { charge: memory.charge_anyway(0), blocks: Vec::new(), table: Vec::new(), count: 0, hasher }
     }
 
-    /// Takes the memory that these files need before any of them is added.
+    /// Charges the memory for these files, before any of them is added.
     ///
     /// # Errors
-    /// `Limit` where there is none.
-    pub(super) fn make_room(&mut self, files: &[Listed]) -> Result<(), Error> {
+    /// `Limit` if too little is left.
+    pub(super) fn reserve(&mut self, files: &[Listed]) -> Result<(), Error> {
         let mut left = self.blocks.last().map_or(0, |block| BLOCK - block.len());
         let mut blocks = 0;
         for file in files {
@@ -75,7 +78,7 @@ impl Records {
         while count * 4 > table * 3 {
             table = larger(table);
         }
-        // The old table is there until the new one is full.
+        // The old table exists until the new one is filled.
         let table = if table > self.table.len() { table + table / 2 } else { table };
         let bytes = (self.blocks.len() + blocks) * (BLOCK + 64) + table * size_of::<u32>();
         match (bytes as u64).checked_sub(self.charge.amount()) {
@@ -84,7 +87,7 @@ impl Records {
         }
     }
 
-    /// Adds a file that is not there. [`Records::make_room`] comes first.
+    /// Adds a file that is not listed yet. The caller calls [`Records::reserve`] first.
     pub(super) fn add(&mut self, file: &Listed) -> Result<(), Error> {
         let (algorithm, value) = match &file.digest {
             None => (0, &[][..]),
@@ -119,7 +122,7 @@ impl Records {
         Ok(())
     }
 
-    /// The number of the file with this path.
+    /// Returns the number of the file with this path.
     pub(super) fn find(&self, path: &str) -> Option<u32> {
         if self.table.is_empty() {
             return None;
@@ -144,7 +147,7 @@ impl Records {
         Record { size: u64::from_le_bytes(size), digest }
     }
 
-    /// Notes that the file begins to come; false where it did before.
+    /// Notes that the file has begun in an archive; returns false if it had begun before.
     pub(super) fn claim(&mut self, number: u32) -> bool {
         let flags = self.flags(number);
         let first = *flags & CLAIMED == 0;
@@ -152,16 +155,16 @@ impl Records {
         first
     }
 
-    /// Notes that the file has come.
-    pub(super) fn bring(&mut self, number: u32) {
-        *self.flags(number) |= BROUGHT;
+    /// Notes that an archive contained the file as it is listed.
+    pub(super) fn mark_complete(&mut self, number: u32) {
+        *self.flags(number) |= COMPLETE;
     }
 
-    /// The first `max` by their names that have not come; fewer where these are very long.
+    /// Returns the first `max` files, by name, that are not complete; fewer if their names are very long.
     pub(super) fn missing(&self, max: usize) -> Vec<String> {
         let mut first = BinaryHeap::new();
         for number in self.table.iter().copied().filter(|number| *number != FREE) {
-            if max == 0 || self.bytes(number)[0] & BROUGHT != 0 {
+            if max == 0 || self.bytes(number)[0] & COMPLETE != 0 {
                 continue;
             }
             let path = self.path(number);
@@ -172,11 +175,11 @@ impl Records {
                 first.push(path);
             }
         }
-        let mut given = 0;
+        let mut total = 0;
         let fits = |path: &&[u8]| {
-            let before = given;
-            given += path.len();
-            before == 0 || given <= NAMES
+            let before = total;
+            total += path.len();
+            before == 0 || total <= NAMES
         };
         let first = first.into_sorted_vec().into_iter().take_while(fits);
         first.map(|path| String::from_utf8_lossy(path).into_owned()).collect()
@@ -221,12 +224,12 @@ impl Records {
     }
 }
 
-/// How long a table is that takes the place of one of this length.
+/// Returns the length of the table that replaces one of this length.
 fn larger(table: usize) -> usize {
     (table * 2).max(64)
 }
 
-/// How many bytes the record of a file takes.
+/// Returns the length of a file's record in bytes.
 fn length(file: &Listed) -> usize {
     let digest = file.digest.as_ref().map_or(0, |digest| digest.value.len());
     (HEAD + file.path.len() + digest).next_multiple_of(ALIGNMENT)
@@ -247,7 +250,7 @@ fn code(algorithm: Algorithm) -> u8 {
     }
 }
 
-/// None where the file has no digest.
+/// `None` if the file has no digest.
 fn algorithm(code: u8) -> Option<Algorithm> {
     match code {
         1 => Some(Algorithm::Crc32c),

@@ -32,11 +32,11 @@ fn a_file_that_is_not_listed_or_comes_twice_is_refused() {
     listing.add(vec![listed("base/1")]).unwrap();
     assert_eq!(listing.expect("base/2").unwrap_err().kind, Kind::Corrupt);
     listing.expect("base/1").unwrap();
-    assert_eq!(listing.expect("base/1").unwrap_err().message, "it comes twice");
+    assert_eq!(listing.expect("base/1").unwrap_err().message, "it occurs twice");
 }
 
 #[test]
-fn what_is_tolerated_need_not_be_listed_but_is_compared_where_it_is() {
+fn a_tolerated_file_need_not_be_listed_but_is_compared_if_it_is() {
     let listing = Listing::new();
     listing.add(vec![listed("pg_wal/listed")]).unwrap();
     listing.tolerate(vec!["backup_label".to_owned(), "pg_wal/".to_owned()]).unwrap();
@@ -71,13 +71,13 @@ fn all_files_are_added_or_none() {
 }
 
 #[test]
-fn files_that_no_archive_brought_are_missing_in_the_order_of_their_names() {
+fn files_that_no_archive_contained_are_missing_in_the_order_of_their_names() {
     let listing = Listing::new();
     listing.add((0..100).rev().map(|file| listed(&format!("base/{file:03}"))).collect()).unwrap();
     let Ok(Expected::Listed { number, .. }) = listing.expect("base/001") else { panic!() };
-    // Begun and not brought: still missing.
+    // It has begun but is not complete, so it is still missing.
     listing.expect("base/000").unwrap();
-    listing.brought(number);
+    listing.mark_complete(number);
     assert_eq!(listing.missing(2), ["base/000", "base/002"]);
     assert_eq!(listing.missing(1000).len(), 99);
     assert!(listing.missing(0).is_empty());
@@ -92,7 +92,7 @@ fn a_hundred_thousand_files_are_all_found() {
     }
     for file in 0..100_000 {
         let Ok(Expected::Listed { number, .. }) = listing.expect(&name(file)) else { panic!("{file}") };
-        listing.brought(number);
+        listing.mark_complete(number);
     }
     assert!(listing.missing(1).is_empty());
 }
@@ -100,7 +100,7 @@ fn a_hundred_thousand_files_are_all_found() {
 #[test]
 fn the_number_of_files_is_bounded() {
     assert_eq!(Listing::new().most, MOST);
-    // As many as it may really hold take more than half a gigabyte.
+    // The real maximum would take more than half a gigabyte.
     let listing = Listing { most: 3, ..Listing::default() };
     listing.add(vec![listed("base/1"), listed("base/2")]).unwrap();
     let error = listing.add(vec![listed("base/3"), listed("base/4")]).unwrap_err();

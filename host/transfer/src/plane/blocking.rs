@@ -1,4 +1,4 @@
-//! Threads for blocking tasks that are not a worker's.
+//! A queue of blocking tasks for threads other than the workers.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,12 +8,12 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, Kind};
 
-/// The most tasks that wait.
+/// The most tasks that may wait.
 const MOST: usize = 4096;
 
 type Task = Box<dyn FnOnce() + Send>;
 
-/// Tasks that wait for a thread.
+/// The queue of tasks that wait for a thread.
 #[derive(Default)]
 pub(super) struct BlockingTasks {
     waiting: Mutex<Waiting>,
@@ -27,7 +27,7 @@ struct Waiting {
 }
 
 impl BlockingTasks {
-    /// Runs `work` on one of the threads and waits for what it gives.
+    /// Runs `work` on one of the threads and waits for its result.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -35,7 +35,7 @@ impl BlockingTasks {
         let (answer, answered) = oneshot::channel();
         let task = move || {
             let ended = catch_unwind(AssertUnwindSafe(work)).map_err(|panic| Error::of_panic(&*panic));
-            // Nobody waits any more where the caller gave up.
+            // Fails if the caller has stopped waiting, which is no error.
             let _ = answer.send(ended);
         };
         {
@@ -52,7 +52,7 @@ impl BlockingTasks {
         }
     }
 
-    /// The life of one of the threads.
+    /// Runs tasks until [`BlockingTasks::stop`]; the main function of each thread.
     pub(super) fn work(&self) {
         loop {
             let task = {
@@ -71,7 +71,7 @@ impl BlockingTasks {
         }
     }
 
-    /// Ends the threads; what waits is dropped.
+    /// Ends the threads. Drops the tasks that wait.
     pub(super) fn stop(&self) {
         let mut waiting = self.waiting();
         waiting.stopping = true;
@@ -94,9 +94,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_tasks_wait_than_may() {
+    fn the_number_of_waiting_tasks_is_bounded() {
         let tasks = BlockingTasks::default();
-        // Nobody does any of them.
+        // No thread runs any of them.
         let mut waiting: Vec<_> = (0..MOST).map(|_| Box::pin(tasks.run(|| ()))).collect();
         assert!(waiting.iter_mut().all(|task| task.now_or_never().is_none()));
         let refused = tasks.run(|| ()).now_or_never().unwrap();
@@ -106,16 +106,16 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_panics_is_an_error_and_the_next_one_is_done() {
+    fn a_task_that_panics_is_an_error_and_the_next_one_runs() {
         let tasks = std::sync::Arc::new(BlockingTasks::default());
-        let (told, heard) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(|| tasks.work());
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let panics = runtime.block_on(tasks.run(|| panic!("as the test wants it")));
             assert!(panics.unwrap_err().message.contains("as the test wants it"));
-            runtime.block_on(tasks.run(move || told.send(()).unwrap())).unwrap();
-            heard.recv().unwrap();
+            runtime.block_on(tasks.run(move || sender.send(()).unwrap())).unwrap();
+            receiver.recv().unwrap();
             tasks.stop();
         });
     }

@@ -1,4 +1,4 @@
-//! What all files of a job have in common.
+//! The state that all files of a job share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 use crate::error::Error;
 use crate::target::Target;
 
-/// Where a job writes, whether it goes on, and how much it has written.
+/// Where a job writes, whether it was cancelled, and how much it has written.
 pub(crate) struct Destination {
-    /// Where its files lie.
+    /// The target of its files.
     pub(crate) target: Arc<Target>,
     /// Set when the job is cancelled.
     pub(crate) cancel: CancellationToken,
@@ -19,7 +19,7 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
-    /// Nothing has been written yet.
+    /// Makes a destination into which nothing has been written.
     pub(crate) fn new(target: Arc<Target>) -> Self {
         Self { target, cancel: CancellationToken::new(), bytes: AtomicU64::new(0), files: AtomicU64::new(0) }
     }
@@ -28,7 +28,7 @@ impl Destination {
     ///
     /// # Errors
     /// `Cancelled`.
-    pub(crate) fn go_on(&self) -> Result<(), Error> {
+    pub(crate) fn fail_if_cancelled(&self) -> Result<(), Error> {
         if self.cancel.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
     }
 
@@ -42,7 +42,7 @@ impl Destination {
         self.files.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The bytes and the files that were written so far.
+    /// Returns how many bytes and files were written so far.
     pub(crate) fn written(&self) -> (u64, u64) {
         (self.bytes.load(Ordering::Relaxed), self.files.load(Ordering::Relaxed))
     }

@@ -1,4 +1,4 @@
-//! Directories that a worker has open, so that a small file costs no more than its own making, writing and closing.
+//! A cache of the directories that a worker has open, so that a small file costs only its own creation, writing and closing.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -15,26 +15,26 @@ use crate::error::{Error, Kind};
 use crate::target::{Place, Root, Target};
 use foundation::rooted::RelativePath;
 
-/// How many directories a worker has open at most.
+/// The most directories that a worker has open.
 pub(crate) const MOST_OPEN: usize = 64;
 
-/// How many it may have open at least, however few files may be open.
+/// The fewest directories that a worker may have open, whatever the limit of open files.
 pub(crate) const FEWEST_OPEN: usize = 4;
 
-/// How often an `openat2` that lost a race against a rename elsewhere (EAGAIN) is tried.
+/// How often an `openat2` that lost a race against a concurrent rename (EAGAIN) is repeated.
 const RACES: u32 = 128;
 
-/// How every path below a directory is resolved.
+/// The flags with which every path below a directory is resolved.
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
-/// What a directory is opened with.
+/// The flags for opening a directory.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// The bits of a mode that the program's umask (077) takes away.
+/// The bits of a mode that the program's umask (077) clears.
 const MASKED: u32 = 0o077;
 
-/// Opened directories of one target, the least recently used closed first.
+/// Open directories of one target. The least recently used one is closed first.
 pub(crate) struct Directories {
     /// How many may be open.
     most: usize,
@@ -50,20 +50,20 @@ struct Entry {
 }
 
 impl Directories {
-    /// None yet, and never more than `most`.
-    pub(crate) fn of_at_most(most: usize) -> Self {
+    /// Makes an empty cache of at most `most` directories.
+    pub(crate) fn with_limit(most: usize) -> Self {
         Self { most, of: None, open: HashMap::new(), count: 0, clock: 0 }
     }
 
     /// Closes them all.
     pub(crate) fn close(&mut self) {
-        *self = Self::of_at_most(self.most);
+        *self = Self::with_limit(self.most);
     }
 
-    /// The directory in which `place` lies, made where it is not there, and the name in it.
+    /// Returns the parent directory of `place`, which is created if it does not exist, and the name in it.
     ///
     /// # Errors
-    /// Where it cannot be made or opened, or lies behind a link; without the path.
+    /// Fails if the directory cannot be created or opened, or lies behind a link.
     pub(crate) fn parent<'a>(
         &mut self,
         target: &Arc<Target>,
@@ -77,7 +77,7 @@ impl Directories {
         Ok((self.directory(target, place.root, OsStr::from_bytes(parent))?, OsStr::from_bytes(name)))
     }
 
-    /// Makes the directory at `place` and what is missing above it. One that is there already is none the worse.
+    /// Creates the directory at `place` and missing ones above it. Succeeds if it exists already.
     ///
     /// # Errors
     /// As [`Directories::parent`].
@@ -85,7 +85,7 @@ impl Directories {
         self.directory(target, place.root, place.path.as_os_str()).map(drop)
     }
 
-    /// The directory at `path`; of the empty path, the root itself.
+    /// Returns the directory at `path`; for the empty path, the root itself.
     fn directory(&mut self, target: &Arc<Target>, root: Root, path: &OsStr) -> Result<Arc<File>, Error> {
         if self.of.as_ref().is_none_or(|of| !Arc::ptr_eq(of, target)) {
             self.close();
@@ -120,7 +120,7 @@ impl Directories {
     }
 }
 
-/// Opens a directory below a root of the target, made with everything above it where it is not there.
+/// Opens a directory below a root of the target. Creates it and missing ones above it.
 fn open_or_make(target: &Target, root: Root, path: &OsStr) -> Result<File, Error> {
     let root = target.directory(root);
     let shown = || root.path().join(path).display().to_string();
@@ -131,7 +131,7 @@ fn open_or_make(target: &Target, root: Root, path: &OsStr) -> Result<File, Error
         Err(Errno::NOENT) => {}
         opened => return opened.map_err(|errno| failed("open the directory", &shown(), errno.into())),
     }
-    // From above downwards: what exists is opened, what does not is made.
+    // From the root downwards: open each existing directory, create each missing one.
     let mut here = File::from(root.as_fd().try_clone_to_owned()?);
     for name in path.as_bytes().split(|byte| *byte == b'/').map(OsStr::from_bytes) {
         here = match open(&here, name, DIRECTORY, Mode::empty()) {
@@ -143,7 +143,7 @@ fn open_or_make(target: &Target, root: Root, path: &OsStr) -> Result<File, Error
     Ok(here)
 }
 
-/// Makes a directory, unless another worker was faster.
+/// Creates a directory, unless another worker has created it.
 fn make(target: &Target, parent: &File, name: &OsStr) -> io::Result<File> {
     target.budget.make(parent)?;
     let mode = target.modes.1 & 0o7777;
@@ -158,7 +158,7 @@ fn make(target: &Target, parent: &File, name: &OsStr) -> io::Result<File> {
     Ok(made)
 }
 
-/// Opens what is at `path` below `directory`, never through a link, trying again where the kernel asks for it.
+/// Opens `path` below `directory`, never through a link. Repeats the call after EINTR and EAGAIN.
 pub(super) fn open(
     directory: impl AsFd,
     path: impl rustix::path::Arg + Copy,
@@ -175,7 +175,7 @@ pub(super) fn open(
     }
 }
 
-/// Creates a file, which nothing may be in the way of.
+/// Creates a file. Fails if anything of this name exists.
 pub(super) fn create(directory: &File, name: &OsStr, mode: u32) -> rustix::io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = open(directory, name, flags, Mode::from_raw_mode(mode & 0o7777))?;
@@ -185,12 +185,12 @@ pub(super) fn create(directory: &File, name: &OsStr, mode: u32) -> rustix::io::R
     Ok(file)
 }
 
-/// What is called `name`, links not followed.
+/// Returns the metadata of `name`; of a link, those of the link itself.
 pub(super) fn look(directory: &File, name: &OsStr) -> rustix::io::Result<rustix::fs::Stat> {
     rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// An error with what was tried.
+/// Makes an error that names the action and the file. `NotFound` becomes `Failed`, because it would mean the object.
 pub(super) fn failed(action: &str, what: &str, error: io::Error) -> Error {
     match Error::from(error) {
         error if error.kind == Kind::NotFound => {
@@ -200,7 +200,7 @@ pub(super) fn failed(action: &str, what: &str, error: io::Error) -> Error {
     }
 }
 
-/// A path's text for messages.
+/// Returns a path's text for messages.
 pub(crate) fn shown(path: &RelativePath) -> String {
     path.as_path().display().to_string().escape_debug().to_string()
 }

@@ -1,4 +1,4 @@
-//! Where bytes end up: files below opened directories, and buffers with a bound.
+//! Where bytes are written: files below opened directories, and bounded buffers.
 
 pub(crate) mod destination;
 pub(crate) mod directories;
@@ -9,32 +9,33 @@ use std::io::{self, Read};
 
 use crate::error::{Error, Kind};
 
-/// How much a worker reads and writes at once, in bytes: what is read, hashed and written in turn stays in the processor's cache.
+/// How many bytes a worker reads and writes at once: few enough to stay in the processor's cache while they are read, hashed and
+/// written.
 pub const BUFFER: usize = 256 << 10;
 
-/// How much a companion reads ahead of its worker, in bytes.
+/// How many bytes a companion reads ahead of its worker.
 pub const RING: usize = 8 * BUFFER;
 
 /// Reads `from` to its end into memory.
 ///
 /// # Errors
-/// `Limit` where it has more than `limit` bytes, of which no more than one is read; what reading fails with.
+/// `Limit` if it has more than `limit` bytes, of which at most `limit` and one are read; errors of `from`.
 pub fn read_bounded(from: impl Read, limit: usize) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     from.take((limit as u64).saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() > limit {
         return Err(Error::new(
             Kind::Limit,
-            format!("it has more than the {limit} bytes that were asked for"),
+            format!("it has more than the {limit} bytes that were requested"),
         ));
     }
     Ok(bytes)
 }
 
-/// Fills `buffer` as far as `from` goes, and says how far that was.
+/// Fills `buffer` until it is full or `from` ends, and returns how many bytes were read.
 ///
 /// # Errors
-/// What reading fails with.
+/// Errors of `from`.
 pub(crate) fn read_full(from: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_into_memory_is_bounded() {
+    fn reading_into_memory_is_bounded() {
         assert_eq!(read_bounded(&b"abc"[..], 3).unwrap(), b"abc");
         assert_eq!(read_bounded(io::repeat(0), 1000).unwrap_err().kind, Kind::Limit);
         assert_eq!(read_bounded(&b"a"[..], 0).unwrap_err().kind, Kind::Limit);

@@ -1,4 +1,4 @@
-//! Buffers between the thread that reads and decodes an archive and the one that writes its files.
+//! A ring of buffers between the thread that reads and decodes an archive and the threads that write its files.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -9,30 +9,30 @@ use super::{BUFFER, RING};
 use crate::budget::{Budget, Charge};
 use crate::error::{Error, Kind};
 
-/// How many buffers a ring has however little memory there is. A batch that is still being made holds up to three.
+/// The fewest buffers of a ring, even if memory is short. An unfinished batch holds up to three.
 pub(crate) const FEWEST_BUFFERS: usize = 4;
 
-/// A few buffers that go round: filled by one thread, emptied by others, filled again.
+/// A ring of buffers: one thread fills them, others empty them, and then they are filled again.
 pub(crate) struct Ring {
     memory: Budget,
-    state: Mutex<Circulation>,
-    moved: Condvar,
+    state: Mutex<RingState>,
+    changed: Condvar,
 }
 
 #[derive(Default)]
-struct Circulation {
+struct RingState {
     made: usize,
-    /// For the buffers beyond the fewest, which are charged with their worker.
+    /// For the buffers beyond the fewest; those are part of their worker's charge.
     charges: Vec<Charge>,
     free: Vec<Box<[u8]>>,
     filled: VecDeque<Arc<Filled>>,
     /// How reading ended.
     ended: Option<Result<(), Error>>,
-    /// Nobody reads any more.
+    /// Whether the reader has stopped.
     abandoned: bool,
 }
 
-/// A buffer with bytes in it; it goes back when the last piece of it is dropped.
+/// A filled buffer. It returns to the ring when its last piece is dropped.
 pub(crate) struct Filled {
     bytes: Box<[u8]>,
     length: usize,
@@ -46,22 +46,22 @@ pub(crate) struct Piece {
     end: usize,
 }
 
-/// What opens the bytes that a ring is filled with; called on the thread that fills it.
+/// Opens the source of a ring's bytes; called on the thread that fills the ring.
 pub(crate) type Open = Box<dyn FnOnce() -> Result<Box<dyn Read + Send>, Error> + Send>;
 
-/// Filling a ring, for a thread of its own.
+/// The task of filling a ring, for a thread of its own.
 pub(crate) struct Filling {
     ring: Arc<Ring>,
     open: Open,
 }
 
 impl Filling {
-    /// Will fill `ring`.
+    /// Makes the task for `ring`.
     pub(crate) fn new(ring: Arc<Ring>, open: Open) -> Self {
         Self { ring, open }
     }
 
-    /// Fills the ring until the end of the bytes, an error, or nobody wants more.
+    /// Fills the ring until the source ends or fails, or the reader has stopped.
     pub(crate) fn fill(self) {
         let Self { ring, open } = self;
         let ended = catch_unwind(AssertUnwindSafe(|| ring.fill_from(open)))
@@ -69,16 +69,16 @@ impl Filling {
         ring.end(ended);
     }
 
-    /// There is no thread that could fill it.
-    pub(crate) fn lost(self) {
+    /// Ends the ring with an error, because its thread does not run any more.
+    pub(crate) fn fail(self) {
         self.ring.end(Err(Error::new(Kind::Failed, "a fault in the data plane: a thread is gone")));
     }
 }
 
 impl Ring {
-    /// One that grows as far as this budget lets it.
+    /// Makes a ring that grows as far as this budget allows.
     pub(crate) fn within(memory: &Budget) -> Self {
-        Self { memory: memory.clone(), state: Mutex::default(), moved: Condvar::new() }
+        Self { memory: memory.clone(), state: Mutex::default(), changed: Condvar::new() }
     }
 
     fn fill_from(self: &Arc<Self>, open: Open) -> Result<(), Error> {
@@ -103,7 +103,7 @@ impl Ring {
             let filled = Arc::new(Filled { bytes, length, ring: Arc::clone(self) });
             if length > 0 {
                 self.state().filled.push_back(filled);
-                self.moved.notify_all();
+                self.changed.notify_all();
             }
             if ended? {
                 break;
@@ -112,7 +112,7 @@ impl Ring {
         Ok(())
     }
 
-    /// A buffer to fill; none where nobody wants more.
+    /// Waits for a free buffer; `None` if the reader has stopped.
     fn free(&self) -> Option<Box<[u8]>> {
         let mut state = self.state();
         loop {
@@ -127,36 +127,36 @@ impl Ring {
                 drop(state);
                 return Some(vec![0; BUFFER].into_boxed_slice());
             }
-            state = self.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn end(&self, ended: Result<(), Error>) {
         self.state().ended = Some(ended);
-        self.moved.notify_all();
+        self.changed.notify_all();
     }
 
-    /// Says that nobody reads any more, and waits until nobody fills any more.
+    /// Stops reading, and waits until filling has ended.
     pub(crate) fn abandon(&self) {
         let mut state = self.state();
         state.abandoned = true;
-        self.moved.notify_all();
+        self.changed.notify_all();
         while state.ended.is_none() {
-            state = self.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let unread = std::mem::take(&mut state.filled);
-        // Each goes back on its own, which takes the lock.
+        // Dropping a buffer takes the lock.
         drop(state);
         drop(unread);
     }
 
-    fn state(&self) -> MutexGuard<'_, Circulation> {
+    fn state(&self) -> MutexGuard<'_, RingState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Circulation {
-    /// Whether there is memory for another buffer, which is taken then.
+impl RingState {
+    /// Returns whether there is memory for another buffer, and charges it.
     fn may_make(&mut self, memory: &Budget) -> bool {
         if self.made < FEWEST_BUFFERS {
             return true;
@@ -170,7 +170,7 @@ impl Drop for Filled {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         self.ring.state().free.push(bytes);
-        self.ring.moved.notify_all();
+        self.ring.changed.notify_all();
     }
 }
 
@@ -180,21 +180,21 @@ impl Piece {
     }
 }
 
-/// Reads what a ring is filled with.
+/// Reads the bytes of a ring.
 pub(crate) struct Reader<'a> {
     ring: Arc<Ring>,
     current: Option<Piece>,
-    /// Something to do instead of waiting; false where there is nothing.
+    /// Does other work instead of waiting; returns false if there is none.
     meanwhile: Box<dyn Fn() -> bool + 'a>,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads `ring`, and does what `meanwhile` does instead of waiting.
+    /// Makes a reader of `ring` that calls `meanwhile` instead of waiting.
     pub(crate) fn new(ring: Arc<Ring>, meanwhile: Box<dyn Fn() -> bool + 'a>) -> Self {
         Self { ring, current: None, meanwhile }
     }
 
-    /// The next bytes, at most `most` of them, as they lie in their buffer; none at the end.
+    /// Returns the next bytes, at most `most`, without copying them; `None` at the end.
     pub(crate) fn piece(&mut self, most: usize) -> io::Result<Option<Piece>> {
         if self.current.as_ref().is_none_or(|piece| piece.start == piece.end) {
             self.current = None;
@@ -223,7 +223,7 @@ impl<'a> Reader<'a> {
                 }
                 state = self.ring.state();
                 if state.filled.is_empty() && state.ended.is_none() {
-                    state = self.ring.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state = self.ring.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
             }
         }

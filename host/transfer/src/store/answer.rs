@@ -1,70 +1,70 @@
-//! Whether what a store answers for a listing is one, and whether it is all of it.
+//! Checks whether the response to a listing request is a listing, and whether it is complete.
 //!
-//! The libraries of the clouds take whatever is XML for a listing without objects, and one that was cut for a whole one: a
-//! page of a proxy would be an empty bucket, and of six backups only the first would be there.
+//! The libraries of the clouds accept any XML as a listing without objects, and a truncated listing as a complete one. Then a
+//! proxy's error page would look like an empty bucket, and of six backups only the first would be found.
 
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
 use crate::error::{Error, Kind};
 
-/// The root of a listing: S3's and Google's, Azure's.
+/// The root elements of a listing: of S3 and Google, and of Azure.
 const ROOTS: [&[u8]; 2] = [S3, AZURE];
 const S3: &[u8] = b"ListBucketResult";
 const AZURE: &[u8] = b"EnumerationResults";
 
-/// The root of an error. Some servers have sent the status before they know that they fail.
+/// The root element of an error. Some servers have sent a status of success before they fail.
 const REFUSAL: &[u8] = b"Error";
 
-/// The most letters of a name that is shown.
+/// The most characters of a root element's name that messages show.
 const NAME: usize = 40;
 
-/// How deep elements may lie in each other. Those of a listing are four deep.
+/// How deep elements may be nested. Those of a listing are nested four deep.
 const DEEPEST: usize = 32;
 
-/// An answer to the question for a listing, with a status that says that it succeeded.
+/// The body of a successful response to a listing request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// A part of a listing.
-    Listing(Listed),
-    /// An error, whose body says which.
+    Listing(ListingEnd),
+    /// An error, which the body describes.
     Refusal,
 }
 
-/// What a part of a listing says of its end.
+/// What a part of a listing says about its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Listed {
-    /// S3's `IsTruncated`: whether there is more. `None` where the server does not say.
+pub(super) struct ListingEnd {
+    /// S3's `IsTruncated`: whether more objects follow; `None` if the server does not say.
     is_truncated: Option<bool>,
 }
 
-impl Listed {
-    /// Whether there is more, of a part without a token. Where the server says nothing, one that is as full as it may be
-    /// could have been cut.
+impl ListingEnd {
+    /// Returns whether more objects may follow a part without a token. If the server does not say, a full part may have been
+    /// truncated.
     pub(super) fn is_cut(self, is_full: bool) -> bool {
         self.is_truncated.unwrap_or(is_full)
     }
 }
 
-/// Reads the body to its end.
+/// Parses the body to its end.
 ///
 /// # Errors
-/// `Failed` for what is no listing, and for one that does not end.
+/// `Failed` if it is not a listing, or is cut off.
 pub(super) fn read(body: &[u8]) -> Result<Answer, Error> {
     let mut reader = Reader::from_reader(body);
-    let mut listed = Listed::default();
+    let mut listed = ListingEnd::default();
     let mut root: Option<Answer> = None;
     let mut depth = 0_usize;
     let mut is_flag = false;
     loop {
-        match reader.read_event().map_err(|error| none(&format!("its XML is damaged: {error}")))? {
+        match reader.read_event().map_err(|error| not_a_listing(&format!("its XML is damaged: {error}")))? {
             Event::Start(element) => {
                 if depth == 0 {
                     root = Some(named(root, element.local_name().as_ref(), &mut listed)?);
                 }
                 depth += 1;
                 if depth > DEEPEST {
-                    return Err(none("its elements lie too deep in each other"));
+                    return Err(not_a_listing("its elements are nested too deep"));
                 }
                 is_flag = depth == 2 && element.local_name().as_ref() == b"IsTruncated";
             }
@@ -76,25 +76,25 @@ pub(super) fn read(body: &[u8]) -> Result<Answer, Error> {
                 is_flag = false;
             }
             Event::Text(text) if depth == 0 => {
-                // A mark of the order of bytes may come first.
+                // A byte order mark may come first.
                 let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&text);
                 if !text.trim_ascii().is_empty() {
-                    return Err(none("there is text where XML belongs"));
+                    return Err(not_a_listing("it has text instead of XML"));
                 }
             }
             Event::Text(text) if is_flag => {
                 listed.is_truncated = Some(match text.trim_ascii() {
                     word if word.eq_ignore_ascii_case(b"true") => true,
                     word if word.eq_ignore_ascii_case(b"false") => false,
-                    _ => return Err(none("its IsTruncated is neither true nor false")),
+                    _ => return Err(not_a_listing("its IsTruncated is neither true nor false")),
                 });
             }
-            Event::Eof if depth > 0 => return Err(none("it ends in its middle")),
+            Event::Eof if depth > 0 => return Err(not_a_listing("it is cut off")),
             Event::Eof => {
                 return match root {
                     Some(Answer::Listing(_)) => Ok(Answer::Listing(listed)),
                     Some(Answer::Refusal) => Ok(Answer::Refusal),
-                    None => Err(none("it is empty")),
+                    None => Err(not_a_listing("it is empty")),
                 };
             }
             _ => {}
@@ -102,29 +102,29 @@ pub(super) fn read(body: &[u8]) -> Result<Answer, Error> {
     }
 }
 
-/// What an answer with this root is.
-fn named(before: Option<Answer>, name: &[u8], listed: &mut Listed) -> Result<Answer, Error> {
+/// Returns what a body with this root element is.
+fn named(before: Option<Answer>, name: &[u8], listed: &mut ListingEnd) -> Result<Answer, Error> {
     if before.is_some() {
-        return Err(none("it has two roots"));
+        return Err(not_a_listing("it has two root elements"));
     }
     if name == REFUSAL {
         return Ok(Answer::Refusal);
     }
     if !ROOTS.contains(&name) {
         let shown: String = String::from_utf8_lossy(name).chars().take(NAME).collect();
-        return Err(none(&format!("it is `{}`", shown.escape_debug())));
+        return Err(not_a_listing(&format!("it is `{}`", shown.escape_debug())));
     }
     if name == AZURE {
-        // There the token alone says whether there is more.
+        // Azure's token alone says whether more objects follow.
         listed.is_truncated = Some(false);
     }
     Ok(Answer::Listing(*listed))
 }
 
-fn none(why: &str) -> Error {
+fn not_a_listing(why: &str) -> Error {
     let message = format!(
-        "the server answers for a listing what is none ({why}): see whether `endpoint` is the store's own address, and whether a \
-         proxy or a page to sign in stands between"
+        "the server's response to a listing request is not a listing ({why}): check that `endpoint` is the address of the store \
+         itself, and not of a proxy or a login page"
     );
     Error::new(Kind::Failed, message)
 }
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_listing_says_of_its_end_is_read() {
+    fn the_end_of_a_listing_is_parsed() {
         for (body, said) in [
             ("<ListBucketResult/>", None),
             (
@@ -162,26 +162,26 @@ mod tests {
         ] {
             assert_eq!(listed(body), said, "{body}");
         }
-        assert!(Listed { is_truncated: Some(true) }.is_cut(false));
-        assert!(!Listed { is_truncated: Some(false) }.is_cut(true));
-        assert!(Listed { is_truncated: None }.is_cut(true));
-        assert!(!Listed { is_truncated: None }.is_cut(false));
+        assert!(ListingEnd { is_truncated: Some(true) }.is_cut(false));
+        assert!(!ListingEnd { is_truncated: Some(false) }.is_cut(true));
+        assert!(ListingEnd { is_truncated: None }.is_cut(true));
+        assert!(!ListingEnd { is_truncated: None }.is_cut(false));
     }
 
     #[test]
-    fn what_is_no_listing_is_told() {
+    fn other_responses_are_refused_with_the_cause() {
         for (body, why) in [
             ("", "it is empty"),
             ("  \n", "it is empty"),
-            ("OK", "text where XML belongs"),
-            ("{\"objects\": []}", "text where XML belongs"),
+            ("OK", "text instead of XML"),
+            ("{\"objects\": []}", "text instead of XML"),
             ("<!DOCTYPE html><html><head></head></html>", "it is `html`"),
             ("<html><br></html>", "it is `html`"),
             ("<ListAllMyBucketsResult></ListAllMyBucketsResult>", "it is `ListAllMyBucketsResult`"),
-            ("<ListBucketResult><Contents><Key>a</Key></Contents>", "ends in its middle"),
+            ("<ListBucketResult><Contents><Key>a</Key></Contents>", "it is cut off"),
             ("<ListBucketResult><Contents></ListBucketResult>", "damaged"),
-            ("<ListBucketResult></ListBucketResult><ListBucketResult/>", "two roots"),
-            ("<ListBucketResult></ListBucketResult>more", "text where XML belongs"),
+            ("<ListBucketResult></ListBucketResult><ListBucketResult/>", "two root elements"),
+            ("<ListBucketResult></ListBucketResult>more", "text instead of XML"),
             ("<ListBucketResult><IsTruncated>maybe</IsTruncated></ListBucketResult>", "neither"),
         ] {
             let error = read(body.as_bytes()).unwrap_err();

@@ -1,4 +1,4 @@
-//! The bytes of an object as they come, taken up where a connection was lost.
+//! Reads the bytes of an object, and continues after a lost connection.
 
 use std::fs::File;
 use std::io;
@@ -12,38 +12,38 @@ use futures_util::stream::BoxStream;
 use super::access::Current;
 use super::directory::{blocking, opened_object};
 use super::echo::echoed;
-use super::retry::{Again, Failure, Tries, within};
+use super::retry::{Failure, RetryAdvice, Tries, within};
 use super::{Object, Range, Store};
 use crate::error::{Error, Kind};
 
-/// The most bytes that [`Body::chunk`] gives at once.
+/// The most bytes that [`Body::chunk`] returns at once.
 pub const CHUNK: usize = 1 << 20;
 
-/// How much is read of a file at once, in bytes.
+/// How many bytes of a file are read at once.
 const FILE_CHUNK: usize = 256 << 10;
 
-/// Where bytes come from.
+/// The source of a body's bytes.
 pub(super) enum Source {
-    /// A connection. Its bytes are those of the range that was asked for.
+    /// A connection. It sends the bytes of the requested range only.
     Stream(BoxStream<'static, Result<Bytes, Failure>>),
-    /// A file, of which the range is still to be taken.
+    /// A whole file, of which the range is read.
     File(Arc<File>),
 }
 
-/// The stored bytes of an object or of a range of it. If a connection is lost it goes on where it was (ranged, with the
-/// etag compared: an object that changed meanwhile is `Corrupt`). A store that tells neither etag nor time is compared by size.
+/// A reader of the stored bytes of an object, or of a range of it. After a lost connection it requests the rest, and compares the
+/// etag: an object that has changed is `Corrupt`. Without etags it compares the modification time and size, or only the size.
 pub struct Body {
     store: Store,
     object: Object,
-    /// None where it is to be opened again.
+    /// `None` if the rest must be requested again.
     source: Option<Source>,
-    /// Bytes that came and were not given yet.
+    /// Bytes that were received and not returned yet.
     spare: Bytes,
-    /// The offset in the object of the next byte that is to come.
+    /// The offset in the object of the next byte to receive.
     at: u64,
     /// The offset of the byte after the last one.
     end: u64,
-    /// Whether the server sent a credential back: nothing more is given.
+    /// Whether the server has sent a credential back, so that no more bytes are returned.
     echoed: bool,
 }
 
@@ -59,20 +59,20 @@ impl Body {
         let mut tries = Tries::new(store.inner.retry);
         let (object, source) = loop {
             let Current { backend, renewals } = store.inner.access.current();
-            // No request can ask for no bytes.
+            // No HTTP range is empty, so only the metadata are requested.
             let opened = match empty {
                 Some(_) => {
-                    store.permitted(key, &tries, backend.head(&whole)).await.map(|object| (object, None))
+                    store.with_permit(key, &tries, backend.head(&whole)).await.map(|object| (object, None))
                 }
                 None => store
-                    .permitted(key, &tries, backend.open(&whole, range, None))
+                    .with_permit(key, &tries, backend.open(&whole, range, None))
                     .await
                     .map(|(object, source)| (object, Some(source))),
             };
             match opened {
                 Ok(opened) => break opened,
                 Err(failure) => store
-                    .before_another(key, &mut tries, renewals, failure)
+                    .wait_before_retry(key, &mut tries, renewals, failure)
                     .await
                     .map_err(|error| store.inner.on(key, error))?,
             }
@@ -87,28 +87,28 @@ impl Body {
         Ok((object.clone(), Self { store, object, source, spare: Bytes::new(), at, end, echoed: false }))
     }
 
-    /// What is left to come.
+    /// Returns how many bytes are still to be returned.
     pub fn remaining(&self) -> u64 {
         self.end - self.at + self.spare.len() as u64
     }
 
-    /// The next bytes, at most [`CHUNK`]; none at the end. Loses none where the caller gives up waiting.
+    /// Returns the next bytes, at most [`CHUNK`]; `None` at the end. Loses no bytes if the caller drops the future.
     ///
     /// # Errors
-    /// `Corrupt` for an object that changed or became shorter, `NotFound` for one that vanished, `Transient` for a store that
-    /// stayed away for longer than [`super::Retry`] allows.
+    /// `Corrupt` if the object changed or became shorter, `NotFound` if it vanished, `Transient` if the store failed for longer
+    /// than [`super::Retry`] allows.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        // What may be the beginning of a credential waits for what follows.
+        // Bytes that may be the beginning of a credential are held until the next ones arrive.
         let mut held = self.store.inner.echo.held();
         while self.spare.len() <= held && self.at < self.end {
             let mut tries = Tries::new(self.store.inner.retry);
-            let came;
+            let received;
             loop {
                 let current = self.store.inner.access.current();
                 match self.next(&tries, &current).await {
                     Ok(bytes) => {
                         self.at += bytes.len() as u64;
-                        came = bytes.len() as u64;
+                        received = bytes.len() as u64;
                         self.spare = match self.spare.is_empty() {
                             true => bytes,
                             false => [&self.spare[..], &bytes[..]].concat().into(),
@@ -118,20 +118,20 @@ impl Body {
                     Err(failure) => {
                         self.drop_connection();
                         let (about, used) = (&self.object.key, current.renewals);
-                        let waited = self.store.before_another(about, &mut tries, used, failure).await;
+                        let waited = self.store.wait_before_retry(about, &mut tries, used, failure).await;
                         waited.map_err(|error| self.on(error))?;
                     }
                 }
             }
             if self.store.inner.echo.is_in(&self.spare) {
-                // Nothing of it is given out later either.
+                // No part of it may be returned later either.
                 (self.spare, self.at) = (Bytes::new(), self.end);
                 self.echoed = true;
             }
-            // The credentials may have been renewed meanwhile.
+            // The credentials may have been renewed in the meantime.
             held = self.store.inner.echo.held();
             if let Some(rate) = &self.store.rate {
-                rate.take(came).await;
+                rate.take(received).await;
             }
         }
         if self.echoed {
@@ -145,11 +145,11 @@ impl Body {
         Ok(Some(self.spare.split_to(ready.min(CHUNK))))
     }
 
-    /// Whether the object is still the one that was opened, where that can be asked without the network: of a local file.
-    /// For whoever reads [`Body::file`] himself; [`Body::chunk`] asks at its end.
+    /// Checks that the object is unchanged if it is a local file; succeeds for other objects. A caller that reads [`Body::file`]
+    /// itself must call this at the end; [`Body::chunk`] does so.
     ///
     /// # Errors
-    /// `Corrupt` where it is not.
+    /// `Corrupt` if it has changed.
     pub fn unchanged(&self) -> Result<(), Error> {
         let Some(Source::File(file)) = &self.source else { return Ok(()) };
         let now = opened_object(file, self.object.key.clone()).map_err(|error| self.on(error))?;
@@ -159,8 +159,8 @@ impl Body {
         }
     }
 
-    /// The open file below it and the range that is left of it, where it is a local one: for copy_file_range and reflinks.
-    /// Whoever uses it minds the rate, and asks [`Body::unchanged`] at the end.
+    /// Returns the open file of a local object and the range that is left of it, for copy_file_range and reflinks; `None` for other
+    /// objects. The caller must obey the rate itself, and call [`Body::unchanged`] at the end.
     pub fn file(&self) -> Option<(&File, Range)> {
         match &self.source {
             Some(Source::File(file)) => Some((file, Range { offset: self.at, length: self.end - self.at })),
@@ -168,7 +168,7 @@ impl Body {
         }
     }
 
-    /// At least one byte.
+    /// Receives at least one byte.
     async fn next(&mut self, tries: &Tries, current: &Current) -> Result<Bytes, Failure> {
         if self.source.is_none() {
             self.reopen(tries, current).await?;
@@ -182,14 +182,14 @@ impl Body {
             Some(Source::Stream(stream)) => loop {
                 let idle = self.store.inner.retry.idle;
                 let next = within(idle, async { stream.next().await.transpose() });
-                match self.store.permitted(&self.object.key, tries, next).await? {
+                match self.store.with_permit(&self.object.key, tries, next).await? {
                     Some(bytes) if bytes.is_empty() => {}
                     Some(mut bytes) => {
                         bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
                         return Ok(bytes);
                     }
                     None => {
-                        return Err(Failure::transient(format!("the answer ended {left} bytes too early")));
+                        return Err(Failure::transient(format!("the response ended {left} bytes too early")));
                     }
                 }
             },
@@ -197,25 +197,27 @@ impl Body {
         }
     }
 
-    /// Asks for what is left of the same object.
+    /// Requests the rest of the same object.
     async fn reopen(&mut self, tries: &Tries, Current { backend, .. }: &Current) -> Result<(), Failure> {
         let (store, key) = (&self.store, &self.object.key);
         let range = Range { offset: self.at, length: self.end - self.at };
         let whole = store.inner.prefix.and(key);
-        let (object, source) =
-            match store.permitted(key, tries, backend.open(&whole, Some(range), Some(&self.object))).await {
-                Ok((object, source)) => (object, Ok(source)),
-                // As where the range is not there any more: of an object that has no mark the store cannot say that it changed.
-                Err(failure) if failure.error.kind == Kind::Invalid => {
-                    match store.permitted(key, tries, backend.head(&whole)).await {
-                        Ok(object) => (object, Err(failure)),
-                        Err(gone) if gone.error.kind == Kind::NotFound => return Err(gone),
-                        Err(unknown) if unknown.again == Again::Never => return Err(failure),
-                        Err(unknown) => return Err(unknown),
-                    }
+        let (object, source) = match store
+            .with_permit(key, tries, backend.open(&whole, Some(range), Some(&self.object)))
+            .await
+        {
+            Ok((object, source)) => (object, Ok(source)),
+            // The range may not exist any more: without an etag the store does not report a change.
+            Err(failure) if failure.error.kind == Kind::Invalid => {
+                match store.with_permit(key, tries, backend.head(&whole)).await {
+                    Ok(object) => (object, Err(failure)),
+                    Err(gone) if gone.error.kind == Kind::NotFound => return Err(gone),
+                    Err(unknown) if unknown.retry == RetryAdvice::Never => return Err(failure),
+                    Err(unknown) => return Err(unknown),
                 }
-                Err(failure) => return Err(failure),
-            };
+            }
+            Err(failure) => return Err(failure),
+        };
         match object.changed_since(&self.object) {
             None => self.source = Some(source?),
             Some(change) => return Err(changed(&change).into()),
@@ -244,7 +246,7 @@ impl std::fmt::Debug for Body {
     }
 }
 
-/// The next bytes of a file.
+/// Reads the next bytes of a file.
 fn read_file(file: &File, at: u64, left: u64) -> Result<Bytes, Error> {
     let mut bytes = BytesMut::zeroed(usize::try_from(left).unwrap_or(usize::MAX).min(FILE_CHUNK));
     let count = read_some(file, &mut bytes, at, left)?;
@@ -263,12 +265,12 @@ fn read_some(file: &File, into: &mut [u8], at: u64, left: u64) -> Result<usize, 
     }
 }
 
-/// The error of an object that is another now. Trying again would mix the two.
+/// Makes the error of an object that has changed. A retry would mix its old and new bytes.
 pub(super) fn changed(change: &str) -> Error {
     Error::new(Kind::Corrupt, format!("the object changed while it was read: {change}"))
 }
 
-/// The error of a range that does not lie inside of its object; none where no object is so large.
+/// Makes the error of a range that is not within an object of this size; `None` if the range is too large for any object.
 pub(super) fn outside(range: Range, size: Option<u64>) -> Error {
     let Range { offset, length } = range;
     let message = match size {

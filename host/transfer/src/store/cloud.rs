@@ -1,4 +1,4 @@
-//! S3, Google and Azure as stores, through their common library.
+//! S3, Google and Azure as stores, through the library object_store.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,35 +11,35 @@ use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
 
-use super::answer::Listed;
+use super::answer::ListingEnd;
 use super::body::{Source, outside};
-use super::failures::{ask, failed};
-use super::key::{self, Longest};
-use super::retry::{Again, Failure, Lacks, within};
-use super::transport::{Asked, FOLDER};
+use super::failures::{failed, request};
+use super::key::{self, KeyLimit};
+use super::retry::{Failure, Missing, RetryAdvice, within};
+use super::transport::{FOLDER_MARK, RequestKind};
 use super::{Backend, Etag, Object, PAGE, Page, Range};
 use crate::error::{Error, Kind};
 
-/// How many listings that somebody may go on with are kept.
+/// How many unfinished listings are kept, so that the next page can continue one.
 const LISTINGS: usize = 16;
 
-/// How many pages that bring nothing new are read for one that does.
+/// The most pages without new keys that are read for one page with some.
 const EMPTY_PAGES: usize = 1_000;
 
 /// A bucket or container.
 pub(super) struct Cloud {
     objects: Arc<dyn ObjectStore>,
     lists: Arc<dyn PaginatedListStore>,
-    /// Where listings stopped: prefix, the key that the next page comes after, and the store's token for it. A listing that
-    /// is not here begins after the key, which is right everywhere and slow where a store does not know how.
+    /// Unfinished listings: the prefix, the key after which the next page begins, and the store's token for it. A listing that is
+    /// not here begins after the key, which is always correct, but slow if the store does not support that.
     listings: Mutex<VecDeque<(String, String, String)>>,
-    /// Whether a listing leaves out the object whose key is the prefix itself, as the library's does for Azure.
+    /// Whether listings leave out the object whose key is the prefix itself, as the library does for Azure.
     leaves_out_prefix: bool,
-    longest_key: Longest,
-    /// How long one answer is awaited, credentials that must be asked for first included.
+    longest_key: KeyLimit,
+    /// How long to wait for one response, including requests for credentials before it.
     idle: Duration,
-    /// Whether an answer has shown that the bucket itself is there.
-    is_there: AtomicBool,
+    /// Whether a response has shown that the bucket exists.
+    bucket_exists: AtomicBool,
 }
 
 impl Cloud {
@@ -52,25 +52,25 @@ impl Cloud {
             leaves_out_prefix: false,
             longest_key: key::BUCKET,
             idle,
-            is_there: AtomicBool::new(false),
+            bucket_exists: AtomicBool::new(false),
         }
     }
 
-    /// The same for Azure.
+    /// Makes the store of an Azure container.
     pub(super) fn azure<S: ObjectStore + PaginatedListStore>(store: S, idle: Duration) -> Self {
         Self { leaves_out_prefix: true, longest_key: key::CONTAINER, ..Self::new(store, idle) }
     }
 
     /// Makes one request.
-    async fn ask<T>(&self, request: impl Future<Output = object_store::Result<T>>) -> Result<T, Failure> {
-        let answer = within(self.idle, ask(request)).await;
-        if answer.is_ok() {
-            self.is_there.store(true, Ordering::Relaxed);
+    async fn request<T>(&self, work: impl Future<Output = object_store::Result<T>>) -> Result<T, Failure> {
+        let response = within(self.idle, request(work)).await;
+        if response.is_ok() {
+            self.bucket_exists.store(true, Ordering::Relaxed);
         }
-        answer
+        response
     }
 
-    /// Asks for an object or a range of it; where one is `known`, for that one alone.
+    /// Requests an object or a range of it; with `known`, only if it is unchanged.
     async fn get(
         &self,
         key: &str,
@@ -81,30 +81,30 @@ impl Cloud {
             range: range
                 .map(|range| GetRange::Bounded(range.offset..range.offset.saturating_add(range.length))),
             if_match: known.and_then(|object| object.etag.as_ref()?.if_match()),
-            extensions: Asked::Bytes.extensions(),
+            extensions: RequestKind::Bytes.extensions(),
             ..GetOptions::default()
         };
-        let answer = self.ask(self.objects.get_opts(&path(key)?, options)).await;
-        if answer.as_ref().is_err_and(|failure| failure.error.kind == Kind::NotFound) {
-            // Else the answer had said that it is the bucket.
-            self.is_there.store(true, Ordering::Relaxed);
+        let response = self.request(self.objects.get_opts(&path(key)?, options)).await;
+        if response.as_ref().is_err_and(|failure| failure.error.kind == Kind::NotFound) {
+            // Otherwise the response would have said that the bucket is missing.
+            self.bucket_exists.store(true, Ordering::Relaxed);
         }
-        answer
+        response
     }
 
-    /// Asks for the first byte of an object, for the word that an answer to HEAD has no place for: without it an expired token, a
-    /// clock that is wrong and a permission that is missing are all the same.
+    /// Requests the first byte of an object to get the error code, for which a response to HEAD has no body. Without the code an
+    /// expired token, a wrong clock and a missing permission cannot be distinguished.
     async fn with_a_body(&self, key: &str, without: Failure) -> Result<GetResult, Failure> {
         let first = Range { offset: 0, length: 1 };
         match self.get(key, Some(first), None).await {
-            // Of an empty object there is none.
-            Err(failure) if failure.lacks == Lacks::Range => self.get(key, None, None).await,
-            Err(failure) if failure.again != Again::Never => Err(without),
-            answer => answer,
+            // An empty object has no first byte.
+            Err(failure) if failure.missing == Missing::Range => self.get(key, None, None).await,
+            Err(failure) if failure.retry != RetryAdvice::Never => Err(without),
+            response => response,
         }
     }
 
-    /// The object that the library would leave out of the first page.
+    /// Returns the object that the library leaves out of the first page.
     async fn left_out(&self, prefix: &str, after: Option<&str>) -> Result<Option<Object>, Failure> {
         let is_key = !prefix.is_empty() && !prefix.ends_with('/');
         if !self.leaves_out_prefix || !is_key || after.is_some_and(|after| after >= prefix) {
@@ -135,13 +135,13 @@ impl Cloud {
 
 #[async_trait]
 impl Backend for Cloud {
-    fn longest_key(&self) -> Longest {
+    fn longest_key(&self) -> KeyLimit {
         self.longest_key
     }
 
     async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Failure> {
         let mut token = after.and_then(|after| self.token(prefix, after));
-        // Where the store is told to begin, where it gives no token.
+        // The key after which the store begins if it sends no token.
         let mut offset = after.map(str::to_owned);
         let goes_on = token.is_some();
         let mut left_out = self.left_out(prefix, after).await?;
@@ -154,17 +154,17 @@ impl Backend for Cloud {
                 offset: used.is_none().then(|| offset.clone()).flatten(),
                 max_keys: Some(most),
                 page_token: used.clone(),
-                extensions: Asked::Listing.extensions(),
+                extensions: RequestKind::Listing.extensions(),
                 ..PaginatedListOptions::default()
             };
-            let prefix_asked = (!prefix.is_empty()).then_some(prefix);
-            let answer = self.ask(self.lists.list_paginated(prefix_asked, options)).await?;
-            let says = answer.result.extensions.get::<Listed>().copied().unwrap_or_default();
-            let further = answer.page_token.filter(|token| !token.is_empty());
-            let is_cut = further.is_none() && says.is_cut(answer.result.objects.len() >= most);
-            let keys = answer.result.objects.iter().map(|meta| meta.location.as_ref());
-            let last = keys.map(|key| key.trim_end_matches(FOLDER)).max().map(str::to_owned);
-            let listed = answer.result.objects.into_iter().map(object);
+            let requested_prefix = (!prefix.is_empty()).then_some(prefix);
+            let response = self.request(self.lists.list_paginated(requested_prefix, options)).await?;
+            let end = response.result.extensions.get::<ListingEnd>().copied().unwrap_or_default();
+            let further = response.page_token.filter(|token| !token.is_empty());
+            let is_cut = further.is_none() && end.is_cut(response.result.objects.len() >= most);
+            let keys = response.result.objects.iter().map(|meta| meta.location.as_ref());
+            let last = keys.map(|key| key.trim_end_matches(FOLDER_MARK)).max().map(str::to_owned);
+            let listed = response.result.objects.into_iter().map(object);
             let mut objects: Vec<Object> = listed.filter_map(not_a_folder).collect();
             if is_cut && let Some((key, before)) = out_of_order(before.as_deref(), &objects, "", false) {
                 return Err(unordered(key, before));
@@ -174,12 +174,12 @@ impl Backend for Cloud {
                     return Err(unordered(key, before));
                 }
                 before = objects.last().map(|object| object.key.clone()).or(before);
-                // A store that does not know `after` begins at the beginning.
+                // A store that does not support `after` begins with the first key.
                 objects.retain(|object| object.key.as_str() > after);
             }
             if objects.len() > most {
                 let message =
-                    format!("the store lists {} objects where {most} were asked for", objects.len());
+                    format!("the store lists {} objects instead of the requested {most}", objects.len());
                 return Err(Failure::never(Kind::Limit, message));
             }
             objects.extend(left_out.take());
@@ -190,13 +190,13 @@ impl Backend for Cloud {
             }
             match (further, objects.last()) {
                 (None, _) if !is_cut => return Ok(Page { objects, next: None }),
-                // There is more, and no token: it is asked for by the last key, which the next call does.
+                // More objects follow, and there is no token: the next call requests them by the last key.
                 (None, Some(last)) => {
                     let next = last.key.clone();
                     return Ok(Page { objects, next: Some(next) });
                 }
                 (None, None) => {
-                    // Nothing but what came before, or only marks of folders.
+                    // Only keys that were listed before, or placeholders of folders.
                     let further = last.filter(|last| offset.as_ref().is_none_or(|offset| last > offset));
                     offset = Some(further.ok_or_else(cut_short)?);
                 }
@@ -209,23 +209,23 @@ impl Backend for Cloud {
                 (Some(further), None) => token = Some(further),
             }
         }
-        Err(Failure::never(Kind::Limit, format!("the store lists {EMPTY_PAGES} pages with nothing on them")))
+        Err(Failure::never(Kind::Limit, format!("the store lists {EMPTY_PAGES} empty pages")))
     }
 
     async fn head(&self, key: &str) -> Result<Object, Failure> {
-        let extensions = Asked::Metadata.extensions();
+        let extensions = RequestKind::Metadata.extensions();
         let options = GetOptions { head: true, extensions, ..GetOptions::default() };
-        let answer = match self.ask(self.objects.get_opts(&path(key)?, options)).await {
-            // S3 and Google say in the body whether it is the bucket that is not there, and what answers HEAD has none.
+        let response = match self.request(self.objects.get_opts(&path(key)?, options)).await {
+            // S3 and Google say in the body whether the bucket is missing, and a response to HEAD has no body.
             Err(failure)
-                if failure.error.kind == Kind::NotFound && !self.is_there.load(Ordering::Relaxed) =>
+                if failure.error.kind == Kind::NotFound && !self.bucket_exists.load(Ordering::Relaxed) =>
             {
                 self.get(key, None, None).await
             }
-            Err(failure) if failure.lacks == Lacks::Word => self.with_a_body(key, failure).await,
-            answer => answer,
+            Err(failure) if failure.missing == Missing::ErrorCode => self.with_a_body(key, failure).await,
+            response => response,
         };
-        Ok(object(answer?.meta))
+        Ok(object(response?.meta))
     }
 
     async fn open(
@@ -234,9 +234,9 @@ impl Backend for Cloud {
         range: Option<Range>,
         known: Option<&Object>,
     ) -> Result<(Object, Source), Failure> {
-        let answer = match (self.get(key, range, known).await, range) {
-            (Ok(answer), _) => answer,
-            // Servers disagree on how to answer a range that is not there; what it is tells.
+        let response = match (self.get(key, range, known).await, range) {
+            (Ok(response), _) => response,
+            // Servers respond differently to a range outside of the object; the object's size decides.
             (Err(failure), Some(range)) if failure.error.kind == Kind::Failed => {
                 let size = self.head(key).await?.size;
                 let is_outside = range.end().is_none_or(|end| end > size);
@@ -244,15 +244,15 @@ impl Backend for Cloud {
             }
             (Err(failure), _) => return Err(failure),
         };
-        let found = object(answer.meta.clone());
-        let bytes = answer.into_stream().map(|bytes| bytes.map_err(|error| failed(&error)));
+        let found = object(response.meta.clone());
+        let bytes = response.into_stream().map(|bytes| bytes.map_err(|error| failed(&error)));
         Ok((found, Source::Stream(bytes.boxed())))
     }
 }
 
-/// A key that is not where it must be in a part of a listing, and the one that it must not come after. Where the store itself
-/// `goes_on` with a listing, what comes is after all that came. Where it was only told to begin after a key, it means its own
-/// order by that: if this is not that of the keys, what it left out cannot be known.
+/// Finds a key that is out of order in a part of a listing, and the key before it. If the store itself `goes_on` with a listing by
+/// its token, all keys must follow `after`. If it was only told to begin after a key, it does so in its own order: if that is not
+/// the order of the keys, it may leave out any of them.
 fn out_of_order<'a>(
     before: Option<&'a str>,
     objects: &'a [Object],
@@ -268,30 +268,30 @@ fn out_of_order<'a>(
     pairs.map(|(before, key)| (key, before)).find(|(key, before)| key < before)
 }
 
-/// The failure of a listing of several pages that could leave something out.
+/// Makes the failure of a listing that may leave keys out because it is not in order.
 fn unordered(key: &str, before: &str) -> Failure {
     let message = format!(
-        "the store does not list in the order of the keys, so that some could be left out: `{}` after `{}`; use a store that \
-         does (of Azure's, those without a hierarchical namespace)",
+        "the store does not list keys in order, so some may be left out: `{}` after `{}`; use a store that does (of Azure's, \
+         one without a hierarchical namespace)",
         key.escape_debug(),
         before.escape_debug()
     );
     Failure::never(Kind::Failed, message)
 }
 
-/// The failure of a listing that says that there is more and not how to go on.
+/// Makes the failure of a listing that is truncated and cannot be continued.
 fn cut_short() -> Failure {
-    let message = "the store's server cuts its listing short without a token to go on with (IsTruncated without \
-                   NextContinuationToken), and begins no later where it is told to (start-after): what else there is cannot be \
-                   known. That is a fault of the server, which may know version 1 of ListObjects alone: use a newer one, or \
-                   reach the backups in another way";
+    let message = "the store's server truncates its listing without a token to continue it (IsTruncated without \
+                   NextContinuationToken), and ignores where to begin (start-after), so the rest of the keys cannot be listed. \
+                   That is a bug of the server, which may support only version 1 of ListObjects: use a newer server, or another \
+                   kind of store";
     Failure::never(Kind::Failed, message)
 }
 
-/// The failure of a listing whose token leads to itself.
+/// Makes the failure of a listing that repeats its token.
 fn in_a_circle() -> Failure {
-    let message = "the store's server goes on with its listing by the token that it was just asked with, and so for ever: that is \
-                   a fault of the server";
+    let message = "the store's server repeats the token of its listing, so the listing would never end: that is a bug of the \
+                   server";
     Failure::never(Kind::Failed, message)
 }
 
@@ -299,9 +299,10 @@ fn path(key: &str) -> Result<Path, Failure> {
     Path::parse(key).map_err(|error| Error::new(Kind::Invalid, error.to_string()).into())
 }
 
-/// What a listing has, unless it only marks a folder: an empty object whose key ends with `/`, as consoles and tools make it.
+/// Returns a listed object, unless it is the placeholder of a folder: an empty object whose key ends with `/`, which consoles and
+/// tools create.
 fn not_a_folder(mut listed: Object) -> Option<Object> {
-    if let Some(folder) = listed.key.strip_suffix(FOLDER) {
+    if let Some(folder) = listed.key.strip_suffix(FOLDER_MARK) {
         if listed.size == 0 {
             return None;
         }

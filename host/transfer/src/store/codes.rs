@@ -1,4 +1,4 @@
-//! What the clouds' own words for a refusal mean, and what can be done.
+//! The clouds' error codes: what they mean, and what to do.
 //!
 //! Sources: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>,
 //! <https://learn.microsoft.com/en-us/rest/api/storageservices/blob-service-error-codes> with the common codes there,
@@ -6,97 +6,101 @@
 
 use crate::error::Kind;
 
-/// A word that a store refuses with.
+/// An error code of a store.
 #[derive(Debug)]
 pub(super) struct Code {
-    /// The word itself.
-    word: &'static str,
-    /// What kind of failure it is, whatever status comes with it. [`Kind::Transient`] is tried again.
+    /// The code itself.
+    code: &'static str,
+    /// The kind of failure, whatever the status of the response. [`Kind::Transient`] is retried.
     pub(super) kind: Kind,
-    /// Whether other credentials could change it, such as those that a file holds by now.
-    pub(super) is_of_credentials: bool,
+    /// Whether the credentials were refused, so that renewed ones may help.
+    pub(super) credentials_refused: bool,
     /// What it means.
     pub(super) meaning: &'static str,
-    /// What to do; empty where waiting is all.
+    /// What to do; empty if there is nothing but to wait.
     pub(super) remedy: &'static str,
 }
 
-/// The word's meaning, where it is known.
-pub(super) fn find(word: &str) -> Option<&'static Code> {
-    CODES.iter().find(|code| code.word == word)
+/// Returns the entry of a code; `None` if it is unknown.
+pub(super) fn find(code: &str) -> Option<&'static Code> {
+    CODES.iter().find(|entry| entry.code == code)
 }
 
-/// The credentials are not taken.
-const fn credentials(word: &'static str, meaning: &'static str, remedy: &'static str) -> Code {
-    Code { word, kind: Kind::Denied, is_of_credentials: true, meaning, remedy }
+/// Makes the entry of a code for refused credentials.
+const fn credentials(code: &'static str, meaning: &'static str, remedy: &'static str) -> Code {
+    Code { code, kind: Kind::Denied, credentials_refused: true, meaning, remedy }
 }
 
-/// It is refused, whatever the credentials.
-const fn refused(word: &'static str, meaning: &'static str, remedy: &'static str) -> Code {
-    Code { word, kind: Kind::Denied, is_of_credentials: false, meaning, remedy }
+/// Makes the entry of a code for a refusal that does not depend on the credentials.
+const fn refused(code: &'static str, meaning: &'static str, remedy: &'static str) -> Code {
+    Code { code, kind: Kind::Denied, credentials_refused: false, meaning, remedy }
 }
 
-/// The settings are not right.
-const fn setting(word: &'static str, meaning: &'static str, remedy: &'static str) -> Code {
-    Code { word, kind: Kind::Invalid, is_of_credentials: false, meaning, remedy }
+/// Makes the entry of a code for a wrong setting.
+const fn setting(code: &'static str, meaning: &'static str, remedy: &'static str) -> Code {
+    Code { code, kind: Kind::Invalid, credentials_refused: false, meaning, remedy }
 }
 
-/// It passes.
-const fn passing(word: &'static str, meaning: &'static str) -> Code {
-    Code { word, kind: Kind::Transient, is_of_credentials: false, meaning, remedy: "" }
+/// Makes the entry of a code for a transient failure.
+const fn passing(code: &'static str, meaning: &'static str) -> Code {
+    Code { code, kind: Kind::Transient, credentials_refused: false, meaning, remedy: "" }
 }
 
-/// Every word that is known.
+/// All known codes.
 const CODES: &[Code] = &[
-    // S3, and Google by its interface in XML.
+    // S3, and Google's XML interface.
     credentials(
         "AccessDenied",
         "the credentials may not do this",
-        "let them read: s3:GetObject for the objects, and s3:ListBucket for the bucket, without which S3 also says of an \
-         object that is not there that it may not be read (Google: storage.objects.get and storage.objects.list)",
+        "grant s3:GetObject for the objects, and s3:ListBucket for the bucket, without which S3 also denies access to objects \
+         that do not exist (Google: storage.objects.get and storage.objects.list)",
     ),
-    credentials(
-        "ExpiredToken",
-        "the session token has expired",
-        "put a new one where `session_token` is read from",
-    ),
+    credentials("ExpiredToken", "the session token has expired", "renew it at the source of `session_token`"),
     credentials(
         "TokenRefreshRequired",
         "the session token must be renewed",
-        "put a new one where `session_token` is read from",
+        "renew it at the source of `session_token`",
     ),
     credentials(
         "InvalidToken",
-        "the session token is none of this store's, or belongs to other keys",
-        "see `session_token`: it comes together with `access_key_id` and `secret_access_key`, and keys that do not expire have none",
+        "the session token does not belong to this store or to these keys",
+        "check `session_token`: it comes together with `access_key_id` and `secret_access_key`, and keys that do not expire have none",
     ),
     credentials(
         "InvalidAccessKeyId",
         "the store does not know the access key",
-        "see `access_key_id`; a temporary one (ASIA...) needs its `session_token` too",
+        "check `access_key_id`; a temporary one (ASIA...) needs its `session_token` too",
     ),
-    credentials("InvalidClientTokenId", "the store does not know the access key", "see `access_key_id`"),
+    credentials("InvalidClientTokenId", "the store does not know the access key", "check `access_key_id`"),
     credentials(
         "SignatureDoesNotMatch",
-        "the secret key does not belong to the access key, or what stands between changes the request",
-        "see `secret_access_key`, and whether its file has more than the key in it",
+        "the secret key does not belong to the access key, or a proxy changes the request",
+        "check `secret_access_key`, and whether its file has more than the key in it",
     ),
-    credentials("InvalidSecurity", "the credentials are not valid", "see `credentials`"),
-    credentials("MissingSecurityHeader", "the request is not signed as the store wants", "see `credentials`"),
-    credentials("AuthenticationRequired", "the store wants to know who reads", "set `credentials`"),
-    credentials("NotSignedUp", "the account does not use this service", "see whose `credentials` these are"),
+    credentials("InvalidSecurity", "the credentials are not valid", "check `credentials`"),
+    credentials(
+        "MissingSecurityHeader",
+        "the request is not signed as the store wants",
+        "check `credentials`",
+    ),
+    credentials("AuthenticationRequired", "the store requires credentials", "set `credentials`"),
+    credentials(
+        "NotSignedUp",
+        "the account does not use this service",
+        "check whose `credentials` these are",
+    ),
     credentials(
         "UserProjectAccessDenied",
         "the account may not be charged for the request",
-        "see whose `credentials` these are",
+        "check whose `credentials` these are",
     ),
-    refused("AllAccessDisabled", "all access to the bucket is disabled", "ask who owns it"),
+    refused("AllAccessDisabled", "all access to the bucket is disabled", "ask its owner"),
     refused("AccountProblem", "something is wrong with the account", "ask the provider"),
     refused("UserAccountDisabled", "the account is disabled", "ask the provider"),
     refused(
         "InvalidObjectState",
         "the object lies in an archive (Glacier, or an archive tier)",
-        "have the store restore it first, and keep backups that are to be read out of such a class",
+        "restore it in the store first, and do not keep backups that must be readable in such a class",
     ),
     refused(
         "RequestTimeTooSkewed",
@@ -106,7 +110,7 @@ const CODES: &[Code] = &[
     refused(
         "RequestExpired",
         "the request came too late",
-        "see the clock of this machine (chronyc tracking, timedatectl)",
+        "check the clock of this machine (chronyc tracking, timedatectl)",
     ),
     setting(
         "AuthorizationHeaderMalformed",
@@ -118,7 +122,7 @@ const CODES: &[Code] = &[
     setting("PermanentRedirect", "the bucket is elsewhere", "set `region`, or `endpoint`"),
     setting("TemporaryRedirect", "the bucket is elsewhere for now", "set `region`, or `endpoint`"),
     setting("Redirect", "the bucket is elsewhere for now", "set `region`, or `endpoint`"),
-    setting("InvalidBucketName", "the store has no bucket of such a name", "see `url`"),
+    setting("InvalidBucketName", "the store has no bucket of such a name", "check `url`"),
     setting(
         "UserProjectMissing",
         "the bucket's readers pay, and no project is named",
@@ -127,30 +131,30 @@ const CODES: &[Code] = &[
     setting(
         "InvalidURI",
         "the store cannot read the address",
-        "see `url`, `endpoint` and `virtual_hosted_style`",
+        "check `url`, `endpoint` and `virtual_hosted_style`",
     ),
     setting(
         "MethodNotAllowed",
-        "the object is deleted and only its mark is left, or the address is no bucket's",
-        "see `url`, `endpoint` and `virtual_hosted_style`",
+        "the object was deleted and has only a delete marker, or the address is not that of a bucket",
+        "check `url`, `endpoint` and `virtual_hosted_style`",
     ),
     passing("SlowDown", "the store asks for fewer requests (`concurrency` bounds them)"),
     passing("ServiceUnavailable", "the store is not available"),
     passing("RequestTimeout", "the store gave up waiting"),
     passing("InternalError", "something went wrong within the store"),
-    passing("OperationAborted", "something else is done with the bucket"),
+    passing("OperationAborted", "another operation on the bucket conflicts with the request"),
     // Azure.
     credentials(
         "AuthenticationFailed",
-        "the key or the token is not right, or not valid now",
-        "see `account_key`, or `sas_token` with its time (`st`, `se`), and the clock of this machine",
+        "the key or the token is wrong, or not valid at this time",
+        "check `account_key`, or `sas_token` with its time (`st`, `se`), and the clock of this machine",
     ),
-    credentials("InvalidAuthenticationInfo", "the credentials cannot be read", "see `credentials`"),
-    credentials("NoAuthenticationInformation", "the store wants to know who reads", "set `credentials`"),
+    credentials("InvalidAuthenticationInfo", "the credentials cannot be read", "check `credentials`"),
+    credentials("NoAuthenticationInformation", "the store requires credentials", "set `credentials`"),
     credentials(
         "AuthorizationFailure",
         "the credentials may not do this, or not from this network",
-        "see the account's firewall and roles",
+        "check the account's firewall and roles",
     ),
     credentials(
         "AuthorizationPermissionMismatch",
@@ -177,7 +181,7 @@ const CODES: &[Code] = &[
         "the token is not for this address",
         "make a `sas_token` with this machine's `sip`",
     ),
-    credentials("InsufficientAccountPermissions", "the account may not do this", "see its roles"),
+    credentials("InsufficientAccountPermissions", "the account may not do this", "check its roles"),
     credentials(
         "KeyBasedAuthenticationNotPermitted",
         "the account takes no keys",
@@ -185,18 +189,22 @@ const CODES: &[Code] = &[
     ),
     refused(
         "PublicAccessNotPermitted",
-        "the account lets nobody read without credentials",
+        "the account does not allow reading without credentials",
         "set `credentials`",
     ),
     refused("AccountIsDisabled", "the account is disabled", "ask the provider"),
     refused(
         "BlobArchived",
         "the object lies in the archive tier",
-        "have the store rehydrate it first, and keep backups that are to be read out of that tier",
+        "rehydrate it in the store first, and do not keep backups that must be readable in that tier",
     ),
-    refused("BlobBeingRehydrated", "the object is still on its way out of the archive tier", "wait for that"),
+    refused(
+        "BlobBeingRehydrated",
+        "the object is still being rehydrated from the archive tier",
+        "wait until that is done",
+    ),
     passing("ServerBusy", "the store asks for fewer requests (`concurrency` bounds them)"),
-    passing("OperationTimedOut", "the store was too slow for itself"),
+    passing("OperationTimedOut", "the operation timed out within the store"),
 ];
 
 #[cfg(test)]
@@ -206,13 +214,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_word_stands_once_and_says_what_to_do_unless_it_passes() {
-        let words: BTreeSet<&str> = CODES.iter().map(|code| code.word).collect();
-        assert_eq!(words.len(), CODES.len());
+    fn every_code_occurs_once_and_has_a_remedy_unless_it_is_transient() {
+        let codes: BTreeSet<&str> = CODES.iter().map(|code| code.code).collect();
+        assert_eq!(codes.len(), CODES.len());
         for code in CODES {
             assert!(!code.meaning.is_empty() && !code.meaning.ends_with('.'), "{code:?}");
             assert_eq!(code.remedy.is_empty(), code.kind == Kind::Transient, "{code:?}");
-            assert!(!code.is_of_credentials || code.kind == Kind::Denied, "{code:?}");
+            assert!(!code.credentials_refused || code.kind == Kind::Denied, "{code:?}");
         }
         assert!(find("expiredtoken").is_none() && find("").is_none());
     }

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use rustix::fs::{AtFlags, Stat};
 
 use super::body::Source;
-use super::key::{self, Longest};
+use super::key::{self, KeyLimit};
 use super::retry::Failure;
 use super::{Backend, Etag, Object, Page, Range};
 use crate::budget::Budget;
@@ -22,24 +22,24 @@ use crate::error::{Error, Kind};
 use foundation::rooted::{self, RelativePath};
 use listing::Listing;
 
-/// How many listings that somebody may go on with are kept.
+/// How many unfinished listings are kept, so that the next page can continue one.
 const LISTINGS: usize = 4;
 
-/// A directory opened once; everything is found from its descriptor.
+/// A directory that is opened once. Every object is opened relative to its descriptor.
 pub(super) struct Directory {
     opened: Arc<Opened>,
 }
 
 struct Opened {
     root: rooted::Directory,
-    /// What names of listings are charged to, where they are.
+    /// The budget to which names of listings are charged, if any.
     memory: OnceLock<Budget>,
-    /// Where listings stopped: prefix, the key that the next page comes after, and what is left.
+    /// Unfinished listings: the prefix, the key after which the next page begins, and the state.
     listings: Mutex<Vec<(String, String, Listing)>>,
 }
 
 impl Directory {
-    /// Opens the directory at `path`, which the operator named: links in it are followed.
+    /// Opens the directory at `path`. Follows links in `path`, because the operator chose it.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let root = rooted::Directory::open(path)?;
         Ok(Self {
@@ -47,7 +47,7 @@ impl Directory {
         })
     }
 
-    /// Runs what may wait for a disk where it holds up nobody else.
+    /// Runs `work`, which may block on a disk, without blocking other tasks.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Opened) -> Result<T, Error> + Send + 'static,
@@ -61,13 +61,14 @@ thread_local! {
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Says that this thread may wait for a disk although it waits for futures too: a worker, which is no thread of a runtime.
+/// Marks this thread as one on which disk access may block although it also polls futures: a worker, which is not a thread of a
+/// runtime.
 pub(crate) fn this_thread_may_block() {
     MAY_BLOCK.set(true);
 }
 
-/// Runs what may wait for a disk on a thread of the runtime that may block; without a runtime, and on a thread that may, here.
-/// Going to another thread and back costs a small file more than its reading does.
+/// Runs `work`, which may block on a disk, on a blocking thread of the runtime; without a runtime, or on a thread that may block,
+/// runs it directly. For a small file, switching threads costs more than reading.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
@@ -85,12 +86,12 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 #[async_trait]
 impl Backend for Directory {
-    fn longest_key(&self) -> Longest {
+    fn longest_key(&self) -> KeyLimit {
         key::DIRECTORY
     }
 
     fn charge_to(&self, memory: &Budget) {
-        // A store belongs to one run: the first stays.
+        // A store belongs to one run, so the first budget stays.
         let _ = self.opened.memory.set(memory.clone());
     }
 
@@ -131,7 +132,7 @@ impl Opened {
             Some(listing) => listing,
             None => Listing::new(prefix, after).within(self.memory.get()),
         };
-        // A file whose path is too long to be one; not `Invalid`, by which a store is known that cannot list.
+        // The path of a file is too long. Not `Invalid`, which would mean that the store cannot list.
         let (objects, more) = listing.page(&self.root).map_err(|error| match error.kind {
             Kind::Invalid => Error::new(Kind::Failed, error.message),
             _ => error,
@@ -161,9 +162,10 @@ impl Opened {
         })?;
         match rooted::Metadata::from(status).kind {
             rooted::Kind::File => Ok(object(&status, key.to_owned())),
-            rooted::Kind::Directory | rooted::Kind::Link | rooted::Kind::Special => {
-                Err(Error::new(Kind::NotFound, "it is not a regular file, and nothing else is an object"))
-            }
+            rooted::Kind::Directory | rooted::Kind::Link | rooted::Kind::Special => Err(Error::new(
+                Kind::NotFound,
+                "it is not a regular file, and only regular files are objects",
+            )),
         }
     }
 }
@@ -176,7 +178,7 @@ fn stat(directory: impl AsFd, name: &std::ffi::OsStr) -> rustix::io::Result<Stat
     rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// The error of a path that leads to no object.
+/// Makes the error of a path that is not an object.
 fn no_object(error: io::Error) -> Error {
     use io::ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory};
     let kind = match error.kind() {
@@ -189,7 +191,7 @@ fn no_object(error: io::Error) -> Error {
     Error::new(kind, error.to_string())
 }
 
-/// Whether a link is the reason. The standard library has no stable name for what it makes of ELOOP.
+/// Returns whether the error is ELOOP, for which the standard library has no stable error kind.
 fn is_link(error: &io::Error) -> bool {
     error.kind() == io::Error::from(rustix::io::Errno::LOOP).kind()
 }
@@ -202,7 +204,7 @@ fn object(status: &Stat, key: String) -> Object {
     Object { key, size, modified: u64::try_from(seconds).ok(), etag: Etag::read(&etag) }
 }
 
-/// What an opened file is now.
+/// Returns the current metadata of an opened file.
 pub(super) fn opened_object(file: &File, key: String) -> Result<Object, Error> {
     let status = file.metadata()?;
     let etag = etag(status.ino(), status.len(), status.mtime(), status.mtime_nsec());
@@ -214,7 +216,7 @@ pub(super) fn opened_object(file: &File, key: String) -> Result<Object, Error> {
     })
 }
 
-/// Inode, size and time: what another content would have another of.
+/// Makes an etag from inode, size and modification time, at least one of which differs for other contents.
 fn etag(inode: u64, size: u64, seconds: i64, nanoseconds: i64) -> String {
     format!("{inode:x}-{size:x}-{seconds:x}.{nanoseconds:09}")
 }

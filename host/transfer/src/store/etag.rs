@@ -1,21 +1,21 @@
-//! A store's own mark of an object's content, in one form whoever answers.
+//! Etags in one normal form, whichever server or response they are from.
 
 use std::fmt;
 
-/// An entity tag (RFC 9110, 8.8.3). Two are equal where what they hold between their quotes is: Azure lists them without
-/// quotes and answers with them, and what stands between may weaken one (`W/`) and not the other. Which bytes came is held
-/// against sizes and digests besides.
+/// An entity tag (RFC 9110, 8.8.3). Two are equal if their values between the quotes are: Azure lists etags without quotes and
+/// sends them with quotes in other responses, and a proxy may weaken one (`W/`) and not the other. Sizes and digests verify the
+/// bytes themselves.
 #[derive(Clone, Debug)]
 pub struct Etag {
-    /// What stands between the quotes.
+    /// The value between the quotes.
     tag: String,
     is_weak: bool,
-    /// Whether it came in quotes. One that did not is no entity tag that its server would know again in a header.
+    /// Whether it had quotes. A server may not recognise one without them in a header.
     is_quoted: bool,
 }
 
 impl Etag {
-    /// Reads one as a header or a listing has it. `None` where it holds nothing.
+    /// Parses the etag of a header or a listing; `None` if it is empty.
     pub fn read(text: &str) -> Option<Self> {
         let text = text.trim();
         let between = |text: &str| text.strip_prefix('"')?.strip_suffix('"').map(str::to_owned);
@@ -27,8 +27,8 @@ impl Etag {
         (!tag.is_empty()).then_some(Self { tag, is_weak, is_quoted })
     }
 
-    /// As it may stand in `If-Match`, which compares strongly (RFC 9110, 13.1.1). `None` for one that is weak, and for one
-    /// that its server does not write as an entity tag.
+    /// Returns the value for `If-Match`, which compares strongly (RFC 9110, 13.1.1); `None` if the etag is weak, or the server does
+    /// not write it as an entity tag.
     pub(super) fn if_match(&self) -> Option<String> {
         (self.is_quoted && !self.is_weak && !self.tag.contains('"')).then(|| format!("\"{}\"", self.tag))
     }
@@ -42,7 +42,7 @@ impl PartialEq for Etag {
 
 impl Eq for Etag {}
 
-/// Its normal form: in quotes, and without `W/`.
+/// The normal form: in quotes, and without `W/`.
 impl fmt::Display for Etag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", self.tag)
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_mark_is_the_same_in_every_form_that_servers_give_it() {
+    fn an_etag_is_equal_in_every_form_that_servers_send() {
         let listed = Etag::read("0x8DC5C8E2B3A4F00").unwrap();
         for form in [
             "\"0x8DC5C8E2B3A4F00\"",
@@ -74,12 +74,12 @@ mod tests {
         for nothing in ["", " ", "\"\"", "W/\"\""] {
             assert_eq!(Etag::read(nothing), None, "{nothing}");
         }
-        // What only looks like quotes.
+        // A single quote is not a pair of quotes.
         assert_eq!(Etag::read("\"").unwrap().to_string(), "\"\"\"");
     }
 
     #[test]
-    fn only_a_strong_mark_in_quotes_may_be_asked_for() {
+    fn only_a_strong_quoted_etag_is_used_in_if_match() {
         assert_eq!(Etag::read("\"a-1\"").unwrap().if_match().as_deref(), Some("\"a-1\""));
         for form in ["a-1", "W/\"a-1\"", "\"a\"-1\"", "\""] {
             assert_eq!(Etag::read(form).unwrap().if_match(), None, "{form}");

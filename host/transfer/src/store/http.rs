@@ -1,4 +1,4 @@
-//! A directory of a web server as a store: objects by their URL, nothing that lists them.
+//! A directory of a web server as a store: objects are read by their URL and cannot be listed.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ use reqwest::{Client, Response, StatusCode, Url};
 use tokio::runtime::Handle;
 
 use super::body::Source;
-use super::failures::{Refused, interrupted, unanswered};
-use super::key::{self, Longest};
+use super::failures::{ErrorResponse, interrupted, unanswered};
+use super::key::{self, KeyLimit};
 use super::proxy::{Proxies, named};
 use super::retry::{Failure, within};
-use super::transport::{Voucher, on};
+use super::transport::{TrustRoots, on};
 use super::{Backend, Etag, Object, Page, Range};
 use crate::error::{Error, Kind};
 
-/// How many redirects are followed for one answer.
+/// How many redirects are followed for one request.
 const REDIRECTS: usize = 5;
 
 /// A web server's directory.
@@ -32,22 +32,22 @@ pub(super) struct Web {
     /// Ends with `/`.
     pub(super) base: Url,
     pub(super) authorization: Option<HeaderValue>,
-    pub(super) voucher: Voucher,
+    pub(super) trust_roots: TrustRoots,
     pub(super) proxies: Proxies,
-    /// How long one answer is awaited.
+    /// How long to wait for one response.
     pub(super) idle: Duration,
 }
 
-/// A host and a port that the operator named.
+/// A host and a port to which the operator allows redirects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
-    /// As a URL has it: in lower case, an IPv6 address in brackets.
+    /// As in a URL: in lower case, an IPv6 address in brackets.
     host: String,
     port: u16,
 }
 
 impl Origin {
-    /// Reads `HOST:PORT`; none where it is anything else.
+    /// Parses `HOST:PORT`; `None` if the text is anything else.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let port: u16 = port.parse().ok().filter(|port| *port > 0)?;
@@ -65,8 +65,8 @@ impl Origin {
     }
 }
 
-/// Which redirects are followed: a few, to the server itself or to what is `granted`, and none that leaves TLS. The client
-/// itself takes `Authorization` off what goes to another host or port.
+/// Returns the policy for redirects: a few, to the server itself or to `granted` origins, and none from https to http. The client
+/// itself drops `Authorization` from requests to another host or port.
 pub(super) fn redirects(granted: Vec<Origin>) -> Policy {
     Policy::custom(move |attempt: Attempt<'_>| {
         match may_follow(attempt.previous(), attempt.url(), &granted) {
@@ -93,15 +93,15 @@ fn may_follow(previous: &[Url], next: &Url, granted: &[Origin]) -> Result<(), Er
         return Err(Error::new(
             Kind::Denied,
             format!(
-                "the server redirects to another, {}://{place}, which is not granted; `redirects = [\"{place}\"]` in the \
+                "the server redirects to another server, {}://{place}, which is not granted; `redirects = [\"{place}\"]` in the \
                  grant of the store allows it",
                 next.scheme().escape_debug()
             ),
         ));
     }
-    // How web servers answer for a directory, whose page of links is no object.
+    // Web servers respond like this for a directory, whose page of links is not an object.
     if previous.last().is_some_and(|url| next.path() == format!("{}/", url.path())) {
-        return Err(Error::new(Kind::NotFound, "the server has a directory there and no object"));
+        return Err(Error::new(Kind::NotFound, "the server has a directory there and not an object"));
     }
     if previous.len() > REDIRECTS {
         return Err(Error::new(Kind::Limit, format!("the server redirects more than {REDIRECTS} times")));
@@ -110,7 +110,7 @@ fn may_follow(previous: &[Url], next: &Url, granted: &[Origin]) -> Result<(), Er
 }
 
 impl Web {
-    /// Asks for an object.
+    /// Requests an object.
     async fn get(&self, key: &str, headers: HeaderMap) -> Result<Response, Failure> {
         let mut url = self.base.clone();
         match url.path_segments_mut() {
@@ -122,14 +122,14 @@ impl Web {
             request = request.header(AUTHORIZATION, authorization.clone());
         }
         let response = within(self.idle, async {
-            let answer = on(&self.runtime, request.send())
+            let result = on(&self.runtime, request.send())
                 .await
                 .map_err(|stopped| Failure::never(Kind::Cancelled, stopped.to_string()))?;
-            answer.map_err(|error| {
+            result.map_err(|error| {
                 let url = error.url().unwrap_or(&self.base);
                 let host = url.host_str().unwrap_or_default().to_owned();
                 let proxy = self.proxies.between(url.as_str());
-                named(no_answer(&error.without_url(), &host, self.voucher), proxy.as_deref())
+                named(no_response(&error.without_url(), &host, self.trust_roots), proxy.as_deref())
             })
         })
         .await?;
@@ -137,7 +137,7 @@ impl Web {
             .is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity"))
         {
             let message =
-                "the server changes the bytes on the way (Content-Encoding), which it was asked not to";
+                "the server encodes the bytes (Content-Encoding), although the request does not allow it";
             return Err(Failure::never(Kind::Failed, message));
         }
         Ok(response)
@@ -146,22 +146,21 @@ impl Web {
 
 #[async_trait]
 impl Backend for Web {
-    fn longest_key(&self) -> Longest {
+    fn longest_key(&self) -> KeyLimit {
         key::DIRECTORY
     }
 
     async fn scan(&self, _prefix: &str, _after: Option<&str>) -> Result<Page, Failure> {
-        let message =
-            "a web server cannot be listed; name the objects, or use a store that lists (file, s3, gs, az)";
+        let message = "a web server cannot be listed; name the objects, or use a store that can be listed (file, s3, gs, az)";
         Err(Failure::never(Kind::Invalid, message))
     }
 
     async fn head(&self, key: &str) -> Result<Object, Failure> {
-        // With GET, for what may be read by GET alone (presigned and proxied URLs) is to be found too.
+        // With GET, because some URLs (presigned or behind a proxy) allow only that.
         let first = HeaderMap::from_iter([(RANGE, HeaderValue::from_static("bytes=0-0"))]);
         let mut response = self.get(key, first).await?;
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-            // Of an empty object there is no first byte, and to ask for all of it costs nothing.
+            // An empty object has no first byte, and requesting all of it costs nothing.
             response = self.get(key, HeaderMap::new()).await?;
         }
         let size = match response.status() {
@@ -193,7 +192,7 @@ impl Backend for Web {
                 let given = content_range(&response)?;
                 if given.from != range.offset {
                     let message = format!(
-                        "the server was asked for bytes from {} and gives them from {}",
+                        "the server was asked for bytes from offset {} and sends bytes from offset {}",
                         range.offset, given.from
                     );
                     return Err(Failure::never(Kind::Failed, message));
@@ -207,8 +206,8 @@ impl Backend for Web {
     }
 }
 
-/// The bytes of an answer without the first `skip`, which a server sends that knows no ranges. What is skipped comes as
-/// empty chunks, so that it counts as a sign of life.
+/// Returns the bytes of a response without the first `skip` bytes, which a server without support for ranges sends. Skipped bytes
+/// become empty chunks, so that they count as progress.
 fn bytes(
     response: Response,
     mut skip: u64,
@@ -224,8 +223,8 @@ fn bytes(
         .boxed()
 }
 
-fn no_answer(error: &reqwest::Error, host: &str, voucher: Voucher) -> Failure {
-    // What the policy of redirects said is this crate's own error, and permanent.
+fn no_response(error: &reqwest::Error, host: &str, trust_roots: TrustRoots) -> Failure {
+    // An error of the redirect policy is this crate's own, and permanent.
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         if let Some(own) = inner.downcast_ref::<Error>() {
@@ -233,11 +232,11 @@ fn no_answer(error: &reqwest::Error, host: &str, voucher: Voucher) -> Failure {
         }
         cause = inner.source();
     }
-    unanswered(error, host, voucher)
+    unanswered(error, host, trust_roots)
 }
 
 fn refused(response: &Response) -> Failure {
-    Refused::with(response.status().as_u16(), text(response, RETRY_AFTER)).failure()
+    ErrorResponse::with(response.status().as_u16(), text(response, RETRY_AFTER)).failure()
 }
 
 fn text(response: &Response, name: HeaderName) -> Option<&str> {
@@ -248,15 +247,15 @@ fn header(value: &str) -> Result<HeaderValue, Failure> {
     HeaderValue::from_str(value).map_err(|error| Failure::never(Kind::Failed, error.to_string()))
 }
 
-/// How long a whole answer is.
+/// Returns the length of a whole response.
 fn length(response: &Response) -> Result<u64, Failure> {
     response.content_length().ok_or_else(|| {
-        let message = "the server does not say how long the object is (no Content-Length), so that its end could not be told";
+        let message = "the server does not send the length of the object (no Content-Length), so a truncated response could not be detected";
         Failure::never(Kind::Invalid, message)
     })
 }
 
-/// What part of an object an answer is.
+/// The part of an object that a response contains.
 #[derive(Debug, PartialEq, Eq)]
 struct ContentRange {
     from: u64,
@@ -269,14 +268,14 @@ fn content_range(response: &Response) -> Result<ContentRange, Failure> {
         Failure::never(
             Kind::Failed,
             format!(
-                "the server does not say what part it gives (Content-Range is `{}`)",
+                "the server does not say which range it sends (Content-Range is `{}`)",
                 value.escape_debug()
             ),
         )
     })
 }
 
-/// `bytes FROM-TO/SIZE` (RFC 9110, 14.4).
+/// Parses `bytes FROM-TO/SIZE` (RFC 9110, 14.4).
 fn read_content_range(value: &str) -> Option<ContentRange> {
     let (range, size) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (from, to) = range.split_once('-')?;
@@ -293,7 +292,7 @@ fn object(response: &Response, key: &str, size: u64) -> Object {
     }
 }
 
-/// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7) in seconds since 1970; the obsolete forms are not read.
+/// Parses `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7) into seconds since 1970. Does not parse the obsolete forms.
 fn seconds(date: &str) -> Option<u64> {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -337,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn no_redirect_leaves_tls_or_goes_on_for_ever() {
+    fn no_redirect_leaves_tls_and_their_number_is_bounded() {
         let url = |text: &str| Url::parse(text).unwrap();
         let granted = [Origin::parse("b:443").unwrap()];
         let kind = |previous: &[&str], next: &str| {
@@ -377,7 +376,7 @@ mod tests {
         for next in ["http://a/y", "http://a:80/y", "https://cdn.example/y", "https://[::1]:8443/y"] {
             assert!(follows("http://a/x", next), "{next}");
         }
-        // It is compared with where the request began, not with where it came by.
+        // The first URL of the request counts, not the one before.
         let by = [url("http://a/x"), url("https://cdn.example/y")];
         assert!(may_follow(&by, &url("https://cdn.example/z"), &granted).is_ok());
         assert!(may_follow(&by, &url("https://evil/z"), &granted).is_err());

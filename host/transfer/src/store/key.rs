@@ -1,29 +1,29 @@
-//! Keys: the names of objects below a store's prefix.
+//! Keys: the names of objects, relative to a store's prefix.
 
 use crate::error::{Error, Kind};
 
-/// The longest whole key, prefix included, that a kind of store takes.
+/// The longest whole key, with the prefix, that a kind of store accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Longest {
+pub(super) enum KeyLimit {
     /// In bytes of UTF-8.
     Bytes(usize),
     /// In characters, as UTF-16 counts them.
     Characters(usize),
 }
 
-/// What S3 and Google take (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>,
+/// The limit of S3 and Google (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>,
 /// <https://cloud.google.com/storage/docs/objects#naming>).
-pub(super) const BUCKET: Longest = Longest::Bytes(1024);
+pub(super) const BUCKET: KeyLimit = KeyLimit::Bytes(1024);
 
-/// What Azure takes
+/// The limit of Azure
 /// (<https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata>).
-pub(super) const CONTAINER: Longest = Longest::Characters(1024);
+pub(super) const CONTAINER: KeyLimit = KeyLimit::Characters(1024);
 
-/// What Linux takes, the NUL at its end left out (`PATH_MAX`); and a web server, for whose files nobody sets another bound.
-pub(super) const DIRECTORY: Longest = Longest::Bytes(4095);
+/// The limit of Linux (`PATH_MAX` without the NUL). It also applies to web servers, for which no other limit is known.
+pub(super) const DIRECTORY: KeyLimit = KeyLimit::Bytes(4095);
 
-impl Longest {
-    /// Says whether a store takes a key of this length.
+impl KeyLimit {
+    /// Checks the length of a whole key.
     ///
     /// # Errors
     /// `Invalid`, with both lengths.
@@ -36,24 +36,24 @@ impl Longest {
             return Ok(());
         }
         let wrong =
-            format!("has {length} {unit} with the store's prefix, and this kind of store takes {most}");
+            format!("has {length} {unit} with the store's prefix, and this kind of store accepts {most}");
         Err(refused("key", whole, &wrong))
     }
 }
 
-/// Says whether `key` names an object below a store: relative, no `.`, `..` or empty component, no control character. How long it
-/// may be is the store's to say ([`Longest`]).
+/// Checks that `key` can name an object of a store: relative, without `.`, `..` or empty components and without control characters.
+/// Its length depends on the kind of store ([`KeyLimit`]).
 ///
 /// # Errors
-/// `Invalid`, with what is wrong with it.
+/// `Invalid`; the message says what is wrong.
 pub(super) fn check(key: &str) -> Result<(), Error> {
     wrong_with(key).map_or(Ok(()), |wrong| Err(refused("key", key, wrong)))
 }
 
-/// The same for the beginning of keys, which may be empty and may end with `/` or in the middle of a component.
+/// Checks a prefix of keys, which may be empty and may end with `/` or within a component.
 ///
 /// # Errors
-/// `Invalid`, with what is wrong with it.
+/// `Invalid`; the message says what is wrong.
 pub(super) fn check_prefix(prefix: &str) -> Result<(), Error> {
     let folder = prefix.strip_suffix('/').unwrap_or(prefix);
     if prefix.is_empty() {
@@ -85,32 +85,32 @@ fn refused(what: &str, key: &str, wrong: &str) -> Error {
     Error::new(Kind::Invalid, format!("the {what} `{shown}` {wrong}"))
 }
 
-/// The part of a bucket that a store is: what stands before each of its keys. Empty or ending with `/`.
+/// The prefix of all keys of a store in its bucket. Empty, or ends with `/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Prefix(String);
 
 impl Prefix {
-    /// Reads the path of a store's URL, percent signs resolved.
+    /// Makes the prefix from the path of a store's URL, already percent-decoded.
     ///
     /// # Errors
-    /// `Invalid` where it could lead elsewhere.
+    /// `Invalid` if it is not a valid key.
     pub(super) fn of_path(path: &str) -> Result<Self, Error> {
         let folder = path.trim_matches('/');
         if folder.is_empty() {
             return Ok(Self::default());
         }
         wrong_with(folder).map_or(Ok(()), |wrong| Err(refused("path", folder, wrong)))?;
-        // Only buckets and containers have one.
+        // Only buckets and containers have a prefix.
         CONTAINER.check(folder)?;
         Ok(Self(format!("{folder}/")))
     }
 
-    /// The whole key.
+    /// Returns the whole key.
     pub(super) fn and(&self, key: &str) -> String {
         format!("{}{key}", self.0)
     }
 
-    /// The part of a whole key that is the store's own; none for a key that is not below it.
+    /// Removes the prefix from a whole key; `None` for a key that is not below it.
     pub(super) fn strip<'a>(&self, whole: &'a str) -> Option<&'a str> {
         whole.strip_prefix(self.0.as_str()).filter(|key| !key.is_empty())
     }
@@ -151,7 +151,7 @@ mod tests {
             (BUCKET, "\u{e9}", 512),
             (CONTAINER, "k", 1024),
             (CONTAINER, "\u{e9}", 1024),
-            // Two units of UTF-16.
+            // One character, two units of UTF-16.
             (CONTAINER, "\u{1f418}", 512),
             (DIRECTORY, "k", 4095),
         ] {

@@ -23,7 +23,7 @@ use super::directory::Directory;
 use super::http::{Origin, Web, redirects};
 use super::key::Prefix;
 use super::proxy::Proxies;
-use super::transport::{Connector, Voucher, client};
+use super::transport::{Connector, TrustRoots, client};
 use super::{Backend, Store, StoreConfig};
 use crate::error::{Error, Kind};
 pub use check::Mistake;
@@ -287,13 +287,13 @@ fn web(config: &StoreConfig, runtime: &Handle) -> Result<Opened, Error> {
     });
     let granted = granted.collect::<Result<Vec<_>, Error>>()?;
     let settings = chosen.settings();
-    let voucher = if settings.ca_certificate.is_some() { Voucher::CaFile } else { Voucher::Machine };
+    let trust_roots = if settings.ca_certificate.is_some() { TrustRoots::CaFile } else { TrustRoots::System };
     let backend = Web {
         client: client(&settings, redirects(granted))?,
         runtime: runtime.clone(),
         base,
         authorization,
-        voucher,
+        trust_roots,
         proxies: Proxies::of(&settings),
         idle: config.retry.idle,
     };

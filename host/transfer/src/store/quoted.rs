@@ -1,7 +1,7 @@
-//! Error texts of parsers of JSON, which quote the value that they did not expect: of a key file, or of the answer of a service
-//! that gives tokens, that value may be the secret.
+//! Removes quoted values from the error texts of JSON parsers. In a key file, or in a response with a token, the unexpected value
+//! that the parser quotes may be the secret.
 
-/// How a parser of JSON (serde) begins to quote a value, and the character that ends the quotation.
+/// How a JSON parser (serde) begins a quoted value, and the character that ends it.
 const QUOTES: [(&str, char); 4] = [
     ("invalid type: string \"", '"'),
     ("invalid value: string \"", '"'),
@@ -9,7 +9,7 @@ const QUOTES: [(&str, char); 4] = [
     ("unknown field `", '`'),
 ];
 
-/// Puts `...` in place of the values that a parser quotes in an error text. What follows the last quotation mark stays.
+/// Replaces the values that a parser quotes in an error text by `...`. The text after the last quotation mark stays.
 pub(super) fn without_values(text: &str) -> String {
     let mut text = text.to_owned();
     for (begin, end) in QUOTES {
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_parser_quotes_is_taken_out() {
+    fn values_that_a_parser_quotes_are_removed() {
         type Key = std::collections::BTreeMap<String, String>;
         let whole = serde_json::to_string(r#"{"private_key": "swordfish"}"#).unwrap();
         let error = serde_json::from_str::<Key>(&whole).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! How transient failures are met.
+//! Retries of transient failures.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use tokio::time::Instant;
 use super::seconds;
 use crate::error::{Error, Kind};
 
-/// How transient failures (connection lost, 5xx, 429, timeouts) are met; a permanent one fails at once.
+/// How transient failures (lost connections, 5xx, 429, timeouts) are retried. A permanent failure is not retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// How long one object's transfer may go without a byte of progress, tries and waiting included.
+    /// How long the transfer of one object may go without a byte of progress, retries and waits included.
     pub at_most: Duration,
-    /// How long a request may go without an answer or a byte.
+    /// How long a request may go without a response or a byte.
     pub idle: Duration,
     /// The first wait; it doubles, with jitter, up to `longest_wait`.
     pub first_wait: Duration,
-    /// The longest wait between two tries.
+    /// The longest wait between two attempts.
     pub longest_wait: Duration,
 }
 
@@ -34,85 +34,85 @@ impl Default for Retry {
     }
 }
 
-/// Why one request failed, and whether the next could do better.
+/// Why a request failed, and whether another one may succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) error: Error,
-    pub(super) again: Again,
-    /// Whether the store did not take the credentials, so that others could change it.
-    pub(super) of_credentials: bool,
-    /// What the answer lacks that another question could bring.
-    pub(super) lacks: Lacks,
+    pub(super) retry: RetryAdvice,
+    /// Whether the store refused the credentials, so that renewed ones may help.
+    pub(super) credentials_refused: bool,
+    /// What the response lacks, which another kind of request may get.
+    pub(super) missing: Missing,
 }
 
-/// What the answer to a request that failed lacks.
+/// What an error response lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lacks {
-    /// Nothing, or there was no answer.
+pub(super) enum Missing {
+    /// Nothing, or there was no response.
     Nothing,
-    /// The store's word for why it refuses, which an answer with a body could have.
-    Word,
-    /// The range that was asked for, which the object does not have.
+    /// The store's error code, which a response with a body may have.
+    ErrorCode,
+    /// The requested range, which the object does not have.
     Range,
 }
 
-/// Whether it is worth another try.
+/// Whether and when to retry a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Again {
-    /// No: the next answer would be the same.
+pub(super) enum RetryAdvice {
+    /// Never, because the next response would be the same.
     Never,
-    /// Yes, when it is time.
+    /// After the usual wait.
     Soon,
-    /// Yes, and the store says when (`Retry-After`).
+    /// After the time that the store names (`Retry-After`), or the usual wait if that is longer.
     After(Duration),
 }
 
 impl Failure {
-    /// One that will not pass.
+    /// Makes a permanent failure.
     pub(super) fn never(kind: Kind, message: impl Into<String>) -> Self {
         Error::new(kind, message).into()
     }
 
-    /// One that may pass.
+    /// Makes a transient failure.
     pub(super) fn transient(message: impl Into<String>) -> Self {
-        Self { again: Again::Soon, ..Error::new(Kind::Transient, message).into() }
+        Self { retry: RetryAdvice::Soon, ..Error::new(Kind::Transient, message).into() }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, again: Again::Never, of_credentials: false, lacks: Lacks::Nothing }
+        Self { error, retry: RetryAdvice::Never, credentials_refused: false, missing: Missing::Nothing }
     }
 }
 
-/// What is told of a store that does not answer as it should, while it is asked again.
+/// A notice that a store does not respond, or that a request is retried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// The store's URL or path as messages have it.
+    /// The store's URL or path for messages.
     pub store: String,
-    /// What it was asked for: an object, or the objects below a prefix.
+    /// What was requested: an object, or the objects below a prefix.
     pub about: String,
-    /// Which try it is, from 1, since something came the last time.
+    /// The number of the attempt since the last progress, counted from 1.
     pub attempt: u32,
-    /// Why the try failed, or that nothing has come so far.
+    /// Why the attempt failed, or that there is no response so far.
     pub cause: String,
-    /// When the next try is made. `None` while this one is still waited for.
+    /// The wait before the next attempt; `None` if this one is still in progress.
     pub next_try_in: Option<Duration>,
 }
 
-/// Who is told. Called on the threads that read the store: must not block.
+/// A receiver of notices. It is called on the threads that read the store, and must not block.
 pub type Notices = Arc<dyn Fn(Notice) + Send + Sync>;
 
-/// Awaits the answer to one request, or its next bytes, for no longer than `idle`.
+/// Waits for the response to a request, or for its next bytes, but no longer than `idle`.
 pub(super) async fn within<T>(
     idle: Duration,
     request: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let late = |_| Err(Failure::transient(format!("no answer for {idle:?}")));
+    let late = |_| Err(Failure::transient(format!("no response for {idle:?}")));
     tokio::time::timeout(idle, request).await.unwrap_or_else(late)
 }
 
-/// The tries of one thing since it last made progress.
+/// The attempts at one request since the last progress.
 #[derive(Debug)]
 pub(super) struct Tries {
     retry: Retry,
@@ -125,28 +125,28 @@ impl Tries {
         Self { retry, since: Instant::now(), failed: 0 }
     }
 
-    /// How many failed.
+    /// Returns how many attempts have failed.
     pub(super) fn failed(&self) -> u32 {
         self.failed
     }
 
-    /// How long is to be waited until it is time for another try.
+    /// Returns the wait before the next attempt.
     ///
     /// # Errors
-    /// The failure itself, where it will not pass or there is no time left for another try.
+    /// The failure itself if it is permanent, or no time is left for another attempt.
     pub(super) fn after(&mut self, failure: Failure) -> Result<Duration, Error> {
         self.wait_after(failure, self.since.elapsed())
     }
 
-    /// How long is to be waited, when so much time is spent already.
+    /// Returns the wait before the next attempt when `spent` has passed since the last progress.
     fn wait_after(&mut self, failure: Failure, spent: Duration) -> Result<Duration, Error> {
-        let asked = match failure.again {
-            Again::Never => return Err(failure.error),
-            Again::Soon => Duration::ZERO,
-            Again::After(asked) => asked,
+        let requested = match failure.retry {
+            RetryAdvice::Never => return Err(failure.error),
+            RetryAdvice::Soon => Duration::ZERO,
+            RetryAdvice::After(wait) => wait,
         };
         self.failed += 1;
-        let wait = self.wait().max(asked);
+        let wait = self.wait().max(requested);
         if spent.saturating_add(wait) >= self.retry.at_most {
             let tries = if self.failed == 1 { "1 try".to_owned() } else { format!("{} tries", self.failed) };
             let message = format!("given up after {tries} in {}: {}", seconds(spent), failure.error.message);
@@ -155,8 +155,8 @@ impl Tries {
         Ok(wait)
     }
 
-    /// Doubled with each try and up to the longest; of that, between a half and all, so that many that failed together do
-    /// not come again together.
+    /// Returns the usual wait: it doubles with each attempt up to the longest, with a random part of up to one half, so that
+    /// requests that failed together are not repeated together.
     fn wait(&self) -> Duration {
         let doublings = self.failed.saturating_sub(1).min(31);
         let full = self.retry.first_wait.saturating_mul(1 << doublings).min(self.retry.longest_wait);
@@ -197,16 +197,16 @@ mod tests {
     }
 
     #[test]
-    fn what_will_not_pass_fails_at_once() {
+    fn a_permanent_failure_is_not_retried() {
         let error =
             Tries::new(retry(60)).wait_after(Failure::never(Kind::Denied, "no"), Duration::ZERO).unwrap_err();
         assert_eq!(error, Error::new(Kind::Denied, "no"));
     }
 
     #[test]
-    fn a_store_that_says_when_is_asked_no_sooner_and_not_beyond_the_time() {
+    fn retry_after_is_obeyed_within_the_time_limit() {
         let failure = |seconds| Failure {
-            again: Again::After(Duration::from_secs(seconds)),
+            retry: RetryAdvice::After(Duration::from_secs(seconds)),
             ..Failure::transient("busy")
         };
         let mut tries = Tries::new(retry(60));

@@ -1,7 +1,7 @@
-//! What speaks HTTP to stores: one client for all kinds of them.
+//! The HTTP client for all kinds of stores.
 //!
-//! Every request runs on the runtime that the store was opened with, whoever asks: names are resolved and connections kept
-//! there, and never on the thread of a guest. Redirects are not followed but where a store says so.
+//! Every request runs on the runtime with which the store was opened: host names are resolved and connections kept there, never on
+//! the thread of a guest. Redirects are followed only if the kind of store allows them.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Once};
@@ -20,27 +20,28 @@ use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::answer::{self, Answer};
-use super::failures::{REFUSED, Refused, causes, refused_tls};
+use super::failures::{ErrorResponse, LAST_ERROR_RESPONSE, causes, refused_tls};
 use super::proxy::Proxies;
 use crate::error::{Error, Kind};
 
-/// How long a connection may take to be made where nothing is said.
-const CONNECT: Duration = Duration::from_secs(10);
+/// How long it may take to open a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection is kept for the next request.
-const KEPT: Duration = Duration::from_secs(60);
+/// How long an idle connection is kept for the next request.
+const POOL_IDLE: Duration = Duration::from_secs(60);
 
-/// The most bytes that are read of an answer that is an error.
+/// The most bytes that are read of an error response.
 const ERROR_BYTES: usize = 64 << 10;
 
-/// The most bytes of an answer that is no object: 1000 keys of 1024 bytes, each written as `&#xNN;`, and what stands around.
+/// The most bytes of a response that is not an object: 1000 keys of 1024 bytes, each byte written as `&#xNN;`, and the XML around
+/// them.
 const ANSWER_BYTES: usize = 16 << 20;
 
-/// What the operator may say of connections.
+/// The operator's settings for connections.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
-    /// Certificates of authorities in PEM: the certificate of the store's server must come from one of them, and from no
-    /// others. Named `ca_file` in what the operator reads, who wrote that.
+    /// The certificates in PEM of the only authorities that are trusted for the store's server. Messages name the setting
+    /// `ca_file`, which the operator wrote.
     pub(super) ca_certificate: Option<String>,
     pub(super) user_agent: Option<String>,
     pub(super) proxy_url: Option<String>,
@@ -48,13 +49,13 @@ pub(super) struct Settings {
     pub(super) proxy_excludes: Option<String>,
 }
 
-/// A client with these settings.
+/// Makes a client with these settings.
 ///
 /// # Errors
-/// `Invalid` where a setting cannot be read.
+/// `Invalid` if a setting cannot be used.
 pub(super) fn client(settings: &Settings, redirects: Policy) -> Result<reqwest::Client, Error> {
     static RING: Once = Once::new();
-    // The program may have chosen one before: then that is it.
+    // Fails if the program has installed a provider before, which is used then.
     RING.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
     let invalid = |what: &str, error: reqwest::Error| {
         Error::new(Kind::Invalid, format!("{what} cannot be used: {}", causes(&error.without_url())))
@@ -63,8 +64,8 @@ pub(super) fn client(settings: &Settings, redirects: Policy) -> Result<reqwest::
         .redirect(redirects)
         .referer(false)
         .http1_only()
-        .connect_timeout(CONNECT)
-        .pool_idle_timeout(KEPT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(POOL_IDLE)
         .user_agent(
             settings.user_agent.as_deref().unwrap_or(concat!("understudy/", env!("CARGO_PKG_VERSION"))),
         );
@@ -82,7 +83,7 @@ pub(super) fn client(settings: &Settings, redirects: Policy) -> Result<reqwest::
     }
     if let Some(authorities) = &settings.ca_certificate {
         let authorities = reqwest::Certificate::from_pem_bundle(authorities.as_bytes())
-            .map_err(|error| invalid("what the file of `ca_file` holds", error))?;
+            .map_err(|error| invalid("the contents of the file of `ca_file`", error))?;
         if authorities.is_empty() {
             return Err(Error::new(Kind::Invalid, "the file of `ca_file` holds no certificate in PEM"));
         }
@@ -91,7 +92,7 @@ pub(super) fn client(settings: &Settings, redirects: Policy) -> Result<reqwest::
     builder.build().map_err(|error| invalid("the client for HTTP", error))
 }
 
-/// Runs `work` on the runtime of the store; it ends where nobody waits for it any more.
+/// Runs `work` on the runtime of the store. Dropping the returned future aborts it.
 pub(super) async fn on<T: Send + 'static>(
     runtime: &Handle,
     work: impl Future<Output = T> + Send + 'static,
@@ -99,24 +100,24 @@ pub(super) async fn on<T: Send + 'static>(
     AbortOnDropHandle::new(runtime.spawn(work)).await.map_err(|_| Stopped)
 }
 
-/// The runtime of the store has ended.
+/// The error that the runtime of the store has ended.
 #[derive(Debug, thiserror::Error)]
 #[error("the runtime that reads the store has ended")]
 pub(super) struct Stopped;
 
-/// What is asked of a store. A request without it is not of the store: a library asks somebody for credentials.
+/// The kind of a request to a store. A request without a kind is a library's own request to another server for credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum RequestKind {
     /// The bytes of an object, of any length.
     Bytes,
-    /// What is known of an object.
+    /// The metadata of an object.
     Metadata,
     /// A part of a listing.
     Listing,
 }
 
-impl Asked {
-    /// As a request carries it.
+impl RequestKind {
+    /// Returns the extensions with which a request carries its kind.
     pub(super) fn extensions(self) -> Extensions {
         let mut extensions = Extensions::new();
         extensions.insert(self);
@@ -124,85 +125,86 @@ impl Asked {
     }
 }
 
-/// What stands behind the `/` at the end of a key in a listing that has passed here: no character, so that no key has it.
-pub(super) const FOLDER: char = '\u{ffff}';
+/// The mark after the `/` at the end of a key in a listing. It is a noncharacter, so no key contains it.
+pub(super) const FOLDER_MARK: char = '\u{ffff}';
 
-/// Marks the keys of a listing that end with `/`. Their library takes the `/` off, so that what marks an empty folder would
-/// pass for an object of the folder's name.
+/// Marks the keys of a listing that end with `/`. The library removes the `/`, so without the mark the placeholder of an empty
+/// folder would look like an object with the folder's name.
 fn with_folders_marked(listing: Bytes) -> Bytes {
-    // What is not text is the library's to refuse.
+    // The library refuses a listing that is not UTF-8.
     let Ok(text) = std::str::from_utf8(&listing) else { return listing };
-    // S3's and Google's; Azure's.
+    // The elements of S3 and Google, and of Azure.
     let marked = ["</Key>", "</Name>"]
         .iter()
-        .fold(text.to_owned(), |text, end| text.replace(&format!("/{end}"), &format!("/{FOLDER}{end}")));
+        .fold(text.to_owned(), |text, end| text.replace(&format!("/{end}"), &format!("/{FOLDER_MARK}{end}")));
     marked.into()
 }
 
-/// Gives the libraries of the clouds this client.
+/// Connects the libraries of the clouds to this client.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     client: HttpClient,
-    own: Option<Own>,
+    store_host: Option<StoreHost>,
     proxies: Arc<Proxies>,
     runtime: Handle,
 }
 
-/// The host of a store for which other authorities vouch than for the hosts that its library asks for tokens.
+/// The store's own host, for which `ca_file` names the trusted authorities. They are not trusted for the hosts from which the
+/// library gets tokens.
 #[derive(Clone, Debug)]
-struct Own {
-    /// Its name; a bucket may stand before it (`bucket.s3.eu-west-1.amazonaws.com`).
-    host: String,
+struct StoreHost {
+    /// Its name. It also matches with a bucket before it (`bucket.s3.eu-west-1.amazonaws.com`).
+    name: String,
     client: HttpClient,
 }
 
 impl Connector {
-    /// Speaks to the store at `host`, and to whoever gives tokens for it, with these settings.
+    /// Makes a connector for the store at `host` and for the servers from which its library gets tokens.
     ///
     /// # Errors
-    /// `Invalid` where a setting cannot be read.
+    /// `Invalid` if a setting cannot be used.
     pub(super) fn new(settings: &Settings, host: String, runtime: Handle) -> Result<Self, Error> {
-        // A redirect could carry a signature or a token elsewhere.
+        // A redirect could send a signature or a token to another server.
         let new = |settings: &Settings| client(settings, Policy::none()).map(HttpClient::new);
-        let of_the_machine = Settings { ca_certificate: None, ..settings.clone() };
-        let own = match settings.ca_certificate {
-            Some(_) => Some(Own { host, client: new(settings)? }),
+        let with_system_roots = Settings { ca_certificate: None, ..settings.clone() };
+        let store_host = match settings.ca_certificate {
+            Some(_) => Some(StoreHost { name: host, client: new(settings)? }),
             None => None,
         };
         let proxies = Arc::new(Proxies::of(settings));
-        Ok(Self { client: new(&of_the_machine)?, own, proxies, runtime })
+        Ok(Self { client: new(&with_system_roots)?, store_host, proxies, runtime })
     }
 
-    /// The client for a host, and who vouches for that.
-    fn client_for(&self, host: &str) -> (&HttpClient, Voucher) {
-        match &self.own {
-            Some(own) if own.is(host) => (&own.client, Voucher::CaFile),
-            _ => (&self.client, Voucher::Machine),
+    /// Returns the client for a host, and the authorities that it trusts.
+    fn client_for(&self, host: &str) -> (&HttpClient, TrustRoots) {
+        match &self.store_host {
+            Some(store_host) if store_host.is(host) => (&store_host.client, TrustRoots::CaFile),
+            _ => (&self.client, TrustRoots::System),
         }
     }
 }
 
-impl Own {
+impl StoreHost {
     fn is(&self, host: &str) -> bool {
-        let start = host.len().checked_sub(self.host.len());
+        let start = host.len().checked_sub(self.name.len());
         start.and_then(|start| host.split_at_checked(start)).is_some_and(|(before, rest)| {
-            rest.eq_ignore_ascii_case(&self.host) && (before.is_empty() || before.ends_with('.'))
+            rest.eq_ignore_ascii_case(&self.name) && (before.is_empty() || before.ends_with('.'))
         })
     }
 }
 
-/// Who says which servers are to be believed.
+/// The authorities that are trusted for a server's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Voucher {
+pub(super) enum TrustRoots {
     /// The authorities that this machine trusts.
-    Machine,
+    System,
     /// Those that the operator's `ca_file` names.
     CaFile,
 }
 
 impl HttpConnector for Connector {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        // The options are this module's own to read.
+        // This module reads the options itself.
         Ok(HttpClient::new(self.clone()))
     }
 }
@@ -210,32 +212,32 @@ impl HttpConnector for Connector {
 #[async_trait]
 impl HttpService for Connector {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let asked = request.extensions().get::<Asked>().copied();
-        // Whoever goes on asking has got over the answer before.
-        let _ = REFUSED.try_with(RefCell::take);
+        let kind = request.extensions().get::<RequestKind>().copied();
+        // A library that makes another request has recovered from the error response before.
+        let _ = LAST_ERROR_RESPONSE.try_with(RefCell::take);
         let host = request.uri().host().unwrap_or_default().to_owned();
-        let (client, voucher) = self.client_for(&host);
+        let (client, trust_roots) = self.client_for(&host);
         let client = client.clone();
         let url = request.uri().to_string();
         let response = on(&self.runtime, async move { client.execute(request).await })
             .await
             .map_err(|stopped| HttpError::new(HttpErrorKind::Unknown, stopped))?
-            .map_err(|error| match refused_tls(&error, &host, voucher) {
-                // Only here it is known whose it was.
+            .map_err(|error| match refused_tls(&error, &host, trust_roots) {
+                // The host is known only here.
                 Some(refused) => HttpError::new(HttpErrorKind::Unknown, refused),
                 None => match self.proxies.between(&url) {
-                    Some(proxy) => HttpError::new(error.kind(), ByProxy { proxy, source: error }),
+                    Some(proxy) => HttpError::new(error.kind(), ThroughProxy { proxy, source: error }),
                     None => error,
                 },
             })?;
         let succeeded = response.status().is_success();
-        if succeeded && asked == Some(Asked::Bytes) {
+        if succeeded && kind == Some(RequestKind::Bytes) {
             return Ok(response);
         }
         let (mut parts, body) = response.into_parts();
         let mut bytes = bounded(body, if succeeded { ANSWER_BYTES } else { ERROR_BYTES }, succeeded).await?;
         let mut is_refused = !succeeded;
-        if succeeded && asked == Some(Asked::Listing) {
+        if succeeded && kind == Some(RequestKind::Listing) {
             match answer::read(&bytes).map_err(|error| HttpError::new(HttpErrorKind::Decode, error))? {
                 Answer::Listing(listed) => {
                     parts.extensions.insert(listed);
@@ -245,31 +247,31 @@ impl HttpService for Connector {
             }
         }
         if is_refused {
-            let refused = Refused::of(asked, host, (parts.status, &parts.headers), &bytes);
-            // Nobody listens to a request that this crate did not make.
-            let _ = REFUSED.try_with(|last| last.replace(Some(refused)));
+            let refused = ErrorResponse::of(kind, host, (parts.status, &parts.headers), &bytes);
+            // Fails for a request that this crate did not make, whose error response is not needed.
+            let _ = LAST_ERROR_RESPONSE.try_with(|last| last.replace(Some(refused)));
         }
         if is_refused && succeeded {
-            return Err(HttpError::new(HttpErrorKind::Unknown, RefusedLate));
+            return Err(HttpError::new(HttpErrorKind::Unknown, ErrorAfterSuccess));
         }
         Ok(HttpResponse::from_parts(parts, bytes.into()))
     }
 }
 
-/// That no answer came by a proxy.
+/// The error that a request through a proxy got no response.
 #[derive(Debug, thiserror::Error)]
-#[error("asked by the proxy {proxy}, which the environment names (NO_PROXY excepts hosts from it)")]
-pub(super) struct ByProxy {
+#[error("requested through the proxy {proxy}, which the environment names (NO_PROXY excludes hosts)")]
+pub(super) struct ThroughProxy {
     pub(super) proxy: String,
     pub(super) source: HttpError,
 }
 
-/// An error behind a status that says that it succeeded.
+/// An error in the body of a response with a status of success.
 #[derive(Debug, thiserror::Error)]
-#[error("the store answers with an error")]
-struct RefusedLate;
+#[error("the store responds with an error")]
+struct ErrorAfterSuccess;
 
-/// The beginning of a body; a longer one is an error only where it `must_end`.
+/// Reads at most `most` bytes of a body. A longer body is cut, or an error if `must_end`.
 async fn bounded(body: HttpResponseBody, most: usize, must_end: bool) -> Result<Bytes, HttpError> {
     let mut bytes = BytesMut::new();
     let mut stream = body.bytes_stream();
@@ -278,7 +280,7 @@ async fn bounded(body: HttpResponseBody, most: usize, must_end: bool) -> Result<
         let room = most - bytes.len();
         if chunk.len() > room {
             if must_end {
-                let message = format!("an answer that is no object has more than {most} bytes");
+                let message = format!("a response that is not an object has more than {most} bytes");
                 return Err(HttpError::new(HttpErrorKind::Decode, Error::new(Kind::Limit, message)));
             }
             bytes.extend_from_slice(&chunk[..room]);
@@ -294,21 +296,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_private_authority_vouches_for_the_stores_own_host_alone() {
+    fn a_private_authority_is_trusted_for_the_stores_own_host_only() {
         client(&Settings::default(), Policy::none()).unwrap();
-        let own = Own {
-            host: "s3.eu-west-1.amazonaws.com".to_owned(),
+        let store_host = StoreHost {
+            name: "s3.eu-west-1.amazonaws.com".to_owned(),
             client: HttpClient::new(reqwest::Client::new()),
         };
         for host in
             ["s3.eu-west-1.amazonaws.com", "S3.EU-WEST-1.amazonaws.com", "b.s3.eu-west-1.amazonaws.com"]
         {
-            assert!(own.is(host), "{host}");
+            assert!(store_host.is(host), "{host}");
         }
         for host in
             ["sts.eu-west-1.amazonaws.com", "amazonaws.com", "evils3.eu-west-1.amazonaws.com", "é", ""]
         {
-            assert!(!own.is(host), "{host}");
+            assert!(!store_host.is(host), "{host}");
         }
     }
 }

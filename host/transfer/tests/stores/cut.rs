@@ -1,4 +1,5 @@
-//! Listings that are cut short, go in a circle, say something twice, or are none: nothing of a backup may be missing without a word.
+//! Listings that are truncated, repeat their token, list a key twice, or are not listings: no object of a backup may be left out
+//! silently.
 
 use tokio::runtime::Handle;
 use transfer::error::Kind;
@@ -7,10 +8,10 @@ use transfer::store::{Page, Store};
 use crate::implementations::config;
 use crate::responder::{Answer, Request, Responder};
 
-/// The clouds that list.
+/// The clouds that can be listed.
 const CLOUDS: [&str; 3] = ["s3", "gs", "az"];
 
-/// A bucket or container at this server.
+/// Opens a bucket or container at this server.
 fn bucket(cloud: &str, server: &Responder) -> Store {
     let url = server.url();
     let url = url.as_str();
@@ -25,7 +26,7 @@ fn bucket(cloud: &str, server: &Responder) -> Store {
     Store::open(&config, &Handle::current()).unwrap()
 }
 
-/// What a cloud answers for a part of a listing: its keys, whether it is cut, and the token.
+/// Makes a cloud's response with a part of a listing: its keys, whether it is truncated, and the token.
 fn part(cloud: &str, keys: &[String], is_truncated: Option<bool>, token: Option<&str>) -> Answer {
     let mut xml =
         String::from(if cloud == "az" { "<EnumerationResults><Blobs>" } else { "<ListBucketResult>" });
@@ -62,14 +63,14 @@ fn keys(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| format!("backups/{name}")).collect()
 }
 
-/// What a request is told to begin after.
+/// Returns the key after which a request asks the server to begin.
 fn start_after(request: &Request) -> Option<String> {
     let (_, query) = request.target.split_once('?')?;
     let after = query.split('&').find_map(|part| part.strip_prefix("start-after="))?;
     Some(after.replace("%2F", "/"))
 }
 
-/// Every key that is listed.
+/// Lists all keys.
 async fn all(store: &Store) -> Result<Vec<String>, transfer::error::Error> {
     let (mut found, mut after) = (Vec::new(), None);
     loop {
@@ -86,9 +87,9 @@ const NAMES: [&str; 7] = ["1/base.tar", "2/base.tar", "3/", "3/base.tar", "4/bas
 const OBJECTS: [&str; 5] = ["1/base.tar", "2/base.tar", "3/base.tar", "4/base.tar", "6/base.tar"];
 
 #[tokio::test]
-async fn a_listing_that_is_cut_without_a_token_is_gone_on_with_by_the_last_key() {
+async fn a_listing_that_is_cut_without_a_token_is_continued_by_the_last_key() {
     for cloud in ["s3", "gs"] {
-        // One key at a time, a token that is empty, and no word on whether there is more where a part is full.
+        // One key at a time, an empty token, and full parts that do not say whether there is more.
         for token in [None, Some("")] {
             for most in 1..4 {
                 let server = Responder::start(move |_, request| {
@@ -104,7 +105,7 @@ async fn a_listing_that_is_cut_without_a_token_is_gone_on_with_by_the_last_key()
 }
 
 #[tokio::test]
-async fn a_full_part_that_does_not_say_whether_there_is_more_is_gone_on_with() {
+async fn a_full_part_that_does_not_say_whether_there_is_more_is_continued() {
     let server = Responder::start(|_, request| {
         let after = start_after(request).unwrap_or_default();
         let all = (0..2_500).map(|number| format!("backups/{number:04}")).filter(|key| *key > after);
@@ -114,14 +115,14 @@ async fn a_full_part_that_does_not_say_whether_there_is_more_is_gone_on_with() {
 }
 
 #[tokio::test]
-async fn a_listing_that_is_cut_by_a_server_that_cannot_go_on_is_an_error_of_the_server() {
+async fn a_cut_listing_that_cannot_be_continued_is_an_error_of_the_server() {
     for cloud in ["s3", "gs"] {
         for names in [&NAMES[..2], &NAMES[2..3], &[]] {
             let server = Responder::start(move |_, _| part(cloud, &keys(names), Some(true), None));
             let error = all(&bucket(cloud, &server)).await.unwrap_err();
             assert_eq!(error.kind, Kind::Failed, "{error}");
             assert!(
-                error.message.contains("fault of the server") && error.message.contains("IsTruncated"),
+                error.message.contains("bug of the server") && error.message.contains("IsTruncated"),
                 "{error}"
             );
             assert!(server.requests().len() <= 3);
@@ -133,7 +134,7 @@ async fn a_listing_that_is_cut_by_a_server_that_cannot_go_on_is_an_error_of_the_
 async fn a_listing_that_is_cut_without_a_token_must_be_in_order() {
     let server = Responder::start(|_, _| part("s3", &keys(&["b", "a"]), Some(true), None));
     let error = all(&bucket("s3", &server)).await.unwrap_err();
-    assert!(error.message.contains("order of the keys"), "{error}");
+    assert!(error.message.contains("keys in order"), "{error}");
 }
 
 #[tokio::test]
@@ -143,7 +144,7 @@ async fn a_token_that_leads_to_itself_is_an_error_of_the_server() {
         let error = all(&bucket(cloud, &server)).await.unwrap_err();
         assert_eq!(error.kind, Kind::Failed, "{cloud}: {error}");
         assert_eq!(server.requests().iter().filter(|request| request.target.contains('?')).count(), 2);
-        // With something on it, the same part comes again.
+        // The same part with keys is repeated.
         let server = Responder::start(move |_, _| part(cloud, &keys(&["a", "b"]), Some(true), Some("again")));
         let error = all(&bucket(cloud, &server)).await.unwrap_err();
         assert_eq!(error.kind, Kind::Failed, "{cloud}: {error}");
@@ -151,7 +152,7 @@ async fn a_token_that_leads_to_itself_is_an_error_of_the_server() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_listed_twice_is_told() {
+async fn a_key_that_is_listed_twice_is_reported() {
     for cloud in CLOUDS {
         let server = Responder::start(move |_, _| part(cloud, &keys(&["a", "a"]), Some(false), None));
         let error = all(&bucket(cloud, &server)).await.unwrap_err();
@@ -161,7 +162,7 @@ async fn a_key_that_is_listed_twice_is_told() {
 }
 
 #[tokio::test]
-async fn what_is_no_listing_is_no_empty_one() {
+async fn a_response_that_is_not_a_listing_is_not_an_empty_one() {
     for cloud in CLOUDS {
         for body in [
             "<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please</body></html>",
@@ -174,14 +175,14 @@ async fn what_is_no_listing_is_no_empty_one() {
             let server = Responder::start(move |_, _| Answer::Whole(200, vec![], body.into()));
             let error = all(&bucket(cloud, &server)).await.unwrap_err();
             assert_eq!(error.kind, Kind::Failed, "{cloud}: {body}: {error}");
-            assert!(error.message.contains("for a listing what is none"), "{cloud}: {body}: {error}");
+            assert!(error.message.contains("is not a listing"), "{cloud}: {body}: {error}");
             assert_eq!(server.requests().len(), 1);
         }
     }
 }
 
 #[tokio::test]
-async fn an_error_behind_a_status_of_success_is_what_it_says() {
+async fn an_error_in_a_successful_response_is_recognised() {
     let server = Responder::start(|number, _| match number {
         0 => Answer::Whole(
             200,

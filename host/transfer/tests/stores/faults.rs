@@ -1,4 +1,4 @@
-//! What a store does when its server refuses, fails, is slow, is silent, or gives another object than it began with.
+//! How stores handle servers that refuse, fail, are slow or silent, or change an object while it is read.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::implementations::config;
 use crate::responder::{Answer, Request, Responder};
 use crate::suite::{pattern, read};
 
-/// Retries as fast as a test wants them, with the most time that it may take.
+/// Fast retries for tests, for at most this time.
 fn fast(at_most: Duration) -> Retry {
     Retry {
         at_most,
@@ -25,7 +25,7 @@ fn web_config(server: &Responder, at_most: Duration) -> StoreConfig {
     StoreConfig { retry: fast(at_most), ..config }
 }
 
-/// The same server as a web server and as S3; every fault is to be met alike.
+/// Opens the same server as a web server and as S3, which must handle every fault alike.
 fn stores(server: &Responder, at_most: Duration) -> Vec<Store> {
     let url = server.url();
     let web = web_config(server, at_most);
@@ -56,7 +56,7 @@ fn headers(etag: &str) -> Vec<(&'static str, String)> {
     vec![("ETag", format!("\"{etag}\"")), ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT".to_owned())]
 }
 
-/// The right answer of a server with ranges.
+/// The correct response of a server that supports ranges.
 fn right(request: &Request, object: &[u8], etag: &str) -> (u16, Vec<(&'static str, String)>, Vec<u8>) {
     match request.range() {
         None => (200, headers(etag), object.to_vec()),
@@ -73,7 +73,7 @@ fn whole((status, headers, body): (u16, Vec<(&'static str, String)>, Vec<u8>)) -
     Answer::Whole(status, headers, body)
 }
 
-/// Reads to the end or the first error.
+/// Reads an object to its end or the first error.
 async fn try_read(store: &Store, key: &str) -> Result<Vec<u8>, Error> {
     let (_, mut body) = store.read(key, None).await?;
     let mut bytes = Vec::new();
@@ -89,7 +89,7 @@ fn names_the_object_and_no_secret(error: &Error, store: &Store) {
 }
 
 #[tokio::test]
-async fn a_permanent_failure_is_told_at_once_and_asked_for_once() {
+async fn a_permanent_failure_is_reported_at_once_and_not_retried() {
     for (status, kind) in [
         (400, Kind::Invalid),
         (401, Kind::Denied),
@@ -109,14 +109,14 @@ async fn a_permanent_failure_is_told_at_once_and_asked_for_once() {
 }
 
 #[tokio::test]
-async fn a_stores_own_word_for_a_refusal_is_told() {
+async fn the_error_code_of_a_store_is_reported() {
     let server = Responder::start(|_, _| refusal(403));
     let error = try_read(&stores(&server, LONG)[1], "base/a.tar").await.unwrap_err();
     assert!(error.message.ends_with("the store refuses (HTTP 403, SomeReason)"), "{error}");
 }
 
 #[tokio::test]
-async fn a_failure_that_passes_is_not_seen() {
+async fn a_transient_failure_is_retried() {
     for status in [500, 503, 429, 408] {
         let object = pattern(100_000);
         let sent = object.clone();
@@ -127,14 +127,14 @@ async fn a_failure_that_passes_is_not_seen() {
         });
         for (number, store) in stores(&server, LONG).iter().enumerate() {
             assert!(read(store, "base/a.tar", None).await == object);
-            // The library below makes no tries of its own.
+            // The library makes no retries of its own.
             assert_eq!(server.requests().len(), 4 * (number + 1));
         }
     }
 }
 
 #[tokio::test]
-async fn a_failure_that_does_not_pass_is_given_up_in_time_and_told_with_its_object() {
+async fn a_lasting_failure_is_given_up_in_time_and_reported_with_its_object() {
     let server = Responder::start(|_, _| refusal(500));
     for store in stores(&server, SHORT) {
         let begun = Instant::now();
@@ -142,7 +142,7 @@ async fn a_failure_that_does_not_pass_is_given_up_in_time_and_told_with_its_obje
         assert_eq!(error.kind, Kind::Transient);
         names_the_object_and_no_secret(&error, &store);
         assert!(begun.elapsed() < SHORT * 5, "{:?}", begun.elapsed());
-        // Between 5 and 50 ms apart, on a machine of whatever speed.
+        // The waits are between 5 and 50 ms; the machine may be slow.
         assert!((3..=150).contains(&server.requests().len()), "{}", server.requests().len());
     }
     let begun = Instant::now();
@@ -170,7 +170,7 @@ async fn a_server_that_never_answers_is_given_up_in_time() {
         let begun = Instant::now();
         let error = try_read(&store, "base/a.tar").await.unwrap_err();
         assert_eq!(error.kind, Kind::Transient, "{error}");
-        assert!(error.message.contains("no answer for 1s"), "{error}");
+        assert!(error.message.contains("no response for 1s"), "{error}");
         names_the_object_and_no_secret(&error, &store);
         assert!(begun.elapsed() < SHORT + Duration::from_secs(5), "{:?}", begun.elapsed());
     }
@@ -214,7 +214,7 @@ async fn a_lost_connection_is_taken_up_where_it_was_cut() {
                 ranges,
                 [None, Some((700_000, last)), Some((1_400_000, last)), Some((2_100_000, last))]
             );
-            // The store itself is asked to compare.
+            // The request lets the store compare the etag.
             assert!(requests[1..].iter().all(|request| request.headers["if-match"] == "\"a\""));
         }
     }
@@ -318,7 +318,7 @@ async fn an_object_that_vanishes_is_not_found_where_the_range_of_it_is_refused_t
         match request.range() {
             None if number % 3 == 0 => Answer::Cut(status, headers, body, 10_000),
             Some((first, _)) if first > 0 => refusal(416),
-            // What the object is now is asked for.
+            // The metadata of the object are requested.
             _ => refusal(404),
         }
     });
@@ -334,7 +334,7 @@ async fn a_body_that_always_ends_too_early_is_never_taken_for_whole() {
     let object = pattern(100_000);
     let server = Responder::start(move |_, request| {
         let (status, headers, body) = right(request, &object, "a");
-        // Up to byte 60,000 and no further.
+        // Every response ends at byte 60,000.
         let left = 60_000 - request.range().map_or(0, |(first, _)| first);
         Answer::Cut(status, headers, body, left)
     });
@@ -365,7 +365,7 @@ async fn what_came_before_a_failure_is_given_and_the_failure_each_time_it_is_rea
 }
 
 #[tokio::test]
-async fn a_store_that_says_when_is_asked_again_then() {
+async fn retry_after_is_obeyed() {
     let server = Responder::start(move |number, request| match number {
         0 => Answer::Whole(503, vec![("Retry-After", "1".to_owned())], vec![]),
         _ => whole(right(request, b"object", "a")),
@@ -376,7 +376,7 @@ async fn a_store_that_says_when_is_asked_again_then() {
 }
 
 #[tokio::test]
-async fn what_a_server_says_without_end_is_not_kept() {
+async fn an_endless_error_response_is_not_kept() {
     let server = Responder::start(|_, request| match request.target.contains("list-type") {
         false => Answer::Endless(403, vec![b'x'; 1 << 16]),
         true => Answer::Endless(200, b"<ListBucketResult>".repeat(1 << 12)),
@@ -396,12 +396,12 @@ async fn credentials_go_to_no_other_server() {
         Answer::Whole(307, vec![("Location", format!("{url}{}", request.target))], vec![])
     });
     let [web, s3] = stores(&server, LONG).try_into().unwrap();
-    // Nor to one that the operator did not name.
+    // A redirect to a server that is not granted is refused.
     let error = try_read(&web, "base/a.tar").await.unwrap_err();
     assert_eq!(error.kind, Kind::Denied, "{error}");
     assert!(error.message.contains("redirects = ["), "{error}");
     assert_eq!(elsewhere.requests().len(), 0);
-    // To one that he named it goes, and has no credentials in what it says there.
+    // A redirect to a granted server is followed without credentials.
     let named = elsewhere.url().strip_prefix("http://").unwrap().trim_end_matches('/').to_owned();
     let granted = StoreConfig { redirects: vec![named], ..web_config(&server, LONG) };
     let granted = Store::open(&granted, &Handle::current()).unwrap();
@@ -409,7 +409,7 @@ async fn credentials_go_to_no_other_server() {
     assert!(server.requests()[0].headers["authorization"].contains("hunter2"));
     let redirected = &elsewhere.requests()[0];
     assert!(redirected.headers.values().all(|value| !value.contains("hunter2")), "{redirected:?}");
-    // A cloud's request is signed for its server alone, and goes nowhere else.
+    // A cloud's request is signed for its server only, so redirects are not followed.
     let error = try_read(&s3, "base/a.tar").await.unwrap_err();
     assert_eq!(error.kind, Kind::Invalid, "{error}");
     assert_eq!(elsewhere.requests().len(), 1);
@@ -426,7 +426,7 @@ async fn redirects_in_a_circle_end() {
 }
 
 #[tokio::test]
-async fn a_web_server_that_gives_another_range_or_other_bytes_is_not_believed() {
+async fn a_web_server_that_sends_another_range_or_encoding_is_refused() {
     for answer in 0..3 {
         let server = Responder::start(move |_, _| {
             let mut headers = headers("a");
@@ -445,14 +445,14 @@ async fn a_web_server_that_gives_another_range_or_other_bytes_is_not_believed() 
 }
 
 #[tokio::test]
-async fn no_more_requests_are_under_way_than_may_be() {
+async fn concurrent_requests_are_bounded() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (counted, largest) = (Arc::clone(&now), Arc::clone(&most));
     let server = Responder::start(move |_, request| {
         largest.fetch_max(counted.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        // Long enough that all who may be here are.
+        // Long enough for all concurrent requests to arrive.
         std::thread::sleep(Duration::from_millis(50));
         counted.fetch_sub(1, Ordering::SeqCst);
         whole(right(request, b"object", "a"))
@@ -465,13 +465,13 @@ async fn no_more_requests_are_under_way_than_may_be() {
 }
 
 #[tokio::test]
-async fn a_credential_that_the_server_sends_back_is_not_handed_on() {
+async fn a_credential_that_the_server_sends_back_is_not_passed_on() {
     const TOKEN: &str = "t0ken/of+the-server-0123456789";
     let server = Responder::start(|_, request| {
         let sent = &request.headers["authorization"];
         let text = format!("{}{sent}{}", "x".repeat(1000), "y".repeat(1000)).into_bytes();
         match request.target.as_str() {
-            // In pieces, none of which holds it whole.
+            // In chunks, none of which contains the whole credential.
             target if target.ends_with("slow") => {
                 Answer::Slow(200, headers("a"), text, 7, Duration::from_millis(1))
             }
@@ -496,13 +496,13 @@ async fn a_credential_that_the_server_sends_back_is_not_handed_on() {
         };
         assert!(error.message.contains("sends back a credential"), "{error}");
         assert!(got.iter().all(|byte| *byte == b'x') || !got.windows(3).any(|part| part == b"t0k"), "{key}");
-        // And nothing comes after it.
+        // Nothing is returned after it.
         body.chunk().await.unwrap_err();
     }
     for error in [store.head("mark").await.unwrap_err(), try_read(&store, "mark").await.unwrap_err()] {
         assert!(error.message.contains("sends back a credential"), "{error}");
         assert!(!error.message.contains("t0ken"), "{error}");
     }
-    // What only resembles it comes whole.
+    // Similar bytes are returned.
     assert_eq!(read(&store, "near", None).await.len(), 1000 + "Bearer ".len() + TOKEN.len() - 1);
 }

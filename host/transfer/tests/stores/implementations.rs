@@ -1,4 +1,4 @@
-//! Every kind of store, with the suite's objects in it.
+//! Runs the suite against every kind of store.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use transfer::store::{Page, Retry, Store, StoreConfig};
 
 use crate::suite::{self, Knows, OUTSIDE, objects};
 
-/// A configuration with these options and credentials.
+/// Makes a configuration with these options and credentials.
 pub(crate) fn config(
     url: impl Into<String>,
     options: &[(&str, &str)],
@@ -30,7 +30,7 @@ pub(crate) fn config(
             .iter()
             .map(|(name, value)| ((*name).to_owned(), Secret::new(*value)))
             .collect(),
-        // So that a server's fault ends a test soon.
+        // A test must end soon if a server fails.
         retry: Retry { at_most: Duration::from_secs(10), ..Retry::default() },
         ..StoreConfig::new(url)
     }
@@ -60,9 +60,9 @@ async fn fill(store: Arc<dyn ObjectStore>) {
 
 /// A writing client for S3 on loopback.
 pub(crate) fn s3_writer(server: &StoreServer, bucket: &str) -> Arc<dyn ObjectStore> {
-    // The client needs somebody who speaks TLS, even where it does not.
+    // The client needs a TLS provider, even if it does not use TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // For those who read without a signature that S3 knows.
+    // Tests without valid signatures read this bucket, too.
     let public = HeaderMap::from_iter([("x-amz-acl".parse().unwrap(), "public-read".parse().unwrap())]);
     let options = ClientOptions::new().with_allow_http(true).with_default_headers(public);
     let builder = AmazonS3Builder::new().with_client_options(options).with_endpoint(server.url());
@@ -70,7 +70,7 @@ pub(crate) fn s3_writer(server: &StoreServer, bucket: &str) -> Arc<dyn ObjectSto
     Arc::new(builder.with_bucket_name(bucket).build().unwrap())
 }
 
-/// Makes the bucket `backups` of a server that has none.
+/// Creates the bucket `backups`.
 async fn make_bucket(server: &StoreServer) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let made = reqwest::Client::new().put(format!("{}/backups", server.url())).send().await.unwrap();
@@ -119,7 +119,7 @@ async fn s3_by_s3rver_holds_the_suite_and_knows_its_users() {
     let right = [("access_key_id", S3RVER), ("secret_access_key", S3RVER)];
     let store =
         Store::open(&config("s3://backups/backups/main/", &options, &right), &Handle::current()).unwrap();
-    // It takes the range of the first byte alone for the whole object.
+    // This server sends the whole object for the range of the first byte.
     suite::run(&store, Knows { first_byte_alone: false, ..Knows::EVERYTHING }).await;
 
     let unknown = [("access_key_id", "nobody"), ("secret_access_key", "hunter2")];
@@ -129,7 +129,7 @@ async fn s3_by_s3rver_holds_the_suite_and_knows_its_users() {
     .await;
 }
 
-/// Folders as consoles and tools of S3 make them: empty objects whose keys end with `/`.
+/// Placeholders of folders as consoles and tools of S3 create them: empty objects whose keys end with `/`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs servers: cargo xtask test"]
 async fn a_folders_marker_is_no_object() {
@@ -144,7 +144,7 @@ async fn a_folders_marker_is_no_object() {
     for key in ["main/", "main/a%26b/", "main/pg_notify/", "main/pg_wal/"] {
         put(key, "").await;
     }
-    // An empty object that is one, and one of a marker's name without its `/`.
+    // A real empty object, and an object with a placeholder's name without its `/`.
     for key in ["main/empty", "main/pg_wal", "main/pg_wal/0"] {
         put(key, "").await;
     }
@@ -160,7 +160,7 @@ async fn a_folders_marker_is_no_object() {
         }
         assert_eq!(store.scan("pg_notify/", None).await.unwrap(), Page::default());
     }
-    // What such a key holds would be left out.
+    // An object with contents and such a key must not be left out.
     put("main/odd/", "something").await;
     let store = Store::open(&config("s3://backups/main", &s3, &[]), &Handle::current()).unwrap();
     let error = store.scan("", None).await.unwrap_err();
@@ -168,7 +168,7 @@ async fn a_folders_marker_is_no_object() {
     assert!(error.message.contains("`odd/`"), "{error}");
 }
 
-/// That it is the bucket that is not there and not the object, whatever is asked.
+/// Checks that every request reports a missing bucket, not a missing object.
 async fn has_no_bucket(store: &Store, code: &str) {
     for error in [
         store.head("top").await.unwrap_err(),
@@ -182,7 +182,7 @@ async fn has_no_bucket(store: &Store, code: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs servers: cargo xtask test"]
-async fn a_bucket_that_is_not_there_is_not_taken_for_one_without_the_object() {
+async fn a_missing_bucket_is_not_a_missing_object() {
     let s3 = StoreServer::moto().unwrap();
     let url = s3.url();
     for (store, option) in [("s3://bakcups/main", "endpoint"), ("gs://bakcups/main", "base_url")] {
@@ -190,7 +190,7 @@ async fn a_bucket_that_is_not_there_is_not_taken_for_one_without_the_object() {
         let store = Store::open(&config(store, &options, &[]), &Handle::current()).unwrap();
         has_no_bucket(&store, "NoSuchBucket").await;
     }
-    // And one that is there for one that is not.
+    // The reverse: a missing object in an existing bucket.
     make_bucket(&s3).await;
     let options = [("endpoint", url.as_str()), ("allow_http", "true")];
     let store = Store::open(&config("s3://backups/main", &options, &[]), &Handle::current()).unwrap();
@@ -206,7 +206,7 @@ async fn a_bucket_that_is_not_there_is_not_taken_for_one_without_the_object() {
     has_no_bucket(&store, "ContainerNotFound").await;
 }
 
-/// That the store refuses, and that what it says has no secret in it.
+/// Checks that the store refuses every request, and that the messages contain no secret.
 async fn is_denied(store: &Store) {
     for error in [
         store.head("top").await.unwrap_err(),
@@ -218,11 +218,11 @@ async fn is_denied(store: &Store) {
     }
 }
 
-/// Makes a user who may read, and has moto look at every signature from now on; gives the user's key and secret.
+/// Creates a user who may read, and makes moto check signatures from now on. Returns the user's key and secret.
 async fn look_at_signatures(server: &StoreServer) -> (String, String) {
     let client = reqwest::Client::new();
     let ask = async |action: &str| {
-        // Which service is meant stands in what would be the signature.
+        // moto reads the service from the credential scope of the signature.
         let scope = "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=x";
         let body = format!("Action={action}&UserName=reader&Version=2010-05-08");
         let request = client.post(server.url()).header("authorization", scope).body(body);
@@ -299,7 +299,7 @@ async fn azure_by_azurite_holds_the_suite() {
     assert!(matches!(error.kind, Kind::Denied | Kind::NotFound), "{error}");
 }
 
-/// Makes the container `backups`, for which the writing client has no call.
+/// Creates the container `backups`, for which object_store has no function.
 async fn make_container(server: &StoreServer) {
     use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential};
     use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
@@ -315,8 +315,8 @@ async fn make_container(server: &StoreServer) {
     assert!(made.status().is_success(), "{made:?}");
 }
 
-/// The XML interface of Google Cloud Storage is that of S3, and so is what moto answers; no emulator of Google's from a
-/// package registry speaks it. Who asks is not looked at.
+/// Google Cloud Storage's XML interface equals that of S3, so moto serves it; no emulator of Google's in a package registry does.
+/// Credentials are not checked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs servers: cargo xtask test"]
 async fn google_by_its_interface_of_s3_holds_the_suite() {

@@ -1,4 +1,4 @@
-//! Listings of a million keys, a page at a time, and of stores that list otherwise than they should.
+//! Listings of a million keys, page by page, and of stores that list incorrectly.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use transfer::store::{PAGE, Page, Retry, Store, StoreConfig};
 use crate::implementations::config;
 use crate::responder::{Answer, Responder};
 
-/// How many keys, and that they came in order and each once.
+/// Returns the number of keys, and checks that they are in order without repetitions.
 async fn count(store: &Store) -> usize {
     let (mut keys, mut after, mut last) = (0, None, String::new());
     loop {
@@ -68,7 +68,7 @@ async fn a_directory_of_very_many_files_is_listed_whole_and_in_order() {
     let files = fast_or_full(70_000, 1_000_000);
     let root = tempfile::tempdir().unwrap();
     for number in 0..files {
-        // Far from the order that they are listed in.
+        // Created in another order than they are listed.
         std::fs::File::create(root.path().join(format!("{:08x}", number.wrapping_mul(2_654_435_761))))
             .unwrap();
     }
@@ -76,7 +76,7 @@ async fn a_directory_of_very_many_files_is_listed_whole_and_in_order() {
     assert_eq!(count(&store).await, usize::try_from(files).unwrap());
 }
 
-/// What S3 answers for a page with these keys, and the token for the next.
+/// Makes S3's response with these keys and the token for the next page.
 fn page(keys: &[&str], token: Option<&str>) -> Vec<u8> {
     let mut xml = String::from("<ListBucketResult>");
     for key in keys {
@@ -93,7 +93,7 @@ fn page(keys: &[&str], token: Option<&str>) -> Vec<u8> {
     (xml + "</ListBucketResult>").into_bytes()
 }
 
-/// The bucket of such a server, with these retries.
+/// Opens a bucket of this server with these retries.
 fn bucket(server: &Responder, retry: Retry) -> Store {
     let url = server.url();
     let options = [("endpoint", url.as_str()), ("allow_http", "true")];
@@ -105,7 +105,7 @@ fn names(page: &Page) -> Vec<&str> {
     page.objects.iter().map(|object| object.key.as_str()).collect()
 }
 
-/// A store that lists these pages, whatever it is told to begin after.
+/// A store that lists these pages, whatever the requested start.
 fn two_pages(first: &'static [&'static str], second: &'static [&'static str]) -> Responder {
     Responder::start(move |_, request| {
         let (keys, token) = match request.target.contains("continuation-token=second") {
@@ -121,16 +121,16 @@ async fn a_store_that_lists_the_same_page_for_ever_is_left() {
     let server = Responder::start(|_, _| Answer::Whole(200, vec![], page(&[], Some("again"))));
     let error = bucket(&server, Retry::default()).scan("", None).await.unwrap_err();
     assert_eq!(error.kind, Kind::Failed, "{error}");
-    // One that gives another token each time has a bound.
+    // A server that sends another token each time is bounded, too.
     let server =
         Responder::start(|number, _| Answer::Whole(200, vec![], page(&[], Some(&number.to_string()))));
     let error = bucket(&server, Retry::default()).scan("", None).await.unwrap_err();
     assert_eq!(error.kind, Kind::Limit, "{error}");
 }
 
-/// As Azure lists where names are a hierarchy: `A` comes before `A-B`, and what is in it too.
+/// Azure's order with a hierarchical namespace: the folder `A` with its contents comes before `A-B`.
 #[tokio::test]
-async fn a_store_that_does_not_list_in_order_is_told_and_nothing_of_it_left_out() {
+async fn a_listing_that_is_not_in_order_is_an_error() {
     let server = two_pages(&["backups/A/dat0", "backups/A/dat1"], &["backups/A-B", "backups/B"]);
     let store = bucket(&server, Retry::default());
     let first = store.scan("", None).await.unwrap();
@@ -158,19 +158,19 @@ async fn a_store_that_cannot_begin_after_a_key_lists_what_comes_after_it_all_the
 }
 
 #[tokio::test]
-async fn what_is_out_of_order_after_a_key_that_the_store_was_not_asked_to_go_on_from_is_told() {
+async fn keys_out_of_order_after_an_arbitrary_key_are_an_error() {
     let server =
         Responder::start(|_, _| Answer::Whole(200, vec![], page(&["backups/A/dat1", "backups/A-C"], None)));
     let store = bucket(&server, Retry::default());
-    // Of what it has before `A-B` in its own order, something may come after it in that of the keys.
+    // Keys that the store sorts before `A-B` may sort after it in the order of the keys.
     let error = store.scan("", Some("A-B")).await.unwrap_err();
     assert_eq!(error.kind, Kind::Failed, "{error}");
-    // Where nothing came before, nothing can be missing.
+    // On the first page no key can be missing.
     assert_eq!(names(&store.scan("", None).await.unwrap()), ["A-C", "A/dat1"]);
 }
 
 #[tokio::test]
-async fn a_key_that_was_not_asked_for_is_told_and_ends_no_listing() {
+async fn a_key_that_was_not_requested_is_an_error() {
     let server =
         Responder::start(|_, _| Answer::Whole(200, vec![], page(&["aside", "backupz/a"], Some("second"))));
     let error = bucket(&server, Retry::default()).scan("", None).await.unwrap_err();
@@ -179,7 +179,7 @@ async fn a_key_that_was_not_asked_for_is_told_and_ends_no_listing() {
 }
 
 #[tokio::test]
-async fn a_key_with_the_end_of_a_line_in_it_is_told_and_not_left_out() {
+async fn a_key_with_the_end_of_a_line_in_it_is_reported_and_not_left_out() {
     let server = Responder::start(|_, _| Answer::Whole(200, vec![], page(&["backups/a&#10;b"], None)));
     let error = bucket(&server, Retry::default()).scan("", None).await.unwrap_err();
     assert_eq!(error.kind, Kind::Failed, "{error}");

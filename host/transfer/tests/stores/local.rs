@@ -1,4 +1,4 @@
-//! What is particular to a local directory: files that change, links, and the open file.
+//! The particularities of a local directory: files that change, links, and the open file.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, symlink};
@@ -16,7 +16,7 @@ fn store(name: &str, bytes: &[u8]) -> (tempfile::TempDir, Store) {
     (root, store)
 }
 
-/// Reads the first chunk, does something to the file, and reads on.
+/// Reads the first chunk, changes the file, and reads on. Returns the error.
 async fn changed(change: impl FnOnce(&Path)) -> Error {
     let (root, store) = store("a.tar", &pattern(3_000_000));
     let (_, mut body) = store.read("a.tar", None).await.unwrap();
@@ -72,8 +72,8 @@ async fn no_link_is_an_object_or_leads_to_one() {
 }
 
 #[tokio::test]
-async fn a_file_whose_name_is_no_key_is_told_and_not_left_out() {
-    // Deeper than a path can say, so that it is made step by step.
+async fn a_file_whose_name_is_no_key_is_reported_and_not_left_out() {
+    // Deeper than the longest path, so it is created step by step.
     let deep = "name=$(printf %0200d 0); for step in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21; do \
                 mkdir $name && cd -P $name || exit 1; done; echo content >file";
     for (script, says) in [
@@ -90,7 +90,7 @@ async fn a_file_whose_name_is_no_key_is_told_and_not_left_out() {
         let error = store.scan("", None).await.unwrap_err();
         assert_eq!(error.kind, Kind::Failed, "{error}");
         assert!(error.message.contains(says) && !error.message.contains('\n'), "{error}");
-        // Where it is not asked for it does not matter.
+        // It does not matter for another prefix.
         assert_eq!(store.scan("aside", None).await.unwrap().objects.len(), 1);
         let removed = std::process::Command::new("/bin/rm").arg("-rf").arg(root.path()).status().unwrap();
         assert!(removed.success());
@@ -107,7 +107,7 @@ async fn a_file_as_deep_as_the_system_takes_is_an_object_like_another() {
     assert_eq!(store.read(&key, None).await.unwrap().1.chunk().await.unwrap().unwrap().as_ref(), b"deep");
     let listed = store.scan("d", None).await.unwrap().objects;
     assert_eq!(listed.iter().map(|object| object.key.as_str()).collect::<Vec<_>>(), [key.as_str()]);
-    // What no file can be called is no question of whether it is there.
+    // A key that no file can have is invalid, not missing.
     for no_name in ["n".repeat(256), vec!["d".repeat(250); 17].join("/")] {
         assert_eq!(store.head(&no_name).await.unwrap_err().kind, Kind::Invalid, "{no_name}");
         assert_eq!(store.read(&no_name, None).await.map(drop).unwrap_err().kind, Kind::Invalid, "{no_name}");
@@ -115,7 +115,7 @@ async fn a_file_as_deep_as_the_system_takes_is_an_object_like_another() {
 }
 
 #[tokio::test]
-async fn the_open_file_and_what_is_left_of_it_are_there_to_be_copied_by_the_kernel() {
+async fn a_local_body_exposes_its_file_and_range_for_copying_in_the_kernel() {
     let content = pattern(1_000_000);
     let (root, store) = store("a.tar", &content);
     let (_, mut body) = store.read("a.tar", Some(Range { offset: 100, length: 900_000 })).await.unwrap();
@@ -141,7 +141,7 @@ fn a_local_file_is_read_without_any_runtime() {
         assert_eq!(body.chunk().await.unwrap(), None);
         bytes
     };
-    // Nothing of it waits.
+    // No step of it waits.
     let mut reading = std::pin::pin!(reading);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(

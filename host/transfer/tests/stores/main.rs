@@ -1,4 +1,4 @@
-//! One suite of functions against every kind of store that can be run for real, and what each does when its server fails.
+//! Runs one suite against every kind of store with a real server, and tests how each kind handles failures of its server.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -10,7 +10,7 @@ use transfer::store::{Retry, Store, StoreConfig};
 use crate::implementations::{config, s3_writer};
 use crate::suite::pattern;
 
-/// More than the network holds between a server and somebody who does not read.
+/// More bytes than the network buffers between a server and a client that does not read.
 const LENGTH: usize = 64 << 20;
 
 async fn prepared(at_most: std::time::Duration) -> (StoreServer, Vec<u8>, Store) {
@@ -35,14 +35,14 @@ async fn a_read_goes_on_when_the_killed_server_is_started_again() {
     let (_, mut body) = store.read("base.tar", None).await.unwrap();
     let mut bytes = body.chunk().await.unwrap().unwrap().to_vec();
     server.kill().unwrap();
-    // What was under way still comes; the rest has to wait for the server.
+    // Buffered bytes still arrive; the rest needs the server.
     let reading = async {
         while let Some(chunk) = body.chunk().await.unwrap() {
             bytes.extend_from_slice(&chunk);
         }
     };
     let restarting = async {
-        // Some tries find nobody.
+        // Some attempts fail because the server is down.
         tokio::time::sleep(std::time::Duration::from_millis(600)).await;
         server.restart().unwrap();
     };

@@ -1,4 +1,4 @@
-//! The provider chain of S3, with a metadata service on loopback where a machine of Amazon's has its own.
+//! The provider chain of S3, with a metadata service on loopback in place of that of an Amazon instance.
 
 use tokio::runtime::Handle;
 use transfer::error::Kind;
@@ -11,7 +11,7 @@ use crate::suite::read;
 const CREDENTIALS: &str = r#"{"AccessKeyId": "ASIAREADER", "SecretAccessKey": "hunter2", "Token": "t0ken",
     "Expiration": "2099-01-01T00:00:00Z"}"#;
 
-/// Answers as the metadata service of an instance does
+/// Responds like the metadata service of an instance
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html>).
 fn metadata() -> Responder {
     Responder::start(|_, request| {
@@ -33,7 +33,7 @@ fn bucket() -> Responder {
     })
 }
 
-/// A store that asks the metadata service at one address for credentials, and has its bucket at another.
+/// Opens a store that gets credentials from this metadata service and reads this bucket.
 fn chained(metadata: &Responder, bucket: &Responder, more: &[(&str, &str)]) -> Store {
     let (metadata, url) = (metadata.url(), bucket.url());
     let options =
@@ -47,14 +47,14 @@ fn chained(metadata: &Responder, bucket: &Responder, more: &[(&str, &str)]) -> S
 async fn the_instances_own_credentials_are_asked_for_where_the_operator_says_so() {
     let (metadata, bucket) = (metadata(), bucket());
     let store = chained(&metadata, &bucket, &[]);
-    // Opening asks nobody.
+    // Opening makes no requests.
     assert!(metadata.requests().is_empty() && bucket.requests().is_empty());
     assert_eq!(read(&store, "a", None).await, b"object");
     assert_eq!(read(&store, "b", None).await, b"object");
     let asked = bucket.requests();
     assert!(asked.iter().all(|request| request.headers["authorization"].contains("Credential=ASIAREADER/")));
     assert!(asked.iter().all(|request| request.headers["x-amz-security-token"] == "t0ken"));
-    // They are kept while they are valid.
+    // The credentials are kept while they are valid.
     assert_eq!(metadata.requests().len(), 3);
 }
 
@@ -88,9 +88,9 @@ async fn an_instance_without_a_role_is_denied_and_finds_no_object_missing() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_was_overcome_is_not_told_as_the_reason_of_what_fails_later() {
+async fn a_refusal_that_was_overcome_is_not_reported_as_the_cause_of_a_later_failure() {
     let metadata = Responder::start(|_, request| match request.target.as_str() {
-        // Which the older way of asking does without.
+        // The older version of the service needs no token.
         "/latest/api/token" => Answer::Whole(403, vec![], vec![]),
         "/latest/meta-data/iam/security-credentials/" => Answer::Whole(200, vec![], "reader".into()),
         _ => Answer::Whole(200, vec![], CREDENTIALS.into()),

@@ -1,5 +1,4 @@
-//! What an operator is told of a refusal, what is done where credentials were renewed meanwhile, and what is told while a store is
-//! asked again.
+//! Messages about refusals, renewed credentials, and notices about retries.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -37,7 +36,7 @@ fn object(bytes: &[u8]) -> Answer {
 }
 
 #[tokio::test]
-async fn what_answers_head_has_no_word_and_is_asked_for_it() {
+async fn a_refused_head_request_is_repeated_to_get_the_error_code() {
     for (status, code, more, kind, says) in [
         (403, "AccessDenied", "", Kind::Denied, "s3:ListBucket"),
         (403, "RequestTimeTooSkewed", "", Kind::Denied, "clock"),
@@ -82,7 +81,7 @@ async fn an_object_that_may_be_read_and_not_be_asked_about_is_found() {
         _ => object(b"hello"),
     });
     assert_eq!(open(&s3(&server, &OLD)).head("a").await.unwrap().size, 5);
-    // Of an empty one there is no first byte.
+    // An empty object has no first byte.
     let server = Responder::start(|_, request| match (request.method.as_str(), request.range()) {
         ("HEAD", _) => Answer::Whole(403, vec![], vec![]),
         (_, Some(_)) => refusal(416, "InvalidRange", ""),
@@ -91,7 +90,7 @@ async fn an_object_that_may_be_read_and_not_be_asked_about_is_found() {
     assert_eq!(open(&s3(&server, &OLD)).head("a").await.unwrap().size, 0);
 }
 
-/// Credentials that somebody renews.
+/// Credentials that another process renews.
 #[derive(Debug, Default)]
 struct Files {
     now: Mutex<Vec<(String, Secret)>>,
@@ -121,7 +120,7 @@ impl Renewal for Files {
 const NEW: [(&str, &str); 3] =
     [("access_key_id", "new-id"), ("secret_access_key", "new-secret"), ("token", "new-token")];
 
-/// Takes the new token alone, and cuts its first answer short.
+/// Accepts only the new token, and truncates its first response.
 fn takes_the_new_token(files: Arc<Files>) -> Responder {
     Responder::start(move |number, request| {
         if number == 0 {
@@ -129,7 +128,7 @@ fn takes_the_new_token(files: Arc<Files>) -> Responder {
             return Answer::Cut(status, headers, body, 10_000);
         }
         if number == 1 {
-            // As an agent on the machine would by then.
+            // An agent on the machine would have renewed the token by then.
             files.write(&NEW);
         }
         let token = request.headers.get("x-amz-security-token").or(request.headers.get("authorization"));
@@ -153,7 +152,7 @@ async fn credentials_that_were_renewed_in_the_middle_of_a_read_are_used_for_the_
     assert!(read(&store, "a", None).await == [7; 100_000]);
     assert_eq!(server.requests().len(), 3);
     assert_eq!(files.looks.load(Ordering::SeqCst), 1);
-    // From then on without a refusal.
+    // No further request is refused.
     assert_eq!(read(&store, "b", None).await.len(), 100_000);
     assert_eq!(server.requests().len(), 4);
 }
@@ -261,41 +260,41 @@ async fn files_of_one_set_that_are_written_one_after_the_other_are_waited_for() 
 }
 
 #[tokio::test]
-async fn credentials_that_nobody_renewed_are_refused_once_and_looked_for_once() {
+async fn credentials_that_were_not_renewed_are_refused_once_and_read_again_once() {
     let files = Files::of(&OLD);
     let server = Responder::start(|_, _| refusal(400, "ExpiredToken", ""));
     let store = open(&StoreConfig { renewal: Some(Arc::clone(&files) as _), ..s3(&server, &OLD) });
     let error = store.read("a", None).await.unwrap_err();
     assert_eq!(error.kind, Kind::Denied, "{error}");
     assert_eq!((server.requests().len(), files.looks.load(Ordering::SeqCst)), (1, 1));
-    // What is no matter of credentials is not looked for at all.
+    // After a failure of another kind the credentials are not read again.
     let server = Responder::start(|_, _| refusal(403, "InvalidObjectState", ""));
     let store = open(&StoreConfig { renewal: Some(Arc::clone(&files) as _), ..s3(&server, &OLD) });
     store.read("a", None).await.unwrap_err();
     assert_eq!(files.looks.load(Ordering::SeqCst), 1);
 }
 
-/// What was told, and when.
-type Told = Arc<Mutex<Vec<(Instant, Notice)>>>;
+/// The notices and when they were sent.
+type Received = Arc<Mutex<Vec<(Instant, Notice)>>>;
 
-/// A store that tells its notices.
-fn told(config: &StoreConfig) -> (Store, Told) {
-    let notices = Told::default();
-    let told = Arc::clone(&notices);
+/// Opens a store and collects its notices.
+fn with_notices(config: &StoreConfig) -> (Store, Received) {
+    let notices = Received::default();
+    let received = Arc::clone(&notices);
     let store = open(config)
-        .with_notices(Arc::new(move |notice| told.lock().unwrap().push((Instant::now(), notice))));
+        .with_notices(Arc::new(move |notice| received.lock().unwrap().push((Instant::now(), notice))));
     (store, notices)
 }
 
 #[tokio::test]
-async fn every_try_is_told_as_it_fails() {
+async fn every_failed_attempt_is_reported() {
     let server = Responder::start(|number, _| match number {
         0 => refusal(503, "SlowDown", ""),
         1 => Answer::Nothing,
         _ => object(b"hello"),
     });
     let retry = Retry { first_wait: Duration::from_millis(20), ..Retry::default() };
-    let (store, notices) = told(&StoreConfig { retry, ..s3(&server, &OLD) });
+    let (store, notices) = with_notices(&StoreConfig { retry, ..s3(&server, &OLD) });
     assert_eq!(read(&store, "a", None).await, b"hello");
     let notices = notices.lock().unwrap();
     let [(_, first), (_, second)] = &notices[..] else { panic!("{notices:?}") };
@@ -305,25 +304,25 @@ async fn every_try_is_told_as_it_fails() {
 }
 
 #[tokio::test]
-async fn silence_is_told_within_seconds() {
+async fn silence_is_reported_within_seconds() {
     let server = Responder::start(|_, _| Answer::Silence);
     let retry = Retry { at_most: Duration::from_secs(7), idle: Duration::from_secs(7), ..Retry::default() };
-    let (store, notices) = told(&StoreConfig { retry, ..s3(&server, &OLD) });
+    let (store, notices) = with_notices(&StoreConfig { retry, ..s3(&server, &OLD) });
     let begun = Instant::now();
     assert_eq!(store.scan("", None).await.unwrap_err().kind, Kind::Transient);
     let notices = notices.lock().unwrap();
     let (at, first) = &notices[0];
     assert!(*at - begun < Duration::from_millis(6_500), "{:?}", *at - begun);
     assert_eq!((first.attempt, first.next_try_in), (1, None));
-    assert!(first.cause.contains("nothing has come for 5.0 s"), "{first:?}");
+    assert!(first.cause.contains("no response for 5.0 s"), "{first:?}");
 }
 
 #[test]
-fn in_plan_a_store_is_given_up_sooner_and_after_more_than_one_try() {
+fn in_plan_a_store_is_given_up_sooner_and_after_more_than_one_attempt() {
     let config = StoreConfig::new("s3://b").for_plan();
     assert_eq!(config.retry.at_most, PLAN_RETRY_FOR);
     assert!(config.retry.idle * 2 <= PLAN_RETRY_FOR);
-    // Never later than elsewhere.
+    // Never later than in other calls.
     let short = Retry { at_most: Duration::from_secs(3), ..Retry::default() };
     assert_eq!(
         StoreConfig { retry: short, ..StoreConfig::new("s3://b") }.for_plan().retry.at_most,

@@ -1,4 +1,4 @@
-//! A server on loopback that answers as a test says: with faults, slowly, or never.
+//! An HTTP server on loopback that responds as a test says: with faults, slowly, or never.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -7,39 +7,39 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What was asked.
+/// A request that was received.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: String,
-    /// Path and query.
+    /// The path and query.
     pub(crate) target: String,
-    /// By names in lower case.
+    /// The headers by their names in lower case.
     pub(crate) headers: BTreeMap<String, String>,
 }
 
 impl Request {
-    /// The first and the last byte of `Range: bytes=FIRST-LAST`.
+    /// Returns the first and the last byte of `Range: bytes=FIRST-LAST`.
     pub(crate) fn range(&self) -> Option<(usize, usize)> {
         let (first, last) = self.headers.get("range")?.strip_prefix("bytes=")?.split_once('-')?;
         Some((first.parse().unwrap(), last.parse().unwrap()))
     }
 }
 
-/// What is answered.
+/// A response.
 pub(crate) enum Answer {
-    /// Status, headers and body, whole.
+    /// Status, headers and the whole body.
     Whole(u16, Vec<(&'static str, String)>, Vec<u8>),
-    /// The same, but the connection is cut after so many bytes of the body.
+    /// The same, but the connection is closed after so many bytes of the body.
     Cut(u16, Vec<(&'static str, String)>, Vec<u8>, usize),
-    /// The same, but nothing comes after so many bytes of the body.
+    /// The same, but the server sends no more after so many bytes of the body.
     Stuck(u16, Vec<(&'static str, String)>, Vec<u8>, usize),
-    /// The same, in pieces of so many bytes with a pause before each.
+    /// The same, in chunks of so many bytes with a pause before each.
     Slow(u16, Vec<(&'static str, String)>, Vec<u8>, usize, Duration),
-    /// A status and bytes without an end.
+    /// A status and bytes without end.
     Endless(u16, Vec<u8>),
     /// Nothing, for as long as the client waits.
     Silence,
-    /// The connection is cut at once.
+    /// The connection is closed at once.
     Nothing,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    /// Answers the requests by their number, from 0.
+    /// Starts a server. `answer` gets the number of the request, from 0, and the request.
     pub(crate) fn start(answer: impl Fn(usize, &Request) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -64,7 +64,7 @@ impl Responder {
                     return;
                 }
                 let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
-                // A client that went away is no failure of the server.
+                // A client that has disconnected is not a failure of the server.
                 std::thread::spawn(move || drop(serve(stream.unwrap(), &seen, &*answer)));
             }
         });
@@ -75,7 +75,7 @@ impl Responder {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Everything that was asked so far.
+    /// Returns all requests so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
@@ -84,7 +84,7 @@ impl Responder {
 impl Drop for Responder {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
-        // So that it looks.
+        // Wakes the thread that waits for connections.
         drop(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)));
     }
 }
@@ -163,7 +163,7 @@ fn head(to: &mut TcpStream, status: u16, headers: &[(&str, String)], length: usi
     to.write_all((text + "\r\n").as_bytes())
 }
 
-/// Until the client gives up.
+/// Waits until the client disconnects.
 fn wait_for_the_end(from: &mut BufReader<TcpStream>) -> std::io::Result<()> {
     from.read_line(&mut String::new()).map(drop)
 }

@@ -1,4 +1,4 @@
-//! What must hold of every store.
+//! The suite: checks that every store must pass.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use transfer::error::Kind;
 use transfer::rate::Rate;
 use transfer::store::{CHUNK, Object, PAGE, Range, Store};
 
-/// The objects that every store of the suite has, below the prefix that it is opened with.
+/// The objects that every store of the suite has, below the prefix with which it is opened.
 pub(crate) fn objects() -> Vec<(String, Vec<u8>)> {
     let mut objects = vec![
         ("base/backup.tar".to_owned(), pattern(3 * CHUNK + 17)),
@@ -24,21 +24,21 @@ pub(crate) fn objects() -> Vec<(String, Vec<u8>)> {
     objects
 }
 
-/// An object that lies beside the prefix that the store is opened with.
+/// An object outside of the prefix with which the store is opened.
 pub(crate) const OUTSIDE: &str = "outside";
 
-/// Bytes of which no two parts are alike.
+/// Random bytes, so that no two ranges are equal.
 pub(crate) fn pattern(length: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(15);
     std::iter::repeat_with(|| random.u8(..)).take(length).collect()
 }
 
-/// What a server can do.
+/// The features of a server.
 #[derive(Clone, Copy)]
 pub(crate) struct Knows {
-    /// To be listed.
+    /// It can be listed.
     pub(crate) listings: bool,
-    /// The range of bytes 0 to 0.
+    /// It supports the range of bytes 0 to 0.
     pub(crate) first_byte_alone: bool,
 }
 
@@ -46,7 +46,7 @@ impl Knows {
     pub(crate) const EVERYTHING: Self = Self { listings: true, first_byte_alone: true };
 }
 
-/// The whole suite.
+/// Runs the whole suite.
 pub(crate) async fn run(store: &Store, knows: Knows) {
     let lists = knows.listings;
     if knows.first_byte_alone {
@@ -54,20 +54,20 @@ pub(crate) async fn run(store: &Store, knows: Knows) {
     }
     if lists {
         every_key_is_listed_once_and_in_order(store).await;
-        a_listing_begins_where_it_is_asked_to(store).await;
+        a_listing_begins_after_the_requested_key(store).await;
     } else {
         let error = store.scan("", None).await.unwrap_err();
         assert_eq!(error.kind, Kind::Invalid);
         assert!(error.message.contains("cannot be listed"), "{error}");
     }
-    what_is_known_of_an_object_is_the_same_wherever_it_is_asked(store, lists).await;
-    what_is_not_there_is_not_found_by_its_name(store).await;
+    the_metadata_of_an_object_are_the_same_in_every_request(store, lists).await;
+    a_missing_object_is_not_found_by_its_name(store).await;
     all_bytes_and_any_range_of_them_are_read(store).await;
     a_range_that_is_not_in_the_object_is_refused(store).await;
     a_key_that_leads_elsewhere_is_refused_before_any_request(store).await;
     a_thread_that_may_block_reads_the_same_bytes(store).await;
     more_bodies_than_requests_at_once_can_be_open(store).await;
-    bytes_come_no_faster_than_they_may(store).await;
+    the_rate_is_obeyed(store).await;
 }
 
 async fn all(store: &Store, prefix: &str) -> Vec<Object> {
@@ -92,7 +92,7 @@ async fn every_key_is_listed_once_and_in_order(store: &Store) {
     assert_eq!(found, expected);
 }
 
-async fn a_listing_begins_where_it_is_asked_to(store: &Store) {
+async fn a_listing_begins_after_the_requested_key(store: &Store) {
     let keys = async |prefix: &str| -> Vec<String> {
         all(store, prefix).await.into_iter().map(|object| object.key).collect()
     };
@@ -110,7 +110,7 @@ async fn a_listing_begins_where_it_is_asked_to(store: &Store) {
     assert!(store.scan("base/", Some("zzz")).await.unwrap().objects.is_empty());
 }
 
-async fn what_is_known_of_an_object_is_the_same_wherever_it_is_asked(store: &Store, lists: bool) {
+async fn the_metadata_of_an_object_are_the_same_in_every_request(store: &Store, lists: bool) {
     for (key, bytes) in objects().iter().take(6) {
         let object = store.head(key).await.unwrap();
         assert_eq!((&object.key, object.size), (key, bytes.len() as u64));
@@ -120,14 +120,14 @@ async fn what_is_known_of_an_object_is_the_same_wherever_it_is_asked(store: &Sto
         if lists {
             let listed = store.scan(key, None).await.unwrap().objects.remove(0);
             assert_eq!((&listed.key, listed.size), (&object.key, object.size));
-            // Azure gives it quoted in an answer and bare in a listing: who compares them must not see that.
+            // Azure quotes the etag in responses for an object and not in listings; both must be equal here.
             let shown = |object: &Object| object.etag.as_ref().map(ToString::to_string);
             assert_eq!(shown(&listed), shown(&object), "{key}");
         }
     }
 }
 
-async fn what_is_not_there_is_not_found_by_its_name(store: &Store) {
+async fn a_missing_object_is_not_found_by_its_name(store: &Store) {
     for key in ["base/nothing", "base", "base/small.txt/below", "nowhere/at/all", OUTSIDE] {
         for error in [store.head(key).await.unwrap_err(), store.read(key, None).await.unwrap_err()] {
             assert_eq!(error.kind, Kind::NotFound, "{key}: {error}");
@@ -136,7 +136,7 @@ async fn what_is_not_there_is_not_found_by_its_name(store: &Store) {
     }
 }
 
-/// What comes, chunk by chunk.
+/// Reads an object, chunk by chunk.
 pub(crate) async fn read(store: &Store, key: &str, range: Option<Range>) -> Vec<u8> {
     let (_, mut body) = store.read(key, range).await.unwrap();
     let mut bytes = Vec::new();
@@ -202,7 +202,7 @@ async fn a_thread_that_may_block_reads_the_same_bytes(store: &Store) {
     let (key, expected) = objects().remove(0);
     for range in [None, Some(Range { offset: 1000, length: 2_000_000 })] {
         let (store, key, runtime) = (store.clone(), key.clone(), Handle::current());
-        // As a worker does, which is no thread of the runtime.
+        // Like a worker, which is not a thread of the runtime.
         let bytes = std::thread::spawn(move || runtime.block_on(read(&store, &key, range)));
         let bytes = tokio::task::spawn_blocking(|| bytes.join().unwrap()).await.unwrap();
         match range {
@@ -218,7 +218,7 @@ async fn more_bodies_than_requests_at_once_can_be_open(store: &Store) {
         for _ in 0..transfer::store::CONCURRENCY * 2 {
             bodies.push(store.read("base/backup.tar", None).await.unwrap().1);
         }
-        // Round robin, the last one first.
+        // In turn, the last one first.
         let (mut bytes, mut open) = (0, bodies.len());
         while open > 0 {
             open = 0;
@@ -234,7 +234,7 @@ async fn more_bodies_than_requests_at_once_can_be_open(store: &Store) {
     tokio::time::timeout(Duration::from_secs(60), opening).await.expect("nobody waits for himself");
 }
 
-async fn bytes_come_no_faster_than_they_may(store: &Store) {
+async fn the_rate_is_obeyed(store: &Store) {
     let rate = Arc::new(Rate::new(Bytes(4 << 20)));
     let limited = store.clone().with_rate(rate);
     let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! Servers that speak TLS with a certificate of a private authority: who is believed, and who is not.
+//! Servers with TLS and a certificate of a private authority: which ones are trusted.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use transfer::store::Store;
 
 use crate::implementations::config;
 
-/// An object read through TLS from whoever vouches for the server with these certificates in PEM.
+/// Reads an object over TLS and trusts these authorities, certificates in PEM.
 async fn read(url: &str, options: &[(&str, &str)], authorities: Option<&str>) -> Result<Vec<u8>, Error> {
     let options: Vec<(&str, &str)> = options
         .iter()
@@ -38,13 +38,13 @@ async fn read(url: &str, options: &[(&str, &str)], authorities: Option<&str>) ->
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs servers: cargo xtask test"]
-async fn a_web_server_is_believed_by_the_word_of_its_authority_and_of_nobody_else() {
+async fn a_web_server_is_trusted_only_with_its_own_authority() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(&folder.path().join("own")).unwrap();
     let other = Authority::new(&folder.path().join("other")).unwrap();
     let own = fs::read_to_string(authority.certificate()).unwrap();
     let other = fs::read_to_string(other.certificate()).unwrap();
-    let unknown = "no authority that is trusted here; the setting `ca_file`";
+    let unknown = "not from an authority that this machine trusts; for a private authority of the store's own host set `ca_file`";
     for (who, authorities, says) in [
         (Server::Right, Some(own.clone()), None),
         (Server::Right, Some(format!("{other}{own}")), None),
@@ -73,7 +73,7 @@ async fn a_web_server_is_believed_by_the_word_of_its_authority_and_of_nobody_els
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs servers: cargo xtask test"]
-async fn s3_is_believed_by_the_word_of_its_authority_and_not_without_it() {
+async fn s3_is_trusted_only_with_its_own_authority() {
     const PUT: &str = "import sys, boto3\n\
         s3 = boto3.client('s3', endpoint_url=sys.argv[1], verify=sys.argv[2], aws_access_key_id='x', aws_secret_access_key='x', region_name='us-east-1')\n\
         s3.create_bucket(Bucket='backups')\n\
@@ -95,7 +95,7 @@ async fn s3_is_believed_by_the_word_of_its_authority_and_not_without_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs servers: cargo xtask test"]
-async fn a_private_authority_of_a_store_vouches_for_nobody_who_gives_tokens() {
+async fn a_private_authority_of_a_store_is_not_trusted_for_token_servers() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(folder.path()).unwrap();
     let own = fs::read_to_string(authority.certificate()).unwrap();
@@ -114,10 +114,10 @@ async fn a_private_authority_of_a_store_vouches_for_nobody_who_gives_tokens() {
     let error = store.read("object", None).await.map(drop).unwrap_err();
     assert_eq!(error.kind, Kind::Denied, "{error}");
     assert!(error.message.contains("the server 127.0.0.1 cannot show who it is"), "{error}");
-    assert!(error.message.contains("no authority that is trusted here"), "{error}");
+    assert!(error.message.contains("not from an authority that this machine trusts"), "{error}");
 }
 
-/// A server that answers whoever connects with these bytes, and counts them.
+/// Starts a server that sends these bytes to every client, and counts connections.
 fn speaking(bytes: &'static [u8]) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -127,9 +127,9 @@ fn speaking(bytes: &'static [u8]) -> (u16, Arc<AtomicUsize>) {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             counted.fetch_add(1, Ordering::SeqCst);
-            // Whatever it is that it is greeted with.
+            // The server ignores what the client sends.
             let _ = stream.read(&mut [0; 4096]).and_then(|_| stream.write_all(bytes));
-            // Until it is left: closing first could cut off what was said.
+            // Waits until the client disconnects, because closing first could discard the bytes.
             let _ = stream.read_to_end(&mut Vec::new());
         }
     });
@@ -137,7 +137,7 @@ fn speaking(bytes: &'static [u8]) -> (u16, Arc<AtomicUsize>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_speaks_no_tls_or_none_that_is_understood_is_told_at_once() {
+async fn a_server_without_usable_tls_is_reported_at_once() {
     const HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
     // A fatal alert, protocol_version (RFC 8446, 6).
     const TOO_OLD: &[u8] = &[21, 3, 1, 0, 2, 2, 70];

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::foundation::rooted::RelativePath;
-use ::transfer::budget::{Charge, PIECE};
+use ::transfer::budget::{ALLOCATION_OVERHEAD, Charge};
 use ::transfer::error::Kind;
 use ::transfer::job::{Action, Fetch, Job, Status, Unpack};
 use ::transfer::listing::{Listed, Listing};
 use ::transfer::pipeline::Pipeline;
-use ::transfer::target::NotHere;
+use ::transfer::target::RefusedPath;
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 use wasmtime::component::Resource;
@@ -83,7 +83,7 @@ impl State {
         let plane = self.plane().ok_or_else(|| self.no_transfer())?;
         plane.may_decrypt(&name, &via).map_err(|(what, line)| self.denied(&Keys, what, line))?;
         // The bucket may be dropped before the job, which then is the only owner of the name.
-        let bytes = name.len() as u64 + 2 * (size_of::<(Arc<str>, Charge)>() as u64 + PIECE);
+        let bytes = name.len() as u64 + 2 * (size_of::<(Arc<str>, Charge)>() as u64 + ALLOCATION_OVERHEAD);
         let charged = self.files.bounds.memory.charge(bytes, "another origin of the job");
         let added = charged.and_then(|charge| Ok((work.add_origin(store, via)?, charge)));
         let (index, charge) = added.map_err(|error| self.error(error))?;
@@ -228,12 +228,12 @@ impl State {
         let shown = || printable(path, 256);
         let invalid = |why: &dyn std::fmt::Display| self.fails(Kind::Invalid, &format!("{}: {why}", shown()));
         let relative = RelativePath::new(path).map_err(|error| invalid(&error))?;
-        target.judge(&relative).map_err(|why| match why {
-            NotHere::ControlFile => {
+        target.check_path(&relative).map_err(|why| match why {
+            RefusedPath::ControlFile => {
                 self.denied(&Datadir, format!("{} (the name is the host's)", shown()), None)
             }
-            NotHere::UnmappedTablespace(oid) => self.unmapped_tablespace(oid),
-            NotHere::NotATablespace => invalid(&why),
+            RefusedPath::UnmappedTablespace(oid) => self.unmapped_tablespace(oid),
+            RefusedPath::NotATablespace => invalid(&why),
         })
     }
 

@@ -2,11 +2,11 @@ use std::time::Instant;
 
 use super::*;
 use crate::budget::Budget;
-use crate::job::brought::{self, MOST_DIRECTORIES};
+use crate::job::archive_directories::{self, MOST_DIRECTORIES};
 use crate::sink::directories::{Directories, MOST_OPEN};
 
 #[test]
-fn a_hundred_thousand_files_come_and_only_failures_are_told() {
+fn a_hundred_thousand_files_are_fetched_and_only_failures_are_reported() {
     let scene = Scene::new();
     scene.object("x", b"");
     let job = scene.plane.job(scene.target(), false, Withheld::default());
@@ -40,18 +40,18 @@ fn adding_waits_while_the_queue_is_full() {
     let held = scene.hold();
     let items: Vec<_> = (0..QUEUE).map(|number| fetch("x", &format!("f/{number}"), 0)).collect();
     scene.wait(job.fetch(items)).unwrap();
-    held.until_it_came();
+    held.wait_until_blocked();
     let mut more = Box::pin(job.fetch(vec![fetch("x", "one more", 0)]));
-    // It was asked once and has to wait.
+    // The first poll cannot succeed, because the queue is full.
     assert!(scene.wait(async { futures_util::poll!(more.as_mut()) }).is_pending());
     assert_eq!(job.status().queued, QUEUE as u32);
-    held.let_go();
+    held.release();
     scene.wait(more).unwrap();
     assert_eq!(scene.ended(&job).len(), QUEUE + 1);
 }
 
 #[test]
-fn outcomes_that_nobody_takes_are_bounded() {
+fn untaken_outcomes_are_bounded() {
     let scene = Scene::new();
     let job = scene.job();
     let items = |count: usize| (0..count).map(|_| fetch("none", "f", 0)).collect::<Vec<_>>();
@@ -64,7 +64,7 @@ fn outcomes_that_nobody_takes_are_bounded() {
     let named = |outcome: &Outcome| outcome.ended.as_ref().unwrap_err().message.contains("none");
     assert_eq!(outcomes.iter().filter(|outcome| named(outcome)).count(), MOST_MESSAGES);
     assert!(outcomes.iter().all(|outcome| outcome.ended.as_ref().unwrap_err().kind == Kind::NotFound));
-    // What was taken leaves room again.
+    // Taking outcomes makes room for others.
     scene.wait(job.fetch(items(1))).unwrap();
     assert!(named(
         &scene.wait(async {
@@ -75,7 +75,7 @@ fn outcomes_that_nobody_takes_are_bounded() {
 }
 
 #[test]
-fn a_budget_that_is_used_up_is_a_limit_with_its_own_words() {
+fn an_exhausted_disk_budget_is_a_limit() {
     let scene = Scene::new();
     scene.object("x", &noise(1, 100_000));
     scene.budget.bytes.store(150_000, Ordering::Relaxed);
@@ -99,14 +99,14 @@ fn nothing_that_a_restricted_thread_calls_starts_a_thread() {
     scene.object("x", b"bytes");
     scene.object("archive", &[0; 1024]);
     let job = scene.job();
-    // The pool has done something of every kind before, so that what starts late has started.
+    // Every kind of work has run once before, so that threads that start late have started.
     let items = || (0..100).map(|number| fetch("x", &format!("f/{number}"), 5)).collect::<Vec<_>>();
     scene.fetch(&job, items());
     scene.unpack(&job, unpack("archive"), None).unwrap();
 
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mine = std::thread::spawn(move || {
-        // A thread inherits its name from the one that starts it, as it does Landlock's restrictions.
+        // A new thread inherits its name from the thread that starts it, like Landlock's restrictions.
         rustix::thread::set_name(c"restricted").unwrap();
         runtime.block_on(async {
             job.fetch(items()).await.unwrap();
@@ -118,8 +118,8 @@ fn nothing_that_a_restricted_thread_calls_starts_a_thread() {
             scene.plane.run(|| ()).await.unwrap();
             let held = scene.hold();
             job.fetch(items()).await.unwrap();
-            held.until_it_came();
-            held.let_go();
+            held.wait_until_blocked();
+            held.release();
             job.cancel().await;
             drop(job);
             drop(scene);
@@ -139,11 +139,11 @@ fn waiting_ends_when_its_time_is_over() {
     let job = scene.job();
     let held = scene.hold();
     scene.wait(job.fetch(vec![fetch("x", "f", 0)])).unwrap();
-    held.until_it_came();
+    held.wait_until_blocked();
     let start = Instant::now();
     assert!(!scene.wait(job.wait(Duration::from_millis(20))).idle);
     assert!(start.elapsed() >= Duration::from_millis(20));
-    held.let_go();
+    held.release();
     assert!(scene.wait(job.wait(LONG)).idle);
 }
 
@@ -174,7 +174,7 @@ fn the_number_of_paths_that_an_unpack_skips_or_refuses_is_bounded() {
 
 #[test]
 fn the_number_of_an_archives_directories_is_bounded() {
-    let mut seen = brought::Directories::within(&Budget::unlimited());
+    let mut seen = archive_directories::ArchiveDirectories::within(&Budget::unlimited());
     let path = |number: usize| RelativePath::new(number.to_string()).unwrap();
     for number in 0..MOST_DIRECTORIES {
         seen.add(&path(number)).unwrap();
@@ -193,7 +193,7 @@ fn a_worker_has_no_more_directories_open_than_it_may_however_many_it_fills() {
         all.filter(|path| path.starts_with(&data)).count()
     };
     let before = open();
-    let mut directories = Directories::of_at_most(MOST_OPEN);
+    let mut directories = Directories::with_limit(MOST_OPEN);
     for number in 0..3 * MOST_OPEN {
         let path = RelativePath::new(format!("base/{number}/file")).unwrap();
         let place = target.file(&path).unwrap();

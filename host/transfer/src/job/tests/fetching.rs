@@ -8,7 +8,7 @@ use crate::keys::Key;
 use foundation::secret::Secret;
 
 #[test]
-fn files_come_as_they_are_stored() {
+fn files_are_fetched_as_they_are_stored() {
     let scene = Scene::new();
     let sizes = [0usize, 1, 8192, 65_536, 262_144, 262_145, 3_000_000];
     let contents: Vec<_> = sizes.iter().map(|size| noise(*size as u64, *size)).collect();
@@ -38,7 +38,7 @@ fn files_come_as_they_are_stored() {
 }
 
 #[test]
-fn every_file_goes_where_the_operator_has_it() {
+fn every_file_goes_to_its_mapped_directory() {
     let scene = Scene::new();
     scene.object("x", b"bytes");
     let paths = ["base/1", "pg_wal/0001", "pg_wal/archive_status/1", "global/pg_control"];
@@ -80,16 +80,21 @@ fn a_path_that_leads_elsewhere_refuses_the_whole_call() {
 }
 
 #[test]
-fn what_cannot_be_meant_refuses_the_whole_call() {
+fn an_invalid_item_refuses_the_whole_call() {
     let scene = Scene::new();
     let short = Digest { algorithm: Algorithm::Sha256, value: vec![0; 31] };
     let range = Range { offset: u64::MAX, length: 1 };
     for wrong in [
         Fetch { origin: 1, ..fetch("x", "a", 1) },
         Fetch { digest: Some(short), ..fetch("x", "a", 1) },
-        Fetch { unless: Unless::SameDigest, ..fetch("x", "a", 1) },
-        Fetch { unless: Unless::SameSizeAndTime, ..fetch("x", "a", 1) },
-        Fetch { unless: Unless::SameSizeAndTime, at: Some(1), mtime: Some(1), ..fetch("x", "a", 1) },
+        Fetch { overwrite: Overwrite::UnlessSameDigest, ..fetch("x", "a", 1) },
+        Fetch { overwrite: Overwrite::UnlessSameSizeAndTime, ..fetch("x", "a", 1) },
+        Fetch {
+            overwrite: Overwrite::UnlessSameSizeAndTime,
+            at: Some(1),
+            mtime: Some(1),
+            ..fetch("x", "a", 1)
+        },
         Fetch { at: Some(u64::MAX), ..fetch("x", "a", 1) },
         Fetch { range: Some(range), ..fetch("x", "a", 1) },
         Fetch { mtime: Some(u64::MAX), ..fetch("x", "a", 1) },
@@ -101,7 +106,7 @@ fn what_cannot_be_meant_refuses_the_whole_call() {
 }
 
 #[test]
-fn a_file_that_is_not_what_it_should_be_fails_by_name_and_is_removed() {
+fn a_file_with_wrong_contents_fails_by_name_and_is_removed() {
     let scene = Scene::new();
     let bytes = noise(1, 300_000);
     scene.object("dir/x", &bytes);
@@ -193,7 +198,7 @@ fn a_range_that_lies_outside_of_its_object_fails_alone() {
 }
 
 #[test]
-fn parts_of_a_file_come_at_their_offsets_and_stay_whatever_fails() {
+fn parts_of_a_file_are_written_at_their_offsets_and_stay_after_a_failure() {
     let scene = Scene::new();
     let bytes = noise(1, 1_000_000);
     scene.object("x", &bytes);
@@ -211,7 +216,7 @@ fn parts_of_a_file_come_at_their_offsets_and_stay_whatever_fails() {
     wrong.digest = crc(b"wrong");
     assert!(scene.fetch(&scene.job(), vec![wrong])[0].is_err());
     assert!(scene.read("base/1") == bytes);
-    let kept = |item: Fetch| Fetch { unless: Unless::SameDigest, ..item };
+    let kept = |item: Fetch| Fetch { overwrite: Overwrite::UnlessSameDigest, ..item };
     assert_eq!(scene.fetch(&scene.job(), parts.into_iter().map(kept).collect()), vec![Ok(Action::Kept); 10]);
 }
 
@@ -223,16 +228,16 @@ fn a_file_that_is_the_same_is_kept_and_any_other_is_written_anew() {
     let size = bytes.len() as u64;
     let by_digest = Fetch {
         digest: crc(&bytes),
-        unless: Unless::SameDigest,
+        overwrite: Overwrite::UnlessSameDigest,
         mtime: Some(1_000_000),
         mode: Some(0o600),
         ..fetch("x", "f", size)
     };
-    let by_time = Fetch { unless: Unless::SameSizeAndTime, digest: None, ..by_digest.clone() };
+    let by_time = Fetch { overwrite: Overwrite::UnlessSameSizeAndTime, digest: None, ..by_digest.clone() };
     let again = |item: &Fetch| {
         let job = scene.job();
         let ended = scene.fetch(&job, vec![item.clone()]).remove(0).unwrap();
-        // Whoever watches whether it moves sees that it did, though it may have written nothing.
+        // The job has made progress, even if it has written nothing.
         assert!(job.has_read() && !job.has_read());
         assert_eq!(job.progress() == (0, 0), ended == Action::Kept);
         ended
@@ -243,12 +248,12 @@ fn a_file_that_is_the_same_is_kept_and_any_other_is_written_anew() {
     let first = inode();
     let metadata = fs::metadata(scene.path("f")).unwrap();
     assert_eq!((metadata.mtime(), metadata.mode() & 0o7777), (1_000_000, 0o600));
-    // Only the time is another: it is set again.
+    // Only the modification time differs, and is set again.
     fs::write(scene.path("f"), &bytes).unwrap();
     assert_eq!(again(&by_digest), Action::Kept);
     assert_eq!(fs::metadata(scene.path("f")).unwrap().mtime(), 1_000_000);
     assert_eq!(again(&by_time), Action::Kept);
-    let by_content = Fetch { unless: Unless::SameContent, digest: None, ..by_digest.clone() };
+    let by_content = Fetch { overwrite: Overwrite::UnlessSameContent, digest: None, ..by_digest.clone() };
     assert_eq!(again(&by_content), Action::Kept);
     assert_eq!(inode(), first);
 
@@ -261,12 +266,12 @@ fn a_file_that_is_the_same_is_kept_and_any_other_is_written_anew() {
             assert!(scene.read("f") == bytes);
         }
     }
-    // The time says that it is the same; whoever asks for no more than that gets no more.
+    // Size and time are the same, so different contents are not noticed.
     fs::write(scene.path("f"), noise(2, 100_000)).unwrap();
     file_time("f", &scene);
     assert_eq!(again(&by_time), Action::Kept);
     assert_eq!(again(&by_digest), Action::Written);
-    assert_eq!(again(&Fetch { unless: Unless::Always, ..by_digest }), Action::Written);
+    assert_eq!(again(&Fetch { overwrite: Overwrite::Always, ..by_digest }), Action::Written);
 }
 
 #[test]
@@ -286,7 +291,7 @@ fn a_text_that_holds_keys_is_not_even_compared_with_what_is_there() {
     for guess in [TEXT, &[b'x'; TEXT.len()]] {
         fs::write(scene.path("f"), guess).unwrap();
         let item = fetch("encrypted", "f", TEXT.len() as u64);
-        let item = Fetch { unless: Unless::SameContent, ..item };
+        let item = Fetch { overwrite: Overwrite::UnlessSameContent, ..item };
         let error = scene.fetch(&scene.job_via(via.clone()), vec![item]).remove(0).unwrap_err();
         assert_eq!(error.kind, Kind::Denied, "{error}");
         assert!(error.message.contains("holds keys"), "{error}");
@@ -299,7 +304,7 @@ fn file_time(name: &str, scene: &Scene) {
 }
 
 #[test]
-fn what_another_name_leads_to_is_not_overwritten() {
+fn a_file_with_another_name_is_not_overwritten() {
     let scene = Scene::new();
     scene.object("x", b"new");
     let outside = scene.store.path().join("outside");
@@ -314,7 +319,7 @@ fn what_another_name_leads_to_is_not_overwritten() {
 }
 
 #[test]
-fn a_link_a_directory_or_a_fifo_in_the_way_fails_and_leads_nowhere() {
+fn a_link_a_directory_or_a_fifo_in_the_way_fails_and_is_not_followed() {
     let scene = Scene::new();
     scene.object("x", b"bytes");
     let outside = tempfile::tempdir().unwrap();
@@ -334,7 +339,7 @@ fn a_link_a_directory_or_a_fifo_in_the_way_fails_and_leads_nowhere() {
         for item in [
             fetch("x", path, 5),
             Fetch { at: Some(0), ..fetch("x", path, 5) },
-            Fetch { unless: Unless::SameDigest, digest: crc(b"bytes"), ..fetch("x", path, 5) },
+            Fetch { overwrite: Overwrite::UnlessSameDigest, digest: crc(b"bytes"), ..fetch("x", path, 5) },
         ] {
             let error = scene.fetch(&scene.job(), vec![item]).remove(0).unwrap_err();
             assert!(matches!(error.kind, Kind::Failed | Kind::Denied), "{path}: {error}");
@@ -359,7 +364,7 @@ fn permissions_stay_within_what_the_operator_allows() {
 }
 
 #[test]
-fn the_largest_files_come_first() {
+fn the_largest_files_are_fetched_first() {
     let scene = Scene::with_workers(1);
     let items = (0..100u64).map(|number| {
         let size = number * 7919 % 100;
@@ -368,12 +373,12 @@ fn the_largest_files_come_first() {
     });
     let items: Vec<_> = items.collect();
     let job = scene.job();
-    // The one worker is busy until all are queued.
+    // The only worker is blocked until all items are queued.
     let held = scene.hold();
     scene.wait(job.fetch(vec![fetch("x/0", "first", 0)])).unwrap();
-    held.until_it_came();
+    held.wait_until_blocked();
     scene.wait(job.fetch(items.clone())).unwrap();
-    held.let_go();
+    held.release();
     scene.wait(job.wait(LONG));
     let order = job.outcomes(usize::MAX).into_iter().filter(|outcome| outcome.index > 0);
     let sizes: Vec<_> = order.map(|outcome| items[outcome.index as usize - 1].size).collect();
@@ -382,7 +387,7 @@ fn the_largest_files_come_first() {
 }
 
 #[test]
-fn ranges_that_lie_next_to_each_other_are_read_in_one_go() {
+fn adjacent_ranges_are_read_with_one_request() {
     let scene = Scene::new();
     let job = scene.job();
     let store = Store::directory(scene.store.path()).unwrap();
@@ -392,7 +397,7 @@ fn ranges_that_lie_next_to_each_other_are_read_in_one_go() {
         job.item(Fetch { origin, range, ..fetch(object, "f", length) }).unwrap()
     };
     let reads = |items: Vec<Item>| {
-        let units = neighbours::join(items);
+        let units = coalesce::into_units(items);
         let count = |unit: &Unit| match &unit.task {
             Task::Fetch(items) => items.len(),
             Task::Unpack(_) => 0,
@@ -403,11 +408,11 @@ fn ranges_that_lie_next_to_each_other_are_read_in_one_go() {
     assert_eq!(reads(vec![part(0, "a", 0, 10), part(0, "a", 10, 10), part(0, "a", 20 + gap, 10)]), [3]);
     assert_eq!(reads(vec![part(0, "a", 20, 10), part(0, "a", 0, 10), part(0, "a", 10, 10)]), [3]);
     assert_eq!(reads(vec![part(0, "a", 0, 10), part(0, "a", 11 + gap, 10)]), [1, 1]);
-    // The same bytes twice, another object, another origin, no range at all.
+    // Overlapping ranges, another object, another origin and no range are not adjacent.
     assert_eq!(reads(vec![part(0, "a", 0, 10), part(0, "a", 0, 10)]), [1, 1]);
     assert_eq!(reads(vec![part(0, "a", 0, 10), part(0, "b", 10, 10), part(1, "b", 20, 10)]), [1, 1, 1]);
     assert_eq!(reads(vec![job.item(fetch("a", "f", 10)).unwrap(), part(0, "a", 10, 10)]), [1, 1]);
-    // Neither too many nor too much.
+    // The number of files and of bytes is bounded.
     assert_eq!(reads((0..1025).map(|number| part(0, "a", number, 1)).collect()), [1024, 1]);
     assert_eq!(reads((0..5).map(|number| part(0, "a", number << 22, 1 << 22)).collect()), [4, 1]);
 }

@@ -1,14 +1,14 @@
-//! What a job holds is charged, and given back.
+//! The memory of a job is charged and given back.
 
 use std::io::Write as _;
 
 use super::*;
 use crate::budget::Budget;
 use crate::codec::Codec;
-use crate::job::brought::Directories;
+use crate::job::archive_directories::ArchiveDirectories;
 
 impl Scene {
-    /// With so much memory besides what the workers hold all the time.
+    /// Makes a scene with so much memory besides that of the workers.
     fn within(workers: usize, more: u64) -> (Self, Budget) {
         let memory = Budget::memory(workers as u64 * WORKER + more.max(workers as u64 * WORKER));
         let bounds = Bounds { memory: memory.clone(), ..Bounds::unlimited() };
@@ -18,7 +18,7 @@ impl Scene {
     }
 }
 
-/// Waits until so much is taken: a thread may hold the last of a job for a moment after its end.
+/// Waits until exactly `at` bytes are charged. A thread may keep the last item of a job for a moment after its end.
 fn settles(memory: &Budget, at: u64) {
     let begun = std::time::Instant::now();
     while memory.held() != at {
@@ -27,7 +27,7 @@ fn settles(memory: &Budget, at: u64) {
     }
 }
 
-/// A file that is there, then many that are not, with names of 4000 bytes.
+/// An existing object, followed by many missing ones with names of 4000 bytes.
 fn long_names(first: &str, count: usize) -> Vec<Fetch> {
     let absent =
         |number: usize| fetch(&format!("{}{number}", format!("{}/", "n".repeat(199)).repeat(20)), "f", 0);
@@ -35,40 +35,40 @@ fn long_names(first: &str, count: usize) -> Vec<Fetch> {
 }
 
 #[test]
-fn names_are_charged_by_their_length_and_adding_waits_or_is_refused_where_there_is_no_memory() {
+fn names_are_charged_by_their_length_and_adding_waits_or_fails_without_memory() {
     let (scene, memory) = Scene::within(1, 8 << 20);
     scene.object("x", b"");
     let (one, other) = (scene.job(), scene.job());
     let before = memory.held();
     let held = scene.hold();
     scene.wait(one.fetch(long_names("a", 1000))).unwrap();
-    held.until_it_came();
+    held.wait_until_blocked();
     let taken = memory.held() - before;
     assert!((4 << 20..6 << 20).contains(&taken), "{taken}");
-    // Nothing of the other job ends, so that waiting would have no end.
+    // No item of the other job ends, so waiting would never end.
     let error = scene.wait(other.fetch(long_names("b", 1000))).unwrap_err();
     assert_eq!(error.kind, Kind::Limit, "{error}");
     assert!(error.message.contains("host_memory"), "{error}");
     assert_eq!(other.status().queued, 0);
-    // The texts of the first thousand failures keep their memory until somebody takes them.
+    // The texts of the first thousand failures keep their memory until they are taken.
     let mut more = Box::pin(one.fetch(long_names("c", 500)));
     assert!(scene.wait(async { futures_util::poll!(more.as_mut()) }).is_pending());
-    held.let_go();
+    held.release();
     scene.wait(more).unwrap();
     assert_eq!(scene.ended(&one).len(), 1502);
     settles(&memory, before);
-    // And so it is where the job is cancelled.
+    // The memory is also given back if the job is cancelled.
     let held = scene.hold();
     scene.wait(other.fetch(long_names("d", 1000))).unwrap();
-    held.until_it_came();
-    held.let_go();
+    held.wait_until_blocked();
+    held.release();
     drop(other);
     drop(one);
     settles(&memory, WORKER);
 }
 
 #[test]
-fn one_batch_that_no_memory_would_hold_is_refused_whatever_ends() {
+fn a_batch_larger_than_the_memory_is_refused() {
     let (scene, _) = Scene::within(1, 8 << 20);
     let job = scene.job();
     let error = scene.wait(job.fetch(long_names("a", 4000))).unwrap_err();
@@ -76,7 +76,7 @@ fn one_batch_that_no_memory_would_hold_is_refused_whatever_ends() {
 }
 
 #[test]
-fn texts_of_failures_are_kept_as_far_as_there_is_memory() {
+fn texts_of_failures_are_kept_while_there_is_memory() {
     let (scene, memory) = Scene::within(1, 8 << 20);
     let job = scene.job();
     let before = memory.held();
@@ -154,7 +154,7 @@ fn windows_of_workers_wait_for_one_another() {
 #[test]
 fn directories_of_an_archive_are_charged() {
     let memory = Budget::memory(1 << 20);
-    let mut seen = Directories::within(&memory);
+    let mut seen = ArchiveDirectories::within(&memory);
     let path = |number: usize| RelativePath::new(number.to_string()).unwrap();
     let refused = (0..100_000).find_map(|number| seen.add(&path(number)).err()).unwrap();
     assert_eq!(refused.kind, Kind::Limit);
@@ -163,7 +163,7 @@ fn directories_of_an_archive_are_charged() {
 }
 
 #[test]
-fn workers_are_fewer_where_there_is_little_to_hold() {
+fn fewer_workers_start_with_little_memory() {
     let workers = |memory, files| {
         let bounds = Bounds { memory: Budget::memory(memory), files: Budget::files(files) };
         DataPlane::start_within(NonZeroUsize::new(16), None, &bounds).unwrap().workers()

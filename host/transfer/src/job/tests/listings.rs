@@ -14,7 +14,7 @@ fn listing(files: Vec<Listed>) -> Arc<Listing> {
 }
 
 #[test]
-fn an_archive_that_brings_what_is_listed_is_unpacked_and_nothing_is_missing() {
+fn an_archive_with_the_listed_files_is_unpacked_and_nothing_is_missing() {
     let scene = Scene::new();
     let (small, large) = (noise(1, 8192), noise(2, 3_000_000));
     scene.object(
@@ -40,7 +40,7 @@ fn a_file_that_is_not_as_it_is_listed_fails_with_the_archives_name_and_its_own()
             ("checksum", vec![file("base/1", &flipped)]),
             ("is listed with", vec![file("base/1", &longer)]),
             ("is listed with", vec![file("base/1", &bytes[1..])]),
-            ("comes twice", vec![fine.clone(), fine.clone()]),
+            ("occurs twice", vec![fine.clone(), fine.clone()]),
             ("not in the backup's list", vec![fine.clone(), file("base/1x", &bytes)]),
         ] {
             for skip in [false, true] {
@@ -62,7 +62,7 @@ fn a_file_that_is_not_as_it_is_listed_fails_with_the_archives_name_and_its_own()
 }
 
 #[test]
-fn a_file_that_failed_its_check_is_missing_and_not_there() {
+fn a_file_that_failed_its_check_is_missing_and_removed() {
     let scene = Scene::new();
     scene.object("a.tar", &archive(&[file("base/1", b"wrong")]));
     let listing = listing(vec![listed("base/1", b"right")]);

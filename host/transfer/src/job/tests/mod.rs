@@ -24,7 +24,7 @@ use foundation::rooted::{Directory, RelativePath};
 
 const LONG: Duration = Duration::from_secs(120);
 
-/// A store of files, a data directory with the write-ahead log elsewhere, and a pool.
+/// A local store, a data directory with a mapped `pg_wal`, and a data plane.
 struct Scene {
     store: TempDir,
     data: TempDir,
@@ -33,7 +33,7 @@ struct Scene {
     budget: Arc<Counted>,
 }
 
-/// A budget of so many bytes and files, and a place where a worker can be held.
+/// A disk budget of a number of bytes and files, which can also block a worker.
 struct Counted {
     bytes: AtomicU64,
     files: AtomicU64,
@@ -41,18 +41,18 @@ struct Counted {
     panics: AtomicBool,
 }
 
-/// Says that somebody has come, and waits until he may go on.
+/// Reports that a worker has arrived, and blocks it until it is released.
 struct Gate(mpsc::Sender<()>, mpsc::Receiver<()>);
 
-/// A worker that waits before it makes a file.
+/// Controls a worker that is blocked before it creates a file.
 struct Held(mpsc::Receiver<()>, mpsc::Sender<()>);
 
 impl Held {
-    fn until_it_came(&self) {
+    fn wait_until_blocked(&self) {
         self.0.recv_timeout(LONG).unwrap();
     }
 
-    fn let_go(self) {
+    fn release(self) {
         self.1.send(()).unwrap();
     }
 }
@@ -67,9 +67,9 @@ impl Budget for Counted {
         assert!(place.metadata()?.is_dir());
         assert!(!self.panics.load(Ordering::Relaxed), "as the test wants it");
         let gate = self.gate.lock().unwrap().take();
-        if let Some(Gate(came, go_on)) = gate {
-            came.send(()).unwrap();
-            go_on.recv().unwrap();
+        if let Some(Gate(arrived, resume)) = gate {
+            arrived.send(()).unwrap();
+            resume.recv().unwrap();
         }
         take(&self.files, 1)
     }
@@ -101,11 +101,11 @@ impl Scene {
         }
     }
 
-    /// Holds the next worker that is about to make a file or a directory.
+    /// Blocks the next worker before it creates a file or a directory.
     fn hold(&self) -> Held {
-        let ((came, has_come), (go, go_on)) = (mpsc::channel(), mpsc::channel());
-        *self.budget.gate.lock().unwrap() = Some(Gate(came, go_on));
-        Held(has_come, go)
+        let ((arrived, has_arrived), (release, resume)) = (mpsc::channel(), mpsc::channel());
+        *self.budget.gate.lock().unwrap() = Some(Gate(arrived, resume));
+        Held(has_arrived, release)
     }
 
     fn target(&self) -> Arc<Target> {
@@ -152,7 +152,7 @@ impl Scene {
         self.plane.runtime().block_on(work)
     }
 
-    /// Does the items and says how each ended.
+    /// Fetches the items and returns how each ended.
     fn fetch(&self, job: &Job, items: Vec<Fetch>) -> Vec<Result<Action, Error>> {
         self.wait(job.fetch(items)).unwrap();
         self.ended(job)
@@ -183,7 +183,7 @@ fn fetch(object: &str, path: &str, size: u64) -> Fetch {
         digest: None,
         mode: None,
         mtime: None,
-        unless: Unless::Always,
+        overwrite: Overwrite::Always,
     }
 }
 
@@ -208,13 +208,13 @@ fn crc(bytes: &[u8]) -> Option<Digest> {
     Some(digest(Algorithm::Crc32c, bytes))
 }
 
-/// Bytes without order, the same for the same seed.
+/// Random bytes, the same for the same seed.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
     (0..length).map(|_| random.u8(..)).collect()
 }
 
-/// Everything below a directory, by its path: files with their bytes, directories without.
+/// All entries below a directory, sorted by path: files with their bytes, directories without.
 fn tree(directory: &Path) -> Vec<(String, Option<Vec<u8>>)> {
     let mut found = Vec::new();
     let mut left = vec![directory.to_owned()];

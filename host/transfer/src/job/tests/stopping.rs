@@ -28,9 +28,9 @@ fn after_a_cancel_nothing_is_written_any_more() {
         }
         let before = tree(&scene.path(&dropped.to_string()));
         assert!(before.len() < 10_000);
-        // Whole files only: what was begun is gone.
+        // Only complete files are left; the unfinished one was removed.
         assert!(before.iter().all(|(_, bytes)| bytes.as_ref().is_some_and(|bytes| bytes.len() == 50_000)));
-        // Another job passes through every worker; had one still been at the first, it would be done by now.
+        // Another job uses every worker; a worker that still wrote for the first job would have finished that by now.
         let after = scene.job();
         let items = (0..100).map(|number| fetch("x", &format!("{dropped}-after/{number}"), 50_000));
         assert!(scene.fetch(&after, items.collect()).iter().all(Result::is_ok));
@@ -47,10 +47,10 @@ fn an_unpack_is_cancelled_in_the_middle() {
     let job = scene.job();
     let held = scene.hold();
     scene.wait(job.unpack(unpack("a.tar"), None)).unwrap();
-    held.until_it_came();
+    held.wait_until_blocked();
     let mut cancel = Box::pin(job.cancel());
     assert!(scene.wait(async { futures_util::poll!(cancel.as_mut()) }).is_pending());
-    held.let_go();
+    held.release();
     scene.wait(cancel);
     assert_eq!(job.outcomes(1)[0].ended.as_ref().unwrap_err().kind, Kind::Cancelled);
     assert!(tree(scene.data.path()).len() < 2000);
@@ -81,7 +81,7 @@ fn a_fault_in_a_worker_fails_the_item_and_not_the_pool() {
 }
 
 #[test]
-fn what_runs_on_the_pool_besides_answers_even_where_it_panics() {
+fn a_blocking_task_returns_even_if_it_panics() {
     let scene = Scene::new();
     assert_eq!(scene.wait(scene.plane.run(|| 7)).unwrap(), 7);
     let error = scene.wait(scene.plane.run::<()>(|| panic!("as the test wants it"))).unwrap_err();

@@ -8,7 +8,7 @@ use crate::codec::Codec;
 /// The path of a file and its bytes.
 type Named = (String, Vec<u8>);
 
-/// The members of an archive with files of every size around the bounds, and what they come to.
+/// Makes members with files of every size around the limits, and the resulting files.
 fn members() -> (Vec<Vec<u8>>, Vec<Named>) {
     let sizes =
         [0, 1, 511, 512, 513, 8192, 131_071, 262_143, 262_144, 262_145, 524_288, 1_500_000, 3_000_001];
@@ -63,13 +63,13 @@ fn an_archive_is_unpacked_below_a_directory_and_into_what_is_mapped() {
     assert_eq!(scene.read("deep/er/0001"), b"wal");
     let error = scene.wait(scene.job().unpack(below("../x"), None)).unwrap_err();
     assert_eq!(error.kind, Kind::Invalid);
-    // A backup names the directories that the operator has mapped.
+    // The archive contains the mapped directory itself, too.
     scene.object("base.tar", &archive(&[directory("pg_wal/"), directory("pg_tblspc/")]));
     scene.unpack(&scene.job(), unpack("base.tar"), None).unwrap();
 }
 
 #[test]
-fn a_member_may_be_called_no_more_than_an_item() {
+fn members_obey_the_same_rules_for_paths_as_items() {
     for (name, member) in [
         ("pg_control", file("pg_control", b"x")),
         ("g2/pg_control", file("g2/pg_control", b"x")),
@@ -86,7 +86,7 @@ fn a_member_may_be_called_no_more_than_an_item() {
         let error = scene.unpack(&scene.job(), unpack("base.tar"), None).unwrap_err();
         assert_eq!(error.kind, Kind::Invalid, "{name}: {error:?}");
         assert!(error.message.contains(name), "{name}: {error:?}");
-        // The same with each part of the path in its turn in the place to unpack below.
+        // The same with the first parts of the path in `Unpack::path` instead of the member's name.
         let Some((below, rest)) = name.split_once('/') else { continue };
         scene.object("rest.tar", &archive(&[file(rest, b"x")]));
         let below = Unpack { path: below.to_owned(), ..unpack("rest.tar") };
@@ -112,7 +112,7 @@ fn an_archive_that_is_damaged_or_leads_elsewhere_fails_by_name() {
         (Kind::Corrupt, "truncated", truncated[..1600].to_vec()),
         (Kind::Corrupt, "truncated", header("base/1", b'0', 10 << 20).to_vec()),
         (Kind::Corrupt, "`base/1` and the next block", padded),
-        (Kind::Corrupt, "goes on", on),
+        (Kind::Corrupt, "continues", on),
         (Kind::Invalid, "`pg_wal`", archive(&[file("pg_wal", b"x")])),
         (Kind::Invalid, "`global/pg_control`", archive(&[directory("global/pg_control/")])),
         (Kind::Failed, "`base/1`: something of this name", archive(&[fine.clone(), fine.clone()])),
@@ -120,7 +120,7 @@ fn an_archive_that_is_damaged_or_leads_elsewhere_fails_by_name() {
         let scene = Scene::new();
         let bytes =
             if bytes.is_empty() { archive(&[directory("base/"), directory("./base")]) } else { bytes };
-        let what = what.strip_suffix(" twice").map_or(what, |_| "comes twice");
+        let what = what.strip_suffix(" twice").map_or(what, |_| "occurs twice");
         scene.object("a.tar", &bytes);
         let error = scene.unpack(&scene.job(), unpack("a.tar"), None).unwrap_err();
         assert_eq!(error.kind, kind, "{what}: {error}");
@@ -148,7 +148,7 @@ fn refused_paths_fail_and_skipped_files_are_not_written() {
                 .unwrap();
         }
     }
-    // What lies below a directory is refused, the directory is not.
+    // Paths below the directory are refused, the directory itself is not.
     let item = Unpack { skip: vec!["tablespace_map".to_owned()], ..refuse(&["pg_tblspc/", "global/"]) };
     scene.unpack(&scene.job(), item, None).unwrap();
     assert_eq!(
@@ -170,23 +170,23 @@ fn an_archive_writes_no_more_than_it_may() {
     let error = scene.unpack(&job(), limit(1000 + (8 << 20) - 1), None).unwrap_err();
     assert_eq!(error.kind, Kind::Limit);
     assert!(!scene.path("b").exists());
-    // What is skipped is not written and does not count.
+    // A skipped file is not written and does not count towards the limit.
     fs::remove_file(scene.path("a")).ok();
     scene.unpack(&job(), Unpack { skip: vec!["b".to_owned()], ..limit(1000) }, None).unwrap();
 }
 
 #[test]
-fn small_files_far_from_one_another_leave_room_for_what_lies_between_them() {
+fn small_files_far_apart_do_not_block_the_ring() {
     let (done, is_done) = mpsc::channel();
-    // Threads that wait for one another would wait for ever.
+    // A deadlock of the threads would block this test for ever.
     std::thread::spawn(move || {
-        far_from_one_another();
+        small_files_far_apart();
         done.send(()).unwrap();
     });
     is_done.recv_timeout(LONG).unwrap();
 }
 
-fn far_from_one_another() {
+fn small_files_far_apart() {
     let large = noise(1, 300 << 10);
     let between_files = |number: usize| vec![file(&format!("large/{number}"), &large)];
     let between_directories =
@@ -195,7 +195,7 @@ fn far_from_one_another() {
     for between in patterns {
         for workers in [1, 2] {
             let scene = Scene::with_workers(workers);
-            // More of them than there are buffers.
+            // More small files than the ring has buffers.
             let members = (0..20).flat_map(|number| {
                 let mut members = vec![file(&format!("small/{number}"), b"small")];
                 members.extend(between(number));
@@ -211,7 +211,7 @@ fn far_from_one_another() {
 }
 
 #[test]
-fn links_that_are_in_the_way_lead_nowhere() {
+fn links_in_the_way_are_not_followed() {
     let outside = tempfile::tempdir().unwrap();
     for (link, member) in [("base", "base/1"), ("base/1", "base/1")] {
         let scene = Scene::new();
@@ -235,11 +235,11 @@ fn a_directory_that_becomes_a_link_while_files_are_written_leads_nowhere() {
     fs::create_dir(scene.path("base")).unwrap();
     let held = scene.hold();
     scene.wait(job.unpack(unpack("a.tar"), None)).unwrap();
-    held.until_it_came();
-    // The worker is about to make its first file.
+    held.wait_until_blocked();
+    // The worker is blocked before it creates its first file.
     fs::rename(scene.path("base"), scene.path("moved")).unwrap();
     symlink(outside.path(), scene.path("base")).unwrap();
-    held.let_go();
+    held.release();
     scene.wait(job.wait(LONG));
     assert_eq!(tree(outside.path()), []);
     assert_eq!(tree(&scene.path("moved")).len(), 1000);

@@ -1,7 +1,7 @@
-//! The listing of a directory: in the order of whole keys, page by page, in bounded memory however many files there are.
+//! Lists a directory in the order of whole keys, page by page, in bounded memory for any number of files.
 //!
-//! Of each directory on the way only so many names are kept, the smallest; when they are used up it is read again. So a
-//! directory of a million files is read some thirty times, and never held.
+//! For each directory on the current path only the next names in order are kept, up to a limit. When they are used up, the
+//! directory is read again. So a directory of a million files is read some thirty times, and never kept as a whole.
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
@@ -12,32 +12,32 @@ use rustix::fs::{Dir, FileType};
 
 use super::super::{Object, PAGE};
 use super::{is_link, object, path, stat};
-use crate::budget::{Budget, Charge, PIECE};
+use crate::budget::{ALLOCATION_OVERHEAD, Budget, Charge};
 use crate::error::{Error, Kind};
 use foundation::rooted;
 
-/// The most names that are kept of the first directory; each level below keeps half of that of the one above.
+/// The most names that the first level keeps; each level below keeps half as many as the one above.
 const NAMES: usize = 32_768;
 
 /// The fewest names that a level keeps.
 const FEWEST_NAMES: usize = 1_024;
 
-/// How many bytes of keys a page has at most, but for its last key.
+/// A page ends when its keys have this many bytes.
 const PAGE_BYTES: usize = 1 << 20;
 
-/// How much memory for names is taken at once, in bytes.
+/// How much memory for names is charged at once in bytes.
 const STEP: u64 = 256 << 10;
 
-/// What a name takes besides its bytes: places in a vector that doubles, and the allocator's.
-const NAME: u64 = 2 * size_of::<Name>() as u64 + PIECE;
+/// The memory of a name without its bytes: slots in a vector that doubles, and the allocator's overhead.
+const NAME: u64 = 2 * size_of::<Name>() as u64 + ALLOCATION_OVERHEAD;
 
-/// How many of the directories on the way to the innermost stay open; those above are opened again when it is their turn.
+/// How many directories of the current path stay open, the innermost ones. The others are opened again when they are needed.
 const OPEN: usize = 8;
 
-/// How deep directories may lie in one another.
+/// How deep directories may be nested.
 const DEPTH: usize = 64;
 
-/// Where a listing is. Holds no descriptor between two pages.
+/// The state of a listing. It holds no descriptors between two pages.
 pub(super) struct Listing {
     levels: Vec<Level>,
     memory: Budget,
@@ -45,28 +45,28 @@ pub(super) struct Listing {
 
 /// A directory that is being listed.
 struct Level {
-    /// What stands before its names in a key: empty, or a path with `/` at its end.
+    /// The part of a key before its names: empty, or a path that ends with `/`.
     folder: String,
-    /// What its names must begin with.
+    /// The required beginning of its names.
     begin: String,
-    /// Keys, relative to it, up to this one are not wanted.
+    /// Only keys after this one are listed; relative to this directory.
     after: Option<String>,
     /// The next names, in order.
     names: VecDeque<Name>,
-    /// The last name that was taken.
+    /// The last name that was listed.
     taken: Option<Name>,
-    /// Whether it has more names than were kept.
+    /// Whether it may have more names than were kept.
     more: bool,
     opened: Option<rooted::Directory>,
     /// For the names.
     charge: Option<Charge>,
 }
 
-/// A name with `/` after a directory's, which is how it stands in a key: the order of these is the order of the keys.
+/// A name, with `/` at the end if it is a directory, as in a key. So the order of names is the order of keys.
 type Name = String;
 
 impl Listing {
-    /// Of the keys that begin with `prefix`, those after `after`.
+    /// Starts a listing of the keys that begin with `prefix` and follow `after`.
     pub(super) fn new(prefix: &str, after: Option<&str>) -> Self {
         let (folder, begin) = prefix.split_at(prefix.rfind('/').map_or(0, |slash| slash + 1));
         let after = match after {
@@ -74,7 +74,7 @@ impl Listing {
             Some(after) => match after.strip_prefix(folder) {
                 Some(below) => Some(below.to_owned()),
                 None if after < folder => None,
-                // Everything in the folder comes before it.
+                // All keys in the folder sort before it.
                 None => return Self { levels: Vec::new(), memory: Budget::unlimited() },
             },
         };
@@ -82,12 +82,12 @@ impl Listing {
         Self { levels: vec![first], memory: Budget::unlimited() }
     }
 
-    /// The same, with its names charged to this budget, where there is one.
+    /// Charges the names to this budget if there is one.
     pub(super) fn within(self, memory: Option<&Budget>) -> Self {
         Self { memory: memory.cloned().unwrap_or(self.memory), ..self }
     }
 
-    /// The next page, and whether there may be another.
+    /// Returns the next page, and whether there may be another one.
     pub(super) fn page(&mut self, root: &rooted::Directory) -> Result<(Vec<Object>, bool), Error> {
         let page = self.fill(root);
         for level in &mut self.levels {
@@ -151,7 +151,7 @@ impl Level {
         }
     }
 
-    /// The next name; none at the end.
+    /// Returns the next name; `None` at the end.
     fn next(
         &mut self,
         root: &rooted::Directory,
@@ -171,7 +171,7 @@ impl Level {
         Ok(next)
     }
 
-    /// Reads the directory for the names that come next.
+    /// Reads the directory and keeps the next names.
     fn read(&mut self, root: &rooted::Directory, keep: usize, memory: &Budget) -> Result<(), Error> {
         self.more = false;
         if !self.open(root)? {
@@ -212,7 +212,7 @@ impl Level {
             let Ok(text) = name.to_str() else {
                 let path = directory.path().join(String::from_utf8_lossy(name.to_bytes()).as_ref());
                 let message = format!(
-                    "the name of {} is not UTF-8, and an object's key must be: rename it, or put it elsewhere; no listing leaves it out",
+                    "the name of {} is not UTF-8, as an object's key must be: rename it or move it elsewhere; a listing must not leave it out",
                     path.display()
                 );
                 return Err(Error::new(Kind::Failed, message));
@@ -224,7 +224,7 @@ impl Level {
             if self.is_behind(&name) {
                 continue;
             }
-            // Before it is decided whether it is kept: one more is not much.
+            // Charged before it is clear whether the name is kept; one name more hardly matters.
             if bytes + NAME + name.len() as u64 > charge.amount() {
                 charge.grow(STEP, "the names of a directory")?;
             }
@@ -244,18 +244,18 @@ impl Level {
         Ok(())
     }
 
-    /// Whether the listing is past this name.
+    /// Returns whether the listing has passed this name.
     fn is_behind(&self, name: &str) -> bool {
         if self.taken.as_deref().is_some_and(|taken| name <= taken) {
             return true;
         }
-        // A directory that the wanted keys begin in is not behind.
+        // A directory that contains `after` may contain later keys.
         self.after
             .as_deref()
             .is_some_and(|after| name <= after && !(name.ends_with('/') && after.starts_with(name)))
     }
 
-    /// Opens it, if it is still there.
+    /// Opens the directory; returns false if it does not exist any more.
     fn open(&mut self, root: &rooted::Directory) -> Result<bool, Error> {
         if self.opened.is_some() {
             return Ok(true);
@@ -274,7 +274,7 @@ impl Level {
         }
     }
 
-    /// What a file is; none if it is no file any more.
+    /// Returns the metadata of a file; `None` if it is not a regular file any more.
     fn look_at(
         &mut self,
         root: &rooted::Directory,
@@ -299,7 +299,7 @@ impl Level {
     }
 }
 
-/// Whether it was removed, or is something else than a directory (a link that somebody put there, too).
+/// Returns whether the directory was removed or replaced, for example by a link.
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) || is_link(error)
 }
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_utf_8_is_told_and_not_left_out() {
+    fn a_name_that_is_not_utf_8_is_an_error_and_not_left_out() {
         use std::os::unix::ffi::OsStrExt;
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9")), "").unwrap();

@@ -89,7 +89,10 @@ async fn an_authority_must_be_one_and_must_be_asked() {
     ] {
         for (authority, says) in [
             ("nothing in PEM", "holds no certificate"),
-            ("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n", "`ca_file` holds cannot be used"),
+            (
+                "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+                "file of `ca_file` cannot be used",
+            ),
             ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cannot be used"),
         ] {
             let options = [&options[..], &[("ca_certificate", authority)]].concat();

@@ -1,4 +1,4 @@
-//! The directories that an archive has brought: none may come twice, and their number has a bound.
+//! The directories of an archive that is being unpacked: none may occur twice, and their number is bounded.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -11,29 +11,32 @@ use crate::error::{Error, Kind};
 /// The most directories of an archive.
 pub(super) const MOST_DIRECTORIES: usize = 1 << 18;
 
-/// The directories that an archive has brought.
-pub(super) struct Directories {
+/// The directories that have occurred in an archive so far.
+pub(super) struct ArchiveDirectories {
     hashes: HashSet<u64>,
     hasher: RandomState,
     charge: Charge,
 }
 
-/// Directories that are charged for at once, and what each takes in a table that is at least 7/16 full, the old one included
-/// while it grows.
-const CHARGED: usize = 1024;
-const SEEN: u64 = 32;
+/// For how many directories memory is charged at once.
+const CHARGED_AT_ONCE: usize = 1024;
 
-impl Directories {
-    /// None yet.
+/// How many bytes each takes in a hash table that is at least 7/16 full, with the old table while it grows.
+const BYTES_EACH: u64 = 32;
+
+impl ArchiveDirectories {
+    /// Makes an empty set that charges `memory`.
     pub(super) fn within(memory: &Budget) -> Self {
         Self { hashes: HashSet::new(), hasher: RandomState::new(), charge: memory.charge_anyway(0) }
     }
 
+    /// Adds a directory.
+    ///
     /// # Errors
-    /// `Corrupt` for one that comes twice, `Limit` for too many, or where there is no memory for it.
+    /// `Corrupt` if it occurred before, `Limit` if there are too many, or too little memory is left.
     pub(super) fn add(&mut self, path: &RelativePath) -> Result<(), Error> {
-        if self.hashes.len().is_multiple_of(CHARGED) {
-            self.charge.grow(SEEN * CHARGED as u64, "the directories of an archive")?;
+        if self.hashes.len().is_multiple_of(CHARGED_AT_ONCE) {
+            self.charge.grow(BYTES_EACH * CHARGED_AT_ONCE as u64, "the directories of an archive")?;
         }
         if self.hashes.len() >= MOST_DIRECTORIES {
             return Err(Error::new(
@@ -42,7 +45,7 @@ impl Directories {
             ));
         }
         if !self.hashes.insert(self.hasher.hash_one(path)) {
-            return Err(Error::new(Kind::Corrupt, "this directory comes twice"));
+            return Err(Error::new(Kind::Corrupt, "this directory occurs twice"));
         }
         Ok(())
     }

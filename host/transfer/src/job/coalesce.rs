@@ -1,21 +1,21 @@
-//! Ranges of one object that lie next to each other are read in one go.
+//! Coalesces adjacent ranges of an object, so that one request reads them.
 
 use std::sync::Arc;
 
 use super::unit::{Item, Task, Unit};
 
-/// The widest gap between two ranges that is read rather than asked around, in bytes.
+/// The widest gap between two ranges of one request in bytes. The bytes in the gap are read and dropped.
 const GAP: u64 = 64 << 10;
 
-/// The most stored bytes that are read in one go, unless a single range is longer: enough that a request's cost does not
-/// count, and little enough that every worker gets some.
+/// The most stored bytes of one request, unless a single range is longer: so many that the cost of a request does not matter, and
+/// so few that every worker gets work.
 const SPAN: u64 = 16 << 20;
 
-/// The most files in one go.
+/// The most files of one request.
 const FILES: usize = 1024;
 
-/// Makes units of items, with neighbours in one.
-pub(super) fn join(mut items: Vec<Item>) -> Vec<Unit> {
+/// Sorts the items and makes a unit of each run of adjacent ranges.
+pub(super) fn into_units(mut items: Vec<Item>) -> Vec<Unit> {
     items.sort_by(|one, other| {
         let place = |item: &Item| item.range.map_or(0, |range| range.offset);
         let origin = |item: &Item| Arc::as_ptr(&item.origin);
@@ -25,15 +25,15 @@ pub(super) fn join(mut items: Vec<Item>) -> Vec<Unit> {
             .then_with(|| place(one).cmp(&place(other)))
             .then_with(|| one.ticket.index().cmp(&other.ticket.index()))
     });
-    runs(items).into_iter().map(unit).collect()
+    adjacent(items).into_iter().map(unit).collect()
 }
 
-/// Splits items that are in the order of their objects and ranges into runs that are read in one go.
-pub(super) fn runs(items: Vec<Item>) -> Vec<Vec<Item>> {
+/// Splits items, which are sorted by object and range, into runs that one request reads.
+pub(super) fn adjacent(items: Vec<Item>) -> Vec<Vec<Item>> {
     let mut runs: Vec<Vec<Item>> = Vec::new();
     for item in items {
         match runs.last_mut() {
-            Some(run) if goes_with(run, &item) => run.push(item),
+            Some(run) if is_adjacent(run, &item) => run.push(item),
             _ => runs.push(vec![item]),
         }
     }
@@ -46,7 +46,7 @@ fn unit(items: Vec<Item>) -> Unit {
     Unit::new(weight, first, Task::Fetch(items))
 }
 
-fn goes_with(run: &[Item], item: &Item) -> bool {
+fn is_adjacent(run: &[Item], item: &Item) -> bool {
     let (Some(first), Some(last)) = (run.first(), run.last()) else { return false };
     let (Some(start), Some(before), Some(range)) = (first.range, last.range, item.range) else {
         return false;
