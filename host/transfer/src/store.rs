@@ -20,7 +20,7 @@ mod etag;
 mod failures;
 mod http;
 mod key;
-mod open;
+pub mod kinds;
 mod proxy;
 mod quoted;
 mod retry;
@@ -28,6 +28,7 @@ mod transport;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +45,7 @@ pub use access::Renewal;
 pub use body::{Body, CHUNK};
 pub(crate) use directory::this_thread_may_block;
 pub use etag::Etag;
-pub use open::Mistake;
+pub use kinds::Mistake;
 pub use proxy::secrets_of_proxies;
 pub use retry::{Notice, Notices, Retry};
 
@@ -57,7 +58,7 @@ use retry::{Failure, Tries};
 pub const PAGE: usize = 1000;
 
 /// How many answers are awaited at once where nothing is said.
-pub const CONCURRENCY: usize = 16;
+pub const CONCURRENCY: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
 /// How long one object may go without progress in `plan`, where nothing is said: somebody waits for its answer, and nothing is lost
 /// where it is asked for once more.
@@ -71,14 +72,15 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub struct StoreConfig {
     /// `file:///dir`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, `http(s)://host/path`.
     pub url: String,
-    /// Options by object_store's own names (`region`, `endpoint`, `allow_http`, ...), checked when it is opened.
+    /// The settings that its kind has (`region`, `endpoint`, `allow_http`, ...), by the names of the configuration.
     pub options: Vec<(String, String)>,
-    /// Secret options (`access_key_id`, `secret_access_key`, `token`, ...).
-    pub credentials: Vec<(String, Secret)>,
-    /// Where no credentials are given: ask the provider chain (environment of the program, instance metadata).
-    pub provider_chain: bool,
-    /// How many answers, and further bytes of them, are awaited at once, from 1; [`CONCURRENCY`] is a good number.
-    pub concurrency: usize,
+    /// Who reads it.
+    pub credentials: Credentials,
+    /// Who vouches for its server: certificates in PEM, as the file of `ca_file` holds them. `None`: the authorities that this machine
+    /// trusts.
+    pub authorities: Option<String>,
+    /// How many answers, and further bytes of them, are awaited at once; [`CONCURRENCY`] is a good number.
+    pub concurrency: NonZeroUsize,
     /// How transient failures are met.
     pub retry: Retry,
     /// Where a web server may redirect to besides its own scheme, host and port: each `HOST:PORT` ([`StoreConfig::is_redirect`]).
@@ -95,8 +97,8 @@ impl StoreConfig {
         Self {
             url: url.into(),
             options: Vec::new(),
-            credentials: Vec::new(),
-            provider_chain: false,
+            credentials: Credentials::None,
+            authorities: None,
             concurrency: CONCURRENCY,
             retry: Retry::default(),
             redirects: Vec::new(),
@@ -105,26 +107,26 @@ impl StoreConfig {
         }
     }
 
-    /// Returns the secrets that this store finds in the environment if it asks the provider chain, by the names that
-    /// [`StoreConfig::credentials`] has. What the chain is told by a service of the cloud is not among them.
+    /// Returns the secrets that this store finds in the environment if it asks there, by the names that [`Credentials`] have. What a
+    /// service of the cloud tells is not among them.
     pub fn secrets_of_environment(
         &self,
         environment: &dyn Fn(&str) -> Option<OsString>,
     ) -> Vec<(String, Secret)> {
-        open::secrets_of_environment(self, environment)
+        kinds::secrets_of_environment(self, environment)
     }
 
-    /// Returns the files with secrets to which the environment leads this store if it asks the provider chain.
+    /// Returns the files with secrets to which the environment leads this store if it asks there.
     pub fn secret_files_of_environment(
         &self,
         environment: &dyn Fn(&str) -> Option<OsString>,
     ) -> Vec<PathBuf> {
-        open::secret_files_of_environment(self, environment)
+        kinds::secret_files_of_environment(self, environment)
     }
 
     /// Returns everything that is wrong with this store as far as nobody must be asked and no file be read.
     pub fn mistakes(&self, environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Mistake> {
-        open::mistakes(self, environment)
+        kinds::mistakes(self, environment)
     }
 
     /// Whether a text names a place that a web server may redirect to: `HOST:PORT`, an IPv6 address in brackets.
@@ -143,12 +145,39 @@ impl StoreConfig {
     /// The directory that a `file://` store is, as it is opened whatever the URL's spelling. `None` for other kinds, and for a URL
     /// that cannot be opened.
     pub fn directory(&self) -> Option<PathBuf> {
-        self.url.starts_with("file://").then(|| open::directory(&self.url).ok()).flatten()
+        self.url.starts_with("file://").then(|| kinds::directory(&self.url).ok()).flatten()
     }
 
-    /// Whether a URL has a user or a password where its host or bucket belongs, or what could be one.
-    pub fn has_credentials(url: &str) -> bool {
-        open::has_credentials(url)
+    /// Whether this store is reached by TLS, so that somebody vouches for its server.
+    pub fn speaks_tls(&self) -> bool {
+        kinds::speaks_tls(self)
+    }
+}
+
+/// Who reads a store.
+#[derive(Clone, Debug, Default)]
+pub enum Credentials {
+    /// Nobody in particular: requests are not signed.
+    #[default]
+    None,
+    /// Who the environment of the program says, or a service of the machine (`credentials = "auto"`).
+    Auto,
+    /// Who has these secrets, by the names of the configuration (`access_key_id`, `token`, ...).
+    Given(Vec<(String, Secret)>),
+}
+
+impl Credentials {
+    /// The secrets that are given.
+    pub fn given(&self) -> &[(String, Secret)] {
+        match self {
+            Self::None | Self::Auto => &[],
+            Self::Given(secrets) => secrets,
+        }
+    }
+
+    /// Whether the environment is asked.
+    pub fn is_auto(&self) -> bool {
+        matches!(self, Self::Auto)
     }
 }
 
@@ -257,10 +286,22 @@ impl Store {
     /// Opens a store. Asks nothing of the network.
     ///
     /// # Errors
-    /// `Invalid` for a URL, an option or a credential that this kind of store does not know, with the nearest that it does;
+    /// `Invalid` for a URL, a setting or a credential that this kind of store does not know, with the nearest that it does;
     /// for a `file://` directory that cannot be opened, why.
     pub fn open(config: &StoreConfig, runtime: &tokio::runtime::Handle) -> Result<Self, Error> {
-        open::open(config, runtime)
+        Self::open_in(config, &|name| std::env::var_os(name), runtime)
+    }
+
+    /// The same in another environment than that of the program.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_in(
+        config: &StoreConfig,
+        environment: &dyn Fn(&str) -> Option<OsString>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Self, Error> {
+        kinds::open(config, environment, runtime)
     }
 
     /// A local directory, never following a link below it.
@@ -273,8 +314,14 @@ impl Store {
         Ok(Self::assemble(name, Prefix::default(), access, CONCURRENCY, retry))
     }
 
-    fn assemble(name: String, prefix: Prefix, access: Access, concurrency: usize, retry: Retry) -> Self {
-        let permits = Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS));
+    fn assemble(
+        name: String,
+        prefix: Prefix,
+        access: Access,
+        concurrency: NonZeroUsize,
+        retry: Retry,
+    ) -> Self {
+        let permits = Semaphore::new(concurrency.get().min(Semaphore::MAX_PERMITS));
         let longest_key = access.current().backend.longest_key();
         let echo = access.echo();
         let inner = Inner { name, prefix, longest_key, access, permits, retry, echo };

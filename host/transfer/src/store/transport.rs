@@ -36,23 +36,12 @@ const ERROR_BYTES: usize = 64 << 10;
 /// The most bytes of an answer that is no object: 1000 keys of 1024 bytes, each written as `&#xNN;`, and what stands around.
 const ANSWER_BYTES: usize = 16 << 20;
 
-/// What the operator may say of connections.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Settings {
-    /// Certificates of authorities in PEM: the certificate of the store's server must come from one of them, and from no
-    /// others. Named `ca_file` in what the operator reads, who wrote that.
-    pub(super) ca_certificate: Option<String>,
-    pub(super) user_agent: Option<String>,
-    pub(super) proxy_url: Option<String>,
-    pub(super) proxy_ca_certificate: Option<String>,
-    pub(super) proxy_excludes: Option<String>,
-}
-
-/// A client with these settings.
+/// A client. With `authorities`, which are certificates in PEM, the certificate of a server must come from one of them and from no
+/// others; the operator knows them as the file of `ca_file`.
 ///
 /// # Errors
-/// `Invalid` where a setting cannot be read.
-pub(super) fn client(settings: &Settings, redirects: Policy) -> Result<reqwest::Client, Error> {
+/// `Invalid` if the authorities cannot be read.
+pub(super) fn client(authorities: Option<&str>, redirects: Policy) -> Result<reqwest::Client, Error> {
     static RING: Once = Once::new();
     // The program may have chosen one before: then that is it.
     RING.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
@@ -65,22 +54,8 @@ pub(super) fn client(settings: &Settings, redirects: Policy) -> Result<reqwest::
         .http1_only()
         .connect_timeout(CONNECT)
         .pool_idle_timeout(KEPT)
-        .user_agent(
-            settings.user_agent.as_deref().unwrap_or(concat!("understudy/", env!("CARGO_PKG_VERSION"))),
-        );
-    if let Some(url) = &settings.proxy_url {
-        let mut proxy = reqwest::Proxy::all(url).map_err(|error| invalid("the option `proxy_url`", error))?;
-        if let Some(excluded) = &settings.proxy_excludes {
-            proxy = proxy.no_proxy(reqwest::NoProxy::from_string(excluded));
-        }
-        builder = builder.proxy(proxy);
-    }
-    if let Some(certificate) = &settings.proxy_ca_certificate {
-        let certificate = reqwest::Certificate::from_pem(certificate.as_bytes())
-            .map_err(|error| invalid("the option `proxy_ca_certificate`", error))?;
-        builder = builder.tls_certs_merge([certificate]);
-    }
-    if let Some(authorities) = &settings.ca_certificate {
+        .user_agent(concat!("understudy/", env!("CARGO_PKG_VERSION")));
+    if let Some(authorities) = authorities {
         let authorities = reqwest::Certificate::from_pem_bundle(authorities.as_bytes())
             .map_err(|error| invalid("what the file of `ca_file` holds", error))?;
         if authorities.is_empty() {
@@ -157,20 +132,19 @@ struct Own {
 }
 
 impl Connector {
-    /// Speaks to the store at `host`, and to whoever gives tokens for it, with these settings.
+    /// Speaks to the store at `host`, for which these authorities vouch, and to whoever gives tokens for it.
     ///
     /// # Errors
-    /// `Invalid` where a setting cannot be read.
-    pub(super) fn new(settings: &Settings, host: String, runtime: Handle) -> Result<Self, Error> {
+    /// As [`client`].
+    pub(super) fn new(authorities: Option<&str>, host: String, runtime: Handle) -> Result<Self, Error> {
         // A redirect could carry a signature or a token elsewhere.
-        let new = |settings: &Settings| client(settings, Policy::none()).map(HttpClient::new);
-        let of_the_machine = Settings { ca_certificate: None, ..settings.clone() };
-        let own = match settings.ca_certificate {
-            Some(_) => Some(Own { host, client: new(settings)? }),
+        let new = |authorities| client(authorities, Policy::none()).map(HttpClient::new);
+        let own = match authorities {
+            Some(_) => Some(Own { host, client: new(authorities)? }),
             None => None,
         };
-        let proxies = Arc::new(Proxies::of(settings));
-        Ok(Self { client: new(&of_the_machine)?, own, proxies, runtime })
+        let proxies = Arc::new(Proxies::of_the_environment());
+        Ok(Self { client: new(None)?, own, proxies, runtime })
     }
 
     /// The client for a host, and who vouches for that.
@@ -291,11 +265,46 @@ async fn bounded(body: HttpResponseBody, most: usize, must_end: bool) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use object_store::client::HttpRequestBody;
+
     use super::*;
+    use crate::store::failures::ask;
+
+    #[tokio::test]
+    async fn a_refusal_that_was_overcome_is_not_told_as_the_reason_of_what_fails_later() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for status in ["403 Forbidden", "200 OK"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+                write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                    .unwrap();
+            }
+        });
+        let connector = Connector::new(None, "127.0.0.1".to_owned(), Handle::current()).unwrap();
+        // As Google's library asks two addresses for credentials, and then the store.
+        let asked = ask(async {
+            for status in [403, 200] {
+                let mut request = HttpRequest::new(HttpRequestBody::empty());
+                *request.uri_mut() = format!("http://{address}/").parse().unwrap();
+                assert_eq!(connector.call(request).await.unwrap().status(), status);
+            }
+            let source = "no listing".into();
+            Err::<(), _>(object_store::Error::Generic { store: "test", source })
+        });
+        let failure = asked.await.unwrap_err();
+        assert_eq!(failure.error.kind, Kind::Failed, "{failure:?}");
+        assert!(failure.error.message.contains("no listing"), "{failure:?}");
+    }
 
     #[test]
     fn a_private_authority_vouches_for_the_stores_own_host_alone() {
-        client(&Settings::default(), Policy::none()).unwrap();
+        client(None, Policy::none()).unwrap();
         let own = Own {
             host: "s3.eu-west-1.amazonaws.com".to_owned(),
             client: HttpClient::new(reqwest::Client::new()),
