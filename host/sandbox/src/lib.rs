@@ -55,4 +55,4 @@ pub use inspection::{Description, Inspection, Kind, Need, NeedKind, OptionSpec};
 pub use method::ComponentMethod;
 pub use sandbox::{Sandbox, SandboxError, TooManySecrets};
 pub use settings::{MethodSettings, OptionValue, SandboxSettings, Written};
-pub use transfer::store::{Mistake, Renewal, Retry, StoreConfig, secrets_of_proxies};
+pub use transfer::store::{Credentials, Mistake, Renewal, Retry, StoreConfig, kinds, secrets_of_proxies};

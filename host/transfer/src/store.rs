@@ -20,7 +20,7 @@ mod etag;
 mod failures;
 mod http;
 mod key;
-mod open;
+pub mod kinds;
 mod proxy;
 mod quoted;
 mod retry;
@@ -28,6 +28,7 @@ mod transport;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +45,7 @@ pub use access::Renewal;
 pub use body::{Body, CHUNK};
 pub(crate) use directory::this_thread_may_block;
 pub use etag::Etag;
-pub use open::Mistake;
+pub use kinds::Mistake;
 pub use proxy::secrets_of_proxies;
 pub use retry::{Notice, Notices, Retry};
 
@@ -57,7 +58,7 @@ use retry::{Failure, Tries};
 pub const PAGE: usize = 1000;
 
 /// The default limit of concurrent requests.
-pub const CONCURRENCY: usize = 16;
+pub const CONCURRENCY: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
 /// The default time that a read in `plan` may go without progress. It is short because the run waits for the plan, and a plan can
 /// be repeated without loss.
@@ -71,14 +72,15 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub struct StoreConfig {
     /// `file:///dir`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, `http(s)://host/path`.
     pub url: String,
-    /// Options by object_store's own names (`region`, `endpoint`, `allow_http`, ...); validated when the store is opened.
+    /// The settings that its kind has (`region`, `endpoint`, `allow_http`, ...), by the names of the configuration.
     pub options: Vec<(String, String)>,
-    /// Secret options (`access_key_id`, `secret_access_key`, `token`, ...).
-    pub credentials: Vec<(String, Secret)>,
-    /// Whether to get credentials from the provider chain (environment of the program, instance metadata) if none are given.
-    pub provider_chain: bool,
-    /// The limit of concurrent requests, at least 1; [`CONCURRENCY`] by default.
-    pub concurrency: usize,
+    /// The credentials that it is read with.
+    pub credentials: Credentials,
+    /// The only authorities that are trusted for its server: certificates in PEM, as the file of `ca_file` holds them. `None`: the
+    /// authorities that this machine trusts.
+    pub authorities: Option<String>,
+    /// The limit of concurrent requests; [`CONCURRENCY`] by default.
+    pub concurrency: NonZeroUsize,
     /// How transient failures are retried.
     pub retry: Retry,
     /// The other origins to which a web server may redirect, each `HOST:PORT` ([`StoreConfig::is_redirect`]).
@@ -95,8 +97,8 @@ impl StoreConfig {
         Self {
             url: url.into(),
             options: Vec::new(),
-            credentials: Vec::new(),
-            provider_chain: false,
+            credentials: Credentials::None,
+            authorities: None,
             concurrency: CONCURRENCY,
             retry: Retry::default(),
             redirects: Vec::new(),
@@ -105,13 +107,13 @@ impl StoreConfig {
         }
     }
 
-    /// Returns the secrets that this store finds in the environment if it asks the provider chain, by the names that
-    /// [`StoreConfig::credentials`] has. Credentials that the chain gets from a service of the cloud are not among them.
+    /// Returns the secrets that this store finds in the environment if it asks the provider chain, by the names that [`Credentials`]
+    /// have. Credentials that the chain gets from a service of the cloud are not among them.
     pub fn secrets_of_environment(
         &self,
         environment: &dyn Fn(&str) -> Option<OsString>,
     ) -> Vec<(String, Secret)> {
-        open::secrets_of_environment(self, environment)
+        kinds::secrets_of_environment(self, environment)
     }
 
     /// Returns the files with secrets that the environment names for this store if it asks the provider chain.
@@ -119,12 +121,12 @@ impl StoreConfig {
         &self,
         environment: &dyn Fn(&str) -> Option<OsString>,
     ) -> Vec<PathBuf> {
-        open::secret_files_of_environment(self, environment)
+        kinds::secret_files_of_environment(self, environment)
     }
 
     /// Returns everything that is wrong with this store as far as it can be known without a request and without reading a file.
     pub fn mistakes(&self, environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Mistake> {
-        open::mistakes(self, environment)
+        kinds::mistakes(self, environment)
     }
 
     /// Returns whether a text is an origin to which a web server may redirect: `HOST:PORT`, an IPv6 address in brackets.
@@ -144,12 +146,40 @@ impl StoreConfig {
     /// Returns the directory of a `file://` store, decoded from the URL as for opening it. `None` for other kinds, and for a URL
     /// that names no directory.
     pub fn directory(&self) -> Option<PathBuf> {
-        self.url.starts_with("file://").then(|| open::directory(&self.url).ok()).flatten()
+        self.url.starts_with("file://").then(|| kinds::directory(&self.url).ok()).flatten()
     }
 
-    /// Returns whether the authority of a URL contains, or may contain, a user or a password.
-    pub fn has_credentials(url: &str) -> bool {
-        open::has_credentials(url)
+    /// Returns whether this store is reached by TLS, so that `ca_file` has a meaning.
+    pub fn speaks_tls(&self) -> bool {
+        kinds::speaks_tls(self)
+    }
+}
+
+/// The credentials that a store is read with.
+#[derive(Clone, Debug, Default)]
+pub enum Credentials {
+    /// None: requests are not signed.
+    #[default]
+    None,
+    /// Those that the provider chain finds in the environment of the program or gets from a service of the machine
+    /// (`credentials = "auto"`).
+    Auto,
+    /// These secrets, by the names of the configuration (`access_key_id`, `token`, ...).
+    Given(Vec<(String, Secret)>),
+}
+
+impl Credentials {
+    /// Returns the secrets that are given.
+    pub fn given(&self) -> &[(String, Secret)] {
+        match self {
+            Self::None | Self::Auto => &[],
+            Self::Given(secrets) => secrets,
+        }
+    }
+
+    /// Returns whether the provider chain is asked.
+    pub fn is_auto(&self) -> bool {
+        matches!(self, Self::Auto)
     }
 }
 
@@ -262,10 +292,22 @@ impl Store {
     /// Opens a store. Makes no requests.
     ///
     /// # Errors
-    /// `Invalid` if this kind of store does not know the URL, an option or a credential; the message names the nearest known one.
+    /// `Invalid` if this kind of store does not know the URL, a setting or a credential; the message names the nearest known one.
     /// Fails if a `file://` directory cannot be opened.
     pub fn open(config: &StoreConfig, runtime: &tokio::runtime::Handle) -> Result<Self, Error> {
-        open::open(config, runtime)
+        Self::open_in(config, &|name| std::env::var_os(name), runtime)
+    }
+
+    /// The same in another environment than that of the program.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_in(
+        config: &StoreConfig,
+        environment: &dyn Fn(&str) -> Option<OsString>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Self, Error> {
+        kinds::open(config, environment, runtime)
     }
 
     /// Opens a local directory as a store. Follows no links below it.
@@ -278,8 +320,14 @@ impl Store {
         Ok(Self::assemble(name, Prefix::default(), access, CONCURRENCY, retry))
     }
 
-    fn assemble(name: String, prefix: Prefix, access: Access, concurrency: usize, retry: Retry) -> Self {
-        let permits = Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS));
+    fn assemble(
+        name: String,
+        prefix: Prefix,
+        access: Access,
+        concurrency: NonZeroUsize,
+        retry: Retry,
+    ) -> Self {
+        let permits = Semaphore::new(concurrency.get().min(Semaphore::MAX_PERMITS));
         let longest_key = access.current().backend.longest_key();
         let echo = access.echo();
         let inner = Inner { name, prefix, longest_key, access, permits, retry, echo };

@@ -75,7 +75,7 @@ impl Capability for Stores {
     }
 
     fn secrets<'g>(&self, grants: &'g Grants) -> Vec<&'g Secret> {
-        grants.stores.values().flat_map(|store| &store.credentials).map(|(_, secret)| secret).collect()
+        grants.stores.values().flat_map(|store| store.credentials.given()).map(|(_, secret)| secret).collect()
     }
 
     fn report_entries(&self, grants: &Grants) -> Vec<(String, String)> {

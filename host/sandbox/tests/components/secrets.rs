@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use replica::Outcome;
-use sandbox::{KeyGrant, Retry, Secret, StoreConfig};
+use sandbox::{Credentials, KeyGrant, Retry, Secret, StoreConfig};
 
 use crate::stage::{Stage, text};
 
@@ -128,7 +128,7 @@ fn stage(behave: &str) -> (Stage, PathBuf) {
     let file = stage.directory("secrets").join("pass");
     fs::write(&file, PASS).unwrap();
     let mut web = quick(StoreConfig::new(server()));
-    web.credentials.push(("token".to_owned(), Secret::new(TOKEN)));
+    web.credentials = Credentials::Given(vec![("token".to_owned(), Secret::new(TOKEN))]);
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut broken = quick(StoreConfig::new("s3://bucket/prefix"));
     broken.options = [
@@ -138,9 +138,9 @@ fn stage(behave: &str) -> (Stage, PathBuf) {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
-    broken.credentials = [("access_key_id", ACCESS), ("secret_access_key", SECRET)]
-        .map(|(name, secret)| (name.to_owned(), Secret::new(secret)))
-        .into();
+    let credentials = [("access_key_id", ACCESS), ("secret_access_key", SECRET)];
+    broken.credentials =
+        Credentials::Given(credentials.map(|(name, secret)| (name.to_owned(), Secret::new(secret))).into());
     let stage = stage.grant(|grants| {
         grants.stores = [("repo".to_owned(), web), ("broken".to_owned(), broken)].into();
         grants.keys = [("pass".to_owned(), KeyGrant::new(Secret::new(PASS), ["repo".to_owned()]))].into();

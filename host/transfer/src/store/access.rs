@@ -8,7 +8,8 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::echo::Echo;
-use super::{Backend, StoreConfig, open, proxy};
+use super::kinds::Environment;
+use super::{Backend, Credentials, StoreConfig, kinds, proxy};
 use crate::error::{Error, Kind};
 use foundation::secret::Secret;
 
@@ -21,7 +22,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Where the credentials of a store are read again.
 pub trait Renewal: fmt::Debug + Send + Sync {
-    /// All credentials as they are now, by the names that [`StoreConfig::credentials`] has. May read files; everything that keeps
+    /// All credentials as they are now, by the names that [`Credentials`] have. May read files; everything that keeps
     /// secrets out of texts knows them when this returns.
     ///
     /// # Errors
@@ -74,22 +75,24 @@ impl Access {
     pub(super) fn of(
         backend: Arc<dyn Backend>,
         config: &StoreConfig,
+        environment: Environment<'_>,
         runtime: &Handle,
     ) -> Result<Self, Error> {
         let echo = Echo::default();
-        echo.learn(&config.credentials)?;
-        let environment = |name: &str| std::env::var_os(name);
-        echo.learn(&config.secrets_of_environment(&environment))?;
+        echo.learn(config.credentials.given())?;
+        echo.learn(&config.secrets_of_environment(environment))?;
         // A proxy that speaks to a store without TLS hands on what it likes.
-        let proxy = config.options.iter().find(|(name, _)| name == "proxy_url");
-        for login in proxy::credentials(proxy.map(|(_, url)| url.as_str()), &environment) {
+        for login in proxy::credentials(environment) {
             echo.learn(&login)?;
         }
         let renewable = config.renewal.clone().map(|renewal| Renewable {
             config: config.clone(),
             renewal,
             runtime: runtime.clone(),
-            last: tokio::sync::Mutex::new(Last { credentials: config.credentials.clone(), renewed: None }),
+            last: tokio::sync::Mutex::new(Last {
+                credentials: config.credentials.given().to_vec(),
+                renewed: None,
+            }),
         });
         Ok(Self { renewable, echo, ..Self::fixed(backend) })
     }
@@ -120,8 +123,11 @@ impl Access {
                 |why| Error::new(Kind::Denied, format!("its credentials cannot be read again: {why}"));
             let found = renewable.renewal.credentials().map_err(unread)?;
             if found != last.credentials {
-                let config = StoreConfig { credentials: found.clone(), ..renewable.config.clone() };
-                let backend = open::backend(&config, &renewable.runtime)?;
+                let config = StoreConfig {
+                    credentials: Credentials::Given(found.clone()),
+                    ..renewable.config.clone()
+                };
+                let backend = kinds::backend(&config, &renewable.runtime)?;
                 // Before the server is given them.
                 self.echo.learn(&found)?;
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) =

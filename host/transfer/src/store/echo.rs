@@ -31,8 +31,8 @@ struct Known {
 }
 
 impl Echo {
-    /// Looks for these credentials of a store, too, by the names that [`StoreConfig::credentials`](super::StoreConfig) has. What a
-    /// service of the cloud tells the provider chain later is not among them.
+    /// Looks for these credentials of a store, too, by the names that [`Credentials`](super::Credentials) have. What a
+    /// service of the cloud tells later is not among them.
     ///
     /// # Errors
     /// `Failed` where they are too many to look for.
@@ -88,7 +88,7 @@ fn sent(credentials: &[(String, Secret)]) -> Vec<Vec<u8>> {
         let least = match name.as_str() {
             // Names, which are in listings and texts of their own right.
             "username" | "access_key_id" => continue,
-            "token" => SHORTEST,
+            "token" | "session_token" => SHORTEST,
             _ => SHORTEST_PASSWORD,
         };
         if secret.expose().len() >= least {

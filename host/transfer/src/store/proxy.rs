@@ -6,7 +6,6 @@ use std::os::unix::ffi::OsStringExt;
 use hyper_util::client::proxy::matcher::Matcher;
 
 use super::retry::Failure;
-use super::transport::Settings;
 use crate::error::Kind;
 use foundation::secret::Secret;
 
@@ -40,20 +39,13 @@ fn logins(environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Login> {
         .collect()
 }
 
-/// The same of the proxies of a client as [`Echo::learn`](super::echo::Echo::learn) takes credentials, one list for each login.
-pub(super) fn credentials(
-    address: Option<&str>,
-    environment: &dyn Fn(&str) -> Option<OsString>,
-) -> Vec<Vec<(String, Secret)>> {
-    let logins = match address {
-        Some(address) => of_address(address.as_bytes()),
-        None => logins(environment),
-    };
+/// The same as [`Echo::learn`](super::echo::Echo::learn) takes credentials, one list for each login.
+pub(super) fn credentials(environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Vec<(String, Secret)>> {
     let named = |login: Login| {
         let user = login.user.map(|user| ("username".to_owned(), Secret::new(user)));
         user.into_iter().chain([("password".to_owned(), Secret::new(login.password))]).collect()
     };
-    logins.into_iter().map(named).collect()
+    logins(environment).into_iter().map(named).collect()
 }
 
 /// The login in the address of a proxy, which may have no scheme, as it is written and as it is sent. All that stands before the
@@ -100,20 +92,14 @@ fn decoded(text: &[u8]) -> Vec<u8> {
 /// What a proxy that wants to know who asks answers, in the words of the client.
 const WANTS_CREDENTIALS: &str = "proxy authorization required";
 
-/// The proxies of one client, by the same rules that the client itself has.
+/// The proxies of a client, by the same rules that the client itself has.
 #[derive(Debug)]
 pub(super) struct Proxies(Matcher);
 
 impl Proxies {
-    /// Those of these settings, or else those that the environment names.
-    pub(super) fn of(settings: &Settings) -> Self {
-        Self(match &settings.proxy_url {
-            None => Matcher::from_env(),
-            Some(url) => {
-                let excluded = settings.proxy_excludes.clone().unwrap_or_default();
-                Matcher::builder().all(url.clone()).no(excluded).build()
-            }
-        })
+    /// Those that the environment names.
+    pub(super) fn of_the_environment() -> Self {
+        Self(Matcher::from_env())
     }
 
     /// The proxy by which this address is asked, without its user and password. `None` where it is asked itself.
@@ -164,7 +150,7 @@ mod tests {
                 for secret in secrets_of_proxies(&environment) {
                     redactor.add(&secret).unwrap();
                 }
-                let basic = crate::store::open::basic("somebody", sent);
+                let basic = crate::store::kinds::basic("somebody", sent);
                 for text in [address, sent, &basic] {
                     let told = redactor.redact(text);
                     assert!(
@@ -173,7 +159,7 @@ mod tests {
                     );
                 }
                 let echo = crate::store::echo::Echo::default();
-                for login in credentials(None, &environment) {
+                for login in credentials(&environment) {
                     echo.learn(&login).unwrap();
                 }
                 assert!(echo.is_in(sent.as_bytes()), "{address}");
@@ -188,11 +174,7 @@ mod tests {
     }
 
     fn proxies(url: &str, excluded: &str) -> Proxies {
-        Proxies::of(&Settings {
-            proxy_url: Some(url.to_owned()),
-            proxy_excludes: Some(excluded.to_owned()),
-            ..Settings::default()
-        })
+        Proxies(Matcher::builder().all(url).no(excluded).build())
     }
 
     #[test]

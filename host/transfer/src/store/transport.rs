@@ -37,23 +37,12 @@ const ERROR_BYTES: usize = 64 << 10;
 /// them.
 const ANSWER_BYTES: usize = 16 << 20;
 
-/// The operator's settings for connections.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Settings {
-    /// The certificates in PEM of the only authorities that are trusted for the store's server. Messages name the setting
-    /// `ca_file`, which the operator wrote.
-    pub(super) ca_certificate: Option<String>,
-    pub(super) user_agent: Option<String>,
-    pub(super) proxy_url: Option<String>,
-    pub(super) proxy_ca_certificate: Option<String>,
-    pub(super) proxy_excludes: Option<String>,
-}
-
-/// Makes a client with these settings.
+/// Makes a client. With `authorities`, which are certificates in PEM, the certificate of a server must come from one of them and from
+/// no others. Messages name the setting `ca_file`, which the operator wrote.
 ///
 /// # Errors
-/// `Invalid` if a setting cannot be used.
-pub(super) fn client(settings: &Settings, redirects: Policy) -> Result<reqwest::Client, Error> {
+/// `Invalid` if the authorities cannot be read.
+pub(super) fn client(authorities: Option<&str>, redirects: Policy) -> Result<reqwest::Client, Error> {
     static RING: Once = Once::new();
     // Fails if the program has installed a provider before, which is used then.
     RING.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
@@ -66,22 +55,8 @@ pub(super) fn client(settings: &Settings, redirects: Policy) -> Result<reqwest::
         .http1_only()
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(POOL_IDLE)
-        .user_agent(
-            settings.user_agent.as_deref().unwrap_or(concat!("understudy/", env!("CARGO_PKG_VERSION"))),
-        );
-    if let Some(url) = &settings.proxy_url {
-        let mut proxy = reqwest::Proxy::all(url).map_err(|error| invalid("the option `proxy_url`", error))?;
-        if let Some(excluded) = &settings.proxy_excludes {
-            proxy = proxy.no_proxy(reqwest::NoProxy::from_string(excluded));
-        }
-        builder = builder.proxy(proxy);
-    }
-    if let Some(certificate) = &settings.proxy_ca_certificate {
-        let certificate = reqwest::Certificate::from_pem(certificate.as_bytes())
-            .map_err(|error| invalid("the option `proxy_ca_certificate`", error))?;
-        builder = builder.tls_certs_merge([certificate]);
-    }
-    if let Some(authorities) = &settings.ca_certificate {
+        .user_agent(concat!("understudy/", env!("CARGO_PKG_VERSION")));
+    if let Some(authorities) = authorities {
         let authorities = reqwest::Certificate::from_pem_bundle(authorities.as_bytes())
             .map_err(|error| invalid("the contents of the file of `ca_file`", error))?;
         if authorities.is_empty() {
@@ -159,20 +134,20 @@ struct StoreHost {
 }
 
 impl Connector {
-    /// Makes a connector for the store at `host` and for the servers from which its library gets tokens.
+    /// Makes a connector for the store at `host`, for which only these authorities are trusted, and for the servers from which its
+    /// library gets tokens.
     ///
     /// # Errors
-    /// `Invalid` if a setting cannot be used.
-    pub(super) fn new(settings: &Settings, host: String, runtime: Handle) -> Result<Self, Error> {
+    /// As [`client`].
+    pub(super) fn new(authorities: Option<&str>, host: String, runtime: Handle) -> Result<Self, Error> {
         // A redirect could send a signature or a token to another server.
-        let new = |settings: &Settings| client(settings, Policy::none()).map(HttpClient::new);
-        let with_system_roots = Settings { ca_certificate: None, ..settings.clone() };
-        let store_host = match settings.ca_certificate {
-            Some(_) => Some(StoreHost { name: host, client: new(settings)? }),
+        let new = |authorities| client(authorities, Policy::none()).map(HttpClient::new);
+        let store_host = match authorities {
+            Some(_) => Some(StoreHost { name: host, client: new(authorities)? }),
             None => None,
         };
-        let proxies = Arc::new(Proxies::of(settings));
-        Ok(Self { client: new(&with_system_roots)?, store_host, proxies, runtime })
+        let proxies = Arc::new(Proxies::of_the_environment());
+        Ok(Self { client: new(None)?, store_host, proxies, runtime })
     }
 
     /// Returns the client for a host, and the authorities that it trusts.
@@ -293,11 +268,46 @@ async fn bounded(body: HttpResponseBody, most: usize, must_end: bool) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use object_store::client::HttpRequestBody;
+
     use super::*;
+    use crate::store::failures::request as ask;
+
+    #[tokio::test]
+    async fn a_refusal_that_was_overcome_is_not_told_as_the_reason_of_what_fails_later() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for status in ["403 Forbidden", "200 OK"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+                write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                    .unwrap();
+            }
+        });
+        let connector = Connector::new(None, "127.0.0.1".to_owned(), Handle::current()).unwrap();
+        // As Google's library asks two addresses for credentials, and then the store.
+        let asked = ask(async {
+            for status in [403, 200] {
+                let mut request = HttpRequest::new(HttpRequestBody::empty());
+                *request.uri_mut() = format!("http://{address}/").parse().unwrap();
+                assert_eq!(connector.call(request).await.unwrap().status(), status);
+            }
+            let source = "no listing".into();
+            Err::<(), _>(object_store::Error::Generic { store: "test", source })
+        });
+        let failure = asked.await.unwrap_err();
+        assert_eq!(failure.error.kind, Kind::Failed, "{failure:?}");
+        assert!(failure.error.message.contains("no listing"), "{failure:?}");
+    }
 
     #[test]
     fn a_private_authority_is_trusted_for_the_stores_own_host_only() {
-        client(&Settings::default(), Policy::none()).unwrap();
+        client(None, Policy::none()).unwrap();
         let store_host = StoreHost {
             name: "s3.eu-west-1.amazonaws.com".to_owned(),
             client: HttpClient::new(reqwest::Client::new()),

@@ -17,9 +17,9 @@ fn bucket(cloud: &str, server: &Responder) -> Store {
     let url = url.as_str();
     let config = match cloud {
         "s3" => config("s3://bucket/backups", &[("endpoint", url), ("allow_http", "true")], &[]),
-        "gs" => config("gs://bucket/backups", &[("base_url", url), ("allow_http", "true")], &[]),
+        "gs" => config("gs://bucket/backups", &[("endpoint", url), ("allow_http", "true")], &[]),
         _ => {
-            let options = [("endpoint", url), ("allow_http", "true"), ("account_name", "account")];
+            let options = [("endpoint", url), ("allow_http", "true"), ("account", "account")];
             config("az://bucket/backups", &options, &[])
         }
     };

@@ -32,7 +32,7 @@ fn stores(server: &Responder, at_most: Duration) -> Vec<Store> {
     let s3 = config(
         "s3://bucket/backups",
         &[("endpoint", url.as_str()), ("allow_http", "true")],
-        &[("access_key_id", "somebody"), ("secret_access_key", "hunter2"), ("token", "hunter2")],
+        &[("access_key_id", "somebody"), ("secret_access_key", "hunter2"), ("session_token", "hunter2")],
     );
     let open = |config: StoreConfig| {
         let config = StoreConfig { retry: fast(at_most), ..config };
@@ -446,6 +446,7 @@ async fn a_web_server_that_sends_another_range_or_encoding_is_refused() {
 
 #[tokio::test]
 async fn concurrent_requests_are_bounded() {
+    use std::num::NonZeroUsize;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -457,7 +458,8 @@ async fn concurrent_requests_are_bounded() {
         counted.fetch_sub(1, Ordering::SeqCst);
         whole(right(request, b"object", "a"))
     });
-    let limited = StoreConfig { concurrency: 3, ..config(server.url(), &[], &[]) };
+    let limited =
+        StoreConfig { concurrency: NonZeroUsize::new(3).unwrap(), ..config(server.url(), &[], &[]) };
     let store = Store::open(&limited, &Handle::current()).unwrap();
     let reading = (0..20).map(|_| read(&store, "base/a.tar", None));
     assert!(futures_util::future::join_all(reading).await.iter().all(|bytes| bytes == b"object"));

@@ -1,8 +1,11 @@
-//! The provider chain of S3, with a metadata service on loopback in place of that of an Amazon instance.
+//! The provider chain of S3, with an agent on loopback where a pod of Amazon's has its own.
 
+use std::io::Write;
+
+use tempfile::{NamedTempFile, TempPath};
 use tokio::runtime::Handle;
 use transfer::error::Kind;
-use transfer::store::{Store, StoreConfig};
+use transfer::store::{Credentials, Store, StoreConfig};
 
 use crate::implementations::config;
 use crate::responder::{Answer, Responder};
@@ -11,17 +14,12 @@ use crate::suite::read;
 const CREDENTIALS: &str = r#"{"AccessKeyId": "ASIAREADER", "SecretAccessKey": "hunter2", "Token": "t0ken",
     "Expiration": "2099-01-01T00:00:00Z"}"#;
 
-/// Responds like the metadata service of an instance
-/// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html>).
-fn metadata() -> Responder {
-    Responder::start(|_, request| {
-        let text = match request.target.as_str() {
-            "/latest/api/token" => "session",
-            "/latest/meta-data/iam/security-credentials/" => "reader",
-            "/latest/meta-data/iam/security-credentials/reader" => CREDENTIALS,
-            _ => return Answer::Whole(404, vec![], vec![]),
-        };
-        Answer::Whole(200, vec![], text.into())
+/// Answers as the agent does that gives a pod its credentials
+/// (<https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html>).
+fn agent() -> Responder {
+    Responder::start(|_, request| match request.headers["authorization"].as_str() {
+        "token of the pod" => Answer::Whole(200, vec![], CREDENTIALS.into()),
+        _ => Answer::Whole(403, vec![], vec![]),
     })
 }
 
@@ -33,29 +31,37 @@ fn bucket() -> Responder {
     })
 }
 
-/// Opens a store that gets credentials from this metadata service and reads this bucket.
-fn chained(metadata: &Responder, bucket: &Responder, more: &[(&str, &str)]) -> Store {
-    let (metadata, url) = (metadata.url(), bucket.url());
-    let options =
-        [("endpoint", url.as_str()), ("allow_http", "true"), ("metadata_endpoint", metadata.as_str())];
-    let chain =
-        StoreConfig { provider_chain: true, ..config("s3://bucket", &[&options[..], more].concat(), &[]) };
-    Store::open(&chain, &Handle::current()).unwrap()
+/// A store that asks the agent at one address for credentials, and has its bucket at another.
+/// The file is the token by which the agent knows the pod.
+fn chained(agent: &Responder, bucket: &Responder) -> (Store, TempPath) {
+    let mut token = NamedTempFile::new().unwrap();
+    token.write_all(b"token of the pod").unwrap();
+    let token = token.into_temp_path();
+    let environment = |name: &str| match name {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI" => Some(format!("{}/v1/credentials", agent.url()).into()),
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE" => Some(token.as_os_str().to_owned()),
+        _ => None,
+    };
+    let url = bucket.url();
+    let options = [("endpoint", url.as_str()), ("allow_http", "true")];
+    let chain = StoreConfig { credentials: Credentials::Auto, ..config("s3://bucket", &options, &[]) };
+    let store = Store::open_in(&chain, &environment, &Handle::current()).unwrap();
+    (store, token)
 }
 
 #[tokio::test]
-async fn the_instances_own_credentials_are_asked_for_where_the_operator_says_so() {
-    let (metadata, bucket) = (metadata(), bucket());
-    let store = chained(&metadata, &bucket, &[]);
-    // Opening makes no requests.
-    assert!(metadata.requests().is_empty() && bucket.requests().is_empty());
+async fn the_pods_own_credentials_are_asked_for_where_the_operator_says_so() {
+    let (agent, bucket) = (agent(), bucket());
+    let (store, _token) = chained(&agent, &bucket);
+    // Opening asks nobody.
+    assert!(agent.requests().is_empty() && bucket.requests().is_empty());
     assert_eq!(read(&store, "a", None).await, b"object");
     assert_eq!(read(&store, "b", None).await, b"object");
     let asked = bucket.requests();
     assert!(asked.iter().all(|request| request.headers["authorization"].contains("Credential=ASIAREADER/")));
     assert!(asked.iter().all(|request| request.headers["x-amz-security-token"] == "t0ken"));
-    // The credentials are kept while they are valid.
-    assert_eq!(metadata.requests().len(), 3);
+    // They are kept while they are valid.
+    assert_eq!(agent.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -69,13 +75,10 @@ async fn without_credentials_and_provider_chain_nothing_is_signed() {
 }
 
 #[tokio::test]
-async fn an_instance_without_a_role_is_denied_and_finds_no_object_missing() {
-    let metadata = Responder::start(|_, request| match request.target.as_str() {
-        "/latest/api/token" => Answer::Whole(200, vec![], "session".into()),
-        _ => Answer::Whole(404, vec![], b"<Code>NoSuchBucket</Code>".to_vec()),
-    });
+async fn a_pod_without_a_role_is_denied_and_finds_no_object_missing() {
+    let agent = Responder::start(|_, _| Answer::Whole(404, vec![], b"<Code>NoSuchBucket</Code>".to_vec()));
     let bucket = bucket();
-    let store = chained(&metadata, &bucket, &[]);
+    let (store, _token) = chained(&agent, &bucket);
     for error in [
         store.head("a").await.unwrap_err(),
         store.read("a", None).await.unwrap_err(),
@@ -85,19 +88,4 @@ async fn an_instance_without_a_role_is_denied_and_finds_no_object_missing() {
         assert!(error.message.contains("gives credentials") && error.message.contains("404"), "{error}");
     }
     assert!(bucket.requests().is_empty());
-}
-
-#[tokio::test]
-async fn a_refusal_that_was_overcome_is_not_reported_as_the_cause_of_a_later_failure() {
-    let metadata = Responder::start(|_, request| match request.target.as_str() {
-        // The older version of the service needs no token.
-        "/latest/api/token" => Answer::Whole(403, vec![], vec![]),
-        "/latest/meta-data/iam/security-credentials/" => Answer::Whole(200, vec![], "reader".into()),
-        _ => Answer::Whole(200, vec![], CREDENTIALS.into()),
-    });
-    let bucket = Responder::start(|_, _| Answer::Whole(200, vec![], "no listing".into()));
-    let store = chained(&metadata, &bucket, &[("imdsv1_fallback", "true")]);
-    let error = store.scan("", None).await.unwrap_err();
-    assert_eq!(error.kind, Kind::Failed, "{error}");
-    assert_eq!(bucket.requests().len(), 1);
 }

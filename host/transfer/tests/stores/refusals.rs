@@ -19,7 +19,7 @@ fn s3(server: &Responder, credentials: &[(&str, &str)]) -> StoreConfig {
 }
 
 const OLD: [(&str, &str); 3] =
-    [("access_key_id", "old-id"), ("secret_access_key", "old-secret"), ("token", "old-token")];
+    [("access_key_id", "old-id"), ("secret_access_key", "old-secret"), ("session_token", "old-token")];
 
 fn open(config: &StoreConfig) -> Store {
     Store::open(config, &Handle::current()).unwrap()
@@ -118,7 +118,7 @@ impl Renewal for Files {
 }
 
 const NEW: [(&str, &str); 3] =
-    [("access_key_id", "new-id"), ("secret_access_key", "new-secret"), ("token", "new-token")];
+    [("access_key_id", "new-id"), ("secret_access_key", "new-secret"), ("session_token", "new-token")];
 
 /// Accepts only the new token, and truncates its first response.
 fn takes_the_new_token(files: Arc<Files>) -> Responder {
@@ -221,7 +221,7 @@ async fn a_shared_access_signature_that_was_renewed_is_used_too() {
         }
     });
     let url = server.url();
-    let options = [("endpoint", url.as_str()), ("allow_http", "true"), ("account_name", "account")];
+    let options = [("endpoint", url.as_str()), ("allow_http", "true"), ("account", "account")];
     let azure = config("az://bucket/backups", &options, &[("sas_token", "sv=1&se=then&sig=old")]);
     let store = open(&StoreConfig { renewal: Some(files), ..azure });
     assert_eq!(read(&store, "a", None).await, b"hello");

@@ -215,7 +215,7 @@ async fn a_thread_that_may_block_reads_the_same_bytes(store: &Store) {
 async fn more_bodies_than_requests_at_once_can_be_open(store: &Store) {
     let opening = async {
         let mut bodies = Vec::new();
-        for _ in 0..transfer::store::CONCURRENCY * 2 {
+        for _ in 0..transfer::store::CONCURRENCY.get() * 2 {
             bodies.push(store.read("base/backup.tar", None).await.unwrap().1);
         }
         // In turn, the last one first.

@@ -12,22 +12,19 @@ use tests::server::run;
 use tests::stores::{StoreServer, ensure_servers};
 use tokio::runtime::Handle;
 use transfer::error::{Error, Kind};
-use transfer::store::Store;
+use transfer::store::{Credentials, Store, StoreConfig};
 
 use crate::implementations::config;
 
 /// Reads an object over TLS and trusts these authorities, certificates in PEM.
 async fn read(url: &str, options: &[(&str, &str)], authorities: Option<&str>) -> Result<Vec<u8>, Error> {
-    let options: Vec<(&str, &str)> = options
-        .iter()
-        .copied()
-        .chain(authorities.map(|authorities| ("ca_certificate", authorities)))
-        .collect();
     let credentials: &[(&str, &str)] = match url.starts_with("s3:") {
         true => &[("access_key_id", "somebody"), ("secret_access_key", "something")],
         false => &[],
     };
-    let store = Store::open(&config(url, &options, credentials), &Handle::current())?;
+    let store =
+        StoreConfig { authorities: authorities.map(str::to_owned), ..config(url, options, credentials) };
+    let store = Store::open(&store, &Handle::current())?;
     let (_, mut body) = store.read("object", None).await?;
     let mut bytes = Vec::new();
     while let Some(chunk) = body.chunk().await? {
@@ -100,17 +97,20 @@ async fn a_private_authority_of_a_store_is_not_trusted_for_token_servers() {
     let authority = Authority::new(folder.path()).unwrap();
     let own = fs::read_to_string(authority.certificate()).unwrap();
     let tokens = StoreServer::python_https(authority.certify(Server::Right).unwrap()).unwrap();
-    let (tokens, own) = (tokens.url().to_owned(), own.as_str());
-    let options = [
-        ("account_name", "account"),
-        ("endpoint", "https://store.invalid"),
-        ("client_id", "id"),
-        ("tenant_id", "tenant"),
-        ("authority_host", tokens.trim_end_matches('/')),
-        ("ca_certificate", own),
-    ];
-    let store = config("az://container", &options, &[("client_secret", "secret")]);
-    let store = Store::open(&store, &Handle::current()).unwrap();
+    let environment = |name: &str| match name {
+        "AZURE_CLIENT_ID" => Some("id".into()),
+        "AZURE_TENANT_ID" => Some("tenant".into()),
+        "AZURE_CLIENT_SECRET" => Some("secret".into()),
+        "AZURE_AUTHORITY_HOST" => Some(tokens.url().trim_end_matches('/').into()),
+        _ => None,
+    };
+    let options = [("account", "account"), ("endpoint", "https://store.invalid")];
+    let store = StoreConfig {
+        credentials: Credentials::Auto,
+        authorities: Some(own),
+        ..config("az://container", &options, &[])
+    };
+    let store = Store::open_in(&store, &environment, &Handle::current()).unwrap();
     let error = store.read("object", None).await.map(drop).unwrap_err();
     assert_eq!(error.kind, Kind::Denied, "{error}");
     assert!(error.message.contains("the server 127.0.0.1 cannot show who it is"), "{error}");

@@ -15,9 +15,6 @@ use super::Environment;
 use super::problem::Problem;
 use super::tree::{Section, Value};
 
-#[cfg(test)]
-pub(super) use stores::KINDS;
-
 /// The least memory that the host needs for a run: one thread that moves bytes, and room for what it works on.
 const LEAST_HOST_MEMORY: Bytes = Bytes(16 << 20);
 

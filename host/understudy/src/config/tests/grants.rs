@@ -42,14 +42,14 @@ workers = 4"#,
         [("region", "eu-central-1"), ("endpoint", "http://[::1]:9000"), ("allow_http", "true")]
     );
     let credentials: Vec<_> =
-        repo.credentials.iter().map(|(name, secret)| (name.as_str(), secret.expose())).collect();
+        repo.credentials.given().iter().map(|(name, secret)| (name.as_str(), secret.expose())).collect();
     assert_eq!(
         credentials,
         [("access_key_id", b"swordfish".as_slice()), ("secret_access_key", b"swordfish".as_slice())]
     );
-    assert_eq!((repo.concurrency, repo.provider_chain), (8, false));
+    assert_eq!(repo.concurrency.get(), 8);
     assert_eq!((repo.retry.at_most, repo.retry.idle), (Duration::from_secs(120), Duration::from_secs(5)));
-    assert!(granted.stores["cloud"].provider_chain);
+    assert!(granted.stores["cloud"].credentials.is_auto());
     assert_eq!(granted.rate.unwrap().bytes(), Bytes(100 << 20));
     assert_eq!(granted.workers.unwrap().get(), 4);
     assert_eq!(granted.secrets().count(), 2);
@@ -90,7 +90,7 @@ fn credentials_in_files_are_read_again_and_told_to_who_keeps_them_out_of_texts()
     // What stands in the environment stays what it is.
     assert!(granted.stores["known"].renewal.is_none());
     let renewal = granted.stores["repo"].renewal.clone().unwrap();
-    assert_eq!(renewal.credentials().unwrap(), granted.stores["repo"].credentials);
+    assert_eq!(renewal.credentials().unwrap(), granted.stores["repo"].credentials.given());
     std::fs::write(secret.path(), "second-secret-of-many").unwrap();
     let found = renewal.credentials().unwrap();
     assert_eq!(found[1].1.expose(), b"second-secret-of-many");
@@ -174,8 +174,8 @@ fn a_server_is_vouched_for_by_the_authorities_that_the_operator_names() {
         );
         std::fs::write(file.path(), "-----BEGIN CERTIFICATE-----\n").unwrap();
         let granted = section.resolve().unwrap();
-        let option = ("ca_certificate".to_owned(), "-----BEGIN CERTIFICATE-----\n".to_owned());
-        assert!(granted.stores["repo"].options.contains(&option), "{url}");
+        let authorities = granted.stores["repo"].authorities.as_deref();
+        assert_eq!(authorities, Some("-----BEGIN CERTIFICATE-----\n"), "{url}");
     }
     for url in ["http://host/", "file:///b"] {
         let problem = refused(&format!("stores.repo = {{ url = \"{url}\", ca_file = \"{path}\" }}"));

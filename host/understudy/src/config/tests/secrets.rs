@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::PathBuf;
 
 use super::*;
-use crate::config::grants::KINDS;
+use sandbox::kinds::{KINDS, Unset, ValueKind};
 
 /// A place that takes a secret: its name, what it takes, and lines of a configuration with `SECRET` where the secret is named.
 struct SecretPlace {
@@ -30,26 +30,29 @@ impl SecretPlace {
                     .to_owned(),
             },
         ];
-        for kind in &KINDS {
+        for kind in KINDS {
             let address = if kind.scheme == "file" { "/b" } else { "b" };
-            for (name, _, shape) in kind.secrets {
-                let together: &[&str] = match *name {
-                    "username" | "password" => &["username", "password"],
-                    _ => kind.together,
-                };
-                let beside = together.iter().filter(|other| *other != name);
+            for (set, credential) in
+                kind.credentials.iter().flat_map(|set| set.credentials.iter().map(move |of| (set, of)))
+            {
+                let name = credential.name;
+                let beside = set.credentials.iter().filter(|other| !other.optional && other.name != name);
                 let beside: String =
-                    beside.map(|other| format!(", {other} = {{ env = \"BESIDE\" }}")).collect();
-                let needed = match *name {
-                    "client_secret" => "account = \"a\"\nclient_id = \"c\"\ntenant_id = \"t\"",
-                    _ if kind.scheme == "az" => "account = \"a\"",
-                    _ => "",
+                    beside.map(|other| format!(", {} = {{ env = \"BESIDE\" }}", other.name)).collect();
+                let required = kind.settings.iter().filter(|setting| {
+                    matches!(setting.unset, Unset::Missing(_))
+                        || set.needs.iter().any(|needed| needed.name == setting.name)
+                });
+                let needed: String = required.map(|setting| format!("{} = \"a\"\n", setting.name)).collect();
+                let shape = match credential.value {
+                    ValueKind::JsonObject => Shape::JsonObject,
+                    _ => Shape::Line,
                 };
                 places.push(Self {
                     name: format!("{} {name}", kind.scheme),
-                    shape: *shape,
+                    shape,
                     lines: format!(
-                        "[method.acme.grants.stores.repo]\nurl = \"{}://{address}\"\n{needed}\ncredentials = {{ {name} = SECRET{beside} }}",
+                        "[method.acme.grants.stores.repo]\nurl = \"{}://{address}\"\n{needed}credentials = {{ {name} = SECRET{beside} }}",
                         kind.scheme
                     ),
                 });

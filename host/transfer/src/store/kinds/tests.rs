@@ -1,30 +1,71 @@
 //! What the operator writes, and what is said of it.
 
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use object_store::aws::AmazonS3ConfigKey;
+use object_store::azure::AzureConfigKey;
+use object_store::gcp::GoogleConfigKey;
+
 use super::*;
-use foundation::secret::Secret;
+use crate::store::Credentials;
 
 fn config(url: &str, options: &[(&str, &str)], credentials: &[(&str, &str)]) -> StoreConfig {
+    let secrets = credentials.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value)));
     StoreConfig {
         options: options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-        credentials: credentials
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), Secret::new(*value)))
-            .collect(),
+        credentials: Credentials::Given(secrets.collect()),
         ..StoreConfig::new(url)
     }
 }
 
 async fn opened(config: &StoreConfig) -> Result<Store, String> {
-    open(config, &Handle::current()).map_err(|error| {
+    open(config, &|_| None, &Handle::current()).map_err(|error| {
         assert_eq!(error.kind, Kind::Invalid, "{error}");
         error.to_string()
     })
 }
 
+/// The names that a library does not know, of all that it is to be told.
+fn unknown<K: FromStr>(kind: &StoreKind) -> Vec<&'static str> {
+    let settings = kind.settings.iter().map(|setting| setting.library);
+    let credentials = kind.all_credentials().map(|credential| credential.library);
+    let variables = kind.environment.iter().map(|variable| variable.gives.library());
+    let names = settings.chain(credentials).chain(variables).flatten();
+    names.filter(|name| name.parse::<K>().is_err()).collect()
+}
+
+#[test]
+fn the_libraries_know_what_they_are_told() {
+    assert_eq!(unknown::<AmazonS3ConfigKey>(&s3::KIND), [""; 0]);
+    assert_eq!(unknown::<AzureConfigKey>(&azure::KIND), [""; 0]);
+    assert_eq!(unknown::<GoogleConfigKey>(&google::KIND), [""; 0]);
+}
+
+#[test]
+fn every_name_of_a_kind_is_its_name_for_one_thing() {
+    for kind in KINDS {
+        let settings = kind.settings.iter().map(|setting| setting.name);
+        let names: Vec<_> =
+            settings.chain(kind.all_credentials().map(|credential| credential.name)).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+        // What a variable gives and what is required is a setting or a credential of this kind.
+        let chain = |gives: &Gives| matches!(gives, Gives::Chain { .. });
+        for Variable { name, gives } in kind.environment {
+            assert!(chain(gives) || names.contains(&gives.name()), "{name}");
+        }
+        let needed = kind.credentials.iter().flat_map(|set| set.needs);
+        assert!(needed.into_iter().all(|setting| names.contains(&setting.name)), "{}", kind.scheme);
+        assert_eq!(kind.several.is_empty(), kind.credentials.len() < 2, "{}", kind.scheme);
+        assert_eq!(StoreKind::of(kind.example).unwrap().scheme, kind.scheme);
+        assert_eq!(url::wrong(kind, kind.example), None);
+    }
+}
+
 #[tokio::test]
 async fn a_kind_of_store_that_is_not_known_is_told_with_the_nearest() {
     for (url, nearest) in
-        [("s4://b/p", "s3://"), ("azure://c/p", "az://"), ("htps://h/p", "https://"), ("gcs://b", "gs://")]
+        [("s4://b/p", "`s3`"), ("azure://c/p", "`az`"), ("htps://h/p", "`https`"), ("gcs://b", "`gs`")]
     {
         let error = opened(&config(url, &[], &[])).await.unwrap_err();
         assert!(error.contains(nearest), "{error}");
@@ -37,9 +78,8 @@ async fn an_option_that_is_not_known_is_told_with_the_nearest() {
     for (url, option, nearest) in [
         ("s3://b/p", "regoin", "`region`"),
         ("s3://b/p", "alow_http", "`allow_http`"),
-        ("az://c/p", "acount_name", "`account_name`"),
-        ("gs://b/p", "baseurl", "`base_url`"),
-        ("http://h/p", "user-agent", "`user_agent`"),
+        ("az://c/p", "acount", "`account`"),
+        ("gs://b/p", "endpiont", "`endpoint`"),
     ] {
         let error = opened(&config(url, &[(option, "x")], &[])).await.unwrap_err();
         assert!(error.contains(nearest), "{error}");
@@ -48,23 +88,31 @@ async fn an_option_that_is_not_known_is_told_with_the_nearest() {
 
 #[tokio::test]
 async fn what_the_library_knows_and_would_not_heed_is_refused() {
-    for option in
-        ["checksum_algorithm", "conditional_put", "bucket", "timeout", "disable_tagging", "skip_signature"]
-    {
+    for option in [
+        "checksum_algorithm",
+        "conditional_put",
+        "bucket",
+        "timeout",
+        "disable_tagging",
+        "skip_signature",
+        "role_arn",
+        "proxy_url",
+        "aws_region",
+        "virtual_hosted_style_request",
+    ] {
         let error = opened(&config("s3://b/p", &[(option, "x")], &[])).await.unwrap_err();
         assert!(error.contains("does nothing there"), "{error}");
     }
-    let error = opened(&config("s3://b/p", &[("role_arn", "x")], &[])).await.unwrap_err();
-    assert!(error.contains("provider chain"), "{error}");
     assert!(opened(&config("file:///tmp", &[("region", "x")], &[])).await.is_err());
 }
 
 #[tokio::test]
-async fn the_clouds_own_spelling_of_an_option_is_the_same_option() {
-    let twice = [("region", "eu-west-1"), ("AWS_DEFAULT_REGION", "eu-west-1")];
-    assert!(opened(&config("s3://b/p", &twice[..1], &[])).await.is_ok());
-    assert!(opened(&config("s3://b/p", &twice[1..], &[])).await.is_ok());
-    assert!(opened(&config("s3://b/p", &twice, &[])).await.unwrap_err().contains("twice"));
+async fn what_is_given_twice_is_refused() {
+    let region = ("region", "eu-west-1");
+    assert!(opened(&config("s3://b/p", &[region], &[])).await.is_ok());
+    assert!(opened(&config("s3://b/p", &[region, region], &[])).await.unwrap_err().contains("twice"));
+    let token = ("token", "a");
+    assert!(opened(&config("https://h/p", &[], &[token, token])).await.unwrap_err().contains("twice"));
 }
 
 #[tokio::test]
@@ -81,38 +129,38 @@ async fn plain_http_to_a_cloud_must_be_said_and_must_be_meant() {
 
 #[tokio::test]
 async fn an_authority_must_be_one_and_must_be_asked() {
+    let vouched = |url: &str, options: &[(&str, &str)], authorities: &str| StoreConfig {
+        authorities: Some(authorities.to_owned()),
+        ..config(url, options, &[])
+    };
+    let long = " ".repeat(1 << 20);
     for (url, options) in [
         ("https://h/p", vec![]),
         ("s3://b/p", vec![("endpoint", "https://h")]),
         ("gs://b/p", vec![]),
-        ("az://c/p", vec![("account_name", "a")]),
+        ("az://c/p", vec![("account", "a")]),
     ] {
-        for (authority, says) in [
+        for (authorities, says) in [
             ("nothing in PEM", "holds no certificate"),
-            (
-                "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
-                "file of `ca_file` cannot be used",
-            ),
+            (&long, "holds no certificate"),
+            ("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n", "`ca_file` holds cannot be used"),
             ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cannot be used"),
         ] {
-            let options = [&options[..], &[("ca_certificate", authority)]].concat();
-            let error = opened(&config(url, &options, &[])).await.unwrap_err();
+            let error = opened(&vouched(url, &options, authorities)).await.unwrap_err();
             assert!(error.contains(says), "{url}: {error}");
         }
     }
-    let authority = ("ca_certificate", "-----BEGIN CERTIFICATE-----");
-    let plain = [("endpoint", "http://h"), ("allow_http", "true"), authority];
-    for (url, options) in [("http://h/p", &plain[2..]), ("s3://b/p", &plain)] {
-        let error = opened(&config(url, options, &[])).await.unwrap_err();
+    let plain = [("endpoint", "http://h"), ("allow_http", "true")];
+    for (url, options) in [("http://h/p", &[][..]), ("s3://b/p", &plain), ("file:///tmp", &[])] {
+        let error = opened(&vouched(url, options, "-----BEGIN CERTIFICATE-----")).await.unwrap_err();
         assert!(error.contains("does nothing without TLS"), "{url}: {error}");
     }
-    assert!(opened(&config("file:///tmp", &[authority], &[])).await.is_err());
 }
 
 #[tokio::test]
 async fn a_secret_has_its_own_place_and_an_option_too() {
     let error = opened(&config("s3://b/p", &[("secret_access_key", "hunter2")], &[])).await.unwrap_err();
-    assert!(error.contains("credentials") && !error.contains("hunter2"), "{error}");
+    assert!(error.contains("is no setting of an s3 store") && !error.contains("hunter2"), "{error}");
     assert!(opened(&config("s3://b/p", &[], &[("region", "x")])).await.is_err());
     for url in [
         "https://user:hunter2@h/p",
@@ -129,7 +177,9 @@ async fn a_secret_has_its_own_place_and_an_option_too() {
         "https://user:12/hunter2@h/p",
     ] {
         let error = opened(&config(url, &[], &[])).await.unwrap_err();
-        assert!(!error.contains("hunter2") && error.contains("of their own"), "{error}");
+        let is_known = !url.starts_with("htps");
+        assert!(!error.contains("hunter2"), "{error}");
+        assert_eq!(error.contains("must not stand here"), is_known, "{error}");
     }
     let endpoint = [("endpoint", "https://user:hunter2@h")];
     assert!(!opened(&config("s3://b/p", &endpoint, &[])).await.unwrap_err().contains("hunter2"));
@@ -139,11 +189,11 @@ async fn a_secret_has_its_own_place_and_an_option_too() {
 async fn credentials_that_cannot_be_used_are_told_without_them() {
     for (url, options, credentials) in [
         ("s3://b/p", vec![], vec![("secret_access_key", "hunter2")]),
-        ("az://c/p", vec![("account_name", "a")], vec![("account_key", "hunter2 is not base64")]),
+        ("az://c/p", vec![("account", "a")], vec![("account_key", "hunter2 is not base64")]),
         ("gs://b/p", vec![], vec![("service_account_key", "{\"private_key\": \"hunter2\"")]),
         ("https://h/p", vec![], vec![("username", "hunter2")]),
         ("https://h/p", vec![], vec![("token", "hunter2\u{7f}")]),
-        ("s3://b/p", vec![], vec![("token", "")]),
+        ("s3://b/p", vec![], vec![("session_token", "")]),
     ] {
         let error = opened(&config(url, &options, &credentials)).await.unwrap_err();
         assert!(!error.contains("hunter2"), "{error}");
@@ -153,13 +203,12 @@ async fn credentials_that_cannot_be_used_are_told_without_them() {
 #[tokio::test]
 async fn what_has_a_control_character_in_it_is_refused_by_its_name() {
     let secrets = [
-        ("s3://b/p", &["access_key_id", "secret_access_key", "token"][..]),
-        ("az://c/p", &["account_key", "sas_token", "bearer_token", "client_secret"]),
-        ("gs://b/p", &["bearer_token"]),
+        ("s3://b/p", &["access_key_id", "secret_access_key", "session_token"][..]),
+        ("az://c/p", &["account_key", "sas_token", "client_secret"]),
         ("https://h/p", &["username", "password", "token"]),
     ];
     for (url, names) in secrets {
-        let options = &[("account_name", "a")][..usize::from(url.starts_with("az"))];
+        let options = &[("account", "a")][..usize::from(url.starts_with("az"))];
         for (name, value) in
             names.iter().flat_map(|name| [(*name, "hunter2\nhunter2"), (*name, "hunter2\u{7f}")])
         {
@@ -189,32 +238,50 @@ async fn a_service_accounts_key_does_not_say_where_the_store_is() {
 }
 
 #[tokio::test]
-async fn credentials_and_the_provider_chain_exclude_each_other() {
-    let both = StoreConfig {
-        provider_chain: true,
-        ..config("s3://b/p", &[], &[("access_key_id", "a"), ("secret_access_key", "b")])
-    };
-    assert!(opened(&both).await.unwrap_err().contains("choose one"));
-    let web = StoreConfig { provider_chain: true, ..config("https://h/p", &[], &[]) };
-    assert!(opened(&web).await.is_err());
+async fn credentials_are_those_of_one_set_and_all_of_them() {
+    let account = ("account", "a");
+    let identity = [account, ("client_id", "c"), ("tenant_id", "t")];
+    for (url, options, names, says) in [
+        ("s3://b", &[][..], &["access_key_id", "secret_access_key"][..], None),
+        ("s3://b", &[], &["access_key_id", "secret_access_key", "session_token"], None),
+        ("s3://b", &[], &["access_key_id"], Some("lack `secret_access_key`")),
+        ("s3://b", &[], &["session_token"], Some("lack `access_key_id`")),
+        ("https://h", &[], &["username", "password"], None),
+        ("https://h", &[], &["token"], None),
+        ("https://h", &[], &["username"], Some("lack `password`")),
+        ("https://h", &[], &["password"], Some("lack `username`")),
+        ("https://h", &[], &["username", "password", "token"], Some("not both")),
+        ("https://h", &[], &["username", "token"], Some("not both")),
+        ("az://c", &[account], &["sas_token"], None),
+        ("az://c", &[account], &["sas_token", "account_key"], Some("not several")),
+        ("az://c", &identity, &["client_secret"], None),
+        ("az://c", &identity[..2], &["client_secret"], Some("need `tenant_id`")),
+        ("az://c", &[account], &["client_secret"], Some("need `client_id`")),
+    ] {
+        let secrets: Vec<_> = names.iter().map(|name| (*name, "aHVudGVyMg==")).collect();
+        match (opened(&config(url, options, &secrets)).await, says) {
+            (Ok(_), None) => {}
+            (Err(error), Some(says)) => assert!(error.contains(says), "{url} {names:?}: {error}"),
+            (Ok(_), Some(_)) => panic!("{url} {names:?} is taken"),
+            (Err(error), None) => panic!("{url} {names:?}: {error}"),
+        }
+    }
+    for url in ["https://h/p", "http://h/p", "file:///tmp"] {
+        let auto = StoreConfig { credentials: Credentials::Auto, ..StoreConfig::new(url) };
+        assert!(opened(&auto).await.unwrap_err().contains("asks the environment"), "{url}");
+    }
 }
 
 #[tokio::test]
 async fn a_prefix_that_leads_elsewhere_is_refused() {
     for url in ["s3://b/../p", "gs://b/a//b", "az://c/a/./b", "s3:///p", "s3://"] {
         assert!(
-            opened(&config(url, &[("account_name", "a")][..usize::from(url.starts_with("az"))], &[]))
+            opened(&config(url, &[("account", "a")][..usize::from(url.starts_with("az"))], &[]))
                 .await
                 .is_err(),
             "{url}"
         );
     }
-}
-
-#[tokio::test]
-async fn a_store_without_a_request_at_once_is_refused() {
-    let none = StoreConfig { concurrency: 0, ..config("s3://b/p", &[], &[]) };
-    assert!(opened(&none).await.unwrap_err().contains("concurrency"));
 }
 
 #[test]
@@ -224,32 +291,14 @@ fn a_user_and_a_password_are_written_as_rfc_7617_has_it() {
     assert_eq!(basic("", "abc"), "Basic OmFiYw==");
 }
 
-#[test]
-fn a_url_is_shown_without_what_may_be_secret() {
-    assert_eq!(shown("https://u:p@host:1/a/b?c=d#e"), "https://host:1/a/b");
-    assert_eq!(shown("s3://bucket/a@b"), "s3://bucket/a@b");
-    assert_eq!(shown("https://[::1]/a@b"), "https://[::1]/a@b");
-    assert_eq!(shown("https://[::1]:9000/a%40b"), "https://[::1]:9000/a%40b");
-    for url in [
-        "https://user:ab/cd@host/p",
-        "https://u:p@user:ab/cd@host/p",
-        "https://user:a?b@host",
-        "https://u:/p",
-    ] {
-        assert_eq!(shown(url), "https://", "{url}");
-    }
-    assert_eq!(shown("s3://AKIA:12/cd@bucket"), "s3://");
-}
-
 #[tokio::test]
 async fn a_key_that_is_too_long_for_its_store_is_refused_before_the_store_is_asked() {
     // Nobody answers there; whoever asked would be told that, and not that the key is wrong.
     let endpoint = [("endpoint", "http://127.0.0.1:1"), ("allow_http", "true")];
-    let azure = [endpoint[0], endpoint[1], ("account_name", "a")];
-    let google = [("base_url", "http://127.0.0.1:1"), endpoint[1]];
+    let azure = [endpoint[0], endpoint[1], ("account", "a")];
     for (url, options, sign, most) in [
         ("s3://bucket/of/demo", &endpoint[..], "k", 1024 - "of/demo/".len()),
-        ("gs://bucket", &google[..], "\u{e9}", 512),
+        ("gs://bucket", &endpoint[..], "\u{e9}", 512),
         ("az://container/of", &azure[..], "\u{e9}", 1024 - "of/".len()),
         ("http://127.0.0.1:1/of/", &[][..], "k", 4095),
     ] {
@@ -276,10 +325,10 @@ async fn a_key_that_is_too_long_for_its_store_is_refused_before_the_store_is_ask
 async fn what_the_environment_gives_the_provider_chain_is_looked_at_before_the_library_has_it() {
     let folder = tempfile::tempdir().unwrap();
     let absent = folder.path().join("absent");
-    let s3 = StoreConfig { provider_chain: true, ..config("s3://b/p", &[], &[]) };
+    let s3 = StoreConfig { credentials: Credentials::Auto, ..StoreConfig::new("s3://b/p") };
     let chosen = |name: &str, value: &str| {
         let environment = |asked: &str| (asked == name).then(|| OsString::from(value));
-        Chosen::of(&s3, &S3, &environment).map(|chosen| chosen.value("region").map(str::to_owned))
+        Chosen::of(&s3, &s3::KIND, &environment).map(|chosen| chosen.value("region").map(str::to_owned))
     };
     assert_eq!(chosen("AWS_DEFAULT_REGION", "eu-west-1\n").unwrap().as_deref(), Some("eu-west-1"));
     assert_eq!(chosen("AWS_DEFAULT_REGION", "").unwrap(), None);

@@ -1,0 +1,98 @@
+//! `https://host/path/` and `http://host/path/`: a directory of a web server.
+
+use reqwest::Url;
+use reqwest::header::HeaderValue;
+use tokio::runtime::Handle;
+
+use super::chosen::Chosen;
+use super::values::ValueKind;
+use super::{Credential, CredentialSet, Opened, Place, StoreKind, Tls, invalid};
+use crate::error::Error;
+use crate::store::http::{Origin, Web, redirects};
+use crate::store::key::Prefix;
+use crate::store::proxy::Proxies;
+use crate::store::transport::{TrustRoots, client};
+
+const USERNAME: Credential =
+    Credential { name: "username", library: None, value: ValueKind::Line, optional: false };
+
+const PASSWORD: Credential =
+    Credential { name: "password", library: None, value: ValueKind::Line, optional: false };
+
+const TOKEN: Credential =
+    Credential { name: "token", library: None, value: ValueKind::Token, optional: false };
+
+/// A web server that is reached by TLS.
+pub(super) static HTTPS: StoreKind =
+    StoreKind { scheme: "https", example: "https://host/path/", tls: Tls::Always, ..PLAIN };
+
+/// A web server that is not.
+pub(super) static HTTP: StoreKind = PLAIN;
+
+const PLAIN: StoreKind = StoreKind {
+    scheme: "http",
+    example: "http://host/path/",
+    called: "a web server",
+    place: Place::Server,
+    settings: &[],
+    credentials: &[
+        CredentialSet { credentials: &[USERNAME, PASSWORD], needs: &[] },
+        CredentialSet { credentials: &[TOKEN], needs: &[] },
+    ],
+    several: "are a `token` or a `username` and a `password`, not both",
+    environment: &[],
+    tls: Tls::Never,
+    redirects: true,
+    open,
+};
+
+fn open(chosen: &Chosen<'_>, runtime: &Handle) -> Result<Opened, Error> {
+    let mut base = Url::parse(chosen.url()).map_err(|error| invalid(error.to_string()))?;
+    if !base.path().ends_with('/') {
+        let path = format!("{}/", base.path());
+        base.set_path(&path);
+    }
+    let granted = chosen.redirects().iter().map(|place| {
+        Origin::parse(place)
+            .ok_or_else(|| invalid(format!("`{}` in `redirects` is no HOST:PORT", place.escape_debug())))
+    });
+    let granted = granted.collect::<Result<Vec<_>, Error>>()?;
+    let authorities = chosen.authorities();
+    let backend = Web {
+        client: client(authorities, redirects(granted))?,
+        runtime: runtime.clone(),
+        base,
+        authorization: authorization(chosen)?,
+        trust_roots: if authorities.is_some() { TrustRoots::CaFile } else { TrustRoots::System },
+        proxies: Proxies::of_the_environment(),
+        idle: chosen.idle(),
+    };
+    Ok(Opened { prefix: Prefix::default(), backend: Box::new(backend) })
+}
+
+/// The header that says who reads; `None` without credentials.
+fn authorization(chosen: &Chosen<'_>) -> Result<Option<HeaderValue>, Error> {
+    let value = match (chosen.value(USERNAME.name), chosen.value(PASSWORD.name), chosen.value(TOKEN.name)) {
+        (Some(user), Some(password), _) => basic(user, password),
+        (_, _, Some(token)) => format!("Bearer {token}"),
+        _ => return Ok(None),
+    };
+    let mut value = HeaderValue::from_str(&value)
+        .map_err(|_| invalid("a credential has a character that no header can have"))?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+/// `Authorization` of a user with a password (RFC 7617).
+pub(in crate::store) fn basic(user: &str, password: &str) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::from("Basic ");
+    for three in format!("{user}:{password}").as_bytes().chunks(3) {
+        let bits = three.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        for place in 0..4 {
+            let letter = char::from(ALPHABET[(bits >> (18 - 6 * place) & 63) as usize]);
+            text.push(if place <= three.len() { letter } else { '=' });
+        }
+    }
+    text
+}
