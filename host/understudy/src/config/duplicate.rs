@@ -24,6 +24,13 @@ pub(super) fn told(text: &str, second: Range<usize>) -> Option<String> {
         with_mark(document.get_ref(), key)
     })?;
     let line = Place::of(text, first).line;
+    let begins = before.rfind('\n').map_or(0, |end| end + 1);
+    if before.get(begins..)?.trim_start().starts_with('[') {
+        return Some(format!(
+            "the section `{}` stands twice, first in line {line}: put the keys of both below one",
+            key.escape_debug()
+        ));
+    }
     Some(format!("the key `{}` stands twice, first in line {line}: take one of them out", key.escape_debug()))
 }
 
@@ -61,8 +68,11 @@ mod tests {
         ] {
             let (_, errors) = DeTable::parse_recoverable(text);
             let span = errors[0].span().unwrap();
-            let says = format!("the key `{key}` stands twice, first in line {line}: take one of them out");
-            assert_eq!(told(text, span), Some(says), "{text}: {errors:?}");
+            let told = told(text, span).unwrap();
+            assert!(
+                told.contains(&format!("`{key}` stands twice, first in line {line}: ")),
+                "{text}: {told}"
+            );
         }
         assert_eq!(told("a = 1\n", 0..1), None);
     }

@@ -14,6 +14,7 @@ pub mod problem;
 mod replica;
 mod secret;
 mod source;
+mod syntax;
 mod tree;
 mod trusted;
 mod visible;
@@ -163,16 +164,7 @@ impl Config {
         let (document, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
             // What a broken document seems to say besides is guesswork, and stays unsaid.
-            let problem = |error: &toml::de::Error| {
-                let span = error.span().unwrap_or_default();
-                let twice = (error.message() == "duplicate key").then(|| duplicate::told(text, span.clone()));
-                let why = twice.flatten().unwrap_or_else(|| error.message().replace('\n', ", "));
-                Problem::in_file(file, Place::of(text, span.start), format!("not TOML: {why}"))
-            };
-            let mut problems: Vec<_> = errors.iter().map(problem).collect();
-            problems.sort();
-            problems.dedup();
-            return Err(problems);
+            return Err(syntax::problems(file, text, &errors));
         }
         let reader = Reader::new(file, text);
         let config = read(&reader, document.get_ref(), overrides, environment);

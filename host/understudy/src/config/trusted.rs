@@ -26,13 +26,27 @@ pub(super) struct Judged {
 pub(super) fn read(path: &Path, limit: u64) -> io::Result<(String, Judged)> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
-    let mut text = String::new();
-    file.take(limit + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > limit {
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
         let why = format!("it is larger than {limit} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
     }
+    let text = String::from_utf8(bytes)
+        .map_err(|error| not_utf8(error.as_bytes(), error.utf8_error().valid_up_to()))?;
     Ok((text, Judged { path: path.to_owned(), metadata }))
+}
+
+/// Says in which line a file is not UTF-8, and what it may be.
+fn not_utf8(bytes: &[u8], valid_up_to: usize) -> io::Error {
+    let line = 1 + bytes[..valid_up_to].iter().filter(|byte| **byte == b'\n').count();
+    let looks_like = match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => " (it looks like UTF-16)",
+        _ if bytes.contains(&0) => " (it looks like a binary file)",
+        _ => " (it may be Latin-1)",
+    };
+    let why = format!("line {line} is not UTF-8{looks_like}: save the file as UTF-8");
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 impl Judged {
@@ -110,6 +124,23 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(file)).unwrap();
         fs::set_permissions(&place, Permissions::from_mode(directory)).unwrap();
         read(&path, 10).unwrap().1
+    }
+
+    #[test]
+    fn a_file_that_is_not_utf_8_is_refused_with_its_line() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("u.toml");
+        for (bytes, says) in [
+            (
+                &b"a = 1\nb = \"\xe9\"\n"[..],
+                "line 2 is not UTF-8 (it may be Latin-1): save the file as UTF-8",
+            ),
+            (b"\xff\xfea\0", "line 1 is not UTF-8 (it looks like UTF-16): save the file as UTF-8"),
+            (b"\0\xff", "line 1 is not UTF-8 (it looks like a binary file): save the file as UTF-8"),
+        ] {
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(read(&path, 100).map(|_| ()).unwrap_err().to_string(), says);
+        }
     }
 
     #[test]

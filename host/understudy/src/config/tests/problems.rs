@@ -51,7 +51,8 @@ fn malformed_toml_is_told_with_its_place_and_nothing_is_guessed() {
 #[test]
 fn a_key_that_is_given_twice_is_told() {
     let problems = parse(&format!("{WHOLE}datadir = \"/other\"\n")).map(|_| ()).unwrap_err();
-    let twice = "/etc/understudy.toml:6:1: not TOML: the key `datadir` stands twice, first in line 4: take one of them out";
+    let twice =
+        "/etc/understudy.toml:6:1: the key `datadir` stands twice, first in line 4: take one of them out";
     assert_eq!(problems, [twice]);
 }
 
