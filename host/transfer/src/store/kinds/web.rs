@@ -1,5 +1,6 @@
 //! `https://host/path/` and `http://host/path/`: a directory of a web server.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 use tokio::runtime::Handle;
@@ -85,14 +86,5 @@ fn authorization(chosen: &Chosen<'_>) -> Result<Option<HeaderValue>, Error> {
 
 /// `Authorization` of a user with a password (RFC 7617).
 pub(in crate::store) fn basic(user: &str, password: &str) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::from("Basic ");
-    for three in format!("{user}:{password}").as_bytes().chunks(3) {
-        let bits = three.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
-        for place in 0..4 {
-            let letter = char::from(ALPHABET[(bits >> (18 - 6 * place) & 63) as usize]);
-            text.push(if place <= three.len() { letter } else { '=' });
-        }
-    }
-    text
+    format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
 }
