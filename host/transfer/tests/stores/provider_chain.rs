@@ -85,7 +85,7 @@ async fn a_pod_without_a_role_is_denied_and_finds_no_object_missing() {
         store.scan("", None).await.unwrap_err(),
     ] {
         assert_eq!(error.kind, Kind::Denied, "{error}");
-        assert!(error.message.contains("gives credentials") && error.message.contains("404"), "{error}");
+        assert!(error.message.contains("provides credentials") && error.message.contains("404"), "{error}");
     }
     assert!(bucket.requests().is_empty());
 }
