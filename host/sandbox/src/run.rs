@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use replica::Filled;
+use replica::SealRequests;
 use wasmtime::{Engine, Store, UpdateDeadline};
 
 use crate::state::State;
@@ -17,7 +17,7 @@ const HANDLES: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Left {
     /// What the method asked the host to do at the seal.
-    pub(crate) filled: Filled,
+    pub(crate) filled: SealRequests,
     /// Why it could not write something, where that was for want of space.
     pub(crate) full: Option<String>,
     /// Its last lines on standard error.
