@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use replica::{Failure, Filled, Method, Plan, Refusal, Request, Run};
+use replica::{Failure, Method, Plan, Refusal, Request, Run, SealRequests};
 
 type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-type Create = dyn Fn(Request, Run) -> Answer<Result<Filled, Failure>> + Send + Sync;
+type Create = dyn Fn(Request, Run) -> Answer<Result<SealRequests, Failure>> + Send + Sync;
 type Look = dyn Fn(Request, Run) -> Answer<Result<Plan, Failure>> + Send + Sync;
 
 /// A method of the loop: preflight and plan say yes until told otherwise, `create` does what the test gave it.
@@ -24,7 +24,7 @@ impl Scripted {
     /// A method of this name that fills the directory by `create`.
     pub fn new<F>(name: &str, create: impl Fn(Request, Run) -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = Result<Filled, Failure>> + Send + 'static,
+        F: Future<Output = Result<SealRequests, Failure>> + Send + 'static,
     {
         Self {
             name: name.to_owned(),
@@ -75,7 +75,7 @@ impl Method for Scripted {
         (self.plan)(request.clone(), run.clone()).await
     }
 
-    async fn create(&self, request: &Request, _plan: &Plan, run: &Run) -> Result<Filled, Failure> {
+    async fn create(&self, request: &Request, _plan: &Plan, run: &Run) -> Result<SealRequests, Failure> {
         (self.create)(request.clone(), run.clone()).await
     }
 }

@@ -147,7 +147,7 @@ fn foreign_files_in_a_directory_that_was_made_anew_are_not_emptied() {
     }
     let ended = replica.create(&[]).unwrap();
     assert_eq!(ended.code(), Some(3), "{}", ended.output);
-    assert!(ended.output.contains("made earlier") && ended.output.contains("--force"), "{}", ended.output);
+    assert!(ended.output.contains("created earlier") && ended.output.contains("--force"), "{}", ended.output);
     assert_eq!(fs::read_to_string(data.join("thesis.txt")).unwrap(), "years of work");
 }
 

@@ -1,4 +1,4 @@
-//! The places on this machine that the operator gave to the replica: nothing outside them is ever touched.
+//! The directories that the operator gave to the replica: nothing outside them is ever touched.
 
 use std::path::{Path, PathBuf};
 
@@ -9,19 +9,19 @@ use postgres_formats::names::PG_WAL;
 pub struct Directories {
     /// The data directory, as the operator wrote it; it may be a symbolic link to a directory.
     pub datadir: PathBuf,
-    /// Where the write-ahead log lives, if not in `<datadir>/pg_wal`.
+    /// The directory of the write-ahead log, if it is not `<datadir>/pg_wal`.
     pub wal: Option<PathBuf>,
     /// Where each tablespace of a backup goes.
     pub tablespaces: TablespaceMap,
 }
 
 impl Directories {
-    /// Where a method puts the write-ahead log: the operator's directory, or `<datadir>/pg_wal`.
+    /// Returns the directory of the write-ahead log: the operator's, or `<datadir>/pg_wal`.
     pub fn wal_directory(&self) -> PathBuf {
         self.wal.clone().unwrap_or_else(|| self.datadir.join(PG_WAL))
     }
 
-    /// Every directory outside the data directory that the operator named.
+    /// Returns every directory outside the data directory that the operator named.
     pub fn mapped(&self) -> impl Iterator<Item = &Path> {
         self.wal.as_deref().into_iter().chain(self.tablespaces.targets())
     }
@@ -39,8 +39,8 @@ pub enum TablespaceKey {
 }
 
 impl TablespaceKey {
-    /// A key of the map as it stands in the configuration: a leading `/` makes it a location, digits alone an
-    /// object identifier, anything else a name.
+    /// Parses a key of the map in the configuration: a leading `/` makes it a location, digits alone an object identifier, anything
+    /// else a name.
     pub fn parse(text: &str) -> Self {
         if text.starts_with('/') {
             Self::Location(PathBuf::from(text))
@@ -52,18 +52,18 @@ impl TablespaceKey {
     }
 }
 
-/// The operator's map from a tablespace of the backup to a directory of this machine. A tablespace that it does
-/// not name goes nowhere, not even to the path that it had.
+/// The operator's map from a tablespace of the backup to a directory of this machine. A tablespace that it does not name is not
+/// restored, not even to the path that it had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TablespaceMap(Vec<(TablespaceKey, PathBuf)>);
 
 impl TablespaceMap {
-    /// A map of these entries; the first that fits a tablespace counts.
+    /// Returns a map of these entries; of several entries with one key the first counts.
     pub fn new(entries: Vec<(TablespaceKey, PathBuf)>) -> Self {
         Self(entries)
     }
 
-    /// Where a tablespace goes, by its location, its object identifier or its name, in this order.
+    /// Returns the directory for a tablespace, looked up by its location, its object identifier and its name, in this order.
     pub fn target(&self, oid: u32, name: Option<&str>, location: &Path) -> Option<&Path> {
         let find = |fits: &dyn Fn(&TablespaceKey) -> bool| self.0.iter().find(|(key, _)| fits(key));
         find(&|key| matches!(key, TablespaceKey::Location(from) if from == location))
@@ -72,12 +72,12 @@ impl TablespaceMap {
             .map(|(_, to)| to.as_path())
     }
 
-    /// Every directory that the map gives away.
+    /// Returns every directory of the map.
     pub fn targets(&self) -> impl Iterator<Item = &Path> {
         self.0.iter().map(|(_, to)| to.as_path())
     }
 
-    /// The entries, in the operator's order.
+    /// Returns the entries, in the operator's order.
     pub fn entries(&self) -> impl Iterator<Item = (&TablespaceKey, &Path)> {
         self.0.iter().map(|(key, to)| (key, to.as_path()))
     }

@@ -44,26 +44,26 @@ pub enum Event {
         /// Free text for people.
         name: String,
     },
-    /// How far the method is. Totals as far as they are known.
+    /// How far the method is.
     Progress {
         /// Which method.
         method: String,
         /// Bytes written so far.
         bytes: u64,
-        /// Bytes in all.
+        /// Bytes in all, if that is known.
         bytes_expected: Option<u64>,
         /// Files written so far.
         files: u64,
-        /// Files in all.
+        /// Files in all, if that is known.
         files_expected: Option<u64>,
     },
-    /// A line of a method's log or output, or the host's own word on it.
+    /// A line of a method's log or output, or a line of the host.
     Log {
-        /// Which method; none where the host speaks of the run.
+        /// Which method; `None` if the line is about the whole run.
         method: Option<String>,
         /// How serious.
         level: Level,
-        /// Who speaks: `host`, `plugin`, `stdout`, `stderr` or a program's name.
+        /// Where the line comes from: `host`, `plugin`, `stdout`, `stderr` or a program's name.
         origin: String,
         /// The line, free of control characters.
         message: String,
@@ -71,19 +71,19 @@ pub enum Event {
         #[serde(skip_serializing_if = "Vec::is_empty")]
         fields: Vec<(String, String)>,
     },
-    /// A store does not answer as it should, and is asked again.
+    /// A request to a store failed or is not answered, and is retried.
     Retrying {
         /// Which method.
         method: String,
         /// The store's URL or path, without credentials.
         store: String,
-        /// What it was asked for: an object, or the objects below a prefix.
+        /// What the request is for: an object, or the objects below a prefix.
         about: String,
-        /// Which try it is, from 1, since something came the last time.
+        /// The number of the try, from 1, since data last arrived.
         attempt: u32,
-        /// Why the try failed, or that nothing has come so far.
+        /// Why the try failed, or that nothing has arrived so far.
         cause: String,
-        /// When the next try is made; none while this one is still waited for.
+        /// When the next try is made; `None` if this one still waits for an answer.
         #[serde(rename = "next_try_in_seconds", serialize_with = "maybe_seconds")]
         next_try_in: Option<Duration>,
     },
@@ -91,10 +91,10 @@ pub enum Event {
     Denied {
         /// Which method.
         method: String,
-        /// What it asked and the line that would allow it.
+        /// What it requested and the line that would allow it.
         denial: Denial,
     },
-    /// The seal found something worth telling.
+    /// A check of the host found something to report.
     Found {
         /// Which method.
         method: String,
@@ -113,7 +113,7 @@ pub enum Event {
         rule: Option<Rule>,
         /// The line of configuration that would change the answer.
         remedy: Option<String>,
-        /// Whether the data directory was touched for it: emptied, or its pg_control taken away.
+        /// Whether the data directory was touched for it: emptied, or its pg_control removed.
         touched: bool,
         /// How long it took.
         #[serde(rename = "seconds", serialize_with = "seconds")]
@@ -123,14 +123,14 @@ pub enum Event {
     RunEnded {
         /// How.
         result: RunResult,
-        /// Why it ended before any method was tried, where it did.
+        /// Why it ended before any method was tried; `None` if one was tried.
         message: Option<String>,
     },
 }
 
 impl Event {
-    /// The same with every text that came from a method, a program or the machine passed through `change`: what a person or
-    /// a file is told goes through here once, so that a secret can be taken out. Names of methods are the operator's own.
+    /// Returns the event with every text that came from a method, a program or the machine passed through `change`, so that secrets
+    /// can be removed before a person or a file gets it. Names of methods are the operator's own and stay.
     #[must_use]
     pub fn map_texts(self, change: &dyn Fn(String) -> String) -> Self {
         match self {
@@ -221,7 +221,7 @@ pub enum Level {
     Trace,
 }
 
-/// Something that a method can be let do.
+/// A capability that a method can be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CapabilityKind {
@@ -242,7 +242,7 @@ pub enum CapabilityKind {
 }
 
 impl CapabilityKind {
-    /// The word that logs and reports use.
+    /// Returns the word that logs and reports use.
     pub fn word(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -267,9 +267,9 @@ impl fmt::Display for CapabilityKind {
 pub struct Denial {
     /// The capability that the call needs.
     pub capability: CapabilityKind,
-    /// What was asked for, such as a path.
+    /// What was requested, such as a path.
     pub what: String,
-    /// The line of configuration that would allow it, `None` if no line would.
+    /// The line of configuration that would allow it; `None` if no line would.
     pub remedy: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Creating a PostgreSQL replica: the loop over the methods, the data directory that they fill, the checks before
+//! Creates a PostgreSQL replica: the loop over the methods, the data directory that they fill, the checks before
 //! and after. This crate knows nothing of WebAssembly: a sandboxed component and `pg_basebackup` are both a
 //! [`Method`], and the loop cannot tell them apart.
 
@@ -23,7 +23,7 @@ pub mod source;
 pub mod state;
 
 pub use create_replica::{
-    Cancel, CancelReason, Candidate, Job, check_methods, create_replica, methods_to_try,
+    Cancel, CancelReason, Job, ListedMethod, check_methods, create_replica, methods_to_try,
 };
 pub use directories::{Directories, TablespaceKey, TablespaceMap};
 pub use event::{CapabilityKind, Denial, Event, EventSink, Level};
@@ -31,7 +31,7 @@ pub use foundation::printable;
 pub use foundation::redact::Redactor;
 pub use foundation::secret::Secret;
 pub use foundation::units::Bytes;
-pub use method::{Context, Failure, Filled, Method, Plan, Refusal, Request, Signal, Tablespace};
+pub use method::{Context, Failure, Method, Plan, Refusal, Request, SealRequests, Signal, Tablespace};
 pub use outcome::{Attempt, Outcome, Report, Result as RunResult};
 pub use postgres_formats::Lsn;
 pub use rule::Rule;

@@ -1,4 +1,4 @@
-//! One way to create a replica.
+//! Methods of creating a replica: the trait that each implements, and the types of its arguments and results.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,43 +11,43 @@ use crate::datadir::DataDirectory;
 use crate::rule::Rule;
 use crate::{Bytes, Directories, Lsn, Outcome, Run, Source};
 
-/// One way to create a replica. The loop owns the data directory; a method only fills it.
+/// A method of creating a replica. The loop owns the data directory; a method only fills it.
 #[async_trait]
 pub trait Method: Send + Sync {
-    /// The name that it has in the operator's list of methods.
+    /// Returns the name of the method in the operator's list.
     fn name(&self) -> &str;
 
-    /// What is known of the component that the method is, for the report; none for a method that is none.
+    /// Returns what the report says about the method's component; `None` for a method that is no component.
     fn component(&self) -> Option<ComponentFacts> {
         None
     }
 
-    /// Everything that can be checked without running the method.
+    /// Checks everything that can be checked without running the method.
     ///
     /// # Errors
-    /// A [`Refusal`] that names the rule and, where there is one, the line of configuration to change.
+    /// Fails with a [`Refusal`] that names the rule and, if there is one, the line of configuration to change.
     async fn preflight(&self, request: &Request) -> Result<(), Refusal>;
 
-    /// What would be restored; touches nothing.
+    /// Returns what would be restored. Touches nothing.
     ///
     /// # Errors
-    /// A [`Failure`]; [`Outcome::NotApplicable`] where there is nothing to restore. The data directory is as it was.
+    /// Fails with [`Outcome::NotApplicable`] if there is nothing to restore. The data directory is as it was.
     async fn plan(&self, request: &Request, run: &Run) -> Result<Plan, Failure>;
 
-    /// Fills the data directory. Returns only when nothing of it writes any more, also when `run` is cancelled,
-    /// which it notices within 250 ms.
+    /// Fills the data directory. Notices within 250 ms that `run` is cancelled, and returns, then too, only when nothing of the
+    /// method writes any more.
     ///
     /// # Errors
-    /// A [`Failure`]; whatever is in the directory by then is the loop's to remove.
-    async fn create(&self, request: &Request, plan: &Plan, run: &Run) -> Result<Filled, Failure>;
+    /// Fails with a [`Failure`]. The loop removes what is in the directory then.
+    async fn create(&self, request: &Request, plan: &Plan, run: &Run) -> Result<SealRequests, Failure>;
 }
 
-/// What the report tells of a component.
+/// What the report says about a component.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ComponentFacts {
     /// Its file.
     pub path: String,
-    /// The name that it gives itself; none where it could not be loaded, as the next two.
+    /// The name that it gives itself; `None` if it could not be loaded, as the next two.
     pub name: Option<String>,
     /// Its version.
     pub version: Option<String>,
@@ -57,21 +57,21 @@ pub struct ComponentFacts {
     pub grants: BTreeMap<String, String>,
 }
 
-/// What a method is asked.
+/// What a method gets when it is called.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Patroni's four parameters; none for a method with `no_params`.
+    /// Patroni's four parameters; `None` for a method with `no_params`.
     pub context: Option<Context>,
-    /// Whether the data directory keeps what it holds (`keep_data`).
+    /// Whether the data directory keeps its content (`keep_data`).
     pub keep_data: bool,
-    /// The places that may be written.
+    /// The operator's directories: nothing outside them may be written.
     pub directories: Arc<Directories>,
-    /// Where PostgreSQL's own programs are, such as `/usr/lib/postgresql/15/bin`.
+    /// The directory of PostgreSQL's own programs, such as `/usr/lib/postgresql/15/bin`.
     pub bin_dir: PathBuf,
-    /// The server to copy from; none where only methods that need no source are tried.
+    /// The server to copy from; `None` if only methods are tried that need none.
     pub source: Option<Arc<Source>>,
-    /// The data directory that the run holds: for the lock and the state file that native programs need, and for a
-    /// method that starts over. None in `check`, where nothing is held and `create` is never called.
+    /// The locked data directory: native programs need its lock and its state file, and a method may empty it to start over. `None`
+    /// in `check`, which locks nothing and never calls `create`.
     pub directory: Option<Arc<DataDirectory>>,
 }
 
@@ -118,7 +118,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The same with every text passed through `change`, for what is told of it.
+    /// Returns the plan with every text passed through `change`, so that secrets can be removed before it is reported.
     #[must_use]
     pub fn map_texts(self, change: &dyn Fn(String) -> String) -> Self {
         let path = |path: PathBuf| {
@@ -150,16 +150,16 @@ fn bytes_as_number<S: serde::Serializer>(bytes: &Option<Bytes>, serializer: S) -
 pub struct Tablespace {
     /// Its object identifier, the name of its link in `pg_tblspc`.
     pub oid: u32,
-    /// Its name, where the backup records it.
+    /// Its name, if the backup records it.
     pub name: Option<String>,
     /// The path that it had where the backup was taken.
     pub location: PathBuf,
 }
 
-/// What a method that filled the data directory asks the host to do when it seals.
+/// What a method that filled the data directory requests of the seal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filled {
-    /// Lines for postgresql.auto.conf: a name and its plain, unquoted value.
+pub struct SealRequests {
+    /// Settings for postgresql.auto.conf: each name with its plain, unquoted value.
     pub recovery_settings: Vec<(String, String)>,
     /// Signal files to write.
     pub signals: Vec<Signal>,
@@ -174,7 +174,7 @@ pub enum Signal {
     Recovery,
 }
 
-/// A method that may not run, found before it did.
+/// Why a method may not run, found before it runs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
@@ -184,24 +184,24 @@ pub struct Refusal {
     pub message: String,
     /// The line of configuration that would change the answer.
     pub remedy: Option<String>,
-    /// Whether it is the operator's policy (signature, grant, digest) that refuses.
+    /// Whether the operator's policy (signature, grant, digest) refuses the method.
     pub policy: bool,
 }
 
 impl Refusal {
-    /// A refusal by `rule`.
+    /// Returns a refusal by `rule`.
     pub fn new(rule: Rule, message: impl Into<String>) -> Self {
         Self { rule, message: message.into(), remedy: None, policy: false }
     }
 
-    /// The same with the line that would change the answer.
+    /// Returns the refusal with the line that would change the answer.
     #[must_use]
     pub fn remedy(mut self, line: impl Into<String>) -> Self {
         self.remedy = Some(line.into());
         self
     }
 
-    /// The same as a refusal by policy, which has an exit code of its own.
+    /// Returns the refusal as one by policy, which has an exit code of its own.
     #[must_use]
     pub fn by_policy(mut self) -> Self {
         self.policy = true;
@@ -209,50 +209,50 @@ impl Refusal {
     }
 }
 
-/// A method that ran and did not create a replica.
+/// Why a method that ran did not create a replica.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// The word for it; never [`Outcome::Created`].
+    /// How the method ended; never [`Outcome::Created`].
     pub outcome: Outcome,
     /// What happened, to which file or setting, and what to do.
     pub message: String,
     /// What caused it.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
-    /// Something of the method may still write, as a thread that hangs in a system call: nobody else may touch the directory while
-    /// this process lives.
-    pub may_write: bool,
+    /// Whether something of the method may still write, such as a thread that hangs in a system call. No other method may use the
+    /// directory then while this process lives.
+    pub may_still_write: bool,
 }
 
 impl Failure {
-    /// A failure without a further cause.
+    /// Returns a failure without a further cause.
     pub fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), source: None, may_write: false }
+        Self { outcome, message: message.into(), source: None, may_still_write: false }
     }
 
-    /// A failure caused by `source`.
+    /// Returns a failure caused by `source`.
     pub fn caused_by(
         outcome: Outcome,
         message: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { outcome, message: message.into(), source: Some(source.into()), may_write: false }
+        Self { outcome, message: message.into(), source: Some(source.into()), may_still_write: false }
     }
 
-    /// The same of a method that could not be stopped.
+    /// Returns the failure as one of a method that could not be stopped.
     #[must_use]
-    pub fn may_write(mut self) -> Self {
-        self.may_write = true;
+    pub fn may_still_write(mut self) -> Self {
+        self.may_still_write = true;
         self
     }
 
-    /// The cancelled attempt.
+    /// Returns the failure of a cancelled attempt.
     pub fn cancelled() -> Self {
         Self::new(Outcome::Cancelled, "cancelled")
     }
 
-    /// The message and all its causes, on one line.
+    /// Returns the message and all its causes, on one line.
     pub fn chain(&self) -> String {
         let mut text = self.message.clone();
         let mut cause = self.source.as_deref().map(|source| source as &dyn std::error::Error);

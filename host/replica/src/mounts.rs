@@ -1,10 +1,10 @@
-//! What is mounted where: a directory that is bound to two places (`mount --bind`) is one.
+//! The mount table: two paths to one directory (`mount --bind`) are recognised as one place.
 
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// The path without symbolic links in it, also where the last parts of it are not there yet.
+/// Returns the path with its symbolic links resolved, also if its last components do not exist yet.
 pub fn real_path(path: &Path) -> PathBuf {
     let there = |there: &Path| {
         let beyond = path.strip_prefix(there).ok()?;
@@ -22,19 +22,19 @@ pub struct Region {
 }
 
 impl Region {
-    /// Whether one of the two is, or lies in, the other.
+    /// Returns whether one of the two is, or lies in, the other.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.device == other.device
             && (self.path.starts_with(&other.path) || other.path.starts_with(&self.path))
     }
 }
 
-/// What is mounted where (`/proc/self/mountinfo`, proc(5)). Nothing where that cannot be read.
+/// The mount table (`/proc/self/mountinfo`, proc(5)). Empty if it cannot be read.
 #[derive(Debug, Default)]
 pub struct Mounts(Vec<(Region, PathBuf)>);
 
 impl Mounts {
-    /// The mounts that this process sees.
+    /// Returns the mounts that this process sees.
     pub fn of_this_process() -> Self {
         fs::read("/proc/self/mountinfo").map(|text| Self::parse(&text)).unwrap_or_default()
     }
@@ -49,14 +49,14 @@ impl Mounts {
         Self(text.split(|byte| *byte == b'\n').filter_map(line).collect())
     }
 
-    /// Where a path without links begins on its file system, and what is mounted below it on theirs.
+    /// Returns the region of a path without links on its file system, and the regions that are mounted below the path.
     pub fn regions(&self, real: &Path) -> Vec<Region> {
         let below = self.0.iter().filter(|(_, point)| point.starts_with(real) && point != real);
         let below = below.map(|(root, _)| root.clone());
         self.region(real).into_iter().chain(below).collect()
     }
 
-    /// Where a path without links is on its file system.
+    /// Returns where a path without links is on its file system.
     fn region(&self, real: &Path) -> Option<Region> {
         let within = |(root, point): &(Region, PathBuf)| {
             let below = real.strip_prefix(point).ok()?;
@@ -65,12 +65,12 @@ impl Mounts {
                 Region { device: root.device.clone(), path: root.path.join(below) },
             ))
         };
-        // Of two mounts on one point the later hides the earlier.
+        // Of two mounts on one point the later one hides the earlier one.
         self.0.iter().filter_map(within).max_by_key(|(depth, _)| *depth).map(|(_, region)| region)
     }
 
-    /// The paths by which what is at a path without links may be reached through the other mounts of its file system, and its own.
-    /// What is mounted over one of them hides it: whoever uses a path looks what is there.
+    /// Returns the paths that may lead, through the mounts of its file system, to the same file as a path without links; that path is
+    /// one of them. Another mount may hide one of them, so the caller must check what each leads to.
     pub fn paths(&self, real: &Path) -> Vec<PathBuf> {
         let Some(region) = self.region(real) else { return vec![real.to_owned()] };
         let through = |(root, point): &(Region, PathBuf)| {
@@ -86,7 +86,7 @@ impl Mounts {
     }
 }
 
-/// A path with `\040` for a space and their like, as mountinfo has it.
+/// Decodes a path of mountinfo, which has `\040` for a space and the like.
 fn unescaped(field: &[u8]) -> PathBuf {
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -1,4 +1,4 @@
-//! How an attempt ended, how a run ended, and what is told of both.
+//! How an attempt ended, how a run ended, and the report of both.
 
 use std::fmt;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub enum Outcome {
     RetryLater,
     /// The method ran and failed.
     Failed,
-    /// A check before the directory was touched said no.
+    /// A check refused the method before the data directory was touched.
     Rejected,
     /// The component trapped.
     Trapped,
@@ -28,18 +28,18 @@ pub enum Outcome {
     Denied,
     /// The method's deadline, or the run's, passed.
     TimedOut,
-    /// The component asked for more memory than it was granted.
+    /// The component needed more memory than it was granted.
     OutOfMemory,
     /// The method filled its disk budget or the disk.
     OutOfDisk,
-    /// What the method left did not pass the checks of the seal.
+    /// The restored files did not pass the checks of the seal.
     CheckFailed,
     /// A signal ended it.
     Cancelled,
 }
 
 impl Outcome {
-    /// The word, as it stands in the report.
+    /// Returns the word that the report has for it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -64,7 +64,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// How a run ended, and with which exit code the program tells it.
+/// How a run ended, with the program's exit code for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Result {
@@ -85,7 +85,7 @@ pub enum Result {
 }
 
 impl Result {
-    /// The exit code of the program.
+    /// Returns the exit code of the program.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Created => 0,
@@ -99,7 +99,7 @@ impl Result {
     }
 }
 
-/// What is told of one attempt.
+/// The report of one attempt.
 #[derive(Clone, Debug, Serialize)]
 pub struct Attempt {
     /// The method's name.
@@ -115,13 +115,13 @@ pub struct Attempt {
     /// How long it took.
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub duration: Duration,
-    /// Whether the data directory was emptied, or only its pg_control taken away (`keep_data`), for this attempt.
+    /// Whether the data directory was emptied, or only its pg_control removed (`keep_data`), for this attempt.
     pub touched: bool,
-    /// What it planned, where it came that far.
+    /// Its plan; `None` if it ended before.
     pub plan: Option<Plan>,
-    /// Bytes that it wrote, as far as it told.
+    /// Bytes that it wrote, as far as it reported them.
     pub bytes: u64,
-    /// Files that it wrote, as far as it told.
+    /// Files that it wrote, as far as it reported them.
     pub files: u64,
     /// Calls that no grant covered.
     pub denials: Vec<Denial>,
@@ -129,30 +129,30 @@ pub struct Attempt {
     pub output: Vec<String>,
     /// How many lines of `output` were dropped to keep within the bound.
     pub output_dropped: u64,
-    /// What the seal found, changed or warns of.
+    /// What the checks of the host found, and what the seal changed.
     pub findings: Vec<Finding>,
 }
 
-/// Something that the seal found in what was restored.
+/// Something that a check of the host found, such as in the restored files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The check that found it.
     pub check: Rule,
-    /// `info` for what the operator's own configuration asked for, `warn` for what came with the backup or could not be checked.
+    /// `info` for what the operator's own configuration wants, `warn` for what came with the backup or could not be checked.
     pub level: Level,
     /// What was found and what was done about it.
     pub message: String,
 }
 
 impl Finding {
-    /// The same with its message passed through `change`.
+    /// Returns the finding with its message passed through `change`.
     #[must_use]
     pub fn map_texts(self, change: &dyn Fn(String) -> String) -> Self {
         Self { message: change(self.message), ..self }
     }
 }
 
-/// What is told of a run.
+/// The report of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// How it ended.
@@ -161,7 +161,7 @@ pub struct Report {
     pub datadir: String,
     /// The cluster's name.
     pub scope: String,
-    /// Why the run ended before any method, where it did.
+    /// Why the run ended before any method was tried; `None` if one was tried.
     pub message: Option<String>,
     /// When it began, RFC 3339.
     pub started: String,

@@ -1,15 +1,15 @@
-//! Which PostgreSQL a program is of.
+//! The PostgreSQL version of a program.
 
 use std::io::{Read, Seek};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a program may take to tell its version.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a program may take to print its version.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it is looked at meanwhile.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+/// How often the program is polled meanwhile.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The most of its answer that is read, in bytes.
 const LONGEST_ANSWER: u64 = 4096;
@@ -17,23 +17,23 @@ const LONGEST_ANSWER: u64 = 4096;
 /// The most of an answer that is repeated in an error, in characters.
 const SHOWN: usize = 200;
 
-/// Why a program did not tell its version; says what happened, not to which program.
+/// Why the version of a program is not known. The message does not name the program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct NoVersion(String);
+pub(crate) struct VersionError(String);
 
-impl From<std::io::Error> for NoVersion {
+impl From<std::io::Error> for VersionError {
     fn from(error: std::io::Error) -> Self {
         Self(error.to_string())
     }
 }
 
-/// Asks `<program> --version` for its major version, such as 15. Blocking.
+/// Returns the major version that `<program> --version` prints, such as 15. Blocking.
 ///
 /// # Errors
-/// Where it does not run, does not answer within `patience`, or answers something else.
-pub(crate) fn major_version(program: &Path, patience: Duration) -> Result<u32, NoVersion> {
-    // A file takes whatever the program prints; a full pipe would make it wait.
+/// Fails if the program does not run, does not end within `timeout`, or prints something else.
+pub(crate) fn major_version(program: &Path, timeout: Duration) -> Result<u32, VersionError> {
+    // The output goes to a file: a program that fills a pipe would wait.
     let mut answer = tempfile::tempfile()?;
     let mut child = Command::new(program)
         .arg("--version")
@@ -48,17 +48,17 @@ pub(crate) fn major_version(program: &Path, patience: Duration) -> Result<u32, N
     let status = loop {
         match child.try_wait()? {
             Some(status) => break status,
-            None if began.elapsed() < patience => std::thread::sleep(BETWEEN_LOOKS),
+            None if began.elapsed() < timeout => std::thread::sleep(POLL_INTERVAL),
             None => {
-                // It may have ended just now; either way it is gone after this.
+                // The program may have ended just now; in either case it is gone after this.
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(NoVersion(format!("it did not answer within {patience:?}")));
+                return Err(VersionError(format!("it did not answer within {timeout:?}")));
             }
         }
     };
     if !status.success() {
-        return Err(NoVersion(format!("it ended with {status}")));
+        return Err(VersionError(format!("it ended with {status}")));
     }
     let mut text = Vec::new();
     answer.rewind()?;
@@ -66,11 +66,11 @@ pub(crate) fn major_version(program: &Path, patience: Duration) -> Result<u32, N
     let text = String::from_utf8_lossy(&text);
     major_of(&text).ok_or_else(|| {
         let shown: String = text.trim().chars().take(SHOWN).collect();
-        NoVersion(format!("its --version answers `{}`", shown.escape_debug()))
+        VersionError(format!("its --version answers `{}`", shown.escape_debug()))
     })
 }
 
-/// `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` is 15; so are `15rc1` and `15devel`.
+/// Parses the output: `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` is 15; so are `15rc1` and `15devel`.
 fn major_of(answer: &str) -> Option<u32> {
     let version = answer.split_once("(PostgreSQL) ")?.1;
     let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
@@ -85,7 +85,7 @@ pub(crate) mod tests {
     pub(crate) fn programs(script: &str) -> tempfile::TempDir {
         let place = tempfile::tempdir().unwrap();
         let program = place.path().join("postgres");
-        // By another process: a descriptor of this one, still open in a child just forked, would make it busy.
+        // Another process writes the file: a descriptor of this one, still open in a child just forked, would make the file busy.
         let write = "printf '#!/bin/sh\\n%s\\n' \"$2\" > \"$1\" && chmod 755 \"$1\"";
         let status =
             Command::new("/bin/sh").args(["-c", write, "sh"]).arg(&program).arg(script).status().unwrap();
@@ -93,9 +93,9 @@ pub(crate) mod tests {
         place
     }
 
-    fn asked(script: &str, patience: Duration) -> Result<u32, String> {
+    fn version(script: &str, timeout: Duration) -> Result<u32, String> {
         let programs = programs(script);
-        major_version(&programs.path().join("postgres"), patience).map_err(|error| error.to_string())
+        major_version(&programs.path().join("postgres"), timeout).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -111,25 +111,25 @@ pub(crate) mod tests {
         ] {
             assert_eq!(major_of(answer), major, "{answer}");
         }
-        assert_eq!(major_version(Path::new("/usr/lib/postgresql/15/bin/postgres"), PATIENCE), Ok(15));
+        assert_eq!(major_version(Path::new("/usr/lib/postgresql/15/bin/postgres"), TIMEOUT), Ok(15));
     }
 
     #[test]
-    fn a_program_that_tells_no_version_is_told_from_one_that_does_not_run() {
-        assert!(major_version(Path::new("/nowhere/postgres"), PATIENCE).is_err());
-        assert!(asked("exit 3", PATIENCE).unwrap_err().contains("exit status: 3"));
-        assert!(asked("echo hello", PATIENCE).unwrap_err().contains("`hello`"));
+    fn a_program_that_prints_no_version_is_distinguished_from_one_that_does_not_run() {
+        assert!(major_version(Path::new("/nowhere/postgres"), TIMEOUT).is_err());
+        assert!(version("exit 3", TIMEOUT).unwrap_err().contains("exit status: 3"));
+        assert!(version("echo hello", TIMEOUT).unwrap_err().contains("`hello`"));
     }
 
     #[test]
     fn only_the_beginning_of_an_answer_is_read() {
-        assert_eq!(asked("yes 'postgres (PostgreSQL) 15.1' | head -n 100000", PATIENCE), Ok(15));
+        assert_eq!(version("yes 'postgres (PostgreSQL) 15.1' | head -n 100000", TIMEOUT), Ok(15));
     }
 
     #[test]
     fn a_program_that_does_not_answer_is_ended() {
         let began = Instant::now();
-        let error = asked("exec sleep 600", Duration::from_millis(50)).unwrap_err();
+        let error = version("exec sleep 600", Duration::from_millis(50)).unwrap_err();
         assert!(error.contains("did not answer within 50ms"), "{error}");
         assert!(began.elapsed() < Duration::from_secs(60));
     }

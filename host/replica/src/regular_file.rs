@@ -1,4 +1,4 @@
-//! Files that others name: opening a FIFO waits for a writer, and a device may have no end.
+//! Opens regular files only. A path from outside may name a FIFO, whose opening waits for a writer, or a device without an end.
 
 use std::fs::File;
 use std::io;
@@ -7,16 +7,16 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// Opens a file to read it, without waiting for anybody.
+/// Opens a file to read it, without waiting for a writer.
 ///
 /// # Errors
-/// Those of open, and for whatever is no regular file.
+/// Fails if the file cannot be opened, or is no regular file.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::other("it is no file")),
+        false => Err(io::Error::other("it is no regular file")),
     }
 }
 

@@ -1,5 +1,5 @@
-//! The rules that an attempt is judged by, each with the word that the report has for it, what it means and what to do. The
-//! error index of the documentation is made from this list.
+//! The rules that an attempt is judged by, each with its word in the report, its meaning and an advice. The error index of the
+//! documentation is made from this list.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ macro_rules! words {
         pub enum $name { $( $(#[doc = $meaning])+ $variant, )+ }
 
         impl $name {
-            /// Every one, in the order of the error index.
+            /// Every rule, in the order of the error index.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
             /// Returns the word that the report, the log and the manual have for it.
@@ -24,7 +24,7 @@ macro_rules! words {
                 match self { $(Self::$variant => $word),+ }
             }
 
-            /// Says what it means.
+            /// Returns what the rule means.
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($meaning),+).trim_ascii()),+ }
             }
@@ -34,7 +34,7 @@ macro_rules! words {
                 match self { $(Self::$variant => Group::$group),+ }
             }
 
-            /// Says what to do about it.
+            /// Returns what to do if the rule is broken.
             pub fn advice(self) -> &'static str {
                 match self { $(Self::$variant => $advice),+ }
             }
@@ -85,12 +85,12 @@ words! {
         Program = "program", Options, "Correct `bin_dir`.";
         /// `basebackup` needs a source. As a finding: nothing was compared with the source.
         Source = "source", Options, "Set `[source] conninfo`, or pass `--connstring`.";
-        /// `bin_dir/postgres` does not tell its version.
+        /// `bin_dir/postgres` does not report its version.
         BinDir = "bin_dir", Plan, "Correct `bin_dir`.";
         /// The backup, the source and `bin_dir` are not of one major version.
         MajorVersion = "major version", Plan, "Correct `bin_dir`, or choose another backup.";
-        /// The backup needs more bytes or inodes than there are with the old data gone. As a finding: space may become tight,
-        /// but how much the old data takes cannot be told.
+        /// The backup needs more bytes or inodes than there are once the old data is removed. As a finding: space may become tight,
+        /// but the size of the old data is not known.
         Space = "space", Plan, "Free some space, or map a tablespace to another file system.";
         /// Another file system is mounted inside what would be emptied.
         MountPoint = "mount point", Plan, "Unmount it, or use `wal_dir` or `tablespaces` for it.";
@@ -106,7 +106,7 @@ words! {
         /// overlaps another place, or lies inside a cluster. Refused by policy: it holds WAL or a tablespace to which no cluster in the data
         /// directory links, or another cluster lies in it.
         MappedPlace = "mapped place", Directory, "Empty it by hand, name another directory, or pass `--force`.";
-        /// A server runs in the directory or below it, or a `postmaster.pid` names a process that cannot be looked at.
+        /// A server runs in the directory or below it, or a `postmaster.pid` names a process that cannot be examined.
         RunningServer = "running server", Directory, "Stop the server; if none runs, remove `postmaster.pid`.";
         /// Another run works in the directory, or an unknown process holds its lock.
         InUse = "in use", Directory, "End that run or wait; the message names the process, or says how to find it.";
@@ -150,10 +150,10 @@ words! {
         /// finding: permissions were corrected.
         Modes = "modes", Seal, "Change the owner.";
         /// A mapped place is no longer the directory that the run holds.
-        Places = "places", Seal, "Run again; let nobody move directories during a run.";
-        /// A restored line is refused, cannot be read by PostgreSQL, or includes what is not there.
+        Places = "places", Seal, "Run again; do not move directories during a run.";
+        /// A restored line is refused, cannot be read by PostgreSQL, or includes a file that does not exist.
         Configuration = "configuration", Seal, "Correct the line where the backup is taken; set `config = \"report\"` if `refuse-commands` refused it.";
-        /// `max_connections` or a setting like it is below the primary's, or is no number.
+        /// `max_connections` or a setting like it is lower than on the primary, or is no number.
         Settings = "settings", Seal, "Raise the setting.";
         /// A setting of the method or of the configuration cannot be written to `postgresql.auto.conf`. As a finding: a line
         /// was removed or overridden.
@@ -166,7 +166,7 @@ words! {
         /// The name of a signal file is taken by something else. As a finding: a signal file was written, removed, left, or is
         /// missing.
         Signals = "signals", Seal, "Read the message: it names the file.";
-        /// PostgreSQL's own programs say that the server would not start from the directory, or its configuration asks for what
+        /// PostgreSQL's own programs say that the server would not start from the directory, or its configuration needs something that
         /// this machine does not have, such as an address, a directory, a library or memory.
         Start = "start", Seal, "Correct what the message names.";
         /// A file system cannot be synced.
@@ -181,7 +181,7 @@ words! {
 /// What a rule is about: a section of the error index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// The file of the component and what it says of itself.
+    /// The file of the component and its description of itself.
     Component,
     /// The operator's options and grants for it.
     Options,
@@ -191,7 +191,7 @@ pub enum Group {
     Directory,
     /// What was restored.
     Seal,
-    /// Nothing fails by it.
+    /// It is only reported, and nothing fails because of it.
     Finding,
 }
 

@@ -1,4 +1,4 @@
-//! What a method is given besides its request: where to tell what happens, and when to stop.
+//! What a method gets besides its request: a sink for its events, and a token that says when to stop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::event::{Event, EventSink, Level};
 
-/// One run of one method. The loop cancels it on a signal and when a deadline passes, and knows which it was;
+/// One run of one method. The loop cancels it on a signal and when a timeout passes, and knows which of them it was;
 /// the method only has to stop.
 #[derive(Clone)]
 pub struct Run {
@@ -18,8 +18,8 @@ pub struct Run {
     activity: Activity,
 }
 
-/// When a method last read, wrote or finished something: a method that does nothing of it for too long is stalled. Clones are
-/// of the same method.
+/// When a method last read, wrote or finished something: a method that does none of these for too long is stalled. Clones share
+/// the time.
 #[derive(Clone, Debug)]
 pub struct Activity {
     began: Instant,
@@ -34,30 +34,30 @@ impl Default for Activity {
 }
 
 impl Activity {
-    /// It just did. Cheap, and may be called from any thread.
+    /// Notes that the method is active now. Cheap, and may be called from any thread.
     pub fn mark(&self) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// For how long it has not.
+    /// Returns for how long the method has not been active.
     pub fn idle(&self) -> Duration {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
     }
 }
 
 impl Run {
-    /// A run of the method of this name.
+    /// Returns a run of the method of this name.
     pub fn new(method: &str, cancel: CancellationToken, events: Arc<dyn EventSink>) -> Self {
         Self { method: method.into(), cancel, events, activity: Activity::default() }
     }
 
-    /// The method's name.
+    /// Returns the method's name.
     pub fn method(&self) -> &str {
         &self.method
     }
 
-    /// Whether the method must stop.
+    /// Returns whether the method must stop.
     pub fn is_cancelled(&self) -> bool {
         self.cancel.is_cancelled()
     }
@@ -67,22 +67,22 @@ impl Run {
         self.cancel.cancelled().await;
     }
 
-    /// The token behind [`Run::is_cancelled`], for what waits on several things.
+    /// Returns the token behind [`Run::is_cancelled`], for code that waits for several things.
     pub fn cancellation(&self) -> &CancellationToken {
         &self.cancel
     }
 
-    /// Where what it moves is noted. [`Run::progress`] does so itself.
+    /// Returns where the method's activity is noted. [`Run::progress`] notes it too.
     pub fn activity(&self) -> &Activity {
         &self.activity
     }
 
-    /// Tells an event.
+    /// Emits an event.
     pub fn emit(&self, event: Event) {
         self.events.emit(event);
     }
 
-    /// Tells a line of log about this method.
+    /// Emits a log line about this method.
     pub fn log(&self, level: Level, origin: &str, message: impl Into<String>) {
         self.emit(Event::Log {
             method: Some(self.method.to_string()),
@@ -93,7 +93,7 @@ impl Run {
         });
     }
 
-    /// Tells how far the method is.
+    /// Emits how far the method is.
     pub fn progress(&self, bytes: u64, bytes_expected: Option<u64>, files: u64, files_expected: Option<u64>) {
         self.activity.mark();
         self.emit(Event::Progress {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use replica::method::ComponentFacts;
 use replica::{
-    Directories, Event, Failure, Filled, Level, Method, Outcome, Plan, Refusal, Request, Rule, Run,
+    Directories, Event, Failure, Level, Method, Outcome, Plan, Refusal, Request, Rule, Run, SealRequests,
 };
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -119,7 +119,7 @@ impl ComponentMethod {
                 source: request.source.as_ref().and_then(|source| source.facts.as_ref().ok()).cloned(),
                 postgresql_major: plan.and_then(|plan| plan.postgresql_major),
                 tablespaces: plan.map(|plan| plan.tablespaces.clone()).unwrap_or_default(),
-                filled: Filled::default(),
+                filled: SealRequests::default(),
                 plane: None,
             },
             quiet: quiet.clone(),
@@ -130,7 +130,7 @@ impl ComponentMethod {
         let ended = ended.map_err(|lost| {
             let failure = Failure::new(Outcome::Failed, lost.to_string());
             match (lost, step) {
-                (Lost::Hung, Step::Create) => failure.may_write(),
+                (Lost::Hung, Step::Create) => failure.may_still_write(),
                 (Lost::Hung, Step::Plan) | (Lost::Ending | Lost::Panicked(_) | Lost::NotStarted(_), _) => {
                     failure
                 }
@@ -340,7 +340,7 @@ impl Method for ComponentMethod {
         Ok(plan)
     }
 
-    async fn create(&self, request: &Request, plan: &Plan, run: &Run) -> Result<Filled, Failure> {
+    async fn create(&self, request: &Request, plan: &Plan, run: &Run) -> Result<SealRequests, Failure> {
         let (asked, planned) = (request.clone(), plan.clone());
         let call = async move |loaded: &Loaded, store: &mut Store<State>, settings: &[Setting]| {
             loaded.exports.create_replica(store, &asked, settings, &planned).await

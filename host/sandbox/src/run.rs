@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use replica::Filled;
+use replica::SealRequests;
 use wasmtime::{Engine, Store, UpdateDeadline};
 
 use crate::state::State;
@@ -17,7 +17,7 @@ const HANDLES: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Left {
     /// What the method requested for the seal.
-    pub(crate) filled: Filled,
+    pub(crate) filled: SealRequests,
     /// Why a write failed for lack of space; `None` if none did.
     pub(crate) full: Option<String>,
     /// The last lines that the component printed to standard error.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use replica::source::SourceFacts;
-use replica::{Directories, Filled, Tablespace};
+use replica::{Directories, SealRequests, Tablespace};
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{
@@ -48,7 +48,7 @@ pub(crate) struct Job {
     /// The tablespaces of the plan, in `create-replica`.
     pub(crate) tablespaces: Vec<Tablespace>,
     /// What the method requests for the seal.
-    pub(crate) filled: Filled,
+    pub(crate) filled: SealRequests,
     /// The stores, keys and jobs of the run; `None` for `describe`, and for a component that imports none of their interfaces.
     pub(crate) plane: Option<Plane>,
 }

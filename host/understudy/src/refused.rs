@@ -2,7 +2,7 @@
 //! with nothing touched and its word in the report, and the loop goes on.
 
 use async_trait::async_trait;
-use replica::{Failure, Filled, Method, Outcome, Plan, Refusal, Request, Run};
+use replica::{Failure, Method, Outcome, Plan, Refusal, Request, Run, SealRequests};
 
 /// A method that its preflight refuses.
 pub struct Refused {
@@ -35,7 +35,7 @@ impl Method for Refused {
         Err(self.failure())
     }
 
-    async fn create(&self, _request: &Request, _plan: &Plan, _run: &Run) -> Result<Filled, Failure> {
+    async fn create(&self, _request: &Request, _plan: &Plan, _run: &Run) -> Result<SealRequests, Failure> {
         Err(self.failure())
     }
 }

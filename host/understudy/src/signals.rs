@@ -79,10 +79,10 @@ impl Signals {
     pub async fn watch(mut self, cancel: &Cancel, doing: &Doing, log: &Log) -> std::convert::Infallible {
         let first = self.next().await;
         cancel.cancel(first);
-        log.say(Level::Warn, &format!("{}: cancelling; {}", first.signal(), doing.waited_for()));
+        log.say(Level::Warn, &format!("{}: cancelling; {}", first.cause(), doing.waited_for()));
         loop {
             let again = self.next().await;
-            log.say(Level::Warn, &format!("{}: cancelling already; {}", again.signal(), doing.waited_for()));
+            log.say(Level::Warn, &format!("{}: cancelling already; {}", again.cause(), doing.waited_for()));
         }
     }
 }
@@ -91,7 +91,7 @@ impl Signals {
 pub async fn watch_parents(parents: Parents, cancel: &Cancel, doing: &Doing, log: &Log) {
     match parents.ended().await {
         Ok(who) => {
-            cancel.cancel(CancelReason::Orphaned);
+            cancel.cancel(CancelReason::ParentEnded);
             let waits = doing.waited_for();
             log.say(Level::Warn, &format!("{who} that started this run is gone: cancelling; {waits}"));
         }

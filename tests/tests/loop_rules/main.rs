@@ -15,8 +15,8 @@ use place::*;
 use replica::datadir::Contents;
 use replica::event::Step;
 use replica::{
-    CancelReason, Candidate, Context, Event, Failure, Filled, Level, Outcome, Plan, Refusal, Rule, Run,
-    RunResult, check_methods,
+    CancelReason, Context, Event, Failure, Level, ListedMethod, Outcome, Plan, Refusal, Rule, Run, RunResult,
+    SealRequests, check_methods,
 };
 use tests::cluster::minimal_cluster;
 use tests::scripted::Scripted;
@@ -26,7 +26,7 @@ use tests::server::BIN_DIR;
 #[ignore = "needs servers: cargo xtask test"]
 async fn rule_04_without_a_source_only_methods_with_no_leader_are_tried() {
     let place = Place::with_old_data();
-    let needs_leader = Candidate { no_leader: false, ..candidate(never("needs-leader")) };
+    let needs_leader = ListedMethod { no_leader: false, ..candidate(never("needs-leader")) };
     let report =
         place.run(&[candidate(never("basebackup")), needs_leader, candidate(restores("archive"))]).await;
     assert_eq!(outcomes(&report), [("archive", "created")]);
@@ -74,7 +74,7 @@ async fn rule_05_cancellation_is_looked_at_before_the_seal_too() {
     let done_too_late = Scripted::new("a", move |request, _| {
         minimal_cluster(CLUSTER).write(&request.directories.datadir).unwrap();
         cancel.cancel(CancelReason::Interrupt);
-        async { Ok(Filled::default()) }
+        async { Ok(SealRequests::default()) }
     });
     let report = place.run(&[candidate(done_too_late)]).await;
     assert_eq!(outcomes(&report), [("a", "cancelled")]);
@@ -178,7 +178,7 @@ async fn rules_09_and_10_the_four_parameters_are_patronis_and_no_params_takes_th
             async { Err(Failure::new(Outcome::Failed, "seen")) }
         })
     };
-    let without = Candidate { no_params: true, ..candidate(looks("b")) };
+    let without = ListedMethod { no_params: true, ..candidate(looks("b")) };
     place.run(&[candidate(looks("a")), without]).await;
     let expected = Context {
         scope: "batman".to_owned(),
@@ -261,7 +261,7 @@ async fn rule_13_after_a_failure_the_directory_is_empty() {
 async fn rule_13_keep_data_survives_a_failure_also_with_no_params_and_cannot_be_started() {
     for no_params in [false, true] {
         let place = Place::with_old_data();
-        let method = Candidate { no_params, ..keeping_data(fails("a").planning(delta())) };
+        let method = ListedMethod { no_params, ..keeping_data(fails("a").planning(delta())) };
         let report = place.run(&[method]).await;
         assert_eq!(outcomes(&report), [("a", "failed")]);
         assert!(place.has("base/old") && place.has("base/half"));
@@ -276,7 +276,7 @@ async fn rule_27_a_method_that_could_not_be_stopped_is_left_alone_in_the_directo
     let place = Place::with_old_data();
     let hangs = Scripted::new("hangs", |request, _| async move {
         leave_half(&request);
-        Err(Failure::new(Outcome::Failed, "its thread hangs in a system call").may_write())
+        Err(Failure::new(Outcome::Failed, "its thread hangs in a system call").may_still_write())
     });
     let report = place.run(&[candidate(hangs), candidate(restores("next"))]).await;
     assert_eq!(outcomes(&report), [("hangs", "failed")], "no other method may write beside it");
@@ -335,7 +335,7 @@ async fn rule_16_the_states_are_patronis_two_words() {
 #[ignore = "needs servers: cargo xtask test"]
 async fn rule_17_after_a_methods_timeout_the_loop_goes_on() {
     let place = Place::with_old_data();
-    let slow = Candidate { timeout: Some(Duration::from_millis(50)), ..candidate(hangs("slow")) };
+    let slow = ListedMethod { timeout: Some(Duration::from_millis(50)), ..candidate(hangs("slow")) };
     let report = place.run(&[slow, candidate(restores("good"))]).await;
     assert_eq!(outcomes(&report), [("slow", "timed-out"), ("good", "created")]);
 }
@@ -359,7 +359,7 @@ async fn rule_17_a_plan_has_the_same_deadline() {
         run.cancelled().await;
         Err(Failure::cancelled())
     });
-    let slow = Candidate { timeout: Some(Duration::from_millis(50)), ..candidate(slow) };
+    let slow = ListedMethod { timeout: Some(Duration::from_millis(50)), ..candidate(slow) };
     let report = place.run(&[slow]).await;
     assert_eq!(outcomes(&report), [("slow", "timed-out")]);
     assert!(place.has("global/pg_control"));
@@ -453,7 +453,7 @@ async fn rule_30_what_fails_its_last_check_is_not_a_replica() {
     let without_version = Scripted::new("a", |request, _| async move {
         minimal_cluster(CLUSTER).write(&request.directories.datadir).unwrap();
         fs::remove_file(request.directories.datadir.join("PG_VERSION")).unwrap();
-        Ok(Filled::default())
+        Ok(SealRequests::default())
     });
     let report = place.run(&[candidate(without_version)]).await;
     assert_eq!(outcomes(&report), [("a", "check-failed")]);

@@ -11,8 +11,8 @@ use replica::outcome::Report;
 use replica::seal::EndState;
 use replica::source::{SourceError, SourceFacts};
 use replica::{
-    Cancel, Candidate, Directories, Event, Failure, Filled, Job, Lsn, Outcome, Plan, Redactor, Request,
-    Source, TablespaceMap, create_replica,
+    Cancel, Directories, Event, Failure, Job, ListedMethod, Lsn, Outcome, Plan, Redactor, Request,
+    SealRequests, Source, TablespaceMap, create_replica,
 };
 use tempfile::TempDir;
 use tests::cluster::minimal_cluster;
@@ -92,7 +92,7 @@ impl Place {
         DataDirectory::inspect(&self.job.directories, &self.job.state_dir, false).unwrap().contents
     }
 
-    pub(crate) async fn run(&self, candidates: &[Candidate]) -> Report {
+    pub(crate) async fn run(&self, candidates: &[ListedMethod]) -> Report {
         let events = self.events.clone();
         let sink = Arc::new(move |event| events.lock().unwrap().push(event));
         create_replica(&self.job, candidates, sink, &self.cancel).await
@@ -119,8 +119,8 @@ pub(crate) fn facts() -> SourceFacts {
     }
 }
 
-pub(crate) fn candidate(method: Scripted) -> Candidate {
-    Candidate {
+pub(crate) fn candidate(method: Scripted) -> ListedMethod {
+    ListedMethod {
         method: Arc::new(method),
         keep_data: false,
         no_leader: true,
@@ -131,8 +131,8 @@ pub(crate) fn candidate(method: Scripted) -> Candidate {
     }
 }
 
-pub(crate) fn keeping_data(method: Scripted) -> Candidate {
-    Candidate { keep_data: true, ..candidate(method) }
+pub(crate) fn keeping_data(method: Scripted) -> ListedMethod {
+    ListedMethod { keep_data: true, ..candidate(method) }
 }
 
 pub(crate) fn delta() -> Plan {
@@ -143,7 +143,7 @@ pub(crate) fn delta() -> Plan {
 pub(crate) fn restores(name: &str) -> Scripted {
     Scripted::new(name, |request, _| async move {
         minimal_cluster(CLUSTER).write(&request.directories.datadir).unwrap();
-        Ok(Filled::default())
+        Ok(SealRequests::default())
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use replica::Secret;
 use replica::datadir::Contents;
 use replica::source::{Conninfo, SourceConfig, SourceError};
-use replica::{Bytes, Candidate, Plan, Rule, RunResult, Source, Tablespace};
+use replica::{Bytes, ListedMethod, Plan, Rule, RunResult, Source, Tablespace};
 use tests::server::{BIN_DIR, Playground, PostgresServer, REPLICATOR_PASSWORD};
 use tokio_util::sync::CancellationToken;
 
@@ -44,9 +44,9 @@ async fn a_plan_of_another_cluster_timeline_or_version_leaves_the_old_data() {
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
 async fn a_source_that_cannot_be_asked_is_for_later_where_the_method_needs_it() {
-    let gone = || Err(SourceError::passing("connection refused"));
+    let gone = || Err(SourceError::transient("connection refused"));
     let place = Place::with_old_data().with_source(gone());
-    let needs = |name| Candidate { no_leader: false, ..candidate(never(name)) };
+    let needs = |name| ListedMethod { no_leader: false, ..candidate(never(name)) };
     let report = place.run(&[needs("a"), needs("b")]).await;
     assert_eq!(outcomes(&report), [("a", "retry-later"), ("b", "retry-later")]);
     assert_eq!(report.result.exit_code(), 75);
@@ -71,11 +71,11 @@ async fn a_source_that_answers_again_is_compared_with_the_plan() {
     let mut place = Place::with_old_data();
     let cancel = CancellationToken::new();
     let source = Source::connect(&config, Path::new(BIN_DIR), &place.root.path().join("run"), &cancel).await;
-    let restarting = Err(SourceError::passing("the database system is starting up"));
+    let restarting = Err(SourceError::transient("the database system is starting up"));
     place.job.source = Some(Arc::new(Source { facts: restarting, ..source.unwrap() }));
 
     let another_cluster = Plan { system_identifier: Some(OTHER_CLUSTER), ..Plan::default() };
-    let needs = Candidate { no_leader: false, ..candidate(never("a").planning(another_cluster)) };
+    let needs = ListedMethod { no_leader: false, ..candidate(never("a").planning(another_cluster)) };
     let report = place.run(&[needs]).await;
     assert_eq!(report.attempts[0].rule, Some(Rule::SystemIdentifier), "{:?}", report.attempts);
     assert!(place.has("global/pg_control"));

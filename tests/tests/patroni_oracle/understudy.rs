@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use replica::create_replica::BASEBACKUP;
-use replica::datadir::Extent;
+use replica::datadir::EmptyScope;
 use replica::event::Step;
 use replica::outcome::Report;
 use replica::seal::EndState;
 use replica::source::SourceFacts;
 use replica::{
-    Cancel, CancelReason, Candidate, Directories, Event, Failure, Filled, Job, Lsn, Method, Outcome, Plan,
-    Redactor, Refusal, Request, Rule, Source, TablespaceMap, create_replica, methods_to_try,
+    Cancel, CancelReason, Directories, Event, Failure, Job, ListedMethod, Lsn, Method, Outcome, Plan,
+    Redactor, Refusal, Request, Rule, SealRequests, Source, TablespaceMap, create_replica, methods_to_try,
 };
 use tests::cluster::minimal_cluster;
 use tests::scripted::Scripted;
@@ -226,7 +226,7 @@ pub(crate) async fn run(case: &Case, scratch: &Path, stand_ins: &StandIns, how: 
         places: places.clone(),
         told: Mutex::default(),
     });
-    let candidates: Vec<Candidate> =
+    let candidates: Vec<ListedMethod> =
         listed.iter().enumerate().map(|(place, name)| candidate(case, place, name, &record, how)).collect();
     if case.cancel_before {
         cancel.cancel(CancelReason::Interrupt);
@@ -290,14 +290,14 @@ fn job(case: &Case, root: &Path, bin_dir: &Path) -> Job {
     }
 }
 
-fn candidate(case: &Case, place: usize, name: &str, record: &Arc<Record>, how: Basebackup) -> Candidate {
+fn candidate(case: &Case, place: usize, name: &str, record: &Arc<Record>, how: Basebackup) -> ListedMethod {
     let script = case.scripts[&place].clone();
     let method: Arc<dyn Method> = match (name == BASEBACKUP, how) {
         (true, Basebackup::Real) => Arc::new(record.stand_ins.basebackup()),
         (true, Basebackup::Scripted) => Arc::new(basebackup(place, script, record.clone())),
         (false, _) => Arc::new(plugin(name, place, script, record.clone())),
     };
-    Candidate {
+    ListedMethod {
         method,
         keep_data: case.flag(name, "keep_data"),
         no_leader: case.flag(name, "no_leader"),
@@ -313,7 +313,9 @@ fn plugin(name: &str, place: usize, script: Script, record: Arc<Record>) -> Scri
     let datadir = record.datadir.clone();
     let method = Scripted::new(name, move |request, _| {
         let (record, only, datadir) = (record.clone(), only.clone(), datadir.clone());
-        async move { record.play(place, 0, &only, parameters(&request, &datadir)).map(|()| Filled::default()) }
+        async move {
+            record.play(place, 0, &only, parameters(&request, &datadir)).map(|()| SealRequests::default())
+        }
     });
     match script.before {
         Before::GoesOn => method.planning(Plan { builds_on_existing: script.builds, ..Plan::default() }),
@@ -347,9 +349,9 @@ fn basebackup(place: usize, script: Script, record: Arc<Record>) -> Scripted {
                 }
                 if number > 0 {
                     let directory = request.directory.clone().unwrap();
-                    directory.empty(Extent::Everything, None, &CancellationToken::new()).unwrap();
+                    directory.empty(EmptyScope::Everything, None, &CancellationToken::new()).unwrap();
                 }
-                let call = || record.play(place, number, one, None).map(|()| Filled::default());
+                let call = || record.play(place, number, one, None).map(|()| SealRequests::default());
                 // An exception is one try's failure here.
                 ended = panic::catch_unwind(panic::AssertUnwindSafe(call))
                     .unwrap_or_else(|_| Err(Failure::new(Outcome::Failed, "scripted")));

@@ -219,7 +219,7 @@ fn a_source_that_is_promoted_while_its_log_is_copied_makes_no_replica_that_could
     running.signal(Signal::CONT).unwrap();
     let ended = replica.ended(running).unwrap();
     assert_eq!(ended.attempts(), [("pgbackrest", "check-failed")], "{}", ended.output);
-    assert!(ended.output.contains("run again: by now the source says where it left"), "{}", ended.output);
+    assert!(ended.output.contains("run again: by now the source reports where it left"), "{}", ended.output);
     assert!(!replica.is_sealed());
 
     stanza.created(&replica).unwrap();

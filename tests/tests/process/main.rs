@@ -224,7 +224,7 @@ async fn rule_27_what_a_program_leaves_behind_is_ended_and_told() {
     let script = "setsid sh -c 'sleep 600; :' $0 & sh -c 'sleep 600; :' $0 & exit 0";
     let ending = shell(script, &mark).run(&watched.run, logged).await.unwrap();
     assert_eq!((ending.status, ending.stopped), (Status::Exited(0), false));
-    assert!(ending.left_over >= 2, "{ending:?}");
+    assert!(ending.leftover_processes >= 2, "{ending:?}");
     assert_eq!(with_mark(&mark), HashMap::new());
     assert!(watched.log().iter().any(|(_, line)| line.contains("processes behind, which were ended")));
 }

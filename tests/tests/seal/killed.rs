@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use replica::seal::{EndState, UNFINISHED_CONTROL_FILE};
-use replica::{Filled, Plan, Signal};
+use replica::{Plan, SealRequests, Signal};
 use tests::server::{BIN_DIR, run};
 
 use crate::scene::{Given, SEAL_ONLY, Scene, again, as_the_server, places, sealed};
@@ -22,7 +22,7 @@ fn seals_the_folder_that_it_is_given() {
         bin_dir: BIN_DIR.into(),
         source: None,
         plan: Plan::default(),
-        filled: Filled { signals: vec![Signal::Standby], ..Filled::default() },
+        filled: SealRequests { signals: vec![Signal::Standby], ..SealRequests::default() },
         end: EndState::default(),
     };
     sealed(&places(&root, fast.into()), &root.join("state"), given).unwrap();

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use replica::seal::EndState;
-use replica::{Filled, Plan, Rule, Signal, Tablespace};
+use replica::{Plan, Rule, SealRequests, Signal, Tablespace};
 use tests::server::{BIN_DIR, PostgresServer, run};
 
 use crate::scene::{Given, Scene, as_the_server, sealed, told};
@@ -145,7 +145,7 @@ fn a_cold_copy_needs_no_label_and_a_crashed_one_needs_the_operators_word() {
                 bin_dir: BIN_DIR.into(),
                 source: None,
                 plan: Plan::default(),
-                filled: Filled::default(),
+                filled: SealRequests::default(),
                 end: EndState { snapshot, ..EndState::default() },
             };
             given.plan.tablespaces = vec![tablespace.clone()];

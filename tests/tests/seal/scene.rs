@@ -11,7 +11,7 @@ use replica::datadir::DataDirectory;
 use replica::outcome::Finding;
 use replica::seal::{EndState, SealError, Standby, seal};
 use replica::source::{Conninfo, SourceConfig};
-use replica::{Directories, Filled, Plan, Request, Source, TablespaceKey, TablespaceMap};
+use replica::{Directories, Plan, Request, SealRequests, Source, TablespaceKey, TablespaceMap};
 use tests::primary::Primary;
 use tests::server::{BIN_DIR, Playground, PostgresServer, free_port, run};
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,7 @@ pub(crate) struct Given {
     pub(crate) bin_dir: PathBuf,
     pub(crate) source: Option<Arc<Source>>,
     pub(crate) plan: Plan,
-    pub(crate) filled: Filled,
+    pub(crate) filled: SealRequests,
     pub(crate) end: EndState,
 }
 
@@ -142,7 +142,7 @@ impl Scene {
             bin_dir: BIN_DIR.into(),
             source: Some(Arc::new(self.source(&self.primary.server))),
             plan: Plan::default(),
-            filled: Filled::default(),
+            filled: SealRequests::default(),
             end: EndState {
                 configure_standby: Some(Standby {
                     conninfo: self.primary.server.conninfo(),

@@ -80,7 +80,7 @@ fn a_server_that_could_not_start_on_this_machine_is_no_replica() {
         ),
         (
             format!("unix_socket_directories = '{}'", closed.display()),
-            "may make no file",
+            "may not create files",
             "could not create lock file",
         ),
         (
@@ -161,7 +161,7 @@ fn what_a_server_starts_with_all_the_same_is_told() {
             "listen_addresses = '192.0.2.1, 127.0.0.1'".to_owned(),
             vec!["`192.0.2.1` (no address of this machine)"],
         ),
-        (format!("port = {port}"), vec!["`port` is", "something listens there now"]),
+        (format!("port = {port}"), vec!["`port` is", "another process listens there now"]),
         ("hot_standby = off".to_owned(), vec!["`hot_standby` is off", "postgresql.conf line"]),
         (
             "session_preload_libraries = 'no_such'".to_owned(),
@@ -172,7 +172,7 @@ fn what_a_server_starts_with_all_the_same_is_told() {
             "krb_server_keyfile = '/nonexistent/keytab'".to_owned(),
             vec!["`krb_server_keyfile`", "cannot be read"],
         ),
-        ("unix_socket_directories = '/run/postgresql/no-such'".to_owned(), vec!["its service makes it"]),
+        ("unix_socket_directories = '/run/postgresql/no-such'".to_owned(), vec!["its service creates it"]),
         ("unix_socket_directories = '@abstract, /tmp'".to_owned(), vec![]),
     ];
     for (number, (lines, told)) in cases.into_iter().enumerate() {

@@ -33,7 +33,7 @@ fn a_configuration_behind_a_link_within_the_copy_is_mirrored_and_one_that_leads_
     fs::remove_file(copy.join("pg_hba.conf")).unwrap();
     symlink(primary.server.datadir().join("pg_hba.conf"), copy.join("pg_hba.conf")).unwrap();
     let replica = primary.replica("out", &["mirror"], "", &section).unwrap();
-    let ended = fails(&replica, "mirror", &["pg_hba.conf", "put one there"]);
+    let ended = fails(&replica, "mirror", &["pg_hba.conf", "put a file there"]);
     assert!(ended.output.contains("cold/pg_hba.conf: it is a link out of"), "{}", ended.output);
 }
 

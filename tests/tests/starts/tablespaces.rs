@@ -59,9 +59,9 @@ fn a_tablespace_made_after_the_backup_is_told_before_anything_is_touched() {
     let later = Later::new();
     let path = later.path.display().to_string();
     // It is this machine's primary's own directory, which replay would empty.
-    later.is_rejected(&later.replica(""), &["made after the backup", &path, "PG_15_"]);
+    later.is_rejected(&later.replica(""), &["created after the backup", &path, "PG_15_"]);
     fs::remove_file(&later.path).unwrap();
-    later.is_rejected(&later.replica(""), &["made after the backup", &path, "no such directory"]);
+    later.is_rejected(&later.replica(""), &["created after the backup", &path, "no such directory"]);
 
     let elsewhere = later.primary.playground.directory("later-here").unwrap();
     let mapped = later.replica(&format!("\"{path}\" = \"{}\", ", elsewhere.display()));
@@ -92,7 +92,7 @@ fn a_tablespace_made_after_the_backup_is_made_by_replay_where_the_map_names_its_
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("made after the backup; replay makes it there"), "{said}");
+    assert!(said.contains("created after the backup; replay creates it there"), "{said}");
     assert!(later.path.is_dir(), "{said}");
     later.primary.streams_to(&replica).unwrap();
     let made = fs::read_dir(&later.path).unwrap().next().unwrap().unwrap().file_name();

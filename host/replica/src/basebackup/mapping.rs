@@ -1,4 +1,4 @@
-//! The operator's WAL directory and tablespace map as `pg_basebackup` wants them. Semantics rule 20.
+//! The operator's WAL directory and tablespace map as arguments of `pg_basebackup`. Semantics rule 20.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::options::refuse;
 use crate::{Directories, Refusal, Tablespace, TablespaceKey};
 
-/// `--waldir` and `--tablespace-mapping` for everything in the map that `pg_basebackup` can be told: it knows a
-/// tablespace by its location only, so that other keys need what the source told of its tablespaces.
+/// Returns `--waldir`, and `--tablespace-mapping` for each entry of the map. `pg_basebackup` knows a tablespace only by its location, so
+/// other keys are left out unless `tablespaces`, from the source, has their location.
 pub(super) fn arguments(
     directories: &Directories,
     tablespaces: Option<&[Tablespace]>,
@@ -19,8 +19,7 @@ pub(super) fn arguments(
     Ok(wal.into_iter().chain(mapped?).collect())
 }
 
-/// Every location that goes somewhere else, and where. What the map says of a location counts before what it says of
-/// an object identifier or a name.
+/// Returns every mapped location with its new directory. An entry by location counts before one by object identifier or name.
 pub(super) fn locations(
     directories: &Directories,
     tablespaces: Option<&[Tablespace]>,
@@ -42,13 +41,13 @@ pub(super) fn locations(
     locations
 }
 
-/// `OLDDIR=NEWDIR`, an equals sign in either written `\=` (`tablespace_list_append` in `pg_basebackup.c`).
+/// Returns the argument `OLDDIR=NEWDIR`, with an equals sign in either path written `\=` (`tablespace_list_append` in `pg_basebackup.c`).
 fn mapping(old: &Path, new: &Path) -> Result<OsString, Refusal> {
     for path in [old, new] {
-        // A backslash counts only before an equals sign, and there it cannot itself be escaped.
+        // A backslash escapes the equals sign after it, and cannot itself be escaped.
         if path.as_os_str().as_bytes().ends_with(b"\\") {
             let message = format!("the tablespace directory {} ends in a backslash", path.display());
-            return Err(refuse(format!("{message}, which pg_basebackup cannot be told")));
+            return Err(refuse(format!("{message}, which cannot be passed to pg_basebackup")));
         }
     }
     let (old, new) = (escaped(old), escaped(new));
@@ -68,7 +67,7 @@ fn joined(parts: &[&[u8]]) -> OsString {
     OsString::from_vec(parts.concat())
 }
 
-/// The operator's own `waldir` must be that of the map.
+/// Refuses an option `waldir` that is not the operator's `wal_dir`.
 pub(super) fn agree_on_wal(value: &str, directories: &Directories) -> Result<(), Refusal> {
     if directories.wal.as_deref() == Some(Path::new(value)) {
         return Ok(());
@@ -77,7 +76,7 @@ pub(super) fn agree_on_wal(value: &str, directories: &Directories) -> Result<(),
     Err(refuse(format!("`waldir` of {value} contradicts the configuration")).remedy(line))
 }
 
-/// The operator's own `tablespace-mapping` must be one of the map.
+/// Refuses an option `tablespace-mapping` that is not an entry of the operator's map.
 pub(super) fn agree_on_tablespace(value: &str, directories: &Directories) -> Result<(), Refusal> {
     let Some((old, new)) = split(value) else {
         let message = format!("`tablespace-mapping` of {value} is not of the form OLDDIR=NEWDIR");
@@ -90,7 +89,7 @@ pub(super) fn agree_on_tablespace(value: &str, directories: &Directories) -> Res
     Err(refuse(format!("`tablespace-mapping` of {value} contradicts the configuration")).remedy(line))
 }
 
-/// Both halves without their escapes, as pg_basebackup splits them.
+/// Returns both halves without their escapes, as pg_basebackup splits them.
 fn split(value: &str) -> Option<(PathBuf, PathBuf)> {
     let mut halves = vec![Vec::new()];
     let bytes = value.as_bytes();
@@ -119,7 +118,7 @@ mod tests {
         Directories { datadir: "/data".into(), wal: None, tablespaces: TablespaceMap::new(entries) }
     }
 
-    fn told(oid: u32, name: &str, location: &str) -> Tablespace {
+    fn tablespace(oid: u32, name: &str, location: &str) -> Tablespace {
         Tablespace { oid, name: Some(name.to_owned()), location: location.into() }
     }
 
@@ -133,8 +132,8 @@ mod tests {
         let directories = Directories { wal: Some("/wal".into()), ..directories(map) };
         let unknown = arguments(&directories, None).unwrap();
         assert_eq!(unknown, ["--waldir=/wal", "--tablespace-mapping=/old/a=/new/a"]);
-        let source =
-            [told(16385, "slow", "/old/b"), told(16386, "fast", "/old/c"), told(16384, "fast", "/old/a")];
+        let source = [(16385, "slow", "/old/b"), (16386, "fast", "/old/c"), (16384, "fast", "/old/a")];
+        let source = source.map(|(oid, name, location)| tablespace(oid, name, location));
         let known = arguments(&directories, Some(&source)).unwrap();
         assert_eq!(known[2..], ["--tablespace-mapping=/old/b=/new/b", "--tablespace-mapping=/old/c=/new/c"]);
         assert_eq!(known.len(), 4);

@@ -1,12 +1,12 @@
 //! The native fallback: `pg_basebackup`. Semantics rules 18 to 21.
 
-mod known;
 mod mapping;
+mod option_table;
 mod options;
 mod preflight;
 mod progress;
 mod slot;
-mod unstartable;
+mod start_guard;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -18,19 +18,19 @@ use foundation::rooted::RelativePath;
 use postgres_formats::names;
 use tokio_util::sync::CancellationToken;
 
-use crate::datadir::{DataDirectory, Extent};
+use crate::datadir::{DataDirectory, EmptyScope};
 use crate::event::Level;
 use crate::process::{Ending, GRACE, GuardExecutable, Line, LineUse, NativeProgram, ProcessError, Status};
 use crate::source::SourceFacts;
 use crate::{
-    Event, Failure, Filled, Method, Outcome, Plan, Refusal, Request, Rule, Run, Source, Tablespace,
+    Event, Failure, Method, Outcome, Plan, Refusal, Request, Rule, Run, SealRequests, Source, Tablespace,
     TablespaceKey,
 };
 pub use options::{BasebackupOption, BasebackupOptions, OptionValue};
 use slot::SlotToCreate;
-use unstartable::Unstartable;
+use start_guard::StartGuard;
 
-/// The method's name, Patroni's word for it.
+/// The method's name, which is also Patroni's.
 pub const NAME: &str = "basebackup";
 
 /// The program's name, under which its output is logged.
@@ -42,8 +42,8 @@ const TRIES: u32 = 2;
 /// How long Patroni waits between them.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// How many of its last words a failure repeats.
-const LAST_WORDS: usize = 3;
+/// How many of its last lines a failure repeats.
+const LAST_LINES: usize = 3;
 
 /// The method `basebackup`: runs `pg_basebackup` from the operator's `bin_dir`, as Patroni does.
 #[derive(Clone, Debug)]
@@ -56,34 +56,34 @@ pub struct Basebackup {
 }
 
 impl Basebackup {
-    /// The method with the operator's options, which are judged in preflight, and Patroni's two tries and five seconds.
+    /// Returns the method with the operator's options, which preflight checks, and with Patroni's two tries and five seconds.
     pub fn new(options: BasebackupOptions, guard: GuardExecutable) -> Self {
         Self { options, tries: TRIES, pause: PAUSE, require_landlock: None, guard }
     }
 
-    /// The same with another number of tries; one at least.
+    /// Returns the method with another number of tries, at least one.
     #[must_use]
     pub fn tries(mut self, tries: u32) -> Self {
         self.tries = tries.max(1);
         self
     }
 
-    /// The same with another pause between tries.
+    /// Returns the method with another pause between tries.
     #[must_use]
     pub fn pause(mut self, pause: Duration) -> Self {
         self.pause = pause;
         self
     }
 
-    /// The same, refusing to run where the kernel's Landlock ABI is below `abi`.
+    /// Returns the method so that it refuses to run if the kernel's Landlock ABI is below `abi`.
     #[must_use]
     pub fn require_landlock(mut self, abi: Option<u32>) -> Self {
         self.require_landlock = abi;
         self
     }
 
-    /// The arguments, in Patroni's order: `--pgdata=D -X stream --dbname=<connstring> <options>`; between them what the
-    /// host adds: never to ask for a password, to say how far it is, and the map.
+    /// Returns the arguments in Patroni's order: `--pgdata=D -X stream --dbname=<connstring> <options>`. Before the options the host
+    /// adds its own: no password prompt, progress, and the map.
     fn arguments(
         request: &Request,
         directory: &DataDirectory,
@@ -107,7 +107,7 @@ impl Basebackup {
         Ok(arguments)
     }
 
-    /// One run of the program.
+    /// Runs the program once.
     async fn attempt(
         &self,
         program: &NativeProgram,
@@ -115,27 +115,31 @@ impl Basebackup {
         major: u32,
         run: &Run,
     ) -> Result<(), Failure> {
-        let mut waited = true;
+        let mut waits = true;
         let mut version = Some(major);
-        let mut held = false;
+        let mut lock_file_occupied = false;
         let each = |line: &Line| {
-            let used = use_line(line, run, &mut waited);
-            // It found the directory empty, and the server has sent nothing of global/pg_control, which comes last.
-            if !held && progress::has_begun(&line.text) {
-                held = true;
-                if let Err(error) = Unstartable::hold(directory) {
+            let used = use_line(line, run, &mut waits);
+            // pg_basebackup has checked that the directory is empty, and the server has not sent global/pg_control yet, which comes last.
+            if !lock_file_occupied && progress::has_begun(&line.text) {
+                lock_file_occupied = true;
+                if let Err(error) = StartGuard::occupy_lock_file(directory) {
                     let message = format!(
-                        "cannot make the directory postmaster.pid that keeps PostgreSQL away: {error}"
+                        "cannot create the directory postmaster.pid that keeps PostgreSQL from starting: {error}"
                     );
                     run.log(Level::Warn, "host", message);
                 }
             }
-            // It found the directory empty and writes into it.
-            if !waited
+            // pg_basebackup writes into the directory by now.
+            if !waits
                 && let Some(major) = version.take()
                 && let Err(error) = write_version(directory, major)
             {
-                run.log(Level::Warn, "host", format!("cannot write PG_VERSION before the rest: {error}"));
+                run.log(
+                    Level::Warn,
+                    "host",
+                    format!("cannot write PG_VERSION before the other files: {error}"),
+                );
             }
             used
         };
@@ -151,8 +155,9 @@ impl Basebackup {
         }
     }
 
-    /// Rule 18: two tries with a pause between, the directory wiped before each and after the last failure.
-    async fn tries_of(
+    /// Runs the program until a try succeeds, with a pause between the tries (rule 18). Empties the directory before each try and after
+    /// the last failure.
+    async fn try_repeatedly(
         &self,
         program: &NativeProgram,
         slot: Option<&SlotToCreate<'_>>,
@@ -167,11 +172,11 @@ impl Basebackup {
             wipe(directory, run).await?;
             let mut program = program.clone();
             if let Some(slot) = slot {
-                slot.settle(&mut program, run).await?;
+                slot.use_if_it_exists(&mut program, run).await?;
             }
             let failure = match self.attempt(&program, directory, major, run).await {
                 Ok(()) => return Ok(()),
-                // What there is now the loop removes, within the budget of rule 28.
+                // The loop empties the directory then, within the budget of rule 28.
                 Err(failure) if failure.outcome == Outcome::Cancelled => return Err(failure),
                 Err(failure) => failure,
             };
@@ -211,7 +216,7 @@ impl Method for Basebackup {
         preflight::try_options(&program, &arguments).await?;
         match slot::to_create(&arguments)? {
             Some(name) => {
-                // What is found here is found again, and told, when the method runs.
+                // Whether the slot exists is checked again, and reported, when the method runs.
                 let never = CancellationToken::new();
                 slot::exists(&name, source, &request.bin_dir, &never).await.map(drop)
             }
@@ -224,7 +229,7 @@ impl Method for Basebackup {
             source_of(request).map_err(|refusal| Failure::new(Outcome::Rejected, refusal.message))?;
         let facts = match &source.facts {
             Ok(facts) => facts.clone(),
-            // It may have been restarting when the run began.
+            // The source may have been restarting when the run began.
             Err(_) => source.ask_again(&request.bin_dir, run.cancellation()).await.map_err(|error| {
                 if run.is_cancelled() {
                     Failure::cancelled()
@@ -244,11 +249,11 @@ impl Method for Basebackup {
         })
     }
 
-    async fn create(&self, request: &Request, plan: &Plan, run: &Run) -> Result<Filled, Failure> {
+    async fn create(&self, request: &Request, plan: &Plan, run: &Run) -> Result<SealRequests, Failure> {
         let failed = |refusal: Refusal| Failure::new(Outcome::Failed, refusal.message);
         let source = source_of(request).map_err(failed)?;
         let directory = request.directory.as_ref().ok_or_else(|| {
-            Failure::new(Outcome::Failed, "pg_basebackup cannot run while the data directory is not held")
+            Failure::new(Outcome::Failed, "pg_basebackup cannot run while the data directory is not locked")
         })?;
         let executable = request.bin_dir.join(PROGRAM);
         let major = preflight::major_version(&executable).await.map_err(failed)?;
@@ -270,21 +275,21 @@ impl Method for Basebackup {
             let place = directory.real_path().display();
             Failure::caused_by(Outcome::Failed, format!("cannot set the mode of {place}"), error)
         };
-        let unstartable = Unstartable::make(directory).map_err(mode)?;
-        match self.tries_of(&program, slot.as_ref(), directory, major, run).await {
-            Ok(()) => unstartable.whole().map_err(mode)?,
+        let start_guard = StartGuard::set_mode(directory).map_err(mode)?;
+        match self.try_repeatedly(&program, slot.as_ref(), directory, major, run).await {
+            Ok(()) => start_guard.backup_complete().map_err(mode)?,
             Err(failure) => {
-                if let Err(error) = unstartable.failed() {
+                if let Err(error) = start_guard.backup_failed() {
                     run.log(Level::Warn, "host", mode(error).chain());
                 }
                 return Err(failure);
             }
         }
-        Ok(Filled::default())
+        Ok(SealRequests::default())
     }
 }
 
-/// Rule 4: without a source `basebackup` never qualifies.
+/// Returns the source. Without one `basebackup` is never tried (rule 4).
 fn source_of(request: &Request) -> Result<&Arc<Source>, Refusal> {
     request.source.as_ref().ok_or_else(|| {
         Refusal::new(Rule::Source, "basebackup needs a server to copy from")
@@ -292,15 +297,15 @@ fn source_of(request: &Request) -> Result<&Arc<Source>, Refusal> {
     })
 }
 
-/// Where the program may write: the data directory and what of the map the backup has a use for.
+/// Returns the directories that the program may write to: the data directory, and the mapped ones that the backup needs.
 fn writable(request: &Request, directory: &DataDirectory, tablespaces: &[Tablespace]) -> Vec<PathBuf> {
     let mapped = mapping::locations(&request.directories, Some(tablespaces)).into_iter().map(|(_, to)| to);
     let wal = request.directories.wal.iter().cloned();
     std::iter::once(directory.real_path().to_owned()).chain(wal).chain(mapped).collect()
 }
 
-/// Writes `PG_VERSION` where pg_basebackup will, which puts the same into it, late: a Patroni that starts meanwhile reads it then and
-/// never again, and takes the replica for a server that crashed where it found none.
+/// Writes `PG_VERSION`, to which pg_basebackup later writes the same. A Patroni that starts meanwhile reads the file only once, and would
+/// take the replica for a server that crashed if the file were missing.
 fn write_version(directory: &DataDirectory, major: u32) -> std::io::Result<()> {
     const NAME: RelativePath = RelativePath::literal(names::PG_VERSION);
     match directory.directory().create_file(&NAME, 0o600) {
@@ -310,12 +315,12 @@ fn write_version(directory: &DataDirectory, major: u32) -> std::io::Result<()> {
     }
 }
 
-/// Empties the directories before a try and after the last: whatever the loop's rule 13 would leave, `pg_basebackup`
-/// has nothing to build on.
+/// Empties the directories before a try and after the last one, even with `keep_data` (rule 13), because `pg_basebackup` cannot build on
+/// old data.
 async fn wipe(directory: &Arc<DataDirectory>, run: &Run) -> Result<(), Failure> {
     let (directory, cancel) = (directory.clone(), run.cancellation().clone());
     let emptied =
-        tokio::task::spawn_blocking(move || directory.empty(Extent::Everything, None, &cancel)).await;
+        tokio::task::spawn_blocking(move || directory.empty(EmptyScope::Everything, None, &cancel)).await;
     match emptied.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked))) {
         Ok(emptied) if emptied.unfinished => Err(Failure::cancelled()),
         Ok(_) => Ok(()),
@@ -327,15 +332,15 @@ async fn wipe(directory: &Arc<DataDirectory>, run: &Run) -> Result<(), Failure> 
     }
 }
 
-/// Where this role may not read the source's catalog: tablespaces that nothing compares with the map before the directory is emptied,
-/// and keys of the map that only the catalog could resolve.
+/// Warns if the role may not read the source's catalog: then tablespaces are not compared with the map before the directory is emptied,
+/// and keys of the map by object identifier or name cannot be resolved.
 fn warn_of_unknown_tablespaces(request: &Request, facts: &SourceFacts, run: &Run) {
     if facts.tablespaces.is_some() {
         return;
     }
     let message = "the role of the source may not connect to a database, so that the source's tablespaces are not compared with the \
-                   map: where it has one that the map does not name by its location, pg_basebackup fails when the data directory is \
-                   empty already; let the role connect to the database of `conninfo` (`postgres` where it names none)";
+                   map: if the source has one that the map does not name by its location, pg_basebackup fails when the data directory is \
+                   already empty; let the role connect to the database of `conninfo` (`postgres` if it names none)";
     run.log(Level::Warn, "host", message);
     for (key, _) in request.directories.tablespaces.entries() {
         let key = match key {
@@ -351,11 +356,12 @@ fn warn_of_unknown_tablespaces(request: &Request, facts: &SourceFacts, run: &Run
     }
 }
 
-/// Progress drives the bar; everything else is logged. That it waits for the checkpoint is a phase.
-fn use_line(line: &Line, run: &Run, waited: &mut bool) -> LineUse {
+/// Turns a line of progress into an event; every other line is logged. The first byte ends the wait for the checkpoint, which `waits`
+/// notes, and begins the phase `copying`.
+fn use_line(line: &Line, run: &Run, waits: &mut bool) -> LineUse {
     if let Some(progress) = progress::parse(&line.text) {
-        // The first line of all comes before anything is there.
-        if progress.done.0 > 0 && std::mem::take(waited) {
+        // The first line of progress has 0 bytes.
+        if progress.done.0 > 0 && std::mem::take(waits) {
             run.emit(Event::Phase { method: run.method().to_owned(), name: "copying".to_owned() });
         }
         run.progress(progress.done.0, progress.expected.map(|expected| expected.0), 0, None);
@@ -371,15 +377,15 @@ fn use_line(line: &Line, run: &Run, waited: &mut bool) -> LineUse {
     })
 }
 
-/// What is said of a program that failed: how it ended and its last errors, or else its last lines.
+/// Returns the failure of a program: how it ended and its last errors, or else its last lines.
 fn failure(ending: &Ending) -> Failure {
     let errors: Vec<_> =
         ending.tail.iter().filter(|line| line.contains(" error: ") || line.contains(" fatal: ")).collect();
     let lines = if errors.is_empty() { ending.tail.iter().collect() } else { errors };
     let last: Vec<_> =
-        lines[lines.len().saturating_sub(LAST_WORDS)..].iter().map(|line| line.as_str()).collect();
-    let said = if last.is_empty() { "it said nothing".to_owned() } else { last.join("; ") };
-    // strerror(ENOSPC) and strerror(EDQUOT) in the C locale that it runs in.
+        lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|line| line.as_str()).collect();
+    let said = if last.is_empty() { "it printed nothing".to_owned() } else { last.join("; ") };
+    // strerror(ENOSPC) and strerror(EDQUOT) in the program's C locale.
     let full = ["No space left on device", "Disk quota exceeded"];
     let outcome = match full.iter().any(|error| said.contains(error)) {
         true => Outcome::OutOfDisk,
@@ -394,7 +400,7 @@ mod tests {
 
     fn ending(status: Status, tail: &[&str]) -> Ending {
         let tail = tail.iter().map(|line| (*line).to_owned()).collect();
-        Ending { status, stopped: false, left_over: 0, tail, landlock: 7 }
+        Ending { status, stopped: false, leftover_processes: 0, tail, landlock: 7 }
     }
 
     #[test]
@@ -410,11 +416,11 @@ mod tests {
     fn a_failure_without_an_error_says_the_last_lines() {
         let failure = failure(&ending(Status::Signalled(9), &["a", "b", "c", "d"]));
         assert_eq!(failure.message, "pg_basebackup was ended by signal 9: b; c; d");
-        assert!(super::failure(&ending(Status::Exited(2), &[])).message.ends_with("it said nothing"));
+        assert!(super::failure(&ending(Status::Exited(2), &[])).message.ends_with("it printed nothing"));
     }
 
     #[test]
-    fn a_full_disk_has_its_own_word() {
+    fn a_full_disk_has_an_outcome_of_its_own() {
         let tail = ["pg_basebackup: error: could not write to file \"x\": No space left on device"];
         assert_eq!(failure(&ending(Status::Exited(1), &tail)).outcome, Outcome::OutOfDisk);
     }
@@ -427,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_20_tablespaces_that_the_source_does_not_tell_are_warned_of_before_anything_is_touched() {
+    fn rule_20_a_source_that_does_not_list_its_tablespaces_is_warned_about_before_anything_is_touched() {
         let warnings = |tablespaces| {
             let (sender, receiver) = std::sync::mpsc::channel();
             let run = Run::new(NAME, Default::default(), Arc::new(move |event| drop(sender.send(event))));

@@ -1,17 +1,17 @@
-//! The options that an operator gives `pg_basebackup`, judged before anything is touched. Semantics rules 19 and 20.
+//! The operator's options for `pg_basebackup`, checked before anything is touched. Semantics rules 19 and 20.
 
 use std::ffi::OsString;
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::known::{self, Argument, Known};
 use super::mapping;
+use super::option_table::{self, Argument, KnownOption};
 use crate::{Directories, Refusal, Rule};
 
-/// Options as they stand in the configuration: a map, or a list of flags and one-pair maps.
+/// The options of the configuration: a map, or a list of flags and one-pair maps.
 ///
-/// Of a map what is false, zero or empty is left out, as Patroni does (`process_user_options` in
+/// In a map a value that is false, zero or empty removes the option, as in Patroni (`process_user_options` in
 /// `patroni/utils.py`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BasebackupOptions(Vec<BasebackupOption>);
@@ -23,14 +23,14 @@ pub struct BasebackupOption {
     pub name: String,
     /// What it is set to.
     pub value: OptionValue,
-    /// Where it stands, for what is said of it: `FILE:LINE:COLUMN`, or a flag. `None` if that is not known.
+    /// Its place for messages: `FILE:LINE:COLUMN`, or a flag. `None` if that is not known.
     pub place: Option<String>,
 }
 
 /// What an option is set to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OptionValue {
-    /// It only stands there, or is `true`.
+    /// It has no value, or is `true`.
     Flag,
     /// It is `false`.
     Off,
@@ -39,7 +39,7 @@ pub enum OptionValue {
 }
 
 impl BasebackupOptions {
-    /// The options of a map.
+    /// Returns the options of a map.
     pub fn from_map(options: impl IntoIterator<Item = BasebackupOption>) -> Self {
         let counts = |option: &BasebackupOption| match &option.value {
             OptionValue::Flag => true,
@@ -49,18 +49,17 @@ impl BasebackupOptions {
         Self(options.into_iter().filter(counts).collect())
     }
 
-    /// The options of a list.
+    /// Returns the options of a list.
     pub fn from_list(options: impl IntoIterator<Item = BasebackupOption>) -> Self {
         Self(options.into_iter().filter(|option| option.value != OptionValue::Off).collect())
     }
 
-    /// The options as arguments for the `pg_basebackup` of this major version, or why one of them is not allowed.
+    /// Returns the options as arguments for the `pg_basebackup` of this major version.
     ///
-    /// Each is judged as the option that `pg_basebackup` would take its name for (`getopt_long` takes an unambiguous
-    /// beginning for the whole).
+    /// Each name is resolved as `pg_basebackup` would do it (`getopt_long` accepts an unambiguous abbreviation).
     ///
     /// # Errors
-    /// A [`Refusal`] that names every option that is not allowed.
+    /// Fails with a [`Refusal`] that names every option that is not allowed.
     pub fn check(&self, major: u32, directories: &Directories) -> Result<Vec<OsString>, Refusal> {
         let mut arguments = Vec::new();
         let mut refusals = Vec::new();
@@ -86,7 +85,7 @@ impl BasebackupOptions {
 }
 
 impl BasebackupOption {
-    /// An item of a list: a flag, or `name=value`.
+    /// Parses an item of a list: a flag, or `name=value`.
     fn from_word(word: &str) -> Self {
         let (name, value) = match word.split_once('=') {
             Some((name, value)) => (name, OptionValue::Text(value.to_owned())),
@@ -95,17 +94,17 @@ impl BasebackupOption {
         Self { name: name.to_owned(), value, place: None }
     }
 
-    /// The argument that it becomes; none where the host says the same already.
+    /// Returns the argument for it; `None` if the host passes the same already.
     fn argument(&self, major: u32, directories: &Directories) -> Result<Option<OsString>, Refusal> {
         let written = self.name.escape_debug();
         if self.name.starts_with('-') || self.name.contains('=') || self.name.is_empty() {
-            let long = self.name.strip_prefix('-').and_then(known::of_letter);
+            let long = self.name.strip_prefix('-').and_then(option_table::of_letter);
             let hint = long.map(|long| format!(", here `{long}`")).unwrap_or_default();
             return Err(refuse(format!(
                 "`{written}` is not the long name of an option without dashes{hint}"
             )));
         }
-        let known = known::find(&self.name, major).map_err(refuse)?;
+        let known = option_table::find(&self.name, major).map_err(refuse)?;
         let name = known.name;
         let meant =
             if name == self.name { format!("`{name}`") } else { format!("`{written}`, which is `{name}`,") };
@@ -138,7 +137,7 @@ pub(super) fn refuse(message: impl fmt::Display) -> Refusal {
     Refusal::new(Rule::BasebackupOption, format!("option of pg_basebackup: {message}"))
 }
 
-/// Compressing on the client gives no data directory.
+/// Refuses compression on the client, which would not write a plain data directory.
 fn check_compress(major: u32, value: &str) -> Result<(), Refusal> {
     if major < 15 {
         return Err(refuse(format!(
@@ -146,13 +145,14 @@ fn check_compress(major: u32, value: &str) -> Result<(), Refusal> {
         )));
     }
     if !value.starts_with("server-") {
-        let message = "`compress` must be one of the server's, for the client must write a plain directory";
+        let message =
+            "`compress` must be one of the server's, because the client must write a plain directory";
         return Err(refuse(message).remedy("compress = \"server-gzip\""));
     }
     Ok(())
 }
 
-/// A value that stands in quotes as a whole, without them: Patroni's `unquote`, for options taken over from YAML.
+/// Removes the quotes around a whole value: Patroni's `unquote`, for options taken over from YAML.
 fn unquote(value: &str) -> &str {
     let inner = |quote: char| {
         let inner = value.strip_prefix(quote)?.strip_suffix(quote)?;
@@ -254,8 +254,7 @@ impl<'de> Deserialize<'de> for Item {
     }
 }
 
-/// What the option table knows, for a message.
-impl fmt::Display for Known {
+impl fmt::Display for KnownOption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
     }
@@ -313,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_19_quotes_around_a_whole_value_are_taken_off_as_patroni_does() {
+    fn rule_19_quotes_around_a_whole_value_are_removed_as_patroni_does() {
         assert_eq!(allowed(r#"{"label": "\"bar baz\""}"#), ["--label=bar baz"]);
         assert_eq!(allowed(r#"{"label": "it's"}"#), ["--label=it's"]);
     }
@@ -419,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_that_is_not_allowed_is_told_at_once() {
+    fn every_option_that_is_not_allowed_is_named_at_once() {
         let said = refused(r#"{"format": "t", "no-sync": true, "verbose": true}"#);
         assert!(said.contains("format") && said.contains("no-sync"), "{said}");
     }

@@ -1,4 +1,4 @@
-//! What `pg_basebackup` itself says of its version and of the options, before anything is touched.
+//! Has `pg_basebackup` itself report its version and check its options, before anything is touched.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,16 +9,16 @@ use tokio::process::Command;
 use super::options::refuse;
 use crate::Refusal;
 use crate::Rule;
-use crate::program_version::{self, PATIENCE};
+use crate::program_version::{self, TIMEOUT};
 
-/// What ends a trial of the options: an argument that is no option, which is the first thing that pg_basebackup refuses
-/// once it has read all options.
+/// Ends a trial of the options: an argument that is no option, which pg_basebackup refuses after it has parsed all options and before
+/// anything else.
 const NO_OPTION: &str = "trial-of-the-options";
 
-/// The major version of the `pg_basebackup` at `program`.
+/// Returns the major version of the `pg_basebackup` at `program`.
 pub(super) async fn major_version(program: &Path) -> Result<u32, Refusal> {
-    let asked = program.to_owned();
-    let answer = tokio::task::spawn_blocking(move || program_version::major_version(&asked, PATIENCE)).await;
+    let path = program.to_owned();
+    let answer = tokio::task::spawn_blocking(move || program_version::major_version(&path, TIMEOUT)).await;
     match answer {
         Ok(Ok(major)) => Ok(major),
         Ok(Err(error)) => Err(cannot_run(program, &error.to_string())),
@@ -26,8 +26,8 @@ pub(super) async fn major_version(program: &Path) -> Result<u32, Refusal> {
     }
 }
 
-/// Has `pg_basebackup` read the options without doing anything: values that it would refuse (`max-rate`, `checkpoint`, ...)
-/// are refused now, and not when the data directory is empty.
+/// Has `pg_basebackup` parse the options without doing anything, so that values that it refuses (`max-rate`, `checkpoint`, ...) are
+/// refused before the data directory is emptied.
 pub(super) async fn try_options(program: &Path, options: &[OsString]) -> Result<(), Refusal> {
     let arguments: Vec<_> = options.iter().cloned().chain([NO_OPTION.into()]).collect();
     let output = ask(program, &arguments).await?;
@@ -43,10 +43,10 @@ async fn ask(program: &Path, arguments: &[OsString]) -> Result<Output, Refusal> 
     let mut command = Command::new(program);
     command.args(arguments).env_clear().env("LC_ALL", "C").current_dir("/");
     command.stdin(Stdio::null()).kill_on_drop(true);
-    match tokio::time::timeout(PATIENCE, command.output()).await {
+    match tokio::time::timeout(TIMEOUT, command.output()).await {
         Ok(Ok(output)) => Ok(output),
         Ok(Err(error)) => Err(cannot_run(program, &error.to_string())),
-        Err(_) => Err(cannot_run(program, &format!("it does not answer within {} s", PATIENCE.as_secs()))),
+        Err(_) => Err(cannot_run(program, &format!("it does not answer within {} s", TIMEOUT.as_secs()))),
     }
 }
 
@@ -62,7 +62,7 @@ mod tests {
     const PROGRAM: &str = "/usr/lib/postgresql/15/bin/pg_basebackup";
 
     #[tokio::test]
-    async fn the_version_is_asked_from_the_program_itself() {
+    async fn the_version_is_that_of_the_program_itself() {
         assert_eq!(major_version(Path::new(PROGRAM)).await, Ok(15));
         let refusal = major_version(Path::new("/nowhere/pg_basebackup")).await.unwrap_err();
         assert!(refusal.message.contains("/nowhere/pg_basebackup cannot be run"), "{refusal}");

@@ -1,4 +1,4 @@
-//! What `pg_basebackup --progress` prints.
+//! Parses the output of `pg_basebackup --progress`.
 
 use crate::Bytes;
 
@@ -6,12 +6,11 @@ use crate::Bytes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Progress {
     pub(super) done: Bytes,
-    /// As the server estimated it; it may be exceeded. None with `no-estimate-size`.
+    /// The server's estimate, which may be exceeded. `None` with `no-estimate-size`.
     pub(super) expected: Option<Bytes>,
 }
 
-/// Reads a line such as ` 1234/56789 kB (2%), 0/1 tablespace` (`progress_report` in `pg_basebackup.c`); none where it
-/// is something else.
+/// Parses a line such as ` 1234/56789 kB (2%), 0/1 tablespace` (`progress_report` in `pg_basebackup.c`); `None` for any other line.
 pub(super) fn parse(line: &str) -> Option<Progress> {
     let (numbers, rest) = line.trim_start().split_once(" kB")?;
     rest.contains(" tablespace").then_some(())?;
@@ -27,8 +26,8 @@ pub(super) fn parse(line: &str) -> Option<Progress> {
     }
 }
 
-/// Whether the line says that pg_basebackup has found the directories empty and asked the server for the backup (`BaseBackup` in
-/// `pg_basebackup.c`, in the C locale): it waits for the checkpoint, or counts what comes.
+/// Returns whether the line shows that pg_basebackup has found the directories empty and has requested the backup (`BaseBackup` in
+/// `pg_basebackup.c`, in the C locale): it waits for the checkpoint, or reports progress.
 pub(super) fn has_begun(line: &str) -> bool {
     line.contains("waiting for checkpoint") || parse(line).is_some()
 }
@@ -54,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn it_has_begun_with_its_first_word_on_the_checkpoint_or_on_bytes() {
+    fn a_backup_has_begun_with_the_first_line_about_the_checkpoint_or_progress() {
         for line in [
             "waiting for checkpoint",
             "pg_basebackup: initiating base backup, waiting for checkpoint to complete",

@@ -1,5 +1,5 @@
-//! The replication slot that the operator has `pg_basebackup` create: `pg_basebackup --create-slot` fails where it exists, as it does
-//! from the second try on, so that a slot that is there is used as it is.
+//! The replication slot of the option `create-slot`. `pg_basebackup --create-slot` fails if the slot exists, such as after a first try
+//! that created it, so an existing slot is used without that option.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -13,13 +13,13 @@ use crate::process::NativeProgram;
 use crate::source::Slot;
 use crate::{Failure, Outcome, Refusal, Run, Source};
 
-/// The option that has the slot created.
+/// The option that creates the slot.
 const CREATE: &str = "--create-slot";
 
-/// The name of the slot that these options have created; `None` if they create none.
+/// Returns the name of the slot that these options create; `None` if they create none.
 ///
 /// # Errors
-/// Options with which pg_basebackup would fail when the data directory is empty already.
+/// Refuses options with which pg_basebackup would fail after the data directory is emptied.
 pub(super) fn to_create(options: &[OsString]) -> Result<Option<String>, Refusal> {
     if !options.iter().any(|option| option == CREATE) {
         return Ok(None);
@@ -27,7 +27,7 @@ pub(super) fn to_create(options: &[OsString]) -> Result<Option<String>, Refusal>
     if options.iter().any(|option| option == "--no-slot") {
         return Err(refuse("`create-slot` and `no-slot` contradict each other"));
     }
-    // Of several the last counts.
+    // Of several names the last counts.
     let name = options.iter().rev().find_map(|option| option.as_bytes().strip_prefix(b"--slot="));
     let Some(name) = name else {
         return Err(refuse("`create-slot` needs the name of the slot").remedy("slot = \"replica_1\""));
@@ -37,13 +37,13 @@ pub(super) fn to_create(options: &[OsString]) -> Result<Option<String>, Refusal>
     match String::from_utf8(name.to_vec()) {
         Ok(name) if !name.is_empty() && name.bytes().all(|byte| allowed(&byte)) => Ok(Some(name)),
         _ => Err(refuse(format!(
-            "`slot` of {} is no name for a replication slot: it may have small letters, digits and underscores",
+            "`slot` of {} is no name for a replication slot: it may have lower-case letters, digits and underscores",
             name.escape_ascii()
         ))),
     }
 }
 
-/// A slot that pg_basebackup is told to create.
+/// A slot that pg_basebackup is to create.
 pub(super) struct SlotToCreate<'a> {
     pub(super) name: String,
     pub(super) source: &'a Source,
@@ -51,11 +51,16 @@ pub(super) struct SlotToCreate<'a> {
 }
 
 impl SlotToCreate<'_> {
-    /// Has the program use the slot where it exists by now, and says so. Asked before every try: the one before may have created it.
+    /// Has the program use the slot if it exists by now, and logs that. To be called before every try, because the one before may have
+    /// created the slot.
     ///
     /// # Errors
-    /// A slot that cannot be used.
-    pub(super) async fn settle(&self, program: &mut NativeProgram, run: &Run) -> Result<(), Failure> {
+    /// Fails if the slot exists and cannot be used.
+    pub(super) async fn use_if_it_exists(
+        &self,
+        program: &mut NativeProgram,
+        run: &Run,
+    ) -> Result<(), Failure> {
         let name = &self.name;
         match exists(name, self.source, self.bin_dir, run.cancellation()).await {
             Ok(Some(false)) => {}
@@ -68,7 +73,7 @@ impl SlotToCreate<'_> {
             }
             Ok(None) => {
                 let message = format!(
-                    "the source does not tell whether the replication slot `{name}` exists; where it does, pg_basebackup fails"
+                    "the source does not report whether the replication slot `{name}` exists; if it does, pg_basebackup fails"
                 );
                 run.log(Level::Warn, "host", message);
             }
@@ -78,10 +83,10 @@ impl SlotToCreate<'_> {
     }
 }
 
-/// Whether the slot exists and pg_basebackup can use it; `None` if the source does not tell.
+/// Returns whether the slot exists; `None` if the source does not report it.
 ///
 /// # Errors
-/// A slot that exists and that pg_basebackup cannot use.
+/// Refuses a slot that exists and that pg_basebackup cannot use.
 pub(super) async fn exists(
     name: &str,
     source: &Source,
@@ -89,7 +94,7 @@ pub(super) async fn exists(
     cancel: &CancellationToken,
 ) -> Result<Option<bool>, Refusal> {
     match source.slot(bin_dir, name, cancel).await {
-        // A source that cannot be asked fails the plan, which says why.
+        // If the source cannot be asked, the plan fails with the reason.
         Err(_) => Ok(None),
         Ok(Slot::Missing) => Ok(Some(false)),
         Ok(Slot::Logical) => Err(unusable(name, "it is a logical slot")),
@@ -97,7 +102,7 @@ pub(super) async fn exists(
             Err(unusable(name, "it is in use: a standby or another pg_basebackup receives WAL by it"))
         }
         Ok(Slot::Lost) => {
-            Err(unusable(name, "the source has removed WAL that it should have kept, drop the slot"))
+            Err(unusable(name, "the source has removed WAL that it should have kept; drop the slot"))
         }
         Ok(Slot::Physical) => Ok(Some(true)),
     }
@@ -113,13 +118,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_slot_to_create_is_named_once_and_rightly() {
-        let asked = |options: &[&str]| {
+    fn the_slot_to_create_needs_a_valid_name() {
+        let slot = |options: &[&str]| {
             let options: Vec<_> = options.iter().map(OsString::from).collect();
             to_create(&options).map_err(|refusal| refusal.message)
         };
-        assert_eq!(asked(&["--slot=a", "--verbose"]), Ok(None));
-        assert_eq!(asked(&["--slot=a", "--create-slot", "--slot=b_1"]), Ok(Some("b_1".to_owned())));
+        assert_eq!(slot(&["--slot=a", "--verbose"]), Ok(None));
+        assert_eq!(slot(&["--slot=a", "--create-slot", "--slot=b_1"]), Ok(Some("b_1".to_owned())));
         for (options, says) in [
             (&["--create-slot"][..], "needs the name"),
             (&["--create-slot", "--slot=a", "--no-slot"], "contradict"),
@@ -127,7 +132,7 @@ mod tests {
             (&["--create-slot", "--slot=x'; DROP"], "no name"),
             (&["--create-slot", "--slot="], "no name"),
         ] {
-            assert!(asked(options).unwrap_err().contains(says), "{options:?}");
+            assert!(slot(options).unwrap_err().contains(says), "{options:?}");
         }
     }
 }

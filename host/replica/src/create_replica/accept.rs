@@ -1,4 +1,4 @@
-//! Step 3: the plan against the source, the server's version, the operator's map, the disks and the old data.
+//! Step 3: compares the plan with the source, the server's version, the operator's map, the disks and the old data.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,43 +6,43 @@ use std::sync::Arc;
 
 use super::attempt_error::{AttemptError, blocking};
 use super::installed::Installed;
-use super::{Candidate, later, places, space};
-use crate::datadir::{Contents, DataDirectory, Extent, FoundCluster, Inspected};
+use super::{ListedMethod, places, space, younger_tablespaces};
+use crate::datadir::{Contents, DataDirectory, EmptyScope, FoundCluster, Inspected};
 use crate::outcome::Finding;
 use crate::source::SourceFacts;
 use crate::{Directories, Failure, Level, Outcome, Plan, Refusal, Request, Rule};
 
-/// The data directory as the plan finds it.
+/// The data directory that an attempt would fill.
 #[derive(Clone, Debug)]
-pub(super) enum Old {
-    /// The run holds it.
-    Held(Arc<DataDirectory>),
-    /// `check` only looked at it.
-    Seen(Inspected),
+pub(super) enum Target {
+    /// The run has locked it.
+    Locked(Arc<DataDirectory>),
+    /// `check` only inspected it.
+    Inspected(Inspected),
 }
 
-impl Old {
-    /// The directory where the run holds it.
-    pub(super) fn held(&self) -> Option<Arc<DataDirectory>> {
+impl Target {
+    /// Returns the directory if the run has locked it.
+    pub(super) fn locked(&self) -> Option<Arc<DataDirectory>> {
         match self {
-            Self::Held(directory) => Some(directory.clone()),
-            Self::Seen(_) => None,
+            Self::Locked(directory) => Some(directory.clone()),
+            Self::Inspected(_) => None,
         }
     }
 
-    /// What it holds. Blocking.
+    /// Returns what kind of content the directory holds. Blocking.
     fn contents(&self) -> io::Result<Contents> {
         match self {
-            Self::Held(directory) => directory.contents(),
-            Self::Seen(seen) => Ok(seen.contents),
+            Self::Locked(directory) => directory.contents(),
+            Self::Inspected(seen) => Ok(seen.contents),
         }
     }
 
-    /// The cluster that it holds.
+    /// Returns the cluster that the directory holds.
     fn cluster(&self) -> Option<&FoundCluster> {
         match self {
-            Self::Held(directory) => directory.cluster(),
-            Self::Seen(seen) => seen.cluster.as_ref(),
+            Self::Locked(directory) => directory.cluster(),
+            Self::Inspected(seen) => seen.cluster.as_ref(),
         }
     }
 }
@@ -51,16 +51,16 @@ impl Old {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Accepted {
     /// What step 4 removes.
-    pub(super) extent: Extent,
-    /// What is worth telling.
+    pub(super) empty_scope: EmptyScope,
+    /// What the report lists.
     pub(super) findings: Vec<Finding>,
 }
 
 /// Compares a plan with everything that can be known before the data directory is touched.
 pub(super) async fn accept(
     request: &Request,
-    candidate: &Candidate,
-    old: &Old,
+    listed: &ListedMethod,
+    target: &Target,
     force: bool,
     installed: &Installed,
     plan: &Plan,
@@ -73,25 +73,28 @@ pub(super) async fn accept(
     }
 
     let mut findings: Vec<_> =
-        old_cluster(old.cluster(), plan, facts, candidate.keep_data, force)?.into_iter().collect();
+        old_cluster(target.cluster(), plan, facts, listed.keep_data, force)?.into_iter().collect();
     let facts = facts.cloned();
-    let (old, plan, directories) = (old.clone(), plan.clone(), request.directories.clone());
-    let (keep_data, method) = (candidate.keep_data, candidate.method.name().to_owned());
+    let (target, plan, directories) = (target.clone(), plan.clone(), request.directories.clone());
+    let (keep_data, method) = (listed.keep_data, listed.method.name().to_owned());
     let on_disk = blocking(move || -> Result<_, AttemptError> {
-        let contents = old.contents().map_err(|error| cannot_look(&directories, error))?;
-        let extent = extent(&method, keep_data, contents, &plan)?;
+        let contents = target.contents().map_err(|error| cannot_look(&directories, error))?;
+        let empty_scope = empty_scope(&method, keep_data, contents, &plan)?;
         places::hold_no_other_version(&directories, major)?;
         let places = places::of_plan(&plan, &directories)?;
-        let mut findings = later::check(&plan, facts.as_ref(), &directories, major)?;
-        findings.extend(fits(&plan, &places, &directories, &old, extent)?);
-        Ok((extent, findings))
+        let mut findings = younger_tablespaces::check(&plan, facts.as_ref(), &directories, major)?;
+        findings.extend(fits(&plan, &places, &directories, &target, empty_scope)?);
+        Ok((empty_scope, findings))
     });
-    let (extent, found) = on_disk.await??;
+    let (empty_scope, found) = on_disk.await??;
     findings.extend(found);
-    Ok(Accepted { extent, findings })
+    Ok(Accepted { empty_scope, findings })
 }
 
-/// What is there before it is emptied, or built on, and that no other cluster takes its place unasked.
+/// Returns a finding that describes the cluster which is removed or built on.
+///
+/// # Errors
+/// Refuses to replace it with another cluster without `--force`.
 fn old_cluster(
     old: Option<&FoundCluster>,
     plan: &Plan,
@@ -123,32 +126,33 @@ fn old_cluster(
 
 fn cannot_look(directories: &Directories, error: io::Error) -> Failure {
     let place = directories.datadir.display();
-    Failure::caused_by(Outcome::Failed, format!("cannot look into the data directory {place}"), error)
+    Failure::caused_by(Outcome::Failed, format!("cannot read the data directory {place}"), error)
 }
 
-/// Whether the plan fits on the disks. Where what the old data takes cannot be told it is no reason to say no, and the
-/// finding says that it may get tight.
+/// Checks that the plan fits on the disks. If the size of the old data is not known, a lack of space is a finding and not a refusal.
 fn fits(
     plan: &Plan,
     places: &[PathBuf],
     directories: &Directories,
-    old: &Old,
-    extent: Extent,
+    target: &Target,
+    empty_scope: EmptyScope,
 ) -> Result<Option<Finding>, AttemptError> {
     if plan.bytes.is_none() && plan.files.is_none() {
         return Ok(None);
     }
-    let room = match old {
-        Old::Held(directory) => match (directory.room(), extent) {
+    let room = match target {
+        Target::Locked(directory) => match (directory.room(), empty_scope) {
             (Ok(room), _) => Some(room),
-            // What is not emptied may hold whatever it holds.
-            (Err(error), Extent::ControlFileOnly) if error.kind() == io::ErrorKind::CrossesDevices => None,
-            (Err(error), Extent::Everything) if error.kind() == io::ErrorKind::CrossesDevices => {
+            // What is not emptied may hold a mount point.
+            (Err(error), EmptyScope::ControlFileOnly) if error.kind() == io::ErrorKind::CrossesDevices => {
+                None
+            }
+            (Err(error), EmptyScope::Everything) if error.kind() == io::ErrorKind::CrossesDevices => {
                 return Err(Refusal::new(Rule::MountPoint, error.to_string()).into());
             }
             (Err(error), _) => return Err(cannot_look(directories, error).into()),
         },
-        Old::Seen(_) => None,
+        Target::Inspected(_) => None,
     };
     match room {
         Some(room) => {
@@ -167,7 +171,7 @@ fn fits(
     }
 }
 
-/// The major versions that are known must be one.
+/// Refuses a plan or a source of another major version than the programs in `bin_dir`.
 fn check_major(plan: &Plan, facts: Option<&SourceFacts>, installed: u32) -> Result<(), Refusal> {
     let refuse = |whose: &str, major: u32| {
         let message = format!("{whose} PostgreSQL {major}, and `bin_dir` holds PostgreSQL {installed}");
@@ -181,7 +185,7 @@ fn check_major(plan: &Plan, facts: Option<&SourceFacts>, installed: u32) -> Resu
     }
 }
 
-/// The backup must be of the source's cluster and lie in its history.
+/// Refuses a backup that is not of the source's cluster, or does not lie in the source's history.
 fn check_source(plan: &Plan, facts: &SourceFacts) -> Result<(), Refusal> {
     if let Some(identifier) = plan.system_identifier
         && identifier != facts.system_identifier
@@ -210,13 +214,18 @@ fn check_source(plan: &Plan, facts: &SourceFacts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What emptying removes (rules 8 and 15), and whether `keep_data` may be (rule 17a).
-fn extent(method: &str, keep_data: bool, contents: Contents, plan: &Plan) -> Result<Extent, Refusal> {
+/// Returns what emptying removes (rules 8 and 15). Refuses `keep_data` for a plan that does not build on the old data (rule 17a).
+fn empty_scope(
+    method: &str,
+    keep_data: bool,
+    contents: Contents,
+    plan: &Plan,
+) -> Result<EmptyScope, Refusal> {
     match (keep_data, plan.builds_on_existing, contents) {
-        (false, _, _) => Ok(Extent::Everything),
-        (true, true, _) => Ok(Extent::ControlFileOnly),
-        // Nobody's data: there is none, or an earlier method left it half written.
-        (true, false, Contents::Nothing | Contents::Unfinished) => Ok(Extent::Everything),
+        (false, _, _) => Ok(EmptyScope::Everything),
+        (true, true, _) => Ok(EmptyScope::ControlFileOnly),
+        // There is no data, or an earlier method left it half written.
+        (true, false, Contents::Nothing | Contents::Unfinished) => Ok(EmptyScope::Everything),
         (true, false, Contents::Cluster | Contents::Foreign) => Err(Refusal::new(
             Rule::KeepData,
             "`keep_data` leaves the old data in place, and this method would write a backup over it that does not \
@@ -273,11 +282,11 @@ mod tests {
     }
 
     #[test]
-    fn rule_08_without_keep_data_everything_goes() {
+    fn rule_08_without_keep_data_everything_is_removed() {
         for contents in [Contents::Nothing, Contents::Cluster, Contents::Unfinished, Contents::Foreign] {
             for builds_on_existing in [false, true] {
                 let plan = Plan { builds_on_existing, ..Plan::default() };
-                assert_eq!(extent("m", false, contents, &plan), Ok(Extent::Everything));
+                assert_eq!(empty_scope("m", false, contents, &plan), Ok(EmptyScope::Everything));
             }
         }
     }
@@ -285,17 +294,20 @@ mod tests {
     #[test]
     fn rule_15_an_unfinished_tree_is_emptied_for_a_method_that_does_not_build_on_it() {
         let builds = Plan { builds_on_existing: true, ..Plan::default() };
-        assert_eq!(extent("m", true, Contents::Unfinished, &Plan::default()), Ok(Extent::Everything));
-        assert_eq!(extent("m", true, Contents::Unfinished, &builds), Ok(Extent::ControlFileOnly));
+        assert_eq!(
+            empty_scope("m", true, Contents::Unfinished, &Plan::default()),
+            Ok(EmptyScope::Everything)
+        );
+        assert_eq!(empty_scope("m", true, Contents::Unfinished, &builds), Ok(EmptyScope::ControlFileOnly));
     }
 
     #[test]
     fn rule_17a_keep_data_needs_a_plan_that_builds_on_the_old_data() {
         for contents in [Contents::Cluster, Contents::Foreign] {
-            let refusal = extent("pgbackrest", true, contents, &Plan::default()).unwrap_err();
+            let refusal = empty_scope("pgbackrest", true, contents, &Plan::default()).unwrap_err();
             assert_eq!(refusal.rule, Rule::KeepData);
             assert_eq!(refusal.remedy.as_deref(), Some("[method.pgbackrest] keep_data = false"));
         }
-        assert_eq!(extent("m", true, Contents::Nothing, &Plan::default()), Ok(Extent::Everything));
+        assert_eq!(empty_scope("m", true, Contents::Nothing, &Plan::default()), Ok(EmptyScope::Everything));
     }
 }

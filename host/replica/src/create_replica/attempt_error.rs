@@ -1,4 +1,4 @@
-//! Why an attempt did not create a replica, whether a refusal, a failure of the method or a check of the seal ended it.
+//! Why an attempt did not create a replica: a refusal, a failure of the method or a check of the seal.
 
 use serde::Serialize;
 use tokio::task::JoinError;
@@ -10,7 +10,7 @@ use crate::{Failure, Outcome, Refusal};
 /// Why an attempt did not create a replica.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AttemptError {
-    /// The word for it; never [`Outcome::Created`].
+    /// How the attempt ended; never [`Outcome::Created`].
     pub outcome: Outcome,
     /// What happened, for a person.
     pub message: String,
@@ -22,7 +22,7 @@ pub struct AttemptError {
     pub policy: bool,
     /// Whether something of the method may still write into the data directory.
     #[serde(skip)]
-    pub may_write: bool,
+    pub(super) may_still_write: bool,
 }
 
 impl From<Refusal> for AttemptError {
@@ -33,7 +33,7 @@ impl From<Refusal> for AttemptError {
             rule: Some(refusal.rule),
             remedy: refusal.remedy,
             policy: refusal.policy,
-            may_write: false,
+            may_still_write: false,
         }
     }
 }
@@ -46,7 +46,7 @@ impl From<Failure> for AttemptError {
             rule: None,
             remedy: None,
             policy: false,
-            may_write: failure.may_write,
+            may_still_write: failure.may_still_write,
         }
     }
 }
@@ -61,16 +61,16 @@ impl From<SealError> for AttemptError {
                 rule: Some(check),
                 remedy: None,
                 policy: false,
-                may_write: false,
+                may_still_write: false,
             },
         }
     }
 }
 
-/// Does blocking work off the runtime's own threads.
+/// Runs blocking work outside the runtime's own threads.
 ///
 /// # Errors
-/// Where the work panicked.
+/// Fails if the work panics.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, AttemptError> {
@@ -79,7 +79,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     })
 }
 
-/// A part of a method that panicked.
+/// Returns the error of a method that panicked.
 pub(super) fn method_panicked(error: JoinError) -> AttemptError {
     Failure::new(Outcome::Failed, format!("the method panicked{}", panic_message(error))).into()
 }

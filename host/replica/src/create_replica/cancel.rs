@@ -1,4 +1,4 @@
-//! How a run is told to stop, and by what.
+//! How a run is cancelled, and why.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,25 +13,25 @@ pub enum CancelReason {
     Interrupt,
     /// SIGTERM.
     Terminate,
-    /// The process that started the run is gone, such as the Patroni that would start what it makes. Ends like SIGTERM.
-    Orphaned,
+    /// The process that started the run has ended, such as the Patroni that would start the replica. The run ends as by SIGTERM.
+    ParentEnded,
 }
 
 impl CancelReason {
-    /// How the run ends then.
+    /// Returns the result of a run that is cancelled for this reason.
     pub fn result(self) -> RunResult {
         match self {
             Self::Interrupt => RunResult::Interrupted,
-            Self::Terminate | Self::Orphaned => RunResult::Terminated,
+            Self::Terminate | Self::ParentEnded => RunResult::Terminated,
         }
     }
 
-    /// What cancels, as it stands behind "cancelled by": the signal's name where it is one.
-    pub fn signal(self) -> &'static str {
+    /// Returns the words that follow "cancelled by": the name of the signal, or what happened.
+    pub fn cause(self) -> &'static str {
         match self {
             Self::Interrupt => "SIGINT",
             Self::Terminate => "SIGTERM",
-            Self::Orphaned => "the end of the process that started it",
+            Self::ParentEnded => "the end of the process that started it",
         }
     }
 }
@@ -44,24 +44,24 @@ pub struct Cancel {
 }
 
 impl Cancel {
-    /// A handle for one run.
+    /// Returns a handle for one run.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Tells the run to stop. May be called from any thread, any number of times.
+    /// Cancels the run. May be called from any thread, any number of times.
     pub fn cancel(&self, reason: CancelReason) {
-        // The reason first: whoever sees the token cancelled also sees why.
+        // The reason is set first, so that it is known to every thread that sees the cancelled token.
         let _first_reason_counts = self.reason.set(reason);
         self.token.cancel();
     }
 
-    /// Why the run was told to stop; none while it was not.
+    /// Returns why the run was cancelled; `None` if it was not.
     pub fn reason(&self) -> Option<CancelReason> {
         self.token.is_cancelled().then(|| self.reason.get().copied()).flatten()
     }
 
-    /// The token that everything of the run hangs on, for work before the loop such as asking the source.
+    /// Returns the token that cancels everything of the run, for work before the loop such as asking the source.
     pub fn token(&self) -> &CancellationToken {
         &self.token
     }

@@ -1,22 +1,22 @@
-//! What a run would do, without touching anything: the first three steps of every method.
+//! The verb `check`: the first three steps of every method, which touch nothing.
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::accept::Old;
+use super::accept::Target;
 use super::attempt_error::{AttemptError, blocking};
 use super::installed::Installed;
 use super::limit::{Limit, Timeout};
-use super::look::Look;
+use super::preparation::Preparation;
 use super::recorder::Recorder;
-use super::{Cancel, CancelReason, Candidate, Job, refuse_other_cluster, result};
+use super::{Cancel, CancelReason, Job, ListedMethod, refuse_other_cluster, result};
 use crate::datadir::DataDirectory;
 use crate::event::{Event, EventSink};
 use crate::outcome::Finding;
 use crate::{Plan, Refusal, Rule, RunResult};
 
-/// What the first three steps of one method said.
+/// The result of the first three steps of one method.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Checked {
     /// The method's name.
@@ -24,13 +24,14 @@ pub struct Checked {
     /// Why it would not be used; `None` if a run would go on and empty the data directory for it.
     #[serde(rename = "ended")]
     pub error: Option<AttemptError>,
-    /// What it would restore, where it came that far.
+    /// What it would restore; `None` if it ended before its plan.
     pub plan: Option<Plan>,
-    /// What is worth telling.
+    /// What the three steps found.
     pub findings: Vec<Finding>,
 }
 
-/// How a run would end: with a replica where a method would be used, else as a run whose attempts all ended like this.
+/// Returns how a run would end: with a replica if one of the methods would be used, otherwise as a run whose attempts ended with these
+/// errors.
 pub fn result_of_check(checked: &[Checked], cancelled: Option<CancelReason>) -> RunResult {
     if cancelled.is_none() && checked.iter().any(|checked| checked.error.is_none()) {
         return RunResult::Created;
@@ -39,7 +40,8 @@ pub fn result_of_check(checked: &[Checked], cancelled: Option<CancelReason>) -> 
     result::of_run(&attempts, cancelled)
 }
 
-/// The same of a check that every method of the list must pass: how a run of those that would not be used would end.
+/// As [`result_of_check`], of a check that every method of the list must pass: returns how a run of only those methods would end that
+/// would not be used.
 pub fn result_of_strict_check(checked: &[Checked], cancelled: Option<CancelReason>) -> RunResult {
     let unusable: Vec<Checked> = checked.iter().filter(|checked| checked.error.is_some()).cloned().collect();
     match unusable.as_slice() {
@@ -48,14 +50,14 @@ pub fn result_of_strict_check(checked: &[Checked], cancelled: Option<CancelReaso
     }
 }
 
-/// Preflight, plan and accept of every method that a run would try, each whatever the others said. Nothing is
-/// locked, written or removed, and `create` is never called.
+/// Runs preflight, plan and accept of every method that a run would try, also after one that would be used. Locks, writes and removes
+/// nothing, and never calls `create`.
 ///
 /// # Errors
-/// Where the data directory may not be touched by a run.
+/// Fails if a run may not touch the data directory.
 pub async fn check_methods(
     job: &Job,
-    candidates: &[Candidate],
+    methods: &[ListedMethod],
     events: Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Vec<Checked>, Refusal> {
@@ -69,20 +71,26 @@ pub async fn check_methods(
     let installed = Installed::in_directory(job.bin_dir.clone());
     let timeout = job.timeout.map(Timeout::starting_now);
     let mut checked = Vec::new();
-    for candidate in candidates {
+    for listed in methods {
         if cancel.reason().is_some() {
             break;
         }
-        if job.source.is_none() && !candidate.can_work_without_source() {
+        if job.source.is_none() && !listed.can_work_without_source() {
             continue;
         }
-        let method = candidate.method.name().to_owned();
+        let method = listed.method.name().to_owned();
         recorder.emit(Event::AttemptStarted { method: method.clone() });
-        let limit = Limit::new(cancel, candidate.timeout, timeout);
-        let mut look =
-            Look::new(job, candidate, Old::Seen(seen.clone()), &installed, recorder.clone(), &limit);
-        let error = limit.enforce(look.steps()).await.err().map(|error| {
-            let error = limit.why(error);
+        let limit = Limit::new(cancel, listed.timeout, timeout);
+        let mut preparation = Preparation::new(
+            job,
+            listed,
+            Target::Inspected(seen.clone()),
+            &installed,
+            recorder.clone(),
+            &limit,
+        );
+        let error = limit.enforce(preparation.steps()).await.err().map(|error| {
+            let error = limit.error_to_report(error);
             let message = recorder.redacted(error.message);
             AttemptError { message, remedy: error.remedy.map(|remedy| recorder.redacted(remedy)), ..error }
         });

@@ -1,4 +1,4 @@
-//! What keeps a standby from following although PostgreSQL starts: no password for its primary, or no slot there.
+//! Looks for what keeps a standby from following its primary although PostgreSQL starts: a missing password or a missing slot.
 
 use std::io::Read;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn finding(message: String) -> Finding {
     Finding { check: CHECK, level: Level::Warn, message }
 }
 
-/// Whether the standby that `configure_standby` makes will find a password, if its source is reached with one. Blocking.
+/// Returns a finding if the source asks for a password and the standby of `configure_standby` will not find one. Blocking.
 pub(super) fn password(end: &EndState, source: Option<&Source>) -> Option<Finding> {
     let (standby, source) = (end.configure_standby.as_ref()?, source?);
     let conninfo = Conninfo::parse(&standby.conninfo).ok()?;
@@ -48,7 +48,7 @@ pub(super) fn password(end: &EndState, source: Option<&Source>) -> Option<Findin
     )))
 }
 
-/// libpq then reads the file in the home directory of the server's user.
+/// Judges a standby for which no passfile is named: libpq reads the one in the home directory of the server's user.
 fn without_passfile(default: Option<&Path>, conninfo: &Conninfo) -> Option<Finding> {
     let is_enough = |passfile: &&Path| {
         unusable_passfile(passfile).is_none()
@@ -65,7 +65,7 @@ fn without_passfile(default: Option<&Path>, conninfo: &Conninfo) -> Option<Findi
     )))
 }
 
-/// The slot that the operator's configuration file names, before anything is restored. What it includes is not read.
+/// Returns the slot that the operator's configuration file names, before anything is restored. Files that it includes are not read.
 pub(super) fn slot_in(file: &Path) -> Option<String> {
     let mut text = Vec::new();
     regular_file::open(file).ok()?.take(LONGEST).read_to_end(&mut text).ok()?;
@@ -76,11 +76,13 @@ pub(super) fn slot_in(file: &Path) -> Option<String> {
     named.last().filter(|name| !name.is_empty())
 }
 
-/// Whether the slot through which the standby will follow is there, as the source answered.
+/// Returns a finding if the standby cannot use the slot by which it is to follow, as the source answered.
 pub(super) fn slot(name: &str, answer: Result<Slot, SourceError>) -> Option<Finding> {
     let setting = format!("`primary_slot_name` is `{}`", name.escape_debug());
-    let makes =
-        format!("make it there with `SELECT pg_create_physical_replication_slot('{}')`", name.escape_debug());
+    let makes = format!(
+        "create it there with `SELECT pg_create_physical_replication_slot('{}')`",
+        name.escape_debug()
+    );
     let message = match answer {
         Ok(Slot::Physical) => return None,
         Ok(Slot::Missing) => format!(
@@ -92,15 +94,15 @@ pub(super) fn slot(name: &str, answer: Result<Slot, SourceError>) -> Option<Find
              setting out of the configuration of the replica"
         ),
         Ok(Slot::Lost) => format!(
-            "{setting}, and the source has removed WAL that the slot should have kept: the standby does not follow by it; drop the slot \
-             there and make it anew, or take the setting out of the configuration of the replica"
+            "{setting}, and the source has removed WAL that the slot should have kept: the standby cannot follow by it; drop the slot \
+             there and create it again, or take the setting out of the configuration of the replica"
         ),
         Ok(Slot::Active) => format!(
-            "{setting}, and another standby uses that slot now: this one does not follow while it does; name a slot of its own, or take \
+            "{setting}, and another standby uses that slot now: this standby cannot follow meanwhile; name a slot of its own, or take \
              the setting out of the configuration of the replica"
         ),
         Err(error) => format!(
-            "{setting}, and whether the source has that slot is not known: {error}. If it has none, {makes}"
+            "{setting}, and it is not known whether the source has that slot: {error}. If it has none, {makes}"
         ),
     };
     Some(finding(message))

@@ -1,4 +1,4 @@
-//! The PostgreSQL that will run the replica: what `bin_dir` holds.
+//! The PostgreSQL in `bin_dir`, which will run the replica.
 
 use std::path::{Path, PathBuf};
 
@@ -7,9 +7,9 @@ use tokio::sync::OnceCell;
 use super::attempt_error::blocking;
 use crate::Refusal;
 use crate::Rule;
-use crate::program_version::{PATIENCE, major_version};
+use crate::program_version::{TIMEOUT, major_version};
 
-/// The major version in `bin_dir`, asked once a run.
+/// The major version in `bin_dir`, determined once in a run.
 #[derive(Debug)]
 pub(super) struct Installed {
     bin_dir: PathBuf,
@@ -21,7 +21,7 @@ impl Installed {
         Self { bin_dir, major: OnceCell::new() }
     }
 
-    /// The major version of `<bin_dir>/postgres`, such as 15.
+    /// Returns the major version of `<bin_dir>/postgres`, such as 15.
     pub(super) async fn major(&self) -> Result<u32, Refusal> {
         self.major.get_or_init(|| ask(&self.bin_dir)).await.clone()
     }
@@ -29,13 +29,13 @@ impl Installed {
 
 async fn ask(bin_dir: &Path) -> Result<u32, Refusal> {
     let program = bin_dir.join("postgres");
-    let asked = program.clone();
-    let why = match blocking(move || major_version(&asked, PATIENCE)).await {
+    let path = program.clone();
+    let why = match blocking(move || major_version(&path, TIMEOUT)).await {
         Ok(Ok(major)) => return Ok(major),
         Ok(Err(error)) => error.to_string(),
         Err(panicked) => panicked.message,
     };
-    let message = format!("cannot learn the version of {}: {why}", program.display());
+    let message = format!("cannot determine the version of {}: {why}", program.display());
     Err(Refusal::new(Rule::BinDir, message)
         .remedy("[replica] bin_dir = \"<the directory of PostgreSQL's programs>\""))
 }

@@ -1,4 +1,4 @@
-//! What makes an attempt stop before it is done: a signal, its own deadline, the run's.
+//! What stops an attempt before it is done: a signal, its own timeouts, or the run's timeout.
 
 use std::future::Future;
 use std::sync::OnceLock;
@@ -13,21 +13,21 @@ use crate::{Failure, Outcome};
 
 /// Why an attempt was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stopped {
+pub(super) enum StopReason {
     /// A signal.
     Signal(CancelReason),
     /// The method's own timeout.
     MethodTimeout(Duration),
     /// The limit of its plan.
     PlanTimeout(Duration),
-    /// It moved nothing for so long while it was to fill the data directory.
+    /// It read, wrote and finished nothing for this long while it was to fill the data directory.
     Stalled(Duration),
     /// The timeout of the whole run.
     RunTimeout(Duration),
 }
 
-impl Stopped {
-    /// Whether the run ends with the attempt.
+impl StopReason {
+    /// Returns whether the run ends with the attempt.
     pub(super) fn ends_the_run(self) -> bool {
         match self {
             Self::MethodTimeout(_) | Self::PlanTimeout(_) | Self::Stalled(_) => false,
@@ -35,10 +35,10 @@ impl Stopped {
         }
     }
 
-    /// How the attempt ended. `said` is what the method had to say, if that is more than that it was cancelled.
-    pub(super) fn failure(self, said: Option<&str>) -> Failure {
+    /// Returns the failure of the attempt. `detail` is the method's own message, if it says more than that it was cancelled.
+    pub(super) fn failure(self, detail: Option<&str>) -> Failure {
         let (outcome, mut message) = match self {
-            Self::Signal(reason) => (Outcome::Cancelled, format!("cancelled by {}", reason.signal())),
+            Self::Signal(reason) => (Outcome::Cancelled, format!("cancelled by {}", reason.cause())),
             Self::MethodTimeout(timeout) => {
                 (Outcome::TimedOut, format!("the method's timeout of {timeout:?} passed"))
             }
@@ -53,15 +53,15 @@ impl Stopped {
                 (Outcome::TimedOut, format!("the run's timeout of {timeout:?} passed"))
             }
         };
-        if let Some(said) = said {
+        if let Some(detail) = detail {
             message.push_str(": ");
-            message.push_str(said);
+            message.push_str(detail);
         }
         Failure::new(outcome, message)
     }
 }
 
-/// A span of time that began and may not last longer than this.
+/// A timeout that has begun.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeout {
     began: Instant,
@@ -69,7 +69,7 @@ pub(super) struct Timeout {
 }
 
 impl Timeout {
-    /// Begins now.
+    /// Returns a timeout that begins now.
     pub(super) fn starting_now(length: Duration) -> Self {
         Self { began: Instant::now(), length }
     }
@@ -78,63 +78,62 @@ impl Timeout {
         self.length.saturating_sub(self.began.elapsed())
     }
 
-    /// Whether it is over.
+    /// Returns whether the timeout has passed.
     pub(super) fn has_passed(self) -> bool {
         self.left().is_zero()
     }
 }
 
-/// The limits of one attempt. They hang on the run's [`Cancel`] and end nothing but this attempt.
+/// The limits of one attempt. The run's [`Cancel`] stops it too; its own limits stop nothing but this attempt.
 #[derive(Debug)]
 pub(super) struct Limit {
     token: CancellationToken,
     cancel: Cancel,
     method: Option<Timeout>,
     run: Option<Timeout>,
-    passed: OnceLock<Stopped>,
+    reason: OnceLock<StopReason>,
 }
 
 impl Limit {
-    /// The limits of an attempt that begins now.
+    /// Returns the limits of an attempt that begins now.
     pub(super) fn new(cancel: &Cancel, method: Option<Duration>, run: Option<Timeout>) -> Self {
         Self {
             token: cancel.token().child_token(),
             cancel: cancel.clone(),
             method: method.map(Timeout::starting_now),
             run,
-            passed: OnceLock::new(),
+            reason: OnceLock::new(),
         }
     }
 
-    /// What the attempt's work watches.
+    /// Returns the token that is cancelled when the attempt must stop.
     pub(super) fn token(&self) -> &CancellationToken {
         &self.token
     }
 
-    /// What is cancelled only when the whole run is.
+    /// Returns the token that is cancelled only when the whole run is.
     pub(super) fn cancelled_with_the_run(&self) -> CancellationToken {
         self.cancel.token().clone()
     }
 
-    /// Why the attempt was stopped; none while it was not.
-    pub(super) fn stopped(&self) -> Option<Stopped> {
-        self.passed.get().copied().or_else(|| self.cancel.reason().map(Stopped::Signal))
+    /// Returns why the attempt was stopped; `None` if it was not.
+    pub(super) fn stop_reason(&self) -> Option<StopReason> {
+        self.reason.get().copied().or_else(|| self.cancel.reason().map(StopReason::Signal))
     }
 
-    /// What an attempt that ended like this is called: a limit that was reached counts before what it led to.
-    pub(super) fn why(&self, error: AttemptError) -> AttemptError {
-        let Some(stopped) = self.stopped() else { return error };
-        let said_more = !matches!(error.outcome, Outcome::Cancelled | Outcome::TimedOut);
-        let failure = stopped.failure(said_more.then_some(error.message.as_str()));
-        AttemptError { may_write: error.may_write, ..failure.into() }
+    /// Returns the error to report for an attempt that ended with `error`: a limit that was reached counts before its consequence.
+    pub(super) fn error_to_report(&self, error: AttemptError) -> AttemptError {
+        let Some(reason) = self.stop_reason() else { return error };
+        let has_detail = !matches!(error.outcome, Outcome::Cancelled | Outcome::TimedOut);
+        let failure = reason.failure(has_detail.then_some(error.message.as_str()));
+        AttemptError { may_still_write: error.may_still_write, ..failure.into() }
     }
 
-    /// Does all of `work`, and stops the attempt when that takes longer than `longest`, which is called `stopped` then. Never
-    /// drops `work` half done.
+    /// Does all of `work`, and stops the attempt for `reason` if that takes longer than `longest`. Never drops unfinished work.
     pub(super) async fn within<T>(
         &self,
         longest: Option<Duration>,
-        stopped: fn(Duration) -> Stopped,
+        reason: fn(Duration) -> StopReason,
         work: impl Future<Output = T>,
     ) -> T {
         let Some(longest) = longest else { return work.await };
@@ -144,11 +143,11 @@ impl Limit {
             done = &mut work => return done,
             () = tokio::time::sleep(longest) => {}
         }
-        self.stop(stopped(longest));
+        self.stop(reason(longest));
         work.await
     }
 
-    /// Does all of `work`, and stops the attempt when `activity` shows nothing for `longest`.
+    /// Does all of `work`, and stops the attempt if `activity` is idle for `longest`.
     pub(super) async fn while_active<T>(
         &self,
         longest: Option<Duration>,
@@ -169,35 +168,35 @@ impl Limit {
                 () = tokio::time::sleep(longest - idle) => {}
             }
         }
-        self.stop(Stopped::Stalled(longest));
+        self.stop(StopReason::Stalled(longest));
         work.await
     }
 
-    fn stop(&self, why: Stopped) {
+    fn stop(&self, reason: StopReason) {
         if self.cancel.reason().is_none() {
-            let _first = self.passed.set(why);
+            let _first_reason_counts = self.reason.set(reason);
         }
         self.token.cancel();
     }
 
-    /// Does all of `work`, and cancels the token when a deadline passes meanwhile. Never drops `work` half done.
+    /// Does all of `work`, and stops the attempt if a timeout passes meanwhile. Never drops unfinished work.
     pub(super) async fn enforce<T>(&self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
-        let stopped = tokio::select! {
+        let reason = tokio::select! {
             biased;
             done = &mut work => return done,
-            () = passed(self.method) => self.method.map(|timeout| Stopped::MethodTimeout(timeout.length)),
-            () = passed(self.run) => self.run.map(|timeout| Stopped::RunTimeout(timeout.length)),
+            () = passed(self.method) => self.method.map(|timeout| StopReason::MethodTimeout(timeout.length)),
+            () = passed(self.run) => self.run.map(|timeout| StopReason::RunTimeout(timeout.length)),
         };
-        match stopped {
-            Some(stopped) => self.stop(stopped),
+        match reason {
+            Some(reason) => self.stop(reason),
             None => self.token.cancel(),
         }
         work.await
     }
 }
 
-/// Waits until a timeout is over; for ever where there is none.
+/// Waits until a timeout has passed; for ever if there is none.
 async fn passed(timeout: Option<Timeout>) {
     match timeout {
         Some(timeout) => tokio::time::sleep(timeout.left()).await,
@@ -218,18 +217,18 @@ mod tests {
             "returned by itself"
         });
         assert_eq!(done.await, "returned by itself");
-        assert_eq!(limit.stopped(), Some(Stopped::MethodTimeout(Duration::from_millis(10))));
-        assert!(!Stopped::MethodTimeout(Duration::ZERO).ends_the_run());
+        assert_eq!(limit.stop_reason(), Some(StopReason::MethodTimeout(Duration::from_millis(10))));
+        assert!(!StopReason::MethodTimeout(Duration::ZERO).ends_the_run());
     }
 
     #[tokio::test]
     async fn rule_17_a_plan_that_takes_too_long_ends_the_attempt_and_not_the_run() {
         let limit = Limit::new(&Cancel::new(), None, None);
         let token = limit.token().clone();
-        limit.within(Some(Duration::from_millis(10)), Stopped::PlanTimeout, token.cancelled()).await;
-        let stopped = limit.stopped().unwrap();
-        assert!(!stopped.ends_the_run());
-        let failure = stopped.failure(None);
+        limit.within(Some(Duration::from_millis(10)), StopReason::PlanTimeout, token.cancelled()).await;
+        let reason = limit.stop_reason().unwrap();
+        assert!(!reason.ends_the_run());
+        let failure = reason.failure(None);
         assert_eq!(failure.outcome, Outcome::TimedOut);
         assert!(failure.message.contains("10ms (`plan_timeout`)"), "{}", failure.message);
     }
@@ -246,9 +245,9 @@ mod tests {
             "done"
         };
         assert_eq!(limit.while_active(longest, &activity, moves).await, "done");
-        assert_eq!(limit.stopped(), None);
+        assert_eq!(limit.stop_reason(), None);
         limit.while_active(longest, &activity, limit.token().cancelled()).await;
-        assert_eq!(limit.stopped(), Some(Stopped::Stalled(Duration::from_millis(200))));
+        assert_eq!(limit.stop_reason(), Some(StopReason::Stalled(Duration::from_millis(200))));
     }
 
     #[tokio::test]
@@ -256,7 +255,7 @@ mod tests {
         let run = Timeout::starting_now(Duration::from_millis(10));
         let limit = Limit::new(&Cancel::new(), Some(Duration::from_secs(60)), Some(run));
         limit.enforce(limit.token().cancelled()).await;
-        assert!(limit.stopped().is_some_and(Stopped::ends_the_run));
+        assert!(limit.stop_reason().is_some_and(StopReason::ends_the_run));
         assert!(run.has_passed());
     }
 
@@ -266,13 +265,13 @@ mod tests {
         let limit = Limit::new(&cancel, Some(Duration::from_secs(60)), None);
         cancel.cancel(CancelReason::Terminate);
         limit.enforce(limit.token().cancelled()).await;
-        assert_eq!(limit.stopped(), Some(Stopped::Signal(CancelReason::Terminate)));
+        assert_eq!(limit.stop_reason(), Some(StopReason::Signal(CancelReason::Terminate)));
     }
 
     #[tokio::test]
     async fn work_that_is_done_in_time_is_not_stopped() {
         let limit = Limit::new(&Cancel::new(), Some(Duration::from_secs(60)), None);
         assert_eq!(limit.enforce(async { 7 }).await, 7);
-        assert_eq!(limit.stopped(), None);
+        assert_eq!(limit.stop_reason(), None);
     }
 }

@@ -1,28 +1,28 @@
-//! Which methods are tried, in which order. Semantics rules 1, 2 and 4.
+//! Which methods are tried, and in which order. Semantics rules 1, 2 and 4.
 
-use super::Candidate;
+use super::ListedMethod;
 
 /// The one method that is not a plugin: Patroni's name for `pg_basebackup`, and its default list.
 pub const BASEBACKUP: &str = "basebackup";
 
-/// `--from-leader` where there is no leader to copy from.
+/// `--from-leader` was given without a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`--from-leader` copies from the leader, and no source is configured: give `[source] conninfo` or `--connstring`"
 )]
 pub struct FromLeaderWithoutSource;
 
-/// The names of the methods in the order in which they are tried (rules 1 and 2).
+/// Returns the names of the methods in the order in which they are tried (rules 1 and 2).
 ///
 /// - `local`: the list of this machine's configuration.
-/// - `remote_member`: the list of the source (`[source] methods`), where it has one; it replaces the local list even
-///   when it is empty. Each method's own section is still the local one.
+/// - `remote_member`: the list of the source (`[source] methods`), if it has one. It replaces the local list even if it is
+///   empty. Each method's own section is still the local one.
 /// - `from_leader`: the operator asked for a copy of the leader and nothing else.
 ///
 /// An empty list means `basebackup` alone.
 ///
 /// # Errors
-/// `from_leader` without a source, where Patroni returns 1 and says nothing.
+/// Fails for `from_leader` without a source, for which Patroni returns 1 and prints nothing.
 pub fn methods_to_try(
     local: &[String],
     remote_member: Option<&[String]>,
@@ -39,8 +39,8 @@ pub fn methods_to_try(
     Ok(listed.to_vec())
 }
 
-impl Candidate {
-    /// Whether it can be tried without a source (rule 4): `basebackup` never, whatever its section says.
+impl ListedMethod {
+    /// Returns whether the method can be tried without a source (rule 4): `basebackup` never, whatever its section says.
     pub fn can_work_without_source(&self) -> bool {
         self.method.name() != BASEBACKUP && self.no_leader
     }

@@ -7,14 +7,14 @@ mod cancel;
 mod check;
 mod follow;
 mod installed;
-mod later;
 mod limit;
-mod look;
 mod methods;
 mod places;
+mod preparation;
 mod recorder;
 mod result;
 mod space;
+mod younger_tablespaces;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,16 +37,16 @@ use limit::{Limit, Timeout};
 pub use methods::{BASEBACKUP, FromLeaderWithoutSource, methods_to_try};
 use recorder::Recorder;
 
-/// A method as the operator listed it.
+/// A method of the operator's list, with the settings that the loop needs.
 #[derive(Clone)]
-pub struct Candidate {
+pub struct ListedMethod {
     /// The method itself.
     pub method: Arc<dyn Method>,
-    /// What the data directory holds is left for the method, and left after its failure.
+    /// Whether the data directory keeps its content for the method, and after the method's failure.
     pub keep_data: bool,
-    /// It works without a source.
+    /// Whether it works without a source.
     pub no_leader: bool,
-    /// It gets none of Patroni's four parameters.
+    /// Whether it gets none of Patroni's four parameters.
     pub no_params: bool,
     /// How long one attempt may take.
     pub timeout: Option<Duration>,
@@ -61,21 +61,21 @@ pub struct Candidate {
 pub struct Job {
     /// The name of the Patroni cluster.
     pub scope: String,
-    /// The operator's places.
+    /// The operator's directories.
     pub directories: Arc<Directories>,
-    /// PostgreSQL's programs.
+    /// The directory of PostgreSQL's programs.
     pub bin_dir: PathBuf,
-    /// Where the state file lives.
+    /// The directory of the state file.
     pub state_dir: PathBuf,
     /// The server to copy from.
     pub source: Option<Arc<Source>>,
     /// What the end state should be.
     pub end: EndState,
-    /// Empty a directory that is not PostgreSQL's.
+    /// Whether `--force` was given: a directory that is not PostgreSQL's, or holds another cluster, may be emptied.
     pub force: bool,
     /// How long the whole run may take.
     pub timeout: Option<Duration>,
-    /// Knows every secret of the run, and takes them out of everything that is told of it.
+    /// Knows every secret of the run, and removes them from everything that is reported.
     pub redactor: Redactor,
 }
 
@@ -84,13 +84,13 @@ const CREATING_REPLICA: &str = "creating replica";
 /// The state that Patroni shows after it, however it ended (rule 16).
 const STOPPED: &str = "stopped";
 
-/// Walks the methods in priority order and stops at the first that creates a replica.
+/// Tries the methods in their order and stops at the first that creates a replica.
 ///
-/// `candidates` are the methods of [`methods_to_try`], in its order. The future must be driven to its end: stop it
-/// with `cancel`, after which it returns as soon as the running method has returned and rule 28 is done.
+/// `methods` are those of [`methods_to_try`], in its order. The future must be driven to its end: stop it with `cancel`, after
+/// which it returns as soon as the running method has returned and rule 28 is done.
 pub async fn create_replica(
     job: &Job,
-    candidates: &[Candidate],
+    methods: &[ListedMethod],
     events: Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Report {
@@ -98,34 +98,32 @@ pub async fn create_replica(
     run.state(CREATING_REPLICA);
 
     // Without a source only methods that work without it remain.
-    let candidates: Vec<&Candidate> = candidates
-        .iter()
-        .filter(|candidate| job.source.is_some() || candidate.can_work_without_source())
-        .collect();
+    let methods: Vec<&ListedMethod> =
+        methods.iter().filter(|listed| job.source.is_some() || listed.can_work_without_source()).collect();
 
-    match run.acquire(&candidates).await {
+    match run.acquire(&methods).await {
         Ok(directory) => {
             if let Err(refusal) = refuse_other_cluster(job, directory.cluster()) {
-                run.ended_before_any_method(NoAttempt::Refused(refusal));
+                run.end_before_any_method(NotStarted::Refused(refusal));
             }
-            for candidate in candidates {
+            for listed in methods {
                 if run.must_end() {
                     break;
                 }
-                if run.attempt(&directory, candidate).await.is_ok() {
+                if run.attempt(&directory, listed).await.is_ok() {
                     break;
                 }
             }
-            run.let_go(directory).await;
+            run.finish(directory).await;
         }
-        Err(why) => run.ended_before_any_method(why),
+        Err(reason) => run.end_before_any_method(reason),
     }
 
     run.state(STOPPED);
     run.report()
 }
 
-/// Where the source has told which cluster it is, another cluster's data ends the run before any method.
+/// Refuses a data directory that holds another cluster than the source. Allows it if the source is not known.
 fn refuse_other_cluster(job: &Job, old: Option<&FoundCluster>) -> Result<(), Refusal> {
     let facts = job.source.as_ref().and_then(|source| source.facts.as_ref().ok());
     match (old, facts) {
@@ -134,14 +132,17 @@ fn refuse_other_cluster(job: &Job, old: Option<&FoundCluster>) -> Result<(), Ref
     }
 }
 
-/// Why no method was tried.
-enum NoAttempt {
+/// Why a run ended before its first attempt.
+enum NotStarted {
+    /// No method of the list can be tried.
     NoMethod,
+    /// The run was cancelled, or its timeout passed.
     Cancelled,
+    /// The data directory may not be touched.
     Refused(Refusal),
 }
 
-/// What one run of the loop keeps between its methods.
+/// The state of the loop between its attempts.
 struct RunOfMethods<'a> {
     job: &'a Job,
     cancel: &'a Cancel,
@@ -171,43 +172,47 @@ impl<'a> RunOfMethods<'a> {
         self.events.emit(Event::State { state });
     }
 
-    /// Locks the data directory where there is something to try in it.
-    async fn acquire(&self, candidates: &[&Candidate]) -> Result<Arc<DataDirectory>, NoAttempt> {
-        if candidates.is_empty() {
-            return Err(NoAttempt::NoMethod);
+    /// Locks the data directory if there is a method to try.
+    async fn acquire(&self, methods: &[&ListedMethod]) -> Result<Arc<DataDirectory>, NotStarted> {
+        if methods.is_empty() {
+            return Err(NotStarted::NoMethod);
         }
         if self.must_end() {
-            return Err(NoAttempt::Cancelled);
+            return Err(NotStarted::Cancelled);
         }
         let (directories, state_dir, force) =
             (self.job.directories.clone(), self.job.state_dir.clone(), self.job.force);
         let acquired = blocking(move || DataDirectory::acquire(&directories, &state_dir, force)).await;
         match acquired {
             Ok(Ok(directory)) => Ok(Arc::new(directory)),
-            Ok(Err(refusal)) => Err(NoAttempt::Refused(refusal)),
-            Err(panicked) => Err(NoAttempt::Refused(Refusal::new(Rule::DataDirectory, panicked.message))),
+            Ok(Err(refusal)) => Err(NotStarted::Refused(refusal)),
+            Err(panicked) => Err(NotStarted::Refused(Refusal::new(Rule::DataDirectory, panicked.message))),
         }
     }
 
-    /// Whether no further method may be tried: cancelled, out of time (rules 5 and 17), or not alone in the directory.
+    /// Returns whether no further method may be tried: the run is refused, cancelled or out of time (rules 5 and 17), or a method may
+    /// still write.
     fn must_end(&self) -> bool {
         self.refused
             || self.cancel.reason().is_some()
             || self.timeout.is_some_and(Timeout::has_passed)
-            || self.attempts.last().is_some_and(|ended| ended.as_ref().is_err_and(|error| error.may_write))
+            || self
+                .attempts
+                .last()
+                .is_some_and(|ended| ended.as_ref().is_err_and(|error| error.may_still_write))
     }
 
     async fn attempt(
         &mut self,
         directory: &Arc<DataDirectory>,
-        candidate: &Candidate,
+        listed: &ListedMethod,
     ) -> Result<(), AttemptError> {
         let began = Instant::now();
-        let method = candidate.method.name().to_owned();
+        let method = listed.method.name().to_owned();
         self.events.emit(Event::AttemptStarted { method: method.clone() });
-        let limit = Limit::new(self.cancel, candidate.timeout, self.timeout);
+        let limit = Limit::new(self.cancel, listed.timeout, self.timeout);
         let (ended, touched) =
-            Attempt::of(self.job, candidate, directory, &self.installed, self.events.clone(), &limit)
+            Attempt::of(self.job, listed, directory, &self.installed, self.events.clone(), &limit)
                 .run()
                 .await;
         let error = ended.as_ref().err();
@@ -224,15 +229,15 @@ impl<'a> RunOfMethods<'a> {
         ended
     }
 
-    /// Says in the state file how the run ended, then lets go of the lock.
-    async fn let_go(&mut self, directory: Arc<DataDirectory>) {
+    /// Writes to the state file how the run ended, then releases the lock.
+    async fn finish(&mut self, directory: Arc<DataDirectory>) {
         let result = self.result();
         let said = blocking(move || {
             let empty = directory.contents()? == crate::datadir::Contents::Nothing;
             if result == RunResult::Created {
-                directory.keep_what_was_made();
+                directory.keep_created_directories();
             }
-            directory.state().finished(result, empty)
+            directory.state().run_ended(result, empty)
         });
         let problem = match said.await {
             Ok(Ok(())) => return,
@@ -242,16 +247,16 @@ impl<'a> RunOfMethods<'a> {
         self.events.warn(format!("cannot write to the state file how the run ended: {problem}"));
     }
 
-    fn ended_before_any_method(&mut self, why: NoAttempt) {
-        self.message = Some(match why {
-            NoAttempt::NoMethod if self.job.source.is_none() => {
+    fn end_before_any_method(&mut self, reason: NotStarted) {
+        self.message = Some(match reason {
+            NotStarted::NoMethod if self.job.source.is_none() => {
                 "no source is configured, and no method of the list works without one: give `[source] conninfo`, \
                  or `no_leader = true` to a method that needs none"
                     .to_owned()
             }
-            NoAttempt::NoMethod => "the list of methods is empty".to_owned(),
-            NoAttempt::Cancelled => "stopped before the first method".to_owned(),
-            NoAttempt::Refused(refusal) => {
+            NotStarted::NoMethod => "the list of methods is empty".to_owned(),
+            NotStarted::Cancelled => "stopped before the first method".to_owned(),
+            NotStarted::Refused(refusal) => {
                 self.refused = true;
                 match refusal.remedy {
                     Some(remedy) => format!("{} ({remedy})", refusal.message),
@@ -270,8 +275,8 @@ impl<'a> RunOfMethods<'a> {
 
     fn report(mut self) -> Report {
         let result = self.result();
-        if self.cancel.reason() == Some(CancelReason::Orphaned) && result == RunResult::Terminated {
-            self.message.get_or_insert_with(|| format!("cancelled by {}", CancelReason::Orphaned.signal()));
+        if self.cancel.reason() == Some(CancelReason::ParentEnded) && result == RunResult::Terminated {
+            self.message.get_or_insert_with(|| format!("cancelled by {}", CancelReason::ParentEnded.cause()));
         }
         self.events.emit(Event::RunEnded { result, message: self.message.clone() });
         self.events.report(self.job)

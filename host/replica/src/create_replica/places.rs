@@ -1,6 +1,6 @@
-//! Where the parts of a plan go: every tablespace of it in the operator's map, each in a place of its own.
+//! The directories that a plan fills: the operator's map must give each tablespace of the plan one of its own.
 //!
-//! That no directory of the operator's lies in another was checked when they were taken.
+//! `datadir::places` has checked before that none of the operator's directories lies in another.
 
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -11,11 +11,11 @@ use postgres_formats::version;
 
 use crate::{Directories, Plan, Refusal, Rule, Tablespace};
 
-/// The real paths of the directories that the plan fills: the data directory first, then the WAL directory where the
+/// Returns the real paths of the directories that the plan fills: the data directory first, then the WAL directory if the
 /// operator named one, then one for each tablespace of the plan.
 ///
 /// # Errors
-/// Tablespaces that the map does not name, with the line to add; two tablespaces with one place.
+/// Fails if the map does not name a tablespace, with the line to add, or if it gives two tablespaces one directory.
 pub(super) fn of_plan(plan: &Plan, directories: &Directories) -> Result<Vec<PathBuf>, Refusal> {
     let target = |tablespace: &Tablespace| {
         directories.tablespaces.target(tablespace.oid, tablespace.name.as_deref(), &tablespace.location)
@@ -43,11 +43,11 @@ pub(super) fn of_plan(plan: &Plan, directories: &Directories) -> Result<Vec<Path
     Ok(own.chain(placed.into_iter().map(|(_, place)| place)).collect())
 }
 
-/// Rule 24: the folder of another major version in a tablespace's place, as pg_upgrade leaves the old cluster's there, belongs to
-/// another cluster, unless the data directory that is emptied is of that version too.
+/// Refuses a mapped tablespace directory that holds the folder of another major version (rule 24), as pg_upgrade leaves the old
+/// cluster's there: it belongs to another cluster, unless the data directory that is emptied is of that version too.
 ///
 /// # Errors
-/// Such a folder, by name.
+/// Fails with the name of such a folder.
 pub(super) fn hold_no_other_version(directories: &Directories, installed: u32) -> Result<(), Refusal> {
     let old = std::fs::File::open(directories.datadir.join(names::PG_VERSION)).ok().and_then(|file| {
         let mut contents = Vec::new();
@@ -55,7 +55,7 @@ pub(super) fn hold_no_other_version(directories: &Directories, installed: u32) -
         version::version_between_spaces(&contents)?.major()
     });
     for place in directories.tablespaces.targets() {
-        // A place that is not there yet, or cannot be read, was judged when it was taken.
+        // Acquiring the data directory has checked before that the directory can be read, or will be created.
         for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let folder = TablespaceFolder::parse(name.as_bytes());
@@ -66,8 +66,9 @@ pub(super) fn hold_no_other_version(directories: &Directories, installed: u32) -
                     place.display(),
                     name.display()
                 );
-                return Err(Refusal::new(Rule::Tablespaces, message)
-                    .remedy("[replica] tablespaces = { \"<where it was>\" = \"<an empty directory>\" }"));
+                return Err(Refusal::new(Rule::Tablespaces, message).remedy(
+                    "[replica] tablespaces = { \"<path in the backup>\" = \"<an empty directory>\" }",
+                ));
             }
         }
     }
@@ -84,7 +85,7 @@ fn shown(tablespace: &Tablespace) -> String {
     format!("{} (`{}`)", tablespace.oid, tablespace.location.display())
 }
 
-/// The line that gives each of these a directory.
+/// Returns the line of configuration that gives each of these tablespaces a directory.
 fn line(tablespaces: &[&Tablespace]) -> String {
     let entries: Vec<_> = tablespaces
         .iter()
@@ -93,7 +94,7 @@ fn line(tablespaces: &[&Tablespace]) -> String {
     format!("[replica] tablespaces = {{ {} }}", entries.join(", "))
 }
 
-/// The path with its links resolved; as it is written where it does not exist yet.
+/// Returns the path with its links resolved, or as it is written if it does not exist yet.
 fn real_path(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }

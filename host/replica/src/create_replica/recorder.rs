@@ -1,4 +1,4 @@
-//! The report: a reader of the stream of events, like the progress bar and the log.
+//! The recorder: removes secrets from every event, passes it on, and collects the report.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -23,8 +23,7 @@ const DENIALS: usize = 100;
 /// How many findings are kept of one attempt.
 const FINDINGS: usize = 1000;
 
-/// Passes every event on and keeps what the report tells. Everything that is told of a run comes through here, and leaves
-/// its secrets here.
+/// Passes every event on and keeps what the report needs. Every event of a run goes through here, and loses its secrets here.
 pub(super) struct Recorder {
     next: Arc<dyn EventSink>,
     redactor: Redactor,
@@ -52,19 +51,19 @@ impl Recorder {
         }
     }
 
-    /// A warning of the host's about the run.
+    /// Emits a warning of the host about the run.
     pub(super) fn warn(&self, message: String) {
         let origin = "host".to_owned();
         self.emit(Event::Log { method: None, level: Level::Warn, origin, message, fields: Vec::new() });
     }
 
-    /// The plan and the findings of the attempt that was only checked, and ends here.
+    /// Ends the attempt that was only checked, and returns its plan and its findings.
     pub(super) fn end_check(&self) -> (Option<Plan>, Vec<Finding>) {
         let current = self.record().current.take();
         current.map(|current| (current.attempt.plan, current.attempt.findings)).unwrap_or_default()
     }
 
-    /// A text of the run's without its secrets.
+    /// Returns a text without the secrets of the run.
     pub(super) fn redacted(&self, text: String) -> String {
         match self.redactor.redact(&text) {
             Cow::Borrowed(_) => text,
@@ -72,7 +71,7 @@ impl Recorder {
         }
     }
 
-    /// What was recorded so far.
+    /// Returns the report of what was recorded so far.
     pub(super) fn report(&self, job: &Job) -> Report {
         let record = self.record();
         Report {
@@ -87,7 +86,7 @@ impl Recorder {
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
-        // A reader that panicked left whole events behind it.
+        // A panic cannot leave half an event in the record.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_is_told_once_and_no_more_than_a_hundred_of_them() {
+    fn a_denial_is_recorded_once_and_no_more_than_a_hundred_of_them() {
         let denied = |n: usize| Event::Denied {
             method: "m".into(),
             denial: Denial { capability: CapabilityKind::Read, what: format!("/{n}"), remedy: None },
@@ -299,10 +298,10 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_in_nothing_that_is_told() {
+    fn a_secret_is_in_no_event_and_not_in_the_report() {
         let redactor = Redactor::new();
         redactor.add(&foundation::secret::Secret::new("swordfish")).unwrap();
-        let (sender, told) = std::sync::mpsc::channel();
+        let (sender, emitted) = std::sync::mpsc::channel();
         let recorder = Recorder::new(Arc::new(move |event| drop(sender.send(event))), redactor);
         let (method, secret) = (|| "m".to_owned(), || "it is swordfish.".to_owned());
         recorder.emit(Event::AttemptStarted { method: method() });
@@ -340,7 +339,7 @@ mod tests {
         recorder.emit(Event::RunEnded { result: RunResult::Failed, message: Some(secret()) });
         let record = recorder.record();
         let everything =
-            format!("{:?} {:?} {:?}", told.try_iter().collect::<Vec<_>>(), record.ended, record.message);
+            format!("{:?} {:?} {:?}", emitted.try_iter().collect::<Vec<_>>(), record.ended, record.message);
         assert!(everything.matches("it is <secret>.").count() >= 20, "{everything}");
         assert!(!everything.contains("swordfish"), "{everything}");
     }

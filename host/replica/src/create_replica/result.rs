@@ -1,12 +1,12 @@
-//! How a run ended, from how its attempts ended. Semantics rules 12 and 15, and the exit codes of the program.
+//! The result of a run, which follows from how its attempts ended. Semantics rules 12 and 15, and the exit codes of the program.
 
 use super::CancelReason;
 use super::attempt_error::AttemptError;
 use crate::{Outcome, RunResult};
 
-/// Returns the result of a run whose attempts ended like this, in order.
+/// Returns the result of a run whose attempts, in order, ended like this.
 ///
-/// A replica that exists counts before the signal that came too late to stop it.
+/// A replica that was created counts before a signal that came too late.
 pub(super) fn of_run(attempts: &[Result<(), AttemptError>], cancelled: Option<CancelReason>) -> RunResult {
     if matches!(attempts.last(), Some(Ok(()))) {
         return RunResult::Created;
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_15_no_method_left_is_exit_code_1_also_where_none_ran() {
+    fn rule_15_no_method_left_is_exit_code_1_also_if_none_ran() {
         assert_eq!(of_run(&[], None).exit_code(), 1);
         assert_eq!(of_run(&[ended(Outcome::RetryLater), ended(Outcome::Failed)], None).exit_code(), 1);
         assert_eq!(of_run(&[ended(Outcome::CheckFailed), ended(Outcome::TimedOut)], None).exit_code(), 1);

@@ -1,4 +1,4 @@
-//! Whether what a plan writes fits on the disks.
+//! Checks that what a plan writes fits on the disks.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,7 @@ use crate::{Bytes, Plan, Refusal, Rule};
 
 /// Compares a plan with the room on the file systems that hold one of its `places`.
 ///
-/// A plan says how much it writes in all and not how much of it goes where, so that what is checked over several
-/// file systems is their sum.
+/// A plan says how much it writes in all, and not to which place. So its sizes are compared with the sums over these file systems.
 pub(super) fn check(plan: &Plan, places: &[PathBuf], room: &[FileSystemRoom]) -> Result<(), Refusal> {
     let used: Vec<_> =
         room.iter().filter(|one| one.places.iter().any(|place| places.contains(place))).collect();
@@ -29,8 +28,9 @@ pub(super) fn check(plan: &Plan, places: &[PathBuf], room: &[FileSystemRoom]) ->
     match plan.bytes {
         Some(bytes) if bytes.0 > free => {
             let free = Bytes(free);
-            let message =
-                format!("the backup needs {bytes}, and at {seen} there is room for {free}, old data gone");
+            let message = format!(
+                "the backup needs {bytes}, and at {seen} there is room for {free} once the old data is removed"
+            );
             return Err(Refusal::new(Rule::Space, message));
         }
         Some(_) | None => {}
@@ -38,7 +38,7 @@ pub(super) fn check(plan: &Plan, places: &[PathBuf], room: &[FileSystemRoom]) ->
     match (plan.files, free_files) {
         (Some(files), Some(free)) if files > free => {
             let message = format!(
-                "the backup has {files} files, and at {seen} there are inodes for {free}, old data gone"
+                "the backup has {files} files, and at {seen} there are inodes for {free} once the old data is removed"
             );
             Err(Refusal::new(Rule::Space, message))
         }
@@ -46,7 +46,7 @@ pub(super) fn check(plan: &Plan, places: &[PathBuf], room: &[FileSystemRoom]) ->
     }
 }
 
-/// The room on the file systems of `places`, which need not exist yet, without what emptying them would free. Blocking.
+/// Returns the room on the file systems of `places`, which need not exist yet, without what emptying them would free. Blocking.
 pub(super) fn without_old_data(places: &[PathBuf]) -> io::Result<Vec<FileSystemRoom>> {
     let mut room: Vec<FileSystemRoom> = Vec::new();
     for place in places {
@@ -69,7 +69,7 @@ pub(super) fn without_old_data(places: &[PathBuf]) -> io::Result<Vec<FileSystemR
     Ok(room)
 }
 
-/// The directory, or the nearest one above it that is there.
+/// Opens the directory, or the nearest one above it that exists.
 fn existing(path: &Path) -> io::Result<Directory> {
     for ancestor in path.ancestors() {
         match Directory::open(ancestor) {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_before_old_data_is_gone() {
+    fn what_does_not_fit_is_refused_before_old_data_is_removed() {
         assert_eq!(check(&plan(100, 1), &data(), &[disk("/data", 100, None)]), Ok(()));
         let refusal = check(&plan(101, 1), &data(), &[disk("/data", 100, None)]).unwrap_err();
         assert_eq!(refusal.rule, Rule::Space);

@@ -1,4 +1,4 @@
-//! Taking a data directory for a run. Semantics rules 22 to 26.
+//! Locks a data directory for a run, or inspects it for `check`. Semantics rules 22 to 26.
 
 use std::io;
 use std::path::Path;
@@ -10,81 +10,82 @@ use foundation::rooted::Directory;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::places::{self, Made, MappedPlace, Place};
+use super::places::{self, CreatedDirectories, MappedPlace, Place};
 use super::{Contents, DataDirectory, FoundCluster, cluster, contents, server};
-use crate::state::{self, DirectoryStamp, HostStamp, PlaceStamp, Record, State};
+use crate::state::{self, DirectoryIdentity, PlaceIdentity, Record, RunProcess, State};
 use crate::{Directories, Refusal, Rule};
 
-/// How long the lock is waited for where no live run is known to hold it: a run that ends lets go of it a moment after it
-/// said so, a process that is killed a moment after it is dead.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for the lock if no live run is known to hold it: a run that ends, or a process that is killed, releases it a moment
+/// after the state file or `/proc` shows its end.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often it is tried meanwhile.
+/// How often the lock is tried meanwhile.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// What a data directory holds, seen without taking it.
+/// What a data directory holds, inspected without the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspected {
-    /// The kind of it.
+    /// The kind of its content.
     pub contents: Contents,
-    /// The cluster, where it is one.
+    /// The cluster, if it holds one.
     pub cluster: Option<FoundCluster>,
 }
 
 impl DataDirectory {
-    /// Checks that the directory may be touched (rules 22 to 26), ends left-over processes of a dead run, takes the
-    /// lock, opens the state file. Creates the directory and the mapped ones (0700) where they are missing and their parents
-    /// exist; they go again with this, or where it is refused, unless a method has worked in them. Blocking, for up to some 15 s where
-    /// left-over processes are slow to die.
+    /// Checks that a run may touch the directory (rules 22 to 26), ends the leftover processes of a dead run, takes the lock and opens
+    /// the state file. Creates the directory and the mapped ones (0700) if they are missing and their parents exist. The created ones
+    /// are removed when the value is dropped, and after a refusal, unless a method has worked in them. Blocking, for up to 15 s or so if
+    /// leftover processes are slow to die.
     ///
-    /// Works as any user, root too, that owns the directories; the program has dropped root by then.
+    /// The user must own the directories and may be root; the program has dropped root by then.
     ///
     /// # Errors
-    /// The rule that says no: `data directory` (not one, or not ours to touch), `mapped place`, `state directory`, `state file`,
-    /// `running server`, `in use` (another run).
+    /// Fails with the rule that refuses: `data directory` (it is none, or may not be touched), `mapped place`, `state directory`,
+    /// `state file`, `running server` or `in use` (by another run).
     pub fn acquire(directories: &Directories, state_dir: &Path, force: bool) -> Result<Self, Refusal> {
         let mut places = places::resolve(directories, state_dir)?;
         let place = places.remove(0);
         let state_files = state::open_directory(state_dir, true)?.ok_or_else(|| {
             Refusal::new(Rule::StateDirectory, format!("{} cannot be opened", state_dir.display()))
         })?;
-        let mut made = Made::default();
+        let mut made = CreatedDirectories::default();
         place.create(&mut made)?;
-        let (directory, stamp) = open(&place)?;
+        let (directory, identity) = open(&place)?;
         let mut mapped = Vec::new();
-        // Dropped before the locks are let go of, so that nobody takes a directory that is just being removed.
+        // Declared after `directory` and `mapped`, so that it is dropped while they still hold their locks: no other run can lock a
+        // directory that is being removed.
         let mut made = made;
-        let previous = take_lock(&place, &directory, stamp.identity(), &state_files)?;
-        place.refuse_removed(stamp.identity())?;
-        let judged = Judged::of(&place, &directory, &stamp, previous, force)?;
+        let previous = take_lock(&place, &directory, identity.inode(), &state_files)?;
+        place.refuse_removed(identity.inode())?;
+        let judged = Judged::of(&place, &directory, &identity, previous, force)?;
 
-        for (place, may_hold) in places::mapped(places) {
+        for (place, allowed_contents) in places::mapped(places) {
             place.create(&mut made)?;
-            mapped.push(MappedPlace::take(place, may_hold, judged.own_places(&stamp))?);
+            mapped.push(MappedPlace::take(place, allowed_contents, judged.own_places(&identity))?);
         }
-        server::refuse_used(stamp.identity(), &mapped)?;
-        cluster::refuse_strangers(&place.real, &mapped, force)?;
-        let Judged { previous, marked, contents: _, cluster } = judged;
-        let state = State::begin(state_files, &place.real, &stamp, previous).map_err(|error| {
-            Refusal::new(Rule::StateFile, format!("the run cannot be written down: {error}"))
+        server::refuse_used(identity.inode(), &mapped)?;
+        cluster::refuse_unlinked(&place.real, &mapped, force)?;
+        let Judged { previous, was_unfinished, contents: _, cluster } = judged;
+        let state = State::begin(state_files, &place.real, &identity, previous).map_err(|error| {
+            Refusal::new(Rule::StateFile, format!("cannot write the run to the state file: {error}"))
         })?;
         Ok(Self {
             directory,
             real_path: place.real,
-            identity: stamp.identity(),
+            inode: identity.inode(),
             mapped,
             state,
             cluster,
-            marked,
+            was_unfinished,
             made: Mutex::new(made),
-            worked_in: AtomicBool::new(false),
+            emptied: AtomicBool::new(false),
         })
     }
 
-    /// The same checks without the lock and without creating, ending or changing anything, for `check`.
+    /// Does the same checks for `check`, without the lock and without creating, ending or changing anything.
     ///
     /// # Errors
-    /// As [`DataDirectory::acquire`], as far as can be told without the lock: another run by what the state file says of it.
+    /// As [`DataDirectory::acquire`], as far as that is known without the lock: of another run only by the state file.
     pub fn inspect(directories: &Directories, state_dir: &Path, force: bool) -> Result<Inspected, Refusal> {
         let mut places = places::resolve(directories, state_dir)?;
         let place = places.remove(0);
@@ -99,20 +100,20 @@ impl DataDirectory {
         let left = left.map(|record| record.places.clone()).unwrap_or_default();
         let opened = if place.exists { Some(open(&place)?) } else { None };
         let judged = match &opened {
-            Some((directory, stamp)) => Some(Judged::of(&place, directory, stamp, previous, force)?),
+            Some((directory, identity)) => Some(Judged::of(&place, directory, identity, previous, force)?),
             None => None,
         };
         let own_places = match (&opened, &judged) {
-            (Some((_, stamp)), Some(judged)) => judged.own_places(stamp),
+            (Some((_, identity)), Some(judged)) => judged.own_places(identity),
             _ => &left,
         };
         let mut mapped = Vec::new();
-        for (place, may_hold) in places::mapped(places).filter(|(place, _)| place.exists) {
-            mapped.push(MappedPlace::look(place, may_hold, own_places)?);
+        for (place, allowed_contents) in places::mapped(places).filter(|(place, _)| place.exists) {
+            mapped.push(MappedPlace::inspect(place, allowed_contents, own_places)?);
         }
-        // No directory has inode 0, so that nothing stands in one that is not there.
-        server::refuse_used(opened.map_or((0, 0), |(_, stamp)| stamp.identity()), &mapped)?;
-        cluster::refuse_strangers(&place.real, &mapped, force)?;
+        // No directory has inode 0, so no process works in a directory that does not exist.
+        server::refuse_used(opened.map_or((0, 0), |(_, identity)| identity.inode()), &mapped)?;
+        cluster::refuse_unlinked(&place.real, &mapped, force)?;
         Ok(judged.map_or(Inspected { contents: Contents::Nothing, cluster: None }, |judged| Inspected {
             contents: judged.contents,
             cluster: judged.cluster,
@@ -120,42 +121,42 @@ impl DataDirectory {
     }
 }
 
-fn open(place: &Place) -> Result<(Directory, DirectoryStamp), Refusal> {
+fn open(place: &Place) -> Result<(Directory, DirectoryIdentity), Refusal> {
     let directory = place.open()?;
-    let stamp = DirectoryStamp::of(&directory)
-        .map_err(|error| place.refuse(format_args!("cannot be looked at: {error}")))?;
-    Ok((directory, stamp))
+    let identity = DirectoryIdentity::of(&directory)
+        .map_err(|error| place.refuse(format_args!("cannot be examined: {error}")))?;
+    Ok((directory, identity))
 }
 
-/// A data directory that may be touched, and what is known of it.
+/// What is known about a data directory that may be touched.
 struct Judged {
-    /// What the state file said, without what it said of unfinished work where a whole cluster is there by now.
+    /// The content of the state file; its mark of unfinished work is removed if the directory holds a whole cluster by now.
     previous: Option<Record>,
-    /// Whether it said so of unfinished work, whatever is there by now.
-    marked: bool,
+    /// Whether the state file called the directory unfinished, also if it holds a whole cluster by now.
+    was_unfinished: bool,
     contents: Contents,
     cluster: Option<FoundCluster>,
 }
 
 impl Judged {
-    /// Rule 25: no server, and nothing in it that is neither a cluster nor this program's.
+    /// Refuses a directory with a running server, or with content that is neither a cluster nor this program's (rule 25).
     fn of(
         place: &Place,
         directory: &Directory,
-        stamp: &DirectoryStamp,
+        identity: &DirectoryIdentity,
         mut previous: Option<Record>,
         force: bool,
     ) -> Result<Self, Refusal> {
-        let failed = |error: io::Error| place.refuse(format_args!("cannot be looked at: {error}"));
-        let marked = previous.as_ref().is_some_and(|record| record.is_unfinished(stamp));
+        let failed = |error: io::Error| place.refuse(format_args!("cannot be examined: {error}"));
+        let was_unfinished = previous.as_ref().is_some_and(|record| record.is_unfinished(identity));
         if let Some(record) = &mut previous
             && record.unfinished
-            && !record.is_surely_about(stamp)
+            && !record.is_surely_about(identity)
             && directory.is_empty().map_err(failed)?
         {
-            // Patroni removes a data directory that was not finished, and knows nothing of mapped places to which no link leads yet:
-            // what is unfinished there stays this program's, for each place is recognised by itself.
-            record.is_now_about(stamp);
+            // Patroni removes an unfinished data directory, but not the mapped directories to which no link leads yet. Their unfinished
+            // content stays this program's, because each of them is recognised by its own identity.
+            record.set_directory(identity);
         }
         if let Some(record) = &mut previous
             && contents::is_whole(directory).map_err(failed)?
@@ -163,44 +164,46 @@ impl Judged {
             record.unfinished = false;
             record.places.clear();
         }
-        let unfinished = previous.as_ref().is_some_and(|record| record.is_unfinished(stamp));
+        let unfinished = previous.as_ref().is_some_and(|record| record.is_unfinished(identity));
         let contents = contents::of(directory, unfinished).map_err(failed)?;
-        server::refuse_running(directory, marked)?;
+        server::refuse_running(directory, was_unfinished)?;
         let cluster = match contents {
             Contents::Nothing | Contents::Unfinished => None,
-            Contents::Cluster => Some(FoundCluster::look(directory)),
+            Contents::Cluster => Some(FoundCluster::read(directory)),
             Contents::Foreign if force => None,
-            Contents::Foreign => return Err(foreign(place, stamp, previous.as_ref())),
+            Contents::Foreign => return Err(foreign(place, identity, previous.as_ref())),
         };
         if let Some(cluster) = &cluster
-            && !marked
+            && !was_unfinished
         {
             cluster.refuse_unknown(directory, force)?;
         }
         if let Some(cluster) = &cluster {
             cluster.refuse_inner(directory, force)?;
         }
-        Ok(Self { previous, marked, contents, cluster })
+        Ok(Self { previous, was_unfinished, contents, cluster })
     }
 
-    /// The mapped places whose contents are unfinished work on this data directory.
-    fn own_places(&self, stamp: &DirectoryStamp) -> &[PlaceStamp] {
+    /// Returns the mapped directories that hold unfinished work on this data directory.
+    fn own_places(&self, identity: &DirectoryIdentity) -> &[PlaceIdentity] {
         match &self.previous {
-            Some(record) if record.is_unfinished(stamp) => &record.places,
+            Some(record) if record.is_unfinished(identity) => &record.places,
             Some(_) | None => &[],
         }
     }
 }
 
-/// The refusal of what is neither a cluster nor known to be this program's.
-fn foreign(place: &Place, stamp: &DirectoryStamp, previous: Option<&Record>) -> Refusal {
-    let unsure = previous.is_some_and(|record| record.unfinished && record.is_about(stamp.identity()));
-    let why = match (unsure, stamp.can_be_recognised()) {
+/// Returns the refusal of content that is neither a cluster nor known to be this program's.
+fn foreign(place: &Place, identity: &DirectoryIdentity, previous: Option<&Record>) -> Refusal {
+    let unsure = previous.is_some_and(|record| record.unfinished && record.is_about(identity.inode()));
+    let why = match (unsure, identity.can_be_recognised()) {
         (false, _) => "",
-        (true, true) => " (the state file's unfinished work was in a directory that was made earlier)",
+        (true, true) => {
+            " (the unfinished work of the state file was in a directory that was created earlier)"
+        }
         (true, false) => {
-            " (its file system does not say when a directory was made, so that unfinished work in it cannot be told from what \
-             another has put there)"
+            " (its file system does not record when a directory was created, so that unfinished work in it cannot be distinguished \
+             from other files)"
         }
     };
     place
@@ -211,24 +214,24 @@ fn foreign(place: &Place, stamp: &DirectoryStamp, previous: Option<&Record>) -> 
         .remedy("--force, if all of it may be removed")
 }
 
-/// Takes the lock of the directory, after ending what a dead run left running, and gives what the state file says then.
+/// Takes the lock of the directory, ends the processes that a dead run left running, and returns the content of the state file.
 fn take_lock(
     place: &Place,
     directory: &Directory,
-    identity: (u64, u64),
+    inode: (u64, u64),
     state_files: &Directory,
 ) -> Result<Option<Record>, Refusal> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
-                // Only who holds the lock writes the file, so that it stays as it is read now.
+                // Only the holder of the lock writes the file, so it cannot change any more.
                 let record = state::read(state_files, &place.real)?;
                 if let Some(record) = &record {
-                    if !(record.is_of_this_process() && record.is_about(identity)) {
+                    if !(record.is_of_this_process() && record.is_about(inode)) {
                         refuse_live_run(place, record)?;
                     }
-                    end_left_over(place, record)?;
+                    end_leftover_processes(place, record)?;
                 }
                 return Ok(record);
             }
@@ -237,7 +240,7 @@ fn take_lock(
                 let record = state::read(state_files, &place.real)?;
                 if let Some(record) = &record {
                     refuse_live_run(place, record)?;
-                    end_left_over(place, record)?;
+                    end_leftover_processes(place, record)?;
                 }
                 if Instant::now() >= deadline {
                     return Err(held_by_unknown(place, record.as_ref()));
@@ -247,15 +250,15 @@ fn take_lock(
             Err(errno) => {
                 let error = io::Error::from(errno);
                 return Err(place.refuse(format_args!(
-                    "cannot be locked: {error}; its file system must know flock(2) on directories"
+                    "cannot be locked: {error}; its file system must support flock(2) on directories"
                 )));
             }
         }
     }
 }
 
-fn end_left_over(place: &Place, record: &Record) -> Result<(), Refusal> {
-    let ended = record.end_left_over_processes().map_err(|error| {
+fn end_leftover_processes(place: &Place, record: &Record) -> Result<(), Refusal> {
+    let ended = record.end_leftover_processes().map_err(|error| {
         Refusal::new(Rule::InUse, format!("{} cannot be taken over: {error}", place.real.display()))
     })?;
     if ended > 0 {
@@ -269,20 +272,22 @@ fn end_left_over(place: &Place, record: &Record) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses where the run that wrote the record still lives.
+/// Fails if the run that wrote the record still lives.
 fn refuse_live_run(place: &Place, record: &Record) -> Result<(), Refusal> {
     let Some(host) = &record.host else { return Ok(()) };
-    let living =
-        record.is_of_these_processes().and_then(|ours| Ok(ours && host.process.is_running()?)).map_err(
-            |error| Refusal::new(Rule::InUse, format!("cannot see whether another run is at work: {error}")),
-        )?;
+    let living = record
+        .is_of_this_namespace()
+        .and_then(|ours| Ok(ours && host.process.is_running()?))
+        .map_err(|error| {
+            Refusal::new(Rule::InUse, format!("cannot check whether another run is at work: {error}"))
+        })?;
     if !living {
         return Ok(());
     }
     Err(in_use(place, host, record.method.as_deref(), "end it or wait for it"))
 }
 
-fn in_use(place: &Place, host: &HostStamp, method: Option<&str>, advice: &str) -> Refusal {
+fn in_use(place: &Place, host: &RunProcess, method: Option<&str>, advice: &str) -> Refusal {
     let doing =
         method.map_or("with no method yet".to_owned(), |method| format!("with the method `{method}`"));
     let message = format!(
@@ -294,19 +299,19 @@ fn in_use(place: &Place, host: &HostStamp, method: Option<&str>, advice: &str) -
     Refusal::new(Rule::InUse, message)
 }
 
-/// The refusal where the lock is held and no run that can be seen here holds it.
+/// Returns the refusal if the lock is held and no run that is visible here holds it.
 fn held_by_unknown(place: &Place, record: Option<&Record>) -> Refusal {
     let shown = place.real.display();
     if let Some(record) = record
         && let Some(host) = &record.host
         && record.is_of_another_container().unwrap_or(false)
     {
-        let advice = "its process is numbered in another container, where it must be ended";
+        let advice = "its PID is that of another container, where it must be ended";
         return in_use(place, host, record.method.as_deref(), advice);
     }
     let message = format!(
-        "{shown} is locked by a process that no state file names: perhaps a program of an earlier run, perhaps a run \
-         with another state_dir; `fuser -v {shown}` shows which"
+        "{shown} is locked by a process that the state file does not name, such as a program of an earlier run or a run with \
+         another state_dir; `fuser -v {shown}` shows which"
     );
     Refusal::new(Rule::InUse, message)
 }

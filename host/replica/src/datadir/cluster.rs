@@ -1,4 +1,4 @@
-//! The cluster that a data directory holds before a run: whose it is. Semantics rules 24 and 25.
+//! The cluster that a data directory holds before a run, and whether it may be replaced. Semantics rules 24 and 25.
 
 use std::fmt;
 use std::fs;
@@ -8,37 +8,37 @@ use std::path::{Path, PathBuf};
 use foundation::rooted::Directory;
 use postgres_formats::{control_file, names, version};
 
-use super::apart;
 use super::contents::{CONTROL_FILE, PG_VERSION};
+use super::enclosing_cluster;
 use super::places::MappedPlace;
 use super::room::reclaimable_seen;
 use crate::seal::{ClusterIdentity, cluster_identity};
 use crate::{Bytes, Refusal, Rule};
 
-/// How many tablespaces of a cluster are looked at.
+/// How many tablespaces of a cluster are read.
 const MOST_TABLESPACES: usize = 10_000;
 
-/// How many of them are named.
+/// How many tablespaces a message names.
 const NAMED_TABLESPACES: usize = 5;
 
-/// A cluster that is in the data directory and goes, or is built on, where a method is tried.
+/// The cluster in the data directory, which a method replaces or builds on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundCluster {
-    /// What PG_VERSION says.
+    /// The content of PG_VERSION.
     version: String,
-    /// What its pg_control says, or why that cannot be used.
+    /// The identity in its pg_control, or why that cannot be used.
     identity: Result<ClusterIdentity, String>,
-    /// What it takes on disk, and in how many files and directories; `None` where that cannot be told.
+    /// Its bytes on disk, and how many files and directories they are in; `None` if that is not known.
     size: Option<(Bytes, u64)>,
-    /// Where its tablespaces are.
+    /// The paths of its tablespaces.
     tablespaces: Vec<PathBuf>,
-    /// The data directory of another cluster in it.
+    /// The data directory of another cluster that lies in it.
     inner: Option<PathBuf>,
 }
 
 impl FoundCluster {
-    /// Looks at the cluster in `directory`. Walks it. Blocking.
-    pub(super) fn look(directory: &Directory) -> Self {
+    /// Reads the cluster in `directory`, and walks all of it. Blocking.
+    pub(super) fn read(directory: &Directory) -> Self {
         let version = directory.read(&PG_VERSION, version::LIMIT).unwrap_or_default();
         let identity = directory
             .read(&CONTROL_FILE, control_file::SIZE)
@@ -58,17 +58,17 @@ impl FoundCluster {
         }
     }
 
-    /// Its system identifier; `None` where its pg_control cannot be used.
+    /// Returns its system identifier; `None` if its pg_control cannot be used.
     pub fn system_identifier(&self) -> Option<u64> {
         self.identity.as_ref().ok().map(|identity| identity.system_identifier)
     }
 
-    /// Refuses a cluster of which cannot be told whose it is, unless the operator said `--force`.
+    /// Refuses a cluster whose identity is not known, unless the operator said `--force`.
     pub(super) fn refuse_unknown(&self, directory: &Directory, force: bool) -> Result<(), Refusal> {
         match &self.identity {
             Err(why) if !force => {
                 let message = format!(
-                    "the data directory {} holds {self}; whose it is cannot be told, for its pg_control cannot be used: {why}",
+                    "the data directory {} holds {self}; it is not known which cluster that is, because its pg_control cannot be used: {why}",
                     directory.path().display()
                 );
                 Err(Refusal::new(Rule::DataDirectory, message).remedy("--force, if all of it may be removed"))
@@ -77,7 +77,8 @@ impl FoundCluster {
         }
     }
 
-    /// Refuses a cluster in which the data directory of another one lies, which would go with it, unless the operator said `--force`.
+    /// Refuses a cluster in which the data directory of another one lies, which would be removed with it, unless the operator said
+    /// `--force`.
     pub(super) fn refuse_inner(&self, directory: &Directory, force: bool) -> Result<(), Refusal> {
         match &self.inner {
             Some(inner) if !force => {
@@ -88,16 +89,17 @@ impl FoundCluster {
         }
     }
 
-    /// Refuses to have another cluster take its place, unless the operator said `--force`. `cluster` comes, as `whose` says.
+    /// Refuses to replace it with another cluster, unless the operator said `--force`. `cluster` is the new system identifier, and
+    /// `whose` says where it comes from.
     ///
     /// # Errors
-    /// `another cluster`, a refusal by policy: nothing but the operator's word helps.
+    /// Fails with the rule `another cluster`, by policy: only the operator may decide it.
     pub(crate) fn refuse_other(&self, cluster: u64, whose: &str, force: bool) -> Result<(), Refusal> {
         match self.system_identifier() {
             Some(own) if own != cluster && !force => {
                 let message = format!(
-                    "the data directory holds {self}, and {whose} is the cluster {cluster}: what another cluster left is not removed \
-                     unasked"
+                    "the data directory holds {self}, and {whose} is the cluster {cluster}: the data of another cluster is removed only \
+                     with --force"
                 );
                 Err(Refusal::new(Rule::AnotherCluster, message)
                     .remedy("--force, if all of it may be removed; else name another `datadir`")
@@ -134,25 +136,25 @@ impl fmt::Display for FoundCluster {
     }
 }
 
-/// What to do about a data directory in what would be emptied.
+/// What to do about a data directory that lies in a directory to be emptied.
 const MOVE_IT_AWAY: &str = "move it away, or pass --force if all of it may be removed";
 
 fn holds(inner: &Path) -> String {
     format!("holds another cluster, in {}: it would be removed too", inner.display())
 }
 
-/// The data directory of another cluster below `directory`, if there is one, and what `directory` takes; by one walk.
+/// Walks `directory` once. Returns the data directory of another cluster below it, if there is one, and its bytes and files.
 fn look_for_cluster(directory: &Directory) -> (Option<PathBuf>, io::Result<(u64, u64)>) {
     let mut inner = None;
     let size = reclaimable_seen(directory, &|_| true, &mut |path| {
         if inner.is_none() {
-            inner = apart::data_directory_of(path).map(|below| directory.path().join(below));
+            inner = enclosing_cluster::data_directory_of(path).map(|below| directory.path().join(below));
         }
     });
     (inner, size)
 }
 
-/// What the links in a directory lead to, as they read.
+/// Returns the targets of the links in a directory, as they are written.
 fn links(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().take(MOST_TABLESPACES).filter_map(Result::ok);
     let mut links: Vec<_> = entries.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
@@ -160,13 +162,13 @@ fn links(directory: &Path) -> Vec<PathBuf> {
     links
 }
 
-/// Refuses a mapped place whose content nothing shows to be of the cluster in the data directory: WAL and tablespaces do not say
-/// whose they are, so that only that cluster's own link to the place, or the state file, does. Refuses one, too, in which the data
-/// directory of another cluster lies.
+/// Refuses a mapped directory with content that may belong to another cluster than that in the data directory. WAL and tablespaces do not
+/// name their cluster, so the cluster must have a link to the directory, or the state file must name it. Also refuses a mapped directory
+/// in which the data directory of another cluster lies.
 ///
 /// # Errors
-/// `mapped place`, unless the operator said `--force`.
-pub(super) fn refuse_strangers(datadir: &Path, mapped: &[MappedPlace], force: bool) -> Result<(), Refusal> {
+/// Fails with the rule `mapped place`, unless the operator said `--force`.
+pub(super) fn refuse_unlinked(datadir: &Path, mapped: &[MappedPlace], force: bool) -> Result<(), Refusal> {
     for place in mapped.iter().filter(|place| !place.is_own_work()) {
         let empty = place
             .directory()
@@ -184,7 +186,7 @@ pub(super) fn refuse_strangers(datadir: &Path, mapped: &[MappedPlace], force: bo
         let what = if place.is_wal() { "WAL" } else { "the files of a tablespace" };
         let mut refusal = place.refuse(format_args!(
             "holds {what}, and no cluster in the data directory links to it: it may be another cluster's; empty it by hand, name \
-             another directory, or say --force if all of it may be removed"
+             another directory, or pass --force if all of it may be removed"
         ));
         refusal.policy = true;
         return Err(refusal);
@@ -192,11 +194,11 @@ pub(super) fn refuse_strangers(datadir: &Path, mapped: &[MappedPlace], force: bo
     Ok(())
 }
 
-/// Whether `pg_wal`, or an entry of `pg_tblspc`, leads to the place.
+/// Returns whether `pg_wal`, or an entry of `pg_tblspc`, leads to the mapped directory.
 fn is_linked(datadir: &Path, place: &MappedPlace) -> bool {
     use std::os::unix::fs::MetadataExt;
     let leads_there = |path: &Path| {
-        fs::metadata(path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == place.identity())
+        fs::metadata(path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == place.inode())
     };
     if place.is_wal() {
         return leads_there(&datadir.join(names::PG_WAL));

@@ -1,4 +1,4 @@
-//! What a data directory and the mapped directories hold. Semantics rules 22, 24 and 25.
+//! Recognises what a data directory and the mapped directories hold. Semantics rules 22, 24 and 25.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -11,7 +11,7 @@ use postgres_formats::version;
 
 use super::lock_file;
 
-/// What a data directory holds before a run, as rule 25 tells them apart.
+/// What a data directory holds before a run, by rule 25.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contents {
     /// Nothing, as pg_basebackup means it (rule 22), or the directory does not exist yet.
@@ -31,11 +31,11 @@ const CLUSTER_FOLDERS: [RelativePath; 2] =
 
 pub(super) const CONTROL_FILE: RelativePath = RelativePath::literal(names::CONTROL_FILE);
 
-/// With any of these bits on the data directory PostgreSQL does not start (`PG_MODE_MASK_GROUP` of src/include/common/file_perm.h).
+/// PostgreSQL does not start if the data directory has any of these bits (`PG_MODE_MASK_GROUP` of src/include/common/file_perm.h).
 const REFUSED_MODE: u32 = 0o027;
 
-/// What the data directory holds. "Nothing" is what `pg_check_dir` (src/port/pgcheckdir.c) says is empty: dotfiles count.
-/// `unfinished` is what the state file says; a cluster that is whole counts before it.
+/// Returns what the data directory holds. `Nothing` means empty for `pg_check_dir` (src/port/pgcheckdir.c), which counts dotfiles.
+/// `unfinished` is the mark of the state file; a whole cluster is a cluster in spite of it.
 pub(super) fn of(directory: &Directory, unfinished: bool) -> io::Result<Contents> {
     if directory.is_empty()? {
         Ok(Contents::Nothing)
@@ -48,9 +48,10 @@ pub(super) fn of(directory: &Directory, unfinished: bool) -> io::Result<Contents
     }
 }
 
-/// Whether it is a cluster that PostgreSQL would start, which no unfinished work of this program is: pg_control is absent from it,
-/// or the directory has the mode, or a directory in the place of postmaster.pid, that it has while pg_basebackup works. So the state file, where it calls this unfinished, was
-/// overtaken: a run was killed before its first act or after its last, or another program has filled the directory since.
+/// Returns whether the directory holds a cluster that PostgreSQL would start. Unfinished work of this program is never one: it lacks
+/// pg_control, or, while pg_basebackup works, it has another mode and a directory in the place of postmaster.pid. If the state file
+/// calls a whole cluster unfinished, it is out of date: a run was killed before its first change or after its last one, or another
+/// program has filled the directory since.
 pub(super) fn is_whole(directory: &Directory) -> io::Result<bool> {
     Ok(directory.own_metadata()?.mode & REFUSED_MODE == 0
         && is_cluster(directory)?
@@ -58,7 +59,7 @@ pub(super) fn is_whole(directory: &Directory) -> io::Result<bool> {
         && directory.find(&CONTROL_FILE)?.is_some_and(|found| found.kind == Kind::File))
 }
 
-/// Whether it has a readable PG_VERSION and the folders `base` and `global`.
+/// Returns whether the directory has a readable PG_VERSION and the folders `base` and `global`.
 fn is_cluster(directory: &Directory) -> io::Result<bool> {
     for folder in &CLUSTER_FOLDERS {
         if directory.find(folder)?.is_none_or(|found| found.kind != Kind::Directory) {
@@ -77,15 +78,15 @@ fn is_cluster(directory: &Directory) -> io::Result<bool> {
 
 /// What may be in a mapped directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MayHold {
+pub(super) enum AllowedContents {
     /// What PostgreSQL keeps in pg_wal.
     Wal,
-    /// What PostgreSQL keeps in the place of a tablespace: a folder for each version of its catalogs.
+    /// What PostgreSQL keeps in the directory of a tablespace: a folder for each version of its catalogs.
     TablespaceFolders,
 }
 
-impl MayHold {
-    /// Whether an entry of this name and kind is PostgreSQL's.
+impl AllowedContents {
+    /// Returns whether an entry of this name and kind is PostgreSQL's.
     fn allows(self, name: &OsStr, kind: Kind) -> bool {
         let name = name.as_bytes();
         match (self, kind) {
@@ -96,7 +97,7 @@ impl MayHold {
         }
     }
 
-    /// The same by the name alone, for what was checked before.
+    /// Returns the same by the name alone, for entries whose kind was checked before.
     pub(super) fn allows_name(self, name: &OsStr) -> bool {
         match self {
             Self::Wal => is_wal_folder(name.as_bytes()) || is_wal_file(name.as_bytes()),
@@ -104,7 +105,7 @@ impl MayHold {
         }
     }
 
-    /// The first thing in the directory that is not PostgreSQL's, as a person would be told of it.
+    /// Returns a description of the first entry in the directory that is not PostgreSQL's; `None` if there is none.
     pub(super) fn foreign(self, directory: &Directory) -> io::Result<Option<String>> {
         let mut foreign: Option<OsString> = None;
         let (mut wal, mut archive_status) = (false, false);
@@ -123,7 +124,7 @@ impl MayHold {
         })?;
         Ok(match foreign {
             Some(name) => Some(format!("`{}`", name.display())),
-            // An archive of WAL has the same files; only a server's own directory has their status beside them.
+            // An archive of WAL has the same files; only a server's own directory has `archive_status` too.
             None if self == Self::Wal && wal && !archive_status => {
                 Some("WAL without the folder `archive_status`, as an archive of WAL has it".to_owned())
             }
@@ -132,13 +133,13 @@ impl MayHold {
     }
 }
 
-/// The folders of pg_wal.
+/// Returns whether a folder of pg_wal has this name.
 fn is_wal_folder(name: &[u8]) -> bool {
     [names::ARCHIVE_STATUS, names::SUMMARIES].iter().any(|folder| name == folder.as_bytes())
 }
 
-/// The files of pg_wal: [`WalFile`], and what a server that is stopped hard leaves of them (src/backend/access/transam/xlog.c,
-/// xlogarchive.c, xlogrecovery.c).
+/// Returns whether a file of pg_wal has this name: [`WalFile`], or a temporary file that a killed server leaves
+/// (src/backend/access/transam/xlog.c, xlogarchive.c, xlogrecovery.c).
 fn is_wal_file(name: &[u8]) -> bool {
     let is_number = |text: &[u8]| (1..=10).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
     matches!(name, b"RECOVERYXLOG" | b"RECOVERYHISTORY")
@@ -146,7 +147,7 @@ fn is_wal_file(name: &[u8]) -> bool {
         || WalFile::parse(name).is_some()
 }
 
-/// `PG_<major>_<catalog version>`, such as `PG_15_202209061`.
+/// Returns whether the name is `PG_<major>_<catalog version>`, such as `PG_15_202209061`.
 fn is_tablespace_folder(name: &[u8]) -> bool {
     TablespaceFolder::parse(name).is_some()
 }
@@ -156,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rule_24_wal_and_its_archive_status_are_told_from_other_files() {
+    fn rule_24_wal_and_its_archive_status_are_distinguished_from_other_files() {
         for name in [
             "000000010000000000000001",
             "0000000A00000000000000FF.partial",
@@ -166,7 +167,7 @@ mod tests {
             "RECOVERYXLOG",
             "archive_status",
         ] {
-            assert!(MayHold::Wal.allows_name(OsStr::new(name)), "{name}");
+            assert!(AllowedContents::Wal.allows_name(OsStr::new(name)), "{name}");
         }
         for name in [
             "00000001000000000000000",
@@ -183,14 +184,14 @@ mod tests {
             "lost+found",
             "",
         ] {
-            assert!(!MayHold::Wal.allows_name(OsStr::new(name)), "{name}");
+            assert!(!AllowedContents::Wal.allows_name(OsStr::new(name)), "{name}");
         }
     }
 
     #[test]
-    fn rule_24_the_folders_of_a_tablespace_are_told_from_other_folders() {
+    fn rule_24_the_folders_of_a_tablespace_are_distinguished_from_other_folders() {
         for name in ["PG_15_202209061", "PG_9.6_201608131", "PG_18_202506291"] {
-            assert!(MayHold::TablespaceFolders.allows_name(OsStr::new(name)), "{name}");
+            assert!(AllowedContents::TablespaceFolders.allows_name(OsStr::new(name)), "{name}");
         }
         for name in [
             "PG_15",
@@ -201,10 +202,10 @@ mod tests {
             "pg_15_202209061",
             "16384",
         ] {
-            assert!(!MayHold::TablespaceFolders.allows_name(OsStr::new(name)), "{name}");
+            assert!(!AllowedContents::TablespaceFolders.allows_name(OsStr::new(name)), "{name}");
         }
-        assert!(!MayHold::TablespaceFolders.allows(OsStr::new("PG_15_202209061"), Kind::Link));
-        assert!(!MayHold::TablespaceFolders.allows(OsStr::new("PG_15_202209061"), Kind::File));
-        assert!(!MayHold::Wal.allows(OsStr::new("000000010000000000000001"), Kind::Link));
+        assert!(!AllowedContents::TablespaceFolders.allows(OsStr::new("PG_15_202209061"), Kind::Link));
+        assert!(!AllowedContents::TablespaceFolders.allows(OsStr::new("PG_15_202209061"), Kind::File));
+        assert!(!AllowedContents::Wal.allows(OsStr::new("000000010000000000000001"), Kind::Link));
     }
 }

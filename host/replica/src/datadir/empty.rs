@@ -1,4 +1,4 @@
-//! Emptying: pg_control first, then the rest. Semantics rules 8, 22 to 24 and 28, step 4 of an attempt.
+//! Empties the data directory: pg_control first, then the rest. Semantics rules 8, 22 to 24 and 28, step 4 of an attempt.
 
 use std::ffi::OsStr;
 use std::io;
@@ -16,93 +16,96 @@ const GLOBAL: RelativePath = RelativePath::literal(names::GLOBAL);
 const CONTROL_FILES: [RelativePath; 2] =
     [RelativePath::literal(names::CONTROL_FILE), RelativePath::literal(names::UNFINISHED_CONTROL_FILE)];
 
-/// What emptying did.
+/// The result of emptying.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Emptied {
-    /// Entries that were removed.
+    /// How many entries were removed.
     pub entries: u64,
-    /// Whether it was cut short by its budget or a cancel: contents remain, pg_control does not.
+    /// Whether its budget or a cancellation stopped it: pg_control is removed, and other content remains.
     pub unfinished: bool,
 }
 
-/// What emptying may remove besides `global/pg_control`, which always goes first.
+/// What emptying removes besides `global/pg_control`, which is always removed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub enum EmptyScope {
     /// Nothing: `keep_data`.
     ControlFileOnly,
-    /// Everything in the data directory, the mapped WAL directory, and of mapped tablespaces the `PG_<major>_<catalog>` folders.
-    /// What a method of this program left in a mapped place goes too, whatever it is called.
+    /// Everything in the data directory, the WAL in the mapped WAL directory, and the `PG_<major>_<catalog>` folders in mapped
+    /// tablespace directories. From a mapped directory with unfinished work of this program, everything.
     Everything,
 }
 
 impl DataDirectory {
-    /// Removes `global/pg_control` and syncs `global/`, then what `extent` says. Blocking.
+    /// Removes `global/pg_control` and syncs `global/`, then removes what `scope` says. Blocking.
     ///
-    /// `budget`: stop removing after this long (rule 28's two seconds); `cancel` is then not asked, for it is a cancelled run
-    /// that cleans up so. None: until done or cancelled. pg_control goes in any case.
+    /// With a `budget`, stops removing after this long (two seconds by rule 28) and ignores `cancel`, because this is how a cancelled
+    /// run cleans up. Without one, goes on until everything is removed or `cancel` is cancelled. pg_control is removed in any case.
     ///
-    /// The state file says `unfinished` before anything goes: this says it itself where the caller did not. The first time in
-    /// a run it checks once more that no server has come to use the directories and nothing foreign into the mapped ones.
-    /// The directories themselves, and links to them, stay.
+    /// Marks the directory as unfinished in the state file before it removes anything. The first time in a run, checks once more that
+    /// no server uses the directories and that the mapped ones hold nothing foreign. The directories themselves, and links to them,
+    /// stay.
     ///
     /// # Errors
-    /// At the first thing that cannot be removed, which the message names. Nothing is removed where another file
-    /// system is mounted at an entry of one of the directories; nothing but pg_control where this run has emptied them before.
+    /// Fails at the first entry that cannot be removed, which the message names. If another file system is mounted at an entry of one
+    /// of the directories, removes nothing, or only pg_control if this run has emptied the directories before.
     pub fn empty(
         &self,
-        extent: Extent,
+        scope: EmptyScope,
         budget: Option<Duration>,
         cancel: &CancellationToken,
     ) -> io::Result<Emptied> {
         let deadline = budget.and_then(|budget| Instant::now().checked_add(budget));
         let cancelled = || budget.is_none() && cancel.is_cancelled();
         let limit = Limit { deadline, cancelled: &cancelled };
-        if !self.has_worked() {
+        if !self.has_emptied() {
             self.check_again()?;
         }
-        let mount_points = match extent {
-            Extent::ControlFileOnly => Ok(()),
-            Extent::Everything => self.refuse_mount_points(),
+        let mount_points = match scope {
+            EmptyScope::ControlFileOnly => Ok(()),
+            EmptyScope::Everything => self.refuse_mount_points(),
         };
-        // Nothing is begun that could not be finished; what was begun loses pg_control whatever stops the rest.
-        let (before, after) = if self.has_worked() { (Ok(()), mount_points) } else { (mount_points, Ok(())) };
+        // A mount point refuses the first emptying before it begins. Later the directory holds unfinished work, which loses pg_control
+        // in any case.
+        let (before, after) =
+            if self.has_emptied() { (Ok(()), mount_points) } else { (mount_points, Ok(())) };
         before?;
         self.mark_unfinished()?;
-        self.keep_what_was_made();
+        self.keep_created_directories();
         let control_files = self.remove_control_files()?;
         after?;
-        self.worked_in.store(true, Ordering::Release);
-        match extent {
-            Extent::ControlFileOnly => {
-                // It kept PostgreSQL from starting from what pg_basebackup left, and is in a method's way.
+        self.emptied.store(true, Ordering::Release);
+        match scope {
+            EmptyScope::ControlFileOnly => {
+                // The directory in place of the lock file kept PostgreSQL from starting an unfinished base backup. A method may write a
+                // file there.
                 lock_file::vacate(&self.directory)?;
                 Ok(Emptied { entries: control_files, unfinished: false })
             }
-            Extent::Everything => self.remove_everything(control_files, &limit),
+            EmptyScope::Everything => self.remove_everything(control_files, &limit),
         }
     }
 
-    /// What was checked when the directories were taken, minutes ago, must still hold when the first file goes.
+    /// Repeats the checks of [`DataDirectory::acquire`] that may have become wrong since, before the first file is removed.
     fn check_again(&self) -> io::Result<()> {
-        let unfinished = self.marked || self.contents()? == Contents::Unfinished;
+        let unfinished = self.was_unfinished || self.contents()? == Contents::Unfinished;
         server::refuse_running(&self.directory, unfinished)
-            .and_then(|()| server::refuse_used(self.identity, &self.mapped))
+            .and_then(|()| server::refuse_used(self.inode, &self.mapped))
             .and_then(|()| self.mapped.iter().try_for_each(|place| place.refuse_foreign()))
             .map_err(|refusal| io::Error::new(io::ErrorKind::ResourceBusy, refusal))
     }
 
     fn refuse_mount_points(&self) -> io::Result<()> {
         refuse_mount_points(&self.directory, &|_| true)?;
-        self.mapped
-            .iter()
-            .try_for_each(|place| refuse_mount_points(place.directory(), &|name| place.is_emptied_of(name)))
+        self.mapped.iter().try_for_each(|place| {
+            refuse_mount_points(place.directory(), &|name| place.emptying_removes(name))
+        })
     }
 
     fn mark_unfinished(&self) -> io::Result<()> {
         if !self.state.is_unfinished() {
-            self.state.unfinished(&self.state.record().method.unwrap_or_default())?;
+            self.state.mark_unfinished(&self.state.record().method.unwrap_or_default())?;
         }
-        self.state.own_places(self.mapped.iter().map(|place| place.stamp()).collect())
+        self.state.set_own_places(self.mapped.iter().map(|place| place.identity()).collect())
     }
 
     fn remove_everything(&self, control_files: u64, limit: &Limit<'_>) -> io::Result<Emptied> {
@@ -111,21 +114,21 @@ impl DataDirectory {
         emptied.entries += removed.entries;
         emptied.unfinished |= !removed.complete;
         for place in &self.mapped {
-            let removed = place.directory().remove_below(&|name| place.is_emptied_of(name), limit)?;
+            let removed = place.directory().remove_below(&|name| place.emptying_removes(name), limit)?;
             emptied.entries += removed.entries;
             emptied.unfinished |= !removed.complete;
-            // What comes into it from here on a method wrote.
-            place.now_own_work();
+            // Only a method writes into it from here on.
+            place.mark_own_work();
         }
         Ok(emptied)
     }
 
-    /// After this, on disk, no server starts from the directory. How many entries went.
+    /// Removes pg_control, synced: no server starts from the directory afterwards. Returns how many entries were removed.
     fn remove_control_files(&self) -> io::Result<u64> {
         match self.directory.find(&GLOBAL)?.map(|found| found.kind) {
             None => return Ok(0),
             Some(Kind::Directory) => {}
-            // A server would look for pg_control behind the link; what the link leads to is not ours.
+            // A server would follow a link to a pg_control. Only the link is removed and not its target.
             Some(Kind::File | Kind::Link | Kind::Special) => {
                 self.directory.remove_file(&GLOBAL)?;
                 self.directory.sync()?;
@@ -133,7 +136,7 @@ impl DataDirectory {
             }
         }
         let removed = match self.remove_control_files_of_global() {
-            // A mode that keeps its own owner out.
+            // The mode of `global` may keep even its owner out.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 self.directory.set_mode(&GLOBAL, 0o700)?;
                 self.remove_control_files_of_global()?
@@ -149,7 +152,7 @@ impl DataDirectory {
         for name in &CONTROL_FILES {
             match self.directory.remove_file(name) {
                 Ok(()) => removed += 1,
-                // No server starts from a directory of that name; it goes with the rest.
+                // No server starts from a directory of that name; it is removed with the rest.
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {}
                 Err(error) => return Err(error),
@@ -159,9 +162,9 @@ impl DataDirectory {
     }
 }
 
-fn refuse_mount_points(directory: &Directory, emptied_of: &dyn Fn(&OsStr) -> bool) -> io::Result<()> {
+fn refuse_mount_points(directory: &Directory, is_removed: &dyn Fn(&OsStr) -> bool) -> io::Result<()> {
     directory.names(&mut |name| {
-        if !emptied_of(name) {
+        if !is_removed(name) {
             return Ok(true);
         }
         let path = RelativePath::new(name).map_err(io::Error::other)?;

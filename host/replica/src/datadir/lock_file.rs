@@ -1,8 +1,8 @@
-//! A directory in the place of PostgreSQL's lock file, so that no server starts while pg_basebackup's `global/pg_control` is there.
+//! A directory in the place of PostgreSQL's lock file, so that no server starts while pg_basebackup's `global/pg_control` exists.
 //!
-//! PostgreSQL can neither make its lock file where a directory has the name nor read it (`CreateLockFile` in miscinit.c: "could not read
+//! If a directory has that name, PostgreSQL can neither create nor read its lock file (`CreateLockFile` in miscinit.c: "could not read
 //! lock file"), which ends the postmaster and `postgres --single`; `pg_ctl start` says "invalid data in PID file", and `pg_resetwal` that
-//! the lock file exists. The directory stays where somebody sets the mode of the data directory, and where a script removes a stale
+//! the lock file exists. The directory stays if a person sets the mode of the data directory, or a script removes a stale
 //! `postmaster.pid` with `rm -f`, or only if it is a file. Seen with PostgreSQL 15 to 18.
 
 use std::io::{self, Write};
@@ -13,39 +13,39 @@ use postgres_formats::names;
 const LOCK_FILE: RelativePath = RelativePath::literal(names::POSTMASTER_PID);
 const README: RelativePath = RelativePath::literal("postmaster.pid/README");
 
-/// For the person who looks what is in the way.
+/// The README in the directory, for a person who finds it.
 const TEXT: &str = "\
 This is a base backup that pg_basebackup had not finished when it and understudy were killed. PostgreSQL must not start from it: it would
 become a primary of its own. Create the replica again (understudy create, or patronictl reinit); that removes this directory too.
 ";
 
-/// Puts the directory into the place of the lock file.
+/// Creates the directory in the place of the lock file.
 ///
 /// # Errors
-/// Something else is there, or what the file system says.
+/// Fails if something else has the name, or the directory cannot be created.
 pub(crate) fn occupy(top: &Directory) -> io::Result<()> {
-    let there = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
+    let exists = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
     match top.create_directory(&LOCK_FILE, 0o700) {
-        Err(error) if there(&error) && is_occupied(top)? => {}
+        Err(error) if exists(&error) && is_occupied(top)? => {}
         made => made?,
     }
     match top.create_file(&README, 0o600) {
         Ok(mut file) => file.write_all(TEXT.as_bytes())?,
-        Err(error) if there(&error) => {}
+        Err(error) if exists(&error) => {}
         Err(error) => return Err(error),
     }
     top.sync()
 }
 
-/// Whether a directory is in the place of the lock file, which no server makes.
+/// Returns whether a directory is in the place of the lock file. No server creates one.
 pub(crate) fn is_occupied(top: &Directory) -> io::Result<bool> {
     Ok(top.find(&LOCK_FILE)?.is_some_and(|found| found.kind == Kind::Directory))
 }
 
-/// Takes the directory away, if it is there.
+/// Removes the directory, if it exists.
 ///
 /// # Errors
-/// What the file system says, such as that something else is in it.
+/// Fails if the directory cannot be removed, such as if something else is in it.
 pub(crate) fn vacate(top: &Directory) -> io::Result<()> {
     if !is_occupied(top)? {
         return Ok(());

@@ -1,13 +1,13 @@
-//! The data directory: what it holds, who may touch it, how it is emptied. Semantics rules 8, 22 to 26, 28.
+//! The data directory: what it holds, whether a run may touch it, how it is emptied. Semantics rules 8, 22 to 26, 28.
 //!
-//! [`DataDirectory::acquire`] answers whether a run may touch the operator's directories, and takes them for it. Everything
-//! after that goes through the descriptors that it opened, so that no renaming and no link leads a run elsewhere.
+//! [`DataDirectory::acquire`] checks whether a run may touch the operator's directories, and locks them for it. Everything after that
+//! uses the descriptors that it opened, so that a renamed directory or a new link cannot lead the run to other files.
 
 mod acquire;
-mod apart;
 mod cluster;
 mod contents;
 mod empty;
+mod enclosing_cluster;
 pub(crate) mod lock_file;
 mod places;
 mod room;
@@ -24,37 +24,38 @@ use crate::mounts::real_path;
 use crate::state::State;
 use crate::{Bytes, Directories, Refusal, Rule};
 pub use acquire::Inspected;
-pub use apart::{Around, cluster_of};
 pub use cluster::FoundCluster;
 pub use contents::Contents;
-pub use empty::{Emptied, Extent};
-use places::Made;
+pub use empty::{Emptied, EmptyScope};
+pub use enclosing_cluster::{EnclosingCluster, cluster_of};
+use places::CreatedDirectories;
 pub use places::MappedPlace;
 pub use room::FileSystemRoom;
 
-/// A data directory that this run alone may touch: checked, locked, its state file open.
+/// A data directory that only this run may touch: it is checked and locked, and its state file is open.
 #[derive(Debug)]
 pub struct DataDirectory {
-    /// The first, for what is removed of it goes while the locks are held: whoever gets one then finds the directory gone.
-    made: Mutex<Made>,
+    /// The first field, because it is dropped first: a directory is removed while its lock is still held, so that a run that gets the
+    /// lock afterwards sees that the directory is gone.
+    made: Mutex<CreatedDirectories>,
     directory: Directory,
     real_path: std::path::PathBuf,
-    identity: (u64, u64),
+    inode: (u64, u64),
     mapped: Vec<MappedPlace>,
     state: State,
-    /// The cluster that it held when it was taken.
+    /// The cluster that it held when it was locked.
     cluster: Option<FoundCluster>,
-    /// Whether the state file called it unfinished then, whatever was in it.
-    marked: bool,
-    /// Whether this run has emptied it before, and so checked again that nobody else uses it.
-    worked_in: AtomicBool,
+    /// Whether the state file called it unfinished then.
+    was_unfinished: bool,
+    /// Whether this run has begun to empty it before, and so has checked again that no server uses it.
+    emptied: AtomicBool,
 }
 
 impl DataDirectory {
-    /// What it holds now. While unfinished work is left in a mapped directory it is not `Nothing`.
+    /// Returns what the directory holds now. It is not `Nothing` while a mapped directory holds unfinished work.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Fails if one of the directories cannot be read.
     pub fn contents(&self) -> std::io::Result<Contents> {
         let contents = contents::of(&self.directory, self.state.is_unfinished())?;
         if contents == Contents::Nothing && self.state.is_unfinished() {
@@ -67,7 +68,8 @@ impl DataDirectory {
         Ok(contents)
     }
 
-    /// Bytes and files that `Extent::Everything` would free, over all file systems; [`DataDirectory::room`] tells them apart.
+    /// Returns the bytes and files that `EmptyScope::Everything` would free on all file systems together. [`DataDirectory::room`]
+    /// returns them for each one.
     ///
     /// # Errors
     /// As [`DataDirectory::room`].
@@ -79,57 +81,58 @@ impl DataDirectory {
         ))
     }
 
-    /// The descriptor that carries the lock; native children inherit a copy, so that a killed run with a live child still holds it.
+    /// Returns the descriptor that holds the lock. Native programs inherit a copy, so that the lock is held as long as one of them lives,
+    /// even if the run is killed.
     pub fn lock(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
 
-    /// The opened directory, for what works below it.
+    /// Returns the descriptor of the opened directory.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
 
-    /// The opened directory, with what can be done below it.
+    /// Returns the opened directory.
     pub fn directory(&self) -> &Directory {
         &self.directory
     }
 
-    /// The directory's real path (links resolved).
+    /// Returns the directory's real path (links resolved).
     pub fn real_path(&self) -> &Path {
         &self.real_path
     }
 
-    /// The mapped WAL directory and tablespaces, opened; of several entries of the map with one target, the first.
+    /// Returns the mapped WAL directory and tablespace directories, opened; of several entries of the map with one target, the first.
     pub fn mapped(&self) -> &[MappedPlace] {
         &self.mapped
     }
 
-    /// What is told to the next run about this one.
+    /// Returns the state file, which tells the next run about this one.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// The cluster that it holds; `None` where it holds none, or this run has begun to empty it.
+    /// Returns the cluster that it holds; `None` if it holds none, or this run has begun to empty it.
     pub fn cluster(&self) -> Option<&FoundCluster> {
-        self.cluster.as_ref().filter(|_| !self.has_worked() && !self.state.is_unfinished())
+        self.cluster.as_ref().filter(|_| !self.has_emptied() && !self.state.is_unfinished())
     }
 
-    /// The directories that were made for this run stay, also where they are empty: a method was at work in them. Otherwise those
-    /// that are empty go with this.
-    pub fn keep_what_was_made(&self) {
+    /// Keeps the directories that were created for this run, because a method works in them. Otherwise those that are empty are
+    /// removed when this value is dropped.
+    pub fn keep_created_directories(&self) {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).keep();
     }
 
-    fn has_worked(&self) -> bool {
-        self.worked_in.load(Ordering::Acquire)
+    fn has_emptied(&self) -> bool {
+        self.emptied.load(Ordering::Acquire)
     }
 }
 
-/// Refuses, before anything is made, a state directory that overlaps the data directory or a mapped directory (rule 26), and any of
-/// these that lies inside a cluster. What else is wrong with the directories [`DataDirectory::acquire`] says.
+/// Refuses, before anything is created, a state directory that overlaps the data directory or a mapped directory (rule 26), and any of
+/// these that lies inside a cluster. [`DataDirectory::acquire`] checks everything else about the directories.
 ///
 /// # Errors
-/// `state directory`, `data directory`, `mapped place`.
+/// Fails with the rule `state directory`, `data directory` or `mapped place`.
 pub fn check_places(directories: &Directories, state_dir: &Path) -> Result<(), Refusal> {
     match places::resolve(directories, state_dir) {
         Err(refusal) if refusal.rule == Rule::StateDirectory => Err(refusal),
@@ -138,8 +141,8 @@ pub fn check_places(directories: &Directories, state_dir: &Path) -> Result<(), R
     }
 }
 
-/// In which of the places that a run writes to, or may empty, a file lies: the data directory, a mapped directory or the state
-/// directory. `None` if it lies in none of them.
+/// Returns the directory of a run in which a file lies: the data directory, a mapped directory or the state directory, with its name for
+/// a message. `None` if the file lies in none of them.
 pub fn place_around<'a>(
     directories: &'a Directories,
     state_dir: &'a Path,

@@ -1,4 +1,4 @@
-//! The operator's directories: what may be one, that none lies in another. Semantics rules 23 and 24.
+//! The operator's directories: each must be usable, and none may lie in another. Semantics rules 23 and 24.
 
 use std::fmt;
 use std::io;
@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use foundation::rooted::{Directory, RelativePath};
 use rustix::fs::{Access, AtFlags, CWD, FlockOperation};
 
-use super::apart;
-use super::contents::{LOST_AND_FOUND, MayHold};
+use super::contents::{AllowedContents, LOST_AND_FOUND};
+use super::enclosing_cluster;
 use crate::mounts::real_path;
-use crate::state::{DirectoryStamp, PlaceStamp};
+use crate::state::{DirectoryIdentity, PlaceIdentity};
 use crate::{Directories, Refusal, Rule, TablespaceKey};
 
-/// What a directory of the operator's is for, with the words that the configuration has for it.
+/// The purpose of one of the operator's directories.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     DataDirectory,
@@ -24,7 +24,7 @@ pub(super) enum Role {
 }
 
 impl Role {
-    /// The line of configuration that gives it another directory.
+    /// Returns the line of configuration that names another directory.
     fn line(&self) -> String {
         match self {
             Self::DataDirectory => "[replica] datadir = \"<directory>\"".to_owned(),
@@ -40,11 +40,11 @@ impl Role {
         }
     }
 
-    fn may_hold(&self) -> Option<MayHold> {
+    fn allowed_contents(&self) -> Option<AllowedContents> {
         match self {
             Self::DataDirectory => None,
-            Self::Wal => Some(MayHold::Wal),
-            Self::Tablespace(_) => Some(MayHold::TablespaceFolders),
+            Self::Wal => Some(AllowedContents::Wal),
+            Self::Tablespace(_) => Some(AllowedContents::TablespaceFolders),
         }
     }
 
@@ -70,7 +70,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// A directory of the operator's that is there or can be created.
+/// One of the operator's directories, which exists or can be created.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) role: Role,
@@ -81,7 +81,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Resolves a directory as the operator wrote it.
+    /// Resolves the path of a directory as the operator wrote it.
     fn resolve(role: Role, written: &Path) -> Result<Self, Refusal> {
         let shown = written.display();
         let refuse = |what: String| {
@@ -93,7 +93,7 @@ impl Place {
         let kind = match written.symlink_metadata() {
             Ok(metadata) => Some(metadata.file_type()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return refuse(format!("cannot be looked at: {error}")),
+            Err(error) => return refuse(format!("cannot be examined: {error}")),
         };
         match kind {
             Some(kind) => match written.canonicalize().and_then(|real| Ok((real.metadata()?.is_dir(), real)))
@@ -109,7 +109,7 @@ impl Place {
                 Err(error) if kind.is_symlink() && error.kind() == io::ErrorKind::NotFound => {
                     refuse("is a link to nothing; create what it points to, or remove the link".to_owned())
                 }
-                Err(error) => refuse(format!("cannot be looked at: {error}")),
+                Err(error) => refuse(format!("cannot be examined: {error}")),
             },
             None => {
                 let (Some(parent), Some(name)) = (written.parent(), written.file_name()) else {
@@ -123,7 +123,7 @@ impl Place {
                             parent.display()
                         ));
                     }
-                    Err(error) => return refuse(format!("cannot be looked at: {error}")),
+                    Err(error) => return refuse(format!("cannot be examined: {error}")),
                 };
                 if let Err(errno) =
                     rustix::fs::accessat(CWD, &parent, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
@@ -139,14 +139,14 @@ impl Place {
         }
     }
 
-    /// A refusal about it that ends with the line to change.
+    /// Returns a refusal about the directory, with the line to change.
     pub(super) fn refuse(&self, what: impl fmt::Display) -> Refusal {
         let message = format!("{}, {}, {what}", self.role, self.written.display());
         Refusal::new(self.role.rule(), message).remedy(self.role.line())
     }
 
-    /// Creates it (0700) where it is missing, which `made` takes down, and has its name on disk.
-    pub(super) fn create(&self, made: &mut Made) -> Result<(), Refusal> {
+    /// Creates the directory (0700) if it is missing, adds it to `made`, and syncs its parent.
+    pub(super) fn create(&self, made: &mut CreatedDirectories) -> Result<(), Refusal> {
         if self.exists {
             return Ok(());
         }
@@ -159,10 +159,11 @@ impl Place {
         created.map_err(|error| self.refuse(format_args!("cannot be created: {error}")))
     }
 
-    /// Refuses a directory, locked by now, that is no longer at its path: who held the lock may have made it and, refused, removed it.
-    pub(super) fn refuse_removed(&self, identity: (u64, u64)) -> Result<(), Refusal> {
+    /// Refuses a locked directory that is no longer at its path: the run that held the lock before may have created it and removed it
+    /// after a refusal.
+    pub(super) fn refuse_removed(&self, inode: (u64, u64)) -> Result<(), Refusal> {
         let there = Directory::open(&self.real).and_then(|directory| directory.own_metadata());
-        if there.is_ok_and(|metadata| metadata.identity() == identity) {
+        if there.is_ok_and(|metadata| metadata.identity() == inode) {
             return Ok(());
         }
         let message = format!(
@@ -173,8 +174,8 @@ impl Place {
         Err(Refusal::new(Rule::InUse, message))
     }
 
-    /// Opens it and checks what holds of every directory that is filled: it belongs to this user and is no file system's root with
-    /// `lost+found` in it, which pg_basebackup would refuse (rule 22).
+    /// Opens the directory and checks that it belongs to this user and is not the root of a file system with `lost+found` in it, which
+    /// pg_basebackup would refuse (rule 22).
     pub(super) fn open(&self) -> Result<Directory, Refusal> {
         let failed = |error: io::Error| self.refuse(format_args!("cannot be used: {error}"));
         let directory = Directory::open(&self.real).map_err(failed)?;
@@ -195,29 +196,29 @@ impl Place {
     }
 }
 
-/// Directories that this run made. Those that are still empty go when it is dropped.
+/// Directories that this run created. Those that are still empty are removed when this value is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Made(Vec<PathBuf>);
+pub(super) struct CreatedDirectories(Vec<PathBuf>);
 
-impl Made {
-    /// They stay.
+impl CreatedDirectories {
+    /// Keeps all of them.
     pub(super) fn keep(&mut self) {
         self.0.clear();
     }
 }
 
-impl Drop for Made {
+impl Drop for CreatedDirectories {
     fn drop(&mut self) {
         for path in &self.0 {
-            // One that is not empty stays, and so does one that cannot be removed: it does no harm.
+            // A directory that is not empty, or cannot be removed, stays and does no harm.
             let _ = std::fs::remove_dir(path);
         }
     }
 }
 
-/// Resolves every directory that the operator named and checks that none is, holds or lies in another or the state
-/// directory. The data directory comes first. Entries of the map with one target are one place: whether a
-/// backup has tablespaces for more than one of them only its plan tells.
+/// Resolves every directory that the operator named, the data directory first, and checks that none is, holds or lies in another one
+/// or the state directory. Entries of the map with one target are one place: only a plan shows whether the backup has tablespaces
+/// for more than one of them.
 pub(super) fn resolve(directories: &Directories, state_dir: &Path) -> Result<Vec<Place>, Refusal> {
     let mut places = vec![Place::resolve(Role::DataDirectory, &directories.datadir)?];
     if let Some(wal) = &directories.wal {
@@ -241,7 +242,7 @@ pub(super) fn resolve(directories: &Directories, state_dir: &Path) -> Result<Vec
                 )));
             }
         }
-        // What a method writes must not become this program's own state, nor the reverse.
+        // A method must not be able to write state files, and emptying must not remove them.
         let (what, why) = if lies_in(state_dir, &one.real) {
             ("lies in", "which is emptied")
         } else if lies_in(&one.real, state_dir) {
@@ -263,20 +264,20 @@ pub(super) fn resolve(directories: &Directories, state_dir: &Path) -> Result<Vec
     Ok(places)
 }
 
-/// Refuses directories of the operator's and a state directory that lie inside a cluster, whatever is in them: the server there, or
-/// whoever removes it, would remove them too, and a backup of it would have them in it.
+/// Refuses directories of the operator and a state directory that lie inside a cluster, whatever they hold: they would be removed with
+/// that cluster, and a backup of it would contain them.
 pub(super) fn refuse_inside_cluster(directories: &Directories, state_dir: &Path) -> Result<(), Refusal> {
     let own = [(Role::DataDirectory, directories.datadir.as_path())];
     let wal = directories.wal.iter().map(|wal| (Role::Wal, wal.as_path()));
     let tablespaces =
         directories.tablespaces.entries().map(|(key, target)| (Role::Tablespace(key.clone()), target));
     for (role, path) in own.into_iter().chain(wal).chain(tablespaces) {
-        if let Some(around) = apart::cluster_around(path) {
+        if let Some(around) = enclosing_cluster::cluster_enclosing(path) {
             let message = format!("{role}, {}, lies {around}", path.display());
             return Err(Refusal::new(role.rule(), message).remedy(role.line()));
         }
     }
-    match apart::cluster_of(state_dir) {
+    match enclosing_cluster::cluster_of(state_dir) {
         None => Ok(()),
         Some(around) => {
             let message = format!("the directory for state files, {}, lies {around}", state_dir.display());
@@ -285,8 +286,8 @@ pub(super) fn refuse_inside_cluster(directories: &Directories, state_dir: &Path)
     }
 }
 
-/// Whether `inner` is `outer` or lies in it, by name or, where one directory can be reached by several names (bind
-/// mounts), by what is found on the way up.
+/// Returns whether `inner` is `outer` or lies in it: by its path, or by the inodes of the directories above it, because bind mounts give
+/// one directory several paths.
 pub(super) fn lies_in(inner: &Path, outer: &Path) -> bool {
     let inner = real_path(inner);
     if inner.starts_with(outer) {
@@ -299,26 +300,30 @@ pub(super) fn lies_in(inner: &Path, outer: &Path) -> bool {
         .any(|ancestor| (ancestor.dev(), ancestor.ino()) == (outer.dev(), outer.ino()))
 }
 
-/// A directory outside the data directory that the operator mapped, opened and held by the run.
+/// A directory outside the data directory that the operator mapped, opened and locked by the run.
 #[derive(Debug)]
 pub struct MappedPlace {
     place: Place,
     directory: Directory,
-    directory_stamp: DirectoryStamp,
-    may_hold: MayHold,
+    directory_identity: DirectoryIdentity,
+    allowed_contents: AllowedContents,
     own_work: AtomicBool,
 }
 
 impl MappedPlace {
-    /// Opens the place, takes its lock, so that no run on another data directory works in it too, and checks what it holds.
+    /// Opens the directory, checks what it holds, and locks it, so that no run on another data directory uses it too.
     ///
-    /// `unfinished`: the places of which the state file says that what they hold is this program's own work.
-    pub(super) fn take(place: Place, may_hold: MayHold, unfinished: &[PlaceStamp]) -> Result<Self, Refusal> {
-        let mapped = Self::look(place, may_hold, unfinished)?;
+    /// `unfinished` are the directories that hold this program's own unfinished work, by the state file.
+    pub(super) fn take(
+        place: Place,
+        allowed_contents: AllowedContents,
+        unfinished: &[PlaceIdentity],
+    ) -> Result<Self, Refusal> {
+        let mapped = Self::inspect(place, allowed_contents, unfinished)?;
         match rustix::fs::flock(&mapped.directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => mapped.place.refuse_removed(mapped.identity()).map(|()| mapped),
+            Ok(()) => mapped.place.refuse_removed(mapped.inode()).map(|()| mapped),
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(mapped.place.refuse("is held by a run on another data directory; each needs its own"))
+                Err(mapped.place.refuse("is locked by a run on another data directory; each needs its own"))
             }
             Err(errno) => {
                 Err(mapped.place.refuse(format_args!("cannot be locked: {}", io::Error::from(errno))))
@@ -326,82 +331,88 @@ impl MappedPlace {
         }
     }
 
-    /// The same without the lock.
-    pub(super) fn look(place: Place, may_hold: MayHold, unfinished: &[PlaceStamp]) -> Result<Self, Refusal> {
+    /// As [`MappedPlace::take`], without the lock.
+    pub(super) fn inspect(
+        place: Place,
+        allowed_contents: AllowedContents,
+        unfinished: &[PlaceIdentity],
+    ) -> Result<Self, Refusal> {
         let directory = place.open()?;
-        let directory_stamp = DirectoryStamp::of(&directory)
+        let directory_identity = DirectoryIdentity::of(&directory)
             .map_err(|error| place.refuse(format_args!("cannot be used: {error}")))?;
-        let stamp = PlaceStamp::new(&place.real, &directory_stamp);
-        let own_work = AtomicBool::new(unfinished.iter().any(|known| known.is_same(&stamp)));
-        let mapped = Self { place, directory, directory_stamp, may_hold, own_work };
+        let identity = PlaceIdentity::new(&place.real, &directory_identity);
+        let own_work = AtomicBool::new(unfinished.iter().any(|known| known.is_same(&identity)));
+        let mapped = Self { place, directory, directory_identity, allowed_contents, own_work };
         mapped.refuse_foreign()?;
         Ok(mapped)
     }
 
-    /// Refuses what is not PostgreSQL's (rule 24), unless a method of this program wrote it.
+    /// Refuses content that is not PostgreSQL's (rule 24), unless a method of this program wrote it.
     pub(super) fn refuse_foreign(&self) -> Result<(), Refusal> {
         if self.is_own_work() {
             return Ok(());
         }
-        match self.may_hold.foreign(&self.directory) {
+        match self.allowed_contents.foreign(&self.directory) {
             Ok(None) => Ok(()),
             Ok(Some(foreign)) => Err(self.place.refuse(format_args!(
-                "holds {foreign}, which no replica put there and which would stand in its way; empty it by hand or \
-                 name another directory"
+                "holds {foreign}, which is not part of a replica and would be in its way; empty the directory by hand or \
+                 name another one"
             ))),
             Err(error) => Err(self.place.refuse(format_args!("cannot be read: {error}"))),
         }
     }
 
-    /// Whether all that it holds is this program's own unfinished work: it was seen to hold nothing foreign before the
-    /// first method wrote, and no replica was finished since.
+    /// Returns whether all its content is this program's own unfinished work: it held nothing foreign before the first method wrote,
+    /// and no replica was finished since.
     pub(super) fn is_own_work(&self) -> bool {
         self.own_work.load(Ordering::Acquire)
     }
 
-    pub(super) fn now_own_work(&self) {
+    pub(super) fn mark_own_work(&self) {
         self.own_work.store(true, Ordering::Release);
     }
 
-    /// Whether emptying removes the entry of this name.
-    pub(super) fn is_emptied_of(&self, name: &std::ffi::OsStr) -> bool {
-        self.is_own_work() || self.may_hold.allows_name(name)
+    /// Returns whether emptying removes the entry of this name.
+    pub(super) fn emptying_removes(&self, name: &std::ffi::OsStr) -> bool {
+        self.is_own_work() || self.allowed_contents.allows_name(name)
     }
 
     pub(super) fn refuse(&self, what: impl fmt::Display) -> Refusal {
         self.place.refuse(what)
     }
 
-    pub(super) fn stamp(&self) -> PlaceStamp {
-        PlaceStamp::new(&self.place.real, &self.directory_stamp)
+    pub(super) fn identity(&self) -> PlaceIdentity {
+        PlaceIdentity::new(&self.place.real, &self.directory_identity)
     }
 
-    pub(super) fn identity(&self) -> (u64, u64) {
-        self.directory_stamp.identity()
+    pub(super) fn inode(&self) -> (u64, u64) {
+        self.directory_identity.inode()
     }
 
-    /// Whether it is the WAL directory; otherwise it is a tablespace's.
+    /// Returns whether it is the WAL directory; otherwise it is a tablespace's.
     pub fn is_wal(&self) -> bool {
-        self.may_hold == MayHold::Wal
+        self.allowed_contents == AllowedContents::Wal
     }
 
-    /// Its path as the operator wrote it.
+    /// Returns its path as the operator wrote it.
     pub fn path(&self) -> &Path {
         &self.place.written
     }
 
-    /// Its real path (links resolved).
+    /// Returns its real path (links resolved).
     pub fn real_path(&self) -> &Path {
         &self.place.real
     }
 
-    /// The opened directory.
+    /// Returns the opened directory.
     pub fn directory(&self) -> &Directory {
         &self.directory
     }
 }
 
-/// Which places are mapped ones, with what each may hold.
-pub(super) fn mapped(places: Vec<Place>) -> impl Iterator<Item = (Place, MayHold)> {
-    places.into_iter().filter_map(|place| place.role.may_hold().map(|may_hold| (place, may_hold)))
+/// Returns the mapped directories among these, with what each may hold.
+pub(super) fn mapped(places: Vec<Place>) -> impl Iterator<Item = (Place, AllowedContents)> {
+    places
+        .into_iter()
+        .filter_map(|place| place.role.allowed_contents().map(|allowed_contents| (place, allowed_contents)))
 }

@@ -1,4 +1,4 @@
-//! The room on the file systems of the operator's directories, now and once they are emptied.
+//! Measures the room on the file systems of the operator's directories, now and once they are emptied.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -9,7 +9,7 @@ use foundation::rooted::{Boundary, Directory, Kind};
 use super::DataDirectory;
 use crate::Bytes;
 
-/// How deep old data is looked at; PostgreSQL nests five deep. What lies deeper is not counted.
+/// How deep old data is walked; PostgreSQL nests five deep. Deeper files are not counted.
 const DEPTH: usize = 48;
 
 /// The room on one file system.
@@ -17,31 +17,31 @@ const DEPTH: usize = 48;
 pub struct FileSystemRoom {
     /// The file system's device.
     pub device: u64,
-    /// Which of the data directory and the mapped places lie on it, by their real paths.
+    /// The real paths of the data directory and the mapped directories that lie on it.
     pub places: Vec<PathBuf>,
-    /// What is free now for a user without privileges.
+    /// The bytes that are free now for a user without privileges.
     pub free: Bytes,
-    /// How many files and directories can still be made; none where the file system makes inodes as they are needed.
+    /// How many files and directories can still be created; `None` if the file system makes inodes as they are needed.
     pub free_files: Option<u64>,
-    /// What `Extent::Everything` frees besides.
+    /// The bytes that `EmptyScope::Everything` frees besides.
     pub reclaimable: Bytes,
-    /// How many files and directories it removes.
+    /// How many files and directories `EmptyScope::Everything` removes.
     pub reclaimable_files: u64,
 }
 
 impl DataDirectory {
-    /// The room on each file system that the data directory and the mapped places lie on. Walks the old data. Blocking.
+    /// Returns the room on each file system of the data directory and the mapped directories. Walks the old data. Blocking.
     ///
-    /// What has a second name (a hard link) is not counted, for its bytes may stay; nor what cannot be read.
+    /// A file with several names (hard links) is not counted, because its bytes may stay, nor is what cannot be read.
     ///
     /// # Errors
-    /// Where something cannot be looked at; where another file system is mounted in what would be emptied, which the
-    /// message names, for emptying would stop there.
+    /// Fails if a file cannot be examined, or if another file system, which the message names, is mounted in what would be emptied:
+    /// emptying would stop there.
     pub fn room(&self) -> io::Result<Vec<FileSystemRoom>> {
         let mut room = Vec::new();
         add(&mut room, &self.real_path, &self.directory, &|_| true)?;
         for place in &self.mapped {
-            add(&mut room, place.real_path(), place.directory(), &|name| place.is_emptied_of(name))?;
+            add(&mut room, place.real_path(), place.directory(), &|name| place.emptying_removes(name))?;
         }
         Ok(room)
     }
@@ -51,10 +51,10 @@ fn add(
     room: &mut Vec<FileSystemRoom>,
     real_path: &Path,
     directory: &Directory,
-    emptied_of: &dyn Fn(&std::ffi::OsStr) -> bool,
+    is_removed: &dyn Fn(&std::ffi::OsStr) -> bool,
 ) -> io::Result<()> {
     let device = directory.own_metadata()?.device;
-    let (bytes, files) = reclaimable(directory, emptied_of)?;
+    let (bytes, files) = reclaimable(directory, is_removed)?;
     match room.iter_mut().find(|one| one.device == device) {
         Some(one) => {
             one.places.push(real_path.to_owned());
@@ -76,24 +76,24 @@ fn add(
     Ok(())
 }
 
-/// Bytes and files of what is in `directory` and `emptied_of` allows, by one walk; as [`DataDirectory::room`] counts them.
+/// Walks `directory` once and counts the bytes and files below each top entry that `is_removed` accepts, as [`DataDirectory::room`] does.
 pub(super) fn reclaimable(
     directory: &Directory,
-    emptied_of: &dyn Fn(&std::ffi::OsStr) -> bool,
+    is_removed: &dyn Fn(&std::ffi::OsStr) -> bool,
 ) -> io::Result<(u64, u64)> {
-    reclaimable_seen(directory, emptied_of, &mut |_| {})
+    reclaimable_seen(directory, is_removed, &mut |_| {})
 }
 
-/// The same, with each path that counts shown to `see`.
+/// As [`reclaimable`], and calls `see` with each path that is counted.
 pub(super) fn reclaimable_seen(
     directory: &Directory,
-    emptied_of: &dyn Fn(&std::ffi::OsStr) -> bool,
+    is_removed: &dyn Fn(&std::ffi::OsStr) -> bool,
     see: &mut dyn FnMut(&Path),
 ) -> io::Result<(u64, u64)> {
     let (mut bytes, mut files) = (0_u64, 0_u64);
     directory.walk(DEPTH, &mut |found| {
         let top = found.path.iter().next().unwrap_or_default();
-        if !emptied_of(top) {
+        if !is_removed(top) {
             return Ok(ControlFlow::Continue(()));
         }
         match found.boundary {
@@ -110,7 +110,7 @@ pub(super) fn reclaimable_seen(
     Ok((bytes, files))
 }
 
-/// The error about a file system that is mounted where something would be removed.
+/// Returns the error about a file system that is mounted where something would be removed.
 pub(super) fn mounted(path: &Path) -> io::Error {
     let message = format!(
         "another file system is mounted at {}, inside what would be emptied; unmount it, and give WAL or a \

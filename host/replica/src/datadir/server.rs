@@ -1,6 +1,6 @@
-//! Whether a server runs on the directories. Semantics rule 25.
+//! Refuses directories that a running server uses. Semantics rule 25.
 //!
-//! A server in another container, or on another machine that shares the disk, cannot be seen from here.
+//! A server in another container, or on another machine that shares the disk, is not visible from here.
 
 use std::collections::HashSet;
 use std::fs;
@@ -24,33 +24,33 @@ const POSTMASTER_PID: RelativePath = RelativePath::literal(names::POSTMASTER_PID
 /// The longest postmaster.pid in bytes; PostgreSQL writes eight lines, two of them paths.
 const LONGEST: u64 = 16 << 10;
 
-/// How many tablespaces of another server are looked at.
+/// How many tablespaces of another server are examined.
 const MOST_TABLESPACES: usize = 10_000;
 
-/// How many directories above one of a server's are looked at.
+/// How many directories above a server's directory are examined.
 const MOST_LEVELS: usize = 1024;
 
-/// Where a process stands.
+/// The working directory of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stands {
-    Here,
+enum WorkingDirectory {
+    DataDirectory,
     Elsewhere,
-    Gone,
-    CannotBeSeen,
+    ProcessGone,
+    Unknown,
 }
 
 /// Refuses a directory that a server runs on.
 ///
-/// In what the state file calls unfinished a method may have written anything into postmaster.pid, and pg_control too if it found
-/// a way: there only a process that is seen to stand in the directory counts. A server's can be seen, for PostgreSQL starts as the
-/// owner of the directory alone, which this program runs as.
+/// In a directory that the state file calls unfinished a method may have written anything into postmaster.pid. There the named process
+/// counts only if its working directory is seen to be the data directory. A server's working directory can be seen, because PostgreSQL
+/// runs only as the owner of the directory, and so does this program.
 pub(super) fn refuse_running(directory: &Directory, unfinished: bool) -> Result<(), Refusal> {
     let shown = directory.path().display();
     let refuse =
         |what: String| Refusal::new(Rule::RunningServer, format!("the data directory {shown} {what}"));
-    let failed = |error: io::Error| refuse(format!("cannot be looked at: {error}"));
+    let failed = |error: io::Error| refuse(format!("cannot be examined: {error}"));
     let Some(found) = directory.find(&POSTMASTER_PID).map_err(failed)? else { return Ok(()) };
-    // No server has a directory there: it is what keeps PostgreSQL from what pg_basebackup left when it was killed.
+    // No server has a directory there: it keeps PostgreSQL from starting an unfinished base backup.
     if lock_file::is_occupied(directory).map_err(failed)? {
         return Ok(());
     }
@@ -63,61 +63,64 @@ pub(super) fn refuse_running(directory: &Directory, unfinished: bool) -> Result<
         Ok(None) | Err(_) if unfinished => return Ok(()),
         Ok(None) => {
             return Err(refuse(
-                "has a postmaster.pid that names no process; see that no server runs on it, then remove that file".to_owned(),
+                "has a postmaster.pid that names no process; make sure that no server runs on it, then remove that file".to_owned(),
             ));
         }
         Err(error) => return Err(failed(error)),
     };
-    let identity = directory.own_metadata().map_err(failed)?.identity();
-    match stands(pid, identity).map_err(failed)? {
-        Stands::Here => Err(refuse(format!(
+    let inode = directory.own_metadata().map_err(failed)?.identity();
+    match working_directory(pid, inode).map_err(failed)? {
+        WorkingDirectory::DataDirectory => Err(refuse(format!(
             "has a server running on it, process {pid}; stop it with `pg_ctl stop -D {shown}`"
         ))),
-        Stands::CannotBeSeen if !unfinished => Err(refuse(format!(
-            "has a postmaster.pid that names process {pid}, which cannot be looked at from here; see that no server \
+        WorkingDirectory::Unknown if !unfinished => Err(refuse(format!(
+            "has a postmaster.pid that names process {pid}, which cannot be examined from here; make sure that no server \
              runs on it, then remove that file"
         ))),
-        Stands::CannotBeSeen | Stands::Elsewhere | Stands::Gone => Ok(()),
+        WorkingDirectory::Unknown | WorkingDirectory::Elsewhere | WorkingDirectory::ProcessGone => Ok(()),
     }
 }
 
-/// The process of postmaster.pid's first line; negative where it is a single-user server (src/backend/utils/init/miscinit.c).
+/// Returns the PID in the first line of postmaster.pid, which is negative for a single-user server (src/backend/utils/init/miscinit.c).
 fn pid_of(text: &[u8]) -> Option<u32> {
     let line = text.split(|byte| *byte == b'\n').next()?;
     let number: i32 = std::str::from_utf8(line).ok()?.trim().parse().ok()?;
     (number != 0 && number != i32::MIN).then(|| number.unsigned_abs())
 }
 
-/// Whether the working directory of a process is the one with this device and inode. A server always stands in its data directory.
-fn stands(pid: u32, identity: (u64, u64)) -> io::Result<Stands> {
-    // The number of a server that is gone may be this program's own by now, or one of its threads'.
+/// Returns whether the working directory of a process is that with this device and inode. The working directory of a server is always its
+/// data directory.
+fn working_directory(pid: u32, inode: (u64, u64)) -> io::Result<WorkingDirectory> {
+    // The PID of a server that has ended may be that of this program, or of one of its threads, by now.
     if pid == std::process::id() || Path::new(&format!("/proc/self/task/{pid}")).exists() {
-        return Ok(Stands::Elsewhere);
+        return Ok(WorkingDirectory::Elsewhere);
     }
     match fs::metadata(format!("/proc/{pid}/cwd")) {
-        Ok(metadata) if (metadata.dev(), metadata.ino()) == identity => return Ok(Stands::Here),
-        Ok(_) => return Ok(Stands::Elsewhere),
+        Ok(metadata) if (metadata.dev(), metadata.ino()) == inode => {
+            return Ok(WorkingDirectory::DataDirectory);
+        }
+        Ok(_) => return Ok(WorkingDirectory::Elsewhere),
         Err(_) => {}
     }
-    // /proc may hide the processes of other users (hidepid), or keep them from being read.
+    // /proc may hide the processes of other users (hidepid), or deny access to them.
     match process::stat(pid) {
-        Ok(Some(process)) if process.is_dead() => Ok(Stands::Gone),
-        Ok(Some(_)) => Ok(Stands::CannotBeSeen),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Stands::CannotBeSeen),
+        Ok(Some(process)) if process.is_dead() => Ok(WorkingDirectory::ProcessGone),
+        Ok(Some(_)) => Ok(WorkingDirectory::Unknown),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(WorkingDirectory::Unknown),
         Err(error) => Err(error),
         Ok(None) => {
             match i32::try_from(pid).ok().and_then(Pid::from_raw).map(rustix::process::test_kill_process) {
-                Some(Ok(()) | Err(Errno::PERM)) => Ok(Stands::CannotBeSeen),
-                Some(Err(_)) | None => Ok(Stands::Gone),
+                Some(Ok(()) | Err(Errno::PERM)) => Ok(WorkingDirectory::Unknown),
+                Some(Err(_)) | None => Ok(WorkingDirectory::ProcessGone),
             }
         }
     }
 }
 
-/// Refuses directories that a server on this machine uses: a server's process that stands in the data directory, whatever
-/// postmaster.pid says; a mapped place that is the WAL directory or a tablespace of a running server; and any of them in which a running
-/// server has its data directory, its WAL directory or a tablespace. What another user's processes do cannot be seen.
-pub(super) fn refuse_used(identity: (u64, u64), mapped: &[MappedPlace]) -> Result<(), Refusal> {
+/// Refuses directories that a server on this machine uses: a data directory that is the working directory of a server's process, whatever
+/// postmaster.pid says; a mapped directory that is the WAL directory or a tablespace of a running server; and any of them in which a
+/// running server has its data directory, its WAL directory or a tablespace. Processes of other users are not visible.
+pub(super) fn refuse_used(inode: (u64, u64), mapped: &[MappedPlace]) -> Result<(), Refusal> {
     let mut seen = HashSet::new();
     let mut found = None;
     let looked = process::each(&mut |process| {
@@ -128,7 +131,7 @@ pub(super) fn refuse_used(identity: (u64, u64), mapped: &[MappedPlace]) -> Resul
         let Ok(metadata) = fs::metadata(&cwd) else { return Ok(()) };
         let stands_in = (metadata.dev(), metadata.ino());
         let server = matches!(process.name.as_slice(), b"postgres" | b"postmaster");
-        if server && stands_in == identity {
+        if server && stands_in == inode {
             found = Some(Refusal::new(
                 Rule::RunningServer,
                 format!("a server's process, {}, works in the data directory; stop the server", process.pid),
@@ -136,7 +139,7 @@ pub(super) fn refuse_used(identity: (u64, u64), mapped: &[MappedPlace]) -> Resul
         } else if (server || Path::new(&cwd).join(names::POSTMASTER_PID).symlink_metadata().is_ok())
             && seen.insert(stands_in)
         {
-            found = used_by(process.pid, Path::new(&cwd), identity, mapped);
+            found = used_by(process.pid, Path::new(&cwd), inode, mapped);
         }
         Ok(())
     });
@@ -145,28 +148,28 @@ pub(super) fn refuse_used(identity: (u64, u64), mapped: &[MappedPlace]) -> Resul
         (None, Ok(())) => Ok(()),
         (None, Err(error)) => Err(Refusal::new(
             Rule::RunningServer,
-            format!("cannot see which servers run on this machine: {error}"),
+            format!("cannot check which servers run on this machine: {error}"),
         )),
     }
 }
 
-/// A refusal where the server that stands in `data` uses one of the places, or a directory in one of them.
-fn used_by(pid: u32, data: &Path, identity: (u64, u64), mapped: &[MappedPlace]) -> Option<Refusal> {
-    let own = directories_above(data).first() == Some(&identity);
+/// Returns a refusal if the server with the data directory `data` uses one of the directories, or a directory in one of them.
+fn used_by(pid: u32, data: &Path, inode: (u64, u64), mapped: &[MappedPlace]) -> Option<Refusal> {
+    let own = directories_above(data).first() == Some(&inode);
     let refuse = |used: &Path, what: &str| {
         let around = directories_above(used);
-        if let Some(place) = mapped.iter().find(|place| around.first() == Some(&place.identity())) {
+        if let Some(place) = mapped.iter().find(|place| around.first() == Some(&place.inode())) {
             return Some(place.refuse(format_args!("is {what} of a running server, process {pid}")));
         }
         let holds = format!("holds {what} of a running server, process {pid}");
-        if let Some(place) = mapped.iter().find(|place| around.contains(&place.identity())) {
+        if let Some(place) = mapped.iter().find(|place| around.contains(&place.inode())) {
             return Some(place.refuse(holds));
         }
         let message = format!(
             "the data directory {holds}; stop the server and move it away, or name another `datadir`"
         );
-        // Who only stands in the data directory itself, such as a shell, is no server in it.
-        let below = around.contains(&identity) && !own;
+        // A process whose working directory is the data directory itself, such as a shell, is no server below it.
+        let below = around.contains(&inode) && !own;
         below.then(|| Refusal::new(Rule::RunningServer, message))
     };
     refuse(data, "the data directory")
@@ -180,14 +183,15 @@ fn used_by(pid: u32, data: &Path, identity: (u64, u64), mapped: &[MappedPlace]) 
         })
 }
 
-/// The device and inode of a directory and of each that it lies in, as the process sees them that the path leads through.
+/// Returns the device and inode of a directory and of each one above it. The path leads through `/proc`, so it shows the directories as
+/// the other process sees them.
 fn directories_above(directory: &Path) -> Vec<(u64, u64)> {
     let mut above = Vec::new();
     let mut path = directory.to_owned();
     while above.len() < MOST_LEVELS {
         let Ok(metadata) = fs::metadata(&path) else { break };
         let found = (metadata.dev(), metadata.ino());
-        // The root is what lies above it.
+        // The parent of the root is the root itself.
         if above.last() == Some(&found) {
             break;
         }

@@ -9,14 +9,14 @@ use command_fds::{CommandFdExt, FdMapping};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::state::ProcessStamp;
+use crate::state::ProcessIdentity;
 use crate::{Directories, RunResult, TablespaceKey, TablespaceMap};
 
-mod apart;
+mod enclosing_cluster;
 mod in_use;
 mod mapped;
+mod ownership;
 mod room;
-mod whose;
 
 /// An operator's machine: a data directory and a state directory in one folder.
 struct Machine {
@@ -33,7 +33,7 @@ impl Machine {
         Self { _folder: Some(folder), ..Self::in_folder(&root) }
     }
 
-    /// The machine that another process made.
+    /// Returns the machine that another process created.
     fn in_folder(root: &Path) -> Self {
         let directories =
             Directories { datadir: root.join("data"), wal: None, tablespaces: TablespaceMap::default() };
@@ -50,7 +50,7 @@ impl Machine {
         self.root.join(name)
     }
 
-    /// A data directory of this name with a few files.
+    /// Creates a data directory of this name with a few files.
     fn cluster(&self, name: &str) -> PathBuf {
         let data = self.path(name);
         fs::create_dir_all(data.join("base/1")).unwrap();
@@ -89,7 +89,7 @@ impl Machine {
         DataDirectory::inspect(&self.directories, &self.path("state"), force)
     }
 
-    /// The refusal that both a run and a check give.
+    /// Returns the refusal, which must be the same for a run and a check.
     fn refused(&self) -> Refusal {
         let refusal = self.acquire().unwrap_err();
         assert_eq!(self.inspect().unwrap_err().message, refusal.message);
@@ -97,14 +97,14 @@ impl Machine {
     }
 
     /// Leaves the state file as a run that was killed would.
-    fn killed(&self, directory: DataDirectory, processes: &[ProcessStamp]) {
-        directory.state().unfinished("tarball").unwrap();
-        directory.empty(Extent::ControlFileOnly, None, &CancellationToken::new()).unwrap();
+    fn killed(&self, directory: DataDirectory, processes: &[ProcessIdentity]) {
+        directory.state().mark_unfinished("tarball").unwrap();
+        directory.empty(EmptyScope::ControlFileOnly, None, &CancellationToken::new()).unwrap();
         for process in processes {
             directory.state().process_started(*process).unwrap();
         }
         drop(directory);
-        // A process that is certainly dead: one with this process's number and another start.
+        // A process that is certainly dead: it has the PID of this process and another start time.
         self.change_state(|state| state["host"]["started"] = 1.into());
     }
 
@@ -135,7 +135,7 @@ fn control_file(system_identifier: u64) -> Vec<u8> {
 }
 
 fn empty(directory: &DataDirectory) -> Emptied {
-    directory.empty(Extent::Everything, None, &CancellationToken::new()).unwrap()
+    directory.empty(EmptyScope::Everything, None, &CancellationToken::new()).unwrap()
 }
 
 fn entries(path: &Path) -> Vec<String> {
@@ -184,7 +184,7 @@ fn rule_22_a_missing_directory_is_created_for_its_owner_alone() {
     assert_eq!(directory.contents().unwrap(), Contents::Nothing);
     assert_eq!(fs::metadata(machine.path("data")).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(directory.real_path(), machine.path("data"));
-    directory.state().finished(RunResult::Failed, true).unwrap();
+    directory.state().run_ended(RunResult::Failed, true).unwrap();
     drop(directory);
     assert!(!machine.path("data").exists(), "a run in which no method was at work leaves nothing");
 }
@@ -254,31 +254,31 @@ fn rule_23_a_file_system_mounted_inside_is_named_before_anything_is_removed() {
     let directory = machine.acquire().unwrap();
     for error in [
         directory.room().unwrap_err(),
-        directory.empty(Extent::Everything, None, &CancellationToken::new()).unwrap_err(),
+        directory.empty(EmptyScope::Everything, None, &CancellationToken::new()).unwrap_err(),
     ] {
         assert!(error.to_string().contains(inside.to_str().unwrap()), "{error}");
         assert!(error.to_string().contains("wal_dir"), "{error}");
     }
     assert!(inside.join("victim").exists() && machine.path("data/global/pg_control").exists());
     assert!(!directory.state().is_unfinished());
-    directory.empty(Extent::ControlFileOnly, None, &CancellationToken::new()).unwrap();
+    directory.empty(EmptyScope::ControlFileOnly, None, &CancellationToken::new()).unwrap();
     assert!(inside.join("victim").exists() && !machine.path("data/global/pg_control").exists());
 }
 
 #[test]
-fn rule_28_pg_control_goes_also_where_a_file_system_was_mounted_since() {
-    if !with_own_mounts("rule_28_pg_control_goes_also_where_a_file_system_was_mounted_since") {
+fn rule_28_pg_control_is_removed_even_if_a_file_system_was_mounted_since() {
+    if !with_own_mounts("rule_28_pg_control_is_removed_even_if_a_file_system_was_mounted_since") {
         return;
     }
     let machine = Machine::with_cluster();
     let directory = machine.acquire().unwrap();
     empty(&directory);
-    // What a method left, and what somebody mounted in it.
+    // A file of a method, and a file system that was mounted below it.
     machine.cluster("data");
     let inside = machine.path("data/base");
     mount(&["-t", "tmpfs", "none"], &inside);
     fs::write(inside.join("victim"), "").unwrap();
-    let error = directory.empty(Extent::Everything, None, &CancellationToken::new()).unwrap_err();
+    let error = directory.empty(EmptyScope::Everything, None, &CancellationToken::new()).unwrap_err();
     assert!(error.to_string().contains(inside.to_str().unwrap()), "{error}");
     assert!(inside.join("victim").exists() && !machine.path("data/global/pg_control").exists());
 }
@@ -294,9 +294,9 @@ fn a_data_directory_that_cannot_be_one_is_refused_with_what_to_do() {
         ("file", "is not a directory"),
         ("dangling", "is a link to nothing"),
         ("to-file", "is a link to something that is no directory"),
-        ("loop", "cannot be looked at"),
+        ("loop", "cannot be examined"),
         ("no/parent", "create that, or mount what belongs there"),
-        ("file/below", "cannot be looked at"),
+        ("file/below", "cannot be examined"),
     ] {
         machine.directories.datadir = machine.path(name);
         let refusal = machine.refused();
@@ -328,7 +328,7 @@ fn a_data_directory_of_another_user_is_refused() {
 }
 
 #[test]
-fn rule_25_what_is_neither_empty_nor_a_cluster_nor_ours_is_refused_without_force() {
+fn rule_25_content_that_is_neither_a_cluster_nor_ours_is_refused_without_force() {
     for missing in ["PG_VERSION", "base", "global"] {
         let machine = Machine::with_cluster();
         assert_eq!(machine.inspect(), Ok(Contents::Cluster));
@@ -337,7 +337,7 @@ fn rule_25_what_is_neither_empty_nor_a_cluster_nor_ours_is_refused_without_force
         let refusal = machine.refused();
         assert!(refusal.remedy.unwrap().contains("--force"));
         assert_eq!(machine.force().unwrap().contents().unwrap(), Contents::Foreign);
-        // A link is none of the folders that PostgreSQL makes.
+        // A link does not count as one of the folders that PostgreSQL creates.
         symlink(machine.path("away"), &path).unwrap();
         assert!(machine.acquire().is_err(), "{missing}");
     }
@@ -347,7 +347,7 @@ fn rule_25_what_is_neither_empty_nor_a_cluster_nor_ours_is_refused_without_force
 }
 
 #[test]
-fn rule_25_unfinished_work_of_this_program_is_taken_without_force() {
+fn rule_25_unfinished_work_of_this_program_is_replaced_without_force() {
     let machine = Machine::with_cluster();
     machine.killed(machine.acquire().unwrap(), &[]);
     fs::remove_file(machine.path("data/PG_VERSION")).unwrap();
@@ -364,7 +364,7 @@ fn rule_26_a_whole_cluster_is_not_taken_for_unfinished_work_whatever_the_state_f
     machine.map_tablespaces(&[("/old/fast", "fast")]);
     machine.killed(machine.acquire().unwrap(), &[]);
     assert_eq!(machine.inspect(), Ok(Contents::Unfinished));
-    // As after a kill between the last act of the seal and the word on it, or as another program fills the directory.
+    // As after a kill between the last step of the seal and its record, or after another program has filled the directory.
     machine.cluster("data");
     let mode = |mode| {
         fs::set_permissions(machine.path("data"), fs::Permissions::from_mode(mode)).unwrap();
@@ -379,8 +379,8 @@ fn rule_26_a_whole_cluster_is_not_taken_for_unfinished_work_whatever_the_state_f
     let directory = machine.acquire().unwrap();
     assert_eq!(directory.contents().unwrap(), Contents::Cluster);
     assert!(!directory.state().is_unfinished());
-    // A run that was killed, or failed, between saying so and its first act.
-    directory.state().unfinished("tarball").unwrap();
+    // A run that was killed, or failed, between marking the directory and its first change.
+    directory.state().mark_unfinished("tarball").unwrap();
     assert_eq!(directory.contents().unwrap(), Contents::Cluster);
 }
 
@@ -418,17 +418,17 @@ fn rule_24_a_linked_global_is_unlinked_first_and_its_pg_control_stays() {
     fs::remove_dir_all(machine.path("data/global")).unwrap();
     symlink(victim.join("global"), machine.path("data/global")).unwrap();
     let directory = machine.force().unwrap();
-    directory.empty(Extent::ControlFileOnly, None, &CancellationToken::new()).unwrap();
+    directory.empty(EmptyScope::ControlFileOnly, None, &CancellationToken::new()).unwrap();
     assert!(!machine.path("data/global/pg_control").exists());
     assert!(victim.join("global/pg_control").exists());
 }
 
 #[test]
-fn rule_13_keep_data_loses_pg_control_alone_and_is_marked_unfinished() {
+fn rule_13_with_keep_data_only_pg_control_is_removed_and_the_directory_is_marked_unfinished() {
     let machine = Machine::with_cluster();
     fs::write(machine.path("data/global/pg_control.understudy"), "half").unwrap();
     let directory = machine.acquire().unwrap();
-    let emptied = directory.empty(Extent::ControlFileOnly, None, &CancellationToken::new()).unwrap();
+    let emptied = directory.empty(EmptyScope::ControlFileOnly, None, &CancellationToken::new()).unwrap();
     assert_eq!(emptied, Emptied { entries: 2, unfinished: false });
     assert_eq!(entries(&machine.path("data/global")), [""; 0]);
     assert!(machine.path("data/base/1/1259").exists());
@@ -437,16 +437,16 @@ fn rule_13_keep_data_loses_pg_control_alone_and_is_marked_unfinished() {
 }
 
 #[test]
-fn rule_28_a_cancel_takes_pg_control_away_and_leaves_the_rest_for_the_next_run() {
+fn rule_28_a_cancelled_run_removes_pg_control_and_leaves_the_rest_for_the_next_run() {
     let machine = Machine::with_cluster();
     let directory = machine.acquire().unwrap();
     let cancelled = CancellationToken::new();
     cancelled.cancel();
-    let emptied = directory.empty(Extent::Everything, None, &cancelled).unwrap();
+    let emptied = directory.empty(EmptyScope::Everything, None, &cancelled).unwrap();
     assert_eq!(emptied, Emptied { entries: 1, unfinished: true });
     assert!(!machine.path("data/global/pg_control").exists() && machine.path("data/base/1/1259").exists());
     assert!(directory.state().is_unfinished());
-    directory.state().finished(RunResult::Terminated, false).unwrap();
+    directory.state().run_ended(RunResult::Terminated, false).unwrap();
     drop(directory);
     let next = machine.acquire().unwrap();
     assert_eq!(next.contents().unwrap(), Contents::Unfinished);
@@ -460,9 +460,9 @@ fn rule_28_removing_keeps_to_its_budget_also_after_a_cancel() {
     let directory = machine.acquire().unwrap();
     let cancelled = CancellationToken::new();
     cancelled.cancel();
-    let none = directory.empty(Extent::Everything, Some(Duration::ZERO), &cancelled).unwrap();
+    let none = directory.empty(EmptyScope::Everything, Some(Duration::ZERO), &cancelled).unwrap();
     assert_eq!(none, Emptied { entries: 1, unfinished: true });
-    let rest = directory.empty(Extent::Everything, Some(Duration::from_secs(60)), &cancelled).unwrap();
+    let rest = directory.empty(EmptyScope::Everything, Some(Duration::from_secs(60)), &cancelled).unwrap();
     assert!(!rest.unfinished && rest.entries > 0);
     assert_eq!(entries(&machine.path("data")), [""; 0]);
 }
@@ -473,6 +473,6 @@ fn step_4_the_state_file_says_unfinished_before_pg_control_goes() {
     let directory = machine.acquire().unwrap();
     let state_dir = machine.path("state");
     fs::remove_dir_all(&state_dir).unwrap();
-    assert!(directory.empty(Extent::Everything, None, &CancellationToken::new()).is_err());
+    assert!(directory.empty(EmptyScope::Everything, None, &CancellationToken::new()).is_err());
     assert!(machine.path("data/global/pg_control").exists(), "what cannot be said is not done");
 }

@@ -1,5 +1,5 @@
 //! The guard: a small process between the host and a native program. It is the program's reaper, leads its session and
-//! group, and ends everything that descends from it when the host says so, or is gone, or the program has ended.
+//! group, and ends all its descendants when the host requests it or has ended, or when the program has ended.
 //! Semantics rule 27.
 
 use std::ffi::OsString;
@@ -18,21 +18,21 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use super::order::{GO, LONGEST, Order, Word};
+use super::protocol::{GO, GuardMessage, LONGEST, Order};
 use super::{Status, descendants};
 use foundation::landlock::{Allowed, Domain};
 
 /// The first argument of a guard.
 pub(super) const GUARD: &str = "--understudy-guard-of-a-native-program";
 
-/// The first argument of what becomes the program.
+/// The first argument of the process that becomes the program.
 pub(super) const PROGRAM: &str = "--understudy-guarded-native-program";
 
-/// How often processes that are being ended are looked at.
+/// How often processes that are being ended are polled.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Does a guard's work where this process was started as one, which the hidden first argument says; none where it was
-/// not. To be called first thing in `main`, with `std::env::args_os()`, while the process has one thread.
+/// Runs as a guard if the hidden first argument says so; returns `None` otherwise. To be called before anything else in `main`, with
+/// `std::env::args_os()`, while the process has one thread.
 pub fn guard_main(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut arguments = arguments.into_iter().skip(1);
     let first = arguments.next()?;
@@ -50,24 +50,24 @@ fn guard() -> ExitCode {
         Ok(host) => host,
         Err(_) => return ExitCode::FAILURE,
     };
-    match Guard::stand(&host).and_then(|guard| guard.serve()) {
+    match Guard::set_up(&host).and_then(|guard| guard.serve()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let message = error.to_string();
-            // Where the host is gone nobody hears it.
-            let _ = tell(&host, &Word::Refused { message });
+            // If the host is gone, this fails too.
+            let _ = send(&host, &GuardMessage::Refused { message });
             ExitCode::FAILURE
         }
     }
 }
 
-/// Standard input as the socket that it is, under a descriptor that no program inherits.
+/// Returns standard input, which is a socket, as a descriptor that no program inherits.
 fn standard_input() -> io::Result<UnixStream> {
     Ok(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
-fn tell(mut host: &UnixStream, word: &Word) -> io::Result<()> {
-    let mut line = serde_json::to_vec(word)?;
+fn send(mut host: &UnixStream, message: &GuardMessage) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
     host.write_all(&line)
 }
@@ -79,9 +79,9 @@ struct Guard<'a> {
 }
 
 impl<'a> Guard<'a> {
-    /// Takes the process into the state that a guard needs.
-    fn stand(host: &'a UnixStream) -> io::Result<Self> {
-        // It leads its group already where the host started it so; a session it then cannot lead.
+    /// Makes this process a guard: session leader, reaper, with its signals blocked.
+    fn set_up(host: &'a UnixStream) -> io::Result<Self> {
+        // Fails if the process leads a group already, because the host started it so.
         let _ = rustix::process::setsid();
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         rustix::process::umask(Mode::RWXG | Mode::RWXO);
@@ -111,7 +111,7 @@ impl<'a> Guard<'a> {
         let domain = Domain::read_only().with_network().with("/dev/null", Allowed::Write);
         let domain = order.writable.iter().fold(domain, |domain, path| domain.with(path, Allowed::Change));
         let landlock = domain.enter(order.require_landlock).map_err(io::Error::other)?;
-        tell(self.host, &Word::Ready { landlock })?;
+        send(self.host, &GuardMessage::Ready { landlock })?;
         if self.line()? != GO {
             return Ok(());
         }
@@ -119,23 +119,23 @@ impl<'a> Guard<'a> {
             Ok(program) => program,
             Err(error) => {
                 self.end_all(None, order.grace)?;
-                return tell(self.host, &Word::NotStarted { message: error.to_string() });
+                return send(self.host, &GuardMessage::NotStarted { message: error.to_string() });
             }
         };
         let status = self.watch(program)?;
-        let (status, left_over) = self.end_all(Some((program, status)), order.grace)?;
+        let (status, leftover_processes) = self.end_all(Some((program, status)), order.grace)?;
         let status = status.ok_or_else(|| io::Error::other("the program's end was not seen"))?;
-        tell(self.host, &Word::Ended { status, left_over })
+        send(self.host, &GuardMessage::Ended { status, leftover_processes })
     }
 
-    /// The next line from the host without its end; empty where the host is gone.
+    /// Reads the next line from the host, without its end; empty if the host is gone.
     fn line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         (&mut self.lines).take(LONGEST).read_line(&mut line)?;
         Ok(line.trim_end_matches('\n').to_owned())
     }
 
-    /// Waits until the program has ended, which gives its status, or must end.
+    /// Waits until the program has ended, and returns its status, or must be ended, and returns `None`.
     fn watch(&mut self, program: Pid) -> io::Result<Option<Status>> {
         loop {
             if let Some(status) = reap(Some(program))?.status {
@@ -148,8 +148,8 @@ impl<'a> Guard<'a> {
         }
     }
 
-    /// Ends everything that descends from this process: TERM, and after `grace` KILL until nothing is left. Gives the
-    /// program's status and how many processes it had left behind where it ended by itself.
+    /// Ends all descendants of this process: sends TERM, and after `grace` KILL until none is left. Returns the program's status, and
+    /// how many processes it had left behind if it ended by itself.
     fn end_all(
         &mut self,
         program: Option<(Pid, Option<Status>)>,
@@ -157,51 +157,51 @@ impl<'a> Guard<'a> {
     ) -> io::Result<(Option<Status>, u32)> {
         let (program, mut status) = program.map_or((None, None), |(program, status)| (Some(program), status));
         let ended_itself = status.is_some();
-        let mut left_over = 0;
-        let mut told = false;
+        let mut leftover_processes = 0;
+        let mut signalled = false;
         let deadline = Instant::now() + grace;
         loop {
             let reaped = reap(program)?;
             status = status.or(reaped.status);
             if reaped.none_left {
-                return Ok((status, left_over));
+                return Ok((status, leftover_processes));
             }
-            if !told {
+            if !signalled {
                 let running = descendants::running()?;
                 if ended_itself {
-                    left_over = u32::try_from(running.len()).unwrap_or(u32::MAX);
+                    leftover_processes = u32::try_from(running.len()).unwrap_or(u32::MAX);
                 }
                 descendants::signal(&running, Signal::TERM);
                 // A stopped process takes no other signal until it goes on.
                 descendants::signal(&running, Signal::CONT);
-                told = true;
+                signalled = true;
             } else if Instant::now() >= deadline {
-                // Again and again: one that is forking may have been missed.
+                // Repeated in each pass, because a process that is forking may have been missed.
                 descendants::signal(&descendants::running()?, Signal::KILL);
             }
             self.wait(Some(INTERVAL))?;
         }
     }
 
-    /// Waits for a word from the host, its end, or a signal.
-    fn wait(&mut self, patience: Option<Duration>) -> io::Result<Seen> {
-        let ending = patience.is_some();
-        let patience = match patience {
+    /// Waits for a line from the host, its end, or a signal.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<WakeUp> {
+        let ending = timeout.is_some();
+        let timeout = match timeout {
             None => PollTimeout::NONE,
-            Some(patience) => PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO),
+            Some(timeout) => PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO),
         };
         // A line that was read ahead is not in the socket any more.
-        let said = !self.lines.buffer().is_empty();
+        let has_line = !self.lines.buffer().is_empty();
         let host = self.host.as_fd();
         let signals = self.signals.as_fd();
         let mut watched = [PollFd::new(signals, PollFlags::POLLIN), PollFd::new(host, PollFlags::POLLIN)];
-        // While things are being ended the host has nothing more to say, and its end must not keep the poll from waiting.
+        // Once the processes are being ended the host sends nothing more, and its end must not keep the poll from waiting.
         let count = if ending { 1 } else { 2 };
-        match poll(&mut watched[..count], if said && !ending { PollTimeout::ZERO } else { patience }) {
+        match poll(&mut watched[..count], if has_line && !ending { PollTimeout::ZERO } else { timeout }) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let host = said || watched[1].revents().is_some_and(|events| !events.is_empty());
+        let host = has_line || watched[1].revents().is_some_and(|events| !events.is_empty());
         let mut signal = false;
         while let Some(received) = self.signals.read_signal()? {
             signal |= matches!(
@@ -209,23 +209,23 @@ impl<'a> Guard<'a> {
                 Ok(Ok(NixSignal::SIGTERM | NixSignal::SIGINT | NixSignal::SIGHUP | NixSignal::SIGQUIT))
             );
         }
-        Ok(Seen { host, signal })
+        Ok(WakeUp { host, signal })
     }
 }
 
-/// What a wait saw besides the end of children.
-struct Seen {
-    /// The host spoke or is gone: the program must end.
+/// What ended a wait, besides the end of children.
+struct WakeUp {
+    /// The host sent a line or is gone: the program must end.
     host: bool,
-    /// Someone asked the guard itself to end.
+    /// A signal requests that the guard itself ends.
     signal: bool,
 }
 
-/// What reaping found.
+/// The result of reaping.
 struct Reaped {
     /// How the program ended.
     status: Option<Status>,
-    /// There are no children any more, and so nothing that descends from this process.
+    /// There are no children any more, and so no descendants of this process.
     none_left: bool,
 }
 
@@ -251,8 +251,8 @@ fn reap(program: Option<Pid>) -> io::Result<Reaped> {
     }
 }
 
-/// Starts the program by way of this executable, which sets the death signal and becomes the program. Returns when it
-/// has: the child's end of a socket closes then, and carries the error where it could not.
+/// Starts the program through this executable, which sets the death signal and then becomes the program. Returns when that is done: the
+/// child's end of a socket closes then, or carries the error.
 fn start(order: &Order) -> io::Result<Pid> {
     let (mut report, childs) = UnixStream::pair()?;
     let mut command = Command::new("/proc/self/exe");
@@ -277,24 +277,24 @@ fn start(order: &Order) -> io::Result<Pid> {
     }
 }
 
-/// Becomes the program: dies with the guard, takes nothing of it but the group, the lock and the output.
+/// Becomes the program, which dies with the guard and inherits only its group, the lock and the output.
 fn become_program(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let Ok(mut report) = standard_input() else { return ExitCode::FAILURE };
     let guard = arguments.next().and_then(|pid| pid.to_str()?.parse().ok()).and_then(Pid::from_raw);
     let Some(program) = arguments.next() else { return ExitCode::FAILURE };
     let prepared = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    // A guard that died before the signal was set sends none.
+    // The kernel sends no signal for a guard that died before the signal was set.
     if guard.is_none() || rustix::process::getppid() != guard {
         return ExitCode::FAILURE;
     }
-    // The guard's mask, under which TERM would never arrive, is inherited.
+    // The guard's signal mask, which blocks TERM, is inherited.
     let prepared =
         prepared.map_err(io::Error::from).and(SigSet::all().thread_unblock().map_err(io::Error::from));
     let error = match prepared {
         Ok(()) => Command::new(Path::new(&program)).args(arguments).stdin(Stdio::null()).exec(),
         Err(error) => error,
     };
-    // The guard is the one that hears it; where it is gone the kernel ends this process.
+    // The guard reads the error. If it is gone, the kernel kills this process.
     let _ = write!(report, "{error}");
     ExitCode::FAILURE
 }

@@ -1,4 +1,4 @@
-//! A guard as the host sees it.
+//! The host's side of a guard.
 
 use std::io;
 use std::time::Duration;
@@ -9,38 +9,39 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, ChildStderr, ChildStdout};
 
-use super::order::Word;
-use crate::state::{ProcessStamp, process};
+use super::protocol::GuardMessage;
+use crate::state::{ProcessIdentity, process};
 
-/// How often processes whose guard died are looked at.
+/// How often processes whose guard died are polled.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// A guard that stands.
+/// A guard that is ready.
 pub(super) struct Guarded {
     pub(super) child: Child,
-    pub(super) stamp: ProcessStamp,
-    pub(super) words: Words,
+    pub(super) identity: ProcessIdentity,
+    pub(super) socket: GuardSocket,
     pub(super) output: (Option<ChildStdout>, Option<ChildStderr>),
     pub(super) landlock: u32,
 }
 
 impl Guarded {
-    /// Waits until the guard is gone; a program that has not started it does not start any more.
-    pub(super) async fn see_off(mut self) -> io::Result<()> {
-        drop(self.words);
+    /// Closes the socket and waits until the guard is gone. It does not start a program that it has not started yet.
+    pub(super) async fn wait_until_gone(mut self) -> io::Result<()> {
+        drop(self.socket);
         self.child.wait().await.map(drop)
     }
 
-    /// The guard is dead, and its program with it: kills what they started. The guard is not reaped yet, so that its
-    /// number still means its group.
+    /// Kills what a guard that died, and its program, have started. The guard is not reaped yet, so its PID still identifies its group.
     pub(super) async fn end_group(&self) -> io::Result<()> {
-        let Some(group) = i32::try_from(self.stamp.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+        let Some(group) = i32::try_from(self.identity.pid).ok().and_then(Pid::from_raw) else {
+            return Ok(());
+        };
         loop {
-            // Only the dead guard may be left in the group; what else is, the next look tells.
+            // Only the dead guard may be left in the group; the loop below finds other processes.
             let _ = kill_process_group(group, Signal::KILL);
             let mut left = false;
             process::each(&mut |process| {
-                left |= process.group == self.stamp.pid && !process.is_dead();
+                left |= process.group == self.identity.pid && !process.is_dead();
                 Ok(())
             })?;
             if !left {
@@ -52,28 +53,28 @@ impl Guarded {
 }
 
 /// The host's end of the socket to a guard.
-pub(super) struct Words {
+pub(super) struct GuardSocket {
     lines: Lines<BufReader<OwnedReadHalf>>,
     sender: OwnedWriteHalf,
 }
 
-impl Words {
+impl GuardSocket {
     pub(super) fn on(socket: std::os::unix::net::UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let (receiver, sender) = UnixStream::from_std(socket)?.into_split();
         Ok(Self { lines: BufReader::new(receiver).lines(), sender })
     }
 
-    pub(super) async fn say(&mut self, line: &str) -> io::Result<()> {
+    pub(super) async fn send(&mut self, line: &str) -> io::Result<()> {
         self.sender.write_all(format!("{line}\n").as_bytes()).await
     }
 
-    /// The guard's next word; none where it is gone.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Word>> {
+    /// Receives the guard's next message; `None` if the guard is gone.
+    pub(super) async fn receive(&mut self) -> io::Result<Option<GuardMessage>> {
         match self.lines.next_line().await {
             Ok(Some(line)) => Ok(Some(serde_json::from_str(&line)?)),
             Ok(None) => Ok(None),
-            // It died with our words unread.
+            // The guard died before it read the host's last line.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
             Err(error) => Err(error),
         }

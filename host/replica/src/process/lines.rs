@@ -1,11 +1,11 @@
-//! A program's output as lines for a log: bounded, and free of what a terminal would obey.
+//! Cuts a program's output into lines for a log: bounded, and without control characters.
 
 use foundation::printable::printable;
 
-/// How much of a line is kept, in bytes; the rest is cut.
+/// How many bytes of a line are kept; the rest is cut.
 pub const LONGEST_LINE: usize = 4096;
 
-/// Cuts a stream into lines, ended by a line feed or, as progress is, by a carriage return. Empty lines are left out.
+/// Cuts a stream into lines, which end with a line feed or, like progress, with a carriage return. Empty lines are dropped.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     line: Vec<u8>,
@@ -13,7 +13,7 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    /// The lines that end in `bytes`.
+    /// Returns the lines that end in `bytes`.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
         for byte in bytes {
@@ -26,7 +26,7 @@ impl Splitter {
         lines
     }
 
-    /// The line that has not ended yet.
+    /// Returns the line that has not ended yet.
     pub(super) fn finish(&mut self) -> Option<String> {
         let line = std::mem::take(&mut self.line);
         let cut = std::mem::take(&mut self.cut);
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_finds_nothing_to_obey() {
+    fn control_characters_are_escaped() {
         let mut splitter = Splitter::default();
         let line = splitter.push("\x1b[31mred\x07\u{202e}\u{9b}\tend\0\n".as_bytes());
         assert_eq!(line, [r"\u{1b}[31mred\u{7}\u{202e}\u{9b} end\u{0}"]);

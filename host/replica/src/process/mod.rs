@@ -1,22 +1,22 @@
-//! Native programs, each with a guard: a process of its own that ends the program's whole group when the host
-//! says so or is gone. Semantics rule 27.
+//! Native programs, each with a guard: a process of its own that ends the program's whole group when the host requests it
+//! or has ended. Semantics rule 27.
 //!
 //! ```text
-//! host ── guard (session and group leader, reaper, behind Landlock) ── program ── whatever it starts
-//!   └─ a socket: orders down, words up; its end means that the host is gone
+//! host ── guard (session and group leader, reaper, behind Landlock) ── program ── its descendants
+//!   └─ a socket: orders to the guard, messages to the host; the guard sees its end when the host has ended
 //! ```
 //!
-//! The host dies: the guard sees the socket end and ends everything. The guard dies: the kernel kills the program (its
-//! death signal), the host kills the rest of the group. Both die: the kernel kills the program, the next run ends the
-//! rest by the group that the state file names; until then they hold the lock of the data directory.
+//! If the host dies, the guard sees the end of the socket and ends everything. If the guard dies, the kernel kills the program (its
+//! death signal) and the host kills the rest of the group. If both die, the kernel kills the program, and the next run ends the
+//! rest of the group, which the state file names; until then these processes hold the lock of the data directory.
 
-mod briefly;
+mod bounded;
 mod descendants;
 mod guard;
 mod guarded;
 mod lines;
-mod order;
 mod output;
+mod protocol;
 
 use std::ffi::OsString;
 use std::io;
@@ -33,23 +33,23 @@ use tokio::process::Command;
 use crate::Run;
 use crate::datadir::DataDirectory;
 use crate::event::Level;
-use crate::state::{ProcessStamp, State};
-pub(crate) use briefly::{Briefly, NotSaid};
+use crate::state::{ProcessIdentity, State};
+pub(crate) use bounded::{BoundedProgram, BoundedProgramError};
 pub use guard::guard_main;
-use guarded::{Guarded, Words};
+use guarded::{GuardSocket, Guarded};
 pub use lines::LONGEST_LINE;
-use order::{GO, Order, STOP, Word};
 pub use output::{Line, LineUse, MOST_LINES, Stream, TAIL};
 use output::{Log, Reader};
+use protocol::{GO, GuardMessage, Order, STOP};
 
-/// How long a program has between TERM and KILL. With the two seconds of rule 28 it stays below the three in which a
-/// cancelled run ends.
+/// How long a program has between TERM and KILL. With the two seconds of rule 28 it stays below the three seconds in which a
+/// cancelled run must end.
 pub const GRACE: Duration = Duration::from_millis(750);
 
-/// How long a guard may take to stand.
-const GUARD_STANDS: Duration = Duration::from_secs(10);
+/// How long a guard may take until it is ready.
+const GUARD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long output is read on once nothing can write it any more.
+/// How long the rest of the output is read after the program and its descendants have ended.
 const DRAIN: Duration = Duration::from_millis(500);
 
 /// The descriptor under which guard and program inherit the lock of the data directory.
@@ -65,13 +65,13 @@ pub struct NativeProgram {
     pub name: String,
     /// Its absolute path.
     pub program: PathBuf,
-    /// Its arguments. They are seen by every user of the machine, so that no secret may stand in them.
+    /// Its arguments. Every user of the machine can see them, so they must not contain a secret.
     pub arguments: Vec<OsString>,
     /// Its environment besides `PATH` and `LC_ALL=C`; nothing is inherited from the host.
     pub environment: Vec<(OsString, OsString)>,
-    /// The directories below which it may write; nowhere else, where the kernel has Landlock. They must exist.
+    /// The directories below which it may write, and nowhere else if the kernel has Landlock. They must exist.
     pub writable: Vec<PathBuf>,
-    /// The least Landlock ABI without which it must not run; with none it runs without Landlock where there is none.
+    /// The least Landlock ABI with which it may run. With `None` it also runs on a kernel without Landlock.
     pub require_landlock: Option<u32>,
     /// The data directory that it works on: its lock is inherited, its state file names the guard.
     pub directory: Option<Arc<DataDirectory>>,
@@ -81,17 +81,17 @@ pub struct NativeProgram {
     pub grace: Duration,
 }
 
-/// An executable that calls [`guard_main`] first thing.
+/// An executable that calls [`guard_main`] before anything else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuardExecutable(PathBuf);
 
 impl GuardExecutable {
-    /// The executable of this process, also when its file was replaced meanwhile.
+    /// Returns the executable of this process, also if its file was replaced since.
     pub fn this() -> Self {
         Self(PathBuf::from("/proc/self/exe"))
     }
 
-    /// The executable at `path`.
+    /// Returns the executable at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
@@ -116,25 +116,25 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// What is told of a program that ran; by now nothing that it started is left.
+/// How a program ended. Nothing that it started is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ending {
     /// How it ended.
     pub status: Status,
-    /// It was told to end, for the run was cancelled.
+    /// Whether it was ended because the run was cancelled.
     pub stopped: bool,
-    /// How many processes it left behind, which were ended.
-    pub left_over: u32,
+    /// How many processes it left behind. They were ended.
+    pub leftover_processes: u32,
     /// The last lines of its output, oldest first; at most [`TAIL`].
     pub tail: Vec<String>,
     /// The Landlock ABI that was enforced, 0 for none.
     pub landlock: u32,
 }
 
-/// A program that did not run, or whose end was not seen. Nothing of it is left all the same.
+/// Why a program did not run, or its end was not seen. In either case nothing of it is left.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    /// No guard, no program.
+    /// The guard could not be started, and so the program was not.
     #[error("the guard of {program} cannot be started: {message}")]
     Guard {
         /// The program's name.
@@ -142,7 +142,7 @@ pub enum ProcessError {
         /// What went wrong.
         message: String,
     },
-    /// It cannot be executed.
+    /// The program cannot be executed.
     #[error("{} cannot be run: {message}", path.display())]
     NotStarted {
         /// Its path.
@@ -150,14 +150,14 @@ pub enum ProcessError {
         /// What the kernel said.
         message: String,
     },
-    /// Somebody killed the guard, and with it the program.
+    /// The guard was killed from outside, and with it the program.
     #[error("the guard of {program} was killed, and {program} with it")]
     GuardKilled {
         /// The program's name.
         program: String,
     },
-    /// The state file could not be told; the program was not started.
-    #[error("the state file cannot be told of {program}")]
+    /// The state file could not be written; the program was not started.
+    #[error("cannot record {program} in the state file")]
     State {
         /// The program's name.
         program: String,
@@ -170,8 +170,8 @@ pub enum ProcessError {
         /// The program's name.
         program: String,
     },
-    /// The system did not do something that it always does.
-    #[error("{program} cannot be looked after")]
+    /// A system call failed that always succeeds otherwise.
+    #[error("cannot supervise {program}")]
     System {
         /// The program's name.
         program: String,
@@ -181,23 +181,23 @@ pub enum ProcessError {
 }
 
 impl NativeProgram {
-    /// Runs it to its end. Each line of its output goes to `on_line`, and from there to the log. Returns only when
-    /// nothing of it is alive; where `run` is cancelled it is ended. Where the future is dropped the guard ends it
-    /// too, but nobody waits.
+    /// Runs the program to its end. Each line of its output goes to `on_line`, and from there to the log. Ends the program if `run` is
+    /// cancelled. Returns only when nothing of it is alive. If the future is dropped, the guard ends the program, but without waiting
+    /// for its end.
     ///
     /// # Errors
-    /// [`ProcessError`]; a program that fails is an [`Ending`].
+    /// Fails with a [`ProcessError`]; a program that fails is an [`Ending`].
     pub async fn run(
         &self,
         run: &Run,
         mut on_line: impl FnMut(&Line) -> LineUse + Send,
     ) -> Result<Ending, ProcessError> {
         let mut guarded = self.start_guard(run).await?;
-        let stamp = guarded.stamp;
-        self.tell_state(move |state| state.process_started(stamp)).await?;
+        let identity = guarded.identity;
+        self.update_state(move |state| state.process_started(identity)).await?;
         let ending = self.start_program(run, &mut guarded, &mut on_line).await;
-        let gone = guarded.see_off().await;
-        let forgotten = self.tell_state(move |state| state.process_ended(stamp)).await;
+        let gone = guarded.wait_until_gone().await;
+        let forgotten = self.update_state(move |state| state.process_ended(identity)).await;
         let ending = ending?;
         gone.map_err(|source| self.system(source))?;
         forgotten?;
@@ -221,62 +221,62 @@ impl NativeProgram {
             .map_err(|error| refused(format!("{}: {error}", self.guard.0.display())))?;
         let pid = child.id().ok_or_else(|| refused("it ended at once".to_owned()))?;
         let output = (child.stdout.take(), child.stderr.take());
-        let mut words = Words::on(host).map_err(|error| refused(error.to_string()))?;
-        match self.stand(run, pid, &mut words).await {
-            Ok((stamp, landlock)) => {
+        let mut socket = GuardSocket::on(host).map_err(|error| refused(error.to_string()))?;
+        match self.set_up(run, pid, &mut socket).await {
+            Ok((identity, landlock)) => {
                 if landlock == 0 {
                     let message =
                         format!("this kernel has no Landlock: {} may write where its user may", self.name);
                     run.log(Level::Warn, "host", message);
                 }
-                Ok(Guarded { child, stamp, words, output, landlock })
+                Ok(Guarded { child, identity, socket, output, landlock })
             }
             Err(error) => {
-                // It has started nothing yet, and may be no guard at all.
-                drop(words);
+                // The guard has started nothing yet, and may be another program.
+                drop(socket);
                 let _ = child.kill().await;
                 Err(error)
             }
         }
     }
 
-    /// Gives the guard its order and waits until it stands: its stamp, and the Landlock ABI that it enforces.
-    async fn stand(
+    /// Sends the guard its order and waits until it is ready. Returns its identity and the Landlock ABI that it enforces.
+    async fn set_up(
         &self,
         run: &Run,
         pid: u32,
-        words: &mut Words,
-    ) -> Result<(ProcessStamp, u32), ProcessError> {
+        socket: &mut GuardSocket,
+    ) -> Result<(ProcessIdentity, u32), ProcessError> {
         let refused = |message: String| ProcessError::Guard { program: self.name.clone(), message };
         let order = serde_json::to_string(&self.order()).map_err(|error| refused(error.to_string()))?;
-        if order.len() as u64 >= order::LONGEST {
-            return Err(refused(format!("its arguments are longer than {} bytes", order::LONGEST)));
+        if order.len() as u64 >= protocol::LONGEST {
+            return Err(refused(format!("its arguments are longer than {} bytes", protocol::LONGEST)));
         }
-        let stands = async {
-            match words.say(&order).await {
-                // It has ended; what it may have said before says why.
+        let ready = async {
+            match socket.send(&order).await {
+                // The guard has ended; its last message says why.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                said => said?,
+                sent => sent?,
             }
-            words.next().await
+            socket.receive().await
         };
-        let word = tokio::select! {
-            word = tokio::time::timeout(GUARD_STANDS, stands) => word,
+        let received = tokio::select! {
+            message = tokio::time::timeout(GUARD_TIMEOUT, ready) => message,
             () = run.cancelled() => return Err(ProcessError::Cancelled { program: self.name.clone() }),
         };
-        let landlock = match word {
-            Ok(Ok(Some(Word::Ready { landlock }))) => landlock,
-            Ok(Ok(Some(Word::Refused { message }))) => return Err(refused(message)),
+        let landlock = match received {
+            Ok(Ok(Some(GuardMessage::Ready { landlock }))) => landlock,
+            Ok(Ok(Some(GuardMessage::Refused { message }))) => return Err(refused(message)),
             Ok(Ok(_)) => {
                 return Err(refused(format!("{} does not answer as a guard", self.guard.0.display())));
             }
             Ok(Err(error)) => return Err(refused(error.to_string())),
-            Err(_) => return Err(refused(format!("it did not stand within {} s", GUARD_STANDS.as_secs()))),
+            Err(_) => return Err(refused(format!("it was not ready within {} s", GUARD_TIMEOUT.as_secs()))),
         };
-        let stamp = ProcessStamp::of(pid)
-            .and_then(|stamp| stamp.ok_or_else(|| io::ErrorKind::NotFound.into()))
-            .map_err(|error| refused(format!("it cannot be seen in /proc: {error}")))?;
-        Ok((stamp, landlock))
+        let identity = ProcessIdentity::of(pid)
+            .and_then(|identity| identity.ok_or_else(|| io::ErrorKind::NotFound.into()))
+            .map_err(|error| refused(format!("it cannot be found in /proc: {error}")))?;
+        Ok((identity, landlock))
     }
 
     fn order(&self) -> Order {
@@ -294,15 +294,15 @@ impl NativeProgram {
         }
     }
 
-    /// The state file is told and synced apart from the runtime's thread.
-    async fn tell_state(
+    /// Writes to the state file outside the runtime's threads.
+    async fn update_state(
         &self,
-        tell: impl FnOnce(&State) -> io::Result<()> + Send + 'static,
+        update: impl FnOnce(&State) -> io::Result<()> + Send + 'static,
     ) -> Result<(), ProcessError> {
         let Some(directory) = self.directory.clone() else { return Ok(()) };
-        let told = tokio::task::spawn_blocking(move || tell(directory.state())).await;
-        let told = told.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
-        told.map_err(|source| ProcessError::State { program: self.name.clone(), source })
+        let updated = tokio::task::spawn_blocking(move || update(directory.state())).await;
+        let updated = updated.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+        updated.map_err(|source| ProcessError::State { program: self.name.clone(), source })
     }
 
     async fn start_program(
@@ -314,7 +314,7 @@ impl NativeProgram {
         if run.is_cancelled() {
             return Err(ProcessError::Cancelled { program: self.name.clone() });
         }
-        guarded.words.say(GO).await.map_err(|source| self.system(source))?;
+        guarded.socket.send(GO).await.map_err(|source| self.system(source))?;
         let mut log = Log::of(run, &self.name, on_line);
         let (mut output, mut error) = (
             Reader::of(guarded.output.0.take(), Stream::Output),
@@ -327,10 +327,10 @@ impl NativeProgram {
                 lines = error.read(), if error.is_open() => log.take(lines),
                 () = run.cancelled(), if !stopped => {
                     stopped = true;
-                    // A guard that is gone has ended the program already, which its silence tells.
-                    let _ = guarded.words.say(STOP).await;
+                    // A guard that is gone has ended the program already; the loop then sees the end of the socket.
+                    let _ = guarded.socket.send(STOP).await;
                 }
-                word = guarded.words.next() => break word.map_err(|source| self.system(source))?,
+                message = guarded.socket.receive() => break message.map_err(|source| self.system(source))?,
             }
         };
         if last.is_none() {
@@ -344,23 +344,31 @@ impl NativeProgram {
                 }
             }
         };
-        // Nothing that could write is left, unless it left the guard's session and survived the guard.
+        // No process is left that could write, unless one left the guard's session and survived the guard.
         let _ = tokio::time::timeout(DRAIN, rest).await;
-        log.tell_dropped();
+        log.report_dropped();
         match last {
-            Some(Word::Ended { status, left_over }) => {
-                if left_over > 0 {
+            Some(GuardMessage::Ended { status, leftover_processes }) => {
+                if leftover_processes > 0 {
                     let message =
-                        format!("{} left {left_over} processes behind, which were ended", self.name);
+                        format!("{} left {leftover_processes} processes behind, which were ended", self.name);
                     run.log(Level::Warn, "host", message);
                 }
-                Ok(Ending { status, stopped, left_over, tail: log.into_tail(), landlock: guarded.landlock })
+                Ok(Ending {
+                    status,
+                    stopped,
+                    leftover_processes,
+                    tail: log.into_tail(),
+                    landlock: guarded.landlock,
+                })
             }
-            Some(Word::NotStarted { message }) => {
+            Some(GuardMessage::NotStarted { message }) => {
                 Err(ProcessError::NotStarted { path: self.program.clone(), message })
             }
-            Some(Word::Refused { message }) => Err(self.system(io::Error::other(message))),
-            Some(Word::Ready { .. }) | None => Err(ProcessError::GuardKilled { program: self.name.clone() }),
+            Some(GuardMessage::Refused { message }) => Err(self.system(io::Error::other(message))),
+            Some(GuardMessage::Ready { .. }) | None => {
+                Err(ProcessError::GuardKilled { program: self.name.clone() })
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! A program's output on its way to the log: every line is seen, a bounded number is logged, the last are kept.
+//! Reads a program's output: `on_line` gets every line, a bounded number is logged, the last ones are kept.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use super::lines::Splitter;
 use crate::Run;
 use crate::event::Level;
 
-/// How many lines of a program's output are logged; of the others only the last are kept.
+/// How many lines of a program's output are logged; of the further ones only the last are kept.
 pub const MOST_LINES: u64 = 10_000;
 
 /// How many of the last lines are kept for the message of a failure.
@@ -23,7 +23,7 @@ pub struct Line {
     pub text: String,
 }
 
-/// Where a program wrote.
+/// The stream that a program wrote to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
@@ -32,16 +32,16 @@ pub enum Stream {
     Error,
 }
 
-/// What becomes of a line.
+/// What happens to a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineUse {
     /// It is logged, and kept for the message of a failure.
     Log(Level),
-    /// It was taken for something else, such as progress.
+    /// It is not logged, because it was used otherwise, such as for progress.
     Taken,
 }
 
-/// One of the program's streams.
+/// A reader of one of the program's streams.
 pub(super) struct Reader<R> {
     stream: Option<R>,
     kind: Stream,
@@ -58,12 +58,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         self.stream.is_some()
     }
 
-    /// The next lines. Nothing is lost where the future is dropped.
+    /// Reads the next lines. Nothing is lost if the future is dropped.
     pub(super) async fn read(&mut self) -> Vec<Line> {
         let Some(stream) = &mut self.stream else { return Vec::new() };
         let texts = match stream.read(&mut self.chunk).await {
             Ok(count) if count > 0 => self.splitter.push(&self.chunk[..count]),
-            // A pipe whose other end is gone.
+            // The other end of the pipe is closed.
             Ok(_) | Err(_) => {
                 self.stream = None;
                 self.splitter.finish().into_iter().collect()
@@ -73,7 +73,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 }
 
-/// Where lines go.
+/// The receiver of a program's lines.
 pub(super) struct Log<'a> {
     run: &'a Run,
     name: &'a str,
@@ -92,7 +92,7 @@ impl<'a> Log<'a> {
         Self { run, name, on_line, tail: VecDeque::new(), logged: 0, dropped: 0 }
     }
 
-    /// The last lines that were not taken for something else.
+    /// Returns the last lines that were not used otherwise.
     pub(super) fn into_tail(self) -> Vec<String> {
         self.tail.into()
     }
@@ -113,8 +113,8 @@ impl<'a> Log<'a> {
         }
     }
 
-    /// Says how many lines were not logged.
-    pub(super) fn tell_dropped(&self) {
+    /// Logs how many lines were not logged.
+    pub(super) fn report_dropped(&self) {
         if self.dropped > 0 {
             let message = format!("{} more lines of {} were not logged", self.dropped, self.name);
             self.run.log(Level::Warn, "host", message);

@@ -1,5 +1,5 @@
-//! What the restored configuration says: `postgresql.conf`, what it includes, then `postgresql.auto.conf`, in PostgreSQL's order (the
-//! last mention of a setting counts). Only files inside the data directory are read. Files that Patroni would use are read besides.
+//! Reads the restored configuration: `postgresql.conf`, the files that it includes, then `postgresql.auto.conf`, in PostgreSQL's order
+//! (the last mention of a setting counts). Only files inside the data directory are read. Files that Patroni would use are read too.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,7 +8,7 @@ use foundation::rooted::{Kind, RelativePath};
 use postgres_formats::configuration::{Line, lines, parse_line};
 use postgres_formats::names;
 
-use super::leads::{Leads, leads};
+use super::destination::{Destination, destination};
 use super::places::Places;
 use super::problem::{During, Problem, shown};
 
@@ -20,8 +20,8 @@ const MAIN: RelativePath = RelativePath::literal("postgresql.conf");
 /// The file that `ALTER SYSTEM` writes.
 pub(super) const AUTO: RelativePath = RelativePath::literal(names::POSTGRESQL_AUTO_CONF);
 
-/// What Patroni has the server read from the replica on, though nothing in it may name them yet: its own `postgresql.conf` includes
-/// `postgresql.base.conf`, which it keeps where there is one (`write_postgresql_conf`), and it copies `*.backup` over files that are
+/// Files that Patroni has the server read later, although no restored file may name them yet: Patroni's own `postgresql.conf` includes
+/// `postgresql.base.conf`, which Patroni keeps if it exists (`write_postgresql_conf`), and Patroni copies `*.backup` to files that are
 /// missing (`restore_configuration_files`, both in `patroni/postgresql/config.py`).
 const OF_PATRONI: [RelativePath; 3] = [
     RelativePath::literal("postgresql.base.conf"),
@@ -35,16 +35,16 @@ pub(super) const LONGEST: u64 = 1 << 20;
 /// How deep files may include each other: PostgreSQL's `CONF_FILE_MAX_DEPTH`.
 const DEPTH: usize = 10;
 
-/// How many bytes PostgreSQL has for a path and the NUL behind it; of a longer one it takes the beginning.
+/// The size of PostgreSQL's path buffers, in bytes, with the NUL; PostgreSQL cuts a longer path.
 const MAXPGPATH: usize = 1024;
 
 /// How many files are read in all.
 const MOST_FILES: usize = 200;
 
-/// How many lines say something in all.
+/// How many settings are read in all.
 const MOST_ENTRIES: usize = 50_000;
 
-/// A line that says something.
+/// A line with a setting or an include.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     /// In lower case.
@@ -55,29 +55,29 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Where it is, for a person.
+    /// Returns its place for a message: the file and the line.
     pub(super) fn place(&self) -> String {
         format!("{} line {}", shown(self.file.as_os_str().as_encoded_bytes()), self.line)
     }
 
-    /// Whether it includes other files.
+    /// Returns whether it includes other files.
     pub(super) fn is_include(&self) -> bool {
         matches!(self.name.as_str(), "include" | "include_if_exists" | "include_dir")
     }
 }
 
-/// Everything that the files say, in the order in which PostgreSQL takes it.
+/// All entries of the files, in the order in which PostgreSQL applies them.
 #[derive(Debug, Default)]
 pub(super) struct Configuration {
     pub(super) entries: Vec<Entry>,
-    /// How many of the entries, the first ones, stand in files that the server reads only where Patroni has it do so.
+    /// How many of the entries, at the beginning, are in files that the server reads only under Patroni.
     pub(super) of_patroni: usize,
-    /// Whether there is a `postgresql.conf`; otherwise the configuration lives elsewhere, as on Debian.
+    /// Whether there is a `postgresql.conf`; otherwise the configuration is elsewhere, as on Debian.
     pub(super) has_main: bool,
 }
 
 impl Configuration {
-    /// The mention of a setting that counts for the server that reads the replica as it is.
+    /// Returns the last mention of a setting, which counts, without the files that only Patroni would use.
     pub(super) fn effective(&self, name: &str) -> Option<&Entry> {
         self.entries.iter().skip(self.of_patroni).rev().find(|entry| entry.name == name)
     }
@@ -117,7 +117,7 @@ struct Reader<'a> {
     files: usize,
     /// The files that were read.
     read: BTreeSet<RelativePath>,
-    /// Whether what is read now is only read where Patroni has the server do so: each file once, and what it includes may be missing.
+    /// Whether the files that only Patroni would use are being read: each is read once, and included files may be missing.
     of_patroni: bool,
 }
 
@@ -135,9 +135,9 @@ impl Reader<'_> {
         }
         let bytes = self.places.top.read(file, LONGEST).during(CHECK)?;
         if bytes.contains(&0) {
-            // Its scanner takes the byte for part of a value, and its strings end there.
+            // PostgreSQL's scanner accepts the byte within a value, but its strings end there.
             let message = format!(
-                "{file} has a NUL byte in it: PostgreSQL reads it as something else than what it shows"
+                "{file} has a NUL byte in it, with which PostgreSQL reads something else than the file shows; remove the byte"
             );
             return Err(Problem::new(CHECK, message));
         }
@@ -160,7 +160,7 @@ impl Reader<'_> {
                 }
                 Line::Malformed => {
                     let message =
-                        format!("{file} line {number} is not what PostgreSQL reads, and it would not start");
+                        format!("{file} line {number} cannot be read by PostgreSQL, and it would not start");
                     return Err(Problem::new(CHECK, message));
                 }
             }
@@ -168,31 +168,32 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads what an include names, where it lies inside; what lies outside is found by the list of outside paths.
+    /// Reads the files that an include names, if they are inside the data directory. `judged_settings` reports those outside.
     fn include(&mut self, entry: &Entry, depth: usize) -> Result<(), Problem> {
         let from = entry.file.parent();
         let refused = |why: &str| {
             let message = format!("{} includes `{}`, {why}", entry.place(), shown(entry.value.as_bytes()));
             Err(Problem::new(CHECK, message))
         };
-        let path = match leads(self.places, from.as_ref().map(RelativePath::as_path), Path::new(&entry.value))
-        {
-            Leads::Inside(path) => path,
-            Leads::Mapped => {
-                return refused(
-                    "which is in a place for the log or a tablespace: no configuration belongs there",
-                );
-            }
-            Leads::Unclear => return refused("of which cannot be told where it leads"),
-            Leads::Outside => return Ok(()),
-        };
+        let path =
+            match destination(self.places, from.as_ref().map(RelativePath::as_path), Path::new(&entry.value))
+            {
+                Destination::Inside(path) => path,
+                Destination::Mapped => {
+                    return refused(
+                        "which is in a place for the log or a tablespace: no configuration belongs there",
+                    );
+                }
+                Destination::Unclear => return refused("whose destination cannot be determined"),
+                Destination::Outside => return Ok(()),
+            };
         let length = |top: &Path| {
             top.as_os_str().len() + from.as_ref().map_or(0, |from| from.as_os_str().len()) + entry.value.len()
         };
         if length(&self.places.path).max(length(self.places.written)) + 3 > MAXPGPATH {
-            return refused("which is longer than PostgreSQL has room for: it would read another file");
+            return refused("which is longer than PostgreSQL's path buffers: it would read another file");
         }
-        // Behind these are links that the seal makes at its end, to places that hold more than what was read here.
+        // The seal will make links at these names, and their targets hold other files than those that are read here.
         if path.as_ref().is_some_and(|path| {
             path.as_path().starts_with("pg_wal") || path.as_path().starts_with("pg_tblspc")
         }) {
@@ -202,7 +203,7 @@ impl Reader<'_> {
         }
         let missing = || {
             let message = format!(
-                "{} includes `{}`, which is not there: PostgreSQL would not start",
+                "{} includes `{}`, which does not exist: PostgreSQL would not start",
                 entry.place(),
                 shown(entry.value.as_bytes())
             );
@@ -219,7 +220,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Every file whose name ends in `.conf` and does not begin with a dot, in the order of the names' bytes.
+    /// Reads every file whose name ends in `.conf` and does not begin with a dot, in the order of the names' bytes.
     fn include_directory(&mut self, path: &RelativePath, depth: usize) -> Result<(), Problem> {
         let mut files = Vec::new();
         let directory = self.places.top.open_directory(path).during(CHECK)?;
@@ -248,7 +249,7 @@ impl Reader<'_> {
 pub(super) mod tests {
     use std::fs;
 
-    use super::super::real::Cluster;
+    use super::super::test_cluster::Cluster;
     use super::*;
     use crate::Directories;
 
@@ -334,7 +335,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn without_a_postgresql_conf_the_configuration_lives_elsewhere() {
+    fn without_a_postgresql_conf_the_configuration_is_elsewhere() {
         let configuration = Restored::with(&[("postgresql.auto.conf", "a = 8")]).read().unwrap();
         assert!(!configuration.has_main);
         assert_eq!(configuration.entries.len(), 1);
@@ -354,7 +355,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_lies_where_the_log_or_a_tablespace_goes_is_not_included() {
+    fn a_file_in_the_directory_of_the_log_or_a_tablespace_is_not_included() {
         for path in [
             "pg_wal/x.conf",
             "./a/../pg_wal/x.conf",
@@ -388,7 +389,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn files_that_include_each_other_come_to_an_end() {
+    fn files_that_include_each_other_are_refused() {
         let problem =
             Restored::with(&[("postgresql.conf", "include 'postgresql.conf'\n")]).read().unwrap_err();
         assert!(problem.message.contains("10 deep"), "{}", problem.message);

@@ -1,10 +1,10 @@
-//! Which cluster a `global/pg_control` is of. The format is [`postgres_formats::control_file`]'s.
+//! The identity of the cluster in `global/pg_control`. [`postgres_formats::control_file`] reads the format.
 
 use postgres_formats::control_file::ControlFile;
 
 use crate::Lsn;
 
-/// Which cluster a pg_control is of, and how far that has come: what is told of one before it is emptied.
+/// The cluster of a pg_control and its latest checkpoint, which are reported before the cluster is removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClusterIdentity {
     /// The system identifier.
@@ -19,10 +19,10 @@ pub(crate) struct ClusterIdentity {
     pub(crate) time: i64,
 }
 
-/// Reads which cluster a pg_control is of.
+/// Reads the identity of the cluster from a pg_control.
 ///
 /// # Errors
-/// Why it cannot be used, in words that follow the file's name.
+/// Fails with the reason why the file cannot be used, in words that follow its name.
 pub(crate) fn cluster_identity(bytes: &[u8]) -> Result<ClusterIdentity, String> {
     let control = ControlFile::parse(bytes).map_err(|error| format!("it {error}"))?;
     Ok(ClusterIdentity {
@@ -38,10 +38,10 @@ pub(crate) fn cluster_identity(bytes: &[u8]) -> Result<ClusterIdentity, String> 
 mod tests {
     use postgres_formats::control_file::ClusterState;
 
-    use super::super::real::Cluster;
+    use super::super::test_cluster::Cluster;
     use super::*;
 
-    /// What pg_controldata prints for a line that begins so.
+    /// Returns what pg_controldata prints in the line that begins with `key`.
     fn printed<'a>(controldata: &'a str, key: &str) -> &'a str {
         let line = controldata.lines().find(|line| line.starts_with(key)).unwrap();
         line[key.len()..].trim_start_matches(':').trim()
@@ -71,7 +71,7 @@ mod tests {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
         let output = cluster.run("pg_controldata", &["-D", &datadir]);
-        let told = String::from_utf8(output.stdout).unwrap();
+        let printed_data = String::from_utf8(output.stdout).unwrap();
         let control =
             ControlFile::parse(&std::fs::read(cluster.path().join("global/pg_control")).unwrap()).unwrap();
         for (key, read) in [
@@ -93,7 +93,7 @@ mod tests {
             ("Bytes per WAL segment", control.wal_segment_size.bytes().to_string()),
             ("Data page checksum version", u32::from(control.data_checksums).to_string()),
         ] {
-            assert_eq!(printed(&told, key), read, "{key}");
+            assert_eq!(printed(&printed_data, key), read, "{key}");
         }
         assert_eq!(control.required.max_connections, 77);
         assert_eq!(control.state, ClusterState::ShutDown);

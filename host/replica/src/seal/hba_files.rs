@@ -1,6 +1,6 @@
-//! What `pg_hba.conf` and `pg_ident.conf` have the server read besides: `@file` in any field, and from version 16 on lines with `include`,
-//! `include_if_exists` and `include_dir` (`tokenize_auth_file` in `src/backend/libpq/hba.c`). Only files inside the data directory are
-//! read here; whether the files are there and what their rules say is not judged.
+//! Finds the files that `pg_hba.conf` and `pg_ident.conf` have the server read: `@file` in any field, and from version 16 on lines with
+//! `include`, `include_if_exists` and `include_dir` (`tokenize_auth_file` in `src/backend/libpq/hba.c`). Only files inside the data
+//! directory are read here. Whether the files exist, and what their rules are, is not checked.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,8 +8,8 @@ use std::path::Path;
 use foundation::rooted::{Kind, RelativePath};
 
 use super::configuration::{Configuration, LONGEST};
-use super::hazards::refuse_or_tell;
-use super::leads::{Leads, leads};
+use super::destination::{Destination, destination};
+use super::judged_settings::refuse_or_report;
 use super::places::Places;
 use super::problem::{During, Findings, Problem, shown};
 
@@ -23,20 +23,20 @@ const FILES: [(RelativePath, &str); 2] = [
     (RelativePath::literal("pg_ident.conf"), "ident_file"),
 ];
 
-/// What Patroni copies over those files where they are missing (`restore_configuration_files` in `patroni/postgresql/config.py`).
+/// The files that Patroni copies to those files if they are missing (`restore_configuration_files` in `patroni/postgresql/config.py`).
 const COPIES: [RelativePath; 2] =
     [RelativePath::literal("pg_hba.conf.backup"), RelativePath::literal("pg_ident.conf.backup")];
 
-/// The options of a rule whose values are secrets, or have one in them.
+/// The options of a rule whose values are, or contain, secrets.
 const SECRETS: [&str; 3] = ["ldapbindpasswd", "ldapurl", "radiussecret"];
 
 /// How many files are read in all.
 const MOST_FILES: usize = 200;
 
-/// How many places outside are told of; under a policy the first ends the seal.
-const MOST_TOLD: usize = 50;
+/// How many paths outside are reported; with `refuse-commands` the first one ends the seal.
+const MOST_REPORTED: usize = 50;
 
-/// Tells of every file outside the data directory that these files have the server read, or refuses the first.
+/// Reports every file outside the data directory that these files have the server read, or refuses the first one.
 pub(super) fn check(
     places: &Places<'_>,
     configuration: &Configuration,
@@ -53,13 +53,13 @@ pub(super) fn check(
         for entry in
             configuration.entries.iter().filter(|entry| entry.name == setting && entry.value.starts_with('/'))
         {
-            if let Leads::Inside(Some(path)) = leads(places, None, Path::new(&entry.value)) {
+            if let Destination::Inside(Some(path)) = destination(places, None, Path::new(&entry.value)) {
                 reader.read(&path)?;
             }
         }
     }
     for hazard in reader.outside {
-        refuse_or_tell(refuse, hazard, findings)?;
+        refuse_or_report(refuse, hazard, findings)?;
     }
     Ok(())
 }
@@ -97,27 +97,28 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Puts what a line names among the files that wait, or tells that it lies outside.
+    /// Adds the file that a line names to `waiting`, or reports that it is outside.
     fn follow(
         &mut self,
         file: &RelativePath,
         number: usize,
-        named: &Named,
+        named: &NamedFile,
         waiting: &mut Vec<RelativePath>,
     ) -> Result<(), Problem> {
         let (from, how) = (file.parent(), named.how);
-        match leads(self.places, from.as_ref().map(RelativePath::as_path), Path::new(&named.path)) {
-            Leads::Inside(Some(path)) if how == "include_dir" => self.directory(&path, waiting),
-            Leads::Inside(Some(path)) => {
+        match destination(self.places, from.as_ref().map(RelativePath::as_path), Path::new(&named.path)) {
+            Destination::Inside(Some(path)) if how == "include_dir" => self.directory(&path, waiting),
+            Destination::Inside(Some(path)) => {
                 waiting.push(path);
                 Ok(())
             }
-            Leads::Inside(None) => Ok(()),
-            Leads::Mapped | Leads::Unclear | Leads::Outside => {
-                if self.outside.len() < MOST_TOLD {
+            Destination::Inside(None) => Ok(()),
+            Destination::Mapped | Destination::Unclear | Destination::Outside => {
+                if self.outside.len() < MOST_REPORTED {
                     let to = match named.may_be_secret {
-                        true => "a path that is not shown, for it stands behind an option with a secret"
-                            .to_owned(),
+                        true => {
+                            "a path that is not shown, because it follows an option with a secret".to_owned()
+                        }
                         false => format!("`{}`", shown(named.path.as_bytes())),
                     };
                     self.outside.push(format!(
@@ -148,7 +149,7 @@ impl Reader<'_> {
     }
 }
 
-/// The lines with those joined that a backslash continues, each with the number of its first.
+/// Returns the lines, each with its number. A line that ends in a backslash is joined with the next one.
 fn logical_lines(bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
     let mut lines: Vec<(usize, Vec<u8>)> = Vec::new();
     let mut continued = false;
@@ -167,16 +168,16 @@ fn logical_lines(bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
     lines
 }
 
-/// What a line has the server read.
-struct Named {
-    /// How the line says so.
+/// A file that a line has the server read.
+struct NamedFile {
+    /// The directive, or `@`.
     how: &'static str,
     path: String,
-    /// Whether a blank or a comma too much may have made it of a secret.
+    /// Whether it may be part of a secret that contains a blank or a comma.
     may_be_secret: bool,
 }
 
-fn named(line: &[u8], includes: bool) -> Vec<Named> {
+fn named(line: &[u8], includes: bool) -> Vec<NamedFile> {
     let tokens = tokens(line);
     let secret = first_secret(&tokens);
     let mut named: Vec<_> = tokens
@@ -185,7 +186,7 @@ fn named(line: &[u8], includes: bool) -> Vec<Named> {
         .filter(|(_, token)| !token.quoted && token.text.len() > 1)
         .filter_map(|(at, token)| {
             let path = token.text.strip_prefix('@')?.to_owned();
-            Some(Named { how: "@", path, may_be_secret: secret.is_some_and(|secret| at > secret) })
+            Some(NamedFile { how: "@", path, may_be_secret: secret.is_some_and(|secret| at > secret) })
         })
         .collect();
     if includes && let [first, rest @ ..] = &tokens[..] {
@@ -193,7 +194,7 @@ fn named(line: &[u8], includes: bool) -> Vec<Named> {
             ["include", "include_if_exists", "include_dir"].into_iter().find(|word| *word == first.text);
         if let Some(how) = directive {
             let is_secret = secret.is_some();
-            named.extend(rest.iter().map(|token| Named {
+            named.extend(rest.iter().map(|token| NamedFile {
                 how,
                 path: token.text.clone(),
                 may_be_secret: is_secret,
@@ -203,13 +204,13 @@ fn named(line: &[u8], includes: bool) -> Vec<Named> {
     named
 }
 
-/// Where the first option with a secret stands.
+/// Returns the position of the first option with a secret.
 fn first_secret(tokens: &[Token]) -> Option<usize> {
     tokens.iter().position(|token| SECRETS.iter().any(|secret| token.text.starts_with(secret)))
 }
 
-/// What stands behind an option with a secret in its line, that option's value too: a blank or a comma too much may have made it of the
-/// secret. Without the `@` of a file's name.
+/// Returns the value of each option with a secret, and every field after it in its line, which may be part of the secret if that contains
+/// a blank or a comma. Removes the `@` of a file's name.
 pub(super) fn possible_secrets(file: &[u8]) -> Vec<String> {
     let mut possible = Vec::new();
     for (_, line) in logical_lines(file) {
@@ -227,11 +228,11 @@ pub(super) fn possible_secrets(file: &[u8]) -> Vec<String> {
 #[derive(Debug, PartialEq, Eq)]
 struct Token {
     text: String,
-    /// Whether it begins with a quote, so that an `@` has no meaning.
+    /// Whether it begins with a quote, so that an `@` has no special meaning.
     quoted: bool,
 }
 
-/// The fields of a line (`next_token`): separated by blanks and commas, with quotes in which these are plain, up to a `#`.
+/// Returns the fields of a line (`next_token`): separated by blanks and commas, which quotes make ordinary characters, up to a `#`.
 fn tokens(line: &[u8]) -> Vec<Token> {
     let mut tokens = Vec::new();
     let (mut text, mut began, mut quoted, mut in_quote) = (Vec::new(), false, false, false);
@@ -267,7 +268,7 @@ mod tests {
     use super::super::configuration::tests::Restored;
     use super::*;
 
-    fn told(files: &[(&str, &str)], major: u32, refuse: bool) -> Result<Vec<String>, Problem> {
+    fn reported(files: &[(&str, &str)], major: u32, refuse: bool) -> Result<Vec<String>, Problem> {
         let restored = Restored::with(files);
         let mut findings = Findings::default();
         check(&restored.places(), &restored.read()?, major, refuse, &mut findings)?;
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn files_outside_that_are_read_for_a_rule_are_told_with_their_line() {
+    fn files_outside_that_a_rule_reads_are_reported_with_their_line() {
         let rules = "# @/etc/comment\nlocal all @/etc/users trust\nlocal \"@/etc/not\" a,@../dbs, trust\ninclude /etc/more\n\
                      host all all 127.0.0.1/32 \\\nident map=@x @\"/etc/quoted\"\n";
         let expected = [
@@ -284,21 +285,24 @@ mod tests {
             "pg_hba.conf line 4: `include` leads out of the data directory, to `/etc/more`",
             "pg_hba.conf line 5: `@` leads out of the data directory, to `/etc/quoted`",
         ];
-        assert_eq!(told(&[("pg_hba.conf", rules)], 16, false).unwrap(), expected);
-        // Before version 16 a line cannot include; the server does not take such a one.
-        assert_eq!(told(&[("pg_hba.conf", rules)], 15, false).unwrap().len(), 3);
-        assert!(told(&[("pg_hba.conf", rules)], 16, true).unwrap_err().message.contains("refuse-commands"));
+        assert_eq!(reported(&[("pg_hba.conf", rules)], 16, false).unwrap(), expected);
+        // Before version 16 a line cannot include a file; the server refuses it.
+        assert_eq!(reported(&[("pg_hba.conf", rules)], 15, false).unwrap().len(), 3);
+        assert!(
+            reported(&[("pg_hba.conf", rules)], 16, true).unwrap_err().message.contains("refuse-commands")
+        );
     }
 
     #[test]
-    fn what_a_blank_may_have_made_of_a_secret_is_not_shown() {
+    fn a_field_that_may_be_part_of_a_secret_is_not_shown() {
         let rules = "host all @/etc/users 10.0.0.1/32 ldap ldapserver=x ldapbindpasswd= @/etc/hunter2\n\
                      host all all 10.0.0.1/32 radius radiussecrets=a,@/etc/hunter2\n";
-        let told = told(&[("pg_hba.conf", rules)], 15, false).unwrap();
-        assert_eq!(told.len(), 3, "{told:?}");
+        let reported = reported(&[("pg_hba.conf", rules)], 15, false).unwrap();
+        assert_eq!(reported.len(), 3, "{reported:?}");
         assert!(
-            told[0].contains("/etc/users") && told.iter().all(|told| !told.contains("hunter2")),
-            "{told:?}"
+            reported[0].contains("/etc/users")
+                && reported.iter().all(|reported| !reported.contains("hunter2")),
+            "{reported:?}"
         );
         let possible = possible_secrets(rules.as_bytes());
         assert!(possible.contains(&"/etc/hunter2".to_owned()), "{possible:?}");
@@ -306,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_inside_is_read_as_the_server_would() {
+    fn files_inside_are_read_as_the_server_would() {
         let files = [
             (
                 "pg_hba.conf",
@@ -319,12 +323,12 @@ mod tests {
             ("users", "alice bob @/etc/more-users\n"),
             ("pg_ident.conf", "map @/etc/i all\n"),
         ];
-        assert!(told(&files, 18, true).is_err());
-        let told = told(&files, 18, false).unwrap();
+        assert!(reported(&files, 18, true).is_err());
+        let reported = reported(&files, 18, false).unwrap();
         for outside in ["/etc/b", "/etc/x", "/etc/more-users", "/etc/i"] {
-            assert!(told.iter().any(|told| told.contains(outside)), "{outside}: {told:?}");
+            assert!(reported.iter().any(|reported| reported.contains(outside)), "{outside}: {reported:?}");
         }
-        assert_eq!(told.len(), 4, "{told:?}");
+        assert_eq!(reported.len(), 4, "{reported:?}");
     }
 
     #[test]
@@ -341,17 +345,17 @@ mod tests {
     fn the_copies_that_patroni_puts_in_place_of_missing_files_are_read_too() {
         for name in ["pg_hba.conf.backup", "pg_ident.conf.backup"] {
             let files = [(name, "local all @/etc/users trust\n")];
-            assert!(told(&files, 15, false).unwrap()[0].starts_with(&format!("{name} line 1")));
-            assert!(told(&files, 15, true).unwrap_err().message.contains("refuse-commands"));
+            assert!(reported(&files, 15, false).unwrap()[0].starts_with(&format!("{name} line 1")));
+            assert!(reported(&files, 15, true).unwrap_err().message.contains("refuse-commands"));
         }
     }
 
     #[test]
-    fn nothing_there_and_files_without_end_come_to_an_end() {
-        assert!(told(&[], 18, true).unwrap().is_empty());
+    fn missing_files_are_no_problem_and_their_number_is_bounded() {
+        assert!(reported(&[], 18, true).unwrap().is_empty());
         let many: String = (0..=MOST_FILES).map(|number| format!("include f{number}\n")).collect();
-        assert!(told(&[("pg_hba.conf", &many)], 18, false).unwrap_err().message.contains("200 files"));
+        assert!(reported(&[("pg_hba.conf", &many)], 18, false).unwrap_err().message.contains("200 files"));
         let outside: String = (0..100).map(|number| format!("local all @/etc/f{number} trust\n")).collect();
-        assert_eq!(told(&[("pg_hba.conf", &outside)], 18, false).unwrap().len(), MOST_TOLD);
+        assert_eq!(reported(&[("pg_hba.conf", &outside)], 18, false).unwrap().len(), MOST_REPORTED);
     }
 }

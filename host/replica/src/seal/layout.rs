@@ -1,5 +1,5 @@
-//! The directories that PostgreSQL wants to find. Tools that keep only files lose those that are empty; without them
-//! the server does not start. The list is initdb's (`subdirs` in `src/bin/initdb/initdb.c`).
+//! The directories that PostgreSQL needs to start. Tools that keep only files lose those that are empty. The list is initdb's
+//! (`subdirs` in `src/bin/initdb/initdb.c`).
 
 use foundation::rooted::{Directory, Kind, RelativePath};
 use postgres_formats::names;
@@ -10,7 +10,7 @@ use crate::Rule;
 
 const CHECK: Rule = Rule::Directories;
 
-/// Those that hold something in every cluster.
+/// The directories that hold files in every cluster.
 const FILLED: [RelativePath; 5] = [
     RelativePath::literal("base"),
     RelativePath::literal(names::GLOBAL),
@@ -19,7 +19,7 @@ const FILLED: [RelativePath; 5] = [
     RelativePath::literal("pg_xact"),
 ];
 
-/// Those that may be empty, each before those below it.
+/// The directories that may be empty, each before those below it.
 const EMPTY: [RelativePath; 14] = [
     RelativePath::literal("pg_commit_ts"),
     RelativePath::literal("pg_dynshmem"),
@@ -37,7 +37,7 @@ const EMPTY: [RelativePath; 14] = [
     RelativePath::literal("pg_twophase"),
 ];
 
-/// Those that hold something are there.
+/// Checks that the directories exist that hold files in every cluster.
 pub(super) fn check(top: &Directory) -> Result<(), Problem> {
     for path in &FILLED {
         if kind(top, path)? != Some(Kind::Directory) {
@@ -50,7 +50,7 @@ pub(super) fn check(top: &Directory) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Makes those that may be empty and are missing.
+/// Creates the missing directories that may be empty.
 pub(super) fn complete(top: &Directory, findings: &mut Findings) -> Result<(), Problem> {
     let mut made = Vec::new();
     for path in &EMPTY {
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_empty_is_made_and_what_may_not_is_missed() {
+    fn missing_empty_directories_are_created_and_others_are_refused() {
         let place = tempfile::tempdir().unwrap();
         let top = Directory::open(place.path()).unwrap();
         for path in &FILLED {

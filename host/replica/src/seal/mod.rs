@@ -1,31 +1,31 @@
-//! The seal: links, configuration, modes, the checks of semantics rule 30, syncfs, then pg_control put in place.
+//! The seal checks what a method restored and makes it startable (semantics rules 29 and 30).
 //!
-//! In this order: `global/pg_control` to its unfinished name; every check, none of which changes anything but modes;
-//! the changes (links, configuration, signal files); PostgreSQL's own word whether it would start; in pg_control a checkpoint that
-//! is nowhere, where backup_label says where replay begins; the file systems synced; pg_control under its own name. A
-//! check that does not pass, an error or a SIGKILL anywhere before the last act leaves a tree that PostgreSQL does not start from.
+//! Its steps, in this order: rename `global/pg_control` to its unfinished name; do every check, none of which changes anything but
+//! modes; make the changes (links, configuration, signal files); have PostgreSQL's own programs check whether the server would start;
+//! if backup_label says where replay begins, write an invalid checkpoint into pg_control; sync the file systems; rename pg_control
+//! back. A check that does not pass, an error or a SIGKILL before the last step leaves a tree that PostgreSQL does not start from.
 
-mod asked;
 mod configuration;
 mod control_file;
+mod destination;
 mod guc;
-mod hazards;
 mod hba_files;
+mod judged_settings;
 mod layout;
-mod leads;
-mod left_overs;
+mod leftover_files;
 mod origin;
 mod overrides;
 mod places;
 mod problem;
-#[cfg(test)]
-mod real;
 mod recovery;
+mod requested_settings;
+mod required_settings;
 mod segments;
 mod server;
-mod settings;
 mod startable;
 mod tablespaces;
+#[cfg(test)]
+mod test_cluster;
 mod tree;
 mod version;
 mod wal_directory;
@@ -41,60 +41,60 @@ use self::places::Places;
 use self::problem::{During, Findings, Problem};
 use self::segments::Start;
 use self::tablespaces::Tablespaces;
-use self::tree::{Seen, Tree};
-use self::wal_directory::Work;
+use self::tree::{Tree, WalkResults};
+use self::wal_directory::LinkAction;
 use crate::datadir::DataDirectory;
 use crate::outcome::Finding;
 use crate::rule::Rule;
-use crate::{Filled, Plan, Request};
+use crate::{Plan, Request, SealRequests};
 
-pub use self::asked::{SettingRefused, check_recovery_setting};
 pub(crate) use self::control_file::{ClusterIdentity, cluster_identity};
 pub use self::guc::settings_of_postgresql;
+pub use self::requested_settings::{SettingRefused, check_recovery_setting};
 pub use postgres_formats::names::UNFINISHED_CONTROL_FILE;
 
-/// What the operator wants of the end state.
+/// The operator's settings for the end state.
 #[derive(Clone, Debug, Default)]
 pub struct EndState {
-    /// Write standby.signal and primary_conninfo (rule 29).
+    /// If set, standby.signal and primary_conninfo are written (rule 29).
     pub configure_standby: Option<Standby>,
-    /// The operator's own `restore_command`: written beside `primary_conninfo`; where nobody asked for that, as under Patroni,
-    /// that it was not written is a warning, with the line for Patroni's configuration. It is told, so nothing secret is in it.
+    /// The operator's own `restore_command`, which is written together with `primary_conninfo`. Without `configure_standby`, as under
+    /// Patroni, a finding says that it was not written, with the line for Patroni's configuration. It is reported, so it must hold no
+    /// secret.
     pub restore_command: Option<String>,
-    /// The trigger file that is removed (rule 29), relative to the data directory; `promote`, as in Patroni, where none is named.
+    /// The trigger file that is removed (rule 29), relative to the data directory; `promote`, as in Patroni, if it is `None`.
     pub trigger_file: Option<String>,
-    /// The backup is an atomic snapshot: backup_label may be missing.
+    /// Whether the backup is an atomic snapshot: backup_label may be missing.
     pub snapshot: bool,
-    /// Settings that run commands, load libraries, include files or lead out of the data directory fail the seal rather
-    /// than being reported (`config = "refuse-commands"`).
+    /// Whether settings that run commands, load libraries, include files or lead out of the data directory fail the seal instead of
+    /// being reported (`config = "refuse-commands"`).
     pub refuse_commands: bool,
-    /// The server's `config_file`, where it is not `postgresql.conf` in the data directory. `None` looks there, and then for
-    /// Debian's below `/etc/postgresql`.
+    /// The server's `config_file`. With `None` it is `postgresql.conf` in the data directory, or else Debian's below `/etc/postgresql`.
     pub config_file: Option<PathBuf>,
     /// The passfile that libpq reads for the standby if `primary_conninfo` names none: `.pgpass` in the home directory of the
     /// server's user. `None` if that is not known.
     pub default_passfile: Option<PathBuf>,
 }
 
-/// What a seal that came to its end says.
+/// The result of a seal that succeeded.
 #[derive(Clone, Debug, Default)]
 pub struct Sealed {
-    /// What is worth telling.
+    /// What the report lists.
     pub findings: Vec<Finding>,
     /// `primary_slot_name` of the configuration: the slot of the source through which the standby will follow.
     pub primary_slot_name: Option<String>,
 }
 
-/// How the replica reaches its primary later.
+/// How the replica will reach its primary.
 #[derive(Clone, Debug)]
 pub struct Standby {
     /// The operator's conninfo without passwords.
     pub conninfo: String,
-    /// A lasting passfile, never the run's.
+    /// A permanent passfile, never that of the run.
     pub passfile: Option<PathBuf>,
 }
 
-/// A seal that did not come to its end; the directory is left without pg_control.
+/// Why a seal failed. The directory is left without pg_control.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct SealError {
@@ -102,35 +102,35 @@ pub struct SealError {
     pub check: Option<Rule>,
     /// What is wrong, in which file, and what to do.
     pub message: String,
-    /// What was found before.
+    /// What was found before the seal failed.
     pub findings: Vec<Finding>,
 }
 
-/// Takes `global/pg_control` to its unfinished name, on disk when this returns: PostgreSQL does not start from then on.
+/// Renames `global/pg_control` to its unfinished name, synced: PostgreSQL does not start from then on.
 pub(crate) fn set_control_file_aside(top: &Directory) -> std::io::Result<()> {
     startable::set_aside(top).map_err(|problem| std::io::Error::other(problem.message))
 }
 
-/// What is not looked at in a mapped directory of the write-ahead log, which may be a file system of its own.
-const NOT_OURS: &[&str] = &["lost+found"];
+/// Entries that are skipped in a mapped directory of the write-ahead log, which may be the root of a file system.
+const SKIPPED_IN_WAL: &[&str] = &["lost+found"];
 
-/// Checks what the method left and makes it startable. Blocking. First act: `global/pg_control` to its unfinished
-/// name where the method left it in place; last act: the reverse, synced. Where `cancel` is cancelled before that it stops, at the
-/// latest when the file system that is being synced is.
+/// Checks what the method restored and makes it startable. Blocking. The first step renames `global/pg_control` to its unfinished
+/// name if the method wrote it under its own name; the last step renames it back, synced. Stops before the last step if `cancel` is
+/// cancelled, at the latest after the file system that is being synced.
 ///
 /// # Errors
-/// The first check that does not pass, or what could not be read or written. `global/pg_control` is absent then.
+/// Fails at the first check that does not pass, or if a file cannot be read or written. There is no `global/pg_control` then.
 pub fn seal(
     directory: &DataDirectory,
     request: &Request,
     plan: &Plan,
-    filled: &Filled,
+    requests: &SealRequests,
     end: &EndState,
     cancel: &CancellationToken,
 ) -> Result<Sealed, SealError> {
     let mut findings = Findings::default();
-    let seal = Seal { request, plan, filled, end, cancel };
-    let sealed = seal.carry_out(directory, &mut findings);
+    let seal = Seal { request, plan, requests, end, cancel };
+    let sealed = seal.run(directory, &mut findings);
     let findings = findings.into_list();
     match sealed {
         Ok(primary_slot_name) => Ok(Sealed { findings, primary_slot_name }),
@@ -142,46 +142,42 @@ pub fn seal(
 struct Seal<'a> {
     request: &'a Request,
     plan: &'a Plan,
-    filled: &'a Filled,
+    requests: &'a SealRequests,
     end: &'a EndState,
     cancel: &'a CancellationToken,
 }
 
 impl Seal<'_> {
-    fn carry_out(
-        &self,
-        directory: &DataDirectory,
-        findings: &mut Findings,
-    ) -> Result<Option<String>, Problem> {
-        // Nothing may fail before this.
+    fn run(&self, directory: &DataDirectory, findings: &mut Findings) -> Result<Option<String>, Problem> {
+        // This comes first, because a failure before it would leave a startable tree.
         startable::set_aside(directory.directory())?;
-        self.of(&Places::held(directory, &self.request.directories)?, findings)
+        self.run_in(&Places::of(directory, &self.request.directories)?, findings)
     }
 
-    fn of(&self, places: &Places<'_>, findings: &mut Findings) -> Result<Option<String>, Problem> {
+    fn run_in(&self, places: &Places<'_>, findings: &mut Findings) -> Result<Option<String>, Problem> {
         let checked = self.check(places, findings)?;
-        self.go_on()?;
+        self.check_cancelled()?;
         self.change(places, &checked, findings)?;
         let primary_slot_name = self.ask_the_server(places, &checked, findings)?;
-        self.go_on()?;
+        self.check_cancelled()?;
         if checked.by_label {
             startable::invalidate_checkpoint(&places.top)?;
         }
         self.sync(places, &checked)?;
-        self.go_on()?;
+        self.check_cancelled()?;
         startable::put_in_place(&places.top)?;
         Ok(primary_slot_name)
     }
 
-    /// Looks at cancellation (rule 5).
-    fn go_on(&self) -> Result<(), Problem> {
+    /// Fails if the seal is cancelled (rule 5).
+    fn check_cancelled(&self) -> Result<(), Problem> {
         if self.cancel.is_cancelled() {
             return Err(Problem::cancelled());
         }
         Ok(())
     }
 
-    /// Every check of rule 30, in its order.
+    /// Does every check of rule 30, in its order.
     fn check(&self, places: &Places<'_>, findings: &mut Findings) -> Result<Checked, Problem> {
         let top = &places.top;
         let major = version::read(top)?;
@@ -209,12 +205,13 @@ impl Seal<'_> {
         let seen = self.walk(places, wal, &tablespaces, findings)?;
 
         let configuration = configuration::read(places)?;
-        let asked = asked::judge(&self.filled.recovery_settings, major)?;
-        settings::check(&configuration, asked, &control.required, findings)?;
-        let overrides = hazards::check(places, &configuration, major, self.end.refuse_commands, findings)?;
+        let requested = requested_settings::judge(&self.requests.recovery_settings, major)?;
+        required_settings::check(&configuration, requested, &control.required, findings)?;
+        let overrides =
+            judged_settings::check(places, &configuration, major, self.end.refuse_commands, findings)?;
         hba_files::check(places, &configuration, major, self.end.refuse_commands, findings)?;
-        let auto_conf = recovery::judge(top, &overrides, asked, self.end, findings)?;
-        let trigger_file = left_overs::trigger_file(self.end)?;
+        let auto_conf = recovery::judge(top, &overrides, requested, self.end, findings)?;
+        let trigger_file = leftover_files::trigger_file(self.end)?;
         Ok(Checked {
             major,
             by_label: label.is_some(),
@@ -226,48 +223,48 @@ impl Seal<'_> {
         })
     }
 
-    /// Looks at every file of the replica, wherever it is.
+    /// Walks every file of the replica, in the data directory and the mapped ones.
     fn walk(
         &self,
         places: &Places<'_>,
-        wal: Work,
+        wal: LinkAction,
         tablespaces: &Tablespaces,
         findings: &mut Findings,
-    ) -> Result<Seen, Problem> {
-        let mut seen = Seen::until(self.cancel.clone());
+    ) -> Result<WalkResults, Problem> {
+        let mut results = WalkResults::until(self.cancel.clone());
         let mut links: BTreeSet<PathBuf> =
             tablespaces.linked.iter().map(|tablespace| tablespace.link().to_owned()).collect();
-        if matches!(wal, Work::Keep | Work::ReplaceLink) {
+        if matches!(wal, LinkAction::Keep | LinkAction::ReplaceLink) {
             links.insert(PathBuf::from(PG_WAL));
         }
-        tree::walk(&Tree { directory: &places.top, links, left_out: &[] }, &mut seen)?;
+        tree::walk(&Tree { directory: &places.top, links, skipped: &[] }, &mut results)?;
         if let Some(wal) = &places.wal {
             tree::check_mapped(&wal.directory, findings)?;
-            let tree = Tree { directory: &wal.directory, links: BTreeSet::new(), left_out: NOT_OURS };
-            tree::walk(&tree, &mut seen)?;
+            let tree = Tree { directory: &wal.directory, links: BTreeSet::new(), skipped: SKIPPED_IN_WAL };
+            tree::walk(&tree, &mut results)?;
         }
         for tablespace in &tablespaces.linked {
             tree::check_mapped(&tablespace.directory, findings)?;
             let folder = tablespace.directory.open_directory(&tablespace.folder).during(Rule::Tablespaces)?;
-            tree::tighten_folder(&folder, &mut seen)?;
-            tree::walk(&Tree { directory: &folder, links: BTreeSet::new(), left_out: &[] }, &mut seen)?;
+            tree::tighten_folder(&folder, &mut results)?;
+            tree::walk(&Tree { directory: &folder, links: BTreeSet::new(), skipped: &[] }, &mut results)?;
         }
-        seen.tell(findings);
-        Ok(seen)
+        results.report(findings);
+        Ok(results)
     }
 
-    /// Everything that is written, after every check passed.
+    /// Writes everything that the seal writes, after every check has passed.
     fn change(&self, places: &Places<'_>, checked: &Checked, findings: &mut Findings) -> Result<(), Problem> {
         let top = &places.top;
-        left_overs::clear(top, &checked.trigger_file, findings)?;
+        leftover_files::clear(top, &checked.trigger_file, findings)?;
         layout::complete(top, findings)?;
-        wal_directory::carry_out(places, checked.wal, findings)?;
-        tablespaces::carry_out(top, &checked.tablespaces, findings)?;
-        recovery::carry_out(top, checked.auto_conf.as_ref())?;
-        left_overs::signal(top, self.filled, self.end, findings)
+        wal_directory::apply(places, checked.wal, findings)?;
+        tablespaces::apply(top, &checked.tablespaces, findings)?;
+        recovery::apply(top, checked.auto_conf.as_ref())?;
+        leftover_files::signal(top, self.requests, self.end, findings)
     }
 
-    /// Has PostgreSQL's own programs say whether it would start from what is there now; gives `primary_slot_name`.
+    /// Has PostgreSQL's own programs check whether the server would start. Returns its `primary_slot_name`.
     fn ask_the_server(
         &self,
         places: &Places<'_>,
@@ -286,7 +283,7 @@ impl Seal<'_> {
         server::check(&replica, findings)
     }
 
-    /// Has every file system that the replica is on written to disk, each once.
+    /// Syncs every file system that the replica is on, each once.
     fn sync(&self, places: &Places<'_>, checked: &Checked) -> Result<(), Problem> {
         const CHECK: Rule = Rule::Sync;
         let tablespaces = checked.tablespaces.linked.iter().map(|tablespace| &tablespace.directory);
@@ -294,7 +291,7 @@ impl Seal<'_> {
         let mut synced = BTreeSet::new();
         for directory in [&places.top].into_iter().chain(wal).chain(tablespaces).chain(&checked.mounted) {
             if synced.insert(directory.own_metadata().during(CHECK)?.device) {
-                self.go_on()?;
+                self.check_cancelled()?;
                 directory.sync_file_system().during(CHECK)?;
             }
         }
@@ -302,15 +299,15 @@ impl Seal<'_> {
     }
 }
 
-/// What the checks found, and what is to be done.
+/// What the checks found, and what has to be changed.
 struct Checked {
     /// PostgreSQL's major version.
     major: u32,
-    /// Whether replay begins where backup_label says, not at pg_control's latest checkpoint.
+    /// Whether replay begins where backup_label says, and not at pg_control's latest checkpoint.
     by_label: bool,
-    wal: Work,
+    wal: LinkAction,
     tablespaces: Tablespaces,
-    /// File systems within the data directory and the mapped ones.
+    /// File systems that are mounted within the data directory and the mapped ones.
     mounted: Vec<Directory>,
     auto_conf: Option<recovery::AutoConf>,
     trigger_file: foundation::rooted::RelativePath,

@@ -1,4 +1,4 @@
-//! Which cluster the backup is of, and whether its timeline leads to the source: otherwise the replica would never follow.
+//! Checks that the backup is of the source's cluster and lies in the source's history; otherwise the replica would never follow.
 
 use foundation::rooted::{Directory, RelativePath};
 use postgres_formats::backup_label::{BackupLabel, LIMIT, Method, Start};
@@ -17,7 +17,7 @@ const TIMELINE: Rule = Rule::Timeline;
 /// The last major version with exclusive backups.
 const LAST_WITH_EXCLUSIVE_BACKUPS: u32 = 14;
 
-/// What the source told. One that could not be asked is a finding: what depends on it is not checked.
+/// Returns the facts of the source. If the source could not be asked, that is a finding, and what depends on its facts is not checked.
 pub(super) fn source_facts<'a>(request: &'a Request, findings: &mut Findings) -> Option<&'a SourceFacts> {
     let source = request.source.as_ref()?;
     source
@@ -27,7 +27,7 @@ pub(super) fn source_facts<'a>(request: &'a Request, findings: &mut Findings) ->
         .ok()
 }
 
-/// The backup is of the cluster that the plan named and that the source is.
+/// Checks that the backup is of the plan's cluster and of the source's cluster.
 pub(super) fn check_identifier(
     control: &ControlFile,
     plan: &Plan,
@@ -47,8 +47,8 @@ pub(super) fn check_identifier(
     }
 }
 
-/// Reads backup_label. It may be missing where the files are whole without it: after a shutdown, or where the operator
-/// said that the backup is a snapshot. Otherwise PostgreSQL starts without it and is silently corrupt.
+/// Reads backup_label. It may be missing only if the files are consistent without it: after a shutdown, or if the operator said that
+/// the backup is a snapshot. Otherwise PostgreSQL would start without it and be silently corrupt.
 pub(super) fn read_label(
     top: &Directory,
     control: &ControlFile,
@@ -63,13 +63,13 @@ pub(super) fn read_label(
         } else if snapshot {
             findings.add(
                 LABEL,
-                format!("there is no `backup_label`; `snapshot = true` says why (state: {state})"),
+                format!("there is no `backup_label`, which `snapshot = true` allows (state: {state})"),
             );
             Ok(None)
         } else {
             let message = format!(
                 "`backup_label` is missing although the backup was taken of a running server (state: {state}): \
-                 PostgreSQL would start from it and be corrupt; for an atomic snapshot say `snapshot = true`"
+                 PostgreSQL would start from it and be corrupt; for an atomic snapshot set `snapshot = true`"
             );
             Err(Problem::new(LABEL, message))
         };
@@ -123,7 +123,7 @@ fn check_label(
     Ok(())
 }
 
-/// Where replay of the backup begins: what backup_label says, else the latest checkpoint.
+/// Returns where replay of the backup begins: by backup_label, or else at the latest checkpoint.
 pub(super) fn start_of_replay(label: Option<&BackupLabel>, control: &ControlFile) -> (u32, Lsn) {
     match label {
         Some(label) => (label.start.timeline, label.start.start_lsn),
@@ -131,7 +131,7 @@ pub(super) fn start_of_replay(label: Option<&BackupLabel>, control: &ControlFile
     }
 }
 
-/// Every position of the backup lies in the history of the source.
+/// Checks that every position of the backup lies in the history of the source.
 pub(super) fn check_timeline(
     start: (u32, Lsn),
     control: &ControlFile,
@@ -155,7 +155,7 @@ pub(super) fn check_timeline(
         );
         Err(Problem::new(TIMELINE, message))
     };
-    // A record that begins where a timeline was left is no longer in it.
+    // A record that begins where the source left a timeline is no longer part of that timeline.
     if !facts.contains(timeline, Some(lsn.saturating_add(1))) {
         return outside("the backup starts", timeline, Some(lsn));
     }
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_30_a_missing_label_is_refused_unless_the_files_are_whole_without_it() {
+    fn rule_30_a_missing_label_is_refused_unless_the_files_are_consistent_without_it() {
         for state in 0..=6 {
             let control = control(|written| {
                 written.put32(16, state);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_30_a_label_that_cannot_be_is_refused() {
+    fn rule_30_an_impossible_label_is_refused() {
         let running = control(|_| {});
         let cases = [
             (LABEL_TEXT.replace("streamed", "pg_start_backup"), "exclusive"),
@@ -257,9 +257,9 @@ mod tests {
             (String::new(), "cannot be used"),
             ("x".repeat(100_000), "longer"),
         ];
-        for (text, told) in cases {
+        for (text, expected) in cases {
             let message = label(Some(&text), &running, true).unwrap_err().message;
-            assert!(message.contains(told), "{message}");
+            assert!(message.contains(expected), "{message}");
         }
     }
 

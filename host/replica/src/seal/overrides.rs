@@ -1,5 +1,5 @@
-//! Settings of the restored configuration whose effect is taken away under every policy: a line of postgresql.auto.conf is removed, what
-//! stands in another file is overridden at the end of postgresql.auto.conf, where the last mention counts.
+//! Settings of the restored configuration that must have no effect under any policy: a line of postgresql.auto.conf is removed, and a
+//! setting in another file is overridden at the end of postgresql.auto.conf, where the last mention counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,17 +11,17 @@ use crate::Rule;
 
 const CHECK: Rule = Rule::AutoConf;
 
-/// What is removed and what is set.
+/// The lines to remove and the settings to write.
 #[derive(Debug, Default)]
 pub(super) struct Overrides {
-    /// Each setting with the value that it is given.
+    /// The settings to write, each with its value.
     pub(super) values: BTreeMap<&'static str, &'static str>,
-    /// Lines of postgresql.auto.conf itself, from 1.
+    /// The numbers of the lines to remove from postgresql.auto.conf, from 1.
     pub(super) removed: BTreeSet<usize>,
 }
 
 impl Overrides {
-    /// Takes the effect of a mention away.
+    /// Removes a mention of a setting, or overrides it with `values`.
     pub(super) fn add(
         &mut self,
         entry: &Entry,
@@ -43,7 +43,7 @@ impl Overrides {
         );
     }
 
-    /// Sets what a file that was not read must not set.
+    /// Overrides every setting that an included file, which was not read, must not set.
     pub(super) fn add_unseen(&mut self, include: &Entry, major: u32, findings: &mut Findings) {
         let before = self.values.len();
         for setting in guc::of_version(major) {

@@ -1,4 +1,4 @@
-//! What the checks say: a problem ends the seal, a finding is told and the seal goes on.
+//! The results of the checks: a problem ends the seal, a finding is only reported.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use crate::Level;
 use crate::outcome::Finding;
 use crate::rule::Rule;
 
-/// How many findings are told; what comes after is only counted.
+/// How many findings are reported; further ones are only counted.
 pub(super) const FINDINGS: usize = 200;
 
 /// How many characters of a restored text are shown.
@@ -31,15 +31,15 @@ impl Problem {
         Self { check: Some(check), message: message.into() }
     }
 
-    /// The end of a seal that was cancelled.
+    /// Returns the problem of a seal that was cancelled.
     pub(super) fn cancelled() -> Self {
         Self { check: None, message: "cancelled".to_owned() }
     }
 }
 
-/// Says during which check something could not be read or written.
+/// Adds to an I/O error the check during which it happened.
 pub(super) trait During<T> {
-    /// The same with the error as a problem of `check`.
+    /// Returns the result with the error as a problem of `check`.
     fn during(self, check: Rule) -> Result<T, Problem>;
 }
 
@@ -49,48 +49,48 @@ impl<T> During<T> for io::Result<T> {
     }
 }
 
-/// What was found so far, bounded.
+/// The findings so far, bounded.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    told: Vec<Finding>,
+    list: Vec<Finding>,
     beyond: u64,
 }
 
 impl Findings {
-    /// Something that came with the backup or could not be checked.
+    /// Adds a warning: something that came with the backup or could not be checked.
     pub(super) fn add(&mut self, check: Rule, message: impl Into<String>) {
-        self.tell(Finding { check, level: Level::Warn, message: message.into() });
+        self.push(Finding { check, level: Level::Warn, message: message.into() });
     }
 
-    /// Something that the operator's configuration asked for, or that is no fault there.
-    pub(super) fn done(&mut self, check: Rule, message: impl Into<String>) {
-        self.tell(Finding { check, level: Level::Info, message: message.into() });
+    /// Adds an information: something that the operator's configuration wants, or that is no fault.
+    pub(super) fn add_info(&mut self, check: Rule, message: impl Into<String>) {
+        self.push(Finding { check, level: Level::Info, message: message.into() });
     }
 
-    fn tell(&mut self, finding: Finding) {
-        if self.told.len() < FINDINGS {
-            self.told.push(finding);
+    fn push(&mut self, finding: Finding) {
+        if self.list.len() < FINDINGS {
+            self.list.push(finding);
         } else {
             self.beyond += 1;
         }
     }
 
-    /// All of them, and how many more there were.
+    /// Returns the findings, with a last one that says how many more there were.
     pub(super) fn into_list(mut self) -> Vec<Finding> {
         if self.beyond > 0 {
             let message = format!("{} more findings are not listed", self.beyond);
-            self.told.push(Finding { check: Rule::Findings, level: Level::Warn, message });
+            self.list.push(Finding { check: Rule::Findings, level: Level::Warn, message });
         }
-        self.told
+        self.list
     }
 }
 
-/// Text from the restored data as a person may see it: no control characters, not endless.
+/// Returns text from the restored data for a message: without control characters, and cut.
 pub(super) fn shown(text: &[u8]) -> String {
     shown_within(text, SHOWN)
 }
 
-/// The same with at most `most` characters.
+/// As [`shown`], with at most `most` characters.
 pub(super) fn shown_within(text: &[u8], most: usize) -> String {
     let text = String::from_utf8_lossy(text);
     printable_within(&text, most)
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn restored_text_cannot_steer_a_terminal_and_is_cut() {
+    fn restored_text_has_no_control_characters_and_is_cut() {
         assert_eq!(shown(b"a\x1b[2Jb\nc\xff"), "a\\u{1b}[2Jb\\nc\u{fffd}");
         assert_eq!(shown("é".repeat(SHOWN).as_bytes()), "é".repeat(SHOWN));
         assert_eq!(shown("é".repeat(SHOWN + 1).as_bytes()), "é".repeat(SHOWN) + "…");

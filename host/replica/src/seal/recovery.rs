@@ -1,4 +1,5 @@
-//! How the replica will recover: `postgresql.auto.conf` without what a backup may bring along, with what the operator wants. Rules 29 and 30.
+//! Writes `postgresql.auto.conf`: removes the recovery settings that came with the backup, and adds the operator's. Semantics rules 29 and
+//! 30.
 
 use std::io;
 
@@ -7,7 +8,7 @@ use postgres_formats::configuration::{Line, lines, parse_line, quote};
 
 use super::configuration::{AUTO, Entry, LONGEST};
 use super::guc::{self, Class};
-use super::hazards::without_password;
+use super::judged_settings::without_password;
 use super::overrides::Overrides;
 use super::problem::{During, Findings, Problem, shown};
 use super::{EndState, Standby};
@@ -16,13 +17,13 @@ use crate::source::Conninfo;
 
 const CHECK: Rule = Rule::AutoConf;
 
-/// Whether the host removes this line: it stands in postgresql.auto.conf itself and is of another server's recovery.
+/// Returns whether the host removes this entry: it is in postgresql.auto.conf itself and belongs to another server's recovery.
 pub(super) fn is_removed(entry: &Entry) -> bool {
     entry.file == AUTO && is_foreign(&entry.name)
 }
 
-/// Settings of another server's recovery: they can end a standby's recovery, bind it to another primary or run commands. A newer version may
-/// have more of them.
+/// Returns whether a setting belongs to another server's recovery: it can end a standby's recovery, make it follow another primary or run
+/// commands. The prefixes cover settings of newer versions.
 fn is_foreign(name: &str) -> bool {
     let by_class = guc::setting(name).is_some_and(|setting| {
         matches!(
@@ -33,18 +34,18 @@ fn is_foreign(name: &str) -> bool {
     by_class || name.starts_with("recovery_target") || name.starts_with("primary_")
 }
 
-/// What is to be written, as judged.
+/// The new content and mode of postgresql.auto.conf.
 #[derive(Debug)]
 pub(super) struct AutoConf {
     bytes: Vec<u8>,
     mode: u32,
 }
 
-/// Puts together the new postgresql.auto.conf; none where the old one stays as it is. Changes nothing.
+/// Returns the new postgresql.auto.conf; `None` if the old one stays as it is. Changes nothing.
 pub(super) fn judge(
     top: &Directory,
     overrides: &Overrides,
-    asked: &[(String, String)],
+    requested: &[(String, String)],
     end: &EndState,
     findings: &mut Findings,
 ) -> Result<Option<AutoConf>, Problem> {
@@ -54,18 +55,18 @@ pub(super) fn judge(
     for (name, value) in &overrides.values {
         append(&mut bytes, name, value)?;
     }
-    for (name, value) in asked {
+    for (name, value) in requested {
         append(&mut bytes, name, value)?;
     }
     if let Some(standby) = &end.configure_standby {
         let conninfo = conninfo_of(standby)?;
-        findings.done(CHECK, format!("`primary_conninfo` was set to `{}`", without_password(&conninfo)));
+        findings.add_info(CHECK, format!("`primary_conninfo` was set to `{}`", without_password(&conninfo)));
         append(&mut bytes, "primary_conninfo", &conninfo)?;
     }
     match (&end.restore_command, &end.configure_standby) {
         (None, _) => {}
         (Some(command), Some(_)) => {
-            findings.done(CHECK, "`restore_command` was set to the operator's");
+            findings.add_info(CHECK, "`restore_command` was set to that of the configuration");
             append(&mut bytes, "restore_command", command)?;
         }
         (Some(command), None) => findings.add(CHECK, not_written(command)),
@@ -74,7 +75,7 @@ pub(super) fn judge(
     Ok((bytes != before).then_some(AutoConf { bytes, mode }))
 }
 
-/// The lines that stay.
+/// Returns the lines that stay.
 fn without_foreign(before: &[u8], overrides: &Overrides, findings: &mut Findings) -> Vec<u8> {
     let mut kept: Vec<&[u8]> = Vec::new();
     for (number, line) in lines(before).filter(|(number, _)| !overrides.removed.contains(number)) {
@@ -96,16 +97,16 @@ fn without_foreign(before: &[u8], overrides: &Overrides, findings: &mut Findings
     kept.join(&b'\n')
 }
 
-/// That the operator's command is in effect nowhere, and where it would be; Patroni's configuration is in YAML.
+/// Returns the finding that the operator's command was not written, with the settings that would write it; Patroni's are in YAML.
 fn not_written(command: &str) -> String {
     let quoted = command.replace('\'', "''");
     format!(
-        "`restore_command` was not written, for `configure_standby` is not set: set that, or, under Patroni, add to its \
+        "`restore_command` was not written, because `configure_standby` is not set: set that, or, under Patroni, add to its \
          configuration, below `postgresql`, `recovery_conf: {{ restore_command: '{quoted}' }}`"
     )
 }
 
-/// The connection string of the replica, without secrets.
+/// Returns the standby's connection string, without secrets.
 fn conninfo_of(standby: &Standby) -> Result<String, Problem> {
     let refuse = |why: String| Problem::new(Rule::ConfigureStandby, why);
     let mut conninfo = Conninfo::parse(&standby.conninfo).map_err(|error| refuse(error.to_string()))?;
@@ -128,15 +129,15 @@ fn append(bytes: &mut Vec<u8>, name: &str, value: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Writes it: the old file or the new one is there, whatever happens.
-pub(super) fn carry_out(top: &Directory, auto_conf: Option<&AutoConf>) -> Result<(), Problem> {
+/// Writes the file. If this is interrupted, either the old or the new file exists.
+pub(super) fn apply(top: &Directory, auto_conf: Option<&AutoConf>) -> Result<(), Problem> {
     match auto_conf {
         Some(auto_conf) => top.replace(&AUTO, &auto_conf.bytes, auto_conf.mode).during(CHECK),
         None => Ok(()),
     }
 }
 
-/// Removes a file if it is there; says whether it was.
+/// Removes a file if it exists; returns whether it did.
 pub(super) fn remove(top: &Directory, path: &RelativePath) -> io::Result<bool> {
     match top.remove_file(path) {
         Ok(()) => Ok(true),
@@ -150,23 +151,25 @@ mod tests {
     use std::fs;
 
     use super::super::configuration::tests::Restored;
-    use super::super::hazards;
+    use super::super::judged_settings;
     use super::*;
 
     fn rewritten(
         files: &[(&str, &str)],
-        asked: &[(&str, &str)],
+        requests: &[(&str, &str)],
         standby: Option<&Standby>,
     ) -> (String, Vec<String>) {
         let restored = Restored::with(files);
         let places = restored.places();
-        let asked: Vec<_> = asked.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let requested: Vec<_> =
+            requests.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let mut findings = Findings::default();
         let end = EndState { configure_standby: standby.cloned(), ..EndState::default() };
         let overrides =
-            hazards::check(&places, &restored.read().unwrap(), 15, false, &mut Findings::default()).unwrap();
-        let auto_conf = judge(&places.top, &overrides, &asked, &end, &mut findings).unwrap();
-        carry_out(&places.top, auto_conf.as_ref()).unwrap();
+            judged_settings::check(&places, &restored.read().unwrap(), 15, false, &mut Findings::default())
+                .unwrap();
+        let auto_conf = judge(&places.top, &overrides, &requested, &end, &mut findings).unwrap();
+        apply(&places.top, auto_conf.as_ref()).unwrap();
         let text = fs::read_to_string(restored.place.path().join("postgresql.auto.conf")).unwrap_or_default();
         (text, findings.into_list().into_iter().map(|finding| finding.message).collect())
     }
@@ -177,15 +180,15 @@ mod tests {
             recovery_target = 'immediate'\r\n\tprimary_conninfo='host=x password=hunter2'\nprimary_slot_name = 's'\n\
             restore_command = 'AWS_SECRET=hunter2 fetch'\narchive_cleanup_command = 'x'\nrecovery_end_command = 'x'\n\
             promote_trigger_file = 'x'\n  max_connections =   100 # as before\n";
-        let (after, told) = rewritten(&[("postgresql.auto.conf", before)], &[], None);
+        let (after, reported) = rewritten(&[("postgresql.auto.conf", before)], &[], None);
         assert_eq!(
             after,
             "# Do not edit this file manually!\nwork_mem = '64MB'\n  max_connections =   100 # as before\n"
         );
-        assert_eq!(told.len(), 8, "{told:?}");
+        assert_eq!(reported.len(), 8, "{reported:?}");
         assert!(
-            told.iter().all(|line| line.contains("was removed") && !line.contains("hunter2")),
-            "{told:?}"
+            reported.iter().all(|line| line.contains("was removed") && !line.contains("hunter2")),
+            "{reported:?}"
         );
     }
 
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_29_a_standby_is_told_where_its_primary_is_without_a_password() {
+    fn rule_29_primary_conninfo_is_written_without_a_password() {
         let standby = Standby {
             conninfo: "host=10.0.0.1 user=replicator password=hunter2".to_owned(),
             passfile: Some("/etc/under study/it's".into()),
@@ -258,18 +261,18 @@ mod tests {
         assert_eq!(value, OURS);
         assert!(!text.contains("theirs"), "{text}");
 
-        // Without the setting it is a warning that it is in effect nowhere, with the line for Patroni's configuration.
-        let (text, told) = judged(&with(None));
+        // Without `configure_standby` a warning says that the command was not written, with the line for Patroni's configuration.
+        let (text, findings) = judged(&with(None));
         assert!(!text.contains("restore_command"), "{text}");
         let line = "recovery_conf: { restore_command: 'pgbackrest --stanza=''main'' archive-get %f \"%p\"' }";
-        let is_told = |finding: &crate::outcome::Finding| {
+        let is_reported = |finding: &crate::outcome::Finding| {
             finding.level == crate::Level::Warn && finding.message.contains(line)
         };
-        assert!(told.iter().any(is_told), "{told:?}");
+        assert!(findings.iter().any(is_reported), "{findings:?}");
     }
 
     #[test]
-    fn what_a_method_asked_for_comes_behind_what_is_overridden() {
+    fn requested_settings_come_after_the_overrides() {
         let (after, _) = rewritten(
             &[("postgresql.conf", "recovery_target_timeline = '7'\n")],
             &[("recovery_min_apply_delay", "5min"), ("recovery_target_timeline", "latest")],
@@ -282,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_whose_effect_is_taken_away_is_removed_from_postgresql_auto_conf() {
+    fn an_overridden_line_is_removed_from_postgresql_auto_conf() {
         let before =
             "work_mem = '1MB'\nexternal_pid_file = 'promote'\nlog_directory = '.'\nlog_directory = 'log'\n";
         let (after, _) = rewritten(&[("postgresql.auto.conf", before)], &[], None);

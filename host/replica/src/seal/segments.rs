@@ -1,4 +1,4 @@
-//! The write-ahead log that came along. Segments in `pg_wal` are replayed before anything is streamed, so one of a timeline
+//! Checks the restored write-ahead log. Segments in `pg_wal` are replayed before anything is streamed, so a segment of a timeline
 //! that the source left, past the fork, makes a standby that never follows. Headers: PostgreSQL's `access/xlog_internal.h`.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::source::SourceFacts;
 
 const CHECK: Rule = Rule::Wal;
 
-/// Where replay begins and whether a backup_label says so.
+/// Where replay begins, and whether a backup_label says so.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
     pub(super) timeline: u32,
@@ -25,7 +25,7 @@ pub(super) struct Start {
     pub(super) by_label: bool,
 }
 
-/// Judges the log: the start of replay is there or can still be had, and nothing leads off the source's history.
+/// Checks that the start of replay exists or can still be fetched, and that no segment leaves the source's history.
 pub(super) fn check(
     log: Option<&Directory>,
     start: Start,
@@ -60,7 +60,7 @@ fn check_start(
         Some(_) => format!("the segment {segment}, with which replay begins, is not whole in pg_wal"),
         None => format!("the segment {segment}, with which replay begins, is not in pg_wal"),
     };
-    // Without a label and without a shutdown the server first recovers from a crash, for which it streams nothing.
+    // Without a label and without a shutdown the server does crash recovery first, for which it streams nothing.
     if !start.by_label && !control.state.is_shut_down() {
         return Err(Problem::new(
             CHECK,
@@ -135,13 +135,13 @@ fn check_history(
     }
     holding_a_fork
         .into_iter()
-        // What lies before the start of replay is not read.
+        // Segments before the start of replay are not read.
         .filter(|(_, fork)| segment_size.number(*fork) >= segment_size.number(start.lsn))
         .try_for_each(|fork| check_fork(log, fork, start, segment_size, facts, findings))
 }
 
-/// Judges the segment in which the source left a timeline. The server reads the newest timeline that has a segment, of those that the
-/// history files in `pg_wal` make known to it (`XLogFileReadAnyTLI` in PostgreSQL's xlogrecovery.c).
+/// Checks the segment in which the source left a timeline. The server reads the segment of the newest timeline that has one, among the
+/// timelines of the history files in `pg_wal` (`XLogFileReadAnyTLI` in PostgreSQL's xlogrecovery.c).
 fn check_fork(
     log: &Directory,
     (timeline, fork): (u32, Lsn),
@@ -158,7 +158,7 @@ fn check_fork(
     if !has(&new)? {
         missing.push(new);
     }
-    // A start on the next timeline makes it known.
+    // If replay starts on the next timeline, the server knows that timeline without a history file.
     if start.timeline <= timeline && !has(&history)? {
         missing.push(history);
     }
@@ -173,26 +173,26 @@ fn check_fork(
         return Err(Problem::new(
             CHECK,
             format!(
-                "{left}, and what it holds beyond is what the source never had: the replica would replay it and never \
+                "{left}, and it holds WAL beyond that, which the source never had: the replica would replay it and never \
                  follow; {AGAIN}"
             ),
         ));
     }
-    findings.add(CHECK, format!("{left}, and what it may hold beyond must not be replayed"));
+    findings.add(CHECK, format!("{left}, and WAL that it may hold beyond that must not be replayed"));
     Ok(())
 }
 
-/// What helps where the source was promoted while its write-ahead log was being restored.
-const AGAIN: &str = "run again: by now the source says where it left";
+/// The advice if the source was promoted while its write-ahead log was being restored.
+const AGAIN: &str = "run again: by now the source reports where it left the timeline";
 
-/// The timeline that the source was on after `timeline`.
+/// Returns the timeline that the source was on after `timeline`.
 fn next_timeline(facts: &SourceFacts, timeline: u32) -> Option<u32> {
     let index = facts.history.iter().position(|fork| fork.timeline == timeline)?;
     Some(facts.history.get(index + 1).map_or(facts.timeline, |next| next.timeline))
 }
 
-/// Whether a segment holds log of its own position. One that the server recycled holds that of an earlier position
-/// under its new name, or zeros: replay ends before it. The header's page address is at byte 8.
+/// Returns whether a segment holds WAL of its own position. A recycled segment holds WAL of an earlier position under its new name, or
+/// zeros, and replay ends before it. The header's page address is at byte 8.
 fn holds_log(log: &Directory, file: &OsStr, begin: Lsn) -> io::Result<bool> {
     let path = RelativePath::new(file).map_err(io::Error::other)?;
     let mut header = [0; 16];
@@ -206,8 +206,9 @@ fn holds_log(log: &Directory, file: &OsStr, begin: Lsn) -> io::Result<bool> {
     Ok(u64::from_ne_bytes(address) == begin.0)
 }
 
-/// Whether the segment holds a record that begins at `fork`. What a server has not written yet is zeros there, or, in a recycled
-/// segment, of an earlier position: each record has the position of the one before, which is then not just before the fork.
+/// Returns whether the segment holds a record that begins at `fork`. If the server has not written there yet, the segment has zeros, or, if
+/// it was recycled, records of an earlier position. Each record has the position of its predecessor, which is then not just before the
+/// fork.
 fn holds_a_record(log: &Directory, file: &OsStr, fork: Lsn, segment_size: SegmentSize) -> io::Result<bool> {
     let path = RelativePath::new(file).map_err(io::Error::other)?;
     let mut open = log.open_file(&path)?;
@@ -216,8 +217,8 @@ fn holds_a_record(log: &Directory, file: &OsStr, fork: Lsn, segment_size: Segmen
     open.take(48).read_to_end(&mut bytes)?;
     let length = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let before = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-    // A record begins with its length, and has the position of the one before at byte 8 (`XLogRecord` in xlogrecord.h). The
-    // header of a page, of 24 bytes, may come before the record or between those two.
+    // A record begins with its length, and has the position of its predecessor at byte 8 (`XLogRecord` in xlogrecord.h). The
+    // header of a page, of 24 bytes, may precede the record or lie between these two fields.
     Ok([(0, 8), (24, 32), (0, 32)].into_iter().any(|(at_length, at_before)| {
         length(at_length).is_some_and(|length| length > 0)
             && before(at_before)
@@ -289,24 +290,24 @@ mod tests {
     }
 
     #[test]
-    fn rule_30_a_start_segment_that_did_not_come_along_is_told() {
+    fn rule_30_a_missing_start_segment_is_reported() {
         let place = tempfile::tempdir().unwrap();
         let log = Directory::open(place.path()).unwrap();
         let control = ControlFile::parse(&Written::in_production(7).bytes).unwrap();
-        let told = |by_label, log: Option<&Directory>| {
+        let findings = |by_label, log: Option<&Directory>| {
             let mut findings = Findings::default();
             let start = Start { timeline: 1, lsn: Lsn(0x0200_0028), by_label };
             check_start(log, start, &control, None, &mut findings).map(|()| findings.into_list().len())
         };
-        assert_eq!(told(true, Some(&log)).unwrap(), 1);
-        assert_eq!(told(true, None).unwrap(), 1);
-        assert!(told(false, Some(&log)).is_err(), "a snapshot cannot start without its own log");
+        assert_eq!(findings(true, Some(&log)).unwrap(), 1);
+        assert_eq!(findings(true, None).unwrap(), 1);
+        assert!(findings(false, Some(&log)).is_err(), "a snapshot cannot start without its own log");
         let path = place.path().join("000000010000000000000002");
         fs::write(&path, "cut").unwrap();
-        assert_eq!(told(true, Some(&log)).unwrap(), 1);
+        assert_eq!(findings(true, Some(&log)).unwrap(), 1);
         fs::File::options().write(true).open(&path).unwrap().set_len(SIZE).unwrap();
-        assert_eq!(told(true, Some(&log)).unwrap(), 0);
-        assert_eq!(told(false, Some(&log)).unwrap(), 0);
+        assert_eq!(findings(true, Some(&log)).unwrap(), 0);
+        assert_eq!(findings(false, Some(&log)).unwrap(), 0);
     }
 
     #[test]
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_segment_in_which_the_source_left_is_told_unless_the_new_timelines_is_there() {
+    fn the_segment_in_which_the_source_left_is_reported_unless_that_of_the_new_timeline_exists() {
         let place = tempfile::tempdir().unwrap();
         segment(place.path(), 1, 0x0300_0000, 0x0300_0000);
         assert_eq!(history(place.path(), &promoted_at(0x0300_0100)).unwrap().len(), 1);
@@ -354,7 +355,7 @@ mod tests {
                 && message.contains("run again"),
             "{message}"
         );
-        // The server reads a timeline only where a history file makes it known.
+        // The server reads a timeline only if it has its history file.
         segment(place.path(), 2, 0x0300_0000, 0x0300_0000);
         let message = refusal();
         assert!(message.contains("not `00000002.history`"), "{message}");
@@ -381,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_holds_a_fork_and_is_not_replayed_is_no_matter() {
+    fn a_segment_that_holds_a_fork_and_is_not_replayed_does_not_matter() {
         let place = tempfile::tempdir().unwrap();
         segment(place.path(), 1, 0x0300_0000, 0x0300_0000);
         record(place.path(), 0x0300_0100, 0x0300_00C8);

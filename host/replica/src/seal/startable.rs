@@ -1,5 +1,5 @@
-//! What makes a data directory startable: `global/pg_control` under its own name. PostgreSQL does not start without it,
-//! so it goes first and comes last, whatever happens in between, a SIGKILL included.
+//! Renames `global/pg_control`, which makes a data directory startable. PostgreSQL does not start without it, so the seal renames it first
+//! to its unfinished name and last back: an interruption in between, even by SIGKILL, leaves a directory that PostgreSQL does not start.
 
 use foundation::rooted::{Directory, Kind, RelativePath};
 use postgres_formats::control_file::{self, ControlFile, ControlFileError, NO_CHECKPOINT};
@@ -13,12 +13,12 @@ const GLOBAL: RelativePath = RelativePath::literal(names::GLOBAL);
 const CONTROL_FILE: RelativePath = RelativePath::literal(names::CONTROL_FILE);
 const UNFINISHED: RelativePath = RelativePath::literal(names::UNFINISHED_CONTROL_FILE);
 
-/// The first act: pg_control to its unfinished name where the method left it in place, `global/` synced.
+/// The first step of the seal: renames pg_control to its unfinished name, if the method wrote it under its own name, and syncs `global/`.
 pub(super) fn set_aside(top: &Directory) -> Result<(), Problem> {
     match top.find(&GLOBAL).during(CHECK)?.map(|metadata| metadata.kind) {
         Some(Kind::Directory) => {}
         Some(Kind::Link) => {
-            // Behind the link there may be a pg_control of somebody else, and the server would follow it.
+            // The link may lead to the pg_control of another cluster, and the server would follow it.
             top.remove_file(&GLOBAL).during(CHECK)?;
             top.sync().during(CHECK)?;
             return Err(Problem::new(
@@ -42,7 +42,7 @@ pub(super) fn set_aside(top: &Directory) -> Result<(), Problem> {
     sync_global(top)
 }
 
-/// Reads the set-aside file.
+/// Reads pg_control under its unfinished name.
 pub(super) fn read(top: &Directory) -> Result<ControlFile, Problem> {
     ControlFile::parse(&bytes(top)?).map_err(unusable)
 }
@@ -51,11 +51,11 @@ fn unusable(error: ControlFileError) -> Problem {
     Problem::new(CHECK, format!("`global/pg_control` cannot be used: it {error}"))
 }
 
-/// The bytes of the set-aside file.
+/// Returns the bytes of pg_control under its unfinished name.
 pub(super) fn bytes(top: &Directory) -> Result<Vec<u8>, Problem> {
     if top.find(&UNFINISHED).during(CHECK)?.is_none() {
         let message = format!(
-            "the method left neither `global/pg_control` nor `{}`: the backup is not whole",
+            "the method wrote neither `global/pg_control` nor `{}`: the backup is not whole",
             names::UNFINISHED_CONTROL_FILE
         );
         return Err(Problem::new(CHECK, message));
@@ -63,8 +63,8 @@ pub(super) fn bytes(top: &Directory) -> Result<Vec<u8>, Problem> {
     top.read(&UNFINISHED, control_file::SIZE).during(CHECK)
 }
 
-/// Makes the checkpoint in the set-aside file one that is nowhere: a replica that is to start from its backup_label cannot start
-/// from the wrong place where somebody removes that.
+/// Writes an invalid checkpoint into pg_control under its unfinished name. A replica must start from its backup_label; if a person removes
+/// that, the server then refuses to start instead of starting from the wrong position.
 pub(super) fn invalidate_checkpoint(top: &Directory) -> Result<(), Problem> {
     let before = bytes(top)?;
     let changed = control_file::with_checkpoint(&before, NO_CHECKPOINT).map_err(unusable)?;
@@ -72,13 +72,13 @@ pub(super) fn invalidate_checkpoint(top: &Directory) -> Result<(), Problem> {
     top.replace(&UNFINISHED, &changed, mode).during(CHECK)
 }
 
-/// The last act: pg_control under its own name, on disk when this returns. Where that fails it is under its unfinished name again.
+/// The last step of the seal: renames pg_control back to its own name, synced. If that fails, renames it to its unfinished name again.
 pub(super) fn put_in_place(top: &Directory) -> Result<(), Problem> {
     top.open_file(&UNFINISHED).and_then(|file| file.sync_all()).during(CHECK)?;
     top.rename(&UNFINISHED, &CONTROL_FILE).during(CHECK)?;
     let synced = sync_global(top).and_then(|()| top.sync().during(CHECK));
     if synced.is_err() && top.rename(&CONTROL_FILE, &UNFINISHED).is_err() {
-        // The disk fails, so this may too; nothing more can be tried.
+        // The disk fails, so this may fail too; nothing more can be tried.
         let _ = top.remove_file(&CONTROL_FILE);
     }
     synced
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn pg_control_goes_first_and_comes_last() {
+    fn pg_control_is_renamed_first_and_renamed_back_last() {
         let Tree { place, top } = tree();
         let bytes = Written::in_production(7).bytes;
         fs::write(place.path().join("global/pg_control"), &bytes).unwrap();
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checkpoint_of_the_set_aside_file_is_made_one_that_is_nowhere() {
+    fn the_checkpoint_of_the_set_aside_file_is_made_invalid() {
         let Tree { place, top } = tree();
         assert!(invalidate_checkpoint(&top).is_err());
         fs::write(place.path().join(UNFINISHED_CONTROL_FILE), Written::in_production(7).bytes).unwrap();

@@ -1,5 +1,5 @@
-//! The tablespaces: where the operator's map says that each goes, and the links in `pg_tblspc`. The *server* follows
-//! a `tablespace_map` at start, wherever it leads, so the host makes the links and removes the file.
+//! The tablespaces: the operator's map gives each a directory, and the host makes the links in `pg_tblspc`. It also removes
+//! `tablespace_map`, which the server would follow at its start, to any path.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -20,19 +20,19 @@ const CHECK: Rule = Rule::Tablespaces;
 const TABLESPACE_MAP: RelativePath = RelativePath::literal(names::TABLESPACE_MAP);
 const PG_TBLSPC: RelativePath = RelativePath::literal(names::PG_TBLSPC);
 
-/// The most entries of `pg_tblspc` that are looked at.
+/// The most entries of `pg_tblspc` that are read.
 const MOST: usize = 10_000;
 
 /// A tablespace of the replica.
 #[derive(Debug)]
 pub(super) struct Linked {
-    /// The real path of its place, which the link reads.
+    /// The real path of its directory, which is the target of the link.
     pub(super) path: PathBuf,
     pub(super) directory: Directory,
     /// The folder in it that belongs to this version of PostgreSQL, `PG_15_202209061`.
     pub(super) folder: RelativePath,
     link: RelativePath,
-    work: Work,
+    work: LinkAction,
 }
 
 impl Linked {
@@ -41,42 +41,43 @@ impl Linked {
         target: &Path,
         folder: &RelativePath,
         link: RelativePath,
-        work: Work,
+        work: LinkAction,
     ) -> Result<Self, Problem> {
         let place = places.tablespace(target)?;
         let directory = place.directory.try_clone().during(CHECK)?;
         Ok(Self { path: place.path.clone(), directory, folder: folder.clone(), link, work })
     }
 
-    /// Its link, below the data directory.
+    /// Returns the path of its link, below the data directory.
     pub(super) fn link(&self) -> &Path {
         self.link.as_path()
     }
 }
 
+/// How the link of a tablespace is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Work {
+enum LinkAction {
     Make,
     ReplaceLink,
     ReplaceDirectory,
     Keep,
 }
 
-/// Every tablespace, as judged.
+/// The tablespaces of the replica, and what has to be done.
 #[derive(Debug)]
 pub(super) struct Tablespaces {
     pub(super) linked: Vec<Linked>,
-    /// Whether there is a tablespace_map to be removed.
+    /// Whether there is a tablespace_map to remove.
     map: bool,
 }
 
-/// What is known of a tablespace before the map is asked.
+/// A tablespace of the backup, by which the map is searched.
 struct Wanted {
     name: Option<String>,
     location: PathBuf,
 }
 
-/// Judges tablespace_map, the tablespaces of the plan and what is in `pg_tblspc`; changes nothing.
+/// Checks tablespace_map, the tablespaces of the plan and the entries of `pg_tblspc`. Changes nothing.
 pub(super) fn judge(
     places: &Places<'_>,
     planned: &[Tablespace],
@@ -113,7 +114,7 @@ pub(super) fn judge(
     }
     for (oid, wanted) in wanted {
         let target = mapped(places, oid, &wanted)?;
-        linked.push(Linked::of(places, &target, &folder, link(oid)?, Work::Make)?);
+        linked.push(Linked::of(places, &target, &folder, link(oid)?, LinkAction::Make)?);
     }
     let mut taken = BTreeMap::new();
     for tablespace in &linked {
@@ -122,7 +123,8 @@ pub(super) fn judge(
     Ok(Tablespaces { linked, map })
 }
 
-/// What tablespace_map and the plan name, the former before the latter, and whether there is a tablespace_map.
+/// Returns the tablespaces of tablespace_map and of the plan, and whether there is a tablespace_map, whose locations count before the
+/// plan's.
 fn wanted(top: &Directory, planned: &[Tablespace]) -> Result<(BTreeMap<u32, Wanted>, bool), Problem> {
     let mut wanted: BTreeMap<u32, Wanted> = planned
         .iter()
@@ -144,7 +146,7 @@ fn wanted(top: &Directory, planned: &[Tablespace]) -> Result<(BTreeMap<u32, Want
     Ok((wanted, true))
 }
 
-/// Where the operator's map puts a tablespace.
+/// Returns the directory that the operator's map gives to a tablespace.
 fn mapped(places: &Places<'_>, oid: u32, wanted: &Wanted) -> Result<PathBuf, Problem> {
     places.tablespaces.target(oid, wanted.name.as_deref(), &wanted.location).map(Path::to_owned).ok_or_else(
         || {
@@ -158,21 +160,21 @@ fn mapped(places: &Places<'_>, oid: u32, wanted: &Wanted) -> Result<PathBuf, Pro
     )
 }
 
-/// Judges what is at the link of a tablespace that goes to `target`.
+/// Checks what exists at the link of a tablespace whose directory is `target`.
 fn judge_existing(
     places: &Places<'_>,
     link: &RelativePath,
     kind: Kind,
     target: &Path,
-) -> Result<Work, Problem> {
+) -> Result<LinkAction, Problem> {
     match kind {
         Kind::Link => {
             let existing = places.top.read_link(link).during(CHECK)?;
             let real = &places.tablespace(target)?.path;
             if existing == *real {
-                Ok(Work::Keep)
+                Ok(LinkAction::Keep)
             } else if is_at(&places.path.join("pg_tblspc").join(&existing), real) {
-                Ok(Work::ReplaceLink)
+                Ok(LinkAction::ReplaceLink)
             } else {
                 let message = format!(
                     "`{link}` is a link to `{}`, but the map says `{}`",
@@ -185,7 +187,7 @@ fn judge_existing(
         Kind::Directory
             if places.top.open_directory(link).and_then(|found| found.is_empty()).during(CHECK)? =>
         {
-            Ok(Work::ReplaceDirectory)
+            Ok(LinkAction::ReplaceDirectory)
         }
         Kind::Directory => {
             let message = format!(
@@ -200,16 +202,16 @@ fn judge_existing(
     }
 }
 
-/// Judges a link of a tablespace that neither tablespace_map nor the plan names, as pg_basebackup leaves it: it must lead
-/// to a place that the map gives away, and not to one that it gives to another.
+/// Checks the link of a tablespace that neither tablespace_map nor the plan names, as pg_basebackup leaves it. It must lead to a
+/// directory of the map, and not to one that the map gives to another tablespace.
 fn judge_unknown_link(
     places: &Places<'_>,
     oid: u32,
     link: &RelativePath,
-) -> Result<(PathBuf, Work), Problem> {
+) -> Result<(PathBuf, LinkAction), Problem> {
     let existing = places.top.read_link(link).during(CHECK)?;
     let resolved = places.path.join("pg_tblspc").join(&existing);
-    // Whoever maps this object identifier to a place means that one.
+    // If the map has an entry for this object identifier, only the directory of that entry is allowed.
     let by_oid = places.tablespaces.entries().find(|(key, _)| **key == crate::TablespaceKey::Oid(oid));
     let target = match by_oid {
         Some((_, target)) => Some(target).filter(|target| same_place(&resolved, target)),
@@ -223,7 +225,8 @@ fn judge_unknown_link(
         );
         return Err(Problem::new(Rule::Links, message));
     };
-    let work = if existing == places.tablespace(target)?.path { Work::Keep } else { Work::ReplaceLink };
+    let work =
+        if existing == places.tablespace(target)?.path { LinkAction::Keep } else { LinkAction::ReplaceLink };
     Ok((target.to_owned(), work))
 }
 
@@ -231,7 +234,7 @@ fn same_place(resolved: &Path, target: &Path) -> bool {
     target.canonicalize().is_ok_and(|real| is_at(resolved, &real))
 }
 
-/// Each tablespace has a place of its own with its folder in it.
+/// Checks that a tablespace has a directory of its own, with its folder in it.
 fn check_place(
     places: &Places<'_>,
     tablespace: &Linked,
@@ -264,7 +267,7 @@ fn check_place(
     Ok(())
 }
 
-/// The entries of `pg_tblspc` that are named by an object identifier. Anything else PostgreSQL does not look at.
+/// Returns the entries of `pg_tblspc` whose names are object identifiers. PostgreSQL ignores all others.
 fn entries(top: &Directory) -> Result<Vec<(u32, Kind)>, Problem> {
     if top.find(&PG_TBLSPC).during(CHECK)?.is_none() {
         return Ok(Vec::new());
@@ -274,7 +277,7 @@ fn entries(top: &Directory) -> Result<Vec<(u32, Kind)>, Problem> {
     let mut count = 0;
     directory
         .names(&mut |name| {
-            // `007` would be another entry than `7`: only the way that PostgreSQL writes it counts.
+            // `007` would be another entry than `7`: only PostgreSQL's own spelling counts.
             if let Some(oid) = name.to_str().and_then(tablespace_oid) {
                 oids.insert(oid);
             }
@@ -294,7 +297,7 @@ fn link(oid: u32) -> Result<RelativePath, Problem> {
 }
 
 /// Makes the links and removes tablespace_map.
-pub(super) fn carry_out(
+pub(super) fn apply(
     top: &Directory,
     tablespaces: &Tablespaces,
     findings: &mut Findings,
@@ -302,19 +305,19 @@ pub(super) fn carry_out(
     for tablespace in &tablespaces.linked {
         let link = &tablespace.link;
         match tablespace.work {
-            Work::Keep => continue,
-            Work::Make => {}
-            Work::ReplaceLink => top.remove_file(link).during(CHECK)?,
-            Work::ReplaceDirectory => top.remove_directory(link).during(CHECK)?,
+            LinkAction::Keep => continue,
+            LinkAction::Make => {}
+            LinkAction::ReplaceLink => top.remove_file(link).during(CHECK)?,
+            LinkAction::ReplaceDirectory => top.remove_directory(link).during(CHECK)?,
         }
         top.create_link(link, &tablespace.path).during(CHECK)?;
-        findings.done(CHECK, format!("`{link}` was made a link to `{}`", tablespace.path.display()));
+        findings.add_info(CHECK, format!("`{link}` was made a link to `{}`", tablespace.path.display()));
     }
     if tablespaces.map {
         top.remove_file(&TABLESPACE_MAP).during(CHECK)?;
         findings.add(
             CHECK,
-            "`tablespace_map` was removed: its links are made, and the server would make them anew",
+            "`tablespace_map` was removed: its links are made, and the server would make them again",
         );
     }
     Ok(())

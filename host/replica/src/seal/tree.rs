@@ -1,4 +1,4 @@
-//! The walk over every file: what it is, whom it belongs to, who else may touch it. One pass, links never followed, memory bounded.
+//! Walks every file and checks its kind, its owner and its mode. One pass; links are never followed; memory is bounded.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -18,30 +18,30 @@ const MODES: Rule = Rule::Modes;
 /// How deep a tree may be. PostgreSQL's own is 5 deep.
 const DEPTH: usize = 64;
 
-/// How many examples of a change are told.
+/// How many examples of a change are reported.
 const EXAMPLES: usize = 5;
 
-/// How many directories a walk stopped at (other file systems, directories that had to be opened up) are gone into.
+/// How many directories at which a walk stopped (other file systems, directories whose mode had to be changed) are walked after it.
 const FURTHER: usize = 1000;
 
-/// What others may not do with a file: the group may not write, the rest nothing at all.
+/// The permission bits that others must not have: write for the group, all for the rest.
 const OTHERS: u32 = 0o027;
 
-/// A tree to be walked.
+/// A tree to walk.
 pub(super) struct Tree<'a> {
     pub(super) directory: &'a Directory,
-    /// The links in it that the host makes or has judged, below `directory`.
+    /// The links in it that the host makes or has checked, below `directory`.
     pub(super) links: BTreeSet<PathBuf>,
-    /// Entries directly below that are not looked at.
-    pub(super) left_out: &'static [&'static str],
+    /// Entries directly below `directory` that are skipped.
+    pub(super) skipped: &'static [&'static str],
 }
 
-/// What the walks found in all trees, told at the end.
+/// What the walks found in all trees, reported at the end.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct WalkResults {
     tightened: Counted,
-    of_root: Counted,
-    /// File systems mounted within, which are synced too.
+    owned_by_root: Counted,
+    /// File systems that are mounted within the trees, which are synced too.
     pub(super) mounted: Vec<Directory>,
     cancel: CancellationToken,
 }
@@ -60,7 +60,7 @@ impl Counted {
         }
     }
 
-    fn told(&self, what: &str, findings: &mut Findings) {
+    fn report(&self, what: &str, findings: &mut Findings) {
         if self.count > 0 {
             let more = if self.count > self.examples.len() as u64 { ", ..." } else { "" };
             findings.add(MODES, format!("{what}: {} ({}{more})", self.count, self.examples.join(", ")));
@@ -68,25 +68,25 @@ impl Counted {
     }
 }
 
-impl Seen {
-    /// Nothing yet; the walks stop where `cancel` is cancelled.
+impl WalkResults {
+    /// Returns empty results; the walks stop if `cancel` is cancelled.
     pub(super) fn until(cancel: CancellationToken) -> Self {
         Self { cancel, ..Self::default() }
     }
 
-    /// Tells what was changed.
-    pub(super) fn tell(&self, findings: &mut Findings) {
+    /// Reports what was changed.
+    pub(super) fn report(&self, findings: &mut Findings) {
         self.tightened
-            .told("permission bits that others had, or that the owner lacked, were changed", findings);
-        self.of_root.told("files that belong to root", findings);
+            .report("permission bits that others had, or that the owner lacked, were changed", findings);
+        self.owned_by_root.report("files that belong to root", findings);
     }
 }
 
 /// Walks a tree.
-pub(super) fn walk(tree: &Tree<'_>, seen: &mut Seen) -> Result<(), Problem> {
+pub(super) fn walk(tree: &Tree<'_>, seen: &mut WalkResults) -> Result<(), Problem> {
     let mut further = walk_below(tree, tree.directory, PathBuf::new(), 0, seen)?;
     let mut gone_into = 0;
-    // Opened one after the other, for there may be more of them than descriptors.
+    // Opened one after the other, because there may be more of them than descriptors.
     while let Some(Further { path, mounted }) = further.get(gone_into).cloned() {
         gone_into += 1;
         let below = tree.directory.open_directory(&path).during(MODES)?;
@@ -99,13 +99,13 @@ pub(super) fn walk(tree: &Tree<'_>, seen: &mut Seen) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Walks what lies on one file system and can be read; gives the directories that it did not go into.
+/// Walks the files on one file system that can be read. Returns the directories that it did not enter.
 fn walk_below(
     tree: &Tree<'_>,
     directory: &Directory,
     prefix: PathBuf,
     already: usize,
-    seen: &mut Seen,
+    seen: &mut WalkResults,
 ) -> Result<Vec<Further>, Problem> {
     let user = rustix::process::geteuid().as_raw();
     let mut visitor =
@@ -117,25 +117,25 @@ fn walk_below(
     }
 }
 
-/// A directory that a walk did not go into.
+/// A directory that a walk did not enter.
 #[derive(Clone, Debug)]
 struct Further {
     /// Below the tree's directory.
     path: RelativePath,
-    /// Whether something is mounted there; otherwise it could not be read.
+    /// Whether a file system is mounted there; otherwise the directory could not be read.
     mounted: bool,
 }
 
 struct Visitor<'a> {
     tree: &'a Tree<'a>,
     directory: &'a Directory,
-    /// Where `directory` is below the tree's.
+    /// The path of `directory` below the tree's.
     prefix: PathBuf,
-    /// The server's.
+    /// The server's user.
     user: u32,
-    /// How many directories the walks before did not go into.
+    /// How many directories the earlier walks did not enter.
     already: usize,
-    seen: &'a mut Seen,
+    seen: &'a mut WalkResults,
     problem: Option<Problem>,
     further: Vec<Further>,
 }
@@ -146,12 +146,12 @@ impl Visitor<'_> {
             self.problem = Some(Problem::cancelled());
             return Ok(ControlFlow::Break(()));
         }
-        // Most of a cluster's files are looked at in the first walk, in which there is nothing to be joined.
+        // The first walk visits most of a cluster's files and has no prefix, so their paths need not be copied.
         let path = match self.prefix.as_os_str().is_empty() {
             true => Cow::Borrowed(found.path),
             false => Cow::Owned(self.prefix.join(found.path)),
         };
-        if self.tree.left_out.iter().any(|name| path.starts_with(name)) {
+        if self.tree.skipped.iter().any(|name| path.starts_with(name)) {
             return Ok(ControlFlow::Continue(()));
         }
         if let Err(problem) = self.judge(&path, &found) {
@@ -207,7 +207,7 @@ impl Visitor<'_> {
                 let message = format!("{} is a FIFO, a socket or a device", named());
                 return Err(Problem::new(Rule::SpecialFiles, message));
             }
-            // PostgreSQL writes files in place: a second name, such as a backup repository's, would see its own file change.
+            // PostgreSQL writes files in place, so the file under a second name, such as in a backup repository, would change too.
             Kind::File if metadata.names > 1 => {
                 let message = format!(
                     "{} has {} names (hard links): what the server writes would change the others too",
@@ -236,7 +236,7 @@ impl Visitor<'_> {
     fn tighten(&mut self, path: &Path, found: &Found<'_>) -> io::Result<()> {
         let mode = found.metadata.mode;
         if found.metadata.user != self.user {
-            self.seen.of_root.add(path, "");
+            self.seen.owned_by_root.add(path, "");
             return Ok(());
         }
         let wanted = wanted_mode(&found.metadata);
@@ -248,8 +248,8 @@ impl Visitor<'_> {
     }
 }
 
-/// The bits that a file or directory should have: the owner's at least read and write, the group's no write, the
-/// others' none; a set-group-id directory keeps that bit.
+/// Returns the mode that a file or directory should have: at least read and write for the owner, no write for the group, nothing for
+/// others. A set-group-id directory keeps that bit.
 fn wanted_mode(metadata: &Metadata) -> u32 {
     match metadata.kind {
         Kind::Directory => metadata.mode & 0o2777 & !OTHERS | 0o700,
@@ -261,8 +261,8 @@ fn relative(path: &Path) -> io::Result<RelativePath> {
     RelativePath::new(path).map_err(io::Error::other)
 }
 
-/// The data directory itself: the server's user's, 0700 or 0750; PostgreSQL does not start otherwise
-/// (`checkDataDir` in `src/backend/utils/init/miscinit.c`).
+/// Checks that the data directory itself belongs to the server's user, and sets its mode to 0700 if it is neither 0700 nor 0750, with which
+/// PostgreSQL would not start (`checkDataDir` in `src/backend/utils/init/miscinit.c`).
 pub(super) fn check_top(top: &Directory, findings: &mut Findings) -> Result<(), Problem> {
     let metadata = top.own_metadata().during(MODES)?;
     let user = rustix::process::geteuid().as_raw();
@@ -282,7 +282,7 @@ pub(super) fn check_top(top: &Directory, findings: &mut Findings) -> Result<(), 
     Ok(())
 }
 
-/// A mapped directory: the operator's, so that only bits are taken away that let others change what the server reads.
+/// Checks the mode of a mapped directory. It is the operator's, so only the bits are removed that let others change what the server reads.
 pub(super) fn check_mapped(directory: &Directory, findings: &mut Findings) -> Result<(), Problem> {
     let metadata = directory.own_metadata().during(MODES)?;
     if metadata.mode & 0o022 == 0 {
@@ -307,8 +307,8 @@ pub(super) fn check_mapped(directory: &Directory, findings: &mut Findings) -> Re
     Ok(())
 }
 
-/// The folder of a tablespace, whose own mode no walk sees.
-pub(super) fn tighten_folder(folder: &Directory, seen: &mut Seen) -> Result<(), Problem> {
+/// Corrects the mode of a tablespace's folder itself, which no walk visits.
+pub(super) fn tighten_folder(folder: &Directory, seen: &mut WalkResults) -> Result<(), Problem> {
     let metadata = folder.own_metadata().during(MODES)?;
     let wanted = wanted_mode(&metadata);
     if wanted != metadata.mode {
@@ -352,28 +352,28 @@ mod tests {
         fn walk(&self, links: &[&str]) -> Result<Vec<crate::outcome::Finding>, Problem> {
             let directory = Directory::open(self.place.path()).unwrap();
             let links = links.iter().map(PathBuf::from).collect();
-            let mut seen = Seen::default();
-            walk(&Tree { directory: &directory, links, left_out: &["lost+found"] }, &mut seen)?;
+            let mut seen = WalkResults::default();
+            walk(&Tree { directory: &directory, links, skipped: &["lost+found"] }, &mut seen)?;
             let mut findings = Findings::default();
-            seen.tell(&mut findings);
+            seen.report(&mut findings);
             Ok(findings.into_list())
         }
     }
 
     #[test]
-    fn rule_05_a_walk_stops_where_it_is_cancelled() {
+    fn rule_05_a_walk_stops_when_it_is_cancelled() {
         let tree = Walked::new();
         tree.file("base/1", 0o666);
         let directory = Directory::open(tree.place.path()).unwrap();
         let cancel = CancellationToken::new();
         cancel.cancel();
-        let given = Tree { directory: &directory, links: BTreeSet::new(), left_out: &[] };
-        assert_eq!(walk(&given, &mut Seen::until(cancel)).unwrap_err().check, None);
+        let given = Tree { directory: &directory, links: BTreeSet::new(), skipped: &[] };
+        assert_eq!(walk(&given, &mut WalkResults::until(cancel)).unwrap_err().check, None);
         assert_eq!(tree.mode("base/1"), 0o666);
     }
 
     #[test]
-    fn rule_30_bits_of_others_are_taken_away_and_counted() {
+    fn rule_30_bits_of_others_are_removed_and_counted() {
         let tree = Walked::new();
         for (name, mode) in
             [("base/1", 0o666), ("base/2", 0o4755), ("base/3", 0o640), ("base/4", 0o600), ("base/5", 0o400)]
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_30_links_lead_only_where_they_may() {
+    fn rule_30_only_expected_links_are_allowed() {
         let tree = Walked::new();
         symlink("/etc/passwd", tree.at("base/1")).unwrap();
         let problem = tree.walk(&[]).unwrap_err();
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_30_what_is_no_file_is_refused() {
+    fn rule_30_special_files_are_refused() {
         let tree = Walked::new();
         let _socket = std::os::unix::net::UnixListener::bind(tree.at("base/.s.PGSQL.5432")).unwrap();
         assert_eq!(tree.walk(&[]).unwrap_err().check, Some(Rule::SpecialFiles));
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_not_looked_at() {
+    fn skipped_entries_are_not_checked() {
         let tree = Walked::new();
         fs::create_dir(tree.at("lost+found")).unwrap();
         symlink("/etc", tree.at("lost+found/x")).unwrap();

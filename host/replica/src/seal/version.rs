@@ -1,5 +1,5 @@
-//! Whose major version it is: that of PG_VERSION, of pg_control, of the catalogs, of the plan, of the source and of the programs in
-//! `bin_dir` must be one.
+//! Checks the major version: PG_VERSION, pg_control, the catalogs, the plan, the source and the programs in `bin_dir` must have the same
+//! one.
 
 use std::path::Path;
 
@@ -9,18 +9,18 @@ use postgres_formats::{names, version};
 
 use super::problem::{During, Findings, Problem, shown};
 use crate::Rule;
-use crate::program_version::{PATIENCE, major_version};
+use crate::program_version::{TIMEOUT, major_version};
 
 const CHECK: Rule = Rule::Version;
 const PG_VERSION: RelativePath = RelativePath::literal(names::PG_VERSION);
 
-/// What else tells a major version.
+/// Other sources of the major version.
 pub(super) struct Others<'a> {
-    /// PostgreSQL's programs.
+    /// The directory of PostgreSQL's programs.
     pub(super) bin_dir: &'a Path,
-    /// What the plan said.
+    /// The plan's major version.
     pub(super) planned: Option<u32>,
-    /// What the source runs.
+    /// The source's major version.
     pub(super) source: Option<u32>,
 }
 
@@ -33,7 +33,7 @@ pub(super) fn read(top: &Directory) -> Result<u32, Problem> {
     })
 }
 
-/// Compares the major version that PG_VERSION tells with everything else that tells one.
+/// Compares the major version in PG_VERSION with all other sources.
 pub(super) fn check(
     major: u32,
     control: &ControlFile,
@@ -78,8 +78,8 @@ pub(super) fn check(
     }
     let postgres = others.bin_dir.join("postgres");
     let program = postgres.display();
-    let installed = major_version(&postgres, PATIENCE).map_err(|error| {
-        Problem::new(CHECK, format!("cannot ask `{program} --version`: {error}; look at `bin_dir`"))
+    let installed = major_version(&postgres, TIMEOUT).map_err(|error| {
+        Problem::new(CHECK, format!("cannot run `{program} --version`: {error}; correct `bin_dir`"))
     })?;
     if installed != major {
         return differs(format!(
@@ -116,14 +116,14 @@ mod tests {
     #[test]
     fn rule_30_a_major_version_that_disagrees_is_refused() {
         let written = Written::in_production(7);
-        for (major, script, told) in [
+        for (major, script, expected) in [
             (16, FIFTEEN, "catalogs of PostgreSQL 15"),
             (17, FIFTEEN, "format 1300"),
             (12, FIFTEEN, "13 to 18"),
             (15, "echo 'postgres (PostgreSQL) 16.2'", "`bin_dir`"),
         ] {
             let message = checked(major, &written, script).unwrap_err().message;
-            assert!(message.contains(told), "{message}");
+            assert!(message.contains(expected), "{message}");
         }
         let control = ControlFile::parse(&written.bytes).unwrap();
         for (planned, source) in [(Some(14), None), (None, Some(14))] {
@@ -134,14 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn catalogs_of_no_release_are_told() {
+    fn catalogs_of_no_release_are_reported() {
         let mut written = Written::in_production(7);
         written.put32(12, 202_299_999);
         assert_eq!(checked(15, &written, FIFTEEN).unwrap().into_list().len(), 1);
     }
 
     #[test]
-    fn a_program_that_does_not_tell_its_version_is_named() {
+    fn a_program_that_does_not_print_its_version_is_named() {
         for script in ["exit 3", "echo hello", "true"] {
             let message = checked(15, &Written::in_production(7), script).unwrap_err().message;
             assert!(message.contains("bin_dir"), "{message}");

@@ -1,4 +1,5 @@
-//! Where the write-ahead log is, and the link to it. A method writes into the mapped directory itself; the host makes the link.
+//! The directory of the write-ahead log and the link `pg_wal` to it. A method writes into the mapped directory itself; the host makes the
+//! link.
 
 use std::ops::ControlFlow;
 
@@ -13,43 +14,43 @@ const CHECK: Rule = Rule::Links;
 const PG_WAL: RelativePath = RelativePath::literal(names::PG_WAL);
 const ARCHIVE_STATUS: RelativePath = RelativePath::literal(names::ARCHIVE_STATUS);
 
-/// How deep an otherwise empty `pg_wal` may be: `archive_status`, and `summaries` since PostgreSQL 17.
+/// How deep a `pg_wal` without files may be: `archive_status`, and `summaries` since PostgreSQL 17.
 const DEPTH: usize = 2;
 
-/// What is to be done so that `pg_wal` leads to the log.
+/// What has to be done so that `pg_wal` leads to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Work {
-    /// It is a directory in the data directory, where it belongs.
+pub(super) enum LinkAction {
+    /// Nothing: the log is not mapped, and `pg_wal` is a directory.
     Nothing,
-    /// It is missing and not mapped.
+    /// Make the directory: the log is not mapped, and `pg_wal` is missing.
     MakeDirectory,
-    /// It is missing and mapped.
+    /// Make the link: the log is mapped, and `pg_wal` is missing.
     MakeLink,
-    /// It is a link that leads to the mapped directory, by a path that is not the real one.
+    /// Replace the link: it leads to the mapped directory, but not by its real path.
     ReplaceLink,
-    /// It is a directory without a file in it, and mapped.
+    /// Replace the directory with the link: the log is mapped, and `pg_wal` holds no file.
     ReplaceDirectory,
-    /// It is the link that the host would make.
+    /// Keep the link, which is the one that the host would make.
     Keep,
 }
 
-/// Judges what is at `pg_wal`; changes nothing.
-pub(super) fn judge(places: &Places<'_>) -> Result<Work, Problem> {
+/// Checks what exists at `pg_wal`. Changes nothing.
+pub(super) fn judge(places: &Places<'_>) -> Result<LinkAction, Problem> {
     let found = places.top.find(&PG_WAL).during(CHECK)?.map(|metadata| metadata.kind);
     match (found, &places.wal) {
-        (Some(Kind::Directory), None) => Ok(Work::Nothing),
-        (None, None) => Ok(Work::MakeDirectory),
-        (None, Some(_)) => Ok(Work::MakeLink),
+        (Some(Kind::Directory), None) => Ok(LinkAction::Nothing),
+        (None, None) => Ok(LinkAction::MakeDirectory),
+        (None, Some(_)) => Ok(LinkAction::MakeLink),
         (Some(Kind::Link), Some(wal)) => judge_link(places, wal),
         (Some(Kind::Directory), Some(wal)) if holds_no_file(&places.top)? => {
             if places.top.is_mount_point(&PG_WAL).during(CHECK)? {
                 let message = format!(
-                    "`pg_wal` is a mount point while `wal_dir` is `{}`: leave `wal_dir` out",
+                    "`pg_wal` is a mount point while `wal_dir` is `{}`: remove the setting `wal_dir`",
                     wal.path.display()
                 );
                 return Err(Problem::new(CHECK, message));
             }
-            Ok(Work::ReplaceDirectory)
+            Ok(LinkAction::ReplaceDirectory)
         }
         (Some(Kind::Directory), Some(wal)) => Err(Problem::new(
             CHECK,
@@ -75,12 +76,12 @@ pub(super) fn judge(places: &Places<'_>) -> Result<Work, Problem> {
     }
 }
 
-fn judge_link(places: &Places<'_>, wal: &Place) -> Result<Work, Problem> {
+fn judge_link(places: &Places<'_>, wal: &Place) -> Result<LinkAction, Problem> {
     let target = places.top.read_link(&PG_WAL).during(CHECK)?;
     if target == wal.path {
-        Ok(Work::Keep)
+        Ok(LinkAction::Keep)
     } else if is_at(&places.path.join(&target), &wal.path) {
-        Ok(Work::ReplaceLink)
+        Ok(LinkAction::ReplaceLink)
     } else {
         let message = format!(
             "`pg_wal` is a link to `{}` while `wal_dir` is `{}`",
@@ -103,35 +104,35 @@ fn holds_no_file(top: &Directory) -> Result<bool, Problem> {
     Ok(none)
 }
 
-/// The directory that holds the log now, if there is one.
-pub(super) fn open(places: &Places<'_>, work: Work) -> Result<Option<Directory>, Problem> {
+/// Opens the directory that holds the log now, if there is one.
+pub(super) fn open(places: &Places<'_>, work: LinkAction) -> Result<Option<Directory>, Problem> {
     match (work, &places.wal) {
         (_, Some(wal)) => wal.directory.try_clone().map(Some).during(CHECK),
-        (Work::Nothing, None) => places.top.open_directory(&PG_WAL).map(Some).during(CHECK),
+        (LinkAction::Nothing, None) => places.top.open_directory(&PG_WAL).map(Some).during(CHECK),
         (_, None) => Ok(None),
     }
 }
 
-/// Does what was judged.
-pub(super) fn carry_out(places: &Places<'_>, work: Work, findings: &mut Findings) -> Result<(), Problem> {
+/// Does the action that [`judge`] returned.
+pub(super) fn apply(places: &Places<'_>, work: LinkAction, findings: &mut Findings) -> Result<(), Problem> {
     let top = &places.top;
     match work {
-        Work::Nothing | Work::Keep => {}
-        Work::MakeDirectory => {
+        LinkAction::Nothing | LinkAction::Keep => {}
+        LinkAction::MakeDirectory => {
             top.create_directory(&PG_WAL, 0o700).during(CHECK)?;
             findings.add(CHECK, "`pg_wal` was missing and was made, empty");
         }
-        Work::MakeLink => make_link(places, findings)?,
-        Work::ReplaceLink => {
+        LinkAction::MakeLink => make_link(places, findings)?,
+        LinkAction::ReplaceLink => {
             top.remove_file(&PG_WAL).during(CHECK)?;
             make_link(places, findings)?;
         }
-        Work::ReplaceDirectory => {
+        LinkAction::ReplaceDirectory => {
             remove_empty(top)?;
             make_link(places, findings)?;
         }
     }
-    let Some(log) = open(places, if places.wal.is_some() { work } else { Work::Nothing })? else {
+    let Some(log) = open(places, if places.wal.is_some() { work } else { LinkAction::Nothing })? else {
         return Ok(());
     };
     // The server makes it too, but a method that lists archived segments there expects it.
@@ -144,7 +145,7 @@ pub(super) fn carry_out(places: &Places<'_>, work: Work, findings: &mut Findings
 fn make_link(places: &Places<'_>, findings: &mut Findings) -> Result<(), Problem> {
     let Some(wal) = &places.wal else { return Ok(()) };
     places.top.create_link(&PG_WAL, &wal.path).during(CHECK)?;
-    findings.done(CHECK, format!("`pg_wal` was made a link to `{}`", wal.path.display()));
+    findings.add_info(CHECK, format!("`pg_wal` was made a link to `{}`", wal.path.display()));
     Ok(())
 }
 
@@ -196,19 +197,22 @@ mod tests {
             self.root.path().join(name)
         }
 
-        /// Judges and carries out; gives where the log is then.
+        /// Makes the link or the directory, and returns where the log is then.
         fn done(&self) -> Result<PathBuf, Problem> {
             let places = Places::opened(&self.directories);
             let work = judge(&places)?;
-            carry_out(&places, work, &mut Findings::default())?;
-            assert!(matches!(judge(&places)?, Work::Nothing | Work::Keep), "nothing is left to do");
+            apply(&places, work, &mut Findings::default())?;
+            assert!(
+                matches!(judge(&places)?, LinkAction::Nothing | LinkAction::Keep),
+                "nothing is left to do"
+            );
             assert!(self.at("main/pg_wal/archive_status").is_dir());
             Ok(self.at("main/pg_wal").canonicalize().unwrap())
         }
     }
 
     #[test]
-    fn the_log_stays_inside_where_it_is_not_mapped() {
+    fn a_log_that_is_not_mapped_stays_inside() {
         for made in [false, true] {
             let scene = Scene::new(false);
             if made {
@@ -258,7 +262,7 @@ mod tests {
         symlink(scene.at("wal"), scene.at("main/pg_wal")).unwrap();
         assert!(
             scene.done().unwrap_err().message.contains("wal_dir = "),
-            "the line that would allow it is told"
+            "the message has the line that would allow it"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Asking the source in replication mode with `psql`: a role that may only replicate cannot ask otherwise.
+//! Asks the source with `psql`, in replication mode because some roles may only replicate.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -13,26 +13,26 @@ use tokio::process::Command;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Conninfo, Fork, PassFile, Source, SourceError, SourceFacts, lasting};
+use super::{Conninfo, Fork, PassFile, Source, SourceError, SourceFacts, transient};
 use crate::{Redactor, Secret, Tablespace};
 
-/// How long asking may take in all.
+/// How long all questions together may take.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// How long one host has to accept a connection where the connection string has no `connect_timeout`, in seconds.
+/// How long one host has to accept a connection if the connection string has no `connect_timeout`, in seconds.
 const CONNECT_TIMEOUT: &str = "5";
 
-/// How much of psql's output is read: a history of some ten thousand promotions, or as many tablespaces.
+/// How many bytes of psql's output are read: a history of some ten thousand promotions, or as many tablespaces.
 const OUTPUT_LIMIT: u64 = 1 << 20;
 
-/// How much of what psql says on failure is told.
+/// How many bytes of psql's error output are reported.
 const MESSAGE_LIMIT: usize = 2000;
 
-/// The tablespaces besides the two that lie in the data directory, fields and rows ended by NUL.
+/// Lists the tablespaces besides the two that lie in the data directory. Fields and rows end with NUL.
 const TABLESPACES: &str = "SELECT oid, spcname, pg_catalog.pg_tablespace_location(oid) FROM pg_catalog.pg_tablespace \
                            WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid";
 
-/// Asks for everything that a replication role may know, and for the tablespaces, which it may not always.
+/// Asks for everything that a replication role may read, and for the tablespaces, which it may not always read.
 pub(super) async fn ask(
     source: &Source,
     bin_dir: &Path,
@@ -42,7 +42,7 @@ pub(super) async fn ask(
     let Connections { replication, database } = Connections::to(source)?;
     let identity = psql.run(&replication, &["IDENTIFY_SYSTEM", "SHOW server_version_num"], &[]).await?;
     let mut facts = parse_identity(&identity).ok_or_else(|| {
-        SourceError::lasting(
+        SourceError::permanent(
             "the source did not answer IDENTIFY_SYSTEM and SHOW server_version_num as PostgreSQL does",
         )
     })?;
@@ -51,8 +51,8 @@ pub(super) async fn ask(
         let history = psql.run(&replication, &[&question], &[]).await?;
         facts.history = parse_history(&history, facts.timeline).ok_or_else(|| {
             let timeline = facts.timeline;
-            SourceError::lasting(format!(
-                "the history of timeline {timeline} that the source told cannot be read"
+            SourceError::permanent(format!(
+                "the history of timeline {timeline} that the source sent cannot be read"
             ))
         })?;
     }
@@ -61,29 +61,30 @@ pub(super) async fn ask(
     Ok(facts)
 }
 
-/// How the source is reached.
+/// The connection strings for the source.
 pub(super) struct Connections {
-    /// In replication mode.
+    /// For replication mode.
     pub(super) replication: Conninfo,
-    /// In a database, which a role that may only replicate cannot.
+    /// For a database, to which a role that may only replicate cannot connect.
     pub(super) database: Conninfo,
 }
 
 impl Connections {
     pub(super) fn to(source: &Source) -> Result<Self, SourceError> {
         let conninfo = Conninfo::parse(&source.native_connstring())
-            .map_err(|error| SourceError::lasting(error.to_string()))?;
+            .map_err(|error| SourceError::permanent(error.to_string()))?;
         let conninfo = match conninfo.get("connect_timeout") {
             Some(_) => conninfo,
             None => conninfo.with("connect_timeout", CONNECT_TIMEOUT),
         };
-        // The database's name is what pg_basebackup says too, and what an operator's passfile may have in its place.
+        // pg_basebackup uses this database name too, and an operator's passfile may have it in its entry.
         let replication = conninfo.clone().with("dbname", "replication").with("replication", "true");
         let database = conninfo.get("dbname").unwrap_or("postgres").to_owned();
         Ok(Self { replication, database: conninfo.with("dbname", &database).without("replication") })
     }
 }
 
+/// A `psql` for the questions to one source.
 pub(super) struct Psql<'a> {
     source: &'a Source,
     program: PathBuf,
@@ -92,12 +93,12 @@ pub(super) struct Psql<'a> {
 }
 
 impl<'a> Psql<'a> {
-    /// It has [`DEADLINE`] for everything that it is asked.
+    /// Returns a `psql` that has [`DEADLINE`] for all questions together.
     pub(super) fn of(source: &'a Source, bin_dir: &Path, cancel: &'a CancellationToken) -> Self {
         Self { source, program: bin_dir.join("psql"), deadline: Instant::now() + DEADLINE, cancel }
     }
 
-    /// What psql prints for `commands`, all on one connection.
+    /// Runs `commands` on one connection and returns what psql prints.
     pub(super) async fn run(
         &self,
         conninfo: &Conninfo,
@@ -121,7 +122,7 @@ impl<'a> Psql<'a> {
             .kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| {
             let program = self.program.display();
-            SourceError::lasting(format!("{program} cannot be run: {error}; is `bin_dir` right?"))
+            SourceError::permanent(format!("{program} cannot be run: {error}; is `bin_dir` right?"))
         })?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let finished = async {
@@ -132,40 +133,42 @@ impl<'a> Psql<'a> {
         let answer = tokio::select! {
             answer = finished => answer,
             () = self.cancel.cancelled() => {
-                return Err(SourceError::passing("cancelled while the source was asked"));
+                return Err(SourceError::transient("cancelled while the source was asked"));
             }
             () = tokio::time::sleep_until(self.deadline) => {
                 let seconds = DEADLINE.as_secs();
-                return Err(SourceError::passing(format!("the source did not answer within {seconds} s")));
+                return Err(SourceError::transient(format!("the source did not answer within {seconds} s")));
             }
         };
         match answer {
-            Err(error) => {
-                Err(SourceError::passing(format!("reading from {} failed: {error}", self.program.display())))
-            }
-            Ok((output, ..)) if output.len() as u64 > OUTPUT_LIMIT => {
-                Err(SourceError::lasting(format!("the source answered with more than {OUTPUT_LIMIT} bytes")))
-            }
+            Err(error) => Err(SourceError::transient(format!(
+                "reading from {} failed: {error}",
+                self.program.display()
+            ))),
+            Ok((output, ..)) if output.len() as u64 > OUTPUT_LIMIT => Err(SourceError::permanent(format!(
+                "the source answered with more than {OUTPUT_LIMIT} bytes"
+            ))),
             Ok((output, _, status)) if status.success() => Ok(output),
             Ok((_, message, status)) => {
                 let said = self.explain(&message, status);
                 let passes = status.code().is_none()
-                    || lasting::may_pass(&String::from_utf8_lossy(&message))
+                    || transient::is_transient(&String::from_utf8_lossy(&message))
                     || self.is_starting(conninfo).await;
                 Err(match passes {
-                    true => SourceError::passing(said),
-                    false => {
-                        SourceError::lasting(format!("{said}{}", lasting::passfile(self.source, conninfo)))
-                    }
+                    true => SourceError::transient(said),
+                    false => SourceError::permanent(format!(
+                        "{said}{}",
+                        transient::passfile_hint(self.source, conninfo)
+                    )),
                 })
             }
         }
     }
 
-    /// Whether the server answers that it takes no connections now, in whatever language: `pg_isready` knows by the SQLSTATE,
-    /// of which psql says nothing.
+    /// Returns whether the server answers that it rejects connections now. Does not depend on the server's language: `pg_isready` reads the
+    /// SQLSTATE, which psql does not print.
     async fn is_starting(&self, conninfo: &Conninfo) -> bool {
-        /// "The server is rejecting connections", for example while it starts (pg_isready(1)).
+        /// The exit code for a server that is rejecting connections, for example while it starts (pg_isready(1)).
         const NOT_NOW: i32 = 1;
         let mut command = Command::new(self.program.with_file_name("pg_isready"));
         command
@@ -185,11 +188,11 @@ impl<'a> Psql<'a> {
         }
     }
 
-    /// What psql said, on one line and free of secrets: the server may repeat what it was sent.
+    /// Returns psql's error output on one line and without secrets, because the server may repeat what it was sent.
     fn explain(&self, message: &[u8], status: std::process::ExitStatus) -> String {
-        let told = without_secrets(&String::from_utf8_lossy(message), &self.secrets());
-        let Some(text) = told else {
-            return format!("psql could not ask the source, and what it says may hold a secret: {status}");
+        let redacted = without_secrets(&String::from_utf8_lossy(message), &self.secrets());
+        let Some(text) = redacted else {
+            return format!("psql could not ask the source, and its message may hold a secret: {status}");
         };
         let lines: Vec<_> = text
             .lines()
@@ -207,7 +210,7 @@ impl<'a> Psql<'a> {
         }
     }
 
-    /// Every value of the files that this run made, by reading them: nothing else keeps the secrets.
+    /// Reads every secret from the files that this run made, because nothing else keeps them.
     fn secrets(&self) -> Vec<String> {
         let passfile = match &self.source.passfile {
             Some(PassFile::Made(path)) => std::fs::read_to_string(&**path).unwrap_or_default(),
@@ -223,14 +226,14 @@ impl<'a> Psql<'a> {
     }
 }
 
-/// A text without these secrets; `None` where they are too many to look for.
+/// Returns a text without these secrets; `None` if they are too many to search for.
 fn without_secrets(text: &str, secrets: &[String]) -> Option<String> {
     let redactor = Redactor::new();
     secrets.iter().try_for_each(|secret| redactor.add(&Secret::new(secret.as_str()))).ok()?;
     Some(redactor.redact(text).into_owned())
 }
 
-/// The password of a line of a passfile, without its escapes.
+/// Returns the password of a line of a passfile, without its escapes.
 fn last_field(line: &str) -> Option<String> {
     let mut field = String::new();
     let mut separators = 0;
@@ -248,7 +251,7 @@ fn last_field(line: &str) -> Option<String> {
     (separators == 4).then_some(field)
 }
 
-/// At most one byte more than `limit`, and everything else thrown away, so that the program can end.
+/// Reads at most one byte more than `limit`, and discards the rest so that the program can end.
 async fn bounded(stream: Option<impl AsyncRead + Unpin>, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut read = Vec::new();
     if let Some(mut stream) = stream {
@@ -258,7 +261,7 @@ async fn bounded(stream: Option<impl AsyncRead + Unpin>, limit: u64) -> std::io:
     Ok(read)
 }
 
-/// `systemid|timeline|xlogpos|dbname` and, on the next line, the version's number.
+/// Parses `systemid|timeline|xlogpos|dbname` and, on the next line, the version's number.
 fn parse_identity(output: &[u8]) -> Option<SourceFacts> {
     let text = std::str::from_utf8(output).ok()?;
     let mut lines = text.lines();
@@ -274,14 +277,14 @@ fn parse_identity(output: &[u8]) -> Option<SourceFacts> {
     Some(facts)
 }
 
-/// The name of the history file, `|`, and its content.
+/// Parses the name of the history file, `|`, and its content.
 fn parse_history(output: &[u8], timeline: u32) -> Option<Vec<Fork>> {
     let content = output.strip_prefix(history_name(timeline).as_bytes())?.strip_prefix(b"|")?;
     history::parse_ascending(content).ok()
 }
 
-/// Rows of oid, name and location, each field ended by NUL. A tablespace without an absolute location lies in the data
-/// directory (`allow_in_place_tablespaces`) and needs no place of its own.
+/// Parses rows of oid, name and location, each field ended by NUL. A tablespace without an absolute location lies in the data
+/// directory (`allow_in_place_tablespaces`) and needs no directory of its own.
 fn parse_tablespaces(output: &[u8]) -> Option<Vec<Tablespace>> {
     let output = output.strip_suffix(b"\0").unwrap_or(output);
     if output.is_empty() {
@@ -309,18 +312,19 @@ mod tests {
 
     #[test]
     fn a_short_password_does_not_blank_every_word_that_holds_it() {
-        let told = |text: &str| {
+        let redacted = |text: &str| {
             without_secrets(text, &["a".to_owned(), "base".to_owned(), "long password".to_owned()])
         };
         assert_eq!(
-            told("no entry for database \"base\", password=a, and a long password in a database").as_deref(),
+            redacted("no entry for database \"base\", password=a, and a long password in a database")
+                .as_deref(),
             Some("no entry for database \"<secret>\", password=<secret>, and a <secret> in a database")
         );
         assert_eq!(without_secrets("text", &["x".repeat(1 << 20)]), None);
     }
 
     #[test]
-    fn what_identify_system_tells_is_read() {
+    fn the_answer_to_identify_system_is_parsed() {
         let facts = parse_identity(b"7393211544711530931|2|0/3000148|\n150018\n").unwrap();
         assert_eq!((facts.system_identifier, facts.timeline), (7_393_211_544_711_530_931, 2));
         assert_eq!((facts.wal_position, facts.server_version), (Lsn(0x0300_0148), 150_018));
@@ -338,9 +342,9 @@ mod tests {
     #[test]
     fn a_history_is_read_and_a_crooked_one_refused() {
         let fork = |timeline, at| Fork { timeline, at: Lsn(at) };
-        let told =
+        let answer =
             b"00000003.history|1\t0/3000000\tno recovery target specified\n\n# note\n2\t0/4000000\tx\n\n";
-        assert_eq!(parse_history(told, 3), Some(vec![fork(1, 0x0300_0000), fork(2, 0x0400_0000)]));
+        assert_eq!(parse_history(answer, 3), Some(vec![fork(1, 0x0300_0000), fork(2, 0x0400_0000)]));
         for crooked in
             [&b"00000002.history|1\t0/3\n"[..], b"00000003.history|x\n", b"00000003.history|2\t0/3\n1\t0/4\n"]
         {
@@ -350,16 +354,16 @@ mod tests {
 
     #[test]
     fn tablespaces_are_read_whatever_their_names_hold() {
-        let told = b"16384\0fast\n|disks\0/srv/a b\0\x31\x36385\0in_place\0pg_tblspc/16385\0";
+        let answer = b"16384\0fast\n|disks\0/srv/a b\0\x31\x36385\0in_place\0pg_tblspc/16385\0";
         let expected =
             Tablespace { oid: 16384, name: Some("fast\n|disks".to_owned()), location: "/srv/a b".into() };
-        assert_eq!(parse_tablespaces(told), Some(vec![expected]));
+        assert_eq!(parse_tablespaces(answer), Some(vec![expected]));
         assert_eq!(parse_tablespaces(b""), Some(Vec::new()));
         assert_eq!(parse_tablespaces(b"16384\0a\0"), None);
     }
 
     #[test]
-    fn the_password_of_a_passfile_line_is_found_to_be_hidden() {
+    fn the_password_of_a_passfile_line_is_found() {
         assert_eq!(last_field(r"\:\:1:5432:*:u:a\:b\\c").as_deref(), Some(r"a:b\c"));
         assert_eq!(last_field("# comment"), None);
     }

@@ -14,16 +14,16 @@ pub struct Conninfo {
     parameters: Vec<(String, String)>,
 }
 
-/// A connection string that libpq would not read. Never quotes the string, which may hold a password.
+/// Why libpq would not accept a connection string. Never quotes the string, which may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConninfoError(pub String);
 
 impl Conninfo {
-    /// Reads `key=value ...` or `postgresql://...`. Of a keyword that stands twice the last value counts.
+    /// Parses `key=value ...` or `postgresql://...`. If a keyword occurs twice, its last value counts.
     ///
     /// # Errors
-    /// Text that libpq would not read; the error says where, and for an unknown keyword the nearest right one.
+    /// Fails if libpq would not accept the text. The error says where, and for an unknown keyword names the nearest known one.
     pub fn parse(text: &str) -> Result<Self, ConninfoError> {
         if text.contains('\0') {
             return Err(ConninfoError("the connection string has a NUL character".to_owned()));
@@ -41,23 +41,23 @@ impl Conninfo {
         Ok(conninfo)
     }
 
-    /// Whether libpq knows this keyword.
+    /// Returns whether libpq knows this keyword.
     pub fn is_keyword(word: &str) -> bool {
         keywords::is_known(word)
     }
 
-    /// The value of a keyword; an empty value is none, as it is for libpq.
+    /// Returns the value of a keyword; `None` if it is missing or empty, which is the same for libpq.
     pub fn get(&self, keyword: &str) -> Option<&str> {
         let (_, value) = self.parameters.iter().find(|(known, _)| known == keyword)?;
         (!value.is_empty()).then_some(value)
     }
 
-    /// The password in it.
+    /// Returns the password in it.
     pub fn password(&self) -> Option<Secret> {
         self.get("password").map(Secret::new)
     }
 
-    /// Every secret in it with its keyword, the password too.
+    /// Returns every secret in it with its keyword, including the password.
     pub fn secrets(&self) -> impl Iterator<Item = (&str, Secret)> {
         let secret = |(keyword, value): &(String, String)| keywords::is_secret(keyword) && !value.is_empty();
         self.parameters
@@ -66,18 +66,17 @@ impl Conninfo {
             .map(|(keyword, value)| (keyword.as_str(), Secret::new(value.as_str())))
     }
 
-    /// Refuses what leads to files whose place this run, its native programs and the standby do not all have in common: a service,
-    /// which libpq looks up in PGSERVICEFILE, in the home directory of the user and in a directory that it was compiled with, and
-    /// a path that is relative.
+    /// Refuses keywords that may lead to different files for this run, its native programs and the standby: a service, which libpq
+    /// looks up in PGSERVICEFILE, in the home directory of the user and in a directory that it was compiled with, and relative paths.
     ///
     /// # Errors
-    /// Which keyword it is, and what to write.
+    /// Fails with the name of the keyword and what to write instead.
     pub fn check_places(&self) -> Result<(), ConninfoError> {
         for keyword in ["service", "servicefile"] {
             if self.get(keyword).is_some() {
                 return Err(ConninfoError(format!(
-                    "`{keyword}` is not followed, for PGSERVICEFILE and ~/.pg_service.conf are not the same for this run and for the \
-                     standby: write out what the service says (`host`, `port`, `user`, ...)"
+                    "`{keyword}` is not followed, because PGSERVICEFILE and ~/.pg_service.conf are not the same for this run and for the \
+                     standby: write the settings of the service instead (`host`, `port`, `user`, ...)"
                 )));
             }
         }
@@ -92,10 +91,10 @@ impl Conninfo {
         Ok(())
     }
 
-    /// Looks for the certificates without which libpq makes no connection, whatever the server does.
+    /// Checks that the certificates exist without which libpq refuses every connection.
     ///
     /// # Errors
-    /// Which keyword names a file that is not there.
+    /// Fails with the keyword that names a missing file.
     pub fn check_certificates(&self) -> Result<(), ConninfoError> {
         let missing = |keyword: &str| self.path(keyword).filter(|path| !path.exists());
         let verifies = matches!(self.get("sslmode"), Some("verify-ca" | "verify-full"));
@@ -104,7 +103,7 @@ impl Conninfo {
         for (keyword, _) in needed.into_iter().filter(|(_, is_needed)| *is_needed) {
             if let Some(path) = missing(keyword) {
                 return Err(ConninfoError(format!(
-                    "`{keyword}` of the connection string names {}, which is not there or may not be looked at",
+                    "`{keyword}` of the connection string names {}, which does not exist or cannot be examined",
                     path.display()
                 )));
             }
@@ -112,26 +111,26 @@ impl Conninfo {
         Ok(())
     }
 
-    /// The file that a keyword names; `sslrootcert=system` names none.
+    /// Returns the file that a keyword names; `sslrootcert=system` names none.
     fn path(&self, keyword: &str) -> Option<&Path> {
         self.get(keyword).filter(|value| (keyword, *value) != ("sslrootcert", "system")).map(Path::new)
     }
 
-    /// The same with `keyword` set to `value`.
+    /// Returns the connection string with `keyword` set to `value`.
     #[must_use]
     pub fn with(mut self, keyword: &str, value: &str) -> Self {
         self.set(keyword, value.to_owned());
         self
     }
 
-    /// The same without `keyword`.
+    /// Returns the connection string without `keyword`.
     #[must_use]
     pub fn without(mut self, keyword: &str) -> Self {
         self.parameters.retain(|(known, _)| known != keyword);
         self
     }
 
-    /// As `key=value ...` without `password`, `sslpassword` and the other secrets, in Patroni's order and with its
+    /// Returns `key=value ...` without `password`, `sslpassword` and the other secrets, in Patroni's order and with its
     /// escapes (`ConfigHandler.format_dsn`), so that a replica method gets what Patroni's scripts get.
     pub fn without_passwords(&self) -> String {
         let mut shown: Vec<_> =
@@ -161,8 +160,8 @@ impl fmt::Debug for Conninfo {
     }
 }
 
-/// A value as libpq reads it back. The backslashes are Patroni's; an empty value needs quotes, or libpq takes the
-/// next word for it.
+/// Quotes a value for libpq. The backslashes are as Patroni writes them; an empty value needs quotes, or libpq takes the
+/// next word for the value.
 fn quote(value: &str) -> String {
     if value.is_empty() {
         return "''".to_owned();
@@ -177,12 +176,13 @@ fn quote(value: &str) -> String {
     quoted
 }
 
-/// C's `isspace` in the POSIX locale, which libpq splits words at.
+/// Returns whether libpq splits words at this character: C's `isspace` in the POSIX locale.
 fn is_space(character: char) -> bool {
     matches!(character, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
 }
 
-/// An unquoted password with a space in it ends up as a keyword: what follows a secret is not repeated.
+/// Returns the error about an unknown keyword. After a secret the keyword is not shown, because the rest of an unquoted password with a
+/// space in it is taken for one.
 fn unknown_keyword(keyword: &str, number: usize, after_secret: bool) -> ConninfoError {
     let nearest = keywords::nearest_to(keyword);
     let hint = nearest.map(|known| format!("; the nearest is `{known}`")).unwrap_or_default();
@@ -193,7 +193,7 @@ fn unknown_keyword(keyword: &str, number: usize, after_secret: bool) -> Conninfo
     ConninfoError(format!("{shown} of the connection string is unknown to libpq{hint}"))
 }
 
-/// The `key=value` form, as `conninfo_parse` in libpq's `fe-connect.c` reads it.
+/// Parses the `key=value` form, as `conninfo_parse` in libpq's `fe-connect.c` does.
 fn parse_words(text: &str) -> Result<Vec<(String, String)>, ConninfoError> {
     let mut found = Vec::new();
     let mut rest = text.trim_start_matches(is_space);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_to_files_of_nobody_in_particular_is_refused_by_name() {
+    fn services_and_relative_paths_are_refused_by_name() {
         for (text, keyword) in [
             ("service=main", "`service`"),
             ("postgresql://?service=main", "`service`"),
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_that_libpq_needs_must_be_there() {
+    fn certificates_that_libpq_needs_must_exist() {
         let there = tempfile::NamedTempFile::new().unwrap();
         let there = there.path().display();
         for (text, keyword) in [
@@ -344,7 +344,7 @@ mod tests {
             let error = Conninfo::parse(&text).unwrap().check_certificates().unwrap_err();
             assert!(error.0.contains(keyword) && error.0.contains("/nowhere/"), "{text}: {error}");
         }
-        // Which libpq does without.
+        // libpq does without these.
         for text in [
             "sslmode=require sslrootcert=/nowhere/ca.pem".to_owned(),
             "sslcert=/nowhere/cert sslkey=/nowhere/key".to_owned(),

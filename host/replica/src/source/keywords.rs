@@ -3,7 +3,7 @@
 use foundation::nearest::nearest;
 
 /// Every keyword that some release of libpq from 10 to 18 knows (`PQconninfoOptions` in
-/// `src/interfaces/libpq/fe-connect.c`). Which of them the installed libpq knows it says itself.
+/// `src/interfaces/libpq/fe-connect.c`). The installed libpq refuses those that it does not know.
 const KEYWORDS: &[&str] = &[
     "application_name",
     "authtype",
@@ -100,12 +100,12 @@ pub(super) fn is_secret(keyword: &str) -> bool {
     SECRET.contains(&keyword)
 }
 
-/// Where Patroni would write `keyword`.
+/// Returns the position of `keyword` in Patroni's order.
 pub(super) fn patroni_position(keyword: &str) -> usize {
     PATRONI_ORDER.iter().position(|known| *known == keyword).unwrap_or(PATRONI_ORDER.len())
 }
 
-/// The known keyword that a misspelt one was probably meant to be.
+/// Returns the known keyword that is most similar to a misspelt one.
 pub(super) fn nearest_to(word: &str) -> Option<&'static str> {
     nearest(word, KEYWORDS.iter().copied())
 }

@@ -1,12 +1,12 @@
-//! The server that is copied from: its connection string, the passfile of a run, the facts that it tells. Semantics rule 3.
+//! The server to copy from: its connection string, the passfile of a run, the facts that it reports. Semantics rule 3.
 
 mod ask;
 pub mod conninfo;
-mod entries;
 mod keywords;
-mod lasting;
 mod passfile;
+mod passfile_entries;
 mod slot;
+mod transient;
 mod uri;
 
 use std::ffi::OsString;
@@ -18,35 +18,35 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Lsn, Tablespace};
 pub use conninfo::Conninfo;
-pub use entries::{WithoutEntry, hosts_without_entry};
-pub use lasting::unusable_passfile;
 pub use passfile::passwords_in;
+pub use passfile_entries::{WithoutEntry, hosts_without_entry};
 pub use postgres_formats::history::Fork;
 pub use slot::Slot;
+pub use transient::unusable_passfile;
 
 /// How the operator names the source.
 #[derive(Clone, Debug)]
 pub struct SourceConfig {
     /// The connection string; a password in it goes into the passfile of the run.
     pub conninfo: Conninfo,
-    /// A password given apart (`password = { env | file }`); it counts before one in the connection string.
+    /// A password outside the connection string (`password = { env | file }`); it counts before one in the connection string.
     pub password: Option<Secret>,
-    /// The operator's passfile, or the caller's PGPASSFILE; used as it is. A password given in either other way counts
-    /// before it, as it does for libpq.
+    /// The operator's passfile, or the caller's PGPASSFILE, which is not copied. A password that is given otherwise counts before it,
+    /// as it does for libpq.
     pub passfile: Option<PathBuf>,
 }
 
-/// The source of one run: how native programs reach it and what it told. Clones share the files of the run.
+/// The source of one run: how native programs reach it and what it reported. Clones share the files of the run.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The connection string without passwords, just as Patroni's scripts get it.
+    /// The connection string without passwords, as Patroni's scripts get it.
     pub connstring: String,
-    /// The passfile of this run; removed with the last value that names it where the run made it.
+    /// The passfile of this run. If the run made it, it is removed with the last value that names it.
     pub passfile: Option<PassFile>,
     /// The service file of this run, for the secrets that no passfile holds (`sslpassword`); removed with the last
     /// value that names it.
     pub service_file: Option<Arc<tempfile::TempPath>>,
-    /// What the server told, or why it could not be asked.
+    /// What the server reported, or why it could not be asked.
     pub facts: Result<SourceFacts, SourceError>,
 }
 
@@ -65,23 +65,23 @@ pub enum PassFile {
 pub struct SourceError {
     /// What happened and what to do, free of secrets.
     pub message: String,
-    /// Whether it stays so until somebody changes something, such as a password: trying again later does not help.
-    pub lasting: bool,
+    /// Whether the cause stays until a person changes something, such as a password: a later try does not help.
+    pub permanent: bool,
 }
 
 impl SourceError {
-    /// Something that may pass by itself, such as a server that is starting up.
-    pub fn passing(message: impl Into<String>) -> Self {
-        Self { message: message.into(), lasting: false }
+    /// Returns an error whose cause may pass by itself, such as a server that is starting up.
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self { message: message.into(), permanent: false }
     }
 
-    /// Something that stays until somebody changes it.
-    pub fn lasting(message: impl Into<String>) -> Self {
-        Self { message: message.into(), lasting: true }
+    /// Returns an error whose cause stays until a person changes something.
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self { message: message.into(), permanent: true }
     }
 }
 
-/// What the source told in replication mode.
+/// What the source reported in replication mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFacts {
     /// `server_version_num`, such as 150018.
@@ -94,17 +94,17 @@ pub struct SourceFacts {
     pub wal_position: Lsn,
     /// TIMELINE_HISTORY of that timeline: each earlier timeline and where the next one forked off, oldest first.
     pub history: Vec<Fork>,
-    /// The tablespaces besides `pg_default` and `pg_global`, where the role may connect to a database and ask; a
-    /// role that may only replicate cannot.
+    /// The tablespaces besides `pg_default` and `pg_global`; `None` if the role may not connect to a database and list them, as a
+    /// role that may only replicate.
     pub tablespaces: Option<Vec<Tablespace>>,
 }
 
 impl SourceFacts {
-    /// Whether a backup that ends on `timeline` at `stop` lies in the history of the source, so that a replica made
+    /// Returns whether a backup that ends on `timeline` at `stop` lies in the history of the source, so that a replica made
     /// from it can follow: PostgreSQL's own rule, `tliOfPointInHistory(stop - 1) == timeline` in `timeline.c`.
     ///
-    /// On the source's own timeline a stop beyond the position that it told is in its history: a backup may have
-    /// ended since. Without a stop only the timeline counts.
+    /// On the source's own timeline a stop beyond the position that the source reported is in its history, because the backup may
+    /// have ended since. Without a stop only the timeline counts.
     pub fn contains(&self, timeline: u32, stop: Option<Lsn>) -> bool {
         let fork = self.history.iter().position(|fork| fork.timeline == timeline);
         let (begin, end) = match fork {
@@ -118,12 +118,12 @@ impl SourceFacts {
 }
 
 impl Source {
-    /// Writes the passfile of the run into `directory` (a private one, outside the data directory; made 0700 where it
+    /// Writes the passfile of the run into `directory` (a private one, outside the data directory; created with mode 0700 if it
     /// is missing) and asks the server with `psql` from `bin_dir`, for 15 seconds at most.
-    /// A server that cannot be asked is no error here: see `facts`.
+    /// If the server cannot be asked, `facts` has the error.
     ///
     /// # Errors
-    /// A file that cannot be written, or a secret that it could not hold. The error shows no secret.
+    /// Fails if a file cannot be written, or cannot hold a secret. The error shows no secret.
     pub async fn connect(
         config: &SourceConfig,
         bin_dir: &Path,
@@ -145,16 +145,16 @@ impl Source {
             Some(content) => Some(Arc::new(passfile::write(directory, "service-", &content)?)),
             None => None,
         };
-        let facts = Err(SourceError::passing("the source was not asked"));
+        let facts = Err(SourceError::transient("the source was not asked"));
         let mut source = Self { connstring: conninfo.without_passwords(), passfile, service_file, facts };
         source.facts = source.ask_again(bin_dir, cancel).await;
         Ok(source)
     }
 
-    /// Asks the server once more, as [`Source::connect`] did: by the time of the seal it may have been promoted.
+    /// Asks the server once more, as [`Source::connect`] did: it may have been promoted before the seal.
     ///
     /// # Errors
-    /// What the server said, or that it did not answer in 15 seconds.
+    /// Fails with the server's error, or if it does not answer in 15 seconds.
     pub async fn ask_again(
         &self,
         bin_dir: &Path,
@@ -163,10 +163,10 @@ impl Source {
         ask::ask(self, bin_dir, cancel).await
     }
 
-    /// Asks the source for a replication slot.
+    /// Asks the source about a replication slot.
     ///
     /// # Errors
-    /// What the server said, or that it did not answer in 15 seconds.
+    /// Fails with the server's error, or if it does not answer in 15 seconds.
     pub async fn slot(
         &self,
         bin_dir: &Path,
@@ -176,7 +176,7 @@ impl Source {
         slot::ask(self, bin_dir, name, cancel).await
     }
 
-    /// What native programs get as PGPASSFILE.
+    /// Returns the path that native programs get as PGPASSFILE.
     pub fn passfile(&self) -> Option<&Path> {
         match self.passfile.as_ref()? {
             PassFile::Given(path) => Some(path),
@@ -184,8 +184,8 @@ impl Source {
         }
     }
 
-    /// Whether the source is reached with a password: one that was given, or one in the passfile that libpq looks into. What it asks for
-    /// of a standby it asks for of this run.
+    /// Returns whether the source is reached with a password: one that was given, or one in the passfile that libpq reads. Then the
+    /// standby needs one too.
     pub fn uses_password(&self) -> bool {
         if matches!(self.passfile, Some(PassFile::Made(_))) {
             return true;
@@ -198,8 +198,8 @@ impl Source {
         })
     }
 
-    /// The connection string for PostgreSQL's own programs: `connstring`, and the service of the run's service file
-    /// where there is one. It holds no secret; [`Source::environment`] goes with it.
+    /// Returns the connection string for PostgreSQL's own programs: `connstring`, and the service of the run's service file
+    /// if there is one. It holds no secret, and needs the variables of [`Source::environment`].
     pub fn native_connstring(&self) -> String {
         match &self.service_file {
             Some(_) => format!("{} service={}", self.connstring, passfile::SERVICE).trim_start().to_owned(),
@@ -207,7 +207,7 @@ impl Source {
         }
     }
 
-    /// The environment variables that PostgreSQL's own programs need to reach the source: the paths of the passfile
+    /// Returns the environment variables that PostgreSQL's own programs need to reach the source: the paths of the passfile
     /// and the service file.
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         let passfile = self.passfile().map(|path| ("PGPASSFILE".into(), path.into()));

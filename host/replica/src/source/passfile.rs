@@ -1,4 +1,4 @@
-//! The files that carry secrets to native programs, so that none stands in an argument list. Semantics rule 3.
+//! The files that carry secrets to native programs, so that no argument list contains one. Semantics rule 3.
 
 use std::fs::Permissions;
 use std::io::{self, Read, Write};
@@ -15,18 +15,18 @@ use crate::regular_file;
 /// The service that a run's service file defines.
 pub(super) const SERVICE: &str = "understudy";
 
-/// libpq reads a service file by lines of this many bytes (`parseServiceFile` in `fe-connect.c`), less a margin.
+/// The longest line of a service file: libpq reads lines of 1024 bytes (`parseServiceFile` in `fe-connect.c`), and this leaves a margin.
 const SERVICE_LINE: usize = 1000;
 
-/// What ends a value in both files.
+/// The bytes that end a value in both files.
 const LINE_ENDS: &[u8] = b"\n\r\0";
 
-/// What a passfile of this run holds: what Patroni writes for the same connection (`ConfigHandler._pgpass_content`
-/// in `patroni/postgresql/config.py`), a line for each host. Where ports are as many as hosts each line has its own
-/// port, as libpq looks it up; Patroni would write the whole list, which fits no connection.
+/// Returns the content of a passfile of this run: what Patroni writes for the same connection (`ConfigHandler._pgpass_content`
+/// in `patroni/postgresql/config.py`), a line for each host. If there are as many ports as hosts, each line has its own port, as libpq
+/// looks it up; Patroni would write the whole list, which matches no connection.
 ///
 /// # Errors
-/// A password that no line can hold.
+/// Fails if no line can hold the password.
 pub(super) fn content(conninfo: &Conninfo, password: &Secret) -> io::Result<Vec<u8>> {
     if password.expose().iter().any(|byte| LINE_ENDS.contains(byte)) {
         return Err(unfit(
@@ -58,7 +58,7 @@ pub(super) fn content(conninfo: &Conninfo, password: &Secret) -> io::Result<Vec<
     Ok(content)
 }
 
-/// Each host as libpq looks it up, by its place in the list; none for an empty place without an address.
+/// Returns each host as libpq looks it up, by its place in the list; `None` for an empty place without an address.
 fn hosts(conninfo: &Conninfo) -> Vec<Option<String>> {
     let Some(hosts) = conninfo.get("host") else {
         return vec![Some("*".to_owned()); conninfo.get("port").map_or(1, |ports| ports.split(',').count())];
@@ -86,7 +86,7 @@ fn escape(field: &[u8]) -> Vec<u8> {
 const LONGEST_PASSFILE: u64 = 1 << 20;
 
 /// Returns the passwords in a passfile of libpq's format (`passwordFromFile` in `fe-connect.c`), so that they can be kept out of
-/// texts. A file that cannot be read has none: whether libpq reads it is looked at elsewhere.
+/// texts. Returns none for a file that cannot be read; [`super::unusable_passfile`] reports why.
 pub fn passwords_in(path: &Path) -> Vec<Secret> {
     let mut content = Zeroizing::new(Vec::new());
     let file = regular_file::open(path);
@@ -98,7 +98,7 @@ pub fn passwords_in(path: &Path) -> Vec<Secret> {
     lines.filter_map(password_of).filter(|password| !password.expose().is_empty()).collect()
 }
 
-/// The password of a line: what follows the fourth colon that no backslash stands before, with backslashes taken out.
+/// Returns the password of a line: what follows the fourth colon without a backslash before it, with its backslashes removed.
 fn password_of(line: &[u8]) -> Option<Secret> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut colons = 0;
@@ -117,12 +117,11 @@ fn password_of(line: &[u8]) -> Option<Secret> {
     Some(Secret::new(password.as_slice()))
 }
 
-/// What a service file of this run holds: the secrets besides the password, for which PostgreSQL has no environment
-/// variable. None where there are none.
+/// Returns the content of a service file of this run: the secrets besides the password, for which PostgreSQL has no environment
+/// variable. `None` if there are none.
 ///
 /// # Errors
-/// A connection string that names a service of its own, for there can only be one, or a value that a line of the
-/// file cannot hold.
+/// Fails if the connection string names a service of its own, because there can only be one, or if a line cannot hold a value.
 pub(super) fn service(conninfo: &Conninfo) -> io::Result<Option<Vec<u8>>> {
     let mut lines = Vec::new();
     for (keyword, secret) in conninfo.secrets().filter(|(keyword, _)| *keyword != "password") {
@@ -151,11 +150,11 @@ fn unfit(message: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
-/// Writes a file of this run (0600) into `directory`, which is made (0700) where it is missing. It is removed when
+/// Writes a file of this run (0600) into `directory`, which is created (0700) if it is missing. The file is removed when
 /// the value is dropped.
 ///
 /// # Errors
-/// A directory that others may enter, or that cannot be written.
+/// Fails if others may enter the directory, or it cannot be written.
 pub(super) fn write(directory: &Path, prefix: &str, content: &[u8]) -> io::Result<TempPath> {
     let at = |error: io::Error| {
         io::Error::new(error.kind(), format!("{} cannot hold a passfile: {error}", directory.display()))
@@ -186,7 +185,7 @@ mod tests {
         String::from_utf8(content(&conninfo, &conninfo.password().unwrap()).unwrap()).unwrap()
     }
 
-    /// The expectations are what Patroni's `_pgpass_content` gives for the same parameters.
+    /// Expects what Patroni's `_pgpass_content` returns for the same parameters.
     #[test]
     fn rule_03_a_passfile_holds_what_patroni_writes() {
         for (conninfo, expected) in [

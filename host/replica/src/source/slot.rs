@@ -1,4 +1,4 @@
-//! Asking the source for a replication slot.
+//! Asks the source about a replication slot.
 
 use std::path::Path;
 
@@ -10,34 +10,34 @@ use super::{Source, SourceError};
 /// The first version with READ_REPLICATION_SLOT, which a role that may only replicate may ask.
 const READS_SLOTS: u32 = 150_000;
 
-/// What the server says of a slot that READ_REPLICATION_SLOT cannot read.
+/// The server's words about a slot that READ_REPLICATION_SLOT cannot read.
 const IS_LOGICAL: &str = "logical replication slot";
 
-/// A replication slot, as the source told.
+/// A replication slot, as the source reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
-    /// There is a physical one.
+    /// There is a physical slot.
     Physical,
-    /// There is a physical one, by which somebody receives WAL now.
+    /// There is a physical slot, and a standby or program receives WAL by it now.
     Active,
-    /// There is a physical one, and WAL that it should have kept is gone.
+    /// There is a physical slot, and WAL that it should have kept is gone.
     Lost,
-    /// There is one, for logical replication.
+    /// There is a slot for logical replication.
     Logical,
-    /// There is none.
+    /// There is no such slot.
     Missing,
 }
 
-/// Asks for a slot: in a database, which says whether somebody uses it, or in replication mode.
+/// Asks about a slot: in a database, which reports whether the slot is in use, or else in replication mode.
 pub(super) async fn ask(
     source: &Source,
     bin_dir: &Path,
     name: &str,
     cancel: &CancellationToken,
 ) -> Result<Slot, SourceError> {
-    // The server has no others (`ReplicationSlotValidateName`).
+    // The server allows no other names (`ReplicationSlotValidateName`).
     if name.is_empty() || !name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')) {
-        return Err(SourceError::lasting("it is no name of a replication slot"));
+        return Err(SourceError::permanent("it is not a valid name of a replication slot"));
     }
     let psql = Psql::of(source, bin_dir, cancel);
     let Connections { replication, database } = Connections::to(source)?;
@@ -59,8 +59,8 @@ pub(super) async fn ask(
     }
 }
 
-/// A row of the slot's kind and whether it is in use, or of its kind and where it begins. No row, or one without a kind, if there is
-/// no slot.
+/// Parses a row of the slot's type and whether it is in use, or of its type and where it begins. If there is no slot, there is no row, or
+/// one without a type.
 fn of_row(answer: &[u8]) -> Result<Slot, SourceError> {
     let row = String::from_utf8_lossy(answer);
     let fields: Vec<&str> = row.trim_end().split('|').collect();
@@ -70,7 +70,7 @@ fn of_row(answer: &[u8]) -> Result<Slot, SourceError> {
         ["physical", ..] => Ok(Slot::Physical),
         ["logical", ..] => Ok(Slot::Logical),
         ["", ..] => Ok(Slot::Missing),
-        _ => Err(SourceError::lasting("the source says of the slot what no PostgreSQL says")),
+        _ => Err(SourceError::permanent("the source describes the slot in a way that PostgreSQL does not")),
     }
 }
 

@@ -1,8 +1,8 @@
-//! The URI form of a connection string, as `conninfo_uri_parse` in libpq's `fe-connect.c` reads it.
+//! Parses the URI form of a connection string, as `conninfo_uri_parse` in libpq's `fe-connect.c` does.
 
 use super::conninfo::ConninfoError;
 
-/// Whether libpq takes `text` for a URI.
+/// Returns whether libpq takes `text` for a URI.
 pub(super) fn is_uri(text: &str) -> bool {
     after_scheme(text).is_some()
 }
@@ -11,8 +11,8 @@ fn after_scheme(text: &str) -> Option<&str> {
     text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://"))
 }
 
-/// Keywords and values of a URI, in the order in which libpq stores them. An error names the place, never what
-/// stands there: a password with an unescaped `/` or `@` may stand anywhere.
+/// Returns the keywords and values of a URI, in the order in which libpq stores them. An error names the place and never the text
+/// there: a password with an unescaped `/` or `@` may be anywhere.
 pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, ConninfoError> {
     let Some(rest) = after_scheme(text) else {
         return Err(ConninfoError("a connection URI begins with postgresql://".to_owned()));
@@ -52,7 +52,7 @@ fn store(found: &mut Vec<(String, String)>, keyword: &str, encoded: &str) -> Res
     Ok(())
 }
 
-/// The comma-separated lists of hosts and of ports; the list of ports is empty where no host has one.
+/// Returns the comma-separated lists of hosts and of ports; the list of ports is empty if no host has one.
 fn parse_hosts(authority: &str) -> Result<(String, String), ConninfoError> {
     let mut hosts = Vec::new();
     let mut ports = Vec::new();
@@ -73,12 +73,12 @@ fn parse_hosts(authority: &str) -> Result<(String, String), ConninfoError> {
             None if after.is_empty() => "",
             None => {
                 return Err(ConninfoError(
-                    "after `]` in the URI only `:`, `,`, `/` or `?` may stand".to_owned(),
+                    "`]` in the URI must be followed by `:`, `,`, `/` or `?`".to_owned(),
                 ));
             }
         };
-        // Either is a piece of a password that was not percent-encoded; libpq would take it for the host or the port
-        // and print it.
+        // Both are pieces of a password that was not percent-encoded. libpq would take them for the host or the port
+        // and print them.
         if host.contains('@') || !port.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(ConninfoError(
                 "the URI has a host with an `@` or a port that is no number: write `@` in a password as %40, `/` as \
@@ -106,7 +106,7 @@ fn parse_parameter(parameter: &str, number: usize) -> Result<(String, String), C
     }
     let place = format!("parameter {number}");
     let (keyword, value) = (decode(keyword, &place)?, decode(value, &place)?);
-    // JDBC's way to say it, which libpq reads.
+    // The JDBC spelling, which libpq accepts.
     if keyword == "ssl" && value == "true" {
         return Ok(("sslmode".to_owned(), "require".to_owned()));
     }

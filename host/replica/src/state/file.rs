@@ -1,4 +1,4 @@
-//! Where state files are and what they are called.
+//! The directory and the names of state files.
 
 use std::fmt::Write;
 use std::fs::DirBuilder;
@@ -13,16 +13,16 @@ use sha2::{Digest, Sha256};
 use crate::Refusal;
 use crate::Rule;
 
-/// The longest escaped path in bytes that is used whole; the kernel's NAME_MAX is 255.
+/// The longest escaped path, in bytes, that is used unshortened; the kernel's NAME_MAX is 255.
 const WHOLE: usize = 200;
 
-/// How much of a longer one stands before its digest.
+/// How many bytes of a longer one precede its digest.
 const BEGINNING: usize = 100;
 
-/// The name of the state file of the data directory with this real path: `/var/lib/postgresql/15/main` is
-/// `var-lib-postgresql-15-main.json`. `-` stands for the slash, so that a `-` in the path, and everything but letters, digits, `_` and `.`,
-/// is written as `%` and two hexadecimal digits. No two paths have the same name: a path that would be too long has
-/// `~`, which is never written otherwise, and its SHA-256.
+/// Returns the name of the state file of the data directory with this real path: `/var/lib/postgresql/15/main` is
+/// `var-lib-postgresql-15-main.json`. `-` stands for the slash, so a `-` in the path, and everything but letters, digits, `_` and `.`,
+/// is written as `%` and two hexadecimal digits. No two paths have the same name: a path that would be too long is cut and gets
+/// `~`, which no other name contains, and its SHA-256.
 pub(super) fn name(real_path: &Path) -> RelativePath {
     let bytes = real_path.as_os_str().as_bytes();
     let mut name = String::with_capacity(bytes.len());
@@ -52,7 +52,7 @@ pub(super) fn name(real_path: &Path) -> RelativePath {
     }
 }
 
-/// Opens the directory for state files; where it is missing it is created (0700) if `create` says so, and none otherwise.
+/// Opens the directory for state files. If it is missing, creates it (0700) with `create`, and otherwise returns `None`.
 pub(crate) fn open_directory(path: &Path, create: bool) -> Result<Option<Directory>, Refusal> {
     let shown = path.display();
     let refuse = |message: String| {
@@ -77,7 +77,7 @@ pub(crate) fn open_directory(path: &Path, create: bool) -> Result<Option<Directo
     if metadata.user != user {
         return Err(refuse(format!(
             "the directory for state files, {shown}, belongs to user {}, and this program runs as user {user}: \
-             whoever owns it chooses which processes a run ends",
+             its owner chooses which processes a run ends; name a directory of user {user}",
             metadata.user
         )));
     }

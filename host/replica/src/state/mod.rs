@@ -1,11 +1,12 @@
-//! The state file: who runs on a data directory, since when, with which processes, and whether its work is whole. Semantics rule 26.
-//! It lives under `state_dir`, neither beside nor inside the data directory, for pg_basebackup refuses a directory that holds even a dotfile.
+//! The state file: which run works on a data directory, since when, with which processes, and whether its work is unfinished.
+//! Semantics rule 26. It is in `state_dir` and not in the data directory, because pg_basebackup refuses a directory that holds
+//! even a dotfile.
 //!
-//! It is JSON, replaced as a whole (written beside, synced, renamed), so that a run that is killed at any moment
-//! leaves either what it said before or what it says now.
+//! The file is JSON and is replaced as a whole (written to another file, synced, renamed), so that a run that is killed at any moment
+//! leaves either its old content or its new one.
 
 mod file;
-pub(crate) mod left_over;
+pub(crate) mod leftover_processes;
 pub(crate) mod process;
 mod record;
 
@@ -17,8 +18,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use foundation::rooted::{Directory, RelativePath};
 
 use crate::{Refusal, Rule, RunResult};
-pub use process::ProcessStamp;
-pub use record::{DirectoryStamp, HostStamp, PlaceStamp, Record};
+pub use process::ProcessIdentity;
+pub use record::{DirectoryIdentity, PlaceIdentity, Record, RunProcess};
 
 pub(crate) use file::open_directory;
 
@@ -37,17 +38,17 @@ pub struct State {
 }
 
 impl State {
-    /// Takes the state file over for this run; the caller holds the lock. `previous` is what the file said, and what
-    /// it says of unfinished work stays where it is about the same directory and the same mapped places.
+    /// Takes the state file over for this run; the caller holds the lock. `previous` is the old content of the file. Its mark of
+    /// unfinished work is kept if it is about the same directory.
     pub(crate) fn begin(
         directory: Directory,
         real_path: &Path,
-        stamp: &DirectoryStamp,
+        identity: &DirectoryIdentity,
         previous: Option<Record>,
     ) -> io::Result<Self> {
-        let mut record = Record::of_this_process(real_path, stamp)?;
+        let mut record = Record::of_this_process(real_path, identity)?;
         if let Some(previous) = previous
-            && previous.is_surely_about(stamp)
+            && previous.is_surely_about(identity)
         {
             record.unfinished = previous.unfinished;
             record.places = previous.places;
@@ -58,22 +59,22 @@ impl State {
         Ok(state)
     }
 
-    /// The run has come to this method, which may find the directory as it was.
+    /// Records which method runs now. The directory may be as it was before.
     ///
     /// # Errors
-    /// Where it cannot be put on disk.
-    pub fn comes_to(&self, method: &str) -> io::Result<()> {
+    /// Fails if the file cannot be written.
+    pub fn set_method(&self, method: &str) -> io::Result<()> {
         self.change(|record| {
             record.method = Some(method.to_owned());
             Ok(())
         })
     }
 
-    /// From here until [`State::finished`] what is in the directory is unfinished work.
+    /// Marks the content of the directory as unfinished work, until [`State::run_ended`].
     ///
     /// # Errors
-    /// Where it cannot be put on disk: nothing may be removed then.
-    pub fn unfinished(&self, method: &str) -> io::Result<()> {
+    /// Fails if the file cannot be written. Nothing may be removed from the directory then.
+    pub fn mark_unfinished(&self, method: &str) -> io::Result<()> {
         self.change(|record| {
             record.unfinished = true;
             record.method = Some(method.to_owned());
@@ -81,11 +82,11 @@ impl State {
         })
     }
 
-    /// The run ended. `created` clears the unfinished mark; anything else keeps what was said of the directory, unless nothing is left in it.
+    /// Records how the run ended. The mark of unfinished work is removed if a replica was created or the directory is empty.
     ///
     /// # Errors
-    /// Where it cannot be put on disk: the next run then finds what the file said before, and is the more careful for it.
-    pub fn finished(&self, result: RunResult, directory_empty: bool) -> io::Result<()> {
+    /// Fails if the file cannot be written. The next run then finds the old content, which makes it more careful.
+    pub fn run_ended(&self, result: RunResult, directory_empty: bool) -> io::Result<()> {
         self.change(|record| {
             if result == RunResult::Created || directory_empty {
                 record.unfinished = false;
@@ -98,11 +99,11 @@ impl State {
         })
     }
 
-    /// A native program was started for this run; said before it may write.
+    /// Records a native program that was started for this run. To be called before the program may write.
     ///
     /// # Errors
-    /// Where it cannot be put on disk: the program must then not go on.
-    pub fn process_started(&self, process: ProcessStamp) -> io::Result<()> {
+    /// Fails if the file cannot be written, or the run has too many programs. The program must not go on then.
+    pub fn process_started(&self, process: ProcessIdentity) -> io::Result<()> {
         self.change(|record| {
             if record.processes.contains(&process) {
                 return Ok(());
@@ -117,29 +118,29 @@ impl State {
         })
     }
 
-    /// It ended, with everything it started.
+    /// Records that a native program ended, with everything that it started.
     ///
     /// # Errors
-    /// Where it cannot be put on disk.
-    pub fn process_ended(&self, process: ProcessStamp) -> io::Result<()> {
+    /// Fails if the file cannot be written.
+    pub fn process_ended(&self, process: ProcessIdentity) -> io::Result<()> {
         self.change(|record| {
             record.processes.retain(|running| *running != process);
             Ok(())
         })
     }
 
-    /// What the file says now.
+    /// Returns the content of the file.
     pub fn record(&self) -> Record {
         self.locked().clone()
     }
 
-    /// Whether what is in the directory is unfinished work.
+    /// Returns whether the content of the directory is unfinished work.
     pub fn is_unfinished(&self) -> bool {
         self.locked().unfinished
     }
 
-    /// From here on what is in these mapped places is this program's own work too.
-    pub(crate) fn own_places(&self, places: Vec<PlaceStamp>) -> io::Result<()> {
+    /// Records that the content of these mapped directories is this program's own unfinished work too.
+    pub(crate) fn set_own_places(&self, places: Vec<PlaceIdentity>) -> io::Result<()> {
         if self.locked().places == places {
             return Ok(());
         }
@@ -149,7 +150,7 @@ impl State {
         })
     }
 
-    /// Changes the record on disk, and in memory only where that succeeded.
+    /// Changes the record on disk, and in memory only if that succeeded.
     fn change(&self, change: impl FnOnce(&mut Record) -> io::Result<()>) -> io::Result<()> {
         let mut record = self.locked();
         let mut changed = record.clone();
@@ -169,15 +170,15 @@ impl State {
     }
 }
 
-/// What the state file of the data directory with this real path says; none where there is no file.
+/// Reads the state file of the data directory with this real path; `None` if there is no file.
 ///
-/// A file that cannot be read as one is refused rather than passed by: it may name processes that still write.
+/// A file that cannot be parsed is refused and not ignored: it may name processes that still write.
 pub(crate) fn read(directory: &Directory, real_path: &Path) -> Result<Option<Record>, Refusal> {
     let name = file::name(real_path);
     let shown = directory.path().join(name.as_path());
     let refuse = |why: String| {
         let message = format!(
-            "the state file {} {why}; it says which processes of an earlier run may still write to {}: see that \
+            "the state file {} {why}; it names the processes of an earlier run that may still write to {}: make sure that \
              none does, then remove the file",
             shown.display(),
             real_path.display()

@@ -1,4 +1,4 @@
-//! Processes as `/proc` tells them: proc(5), `/proc/<pid>/stat`.
+//! Processes, read from `/proc/<pid>/stat` (proc(5)).
 
 use std::fs;
 use std::io;
@@ -6,47 +6,47 @@ use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
 
-/// A process as the next run can recognise it: its number may have been given to another by then, its start time not.
+/// A process, so that the next run can recognise it: its PID may be reused, but not with the same start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessStamp {
-    /// The process, leader of its own group.
+pub struct ProcessIdentity {
+    /// The PID of the process, which leads a group of its own.
     pub pid: u32,
     /// Its start time in clock ticks since boot: field 22 of `/proc/<pid>/stat`.
     pub started: u64,
 }
 
-impl ProcessStamp {
-    /// The stamp of a running process, or of a zombie; none where there is no such process.
+impl ProcessIdentity {
+    /// Returns the identity of a running process or a zombie; `None` if there is no process with this PID.
     ///
     /// # Errors
-    /// Where `/proc` cannot be read.
+    /// Fails if `/proc` cannot be read.
     pub fn of(pid: u32) -> io::Result<Option<Self>> {
         Ok(stat(pid)?.map(|process| Self { pid, started: process.started }))
     }
 
-    /// The stamp of this process.
+    /// Returns the identity of this process.
     ///
     /// # Errors
-    /// Where `/proc` cannot be read.
+    /// Fails if `/proc` cannot be read.
     pub fn of_this_process() -> io::Result<Self> {
         Self::of(std::process::id())?.ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::NotFound,
-                "this process is not in /proc: is it mounted, for these processes?",
+                "this process is not in /proc: mount a /proc of this PID namespace",
             )
         })
     }
 
-    /// Whether the process still runs; a zombie does not.
+    /// Returns whether the process still runs; a zombie does not.
     ///
     /// # Errors
-    /// Where `/proc` cannot be read.
+    /// Fails if `/proc` cannot be read.
     pub fn is_running(&self) -> io::Result<bool> {
         Ok(stat(self.pid)?.is_some_and(|process| process.started == self.started && !process.is_dead()))
     }
 }
 
-/// What is known of a process.
+/// The fields of `/proc/<pid>/stat` that are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
@@ -61,18 +61,18 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// A zombie holds neither files nor a directory.
+    /// Returns whether the process is a zombie, which has no open files and no working directory.
     pub(crate) fn is_dead(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
 }
 
-/// One process; none where there is none of that number.
+/// Reads one process; `None` if there is no process with this PID.
 pub(crate) fn stat(pid: u32) -> io::Result<Option<Process>> {
     let path = format!("/proc/{pid}/stat");
     match fs::read(&path) {
         Ok(text) => parse(pid, &text).map(Some).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{path} is not as proc(5) has it"))
+            io::Error::new(io::ErrorKind::InvalidData, format!("{path} does not have the format of proc(5)"))
         }),
         // ESRCH: it ended between opening and reading.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -81,7 +81,7 @@ pub(crate) fn stat(pid: u32) -> io::Result<Option<Process>> {
     }
 }
 
-/// Calls `visit` with every process that can be seen; /proc may keep other users' from being read (hidepid).
+/// Calls `visit` with every process that can be seen; /proc may hide other users' processes (hidepid).
 pub(crate) fn each(visit: &mut dyn FnMut(Process) -> io::Result<()>) -> io::Result<()> {
     let entries = fs::read_dir("/proc")
         .map_err(|error| io::Error::new(error.kind(), format!("cannot read /proc: {error}")))?;
@@ -98,16 +98,16 @@ pub(crate) fn each(visit: &mut dyn FnMut(Process) -> io::Result<()>) -> io::Resu
     Ok(())
 }
 
-/// The fields of `/proc/<pid>/stat`. The name, in parentheses, may itself hold blanks and parentheses.
+/// Parses `/proc/<pid>/stat`. The name, in parentheses, may itself hold blanks and parentheses.
 fn parse(pid: u32, text: &[u8]) -> Option<Process> {
     let open = text.iter().position(|byte| *byte == b'(')?;
     let close = text.iter().rposition(|byte| *byte == b')')?;
     let name = text.get(open + 1..close)?.to_vec();
     let fields: Vec<&str> =
         std::str::from_utf8(text.get(close + 1..)?).ok()?.split_ascii_whitespace().collect();
-    // The first field behind the name is the third of all.
+    // The first field after the name is number 3.
     let field = |number: usize| fields.get(number - 3).copied();
-    // A process that is just being reaped has -1 for both (do_task_stat in the kernel's fs/proc/array.c); no process has 0.
+    // A process that is just being reaped has -1 for group and session (do_task_stat in the kernel's fs/proc/array.c). 0 means none.
     let leader =
         |number: usize| field(number)?.parse::<i32>().ok().map(|pid| u32::try_from(pid).unwrap_or(0));
     Some(Process {
@@ -121,7 +121,7 @@ fn parse(pid: u32, text: &[u8]) -> Option<Process> {
     })
 }
 
-/// The kernel's name for this boot.
+/// Returns the kernel's identifier of this boot.
 pub(crate) fn boot_id() -> io::Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
     let text = fs::read_to_string(path)
@@ -129,14 +129,14 @@ pub(crate) fn boot_id() -> io::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// The process numbering that this process lives in. The kernel gives the number of a numbering that is gone to the
-/// next, as when a container is started again; when its first process started tells the two apart.
+/// Returns an identifier of the PID namespace of this process: its inode and the start time of its first process. The kernel reuses
+/// the inode of a namespace that is gone, such as when a container is started again; the start time distinguishes the two.
 pub(crate) fn pid_namespace() -> io::Result<String> {
     let path = "/proc/self/ns/pid";
     let inode = fs::metadata(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot look at {path}: {error}")))?
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot examine {path}: {error}")))?
         .ino();
-    // With hidepid the first process may not be seen; the inode alone is then what is known.
+    // With hidepid the first process may be hidden; then only the inode identifies the namespace.
     let first = match stat(1) {
         Ok(process) => process.map_or(0, |process| process.started),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => 0,
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line_of_proc_is_not_read_as_one() {
+    fn a_malformed_line_is_not_parsed() {
         for text in [&b""[..], b"7", b"7 (a", b"7 (a) S", b")(", b"7 (a) S 1 x 1"] {
             assert_eq!(parse(7, text), None);
         }
@@ -173,9 +173,9 @@ mod tests {
 
     #[test]
     fn this_process_runs_and_one_with_another_start_does_not() {
-        let own = ProcessStamp::of_this_process().unwrap();
+        let own = ProcessIdentity::of_this_process().unwrap();
         assert!(own.is_running().unwrap());
-        assert!(!ProcessStamp { started: own.started + 1, ..own }.is_running().unwrap());
-        assert_eq!(ProcessStamp::of(u32::MAX).unwrap(), None);
+        assert!(!ProcessIdentity { started: own.started + 1, ..own }.is_running().unwrap());
+        assert_eq!(ProcessIdentity::of(u32::MAX).unwrap(), None);
     }
 }

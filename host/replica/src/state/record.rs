@@ -1,4 +1,4 @@
-//! What stands in the state file.
+//! The content of the state file.
 
 use std::fmt::Write;
 use std::io;
@@ -8,35 +8,35 @@ use std::path::Path;
 use foundation::rooted::Directory;
 use serde::{Deserialize, Serialize};
 
-use super::process::{self, ProcessStamp};
+use super::process::{self, ProcessIdentity};
 
-/// The version of the file's form.
+/// The version of the file's format.
 pub(super) const VERSION: u32 = 1;
 
-/// Which directory it is, and no other that has its path, or was given its inode, since.
+/// The identity of a directory: it differs from that of another directory that later has the same path or the same inode.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirectoryStamp {
+pub struct DirectoryIdentity {
     device: u64,
     inode: u64,
     born: Option<String>,
 }
 
-impl DirectoryStamp {
-    /// The stamp of an opened directory.
+impl DirectoryIdentity {
+    /// Returns the identity of an opened directory.
     ///
     /// # Errors
-    /// Where its file system cannot be asked.
+    /// Fails if the directory cannot be examined.
     pub(crate) fn of(directory: &Directory) -> io::Result<Self> {
         let (device, inode) = directory.own_metadata()?.identity();
         Ok(Self { device, inode, born: directory.birth()?.map(|birth| birth.to_string()) })
     }
 
-    /// Device and inode.
-    pub(crate) fn identity(&self) -> (u64, u64) {
+    /// Returns device and inode.
+    pub(crate) fn inode(&self) -> (u64, u64) {
         (self.device, self.inode)
     }
 
-    /// Whether the file system says when the directory was made.
+    /// Returns whether the file system records when a directory was created.
     pub(crate) fn can_be_recognised(&self) -> bool {
         self.born.is_some()
     }
@@ -47,79 +47,79 @@ impl DirectoryStamp {
     }
 }
 
-/// What one state file says.
+/// The content of one state file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The version of this form.
+    /// The version of the format.
     pub(super) version: u32,
-    /// The data directory's real path; bytes that are not UTF-8, and `%`, as `%` and two hexadecimal digits.
+    /// The data directory's real path; bytes that are not UTF-8, and `%`, are written as `%` and two hexadecimal digits.
     pub real_path: String,
-    /// The device of the directory that the run works on, whatever is at that path by now.
+    /// The device of the directory that the run works on. Another directory may be at that path by now.
     pub device: u64,
     /// Its inode.
     pub inode: u64,
-    /// When it was made, by its file system's clock, for an inode is given again. `None` where the file system does not say, and in
-    /// files of older versions: what is unfinished there is not taken for this program's.
+    /// When it was created, by its file system's clock, because inodes are reused. `None` if the file system does not record that,
+    /// and in files of older versions; unfinished work there is not taken for this program's.
     #[serde(default)]
     pub born: Option<String>,
     /// The boot during which this was written: `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
-    /// The process numbering that the stamps are of; that of another container means nothing here.
+    /// The PID namespace of the processes below; PIDs of another container mean nothing here.
     pub pid_namespace: String,
-    /// The run that works; none between runs.
-    pub host: Option<HostStamp>,
-    /// The method at work.
+    /// The run that works on the directory; `None` between runs.
+    pub host: Option<RunProcess>,
+    /// The method that runs.
     pub method: Option<String>,
     /// The native processes that the run started, each the leader of its group.
-    pub processes: Vec<ProcessStamp>,
-    /// What is in the directory is unfinished work of this program.
+    pub processes: Vec<ProcessIdentity>,
+    /// Whether the content of the directory is unfinished work of this program.
     pub unfinished: bool,
-    /// The mapped directories of which the same holds.
-    pub places: Vec<PlaceStamp>,
-    /// How the last run ended, the word of the report.
+    /// The mapped directories whose content is unfinished work of this program.
+    pub places: Vec<PlaceIdentity>,
+    /// How the last run ended, as the report has it.
     pub last_result: Option<String>,
 }
 
 /// The process of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostStamp {
+pub struct RunProcess {
     /// The process.
     #[serde(flatten)]
-    pub process: ProcessStamp,
+    pub process: ProcessIdentity,
     /// When the run took the directory.
     pub since: jiff::Timestamp,
 }
 
-/// A mapped directory as the next run can recognise it.
+/// A mapped directory, so that the next run can recognise it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlaceStamp {
+pub struct PlaceIdentity {
     /// Its real path, written as [`Record::real_path`] is.
     pub real_path: String,
     /// Its device.
     pub device: u64,
     /// Its inode.
     pub inode: u64,
-    /// When it was made, as [`Record::born`].
+    /// When it was created, as [`Record::born`].
     #[serde(default)]
     pub born: Option<String>,
 }
 
-impl PlaceStamp {
-    pub(crate) fn new(real_path: &Path, stamp: &DirectoryStamp) -> Self {
-        let DirectoryStamp { device, inode, born } = stamp.clone();
+impl PlaceIdentity {
+    pub(crate) fn new(real_path: &Path, identity: &DirectoryIdentity) -> Self {
+        let DirectoryIdentity { device, inode, born } = identity.clone();
         Self { real_path: written(real_path.as_os_str().as_bytes()), device, inode, born }
     }
 
-    /// Whether it is surely the directory of the other stamp.
+    /// Returns whether both are certainly the same directory.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.born.is_some() && self == other
     }
 }
 
 impl Record {
-    /// A record of this process at work on a directory.
-    pub(super) fn of_this_process(real_path: &Path, stamp: &DirectoryStamp) -> io::Result<Self> {
-        let DirectoryStamp { device, inode, born } = stamp.clone();
+    /// Returns the record of this process, which begins to work on a directory.
+    pub(super) fn of_this_process(real_path: &Path, identity: &DirectoryIdentity) -> io::Result<Self> {
+        let DirectoryIdentity { device, inode, born } = identity.clone();
         Ok(Self {
             version: VERSION,
             real_path: written(real_path.as_os_str().as_bytes()),
@@ -128,8 +128,8 @@ impl Record {
             born,
             boot_id: process::boot_id()?,
             pid_namespace: process::pid_namespace()?,
-            host: Some(HostStamp {
-                process: ProcessStamp::of_this_process()?,
+            host: Some(RunProcess {
+                process: ProcessIdentity::of_this_process()?,
                 since: jiff::Timestamp::now(),
             }),
             method: None,
@@ -140,35 +140,35 @@ impl Record {
         })
     }
 
-    /// Whether it is about a directory with this device and inode, and not about another one that had its path. A later one may have
-    /// been given the inode: [`Record::is_surely_about`] tells.
-    pub fn is_about(&self, identity: (u64, u64)) -> bool {
-        (self.device, self.inode) == identity
+    /// Returns whether the record is about a directory with this device and inode. A newer directory may have the same inode, which
+    /// [`Record::is_surely_about`] excludes.
+    pub fn is_about(&self, inode: (u64, u64)) -> bool {
+        (self.device, self.inode) == inode
     }
 
-    /// Whether it is about this very directory.
-    pub fn is_surely_about(&self, stamp: &DirectoryStamp) -> bool {
-        self.is_about(stamp.identity()) && self.born.is_some() && self.born == stamp.born
+    /// Returns whether the record is certainly about this directory.
+    pub fn is_surely_about(&self, identity: &DirectoryIdentity) -> bool {
+        self.is_about(identity.inode()) && self.born.is_some() && self.born == identity.born
     }
 
-    /// Makes it one about the empty directory that has taken the place of the one that it was about.
-    pub(crate) fn is_now_about(&mut self, stamp: &DirectoryStamp) {
-        let DirectoryStamp { device, inode, born } = stamp.clone();
+    /// Makes the record one about the empty directory that has replaced the one that it was about.
+    pub(crate) fn set_directory(&mut self, identity: &DirectoryIdentity) {
+        let DirectoryIdentity { device, inode, born } = identity.clone();
         (self.device, self.inode, self.born) = (device, inode, born);
     }
 
-    /// Whether this very process wrote it, having taken the directory before and let it go without a word.
+    /// Returns whether this process wrote the record: it locked the directory before and released it without recording an end.
     pub(crate) fn is_of_this_process(&self) -> bool {
-        self.host.is_some_and(|host| ProcessStamp::of_this_process().is_ok_and(|own| own == host.process))
+        self.host.is_some_and(|host| ProcessIdentity::of_this_process().is_ok_and(|own| own == host.process))
     }
 
-    /// Whether the mark `unfinished` stands for this directory.
-    pub(crate) fn is_unfinished(&self, stamp: &DirectoryStamp) -> bool {
-        self.unfinished && self.is_surely_about(stamp)
+    /// Returns whether the content of this directory is unfinished work.
+    pub(crate) fn is_unfinished(&self, identity: &DirectoryIdentity) -> bool {
+        self.unfinished && self.is_surely_about(identity)
     }
 }
 
-/// A path's bytes as text: UTF-8 as it is, other bytes and `%` escaped.
+/// Returns a path's bytes as text: UTF-8 as it is, other bytes and `%` escaped.
 pub(super) fn written(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {

@@ -19,13 +19,13 @@ impl Files {
     }
 
     fn begin(&self, identity: (u64, u64)) -> State {
-        self.begin_on(&DirectoryStamp::for_test(identity, Some("1.000000000")))
+        self.begin_on(&DirectoryIdentity::for_test(identity, Some("1.000000000")))
     }
 
-    fn begin_on(&self, stamp: &DirectoryStamp) -> State {
+    fn begin_on(&self, identity: &DirectoryIdentity) -> State {
         let directory = self.directory();
         let previous = self.read();
-        State::begin(directory, Path::new("/data"), stamp, previous).unwrap()
+        State::begin(directory, Path::new("/data"), identity, previous).unwrap()
     }
 
     fn read(&self) -> Option<Record> {
@@ -37,10 +37,10 @@ impl Files {
     }
 }
 
-/// A process that is killed and reaped however the test ends.
-struct Ended(Child);
+/// A process that is killed and reaped when the test ends.
+struct KilledOnDrop(Child);
 
-impl Drop for Ended {
+impl Drop for KilledOnDrop {
     fn drop(&mut self) {
         if self.0.try_wait().unwrap().is_none()
             && let Some(group) = rustix::process::Pid::from_raw(self.pid() as i32)
@@ -52,7 +52,7 @@ impl Drop for Ended {
     }
 }
 
-impl Ended {
+impl KilledOnDrop {
     /// A shell that leads a session of its own and runs `script`.
     fn leader(script: &str) -> Self {
         let child =
@@ -64,12 +64,12 @@ impl Ended {
         self.0.id()
     }
 
-    /// The stamp, taken when the shell leads its session.
-    fn stamp(&self) -> ProcessStamp {
+    /// Returns the identity once the shell leads its session.
+    fn identity(&self) -> ProcessIdentity {
         until("the process leads a session", || {
             process::stat(self.pid()).unwrap().is_some_and(|process| process.session == self.pid())
         });
-        ProcessStamp::of(self.pid()).unwrap().unwrap()
+        ProcessIdentity::of(self.pid()).unwrap().unwrap()
     }
 
     /// Reads a line that the script prints: a number.
@@ -94,21 +94,21 @@ fn runs(pid: u32) -> bool {
 }
 
 #[test]
-fn rule_26_the_state_file_says_who_runs_since_when_with_what() {
+fn rule_26_the_state_file_names_the_run_its_start_its_method_and_its_processes() {
     let files = Files::new();
     let state = files.begin((1, 2));
-    state.unfinished("pgbackrest").unwrap();
-    let process = ProcessStamp { pid: 7, started: 8 };
+    state.mark_unfinished("pgbackrest").unwrap();
+    let process = ProcessIdentity { pid: 7, started: 8 };
     state.process_started(process).unwrap();
-    let said = files.read().unwrap();
-    assert_eq!(said, state.record());
-    assert_eq!(said.host.unwrap().process, ProcessStamp::of_this_process().unwrap());
-    assert_eq!((said.device, said.inode, said.real_path.as_str()), (1, 2, "/data"));
+    let record = files.read().unwrap();
+    assert_eq!(record, state.record());
+    assert_eq!(record.host.unwrap().process, ProcessIdentity::of_this_process().unwrap());
+    assert_eq!((record.device, record.inode, record.real_path.as_str()), (1, 2, "/data"));
     assert_eq!(
-        (said.unfinished, said.method.as_deref(), said.processes.as_slice()),
+        (record.unfinished, record.method.as_deref(), record.processes.as_slice()),
         (true, Some("pgbackrest"), &[process][..])
     );
-    assert!(said.is_of_these_processes().unwrap());
+    assert!(record.is_of_this_namespace().unwrap());
     let text: serde_json::Value = serde_json::from_slice(&fs::read(files.file()).unwrap()).unwrap();
     let since = text["host"]["since"].as_str().unwrap();
     assert!(since.parse::<jiff::Timestamp>().is_ok() && since.ends_with('Z'), "RFC 3339: {since}");
@@ -127,37 +127,37 @@ fn rule_26_a_created_replica_is_no_longer_unfinished_and_a_failed_one_is() {
         (RunResult::Failed, true, false),
     ] {
         let state = files.begin((1, 2));
-        state.unfinished("tarball").unwrap();
-        state.finished(result, empty).unwrap();
-        let said = files.read().unwrap();
-        assert_eq!((said.unfinished, said.host, said.method), (unfinished, None, None), "{result:?}");
-        assert_eq!(said.last_result.unwrap(), serde_json::to_value(result).unwrap().as_str().unwrap());
+        state.mark_unfinished("tarball").unwrap();
+        state.run_ended(result, empty).unwrap();
+        let record = files.read().unwrap();
+        assert_eq!((record.unfinished, record.host, record.method), (unfinished, None, None), "{result:?}");
+        assert_eq!(record.last_result.unwrap(), serde_json::to_value(result).unwrap().as_str().unwrap());
     }
 }
 
 #[test]
-fn rule_26_unfinished_is_said_of_one_directory_and_not_of_another_at_its_path() {
+fn rule_26_the_unfinished_mark_is_about_one_directory_and_not_about_another_at_its_path() {
     let files = Files::new();
-    files.begin((1, 2)).unfinished("tarball").unwrap();
+    files.begin((1, 2)).mark_unfinished("tarball").unwrap();
     assert!(files.begin((1, 2)).is_unfinished());
     assert!(!files.begin((1, 3)).is_unfinished());
-    assert!(!files.begin((1, 2)).is_unfinished(), "it was said of (1, 3) last");
+    assert!(!files.begin((1, 2)).is_unfinished(), "the file is about (1, 3) by now");
 }
 
 #[test]
-fn rule_26_unfinished_is_not_said_of_a_directory_that_was_given_the_inode_of_another() {
+fn rule_26_the_unfinished_mark_is_not_about_a_directory_that_has_the_inode_of_another() {
     let files = Files::new();
-    let born = |born| DirectoryStamp::for_test((1, 2), born);
-    files.begin_on(&born(Some("1.000000000"))).unfinished("tarball").unwrap();
+    let born = |born| DirectoryIdentity::for_test((1, 2), born);
+    files.begin_on(&born(Some("1.000000000"))).mark_unfinished("tarball").unwrap();
     assert!(files.begin_on(&born(Some("1.000000000"))).is_unfinished());
     assert!(!files.begin_on(&born(Some("1.000000001"))).is_unfinished(), "it was made later");
-    // Nor where the file system does not say when it was made, before or now.
-    files.begin_on(&born(None)).unfinished("tarball").unwrap();
+    // Nor if the file system does not record the time of creation, at the first or at the second time.
+    files.begin_on(&born(None)).mark_unfinished("tarball").unwrap();
     assert!(!files.begin_on(&born(None)).is_unfinished());
-    files.begin_on(&born(Some("1.000000000"))).unfinished("tarball").unwrap();
+    files.begin_on(&born(Some("1.000000000"))).mark_unfinished("tarball").unwrap();
     assert!(!files.begin_on(&born(None)).is_unfinished());
-    // Nor by the word of a version that did not write it down.
-    files.begin_on(&born(Some("1.000000000"))).unfinished("tarball").unwrap();
+    // Nor by the state file of an older version, which does not have the time of creation.
+    files.begin_on(&born(Some("1.000000000"))).mark_unfinished("tarball").unwrap();
     let mut older: serde_json::Value = serde_json::from_slice(&fs::read(files.file()).unwrap()).unwrap();
     older.as_object_mut().unwrap().remove("born").unwrap();
     fs::write(files.file(), older.to_string()).unwrap();
@@ -166,7 +166,7 @@ fn rule_26_unfinished_is_not_said_of_a_directory_that_was_given_the_inode_of_ano
 }
 
 #[test]
-fn rule_26_a_state_file_that_cannot_be_read_as_one_is_refused_and_not_guessed_at() {
+fn rule_26_a_state_file_that_cannot_be_parsed_is_refused() {
     let files = Files::new();
     files.begin((1, 2));
     let whole = fs::read(files.file()).unwrap();
@@ -219,77 +219,77 @@ fn rule_26_a_run_has_a_bounded_number_of_processes() {
     let files = Files::new();
     let state = files.begin((1, 2));
     let mut record = state.record();
-    record.processes = (0..MOST_PROCESSES as u32).map(|pid| ProcessStamp { pid, started: 1 }).collect();
+    record.processes = (0..MOST_PROCESSES as u32).map(|pid| ProcessIdentity { pid, started: 1 }).collect();
     *state.record.lock().unwrap() = record;
-    state.process_started(ProcessStamp { pid: 5, started: 1 }).unwrap();
-    let error = state.process_started(ProcessStamp { pid: 5, started: 2 }).unwrap_err();
+    state.process_started(ProcessIdentity { pid: 5, started: 1 }).unwrap();
+    let error = state.process_started(ProcessIdentity { pid: 5, started: 2 }).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
 }
 
 #[test]
-fn rule_26_what_could_not_be_put_on_disk_is_not_held_for_said() {
+fn rule_26_a_mark_that_could_not_be_written_is_not_set() {
     let files = Files::new();
     let state = files.begin((1, 2));
     fs::remove_dir_all(files.root.path().join("state")).unwrap();
-    assert!(state.unfinished("tarball").is_err());
+    assert!(state.mark_unfinished("tarball").is_err());
     assert!(!state.is_unfinished());
 }
 
-fn record_of(processes: &[ProcessStamp]) -> Record {
+fn record_of(processes: &[ProcessIdentity]) -> Record {
     let mut record =
-        Record::of_this_process(Path::new("/data"), &DirectoryStamp::for_test((1, 2), Some("1"))).unwrap();
+        Record::of_this_process(Path::new("/data"), &DirectoryIdentity::for_test((1, 2), Some("1"))).unwrap();
     record.processes = processes.to_vec();
     record
 }
 
 #[test]
-fn rule_26_left_over_processes_are_ended_with_their_whole_group() {
-    let mut leader = Ended::leader("sleep 600 & echo $!; wait");
+fn rule_26_leftover_processes_are_ended_with_their_whole_group() {
+    let mut leader = KilledOnDrop::leader("sleep 600 & echo $!; wait");
     let child = leader.number();
-    let stamp = leader.stamp();
-    assert_eq!(record_of(&[stamp]).end_left_over_processes().unwrap(), 2);
+    let identity = leader.identity();
+    assert_eq!(record_of(&[identity]).end_leftover_processes().unwrap(), 2);
     assert!(!runs(leader.pid()) && !runs(child));
-    assert_eq!(record_of(&[stamp]).end_left_over_processes().unwrap(), 0);
+    assert_eq!(record_of(&[identity]).end_leftover_processes().unwrap(), 0);
 }
 
 #[test]
 fn rule_26_members_of_a_group_whose_leader_is_gone_are_ended() {
-    let mut leader = Ended::leader("sleep 600 & echo $!; wait");
+    let mut leader = KilledOnDrop::leader("sleep 600 & echo $!; wait");
     let child = leader.number();
-    let stamp = leader.stamp();
+    let identity = leader.identity();
     leader.0.kill().unwrap();
     leader.0.wait().unwrap();
     assert!(process::stat(leader.pid()).unwrap().is_none() && runs(child));
-    assert_eq!(record_of(&[stamp]).end_left_over_processes().unwrap(), 1);
+    assert_eq!(record_of(&[identity]).end_leftover_processes().unwrap(), 1);
     assert!(!runs(child));
 }
 
 #[test]
 fn rule_26_a_process_that_left_the_group_but_not_the_session_is_ended() {
-    let mut leader = Ended::leader("set -m; sleep 600 & echo $!; wait");
+    let mut leader = KilledOnDrop::leader("set -m; sleep 600 & echo $!; wait");
     let child = leader.number();
-    let stamp = leader.stamp();
+    let identity = leader.identity();
     until("the child has a group of its own", || {
         process::stat(child).unwrap().is_some_and(|one| one.group == child)
     });
-    record_of(&[stamp]).end_left_over_processes().unwrap();
+    record_of(&[identity]).end_leftover_processes().unwrap();
     assert!(!runs(leader.pid()) && !runs(child));
 }
 
 #[test]
-fn rule_26_a_process_that_got_the_number_of_a_dead_one_is_left_alone() {
-    let mut leader = Ended::leader("sleep 600 & echo $!; wait");
+fn rule_26_a_process_that_has_the_pid_of_a_dead_one_is_not_ended() {
+    let mut leader = KilledOnDrop::leader("sleep 600 & echo $!; wait");
     let child = leader.number();
-    let stamp = leader.stamp();
-    let earlier = ProcessStamp { started: stamp.started - 1, ..stamp };
-    let later = ProcessStamp { started: stamp.started + 1, ..stamp };
-    assert_eq!(record_of(&[earlier, later]).end_left_over_processes().unwrap(), 0);
-    let mut of_another_boot = record_of(&[stamp]);
+    let identity = leader.identity();
+    let earlier = ProcessIdentity { started: identity.started - 1, ..identity };
+    let later = ProcessIdentity { started: identity.started + 1, ..identity };
+    assert_eq!(record_of(&[earlier, later]).end_leftover_processes().unwrap(), 0);
+    let mut of_another_boot = record_of(&[identity]);
     of_another_boot.boot_id = "another".into();
-    assert_eq!(of_another_boot.end_left_over_processes().unwrap(), 0);
-    let mut of_another_container = record_of(&[stamp]);
+    assert_eq!(of_another_boot.end_leftover_processes().unwrap(), 0);
+    let mut of_another_container = record_of(&[identity]);
     of_another_container.pid_namespace = "1-1".into();
-    assert_eq!(of_another_container.end_left_over_processes().unwrap(), 0);
+    assert_eq!(of_another_container.end_leftover_processes().unwrap(), 0);
     assert!(runs(leader.pid()) && runs(child));
-    record_of(&[stamp]).end_left_over_processes().unwrap();
+    record_of(&[identity]).end_leftover_processes().unwrap();
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use replica::{
-    Context, Denial, Directories, Event, Failure, Filled, Level, Method, Outcome, Plan, Redactor, Refusal,
-    Request, Run, TablespaceMap,
+    Context, Denial, Directories, Event, Failure, Level, Method, Outcome, Plan, Redactor, Refusal, Request,
+    Run, SealRequests, TablespaceMap,
 };
 use sandbox::{Compiler, ComponentMethod, Grants, MethodSettings, OptionValue, Sandbox, SandboxSettings};
 use tempfile::TempDir;
@@ -136,7 +136,7 @@ impl Stage {
     }
 
     /// Plans, then creates.
-    pub(crate) async fn create(&self) -> Result<Filled, Failure> {
+    pub(crate) async fn create(&self) -> Result<SealRequests, Failure> {
         let (method, request, run) = (self.method(), self.request(), self.run());
         let plan = method.plan(&request, &run).await?;
         method.create(&request, &plan, &run).await

@@ -155,18 +155,17 @@ fn plan_text(plan: &Plan) -> String {
 #[cfg(test)]
 mod tests {
     use replica::create_replica::AttemptError;
-    use replica::{Outcome, Rule};
+    use replica::{Failure, Outcome, Rule};
 
     use super::*;
 
     fn checked(method: &str, outcome: Option<Outcome>, policy: bool) -> Checked {
-        let error = outcome.map(|outcome| AttemptError {
-            outcome,
-            message: "why".to_owned(),
-            rule: Some(Rule::Grant),
-            remedy: Some("a = 1".to_owned()),
-            policy,
-            may_write: false,
+        let error = outcome.map(|outcome| {
+            let mut error = AttemptError::from(Failure::new(outcome, "why"));
+            error.rule = Some(Rule::Grant);
+            error.remedy = Some("a = 1".to_owned());
+            error.policy = policy;
+            error
         });
         Checked { method: method.to_owned(), error, plan: None, findings: Vec::new() }
     }

@@ -10,7 +10,7 @@ use replica::datadir::{check_places, cluster_of, place_around};
 use replica::mounts::real_path;
 use replica::seal::{EndState, Standby};
 use replica::source::{SourceConfig, passwords_in};
-use replica::{Candidate, Job, Method, Redactor, Refusal, Rule, Source};
+use replica::{Job, ListedMethod, Method, Redactor, Refusal, Rule, Source};
 use sandbox::{Compiler, MethodSettings, Sandbox, SandboxError, SandboxSettings};
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +46,7 @@ pub(super) struct Operator {
 /// What the loop is given.
 pub(super) struct Work {
     pub(super) job: Job,
-    pub(super) candidates: Vec<Candidate>,
+    pub(super) candidates: Vec<ListedMethod>,
     /// Holds the passfile of the run; must live as long as the run.
     pub(super) run_directory: RunDirectory,
 }
@@ -248,11 +248,16 @@ fn refuse_to_grant(secrets: &[PathBuf], grants: &GrantsSection) -> Result<(), Re
 }
 
 /// The methods in the order in which they are tried. The sandbox is set up only where one of them is a component.
-fn candidates(config: &Config, state_dir: &Path, secrets: &[PathBuf], redactor: &Redactor) -> Vec<Candidate> {
+fn candidates(
+    config: &Config,
+    state_dir: &Path,
+    secrets: &[PathBuf],
+    redactor: &Redactor,
+) -> Vec<ListedMethod> {
     let mut sandbox: Option<Result<Sandbox, Refusal>> = None;
     let candidate = |name: &String| {
         if name == BASEBACKUP {
-            return Candidate {
+            return ListedMethod {
                 method: Arc::new(config.basebackup.method(config.require_landlock)),
                 keep_data: false,
                 no_leader: false,
@@ -271,7 +276,7 @@ fn candidates(config: &Config, state_dir: &Path, secrets: &[PathBuf], redactor: 
             Ok(method) => method,
             Err(why) => Arc::new(Refused::new(name, why)),
         };
-        Candidate { method, keep_data, no_leader, no_params, timeout, plan_timeout, stall_timeout }
+        ListedMethod { method, keep_data, no_leader, no_params, timeout, plan_timeout, stall_timeout }
     };
     config.methods.iter().map(candidate).collect()
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use replica::method::ComponentFacts;
-use replica::{Candidate, Redactor, Source};
+use replica::{ListedMethod, Redactor, Source};
 use serde::Serialize;
 
 /// Everything that is not the run itself. No secret is in it.
@@ -64,10 +64,10 @@ impl About {
     }
 
     /// Takes in what the source and the methods told of themselves by the end of the run.
-    pub fn complete(&mut self, source: Option<&Source>, candidates: &[Candidate], redactor: &Redactor) {
+    pub fn complete(&mut self, source: Option<&Source>, candidates: &[ListedMethod], redactor: &Redactor) {
         let redact = |text: String| redactor.redact(&text).into_owned();
         self.server_version = source.and_then(|source| Some(source.facts.as_ref().ok()?.server_version));
-        let component = |candidate: &Candidate| {
+        let component = |candidate: &ListedMethod| {
             let mut facts = candidate.method.component()?;
             facts.grants =
                 facts.grants.into_iter().map(|(name, value)| (redact(name), redact(value))).collect();

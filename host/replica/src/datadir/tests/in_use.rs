@@ -1,9 +1,9 @@
-//! A server, another run, the left-overs of a dead one.
+//! A running server, another run, the leftover processes of a dead run.
 
 use super::*;
 use crate::seal::UNFINISHED_CONTROL_FILE;
 
-/// A process that is killed and reaped however the test ends.
+/// A process that is killed and reaped when the test ends.
 struct Running(Child);
 
 impl Running {
@@ -41,8 +41,8 @@ impl Drop for Running {
     }
 }
 
-/// `sleep` as the leader of a session, with a copy of `descriptor` where there is one.
-fn leader(descriptor: Option<BorrowedFd<'_>>) -> (Running, ProcessStamp) {
+/// Starts `sleep` as the leader of a session, with a copy of `descriptor` if there is one.
+fn leader(descriptor: Option<BorrowedFd<'_>>) -> (Running, ProcessIdentity) {
     let mut command = Command::new("setsid");
     command.args(["sleep", "600"]);
     if let Some(descriptor) = descriptor {
@@ -54,7 +54,7 @@ fn leader(descriptor: Option<BorrowedFd<'_>>) -> (Running, ProcessStamp) {
     loop {
         let process = crate::state::process::stat(running.pid()).unwrap().unwrap();
         if process.session == running.pid() && process.name == b"sleep" {
-            return (running, ProcessStamp { pid: process.pid, started: process.started });
+            return (running, ProcessIdentity { pid: process.pid, started: process.started });
         }
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(5));
@@ -80,7 +80,7 @@ fn rule_25_a_stale_postmaster_pid_is_no_server() {
     let mut ended = Command::new("true").spawn().unwrap();
     let dead = ended.id();
     let elsewhere = Running::start(Command::new("sleep").arg("600").current_dir("/"));
-    // A zombie, then a number that nothing has, then another program's, then this program's own.
+    // The PID of a zombie, of no process, of another program, of this program.
     while !crate::state::process::stat(dead).unwrap().unwrap().is_dead() {
         std::thread::yield_now();
     }
@@ -94,8 +94,8 @@ fn rule_25_a_stale_postmaster_pid_is_no_server() {
 }
 
 #[test]
-fn rule_25_a_server_that_cannot_be_looked_at_is_not_disturbed() {
-    // An ordinary user cannot see where another user's process stands, so that the check runs as one.
+fn rule_25_a_server_that_cannot_be_examined_is_not_disturbed() {
+    // An ordinary user cannot see the working directory of another user's process, so the check runs as one.
     let machine = Machine::with_cluster();
     let stranger = Running::start(Command::new("sleep").arg("600").current_dir("/"));
     let pid = if rustix::process::geteuid().is_root() {
@@ -112,7 +112,7 @@ fn rule_25_a_server_that_cannot_be_looked_at_is_not_disturbed() {
             rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
         }
         let refusal = machine.refused();
-        // A method may write such a file; in unfinished work, which cannot be started, it is no server.
+        // A method may write such a file. In unfinished work, which cannot be started, it does not count.
         fs::remove_file(machine.path("data/global/pg_control")).unwrap();
         let directory = Directory::open(&machine.path("data")).unwrap();
         assert_eq!(server::refuse_running(&directory, true), Ok(()));
@@ -120,11 +120,11 @@ fn rule_25_a_server_that_cannot_be_looked_at_is_not_disturbed() {
     })
     .join()
     .unwrap();
-    assert!(refused.message.contains("cannot be looked at from here"), "{refused}");
+    assert!(refused.message.contains("cannot be examined from here"), "{refused}");
 }
 
 #[test]
-fn rule_25_a_postmaster_pid_that_names_nobody_is_refused_in_a_cluster_and_not_in_unfinished_work() {
+fn rule_25_a_postmaster_pid_that_names_no_process_is_refused_in_a_cluster_and_not_in_unfinished_work() {
     let machine = Machine::with_cluster();
     fs::write(machine.path("data/postmaster.pid"), "").unwrap();
     assert!(machine.refused().message.contains("remove that file"));
@@ -155,7 +155,7 @@ fn rule_25_a_place_below_which_a_server_works_is_refused_whatever_is_forced() {
     for (place, below) in [("data", "data/deep/main"), ("wal", "wal/archive_status/main")] {
         let moved = machine.path(below);
         fs::create_dir_all(moved.parent().unwrap()).unwrap();
-        // The server's directory, as it has moved with it, and then as its WAL directory alone.
+        // First the server's data directory lies in it, then only its WAL directory.
         fs::rename(&main, &moved).unwrap();
         let refusal = machine.force().unwrap_err();
         assert!(refusal.message.contains("running server"), "{place}: {refusal}");
@@ -171,7 +171,7 @@ fn rule_25_a_place_below_which_a_server_works_is_refused_whatever_is_forced() {
 }
 
 #[test]
-fn rule_25_who_stands_in_the_directory_beside_a_stale_postmaster_pid_is_no_server() {
+fn rule_25_a_process_that_works_in_the_directory_beside_a_stale_postmaster_pid_is_no_server() {
     let machine = Machine::with_cluster();
     fs::write(machine.path("data/postmaster.pid"), format!("{}\n", std::process::id())).unwrap();
     let _shell = Running::start(Command::new("sleep").arg("600").current_dir(machine.path("data")));
@@ -179,33 +179,33 @@ fn rule_25_who_stands_in_the_directory_beside_a_stale_postmaster_pid_is_no_serve
 }
 
 #[test]
-fn rule_26_what_a_killed_pg_basebackup_left_is_taken_with_and_without_the_state_file() {
+fn rule_26_the_files_of_a_killed_pg_basebackup_are_replaced_with_and_without_the_state_file() {
     let machine = Machine::with_cluster();
     let held = || fs::create_dir(machine.path("data/postmaster.pid")).unwrap();
     held();
     assert_eq!(machine.inspect(), Ok(Contents::Cluster));
     fs::remove_dir(machine.path("data/postmaster.pid")).unwrap();
     machine.killed(machine.acquire().unwrap(), &[]);
-    // pg_basebackup has written pg_control, and somebody has set the mode that PostgreSQL asks for.
+    // pg_basebackup has written pg_control, and a person has set the mode that PostgreSQL requires.
     machine.cluster("data");
     held();
     assert_eq!(machine.inspect(), Ok(Contents::Unfinished));
     fs::write(machine.path("data/postmaster.pid/README"), "").unwrap();
     let directory = machine.acquire().unwrap();
     assert_eq!(directory.contents().unwrap(), Contents::Unfinished);
-    // A method that keeps the data does not find it in its way.
-    directory.empty(Extent::ControlFileOnly, None, &CancellationToken::new()).unwrap();
+    // With `keep_data` it is removed too, so that a method can write a file of that name.
+    directory.empty(EmptyScope::ControlFileOnly, None, &CancellationToken::new()).unwrap();
     assert!(!machine.path("data/postmaster.pid").exists());
 }
 
 #[test]
-fn rule_25_a_server_that_was_started_since_is_seen_before_the_first_file_goes() {
+fn rule_25_a_server_that_was_started_since_is_found_before_the_first_file_is_removed() {
     let machine = Machine::with_cluster();
     let directory = machine.acquire().unwrap();
     let server = Running::start(Command::new("sleep").arg("600").current_dir(machine.path("data")));
     fs::write(machine.path("data/postmaster.pid"), server.pid().to_string()).unwrap();
-    directory.state().unfinished("tarball").unwrap();
-    let error = directory.empty(Extent::Everything, None, &CancellationToken::new()).unwrap_err();
+    directory.state().mark_unfinished("tarball").unwrap();
+    let error = directory.empty(EmptyScope::Everything, None, &CancellationToken::new()).unwrap_err();
     assert!(error.to_string().contains("server running"), "{error}");
     assert!(machine.path("data/global/pg_control").exists());
 }
@@ -228,7 +228,7 @@ fn rule_24_the_places_of_a_running_server_are_not_emptied() {
     assert!(refusal.message.contains("a tablespace's directory of a running server"), "{refusal}");
     assert!(refusal.remedy.unwrap().contains("\"/old\""));
     drop(server);
-    // It is the other cluster's all the same.
+    // The directories still belong to the other cluster.
     assert!(machine.refused().message.contains("no cluster in the data directory links to it"));
     assert!(machine.force().is_ok());
 }
@@ -237,14 +237,14 @@ fn rule_24_the_places_of_a_running_server_are_not_emptied() {
 fn rule_26_two_runs_at_once_are_refused_and_the_one_at_work_is_named() {
     let machine = Machine::with_cluster();
     let first = machine.acquire().unwrap();
-    first.state().unfinished("pgbackrest").unwrap();
+    first.state().mark_unfinished("pgbackrest").unwrap();
     let refusal = machine.refused();
     assert_eq!(refusal.rule, Rule::InUse);
     let since = format!("{:.0}", first.state().record().host.unwrap().since);
     for part in [&std::process::id().to_string(), "`pgbackrest`", &since] {
         assert!(refusal.message.contains(part), "{part}: {refusal}");
     }
-    first.state().finished(RunResult::Failed, false).unwrap();
+    first.state().run_ended(RunResult::Failed, false).unwrap();
     drop(first);
     assert!(machine.acquire().is_ok());
 }
@@ -260,11 +260,11 @@ fn rule_26_a_live_run_on_a_directory_that_was_moved_away_is_refused_too() {
 }
 
 #[test]
-fn rule_26_a_lock_that_a_left_over_child_inherited_is_freed_by_ending_the_child() {
+fn rule_26_a_lock_that_a_leftover_child_inherited_is_freed_by_ending_the_child() {
     let machine = Machine::with_cluster();
     let directory = machine.acquire().unwrap();
-    let (mut child, stamp) = leader(Some(directory.lock()));
-    machine.killed(directory, &[stamp]);
+    let (mut child, identity) = leader(Some(directory.lock()));
+    machine.killed(directory, &[identity]);
     let next = machine.acquire().unwrap();
     assert!(!child.runs());
     assert_eq!(next.contents().unwrap(), Contents::Unfinished);
@@ -272,11 +272,11 @@ fn rule_26_a_lock_that_a_left_over_child_inherited_is_freed_by_ending_the_child(
 }
 
 #[test]
-fn rule_26_a_left_over_process_without_the_lock_is_ended_as_well() {
+fn rule_26_a_leftover_process_without_the_lock_is_ended_as_well() {
     let machine = Machine::with_cluster();
     let directory = machine.acquire().unwrap();
-    let (mut child, stamp) = leader(None);
-    machine.killed(directory, &[stamp]);
+    let (mut child, identity) = leader(None);
+    machine.killed(directory, &[identity]);
     assert_eq!(machine.inspect(), Ok(Contents::Unfinished));
     assert!(child.runs(), "a check ends nothing");
     machine.acquire().unwrap();
@@ -284,7 +284,7 @@ fn rule_26_a_left_over_process_without_the_lock_is_ended_as_well() {
 }
 
 #[test]
-fn rule_26_a_lock_that_nobody_known_holds_is_respected() {
+fn rule_26_a_lock_of_an_unknown_process_is_respected() {
     let machine = Machine::with_cluster();
     let directory = machine.acquire().unwrap();
     let (mut child, _) = leader(Some(directory.lock()));
@@ -342,10 +342,10 @@ fn rule_26_the_lock_and_the_directory_are_one_descriptor() {
 fn create_replicas_for_ever(machine: &Machine) {
     loop {
         let directory = machine.acquire().unwrap();
-        directory.state().unfinished("tarball").unwrap();
+        directory.state().mark_unfinished("tarball").unwrap();
         empty(&directory);
-        let own = ProcessStamp::of_this_process().unwrap();
-        directory.state().process_started(ProcessStamp { started: own.started - 1, ..own }).unwrap();
+        let own = ProcessIdentity::of_this_process().unwrap();
+        directory.state().process_started(ProcessIdentity { started: own.started - 1, ..own }).unwrap();
         fs::write(machine.path("wal/junk"), "").unwrap();
         fs::create_dir(machine.path("data/global")).unwrap();
         fs::write(machine.path("data").join(UNFINISHED_CONTROL_FILE), "control").unwrap();
@@ -353,8 +353,8 @@ fn create_replicas_for_ever(machine: &Machine) {
         // pg_control comes last, as it does in the seal.
         machine.cluster("data");
         fs::remove_file(machine.path("data").join(UNFINISHED_CONTROL_FILE)).unwrap();
-        directory.state().process_ended(ProcessStamp { started: own.started - 1, ..own }).unwrap();
-        directory.state().finished(RunResult::Created, false).unwrap();
+        directory.state().process_ended(ProcessIdentity { started: own.started - 1, ..own }).unwrap();
+        directory.state().run_ended(RunResult::Created, false).unwrap();
         fs::write(machine.path("go"), "").unwrap();
     }
 }
@@ -407,7 +407,7 @@ fn rule_26_a_run_killed_at_any_moment_leaves_what_the_next_run_recovers_from() {
         let directory = machine.acquire().unwrap();
         empty(&directory);
         assert_eq!(entries(&machine.path("wal")), [""; 0]);
-        directory.state().finished(RunResult::Failed, true).unwrap();
+        directory.state().run_ended(RunResult::Failed, true).unwrap();
     }
     assert!(unfinished > 0, "{whole} times it was killed between two replicas, never during one");
 }

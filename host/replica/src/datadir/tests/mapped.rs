@@ -4,7 +4,7 @@ use super::*;
 
 const SEGMENT: &str = "000000010000000000000001";
 
-/// A machine with an old cluster whose WAL and one tablespace lie in mapped places.
+/// Returns a machine with an old cluster whose WAL and one tablespace lie in mapped directories.
 fn machine() -> Machine {
     let mut machine = Machine::with_cluster();
     machine.map_wal("wal");
@@ -85,21 +85,21 @@ fn rule_24_an_archive_of_wal_is_not_taken_for_the_wal_of_an_old_cluster() {
 }
 
 #[test]
-fn rule_24_foreign_content_that_came_since_is_seen_before_anything_goes() {
+fn rule_24_foreign_content_that_was_added_since_is_found_before_anything_is_removed() {
     let machine = machine();
     let directory = machine.acquire().unwrap();
     fs::write(machine.path("space/thesis.txt"), "").unwrap();
-    directory.state().unfinished("tarball").unwrap();
-    let error = directory.empty(Extent::Everything, None, &CancellationToken::new()).unwrap_err();
+    directory.state().mark_unfinished("tarball").unwrap();
+    let error = directory.empty(EmptyScope::Everything, None, &CancellationToken::new()).unwrap_err();
     assert!(error.to_string().contains("thesis.txt"), "{error}");
     assert!(machine.path("data/global/pg_control").exists() && machine.path("wal").join(SEGMENT).exists());
-    directory.state().finished(RunResult::Failed, false).unwrap();
+    directory.state().run_ended(RunResult::Failed, false).unwrap();
     drop(directory);
     assert!(machine.acquire().is_err(), "it is not ours in the next run either");
 }
 
 #[test]
-fn rule_24_what_a_method_left_in_a_mapped_place_goes_whatever_it_is_called() {
+fn rule_24_files_of_a_method_in_a_mapped_place_are_removed_whatever_their_names() {
     let machine = machine();
     let directory = machine.acquire().unwrap();
     empty(&directory);
@@ -122,7 +122,7 @@ fn rule_24_a_place_is_ours_until_a_replica_is_finished_and_only_that_very_direct
     let directory = machine.acquire().unwrap();
     empty(&directory);
     fs::write(machine.path("data/left"), "").unwrap();
-    directory.state().finished(RunResult::Failed, false).unwrap();
+    directory.state().run_ended(RunResult::Failed, false).unwrap();
     drop(directory);
     fs::rename(machine.path("wal"), machine.path("moved")).unwrap();
     fs::create_dir(machine.path("wal")).unwrap();
@@ -130,7 +130,7 @@ fn rule_24_a_place_is_ours_until_a_replica_is_finished_and_only_that_very_direct
     assert_eq!(own, [false, true], "the WAL directory is another one, the tablespace's the same");
     let directory = machine.acquire().unwrap();
     empty(&directory);
-    directory.state().finished(RunResult::Created, false).unwrap();
+    directory.state().run_ended(RunResult::Created, false).unwrap();
     drop(directory);
     fs::write(machine.path("space/thesis.txt"), "").unwrap();
     fs::create_dir_all(machine.path("data/base")).unwrap();

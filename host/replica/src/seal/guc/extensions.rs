@@ -1,12 +1,12 @@
-//! Settings of extensions and languages, whose names have a dot. PostgreSQL takes any such name and gives it to the library once that is
-//! loaded, which a function in a restored database may do.
+//! Settings of extensions and languages, whose names have a dot. PostgreSQL accepts any such name, and the library uses the setting once it
+//! is loaded, which a function in a restored database may cause.
 //!
 //! Sources: the manual's appendix "Additional Supplied Modules and Extensions" and its chapters on the procedural languages (13 to 18);
-//! of others their own manuals.
+//! for other extensions their own manuals.
 
 use super::Class::{self, Code, Command, Harmless, LibraryRoot, Reads, WritesIn};
 
-/// Each by its whole name, or by what stands before the dot with the dot.
+/// The known settings, each by its whole name, or by the part before the dot with the dot.
 const KNOWN: &[(&str, Class)] = &[
     ("auth_delay.", Harmless),
     ("auto_explain.", Harmless),
@@ -42,7 +42,7 @@ const KNOWN: &[(&str, Class)] = &[
     ("vault.getkey_script", Command),
 ];
 
-/// What names of settings that run or load something have in them, of extensions that are not known here.
+/// Words in the names of settings, of unknown extensions, that may run or load something.
 const WORDS: [&str; 14] = [
     "command",
     "script",
@@ -60,7 +60,7 @@ const WORDS: [&str; 14] = [
     "shell",
 ];
 
-/// The class of a setting of an extension; `None` if neither it nor what it does is known.
+/// Returns the class of a setting of an extension; `None` if its name is not known and has none of the words.
 pub(super) fn class(name: &str) -> Option<Class> {
     let known = |(known, class): &(&str, Class)| {
         let fits = if known.ends_with('.') { name.starts_with(known) } else { name == *known };

@@ -1,4 +1,4 @@
-//! PostgreSQL's settings ("grand unified configuration"): how a file says them, which there are, and what each one does.
+//! PostgreSQL's settings ("grand unified configuration") and what each one can do.
 
 mod extensions;
 mod table;
@@ -6,20 +6,20 @@ mod table;
 /// What a setting can do to the server, the machine or the replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// Costs, limits, switches, names of things within the cluster. Nothing is run, loaded or written where the value says.
+    /// Costs, limits, switches, names within the cluster. The value does not have the server run, load or write anything.
     Harmless,
-    /// PostgreSQL tells it and takes it from no file: it does not start where one sets it.
+    /// PostgreSQL only reports it, and does not start if a file sets it.
     Preset,
-    /// A command for the shell. Only the empty text is none: of blanks, too, the server makes a command.
+    /// A command for the shell. Only the empty text is none: the server also runs a command of blanks.
     Command,
     /// A command of recovery, which a backup's own postgresql.auto.conf must not keep.
     RecoveryCommand,
     /// Libraries that are loaded, by name.
     Libraries,
-    /// Directories from which libraries or the scripts of extensions are loaded, with a word for the server's own.
+    /// Directories from which libraries or the scripts of extensions are loaded, with a special name for the server's own.
     LibraryPath,
-    /// One directory below which libraries or the scripts of extensions are looked for first. Only the empty text is none: `$libdir` is a
-    /// directory of that name here, and so is a blank.
+    /// One directory below which libraries or the scripts of extensions are searched first. Only the empty text is none: `$libdir` and a
+    /// blank are ordinary directory names here.
     LibraryRoot,
     /// Code that runs when the library of a language or an extension is loaded.
     Code,
@@ -33,23 +33,23 @@ pub(super) enum Class {
     WritesIn,
     /// The directory of the log.
     LogDirectory,
-    /// The name of the log's files in it.
+    /// The name of the log's files in the directory of the log.
     LogFilename,
-    /// A file that the server writes, of any name: the trigger file of a promotion or another file of the cluster.
+    /// A file of any name that the server writes, which may be the trigger file of a promotion or another file of the cluster.
     PidFile,
-    /// Which cluster it is that the server runs.
+    /// The data directory that the server runs on.
     Cluster,
     /// The name of a file below the server's own installation.
     FileByName,
-    /// Can end a standby's recovery, or keep it from following; the value that does neither.
+    /// Can end a standby's recovery, or keep the standby from following. The text is the value that does neither.
     EndsRecovery(&'static str),
     /// Belongs to another server's recovery, and does nothing by itself.
     OfAnotherServer,
-    /// Which server the standby follows.
+    /// The server that the standby follows.
     Follows,
-    /// How long the standby lags behind the server that it follows, on purpose.
+    /// An intended delay of the standby behind the server that it follows.
     Delays,
-    /// A switch that protects the data while it has this value.
+    /// A switch that protects the data if it has this value.
     Protects(bool),
 }
 
@@ -70,26 +70,26 @@ impl Setting {
         Self { name, first, last, class }
     }
 
-    /// Whether this major version has it.
+    /// Returns whether this major version has the setting.
     pub(super) fn is_in(&self, major: u32) -> bool {
         (self.first..=self.last).contains(&major)
     }
 }
 
-/// What is known of a name.
+/// What is known about the name of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
     /// A setting of PostgreSQL's own.
     Setting(Setting),
-    /// An extension's, of this class by its name.
+    /// A setting of an extension, with the class that follows from its name.
     OfExtension(Class),
-    /// An extension's, of which nothing is known.
+    /// A setting of an unknown extension.
     OfUnknownExtension,
     /// No setting that PostgreSQL 13 to 18 is known to have.
     Unknown,
 }
 
-/// What is known of a setting by its name, in lower case.
+/// Looks up a setting by its name, in lower case.
 pub(super) fn known(name: &str) -> Known {
     match setting(name) {
         Some(setting) => Known::Setting(setting),
@@ -98,19 +98,19 @@ pub(super) fn known(name: &str) -> Known {
     }
 }
 
-/// A setting of PostgreSQL's own by its name, in lower case.
+/// Looks up a setting of PostgreSQL's own by its name, in lower case.
 pub(super) fn setting(name: &str) -> Option<Setting> {
     let index = table::TABLE.binary_search_by(|row| row.0.cmp(name)).ok()?;
     table::TABLE.get(index).map(Setting::of)
 }
 
-/// Every setting of PostgreSQL's own that this major version has.
+/// Returns every setting of PostgreSQL's own that this major version has.
 pub(super) fn of_version(major: u32) -> impl Iterator<Item = Setting> {
     table::TABLE.iter().map(Setting::of).filter(move |setting| setting.is_in(major))
 }
 
-/// The names, in lower case, of every setting that this major version of PostgreSQL is known to have: what `pg_settings` shows, and the few
-/// that it hides. A server that has another one is newer than the table by which the seal judges a configuration.
+/// Returns the names, in lower case, of every setting that this major version of PostgreSQL is known to have: those in `pg_settings`, and
+/// the few that it hides. A server with another setting is newer than the table by which the seal judges a configuration.
 pub fn settings_of_postgresql(major: u32) -> impl Iterator<Item = &'static str> {
     of_version(major).map(|setting| setting.name)
 }
@@ -146,7 +146,7 @@ mod tests {
         assert!(Release::of_major(table::FIRST - 1).is_none());
     }
 
-    /// The form of a name alone does not say what is dangerous, but no name with one of these words is taken for harmless.
+    /// A name alone does not show whether a setting is dangerous, but no setting with one of these words in its name may be harmless.
     #[test]
     fn whatever_names_a_command_a_library_or_a_file_is_not_harmless() {
         let words = [
@@ -161,7 +161,7 @@ mod tests {
             "_provider",
         ];
         for (name, _, _, class) in table::TABLE {
-            // That path is one of schemas.
+            // `search_path` is a list of schemas.
             if *name != "search_path" && words.iter().any(|word| name.ends_with(word)) {
                 assert!(!matches!(class, Class::Harmless), "{name}");
             }

@@ -1,21 +1,21 @@
 //! Every setting of PostgreSQL 13 to 18: its name, the first and the last major version that has it, its class.
 //!
 //! Sources: `pg_settings` of servers of each version (13.23, 14.23, 15.18, 16.15, 17.11, 18.6; a test reads those of 15 to 18 again and
-//! fails where the table differs). What that view does not show was checked in two ways:
+//! fails if the table differs). What that view does not show was checked in two ways:
 //!
-//! * every text in the programs of 15.18, 16.15, 17.11 and 18.6, and every ending of one, was given to `current_setting()`: beyond the view
-//!   they know `default_with_oids`, `is_superuser`, `role`, `seed`, `session_authorization`, `ssl_renegotiation_limit`, the old names
-//!   `sort_mem` and `vacuum_mem`, 18 also `ssl_ecdh_curve`, and nothing else;
+//! * every string in the programs of 15.18, 16.15, 17.11 and 18.6, and every suffix of one, was passed to `current_setting()`: besides those
+//!   of the view they know `default_with_oids`, `is_superuser`, `role`, `seed`, `session_authorization`, `ssl_renegotiation_limit`, the old
+//!   names `sort_mem` and `vacuum_mem`, 18 also `ssl_ecdh_curve`, and no others;
 //! * what only a server built for debugging has (`debug_deadlocks`, `log_btree_build_stats`, `optimize_bounded_sort`, `trace_lock*`,
 //!   `trace_lwlocks`, `trace_syncscan`, `trace_userlocks`, `wal_debug`, in 18 `debug_copy_parse_plan_trees` and its two like) is from the
 //!   source: `guc.c` of 13.1 and of the last states before the branches of 14 and 15, `guc_tables.c` of 16.2 and of development states
 //!   of 17 and 18. The names that 13 and 14 hide are from there, too.
 //!
 //! Classes are from the same files and from the manual, chapter "Server Configuration". `extension_destdir` is in Debian's builds (seen in
-//! 15). `output_plugin_libraries` came with minor releases: 15.18 does not have it, 15.20 does; that a later 14 has it was not seen, and 13
-//! had ended.
+//! 15). `output_plugin_libraries` came with minor releases: 15.18 does not have it, 15.20 does. Whether a later 14 has it was not checked,
+//! and 13 was out of support.
 //!
-//! In the order of the names' bytes. A newer major version is added by a row for each of its settings, read once whole.
+//! The rows are in the order of the names' bytes. To add a newer major version, review every setting of it and add or change its row.
 
 use super::Class::{
     Cluster, Command, Delays, EndsRecovery, FileByName, Follows, Harmless, Keytab, Libraries, LibraryPath,
@@ -32,7 +32,7 @@ pub(super) const FIRST: u32 = 13;
 #[cfg(test)]
 pub(super) const LAST: u32 = 18;
 
-#[rustfmt::skip] // One line a setting, also where a line would be broken.
+#[rustfmt::skip] // One line for each setting, also if rustfmt would break it.
 pub(super) const TABLE: &[Row] = &[
     ("allow_alter_system", 17, 18, Harmless),
     ("allow_in_place_tablespaces", 13, 18, Protects(false)),

@@ -1,7 +1,7 @@
-//! Who may connect: `pg_hba.conf` and `pg_ident.conf`. No option of the server reads them alone, and their rules differ from
-//! version to version: so the server itself reads them, when it starts in a scratch directory that holds nothing but a copy of
-//! pg_control. It reads both files before it looks for the write-ahead log, and ends when it finds none. Before that it reads the files of
-//! TLS and makes its socket, so that it says whether it can do that, too.
+//! Checks `pg_hba.conf` and `pg_ident.conf`, which say who may connect. No option of the server only reads them, and their rules differ
+//! from version to version, so the server itself is started in a scratch directory with little more than a copy of pg_control. It reads
+//! both files before it looks for the write-ahead log, and ends because it finds none. Before that it reads the files of TLS and creates
+//! its socket, so the same start also checks these.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,22 +13,22 @@ use std::time::Duration;
 use super::super::configuration::LONGEST;
 use super::super::hba_files::possible_secrets;
 use super::super::problem::{Problem, shown_within};
-use super::ask::{Server, not_said, spoken};
+use super::ask::{Server, message_of, problem_of};
 use super::complaints::{REFUSED, complaints, of_a_failed_start};
 use super::{CHECK, Replica, Verdicts};
-use crate::process::Briefly;
+use crate::process::BoundedProgram;
 use crate::regular_file;
 
-/// How long it may take. It takes some 100 ms.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the start may take. It takes some 100 ms.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many characters of what the server says are told.
+/// How many characters of the server's messages are reported.
 const SHOWN: usize = 2000;
 
-/// The last that it says where it read both files and may start.
+/// The server's last message after it has read both files without an error.
 const READ: &str = "required WAL directory \"pg_wal\" does not exist";
 
-/// The directories that it wants before it reads them, or about whose absence it complains.
+/// The directories that the server needs before it reads these files, or whose absence it reports.
 const DIRECTORIES: [&str; 9] = [
     "base",
     "global",
@@ -44,7 +44,7 @@ const DIRECTORIES: [&str; 9] = [
 /// The data directory in the scratch directory.
 const DATA: &str = "data";
 
-/// As little of a server as there is.
+/// Settings for the smallest possible server.
 const SETTINGS: [&str; 15] = [
     "config_file=/dev/null",
     "listen_addresses=",
@@ -63,16 +63,16 @@ const SETTINGS: [&str; 15] = [
     "lc_messages=C",
 ];
 
-/// The restored settings that the server starts with in the scratch directory, besides the files of who may connect.
+/// The restored settings, besides `hba_file` and `ident_file`, with which the server starts in the scratch directory.
 #[derive(Debug, Default)]
 pub(super) struct Trial {
     settings: Vec<OsString>,
-    /// What they are, for a person.
+    /// Their names for a message.
     names: Vec<&'static str>,
 }
 
 impl Trial {
-    /// The settings of TLS, and those of the sockets' owner.
+    /// Returns the settings of TLS, and the group of the sockets.
     pub(super) fn of(server: &Server<'_>, tls: Vec<OsString>) -> Result<Self, Problem> {
         const GROUP: &str = "unix_socket_group";
         let mut trial = Self::default();
@@ -89,14 +89,15 @@ impl Trial {
     }
 }
 
-/// Whether it came as far as the files of who may connect, whatever it says of them. It listens before that, and reads the files of TLS
-/// before it listens.
+/// Returns whether the server read `pg_hba.conf` and `pg_ident.conf`, with or without errors. It listens before that, and reads the files
+/// of TLS before it listens.
 fn read_them(said: &str) -> bool {
-    let mut words = said.lines().filter_map(spoken).skip_while(|words| !words.starts_with("listening on "));
+    let mut words =
+        said.lines().filter_map(message_of).skip_while(|words| !words.starts_with("listening on "));
     said.contains(READ) || words.any(|words| words.starts_with(REFUSED))
 }
 
-/// Has the server read both files. It starts without `pg_ident.conf`, so that what is wrong with that is only told.
+/// Has the server read both files. It also starts without `pg_ident.conf`, so errors in that file are only reported.
 pub(super) fn check(
     server: &Server<'_>,
     hba_file: &Path,
@@ -107,19 +108,19 @@ pub(super) fn check(
     let shown_hba = shown_within(hba_file.as_os_str().as_encoded_bytes(), SHOWN);
     if fs::metadata(hba_file).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return verdicts.missing(format!(
-            "there is no `{shown_hba}` (`hba_file`): PostgreSQL does not start without it. Where the original's is a link, or lies \
-             elsewhere, the backup lacks it: put one there"
+            "there is no `{shown_hba}` (`hba_file`): PostgreSQL does not start without it. If the original's is a link, or is \
+             elsewhere, the backup lacks it: put a file there"
         ));
     }
     if rustix::process::geteuid().is_root() {
-        verdicts.told(format!("`{shown_hba}` was not checked: PostgreSQL does not run as root"));
+        verdicts.report(format!("`{shown_hba}` was not checked: PostgreSQL does not run as root"));
         return Ok(());
     }
     let scratch = match scratch(server.replica) {
         Ok(scratch) => scratch,
         Err(error) => {
-            verdicts.told(format!(
-                "`{shown_hba}` was not checked, for no scratch directory can be made in {}: {error}",
+            verdicts.report(format!(
+                "`{shown_hba}` was not checked, because no scratch directory can be created in {}: {error}",
                 std::env::temp_dir().display()
             ));
             return Ok(());
@@ -142,12 +143,12 @@ pub(super) fn check(
     }
     let lines: Vec<&str> = said.lines().collect();
     let complaints = complaints(&lines, &secrets);
-    let told = |complaints: &[String]| shown_within(complaints.join("; ").as_bytes(), SHOWN);
+    let joined = |complaints: &[String]| shown_within(complaints.join("; ").as_bytes(), SHOWN);
     if said.contains(READ) {
         if !complaints.is_empty() {
-            verdicts.told(format!(
-                "PostgreSQL starts, but not all of its rules of who may connect count: {}",
-                told(&complaints)
+            verdicts.report(format!(
+                "PostgreSQL starts, but ignores some of the rules about who may connect: {}",
+                joined(&complaints)
             ));
         }
         return Ok(());
@@ -155,27 +156,27 @@ pub(super) fn check(
     if read_them(&said) {
         let message = format!(
             "PostgreSQL would not start with `{shown_hba}`, which says who may connect: {}. Correct it where the backup is taken, \
-             or bring the file that is missing",
-            told(&complaints)
+             or add the file that is missing",
+            joined(&complaints)
         );
         return Err(Problem::new(CHECK, message));
     }
-    verdicts.told(format!(
-        "`{shown_hba}` could not be checked, for a server does not start in a scratch directory: {}",
+    verdicts.report(format!(
+        "`{shown_hba}` could not be checked, because a server does not start in a scratch directory: {}",
         shown_within(of_a_failed_start(&said, &secrets).as_bytes(), SHOWN)
     ));
     Ok(())
 }
 
-/// The first bytes of a file; none of one that cannot be read.
+/// Returns the first bytes of a file, or none if it cannot be read.
 fn beginning(file: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // Of a file that is cut off by an error the part before counts.
+    // If an error ends the reading, the part before it counts.
     let _ = regular_file::open(file).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
     bytes
 }
 
-/// A directory, removed when it is dropped, with a data directory in it from which a server starts as far as it must.
+/// Creates a scratch directory, removed when it is dropped, with a data directory in it from which a server starts far enough.
 fn scratch(replica: &Replica<'_>) -> std::io::Result<tempfile::TempDir> {
     let scratch = tempfile::Builder::new().prefix("understudy-").tempdir()?;
     let directory = scratch.path().join(DATA);
@@ -190,7 +191,7 @@ fn scratch(replica: &Replica<'_>) -> std::io::Result<tempfile::TempDir> {
     Ok(scratch)
 }
 
-/// Starts the server in the scratch directory; gives what it said until it ended.
+/// Starts the server in the scratch directory. Returns its error output.
 fn start(
     server: &Server<'_>,
     scratch: &Path,
@@ -209,7 +210,7 @@ fn start(
     settings.push(named("unix_socket_directories", scratch));
     settings.push(named("hba_file", hba_file));
     settings.push(named("ident_file", ident_file));
-    // Settings on which it depends what a line of pg_hba.conf may say.
+    // The setting that decides which lines of pg_hba.conf are valid.
     let depends = match replica.major {
         ..=16 => Some("db_user_namespace"),
         17 => None,
@@ -222,13 +223,13 @@ fn start(
     let mut arguments: Vec<OsString> = vec!["-D".into(), scratch.join(DATA).into()];
     arguments.extend(settings.into_iter().flat_map(|setting| ["-c".into(), setting]));
     let program = replica.bin_dir.join("postgres");
-    let briefly = Briefly {
+    let program_run = BoundedProgram {
         program: &program,
         arguments,
         writable: Some(scratch),
-        patience: PATIENCE,
+        timeout: TIMEOUT,
         cancel: replica.cancel,
     };
-    let said = briefly.run().map_err(not_said)?;
+    let said = program_run.run().map_err(problem_of)?;
     Ok(String::from_utf8_lossy(&said.error).into_owned())
 }

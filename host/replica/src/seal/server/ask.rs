@@ -1,4 +1,4 @@
-//! Asking `postgres -C` for settings: it reads every configuration file as a server does that starts, or says what is wrong with them.
+//! Reads settings with `postgres -C`, which reads every configuration file as a starting server does, or reports what is wrong with them.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,21 +8,21 @@ use std::time::Duration;
 use super::super::configuration::{AUTO, Entry};
 use super::super::problem::{Problem, shown, shown_within};
 use super::{CHECK, ConfigurationFile, Replica};
-use crate::process::{Briefly, NotSaid};
+use crate::process::{BoundedProgram, BoundedProgramError};
 
-/// How long it may take to answer. It takes some 20 ms; a machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long `postgres -C` may take. It takes some 20 ms, but the machine may be busy.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many characters of what it says are told.
+/// How many characters of its messages are reported.
 const SHOWN: usize = 2000;
 
-/// How many of Debian's clusters of one major version are looked at.
+/// How many of Debian's clusters of one major version are checked.
 const MOST_CLUSTERS: usize = 32;
 
-/// What a server's words about something that is not an error begin with; the words themselves follow two spaces.
+/// The levels at the beginning of a server's messages; the message follows two spaces.
 const LEVELS: [&str; 4] = ["LOG:", "FATAL:", "ERROR:", "PANIC:"];
 
-/// The server of the replica, to be asked.
+/// The server of the replica, whose settings can be read.
 #[derive(Clone)]
 pub(super) struct Server<'a> {
     pub(super) replica: &'a Replica<'a>,
@@ -30,7 +30,7 @@ pub(super) struct Server<'a> {
 }
 
 impl Server<'_> {
-    /// What a setting is. Only one that is known before the data is looked at: those that are computed are not.
+    /// Returns the value of a setting. It must be one that the server knows before it reads the data, which excludes computed ones.
     pub(super) fn setting(&self, name: &str) -> Result<String, Problem> {
         let mut arguments: Vec<OsString> = vec!["-C".into(), name.into(), "-D".into()];
         arguments.push(self.replica.places.path.clone().into());
@@ -44,7 +44,7 @@ impl Server<'_> {
         run(self.replica, arguments)?.map_err(|said| self.refused(&said))
     }
 
-    /// The same as a whole number, such as `max_connections`.
+    /// Returns the value of a numeric setting, such as `max_connections`.
     pub(super) fn number(&self, name: &str) -> Result<i64, Problem> {
         let text = self.setting(name)?;
         text.parse().map_err(|_| {
@@ -52,14 +52,14 @@ impl Server<'_> {
         })
     }
 
-    /// Where the server reads a setting in the data directory; `None` if it is set elsewhere or nowhere.
+    /// Returns the entry by which a setting is set in the data directory; `None` if it is set elsewhere or nowhere.
     pub(super) fn entry(&self, name: &str) -> Option<&Entry> {
         let entry = self.replica.configuration.effective(name)?;
-        // Of another configuration file's data directory the server reads this file alone.
+        // With a configuration file elsewhere the server reads only postgresql.auto.conf in the data directory.
         (self.file == ConfigurationFile::Inside || entry.file == AUTO).then_some(entry)
     }
 
-    /// The same for a person.
+    /// Returns where a setting is set, for a message.
     pub(super) fn place(&self, name: &str) -> String {
         match (self.entry(name), &self.file) {
             (Some(entry), _) => entry.place(),
@@ -71,7 +71,7 @@ impl Server<'_> {
     }
 
     fn refused(&self, said: &str) -> Problem {
-        let mut words: Vec<String> = said.lines().filter_map(spoken).map(without_token).collect();
+        let mut words: Vec<String> = said.lines().filter_map(message_of).map(without_token).collect();
         for word in &mut words {
             if let Some(place) = self.place_of_its_setting(word) {
                 word.push_str(&format!(" ({place})"));
@@ -88,7 +88,7 @@ impl Server<'_> {
         Problem::new(CHECK, message)
     }
 
-    /// Where the setting stands that the server complains of without saying where.
+    /// Returns the place of the setting that the server's message is about, if the message does not say it.
     fn place_of_its_setting(&self, words: &str) -> Option<String> {
         if words.contains(" line ") {
             return None;
@@ -104,12 +104,17 @@ fn config_file(path: &Path) -> OsString {
     argument
 }
 
-/// Runs `postgres`; gives its output, or what it said where it refused.
+/// Runs `postgres`. Returns its output, or its error output if it failed.
 fn run(replica: &Replica<'_>, arguments: Vec<OsString>) -> Result<Result<String, String>, Problem> {
     let program = replica.bin_dir.join("postgres");
-    let briefly =
-        Briefly { program: &program, arguments, writable: None, patience: PATIENCE, cancel: replica.cancel };
-    let said = briefly.run().map_err(not_said)?;
+    let program_run = BoundedProgram {
+        program: &program,
+        arguments,
+        writable: None,
+        timeout: TIMEOUT,
+        cancel: replica.cancel,
+    };
+    let said = program_run.run().map_err(problem_of)?;
     Ok(match said.status.success() {
         true => Ok(String::from_utf8_lossy(&said.output).trim_end_matches('\n').to_owned()),
         false if said.error.trim_ascii().is_empty() => Err(format!("FATAL: it ended with {}", said.status)),
@@ -117,36 +122,36 @@ fn run(replica: &Replica<'_>, arguments: Vec<OsString>) -> Result<Result<String,
     })
 }
 
-pub(super) fn not_said(error: NotSaid) -> Problem {
+pub(super) fn problem_of(error: BoundedProgramError) -> Problem {
     match error {
-        NotSaid::Cancelled => Problem::cancelled(),
-        NotSaid::TooLong { .. } => {
+        BoundedProgramError::Cancelled => Problem::cancelled(),
+        BoundedProgramError::TooLong { .. } => {
             let message = format!(
-                "the configuration cannot be read to its end: {error}; does it include what never ends?"
+                "the configuration cannot be read to its end: {error}; check whether it includes a file without an end"
             );
             Problem::new(CHECK, message)
         }
-        NotSaid::NotRun { .. } => {
-            Problem::new(CHECK, format!("the server cannot be asked whether it would start: {error}"))
+        BoundedProgramError::NotRun { .. } => {
+            Problem::new(CHECK, format!("cannot check whether the server would start: {error}"))
         }
     }
 }
 
-/// What a line of the server's says behind its prefix, such as `2026-11-27 02:06:11.324 GMT [5498] LOG:  `; `None` for what only
-/// goes with other lines.
-pub(super) fn spoken(line: &str) -> Option<&str> {
+/// Returns the message in a line of the server's log, after its prefix such as `2026-11-27 02:06:11.324 GMT [5498] LOG:  `; `None` for a
+/// line that only belongs to another message.
+pub(super) fn message_of(line: &str) -> Option<&str> {
     let (_, words) =
         LEVELS.iter().filter_map(|level| line.split_once(level)).min_by_key(|(before, _)| before.len())?;
     Some(words.trim())
 }
 
-/// Without the piece of a file that a syntax error shows: it may be part of a password, or of a file that is none.
+/// Removes the text of a file that a syntax error shows: it may be part of a password, or of a file that is no configuration file.
 fn without_token(words: &str) -> String {
     words.split_once(", near token").map_or(words, |(words, _)| words).to_owned()
 }
 
-/// The configuration that Debian keeps for the cluster of this data directory: `/etc/postgresql/<major>/<name>/postgresql.conf`,
-/// whose `data_directory` it is.
+/// Returns Debian's configuration file for the cluster of this data directory: the `/etc/postgresql/<major>/<name>/postgresql.conf` whose
+/// `data_directory` it is.
 pub(super) fn debians_file(replica: &Replica<'_>) -> Result<Option<PathBuf>, Problem> {
     find_below(replica, &PathBuf::from("/etc/postgresql").join(replica.major.to_string()))
 }
@@ -162,7 +167,7 @@ fn find_below(replica: &Replica<'_>, clusters: &Path) -> Result<Option<PathBuf>,
     files.sort();
     for file in files {
         let arguments = vec!["-C".into(), "data_directory".into(), "-c".into(), config_file(&file)];
-        // One that cannot be read is another cluster's affair.
+        // A file that cannot be read belongs to another cluster.
         let Ok(data_directory) = run(replica, arguments)? else { continue };
         if super::super::places::is_at(Path::new(&data_directory), &replica.places.path) {
             return Ok(Some(file));
@@ -184,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_line_only_the_words_are_told_and_never_a_piece_of_a_file() {
+    fn only_the_message_of_a_line_is_reported_and_never_a_part_of_a_file() {
         for (line, words) in [
             ("2026-11-27 02:06:11.324 GMT [5498] LOG:  a FATAL: b", Some("a FATAL: b")),
             (
@@ -194,7 +199,7 @@ mod tests {
             ("DETAIL:  more", None),
             ("", None),
         ] {
-            assert_eq!(spoken(line), words, "{line}");
+            assert_eq!(message_of(line), words, "{line}");
         }
         assert_eq!(
             without_token("syntax error in file \"/x\" line 3, near token \"hunter2\""),

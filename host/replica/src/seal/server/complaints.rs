@@ -1,19 +1,20 @@
-//! What the server says about `pg_hba.conf` and `pg_ident.conf`, without what may be a secret. It repeats the part of a line that it does not
-//! take, and that may be the value of `ldapbindpasswd`, `radiussecrets` or `ldapurl`, or a piece of one behind a blank that wants quotes.
+//! Extracts the server's messages about `pg_hba.conf` and `pg_ident.conf`, without what may be a secret. The server repeats the part of a
+//! line that it refuses, which may be the value of `ldapbindpasswd`, `radiussecrets` or `ldapurl`, or the rest of one after an unquoted
+//! blank.
 
-use super::ask::spoken;
+use super::ask::message_of;
 
-/// What it says where it may not start from `pg_hba.conf`: followed by that name, from 16 on by the file's path.
+/// The beginning of the message that the server does not start with this `pg_hba.conf`. That name follows, from 16 on the file's path.
 pub(super) const REFUSED: &str = "could not load ";
 
-/// What it says of an `include_if_exists` that does not exist.
+/// The beginning of the message about an `include_if_exists` whose file does not exist.
 const SKIPPED: &str = "skipping missing authentication file ";
 
-/// What stands in place of a text that is not shown.
+/// The replacement for a text that is not shown.
 const WITHHELD: &str = "(not shown)";
 
-/// What begins the messages whose quoted texts are shown (`hba.c` and `be-secure-common.c` of 13 to 18): names that the server has, names of
-/// files, and fields that come before the options of a line. Of every other message the first quote or colon ends what is shown.
+/// The beginnings of the messages whose quoted texts are shown (`hba.c` and `be-secure-common.c` of 13 to 18): names that the server knows,
+/// names of files, and fields that precede the options of a line. Every other message is cut at its first quote or colon.
 const SHOWN: [&str; 15] = [
     "authentication method \"",
     "authentication option \"",
@@ -32,13 +33,13 @@ const SHOWN: [&str; 15] = [
     "specifying both host name and CIDR mask is invalid: \"",
 ];
 
-/// What the server has to say about the two files, each with its line: what it says when it has begun to listen, and before it
-/// goes on or gives up. `secrets` are texts of the two files that may be secrets.
+/// Returns the server's messages about the two files, each with its line: those after it has begun to listen and before it goes on or gives
+/// up. `secrets` are texts of the two files that may be secrets.
 pub(super) fn complaints(lines: &[&str], secrets: &[String]) -> Vec<String> {
     let mut complaints: Vec<String> = Vec::new();
     let (mut listening, mut complete) = (false, true);
     for line in lines {
-        if let Some(words) = spoken(line) {
+        if let Some(words) = message_of(line) {
             if words.starts_with("listening on ") {
                 listening = true;
                 continue;
@@ -47,7 +48,7 @@ pub(super) fn complaints(lines: &[&str], secrets: &[String]) -> Vec<String> {
                 break;
             }
             if words.starts_with(SKIPPED) {
-                // `include_if_exists` of what does not: it has just said that it could not open that.
+                // The message before this one says that the missing file could not be opened.
                 complaints.pop();
                 complete = true;
             } else if listening {
@@ -64,23 +65,23 @@ pub(super) fn complaints(lines: &[&str], secrets: &[String]) -> Vec<String> {
     complaints
 }
 
-/// What a server said that did not come as far as the two files, or said something else than was expected.
+/// Returns the messages of a server that did not read the two files, or printed something unexpected.
 pub(super) fn of_a_failed_start(said: &str, secrets: &[String]) -> String {
     let mut listening = false;
     let mut words: Vec<String> = Vec::new();
-    for spoken in said.lines().filter_map(spoken) {
-        listening |= spoken.starts_with("listening on ");
+    for message in said.lines().filter_map(message_of) {
+        listening |= message.starts_with("listening on ");
         let tells_nothing = ["starting ", "listening on ", "database system is shut down"]
             .iter()
-            .any(|begin| spoken.starts_with(begin));
+            .any(|begin| message.starts_with(begin));
         if !tells_nothing {
-            words.push(if listening { without_values(spoken, secrets) } else { spoken.to_owned() });
+            words.push(if listening { without_values(message, secrets) } else { message.to_owned() });
         }
     }
     words.join("; ")
 }
 
-/// A message without texts that may be a secret.
+/// Returns a message without texts that may be a secret.
 fn without_values(words: &str, secrets: &[String]) -> String {
     if SHOWN.iter().any(|begin| words.starts_with(begin)) {
         return without_secrets(words, secrets);
@@ -91,7 +92,7 @@ fn without_values(words: &str, secrets: &[String]) -> String {
     }
 }
 
-/// A message without quoted texts that are options with values, URLs, or of the secrets.
+/// Returns a message without the quoted texts that are options with values, URLs, or one of the secrets.
 fn without_secrets(words: &str, secrets: &[String]) -> String {
     let is_secret = |text: &str| {
         text.contains('=')
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_said_about_the_two_files_is_a_complaint() {
+    fn only_messages_about_the_two_files_are_complaints() {
         let said = "LOG:  starting PostgreSQL 15.18\nLOG:  listening on Unix socket \"/tmp/x/.s.PGSQL.1\"\n\
             LOG:  invalid authentication method \"nonsense\"\nCONTEXT:  line 2 of configuration file \"/x/pg_hba.conf\"\n\
             LOG:  configuration file \"/x/pg_hba.conf\" contains no entries\nFATAL:  could not load pg_hba.conf\n\
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_stands_behind_an_option_with_a_secret_is_not_shown() {
+    fn a_text_after_an_option_with_a_secret_is_not_shown() {
         let words =
             "could not open secondary authentication file \"@hunter2\" as \"/y/hunter2\": No such file";
         assert_eq!(
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_failed_start_the_reasons_are_told() {
+    fn the_reasons_of_a_failed_start_are_reported() {
         let said = "LOG:  starting PostgreSQL 15.18\nFATAL:  could not load server certificate file \"/x\": no start line\n\
             LOG:  database system is shut down\n";
         assert_eq!(

@@ -1,6 +1,6 @@
-//! Where the server will listen: `listen_addresses`, `unix_socket_directories` and `port`, as `PostmasterMain` in `postmaster.c` and
-//! `StreamServerPort` in `pqcomm.c` go through them. Of the addresses one is enough. A socket directory in which the server cannot make
-//! its lock file ends it at once, whatever the others are.
+//! Checks where the server will listen: `listen_addresses`, `unix_socket_directories` and `port`, as `PostmasterMain` in `postmaster.c` and
+//! `StreamServerPort` in `pqcomm.c` use them. The server starts if it can listen on one of the addresses. It does not start if it cannot
+//! create its lock file in one of the socket directories.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -15,52 +15,52 @@ use super::ask::Server;
 use super::{Verdicts, lists, writes};
 use crate::regular_file;
 
-/// How many addresses and how many directories are looked at: the server has room for so many sockets (`MAXLISTEN`).
+/// How many addresses and how many directories are checked: the server has at most this many sockets (`MAXLISTEN`).
 const MOST: usize = 64;
 
-/// How long all names may take to be resolved.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long the resolution of all names may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long the path of a socket may be, in bytes (`UNIXSOCK_PATH_BUFLEN` less its NUL).
 const LONGEST_SOCKET: usize = 107;
 
-/// How many characters of a list of addresses or directories are told.
+/// How many characters of a list of addresses or directories are reported.
 const SHOWN: usize = 1000;
 
-/// What whoever reads that must do.
+/// The end of the advice about a setting.
 const REMEDY: &str = "where the backup is taken, or in a configuration file of this machine that `[replica] config_file` names";
 
 /// Whether the server could listen.
 #[derive(Debug, PartialEq, Eq)]
 enum Listens {
     Yes,
-    /// The address is this machine's, and something else listens there now.
+    /// The address belongs to this machine, and another process listens there now.
     NotNow,
-    /// Nobody knows: its name cannot be resolved now.
+    /// It is not known, because the name cannot be resolved now.
     Unknown(String),
     No(String),
 }
 
-/// Looks at every address and every socket directory.
+/// Checks every address and every socket directory.
 pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     let Ok(port) = u16::try_from(server.number("port")?) else { return Ok(()) };
     let has_addresses = addresses(server, port, verdicts)?;
     let has_sockets = sockets(server, port, verdicts)?;
     if !has_addresses && !has_sockets {
         verdicts.missing(format!(
-            "`listen_addresses` and `unix_socket_directories` are both empty: PostgreSQL does not start where it listens nowhere; set one \
+            "`listen_addresses` and `unix_socket_directories` are both empty: PostgreSQL does not start if it listens nowhere; set one \
              of them {REMEDY}"
         ))?;
     }
     Ok(())
 }
 
-/// Says whether there is any.
+/// Checks the addresses. Returns whether there is one.
 fn addresses(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Result<bool, Problem> {
     const NAME: &str = "listen_addresses";
     let value = server.setting(NAME)?;
     let Some(names) = list(server, NAME, &value, lists::names(&value), verdicts)? else { return Ok(true) };
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     let (mut listens, mut faults, mut taken) = (false, Vec::new(), Vec::new());
     let mut unknown = false;
     for name in names.iter().take(MOST) {
@@ -79,9 +79,9 @@ fn addresses(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Res
         }
     }
     if !taken.is_empty() {
-        verdicts.told_unless_patroni_sets_it(format!(
-            "`port` is {port} ({}), and something listens there now on {}: PostgreSQL does not start where it can listen on none of its \
-             addresses; stop that before, or set another `port`",
+        verdicts.report_unless_patroni_sets_it(format!(
+            "`port` is {port} ({}), and another process listens there now on {}: PostgreSQL does not start if it can listen on none of \
+             its addresses; stop that process before, or set another `port`",
             server.place("port"),
             shown_within(taken.join(", ").as_bytes(), SHOWN)
         ));
@@ -96,18 +96,18 @@ fn addresses(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Res
         shown_within(faults.join(", ").as_bytes(), SHOWN)
     );
     if listens {
-        verdicts.told_unless_patroni_sets_it(format!("{what}: it starts, and listens on the others alone"));
+        verdicts.report_unless_patroni_sets_it(format!("{what}: it starts, and listens only on the others"));
     } else if unknown {
-        verdicts.told_unless_patroni_sets_it(format!("{what}: it does not start where that stays so"));
+        verdicts.report_unless_patroni_sets_it(format!("{what}: it does not start if that stays so"));
     } else {
         verdicts.missing_unless_patroni_sets_it(format!(
-            "{what}: it does not start where it can listen on none of them. Set `{NAME}` to addresses of this machine, or to `*`, {REMEDY}"
+            "{what}: it does not start if it can listen on none of them. Set `{NAME}` to addresses of this machine, or to `*`, {REMEDY}"
         ))?;
     }
     Ok(true)
 }
 
-/// The elements of a list; `None` if the server refuses the list, which is told.
+/// Returns the elements of a list; `None` if the server refuses the list, which is reported.
 fn list(
     server: &Server<'_>,
     name: &str,
@@ -117,7 +117,8 @@ fn list(
 ) -> Result<Option<Vec<String>>, Problem> {
     if elements.is_none() {
         verdicts.missing(format!(
-            "`{name}` is `{}` ({}), which is no list that PostgreSQL reads: it does not start so. Write it as `'one, another'` {REMEDY}",
+            "`{name}` is `{}` ({}), which is not a list that PostgreSQL can read, and it does not start. Write it as `'one, another'` \
+             {REMEDY}",
             shown(value.as_bytes()),
             server.place(name)
         ))?;
@@ -125,7 +126,7 @@ fn list(
     Ok(elements)
 }
 
-/// Of several addresses of a name one is enough.
+/// Returns whether the server can listen at a name. If the name has several addresses, one is enough.
 fn listens_at(name: &str, port: u16, until: Instant) -> Listens {
     let addresses = match name {
         "*" => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
@@ -149,7 +150,8 @@ fn listens_at(name: &str, port: u16, until: Instant) -> Listens {
     listens
 }
 
-/// Whether a socket can have an address: with a port that the kernel chooses, and with the server's. It is bound and never listens.
+/// Returns whether a socket can be bound to an address, with a port that the kernel chooses and with the server's port. The socket never
+/// listens.
 fn bound(mut address: SocketAddr, port: u16) -> Listens {
     let bind = |address: SocketAddr| {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -175,13 +177,13 @@ fn why(error: &io::Error) -> String {
     }
 }
 
-/// The addresses of a name, as the system resolves it. That cannot be told to stop, so another thread waits for it.
+/// Resolves a name with the system's resolver, which cannot be cancelled, so another thread waits for it.
 fn resolve(name: &str, until: Instant) -> Result<Vec<SocketAddr>, Listens> {
     let (answer, answered) = mpsc::channel();
-    let asked = name.to_owned();
+    let query = name.to_owned();
     let resolver = std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
-        // Nobody may wait for the answer any more.
-        let _ = answer.send((asked.as_str(), 0).to_socket_addrs().map(Iterator::collect));
+        // The receiver may have timed out.
+        let _ = answer.send((query.as_str(), 0).to_socket_addrs().map(Iterator::collect));
     });
     if let Err(error) = resolver {
         return Err(Listens::Unknown(error.to_string()));
@@ -193,11 +195,11 @@ fn resolve(name: &str, until: Instant) -> Result<Vec<SocketAddr>, Listens> {
             let passes = error.contains("Temporary failure");
             Err(if passes { Listens::Unknown(error) } else { Listens::No(error) })
         }
-        Err(_) => Err(Listens::Unknown(format!("not resolved within {} s", PATIENCE.as_secs()))),
+        Err(_) => Err(Listens::Unknown(format!("not resolved within {} s", TIMEOUT.as_secs()))),
     }
 }
 
-/// Says whether there is any.
+/// Checks the socket directories. Returns whether there is one.
 fn sockets(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Result<bool, Problem> {
     const NAME: &str = "unix_socket_directories";
     let value = server.setting(NAME)?;
@@ -213,26 +215,26 @@ fn sockets(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Resul
             continue;
         }
         if directory.starts_with('@') && server.replica.major >= 14 {
-            // A name without a file.
+            // An abstract socket has no file.
             continue;
         }
         let path = server.replica.places.path.join(directory);
         if let Some(fault) = writes::fault_of_directory(&path) {
             let what = format!("`{NAME}` names `{shown}` ({}), {fault}", server.place(NAME));
             if writes::is_made_at_the_start(&path) {
-                verdicts.told(format!("{what}: PostgreSQL starts only where its service makes it before"));
+                verdicts.report(format!("{what}: PostgreSQL starts only if its service creates it before"));
             } else {
                 verdicts.missing(format!(
-                    "{what}: PostgreSQL does not start where it cannot make a socket in each of these directories. Make it, or set \
+                    "{what}: PostgreSQL does not start if it cannot create a socket in each of these directories. Create it, or set \
                      `{NAME}` {REMEDY}"
                 ))?;
             }
             continue;
         }
         let lock = path.join(format!(".s.PGSQL.{port}.lock"));
-        if is_held(&lock) {
-            verdicts.told(format!(
-                "`{}` is a running server's, or cannot be read: PostgreSQL does not start on `port` {port} while it is there",
+        if belongs_to_running_process(&lock) {
+            verdicts.report(format!(
+                "`{}` belongs to a running server, or cannot be read: PostgreSQL does not start on `port` {port} while it exists",
                 shown_within(lock.as_os_str().as_encoded_bytes(), SHOWN)
             ));
         }
@@ -244,7 +246,7 @@ fn sockets(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Resul
             shown_within(too_long.join(", ").as_bytes(), SHOWN)
         );
         if too_long.len() < directories.len().min(MOST) {
-            verdicts.told(format!("{what}: PostgreSQL starts without them"));
+            verdicts.report(format!("{what}: PostgreSQL starts without them"));
         } else {
             verdicts
                 .missing(format!("{what}: PostgreSQL does not start with none. Set `{NAME}` {REMEDY}"))?;
@@ -253,8 +255,8 @@ fn sockets(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Resul
     Ok(!directories.is_empty())
 }
 
-/// Whether a lock file (`CreateLockFile` in `miscinit.c`) is of a process that runs. The server removes what others left.
-fn is_held(lock: &Path) -> bool {
+/// Returns whether the process of a lock file (`CreateLockFile` in `miscinit.c`) runs. The server removes other lock files.
+fn belongs_to_running_process(lock: &Path) -> bool {
     let mut first = String::new();
     match regular_file::open(lock).and_then(|file| file.take(32).read_to_string(&mut first)) {
         Err(error) => error.kind() != ErrorKind::NotFound,
@@ -273,16 +275,16 @@ mod tests {
     use super::*;
 
     fn soon() -> Instant {
-        Instant::now() + PATIENCE
+        Instant::now() + TIMEOUT
     }
 
     #[test]
-    fn an_address_of_another_machine_is_told_from_one_of_this() {
+    fn an_address_of_another_machine_is_distinguished_from_one_of_this_machine() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         for name in ["127.0.0.1", "*", "localhost", "0.0.0.0"] {
             assert_eq!(listens_at(name, free, soon()), Listens::Yes, "{name}");
         }
-        // Documentation's own networks (RFC 5737 and 3849).
+        // Networks for documentation (RFC 5737 and 3849).
         for name in ["192.0.2.1", "2001:db8::1"] {
             assert!(matches!(listens_at(name, free, soon()), Listens::No(_)), "{name}");
         }
@@ -305,12 +307,12 @@ mod tests {
     fn a_lock_file_counts_while_its_server_runs() {
         let place = tempfile::tempdir().unwrap();
         let lock = place.path().join("lock");
-        assert!(!is_held(&lock));
+        assert!(!belongs_to_running_process(&lock));
         for (content, held) in
             [(format!("{}\n", std::process::id()), true), ("4194305\n".into(), false), ("".into(), false)]
         {
             std::fs::write(&lock, &content).unwrap();
-            assert_eq!(is_held(&lock), held, "{content}");
+            assert_eq!(belongs_to_running_process(&lock), held, "{content}");
         }
     }
 }

@@ -1,20 +1,20 @@
-//! Lists in the values of settings, taken apart as the server does (`varlena.c`). `None` if the server refuses the list.
+//! Splits lists in the values of settings as the server does (`varlena.c`). `None` means that the server refuses the list.
 
-use super::super::hazards::SPACE;
+use super::super::judged_settings::SPACE;
 
-/// What ends an element without quotes, besides a comma and the end of the list.
+/// What ends an element without quotes, besides the end of the list.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ends {
     AtSpace,
     AtCommasOnly,
 }
 
-/// The names in a list such as `listen_addresses` (`SplitGUCList`).
+/// Returns the names in a list such as `listen_addresses` (`SplitGUCList`).
 pub(super) fn names(list: &str) -> Option<Vec<String>> {
     split(list, Ends::AtSpace)
 }
 
-/// The paths in a list such as `unix_socket_directories` (`SplitDirectoriesString`).
+/// Returns the paths in a list such as `unix_socket_directories` (`SplitDirectoriesString`).
 pub(super) fn paths(list: &str) -> Option<Vec<String>> {
     split(list, Ends::AtCommasOnly)
 }
@@ -48,7 +48,7 @@ fn split(list: &str, ends: Ends) -> Option<Vec<String>> {
     }
 }
 
-/// An element up to its closing quote, in which two quotes stand for one, and what comes behind it.
+/// Returns an element up to its closing quote, in which two quotes stand for one, and the rest of the text.
 fn of_quotes(text: &str) -> Option<(String, &str)> {
     let mut element = String::new();
     let mut rest = text;
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_taken_apart_as_the_server_does() {
+    fn a_list_is_split_as_the_server_does() {
         for (list, as_paths, as_names) in [
             ("a", Some(vec!["a"]), Some(vec!["a"])),
             ("a, b ,c", Some(vec!["a", "b", "c"]), Some(vec!["a", "b", "c"])),

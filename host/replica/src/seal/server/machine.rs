@@ -1,6 +1,6 @@
-//! What the server wants of the machine and does not start without: memory and huge pages for its shared buffers
-//! (`CreateAnonymousSegment` in `sysv_shmem.c`), and io_uring. Only what is sure to be too little is told: the server needs more than its
-//! buffers, and what is free now may be taken later.
+//! Checks what the server needs of the machine to start: memory and huge pages for its shared buffers (`CreateAnonymousSegment` in
+//! `sysv_shmem.c`), and io_uring. Reports only what is certainly not enough: the server needs more than its buffers, and what is free now
+//! may be in use later.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::super::problem::Problem;
 use super::Verdicts;
 use super::ask::Server;
 
-/// Looks at all of them.
+/// Does these checks.
 pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     if server.setting("shared_memory_type")? == "mmap" {
         memory(server, verdicts)?;
@@ -30,7 +30,7 @@ fn memory(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Proble
             info.most_of_one_mapping(kernel_number("vm/overcommit_memory")).filter(|most| bytes > *most)
         {
             verdicts.missing(format!(
-                "{buffers}, and this machine gives out no more than {} MB at once: PostgreSQL does not start so. Set `shared_buffers` \
+                "{buffers}, and this machine allows no more than {} MB at once: PostgreSQL does not start. Set `shared_buffers` \
                  lower where the backup is taken, or in a configuration file of this machine that `[replica] config_file` names",
                 most >> 20
             ))?;
@@ -40,7 +40,7 @@ fn memory(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Proble
     let size = if server.replica.major >= 14 { number("huge_page_size")? } else { 0 };
     let pages = HugePages::of_size(&info, size);
     let what = format!(
-        "`huge_pages` is on ({}), {buffers}, and of huge pages of {} kB this machine has {}, of which {} are free",
+        "`huge_pages` is on ({}), {buffers}, and this machine has huge pages of {} kB: {}, of which {} are free",
         server.place("huge_pages"),
         pages.size >> 10,
         pages.total,
@@ -48,9 +48,9 @@ fn memory(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Proble
     );
     match pages.hold(bytes) {
         Holds::Yes => {}
-        Holds::NotNow => verdicts.told(format!("{what}: PostgreSQL does not start while these are so few")),
+        Holds::NotNow => verdicts.report(format!("{what}: PostgreSQL does not start until more are free")),
         Holds::No => verdicts.missing(format!(
-            "{what}: PostgreSQL does not start so. Raise `vm.nr_hugepages` (sysctl), or set `huge_pages = try` where the backup is taken \
+            "{what}: PostgreSQL does not start. Raise `vm.nr_hugepages` (sysctl), or set `huge_pages = try` where the backup is taken \
              or in a configuration file of this machine that `[replica] config_file` names"
         ))?,
     }
@@ -61,10 +61,12 @@ fn io_uring(verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     let what = "`io_method` is `io_uring`, and `kernel.io_uring_disabled` (sysctl)";
     match kernel_number("kernel/io_uring_disabled") {
         Some(2) => verdicts.missing(format!(
-            "{what} is 2: PostgreSQL does not start so. Set `io_method = worker`, or the kernel's setting to 0"
+            "{what} is 2: PostgreSQL does not start. Set `io_method = worker`, or the kernel's setting to 0"
         )),
         Some(1) => {
-            verdicts.told(format!("{what} is 1: PostgreSQL starts only where its user is in the group that the kernel lets"));
+            verdicts.report(format!(
+                "{what} is 1: PostgreSQL starts only if its user is in the group of `kernel.io_uring_group`"
+            ));
             Ok(())
         }
         _ => Ok(()),
@@ -93,7 +95,7 @@ impl Meminfo {
         line.split_whitespace().next()?.parse().ok()
     }
 
-    /// The most that the kernel maps at once, in bytes; `None` if it has no bound (Documentation/mm/overcommit-accounting.rst).
+    /// Returns the most that the kernel maps at once, in bytes; `None` if it has no bound (Documentation/mm/overcommit-accounting.rst).
     fn most_of_one_mapping(&self, overcommit: Option<u64>) -> Option<u64> {
         let kilobytes = match overcommit? {
             0 => self.number("MemTotal")? + self.number("SwapTotal")?,
@@ -111,7 +113,7 @@ struct HugePages {
     size: u64,
     total: u64,
     free: u64,
-    /// How many more the kernel makes when they are asked for.
+    /// How many more the kernel provides on demand.
     overcommit: u64,
 }
 
@@ -123,7 +125,7 @@ enum Holds {
 }
 
 impl HugePages {
-    /// Of so many kilobytes, the kernel's own size where it is 0.
+    /// Reads the huge pages of this size in kilobytes; 0 is the kernel's default size.
     fn of_size(info: &Meminfo, size: u64) -> Self {
         let size = if size == 0 { info.number("Hugepagesize").unwrap_or(0) } else { size };
         let pages = Path::new("/sys/kernel/mm/hugepages").join(format!("hugepages-{size}kB"));

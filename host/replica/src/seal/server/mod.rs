@@ -1,10 +1,9 @@
-//! Whether PostgreSQL would start. Its own programs are asked, because nothing here reads its configuration as well as they do.
+//! Checks whether PostgreSQL would start, with PostgreSQL's own programs, because they read the configuration best.
 //!
-//! `postgres -C` reads the whole configuration as a server does that starts, and ends before it looks at the data. Who may
-//! connect (`pg_hba.conf`) it does not read; a server that starts in a scratch directory does, and ends there because it finds no
-//! write-ahead log. Neither runs, loads or writes anything that the restored configuration names. What the server does itself before it
-//! reads the data, and what neither shows, is judged here as the server does it: where it listens (`listen`), what it writes (`writes`),
-//! what it wants of the machine (`machine`).
+//! `postgres -C` reads the whole configuration as a starting server does, and ends before it reads the data. It does not read
+//! `pg_hba.conf`. A server that starts in a scratch directory does, and ends there because it finds no write-ahead log. Neither of the two
+//! runs, loads or writes anything that the restored configuration names. What a server does at its start and neither of the two shows is
+//! checked here in the same way: where it listens (`listen`), what it writes (`writes`), what it needs of the machine (`machine`).
 
 mod access;
 mod ask;
@@ -28,15 +27,15 @@ use super::problem::{Findings, Problem, shown};
 
 use crate::Rule;
 
-/// The check of everything that the server's own reader refuses.
+/// The rule of all these checks.
 pub(super) const CHECK: Rule = Rule::Start;
 
-/// What is known of the replica by now.
+/// What the checks need to know about the replica.
 pub(super) struct Replica<'a> {
     pub(super) places: &'a Places<'a>,
     pub(super) bin_dir: &'a Path,
     pub(super) major: u32,
-    /// As it is now, after what the host writes.
+    /// The configuration with the host's changes.
     pub(super) configuration: &'a Configuration,
     /// The bytes of `global/pg_control`.
     pub(super) control_file: &'a [u8],
@@ -44,20 +43,21 @@ pub(super) struct Replica<'a> {
     pub(super) cancel: &'a CancellationToken,
 }
 
-/// Asks the server whether it would start; gives the slot of the source through which it will follow, if its configuration names one.
+/// Checks whether the server would start. Returns the slot of the source through which it will follow, if its configuration names one.
 ///
 /// # Errors
-/// What it refuses, with file and line where it tells them. What somebody else may still bring, such as a file that Patroni
-/// writes, is an error only where this program finishes the data directory itself, with `configure_standby`; else it is told.
+/// Fails with what the server refuses, with file and line if it reports them. Something that may still be added before the start, such as a
+/// file that Patroni writes, is an error only with `configure_standby`, with which this program completes the data directory itself;
+/// otherwise it is a finding.
 pub(super) fn check(replica: &Replica<'_>, findings: &mut Findings) -> Result<Option<String>, Problem> {
-    let mut verdicts = Verdicts { findings, finishes: replica.end.configure_standby.is_some() };
+    let mut verdicts = Verdicts { findings, completes_directory: replica.end.configure_standby.is_some() };
     let file = configuration_file(replica, &mut verdicts)?;
     let server = Server { replica, file };
     let runs = server.setting("data_directory")?;
     if !super::places::is_at(Path::new(&runs), &replica.places.path) {
-        // A file that is read nowhere else, outside the data directory, may set it.
+        // A file outside the data directory, which no other check reads, may set it.
         let message = format!(
-            "the server would run `{}` (`data_directory`), which was not checked, and not this directory; remove that setting from \
+            "the server would run on `{}` (`data_directory`), which was not checked, and not on this directory; remove that setting from \
              the file that sets it",
             shown(runs.as_bytes())
         );
@@ -75,55 +75,57 @@ pub(super) fn check(replica: &Replica<'_>, findings: &mut Findings) -> Result<Op
     Ok((!slot.is_empty()).then_some(slot))
 }
 
-/// Where what is missing is told.
+/// Receives what the checks find.
 struct Verdicts<'a> {
     findings: &'a mut Findings,
-    /// Whether nobody adds anything to the data directory before the server starts.
-    finishes: bool,
+    /// Whether this program completes the data directory, so that nothing is added to it before the server starts.
+    completes_directory: bool,
 }
 
 impl Verdicts<'_> {
-    /// Something without which the server does not start, and that somebody may still bring.
+    /// Fails with, or reports, something that the server needs for its start and that may still be added.
     fn missing(&mut self, message: String) -> Result<(), Problem> {
-        if self.finishes {
+        if self.completes_directory {
             return Err(Problem::new(CHECK, message));
         }
         self.findings.add(CHECK, message);
         Ok(())
     }
 
-    fn told(&mut self, message: impl Into<String>) {
+    fn report(&mut self, message: impl Into<String>) {
         self.findings.add(CHECK, message);
     }
 
-    /// As [`Verdicts::missing`], of a setting that Patroni gives the server when it starts it. What a backup of Patroni's says of it is the
-    /// primary's, in every run.
+    /// As [`Verdicts::missing`], for a setting that Patroni passes to the server at its start. In a backup of a cluster under Patroni it
+    /// always has the primary's value.
     fn missing_unless_patroni_sets_it(&mut self, message: String) -> Result<(), Problem> {
-        if self.finishes {
+        if self.completes_directory {
             return Err(Problem::new(CHECK, message));
         }
-        self.told_unless_patroni_sets_it(message);
+        self.report_unless_patroni_sets_it(message);
         Ok(())
     }
 
-    fn told_unless_patroni_sets_it(&mut self, message: String) {
-        if self.finishes {
+    fn report_unless_patroni_sets_it(&mut self, message: String) {
+        if self.completes_directory {
             self.findings.add(CHECK, message);
         } else {
-            self.findings
-                .done(CHECK, format!("{message}. Patroni, if it starts PostgreSQL here, sets this itself"));
+            self.findings.add_info(
+                CHECK,
+                format!("{message}. Patroni, if it starts PostgreSQL here, sets this itself"),
+            );
         }
     }
 }
 
-/// Where the server's configuration is.
+/// The server's configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ConfigurationFile {
     /// `postgresql.conf` in the data directory.
     Inside,
-    /// Elsewhere.
+    /// A file elsewhere.
     At(PathBuf),
-    /// Nobody knows: only `postgresql.auto.conf` can be read.
+    /// It is not known: only `postgresql.auto.conf` can be read.
     Unknown,
 }
 
@@ -144,8 +146,8 @@ fn configuration_file(
         let major = replica.major;
         verdicts.missing(format!(
             "there is no `postgresql.conf` in the data directory, and none of `/etc/postgresql/{major}/*/` is of it: \
-             PostgreSQL does not start without one. Where it is elsewhere, say so with `[replica] config_file = \"<its path>\"`; \
-             where the original's is a link, the backup lacks it: put a file there"
+             PostgreSQL does not start without one. If it is elsewhere, name it with `[replica] config_file = \"<its path>\"`; \
+             if the original's is a link, the backup lacks it: put a file there"
         ))?;
     }
     Ok(ConfigurationFile::Unknown)

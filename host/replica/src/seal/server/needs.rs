@@ -1,6 +1,6 @@
-//! What `postgres -C` does not look at, and a server that starts refuses: settings that exclude each other (`PostmasterMain` in
-//! `postmaster.c`) and libraries that are not installed (`process_shared_preload_libraries`). Besides, what a server starts with that is
-//! of no use then: one that ends every session, and one that answers no query.
+//! Checks what `postgres -C` accepts and a starting server refuses: settings that exclude each other (`PostmasterMain` in
+//! `postmaster.c`) and libraries that are not installed (`process_shared_preload_libraries`). Also reports settings with which a server
+//! starts but is of no use: every session ends at once, or it answers no query.
 
 use std::path::{Path, PathBuf};
 
@@ -11,13 +11,14 @@ use super::ask::Server;
 use super::{ConfigurationFile, Verdicts, lists};
 use crate::regular_file;
 
-/// A library that every PostgreSQL brings: where it is, the others are.
+/// A library that every PostgreSQL has: the others are in the same directory.
 const ALWAYS_THERE: &str = "libpqwalreceiver.so";
 
-/// Where PostgreSQL's libraries are, seen from its programs: as it is built, on Debian and Red Hat, and as others move it.
+/// The directories of PostgreSQL's libraries, relative to its programs: as built by default, on Debian and Red Hat, and in relocated
+/// installations.
 const LIBRARIES: [&str; 4] = ["../lib", "../lib/postgresql", "../lib64/postgresql", "../lib64"];
 
-/// Looks at all of them.
+/// Does these checks.
 pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     below_the_primary(server, verdicts)?;
     connections(server, verdicts)?;
@@ -27,7 +28,7 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
     keytab(server, verdicts)
 }
 
-/// Where the configuration is elsewhere, nothing before this could compare it with what pg_control says of the primary.
+/// Compares a configuration outside the data directory, which no earlier check has read, with the primary's settings in pg_control.
 fn below_the_primary(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     let ConfigurationFile::At(file) = &server.file else { return Ok(()) };
     let Ok(control) = ControlFile::parse(server.replica.control_file) else { return Ok(()) };
@@ -51,7 +52,7 @@ fn below_the_primary(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result
     Ok(())
 }
 
-/// Some connections must be left for others than the superusers.
+/// Checks that connections are left for users who are no superusers.
 fn connections(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     let most = server.number("max_connections")?;
     let mut reserved = server.number("superuser_reserved_connections")?;
@@ -62,13 +63,13 @@ fn connections(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), P
     }
     if reserved >= most {
         verdicts.missing(format!(
-            "{names} come to {reserved}, and `max_connections` is {most}: PostgreSQL does not start where none is left"
+            "{names} add up to {reserved}, and `max_connections` is {most}: PostgreSQL does not start if none is left"
         ))?;
     }
     Ok(())
 }
 
-/// With the least log nothing can be archived or sent.
+/// Checks that nothing archives or sends WAL if `wal_level` is `minimal`.
 fn log_level(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     if server.setting("wal_level")? != "minimal" {
         return Ok(());
@@ -87,25 +88,26 @@ fn log_level(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Pro
         return Ok(());
     }
     verdicts.missing(format!(
-        "`wal_level` is `minimal`, and {} {} on: PostgreSQL does not start so",
+        "`wal_level` is `minimal`, and {} {} on: PostgreSQL does not start with both; set `wal_level = replica`",
         conflicts.join(" and "),
         if conflicts.len() == 1 { "is" } else { "are" }
     ))
 }
 
-/// A standby follows without it, and nobody can ask it anything.
+/// Reports `hot_standby = off`, with which the standby follows but accepts no connections.
 fn queries(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     const NAME: &str = "hot_standby";
     if server.setting(NAME)? != "on" {
-        verdicts.told_unless_patroni_sets_it(format!(
-            "`{NAME}` is off ({}): the standby starts and follows, and takes no connection; set it on where it is to be asked",
+        verdicts.report_unless_patroni_sets_it(format!(
+            "`{NAME}` is off ({}): the standby starts and follows, and accepts no connection; set it on if it is to answer queries",
             server.place(NAME)
         ));
     }
     Ok(())
 }
 
-/// The server reads its key table when somebody logs in. Where nothing sets one it is not the restored configuration's.
+/// Checks the key table, which the server reads at the first login. A key table that is not set in the restored configuration is not
+/// checked.
 fn keytab(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     const NAME: &str = "krb_server_keyfile";
     if server.entry(NAME).is_none() {
@@ -117,8 +119,8 @@ fn keytab(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Proble
         return Ok(());
     }
     if let Err(error) = regular_file::open(&server.replica.places.path.join(path)) {
-        verdicts.told(format!(
-            "`{NAME}` is `{}` ({}), which cannot be read ({error}): PostgreSQL starts, and nobody can log in by GSSAPI",
+        verdicts.report(format!(
+            "`{NAME}` is `{}` ({}), which cannot be read ({error}): PostgreSQL starts, and logins with GSSAPI fail",
             shown(value.as_bytes()),
             server.place(NAME)
         ));
@@ -126,7 +128,7 @@ fn keytab(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Proble
     Ok(())
 }
 
-/// The lists of libraries that a server loads, and whether it does so when it starts; otherwise with every session, which ends where it
+/// The lists of libraries that a server loads, and whether it loads them at its start. Otherwise every session loads them, and ends if it
 /// cannot.
 const LIBRARIES_OF: [(&str, bool); 3] = [
     ("shared_preload_libraries", true),
@@ -134,7 +136,7 @@ const LIBRARIES_OF: [(&str, bool); 3] = [
     ("local_preload_libraries", false),
 ];
 
-/// Libraries that the server loads are installed.
+/// Checks that the libraries that the server loads are installed.
 fn libraries(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     for (setting, at_start) in LIBRARIES_OF {
         let listed = server.setting(setting)?;
@@ -153,8 +155,8 @@ fn libraries_of(
     verdicts: &mut Verdicts<'_>,
 ) -> Result<(), Problem> {
     let Some(names) = lists::paths(listed) else {
-        verdicts.told(format!(
-            "`{setting}` is `{}` ({}), which is no list that PostgreSQL reads: it starts, and loads nothing of it",
+        verdicts.report(format!(
+            "`{setting}` is `{}` ({}), which is not a list that PostgreSQL can read: it starts, and loads none of it",
             shown(listed.as_bytes()),
             server.place(setting)
         ));
@@ -164,8 +166,8 @@ fn libraries_of(
     let own =
         LIBRARIES.iter().map(|below| bin_dir.join(below)).find(|path| path.join(ALWAYS_THERE).is_file());
     let Some(own) = own else {
-        verdicts.told(format!(
-            "`{setting}` names `{}`; whether they are installed was not checked, for the libraries of {} were not found",
+        verdicts.report(format!(
+            "`{setting}` names `{}`; whether they are installed was not checked, because the libraries of {} were not found",
             shown(listed.as_bytes()),
             bin_dir.display()
         ));
@@ -189,15 +191,16 @@ fn libraries_of(
         match at_start {
             true => verdicts
                 .missing(format!("{missing}: PostgreSQL does not start without it; install its package"))?,
-            false => verdicts.told(format!(
-                "{missing}: PostgreSQL starts and follows, and every session ends when it begins; install its package"
+            false => verdicts.report(format!(
+                "{missing}: PostgreSQL starts and follows, and every session ends as soon as it begins; install its package"
             )),
         }
     }
     Ok(())
 }
 
-/// Where the server looks for a library (`expand_dynamic_library_name` in `dfmgr.c`): as it is called, and with `.so`.
+/// Returns the paths at which the server looks for a library (`expand_dynamic_library_name` in `dfmgr.c`): with the given name, and with
+/// `.so`.
 fn candidates(name: &str, search: &str, own: &Path) -> Vec<PathBuf> {
     let expanded = |path: &str| match path.strip_prefix("$libdir") {
         Some(rest) => PathBuf::from(format!("{}{rest}", own.display())),

@@ -1,4 +1,4 @@
-//! Against a real PostgreSQL. As root the server does not start in a scratch directory; the tests of the whole seal have its user.
+//! Tests with a real PostgreSQL. As root the server does not start in a scratch directory; the tests of the whole seal run as its user.
 
 use std::fs;
 use std::path::Path;
@@ -15,9 +15,9 @@ const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
 
 const HBA: &str = "local all all trust\n";
 
-fn end(finishes: bool) -> EndState {
+fn end(completes_directory: bool) -> EndState {
     let standby = Standby { conninfo: "host=10.0.0.1".to_owned(), passfile: None };
-    EndState { configure_standby: finishes.then_some(standby), ..EndState::default() }
+    EndState { configure_standby: completes_directory.then_some(standby), ..EndState::default() }
 }
 
 fn with_replica<T>(restored: &Restored, end: &EndState, ask: impl FnOnce(&Replica<'_>) -> T) -> T {
@@ -45,7 +45,7 @@ fn checked(files: &[(&str, &str)], end: &EndState) -> Result<Vec<Finding>, Probl
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn what_the_server_reads_passes_without_a_word() {
+fn a_configuration_that_the_server_accepts_has_no_findings() {
     let files = [
         (
             "postgresql.conf",
@@ -56,15 +56,15 @@ fn what_the_server_reads_passes_without_a_word() {
         ("pg_hba.conf", HBA),
         ("pg_ident.conf", ""),
     ];
-    for finishes in [true, false] {
-        assert_eq!(checked(&files, &end(finishes)).unwrap(), Vec::new());
+    for completes_directory in [true, false] {
+        assert_eq!(checked(&files, &end(completes_directory)).unwrap(), Vec::new());
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_30_a_configuration_that_the_server_refuses_is_told_with_file_and_line() {
-    for (main, auto, told) in [
+fn rule_30_a_configuration_that_the_server_refuses_is_reported_with_file_and_line() {
+    for (main, auto, template) in [
         ("\nnonsense_setting = 1\n", "", "nonsense_setting\" in file \"<top>/postgresql.conf\" line 2"),
         ("\nport = 99999999\n", "", "(postgresql.conf line 2)"),
         ("\n\nlisten_addresses = 10.0.0.1\n", "", "postgresql.conf\" line 3"),
@@ -77,14 +77,15 @@ fn rule_30_a_configuration_that_the_server_refuses_is_told_with_file_and_line() 
         ("shared_buffers = 1kB\n", "", "(postgresql.conf line 1)"),
     ] {
         let files = [("postgresql.conf", main), ("postgresql.auto.conf", auto), ("pg_hba.conf", HBA)];
-        for finishes in [true, false] {
+        for completes_directory in [true, false] {
             let restored = Restored::with(&files);
             let top = restored.place.path().display().to_string();
             let mut findings = Findings::default();
             let problem =
-                with_replica(&restored, &end(finishes), |replica| check(replica, &mut findings)).unwrap_err();
+                with_replica(&restored, &end(completes_directory), |replica| check(replica, &mut findings))
+                    .unwrap_err();
             assert_eq!(problem.check, Some(CHECK));
-            let expected = told.replace("<top>", &top);
+            let expected = template.replace("<top>", &top);
             assert!(problem.message.contains(&expected), "{}", problem.message);
             assert!(problem.message.contains("would not start"), "{}", problem.message);
         }
@@ -93,7 +94,7 @@ fn rule_30_a_configuration_that_the_server_refuses_is_told_with_file_and_line() 
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn of_a_file_that_is_no_configuration_nothing_is_shown() {
+fn the_text_of_a_file_that_is_no_configuration_is_not_shown() {
     let elsewhere = tempfile::NamedTempFile::new().unwrap();
     fs::write(elsewhere.path(), "host:5432:*:replicator:hunter2 and:more\n").unwrap();
     let main = format!("include '{}'\n", elsewhere.path().display());
@@ -108,7 +109,7 @@ fn of_a_file_that_is_no_configuration_nothing_is_shown() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn asking_runs_loads_and_writes_nothing() {
+fn the_checks_run_load_and_write_nothing() {
     let place = tempfile::tempdir().unwrap();
     let marker = place.path().join("marker");
     let shown = marker.display();
@@ -129,7 +130,7 @@ fn asking_runs_loads_and_writes_nothing() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn what_never_ends_or_waits_for_ever_is_no_end_of_the_seal() {
+fn a_cancelled_seal_ends_the_server_that_reads_an_endless_file() {
     let place = tempfile::tempdir().unwrap();
     let cancel = CancellationToken::new();
     cancel.cancel();
@@ -152,10 +153,10 @@ fn what_never_ends_or_waits_for_ever_is_no_end_of_the_seal() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn what_somebody_may_still_bring_fails_only_where_nobody_does() {
+fn a_file_that_may_still_be_added_fails_the_seal_only_with_configure_standby() {
     let missing_library = "shared_preload_libraries = 'auto_explain, no_such_library'\n";
     let tls = "ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n";
-    for (files, told) in [
+    for (files, expected) in [
         (vec![("postgresql.conf", "")], "pg_hba.conf` (`hba_file`)"),
         (vec![("postgresql.conf", "hba_file = '/nonexistent/pg_hba.conf'\n")], "`/nonexistent/pg_hba.conf`"),
         (vec![("pg_hba.conf", HBA)], "no `postgresql.conf` in the data directory"),
@@ -184,16 +185,17 @@ fn what_somebody_may_still_bring_fails_only_where_nobody_does() {
         ),
     ] {
         let problem = checked(&files, &end(true)).unwrap_err();
-        assert!(problem.message.contains(told), "{}", problem.message);
+        assert!(problem.message.contains(expected), "{}", problem.message);
         let findings = checked(&files, &end(false)).unwrap();
-        let is_told = |finding: &Finding| finding.level == Level::Warn && finding.message.contains(told);
-        assert!(findings.iter().any(is_told), "{told}: {findings:?}");
+        let is_reported =
+            |finding: &Finding| finding.level == Level::Warn && finding.message.contains(expected);
+        assert!(findings.iter().any(is_reported), "{expected}: {findings:?}");
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_library_that_is_installed_and_a_key_that_nobody_else_reads_are_no_fault() {
+fn an_installed_library_and_a_private_key_file_pass() {
     let tls = "ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n";
     let restored = Restored::with(&[
         (
@@ -236,7 +238,7 @@ fn the_operators_configuration_file_and_debians_are_read_in_place_of_a_missing_o
     };
     cluster("broken", "nonsense");
     cluster("other", "data_directory = '/elsewhere'\n");
-    // As in Debian's: without the names of both the server does not start from such a file alone.
+    // As in Debian's file: without the names of both files the server does not start from such a file alone.
     let files = format!("hba_file = '{datadir}/pg_hba.conf'\nident_file = '{datadir}/pg_ident.conf'\n");
     let ours = cluster("ours", &format!("data_directory = '{datadir}'\n{files}"));
     let found =
@@ -272,7 +274,7 @@ fn the_operators_configuration_file_and_debians_are_read_in_place_of_a_missing_o
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_setting_in_postgresql_auto_conf_is_checked_also_where_the_rest_is_elsewhere() {
+fn a_setting_in_postgresql_auto_conf_is_checked_even_if_the_rest_is_elsewhere() {
     let files = [("postgresql.auto.conf", "port = 99999999"), ("pg_hba.conf", HBA)];
     let problem = checked(&files, &end(false)).unwrap_err();
     assert!(problem.message.contains("(postgresql.auto.conf line 1)"), "{}", problem.message);
@@ -280,7 +282,7 @@ fn a_setting_in_postgresql_auto_conf_is_checked_also_where_the_rest_is_elsewhere
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_file_outside_that_has_the_server_run_another_directory_is_refused() {
+fn a_file_outside_that_sets_another_data_directory_is_refused() {
     let another = tempfile::tempdir().unwrap();
     let outside = another.path().join("outside.conf");
     let line = format!("data_directory = '{}'\n", another.path().display());

@@ -1,5 +1,5 @@
-//! The files of TLS (`be_tls_init` in `be-secure-openssl.c`): they are there, and others cannot read the key. What is in them the server
-//! itself reads, when it starts in the scratch directory.
+//! Checks the files of TLS (`be_tls_init` in `be-secure-openssl.c`): they must exist, and others must not be able to read the key. The
+//! server itself reads their content when it starts in the scratch directory.
 
 use std::ffi::OsString;
 use std::fs;
@@ -21,7 +21,7 @@ const FILES: [(&str, bool); 5] = [
     ("ssl_dh_params_file", false),
 ];
 
-/// What else decides whether it starts with TLS, and the first and last major version that has it.
+/// Other settings that decide whether the server starts with TLS, with the first and the last major version that has them.
 const BESIDES: [(&str, u32, u32); 7] = [
     ("ssl_ciphers", 13, 18),
     ("ssl_prefer_server_ciphers", 13, 18),
@@ -32,11 +32,11 @@ const BESIDES: [(&str, u32, u32); 7] = [
     ("ssl_tls13_ciphers", 18, 18),
 ];
 
-/// How much of a key is read to see whether it has a passphrase, in bytes.
+/// How many bytes of a key are read to find out whether it has a passphrase.
 const LONGEST_KEY: u64 = 64 << 10;
 
-/// Looks at the files of TLS; gives the settings with which the server reads them. None if TLS is off, if a file is at fault already, or
-/// if only the command of the restored configuration could tell the key's passphrase.
+/// Checks the files of TLS. Returns the settings with which the server reads them; none if TLS is off, if a file has failed a check, or
+/// if the key has a passphrase, for which the server would run a command of the restored configuration.
 pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<Vec<OsString>, Problem> {
     if server.setting("ssl")? != "on" {
         return Ok(Vec::new());
@@ -52,7 +52,7 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
         if let Some(fault) = fault(name, &path) {
             is_whole = false;
             verdicts.missing(format!(
-                "`ssl` is on, and `{name}` is `{}` ({}), {fault}: PostgreSQL does not start so. Put the file there, or set `{name}` or \
+                "`ssl` is on, and `{name}` is `{}` ({}), {fault}: PostgreSQL does not start. Put the file there, or set `{name}` or \
                  `ssl = off` where the backup is taken or in a configuration file of this machine that `[replica] config_file` names",
                 shown(value.as_bytes()),
                 server.place(name)
@@ -60,7 +60,7 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
         }
         if name == "ssl_key_file" && has_passphrase(&path) {
             is_whole = false;
-            verdicts.told(format!(
+            verdicts.report(format!(
                 "`{name}` is `{}`, a key with a passphrase: whether PostgreSQL starts with it was not checked",
                 shown(value.as_bytes())
             ));
@@ -93,14 +93,14 @@ fn named(name: &str, value: PathBuf) -> OsString {
 
 fn fault(name: &str, path: &Path) -> Option<String> {
     match fs::metadata(path) {
-        Err(error) => Some(format!("which cannot be looked at ({error})")),
+        Err(error) => Some(format!("which cannot be examined ({error})")),
         Ok(metadata) if !metadata.is_file() => Some("which is no file".to_owned()),
         Ok(metadata) if name == "ssl_key_file" && key_fault(&metadata).is_some() => key_fault(&metadata),
         Ok(_) => regular_file::open(path).err().map(|error| format!("which cannot be read ({error})")),
     }
 }
 
-/// Who may have and read a key (`check_ssl_key_file_permissions` in `be-secure-common.c`).
+/// Returns why the server refuses the owner or the mode of a key (`check_ssl_key_file_permissions` in `be-secure-common.c`).
 fn key_fault(metadata: &fs::Metadata) -> Option<String> {
     let (owner, mode) = (metadata.uid(), metadata.mode());
     let server = rustix::process::geteuid().as_raw();
@@ -111,7 +111,7 @@ fn key_fault(metadata: &fs::Metadata) -> Option<String> {
     (mode & others != 0).then(|| format!("which others may read: its mode is {:04o}", mode & 0o7777))
 }
 
-/// Whether a key is encrypted, in either of the forms of PEM.
+/// Returns whether a key is encrypted, in either of the two PEM formats.
 fn has_passphrase(path: &Path) -> bool {
     let mut key = zeroize::Zeroizing::new(Vec::new());
     let read = regular_file::open(path).and_then(|file| file.take(LONGEST_KEY).read_to_end(&mut key));

@@ -1,5 +1,5 @@
-//! What the server writes when it starts, and does not start without: its log (`SysLogger_Start` in `syslogger.c`), and before version 15
-//! the statistics that recovery removes (`pgstat_reset_all` in `pgstat.c`).
+//! Checks the directories that the server must be able to write at its start: that of its log (`SysLogger_Start` in `syslogger.c`), and
+//! before version 15 that of the statistics, which recovery removes (`pgstat_reset_all` in `pgstat.c`).
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,10 +11,10 @@ use super::super::problem::{Problem, shown};
 use super::Verdicts;
 use super::ask::Server;
 
-/// Directories that packages have made when the server's service starts (tmpfiles.d, `RuntimeDirectory`, `pg_ctlcluster`).
+/// Directories that the packages' service creates when it starts the server (tmpfiles.d, `RuntimeDirectory`, `pg_ctlcluster`).
 const MADE_AT_THE_START: [&str; 2] = ["/run/postgresql", "/var/run/postgresql"];
 
-/// Looks at all of them.
+/// Does these checks.
 pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     log(server, verdicts)?;
     if server.replica.major < 15 {
@@ -23,20 +23,20 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
     Ok(())
 }
 
-/// Whether a directory that is missing, or one that it lies in, is made before the server starts.
+/// Returns whether a missing directory, or one that it lies in, is created before the server starts.
 pub(super) fn is_made_at_the_start(path: &Path) -> bool {
     MADE_AT_THE_START.iter().any(|made| path.starts_with(made)) && !path.exists()
 }
 
-/// Why the server cannot make files in a directory; it has the user that this program runs as.
+/// Returns why the server, which runs as the same user as this program, cannot create files in a directory; `None` if it can.
 pub(super) fn fault_of_directory(path: &Path) -> Option<String> {
     match fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Some("which does not exist".to_owned()),
-        Err(error) => Some(format!("which cannot be looked at ({error})")),
+        Err(error) => Some(format!("which cannot be examined ({error})")),
         Ok(metadata) if !metadata.is_dir() => Some("which is no directory".to_owned()),
         Ok(_) => accessat(CWD, path, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
             .err()
-            .map(|error| format!("in which the server's user may make no file ({error})")),
+            .map(|error| format!("in which the server's user may not create files ({error})")),
     }
 }
 
@@ -51,8 +51,8 @@ fn log(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> 
         return Ok(());
     };
     verdicts.missing(format!(
-        "`logging_collector` is on, and `{NAME}` is `{}` ({}): the log cannot be written at `{}`, {fault}; PostgreSQL does not start so. \
-         Make that directory, or set `{NAME} = 'log'` where the backup is taken or in a configuration file of this machine that \
+        "`logging_collector` is on, and `{NAME}` is `{}` ({}): the log cannot be written at `{}`, {fault}; PostgreSQL does not start. \
+         Create that directory, or set `{NAME} = 'log'` where the backup is taken or in a configuration file of this machine that \
          `[replica] config_file` names",
         shown(value.as_bytes()),
         server.place(NAME),
@@ -60,7 +60,8 @@ fn log(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> 
     ))
 }
 
-/// Where the log cannot be written, and why. The server makes the last directory of the path and opens the first file.
+/// Returns where the log cannot be written, and why; `None` if it can. The server creates the last directory of the path and opens the
+/// first file.
 fn fault_of_log(directory: &Path, file: &str) -> Option<(PathBuf, String)> {
     if matches!(fs::symlink_metadata(directory), Err(error) if error.kind() == ErrorKind::NotFound) {
         let parent = directory.parent()?;
@@ -69,7 +70,7 @@ fn fault_of_log(directory: &Path, file: &str) -> Option<(PathBuf, String)> {
     if let Some(fault) = fault_of_directory(directory) {
         return Some((directory.into(), fault));
     }
-    // A name without a date is one of a file that may be there.
+    // A file whose name has no date in it may exist.
     let file = directory.join(file);
     let fault = match fs::metadata(&file) {
         Ok(metadata) if metadata.is_dir() => "which is a directory".to_owned(),
@@ -88,11 +89,11 @@ fn statistics(server: &Server<'_>, value: &str, verdicts: &mut Verdicts<'_>) -> 
     let Some(fault) = fault_of_directory(&path) else { return Ok(()) };
     let what = format!("`{NAME}` is `{}` ({}), {fault}", shown(value.as_bytes()), server.place(NAME));
     if is_made_at_the_start(&path) {
-        verdicts.told(format!("{what}: PostgreSQL recovers only where its service makes it before"));
+        verdicts.report(format!("{what}: PostgreSQL recovers only if its service creates it before"));
         return Ok(());
     }
     verdicts.missing(format!(
-        "{what}: PostgreSQL {} does not recover without it. Make it, or take the setting out where the backup is taken",
+        "{what}: PostgreSQL {} does not recover without it. Create it, or remove the setting where the backup is taken",
         server.replica.major
     ))
 }

@@ -14,7 +14,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// The map gives `/old/fast` the place `fast` and the tablespace 2 the place `slow`.
+    /// Returns a scene whose map gives `/old/fast` the directory `fast` and the tablespace 2 the directory `slow`.
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
@@ -45,12 +45,12 @@ impl Scene {
         symlink(to, self.at("main/pg_tblspc").join(oid.to_string())).unwrap();
     }
 
-    /// Judges and carries out; gives where each link leads then.
+    /// Makes the links, and returns where each leads.
     fn done(&self, planned: &[Tablespace]) -> Result<Vec<(String, PathBuf)>, Problem> {
         let places = Places::opened(&self.directories);
         let control = ControlFile::parse(&Written::in_production(7).bytes).unwrap();
         let tablespaces = judge(&places, planned, &control, 15, &mut Findings::default())?;
-        carry_out(&places.top, &tablespaces, &mut Findings::default())?;
+        apply(&places.top, &tablespaces, &mut Findings::default())?;
         assert!(!self.at("main/tablespace_map").exists());
         let mut links = Vec::new();
         for entry in fs::read_dir(self.at("main/pg_tblspc")).unwrap() {
@@ -121,11 +121,11 @@ fn links_that_lead_to_their_place_are_kept_or_made_direct() {
 #[test]
 fn rule_30_links_that_lead_elsewhere_are_refused() {
     let cases: [(u32, &str, &[Tablespace]); 4] = [
-        // Unknown to map and plan, to a place that the map does not give away.
+        // A link that neither map nor plan knows, to a directory that is not in the map.
         (7, "elsewhere", &[]),
-        // To the place of another, though the map names its own by object identifier.
+        // A link to the directory of another tablespace, although the map has an entry for this object identifier.
         (2, "fast", &[]),
-        // To another place than the map says for its location.
+        // A link to another directory than that of the map for its location.
         (1, "slow", &[planned(1, None, "/old/fast")]),
         (1, "elsewhere", &[planned(1, None, "/old/fast")]),
     ];
@@ -146,7 +146,7 @@ fn rule_30_two_tablespaces_in_one_place_are_refused() {
 }
 
 #[test]
-fn a_directory_in_place_of_a_link_is_replaced_only_where_it_is_empty() {
+fn a_directory_in_place_of_a_link_is_replaced_only_if_it_is_empty() {
     let scene = Scene::new();
     scene.map("1 /old/fast\n");
     fs::create_dir(scene.at("main/pg_tblspc/1")).unwrap();

@@ -275,7 +275,7 @@ mod tests {
             assert_eq!(kind, Kind::Invalid, "{name}");
             assert!(message.len() < 1000, "{name}: {message}");
         }
-        assert_eq!(state.job.filled, replica::Filled::default());
+        assert_eq!(state.job.filled, replica::SealRequests::default());
     }
 
     #[test]

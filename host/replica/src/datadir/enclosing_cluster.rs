@@ -1,4 +1,4 @@
-//! That what a run writes lies apart from every cluster: in none, and none in what is emptied. Semantics rules 24 and 25.
+//! Finds the cluster that encloses a directory: no directory of a run may lie inside another cluster. Semantics rules 24 and 25.
 
 use std::fmt;
 use std::fs;
@@ -10,14 +10,14 @@ use postgres_formats::names::{self, TablespaceFolder};
 
 use crate::mounts::{Mounts, real_path};
 
-/// A directory that is, or is in, a cluster.
+/// The directory of a cluster in which another path lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Around {
+pub struct EnclosingCluster {
     directory: PathBuf,
     why: &'static str,
 }
 
-impl fmt::Display for Around {
+impl fmt::Display for EnclosingCluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -28,21 +28,21 @@ impl fmt::Display for Around {
     }
 }
 
-/// The cluster that a directory lies in; that the directory itself is a cluster does not count.
-pub(super) fn cluster_around(directory: &Path) -> Option<Around> {
+/// Returns the cluster that a directory lies in. The directory itself may be a cluster.
+pub(super) fn cluster_enclosing(directory: &Path) -> Option<EnclosingCluster> {
     let named = TablespaceFolder::parse(directory.file_name()?.as_bytes());
-    let own = named.map(|_| Around { directory: directory.to_owned(), why: OF_A_TABLESPACE });
+    let own = named.map(|_| EnclosingCluster { directory: directory.to_owned(), why: OF_A_TABLESPACE });
     above(directory, 1).or(own)
 }
 
-/// The cluster that a file or a directory lies in, or is.
-pub fn cluster_of(path: &Path) -> Option<Around> {
+/// Returns the cluster that a file or a directory lies in, or is.
+pub fn cluster_of(path: &Path) -> Option<EnclosingCluster> {
     above(path, 0)
 }
 
-/// The highest of the directories that a path lies in, its first `skipped` left out, that is of a cluster: by its name as it is written
-/// and without links, and by every other path to it that a mount gives.
-fn above(path: &Path, skipped: usize) -> Option<Around> {
+/// Returns the topmost directory of a cluster among the path and its ancestors, without the first `skipped` of them. Looks at the path as
+/// it is written, at the path without links, and at every other path that a mount gives to it.
+fn above(path: &Path, skipped: usize) -> Option<EnclosingCluster> {
     // A `..` after a link does not lead to the name before it.
     let is_plain = !path.components().any(|component| component == Component::ParentDir);
     let written = is_plain.then(|| highest(path.ancestors().skip(skipped))).flatten();
@@ -52,25 +52,27 @@ fn above(path: &Path, skipped: usize) -> Option<Around> {
     })
 }
 
-fn through_mounts(real: &Path, skipped: usize) -> Option<Around> {
+fn through_mounts(real: &Path, skipped: usize) -> Option<EnclosingCluster> {
     let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
     let (there, own) = real.ancestors().find_map(|path| Some((path, identity(path)?)))?;
     let skipped = if there == real { skipped } else { 0 };
-    // What a mount hides is not what is at the path.
+    // A path that another mount hides leads to another file.
     let paths = Mounts::of_this_process().paths(there).into_iter().filter(|path| identity(path) == Some(own));
     let mut found = paths.filter_map(|path| highest(path.ancestors().skip(skipped)));
     found.next()
 }
 
-fn highest<'a>(directories: impl Iterator<Item = &'a Path>) -> Option<Around> {
-    let around = |directory: &Path| Some(Around { directory: directory.to_owned(), why: part(directory)? });
+fn highest<'a>(directories: impl Iterator<Item = &'a Path>) -> Option<EnclosingCluster> {
+    let around =
+        |directory: &Path| Some(EnclosingCluster { directory: directory.to_owned(), why: part(directory)? });
     directories.filter_map(around).last()
 }
 
 const OF_A_TABLESPACE: &str = "is the folder of a cluster's tablespace";
 
-/// What makes a directory part of a cluster: PG_VERSION is in the data directory and in that of each database, pg_control in `global`
-/// also while a replica is unfinished, the folder of a tablespace has a name of its own, and `archive_status` is in every WAL directory.
+/// Returns what shows that a directory is part of a cluster: PG_VERSION is in the data directory and in that of each database, pg_control
+/// is in `global`, also in an unfinished replica, the folder of a tablespace has a special name, and `archive_status` is in every WAL
+/// directory.
 fn part(directory: &Path) -> Option<&'static str> {
     let has = |name: &str| directory.join(name).symlink_metadata().is_ok();
     if has(names::PG_VERSION) {
@@ -86,7 +88,7 @@ fn part(directory: &Path) -> Option<&'static str> {
     }
 }
 
-/// Whether this path below a directory that is emptied is the control file of another cluster, whose data directory lies in there.
+/// Returns the data directory of another cluster, if this path, below a directory to be emptied, is the control file of one.
 pub(super) fn data_directory_of(below: &Path) -> Option<&Path> {
     below.ancestors().nth(2).filter(|top| !top.as_os_str().is_empty() && below.ends_with(names::CONTROL_FILE))
 }

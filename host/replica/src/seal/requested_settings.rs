@@ -1,5 +1,5 @@
-//! Which settings of recovery a method may ask for: one list, by which a method's call is answered while it runs and which the seal
-//! goes by. None of them runs a command, loads a library, ends recovery, or names a server or a slot.
+//! The settings of recovery that a method may request. One list decides both about a method's call while it runs and in the seal. None of
+//! these settings runs a command, loads a library, ends recovery, or names a server or a slot.
 
 use super::guc;
 use super::problem::{Problem, shown};
@@ -8,13 +8,13 @@ use crate::Rule;
 
 const CHECK: Rule = Rule::AutoConf;
 
-/// The largest number of a setting (`INT_MAX`).
+/// The largest value of an integer setting (`INT_MAX`).
 const MOST: i64 = 2_147_483_647;
 
-/// The largest number of connections, workers and their like (`MAX_BACKENDS`).
+/// The largest number of connections, workers and the like (`MAX_BACKENDS`).
 const MOST_BACKENDS: i64 = 262_143;
 
-/// Each with the values that PostgreSQL takes for it.
+/// The allowed settings, each with the values that PostgreSQL accepts.
 const ALLOWED: [(&str, Grammar); 14] = [
     ("hot_standby", Grammar::Flag),
     ("hot_standby_feedback", Grammar::Flag),
@@ -32,11 +32,12 @@ const ALLOWED: [(&str, Grammar); 14] = [
     ("wal_retrieve_retry_interval", Grammar::Milliseconds(1)),
 ];
 
+/// The values of a setting.
 #[derive(Clone, Copy, Debug)]
 enum Grammar {
     /// `on`, `off`, `true`, `false`
     Flag,
-    /// One of these, and how they are told.
+    /// One of these words. The text describes them.
     Words(&'static str, &'static [&'static str]),
     /// A whole number from the first to the second.
     Number(i64, i64),
@@ -72,7 +73,7 @@ impl Grammar {
 }
 
 fn digits(text: &str) -> Option<i64> {
-    // Without a leading zero: PostgreSQL takes that for octal.
+    // A leading zero is not allowed, because PostgreSQL reads such a number as octal.
     let plain = text == "0" || !text.starts_with('0') && (1..=10).contains(&text.len());
     (plain && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok()).flatten()
 }
@@ -81,7 +82,7 @@ fn milliseconds(text: &str) -> Option<i64> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
     let number = digits(&text[..text.len() - unit.len()])?;
     match unit {
-        // Less than half a millisecond would be rounded to none.
+        // PostgreSQL would round less than half a millisecond to zero.
         "us" => Some(number / 1000),
         "" | "ms" => Some(number),
         "s" => number.checked_mul(1000),
@@ -92,20 +93,20 @@ fn milliseconds(text: &str) -> Option<i64> {
     }
 }
 
-/// A setting that a method may not ask for.
+/// Why a method may not request a setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingRefused {
     /// It is not on the list.
-    #[error("`{0}` is not a setting that a method may ask for: {list} are", list = allowed_names())]
+    #[error("`{0}` is not a setting that a method may request: {list} are", list = allowed_names())]
     Name(String),
-    /// Its value is not of its form.
-    #[error("`{value}` is no value that a method may ask for as `{name}`: {expected} is")]
+    /// Its value is not allowed.
+    #[error("`{value}` is not a value that a method may request for `{name}`: {expected} is")]
     Value {
         /// The setting.
         name: String,
-        /// What was asked.
+        /// The value.
         value: String,
-        /// What may be asked.
+        /// The allowed values.
         expected: String,
     },
     /// The server's version does not have it, and would not start.
@@ -122,12 +123,12 @@ fn allowed_names() -> String {
     ALLOWED.map(|(name, _)| format!("`{name}`")).join(", ")
 }
 
-/// Whether a method may have this line written into postgresql.auto.conf, of a server of this major version; `None` where that is not
+/// Checks that a method may have this setting written into postgresql.auto.conf. `major` is the server's version, `None` if it is not
 /// known yet.
 ///
 /// # Errors
-/// Anything that is not on the list, which has only settings that run nothing, load nothing, do not end recovery and name no other server;
-/// a value that PostgreSQL would not take.
+/// Fails if the setting is not on the list, which has only settings that run nothing, load nothing, do not end recovery and name no other
+/// server; if PostgreSQL would not accept the value; or if the server's version does not have the setting.
 pub fn check_recovery_setting(name: &str, value: &str, major: Option<u32>) -> Result<(), SettingRefused> {
     let Some((_, grammar)) = ALLOWED.iter().find(|(allowed, _)| *allowed == name) else {
         return Err(SettingRefused::Name(shown(name.as_bytes())));
@@ -144,22 +145,22 @@ pub fn check_recovery_setting(name: &str, value: &str, major: Option<u32>) -> Re
     }
 }
 
-/// What a method asked for, as it may be written.
-pub(super) fn judge(asked: &[(String, String)], major: u32) -> Result<&[(String, String)], Problem> {
-    for (name, value) in asked {
+/// Checks the settings that a method requested, and returns them.
+pub(super) fn judge(requested: &[(String, String)], major: u32) -> Result<&[(String, String)], Problem> {
+    for (name, value) in requested {
         check_recovery_setting(name, value, Some(major))
             .map_err(|refused| Problem::new(CHECK, refused.to_string()))?;
     }
-    Ok(asked)
+    Ok(requested)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::guc::Class;
-    use super::super::real::Cluster;
+    use super::super::test_cluster::Cluster;
     use super::*;
 
-    /// A value at each end of what may be asked, and one beyond it.
+    /// Returns values at each end of what may be requested, and values beyond it.
     fn examples(name: &str, grammar: Grammar) -> (Vec<String>, Vec<String>) {
         let text = |number: i64| number.to_string();
         match grammar {
@@ -178,17 +179,17 @@ mod tests {
     }
 
     #[test]
-    fn what_a_method_may_ask_for_is_harmless_by_the_table_of_settings() {
+    fn what_a_method_may_request_is_harmless_by_the_table_of_settings() {
         for (name, _) in ALLOWED {
             let class = guc::setting(name).unwrap().class;
-            // A delay runs nothing and names nobody: a method may ask for one.
+            // A delay runs nothing and names no server: a method may request one.
             let allowed = [Class::Harmless, Class::EndsRecovery("latest"), Class::Delays];
             assert!(allowed.contains(&class), "{name}");
         }
     }
 
     #[test]
-    fn a_method_may_ask_only_for_what_runs_nothing_and_names_nobody() {
+    fn a_method_may_request_only_what_runs_nothing_and_names_no_server() {
         for (name, value) in [
             ("restore_command", "sh"),
             ("RECOVERY_MIN_APPLY_DELAY", "5min"),
@@ -221,23 +222,23 @@ mod tests {
     }
 
     #[test]
-    fn postgresql_itself_takes_what_may_be_asked_and_not_what_is_beyond() {
+    fn postgresql_itself_accepts_what_may_be_requested_and_not_what_is_beyond() {
         let cluster = Cluster::made_with(&[]);
         for (name, grammar) in ALLOWED {
             let (fitting, beyond) = examples(name, grammar);
-            let takes = |value: &str| {
+            let accepts = |value: &str| {
                 let setting = format!("{name}={value}");
                 cluster.run("postgres", &["-D", &cluster.text(), "-c", &setting, "-C", name]).status.success()
             };
             for value in fitting {
                 assert!(check_recovery_setting(name, &value, Some(15)).is_ok(), "{name} = {value}");
-                assert!(takes(&value), "{name} = {value}");
+                assert!(accepts(&value), "{name} = {value}");
             }
             for value in beyond {
                 assert!(check_recovery_setting(name, &value, Some(15)).is_err(), "{name} = {value}");
-                // PostgreSQL rounds a fraction, and takes any text for the number of a timeline.
-                let takes_it_in_its_way = value == "1.5" || name == "recovery_target_timeline";
-                assert!(takes_it_in_its_way || !takes(&value), "{name} = {value}");
+                // PostgreSQL rounds a fraction, and accepts any text for the number of a timeline.
+                let accepts_more = value == "1.5" || name == "recovery_target_timeline";
+                assert!(accepts_more || !accepts(&value), "{name} = {value}");
             }
         }
     }

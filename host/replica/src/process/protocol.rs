@@ -1,4 +1,4 @@
-//! What the host and a guard say to each other: a line of JSON each, on a socket that is the guard's standard input.
+//! The protocol between the host and a guard: lines on a socket that is the guard's standard input.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Status;
 
-/// The longest line that either reads, in bytes: arguments and environment of a program.
+/// The longest line that either side reads, in bytes: arguments and environment of a program.
 pub(super) const LONGEST: u64 = 4 << 20;
 
-/// The host's first line: what to run. Its second is [`GO`]; anything further, or the end of the socket, is the order
-/// to end the program.
+/// The host's first line, in JSON: what to run. Its second line is [`GO`]. Any further line, or the end of the socket, is the order to
+/// end the program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
     pub(super) program: OsString,
@@ -22,19 +22,19 @@ pub(super) struct Order {
     pub(super) grace: Duration,
 }
 
-/// The host has told the state file of the guard: the program may start.
+/// The host has recorded the guard in the state file: the program may start.
 pub(super) const GO: &str = "go";
 
 /// The host wants the program to end.
 pub(super) const STOP: &str = "stop";
 
-/// What a guard tells, in this order.
+/// The messages of a guard, in JSON, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Word {
-    /// The guard stands and waits for [`GO`]; the Landlock ABI that is enforced, 0 for none.
+pub(super) enum GuardMessage {
+    /// The guard is ready and waits for [`GO`]. `landlock` is the Landlock ABI that it enforces, 0 for none.
     Ready { landlock: u32 },
-    /// The guard could not do what it must; it ends.
+    /// A system call of the guard failed; the guard ends.
     Refused { message: String },
     /// The program could not be executed; the guard ends.
     NotStarted { message: String },
@@ -42,6 +42,6 @@ pub(super) enum Word {
     Ended {
         status: Status,
         /// How many processes it had left behind.
-        left_over: u32,
+        leftover_processes: u32,
     },
 }

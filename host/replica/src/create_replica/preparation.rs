@@ -1,4 +1,4 @@
-//! The first three steps of an attempt: they look and touch nothing.
+//! The first three steps of an attempt (preflight, plan, accept), which touch nothing.
 
 use std::future::Future;
 use std::path::Path;
@@ -6,88 +6,88 @@ use std::sync::Arc;
 
 use tokio_util::task::AbortOnDropHandle;
 
-use super::accept::{self, Accepted, Old};
+use super::accept::{self, Accepted, Target};
 use super::attempt_error::{AttemptError, blocking, method_panicked};
 use super::installed::Installed;
-use super::limit::{Limit, Stopped};
+use super::limit::{Limit, StopReason};
 use super::recorder::Recorder;
-use super::{Candidate, Job, follow};
-use crate::datadir::Extent;
+use super::{Job, ListedMethod, follow};
+use crate::datadir::EmptyScope;
 use crate::event::{Event, Step};
 use crate::outcome::Finding;
 use crate::seal::EndState;
 use crate::source::SourceError;
 use crate::{Context, Failure, Level, Method, Outcome, Plan, Request, Rule, Run, Source};
 
-/// A method with what it is asked, before the data directory is touched.
-pub(super) struct Look<'a> {
-    candidate: &'a Candidate,
+/// A method with its request and its limits, before the data directory is touched.
+pub(super) struct Preparation<'a> {
+    listed: &'a ListedMethod,
     limit: &'a Limit,
     installed: &'a Installed,
-    old: Old,
+    target: Target,
     force: bool,
     end: &'a EndState,
     pub(super) request: Request,
     pub(super) run: Run,
 }
 
-impl<'a> Look<'a> {
+impl<'a> Preparation<'a> {
     pub(super) fn new(
         job: &'a Job,
-        candidate: &'a Candidate,
-        old: Old,
+        listed: &'a ListedMethod,
+        target: Target,
         installed: &'a Installed,
         events: Arc<Recorder>,
         limit: &'a Limit,
     ) -> Self {
         let request = Request {
-            context: (!candidate.no_params).then(|| context(job)),
-            keep_data: candidate.keep_data,
+            context: (!listed.no_params).then(|| context(job)),
+            keep_data: listed.keep_data,
             directories: job.directories.clone(),
             bin_dir: job.bin_dir.clone(),
             source: job.source.clone(),
-            directory: old.held(),
+            directory: target.locked(),
         };
-        let run = Run::new(candidate.method.name(), limit.token().clone(), events);
-        Self { candidate, limit, installed, old, force: job.force, end: &job.end, request, run }
+        let run = Run::new(listed.method.name(), limit.token().clone(), events);
+        Self { listed, limit, installed, target, force: job.force, end: &job.end, request, run }
     }
 
-    /// Preflight, plan, accept: what would be restored and what has to be emptied for it.
-    pub(super) async fn steps(&mut self) -> Result<(Plan, Extent), AttemptError> {
+    /// Runs preflight, plan and accept. Returns what would be restored and what has to be emptied for it.
+    pub(super) async fn steps(&mut self) -> Result<(Plan, EmptyScope), AttemptError> {
         self.begin(Step::Preflight)?;
         self.preflight().await?;
         self.begin(Step::Plan)?;
         self.need_the_source().await?;
         let plan = self.plan().await?;
         self.begin(Step::Accept)?;
-        let extent = self.accept(&plan).await?;
-        self.will_follow().await?;
-        Ok((plan, extent))
+        let empty_scope = self.accept(&plan).await?;
+        self.report_obstacles().await?;
+        Ok((plan, empty_scope))
     }
 
-    /// Tells what is known by now to keep the standby from following.
-    async fn will_follow(&self) -> Result<(), AttemptError> {
+    /// Reports what would keep the standby from following its primary.
+    async fn report_obstacles(&self) -> Result<(), AttemptError> {
         let (end, source) = (self.end.clone(), self.request.source.clone());
         self.found(blocking(move || follow::password(&end, source.as_deref())).await?.into_iter().collect());
-        // In a run the seal says it, of the whole configuration.
+        // In a run the seal finds the slot in the whole configuration.
         if self.request.directory.is_none() {
             let file = self.end.config_file.clone();
             if let Some(name) = blocking(move || follow::slot_in(file.as_deref()?)).await? {
-                self.look_for_slot(&name).await;
+                self.check_slot(&name).await;
             }
         }
         Ok(())
     }
 
-    /// Tells whether the source has the slot through which the standby will follow.
-    pub(super) async fn look_for_slot(&self, name: &str) {
-        // Under Patroni the slot is Patroni's to name and to make.
+    /// Reports if the standby cannot use the slot by which it is to follow its primary.
+    pub(super) async fn check_slot(&self, name: &str) {
+        // Without `configure_standby` Patroni names and creates the slot.
         let (Some(_), Some(source)) = (&self.end.configure_standby, &self.request.source) else { return };
         let answer = source.slot(&self.request.bin_dir, name, self.run.cancellation()).await;
         self.found(follow::slot(name, answer).into_iter().collect());
     }
 
-    /// Looks at cancellation before each step (rule 5).
+    /// Begins a step, unless the attempt is cancelled (rule 5).
     pub(super) fn begin(&self, step: Step) -> Result<(), AttemptError> {
         if self.run.is_cancelled() {
             return Err(Failure::cancelled().into());
@@ -96,9 +96,9 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
-    /// The check cannot be told to stop, and touches nothing: a cancelled attempt does not wait for it.
+    /// Runs the method's preflight. That cannot be cancelled and touches nothing, so a cancelled attempt does not wait for it.
     async fn preflight(&self) -> Result<(), AttemptError> {
-        let (method, request) = (self.candidate.method.clone(), self.request.clone());
+        let (method, request) = (self.listed.method.clone(), self.request.clone());
         let check = AbortOnDropHandle::new(tokio::spawn(async move { method.preflight(&request).await }));
         tokio::select! {
             biased;
@@ -107,9 +107,8 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// A source that is configured and could not be asked is asked once more: it may have been restarting. Where it
-    /// still does not answer, a method that needs it waits for another day; one that does not goes on unchecked,
-    /// which the report says.
+    /// Asks a source that did not answer before once more: it may have been restarting. If it still does not answer, a method that
+    /// needs the source fails, and another one goes on with a finding that its plan is not compared with the source.
     async fn need_the_source(&mut self) -> Result<(), AttemptError> {
         let unknown = |source: &Arc<Source>| source.facts.is_err();
         if !self.request.source.as_ref().is_some_and(unknown) {
@@ -119,8 +118,8 @@ impl<'a> Look<'a> {
         if self.run.is_cancelled() {
             return Err(Failure::cancelled().into());
         }
-        if !self.candidate.can_work_without_source() {
-            let outcome = if error.lasting { Outcome::Failed } else { Outcome::RetryLater };
+        if !self.listed.can_work_without_source() {
+            let outcome = if error.permanent { Outcome::Failed } else { Outcome::RetryLater };
             return Err(Failure::new(outcome, error.message).into());
         }
         let message = format!(
@@ -131,7 +130,7 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
-    /// Asks the source what it is now; what was known stays where it does not answer.
+    /// Asks the source for its facts again; keeps the earlier ones if it does not answer.
     pub(super) async fn ask_the_source(&mut self) -> Result<(), SourceError> {
         let Some(source) = &self.request.source else { return Ok(()) };
         let facts = source.ask_again(&self.request.bin_dir, self.run.cancellation()).await?;
@@ -142,39 +141,39 @@ impl<'a> Look<'a> {
 
     async fn plan(&self) -> Result<Plan, AttemptError> {
         let (request, run) = (self.request.clone(), self.run.clone());
-        let asked = self.ask(|method| async move { method.plan(&request, &run).await });
-        let plan = self.limit.within(self.candidate.plan_timeout, Stopped::PlanTimeout, asked).await?;
+        let call = self.call(|method| async move { method.plan(&request, &run).await });
+        let plan = self.limit.within(self.listed.plan_timeout, StopReason::PlanTimeout, call).await?;
         self.run.emit(Event::Planned { method: self.name(), plan: plan.clone() });
         Ok(plan)
     }
 
-    async fn accept(&self, plan: &Plan) -> Result<Extent, AttemptError> {
+    async fn accept(&self, plan: &Plan) -> Result<EmptyScope, AttemptError> {
         let accepted =
-            accept::accept(&self.request, self.candidate, &self.old, self.force, self.installed, plan);
-        let Accepted { extent, findings } = tokio::select! {
+            accept::accept(&self.request, self.listed, &self.target, self.force, self.installed, plan);
+        let Accepted { empty_scope, findings } = tokio::select! {
             biased;
             accepted = accepted => accepted?,
             () = self.run.cancelled() => return Err(Failure::cancelled().into()),
         };
         self.found(findings);
-        Ok(extent)
+        Ok(empty_scope)
     }
 
-    /// Runs a part of the method on a task of its own, so that a panic in it is the attempt's end and not the
-    /// program's, and waits until it returns, also when the attempt is cancelled.
-    pub(super) async fn ask<T, F>(&self, part: impl FnOnce(Arc<dyn Method>) -> F) -> Result<T, AttemptError>
+    /// Calls a function of the method on a task of its own, so that a panic ends the attempt and not the program, and waits until
+    /// it returns, also if the attempt is cancelled.
+    pub(super) async fn call<T, F>(&self, part: impl FnOnce(Arc<dyn Method>) -> F) -> Result<T, AttemptError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Failure>> + Send + 'static,
     {
-        match tokio::spawn(part(self.candidate.method.clone())).await {
-            Ok(answer) => answer.map_err(|failure| self.in_a_methods_words(failure)),
+        match tokio::spawn(part(self.listed.method.clone())).await {
+            Ok(answer) => answer.map_err(|failure| self.allowed_error(failure)),
             Err(error) => Err(method_panicked(error)),
         }
     }
 
-    /// Words that are the host's alone to say are no method's.
-    fn in_a_methods_words(&self, failure: Failure) -> AttemptError {
+    /// Returns the error of a method's failure. An outcome that only the host may report becomes [`Outcome::Failed`].
+    fn allowed_error(&self, failure: Failure) -> AttemptError {
         let mut error = AttemptError::from(failure);
         let allowed = match error.outcome {
             Outcome::Created | Outcome::CheckFailed => false,
@@ -190,8 +189,10 @@ impl<'a> Look<'a> {
             | Outcome::OutOfDisk => true,
         };
         if !allowed {
-            error.message =
-                format!("the method ended as `{}`, which is not so: {}", error.outcome, error.message);
+            error.message = format!(
+                "the method ended as `{}`, which only the host may report: {}",
+                error.outcome, error.message
+            );
             error.outcome = Outcome::Failed;
         }
         error
@@ -208,7 +209,7 @@ impl<'a> Look<'a> {
     }
 }
 
-/// Patroni's four parameters (rule 9).
+/// Returns Patroni's four parameters (rule 9).
 fn context(job: &Job) -> Context {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     Context {

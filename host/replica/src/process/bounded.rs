@@ -1,5 +1,5 @@
-//! One of PostgreSQL's programs that only looks, run to its end within bounds: time, output, address space, and behind Landlock
-//! where the kernel has it. Blocking, for what judges a data directory.
+//! Runs one of PostgreSQL's programs that only reads, within bounds: time, output, address space, and behind Landlock if the kernel has
+//! it. Blocking, for the checks of a data directory.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -14,39 +14,39 @@ use tokio_util::sync::CancellationToken;
 use super::PATH;
 use foundation::landlock::{Allowed, Domain};
 
-/// How often it is looked at.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+/// How often the program is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// How long it may take to end by itself when it is asked to.
+/// How long the program may take to end after SIGQUIT.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The most that is kept of each of its streams, in bytes; what follows is read and thrown away.
+/// The most bytes that are kept of each output stream; the rest is read and discarded.
 const KEPT: u64 = 64 << 10;
 
-/// Its address space in bytes. A server with the least buffers maps some 200 MB, libraries included.
+/// The program's address space in bytes. A server with the smallest buffers maps some 200 MB, libraries included.
 const ADDRESS_SPACE: u64 = 2 << 30;
 
-/// The longest file that it may write, in bytes.
+/// The longest file that the program may write, in bytes.
 const LONGEST_FILE: u64 = 64 << 20;
 
 /// A program, its bounds, and where it may write.
 #[derive(Debug)]
-pub(crate) struct Briefly<'a> {
+pub(crate) struct BoundedProgram<'a> {
     /// Its absolute path.
     pub(crate) program: &'a Path,
     /// Its arguments; every user of the machine sees them.
     pub(crate) arguments: Vec<OsString>,
-    /// Below which it may write, and make sockets; nowhere else.
+    /// The directory below which it may write and make sockets; nowhere with `None`.
     pub(crate) writable: Option<&'a Path>,
     /// How long it may take, also in processor time.
-    pub(crate) patience: Duration,
-    /// Where this is cancelled it is ended.
+    pub(crate) timeout: Duration,
+    /// Ends the program when it is cancelled.
     pub(crate) cancel: &'a CancellationToken,
 }
 
-/// What it said.
+/// What the program printed, and how it ended.
 #[derive(Debug)]
-pub(crate) struct Said {
+pub(crate) struct ProgramOutput {
     /// How it ended.
     pub(crate) status: ExitStatus,
     /// Standard output, at most [`KEPT`] bytes of it.
@@ -55,10 +55,10 @@ pub(crate) struct Said {
     pub(crate) error: Vec<u8>,
 }
 
-/// It did not come to its end; nothing of its process group is left.
+/// Why the program did not run to its end. Nothing of its process group is left.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NotSaid {
-    /// It could not be run.
+pub(crate) enum BoundedProgramError {
+    /// The program could not be run.
     #[error("{} cannot be run: {message}", program.display())]
     NotRun {
         /// Its path.
@@ -66,36 +66,36 @@ pub(crate) enum NotSaid {
         /// Why.
         message: String,
     },
-    /// It took too long.
-    #[error("{} did not end within {} s", program.display(), patience.as_secs())]
+    /// The program took too long.
+    #[error("{} did not end within {} s", program.display(), timeout.as_secs())]
     TooLong {
         /// Its path.
         program: PathBuf,
         /// How long it had.
-        patience: Duration,
+        timeout: Duration,
     },
     /// The run was cancelled.
     #[error("cancelled")]
     Cancelled,
 }
 
-impl Briefly<'_> {
-    /// Runs it, with an environment of its own and nothing to read.
+impl BoundedProgram<'_> {
+    /// Runs the program, with an environment of its own and an empty standard input.
     ///
     /// # Errors
-    /// [`NotSaid`]; a program that fails is a [`Said`] with its status.
-    pub(crate) fn run(&self) -> Result<Said, NotSaid> {
-        // Landlock restricts a thread and what that starts, so it gets one of its own.
+    /// Fails with a [`BoundedProgramError`]; a program that fails is a [`ProgramOutput`] with its status.
+    pub(crate) fn run(&self) -> Result<ProgramOutput, BoundedProgramError> {
+        // Landlock restricts a thread and the processes that it starts, so the program gets a thread of its own.
         std::thread::scope(|threads| threads.spawn(|| self.confined()).join())
             .unwrap_or_else(|_| Err(self.not_run("the thread that runs it panicked")))
     }
 
-    fn not_run(&self, message: impl ToString) -> NotSaid {
-        NotSaid::NotRun { program: self.program.to_owned(), message: message.to_string() }
+    fn not_run(&self, message: impl ToString) -> BoundedProgramError {
+        BoundedProgramError::NotRun { program: self.program.to_owned(), message: message.to_string() }
     }
 
-    fn confined(&self) -> Result<Said, NotSaid> {
-        // It makes sockets only below `writable`, reaches no network, and sends signals only within.
+    fn confined(&self) -> Result<ProgramOutput, BoundedProgramError> {
+        // The program makes sockets only below `writable`, reaches no network, and sends signals only to its own processes.
         let mut domain = Domain::read_only().with("/dev/null", Allowed::Write);
         if let Some(writable) = self.writable {
             domain = domain.with(writable, Allowed::ChangeAndMakeSockets);
@@ -119,14 +119,14 @@ impl Briefly<'_> {
             let error = threads.spawn(|| kept(error));
             let status = self.bound(group).and_then(|()| self.wait(&mut child));
             if status.is_err() {
-                // A server gives its shared memory back when it is asked to end, and not when it is killed.
+                // A server frees its shared memory after SIGQUIT, but not after SIGKILL.
                 let _ = kill_process_group(group, Signal::QUIT);
-                let asked = Instant::now();
-                while asked.elapsed() < GRACE && matches!(child.try_wait(), Ok(None)) {
-                    std::thread::sleep(BETWEEN_LOOKS);
+                let signalled = Instant::now();
+                while signalled.elapsed() < GRACE && matches!(child.try_wait(), Ok(None)) {
+                    std::thread::sleep(POLL_INTERVAL);
                 }
             }
-            // Whatever it started holds the pipes too.
+            // Descendants of the program hold the pipes open too.
             let _ = kill_process_group(group, Signal::KILL);
             if status.is_err() {
                 let _ = child.wait();
@@ -134,7 +134,7 @@ impl Briefly<'_> {
             let panicked = |_| Err(io::Error::other("the thread that reads it panicked"));
             let output = output.join().unwrap_or_else(panicked);
             let error = error.join().unwrap_or_else(panicked);
-            Ok(Said {
+            Ok(ProgramOutput {
                 status: status?,
                 output: output.map_err(|error| self.not_run(error))?,
                 error: error.map_err(|error| self.not_run(error))?,
@@ -142,9 +142,9 @@ impl Briefly<'_> {
         })
     }
 
-    fn bound(&self, child: Pid) -> Result<(), NotSaid> {
+    fn bound(&self, child: Pid) -> Result<(), BoundedProgramError> {
         let bounds = [
-            (Resource::Cpu, self.patience.as_secs().max(1)),
+            (Resource::Cpu, self.timeout.as_secs().max(1)),
             (Resource::As, ADDRESS_SPACE),
             (Resource::Fsize, LONGEST_FILE),
             (Resource::Core, 0),
@@ -152,9 +152,9 @@ impl Briefly<'_> {
         for (resource, most) in bounds {
             let limit = Rlimit { current: Some(most), maximum: Some(most) };
             match prlimit(Some(child), resource, limit) {
-                // It has ended already.
+                // The program has ended already.
                 Ok(_) | Err(rustix::io::Errno::SRCH) => {}
-                // The bound that this process has is narrower.
+                // This process has a lower limit already.
                 Err(rustix::io::Errno::PERM) => {}
                 Err(error) => return Err(self.not_run(io::Error::from(error))),
             }
@@ -162,24 +162,27 @@ impl Briefly<'_> {
         Ok(())
     }
 
-    fn wait(&self, child: &mut Child) -> Result<ExitStatus, NotSaid> {
+    fn wait(&self, child: &mut Child) -> Result<ExitStatus, BoundedProgramError> {
         let began = Instant::now();
         loop {
             if let Some(status) = child.try_wait().map_err(|error| self.not_run(error))? {
                 return Ok(status);
             }
             if self.cancel.is_cancelled() {
-                return Err(NotSaid::Cancelled);
+                return Err(BoundedProgramError::Cancelled);
             }
-            if began.elapsed() > self.patience {
-                return Err(NotSaid::TooLong { program: self.program.to_owned(), patience: self.patience });
+            if began.elapsed() > self.timeout {
+                return Err(BoundedProgramError::TooLong {
+                    program: self.program.to_owned(),
+                    timeout: self.timeout,
+                });
             }
-            std::thread::sleep(BETWEEN_LOOKS);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 }
 
-/// The first [`KEPT`] bytes of a stream that is read to its end.
+/// Reads a stream to its end and returns its first [`KEPT`] bytes.
 fn kept(stream: Option<impl Read>) -> io::Result<Vec<u8>> {
     let mut kept = Vec::new();
     if let Some(mut stream) = stream {
@@ -195,19 +198,23 @@ mod tests {
 
     use super::*;
 
-    fn shell(script: &str, writable: Option<&Path>, patience: Duration) -> Result<Said, NotSaid> {
-        let briefly = Briefly {
+    fn shell(
+        script: &str,
+        writable: Option<&Path>,
+        timeout: Duration,
+    ) -> Result<ProgramOutput, BoundedProgramError> {
+        let program_run = BoundedProgram {
             program: Path::new("/bin/sh"),
             arguments: vec!["-c".into(), script.into()],
             writable,
-            patience,
+            timeout,
             cancel: &CancellationToken::new(),
         };
-        briefly.run()
+        program_run.run()
     }
 
     #[test]
-    fn it_has_an_environment_of_its_own_and_writes_only_where_it_may() {
+    fn a_program_has_an_environment_of_its_own_and_writes_only_where_it_may() {
         let (may, may_not) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let script = format!(
             "env | grep -v -e ^PWD= -e ^_= | sort; echo x > {}/a; echo x > {}/b; echo done >&2",
@@ -223,10 +230,10 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_too_long_is_ended_with_all_that_it_started() {
+    fn a_program_that_takes_too_long_is_ended_with_its_descendants() {
         let began = Instant::now();
         let ended = shell("sleep 600 & sleep 600", None, Duration::from_millis(200));
-        assert!(matches!(ended, Err(NotSaid::TooLong { .. })), "{ended:?}");
+        assert!(matches!(ended, Err(BoundedProgramError::TooLong { .. })), "{ended:?}");
         assert!(began.elapsed() < Duration::from_secs(60));
         // A child that outlives it would hold the pipe.
         let said = shell("sleep 600 & echo here", None, Duration::from_secs(20)).unwrap();
@@ -234,14 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn of_what_it_says_only_so_much_is_kept() {
+    fn only_the_beginning_of_the_output_is_kept() {
         let said = shell("head -c 1000000 /dev/zero; echo end >&2", None, Duration::from_secs(20)).unwrap();
         assert_eq!(said.output.len() as u64, KEPT);
         assert_eq!(said.error, b"end\n");
     }
 
     #[test]
-    fn it_cannot_take_all_memory_or_fill_the_disk() {
+    fn a_program_cannot_take_all_memory_or_fill_the_disk() {
         let place = tempfile::tempdir().unwrap();
         let script = format!("ulimit -v; head -c 100000000 /dev/zero > {}/big", place.path().display());
         let said =
@@ -256,11 +263,11 @@ mod tests {
         let cancel = CancellationToken::new();
         cancel.cancel();
         let with = |program, cancel: &CancellationToken| {
-            let patience = Duration::from_secs(600);
+            let timeout = Duration::from_secs(600);
             let arguments = vec!["-c".into(), "sleep 600".into()];
-            Briefly { program: Path::new(program), arguments, writable: None, patience, cancel }.run()
+            BoundedProgram { program: Path::new(program), arguments, writable: None, timeout, cancel }.run()
         };
-        assert!(matches!(with("/bin/sh", &cancel), Err(NotSaid::Cancelled)));
+        assert!(matches!(with("/bin/sh", &cancel), Err(BoundedProgramError::Cancelled)));
         let missing = with("/nonexistent/postgres", &CancellationToken::new()).unwrap_err();
         assert!(missing.to_string().contains("/nonexistent/postgres"), "{missing}");
     }

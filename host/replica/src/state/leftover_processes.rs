@@ -1,4 +1,4 @@
-//! Ending what a dead run left running. Semantics rule 26.
+//! Ends the processes that a dead run left running. Semantics rule 26.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -6,36 +6,36 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 
-use super::process::{self, Process, ProcessStamp};
+use super::process::{self, Process, ProcessIdentity};
 use super::record::Record;
 
 /// How long processes may take to be gone after SIGKILL.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often they are looked at meanwhile.
+/// How often they are polled meanwhile.
 const INTERVAL: Duration = Duration::from_millis(10);
 
 impl Record {
-    /// Whether its stamps are of the processes that can be seen here: written during this boot, in this process numbering.
-    pub(crate) fn is_of_these_processes(&self) -> io::Result<bool> {
+    /// Returns whether the record was written during this boot and in this PID namespace, so that its processes can be seen here.
+    pub(crate) fn is_of_this_namespace(&self) -> io::Result<bool> {
         Ok(self.boot_id == process::boot_id()? && self.pid_namespace == process::pid_namespace()?)
     }
 
-    /// Whether it was written during this boot, in another process numbering.
+    /// Returns whether the record was written during this boot, in another PID namespace.
     pub(crate) fn is_of_another_container(&self) -> io::Result<bool> {
         Ok(self.boot_id == process::boot_id()? && self.pid_namespace != process::pid_namespace()?)
     }
 
-    /// Ends the native processes of the run that wrote this, which is dead, and everything in their groups and
-    /// sessions; returns when none of them runs any more. Gives how many there were.
+    /// Ends the native processes of the dead run that wrote this record, and everything in their groups and sessions. Waits until
+    /// none of them runs, and returns how many there were.
     ///
     /// # Errors
-    /// Where one cannot be ended, which the message names.
-    pub(crate) fn end_left_over_processes(&self) -> io::Result<usize> {
-        if self.processes.is_empty() || !self.is_of_these_processes()? {
+    /// Fails if a process cannot be ended; the message names it.
+    pub(crate) fn end_leftover_processes(&self) -> io::Result<usize> {
+        if self.processes.is_empty() || !self.is_of_this_namespace()? {
             return Ok(0);
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut first = None;
         loop {
             let running = members(&self.processes)?;
@@ -45,7 +45,7 @@ impl Record {
                 let message = format!(
                     "the process {} of an earlier run is still there {} s after SIGKILL",
                     one.pid,
-                    PATIENCE.as_secs()
+                    TIMEOUT.as_secs()
                 );
                 return Err(io::Error::new(io::ErrorKind::TimedOut, message));
             }
@@ -55,17 +55,18 @@ impl Record {
     }
 }
 
-/// The running processes that belong to one of these: in the group or session that it leads or led, and not started
-/// before it. A number that leads a process with another start time was given anew, for which the kernel
-/// waits until its whole group and session are gone, so that nothing of it is ours.
-fn members(leaders: &[ProcessStamp]) -> io::Result<Vec<(ProcessStamp, Process)>> {
+/// Returns the running processes in the group or session of one of these leaders that did not start before it.
+///
+/// If the PID of a leader now belongs to a process with another start time, the kernel has reused it. The kernel does that only when
+/// the whole group and session are gone, so no process of the leader is left.
+fn members(leaders: &[ProcessIdentity]) -> io::Result<Vec<(ProcessIdentity, Process)>> {
     let mut live = Vec::with_capacity(leaders.len());
     for leader in leaders {
         match process::stat(leader.pid) {
             Ok(None) => live.push(*leader),
             Ok(Some(found)) if found.started == leader.started => live.push(*leader),
             Ok(Some(_)) => {}
-            // Another user's by now.
+            // The PID belongs to a process of another user by now.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             Err(error) => return Err(error),
         }
@@ -76,7 +77,7 @@ fn members(leaders: &[ProcessStamp]) -> io::Result<Vec<(ProcessStamp, Process)>>
         if process.is_dead() || process.pid == own {
             return Ok(());
         }
-        let belongs = |leader: &&ProcessStamp| {
+        let belongs = |leader: &&ProcessIdentity| {
             (process.group == leader.pid || process.session == leader.pid)
                 && process.started >= leader.started
         };
@@ -88,13 +89,14 @@ fn members(leaders: &[ProcessStamp]) -> io::Result<Vec<(ProcessStamp, Process)>>
     Ok(members)
 }
 
-/// SIGKILL to each group at once, that none of it can start another meanwhile, and to what is only in its session.
-fn kill(running: &[(ProcessStamp, Process)]) -> io::Result<()> {
-    // From /proc: getpgrp(2) says 0 of a group that is led from outside of the container, which rustix takes for impossible.
+/// Sends SIGKILL to each group as a whole, so that no process of it can start another meanwhile, and to each process that is only in
+/// the session.
+fn kill(running: &[(ProcessIdentity, Process)]) -> io::Result<()> {
+    // From /proc: getpgrp(2) returns 0 for a group whose leader is outside the container, which rustix does not allow for.
     let own_group = process::stat(std::process::id())?.map(|own| own.group);
     for (leader, process) in running {
         let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else { continue };
-        // The descriptor keeps meaning the process that it was opened for, so that what is looked at is what is killed.
+        // The descriptor refers to one process even if its PID is reused, so the process that is checked is the one that is killed.
         let killed = pidfd_open(pid, PidfdFlags::empty()).and_then(|descriptor| {
             let same = process::stat(process.pid)
                 .is_ok_and(|now| now.is_some_and(|now| now.started == process.started));
@@ -105,7 +107,7 @@ fn kill(running: &[(ProcessStamp, Process)]) -> io::Result<()> {
                 && let Some(group) = i32::try_from(leader.pid).ok().and_then(Pid::from_raw)
                 && own_group != Some(leader.pid)
             {
-                // Whether every one of it could be signalled, the next line and the next look tell.
+                // Processes that could not be signalled are found by the next line and by the next poll.
                 let _ = kill_process_group(group, Signal::KILL);
             }
             pidfd_send_signal(descriptor, Signal::KILL)

@@ -1,9 +1,9 @@
-//! Places inside another cluster, and clusters inside a place.
+//! Directories of a run inside another cluster, and clusters inside such a directory.
 
 use super::*;
 
 impl Machine {
-    /// Another cluster, in `main`, with a WAL directory and a tablespace outside.
+    /// Returns a machine with another cluster, in `main`, with a WAL directory and a tablespace outside.
     fn with_main() -> Self {
         let machine = Self::new();
         machine.cluster("main");
@@ -12,7 +12,7 @@ impl Machine {
         machine
     }
 
-    /// That a run and a check refuse the places, forced or not, and make nothing.
+    /// Asserts that a run and a check refuse the directories, with and without `--force`, and create nothing.
     #[track_caller]
     fn refuses_inside(&self, rule: Rule, shown: &str) {
         let before = entries(&self.root);
@@ -62,7 +62,7 @@ fn rule_25_no_place_lies_inside_a_cluster_whatever_is_forced() {
         machine.refuses_inside(Rule::MappedPlace, shown);
         machine.map_tablespaces(&[]);
     }
-    // What lies beside one is as it was.
+    // Directories beside a cluster are allowed.
     machine.map_wal("wal");
     machine.map_tablespaces(&[("16384", "fast")]);
     machine.acquire().unwrap();
@@ -103,8 +103,9 @@ fn rule_26_a_state_directory_inside_or_at_a_cluster_is_refused() {
 }
 
 #[test]
-fn rule_25_a_place_that_is_bound_to_somewhere_inside_a_cluster_is_refused() {
-    if !with_own_mounts("apart::rule_25_a_place_that_is_bound_to_somewhere_inside_a_cluster_is_refused") {
+fn rule_25_a_bind_mount_of_a_directory_inside_a_cluster_is_refused() {
+    if !with_own_mounts("enclosing_cluster::rule_25_a_bind_mount_of_a_directory_inside_a_cluster_is_refused")
+    {
         return;
     }
     let mut machine = Machine::with_main();
@@ -116,7 +117,7 @@ fn rule_25_a_place_that_is_bound_to_somewhere_inside_a_cluster_is_refused() {
         machine.directories.datadir = machine.path(name);
         machine.refuses_inside(Rule::DataDirectory, "PG_VERSION");
     }
-    // Something else than the cluster is mounted there by now.
+    // Another file system hides the cluster at that path by now.
     mount(&["-t", "tmpfs", "none"], &bound);
     machine.directories.datadir = machine.path("bound/new");
     machine.acquire().unwrap();
@@ -130,7 +131,7 @@ fn rule_25_a_cluster_inside_what_is_emptied_stays_unless_forced() {
     assert_eq!((refusal.rule, refusal.policy), (Rule::DataDirectory, true));
     assert!(refusal.message.contains(machine.path("data/base/replica").to_str().unwrap()), "{refusal}");
     assert!(refusal.remedy.unwrap().contains("--force"));
-    machine.force().unwrap().state().finished(RunResult::Failed, false).unwrap();
+    machine.force().unwrap().state().run_ended(RunResult::Failed, false).unwrap();
     fs::remove_dir_all(machine.path("data/base/replica")).unwrap();
     machine.map_tablespaces(&[("16384", "fast")]);
     machine.cluster("fast/PG_15_202209061/5/replica");

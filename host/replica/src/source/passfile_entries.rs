@@ -1,4 +1,4 @@
-//! Whether libpq finds a password for a connection in a passfile (`passwordFromFile` in `fe-connect.c`).
+//! Looks up whether libpq finds a password for a connection in a passfile (`passwordFromFile` in `fe-connect.c`).
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::Conninfo;
 use crate::regular_file;
 
-/// The name of the database that a standby looks for (`libpqrcv_connect` in `libpqwalreceiver.c`).
+/// The name of the database by which a standby looks up its password (`libpqrcv_connect` in `libpqwalreceiver.c`).
 const DATABASE: &str = "replication";
 
 /// The most bytes of a passfile that are read.
@@ -19,15 +19,15 @@ const LONGEST: u64 = 1 << 20;
 pub struct WithoutEntry {
     /// Each as the first fields of the line that the passfile lacks: `host:port:replication:user`.
     pub lines: Vec<String>,
-    /// Whether it has one for no host at all.
+    /// Whether it has no password for any host.
     pub is_all: bool,
 }
 
-/// What one connection is looked up by. `None` for what the connection string leaves to the server that connects, such as its user's
-/// name: a line may have anything there.
+/// The fields by which libpq looks up one connection. `None` for a field that the connection string leaves to the standby, such as the
+/// name of its user: it matches every line.
 #[derive(Debug)]
 struct Wanted {
-    /// The host's name, and for a socket `localhost` too: so libpq looks up the directory that it was built with.
+    /// The host's name, and for a socket also `localhost`, under which libpq looks up its default socket directory.
     hosts: Option<Vec<String>>,
     port: Option<String>,
     user: Option<String>,
@@ -54,7 +54,7 @@ impl Wanted {
         (0..hosts.len().max(addresses.len())).map(wanted).collect()
     }
 
-    /// Whether this line is the one that libpq takes.
+    /// Returns whether a line matches.
     fn is_of(&self, [host, port, database, user]: &[Field; 4]) -> bool {
         let fits = |field: &Field, wanted: Option<&String>| wanted.is_none_or(|wanted| field.fits(wanted));
         let hosts_fit = self.hosts.as_ref().is_none_or(|hosts| hosts.iter().any(|wanted| host.fits(wanted)));
@@ -64,7 +64,7 @@ impl Wanted {
             && fits(user, self.user.as_ref())
     }
 
-    /// The first fields of a line that would fit.
+    /// Returns the first fields of a line that would match.
     fn line(&self) -> String {
         let field = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
         let host =
@@ -92,10 +92,10 @@ impl Field {
     }
 }
 
-/// Looks for the passwords of a standby with this connection string in a passfile, host by host.
+/// Looks up the passwords of a standby with this connection string in a passfile, host by host.
 ///
 /// # Errors
-/// If the file cannot be read, or has more than 1 MiB.
+/// Fails if the file cannot be read, or has more than 1 MiB.
 pub fn hosts_without_entry(passfile: &Path, conninfo: &Conninfo) -> io::Result<WithoutEntry> {
     let mut content = Zeroizing::new(Vec::new());
     regular_file::open(passfile)?.take(LONGEST + 1).read_to_end(&mut content)?;
@@ -108,7 +108,7 @@ pub fn hosts_without_entry(passfile: &Path, conninfo: &Conninfo) -> io::Result<W
         .filter_map(|line| fields(line.strip_suffix(b"\r").unwrap_or(line)))
         .collect();
     let wanted = Wanted::by(conninfo);
-    // The first line that fits is the one that counts, also if no password stands in it.
+    // The first line that matches counts, also if it has no password.
     let has_password = |wanted: &Wanted| {
         lines.iter().find(|(fields, _)| wanted.is_of(fields)).is_some_and(|(_, has_password)| *has_password)
     };
@@ -116,7 +116,7 @@ pub fn hosts_without_entry(passfile: &Path, conninfo: &Conninfo) -> io::Result<W
     Ok(WithoutEntry { is_all: without.len() == wanted.len(), lines: without })
 }
 
-/// The first four fields of a line, and whether a password follows; `None` if there are fewer.
+/// Parses the first four fields of a line, and whether a password follows; `None` if there are fewer fields.
 fn fields(line: &[u8]) -> Option<([Field; 4], bool)> {
     let mut rest = line;
     let mut field = || {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_fits_as_libpq_says() {
+    fn a_line_matches_as_it_does_for_libpq() {
         const WANTED: &str = "host=h port=5433 user=u";
         for (lines, conninfo, fits) in [
             ("h:5433:replication:u:x\n", WANTED, true),
@@ -175,7 +175,7 @@ mod tests {
             ("10.0.0.1:*:*:u:x\n", "host=h hostaddr=10.0.0.1 user=u", false),
             ("localhost:*:*:u:x\n", "host=/run/postgresql user=u", true),
             ("/tmp:*:*:u:x\n", "host=/tmp user=u", true),
-            // What the standby's own user and libpq fill in.
+            // The standby and libpq fill in the missing fields.
             ("h:5432:*:anybody:x\n", "host=h", true),
             ("localhost:5432:*:u:x\n", "user=u", true),
         ] {

@@ -1,16 +1,16 @@
-//! Whose the data is that a directory holds: another cluster's, this program's, somebody's.
+//! Whether the data in a directory belongs to another cluster, to this program, or to neither.
 
 use super::*;
 
 const OTHER_CLUSTER: u64 = 7_000_000_000_000_000_002;
 
 #[test]
-fn rule_25_what_is_told_of_a_cluster_names_it() {
+fn rule_25_the_description_of_a_cluster_identifies_it() {
     let machine = Machine::with_cluster();
     symlink("/srv/fast", machine.path("data/pg_tblspc/16384")).unwrap();
     let found = machine.inspected(false).unwrap().cluster.unwrap();
     assert_eq!(found.system_identifier(), Some(OWN_CLUSTER));
-    let told = found.to_string();
+    let description = found.to_string();
     for part in [
         "PostgreSQL 15 cluster",
         &OWN_CLUSTER.to_string(),
@@ -20,13 +20,13 @@ fn rule_25_what_is_told_of_a_cluster_names_it() {
         "KiB in 8 files",
         "tablespaces in /srv/fast",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(description.contains(part), "{part}: {description}");
     }
     assert_eq!(machine.acquire().unwrap().cluster(), Some(&found));
 }
 
 #[test]
-fn rule_25_another_cluster_is_not_replaced_unasked() {
+fn rule_25_another_cluster_is_not_replaced_without_force() {
     let machine = Machine::with_cluster();
     let directory = machine.acquire().unwrap();
     let found = directory.cluster().unwrap();
@@ -36,13 +36,13 @@ fn rule_25_another_cluster_is_not_replaced_unasked() {
     assert!(refusal.remedy.unwrap().contains("--force"));
     assert!(refusal.message.contains(&OTHER_CLUSTER.to_string()), "{}", refusal.message);
     assert_eq!(found.refuse_other(OTHER_CLUSTER, "the source", true), Ok(()));
-    // What is no longer as it was is not told of.
+    // A cluster that is no longer complete is not reported.
     empty(&directory);
     assert_eq!(directory.cluster(), None);
 }
 
 #[test]
-fn rule_25_a_cluster_of_which_cannot_be_told_whose_it_is_needs_force() {
+fn rule_25_a_cluster_with_an_unusable_pg_control_needs_force() {
     type Damage = fn(&Path);
     let damages: [(&str, Damage); 5] = [
         ("No such file", |control| fs::remove_file(control).unwrap()),
@@ -71,12 +71,12 @@ fn rule_25_a_cluster_of_which_cannot_be_told_whose_it_is_needs_force() {
 }
 
 #[test]
-fn rule_26_unfinished_work_is_not_sought_in_a_directory_that_was_given_its_inode() {
+fn rule_26_a_directory_that_has_the_inode_of_an_unfinished_one_is_not_unfinished() {
     let machine = Machine::with_cluster();
     machine.killed(machine.acquire().unwrap(), &[]);
     fs::remove_file(machine.path("data/PG_VERSION")).unwrap();
     assert_eq!(machine.inspect(), Ok(Contents::Unfinished));
-    // Whether a new directory is given the inode of the old one is the file system's to say; the state file says so here.
+    // The file system decides whether a new directory gets the inode of the old one, so the test writes the inode to the state file.
     let data = machine.path("data");
     fs::remove_dir_all(&data).unwrap();
     fs::create_dir(&data).unwrap();
@@ -87,12 +87,12 @@ fn rule_26_unfinished_work_is_not_sought_in_a_directory_that_was_given_its_inode
         state["inode"] = metadata.ino().into();
     });
     let refusal = machine.refused();
-    assert!(refusal.message.contains("made earlier"), "{refusal}");
+    assert!(refusal.message.contains("created earlier"), "{refusal}");
     assert!(data.join("thesis.txt").exists());
 }
 
 #[test]
-fn rule_24_what_is_unfinished_in_a_place_stays_ours_when_the_data_directory_was_removed() {
+fn rule_24_unfinished_work_in_a_mapped_place_stays_ours_if_the_data_directory_was_removed() {
     let mut machine = Machine::new();
     let wal = machine.map_wal("wal");
     machine.killed(machine.acquire().unwrap(), &[]);
@@ -100,14 +100,14 @@ fn rule_24_what_is_unfinished_in_a_place_stays_ours_when_the_data_directory_was_
     fs::write(wal.join("000000010000000000000001"), "").unwrap();
     fs::remove_dir_all(machine.path("data")).unwrap();
     assert_eq!(machine.inspect(), Ok(Contents::Nothing));
-    // A run that ends before it empties anything does not forget of it either.
-    machine.acquire().unwrap().state().finished(RunResult::Failed, false).unwrap();
+    // The mark also survives a run that ends before it empties anything.
+    machine.acquire().unwrap().state().run_ended(RunResult::Failed, false).unwrap();
     let directory = machine.acquire().unwrap();
     assert_eq!(directory.contents().unwrap(), Contents::Unfinished);
     empty(&directory);
     assert!(fs::read_dir(&wal).unwrap().next().is_none());
     drop(directory);
-    // What somebody else has put into a new data directory is somebody else's.
+    // Files that another program has put into a new data directory are foreign.
     machine.killed(machine.acquire().unwrap(), &[]);
     fs::remove_dir_all(machine.path("data")).unwrap();
     machine.cluster("data");
@@ -117,7 +117,7 @@ fn rule_24_what_is_unfinished_in_a_place_stays_ours_when_the_data_directory_was_
 }
 
 #[test]
-fn rule_24_a_place_that_was_given_the_inode_of_another_is_not_ours() {
+fn rule_24_a_mapped_place_that_has_the_inode_of_another_is_not_ours() {
     let mut machine = Machine::new();
     let wal = machine.map_wal("wal");
     machine.killed(
@@ -153,7 +153,7 @@ fn rule_24_a_place_that_no_cluster_in_the_data_directory_links_to_needs_force() 
         assert_eq!(refusal.rule, Rule::MappedPlace);
         assert!(refusal.message.contains("no cluster in the data directory links to it"), "{refusal}");
         assert!(machine.inspected(true).is_ok());
-        machine.force().unwrap().state().finished(RunResult::Failed, false).unwrap();
+        machine.force().unwrap().state().run_ended(RunResult::Failed, false).unwrap();
         let (link, to) = if folder.starts_with("wal") {
             ("data/pg_wal", "wal")
         } else {
@@ -166,7 +166,7 @@ fn rule_24_a_place_that_no_cluster_in_the_data_directory_links_to_needs_force() 
 }
 
 #[test]
-fn a_refused_run_leaves_no_directory_that_it_made() {
+fn a_refused_run_leaves_no_directory_that_it_created() {
     let mut machine = Machine::new();
     machine.map_wal("wal");
     machine.map_tablespaces(&[("/old/a", "a"), ("/old/b", "b")]);
@@ -175,10 +175,10 @@ fn a_refused_run_leaves_no_directory_that_it_made() {
     assert_eq!(machine.refused().rule, Rule::MappedPlace);
     assert_eq!(entries(&machine.root), ["b", "state"]);
     fs::remove_file(machine.path("b/thesis.txt")).unwrap();
-    // Taken, and nothing was done in it.
-    machine.acquire().unwrap().state().finished(RunResult::Failed, true).unwrap();
+    // A run locked the directories and did nothing in them.
+    machine.acquire().unwrap().state().run_ended(RunResult::Failed, true).unwrap();
     assert_eq!(entries(&machine.root), ["b", "state"]);
-    // Where a method was at work they stay.
+    // After a method has worked in them they stay.
     let directory = machine.acquire().unwrap();
     empty(&directory);
     drop(directory);
@@ -202,7 +202,7 @@ fn rule_25_no_postmaster_pid_keeps_unfinished_work_from_the_next_run() {
         &format!("{thread}\n"),
     ]
     .map(str::to_owned);
-    // pg_control too: a directory that looks whole, as if a method had found a way.
+    // With pg_control the directory looks whole, as if a method had been able to write it.
     for planted in [false, true] {
         if planted {
             fs::write(&control, control_file(OWN_CLUSTER)).unwrap();
@@ -225,7 +225,7 @@ fn rule_25_no_postmaster_pid_keeps_unfinished_work_from_the_next_run() {
         assert!(machine.inspect().is_ok());
         fs::remove_file(&pid).unwrap();
     }
-    // A server that somebody did start there is seen.
+    // A server that was started there is found.
     let mut server = Command::new("sleep")
         .arg("600")
         .current_dir(machine.path("data"))
@@ -236,7 +236,7 @@ fn rule_25_no_postmaster_pid_keeps_unfinished_work_from_the_next_run() {
     assert_eq!(machine.refused().rule, Rule::RunningServer);
     server.kill().unwrap();
     server.wait().unwrap();
-    // The run itself looks once more before its first act.
+    // The run itself checks once more before its first change.
     fs::write(&pid, "1\n").unwrap();
     empty(&machine.acquire().unwrap());
     assert_eq!(entries(&machine.path("data")), [""; 0]);

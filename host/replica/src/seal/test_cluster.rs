@@ -1,4 +1,4 @@
-//! A real PostgreSQL for the tests of what this module reads of its files.
+//! A real PostgreSQL cluster for tests of how the seal reads PostgreSQL's files.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 /// PostgreSQL 15's programs on Debian.
 const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
 
-/// A cluster that initdb made, the server's user's.
+/// A cluster that initdb made, owned by the server's user.
 pub(super) struct Cluster {
     root: tempfile::TempDir,
 }
@@ -33,7 +33,7 @@ impl Cluster {
         self.path().to_str().unwrap().to_owned()
     }
 
-    /// Runs one of PostgreSQL's programs as the server's user, with nothing to read.
+    /// Runs one of PostgreSQL's programs as the server's user, with an empty standard input.
     pub(super) fn run(&self, program: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(Path::new(BIN_DIR).join(program));
         command
@@ -49,7 +49,7 @@ impl Cluster {
     }
 }
 
-/// The user `postgres` where this process is root, for which PostgreSQL does not run.
+/// Returns the user `postgres` if this process is root, as which PostgreSQL does not run.
 fn postgres() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;

@@ -1,4 +1,4 @@
-//! Files that must not survive a restore, and those that tell PostgreSQL how to start.
+//! Removes files that must not survive a restore, and writes the signal files that tell PostgreSQL how to start.
 
 use foundation::rooted::{Directory, Kind, RelativePath};
 use postgres_formats::names;
@@ -6,7 +6,7 @@ use postgres_formats::names;
 use super::EndState;
 use super::problem::{During, Findings, Problem};
 use super::recovery::remove;
-use crate::{Filled, Rule, Signal};
+use crate::{Rule, SealRequests, Signal};
 
 const LEFT_OVERS: Rule = Rule::LeftOvers;
 const SIGNALS: Rule = Rule::Signals;
@@ -14,7 +14,8 @@ const SIGNALS: Rule = Rule::Signals;
 const STANDBY_SIGNAL: RelativePath = RelativePath::literal(names::STANDBY_SIGNAL);
 const RECOVERY_SIGNAL: RelativePath = RelativePath::literal(names::RECOVERY_SIGNAL);
 
-/// What another server's life left or a server takes for a request, and why it goes. `promote` is one whatever the operator's trigger file is.
+/// Files of the copied server, and files that a server takes for a request, with the reason for removing them. `promote` is removed
+/// whatever the operator's trigger file is.
 const OF_ANOTHER_SERVER: [(RelativePath, &str); 6] = [
     (RelativePath::literal(names::POSTMASTER_PID), "it is of the server that was copied"),
     (RelativePath::literal(names::POSTMASTER_OPTS), "it is of the server that was copied"),
@@ -24,19 +25,19 @@ const OF_ANOTHER_SERVER: [(RelativePath, &str); 6] = [
     (RelativePath::literal("logrotate"), "it is a request to the server that was copied"),
 ];
 
-/// The name of the trigger file where the operator names none: Patroni's.
+/// The name of the trigger file if the operator names none: Patroni's.
 const TRIGGER_FILE: &str = "promote";
 
-/// Where the trigger file is, below the data directory.
+/// Returns the path of the trigger file below the data directory.
 pub(super) fn trigger_file(end: &EndState) -> Result<RelativePath, Problem> {
     RelativePath::new(end.trigger_file.as_deref().unwrap_or(TRIGGER_FILE)).map_err(|error| {
         let message =
-            format!("the trigger file must lie in the data directory: {error}; look at `trigger_file`");
+            format!("the trigger file must lie in the data directory: {error}; correct `trigger_file`");
         Problem::new(LEFT_OVERS, message)
     })
 }
 
-/// Removes left-overs and the trigger file (rule 29), which would promote the standby.
+/// Removes leftover files and the trigger file (rule 29), which would promote the standby.
 pub(super) fn clear(
     top: &Directory,
     trigger_file: &RelativePath,
@@ -59,20 +60,20 @@ pub(super) fn clear(
 /// Writes and removes the signal files.
 pub(super) fn signal(
     top: &Directory,
-    filled: &Filled,
+    requests: &SealRequests,
     end: &EndState,
     findings: &mut Findings,
 ) -> Result<(), Problem> {
-    let asked = |signal| filled.signals.contains(&signal);
-    let wants_standby = end.configure_standby.is_some() || asked(Signal::Standby);
-    if asked(Signal::Recovery) {
+    let requested = |signal| requests.signals.contains(&signal);
+    let wants_standby = end.configure_standby.is_some() || requested(Signal::Standby);
+    if requested(Signal::Recovery) {
         write(top, &RECOVERY_SIGNAL)?;
         let then = if wants_standby {
-            "`standby.signal` is there too and counts"
+            "`standby.signal` exists too and counts"
         } else {
             "the server ends recovery by itself"
         };
-        findings.add(SIGNALS, format!("`recovery.signal` was written, as the method asked: {then}"));
+        findings.add(SIGNALS, format!("`recovery.signal` was written, as the method requested: {then}"));
     } else if remove(top, &RECOVERY_SIGNAL).during(SIGNALS)? {
         findings.add(SIGNALS, "`recovery.signal` was removed: it can promote a standby");
     }
@@ -80,8 +81,8 @@ pub(super) fn signal(
         write(top, &STANDBY_SIGNAL)?;
     } else if top.find(&STANDBY_SIGNAL).during(SIGNALS)?.is_some() {
         findings.add(SIGNALS, "`standby.signal` came with the backup and was left");
-    } else if !asked(Signal::Recovery) {
-        findings.done(
+    } else if !requested(Signal::Recovery) {
+        findings.add_info(
             SIGNALS,
             "there is no `standby.signal`: started as it is, the server becomes a primary of its own; Patroni writes the file before \
              it starts the server, elsewhere `configure_standby = true` does",
@@ -105,16 +106,16 @@ mod tests {
     use super::super::Standby;
     use super::*;
 
-    /// How it begins what is told where nothing makes a standby of the replica.
+    /// The beginning of the finding about a replica that would not start as a standby.
     const NO_STANDBY: &str = "there is no `standby.signal`";
 
     fn sealed(files: &[&str], signals: &[Signal], end: &EndState) -> (Vec<String>, usize) {
-        let (left, findings) = sealed_and_told(files, signals, end);
-        let told = findings.iter().filter(|finding| !finding.message.contains(NO_STANDBY)).count();
-        (left, told)
+        let (left, findings) = sealed_with_findings(files, signals, end);
+        let count = findings.iter().filter(|finding| !finding.message.contains(NO_STANDBY)).count();
+        (left, count)
     }
 
-    fn sealed_and_told(
+    fn sealed_with_findings(
         files: &[&str],
         signals: &[Signal],
         end: &EndState,
@@ -124,10 +125,10 @@ mod tests {
             fs::write(place.path().join(file), "").unwrap();
         }
         let top = Directory::open(place.path()).unwrap();
-        let filled = Filled { signals: signals.to_vec(), ..Filled::default() };
+        let requests = SealRequests { signals: signals.to_vec(), ..SealRequests::default() };
         let mut findings = Findings::default();
         clear(&top, &trigger_file(end).unwrap(), &mut findings).unwrap();
-        signal(&top, &filled, end, &mut findings).unwrap();
+        signal(&top, &requests, end, &mut findings).unwrap();
         let mut left: Vec<_> = fs::read_dir(place.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_copied_server_left_is_removed_and_told() {
+    fn files_of_the_copied_server_are_removed_and_reported() {
         let files = ["postmaster.pid", "postmaster.opts", "recovery.conf", "PG_VERSION"];
         assert_eq!(sealed(&files, &[], &EndState::default()), (vec!["PG_VERSION".to_owned()], 3));
     }
@@ -175,22 +176,22 @@ mod tests {
     }
 
     #[test]
-    fn rule_29_a_replica_that_would_start_as_a_primary_is_told_of() {
-        let told = |files: &[&str], signals: &[Signal], end: &EndState| {
-            let (_, findings) = sealed_and_told(files, signals, end);
+    fn rule_29_a_replica_that_would_start_as_a_primary_is_reported() {
+        let reported = |files: &[&str], signals: &[Signal], end: &EndState| {
+            let (_, findings) = sealed_with_findings(files, signals, end);
             findings.iter().any(|finding| finding.message.contains(NO_STANDBY))
         };
-        assert!(told(&[], &[], &EndState::default()));
-        assert!(told(&["recovery.signal"], &[], &EndState::default()));
-        assert!(!told(&["standby.signal"], &[], &EndState::default()));
-        assert!(!told(&[], &[Signal::Standby], &EndState::default()));
-        assert!(!told(&[], &[Signal::Recovery], &EndState::default()));
+        assert!(reported(&[], &[], &EndState::default()));
+        assert!(reported(&["recovery.signal"], &[], &EndState::default()));
+        assert!(!reported(&["standby.signal"], &[], &EndState::default()));
+        assert!(!reported(&[], &[Signal::Standby], &EndState::default()));
+        assert!(!reported(&[], &[Signal::Recovery], &EndState::default()));
         let standby = Standby { conninfo: "host=a".to_owned(), passfile: None };
-        assert!(!told(&[], &[], &EndState { configure_standby: Some(standby), ..EndState::default() }));
+        assert!(!reported(&[], &[], &EndState { configure_standby: Some(standby), ..EndState::default() }));
     }
 
     #[test]
-    fn rule_30_recovery_signal_is_removed_unless_the_method_asked_for_it() {
+    fn rule_30_recovery_signal_is_removed_unless_the_method_requested_it() {
         assert_eq!(sealed(&["recovery.signal"], &[], &EndState::default()), (vec![], 1));
         assert_eq!(
             sealed(&[], &[Signal::Recovery], &EndState::default()),

@@ -1,22 +1,21 @@
-//! Whether what kept the source from being asked may pass by itself, and what is wrong with a passfile that libpq passes over
-//! without a word.
+//! Distinguishes transient errors of the source from permanent ones, and finds out why libpq ignores a passfile.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Conninfo, PassFile, Source};
 
-/// What libpq, the system's own library (both in the C locale) and a server that speaks English say of what passes: nobody
-/// answers, the server starts, stops or has no connection left (`src/interfaces/libpq/fe-connect.c`,
+/// The messages of libpq, the system library (both in the C locale) and a server with English messages about transient errors: the server
+/// does not answer, starts, stops or has no connection left (`src/interfaces/libpq/fe-connect.c`,
 /// `src/backend/postmaster/postmaster.c`, `src/backend/utils/init/postinit.c`, `src/backend/storage/lmgr/proc.c`).
-const PASSES: [&str; 22] = [
+const TRANSIENT_MESSAGES: [&str; 22] = [
     "Connection refused",
     "Connection reset by peer",
     "Connection timed out",
     "No route to host",
     "Network is unreachable",
     "Host is down",
-    // Of a socket: no server listens there.
+    // No server listens on a Unix socket.
     "failed: No such file or directory",
     "timeout expired",
     "Temporary failure in name resolution",
@@ -35,19 +34,19 @@ const PASSES: [&str; 22] = [
     "out of memory",
 ];
 
-/// Whether a failed psql said something that may pass. Of several hosts one is enough.
-pub(super) fn may_pass(said: &str) -> bool {
-    PASSES.iter().any(|text| said.contains(text))
+/// Returns whether the error output of psql has a transient error. Of several hosts one is enough.
+pub(super) fn is_transient(said: &str) -> bool {
+    TRANSIENT_MESSAGES.iter().any(|text| said.contains(text))
 }
 
-/// Why libpq does not read a passfile: it passes one over that is not there, and warns of the others
+/// Returns why libpq does not read a passfile; `None` if it does. libpq ignores a missing one silently, and the others with a warning
 /// (`passwordFromFile` in `fe-connect.c`).
 pub fn unusable_passfile(path: &Path) -> Option<String> {
     let metadata = match std::fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Some("it does not exist".to_owned());
         }
-        Err(error) => return Some(format!("it cannot be looked at: {error}")),
+        Err(error) => return Some(format!("it cannot be examined: {error}")),
         Ok(metadata) => metadata,
     };
     if !metadata.is_file() {
@@ -63,8 +62,8 @@ pub fn unusable_passfile(path: &Path) -> Option<String> {
     std::fs::File::open(path).err().map(|error| format!("it cannot be read: {error}"))
 }
 
-/// What is wrong with the passfile that libpq would have looked into, to be put behind what it said.
-pub(super) fn passfile(source: &Source, conninfo: &Conninfo) -> String {
+/// Returns what is wrong with the passfile that libpq would have read, to be appended to its error; empty if nothing is.
+pub(super) fn passfile_hint(source: &Source, conninfo: &Conninfo) -> String {
     let named =
         conninfo.get("passfile").map(|path| (PathBuf::from(path), "`passfile` of the connection string"));
     let given = match &source.passfile {
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_person_must_change_does_not_pass() {
+    fn an_error_that_a_person_must_correct_is_not_transient() {
         let failed =
             |why: &str| format!("psql: error: connection to server at \"h\", port 5432 failed: {why}");
         for lasts in [
@@ -100,7 +99,7 @@ mod tests {
             "root certificate file \"/x\" does not exist",
             "Permission denied",
         ] {
-            assert!(!may_pass(&failed(lasts)), "{lasts}");
+            assert!(!is_transient(&failed(lasts)), "{lasts}");
         }
         for passes in [
             "Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?",
@@ -108,12 +107,12 @@ mod tests {
             "FATAL:  sorry, too many clients already",
             "timeout expired",
         ] {
-            assert!(may_pass(&failed(passes)), "{passes}");
+            assert!(is_transient(&failed(passes)), "{passes}");
         }
     }
 
     #[test]
-    fn a_passfile_that_libpq_passes_over_is_told_with_what_to_do() {
+    fn a_passfile_that_libpq_ignores_is_reported_with_what_to_do() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("pgpass");
         assert_eq!(unusable_passfile(&path).as_deref(), Some("it does not exist"));

@@ -1,4 +1,4 @@
-//! Where a path in the configuration leads: into the data directory, a mapped place, elsewhere.
+//! Resolves where a path in the configuration leads: into the data directory, into a mapped directory, or elsewhere.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -8,71 +8,71 @@ use super::places::Places;
 
 /// Where a path leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Leads {
+pub(super) enum Destination {
     /// Below the data directory; `None` is the data directory itself.
     Inside(Option<RelativePath>),
-    /// Into a place that the operator mapped for the log or a tablespace, in which a method writes.
+    /// Into a mapped directory of the log or a tablespace, to which a method writes.
     Mapped,
-    /// It cannot be told: a name that is none of this program's paths or no UTF-8, or what the kernel shows of processes (`/proc/self/cwd`
-    /// is the data directory to the server, and something else here).
+    /// It is not known: the path is not valid here or not UTF-8, or it leads through a file system in which each process sees other files
+    /// (`/proc/self/cwd` is the data directory for the server, and another directory for this program).
     Unclear,
     /// Elsewhere.
     Outside,
 }
 
-/// What the kernel shows of processes and devices, of which a path can be a link to anywhere.
+/// The file systems of the kernel, in which a path can be a link to anywhere.
 const OF_PROCESSES: [&str; 3] = ["/proc", "/dev", "/sys"];
 
-/// Where `path`, relative to the directory `from` of the data directory, leads. `..` is taken away as PostgreSQL does it
-/// (`canonicalize_path`); links outside are resolved as they are now, so that another name of the data directory is known as it.
-/// Links in the data directory are not resolved: the walk has refused every one that is not the host's to make.
-pub(super) fn leads(places: &Places<'_>, from: Option<&Path>, path: &Path) -> Leads {
-    // What was no UTF-8 is not in the text any more: the server goes by another name.
+/// Returns where `path` leads; it is relative to the directory `from` below the data directory. Removes `..` as PostgreSQL does
+/// (`canonicalize_path`). Resolves links outside the data directory, so that other paths to it are recognised. Does not resolve links in
+/// the data directory, because the walk has refused every link that the host does not make.
+pub(super) fn destination(places: &Places<'_>, from: Option<&Path>, path: &Path) -> Destination {
+    // Bytes that are not UTF-8 were replaced in the text, so the server uses another path.
     if path.to_string_lossy().contains(char::REPLACEMENT_CHARACTER) {
-        return Leads::Unclear;
+        return Destination::Unclear;
     }
-    let mut elsewhere = Leads::Outside;
-    // `..` from a data directory that is reached by a link is not the same by its two names.
+    let mut elsewhere = Destination::Outside;
+    // If the data directory is reached by a link, `..` leads to other directories by its two paths.
     for top in [places.path.as_path(), places.written] {
         match of(places, &normal(&top.join(from.unwrap_or(Path::new(""))).join(path))) {
-            inside @ Leads::Inside(_) => return inside,
-            Leads::Outside => {}
+            inside @ Destination::Inside(_) => return inside,
+            Destination::Outside => {}
             other => elsewhere = other,
         }
     }
     elsewhere
 }
 
-/// Whether a text is the data directory's absolute path, by whatever name.
+/// Returns whether a text is an absolute path to the data directory, also through links.
 pub(super) fn is_data_directory(places: &Places<'_>, path: &str) -> bool {
     let path = Path::new(path);
-    path.is_absolute() && leads(places, None, path) == Leads::Inside(None)
+    path.is_absolute() && destination(places, None, path) == Destination::Inside(None)
 }
 
-fn of(places: &Places<'_>, path: &Path) -> Leads {
+fn of(places: &Places<'_>, path: &Path) -> Destination {
     let below = |path: &Path, tops: &[&Path]| {
         tops.iter().find_map(|top| path.strip_prefix(top).ok().map(Path::to_owned))
     };
     let inside = |below: PathBuf| match RelativePath::new(&below) {
-        Ok(path) => Leads::Inside(Some(path)),
-        Err(_) if below.as_os_str().is_empty() => Leads::Inside(None),
-        Err(_) => Leads::Unclear,
+        Ok(path) => Destination::Inside(Some(path)),
+        Err(_) if below.as_os_str().is_empty() => Destination::Inside(None),
+        Err(_) => Destination::Unclear,
     };
     if let Some(below) = below(path, &[&places.path, places.written]) {
         return inside(below);
     }
     if OF_PROCESSES.iter().any(|top| path.starts_with(top)) {
-        return Leads::Unclear;
+        return Destination::Unclear;
     }
     let real = real(path);
     match below(&real, &[&places.path]) {
         Some(below) => inside(below),
-        None if places.is_mapped(&real) || places.is_mapped(path) => Leads::Mapped,
-        None => Leads::Outside,
+        None if places.is_mapped(&real) || places.is_mapped(path) => Destination::Mapped,
+        None => Destination::Outside,
     }
 }
 
-/// An absolute path without `.` and `..`.
+/// Returns an absolute path without `.` and `..`.
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::from("/");
     for component in path.components() {
@@ -87,12 +87,12 @@ fn normal(path: &Path) -> PathBuf {
     normal
 }
 
-/// The path with the links in what there is of it resolved.
+/// Returns the path with the links in its existing part resolved.
 fn real(path: &Path) -> PathBuf {
     let existing = |ancestor: &Path| {
         let real = ancestor.canonicalize().ok()?;
         let rest = path.strip_prefix(ancestor).ok()?;
-        // A path that ends in a slash is that of a directory.
+        // `join` of an empty path would add a slash, which only a directory may have.
         Some(if rest.as_os_str().is_empty() { real } else { real.join(rest) })
     };
     path.ancestors().find_map(existing).unwrap_or_else(|| path.to_owned())
@@ -112,7 +112,7 @@ mod tests {
         let top = restored.place.path().display().to_string();
         let name = restored.place.path().file_name().unwrap().to_str().unwrap();
         let inside = |path: &str| {
-            matches!(leads(&places, Some(Path::new("conf.d")), Path::new(path)), Leads::Inside(_))
+            matches!(destination(&places, Some(Path::new("conf.d")), Path::new(path)), Destination::Inside(_))
         };
         let again = format!("../../{name}/a");
         for path in
@@ -128,18 +128,18 @@ mod tests {
     }
 
     #[test]
-    fn another_name_of_the_data_directory_is_known_as_it() {
+    fn another_path_to_the_data_directory_is_recognised() {
         let restored = Restored::with(&[]);
         let beside = tempfile::tempdir().unwrap();
         let link = beside.path().join("link");
         symlink(restored.place.path(), &link).unwrap();
         let places = restored.places();
         let path = |name: &str| RelativePath::new(name).ok();
-        assert_eq!(leads(&places, None, &link.join("promote")), Leads::Inside(path("promote")));
-        assert_eq!(leads(&places, None, &link), Leads::Inside(None));
-        assert_eq!(leads(&places, None, &beside.path().join("other")), Leads::Outside);
+        assert_eq!(destination(&places, None, &link.join("promote")), Destination::Inside(path("promote")));
+        assert_eq!(destination(&places, None, &link), Destination::Inside(None));
+        assert_eq!(destination(&places, None, &beside.path().join("other")), Destination::Outside);
         for process in ["/proc/self/cwd/promote", "/proc/1/root/x", "/dev/fd/4", "/etc/../proc/self"] {
-            assert_eq!(leads(&places, None, Path::new(process)), Leads::Unclear, "{process}");
+            assert_eq!(destination(&places, None, Path::new(process)), Destination::Unclear, "{process}");
         }
         let top = restored.place.path().display().to_string();
         for (text, is) in [

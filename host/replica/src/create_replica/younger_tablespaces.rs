@@ -1,6 +1,6 @@
-//! Tablespaces that the source has and the backup has not: they were made after it, and replay makes them on the replica, at the
+//! Tablespaces younger than the backup: the source has them and the backup does not, so replay creates them on the replica, at the
 //! path that they have on the source. `create_tablespace_directories` in PostgreSQL's `tablespace.c` knows no map: it ends
-//! recovery where that path is no directory of the server's, and removes what it finds in the folder of its version there.
+//! recovery if that path is no directory of the server's user, and removes the content of its version's folder there.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -16,21 +16,21 @@ use crate::{Directories, Level, Plan, Refusal, Rule, Tablespace};
 
 const CHECK: Rule = Rule::Tablespaces;
 
-/// Looks at each of them, and at what is at its path on this machine. Touches nothing. Blocking.
+/// Checks the path of each of them on this machine. Touches nothing. Blocking.
 ///
 /// # Errors
-/// One that replay could not make, or that it would make over another cluster's files.
+/// Refuses a tablespace that replay could not create, or would create over another cluster's files.
 pub(super) fn check(
     plan: &Plan,
     facts: Option<&SourceFacts>,
     directories: &Directories,
     major: u32,
 ) -> Result<Vec<Finding>, Refusal> {
-    // What begins nowhere is no backup of an earlier time.
+    // A plan without a start of replay is a new copy of the source, and has no younger tablespaces.
     let (Some(facts), Some(_)) = (facts, plan.start_lsn) else { return Ok(Vec::new()) };
     let Some(tablespaces) = &facts.tablespaces else {
-        let message = "the source does not tell its tablespaces to this role, which may only replicate: where one was made after the \
-                       backup, its directory must be on this machine too, or replay ends there";
+        let message = "the source does not list its tablespaces for this role, which may only replicate: if one was created after the \
+                       backup, its directory must exist on this machine too, or replay ends there";
         return Ok(vec![Finding { check: CHECK, level: Level::Info, message: message.to_owned() }]);
     };
     let restored = |tablespace: &Tablespace| plan.tablespaces.iter().any(|known| known.oid == tablespace.oid);
@@ -44,7 +44,7 @@ fn check_one(tablespace: &Tablespace, directories: &Directories, major: u32) -> 
     let mapped = directories.tablespaces.target(*oid, name.as_deref(), location);
     let refuse = |what: String| {
         let message = format!(
-            "{shown} was made after the backup, and replay makes it at that path, whatever the map says: {what}"
+            "{shown} was created after the backup, and replay creates it at that path, whatever the map says: {what}"
         );
         let path = location.display().to_string();
         Refusal::new(Rule::Tablespaces, message)
@@ -56,7 +56,7 @@ fn check_one(tablespace: &Tablespace, directories: &Directories, major: u32) -> 
     {
         // The run makes and empties mapped places.
         return Ok(found(format!(
-            "{shown} was made after the backup; replay makes it there, in the place that the map gives it"
+            "{shown} was created after the backup; replay creates it there, in the directory that the map gives it"
         )));
     }
     let metadata = match location.metadata() {
@@ -70,43 +70,43 @@ fn check_one(tablespace: &Tablespace, directories: &Directories, major: u32) -> 
                     location = location.display()
                 ),
                 None => {
-                    "there is no such directory; map it to its own path and it is made, or take a new backup"
+                    "there is no such directory; map the tablespace to its own path, so that the directory is created, or take a new backup"
                         .to_owned()
                 }
             }));
         }
-        Err(error) => return Err(refuse(format!("that cannot be looked at: {error}"))),
+        Err(error) => return Err(refuse(format!("the path cannot be examined: {error}"))),
     };
     if !metadata.is_dir() {
-        return Err(refuse("that is no directory; move it away".to_owned()));
+        return Err(refuse("the path is no directory; move it away".to_owned()));
     }
     let user = rustix::process::geteuid().as_raw();
     if metadata.uid() != user {
         return Err(refuse(format!(
-            "that directory belongs to user {}, and the server runs as user {user}; `chown` it",
+            "the directory belongs to user {}, and the server runs as user {user}; `chown` it",
             metadata.uid()
         )));
     }
-    if let Some(folder) =
-        folder_of(location, major).map_err(|error| refuse(format!("that cannot be read: {error}")))?
+    if let Some(folder) = folder_of(location, major)
+        .map_err(|error| refuse(format!("the directory cannot be read: {error}")))?
     {
         return Err(refuse(format!(
-            "it holds `{folder}`, of a cluster on this machine, which replay would remove; take a new backup, and map the tablespace \
-             elsewhere"
+            "the directory holds `{folder}` of a cluster on this machine, which replay would remove; take a new backup, and map the \
+             tablespace elsewhere"
         )));
     }
     Ok(found(match mapped {
         Some(target) => format!(
-            "{shown} was made after the backup; replay makes it there and not in {}, where the map would have it",
+            "{shown} was created after the backup; replay creates it there and not in {}, where the map would have it",
             target.display()
         ),
         None => format!(
-            "{shown} was made after the backup; replay makes it there, in a directory that is there already"
+            "{shown} was created after the backup; replay creates it there, in a directory that exists already"
         ),
     }))
 }
 
-/// The folder of this major version's in a tablespace's directory.
+/// Returns the folder of this major version in a tablespace's directory.
 fn folder_of(location: &Path, major: u32) -> io::Result<Option<String>> {
     for entry in std::fs::read_dir(location)? {
         let name = entry?.file_name();
@@ -118,7 +118,7 @@ fn folder_of(location: &Path, major: u32) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// The path with its links resolved, also where its last part does not exist yet.
+/// Returns the path with its links resolved, also if its last component does not exist yet.
 fn real(path: &Path) -> PathBuf {
     if let Ok(real) = path.canonicalize() {
         return real;
@@ -150,7 +150,7 @@ mod tests {
             self.root.path().join(name)
         }
 
-        /// Of a backup with tablespace 1 from a source that has 2, at `later`, too.
+        /// Checks a backup with tablespace 1 of a source that also has tablespace 2, at `later`.
         fn checked(&self) -> Result<Vec<Finding>, Refusal> {
             let tablespace = |oid, name: &str| Tablespace { oid, name: None, location: self.at(name) };
             let plan = Plan {
@@ -182,10 +182,10 @@ mod tests {
             }
         }
 
-        fn refused(&self, told: &str) {
+        fn refused(&self, expected: &str) {
             let refusal = self.checked().unwrap_err();
             assert_eq!(refusal.rule, Rule::Tablespaces);
-            assert!(refusal.message.contains(told), "{}", refusal.message);
+            assert!(refusal.message.contains(expected), "{}", refusal.message);
             let path = self.at("later").display().to_string();
             assert_eq!(
                 refusal.remedy.unwrap(),
@@ -193,9 +193,9 @@ mod tests {
             );
         }
 
-        fn found(&self, told: &str) {
+        fn found(&self, expected: &str) {
             let findings = self.checked().unwrap();
-            assert!(findings.len() == 1 && findings[0].message.contains(told), "{findings:?}");
+            assert!(findings.len() == 1 && findings[0].message.contains(expected), "{findings:?}");
         }
     }
 
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_map_gives_to_its_own_path_or_behind_a_link_is_made() {
+    fn a_tablespace_that_is_mapped_to_its_own_path_or_through_a_link_is_accepted() {
         let mut scene = Scene::new();
         scene.map = vec![(TablespaceKey::Location(scene.at("later")), scene.at("later"))];
         scene.found("that the map gives it");
@@ -224,7 +224,7 @@ mod tests {
     fn another_clusters_files_at_that_path_are_not_replayed_over() {
         let mut scene = Scene::new();
         std::fs::create_dir_all(scene.at("later/PG_14_202107181")).unwrap();
-        scene.found("is there already");
+        scene.found("exists already");
         scene.map = vec![(TablespaceKey::Oid(2), scene.at("elsewhere"))];
         scene.found("where the map would have it");
         std::fs::create_dir(scene.at("later/PG_15_202209061")).unwrap();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_does_not_tell_is_told_of_and_a_plan_without_a_beginning_is_no_backup() {
+    fn a_source_that_lists_no_tablespaces_is_reported_and_a_plan_without_a_start_is_not_checked() {
         let scene = Scene::new();
         let plan = Plan { start_lsn: Some(Lsn(1)), ..Plan::default() };
         let findings = check(&plan, Some(&scene.facts(None)), &scene.directories(), 15).unwrap();

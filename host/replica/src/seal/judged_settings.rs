@@ -1,8 +1,8 @@
-//! What the restored configuration will have the server run, load, write or read elsewhere. Whoever supplied the data wrote it. Each
-//! mention of a setting is judged by its class in the table of settings, also one that a later mention overrides, for the later one may
-//! be removed. What can end the standby's life or damage the replica is overridden or refused under every policy. What runs, loads or
-//! leads elsewhere is in the report, and `config = "refuse-commands"` refuses it. What else is worth telling is in the report alone.
-//! Secrets are not shown: of a command only its program.
+//! Judges the restored settings, which may have the server run, load, write or read something. They are not trusted, because they come
+//! with the backup. Each mention of a setting is judged by its class in the table of settings, also one that a later mention overrides,
+//! because the later one may be removed. Settings that can end recovery or damage the replica are overridden or refused under every
+//! policy. Settings that run or load something, or lead out of the data directory, are reported, or refused with
+//! `config = "refuse-commands"`. Others are only reported. Secrets are not shown: of a command only its program.
 
 mod values;
 
@@ -16,8 +16,8 @@ use self::values::{
     only_own_libraries, program,
 };
 use super::configuration::{Configuration, Entry};
+use super::destination::{Destination, destination, is_data_directory};
 use super::guc::{self, Class, Known, Setting};
-use super::leads::{Leads, is_data_directory, leads};
 use super::overrides::Overrides;
 use super::places::Places;
 use super::problem::{Findings, Problem, shown};
@@ -27,29 +27,30 @@ use crate::Rule;
 
 const CHECK: Rule = Rule::Configuration;
 
-/// The defaults of the log's place, for where a restored one is none.
+/// The defaults that replace an unsafe name or directory of the server's log.
 const LOG_FILENAME: (&str, &str) = ("log_filename", "postgresql-%Y-%m-%d_%H%M%S.log");
 const LOG_DIRECTORY: (&str, &str) = ("log_directory", "log");
 
 /// How many bytes the directory of the log may have. The server has 1024 for it and a file's name together (`logfile_getname` in
-/// `syslogger.c`), and takes the beginning of what is longer: another file.
+/// `syslogger.c`), and cuts a longer path, which is then that of another file.
 const LONGEST_LOG_DIRECTORY: usize = 512;
 
-/// What a mention of a setting comes to.
+/// What happens to a mention of a setting.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
+    /// It is not even reported.
     Nothing,
-    /// Worth telling, and left as it is.
-    Told(String),
-    /// Runs, loads, or leads elsewhere: told, or refused by the operator's policy.
+    /// It is reported and stays.
+    Reported(String),
+    /// It runs or loads something, or leads out of the data directory: it is reported, or refused by the operator's policy.
     Hazard(String),
-    /// Could end the standby's life or damage the replica: these values are set in its place, under every policy.
+    /// It could end recovery or damage the replica: these values replace it under every policy. The text says why.
     Overridden(Vec<(&'static str, &'static str)>, &'static str),
-    /// Nothing can be set in its place.
+    /// It is refused under every policy, because no value can replace it.
     Refused(String),
 }
 
-/// Tells of every hazard, or refuses the first where the operator wants none; gives what must be overridden.
+/// Judges every setting. Reports each hazard, or refuses the first one with `refuse`. Returns what must be overridden.
 pub(super) fn check(
     places: &Places<'_>,
     configuration: &Configuration,
@@ -62,8 +63,8 @@ pub(super) fn check(
         let place = entry.place();
         match verdict(places, entry, major) {
             Verdict::Nothing => {}
-            Verdict::Told(told) => findings.add(CHECK, format!("{place}: {told}")),
-            Verdict::Hazard(hazard) => refuse_or_tell(refuse, format!("{place}: {hazard}"), findings)?,
+            Verdict::Reported(message) => findings.add(CHECK, format!("{place}: {message}")),
+            Verdict::Hazard(hazard) => refuse_or_report(refuse, format!("{place}: {hazard}"), findings)?,
             Verdict::Overridden(values, why) => {
                 overrides.add(entry, &values, why, findings);
             }
@@ -74,8 +75,8 @@ pub(super) fn check(
     Ok(overrides)
 }
 
-/// Tells of a hazard, or refuses it where the operator wants none.
-pub(super) fn refuse_or_tell(refuse: bool, hazard: String, findings: &mut Findings) -> Result<(), Problem> {
+/// Reports a hazard, or fails with it if `refuse` is set.
+pub(super) fn refuse_or_report(refuse: bool, hazard: String, findings: &mut Findings) -> Result<(), Problem> {
     if refuse {
         let message = format!("{hazard}, and `config = \"refuse-commands\"` refuses that");
         return Err(Problem::new(CHECK, message));
@@ -84,7 +85,7 @@ pub(super) fn refuse_or_tell(refuse: bool, hazard: String, findings: &mut Findin
     Ok(())
 }
 
-/// What files that were not read may say, and what the server itself may write into files that it reads.
+/// Judges the includes: overrides what included files that were not read may set, and refuses an include from the server's log directory.
 fn check_includes(
     places: &Places<'_>,
     configuration: &Configuration,
@@ -95,11 +96,11 @@ fn check_includes(
     let logs: Vec<_> = log_directories(places, configuration).collect();
     for entry in configuration.entries.iter().filter(|entry| entry.is_include()) {
         match of_include(places, entry) {
-            Leads::Inside(Some(path)) => {
+            Destination::Inside(Some(path)) => {
                 if let Some(log) = logs.iter().find(|log| path.as_path().starts_with(log.as_path())) {
                     let message = format!(
-                        "{}: `{}` includes `{}` from `{log}`, into which the server writes its log: it would read there what others \
-                         have it write",
+                        "{}: `{}` includes `{}` from `{log}`, into which the server writes its log: it would read text that others \
+                         have it write there",
                         entry.place(),
                         entry.name,
                         shown(entry.value.as_bytes())
@@ -107,31 +108,33 @@ fn check_includes(
                     return Err(Problem::new(CHECK, message));
                 }
             }
-            Leads::Inside(None) => {}
-            Leads::Mapped | Leads::Unclear | Leads::Outside => overrides.add_unseen(entry, major, findings),
+            Destination::Inside(None) => {}
+            Destination::Mapped | Destination::Unclear | Destination::Outside => {
+                overrides.add_unseen(entry, major, findings)
+            }
         }
     }
     Ok(())
 }
 
-/// Where the server writes its log below the data directory, by whatever mention.
+/// Returns the directories below the data directory to which the server may write its log, by any mention of the setting.
 fn log_directories<'a>(
     places: &'a Places<'_>,
     configuration: &'a Configuration,
 ) -> impl Iterator<Item = RelativePath> + 'a {
     let mentions = configuration.entries.iter().filter(|entry| entry.name == LOG_DIRECTORY.0);
     mentions.map(|entry| entry.value.as_str()).chain([LOG_DIRECTORY.1]).filter_map(|path| {
-        match leads(places, None, Path::new(path)) {
-            Leads::Inside(path) => path,
-            Leads::Mapped | Leads::Unclear | Leads::Outside => None,
+        match destination(places, None, Path::new(path)) {
+            Destination::Inside(path) => path,
+            Destination::Mapped | Destination::Unclear | Destination::Outside => None,
         }
     })
 }
 
-/// Where an include leads, from the file that it stands in.
-fn of_include(places: &Places<'_>, entry: &Entry) -> Leads {
+/// Returns where an include leads from its file.
+fn of_include(places: &Places<'_>, entry: &Entry) -> Destination {
     let from = entry.file.parent();
-    leads(places, from.as_ref().map(RelativePath::as_path), Path::new(&entry.value))
+    destination(places, from.as_ref().map(RelativePath::as_path), Path::new(&entry.value))
 }
 
 fn verdict(places: &Places<'_>, entry: &Entry, major: u32) -> Verdict {
@@ -144,7 +147,7 @@ fn verdict(places: &Places<'_>, entry: &Entry, major: u32) -> Verdict {
         Known::Setting(Setting { class, .. }) | Known::OfExtension(class) => of_class(places, entry, class),
         Known::OfUnknownExtension => match leads_elsewhere(places, name, &entry.value) {
             Some(hazard) => Verdict::Hazard(hazard),
-            None => Verdict::Told(format!("`{name}` is of an extension that is not known here")),
+            None => Verdict::Reported(format!("`{name}` is of an extension that is not known here")),
         },
         Known::Unknown => Verdict::Hazard(no_setting(name, major)),
     }
@@ -157,8 +160,8 @@ fn no_setting(name: &str, major: u32) -> String {
 fn include(places: &Places<'_>, entry: &Entry) -> Verdict {
     let (name, value) = (&entry.name, shown(entry.value.as_bytes()));
     Verdict::Hazard(match of_include(places, entry) {
-        Leads::Inside(_) => format!("`{name}` includes `{value}`"),
-        Leads::Mapped | Leads::Unclear | Leads::Outside => {
+        Destination::Inside(_) => format!("`{name}` includes `{value}`"),
+        Destination::Mapped | Destination::Unclear | Destination::Outside => {
             format!("`{name}` includes `{value}`, which was not read: it lies outside the data directory")
         }
     })
@@ -168,10 +171,10 @@ fn of_class(places: &Places<'_>, entry: &Entry, class: Class) -> Verdict {
     let (name, value) = (entry.name.as_str(), entry.value.as_str());
     let blank = value.trim_matches(SPACE).is_empty();
     let hazard = |hazard: Option<String>| hazard.map_or(Verdict::Nothing, Verdict::Hazard);
-    let inside = |path: &str| matches!(leads(places, None, Path::new(path)), Leads::Inside(_));
+    let inside = |path: &str| matches!(destination(places, None, Path::new(path)), Destination::Inside(_));
     match class {
         Class::Harmless | Class::Preset | Class::OfAnotherServer => Verdict::Nothing,
-        // Of blanks, too, the server makes a command; only it says what a blank is, not Unicode.
+        // The server also runs a command of blanks.
         Class::Command | Class::RecoveryCommand => {
             hazard((!value.is_empty()).then(|| format!("`{name}` runs `{}`", program(value))))
         }
@@ -179,7 +182,7 @@ fn of_class(places: &Places<'_>, entry: &Entry, class: Class) -> Verdict {
             hazard((!value.is_empty()).then(|| format!("`{name}` runs code when its library is loaded")))
         }
         Class::Libraries if value.is_empty() || only_own_libraries(name, value) => Verdict::Nothing,
-        // A list of blanks is empty, a name of blanks is one.
+        // A list of blanks is empty, but a name of blanks is a name.
         Class::Libraries if blank && name.ends_with("_libraries") => Verdict::Nothing,
         Class::Libraries => Verdict::Hazard(format!("`{name}` loads `{}`", shown(value.as_bytes()))),
         Class::LibraryPath => {
@@ -204,18 +207,18 @@ fn of_class(places: &Places<'_>, entry: &Entry, class: Class) -> Verdict {
         Class::PidFile if value.is_empty() => Verdict::Nothing,
         Class::PidFile => Verdict::Overridden(
             vec![("external_pid_file", "")],
-            "the server writes that file whatever it is, one that promotes the standby too",
+            "the server writes any file of that name, also one that promotes the standby",
         ),
         Class::Cluster if is_data_directory(places, value) => Verdict::Nothing,
         Class::Cluster => Verdict::Refused(format!(
-            "`{name}` is `{}`: the server would run that directory, which was not checked, and not this one; remove the line where the \
-             backup is taken",
+            "`{name}` is `{}`: the server would run on that directory, which was not checked, and not on this one; remove the line where \
+             the backup is taken",
             shown(value.as_bytes())
         )),
         Class::FileByName => hazard(is_path(value).then(|| {
             format!("`{name}` leads out of the server's own installation, to `{}`", shown(value.as_bytes()))
         })),
-        // To the letter: a blank is the name of a trigger file or of a restore point.
+        // Blanks are not trimmed, because a blank is a valid name of a trigger file or a restore point.
         Class::EndsRecovery(harmless) if value == harmless => Verdict::Nothing,
         Class::EndsRecovery(harmless) => match guc::setting(name) {
             Some(setting) => {
@@ -225,17 +228,17 @@ fn of_class(places: &Places<'_>, entry: &Entry, class: Class) -> Verdict {
         },
         Class::Follows if blank => Verdict::Nothing,
         Class::Follows if name == "primary_conninfo" => {
-            Verdict::Told(format!("`{name}` is `{}`", without_password(value)))
+            Verdict::Reported(format!("`{name}` is `{}`", without_password(value)))
         }
-        Class::Follows => Verdict::Told(format!("`{name}` is `{}`", shown(value.as_bytes()))),
+        Class::Follows => Verdict::Reported(format!("`{name}` is `{}`", shown(value.as_bytes()))),
         Class::Delays if is_no_time(value) => Verdict::Nothing,
-        Class::Delays => Verdict::Told(format!(
-            "`{name}` is `{}`: the standby applies what it receives only that much later",
+        Class::Delays => Verdict::Reported(format!(
+            "`{name}` is `{}`: the standby applies WAL only with this delay",
             shown(value.as_bytes())
         )),
         Class::Protects(safe) if boolean(value) == Some(safe) => Verdict::Nothing,
-        Class::Protects(_) => Verdict::Told(format!(
-            "`{name}` is `{}`: the server gives up what protects the data",
+        Class::Protects(_) => Verdict::Reported(format!(
+            "`{name}` is `{}`: this disables a protection of the data",
             shown(value.as_bytes())
         )),
     }
@@ -249,22 +252,24 @@ fn loads_from(name: &str, directory: &str) -> String {
     format!("`{name}` has libraries or extensions loaded from `{}`", shown(directory.as_bytes()))
 }
 
-/// Where a setting of an extension of which nothing is known leads, by the look of its value. A URL may have a password in it.
+/// Returns a description if the value of an unknown extension's setting looks like a path out of the data directory or a URL, which is not
+/// shown because it may contain a password.
 fn leads_elsewhere(places: &Places<'_>, name: &str, value: &str) -> Option<String> {
     first_outside(places, name, value)
         .or_else(|| value.contains("://").then(|| format!("`{name}` names something by a URL")))
 }
 
-/// The first part of a value that leads out of the data directory.
+/// Returns a description of the first part of a value that leads out of the data directory.
 fn first_outside(places: &Places<'_>, name: &str, value: &str) -> Option<String> {
     elements(value)
         .find(|element| {
-            is_path(element) && !matches!(leads(places, None, Path::new(element)), Leads::Inside(_))
+            is_path(element)
+                && !matches!(destination(places, None, Path::new(element)), Destination::Inside(_))
         })
         .map(|outside| leads_out(name, outside))
 }
 
-/// A Kerberos key table: `FILE:` and `WRFILE:` stand before a path, `MEMORY:` before nothing that is read.
+/// Judges a Kerberos key table: a path, or a path after `FILE:` or `WRFILE:`; `MEMORY:` reads no file.
 fn keytab(places: &Places<'_>, name: &str, value: &str) -> Option<String> {
     let path = match value.split_once(':') {
         _ if value.starts_with('/') || value.is_empty() => value,
@@ -275,11 +280,13 @@ fn keytab(places: &Places<'_>, name: &str, value: &str) -> Option<String> {
             return Some(format!("`{name}` is a key table of the kind `{}`", shown(scheme.as_bytes())));
         }
     };
-    let inside = matches!(leads(places, None, Path::new(path)), Leads::Inside(_)) && !path.contains("%{");
+    let inside =
+        matches!(destination(places, None, Path::new(path)), Destination::Inside(_)) && !path.contains("%{");
     (!inside && !path.is_empty()).then(|| leads_out(name, path))
 }
 
-/// Inside, the log has a directory of its own: in one that PostgreSQL or the write-ahead log has files in, a file of it could be any of them.
+/// Judges the directory of the server's log. Inside the data directory the log must have a directory of its own: in one with files of
+/// PostgreSQL it could overwrite them.
 fn log_directory(places: &Places<'_>, name: &str, value: &str) -> Verdict {
     let overridden = || {
         Verdict::Overridden(
@@ -290,10 +297,10 @@ fn log_directory(places: &Places<'_>, name: &str, value: &str) -> Verdict {
     if value.len() > LONGEST_LOG_DIRECTORY {
         return overridden();
     }
-    match leads(places, None, Path::new(value)) {
-        Leads::Inside(Some(path)) if has_room_for_logs(&path) => Verdict::Nothing,
-        Leads::Inside(_) | Leads::Mapped | Leads::Unclear => overridden(),
-        Leads::Outside => Verdict::Hazard(leads_out(name, value)),
+    match destination(places, None, Path::new(value)) {
+        Destination::Inside(Some(path)) if has_room_for_logs(&path) => Verdict::Nothing,
+        Destination::Inside(_) | Destination::Mapped | Destination::Unclear => overridden(),
+        Destination::Outside => Verdict::Hazard(leads_out(name, value)),
     }
 }
 

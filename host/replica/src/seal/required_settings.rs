@@ -10,7 +10,7 @@ use crate::Rule;
 
 const CHECK: Rule = Rule::Settings;
 
-/// A setting, what it is where nothing sets it, and what it must at least be.
+/// A setting, its default, and its value on the primary, which is the least that it may be.
 struct Required {
     name: &'static str,
     default: i64,
@@ -28,18 +28,18 @@ fn required(primary: &RequiredSettings) -> [Required; 5] {
     ]
 }
 
-/// Compares the configuration, with what a method asked for on top of it, with what pg_control says of the primary.
+/// Compares the configuration, and the method's requested settings, which override it, with the primary's settings in pg_control.
 pub(super) fn check(
     configuration: &Configuration,
-    asked: &[(String, String)],
+    requested: &[(String, String)],
     primary: &RequiredSettings,
     findings: &mut Findings,
 ) -> Result<(), Problem> {
     let mut not_set = Vec::new();
     for required in required(primary) {
-        let asked = asked.iter().rev().find(|(name, _)| name == required.name);
-        let written = match (asked, configuration.effective(required.name)) {
-            (Some((_, value)), _) => Some((value, "the method asked for it".to_owned())),
+        let requested = requested.iter().rev().find(|(name, _)| name == required.name);
+        let written = match (requested, configuration.effective(required.name)) {
+            (Some((_, value)), _) => Some((value, "the method requested it".to_owned())),
             (None, Some(entry)) => Some((&entry.value, entry.place())),
             (None, None) => None,
         };
@@ -83,7 +83,7 @@ pub(super) fn check(
     Ok(())
 }
 
-/// A whole number as PostgreSQL reads it (`parse_int` in `guc.c`): decimal, hexadecimal or octal as in C, or with a fraction, rounded.
+/// Parses a whole number as PostgreSQL does (`parse_int` in `guc.c`): decimal, hexadecimal or octal as in C, or with a fraction, rounded.
 fn whole_number(text: &str) -> Option<i64> {
     let text = text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
     let (negative, digits) = match text.strip_prefix(['-', '+']) {
@@ -138,14 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_method_asked_for_counts_over_the_files() {
+    fn a_requested_setting_overrides_the_files() {
         let checked = |files: &[(&str, &str)], value: &str| {
-            let asked = [("max_connections".to_owned(), value.to_owned())];
-            check(&Restored::with(files).read().unwrap(), &asked, &DEFAULTS, &mut Findings::default())
+            let requested = [("max_connections".to_owned(), value.to_owned())];
+            check(&Restored::with(files).read().unwrap(), &requested, &DEFAULTS, &mut Findings::default())
         };
         assert!(checked(&[("postgresql.conf", "max_connections = 20")], "100").is_ok());
         let message = checked(&[("postgresql.conf", "")], "99").unwrap_err().message;
-        assert!(message.contains("the method asked for it"), "{message}");
+        assert!(message.contains("the method requested it"), "{message}");
     }
 
     #[test]
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_30_a_configuration_that_lives_elsewhere_is_told_of() {
+    fn rule_30_a_configuration_that_is_elsewhere_is_reported() {
         assert_eq!(checked(&[], &DEFAULTS).unwrap(), 1);
         assert!(checked(&[("postgresql.auto.conf", "max_connections = 99")], &DEFAULTS).is_err());
     }

@@ -1,23 +1,23 @@
-//! Values of settings, read as PostgreSQL reads them.
+//! Parses values of settings as PostgreSQL does.
 
 use foundation::rooted::RelativePath;
 
 use crate::seal::problem::shown;
 use crate::source::Conninfo;
 
-/// What PostgreSQL takes for space in a list (`scanner_isspace`).
+/// The white space in a list for PostgreSQL (`scanner_isspace`).
 pub(in crate::seal) const SPACE: [char; 6] = [' ', '\t', '\n', '\r', '\x0b', '\x0c'];
 
-/// The libraries that PostgreSQL itself brings for a setting, and that it names where nothing sets it.
+/// The libraries that PostgreSQL itself ships for a setting and that are its default.
 const OWN_LIBRARIES: [(&str, &[&str]); 2] =
     [("jit_provider", &["llvmjit"]), ("output_plugin_libraries", &["pgoutput", "test_decoding"])];
 
-/// The parts of a value that may be a path each.
+/// Returns the parts of a value, each of which may be a path.
 pub(super) fn elements(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(|element| element.trim_matches(SPACE).trim_matches('"'))
 }
 
-/// Whether text leads somewhere: absolute, or upwards. A relative path stays in the data directory.
+/// Returns whether a text is an absolute path or one with `..`. Any other relative path stays in the data directory.
 pub(super) fn is_path(text: &str) -> bool {
     text.starts_with('/') || text.split('/').any(|component| component == "..")
 }
@@ -27,9 +27,11 @@ pub(super) fn only_own_libraries(setting: &str, value: &str) -> bool {
     elements(value).all(|library| own.contains(&library))
 }
 
-/// The directories of a search path that are not the server's own: a planted library lies in the data directory as well as elsewhere.
+/// Returns the directories of a search path that are not the server's own. Those in the data directory count too, because a backup may
+/// contain a library.
 pub(super) fn library_directories<'a>(setting: &str, value: &'a str) -> impl Iterator<Item = &'a str> {
-    // The path of extensions has a word for its own that only stands alone (`get_extension_control_directories` in `extension.c`).
+    // In the path of extensions `$system` is the server's own directory, only as a whole element (`get_extension_control_directories` in
+    // `extension.c`).
     let of_extensions = setting == "extension_control_path";
     value.split(':').map(|directory| directory.trim_matches(SPACE)).filter(move |directory| {
         let own = match directory.strip_prefix("$libdir") {
@@ -41,14 +43,15 @@ pub(super) fn library_directories<'a>(setting: &str, value: &'a str) -> impl Ite
     })
 }
 
-/// What may stand behind `%` in a name pattern of log files (`strftime.c`): all but dates that have slashes (`%D`, `%x`), the name of the
-/// time zone (`%Z`, `%+`), which `log_timezone` makes up (`</>0` is one of the name `/`), and what only leads to these (`%E`, `%O`).
+/// The conversions that are allowed after `%` in a name pattern of log files (`strftime.c`): all but dates with slashes (`%D`, `%x`), the
+/// name of the time zone (`%Z`, `%+`), which `log_timezone` can set to anything (`</>0` is one with the name `/`), and the modifiers of
+/// these (`%E`, `%O`).
 const IN_LOG_NAMES: &[u8] = b"ABCFGHIMRSTUVWXYabdeghjklmpruvwyz%";
 
-/// How many bytes such a pattern may have: none of these makes more than six of one.
+/// How many bytes such a pattern may have: no conversion expands to more than six bytes for one of the pattern.
 const LONGEST_LOG_NAME: usize = 64;
 
-/// Whether a name pattern of log files stays in the log's directory.
+/// Returns whether the names of a pattern of log files stay in the log's directory.
 pub(super) fn is_file_name(pattern: &str) -> bool {
     let mut bytes = pattern.bytes();
     while let Some(byte) = bytes.next() {
@@ -63,6 +66,7 @@ pub(super) fn is_file_name(pattern: &str) -> bool {
     (1..=LONGEST_LOG_NAME).contains(&pattern.len()) && !matches!(pattern, "." | "..")
 }
 
+/// Returns whether a directory below the data directory is none of PostgreSQL's own, so that logs may be written to it.
 pub(super) fn has_room_for_logs(path: &RelativePath) -> bool {
     let first =
         path.as_path().components().next().map(|first| first.as_os_str().to_string_lossy().into_owned());
@@ -72,7 +76,7 @@ pub(super) fn has_room_for_logs(path: &RelativePath) -> bool {
     }
 }
 
-/// A switch as PostgreSQL reads it (`parse_bool`): the words, or as much of them as is clear.
+/// Parses a boolean as PostgreSQL does (`parse_bool`): the words, or an unambiguous prefix of one.
 pub(super) fn boolean(value: &str) -> Option<bool> {
     let value = value.to_ascii_lowercase();
     let begins = |word: &str, least: usize| value.len() >= least && word.starts_with(&value);
@@ -85,13 +89,13 @@ pub(super) fn boolean(value: &str) -> Option<bool> {
     }
 }
 
-/// Whether a length of time is none, with whatever unit.
+/// Returns whether a time is zero, in any unit.
 pub(super) fn is_no_time(value: &str) -> bool {
     const UNITS: [&str; 7] = ["", "us", "ms", "s", "min", "h", "d"];
     value.trim_matches(SPACE).strip_prefix('0').is_some_and(|unit| UNITS.contains(&unit.trim_matches(SPACE)))
 }
 
-/// A connection string as a person may see it.
+/// Returns a connection string without its secrets, for a message.
 pub(in crate::seal) fn without_password(conninfo: &str) -> String {
     match Conninfo::parse(conninfo) {
         Ok(conninfo) => shown(conninfo.without_passwords().as_bytes()),
@@ -99,7 +103,7 @@ pub(in crate::seal) fn without_password(conninfo: &str) -> String {
     }
 }
 
-/// The program of a shell command. What comes before and behind it may hold a secret.
+/// Returns the program of a shell command, for a message. What precedes and follows it may hold a secret.
 pub(super) fn program(command: &str) -> String {
     let is_assignment = |word: &&str| {
         word.split_once('=')
@@ -109,7 +113,7 @@ pub(super) fn program(command: &str) -> String {
         return "(a command of blanks)".to_owned();
     }
     match command.split_whitespace().find(|word| !is_assignment(word)) {
-        // A value with a space in it would make the rest of a secret look like the program.
+        // If the value of a variable has a space in it, the rest of a secret would look like the program.
         Some(_)
             if command
                 .split_whitespace()

@@ -11,32 +11,32 @@ pub(super) enum Argument {
 
 /// An option of `pg_basebackup`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct KnownOption {
     /// Its long name.
     pub(super) name: &'static str,
     /// Its short form.
     letter: Option<char>,
     pub(super) argument: Argument,
-    /// The first major release that has it; 10 for those that are older.
+    /// The first major release that has it; 10 for older options.
     since: u32,
     /// Why an operator may not give it.
     pub(super) refused: Option<&'static str>,
 }
 
-const HOSTS: &str = "the host says where the replica goes and from where it comes";
+const HOSTS: &str = "the host sets the directory of the replica and its source";
 const PLAIN: &str = "the replica must be a plain data directory with the WAL that it needs";
 const QUESTION: &str = "it makes pg_basebackup do something else than a backup";
 const WHOLE: &str = "the replica must be whole, on disk, and cleaned up after a failure";
 
-const fn flag(name: &'static str, letter: Option<char>, since: u32) -> Known {
-    Known { name, letter, argument: Argument::None, since, refused: None }
+const fn flag(name: &'static str, letter: Option<char>, since: u32) -> KnownOption {
+    KnownOption { name, letter, argument: Argument::None, since, refused: None }
 }
 
-const fn valued(name: &'static str, letter: Option<char>, since: u32) -> Known {
-    Known { name, letter, argument: Argument::Required, since, refused: None }
+const fn valued(name: &'static str, letter: Option<char>, since: u32) -> KnownOption {
+    KnownOption { name, letter, argument: Argument::Required, since, refused: None }
 }
 
-impl Known {
+impl KnownOption {
     const fn refused(mut self, why: &'static str) -> Self {
         self.refused = Some(why);
         self
@@ -44,7 +44,7 @@ impl Known {
 }
 
 /// `long_options` of `src/bin/pg_basebackup/pg_basebackup.c`, releases 10 to 18.
-const KNOWN: &[Known] = &[
+const KNOWN: &[KnownOption] = &[
     flag("help", Some('?'), 10).refused(QUESTION),
     flag("version", Some('V'), 10).refused(QUESTION),
     valued("pgdata", Some('D'), 10).refused(HOSTS),
@@ -68,7 +68,7 @@ const KNOWN: &[Known] = &[
     valued("port", Some('p'), 10).refused(HOSTS),
     valued("username", Some('U'), 10).refused(HOSTS),
     flag("no-password", Some('w'), 10),
-    flag("password", Some('W'), 10).refused("nobody is there to be asked for it"),
+    flag("password", Some('W'), 10).refused("the program has no terminal to prompt on"),
     valued("status-interval", Some('s'), 10),
     flag("verbose", Some('v'), 10),
     flag("progress", Some('P'), 10),
@@ -82,20 +82,20 @@ const KNOWN: &[Known] = &[
     valued("sync-method", None, 17),
 ];
 
-/// The name that `wal-method` had before release 10: refused as Patroni refuses it.
-const XLOG_METHOD: Known = valued("xlog-method", None, 10).refused(PLAIN);
+/// The name that `wal-method` had before release 10. It is refused because Patroni refuses it.
+const XLOG_METHOD: KnownOption = valued("xlog-method", None, 10).refused(PLAIN);
 
-/// The option that the `pg_basebackup` of this release takes `written` for, by the rules of `getopt_long`: the one of
-/// this name, else the only one that begins so.
-pub(super) fn find(written: &str, major: u32) -> Result<Known, String> {
-    let there = || KNOWN.iter().filter(|known| known.since <= major);
-    if let Some(known) = there().find(|known| known.name == written) {
+/// Returns the option that the `pg_basebackup` of this release takes `written` for, by the rules of `getopt_long`: the option of
+/// this name, or else the only one whose name begins with it.
+pub(super) fn find(written: &str, major: u32) -> Result<KnownOption, String> {
+    let available = || KNOWN.iter().filter(|known| known.since <= major);
+    if let Some(known) = available().find(|known| known.name == written) {
         return Ok(*known);
     }
     if written == XLOG_METHOD.name {
         return Ok(XLOG_METHOD);
     }
-    let begun: Vec<_> = there().filter(|known| known.name.starts_with(written)).collect();
+    let begun: Vec<_> = available().filter(|known| known.name.starts_with(written)).collect();
     match begun[..] {
         [known] => Ok(*known),
         [] => Err(unknown(written, major)),
@@ -117,7 +117,7 @@ fn unknown(written: &str, major: u32) -> String {
     format!("`{shown}` is unknown to pg_basebackup {major}{}", hint.unwrap_or_default())
 }
 
-/// The long name of the option with this letter, given what follows the dash.
+/// Returns the long name of the option with this letter; `rest` is what follows the dash.
 pub(super) fn of_letter(rest: &str) -> Option<&'static str> {
     let letter = rest.chars().next()?;
     KNOWN.iter().find(|known| known.letter == Some(letter)).map(|known| known.name)
@@ -129,8 +129,8 @@ mod tests {
 
     use super::*;
 
-    /// The judge is the program itself: an option that it knows is not "unrecognized", and an abbreviation that this
-    /// table calls ambiguous is so for it.
+    /// Compares the table with the program itself: a known option is not "unrecognized", and an abbreviation that is ambiguous by this
+    /// table is ambiguous for the program.
     #[test]
     fn the_table_is_that_of_the_installed_pg_basebackup() {
         let program = "/usr/lib/postgresql/15/bin/pg_basebackup";

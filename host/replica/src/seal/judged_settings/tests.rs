@@ -2,7 +2,7 @@ use super::super::configuration::tests::Restored;
 use super::*;
 
 struct Judged {
-    told: Vec<String>,
+    messages: Vec<String>,
     overrides: Overrides,
 }
 
@@ -10,11 +10,14 @@ fn judged(files: &[(&str, &str)], major: u32, refuse: bool) -> Result<Judged, Pr
     let restored = Restored::with(files);
     let mut findings = Findings::default();
     let overrides = check(&restored.places(), &restored.read()?, major, refuse, &mut findings)?;
-    Ok(Judged { told: findings.into_list().into_iter().map(|finding| finding.message).collect(), overrides })
+    Ok(Judged {
+        messages: findings.into_list().into_iter().map(|finding| finding.message).collect(),
+        overrides,
+    })
 }
 
-fn told_of(line: &str) -> Vec<String> {
-    judged(&[("postgresql.conf", &format!("\n{line}\n"))], 15, false).unwrap().told
+fn messages_of(line: &str) -> Vec<String> {
+    judged(&[("postgresql.conf", &format!("\n{line}\n"))], 15, false).unwrap().messages
 }
 
 fn refused(line: &str, major: u32) -> bool {
@@ -26,7 +29,12 @@ fn refused(line: &str, major: u32) -> bool {
 
 fn set(line: &str) -> Vec<(&'static str, &'static str)> {
     let judged = judged(&[("postgresql.conf", line)], 15, true).unwrap();
-    assert_eq!(judged.told.is_empty(), judged.overrides.values.is_empty(), "{line}: {:?}", judged.told);
+    assert_eq!(
+        judged.messages.is_empty(),
+        judged.overrides.values.is_empty(),
+        "{line}: {:?}",
+        judged.messages
+    );
     judged.overrides.values.into_iter().collect()
 }
 
@@ -115,7 +123,7 @@ fn rule_30_what_the_server_will_run_load_or_read_elsewhere_is_listed_with_its_li
         ("fsync = of", "`fsync` is `of`: the server gives up what protects the data"),
         ("zero_damaged_pages = 1", "`zero_damaged_pages` is `1`: the server gives up what protects the data"),
     ] {
-        assert_eq!(told_of(line), [format!("postgresql.conf line 2: {expected}")], "{line}");
+        assert_eq!(messages_of(line), [format!("postgresql.conf line 2: {expected}")], "{line}");
     }
 }
 
@@ -129,7 +137,7 @@ fn harmless_settings_are_not_listed() {
         recovery_min_apply_delay = 0\nrecovery_min_apply_delay = '0 min'\n\
         recovery_target_timeline = latest\nrecovery_target_action = promote\nrecovery_target = ''\n";
     let judged = judged(&[("postgresql.conf", harmless)], 15, true).unwrap();
-    assert_eq!(judged.told, Vec::<String>::new());
+    assert_eq!(judged.messages, Vec::<String>::new());
     assert!(judged.overrides.values.is_empty());
 }
 
@@ -147,9 +155,13 @@ fn settings_of_other_versions_are_judged_by_the_servers() {
     assert!(!refused("output_plugin_libraries = 'pgoutput, test_decoding'", 17));
     assert!(refused("output_plugin_libraries = 'pgoutput, evil'", 17));
     assert!(refused("extension_destdir = 'x'", 15));
-    // Before version 16 it promotes; from then on the server does not start, and what would override it would not let it either.
+    // Before version 16 it promotes. From 16 on the server does not start with it, and not with an override of it either.
     let judged = judged(&[("postgresql.conf", "promote_trigger_file = 'x'")], 16, false).unwrap();
-    assert!(judged.overrides.values.is_empty() && judged.told[0].contains("no setting"), "{:?}", judged.told);
+    assert!(
+        judged.overrides.values.is_empty() && judged.messages[0].contains("no setting"),
+        "{:?}",
+        judged.messages
+    );
 }
 
 #[test]
@@ -182,12 +194,12 @@ fn only_the_empty_text_is_no_target_and_no_trigger_file() {
         ("recovery_target_timeline", "latest"),
         ("recovery_target_xid", ""),
     ] {
-        // A blank is the name of a file or of a restore point, and of the number of a timeline PostgreSQL takes none for 0.
+        // A blank is a valid name of a file or a restore point, and a valid number of a timeline, which PostgreSQL reads as 0.
         for value in [" ", "\t", " latest"] {
             assert_eq!(set(&format!("{name} = '{value}'\n")), [(name, harmless)], "{name} = {value:?}");
         }
         let line = format!("{name} = '{harmless}'\n");
-        assert!(judged(&[("postgresql.conf", &line)], 15, true).unwrap().told.is_empty(), "{name}");
+        assert!(judged(&[("postgresql.conf", &line)], 15, true).unwrap().messages.is_empty(), "{name}");
     }
 }
 
@@ -208,11 +220,11 @@ fn the_log_is_not_written_over_files_of_the_cluster() {
     ] {
         assert_eq!(set(&format!("log_directory = '{path}'\n")), both, "{path}");
     }
-    // The time zone's name is what `log_timezone` makes it: of `</>0` it is a slash.
+    // `log_timezone` sets the name of the time zone: with `</>0` it is a slash.
     for name in ["../promote", "a/b", "%D", "%ED", "%x", "..%Zpromote", "%+", ".%.", "x%", "..", ""] {
         assert_eq!(set(&format!("log_filename = '{name}'\n")), [LOG_FILENAME], "{name}");
     }
-    // Of what is longer than its room the server takes the beginning.
+    // The server cuts a path that is longer than its buffer.
     assert_eq!(set(&format!("log_filename = '{}'\n", "x".repeat(65))), [LOG_FILENAME]);
     for path in [format!("log/{}x", "./".repeat(254)), format!("/srv/{}x", "./".repeat(254))] {
         assert_eq!(set(&format!("log_directory = '{path}'\n")), both, "{path}");
@@ -223,14 +235,14 @@ fn the_log_is_not_written_over_files_of_the_cluster() {
 }
 
 #[test]
-fn the_last_mention_counts_and_none_of_them_is_left_unjudged() {
+fn every_mention_of_a_setting_is_judged() {
     let files = [(
         "postgresql.conf",
         "external_pid_file = 'promote'\nexternal_pid_file = ''\narchive_command = 'x'\narchive_command = ''\n",
     )];
     let judged_files = judged(&files, 15, false).unwrap();
     assert_eq!(judged_files.overrides.values.len(), 1);
-    assert_eq!(judged_files.told.len(), 2, "{:?}", judged_files.told);
+    assert_eq!(judged_files.messages.len(), 2, "{:?}", judged_files.messages);
     assert!(judged(&files, 15, true).is_err());
 }
 
@@ -244,14 +256,17 @@ fn a_line_of_an_included_directory_counts_as_one_of_the_file() {
     let judged = judged(&files, 15, false).unwrap();
     assert!(judged.overrides.values.contains_key("external_pid_file"));
     assert!(
-        judged.told.iter().any(|told| told == "conf.d/8.conf line 1: `archive_command` runs `x ...`"),
+        judged
+            .messages
+            .iter()
+            .any(|message| message == "conf.d/8.conf line 1: `archive_command` runs `x ...`"),
         "{:?}",
-        judged.told
+        judged.messages
     );
 }
 
 #[test]
-fn another_directory_is_never_run_in_place_of_the_sealed_one() {
+fn the_server_never_runs_on_another_directory_than_the_sealed_one() {
     let restored = Restored::with(&[]);
     let top = restored.place.path().display().to_string();
     for path in [
@@ -287,12 +302,12 @@ fn another_directory_is_never_run_in_place_of_the_sealed_one() {
 }
 
 #[test]
-fn what_a_file_that_was_not_read_may_set_is_overridden() {
+fn settings_that_an_unread_file_may_set_are_overridden() {
     let judged = judged(&[("postgresql.conf", "include_if_exists '/etc/x.conf'\n")], 16, false).unwrap();
     let expected = "postgresql.conf line 1: `include_if_exists` includes `/etc/x.conf`, which was not read: it lies outside the data \
                     directory";
-    assert_eq!(judged.told[0], expected);
-    assert_eq!(judged.told.len(), 2, "{:?}", judged.told);
+    assert_eq!(judged.messages[0], expected);
+    assert_eq!(judged.messages.len(), 2, "{:?}", judged.messages);
     let names: Vec<_> = judged.overrides.values.into_iter().collect();
     assert!(
         names.contains(&("external_pid_file", "")) && names.contains(&("recovery_target_timeline", "latest")),
@@ -308,11 +323,11 @@ fn what_a_file_that_was_not_read_may_set_is_overridden() {
 fn a_file_whose_name_is_no_utf_8_is_not_taken_for_another() {
     let files = [("postgresql.conf", r"include_if_exists 'a\377.conf'"), ("a\u{fffd}.conf", "")];
     let Err(problem) = judged(&files, 15, false) else { panic!("it was taken for the other file") };
-    assert!(problem.message.contains("cannot be told"), "{}", problem.message);
+    assert!(problem.message.contains("cannot be determined"), "{}", problem.message);
 }
 
 #[test]
-fn what_the_server_logs_is_not_read_as_configuration() {
+fn a_file_in_the_log_directory_is_not_included() {
     for files in [
         [("postgresql.conf", "include_dir 'log'\n"), ("log/x", "")],
         [("postgresql.conf", "include_if_exists './log/x.conf'\n"), ("log/x", "")],
@@ -324,18 +339,18 @@ fn what_the_server_logs_is_not_read_as_configuration() {
 }
 
 #[test]
-fn what_is_removed_from_postgresql_auto_conf_is_no_hazard() {
+fn a_line_that_is_removed_from_postgresql_auto_conf_is_no_hazard() {
     let judged =
         judged(&[("postgresql.auto.conf", "restore_command = 'x'\nprimary_slot_name = 'x'\n")], 15, true)
             .unwrap();
-    assert!(judged.told.is_empty());
+    assert!(judged.messages.is_empty());
 }
 
 #[test]
 fn a_password_in_primary_conninfo_is_never_shown() {
     for conninfo in ["host=a password=hunter2", "postgresql://u:hunter2@a/", "host=a pass word=hunter2"] {
-        let told = told_of(&format!("primary_conninfo = '{conninfo}'")).join("");
-        assert!(told.contains("primary_conninfo") && !told.contains("hunter2"), "{told}");
+        let messages = messages_of(&format!("primary_conninfo = '{conninfo}'")).join("");
+        assert!(messages.contains("primary_conninfo") && !messages.contains("hunter2"), "{messages}");
     }
 }
 
@@ -370,7 +385,11 @@ fn files_that_patroni_would_use_are_judged_as_any_other() {
         let files =
             [("postgresql.conf", ""), (file, "archive_command = 'x'\nexternal_pid_file = 'promote'\n")];
         let lax = judged(&files, 15, false).unwrap();
-        assert!(lax.told.iter().any(|told| told.starts_with(&format!("{file} line 1: "))), "{:?}", lax.told);
+        assert!(
+            lax.messages.iter().any(|message| message.starts_with(&format!("{file} line 1: "))),
+            "{:?}",
+            lax.messages
+        );
         assert_eq!(lax.overrides.values.get("external_pid_file"), Some(&""), "{file}");
         let problem = judged(&files, 15, true).err().unwrap();
         assert!(problem.message.contains("refuse-commands"), "{}", problem.message);

@@ -1,0 +1,118 @@
+//! Keeps PostgreSQL from starting an unfinished base backup. `pg_basebackup` writes `global/pg_control` under its own name, before its
+//! work is done. In case this program is killed meanwhile, two things keep PostgreSQL from starting, each of which is enough: the mode
+//! of the directory, and a directory in the place of `postmaster.pid`.
+
+use std::io;
+use std::sync::Arc;
+
+use postgres_formats::names;
+
+use crate::datadir::{DataDirectory, lock_file};
+use crate::seal::set_control_file_aside;
+
+/// A mode that `checkDataDir` (src/backend/utils/init/miscinit.c) refuses, because the group may write. Without the group's execute bit
+/// it gives the group no access.
+const MODE: u32 = 0o720;
+
+/// The mode to restore if the directory already has [`MODE`], because an earlier run was killed.
+const USUAL_MODE: u32 = 0o700;
+
+/// A data directory with a mode with which PostgreSQL does not start.
+pub(super) struct StartGuard {
+    directory: Arc<DataDirectory>,
+    mode: u32,
+}
+
+impl StartGuard {
+    /// Sets the mode of the directory.
+    pub(super) fn set_mode(directory: &Arc<DataDirectory>) -> io::Result<Self> {
+        let top = directory.directory();
+        let mode = match top.own_metadata()?.mode & 0o7777 {
+            MODE => USUAL_MODE,
+            mode => mode,
+        };
+        top.set_own_mode(MODE)?;
+        top.sync()?;
+        Ok(Self { directory: directory.clone(), mode })
+    }
+
+    /// Creates the directory in the place of `postmaster.pid`. To be called after pg_basebackup has checked that the data directory is
+    /// empty, and before it writes pg_control. No backup has a file of that name (`excludeFiles` in basebackup.c).
+    pub(super) fn occupy_lock_file(directory: &DataDirectory) -> io::Result<()> {
+        lock_file::occupy(directory.directory())
+    }
+
+    /// To be called when the base backup is complete: renames pg_control to its unfinished name, which keeps PostgreSQL from starting from
+    /// then on, and restores the mode of the directory.
+    pub(super) fn backup_complete(self) -> io::Result<()> {
+        set_control_file_aside(self.directory.directory())?;
+        self.release()
+    }
+
+    /// To be called when the base backup failed: restores the mode of the directory, unless a pg_control is left that cannot be renamed.
+    /// The directory is empty, or the loop empties it, pg_control first.
+    pub(super) fn backup_failed(self) -> io::Result<()> {
+        if set_control_file_aside(self.directory.directory()).is_err() {
+            // There is no `global`, or pg_control in it cannot be renamed. In the second case the mode stays too.
+            let control = self.directory.real_path().join(names::CONTROL_FILE);
+            if control.symlink_metadata().is_ok() {
+                return Ok(());
+            }
+        }
+        self.release()
+    }
+
+    /// Removes what kept PostgreSQL from starting while pg_control had its own name.
+    fn release(self) -> io::Result<()> {
+        let top = self.directory.directory();
+        lock_file::vacate(top)?;
+        top.set_own_mode(self.mode)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::Directories;
+
+    fn locked() -> (tempfile::TempDir, Arc<DataDirectory>) {
+        let place = tempfile::tempdir().unwrap();
+        let datadir = place.path().join("data");
+        let directories = Directories { datadir, wal: None, tablespaces: Default::default() };
+        let directory = DataDirectory::acquire(&directories, &place.path().join("state"), false).unwrap();
+        (place, Arc::new(directory))
+    }
+
+    fn mode(directory: &DataDirectory) -> u32 {
+        fs::metadata(directory.real_path()).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_complete_backup_has_its_pg_control_renamed_and_its_mode_restored() {
+        let (_place, directory) = locked();
+        fs::set_permissions(directory.real_path(), fs::Permissions::from_mode(0o750)).unwrap();
+        let start_guard = StartGuard::set_mode(&directory).unwrap();
+        assert_eq!(mode(&directory), MODE);
+        fs::create_dir(directory.real_path().join("global")).unwrap();
+        fs::write(directory.real_path().join("global/pg_control"), "control").unwrap();
+        for _ in 0..2 {
+            StartGuard::occupy_lock_file(&directory).unwrap();
+        }
+        assert!(directory.real_path().join("postmaster.pid/README").exists());
+        start_guard.backup_complete().unwrap();
+        assert!(!directory.real_path().join("postmaster.pid").exists());
+        assert_eq!(mode(&directory), 0o750);
+        assert!(!directory.real_path().join("global/pg_control").exists());
+    }
+
+    #[test]
+    fn a_failed_backup_has_its_mode_restored_and_the_mode_of_a_killed_run_is_not_kept() {
+        let (_place, directory) = locked();
+        drop(StartGuard::set_mode(&directory).unwrap());
+        StartGuard::set_mode(&directory).unwrap().backup_failed().unwrap();
+        assert_eq!(mode(&directory), USUAL_MODE);
+    }
+}
