@@ -1,4 +1,4 @@
-//! Certificates of a private authority, made by `openssl` for one test: the authority's own, and those of servers.
+//! Certificates of a private certificate authority, which `openssl` creates for one test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,30 +8,30 @@ use anyhow::Result;
 
 use crate::server::run;
 
-/// Who the server of a test is, and what is wrong with that.
+/// The certificate that a server of a test has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Server {
-    /// 127.0.0.1, now.
+    /// A valid one for 127.0.0.1.
     Right,
-    /// Another host.
+    /// One for another host.
     Elsewhere,
-    /// 127.0.0.1, years ago.
+    /// One for 127.0.0.1 that expired years ago.
     Expired,
 }
 
-/// A private authority in a folder of its own.
+/// A private certificate authority in a folder of its own.
 #[derive(Debug)]
 pub struct Authority(PathBuf);
 
-/// The settings of `openssl ca`, which alone dates a certificate as it is told.
+/// The configuration of `openssl ca`. No other command of OpenSSL takes the dates of a certificate as arguments.
 const SETTINGS: &str = "[ca]\ndefault_ca = own\n[own]\ndatabase = index\nserial = serial\nunique_subject = no\nnew_certs_dir = .\n\
     certificate = ca.pem\nprivate_key = ca.key\ndefault_md = sha256\npolicy = any\n[any]\ncommonName = supplied\n";
 
 impl Authority {
-    /// Makes one in `folder`, which is made too.
+    /// Creates an authority in `folder`, which is created too.
     ///
     /// # Errors
-    /// What openssl says.
+    /// Fails if `openssl` does.
     pub fn new(folder: &Path) -> Result<Self> {
         let authority = Self(folder.to_owned());
         fs::create_dir_all(folder)?;
@@ -56,15 +56,15 @@ impl Authority {
         Ok(authority)
     }
 
-    /// The file with its own certificate.
+    /// Returns the file with the authority's own certificate.
     pub fn certificate(&self) -> PathBuf {
         self.0.join("ca.pem")
     }
 
-    /// Gives a server its certificate: the file with that, and the one with its key.
+    /// Creates a certificate for a server, and returns its file and the file of its key.
     ///
     /// # Errors
-    /// What openssl says.
+    /// Fails if `openssl` does.
     pub fn certify(&self, server: Server) -> Result<(PathBuf, PathBuf)> {
         let name = format!("{server:?}");
         let (certificate, key, request) =

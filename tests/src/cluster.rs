@@ -1,4 +1,4 @@
-//! The least that the seal takes for a PostgreSQL 15 cluster: enough to be checked and sealed, too little to start.
+//! The smallest data directory that the seal accepts as a PostgreSQL 15 cluster. PostgreSQL cannot start from it.
 
 use std::fs;
 use std::io;
@@ -44,24 +44,24 @@ pub enum DatabaseState {
     InProduction = 6,
 }
 
-/// A cluster that was copied from a PostgreSQL 15.
+/// A data directory as if it were copied from a PostgreSQL 15 server.
 #[derive(Clone, Debug)]
 pub struct MinimalCluster {
-    /// Which cluster it was copied from.
+    /// The identifier of the cluster that it was copied from.
     pub system_identifier: u64,
     /// The timeline of its last checkpoint.
     pub timeline: u32,
-    /// What the server did while it was copied.
+    /// The state of the server while it was copied.
     pub state: DatabaseState,
     /// Its last checkpoint's redo position.
     pub redo: Lsn,
-    /// What the server that it was copied from had as `max_connections`.
+    /// `max_connections` of the server that it was copied from.
     pub max_connections: i32,
     /// Whether it has a backup_label.
     pub backup_label: bool,
 }
 
-/// A copy of the cluster of this identifier, taken while it ran on its first timeline.
+/// Returns a copy of the cluster with this identifier, taken from a running server on timeline 1.
 pub fn minimal_cluster(system_identifier: u64) -> MinimalCluster {
     MinimalCluster {
         system_identifier,
@@ -74,19 +74,19 @@ pub fn minimal_cluster(system_identifier: u64) -> MinimalCluster {
 }
 
 impl MinimalCluster {
-    /// Writes it into `directory`, which may exist, with pg_control under the name that a method gives it.
+    /// Writes the files into `directory`, which may exist, with pg_control under the name that methods give it.
     ///
     /// # Errors
-    /// Where a file cannot be written.
+    /// Fails if a file cannot be written.
     pub fn write(&self, directory: &Path) -> io::Result<()> {
         self.write_with_control_file(directory, names::UNFINISHED_CONTROL_FILE)
     }
 
-    /// Writes it as a whole data directory, pg_control in place: somebody's old data.
+    /// Writes the files as a complete data directory with `global/pg_control`, as old data.
     ///
     /// # Errors
-    /// Where a file cannot be written.
-    pub fn write_whole(&self, directory: &Path) -> io::Result<()> {
+    /// Fails if a file cannot be written.
+    pub fn write_complete(&self, directory: &Path) -> io::Result<()> {
         self.write_with_control_file(directory, names::CONTROL_FILE)
     }
 
@@ -107,7 +107,7 @@ impl MinimalCluster {
         write(&directory.join(control_file), &self.control_file())
     }
 
-    /// The bytes of its pg_control, with a CRC that fits.
+    /// Returns the bytes of its pg_control with a valid CRC.
     pub fn control_file(&self) -> Vec<u8> {
         let mut file = vec![0; control_file::SIZE as usize];
         let mut put = |offset: usize, bytes: &[u8]| file[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -180,20 +180,20 @@ mod tests {
 
     use super::*;
 
-    /// The judge is PostgreSQL's own reader.
+    /// PostgreSQL's own reader must accept the file.
     #[test]
     fn pg_controldata_reads_the_minimal_cluster_without_a_warning() {
         let directory = tempfile::tempdir().unwrap();
         let cluster = MinimalCluster { timeline: 3, ..minimal_cluster(7_000_000_000_000_000_001) };
-        cluster.write_whole(directory.path()).unwrap();
-        let answer = Command::new("/usr/lib/postgresql/15/bin/pg_controldata")
+        cluster.write_complete(directory.path()).unwrap();
+        let output = Command::new("/usr/lib/postgresql/15/bin/pg_controldata")
             .arg(directory.path())
             .env("LC_ALL", "C")
             .output()
             .unwrap();
-        let told = String::from_utf8(answer.stdout).unwrap();
-        let errors = String::from_utf8(answer.stderr).unwrap();
-        assert!(answer.status.success() && errors.is_empty() && !told.contains("WARNING"), "{told}{errors}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && errors.is_empty() && !text.contains("WARNING"), "{text}{errors}");
         for (name, value) in [
             ("pg_control version number", "1300"),
             ("Catalog version number", "202209061"),
@@ -209,8 +209,8 @@ mod tests {
             ("Bytes per WAL segment", "16777216"),
             ("Float8 argument passing", "by value"),
         ] {
-            let line = told.lines().find(|line| line.starts_with(&format!("{name}:")));
-            assert_eq!(line.and_then(|line| line.rsplit("  ").next()).map(str::trim), Some(value), "{told}");
+            let line = text.lines().find(|line| line.starts_with(&format!("{name}:")));
+            assert_eq!(line.and_then(|line| line.rsplit("  ").next()).map(str::trim), Some(value), "{text}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What stands between the program and a real store, and does to a request what a test says: refuses it, keeps it waiting,
-//! cuts its answer short. The requests themselves are the program's own and the answers the store's.
+//! A proxy between the program and a real store that injects proxy into requests as a test says: refuses them, does not respond,
+//! cuts responses short. All other requests and responses pass unchanged.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -9,118 +9,122 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// The longest head of a request.
+/// The largest size of a request's header.
 const HEAD: usize = 64 << 10;
 
-/// How long an answer of the store may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout of a response from the store.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A request that came.
+/// A request that the proxy received.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct ReceivedRequest {
     /// `GET`, `HEAD`, ...
     pub method: String,
-    /// The path and the query.
+    /// The path and the query string.
     pub target: String,
-    /// Whether it asks for a part, and not from the first byte on.
+    /// Whether it requests a range that does not begin at the first byte.
     pub is_continued: bool,
 }
 
-/// What becomes of a request.
+/// What the proxy does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// The store answers it.
-    Passed,
-    /// It is answered with this status.
-    Refused(u16),
-    /// It is answered with this status and this body.
-    Answered(u16, &'static str),
-    /// It is answered with its own head, credentials included, as a debugging proxy does.
-    Echoed,
-    /// It is sent on to the same path at this port of loopback.
-    RedirectedTo(u16),
-    /// It is a question for a listing of S3, and answered as by a server that lists so many keys at most and has no tokens: it says
-    /// that there is more, and not how to go on.
-    WithoutTokens(usize),
-    /// The connection stays open and nothing comes.
-    NeverAnswered,
-    /// The store's answer ends after so many bytes of it, head included.
+pub enum Action {
+    /// Forwards it to the store.
+    Forward,
+    /// Responds with this status.
+    Status(u16),
+    /// Responds with this status and this body.
+    Respond(u16, &'static str),
+    /// Responds with the request's own header, credentials included, as a debugging proxy does.
+    Echo,
+    /// Redirects it to the same path at this port of 127.0.0.1.
+    RedirectTo(u16),
+    /// Responds to a request for a listing of S3 as a server that lists at most this number of keys and has no continuation tokens:
+    /// the response says that it is truncated, and has no token.
+    ListWithoutToken(usize),
+    /// Keeps the connection open and does not respond.
+    Hang,
+    /// Ends the store's response after this number of bytes, header included.
     CutAfter(u64),
-    /// The store's answer comes so many bytes at a time, as often as twenty times a second.
-    Trickling(usize),
+    /// Forwards the store's response in pieces of this number of bytes, at most twenty per second.
+    Trickle(usize),
 }
 
-/// An answer of the store that was passed on.
+/// A response of the store that was forwarded.
 #[derive(Clone, Debug)]
-pub struct Answer {
-    /// What it is the answer to.
-    pub asked: Asked,
-    /// When the request had come.
-    pub begun: Instant,
-    /// When all but its last bytes, so far, were on their way: whoever asks next has not read them before.
+pub struct ForwardedResponse {
+    /// The request.
+    pub request: ReceivedRequest,
+    /// The time when the request was received.
+    pub started: Instant,
+    /// The time just before the latest bytes were forwarded: the client cannot have read all of the response before.
     pub ended: Instant,
 }
 
-type Judge = dyn FnMut(&Asked) -> Fate + Send;
+type Decide = dyn FnMut(&ReceivedRequest) -> Action + Send;
 
-/// Who waits until it is over.
-type Over = Arc<(Mutex<bool>, Condvar)>;
+/// Whether the proxy was dropped, and a way to wait for that.
+type Stop = Arc<(Mutex<bool>, Condvar)>;
 
-/// A running one. What goes on when it is dropped ends.
-pub struct Faults {
+/// A running proxy. Dropping it ends every connection.
+pub struct FaultProxy {
     port: u16,
-    over: Over,
-    answers: Arc<Mutex<Vec<Answer>>>,
+    stop: Stop,
+    responses: Arc<Mutex<Vec<ForwardedResponse>>>,
 }
 
-impl Faults {
-    /// Listens on a port of loopback for what the store at `upstream`, a port of loopback too, would be asked. `judge` decides
-    /// about every request, one at a time.
+impl FaultProxy {
+    /// Starts a proxy on a port of 127.0.0.1 for the store at the port `upstream`. `decide` is called for every request, one at a
+    /// time.
     ///
     /// # Errors
-    /// Where no port can be had.
-    pub fn before(upstream: u16, judge: impl FnMut(&Asked) -> Fate + Send + 'static) -> Result<Self> {
+    /// Fails if no port is free.
+    pub fn start(
+        upstream: u16,
+        decide: impl FnMut(&ReceivedRequest) -> Action + Send + 'static,
+    ) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
-        let over: Over = Arc::default();
-        let judge: Arc<Mutex<Box<Judge>>> = Arc::new(Mutex::new(Box::new(judge)));
-        let answers = Arc::default();
-        let (ends, noted) = (Arc::clone(&over), Arc::clone(&answers));
+        let stop: Stop = Arc::default();
+        let decide: Arc<Mutex<Box<Decide>>> = Arc::new(Mutex::new(Box::new(decide)));
+        let responses = Arc::default();
+        let (stopped, forwarded) = (Arc::clone(&stop), Arc::clone(&responses));
         thread::Builder::new().name("faults".to_owned()).spawn(move || {
             for client in listener.incoming() {
-                if *locked(&ends.0) {
+                if *locked(&stopped.0) {
                     return;
                 }
                 let Ok(client) = client else { continue };
-                let (judge, ends, noted) = (Arc::clone(&judge), Arc::clone(&ends), Arc::clone(&noted));
-                // A connection that breaks is what a test is about, or its client's own affair.
-                thread::spawn(move || drop(serve(client, upstream, &judge, &ends, &noted)));
+                let (decide, stopped, forwarded) =
+                    (Arc::clone(&decide), Arc::clone(&stopped), Arc::clone(&forwarded));
+                // Errors of a connection are ignored: a test may cause them on purpose, and its client sees them.
+                thread::spawn(move || drop(serve(client, upstream, &decide, &stopped, &forwarded)));
             }
         })?;
-        Ok(Self { port, over, answers })
+        Ok(Self { port, stop, responses })
     }
 
-    /// The store's answers that were passed on so far, as they began.
-    pub fn answers(&self) -> Vec<Answer> {
-        locked(&self.answers).clone()
+    /// Returns the responses that were forwarded so far, in the order in which they began.
+    pub fn responses(&self) -> Vec<ForwardedResponse> {
+        locked(&self.responses).clone()
     }
 
-    /// The port to ask instead of the store's.
+    /// Returns the port that the program must connect to instead of the store's.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// Returns `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 }
 
-impl Drop for Faults {
+impl Drop for FaultProxy {
     fn drop(&mut self) {
-        *locked(&self.over.0) = true;
-        self.over.1.notify_all();
-        // Wakes the one that listens.
+        *locked(&self.stop.0) = true;
+        self.stop.1.notify_all();
+        // A connection wakes the thread that accepts.
         let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
     }
 }
@@ -129,77 +133,78 @@ fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Answers the one request of a connection.
+/// Handles the one request of a connection.
 fn serve(
     mut client: TcpStream,
     upstream: u16,
-    judge: &Mutex<Box<Judge>>,
-    over: &Over,
-    answers: &Mutex<Vec<Answer>>,
+    decide: &Mutex<Box<Decide>>,
+    stop: &Stop,
+    responses: &Mutex<Vec<ForwardedResponse>>,
 ) -> Result<()> {
-    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_read_timeout(Some(TIMEOUT))?;
     let head = head(&mut client)?;
-    let asked = asked(&head).context("no request")?;
-    let begun = Instant::now();
-    let fate = (locked(judge))(&asked);
-    let (at_most, piece) = match fate {
-        Fate::Refused(status) => {
+    let request = parse_request(&head).context("not a request")?;
+    let started = Instant::now();
+    let action = (locked(decide))(&request);
+    let (at_most, piece) = match action {
+        Action::Status(status) => {
             let text = format!("HTTP/1.1 {status} Refused\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             client.write_all(text.as_bytes())?;
             return Ok(());
         }
-        Fate::Answered(status, body) => {
-            client.write_all(answer(status, if asked.method == "HEAD" { "" } else { body }).as_bytes())?;
+        Action::Respond(status, body) => {
+            client
+                .write_all(response(status, if request.method == "HEAD" { "" } else { body }).as_bytes())?;
             return Ok(());
         }
-        Fate::Echoed => {
-            client.write_all(answer(200, if asked.method == "HEAD" { "" } else { &head }).as_bytes())?;
+        Action::Echo => {
+            client.write_all(response(200, if request.method == "HEAD" { "" } else { &head }).as_bytes())?;
             return Ok(());
         }
-        Fate::RedirectedTo(port) => {
+        Action::RedirectTo(port) => {
             let text = format!(
                 "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{port}{}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-                asked.target
+                request.target
             );
             client.write_all(text.as_bytes())?;
             return Ok(());
         }
-        Fate::WithoutTokens(most) => {
-            let whole = without_tokens(upstream, &head, most)?;
-            client.write_all(answer(200, &whole).as_bytes())?;
+        Action::ListWithoutToken(most) => {
+            let body = without_tokens(upstream, &head, most)?;
+            client.write_all(response(200, &body).as_bytes())?;
             return Ok(());
         }
-        Fate::NeverAnswered => {
-            let mut ended = locked(&over.0);
+        Action::Hang => {
+            let mut ended = locked(&stop.0);
             while !*ended {
-                ended = over.1.wait(ended).unwrap_or_else(std::sync::PoisonError::into_inner);
+                ended = stop.1.wait(ended).unwrap_or_else(std::sync::PoisonError::into_inner);
             }
             return Ok(());
         }
-        Fate::Passed => (u64::MAX, None),
-        Fate::CutAfter(bytes) => (bytes, None),
-        Fate::Trickling(bytes) => (u64::MAX, Some(bytes)),
+        Action::Forward => (u64::MAX, None),
+        Action::CutAfter(bytes) => (bytes, None),
+        Action::Trickle(bytes) => (u64::MAX, Some(bytes)),
     };
     let index = {
-        let mut answers = locked(answers);
-        answers.push(Answer { asked, begun, ended: begun });
-        answers.len() - 1
+        let mut responses = locked(responses);
+        responses.push(ForwardedResponse { request, started, ended: started });
+        responses.len() - 1
     };
-    let note = || locked(answers)[index].ended = Instant::now();
-    Ok(pass(client, upstream, &head, at_most, piece, over, note)?)
+    let note = || locked(responses)[index].ended = Instant::now();
+    Ok(forward(client, upstream, &head, at_most, piece, stop, note)?)
 }
 
-fn answer(status: u16, body: &str) -> String {
-    format!("HTTP/1.1 {status} Said\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+fn response(status: u16, body: &str) -> String {
+    format!("HTTP/1.1 {status} Response\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
 }
 
-/// The store's answer with as many keys as are said, without a token.
+/// Returns the store's listing with at most `most` keys and without the token.
 fn without_tokens(upstream: u16, head: &str, most: usize) -> Result<String> {
-    let mut store = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, upstream)), PATIENCE)?;
-    store.set_read_timeout(Some(PATIENCE))?;
-    let (first, headers) = head.split_once("\r\n").context("no request")?;
+    let mut store = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, upstream)), TIMEOUT)?;
+    store.set_read_timeout(Some(TIMEOUT))?;
+    let (first, headers) = head.split_once("\r\n").context("not a request")?;
     let words: Vec<&str> = first.split(' ').collect();
-    let [method, target, version] = words[..] else { anyhow::bail!("no request") };
+    let [method, target, version] = words[..] else { anyhow::bail!("not a request") };
     let limited = |part: &str| match part.starts_with("max-keys=") {
         true => format!("max-keys={most}"),
         false => part.to_owned(),
@@ -214,14 +219,14 @@ fn without_tokens(upstream: u16, head: &str, most: usize) -> Result<String> {
     store.write_all(b"Connection: close\r\n\r\n")?;
     let mut text = String::new();
     store.read_to_string(&mut text)?;
-    let (_, body) = text.split_once("\r\n\r\n").context("no answer")?;
+    let (_, body) = text.split_once("\r\n\r\n").context("not a response")?;
     let token = "NextContinuationToken>";
     let Some((before, rest)) = body.split_once(&format!("<{token}")) else { return Ok(body.to_owned()) };
     let (_, after) = rest.split_once(&format!("</{token}")).context("the token does not end")?;
     Ok(format!("{before}{after}"))
 }
 
-/// Everything up to the empty line.
+/// Reads the header of a request, up to the empty line.
 fn head(client: &mut TcpStream) -> Result<String> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -232,28 +237,28 @@ fn head(client: &mut TcpStream) -> Result<String> {
     Ok(String::from_utf8(head)?)
 }
 
-fn asked(head: &str) -> Option<Asked> {
+fn parse_request(head: &str) -> Option<ReceivedRequest> {
     let mut words = head.lines().next()?.split(' ');
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
     let range =
         head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("range:").map(str::to_owned));
     let is_continued = range.is_some_and(|range| !range.trim().starts_with("bytes=0-"));
-    Some(Asked { method, target, is_continued })
+    Some(ReceivedRequest { method, target, is_continued })
 }
 
-/// Has the store answer, with a connection of its own for each request, so that its end is the answer's end. Calls `note`
-/// before some of it goes to the client.
-fn pass(
+/// Forwards a request to the store and its response to the client. Each request has a connection of its own, so that the end of
+/// the connection is the end of the response. Calls `note` before each piece is sent to the client.
+fn forward(
     mut client: TcpStream,
     upstream: u16,
     head: &str,
     at_most: u64,
     piece: Option<usize>,
-    over: &Over,
+    stop: &Stop,
     note: impl Fn(),
 ) -> io::Result<()> {
-    let mut store = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, upstream)), PATIENCE)?;
-    store.set_read_timeout(Some(PATIENCE))?;
+    let mut store = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, upstream)), TIMEOUT)?;
+    store.set_read_timeout(Some(TIMEOUT))?;
     for line in head.trim_end().lines().filter(|line| !line.to_ascii_lowercase().starts_with("connection:")) {
         store.write_all(format!("{line}\r\n").as_bytes())?;
     }
@@ -270,8 +275,8 @@ fn pass(
         client.write_all(&buffer[..some])?;
         left -= some as u64;
         if piece.is_some() {
-            let ended = locked(&over.0);
-            let (ended, _) = over
+            let ended = locked(&stop.0);
+            let (ended, _) = stop
                 .1
                 .wait_timeout(ended, Duration::from_millis(50))
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -288,44 +293,44 @@ mod unit {
     use std::io::{Read, Write};
     use std::net::{Ipv4Addr, TcpStream};
 
-    use super::{Fate, Faults};
+    use super::{Action, FaultProxy};
     use crate::stores::StoreServer;
 
     fn ask(port: u16, target: &str) -> String {
         let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
         write!(connection, "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n")
             .unwrap();
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).unwrap();
-        answer
+        let mut response = String::new();
+        connection.read_to_string(&mut response).unwrap();
+        response
     }
 
     #[test]
     #[ignore = "needs servers: cargo xtask test"]
-    fn each_fate_is_met_and_the_rest_is_the_stores_own_answer() {
+    fn each_action_is_carried_out_and_other_requests_are_forwarded() {
         let server = StoreServer::python_http().unwrap();
         std::fs::write(server.folder().join("object"), "what the store holds").unwrap();
         let upstream = server.url().rsplit(':').next().unwrap().parse().unwrap();
-        let faults = Faults::before(upstream, |asked| match asked.target.as_str() {
-            "/object?refused" => Fate::Refused(503),
-            "/object?cut" => Fate::CutAfter(12),
-            "/object?echoed" => Fate::Echoed,
-            "/object?elsewhere" => Fate::RedirectedTo(1),
-            "/object?trickling" => Fate::Trickling(100),
-            _ => Fate::Passed,
+        let proxy = FaultProxy::start(upstream, |request| match request.target.as_str() {
+            "/object?refused" => Action::Status(503),
+            "/object?cut" => Action::CutAfter(12),
+            "/object?echoed" => Action::Echo,
+            "/object?elsewhere" => Action::RedirectTo(1),
+            "/object?trickling" => Action::Trickle(100),
+            _ => Action::Forward,
         })
         .unwrap();
-        assert!(ask(faults.port(), "/object").ends_with("what the store holds"));
-        assert!(ask(faults.port(), "/object?trickling").ends_with("what the store holds"));
-        assert!(ask(faults.port(), "/object?refused").starts_with("HTTP/1.1 503 "));
-        assert_eq!(ask(faults.port(), "/object?cut").len(), 12);
-        assert!(ask(faults.port(), "/object?echoed").contains("Host: localhost"));
+        assert!(ask(proxy.port(), "/object").ends_with("what the store holds"));
+        assert!(ask(proxy.port(), "/object?trickling").ends_with("what the store holds"));
+        assert!(ask(proxy.port(), "/object?refused").starts_with("HTTP/1.1 503 "));
+        assert_eq!(ask(proxy.port(), "/object?cut").len(), 12);
+        assert!(ask(proxy.port(), "/object?echoed").contains("Host: localhost"));
         assert!(
-            ask(faults.port(), "/object?elsewhere").contains("Location: http://127.0.0.1:1/object?elsewhere")
+            ask(proxy.port(), "/object?elsewhere").contains("Location: http://127.0.0.1:1/object?elsewhere")
         );
-        let answers = faults.answers();
-        let targets: Vec<&str> = answers.iter().map(|answer| answer.asked.target.as_str()).collect();
+        let responses = proxy.responses();
+        let targets: Vec<&str> = responses.iter().map(|response| response.request.target.as_str()).collect();
         assert_eq!(targets, ["/object", "/object?trickling", "/object?cut"]);
-        assert!(answers[1].ended - answers[1].begun >= std::time::Duration::from_millis(50));
+        assert!(responses[1].ended - responses[1].started >= std::time::Duration::from_millis(50));
     }
 }

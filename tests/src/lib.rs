@@ -1,4 +1,4 @@
-//! What the tests that cross crates, and the demo, share: real servers, real backups, the program itself.
+//! Helpers of the tests that cross crates, and of the demo: real servers, real backups, the program itself.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]

@@ -1,4 +1,4 @@
-//! Patroni itself, from PyPI, as the judge of what the loop decides.
+//! Patroni from PyPI, with whose decisions those of the loop are compared.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use crate::python::environment;
 /// Returns the Python of a virtual environment under `target/` that has Patroni; see [`environment`].
 ///
 /// # Errors
-/// Those of [`environment`].
+/// Fails as [`environment`] does.
 pub fn ensure_patroni() -> Result<PathBuf> {
     let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("patroni/requirements.txt");
     Ok(environment("patroni-venv", &requirements)?.join("bin/python"))
 }
 
-/// `tests/patroni/drive.py`, running: one case in, what Patroni did out. Ended when the value is dropped.
+/// A running `tests/patroni/drive.py`, which reads a case and writes what Patroni did. Dropping the value ends it.
 #[derive(Debug)]
 pub struct Driver {
     process: Child,
@@ -28,11 +28,11 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Starts it on a data directory of its own below `scratch`, with PostgreSQL's programs in `bin_dir`, of which it
-    /// starts only `postgres --version`.
+    /// Starts the driver on a data directory of its own below `scratch`. It starts only `postgres --version` of PostgreSQL's programs
+    /// in `bin_dir`.
     ///
     /// # Errors
-    /// Those of [`ensure_patroni`], and where it does not start.
+    /// Fails as [`ensure_patroni`] does, and if the driver does not start.
     pub fn start(scratch: &Path, bin_dir: &Path) -> Result<Self> {
         let mut process = Command::new(ensure_patroni()?)
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("patroni/drive.py"))
@@ -48,10 +48,10 @@ impl Driver {
         Ok(Self { process, cases: Some(cases), answers: BufReader::new(answers) })
     }
 
-    /// What Patroni does in this case.
+    /// Runs a case, and returns what Patroni did.
     ///
     /// # Errors
-    /// Where the driver fell over, which prints why on stderr.
+    /// Fails if the driver ended; it prints the cause to standard error.
     pub fn run<T: DeserializeOwned>(&mut self, case: &impl Serialize) -> Result<T> {
         let cases = self.cases.as_mut().context("patroni/drive.py is gone")?;
         serde_json::to_writer(&mut *cases, case)?;
@@ -65,7 +65,7 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // At the end of its input it ends by itself.
+        // The driver ends at the end of its input.
         drop(self.cases.take());
         let _status = self.process.wait();
     }

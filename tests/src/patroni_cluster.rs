@@ -1,4 +1,5 @@
-//! A real Patroni cluster on loopback: etcd, members made from `examples/patroni`, everything in one playground and ended with it.
+//! A real Patroni cluster on loopback: etcd and members, configured from `examples/patroni`, in one playground. Dropping the
+//! cluster ends all of it.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -18,10 +19,10 @@ use crate::program::{component, project, understudy};
 use crate::python::PYTHON;
 use crate::server::{BIN_DIR, Playground, REPLICATOR_PASSWORD, free_port, run, tail};
 
-/// The longest that anything here is waited for.
+/// The timeout of every wait here that names no other.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until `holds`, at most so long.
+/// Waits until `holds`, at most for this time.
 fn wait_until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) -> Result<()> {
     let begun = Instant::now();
     while !holds() {
@@ -31,12 +32,12 @@ fn wait_until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) ->
     Ok(())
 }
 
-/// A running program with a process group of its own, which is killed with the value.
+/// A running program in a process group of its own. Dropping the value kills the group.
 #[derive(Debug)]
 struct Daemon(Child);
 
 impl Daemon {
-    /// Starts it, its output into `log`.
+    /// Starts a program and appends its output to `log`.
     fn start(command: &mut Command, log: &Path) -> Result<Self> {
         let log = File::options().append(true).create(true).open(log)?;
         let child = command
@@ -61,25 +62,25 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if let Some(pid) = self.pid() {
-            // Whoever is gone already has no need of it.
+            // The group may have ended already.
             let _gone = kill_process_group(pid, Signal::KILL);
         }
         let _status = self.0.wait();
     }
 }
 
-/// A folder in memory where there is one. etcd waits for the disk at every write, and a leader whose etcd waits for longer
-/// than `retry_timeout` gives up its lock and ends its server.
+/// Creates a folder in memory if the machine has /dev/shm. etcd waits for the disk at every write, and a leader whose etcd waits
+/// longer than `retry_timeout` gives up its lock and stops its server.
 fn in_memory() -> Result<TempDir> {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() };
     folder.context("make a folder for etcd")
 }
 
-/// etcd, Understudy, the plugins and Patroni itself in a folder that the server's user may read.
+/// A folder that the server's user may read, with a running etcd, Understudy, its plugins and Patroni.
 #[derive(Debug)]
 pub struct PatroniCluster {
-    // Dropped in this order: etcd before its folder.
+    // Fields are dropped in this order: etcd must end before its folder is removed.
     _etcd: Daemon,
     _etcd_data: TempDir,
     etcd_port: u16,
@@ -87,10 +88,10 @@ pub struct PatroniCluster {
 }
 
 impl PatroniCluster {
-    /// Starts etcd and lays out the folder.
+    /// Creates the folder and starts etcd.
     ///
     /// # Errors
-    /// Where something is not built or not installed, and what etcd says.
+    /// Fails if something is not built or not installed, or if etcd does not start.
     pub fn start(name: &str) -> Result<Self> {
         let playground = Playground::new(name)?;
         let user = playground.user();
@@ -127,20 +128,20 @@ impl PatroniCluster {
         Ok(cluster)
     }
 
-    /// The folder that everything is in.
+    /// Returns the folder of the cluster.
     pub fn playground(&self) -> &Playground {
         &self.playground
     }
 
-    /// The directory that backups are in, and that the plugins are granted.
+    /// Returns the directory of the backups, which the plugins are granted.
     pub fn backups(&self) -> PathBuf {
         self.playground.path("backups")
     }
 
-    /// A new member, configured from the files of `examples/patroni`, its places and ports put in. Not started.
+    /// Creates a member, configured from the files of `examples/patroni` with its own paths and ports. Does not start it.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Fails if a file or directory cannot be created.
     pub fn member(&self, name: &str) -> Result<Member<'_>> {
         let folder = self.playground.directory(name)?;
         let (port, rest_port) = (free_port()?, free_port()?);
@@ -151,7 +152,7 @@ impl PatroniCluster {
         Ok(member)
     }
 
-    /// Patroni's Python with the arguments, as the server's user.
+    /// Returns the command that runs Patroni's Python with these arguments as the server's user.
     fn python(&self, arguments: &[&str]) -> Command {
         let mut command = self.playground.user().command(PYTHON);
         command
@@ -161,10 +162,10 @@ impl PatroniCluster {
         command
     }
 
-    /// `patronictl` for this cluster.
+    /// Runs `patronictl` for this cluster and returns its output.
     ///
     /// # Errors
-    /// What it says.
+    /// Fails if `patronictl` does.
     pub fn patronictl(&self, member: &Member<'_>, arguments: &[&str]) -> Result<String> {
         let config = member.path("patroni.yml");
         let mut command = self.python(&["-c", "from patroni.ctl import ctl; ctl()", "-c"]);
@@ -172,8 +173,7 @@ impl PatroniCluster {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Every process of this machine whose command line or program is in the folder of `member`, but for the one that
-    /// stays: its Patroni.
+    /// Returns every process whose command line or program names the folder of `member`, except the member's Patroni.
     pub fn processes_of(&self, member: &Member<'_>) -> Vec<String> {
         processes(&member.folder.display().to_string())
             .into_iter()
@@ -183,7 +183,7 @@ impl PatroniCluster {
     }
 }
 
-/// Copies what the virtual environment has to where the server's user may read it, whoever owns the checkout.
+/// Copies the packages of the virtual environment to a folder that the server's user may read, whoever owns the checkout.
 fn copy_patroni(playground: &Playground) -> Result<()> {
     let libraries = ensure_patroni()?;
     let libraries =
@@ -196,12 +196,12 @@ fn copy_patroni(playground: &Playground) -> Result<()> {
     Ok(())
 }
 
-/// Every process whose command line or program names `what`, and its command line.
+/// Returns every process whose command line or program names `what`, with its command line.
 fn processes(what: &str) -> Vec<(u32, String)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // Those that end in the meantime are of no interest.
+        // A process may end meanwhile.
         let Ok(command) = std::fs::read(entry.path().join("cmdline")) else { continue };
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         let program = std::fs::read_link(entry.path().join("exe")).unwrap_or_default();
@@ -212,7 +212,7 @@ fn processes(what: &str) -> Vec<(u32, String)> {
     found
 }
 
-/// One member: a folder with its configuration, a PostgreSQL server and the Patroni that runs it. Ended with the value.
+/// One member: a folder with its configuration, a PostgreSQL server and the Patroni that runs it. Dropping the value ends both.
 #[derive(Debug)]
 pub struct Member<'c> {
     cluster: &'c PatroniCluster,
@@ -224,25 +224,25 @@ pub struct Member<'c> {
 }
 
 impl Member<'_> {
-    /// A path in its folder.
+    /// Returns a path in the member's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// The data directory.
+    /// Returns the data directory.
     pub fn datadir(&self) -> PathBuf {
         self.path("data")
     }
 
-    /// Its port for PostgreSQL's clients.
+    /// Returns the port of its PostgreSQL server.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// A file of the example with this member's places, ports and passwords.
+    /// Returns a file of the example with this member's paths, ports and passwords.
     ///
     /// # Errors
-    /// Where the file has no such words to replace any more.
+    /// Fails if the file no longer has the words that are to be replaced.
     pub fn example(&self, file: &str) -> Result<String> {
         let path = project().join("examples/patroni").join(file);
         let mut text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -256,7 +256,7 @@ impl Member<'_> {
             ("127.0.0.1:15432", &format!("127.0.0.1:{}", self.port)),
             ("127.0.0.1:18012", &format!("127.0.0.1:{}", self.rest_port)),
             ("change-me-replicator", REPLICATOR_PASSWORD),
-            // Patroni's own values: a machine that is busy with other tests must not cost the leader its lock.
+            // Patroni's defaults: the leader must not lose its lock because the machine is busy with other tests.
             ("retry_timeout: 5", "retry_timeout: 10"),
             ("ttl: 20", "ttl: 30"),
         ];
@@ -268,10 +268,10 @@ impl Member<'_> {
         Ok(text)
     }
 
-    /// Writes a file of its folder.
+    /// Writes a file in the member's folder.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Fails if a file or directory cannot be created.
     pub fn write(&self, file: &str, text: &str) -> Result<()> {
         self.cluster.playground.user().write(&self.path(file), text)
     }
@@ -279,7 +279,7 @@ impl Member<'_> {
     /// Starts its Patroni.
     ///
     /// # Errors
-    /// Where it does not start.
+    /// Fails if it does not start.
     pub fn start(&mut self) -> Result<()> {
         let config = self.path("patroni.yml").display().to_string();
         let mut command = self.cluster.python(&["-m", "patroni", &config]);
@@ -291,10 +291,10 @@ impl Member<'_> {
         self.patroni.as_ref().map(|patroni| patroni.0.id())
     }
 
-    /// Asks its Patroni to end, as a service manager would, and waits for it.
+    /// Sends SIGTERM to its Patroni, as a service manager would, and waits for its end.
     ///
     /// # Errors
-    /// The end of its log, where it does not end within half a minute.
+    /// Fails with the end of its log if Patroni does not end within 30 seconds.
     pub fn stop(&mut self) -> Result<()> {
         let Some(mut patroni) = self.patroni.take() else { return Ok(()) };
         if let Some(pid) = patroni.pid() {
@@ -304,27 +304,27 @@ impl Member<'_> {
             .with_context(|| self.log_tail())
     }
 
-    /// Kills its Patroni with everything in its process group, the program it started for a replica among them.
+    /// Kills the process group of its Patroni, which includes the program that Patroni started to create a replica.
     pub fn kill(&mut self) {
         drop(self.patroni.take());
     }
 
-    /// Kills its Patroni and nothing else, as systemd does with the `KillMode=process` of Patroni's unit.
+    /// Kills its Patroni alone, as systemd does with the `KillMode=process` of Patroni's unit.
     ///
     /// # Errors
-    /// Those of kill.
-    pub fn kill_alone(&mut self) -> Result<()> {
+    /// Fails if kill does.
+    pub fn kill_only_patroni(&mut self) -> Result<()> {
         let Some(mut patroni) = self.patroni.take() else { return Ok(()) };
         if let Some(pid) = patroni.pid() {
             kill_process(pid, Signal::KILL)?;
         }
         patroni.0.wait()?;
-        // Its drop would end the rest of the group.
+        // Dropping the value would kill the rest of the group.
         std::mem::forget(patroni);
         Ok(())
     }
 
-    /// What its Patroni, PostgreSQL and Understudy have logged.
+    /// Returns the log of its Patroni, PostgreSQL and Understudy.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.path("patroni.log")).unwrap_or_default()).into_owned()
     }
@@ -333,36 +333,36 @@ impl Member<'_> {
         format!("the log of {} ends:\n{}", self.name, tail(&self.path("patroni.log")))
     }
 
-    /// Waits until `holds`, at most so long.
+    /// Waits until `holds`, at most for this time.
     ///
     /// # Errors
-    /// What was waited for and the end of the log, where that time passes.
+    /// Fails with `what` and the end of the log at the timeout.
     pub fn wait_until(&self, what: &str, at_most: Duration, holds: impl FnMut() -> bool) -> Result<()> {
         wait_until(what, at_most, holds).with_context(|| self.log_tail())
     }
 
-    /// Waits until its log has this, from byte `from` on.
+    /// Waits until its log contains `text` after byte `from`.
     ///
     /// # Errors
-    /// The end of the log.
+    /// Fails with the end of the log at the timeout.
     pub fn wait_for_log(&self, text: &str, from: usize) -> Result<()> {
         self.wait_until(&format!("`{text}` in the log"), PATIENCE, || {
             self.log().get(from..).is_some_and(|log| log.contains(text))
         })
     }
 
-    /// A request to its REST API: the status and the body.
+    /// Sends a request to its REST API, and returns the status and the body.
     ///
     /// # Errors
-    /// Where it does not answer.
+    /// Fails if there is no response.
     pub fn rest(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
         http(self.rest_port, method, path, body)
     }
 
-    /// Asks for a new replica in place of what is there, once Patroni is done with whatever it did before.
+    /// Requests a reinitialization, and repeats the request while Patroni refuses it because it is busy.
     ///
     /// # Errors
-    /// Patroni's last answer, where it keeps saying no.
+    /// Fails with Patroni's last response at the timeout.
     pub fn reinitialize(&self) -> Result<()> {
         let mut answer = String::new();
         self.wait_until("Patroni to take POST /reinitialize", PATIENCE, || {
@@ -377,30 +377,30 @@ impl Member<'_> {
         .context(answer)
     }
 
-    /// The same with Patroni's `force`, which ends what is at work.
+    /// Requests a reinitialization with Patroni's `force`, which cancels one that is running.
     ///
     /// # Errors
-    /// What Patroni answers, where that is no.
+    /// Fails with Patroni's response if it refuses.
     pub fn reinitialize_by_force(&self) -> Result<()> {
         let (status, answer) = self.rest("POST", "/reinitialize", "{\"force\": true}")?;
         ensure!(status == 200, "POST /reinitialize: {status} {answer}");
         Ok(())
     }
 
-    /// Waits until it is the leader that runs.
+    /// Waits until this member is the running leader.
     ///
     /// # Errors
-    /// The end of its log.
+    /// Fails with the end of its log at the timeout.
     pub fn wait_until_leader(&self) -> Result<()> {
         self.wait_until("the leader", PATIENCE, || {
             self.rest("GET", "/leader", "").is_ok_and(|(status, _)| status == 200)
         })
     }
 
-    /// Waits until its Patroni calls it a healthy replica and the leader sends it WAL.
+    /// Waits until its Patroni reports a healthy replica and the leader streams WAL to it.
     ///
     /// # Errors
-    /// The end of its log.
+    /// Fails with the end of its log at the timeout.
     pub fn wait_until_streaming(&self, leader: &Member<'_>) -> Result<()> {
         let states =
             format!("SELECT state FROM pg_stat_replication WHERE application_name = '{}'", self.name);
@@ -413,7 +413,7 @@ impl Member<'_> {
     /// Runs SQL as `postgres`.
     ///
     /// # Errors
-    /// What psql says.
+    /// Fails if psql does.
     pub fn psql(&self, sql: &str) -> Result<String> {
         let mut psql = self.client("psql");
         psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--dbname=postgres"]);
@@ -421,7 +421,7 @@ impl Member<'_> {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
-    /// A command of PostgreSQL's for this server.
+    /// Returns the command of a PostgreSQL client program that connects to this server.
     pub fn client(&self, program: &str) -> Command {
         let mut command = self.cluster.playground.user().command(Path::new(BIN_DIR).join(program));
         command
@@ -431,38 +431,38 @@ impl Member<'_> {
         command
     }
 
-    /// Takes the report of the last run away, so that the next one's can be waited for.
+    /// Removes the report of the last run, so that a test can wait for the next one.
     ///
     /// # Errors
-    /// Those of the file system.
-    pub fn forget_report(&self) -> Result<()> {
+    /// Fails if a file or directory cannot be created.
+    pub fn remove_report(&self) -> Result<()> {
         match std::fs::remove_file(self.path("report.json")) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
         }
     }
 
-    /// The report of the last run, waited for.
+    /// Waits for the report of a run and returns it.
     ///
     /// # Errors
-    /// Where it does not come.
+    /// Fails if there is no report at the timeout, or if it is not JSON.
     pub fn report(&self) -> Result<Value> {
         let path = self.path("report.json");
         self.wait_until("the report", PATIENCE, || path.exists())?;
         serde_json::from_slice(&std::fs::read(&path)?).context("the report is not JSON")
     }
 
-    /// Whether PostgreSQL could take the data directory for a whole one.
+    /// Returns whether the data directory has a pg_control, without which PostgreSQL does not start.
     pub fn is_sealed(&self) -> bool {
         self.datadir().join("global/pg_control").exists()
     }
 
-    /// Whether pg_basebackup has begun to write a new data directory.
+    /// Returns whether pg_basebackup is writing a new data directory.
     pub fn is_being_copied(&self) -> bool {
         !self.is_sealed() && self.datadir().join("backup_label").exists()
     }
 
-    /// The command lines of the Understudy that runs for this member and of everything else that names its folder.
+    /// Returns the command lines of all processes that name the member's folder, which includes its Understudy.
     pub fn command_lines(&self) -> Vec<String> {
         processes(&self.folder.display().to_string()).into_iter().map(|(_, command)| command).collect()
     }
@@ -471,17 +471,17 @@ impl Member<'_> {
 impl Drop for Member<'_> {
     fn drop(&mut self) {
         self.kill();
-        // Patroni's postmaster has a session of its own and outlives it.
+        // The postmaster that Patroni started has a session of its own and is still running.
         if self.datadir().join("postmaster.pid").exists() {
             let mut stop = self.cluster.playground.user().command(Path::new(BIN_DIR).join("pg_ctl"));
             stop.args(["stop", "--wait", "--silent", "--mode=immediate", "--pgdata"]).arg(self.datadir());
-            // What could fail here has no one to tell.
+            // A destructor cannot report a failure.
             let _ended = stop.stderr(Stdio::null()).status();
         }
     }
 }
 
-/// One request to a port of 127.0.0.1: the status and the body.
+/// Sends a request to a port of 127.0.0.1, and returns the status and the body.
 fn http(port: u16, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;

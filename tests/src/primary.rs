@@ -1,14 +1,14 @@
-//! A primary with data worth copying, and backups of it.
+//! A primary with some rows, and backups of it.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::control_file::as_in_the_backup;
+use crate::control_file::with_checkpoint_of_backup;
 use crate::replica_folder::ReplicaFolder;
 use crate::server::{Playground, PostgresServer, run};
 
-/// What two servers must agree on to hold the same rows.
+/// A query whose result is the same on two servers if they have the same rows.
 const CONTENT: &str = "SELECT (SELECT (count(*), sum(hashtext(body))) FROM letters), (SELECT (count(*), sum(hashtext(body))) FROM parcels)";
 
 /// A running primary with a table in the default tablespace and one in a tablespace of its own.
@@ -16,24 +16,24 @@ const CONTENT: &str = "SELECT (SELECT (count(*), sum(hashtext(body))) FROM lette
 pub struct Primary {
     /// The server.
     pub server: PostgresServer,
-    /// The folder that everything is in.
+    /// The folder of the server, its backups and its replicas.
     pub playground: Playground,
     tablespace_oid: String,
 }
 
 impl Primary {
-    /// Starts one with so many rows of half a kilobyte in each table.
+    /// Starts a primary with this number of rows, half a kilobyte each, in each table.
     ///
     /// # Errors
-    /// What PostgreSQL says.
+    /// Fails if a program of PostgreSQL does.
     pub fn start(name: &str, rows: u32) -> Result<Self> {
         Self::start_in(Playground::new(name)?, rows)
     }
 
-    /// The same in a playground that is there already.
+    /// Does the same in an existing playground.
     ///
     /// # Errors
-    /// What PostgreSQL says.
+    /// Fails if a program of PostgreSQL does.
     pub fn start_in(playground: Playground, rows: u32) -> Result<Self> {
         let server = PostgresServer::init(&playground, "primary")?;
         let fast = playground.directory("fast-disks")?;
@@ -51,14 +51,14 @@ impl Primary {
         Ok(Self { server, playground, tablespace_oid })
     }
 
-    /// The same primary, started again after it was stopped.
+    /// Starts the primary again after it was stopped.
     ///
     /// # Errors
-    /// What PostgreSQL says.
+    /// Fails if a program of PostgreSQL does.
     pub fn restarted(self) -> Result<Self> {
         let Self { server: stopped, playground, tablespace_oid } = self;
         let datadir = stopped.datadir().to_owned();
-        // Its end would stop the next one, which runs on the same directory.
+        // Dropping the old value later would stop the new server, which runs on the same directory.
         drop(stopped);
         let server =
             PostgresServer::start(&playground, &datadir, "wal_level = replica\nmax_wal_senders = 10\n")?;
@@ -66,15 +66,15 @@ impl Primary {
         Ok(Self { server, playground, tablespace_oid })
     }
 
-    /// Where the tablespace is on the primary.
+    /// Returns the location of the tablespace on the primary.
     pub fn tablespace(&self) -> PathBuf {
         self.playground.path("fast-disks")
     }
 
-    /// Takes a tar backup into `<playground>/backups/<name>` with further options of pg_basebackup's.
+    /// Takes a tar backup into `<playground>/backups/<name>` with further options of pg_basebackup.
     ///
     /// # Errors
-    /// What pg_basebackup says.
+    /// Fails if pg_basebackup does.
     pub fn tar_backup(&self, name: &str, options: &[&str]) -> Result<PathBuf> {
         let backups = self.backups()?;
         let backup = backups.join(name);
@@ -87,20 +87,20 @@ impl Primary {
         Ok(backup)
     }
 
-    /// The directory that backups are in, and that plugins are granted.
+    /// Returns the directory of the backups, which plugins are granted. Creates it if it is missing.
     ///
     /// # Errors
-    /// Those of mkdir.
+    /// Fails if mkdir does.
     pub fn backups(&self) -> Result<PathBuf> {
         let backups = self.playground.path("backups");
         if backups.exists() { Ok(backups) } else { self.playground.directory("backups") }
     }
 
-    /// A replica's folder, configured for these methods with both places mapped and a standby configured; `replica` are further
-    /// lines of its section, `sections` further sections.
+    /// Creates a replica's folder, configured for these methods and as a standby, with WAL directory and tablespace mapped. `replica`
+    /// has further lines of `[replica]`, `sections` further sections.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Fails if a file or directory cannot be created.
     pub fn replica(
         &self,
         name: &str,
@@ -114,14 +114,14 @@ impl Primary {
             &format!(
                 "methods = {methods:?}\nconfigure_standby = true\nstandby_passfile = \"{passfile}\"\n{mapped}{replica}",
                 passfile = passfile.display(),
-                mapped = folder.mapped(&self.tablespace(), &self.tablespace_oid),
+                mapped = folder.mapping_lines(&self.tablespace(), &self.tablespace_oid),
             ),
             &format!("{}\n{sections}", self.source()),
         )?;
         Ok(folder)
     }
 
-    /// The section `[source]`, and basebackup's options.
+    /// Returns the section `[source]` and the options of basebackup.
     pub fn source(&self) -> String {
         format!(
             "[source]\nconninfo = \"{}\"\npassfile = \"{}\"\n\n[method.basebackup.options]\ncheckpoint = \"fast\"\n",
@@ -130,7 +130,7 @@ impl Primary {
         )
     }
 
-    /// The section of a method `tarball` that restores this backup.
+    /// Returns the section of a method `tarball` that restores this backup.
     pub fn tarball(&self, backup: &Path) -> String {
         let (backups, backup) = (self.playground.path("backups"), backup.display());
         format!(
@@ -139,11 +139,11 @@ impl Primary {
         )
     }
 
-    /// Stops the primary, copies it into the backups, and gives the section of a method `mirror` that restores the copy; see
-    /// [`Primary::restarted`].
+    /// Stops the primary, copies it into the backups, and returns the section of a method `mirror` that restores the copy. Start the
+    /// primary with [`Primary::restarted`] afterwards.
     ///
     /// # Errors
-    /// What cp says.
+    /// Fails if pg_ctl or cp does.
     pub fn copy_for_mirror(&self) -> Result<String> {
         let copies = self.backups()?;
         self.server.stop()?;
@@ -158,24 +158,24 @@ impl Primary {
         ))
     }
 
-    /// The section of a method `hostile` that behaves so; `more` are further options and keys.
+    /// Returns the section of a method `hostile` with this behaviour. `more` has further keys of the section.
     pub fn hostile(&self, behave: &str, more: &str) -> String {
         format!("[method.hostile]\n{more}\n[method.hostile.options]\nbehave = \"{behave}\"\n")
     }
 
-    /// Starts the replica in this folder, and holds that it streams, follows and has the same rows in indexes and tables
-    /// that are whole.
+    /// Starts the replica in this folder, and checks that it streams, replays new rows, has the same rows as the primary, and has
+    /// intact tables and indexes.
     ///
     /// # Errors
-    /// What does not hold.
+    /// Fails with the check that failed.
     pub fn streams_to(&self, replica: &ReplicaFolder) -> Result<()> {
         self.streams_from(&self.server, replica)
     }
 
-    /// The same from another server of the cluster that takes writes.
+    /// Does the same with another server of the cluster, which accepts writes, as the primary.
     ///
     /// # Errors
-    /// What does not hold.
+    /// Fails with the check that failed.
     pub fn streams_from(&self, source: &PostgresServer, replica: &ReplicaFolder) -> Result<()> {
         let standby = PostgresServer::start(&self.playground, &replica.datadir(), "")?;
         let name = format!("c{}", standby.port());
@@ -193,16 +193,16 @@ impl Primary {
         standby.stop()
     }
 
-    /// Holds a replica that was not started yet against the manifest of its backup with `pg_verifybackup`.
+    /// Checks a replica that was not started yet against the manifest of its backup with `pg_verifybackup`.
     ///
     /// # Errors
-    /// What pg_verifybackup finds.
+    /// Fails if pg_verifybackup does.
     pub fn verify(&self, replica: &ReplicaFolder, manifest: &Path) -> Result<()> {
         let mut verify = self.playground.user().command(self.playground.bin_dir().join("pg_verifybackup"));
         verify.arg("--manifest-path").arg(manifest);
-        // The host made the links itself, and tablespace_map is gone.
+        // The host has created the links and removed tablespace_map.
         verify.args(["--ignore=tablespace_map", "--wal-directory"]).arg(replica.wal()).arg(replica.datadir());
-        as_in_the_backup(&replica.datadir(), || run(&mut verify))?;
+        with_checkpoint_of_backup(&replica.datadir(), || run(&mut verify))?;
         Ok(())
     }
 }

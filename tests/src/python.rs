@@ -1,4 +1,4 @@
-//! Virtual environments of Python with packages from PyPI, each below `target/` and for one list of requirements.
+//! Python's virtual environments with packages from PyPI, one below `target/` for each list of requirements.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,19 +8,19 @@ use anyhow::{Context, Result, ensure};
 
 use crate::program::project;
 
-/// Debian's Python, not the first one of `PATH`: what an environment has must fit the one Python that every user may run.
+/// Debian's Python, not the first one of `PATH`: packages must fit the Python that every user may run.
 pub const PYTHON: &str = "/usr/bin/python3";
 
-/// Returns the folder of the virtual environment `target/<name>`, with what the file `requirements` lists. Makes the
-/// environment if it is missing or was made for another list, in some seconds; it takes no time after that.
+/// Returns the folder of the virtual environment `target/<name>`, which has the packages that the file `requirements` lists.
+/// Creates the environment if it is missing or was created for another list.
 ///
 /// # Errors
-/// Python, its `venv` module or PyPI is out of reach.
+/// Fails if Python, its `venv` module or PyPI cannot be reached.
 pub fn environment(name: &str, requirements: &Path) -> Result<PathBuf> {
     let wanted = fs::read_to_string(requirements)
         .with_context(|| format!("cannot read {}", requirements.display()))?;
     let environment = project().join("target").join(name);
-    // Written last: an environment without it is half made.
+    // This file is written last: an environment without it is incomplete.
     let made_for = environment.join("requirements.txt");
     let lock = environment.with_extension("lock");
     fs::create_dir_all(lock.parent().unwrap_or(project()))?;
@@ -37,7 +37,7 @@ pub fn environment(name: &str, requirements: &Path) -> Result<PathBuf> {
     install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
     finish(
         install.arg(requirements),
-        "the packages come from PyPI; look whether this machine reaches it (pip's settings are honoured)",
+        "the packages come from PyPI: check that this machine can reach it (pip's settings apply)",
     )?;
     fs::write(&made_for, wanted)?;
     Ok(environment)
@@ -46,7 +46,7 @@ pub fn environment(name: &str, requirements: &Path) -> Result<PathBuf> {
 fn finish(command: &mut Command, hint: &str) -> Result<()> {
     let output = command.output().with_context(|| format!("{command:?} does not run; {hint}"))?;
     let errors = String::from_utf8_lossy(&output.stderr);
-    let told = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "{command:?}: {} {}; {hint}", told.trim(), errors.trim());
+    let output_text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{command:?}: {} {}; {hint}", output_text.trim(), errors.trim());
     Ok(())
 }

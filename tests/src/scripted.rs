@@ -1,4 +1,4 @@
-//! A method that does what a test says, on a real data directory.
+//! A method whose behaviour a test defines, on a real data directory.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,21 +7,21 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use replica::{Failure, Method, Plan, Refusal, Request, Run, SealRequests};
 
-type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-type Create = dyn Fn(Request, Run) -> Answer<Result<SealRequests, Failure>> + Send + Sync;
-type Look = dyn Fn(Request, Run) -> Answer<Result<Plan, Failure>> + Send + Sync;
+type BoxedFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type CreateFn = dyn Fn(Request, Run) -> BoxedFuture<Result<SealRequests, Failure>> + Send + Sync;
+type PlanFn = dyn Fn(Request, Run) -> BoxedFuture<Result<Plan, Failure>> + Send + Sync;
 
-/// A method of the loop: preflight and plan say yes until told otherwise, `create` does what the test gave it.
+/// A method for the loop. Preflight and plan succeed by default, and `create` calls the test's function.
 #[derive(Clone)]
 pub struct Scripted {
     name: String,
     preflight: Result<(), Refusal>,
-    plan: Arc<Look>,
-    create: Arc<Create>,
+    plan: Arc<PlanFn>,
+    create: Arc<CreateFn>,
 }
 
 impl Scripted {
-    /// A method of this name that fills the directory by `create`.
+    /// Creates a method of this name that fills the directory with `create`.
     pub fn new<F>(name: &str, create: impl Fn(Request, Run) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<SealRequests, Failure>> + Send + 'static,
@@ -34,25 +34,25 @@ impl Scripted {
         }
     }
 
-    /// The same, refused before it runs.
+    /// Makes the preflight refuse.
     #[must_use]
-    pub fn refused(mut self, refusal: Refusal) -> Self {
+    pub fn refusing(mut self, refusal: Refusal) -> Self {
         self.preflight = Err(refusal);
         self
     }
 
-    /// The same with this plan.
+    /// Makes the method return this plan.
     #[must_use]
     pub fn planning(self, plan: Plan) -> Self {
-        self.looking(move |_, _| {
+        self.planning_with(move |_, _| {
             let plan = plan.clone();
             async move { Ok(plan) }
         })
     }
 
-    /// The same, finding out its plan as it is said.
+    /// Makes the method call `plan` for its plan.
     #[must_use]
-    pub fn looking<F>(mut self, plan: impl Fn(Request, Run) -> F + Send + Sync + 'static) -> Self
+    pub fn planning_with<F>(mut self, plan: impl Fn(Request, Run) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<Plan, Failure>> + Send + 'static,
     {

@@ -1,4 +1,4 @@
-//! Real PostgreSQL servers: each with a folder and a port of its own on loopback, stopped when it goes out of scope.
+//! Real PostgreSQL servers, each with a folder and a port of its own on loopback. Dropping a server stops it.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -11,31 +11,31 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::user::ServerUser;
 
-/// Where Debian's packages put PostgreSQL's programs.
+/// The directory of PostgreSQL's programs in Debian's packages.
 pub const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
 
-/// Where servers of the tests listen: above what needs root, below what Linux gives to outgoing connections
+/// The ports of the tests' servers: above those that need root, and below those that Linux gives to outgoing connections
 /// (`net.ipv4.ip_local_port_range`).
 const PORTS: Range<u16> = 15_000..32_000;
 
-/// The password of the role `replicator`, which every server here has. It must never be seen in a log, an argument or a report.
+/// The password of the role `replicator` of every server here. It must not appear in a log, an argument or a report.
 pub const REPLICATOR_PASSWORD: &str = "s3cr:et\\of the replica";
 
-/// A folder that belongs to the server's user: a temporary one, removed at the end, or one that stays.
+/// A folder of the server's user: a temporary one, which is removed at the end, or a persistent one.
 #[derive(Debug)]
 pub struct Playground {
     folder: PathBuf,
     user: ServerUser,
     bin_dir: PathBuf,
-    /// Removes the folder when it goes.
+    /// Removes the folder when the playground is dropped.
     _temporary: Option<tempfile::TempDir>,
 }
 
 impl Playground {
-    /// A new folder below the system's temporary one.
+    /// Creates a folder below the system's temporary directory.
     ///
     /// # Errors
-    /// Those of mkdir and chown.
+    /// Fails if mkdir or chown does.
     pub fn new(name: &str) -> Result<Self> {
         let temporary = tempfile::Builder::new().prefix(&format!("understudy-{name}-")).tempdir()?;
         let user = ServerUser::find()?;
@@ -44,43 +44,43 @@ impl Playground {
         Ok(Self { folder, user, bin_dir: BIN_DIR.into(), _temporary: Some(temporary) })
     }
 
-    /// A folder that stays, made where it is missing.
+    /// Uses a folder that is not removed. Creates it if it is missing.
     ///
     /// # Errors
-    /// Those of mkdir and chown.
-    pub fn kept(folder: &Path) -> Result<Self> {
+    /// Fails if mkdir or chown does.
+    pub fn persistent(folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("mkdir {}", folder.display()))?;
         let user = ServerUser::find()?;
         user.own(folder)?;
         Ok(Self { folder: folder.to_owned(), user, bin_dir: BIN_DIR.into(), _temporary: None })
     }
 
-    /// A path in the folder.
+    /// Returns a path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// Where the programs of the PostgreSQL are that everything in the folder is of: [`BIN_DIR`] where nothing else is said.
+    /// Returns the directory of the PostgreSQL programs that the servers and replicas in this folder use: [`BIN_DIR`] by default.
     pub fn bin_dir(&self) -> &Path {
         &self.bin_dir
     }
 
-    /// Has everything that is made from now on be of the PostgreSQL whose programs are here.
-    pub fn uses(&mut self, bin_dir: PathBuf) {
+    /// Makes all servers and replicas that are created from now on use the PostgreSQL programs in `bin_dir`.
+    pub fn set_bin_dir(&mut self, bin_dir: PathBuf) {
         self.bin_dir = bin_dir;
     }
 
-    /// A new directory in the folder (0700), the user's.
+    /// Creates a directory (0700) of the server's user in the folder.
     ///
     /// # Errors
-    /// Those of mkdir and chown.
+    /// Fails if mkdir or chown does.
     pub fn directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
         self.user.directory(&path)?;
         Ok(path)
     }
 
-    /// The user that everything in it belongs to.
+    /// Returns the user that owns everything in the folder.
     pub fn user(&self) -> ServerUser {
         self.user
     }
@@ -97,11 +97,11 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// Makes a new cluster in `<playground>/<name>` with data checksums, a superuser `postgres` without a password on loopback
-    /// and a role `replicator` with [`REPLICATOR_PASSWORD`] (scram), and starts it.
+    /// Creates a cluster in `<playground>/<name>` with data checksums, a superuser `postgres` without a password and a role
+    /// `replicator` with [`REPLICATOR_PASSWORD`] (scram), and starts it.
     ///
     /// # Errors
-    /// What initdb or the server say.
+    /// Fails if initdb, pg_ctl or psql does.
     pub fn init(playground: &Playground, name: &str) -> Result<Self> {
         let user = playground.user();
         let datadir = playground.path(name);
@@ -130,7 +130,7 @@ impl PostgresServer {
     /// connections.
     ///
     /// # Errors
-    /// The end of the server's log, where it does not come up within a minute.
+    /// Fails with the end of the server's log if it does not accept connections within a minute.
     pub fn start(playground: &Playground, datadir: &Path, settings: &str) -> Result<Self> {
         let user = playground.user();
         let port = free_port()?;
@@ -161,30 +161,30 @@ impl PostgresServer {
         Ok(server)
     }
 
-    /// The port on 127.0.0.1.
+    /// Returns the port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The directory that its Unix socket is in.
+    /// Returns the directory of its Unix socket.
     pub fn sockets(&self) -> &Path {
         &self.sockets
     }
 
-    /// The data directory.
+    /// Returns the data directory.
     pub fn datadir(&self) -> &Path {
         &self.datadir
     }
 
-    /// The connection string of the role `replicator`, without its password.
+    /// Returns the connection string of the role `replicator`, without its password.
     pub fn conninfo(&self) -> String {
         format!("host=127.0.0.1 port={} user=replicator", self.port)
     }
 
-    /// Writes a passfile with the password of `replicator`, the server user's, 0600.
+    /// Writes a passfile (0600) of the server's user with the password of `replicator`.
     ///
     /// # Errors
-    /// Those of write and chmod.
+    /// Fails if the file cannot be written or its mode not changed.
     pub fn passfile(&self, path: &Path) -> Result<()> {
         use std::os::unix::fs::PermissionsExt;
         let password = REPLICATOR_PASSWORD.replace('\\', "\\\\").replace(':', "\\:");
@@ -192,10 +192,10 @@ impl PostgresServer {
         Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?)
     }
 
-    /// Runs SQL as `postgres` in the database `postgres`; gives what it prints, unaligned, without a header.
+    /// Runs SQL as `postgres` in the database `postgres`, and returns the output, unaligned and without a header.
     ///
     /// # Errors
-    /// What psql says.
+    /// Fails if psql does.
     pub fn psql(&self, sql: &str) -> Result<String> {
         let output = run(self.user.command(self.bin_dir.join("psql")).args([
             "--no-psqlrc",
@@ -215,10 +215,10 @@ impl PostgresServer {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
-    /// Waits until a query answers `expected`, at most a minute.
+    /// Waits until the result of a query is `expected`, at most a minute.
     ///
     /// # Errors
-    /// The last answer, where that time passes.
+    /// Fails with the last result at the timeout.
     pub fn wait_for(&self, sql: &str, expected: &str) -> Result<()> {
         let begun = std::time::Instant::now();
         loop {
@@ -226,30 +226,31 @@ impl PostgresServer {
             if answer == expected {
                 return Ok(());
             }
-            ensure!(begun.elapsed().as_secs() < 60, "`{sql}` still answers `{answer}`, not `{expected}`");
+            ensure!(begun.elapsed().as_secs() < 60, "`{sql}` still returns `{answer}`, not `{expected}`");
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
 
-    /// A command of PostgreSQL's (such as `pg_basebackup`), as the server's user, with host, port and user `postgres`.
+    /// Returns the command of a PostgreSQL client program, such as `pg_basebackup`, with host, port and user `postgres`, run as the
+    /// server's user.
     pub fn client(&self, program: &str) -> std::process::Command {
         let mut command = self.user.command(self.bin_dir.join(program));
         command.args(["--host=127.0.0.1", "--username=postgres", &format!("--port={}", self.port)]);
         command
     }
 
-    /// Stops it as a clean shutdown.
+    /// Stops the server with a clean shutdown.
     ///
     /// # Errors
-    /// Where pg_ctl fails.
+    /// Fails if pg_ctl fails.
     pub fn stop(&self) -> Result<()> {
         self.end("fast")
     }
 
-    /// Stops it as a crash would.
+    /// Stops the server as a crash would.
     ///
     /// # Errors
-    /// Where pg_ctl fails.
+    /// Fails if pg_ctl fails.
     pub fn crash(&self) -> Result<()> {
         self.end("immediate")
     }
@@ -267,16 +268,16 @@ impl PostgresServer {
 impl Drop for PostgresServer {
     fn drop(&mut self) {
         if self.datadir.join("postmaster.pid").exists() {
-            // Its folder is about to be removed; what could fail here has no one to tell.
+            // A destructor cannot report a failure, and the folder is about to be removed.
             let _ = self.end("immediate");
         }
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command and returns its output.
 ///
 /// # Errors
-/// What it printed, where it fails.
+/// Fails with the output if the command does not start or fails.
 pub fn run(command: &mut std::process::Command) -> Result<Output> {
     let output = command.output().with_context(|| format!("{:?} does not run", command.get_program()))?;
     ensure!(
@@ -290,13 +291,13 @@ pub fn run(command: &mut std::process::Command) -> Result<Output> {
     Ok(output)
 }
 
-/// A port of 127.0.0.1 that nobody listens on, and that no other test is given while this process lives.
+/// Returns a free port of 127.0.0.1. No other test gets the same port while this process lives.
 ///
-/// It lies below those that the kernel gives to outgoing connections: one of these could take it before the server does
-/// that it is for. Other tests keep off because the UDP port of the same number is bound here.
+/// The port is below those that the kernel gives to outgoing connections, because such a connection could take the port before the
+/// server does. The UDP port of the same number is bound here, which keeps other tests from choosing it.
 ///
 /// # Errors
-/// Where there is none.
+/// Fails if no port is free.
 pub fn free_port() -> Result<u16> {
     static TAKEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     for _ in 0..1000 {
@@ -310,7 +311,7 @@ pub fn free_port() -> Result<u16> {
     bail!("no port of 127.0.0.1 from {} to {} is free", PORTS.start, PORTS.end)
 }
 
-/// The last lines of a file, for an error.
+/// Returns the last lines of a file, for an error message.
 pub(crate) fn tail(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(20).collect();

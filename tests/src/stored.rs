@@ -1,4 +1,4 @@
-//! Every kind of place that backups can be in, with a folder's files in it, and the lines of a configuration that grant it.
+//! Every kind of location that backups can be in, filled with the files of a folder, and the configuration that grants it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,62 +10,62 @@ use anyhow::Result;
 use crate::server::{Playground, run};
 use crate::stores::{AZURITE_ACCOUNT, AZURITE_KEY, S3RVER, StoreServer, ensure_servers};
 
-/// A kind of place.
+/// A kind of location for backups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum BackupLocation {
     /// A directory that `read` grants.
     Directory,
-    /// The same as a store.
+    /// A directory that is granted as a store with a `file://` URL.
     FileUrl,
-    /// S3 by `moto`.
+    /// S3, emulated by `moto`.
     Moto,
-    /// S3 by `s3rver`, which looks at who asks.
+    /// S3, emulated by `s3rver`, which checks the access key.
     S3rver,
-    /// Azure by `azurite`, which looks at who asks.
+    /// Azure, emulated by `azurite`, which checks the account key.
     Azurite,
-    /// Google by its interface in XML, which is S3's.
+    /// Google Cloud Storage through its XML interface, which is that of S3.
     Google,
-    /// A web server that knows ranges. It cannot be listed.
+    /// A web server that supports ranges. It cannot be listed.
     Web,
-    /// One that knows none.
+    /// A web server that does not support ranges. It cannot be listed.
     WebWithoutRanges,
 }
 
-/// All of them.
-pub const EVERYWHERE: [Place; 8] = [
-    Place::Directory,
-    Place::FileUrl,
-    Place::Moto,
-    Place::S3rver,
-    Place::Azurite,
-    Place::Google,
-    Place::Web,
-    Place::WebWithoutRanges,
+/// All kinds of locations.
+pub const ALL_LOCATIONS: [BackupLocation; 8] = [
+    BackupLocation::Directory,
+    BackupLocation::FileUrl,
+    BackupLocation::Moto,
+    BackupLocation::S3rver,
+    BackupLocation::Azurite,
+    BackupLocation::Google,
+    BackupLocation::Web,
+    BackupLocation::WebWithoutRanges,
 ];
 
-/// A place with files in it.
+/// A location that holds files.
 #[derive(Debug)]
-pub struct Stored {
-    /// Its server, where it has one.
+pub struct StoredBackup {
+    /// Its server; `None` for a directory.
     pub server: Option<StoreServer>,
-    /// What `grants.stores.NAME` says; for a directory none, but what `grants.read` names.
+    /// How the configuration grants it.
     pub grant: Grant,
 }
 
-/// How a place is granted.
+/// How the configuration grants a location.
 #[derive(Debug)]
 pub enum Grant {
     /// By `grants.read`.
     Read(PathBuf),
-    /// By a store with these settings, each on a line.
+    /// By `grants.stores.NAME` with these settings, one per line.
     Store(String),
 }
 
-/// Where the files are in a bucket.
+/// The prefix of the files in a bucket.
 const PREFIX: &str = "of/demo";
 
-/// Puts every file below a folder into a bucket of S3, which it makes where it is missing, with Amazon's own client: address, folder,
-/// prefix, key.
+/// A Python program that uploads every file below a folder into a bucket of S3 with Amazon's own client, and creates the bucket if
+/// it is missing. Arguments: address, folder, prefix, key.
 const TO_S3: &str = "\
 import os, sys, boto3
 s3 = boto3.client('s3', endpoint_url=sys.argv[1], aws_access_key_id=sys.argv[4], aws_secret_access_key=sys.argv[4], region_name='us-east-1')
@@ -76,13 +76,13 @@ for folder, _, names in os.walk(sys.argv[2]):
         path = os.path.join(folder, name)
         if not os.path.islink(path):
             with open(path, 'rb') as body:
-                # For those who read without a signature that S3 knows.
+                # Public, because some tests read without a signature.
                 s3.put_object(Bucket='backups', Key=sys.argv[3] + '/' + os.path.relpath(path, sys.argv[2]), Body=body, ACL='public-read')
 ";
 
-/// The same for Azure, with Python alone, which signs as
-/// <https://learn.microsoft.com/en-us/rest/api/storageservices/authorize-with-shared-key> has it: address, folder, prefix, account,
-/// key.
+/// The same for Azure, without a client library. It signs requests as
+/// <https://learn.microsoft.com/en-us/rest/api/storageservices/authorize-with-shared-key> says. Arguments: address, folder, prefix,
+/// account, key.
 const TO_AZURE: &str = "\
 import base64, email.utils, hashlib, hmac, os, sys, urllib.error, urllib.parse, urllib.request
 address, root, prefix, account, key = sys.argv[1:]
@@ -91,7 +91,7 @@ def put(path, query, body, headers):
     headers = {'x-ms-date': email.utils.formatdate(usegmt=True), 'x-ms-version': '2021-08-06', **headers}
     signed = ''.join(f'{name}:{headers[name]}\\n' for name in sorted(headers))
     length = str(len(body)) if body else ''
-    # Content-Length is the third of eleven headers, of which the others are empty but the type.
+    # Content-Length is the third of eleven headers. The others are empty except the type.
     plain = ['PUT', '', '', length, '', 'application/octet-stream', '', '', '', '', '', '']
     resource = '/' + account + url + ''.join('\\n' + name + ':' + value for name, value in query)
     text = '\\n'.join(plain) + '\\n' + signed + resource
@@ -112,15 +112,17 @@ for folder, _, names in os.walk(root):
                 put('/' + prefix + '/' + os.path.relpath(path, root), [], body.read(), {'x-ms-blob-type': 'BlockBlob'})
 ";
 
-impl Place {
-    /// A server of this kind with the files below `folder` in it, and how it is granted. Credentials are in files of the playground's.
+impl BackupLocation {
+    /// Starts a server of this kind and uploads the files below `folder`. Credentials are written to files in the playground.
     ///
     /// # Errors
-    /// Where a server does not start or does not take the files.
-    pub fn with(self, folder: &Path, playground: &Playground) -> Result<Stored> {
+    /// Fails if the server does not start or does not accept the files.
+    pub fn with(self, folder: &Path, playground: &Playground) -> Result<StoredBackup> {
         let retry = "retry_for = \"30s\"\nidle_timeout = \"10s\"\n";
         let (server, grant) = match self {
-            Self::Directory => return Ok(Stored { server: None, grant: Grant::Read(folder.to_owned()) }),
+            Self::Directory => {
+                return Ok(StoredBackup { server: None, grant: Grant::Read(folder.to_owned()) });
+            }
             Self::FileUrl => (None, format!("url = \"file://{}\"\n", folder.display())),
             Self::Moto | Self::S3rver => {
                 let server = if self == Self::Moto { StoreServer::moto()? } else { StoreServer::s3rver()? };
@@ -168,13 +170,13 @@ impl Place {
                 (Some(server), grant)
             }
         };
-        Ok(Stored { server, grant: Grant::Store(grant) })
+        Ok(StoredBackup { server, grant: Grant::Store(grant) })
     }
 
-    /// Puts the files below `folder` into the bucket of this kind of server at this address, beside what is there or in place of it.
+    /// Uploads the files below `folder` to the server at this address. Existing files of the same name are replaced.
     ///
     /// # Errors
-    /// What the server answers.
+    /// Fails if the server refuses a file.
     pub fn put(self, address: &str, folder: &Path) -> Result<()> {
         let mut put = Command::new(ensure_servers()?.join("venv/bin/python"));
         match self {
@@ -186,16 +188,16 @@ impl Place {
         run(&mut put).map(drop)
     }
 
-    /// Whether it can be listed.
-    pub fn lists(self) -> bool {
+    /// Returns whether the location can be listed.
+    pub fn can_be_listed(self) -> bool {
         !matches!(self, Self::Web | Self::WebWithoutRanges)
     }
 }
 
-/// A file of the playground's that only the server's user reads.
+/// Writes a file in the playground that only the server's user may read.
 ///
 /// # Errors
-/// Those of the file system.
+/// Fails if the file cannot be written.
 pub fn secret(playground: &Playground, name: &str, value: &str) -> Result<PathBuf> {
     let path = playground.path(name);
     playground.user().write(&path, value)?;

@@ -1,11 +1,11 @@
-//! Real servers of object stores, from PyPI and npm: each with a folder and a port of its own on loopback, ended when it
-//! goes out of scope, and by the kernel when this program is killed.
+//! Real servers of object stores, from PyPI and npm, each with a folder and a port of its own on loopback. Dropping a server ends
+//! it; the kernel ends it if this program is killed.
 //!
-//! - S3: `moto`, which keeps everything in memory and can look at signatures, and `s3rver`, which keeps it on disk.
-//! - Azure: `azurite`, Microsoft's own emulator, which keeps it on disk.
-//! - HTTP: Python's `http.server`, which knows no ranges.
+//! - S3: `moto`, which keeps objects in memory and can check signatures, and `s3rver`, which keeps them on disk.
+//! - Azure: `azurite`, Microsoft's own emulator, which keeps objects on disk.
+//! - HTTP: Python's `http.server`, which does not support ranges.
 //!
-//! `moto` and Python's speak TLS too, with a certificate that they are given.
+//! `moto` and Python's server can use TLS with a given certificate.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -19,25 +19,25 @@ use crate::program::project;
 use crate::python::{PYTHON, environment};
 use crate::server::{free_port, run, tail};
 
-/// How long a server may take to answer, in seconds.
+/// The timeout of a server's start.
 const START: Duration = Duration::from_secs(60);
 
-/// The access key of `s3rver`, and its secret too.
+/// The access key of `s3rver`, which is its secret key too.
 pub const S3RVER: &str = "S3RVER";
 
-/// The account of `azurite`, which everybody knows
+/// The account of `azurite`, which is public
 /// (<https://learn.microsoft.com/en-us/azure/storage/common/storage-use-azurite>).
 pub const AZURITE_ACCOUNT: &str = "devstoreaccount1";
 
-/// Its key.
+/// The key of that account.
 pub const AZURITE_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// Installs the servers below `target/` where they are missing or of other releases. Takes a minute the first time and
-/// nothing after.
+/// Installs the servers below `target/` if they are missing or of other releases, and returns their folder. The first call takes a
+/// minute.
 ///
 /// # Errors
-/// Where Python, npm, PyPI or npm's registry is out of reach.
+/// Fails if Python, npm, PyPI or npm's registry cannot be reached.
 pub fn ensure_servers() -> Result<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("stores");
     let folder = project().join("target/stores");
@@ -46,7 +46,7 @@ pub fn ensure_servers() -> Result<PathBuf> {
     lock.lock().context("waiting for another test that installs the servers of stores")?;
     environment("stores/venv", &here.join("requirements.txt"))?;
     let node = folder.join("node");
-    installed(&here.join("package.json"), &node.join("installed.json"), || {
+    install_unless_current(&here.join("package.json"), &node.join("installed.json"), || {
         fs::create_dir_all(&node)?;
         fs::copy(here.join("package.json"), node.join("package.json"))?;
         let mut npm = Command::new("npm");
@@ -56,8 +56,12 @@ pub fn ensure_servers() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Does what is to be done where `made_for` does not read as `wanted`.
-fn installed(wanted: &Path, made_for: &Path, install: impl FnOnce() -> Result<()>) -> Result<()> {
+/// Calls `install` unless the file `made_for` has the same content as `wanted`, and copies `wanted` to it afterwards.
+fn install_unless_current(
+    wanted: &Path,
+    made_for: &Path,
+    install: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let wanted_text = fs::read_to_string(wanted)?;
     if fs::read_to_string(made_for).is_ok_and(|text| text == wanted_text) {
         return Ok(());
@@ -66,18 +70,18 @@ fn installed(wanted: &Path, made_for: &Path, install: impl FnOnce() -> Result<()
     Ok(fs::write(made_for, wanted_text)?)
 }
 
-/// A running server of a store.
+/// A running server of an object store.
 #[derive(Debug)]
 pub struct StoreServer {
     kind: Kind,
     folder: tempfile::TempDir,
     port: u16,
-    /// The certificate and the key, where it speaks TLS.
+    /// The certificate and the key; `None` without TLS.
     tls: Option<(PathBuf, PathBuf)>,
     process: Child,
 }
 
-/// Which server it is.
+/// The kinds of servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Moto,
@@ -87,51 +91,51 @@ enum Kind {
 }
 
 impl StoreServer {
-    /// S3 in memory, with no bucket in it. Who asks is not looked at.
+    /// Starts S3 in memory, without a bucket. It does not check credentials.
     ///
     /// # Errors
-    /// Those of [`ensure_servers`], and where it does not start.
+    /// Fails as [`ensure_servers`] does, and if the server does not start.
     pub fn moto() -> Result<Self> {
         Self::start(Kind::Moto)
     }
 
-    /// S3 on disk with the bucket `backups`. The access key is looked at ([`S3RVER`]), its signature is not; without any,
-    /// what is public may be read.
+    /// Starts S3 on disk with the bucket `backups`. It checks the access key ([`S3RVER`]) but not the signature. Public objects can
+    /// be read without a key.
     ///
     /// # Errors
-    /// As [`StoreServer::moto`].
+    /// Fails as [`StoreServer::moto`] does.
     pub fn s3rver() -> Result<Self> {
         Self::start(Kind::S3rver)
     }
 
-    /// Azure's blobs on disk, with the account [`AZURITE_ACCOUNT`] and no container in it.
+    /// Starts Azure's blob storage on disk with the account [`AZURITE_ACCOUNT`] and without a container.
     ///
     /// # Errors
-    /// As [`StoreServer::moto`].
+    /// Fails as [`StoreServer::moto`] does.
     pub fn azurite() -> Result<Self> {
         Self::start(Kind::Azurite)
     }
 
-    /// A web server of the files in [`StoreServer::folder`].
+    /// Starts a web server for the files in [`StoreServer::folder`].
     ///
     /// # Errors
-    /// As [`StoreServer::moto`].
+    /// Fails as [`StoreServer::moto`] does.
     pub fn python_http() -> Result<Self> {
         Self::start(Kind::PythonHttp)
     }
 
-    /// [`StoreServer::moto`] with TLS, by this certificate and its key.
+    /// Starts [`StoreServer::moto`] with TLS and this certificate and key.
     ///
     /// # Errors
-    /// As [`StoreServer::moto`].
+    /// Fails as [`StoreServer::moto`] does.
     pub fn moto_with_tls(tls: (PathBuf, PathBuf)) -> Result<Self> {
         Self::start_with(Kind::Moto, Some(tls))
     }
 
-    /// [`StoreServer::python_http`] with TLS, by this certificate and its key.
+    /// Starts [`StoreServer::python_http`] with TLS and this certificate and key.
     ///
     /// # Errors
-    /// As [`StoreServer::moto`].
+    /// Fails as [`StoreServer::moto`] does.
     pub fn python_https(tls: (PathBuf, PathBuf)) -> Result<Self> {
         Self::start_with(Kind::PythonHttp, Some(tls))
     }
@@ -149,10 +153,10 @@ impl StoreServer {
         Ok(server)
     }
 
-    /// Ends it as a crash would.
+    /// Kills the server.
     ///
     /// # Errors
-    /// Where it had ended already.
+    /// Fails if it has ended already.
     pub fn kill(&mut self) -> Result<()> {
         ensure!(self.process.try_wait()?.is_none(), "the server has ended by itself:\n{}", tail(&self.log()));
         self.process.kill()?;
@@ -160,22 +164,22 @@ impl StoreServer {
         Ok(())
     }
 
-    /// Starts it again on the same port, with what it kept on disk.
+    /// Starts the server again on the same port, with the objects that it keeps on disk.
     ///
     /// # Errors
-    /// Where it does not start.
+    /// Fails if it does not start.
     pub fn restart(&mut self) -> Result<()> {
         self.process = spawn(self.kind, self.folder.path(), self.port, self.tls.as_ref())?;
         self.wait()
     }
 
-    /// `http://127.0.0.1:PORT`, or https.
+    /// Returns `http://127.0.0.1:PORT`, or `https://...` with TLS.
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
-    /// Where its files are.
+    /// Returns the folder of its files.
     pub fn folder(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -198,13 +202,13 @@ impl StoreServer {
     }
 }
 
-/// Python's web server with TLS: the port, the directory, the certificate, the key.
+/// A Python program that runs a web server with TLS. Arguments: port, directory, certificate, key.
 const PYTHON_HTTPS: &str = "import functools, http.server, ssl, sys\n\
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[2])\n\
     server = http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), handler)\n\
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
     tls.load_cert_chain(sys.argv[3], sys.argv[4])\n\
-    # The handshake is the thread's of each connection, not of the one that accepts them.\n\
+    # The thread of each connection does the handshake, not the thread that accepts connections.\n\
     server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)\n\
     server.serve_forever()\n";
 
@@ -213,7 +217,7 @@ fn spawn(kind: Kind, folder: &Path, port: u16, tls: Option<&(PathBuf, PathBuf)>)
     let port = port.to_string();
     let data = folder.join("data");
     fs::create_dir_all(&data)?;
-    // The kernel ends it with the thread that started it, which no crash of a test can forget.
+    // The kernel kills the server when the thread that started it ends, even if the test crashes.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]);
     match kind {
@@ -224,7 +228,7 @@ fn spawn(kind: Kind, folder: &Path, port: u16, tls: Option<&(PathBuf, PathBuf)>)
             }
         }
         Kind::S3rver => {
-            // It encrypts the tokens of its listings with a cipher that OpenSSL 3 holds to be of the past.
+            // It encrypts the tokens of its listings with a cipher that OpenSSL 3 has only in its legacy provider.
             command.env("NODE_OPTIONS", "--openssl-legacy-provider");
             command.arg(servers.join("node/node_modules/.bin/s3rver"));
             command.args([
@@ -269,7 +273,7 @@ fn spawn(kind: Kind, folder: &Path, port: u16, tls: Option<&(PathBuf, PathBuf)>)
 
 impl Drop for StoreServer {
     fn drop(&mut self) {
-        // It may have ended already; then there is nothing to do.
+        // It may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -1,4 +1,4 @@
-//! The user that PostgreSQL runs as: it refuses root.
+//! The user that runs PostgreSQL, which refuses to run as root.
 
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
@@ -15,10 +15,10 @@ pub struct ServerUser {
 }
 
 impl ServerUser {
-    /// `postgres` where this process is root, else the user of this process.
+    /// Returns `postgres` if this process runs as root, else the user of this process.
     ///
     /// # Errors
-    /// Where `id` does not answer, such as when Debian's PostgreSQL, which brings the user, is not installed.
+    /// Fails if `id` does, for example because Debian's PostgreSQL, which creates the user, is not installed.
     pub fn find() -> Result<Self> {
         let number = |arguments: &[&str]| -> Result<u32> {
             let output = Command::new("id").args(arguments).output().context("`id` does not run")?;
@@ -37,7 +37,7 @@ impl ServerUser {
         }
     }
 
-    /// A command that runs as this user, in a clean environment, from a directory that it may read.
+    /// Returns a command that runs as this user, in a clean environment, in a directory that the user may read.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command
@@ -51,10 +51,10 @@ impl ServerUser {
         command
     }
 
-    /// Gives a file or directory to this user.
+    /// Makes this user the owner of a file or directory.
     ///
     /// # Errors
-    /// Those of chown, where this process is root.
+    /// Fails if this process is root and chown fails.
     pub fn own(&self, path: &Path) -> Result<()> {
         if rustix::process::geteuid().is_root() {
             chown(path, Some(self.uid), Some(self.gid))
@@ -63,10 +63,10 @@ impl ServerUser {
         Ok(())
     }
 
-    /// Makes a directory (0700) that belongs to this user.
+    /// Creates a directory (0700) of this user.
     ///
     /// # Errors
-    /// Those of mkdir and chown.
+    /// Fails if mkdir or chown does.
     pub fn directory(&self, path: &Path) -> Result<()> {
         use std::os::unix::fs::DirBuilderExt;
         std::fs::DirBuilder::new()
@@ -76,10 +76,10 @@ impl ServerUser {
         self.own(path)
     }
 
-    /// Writes a file that belongs to this user.
+    /// Writes a file of this user.
     ///
     /// # Errors
-    /// Those of write and chown.
+    /// Fails if the file cannot be written or its owner not changed.
     pub fn write(&self, path: &Path, text: &str) -> Result<()> {
         std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
         self.own(path)

@@ -1,4 +1,4 @@
-//! What a run writes lies apart from every other cluster: inside none, and none in what is emptied.
+//! A run writes nothing inside another cluster, and does not remove a cluster that lies inside a directory that it empties.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tests::primary::Primary;
 use tests::server::{PostgresServer, run};
 
-/// Every path below a directory.
+/// Returns every path below a directory.
 fn tree(top: &Path) -> Vec<PathBuf> {
     let (mut found, mut left) = (Vec::new(), vec![top.to_owned()]);
     while let Some(path) = left.pop() {
@@ -26,9 +26,9 @@ fn tree(top: &Path) -> Vec<PathBuf> {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn nothing_is_written_inside_a_running_cluster() {
+fn no_run_writes_inside_a_running_cluster() {
     let primary = Primary::start("inside", 100).unwrap();
-    // What a server writes by itself meanwhile would be taken for what the program made.
+    // Files that autovacuum creates meanwhile would be taken for the program's.
     primary.server.psql("ALTER SYSTEM SET autovacuum = off").unwrap();
     primary.server.psql("SELECT pg_reload_conf()").unwrap();
     primary.server.psql("CHECKPOINT").unwrap();
@@ -82,15 +82,15 @@ fn nothing_is_written_inside_a_running_cluster() {
         assert!(said.contains("inside another cluster") && !report.exists(), "{said}");
         assert!(!replica.path("state").exists() && !replica.datadir().exists(), "{said}");
     }
-    assert_eq!(tree(main), before, "something was made in the primary");
+    assert_eq!(tree(main), before, "the run created something in the primary");
     primary.server.psql("CREATE TABLE lives (n int)").unwrap();
-    // Beside the primary all is as it was.
+    // Outside of the primary the same configuration works.
     replica.created_by("basebackup").unwrap();
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_cluster_inside_the_old_data_is_not_removed_and_a_running_one_never() {
+fn a_cluster_inside_old_data_is_removed_only_with_force_and_a_running_one_never() {
     let primary = Primary::start("around", 100).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
     replica.created_by("basebackup").unwrap();
@@ -107,7 +107,7 @@ fn a_cluster_inside_the_old_data_is_not_removed_and_a_running_one_never() {
     let primary = primary.restarted().unwrap();
     let config = replica.path("understudy.toml");
     let text = fs::read_to_string(&config).unwrap();
-    // The primary listens elsewhere by now.
+    // The restarted primary has another port.
     let (begin, end) = (text.find("port=").unwrap(), text.find(" user=replicator").unwrap());
     fs::write(&config, text.replace(&text[begin..end], &format!("port={}", primary.server.port()))).unwrap();
     let ended = replica.create(&[]).unwrap();

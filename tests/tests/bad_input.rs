@@ -1,4 +1,4 @@
-//! Methods and data directories as nobody wants them: each attempt ends with its own word and the next method is tried.
+//! Broken methods and unsuitable data directories: each attempt ends with its own outcome, and the next method is tried.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,36 +8,36 @@ use std::path::Path;
 use tests::primary::Primary;
 use tests::replica_folder::ReplicaFolder;
 
-/// The word that the first method's attempt ends with, where basebackup then creates the replica.
-fn word_before_basebackup(primary: &Primary, name: &str, method: &str, section: &str) -> (String, String) {
+/// Runs this method and then basebackup, which must create the replica. Returns the outcome and the report of the method's attempt.
+fn outcome_before_basebackup(primary: &Primary, name: &str, method: &str, section: &str) -> (String, String) {
     let replica = primary.replica(name, &[method, "basebackup"], "", section).unwrap();
     let ended = replica.created_by("basebackup").unwrap();
     let attempt = ended.attempt(method);
-    let said = (attempt["outcome"].as_str().unwrap().to_owned(), attempt.to_string());
-    assert!(!said.1.contains("ESCAPED"), "{name}: {}", said.1);
+    let result = (attempt["outcome"].as_str().unwrap().to_owned(), attempt.to_string());
+    assert!(!result.1.contains("ESCAPED"), "{name}: {}", result.1);
     std::fs::remove_dir_all(replica.path("")).unwrap();
-    said
+    result
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_file_that_is_no_plugin_is_rejected_before_anything_is_touched() {
+fn a_file_that_is_not_a_plugin_is_rejected_before_anything_is_touched() {
     let primary = Primary::start("no-plugin", 100).unwrap();
-    let whole = std::fs::read(tests::program::component("tarball").unwrap()).unwrap();
+    let complete = std::fs::read(tests::program::component("tarball").unwrap()).unwrap();
     for (name, content) in [
         ("missing", None),
         ("empty", Some(&b""[..])),
         ("text", Some(b"#!/bin/sh\n")),
         ("core-module", Some(b"\0asm\x01\0\0\0")),
-        ("truncated", Some(&whole[..whole.len() / 2])),
+        ("truncated", Some(&complete[..complete.len() / 2])),
     ] {
         let file = primary.playground.path(&format!("{name}.wasm"));
         if let Some(content) = content {
             std::fs::write(&file, content).unwrap();
         }
         let section = format!("[method.broken]\nplugin = \"{}\"\n", file.display());
-        let (word, attempt) = word_before_basebackup(&primary, name, "broken", &section);
-        assert_eq!(word, "rejected", "{name}: {attempt}");
+        let (outcome, attempt) = outcome_before_basebackup(&primary, name, "broken", &section);
+        assert_eq!(outcome, "rejected", "{name}: {attempt}");
         assert!(attempt.contains("\"touched\":false") && attempt.contains(".wasm"), "{name}: {attempt}");
     }
     for (name, says) in [
@@ -50,21 +50,21 @@ fn a_file_that_is_no_plugin_is_rejected_before_anything_is_touched() {
         std::fs::copy(tests::program::component(name).unwrap(), &file).unwrap();
         primary.playground.user().own(&file).unwrap();
         let section = format!("[method.broken]\nplugin = \"{}\"\n", file.display());
-        let (word, attempt) = word_before_basebackup(&primary, name, "broken", &section);
-        assert_eq!(word, "rejected", "{name}: {attempt}");
+        let (outcome, attempt) = outcome_before_basebackup(&primary, name, "broken", &section);
+        assert_eq!(outcome, "rejected", "{name}: {attempt}");
         assert!(attempt.contains(says), "{name}: {attempt}");
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_plugin_that_misbehaves_ends_with_its_own_word() {
+fn a_plugin_that_misbehaves_ends_with_the_outcome_of_its_fault() {
     let primary = Primary::start("misbehaves", 100).unwrap();
     let outside = primary.playground.directory("outside").unwrap();
     let fifo = outside.join("fifo");
     tests::server::run(primary.playground.user().command("/usr/bin/mkfifo").arg(&fifo)).unwrap();
     let path = |path: &Path| format!("path = \"{}\"", path.display());
-    for (behave, more, options, words) in [
+    for (behave, more, options, outcomes) in [
         ("trap", "", String::new(), &["trapped"][..]),
         ("loop", "timeout = \"1s\"", String::new(), &["timed-out"]),
         ("memory", "grants = { memory = \"32MiB\" }", String::new(), &["out-of-memory"]),
@@ -80,17 +80,17 @@ fn a_plugin_that_misbehaves_ends_with_its_own_word() {
         ("environment", "", String::new(), &["failed"]),
     ] {
         let section = format!("{}{options}\n", primary.hostile(behave, more));
-        let (word, attempt) = word_before_basebackup(&primary, behave, "hostile", &section);
-        assert!(words.contains(&word.as_str()), "{behave}: {attempt}");
+        let (outcome, attempt) = outcome_before_basebackup(&primary, behave, "hostile", &section);
+        assert!(outcomes.contains(&outcome.as_str()), "{behave}: {attempt}");
     }
     let section = format!(
         "{}{}\n",
         primary.hostile("fifo", &format!("grants = {{ read = [\"{}\"] }}", outside.display())),
         path(&fifo)
     );
-    let (word, attempt) = word_before_basebackup(&primary, "fifo", "hostile", &section);
-    assert!(["denied", "failed"].contains(&word.as_str()), "{attempt}");
-    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1, "nothing was written outside");
+    let (outcome, attempt) = outcome_before_basebackup(&primary, "fifo", "hostile", &section);
+    assert!(["denied", "failed"].contains(&outcome.as_str()), "{attempt}");
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1, "something was written outside");
 }
 
 fn refused(replica: &ReplicaFolder, says: &str) {
@@ -102,7 +102,7 @@ fn refused(replica: &ReplicaFolder, says: &str) {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_25_a_data_directory_that_is_not_ours_is_refused_and_stays_as_it_was() {
+fn rule_25_a_data_directory_with_foreign_content_is_refused_and_stays_unchanged() {
     let primary = Primary::start("not-ours", 100).unwrap();
     let replica = primary.replica("file", &["basebackup"], "", "").unwrap();
     std::fs::write(replica.datadir(), "a file").unwrap();
@@ -124,7 +124,7 @@ fn rule_25_a_data_directory_that_is_not_ours_is_refused_and_stays_as_it_was() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_25_a_running_server_keeps_its_directory() {
+fn rule_25_the_data_directory_of_a_running_server_is_refused() {
     let primary = Primary::start("in-use", 100).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
     let config = replica.path("understudy.toml");
@@ -137,7 +137,7 @@ fn rule_25_a_running_server_keeps_its_directory() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_23_a_linked_data_directory_is_filled_where_it_points_and_the_link_stays() {
+fn rule_23_a_data_directory_that_is_a_link_is_filled_at_its_target_and_the_link_stays() {
     let primary = Primary::start("linked", 100).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
     let target = replica.path("target");
@@ -151,7 +151,7 @@ fn rule_23_a_linked_data_directory_is_filled_where_it_points_and_the_link_stays(
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_24_a_planted_link_loses_its_link_and_its_victim_nothing() {
+fn rule_24_a_link_in_old_data_is_removed_and_its_target_stays() {
     let primary = Primary::start("planted", 100).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
     replica.created_by("basebackup").unwrap();
@@ -165,7 +165,7 @@ fn rule_24_a_planted_link_loses_its_link_and_its_victim_nothing() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_disk_that_is_too_small_is_seen_before_the_directory_is_touched() {
+fn a_disk_that_is_too_small_is_rejected_before_the_directory_is_touched() {
     let primary = Primary::start("small-disk", 20_000).unwrap();
     let backup = primary.tar_backup("latest", &[]).unwrap();
     let replica = primary.replica("replica", &["tarball"], "", &primary.tarball(&backup)).unwrap();
@@ -179,16 +179,16 @@ fn a_disk_that_is_too_small_is_seen_before_the_directory_is_touched() {
         panic!("mount does not run");
     };
     if !mounted.success() {
-        // Only root mounts; as another user this machine shows the same through the unit tests of accept.
+        // Only root can mount. The unit tests of `accept` test the same without a file system of their own.
         assert!(!rustix::process::geteuid().is_root(), "root could not mount a tmpfs");
         return;
     }
     let config = replica.path("understudy.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     let mut inside = text;
-    for place in [replica.datadir(), replica.wal(), replica.fast()] {
-        let moved = disk.join(place.file_name().unwrap()).display().to_string();
-        inside = inside.replace(&place.display().to_string(), &moved);
+    for directory in [replica.datadir(), replica.wal(), replica.fast()] {
+        let moved = disk.join(directory.file_name().unwrap()).display().to_string();
+        inside = inside.replace(&directory.display().to_string(), &moved);
     }
     std::fs::write(&config, inside).unwrap();
     let ended = replica.create(&[]);

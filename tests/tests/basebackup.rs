@@ -1,4 +1,4 @@
-//! The native fallback against a real primary: semantics rules 3, 18 to 21 and 27.
+//! Tests of `basebackup` against a real primary: semantics rules 3, 18 to 21 and 27.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -24,15 +24,15 @@ use tests::primary::Primary;
 use tests::server::{BIN_DIR, Playground, PostgresServer, REPLICATOR_PASSWORD, run};
 use tokio_util::sync::CancellationToken;
 
-/// The folder of a replica to be.
+/// The folder of a replica that a test creates.
 struct Replica {
     folder: tempfile::TempDir,
     directories: Arc<Directories>,
 }
 
 impl Replica {
-    /// With a WAL directory and a place for the primary's tablespace, which the map names by `key`.
-    fn of(key: TablespaceKey) -> Self {
+    /// Creates the folder, with a WAL directory and a directory for the primary's tablespace, which the map names by `key`.
+    fn mapped_by(key: TablespaceKey) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["data", "wal", "fast", "state", "run"] {
             let path = folder.path().join(name);
@@ -77,7 +77,7 @@ impl Replica {
         }
     }
 
-    /// What is in the data directory and the mapped ones.
+    /// Returns the entries of the data directory and of the mapped directories.
     fn contents(&self) -> Vec<PathBuf> {
         let entries = ["data", "wal", "fast"].map(|name| fs::read_dir(self.path(name)).unwrap());
         entries.into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
@@ -85,7 +85,7 @@ impl Replica {
 }
 
 fn by_location(primary: &Primary) -> Replica {
-    Replica::of(TablespaceKey::Location(primary.tablespace()))
+    Replica::mapped_by(TablespaceKey::Location(primary.tablespace()))
 }
 
 fn basebackup(options: &str) -> Basebackup {
@@ -93,7 +93,7 @@ fn basebackup(options: &str) -> Basebackup {
     Basebackup::new(options, GuardExecutable::at(env!("CARGO_BIN_EXE_guard"))).pause(Duration::ZERO)
 }
 
-/// A run whose events can be read; `on_event` sees each first.
+/// A run whose events are recorded.
 struct Watched {
     run: Run,
     cancel: CancellationToken,
@@ -121,25 +121,25 @@ impl Watched {
         lines.collect()
     }
 
-    /// Bytes and bytes expected, each time that it was told.
+    /// Returns the bytes and the expected bytes of each progress event.
     fn progress(&self) -> Vec<(u64, Option<u64>)> {
         let events = self.events.lock().unwrap();
-        let told = events.iter().filter_map(|event| match event {
+        let progress = events.iter().filter_map(|event| match event {
             Event::Progress { bytes, bytes_expected, .. } => Some((*bytes, *bytes_expected)),
             _ => None,
         });
-        told.collect()
+        progress.collect()
     }
 }
 
-/// The arguments of every running process.
+/// Returns the arguments of every running process.
 fn arguments_of_all() -> Vec<String> {
     let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
     let arguments = processes.map(|process| fs::read(process.join("cmdline")).unwrap_or_default());
     arguments.map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " ")).collect()
 }
 
-/// How many processes of pg_basebackup write to `datadir`.
+/// Returns the number of processes with `datadir` as their `--pgdata`.
 fn writers(datadir: &Path) -> usize {
     let pgdata = format!("--pgdata={}", datadir.display());
     arguments_of_all().iter().filter(|arguments| arguments.contains(&pgdata)).count()
@@ -147,13 +147,13 @@ fn writers(datadir: &Path) -> usize {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_18_a_replica_is_copied_into_every_mapped_place() {
+async fn rule_18_a_replica_is_copied_into_every_mapped_directory() {
     let primary = Primary::start("basebackup", 2000).unwrap();
     let replica = by_location(&primary);
     let source = replica.source(&primary).await;
     let passfile = source.passfile().unwrap().to_owned();
     let request = replica.request(Some(source));
-    // What a try finds is wiped.
+    // A try begins with an empty directory.
     fs::write(replica.datadir().join("left over"), "").unwrap();
     let method = basebackup(r#"{"checkpoint": "fast", "verbose": true}"#);
     let watched = watched(|_, _| {});
@@ -173,7 +173,7 @@ async fn rule_18_a_replica_is_copied_into_every_mapped_place() {
         .collect();
     assert_eq!(links, [replica.path("fast")]);
     assert_eq!(fs::read_dir(replica.path("fast")).unwrap().count(), 1);
-    // The seal puts pg_control in place; until then PostgreSQL finds none.
+    // Only the seal renames pg_control to the name under which PostgreSQL finds it.
     let control_file = replica.datadir().join("global/pg_control");
     assert!(!control_file.exists());
     fs::rename(replica.datadir().join(UNFINISHED_CONTROL_FILE), control_file).unwrap();
@@ -185,16 +185,16 @@ async fn rule_18_a_replica_is_copied_into_every_mapped_place() {
     assert!(progress.is_sorted());
     let lines = watched.lines("pg_basebackup");
     assert!(lines.iter().any(|line| line.contains("base backup completed")), "{lines:?}");
-    assert!(!lines.iter().any(|line| line.contains(" kB (")), "progress is no log: {lines:?}");
+    assert!(!lines.iter().any(|line| line.contains(" kB (")), "progress was logged: {lines:?}");
     drop(request);
     assert!(!passfile.exists());
 }
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_20_a_tablespace_is_found_by_its_name_where_the_source_tells_it() {
+async fn rule_20_a_tablespace_is_mapped_by_its_name_if_the_source_tells_the_name() {
     let primary = Primary::start("basebackup", 100).unwrap();
-    let replica = Replica::of(TablespaceKey::Name("fast".to_owned()));
+    let replica = Replica::mapped_by(TablespaceKey::Name("fast".to_owned()));
     let conninfo = format!("host=127.0.0.1 port={} user=postgres", primary.server.port());
     let config =
         SourceConfig { conninfo: Conninfo::parse(&conninfo).unwrap(), password: None, passfile: None };
@@ -210,7 +210,7 @@ async fn rule_20_a_tablespace_is_found_by_its_name_where_the_source_tells_it() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_23_a_linked_data_directory_is_filled_where_it_points() {
+async fn rule_23_a_data_directory_that_is_a_link_is_filled_at_its_target() {
     let primary = Primary::start("basebackup", 100).unwrap();
     let mut replica = by_location(&primary);
     let link = replica.path("link");
@@ -224,7 +224,7 @@ async fn rule_23_a_linked_data_directory_is_filled_where_it_points() {
     assert!(link.symlink_metadata().unwrap().is_symlink());
 }
 
-/// A folder with a `pg_basebackup` that fails until `allow` exists in it, and after that is the real one.
+/// Creates a folder with a `pg_basebackup` that fails until the file `allow` exists in it, and runs the real one after that.
 fn failing_at_first() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("pg_basebackup");
@@ -241,7 +241,7 @@ fn failing_at_first() -> tempfile::TempDir {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_18_a_second_try_starts_over_and_may_succeed() {
+async fn rule_18_a_second_try_starts_in_an_empty_directory_and_can_succeed() {
     let primary = Primary::start("basebackup", 100).unwrap();
     let replica = by_location(&primary);
     let bin_dir = failing_at_first();
@@ -257,20 +257,20 @@ async fn rule_18_a_second_try_starts_over_and_may_succeed() {
     let plan = method.plan(&request, &watched.run).await.unwrap();
     method.create(&request, &plan, &watched.run).await.unwrap();
     assert!(replica.datadir().join("PG_VERSION").exists());
-    let told = watched.lines("host");
+    let logged = watched.lines("host");
     assert!(
-        told[0].contains("not compared with the map"),
-        "the role of the source may only replicate: {told:?}"
+        logged[0].contains("not compared with the map"),
+        "a role that may only replicate cannot read the tablespaces: {logged:?}"
     );
     assert_eq!(
-        told[1..],
+        logged[1..],
         ["pg_basebackup exited with code 7: pg_basebackup: error: injected", "trying again in 0 seconds"]
     );
 }
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_18_after_the_last_of_two_tries_it_fails_and_leaves_nothing() {
+async fn rule_18_basebackup_fails_after_two_tries_and_leaves_nothing() {
     let primary = Primary::start("basebackup", 1).unwrap();
     let replica = by_location(&primary);
     let bin_dir = failing_at_first();
@@ -293,8 +293,8 @@ async fn rule_18_the_pause_between_tries_ends_at_once_on_cancel() {
     let bin_dir = failing_at_first();
     let request =
         Request { bin_dir: bin_dir.path().into(), ..replica.request(Some(replica.source(&primary).await)) };
-    let when = Arc::new(Mutex::new(None));
-    let set = when.clone();
+    let cancelled_at = Arc::new(Mutex::new(None));
+    let set = cancelled_at.clone();
     let watched = watched(move |event, cancel| {
         if matches!(event, Event::Log { message, .. } if message == "trying again in 600 seconds") {
             *set.lock().unwrap() = Some(Instant::now());
@@ -305,13 +305,13 @@ async fn rule_18_the_pause_between_tries_ends_at_once_on_cancel() {
     let plan = method.plan(&request, &watched.run).await.unwrap();
     let failure = method.create(&request, &plan, &watched.run).await.unwrap_err();
     assert_eq!(failure.outcome, Outcome::Cancelled);
-    assert!(when.lock().unwrap().unwrap().elapsed() < Duration::from_millis(250));
+    assert!(cancelled_at.lock().unwrap().unwrap().elapsed() < Duration::from_millis(250));
     assert_eq!(watched.lines("pg_basebackup").len(), 1);
 }
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn a_source_that_is_gone_fails_the_plan_and_nothing_is_touched() {
+async fn a_source_that_has_stopped_fails_the_plan_and_nothing_is_touched() {
     let primary = Primary::start("basebackup", 1).unwrap();
     let replica = by_location(&primary);
     primary.server.stop().unwrap();
@@ -325,7 +325,7 @@ async fn a_source_that_is_gone_fails_the_plan_and_nothing_is_touched() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_20_an_option_that_is_not_allowed_is_refused_in_preflight_and_says_why() {
+async fn rule_20_preflight_refuses_an_option_that_is_not_allowed_with_the_reason() {
     let primary = Primary::start("basebackup", 1).unwrap();
     let replica = by_location(&primary);
     let request = replica.request(Some(replica.source(&primary).await));
@@ -351,7 +351,7 @@ async fn rule_20_an_option_that_is_not_allowed_is_refused_in_preflight_and_says_
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
 async fn rule_04_basebackup_never_runs_without_a_source() {
-    let replica = Replica::of(TablespaceKey::Oid(1));
+    let replica = Replica::mapped_by(TablespaceKey::Oid(1));
     let request = replica.request(None);
     let refusal = basebackup("{}").preflight(&request).await.unwrap_err();
     assert_eq!(refusal.rule, Rule::Source);
@@ -362,7 +362,7 @@ async fn rule_04_basebackup_never_runs_without_a_source() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_27_a_cancelled_pg_basebackup_leaves_no_process_and_rule_03_no_argument_had_the_password() {
+async fn rule_27_a_cancelled_pg_basebackup_leaves_no_process_and_rule_03_no_argument_has_the_password() {
     let primary = Primary::start("basebackup", 20_000).unwrap();
     let replica = by_location(&primary);
     let request = replica.request(Some(replica.source(&primary).await));
@@ -371,9 +371,9 @@ async fn rule_27_a_cancelled_pg_basebackup_leaves_no_process_and_rule_03_no_argu
     let plan = method.plan(&request, &watched.run).await.unwrap();
     let (datadir, fast, cancel) =
         (replica.datadir().to_owned(), replica.path("fast"), watched.cancel.clone());
-    let looker = std::thread::spawn(move || {
+    let observer = std::thread::spawn(move || {
         let _cancelled_in_any_case = cancel.clone().drop_guard();
-        // The program and its WAL child.
+        // pg_basebackup and its child that receives WAL.
         let deadline = Instant::now() + Duration::from_secs(30);
         while writers(&datadir) < 2 || fs::read_dir(&fast).unwrap().count() == 0 {
             assert!(Instant::now() < deadline, "pg_basebackup does not copy");
@@ -393,11 +393,11 @@ async fn rule_27_a_cancelled_pg_basebackup_leaves_no_process_and_rule_03_no_argu
         (seen, environments, when)
     });
     let failure = method.create(&request, &plan, &watched.run).await.unwrap_err();
-    let (seen, environments, when) = looker.join().unwrap();
+    let (seen, environments, when) = observer.join().unwrap();
     assert_eq!(failure.outcome, Outcome::Cancelled);
     assert!(when.elapsed() < Duration::from_secs(3), "{:?}", when.elapsed());
     assert_eq!(writers(replica.datadir()), 0);
-    // Another test may just be making its role, with SQL among the arguments of psql.
+    // Another test may be creating its role, with the password in the SQL among psql's arguments.
     let known = |arguments: &&String| !arguments.contains("CREATE ROLE");
     assert!(!seen.iter().filter(known).any(|arguments| arguments.contains(REPLICATOR_PASSWORD)), "{seen:?}");
     let mut names: Vec<_> =
@@ -413,7 +413,7 @@ async fn rule_27_a_cancelled_pg_basebackup_leaves_no_process_and_rule_03_no_argu
 fn rule_27_a_killed_host_leaves_no_pg_basebackup_and_no_wal_receiver() {
     let playground = Playground::new("basebackup").unwrap();
     let server = PostgresServer::init(&playground, "primary").unwrap();
-    let replica = Replica::of(TablespaceKey::Oid(1));
+    let replica = Replica::mapped_by(TablespaceKey::Oid(1));
     let mut host = Command::new(env!("CARGO_BIN_EXE_guard"))
         .args([replica.datadir(), &replica.path("state")])
         .arg(Path::new(BIN_DIR).join("pg_basebackup"))
@@ -428,7 +428,7 @@ fn rule_27_a_killed_host_leaves_no_pg_basebackup_and_no_wal_receiver() {
     said.read_line(&mut line).unwrap();
     assert!(line.starts_with("started "), "{line}");
     let deadline = Instant::now() + Duration::from_secs(30);
-    // The host has the same among its arguments.
+    // The host has the same argument, so three processes are counted.
     while writers(replica.datadir()) < 3 {
         assert!(Instant::now() < deadline, "pg_basebackup has no child that receives WAL");
         std::thread::sleep(Duration::from_millis(5));
@@ -437,7 +437,7 @@ fn rule_27_a_killed_host_leaves_no_pg_basebackup_and_no_wal_receiver() {
     host.wait().unwrap();
     let killed = Instant::now();
     while writers(replica.datadir()) > 0 {
-        assert!(killed.elapsed() < Duration::from_secs(2), "a writer is left");
+        assert!(killed.elapsed() < Duration::from_secs(2), "a process still writes");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -1,4 +1,4 @@
-//! Rules 27 and 28: a run that is cancelled or killed.
+//! Rules 27 and 28: runs that are cancelled or killed.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ use tests::program::fast_or_full;
 use tests::replica_folder::ReplicaFolder;
 use tests::server::{BIN_DIR, run};
 
-/// Waits until `holds`, at most so long.
+/// Waits until `holds`, at most for this time.
 fn wait_until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
@@ -21,7 +21,7 @@ fn wait_until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Every process of this machine whose command line or working directory names the replica's folder.
+/// Returns every process whose command line or program names the replica's folder.
 fn processes_of(replica: &ReplicaFolder) -> Vec<String> {
     let folder = replica.path("");
     let folder = folder.to_str().unwrap();
@@ -37,8 +37,8 @@ fn processes_of(replica: &ReplicaFolder) -> Vec<String> {
     found
 }
 
-/// PostgreSQL refuses to start from what is there.
-fn does_not_start(primary: &Primary, replica: &ReplicaFolder) {
+/// Checks that PostgreSQL refuses to start from the data directory.
+fn assert_does_not_start(primary: &Primary, replica: &ReplicaFolder) {
     let started = primary
         .playground
         .user()
@@ -52,8 +52,8 @@ fn does_not_start(primary: &Primary, replica: &ReplicaFolder) {
     assert!(!started.status.success(), "it starts: {}", String::from_utf8_lossy(&started.stderr));
 }
 
-/// Signals a run while a hostile method is at work and holds the run to its three seconds.
-fn cancelled_while(behave: &str, by: Signal, code: i32) {
+/// Sends a signal to a run while a hostile method works, and checks that the run ends within three seconds.
+fn cancel_while(behave: &str, by: Signal, code: i32) {
     let primary = Primary::start(&format!("cancel-{behave}"), 1_000).unwrap();
     let replica =
         primary.replica("replica", &["hostile", "basebackup"], "", &primary.hostile(behave, "")).unwrap();
@@ -64,39 +64,39 @@ fn cancelled_while(behave: &str, by: Signal, code: i32) {
     });
     child.signal(by).unwrap();
     let begun = Instant::now();
-    let ended = replica.ended(child).unwrap();
+    let ended = replica.wait_for_end(child).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(3), "it took {:?}", begun.elapsed());
     assert_eq!(ended.code(), Some(code), "{}", ended.output);
-    assert_eq!(ended.attempts(), [("hostile", "cancelled")], "no further method runs");
+    assert_eq!(ended.attempts(), [("hostile", "cancelled")], "another method ran");
     assert_eq!(processes_of(&replica), Vec::<String>::new());
     assert!(!replica.is_sealed());
-    assert_eq!(std::fs::read_dir(replica.datadir()).unwrap().count(), 0, "rule 28: contents are removed");
+    assert_eq!(std::fs::read_dir(replica.datadir()).unwrap().count(), 0, "the contents were not removed");
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_27_an_interrupt_ends_a_busy_guest_within_three_seconds() {
-    cancelled_while("loop", Signal::INT, 130);
+fn rule_27_sigint_ends_a_busy_component_within_three_seconds() {
+    cancel_while("loop", Signal::INT, 130);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_27_a_termination_ends_a_sleeping_guest_within_three_seconds() {
-    cancelled_while("sleep", Signal::TERM, 143);
+fn rule_27_sigterm_ends_a_sleeping_component_within_three_seconds() {
+    cancel_while("sleep", Signal::TERM, 143);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_27_an_interrupt_ends_pg_basebackup_with_everything_it_started() {
+fn rule_27_sigint_ends_pg_basebackup_and_its_child_processes() {
     let primary = Primary::start("cancel-basebackup", 20_000).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
-    slow_basebackup(&replica);
+    slow_down_basebackup(&replica);
     let child = replica.spawn(&[]).unwrap();
     wait_until("pg_basebackup to write", Duration::from_secs(30), || replica.datadir().join("base").exists());
-    assert!(processes_of(&replica).len() >= 2, "pg_basebackup and its WAL receiver run");
+    assert!(processes_of(&replica).len() >= 2, "pg_basebackup or its WAL receiver does not run");
     child.signal(Signal::INT).unwrap();
     let begun = Instant::now();
-    let ended = replica.ended(child).unwrap();
+    let ended = replica.wait_for_end(child).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(3), "it took {:?}", begun.elapsed());
     assert_eq!(ended.code(), Some(130), "{}", ended.output);
     assert_eq!(processes_of(&replica), Vec::<String>::new());
@@ -104,7 +104,7 @@ fn rule_27_an_interrupt_ends_pg_basebackup_with_everything_it_started() {
     assert_eq!(std::fs::read_dir(replica.datadir()).unwrap().count(), 0);
 }
 
-fn slow_basebackup(replica: &ReplicaFolder) {
+fn slow_down_basebackup(replica: &ReplicaFolder) {
     let config = replica.path("understudy.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(
@@ -116,7 +116,7 @@ fn slow_basebackup(replica: &ReplicaFolder) {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_17_a_deadline_ends_a_method_and_the_next_one_is_tried() {
+fn rule_17_a_timeout_ends_a_method_and_the_next_one_is_tried() {
     let primary = Primary::start("deadline", 1_000).unwrap();
     let section = primary.hostile("loop", "timeout = \"1s\"");
     let replica = primary.replica("replica", &["hostile", "basebackup"], "", &section).unwrap();
@@ -124,50 +124,51 @@ fn rule_17_a_deadline_ends_a_method_and_the_next_one_is_tried() {
     assert_eq!(ended.attempts(), [("hostile", "timed-out"), ("basebackup", "created")]);
 }
 
-/// Kills the program at ten moments (sixty in a full run) of a method's work, spread over how long it takes when left alone. After each, PostgreSQL does not start from
-/// what is left unless the run was complete, nothing of the old run writes once the next has begun, and the next run succeeds.
-fn killed_at_ten_moments(method: &str, backup: impl Fn(Primary) -> (Primary, String)) {
+/// Kills the program at ten moments (sixty in a full run) that are spread over the duration of a complete run. After each kill,
+/// PostgreSQL must not start from the data directory unless the run was complete, the next run must succeed, and no process of the old
+/// run may be left.
+fn kill_at_ten_moments(method: &str, backup: impl Fn(Primary) -> (Primary, String)) {
     let (primary, section) = backup(Primary::start(&format!("kill-{method}"), 20_000).unwrap());
-    let whole = primary.replica("whole", &[method], "", &section).unwrap();
+    let complete = primary.replica("complete", &[method], "", &section).unwrap();
     let begun = Instant::now();
-    whole.created_by(method).unwrap();
+    complete.created_by(method).unwrap();
     let duration = begun.elapsed();
     let moments = fast_or_full(10, 60);
     for moment in 1..=moments {
         let replica = primary.replica(&format!("killed-{moment}"), &[method], "", &section).unwrap();
         let begun = Instant::now();
         let child = replica.spawn(&[]).unwrap();
-        // Not a synchronisation: the moment of the kill is the test's input.
+        // This does not synchronize anything: the moment of the kill is the input of the test.
         std::thread::sleep((duration * moment / (moments + 1)).saturating_sub(begun.elapsed()));
         child.signal(Signal::KILL).unwrap();
-        replica.ended(child).unwrap();
-        starts_only_if_sealed(&primary, &replica);
+        replica.wait_for_end(child).unwrap();
+        assert_starts_only_if_sealed(&primary, &replica);
         let again = replica.created_by(method).unwrap();
         assert_eq!(again.attempts(), [(method, "created")], "moment {moment}");
         assert_eq!(processes_of(&replica), Vec::<String>::new(), "moment {moment}");
         if moment % 3 == 0 {
             primary.streams_to(&replica).unwrap();
         }
-        // A hundred megabytes each would add up.
+        // Each replica takes a hundred megabytes.
         run(primary.playground.user().command("/bin/rm").arg("-rf").arg(replica.path(""))).unwrap();
     }
 }
 
-/// Only what the seal has put in place starts, and by then it is configured; not even what pg_basebackup has finished does.
-fn starts_only_if_sealed(primary: &Primary, replica: &ReplicaFolder) {
+/// Checks that PostgreSQL can start only if the seal was complete, which includes the configuration as a standby.
+fn assert_starts_only_if_sealed(primary: &Primary, replica: &ReplicaFolder) {
     let mode =
         std::fs::metadata(replica.datadir()).map_or(0, |metadata| metadata.permissions().mode() & 0o777);
     if replica.is_sealed() && mode == 0o700 {
         assert!(replica.datadir().join("standby.signal").exists(), "sealed before it was configured");
     } else {
-        does_not_start(primary, replica);
+        assert_does_not_start(primary, replica);
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_27_a_kill_at_any_moment_of_tarball_leaves_nothing_that_starts_and_the_next_run_succeeds() {
-    killed_at_ten_moments("tarball", |primary| {
+fn rule_27_a_killed_tarball_run_leaves_nothing_that_starts_and_the_next_run_succeeds() {
+    kill_at_ten_moments("tarball", |primary| {
         let backup = primary.tar_backup("latest", &["--compress=client-gzip:1"]).unwrap();
         let section = primary.tarball(&backup);
         (primary, section)
@@ -176,14 +177,14 @@ fn rule_27_a_kill_at_any_moment_of_tarball_leaves_nothing_that_starts_and_the_ne
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_27_a_kill_at_any_moment_of_basebackup_leaves_nothing_that_starts_and_the_next_run_succeeds() {
-    killed_at_ten_moments("basebackup", |primary| (primary, String::new()));
+fn rule_27_a_killed_basebackup_run_leaves_nothing_that_starts_and_the_next_run_succeeds() {
+    kill_at_ten_moments("basebackup", |primary| (primary, String::new()));
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_27_a_kill_at_any_moment_of_mirror_leaves_nothing_that_starts_and_the_next_run_succeeds() {
-    killed_at_ten_moments("mirror", |primary| {
+fn rule_27_a_killed_mirror_run_leaves_nothing_that_starts_and_the_next_run_succeeds() {
+    kill_at_ten_moments("mirror", |primary| {
         let section = primary.copy_for_mirror().unwrap();
         (primary.restarted().unwrap(), section)
     });
@@ -191,15 +192,15 @@ fn rule_27_a_kill_at_any_moment_of_mirror_leaves_nothing_that_starts_and_the_nex
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_26_what_a_killed_run_left_running_is_ended_before_the_next_run_writes() {
+fn rule_26_processes_of_a_killed_run_are_ended_before_the_next_run_writes() {
     let primary = Primary::start("left-over", 20_000).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
-    slow_basebackup(&replica);
+    slow_down_basebackup(&replica);
     let child = replica.spawn(&[]).unwrap();
     wait_until("pg_basebackup to write", Duration::from_secs(30), || replica.datadir().join("base").exists());
     child.signal(Signal::KILL).unwrap();
-    replica.ended(child).unwrap();
-    // Nothing waits here for the old run's processes: that is the next run's work.
+    replica.wait_for_end(child).unwrap();
+    // The test does not wait for the old run's processes: the next run must end them.
     let config = replica.path("understudy.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("max-rate = \"2M\"\n", "")).unwrap();
@@ -223,5 +224,5 @@ fn rule_26_a_second_run_on_the_same_directory_is_refused_and_names_the_first() {
     assert_eq!(second.status.code(), Some(3), "{said}");
     assert!(said.contains(&first.id().to_string()), "it names the first run: {said}");
     first.signal(Signal::TERM).unwrap();
-    assert_eq!(replica.ended(first).unwrap().code(), Some(143));
+    assert_eq!(replica.wait_for_end(first).unwrap().code(), Some(143));
 }

@@ -1,4 +1,4 @@
-//! `understudy create`, end to end: real backups of a real primary become replicas that stream.
+//! `understudy create`, end to end: replicas from real backups of a real primary, which then stream from it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -26,7 +26,10 @@ fn a_replica_from_a_tar_backup_streams_in_every_compression() {
         primary.verify(&replica, &backup.join("backup_manifest")).unwrap();
         let attempt = ended.attempt("tarball");
         assert!(attempt["bytes"].as_u64().unwrap() > 20_000_000, "{name}: {attempt}");
-        assert!(replica.wal().join("archive_status").is_dir(), "{name}: WAL is where the operator mapped it");
+        assert!(
+            replica.wal().join("archive_status").is_dir(),
+            "{name}: the WAL is not in the mapped directory"
+        );
         assert!(std::fs::symlink_metadata(replica.datadir().join("pg_wal")).unwrap().is_symlink());
         primary.streams_to(&replica).unwrap();
         std::fs::remove_dir_all(backup).unwrap();
@@ -56,7 +59,7 @@ fn a_replica_from_a_cold_copy_streams() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn of_several_backups_the_one_that_began_last_is_restored_unless_one_is_named() {
+fn the_newest_of_several_backups_is_restored_unless_the_options_name_one() {
     let primary = Primary::start("several", 1_000).unwrap();
     for name in ["monday", "tuesday"] {
         primary.tar_backup(&format!("nightly/{name}"), &["--compress=client-gzip:1"]).unwrap();
@@ -64,7 +67,7 @@ fn of_several_backups_the_one_that_began_last_is_restored_unless_one_is_named() 
     }
     let granted = primary.backups().unwrap();
     let backups = granted.join("nightly");
-    // Newer than both, and of no use: pg_basebackup did not get further than its archive's name.
+    // A newer backup that is incomplete: pg_basebackup has only created its archive.
     std::fs::create_dir(backups.join("wednesday")).unwrap();
     std::fs::write(backups.join("wednesday/base.tar"), "").unwrap();
     let granted = granted.display();
@@ -89,7 +92,7 @@ fn of_several_backups_the_one_that_began_last_is_restored_unless_one_is_named() 
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_standby_fetches_wal_by_the_operators_command_and_not_by_the_backups() {
+fn a_standby_uses_the_restore_command_of_the_operator_and_not_that_of_the_backup() {
     let primary = Primary::start("restore-command", 1_000).unwrap();
     let taken = primary.playground.path("taken");
     let conf = primary.server.datadir().join("postgresql.conf");
@@ -103,7 +106,7 @@ fn a_standby_fetches_wal_by_the_operators_command_and_not_by_the_backups() {
     let replica = primary.replica("replica", &["tarball"], &setting, &primary.tarball(&backup)).unwrap();
     replica.created_by("tarball").unwrap();
 
-    // Nobody streams any more: what the primary wrote last is in the archive alone.
+    // The primary is stopped, so the standby can get the last row only from the archive.
     primary.server.psql("INSERT INTO parcels VALUES (-1, 'from the archive')").unwrap();
     primary.server.stop().unwrap();
     let wal = primary.server.datadir().join("pg_wal/.");
@@ -117,7 +120,7 @@ fn a_standby_fetches_wal_by_the_operators_command_and_not_by_the_backups() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_mirror_with_delta_keeps_what_matches_and_brings_the_rest_in_line() {
+fn a_mirror_with_delta_keeps_files_that_match_and_replaces_the_others() {
     let primary = Primary::start("delta", 5_000).unwrap();
     let section = primary.copy_for_mirror().unwrap();
     let primary = primary.restarted().unwrap();
@@ -129,21 +132,21 @@ fn a_mirror_with_delta_keeps_what_matches_and_brings_the_rest_in_line() {
         let file = |name: &str| replica.datadir().join(name);
         let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(file(name)).unwrap());
         let (kept, written) = (inode("base/1/1259"), std::fs::read(file("base/1/1249")).unwrap());
-        // What a server could have left there is brought in line.
+        // Changes as a server could have left them.
         std::fs::write(file("base/1/1249"), vec![7; written.len()]).unwrap();
         std::fs::write(file("base/1/99999"), "left over").unwrap();
         std::fs::remove_file(file("base/1/2619")).unwrap();
         replica.created_by("mirror").unwrap();
         assert_eq!(std::fs::read(file("base/1/1249")).unwrap(), written, "{choice}");
         assert!(!file("base/1/99999").exists() && file("base/1/2619").exists(), "{choice}");
-        assert_eq!(inode("base/1/1259"), kept, "{choice}: what matches is left alone");
+        assert_eq!(inode("base/1/1259"), kept, "{choice}: a file that matches was replaced");
         primary.streams_to(&replica).unwrap();
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_method_that_finds_nothing_leaves_the_next_one_to_it_and_the_report_tells_both() {
+fn after_a_method_without_a_backup_the_next_one_is_tried_and_the_report_has_both() {
     let primary = Primary::start("order", 1_000).unwrap();
     let nothing = primary.backups().unwrap().join("nothing");
     let replica =
@@ -156,7 +159,7 @@ fn a_method_that_finds_nothing_leaves_the_next_one_to_it_and_the_report_tells_bo
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn patronis_own_call_creates_a_replica_and_no_secret_is_seen() {
+fn a_call_with_patronis_arguments_creates_a_replica_and_shows_no_secret() {
     let primary = Primary::start("patroni-call", 1_000).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
     let config = replica.path("understudy.toml");
@@ -191,7 +194,7 @@ fn patronis_own_call_creates_a_replica_and_no_secret_is_seen() {
     for text in [&output, &report] {
         assert!(!text.contains(REPLICATOR_PASSWORD), "{text}");
     }
-    // Nor does it stand in what is left: the state, the configuration that was restored.
+    // The password is not in the remaining files either: the state and the restored configuration.
     let found = Command::new("grep")
         .args(["-rlF", "--exclude-dir=base", "--exclude-dir=global", REPLICATOR_PASSWORD])
         .args([replica.path("state"), datadir])
@@ -202,7 +205,7 @@ fn patronis_own_call_creates_a_replica_and_no_secret_is_seen() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn check_tells_what_would_be_restored_and_touches_nothing() {
+fn check_shows_the_plan_and_touches_nothing() {
     let primary = Primary::start("check", 1_000).unwrap();
     let backup = primary.tar_backup("latest", &[]).unwrap();
     let replica =
@@ -211,7 +214,7 @@ fn check_tells_what_would_be_restored_and_touches_nothing() {
     let output = String::from_utf8_lossy(&checked.stdout);
     assert!(checked.status.success(), "{output}{}", String::from_utf8_lossy(&checked.stderr));
     let system = primary.server.psql("SELECT system_identifier FROM pg_control_system()").unwrap();
-    assert!(output.contains(&system), "the system identifier {system} is in the plan: {output}");
+    assert!(output.contains(&system), "the system identifier {system} is not in the plan: {output}");
     assert!(!replica.datadir().exists());
     assert_eq!(std::fs::read_dir(replica.wal()).unwrap().count(), 0);
 }

@@ -1,4 +1,5 @@
-//! Rule 30's dangers, each made on purpose with a real backup and met by the program. Those that `plan` can see leave the old data as it was.
+//! The dangers of rule 30, each created on purpose in a real backup that the program restores. If the plan shows the danger, old data
+//! stays unchanged.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,20 +9,20 @@ use tests::primary::Primary;
 use tests::replica_folder::{Ended, ReplicaFolder};
 use tests::server::{PostgresServer, run};
 
-/// A primary, a plain tar backup of it unpacked so that it can be tampered with, and a replica that holds old data.
-struct Danger {
+/// A primary and a plain tar backup of it, which a test can change.
+struct ChangedBackup {
     primary: Primary,
     backup: PathBuf,
 }
 
-impl Danger {
+impl ChangedBackup {
     fn new(name: &str) -> Self {
         let primary = Primary::start(name, 500).unwrap();
         let backup = primary.tar_backup("latest", &["--no-manifest"]).unwrap();
         Self { primary, backup }
     }
 
-    /// Changes base.tar through `change`, which gets a directory with its content.
+    /// Unpacks base.tar, calls `change` with the directory, and packs it again.
     fn tamper(&self, change: impl FnOnce(&Path)) {
         let tree = self.primary.playground.directory("tampered").unwrap();
         let user = self.primary.playground.user();
@@ -33,7 +34,7 @@ impl Danger {
         change(&tree);
         run(std::process::Command::new("chown").arg("-R").arg("--reference").arg(&base).arg(&tree)).unwrap();
         std::fs::remove_file(&base).unwrap();
-        // pg_basebackup's order: the labels first, pg_control last.
+        // pg_basebackup writes backup_label and tablespace_map first.
         let mut names: Vec<String> = ["backup_label", "tablespace_map"].map(str::to_owned).to_vec();
         names.retain(|name| tree.join(name).exists());
         let first = names.len();
@@ -53,16 +54,16 @@ impl Danger {
         run(&mut create).unwrap();
     }
 
-    /// A replica that was created before and must not lose what it has.
+    /// Creates a replica's folder, configured for this backup. `lines` has further lines of `[replica]`.
     fn replica(&self, lines: &str) -> ReplicaFolder {
         let section = self.primary.tarball(&self.backup);
         self.primary.replica("replica", &["tarball"], lines, &section).unwrap()
     }
 }
 
-/// A whole replica made by pg_basebackup, then configured for the tarball: the old data.
-fn with_old_data(danger: &Danger) -> ReplicaFolder {
-    let replica = danger.replica("");
+/// Returns a replica that has old data: it was created by basebackup, and is then configured for the tar backup.
+fn with_old_data(changed: &ChangedBackup) -> ReplicaFolder {
+    let replica = changed.replica("");
     let config = replica.path("understudy.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("[\"tarball\"]", "[\"basebackup\"]")).unwrap();
@@ -71,16 +72,16 @@ fn with_old_data(danger: &Danger) -> ReplicaFolder {
     replica
 }
 
-fn rejected_untouched(replica: &ReplicaFolder, says: &str) -> Ended {
+fn assert_rejected_untouched(replica: &ReplicaFolder, says: &str) -> Ended {
     let ended = replica.create(&[]).unwrap();
     assert_eq!(ended.attempts(), [("tarball", "rejected")], "{}", ended.output);
     assert!(ended.report.to_string().contains(says), "{}", ended.report);
     assert_eq!(ended.attempt("tarball")["touched"], false);
-    assert!(replica.is_sealed(), "the old data is still there");
+    assert!(replica.is_sealed(), "the old data was touched");
     ended
 }
 
-fn check_failed(replica: &ReplicaFolder, says: &str) {
+fn assert_check_failed(replica: &ReplicaFolder, says: &str) {
     let ended = replica.create(&[]).unwrap();
     assert_eq!(ended.attempts(), [("tarball", "check-failed")], "{}", ended.output);
     assert_eq!(ended.code(), Some(4));
@@ -90,25 +91,25 @@ fn check_failed(replica: &ReplicaFolder, says: &str) {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_30_another_clusters_backup_is_seen_by_plan_and_the_old_data_stays() {
-    let danger = Danger::new("another-cluster");
-    let replica = with_old_data(&danger);
+fn rule_30_a_backup_of_another_cluster_is_rejected_by_its_plan_and_old_data_stays() {
+    let changed = ChangedBackup::new("another-cluster");
+    let replica = with_old_data(&changed);
     let other = Primary::start("the-other", 500).unwrap();
     let foreign = other.tar_backup("foreign", &["--no-manifest"]).unwrap();
-    std::fs::remove_dir_all(&danger.backup).unwrap();
-    std::fs::rename(foreign, &danger.backup).unwrap();
-    rejected_untouched(&replica, "system identifier");
-    danger.primary.streams_to(&replica).unwrap();
+    std::fs::remove_dir_all(&changed.backup).unwrap();
+    std::fs::rename(foreign, &changed.backup).unwrap();
+    assert_rejected_untouched(&replica, "system identifier");
+    changed.primary.streams_to(&replica).unwrap();
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn rule_30_a_deleted_backup_label_fails_the_seal() {
-    let danger = Danger::new("no-label");
-    let replica = danger.replica("");
-    danger.tamper(|tree| std::fs::remove_file(tree.join("backup_label")).unwrap());
+    let changed = ChangedBackup::new("no-label");
+    let replica = changed.replica("");
+    changed.tamper(|tree| std::fs::remove_file(tree.join("backup_label")).unwrap());
     let ended = replica.create(&[]).unwrap();
-    // Where the method itself misses it, or where the seal does: never a replica.
+    // Either the method or the seal may notice that the file is missing.
     assert!(
         matches!(ended.attempts()[..], [("tarball", "check-failed" | "failed")]),
         "{:?}",
@@ -120,96 +121,96 @@ fn rule_30_a_deleted_backup_label_fails_the_seal() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_30_a_tablespace_map_into_another_place_is_seen_by_plan_and_that_place_stays() {
-    let danger = Danger::new("map");
-    let replica = with_old_data(&danger);
-    let victim = danger.primary.playground.directory("victim").unwrap();
+fn rule_30_a_tablespace_map_that_names_another_directory_is_rejected_by_its_plan_and_that_directory_stays() {
+    let changed = ChangedBackup::new("map");
+    let replica = with_old_data(&changed);
+    let victim = changed.primary.playground.directory("victim").unwrap();
     std::fs::write(victim.join("precious"), "data").unwrap();
-    danger.tamper(|tree| {
+    changed.tamper(|tree| {
         let map = std::fs::read_to_string(tree.join("tablespace_map")).unwrap();
         let (oid, _) = map.split_once(' ').unwrap();
         std::fs::write(tree.join("tablespace_map"), format!("{oid} {}\n", victim.display())).unwrap();
     });
-    // The operator's map names the tablespace by the path that it had, not by its object identifier.
+    // The operator's map must name the tablespace by its path on the primary alone, not by its object identifier.
     let config = replica.path("understudy.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     let (before, by_oid) = text.split_once(", \"1").unwrap();
     let (_, after) = by_oid.split_once(" }").unwrap();
     std::fs::write(&config, format!("{before} }}{after}")).unwrap();
-    rejected_untouched(&replica, "victim");
+    assert_rejected_untouched(&replica, "victim");
     assert_eq!(std::fs::read_to_string(victim.join("precious")).unwrap(), "data");
     assert_eq!(std::fs::read_dir(&victim).unwrap().count(), 1);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_30_a_recovery_target_with_promote_is_taken_out_and_the_replica_stays_a_standby() {
-    let danger = Danger::new("promote");
-    let replica = danger.replica("");
-    danger.tamper(|tree| {
+fn rule_30_a_recovery_target_with_promote_is_removed_and_the_replica_stays_a_standby() {
+    let changed = ChangedBackup::new("promote");
+    let replica = changed.replica("");
+    changed.tamper(|tree| {
         let settings = "recovery_target = 'immediate'\nrecovery_target_action = 'promote'\nrestore_command = 'touch /tmp/owned'\n";
         std::fs::write(tree.join("postgresql.auto.conf"), settings).unwrap();
         std::fs::write(tree.join("recovery.signal"), "").unwrap();
     });
     let ended = replica.created_by("tarball").unwrap();
-    for told in ["recovery_target_action", "restore_command", "recovery.signal"] {
-        assert!(ended.report.to_string().contains(told), "{told}: {}", ended.report);
+    for text in ["recovery_target_action", "restore_command", "recovery.signal"] {
+        assert!(ended.report.to_string().contains(text), "{text}: {}", ended.report);
     }
-    danger.primary.streams_to(&replica).unwrap();
+    changed.primary.streams_to(&replica).unwrap();
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_30_a_future_timeline_is_seen_by_plan_and_the_old_data_stays() {
-    let danger = Danger::new("timeline");
-    let replica = with_old_data(&danger);
-    // A standby that was promoted: same cluster, a timeline that the source never had.
-    let promoted = danger.primary.replica("promoted", &["basebackup"], "", "").unwrap();
+fn rule_30_a_future_timeline_is_rejected_by_its_plan_and_old_data_stays() {
+    let changed = ChangedBackup::new("timeline");
+    let replica = with_old_data(&changed);
+    // A promoted standby: the same cluster on a timeline that the source does not have.
+    let promoted = changed.primary.replica("promoted", &["basebackup"], "", "").unwrap();
     promoted.created_by("basebackup").unwrap();
-    let server = PostgresServer::start(&danger.primary.playground, &promoted.datadir(), "").unwrap();
+    let server = PostgresServer::start(&changed.primary.playground, &promoted.datadir(), "").unwrap();
     server.wait_for("SELECT pg_is_in_recovery()", "t").unwrap();
     server.psql("SELECT pg_promote()").unwrap();
     server.wait_for("SELECT pg_is_in_recovery()", "f").unwrap();
     server.psql("CHECKPOINT").unwrap();
-    std::fs::remove_dir_all(&danger.backup).unwrap();
+    std::fs::remove_dir_all(&changed.backup).unwrap();
     run(server
         .client("pg_basebackup")
         .args(["--format=tar", "--checkpoint=fast", "--no-sync", "--no-manifest", "--pgdata"])
-        .arg(&danger.backup))
+        .arg(&changed.backup))
     .unwrap();
     let config = replica.path("understudy.toml");
     let text = std::fs::read_to_string(&config).unwrap();
-    let old = format!("\"{}\" = ", danger.primary.tablespace().display());
+    let old = format!("\"{}\" = ", changed.primary.tablespace().display());
     let new = format!("\"{}\" = ", promoted.fast().display());
     std::fs::write(&config, text.replace(&old, &new)).unwrap();
-    rejected_untouched(&replica, "timeline");
+    assert_rejected_untouched(&replica, "timeline");
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_30_a_newer_major_version_is_seen_by_plan_and_the_old_data_stays() {
-    let danger = Danger::new("major");
-    let replica = with_old_data(&danger);
-    danger.tamper(|tree| std::fs::write(tree.join("PG_VERSION"), "16\n").unwrap());
-    rejected_untouched(&replica, "16");
+fn rule_30_a_newer_major_version_is_rejected_by_its_plan_and_old_data_stays() {
+    let changed = ChangedBackup::new("major");
+    let replica = with_old_data(&changed);
+    changed.tamper(|tree| std::fs::write(tree.join("PG_VERSION"), "16\n").unwrap());
+    assert_rejected_untouched(&replica, "16");
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn rule_30_a_lower_max_connections_fails_the_seal() {
-    let danger = Danger::new("max-connections");
-    let replica = danger.replica("");
-    danger
+    let changed = ChangedBackup::new("max-connections");
+    let replica = changed.replica("");
+    changed
         .tamper(|tree| std::fs::write(tree.join("postgresql.auto.conf"), "max_connections = 20\n").unwrap());
-    check_failed(&replica, "max_connections");
+    assert_check_failed(&replica, "max_connections");
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn rule_30_an_incremental_backup_is_refused() {
-    let danger = Danger::new("incremental");
-    let replica = danger.replica("");
-    danger.tamper(|tree| {
+    let changed = ChangedBackup::new("incremental");
+    let replica = changed.replica("");
+    changed.tamper(|tree| {
         let label = std::fs::read_to_string(tree.join("backup_label")).unwrap();
         std::fs::write(tree.join("backup_label"), format!("{label}INCREMENTAL FROM LSN: 0/2000028\n"))
             .unwrap();
@@ -222,24 +223,24 @@ fn rule_30_an_incremental_backup_is_refused() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_30_commands_in_the_restored_configuration_are_told_and_refused_where_the_operator_says_so() {
-    let danger = Danger::new("commands");
-    danger.tamper(|tree| {
+fn rule_30_commands_in_the_restored_configuration_are_reported_and_refused_with_refuse_commands() {
+    let changed = ChangedBackup::new("commands");
+    changed.tamper(|tree| {
         let path = tree.join("postgresql.conf");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(path, format!("{text}\narchive_command = 'curl evil'\n")).unwrap();
     });
-    let replica = danger.replica("");
+    let replica = changed.replica("");
     let ended = replica.created_by("tarball").unwrap();
     assert!(ended.report.to_string().contains("archive_command"), "{}", ended.report);
-    let strict = danger
+    let strict = changed
         .primary
         .replica(
             "strict",
             &["tarball"],
             "config = \"refuse-commands\"\n",
-            &danger.primary.tarball(&danger.backup),
+            &changed.primary.tarball(&changed.backup),
         )
         .unwrap();
-    check_failed(&strict, "archive_command");
+    assert_check_failed(&strict, "archive_command");
 }

@@ -1,4 +1,5 @@
-//! Whose the data directory is: no method's to start from, no other cluster's to lose, nobody's where the state file is about another.
+//! Protection of the data directory: PostgreSQL cannot start from what a method planted, data of another cluster is kept, and a state
+//! file is ignored if it is about another directory.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -20,7 +21,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// An archive of a whole cluster, with its WAL, in which `global` is called `g2` and comes last.
+/// Creates an archive of a complete cluster with its WAL, in which `global` is named `g2` and comes last.
 fn planted_archive(primary: &Primary) -> PathBuf {
     let backup = primary.tar_backup("latest", &["--no-manifest"]).unwrap();
     let tree = primary.playground.directory("planted").unwrap();
@@ -54,8 +55,8 @@ fn planted_archive(primary: &Primary) -> PathBuf {
     archive
 }
 
-/// A replica whose first method plants a control file from the archive; its WAL stays in the data directory.
-fn replica_of_a_planter(primary: &Primary, archive: &Path) -> ReplicaFolder {
+/// Creates a replica whose first method tries to plant a control file from the archive. Its WAL is in the data directory.
+fn replica_with_planting_method(primary: &Primary, archive: &Path) -> ReplicaFolder {
     let replica = ReplicaFolder::new(&primary.playground, "replica").unwrap();
     let (store, object) = (archive.parent().unwrap(), archive.file_name().unwrap());
     replica
@@ -79,15 +80,15 @@ fn replica_of_a_planter(primary: &Primary, archive: &Path) -> ReplicaFolder {
     replica
 }
 
-fn killed_in_mid_run(replica: &ReplicaFolder) -> String {
+fn kill_after_planting(replica: &ReplicaFolder) -> String {
     let child = replica.spawn(&[]).unwrap();
     let output = || fs::read_to_string(replica.path("output")).unwrap_or_default();
-    wait_until("the method to have planted", || output().contains("planted: "));
+    wait_until("the method to plant its files", || output().contains("planted: "));
     child.signal(Signal::KILL).unwrap();
-    replica.ended(child).unwrap().output
+    replica.wait_for_end(child).unwrap().output
 }
 
-fn only_basebackup(replica: &ReplicaFolder) {
+fn configure_basebackup_only(replica: &ReplicaFolder) {
     let config = replica.path("understudy.toml");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("[\"hostile\", \"basebackup\"]", "[\"basebackup\"]")).unwrap();
@@ -95,13 +96,16 @@ fn only_basebackup(replica: &ReplicaFolder) {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn what_a_method_planted_neither_starts_nor_stops_the_next_run() {
+fn files_that_a_method_planted_do_not_start_and_do_not_stop_the_next_run() {
     let primary = Primary::start("planted", 500).unwrap();
-    let replica = replica_of_a_planter(&primary, &planted_archive(&primary));
-    let output = killed_in_mid_run(&replica);
+    let replica = replica_with_planting_method(&primary, &planted_archive(&primary));
+    let output = kill_after_planting(&replica);
     assert!(output.contains("refused: ") && !output.contains("ESCAPED"), "{output}");
     let data = replica.datadir();
-    assert!(data.join("PG_VERSION").exists() && data.join("g2").exists(), "nearly everything is there");
+    assert!(
+        data.join("PG_VERSION").exists() && data.join("g2").exists(),
+        "the method did not restore the other files"
+    );
     assert!(!replica.is_sealed() && !data.join("global").is_symlink());
     let pid_file = data.join("postmaster.pid");
     assert_eq!(fs::read_to_string(&pid_file).unwrap(), "1\n");
@@ -116,25 +120,25 @@ fn what_a_method_planted_neither_starts_nor_stops_the_next_run() {
         .output()
         .unwrap();
     assert!(!started.status.success(), "it starts");
-    // The process that the method named as the server's lives; PostgreSQL has written its own in its place.
+    // The planted postmaster.pid names a process that is running. PostgreSQL has replaced the file, so the test writes it again.
     fs::write(&pid_file, "1\n").unwrap();
-    only_basebackup(&replica);
+    configure_basebackup_only(&replica);
     replica.created_by("basebackup").unwrap();
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn foreign_files_in_a_directory_that_was_made_anew_are_not_emptied() {
+fn foreign_files_in_a_recreated_data_directory_are_not_removed() {
     let primary = Primary::start("made-anew", 500).unwrap();
-    let replica = replica_of_a_planter(&primary, &planted_archive(&primary));
-    killed_in_mid_run(&replica);
-    only_basebackup(&replica);
+    let replica = replica_with_planting_method(&primary, &planted_archive(&primary));
+    kill_after_planting(&replica);
+    configure_basebackup_only(&replica);
     let data = replica.datadir();
     let inode = fs::metadata(&data).unwrap().ino();
     fs::remove_dir_all(&data).unwrap();
     replica.directory("data").unwrap();
     fs::write(data.join("thesis.txt"), "years of work").unwrap();
-    // Mostly the file system gives the same inode; where it does not, the state file is made to say so.
+    // The file system usually reuses the inode. If it does not, the test changes the inode in the state file.
     let now = fs::metadata(&data).unwrap().ino();
     for entry in fs::read_dir(replica.path("state")).unwrap() {
         let path = entry.unwrap().path();
@@ -151,8 +155,8 @@ fn foreign_files_in_a_directory_that_was_made_anew_are_not_emptied() {
     assert_eq!(fs::read_to_string(data.join("thesis.txt")).unwrap(), "years of work");
 }
 
-/// A replica of `primary` that was created, configured for another primary.
-fn of_another_cluster(primary: &Primary, other: &Primary) -> ReplicaFolder {
+/// Creates a replica of `primary`, and configures it for another primary.
+fn replica_for_another_primary(primary: &Primary, other: &Primary) -> ReplicaFolder {
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
     replica.created_by("basebackup").unwrap();
     let config = replica.path("understudy.toml");
@@ -167,9 +171,9 @@ fn of_another_cluster(primary: &Primary, other: &Primary) -> ReplicaFolder {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn another_clusters_data_is_named_and_stays_unless_forced() {
+fn data_of_another_cluster_is_reported_and_kept_without_force() {
     let (primary, other) = (Primary::start("own", 500).unwrap(), Primary::start("other", 500).unwrap());
-    let replica = of_another_cluster(&primary, &other);
+    let replica = replica_for_another_primary(&primary, &other);
     let identifier =
         |of: &Primary| of.server.psql("SELECT system_identifier FROM pg_control_system()").unwrap();
     let (here, there) = (identifier(&primary), identifier(&other));
@@ -186,7 +190,7 @@ fn another_clusters_data_is_named_and_stays_unless_forced() {
     assert_eq!(checked.status.code(), Some(3));
     said(&String::from_utf8_lossy(&checked.stdout));
     primary.streams_to(&replica).unwrap();
-    // What goes is named before it goes, also where it may.
+    // Old data is reported before it is removed, also with --force.
     let forced = replica.create(&["--force"]).unwrap();
     assert_eq!(forced.code(), Some(0), "{}", forced.output);
     assert!(
@@ -196,21 +200,24 @@ fn another_clusters_data_is_named_and_stays_unless_forced() {
     );
     let mut control = primary.playground.user().command(Path::new(BIN_DIR).join("pg_controldata"));
     let control = control.arg(replica.datadir()).output().unwrap();
-    assert!(String::from_utf8_lossy(&control.stdout).contains(&there), "it is the other cluster's now");
+    assert!(
+        String::from_utf8_lossy(&control.stdout).contains(&there),
+        "the directory does not hold the other cluster"
+    );
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn what_is_removed_is_named_and_what_cannot_be_read_stays_unless_forced() {
+fn old_data_is_reported_before_it_is_removed_and_unreadable_data_is_kept_without_force() {
     let primary = Primary::start("named", 500).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
     replica.created_by("basebackup").unwrap();
     let identifier = primary.server.psql("SELECT system_identifier FROM pg_control_system()").unwrap();
     let checked = replica.command("check").output().unwrap();
-    let told = String::from_utf8_lossy(&checked.stdout);
-    assert_eq!(checked.status.code(), Some(0), "{told}");
+    let text = String::from_utf8_lossy(&checked.stdout);
+    assert_eq!(checked.status.code(), Some(0), "{text}");
     for part in ["old data", &identifier, "PostgreSQL 15 cluster", "last checkpoint", "tablespaces in"] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(text.contains(part), "{part}: {text}");
     }
     let again = replica.created_by("basebackup").unwrap();
     assert!(again.report.to_string().contains("old data"), "{}", again.report);
@@ -225,7 +232,7 @@ fn what_is_removed_is_named_and_what_cannot_be_read_stays_unless_forced() {
     assert_eq!(forced.code(), Some(0), "{}", forced.output);
 }
 
-/// Every directory below the replica's folder.
+/// Returns every directory below the replica's folder.
 fn directories(replica: &ReplicaFolder) -> Vec<PathBuf> {
     let (mut found, mut left) = (Vec::new(), vec![replica.path("")]);
     while let Some(path) = left.pop() {
@@ -243,7 +250,7 @@ fn directories(replica: &ReplicaFolder) -> Vec<PathBuf> {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_refused_run_leaves_no_new_empty_directory() {
+fn a_refused_run_leaves_no_empty_directory_that_it_created() {
     let primary = Primary::start("refused", 500).unwrap();
     let hostile = format!("{}system-identifier = \"1\"\n", primary.hostile("nothing", ""));
     let replica = primary.replica("replica", &["hostile"], "", &hostile).unwrap();
@@ -251,34 +258,34 @@ fn a_refused_run_leaves_no_new_empty_directory() {
     let before = directories(&replica);
     let config = replica.path("understudy.toml");
     let text = fs::read_to_string(&config).unwrap();
-    let nothing_new = |why: &str| {
+    let assert_nothing_new = |why: &str| {
         let after = directories(&replica);
         let empty = |path: &&PathBuf| fs::read_dir(path).unwrap().next().is_none();
         let new: Vec<_> = after.iter().filter(|path| !before.contains(path)).filter(empty).collect();
         assert!(new.is_empty(), "{why}: {new:?}");
         assert!(!replica.datadir().exists() && !replica.wal().exists(), "{why}");
     };
-    // Exit 2: the configuration.
+    // Exit code 2: the configuration is wrong.
     fs::write(&config, text.replace("scope =", "scop =")).unwrap();
     assert_eq!(replica.create(&[]).unwrap().code(), Some(2));
-    nothing_new("usage");
+    assert_nothing_new("usage");
     fs::write(&config, &text).unwrap();
-    // Exit 3: what is in a mapped place.
+    // Exit code 3: a mapped directory holds a foreign file.
     fs::write(replica.fast().join("thesis.txt"), "").unwrap();
     let ended = replica.create(&[]).unwrap();
     assert_eq!(ended.code(), Some(3), "{}", ended.output);
-    nothing_new("refused");
+    assert_nothing_new("refused");
     fs::remove_file(replica.fast().join("thesis.txt")).unwrap();
     // Rejected: the plan is of another cluster.
     let ended = replica.create(&[]).unwrap();
     assert_eq!(ended.attempts(), [("hostile", "rejected")], "{}", ended.output);
-    nothing_new("rejected");
+    assert_nothing_new("rejected");
     assert_eq!(fs::metadata(replica.path("state")).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_state_directory_in_the_data_directory_is_refused_before_anything_is_made_there() {
+fn a_state_directory_inside_a_directory_that_is_filled_is_refused_before_anything_is_created() {
     let primary = Primary::start("state-within", 100).unwrap();
     let user = primary.playground.user();
     for (name, within) in
@@ -286,8 +293,8 @@ fn a_state_directory_in_the_data_directory_is_refused_before_anything_is_made_th
     {
         let replica = ReplicaFolder::new(&primary.playground, name).unwrap();
         let (datadir, wal) = (replica.datadir(), replica.wal());
-        for place in [&datadir, &wal].into_iter().filter(|place| !place.exists()) {
-            user.directory(place).unwrap();
+        for directory in [&datadir, &wal].into_iter().filter(|directory| !directory.exists()) {
+            user.directory(directory).unwrap();
         }
         user.write(&datadir.join("PG_VERSION"), "15\n").unwrap();
         let state = replica.path(within);
@@ -308,13 +315,13 @@ fn a_state_directory_in_the_data_directory_is_refused_before_anything_is_made_th
                 "{name} {verb}: {said}"
             );
         }
-        let names = |place: &Path| fs::read_dir(place).unwrap().count();
-        assert_eq!((names(&datadir), names(&wal)), (1, 0), "{name}: something was made");
-        assert!(!replica.path("gate.lock").exists(), "{name}: something was made");
+        let entries = |directory: &Path| fs::read_dir(directory).unwrap().count();
+        assert_eq!((entries(&datadir), entries(&wal)), (1, 0), "{name}: something was created");
+        assert!(!replica.path("gate.lock").exists(), "{name}: something was created");
     }
 }
 
-/// The programs of a release in a folder of their own, with a `pg_basebackup` that does not end once its copy is whole.
+/// Creates a folder with links to PostgreSQL's programs, and a `pg_basebackup` that does not exit when its copy is complete.
 fn programs_with_an_endless_pg_basebackup(playground: &Playground) -> PathBuf {
     let folder = playground.directory("endless").unwrap();
     for entry in fs::read_dir(playground.bin_dir()).unwrap() {
@@ -325,7 +332,7 @@ fn programs_with_an_endless_pg_basebackup(playground: &Playground) -> PathBuf {
     let real = playground.bin_dir().join("pg_basebackup");
     fs::remove_file(&program).unwrap();
     let script = format!(
-        "#!/bin/sh\ncase \"$1\" in --pgdata=*) ;; *) exec {0} \"$@\" ;; esac\n{0} \"$@\"\necho 'the copy is whole' >&2\nexec sleep 600\n",
+        "#!/bin/sh\ncase \"$1\" in --pgdata=*) ;; *) exec {0} \"$@\" ;; esac\n{0} \"$@\"\necho 'the copy is complete' >&2\nexec sleep 600\n",
         real.display()
     );
     playground.user().write(&program, &script).unwrap();
@@ -333,25 +340,25 @@ fn programs_with_an_endless_pg_basebackup(playground: &Playground) -> PathBuf {
     folder
 }
 
-/// Kills a run, and pg_basebackup with it, when the copy is whole and the run has not judged it.
-fn killed_with_the_copy_whole(replica: &ReplicaFolder) {
+/// Kills a run and its pg_basebackup when the copy is complete and not sealed.
+fn kill_with_complete_copy(replica: &ReplicaFolder) {
     let child = replica.spawn(&[]).unwrap();
     let output = || fs::read_to_string(replica.path("output")).unwrap_or_default();
-    wait_until("the copy to be whole", || output().contains("the copy is whole"));
+    wait_until("the copy to be complete", || output().contains("the copy is complete"));
     child.signal(Signal::KILL).unwrap();
-    replica.ended(child).unwrap();
+    replica.wait_for_end(child).unwrap();
     let pgdata = format!("--pgdata={}", replica.datadir().display());
     wait_until("pg_basebackup to be gone", || {
         let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
         let arguments = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
         !arguments.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).any(|all| all.contains(&pgdata))
     });
-    assert!(replica.is_sealed(), "pg_control is there");
+    assert!(replica.is_sealed(), "the copy has no pg_control");
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn what_a_killed_pg_basebackup_left_does_not_start_whatever_its_mode_and_the_next_run_takes_it() {
+fn the_copy_of_a_killed_pg_basebackup_does_not_start_with_any_mode_and_the_next_run_replaces_it() {
     let majors: &[Option<u32>] = match tests::program::fast_or_full(0, 1) {
         0 => &[None],
         _ => &[None, Some(16), Some(17), Some(18)],
@@ -378,10 +385,10 @@ fn what_a_killed_pg_basebackup_left_does_not_start_whatever_its_mode_and_the_nex
         };
         for state_is_lost in [false, true] {
             fs::write(&config, text.replace(&bin_dirs(&bin_dir), &bin_dirs(&endless))).unwrap();
-            killed_with_the_copy_whole(&replica);
+            kill_with_complete_copy(&replica);
             assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o720);
             assert!(!starts("postgres", &["--single"]).0);
-            // What PostgreSQL's message asks for, and what an entry point of a container does.
+            // PostgreSQL's message asks for this mode, and entry points of containers set it.
             fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
             let _ = user.command("/bin/rm").arg("-f").arg(data.join("postmaster.pid")).output().unwrap();
             for (program, arguments, says) in [

@@ -1,5 +1,5 @@
-//! What the host holds for a component: however it tries, the program stays within its bounds of memory and of open files, says so,
-//! and ends as it should.
+//! Resources that the host uses for a component: whatever the component does, the program stays within its limits of memory and open
+//! files, reports the limit, and ends regularly.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tests::primary::Primary;
-use tests::replica_folder::{Ended, ReplicaFolder, Running};
+use tests::replica_folder::{Ended, ReplicaFolder, RunningProgram};
 use tests::server::{Playground, run};
 
-/// What the component is granted, and what the program may hold beyond it.
+/// The memory that the component is granted.
 const GRANTED: u64 = 64 << 20;
-const BEYOND: u64 = 256 << 20;
+/// The memory that the program may use beyond that.
+const OVERHEAD: u64 = 256 << 20;
 
-/// A place with objects for all that is tried.
+/// A folder with the objects that the component reads.
 struct Scene {
     playground: Playground,
     objects: PathBuf,
@@ -44,7 +45,7 @@ impl Scene {
         Self { playground, objects }
     }
 
-    /// A replica for which the component `hostile` behaves so.
+    /// Creates a replica with the component `hostile` and this behaviour.
     fn replica(&self, name: &str, behave: &str, options: &str, grants: &str) -> ReplicaFolder {
         let folder = ReplicaFolder::new(&self.playground, name).unwrap().with_shared_state(&self.playground);
         let objects = self.objects.display();
@@ -57,24 +58,24 @@ impl Scene {
     }
 }
 
-/// Waits for the end of a run: how it ended, and the most memory that it held.
-fn watched(replica: &ReplicaFolder, running: Running) -> (Ended, u64) {
+/// Waits for the end of a run, and returns its result and its peak memory.
+fn wait_with_peak_memory(replica: &ReplicaFolder, running: RunningProgram) -> (Ended, u64) {
     let mut peak = 0;
     while let Some(now) = running.peak_memory() {
         peak = peak.max(now);
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    (replica.ended(running).unwrap(), peak)
+    (replica.wait_for_end(running).unwrap(), peak)
 }
 
-/// What the component or the host said at the end.
+/// Returns the message of the attempt, from the component or the host.
 fn message(ended: &Ended) -> String {
     ended.attempt("hostile")["message"].as_str().unwrap_or_else(|| panic!("{}", ended.output)).to_owned()
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn no_component_takes_the_program_beyond_its_memory() {
+fn no_component_makes_the_program_exceed_its_memory_limit() {
     let scene = Scene::new("held");
     let objects = scene.objects.display().to_string();
     let path = |name: &str| format!("path = \"{name}\"\n");
@@ -123,14 +124,14 @@ fn no_component_takes_the_program_beyond_its_memory() {
     let mut over = Vec::new();
     for (behave, options, grants, says) in cases {
         let replica = scene.replica(behave, behave, &options, grants);
-        let (ended, peak) = watched(&replica, replica.spawn(&[]).unwrap());
+        let (ended, peak) = wait_with_peak_memory(&replica, replica.spawn(&[]).unwrap());
         let said = message(&ended);
         eprintln!("{behave}: {} MiB; {said:.200}", peak >> 20);
         assert_eq!(ended.code(), Some(1), "{behave}: {}", ended.output);
         for part in says {
             assert!(said.contains(part), "{behave}: {part} in {said}");
         }
-        if peak >= GRANTED + BEYOND {
+        if peak >= GRANTED + OVERHEAD {
             over.push(format!("{behave}: {} MiB", peak >> 20));
         }
     }
@@ -139,7 +140,7 @@ fn no_component_takes_the_program_beyond_its_memory() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn no_component_takes_the_last_open_file_from_the_host() {
+fn no_component_uses_up_the_open_files_of_the_host() {
     let scene = Scene::new("held-files");
     let objects = scene.objects.display().to_string();
     for (behave, path, count) in [
@@ -151,9 +152,9 @@ fn no_component_takes_the_last_open_file_from_the_host() {
         for limit in [96, 256, 1024] {
             let options = format!("path = \"{path}\"\ncount = {count}\n");
             let replica = scene.replica(&format!("{behave}-{limit}"), behave, &options, "");
-            let (ended, _) = watched(&replica, replica.spawn_with_files(limit, &[]).unwrap());
+            let (ended, _) = wait_with_peak_memory(&replica, replica.spawn_with_files(limit, &[]).unwrap());
             let said = message(&ended);
-            // The host itself never ran out: it reports, and every refusal is one of its own.
+            // The host itself did not run out of files: it wrote its report, and refused further files to the component.
             assert_eq!(ended.code(), Some(1), "{behave} of {limit}: {}", ended.output);
             for own in ["Too many open files", "os error 24", "trapped"] {
                 assert!(!ended.output.contains(own), "{behave} of {limit}: {}", ended.output);
@@ -166,11 +167,11 @@ fn no_component_takes_the_last_open_file_from_the_host() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_run_that_held_much_memory_is_followed_by_the_next_method() {
+fn the_next_method_is_tried_after_one_that_used_much_memory() {
     let scene = Scene::new("held-then-next");
     let primary = Primary::start("held-and-followed", 100).unwrap();
     let objects = scene.objects.display();
-    // More than can be given back in the two seconds that a hanging system call is waited for, on a slow machine at least.
+    // On a slow machine this takes longer to free than the two seconds for which a hanging method is waited for.
     let sections = format!(
         "[method.hostile]\ntimeout = \"20s\"\n[method.hostile.options]\nbehave = \"queues\"\npath = \"large\"\ncount = 100000\n\
          [method.hostile.grants]\nmemory = \"64MiB\"\nhost_memory = \"1GiB\"\nrate = \"1KiB/s\"\nworkers = 2\n\

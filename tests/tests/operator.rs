@@ -1,4 +1,4 @@
-//! What an operator relies on when something is wrong: the right word, in time, once.
+//! Behaviour that operators rely on when something is wrong: outcomes, timeouts, warnings and reports.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -21,7 +21,7 @@ fn wait_until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// The configuration with `from` replaced.
+/// Replaces `from` in the replica's configuration.
 fn rewrite(replica: &ReplicaFolder, from: &str, to: &str) {
     let path = replica.path("understudy.toml");
     let text = fs::read_to_string(&path).unwrap();
@@ -31,7 +31,7 @@ fn rewrite(replica: &ReplicaFolder, from: &str, to: &str) {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn what_only_a_person_can_change_at_the_source_is_not_for_later() {
+fn errors_of_the_source_that_only_a_person_can_correct_are_not_retry_later() {
     let primary = Primary::start("lasting", 10).unwrap();
     let server = &primary.server;
     server.psql("CREATE ROLE plain LOGIN PASSWORD 'plain'").unwrap();
@@ -57,7 +57,7 @@ fn what_only_a_person_can_change_at_the_source_is_not_for_later() {
         assert!(ended.output.contains(says), "{name}: {}", ended.output);
     }
 
-    // A passfile that others may read is passed over by libpq, whoever names it.
+    // libpq ignores a passfile that others may read, even one from PGPASSFILE.
     let replica = folder("readable", &at("replicator"), "");
     let passfile = replica.path("pgpass");
     server.passfile(&passfile).unwrap();
@@ -68,7 +68,7 @@ fn what_only_a_person_can_change_at_the_source_is_not_for_later() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("mode 0644") && said.contains("chmod 0600"), "{said}");
 
-    // What passes by itself is for later.
+    // A failure that may pass without a person is retry-later.
     let replica = folder("refused", "host=127.0.0.1 port=1 user=replicator", "");
     let ended = replica.create(&[]).unwrap();
     assert_eq!((ended.code(), ended.attempts()), (Some(75), vec![("basebackup", "retry-later")]));
@@ -76,7 +76,7 @@ fn what_only_a_person_can_change_at_the_source_is_not_for_later() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_strict_check_wants_every_method_of_the_list() {
+fn a_strict_check_fails_unless_every_method_can_be_used() {
     let primary = Primary::start("strict", 10).unwrap();
     let absent = primary.backups().unwrap().join("absent");
     let section = primary.tarball(&absent);
@@ -90,7 +90,7 @@ fn a_strict_check_wants_every_method_of_the_list() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_plan_and_a_method_that_moves_nothing_have_an_end_and_the_next_is_tried() {
+fn a_hanging_plan_and_a_stalled_create_time_out_and_the_next_method_is_tried() {
     let primary = Primary::start("stalls", 10).unwrap();
     for (name, limits, when, says) in [
         ("plan-loops", "plan_timeout = \"1s\"", "plan", "plan_timeout"),
@@ -107,7 +107,7 @@ fn a_plan_and_a_method_that_moves_nothing_have_an_end_and_the_next_is_tried() {
             assert!(attempt["message"].as_str().unwrap().contains(says), "{attempt}");
         }
     }
-    // Who moves something all the time is not stalled, however long it takes.
+    // A method that keeps moving bytes is not stalled, even if it takes longer than `stall_timeout`.
     let backup = primary.tar_backup("backup", &[]).unwrap();
     let section = primary
         .tarball(&backup)
@@ -118,7 +118,7 @@ fn a_plan_and_a_method_that_moves_nothing_have_an_end_and_the_next_is_tried() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_method_that_needs_the_parameters_fails_in_its_plan_where_they_are_kept_from_it() {
+fn a_method_that_needs_the_parameters_fails_its_plan_with_no_params() {
     let primary = Primary::start("no-params", 10).unwrap();
     let backup = primary.tar_backup("backup", &[]).unwrap();
     let section = primary.tarball(&backup).replace("options", "no_params = true\noptions");
@@ -132,8 +132,8 @@ fn a_method_that_needs_the_parameters_fails_in_its_plan_where_they_are_kept_from
     assert_eq!(ended.attempt("tarball")["touched"], false, "{}", ended.output);
 }
 
-/// Ends the shell that started a run, and holds the run to its end. Between them is another shell, as a wrapper would be.
-fn ends_with_its_parent(primary: &Primary, name: &str, setting: &str, arguments: &str) {
+/// Kills the shell that started a run, and checks that the run ends. Another shell is between them, as a wrapper would be.
+fn check_that_run_ends_with_its_parent(primary: &Primary, name: &str, setting: &str, arguments: &str) {
     let replica =
         primary.replica(name, &["hostile", "basebackup"], setting, &primary.hostile("sleep", "")).unwrap();
     let create = replica.command("create");
@@ -154,20 +154,20 @@ fn ends_with_its_parent(primary: &Primary, name: &str, setting: &str, arguments:
     assert_eq!(report["attempts"][0]["outcome"], "cancelled", "{report}");
     assert!(report["message"].as_str().unwrap().contains("the process that started it"), "{report}");
     assert!(log().contains("(sh) that started this run is gone: cancelling"), "{}", log());
-    assert_eq!(fs::read_dir(replica.datadir()).unwrap().count(), 0, "as after any cancel");
+    assert_eq!(fs::read_dir(replica.datadir()).unwrap().count(), 0, "the contents were not removed");
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_run_ends_with_the_process_that_started_it_where_it_is_told_to_or_patroni_started_it() {
+fn a_run_ends_with_its_parent_if_configured_or_started_by_patroni() {
     let primary = Primary::start("orphan", 10).unwrap();
-    ends_with_its_parent(&primary, "told", "end_with_parent = true\n", "");
-    ends_with_its_parent(&primary, "patroni", "", "--role=replica");
+    check_that_run_ends_with_its_parent(&primary, "configured", "end_with_parent = true\n", "");
+    check_that_run_ends_with_its_parent(&primary, "patroni", "", "--role=replica");
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn the_report_holds_what_it_was_made_with_and_no_secret() {
+fn the_report_has_configuration_versions_and_grants_and_no_secret() {
     let primary = Primary::start("about", 10).unwrap();
     let backup = primary.tar_backup("backup", &[]).unwrap();
     let replica = primary.replica("replica", &["tarball"], "", &primary.tarball(&backup)).unwrap();
@@ -186,15 +186,15 @@ fn the_report_holds_what_it_was_made_with_and_no_secret() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn pg_basebackup_has_the_version_in_place_before_the_rest() {
+fn pg_basebackup_runs_with_pg_version_in_place_from_the_beginning() {
     let primary = Primary::start("version-first", 20_000).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
     rewrite(&replica, "checkpoint = \"fast\"", "checkpoint = \"fast\"\nmax-rate = \"8M\"");
     let running = replica.spawn(&[]).unwrap();
     let has = |name: &str| replica.datadir().join(name).exists();
     wait_until("PG_VERSION", Duration::from_secs(30), || has("PG_VERSION"));
-    assert!(!has("global/pg_control"), "it comes while the copy is far from whole");
-    let ended = replica.ended(running).unwrap();
+    assert!(!has("global/pg_control"), "PG_VERSION was written at the end only");
+    let ended = replica.wait_for_end(running).unwrap();
     assert_eq!(ended.code(), Some(0), "{}", ended.output);
     primary.verify(&replica, &replica.datadir().join("backup_manifest")).unwrap();
     primary.streams_to(&replica).unwrap();
@@ -202,7 +202,7 @@ fn pg_basebackup_has_the_version_in_place_before_the_rest() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_report_replaces_nothing_but_a_report_and_lies_in_no_place_of_the_run() {
+fn a_report_replaces_only_a_report_and_is_refused_inside_directories_of_the_run() {
     let primary = Primary::start("report", 10).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
     let user = primary.playground.user();
@@ -218,13 +218,13 @@ fn a_report_replaces_nothing_but_a_report_and_lies_in_no_place_of_the_run() {
     for name in ["thesis.txt", "link", "understudy.toml"] {
         refused(&replica.path(name), "only an earlier report is replaced");
     }
-    for (place, what) in [
+    for (directory, what) in [
         ("data", "the data directory"),
         ("wal", "a mapped place"),
         ("fast", "a mapped place"),
         ("state", "the state directory"),
     ] {
-        refused(&replica.path(place).join("report.json"), &format!("would lie in {what}"));
+        refused(&replica.path(directory).join("report.json"), &format!("would lie in {what}"));
     }
     refused(&replica.path("missing/report.json"), "cannot write the report");
     assert_eq!(fs::read_to_string(replica.path("thesis.txt")).unwrap(), "years of work");
@@ -240,12 +240,12 @@ fn a_report_replaces_nothing_but_a_report_and_lies_in_no_place_of_the_run() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_slot_that_is_there_already_is_used_and_one_that_cannot_be_used_is_refused() {
+fn an_existing_replication_slot_is_used_and_an_unusable_one_is_refused() {
     let primary = Primary::start("slot", 10).unwrap();
     let server = &primary.server;
     let create = "checkpoint = \"fast\"\ncreate-slot = true\nslot = \"one\"";
     let slots = || server.psql("SELECT string_agg(slot_name, ',') FROM pg_replication_slots").unwrap();
-    // The role that may only replicate cannot read the catalog, the other one can.
+    // The first role may only replicate and cannot read the catalog; the second can.
     for (name, user) in [("replicates", "user=replicator"), ("reads", "user=postgres")] {
         let replica = primary.replica(name, &["basebackup"], "", "").unwrap();
         rewrite(&replica, "checkpoint = \"fast\"", create);
@@ -265,7 +265,7 @@ fn a_slot_that_is_there_already_is_used_and_one_that_cannot_be_used_is_refused()
         server.psql("SELECT pg_drop_replication_slot('one')").unwrap();
     }
 
-    // A try that fails has created the slot for the next one.
+    // The first try creates the slot and fails; the second uses the slot.
     let replica = primary.replica("tries", &["basebackup"], "", "").unwrap();
     rewrite(&replica, "checkpoint = \"fast\"", create);
     let bin_dir = primary.playground.directory("fails-once").unwrap();
@@ -286,7 +286,7 @@ fn a_slot_that_is_there_already_is_used_and_one_that_cannot_be_used_is_refused()
     assert!(ended.output.contains("exited with code 7"), "{}", ended.output);
     assert!(ended.output.contains("exists at the source already"), "{}", ended.output);
 
-    // In use by somebody else.
+    // A slot that another client uses.
     let replica = primary.replica("in-use", &["basebackup"], "", "").unwrap();
     rewrite(&replica, "checkpoint = \"fast\"", create);
     rewrite(&replica, "user=replicator", "user=postgres");
@@ -307,7 +307,7 @@ fn a_slot_that_is_there_already_is_used_and_one_that_cannot_be_used_is_refused()
     receiver.kill().unwrap();
     receiver.wait().unwrap();
 
-    // A subscriber's.
+    // A logical slot, such as a subscriber's.
     server.stop().unwrap();
     let settings = "wal_level = logical\nmax_wal_senders = 10\n";
     let logical = PostgresServer::start(&primary.playground, server.datadir(), settings).unwrap();

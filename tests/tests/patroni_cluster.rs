@@ -1,4 +1,4 @@
-//! Understudy as the replica method of a real Patroni with a real etcd, configured from the files of `examples/patroni`.
+//! Understudy as the replica creation method of a real Patroni with a real etcd, configured from the files of `examples/patroni`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,10 +11,10 @@ use tests::patroni_cluster::{Member, PatroniCluster};
 use tests::program::project;
 use tests::server::{BIN_DIR, REPLICATOR_PASSWORD, run};
 
-/// What two members must agree on to hold the same rows.
+/// A query whose result is the same on two members if they have the same rows.
 const CONTENT: &str = "SELECT count(*), sum(hashtext(body)) FROM letters";
 
-/// A first member that leads, with some rows and a tar backup of them.
+/// Starts a first member, which becomes the leader, with some rows and a tar backup of them.
 fn leader(cluster: &PatroniCluster) -> Member<'_> {
     let mut first = cluster.member("first").unwrap();
     first.start().unwrap();
@@ -27,8 +27,8 @@ fn leader(cluster: &PatroniCluster) -> Member<'_> {
     first
 }
 
-/// Holds that the member streams, has the leader's rows and was created by the last of these attempts.
-fn is_replica(member: &Member<'_>, leader: &Member<'_>, attempts: &[(&str, &str)]) {
+/// Checks that the member was created by the last of these attempts, streams from the leader, and has its rows.
+fn assert_is_replica(member: &Member<'_>, leader: &Member<'_>, attempts: &[(&str, &str)]) {
     let report = member.report().unwrap();
     assert_eq!(attempts_of(&report), attempts, "{}", member.log());
     assert_eq!(report["exit_code"], json!(0));
@@ -47,7 +47,7 @@ fn is_replica(member: &Member<'_>, leader: &Member<'_>, attempts: &[(&str, &str)
         .unwrap();
 }
 
-/// Each attempt's method and outcome.
+/// Returns the method and the outcome of each attempt.
 fn attempts_of(report: &Value) -> Vec<(&str, &str)> {
     let word = |attempt: &'_ Value, key: &str| attempt[key].as_str().map(str::len).unwrap_or_default();
     let attempts = report["attempts"].as_array().unwrap();
@@ -55,16 +55,16 @@ fn attempts_of(report: &Value) -> Vec<(&str, &str)> {
     attempts.iter().map(|a| (a["method"].as_str().unwrap(), a["outcome"].as_str().unwrap())).collect()
 }
 
-/// The password is in nothing that a person reads.
-fn keeps_the_password(member: &Member<'_>) {
+/// Checks that the password is neither in the log nor in the report.
+fn assert_password_not_shown(member: &Member<'_>) {
     assert!(!member.log().contains(REPLICATOR_PASSWORD));
     assert!(!std::fs::read_to_string(member.path("report.json")).unwrap().contains(REPLICATOR_PASSWORD));
     let parts: Vec<&str> = REPLICATOR_PASSWORD.split('\\').collect();
-    assert!(parts.iter().all(|part| !member.log().contains(part)), "not even a part of it");
+    assert!(parts.iter().all(|part| !member.log().contains(part)), "a part of the password is in the log");
 }
 
-/// PostgreSQL refuses to start from what is there.
-fn does_not_start(cluster: &PatroniCluster, member: &Member<'_>) {
+/// Checks that PostgreSQL refuses to start from the member's data directory.
+fn assert_does_not_start(cluster: &PatroniCluster, member: &Member<'_>) {
     let user = cluster.playground().user();
     let mut single = user.command(Path::new(BIN_DIR).join("postgres"));
     single.args(["--single", "-D"]).arg(member.datadir()).args([
@@ -76,64 +76,64 @@ fn does_not_start(cluster: &PatroniCluster, member: &Member<'_>) {
     assert!(!started.status.success(), "it starts: {}", String::from_utf8_lossy(&started.stderr));
 }
 
-/// The example's `understudy.toml` with other methods, for the runs that are to fail or to be interrupted.
-fn with_methods(member: &Member<'_>, methods: &str, sections: &str) {
+/// Writes the example's `understudy.toml` with other methods, for runs that will fail or be interrupted.
+fn configure_methods(member: &Member<'_>, methods: &str, sections: &str) {
     let text = member.example("understudy.toml").unwrap();
     let (ours, theirs) = (r#"methods = ["tarball", "basebackup"]"#, format!("methods = {methods}"));
     assert!(text.contains(ours));
     member.write("understudy.toml", &format!("{}\n{sections}\n", text.replace(ours, &theirs))).unwrap();
 }
 
-/// A method that does so until it is ended.
-fn with_hostile(member: &Member<'_>, behave: &str) {
-    with_methods(
+/// Configures the component `hostile` with this behaviour as the only method.
+fn configure_hostile(member: &Member<'_>, behave: &str) {
+    configure_methods(
         member,
         r#"["hostile"]"#,
         &format!("[method.hostile]\nno_leader = true\noptions = {{ behave = \"{behave}\" }}"),
     );
 }
 
-/// A copy from the leader that would take a minute.
-fn with_slow_basebackup(member: &Member<'_>) {
-    // The last section of the example is that of basebackup's options.
-    with_methods(member, r#"["basebackup"]"#, "max-rate = \"512k\"");
+/// Configures a copy from the leader that would take a minute.
+fn configure_slow_basebackup(member: &Member<'_>) {
+    // The last section of the example has basebackup's options, so the line is added to them.
+    configure_methods(member, r#"["basebackup"]"#, "max-rate = \"512k\"");
 }
 
-fn as_in_the_example(member: &Member<'_>) {
+fn configure_as_in_the_example(member: &Member<'_>) {
     member.write("understudy.toml", &member.example("understudy.toml").unwrap()).unwrap();
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn patroni_gets_its_replicas_from_a_backup_and_without_one_from_the_leader() {
+fn patroni_gets_its_replicas_from_a_backup_or_without_a_backup_from_the_leader() {
     let cluster = PatroniCluster::start("patroni").unwrap();
     let first = leader(&cluster);
 
     let mut second = cluster.member("second").unwrap();
     second.start().unwrap();
-    is_replica(&second, &first, &[("tarball", "created")]);
+    assert_is_replica(&second, &first, &[("tarball", "created")]);
     assert!(second.log().contains("replica has been created using understudy"));
     let report = second.report().unwrap();
-    assert_eq!(report["scope"], json!("batman"), "Patroni's --scope: the file has none");
-    assert_eq!(report["datadir"], json!(second.datadir()), "Patroni's --datadir: the file has none");
-    keeps_the_password(&second);
+    assert_eq!(report["scope"], json!("batman"), "Patroni's --scope is not used");
+    assert_eq!(report["datadir"], json!(second.datadir()), "Patroni's --datadir is not used");
+    assert_password_not_shown(&second);
     let ours = std::fs::read_to_string(second.datadir().join("postgresql.auto.conf")).unwrap();
-    assert!(!ours.contains("primary_conninfo"), "how to follow whom is Patroni's to write: {ours}");
+    assert!(!ours.contains("primary_conninfo"), "only Patroni may write primary_conninfo: {ours}");
 
     std::fs::rename(cluster.backups().join("latest"), cluster.backups().join("elsewhere")).unwrap();
     let mut third = cluster.member("third").unwrap();
     third.start().unwrap();
-    is_replica(&third, &first, &[("tarball", "not-applicable"), ("basebackup", "created")]);
-    keeps_the_password(&third);
+    assert_is_replica(&third, &first, &[("tarball", "not-applicable"), ("basebackup", "created")]);
+    assert_password_not_shown(&third);
 
     std::fs::rename(cluster.backups().join("elsewhere"), cluster.backups().join("latest")).unwrap();
     let foreign = second.datadir().join("base/of-the-old-data");
     std::fs::write(&foreign, "").unwrap();
-    second.forget_report().unwrap();
-    let told = cluster.patronictl(&second, &["reinit", "batman", "second", "--force"]).unwrap();
-    assert!(told.contains("Success"), "{told}");
-    is_replica(&second, &first, &[("tarball", "created")]);
-    assert!(!foreign.exists(), "Understudy emptied the directory that Patroni left to it");
+    second.remove_report().unwrap();
+    let output = cluster.patronictl(&second, &["reinit", "batman", "second", "--force"]).unwrap();
+    assert!(output.contains("Success"), "{output}");
+    assert_is_replica(&second, &first, &[("tarball", "created")]);
+    assert!(!foreign.exists(), "Understudy did not empty the directory that Patroni left as it was");
     assert!(second.log().contains("Leaving data directory uncleaned"), "{}", second.log());
 }
 
@@ -144,15 +144,15 @@ fn a_creation_that_patroni_interrupts_leaves_nothing_that_runs_or_starts() {
     let first = leader(&cluster);
     let mut second = cluster.member("second").unwrap();
     second.start().unwrap();
-    is_replica(&second, &first, &[("tarball", "created")]);
+    assert_is_replica(&second, &first, &[("tarball", "created")]);
 
-    // Interrupted by another reinitialize, with force, while a plugin is at work.
-    with_hostile(&second, "sleep");
-    second.forget_report().unwrap();
+    // Another reinitialize with force cancels the run while a plugin works.
+    configure_hostile(&second, "sleep");
+    second.remove_report().unwrap();
     second.reinitialize().unwrap();
     second.wait_until("the plugin to be at work", Duration::from_secs(30), || !second.is_sealed()).unwrap();
-    passes_all_but_the_password(&second);
-    as_in_the_example(&second);
+    assert_command_lines(&second);
+    configure_as_in_the_example(&second);
     second.reinitialize_by_force().unwrap();
     second
         .wait_until("the first run to end", Duration::from_secs(30), || {
@@ -164,28 +164,28 @@ fn a_creation_that_patroni_interrupts_leaves_nothing_that_runs_or_starts() {
             second.report().is_ok_and(|report| report["exit_code"] == json!(0))
         })
         .unwrap();
-    is_replica(&second, &first, &[("tarball", "created")]);
+    assert_is_replica(&second, &first, &[("tarball", "created")]);
 
     // Patroni is stopped during a copy from the leader.
-    with_slow_basebackup(&second);
-    second.forget_report().unwrap();
+    configure_slow_basebackup(&second);
+    second.remove_report().unwrap();
     second.reinitialize().unwrap();
     second
         .wait_until("pg_basebackup to write", Duration::from_secs(30), || second.is_being_copied())
         .unwrap();
     let begun = Instant::now();
     second.stop().unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(10), "Patroni had to kill: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "Patroni had to kill the run: {:?}", begun.elapsed());
     assert_eq!(cluster.processes_of(&second), Vec::<String>::new());
     assert_eq!(second.report().unwrap()["exit_code"], json!(143));
-    does_not_start(&cluster, &second);
-    as_in_the_example(&second);
-    second.forget_report().unwrap();
+    assert_does_not_start(&cluster, &second);
+    configure_as_in_the_example(&second);
+    second.remove_report().unwrap();
     second.start().unwrap();
-    is_replica(&second, &first, &[("tarball", "created")]);
+    assert_is_replica(&second, &first, &[("tarball", "created")]);
 
-    // Everything is killed during a copy from the leader, as by a loss of power.
-    with_slow_basebackup(&second);
+    // Every process is killed during a copy from the leader, as in a power failure.
+    configure_slow_basebackup(&second);
     second.reinitialize().unwrap();
     second
         .wait_until("pg_basebackup to write", Duration::from_secs(30), || second.is_being_copied())
@@ -196,18 +196,18 @@ fn a_creation_that_patroni_interrupts_leaves_nothing_that_runs_or_starts() {
             cluster.processes_of(&second).is_empty()
         })
         .unwrap_or_else(|error| panic!("{error}: {:?}", cluster.processes_of(&second)));
-    does_not_start(&cluster, &second);
-    as_in_the_example(&second);
-    second.forget_report().unwrap();
+    assert_does_not_start(&cluster, &second);
+    configure_as_in_the_example(&second);
+    second.remove_report().unwrap();
     let seen = second.log().len();
     second.start().unwrap();
     second.wait_for_log("consider doing reinitialize", seen).unwrap();
     second.reinitialize().unwrap();
-    is_replica(&second, &first, &[("tarball", "created")]);
+    assert_is_replica(&second, &first, &[("tarball", "created")]);
 }
 
-/// Patroni's parameters are in Understudy's command line, and the password is in nobody's.
-fn passes_all_but_the_password(member: &Member<'_>) {
+/// Checks that Patroni's parameters are in Understudy's command line, and the password in no command line.
+fn assert_command_lines(member: &Member<'_>) {
     let lines = member.command_lines();
     let create = lines.iter().find(|line| line.contains("/understudy create ")).unwrap();
     for passed in
@@ -222,32 +222,32 @@ fn passes_all_but_the_password(member: &Member<'_>) {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn where_patroni_alone_is_killed_in_mid_creation_the_next_one_gets_a_whole_replica() {
+fn after_patroni_alone_is_killed_during_a_run_the_next_patroni_gets_a_complete_replica() {
     let cluster = PatroniCluster::start("patroni-killed").unwrap();
     let first = leader(&cluster);
     let mut second = cluster.member("second").unwrap();
 
-    // The run ends with the Patroni that started it.
-    with_slow_basebackup(&second);
+    // The run ends when the Patroni that started it does.
+    configure_slow_basebackup(&second);
     second.start().unwrap();
     second
         .wait_until("pg_basebackup to write", Duration::from_secs(60), || second.is_being_copied())
         .unwrap();
-    second.kill_alone().unwrap();
+    second.kill_only_patroni().unwrap();
     assert_eq!(second.report().unwrap()["exit_code"], json!(143), "{}", second.log());
     second
         .wait_until("every process to end", Duration::from_secs(5), || {
             cluster.processes_of(&second).is_empty()
         })
         .unwrap();
-    as_in_the_example(&second);
-    second.forget_report().unwrap();
+    configure_as_in_the_example(&second);
+    second.remove_report().unwrap();
     second.start().unwrap();
-    is_replica(&second, &first, &[("tarball", "created")]);
+    assert_is_replica(&second, &first, &[("tarball", "created")]);
 
-    // A run that is told to go on has the version in place when the next Patroni looks.
+    // With `end_with_parent = false` the run goes on, and PG_VERSION exists when the next Patroni looks at the directory.
     let mut third = cluster.member("third").unwrap();
-    with_methods(&third, r#"["basebackup"]"#, "max-rate = \"4M\"");
+    configure_methods(&third, r#"["basebackup"]"#, "max-rate = \"4M\"");
     let text = std::fs::read_to_string(third.path("understudy.toml")).unwrap();
     third
         .write("understudy.toml", &text.replace("[replica]\n", "[replica]\nend_with_parent = false\n"))
@@ -257,9 +257,9 @@ fn where_patroni_alone_is_killed_in_mid_creation_the_next_one_gets_a_whole_repli
     third
         .wait_until("PG_VERSION", Duration::from_secs(60), || third.is_being_copied() && version.exists())
         .unwrap();
-    third.kill_alone().unwrap();
+    third.kill_only_patroni().unwrap();
     third.start().unwrap();
-    is_replica(&third, &first, &[("basebackup", "created")]);
+    assert_is_replica(&third, &first, &[("basebackup", "created")]);
     assert!(!third.log().contains("crash recovery in a single user mode"), "{}", third.log());
 }
 
@@ -269,21 +269,21 @@ fn after_a_failure_patroni_empties_the_directory_and_starts_over_by_itself() {
     let cluster = PatroniCluster::start("patroni-failure").unwrap();
     let first = leader(&cluster);
     let mut second = cluster.member("second").unwrap();
-    with_hostile(&second, "fail");
+    configure_hostile(&second, "fail");
     second.start().unwrap();
     second.wait_for_log("exited with code=1", 0).unwrap();
     second.wait_for_log("failed to bootstrap from leader 'first'", 0).unwrap();
     assert!(!second.log().contains("consider doing reinitialize"));
     assert_eq!(attempts_of(&second.report().unwrap()), [("hostile", "failed")]);
-    as_in_the_example(&second);
+    configure_as_in_the_example(&second);
     second.wait_until_streaming(&first).unwrap();
-    is_replica(&second, &first, &[("tarball", "created")]);
+    assert_is_replica(&second, &first, &[("tarball", "created")]);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn the_example_runs_as_it_stands() {
-    // Makes sure that Patroni is there; the example would install it too.
+fn the_example_runs_unchanged() {
+    // Installs Patroni if it is missing, as the example would.
     tests::patroni::ensure_patroni().unwrap();
     let mut example = Command::new(project().join("examples/patroni/run.sh"));
     example.env("UNDERSTUDY", tests::program::understudy().unwrap());

@@ -1,4 +1,4 @@
-//! Secrets through the whole program: whatever a plugin shouts and a server answers, no log, report or status holds one.
+//! Secrets in the whole program: no log and no report contains one, whatever a plugin logs or a server responds.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,11 +7,12 @@ use std::os::unix::fs::PermissionsExt;
 
 use tests::primary::Primary;
 
+/// The value of a granted key.
 const PASS: &str = "the-pass-phrase-of-the-repository";
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn what_a_plugin_shouts_reaches_no_log_and_no_report_as_long_as_it_is_a_secret() {
+fn a_secret_that_a_plugin_logs_is_redacted_in_log_and_report() {
     let primary = Primary::start("shouted-secret", 100).unwrap();
     let file = primary.playground.directory("secrets").unwrap().join("pass");
     fs::write(&file, format!("{PASS}\n")).unwrap();
@@ -39,7 +40,7 @@ fn what_a_plugin_shouts_reaches_no_log_and_no_report_as_long_as_it_is_a_secret()
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_directory_in_which_a_key_lies_is_granted_to_nobody() {
+fn granting_a_directory_that_contains_a_key_is_refused() {
     let primary = Primary::start("granted-secret", 100).unwrap();
     let folder = primary.playground.directory("secrets").unwrap();
     let file = folder.join("pass");
@@ -65,7 +66,7 @@ fn a_directory_in_which_a_key_lies_is_granted_to_nobody() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_key_that_others_may_read_is_refused_with_what_to_do() {
+fn a_key_file_that_others_may_read_is_refused_with_a_remedy() {
     let primary = Primary::start("readable-secret", 100).unwrap();
     let file = primary.playground.directory("secrets").unwrap().join("pass");
     fs::write(&file, PASS).unwrap();
@@ -81,7 +82,7 @@ fn a_key_that_others_may_read_is_refused_with_what_to_do() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_directory_that_overlaps_what_the_method_writes_is_granted_to_nobody() {
+fn granting_a_directory_that_overlaps_what_the_method_writes_is_refused() {
     let primary = Primary::start("granted-overlap", 100).unwrap();
     for (name, as_store, granted, written) in [
         ("at", false, "data", "data"),
@@ -92,18 +93,19 @@ fn a_directory_that_overlaps_what_the_method_writes_is_granted_to_nobody() {
         ("mapped-as-a-store", true, "fast", "fast"),
     ] {
         let folder = primary.playground.path(name);
-        let place = folder.join(granted);
+        let directory = folder.join(granted);
         let grant = match as_store {
-            true => format!("grants.stores.repo = {{ url = \"file://{}\" }}", place.display()),
-            false => format!("grants.read = [\"{}\"]", place.display()),
+            true => format!("grants.stores.repo = {{ url = \"file://{}\" }}", directory.display()),
+            false => format!("grants.read = [\"{}\"]", directory.display()),
         };
         let replica = primary.replica(name, &["hostile"], "", &primary.hostile("nothing", &grant)).unwrap();
         if granted == "link" {
-            std::os::unix::fs::symlink(replica.datadir(), &place).unwrap();
+            std::os::unix::fs::symlink(replica.datadir(), &directory).unwrap();
         }
         let ended = replica.create(&[]).unwrap();
         assert_eq!(ended.code(), Some(3), "{name}: {}", ended.output);
-        for says in ["lies apart", &place.display().to_string(), &folder.join(written).display().to_string()]
+        for says in
+            ["lies apart", &directory.display().to_string(), &folder.join(written).display().to_string()]
         {
             assert!(ended.output.contains(says), "{name}: {says} in {}", ended.output);
         }
@@ -112,7 +114,7 @@ fn a_directory_that_overlaps_what_the_method_writes_is_granted_to_nobody() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_key_that_is_bound_to_no_store_is_an_error_of_the_configuration() {
+fn a_key_without_a_store_is_an_error_of_the_configuration() {
     let primary = Primary::start("unbound-key", 100).unwrap();
     let grants = "grants.keys.pass = { file = \"/nonexistent\" }";
     let replica = primary.replica("replica", &["hostile"], "", &primary.hostile("nothing", grants)).unwrap();
@@ -123,7 +125,7 @@ fn a_key_that_is_bound_to_no_store_is_an_error_of_the_configuration() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn nothing_invisible_that_a_plugin_says_reaches_the_terminal_or_the_report() {
+fn invisible_characters_of_a_plugin_are_escaped_on_the_terminal_and_in_the_report() {
     let primary = Primary::start("invisible", 100).unwrap();
     let hidden = "back\u{115F}\u{2800}\u{FE0F}\u{E0100}\u{202E}ups";
     let section = format!("{}path = \"{hidden}\"\n", primary.hostile("shout", ""));
@@ -140,7 +142,7 @@ fn nothing_invisible_that_a_plugin_says_reaches_the_terminal_or_the_report() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_method_blanks_no_word_of_the_log_by_deriving_it_as_a_key() {
+fn a_method_cannot_redact_words_of_the_log_by_deriving_them_as_keys() {
     const KEY: &str = "6+7UMQgZ1bHnAq4x2cV/9yTdkWmPzB3sLrJ0eXfGoCi8NhE5vKtDuFSwRjYlOaIp";
     let primary = Primary::start("derived-words", 100).unwrap();
     let texts = primary.playground.directory("texts").unwrap();
@@ -155,7 +157,7 @@ fn a_method_blanks_no_word_of_the_log_by_deriving_it_as_a_key() {
     for expected in ["every method failed", "derived 3 keys: 1 of them are long and random"] {
         assert!(ended.output.contains(expected), "{expected} in {}", ended.output);
     }
-    // The behaviour says its text last, when all three are derived.
+    // The component logs its text at the end, when all three keys are derived.
     let report = ended.report.to_string();
     assert!(ended.output.contains("it is <secret>") && report.contains("it is <secret>"), "{}", ended.output);
     assert!(!ended.output.contains(KEY) && !report.contains(KEY), "{}", ended.output);

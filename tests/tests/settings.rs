@@ -1,4 +1,4 @@
-//! What the configuration of a backup asks for, on servers that run: what it may, what is taken from it, what is refused.
+//! Settings in the configuration of a backup, tested on running servers: which the seal keeps, which it overrides, which it refuses.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,7 +15,7 @@ struct Scene {
     playground: Playground,
     primary: PostgresServer,
     copy: PathBuf,
-    /// The copy's postgresql.conf as it was.
+    /// The original postgresql.conf of the copy.
     conf: String,
 }
 
@@ -28,7 +28,7 @@ impl Scene {
         let copy = playground.directory("backups").unwrap().join("cold");
         run(playground.user().command("/bin/cp").arg("--archive").arg(stopped.datadir()).arg(&copy)).unwrap();
         let datadir = stopped.datadir().to_owned();
-        // Its end would stop the next one, which runs on the same directory.
+        // Dropping the old value later would stop the new server, which runs on the same directory.
         drop(stopped);
         let settings = "wal_level = replica\nmax_wal_senders = 10\n";
         let primary = PostgresServer::start(&playground, &datadir, settings).unwrap();
@@ -37,12 +37,12 @@ impl Scene {
         Self { playground, primary, copy, conf }
     }
 
-    /// Has the copy's postgresql.conf end with these lines.
-    fn says(&self, lines: &str) {
+    /// Appends these lines to the copy's original postgresql.conf.
+    fn append_to_configuration(&self, lines: &str) {
         std::fs::write(self.copy.join("postgresql.conf"), format!("{}\n{lines}\n", self.conf)).unwrap();
     }
 
-    /// A replica that `method` restores; `replica` are further lines of its section, `options` those of the method.
+    /// Creates a replica's folder with this method. `replica` has further lines of `[replica]`, `options` the method's options.
     fn replica(&self, name: &str, method: &str, replica: &str, options: &str) -> ReplicaFolder {
         let folder = ReplicaFolder::new(&self.playground, name).unwrap().with_shared_state(&self.playground);
         let passfile = self.playground.path("pgpass").display().to_string();
@@ -66,10 +66,11 @@ impl Scene {
         self.replica(name, "mirror", replica, &format!("directory = \"{}\"", self.copy.display()))
     }
 
-    /// The replica starts, follows, and is a standby of the first timeline still when the server has looked for its trigger files.
-    fn stays_a_standby(&self, replica: &ReplicaFolder) -> PostgresServer {
+    /// Checks that the replica starts, replays new rows, and is still a standby on timeline 1 after the server has looked for trigger
+    /// files.
+    fn assert_stays_a_standby(&self, replica: &ReplicaFolder) -> PostgresServer {
         let standby = PostgresServer::start(&self.playground, &replica.datadir(), "").unwrap();
-        // It sends the signal at which the server looks for `promote` in its directory.
+        // The function sends the postmaster the signal at which it looks for the file `promote` in its directory.
         standby.psql("SELECT pg_rotate_logfile()").unwrap();
         self.primary.psql("DELETE FROM letters; INSERT INTO letters VALUES (7)").unwrap();
         standby.wait_for("SELECT id FROM letters", "7").unwrap();
@@ -82,8 +83,8 @@ impl Scene {
         standby
     }
 
-    /// With these lines behind what the seal wrote the same server does promote itself: the danger is there.
-    fn promotes(&self, replica: &ReplicaFolder, lines: &str) {
+    /// Checks that the same server promotes itself if these lines come after those of the seal, so that the lines are dangerous.
+    fn assert_promotes_with(&self, replica: &ReplicaFolder, lines: &str) {
         let path = replica.datadir().join("postgresql.auto.conf");
         let sealed = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("{sealed}{lines}\n")).unwrap();
@@ -93,7 +94,7 @@ impl Scene {
     }
 }
 
-fn check_failed(replica: &ReplicaFolder, method: &str, says: &str) -> Ended {
+fn assert_check_failed(replica: &ReplicaFolder, method: &str, says: &str) -> Ended {
     let ended = replica.create(&[]).unwrap();
     assert_eq!(ended.attempts(), [(method, "check-failed")], "{}", ended.output);
     assert_eq!(ended.code(), Some(4));
@@ -102,10 +103,10 @@ fn check_failed(replica: &ReplicaFolder, method: &str, says: &str) -> Ended {
     ended
 }
 
-/// A line of each kind that runs, loads or reads what it should not, and what is told of it.
+/// Returns a line of each kind that runs, loads or reads something that it should not, with a part of its finding.
 fn hazards(datadir: &Path) -> Vec<(String, &'static str)> {
     let lib = datadir.join("lib");
-    let line = |line: &str, told| (line.to_owned(), told);
+    let line = |line: &str, finding| (line.to_owned(), finding);
     vec![
         (format!("dynamic_library_path = '{}:$libdir'", lib.display()), "dynamic_library_path"),
         line("krb_server_keyfile = 'FILE:/etc/shadow'", "/etc/shadow"),
@@ -129,72 +130,72 @@ const ENDS_RECOVERY: [&str; 5] = [
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn no_line_of_a_restored_configuration_ends_the_standbys_life() {
+fn no_line_of_a_restored_configuration_promotes_the_standby() {
     let scene = Scene::new("ends-recovery");
     for (number, lines) in ENDS_RECOVERY.into_iter().enumerate() {
         let policy = if number % 2 == 0 { "config = \"refuse-commands\"\n" } else { "" };
-        scene.says(lines);
+        scene.append_to_configuration(lines);
         let replica = scene.mirror(&format!("replica-{number}"), policy);
         let ended = replica.created_by("mirror").unwrap();
         let name = lines.split([' ', '=']).next().unwrap().to_lowercase();
-        let told = if name == "logging_collector" { "log_directory" } else { &name };
-        assert!(ended.report.to_string().contains(told), "{told}: {}", ended.report);
-        let standby = scene.stays_a_standby(&replica);
+        let setting = if name == "logging_collector" { "log_directory" } else { &name };
+        assert!(ended.report.to_string().contains(setting), "{setting}: {}", ended.report);
+        let standby = scene.assert_stays_a_standby(&replica);
         standby.stop().unwrap();
-        // The pid file's name is one of the cluster's files after a second start as well.
-        scene.stays_a_standby(&replica).stop().unwrap();
+        // A pid file of the first start must not promote the server at the second.
+        scene.assert_stays_a_standby(&replica).stop().unwrap();
         if number == 0 {
-            scene.promotes(&replica, lines);
+            scene.assert_promotes_with(&replica, lines);
         }
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn what_a_file_that_the_seal_cannot_read_sets_does_not_end_it_either() {
+fn settings_in_a_file_that_the_seal_cannot_read_do_not_promote_the_standby() {
     let scene = Scene::new("unseen");
     let outside = scene.playground.path("outside.conf");
     let lines =
         "external_pid_file = 'promote'\nrecovery_target = 'immediate'\nrecovery_target_action = 'promote'\n";
     scene.playground.user().write(&outside, lines).unwrap();
-    scene.says(&format!("include_if_exists = '{}'", outside.display()));
+    scene.append_to_configuration(&format!("include_if_exists = '{}'", outside.display()));
     let replica = scene.mirror("replica", "");
     let ended = replica.created_by("mirror").unwrap();
     assert!(ended.report.to_string().contains("outside.conf"), "{}", ended.report);
-    scene.stays_a_standby(&replica).stop().unwrap();
-    check_failed(&scene.mirror("strict", "config = \"refuse-commands\"\n"), "mirror", "outside.conf");
+    scene.assert_stays_a_standby(&replica).stop().unwrap();
+    assert_check_failed(&scene.mirror("strict", "config = \"refuse-commands\"\n"), "mirror", "outside.conf");
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn what_runs_loads_or_leads_out_is_told_and_refused_where_the_operator_says_so() {
+fn settings_that_run_or_load_or_read_other_files_are_reported_and_refused_with_refuse_commands() {
     let scene = Scene::new("hazards");
-    let told = scene.mirror("told", "");
-    let lines = hazards(&told.datadir());
-    // The log goes where it can be written, and PostgreSQL is not built with every library here.
+    let lax = scene.mirror("lax", "");
+    let lines = hazards(&lax.datadir());
+    // A server could not start with the lines on lc_messages and ident_file.
     let startable: Vec<_> =
         lines.iter().filter(|(line, _)| !line.starts_with("lc_") && !line.starts_with("ident_")).collect();
-    scene.says(&startable.iter().map(|(line, _)| format!("{line}\n")).collect::<String>());
-    let ended = told.created_by("mirror").unwrap();
+    scene.append_to_configuration(&startable.iter().map(|(line, _)| format!("{line}\n")).collect::<String>());
+    let ended = lax.created_by("mirror").unwrap();
     for (_, name) in &startable {
         assert!(ended.report.to_string().contains(name), "{name}: {}", ended.report);
     }
-    scene.stays_a_standby(&told).stop().unwrap();
+    scene.assert_stays_a_standby(&lax).stop().unwrap();
     assert!(!Path::new("/tmp/understudy-owned").exists());
 
     let strict = scene.mirror("strict", "config = \"refuse-commands\"\n");
     for (line, name) in &lines {
-        scene.says(line);
-        check_failed(&strict, "mirror", name);
+        scene.append_to_configuration(line);
+        assert_check_failed(&strict, "mirror", name);
     }
-    scene.says("work_mem = '8MB'");
+    scene.append_to_configuration("work_mem = '8MB'");
     strict.created_by("mirror").unwrap();
-    scene.stays_a_standby(&strict).stop().unwrap();
+    scene.assert_stays_a_standby(&strict).stop().unwrap();
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn files_that_patroni_would_use_are_judged_as_well() {
+fn configuration_files_that_patroni_would_use_are_checked_too() {
     let scene = Scene::new("of-patroni");
     let lines = "external_pid_file = 'promote'\narchive_command = 'touch /tmp/understudy-owned'\n";
     for (number, file) in
@@ -205,40 +206,39 @@ fn files_that_patroni_would_use_are_judged_as_well() {
         let replica = scene.mirror(&format!("replica-{number}"), "");
         let ended = replica.created_by("mirror").unwrap();
         let report = ended.report.to_string();
-        for told in [format!("{file} line 1"), format!("{file} line 2")] {
-            assert!(report.contains(&told), "{told}: {report}");
+        for finding in [format!("{file} line 1"), format!("{file} line 2")] {
+            assert!(report.contains(&finding), "{finding}: {report}");
         }
-        // As Patroni has it do: the server reads that file before what the seal wrote.
+        // Patroni makes the server read that file before the lines of the seal.
         let main = replica.datadir().join("postgresql.conf");
         let before = std::fs::read_to_string(&main).unwrap();
         std::fs::write(&main, format!("{before}\ninclude '{file}'\n")).unwrap();
-        scene.stays_a_standby(&replica).stop().unwrap();
+        scene.assert_stays_a_standby(&replica).stop().unwrap();
         let strict = scene.mirror(&format!("strict-{number}"), "config = \"refuse-commands\"\n");
-        check_failed(&strict, "mirror", file);
+        assert_check_failed(&strict, "mirror", file);
         std::fs::remove_file(planted).unwrap();
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn another_cluster_inside_the_data_directory_is_never_run() {
+fn a_data_directory_setting_that_names_another_cluster_fails_the_seal() {
     let scene = Scene::new("another-inside");
     for policy in ["", "config = \"refuse-commands\"\n"] {
         let replica = scene.mirror(if policy.is_empty() { "lax" } else { "strict" }, policy);
-        for place in [replica.datadir().join("evil").display().to_string(), "evil".to_owned(), String::new()]
-        {
-            scene.says(&format!("data_directory = '{place}'"));
-            check_failed(&replica, "mirror", "data_directory");
+        for path in [replica.datadir().join("evil").display().to_string(), "evil".to_owned(), String::new()] {
+            scene.append_to_configuration(&format!("data_directory = '{path}'"));
+            assert_check_failed(&replica, "mirror", "data_directory");
         }
-        scene.says(&format!("data_directory = '{}/../data'", replica.datadir().display()));
+        scene.append_to_configuration(&format!("data_directory = '{}/../data'", replica.datadir().display()));
         replica.created_by("mirror").unwrap();
-        scene.stays_a_standby(&replica).stop().unwrap();
+        scene.assert_stays_a_standby(&replica).stop().unwrap();
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_method_is_told_while_it_runs_what_the_seal_will_take() {
+fn a_method_learns_while_it_runs_which_settings_the_seal_will_accept() {
     let scene = Scene::new("asked");
     let asked = [
         ("recovery_target_timeline=latest", "taken"),
@@ -262,7 +262,7 @@ fn a_method_is_told_while_it_runs_what_the_seal_will_take() {
         let (name, _) = setting.split_once('=').unwrap();
         assert!(report.contains(&format!("{name}: {answer}")), "{setting}: {report}");
     }
-    let standby = scene.stays_a_standby(&replica);
+    let standby = scene.assert_stays_a_standby(&replica);
     for (name, value) in [
         ("recovery_target_timeline", "latest"),
         ("recovery_min_apply_delay", "1ms"),
@@ -275,8 +275,8 @@ fn a_method_is_told_while_it_runs_what_the_seal_will_take() {
     }
 }
 
-/// Settings of the table that a server of their version may lack: `pg_settings` does not show them, only some builds have them, they are old
-/// names of others, or they came with a minor release.
+/// Settings of the table that a server of their version may lack: because `pg_settings` does not show them, only some builds have
+/// them, they are old names of others, or a minor release added them.
 const NOT_IN_EVERY_SERVER: [&str; 24] = [
     "debug_copy_parse_plan_trees",
     "debug_deadlocks",
@@ -304,7 +304,7 @@ const NOT_IN_EVERY_SERVER: [&str; 24] = [
     "wal_debug",
 ];
 
-fn is_the_table_of(server: &PostgresServer, major: u32) {
+fn assert_table_matches(server: &PostgresServer, major: u32) {
     let version: u32 = server.psql("SHOW server_version_num").unwrap().parse().unwrap();
     assert_eq!(version / 10_000, major);
     let shown = server.psql("SELECT lower(name) FROM pg_settings WHERE name NOT LIKE '%.%'").unwrap();
@@ -318,16 +318,16 @@ fn is_the_table_of(server: &PostgresServer, major: u32) {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn the_table_of_settings_is_that_of_the_servers_of_postgresql_15() {
+fn the_table_of_settings_matches_a_server_of_postgresql_15() {
     let playground = Playground::new("settings-15").unwrap();
-    is_the_table_of(&PostgresServer::init(&playground, "server").unwrap(), 15);
+    assert_table_matches(&PostgresServer::init(&playground, "server").unwrap(), 15);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn the_table_of_settings_is_that_of_the_servers_of_later_releases() {
+fn the_table_of_settings_matches_servers_of_later_releases() {
     for (major, _) in releases::RELEASES {
         let playground = releases::playground(&format!("settings-{major}"), major).unwrap();
-        is_the_table_of(&PostgresServer::init(&playground, "server").unwrap(), major);
+        assert_table_matches(&PostgresServer::init(&playground, "server").unwrap(), major);
     }
 }

@@ -1,4 +1,4 @@
-//! Asking a real source, and keeping its secrets: semantics rules 3 and 30.
+//! Querying a real source without showing its secrets: semantics rules 3 and 30.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -32,7 +32,7 @@ fn escaped_password() -> String {
     REPLICATOR_PASSWORD.replace('\\', "\\\\").replace(':', "\\:")
 }
 
-/// Every running psql whose arguments or environment hold `word`: its arguments and environment.
+/// Returns the arguments and the environment of every running psql that has `word` in either.
 fn psql_with(word: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap() {
@@ -51,7 +51,7 @@ fn psql_with(word: &str) -> Vec<(String, String)> {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_03_a_password_reaches_the_source_however_it_is_given() {
+async fn rule_03_a_password_reaches_the_source_from_every_setting() {
     let playground = Playground::new("source").unwrap();
     let server = PostgresServer::init(&playground, "primary").unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -86,7 +86,7 @@ async fn rule_03_a_password_reaches_the_source_however_it_is_given() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_03_a_runs_passfile_is_private_and_removed_and_the_callers_is_used_as_it_is() {
+async fn rule_03_the_passfile_of_a_run_is_private_and_removed_and_a_given_passfile_is_used_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let conninfo = "host=127.0.0.1,localhost port=1 user=replicator";
     let source = connect(&with_password(conninfo), folder.path()).await;
@@ -100,7 +100,7 @@ async fn rule_03_a_runs_passfile_is_private_and_removed_and_the_callers_is_used_
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
     assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o7777, 0o700);
     let second = connect(&with_password(conninfo), folder.path()).await;
-    assert_ne!(second.passfile(), Some(path.as_path()), "each run has a file of its own");
+    assert_ne!(second.passfile(), Some(path.as_path()), "two runs share a passfile");
     drop(source);
     assert!(!path.exists());
     let given = SourceConfig { passfile: Some("/etc/pgpass".into()), ..config(conninfo) };
@@ -112,7 +112,7 @@ async fn rule_03_a_runs_passfile_is_private_and_removed_and_the_callers_is_used_
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn a_source_that_cannot_be_asked_says_why_without_the_password() {
+async fn the_error_of_an_unreachable_source_has_the_cause_without_the_password() {
     let playground = Playground::new("source").unwrap();
     let server = PostgresServer::init(&playground, "primary").unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -131,7 +131,7 @@ async fn a_source_that_cannot_be_asked_says_why_without_the_password() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_30_the_history_of_a_promoted_source_is_told() {
+async fn rule_30_the_facts_of_a_promoted_source_have_its_timeline_history() {
     let playground = Playground::new("source").unwrap();
     let first = PostgresServer::init(&playground, "primary").unwrap();
     let datadir = first.datadir().to_owned();
@@ -153,7 +153,7 @@ async fn rule_30_the_history_of_a_promoted_source_is_told() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn tablespaces_are_told_where_the_role_may_connect() {
+async fn tablespaces_are_known_if_the_role_may_connect_to_a_database() {
     let playground = Playground::new("source").unwrap();
     let server = PostgresServer::init(&playground, "primary").unwrap();
     let location = playground.directory("a tablespace").unwrap();
@@ -172,8 +172,8 @@ async fn tablespaces_are_told_where_the_role_may_connect() {
     assert_eq!(none.tablespaces, None);
 }
 
-/// A server that takes connections and never answers.
-fn silent() -> (TcpListener, String) {
+/// Returns a server that accepts connections and never responds, and its connection string.
+fn silent_server() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let conninfo = format!("host=127.0.0.1 port={} user=replicator", listener.local_addr().unwrap().port());
     (listener, conninfo)
@@ -181,8 +181,8 @@ fn silent() -> (TcpListener, String) {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn asking_a_silent_source_takes_fifteen_seconds_at_most() {
-    let (_listener, conninfo) = silent();
+async fn querying_a_source_that_does_not_answer_ends_after_fifteen_seconds() {
+    let (_listener, conninfo) = silent_server();
     let folder = tempfile::tempdir().unwrap();
     let begun = Instant::now();
     let source = connect(&config(&format!("{conninfo} connect_timeout=600")), folder.path()).await;
@@ -197,7 +197,7 @@ async fn asking_a_silent_source_takes_fifteen_seconds_at_most() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn what_a_source_answers_and_says_has_bounds() {
+async fn output_and_errors_of_a_source_are_limited_in_size() {
     let folder = tempfile::tempdir().unwrap();
     let bin_dir = folder.path().join("bin");
     fs::create_dir(&bin_dir).unwrap();
@@ -219,8 +219,8 @@ async fn what_a_source_answers_and_says_has_bounds() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_03_no_password_is_in_an_argument_and_nothing_else_in_the_environment() {
-    let (_listener, conninfo) = silent();
+async fn rule_03_psql_has_no_password_in_its_arguments_and_no_other_environment() {
+    let (_listener, conninfo) = silent_server();
     let folder = tempfile::tempdir().unwrap();
     let runs = folder.path().join("run");
     let secret = "hunter2-in-no-argument";
@@ -252,10 +252,10 @@ async fn rule_03_no_password_is_in_an_argument_and_nothing_else_in_the_environme
     assert!(source.facts.as_ref().unwrap_err().message.contains("cancelled"));
     assert!(!source.native_connstring().contains(secret));
     drop(source);
-    assert_eq!(fs::read_dir(&runs).unwrap().count(), 0, "the files of the run are gone");
+    assert_eq!(fs::read_dir(&runs).unwrap().count(), 0, "files of the run are left");
 }
 
-/// A certificate with an encrypted key, and one for the server with a plain one.
+/// Creates a certificate with an encrypted key for the client, and one with a plain key for the server.
 fn certificates(playground: &Playground, folder: &Path, password: &str) -> [PathBuf; 4] {
     let files = ["server.crt", "server.key"].map(|name| playground.path(name));
     let [certificate, key] = ["client.crt", "client.key"].map(|name| folder.join(name));

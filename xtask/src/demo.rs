@@ -1,4 +1,4 @@
-//! The demo: a real primary, a real backup, and replicas that are created from it in three ways.
+//! The demo: a real primary, a real backup of it, and three runs that show a restore, a fallback and a denial.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,13 +11,13 @@ use tests::server::{Playground, PostgresServer, run as run_command};
 
 use crate::say;
 
-/// What the primary's tables come to, about, in rows of half a kilobyte.
+/// The number of rows of half a kilobyte in the primary's tables.
 const ROWS: u32 = 400_000;
 
-/// Runs the whole demo in a folder of its own, which is removed at the end, with every server stopped.
+/// Runs the demo in a temporary folder. Stops every server and removes the folder at the end.
 pub(crate) fn run() -> Result<()> {
     say("building the program");
-    // With the tests' dependencies, so that `cargo xtask test` finds wasmtime compiled with the same features and does not do it again.
+    // The tests' dependencies are built too, so that `cargo xtask test` need not compile wasmtime again with other features.
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--package", "understudy", "--package", "sandbox", "--all-targets"])
         .current_dir(project())
@@ -26,7 +26,7 @@ pub(crate) fn run() -> Result<()> {
     let demo = Demo::new()?;
     demo.restore_from_the_backup()?;
     demo.fall_back_to_basebackup()?;
-    demo.deny_what_is_not_granted()?;
+    demo.deny_a_file_without_a_grant()?;
     say("done; servers stopped, folders removed");
     Ok(())
 }
@@ -94,8 +94,8 @@ impl Demo {
         self.start_and_stream(&replica)
     }
 
-    fn deny_what_is_not_granted(&self) -> Result<()> {
-        say("a plugin that reads what it was not granted");
+    fn deny_a_file_without_a_grant(&self) -> Result<()> {
+        say("a plugin that reads a file that it was not granted");
         let replica = self.replica("third", r#"["curious"]"#)?;
         let report = create(&replica, 1, &[("curious", "denied")])?;
         let denials = report["attempts"][0]["denials"].as_array().cloned().unwrap_or_default();
@@ -104,14 +104,14 @@ impl Demo {
         println!("    denied: {} {}", denial["capability"], denial["what"]);
         match denial["remedy"].as_str().unwrap_or_default() {
             "" => {
-                println!("    no line allows it: granted are directories, and never more than was asked for")
+                println!("    no setting allows it: only directories can be granted, and this is a file")
             }
-            line => println!("    the line that would allow it: {line}"),
+            line => println!("    the setting that would allow it: {line}"),
         }
         Ok(())
     }
 
-    /// A replica of this name, its configuration written.
+    /// Creates a replica's folder of this name with its configuration.
     fn replica(&self, name: &str, methods: &str) -> Result<ReplicaFolder> {
         let replica = ReplicaFolder::new(&self.playground, name)?;
         let passfile = self.playground.path("pgpass");
@@ -119,7 +119,7 @@ impl Demo {
         replica.configure(
             &format!(
                 "methods = {methods}\nconfigure_standby = true\nstandby_passfile = \"{passfile}\"\n{}",
-                replica.mapped(&self.playground.path("fast-disks"), &self.fast_oid)
+                replica.mapping_lines(&self.playground.path("fast-disks"), &self.fast_oid)
             ),
             &format!(
                 r#"[source]
@@ -172,7 +172,7 @@ options = {{ behave = "read-outside", path = "{passfile}" }}"#,
     }
 }
 
-/// Runs `understudy create` as a person would, prints what its report says of each attempt and holds it against what must be.
+/// Runs `understudy create`, prints its output and the attempts of its report, and checks both.
 fn create(replica: &ReplicaFolder, code: i32, expected: &[(&str, &str)]) -> Result<Value> {
     println!("    $ understudy create --config understudy.toml --report report.json");
     let ended = replica.create(&[])?;

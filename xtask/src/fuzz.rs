@@ -1,8 +1,7 @@
-//! Tries the readers of what others wrote with random input: `host/fuzz`.
+//! `cargo xtask fuzz`: runs the fuzz targets in `host/fuzz`.
 //!
-//! libFuzzer needs a compiler that counts which branches are taken, which the stable one does when LLVM's pass is named to
-//! it. The crates that are tried forbid unsafe code, so that the address sanitizer, which stable does not have, would find
-//! nothing there.
+//! libFuzzer needs branch coverage, which the stable compiler records if LLVM's pass is named. The address sanitizer needs a nightly
+//! compiler, but the crates under test forbid unsafe code, so it would find nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
@@ -15,8 +14,8 @@ use serde_json::Value;
 
 use crate::{say, setup};
 
-/// What makes rustc write down for libFuzzer which branches are taken and what is compared with what (Clang's manual,
-/// "SanitizerCoverage"; the flags that cargo-fuzz passes).
+/// The flags with which rustc records branches and comparisons for libFuzzer: those of cargo-fuzz (Clang's manual,
+/// "SanitizerCoverage").
 const COVERAGE: &[&str] = &[
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -26,16 +25,16 @@ const COVERAGE: &[&str] = &[
     "--cfg=fuzzing",
 ];
 
-/// How much memory a target may take, in MiB: xz alone may take 80.
+/// The memory limit of a target in MiB. xz alone may use 80.
 const MEMORY: u32 = 512;
 
-/// The longest input in bytes: some headers of tar and their contents.
+/// The longest input in bytes: enough for several tar members.
 const LONGEST_INPUT: u32 = 16 << 10;
 
-/// How long one input may take, in seconds.
+/// The timeout of one input in seconds.
 const LONGEST_TRY: u32 = 10;
 
-/// What a manifest begins with; the target's own first byte, then PostgreSQL 15's words.
+/// The seed of the target `manifest`: a first byte for the target itself, then the beginning of a manifest of PostgreSQL 15.
 const MANIFEST: &str = r#"0{ "PostgreSQL-Backup-Manifest-Version": 1,
 "Files": [
 { "Path": "backup_label", "Size": 225, "Last-Modified": "2026-11-23 01:00:00 GMT", "Checksum-Algorithm": "CRC32C", "Checksum": "8a744722" },
@@ -46,7 +45,7 @@ const MANIFEST: &str = r#"0{ "PostgreSQL-Backup-Manifest-Version": 1,
 ],
 "#;
 
-/// What the targets of a text begin with, by the target.
+/// The seeds of the targets that read a text, by the name of the target.
 const TEXTS: [(&str, &str); 6] = [
     (
         "backup_label",
@@ -67,19 +66,19 @@ const TEXTS: [(&str, &str); 6] = [
     ("conninfo", "postgresql://user:p%40ss@a:1,[::1]:2/db?sslmode=require&application_name=x"),
 ];
 
-/// Runs every target for so many seconds, as many at once as there are processors. What fails a target lies in
-/// `host/fuzz/artifacts/TARGET` afterwards, and what libFuzzer said in `artifacts/TARGET.log`.
+/// Runs every target for this number of seconds, one per processor at a time. An input that fails a target is saved in
+/// `host/fuzz/artifacts/TARGET`, and libFuzzer's output in `artifacts/TARGET.log`.
 pub(crate) fn run(seconds: u32) -> Result<()> {
     setup::fuzzing()?;
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let fuzz = here.parent().unwrap_or(here).join("host/fuzz");
-    say("building what tries the readers");
+    say("building the fuzz targets");
     let targets = build(&fuzz)?;
     for target in targets.keys() {
         seed(&fuzz, target)?;
     }
     let names: Vec<_> = targets.keys().map(String::as_str).collect();
-    say(&format!("trying {} for {seconds} s each", names.join(", ")));
+    say(&format!("running {} for {seconds} s each", names.join(", ")));
     let waiting = Mutex::new(targets.iter().collect::<VecDeque<_>>());
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let failed = std::thread::scope(|scope| {
@@ -88,7 +87,7 @@ pub(crate) fn run(seconds: u32) -> Result<()> {
             let mut failed = Vec::new();
             while let Some((target, program)) = next() {
                 match run_one(&fuzz, target, program, seconds) {
-                    Ok(said) => println!("    {target}: {said}"),
+                    Ok(closing) => println!("    {target}: {closing}"),
                     Err(error) => failed.push(format!("{target}: {error:#}")),
                 }
             }
@@ -104,9 +103,9 @@ pub(crate) fn run(seconds: u32) -> Result<()> {
     Ok(())
 }
 
-/// Builds every target: its program by its name.
+/// Builds every target, and returns the programs by the names of the targets.
 fn build(fuzz: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    // With a target named, the flags are not for what runs while building.
+    // With `--target` the flags do not apply to build scripts and procedural macros.
     let output = Command::new(env!("CARGO"))
         .args(["build", "--release", "--locked", "--bins", "--message-format=json-render-diagnostics"])
         .args(["--target", &native_target()?, "--target-dir"])
@@ -119,7 +118,7 @@ fn build(fuzz: &Path) -> Result<BTreeMap<String, PathBuf>> {
     ensure!(output.status.success(), "{} does not build", fuzz.display());
     let mut programs = BTreeMap::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let message: Value = serde_json::from_str(line).context("cargo says what is no JSON")?;
+        let message: Value = serde_json::from_str(line).context("cargo printed a line that is not JSON")?;
         if let (Some(name), Some(program)) =
             (message["target"]["name"].as_str(), message["executable"].as_str())
         {
@@ -130,18 +129,18 @@ fn build(fuzz: &Path) -> Result<BTreeMap<String, PathBuf>> {
     Ok(programs)
 }
 
-/// The target that this machine is, as rustc calls it.
+/// Returns rustc's name for this machine's target.
 fn native_target() -> Result<String> {
     let output = Command::new("rustc").arg("-vV").output().context("rustc does not run")?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let target = said.lines().find_map(|line| line.strip_prefix("host: "));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let target = text.lines().find_map(|line| line.strip_prefix("host: "));
     target.map(str::to_owned).context("`rustc -vV` does not name this machine's target")
 }
 
-/// Runs one target and gives libFuzzer's closing line.
+/// Runs one target, and returns libFuzzer's closing line.
 fn run_one(fuzz: &Path, target: &str, program: &Path, seconds: u32) -> Result<String> {
     let artifacts = fuzz.join("artifacts").join(target);
-    fs::create_dir_all(&artifacts).with_context(|| format!("cannot make {}", artifacts.display()))?;
+    fs::create_dir_all(&artifacts).with_context(|| format!("cannot create {}", artifacts.display()))?;
     let log = artifacts.with_extension("log");
     let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let status = Command::new(program)
@@ -155,19 +154,19 @@ fn run_one(fuzz: &Path, target: &str, program: &Path, seconds: u32) -> Result<St
         .stderr(file)
         .status()
         .with_context(|| format!("{} does not run", program.display()))?;
-    let said = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
-    let said = String::from_utf8_lossy(&said);
-    let closing = said.lines().rfind(|line| line.starts_with("Done "));
+    let output = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
+    let output = String::from_utf8_lossy(&output);
+    let closing = output.lines().rfind(|line| line.starts_with("Done "));
     match closing {
         Some(closing) if status.success() => Ok(closing.to_owned()),
         _ => bail!("failed, {status}: see {} and {}", log.display(), artifacts.display()),
     }
 }
 
-/// Gives a target something real to begin with, which random bytes would hardly come upon.
+/// Writes a valid input into the corpus of a target, which random bytes would hardly reach.
 fn seed(fuzz: &Path, target: &str) -> Result<()> {
     let corpus = fuzz.join("corpus").join(target);
-    fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
+    fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
     let sources = fuzz.join("targets");
     match target {
         "tar" => pack("tar", &["--format=ustar", "-c", "ini.rs", "path.rs"], &sources, corpus.join("ustar")),

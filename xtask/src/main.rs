@@ -1,7 +1,7 @@
-//! Everything that is done to the project from outside: `cargo xtask set-up|plugins|demo|test|docs|bench|fuzz`.
+//! Development tasks of the project: `cargo xtask set-up|plugins|demo|test|docs|bench|fuzz`.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, reason = "a person watches")]
+#![expect(clippy::print_stdout, reason = "the output is for the person who runs the task")]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod bench;
@@ -34,37 +34,37 @@ enum Task {
     Demo,
     /// Run every test, against real servers
     Test {
-        /// Run the whole of the matrices, not the fast cut
+        /// Run all cases of the matrices, not the fast selection
         #[arg(long)]
         full: bool,
     },
     /// Check and build the manual into target/book
     Docs {
-        /// Fail if a generated part of it is not what the code says, rather than writing it
+        /// Fail if a generated part of it is not up to date, instead of writing it
         #[arg(long)]
         check: bool,
     },
     /// Measure what creating a replica costs beside the usual tools, for BENCHMARKS.md
     Bench {
-        /// What to measure; nothing named means everything
+        /// What to measure; everything by default
         #[arg(value_enum)]
         what: Vec<bench::What>,
-        /// One round on little data, shown and not written
+        /// One round with little data, printed and not written
         #[arg(long)]
         quick: bool,
-        /// Measure so often rather than five times
+        /// Number of rounds [default: 5]
         #[arg(long, value_name = "N")]
         rounds: Option<u32>,
-        /// Only with the target there, where both are measured
+        /// Only with targets on this medium, if both are measured
         #[arg(long, value_enum)]
-        target: Option<bench::Place>,
-        /// Measure this program, built before, and the components that are there
+        target: Option<bench::TargetMedium>,
+        /// Measure this program and the existing components instead of building them
         #[arg(long, value_name = "FILE")]
         program: Option<std::path::PathBuf>,
     },
-    /// Try the readers of the data plane with random input
+    /// Run the fuzz targets of host/fuzz
     Fuzz {
-        /// For how many seconds each
+        /// Seconds for each target
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
@@ -102,7 +102,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// Tells what is being done.
+/// Prints the current step.
 fn say(what: &str) {
     println!("\x1b[1m==>\x1b[0m {what}");
 }

@@ -1,4 +1,4 @@
-//! What the machine must have, installed from Debian's packages where it is missing. Says what it does.
+//! Installs what the machine must have from Debian's packages if it is missing, and prints what it does.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,8 +10,8 @@ use crate::say;
 /// PostgreSQL 15 with `pg_basebackup`, `pg_verifybackup`, `pg_amcheck` and the extension behind it.
 const POSTGRESQL: &[&str] = &["postgresql-15", "postgresql-client-15"];
 
-/// What the tests and the build need besides: a linker for Rust, a virtual environment for Patroni, the programs that backups
-/// are taken, compressed, compared and measured with, and where Patroni's members find each other.
+/// Further packages of the build and the tests: a linker for Rust, Python's virtual environments, programs that take, compress, compare
+/// and measure backups, and etcd for Patroni.
 const TOOLS: &[&str] = &[
     "gcc",
     "libc6-dev",
@@ -30,16 +30,16 @@ const TOOLS: &[&str] = &[
     ETCD,
 ];
 
-/// etcd's server, whose package would start it now and with the machine.
+/// The package of etcd's server, which would start the server at once and at every boot.
 const ETCD: &str = "etcd-server";
 
-/// A Rust with the sources of its library, a linker and a libc for WebAssembly, for where rustup has no target to give.
+/// Rust with the sources of its library, a linker and a libc for WebAssembly, for machines on which rustup cannot install the target.
 const WASM: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "lld-22", "wasi-libc"];
 
-/// Where Debian's packages put PostgreSQL's programs.
+/// The directory of PostgreSQL's programs in Debian's packages.
 pub(crate) const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
 
-/// Installs what is missing. With everything there it takes a fraction of a second.
+/// Installs what is missing. If nothing is, it takes a fraction of a second.
 pub(crate) fn machine() -> Result<()> {
     let missing = missing(&[POSTGRESQL, TOOLS].concat())?;
     if !missing.is_empty() {
@@ -52,9 +52,9 @@ pub(crate) fn machine() -> Result<()> {
     tests::releases::ensure_all()
 }
 
-/// Installs the servers of object stores that the tests read from: below `target/`, from PyPI and npm's registry.
+/// Installs the servers of object stores that the tests use below `target/`, from PyPI and npm's registry.
 fn servers_of_stores() -> Result<()> {
-    // Node's own packages bring npm, and keep Debian's from being installed: what counts is that it runs.
+    // Node's own packages include npm and conflict with Debian's, so this checks whether npm runs.
     if Command::new("npm").arg("--version").output().is_err() {
         install(&["npm"])?;
     }
@@ -62,7 +62,7 @@ fn servers_of_stores() -> Result<()> {
     Ok(())
 }
 
-/// Installs Debian's Rust for WebAssembly, where rustup's own is out of reach.
+/// Installs Debian's Rust for WebAssembly, for machines that cannot reach rustup's.
 pub(crate) fn wasm_from_debian() -> Result<()> {
     let missing = missing(WASM)?;
     if missing.is_empty() {
@@ -73,7 +73,7 @@ pub(crate) fn wasm_from_debian() -> Result<()> {
     )
 }
 
-/// Installs what builds libFuzzer, which is C++.
+/// Installs the C++ compiler that builds libFuzzer.
 pub(crate) fn fuzzing() -> Result<()> {
     let missing = missing(&["g++"])?;
     if missing.is_empty() { Ok(()) } else { install(&missing) }
@@ -84,7 +84,7 @@ fn missing(packages: &[&'static str]) -> Result<Vec<&'static str>> {
         .args(["--show", "--showformat", "${db:Status-Status} ${Package}\n"])
         .args(packages)
         .output()
-        .context("dpkg-query does not run: this set-up knows Debian 12 and what descends from it")?;
+        .context("dpkg-query does not run: this set-up supports only Debian 12 and distributions that derive from it")?;
     let listing = String::from_utf8_lossy(&query.stdout).into_owned();
     let installed = |package: &str| listing.lines().any(|line| line == format!("installed {package}"));
     Ok(packages.iter().copied().filter(|package| !installed(package)).collect())
@@ -94,7 +94,7 @@ fn install(packages: &[&str]) -> Result<()> {
     say(&format!("installing from Debian's packages: {}", packages.join(" ")));
     let postgresql = packages.contains(&"postgresql-15");
     if postgresql {
-        // Debian would make a cluster of its own and start it; nothing here needs one.
+        // Debian's package would create and start a cluster, which is not needed.
         as_root(&["apt-get", "update", "--quiet=2"])?;
         as_root(&[
             "apt-get",
@@ -110,46 +110,46 @@ fn install(packages: &[&str]) -> Result<()> {
     }
     let etcd = packages.contains(&ETCD);
     if etcd {
-        say("keeping Debian's own etcd service off: the tests start theirs");
+        say("disabling Debian's etcd service: the tests start their own");
         as_root(&["sh", "-c", NO_SERVICES])?;
     }
     let installed = as_root(
         &[&["apt-get", "install", "--yes", "--quiet=2", "--no-install-recommends"], packages].concat(),
     );
     if postgresql {
-        as_root(&["sh", "-c", MAIN_CLUSTERS_AGAIN])?;
+        as_root(&["sh", "-c", ALLOW_MAIN_CLUSTER])?;
     }
     if etcd {
-        as_root(&["sh", "-c", SERVICES_AGAIN])?;
+        as_root(&["sh", "-c", ALLOW_SERVICES])?;
     }
     installed?;
     if etcd {
-        // For systemd too.
+        // This disables the service in systemd too.
         as_root(&["update-rc.d", "etcd", "disable"])?;
     }
     Ok(())
 }
 
-/// What packages ask before they start a service (Debian's invoke-rc.d(8)); one that the machine has already stays.
+/// Creates the script that packages run before they start a service (Debian's invoke-rc.d(8)), unless the machine has one.
 const NO_SERVICES: &str = "test -e /usr/sbin/policy-rc.d || { \
     printf '#!/bin/sh\\n# of the set-up of understudy\\nexit 101\\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d; }";
 
-/// Takes away what [`NO_SERVICES`] put there.
-const SERVICES_AGAIN: &str =
+/// Removes the script of [`NO_SERVICES`].
+const ALLOW_SERVICES: &str =
     "! grep -q 'of the set-up of understudy' /usr/sbin/policy-rc.d || rm /usr/sbin/policy-rc.d";
 
-/// Keeps Debian from making a cluster when PostgreSQL is installed (pg_createcluster(1)); the folder is not there at first.
+/// Keeps Debian's package from creating a cluster when PostgreSQL is installed (pg_createcluster(1)).
 const NO_MAIN_CLUSTER: &str = "cd /etc/postgresql-common && mkdir -p createcluster.d && \
     printf 'create_main_cluster = false\\n' >createcluster.d/understudy-setup.conf";
 
-/// Takes away what [`NO_MAIN_CLUSTER`] put there.
-const MAIN_CLUSTERS_AGAIN: &str = "cd /etc/postgresql-common && rm -f createcluster.d/understudy-setup.conf && \
+/// Removes the setting of [`NO_MAIN_CLUSTER`].
+const ALLOW_MAIN_CLUSTER: &str = "cd /etc/postgresql-common && rm -f createcluster.d/understudy-setup.conf && \
     rmdir --ignore-fail-on-non-empty createcluster.d";
 
 fn as_root(command: &[&str]) -> Result<()> {
     let uid = Command::new("id").arg("-u").output().context("`id -u` does not run")?;
     let root = uid.stdout.trim_ascii() == b"0";
-    // `env` behind sudo, which takes variables out of the environment.
+    // `env` comes after sudo, which removes variables from the environment.
     let mut words = if root { Vec::new() } else { vec!["sudo"] };
     words.extend(["env", "DEBIAN_FRONTEND=noninteractive"]);
     words.extend_from_slice(command);

@@ -11,7 +11,7 @@ use tests::program::{FULL, project};
 
 use crate::{say, tools};
 
-/// A workspace whose tests are run.
+/// A Cargo workspace with tests.
 struct Workspace {
     name: &'static str,
     manifest: &'static str,
@@ -36,17 +36,17 @@ const WORKSPACES: [Workspace; 3] = [
     },
 ];
 
-/// The profile of `.config/nextest.toml`, whose report is read.
+/// The profile in `.config/nextest.toml` that writes a report.
 const PROFILE: &str = "ci";
 
-/// How many tests ran, and how.
+/// The numbers of passed and failed tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     passed: u64,
     failed: u64,
 }
 
-/// Runs the tests of every workspace, those too that plain `cargo test` passes over because they need servers or components.
+/// Runs the tests of every workspace, including those that plain `cargo test` skips because they need servers or components.
 pub(crate) fn run(full: bool) -> Result<()> {
     let nextest = tools::nextest()?;
     say("building the program and its tests");
@@ -74,7 +74,7 @@ pub(crate) fn run(full: bool) -> Result<()> {
 }
 
 impl Workspace {
-    /// Runs this workspace's tests to the end, whatever fails, and adds them to `counts`.
+    /// Runs all tests of this workspace, even after a failure, adds them to `counts`, and returns whether all passed.
     fn test(&self, nextest: &Path, full: bool, counts: &mut Counts) -> Result<bool> {
         let report = self.report();
         if report.exists() {
@@ -91,13 +91,13 @@ impl Workspace {
         let documented = !self.has_examples || self.test_examples()?;
         let text = fs::read_to_string(&report)
             .with_context(|| format!("cargo-nextest left no {}, {status}", report.display()))?;
-        let counted = Counts::read(&text).with_context(|| format!("{} says no counts", report.display()))?;
+        let counted = Counts::read(&text).with_context(|| format!("{} has no counts", report.display()))?;
         counts.passed += counted.passed;
         counts.failed += counted.failed;
         Ok(status.success() && documented)
     }
 
-    /// Runs the examples of the documentation, which are not counted.
+    /// Runs the examples of the documentation, which are not counted, and returns whether they passed.
     fn test_examples(&self) -> Result<bool> {
         let status = Command::new(env!("CARGO"))
             .args(["test", "--workspace", "--doc", "--quiet", "--manifest-path", self.manifest])
@@ -107,14 +107,14 @@ impl Workspace {
         Ok(status.success())
     }
 
-    /// Where cargo-nextest puts its report: below the workspace's own folder, whatever `--target-dir` says (`store.dir`).
+    /// Returns the path of cargo-nextest's report, which is in the workspace's own folder whatever `--target-dir` is (`store.dir`).
     fn report(&self) -> PathBuf {
         project().join(self.manifest).with_file_name("target/nextest").join(PROFILE).join("junit.xml")
     }
 }
 
 impl Counts {
-    /// Reads what the root element of a report in JUnit's format counts; `None` if it counts nothing.
+    /// Reads the counts of the root element of a report in JUnit's format; `None` if it has none.
     fn read(report: &str) -> Option<Self> {
         let mut reader = Reader::from_str(report);
         loop {

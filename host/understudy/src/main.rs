@@ -5,11 +5,11 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // First of all: the program is its own guard of native programs, which must have one thread and no more.
+    // This comes first: the program may have been started as the guard of a native program, which must have one thread only.
     if let Some(ended) = replica::process::guard_main(std::env::args_os()) {
         return ended;
     }
-    // And the child that compiles a component.
+    // The program may also have been started as the child that compiles a component.
     if let Some(ended) = sandbox::compiler_main(std::env::args_os()) {
         return ended;
     }

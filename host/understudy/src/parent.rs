@@ -1,5 +1,5 @@
-//! The processes that this one was started by. Patroni starts what a run makes; where Patroni is gone and another one runs
-//! already, nobody may complete a data directory under its hands.
+//! The processes that started this one. Patroni starts a PostgreSQL server on the data directory that a run creates. If that
+//! Patroni has ended, another one may run already, and this run must not go on writing to its data directory.
 
 use std::os::fd::OwnedFd;
 
@@ -8,24 +8,24 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getpid, getppid, pidfd_open};
 use tokio::sync::oneshot;
 
-/// The parent, and what started that: a wrapper stays when Patroni is gone, and waits.
+/// The parent process and its own parents: if a wrapper started this process, the wrapper lives on when Patroni has ended.
 #[derive(Debug)]
 pub struct Parents {
     found: Vec<(String, OwnedFd)>,
-    /// Why one could not be looked at.
+    /// Why one of the processes cannot be watched.
     problem: Option<String>,
-    /// The one that started this process was gone before anybody looked.
+    /// The process that started this one had ended before it could be found.
     gone: bool,
 }
 
-/// What `/proc/PID/stat` says of a process.
+/// The fields of `/proc/PID/stat` that are used here.
 struct Stat {
     name: String,
     parent: Option<Pid>,
     group: Option<Pid>,
 }
 
-/// `PID (NAME) STATE PPID PGRP ...`; a name may hold anything, a parenthesis too (proc_pid_stat(5)).
+/// Parses `PID (NAME) STATE PPID PGRP ...`. A name may hold any character, even a parenthesis (proc_pid_stat(5)).
 fn parse(text: &str) -> Option<Stat> {
     let (head, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace().skip(1);
@@ -38,22 +38,23 @@ fn stat(pid: Pid) -> Option<Stat> {
 }
 
 impl Parents {
-    /// The parent of this process and, as far as they are of this process's group, the parents before it: Patroni gives what it
-    /// starts no group of its own, a shell with a person at it does.
+    /// Finds the parent of this process, and the parents of that one as long as they belong to the process group of this process.
+    /// Patroni starts processes within its own group; an interactive shell gives each command a group of its own.
     pub fn of_this_process() -> Self {
         let mut parents = Self { found: Vec::new(), problem: None, gone: false };
         let own = getpid();
-        // None for a group that is led from outside of the container: getpgrp(2) says 0 then.
+        // `None` if the leader of the group is outside of the container: the number of the group is 0 then.
         let group = stat(own).and_then(|own| own.group);
         let (mut child, mut next) = (own, getppid());
-        // Who has lost its parent is the init process's, which is of another group than whoever did not start a session.
+        // The init process adopts a process whose parent has ended. Only then does a process that inherited its group have another
+        // group than init. A process that leads a group of its own always has another one, which says nothing about its parent.
         if next == Some(Pid::INIT) && group != Some(own) {
             parents.gone = stat(Pid::INIT).is_some_and(|init| init.group != group);
         }
         while let Some(pid) = next.filter(|pid| *pid != Pid::INIT) {
             let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
                 Ok(descriptor) => descriptor,
-                // It ended since its child was looked at.
+                // The parent ended after its number was read.
                 Err(Errno::SRCH) => {
                     parents.gone = true;
                     break;
@@ -63,13 +64,14 @@ impl Parents {
                     break;
                 }
             };
-            // The number is that of the parent only if it still is now that the descriptor holds it.
+            // The number may have been given to another process before the descriptor was open, so the parent is read again.
             let still = if child == own { getppid() } else { stat(child).and_then(|child| child.parent) };
             if still != Some(pid) {
                 parents.gone = true;
                 break;
             }
-            // Another user's may not be looked at (`hidepid`, proc(5)): it is there, and what started it cannot be known.
+            // With `hidepid` (proc(5)) a process of another user exists but its `stat` cannot be read, so its parent stays
+            // unknown.
             let Some(parent) = stat(pid) else {
                 if child == own {
                     parents.found.push((format!("process {pid}"), descriptor));
@@ -85,7 +87,10 @@ impl Parents {
         parents
     }
 
-    /// Waits until one of them has ended; says which. `Err` tells why one cannot be watched, and the others are not either.
+    /// Waits until one of these processes has ended, and returns its description.
+    ///
+    /// # Errors
+    /// Fails if one of the processes cannot be watched; none of the others is watched then.
     pub async fn ended(self) -> Result<String, String> {
         if self.gone {
             return Ok("the process".to_owned());
@@ -96,17 +101,18 @@ impl Parents {
         if self.found.is_empty() {
             return std::future::pending().await;
         }
-        let (told, ended) = oneshot::channel();
-        // Ends with the process. No runtime's: one that shuts down would wait for it.
+        let (sender, ended) = oneshot::channel();
+        // The thread runs until the program ends. A runtime would wait for it at its shutdown, so it is not a runtime's thread.
         std::thread::Builder::new()
             .name("parent".to_owned())
-            .spawn(move || told.send(first_to_end(&self.found)))
+            .spawn(move || sender.send(first_to_end(&self.found)))
             .map_err(|error| format!("cannot start a thread: {error}"))?;
-        ended.await.map_err(|_| "the thread that watched it is gone".to_owned())?
+        ended.await.map_err(|_| "the thread that watched its parents has ended".to_owned())?
     }
 }
 
-/// Blocks until one of these has ended: a pidfd is readable then (pidfd_open(2)).
+/// Blocks until one of these processes has ended, and returns its description. The pidfd of a process that ended is readable
+/// (pidfd_open(2)).
 fn first_to_end(processes: &[(String, OwnedFd)]) -> Result<String, String> {
     let mut watched: Vec<_> =
         processes.iter().map(|(_, descriptor)| PollFd::new(descriptor, PollFlags::IN)).collect();
@@ -114,7 +120,7 @@ fn first_to_end(processes: &[(String, OwnedFd)]) -> Result<String, String> {
         match poll(&mut watched, None) {
             Ok(_) => {}
             Err(Errno::INTR) => continue,
-            Err(error) => return Err(format!("cannot watch it: {error}")),
+            Err(error) => return Err(format!("cannot wait for the end of its parents: {error}")),
         }
         let ended = processes.iter().zip(&watched).find(|(_, watched)| !watched.revents().is_empty());
         if let Some(((name, _), _)) = ended {
@@ -136,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_parent_that_ends_is_told_by_its_name() {
+    async fn ended_returns_the_name_of_the_parent_that_ended() {
         let mut child = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
         let pid = Pid::from_child(&child);
         let descriptor = pidfd_open(pid, PidfdFlags::empty()).unwrap();

@@ -1,5 +1,5 @@
-//! A method that cannot even be loaded. It stands in the list like any other, so that its attempt ends in preflight,
-//! with nothing touched and its word in the report, and the loop goes on.
+//! A method that cannot be loaded. It has a place in the list like any other method: its preflight refuses it, nothing is
+//! touched, the report has the reason, and the loop goes on with the next method.
 
 use async_trait::async_trait;
 use replica::{Failure, Method, Outcome, Plan, Refusal, Request, Run, SealRequests};
@@ -11,7 +11,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// The method of this name, refused.
+    /// Creates a method of this name whose preflight refuses with `why`.
     pub fn new(name: &str, why: Refusal) -> Self {
         Self { name: name.to_owned(), why }
     }

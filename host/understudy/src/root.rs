@@ -1,5 +1,5 @@
-//! Dropping root: before any method, and before any thread exists, the program becomes the user that PostgreSQL runs as
-//! (semantics rule 30). Files that it makes are that user's, and nobody else reads them.
+//! Dropping root: before any method runs, and before any thread exists, the program becomes the user that PostgreSQL runs as
+//! (semantics rule 30). That user owns the files that the program creates, and no other user may read them.
 
 use std::ffi::CString;
 use std::os::unix::fs::MetadataExt;
@@ -11,19 +11,19 @@ use nix::unistd::{
 use rustix::fs::Mode;
 use rustix::process::umask;
 
-/// The user to become where the configuration names none.
+/// The user to become if the configuration names none.
 pub(crate) const DEFAULT_USER: &str = "postgres";
 
-/// Whom the program runs as.
+/// The user that the program runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
-    /// The user's name, or its number where the system knows no name.
+    /// The user's name, or its number if the system knows no name for it.
     pub name: String,
-    /// The home directory of the system's user database; none where that does not know the user.
+    /// The home directory of the user database; `None` if the database does not know the user.
     pub home: Option<PathBuf>,
 }
 
-/// Why the program does not run as it should.
+/// Why the program could not become the user that it should run as.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
     /// The user database does not know the user.
@@ -40,31 +40,31 @@ pub enum RootError {
     CannotBecome {
         /// The configuration's user.
         wanted: String,
-        /// Whom the program runs as.
+        /// The user that the program runs as.
         current: String,
     },
     /// A thread would have stayed root.
     #[error("cannot drop root: {0} threads exist already, and each would keep it")]
     Threads(usize),
-    /// The system did not do what was asked.
+    /// A system call failed.
     #[error("cannot become the user `{user}`: {step} failed")]
     System {
         /// The user.
         user: String,
-        /// What was tried.
+        /// The step that failed.
         step: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The system said that it did, and did not.
+    /// The system calls succeeded, but the program could still act as root.
     #[error("root was not dropped for good: {0}")]
     NotDropped(&'static str),
 }
 
-/// Becomes `user`, or `postgres`, where the program runs as root; sets umask 077 in any case.
+/// Becomes `user`, or `postgres` if that is `None`, if the program runs as root. Sets umask 077 in any case.
 ///
 /// # Errors
-/// Anything that leaves it unsure whom the program runs as. It must end then.
+/// Fails if the program does not run as the right user, or may not. The caller must end the program then.
 pub fn drop_root(user: Option<&str>) -> Result<Account, RootError> {
     umask(Mode::RWXG | Mode::RWXO);
     let current = Uid::effective();
@@ -92,7 +92,7 @@ pub fn drop_root(user: Option<&str>) -> Result<Account, RootError> {
     setresgid(user.gid, user.gid, user.gid).map_err(failed("setresgid"))?;
     setresuid(user.uid, user.uid, user.uid).map_err(failed("setresuid"))?;
     verify(user.uid, user.gid)?;
-    // Root's current directory may be one that this user, and so a native program, cannot enter.
+    // The user, and so a native program, may have no permission to enter root's current directory.
     std::env::set_current_dir("/").map_err(|source| RootError::System {
         user: name.to_owned(),
         step: "entering /",
@@ -101,18 +101,19 @@ pub fn drop_root(user: Option<&str>) -> Result<Account, RootError> {
     Ok(Account { name: user.name, home: Some(user.dir) })
 }
 
-/// Becomes the user that may make a file in `directory`, where the program still runs as root because no configuration was accepted
-/// that names a user: the directory's owner; `postgres` if that is root and others may write there. Stays root where root alone may.
+/// Becomes a user that may create a file in `directory`, if the program still runs as root because no configuration that names a
+/// user was accepted. This is the directory's owner, or `postgres` if root owns the directory and others may write to it. The
+/// program stays root if only root may write to the directory.
 ///
 /// # Errors
-/// As [`drop_root`], and where the owner has no name.
+/// Fails as [`drop_root`] does, and if the owner has no name.
 pub fn drop_root_for(directory: &Path) -> Result<(), RootError> {
     if !Uid::effective().is_root() {
         return Ok(());
     }
     let failed = |source| RootError::System {
         user: "root".to_owned(),
-        step: "looking at the directory of the report",
+        step: "reading the owner of the report's directory",
         source,
     };
     let found = std::fs::metadata(directory).map_err(failed)?;
@@ -142,7 +143,7 @@ fn only_one_thread() -> Result<(), RootError> {
     }
 }
 
-/// Asks the system whom the program runs as now, and whether there is a way back.
+/// Checks which user the program runs as now, and that it cannot become root again.
 fn verify(uid: Uid, gid: Gid) -> Result<(), RootError> {
     let users = getresuid().map_err(|_| RootError::NotDropped("getresuid failed"))?;
     let groups = getresgid().map_err(|_| RootError::NotDropped("getresgid failed"))?;
@@ -166,9 +167,9 @@ fn verify(uid: Uid, gid: Gid) -> Result<(), RootError> {
 mod tests {
     use super::*;
 
-    // The test harness has threads, so a test as root never becomes anybody else: it must be told so.
+    // The test harness has threads, so a test that runs as root cannot become another user and must get an error.
     #[test]
-    fn rule_30_root_is_not_dropped_while_other_threads_would_keep_it() {
+    fn rule_30_dropping_root_fails_while_other_threads_exist() {
         if !Uid::effective().is_root() {
             let account = drop_root(None).unwrap();
             let error = drop_root(Some("somebody-else")).unwrap_err();
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_30_root_under_another_name_and_unknown_users_are_refused() {
+    fn rule_30_users_that_are_root_and_unknown_users_are_refused() {
         if Uid::effective().is_root() {
             assert!(matches!(drop_root(Some("root")), Err(RootError::StillRoot(_))));
             assert!(matches!(drop_root(Some("no-such-user-here")), Err(RootError::NoSuchUser(_))));

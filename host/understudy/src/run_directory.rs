@@ -1,5 +1,5 @@
-//! A private directory for the files of one run, such as its passfile, below the state directory. Held by a lock on the
-//! directory itself, so that the next run recognises what a killed one left, and removes it.
+//! A private directory below the state directory for the files of one run, such as its passfile. The run holds a lock on the
+//! directory. The next run recognizes a directory of a killed run by the missing lock, and removes it.
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io;
@@ -11,47 +11,47 @@ use tempfile::TempDir;
 
 const PREFIX: &str = "run-";
 
-/// The file by which a directory is known to have been made here. What only has such a name is somebody else's.
-const MARK: &str = "understudy-run";
+/// The file that marks a directory as one of this program's. A directory that only has such a name is never removed.
+const MARK_FILE: &str = "understudy-run";
 
-/// The file that a run locks while it looks at the others. Not the state directory itself: a lock on that is anybody's who
-/// may read it, and would hold every run up for as long as it pleases them.
-const GATE: &str = "gate.lock";
+/// The file that a run locks while it looks for directories of other runs. The state directory itself is not locked: any user
+/// that may read it could lock it, and so keep every run waiting.
+const LOCK_FILE: &str = "gate.lock";
 
-/// The directory; removed with this value.
+/// The private directory of a run. Dropping the value removes it.
 #[derive(Debug)]
 pub struct RunDirectory {
     directory: TempDir,
-    _held: File,
+    _lock: File,
 }
 
 impl RunDirectory {
-    /// Makes one below `state_dir`, which it makes too where it is missing (0700), and removes those of dead runs.
+    /// Creates a directory below `state_dir`, and `state_dir` (0700) if it is missing. Removes the directories of dead runs.
     ///
     /// # Errors
-    /// A state directory that others own or may write to, for they could put their own in the place of what is made
-    /// here; else what the file system says.
+    /// `PermissionDenied` if another user owns the state directory or may write to it, because that user could replace what is
+    /// created here. Other errors are those of the file system.
     pub fn below(state_dir: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
         refuse_if_others_may_change(state_dir)?;
-        // One run at a time looks and makes, so that none removes what another has made and not locked yet.
-        let gate = File::options()
+        // Only one run at a time gets past this lock, so that none removes a directory that another has created and not locked yet.
+        let runs_lock = File::options()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(0o600)
-            .open(state_dir.join(GATE))?;
-        flock(&gate, FlockOperation::LockExclusive)?;
-        remove_those_of_dead_runs(state_dir)?;
+            .open(state_dir.join(LOCK_FILE))?;
+        flock(&runs_lock, FlockOperation::LockExclusive)?;
+        remove_directories_of_dead_runs(state_dir)?;
         let private = Permissions::from_mode(0o700);
         let directory = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(state_dir)?;
-        File::options().create_new(true).write(true).mode(0o600).open(directory.path().join(MARK))?;
-        let held = File::open(directory.path())?;
-        flock(&held, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self { directory, _held: held })
+        File::options().create_new(true).write(true).mode(0o600).open(directory.path().join(MARK_FILE))?;
+        let lock = File::open(directory.path())?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self { directory, _lock: lock })
     }
 
-    /// Where it is.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
@@ -77,18 +77,18 @@ fn refuse_if_others_may_change(state_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn remove_those_of_dead_runs(state_dir: &Path) -> io::Result<()> {
+fn remove_directories_of_dead_runs(state_dir: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(state_dir)? {
         let entry = entry?;
-        let is_named_so = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
-        let is_marked = || entry.path().join(MARK).symlink_metadata().is_ok_and(|mark| mark.is_file());
-        if !is_named_so || !entry.file_type()?.is_dir() || !is_marked() {
+        let has_prefix = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        let is_marked = || entry.path().join(MARK_FILE).symlink_metadata().is_ok_and(|mark| mark.is_file());
+        if !has_prefix || !entry.file_type()?.is_dir() || !is_marked() {
             continue;
         }
         let dead = File::open(entry.path())
             .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
         if dead {
-            // Another user's cannot be removed, and is not this run's to complain about.
+            // A directory of another user cannot be removed. That does not keep this run from its work.
             let _removed = std::fs::remove_dir_all(entry.path());
         }
     }
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_has_a_private_directory_that_goes_with_it() {
+    fn a_run_has_a_private_directory_that_is_removed_at_its_end() {
         let state = tempfile::tempdir().unwrap();
         let state_dir = state.path().join("deep/state");
         let run = RunDirectory::below(&state_dir).unwrap();
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_others_hold_on_a_state_directory_that_they_may_read_holds_no_run_up() {
+    fn a_lock_of_another_user_on_the_state_directory_does_not_delay_a_run() {
         let state = tempfile::tempdir().unwrap();
         std::fs::set_permissions(state.path(), Permissions::from_mode(0o755)).unwrap();
         let theirs = File::open(state.path()).unwrap();
@@ -132,17 +132,17 @@ mod tests {
         let path = state.path().to_owned();
         std::thread::spawn(move || done.send(RunDirectory::below(&path).map(drop)));
         waits.recv_timeout(std::time::Duration::from_secs(20)).unwrap().unwrap();
-        let mode = std::fs::metadata(state.path().join(GATE)).unwrap().mode();
-        assert_eq!(mode & 0o777, 0o600, "nobody else can open it to lock it");
+        let mode = std::fs::metadata(state.path().join(LOCK_FILE)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600, "other users could open it to lock it");
     }
 
     #[test]
-    fn what_a_killed_run_left_is_removed_and_what_a_live_one_holds_is_not() {
+    fn the_directory_of_a_killed_run_is_removed_and_that_of_a_live_run_is_kept() {
         let state = tempfile::tempdir().unwrap();
         let dead = state.path().join("run-dead");
         std::fs::create_dir(&dead).unwrap();
         std::fs::write(dead.join("pgpass"), "secret").unwrap();
-        std::fs::write(dead.join(MARK), "").unwrap();
+        std::fs::write(dead.join(MARK_FILE), "").unwrap();
         let theirs = state.path().join("run-2024");
         std::fs::create_dir(&theirs).unwrap();
         std::fs::write(theirs.join("data"), "precious").unwrap();

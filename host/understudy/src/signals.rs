@@ -1,5 +1,5 @@
-//! SIGINT and SIGTERM: the first cancels the run, any further one says what is being waited for. None skips the
-//! clean-up, which is what makes the directory safe to leave (semantics rules 27 and 28).
+//! SIGINT and SIGTERM. The first signal cancels the run; each further one logs what the program waits for. No signal skips the
+//! clean-up, without which the data directory would not be safe to leave (semantics rules 27 and 28).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,61 +9,63 @@ use replica::{EventSink, Level};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::parent::Parents;
-use crate::render::{Log, step_doing};
+use crate::render::{Log, step_description};
 
-/// What the run is at, for whoever asks.
+/// The step that the run is at, kept for the answer to a signal.
 #[derive(Clone, Default)]
-pub struct Doing(Arc<Mutex<At>>);
+pub struct CurrentStep(Arc<Mutex<Position>>);
 
-/// Between attempts, or in one.
+/// Where in the run the program is.
 #[derive(Default)]
-enum At {
+enum Position {
     #[default]
-    Nothing,
-    Method {
-        name: String,
+    BetweenAttempts,
+    InAttempt {
+        method: String,
         step: Option<Step>,
     },
 }
 
-impl EventSink for Doing {
+impl EventSink for CurrentStep {
     fn emit(&self, event: Event) {
-        let mut at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut position = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            Event::AttemptStarted { method } => *at = At::Method { name: method, step: None },
-            Event::Step { method, step } => *at = At::Method { name: method, step: Some(step) },
-            Event::AttemptEnded { .. } => *at = At::Nothing,
+            Event::AttemptStarted { method } => *position = Position::InAttempt { method, step: None },
+            Event::Step { method, step } => *position = Position::InAttempt { method, step: Some(step) },
+            Event::AttemptEnded { .. } => *position = Position::BetweenAttempts,
             _ => {}
         }
     }
 }
 
-impl Doing {
-    /// What must end before the program does.
+impl CurrentStep {
+    /// Says what the program waits for before it ends.
     fn waited_for(&self) -> String {
-        let at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let At::Method { name, step } = &*at else { return "waiting for the run to end".to_owned() };
+        let position = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Position::InAttempt { method, step } = &*position else {
+            return "waiting for the run to end".to_owned();
+        };
         match step {
             Some(Step::Empty | Step::Create | Step::Seal) => format!(
-                "waiting for `{name}` to stop, and then at most two seconds for what it left in the data directory to be removed"
+                "waiting for `{method}` to stop, and then at most two seconds for what it left in the data directory to be removed"
             ),
-            Some(step) => format!("waiting for `{name}` to stop ({})", step_doing(*step)),
-            None => format!("waiting for `{name}` to stop"),
+            Some(step) => format!("waiting for `{method}` to stop ({})", step_description(*step)),
+            None => format!("waiting for `{method}` to stop"),
         }
     }
 }
 
-/// Both signals, from now on.
+/// The handlers of both signals.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    /// Takes them over from the system, which would end the program.
+    /// Takes over both signals, which would end the program otherwise. Must be called within a runtime.
     ///
     /// # Errors
-    /// What the system says. Must be called within a runtime.
+    /// Fails if the system does not let the program handle a signal.
     pub fn take() -> std::io::Result<Self> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
@@ -75,25 +77,26 @@ impl Signals {
         }
     }
 
-    /// Cancels the run at the first signal and answers further ones. Never returns; drop it when the run has ended.
-    pub async fn watch(mut self, cancel: &Cancel, doing: &Doing, log: &Log) -> std::convert::Infallible {
+    /// Cancels the run at the first signal, and logs at each what the program waits for. Never returns: drop the future when the run
+    /// has ended.
+    pub async fn watch(mut self, cancel: &Cancel, step: &CurrentStep, log: &Log) -> std::convert::Infallible {
         let first = self.next().await;
         cancel.cancel(first);
-        log.say(Level::Warn, &format!("{}: cancelling; {}", first.cause(), doing.waited_for()));
+        log.say(Level::Warn, &format!("{}: cancelling; {}", first.cause(), step.waited_for()));
         loop {
             let again = self.next().await;
-            log.say(Level::Warn, &format!("{}: cancelling already; {}", again.cause(), doing.waited_for()));
+            log.say(Level::Warn, &format!("{}: cancelling already; {}", again.cause(), step.waited_for()));
         }
     }
 }
 
-/// Cancels the run when the process that started it is gone.
-pub async fn watch_parents(parents: Parents, cancel: &Cancel, doing: &Doing, log: &Log) {
+/// Cancels the run when the process that started it has ended.
+pub async fn watch_parents(parents: Parents, cancel: &Cancel, step: &CurrentStep, log: &Log) {
     match parents.ended().await {
-        Ok(who) => {
+        Ok(parent) => {
             cancel.cancel(CancelReason::ParentEnded);
-            let waits = doing.waited_for();
-            log.say(Level::Warn, &format!("{who} that started this run is gone: cancelling; {waits}"));
+            let waits = step.waited_for();
+            log.say(Level::Warn, &format!("{parent} that started this run is gone: cancelling; {waits}"));
         }
         Err(why) => {
             let what = "the run does not end with the process that started it (`end_with_parent`)";
@@ -107,13 +110,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_signal_is_told_what_is_waited_for() {
-        let doing = Doing::default();
-        assert!(doing.waited_for().contains("the run to end"));
-        doing.emit(Event::AttemptStarted { method: "tarball".to_owned() });
-        doing.emit(Event::Step { method: "tarball".to_owned(), step: Step::Plan });
-        assert_eq!(doing.waited_for(), "waiting for `tarball` to stop (planning)");
-        doing.emit(Event::Step { method: "tarball".to_owned(), step: Step::Create });
-        assert!(doing.waited_for().contains("two seconds"));
+    fn the_answer_to_a_second_signal_says_what_the_program_waits_for() {
+        let step = CurrentStep::default();
+        assert!(step.waited_for().contains("the run to end"));
+        step.emit(Event::AttemptStarted { method: "tarball".to_owned() });
+        step.emit(Event::Step { method: "tarball".to_owned(), step: Step::Plan });
+        assert_eq!(step.waited_for(), "waiting for `tarball` to stop (planning)");
+        step.emit(Event::Step { method: "tarball".to_owned(), step: Step::Create });
+        assert!(step.waited_for().contains("two seconds"));
     }
 }

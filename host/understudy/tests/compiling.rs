@@ -1,4 +1,4 @@
-//! The built program as the compiler of components: a child with bounds, that ends with whoever wants its answer.
+//! Tests of the built program as the compiler of components: a child process with limits, which ends with its parent.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_understudy");
 
-/// The component of this name, built by `cargo xtask plugins`.
+/// Returns the file of the component of this name, which `cargo xtask plugins` builds.
 fn component(name: &str) -> PathBuf {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../plugins/target/components/{name}.wasm"));
@@ -29,8 +29,8 @@ fn sandbox(bounds: CompileBounds) -> Sandbox {
     Sandbox::new(SandboxSettings::new(compiler)).unwrap()
 }
 
-/// A number as WebAssembly writes it (LEB128).
-fn number(mut number: usize) -> Vec<u8> {
+/// Encodes a number as WebAssembly does (LEB128).
+fn leb128(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while number > 0x7f {
         bytes.push(number as u8 | 0x80);
@@ -41,15 +41,15 @@ fn number(mut number: usize) -> Vec<u8> {
 }
 
 fn with_size(bytes: Vec<u8>) -> Vec<u8> {
-    [number(bytes.len()), bytes].concat()
+    [leb128(bytes.len()), bytes].concat()
 }
 
 fn section(id: u8, bytes: Vec<u8>) -> Vec<u8> {
     [vec![id], with_size(bytes)].concat()
 }
 
-/// A component of 14 MB that takes its compiler many seconds: functions in which every branch joins values that all stay in use.
-fn slow() -> (TempDir, PathBuf) {
+/// Writes a component of 14 MB that takes many seconds to compile: in its functions every branch merges values that all stay live.
+fn slow_component() -> (TempDir, PathBuf) {
     const FUNCTIONS: usize = 100;
     const BRANCHES: usize = 10_000;
     const LOCALS: u8 = 100;
@@ -63,7 +63,7 @@ fn slow() -> (TempDir, PathBuf) {
     body.extend((0..LOCALS).flat_map(|local| [0x20, local]));
     body.extend((1..LOCALS).map(|_| 0x6a));
     body.push(0x0b);
-    let functions = |each: Vec<u8>| [number(FUNCTIONS), each.repeat(FUNCTIONS)].concat();
+    let functions = |each: Vec<u8>| [leb128(FUNCTIONS), each.repeat(FUNCTIONS)].concat();
     let module = [
         b"\0asm\x01\0\0\0".to_vec(),
         section(1, vec![1, 0x60, 0, 1, 0x7f]),
@@ -77,7 +77,7 @@ fn slow() -> (TempDir, PathBuf) {
     (directory, path)
 }
 
-/// Looks again and again, for a limited time.
+/// Calls `look` until it returns a value, for a limited time.
 fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
@@ -89,7 +89,7 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The compilers that a process has started and not waited for.
+/// Returns the compilers that a process has started and not waited for.
 fn compilers_of(parent: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{parent}/task")).unwrap();
     let children = tasks.flat_map(|task| {
@@ -103,22 +103,22 @@ fn is_compiler(pid: u32) -> bool {
     arguments(pid).contains("--understudy-compiler")
 }
 
-/// The arguments of a process; nothing where it is gone.
+/// Returns the arguments of a process; an empty text if it has ended.
 fn arguments(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default()
 }
 
-/// Waits for the end of a compiler that had many seconds of work before it.
+/// Checks that a compiler with many seconds of work left ends at once.
 #[track_caller]
 fn ends_at_once(compiler: u32) {
-    let told = Instant::now();
-    until("its end", || (!is_compiler(compiler)).then_some(()));
-    assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
+    let started = Instant::now();
+    until("the end of the compiler", || (!is_compiler(compiler)).then_some(()));
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
 }
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn what_a_child_compiles_is_what_this_process_would() {
+fn a_child_compiles_the_same_as_this_process() {
     let here = Sandbox::new(SandboxSettings::new(Compiler::Here)).unwrap();
     for name in ["tarball", "hostile"] {
         let path = component(name);
@@ -129,17 +129,17 @@ fn what_a_child_compiles_is_what_this_process_would() {
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn a_component_that_is_none_is_refused_with_what_is_wrong_with_it() {
-    let whole = fs::read(component("hostile")).unwrap();
-    let place = tempfile::tempdir().unwrap();
-    let path = place.path().join("half.wasm");
-    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+fn a_file_that_is_not_a_component_is_refused_with_the_cause() {
+    let complete = fs::read(component("hostile")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("half.wasm");
+    fs::write(&path, &complete[..complete.len() / 2]).unwrap();
     let refusal = sandbox(CompileBounds::default()).inspect(&path).unwrap_err();
     assert_eq!(refusal.rule, Rule::Component);
     let says = format!("{}: is truncated: ", path.display());
     assert!(refusal.message.starts_with(&says) && refusal.message.len() > says.len() + 10, "{refusal}");
 
-    // Whole, and with a section that no component has.
+    // A complete file with a section that no component has.
     fs::write(&path, [b"\0asm\x0d\0\x01\0".to_vec(), section(0x7f, vec![0])].concat()).unwrap();
     let refusal = sandbox(CompileBounds::default()).inspect(&path).unwrap_err();
     let says = format!("{}: is not a component that this program takes: ", path.display());
@@ -148,8 +148,8 @@ fn a_component_that_is_none_is_refused_with_what_is_wrong_with_it() {
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn each_bound_of_compiling_is_a_refusal_of_its_own() {
-    let (_place, slow) = slow();
+fn exceeding_each_limit_of_the_compiler_is_refused_with_its_own_message() {
+    let (_directory, slow) = slow_component();
     let tarball = component("tarball");
     let bounds = CompileBounds::default();
     for (component, bounds, says) in [
@@ -182,7 +182,7 @@ fn each_bound_of_compiling_is_a_refusal_of_its_own() {
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn a_compiler_that_is_missing_or_none_is_told_and_nothing_else_compiles() {
+fn a_compiler_that_cannot_be_started_or_fails_refuses_the_component() {
     for (executable, says) in [
         ("/no/such/program", "/no/such/program cannot be started: No such file"),
         ("/bin/false", "its compiler ended with exit status: 1"),
@@ -198,9 +198,9 @@ fn a_compiler_that_is_missing_or_none_is_told_and_nothing_else_compiles() {
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn a_compiler_has_three_descriptors_no_environment_and_its_bounds() {
-    let (_place, slow) = slow();
-    // As a careless parent would leave one: open in everything that is executed.
+fn a_compiler_has_three_descriptors_one_variable_and_its_limits() {
+    let (_directory, slow) = slow_component();
+    // A descriptor without close-on-exec, as a careless parent might leave one.
     let inherited = fs::File::open("/dev/null").unwrap();
     let flags = rustix::io::FdFlags::empty();
     rustix::io::fcntl_setfd(inherited.as_fd(), flags).unwrap();
@@ -215,7 +215,7 @@ fn a_compiler_has_three_descriptors_no_environment_and_its_bounds() {
         .unwrap();
     let compiler = until("a compiler", || compilers_of(inspect.id()).first().copied());
     let of = |name: &str| fs::read_to_string(format!("/proc/{compiler}/{name}")).unwrap();
-    // The last of what it does to itself.
+    // The limit of open files is the last that the compiler sets for itself.
     until("its bounds", || {
         let limits = of("limits");
         let line = |name: &str| {
@@ -237,8 +237,11 @@ fn a_compiler_has_three_descriptors_no_environment_and_its_bounds() {
     let environment = of("environ");
     assert!(environment.starts_with("RAYON_NUM_THREADS="), "{environment:?}");
     assert_eq!(environment.matches('\0').count(), 1, "{environment:?}");
-    assert!(of("status").contains("NoNewPrivs:\t1"), "Landlock is enforced");
-    assert!(is_compiler(compiler), "it is at work still");
+    assert!(
+        of("status").contains("NoNewPrivs:\t1"),
+        "NoNewPrivs, without which there is no Landlock, is not set"
+    );
+    assert!(is_compiler(compiler), "the compiler ended while it was looked at");
     inspect.kill().unwrap();
     inspect.wait().unwrap();
 }
@@ -246,7 +249,7 @@ fn a_compiler_has_three_descriptors_no_environment_and_its_bounds() {
 #[test]
 #[ignore = "needs components: cargo xtask test"]
 fn a_compiler_dies_with_the_program_that_started_it() {
-    let (_place, slow) = slow();
+    let (_directory, slow) = slow_component();
     let mut inspect = Command::new(PROGRAM)
         .arg("inspect")
         .arg(&slow)
@@ -263,8 +266,8 @@ fn a_compiler_dies_with_the_program_that_started_it() {
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn a_compiler_ends_when_nobody_waits_for_it_any_more() {
-    let (place, slow) = slow();
+async fn a_compiler_ends_when_its_caller_is_cancelled() {
+    let (directory, slow) = slow_component();
     let settings = MethodSettings {
         name: "slow".to_owned(),
         component: slow,
@@ -274,7 +277,7 @@ async fn a_compiler_ends_when_nobody_waits_for_it_any_more() {
     };
     let bounds = CompileBounds { image: Bytes((200 << 20) + 7), ..CompileBounds::default() };
     let method = sandbox(bounds).method(settings).unwrap();
-    let datadir = place.path().join("data");
+    let datadir = directory.path().join("data");
     let directories = Directories { datadir, wal: None, tablespaces: TablespaceMap::default() };
     let request = Request {
         context: None,
@@ -286,7 +289,7 @@ async fn a_compiler_ends_when_nobody_waits_for_it_any_more() {
     };
     let preflight = tokio::spawn(async move { method.preflight(&request).await.map(drop) });
     let compiler = loop {
-        // Other tests of this process have compilers too, of other bounds.
+        // Other tests in this process have compilers too, with other limits.
         let ours = |pid: &u32| arguments(*pid).contains(&bounds.image.0.to_string());
         if let Some(compiler) = compilers_of(std::process::id()).into_iter().find(ours) {
             break compiler;
@@ -301,7 +304,7 @@ async fn a_compiler_ends_when_nobody_waits_for_it_any_more() {
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn the_hidden_argument_alone_compiles_nothing() {
+fn the_hidden_argument_of_the_compiler_fails_without_its_parent() {
     let output = Command::new(PROGRAM)
         .args(["--understudy-compiler-of-a-component", "1", "1", "1", "1"])
         .stdin(Stdio::null())
@@ -313,34 +316,37 @@ fn the_hidden_argument_alone_compiles_nothing() {
     assert_eq!(first, "it cannot be confined: the parent is gone");
 }
 
-/// A directory that the user of the run owns, and a configuration of one method that is a real component.
-struct Place {
+/// A temporary directory that the user of the run owns, with a configuration of the method `tarball`.
+struct TarballSetup {
     root: TempDir,
 }
 
-impl Place {
+impl TarballSetup {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let place = root.path();
-        fs::copy(component("tarball"), place.join("tarball.wasm")).unwrap();
+        let directory = root.path();
+        fs::copy(component("tarball"), directory.join("tarball.wasm")).unwrap();
         let mut config = format!(
             "scope = \"batman\"\n[replica]\ndatadir = \"{0}/data\"\nbin_dir = \"{0}/bin\"\nstate_dir = \"{0}/state\"\n\
              methods = [\"tarball\"]\n",
-            place.display()
+            directory.display()
         );
         if rustix::process::geteuid().is_root() {
             config.push_str("user = \"nobody\"\n");
             let user = nix::unistd::User::from_name("nobody").unwrap().unwrap();
-            std::os::unix::fs::chown(place, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+            std::os::unix::fs::chown(directory, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
         }
         config.push_str(&format!(
             "[method.tarball]\nplugin = \"{0}/tarball.wasm\"\nno_leader = true\noptions.directory = \"{0}/backups\"\n\
              grants.read = [\"{0}/backups\"]\n",
-            place.display()
+            directory.display()
         ));
-        fs::write(place.join("u.toml"), config).unwrap();
-        fs::set_permissions(place.join("tarball.wasm"), std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .unwrap();
+        fs::write(directory.join("u.toml"), config).unwrap();
+        fs::set_permissions(
+            directory.join("tarball.wasm"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o644),
+        )
+        .unwrap();
         Self { root }
     }
 
@@ -359,26 +365,26 @@ impl Place {
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn the_first_run_compiles_and_asks_and_the_next_does_neither() {
-    let place = Place::new();
+fn only_the_first_run_compiles_a_component_and_asks_it_for_its_description() {
+    let setup = TarballSetup::new();
     let says = |log: &str| {
         ["compiling sha256:", "asking sha256:", "was compiled before"].map(|words| log.contains(words))
     };
-    let first = place.log();
+    let first = setup.log();
     assert_eq!(says(&first), [true, true, false], "{first}");
-    let second = place.log();
+    let second = setup.log();
     assert_eq!(says(&second), [false, false, true], "{second}");
-    fs::remove_dir_all(place.root.path().join("state/components")).unwrap();
-    let third = place.log();
+    fs::remove_dir_all(setup.root.path().join("state/components")).unwrap();
+    let third = setup.log();
     assert_eq!(says(&third), [true, true, false], "{third}");
 }
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn runs_that_begin_at_once_all_find_their_component() {
-    let place = Place::new();
+fn runs_that_start_at_the_same_time_all_get_their_component() {
+    let setup = TarballSetup::new();
     let runs: Vec<_> = (0..4)
-        .map(|_| place.check().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        .map(|_| setup.check().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
         .collect();
     for run in runs {
         let output = run.wait_with_output().unwrap();
@@ -386,31 +392,31 @@ fn runs_that_begin_at_once_all_find_their_component() {
         assert!(log.contains("compiling sha256:") || log.contains("was compiled before"), "{log}");
         assert!(!log.contains("WARN"), "{log}");
     }
-    assert!(place.log().contains("was compiled before"));
+    assert!(setup.log().contains("was compiled before"));
 }
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn a_directory_of_compiled_components_that_others_may_change_is_told_and_done_without() {
-    let place = Place::new();
-    place.log();
-    let components = place.root.path().join("state/components");
+fn a_directory_of_compiled_components_that_others_may_change_is_not_used_and_logged() {
+    let setup = TarballSetup::new();
+    setup.log();
+    let components = setup.root.path().join("state/components");
     fs::set_permissions(&components, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    let log = place.log();
+    let log = setup.log();
     assert!(log.contains("are not kept in") && log.contains("others may write to it (mode 0777)"), "{log}");
     assert!(log.contains("compiling sha256:"), "{log}");
 }
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn inspect_keeps_what_it_compiled_in_the_users_cache_directory_and_root_keeps_nothing() {
-    let place = tempfile::tempdir().unwrap();
+fn inspect_keeps_compiled_components_in_the_cache_directory_unless_run_by_root() {
+    let directory = tempfile::tempdir().unwrap();
     let inspect = || {
         let output = Command::new(PROGRAM)
             .arg("inspect")
             .arg(component("tarball"))
             .env_clear()
-            .env("XDG_CACHE_HOME", place.path())
+            .env("XDG_CACHE_HOME", directory.path())
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");
@@ -419,7 +425,7 @@ fn inspect_keeps_what_it_compiled_in_the_users_cache_directory_and_root_keeps_no
     };
     let first = inspect();
     assert_eq!(inspect(), first);
-    let kept = place.path().join("understudy/components");
+    let kept = directory.path().join("understudy/components");
     let kept = fs::read_dir(kept).map(|entries| entries.count()).unwrap_or_default();
     assert_eq!(kept, if rustix::process::geteuid().is_root() { 0 } else { 4 });
 }

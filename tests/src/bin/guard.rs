@@ -1,7 +1,7 @@
-//! An executable that can be the guard of a native program, and a host that tests can kill.
+//! An executable that is the guard of a native program, and a host that tests can kill.
 //!
-//! `guard DATADIR STATE_DIR PROGRAM ARGUMENTS...` takes the data directory and runs the program on it, which may write there alone. It prints `started`
-//! and the guard's process number when the program says its first word, and how the program ended.
+//! `guard DATADIR STATE_DIR PROGRAM ARGUMENTS...` locks the data directory and runs the program, which may write only there. It
+//! prints `started` and the guard's process number at the program's first line of output, and in the end how the program ended.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "its output is what a test waits for")]
@@ -51,11 +51,11 @@ fn host() -> Result<()> {
         grace: Duration::from_secs(1),
     };
     let run = Run::new("test", CancellationToken::new(), Arc::new(|_: Event| {}));
-    let mut said = false;
+    let mut started = false;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(1).build()?;
     let ending = runtime.block_on(native.run(&run, |_| {
-        if !said {
-            said = true;
+        if !started {
+            started = true;
             let guards: Vec<_> = directory.state().record().processes.iter().map(|guard| guard.pid).collect();
             println!("started {guards:?}");
         }

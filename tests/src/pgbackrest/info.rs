@@ -1,5 +1,5 @@
-//! pgBackRest's own files, backup.info, archive.info and backup.manifest, as texts that can be changed and are then as valid
-//! as before: lines of `key=JSON` in sections, and a checksum of them all (`src/info/info.c`).
+//! Reads and changes pgBackRest's own files backup.info, archive.info and backup.manifest. They have lines of `key=JSON` in
+//! sections, and a checksum of all lines (`src/info/info.c`), which is computed anew when a file is written.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use sha1::{Digest as _, Sha1};
 
 use crate::user::ServerUser;
 
-/// The section that the checksum is in, at the end of the file.
+/// The section of the checksum at the end of the file.
 const CHECKSUM: &str = "\n[backrest]\nbackrest-checksum=";
 
-/// One such file, without its checksum.
+/// The content of one such file, without its checksum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info(Vec<(String, Vec<(String, String)>)>);
 
@@ -20,10 +20,10 @@ impl Info {
     /// Reads a file that is not encrypted.
     ///
     /// # Errors
-    /// Where it cannot be read or is none.
+    /// Fails if it cannot be read or does not have this format.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("{} is no such file", path.display()))
+        Self::parse(&text).with_context(|| format!("{} is not a file of pgBackRest's format", path.display()))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -33,7 +33,7 @@ impl Info {
             if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
                 sections.push((name.to_owned(), Vec::new()));
             } else {
-                // The names of files may have `=` in them, the values begin with none.
+                // A key, which may be a file name, can contain `=`, but the parts of these tests do not: the first `=` ends the key.
                 let (key, value) = line.split_once('=')?;
                 sections.last_mut()?.1.push((key.to_owned(), value.to_owned()));
             }
@@ -41,19 +41,19 @@ impl Info {
         Some(Self(sections))
     }
 
-    /// The value of a key, as JSON.
+    /// Returns the value of a key as JSON.
     pub fn get(&self, section: &str, key: &str) -> Option<&str> {
         let (_, lines) = self.0.iter().find(|(name, _)| name == section)?;
         lines.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
-    /// Every key of a section.
+    /// Returns every key of a section.
     pub fn keys(&self, section: &str) -> Vec<&str> {
         let lines = self.0.iter().find(|(name, _)| name == section).map(|(_, lines)| lines.as_slice());
         lines.unwrap_or_default().iter().map(|(key, _)| key.as_str()).collect()
     }
 
-    /// Sets a key to a value in JSON; a new key stands last in its section, a new section last in the file.
+    /// Sets a key to a JSON value. A new key is added at the end of its section, a new section at the end of the file.
     pub fn set(&mut self, section: &str, key: &str, value: &str) -> &mut Self {
         let lines = self.section(section);
         match lines.iter_mut().find(|(name, _)| name == key) {
@@ -63,10 +63,10 @@ impl Info {
         self
     }
 
-    /// Replaces a piece of a value.
+    /// Replaces a part of a value.
     ///
     /// # Panics
-    /// Where the key is not there or its value has no such piece.
+    /// Panics if the key is missing or its value does not contain `from`.
     pub fn replace(&mut self, section: &str, key: &str, from: &str, to: &str) -> &mut Self {
         let value = self.get(section, key).unwrap_or_else(|| panic!("[{section}] has no {key}"));
         assert!(value.contains(from), "`{from}` is not in {value}");
@@ -74,7 +74,7 @@ impl Info {
         self.set(section, key, &value)
     }
 
-    /// Adds a line where pgBackRest's order of names has it, whether or not the key is there already.
+    /// Adds a line at its position in pgBackRest's order of names, even if the key exists already.
     pub fn add(&mut self, section: &str, key: &str, value: &str) -> &mut Self {
         let lines = self.section(section);
         let at = lines.partition_point(|(name, _)| name.as_str() <= key);
@@ -82,10 +82,10 @@ impl Info {
         self
     }
 
-    /// Takes a key away.
+    /// Removes a key.
     ///
     /// # Panics
-    /// Where it is not there.
+    /// Panics if the key is missing.
     pub fn remove(&mut self, section: &str, key: &str) -> &mut Self {
         assert!(self.get(section, key).is_some(), "[{section}] has no {key}");
         self.section(section).retain(|(name, _)| name != key);
@@ -100,7 +100,7 @@ impl Info {
         &mut self.0[at].1
     }
 
-    /// The text with the checksum that fits.
+    /// Returns the text with its checksum.
     pub fn text(&self) -> String {
         let (mut text, mut checked) = (String::new(), String::from("{"));
         for (at, (section, lines)) in self.0.iter().enumerate() {
@@ -118,10 +118,10 @@ impl Info {
         format!("{text}{CHECKSUM}\"{digest}\"\n")
     }
 
-    /// Writes it, and its copy.
+    /// Writes the file and its copy.
     ///
     /// # Errors
-    /// Those of write.
+    /// Fails if a file cannot be written.
     pub fn write(&self, path: &Path, user: ServerUser) -> Result<()> {
         let text = self.text();
         user.write(path, &text)?;
@@ -129,7 +129,7 @@ impl Info {
     }
 }
 
-/// The second file that pgBackRest keeps of each: `backup.info.copy`.
+/// Returns the path of the copy that pgBackRest keeps of each file, such as `backup.info.copy`.
 fn copy_of(path: &Path) -> PathBuf {
     let mut copy = path.as_os_str().to_owned();
     copy.push(".copy");
@@ -147,7 +147,7 @@ mod unit {
         backrest-checksum=\"3fc19f6f4a2ebaff1edff488337a011f6c49f934\"\n";
 
     #[test]
-    fn a_file_of_pgbackrests_own_comes_out_as_it_went_in() {
+    fn a_file_of_pgbackrest_is_written_as_it_was_read() {
         let mut info = Info::parse(ARCHIVE).unwrap();
         assert_eq!(info.text(), ARCHIVE);
         assert_eq!(info.get("db", "db-version"), Some("\"15\""));

@@ -1,7 +1,7 @@
-//! pgBackRest itself: a stanza of a real primary with real repositories, and replicas that are made from them.
+//! A stanza of the real pgBackRest for a real primary with real repositories, and replicas that are created from them.
 //!
-//! Everything runs as the server's user and with a configuration of its own, whose lock, log and spool paths lie in the
-//! playground; the machine's configuration is never read.
+//! pgBackRest runs as the server's user, with a configuration of its own whose lock, log and spool paths are in the playground. The
+//! machine's configuration is never read.
 
 mod info;
 mod tree;
@@ -22,22 +22,22 @@ use crate::primary::Primary;
 use crate::replica_folder::ReplicaFolder;
 use crate::server::{PostgresServer, run};
 
-/// Where Debian's package puts pgBackRest.
+/// The path of pgBackRest in Debian's package.
 pub const PGBACKREST: &str = "/usr/bin/pgbackrest";
 
 /// The stanza of every test.
 pub const STANZA: &str = "demo";
 
-/// The pass phrase of an encrypted repository. It must never be seen in a log, an argument or a report.
+/// The passphrase of an encrypted repository. It must not appear in a log, an argument or a report.
 pub const PASS: &str = "open sesame/of+the repository";
 
-/// How pgBackRest compresses, as its option `compress-type` has it.
+/// The values of pgBackRest's option `compress-type`.
 pub const CODECS: [&str; 5] = ["gz", "lz4", "zst", "bz2", "none"];
 
-/// How a repository is kept.
+/// The kind of a repository.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kind {
-    /// Whether small files are put together (`repo-bundle`).
+    /// Whether small files are bundled (`repo-bundle`).
     pub bundle: bool,
     /// Whether it is encrypted with [`PASS`] (`repo-cipher-type`).
     pub encrypted: bool,
@@ -60,11 +60,11 @@ pub const BUNDLED_ENCRYPTED: Kind = Kind { bundle: true, encrypted: true };
 pub struct Tablespace {
     /// Its object identifier.
     pub oid: String,
-    /// Where it is on the primary.
+    /// Its location on the primary.
     pub path: PathBuf,
 }
 
-/// A primary that archives its WAL into repositories, which backups are taken into.
+/// A primary that archives its WAL into repositories of pgBackRest, and backups of it.
 #[derive(Debug)]
 pub struct Stanza {
     /// The primary.
@@ -77,11 +77,11 @@ pub struct Stanza {
 }
 
 impl Stanza {
-    /// A primary with so many rows in each of its tables, which archives into repositories of these kinds, at most four;
-    /// they are numbered from 1.
+    /// Starts a primary with this number of rows in each table, which archives into at most four repositories of these kinds. The
+    /// repositories are numbered from 1.
     ///
     /// # Errors
-    /// What PostgreSQL and pgBackRest say.
+    /// Fails if a program of PostgreSQL or pgBackRest does.
     pub fn start(name: &str, rows: u32, repositories: &[Kind], compress_type: &str) -> Result<Self> {
         let primary = Primary::start(name, rows)?;
         for folder in ["pgbackrest", "repositories", "secrets"] {
@@ -112,10 +112,10 @@ impl Stanza {
         Ok(stanza)
     }
 
-    /// The same with its primary started again.
+    /// Starts the primary again.
     ///
     /// # Errors
-    /// What PostgreSQL says.
+    /// Fails if a program of PostgreSQL does.
     pub fn restarted(self) -> Result<Self> {
         let Self { primary, tablespaces, repositories, compress_type, next } = self;
         if primary.server.datadir().join("postmaster.pid").exists() {
@@ -126,10 +126,10 @@ impl Stanza {
         Ok(stanza)
     }
 
-    /// Makes a second tablespace with a table in it.
+    /// Creates another tablespace with a table in it.
     ///
     /// # Errors
-    /// What PostgreSQL says.
+    /// Fails if a program of PostgreSQL does.
     pub fn add_tablespace(&mut self, name: &str, rows: u32) -> Result<()> {
         let path = self.primary.playground.directory(&format!("{name}-disks"))?;
         let server = &self.primary.server;
@@ -144,31 +144,31 @@ impl Stanza {
         Ok(())
     }
 
-    /// Compresses what is backed up and archived from now on so.
+    /// Sets the compression of later backups and WAL segments.
     ///
     /// # Errors
-    /// Where the configuration cannot be written.
+    /// Fails if the configuration cannot be written.
     pub fn compress(&mut self, compress_type: &str) -> Result<()> {
         compress_type.clone_into(&mut self.compress_type);
         self.configure(&self.config(), &self.primary.server)
     }
 
-    /// Where a repository is, by its number from 1.
+    /// Returns the path of a repository by its number, from 1.
     pub fn repository(&self, number: usize) -> PathBuf {
         self.primary.playground.path(&format!("repositories/{number}"))
     }
 
-    /// A path below the backups of a repository.
+    /// Returns a path below the backups of a repository.
     pub fn backups(&self, number: usize, path: &str) -> PathBuf {
         self.repository(number).join("backup").join(STANZA).join(path)
     }
 
-    /// The folder of a repository that the segments of the primary are in.
+    /// Returns the folder of the primary's WAL segments in a repository.
     pub fn archive(&self, number: usize) -> PathBuf {
         self.repository(number).join("archive").join(STANZA).join("15-1")
     }
 
-    /// The configuration of the primary's pgBackRest.
+    /// Returns the path of the primary's pgBackRest configuration.
     fn config(&self) -> PathBuf {
         self.primary.playground.path("pgbackrest/pgbackrest.conf")
     }
@@ -210,7 +210,7 @@ impl Stanza {
         self.primary.playground.user().write(config, &text)
     }
 
-    /// pgBackRest with these words, of the primary.
+    /// Returns the command that runs pgBackRest with these arguments for the primary.
     pub fn pgbackrest(&self, words: &[&str]) -> Command {
         self.with(&self.config(), words)
     }
@@ -221,11 +221,10 @@ impl Stanza {
         command
     }
 
-    /// Lets another server of the same cluster, such as a standby, archive into the repositories too, once it is reloaded or
-    /// started again.
+    /// Makes another server of the same cluster, such as a standby, archive into the repositories too.
     ///
     /// # Errors
-    /// Where a file cannot be written.
+    /// Fails if a file cannot be written.
     pub fn archive_from(&self, server: &PostgresServer) -> Result<()> {
         let config = self.primary.playground.path(&format!("pgbackrest/{}.conf", server.port()));
         self.configure(&config, server)?;
@@ -233,10 +232,10 @@ impl Stanza {
         server.psql("SELECT pg_reload_conf()").map(drop)
     }
 
-    /// Takes a backup of type `full`, `diff` or `incr` into a repository, and gives its label.
+    /// Takes a backup of type `full`, `diff` or `incr` into a repository, and returns its label.
     ///
     /// # Errors
-    /// What pgBackRest says.
+    /// Fails if pgBackRest does.
     pub fn backup(&self, number: usize, kind: &str, options: &[&str]) -> Result<String> {
         let words = [format!("--repo={number}"), format!("--type={kind}")];
         let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -246,23 +245,23 @@ impl Stanza {
         self.labels(number)?.pop().context("pgBackRest took a backup and lists none")
     }
 
-    /// The labels of the backups in a repository, oldest first.
+    /// Returns the labels of the backups in a repository, oldest first.
     ///
     /// # Errors
-    /// What pgBackRest says.
+    /// Fails if pgBackRest does.
     pub fn labels(&self, number: usize) -> Result<Vec<String>> {
         let repository = format!("--repo={number}");
-        let told = run(&mut self.pgbackrest(&[&repository, "--output=json", "info"]))?;
-        let told: Value = serde_json::from_slice(&told.stdout).context("pgBackRest's info is not JSON")?;
-        let backups = told[0]["backup"].as_array().context("pgBackRest's info has no backups")?;
+        let output = run(&mut self.pgbackrest(&[&repository, "--output=json", "info"]))?;
+        let info: Value = serde_json::from_slice(&output.stdout).context("pgBackRest's info is not JSON")?;
+        let backups = info[0]["backup"].as_array().context("pgBackRest's info has no backups")?;
         Ok(backups.iter().filter_map(|backup| Some(backup["label"].as_str()?.to_owned())).collect())
     }
 
-    /// Has pgBackRest restore a backup into `<playground>/<name>/data`, and gives that folder, which lies beside those of the
-    /// tablespaces. `kind` says what it starts as: `standby`, or `preserve` for the configuration as it was backed up.
+    /// Restores a backup with pgBackRest into `<playground>/<name>/data`, beside the folders of the tablespaces, and returns that
+    /// folder. `kind` is pgBackRest's `--type`: `standby`, or `preserve` to keep the configuration of the backup.
     ///
     /// # Errors
-    /// What pgBackRest says.
+    /// Fails if pgBackRest does.
     pub fn restore(&self, number: usize, label: &str, name: &str, kind: &str) -> Result<PathBuf> {
         let playground = &self.primary.playground;
         playground.directory(name)?;
@@ -283,22 +282,22 @@ impl Stanza {
         Ok(data)
     }
 
-    /// Archives what the primary has written, up to now.
+    /// Switches to a new WAL segment, and waits until the old one is archived.
     ///
     /// # Errors
-    /// What PostgreSQL says, and where it takes longer than a minute.
+    /// Fails if psql does, and if it takes longer than a minute.
     pub fn switch_wal(&self) -> Result<()> {
         let server = &self.primary.server;
-        // A switch on a segment's first byte would be none.
+        // At the first byte of a segment pg_switch_wal does nothing, so a record is written before.
         server.psql("SELECT pg_create_restore_point('switch')")?;
         let segment = server.psql("SELECT pg_walfile_name(pg_switch_wal())")?;
         server.wait_for(&format!("SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver"), "t")
     }
 
-    /// Has the primary remove every segment that it can do without, which includes `gone`.
+    /// Makes the primary remove or recycle its old segments, and waits until `gone` is among them.
     ///
     /// # Errors
-    /// What PostgreSQL says, and where it keeps it.
+    /// Fails if psql does, and if the primary keeps the segment.
     pub fn recycle_wal(&self, gone: &str) -> Result<()> {
         let path = self.primary.server.datadir().join("pg_wal").join(gone);
         for _ in 0..10 {
@@ -311,8 +310,8 @@ impl Stanza {
         anyhow::bail!("the primary keeps {gone}")
     }
 
-    /// What a section of the configuration says of a method `pgbackrest` that restores from these repositories, tried in this
-    /// order. `keys` are further lines of the section, `options` further options.
+    /// Returns the section of a method `pgbackrest` that restores from these repositories, which are tried in this order. `keys` has
+    /// further lines of the section, `options` further options.
     pub fn method(&self, numbers: &[usize], keys: &str, options: &str) -> String {
         let name =
             |number: usize| if numbers.len() == 1 { "repo".to_owned() } else { format!("repo{number}") };
@@ -336,11 +335,11 @@ impl Stanza {
         section(keys, &format!("{repositories}{options}"), &stores)
     }
 
-    /// A replica's folder, configured for these sections alone with every tablespace mapped: the first by the path that it
-    /// had, the others by object identifier. `more` are further lines of `[replica]`.
+    /// Creates a replica's folder, configured with these sections and every tablespace mapped: the first by its path on the primary,
+    /// the others by object identifier. `more` has further lines of `[replica]`.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Fails if a file or directory cannot be created.
     pub fn folder(&self, more: &str, sections: &str) -> Result<ReplicaFolder> {
         let playground = &self.primary.playground;
         let name = format!("replica-{}", self.next.fetch_add(1, Ordering::Relaxed));
@@ -361,18 +360,18 @@ impl Stanza {
         Ok(folder)
     }
 
-    /// A replica's folder with the primary as its source, which it is to stream from.
+    /// Creates a replica's folder with the primary as the source, from which the replica will stream.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Fails if a file or directory cannot be created.
     pub fn replica(&self, method: &str) -> Result<ReplicaFolder> {
         self.replica_of(&self.primary.server, method)
     }
 
-    /// A replica's folder with another server of the cluster as its source.
+    /// Creates a replica's folder with another server of the cluster as the source.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Fails if a file or directory cannot be created.
     pub fn replica_of(&self, source: &PostgresServer, method: &str) -> Result<ReplicaFolder> {
         let passfile = self.primary.playground.path(&format!("pgpass-{}", source.port()));
         source.passfile(&passfile)?;
@@ -383,10 +382,10 @@ impl Stanza {
         )
     }
 
-    /// What the report says of the attempt.
+    /// Runs `understudy create`, which must create the replica, and returns the report of the attempt.
     ///
     /// # Errors
-    /// What the program printed, where it did not create the replica.
+    /// Fails with the output if the program did not create the replica.
     pub fn created(&self, replica: &ReplicaFolder) -> Result<Value> {
         let ended = replica.create(&[])?;
         let attempt = ended.attempt("pgbackrest").clone();
@@ -395,7 +394,7 @@ impl Stanza {
     }
 }
 
-/// A section of the configuration of a method `pgbackrest`: further keys of it, further options, and what is granted.
+/// Returns the section of a method `pgbackrest` with these further keys, options and grants.
 pub fn section(keys: &str, options: &str, grants: &str) -> String {
     format!(
         "[method.pgbackrest]\nno_leader = true\n{keys}\n[method.pgbackrest.options]\nstanza = \"{STANZA}\"\n{options}\n\

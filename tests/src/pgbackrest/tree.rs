@@ -1,4 +1,4 @@
-//! Two data directories, compared file for file.
+//! Compares two data directories file by file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,39 +9,39 @@ use anyhow::{Context, Result};
 
 use crate::control_file::{NO_CHECKPOINT, with_checkpoint};
 
-/// What is at a path of a data directory; links to tablespaces and to the write-ahead log are followed.
+/// A file or directory of a data directory. Links to tablespaces and to the WAL directory are followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Permission bits.
     pub mode: u32,
     /// Its inode.
     pub inode: u64,
-    /// When it or its name was changed last, in nanoseconds since 1970: nobody can set that time.
+    /// Its change time (ctime) in nanoseconds since 1970, which no program can set.
     pub changed: i128,
-    /// The bytes of a file; none where it is a directory.
+    /// The bytes of a file; `None` for a directory.
     pub content: Option<Vec<u8>>,
 }
 
-/// How two trees differ at a path.
+/// A difference between two data directories.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Relative to the data directory.
+    /// The path, relative to the data directory.
     pub path: String,
-    /// What differs.
+    /// The difference.
     pub what: String,
 }
 
-/// Everything in a data directory, by its path relative to it.
+/// Returns everything in a data directory by its path relative to that.
 ///
 /// # Errors
-/// Those of the file system.
+/// Fails if a file or directory cannot be created.
 pub fn snapshot(directory: &Path) -> Result<BTreeMap<String, Entry>> {
     let mut entries = BTreeMap::new();
-    look(directory, "", &mut entries)?;
+    collect(directory, "", &mut entries)?;
     Ok(entries)
 }
 
-fn look(directory: &Path, below: &str, entries: &mut BTreeMap<String, Entry>) -> Result<()> {
+fn collect(directory: &Path, below: &str, entries: &mut BTreeMap<String, Entry>) -> Result<()> {
     for entry in fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -53,18 +53,18 @@ fn look(directory: &Path, below: &str, entries: &mut BTreeMap<String, Entry>) ->
         let mode = metadata.permissions().mode() & 0o7777;
         entries.insert(name.clone(), Entry { mode, inode: metadata.ino(), changed, content });
         if is_directory {
-            look(&path, &name, entries)?;
+            collect(&path, &name, entries)?;
         }
     }
     Ok(())
 }
 
-/// Where two data directories differ in what there is, in content, size or permission bits, but for what `own` says that both
-/// tools write for themselves. pg_control is compared with one checkpoint in both: of a replica with a backup_label the seal makes it one
-/// that is nowhere, as pgBackRest does since 2.51.
+/// Returns where two data directories differ in names, content, size or permission bits. Paths for which `own` is true are left out:
+/// each tool writes those itself. pg_control is compared without its checkpoint: if a replica has a backup_label, the seal replaces
+/// the checkpoint with one that does not exist, as pgBackRest does since 2.51.
 ///
 /// # Errors
-/// Those of the file system.
+/// Fails if a file or directory cannot be created.
 pub fn differences(ours: &Path, theirs: &Path, own: impl Fn(&str) -> bool) -> Result<Vec<Difference>> {
     let (ours, mut theirs) = (snapshot(ours)?, snapshot(theirs)?);
     let mut found = Vec::new();

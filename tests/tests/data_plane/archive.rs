@@ -1,4 +1,4 @@
-//! Archives as nobody writes them in good faith.
+//! Archives with malicious or invalid content.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,7 +10,7 @@ use tests::server::run;
 
 use super::scene::Scene;
 
-/// A member of a tar archive: where its header and its bytes begin.
+/// A member of a tar archive, with the offsets of its header and its data.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
     pub(crate) name: String,
@@ -19,12 +19,12 @@ pub(crate) struct Member {
     pub(crate) size: u64,
 }
 
-/// The members of a plain archive of pg_basebackup's that are files with something in them.
+/// Returns the members of an uncompressed archive that are not empty.
 pub(crate) fn members(archive: &Path) -> Vec<Member> {
     all_members(archive).0.into_iter().filter(|member| member.size > 0).collect()
 }
 
-/// All, and where the last one ends.
+/// Returns all members, and the offset after the last one.
 fn all_members(archive: &Path) -> (Vec<Member>, u64) {
     let mut file = File::open(archive).unwrap();
     let (mut found, mut at) = (Vec::new(), 0);
@@ -46,7 +46,7 @@ fn all_members(archive: &Path) -> (Vec<Member>, u64) {
     }
 }
 
-/// A header as POSIX has it (pax(1), ustar interchange format).
+/// Returns a header in the ustar interchange format (POSIX, pax(1)).
 fn header(name: &str, size: u64, kind: u8, link: &str) -> [u8; 512] {
     let mut header = [0; 512];
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
@@ -65,7 +65,7 @@ fn header(name: &str, size: u64, kind: u8, link: &str) -> [u8; 512] {
     header
 }
 
-/// Puts these blocks after the last member of a plain archive.
+/// Appends these blocks after the last member of an uncompressed archive.
 fn append(archive: &Path, blocks: &[u8]) {
     let end = all_members(archive).1;
     let mut file = File::options().write(true).open(archive).unwrap();
@@ -75,8 +75,8 @@ fn append(archive: &Path, blocks: &[u8]) {
     file.write_all(&[0; 1024]).unwrap();
 }
 
-/// A file of a few bytes.
-fn small(name: &str) -> Vec<u8> {
+/// Returns the blocks of a member that is a file of a few bytes.
+fn small_file(name: &str) -> Vec<u8> {
     let mut blocks = header(name, 5, b'0', "").to_vec();
     blocks.extend_from_slice(b"evil\n");
     blocks.resize(1024, 0);
@@ -85,31 +85,31 @@ fn small(name: &str) -> Vec<u8> {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_member_that_no_backup_has_fails_the_attempt_and_nothing_is_written_outside() {
+fn an_invalid_archive_member_fails_the_attempt_and_nothing_is_written_outside() {
     let (scene, backup) = Scene::with_backup("members", &[]);
     let outside = scene.primary.playground.path("evil").display().to_string();
     let base = backup.join("base.tar");
-    let whole = std::fs::read(&base).unwrap();
+    let original = std::fs::read(&base).unwrap();
     let link = |kind: u8| {
         let mut blocks =
             header("base/link", 0, kind, &scene.primary.playground.path("").display().to_string()).to_vec();
-        blocks.extend(small("base/link/evil"));
+        blocks.extend(small_file("base/link/evil"));
         blocks
     };
     let cases = [
-        ("a parent", small("base/../../evil"), ".."),
-        ("an absolute name", small(&outside), "evil"),
+        ("a parent", small_file("base/../../evil"), ".."),
+        ("an absolute name", small_file(&outside), "evil"),
         ("a symbolic link", link(b'2'), "base/link"),
         ("a hard link", link(b'1'), "base/link"),
         ("a device", header("base/device", 0, b'3', "").to_vec(), "base/device"),
         ("a fifo", header("base/fifo", 0, b'6', "").to_vec(), "base/fifo"),
-        ("a file twice", small("pg_ident.conf"), "pg_ident.conf"),
-        ("a file of a tablespace that is none", small("pg_tblspc/99999/evil"), "pg_tblspc"),
-        ("the unfinished control file", small("global/pg_control.understudy"), "pg_control"),
-        ("a server's own file", small("postmaster.pid"), "postmaster.pid"),
-        ("a file of an incremental backup", small("base/5/INCREMENTAL.1259"), "INCREMENTAL"),
+        ("a file twice", small_file("pg_ident.conf"), "pg_ident.conf"),
+        ("a file of a tablespace that is none", small_file("pg_tblspc/99999/evil"), "pg_tblspc"),
+        ("the unfinished control file", small_file("global/pg_control.understudy"), "pg_control"),
+        ("a server's own file", small_file("postmaster.pid"), "postmaster.pid"),
+        ("a file of an incremental backup", small_file("base/5/INCREMENTAL.1259"), "INCREMENTAL"),
     ];
-    // With the manifest, which does not list it, and without.
+    // Once with the manifest, which does not list the member, and once without a manifest.
     for has_manifest in [true, false] {
         if !has_manifest {
             std::fs::rename(backup.join("backup_manifest"), scene.primary.playground.path("manifest"))
@@ -118,7 +118,7 @@ fn a_member_that_no_backup_has_fails_the_attempt_and_nothing_is_written_outside(
         for (what, blocks, says) in &cases {
             append(&base, blocks);
             scene.fails(&format!("{what}, manifest: {has_manifest}"), &scene.in_directory(&backup), &[says]);
-            std::fs::write(&base, &whole).unwrap();
+            std::fs::write(&base, &original).unwrap();
         }
     }
     scene.replica(&scene.in_directory(&backup)).created_by("tarball").unwrap();
@@ -126,7 +126,7 @@ fn a_member_that_no_backup_has_fails_the_attempt_and_nothing_is_written_outside(
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_bomb_is_defused_by_the_size_that_was_declared() {
+fn a_decompression_bomb_ends_at_the_declared_size_or_the_disk_budget() {
     let scene = Scene::new("bomb");
     for (suffix, option, packer) in [
         (".gz", "--compress=client-gzip:1", "gzip -1"),
@@ -141,7 +141,7 @@ fn a_bomb_is_defused_by_the_size_that_was_declared() {
         };
         let (archive, bomb) = (path.display(), plain.display());
         script(format!("{} -dc {archive} >{bomb}", packer.split(' ').next().unwrap()));
-        // A member of 64 GiB after all others: all zeroes, compressed a thousandfold.
+        // A last member of 64 GiB of zeroes, which compress a thousandfold.
         let end = all_members(&plain).1;
         File::options().write(true).open(&plain).unwrap().set_len(end).unwrap();
         let huge = 64_u64 << 30;
@@ -163,7 +163,7 @@ fn a_bomb_is_defused_by_the_size_that_was_declared() {
                 std::fs::rename(&manifest, &aside).unwrap();
             }
             let begun = Instant::now();
-            // Without a manifest the operator's budget is what bounds it.
+            // Without a manifest only the operator's disk budget limits it.
             let section = scene.in_directory(&backup);
             let section = section.replace("read = [", "disk = { bytes = \"300MiB\" }\nread = [");
             scene.fails(&format!("{suffix}, manifest: {has_manifest}"), &section, &["base.tar"]);
@@ -175,7 +175,7 @@ fn a_bomb_is_defused_by_the_size_that_was_declared() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn an_archive_that_is_missing_is_told() {
+fn a_missing_archive_is_reported() {
     let (scene, backup) = Scene::with_backup("missing", &[]);
     let tablespace = std::fs::read_dir(&backup)
         .unwrap()
@@ -186,7 +186,7 @@ fn an_archive_that_is_missing_is_told() {
     for (object, says) in [(tablespace.as_str(), tablespace.split('.').next().unwrap()), ("pg_wal.tar", "")] {
         std::fs::rename(backup.join(object), &aside).unwrap();
         if says.is_empty() {
-            // Taken for a backup with -X none: the source has to have it, and the log says so.
+            // This looks like a backup with -X none: the source must have the WAL, and the log says so.
             let ended = scene.replica(&scene.in_directory(&backup)).create(&[]).unwrap();
             assert!(ended.output.contains("WAL"), "{}", ended.output);
         } else {

@@ -1,4 +1,4 @@
-//! One byte flipped: in a file, in a header, in padding, in a compressed stream, in the write-ahead log, in the manifest.
+//! FlippedByte bytes in files, headers, padding, compressed streams, WAL and manifests, and truncated objects.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -11,13 +11,13 @@ use tests::server::{BIN_DIR, run};
 use super::archive::{Member, members};
 use super::scene::Scene;
 
-/// A file of which one byte is another until this goes.
-pub(crate) struct Flipped {
+/// A file with a flipped byte. Dropping the value restores the byte.
+pub(crate) struct FlippedByte {
     file: File,
     at: u64,
 }
 
-impl Flipped {
+impl FlippedByte {
     pub(crate) fn at(path: &Path, at: u64) -> Self {
         let file = File::options().read(true).write(true).open(path).unwrap();
         let flipped = Self { file, at };
@@ -32,20 +32,20 @@ impl Flipped {
     }
 }
 
-impl Drop for Flipped {
+impl Drop for FlippedByte {
     fn drop(&mut self) {
         self.flip();
     }
 }
 
-/// Flips one byte and restores, which must fail and say this.
-fn flipped(scene: &Scene, backup: &Path, object: &str, at: u64, says: &[&str]) {
-    let flipped = Flipped::at(&backup.join(object), at);
+/// Flips a byte, and checks that the restore fails with these messages.
+fn assert_flipped_byte_fails(scene: &Scene, backup: &Path, object: &str, at: u64, says: &[&str]) {
+    let flipped = FlippedByte::at(&backup.join(object), at);
     scene.fails(&format!("byte {at} of {object}"), &scene.in_directory(backup), says);
     drop(flipped);
 }
 
-/// The members of these names, and the largest.
+/// Returns the members of these names, and the largest member.
 fn chosen(archive: &Path, names: &[&str]) -> Vec<Member> {
     let mut all = members(archive);
     all.sort_by_key(|member| std::cmp::Reverse(member.size));
@@ -59,42 +59,48 @@ fn chosen(archive: &Path, names: &[&str]) -> Vec<Member> {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_byte_flipped_in_a_file_of_a_plain_archive_is_told_with_the_file() {
+fn a_flipped_byte_in_a_file_of_a_plain_archive_is_reported_with_the_file() {
     let (scene, backup) = Scene::with_backup("flip-files", &[]);
     let base = backup.join("base.tar");
     let names = ["backup_label", "PG_VERSION", "global/pg_control", "pg_xact/0000", "postgresql.conf"];
     for member in chosen(&base, &names) {
         for at in [0, member.size / 2, member.size - 1].into_iter().take(fast_or_full(1, 3) as usize) {
-            flipped(&scene, &backup, "base.tar", member.data + at, &[&member.name]);
+            assert_flipped_byte_fails(&scene, &backup, "base.tar", member.data + at, &[&member.name]);
         }
     }
     let tablespace = tablespace(&backup, ".tar");
     let member = chosen(&backup.join(&tablespace), &[]).remove(0);
-    flipped(&scene, &backup, &tablespace, member.data + member.size / 2, &[&member.name]);
+    assert_flipped_byte_fails(&scene, &backup, &tablespace, member.data + member.size / 2, &[&member.name]);
     scene.creates("unharmed", &scene.in_directory(&backup), &backup.join("backup_manifest"));
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_byte_flipped_in_a_header_or_in_padding_is_told_with_the_archive() {
+fn a_flipped_byte_in_a_header_or_in_padding_is_reported_with_the_archive() {
     let (scene, backup) = Scene::with_backup("flip-headers", &[]);
     let base = backup.join("base.tar");
     let member = chosen(&base, &["postgresql.conf"]).remove(0);
-    // Name, mode, size, time, checksum, type, name of the owner, unused.
+    // Name, mode, size, time, checksum, type, owner's name, unused bytes.
     for at in [0, 105, 134, 145, 150, 156, 265, 500] {
-        flipped(&scene, &backup, "base.tar", member.header + at, &["base.tar"]);
+        assert_flipped_byte_fails(&scene, &backup, "base.tar", member.header + at, &["base.tar"]);
     }
     let label = chosen(&base, &["backup_label"]).remove(0);
     for padded in [&member, &label] {
-        assert_ne!(padded.size % 512, 0, "{padded:?} has padding");
-        flipped(&scene, &backup, "base.tar", padded.data + padded.size, &["base.tar"]);
+        assert_ne!(padded.size % 512, 0, "{padded:?} has no padding");
+        assert_flipped_byte_fails(&scene, &backup, "base.tar", padded.data + padded.size, &["base.tar"]);
     }
-    // The two blocks after the last member.
-    flipped(&scene, &backup, "base.tar", base.metadata().unwrap().len() - 700, &["base.tar"]);
-    flipped(&scene, &backup, "base.tar", base.metadata().unwrap().len() - 1, &["base.tar"]);
+    // The two zero blocks after the last member.
+    assert_flipped_byte_fails(
+        &scene,
+        &backup,
+        "base.tar",
+        base.metadata().unwrap().len() - 700,
+        &["base.tar"],
+    );
+    assert_flipped_byte_fails(&scene, &backup, "base.tar", base.metadata().unwrap().len() - 1, &["base.tar"]);
 }
 
-/// The name of the one archive of a tablespace.
+/// Returns the name of the tablespace's archive.
 fn tablespace(backup: &Path, suffix: &str) -> String {
     let names =
         std::fs::read_dir(backup).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -106,7 +112,7 @@ fn tablespace(backup: &Path, suffix: &str) -> String {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_byte_flipped_in_a_compressed_archive_is_told_with_it() {
+fn a_flipped_byte_in_a_compressed_archive_is_reported_with_the_archive() {
     let scene = Scene::new("flip-compressed");
     for (suffix, option) in [
         (".tar.gz", "--compress=client-gzip:1"),
@@ -120,24 +126,24 @@ fn a_byte_flipped_in_a_compressed_archive_is_told_with_it() {
             let samples =
                 u64::from(if object == &tablespace { fast_or_full(1, 10) } else { fast_or_full(4, 60) });
             for sample in 0..samples {
-                // Evenly, and not in the first and last bytes, some of which say nothing about the content.
+                // Evenly spread, without the first and last bytes, of which some do not affect the content.
                 let at = 32 + (length - 64) * (2 * sample + 1) / (2 * samples);
-                flipped(&scene, &backup, object, at, &[object]);
+                assert_flipped_byte_fails(&scene, &backup, object, at, &[object]);
             }
-            // The magic number, too.
-            flipped(&scene, &backup, object, 1, &[object]);
+            // A byte of the magic number.
+            assert_flipped_byte_fails(&scene, &backup, object, 1, &[object]);
         }
         std::fs::remove_dir_all(backup).unwrap();
     }
 }
 
-/// Where a record of the write-ahead log lies in its segment.
+/// The position of a WAL record in its segment.
 struct Record {
     at: u64,
     length: u64,
 }
 
-/// The records between start and end of the backup in its one segment, as pg_waldump sees them.
+/// Returns the backup's only segment, and its records between start and end of the backup as pg_waldump prints them.
 fn records(scene: &Scene, backup: &Path) -> (Member, Vec<Record>) {
     let archive = backup.join("pg_wal.tar");
     let segment = members(&archive).into_iter().find(|member| member.size == 16 << 20).unwrap();
@@ -179,20 +185,26 @@ fn records(scene: &Scene, backup: &Path) -> (Member, Vec<Record>) {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_byte_flipped_in_a_record_of_the_log_or_between_two_is_told_with_the_segment() {
+fn a_flipped_byte_in_a_wal_record_or_between_two_is_reported_with_the_segment() {
     let (scene, backup) = Scene::with_backup("flip-log", &[]);
     let (segment, records) = records(&scene, &backup);
-    assert!(records.len() >= 2, "a backup writes records");
+    assert!(records.len() >= 2, "the backup has fewer than two records");
     for record in &records {
         for at in [record.at, record.at + 20, record.at + record.length - 1] {
-            flipped(&scene, &backup, "pg_wal.tar", segment.data + at, &["pg_wal.tar", &segment.name]);
+            assert_flipped_byte_fails(
+                &scene,
+                &backup,
+                "pg_wal.tar",
+                segment.data + at,
+                &["pg_wal.tar", &segment.name],
+            );
         }
     }
     let padded = records
         .iter()
         .find(|record| record.length % 8 != 0 && record.at % 8192 + record.length < 8192)
         .unwrap();
-    flipped(
+    assert_flipped_byte_fails(
         &scene,
         &backup,
         "pg_wal.tar",
@@ -203,20 +215,20 @@ fn a_byte_flipped_in_a_record_of_the_log_or_between_two_is_told_with_the_segment
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_byte_flipped_in_the_manifest_is_told() {
+fn a_flipped_byte_in_the_manifest_is_reported() {
     let (scene, backup) = Scene::with_backup("flip-manifest", &[]);
     let length = backup.join("backup_manifest").metadata().unwrap().len();
     let samples = u64::from(fast_or_full(5, 50));
     let mut positions: Vec<u64> = (0..samples).map(|sample| length * sample / samples).collect();
     positions.extend([length - 10, length - 60, length - 95]);
     for at in positions {
-        flipped(&scene, &backup, "backup_manifest", at, &["backup_manifest"]);
+        assert_flipped_byte_fails(&scene, &backup, "backup_manifest", at, &["backup_manifest"]);
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn an_object_that_is_cut_short_is_told() {
+fn a_truncated_object_is_reported() {
     let scene = Scene::new("short");
     for (suffix, options) in [
         ("", &[][..]),
@@ -227,13 +239,13 @@ fn an_object_that_is_cut_short_is_told() {
         let backup = scene.primary.tar_backup(&format!("short{suffix}"), options).unwrap();
         let object = format!("base.tar{suffix}");
         let path: PathBuf = backup.join(&object);
-        let whole = std::fs::read(&path).unwrap();
-        for left in [whole.len() - 1500, whole.len() / 2, 0] {
-            std::fs::write(&path, &whole[..left]).unwrap();
+        let complete = std::fs::read(&path).unwrap();
+        for left in [complete.len() - 1500, complete.len() / 2, 0] {
+            std::fs::write(&path, &complete[..left]).unwrap();
             scene.fails(&format!("{object} of {left} bytes"), &scene.in_directory(&backup), &["base.tar"]);
         }
-        // Further than one block after its end.
-        let mut longer = whole.clone();
+        // More than one block after its end.
+        let mut longer = complete.clone();
         longer.extend_from_slice(&[7; 600]);
         std::fs::write(&path, longer).unwrap();
         scene.fails(&format!("{object}, longer"), &scene.in_directory(&backup), &["base.tar"]);

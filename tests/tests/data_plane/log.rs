@@ -1,4 +1,4 @@
-//! The write-ahead log of backups as real servers leave it: on two timelines, in segments that held other records before.
+//! WAL in backups as real servers leave it: on two timelines, and in recycled segments.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use tests::server::{PostgresServer, run};
 
 use super::scene::Scene;
 
-/// A standby of `of` in a folder of this name.
+/// Creates and starts a standby of `of` in a folder of this name.
 fn standby(primary: &Primary, of: &PostgresServer, name: &str) -> PostgresServer {
     let playground = &primary.playground;
     let (datadir, fast) = (playground.path(name), playground.path(&format!("{name}-fast")));
@@ -22,46 +22,46 @@ fn standby(primary: &Primary, of: &PostgresServer, name: &str) -> PostgresServer
     PostgresServer::start(playground, &datadir, "hot_standby = on\nwal_keep_size = 1GB").unwrap()
 }
 
-/// Where the tablespace of a server is.
+/// Returns the location of the tablespace on a server.
 fn tablespace_of(server: &PostgresServer) -> String {
     server.psql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'fast'").unwrap()
 }
 
-/// A backup that is being taken, which a test that fails ends.
-struct Taking(Child);
+/// A running pg_basebackup. Dropping the value kills it, for example if the test fails.
+struct RunningBackup(Child);
 
-impl Taking {
+impl RunningBackup {
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap(), signal).unwrap();
     }
 }
 
-impl Drop for Taking {
+impl Drop for RunningBackup {
     fn drop(&mut self) {
-        // It has mostly ended.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-fn taking(of: &PostgresServer, into: &Path) -> Taking {
+fn start_backup(of: &PostgresServer, into: &Path) -> RunningBackup {
     let mut command: Command = of.client("pg_basebackup");
     command.args(["--format=tar", "--checkpoint=fast", "--no-sync", "--max-rate=4M", "--pgdata"]).arg(into);
-    Taking(command.stdin(Stdio::null()).spawn().unwrap())
+    RunningBackup(command.stdin(Stdio::null()).spawn().unwrap())
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_backup_during_which_its_server_followed_a_promotion_is_checked_on_both_timelines() {
+fn the_wal_of_a_backup_across_a_promotion_is_checked_on_both_timelines() {
     let scene = Scene::new("timelines");
     let primary = &scene.primary;
     let middle = standby(primary, &primary.server, "middle");
     let last = standby(primary, &middle, "last");
     let backup = primary.backups().unwrap().join("latest");
-    let mut taking = taking(&last, &backup);
+    let mut backup_process = start_backup(&last, &backup);
     last.wait_for("SELECT phase FROM pg_stat_progress_basebackup", "streaming database files").unwrap();
-    // It stands still while the server that it is taken from goes on to the new timeline.
-    taking.signal(Signal::STOP);
+    // The backup is stopped while its server switches to the new timeline.
+    backup_process.signal(Signal::STOP);
     middle.psql("SELECT pg_promote()").unwrap();
     middle
         .psql("INSERT INTO letters SELECT -n, 'on the new timeline' FROM generate_series(1, 5000) n")
@@ -71,8 +71,8 @@ fn a_backup_during_which_its_server_followed_a_promotion_is_checked_on_both_time
     last.wait_for(&format!("SELECT pg_last_wal_replay_lsn() >= '{there}'"), "t").unwrap();
     last.psql("CHECKPOINT").unwrap();
     last.wait_for("SELECT min_recovery_end_timeline FROM pg_control_recovery()", "2").unwrap();
-    taking.signal(Signal::CONT);
-    assert!(taking.0.wait().unwrap().success());
+    backup_process.signal(Signal::CONT);
+    assert!(backup_process.0.wait().unwrap().success());
 
     let manifest = backup.join("backup_manifest");
     let text = std::fs::read_to_string(&manifest).unwrap();
@@ -81,17 +81,17 @@ fn a_backup_during_which_its_server_followed_a_promotion_is_checked_on_both_time
     }
     let (_, ended) = scene.creates("two timelines", &scene.in_directory(&backup), &manifest);
     for timeline in 1..=2 {
-        let told = format!("on timeline {timeline}");
-        assert!(ended.output.lines().any(|line| line.contains("records of WAL") && line.ends_with(&told)));
+        let end = format!("on timeline {timeline}");
+        assert!(ended.output.lines().any(|line| line.contains("records of WAL") && line.ends_with(&end)));
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_log_in_segments_that_held_other_records_before_is_read_to_its_end_and_no_further() {
+fn wal_in_recycled_segments_is_read_to_its_end_and_no_further() {
     let scene = Scene::new("recycled");
     let server = &scene.primary.server;
-    // Each checkpoint renames the segments that are no longer needed to ones that will be.
+    // Each checkpoint renames segments that are no longer needed for later use.
     for round in 0..4 {
         server.psql(&format!("INSERT INTO letters SELECT {round} * 100000 + n + 10000, repeat(md5(n::text), 14) FROM generate_series(1, 20000) n")).unwrap();
         server.psql("SELECT pg_switch_wal()").unwrap();
@@ -102,7 +102,7 @@ fn a_log_in_segments_that_held_other_records_before_is_read_to_its_end_and_no_fu
     for options in [&["--wal-method=fetch"][..], &["--wal-method=stream"]] {
         let backup = scene.primary.tar_backup("latest", options).unwrap();
         scene.creates(options[0], &scene.in_directory(&backup), &backup.join("backup_manifest"));
-        // Without a manifest the end is where the log says so.
+        // Without a manifest, the end of the backup is found in the WAL itself.
         std::fs::remove_file(backup.join("backup_manifest")).unwrap();
         let ended = scene.replica(&scene.in_directory(&backup)).created_by("tarball").unwrap();
         assert!(ended.output.contains("records of WAL"), "{}", ended.output);

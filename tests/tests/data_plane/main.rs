@@ -1,5 +1,5 @@
-//! The data plane, end to end: replicas out of real stores, and what becomes of a run when a store fails, an object changes, a
-//! byte is flipped or a disk fills. Whatever fails names the object, leaves nothing that starts and nothing outside.
+//! The data plane, end to end: replicas from real stores, and runs in which a store fails, an object changes, a byte is flipped or a
+//! disk fills. Every failure names the object, leaves nothing that starts, and writes nothing outside of the data directory.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! Manifests that lie, that are none, or that are too much.
+//! Manifests that are wrong, invalid or too large.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,41 +8,41 @@ use tests::server::run;
 
 use super::scene::Scene;
 
-/// A backup whose manifest is written again.
-struct Lies {
+/// A backup whose manifest is replaced.
+struct ForgedManifest {
     scene: Scene,
     backup: PathBuf,
-    honest: String,
+    original: String,
 }
 
-impl Lies {
+impl ForgedManifest {
     fn new(name: &str) -> Self {
         let (scene, backup) = Scene::with_backup(name, &[]);
-        let honest = std::fs::read_to_string(backup.join("backup_manifest")).unwrap();
-        Self { scene, backup, honest }
+        let original = std::fs::read_to_string(backup.join("backup_manifest")).unwrap();
+        Self { scene, backup, original }
     }
 
-    /// With this text, which must fail and say this.
+    /// Writes this text as the manifest, and checks that the restore fails with these messages.
     fn fails(&self, what: &str, text: &[u8], says: &[&str]) {
         std::fs::write(self.backup.join("backup_manifest"), text).unwrap();
         self.scene.fails(what, &self.scene.in_directory(&self.backup), says);
     }
 
-    /// With this text and the checksum that belongs to it.
-    fn lies(&self, what: &str, text: &str, says: &[&str]) {
-        assert_ne!(text, self.honest, "{what}: it is another one");
-        let text = signed(text, &self.scene.primary.playground.path("unsigned"));
+    /// Writes this text with a valid checksum as the manifest, and checks that the restore fails with these messages.
+    fn fails_with_valid_checksum(&self, what: &str, text: &str, says: &[&str]) {
+        assert_ne!(text, self.original, "{what}: the text was not changed");
+        let text = with_checksum(text, &self.scene.primary.playground.path("unsigned"));
         self.fails(what, text.as_bytes(), says);
     }
 
-    /// The line of a file.
+    /// Returns the line of a file.
     fn line(&self, path: &str) -> &str {
-        self.honest.lines().find(|line| line.contains(&format!("\"Path\": \"{path}\""))).unwrap()
+        self.original.lines().find(|line| line.contains(&format!("\"Path\": \"{path}\""))).unwrap()
     }
 }
 
-/// The manifest with the checksum of what stands before it.
-fn signed(text: &str, scratch: &Path) -> String {
+/// Returns the manifest with a valid checksum of the text before it.
+fn with_checksum(text: &str, scratch: &Path) -> String {
     let (before, _) = text.split_once("\"Manifest-Checksum\"").unwrap();
     std::fs::write(scratch, before).unwrap();
     let sum = run(Command::new("/usr/bin/sha256sum").arg(scratch)).unwrap();
@@ -53,11 +53,11 @@ fn signed(text: &str, scratch: &Path) -> String {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_manifest_that_lies_about_a_file_is_told_with_the_file() {
-    let lies = Lies::new("lies");
-    let line = lies.line("PG_VERSION").to_owned();
-    let other = lies.line("postgresql.conf").to_owned();
-    let with = |line: &str, text: &str| lies.honest.replace(line, text);
+fn a_wrong_manifest_entry_is_reported_with_the_file() {
+    let forged = ForgedManifest::new("lies");
+    let line = forged.line("PG_VERSION").to_owned();
+    let other = forged.line("postgresql.conf").to_owned();
+    let with = |line: &str, text: &str| forged.original.replace(line, text);
     let checksum = line.split("\"Checksum\": \"").nth(1).unwrap().split('"').next().unwrap();
     for (what, text, says) in [
         ("smaller", with(&line, &line.replace("\"Size\": 3", "\"Size\": 2")), "PG_VERSION"),
@@ -77,51 +77,55 @@ fn a_manifest_that_lies_about_a_file_is_told_with_the_file() {
         ),
         ("absolute", with(&other, &other.replace("postgresql.conf", "/etc/passwd")), "/etc/passwd"),
         (
-            "a size that no number is",
+            "a size out of range",
             with(&line, &line.replace("\"Size\": 3", "\"Size\": 99999999999999999999")),
             "backup_manifest",
         ),
-        ("another version", lies.honest.replace("Manifest-Version\": 1", "Manifest-Version\": 99"), "99"),
+        ("another version", forged.original.replace("Manifest-Version\": 1", "Manifest-Version\": 99"), "99"),
         ("an unknown checksum", with(&line, &line.replace("CRC32C", "MD5")), "MD5"),
     ] {
-        lies.lies(what, &text, &[says]);
+        forged.fails_with_valid_checksum(what, &text, &[says]);
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_manifest_that_asks_for_more_log_than_there_is_is_told_with_the_segment() {
-    let lies = Lies::new("more-log");
-    let end = lies.honest.split("\"End-LSN\": \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
-    lies.lies("further", &lies.honest.replace(&end, "0/F0000028"), &["pg_wal.tar"]);
+fn a_manifest_that_requires_missing_wal_is_reported_with_the_archive() {
+    let forged = ForgedManifest::new("more-log");
+    let end = forged.original.split("\"End-LSN\": \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    forged.fails_with_valid_checksum(
+        "further",
+        &forged.original.replace(&end, "0/F0000028"),
+        &["pg_wal.tar"],
+    );
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn what_is_no_manifest_is_told() {
-    let lies = Lies::new("no-manifest");
+fn an_invalid_manifest_is_reported() {
+    let forged = ForgedManifest::new("no-manifest");
     let deep = "[".repeat(1 << 20);
     for (what, text) in [
         ("empty", &b""[..]),
         ("text", b"hello"),
-        ("half", &lies.honest.as_bytes()[..lies.honest.len() / 2]),
-        ("more after it", &[lies.honest.as_bytes(), b"{}"].concat()),
+        ("half", &forged.original.as_bytes()[..forged.original.len() / 2]),
+        ("more after it", &[forged.original.as_bytes(), b"{}"].concat()),
         ("not UTF-8", b"{ \"\xff\xfe\": 1 }"),
         ("a list", b"[1, 2, 3]"),
         ("deep", deep.as_bytes()),
         ("no checksum", b"{ \"PostgreSQL-Backup-Manifest-Version\": 1, \"Files\": [] }\n"),
     ] {
-        lies.fails(what, text, &["backup_manifest"]);
+        forged.fails(what, text, &["backup_manifest"]);
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn a_manifest_of_more_than_a_gigabyte_is_refused_without_reading_it_all() {
-    let lies = Lies::new("huge");
-    let manifest = std::fs::File::options().write(true).open(lies.backup.join("backup_manifest")).unwrap();
+    let forged = ForgedManifest::new("huge");
+    let manifest = std::fs::File::options().write(true).open(forged.backup.join("backup_manifest")).unwrap();
     manifest.set_len((1 << 30) + (1 << 20)).unwrap();
     let begun = Instant::now();
-    lies.scene.fails("huge", &lies.scene.in_directory(&lies.backup), &["backup_manifest"]);
+    forged.scene.fails("huge", &forged.scene.in_directory(&forged.backup), &["backup_manifest"]);
     assert!(begun.elapsed().as_secs() < 20, "it took {:?}", begun.elapsed());
 }

@@ -1,4 +1,4 @@
-//! What an operator is told of a store that is out of reach, refuses, or does not list what it holds, and how soon.
+//! Messages about stores that cannot be reached, that refuse requests, or whose listings are incomplete, and how soon they come.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
@@ -6,20 +6,20 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::faults::{Fate, Faults};
+use tests::faults::{Action, FaultProxy};
 use tests::replica_folder::ReplicaFolder;
-use tests::stored::{Grant, Place};
+use tests::stored::{BackupLocation, Grant};
 use tests::stores::{S3RVER, StoreServer};
 
 use super::scene::Scene;
 use super::stores::{bucket, in_files, port, upload};
 
-/// A port on which nobody answers.
+/// Returns a port on which no program listens.
 fn closed() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
-/// Runs `check`, and gives its exit code, when the method was asked for its plan, and every event of a store that is asked again.
+/// Runs `check`, and returns its exit code, the time since the plan began, and every retry event with its time since then.
 fn check(replica: &ReplicaFolder) -> (Option<i32>, Duration, Vec<(Duration, Value)>) {
     let mut command = replica.command("check");
     command.args(["--log-format=json", "--log-level=debug"]).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -40,10 +40,10 @@ fn check(replica: &ReplicaFolder) -> (Option<i32>, Duration, Vec<(Duration, Valu
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn check_says_within_seconds_that_a_store_is_out_of_reach_and_gives_it_up_soon() {
+fn check_reports_an_unreachable_store_within_seconds_and_ends_soon() {
     let scene = Scene::new("unreachable");
-    // Nobody listens; somebody listens and says nothing.
-    let silent = Faults::before(closed(), |_| Fate::NeverAnswered).unwrap();
+    // Once no program listens on the port, once a program listens and never responds.
+    let silent = FaultProxy::start(closed(), |_| Action::Hang).unwrap();
     for (address, cause) in
         [(format!("http://127.0.0.1:{}", closed()), "onnect"), (silent.url(), "no response for 5.0 s")]
     {
@@ -66,7 +66,7 @@ fn check_says_within_seconds_that_a_store_is_out_of_reach_and_gives_it_up_soon()
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn how_long_plan_goes_on_asking_can_be_said_and_create_tells_each_try() {
+fn plan_retry_for_limits_the_retries_of_a_plan_and_create_logs_each() {
     let scene = Scene::new("plan-retry");
     let store = format!("url = \"http://127.0.0.1:{}/\"\nplan_retry_for = \"2s\"\n", closed());
     let replica = scene.replica(&scene.in_store("pg", &store));
@@ -85,7 +85,7 @@ fn how_long_plan_goes_on_asking_can_be_said_and_create_tells_each_try() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_refusal_is_told_with_its_meaning_and_what_to_do() {
+fn a_refusal_of_a_store_is_reported_with_its_meaning_and_a_remedy() {
     let scene = Scene::new("refusals");
     for (status, body, says) in [
         (400, "<Error><Code>ExpiredToken</Code></Error>", &["ExpiredToken", "session_token"][..]),
@@ -99,7 +99,7 @@ fn a_refusal_is_told_with_its_meaning_and_what_to_do() {
         (200, "<!DOCTYPE html><html><body>Sign in</body></html>", &["is not a listing", "`html`"]),
         (200, "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>", &["bug of the server"]),
     ] {
-        let server = Faults::before(closed(), move |_| Fate::Answered(status, body)).unwrap();
+        let server = FaultProxy::start(closed(), move |_| Action::Respond(status, body)).unwrap();
         let files = in_files(&scene, "somebody", "something");
         let section = scene.in_whole_store(&bucket(&server.url(), &files));
         let ended = scene.fails(body, &section, says);
@@ -109,25 +109,25 @@ fn a_refusal_is_told_with_its_meaning_and_what_to_do() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn every_backup_is_found_in_a_listing_that_is_cut_without_a_token() {
+fn every_backup_is_found_in_a_truncated_listing_without_a_token() {
     let scene = Scene::new("cut");
     scene.primary.tar_backup("a-old", &["--compress=client-gzip:1"]).unwrap();
     let backup = scene.primary.tar_backup("b-new", &["--compress=client-gzip:1"]).unwrap();
-    let stored = Place::Moto.with(backup.parent().unwrap(), &scene.primary.playground).unwrap();
+    let stored = BackupLocation::Moto.with(backup.parent().unwrap(), &scene.primary.playground).unwrap();
     let server = stored.server.as_ref().unwrap();
-    // As a server answers that knows no tokens: it is asked for a page that is full with the first backup, and says that it was cut.
-    let faults = Faults::before(port(server), |asked| {
-        if asked.target.contains("list-type=2") { Fate::WithoutTokens(2) } else { Fate::Passed }
+    // The server has no continuation tokens: its first page has only the first backup, and says that the listing is truncated.
+    let proxy = FaultProxy::start(port(server), |request| {
+        if request.target.contains("list-type=2") { Action::ListWithoutToken(2) } else { Action::Forward }
     })
     .unwrap();
     let Grant::Store(grant) = &stored.grant else { panic!("moto is a store") };
-    let section = scene.in_whole_store(&grant.replace(&server.url(), &faults.url()));
+    let section = scene.in_whole_store(&grant.replace(&server.url(), &proxy.url()));
     scene.creates("the newest", &section, &backup.join("backup_manifest"));
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn credentials_that_are_renewed_in_their_files_in_mid_run_are_read_again() {
+fn credential_files_that_change_during_a_run_are_read_again() {
     let (scene, backup) = Scene::with_backup("renewed", &["--compress=client-zstd:1"]);
     let server = StoreServer::s3rver().unwrap();
     upload(&server, &backup, "pg/latest");
@@ -135,21 +135,21 @@ fn credentials_that_are_renewed_in_their_files_in_mid_run_are_read_again() {
     let [key, secret] =
         ["access_key_id", "secret_access_key"].map(|name| scene.primary.playground.path(name));
     let mut refused = 0;
-    let faults = Faults::before(port(&server), move |asked| {
-        // An agent of the machine's renews them while the first request is under way, and once more in mid-restore.
+    let proxy = FaultProxy::start(port(&server), move |request| {
+        // The files change during the first request, and again during the restore, as an agent on the machine would change them.
         if refused == 0 {
             refused += 1;
             std::fs::write(&key, S3RVER).unwrap();
             std::fs::write(&secret, S3RVER).unwrap();
-        } else if refused == 1 && asked.method == "GET" && asked.target.contains("pg_wal.tar") {
+        } else if refused == 1 && request.method == "GET" && request.target.contains("pg_wal.tar") {
             refused += 1;
             std::fs::write(&secret, format!("{S3RVER}-again")).unwrap();
-            return Fate::Answered(400, "<Error><Code>ExpiredToken</Code></Error>");
+            return Action::Respond(400, "<Error><Code>ExpiredToken</Code></Error>");
         }
-        Fate::Passed
+        Action::Forward
     })
     .unwrap();
-    let section = scene.in_store("pg/latest", &bucket(&faults.url(), &files));
+    let section = scene.in_store("pg/latest", &bucket(&proxy.url(), &files));
     let (_, ended) = scene.creates("renewed", &section, &backup.join("backup_manifest"));
     assert!(!ended.output.contains(&format!("{S3RVER}-again")), "{}", ended.output);
 }

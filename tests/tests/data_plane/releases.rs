@@ -1,4 +1,4 @@
-//! Backups of PostgreSQL 16 to 18, by their own pg_basebackup, restored for their own server.
+//! Backups of PostgreSQL 16 to 18 by their own pg_basebackup, restored for servers of the same release.
 
 use std::fs;
 
@@ -9,8 +9,8 @@ use tests::server::BIN_DIR;
 
 use super::scene::Scene;
 
-/// How pg_basebackup 16 to 18 may write a backup.
-const WAYS: [&[&str]; 6] = [
+/// Options with which pg_basebackup 16 to 18 writes a backup.
+const BACKUP_OPTIONS: [&[&str]; 6] = [
     &["--compress=client-zstd:1"],
     &["--compress=server-lz4"],
     &["--compress=client-gzip:1"],
@@ -19,8 +19,8 @@ const WAYS: [&[&str]; 6] = [
     &["--manifest-checksums=SHA256"],
 ];
 
-/// A primary of this release, what is taken from it, and what is made of that.
-fn release(major: u32, manifest_version: u32) {
+/// Restores backups of a primary of this release.
+fn test_release(major: u32, manifest_version: u32) {
     let playground = playground(&format!("release-{major}"), major).unwrap();
     let scene = Scene::of(Primary::start_in(playground, 2_000).unwrap());
     restores(&scene, major, manifest_version);
@@ -28,11 +28,11 @@ fn release(major: u32, manifest_version: u32) {
     streams(&scene);
 }
 
-/// Every way to write a backup; in a fast run each release has ways of its own, so that all come.
+/// Restores backups with all [`BACKUP_OPTIONS`]. In a fast run each release has different ones.
 fn restores(scene: &Scene, major: u32, manifest_version: u32) {
     let first = (major as usize - 16) * 2;
     for step in 0..fast_or_full(2, 6) as usize {
-        let options = WAYS[(first + step) % WAYS.len()];
+        let options = BACKUP_OPTIONS[(first + step) % BACKUP_OPTIONS.len()];
         let what = format!("{major} {options:?}");
         let backup = scene.primary.tar_backup(&format!("backup-{step}"), options).unwrap();
         let manifest = backup.join("backup_manifest");
@@ -44,7 +44,7 @@ fn restores(scene: &Scene, major: u32, manifest_version: u32) {
     }
 }
 
-/// A replica whose programs are of another release is not created, and nothing is emptied for it.
+/// Checks that a replica with programs of another release is rejected, and its directory not touched.
 fn is_refused_for_another_release(scene: &Scene, major: u32) {
     let backup = scene.primary.backups().unwrap().join("backup-0");
     let replica = scene.replica(&scene.in_directory(&backup));
@@ -73,33 +73,33 @@ fn streams(scene: &Scene) {
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn backups_of_postgresql_16_become_replicas_of_its_servers() {
-    release(16, 1);
+    test_release(16, 1);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn backups_of_postgresql_17_become_replicas_of_its_servers() {
-    release(17, 2);
+    test_release(17, 2);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn backups_of_postgresql_18_become_replicas_of_its_servers() {
-    release(18, 2);
+    test_release(18, 2);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn an_incremental_backup_is_refused_with_what_to_do() {
+fn an_incremental_backup_is_refused_with_a_remedy() {
     let playground = playground("incremental", 18).unwrap();
     let scene = Scene::of(Primary::start_in(playground, 10).unwrap());
     let server = &scene.primary.server;
     server.psql("ALTER SYSTEM SET summarize_wal = on").unwrap();
     server.psql("SELECT pg_reload_conf()").unwrap();
     server.wait_for("SHOW summarize_wal", "on").unwrap();
-    let whole = scene.primary.tar_backup("whole", &[]).unwrap();
+    let full = scene.primary.tar_backup("full", &[]).unwrap();
     server.psql("INSERT INTO letters SELECT n, 'later' FROM generate_series(100, 200) n").unwrap();
-    let incremental = format!("--incremental={}", whole.join("backup_manifest").display());
+    let incremental = format!("--incremental={}", full.join("backup_manifest").display());
     let backup = scene.primary.tar_backup("incremental", &[&incremental]).unwrap();
     scene.fails("incremental", &scene.in_directory(&backup), &["pg_combinebackup"]);
 }

@@ -9,33 +9,33 @@ use tests::primary::Primary;
 use tests::replica_folder::{Ended, ReplicaFolder};
 use tests::server::run;
 
-/// A primary, stopped or not, and its backups.
+/// A primary and its backups.
 pub(crate) struct Scene {
     pub(crate) primary: Primary,
     next: AtomicU32,
 }
 
-/// What is in the folder of a replica after a run, and nothing else.
-const OWN: [&str; 6] = ["data", "wal", "fast", "understudy.toml", "output", "report.json"];
+/// The names that may be in the folder of a replica after a run.
+const EXPECTED_NAMES: [&str; 6] = ["data", "wal", "fast", "understudy.toml", "output", "report.json"];
 
 impl Scene {
     pub(crate) fn new(name: &str) -> Self {
         Self::of(Primary::start(name, 2_000).unwrap())
     }
 
-    /// With this primary.
+    /// Creates the scene with this primary.
     pub(crate) fn of(primary: Primary) -> Self {
         Self { primary, next: AtomicU32::new(0) }
     }
 
-    /// With a backup of these options.
+    /// Creates the scene with a backup that is taken with these options.
     pub(crate) fn with_backup(name: &str, options: &[&str]) -> (Self, PathBuf) {
         let scene = Self::new(name);
         let backup = scene.primary.tar_backup("latest", options).unwrap();
         (scene, backup)
     }
 
-    /// The section of `tarball` that restores a folder.
+    /// Returns the section of `tarball` that restores a backup in a directory.
     pub(crate) fn in_directory(&self, backup: &Path) -> String {
         self.section(
             &format!("directory = \"{}\"", backup.display()),
@@ -43,7 +43,8 @@ impl Scene {
         )
     }
 
-    /// The section of `tarball` that restores what is in a store, given the lines of `grants.stores.repo`.
+    /// Returns the section of `tarball` that restores a backup below `prefix` in a store. `store` has the lines of
+    /// `grants.stores.repo`.
     pub(crate) fn in_store(&self, prefix: &str, store: &str) -> String {
         self.section(
             &format!("store = \"repo\"\nprefix = \"{prefix}\""),
@@ -51,7 +52,7 @@ impl Scene {
         )
     }
 
-    /// The same for all that is in the store.
+    /// Returns the section of `tarball` that restores the newest backup in the whole store.
     pub(crate) fn in_whole_store(&self, store: &str) -> String {
         self.section("store = \"repo\"", &format!("[method.tarball.grants.stores.repo]\n{store}"))
     }
@@ -62,19 +63,20 @@ impl Scene {
         )
     }
 
-    /// A replica that is restored by these sections alone, without a source.
+    /// Creates a replica's folder with these sections and without a source.
     pub(crate) fn replica(&self, sections: &str) -> ReplicaFolder {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let folder = ReplicaFolder::new(&self.primary.playground, &format!("replica-{number}"))
             .unwrap()
             .with_shared_state(&self.primary.playground);
         let oid = "SELECT oid FROM pg_tablespace WHERE spcname = 'fast'";
-        let mapped = folder.mapped(&self.primary.tablespace(), &self.primary.server.psql(oid).unwrap());
+        let mapped =
+            folder.mapping_lines(&self.primary.tablespace(), &self.primary.server.psql(oid).unwrap());
         folder.configure(&format!("methods = [\"tarball\"]\n{mapped}"), sections).unwrap();
         folder
     }
 
-    /// Everything that is in the playground besides replicas and what the server changes by itself.
+    /// Returns everything in the playground except replicas and the files that the server changes by itself.
     fn outside(&self) -> BTreeSet<String> {
         let root = self.primary.playground.path("");
         let output = run(Command::new("/usr/bin/find").arg(&root).args([
@@ -101,12 +103,12 @@ impl Scene {
         text.lines().filter(|line| !line.contains("/log-")).map(str::to_owned).collect()
     }
 
-    /// Runs the program, which must fail, say all of this, leave nothing that starts and nothing outside.
+    /// Runs the program, and checks that it fails with these messages, leaves nothing that starts, and writes nothing outside.
     pub(crate) fn fails(&self, what: &str, sections: &str, says: &[&str]) -> Ended {
         let replica = self.replica(sections);
         let before = self.outside();
         let ended = replica.create(&[]).unwrap();
-        self.failed(what, &replica, &ended, says);
+        self.assert_failed(what, &replica, &ended, says);
         let after = self.outside();
         let changed: Vec<&String> = before.symmetric_difference(&after).collect();
         assert!(changed.is_empty(), "{what}: written or removed outside: {changed:?}");
@@ -114,8 +116,8 @@ impl Scene {
         ended
     }
 
-    /// Holds a run that ended against what [`Scene::fails`] says.
-    pub(crate) fn failed(&self, what: &str, replica: &ReplicaFolder, ended: &Ended, says: &[&str]) {
+    /// Checks a finished run as [`Scene::fails`] does, except for files outside.
+    pub(crate) fn assert_failed(&self, what: &str, replica: &ReplicaFolder, ended: &Ended, says: &[&str]) {
         let attempt = ended.attempt("tarball").to_string();
         assert!(
             matches!(ended.code(), Some(1 | 4 | 75)),
@@ -126,14 +128,14 @@ impl Scene {
         for word in says {
             assert!(attempt.contains(word), "{what}: `{word}` is not in {attempt}\n{}", ended.output);
         }
-        assert!(!replica.is_sealed(), "{what}: pg_control is in its place");
+        assert!(!replica.is_sealed(), "{what}: there is a pg_control");
         for entry in std::fs::read_dir(replica.path("")).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            assert!(OWN.contains(&name.as_str()), "{what}: {name} lies beside the data directory");
+            assert!(EXPECTED_NAMES.contains(&name.as_str()), "{what}: {name} lies beside the data directory");
         }
     }
 
-    /// Runs the program, which must create the replica, held against the backup's manifest.
+    /// Runs the program, and checks that it creates the replica and that this matches the backup's manifest.
     pub(crate) fn creates(&self, what: &str, sections: &str, manifest: &Path) -> (ReplicaFolder, Ended) {
         let replica = self.replica(sections);
         let ended = replica.created_by("tarball").unwrap_or_else(|error| panic!("{what}: {error:#}"));

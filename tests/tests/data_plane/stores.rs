@@ -1,23 +1,23 @@
-//! Real servers of stores: what they hold becomes a replica, with the operator's credentials and with nothing seen of them.
+//! Replicas from real servers of stores, with the operator's credentials, which are never shown.
 
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
 
 use tests::certificates::{Authority, Server};
-use tests::faults::{Fate, Faults};
+use tests::faults::{Action, FaultProxy};
 use tests::server::run;
-use tests::stored::{EVERYWHERE, Grant, Place};
+use tests::stored::{ALL_LOCATIONS, BackupLocation, Grant};
 use tests::stores::{S3RVER, StoreServer, ensure_servers};
 
 use super::scene::Scene;
 
-/// Puts the files of a folder into the bucket `backups`, below `prefix`, with Amazon's own client.
+/// Uploads the files of a folder to the bucket `backups` below `prefix`, with Amazon's own client.
 pub(crate) fn upload(server: &StoreServer, folder: &Path, prefix: &str) {
     upload_to(&server.url(), folder, prefix);
 }
 
-/// The same for the server at this address.
+/// Does the same for the server at this address.
 pub(crate) fn upload_to(url: &str, folder: &Path, prefix: &str) {
     const PUT: &str = "import sys, os, boto3\n\
         s3 = boto3.client('s3', endpoint_url=sys.argv[1], aws_access_key_id=sys.argv[4], aws_secret_access_key=sys.argv[4], region_name='us-east-1')\n\
@@ -28,7 +28,7 @@ pub(crate) fn upload_to(url: &str, folder: &Path, prefix: &str) {
     run(Command::new(python).args(["-c", PUT, url]).arg(folder).args([prefix, S3RVER])).unwrap();
 }
 
-/// The lines of a grant of the bucket, asked at `endpoint`, with these credentials.
+/// Returns the lines that grant the bucket at `endpoint` with these credentials.
 pub(crate) fn bucket(endpoint: &str, credentials: &str) -> String {
     format!(
         "url = \"s3://backups\"\nregion = \"us-east-1\"\nendpoint = \"{endpoint}\"\nallow_http = true\n\
@@ -36,12 +36,12 @@ pub(crate) fn bucket(endpoint: &str, credentials: &str) -> String {
     )
 }
 
-/// The port of `http://127.0.0.1:PORT`.
+/// Returns the port of the server's URL.
 pub(crate) fn port(server: &StoreServer) -> u16 {
     server.url().rsplit(':').next().unwrap().parse().unwrap()
 }
 
-/// Credentials in files that only the server's user reads.
+/// Writes credentials to files that only the server's user may read, and returns the settings that name them.
 pub(crate) fn in_files(scene: &Scene, key: &str, secret: &str) -> String {
     use std::os::unix::fs::PermissionsExt;
     let mut credentials = Vec::new();
@@ -78,60 +78,60 @@ fn a_replica_from_s3_streams_with_credentials_from_files_or_the_environment() {
     scene.primary.streams_to(&replica).unwrap();
 }
 
-/// The section that restores from a place: the newest of its backups where it can be listed, else the one that is named.
-fn from_place(scene: &Scene, place: Place, grant: &Grant) -> String {
+/// Returns the section that restores from a location: its newest backup if it can be listed, else the backup `new`.
+fn section_for(scene: &Scene, location: BackupLocation, grant: &Grant) -> String {
     match grant {
         Grant::Read(path) => scene.in_directory(path),
-        Grant::Store(store) if place.lists() => scene.in_whole_store(store),
+        Grant::Store(store) if location.can_be_listed() => scene.in_whole_store(store),
         Grant::Store(store) => scene.in_store("new", store),
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_replica_comes_from_every_kind_of_store() {
+fn a_replica_is_restored_from_every_kind_of_store() {
     let scene = Scene::new("everywhere");
     scene.primary.tar_backup("old", &["--compress=client-gzip:1"]).unwrap();
     let backup = scene.primary.tar_backup("new", &["--compress=client-zstd:1"]).unwrap();
     let backups = backup.parent().unwrap();
-    for place in EVERYWHERE {
-        let stored = place.with(backups, &scene.primary.playground).unwrap();
-        let section = from_place(&scene, place, &stored.grant);
-        scene.creates(&format!("{place:?}"), &section, &backup.join("backup_manifest"));
+    for location in ALL_LOCATIONS {
+        let stored = location.with(backups, &scene.primary.playground).unwrap();
+        let section = section_for(&scene, location, &stored.grant);
+        scene.creates(&format!("{location:?}"), &section, &backup.join("backup_manifest"));
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_backup_that_was_replaced_while_it_was_restored_is_told_wherever_it_is() {
+fn a_backup_that_is_replaced_during_its_restore_is_reported() {
     let scene = Scene::new("replaced");
     let backup = scene.primary.tar_backup("new", &["--compress=client-zstd:1"]).unwrap();
-    for place in [Place::Moto, Place::Azurite] {
-        let stored = place.with(backup.parent().unwrap(), &scene.primary.playground).unwrap();
+    for location in [BackupLocation::Moto, BackupLocation::Azurite] {
+        let stored = location.with(backup.parent().unwrap(), &scene.primary.playground).unwrap();
         let server = stored.server.as_ref().unwrap();
         let other = tempfile::tempdir().unwrap();
         std::fs::create_dir(other.path().join("new")).unwrap();
-        // The same archive with another end, which nobody sees who only unpacks it.
+        // The same archive with other bytes after its end, which unpacking alone does not notice.
         let wal = [std::fs::read(backup.join("pg_wal.tar")).unwrap(), vec![0; 512]].concat();
         std::fs::write(other.path().join("new/pg_wal.tar"), wal).unwrap();
         let (address, mut replaced) = (server.url(), false);
-        let faults = Faults::before(port(server), move |asked| {
-            if asked.method == "GET" && asked.target.contains("pg_wal.tar") && !replaced {
+        let proxy = FaultProxy::start(port(server), move |request| {
+            if request.method == "GET" && request.target.contains("pg_wal.tar") && !replaced {
                 replaced = true;
-                place.put(&address, other.path()).unwrap();
+                location.put(&address, other.path()).unwrap();
             }
-            Fate::Passed
+            Action::Forward
         })
         .unwrap();
-        let Grant::Store(grant) = &stored.grant else { panic!("{place:?}") };
-        let section = scene.in_whole_store(&grant.replace(&server.url(), &faults.url()));
-        scene.fails(&format!("{place:?}"), &section, &["replaced"]);
+        let Grant::Store(grant) = &stored.grant else { panic!("{location:?}") };
+        let section = scene.in_whole_store(&grant.replace(&server.url(), &proxy.url()));
+        scene.fails(&format!("{location:?}"), &section, &["replaced"]);
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn wrong_credentials_are_told_and_not_shown() {
+fn wrong_credentials_are_reported_and_not_shown() {
     const WRONG: &str = "never-to-be-seen/0123+4567";
     let (scene, backup) = Scene::with_backup("s3-denied", &["--compress=client-zstd:1"]);
     let server = StoreServer::s3rver().unwrap();
@@ -140,7 +140,7 @@ fn wrong_credentials_are_told_and_not_shown() {
     let section = scene.in_store("pg/latest", &bucket(&server.url(), &files));
     let replica = scene.replica(&section);
     let ended = replica.create(&["--log-level=trace"]).unwrap();
-    scene.failed("a wrong secret", &replica, &ended, &["denied"]);
+    scene.assert_failed("a wrong secret", &replica, &ended, &["denied"]);
     for text in [&ended.output, &ended.report.to_string()] {
         assert!(!text.contains(WRONG) && !text.contains("never-to-be-seen%2F0123%2B4567"), "{text}");
     }
@@ -148,7 +148,7 @@ fn wrong_credentials_are_told_and_not_shown() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_replica_comes_from_a_web_server_that_knows_no_ranges() {
+fn a_replica_is_restored_from_a_web_server_without_ranges() {
     let scene = Scene::new("web");
     let server = StoreServer::python_http().unwrap();
     for (name, options) in
@@ -163,27 +163,27 @@ fn a_replica_comes_from_a_web_server_that_knows_no_ranges() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_redirect_to_another_server_is_followed_only_where_it_is_granted() {
+fn a_redirect_to_another_server_is_followed_only_if_granted() {
     let (scene, backup) = Scene::with_backup("redirected", &["--compress=client-gzip:1"]);
     let server = StoreServer::python_http().unwrap();
     run(Command::new("/bin/cp").arg("-r").arg(&backup).arg(server.folder().join("latest"))).unwrap();
-    let other = Faults::before(port(&server), |_| Fate::Passed).unwrap();
+    let other = FaultProxy::start(port(&server), |_| Action::Forward).unwrap();
     let elsewhere = other.port();
-    let granted = Faults::before(port(&server), move |_| Fate::RedirectedTo(elsewhere)).unwrap();
+    let granted = FaultProxy::start(port(&server), move |_| Action::RedirectTo(elsewhere)).unwrap();
     let store = format!("url = \"{}\"\nretry_for = \"10s\"\n", granted.url());
-    let place = format!("127.0.0.1:{elsewhere}");
+    let address = format!("127.0.0.1:{elsewhere}");
     let ended =
-        scene.fails("not granted", &scene.in_store("latest", &store), &["denied", &place, "redirects = ["]);
-    assert!(other.answers().is_empty(), "{:?}\n{}", other.answers(), ended.output);
+        scene.fails("not granted", &scene.in_store("latest", &store), &["denied", &address, "redirects = ["]);
+    assert!(other.responses().is_empty(), "{:?}\n{}", other.responses(), ended.output);
 
-    let store = format!("{store}redirects = [\"{place}\"]\n");
+    let store = format!("{store}redirects = [\"{address}\"]\n");
     scene.creates("granted", &scene.in_store("latest", &store), &backup.join("backup_manifest"));
-    assert!(!other.answers().is_empty());
+    assert!(!other.responses().is_empty());
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_server_that_sends_back_its_credential_ends_the_restore_and_shows_it_to_nobody() {
+fn a_server_that_sends_a_credential_back_fails_the_restore_and_the_credential_is_not_shown() {
     const TOKEN: &str = "a-token-that-only-the-server-may-see-0123456789";
     let (scene, backup) = Scene::with_backup("echoed", &["--compress=client-gzip:1"]);
     let server = StoreServer::python_http().unwrap();
@@ -192,19 +192,19 @@ fn a_server_that_sends_back_its_credential_ends_the_restore_and_shows_it_to_nobo
     scene.primary.playground.user().write(&token, TOKEN).unwrap();
     std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     for echoed in ["backup_manifest", "base.tar.gz"] {
-        let faults = Faults::before(port(&server), move |asked| match asked.target.ends_with(echoed) {
-            true => Fate::Echoed,
-            false => Fate::Passed,
+        let proxy = FaultProxy::start(port(&server), move |request| match request.target.ends_with(echoed) {
+            true => Action::Echo,
+            false => Action::Forward,
         })
         .unwrap();
         let store = format!(
             "url = \"{}\"\nretry_for = \"10s\"\ncredentials = {{ token = {{ file = \"{}\" }} }}\n",
-            faults.url(),
+            proxy.url(),
             token.display()
         );
         let replica = scene.replica(&scene.in_store("latest", &store));
         let ended = replica.create(&["--log-level=trace"]).unwrap();
-        scene.failed(echoed, &replica, &ended, &["sends back a credential"]);
+        scene.assert_failed(echoed, &replica, &ended, &["sends back a credential"]);
         let here = run(Command::new("/bin/grep").args(["-rc", TOKEN]).arg(replica.path(""))).is_ok();
         assert!(!here && !ended.report.to_string().contains(TOKEN), "{echoed}: {}", ended.output);
     }
@@ -212,20 +212,21 @@ fn a_server_that_sends_back_its_credential_ends_the_restore_and_shows_it_to_nobo
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_credential_that_auto_finds_in_the_environment_is_shown_to_nobody_either() {
+fn a_credential_that_auto_finds_in_the_environment_is_not_shown_either() {
     const TOKEN: &str = "a-session-token-that-only-the-server-may-see-0123456789";
     let (scene, backup) = Scene::with_backup("echoed-auto", &["--compress=client-gzip:1"]);
     let server = StoreServer::s3rver().unwrap();
     upload(&server, &backup, "pg/latest");
-    let faults = Faults::before(port(&server), |asked| match asked.target.contains("backup_manifest") {
-        true => Fate::Echoed,
-        false => Fate::Passed,
-    })
-    .unwrap();
+    let proxy =
+        FaultProxy::start(port(&server), |request| match request.target.contains("backup_manifest") {
+            true => Action::Echo,
+            false => Action::Forward,
+        })
+        .unwrap();
     let store = format!(
         "url = \"s3://backups\"\nregion = \"us-east-1\"\nendpoint = \"{}\"\nallow_http = true\nretry_for = \"10s\"\n\
          credentials = \"auto\"\n",
-        faults.url()
+        proxy.url()
     );
     let replica = scene.replica(&scene.in_store("pg/latest", &store));
     let mut command = replica.command("create");
@@ -244,7 +245,7 @@ fn a_credential_that_auto_finds_in_the_environment_is_shown_to_nobody_either() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_web_server_with_a_certificate_of_a_private_authority_is_trusted_where_the_operator_says_so() {
+fn a_web_server_with_a_private_certificate_authority_is_trusted_only_with_ca_file() {
     let (scene, backup) = Scene::with_backup("tls", &["--compress=client-gzip:1"]);
     let authority = Authority::new(&scene.primary.playground.path("authority")).unwrap();
     let server = StoreServer::python_https(authority.certify(Server::Right).unwrap()).unwrap();
@@ -254,39 +255,39 @@ fn a_web_server_with_a_certificate_of_a_private_authority_is_trusted_where_the_o
     scene.primary.playground.user().write(&certificate, &text).unwrap();
 
     let store = format!("url = \"{}\"\nretry_for = \"10s\"\n", server.url());
-    scene.fails("nobody vouches", &scene.in_store("latest", &store), &["denied", "ca_file"]);
+    scene.fails("no authority", &scene.in_store("latest", &store), &["denied", "ca_file"]);
     let store = format!("{store}ca_file = \"{}\"\n", certificate.display());
-    scene.creates("its authority does", &scene.in_store("latest", &store), &backup.join("backup_manifest"));
+    scene.creates("with its authority", &scene.in_store("latest", &store), &backup.join("backup_manifest"));
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_restore_goes_on_when_the_stores_server_was_killed_midway_and_started_again() {
+fn a_restore_continues_after_the_server_of_the_store_is_killed_and_restarted() {
     let (scene, backup) = Scene::with_backup("s3-killed", &[]);
     let mut server = StoreServer::s3rver().unwrap();
     upload(&server, &backup, "pg/latest");
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let mut reads = 0;
-    let faults = Faults::before(port(&server), move |asked| {
-        if asked.method != "GET" || !asked.target.contains("base.tar") {
-            return Fate::Passed;
+    let proxy = FaultProxy::start(port(&server), move |request| {
+        if request.method != "GET" || !request.target.contains("base.tar") {
+            return Action::Forward;
         }
-        // The plan reads its beginning; the restore reads all.
+        // The plan reads only the beginning of the archive; the restore reads all of it.
         reads += 1;
-        let _ = tell.send(reads);
-        if asked.is_continued { Fate::Passed } else { Fate::CutAfter(6 << 20) }
+        let _ = sender.send(reads);
+        if request.is_continued { Action::Forward } else { Action::CutAfter(6 << 20) }
     })
     .unwrap();
     let files = in_files(&scene, S3RVER, S3RVER);
-    let replica = scene.replica(&scene.in_store("pg/latest", &bucket(&faults.url(), &files)));
+    let replica = scene.replica(&scene.in_store("pg/latest", &bucket(&proxy.url(), &files)));
     let running = replica.spawn(&[]).unwrap();
-    // Until the first piece of base.tar was cut and asked for again.
+    // Waits until a response was cut and the rest was requested.
     let patience = std::time::Duration::from_secs(60);
-    while told.recv_timeout(patience).expect("base.tar is asked for again") < 3 {}
+    while receiver.recv_timeout(patience).expect("base.tar was not requested again") < 3 {}
     server.kill().unwrap();
-    let _ = told.recv_timeout(patience).expect("it goes on asking while the server is away");
+    let _ = receiver.recv_timeout(patience).expect("the program did not retry while the server was stopped");
     server.restart().unwrap();
-    let ended = replica.ended(running).unwrap();
+    let ended = replica.wait_for_end(running).unwrap();
     assert_eq!(ended.code(), Some(0), "{}", ended.output);
     scene.primary.verify(&replica, &backup.join("backup_manifest")).unwrap();
 }

@@ -1,4 +1,4 @@
-//! A case: what is configured, what is there, and what each program does when it is called.
+//! A case: the configuration, the old data, and what each program does when it is called.
 
 use std::collections::BTreeMap;
 
@@ -6,26 +6,26 @@ use fastrand::Rng;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-/// What the data directory holds before.
+/// The content of the data directory before the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Old {
+pub(crate) enum OldData {
     Missing,
     Empty,
     Cluster,
 }
 
-/// How a called program ends.
+/// How a program ends that is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ends {
+pub(crate) enum Ending {
     Code(i32),
-    /// Patroni's `None`: it could not be started.
+    /// The program could not be started: `None` in Patroni.
     NotStarted,
-    /// An exception out of the call.
+    /// The call raises an exception.
     Exception,
 }
 
-impl Serialize for Ends {
+impl Serialize for Ending {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Code(code) => serializer.serialize_i32(*code),
@@ -38,47 +38,47 @@ impl Serialize for Ends {
 /// One call of a program.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Try {
-    pub(crate) ends: Ends,
-    /// Files that it leaves in the data directory.
+    pub(crate) ends: Ending,
+    /// The files that the program leaves in the data directory.
     pub(crate) leaves: Vec<String>,
-    /// The run is cancelled while it is running.
+    /// Whether the run is cancelled while the program runs.
     pub(crate) cancel: bool,
-    /// The run is cancelled in the pause after it (basebackup's first try).
+    /// Whether the run is cancelled in the pause after it, which only basebackup's first try has.
     pub(crate) cancel_in_pause: bool,
 }
 
-/// What only Understudy asks a method before anything is touched.
+/// The result of the steps before anything is touched, which only Understudy has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Before {
+pub(crate) enum BeforeCreate {
     GoesOn,
     NotApplicable,
     Refused,
 }
 
-/// One place of the list.
+/// What happens with the method at one position of the list.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     pub(crate) tries: [Try; 2],
-    pub(crate) before: Before,
-    /// Its plan says that it builds on what is there.
+    pub(crate) before: BeforeCreate,
+    /// Whether its plan builds on old data.
     pub(crate) builds: bool,
 }
 
-/// A method's name with its place in the list, by which its script is found.
+/// The position of a method in the list, by which its script is found, and its name.
 pub(crate) type Listed = (usize, String);
 
 /// One case.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) local: Vec<Listed>,
-    /// The list of a remote member.
+    /// The list for a remote member.
     pub(crate) remote: Option<Vec<Listed>>,
     pub(crate) source: bool,
     /// Whether the source is the leader or another member.
     pub(crate) leader: bool,
     pub(crate) from_leader: bool,
     pub(crate) sections: BTreeMap<String, Map<String, Value>>,
-    pub(crate) old: Old,
+    pub(crate) old: OldData,
     pub(crate) cancel_before: bool,
     pub(crate) scripts: BTreeMap<usize, Script>,
 }
@@ -86,7 +86,7 @@ pub(crate) struct Case {
 impl Serialize for Case {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let scripts: BTreeMap<_, _> =
-            self.scripts.iter().map(|(place, script)| (place, &script.tries)).collect();
+            self.scripts.iter().map(|(position, script)| (position, &script.tries)).collect();
         json!({
             "local": self.local, "remote": self.remote, "source": self.source, "leader": self.leader,
             "from_leader": self.from_leader, "sections": self.sections, "old": self.old,
@@ -100,7 +100,7 @@ impl Serialize for Case {
 pub(crate) const HOST_KEYS: [&str; 3] = ["keep_data", "no_leader", "no_params"];
 
 impl Case {
-    /// A flag of a method's section as Python reads it.
+    /// Returns a flag of a method's section as Python evaluates it.
     pub(crate) fn flag(&self, method: &str, key: &str) -> bool {
         match self.sections.get(method).and_then(|section| section.get(key)) {
             Some(Value::Bool(flag)) => *flag,
@@ -109,16 +109,20 @@ impl Case {
         }
     }
 
-    /// The list that counts, where there is one.
+    /// Returns the list that applies.
     fn listed_mut(&mut self) -> &mut Vec<Listed> {
         self.remote.as_mut().unwrap_or(&mut self.local)
     }
 
-    /// Gives the method at this place a name and a section of its own.
-    pub(crate) fn change_section_at(&mut self, place: usize, change: impl FnOnce(&mut Map<String, Value>)) {
-        let own_name = format!("method_at_{place}");
+    /// Gives the method at this position a name and a section of its own.
+    pub(crate) fn change_section_at(
+        &mut self,
+        position: usize,
+        change: impl FnOnce(&mut Map<String, Value>),
+    ) {
+        let own_name = format!("method_at_{position}");
         let mut section = Map::new();
-        if let Some((_, name)) = self.listed_mut().iter_mut().find(|(at, _)| *at == place) {
+        if let Some((_, name)) = self.listed_mut().iter_mut().find(|(at, _)| *at == position) {
             let old_name = std::mem::replace(name, own_name.clone());
             section = self.sections.get(&old_name).cloned().unwrap_or_default();
         }
@@ -126,16 +130,16 @@ impl Case {
         self.sections.insert(own_name, section);
     }
 
-    /// Puts a method of this name and section before a place.
+    /// Inserts a method with this section before a position.
     pub(crate) fn insert_before(
         &mut self,
-        place: usize,
+        position: usize,
         new: Listed,
         section: Map<String, Value>,
         script: Script,
     ) {
         let list = self.listed_mut();
-        if let Some(index) = list.iter().position(|(at, _)| *at == place) {
+        if let Some(index) = list.iter().position(|(at, _)| *at == position) {
             list.insert(index, new.clone());
         }
         self.sections.insert(new.1, section);
@@ -143,16 +147,16 @@ impl Case {
     }
 }
 
-/// The names that lists are made of.
+/// The names of methods that lists contain.
 const NAMES: [&str; 4] = ["method_a", "method_b", "method_c", "basebackup"];
 
-/// A case by chance.
+/// Returns a random case.
 pub(crate) fn generate(chance: &mut Rng) -> Case {
     let local = list(chance);
     let remote = one_in(chance, 4).then(|| list(chance));
     let listed = remote.as_ref().unwrap_or(&local);
-    // A default list, and `--from-leader`, are one method that nobody listed.
-    let scripts = (0..listed.len().max(1)).map(|place| (place, script(chance, place))).collect();
+    // The default list and `--from-leader` have one method, even if the list is empty.
+    let scripts = (0..listed.len().max(1)).map(|position| (position, script(chance, position))).collect();
     let mut sections = BTreeMap::new();
     for name in &NAMES[..3] {
         if !one_in(chance, 7) {
@@ -161,7 +165,7 @@ pub(crate) fn generate(chance: &mut Rng) -> Case {
     }
     let source = !one_in(chance, 3);
     if !source && chance.bool() {
-        // With a source Patroni would take it for an option of pg_basebackup.
+        // With a source Patroni would pass the key to pg_basebackup as an option.
         sections.insert("basebackup".to_owned(), Map::from_iter([("no_leader".to_owned(), json!(true))]));
     }
     Case {
@@ -171,7 +175,7 @@ pub(crate) fn generate(chance: &mut Rng) -> Case {
         leader: chance.bool(),
         from_leader: one_in(chance, 12),
         sections,
-        old: [Old::Missing, Old::Empty, Old::Cluster, Old::Cluster][chance.usize(..4)],
+        old: [OldData::Missing, OldData::Empty, OldData::Cluster, OldData::Cluster][chance.usize(..4)],
         cancel_before: one_in(chance, 25),
         scripts,
     }
@@ -182,7 +186,7 @@ fn one_in(chance: &mut Rng, many: u32) -> bool {
 }
 
 fn list(chance: &mut Rng) -> Vec<Listed> {
-    (0..chance.usize(..5)).map(|place| (place, NAMES[chance.usize(..NAMES.len())].to_owned())).collect()
+    (0..chance.usize(..5)).map(|position| (position, NAMES[chance.usize(..NAMES.len())].to_owned())).collect()
 }
 
 fn section(chance: &mut Rng) -> Map<String, Value> {
@@ -196,7 +200,8 @@ fn section(chance: &mut Rng) -> Map<String, Value> {
         };
         section.insert(key.to_owned(), value);
     }
-    // The older spelling, which this release of Patroni no longer knows, a command, options, and names that are not theirs to give.
+    // The older spelling of no_leader, which this release of Patroni does not know, a command, options, and names of Patroni's own
+    // parameters.
     for (key, value, many) in [
         ("no_master", json!(true), 8),
         ("command", json!("/opt/restore --quick 'two words'"), 2),
@@ -211,30 +216,30 @@ fn section(chance: &mut Rng) -> Map<String, Value> {
     section
 }
 
-fn script(chance: &mut Rng, place: usize) -> Script {
+fn script(chance: &mut Rng, position: usize) -> Script {
     let before = match chance.u32(..12) {
-        0 => Before::NotApplicable,
-        1 => Before::Refused,
-        _ => Before::GoesOn,
+        0 => BeforeCreate::NotApplicable,
+        1 => BeforeCreate::Refused,
+        _ => BeforeCreate::GoesOn,
     };
-    Script { tries: [0, 1].map(|number| a_try(chance, place, number)), before, builds: chance.bool() }
+    Script { tries: [0, 1].map(|number| a_try(chance, position, number)), before, builds: chance.bool() }
 }
 
-fn a_try(chance: &mut Rng, place: usize, number: usize) -> Try {
+fn a_try(chance: &mut Rng, position: usize, number: usize) -> Try {
     let ends = match chance.u32(..20) {
-        0..=3 => Ends::Code(0),
-        4..=6 => Ends::Code(75),
-        7 => Ends::NotStarted,
-        8..=9 => Ends::Exception,
-        10 => Ends::Code(-15),
-        11..=13 => Ends::Code(3),
-        _ => Ends::Code(1),
+        0..=3 => Ending::Code(0),
+        4..=6 => Ending::Code(75),
+        7 => Ending::NotStarted,
+        8..=9 => Ending::Exception,
+        10 => Ending::Code(-15),
+        11..=13 => Ending::Code(3),
+        _ => Ending::Code(1),
     };
     let mut leaves = Vec::new();
-    if ends == Ends::Code(0) || !one_in(chance, 3) {
-        leaves.push(format!("base/left-{place}-{number}"));
+    if ends == Ending::Code(0) || !one_in(chance, 3) {
+        leaves.push(format!("base/left-{position}-{number}"));
     }
-    if ends == Ends::Code(0) || one_in(chance, 4) {
+    if ends == Ending::Code(0) || one_in(chance, 4) {
         leaves.push("global/pg_control".to_owned());
     }
     Try { ends, leaves, cancel: one_in(chance, 10), cancel_in_pause: number == 0 && one_in(chance, 10) }

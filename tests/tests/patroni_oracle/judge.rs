@@ -1,8 +1,8 @@
-//! Who is right: Patroni, except where shared rules say otherwise, and then exactly there.
+//! Compares the loop with Patroni. Patroni is right, except for the differences that the rules list.
 //!
-//! A difference is expressed as a change to the case under which Patroni itself does what this project does with the
-//! case as it was ("Patroni without this flag", "Patroni with a method before it that wipes"), made only where its
-//! narrow condition holds. What then still differs is a mistake.
+//! Each allowed difference is a change of the case: with the changed case Patroni does what the loop does with the original case
+//! ("Patroni without this flag", "Patroni with a method before it that wipes"). The change is made only if the condition of the
+//! difference holds. Any difference that remains is a bug of the loop.
 
 use std::collections::BTreeSet;
 
@@ -12,41 +12,41 @@ use replica::{Outcome, Rule, RunResult};
 use serde_json::{Map, Value, json};
 use tests::patroni::Driver;
 
-use crate::case::{Before, Case, Ends, HOST_KEYS, Listed, Script, Try};
-use crate::trace::{Act, Answer, CONTROL_FILE, Files, Parameters, ToldCall, Trace};
-use crate::understudy::{CONNSTRING, Ours, Run};
+use crate::case::{BeforeCreate, Case, Ending, HOST_KEYS, Listed, Script, Try};
+use crate::trace::{Act, Answer, CONTROL_FILE, Files, Parameters, PatroniCall, Trace};
+use crate::understudy::{CONNSTRING, LoopOutcome, Run};
 
-/// The differences that the table of rules lists, as far as a case can show them.
+/// The differences that the table of rules lists and that a case can show, with the number of the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Difference {
-    /// 2: `--from-leader` without a source is an error that says so; Patroni returns 1 and says nothing.
+    /// 2: `--from-leader` without a source is an error with a message; Patroni returns 1 without one.
     FromLeaderWithoutSource,
-    /// 5: cancellation is looked at after the method has ended too; a program that ends well all the same counts in Patroni.
+    /// 5: cancellation is checked after the method has ended too; in Patroni a cancelled program that succeeds counts as a success.
     CancelledBeforeTheSeal,
-    /// 7: a quoted `"false"` is a string, which no flag is; in Python it is true.
+    /// 7: a quoted `"false"` is a string and not accepted as a flag; in Python it is true.
     QuotedFlag,
-    /// 8: what ends before step 4 touches nothing; Patroni wipes, then runs the program.
+    /// 8: an attempt that ends before step 4 touches nothing; Patroni wipes, then runs the program.
     EndedBeforeTouching,
     /// 11: the host's own keys never reach the method.
     HostKeysInArguments,
-    /// 12: a failure that may pass is told apart.
+    /// 12: a transient failure has an outcome of its own.
     RetryLater,
-    /// 13: `keep_data` survives a failure with `no_params` too.
+    /// 13: `keep_data` keeps data after a failure with `no_params` too.
     KeepDataWithNoParams,
-    /// 13, and step 4 of an attempt: pg_control is gone although `keep_data` keeps the rest.
+    /// 13, and step 4 of an attempt: pg_control is removed although `keep_data` keeps the rest.
     ControlFileTakenAway,
-    /// 15: an unfinished tree is emptied for a method that does not build on it.
+    /// 15: unfinished data is removed before a method that does not build on it.
     UnfinishedTreeEmptied,
-    /// 15: exit code 1; Patroni gives the last program's.
+    /// 15: the exit code is 1; Patroni returns that of the last program.
     ExitCode,
-    /// 17a: `keep_data` for a method that does not build on old data.
+    /// 17a: `keep_data` is rejected for a method that does not build on old data.
     KeepDataRejected,
     /// 28: what a cancelled basebackup left is removed; Patroni leaves it.
     CancelledBasebackupRemoved,
 }
 
 impl Difference {
-    /// All of them.
+    /// All differences.
     pub(crate) const ALL: [Self; 12] = [
         Self::FromLeaderWithoutSource,
         Self::CancelledBeforeTheSeal,
@@ -63,28 +63,31 @@ impl Difference {
     ];
 }
 
-/// Places that the judge puts into a list.
+/// The first position of methods that the comparison inserts into a list.
 const ADDED: usize = 1000;
 
-/// Compares what the two did with a case.
-pub(crate) fn judge(case: &Case, ours: &Ours, patroni: &mut Driver) -> Result<BTreeSet<Difference>> {
+/// Compares what the loop and Patroni did with a case, and returns the allowed differences that were found.
+pub(crate) fn judge(case: &Case, ours: &LoopOutcome, patroni: &mut Driver) -> Result<BTreeSet<Difference>> {
     let theirs: Answer = patroni.run(case)?;
     ensure!(theirs.raised.is_none(), "an exception left Patroni's loop: {:?}", theirs.raised);
     let ours = match ours {
-        Ours::Ran(ours) => ours,
-        Ours::Said(message) => {
-            ensure!(case.from_leader && !case.source, "nothing was run, and a source there was: {message}");
+        LoopOutcome::Ran(ours) => ours,
+        LoopOutcome::Refused(message) => {
+            ensure!(
+                case.from_leader && !case.source,
+                "the loop did not run although there was a source: {message}"
+            );
             ensure!(message.contains("--from-leader"), "{message}");
             ensure!(theirs.returned == Some(1) && theirs.calls().next().is_none(), "Patroni did run");
             return Ok([Difference::FromLeaderWithoutSource].into());
         }
     };
-    let mut judged = Judged { case, ours, listed: listed(case), differences: BTreeSet::new() };
+    let mut judged = Comparison { case, ours, listed: listed(case), differences: BTreeSet::new() };
     judged.parameters(&theirs)?;
     judged.result(&theirs)?;
-    let (alike, ignored) = judged.alike()?;
-    let answer = match alike {
-        Some(ref alike) => patroni.run(alike)?,
+    let (changed_case, ignored) = judged.changed_case()?;
+    let answer = match changed_case {
+        Some(ref changed_case) => patroni.run(changed_case)?,
         None => theirs,
     };
     let mut expected = answer.trace(
@@ -98,100 +101,104 @@ pub(crate) fn judge(case: &Case, ours: &Ours, patroni: &mut Driver) -> Result<BT
         "Patroni: {expected:#?}\n\nUnderstudy: {:#?}\n\nreport: {:#?}\n\nthe case that Patroni had: {}",
         ours.trace,
         ours.report.attempts,
-        serde_json::to_string(alike.as_ref().unwrap_or(case))?
+        serde_json::to_string(changed_case.as_ref().unwrap_or(case))?
     );
     Ok(judged.differences)
 }
 
-/// The list that counts, with the names' places (rules 1 and 2).
+/// Returns the list that applies, with positions (rules 1 and 2).
 fn listed(case: &Case) -> Vec<Listed> {
     let listed = case.remote.as_ref().unwrap_or(&case.local);
     if case.from_leader || listed.is_empty() { vec![(0, BASEBACKUP.to_owned())] } else { listed.clone() }
 }
 
-struct Judged<'a> {
+struct Comparison<'a> {
     case: &'a Case,
     ours: &'a Run,
     listed: Vec<Listed>,
     differences: BTreeSet<Difference>,
 }
 
-impl Judged<'_> {
-    fn name(&self, place: usize) -> &str {
-        &self.listed[place].1
+impl Comparison<'_> {
+    fn name(&self, position: usize) -> &str {
+        &self.listed[position].1
     }
 
-    /// The case in which Patroni does what this project did, where it is another, and the places whose calls it makes
-    /// besides.
-    fn alike(&mut self) -> Result<(Option<Case>, BTreeSet<usize>)> {
-        let (mut alike, mut ignored) = (self.case.clone(), BTreeSet::new());
+    /// Returns the changed case in which Patroni does what the loop did, `None` if no change is needed, and the positions whose calls
+    /// are not compared.
+    fn changed_case(&mut self) -> Result<(Option<Case>, BTreeSet<usize>)> {
+        let (mut changed_case, mut ignored) = (self.case.clone(), BTreeSet::new());
         let before_any = self.differences.clone();
         if self.listed.iter().any(|(_, name)| quoted(self.case, name)) {
             self.differences.insert(Difference::QuotedFlag);
-            unquote(&mut alike);
+            unquote(&mut changed_case);
         }
         let mut touched_before = false;
-        for ((place, before), attempt) in self.ours.attempts.iter().zip(&self.ours.report.attempts) {
-            let (place, name) = (*place, self.name(*place).to_owned());
-            let script = &self.case.scripts[&place];
+        for ((position, before), attempt) in self.ours.attempts.iter().zip(&self.ours.report.attempts) {
+            let (position, name) = (*position, self.name(*position).to_owned());
+            let script = &self.case.scripts[&position];
             let flag = |key: &str| self.case.flag(&name, key);
             let plugin = name != BASEBACKUP;
             let keeps = plugin && flag("keep_data") && !script.builds && !before.is_empty();
 
             let ended_before = match script.before {
-                Before::GoesOn => None,
-                Before::NotApplicable => Some((Outcome::NotApplicable, None)),
-                Before::Refused => Some((Outcome::Rejected, Some(Rule::Grant))),
+                BeforeCreate::GoesOn => None,
+                BeforeCreate::NotApplicable => Some((Outcome::NotApplicable, None)),
+                BeforeCreate::Refused => Some((Outcome::Rejected, Some(Rule::Grant))),
             }
             .filter(|_| plugin);
             let rejected = keeps && !touched_before;
             if let Some((outcome, rule)) = ended_before {
-                ensure!(attempt.outcome == outcome && attempt.rule == rule, "place {place}: {attempt:?}");
-                ensure!(!attempt.touched, "place {place} was touched");
+                ensure!(
+                    attempt.outcome == outcome && attempt.rule == rule,
+                    "position {position}: {attempt:?}"
+                );
+                ensure!(!attempt.touched, "position {position} was touched");
                 self.differences.insert(Difference::EndedBeforeTouching);
-                make_harmless(&mut alike, place);
-                ignored.insert(place);
+                make_harmless(&mut changed_case, position);
+                ignored.insert(position);
                 continue;
             }
             ensure!(
                 rejected == (attempt.rule == Some(Rule::KeepData)),
-                "place {place}: rule 17a where it does not apply, or not where it does: {attempt:?}"
+                "position {position}: rule 17a where it does not apply, or not where it does: {attempt:?}"
             );
             if rejected {
                 ensure!(
                     attempt.outcome == Outcome::Rejected && !attempt.touched,
-                    "place {place}: {attempt:?}"
+                    "position {position}: {attempt:?}"
                 );
                 self.differences.insert(Difference::KeepDataRejected);
-                make_harmless(&mut alike, place);
-                ignored.insert(place);
+                make_harmless(&mut changed_case, position);
+                ignored.insert(position);
                 continue;
             }
             if keeps {
                 self.differences.insert(Difference::UnfinishedTreeEmptied);
-                put_a_wiper_before(&mut alike, place);
+                insert_wiper_before(&mut changed_case, position);
             }
             let failed = attempt.touched && attempt.outcome != Outcome::Created;
             if plugin && flag("keep_data") && flag("no_params") && failed {
                 self.differences.insert(Difference::KeepDataWithNoParams);
-                alike.change_section_at(place, |section| drop(section.remove("no_params")));
+                changed_case.change_section_at(position, |section| drop(section.remove("no_params")));
             }
             for (number, one) in script.tries.iter().enumerate() {
-                let called = self.ours.trace.calls().any(|call| call.place == place && call.number == number);
-                if called && one.cancel && one.ends == Ends::Code(0) {
+                let called =
+                    self.ours.trace.calls().any(|call| call.position == position && call.number == number);
+                if called && one.cancel && one.ends == Ending::Code(0) {
                     self.differences.insert(Difference::CancelledBeforeTheSeal);
-                    if let Some(script) = alike.scripts.get_mut(&place) {
-                        script.tries[number].ends = Ends::Code(1);
+                    if let Some(script) = changed_case.scripts.get_mut(&position) {
+                        script.tries[number].ends = Ending::Code(1);
                     }
                 }
             }
             touched_before |= attempt.touched;
         }
         let changed = self.differences != before_any;
-        Ok((changed.then_some(alike), ignored))
+        Ok((changed.then_some(changed_case), ignored))
     }
 
-    /// What Patroni passed to each program as it was (rules 3, 6, 9, 10, 11).
+    /// Checks what Patroni passed to each program in the original case (rules 3, 6, 9, 10, 11).
     fn parameters(&mut self, theirs: &Answer) -> Result<()> {
         for call in theirs.calls() {
             let name = self.name(call.position);
@@ -229,7 +236,7 @@ impl Judged<'_> {
             if !no_params {
                 expected.extend(four.into_iter().map(|(key, value)| format!("--{key}={value}")));
             }
-            // The order of a section's keys is no matter of the loop's.
+            // The order of a section's keys does not matter.
             let sorted = |argv: &[String]| argv.iter().cloned().collect::<BTreeSet<_>>();
             ensure!(sorted(&call.argv) == sorted(&expected), "{expected:?}: {call:?}");
             if leaked {
@@ -239,8 +246,8 @@ impl Judged<'_> {
         Ok(())
     }
 
-    /// What a call of Patroni's passed of the four, in the case as it was.
-    fn parameters_of(&self, call: &ToldCall) -> Option<Parameters> {
+    /// Returns which of the four parameters a call of Patroni passed, as of the original case.
+    fn parameters_of(&self, call: &PatroniCall) -> Option<Parameters> {
         let name = self.listed.get(call.position).map(|(_, name)| name.as_str())?;
         if name == BASEBACKUP || self.case.flag(name, "no_params") {
             return None;
@@ -257,7 +264,7 @@ impl Judged<'_> {
         })
     }
 
-    /// How the run ended, in each program's words (rules 12 and 15).
+    /// Checks how the run ended (rules 12 and 15).
     fn result(&mut self, theirs: &Answer) -> Result<()> {
         let attempts = &self.ours.report.attempts;
         let created = attempts.last().is_some_and(|attempt| attempt.outcome == Outcome::Created);
@@ -285,33 +292,36 @@ impl Judged<'_> {
         Ok(())
     }
 
-    /// What basebackup's first try left when the run was cancelled before its second (rule 28).
+    /// Expects that the loop removed what basebackup's first try left if the run was cancelled before the second (rule 28).
     fn cancelled_basebackup(&mut self, expected: &mut Trace) {
         let Some(last) = expected.calls().last() else { return };
-        if self.name(last.place) != BASEBACKUP
+        if self.name(last.position) != BASEBACKUP
             || last.number != 0
             || expected.created
             || expected.left.is_empty()
         {
             return;
         }
-        let script = &self.case.scripts[&last.place].tries[0];
+        let script = &self.case.scripts[&last.position].tries[0];
         if script.cancel || script.cancel_in_pause {
             self.differences.insert(Difference::CancelledBasebackupRemoved);
             expected.acts.push(Act::Emptied(std::mem::take(&mut expected.left)));
         }
     }
 
-    /// Where Patroni leaves pg_control in place: for a method with `keep_data`, and after its failure.
+    /// Checks pg_control, which Patroni keeps for a method with `keep_data` and after its failure.
     fn control_file(&mut self, theirs: &Answer) -> Result<()> {
         let there = |files: &Files| files.contains(CONTROL_FILE);
-        // That it is never there when a method begins is asserted where the methods are.
+        // The scripted methods assert that it is missing when they begin.
         let at_a_call = theirs.calls().any(|call| there(&call.at_start) && call.position < ADDED);
         let touched = self.ours.report.attempts.iter().any(|attempt| attempt.touched);
         let created = self.ours.report.result == RunResult::Created;
         if self.ours.control_file_left {
-            ensure!(created || !touched, "what was touched and is no replica has a pg_control");
-            ensure!(there(&theirs.left), "Patroni took pg_control away");
+            ensure!(
+                created || !touched,
+                "a directory that was touched and is not a replica has a pg_control"
+            );
+            ensure!(there(&theirs.left), "Patroni removed pg_control");
         } else {
             ensure!(!created, "a replica without pg_control");
         }
@@ -319,12 +329,12 @@ impl Judged<'_> {
         if touched && (at_a_call || taken_away) {
             self.differences.insert(Difference::ControlFileTakenAway);
         }
-        ensure!(touched || !taken_away, "pg_control is gone, and nothing was touched");
+        ensure!(touched || !taken_away, "pg_control was removed, and no attempt touched the directory");
         Ok(())
     }
 }
 
-/// Whether a flag of this section is a string.
+/// Returns whether a flag of this section is a string.
 fn quoted(case: &Case, name: &str) -> bool {
     let section = case.sections.get(name);
     section.is_some_and(|section| HOST_KEYS.iter().any(|key| section.get(*key).is_some_and(Value::is_string)))
@@ -340,7 +350,7 @@ fn unquote(case: &mut Case) {
     }
 }
 
-/// As Python prints it.
+/// Formats a value as Python does.
 fn python(value: &Value) -> String {
     match value {
         Value::Bool(true) => "True".to_owned(),
@@ -350,23 +360,28 @@ fn python(value: &Value) -> String {
     }
 }
 
-fn leaves_nothing() -> Script {
-    let one = Try { ends: Ends::Code(1), leaves: Vec::new(), cancel: false, cancel_in_pause: false };
-    Script { tries: [one.clone(), one], before: Before::GoesOn, builds: false }
+fn script_without_effect() -> Script {
+    let one = Try { ends: Ending::Code(1), leaves: Vec::new(), cancel: false, cancel_in_pause: false };
+    Script { tries: [one.clone(), one], before: BeforeCreate::GoesOn, builds: false }
 }
 
-/// A method at this place that Patroni does not wipe for, and that does nothing.
-fn make_harmless(case: &mut Case, place: usize) {
-    case.change_section_at(place, |section| {
+/// Replaces the method at this position with one that does nothing and for which Patroni does not wipe.
+fn make_harmless(case: &mut Case, position: usize) {
+    case.change_section_at(position, |section| {
         let no_leader = section.get("no_leader").cloned();
         *section = Map::from_iter([("keep_data".to_owned(), json!(true))]);
         section.extend(no_leader.map(|value| ("no_leader".to_owned(), value)));
     });
-    case.scripts.insert(place, leaves_nothing());
+    case.scripts.insert(position, script_without_effect());
 }
 
-/// A method before this place that does nothing, so that Patroni only wipes for it.
-fn put_a_wiper_before(case: &mut Case, place: usize) {
+/// Inserts a method before this position that does nothing, so that Patroni only wipes.
+fn insert_wiper_before(case: &mut Case, position: usize) {
     let section = Map::from_iter([("no_leader".to_owned(), json!(true))]);
-    case.insert_before(place, (ADDED + place, format!("wiper_before_{place}")), section, leaves_nothing());
+    case.insert_before(
+        position,
+        (ADDED + position, format!("wiper_before_{position}")),
+        section,
+        script_without_effect(),
+    );
 }

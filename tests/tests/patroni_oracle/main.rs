@@ -1,9 +1,11 @@
-//! Patroni's own `Bootstrap.create_replica` and this project's loop over the same cases: which methods ran, in which
-//! order, with which parameters, what was emptied when, and how it ended. They differ only where the table of rules
-//! says so, each time in the way that it says.
+//! Compares Patroni's own `Bootstrap.create_replica` with this project's loop in random cases: which methods ran, in which order, with
+//! which parameters, what was removed when, and how the run ended. Only the differences that the table of rules lists are allowed.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::print_stdout, reason = "how many cases showed what is worth reading")]
+#![expect(
+    clippy::print_stdout,
+    reason = "the counts of the differences are for the reader of the test's output"
+)]
 
 mod case;
 mod judge;
@@ -17,7 +19,7 @@ use std::path::Path;
 
 use case::Case;
 use judge::Difference;
-use native::StandIns;
+use native::StubPrograms;
 use replica::Source;
 use replica::create_replica::BASEBACKUP;
 use replica::source::{Conninfo, SourceConfig};
@@ -28,28 +30,28 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use understudy::Basebackup;
 
-/// How many cases are tried.
+/// Returns the number of cases.
 fn cases() -> u64 {
     fast_or_full(4000, 40_000).into()
 }
-/// How many cases the real basebackup is run in: each of its tries is a process with a guard.
+/// The number of cases with the real basebackup, each of whose tries is a process with a guard.
 const CASES_OF_BASEBACKUP: u64 = 300;
-/// How many drivers of Patroni work at once.
+/// The number of drivers of Patroni that work at the same time.
 const WORKERS: u64 = 2;
-/// Where the cases come from: the same ones every time.
+/// The seed of the random cases, so that they are the same every time.
 const SEED: u64 = 0x00DE_2517;
 
-/// How many cases were equal in everything, and how many showed each difference.
+/// The number of cases without a difference, and the number of cases with each difference.
 #[derive(Default)]
 struct Tally {
     equal: u64,
     different: BTreeMap<Difference, u64>,
 }
 
-/// One driver of Patroni and one place for this project's loop, both in memory where that can be had.
+/// A driver of Patroni and a scratch directory for this project's loop, in memory if the machine has /dev/shm.
 struct Bench {
     scratch: TempDir,
-    stand_ins: StandIns,
+    stubs: StubPrograms,
     patroni: Driver,
     runtime: Runtime,
 }
@@ -59,14 +61,14 @@ impl Bench {
         let in_memory = Path::new("/dev/shm");
         let parent = if in_memory.is_dir() { in_memory.to_owned() } else { std::env::temp_dir() };
         let scratch = tempfile::tempdir_in(parent).unwrap();
-        let stand_ins = StandIns::new(scratch.path().join("bin"), understudy::CLUSTER);
-        let patroni = Driver::start(scratch.path(), stand_ins.bin_dir()).unwrap();
+        let stubs = StubPrograms::new(scratch.path().join("bin"), understudy::CLUSTER);
+        let patroni = Driver::start(scratch.path(), stubs.bin_dir()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { scratch, stand_ins, patroni, runtime }
+        Self { scratch, stubs, patroni, runtime }
     }
 
     fn try_case(&mut self, number: u64, case: &Case, how: Basebackup, tally: &mut Tally) {
-        let ours = self.runtime.block_on(understudy::run(case, self.scratch.path(), &self.stand_ins, how));
+        let ours = self.runtime.block_on(understudy::run(case, self.scratch.path(), &self.stubs, how));
         let differences = judge::judge(case, &ours, &mut self.patroni)
             .unwrap_or_else(|error| panic!("case {number}: {error:#}\n{case:#?}"));
         tally.equal += u64::from(differences.is_empty());
@@ -76,7 +78,7 @@ impl Bench {
     }
 }
 
-/// Tries the cases of these numbers that `fits` takes, until there were `enough`.
+/// Tries the cases of these numbers that `fits` accepts, until there were `enough`.
 fn try_cases(numbers: &Range<u64>, enough: u64, how: Basebackup, fits: fn(&Case) -> bool) -> Tally {
     let work = |worker: u64| {
         let (mut bench, mut tally) = (Bench::new(), Tally::default());
@@ -111,7 +113,7 @@ fn try_cases(numbers: &Range<u64>, enough: u64, how: Basebackup, fits: fn(&Case)
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn the_loop_decides_as_patroni_does_but_for_the_listed_differences() {
+fn the_loop_decides_as_patroni_except_for_the_listed_differences() {
     let tally = try_cases(&(0..cases()), cases(), Basebackup::Scripted, |_| true);
     assert!(tally.equal > cases() / 10, "too few cases without any difference prove anything");
     for difference in Difference::ALL {
@@ -121,7 +123,7 @@ fn the_loop_decides_as_patroni_does_but_for_the_listed_differences() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn the_real_basebackup_tries_and_wipes_as_patroni_does_but_for_the_listed_differences() {
+fn the_real_basebackup_tries_and_wipes_as_patroni_except_for_the_listed_differences() {
     let runs_it = |case: &Case| {
         let listed = case.remote.as_ref().unwrap_or(&case.local);
         case.source && (case.from_leader || listed.iter().any(|(_, name)| name == BASEBACKUP))
@@ -133,7 +135,7 @@ fn the_real_basebackup_tries_and_wipes_as_patroni_does_but_for_the_listed_differ
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_03_the_passfile_of_a_run_says_what_patronis_says() {
+fn rule_03_the_passfile_of_a_run_has_the_content_of_patronis() {
     let mut bench = Bench::new();
     let listed = |chance: &mut fastrand::Rng| Case {
         local: vec![(0, "method_a".to_owned())],
@@ -150,8 +152,8 @@ fn rule_03_the_passfile_of_a_run_says_what_patronis_says() {
     let config =
         SourceConfig { conninfo: Conninfo::parse(conninfo).unwrap(), password: None, passfile: None };
     let (private, cancel) = (bench.scratch.path().join("run"), CancellationToken::new());
-    // There is no psql among the stand-ins, so that nothing is asked.
-    let source = Source::connect(&config, bench.stand_ins.bin_dir(), &private, &cancel);
+    // The stubs include no psql, so the source is not queried.
+    let source = Source::connect(&config, bench.stubs.bin_dir(), &private, &cancel);
     let source = bench.runtime.block_on(source).unwrap();
     assert_eq!(std::fs::read_to_string(source.passfile().unwrap()).unwrap(), theirs);
     assert_eq!(source.connstring, understudy::CONNSTRING);

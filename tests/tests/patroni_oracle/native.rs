@@ -1,7 +1,7 @@
-//! The real `basebackup` over a stand-in for PostgreSQL's programs: a `pg_basebackup` that does what a case says.
+//! The real `basebackup` with stubs of PostgreSQL's programs: a `pg_basebackup` that does what a case says.
 //!
-//! The stand-in runs under its guard, behind Landlock, and can write nowhere but the data directory; what it does next
-//! it reads from a file beside it, and what it sees it says on its output, which comes back as events.
+//! The stub runs under its guard, restricted by Landlock, and can write only to the data directory. It reads what to do from a file
+//! beside it, and prints what it finds, which the test receives as events.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,11 +12,10 @@ use replica::basebackup::{Basebackup, BasebackupOptions};
 use replica::process::GuardExecutable;
 use tests::cluster::minimal_cluster;
 
-use crate::case::{Ends, Try};
+use crate::case::{Ending, Try};
 use crate::trace::Files;
 
-/// What `postgres` answers, for both programs, which ask it some thousand times: its version, and its settings as they are where no
-/// file sets them.
+/// The stub of `postgres`, which both programs run some thousand times: it prints its version, and default values of settings.
 const POSTGRES: &str = r#"#!/bin/sh
 case "$1 $2" in
 '-C data_directory') echo "$4" ;;
@@ -36,7 +35,7 @@ case "$1 $2" in
 esac
 "#;
 
-/// The stand-in. Its first argument is `--version`, or the option that a trial of the options ends in, or `--pgdata`.
+/// The stub of `pg_basebackup`. Its first argument is `--version`, `--pgdata`, or that of a check of the options.
 const PG_BASEBACKUP: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 case "$1" in
@@ -63,30 +62,30 @@ fi
 exit "$ends"
 "#;
 
-/// What this project adds to Patroni's arguments: never to ask for a password, and to say how far it is.
+/// The arguments that this project adds to Patroni's.
 pub(crate) const ADDED_ARGUMENTS: [&str; 2] = ["--no-password", "--progress"];
 
-/// A directory of PostgreSQL's programs that only pretend.
+/// A directory with stubs of PostgreSQL's programs.
 #[derive(Clone, Debug)]
-pub(crate) struct StandIns {
+pub(crate) struct StubPrograms {
     bin_dir: PathBuf,
 }
 
-/// What the stand-in says.
+/// A line of the stub's output.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Said {
-    /// It was given this argument.
+pub(crate) enum StubOutput {
+    /// The stub got this argument.
     Argument(String),
-    /// It began, and this was there.
+    /// The stub began, and found these files.
     Found(Files),
-    /// It is done, and this is there.
+    /// The stub has finished, and leaves these files.
     Left(Files),
-    /// The run is to be cancelled while it goes on.
+    /// The run must be cancelled while the stub runs.
     Cancel,
 }
 
-impl StandIns {
-    /// Makes them in `bin_dir`, with the cluster that a `pg_basebackup` which succeeds copies.
+impl StubPrograms {
+    /// Creates the stubs in `bin_dir`, with the cluster that a successful `pg_basebackup` copies.
     pub(crate) fn new(bin_dir: PathBuf, system_identifier: u64) -> Self {
         fs::create_dir(&bin_dir).unwrap();
         for (name, text) in [("postgres", POSTGRES), ("pg_basebackup", PG_BASEBACKUP)] {
@@ -94,35 +93,35 @@ impl StandIns {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         }
-        minimal_cluster(system_identifier).write_whole(&bin_dir.join("cluster")).unwrap();
+        minimal_cluster(system_identifier).write_complete(&bin_dir.join("cluster")).unwrap();
         Self { bin_dir }
     }
 
-    /// Where they are.
+    /// Returns the directory of the stubs.
     pub(crate) fn bin_dir(&self) -> &Path {
         &self.bin_dir
     }
 
-    /// What `pg_basebackup` does when it is next run.
-    pub(crate) fn next(&self, script: &Try) {
+    /// Sets what `pg_basebackup` does when it is run next.
+    pub(crate) fn set_next(&self, script: &Try) {
         let ends = match script.ends {
-            Ends::Code(code @ 0..=255) => code,
-            Ends::Code(_) | Ends::NotStarted | Ends::Exception => 1,
+            Ending::Code(code @ 0..=255) => code,
+            Ending::Code(_) | Ending::NotStarted | Ending::Exception => 1,
         };
         let cancel = if script.cancel { "yes" } else { "" };
         let text = format!("ends={ends}\nleaves='{}'\ncancel={cancel}\n", script.leaves.join(" "));
         fs::write(self.bin_dir.join("script"), text).unwrap();
     }
 
-    /// The method, with next to no pause between its tries.
+    /// Returns the method `basebackup` with almost no pause between its tries.
     pub(crate) fn basebackup(&self) -> Basebackup {
         let guard = GuardExecutable::at(env!("CARGO_BIN_EXE_guard"));
         Basebackup::new(BasebackupOptions::default(), guard).pause(Duration::from_millis(1))
     }
 }
 
-impl Said {
-    /// A line of the stand-in's output.
+impl StubOutput {
+    /// Parses a line of the stub's output.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let line = line.strip_prefix("oracle ")?;
         if let Some(argument) = line.strip_prefix("argument ") {

@@ -1,4 +1,4 @@
-//! This project's loop over a case, with methods that play its scripts on a real data directory.
+//! Runs this project's loop in a case, with methods that execute its scripts on a real data directory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,32 +21,32 @@ use tests::cluster::minimal_cluster;
 use tests::scripted::Scripted;
 use tokio_util::sync::CancellationToken;
 
-use crate::case::{Before, Case, Ends, Listed, Old, Script, Try};
-use crate::native::{ADDED_ARGUMENTS, Said, StandIns};
+use crate::case::{BeforeCreate, Case, Ending, Listed, OldData, Script, Try};
+use crate::native::{ADDED_ARGUMENTS, StubOutput, StubPrograms};
 use crate::trace::{Act, CONTROL_FILE, Call, Files, Parameters, Trace, without_control_file};
 
 /// The cluster that every script restores.
 pub(crate) const CLUSTER: u64 = 7_000_000_000_000_000_001;
-/// What Patroni makes of the source of drive.py.
+/// The connection string that Patroni makes from the source of drive.py.
 pub(crate) const CONNSTRING: &str = "dbname=postgres user=replicator host=10.0.0.1 port=5432";
 
 /// What this project's loop did with a case.
-pub(crate) enum Ours {
-    /// There was nothing to run, and this was said.
-    Said(String),
-    /// It ran.
+pub(crate) enum LoopOutcome {
+    /// The loop did not run, with this message.
+    Refused(String),
+    /// The loop ran.
     Ran(Box<Run>),
 }
 
-/// A run, and what a judge wants to know of it.
+/// A run, with what the comparison needs.
 pub(crate) struct Run {
     pub(crate) report: Report,
     pub(crate) trace: Trace,
-    /// The place in the list of each attempt, and what the data directory held when it began.
+    /// The position in the list of each attempt, and the files in the data directory when it began.
     pub(crate) attempts: Vec<(usize, Files)>,
     /// Whether the run was cancelled.
     pub(crate) cancelled: bool,
-    /// Whether pg_control was there at the end.
+    /// Whether pg_control existed at the end.
     pub(crate) control_file_left: bool,
 }
 
@@ -55,59 +55,59 @@ pub(crate) struct Run {
 pub(crate) enum Basebackup {
     /// As a scripted method with two tries.
     Scripted,
-    /// As it is, over a stand-in for `pg_basebackup`.
+    /// The real method, with a stub of `pg_basebackup`.
     Real,
 }
 
-/// What is recorded while the loop runs.
+/// Records what happens while the loop runs.
 struct Record {
     datadir: PathBuf,
     cancel: Cancel,
-    stand_ins: StandIns,
+    stubs: StubPrograms,
     scripts: BTreeMap<usize, Script>,
-    /// The place in the list of each attempt.
-    places: Vec<usize>,
-    told: Mutex<Told>,
+    /// The position in the list of each attempt.
+    positions: Vec<usize>,
+    recorded: Mutex<Recorded>,
 }
 
 #[derive(Default)]
-struct Told {
+struct Recorded {
     trace: Trace,
     last: Files,
     attempts: Vec<Files>,
-    /// Which try of the real basebackup is running.
+    /// The number of the running try of the real basebackup.
     number: usize,
-    /// What its program was given.
+    /// The arguments of its program.
     arguments: Vec<String>,
 }
 
 impl Record {
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn recorded(&self) -> MutexGuard<'_, Recorded> {
+        self.recorded.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Looks at the data directory; what is gone since the last look was emptied.
-    fn look(&self) -> Files {
-        self.saw(files(&self.datadir))
+    /// Reads the data directory, and records files that were removed since the last time.
+    fn observe(&self) -> Files {
+        self.observed(files(&self.datadir))
     }
 
-    fn saw(&self, now: Files) -> Files {
-        let mut told = self.told();
-        let last = std::mem::replace(&mut told.last, now.clone());
-        told.trace.vanished(&last, &now);
+    fn observed(&self, now: Files) -> Files {
+        let mut recorded = self.recorded();
+        let last = std::mem::replace(&mut recorded.last, now.clone());
+        recorded.trace.record_removed(&last, &now);
         now
     }
 
     fn take(&self, event: &Event) {
         match event {
-            Event::State { state } => self.told().trace.states.push((*state).to_owned()),
+            Event::State { state } => self.recorded().trace.states.push((*state).to_owned()),
             Event::AttemptStarted { .. } => {
-                let found = self.look();
-                self.told().attempts.push(without_control_file(&found));
+                let found = self.observe();
+                self.recorded().attempts.push(without_control_file(&found));
                 self.next_try(0);
             }
             Event::Step { step: Step::Empty, .. } | Event::AttemptEnded { .. } => {
-                self.look();
+                self.observe();
             }
             Event::Log { origin, message, .. } if origin == "host" && message.starts_with("trying again") => {
                 self.next_try(1);
@@ -115,72 +115,75 @@ impl Record {
                     self.cancel.cancel(CancelReason::Interrupt);
                 }
             }
-            Event::Log { origin, message, .. } if origin == "pg_basebackup" => match Said::parse(message) {
-                Some(Said::Argument(argument)) => self.told().arguments.push(argument),
-                Some(Said::Found(found)) => self.called(found),
-                Some(Said::Left(left)) => drop(self.saw(left)),
-                Some(Said::Cancel) => self.cancel.cancel(CancelReason::Interrupt),
-                None => {}
-            },
+            Event::Log { origin, message, .. } if origin == "pg_basebackup" => {
+                match StubOutput::parse(message) {
+                    Some(StubOutput::Argument(argument)) => self.recorded().arguments.push(argument),
+                    Some(StubOutput::Found(found)) => self.called(found),
+                    Some(StubOutput::Left(left)) => drop(self.observed(left)),
+                    Some(StubOutput::Cancel) => self.cancel.cancel(CancelReason::Interrupt),
+                    None => {}
+                }
+            }
             _ => {}
         }
     }
 
-    /// The script of the attempt that is under way, and its place.
+    /// Returns the position and the script of the current attempt.
     fn script(&self) -> (usize, &Script) {
-        let place = self.places[self.told().attempts.len() - 1];
-        (place, &self.scripts[&place])
+        let position = self.positions[self.recorded().attempts.len() - 1];
+        (position, &self.scripts[&position])
     }
 
     fn next_try(&self, number: usize) {
-        self.told().number = number;
-        self.stand_ins.next(&self.script().1.tries[number]);
+        self.recorded().number = number;
+        self.stubs.set_next(&self.script().1.tries[number]);
     }
 
-    /// The real basebackup's program began.
+    /// Records that the real basebackup has started its program.
     fn called(&self, found: Files) {
-        let (place, at_start) = (self.script().0, without_control_file(&found));
+        let (position, at_start) = (self.script().0, without_control_file(&found));
         assert!(!found.contains(CONTROL_FILE), "pg_control was there when pg_basebackup began");
-        self.saw(found);
-        let mut told = self.told();
+        self.observed(found);
+        let mut recorded = self.recorded();
         let pgdata = format!("--pgdata={}", self.datadir.display());
         let dbname = format!("--dbname={CONNSTRING}");
         let patronis = [&pgdata, "-X", "stream", &dbname];
         let expected: Vec<&str> = patronis.into_iter().chain(ADDED_ARGUMENTS).collect();
-        assert_eq!(std::mem::take(&mut told.arguments), expected, "Patroni's arguments of pg_basebackup");
-        let number = told.number;
-        told.trace.acts.push(Act::Called(Call { place, number, parameters: None, at_start }));
+        assert_eq!(std::mem::take(&mut recorded.arguments), expected, "Patroni's arguments of pg_basebackup");
+        let number = recorded.number;
+        recorded.trace.acts.push(Act::Called(Call { position, number, parameters: None, at_start }));
     }
 
-    /// Plays one call of a program.
-    fn play(
+    /// Executes the script of one call of a program.
+    fn execute(
         &self,
-        place: usize,
+        position: usize,
         number: usize,
         script: &Try,
         parameters: Option<Parameters>,
     ) -> Result<(), Failure> {
-        let at_start = self.look();
+        let at_start = self.observe();
         assert!(!at_start.contains(CONTROL_FILE), "pg_control was there when a method began");
         let at_start = without_control_file(&at_start);
-        self.told().trace.acts.push(Act::Called(Call { place, number, parameters, at_start }));
-        if script.ends == Ends::Code(0) {
+        self.recorded().trace.acts.push(Act::Called(Call { position, number, parameters, at_start }));
+        if script.ends == Ending::Code(0) {
             minimal_cluster(CLUSTER).write(&self.datadir).unwrap();
         }
-        for path in script.leaves.iter().filter(|path| script.ends != Ends::Code(0) || *path != CONTROL_FILE)
+        for path in
+            script.leaves.iter().filter(|path| script.ends != Ending::Code(0) || *path != CONTROL_FILE)
         {
             put(&self.datadir, path);
         }
-        self.look();
+        self.observe();
         if script.cancel {
             self.cancel.cancel(CancelReason::Interrupt);
         }
         match script.ends {
-            Ends::Code(0) => Ok(()),
-            Ends::Code(75) => Err(Failure::new(Outcome::RetryLater, "scripted")),
-            Ends::Code(_) | Ends::NotStarted => Err(Failure::new(Outcome::Failed, "scripted")),
-            // A panic without the hook that prints it.
-            Ends::Exception => panic::resume_unwind(Box::new("scripted")),
+            Ending::Code(0) => Ok(()),
+            Ending::Code(75) => Err(Failure::new(Outcome::RetryLater, "scripted")),
+            Ending::Code(_) | Ending::NotStarted => Err(Failure::new(Outcome::Failed, "scripted")),
+            // This panics without calling the hook that prints the message.
+            Ending::Exception => panic::resume_unwind(Box::new("scripted")),
         }
     }
 }
@@ -191,7 +194,7 @@ fn put(datadir: &Path, path: &str) {
     fs::write(path, "scripted").unwrap();
 }
 
-/// What the data directory holds, as far as a case put it there.
+/// Returns the files in the data directory that a case may have put there.
 fn files(datadir: &Path) -> Files {
     let below = |folder: &str| {
         let entries = fs::read_dir(datadir.join(folder)).into_iter().flatten().flatten();
@@ -202,13 +205,13 @@ fn files(datadir: &Path) -> Files {
     found
 }
 
-/// Runs the loop in a place of its own below `scratch`.
-pub(crate) async fn run(case: &Case, scratch: &Path, stand_ins: &StandIns, how: Basebackup) -> Ours {
+/// Runs the loop in a directory of its own below `scratch`.
+pub(crate) async fn run(case: &Case, scratch: &Path, stubs: &StubPrograms, how: Basebackup) -> LoopOutcome {
     let names = |list: &[Listed]| list.iter().map(|(_, name)| name.clone()).collect::<Vec<_>>();
     let remote = case.remote.as_deref().map(names);
     let listed = match methods_to_try(&names(&case.local), remote.as_deref(), case.from_leader, case.source) {
         Ok(listed) => listed,
-        Err(error) => return Ours::Said(error.to_string()),
+        Err(error) => return LoopOutcome::Refused(error.to_string()),
     };
 
     let root = tempfile::tempdir_in(scratch).unwrap();
@@ -217,45 +220,48 @@ pub(crate) async fn run(case: &Case, scratch: &Path, stand_ins: &StandIns, how: 
     fs::create_dir(root.path().join("state")).unwrap();
     let cancel = Cancel::new();
     let can_be_tried = |name: &String| case.source || name != BASEBACKUP && case.flag(name, "no_leader");
-    let places: Vec<usize> = (0..listed.len()).filter(|place| can_be_tried(&listed[*place])).collect();
+    let positions: Vec<usize> =
+        (0..listed.len()).filter(|position| can_be_tried(&listed[*position])).collect();
     let record = Arc::new(Record {
         datadir: datadir.clone(),
         cancel: cancel.clone(),
-        stand_ins: stand_ins.clone(),
+        stubs: stubs.clone(),
         scripts: case.scripts.clone(),
-        places: places.clone(),
-        told: Mutex::default(),
+        positions: positions.clone(),
+        recorded: Mutex::default(),
     });
-    let candidates: Vec<ListedMethod> =
-        listed.iter().enumerate().map(|(place, name)| candidate(case, place, name, &record, how)).collect();
+    let candidates: Vec<ListedMethod> = listed
+        .iter()
+        .enumerate()
+        .map(|(position, name)| candidate(case, position, name, &record, how))
+        .collect();
     if case.cancel_before {
         cancel.cancel(CancelReason::Interrupt);
     }
 
     let events = record.clone();
     let sink = Arc::new(move |event: Event| events.take(&event));
-    let report =
-        create_replica(&job(case, root.path(), stand_ins.bin_dir()), &candidates, sink, &cancel).await;
+    let report = create_replica(&job(case, root.path(), stubs.bin_dir()), &candidates, sink, &cancel).await;
 
     let left = files(&datadir);
-    let mut told = std::mem::take(&mut *record.told());
-    told.trace.created = report.result == replica::RunResult::Created;
-    told.trace.left = without_control_file(&left);
-    Ours::Ran(Box::new(Run {
+    let mut recorded = std::mem::take(&mut *record.recorded());
+    recorded.trace.created = report.result == replica::RunResult::Created;
+    recorded.trace.left = without_control_file(&left);
+    LoopOutcome::Ran(Box::new(Run {
         report,
-        trace: told.trace,
-        attempts: places.into_iter().zip(told.attempts).collect(),
+        trace: recorded.trace,
+        attempts: positions.into_iter().zip(recorded.attempts).collect(),
         cancelled: cancel.reason().is_some(),
         control_file_left: left.contains(CONTROL_FILE),
     }))
 }
 
-fn make_old_data(old: Old, datadir: &Path) {
+fn make_old_data(old: OldData, datadir: &Path) {
     match old {
-        Old::Missing => return,
-        Old::Empty => fs::create_dir(datadir).unwrap(),
-        Old::Cluster => {
-            minimal_cluster(CLUSTER).write_whole(datadir).unwrap();
+        OldData::Missing => return,
+        OldData::Empty => fs::create_dir(datadir).unwrap(),
+        OldData::Cluster => {
+            minimal_cluster(CLUSTER).write_complete(datadir).unwrap();
             put(datadir, "base/old");
         }
     }
@@ -290,12 +296,18 @@ fn job(case: &Case, root: &Path, bin_dir: &Path) -> Job {
     }
 }
 
-fn candidate(case: &Case, place: usize, name: &str, record: &Arc<Record>, how: Basebackup) -> ListedMethod {
-    let script = case.scripts[&place].clone();
+fn candidate(
+    case: &Case,
+    position: usize,
+    name: &str,
+    record: &Arc<Record>,
+    how: Basebackup,
+) -> ListedMethod {
+    let script = case.scripts[&position].clone();
     let method: Arc<dyn Method> = match (name == BASEBACKUP, how) {
-        (true, Basebackup::Real) => Arc::new(record.stand_ins.basebackup()),
-        (true, Basebackup::Scripted) => Arc::new(basebackup(place, script, record.clone())),
-        (false, _) => Arc::new(plugin(name, place, script, record.clone())),
+        (true, Basebackup::Real) => Arc::new(record.stubs.basebackup()),
+        (true, Basebackup::Scripted) => Arc::new(basebackup(position, script, record.clone())),
+        (false, _) => Arc::new(plugin(name, position, script, record.clone())),
     };
     ListedMethod {
         method,
@@ -308,25 +320,29 @@ fn candidate(case: &Case, place: usize, name: &str, record: &Arc<Record>, how: B
     }
 }
 
-fn plugin(name: &str, place: usize, script: Script, record: Arc<Record>) -> Scripted {
+fn plugin(name: &str, position: usize, script: Script, record: Arc<Record>) -> Scripted {
     let [only, _] = script.tries;
     let datadir = record.datadir.clone();
     let method = Scripted::new(name, move |request, _| {
         let (record, only, datadir) = (record.clone(), only.clone(), datadir.clone());
         async move {
-            record.play(place, 0, &only, parameters(&request, &datadir)).map(|()| SealRequests::default())
+            record
+                .execute(position, 0, &only, parameters(&request, &datadir))
+                .map(|()| SealRequests::default())
         }
     });
     match script.before {
-        Before::GoesOn => method.planning(Plan { builds_on_existing: script.builds, ..Plan::default() }),
-        Before::NotApplicable => {
-            method.looking(|_, _| async { Err(Failure::new(Outcome::NotApplicable, "scripted")) })
+        BeforeCreate::GoesOn => {
+            method.planning(Plan { builds_on_existing: script.builds, ..Plan::default() })
         }
-        Before::Refused => method.refused(Refusal::new(Rule::Grant, "scripted")),
+        BeforeCreate::NotApplicable => {
+            method.planning_with(|_, _| async { Err(Failure::new(Outcome::NotApplicable, "scripted")) })
+        }
+        BeforeCreate::Refused => method.refusing(Refusal::new(Rule::Grant, "scripted")),
     }
 }
 
-/// The four parameters, the data directory by the name that both programs have for it.
+/// Returns the four parameters, with `<datadir>` in position of the data directory.
 fn parameters(request: &Request, datadir: &Path) -> Option<Parameters> {
     request.context.clone().map(|context| Parameters {
         scope: context.scope,
@@ -336,8 +352,8 @@ fn parameters(request: &Request, datadir: &Path) -> Option<Parameters> {
     })
 }
 
-/// Two tries, the directory emptied between them, no pause.
-fn basebackup(place: usize, script: Script, record: Arc<Record>) -> Scripted {
+/// Returns a scripted basebackup with two tries. It empties the directory between them and does not pause.
+fn basebackup(position: usize, script: Script, record: Arc<Record>) -> Scripted {
     let tries = script.tries;
     Scripted::new(BASEBACKUP, move |request, run| {
         let (record, tries) = (record.clone(), tries.clone());
@@ -351,8 +367,8 @@ fn basebackup(place: usize, script: Script, record: Arc<Record>) -> Scripted {
                     let directory = request.directory.clone().unwrap();
                     directory.empty(EmptyScope::Everything, None, &CancellationToken::new()).unwrap();
                 }
-                let call = || record.play(place, number, one, None).map(|()| SealRequests::default());
-                // An exception is one try's failure here.
+                let call = || record.execute(position, number, one, None).map(|()| SealRequests::default());
+                // An exception fails only this try.
                 ended = panic::catch_unwind(panic::AssertUnwindSafe(call))
                     .unwrap_or_else(|_| Err(Failure::new(Outcome::Failed, "scripted")));
                 if ended.is_ok() {

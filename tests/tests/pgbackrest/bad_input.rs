@@ -1,5 +1,5 @@
-//! Repositories that are damaged, incomplete or another's: each has its own sentence, and what the plan can know leaves the old
-//! data alone.
+//! Repositories that are damaged, incomplete or of another cluster: each has its own message, and old data stays if the plan can
+//! notice the problem.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,34 +9,34 @@ use tests::pgbackrest::{BUNDLED, CODECS, ENCRYPTED, Info, PLAIN, Stanza};
 use tests::primary::Primary;
 use tests::server::run;
 
-use super::scene::{Old, fails, fails_in};
+use super::scene::{OldData, fails, fails_in};
 
-/// The section that restores this backup of the first repository.
-pub(crate) fn of(stanza: &Stanza, label: &str) -> String {
+/// Returns the section that restores this backup of the first repository.
+pub(crate) fn section_of(stanza: &Stanza, label: &str) -> String {
     stanza.method(&[1], "", &format!("backup = \"{label}\"\n"))
 }
 
-/// A folder of a repository beside itself, to be damaged and put back.
-pub(crate) struct Kept {
+/// A folder of a repository with a saved copy, which a test damages and restores.
+pub(crate) struct SavedFolder {
     folder: PathBuf,
     copy: PathBuf,
 }
 
-impl Kept {
+impl SavedFolder {
     pub(crate) fn new(folder: &Path) -> Self {
         let copy = folder.with_extension("kept");
-        copied(folder, &copy);
+        copy_folder(folder, &copy);
         Self { folder: folder.to_owned(), copy }
     }
 
-    /// As it was.
-    pub(crate) fn back(&self) {
+    /// Restores the folder from the copy.
+    pub(crate) fn restore(&self) {
         fs::remove_dir_all(&self.folder).unwrap();
-        copied(&self.copy, &self.folder);
+        copy_folder(&self.copy, &self.folder);
     }
 }
 
-pub(crate) fn copied(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     run(Command::new("/bin/cp").arg("--archive").arg(from).arg(to)).unwrap();
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn flip(file: &Path) {
     fs::write(file, bytes).unwrap();
 }
 
-/// The files of a backup's `pg_data/base/1`, largest first.
+/// Returns the files of a backup's `pg_data/base/1`, largest first.
 fn relations(stanza: &Stanza, number: usize, label: &str) -> Vec<PathBuf> {
     let folder = stanza.backups(number, &format!("{label}/pg_data/base/1"));
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -59,47 +59,57 @@ fn relations(stanza: &Stanza, number: usize, label: &str) -> Vec<PathBuf> {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_backup_that_is_not_there_or_not_whole_is_told() {
+fn a_missing_or_incomplete_backup_is_reported() {
     let stanza = Stanza::start("pgbr-whole", 100, &[PLAIN], "gz").unwrap();
     let none = stanza.method(&[1], "", "");
-    fails(&stanza, "no backup", &none, Old::Untouched, &["demo", "no backup"]);
+    fails(&stanza, "no backup", &none, OldData::Untouched, &["demo", "no backup"]);
     let full = stanza.backup(1, "full", &[]).unwrap();
     let diff = stanza.backup(1, "diff", &[]).unwrap();
     let gone = stanza.backup(1, "incr", &[]).unwrap();
     run(&mut stanza.pgbackrest(&["--repo=1", &format!("--set={gone}"), "expire"])).unwrap();
     assert_eq!(stanza.labels(1).unwrap(), [full.clone(), diff.clone()]);
 
-    let other = of(&stanza, &full).replace("stanza = \"demo\"", "stanza = \"other\"");
-    fails(&stanza, "another stanza", &other, Old::Untouched, &["other"]);
-    fails(&stanza, "expired", &of(&stanza, &gone), Old::Untouched, &[&gone]);
-    fails(&stanza, "never taken", &of(&stanza, "20200101-000000F"), Old::Untouched, &["20200101-000000F"]);
+    let other = section_of(&stanza, &full).replace("stanza = \"demo\"", "stanza = \"other\"");
+    fails(&stanza, "another stanza", &other, OldData::Untouched, &["other"]);
+    fails(&stanza, "expired", &section_of(&stanza, &gone), OldData::Untouched, &[&gone]);
+    fails(
+        &stanza,
+        "never taken",
+        &section_of(&stanza, "20200101-000000F"),
+        OldData::Untouched,
+        &["20200101-000000F"],
+    );
 
-    // One that pgBackRest was at when it was killed: the manifest is there as a copy alone, and backup.info has no line of it.
+    // A backup during which pgBackRest was killed: only the copy of its manifest exists, and backup.info does not list it.
     let unfinished = format!("{full}_20990101-000000I");
     let folder = stanza.backups(1, &unfinished);
-    copied(&stanza.backups(1, &full), &folder);
+    copy_folder(&stanza.backups(1, &full), &folder);
     fs::remove_file(folder.join("backup.manifest")).unwrap();
-    fails(&stanza, "unfinished", &of(&stanza, &unfinished), Old::Untouched, &[&unfinished]);
+    fails(&stanza, "unfinished", &section_of(&stanza, &unfinished), OldData::Untouched, &[&unfinished]);
     let replica = stanza.replica(&stanza.method(&[1], "", "")).unwrap();
-    assert_eq!(stanza.created(&replica).unwrap()["plan"]["backup"], diff, "the newest that is whole");
+    assert_eq!(
+        stanza.created(&replica).unwrap()["plan"]["backup"],
+        diff,
+        "the newest complete backup was not chosen"
+    );
 
-    let kept = Kept::new(&stanza.backups(1, &full));
+    let saved = SavedFolder::new(&stanza.backups(1, &full));
     fs::remove_dir_all(stanza.backups(1, &full)).unwrap();
-    fails(&stanza, "reference gone", &of(&stanza, &diff), Old::Untouched, &[&full]);
-    copied(&kept.copy, &stanza.backups(1, &full));
+    fails(&stanza, "reference gone", &section_of(&stanza, &diff), OldData::Untouched, &[&full]);
+    copy_folder(&saved.copy, &stanza.backups(1, &full));
     fs::remove_dir_all(stanza.backups(1, &diff)).unwrap();
-    fails(&stanza, "listed and gone", &of(&stanza, &diff), Old::Untouched, &[&diff]);
+    fails(&stanza, "listed and gone", &section_of(&stanza, &diff), OldData::Untouched, &[&diff]);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_damaged_index_is_told_and_its_copy_used() {
+fn a_damaged_index_is_reported_and_its_copy_is_used() {
     let stanza = Stanza::start("pgbr-index", 100, &[PLAIN], "lz4").unwrap();
     let full = stanza.backup(1, "full", &[]).unwrap();
     let user = stanza.primary.playground.user();
-    let section = of(&stanza, &full);
+    let section = section_of(&stanza, &full);
     let manifest = format!("{full}/backup.manifest");
-    let kept = Kept::new(&stanza.backups(1, ""));
+    let saved = SavedFolder::new(&stanza.backups(1, ""));
     for name in ["backup.info", &manifest] {
         let (file, copy) = (stanza.backups(1, name), stanza.backups(1, &format!("{name}.copy")));
         let file_name = file.file_name().unwrap().to_str().unwrap().to_owned();
@@ -109,53 +119,65 @@ fn a_damaged_index_is_told_and_its_copy_used() {
             .created(&replica)
             .unwrap_or_else(|error| panic!("{name} is broken, its copy is whole: {error:#}"));
         flip(&copy);
-        fails(&stanza, "both are broken", &section, Old::Untouched, &[&file_name]);
-        kept.back();
+        fails(&stanza, "both are broken", &section, OldData::Untouched, &[&file_name]);
+        saved.restore();
         fs::remove_file(&file).unwrap();
         let replica = stanza.folder("", &section).unwrap();
         stanza
             .created(&replica)
             .unwrap_or_else(|error| panic!("{name} is gone, its copy is whole: {error:#}"));
         fs::remove_file(&copy).unwrap();
-        fails(&stanza, "both are gone", &section, Old::Untouched, &[&file_name]);
-        kept.back();
+        fails(&stanza, "both are gone", &section, OldData::Untouched, &[&file_name]);
+        saved.restore();
         for broken in [&b""[..], b"hello", b"\xff\xfe\0"] {
             fs::write(&file, broken).unwrap();
             fs::write(&copy, broken).unwrap();
-            fails(&stanza, "no such file", &section, Old::Untouched, &[&file_name]);
+            fails(&stanza, "no such file", &section, OldData::Untouched, &[&file_name]);
         }
-        kept.back();
+        saved.restore();
         for format in ["4", "6", "\"5\"", "null"] {
             let mut info = Info::read(&file).unwrap();
             info.set("backrest", "backrest-format", format).write(&file, user).unwrap();
-            fails(&stanza, "another format", &section, Old::Untouched, &[&file_name, "format"]);
+            fails(&stanza, "another format", &section, OldData::Untouched, &[&file_name, "format"]);
         }
-        kept.back();
+        saved.restore();
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_damaged_file_is_told_by_name_in_every_compression() {
+fn a_damaged_file_is_reported_by_name_in_every_compression() {
     let mut stanza = Stanza::start("pgbr-damaged", 100, &[PLAIN, ENCRYPTED, BUNDLED], "gz").unwrap();
     for codec in CODECS {
         stanza.compress(codec).unwrap();
         let label = stanza.backup(1, "full", &[]).unwrap();
         let damaged = &relations(&stanza, 1, &label)[0];
         let name = damaged.file_stem().unwrap().to_str().unwrap();
-        let kept = Kept::new(&stanza.backups(1, &label));
+        let saved = SavedFolder::new(&stanza.backups(1, &label));
         flip(damaged);
         let path = format!("base/1/{name}");
-        fails(&stanza, &format!("flipped, {codec}"), &of(&stanza, &label), Old::Emptied, &[&path]);
-        kept.back();
+        fails(
+            &stanza,
+            &format!("flipped, {codec}"),
+            &section_of(&stanza, &label),
+            OldData::Emptied,
+            &[&path],
+        );
+        saved.restore();
         let length = fs::metadata(damaged).unwrap().len();
         fs::File::options().write(true).open(damaged).unwrap().set_len(length / 2).unwrap();
-        fails(&stanza, &format!("truncated, {codec}"), &of(&stanza, &label), Old::Emptied, &[&path]);
-        kept.back();
+        fails(
+            &stanza,
+            &format!("truncated, {codec}"),
+            &section_of(&stanza, &label),
+            OldData::Emptied,
+            &[&path],
+        );
+        saved.restore();
         fs::remove_file(damaged).unwrap();
-        fails(&stanza, &format!("gone, {codec}"), &of(&stanza, &label), Old::Emptied, &[&path]);
+        fails(&stanza, &format!("gone, {codec}"), &section_of(&stanza, &label), OldData::Emptied, &[&path]);
         fs::remove_dir_all(stanza.backups(1, &label)).unwrap();
-        fs::remove_dir_all(&kept.copy).unwrap();
+        fs::remove_dir_all(&saved.copy).unwrap();
     }
     stanza.compress("zst").unwrap();
     for (number, what) in [(2, "encrypted"), (3, "bundled")] {
@@ -165,20 +187,20 @@ fn a_damaged_file_is_told_by_name_in_every_compression() {
             _ => relations(&stanza, number, &label)[0].clone(),
         };
         let section = stanza.method(&[number], "", &format!("backup = \"{label}\"\n"));
-        let whole = fs::read(&damaged).unwrap();
+        let complete = fs::read(&damaged).unwrap();
         flip(&damaged);
-        let old = if what == "bundled" { Old::Either } else { Old::Emptied };
+        let old = if what == "bundled" { OldData::Either } else { OldData::Emptied };
         fails(&stanza, &format!("flipped, {what}"), &section, old, &[]);
-        fs::write(&damaged, &whole[..whole.len() / 2]).unwrap();
+        fs::write(&damaged, &complete[..complete.len() / 2]).unwrap();
         fails(&stanza, &format!("truncated, {what}"), &section, old, &[]);
-        fs::write(&damaged, &whole).unwrap();
+        fs::write(&damaged, &complete).unwrap();
         stanza.created(&stanza.folder("", &section).unwrap()).unwrap();
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_wrong_pass_phrase_is_told_before_anything_is_touched() {
+fn a_wrong_passphrase_is_reported_before_anything_is_touched() {
     let stanza = Stanza::start("pgbr-pass", 100, &[ENCRYPTED, PLAIN], "gz").unwrap();
     let section = stanza.method(&[1], "", "");
     stanza.backup(1, "full", &[]).unwrap();
@@ -186,11 +208,11 @@ fn a_wrong_pass_phrase_is_told_before_anything_is_touched() {
     let pass = stanza.primary.playground.path("secrets/repository.pass");
     for wrong in ["another pass phrase", "x"] {
         fs::write(&pass, wrong).unwrap();
-        fails(&stanza, "wrong", &section, Old::Untouched, &["pass phrase"]);
+        fails(&stanza, "wrong", &section, OldData::Untouched, &["pass phrase"]);
     }
     let without: String =
         section.lines().filter(|line| !line.starts_with("keys.")).map(|line| format!("{line}\n")).collect();
-    fails(&stanza, "none", &without, Old::Untouched, &["keys.repo"]);
+    fails(&stanza, "none", &without, OldData::Untouched, &["keys.repo"]);
 }
 
 #[test]
@@ -199,10 +221,10 @@ fn a_repository_of_another_cluster_or_of_a_newer_server_is_rejected() {
     let stanza = Stanza::start("pgbr-other", 100, &[PLAIN], "gz").unwrap();
     let full = stanza.backup(1, "full", &[]).unwrap();
     let other = Primary::start("pgbr-another", 100).unwrap();
-    let replica = stanza.replica_of(&other.server, &of(&stanza, &full)).unwrap();
+    let replica = stanza.replica_of(&other.server, &section_of(&stanza, &full)).unwrap();
     let system = "SELECT system_identifier FROM pg_control_system()";
     let (here, there) = (stanza.primary.server.psql(system).unwrap(), other.server.psql(system).unwrap());
-    fails_in(&stanza, &replica, "another cluster", Old::Untouched, &["rejected", &here, &there]);
+    fails_in(&stanza, &replica, "another cluster", OldData::Untouched, &["rejected", &here, &there]);
 
     let user = stanza.primary.playground.user();
     let (info, manifest) =
@@ -227,7 +249,7 @@ fn a_repository_of_another_cluster_or_of_a_newer_server_is_rejected() {
     fs::rename(stanza.archive(1), stanza.archive(1).with_file_name("16-1")).unwrap();
     let mut newer = Info::read(&manifest).unwrap();
     newer.set("backup:db", "db-version", "\"16\"").write(&manifest, user).unwrap();
-    fails(&stanza, "a newer server", &of(&stanza, &full), Old::Untouched, &["16", "15"]);
+    fails(&stanza, "a newer server", &section_of(&stanza, &full), OldData::Untouched, &["16", "15"]);
 }
 
 #[test]
@@ -240,8 +262,8 @@ fn a_block_incremental_backup_is_refused_by_name() {
     fails(
         &stanza,
         "block incremental",
-        &of(&stanza, &label),
-        Old::Untouched,
+        &section_of(&stanza, &label),
+        OldData::Untouched,
         &["take a new full backup with repo-block=n", &label],
     );
 }

@@ -1,17 +1,17 @@
-//! Which backup is restored.
+//! The choice of the backup that is restored.
 
 use tests::pgbackrest::{ENCRYPTED, PLAIN, Stanza};
 
-use super::scene::{Old, fails};
+use super::scene::{OldData, fails};
 
-/// The backup that the plan of `understudy check` names for this section.
+/// Returns the backup that the plan of `understudy check` names for this section.
 fn chosen(stanza: &Stanza, section: &str) -> String {
     let folder = stanza.folder("", section).unwrap();
-    let told = folder.command("check").arg("--json").output().unwrap();
-    let text = String::from_utf8_lossy(&told.stdout);
-    assert!(told.status.success(), "{text}{}", String::from_utf8_lossy(&told.stderr));
-    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
-    told["methods"][0]["plan"]["backup"].as_str().unwrap_or_else(|| panic!("{text}")).to_owned()
+    let output = folder.command("check").arg("--json").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let checked: serde_json::Value = serde_json::from_str(&text).unwrap();
+    checked["methods"][0]["plan"]["backup"].as_str().unwrap_or_else(|| panic!("{text}")).to_owned()
 }
 
 #[test]
@@ -22,7 +22,7 @@ fn the_newest_backup_is_restored_unless_one_is_named_or_a_target_comes_before_it
     let mut marks = Vec::new();
     for kind in ["full", "diff", "incr"] {
         let label = stanza.backup(1, kind, &[]).unwrap();
-        // A second later, since pgBackRest keeps seconds.
+        // pgBackRest stores times in seconds, so the mark is a second later.
         let time = "SELECT to_char(now() AT TIME ZONE 'UTC' + '1 second', 'YYYY-MM-DD HH24:MI:SS')";
         let (time, lsn) = (server.psql(time).unwrap(), server.psql("SELECT pg_current_wal_lsn()").unwrap());
         server.wait_for(&format!("SELECT now() > '{time}+00'::timestamptz + '1 second'"), "t").unwrap();
@@ -37,37 +37,41 @@ fn the_newest_backup_is_restored_unless_one_is_named_or_a_target_comes_before_it
     }
     for (option, value) in [("target-time", "2001-02-03 04:05:06+00"), ("target-lsn", "0/1000000")] {
         let section = section(&format!("{option} = \"{value}\"\n"));
-        fails(&stanza, option, &section, Old::Untouched, &["none that ended at or before"]);
+        fails(&stanza, option, &section, OldData::Untouched, &["none that ended at or before"]);
     }
     assert_eq!(chosen(&stanza, &section("target-timeline = 1\n")), marks[2].0);
-    fails(&stanza, "timeline", &section("target-timeline = 2\n"), Old::Untouched, &["timeline 2"]);
+    fails(&stanza, "timeline", &section("target-timeline = 2\n"), OldData::Untouched, &["timeline 2"]);
     for (option, value) in [("target-time", "yesterday"), ("target-lsn", "16/ZZ")] {
         let section = section(&format!("{option} = \"{value}\"\n"));
-        fails(&stanza, option, &section, Old::Untouched, &[option, value]);
+        fails(&stanza, option, &section, OldData::Untouched, &[option, value]);
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn what_the_first_repository_lacks_comes_from_the_second() {
+fn a_backup_that_the_first_repository_lacks_is_restored_from_the_second() {
     let stanza = Stanza::start("pgbr-second", 100, &[PLAIN, ENCRYPTED], "zst").unwrap();
     let (both, section) = ([1, 2], stanza.method(&[1, 2], "", ""));
     let second = stanza.backup(2, "full", &[]).unwrap();
     let replica = stanza.replica(&section).unwrap();
-    assert_eq!(stanza.created(&replica).unwrap()["plan"]["backup"], second, "the first has no backup");
+    assert_eq!(
+        stanza.created(&replica).unwrap()["plan"]["backup"],
+        second,
+        "the second repository was not used"
+    );
     stanza.primary.streams_to(&replica).unwrap();
     let first = stanza.backup(1, "full", &[]).unwrap();
     assert_eq!(chosen(&stanza, &section), first);
     let named = stanza.method(&both, "", &format!("backup = \"{second}\"\n"));
-    assert_eq!(chosen(&stanza, &named), second, "the first has no such backup");
-    // What is not there at all is no worse than what is empty.
+    assert_eq!(chosen(&stanza, &named), second, "the second repository was not used");
+    // A missing repository is treated as an empty one.
     std::fs::rename(stanza.repository(1).join("backup"), stanza.repository(1).join("elsewhere")).unwrap();
     assert_eq!(chosen(&stanza, &section), second);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn where_the_newest_cannot_be_read_an_older_one_is_taken_if_the_operator_says_so() {
+fn with_older_set_an_older_backup_is_restored_if_the_newest_cannot_be_read() {
     let stanza = Stanza::start("pgbr-older", 100, &[PLAIN], "gz").unwrap();
     let older = stanza.backup(1, "full", &[]).unwrap();
     let newest = stanza.backup(1, "full", &[]).unwrap();
@@ -76,11 +80,11 @@ fn where_the_newest_cannot_be_read_an_older_one_is_taken_if_the_operator_says_so
     }
     let advice = format!("the next is {older}");
     let section = stanza.method(&[1], "", "");
-    fails(&stanza, "the newest", &section, Old::Untouched, &[&newest, "older = true", &advice]);
+    fails(&stanza, "the newest", &section, OldData::Untouched, &[&newest, "older = true", &advice]);
     let section = stanza.method(&[1], "", "older = true\n");
     let replica = stanza.replica(&section).unwrap();
     assert_eq!(stanza.created(&replica).unwrap()["plan"]["backup"], older);
     stanza.primary.streams_to(&replica).unwrap();
     let both = stanza.method(&[1], "", &format!("older = true\nbackup = \"{newest}\"\n"));
-    fails(&stanza, "a contradiction", &both, Old::Untouched, &["`backup`", "`older = true`"]);
+    fails(&stanza, "a contradiction", &both, OldData::Untouched, &["`backup`", "`older = true`"]);
 }

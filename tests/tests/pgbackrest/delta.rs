@@ -1,4 +1,4 @@
-//! A replica that is there already is brought in line with the backup.
+//! Restores with `delta` into a directory that holds a replica already.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,54 +11,57 @@ use tests::replica_folder::ReplicaFolder;
 
 use super::bad_input::flip;
 
-/// What the host or the method writes anew in every run, each with the reason.
-const ANEW: [(&str, &str); 5] = [
-    ("global/pg_control", "absent while anything is done, and put in place at the end"),
-    ("postgresql.auto.conf", "the seal's"),
-    ("standby.signal", "the seal's"),
-    ("pg_wal", "the log that the backup needs may differ"),
-    ("pg_tblspc", "links are the seal's"),
+/// The paths that every run writes anew, with the reason.
+const REWRITTEN: [(&str, &str); 5] = [
+    ("global/pg_control", "removed before a method runs, and written by the seal"),
+    ("postgresql.auto.conf", "written by the seal"),
+    ("standby.signal", "written by the seal"),
+    ("pg_wal", "the WAL that the backup needs may differ"),
+    ("pg_tblspc", "its links are written by the seal"),
 ];
 
 fn section(stanza: &Stanza, grants: &str) -> String {
     format!("{}{grants}", stanza.method(&[1], "keep_data = true\n", "delta = true\n"))
 }
 
-/// Everything of the data directory and its tablespaces that a run without changes leaves alone.
-fn lasting(replica: &ReplicaFolder) -> Vec<(String, u64, i128)> {
+/// Returns the files of the data directory and its tablespaces that a run without changes keeps.
+fn unchanged_files(replica: &ReplicaFolder) -> Vec<(String, u64, i128)> {
     let entries = snapshot(&replica.datadir()).unwrap();
-    let anew = |path: &str| {
-        ANEW.iter()
+    let is_rewritten = |path: &str| {
+        REWRITTEN
+            .iter()
             .any(|(own, _)| path == *own || path.starts_with(&format!("{own}/")) && *own != "pg_tblspc")
     };
     entries
         .into_iter()
-        .filter(|(path, entry)| entry.content.is_some() && !anew(path))
+        .filter(|(path, entry)| entry.content.is_some() && !is_rewritten(path))
         .map(|(path, entry)| (path, entry.inode, entry.changed))
         .collect()
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn what_matches_is_left_alone_and_the_rest_is_brought_in_line() {
+fn files_that_match_are_kept_and_the_others_are_replaced_or_removed() {
     for kind in [PLAIN, BUNDLED] {
         let stanza = Stanza::start("pgbr-delta", 3_000, &[kind], "lz4").unwrap();
         stanza.backup(1, "full", &[]).unwrap();
         let replica = stanza.replica(&section(&stanza, "")).unwrap();
         stanza.created(&replica).unwrap();
-        let first = lasting(&replica);
+        let first = unchanged_files(&replica);
         assert!(first.len() > 900 && first.iter().any(|(path, ..)| path.starts_with("pg_tblspc/")));
         stanza.created(&replica).unwrap();
-        let changed: Vec<_> = first.iter().zip(lasting(&replica)).filter(|(old, new)| *old != new).collect();
-        assert!(changed.is_empty(), "nothing had changed: {changed:?}");
+        let changed: Vec<_> =
+            first.iter().zip(unchanged_files(&replica)).filter(|(old, new)| *old != new).collect();
+        assert!(changed.is_empty(), "files were replaced although nothing had changed: {changed:?}");
 
-        // What a server and people could have left.
+        // Changes as a server and people could have left them.
         let file = |name: &str| replica.datadir().join(name);
-        let whole = snapshot(&replica.datadir()).unwrap();
+        let original = snapshot(&replica.datadir()).unwrap();
         let space = fs::read_dir(file("pg_tblspc")).unwrap().next().unwrap().unwrap().file_name();
         let in_space = format!("pg_tblspc/{}", space.to_str().unwrap());
         let largest = |below: &str| {
-            let of = whole.iter().filter(|(path, entry)| path.starts_with(below) && entry.content.is_some());
+            let of =
+                original.iter().filter(|(path, entry)| path.starts_with(below) && entry.content.is_some());
             of.max_by_key(|(_, entry)| entry.content.as_ref().map(Vec::len)).unwrap().0.clone()
         };
         let (in_base, in_space_file) = (largest("base/5/"), largest(&format!("{in_space}/")));
@@ -81,19 +84,19 @@ fn what_matches_is_left_alone_and_the_rest_is_brought_in_line() {
         stanza.created(&replica).unwrap();
         let now = snapshot(&replica.datadir()).unwrap();
         for path in [&in_base, &in_space_file, "base/1/1249", "base/1/1247", "base/1/2619", "base/1/2608"] {
-            assert!(now[path].content == whole[path].content, "{path} is as in the backup");
+            assert!(now[path].content == original[path].content, "{path} is not as in the backup");
         }
         for path in ["base/1/99999", "base/1/88888", "base/99999", "recovery.signal"] {
-            assert!(!now.contains_key(path), "{path} is gone");
+            assert!(!now.contains_key(path), "{path} was not removed");
         }
         assert!(!fs::symlink_metadata(file("base/1/2608")).unwrap().is_symlink());
         assert_eq!(fs::read_to_string(&victim).unwrap(), "not to be touched");
-        let kept = lasting(&replica);
+        let kept = unchanged_files(&replica);
         let kept: Vec<_> = first.iter().filter(|entry| kept.contains(entry)).collect();
-        assert_eq!(kept.len(), first.len() - 6, "all but what was changed is kept");
+        assert_eq!(kept.len(), first.len() - 6, "other files than the changed ones were replaced");
         stanza.primary.streams_to(&replica).unwrap();
 
-        // A replica that ran, and a newer backup.
+        // A replica that has run, and a newer backup.
         stanza.primary.server.psql("UPDATE letters SET body = 'new' WHERE id < 100").unwrap();
         let newer = stanza.backup(1, "incr", &[]).unwrap();
         assert_eq!(stanza.created(&replica).unwrap()["plan"]["backup"], newer);
@@ -108,19 +111,19 @@ fn append(file: &Path) {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_run_that_was_ended_midway_is_continued() {
+fn a_run_continues_an_interrupted_one() {
     for (kind, signal) in [(PLAIN, Signal::KILL), (BUNDLED, Signal::KILL), (PLAIN, Signal::TERM)] {
-        interrupted(kind, signal);
+        check_interrupted_run(kind, signal);
     }
 }
 
-fn interrupted(kind: Kind, signal: Signal) {
+fn check_interrupted_run(kind: Kind, signal: Signal) {
     let stanza = Stanza::start("pgbr-midway", 3_000, &[kind], "none").unwrap();
     stanza.backup(1, "full", &[]).unwrap();
     let slow = stanza.replica(&section(&stanza, "rate = \"4MiB/s\"\n")).unwrap();
     let running = slow.spawn(&[]).unwrap();
     let begun = Instant::now();
-    // Files come and go while it is looked at.
+    // Files may be removed while the snapshot is taken.
     let files =
         || if slow.datadir().exists() { snapshot(&slow.datadir()).map_or(0, |files| files.len()) } else { 0 };
     while files() < 300 {
@@ -128,19 +131,19 @@ fn interrupted(kind: Kind, signal: Signal) {
         std::thread::sleep(Duration::from_millis(20));
     }
     running.signal(signal).unwrap();
-    let ended = slow.ended(running).unwrap();
+    let ended = slow.wait_for_end(running).unwrap();
     assert_ne!(ended.code(), Some(0));
     assert!(!slow.is_sealed());
-    let before = lasting(&slow);
-    assert!(before.len() > 100, "what was written is kept: {}", before.len());
+    let before = unchanged_files(&slow);
+    assert!(before.len() > 100, "the written files were not kept: {}", before.len());
 
     let config = slow.path("understudy.toml");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("rate = \"4MiB/s\"\n", "")).unwrap();
     stanza.created(&slow).unwrap();
-    let after = lasting(&slow);
+    let after = unchanged_files(&slow);
     let kept = before.iter().filter(|entry| after.contains(entry)).count();
-    // What was at work when it ended is written again.
+    // Files that were being written at the end are written again.
     assert!(kept * 10 >= before.len() * 8, "{kept} of {} files were kept", before.len());
     stanza.primary.streams_to(&slow).unwrap();
 }

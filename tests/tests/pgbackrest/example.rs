@@ -8,7 +8,7 @@ use tests::server::run;
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn the_example_runs_as_it_stands() {
+fn the_example_runs_unchanged() {
     let mut example = Command::new(project().join("examples/pgbackrest/run.sh"));
     example.env("UNDERSTUDY", understudy().unwrap());
     let output = run(&mut example).unwrap();

@@ -1,11 +1,11 @@
-//! The harness itself: pgBackRest restores what it backed up, and takes a file that was changed here for its own.
+//! Tests of the helpers: pgBackRest restores its own backups, and accepts files that the helpers changed.
 
 use tests::pgbackrest::{BUNDLED_ENCRYPTED, Info, PLAIN, Stanza, differences};
 use tests::server::PostgresServer;
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn what_pgbackrest_restores_starts_and_what_is_changed_here_it_takes_for_its_own() {
+fn a_backup_that_pgbackrest_restores_starts_and_pgbackrest_accepts_a_changed_manifest() {
     let mut stanza = Stanza::start("pgbr-harness", 200, &[PLAIN, BUNDLED_ENCRYPTED], "zst").unwrap();
     stanza.add_tablespace("slow", 100).unwrap();
     for number in [1, 2] {
@@ -21,14 +21,14 @@ fn what_pgbackrest_restores_starts_and_what_is_changed_here_it_takes_for_its_own
         stanza.primary.server.psql("DELETE FROM of_slow WHERE id = -1").unwrap();
     }
 
-    // Two restores of one backup are the same but for what a restore writes by itself.
+    // Two restores of one backup have the same files, except for those that a restore itself writes.
     let full = stanza.labels(1).unwrap().remove(0);
     let first = stanza.restore(1, &full, "first", "preserve").unwrap();
     let manifest = stanza.backups(1, &format!("{full}/backup.manifest"));
     let mut info = Info::read(&manifest).unwrap();
     assert_eq!(info.text(), std::fs::read_to_string(&manifest).unwrap(), "read and written without a change");
     let file = info.get("target:file", "pg_data/PG_VERSION").unwrap();
-    // pgBackRest reads the keys of a value in their order.
+    // pgBackRest expects the keys of a value in alphabetical order.
     let with_mode = file.replacen(',', ",\"mode\":\"0640\",", 1);
     assert!(!file.contains("mode"), "{file}");
     info.set("target:file", "pg_data/PG_VERSION", &with_mode);

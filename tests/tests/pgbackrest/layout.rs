@@ -1,5 +1,4 @@
-//! Repositories and clusters that are laid out as few are: raw bundles, links that are relative, paths as long as a file system
-//! takes, and what is written before everything else.
+//! Unusual layouts of repositories and clusters: raw bundles, relative links, very long paths, and the order of writing.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,14 +8,14 @@ use std::process::Command;
 use tests::pgbackrest::{BUNDLED, BUNDLED_ENCRYPTED, Info, PLAIN, Stanza, differences};
 use tests::server::run;
 
-use super::bad_input::of;
+use super::bad_input::section_of;
 
-/// What both tools write for themselves.
+/// Returns whether each tool writes this path itself.
 fn is_own(path: &str) -> bool {
     ["postgresql.auto.conf", "standby.signal", "pg_wal"].iter().any(|own| path.split('/').next() == Some(own))
 }
 
-/// No file of this size is there, so that pgBackRest gives none a size of blocks.
+/// Options with which pgBackRest stores no file in blocks, because none has the size of a gigabyte.
 const NO_BLOCKS: [&str; 3] = ["--beta", "--repo1-block", "--repo1-block-size-map=1GiB=1MiB"];
 
 #[test]
@@ -28,7 +27,7 @@ fn raw_bundles_without_blocks_are_restored_to_the_files_that_pgbackrest_makes_of
             stanza.compress(codec).unwrap();
             let full = stanza.backup(1, "full", &NO_BLOCKS).unwrap();
             stanza.primary.server.psql("UPDATE letters SET body = body || 'x' WHERE id % 97 = 0").unwrap();
-            // Without blocks, and with the bundles of its set.
+            // This backup has no blocks either, and refers to bundles of the full backup.
             let incr = stanza.backup(1, "incr", &[]).unwrap();
             for label in [&full, &incr] {
                 if !kind.encrypted {
@@ -38,7 +37,7 @@ fn raw_bundles_without_blocks_are_restored_to_the_files_that_pgbackrest_makes_of
                     let manifest = Info::read(&manifest).unwrap();
                     assert_eq!(manifest.get("backup", "backup-bundle-raw"), Some("true"), "{codec}");
                 }
-                let replica = stanza.replica(&of(&stanza, label)).unwrap();
+                let replica = stanza.replica(&section_of(&stanza, label)).unwrap();
                 stanza.created(&replica).unwrap_or_else(|error| panic!("{codec} {label}: {error:#}"));
                 let theirs = stanza.restore(1, label, &format!("theirs-{label}"), "preserve").unwrap();
                 let found = differences(&replica.datadir(), &theirs, is_own).unwrap();
@@ -50,7 +49,7 @@ fn raw_bundles_without_blocks_are_restored_to_the_files_that_pgbackrest_makes_of
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_tablespace_behind_a_relative_link_goes_where_the_map_says() {
+fn a_tablespace_behind_a_relative_link_is_restored_as_mapped() {
     let stanza = Stanza::start("pgbr-relative", 100, &[PLAIN], "gz").unwrap();
     let datadir = stanza.primary.server.datadir().to_owned();
     let space = stanza.tablespaces[0].clone();
@@ -64,8 +63,8 @@ fn a_tablespace_behind_a_relative_link_goes_where_the_map_says() {
     let manifest = Info::read(&stanza.backups(1, &format!("{full}/backup.manifest"))).unwrap();
     let target = manifest.get("backup:target", &format!("pg_tblspc/{}", space.oid)).unwrap();
     assert!(target.contains(&format!("\"path\":\"{}\"", relative.display())), "{target}");
-    // The map names it by the absolute path.
-    let replica = stanza.replica(&of(&stanza, &full)).unwrap();
+    // The map names the tablespace by its absolute path.
+    let replica = stanza.replica(&section_of(&stanza, &full)).unwrap();
     let attempt = stanza.created(&replica).unwrap();
     let location = attempt["plan"]["tablespaces"][0]["location"].as_str().unwrap_or_default();
     assert_eq!(Path::new(location), space.path, "{attempt}");
@@ -76,7 +75,7 @@ fn a_tablespace_behind_a_relative_link_goes_where_the_map_says() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_path_of_more_bytes_than_a_bucket_takes_is_restored_from_a_folder() {
+fn a_path_that_is_too_long_for_a_bucket_is_restored_from_a_directory() {
     let stanza = Stanza::start("pgbr-deep", 100, &[PLAIN], "gz").unwrap();
     let deep = vec!["d".repeat(200); 8].join("/");
     let folder = stanza.primary.server.datadir().join("deep").join(&deep);
@@ -90,14 +89,14 @@ fn a_path_of_more_bytes_than_a_bucket_takes_is_restored_from_a_folder() {
     .unwrap();
     run(Command::new("/bin/chmod").args(["-R", "u=rwX,go="]).arg(&top)).unwrap();
     let full = stanza.backup(1, "full", &[]).unwrap();
-    let replica = stanza.replica(&of(&stanza, &full)).unwrap();
+    let replica = stanza.replica(&section_of(&stanza, &full)).unwrap();
     stanza.created(&replica).unwrap();
     assert_eq!(fs::read(replica.datadir().join("deep").join(&deep).join("file")).unwrap(), b"deep");
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn the_version_is_there_before_anything_else_is_fetched() {
+fn pg_version_is_written_before_anything_else_is_fetched() {
     let stanza = Stanza::start("pgbr-first", 100, &[PLAIN], "gz").unwrap();
     let full = stanza.backup(1, "full", &[]).unwrap();
     let options = format!("backup = \"{full}\"\ndelta = true\n");

@@ -1,8 +1,8 @@
-//! The method `pgbackrest` through the whole program: repositories as pgBackRest writes them and as nobody wants them, held
-//! against what `pgbackrest restore` makes of the same backup.
+//! The method `pgbackrest` in the whole program: valid, damaged and malicious repositories, and comparisons with what
+//! `pgbackrest restore` makes of the same backup.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::print_stdout, reason = "how much ran, and what each refusal said, is for whoever looks")]
+#![expect(clippy::print_stdout, reason = "the counts and messages are for the reader of the test's output")]
 
 mod bad_input;
 mod choice;

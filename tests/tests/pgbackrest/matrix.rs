@@ -1,5 +1,5 @@
-//! Backups of every type in every compression, bundled or not, encrypted or not: each is restored to the same files that
-//! pgBackRest makes of it, and streams.
+//! Backups of every type in every compression, bundled or not, encrypted or not. Each must be restored to the same files as by
+//! pgBackRest, and stream.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -8,23 +8,23 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tests::pgbackrest::{BUNDLED, BUNDLED_ENCRYPTED, CODECS, ENCRYPTED, Kind, PLAIN, Stanza, differences};
 use tests::program::fast_or_full;
 
-/// What a backup is made of.
+/// The type of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Type {
     Full,
     Diff,
-    /// An incremental one of an incremental one.
+    /// An incremental backup of an incremental backup.
     Incr,
 }
 
 const TYPES: [Type; 3] = [Type::Full, Type::Diff, Type::Incr];
 const KINDS: [Kind; 4] = [PLAIN, ENCRYPTED, BUNDLED, BUNDLED_ENCRYPTED];
 
-/// What is compared: a backup of one type in a repository of one kind in one compression.
-type Cell = (&'static str, Kind, Type);
+/// A case: a compression, a kind of repository and a type of backup.
+type Case = (&'static str, Kind, Type);
 
-/// Cells in which every value of every axis comes.
-const FAST: [Cell; 5] = [
+/// Cases of a fast run, which include every value of each of the three.
+const FAST: [Case; 5] = [
     ("gz", PLAIN, Type::Incr),
     ("lz4", BUNDLED_ENCRYPTED, Type::Diff),
     ("zst", BUNDLED, Type::Incr),
@@ -32,7 +32,7 @@ const FAST: [Cell; 5] = [
     ("none", BUNDLED, Type::Full),
 ];
 
-/// The files that both tools write for themselves, each with the reason.
+/// The files that each tool writes itself, with the reason.
 const OWN: [(&str, &str); 3] = [
     ("postgresql.auto.conf", "primary_conninfo here, restore_command there"),
     ("standby.signal", "the replica is configured as a standby, pgBackRest was told to leave it as it was"),
@@ -44,7 +44,7 @@ fn is_own(path: &str) -> bool {
         .any(|(own, _)| path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
-/// A backup of this type, with changes between it and those that it is made of.
+/// Takes a backup of this type, with changes before each of the backups that it builds on.
 fn backup(stanza: &Stanza, number: usize, wanted: Type) -> String {
     let change = |step: u32| {
         for sql in [
@@ -74,50 +74,50 @@ fn backup(stanza: &Stanza, number: usize, wanted: Type) -> String {
     label
 }
 
-/// Restores a cell twice, by the program and by pgBackRest, and compares.
-fn holds(stanza: &Stanza, number: usize, cell: Cell) {
-    let label = backup(stanza, number, cell.2);
-    // What is consistent with the backup alone is enough here, and all that was archived is enough too.
-    let wal = if cell.2 == Type::Diff { "wal = \"latest\"\n" } else { "" };
+/// Restores a backup with the program and with pgBackRest, and compares the results.
+fn check_case(stanza: &Stanza, number: usize, case: Case) {
+    let label = backup(stanza, number, case.2);
+    // Differential backups are restored with all archived WAL, the others with the WAL of the backup alone.
+    let wal = if case.2 == Type::Diff { "wal = \"latest\"\n" } else { "" };
     let options = format!("backup = \"{label}\"\n{wal}");
     let replica = stanza.replica(&stanza.method(&[number], "", &options)).unwrap();
-    let attempt = stanza.created(&replica).unwrap_or_else(|error| panic!("{cell:?}: {error:#}"));
-    assert_eq!(attempt["plan"]["backup"], label, "{cell:?}: {attempt}");
+    let attempt = stanza.created(&replica).unwrap_or_else(|error| panic!("{case:?}: {error:#}"));
+    assert_eq!(attempt["plan"]["backup"], label, "{case:?}: {attempt}");
     let name = format!("theirs-{label}-{number}");
     let theirs = stanza.restore(number, &label, &name, "preserve").unwrap();
     let found = differences(&replica.datadir(), &theirs, is_own).unwrap();
-    assert!(found.is_empty(), "{cell:?}: {found:#?}");
-    stanza.primary.streams_to(&replica).unwrap_or_else(|error| panic!("{cell:?}: {error:#}"));
+    assert!(found.is_empty(), "{case:?}: {found:#?}");
+    stanza.primary.streams_to(&replica).unwrap_or_else(|error| panic!("{case:?}: {error:#}"));
     for folder in [replica.path(""), stanza.primary.playground.path(&name)] {
         std::fs::remove_dir_all(folder).unwrap();
     }
 }
 
-/// Every cell of one compression, from one primary with a repository of each kind.
-fn of_one_codec(codec: &str, cells: &[Cell]) {
+/// Checks all cases of one compression, with one primary that has a repository of each kind.
+fn check_codec(codec: &str, cases: &[Case]) {
     let kinds: Vec<Kind> =
-        KINDS.into_iter().filter(|kind| cells.iter().any(|(_, of, _)| of == kind)).collect();
+        KINDS.into_iter().filter(|kind| cases.iter().any(|(_, of, _)| of == kind)).collect();
     let mut stanza = Stanza::start(&format!("pgbr-{codec}"), 8_000, &kinds, codec).unwrap();
-    // The standbys of backups that are restored to their own end alone begin there.
+    // Replicas that are restored to the end of their backup stream from there, so the primary must keep that WAL.
     stanza.primary.server.psql("ALTER SYSTEM SET wal_keep_size = '8GB'").unwrap();
     stanza.primary.server.psql("SELECT pg_reload_conf()").unwrap();
     if ["gz", "zst"].contains(&codec) {
         stanza.add_tablespace("slow", 500).unwrap();
     }
-    for cell in cells {
-        let number = 1 + kinds.iter().position(|kind| *kind == cell.1).unwrap();
-        holds(&stanza, number, *cell);
+    for case in cases {
+        let number = 1 + kinds.iter().position(|kind| *kind == case.1).unwrap();
+        check_case(&stanza, number, *case);
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn every_backup_is_restored_to_the_files_that_pgbackrest_makes_of_it_and_streams() {
-    let whole = CODECS.into_iter().flat_map(|codec| {
+    let all = CODECS.into_iter().flat_map(|codec| {
         KINDS.into_iter().flat_map(move |kind| TYPES.into_iter().map(move |of| (codec, kind, of)))
     });
-    let whole: Vec<Cell> = whole.collect();
-    let cells = if fast_or_full(0, 1) == 0 { FAST.to_vec() } else { whole.clone() };
+    let all: Vec<Case> = all.collect();
+    let cases = if fast_or_full(0, 1) == 0 { FAST.to_vec() } else { all.clone() };
     let queue: Mutex<VecDeque<&str>> = Mutex::new(CODECS.into());
     let ran = AtomicU32::new(0);
     std::thread::scope(|scope| {
@@ -125,14 +125,14 @@ fn every_backup_is_restored_to_the_files_that_pgbackrest_makes_of_it_and_streams
             scope.spawn(|| {
                 loop {
                     let Some(codec) = queue.lock().unwrap().pop_front() else { return };
-                    let its: Vec<Cell> = cells.iter().copied().filter(|(of, ..)| *of == codec).collect();
-                    of_one_codec(codec, &its);
-                    ran.fetch_add(u32::try_from(its.len()).unwrap(), Ordering::Relaxed);
+                    let own: Vec<Case> = cases.iter().copied().filter(|(of, ..)| *of == codec).collect();
+                    check_codec(codec, &own);
+                    ran.fetch_add(u32::try_from(own.len()).unwrap(), Ordering::Relaxed);
                 }
             });
         }
     });
     let ran = ran.into_inner();
-    println!("{ran} of {} cells ran", whole.len());
-    assert_eq!((ran as usize, whole.len()), (cells.len(), 60));
+    println!("{ran} of {} cases ran", all.len());
+    assert_eq!((ran as usize, all.len()), (cases.len(), 60));
 }

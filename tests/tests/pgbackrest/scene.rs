@@ -1,4 +1,4 @@
-//! Runs that must fail: what is held against each of them.
+//! Checks of runs that must fail.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -8,18 +8,18 @@ use tests::pgbackrest::{Stanza, snapshot};
 use tests::replica_folder::{Ended, ReplicaFolder};
 use tests::server::run;
 
-/// What becomes of a data directory that held somebody's old data.
+/// What happens to old data in the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Old {
-    /// The plan knew: nothing was touched.
+pub(crate) enum OldData {
+    /// The plan noticed the problem, so nothing was touched.
     Untouched,
-    /// Only the bytes themselves could tell: it was emptied, and nothing in it can be started.
+    /// The problem was noticed only during the restore: the directory was emptied, and nothing in it can be started.
     Emptied,
-    /// One or the other: the plan reads a few files of the backup, and where in a bundle they are is not given.
+    /// Either of the two: the plan reads a few files of the backup, which may be in the damaged part of a bundle.
     Either,
 }
 
-/// Everything that is in the playground besides replicas and what servers and pgBackRest change by themselves.
+/// Returns everything in the playground except replicas and the files that servers and pgBackRest change by themselves.
 fn outside(stanza: &Stanza) -> BTreeSet<String> {
     let root = stanza.primary.playground.path("");
     let mut find = Command::new("/usr/bin/find");
@@ -32,37 +32,37 @@ fn outside(stanza: &Stanza) -> BTreeSet<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// What lies in the folder of a replica.
+/// Returns the names in the folder of a replica.
 fn names(replica: &ReplicaFolder) -> BTreeSet<String> {
     let entries = std::fs::read_dir(replica.path("")).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Creates a replica with this section of the method and no source, which must fail, say all of this, leave old data as
-/// `old` says and nothing outside. Gives what it said.
-pub(crate) fn fails(stanza: &Stanza, what: &str, method: &str, old: Old, says: &[&str]) -> Ended {
+/// Runs the program with this section of the method and without a source. Checks that it fails with these messages, treats old data
+/// as `old` says, and writes nothing outside. Returns the result of the run.
+pub(crate) fn fails(stanza: &Stanza, what: &str, method: &str, old: OldData, says: &[&str]) -> Ended {
     let replica = stanza.folder("", method).unwrap();
     fails_in(stanza, &replica, what, old, says)
 }
 
-/// The same in this folder of a replica.
+/// Does the same in this folder of a replica.
 pub(crate) fn fails_in(
     stanza: &Stanza,
     replica: &ReplicaFolder,
     what: &str,
-    old: Old,
+    old: OldData,
     says: &[&str],
 ) -> Ended {
     let datadir = replica.datadir();
     if !datadir.exists() {
         replica.directory("data").unwrap();
-        minimal_cluster(7_000_000_000_000_000_001).write_whole(&datadir).unwrap();
+        minimal_cluster(7_000_000_000_000_000_001).write_complete(&datadir).unwrap();
         run(Command::new("/bin/chown").arg("-R").arg("--reference").arg(replica.wal()).arg(&datadir))
             .unwrap();
     }
     let (before, beside) = (snapshot(&datadir).unwrap(), outside(stanza));
-    let places = names(replica);
-    // The old data may be of another cluster than the source's; what stays does so also where it may go.
+    let names_before = names(replica);
+    // The old data is of another cluster, so --force is needed. It must stay unchanged even with --force if nothing is touched.
     let ended = replica.create(&["--force"]).unwrap();
     let attempt = ended.attempt("pgbackrest").to_string();
     println!("{what}: {}", ended.attempt("pgbackrest")["message"]);
@@ -77,18 +77,18 @@ pub(crate) fn fails_in(
     }
     let touched = ended.attempt("pgbackrest")["touched"] == true;
     assert!(
-        old == Old::Either || touched == (old == Old::Emptied),
+        old == OldData::Either || touched == (old == OldData::Emptied),
         "{what}: touched is {touched}: {attempt}"
     );
     match touched {
         false => assert_eq!(snapshot(&datadir).unwrap(), before, "{what}: it was touched"),
-        true => assert!(!replica.is_sealed(), "{what}: pg_control is in its place"),
+        true => assert!(!replica.is_sealed(), "{what}: there is a pg_control"),
     }
     let after = outside(stanza);
     let changed: Vec<&String> = beside.symmetric_difference(&after).collect();
     assert!(changed.is_empty(), "{what}: written or removed outside: {changed:?}");
     let own = ["output".to_owned(), "report.json".to_owned()].into();
-    let changed = &(&places ^ &names(replica)) - &own;
+    let changed = &(&names_before ^ &names(replica)) - &own;
     assert!(changed.is_empty(), "{what}: written or removed beside the data directory: {changed:?}");
     std::fs::remove_dir_all(replica.path("")).unwrap();
     ended

@@ -1,4 +1,4 @@
-//! Neither the pass phrase of a repository nor those that pgBackRest keeps inside its files are ever seen.
+//! Neither the passphrase of a repository nor those that pgBackRest keeps inside its files are ever seen.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,14 +8,14 @@ use tests::server::run;
 
 use super::bad_input::flip;
 
-/// The plain text of a file that pgBackRest encrypted, by OpenSSL's own tool.
+/// Decrypts a file of pgBackRest with OpenSSL's own tool.
 fn decrypted(file: &Path, pass: &str) -> String {
     let mut openssl = Command::new("/usr/bin/openssl");
     openssl.args(["enc", "-d", "-aes-256-cbc", "-md", "sha1", "-pass"]).arg(format!("pass:{pass}"));
     String::from_utf8(run(openssl.arg("-in").arg(file)).unwrap().stdout).unwrap()
 }
 
-/// The pass phrase that stands in such a text.
+/// Returns the passphrase in such a text.
 fn inner(text: &str) -> String {
     let line = text.lines().find_map(|line| line.strip_prefix("cipher-pass=")).expect("a pass phrase");
     line.trim_matches('"').to_owned()
@@ -23,7 +23,7 @@ fn inner(text: &str) -> String {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn no_pass_phrase_is_in_a_log_a_report_or_anything_that_is_left() {
+fn no_passphrase_is_in_a_log_a_report_or_a_remaining_file() {
     for kind in [ENCRYPTED, BUNDLED_ENCRYPTED] {
         let stanza = Stanza::start("pgbr-secrets", 200, &[kind], "zst").unwrap();
         let label = stanza.backup(1, "full", &[]).unwrap();
@@ -33,12 +33,12 @@ fn no_pass_phrase_is_in_a_log_a_report_or_anything_that_is_left() {
         let manifest = stanza.backups(1, &format!("{label}/backup.manifest"));
         let of_files = inner(&decrypted(&manifest, &of_manifests));
         let secrets = [PASS.to_owned(), of_archive, of_manifests, of_files];
-        assert!(secrets.iter().all(|secret| secret.len() > 20), "pgBackRest makes long ones");
+        assert!(secrets.iter().all(|secret| secret.len() > 20), "a passphrase of pgBackRest is short");
 
         let section = stanza.method(&[1], "", "wal = \"latest\"\n");
         let replica = stanza.replica(&section).unwrap();
-        let whole = replica.create(&["--log-level=trace"]).unwrap();
-        assert_eq!(whole.code(), Some(0), "{}", whole.output);
+        let created = replica.create(&["--log-level=trace"]).unwrap();
+        assert_eq!(created.code(), Some(0), "{}", created.output);
         let damaged = if kind.bundle { "bundle/1" } else { "pg_data/global/1260.zst" };
         flip(&stanza.backups(1, &format!("{label}/{damaged}")));
         let broken = stanza.replica(&section).unwrap();
@@ -49,7 +49,7 @@ fn no_pass_phrase_is_in_a_log_a_report_or_anything_that_is_left() {
         let refused = stanza.replica(&section).unwrap().create(&["--log-level=trace"]).unwrap();
         assert_ne!(refused.code(), Some(0), "{}", refused.output);
 
-        for ended in [&whole, &failed, &refused] {
+        for ended in [&created, &failed, &refused] {
             let report = ended.report.to_string();
             for secret in &secrets {
                 assert!(!ended.output.contains(secret.as_str()), "in the output");

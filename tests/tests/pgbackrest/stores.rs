@@ -1,4 +1,4 @@
-//! An encrypted repository in a real server of a store, with what goes wrong there.
+//! Repositories in real servers of stores, with faults of the servers.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,19 +7,19 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use tests::faults::{Fate, Faults};
+use tests::faults::{Action, FaultProxy};
 use tests::pgbackrest::{BUNDLED, BUNDLED_ENCRYPTED, ENCRYPTED, Info, PASS, PLAIN, STANZA, Stanza, section};
 use tests::program::fast_or_full;
 use tests::server::run;
-use tests::stored::{EVERYWHERE, Grant, Place};
+use tests::stored::{ALL_LOCATIONS, BackupLocation, Grant};
 use tests::stores::{S3RVER, StoreServer, ensure_servers};
 
-use super::scene::{Old, fails, fails_in};
+use super::scene::{OldData, fails, fails_in};
 
-/// Where the repository is in the bucket `backups`.
+/// The prefix of the repository in the bucket `backups`.
 const PREFIX: &str = "of/demo";
 
-/// Puts every file below a folder into the bucket, with Amazon's own client.
+/// Uploads every file below a folder to the bucket, with Amazon's own client.
 fn upload(server: &StoreServer, folder: &Path) {
     const PUT: &str = "import sys, os, boto3\n\
         s3 = boto3.client('s3', endpoint_url=sys.argv[1], aws_access_key_id=sys.argv[4], aws_secret_access_key=sys.argv[4], region_name='us-east-1')\n\
@@ -33,7 +33,7 @@ fn upload(server: &StoreServer, folder: &Path) {
     run(Command::new(python).args(["-c", PUT, &server.url()]).arg(folder).args([PREFIX, S3RVER])).unwrap();
 }
 
-/// The section that restores from the bucket, asked at `endpoint` with this secret; `pass` is the file of the pass phrase.
+/// Returns the section that restores from the bucket, asked at `endpoint` with this secret; `pass` is the file of the passphrase.
 fn in_bucket(stanza: &Stanza, endpoint: &str, secret: &str, pass: &Path) -> String {
     let playground = &stanza.primary.playground;
     let mut credentials = Vec::new();
@@ -59,7 +59,7 @@ fn port(server: &StoreServer) -> u16 {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_replica_comes_from_an_encrypted_repository_in_s3_whose_server_is_killed_midway() {
+fn a_replica_is_restored_from_an_encrypted_repository_in_s3_whose_server_is_restarted_meanwhile() {
     for kind in [ENCRYPTED, BUNDLED_ENCRYPTED] {
         let stanza = Stanza::start("pgbr-s3", 2_000, &[kind], "zst").unwrap();
         stanza.backup(1, "full", &[]).unwrap();
@@ -68,50 +68,53 @@ fn a_replica_comes_from_an_encrypted_repository_in_s3_whose_server_is_killed_mid
         stanza.switch_wal().unwrap();
         let mut server = StoreServer::s3rver().unwrap();
         upload(&server, &stanza.repository(1));
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let mut reads = 0;
         let object = if kind.bundle { "/bundle/" } else { "/pg_data/base/" };
-        let faults = Faults::before(port(&server), move |asked| {
-            if asked.method != "GET" || !asked.target.contains(object) {
-                return Fate::Passed;
+        let proxy = FaultProxy::start(port(&server), move |request| {
+            if request.method != "GET" || !request.target.contains(object) {
+                return Action::Forward;
             }
             reads += 1;
-            let _ = tell.send(reads);
-            // Some of the first answers are cut short, so that there is work left when the server goes.
+            let _ = sender.send(reads);
+            // The first responses fail, so that the restore is not complete when the server is stopped.
             match reads {
-                1 => Fate::CutAfter(700),
-                2 => Fate::Refused(503),
-                _ => Fate::Passed,
+                1 => Action::CutAfter(700),
+                2 => Action::Status(503),
+                _ => Action::Forward,
             }
         })
         .unwrap();
         let pass = stanza.primary.playground.path("secrets/repository.pass");
-        let replica = stanza.replica(&in_bucket(&stanza, &faults.url(), S3RVER, &pass)).unwrap();
+        let replica = stanza.replica(&in_bucket(&stanza, &proxy.url(), S3RVER, &pass)).unwrap();
         let running = replica.spawn(&[]).unwrap();
         let patience = Duration::from_secs(60);
-        told.recv_timeout(patience).expect("the first file is asked for");
+        receiver.recv_timeout(patience).expect("no file was requested");
         server.kill().unwrap();
-        let _ = told.recv_timeout(patience).expect("it goes on asking while the server is away");
+        let _ =
+            receiver.recv_timeout(patience).expect("the program did not retry while the server was stopped");
         server.restart().unwrap();
-        let ended = replica.ended(running).unwrap();
+        let ended = replica.wait_for_end(running).unwrap();
         assert_eq!(ended.code(), Some(0), "{}", ended.output);
         stanza.primary.streams_to(&replica).unwrap();
     }
 }
 
-/// The section that restores from a place with this grant. Nobody lists a web server, so there the source has to have the WAL.
-fn from_place(place: Place, store: &str) -> String {
-    let wal = if place.lists() { "wal = \"latest\"" } else { "wal = \"none\"" };
+/// Returns the section that restores from a location with this grant. A web server cannot be listed, so the source must have the WAL.
+fn section_for(location: BackupLocation, store: &str) -> String {
+    let wal = if location.can_be_listed() { "wal = \"latest\"" } else { "wal = \"none\"" };
     section("", wal, &format!("[method.pgbackrest.grants.stores.repo]\n{store}"))
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_replica_comes_from_a_repository_in_every_kind_of_store() {
-    // Those whose answers differ most come first; S3 by s3rver has a test of its own.
-    let mut places = vec![Place::Azurite, Place::Google, Place::Web];
-    places.extend(EVERYWHERE.iter().filter(|place| !places.contains(place)).copied().collect::<Vec<_>>());
-    let places = &places[..fast_or_full(3, 8) as usize];
+fn a_replica_is_restored_from_a_repository_in_every_kind_of_store() {
+    // The kinds that differ most come first. S3 by s3rver has a test of its own.
+    let mut locations = vec![BackupLocation::Azurite, BackupLocation::Google, BackupLocation::Web];
+    locations.extend(
+        ALL_LOCATIONS.iter().filter(|location| !locations.contains(location)).copied().collect::<Vec<_>>(),
+    );
+    let locations = &locations[..fast_or_full(3, 8) as usize];
     let kinds = &[PLAIN, BUNDLED][..fast_or_full(1, 2) as usize];
     for kind in kinds {
         let stanza = Stanza::start("pgbr-everywhere", 500, &[*kind], "gz").unwrap();
@@ -119,18 +122,24 @@ fn a_replica_comes_from_a_repository_in_every_kind_of_store() {
         stanza.primary.server.psql("INSERT INTO letters VALUES (-5, 'later')").unwrap();
         stanza.backup(1, "incr", &[]).unwrap();
         stanza.switch_wal().unwrap();
-        for place in places.iter().copied() {
-            let stored = place.with(&stanza.repository(1), &stanza.primary.playground).unwrap();
-            // This method takes a directory by its file:// alone.
+        for location in locations.iter().copied() {
+            let stored = location.with(&stanza.repository(1), &stanza.primary.playground).unwrap();
+            // This method reads a directory only as a store with a file:// URL.
             let Grant::Store(store) = &stored.grant else { continue };
-            let replica = stanza.replica(&from_place(place, store)).unwrap();
-            stanza.created(&replica).unwrap_or_else(|error| panic!("{place:?}: {error:#}"));
-            stanza.primary.streams_to(&replica).unwrap_or_else(|error| panic!("{place:?}: {error:#}"));
-            // Of what the operator has to know, the store without a listing is told by name.
-            if place == Place::Web {
-                let method = from_place(place, store).replace("wal = \"none\"", "wal = \"consistent\"");
-                let old = Old::Untouched;
-                fails(&stanza, &format!("{STANZA} of {place:?}"), &method, old, &["cannot be listed", "wal"]);
+            let replica = stanza.replica(&section_for(location, store)).unwrap();
+            stanza.created(&replica).unwrap_or_else(|error| panic!("{location:?}: {error:#}"));
+            stanza.primary.streams_to(&replica).unwrap_or_else(|error| panic!("{location:?}: {error:#}"));
+            // A store that cannot be listed is reported.
+            if location == BackupLocation::Web {
+                let method = section_for(location, store).replace("wal = \"none\"", "wal = \"consistent\"");
+                let old = OldData::Untouched;
+                fails(
+                    &stanza,
+                    &format!("{STANZA} of {location:?}"),
+                    &method,
+                    old,
+                    &["cannot be listed", "wal"],
+                );
             }
         }
     }
@@ -138,7 +147,7 @@ fn a_replica_comes_from_a_repository_in_every_kind_of_store() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn wrong_keys_of_the_store_and_of_the_repository_are_told_and_not_shown() {
+fn wrong_keys_of_store_and_repository_are_reported_and_not_shown() {
     const WRONG: &str = "never-to-be-seen/0123+4567";
     let stanza = Stanza::start("pgbr-s3-denied", 100, &[ENCRYPTED], "gz").unwrap();
     stanza.backup(1, "full", &[]).unwrap();
@@ -149,14 +158,14 @@ fn wrong_keys_of_the_store_and_of_the_repository_are_told_and_not_shown() {
         &stanza,
         "a wrong secret of the store",
         &in_bucket(&stanza, &server.url(), WRONG, &pass),
-        Old::Untouched,
+        OldData::Untouched,
         &["denied"],
     );
     let other = stanza.primary.playground.path("secrets/other.pass");
     stanza.primary.playground.user().write(&other, WRONG).unwrap();
     fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
     let replica = stanza.folder("", &in_bucket(&stanza, &server.url(), S3RVER, &other)).unwrap();
-    let wrong = fails_in(&stanza, &replica, "a wrong pass phrase", Old::Untouched, &["pass phrase"]);
+    let wrong = fails_in(&stanza, &replica, "a wrong pass phrase", OldData::Untouched, &["pass phrase"]);
     for ended in [denied, wrong] {
         for text in [&ended.output, &ended.report.to_string()] {
             assert!(!text.contains(WRONG) && !text.contains(PASS), "{text}");
@@ -166,7 +175,7 @@ fn wrong_keys_of_the_store_and_of_the_repository_are_told_and_not_shown() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_name_that_a_bucket_cannot_have_is_told_before_anything_is_touched() {
+fn a_name_that_is_too_long_for_a_bucket_is_reported_before_anything_is_touched() {
     let stanza = Stanza::start("pgbr-s3-name", 100, &[PLAIN], "gz").unwrap();
     let full = stanza.backup(1, "full", &[]).unwrap();
     let manifest = stanza.backups(1, &format!("{full}/backup.manifest"));
@@ -178,5 +187,5 @@ fn a_name_that_a_bucket_cannot_have_is_told_before_anything_is_touched() {
     upload(&server, &stanza.repository(1));
     let pass = stanza.primary.playground.path("secrets/repository.pass");
     let section = in_bucket(&stanza, &server.url(), S3RVER, &pass).replace("wal = \"latest\"", "");
-    fails(&stanza, "a long name", &section, Old::Untouched, &["cannot have", "takes 1024"]);
+    fails(&stanza, "a long name", &section, OldData::Untouched, &["cannot have", "takes 1024"]);
 }

@@ -1,5 +1,4 @@
-//! The write-ahead log that comes with a backup, with no client of the archive on the replica's machine: nothing here sets a
-//! `restore_command`.
+//! WAL that is restored from the archive with a backup. No test here sets a `restore_command`.
 
 use std::fs;
 use std::path::Path;
@@ -10,9 +9,9 @@ use tests::pgbackrest::{BUNDLED_ENCRYPTED, PLAIN, Stanza};
 use tests::replica_folder::ReplicaFolder;
 use tests::server::{PostgresServer, run};
 
-use super::scene::{Old, fails, fails_in};
+use super::scene::{OldData, fails, fails_in};
 
-/// The names in a directory, sorted.
+/// Returns the names in a directory, sorted.
 fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(directory)
         .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
@@ -22,12 +21,12 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// The segments of a replica's WAL directory.
+/// Returns the segments in a replica's WAL directory.
 fn segments(replica: &ReplicaFolder) -> Vec<String> {
     names(&replica.wal()).into_iter().filter(|name| name.len() == 24).collect()
 }
 
-/// What the archive has below a repository's folder for the cluster, by name without digest and suffix.
+/// Returns the names of all files in a repository's archive of the cluster.
 fn archived(stanza: &Stanza, number: usize) -> Vec<String> {
     let mut found = Vec::new();
     for entry in names(&stanza.archive(number)) {
@@ -42,16 +41,17 @@ fn archived(stanza: &Stanza, number: usize) -> Vec<String> {
     found
 }
 
-/// The segment that a backup of the newest label begins with.
+/// Returns the first WAL segment of the newest backup.
 fn first_segment(stanza: &Stanza, number: usize) -> String {
-    let told = run(&mut stanza.pgbackrest(&[&format!("--repo={number}"), "--output=json", "info"])).unwrap();
-    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
-    let backup = told[0]["backup"].as_array().unwrap().last().unwrap();
+    let output =
+        run(&mut stanza.pgbackrest(&[&format!("--repo={number}"), "--output=json", "info"])).unwrap();
+    let info: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let backup = info[0]["backup"].as_array().unwrap().last().unwrap();
     backup["archive"]["start"].as_str().unwrap().to_owned()
 }
 
-/// Writes rows and archives them, several times over.
-fn work(stanza: &Stanza, from: u32) {
+/// Writes a row and archives the segment, three times.
+fn write_and_archive(stanza: &Stanza, from: u32) {
     for step in from..from + 3 {
         let id = 1_000_000 + step;
         stanza.primary.server.psql(&format!("INSERT INTO letters SELECT {id}, repeat('work', 20)")).unwrap();
@@ -59,7 +59,7 @@ fn work(stanza: &Stanza, from: u32) {
     }
 }
 
-/// A standby of the primary that archives for itself, made by pg_basebackup.
+/// Creates a standby of the primary with pg_basebackup, which archives into the repositories too.
 fn standby(stanza: &Stanza, name: &str) -> PostgresServer {
     let playground = &stanza.primary.playground;
     let datadir = playground.path(name);
@@ -84,18 +84,21 @@ fn standby(stanza: &Stanza, name: &str) -> PostgresServer {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn the_latest_wal_brings_a_replica_past_what_the_primary_has_recycled_and_is_archived_once() {
+fn the_latest_wal_replaces_segments_that_the_primary_has_recycled_and_is_not_archived_again() {
     let stanza = Stanza::start("pgbr-latest", 500, &[PLAIN, BUNDLED_ENCRYPTED], "zst").unwrap();
     for number in [1, 2] {
         stanza.backup(number, "full", &[]).unwrap();
         let start = first_segment(&stanza, number);
-        work(&stanza, u32::try_from(number).unwrap() * 10);
+        write_and_archive(&stanza, u32::try_from(number).unwrap() * 10);
         stanza.recycle_wal(&start).unwrap();
 
         let consistent = stanza.replica(&stanza.method(&[number], "", "")).unwrap();
         stanza.created(&consistent).unwrap();
         let last = segments(&consistent).pop().unwrap();
-        assert!(!stanza.primary.server.datadir().join("pg_wal").join(last).exists(), "it is recycled");
+        assert!(
+            !stanza.primary.server.datadir().join("pg_wal").join(last).exists(),
+            "the primary still has the segment"
+        );
 
         let replica = stanza.replica(&stanza.method(&[number], "", "wal = \"latest\"\n")).unwrap();
         stanza.created(&replica).unwrap();
@@ -103,11 +106,11 @@ fn the_latest_wal_brings_a_replica_past_what_the_primary_has_recycled_and_is_arc
         assert!(restored.len() >= 4 && restored.contains(&start), "{restored:?}");
         for segment in &restored {
             let status = replica.wal().join(format!("archive_status/{segment}.done"));
-            assert!(status.exists(), "{segment} is marked as archived");
+            assert!(status.exists(), "{segment} is not marked as archived");
         }
         stanza.primary.streams_to(&replica).unwrap();
 
-        // Promoted, it archives what it writes itself, and nothing that came from the archive.
+        // After a promotion it archives its own segments, and none that came from the archive.
         let log = stanza.primary.playground.path(&format!("archived-{number}"));
         let server = PostgresServer::start(&stanza.primary.playground, &replica.datadir(), "").unwrap();
         server.psql(&format!("ALTER SYSTEM SET archive_command = 'echo %f >>{}'", log.display())).unwrap();
@@ -120,36 +123,36 @@ fn the_latest_wal_brings_a_replica_past_what_the_primary_has_recycled_and_is_arc
             let done = format!("SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver");
             server.wait_for(&done, "t").unwrap();
         }
-        let told = fs::read_to_string(&log).unwrap();
-        let twice: Vec<&str> = told
+        let archived_names = fs::read_to_string(&log).unwrap();
+        let twice: Vec<&str> = archived_names
             .lines()
             .filter(|name| {
                 archived(&stanza, number).iter().any(|there| there.starts_with(&format!("{name}-")))
             })
             .collect();
-        assert!(twice.is_empty(), "archived again: {twice:?}\n{told}");
-        assert!(told.contains("00000002.history"), "{told}");
+        assert!(twice.is_empty(), "archived again: {twice:?}\n{archived_names}");
+        assert!(archived_names.contains("00000002.history"), "{archived_names}");
         server.stop().unwrap();
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn after_a_failover_the_latest_wal_follows_the_new_primary_and_not_the_old_ones_stray_log() {
+fn after_a_failover_the_latest_wal_is_that_of_the_new_primary() {
     let stanza = Stanza::start("pgbr-failover", 500, &[PLAIN], "gz").unwrap();
     let old = &stanza.primary.server;
     let full = stanza.backup(1, "full", &[]).unwrap();
     let start = first_segment(&stanza, 1);
-    work(&stanza, 0);
+    write_and_archive(&stanza, 0);
     let new = standby(&stanza, "standby");
-    // In the middle of a segment, so that it is archived as a partial one.
+    // The promotion is in the middle of a segment, which is archived as a partial one.
     old.psql("INSERT INTO letters VALUES (2000000, 'the last that both have')").unwrap();
     new.wait_for("SELECT count(*) FROM letters WHERE id = 2000000", "1").unwrap();
     new.psql("SELECT pg_promote()").unwrap();
 
-    // The old primary does not know, and writes and archives on.
+    // The old primary is not stopped, and goes on writing and archiving.
     old.psql("INSERT INTO letters VALUES (3000000, 'stray')").unwrap();
-    work(&stanza, 10);
+    write_and_archive(&stanza, 10);
     let stray = stanza.backup(1, "full", &[]).unwrap();
     for step in 0..3 {
         new.psql(&format!("INSERT INTO letters VALUES ({}, 'on the new timeline')", 4_000_000 + step))
@@ -182,27 +185,27 @@ fn after_a_failover_the_latest_wal_follows_the_new_primary_and_not_the_old_ones_
     assert_eq!(again.psql(rows).unwrap(), "2000000 4000000 4000001 4000002");
     again.stop().unwrap();
 
-    // Without a name it is the newest that a standby of the new primary can follow from.
+    // Without a named backup, the newest one is restored from which a standby can follow the new primary.
     let newest = stanza.replica_of(&new, &stanza.method(&[1], "", "wal = \"latest\"\n")).unwrap();
     assert_eq!(stanza.created(&newest).unwrap()["plan"]["backup"], full);
     for section in [latest(&stray), stanza.method(&[1], "", &format!("backup = \"{stray}\"\n"))] {
         let replica = stanza.replica_of(&new, &section).unwrap();
-        fails_in(&stanza, &replica, "past the fork", Old::Untouched, &["timeline"]);
+        fails_in(&stanza, &replica, "past the fork", OldData::Untouched, &["timeline"]);
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_source_that_is_promoted_while_its_log_is_copied_makes_no_replica_that_could_never_follow() {
+fn a_replica_that_could_not_follow_a_source_promoted_meanwhile_fails_the_seal() {
     let stanza = Stanza::start("pgbr-promoted", 500, &[PLAIN], "gz").unwrap();
     let old = &stanza.primary.server;
     stanza.backup(1, "full", &[]).unwrap();
-    work(&stanza, 0);
+    write_and_archive(&stanza, 0);
     let new = standby(&stanza, "standby");
     old.psql("INSERT INTO letters VALUES (2000000, 'the last that both have')").unwrap();
     new.wait_for("SELECT count(*) FROM letters WHERE id = 2000000", "1").unwrap();
 
-    // So slow that the copy has only begun when the run is held.
+    // The copy is so slow that it has only begun when the run is stopped.
     let latest = stanza.method(&[1], "", "wal = \"latest\"\n");
     let slow = latest.replace(".grants]\n", ".grants]\nrate = \"1MiB/s\"\n");
     let replica = stanza.replica_of(&new, &slow).unwrap();
@@ -215,9 +218,9 @@ fn a_source_that_is_promoted_while_its_log_is_copied_makes_no_replica_that_could
     running.signal(Signal::STOP).unwrap();
     new.psql("SELECT pg_promote()").unwrap();
     old.psql("INSERT INTO letters VALUES (3000000, 'stray')").unwrap();
-    work(&stanza, 10);
+    write_and_archive(&stanza, 10);
     running.signal(Signal::CONT).unwrap();
-    let ended = replica.ended(running).unwrap();
+    let ended = replica.wait_for_end(running).unwrap();
     assert_eq!(ended.attempts(), [("pgbackrest", "check-failed")], "{}", ended.output);
     assert!(ended.output.contains("run again: by now the source reports where it left"), "{}", ended.output);
     assert!(!replica.is_sealed());
@@ -232,13 +235,13 @@ fn a_source_that_is_promoted_while_its_log_is_copied_makes_no_replica_that_could
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn wal_up_to_the_backups_end_or_none_is_restored_as_the_operator_wants() {
+fn the_option_wal_chooses_how_much_wal_is_restored() {
     let stanza = Stanza::start("pgbr-consistent", 500, &[PLAIN], "lz4").unwrap();
     stanza.backup(1, "full", &[]).unwrap();
     stanza.primary.server.psql("INSERT INTO letters VALUES (5000000, 'after the backup')").unwrap();
-    work(&stanza, 0);
+    write_and_archive(&stanza, 0);
 
-    // Without a source it starts on its own, with what the backup has.
+    // Without a source the replica starts on its own, with the rows of the backup.
     let alone = stanza.folder("", &stanza.method(&[1], "", "")).unwrap();
     stanza.created(&alone).unwrap();
     let server = PostgresServer::start(&stanza.primary.playground, &alone.datadir(), "").unwrap();
@@ -251,7 +254,7 @@ fn wal_up_to_the_backups_end_or_none_is_restored_as_the_operator_wants() {
     stanza.primary.streams_to(&none).unwrap();
 
     let latest = stanza.method(&[1], "", "wal = \"latest\"\n");
-    fails(&stanza, "latest without a source", &latest, Old::Untouched, &["latest", "source"]);
+    fails(&stanza, "latest without a source", &latest, OldData::Untouched, &["latest", "source"]);
     let wrong = stanza.folder("", &stanza.method(&[1], "", "wal = \"all\"\n")).unwrap();
     let ended = wrong.create(&[]).unwrap();
     assert!(ended.code() == Some(1) && ended.output.contains("wal"), "{}", ended.output);
@@ -259,20 +262,20 @@ fn wal_up_to_the_backups_end_or_none_is_restored_as_the_operator_wants() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_gap_in_the_archive_ends_the_log_or_the_attempt() {
+fn a_gap_in_the_archive_ends_the_restored_wal_or_fails_the_attempt() {
     let stanza = Stanza::start("pgbr-gap", 500, &[PLAIN], "gz").unwrap();
     stanza.primary.server.psql("ALTER SYSTEM SET wal_keep_size = '8GB'").unwrap();
     stanza.primary.server.psql("SELECT pg_reload_conf()").unwrap();
     stanza.backup(1, "full", &[]).unwrap();
     let start = first_segment(&stanza, 1);
-    work(&stanza, 0);
-    work(&stanza, 10);
+    write_and_archive(&stanza, 0);
+    write_and_archive(&stanza, 10);
     let folder = stanza.archive(1).join(&start[..16]);
     let later: Vec<String> = names(&folder).into_iter().filter(|name| name[..24] > *start).collect();
     let gap = &later[later.len() - 3];
     fs::rename(folder.join(gap), stanza.primary.playground.path("gap")).unwrap();
 
-    // What lies behind the gap is of no use; the source still has it.
+    // Segments after the gap are not restored; the source still has them.
     let replica = stanza.replica(&stanza.method(&[1], "", "wal = \"latest\"\n")).unwrap();
     stanza.created(&replica).unwrap();
     let restored = segments(&replica);
@@ -282,33 +285,33 @@ fn a_gap_in_the_archive_ends_the_log_or_the_attempt() {
     );
     stanza.primary.streams_to(&replica).unwrap();
 
-    // A backup whose own log has one cannot become consistent without a source.
+    // A backup with a gap in its own WAL cannot become consistent without a source.
     let own = names(&folder).into_iter().find(|name| name.starts_with(&start)).unwrap();
     fs::remove_file(folder.join(own)).unwrap();
-    fails(&stanza, "the backup's own", &stanza.method(&[1], "", ""), Old::Untouched, &[&start]);
+    fails(&stanza, "the backup's own", &stanza.method(&[1], "", ""), OldData::Untouched, &[&start]);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_damaged_segment_is_told_by_name() {
+fn a_damaged_segment_is_reported_by_name() {
     let stanza = Stanza::start("pgbr-segment", 500, &[PLAIN], "zst").unwrap();
     stanza.backup(1, "full", &[]).unwrap();
     let start = first_segment(&stanza, 1);
     let folder = stanza.archive(1).join(&start[..16]);
     let segment = names(&folder).into_iter().find(|name| name.starts_with(&start)).unwrap();
     super::bad_input::flip(&folder.join(segment));
-    fails(&stanza, "flipped", &stanza.method(&[1], "", ""), Old::Emptied, &[&start]);
+    fails(&stanza, "flipped", &stanza.method(&[1], "", ""), OldData::Emptied, &[&start]);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_segment_that_is_archived_twice_matters_where_it_is_wanted() {
+fn a_segment_that_is_archived_twice_fails_only_a_backup_that_needs_it() {
     let stanza = Stanza::start("pgbr-twice", 500, &[PLAIN], "gz").unwrap();
     stanza.primary.server.psql("ALTER SYSTEM SET wal_keep_size = '8GB'").unwrap();
     stanza.primary.server.psql("SELECT pg_reload_conf()").unwrap();
     stanza.backup(1, "full", &[]).unwrap();
     let start = first_segment(&stanza, 1);
-    work(&stanza, 0);
+    write_and_archive(&stanza, 0);
     let folder = stanza.archive(1).join(&start[..16]);
     let object = |segment: &str| names(&folder).into_iter().find(|name| name.starts_with(segment)).unwrap();
     let last = names(&folder).into_iter().filter(|name| name.len() > 60).max().unwrap();
@@ -320,26 +323,26 @@ fn a_segment_that_is_archived_twice_matters_where_it_is_wanted() {
             .arg(folder.join(to)))
         .unwrap();
     };
-    // The same bytes in two compressions, what was never whole, and what is nothing of the archive's.
+    // The same segment in two compressions, a partial segment, a temporary file, and a file that is not of the archive.
     copied(&own, &own.replace(".gz", ".zst"));
     copied(&own, &format!("{}.partial{}", &own[..24], &own[24..]));
     copied(&own, &format!("{own}.pgbackrest.tmp"));
     copied(&own, "notes");
-    // One that a primary of the same timeline wrote too.
+    // A segment that another primary wrote on the same timeline.
     let other = format!("{}-{}.gz", &unwanted[..24], "0123456789".repeat(4));
     copied(&unwanted, &other);
     let replica = stanza.replica(&stanza.method(&[1], "", "")).unwrap();
     stanza.created(&replica).unwrap();
     stanza.primary.streams_to(&replica).unwrap();
     let latest = stanza.replica(&stanza.method(&[1], "", "wal = \"latest\"\n")).unwrap();
-    fails_in(&stanza, &latest, "a wanted one", Old::Untouched, &["archived twice", &other, &unwanted]);
+    fails_in(&stanza, &latest, "a wanted one", OldData::Untouched, &["archived twice", &other, &unwanted]);
     let digest = "9876543210".repeat(4);
     copied(&own, &format!("{start}-{digest}.gz"));
     fails(
         &stanza,
         "the backup's own",
         &stanza.method(&[1], "", ""),
-        Old::Untouched,
+        OldData::Untouched,
         &["archived twice", &digest],
     );
 }

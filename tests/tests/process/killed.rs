@@ -1,4 +1,4 @@
-//! The guard or the host is killed, and both.
+//! Native programs whose guard, host or both are killed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,8 +14,8 @@ use rustix::process::{Pid, Signal};
 
 use crate::support::{guard_of, kill, mark, shell, watched, with_mark, within};
 
-/// Runs the script, kills its guard when it says that it is ready, and expects nothing to be left when the run returns.
-async fn killed_guard(script: &str) {
+/// Runs the script, kills its guard when it prints `ready`, and checks that no process is left when the run returns.
+async fn run_and_kill_guard(script: &str) {
     let (watched, mark) = (watched(), mark());
     let error = shell(script, &mark)
         .run(&watched.run, |line| {
@@ -32,14 +32,14 @@ async fn killed_guard(script: &str) {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_27_a_killed_guard_takes_the_program_and_its_children_with_it() {
-    killed_guard("trap '' TERM HUP; echo ready; while :; do sleep 1; done").await;
-    killed_guard("trap '' TERM HUP; (while :; do sleep 1; done) & (while :; do sleep 1; done) & sleep 0.3; echo ready; wait").await;
+async fn rule_27_killing_the_guard_ends_the_program_and_its_children() {
+    run_and_kill_guard("trap '' TERM HUP; echo ready; while :; do sleep 1; done").await;
+    run_and_kill_guard("trap '' TERM HUP; (while :; do sleep 1; done) & (while :; do sleep 1; done) & sleep 0.3; echo ready; wait").await;
 }
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_27_a_guard_that_is_asked_to_end_ends_the_program() {
+async fn rule_27_sigterm_to_the_guard_ends_the_program() {
     let (watched, mark) = (watched(), mark());
     let ending = shell("trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done", &mark)
         .run(&watched.run, |line| {
@@ -53,16 +53,16 @@ async fn rule_27_a_guard_that_is_asked_to_end_ends_the_program() {
     assert_eq!((ending.status, ending.stopped), (Status::Exited(3), false));
 }
 
-/// A host in a process of its own.
+/// A host that runs in a process of its own.
 struct Host {
     process: Child,
     guard: i32,
     datadir: PathBuf,
-    said: BufReader<ChildStdout>,
+    output: BufReader<ChildStdout>,
     _folder: tempfile::TempDir,
 }
 
-/// Starts a host that runs `script` on a data directory, in which it writes; returns when the script says that it is ready.
+/// Starts a host that runs `script` on a data directory. Returns when the script has printed its first line.
 fn host(script: &str, mark: &str) -> Host {
     let folder = tempfile::tempdir().unwrap();
     let (datadir, state_dir) = (folder.path().join("data"), folder.path().join("state"));
@@ -77,12 +77,12 @@ fn host(script: &str, mark: &str) -> Host {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut said = BufReader::new(process.stdout.take().unwrap());
+    let mut output = BufReader::new(process.stdout.take().unwrap());
     let mut line = String::new();
-    said.read_line(&mut line).unwrap();
+    output.read_line(&mut line).unwrap();
     let guard = line.trim().strip_prefix("started [").and_then(|rest| rest.strip_suffix(']'));
     let guard = guard.unwrap_or_else(|| panic!("the host says: {line}")).parse().unwrap();
-    Host { process, guard, datadir, said, _folder: folder }
+    Host { process, guard, datadir, output, _folder: folder }
 }
 
 impl Drop for Host {
@@ -102,14 +102,14 @@ impl Host {
         self.process.wait().unwrap();
     }
 
-    /// Whether somebody still holds the lock of the data directory.
+    /// Returns whether a process still holds the lock of the data directory.
     fn is_locked(&self) -> bool {
         let directory = fs::File::open(&self.datadir).unwrap();
         rustix::fs::flock(&directory, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err()
     }
 }
 
-/// Writes to `$1` for as long as it lives, and so does a child that left its session; both ignore TERM.
+/// A script that writes to `$1` without end, with children that do the same, one of them in a session of its own. All ignore SIGTERM.
 const WRITERS: &str = "trap '' TERM HUP
     (while :; do echo x >> $1; sleep 0.01; done) &
     setsid sh -c 'while :; do echo x >> $1; sleep 0.01; done' $0 $1 &
@@ -122,11 +122,11 @@ fn rule_27_a_killed_host_leaves_no_writer() {
     let mut host = host(WRITERS, &mark);
     within(Duration::from_secs(5), "something written", || host.size() > 0);
     host.kill();
-    within(Duration::from_secs(2), "the end of everything", || with_mark(&mark).is_empty());
+    within(Duration::from_secs(2), "the end of every process", || with_mark(&mark).is_empty());
     let size = host.size();
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(host.size(), size);
-    within(Duration::from_secs(1), "the lock given back", || !host.is_locked());
+    within(Duration::from_secs(1), "the lock to be released", || !host.is_locked());
 }
 
 #[test]
@@ -135,16 +135,16 @@ fn rule_26_a_killed_host_with_a_live_child_still_holds_the_lock() {
     let mark = mark();
     let mut host = host("trap '' TERM HUP; echo ready; while :; do sleep 0.01; done", &mark);
     host.kill();
-    // The child ignores TERM, so that it lives for the whole grace of one second.
+    // The child ignores SIGTERM, so it lives for the whole grace period of one second.
     assert!(!with_mark(&mark).is_empty());
     assert!(host.is_locked());
-    within(Duration::from_secs(3), "the lock given back", || !host.is_locked());
+    within(Duration::from_secs(3), "the lock to be released", || !host.is_locked());
     assert_eq!(with_mark(&mark), HashMap::new());
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_27_when_host_and_guard_are_killed_at_once_the_program_dies_and_the_rest_holds_the_lock() {
+fn rule_27_when_host_and_guard_are_killed_the_program_ends_and_its_children_hold_the_lock() {
     let mark = mark();
     let child_mark = format!("child-of-{mark}");
     let script = "sh -c 'trap \"\" TERM HUP; echo ready; while :; do sleep 0.01; done' child-of-$0 & wait";
@@ -157,23 +157,23 @@ fn rule_27_when_host_and_guard_are_killed_at_once_the_program_dies_and_the_rest_
     within(Duration::from_secs(2), "the end of the program", program_is_gone);
     assert!(!with_mark(&child_mark).is_empty());
     assert!(host.is_locked());
-    // What the next run does by the state file.
+    // The next run does the same with the process group in the state file.
     rustix::process::kill_process_group(Pid::from_raw(host.guard).unwrap(), Signal::KILL).unwrap();
-    within(Duration::from_secs(2), "the lock given back", || !host.is_locked());
+    within(Duration::from_secs(2), "the lock to be released", || !host.is_locked());
     assert_eq!(with_mark(&mark), HashMap::new());
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_26_the_state_file_knows_the_guard_before_the_program_runs_and_not_after() {
+fn rule_26_the_state_file_lists_the_guard_only_while_the_program_runs() {
     let mark = mark();
     let mut host = host("echo ready; sleep 0.2", &mark);
     assert!(host.guard > 1);
-    let mut said = String::new();
-    host.said.read_to_string(&mut said).unwrap();
-    assert_eq!(said, "exited with code 0\n");
+    let mut text = String::new();
+    host.output.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "exited with code 0\n");
     let state_dir = host.datadir.parent().unwrap().join("state");
     let state: Vec<_> = fs::read_dir(&state_dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let text: Vec<_> = state.iter().filter_map(|path| fs::read_to_string(path).ok()).collect();
-    assert!(text.iter().any(|text| text.contains("\"processes\": []")), "{text:?}");
+    let files: Vec<_> = state.iter().filter_map(|path| fs::read_to_string(path).ok()).collect();
+    assert!(files.iter().any(|text| text.contains("\"processes\": []")), "{files:?}");
 }

@@ -15,20 +15,20 @@ use replica::event::Level;
 use replica::process::{
     GRACE, GuardExecutable, LONGEST_LINE, LineUse, MOST_LINES, NativeProgram, ProcessError, Status, TAIL,
 };
-use support::{cancelled_when_ready, ends, logged, mark, shell, watched, with_mark, within};
+use support::{cancelled_when_ready, logged, mark, run_script, shell, watched, with_mark, within};
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn the_ending_of_a_program_is_told_as_it_was() {
-    assert_eq!(ends("exit 0").await.status, Status::Exited(0));
-    assert_eq!(ends("exit 127").await.status, Status::Exited(127));
-    assert_eq!(ends("kill -SEGV $$").await.status, Status::Signalled(11));
-    assert_eq!(ends("kill -TERM $$").await.status, Status::Signalled(15));
+async fn the_exit_status_of_a_program_is_reported() {
+    assert_eq!(run_script("exit 0").await.status, Status::Exited(0));
+    assert_eq!(run_script("exit 127").await.status, Status::Exited(127));
+    assert_eq!(run_script("kill -SEGV $$").await.status, Status::Signalled(11));
+    assert_eq!(run_script("kill -TERM $$").await.status, Status::Signalled(15));
 }
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn a_program_that_is_not_there_is_told_with_its_path() {
+async fn the_error_for_a_missing_program_has_its_path() {
     let program = NativeProgram { program: "/nowhere/pg_basebackup".into(), ..shell("", "x") };
     let error = program.run(&watched().run, logged).await.unwrap_err();
     assert!(matches!(error, ProcessError::NotStarted { .. }));
@@ -40,7 +40,7 @@ async fn a_program_that_is_not_there_is_told_with_its_path() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn an_executable_that_is_no_guard_is_told_as_such() {
+async fn an_executable_that_is_not_a_guard_is_reported() {
     for (guard, said) in [("/bin/true", "does not answer as a guard"), ("/nowhere/guard", "No such file")] {
         let program = NativeProgram { guard: GuardExecutable::at(guard), ..shell("", "x") };
         let error = program.run(&watched().run, logged).await.unwrap_err().to_string();
@@ -50,7 +50,7 @@ async fn an_executable_that_is_no_guard_is_told_as_such() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn an_executable_that_never_answers_is_given_up_and_ended() {
+async fn a_guard_that_never_answers_is_ended_at_the_timeout() {
     let (folder, mark) = (tempfile::tempdir().unwrap(), mark());
     let silent = folder.path().join(&mark);
     fs::write(&silent, "#!/bin/sh\nwhile :; do sleep 1; done").unwrap();
@@ -64,7 +64,7 @@ async fn an_executable_that_never_answers_is_given_up_and_ended() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn arguments_have_a_bound() {
+async fn the_length_of_arguments_is_limited() {
     let watched = watched();
     let program = NativeProgram { arguments: vec!["x".repeat(4 << 20).into()], ..shell("", "x") };
     let error = program.run(&watched.run, logged).await.unwrap_err().to_string();
@@ -85,14 +85,14 @@ async fn rule_21_output_is_captured_line_by_line_under_the_programs_name() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn output_has_bounds_and_its_end_is_kept() {
+async fn output_is_limited_and_its_last_lines_are_kept() {
     let watched = watched();
     let script = format!("seq {}; head -c 10000000 /dev/zero | tr '\\0' x; echo; echo last", MOST_LINES + 90);
     let ending = shell(&script, "x").run(&watched.run, logged).await.unwrap();
     let log = watched.log();
-    let (told, lines): (Vec<_>, Vec<_>) = log.iter().partition(|(origin, _)| origin == "host");
+    let (notes, lines): (Vec<_>, Vec<_>) = log.iter().partition(|(origin, _)| origin == "host");
     assert_eq!(lines.len() as u64, MOST_LINES);
-    assert_eq!(told[0].1, "92 more lines of sh were not logged");
+    assert_eq!(notes[0].1, "92 more lines of sh were not logged");
     assert_eq!(ending.tail.len(), TAIL);
     assert_eq!(ending.tail[TAIL - 1], "last");
     assert_eq!(ending.tail[TAIL - 2].len(), LONGEST_LINE + " [cut]".len());
@@ -101,31 +101,31 @@ async fn output_has_bounds_and_its_end_is_kept() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn the_environment_holds_only_what_was_given() {
+async fn a_program_has_only_the_given_environment() {
     let program = NativeProgram {
         program: "/usr/bin/env".into(),
         arguments: Vec::new(),
         environment: vec![("PGPASSFILE".into(), "/run/x".into())],
         ..shell("", "x")
     };
-    let mut told = program.run(&watched().run, logged).await.unwrap().tail;
-    told.sort();
-    assert_eq!(told, ["LC_ALL=C", "PATH=/usr/local/bin:/usr/bin:/bin", "PGPASSFILE=/run/x"]);
+    let mut environment = program.run(&watched().run, logged).await.unwrap().tail;
+    environment.sort();
+    assert_eq!(environment, ["LC_ALL=C", "PATH=/usr/local/bin:/usr/bin:/bin", "PGPASSFILE=/run/x"]);
 }
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
 async fn a_program_inherits_no_descriptor_but_its_output() {
-    // What this process itself was started with any child has.
-    let any = Command::new("ls").arg("/proc/self/fd").output().unwrap().stdout;
-    let any = String::from_utf8(any).unwrap();
-    assert_eq!(ends("exec ls /proc/self/fd").await.tail, any.lines().collect::<Vec<_>>());
-    assert_eq!(ends("readlink /proc/self/fd/0").await.tail, ["/dev/null"]);
+    // Every child inherits the descriptors that this process itself was started with.
+    let inherited = Command::new("ls").arg("/proc/self/fd").output().unwrap().stdout;
+    let inherited = String::from_utf8(inherited).unwrap();
+    assert_eq!(run_script("exec ls /proc/self/fd").await.tail, inherited.lines().collect::<Vec<_>>());
+    assert_eq!(run_script("readlink /proc/self/fd/0").await.tail, ["/dev/null"]);
 }
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn a_program_writes_only_where_it_was_given_to_write() {
+async fn a_program_can_write_only_to_writable_directories() {
     let inside = tempfile::tempdir().unwrap();
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("file"), "old").unwrap();
@@ -149,7 +149,7 @@ async fn a_program_writes_only_where_it_was_given_to_write() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn a_program_does_not_start_without_what_confines_it() {
+async fn a_program_does_not_start_if_it_cannot_be_confined() {
     let too_new = NativeProgram { require_landlock: Some(10_000), ..shell("echo ran", "x") };
     let missing = NativeProgram { writable: vec!["/nowhere".into()], ..shell("echo ran", "x") };
     for (program, said) in [(too_new, "require_landlock = 10000"), (missing, "cannot open /nowhere")] {
@@ -162,18 +162,18 @@ async fn a_program_does_not_start_without_what_confines_it() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn a_program_cannot_signal_what_is_not_its_own() {
-    let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
-    let ending = ends(&format!("kill -KILL {} 2> /dev/null; echo $?", sleeper.id())).await;
+async fn a_program_cannot_signal_processes_that_it_did_not_start() {
+    let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+    let ending = run_script(&format!("kill -KILL {} 2> /dev/null; echo $?", other.id())).await;
     assert_eq!(ending.tail.last().map(String::as_str), Some("1"));
-    assert_eq!(sleeper.try_wait().unwrap(), None);
-    sleeper.kill().unwrap();
-    sleeper.wait().unwrap();
+    assert_eq!(other.try_wait().unwrap(), None);
+    other.kill().unwrap();
+    other.wait().unwrap();
 }
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_27_a_cancelled_program_is_asked_first() {
+async fn rule_27_a_cancelled_program_gets_sigterm_first() {
     let mark = mark();
     let (ending, took) = cancelled_when_ready(
         "trap 'echo asked; exit 7' TERM; echo ready; while :; do sleep 0.01; done",
@@ -188,7 +188,7 @@ async fn rule_27_a_cancelled_program_is_asked_first() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_27_a_program_that_ignores_term_is_killed_with_all_that_it_started() {
+async fn rule_27_a_program_that_ignores_sigterm_is_killed_with_its_children() {
     let mark = mark();
     let script = "trap '' TERM; setsid sh -c 'while :; do sleep 1; done' $0 & (while :; do sleep 1; done) & echo ready; wait";
     let (ending, took) = cancelled_when_ready(script, &mark).await;
@@ -208,7 +208,7 @@ async fn rule_27_a_stopped_program_is_ended_too() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_27_what_goes_on_when_the_direct_child_dies_of_term_is_ended() {
+async fn rule_27_children_that_survive_the_program_are_ended() {
     let mark = mark();
     let script = "sh -c 'trap \"\" TERM; echo ready; while :; do sleep 1; done' $0 & wait";
     let (ending, took) = cancelled_when_ready(script, &mark).await;
@@ -219,7 +219,7 @@ async fn rule_27_what_goes_on_when_the_direct_child_dies_of_term_is_ended() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_27_what_a_program_leaves_behind_is_ended_and_told() {
+async fn rule_27_processes_that_a_program_leaves_behind_are_ended_and_reported() {
     let (watched, mark) = (watched(), mark());
     let script = "setsid sh -c 'sleep 600; :' $0 & sh -c 'sleep 600; :' $0 & exit 0";
     let ending = shell(script, &mark).run(&watched.run, logged).await.unwrap();
@@ -231,7 +231,7 @@ async fn rule_27_what_a_program_leaves_behind_is_ended_and_told() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_05_a_run_that_is_cancelled_already_starts_nothing() {
+async fn rule_05_a_cancelled_run_starts_no_program() {
     let watched = watched();
     watched.cancel.cancel();
     let error = shell("echo ran", "x").run(&watched.run, logged).await.unwrap_err();
@@ -241,7 +241,7 @@ async fn rule_05_a_run_that_is_cancelled_already_starts_nothing() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_27_a_run_that_is_dropped_leaves_nothing() {
+async fn rule_27_a_dropped_run_leaves_no_process() {
     let (watched, mark) = (watched(), mark());
     let mut ready = false;
     let program = shell("trap '' TERM; echo ready; while :; do sleep 1; done", &mark);
@@ -253,5 +253,5 @@ async fn rule_27_a_run_that_is_dropped_leaves_nothing() {
         let _ = tokio::time::timeout(Duration::from_secs(1), running).await;
     }
     assert!(ready);
-    within(Duration::from_secs(2), "the end of everything", || with_mark(&mark).is_empty());
+    within(Duration::from_secs(2), "the end of every process", || with_mark(&mark).is_empty());
 }

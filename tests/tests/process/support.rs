@@ -1,4 +1,4 @@
-//! What the tests of native programs share.
+//! Helpers of the tests of native programs.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,7 +11,7 @@ use replica::{Event, Run};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_util::sync::CancellationToken;
 
-/// A run whose log can be read.
+/// A run whose events are recorded.
 pub(crate) struct Watched {
     pub(crate) run: Run,
     pub(crate) cancel: CancellationToken,
@@ -27,7 +27,7 @@ pub(crate) fn watched() -> Watched {
 }
 
 impl Watched {
-    /// The log as origin and line.
+    /// Returns the origin and the text of each log line.
     pub(crate) fn log(&self) -> Vec<(String, String)> {
         let events = self.events.lock().unwrap();
         let lines = events.iter().filter_map(|event| match event {
@@ -38,14 +38,14 @@ impl Watched {
     }
 }
 
-/// A word that only the processes of one test have among their arguments.
+/// Returns a word by which the processes of one test are recognized in their arguments.
 pub(crate) fn mark() -> String {
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     format!("mark-{}-{number}-end", std::process::id())
 }
 
-/// A shell that runs `script`, in which `$0` is `mark`.
+/// Returns a shell that runs `script`, in which `$0` is `mark`.
 pub(crate) fn shell(script: &str, mark: &str) -> NativeProgram {
     NativeProgram {
         name: "sh".to_owned(),
@@ -64,7 +64,7 @@ pub(crate) fn logged(_: &replica::process::Line) -> LineUse {
     LineUse::Log(Level::Info)
 }
 
-/// Running processes that have `mark` among their arguments: their numbers and those of their parents.
+/// Returns the running processes that have `mark` among their arguments, with their parents.
 pub(crate) fn with_mark(mark: &str) -> HashMap<i32, i32> {
     let mut found = HashMap::new();
     for entry in fs::read_dir("/proc").unwrap() {
@@ -85,13 +85,13 @@ pub(crate) fn with_mark(mark: &str) -> HashMap<i32, i32> {
     found
 }
 
-/// The parent of the program that has `mark` among its arguments.
+/// Returns the parent of the program that has `mark` among its arguments.
 pub(crate) fn guard_of(mark: &str) -> i32 {
     let family = with_mark(mark);
     *family.values().find(|parent| !family.contains_key(parent)).unwrap()
 }
 
-/// Waits until `condition` holds, and gives how long it took.
+/// Waits until `condition` holds, and returns how long that took.
 pub(crate) fn within(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
     let begun = Instant::now();
     while !condition() {
@@ -105,11 +105,11 @@ pub(crate) fn kill(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
-pub(crate) async fn ends(script: &str) -> Ending {
+pub(crate) async fn run_script(script: &str) -> Ending {
     shell(script, "x").run(&watched().run, logged).await.unwrap()
 }
 
-/// Runs a script that says something when it is ready, cancels it then, and gives how it ended and how long that took.
+/// Runs a script, cancels it when it prints `ready`, and returns how it ended and how long that took.
 pub(crate) async fn cancelled_when_ready(script: &str, mark: &str) -> (Ending, Duration) {
     let watched = watched();
     let cancel = watched.cancel.clone();

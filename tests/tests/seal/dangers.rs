@@ -1,4 +1,4 @@
-//! Rule 30's dangers, each made on purpose.
+//! The dangers of rule 30, each created on purpose.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
@@ -8,21 +8,21 @@ use std::sync::Arc;
 use tests::primary::Primary;
 use tests::server::run;
 
-use crate::scene::{Given, Scene, as_the_server, places};
+use crate::scene::{Scene, SealInput, as_server_user, directories};
 
-/// One danger: what it is made of, which check finds it, what that says.
+/// A test of one danger: the check that finds it, a part of its message, and the code that creates it.
 macro_rules! danger {
-    ($name:ident, $check:literal, $told:literal, |$scene:ident| $make:block) => {
-        danger!($name, $check, $told, |$scene| $make, |_given| {});
+    ($name:ident, $check:literal, $message:literal, |$scene:ident| $make:block) => {
+        danger!($name, $check, $message, |$scene| $make, |_given| {});
     };
-    ($name:ident, $check:literal, $told:literal, |$scene:ident| $make:block, |$given:ident| $change:block) => {
+    ($name:ident, $check:literal, $message:literal, |$scene:ident| $make:block, |$given:ident| $change:block) => {
         #[test]
         #[ignore = "needs servers: cargo xtask test"]
         fn $name() {
-            as_the_server(concat!("dangers::", stringify!($name)), || {
+            as_server_user(concat!("dangers::", stringify!($name)), || {
                 let $scene = Scene::with_basebackup(stringify!($name));
                 $make
-                $scene.fails($check, $told, |$given: &mut Given| $change);
+                $scene.fails($check, $message, |$given: &mut SealInput| $change);
             });
         }
     };
@@ -45,7 +45,7 @@ danger!(rule_30_a_file_of_an_incremental_backup, "incremental", "INCREMENTAL.125
     scene.write("base/1/INCREMENTAL.1259", "");
 });
 
-danger!(rule_30_a_tablespace_map_into_another_place, "tablespaces", "/elsewhere", |scene| {
+danger!(rule_30_a_tablespace_map_that_names_another_directory, "tablespaces", "/elsewhere", |scene| {
     scene.write("tablespace_map", "99999 /elsewhere\n");
 });
 
@@ -99,7 +99,7 @@ danger!(rule_30_a_missing_pg_control, "pg_control", "not whole", |scene| {
 });
 
 danger!(
-    rule_30_a_command_where_the_operator_wants_none,
+    rule_30_a_command_with_refuse_commands,
     "configuration",
     "archive_command",
     |scene| {
@@ -110,7 +110,7 @@ danger!(
     }
 );
 
-danger!(a_method_that_asks_for_a_command, "auto.conf", "restore_command", |scene| {}, |given| {
+danger!(a_method_that_requests_a_command, "auto.conf", "restore_command", |scene| {}, |given| {
     given.filled.recovery_settings.push(("restore_command".to_owned(), "touch /tmp/owned".to_owned()));
 });
 
@@ -122,7 +122,7 @@ danger!(a_plan_of_another_backup, "system identifier", "the plan", |scene| {}, |
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn rule_30_another_clusters_backup() {
-    as_the_server("dangers::rule_30_another_clusters_backup", || {
+    as_server_user("dangers::rule_30_another_clusters_backup", || {
         let scene = Scene::with_basebackup("another-cluster");
         let other = Primary::start("the-other", 10).unwrap();
         let source = Arc::new(scene.source(&other.server));
@@ -133,7 +133,7 @@ fn rule_30_another_clusters_backup() {
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn rule_30_a_future_timeline() {
-    as_the_server("dangers::rule_30_a_future_timeline", || {
+    as_server_user("dangers::rule_30_a_future_timeline", || {
         let scene = Scene::with_basebackup("future");
         scene.seal(|_| {}).unwrap();
         let promoted = scene.streams();
@@ -142,7 +142,7 @@ fn rule_30_a_future_timeline() {
         promoted.psql("CHECKPOINT").unwrap();
         let root = scene.primary.playground.directory("second").unwrap();
         let (primary, fast) = (scene.primary, scene.root.join("fast"));
-        let scene = Scene { directories: places(&root, fast.clone()), root, primary };
+        let scene = Scene { directories: directories(&root, fast.clone()), root, primary };
         for place in ["main", "wal", "fast"] {
             scene.primary.playground.user().directory(&scene.at(place)).unwrap();
         }
@@ -162,7 +162,7 @@ fn rule_30_a_future_timeline() {
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn rule_30_programs_of_another_major_version() {
-    as_the_server("dangers::rule_30_programs_of_another_major_version", || {
+    as_server_user("dangers::rule_30_programs_of_another_major_version", || {
         let scene = Scene::with_basebackup("programs");
         let programs = scene.at("bin");
         fs::create_dir(&programs).unwrap();
@@ -172,14 +172,14 @@ fn rule_30_programs_of_another_major_version() {
     });
 }
 
-danger!(directories_without_end_that_nobody_may_read, "modes", "more than 1000", |scene| {
+danger!(too_many_directories_without_permissions, "modes", "more than 1000", |scene| {
     for number in 0..=1000 {
         let path = scene.main().join(format!("base/closed-{number}"));
         fs::DirBuilder::new().mode(0o000).create(path).unwrap();
     }
 });
 
-danger!(rule_30_a_link_in_a_directory_that_nobody_may_read, "links", "closed/out", |scene| {
+danger!(rule_30_a_link_in_a_directory_without_permissions, "links", "closed/out", |scene| {
     let closed = scene.main().join("base/closed");
     fs::create_dir(&closed).unwrap();
     symlink("/etc/passwd", closed.join("out")).unwrap();

@@ -1,4 +1,4 @@
-//! A SIGKILL of the host while it seals.
+//! A host that is killed while it seals.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,36 +10,36 @@ use replica::seal::{EndState, UNFINISHED_CONTROL_FILE};
 use replica::{Plan, SealRequests, Signal};
 use tests::server::{BIN_DIR, run};
 
-use crate::scene::{Given, SEAL_ONLY, Scene, again, as_the_server, places, sealed};
+use crate::scene::{SEAL_ONLY, Scene, SealInput, as_server_user, directories, rerun, run_seal};
 
 #[test]
 #[ignore = "run by another test, with a folder to seal"]
-fn seals_the_folder_that_it_is_given() {
+fn seals_the_given_folder() {
     let Ok(root) = std::env::var(SEAL_ONLY) else { return };
     let root = PathBuf::from(root);
     let fast = fs::read_to_string(root.join("location")).unwrap();
-    let given = Given {
+    let given = SealInput {
         bin_dir: BIN_DIR.into(),
         source: None,
         plan: Plan::default(),
         filled: SealRequests { signals: vec![Signal::Standby], ..SealRequests::default() },
         end: EndState::default(),
     };
-    sealed(&places(&root, fast.into()), &root.join("state"), given).unwrap();
+    run_seal(&directories(&root, fast.into()), &root.join("state"), given).unwrap();
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_seal_that_is_killed_leaves_nothing_that_starts_unless_it_was_done() {
-    as_the_server("killed::a_seal_that_is_killed_leaves_nothing_that_starts_unless_it_was_done", || {
+fn a_killed_seal_leaves_nothing_that_starts_unless_it_was_complete() {
+    as_server_user("killed::a_killed_seal_leaves_nothing_that_starts_unless_it_was_complete", || {
         let scene = Scene::with_tar_backup("killed");
-        // As a guest leaves it; what a native program leaves before the seal begins is by that program's own order.
+        // A component leaves pg_control under this name. A native program writes it in its own order, which is not tested here.
         fs::rename(scene.main().join("global/pg_control"), scene.main().join(UNFINISHED_CONTROL_FILE))
             .unwrap();
         let pristine = scene.primary.playground.path("pristine");
         fs::rename(&scene.root, &pristine).unwrap();
         let began = std::time::Instant::now();
-        let mut whole = Duration::from_millis(100);
+        let mut complete = Duration::from_millis(100);
         for round in 0..12 {
             let _ = fs::remove_dir_all(&scene.root);
             run(Command::new("/bin/cp").arg("--archive").arg(&pristine).arg(&scene.root)).unwrap();
@@ -47,7 +47,7 @@ fn a_seal_that_is_killed_leaves_nothing_that_starts_unless_it_was_done() {
             fs::create_dir(scene.at("state")).unwrap();
             fs::set_permissions(scene.at("state"), fs::Permissions::from_mode(0o700)).unwrap();
             let started = std::time::Instant::now();
-            let mut child = again(&scene.primary.playground, "killed::seals_the_folder_that_it_is_given")
+            let mut child = rerun(&scene.primary.playground, "killed::seals_the_given_folder")
                 .env(SEAL_ONLY, &scene.root)
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
@@ -55,20 +55,20 @@ fn a_seal_that_is_killed_leaves_nothing_that_starts_unless_it_was_done() {
                 .unwrap();
             if round == 0 {
                 assert!(child.wait().unwrap().success());
-                whole = started.elapsed();
+                complete = started.elapsed();
             } else {
-                // The moment itself is what varies.
-                std::thread::sleep(whole * round / 12);
+                // This does not synchronize anything: the moment of the kill is the input of the test.
+                std::thread::sleep(complete * round / 12);
                 child.kill().unwrap();
                 child.wait().unwrap();
             }
             if scene.main().join("global/pg_control").exists() {
-                // Complete: everything that the seal writes is there.
+                // The seal was complete, so everything that it writes must exist.
                 assert!(!scene.main().join("tablespace_map").exists(), "round {round}");
                 assert!(scene.main().join("standby.signal").exists(), "round {round}");
                 assert!(scene.main().join("pg_wal").is_symlink(), "round {round}");
             } else {
-                scene.is_not_startable();
+                scene.assert_does_not_start();
             }
         }
         assert!(began.elapsed() < Duration::from_secs(120));

@@ -1,4 +1,4 @@
-//! What passes the seal, and what it makes of it.
+//! Backups that pass the seal, and what the seal changes.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,12 +9,12 @@ use replica::seal::EndState;
 use replica::{Plan, Rule, SealRequests, Signal, Tablespace};
 use tests::server::{BIN_DIR, PostgresServer, run};
 
-use crate::scene::{Given, Scene, as_the_server, sealed, told};
+use crate::scene::{Scene, SealInput, as_server_user, has_finding, run_seal};
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn rule_30_a_recovery_target_with_promote_leaves_a_standby() {
-    as_the_server("passes::rule_30_a_recovery_target_with_promote_leaves_a_standby", || {
+    as_server_user("passes::rule_30_a_recovery_target_with_promote_leaves_a_standby", || {
         let scene = Scene::with_basebackup("promote");
         let marker = scene.at("owned");
         scene.append(
@@ -42,7 +42,7 @@ fn rule_30_a_recovery_target_with_promote_leaves_a_standby() {
             "trigger file",
             "postmaster.opts",
         ] {
-            assert!(told(&findings, text), "{text}: {findings:#?}");
+            assert!(has_finding(&findings, text), "{text}: {findings:#?}");
         }
         let standby = scene.streams();
         assert_eq!(standby.psql("SHOW recovery_target_xid").unwrap(), "");
@@ -54,13 +54,13 @@ fn rule_30_a_recovery_target_with_promote_leaves_a_standby() {
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn a_plain_backup_is_sealed_and_streams() {
-    as_the_server("passes::a_plain_backup_is_sealed_and_streams", || {
+    as_server_user("passes::a_plain_backup_is_sealed_and_streams", || {
         let scene = Scene::with_basebackup("plain");
         let findings = scene.seal(|_| {}).unwrap();
         assert!(scene.main().join("standby.signal").exists());
         let auto_conf = fs::read_to_string(scene.main().join("postgresql.auto.conf")).unwrap();
         assert!(auto_conf.contains("host=127.0.0.1") && !auto_conf.contains("password"), "{auto_conf}");
-        assert!(!told(&findings, "not in pg_wal"), "{findings:#?}");
+        assert!(!has_finding(&findings, "not in pg_wal"), "{findings:#?}");
         assert!(!scene.main().join("global/pg_control.understudy").exists());
         scene.streams();
     });
@@ -68,8 +68,8 @@ fn a_plain_backup_is_sealed_and_streams() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_tar_backup_gets_its_links_from_the_host_and_streams() {
-    as_the_server("passes::a_tar_backup_gets_its_links_from_the_host_and_streams", || {
+fn the_host_creates_the_links_of_a_tar_backup_and_it_streams() {
+    as_server_user("passes::the_host_creates_the_links_of_a_tar_backup_and_it_streams", || {
         let scene = Scene::with_tar_backup("tar");
         let findings = scene.seal(|_| {}).unwrap();
         assert!(!scene.main().join("tablespace_map").exists());
@@ -83,15 +83,15 @@ fn a_tar_backup_gets_its_links_from_the_host_and_streams() {
             .collect();
         assert_eq!(links.len(), 1);
         assert_eq!(fs::read_link(&links[0]).unwrap(), scene.at("fast").canonicalize().unwrap());
-        assert!(told(&findings, "`tablespace_map` was removed"), "{findings:#?}");
+        assert!(has_finding(&findings, "`tablespace_map` was removed"), "{findings:#?}");
         scene.streams();
     });
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_tablespace_of_the_plan_gets_its_link_too() {
-    as_the_server("passes::a_tablespace_of_the_plan_gets_its_link_too", || {
+fn the_host_creates_the_link_of_a_tablespace_of_the_plan() {
+    as_server_user("passes::the_host_creates_the_link_of_a_tablespace_of_the_plan", || {
         let scene = Scene::with_tar_backup("planned");
         let map = fs::read_to_string(scene.main().join("tablespace_map")).unwrap();
         let oid = map.split_once(' ').unwrap().0.parse().unwrap();
@@ -105,7 +105,7 @@ fn a_tablespace_of_the_plan_gets_its_link_too() {
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn a_pg_wal_with_content_beside_a_mapped_one_is_refused() {
-    as_the_server("passes::a_pg_wal_with_content_beside_a_mapped_one_is_refused", || {
+    as_server_user("passes::a_pg_wal_with_content_beside_a_mapped_one_is_refused", || {
         let scene = Scene::with_tar_backup("two-logs");
         let from = fs::read_dir(scene.at("wal"))
             .unwrap()
@@ -119,8 +119,8 @@ fn a_pg_wal_with_content_beside_a_mapped_one_is_refused() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_cold_copy_needs_no_label_and_a_crashed_one_needs_the_operators_word() {
-    as_the_server("passes::a_cold_copy_needs_no_label_and_a_crashed_one_needs_the_operators_word", || {
+fn a_cold_copy_needs_no_label_and_one_after_a_crash_needs_snapshot() {
+    as_server_user("passes::a_cold_copy_needs_no_label_and_one_after_a_crash_needs_snapshot", || {
         let scene = Scene::new("cold");
         let copy = || {
             for place in ["main", "wal", "fast"] {
@@ -141,7 +141,7 @@ fn a_cold_copy_needs_no_label_and_a_crashed_one_needs_the_operators_word() {
         scene.primary.server.crash().unwrap();
         let tablespace = copy();
         let offline = |snapshot| {
-            let mut given = Given {
+            let mut given = SealInput {
                 bin_dir: BIN_DIR.into(),
                 source: None,
                 plan: Plan::default(),
@@ -149,26 +149,26 @@ fn a_cold_copy_needs_no_label_and_a_crashed_one_needs_the_operators_word() {
                 end: EndState { snapshot, ..EndState::default() },
             };
             given.plan.tablespaces = vec![tablespace.clone()];
-            sealed(&scene.directories, &scene.primary.playground.path("state"), given)
+            run_seal(&scene.directories, &scene.primary.playground.path("state"), given)
         };
         let failed = offline(false).unwrap_err();
         assert_eq!(failed.check, Some(Rule::BackupLabel));
         assert!(failed.message.contains("snapshot = true"), "{failed}");
-        scene.is_not_startable();
+        scene.assert_does_not_start();
         offline(true).unwrap();
         let server = PostgresServer::start(&scene.primary.playground, &scene.main(), "").unwrap();
         assert_eq!(server.psql("SELECT count(*) FROM parcels").unwrap(), "100");
         server.stop().unwrap();
         drop(server);
-        // Now it is shut down: whole without a label.
+        // The server was shut down, so its data directory is consistent without a backup_label.
         offline(false).unwrap();
     });
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_30_modes_are_tightened_and_told() {
-    as_the_server("passes::rule_30_modes_are_tightened_and_told", || {
+fn rule_30_modes_are_restricted_and_reported() {
+    as_server_user("passes::rule_30_modes_are_restricted_and_reported", || {
         let scene = Scene::with_basebackup("modes");
         let open = |name: &str, mode| {
             fs::set_permissions(scene.main().join(name), fs::Permissions::from_mode(mode)).unwrap();
@@ -181,15 +181,15 @@ fn rule_30_modes_are_tightened_and_told() {
             (scene.mode("base/1/PG_VERSION"), scene.mode("pg_stat"), scene.mode("")),
             (0o640, 0o750, 0o700)
         );
-        assert!(told(&findings, "base/1/PG_VERSION 0666 to 0640"), "{findings:#?}");
+        assert!(has_finding(&findings, "base/1/PG_VERSION 0666 to 0640"), "{findings:#?}");
         scene.streams();
     });
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn without_configure_standby_nothing_of_the_kind_is_written() {
-    as_the_server("passes::without_configure_standby_nothing_of_the_kind_is_written", || {
+fn without_configure_standby_the_seal_configures_no_standby() {
+    as_server_user("passes::without_configure_standby_the_seal_configures_no_standby", || {
         let scene = Scene::with_basebackup("patroni");
         let before = fs::read(scene.main().join("postgresql.auto.conf")).unwrap();
         scene.seal(|given| given.end = EndState::default()).unwrap();
@@ -201,7 +201,7 @@ fn without_configure_standby_nothing_of_the_kind_is_written() {
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn a_sealed_directory_can_be_sealed_again() {
-    as_the_server("passes::a_sealed_directory_can_be_sealed_again", || {
+    as_server_user("passes::a_sealed_directory_can_be_sealed_again", || {
         let scene = Scene::with_tar_backup("again");
         scene.seal(|given| given.filled.signals = vec![Signal::Standby]).unwrap();
         scene.seal(|_| {}).unwrap();

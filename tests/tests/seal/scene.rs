@@ -1,4 +1,4 @@
-//! A primary, a backup of it and the places of a replica, and how they are sealed.
+//! A primary, a backup of it in the directories of a replica, and calls of the seal.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -16,16 +16,16 @@ use tests::primary::Primary;
 use tests::server::{BIN_DIR, Playground, PostgresServer, free_port, run};
 use tokio_util::sync::CancellationToken;
 
-/// Says to a run of this program that it is to seal what this folder holds, and nothing else.
+/// The environment variable with the folder that a child run of this program must seal.
 pub(crate) const SEAL_ONLY: &str = "UNDERSTUDY_TEST_SEALS";
 
-/// Runs `test` as the server's user. `name` is the test's own.
-pub(crate) fn as_the_server(name: &str, test: fn()) {
+/// Runs `test` as the server's user. `name` is the name of the test.
+pub(crate) fn as_server_user(name: &str, test: fn()) {
     if !rustix::process::geteuid().is_root() {
         return test();
     }
     let playground = Playground::new("seal").unwrap();
-    let output = again(&playground, name).output().unwrap();
+    let output = rerun(&playground, name).output().unwrap();
     assert!(
         output.status.success(),
         "{}\n{}",
@@ -34,11 +34,13 @@ pub(crate) fn as_the_server(name: &str, test: fn()) {
     );
 }
 
-/// This program again with one test, as the server's user, who may not be able to read where it was built.
-pub(crate) fn again(playground: &Playground, name: &str) -> Command {
+/// Returns the command that runs one test of this program as the server's user, in a copy, because that user may not be able to read
+/// the build folder.
+pub(crate) fn rerun(playground: &Playground, name: &str) -> Command {
     let program = playground.path("tests");
     if !program.exists() {
-        // By another process: a descriptor of this one, still open in a child just forked, would make it busy.
+        // Another process copies the file: a child that this process forks meanwhile would inherit the open descriptor, and Linux does
+        // not execute a file that is open for writing (ETXTBSY).
         run(Command::new("/bin/cp").arg(std::env::current_exe().unwrap()).arg(&program)).unwrap();
     }
     let mut command = playground.user().command(&program);
@@ -46,15 +48,15 @@ pub(crate) fn again(playground: &Playground, name: &str) -> Command {
     command
 }
 
-/// A primary and the places of a replica: a data directory, one for the log, one for the tablespace `fast`.
+/// A primary and the directories of a replica: a data directory, one for the WAL, one for the tablespace `fast`.
 pub(crate) struct Scene {
     pub(crate) primary: Primary,
     pub(crate) root: PathBuf,
     pub(crate) directories: Arc<Directories>,
 }
 
-/// What a seal is given, to be changed by a test.
-pub(crate) struct Given {
+/// The arguments of the seal, which a test may change.
+pub(crate) struct SealInput {
     pub(crate) bin_dir: PathBuf,
     pub(crate) source: Option<Arc<Source>>,
     pub(crate) plan: Plan,
@@ -67,11 +69,11 @@ impl Scene {
         let primary = Primary::start(name, 100).unwrap();
         let root = primary.playground.directory("replica").unwrap();
         let fast = primary.tablespace();
-        let directories = places(&root, fast);
+        let directories = directories(&root, fast);
         Self { primary, root, directories }
     }
 
-    /// With what pg_basebackup makes of it.
+    /// Creates the scene with a backup by pg_basebackup in the directories.
     pub(crate) fn with_basebackup(name: &str) -> Self {
         let scene = Self::new(name);
         scene.basebackup(&scene.primary.server);
@@ -98,7 +100,7 @@ impl Scene {
         .unwrap();
     }
 
-    /// With a tar backup unpacked just as it is: no links, a tablespace_map, the log in its mapped place.
+    /// Creates the scene with an unpacked tar backup: no links, a tablespace_map, the WAL in its mapped directory.
     pub(crate) fn with_tar_backup(name: &str) -> Self {
         let scene = Self::new(name);
         let backup = scene.primary.tar_backup("tar", &["--no-manifest"]).unwrap();
@@ -115,7 +117,7 @@ impl Scene {
                 _ => unpack(&tar, &scene.at("fast")),
             }
         }
-        // A mapped place that holds a log is taken for one only with this folder; in a run it is taken while it is empty.
+        // A mapped WAL directory with content is accepted only if it has this folder. In a run it is accepted while it is empty.
         fs::create_dir_all(scene.at("wal/archive_status")).unwrap();
         scene
     }
@@ -137,8 +139,8 @@ impl Scene {
         self.write(name, &(before + text));
     }
 
-    pub(crate) fn given(&self) -> Given {
-        Given {
+    pub(crate) fn given(&self) -> SealInput {
+        SealInput {
             bin_dir: BIN_DIR.into(),
             source: Some(Arc::new(self.source(&self.primary.server))),
             plan: Plan::default(),
@@ -170,21 +172,21 @@ impl Scene {
         source
     }
 
-    pub(crate) fn seal(&self, change: impl FnOnce(&mut Given)) -> Result<Vec<Finding>, SealError> {
+    pub(crate) fn seal(&self, change: impl FnOnce(&mut SealInput)) -> Result<Vec<Finding>, SealError> {
         let mut given = self.given();
         change(&mut given);
-        sealed(&self.directories, &self.primary.playground.path("state"), given)
+        run_seal(&self.directories, &self.primary.playground.path("state"), given)
     }
 
-    /// The seal fails this check; what it leaves PostgreSQL does not start from.
-    pub(crate) fn fails(&self, check: &str, told: &str, change: impl FnOnce(&mut Given)) {
+    /// Checks that the seal fails this check, and that PostgreSQL does not start from the directory.
+    pub(crate) fn fails(&self, check: &str, message: &str, change: impl FnOnce(&mut SealInput)) {
         let failed = self.seal(change).unwrap_err();
         assert_eq!(failed.check.map(Rule::word), Some(check), "{failed}");
-        assert!(failed.message.contains(told), "{failed}");
-        self.is_not_startable();
+        assert!(failed.message.contains(message), "{failed}");
+        self.assert_does_not_start();
     }
 
-    pub(crate) fn is_not_startable(&self) {
+    pub(crate) fn assert_does_not_start(&self) {
         assert!(!self.main().join("global/pg_control").exists());
         let output = self
             .primary
@@ -206,11 +208,11 @@ impl Scene {
             .unwrap();
         assert!(!output.status.success());
         let said = String::from_utf8_lossy(&output.stderr);
-        // Where its configuration or its directory already stops it, it does not come as far as pg_control.
+        // PostgreSQL may stop before it reads pg_control, because of its configuration or directory.
         assert!(!said.contains("ready to accept") && !said.contains("entering standby"), "{said}");
     }
 
-    /// It starts, follows the primary, and has what is written there now, in both tablespaces.
+    /// Starts the replica, and waits until it has replayed new rows of the primary in both tablespaces.
     pub(crate) fn streams(&self) -> PostgresServer {
         let standby = PostgresServer::start(&self.primary.playground, &self.main(), "").unwrap();
         standby.wait_for("SELECT pg_is_in_recovery()", "t").unwrap();
@@ -229,7 +231,7 @@ impl Scene {
     }
 }
 
-pub(crate) fn places(root: &Path, fast: PathBuf) -> Arc<Directories> {
+pub(crate) fn directories(root: &Path, fast: PathBuf) -> Arc<Directories> {
     Arc::new(Directories {
         datadir: root.join("main"),
         wal: Some(root.join("wal")),
@@ -237,10 +239,10 @@ pub(crate) fn places(root: &Path, fast: PathBuf) -> Arc<Directories> {
     })
 }
 
-pub(crate) fn sealed(
+pub(crate) fn run_seal(
     directories: &Arc<Directories>,
     state_dir: &Path,
-    given: Given,
+    given: SealInput,
 ) -> Result<Vec<Finding>, SealError> {
     let directory = Arc::new(DataDirectory::acquire(directories, state_dir, true).unwrap());
     let request = Request {
@@ -256,6 +258,6 @@ pub(crate) fn sealed(
     sealed.map(|sealed| sealed.findings)
 }
 
-pub(crate) fn told(findings: &[Finding], text: &str) -> bool {
+pub(crate) fn has_finding(findings: &[Finding], text: &str) -> bool {
     findings.iter().any(|finding| finding.message.contains(text))
 }

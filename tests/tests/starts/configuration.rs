@@ -1,4 +1,4 @@
-//! postgresql.conf and pg_hba.conf, by the word of the server's own programs.
+//! Errors in postgresql.conf and pg_hba.conf, which the server's own programs find.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,37 +7,37 @@ use std::path::PathBuf;
 use tests::primary::Primary;
 use tests::releases::playground;
 
-use crate::{fails, refuses_to_start, without_configure_standby};
+use crate::{assert_fails, assert_refuses_to_start, configure_as_under_patroni};
 
-/// The files of the primary that a test changes while the server, which read them, runs on.
-pub(crate) struct Files {
+/// Configuration files of the primary that a test changes while the server runs.
+pub(crate) struct ServerFiles {
     main: PathBuf,
     hba: PathBuf,
-    whole: [String; 2],
+    original: [String; 2],
 }
 
-impl Files {
+impl ServerFiles {
     pub(crate) fn of(primary: &Primary) -> Self {
         let datadir = primary.server.datadir();
         let (main, hba) = (datadir.join("postgresql.conf"), datadir.join("pg_hba.conf"));
-        let whole = [fs::read_to_string(&main).unwrap(), fs::read_to_string(&hba).unwrap()];
-        Self { main, hba, whole }
+        let original = [fs::read_to_string(&main).unwrap(), fs::read_to_string(&hba).unwrap()];
+        Self { main, hba, original }
     }
 
-    pub(crate) fn put(&self, main: &str, hba: &str) {
-        fs::write(&self.main, format!("{}{main}", self.whole[0])).unwrap();
-        fs::write(&self.hba, format!("{}{hba}", self.whole[1])).unwrap();
+    pub(crate) fn append(&self, main: &str, hba: &str) {
+        fs::write(&self.main, format!("{}{main}", self.original[0])).unwrap();
+        fs::write(&self.hba, format!("{}{hba}", self.original[1])).unwrap();
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_backup_that_postgresql_would_not_start_from_is_no_replica() {
+fn a_backup_with_a_configuration_that_does_not_start_is_not_a_replica() {
     let primary = Primary::start("starts", 100).unwrap();
-    let files = Files::of(&primary);
-    let lines = files.whole[0].lines().count();
-    let hba_lines = files.whole[1].lines().count();
-    for (number, (main, hba, told)) in [
+    let files = ServerFiles::of(&primary);
+    let lines = files.original[0].lines().count();
+    let hba_lines = files.original[1].lines().count();
+    for (number, (main, hba, messages)) in [
         ("nonsense_setting = 1\n", "", vec!["nonsense_setting".to_owned(), format!("line {}", lines + 1)]),
         ("port = 99999999\n", "", vec!["99999999".to_owned(), format!("postgresql.conf line {}", lines + 1)]),
         (
@@ -57,22 +57,22 @@ fn a_backup_that_postgresql_would_not_start_from_is_no_replica() {
     .into_iter()
     .enumerate()
     {
-        files.put(main, hba);
+        files.append(main, hba);
         let backup = primary.tar_backup(&format!("bad-{number}"), &[]).unwrap();
         let replica =
             primary.replica(&format!("bad-{number}"), &["tarball"], "", &primary.tarball(&backup)).unwrap();
-        let told: Vec<&str> = told.iter().map(String::as_str).collect();
-        fails(&replica, "tarball", &told);
-        // What is there and wrong is wrong under Patroni too; a library Patroni's own settings may leave out.
+        let messages: Vec<&str> = messages.iter().map(String::as_str).collect();
+        assert_fails(&replica, "tarball", &messages);
+        // Wrong lines fail under Patroni too. Patroni's own settings may replace the list of libraries.
         if !main.contains("preload") {
-            let patronis = primary
-                .replica(&format!("patronis-{number}"), &["tarball"], "", &primary.tarball(&backup))
+            let under_patroni = primary
+                .replica(&format!("under_patroni-{number}"), &["tarball"], "", &primary.tarball(&backup))
                 .unwrap();
-            without_configure_standby(&patronis);
-            fails(&patronis, "tarball", &told);
+            configure_as_under_patroni(&under_patroni);
+            assert_fails(&under_patroni, "tarball", &messages);
         }
     }
-    files.put("", "");
+    files.append("", "");
     let backup = primary.tar_backup("good", &[]).unwrap();
     let replica = primary.replica("good", &["tarball"], "", &primary.tarball(&backup)).unwrap();
     replica.created_by("tarball").unwrap();
@@ -81,74 +81,74 @@ fn a_backup_that_postgresql_would_not_start_from_is_no_replica() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_file_that_the_backup_lacks_fails_unless_somebody_else_brings_it() {
+fn a_missing_configuration_file_fails_unless_patroni_or_the_operator_provides_it() {
     let primary = Primary::start("starts-missing", 100).unwrap();
-    let files = Files::of(&primary);
+    let files = ServerFiles::of(&primary);
     let elsewhere = primary.playground.directory("elsewhere").unwrap();
     for (number, path) in [&files.hba, &files.main].into_iter().enumerate() {
         let name = path.file_name().unwrap().to_str().unwrap();
         let moved = elsewhere.join(name);
-        // pg_basebackup skips links.
+        // pg_basebackup leaves links to files out.
         fs::rename(path, &moved).unwrap();
         symlink(&moved, path).unwrap();
         let backup = primary.tar_backup(&format!("linked-{number}"), &[]).unwrap();
         for method in ["tarball", "basebackup"] {
             let folder = format!("{method}-{number}");
             let replica = primary.replica(&folder, &[method], "", &primary.tarball(&backup)).unwrap();
-            fails(&replica, method, &[name]);
-            let patronis = primary
-                .replica(&format!("patronis-{folder}"), &[method], "", &primary.tarball(&backup))
+            assert_fails(&replica, method, &[name]);
+            let under_patroni = primary
+                .replica(&format!("under_patroni-{folder}"), &[method], "", &primary.tarball(&backup))
                 .unwrap();
-            without_configure_standby(&patronis);
-            let ended = patronis.created_by(method).unwrap();
+            configure_as_under_patroni(&under_patroni);
+            let ended = under_patroni.created_by(method).unwrap();
             assert!(
                 ended.output.contains(&format!("no `{name}`")) || ended.output.contains(&format!("{name}`")),
                 "{}",
                 ended.output
             );
-            refuses_to_start(&primary, &patronis.datadir());
+            assert_refuses_to_start(&primary, &under_patroni.datadir());
         }
         if name == "postgresql.conf" {
-            // The operator knows where it is.
+            // The operator names the file with `config_file`.
             let lines = format!("config_file = \"{}\"\n", moved.display());
-            let replica = primary.replica("told", &["tarball"], &lines, &primary.tarball(&backup)).unwrap();
+            let replica = primary.replica("named", &["tarball"], &lines, &primary.tarball(&backup)).unwrap();
             replica.created_by("tarball").unwrap();
             let text = fs::read_to_string(&moved).unwrap();
             fs::write(&moved, format!("{text}\nport = many\n")).unwrap();
             let replica =
-                primary.replica("told-bad", &["tarball"], &lines, &primary.tarball(&backup)).unwrap();
-            fails(&replica, "tarball", &["port"]);
+                primary.replica("named-bad", &["tarball"], &lines, &primary.tarball(&backup)).unwrap();
+            assert_fails(&replica, "tarball", &["port"]);
         }
         fs::remove_file(path).unwrap();
         fs::rename(&moved, path).unwrap();
     }
 }
 
-/// Rules that this version takes, and each that it does not.
-fn rules_of_access(primary: &Primary, good: &[&str], bad: &[&str]) {
-    let files = Files::of(primary);
+/// Checks that the seal accepts the `good` rules of pg_hba.conf and fails with each of the `bad` ones.
+fn check_hba_rules(primary: &Primary, good: &[&str], bad: &[&str]) {
+    let files = ServerFiles::of(primary);
     fs::write(primary.server.datadir().join("names"), "one, two\n\"three\"\n").unwrap();
     fs::write(primary.server.datadir().join("more.conf"), "local all all trust\n").unwrap();
-    files.put("", &good.join("\n"));
+    files.append("", &good.join("\n"));
     let replica = primary.replica("rules", &["basebackup"], "", "").unwrap();
     let ended = replica.created_by("basebackup").unwrap();
     assert!(!ended.output.contains("pg_hba.conf"), "{}", ended.output);
     primary.streams_to(&replica).unwrap();
-    let lines = files.whole[1].lines().count();
+    let lines = files.original[1].lines().count();
     for (number, rule) in bad.iter().enumerate() {
-        files.put("", &format!("{rule}\n"));
+        files.append("", &format!("{rule}\n"));
         let replica = primary.replica(&format!("rule-{number}"), &["basebackup"], "", "").unwrap();
-        // Of a file that is not there it tells the file and not the line, before 16.
+        // Before 16, PostgreSQL reports a missing file without the line.
         let place =
             if rule.contains("nowhere") { "nowhere".to_owned() } else { format!("line {}", lines + 1) };
-        fails(&replica, "basebackup", &["pg_hba.conf", &place]);
+        assert_fails(&replica, "basebackup", &["pg_hba.conf", &place]);
     }
-    files.put("", "");
+    files.append("", "");
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn the_rules_of_access_are_those_of_postgresql_15() {
+fn pg_hba_rules_are_checked_as_postgresql_15_does() {
     let primary = Primary::start("rules-15", 100).unwrap();
     let good = [
         "host all,sameuser +admins,\"all\" samenet md5",
@@ -166,12 +166,12 @@ fn the_rules_of_access_are_those_of_postgresql_15() {
         "local all all scram-sha-256 nonsense=1",
         "host all all 10.0.0.1/32",
     ];
-    rules_of_access(&primary, &good, &bad);
+    check_hba_rules(&primary, &good, &bad);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn the_rules_of_access_are_those_of_postgresql_18() {
+fn pg_hba_rules_are_checked_as_postgresql_18_does() {
     let primary = Primary::start_in(playground("rules-18", 18).unwrap(), 100).unwrap();
     let good = [
         "include more.conf",
@@ -181,10 +181,10 @@ fn the_rules_of_access_are_those_of_postgresql_18() {
     ];
     let bad =
         ["include nowhere.conf", "local /^db( all trust", "host all all 10.0.0.1/32 oauth issuer=x scope=y"];
-    rules_of_access(&primary, &good, &bad);
-    // Which validators there are is a setting.
-    let files = Files::of(&primary);
-    files.put(
+    check_hba_rules(&primary, &good, &bad);
+    // The validators are a setting.
+    let files = ServerFiles::of(&primary);
+    files.append(
         "oauth_validator_libraries = 'mine'\n",
         "host all all 10.0.0.1/32 oauth issuer=\"https://x\" scope=\"y\"\n",
     );

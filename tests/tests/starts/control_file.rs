@@ -1,4 +1,4 @@
-//! The checkpoint in pg_control of a replica that starts from its backup_label: without that it does not start at all.
+//! The checkpoint in pg_control of a replica that starts from its backup_label. Without the label it must not start at all.
 
 use std::fs;
 use std::process::Command;
@@ -8,10 +8,10 @@ use tests::primary::Primary;
 use tests::releases::playground;
 use tests::server::run;
 
-use crate::refuses_to_start;
+use crate::assert_refuses_to_start;
 
-fn starts_from_its_label_alone(primary: &Primary) {
-    // The checkpoint of the label is not the only one: without the label PostgreSQL would start from the last one.
+fn check_that_replica_needs_its_label(primary: &Primary) {
+    // Without the label, PostgreSQL would start from the last checkpoint, which is not that of the label.
     let backup = primary.tar_backup("backup", &[]).unwrap();
     for method in ["tarball", "basebackup"] {
         let replica = primary.replica(method, &[method], "", &primary.tarball(&backup)).unwrap();
@@ -22,11 +22,11 @@ fn starts_from_its_label_alone(primary: &Primary) {
         let copy = replica.path("copy");
         run(Command::new("cp").arg("--archive").arg(replica.datadir()).arg(&copy)).unwrap();
         fs::remove_file(copy.join("backup_label")).unwrap();
-        let said = refuses_to_start(primary, &copy);
+        let said = assert_refuses_to_start(primary, &copy);
         assert!(said.contains("could not locate a valid checkpoint record"), "{method}: {said}");
-        // Also as a primary of its own, which it would become without standby.signal.
+        // It does not start as a primary either, which it would be without standby.signal.
         fs::remove_file(copy.join("standby.signal")).unwrap();
-        let said = refuses_to_start(primary, &copy);
+        let said = assert_refuses_to_start(primary, &copy);
         assert!(said.contains("could not locate a valid checkpoint record"), "{method}: {said}");
 
         let manifest = match method {
@@ -40,25 +40,25 @@ fn starts_from_its_label_alone(primary: &Primary) {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_replica_of_postgresql_15_starts_from_its_label_alone() {
-    starts_from_its_label_alone(&Primary::start("label-15", 500).unwrap());
+fn a_replica_of_postgresql_15_starts_only_with_its_backup_label() {
+    check_that_replica_needs_its_label(&Primary::start("label-15", 500).unwrap());
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_replica_of_postgresql_17_starts_from_its_label_alone() {
-    starts_from_its_label_alone(&Primary::start_in(playground("label-17", 17).unwrap(), 500).unwrap());
+fn a_replica_of_postgresql_17_starts_only_with_its_backup_label() {
+    check_that_replica_needs_its_label(&Primary::start_in(playground("label-17", 17).unwrap(), 500).unwrap());
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_replica_of_postgresql_18_starts_from_its_label_alone() {
-    starts_from_its_label_alone(&Primary::start_in(playground("label-18", 18).unwrap(), 500).unwrap());
+fn a_replica_of_postgresql_18_starts_only_with_its_backup_label() {
+    check_that_replica_needs_its_label(&Primary::start_in(playground("label-18", 18).unwrap(), 500).unwrap());
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_cold_copy_has_no_label_and_keeps_its_checkpoint() {
+fn a_cold_copy_without_a_backup_label_keeps_its_checkpoint() {
     let primary = Primary::start("label-none", 500).unwrap();
     let section = primary.copy_for_mirror().unwrap();
     let primary = primary.restarted().unwrap();

@@ -1,4 +1,4 @@
-//! "What is reported as created follows": a standby without a password, or with a slot that its primary does not have.
+//! A replica that was created must follow its primary: standbys without a password, or with a slot that the primary does not have.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,10 +9,10 @@ use tests::replica_folder::ReplicaFolder;
 use tests::server::{PostgresServer, REPLICATOR_PASSWORD};
 
 use crate::change;
-use crate::configuration::Files;
+use crate::configuration::ServerFiles;
 
-/// What `understudy check` prints, which finds nothing that keeps a run from creating the replica.
-fn checks(replica: &ReplicaFolder) -> String {
+/// Returns the output of `understudy check`, which must succeed.
+fn output_of_check(replica: &ReplicaFolder) -> String {
     let output = replica.command("check").output().unwrap();
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -20,15 +20,15 @@ fn checks(replica: &ReplicaFolder) -> String {
     said
 }
 
-/// A private file of the server's user.
-fn private(primary: &Primary, name: &str, text: &str) -> PathBuf {
+/// Writes a private file of the server's user.
+fn write_private(primary: &Primary, name: &str, text: &str) -> PathBuf {
     let path = primary.playground.path(name);
     primary.playground.user().write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     path
 }
 
-/// A replica whose standby has this passfile, or none.
+/// Creates a replica whose `standby_passfile` is this file; `None` removes the setting.
 fn with_passfile(primary: &Primary, name: &str, passfile: Option<&Path>) -> ReplicaFolder {
     let replica = primary.replica(name, &["basebackup"], "", "").unwrap();
     let before = format!("standby_passfile = \"{}\"\n", primary.playground.path("pgpass").display());
@@ -39,22 +39,22 @@ fn with_passfile(primary: &Primary, name: &str, passfile: Option<&Path>) -> Repl
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_standby_without_the_password_of_its_source_is_told_by_name() {
+fn a_standby_without_the_password_of_its_source_is_reported_with_the_setting() {
     let primary = Primary::start("no-password", 100).unwrap();
     let pgpass = primary.playground.path("pgpass");
-    let secret = private(&primary, "secret", REPLICATOR_PASSWORD);
+    let secret = write_private(&primary, "secret", REPLICATOR_PASSWORD);
     let given = format!("passfile = \"{}\"", pgpass.display());
     for (number, source) in
         [given.clone(), format!("password = {{ file = \"{}\" }}", secret.display())].iter().enumerate()
     {
         let replica = with_passfile(&primary, &format!("none-{number}"), None);
         change(&replica, &given, source);
-        let told = "`[replica] standby_passfile = ";
-        assert!(checks(&replica).contains(told), "{source}");
+        let remedy = "`[replica] standby_passfile = ";
+        assert!(output_of_check(&replica).contains(remedy), "{source}");
         let ended = replica.created_by("basebackup").unwrap();
-        assert!(ended.output.contains(told), "{source}\n{}", ended.output);
+        assert!(ended.output.contains(remedy), "{source}\n{}", ended.output);
         assert!(!ended.output.contains(REPLICATOR_PASSWORD), "{}", ended.output);
-        // It starts, and asks in vain.
+        // The standby starts, but cannot connect.
         let standby = PostgresServer::start(&primary.playground, &replica.datadir(), "").unwrap();
         let log = primary.playground.path(&format!("log-{}", standby.port()));
         let begun = std::time::Instant::now();
@@ -63,11 +63,11 @@ fn a_standby_without_the_password_of_its_source_is_told_by_name() {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
-    // One that is reached without a password needs none.
+    // A standby whose source needs no password needs no passfile.
     let replica = with_passfile(&primary, "trusted", None);
     change(&replica, &given, "");
     change(&replica, "user=replicator", "user=postgres");
-    assert!(!checks(&replica).contains("standby_passfile"));
+    assert!(!output_of_check(&replica).contains("standby_passfile"));
     let ended = replica.created_by("basebackup").unwrap();
     assert!(!ended.output.contains("standby_passfile"), "{}", ended.output);
     primary.streams_to(&replica).unwrap();
@@ -75,7 +75,7 @@ fn a_standby_without_the_password_of_its_source_is_told_by_name() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_passfile_of_the_standby_must_have_a_line_for_its_source() {
+fn the_passfile_of_a_standby_must_have_a_line_for_its_source() {
     let primary = Primary::start("no-entry", 100).unwrap();
     let port = primary.server.port();
     for (number, line) in [
@@ -89,7 +89,7 @@ fn a_passfile_of_the_standby_must_have_a_line_for_its_source() {
     .iter()
     .enumerate()
     {
-        let passfile = private(&primary, &format!("pgpass-{number}"), &format!("# comment\n{line}\n"));
+        let passfile = write_private(&primary, &format!("pgpass-{number}"), &format!("# comment\n{line}\n"));
         let replica = with_passfile(&primary, &format!("refused-{number}"), Some(&passfile));
         for verb in ["check", "create"] {
             let output = replica.command(verb).output().unwrap();
@@ -102,50 +102,50 @@ fn a_passfile_of_the_standby_must_have_a_line_for_its_source() {
         }
         assert!(!replica.is_sealed());
     }
-    // A second host of which the passfile knows nothing is told.
+    // A second host without a line in the passfile is reported.
     let replica = with_passfile(&primary, "second", Some(&primary.playground.path("pgpass")));
     change(&replica, "host=127.0.0.1 port=", "host=127.0.0.1,second.invalid port=");
-    let told = format!("it has no password for second.invalid:{port}:replication:replicator");
-    assert!(checks(&replica).contains(&told));
+    let finding = format!("it has no password for second.invalid:{port}:replication:replicator");
+    assert!(output_of_check(&replica).contains(&finding));
     let ended = replica.created_by("basebackup").unwrap();
-    assert!(ended.output.contains(&told), "{}", ended.output);
+    assert!(ended.output.contains(&finding), "{}", ended.output);
     primary.streams_to(&replica).unwrap();
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_slot_that_the_source_does_not_have_is_told_by_name() {
+fn a_slot_that_the_source_does_not_have_is_reported() {
     let primary = Primary::start("slots", 100).unwrap();
-    let files = Files::of(&primary);
-    files.put("primary_slot_name = 'nobodys'\n", "");
+    let files = ServerFiles::of(&primary);
+    files.append("primary_slot_name = 'missing'\n", "");
     let replica = |name: &str, more: &str| primary.replica(name, &["basebackup"], more, "").unwrap();
-    let says = |replica: &ReplicaFolder, told: &str| {
+    let reports = |replica: &ReplicaFolder, text: &str| {
         let ended = replica.created_by("basebackup").unwrap();
-        assert!(ended.output.contains(told), "{told}\n{}", ended.output);
+        assert!(ended.output.contains(text), "{text}\n{}", ended.output);
     };
-    // A role that may only replicate asks as it can.
-    says(&replica("missing", ""), "the source has no such slot");
+    // This role may only replicate, and queries the slot with a replication command.
+    reports(&replica("missing", ""), "the source has no such slot");
     let of_postgres = |name: &str| {
         let replica = replica(name, "");
         change(&replica, "user=replicator", "user=postgres");
-        // Nobody asks that one for a password.
+        // The user postgres needs no password.
         let line = format!("standby_passfile = \"{}\"\n", primary.playground.path("pgpass").display());
         change(&replica, &line, "");
         replica
     };
-    says(&of_postgres("missing-too"), "the source has no such slot");
+    reports(&of_postgres("missing-too"), "the source has no such slot");
 
-    // `check` knows it of a configuration file that is there before.
+    // `check` reports it if the setting is in a configuration file of this machine.
     let named = primary.playground.path("named.conf");
     primary.playground.user().write(&named, "primary_slot_name = 'of_the_file'\n").unwrap();
     let outside = replica("outside", &format!("config_file = \"{}\"\n", named.display()));
-    let said = checks(&outside);
+    let said = output_of_check(&outside);
     assert!(said.contains("`primary_slot_name` is `of_the_file`, and the source has no such slot"), "{said}");
 
-    primary.server.psql("SELECT pg_create_physical_replication_slot('nobodys')").unwrap();
-    for (replica, told) in [(replica("there", ""), false), (of_postgres("there-too"), false)] {
+    primary.server.psql("SELECT pg_create_physical_replication_slot('missing')").unwrap();
+    for replica in [replica("there", ""), of_postgres("there-too")] {
         let ended = replica.created_by("basebackup").unwrap();
-        assert_eq!(ended.output.contains("such slot"), told, "{}", ended.output);
+        assert!(!ended.output.contains("such slot"), "{}", ended.output);
         primary.streams_to(&replica).unwrap();
     }
     let first = of_postgres("first");
@@ -153,8 +153,8 @@ fn a_slot_that_the_source_does_not_have_is_told_by_name() {
     let standby = PostgresServer::start(&primary.playground, &first.datadir(), "").unwrap();
     primary
         .server
-        .wait_for("SELECT active FROM pg_replication_slots WHERE slot_name = 'nobodys'", "t")
+        .wait_for("SELECT active FROM pg_replication_slots WHERE slot_name = 'missing'", "t")
         .unwrap();
-    says(&of_postgres("second"), "another standby uses that slot now");
+    reports(&of_postgres("second"), "another standby uses that slot now");
     standby.stop().unwrap();
 }

@@ -1,4 +1,4 @@
-//! What a server does when it starts that `postgres -C` does not show: it listens, makes its log, reads the files of TLS, takes memory.
+//! Failures at the start of a server that `postgres -C` does not show: sockets, the log directory, TLS files, memory.
 
 use std::fs;
 use std::net::TcpListener;
@@ -9,16 +9,16 @@ use tests::primary::Primary;
 use tests::replica_folder::ReplicaFolder;
 use tests::server::{PostgresServer, free_port};
 
-use crate::configuration::Files;
-use crate::{fails, without_configure_standby};
+use crate::configuration::ServerFiles;
+use crate::{assert_fails, configure_as_under_patroni};
 
-/// A replica of a primary whose files were changed.
+/// Creates a replica's folder for a primary whose files were changed.
 fn replica(primary: &Primary, name: &str) -> ReplicaFolder {
     primary.replica(name, &["basebackup"], "", "").unwrap()
 }
 
-/// What `postgres` says on this data directory, with nothing but a port of its own, until it ends by itself.
-fn ends(primary: &Primary, datadir: &Path) -> String {
+/// Starts `postgres` on this data directory with a free port, checks that it fails, and returns its messages.
+fn output_of_failed_start(primary: &Primary, datadir: &Path) -> String {
     let output = primary
         .playground
         .user()
@@ -36,8 +36,8 @@ fn ends(primary: &Primary, datadir: &Path) -> String {
     said
 }
 
-/// The files of TLS that are there and no certificates.
-fn no_certificates(primary: &Primary) {
+/// Writes TLS files that are not certificates.
+fn write_invalid_certificates(primary: &Primary) {
     for name in ["server.crt", "server.key"] {
         let path = primary.server.datadir().join(name);
         primary.playground.user().write(&path, "no certificate\n").unwrap();
@@ -47,16 +47,16 @@ fn no_certificates(primary: &Primary) {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_server_that_could_not_start_on_this_machine_is_no_replica() {
+fn a_server_that_could_not_start_on_this_machine_fails_the_seal() {
     let primary = Primary::start("machine", 100).unwrap();
-    no_certificates(&primary);
-    let files = Files::of(&primary);
+    write_invalid_certificates(&primary);
+    let files = ServerFiles::of(&primary);
     let there = primary.playground.directory("there").unwrap();
     let closed = primary.playground.directory("closed").unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o500)).unwrap();
     let too_long = format!("{}/{}", there.display(), "x".repeat(120));
     let cases = [
-        // Documentation's own networks (RFC 5737 and 3849): no machine has an address of them.
+        // Addresses for documentation (RFC 5737 and 3849), which no machine has.
         (
             "listen_addresses = '192.0.2.1, 2001:db8::1'".to_owned(),
             "listen_addresses",
@@ -111,24 +111,24 @@ fn a_server_that_could_not_start_on_this_machine_is_no_replica() {
         ),
         ("ssl = on".to_owned(), "no start line", "could not load server certificate file"),
     ];
-    for (number, (lines, told, fatal)) in cases.into_iter().enumerate() {
-        files.put(&format!("{lines}\n"), "");
-        fails(&replica(&primary, &format!("refused-{number}")), "basebackup", &[told]);
-        // Under Patroni, which brings settings of its own, it is told; the server on its own does not start so.
-        let patronis = replica(&primary, &format!("patronis-{number}"));
-        without_configure_standby(&patronis);
-        let ended = patronis.created_by("basebackup").unwrap();
-        assert!(ended.output.contains(told), "{told}\n{}", ended.output);
-        let said = ends(&primary, &patronis.datadir());
+    for (number, (lines, finding, fatal)) in cases.into_iter().enumerate() {
+        files.append(&format!("{lines}\n"), "");
+        assert_fails(&replica(&primary, &format!("refused-{number}")), "basebackup", &[finding]);
+        // Under Patroni, which has settings of its own, it is only reported. Without Patroni the server does not start.
+        let under_patroni = replica(&primary, &format!("under_patroni-{number}"));
+        configure_as_under_patroni(&under_patroni);
+        let ended = under_patroni.created_by("basebackup").unwrap();
+        assert!(ended.output.contains(finding), "{finding}\n{}", ended.output);
+        let said = output_of_failed_start(&primary, &under_patroni.datadir());
         assert!(said.contains(fatal), "{fatal}\n{said}");
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_configuration_file_of_this_machine_sets_right_what_the_backup_brings() {
+fn a_configuration_file_of_this_machine_can_correct_settings_of_the_backup() {
     let primary = Primary::start("machine-own", 100).unwrap();
-    Files::of(&primary).put(
+    ServerFiles::of(&primary).append(
         "listen_addresses = '192.0.2.1'\nlog_directory = '/nonexistent/log'\nlogging_collector = on\n",
         "",
     );
@@ -137,7 +137,7 @@ fn a_configuration_file_of_this_machine_sets_right_what_the_backup_brings() {
     let replica = primary.replica("own", &["basebackup"], &line, "").unwrap();
     let include = format!("include '{}'\n", replica.datadir().join("postgresql.conf").display());
     primary.playground.user().write(&own, &format!("{include}listen_addresses = '*'\n")).unwrap();
-    fails(&replica, "basebackup", &["`log_directory` is `/nonexistent/log`", "own.conf"]);
+    assert_fails(&replica, "basebackup", &["`log_directory` is `/nonexistent/log`", "own.conf"]);
     primary
         .playground
         .user()
@@ -151,9 +151,9 @@ fn a_configuration_file_of_this_machine_sets_right_what_the_backup_brings() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn what_a_server_starts_with_all_the_same_is_told() {
+fn settings_that_fail_in_part_but_let_the_server_start_are_reported() {
     let primary = Primary::start("machine-told", 100).unwrap();
-    let files = Files::of(&primary);
+    let files = ServerFiles::of(&primary);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let cases = [
@@ -175,17 +175,17 @@ fn what_a_server_starts_with_all_the_same_is_told() {
         ("unix_socket_directories = '/run/postgresql/no-such'".to_owned(), vec!["its service creates it"]),
         ("unix_socket_directories = '@abstract, /tmp'".to_owned(), vec![]),
     ];
-    for (number, (lines, told)) in cases.into_iter().enumerate() {
-        files.put(&format!("{lines}\n"), "");
-        let replica = replica(&primary, &format!("told-{number}"));
+    for (number, (lines, findings)) in cases.into_iter().enumerate() {
+        files.append(&format!("{lines}\n"), "");
+        let replica = replica(&primary, &format!("replica-{number}"));
         let ended = replica.created_by("basebackup").unwrap();
-        for text in &told {
+        for text in &findings {
             assert!(ended.output.contains(text), "{text}\n{}", ended.output);
         }
-        if told.is_empty() {
+        if findings.is_empty() {
             assert!(!ended.output.contains("`unix_socket_directories` names"), "{}", ended.output);
         }
-        // A standby without connections cannot be asked whether it follows; one that ends them neither.
+        // These settings keep psql from connecting, so the test cannot check that the standby follows.
         if !lines.contains("hot_standby") && !lines.contains("preload") {
             primary.streams_to(&replica).unwrap();
         }

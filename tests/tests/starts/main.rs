@@ -1,5 +1,5 @@
-//! "What is reported as created starts and follows": configurations, rules of access, tablespaces and labels from which PostgreSQL would not
-//! start, would start from the wrong place, or would never follow, each made on purpose and met by the program.
+//! A replica that was created must start and follow its primary. These tests create backups with configurations, rules of access,
+//! tablespaces and labels with which PostgreSQL would not start, would start at the wrong checkpoint, or would never follow.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,20 +18,20 @@ use tests::primary::Primary;
 use tests::replica_folder::{Ended, ReplicaFolder};
 use tests::server::free_port;
 
-/// `understudy create` fails the check `start` of this method and tells all of `told`; PostgreSQL finds no pg_control.
-fn fails(replica: &ReplicaFolder, method: &str, told: &[&str]) -> Ended {
+/// Checks that `understudy create` fails the seal with all of `messages`, and leaves no pg_control.
+fn assert_fails(replica: &ReplicaFolder, method: &str, messages: &[&str]) -> Ended {
     let ended = replica.create(&[]).unwrap();
-    assert_eq!(ended.attempts().last(), Some(&(method, "check-failed")), "{told:?}\n{}", ended.output);
+    assert_eq!(ended.attempts().last(), Some(&(method, "check-failed")), "{messages:?}\n{}", ended.output);
     assert_eq!(ended.code(), Some(4), "{}", ended.output);
-    for text in told {
+    for text in messages {
         assert!(ended.output.contains(text), "{text}\n{}", ended.output);
     }
     assert!(!replica.is_sealed());
     ended
 }
 
-/// The same replica as under Patroni, which finishes the directory itself.
-fn without_configure_standby(replica: &ReplicaFolder) {
+/// Removes `configure_standby` from the replica's configuration, as under Patroni, which configures the standby itself.
+fn configure_as_under_patroni(replica: &ReplicaFolder) {
     change(replica, "configure_standby = true\n", "");
     let config = replica.path("understudy.toml");
     let text = fs::read_to_string(&config).unwrap();
@@ -39,7 +39,7 @@ fn without_configure_standby(replica: &ReplicaFolder) {
     fs::write(&config, lines.join("\n")).unwrap();
 }
 
-/// Changes the replica's configuration, which has `from` once.
+/// Replaces `from` in the replica's configuration.
 fn change(replica: &ReplicaFolder, from: &str, to: &str) {
     let config = replica.path("understudy.toml");
     let text = fs::read_to_string(&config).unwrap();
@@ -47,8 +47,8 @@ fn change(replica: &ReplicaFolder, from: &str, to: &str) {
     fs::write(&config, text.replacen(from, to, 1)).unwrap();
 }
 
-/// What `postgres` says on this data directory, which it does not start from.
-fn refuses_to_start(primary: &Primary, datadir: &Path) -> String {
+/// Checks that `postgres` does not start from this data directory, and returns its messages.
+fn assert_refuses_to_start(primary: &Primary, datadir: &Path) -> String {
     let output = primary
         .playground
         .user()

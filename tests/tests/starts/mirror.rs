@@ -1,4 +1,4 @@
-//! What a copy of a data directory has besides files and folders.
+//! Links and unusual names in a copy of a data directory.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,11 +7,11 @@ use std::os::unix::fs::symlink;
 
 use tests::primary::Primary;
 
-use crate::fails;
+use crate::assert_fails;
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_configuration_behind_a_link_within_the_copy_is_mirrored_and_one_that_leads_out_is_told() {
+fn a_linked_configuration_file_is_mirrored_if_the_link_stays_inside_the_copy() {
     let primary = Primary::start("mirror-links", 500).unwrap();
     let section = primary.copy_for_mirror().unwrap();
     let primary = primary.restarted().unwrap();
@@ -24,22 +24,22 @@ fn a_configuration_behind_a_link_within_the_copy_is_mirrored_and_one_that_leads_
     let replica = primary.replica("within", &["mirror"], "", &section).unwrap();
     replica.created_by("mirror").unwrap();
     for name in ["pg_hba.conf", "postgresql.conf"] {
-        let there = replica.datadir().join(name);
-        assert!(fs::symlink_metadata(&there).unwrap().is_file(), "{name}");
-        assert_eq!(fs::read(there).unwrap(), fs::read(copy.join("etc").join(name)).unwrap(), "{name}");
+        let restored = replica.datadir().join(name);
+        assert!(fs::symlink_metadata(&restored).unwrap().is_file(), "{name}");
+        assert_eq!(fs::read(restored).unwrap(), fs::read(copy.join("etc").join(name)).unwrap(), "{name}");
     }
     primary.streams_to(&replica).unwrap();
 
     fs::remove_file(copy.join("pg_hba.conf")).unwrap();
     symlink(primary.server.datadir().join("pg_hba.conf"), copy.join("pg_hba.conf")).unwrap();
     let replica = primary.replica("out", &["mirror"], "", &section).unwrap();
-    let ended = fails(&replica, "mirror", &["pg_hba.conf", "put a file there"]);
+    let ended = assert_fails(&replica, "mirror", &["pg_hba.conf", "put one there"]);
     assert!(ended.output.contains("cold/pg_hba.conf: it is a link out of"), "{}", ended.output);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_name_that_is_not_utf_8_is_told_with_its_bytes() {
+fn a_file_name_that_is_not_utf_8_is_reported_with_its_bytes() {
     let primary = Primary::start("mirror-names", 100).unwrap();
     let section = primary.copy_for_mirror().unwrap();
     let primary = primary.restarted().unwrap();

@@ -1,20 +1,20 @@
-//! Secrets in the rules of who may connect, which the server repeats when it does not take a line.
+//! Secrets in lines of pg_hba.conf, which the server repeats in its error messages.
 
 use std::fs;
 
 use tests::primary::Primary;
 
-use crate::configuration::Files;
-use crate::fails;
+use crate::assert_fails;
+use crate::configuration::ServerFiles;
 
-/// What must be seen nowhere.
+/// The secret, which must not be shown.
 const SECRET: &str = "hunter2";
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn no_secret_of_a_rule_is_shown() {
+fn no_secret_of_a_pg_hba_rule_is_shown() {
     let primary = Primary::start("hba-secrets", 100).unwrap();
-    let files = Files::of(&primary);
+    let files = ServerFiles::of(&primary);
     let rule = "host all all 10.0.0.1/32";
     let rules = [
         format!("{rule} ldap ldapurl=\"ftp://user:{SECRET}@ldap.example\""),
@@ -31,19 +31,20 @@ fn no_secret_of_a_rule_is_shown() {
         format!("{SECRET} all all trust"),
     ];
     for (number, rule) in rules.iter().enumerate() {
-        files.put("", &format!("{rule}\nlocal all all nonsense\n"));
+        files.append("", &format!("{rule}\nlocal all all nonsense\n"));
         let replica = primary.replica(&format!("rule-{number}"), &["basebackup"], "", "").unwrap();
-        // The line behind it shows that the server came that far.
-        let ended = fails(&replica, "basebackup", &["pg_hba.conf", "\"nonsense\""]);
+        // The error of the next line shows that the server read both.
+        let ended = assert_fails(&replica, "basebackup", &["pg_hba.conf", "\"nonsense\""]);
         assert!(!ended.output.contains(SECRET), "{rule}\n{}", ended.output);
         assert!(!ended.report.to_string().contains(SECRET), "{rule}\n{}", ended.report);
     }
-    // A rule that is right, whose secret looks like a file's name, and a line of another file.
-    files.put("", &format!("{rule} ldap ldapserver=x ldapbasedn=\"dc=x\" ldapbindpasswd=@/etc/{SECRET}\n"));
+    // A valid rule whose secret looks like the name of a file, and a line of another file.
+    files
+        .append("", &format!("{rule} ldap ldapserver=x ldapbasedn=\"dc=x\" ldapbindpasswd=@/etc/{SECRET}\n"));
     let outside = primary.replica("outside", &["basebackup"], "", "").unwrap();
     let ended = outside.created_by("basebackup").unwrap();
     assert!(!ended.output.contains(SECRET), "{}", ended.output);
-    files.put("", "");
+    files.append("", "");
     let ident = primary.server.datadir().join("pg_ident.conf");
     let before = fs::read_to_string(&ident).unwrap();
     fs::write(&ident, format!("{before}map ldapbindpasswd={SECRET}\n")).unwrap();

@@ -1,4 +1,4 @@
-//! A tablespace that was made after the backup: replay makes it at the path that it has on the primary.
+//! Tablespaces that were created after the backup, which replay creates at their path on the primary.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,15 +8,16 @@ use tests::replica_folder::ReplicaFolder;
 
 use crate::change;
 
-/// A primary that made the tablespace `later` after its backup. Its path is a link there, and so can be free here.
-struct Later {
+/// A primary on which the tablespace `later` was created after the backup. Its path is a link, which a test can remove, so that the
+/// path is free for the replica on the same machine.
+struct LaterTablespace {
     primary: Primary,
     section: String,
     path: std::path::PathBuf,
     count: std::cell::Cell<u32>,
 }
 
-impl Later {
+impl LaterTablespace {
     fn new() -> Self {
         let primary = Primary::start("later", 100).unwrap();
         let backup = primary.tar_backup("before", &[]).unwrap();
@@ -28,7 +29,7 @@ impl Later {
         Self { primary, section, path, count: std::cell::Cell::new(0) }
     }
 
-    /// A replica whose source may be asked for tablespaces, and that maps what `map` says besides.
+    /// Creates a replica whose source can be queried for tablespaces. `map` has further entries of the map.
     fn replica(&self, map: &str) -> ReplicaFolder {
         self.count.set(self.count.get() + 1);
         let name = format!("replica-{}", self.count.get());
@@ -38,14 +39,14 @@ impl Later {
         replica
     }
 
-    /// Both `check` and `create` reject the method before they touch anything, and tell all of `told`.
-    fn is_rejected(&self, replica: &ReplicaFolder, told: &[&str]) {
+    /// Checks that `check` and `create` reject the method with all of `messages`, before they touch anything.
+    fn assert_rejected(&self, replica: &ReplicaFolder, messages: &[&str]) {
         let output = replica.command("check").output().unwrap();
         let checked = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         let ended = replica.create(&[]).unwrap();
         assert_eq!(ended.attempts().last(), Some(&("tarball", "rejected")), "{}", ended.output);
         for said in [&checked, &ended.output] {
-            for text in told {
+            for text in messages {
                 assert!(said.contains(text), "{text}\n{said}");
             }
         }
@@ -55,19 +56,20 @@ impl Later {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_tablespace_made_after_the_backup_is_told_before_anything_is_touched() {
-    let later = Later::new();
+fn a_tablespace_created_after_the_backup_is_rejected_before_anything_is_touched() {
+    let later = LaterTablespace::new();
     let path = later.path.display().to_string();
-    // It is this machine's primary's own directory, which replay would empty.
-    later.is_rejected(&later.replica(""), &["created after the backup", &path, "PG_15_"]);
+    // The path is in use by the primary on this machine, and replay would empty it.
+    later.assert_rejected(&later.replica(""), &["made after the backup", &path, "PG_15_"]);
     fs::remove_file(&later.path).unwrap();
-    later.is_rejected(&later.replica(""), &["created after the backup", &path, "no such directory"]);
+    later.assert_rejected(&later.replica(""), &["made after the backup", &path, "no such directory"]);
 
     let elsewhere = later.primary.playground.directory("later-here").unwrap();
     let mapped = later.replica(&format!("\"{path}\" = \"{}\", ", elsewhere.display()));
-    later.is_rejected(&mapped, &["whatever the map says", "ln -s"]);
+    later.assert_rejected(&mapped, &["whatever the map says", "ln -s"]);
 
-    // With a map to itself its directory would be made. On the primary's own machine the run itself must not: it is in use there.
+    // If the map names the path itself, a run would create the directory. Only `check` runs here, because the path is in use on the
+    // primary's machine.
     let at_its_path = later.replica(&format!("\"{path}\" = \"{path}\", "));
     let checked = at_its_path.command("check").output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
@@ -76,13 +78,13 @@ fn a_tablespace_made_after_the_backup_is_told_before_anything_is_touched() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_tablespace_made_after_the_backup_is_made_by_replay_where_the_map_names_its_own_path() {
-    // Another machine than the primary's, as far as processes go: only root can hide the primary from the run.
+fn replay_creates_a_tablespace_that_is_newer_than_the_backup_if_the_map_names_its_own_path() {
+    // The run must not see the primary's processes, as on another machine. Only root can hide them.
     if !rustix::process::geteuid().is_root() {
         eprintln!("not tried: hiding the primary's processes from the run takes root");
         return;
     }
-    let later = Later::new();
+    let later = LaterTablespace::new();
     let path = later.path.display().to_string();
     fs::remove_file(&later.path).unwrap();
     let replica = later.replica(&format!("\"{path}\" = \"{path}\", "));

@@ -1,4 +1,4 @@
-//! Against pg_basebackup from a primary on the same machine.
+//! Measures against pg_basebackup from a primary on the same machine.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -16,8 +16,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     let (plain, zstd) = (bench.backup(&PLAIN)?, bench.backup(&ZSTD)?);
     let server = home.server(&cluster)?;
     let mut table = page::head("target");
-    for &place in bench.extent.places {
-        let target = home.target(place, "native");
+    for &medium in bench.extent.media {
+        let target = home.target(medium, "native");
         let program = [
             Path::new(BIN_DIR).join("pg_basebackup").into_os_string(),
             "--host=127.0.0.1".into(),
@@ -38,7 +38,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
             }),
             program: program.into_iter().collect::<Vec<OsString>>(),
         };
-        let (from_zstd, from_plain) = (home.target(place, "from-zstd"), home.target(place, "from-plain"));
+        let (from_zstd, from_plain) = (home.target(medium, "from-zstd"), home.target(medium, "from-plain"));
         let contestants = [
             native,
             bench.restoring("understudy, zst", "tarball", &zstd, from_zstd.clone())?,
@@ -48,7 +48,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
         for tree in [target, from_zstd, from_plain] {
             home.remove(&tree)?;
         }
-        page::rows(&mut table, place.name(), &runs, 0);
+        page::rows(&mut table, medium.name(), &runs, 0);
     }
     server.stop()?;
     Ok(format!(

@@ -1,4 +1,4 @@
-//! A copy of which nothing, 1 % or all changed, against rsync and against only reading both sides.
+//! Measures `mirror` with a replica of which nothing, 1 % or all changed, against rsync and against only reading both sides.
 
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tests::server::run;
 
-use super::home::{Place, quoted, shell};
+use super::home::{TargetMedium, quoted, shell};
 use super::measure::{Contestant, race};
 use super::ours::{Job, reads};
 use super::{Bench, page};
@@ -28,8 +28,8 @@ impl Change {
         }
     }
 
-    /// Overwrites the first page of as many files of `base` as come to this much of its bytes, so that each has to be copied
-    /// again, whole.
+    /// Overwrites the first page of files of `base` until their sizes add up to this share of its bytes. Each of these files must
+    /// be copied again completely.
     fn apply(self, target: &Path) -> Result<()> {
         let mut files = Vec::new();
         relations(&target.join("base"), &mut files)?;
@@ -41,7 +41,7 @@ impl Change {
             Self::All => all,
         };
         let mut changed = 0;
-        // From the end, where tables are that hold something.
+        // The last files belong to tables that are not empty.
         for (path, size) in files.iter().rev() {
             if changed >= share {
                 break;
@@ -76,8 +76,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     let cluster = bench.cluster()?;
     let mut table = page::head("changed");
     let mut verdict = String::new();
-    let trees =
-        ["by-digest", "by-time", "rsync", "rsync-checksum"].map(|name| home.target(Place::Memory, name));
+    let trees = ["by-digest", "by-time", "rsync", "rsync-checksum"]
+        .map(|name| home.target(TargetMedium::Memory, name));
     let [by_digest, by_time, by_rsync, by_checksum] = &trees;
     for (tree, how) in [(by_digest, "digest"), (by_time, "size-and-time")] {
         let first = ours(bench, &cluster, "first", how, tree, Change::Nothing)?;

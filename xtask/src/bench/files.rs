@@ -1,17 +1,17 @@
-//! Many small files, against tar.
+//! Measures many small files, against tar.
 
 use std::cell::Cell;
 use std::path::Path;
 
 use anyhow::Result;
 
-use super::home::Place;
+use super::home::TargetMedium;
 use super::measure::{Contestant, race};
 use super::tarball::{PLAIN, Then, tools};
 use super::{Bench, page};
 
-/// The same, with what its earlier runs left set aside rather than removed: ext4 passes over inodes that were freed a moment
-/// ago one by one (`recently_deleted` in its fs/ext4/ialloc.c), so that who comes next after a removal pays for it.
+/// Returns the contestant with a preparation that moves the tree of the earlier run aside instead of removing it. ext4 skips recently
+/// freed inodes one by one (`recently_deleted` in fs/ext4/ialloc.c), so a removal would slow down the next contestant.
 fn keeping<'a>(contestant: Contestant<'a>, aside: &Path) -> Contestant<'a> {
     let Contestant { name, prepare, program, leaves } = contestant;
     let (kept, left, runs) = (aside.join(name.replace([' ', ','], "-")), leaves.clone(), Cell::new(0_u32));
@@ -34,16 +34,16 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     let backup = home.backup(&cluster, &format!("backup-files-{files}"), PLAIN.options)?;
     let mut table = page::head("target");
     let mut verdicts = String::new();
-    for &place in bench.extent.places {
-        let trees = ["ours", "unpacked", "verified"].map(|name| home.target(place, name));
+    for &medium in bench.extent.media {
+        let trees = ["ours", "unpacked", "verified"].map(|name| home.target(medium, name));
         let [ours, unpacked, verified] = &trees;
         let mut contestants = [
             tools(home, &PLAIN, &backup, unpacked, Then::Sync),
             tools(home, &PLAIN, &backup, verified, Then::VerifyAndSync),
             bench.restoring("understudy", "tarball", &backup, ours.clone())?,
         ];
-        let aside = home.target(place, "aside");
-        if place == Place::Disk {
+        let aside = home.target(medium, "aside");
+        if medium == TargetMedium::Disk {
             home.fresh(&aside)?;
             contestants = contestants.map(|one| keeping(one, &aside));
         }
@@ -52,9 +52,9 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
         for tree in trees.iter().chain([&aside]) {
             home.remove(tree)?;
         }
-        page::rows(&mut table, place.name(), &runs, 0);
+        page::rows(&mut table, medium.name(), &runs, 0);
         verdicts += &page::wanted(
-            &format!("- against `tar --extract` and `sync`, target {}", place.at()),
+            &format!("- against `tar --extract` and `sync`, target {}", medium.at()),
             runs[2].wall() / runs[0].wall(),
             1.0,
         );

@@ -1,13 +1,13 @@
-//! What the data plane is worth: the same backup decoded inside the sandbox.
+//! Measures the data plane against a component that decodes the same backup inside the sandbox.
 
 use anyhow::{Result, ensure};
 
-use super::home::Place;
+use super::home::TargetMedium;
 use super::measure::race;
 use super::tarball::FORMATS;
 use super::{Bench, page};
 
-/// The method that decodes in the guest; its options are those of `tarball`.
+/// The method that decodes in the component. Its options are those of `tarball`.
 const DECODES: &str = "decode";
 
 pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
@@ -16,7 +16,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     let mut table = page::head("format");
     for format in &FORMATS {
         let backup = bench.backup(format)?;
-        let (moved, decoded) = (home.target(Place::Memory, "moved"), home.target(Place::Memory, "decoded"));
+        let (moved, decoded) =
+            (home.target(TargetMedium::Memory, "moved"), home.target(TargetMedium::Memory, "decoded"));
         let contestants = [
             bench.restoring("inside the sandbox", DECODES, &backup, decoded.clone())?,
             bench.restoring("by the data plane", "tarball", &backup, moved.clone())?,

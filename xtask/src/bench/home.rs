@@ -1,4 +1,4 @@
-//! The folder that clusters, backups and targets are in. What takes long to make stays there between runs.
+//! The folder of clusters, backups and targets. Clusters and backups stay there between runs, because it takes long to create them.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,26 +13,26 @@ use tests::user::ServerUser;
 
 use crate::say;
 
-/// Tables of each kind: as many as give files of some ten megabytes, as a cluster in use has them.
+/// The number of tables of each kind. With this number the files have tens of megabytes, as in a cluster in use.
 const TABLES: u64 = 64;
 
-/// Bytes of a row that no codec makes smaller; four fill a page.
+/// The size of an incompressible row in bytes. Four rows fill a page.
 const NOISE: u64 = 1900;
 
-/// What a unit of pgbench's scale takes on disk, its index included, in bytes.
+/// The size of a unit of pgbench's scale on disk in bytes, with its index.
 const SCALE: u64 = 15_300_000;
 
-/// Where a target is written.
+/// The medium that a target is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Place {
+pub(crate) enum TargetMedium {
     /// In the file system of the checkout.
     Disk,
-    /// In tmpfs, where it costs processor and memory alone.
+    /// In tmpfs, where writing costs only processor time and memory.
     Memory,
 }
 
-impl Place {
-    /// For a sentence about a target.
+impl TargetMedium {
+    /// Returns the words for a sentence about a target.
     pub(crate) fn at(self) -> &'static str {
         match self {
             Self::Disk => "on disk",
@@ -40,7 +40,7 @@ impl Place {
         }
     }
 
-    /// For a table.
+    /// Returns the word for a table.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Disk => "disk",
@@ -49,7 +49,7 @@ impl Place {
     }
 }
 
-/// The folder `target/bench`, and one in memory that goes when it goes.
+/// The folder `target/bench`, and a folder in memory, which is removed when the value is dropped.
 pub(crate) struct Home {
     playground: Playground,
     memory: PathBuf,
@@ -57,16 +57,16 @@ pub(crate) struct Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        // What is left there would stay in memory; nobody is left to tell.
+        // The files would stay in memory otherwise. A destructor cannot report a failure.
         let _ = std::fs::remove_dir_all(&self.memory);
     }
 }
 
 impl Home {
-    /// Opens it, and takes away what a run that was interrupted left.
+    /// Opens the folder, and removes what an interrupted run left.
     pub(crate) fn open() -> Result<Self> {
         let folder = project().join("target/bench");
-        let playground = Playground::kept(&folder)?;
+        let playground = Playground::persistent(&folder)?;
         let reachable = playground.user().command("/usr/bin/test").arg("-x").arg(&folder).status()?;
         ensure!(
             reachable.success(),
@@ -79,7 +79,7 @@ impl Home {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if entry.path().join("postmaster.pid").exists() {
-                // Where it does not run any more there is nothing to stop.
+                // pg_ctl fails if the server does not run any more.
                 let _ = playground
                     .user()
                     .command(Path::new(BIN_DIR).join("pg_ctl"))
@@ -98,25 +98,25 @@ impl Home {
         Ok(home)
     }
 
-    /// A path in the folder on disk.
+    /// Returns a path in the folder on disk.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.playground.path(name)
     }
 
-    /// Whom everything belongs to and who runs everything.
+    /// Returns the user that owns every file and runs every program.
     pub(crate) fn user(&self) -> ServerUser {
         self.playground.user()
     }
 
-    /// Where a target of this name is written.
-    pub(crate) fn target(&self, place: Place, name: &str) -> PathBuf {
-        match place {
-            Place::Disk => self.path("targets").join(name),
-            Place::Memory => self.memory.join(name),
+    /// Returns the path of a target of this name.
+    pub(crate) fn target(&self, medium: TargetMedium, name: &str) -> PathBuf {
+        match medium {
+            TargetMedium::Disk => self.path("targets").join(name),
+            TargetMedium::Memory => self.memory.join(name),
         }
     }
 
-    /// Removes a tree, if it is there.
+    /// Removes a tree if it exists.
     pub(crate) fn remove(&self, tree: &Path) -> Result<()> {
         match std::fs::remove_dir_all(tree) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -126,13 +126,13 @@ impl Home {
         }
     }
 
-    /// An empty directory where there may be a full one.
+    /// Replaces a tree with an empty directory.
     pub(crate) fn fresh(&self, tree: &Path) -> Result<()> {
         self.remove(tree)?;
         self.user().directory(tree)
     }
 
-    /// Reads every file of a tree once, so that all find it in the page cache.
+    /// Reads every file of a tree once, so that it is in the page cache for every contestant.
     pub(crate) fn warm(&self, tree: &Path) -> Result<()> {
         run(&mut shell_command(
             &self.user(),
@@ -141,7 +141,7 @@ impl Home {
         Ok(())
     }
 
-    /// Makes `name` by `make` unless an earlier run did, to its end.
+    /// Creates `name` with `make`, unless an earlier run has completed it.
     fn once(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let (tree, ready) = (self.path(name), self.path(&format!("{name}.ready")));
         if !ready.exists() {
@@ -152,12 +152,12 @@ impl Home {
         Ok(tree)
     }
 
-    /// A cluster of about so many bytes that is shut down, half of it noise, half what pgbench makes.
+    /// Returns a stopped cluster of about this size, half of it random bytes, half tables of pgbench. Creates it if it is missing.
     pub(crate) fn cluster(&self, name: &str, bytes: u64) -> Result<PathBuf> {
         self.once(name, |datadir| {
             say(&format!("making the cluster {name}: {} MB, half of them incompressible", bytes / 1_000_000));
             PostgresServer::init(&self.playground, name)?.stop()?;
-            // Without a log of what is loaded, which would not be in a backup anyway.
+            // With these settings the loaded rows cause no WAL. It would not be in a backup anyway.
             let settings = "wal_level = minimal\nmax_wal_senders = 0\nmax_wal_size = 2GB\nautovacuum = off\n\
                             shared_buffers = 256MB\nmaintenance_work_mem = 256MB";
             let server = PostgresServer::start(&self.playground, datadir, settings)?;
@@ -177,10 +177,10 @@ impl Home {
         })
     }
 
-    /// Fills tables with so many random bytes.
+    /// Fills tables with this number of random bytes.
     fn noise(&self, server: &PostgresServer, bytes: u64) -> Result<()> {
         let each = bytes / TABLES / NOISE * NOISE;
-        // A table that the same transaction made needs no log.
+        // COPY writes no WAL for a table that the same transaction created.
         let script = format!(
             "for table in $(seq {TABLES}); do\n\
                echo \"BEGIN; CREATE TABLE noise_$table (body bytea); COPY noise_$table FROM STDIN;\"\n\
@@ -199,7 +199,8 @@ impl Home {
         loaded.map(drop)
     }
 
-    /// A small cluster with so many more files of one page in the folder of a database, half of each page noise.
+    /// Returns a small cluster with this number of further files of one page in the folder of a database. Half of each page is random.
+    /// Creates the cluster if it is missing.
     pub(crate) fn cluster_of_small_files(&self, name: &str, files: u32) -> Result<PathBuf> {
         self.once(name, |datadir| {
             say(&format!("making the cluster {name}: {files} files of 8 KiB"));
@@ -217,8 +218,8 @@ impl Home {
         })
     }
 
-    /// A small cluster with copies of the relations of `from` as further files in the folder of a database, about so many bytes:
-    /// as they are in a backup, and made in a fraction of the time that a server takes.
+    /// Returns a cluster of about this size, with copies of the relations of `from` as further files in the folder of a database. A
+    /// backup treats them as relations, and they are created far faster than by a server. Creates the cluster if it is missing.
     pub(crate) fn cluster_of_copies(&self, name: &str, bytes: u64, from: &Path) -> Result<PathBuf> {
         self.once(name, |datadir| {
             say(&format!("making the cluster {name}: {} MB of copies", bytes / 1_000_000));
@@ -233,7 +234,7 @@ impl Home {
             }
             relations.sort();
             ensure!(!relations.is_empty(), "{} holds no relations", from.display());
-            // pgbench's were made first and those of noise last: one from either end.
+            // The relations of pgbench are first and the random ones last, so the copies alternate between both ends.
             let (mut made, mut number) = (0, 0);
             while made < bytes {
                 let at = number / 2 % relations.len();
@@ -258,14 +259,14 @@ impl Home {
         )
     }
 
-    /// A tar backup of a cluster as pg_basebackup writes it with these options.
+    /// Returns a tar backup of a cluster, taken by pg_basebackup with these options. Takes it if it is missing.
     pub(crate) fn backup(&self, cluster: &Path, name: &str, options: &[&str]) -> Result<PathBuf> {
         self.once(name, |backup| {
             say(&format!("taking the backup {name} {}", options.join(" ")));
             let server = self.server(cluster)?;
             run(server
                 .client("pg_basebackup")
-                // The pages of the small files are none of PostgreSQL's, so their checksums are not to be looked at.
+                // The pages of the small files are not PostgreSQL's, so their checksums must not be verified.
                 .args(["--format=tar", "--checkpoint=fast", "--no-sync", "--no-verify-checksums", "--pgdata"])
                 .arg(backup)
                 .args(options))?;
@@ -273,8 +274,8 @@ impl Home {
         })
     }
 
-    /// A repository in `<name>/repository` with one full backup of a cluster, as pgBackRest takes it with these lines of its
-    /// configuration. What restores from it is configured by `<name>/pgbackrest.conf`.
+    /// Returns a folder with a pgBackRest repository in `repository` that has one full backup of a cluster, and its configuration in
+    /// `pgbackrest.conf`. `settings` has further lines of the configuration. Takes the backup if it is missing.
     pub(crate) fn repository(&self, cluster: &Path, name: &str, settings: &str) -> Result<PathBuf> {
         self.once(name, |folder| {
             say(&format!("taking the pgBackRest backup {name}"));
@@ -307,7 +308,7 @@ impl Home {
                     server.sockets().display()
                 ),
             )?;
-            // The pages of the small files are none of PostgreSQL's, so their checksums are not to be looked at.
+            // The pages of the small files are not PostgreSQL's, so their checksums must not be verified.
             for words in [&["stanza-create"][..], &["--type=full", "--process-max=2", "--no-checksum-page", "backup"]] {
                 let mut pgbackrest = self.user().command(PGBACKREST);
                 run(pgbackrest.arg(format!("--config={config}")).arg(format!("--stanza={STANZA}")).args(words))?;
@@ -316,7 +317,7 @@ impl Home {
         })
     }
 
-    /// Forgets what [`Home::cluster`] or [`Home::backup`] made, where it is too large to keep.
+    /// Removes a cluster or backup that is too large to keep.
     pub(crate) fn forget(&self, name: &str) -> Result<()> {
         let ready = self.path(&format!("{name}.ready"));
         if ready.exists() {
@@ -325,13 +326,13 @@ impl Home {
         self.remove(&self.path(name))
     }
 
-    /// Whether `name` was made before.
+    /// Returns whether `name` was completed before.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.path(&format!("{name}.ready")).exists()
     }
 }
 
-/// A script for bash that ends with its first failure, be it in a pipeline.
+/// Returns the words of a bash command that runs a script and stops at the first failure, even within a pipeline.
 pub(crate) fn shell(script: &str) -> Vec<OsString> {
     ["/bin/bash", "-c", &format!("set -e -o pipefail\n{script}")].map(OsString::from).to_vec()
 }
@@ -343,12 +344,12 @@ fn shell_command(user: &ServerUser, script: &str) -> Command {
     command
 }
 
-/// A path as a word of a script.
+/// Quotes a path for a script.
 pub(crate) fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
 }
 
-/// The bytes of the regular files of a tree.
+/// Returns the total size of the regular files of a tree.
 pub(crate) fn size(tree: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(tree).with_context(|| format!("cannot read {}", tree.display()))? {

@@ -1,4 +1,4 @@
-//! Runs what is compared, one after another, and says what each run cost.
+//! Runs the contestants one after another, and measures each run.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,61 +11,61 @@ use tests::server::run;
 use super::home::Home;
 use crate::say;
 
-/// What one run cost.
+/// The cost of one run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
-    /// From its start to its end.
+    /// The time from its start to its end.
     pub(crate) wall: Duration,
-    /// Seconds of processor, user's and system's, of it and of every process that it waited for.
+    /// The processor time in seconds, user and system, of the program and of every process that it waited for.
     pub(crate) cpu: f64,
-    /// The most memory in bytes that one process of its tree held at once.
+    /// The peak memory in bytes of the process of its tree that used the most.
     pub(crate) peak: u64,
 }
 
-/// One way to do the work.
+/// A program that is measured.
 pub(crate) struct Contestant<'a> {
-    /// What the table calls it.
+    /// The name in the table.
     pub(crate) name: String,
-    /// What its next run starts from; not measured. A target of an earlier run is removed last.
+    /// Prepares the next run, and is not measured. The target of the earlier run is removed last.
     pub(crate) prepare: Box<dyn Fn() -> Result<()> + 'a>,
     /// The program with its arguments, run as the server's user.
     pub(crate) program: Vec<OsString>,
-    /// What must be there when it has ended well.
+    /// The path that must exist after a successful run.
     pub(crate) leaves: Option<PathBuf>,
 }
 
-/// What the runs of one contestant cost.
+/// The costs of the runs of one contestant.
 pub(crate) struct Runs {
-    /// As in [`Contestant`].
+    /// The name of the contestant.
     pub(crate) name: String,
-    /// One a round.
+    /// The cost of each round.
     pub(crate) costs: Vec<Cost>,
 }
 
 impl Runs {
-    /// The median of the wall times in seconds.
+    /// Returns the median of the wall times in seconds.
     pub(crate) fn wall(&self) -> f64 {
         median(self.costs.iter().map(|cost| cost.wall.as_secs_f64()))
     }
 
-    /// The shortest and the longest wall time in seconds.
+    /// Returns the shortest and the longest wall time in seconds.
     pub(crate) fn spread(&self) -> (f64, f64) {
         let walls = || self.costs.iter().map(|cost| cost.wall.as_secs_f64());
         (walls().fold(f64::INFINITY, f64::min), walls().fold(0.0, f64::max))
     }
 
-    /// The median of the seconds of processor.
+    /// Returns the median of the processor times in seconds.
     pub(crate) fn cpu(&self) -> f64 {
         median(self.costs.iter().map(|cost| cost.cpu))
     }
 
-    /// The highest peak of all rounds in bytes.
+    /// Returns the highest peak of all rounds in bytes.
     pub(crate) fn peak(&self) -> u64 {
         self.costs.iter().map(|cost| cost.peak).max().unwrap_or(0)
     }
 }
 
-/// The one in the middle, or the mean of the two there.
+/// Returns the median; the mean of the two middle values if their number is even.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
@@ -73,13 +73,13 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     (sorted[last / 2] + sorted[last.div_ceil(2)]) / 2.0
 }
 
-/// Runs every contestant once a round, every second round in the opposite order, so that what the machine does besides meets
-/// all of them alike. Before each run what is dirty is written out. A round before the first is not counted: memory that a
-/// virtual machine touches for the first time costs its host a fault a page, whoever comes first to it. For the same reason
-/// what a contestant prepares must end with what frees memory: what is free for a while is given back to the host.
+/// Runs every contestant once per round, every second round in the opposite order, so that other load on the machine affects all of
+/// them alike. Dirty pages are written out before each run. The first round is not counted, because the first access to a page of a
+/// virtual machine's memory causes a page fault in its host. For the same reason the preparation of a contestant must free memory in
+/// its last step: memory that is free for a while is given back to the host.
 ///
 /// # Errors
-/// Where one of them fails, with what it printed.
+/// Fails with the output of a contestant that fails.
 pub(crate) fn race(home: &Home, rounds: u32, contestants: &[Contestant<'_>]) -> Result<Vec<Runs>> {
     let mut runs: Vec<Runs> =
         contestants.iter().map(|one| Runs { name: one.name.clone(), costs: Vec::new() }).collect();
@@ -90,7 +90,7 @@ pub(crate) fn race(home: &Home, rounds: u32, contestants: &[Contestant<'_>]) -> 
         }
         for at in order {
             let one = &contestants[at];
-            // Twice, so that little is left to do after a removal.
+            // Before and after, because a removal in the preparation makes pages dirty too.
             run(&mut Command::new("sync"))?;
             (one.prepare)()?;
             run(&mut Command::new("sync"))?;
@@ -115,7 +115,7 @@ pub(crate) fn race(home: &Home, rounds: u32, contestants: &[Contestant<'_>]) -> 
     Ok(runs)
 }
 
-/// Runs one program under GNU time, which counts as wait4(2) does.
+/// Runs one program under GNU time, which reports what wait4(2) returns.
 fn measure(home: &Home, program: &[OsString]) -> Result<Cost> {
     let counted = home.path("time");
     home.user().write(&counted, "")?;
@@ -137,7 +137,7 @@ mod unit {
     use super::median;
 
     #[test]
-    fn the_median_is_the_middle_of_an_odd_number_and_the_mean_of_the_middle_of_an_even_one() {
+    fn the_median_of_an_even_number_of_values_is_the_mean_of_the_middle_two() {
         assert!((median([3.0, 1.0, 9.0].into_iter()) - 3.0).abs() < 1e-9);
         assert!((median([4.0, 1.0, 2.0, 9.0].into_iter()) - 3.0).abs() < 1e-9);
         assert!(median(std::iter::empty()).is_nan());

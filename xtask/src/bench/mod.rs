@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what creating a replica costs, beside the usual tools on the same backup in the same run.
+//! `cargo xtask bench`: measures the creation of a replica, and the usual tools on the same backup in the same run.
 
 mod basebackup;
 mod delta;
@@ -19,10 +19,10 @@ use clap::ValueEnum;
 
 use crate::say;
 use home::Home;
-pub(crate) use home::Place;
+pub(crate) use home::TargetMedium;
 use ours::Ours;
 
-/// What is measured.
+/// The measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum What {
     /// A tar backup in every compression, against the codec's tool, tar, pg_verifybackup and sync
@@ -49,15 +49,15 @@ pub(crate) enum What {
 }
 
 impl What {
-    /// Whether it is measured wherever targets are written, and not always in memory.
-    fn has_places(self) -> bool {
+    /// Returns whether it is measured with targets on disk too, and not only in memory.
+    fn has_media(self) -> bool {
         match self {
             Self::Tarball | Self::Basebackup | Self::Files | Self::PgBackRest => true,
             Self::Guest | Self::Sizes | Self::Delta => false,
         }
     }
 
-    /// All, in the order of the page.
+    /// All measurements, in the order of the page.
     const ALL: [Self; 7] = [
         Self::Tarball,
         Self::Basebackup,
@@ -81,22 +81,22 @@ impl What {
     }
 }
 
-/// How much is measured.
+/// The sizes of the measurements.
 struct Extent {
     rounds: u32,
-    /// Where targets are written.
-    places: &'static [Place],
-    /// Bytes of the cluster of most measurements.
+    /// The media that targets are written to.
+    media: &'static [TargetMedium],
+    /// The size of the cluster of most measurements in bytes.
     cluster: u64,
-    /// Small files.
+    /// The number of small files.
     files: u32,
-    /// Bytes of the growing clusters.
+    /// The sizes of the growing clusters in bytes.
     sizes: &'static [u64],
 }
 
-const WHOLE: Extent = Extent {
+const FULL: Extent = Extent {
     rounds: 5,
-    places: &[Place::Memory, Place::Disk],
+    media: &[TargetMedium::Memory, TargetMedium::Disk],
     cluster: 2_600_000_000,
     files: 100_000,
     sizes: &[500_000_000, 1_000_000_000, 2_000_000_000, 4_000_000_000, 8_000_000_000],
@@ -104,34 +104,34 @@ const WHOLE: Extent = Extent {
 
 const QUICK: Extent = Extent {
     rounds: 1,
-    places: WHOLE.places,
+    media: FULL.media,
     cluster: 300_000_000,
     files: 10_000,
     sizes: &[100_000_000, 200_000_000],
 };
 
-/// What a measurement is given.
+/// The arguments of a measurement.
 struct Bench<'a> {
     home: &'a Home,
     ours: Ours<'a>,
     extent: Extent,
 }
 
-/// Measures these things, or all, and writes each into BENCHMARKS.md as it is done; a quick run is only shown.
+/// Runs these measurements, or all, and writes each result into BENCHMARKS.md. The results of a quick run are only printed.
 pub(crate) fn run(
     what: &[What],
     quick: bool,
     rounds: Option<u32>,
-    target: Option<Place>,
+    target: Option<TargetMedium>,
     program: Option<&Path>,
 ) -> Result<()> {
     let home = Home::open()?;
-    let mut extent = if quick { QUICK } else { WHOLE };
+    let mut extent = if quick { QUICK } else { FULL };
     extent.rounds = rounds.unwrap_or(extent.rounds).max(1);
     match target {
         None => {}
-        Some(Place::Memory) => extent.places = &[Place::Memory],
-        Some(Place::Disk) => extent.places = &[Place::Disk],
+        Some(TargetMedium::Memory) => extent.media = &[TargetMedium::Memory],
+        Some(TargetMedium::Disk) => extent.media = &[TargetMedium::Disk],
     }
     let bench = Bench { ours: Ours::new(&home, program)?, home: &home, extent };
     for one in if what.is_empty() { &What::ALL } else { what } {
@@ -145,16 +145,16 @@ pub(crate) fn run(
             What::Delta => delta::measure(&bench)?,
             What::PgBackRest => pgbackrest::measure(&bench)?,
         };
-        let target = target.filter(|_| one.has_places());
-        if target == Some(Place::Disk) {
+        let target = target.filter(|_| one.has_media());
+        if target == Some(TargetMedium::Disk) {
             section = section.replacen('\n', ", target on disk\n", 1);
         }
         section.push('\n');
         section.push_str(&page::machine(bench.extent.rounds)?);
         println!("\n{section}");
         if !quick {
-            // Measured everywhere at once, the section has what another had of a disk alone.
-            let on_disk = page::name(*one, Some(Place::Disk));
+            // A section of both media replaces an earlier section of the disk alone.
+            let on_disk = page::name(*one, Some(TargetMedium::Disk));
             page::write(&page::name(*one, target), &section, target.is_none().then_some(on_disk.as_str()))?;
         }
     }
@@ -162,13 +162,13 @@ pub(crate) fn run(
 }
 
 impl Bench<'_> {
-    /// The cluster that most measurements share, shut down.
+    /// Returns the stopped cluster that most measurements use.
     fn cluster(&self) -> Result<PathBuf> {
         let bytes = self.extent.cluster;
         self.home.cluster(&format!("cluster-{}", bytes / 1_000_000), bytes)
     }
 
-    /// A backup of it in one of [`tarball::FORMATS`].
+    /// Returns a backup of that cluster in one of [`tarball::FORMATS`].
     fn backup(&self, format: &tarball::Format) -> Result<PathBuf> {
         let name = format!("backup-{}-{}", self.extent.cluster / 1_000_000, format.name);
         if self.home.has(&name) {

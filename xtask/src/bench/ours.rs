@@ -1,4 +1,4 @@
-//! The program, as a contestant.
+//! The program as a contestant.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,35 +13,35 @@ use super::measure::Contestant;
 use crate::say;
 use crate::setup::BIN_DIR;
 
-/// The program, built as a release is, where the server's user can run it.
+/// A release build of the program, in a folder in which the server's user can run it.
 pub(crate) struct Ours<'a> {
     home: &'a Home,
     program: PathBuf,
 }
 
-/// What it is to create.
+/// A replica that the program creates.
 pub(crate) struct Job<'a> {
-    /// What the table calls it.
+    /// The name in the table.
     pub(crate) name: &'a str,
-    /// The component, by the name that `cargo xtask plugins` gave it.
+    /// The name of the component that `cargo xtask plugins` built.
     pub(crate) method: &'a str,
     /// The method's options, as lines of TOML.
     pub(crate) options: String,
-    /// What the method is granted, as the keys of one table of TOML; see [`reads`].
+    /// The grants of the method, as the keys of one table of TOML; see [`reads`].
     pub(crate) grants: String,
     /// The data directory.
     pub(crate) target: PathBuf,
-    /// Whether it builds on what is there.
+    /// Whether it builds on old data.
     pub(crate) keep_data: bool,
 }
 
-/// The grant to read a directory.
+/// Returns the grant to read a directory.
 pub(crate) fn reads(directory: &Path) -> String {
     format!("read = [\"{}\"]", directory.display())
 }
 
 impl<'a> Ours<'a> {
-    /// Takes this program, or builds it.
+    /// Uses the program `built_before`, or builds one.
     pub(crate) fn new(home: &'a Home, built_before: Option<&Path>) -> Result<Self> {
         let built = match built_before {
             Some(program) => program.to_owned(),
@@ -56,20 +56,20 @@ impl<'a> Ours<'a> {
             }
         };
         let program = home.path("understudy");
-        // A copy in one step, since the old one may be at work.
+        // The copy is renamed, because the old program may be running.
         std::fs::copy(&built, program.with_extension("new"))
             .with_context(|| format!("cannot copy {}", built.display()))?;
         std::fs::rename(program.with_extension("new"), &program)?;
         Ok(Self { home, program })
     }
 
-    /// The component of this name, if it was built.
+    /// Returns whether the component of this name was built.
     pub(crate) fn has(&self, method: &str) -> bool {
         component(method).is_ok()
     }
 
-    /// `understudy create` from an empty data directory, or from what `prepare` leaves where it keeps data. `check` has
-    /// compiled its component before, as the first run on a machine does.
+    /// Returns the contestant that runs `understudy create` with an empty data directory, or with the one that `prepare` leaves if the
+    /// job keeps data. Runs `check` before, which compiles the component, as the first run on a machine does.
     pub(crate) fn contestant(
         &self,
         job: &Job<'_>,

@@ -1,4 +1,4 @@
-//! BENCHMARKS.md: a section for each thing that is measured, written anew when it is, and a part that people write.
+//! BENCHMARKS.md: a section for each measurement, which is replaced by a new one, and a part that people write.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 use tests::program::project;
 
 use super::measure::Runs;
-use super::{Place, What};
+use super::{TargetMedium, What};
 
-/// What is written where there is no page yet.
+/// The content of a new page.
 const FIRST: &str = "\
 # Benchmarks
 
@@ -25,21 +25,21 @@ Nothing was tried yet.
 <!-- end by hand -->
 ";
 
-/// Before which new sections go.
+/// The mark of the part that people write. New sections are inserted before it.
 const BY_HAND: &str = "<!-- by hand: what did not help -->";
 
 fn path() -> PathBuf {
     project().join("BENCHMARKS.md")
 }
 
-/// What a section is called: what is measured on disk alone stands beside what is measured elsewhere.
-pub(crate) fn name(what: What, target: Option<Place>) -> String {
-    let on_disk = if target == Some(Place::Disk) { " on disk" } else { "" };
+/// Returns the name of a section. A measurement on disk alone has a section of its own.
+pub(crate) fn name(what: What, target: Option<TargetMedium>) -> String {
+    let on_disk = if target == Some(TargetMedium::Disk) { " on disk" } else { "" };
     format!("{}{on_disk}", what.name())
 }
 
-/// Puts a section into the page, in place of the one that it had or else where the list has it, and takes the one of the name
-/// `replaces` out, which says the same of an earlier run.
+/// Writes a section into the page: in place of the section of the same name, or else at its position in the order of
+/// [`What::ALL`]. Removes the section `replaces`, which has results of an earlier run.
 pub(crate) fn write(name: &str, section: &str, replaces: Option<&str>) -> Result<()> {
     let page = match std::fs::read_to_string(path()) {
         Ok(page) => page,
@@ -51,30 +51,30 @@ pub(crate) fn write(name: &str, section: &str, replaces: Option<&str>) -> Result
     std::fs::write(path(), page).context("BENCHMARKS.md cannot be written")
 }
 
-/// Where the page has the section of this name.
-fn place_of(page: &str, name: &str) -> Result<Option<Range<usize>>> {
+/// Returns the range of the section of this name in the page.
+fn range_of(page: &str, name: &str) -> Result<Option<Range<usize>>> {
     let (begin, end) = (format!("<!-- measured: {name} -->"), format!("<!-- end of {name} -->"));
     let Some(from) = page.find(&begin) else { return Ok(None) };
     let length = page[from..].find(&end).with_context(|| format!("BENCHMARKS.md has no `{end}`"))?;
     Ok(Some(from..from + length + end.len()))
 }
 
-/// The page without the section of this name.
+/// Returns the page without the section of this name.
 fn without_section(page: &str, name: &str) -> Result<String> {
-    let Some(place) = place_of(page, name)? else { return Ok(page.to_owned()) };
-    Ok(format!("{}{}", &page[..place.start], page[place.end..].trim_start_matches('\n')))
+    let Some(range) = range_of(page, name)? else { return Ok(page.to_owned()) };
+    Ok(format!("{}{}", &page[..range.start], page[range.end..].trim_start_matches('\n')))
 }
 
-/// The page with this section; everything else stays as it is.
+/// Returns the page with this section. Everything else stays unchanged.
 fn with_section(page: &str, name: &str, section: &str) -> Result<String> {
     let section = format!("<!-- measured: {name} -->\n{}\n<!-- end of {name} -->", section.trim());
-    if let Some(place) = place_of(page, name)? {
-        return Ok(format!("{}{section}{}", &page[..place.start], &page[place.end..]));
+    if let Some(range) = range_of(page, name)? {
+        return Ok(format!("{}{section}{}", &page[..range.start], &page[range.end..]));
     }
-    // In the order of the list, whichever is measured first.
+    // Sections have the order of the list, whichever is measured first.
     let later = What::ALL
         .iter()
-        .flat_map(|what| [None, Some(Place::Disk)].map(|target| self::name(*what, target)))
+        .flat_map(|what| [None, Some(TargetMedium::Disk)].map(|target| self::name(*what, target)))
         .skip_while(|other| other != name)
         .skip(1)
         .find_map(|other| page.find(&format!("<!-- measured: {other} -->")));
@@ -83,7 +83,7 @@ fn with_section(page: &str, name: &str, section: &str) -> Result<String> {
     Ok(format!("{}{section}\n\n{}", &page[..at], &page[at..]))
 }
 
-/// The row of a table for each contestant; ratios are to `against`, an index of `runs`.
+/// Adds a row for each contestant to the table. Ratios are relative to `against`, an index of `runs`.
 pub(crate) fn rows(table: &mut String, first: &str, runs: &[Runs], against: usize) {
     for (at, one) in runs.iter().enumerate() {
         let (shortest, longest) = one.spread();
@@ -103,25 +103,25 @@ pub(crate) fn rows(table: &mut String, first: &str, runs: &[Runs], against: usiz
     }
 }
 
-/// The head of the table that [`rows`] fills.
+/// Returns the head of the table that [`rows`] fills.
 pub(crate) fn head(first: &str) -> String {
     format!(
         "| {first} | | wall, s | shortest to longest | ratio | processor, s | ratio | peak, MiB |\n|---|---|--:|---|--:|--:|--:|--:|\n"
     )
 }
 
-/// For a table.
+/// Formats a number of bytes in MiB, for a table.
 pub(crate) fn mebibytes(bytes: u64) -> String {
     format!("{:.0}", bytes as f64 / f64::from(1 << 20))
 }
 
-/// Whether a ratio is as small as is wanted, as a sentence.
+/// Returns a sentence on whether a ratio is as small as wanted.
 pub(crate) fn wanted(what: &str, is: f64, at_most: f64) -> String {
     let met = if is <= at_most { "met" } else { "**not met**" };
     format!("{what}: {is:.2}; at most {at_most} is wanted: {met}.\n")
 }
 
-/// When, on what and with which versions.
+/// Returns a paragraph on the date, the machine and the versions.
 pub(crate) fn machine(rounds: u32) -> Result<String> {
     let first_line = |program: &str, argument: &str| -> Result<String> {
         let output = Command::new(program)
@@ -174,7 +174,7 @@ mod unit {
     use super::{FIRST, with_section, without_section};
 
     #[test]
-    fn a_section_is_replaced_and_what_people_wrote_stays() {
+    fn a_section_is_replaced_and_the_part_of_people_stays() {
         let page = with_section(FIRST, "sizes", "old").unwrap();
         let page = page.replace("Nothing was tried yet.", "Fibres.");
         let page = with_section(&page, "tarball", "first").unwrap();

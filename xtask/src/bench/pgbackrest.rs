@@ -1,4 +1,4 @@
-//! A pgBackRest repository, against `pgbackrest restore` of the same backup.
+//! Measures the restore of a pgBackRest repository, against `pgbackrest restore` of the same backup.
 
 use std::path::{Path, PathBuf};
 
@@ -7,30 +7,30 @@ use tests::cluster::{DatabaseState, minimal_cluster};
 use tests::pgbackrest::{PGBACKREST, STANZA};
 use tests::server::run;
 
-use super::home::{Place, quoted, shell, size};
+use super::home::{TargetMedium, quoted, shell, size};
 use super::measure::{Contestant, Runs, race};
 use super::ours::{Job, reads};
 use super::{Bench, page};
 
-/// Compressions, and how much of pgBackRest's wall time and of its processor time is wanted at most with two processes.
+/// The compressions, with the wanted ratios to pgBackRest's wall time and processor time with two processes.
 const CODECS: [(&str, f64, f64); 3] = [("gz", 0.85, 0.85), ("zst", 1.0, 1.0), ("lz4", 1.0, 1.0)];
 
-/// How much of the wall time of pgBackRest's own defaults, one process and gz, is wanted at most.
+/// The wanted ratio to the wall time of pgBackRest with its defaults: one process and gz.
 const OF_DEFAULTS: f64 = 0.6;
 
-/// What a run may hold beyond a run that does next to nothing, in bytes.
+/// The wanted peak memory beyond that of a run that does almost nothing, in bytes.
 const PEAK: u64 = 64 << 20;
 
-/// What a contestant does with a target that is there.
+/// The state of the target before a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     Fresh,
-    /// It is brought in line.
+    /// The target of an earlier run, which the contestant updates.
     Kept,
 }
 
 impl<'a> Bench<'a> {
-    /// pgBackRest, with so many processes.
+    /// Returns pgBackRest with this number of processes.
     fn theirs(&self, folder: &Path, processes: u32, target: &Path, then: Target) -> Contestant<'a> {
         let delta = if then == Target::Kept { " --delta" } else { "" };
         let script = format!(
@@ -50,7 +50,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Ours, with two threads that move bytes.
+    /// Returns the program with two workers.
     fn restoring_repository(&self, folder: &Path, target: &Path, then: Target) -> Result<Contestant<'a>> {
         let (home, warm) = (self.home, folder.join("repository"));
         let is_kept = then == Target::Kept;
@@ -68,8 +68,8 @@ impl<'a> Bench<'a> {
         self.ours.contestant(&job, move || home.warm(&warm))
     }
 
-    /// Holds two restores against each other, but for what each tool writes by itself.
-    fn are_the_same(&self, ours: &Path, theirs: &Path) -> Result<()> {
+    /// Checks that two restores are equal, except for the files that each tool writes itself.
+    fn compare(&self, ours: &Path, theirs: &Path) -> Result<()> {
         let mut diff = self.home.user().command("/usr/bin/diff");
         diff.args(["--recursive", "--brief", "--exclude=pg_wal", "--exclude=postgresql.auto.conf"]);
         run(diff.args(["--exclude=recovery.signal", "--exclude=standby.signal"]).arg(ours).arg(theirs))
@@ -94,13 +94,13 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     ))
 }
 
-/// The repository of the cluster that most measurements share, in this compression.
+/// Returns a repository of the cluster that most measurements use, in this compression.
 fn repository(bench: &Bench<'_>, codec: &str) -> Result<PathBuf> {
     let name = format!("repository-{}-{codec}", bench.extent.cluster / 1_000_000);
     bench.home.repository(&bench.cluster()?, &name, &format!("compress-type={codec}\n"))
 }
 
-/// The table of the compressions, and the highest peak.
+/// Returns the table of the compressions and the highest peak.
 fn codecs(bench: &Bench<'_>) -> Result<(String, u64)> {
     let home = bench.home;
     let mut table = page::head("compression, target");
@@ -108,8 +108,8 @@ fn codecs(bench: &Bench<'_>) -> Result<(String, u64)> {
     for (codec, wall, cpu) in CODECS {
         let folder = repository(bench, codec)?;
         sizes.push(format!("{codec} {} MB", size(&folder.join("repository/backup"))? / 1_000_000));
-        for &place in bench.extent.places {
-            let [ours, two, one] = ["ours", "two", "one"].map(|name| home.target(place, name));
+        for &medium in bench.extent.media {
+            let [ours, two, one] = ["ours", "two", "one"].map(|name| home.target(medium, name));
             let mut contestants = vec![
                 bench.theirs(&folder, 2, &two, Target::Fresh),
                 bench.restoring_repository(&folder, &ours, Target::Fresh)?,
@@ -118,20 +118,20 @@ fn codecs(bench: &Bench<'_>) -> Result<(String, u64)> {
                 contestants.push(bench.theirs(&folder, 1, &one, Target::Fresh));
             }
             let runs = race(home, bench.extent.rounds, &contestants)?;
-            bench.are_the_same(&ours, &two)?;
+            bench.compare(&ours, &two)?;
             for tree in [&ours, &two, &one] {
                 home.remove(tree)?;
             }
-            page::rows(&mut table, &format!("{codec}, {}", place.name()), &runs, 0);
+            page::rows(&mut table, &format!("{codec}, {}", medium.name()), &runs, 0);
             highest = highest.max(runs[1].peak());
-            let place = place.at();
+            let medium = medium.at();
             let ratio = |of: fn(&Runs) -> f64, against: usize| of(&runs[1]) / of(&runs[against]);
             verdicts +=
-                &page::wanted(&format!("- {codec}, target {place}, wall"), ratio(Runs::wall, 0), wall);
+                &page::wanted(&format!("- {codec}, target {medium}, wall"), ratio(Runs::wall, 0), wall);
             verdicts +=
-                &page::wanted(&format!("- {codec}, target {place}, processor"), ratio(Runs::cpu, 0), cpu);
+                &page::wanted(&format!("- {codec}, target {medium}, processor"), ratio(Runs::cpu, 0), cpu);
             if codec == "gz" {
-                let what = format!("- {codec}, target {place}, wall, against pgBackRest's defaults");
+                let what = format!("- {codec}, target {medium}, wall, against pgBackRest's defaults");
                 verdicts += &page::wanted(&what, ratio(Runs::wall, 2), OF_DEFAULTS);
             }
         }
@@ -139,11 +139,11 @@ fn codecs(bench: &Bench<'_>) -> Result<(String, u64)> {
     Ok((format!("The repositories' backups take {}.\n\n{table}\n{verdicts}", sizes.join(", ")), highest))
 }
 
-/// A data directory in which nothing changed.
+/// Measures a data directory in which nothing changed.
 fn delta(bench: &Bench<'_>) -> Result<String> {
     let home = bench.home;
     let folder = repository(bench, "gz")?;
-    let [ours, theirs] = ["delta-ours", "delta-theirs"].map(|name| home.target(Place::Memory, name));
+    let [ours, theirs] = ["delta-ours", "delta-theirs"].map(|name| home.target(TargetMedium::Memory, name));
     race(
         home,
         1,
@@ -157,7 +157,7 @@ fn delta(bench: &Bench<'_>) -> Result<String> {
         bench.restoring_repository(&folder, &ours, Target::Kept)?,
     ];
     let runs = race(home, bench.extent.rounds, &contestants)?;
-    bench.are_the_same(&ours, &theirs)?;
+    bench.compare(&ours, &theirs)?;
     home.remove(&ours)?;
     home.remove(&theirs)?;
     let mut table = page::head("changed");
@@ -170,7 +170,7 @@ fn delta(bench: &Bench<'_>) -> Result<String> {
     ))
 }
 
-/// Many small files, bundled and not.
+/// Measures many small files, bundled and not.
 fn files(bench: &Bench<'_>) -> Result<String> {
     let (home, files) = (bench.home, bench.extent.files);
     let cluster = home.cluster_of_small_files(&format!("cluster-files-{files}"), files)?;
@@ -180,19 +180,19 @@ fn files(bench: &Bench<'_>) -> Result<String> {
         let name = format!("repository-files-{files}-{bundle}");
         let folder =
             home.repository(&cluster, &name, &format!("compress-type=zst\nrepo1-bundle={bundle}\n"))?;
-        for &place in bench.extent.places {
-            let [ours, theirs] = ["files-ours", "files-theirs"].map(|name| home.target(place, name));
+        for &medium in bench.extent.media {
+            let [ours, theirs] = ["files-ours", "files-theirs"].map(|name| home.target(medium, name));
             let contestants = [
                 bench.theirs(&folder, 2, &theirs, Target::Fresh),
                 bench.restoring_repository(&folder, &ours, Target::Fresh)?,
             ];
             let runs = race(home, bench.extent.rounds, &contestants)?;
-            bench.are_the_same(&ours, &theirs)?;
+            bench.compare(&ours, &theirs)?;
             home.remove(&ours)?;
             home.remove(&theirs)?;
-            page::rows(&mut table, &format!("{kind}, {}", place.name()), &runs, 0);
+            page::rows(&mut table, &format!("{kind}, {}", medium.name()), &runs, 0);
             let ratio = runs[1].wall() / runs[0].wall();
-            verdicts += &page::wanted(&format!("- {kind}, target {}, wall", place.at()), ratio, 1.0);
+            verdicts += &page::wanted(&format!("- {kind}, target {}, wall", medium.at()), ratio, 1.0);
         }
     }
     Ok(format!(
@@ -201,15 +201,15 @@ fn files(bench: &Bench<'_>) -> Result<String> {
     ))
 }
 
-/// What a run holds beyond one that does next to nothing.
+/// Returns a sentence on the peak memory beyond that of a run that does almost nothing.
 fn peak(bench: &Bench<'_>, highest: u64) -> Result<String> {
     let home = bench.home;
-    let (copies, target) = (home.path("nothing"), home.target(Place::Memory, "nothing"));
+    let (copies, target) = (home.path("nothing"), home.target(TargetMedium::Memory, "nothing"));
     home.fresh(&copies)?;
     let mut cluster = minimal_cluster(7_000_000_000_000_000_001);
     cluster.state = DatabaseState::ShutDown;
     cluster.backup_label = false;
-    cluster.write_whole(&copies.join("2026-11-26"))?;
+    cluster.write_complete(&copies.join("2026-11-26"))?;
     run(std::process::Command::new("chown")
         .arg("-R")
         .arg("--reference")

@@ -1,15 +1,15 @@
-//! How time and memory grow with the backup.
+//! Measures how time and memory grow with the backup.
 
 use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::home::{Place, size};
+use super::home::{TargetMedium, size};
 use super::measure::race;
 use super::tarball::{Then, ZSTD, tools};
 use super::{Bench, page};
 
-/// What a run may hold at once, in bytes, however large the backup.
+/// The wanted peak memory in bytes for a backup of any size.
 const PEAK: u64 = 96 << 20;
 
 pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
@@ -26,11 +26,11 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
             home.forget(&cluster)?;
         }
         let backup = home.path(&name);
-        let target = home.target(Place::Memory, "grown");
+        let target = home.target(TargetMedium::Memory, "grown");
         let runs = race(
             home,
             bench.extent.rounds,
-            // Into the same place, for two of the largest would not fit into memory.
+            // Both use the same target, because two of the largest would not fit into memory.
             &[
                 tools(home, &ZSTD, &backup, &target, Then::Sync),
                 bench.restoring("understudy", "tarball", &backup, target.clone())?,
@@ -39,7 +39,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
         let restored = size(&target)?;
         bench.verify(&target, &backup)?;
         home.remove(&target)?;
-        let [theirs, one] = &runs[..] else { anyhow::bail!("two of them ran") };
+        let [theirs, one] = &runs[..] else { anyhow::bail!("not two contestants ran") };
         let (shortest, longest) = one.spread();
         let rate = restored as f64 / 1e6 / one.wall();
         writeln!(

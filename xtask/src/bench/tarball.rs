@@ -1,4 +1,4 @@
-//! A tar backup in every compression, against the codec's own tool, tar, pg_verifybackup and sync.
+//! Measures a tar backup in every compression, against the codec's own tool, tar, pg_verifybackup and sync.
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +13,13 @@ use crate::setup::BIN_DIR;
 
 /// A compression of tar backups.
 pub(crate) struct Format {
-    /// For a table.
+    /// The name in the table.
     pub(crate) name: &'static str,
-    /// What asks pg_basebackup for it.
+    /// The options of pg_basebackup.
     pub(crate) options: &'static [&'static str],
-    /// What its files end with after `.tar`.
+    /// The suffix of its files after `.tar`.
     pub(crate) suffix: &'static str,
-    /// The tool that undoes it.
+    /// The command that decompresses it.
     pub(crate) decoder: &'static str,
 }
 
@@ -30,7 +30,7 @@ pub(crate) const PLAIN: Format = Format { name: "plain", options: &[], suffix: "
 pub(crate) const ZSTD: Format =
     Format { name: "zst", options: &["--compress=client-zstd"], suffix: ".zst", decoder: "zstd -dcq" };
 
-/// All.
+/// All compressions.
 pub(crate) const FORMATS: [Format; 4] = [
     ZSTD,
     Format { name: "gz", options: &["--compress=client-gzip"], suffix: ".gz", decoder: "gzip -dc" },
@@ -38,16 +38,16 @@ pub(crate) const FORMATS: [Format; 4] = [
     PLAIN,
 ];
 
-/// What the tools are to do after they have unpacked.
+/// The work of the tools after unpacking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
-    /// Check every file and the WAL, and write out what is dirty.
+    /// Verify every file and the WAL, then sync.
     VerifyAndSync,
-    /// Write out what is dirty.
+    /// Sync only.
     Sync,
 }
 
-/// The usual tools.
+/// Returns the contestant of the usual tools.
 pub(crate) fn tools<'a>(
     home: &'a Home,
     format: &Format,
@@ -58,7 +58,7 @@ pub(crate) fn tools<'a>(
     let (into, suffix, decoder) = (quoted(target), format.suffix, format.decoder);
     let unpack = |name: &str, into: &str| {
         let archive = backup.join(format!("{name}.tar{suffix}"));
-        // pg_basebackup leaves pg_wal.tar as it is in every compression but gzip.
+        // pg_basebackup compresses pg_wal.tar only with gzip.
         if suffix.is_empty() || !archive.exists() {
             let plain = backup.join(format!("{name}.tar"));
             return format!("tar --extract --file {} --directory {into}", quoted(&plain));
@@ -98,7 +98,7 @@ pub(crate) fn tools<'a>(
 }
 
 impl<'a> Bench<'a> {
-    /// Ours, by this method of those that take a `directory`.
+    /// Returns the program with this method, which has an option `directory`.
     pub(crate) fn restoring(
         &self,
         name: &str,
@@ -118,13 +118,13 @@ impl<'a> Bench<'a> {
         self.ours.contestant(&job, move || home.warm(&warm))
     }
 
-    /// Holds what a restore left against the manifest of its backup.
+    /// Checks a restored data directory against the manifest of its backup.
     pub(crate) fn verify(&self, target: &Path, backup: &Path) -> Result<()> {
         let mut verify = self.home.user().command(Path::new(BIN_DIR).join("pg_verifybackup"));
-        // The seal made its links and took it away.
+        // The seal has created the links and removed tablespace_map.
         verify.args(["--quiet", "--ignore=tablespace_map", "--manifest-path"]);
         verify.arg(backup.join("backup_manifest")).arg(target);
-        tests::control_file::as_in_the_backup(target, || run(&mut verify))?;
+        tests::control_file::with_checkpoint_of_backup(target, || run(&mut verify))?;
         Ok(())
     }
 }
@@ -142,8 +142,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
             format.name,
             size(&backup)? / 1_000_000
         );
-        for &place in bench.extent.places {
-            let (ours, theirs) = (home.target(place, "ours"), home.target(place, "tools"));
+        for &medium in bench.extent.media {
+            let (ours, theirs) = (home.target(medium, "ours"), home.target(medium, "tools"));
             let contestants = [
                 tools(home, format, &backup, &theirs, Then::VerifyAndSync),
                 bench.restoring("understudy", "tarball", &backup, ours.clone())?,
@@ -152,9 +152,9 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
             bench.verify(&ours, &backup)?;
             home.remove(&ours)?;
             home.remove(&theirs)?;
-            page::rows(&mut table, &format!("{}, {}", format.name, place.name()), &runs, 0);
+            page::rows(&mut table, &format!("{}, {}", format.name, medium.name()), &runs, 0);
             verdicts += &page::wanted(
-                &format!("- {}, target {}", format.name, place.at()),
+                &format!("- {}, target {}", format.name, medium.at()),
                 runs[1].wall() / runs[0].wall(),
                 0.6,
             );

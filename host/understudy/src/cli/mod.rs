@@ -1,4 +1,4 @@
-//! The command line: definitions only. What a flag means stands in its help; what is done about it, in `command`.
+//! The command line: definitions only. The help of a flag says what it means; the module `command` acts on it.
 
 pub mod patroni;
 
@@ -23,7 +23,7 @@ pub struct Cli {
     pub verb: Verb,
 }
 
-/// What the program does.
+/// The verbs of the program.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Create the replica
@@ -34,7 +34,7 @@ pub enum Verb {
     /// Say what `create` would do, touching nothing
     ///
     /// Checks and plans every method, and compares each plan with the source, the server's version, the tablespace map and the disk.
-    /// Exits with 0 where at least one method would be used, with --strict where all would.
+    /// Exits with 0 if at least one method would be used, with --strict only if all would.
     #[command(args_override_self = true)]
     Check(CheckArgs),
     /// Show what a plugin is, what it asks for and which options it has
@@ -49,7 +49,7 @@ pub enum Verb {
     },
 }
 
-// One line a paragraph: clap breaks them where the terminal ends.
+// Each paragraph is one line: clap wraps it at the width of the terminal.
 const CREATE_NOTES: &str = "\
 As a Patroni method:
   command: understudy create --config /etc/understudy/understudy.toml
@@ -75,7 +75,7 @@ Exit codes:
   130  cancelled by SIGINT
   143  cancelled by SIGTERM, or by the end of the process that started it";
 
-/// What `create` and `check` have in common: the configuration and the flags over it.
+/// The flags that `create` and `check` have in common: the configuration file and the flags that override it.
 #[derive(Debug, Args)]
 pub struct JobArgs {
     /// Configuration file
@@ -118,10 +118,10 @@ pub struct JobArgs {
     /// Least serious level to log [default: info; of `check`: warn]
     #[arg(long, value_name = "LEVEL", value_enum)]
     pub log_level: Option<LogLevel>,
-    /// What Patroni passes besides.
+    /// Flags that Patroni passes and this program ignores.
     #[command(flatten)]
     pub ignored: patroni::Ignored,
-    /// Every `--key=value` that is no flag of the program.
+    /// Every `--key=value` that is not a flag of the program.
     #[arg(skip)]
     pub further: Vec<(String, String)>,
 }
@@ -129,7 +129,7 @@ pub struct JobArgs {
 /// `create`
 #[derive(Debug, Args)]
 pub struct CreateArgs {
-    /// The configuration and the flags over it.
+    /// The configuration file and the flags that override it.
     #[command(flatten)]
     pub job: JobArgs,
     /// How progress is shown; auto is a bar on a terminal, lines elsewhere
@@ -143,7 +143,7 @@ pub struct CreateArgs {
 /// `check`
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The configuration and the flags over it.
+    /// The configuration file and the flags that override it.
     #[command(flatten)]
     pub job: JobArgs,
     /// Exit with another code than 0 unless every method could be used
@@ -222,7 +222,7 @@ impl From<LogLevel> for replica::Level {
 }
 
 impl JobArgs {
-    /// The flags that stand over the file.
+    /// Returns the flags that override settings of the file.
     pub fn overrides(&self) -> Overrides {
         Overrides {
             scope: self.scope.clone(),
@@ -240,10 +240,10 @@ impl JobArgs {
 }
 
 impl Cli {
-    /// Reads the arguments, the program's own name first.
+    /// Parses the arguments, of which the first is the program's own name.
     ///
     /// # Errors
-    /// Clap's: usage errors, and `--help` and `--version`, which it treats as such.
+    /// Fails on a usage error. `--help` and `--version` are errors to clap too.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let (ours, further) = patroni::split(&Self::command(), arguments);
         let mut cli = Self::from_arg_matches(&Self::command().try_get_matches_from(ours)?)?;

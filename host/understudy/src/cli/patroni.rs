@@ -1,13 +1,13 @@
-//! Patroni's calling convention: it appends every key of a method's section as `--key=value` (Patroni's
-//! `Bootstrap.create_replica`), so what is no flag of this program is an option of a method, and the keys that Patroni keeps
-//! for itself may come along (semantics rule 7).
+//! Patroni's calling convention: Patroni appends every key of a method's section as `--key=value` (its
+//! `Bootstrap.create_replica`). So a `--key=value` that is not a flag of this program is an option of a method, and keys that only
+//! Patroni uses may be among the arguments (semantics rule 7).
 
 use std::ffi::OsString;
 
 use clap::{Args, Command};
 
-/// Keys of Patroni's own that reach a method's command line. The configuration file has their counterparts; what
-/// Patroni passes is accepted, whatever Python made of its value, and ignored.
+/// Patroni's own keys, which it passes on a method's command line. They are accepted with any value and ignored: the configuration
+/// file has settings of the same names.
 #[derive(Debug, Args)]
 pub struct Ignored {
     #[arg(long = "keep_data", hide = true, num_args = 0..=1, require_equals = true, value_name = "IGNORED")]
@@ -20,10 +20,10 @@ pub struct Ignored {
     no_params: Option<Option<String>>,
 }
 
-/// The verbs that Patroni's convention holds for.
+/// The verbs that take arguments by Patroni's convention.
 const VERBS: [&str; 2] = ["create", "check"];
 
-/// Takes every `--key=value` out of the arguments whose key is no flag of the verb.
+/// Splits the arguments into those of the program and every `--key=value` whose key is not a flag of the verb.
 pub fn split(
     program: &Command,
     arguments: impl IntoIterator<Item = OsString>,
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_patroni_passes_to_a_method_is_understood() {
+    fn the_flags_that_patroni_passes_are_parsed() {
         let job = create(&[
             "--config",
             "/etc/u.toml",
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_04_an_empty_connstring_is_kept_as_empty() {
+    fn rule_04_an_empty_connstring_stays_an_empty_string() {
         assert_eq!(create(&["--connstring="]).unwrap().connstring.as_deref(), Some(""));
         assert_eq!(create(&[]).unwrap().connstring, None);
     }
@@ -115,12 +115,12 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_that_is_repeated_counts_last_because_patroni_appends() {
+    fn the_last_of_a_repeated_flag_wins_because_patroni_appends() {
         assert_eq!(create(&["--scope=old", "--scope=new"]).unwrap().scope.as_deref(), Some("new"));
     }
 
     #[test]
-    fn usage_errors_stay_usage_errors() {
+    fn usage_errors_have_exit_code_2() {
         for arguments in
             [&["--role=primary"][..], &["--stanza"], &["stray"], &["--timeout=never"], &["--progress=loud"]]
         {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn other_verbs_take_no_options_of_methods() {
+    fn inspect_takes_no_options_of_methods() {
         let arguments = ["understudy", "inspect", "x.wasm", "--stanza=main"].map(Into::into);
         assert_eq!(Cli::read(arguments).unwrap_err().exit_code(), 2);
     }

@@ -1,4 +1,4 @@
-//! `check`: what `create` would do, touching nothing.
+//! `check`: says what `create` would do, and touches nothing.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use replica::{Level, Plan, Refusal, RunResult, check_methods};
 use serde::Serialize;
 use tokio::runtime::Builder;
 
-use super::create::tell_not_run;
-use super::job::{Operator, Work};
-use super::{NotRun, print};
+use super::create::show_not_started;
+use super::job::{AcceptedConfig, PreparedRun};
+use super::{NotStarted, print};
 use crate::cli::{CheckArgs, LogLevel};
 use crate::config::Environment;
 use crate::render::text::{amount, columns, json_line, printable};
 use crate::render::{Fanout, Log, Terminal};
-use crate::signals::{Doing, Signals};
+use crate::signals::{CurrentStep, Signals};
 
 /// Checks every method and returns the exit code.
 pub fn run(args: &CheckArgs, environment: Environment<'_>) -> u8 {
@@ -22,59 +22,59 @@ pub fn run(args: &CheckArgs, environment: Environment<'_>) -> u8 {
     let level = args.job.log_level.unwrap_or(LogLevel::Warn);
     let log = Log::new(terminal.clone(), args.job.log_format, level.into());
     match attempt(args, environment, &log) {
-        Ok(answer) => {
+        Ok(result) => {
             if args.json {
-                print(&format!("{}\n", json_line(&answer)));
+                print(&format!("{}\n", json_line(&result)));
             } else {
-                let lines = answer.lines();
+                let lines = result.lines();
                 print(&lines.iter().map(|line| format!("{}\n", printable(line))).collect::<String>());
             }
-            answer.exit_code
+            result.exit_code
         }
         Err(error) => {
-            tell_not_run(&error, &log, &terminal, args.job.log_format);
+            show_not_started(&error, &log, &terminal, args.job.log_format);
             error.exit_code
         }
     }
 }
 
-fn attempt(args: &CheckArgs, environment: Environment<'_>, log: &Log) -> Result<Answer, NotRun> {
-    let operator = Operator::read(&args.job, environment)?;
-    operator.warnings().iter().for_each(|warning| log.say(Level::Warn, warning));
+fn attempt(args: &CheckArgs, environment: Environment<'_>, log: &Log) -> Result<CheckResult, NotStarted> {
+    let accepted = AcceptedConfig::read(&args.job, environment)?;
+    accepted.warnings().iter().for_each(|warning| log.say(Level::Warn, warning));
     log.take_traces();
-    let runtime = Builder::new_multi_thread().enable_all().build().map_err(NotRun::failed)?;
-    let answer = runtime.block_on(async {
-        let signals = Signals::take().map_err(NotRun::failed)?;
-        let (cancel, doing) = (Cancel::new(), Doing::default());
+    let runtime = Builder::new_multi_thread().enable_all().build().map_err(NotStarted::failed)?;
+    let result = runtime.block_on(async {
+        let signals = Signals::take().map_err(NotStarted::failed)?;
+        let (cancel, step) = (Cancel::new(), CurrentStep::default());
         let watch = tokio::spawn({
-            let (cancel, doing, log) = (cancel.clone(), doing.clone(), log.clone());
-            async move { signals.watch(&cancel, &doing, &log).await }
+            let (cancel, step, log) = (cancel.clone(), step.clone(), log.clone());
+            async move { signals.watch(&cancel, &step, &log).await }
         });
-        let Work { job, candidates, run_directory: _held } =
-            operator.prepare(cancel.token(), log.redactor()).await?;
+        let PreparedRun { job, candidates, run_directory: _run_directory } =
+            accepted.prepare(cancel.token(), log.redactor()).await?;
         let datadir = job.directories.datadir.display().to_string();
-        let readers = Fanout::new(vec![Arc::new(doing), Arc::new(log.clone())]);
+        let readers = Fanout::new(vec![Arc::new(step), Arc::new(log.clone())]);
         let checked = check_methods(&job, &candidates, Arc::new(readers), &cancel).await;
         watch.abort();
-        Ok(Answer::of(datadir, checked, cancel.reason(), args.strict))
+        Ok(CheckResult::of(datadir, checked, cancel.reason(), args.strict))
     });
     runtime.shutdown_background();
-    answer
+    result
 }
 
-/// What is told, and what the JSON holds.
+/// The result of a check, as JSON has it and as the lines for a person.
 #[derive(Serialize)]
-struct Answer {
+struct CheckResult {
     exit_code: u8,
     datadir: String,
-    /// The first method that a run would go on with.
+    /// The first method that `create` would run.
     would_use: Option<String>,
     /// Why no method may be tried.
     refused: Option<String>,
     methods: Vec<Checked>,
 }
 
-impl Answer {
+impl CheckResult {
     fn of(
         datadir: String,
         checked: Result<Vec<Checked>, Refusal>,
@@ -170,40 +170,40 @@ mod tests {
         Checked { method: method.to_owned(), error, plan: None, findings: Vec::new() }
     }
 
-    fn answer(methods: Vec<Checked>) -> Answer {
-        Answer::of("/data".to_owned(), Ok(methods), None, false)
+    fn result(methods: Vec<Checked>) -> CheckResult {
+        CheckResult::of("/data".to_owned(), Ok(methods), None, false)
     }
 
     #[test]
-    fn one_method_that_would_be_used_is_enough() {
-        let answer =
-            answer(vec![checked("a", Some(Outcome::NotApplicable), false), checked("b", None, false)]);
-        assert_eq!((answer.exit_code, answer.would_use.as_deref()), (0, Some("b")));
-        let lines = answer.lines();
+    fn a_check_succeeds_if_one_method_would_be_used() {
+        let result =
+            result(vec![checked("a", Some(Outcome::NotApplicable), false), checked("b", None, false)]);
+        assert_eq!((result.exit_code, result.would_use.as_deref()), (0, Some("b")));
+        let lines = result.lines();
         assert_eq!(lines[0], "a  not-applicable  (grant) why");
         assert_eq!(lines[1], "  to change that: a = 1");
         assert!(lines.last().unwrap().contains("b would be used"));
     }
 
     #[test]
-    fn without_one_the_exit_code_is_that_of_create() {
-        let code = |outcome, policy| answer(vec![checked("a", Some(outcome), policy)]).exit_code;
+    fn the_exit_code_of_a_failed_check_is_that_of_create() {
+        let code = |outcome, policy| result(vec![checked("a", Some(outcome), policy)]).exit_code;
         assert_eq!(code(Outcome::RetryLater, false), 75);
         assert_eq!(code(Outcome::Rejected, true), 3);
         assert_eq!(code(Outcome::Rejected, false), 1);
-        assert_eq!(answer(vec![]).exit_code, 1);
+        assert_eq!(result(vec![]).exit_code, 1);
         let refused =
-            Answer::of("/data".to_owned(), Err(Refusal::new(Rule::InUse, "a server runs")), None, false);
+            CheckResult::of("/data".to_owned(), Err(Refusal::new(Rule::InUse, "a server runs")), None, false);
         assert_eq!(refused.exit_code, 3);
         assert_eq!(
-            Answer::of("/data".to_owned(), Ok(vec![]), Some(CancelReason::Interrupt), false).exit_code,
+            CheckResult::of("/data".to_owned(), Ok(vec![]), Some(CancelReason::Interrupt), false).exit_code,
             130
         );
     }
 
     #[test]
-    fn a_strict_check_says_yes_only_where_every_method_can_be_used() {
-        let code = |methods| Answer::of("/data".to_owned(), Ok(methods), None, true).exit_code;
+    fn a_strict_check_succeeds_only_if_every_method_can_be_used() {
+        let code = |methods| CheckResult::of("/data".to_owned(), Ok(methods), None, true).exit_code;
         let good = || checked("good", None, false);
         assert_eq!(code(vec![good(), good()]), 0);
         assert_eq!(code(vec![good(), checked("b", Some(Outcome::NotApplicable), false)]), 1);

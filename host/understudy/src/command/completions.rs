@@ -6,7 +6,7 @@ use clap_complete::Shell;
 use super::print;
 use crate::cli::Cli;
 
-/// Prints the script; the exit code is 0.
+/// Prints the script and returns 0 as the exit code.
 pub fn run(shell: Shell) -> u8 {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "understudy", &mut script);

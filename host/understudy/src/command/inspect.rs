@@ -1,4 +1,4 @@
-//! `inspect`: what a plugin is and what it asks for, or how two differ in that.
+//! `inspect`: shows what a plugin is and what it asks for, or how two plugins differ in that.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,7 +14,7 @@ use rustix::fs::{MemfdFlags, OFlags, memfd_create};
 use sandbox::{Compiler, Inspection, Kind, Need, OptionSpec, OptionValue, Sandbox, SandboxSettings};
 use serde::Serialize;
 
-use super::{FAILED, NotRun, USAGE, print};
+use super::{FAILED, NotStarted, USAGE, print};
 use crate::cli::{InspectArgs, LogFormat};
 use crate::config::Environment;
 use crate::plugin_path;
@@ -26,7 +26,7 @@ use crate::root::{Account, drop_root};
 pub fn run(args: &InspectArgs, environment: Environment<'_>) -> u8 {
     let terminal = Terminal::stderr();
     let log = Log::new(terminal.clone(), LogFormat::Text, Level::Warn);
-    match text(args, environment, &log) {
+    match inspect(args, environment, &log) {
         Ok(text) => {
             print(&text);
             0
@@ -41,9 +41,9 @@ pub fn run(args: &InspectArgs, environment: Environment<'_>) -> u8 {
     }
 }
 
-fn text(args: &InspectArgs, environment: Environment<'_>, log: &Log) -> Result<String, NotRun> {
+fn inspect(args: &InspectArgs, environment: Environment<'_>, log: &Log) -> Result<String, NotStarted> {
     let plugin_path = plugin_path::from_environment(environment).map_err(|problem| vec![problem])?;
-    let open = |plugin: &String| Opened::new(file_of(plugin, &plugin_path)?);
+    let open = |plugin: &String| OpenedPlugin::new(file_of(plugin, &plugin_path)?);
     let (plugin, other) = (open(&args.plugin)?, args.other.as_ref().map(open).transpose()?);
     let cache = if Uid::effective().is_root() {
         drop_root(Some(NOBODY))?;
@@ -53,7 +53,7 @@ fn text(args: &InspectArgs, environment: Environment<'_>, log: &Log) -> Result<S
     };
     log.take_traces();
     let settings = SandboxSettings { cache, ..SandboxSettings::new(Compiler::this_executable()) };
-    let sandbox = Sandbox::new(settings).map_err(NotRun::failed)?;
+    let sandbox = Sandbox::new(settings).map_err(NotStarted::failed)?;
     let plugin = plugin.inspect(&sandbox)?;
     let lines = match other.map(|other| other.inspect(&sandbox)).transpose()? {
         None if args.json => vec![json_line(&plugin)],
@@ -66,8 +66,8 @@ fn text(args: &InspectArgs, environment: Environment<'_>, log: &Log) -> Result<S
     Ok(lines.iter().map(|line| format!("{}\n", printable(line))).collect())
 }
 
-/// Where compiled plugins are kept: the user's cache directory (the XDG Base Directory Specification), below a home
-/// directory that is there. None for root, which becomes somebody who has none.
+/// Returns the directory in which compiled plugins are kept, below the user's cache directory (the XDG Base Directory
+/// Specification). `None` if neither XDG_CACHE_HOME nor an existing home directory is known.
 fn cache(account: &Account, environment: Environment<'_>) -> Option<PathBuf> {
     let given = environment(CACHE_HOME).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || account.home.as_ref().filter(|home| home.is_absolute() && home.is_dir());
@@ -77,31 +77,31 @@ fn cache(account: &Account, environment: Environment<'_>) -> Option<PathBuf> {
 /// The variable that names the user's cache directory.
 const CACHE_HOME: &str = "XDG_CACHE_HOME";
 
-/// Whom root becomes before a plugin is loaded: nothing is written, so nobody needs to own it.
+/// The user that root becomes before a plugin is loaded. Nothing is written, so the user needs to own no file.
 const NOBODY: &str = "nobody";
 
-/// A file larger than this is no plugin.
+/// The largest size of a plugin's file.
 const PLUGIN_LIMIT: u64 = 1 << 30;
 
-/// A plugin's file, opened while the program still is who the operator started it as.
-struct Opened {
+/// A plugin's file, opened before root is dropped.
+struct OpenedPlugin {
     file: PathBuf,
-    /// The plugin in memory, for a user that may not read the file itself.
+    /// A copy of the plugin in memory, if root is dropped: the new user may not be able to read the file.
     copy: Option<File>,
 }
 
-impl Opened {
-    fn new(file: PathBuf) -> Result<Self, NotRun> {
+impl OpenedPlugin {
+    fn new(file: PathBuf) -> Result<Self, NotStarted> {
         let copy = if Uid::effective().is_root() {
             let copied = copy_to_memory(&file).with_context(|| format!("cannot read {}", file.display()));
-            Some(copied.map_err(NotRun::failed)?)
+            Some(copied.map_err(NotStarted::failed)?)
         } else {
             None
         };
         Ok(Self { file, copy })
     }
 
-    fn inspect(self, sandbox: &Sandbox) -> Result<Inspected, NotRun> {
+    fn inspect(self, sandbox: &Sandbox) -> Result<Inspected, NotStarted> {
         let readable = match &self.copy {
             Some(copy) => PathBuf::from(format!("/proc/self/fd/{}", copy.as_raw_fd())),
             None => self.file.clone(),
@@ -112,7 +112,7 @@ impl Opened {
             if !message.contains(&named) {
                 message = format!("{named}: {message}");
             }
-            NotRun {
+            NotStarted {
                 exit_code: FAILED,
                 message: format!("{message} ({})", refusal.rule),
                 problems: Vec::new(),
@@ -124,10 +124,10 @@ impl Opened {
 
 fn copy_to_memory(file: &Path) -> io::Result<File> {
     let mut copy = File::from(memfd_create("plugin", MemfdFlags::CLOEXEC)?);
-    // Without it a FIFO would hold the program up for ever.
+    // Without O_NONBLOCK, opening a FIFO would block for ever.
     let original = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(file)?;
     if !original.metadata()?.is_file() {
-        return Err(io::Error::other("it is no file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     if io::copy(&mut original.take(PLUGIN_LIMIT + 1), &mut copy)? > PLUGIN_LIMIT {
         return Err(io::ErrorKind::FileTooLarge.into());
@@ -135,14 +135,14 @@ fn copy_to_memory(file: &Path) -> io::Result<File> {
     Ok(copy)
 }
 
-/// A path, where it looks like one; else a name in the plugin path.
-fn file_of(plugin: &str, plugin_path: &[PathBuf]) -> Result<PathBuf, NotRun> {
+/// Returns the file of a plugin: `plugin` itself if it looks like a path, else the file of that name in the plugin path.
+fn file_of(plugin: &str, plugin_path: &[PathBuf]) -> Result<PathBuf, NotStarted> {
     let path = Path::new(plugin);
     if plugin.contains('/') || path.extension().is_some_and(|extension| extension == "wasm") || path.is_file()
     {
-        return std::path::absolute(path).map_err(NotRun::usage);
+        return std::path::absolute(path).map_err(NotStarted::usage);
     }
-    plugin_path::find(plugin_path, plugin).ok_or_else(|| NotRun {
+    plugin_path::find(plugin_path, plugin).ok_or_else(|| NotStarted {
         exit_code: USAGE,
         message: format!("there is no {plugin}.wasm in {}", plugin_path::shown(plugin_path)),
         problems: Vec::new(),
@@ -184,7 +184,7 @@ impl Inspected {
     }
 }
 
-/// Not a row of a table: a choice may be long, and what an option is for too.
+/// Returns the lines on an option. It is not a row of a table, because the list of choices and the description may be long.
 fn option_lines(option: &OptionSpec) -> Vec<String> {
     let when = match &option.default {
         _ if option.required => "required".to_owned(),
@@ -230,14 +230,14 @@ fn need_row(need: &Need) -> Vec<String> {
 /// How the permissions of two plugins differ.
 #[derive(Serialize)]
 struct Difference {
-    from: Named,
-    to: Named,
+    from: PluginIdentity,
+    to: PluginIdentity,
     needs: Changes,
     imports: Changes,
 }
 
 #[derive(Serialize)]
-struct Named {
+struct PluginIdentity {
     file: PathBuf,
     digest: String,
     name: String,
@@ -252,7 +252,7 @@ struct Changes {
 }
 
 impl Changes {
-    /// Compares two sets of names, each with what else matters of it.
+    /// Compares two sets of names, each with a value that may have changed.
     fn between(from: BTreeMap<String, &str>, to: BTreeMap<String, &str>) -> Self {
         let missing_in = |other: &BTreeMap<String, &str>, these: &BTreeMap<String, &str>| {
             these.keys().filter(|name| !other.contains_key(*name)).cloned().collect()
@@ -281,7 +281,7 @@ impl Changes {
 
 impl Difference {
     fn between(from: &Inspected, to: &Inspected) -> Self {
-        let named = |inspected: &Inspected| Named {
+        let identity = |inspected: &Inspected| PluginIdentity {
             file: inspected.file.clone(),
             digest: inspected.inspection.digest.clone(),
             name: inspected.inspection.description.name.clone(),
@@ -292,19 +292,19 @@ impl Difference {
             (name, if need.required { "required" } else { "optional" })
         };
         let needs = |inspected: &Inspected| inspected.inspection.description.needs.iter().map(of).collect();
-        // A newer version of an interface is no further permission.
+        // A newer version of an interface is not a further permission.
         let unversioned = |import: &String| (import.split('@').next().unwrap_or(import).to_owned(), "");
         let imports = |inspected: &Inspected| inspected.inspection.imports.iter().map(unversioned).collect();
         Self {
-            from: named(from),
-            to: named(to),
+            from: identity(from),
+            to: identity(to),
             needs: Changes::between(needs(from), needs(to)),
             imports: Changes::between(imports(from), imports(to)),
         }
     }
 
     fn lines(&self) -> Vec<String> {
-        let title = |mark: &str, Named { name, version, file, digest }: &Named| {
+        let title = |mark: &str, PluginIdentity { name, version, file, digest }: &PluginIdentity| {
             vec![format!("{mark} {name} {version}"), file.display().to_string(), digest.clone()]
         };
         let mut lines = columns(&[title("from", &self.from), title("to  ", &self.to)]);
@@ -353,14 +353,14 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_that_is_a_fifo_is_no_file_and_holds_nobody_up() {
+    fn a_plugin_that_is_a_fifo_is_refused_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("x.wasm");
         rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, 0o600.into()).unwrap();
         let (done, waits) = std::sync::mpsc::channel();
         std::thread::spawn(move || done.send(copy_to_memory(&fifo).map(drop)));
         let error = waits.recv_timeout(std::time::Duration::from_secs(20)).unwrap().unwrap_err();
-        assert_eq!(error.to_string(), "it is no file");
+        assert_eq!(error.to_string(), "it is not a regular file");
     }
 
     #[test]

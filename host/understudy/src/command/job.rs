@@ -1,4 +1,4 @@
-//! From the configuration to a job that the loop can run: the user, the places, the source, the methods.
+//! Makes a job for the loop out of the configuration: the user, the directories, the source, the methods.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use replica::{Job, ListedMethod, Method, Redactor, Refusal, Rule, Source};
 use sandbox::{Compiler, MethodSettings, Sandbox, SandboxError, SandboxSettings};
 use tokio_util::sync::CancellationToken;
 
-use super::NotRun;
+use super::NotStarted;
 use crate::cli::JobArgs;
 use crate::config::{
     ComponentSection, Config, Environment, GrantsSection, SecretSource, SourceSettings, check_entries,
@@ -35,25 +35,25 @@ const COMPONENTS: &str = "components";
 /// The file that is removed before the replica starts, unless the configuration names another (semantics rule 29).
 const TRIGGER_FILE: &str = "promote";
 
-/// What the operator decided, with root dropped.
-pub(super) struct Operator {
+/// The accepted configuration of a run. Root has been dropped.
+pub(super) struct AcceptedConfig {
     config: Config,
     state_dir: PathBuf,
-    /// Where libpq looks for a passfile that nothing names.
+    /// The passfile that libpq reads if no setting names one.
     default_passfile: Option<PathBuf>,
 }
 
-/// What the loop is given.
-pub(super) struct Work {
+/// A run that is ready to begin: the arguments of the loop.
+pub(super) struct PreparedRun {
     pub(super) job: Job,
     pub(super) candidates: Vec<ListedMethod>,
     /// Holds the passfile of the run; must live as long as the run.
     pub(super) run_directory: RunDirectory,
 }
 
-impl Operator {
+impl AcceptedConfig {
     /// Reads the configuration, then becomes the user that PostgreSQL runs as. No thread may exist yet.
-    pub(super) fn read(args: &JobArgs, environment: Environment<'_>) -> Result<Self, NotRun> {
+    pub(super) fn read(args: &JobArgs, environment: Environment<'_>) -> Result<Self, NotStarted> {
         let config = Config::load(&args.config, &args.overrides(), environment)?;
         let account = drop_root(config.user.as_deref())?;
         let state_dir = state_dir(&config, &account)?;
@@ -61,47 +61,47 @@ impl Operator {
         Ok(Self { config, state_dir, default_passfile })
     }
 
-    /// Whether the run ends when the process that started it does.
+    /// Returns whether the run ends when the process that started it does.
     pub(super) fn ends_with_parent(&self) -> bool {
         self.config.end_with_parent
     }
 
-    /// What is not as it should be with the configuration, and keeps nobody from anything.
+    /// Returns the warnings on the configuration, which do not keep the run from starting.
     pub(super) fn warnings(&self) -> &[String] {
         &self.config.warnings
     }
 
-    /// Checks that the report can be written, as the user that the run has, and that it is no file of the run or of a cluster.
-    pub(super) fn check_report(&self, file: &ReportFile) -> Result<(), NotRun> {
+    /// Checks that the run's user can write the report, and that the report lies neither in a directory of the run nor in a cluster.
+    pub(super) fn check_report(&self, file: &ReportFile) -> Result<(), NotStarted> {
         let shown = file.path().display();
         if let Some((what, place)) = place_around(&self.config.directories, &self.state_dir, file.path()) {
-            return Err(NotRun::usage(anyhow::anyhow!(
+            return Err(NotStarted::usage(anyhow::anyhow!(
                 "the report {shown} would lie in {what}, {}: name a file elsewhere",
                 place.display()
             )));
         }
         if let Some(around) = cluster_of(file.path()) {
             let message = format!("the report {shown} would lie {around}");
-            return Err(NotRun::refused(Refusal::new(Rule::DataDirectory, message)));
+            return Err(NotStarted::refused(Refusal::new(Rule::DataDirectory, message)));
         }
         file.probe().map_err(|error| {
-            NotRun::usage(anyhow::Error::new(error).context(format!("cannot write the report {shown}")))
+            NotStarted::usage(anyhow::Error::new(error).context(format!("cannot write the report {shown}")))
         })
     }
 
-    /// Asks the source and loads what the methods need. `redactor` learns every secret before anything can be told of it.
+    /// Connects to the source and loads the methods. `redactor` learns every secret before any text could contain it.
     pub(super) async fn prepare(
         self,
         cancel: &CancellationToken,
         redactor: &Redactor,
-    ) -> Result<Work, NotRun> {
+    ) -> Result<PreparedRun, NotStarted> {
         let Self { config, state_dir, default_passfile } = self;
         for secret in &config.proxy_secrets {
-            redactor.add(secret).map_err(NotRun::failed)?;
+            redactor.add(secret).map_err(NotStarted::failed)?;
         }
-        // Now as the user who has to read them.
+        // Root is dropped, so this checks what the run's user may read.
         if let Some(source) = &config.source {
-            source.conninfo.check_certificates().map_err(NotRun::usage)?;
+            source.conninfo.check_certificates().map_err(NotStarted::usage)?;
         }
         let standby_passfile = match (&config.standby, config.standby_passfile_at) {
             (Some((conninfo, Some(passfile))), Some(place)) => Some((conninfo, passfile, place)),
@@ -113,9 +113,10 @@ impl Operator {
         }
         let settings = config.source.as_ref().map(SourceSettings::resolve).transpose();
         let settings = settings.map_err(|problem| vec![problem])?;
-        // Nothing is made before the configuration is accepted whole, nor where no run may make anything.
-        check_places(&config.directories, &state_dir).map_err(NotRun::refused)?;
-        let run_directory = RunDirectory::below(&state_dir).map_err(|error| no_state(&state_dir, error))?;
+        // No directory is created before the whole configuration and the directories are accepted.
+        check_places(&config.directories, &state_dir).map_err(NotStarted::refused)?;
+        let run_directory =
+            RunDirectory::below(&state_dir).map_err(|error| state_directory_error(&state_dir, error))?;
         let source = match &settings {
             Some(settings) => {
                 Some(connect(settings, &config.bin_dir, run_directory.path(), cancel, redactor).await?)
@@ -151,26 +152,26 @@ impl Operator {
             timeout: config.timeout,
             redactor: redactor.clone(),
         };
-        Ok(Work { job, candidates, run_directory })
+        Ok(PreparedRun { job, candidates, run_directory })
     }
 }
 
-fn no_state(state_dir: &Path, error: io::Error) -> NotRun {
+fn state_directory_error(state_dir: &Path, error: io::Error) -> NotStarted {
     let message = format!("cannot use the state directory {}", state_dir.display());
     match error.kind() {
-        io::ErrorKind::PermissionDenied => NotRun::refused(
+        io::ErrorKind::PermissionDenied => NotStarted::refused(
             Refusal::new(Rule::StateDirectory, format!("{message}: {error}"))
                 .remedy("[replica] state_dir = \"<directory>\""),
         ),
-        _ => NotRun::failed(anyhow::Error::new(error).context(message)),
+        _ => NotStarted::failed(anyhow::Error::new(error).context(message)),
     }
 }
 
-fn state_dir(config: &Config, account: &Account) -> Result<PathBuf, NotRun> {
+fn state_dir(config: &Config, account: &Account) -> Result<PathBuf, NotStarted> {
     let home = || account.home.as_deref().filter(|home| home.is_absolute());
     let default = || home().map(|home| home.join(STATE_DIR));
     config.state_dir.clone().or_else(default).ok_or_else(|| {
-        NotRun::usage(anyhow::anyhow!(
+        NotStarted::usage(anyhow::anyhow!(
             "the user `{}` has no home directory to keep state files in: set `state_dir` below [replica]",
             account.name
         ))
@@ -183,26 +184,26 @@ async fn connect(
     run_directory: &Path,
     cancel: &CancellationToken,
     redactor: &Redactor,
-) -> Result<Arc<Source>, NotRun> {
+) -> Result<Arc<Source>, NotStarted> {
     let in_conninfo = settings.conninfo.secrets().map(|(_, secret)| secret);
     for secret in settings.password.iter().cloned().chain(in_conninfo) {
-        redactor.add(&secret).map_err(NotRun::failed)?;
+        redactor.add(&secret).map_err(NotStarted::failed)?;
     }
     let named = settings.conninfo.get("passfile").map(Path::new);
     for passfile in settings.passfile.as_deref().into_iter().chain(named) {
         for secret in passwords_in(passfile) {
-            redactor.add(&secret).map_err(NotRun::failed)?;
+            redactor.add(&secret).map_err(NotStarted::failed)?;
         }
     }
     let source = Source::connect(settings, bin_dir, run_directory, cancel)
         .await
         .with_context(|| format!("cannot write the passfile of this run in {}", run_directory.display()))
-        .map_err(NotRun::failed)?;
+        .map_err(NotStarted::failed)?;
     Ok(Arc::new(source))
 }
 
-/// Where secrets of this run are: its own directory, which holds its passfile, the key that vouches for compiled components,
-/// the operator's files, and this program's own memory and environment.
+/// Returns the paths at which secrets of this run are: the run's own directory, which holds its passfile; the compiled components,
+/// with the key that authenticates them; the operator's files of secrets; and `/proc`.
 fn secrets(config: &Config, state_dir: &Path, run_directory: &Path) -> Vec<PathBuf> {
     let mut secrets = vec![run_directory.to_owned(), state_dir.join(COMPONENTS), PROC.into()];
     if let Some(source) = &config.source {
@@ -222,10 +223,10 @@ fn secrets(config: &Config, state_dir: &Path, run_directory: &Path) -> Vec<PathB
     secrets
 }
 
-/// Shows the memory and the environment of this program to itself.
+/// The directory through which a process can read its own memory and environment.
 const PROC: &str = "/proc";
 
-/// Secrets stay in the host: no method may read a directory in which one is, however deep, nor have one as a store.
+/// Refuses grants that would let a method read a secret: no directory or store that is granted may contain one at any depth.
 fn refuse_to_grant(secrets: &[PathBuf], grants: &GrantsSection) -> Result<(), Refusal> {
     for (granted, how) in grants.open.reads() {
         let covers = |secret: &&PathBuf| {
@@ -247,7 +248,7 @@ fn refuse_to_grant(secrets: &[PathBuf], grants: &GrantsSection) -> Result<(), Re
     Ok(())
 }
 
-/// The methods in the order in which they are tried. The sandbox is set up only where one of them is a component.
+/// Returns the methods in the order in which they are tried. The sandbox is set up only if one of them is a component.
 fn candidates(
     config: &Config,
     state_dir: &Path,
@@ -271,17 +272,18 @@ fn candidates(
         let (keep_data, no_leader, no_params) = (section.keep_data, section.no_leader, section.no_params);
         let (timeout, plan_timeout, stall_timeout) =
             (section.timeout, section.plan_timeout(), section.stall_timeout());
-        let sandbox = sandbox.get_or_insert_with(|| set_up(config, state_dir, redactor));
-        let method: Arc<dyn Method> = match component(config, sandbox, name, section, secrets, redactor) {
-            Ok(method) => method,
-            Err(why) => Arc::new(Refused::new(name, why)),
-        };
+        let sandbox = sandbox.get_or_insert_with(|| new_sandbox(config, state_dir, redactor));
+        let method: Arc<dyn Method> =
+            match component_method(config, sandbox, name, section, secrets, redactor) {
+                Ok(method) => method,
+                Err(why) => Arc::new(Refused::new(name, why)),
+            };
         ListedMethod { method, keep_data, no_leader, no_params, timeout, plan_timeout, stall_timeout }
     };
     config.methods.iter().map(candidate).collect()
 }
 
-fn set_up(config: &Config, state_dir: &Path, redactor: &Redactor) -> Result<Sandbox, Refusal> {
+fn new_sandbox(config: &Config, state_dir: &Path, redactor: &Redactor) -> Result<Sandbox, Refusal> {
     let settings = SandboxSettings {
         require_landlock: config.require_landlock,
         redactor: redactor.clone(),
@@ -294,8 +296,8 @@ fn set_up(config: &Config, state_dir: &Path, redactor: &Redactor) -> Result<Sand
     })
 }
 
-/// Looks the plugin up and hands it to the sandbox. A missing file is found by the method's own preflight.
-fn component(
+/// Finds the plugin of a method and gives it to the sandbox. The method's preflight reports a file that is missing.
+fn component_method(
     config: &Config,
     sandbox: &Result<Sandbox, Refusal>,
     name: &str,
@@ -316,7 +318,7 @@ fn component(
     for secret in &section.grants.ambient {
         redactor.add(secret).map_err(|error| Refusal::new(Rule::Grant, error.to_string()))?;
     }
-    // Read now, as the user that the run has.
+    // Root is dropped, so the run's user reads the credentials and keys.
     let mut grants =
         section.grants.resolve().map_err(|problem| Refusal::new(Rule::Grant, problem.to_string()))?;
     section.grants.renew_credentials(&mut grants, redactor);
@@ -338,14 +340,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_of_compiled_components_is_granted_to_nobody_whatever_else_is_secret() {
-        let place = tempfile::tempdir().unwrap();
-        let link = place.path().join("link");
-        std::os::unix::fs::symlink(place.path(), &link).unwrap();
-        // Not there yet, as before a first run.
-        let state_dir = place.path().join("state");
+    fn no_method_is_granted_the_key_of_compiled_components() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(directory.path(), &link).unwrap();
+        // The state directory does not exist before the first run.
+        let state_dir = directory.path().join("state");
         let text = "scope = \"s\"\n[replica]\ndatadir = \"/data\"\nbin_dir = \"/bin\"\n";
-        let file = place.path().join("understudy.toml");
+        let file = directory.path().join("understudy.toml");
         std::fs::write(&file, text).unwrap();
         let config = Config::load(&file, &crate::config::Overrides::default(), &|_| None).unwrap();
         let secrets = secrets(&config, &state_dir, &state_dir.join("run-1"));
@@ -353,20 +355,21 @@ mod tests {
             open: Grants { read: vec![path.to_owned()], ..Grants::default() },
             ..GrantsSection::default()
         };
-        for covering in [place.path(), &link, &state_dir, &state_dir.join(COMPONENTS), Path::new("/proc")] {
+        for covering in [directory.path(), &link, &state_dir, &state_dir.join(COMPONENTS), Path::new("/proc")]
+        {
             let refusal = refuse_to_grant(&secrets, &read(covering)).unwrap_err();
             assert!(refusal.message.contains("holds a secret"), "{refusal}");
         }
-        refuse_to_grant(&secrets, &read(&place.path().join("backups"))).unwrap();
+        refuse_to_grant(&secrets, &read(&directory.path().join("backups"))).unwrap();
     }
 
     #[test]
-    fn a_directory_that_holds_a_password_is_granted_to_nobody() {
-        let place = tempfile::tempdir().unwrap();
-        let deep = place.path().join("state/run-1");
+    fn no_method_is_granted_a_directory_that_holds_a_password() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("state/run-1");
         std::fs::create_dir_all(&deep).unwrap();
-        let link = place.path().join("link");
-        std::os::unix::fs::symlink(place.path().join("state"), &link).unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(directory.path().join("state"), &link).unwrap();
         let secrets = [deep.clone(), PROC.into()];
         let read = |path: PathBuf| GrantsSection {
             open: Grants { read: vec![path], ..Grants::default() },
@@ -379,7 +382,7 @@ mod tests {
             },
             ..GrantsSection::default()
         };
-        for covering in [PathBuf::from("/"), place.path().to_owned(), deep, link] {
+        for covering in [PathBuf::from("/"), directory.path().to_owned(), deep, link] {
             for grants in [read(covering.clone()), store(covering)] {
                 let refusal = refuse_to_grant(&secrets, &grants).unwrap_err();
                 assert_eq!((refusal.rule, refusal.policy), (Rule::Grant, true));
@@ -389,8 +392,8 @@ mod tests {
         for memory in ["/proc", "/proc/self", "/proc/thread-self", "/proc/1"] {
             refuse_to_grant(&secrets, &read(memory.into())).unwrap_err();
         }
-        refuse_to_grant(&secrets, &read(place.path().join("backups"))).unwrap();
-        refuse_to_grant(&secrets, &store(place.path().join("sta"))).unwrap();
+        refuse_to_grant(&secrets, &read(directory.path().join("backups"))).unwrap();
+        refuse_to_grant(&secrets, &store(directory.path().join("sta"))).unwrap();
         refuse_to_grant(&[], &read("/".into())).unwrap();
     }
 }

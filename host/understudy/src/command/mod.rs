@@ -1,4 +1,4 @@
-//! The verbs. A verb is a file.
+//! The verbs, one module each.
 
 pub mod check;
 pub mod completions;
@@ -15,34 +15,34 @@ use crate::root::RootError;
 
 /// The exit code for errors of usage and configuration.
 pub const USAGE: u8 = 2;
-/// The exit code for directories that a run may not touch.
+/// The exit code if a run may not touch the directories.
 pub const REFUSED: u8 = 3;
-/// The exit code for everything else that keeps a verb from its work.
+/// The exit code if anything else keeps a verb from starting.
 pub const FAILED: u8 = 1;
 
-/// Why a verb did not get to its work.
+/// Why a verb ended before its run began: nothing was touched.
 #[derive(Debug)]
-pub(crate) struct NotRun {
+pub(crate) struct NotStarted {
     /// The program's exit code.
     pub(crate) exit_code: u8,
-    /// Why, in one line.
+    /// The reason, in one line.
     pub(crate) message: String,
-    /// Everything that is wrong with the configuration, where that is why.
+    /// All problems of the configuration; empty if the reason is another.
     pub(crate) problems: Vec<Problem>,
 }
 
-impl NotRun {
-    /// Something that is the operator's to change.
+impl NotStarted {
+    /// Returns an error that the operator can correct: of the arguments, the configuration or a file that it names.
     pub(crate) fn usage(error: impl Into<anyhow::Error>) -> Self {
         Self { exit_code: USAGE, message: format!("{:#}", error.into()), problems: Vec::new() }
     }
 
-    /// Something of this machine.
+    /// Returns an error of this machine.
     pub(crate) fn failed(error: impl Into<anyhow::Error>) -> Self {
         Self { exit_code: FAILED, message: format!("{:#}", error.into()), problems: Vec::new() }
     }
 
-    /// Directories that no method may be tried with.
+    /// Returns a refusal to touch the directories.
     pub(crate) fn refused(refusal: Refusal) -> Self {
         let message = match refusal.remedy {
             Some(remedy) => format!("{} ({remedy})", refusal.message),
@@ -51,8 +51,8 @@ impl NotRun {
         Self { exit_code: REFUSED, message, problems: Vec::new() }
     }
 
-    /// The same word as in the JSON report.
-    pub(crate) fn word(&self) -> &'static str {
+    /// Returns the word for `result` in the JSON report.
+    pub(crate) fn result_word(&self) -> &'static str {
         match self.exit_code {
             USAGE => "usage",
             REFUSED => "refused",
@@ -61,7 +61,7 @@ impl NotRun {
     }
 }
 
-impl From<Vec<Problem>> for NotRun {
+impl From<Vec<Problem>> for NotStarted {
     fn from(problems: Vec<Problem>) -> Self {
         let message = match problems.len() {
             1 => "the configuration has a problem".to_owned(),
@@ -71,7 +71,7 @@ impl From<Vec<Problem>> for NotRun {
     }
 }
 
-impl From<ConfigError> for NotRun {
+impl From<ConfigError> for NotStarted {
     fn from(error: ConfigError) -> Self {
         match error {
             ConfigError::Problems(problems) => problems.into(),
@@ -80,7 +80,7 @@ impl From<ConfigError> for NotRun {
     }
 }
 
-impl From<RootError> for NotRun {
+impl From<RootError> for NotStarted {
     fn from(error: RootError) -> Self {
         match error {
             RootError::NoSuchUser(_) | RootError::StillRoot(_) | RootError::CannotBecome { .. } => {
@@ -93,7 +93,7 @@ impl From<RootError> for NotRun {
     }
 }
 
-/// Writes to standard output. A reader that has gone away, such as `head`, is no error.
+/// Writes to standard output. It is not an error if the reader, such as `head`, has closed the pipe.
 pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _gone = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -1,4 +1,4 @@
-//! What a report tells of where it comes from: the program, the machine, the configuration, the source, the components.
+//! The origin of a report: the program, the machine, the configuration, the source, the components.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use replica::method::ComponentFacts;
 use replica::{ListedMethod, Redactor, Source};
 use serde::Serialize;
 
-/// Everything that is not the run itself. No secret is in it.
+/// Where a report comes from: everything in it that is not about the run itself. It contains no secret.
 #[derive(Clone, Debug, Serialize)]
 pub struct About {
     /// This program's version.
@@ -15,7 +15,7 @@ pub struct About {
     pub host: Machine,
     /// The configuration file.
     pub configuration: String,
-    /// The source's `server_version_num`, such as 150018; none where there is none, or it did not say.
+    /// The source's `server_version_num`, such as 150018; `None` without a source or if it did not answer.
     pub server_version: Option<u32>,
     /// The methods that are components, in their order.
     pub components: Vec<Component>,
@@ -32,18 +32,18 @@ pub struct Machine {
     pub architecture: String,
 }
 
-/// A component by the method that it is.
+/// A method that is a component, with what is known of the component.
 #[derive(Clone, Debug, Serialize)]
 pub struct Component {
     /// The method's name.
     pub method: String,
-    /// What it is.
+    /// Its digest, versions and grants.
     #[serde(flatten)]
     pub facts: ComponentFacts,
 }
 
 impl About {
-    /// What is known before the configuration is read.
+    /// Collects what is known before the configuration is read.
     pub fn of(configuration: &Path) -> Self {
         let system = rustix::system::uname();
         let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
@@ -63,7 +63,7 @@ impl About {
         }
     }
 
-    /// Takes in what the source and the methods told of themselves by the end of the run.
+    /// Adds what the source and the methods have reported about themselves by the end of the run.
     pub fn complete(&mut self, source: Option<&Source>, candidates: &[ListedMethod], redactor: &Redactor) {
         let redact = |text: String| redactor.redact(&text).into_owned();
         self.server_version = source.and_then(|source| Some(source.facts.as_ref().ok()?.server_version));

@@ -1,4 +1,4 @@
-//! Progress as a bar on a terminal: method, what it is at, bytes, rate, time left.
+//! Progress as a bar on a terminal: method, phase, bytes, rate, time left.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -8,22 +8,22 @@ use replica::EventSink;
 use replica::event::Event;
 
 use super::text::{cut, printable};
-use super::{Terminal, step_doing};
+use super::{Terminal, step_description};
 
-/// With a known total.
+/// The template if the total is known.
 const MEASURED: &str = "{prefix:.bold} {wide_msg} {bar:24} {percent:>3}% {binary_bytes:>11}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left";
-/// Without one.
+/// The template if the total is not known.
 const UNMEASURED: &str =
     "{prefix:.bold} {spinner} {wide_msg} {binary_bytes} {binary_bytes_per_sec} {elapsed}";
-/// While nothing is moved.
+/// The template while no bytes are moved.
 const WAITING: &str = "{prefix:.bold} {spinner} {wide_msg} {elapsed}";
-/// The spinner turns this often.
+/// The time between two steps of the spinner.
 const TICK: Duration = Duration::from_millis(120);
-/// How many characters of a method's name and of a phase are shown.
+/// The number of characters that are shown of a method's name, and of a phase.
 const NAME_LIMIT: usize = 24;
 const PHASE_LIMIT: usize = 60;
 
-/// Progress as a bar; one at a time, for one attempt at a time.
+/// Shows progress as a bar for the attempt that runs.
 pub(super) struct Bar {
     terminal: Terminal,
     current: Mutex<Option<Current>>,
@@ -46,12 +46,12 @@ impl EventSink for Bar {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::AttemptStarted { method } => {
-                // Only now is there a thread for the spinner: root is dropped before the first event.
+                // The spinner starts a thread, which must not exist before root is dropped. That is the case at the first event.
                 let bar = self.terminal.bars().add(ProgressBar::no_length());
                 bar.set_prefix(cut(&printable(&method), NAME_LIMIT).into_owned());
                 bar.enable_steady_tick(TICK);
                 let mut started = Current { bar: bar.with_finish(ProgressFinish::AndClear), style: "" };
-                started.look(WAITING);
+                started.set_template(WAITING);
                 *current = Some(started);
             }
             Event::AttemptEnded { .. } | Event::RunEnded { .. } => {
@@ -73,8 +73,8 @@ impl Current {
     fn show(&mut self, event: &Event) {
         match event {
             Event::Step { step, .. } => {
-                self.bar.set_message(step_doing(*step));
-                self.look(WAITING);
+                self.bar.set_message(step_description(*step));
+                self.set_template(WAITING);
             }
             Event::Phase { name, .. } => {
                 self.bar.set_message(cut(&printable(name), PHASE_LIMIT).into_owned())
@@ -82,13 +82,13 @@ impl Current {
             Event::Progress { bytes, bytes_expected, .. } => {
                 match bytes_expected {
                     Some(expected) => {
-                        // What was promised may be less than what came.
+                        // A method may move more bytes than it expected.
                         self.bar.set_length((*expected).max(*bytes));
-                        self.look(MEASURED);
+                        self.set_template(MEASURED);
                     }
                     None => {
                         self.bar.unset_length();
-                        self.look(UNMEASURED);
+                        self.set_template(UNMEASURED);
                     }
                 }
                 self.bar.set_position(*bytes);
@@ -97,12 +97,12 @@ impl Current {
         }
     }
 
-    fn look(&mut self, template: &'static str) {
+    fn set_template(&mut self, template: &'static str) {
         if self.style == template {
             return;
         }
         if self.style == WAITING {
-            // The rate is that of the bytes, not that of the waiting before.
+            // The time before the first byte does not count for the rate.
             self.bar.reset_eta();
         }
         self.style = template;
@@ -127,14 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn every_template_is_one_that_the_bar_can_draw() {
+    fn every_template_is_valid() {
         for template in [MEASURED, UNMEASURED, WAITING] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }
 
     #[test]
-    fn the_bar_shows_method_phase_bytes_and_total_and_goes_away() {
+    fn the_bar_shows_method_phase_bytes_and_total_and_disappears_at_the_end() {
         let (bar, screen) = on_a_terminal();
         assert_eq!(screen.width(), 120);
         let method = || "tarball".to_owned();

@@ -1,4 +1,4 @@
-//! Progress as JSON, one object a line.
+//! Progress as JSON, one object per line.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,44 +9,45 @@ use replica::{EventSink, Level};
 use super::{Log, Terminal};
 use crate::cli::LogFormat;
 
-/// The least time between two objects of one attempt. The last of an attempt is never left out.
+/// The shortest time between two objects of one attempt. The last object of an attempt is always written.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Progress as JSON.
+/// Writes progress as JSON.
 pub(super) struct JsonProgress {
     log: Log,
-    state: Mutex<Pace>,
+    pace: Mutex<Pace>,
 }
 
 impl JsonProgress {
     pub(super) fn new(terminal: Terminal) -> Self {
-        Self { log: Log::new(terminal, LogFormat::Json, Level::Info), state: Mutex::default() }
+        Self { log: Log::new(terminal, LogFormat::Json, Level::Info), pace: Mutex::default() }
     }
 }
 
 impl EventSink for JsonProgress {
     fn emit(&self, event: Event) {
-        let due = self.state.lock().unwrap_or_else(PoisonError::into_inner).due(event, Instant::now());
+        let due = self.pace.lock().unwrap_or_else(PoisonError::into_inner).due(event, Instant::now());
         for event in due.into_iter().flatten() {
             self.log.json(&event);
         }
     }
 }
 
-/// When the last object of each kind was written, and what was held back since.
+/// Decides which events are written, for each kind of event on its own.
 #[derive(Default)]
 struct Pace {
-    progress: Kind,
-    phase: Kind,
+    progress: Throttle,
+    phase: Throttle,
 }
 
+/// The time of the last event that was written, and the latest event that was held back since.
 #[derive(Default)]
-struct Kind {
+struct Throttle {
     last: Option<Instant>,
     held: Option<Event>,
 }
 
-impl Kind {
+impl Throttle {
     fn due(&mut self, event: Event, now: Instant) -> Option<Event> {
         if self.last.is_some_and(|last| now.duration_since(last) < INTERVAL) {
             self.held = Some(event);
@@ -100,19 +101,19 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::default();
         let phase = || Event::Phase { method: "m".to_owned(), name: "p".to_owned() };
-        let told = |event| pace.due(event, start).into_iter().flatten().count();
-        assert!((0..10_000).flat_map(|i| [phase(), progress(i)]).map(told).sum::<usize>() <= 2);
+        let written = |event| pace.due(event, start).into_iter().flatten().count();
+        assert!((0..10_000).flat_map(|i| [phase(), progress(i)]).map(written).sum::<usize>() <= 2);
     }
 
     #[test]
-    fn progress_is_told_four_times_a_second_and_its_last_word_is_not_lost() {
+    fn progress_is_written_four_times_a_second_and_its_last_event_is_not_lost() {
         let start = Instant::now();
         let mut pace = Pace::default();
-        let mut told = Vec::new();
+        let mut written = Vec::new();
         for i in 0..=1000 {
-            told.extend(pace.due(progress(i), start + Duration::from_millis(i)).into_iter().flatten());
+            written.extend(pace.due(progress(i), start + Duration::from_millis(i)).into_iter().flatten());
         }
-        assert_eq!(told.iter().map(bytes).collect::<Vec<_>>(), [0, 250, 500, 750, 1000]);
+        assert_eq!(written.iter().map(bytes).collect::<Vec<_>>(), [0, 250, 500, 750, 1000]);
         assert!(pace.due(progress(1001), start + Duration::from_millis(1001)).iter().all(Option::is_none));
         let ended = Event::AttemptEnded {
             method: "m".to_owned(),

@@ -1,4 +1,4 @@
-//! The log on standard error, as text or as one JSON object a line.
+//! The log on standard error, as text or as one JSON object per line.
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
@@ -15,35 +15,35 @@ use super::terminal::Terminal;
 use super::text::{amount, json_line, printable, time};
 use crate::cli::LogFormat;
 
-/// Writes the events of a run, and what the crates trace, to the terminal.
+/// Writes the events of a run and the trace events of the crates to the terminal.
 #[derive(Clone)]
 pub struct Log {
     terminal: Terminal,
     format: LogFormat,
     level: Level,
     redactor: Redactor,
-    /// How many denials were shown of the attempt that runs.
+    /// The number of denials of the current attempt that were shown.
     denials: Arc<AtomicUsize>,
 }
 
-/// The crates whose traces follow `--log-level`; of all others only warnings and errors are shown.
+/// The crates whose trace events follow `--log-level`. Of all other crates only warnings and errors are shown.
 const OUR_CRATES: [&str; 4] = ["understudy", "replica", "sandbox", "transfer"];
 
-/// How many denials of one attempt are shown as text, unless details are asked for.
+/// The number of denials of one attempt that are shown as text, unless the level is `debug` or below.
 const DENIALS: usize = 3;
 
 impl Log {
-    /// A log of everything at least as serious as `level`.
+    /// Creates a log of every event that is at least as serious as `level`.
     pub fn new(terminal: Terminal, format: LogFormat, level: Level) -> Self {
         Self { terminal, format, level, redactor: Redactor::new(), denials: Arc::default() }
     }
 
-    /// Takes secrets out of every line, as soon as it knows them.
+    /// Returns the redactor. Secrets that are added to it are removed from every later line.
     pub fn redactor(&self) -> &Redactor {
         &self.redactor
     }
 
-    /// Takes the crates' traces too, from here to the end of the program.
+    /// Writes the trace events of the crates too, until the program ends.
     pub fn take_traces(&self) {
         let subscriber = tracing_subscriber::registry().with(Traces(self.clone()));
         if tracing::subscriber::set_global_default(subscriber).is_err() {
@@ -51,7 +51,7 @@ impl Log {
         }
     }
 
-    /// The program's own word.
+    /// Logs a message of the program itself.
     pub fn say(&self, level: Level, message: &str) {
         self.emit(Event::Log {
             method: None,
@@ -62,19 +62,19 @@ impl Log {
         });
     }
 
-    /// Whether a run's attempts are told as they end, so that nobody has to say it again.
-    pub fn tells_attempts(&self) -> bool {
+    /// Returns whether the log shows each attempt as it ends, so that the summary need not repeat it.
+    pub fn logs_attempts(&self) -> bool {
         self.level >= Level::Warn
     }
 
-    /// Whether an event is one more denial than a person reads of one attempt: an interpreter that looks for its modules makes
-    /// dozens. The report and the log in JSON have them all; what kept the method from its work is in its last word.
-    fn is_one_too_many(&self, event: &Event) -> bool {
+    /// Returns whether an event is a denial beyond the first [`DENIALS`] of an attempt. An interpreter that looks for its modules
+    /// causes dozens. The report and the log in JSON have all of them, and the method's own error names the one that mattered.
+    fn exceeds_denial_limit(&self, event: &Event) -> bool {
         match event {
             Event::AttemptStarted { .. } => self.denials.store(0, Ordering::Relaxed),
             Event::Denied { .. } => {
-                let more = self.level < Level::Debug;
-                return self.denials.fetch_add(1, Ordering::Relaxed) >= DENIALS && more;
+                let limited = self.level < Level::Debug;
+                return self.denials.fetch_add(1, Ordering::Relaxed) >= DENIALS && limited;
             }
             _ => {}
         }
@@ -87,7 +87,7 @@ impl Log {
     }
 }
 
-/// What happened, with when.
+/// A value with the time of its line.
 #[derive(Serialize)]
 struct Timed<'v, V: Serialize> {
     time: String,
@@ -95,7 +95,7 @@ struct Timed<'v, V: Serialize> {
     value: &'v V,
 }
 
-/// RFC 3339 with milliseconds.
+/// Returns the current time as in RFC 3339, with milliseconds.
 pub(super) fn now() -> String {
     format!("{:.3}", Timestamp::now())
 }
@@ -103,14 +103,14 @@ pub(super) fn now() -> String {
 impl EventSink for Log {
     fn emit(&self, event: Event) {
         let Some(level) = level(&event).filter(|level| *level <= self.level) else { return };
-        // What comes from a run has none any more; what the crates trace comes from nowhere else.
+        // The texts of a run's events are redacted already. The trace events of the crates pass only through here.
         let event = event.map_texts(&|text| self.redactor.redact(&text).into_owned());
         match self.format {
             LogFormat::Json => self.json(&event),
-            LogFormat::Text if self.is_one_too_many(&event) => {}
+            LogFormat::Text if self.exceeds_denial_limit(&event) => {}
             LogFormat::Text => {
                 if let Some((about, text)) = sentence(&event) {
-                    let line = format!("{} {:5} {about}{}", now(), shown(level), printable(&text));
+                    let line = format!("{} {:5} {about}{}", now(), level_name(level), printable(&text));
                     self.terminal.line(&line);
                 }
             }
@@ -118,7 +118,7 @@ impl EventSink for Log {
     }
 }
 
-/// How serious an event is; none for those that progress is made of.
+/// Returns how serious an event is; `None` for the events of progress.
 fn level(event: &Event) -> Option<Level> {
     match event {
         Event::Progress { .. } | Event::Phase { .. } => None,
@@ -137,7 +137,7 @@ fn level(event: &Event) -> Option<Level> {
     }
 }
 
-fn shown(level: Level) -> &'static str {
+fn level_name(level: Level) -> &'static str {
     match level {
         Level::Error => "ERROR",
         Level::Warn => "WARN",
@@ -147,7 +147,8 @@ fn shown(level: Level) -> &'static str {
     }
 }
 
-/// Whom a line is about, and what it says. The end of the run is said by the summary.
+/// Returns the beginning of a line, which names the method, and its text. `None` if the event has no line: the summary shows the end
+/// of the run.
 fn sentence(event: &Event) -> Option<(String, String)> {
     let of = |method: &str, origin: &str| match origin {
         "host" => format!("{}: ", printable(method)),
@@ -209,7 +210,7 @@ fn sentence(event: &Event) -> Option<(String, String)> {
     })
 }
 
-/// The crates' traces, as lines of the same log.
+/// Writes the trace events of the crates to the log.
 struct Traces(Log);
 
 impl<S: tracing::Subscriber> Layer<S> for Traces {
@@ -220,14 +221,14 @@ impl<S: tracing::Subscriber> Layer<S> for Traces {
     }
 
     fn on_event(&self, event: &tracing::Event<'_>, _context: Context<'_, S>) {
-        let mut said = Said::default();
-        event.record(&mut said);
+        let mut fields = TraceFields::default();
+        event.record(&mut fields);
         self.0.emit(Event::Log {
             method: None,
             level: from_tracing(*event.metadata().level()),
             origin: event.metadata().target().to_owned(),
-            message: said.message,
-            fields: said.fields,
+            message: fields.message,
+            fields: fields.others,
         });
     }
 }
@@ -242,17 +243,18 @@ fn from_tracing(level: tracing::Level) -> Level {
     }
 }
 
+/// The fields of a trace event.
 #[derive(Default)]
-struct Said {
+struct TraceFields {
     message: String,
-    fields: Vec<(String, String)>,
+    others: Vec<(String, String)>,
 }
 
-impl Visit for Said {
+impl Visit for TraceFields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         match field.name() {
             "message" => self.message = format!("{value:?}"),
-            name => self.fields.push((name.to_owned(), format!("{value:?}"))),
+            name => self.others.push((name.to_owned(), format!("{value:?}"))),
         }
     }
 
@@ -296,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_less_serious_than_the_level_is_not_logged() {
+    fn events_that_are_less_serious_than_the_level_are_not_logged() {
         let (log, captured) = log(LogFormat::Text, Level::Warn);
         log.emit(plugin_says(Level::Info, "no"));
         log.emit(Event::AttemptStarted { method: "tarball".to_owned() });
@@ -305,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_in_json_is_one_object_a_line_whatever_a_plugin_says() {
+    fn a_log_in_json_is_one_object_per_line_whatever_a_plugin_logs() {
         let (log, captured) = log(LogFormat::Json, Level::Info);
         log.emit(plugin_says(Level::Info, "a\nb\u{1b}[2J\u{9b}"));
         log.emit(Event::State { state: "creating replica" });
@@ -319,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_says_the_line_that_would_allow_it() {
+    fn the_line_of_a_denial_has_the_setting_that_would_allow_it() {
         let (log, captured) = log(LogFormat::Text, Level::Info);
         let remedy = "[method.x.grants] read = [\"/mnt\"]".to_owned();
         let denial = replica::Denial {
@@ -338,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_is_asked_again_is_told_with_the_attempt_and_the_cause() {
+    fn a_retry_is_logged_with_store_attempt_and_cause() {
         let (log, captured) = log(LogFormat::Text, Level::Warn);
         let retrying = |next_try_in| Event::Retrying {
             method: "x".to_owned(),
@@ -357,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_denials_a_person_sees_three_and_a_program_all() {
+    fn the_text_log_shows_three_denials_of_an_attempt_and_the_json_log_all() {
         for (format, shown) in [(LogFormat::Text, 3), (LogFormat::Json, 18)] {
             let (log, captured) = log(format, Level::Warn);
             for number in 0..18 {
@@ -372,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_an_attempt_says_why_and_what_would_change_it() {
+    fn the_line_of_a_failed_attempt_has_the_cause_and_the_remedy() {
         let (log, captured) = log(LogFormat::Text, Level::Info);
         log.emit(Event::AttemptEnded {
             method: "x".to_owned(),
@@ -389,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn traces_of_our_crates_follow_the_level_and_others_only_warn() {
+    fn trace_events_of_our_crates_follow_the_level_and_of_others_only_warnings_are_shown() {
         let (log, captured) = log(LogFormat::Text, Level::Debug);
         let subscriber = tracing_subscriber::registry().with(Traces(log));
         tracing::subscriber::with_default(subscriber, || {

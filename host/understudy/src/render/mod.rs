@@ -1,5 +1,5 @@
-//! What a person or a program reads: the log, the progress, the report, the result. All are readers of the one stream of
-//! events.
+//! The output of the program for people and other programs: the log, the progress, the report, the summary. All are made from the
+//! events of the run.
 
 pub mod about;
 mod bar;
@@ -21,11 +21,11 @@ pub use terminal::Terminal;
 
 use crate::cli::{LogFormat, ProgressStyle};
 
-/// Several readers of one stream.
+/// Passes each event on to several readers.
 pub struct Fanout(Vec<Arc<dyn EventSink>>);
 
 impl Fanout {
-    /// Gives every event to each of them, in this order.
+    /// Creates a fanout that gives every event to each reader, in this order.
     pub fn new(readers: Vec<Arc<dyn EventSink>>) -> Self {
         Self(readers)
     }
@@ -42,7 +42,7 @@ impl EventSink for Fanout {
     }
 }
 
-/// The reader that shows progress in this style; none for `none`.
+/// Returns the reader that shows progress in this style; `None` for [`ProgressStyle::None`].
 pub fn progress(
     style: ProgressStyle,
     log_format: LogFormat,
@@ -62,7 +62,7 @@ pub fn progress(
     }
 }
 
-/// The word for a step, as in the JSON of its event.
+/// Returns the word for a step, as in the JSON of its event.
 pub(crate) fn step_word(step: Step) -> &'static str {
     match step {
         Step::Preflight => "preflight",
@@ -74,8 +74,8 @@ pub(crate) fn step_word(step: Step) -> &'static str {
     }
 }
 
-/// What is done during a step, for a person.
-pub(crate) fn step_doing(step: Step) -> &'static str {
+/// Returns the description of a step for a person.
+pub(crate) fn step_description(step: Step) -> &'static str {
     match step {
         Step::Preflight => "checking the method",
         Step::Plan => "planning",

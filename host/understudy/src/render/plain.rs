@@ -1,4 +1,4 @@
-//! Progress as lines, for logs and pipes: one each 10 s or each 10 %.
+//! Progress as lines, for logs and pipes: one every 10 s or every 10 %.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,30 +10,30 @@ use super::Terminal;
 use super::log::now;
 use super::text::{cut, printable, time};
 
-/// The longest silence while something happens.
+/// The longest time between two lines while the method reports progress.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// A line is due when this many more per cent are done.
+/// A line is due when this many more percent are done.
 const PERCENT: u64 = 10;
-/// A phase's name is cut to this many characters.
+/// The number of characters that are shown of a phase's name.
 const PHASE_LIMIT: usize = 60;
 
-/// Progress as lines.
+/// Writes progress as lines.
 pub(super) struct Plain {
     terminal: Terminal,
-    state: Mutex<Pace>,
+    pace: Mutex<Pace>,
 }
 
 impl Plain {
     pub(super) fn new(terminal: Terminal) -> Self {
-        Self { terminal, state: Mutex::default() }
+        Self { terminal, pace: Mutex::default() }
     }
 }
 
 impl EventSink for Plain {
     fn emit(&self, event: Event) {
-        let line = self.state.lock().unwrap_or_else(PoisonError::into_inner).line(&event, Instant::now());
+        let line = self.pace.lock().unwrap_or_else(PoisonError::into_inner).line(&event, Instant::now());
         if let Some(line) = line {
-            // As a line of the log, which it stands among: Patroni's log takes both.
+            // The line has the form of a log line, because it appears among them: Patroni's log collects both.
             self.terminal.line(&format!("{} INFO  {line}", now()));
         }
     }
@@ -49,12 +49,12 @@ struct Pace {
 }
 
 impl Pace {
-    /// The line that is due after this event, if one is. A method that keeps changing what it expects gets no more
-    /// lines: those for per cents only ever go up.
+    /// Returns the line that is due after this event, if there is one. A method that keeps changing its expected total gets no
+    /// additional lines, because the percentage at which the next line is due never falls.
     fn line(&mut self, event: &Event, now: Instant) -> Option<String> {
         match event {
             Event::AttemptStarted { .. } => *self = Self { last: Some(now), ..Self::default() },
-            // The rate is that of the bytes, not that of the planning before.
+            // The time of planning does not count for the rate.
             Event::Step { step: Step::Create, .. } => self.began = Some(now),
             Event::Phase { name, .. } => self.phase = cut(&printable(name), PHASE_LIMIT).into_owned(),
             Event::Progress { method, bytes, bytes_expected, files, files_expected } => {
@@ -64,7 +64,7 @@ impl Pace {
                 if further || silent {
                     self.last = Some(now);
                     self.percent = self.percent.max(percent.unwrap_or(0) / PERCENT * PERCENT);
-                    return Some(self.tell(method, percent, (*bytes, *bytes_expected), *files, now));
+                    return Some(self.format(method, percent, (*bytes, *bytes_expected), *files, now));
                 }
             }
             _ => {}
@@ -72,7 +72,7 @@ impl Pace {
         None
     }
 
-    fn tell(
+    fn format(
         &self,
         method: &str,
         percent: Option<u64>,
@@ -104,7 +104,7 @@ impl Pace {
     }
 }
 
-/// How much of what is expected is done, at most 100.
+/// Returns how much of what is expected is done, in percent, at most 100.
 fn percent(done: u64, expected: Option<u64>) -> Option<u64> {
     let expected = u128::from(expected.filter(|expected| *expected > 0)?);
     u64::try_from((u128::from(done) * 100 / expected).min(100)).ok()
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_the_time_as_the_log_has() {
+    fn a_line_has_time_and_level_like_a_log_line() {
         let captured = Captured::default();
         let plain = Plain::new(Terminal::to(captured.clone()));
         plain.emit(progress(50, Some(100)));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_comes_each_ten_per_cent() {
+    fn a_line_is_written_every_ten_percent() {
         let start = Instant::now();
         let mut pace = started(start);
         let lines: Vec<_> = (0..=1000)
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_comes_each_ten_seconds_when_it_is_slow_or_nobody_knows_how_much() {
+    fn a_line_is_written_every_ten_seconds_if_the_method_is_slow_or_the_total_unknown() {
         let start = Instant::now();
         let mut pace = started(start);
         pace.line(&Event::Phase { method: "tarball".to_owned(), name: "WAL\u{1b}".to_owned() }, start);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_method_that_changes_what_it_expects_cannot_flood_the_log() {
+    fn a_method_that_changes_its_expected_total_cannot_flood_the_log() {
         let start = Instant::now();
         let mut pace = started(start);
         let lines = (0..100_000u64)

@@ -14,51 +14,51 @@ use tempfile::{Builder, NamedTempFile};
 use super::about::About;
 use crate::config::Problem;
 
-/// What stands in the file: the report of a run, or why there was none.
+/// The content of the file: the report of a run, or why the run did not begin.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub enum Written<'a> {
-    /// A run ended.
+pub enum ReportContent<'a> {
+    /// The run ended.
     Run {
         /// The program's exit code.
         exit_code: u8,
-        /// Where it comes from.
+        /// Where the report comes from.
         #[serde(flatten)]
         about: &'a About,
-        /// The report itself.
+        /// The report of the run.
         #[serde(flatten)]
         report: &'a Report,
     },
-    /// Nothing was run.
-    NotRun {
+    /// The run did not begin.
+    NotStarted {
         /// The program's exit code.
         exit_code: u8,
-        /// Where it comes from.
+        /// Where the report comes from.
         #[serde(flatten)]
         about: &'a About,
-        /// `usage`.
+        /// `usage`, `refused` or `failed`.
         result: &'static str,
-        /// Why, for a person.
+        /// The reason, for a person.
         message: &'a str,
-        /// Everything that is wrong with the configuration.
+        /// All problems of the configuration; empty if the reason is another.
         problems: &'a [Problem],
     },
 }
 
-/// A file longer than this is not read to see whether it is a report.
-const LONGEST: u64 = 256 << 20;
+/// The number of bytes that are read of an existing file to see whether it is a report.
+const READ_LIMIT: u64 = 256 << 20;
 
-/// What every report of this program has.
+/// The keys that every report of this program has.
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "that the keys are there and of these types is what is asked")]
-struct Earlier {
+#[expect(dead_code, reason = "a file is an earlier report if these keys can be deserialized")]
+struct EarlierReport {
     exit_code: u8,
     result: String,
     version: String,
     configuration: String,
 }
 
-/// Where the report goes: a file that is missing, or holds an earlier report. Nothing else is ever replaced.
+/// The file of the report. It is missing or holds an earlier report; no other file is ever replaced.
 #[derive(Clone, Debug)]
 pub struct ReportFile {
     directory: PathBuf,
@@ -66,10 +66,10 @@ pub struct ReportFile {
 }
 
 impl ReportFile {
-    /// A report in `path`.
+    /// Creates the value for a report at `path`.
     ///
     /// # Errors
-    /// Where the current directory is gone that a relative path is relative to, or the path does not end in the name of a file.
+    /// Fails if `path` is relative and the current directory is gone, or if `path` does not end in the name of a file.
     pub fn new(path: &Path) -> io::Result<Self> {
         let absolute = std::path::absolute(path)?;
         let (Some(directory), Some(name)) = (absolute.parent(), absolute.file_name()) else {
@@ -80,31 +80,31 @@ impl ReportFile {
         Ok(Self { directory: directory.to_owned(), path: directory.join(name) })
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The directory that it is in.
+    /// Returns the directory of the file.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Whether the report can be written, asked before anything is done that it is to tell of.
+    /// Checks before the run that the report can be written.
     ///
     /// # Errors
-    /// Why not.
+    /// Fails if [`ReportFile::write`] would fail now.
     pub fn probe(&self) -> io::Result<()> {
         self.replaces_a_report()?;
         self.temporary().and_then(NamedTempFile::close)
     }
 
-    /// Writes it whole or not at all, readable by this user alone.
+    /// Writes the report atomically, readable by this user only.
     ///
     /// # Errors
-    /// What is there is no report, or what the file system says.
-    pub fn write(&self, report: &Written<'_>) -> io::Result<()> {
-        // The configuration may not have been accepted that names the data directory.
+    /// Fails if the path is inside a cluster, if anything but an earlier report is at the path, or if the file system reports an error.
+    pub fn write(&self, report: &ReportContent<'_>) -> io::Result<()> {
+        // `AcceptedConfig::check_report` checked this only if the configuration was accepted.
         if let Some(around) = cluster_of(&self.path) {
             return Err(io::Error::other(format!("it would lie {around}")));
         }
@@ -121,7 +121,7 @@ impl ReportFile {
         Ok(())
     }
 
-    /// Whether an earlier report is there; `false` if nothing is.
+    /// Returns whether an earlier report is at the path; `false` if nothing is. Fails if anything else is.
     fn replaces_a_report(&self) -> io::Result<bool> {
         let other = |what: &str| {
             let message =
@@ -143,7 +143,8 @@ impl ReportFile {
         if !file.metadata()?.is_file() {
             return Err(other("something that is no file"));
         }
-        let earlier: Result<Earlier, _> = serde_json::from_reader(BufReader::new(file.take(LONGEST)));
+        let earlier: Result<EarlierReport, _> =
+            serde_json::from_reader(BufReader::new(file.take(READ_LIMIT)));
         earlier.map(|_| true).map_err(|_| other("a file that is no report of this program"))
     }
 
@@ -161,13 +162,13 @@ mod tests {
     use crate::config::Place;
 
     #[test]
-    fn a_report_replaces_the_old_one_and_only_its_owner_reads_it() {
+    fn a_report_replaces_an_earlier_one_and_only_its_owner_may_read_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("report.json");
         let file = ReportFile::new(&path).unwrap();
         let problems = [Problem::in_file(Path::new("/u.toml"), Place { line: 3, column: 7 }, "no")];
         let about = About::of(Path::new("/u.toml"));
-        let written = Written::NotRun {
+        let written = ReportContent::NotStarted {
             exit_code: 2,
             about: &about,
             result: "usage",
@@ -191,14 +192,14 @@ mod tests {
     }
 
     #[test]
-    fn a_report_that_cannot_be_written_is_known_before_the_run() {
+    fn probe_fails_if_the_report_cannot_be_written() {
         let directory = tempfile::tempdir().unwrap();
         assert!(ReportFile::new(&directory.path().join("missing/report.json")).unwrap().probe().is_err());
         assert!(ReportFile::new(directory.path()).unwrap().probe().is_err());
     }
 
     #[test]
-    fn nothing_but_a_report_is_ever_replaced() {
+    fn no_file_but_an_earlier_report_is_ever_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let report =
@@ -221,8 +222,13 @@ mod tests {
         )
         .unwrap();
         let about = About::of(Path::new("/u.toml"));
-        let written =
-            Written::NotRun { exit_code: 2, about: &about, result: "usage", message: "", problems: &[] };
+        let written = ReportContent::NotStarted {
+            exit_code: 2,
+            about: &about,
+            result: "usage",
+            message: "",
+            problems: &[],
+        };
         for name in ["text", "empty", "json", "more", "directory", "directory/", "link", "dangling", "fifo"] {
             let file = ReportFile::new(&path(name)).unwrap();
             for tried in [file.probe(), file.write(&written)] {
@@ -239,13 +245,18 @@ mod tests {
     }
 
     #[test]
-    fn no_report_goes_into_a_cluster() {
+    fn a_report_is_not_written_into_a_cluster() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("PG_VERSION"), "15\n").unwrap();
         let file = ReportFile::new(&directory.path().join("report.json")).unwrap();
         let about = About::of(Path::new("/u.toml"));
-        let written =
-            Written::NotRun { exit_code: 2, about: &about, result: "usage", message: "", problems: &[] };
+        let written = ReportContent::NotStarted {
+            exit_code: 2,
+            about: &about,
+            result: "usage",
+            message: "",
+            problems: &[],
+        };
         assert!(file.write(&written).unwrap_err().to_string().contains("inside another cluster"));
         assert!(!file.path().exists());
     }

@@ -1,30 +1,30 @@
-//! The result of a run for a person: one sentence where it succeeded, the attempts and what they left where it did not.
+//! The result of a run for a person: one sentence if the run created a replica, else the attempts and the state of the data directory.
 
 use replica::{Attempt, Outcome, Report, RunResult};
 
 use super::text::{amount, printable, time};
 
-/// What a failed run leaves in the data directory.
+/// The state in which a failed run leaves the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
+pub enum DatadirState {
     /// No attempt touched it.
-    AsItWas,
+    Untouched,
     /// It is empty, or gone.
     Empty,
-    /// Something is in it that cannot be started.
+    /// It has content from which PostgreSQL cannot start.
     Unfinished,
 }
 
-impl Left {
+impl DatadirState {
     /// Looks at the data directory after a run that created nothing.
     pub fn of(report: &Report) -> Self {
         if !report.attempts.iter().any(|attempt| attempt.touched) {
-            return Self::AsItWas;
+            return Self::Untouched;
         }
         match std::fs::read_dir(&report.datadir).map(|mut entries| entries.next().is_none()) {
             Ok(false) => Self::Unfinished,
             Ok(true) => Self::Empty,
-            // What cannot be looked at is not said to be empty.
+            // A directory that cannot be read is not reported as empty.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::Empty,
             Err(_) => Self::Unfinished,
         }
@@ -32,7 +32,7 @@ impl Left {
 
     fn sentence(self, datadir: &str) -> String {
         match self {
-            Self::AsItWas => format!("{datadir} is as it was"),
+            Self::Untouched => format!("{datadir} is as it was"),
             Self::Empty => format!("{datadir} was emptied and holds nothing"),
             Self::Unfinished => format!(
                 "{datadir} holds unfinished work without global/pg_control, from which PostgreSQL does not start; the next \
@@ -42,7 +42,7 @@ impl Left {
     }
 }
 
-/// One sentence on a run that created a replica.
+/// Returns one sentence on a run that created a replica.
 pub fn created(report: &Report) -> String {
     let method = report.attempts.last();
     let name = method.map_or("", |attempt| attempt.method.as_str());
@@ -57,11 +57,11 @@ fn some(count: u64) -> Option<u64> {
     (count > 0).then_some(count)
 }
 
-/// The lines on a run that did not: the result, each attempt with its remedy, what is left. Of attempts that the log has `told`
-/// only how they ended is said again.
-pub fn failed(report: &Report, left: Left, told: bool) -> Vec<String> {
+/// Returns the lines on a run that created no replica: the result, each attempt with its remedy, the state of the data directory. If
+/// the log has shown the attempts, only their outcomes are repeated.
+pub fn failed(report: &Report, datadir: DatadirState, attempts_logged: bool) -> Vec<String> {
     let mut lines = vec![headline(report)];
-    if told {
+    if attempts_logged {
         let ended = |attempt: &Attempt| format!("{} {}", attempt.method, attempt.outcome);
         let ended: Vec<_> = report.attempts.iter().map(ended).collect();
         if ended.len() > 1 {
@@ -70,7 +70,7 @@ pub fn failed(report: &Report, left: Left, told: bool) -> Vec<String> {
     } else {
         report.attempts.iter().for_each(|attempt| lines.extend(attempt_lines(attempt)));
     }
-    lines.push(left.sentence(&report.datadir));
+    lines.push(datadir.sentence(&report.datadir));
     lines.iter().map(|line| printable(line).into_owned()).collect()
 }
 
@@ -112,10 +112,10 @@ fn attempt_lines(attempt: &Attempt) -> Vec<String> {
     lines
 }
 
-/// How many lines of a failed attempt's output are repeated; the report has more.
+/// The number of lines of a failed attempt's output that are repeated; the report has more.
 const LAST_LINES: usize = 5;
 
-/// How many denials of a failed attempt are repeated.
+/// The number of denials of a failed attempt that are repeated.
 const DENIALS: usize = 3;
 
 #[cfg(test)]
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn failure_lists_every_attempt_with_its_word_message_and_remedy() {
+    fn failure_lists_every_attempt_with_outcome_message_and_remedy() {
         let rejected = Attempt {
             rule: Some(Rule::Component),
             message: "no such file\u{1b}[2J".to_owned(),
@@ -192,7 +192,7 @@ mod tests {
             ..attempt("tarball", Outcome::Denied)
         };
         let report = report(RunResult::Failed, Path::new("/data"), vec![rejected, denied]);
-        let lines = failed(&report, Left::of(&report), false);
+        let lines = failed(&report, DatadirState::of(&report), false);
         assert_eq!(
             lines[..6],
             [
@@ -210,26 +210,35 @@ mod tests {
         );
         assert_eq!(lines.last().map(String::as_str), Some("/data is as it was"));
 
-        let told = failed(&report, Left::of(&report), true);
+        let short = failed(&report, DatadirState::of(&report), true);
         let expected = [
             "no replica was created after 12.3 s: every method failed",
             "  acme rejected, tarball denied",
             "/data is as it was",
         ];
-        assert_eq!(told, expected);
+        assert_eq!(short, expected);
     }
 
     #[test]
-    fn what_is_left_is_looked_at_and_not_guessed() {
+    fn the_state_of_the_data_directory_is_read_from_disk() {
         let directory = tempfile::tempdir().unwrap();
         let touched = || vec![Attempt { touched: true, ..attempt("m", Outcome::Failed) }];
-        assert_eq!(Left::of(&report(RunResult::Failed, directory.path(), vec![])), Left::AsItWas);
-        assert_eq!(Left::of(&report(RunResult::Failed, directory.path(), touched())), Left::Empty);
-        std::fs::write(directory.path().join("PG_VERSION"), "15").unwrap();
-        assert_eq!(Left::of(&report(RunResult::Failed, directory.path(), touched())), Left::Unfinished);
         assert_eq!(
-            Left::of(&report(RunResult::Failed, &directory.path().join("gone"), touched())),
-            Left::Empty
+            DatadirState::of(&report(RunResult::Failed, directory.path(), vec![])),
+            DatadirState::Untouched
+        );
+        assert_eq!(
+            DatadirState::of(&report(RunResult::Failed, directory.path(), touched())),
+            DatadirState::Empty
+        );
+        std::fs::write(directory.path().join("PG_VERSION"), "15").unwrap();
+        assert_eq!(
+            DatadirState::of(&report(RunResult::Failed, directory.path(), touched())),
+            DatadirState::Unfinished
+        );
+        assert_eq!(
+            DatadirState::of(&report(RunResult::Failed, &directory.path().join("gone"), touched())),
+            DatadirState::Empty
         );
     }
 }

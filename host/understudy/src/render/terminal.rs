@@ -1,4 +1,4 @@
-//! The one way to standard error: log lines, progress lines and the bar do not get into each other's way.
+//! The only module that writes to standard error, so that log lines, progress lines and the bar do not overwrite each other.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use indicatif::{MultiProgress, ProgressDrawTarget};
 
 use super::text::is_printable;
 
-/// A line-wise writer that steps aside for a bar. Clones write to the same place.
+/// Writes whole lines, and hides the bar while it does. Clones write to the same output.
 #[derive(Clone)]
 pub struct Terminal {
     bars: MultiProgress,
@@ -16,7 +16,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Standard error.
+    /// Creates the terminal for standard error.
     pub fn stderr() -> Self {
         Self {
             bars: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
@@ -25,7 +25,7 @@ impl Terminal {
         }
     }
 
-    /// Anything else, for tests.
+    /// Creates one for any other output, for tests.
     pub fn to(out: impl Write + Send + 'static) -> Self {
         Self {
             bars: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
@@ -34,17 +34,17 @@ impl Terminal {
         }
     }
 
-    /// Whether a person looks at it.
+    /// Returns whether standard error is a terminal.
     pub fn is_terminal(&self) -> bool {
         self.is_terminal
     }
 
-    /// Where bars are drawn; they are hidden until somebody gives them a target.
+    /// Returns the container of the bars. Bars are hidden until it gets a draw target.
     pub(super) fn bars(&self) -> &MultiProgress {
         &self.bars
     }
 
-    /// Writes one line. A standard error that is gone is nobody's to complain to.
+    /// Writes one line. Errors are ignored: there is no other output to report them to.
     pub fn line(&self, text: &str) {
         debug_assert!(is_printable(text), "not filtered: {text:?}");
         self.bars.suspend(|| {
@@ -58,7 +58,7 @@ impl Terminal {
 pub(super) mod tests {
     use super::*;
 
-    /// What was written, line by line.
+    /// An output in memory.
     #[derive(Clone, Default)]
     pub(crate) struct Captured(Arc<Mutex<Vec<u8>>>);
 
@@ -79,7 +79,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn lines_of_several_writers_stay_whole() {
+    fn lines_of_several_threads_are_not_mixed() {
         let captured = Captured::default();
         let terminal = Terminal::to(captured.clone());
         std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! Text from elsewhere, made fit for a terminal by [`replica::printable`], and the small shapes that people read: columns, amounts, times.
+//! Formats for people: columns, amounts, times. Re-exports [`replica::printable`], which makes foreign text safe for a terminal.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use replica::Bytes;
 pub use replica::printable::printable;
 pub(crate) use replica::printable::{is_printable, printable_json};
 
-/// A JSON text on one line, in which what a terminal would act on is escaped. serde_json leaves such characters only
-/// inside strings, where the escape means the same.
+/// Returns the value as JSON on one line, in which characters that a terminal would act on are escaped. serde_json leaves such
+/// characters only inside strings, where the escape means the same.
 pub(crate) fn json_line(value: &impl serde::Serialize) -> String {
     match serde_json::to_string(value) {
         Ok(json) => printable_json(&json).into_owned(),
@@ -17,7 +17,7 @@ pub(crate) fn json_line(value: &impl serde::Serialize) -> String {
     }
 }
 
-/// At most `limit` characters, the last of them `…` where some were cut.
+/// Returns at most `limit` characters, the last of them `…` if the text was cut.
 pub(crate) fn cut(text: &str, limit: usize) -> Cow<'_, str> {
     if text.chars().count() <= limit {
         return Cow::Borrowed(text);
@@ -25,7 +25,7 @@ pub(crate) fn cut(text: &str, limit: usize) -> Cow<'_, str> {
     Cow::Owned(text.chars().take(limit.saturating_sub(1)).chain(['…']).collect())
 }
 
-/// `1.5 s`, `3 min 20 s`, `4 h 5 min`.
+/// Formats a duration: `1.5 s`, `3 min 20 s`, `4 h 5 min`.
 pub(crate) fn time(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -35,14 +35,14 @@ pub(crate) fn time(duration: Duration) -> String {
     }
 }
 
-/// `1.5 GiB, 1200 files`, of what is known.
+/// Formats the counts that are known: `1.5 GiB, 1200 files`.
 pub(crate) fn amount(bytes: Option<u64>, files: Option<u64>) -> String {
     let bytes = bytes.map(|bytes| Bytes(bytes).to_string());
     let files = files.map(|files| format!("{files} file{}", if files == 1 { "" } else { "s" }));
     bytes.into_iter().chain(files).collect::<Vec<_>>().join(", ")
 }
 
-/// Rows of cells as left-aligned columns, two spaces between; the last column is not padded.
+/// Formats rows of cells as left-aligned columns, two spaces apart. The last column is not padded.
 pub(crate) fn columns(rows: &[Vec<String>]) -> Vec<String> {
     let width = |column: usize| {
         let cells = rows.iter().filter(|row| column + 1 < row.len());
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_escape_sequence_reaches_the_terminal() {
+    fn printable_text_has_no_escape_sequence() {
         let nasty = "\u{1b}[2J\u{1b}]0;title\u{7}a\r\nb\u{9b}31m\u{202e}c\u{7f}\td";
         let shown = printable(nasty);
         assert!(is_printable(&shown), "{shown:?}");

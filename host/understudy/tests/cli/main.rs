@@ -1,4 +1,4 @@
-//! The built program at its edges: usage, help, completions, configurations that are wrong. Nothing here needs a server.
+//! Tests of the built program: usage, help, completions, wrong configurations. No test here needs a server.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,17 +9,17 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// The user that the program becomes where these tests run as root: one that every system has.
+/// The user that the program becomes if these tests run as root. Every system has it.
 const USER: &str = "nobody";
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A directory with a configuration file in it, and a program that sees no other environment.
-struct Place(TempDir);
+/// A temporary directory with the configuration file `u.toml`. The program runs in it with an empty environment.
+struct ConfigDirectory(TempDir);
 
-impl Place {
+impl ConfigDirectory {
     fn with(config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("u.toml"), config).unwrap();
@@ -30,17 +30,17 @@ impl Place {
         self.0.path().join(name)
     }
 
-    fn run(&self, arguments: &[&str]) -> Answer {
+    fn run(&self, arguments: &[&str]) -> ProgramOutput {
         let output = Command::new(env!("CARGO_BIN_EXE_understudy"))
             .args(arguments)
             .env_clear()
             .current_dir(self.0.path())
             .output()
             .unwrap();
-        Answer(output)
+        ProgramOutput(output)
     }
 
-    fn create(&self, arguments: &[&str]) -> Answer {
+    fn create(&self, arguments: &[&str]) -> ProgramOutput {
         self.run(&[&["create", "--config", "u.toml"], arguments].concat())
     }
 
@@ -49,9 +49,9 @@ impl Place {
     }
 }
 
-struct Answer(Output);
+struct ProgramOutput(Output);
 
-impl Answer {
+impl ProgramOutput {
     fn code(&self) -> i32 {
         self.0.status.code().unwrap()
     }
@@ -74,39 +74,39 @@ impl Answer {
     }
 }
 
-fn no_config() -> Place {
-    Place::with("")
+fn empty_config() -> ConfigDirectory {
+    ConfigDirectory::with("")
 }
 
 #[test]
-fn help_names_every_verb_and_each_verb_has_its_own() {
-    no_config().run(&["--help"]).expect(0, &["create", "check", "inspect", "completions"]);
+fn the_help_names_every_verb_and_each_verb_has_a_help() {
+    empty_config().run(&["--help"]).expect(0, &["create", "check", "inspect", "completions"]);
     for (verb, part) in
         [("create", "--report"), ("check", "--json"), ("inspect", "PLUGIN2"), ("completions", "bash")]
     {
-        no_config().run(&[verb, "--help"]).expect(0, &[part]);
+        empty_config().run(&[verb, "--help"]).expect(0, &[part]);
     }
-    let help = no_config().run(&["create", "--help"]);
+    let help = empty_config().run(&["create", "--help"]);
     help.expect(0, &["As a Patroni method", "Exit codes:", "75  every failure was retry-later"]);
-    assert!(!help.out().contains("keep_data <"), "what is ignored is not advertised");
+    assert!(!help.out().contains("keep_data <"), "the help shows a flag that is ignored");
 }
 
 #[test]
 fn the_version_is_that_of_the_package() {
-    no_config().run(&["--version"]).expect(0, &[env!("CARGO_PKG_VERSION")]);
+    empty_config().run(&["--version"]).expect(0, &[env!("CARGO_PKG_VERSION")]);
 }
 
 #[test]
-fn completions_name_the_verbs_and_flags() {
+fn completion_scripts_contain_verbs_and_flags() {
     for shell in ["bash", "zsh", "fish"] {
-        no_config().run(&["completions", shell]).expect(0, &["inspect", "from-leader"]);
+        empty_config().run(&["completions", shell]).expect(0, &["inspect", "from-leader"]);
     }
-    no_config().run(&["completions", "dos"]).expect(2, &["dos"]);
+    empty_config().run(&["completions", "dos"]).expect(2, &["dos"]);
 }
 
 #[test]
-fn wrong_usage_is_exit_code_2() {
-    let place = no_config();
+fn usage_errors_have_exit_code_2() {
+    let directory = empty_config();
     for arguments in [
         &[][..],
         &["creat"],
@@ -127,44 +127,46 @@ fn wrong_usage_is_exit_code_2() {
         &["inspect"],
         &["inspect", ""],
     ] {
-        assert_eq!(place.run(arguments).code(), 2, "{arguments:?}");
+        assert_eq!(directory.run(arguments).code(), 2, "{arguments:?}");
     }
-    place.run(&["create", "--datadirr"]).expect(2, &["--datadir"]);
-    place.run(&["create", "--scope="]).expect(2, &["a value is required for '--scope <NAME>'"]);
+    directory.run(&["create", "--datadirr"]).expect(2, &["--datadir"]);
+    directory.run(&["create", "--scope="]).expect(2, &["a value is required for '--scope <NAME>'"]);
 }
 
 #[test]
-fn a_variable_that_a_store_cannot_use_is_told_where_the_store_asks_for_it() {
-    let place = runnable();
-    let text = std::fs::read_to_string(place.path("u.toml")).unwrap();
+fn an_invalid_environment_variable_is_reported_with_the_store_that_reads_it() {
+    let directory = with_missing_plugin();
+    let text = std::fs::read_to_string(directory.path("u.toml")).unwrap();
     let store = "[method.acme.grants.stores.repo]\nurl = \"s3://b\"\ncredentials = \"auto\"\n";
-    std::fs::write(place.path("u.toml"), format!("{text}{store}")).unwrap();
+    std::fs::write(directory.path("u.toml"), format!("{text}{store}")).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_understudy"))
         .args(["create", "--config", "u.toml"])
         .env_clear()
         .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "no uri")
-        .current_dir(place.0.path())
+        .current_dir(directory.0.path())
         .output()
         .unwrap();
     let says = "`method.acme.grants.stores.repo.credentials` asks the environment: the variable \
                 AWS_CONTAINER_CREDENTIALS_FULL_URI is no URL: relative URL without a base; an address begins with https:// or \
                 http:// and has a host";
-    Answer(output).expect(2, &[says, "nothing was touched"]);
+    ProgramOutput(output).expect(2, &[says, "nothing was touched"]);
 }
 
 #[test]
 fn a_missing_configuration_file_is_named() {
-    no_config().run(&["create", "--config", "/no/such.toml"]).expect(2, &["/no/such.toml", "No such file"]);
+    empty_config()
+        .run(&["create", "--config", "/no/such.toml"])
+        .expect(2, &["/no/such.toml", "No such file"]);
 }
 
 #[test]
-fn malformed_toml_is_told_by_file_line_and_column() {
-    let place = Place::with("scope = \"batman\n[replica\ndatadir = \"/data\"\n");
-    let answer = place.create(&[]);
-    answer.expect(2, &["u.toml:1:", "u.toml:2:", "not TOML", "nothing was touched"]);
+fn malformed_toml_is_reported_with_file_line_and_column() {
+    let directory = ConfigDirectory::with("scope = \"batman\n[replica\ndatadir = \"/data\"\n");
+    let output = directory.create(&[]);
+    output.expect(2, &["u.toml:1:", "u.toml:2:", "not TOML", "nothing was touched"]);
 }
 
-/// A configuration with five problems.
+/// A configuration with the six problems of [`PROBLEMS`].
 const WRONG: &str = "\
 scope = \"batman\"
 [replica]
@@ -186,20 +188,20 @@ const PROBLEMS: [&str; 6] = [
 ];
 
 #[test]
-fn wrong_types_and_misspelt_keys_are_told_all_at_once() {
+fn all_problems_of_a_configuration_are_reported_at_once() {
     for verb in ["create", "check"] {
-        let answer = Place::with(WRONG).run(&[verb, "--config", "u.toml"]);
-        answer.expect(2, &PROBLEMS);
-        answer.expect(2, &["did you mean `acme`?", "the configuration has 6 problems; nothing was touched"]);
-        assert_eq!(answer.err().lines().count(), PROBLEMS.len() + 1);
+        let output = ConfigDirectory::with(WRONG).run(&[verb, "--config", "u.toml"]);
+        output.expect(2, &PROBLEMS);
+        output.expect(2, &["did you mean `acme`?", "the configuration has 6 problems; nothing was touched"]);
+        assert_eq!(output.err().lines().count(), PROBLEMS.len() + 1);
     }
 }
 
 #[test]
-fn the_report_tells_of_a_configuration_that_is_wrong() {
-    let place = Place::with(WRONG);
-    place.create(&["--report", "report.json"]).expect(2, &[]);
-    let report = place.report();
+fn the_report_has_the_problems_of_a_wrong_configuration() {
+    let directory = ConfigDirectory::with(WRONG);
+    directory.create(&["--report", "report.json"]).expect(2, &[]);
+    let report = directory.report();
     assert_eq!((&report["result"], &report["exit_code"]), (&"usage".into(), &2.into()));
     assert_eq!(report["problems"].as_array().unwrap().len(), PROBLEMS.len());
     assert_eq!((&report["problems"][0]["line"], &report["problems"][0]["column"]), (&2.into(), &2.into()));
@@ -207,91 +209,95 @@ fn the_report_tells_of_a_configuration_that_is_wrong() {
 
 #[test]
 fn a_json_log_stays_json_when_the_configuration_is_wrong() {
-    let answer = Place::with(WRONG).create(&["--log-format", "json"]);
-    assert_eq!(answer.code(), 2);
+    let output = ConfigDirectory::with(WRONG).create(&["--log-format", "json"]);
+    assert_eq!(output.code(), 2);
     let lines: Vec<serde_json::Value> =
-        answer.err().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        output.err().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), PROBLEMS.len() + 1);
     assert_eq!((&lines[0]["event"], &lines[0]["line"]), (&"problem".into(), &2.into()));
 }
 
 #[test]
-fn a_file_name_cannot_send_escape_sequences_to_the_terminal() {
-    let answer = Place::with("\"\\u001b[2J\" = 1").create(&[]);
-    assert_eq!(answer.code(), 2);
-    assert!(!answer.err().contains('\u{1b}'), "{:?}", answer.err());
+fn a_key_in_the_configuration_cannot_send_escape_sequences_to_the_terminal() {
+    let output = ConfigDirectory::with("\"\\u001b[2J\" = 1").create(&[]);
+    assert_eq!(output.code(), 2);
+    assert!(!output.err().contains('\u{1b}'), "{:?}", output.err());
 }
 
-/// A configuration that has nothing wrong and a source that is nowhere.
-fn whole(place: &Path) -> String {
+/// Returns a valid configuration without methods and without a source.
+fn valid_config(directory: &Path) -> String {
     format!(
         "scope = \"batman\"\n[replica]\ndatadir = \"{0}/data\"\nbin_dir = \"{0}/bin\"\nstate_dir = \"{0}/state\"\n",
-        place.display()
+        directory.display()
     )
 }
 
 #[test]
-fn an_unknown_option_needs_the_method_that_it_is_for() {
-    let place = no_config();
-    std::fs::write(place.path("u.toml"), whole(place.0.path())).unwrap();
-    place.create(&["--stanza=main"]).expect(2, &["--stanza: is no flag of this program", "--method NAME"]);
-    place.create(&["--stanza=main", "--method", "basebakup"]).expect(2, &["did you mean `basebackup`?"]);
-    place.create(&["--from-leader"]).expect(2, &["--from-leader", "source"]);
-    place.create(&["--datadir=data"]).expect(2, &["--datadir: must be an absolute path"]);
-    place.create(&["--connstring=nonsense"]).expect(2, &["--connstring: is no connection string"]);
-    place.create(&["--connstring=service=main"]).expect(2, &["--connstring: cannot be used", "`service`"]);
+fn wrong_flags_are_refused_with_what_is_wrong() {
+    let directory = empty_config();
+    std::fs::write(directory.path("u.toml"), valid_config(directory.0.path())).unwrap();
+    directory
+        .create(&["--stanza=main"])
+        .expect(2, &["--stanza: is no flag of this program", "--method NAME"]);
+    directory.create(&["--stanza=main", "--method", "basebakup"]).expect(2, &["did you mean `basebackup`?"]);
+    directory.create(&["--from-leader"]).expect(2, &["--from-leader", "source"]);
+    directory.create(&["--datadir=data"]).expect(2, &["--datadir: must be an absolute path"]);
+    directory.create(&["--connstring=nonsense"]).expect(2, &["--connstring: is no connection string"]);
+    directory
+        .create(&["--connstring=service=main"])
+        .expect(2, &["--connstring: cannot be used", "`service`"]);
     let missing = "--connstring=host=h sslmode=verify-full sslrootcert=/nowhere/ca.pem";
-    place.create(&[missing]).expect(2, &["`sslrootcert`", "/nowhere/ca.pem"]);
+    directory.create(&[missing]).expect(2, &["`sslrootcert`", "/nowhere/ca.pem"]);
 }
 
 #[test]
-fn a_report_that_could_not_be_written_ends_the_program_before_the_run() {
-    let place = no_config();
-    std::fs::write(place.path("u.toml"), whole(place.0.path())).unwrap();
-    let answer = place.create(&["--report", "/no/such/directory/report.json"]);
-    answer.expect(2, &["cannot write the report /no/such/directory/report.json", "nothing was touched"]);
-    assert!(!place.path("data").exists());
+fn a_report_that_cannot_be_written_ends_the_program_before_the_run() {
+    let directory = empty_config();
+    std::fs::write(directory.path("u.toml"), valid_config(directory.0.path())).unwrap();
+    let output = directory.create(&["--report", "/no/such/directory/report.json"]);
+    output.expect(2, &["cannot write the report /no/such/directory/report.json", "nothing was touched"]);
+    assert!(!directory.path("data").exists());
 }
 
 #[test]
-fn a_file_that_is_no_report_is_never_replaced_whatever_the_configuration_is() {
+fn a_file_that_is_not_a_report_is_not_replaced_even_if_the_configuration_is_wrong() {
     for config in [WRONG, "not TOML"] {
-        let place = Place::with(config);
-        std::fs::write(place.path("passwd"), "root:x:0:0\n").unwrap();
-        std::os::unix::fs::symlink("passwd", place.path("link")).unwrap();
+        let directory = ConfigDirectory::with(config);
+        std::fs::write(directory.path("passwd"), "root:x:0:0\n").unwrap();
+        std::os::unix::fs::symlink("passwd", directory.path("link")).unwrap();
         for name in ["passwd", "link", "u.toml", "/dev/null"] {
-            let says = format!("cannot write the report {}", place.path(name).display());
-            place.create(&["--report", name]).expect(2, &[&says, "only an earlier report is replaced"]);
+            let says = format!("cannot write the report {}", directory.path(name).display());
+            directory.create(&["--report", name]).expect(2, &[&says, "only an earlier report is replaced"]);
         }
-        assert_eq!(std::fs::read_to_string(place.path("passwd")).unwrap(), "root:x:0:0\n");
-        assert!(place.path("link").is_symlink());
-        assert_eq!(std::fs::read_to_string(place.path("u.toml")).unwrap(), config);
-        // A missing file is written, an earlier report replaced.
+        assert_eq!(std::fs::read_to_string(directory.path("passwd")).unwrap(), "root:x:0:0\n");
+        assert!(directory.path("link").is_symlink());
+        assert_eq!(std::fs::read_to_string(directory.path("u.toml")).unwrap(), config);
+        // The first run creates the report, the second replaces it.
         for _ in 0..2 {
-            place.create(&["--report", "report.json"]).expect(2, &[]);
-            assert_eq!(place.report()["exit_code"], 2);
+            directory.create(&["--report", "report.json"]).expect(2, &[]);
+            assert_eq!(directory.report()["exit_code"], 2);
         }
-        assert_eq!(std::fs::read_dir(place.0.path()).unwrap().count(), 4, "nothing else is left");
+        assert_eq!(std::fs::read_dir(directory.0.path()).unwrap().count(), 4, "nothing else is left");
     }
 }
 
 #[test]
-fn rule_30_where_no_configuration_was_accepted_the_report_is_its_directorys_owners() {
+fn rule_30_without_an_accepted_configuration_the_owner_of_the_directory_owns_the_report() {
     if !is_root() {
         return;
     }
     use std::os::unix::fs::MetadataExt;
-    let place = Place::with(WRONG);
+    let directory = ConfigDirectory::with(WRONG);
     let user = nix::unistd::User::from_name(USER).unwrap().unwrap();
-    std::os::unix::fs::chown(place.0.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
-    place.create(&["--report", "report.json"]).expect(2, &[]);
-    assert_eq!(std::fs::metadata(place.path("report.json")).unwrap().uid(), user.uid.as_raw());
+    std::os::unix::fs::chown(directory.0.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+    directory.create(&["--report", "report.json"]).expect(2, &[]);
+    assert_eq!(std::fs::metadata(directory.path("report.json")).unwrap().uid(), user.uid.as_raw());
 }
 
 #[test]
-fn nothing_is_made_before_the_configuration_is_accepted_whole() {
-    let place = runnable();
-    let config = std::fs::read_to_string(place.path("u.toml")).unwrap();
+fn nothing_is_created_before_the_whole_configuration_is_accepted() {
+    let directory = with_missing_plugin();
+    let config = std::fs::read_to_string(directory.path("u.toml")).unwrap();
     let source = "[source]\nconninfo = \"host=127.0.0.1 port=1 user=x\"\n";
     let standby = "configure_standby = true\nstandby_passfile = \"/no/such/pgpass\"\n[method.acme]";
     for (text, says) in [
@@ -299,72 +305,73 @@ fn nothing_is_made_before_the_configuration_is_accepted_whole() {
         (format!("{config}{source}passfile = \"/no/such/pgpass\"\n"), "source.passfile"),
         (format!("{config}{source}password = {{ file = \"/no/such/password\" }}\n"), "/no/such/password"),
     ] {
-        std::fs::write(place.path("u.toml"), text).unwrap();
+        std::fs::write(directory.path("u.toml"), text).unwrap();
         for verb in ["check", "create"] {
-            place.run(&[verb, "--config", "u.toml"]).expect(2, &[says]);
-            assert!(!place.path("state").exists() && !place.path("data").exists(), "{verb} {says}");
+            directory.run(&[verb, "--config", "u.toml"]).expect(2, &[says]);
+            assert!(!directory.path("state").exists() && !directory.path("data").exists(), "{verb} {says}");
         }
     }
 }
 
 #[test]
-fn inspect_says_what_is_wrong_with_a_file_that_is_no_component() {
-    let place = no_config();
-    std::fs::write(place.path("x.wasm"), "not wasm").unwrap();
-    place.run(&["inspect", "x.wasm"]).expect(1, &["x.wasm"]);
-    place.run(&["inspect", "missing.wasm"]).expect(1, &["missing.wasm"]);
-    place
+fn inspect_names_a_file_that_is_not_a_component() {
+    let directory = empty_config();
+    std::fs::write(directory.path("x.wasm"), "not wasm").unwrap();
+    directory.run(&["inspect", "x.wasm"]).expect(1, &["x.wasm"]);
+    directory.run(&["inspect", "missing.wasm"]).expect(1, &["missing.wasm"]);
+    directory
         .run(&["inspect", "acme"])
         .expect(2, &["there is no acme.wasm in /usr/local/lib/understudy/plugins"]);
 }
 
-/// A directory in which the user of the run may write, with a configuration whose only method has no plugin.
-fn runnable() -> Place {
-    let place = no_config();
-    let mut config = whole(place.0.path());
+/// Returns a directory that the user of the run owns, with a configuration whose only method has a plugin that is missing.
+fn with_missing_plugin() -> ConfigDirectory {
+    let directory = empty_config();
+    let mut config = valid_config(directory.0.path());
     config.push_str("methods = [\"acme\"]\n");
     if is_root() {
         config.push_str(&format!("user = \"{USER}\"\n"));
         let user = nix::unistd::User::from_name(USER).unwrap().unwrap();
-        std::os::unix::fs::chown(place.0.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+        std::os::unix::fs::chown(directory.0.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+            .unwrap();
     }
     config.push_str("[method.acme]\nplugin = \"/no/such/acme.wasm\"\nno_leader = true\n");
-    std::fs::write(place.path("u.toml"), config).unwrap();
-    place
+    std::fs::write(directory.path("u.toml"), config).unwrap();
+    directory
 }
 
 #[test]
-fn a_plugin_that_is_missing_ends_its_attempt_and_not_the_program() {
-    let place = runnable();
-    let answer = place.create(&["--report", "report.json"]);
-    answer
+fn a_missing_plugin_fails_its_attempt_and_not_the_program() {
+    let directory = with_missing_plugin();
+    let output = directory.create(&["--report", "report.json"]);
+    output
         .expect(1, &["no replica was created", "acme: rejected", "/no/such/acme.wasm", "data is as it was"]);
-    let report = place.report();
+    let report = directory.report();
     assert_eq!((&report["result"], &report["exit_code"]), (&"failed".into(), &1.into()));
     assert_eq!(report["attempts"][0]["outcome"], "rejected");
     assert_eq!(report["attempts"][0]["touched"], false);
-    let left = std::fs::read_dir(place.path("state")).unwrap();
+    let left = std::fs::read_dir(directory.path("state")).unwrap();
     let runs = left.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("run-"));
-    assert_eq!(runs.count(), 0, "the run's own directory goes with it");
+    assert_eq!(runs.count(), 0, "the run's own directory was not removed");
 }
 
 #[test]
-fn check_answers_for_people_and_for_programs() {
-    let place = runnable();
-    place.run(&["check", "--config", "u.toml"]).expect(1, &["acme  rejected", "no method would create"]);
-    let answer = place.run(&["check", "--config", "u.toml", "--json"]);
-    let json: serde_json::Value = serde_json::from_str(&answer.out()).unwrap();
+fn check_prints_text_and_json() {
+    let directory = with_missing_plugin();
+    directory.run(&["check", "--config", "u.toml"]).expect(1, &["acme  rejected", "no method would create"]);
+    let output = directory.run(&["check", "--config", "u.toml", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&output.out()).unwrap();
     assert_eq!((&json["exit_code"], &json["would_use"]), (&1.into(), &serde_json::Value::Null));
     assert_eq!(json["methods"][0]["ended"]["outcome"], "rejected");
-    assert!(!place.path("data").exists(), "check makes nothing");
+    assert!(!directory.path("data").exists(), "check created the data directory");
 }
 
 #[test]
-fn a_json_log_is_one_object_a_line_to_the_end_of_the_run() {
-    let answer = runnable().create(&["--log-format", "json", "--log-level", "debug"]);
-    assert_eq!(answer.code(), 1);
+fn every_line_of_a_json_log_is_an_object() {
+    let output = with_missing_plugin().create(&["--log-format", "json", "--log-level", "debug"]);
+    assert_eq!(output.code(), 1);
     let lines: Vec<serde_json::Value> =
-        answer.err().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        output.err().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
     for event in ["state", "attempt-started", "step", "attempt-ended", "run-ended"] {
         assert!(events.contains(&event), "{event} in {events:?}");
@@ -372,10 +379,10 @@ fn a_json_log_is_one_object_a_line_to_the_end_of_the_run() {
 }
 
 #[test]
-fn patronis_command_line_is_taken_as_it_comes() {
-    let place = runnable();
-    let datadir = format!("--datadir={}", place.path("elsewhere").display());
-    let answer = place.create(&[
+fn patronis_command_line_is_accepted() {
+    let directory = with_missing_plugin();
+    let datadir = format!("--datadir={}", directory.path("elsewhere").display());
+    let output = directory.create(&[
         "--report",
         "report.json",
         "--keep_data=True",
@@ -387,88 +394,88 @@ fn patronis_command_line_is_taken_as_it_comes() {
         &datadir,
         "--connstring=",
     ]);
-    answer.expect(1, &["acme: rejected"]);
-    let report = place.report();
+    output.expect(1, &["acme: rejected"]);
+    let report = directory.report();
     assert_eq!(report["scope"], "robin");
     assert!(report["datadir"].as_str().unwrap().ends_with("/elsewhere"));
 }
 
 #[test]
-fn rule_30_root_becomes_the_configured_user_before_anything_is_made() {
+fn rule_30_root_becomes_the_configured_user_before_any_file_is_created() {
     if !is_root() {
         return;
     }
     use std::os::unix::fs::MetadataExt;
-    let place = runnable();
-    place.create(&["--report", "report.json"]).expect(1, &["acme: rejected"]);
+    let directory = with_missing_plugin();
+    directory.create(&["--report", "report.json"]).expect(1, &["acme: rejected"]);
     let user = nix::unistd::User::from_name(USER).unwrap().unwrap();
-    for made in ["report.json", "state"] {
-        let metadata = std::fs::metadata(place.path(made)).unwrap();
-        assert_eq!((metadata.uid(), metadata.gid()), (user.uid.as_raw(), user.gid.as_raw()), "{made}");
-        assert_eq!(metadata.mode() & 0o077, 0, "{made}");
+    for created in ["report.json", "state"] {
+        let metadata = std::fs::metadata(directory.path(created)).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (user.uid.as_raw(), user.gid.as_raw()), "{created}");
+        assert_eq!(metadata.mode() & 0o077, 0, "{created}");
     }
-    let text = std::fs::read_to_string(place.path("u.toml")).unwrap();
+    let text = std::fs::read_to_string(directory.path("u.toml")).unwrap();
     for (name, says) in [("root", "is root itself"), ("no-such-user", "no user `no-such-user`")] {
-        std::fs::write(place.path("u.toml"), text.replace(USER, name)).unwrap();
-        place.create(&[]).expect(2, &[says, "nothing was touched"]);
+        std::fs::write(directory.path("u.toml"), text.replace(USER, name)).unwrap();
+        directory.create(&[]).expect(2, &[says, "nothing was touched"]);
     }
 }
 
 #[test]
-fn further_options_reach_the_method_that_is_named() {
-    let place = runnable();
-    place.create(&["--stanza=main", "--method=acme"]).expect(1, &["acme: rejected"]);
-    place.create(&["--stanza=main", "--method=acne"]).expect(2, &["did you mean `acme`?"]);
+fn further_options_are_for_the_method_that_the_flag_names() {
+    let directory = with_missing_plugin();
+    directory.create(&["--stanza=main", "--method=acme"]).expect(1, &["acme: rejected"]);
+    directory.create(&["--stanza=main", "--method=acne"]).expect(2, &["did you mean `acme`?"]);
 }
 
 #[test]
-fn a_configuration_that_others_may_change_is_refused_with_what_to_do() {
+fn a_configuration_that_others_may_change_is_refused_with_a_remedy() {
     use std::os::unix::fs::PermissionsExt;
     let mode = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     };
     for verb in ["create", "check"] {
-        let place = runnable();
-        let run = || place.run(&[verb, "--config", "u.toml"]);
+        let directory = with_missing_plugin();
+        let run = || directory.run(&[verb, "--config", "u.toml"]);
         for wrong in [0o664, 0o646, 0o666] {
-            mode(&place.path("u.toml"), wrong);
+            mode(&directory.path("u.toml"), wrong);
             run().expect(2, &["u.toml may be written by others", "chmod go-w", "nothing was touched"]);
         }
-        mode(&place.path("u.toml"), 0o644);
-        mode(place.0.path(), 0o777);
+        mode(&directory.path("u.toml"), 0o644);
+        mode(directory.0.path(), 0o777);
         run().expect(2, &["u.toml may be replaced by others", "chmod go-w"]);
-        mode(place.0.path(), 0o755);
+        mode(directory.0.path(), 0o755);
         run().expect(1, &["acme"]);
     }
 }
 
 #[test]
-fn a_password_that_others_may_read_is_told_and_not_shown() {
+fn a_password_that_others_may_read_causes_a_warning_without_the_password() {
     use std::os::unix::fs::PermissionsExt;
-    let place = runnable();
-    let text = std::fs::read_to_string(place.path("u.toml")).unwrap();
+    let directory = with_missing_plugin();
+    let text = std::fs::read_to_string(directory.path("u.toml")).unwrap();
     let conninfo = "host=127.0.0.1 port=1 user=r password=swordfish";
-    std::fs::write(place.path("u.toml"), format!("{text}[source]\nconninfo = \"{conninfo}\"\n")).unwrap();
-    let told = |mode| {
-        std::fs::set_permissions(place.path("u.toml"), std::fs::Permissions::from_mode(mode)).unwrap();
-        let answer = place.create(&[]);
-        assert!(!answer.err().contains("swordfish"), "{}", answer.err());
-        answer.err().contains("others may read it (mode 0644): `chmod 0600` it")
+    std::fs::write(directory.path("u.toml"), format!("{text}[source]\nconninfo = \"{conninfo}\"\n")).unwrap();
+    let warns = |mode| {
+        std::fs::set_permissions(directory.path("u.toml"), std::fs::Permissions::from_mode(mode)).unwrap();
+        let output = directory.create(&[]);
+        assert!(!output.err().contains("swordfish"), "{}", output.err());
+        output.err().contains("others may read it (mode 0644): `chmod 0600` it")
     };
-    assert!(told(0o644));
-    assert!(!told(0o600));
+    assert!(warns(0o644));
+    assert!(!warns(0o600));
 }
 
 #[test]
-fn a_passfile_that_libpq_would_pass_over_is_named_with_its_setting() {
+fn a_passfile_that_libpq_would_ignore_is_refused_with_its_setting() {
     use std::os::unix::fs::PermissionsExt;
-    let place = runnable();
-    let text = std::fs::read_to_string(place.path("u.toml")).unwrap();
-    let passfile = place.path("pgpass");
+    let directory = with_missing_plugin();
+    let text = std::fs::read_to_string(directory.path("u.toml")).unwrap();
+    let passfile = directory.path("pgpass");
     let source = format!("[source]\nconninfo = \"host=h user=r\"\npassfile = \"{}\"\n", passfile.display());
-    std::fs::write(place.path("u.toml"), format!("{text}{source}")).unwrap();
+    std::fs::write(directory.path("u.toml"), format!("{text}{source}")).unwrap();
     for verb in ["create", "check"] {
-        let run = || place.run(&[verb, "--config", "u.toml"]);
+        let run = || directory.run(&[verb, "--config", "u.toml"]);
         run().expect(2, &["`source.passfile` names", "pgpass", "it does not exist", "nothing was touched"]);
         std::fs::write(&passfile, "*:*:*:*:x\n").unwrap();
         std::fs::set_permissions(&passfile, std::fs::Permissions::from_mode(0o644)).unwrap();
@@ -478,28 +485,29 @@ fn a_passfile_that_libpq_would_pass_over_is_named_with_its_setting() {
     let standby =
         format!("configure_standby = true\nstandby_passfile = \"{}\"\n[method.acme]", passfile.display());
     let text = text.replace("[method.acme]", &standby);
-    std::fs::write(place.path("u.toml"), format!("{text}[source]\nconninfo = \"host=h user=r\"\n")).unwrap();
-    place.create(&[]).expect(2, &["`replica.standby_passfile` names", "it does not exist"]);
+    std::fs::write(directory.path("u.toml"), format!("{text}[source]\nconninfo = \"host=h user=r\"\n"))
+        .unwrap();
+    directory.create(&[]).expect(2, &["`replica.standby_passfile` names", "it does not exist"]);
 }
 
 #[test]
-fn what_happened_is_told_once() {
-    let answer = runnable().create(&[]);
-    let told = answer.err();
-    assert_eq!(told.matches("/no/such/acme.wasm").count(), 1, "{told}");
-    assert!(told.lines().last().unwrap().ends_with("data is as it was"), "{told}");
-    // A log that does not tell of attempts leaves it to the summary.
-    let quiet = runnable().create(&["--log-level", "error"]).err();
+fn the_cause_of_a_failure_is_printed_once() {
+    let output = with_missing_plugin().create(&[]);
+    let text = output.err();
+    assert_eq!(text.matches("/no/such/acme.wasm").count(), 1, "{text}");
+    assert!(text.lines().last().unwrap().ends_with("data is as it was"), "{text}");
+    // With this level the log shows no attempts, so the summary does.
+    let quiet = with_missing_plugin().create(&["--log-level", "error"]).err();
     assert_eq!(quiet.matches("/no/such/acme.wasm").count(), 1, "{quiet}");
 }
 
 #[test]
-fn the_report_says_where_it_comes_from() {
-    let place = runnable();
-    place.create(&["--report", "report.json"]).expect(1, &[]);
-    let report = place.report();
+fn the_report_has_version_configuration_and_machine() {
+    let directory = with_missing_plugin();
+    directory.create(&["--report", "report.json"]).expect(1, &[]);
+    let report = directory.report();
     assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(report["configuration"], place.path("u.toml").to_str().unwrap());
+    assert_eq!(report["configuration"], directory.path("u.toml").to_str().unwrap());
     assert_eq!(report["host"]["architecture"], std::env::consts::ARCH);
     assert!(report["server_version"].is_null());
 }

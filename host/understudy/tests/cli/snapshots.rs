@@ -1,23 +1,23 @@
-//! Whole texts as a person reads them, so that a change of words is seen in review. `INSTA_UPDATE=always cargo test` writes them
-//! anew.
+//! Snapshots of whole texts for people, so that a review sees every change of words. `INSTA_UPDATE=always cargo test` updates
+//! them.
 
 use super::*;
 
-/// What differs from machine to machine or from run to run, by a name instead.
-fn steady(text: &str, place: &Place) -> String {
-    let mut text = text.replace(place.0.path().to_str().unwrap(), "<directory>");
+/// Replaces what differs between machines and between runs with a name.
+fn without_variable_parts(text: &str, directory: &ConfigDirectory) -> String {
+    let mut text = text.replace(directory.0.path().to_str().unwrap(), "<directory>");
     text = text.replace(env!("CARGO_PKG_VERSION"), "<version>");
     if let Some((before, rest)) = text.split_once("created after ")
         && let Some((_, after)) = rest.split_once(" s:")
     {
         text = format!("{before}created after <seconds> s:{after}");
     }
-    let mut steady = String::new();
+    let mut fixed = String::new();
     for line in text.lines() {
-        let number = |key: &str| line.trim_start().starts_with(&format!("\"{key}\": "));
+        let has_key = |key: &str| line.trim_start().starts_with(&format!("\"{key}\": "));
         let line = match ["seconds", "started", "ended", "kernel", "landlock", "architecture", "hostname"]
             .iter()
-            .find(|key| number(key))
+            .find(|key| has_key(key))
         {
             Some(key) => {
                 let indent = &line[..line.len() - line.trim_start().len()];
@@ -26,56 +26,65 @@ fn steady(text: &str, place: &Place) -> String {
             }
             None => line.to_owned(),
         };
-        steady.push_str(&line);
-        steady.push('\n');
+        fixed.push_str(&line);
+        fixed.push('\n');
     }
-    steady
+    fixed
 }
 
 #[test]
-fn help() {
-    let place = no_config();
+fn help_of_every_verb() {
+    let directory = empty_config();
     for verb in ["", "create", "check", "inspect", "completions"] {
         let arguments: Vec<&str> = [verb, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let name = if verb.is_empty() { "help" } else { &format!("help-{verb}") };
-        insta::assert_snapshot!(name, steady(&place.run(&arguments).out(), &place));
+        insta::assert_snapshot!(name, without_variable_parts(&directory.run(&arguments).out(), &directory));
     }
 }
 
 #[test]
-fn a_mistyped_configuration() {
-    let place = Place::with(WRONG);
-    insta::assert_snapshot!("mistyped-configuration", steady(&place.create(&[]).err(), &place));
-    place.create(&["--report", "report.json"]);
-    let report = std::fs::read_to_string(place.path("report.json")).unwrap();
-    insta::assert_snapshot!("mistyped-configuration-report", steady(&report, &place));
+fn output_and_report_for_a_mistyped_configuration() {
+    let directory = ConfigDirectory::with(WRONG);
+    insta::assert_snapshot!(
+        "mistyped-configuration",
+        without_variable_parts(&directory.create(&[]).err(), &directory)
+    );
+    directory.create(&["--report", "report.json"]);
+    let report = std::fs::read_to_string(directory.path("report.json")).unwrap();
+    insta::assert_snapshot!("mistyped-configuration-report", without_variable_parts(&report, &directory));
 }
 
 #[test]
-fn a_run_that_created_nothing() {
-    let place = runnable();
-    let answer = place.create(&["--report", "report.json", "--log-level", "error"]);
-    insta::assert_snapshot!("nothing-created", steady(&answer.err(), &place));
-    let report = std::fs::read_to_string(place.path("report.json")).unwrap();
-    insta::assert_snapshot!("nothing-created-report", steady(&report, &place));
-    insta::assert_snapshot!("check", steady(&place.run(&["check", "--config", "u.toml"]).out(), &place));
+fn output_and_report_of_a_run_that_created_nothing() {
+    let directory = with_missing_plugin();
+    let output = directory.create(&["--report", "report.json", "--log-level", "error"]);
+    insta::assert_snapshot!("nothing-created", without_variable_parts(&output.err(), &directory));
+    let report = std::fs::read_to_string(directory.path("report.json")).unwrap();
+    insta::assert_snapshot!("nothing-created-report", without_variable_parts(&report, &directory));
+    insta::assert_snapshot!(
+        "check",
+        without_variable_parts(&directory.run(&["check", "--config", "u.toml"]).out(), &directory)
+    );
 }
 
 #[test]
 #[ignore = "needs components: cargo xtask test"]
-fn what_inspect_says_of_the_methods() {
-    let place = no_config();
+fn output_of_inspect_for_the_methods() {
+    let directory = empty_config();
     let components = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/target/components");
     for method in ["tarball", "mirror", "pgbackrest"] {
         let component = components.join(format!("{method}.wasm"));
-        std::fs::copy(component, place.path(&format!("{method}.wasm"))).unwrap();
-        let said = place.run(&["inspect", &format!("{method}.wasm")]);
-        assert_eq!(said.code(), 0, "{}", said.err());
-        insta::assert_snapshot!(format!("inspect-{method}"), without_digest(&steady(&said.out(), &place)));
+        std::fs::copy(component, directory.path(&format!("{method}.wasm"))).unwrap();
+        let output = directory.run(&["inspect", &format!("{method}.wasm")]);
+        assert_eq!(output.code(), 0, "{}", output.err());
+        insta::assert_snapshot!(
+            format!("inspect-{method}"),
+            without_digest(&without_variable_parts(&output.out(), &directory))
+        );
     }
 }
 
-/// Without the digest of a component and its size, which change with the compiler.
+/// Replaces the digest of a component, which changes with the compiler.
 fn without_digest(text: &str) -> String {
     let hexadecimal = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     let word = |word: &str| {

@@ -1,4 +1,4 @@
-//! A place for a replica, methods that do as they are told, and what happened.
+//! The setup of the tests of the loop: scratch directories, a job, recorded events and scripted methods.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,20 +19,20 @@ use tests::cluster::minimal_cluster;
 use tests::scripted::Scripted;
 use tests::server::BIN_DIR;
 
-/// The cluster that is copied.
+/// The identifier of the cluster that methods restore.
 pub(crate) const CLUSTER: u64 = 7_000_000_000_000_000_001;
-/// Another cluster.
+/// The identifier of another cluster.
 pub(crate) const OTHER_CLUSTER: u64 = 7_000_000_000_000_000_002;
 
-/// A place for a replica, and what happened in it.
-pub(crate) struct Place {
+/// The scratch directories and the job of one test, and the events of its runs.
+pub(crate) struct LoopSetup {
     pub(crate) root: TempDir,
     pub(crate) job: Job,
     pub(crate) cancel: Cancel,
     pub(crate) events: Arc<Mutex<Vec<Event>>>,
 }
 
-impl Place {
+impl LoopSetup {
     pub(crate) fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let job = Job {
@@ -59,11 +59,11 @@ impl Place {
     }
 
     pub(crate) fn with_data_of(cluster: u64) -> Self {
-        let place = Self::new();
-        minimal_cluster(cluster).write_whole(&place.datadir()).unwrap();
-        fs::set_permissions(place.datadir(), PermissionsExt::from_mode(0o700)).unwrap();
-        fs::write(place.datadir().join("base/old"), "old").unwrap();
-        place
+        let setup = Self::new();
+        minimal_cluster(cluster).write_complete(&setup.datadir()).unwrap();
+        fs::set_permissions(setup.datadir(), PermissionsExt::from_mode(0o700)).unwrap();
+        fs::write(setup.datadir().join("base/old"), "old").unwrap();
+        setup
     }
 
     pub(crate) fn with_source(mut self, facts: Result<SourceFacts, SourceError>) -> Self {
@@ -80,7 +80,7 @@ impl Place {
         self.datadir().join(path).exists()
     }
 
-    /// Whether nothing is there; a directory that the run made and no method worked in is gone again.
+    /// Returns whether the data directory is empty or missing. The run removes a directory that it created and no method used.
     pub(crate) fn is_empty(&self) -> bool {
         match fs::read_dir(self.datadir()) {
             Ok(mut entries) => entries.next().is_none(),
@@ -131,15 +131,15 @@ pub(crate) fn candidate(method: Scripted) -> ListedMethod {
     }
 }
 
-pub(crate) fn keeping_data(method: Scripted) -> ListedMethod {
+pub(crate) fn with_keep_data(method: Scripted) -> ListedMethod {
     ListedMethod { keep_data: true, ..candidate(method) }
 }
 
-pub(crate) fn delta() -> Plan {
+pub(crate) fn plan_on_old_data() -> Plan {
     Plan { builds_on_existing: true, ..Plan::default() }
 }
 
-/// Restores a cluster that passes every check.
+/// Returns a method that restores a cluster which passes every check.
 pub(crate) fn restores(name: &str) -> Scripted {
     Scripted::new(name, |request, _| async move {
         minimal_cluster(CLUSTER).write(&request.directories.datadir).unwrap();
@@ -147,34 +147,34 @@ pub(crate) fn restores(name: &str) -> Scripted {
     })
 }
 
-/// Leaves half of a cluster, its pg_control in place, and fails.
+/// Returns a method that writes half of a cluster, with pg_control, and fails.
 pub(crate) fn fails(name: &str) -> Scripted {
     fails_as(name, Outcome::Failed)
 }
 
 pub(crate) fn fails_as(name: &str, outcome: Outcome) -> Scripted {
     Scripted::new(name, move |request, _| async move {
-        leave_half(&request);
+        write_half(&request);
         Err(Failure::new(outcome, "half way"))
     })
 }
 
-pub(crate) fn leave_half(request: &Request) {
+pub(crate) fn write_half(request: &Request) {
     let datadir = &request.directories.datadir;
-    minimal_cluster(CLUSTER).write_whole(datadir).unwrap();
+    minimal_cluster(CLUSTER).write_complete(datadir).unwrap();
     fs::write(datadir.join("base/half"), "half").unwrap();
 }
 
-/// Leaves half of a cluster and then waits until it is told to stop.
+/// Returns a method that writes half of a cluster, and then waits until it is cancelled.
 pub(crate) fn hangs(name: &str) -> Scripted {
     Scripted::new(name, |request, run| async move {
-        leave_half(&request);
+        write_half(&request);
         run.cancelled().await;
         Err(Failure::cancelled())
     })
 }
 
-/// Must not be reached.
+/// Returns a method whose `create` must not be called.
 pub(crate) fn never(name: &str) -> Scripted {
     Scripted::new(name, |_, _| async { Err(Failure::new(Outcome::Trapped, "was reached")) })
 }
