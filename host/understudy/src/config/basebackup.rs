@@ -6,7 +6,29 @@ use ::replica::basebackup::{Basebackup, BasebackupOption, BasebackupOptions, Opt
 use ::replica::process::GuardExecutable;
 use toml::de::DeValue;
 
+use super::keys::Key;
 use super::tree::{Name, Section, Value};
+
+/// The keys of `[method.basebackup]`.
+pub(super) const KEYS: &[Key] = &[
+    Key::new(
+        "options",
+        "table, or list of flags and one-pair tables",
+        "none",
+        "long options of `pg_basebackup`, without dashes: see [basebackup](methods.md#basebackup). In a \
+         table an option that is `false`, 0 or empty is left out",
+    ),
+    Key::new("tries", "1 to 100", "2", "how often `pg_basebackup` is tried"),
+    Key::new("pause", "time", "`\"5s\"`", "the pause between two tries; `\"0s\"` is allowed"),
+    Key::new("timeout", "time", "no limit", "how long all tries together may take"),
+    Key::new(
+        "stall_timeout",
+        "time",
+        "no limit",
+        "how long `pg_basebackup` may report no progress. There is no default because a checkpoint may \
+         take long",
+    ),
+];
 
 /// `basebackup` as the operator configured it.
 #[derive(Clone, Debug, Default)]
@@ -116,7 +138,7 @@ fn read_item(item: &Value<'_>) -> Option<BasebackupOption> {
 }
 
 fn read_table(value: &Value<'_>) -> Option<Vec<BasebackupOption>> {
-    let table = value.section()?;
+    let table = value.table()?;
     let read = |(name, value): &(Name, Value<'_>)| {
         Some(option(&name.text, read_value(value)?, table.reader().at(name.place)))
     };

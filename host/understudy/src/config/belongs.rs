@@ -1,91 +1,6 @@
 //! Where a key belongs that stands in the wrong section.
 
-/// The sections, and the keys of each. `NAME` stands for a name of the operator's.
-pub(super) const SECTIONS: [(&str, &[&str]); 10] = [
-    ("", &["scope", "replica", "source", "method"]),
-    (
-        "replica",
-        &[
-            "datadir",
-            "bin_dir",
-            "methods",
-            "create_replica_methods",
-            "create_replica_method",
-            "user",
-            "state_dir",
-            "wal_dir",
-            "tablespaces",
-            "configure_standby",
-            "standby_passfile",
-            "restore_command",
-            "trigger_file",
-            "config_file",
-            "snapshot",
-            "config",
-            "timeout",
-            "end_with_parent",
-            "plugin_path",
-            "require_landlock",
-        ],
-    ),
-    (
-        "source",
-        &["conninfo", "passfile", "password", "methods", "create_replica_methods", "create_replica_method"],
-    ),
-    (
-        "method.NAME",
-        &[
-            "plugin",
-            "options",
-            "keep_data",
-            "no_leader",
-            "no_master",
-            "no_params",
-            "timeout",
-            "plan_timeout",
-            "stall_timeout",
-            "grants",
-        ],
-    ),
-    ("method.basebackup", &["options", "tries", "pause", "timeout", "stall_timeout"]),
-    ("method.NAME.grants", &["memory", "host_memory", "read", "disk", "stores", "keys", "rate", "workers"]),
-    (
-        "method.NAME.grants.stores.NAME",
-        &[
-            "url",
-            "region",
-            "endpoint",
-            "allow_http",
-            "virtual_hosted_style",
-            "account",
-            "client_id",
-            "tenant_id",
-            "ca_file",
-            "redirects",
-            "credentials",
-            "concurrency",
-            "retry_for",
-            "plan_retry_for",
-            "idle_timeout",
-        ],
-    ),
-    (
-        "method.NAME.grants.stores.NAME.credentials",
-        &[
-            "access_key_id",
-            "secret_access_key",
-            "session_token",
-            "service_account_key",
-            "account_key",
-            "sas_token",
-            "client_secret",
-            "username",
-            "token",
-        ],
-    ),
-    ("method.NAME.grants.keys.NAME", &["file", "env", "stores"]),
-    ("method.NAME.grants.disk", &["bytes", "files", "keep_free"]),
-];
+use super::keys::{SECTIONS, names};
 
 /// A method's own section at the top of the file.
 const METHOD: &str = "basebackup";
@@ -97,8 +12,10 @@ pub(super) fn belongs(key: &str, path: &str) -> Option<String> {
         return Some(format!("`{METHOD}` is a method, whose section is `[method.{METHOD}]`"));
     }
     let own = kind(path);
-    let having = SECTIONS.iter().filter(|(section, keys)| *section != own && keys.contains(&plain.as_str()));
-    let mut places: Vec<String> = having.map(|(section, _)| shown(section, path)).collect();
+    let having = SECTIONS
+        .iter()
+        .filter(|section| section.head != own && names(&(section.keys)()).contains(&plain.as_str()));
+    let mut places: Vec<String> = having.map(|section| shown(section.head, path)).collect();
     let last = places.pop()?;
     let places = if places.is_empty() { last } else { format!("{} or {last}", places.join(", ")) };
     Some(format!("`{plain}` belongs to {places}"))
@@ -129,11 +46,7 @@ fn method(path: &str) -> Option<&str> {
 /// Which of the sections this path is.
 fn kind(path: &str) -> &'static str {
     let Some(name) = method(path) else {
-        return SECTIONS
-            .iter()
-            .map(|(section, _)| *section)
-            .find(|section| *section == path)
-            .unwrap_or_default();
+        return SECTIONS.iter().map(|section| section.head).find(|head| *head == path).unwrap_or_default();
     };
     let below = path.strip_prefix("method.").and_then(|rest| rest.strip_prefix(name)).unwrap_or_default();
     let last = below.rsplit('.').next().unwrap_or_default();

@@ -9,7 +9,58 @@ use toml::de::DeValue;
 
 use super::Environment;
 use super::grants::{self, GrantsSection};
+use super::keys::{Key, names};
 use super::tree::{Section, Value};
+
+/// The keys of `[method.NAME]`.
+pub(super) const KEYS: &[Key] = &[
+    Key::new(
+        "plugin",
+        "path",
+        "`NAME.wasm` in the plugin path",
+        "the component's file, absolute or relative to the folder of the configuration file. A registry \
+         reference such as `host/name:tag` is refused: registries are not supported",
+    ),
+    Key::new(
+        "options",
+        "table",
+        "the method's own defaults",
+        "the method's options, checked against what the component describes. A value is a text, a number, \
+         a flag or a list of texts",
+    ),
+    Key::new(
+        "keep_data",
+        "flag",
+        "`false`",
+        "do not empty the directory; the method builds on the old files. Rejected unless the plan says \
+         that the method does, or there is nothing to mix with",
+    ),
+    Key::new(
+        "no_leader",
+        "flag",
+        "`false`",
+        "also try the method without a source. Also read as `no_master`",
+    )
+    .also(&["no_master"]),
+    Key::new(
+        "no_params",
+        "flag",
+        "`false`",
+        "do not give the method scope, role, data directory and connection string. The methods that come \
+         with Understudy fail with this setting, because they need the data directory",
+    ),
+    Key::new("timeout", "time", "no limit", "how long one attempt may take"),
+    Key::new("plan_timeout", "time", "`\"10m\"`", "how long the plan may take; `\"0s\"` means no limit"),
+    Key::new(
+        "stall_timeout",
+        "time",
+        "`\"15m\"`, or 5 minutes more than the longest `retry_for` of the method's stores if that is \
+         longer",
+        "how long the method may read, write and finish nothing while it fills the directory; `\"0s\"` \
+         means no limit",
+    ),
+    Key::new("grants", "table", "nothing is granted", "[what the method may reach](#methodnamegrants)"),
+];
 
 /// A component as the operator configured it.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +127,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Compon
         written: Written { section: Some(section.reader().at(section.place())), options: places },
         grants: section
             .get("grants")
-            .and_then(|value| value.section())
+            .and_then(|value| value.section(names(grants::KEYS)))
             .map(|section| grants::read(section, environment))
             .unwrap_or_default(),
     };
@@ -122,7 +173,7 @@ type Options = (Vec<(String, OptionValue)>, BTreeMap<String, String>);
 /// The free table for the plugin.
 fn read_options(value: &Value<'_>) -> Options {
     let (mut options, mut places) = Options::default();
-    let Some(table) = value.section() else { return (options, places) };
+    let Some(table) = value.table() else { return (options, places) };
     for (name, value) in table.entries() {
         if let Some(option) = read_option(&value) {
             places.insert(name.text.clone(), table.reader().at(name.place));

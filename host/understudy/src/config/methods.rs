@@ -12,12 +12,15 @@ pub(super) struct Listed {
     pub(super) place: Place,
 }
 
-/// The names of the list, ours first, then Patroni's newer and older one.
-const KEYS: [&str; 3] = ["methods", "create_replica_methods", "create_replica_method"];
+/// The name of the list.
+const NAME: &str = "methods";
+
+/// Patroni's newer and older name of the list.
+pub(super) const OTHER_NAMES: &[&str] = &["create_replica_methods", "create_replica_method"];
 
 /// Reads the list of a section, in the operator's order and with its repetitions; none where it is left out.
 pub(super) fn read_list(section: &Section<'_>) -> Option<Vec<Listed>> {
-    let mut given = KEYS.iter().filter_map(|key| section.get(key));
+    let mut given = [NAME].into_iter().chain(OTHER_NAMES.iter().copied()).filter_map(|key| section.get(key));
     let list = given.next()?;
     for again in given {
         again.problem(format_args!("and `{}` are two names of one list: keep one of them", list.path));

@@ -8,9 +8,11 @@ mod check;
 mod component;
 mod duplicate;
 mod grants;
+mod keys;
 mod methods;
 mod owned_file;
 pub mod problem;
+pub mod reference;
 mod replica;
 mod secret;
 mod source;
@@ -42,10 +44,25 @@ pub(crate) use tree::parse_duration;
 pub(crate) use visible::invisible;
 
 use check::Parts;
+use keys::{Key, names};
 use tree::{Reader, Section, Setting};
 
 /// A configuration file larger than this is taken for a mistake in its name.
 const FILE_LIMIT: u64 = 1 << 20;
+
+/// The keys at the top of the file.
+const KEYS: &[Key] = &[
+    Key::new("scope", "text", "required, or `--scope`", "the name of the cluster, as in Patroni"),
+    Key::new("replica", "table", "", "[`[replica]`](#replica)"),
+    Key::new("source", "table", "no source", "[`[source]`](#source)"),
+    Key::new(
+        "method",
+        "table",
+        "",
+        "one table for each method: [`[method.NAME]`](#methodname), \
+         [`[method.basebackup]`](#methodbasebackup)",
+    ),
+];
 
 /// How the environment is asked: for `PGPASSFILE`, for `UNDERSTUDY_PLUGIN_PATH`, for what `{ env = ".." }` names, for the credentials
 /// of a store with `credentials = "auto"`, for the passwords of proxies, and for `XDG_CACHE_HOME` by `inspect`. The proxies
@@ -183,16 +200,18 @@ fn read(
     overrides: &Overrides,
     environment: Environment<'_>,
 ) -> Option<Config> {
-    let root = Section::root(reader, document);
+    let root = Section::root(reader, document, names(KEYS));
     let scope = Setting::read(root.get("scope"), |value| value.word().map(str::to_owned));
-    let replica = root.get("replica").and_then(|value| value.section()).map(replica::read);
-    let source = root.get("source").and_then(|value| value.section());
+    let replica =
+        root.get("replica").and_then(|value| value.section(names(replica::KEYS))).map(replica::read);
+    let source = root.get("source").and_then(|value| value.section(names(source::KEYS)));
     let source = source.map(|section| source::read(section, environment));
     let mut components = BTreeMap::new();
     let mut basebackup = BasebackupSection::default();
-    if let Some(sections) = root.get("method").and_then(|value| value.section()) {
+    if let Some(sections) = root.get("method").and_then(|value| value.table()) {
         for (name, value) in sections.entries() {
-            let Some(section) = value.section() else { continue };
+            let keys = if name.text == BASEBACKUP { basebackup::KEYS } else { component::KEYS };
+            let Some(section) = value.section(names(keys)) else { continue };
             if name.text == BASEBACKUP {
                 basebackup = basebackup::read(section);
             } else if methods::is_method_name(&name.text) {

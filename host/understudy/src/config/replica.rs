@@ -6,10 +6,135 @@ use std::time::Duration;
 
 use replica::{TablespaceKey, TablespaceMap};
 
-use super::methods::{Listed, read_list};
+use super::keys::Key;
+use super::methods::{Listed, OTHER_NAMES, read_list};
 use super::problem::Place;
 use super::tree::{Section, Setting, Value};
 use super::visible::invisible;
+
+/// The keys of `[replica]`.
+pub(super) const KEYS: &[Key] = &[
+    Key::new(
+        "datadir",
+        "path",
+        "required, or `--datadir`",
+        "the data directory; the one directory that is filled",
+    ),
+    Key::new(
+        "bin_dir",
+        "path",
+        "required, or `--bin-dir`",
+        "PostgreSQL's programs, such as `/usr/lib/postgresql/15/bin`",
+    ),
+    Key::new(
+        "methods",
+        "list of names, or one name",
+        "`[\"basebackup\"]`, also if the list is empty",
+        "the methods in the order in which they are tried. Also read as `create_replica_methods` or \
+         `create_replica_method`; two of the three together are refused. A name has 1 to 100 letters, \
+         digits, `_`, `-` and `.`, and does not begin with `.`. A name is refused if it is not \
+         `basebackup`, has no section and is not in the plugin path",
+    )
+    .also(OTHER_NAMES),
+    Key::new(
+        "wal_dir",
+        "path",
+        "the WAL is in the data directory",
+        "the directory for the WAL; `pg_wal` becomes a link to it. Must be apart from the data directory \
+         and from every tablespace",
+    ),
+    Key::new(
+        "tablespaces",
+        "table",
+        "empty: a method that would restore a tablespace is rejected",
+        "where each tablespace goes. A key is the tablespace's old path, its OID or its name; the value \
+         is the new absolute path. All places must be apart from each other; one target may be named \
+         twice",
+    ),
+    Key::new(
+        "configure_standby",
+        "flag",
+        "`false`",
+        "write `standby.signal`, and `primary_conninfo` from the source's connection string without its \
+         password. Needs `source.conninfo`. Leave it out under Patroni",
+    ),
+    Key::new(
+        "standby_passfile",
+        "path",
+        "none",
+        "the `passfile` in `primary_conninfo`. Refused before the run if libpq would not read it: it does \
+         not exist, is no file, or others may read or change it",
+    ),
+    Key::new(
+        "restore_command",
+        "text",
+        "none",
+        "written with `configure_standby`; without it the report has the line for Patroni's \
+         configuration. One line; must not begin by setting variables, because logs show the command",
+    ),
+    Key::new(
+        "config_file",
+        "path",
+        "`postgresql.conf` in the data directory, else the file below `/etc/postgresql/<major>/` whose \
+         `data_directory` is this one",
+        "the server's `postgresql.conf`, if it is not in the data directory",
+    ),
+    Key::new(
+        "snapshot",
+        "flag",
+        "`false`",
+        "the backup is an atomic snapshot of all its file systems, so `backup_label` may be missing",
+    ),
+    Key::new(
+        "config",
+        "`\"report\"` or `\"refuse-commands\"`",
+        "`\"report\"`",
+        "what to do about restored settings that run commands, load libraries or lead outside: see [the \
+         restored configuration](checks.md#the-restored-configuration)",
+    ),
+    Key::new(
+        "trigger_file",
+        "path relative to the data directory",
+        "`\"promote\"`",
+        "the file that would promote the standby; the seal removes it. Must be inside the data directory",
+    ),
+    Key::new("timeout", "time", "no limit", "how long the whole run may take; `--timeout` overrides it"),
+    Key::new(
+        "end_with_parent",
+        "flag",
+        "`true` if `--role` is given, else `false`",
+        "end the run, as after SIGTERM, when the process that started it is gone: see \
+         [Patroni](patroni.md#when-patroni-dies)",
+    ),
+    Key::new(
+        "user",
+        "text",
+        "`\"postgres\"`",
+        "the user that root becomes before anything else. Refused: root under any name, an unknown user, \
+         and another user if the program does not run as root",
+    ),
+    Key::new(
+        "state_dir",
+        "path",
+        "`.local/state/understudy` in the home directory of the user that the program runs as",
+        "where state files and compiled plugins are kept. Must belong to that user, with no write access \
+         for others, and lie apart from all places of the replica",
+    ),
+    Key::new(
+        "plugin_path",
+        "list of paths",
+        "`UNDERSTUDY_PLUGIN_PATH`, else `/usr/local/lib/understudy/plugins` and \
+         `/usr/lib/understudy/plugins`",
+        "where `NAME.wasm` is looked up for a method without `plugin`",
+    ),
+    Key::new(
+        "require_landlock",
+        "1 to 7",
+        "what the kernel has",
+        "the least Landlock ABI. A kernel with less refuses every component by policy (rule \
+         `require_landlock`), and `basebackup` fails",
+    ),
+];
 
 /// What `[replica]` says; what a flag may give instead is still missing here.
 #[derive(Default)]
@@ -73,7 +198,7 @@ pub(super) fn read(section: Section<'_>) -> ReplicaSection {
 
 /// `{ "/old/path" = "/new/path" }`; a key may also be an object identifier or a name.
 fn read_tablespaces(value: &Value<'_>) -> Vec<(TablespaceKey, PathBuf, Place)> {
-    let Some(table) = value.section() else { return Vec::new() };
+    let Some(table) = value.table() else { return Vec::new() };
     let mut tablespaces = Vec::new();
     for (name, target) in table.entries() {
         let key = TablespaceKey::parse(&name.text);

@@ -16,6 +16,9 @@ use super::{Environment, owned_file};
 /// The most bytes of a secret. A longer file is taken for a mistake in its name: a service account's key has some 2.5 kB.
 const LIMIT: u64 = 64 << 10;
 
+/// The keys of the table that names a secret.
+const KEYS: [&str; 2] = ["env", "file"];
+
 /// What a secret is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -55,7 +58,7 @@ impl SecretSource {
             value.problem(format_args!("must not stand in this file: {FORM}"));
             return None;
         }
-        let table = value.section()?;
+        let table = value.section(KEYS.to_vec())?;
         let source = Self::read_of(value, &table, shape, config, environment);
         table.finish();
         source

@@ -5,11 +5,38 @@ use std::path::{Path, PathBuf};
 use replica::source::{Conninfo, SourceConfig, hosts_without_entry, unusable_passfile};
 
 use super::Environment;
-use super::methods::{Listed, read_list};
+use super::keys::Key;
+use super::methods::{Listed, OTHER_NAMES, read_list};
 use super::problem::{Place, Problem};
 use super::secret::{SecretSource, Shape};
 use super::tree::{Section, Value};
 use super::visible::invisible;
+
+/// The keys of `[source]`.
+pub(super) const KEYS: &[Key] = &[
+    Key::new(
+        "conninfo",
+        "text",
+        "required in this section",
+        "libpq's connection string, as `key=value` words or as a URI. Refused: keywords that libpq does \
+         not know, the keywords `service` and `servicefile`, and relative paths of files. A certificate \
+         file that it names must exist if libpq needs it",
+    ),
+    Key::new(
+        "passfile",
+        "path",
+        "`PGPASSFILE` of the caller",
+        "a file in libpq's format. Refused if libpq would not read it. Not together with `password`",
+    ),
+    Key::new("password", "secret", "none", "the password"),
+    Key::new(
+        "methods",
+        "as `replica.methods`",
+        "the list of `[replica]`",
+        "replaces the list of `[replica]` while there is a source",
+    )
+    .also(OTHER_NAMES),
+];
 
 /// How to reach the source, before any secret file is read.
 #[derive(Clone, Debug, Default)]

@@ -60,25 +60,27 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// A table whose keys are known by name. What nobody asked for by [`Section::finish`] is an unknown key.
+/// A table whose keys are known by name.
 pub(super) struct Section<'t> {
     reader: &'t Reader<'t>,
     table: &'t DeTable<'t>,
     path: String,
     place: Place,
-    known: RefCell<Vec<&'static str>>,
+    keys: Vec<&'static str>,
+    asked: RefCell<Vec<&'static str>>,
     refused: RefCell<Vec<&'static str>>,
 }
 
 impl<'t> Section<'t> {
     /// The whole document.
-    pub(super) fn root(reader: &'t Reader<'t>, table: &'t DeTable<'t>) -> Self {
+    pub(super) fn root(reader: &'t Reader<'t>, table: &'t DeTable<'t>, keys: Vec<&'static str>) -> Self {
         Self {
             reader,
             table,
             path: String::new(),
             place: reader.place(0),
-            known: RefCell::default(),
+            keys,
+            asked: RefCell::default(),
             refused: RefCell::default(),
         }
     }
@@ -92,9 +94,10 @@ impl<'t> Section<'t> {
         self.place
     }
 
-    /// The value of `key`, which is known from now on.
+    /// The value of `key`, which is one of the section's keys.
     pub(super) fn get(&self, key: &'static str) -> Option<Value<'t>> {
-        self.known.borrow_mut().push(key);
+        debug_assert!(self.keys.contains(&key), "`{key}` is not in the table of the keys of `{}`", self.path);
+        self.asked.borrow_mut().push(key);
         self.find(key)
     }
 
@@ -142,22 +145,31 @@ impl<'t> Section<'t> {
         (Name { text: key.to_owned(), place }, value)
     }
 
-    /// Notes every key that nobody asked for, with the section that has it, or with the nearest that somebody asked for.
+    /// Notes every key that this section does not have, with the section that has it, or with the nearest that this one has.
     pub(super) fn finish(self) {
         self.finish_with(|_, hint| hint);
     }
 
     /// The same, where `better` may say more of a key than the hint that there is, if any.
     pub(super) fn finish_with(self, better: impl Fn(&str, Option<String>) -> Option<String>) {
-        let (known, refused) = (self.known.into_inner(), self.refused.into_inner());
+        let (asked, refused) = (self.asked.into_inner(), self.refused.into_inner());
+        // A key that nobody reads would be taken and do nothing.
+        debug_assert!(
+            self.keys.iter().all(|key| asked.contains(key) || refused.contains(key)),
+            "not every key of `{}` is read: {:?}, but {asked:?}",
+            self.path,
+            self.keys
+        );
+        let known = || self.keys.iter().copied().filter(|key| !refused.contains(key));
         for (key, _) in self.table {
             let name = key.get_ref().as_ref();
-            if known.contains(&name) || refused.contains(&name) {
+            if refused.contains(&name) || self.keys.contains(&name) {
                 continue;
             }
-            let near = || nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+            let near = || nearest(name, known()).map(|near| format!("did you mean `{near}`?"));
             let hint = better(name, belongs(name, &self.path).or_else(near));
-            let hint = hint.unwrap_or_else(|| format!("known here: {}", known.join(", ")));
+            let hint =
+                hint.unwrap_or_else(|| format!("known here: {}", known().collect::<Vec<_>>().join(", ")));
             let path = join(&self.path, name);
             self.reader.problem(self.reader.place(key.span().start), format!("unknown key `{path}`: {hint}"));
         }
@@ -378,15 +390,21 @@ impl<'t> Value<'t> {
         Some(self.list()?.iter().filter_map(Value::path).collect())
     }
 
-    /// A table of known keys.
-    pub(super) fn section(&self) -> Option<Section<'t>> {
+    /// A table whose keys are the operator's own.
+    pub(super) fn table(&self) -> Option<Section<'t>> {
+        self.section(Vec::new())
+    }
+
+    /// A table of these keys.
+    pub(super) fn section(&self, keys: Vec<&'static str>) -> Option<Section<'t>> {
         match self.raw() {
             DeValue::Table(table) => Some(Section {
                 reader: self.reader,
                 table,
                 path: self.path.clone(),
                 place: self.key,
-                known: RefCell::default(),
+                keys,
+                asked: RefCell::default(),
                 refused: RefCell::default(),
             }),
             _ => self.wrong_type("a table"),

@@ -64,9 +64,12 @@ fn every_name_of_a_kind_is_its_name_for_one_thing() {
 
 #[tokio::test]
 async fn a_kind_of_store_that_is_not_known_is_told_with_the_nearest() {
-    for (url, nearest) in
-        [("s4://b/p", "`s3`"), ("azure://c/p", "`az`"), ("htps://h/p", "`https`"), ("gcs://b", "`gs`")]
-    {
+    for (url, nearest) in [
+        ("s4://b/p", "`s3`"),
+        ("azure://c/p", "known are s3, gs, az, "),
+        ("htps://h/p", "`https`"),
+        ("gcs://b", "`gs`"),
+    ] {
         let error = opened(&config(url, &[], &[])).await.unwrap_err();
         assert!(error.contains(nearest), "{error}");
     }

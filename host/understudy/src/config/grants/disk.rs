@@ -2,7 +2,25 @@
 
 use sandbox::{DiskBudget, Grants};
 
+use crate::config::keys::{Key, names};
 use crate::config::tree::Section;
+
+/// The keys of `disk`.
+pub(in crate::config) const KEYS: &[Key] = &[
+    Key::new(
+        "bytes",
+        "size",
+        "no bound",
+        "how many bytes the files may grow by in all. What the method removes is not given back",
+    ),
+    Key::new(
+        "files",
+        "whole number, at least 1",
+        "no bound",
+        "how many files, directories and links may be made",
+    ),
+    Key::new("keep_free", "size", "none", "how many bytes must stay free on the file system"),
+];
 
 /// Reads the budget into `open`.
 pub(super) fn read(section: &Section<'_>, open: &mut Grants) {
@@ -14,7 +32,7 @@ pub(super) fn read(section: &Section<'_>, open: &mut Grants) {
             ));
             return None;
         }
-        value.section().map(read_disk)
+        value.section(names(KEYS)).map(read_disk)
     });
 }
 

@@ -8,9 +8,34 @@ use sandbox::{Grants, KeyGrant};
 
 use super::by_name;
 use crate::config::Environment;
+use crate::config::keys::{Key, names};
 use crate::config::problem::Problem;
 use crate::config::secret::{SecretSource, Shape};
 use crate::config::tree::{Section, Value};
+
+/// The keys of `keys.NAME`.
+pub(in crate::config) const KEYS: &[Key] = &[
+    Key::new(
+        "file",
+        "path",
+        "one of `file` and `env` is required",
+        "the file that holds the pass phrase. One newline at the end is removed. A file has at most 64 \
+         KiB, belongs to the program's user or to root, and must not be readable by others (PostgreSQL's \
+         rule for `ssl_key_file`)",
+    ),
+    Key::new(
+        "env",
+        "text",
+        "one of `file` and `env` is required",
+        "the variable of the environment that holds the pass phrase. One newline at the end is removed",
+    ),
+    Key::new(
+        "stores",
+        "list of names",
+        "the store of the key's own name",
+        "the granted stores whose objects the key opens. A key that is bound to no store is refused",
+    ),
+];
 
 /// Where each key comes from, and the stores that it is bound to, by its name.
 #[derive(Clone, Debug, Default)]
@@ -58,7 +83,7 @@ fn read_key(
         return SecretSource::read(value, Shape::Line, config, environment)
             .map(|source| (source, Vec::new()));
     }
-    let table = value.section()?;
+    let table = value.section(names(KEYS))?;
     let source = SecretSource::read_of(value, &table, Shape::Line, config, environment);
     let listed = table.get("stores");
     table.finish();

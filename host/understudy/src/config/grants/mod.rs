@@ -1,9 +1,9 @@
 //! `[method.NAME.grants]`: what a component may reach. Each capability is read by its own module.
 
-mod disk;
-mod keys;
+pub(super) mod disk;
+pub(super) mod keys;
 mod read;
-mod stores;
+pub(super) mod stores;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,51 @@ use replica::{Bytes, Redactor};
 use sandbox::{Grants, Secret};
 
 use super::Environment;
+use super::keys::Key;
 use super::problem::Problem;
 use super::tree::{Section, Value};
+
+/// The keys of `[method.NAME.grants]`.
+pub(super) const KEYS: &[Key] = &[
+    Key::new(
+        "read",
+        "list of paths",
+        "none",
+        "directories that the method may read. A file is refused. A directory is refused if it is, holds \
+         or lies in the data directory or a mapped place, also by way of links and mounts, and if it \
+         holds a secret of the run",
+    ),
+    Key::new(
+        "stores",
+        "table",
+        "none",
+        "[a store](#method-grants-stores). A name has 1 to 64 letters, digits, `_` and `-`",
+    )
+    .with_names(),
+    Key::new("keys", "secret, with `stores`", "none", "[a key](#keys)").with_names(),
+    Key::new("memory", "size", "`\"256MiB\"`", "what the component may use over all its memories and tables"),
+    Key::new(
+        "host_memory",
+        "size, at least `\"16MiB\"`",
+        "`\"160MiB\"`",
+        "what the host may hold for one run of the component: queues, lists of files, buffers, windows of \
+         decoders",
+    ),
+    Key::new(
+        "disk",
+        "`{ bytes, files, keep_free }`",
+        "no bound",
+        "how much the method may write: [its bounds](#disk)",
+    ),
+    Key::new("rate", "speed", "no bound", "how much the method may read from all stores together"),
+    Key::new(
+        "workers",
+        "1 to 64",
+        "as many as processors, at least 2",
+        "how many threads move the method's bytes. Fewer are used if `host_memory` or the open files do \
+         not suffice",
+    ),
+];
 
 /// The least memory that the host needs for a run: one thread that moves bytes, and room for what it works on.
 const LEAST_HOST_MEMORY: Bytes = Bytes(16 << 20);
@@ -92,8 +135,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
 
 /// The entries of a table whose keys are names of the operator's.
 fn by_name(table: Option<Value<'_>>) -> Vec<(String, Value<'_>)> {
-    let entries =
-        table.and_then(|value| value.section()).map(|section| section.entries()).unwrap_or_default();
+    let entries = table.and_then(|value| value.table()).map(|section| section.entries()).unwrap_or_default();
     let named = entries.into_iter().filter_map(|(name, value)| {
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if !(1..=NAME).contains(&name.text.len()) || !name.text.chars().all(allowed) {

@@ -6,18 +6,101 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use replica::Redactor;
-use sandbox::kinds::{KINDS, StoreKind, Tls, ValueKind};
+use sandbox::kinds::{KINDS, StoreKind, Tls, Unset, ValueKind};
 use sandbox::{Credentials, Grants, Renewal, Secret, StoreConfig};
 
 use super::by_name;
 use crate::config::Environment;
 use crate::config::authorities::Authorities;
+use crate::config::keys::{Key, names};
 use crate::config::problem::Problem;
+use crate::config::reference::words;
 use crate::config::secret::{SecretSource, Shape};
 use crate::config::tree::{Section, Value};
 
 /// The most requests that are made at once of one store.
 const CONCURRENCY: usize = 256;
+
+/// The place of a store.
+const URL: Key = Key::new(
+    "url",
+    "address",
+    "required",
+    "where the backups are; the scheme names the [kind of store](stores.md#kinds-of-stores). Refused: \
+         a user or a password, `?`, `#`, characters that cannot be seen, and `%` in a `file:` URL",
+);
+
+/// The keys that a store has besides the settings of its kind.
+const FURTHER: &[Key] = &[
+    Key::new(
+        "ca_file",
+        "path",
+        "the machine's authorities",
+        "a PEM file of at most 1 MiB that belongs to the program's user or root and that nobody else may \
+         change. The server's certificate must then come from one of these authorities. Refused with an \
+         `http://` endpoint",
+    ),
+    Key::new("redirects", "list", "none", "servers that redirects may lead to, each as `\"host:port\"`"),
+    Key::new(
+        "credentials",
+        "table, or `\"auto\"`",
+        "none: requests are not signed",
+        "a table of secrets, or `\"auto\"` for `s3`, `gs` and `az`: see \
+         [credentials](stores.md#credentials)",
+    ),
+    Key::new(
+        "concurrency",
+        "1 to 256",
+        "16",
+        "how many answers are awaited at once. There may be more connections",
+    ),
+    Key::new(
+        "retry_for",
+        "time",
+        "`\"10m\"`",
+        "how long one object may go without progress, all tries and pauses included",
+    ),
+    Key::new(
+        "plan_retry_for",
+        "time",
+        "`\"20s\"`",
+        "the same while a method plans, and so during all of `check`. Longer than `retry_for` is refused",
+    ),
+    Key::new(
+        "idle_timeout",
+        "time",
+        "`\"30s\"`",
+        "how long one request may be silent. While a method plans, at most half of `plan_retry_for`",
+    ),
+];
+
+/// The keys of `stores.NAME`, of whichever kind the store is.
+pub(in crate::config) fn keys() -> Vec<Key> {
+    let mut keys = vec![URL];
+    for setting in KINDS.iter().flat_map(|kind| kind.settings) {
+        let default = match setting.unset {
+            Unset::Missing(_) => "required",
+            Unset::Default(default) => default,
+        };
+        if keys.iter().all(|key| key.name != setting.name) {
+            keys.push(Key::new(setting.name, words(setting.value), default, setting.doc));
+        }
+    }
+    keys.extend(FURTHER);
+    keys
+}
+
+/// The keys of the credentials of a store, of whichever kind it is. A `password` in a wrong place is rather that of the source.
+pub(in crate::config) fn credentials() -> Vec<Key> {
+    let mut keys: Vec<Key> = Vec::new();
+    for credential in KINDS.iter().flat_map(|kind| kind.all_credentials()) {
+        let is_new = keys.iter().all(|key| key.name != credential.name);
+        if is_new && credential.name != "password" {
+            keys.push(Key::new(credential.name, "secret", "none", "a credential"));
+        }
+    }
+    keys
+}
 
 /// Where the secrets of the stores come from, and who vouches for their servers.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +119,7 @@ pub(super) fn read(section: &Section<'_>, environment: Environment<'_>, open: &m
     for (name, value) in by_name(section.get("stores")) {
         secrets.names.push(name.clone());
         if let Some((config, credentials, authorities)) =
-            value.section().and_then(|store| read_store(store, environment))
+            value.section(names(&keys())).and_then(|store| read_store(store, environment))
         {
             open.stores.insert(name.clone(), config);
             secrets.authorities.extend(authorities.map(|authorities| (name.clone(), authorities)));
@@ -245,7 +328,8 @@ fn read_credentials(
         }
         return Sources::new();
     }
-    let Some(section) = value.section() else { return Sources::new() };
+    let known = kind.all_credentials().map(|credential| credential.name).collect();
+    let Some(section) = value.section(known) else { return Sources::new() };
     let mut given = Vec::new();
     let mut sources = Sources::new();
     for credential in kind.all_credentials() {

@@ -353,9 +353,10 @@ fn a_key_in_the_wrong_section_is_told_where_it_belongs() {
 /// What a section says that it knows when it is asked for a key that nobody has.
 #[test]
 fn where_keys_belong_is_known_of_every_key_and_of_no_other() {
-    use crate::config::belongs::SECTIONS;
+    use crate::config::keys::{SECTIONS, SectionKeys, names};
     let stores = ["s3://b", "gs://b", "az://b", "https://h", "file:///b"];
-    for (section, keys) in SECTIONS {
+    for SectionKeys { head: section, keys } in SECTIONS {
+        let keys = names(&keys());
         let head = section.replace("NAME", "acme");
         // Asked for what it does not know, this one tells of options.
         if section == "method.NAME" {
