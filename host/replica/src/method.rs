@@ -45,7 +45,7 @@ pub trait Method: Send + Sync {
 /// What the report tells of a component.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ComponentFacts {
-    /// Its file.
+    /// Its file, or that it is included in the program.
     pub path: String,
     /// The name that it gives itself; none where it could not be loaded, as the next two.
     pub name: Option<String>,

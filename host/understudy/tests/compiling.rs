@@ -190,7 +190,7 @@ fn a_compiler_that_is_missing_or_none_is_told_and_nothing_else_compiles() {
     ] {
         let compiler = Compiler::Child { executable: executable.into(), bounds: CompileBounds::default() };
         let sandbox = Sandbox::new(SandboxSettings::new(compiler)).unwrap();
-        let refusal = sandbox.inspect(&component("hostile")).unwrap_err();
+        let refusal = sandbox.inspect(component("hostile")).unwrap_err();
         assert_eq!(refusal.rule, Rule::Component);
         assert!(refusal.message.contains(says), "{refusal}");
     }
@@ -267,7 +267,7 @@ async fn a_compiler_ends_when_nobody_waits_for_it_any_more() {
     let (place, slow) = slow();
     let settings = MethodSettings {
         name: "slow".to_owned(),
-        component: slow,
+        component: slow.into(),
         options: Vec::new(),
         grants: Grants::default(),
     };

@@ -8,7 +8,7 @@ use std::sync::Barrier;
 
 use replica::{Refusal, Rule};
 use ring::hmac;
-use sandbox::{CompileBounds, Compiler, Inspection, Sandbox, SandboxSettings};
+use sandbox::{CompileBounds, Compiler, ComponentSource, Inspection, Sandbox, SandboxSettings};
 use tempfile::TempDir;
 
 use crate::stage::{Stage, component, text};
@@ -30,7 +30,7 @@ impl Kept {
     /// With this component in it.
     fn with(name: &str) -> (Self, Inspection) {
         let kept = Self::new();
-        let inspection = kept.compiling().inspect(&component(name)).unwrap();
+        let inspection = kept.compiling().inspect(component(name)).unwrap();
         (kept, inspection)
     }
 
@@ -51,7 +51,7 @@ impl Kept {
     }
 
     fn knows(&self, name: &str) -> Result<Inspection, Refusal> {
-        self.not_compiling().inspect(&component(name))
+        self.not_compiling().inspect(component(name))
     }
 
     /// Nothing is kept of this component.
@@ -97,13 +97,23 @@ async fn a_component_that_was_compiled_before_runs_without_a_compiler() {
     let stage = Stage::hostile("nothing");
     for _ in 0..2 {
         let sandbox = kept.not_compiling();
-        assert_eq!(sandbox.inspect(&component("hostile")).unwrap(), said);
+        assert_eq!(sandbox.inspect(component("hostile")).unwrap(), said);
         let method = sandbox.method(stage.settings.clone()).unwrap();
         let (request, run) = (stage.request(), stage.run());
         let plan = replica::Method::plan(&method, &request, &run).await.unwrap();
         replica::Method::create(&method, &request, &plan, &run).await.unwrap();
     }
     kept.does_not_know("no-exports");
+}
+
+#[test]
+#[ignore = "needs components: cargo xtask test"]
+fn what_is_included_in_the_program_shares_the_image_of_a_file_with_the_same_bytes() {
+    let (kept, said) = Kept::with("hostile");
+    let bytes = fs::read(component("hostile")).unwrap().leak();
+    let included = ComponentSource::Included { name: "hostile", bytes };
+    assert_eq!(kept.not_compiling().inspect(included.clone()).unwrap(), said);
+    assert_eq!(Kept::new().compiling().inspect(included).unwrap(), said, "it compiles as a file does");
 }
 
 #[test]
@@ -126,7 +136,7 @@ fn an_image_in_which_any_part_was_changed_is_compiled_again_and_never_run() {
     for at in [0, 100, whole.len() / 2, whole.len() - 1] {
         change_a_byte(&kept.only(".image"), at);
         kept.does_not_know("hostile");
-        assert_eq!(kept.compiling().inspect(&component("hostile")).unwrap(), said);
+        assert_eq!(kept.compiling().inspect(component("hostile")).unwrap(), said);
         assert!(fs::read(kept.only(".image")).unwrap() == whole, "byte {at} is what it was");
         assert_eq!(kept.knows("hostile").unwrap(), said);
     }
@@ -154,7 +164,7 @@ fn what_is_kept_of_a_component_is_held_to_the_rules_of_this_version() {
     assert_eq!(kept.knows("hostile").unwrap().description.version, "9.9");
     write("\u{1b}[31m");
     kept.does_not_know("hostile");
-    assert_eq!(kept.compiling().inspect(&component("hostile")).unwrap(), said);
+    assert_eq!(kept.compiling().inspect(component("hostile")).unwrap(), said);
 }
 
 #[test]
@@ -185,7 +195,7 @@ fn a_description_that_was_changed_is_not_believed() {
         fs::write(&record, &whole[..cut]).unwrap();
         kept.does_not_know("hostile");
     }
-    assert_eq!(kept.compiling().inspect(&component("hostile")).unwrap(), said);
+    assert_eq!(kept.compiling().inspect(component("hostile")).unwrap(), said);
     assert_eq!(kept.knows("hostile").unwrap(), said);
 }
 
@@ -203,14 +213,14 @@ fn what_another_key_vouches_for_is_not_believed() {
 fn one_component_is_not_taken_for_another_whatever_the_names_of_the_files() {
     let (kept, _) = Kept::with("hostile");
     let (image, record) = (kept.only(".image"), kept.only(".record"));
-    let tarball = kept.compiling().inspect(&component("tarball")).unwrap();
+    let tarball = kept.compiling().inspect(component("tarball")).unwrap();
     let is_other = |path: &PathBuf| *path != image && *path != record;
     for (from, ending) in [(&image, ".image"), (&record, ".record")] {
         let to = kept.files(ending).into_iter().find(is_other).unwrap();
         fs::copy(from, to).unwrap();
     }
     kept.does_not_know("tarball");
-    assert_eq!(kept.compiling().inspect(&component("tarball")).unwrap(), tarball);
+    assert_eq!(kept.compiling().inspect(component("tarball")).unwrap(), tarball);
 }
 
 #[test]
@@ -230,7 +240,7 @@ fn a_component_that_is_another_under_the_same_path_gets_an_image_of_its_own() {
 fn a_component_that_is_refused_is_not_kept() {
     let kept = Kept::new();
     for name in ["no-exports", "foreign-import", "describe-traps"] {
-        kept.compiling().inspect(&component(name)).unwrap_err();
+        kept.compiling().inspect(component(name)).unwrap_err();
     }
     assert_eq!(kept.files(".image"), <[PathBuf; 0]>::default());
     assert_eq!(kept.files("tmp-"), <[PathBuf; 0]>::default());
@@ -240,7 +250,7 @@ fn a_component_that_is_refused_is_not_kept() {
 #[track_caller]
 fn is_not_used(kept: &Kept, why: &str) {
     let before = kept.files("");
-    assert_eq!(kept.compiling().inspect(&component("hostile")).unwrap().name, "hostile", "{why}");
+    assert_eq!(kept.compiling().inspect(component("hostile")).unwrap().name, "hostile", "{why}");
     assert_eq!(kept.files(""), before, "{why}: nothing is written there");
     kept.does_not_know("hostile");
 }
@@ -303,7 +313,7 @@ fn runs_at_the_same_time_keep_and_use_the_same_directory() {
             scope.spawn(move || {
                 begin.wait();
                 for _ in 0..3 {
-                    assert_eq!(kept.compiling().inspect(&component(name)).unwrap().name, name);
+                    assert_eq!(kept.compiling().inspect(component(name)).unwrap().name, name);
                 }
             });
         }
@@ -322,10 +332,10 @@ fn a_directory_that_another_run_does_not_let_go_of_keeps_nothing_and_holds_nobod
     kept.compiling();
     let lock = fs::File::open(kept.only("lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    assert_eq!(kept.compiling().inspect(&component("hostile")).unwrap().name, "hostile");
+    assert_eq!(kept.compiling().inspect(component("hostile")).unwrap().name, "hostile");
     kept.does_not_know("hostile");
     drop(lock);
-    kept.compiling().inspect(&component("hostile")).unwrap();
+    kept.compiling().inspect(component("hostile")).unwrap();
     kept.knows("hostile").unwrap();
 }
 
@@ -361,7 +371,7 @@ impl Drop for Mounted {
 fn a_full_disk_keeps_nothing_and_stops_nothing() {
     let kept = Kept::new();
     let Some(_mounted) = Mounted::on(&kept.path, "size=64k") else { return };
-    assert_eq!(kept.compiling().inspect(&component("hostile")).unwrap().name, "hostile");
+    assert_eq!(kept.compiling().inspect(component("hostile")).unwrap().name, "hostile");
     assert!(
         kept.files("").iter().all(|file| fs::metadata(file).unwrap().len() <= 32),
         "{:?}",
@@ -375,10 +385,10 @@ fn a_full_disk_keeps_nothing_and_stops_nothing() {
 fn a_directory_that_is_read_only_is_used_and_not_changed() {
     let kept = Kept::new();
     let Some(mounted) = Mounted::on(&kept.path, "size=64m") else { return };
-    kept.compiling().inspect(&component("hostile")).unwrap();
+    kept.compiling().inspect(component("hostile")).unwrap();
     mounted.again("ro");
     assert_eq!(kept.knows("hostile").unwrap().name, "hostile");
-    assert_eq!(kept.compiling().inspect(&component("tarball")).unwrap().name, "tarball");
+    assert_eq!(kept.compiling().inspect(component("tarball")).unwrap().name, "tarball");
     kept.does_not_know("tarball");
 }
 

@@ -56,7 +56,12 @@ impl Stage {
         let grants = Grants::default();
         Self {
             root,
-            settings: MethodSettings { name: "hostile".to_owned(), component, options: Vec::new(), grants },
+            settings: MethodSettings {
+                name: "hostile".to_owned(),
+                component: component.into(),
+                options: Vec::new(),
+                grants,
+            },
             directories: Directories { datadir, wal: None, tablespaces: TablespaceMap::default() },
             cancel: CancellationToken::new(),
             told: Arc::default(),

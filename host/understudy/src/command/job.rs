@@ -10,7 +10,7 @@ use replica::datadir::check_state_directory;
 use replica::seal::{EndState, Standby};
 use replica::source::passwords_in;
 use replica::{Candidate, Job, Method, Redactor, Refusal, Rule, Source};
-use sandbox::{Compiler, MethodSettings, Sandbox, SandboxError, SandboxSettings};
+use sandbox::{Compiler, ComponentSource, MethodSettings, Sandbox, SandboxError, SandboxSettings};
 use tokio_util::sync::CancellationToken;
 
 use super::NotRun;
@@ -263,8 +263,8 @@ fn component(
     redactor: &Redactor,
 ) -> Result<Arc<dyn Method>, Refusal> {
     refuse_to_grant(secrets, &section.grants)?;
-    let file = match section.plugin {
-        Some(file) => file,
+    let component = match section.plugin {
+        Some(file) => ComponentSource::File(file),
         None => plugin_path::find(&config.plugin_path, name).ok_or_else(|| {
             let looked = plugin_path::shown(&config.plugin_path);
             Refusal::new(Rule::Plugin, format!("there is no {name}.wasm in {looked}"))
@@ -279,8 +279,7 @@ fn component(
     let mut grants =
         section.grants.resolve().map_err(|problem| Refusal::new(Rule::Grant, problem.to_string()))?;
     section.grants.renew_credentials(&mut grants, redactor);
-    let settings =
-        MethodSettings { name: name.to_owned(), component: file, options: section.options, grants };
+    let settings = MethodSettings { name: name.to_owned(), component, options: section.options, grants };
     let method = sandbox.method(settings).map_err(|error| Refusal::new(Rule::Grant, error.to_string()))?;
     Ok(Arc::new(method))
 }
