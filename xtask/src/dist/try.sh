@@ -3,6 +3,10 @@
 set -eu
 
 step() { printf '\n--- %s\n' "$*"; }
+install_packages() {
+    # No terminal is here to be shown their progress.
+    apt-get install --yes --quiet=2 --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/dev/null
+}
 fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
 
 # No server starts by itself, and Debian makes no cluster of its own.
@@ -13,7 +17,7 @@ echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.d/under
 
 step "apt installs the package with what it depends on"
 apt-get update --quiet=2
-apt-get install --yes --quiet=2 --no-install-recommends /understudy.deb >/dev/null
+install_packages /understudy.deb
 dpkg --verify understudy
 [ "$(dpkg-query --show --showformat '${db:Status-Status}' understudy)" = installed ] || fail "it is not installed"
 
@@ -29,7 +33,7 @@ for method in tarball mirror pgbackrest; do
 done
 
 step "manual pages"
-apt-get install --yes --quiet=2 --no-install-recommends man-db >/dev/null
+install_packages man-db
 for page in understudy understudy-create understudy-check understudy-inspect understudy-completions; do
     man -w "$page"
     man --warnings "$page" >/tmp/page 2>/tmp/warnings || fail "$page does not render: $(cat /tmp/warnings)"
@@ -46,7 +50,7 @@ done
 bash -n /usr/share/bash-completion/completions/understudy
 
 step "PostgreSQL, from Debian's packages"
-apt-get install --yes --quiet=2 --no-install-recommends postgresql >/dev/null
+install_packages postgresql
 bin_dir=$(echo /usr/lib/postgresql/*/bin)
 "$bin_dir/postgres" --version
 

@@ -40,14 +40,14 @@ fn page(verb: Option<&str>) -> Result<String, NotRun> {
             problems: Vec::new(),
         })?,
     };
-    let man = Man::new(command.clone())
-        .source(format!("understudy {}", env!("CARGO_PKG_VERSION")))
-        .manual("Understudy");
-    let mut page = Vec::new();
+    let man = Man::new(command.clone());
+    // Not by `clap_mangen`, which leaves a date that is empty out, so that what follows takes its place.
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+    let version = env!("CARGO_PKG_VERSION");
+    let mut page = format!(".TH {name} 1 \"\" \"understudy {version}\" \"Understudy\"\n").into_bytes();
     // What follows the flags is written here: in the page of `clap_mangen` it would be one section, EXTRA, without paragraphs.
     let rendered = man
-        .render_title(&mut page)
-        .and_then(|()| man.render_name_section(&mut page))
+        .render_name_section(&mut page)
         .and_then(|()| man.render_synopsis_section(&mut page))
         .and_then(|()| man.render_description_section(&mut page))
         .and_then(|()| man.render_options_section(&mut page))
@@ -260,7 +260,7 @@ mod tests {
         let program = Cli::command();
         for verb in program.get_subcommands().filter(|verb| !verb.is_hide_set()) {
             let page = page(Some(verb.get_name())).unwrap();
-            assert!(page.contains(&format!("\n.TH understudy-{} 1", verb.get_name())), "{page}");
+            assert!(page.starts_with(&format!(".TH understudy-{} 1 \"\"", verb.get_name())), "{page}");
             for flag in verb.get_arguments().filter(|flag| !flag.is_hide_set()) {
                 if let Some(long) = flag.get_long() {
                     assert!(page.contains(&long.replace('-', "\\-")), "{long} in {page}");
