@@ -1,4 +1,4 @@
-//! Development tasks of the project: `cargo xtask set-up|plugins|demo|test|docs|bench|fuzz`.
+//! Development tasks of the project: `cargo xtask set-up|plugins|demo|test|docs|dist|bench|fuzz`.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "the output is for the person who runs the task")]
@@ -6,12 +6,14 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod docs;
 mod fuzz;
 mod plugins;
 mod setup;
 mod test;
 mod tools;
+mod wasm_toolchain;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -43,6 +45,12 @@ enum Task {
         /// Fail if a generated part of it is not up to date, instead of writing it
         #[arg(long)]
         check: bool,
+    },
+    /// Make the archive and Debian's package of a release, in target/dist
+    Dist {
+        /// Install the package in a fresh Debian below target/, as root, and create a replica there
+        #[arg(long = "try")]
+        try_it: bool,
     },
     /// Measure what creating a replica costs beside the usual tools, for BENCHMARKS.md
     Bench {
@@ -88,6 +96,7 @@ fn main() -> Result<()> {
             setup::machine()?;
             docs::run(check)
         }
+        Task::Dist { try_it } => dist::run(try_it),
         Task::Bench { what, quick, rounds, target, program } => {
             setup::machine()?;
             if program.is_none() {

@@ -2,50 +2,30 @@
 //! `wasm32-wasip2`, with rustup's target or with Debian's packages, whichever is there.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 
+use crate::wasm_toolchain::{
+    TARGET, Toolchain, cargo, component_linker, install_component_linker, rustup_has_target,
+};
 use crate::{say, setup};
-
-const TARGET: &str = "wasm32-wasip2";
 
 /// How long rustup may take to fetch the target, 25 MB, before Debian's packages are tried.
 const RUSTUP_PATIENCE: Duration = Duration::from_secs(180);
 
-/// The linker that makes a component; rustup's toolchains bring it along, Debian's does not.
-const COMPONENT_LINKER: &str = "wasm-component-ld";
-const COMPONENT_LINKER_VERSION: &str = "0.5.31";
-
-/// Names the toolchain to use, `rustup` or `debian`, whatever else is there.
-const CHOICE: &str = "UNDERSTUDY_WASM_TOOLCHAIN";
-
-/// What compiles for WebAssembly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Toolchain {
-    /// The toolchain that rustup runs here, with its `wasm32-wasip2` target.
-    Rustup,
-    /// Debian's rustc-web, which builds the standard library from rust-web-src each time a target directory is new.
-    Debian,
-}
-
 /// Builds every component into [`components`]. When nothing changed it takes a second or two.
 pub(crate) fn build() -> Result<()> {
     let root = root();
-    let toolchain = Toolchain::pick(&root)?;
+    let toolchain = pick(&tools(&root))?;
     let mut built = BTreeMap::new();
-    toolchain.build(
-        &root,
-        &root.join("plugins/Cargo.toml"),
-        &["--workspace", "--lib", "--examples"],
-        &mut built,
-    )?;
+    let workspace = ["--workspace", "--lib", "--examples"];
+    build_one(toolchain, &root, &root.join("plugins/Cargo.toml"), &workspace, &mut built)?;
     for example in examples(&root)? {
-        toolchain.build(&root, &example, &[], &mut built)?;
+        build_one(toolchain, &root, &example, &[], &mut built)?;
     }
     let target = components();
     fs::create_dir_all(&target).with_context(|| format!("cannot make {}", target.display()))?;
@@ -81,134 +61,57 @@ fn examples(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(manifests)
 }
 
-impl Toolchain {
-    /// Rustup's where it has the target; Debian's where it was set up before; else the first that can be had.
-    fn pick(root: &Path) -> Result<Self> {
-        let toolchain = match std::env::var(CHOICE).ok().as_deref() {
-            Some("rustup") => {
-                if !rustup_has_target() && !rustup_adds_target() {
-                    bail!("{CHOICE} is rustup, but rustup cannot add the target {TARGET}");
-                }
-                Self::Rustup
-            }
-            Some("debian") => Self::set_up_debian(root)?,
-            Some(other) => bail!("{CHOICE} is `{other}`: write rustup or debian, or leave it out"),
-            None if rustup_has_target() => Self::Rustup,
-            None if component_linker(root).exists() && Path::new("/usr/bin/cargo").exists() => {
-                Self::set_up_debian(root)?
-            }
-            None if rustup_adds_target() => Self::Rustup,
-            None => Self::set_up_debian(root)?,
-        };
-        say(match toolchain {
-            Self::Rustup => "building the methods with rustup's wasm32-wasip2 target",
-            Self::Debian => "building the methods with Debian's rustc-web and its library sources",
-        });
-        Ok(toolchain)
-    }
-
-    fn set_up_debian(root: &Path) -> Result<Self> {
+/// Rustup's toolchain where it has the target; Debian's where it was set up before; else the first that can be had.
+fn pick(tools: &Path) -> Result<Toolchain> {
+    let toolchain = match Toolchain::chosen().map_err(Error::msg)? {
+        Some(Toolchain::Rustup) if !rustup_has_target() && !rustup_adds_target() => {
+            bail!("rustup is chosen, but it cannot add the target {TARGET}")
+        }
+        Some(chosen) => chosen,
+        None if rustup_has_target() => Toolchain::Rustup,
+        None if component_linker(tools).exists() && Path::new("/usr/bin/cargo").exists() => Toolchain::Debian,
+        None if rustup_adds_target() => Toolchain::Rustup,
+        None => Toolchain::Debian,
+    };
+    if toolchain == Toolchain::Debian {
         setup::wasm_from_debian()?;
-        if !component_linker(root).exists() {
-            say(&format!(
-                "installing {COMPONENT_LINKER} {COMPONENT_LINKER_VERSION} from crates.io into target/tools"
-            ));
-            let mut install = cargo("/usr/bin/cargo");
-            install.env("RUSTC", "/usr/bin/rustc").args(["install", COMPONENT_LINKER, "--locked", "--quiet"]);
-            install.args(["--version", COMPONENT_LINKER_VERSION, "--root"]).arg(tools(root));
-            install.env("CARGO_TARGET_DIR", tools(root).join("build"));
-            let status = install.status().context("/usr/bin/cargo does not run")?;
-            if !status.success() {
-                bail!("{COMPONENT_LINKER} cannot be installed: {status}");
-            }
-        }
-        Ok(Self::Debian)
+        install_component_linker(tools).map_err(Error::msg)?;
     }
+    say(match toolchain {
+        Toolchain::Rustup => "building the methods with rustup's wasm32-wasip2 target",
+        Toolchain::Debian => "building the methods with Debian's rustc-web and its library sources",
+    });
+    Ok(toolchain)
+}
 
-    /// Builds `manifest` in release and adds what became a component to `built`, by name.
-    fn build(
-        self,
-        root: &Path,
-        manifest: &Path,
-        what: &[&str],
-        built: &mut BTreeMap<String, PathBuf>,
-    ) -> Result<()> {
-        let mut build = match self {
-            Self::Rustup => {
-                let mut build = cargo("rustup");
-                build.args(["run", &active_toolchain()?, "cargo"]);
-                build
-            }
-            Self::Debian => {
-                let mut build = cargo("/usr/bin/cargo");
-                build.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
-                build.env(
-                    "RUSTFLAGS",
-                    "-L native=/usr/lib/wasm32-wasi -C link-arg=--wasm-ld-path=/usr/bin/wasm-ld-22",
-                );
-                build.env("PATH", path_with(&tools(root).join("bin")));
-                build
-            }
+/// Builds `manifest` and adds what became a component to `built`, by name.
+fn build_one(
+    toolchain: Toolchain,
+    root: &Path,
+    manifest: &Path,
+    what: &[&str],
+    built: &mut BTreeMap<String, PathBuf>,
+) -> Result<()> {
+    let build = toolchain.build(root, &tools(root), manifest, &root.join("plugins/target"));
+    let mut build = build.map_err(Error::msg)?;
+    build.args(["--message-format", "json-render-diagnostics"]).args(what);
+    // Warnings, errors and what cargo waits for are the person's to see; what was built comes on stdout.
+    let output = build.stderr(Stdio::inherit()).output().context("cargo does not run")?;
+    if !output.status.success() {
+        bail!("{} does not build for {TARGET}: {}", manifest.display(), output.status);
+    }
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let message: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        let (Some(name), Some(files)) = (message["target"]["name"].as_str(), message["filenames"].as_array())
+        else {
+            continue;
         };
-        build.args(["build", "--release", "--quiet", "--locked", "--target", TARGET]);
-        build
-            .args(["--message-format", "json-render-diagnostics", "--manifest-path"])
-            .arg(manifest)
-            .args(what);
-        if self == Self::Debian {
-            build.arg("-Zbuild-std=std,panic_abort");
-        }
-        build.env("CARGO_TARGET_DIR", root.join("plugins/target").join(self.target_directory()));
-        // Warnings, errors and what cargo waits for are the person's to see; what was built comes on stdout.
-        let output = build.stderr(Stdio::inherit()).output().context("cargo does not run")?;
-        if !output.status.success() {
-            bail!("{} does not build for {TARGET}: {}", manifest.display(), output.status);
-        }
-        for line in String::from_utf8_lossy(&output.stdout).lines() {
-            let message: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
-            let (Some(name), Some(files)) =
-                (message["target"]["name"].as_str(), message["filenames"].as_array())
-            else {
-                continue;
-            };
-            let component =
-                files.iter().filter_map(|file| file.as_str()).find(|file| file.ends_with(".wasm"));
-            if let Some(component) = component {
-                built.insert(name.replace('_', "-"), component.into());
-            }
-        }
-        Ok(())
-    }
-
-    /// Each compiler keeps its own, so that switching does not rebuild everything.
-    fn target_directory(self) -> &'static str {
-        match self {
-            Self::Rustup => "guest-rustup",
-            Self::Debian => "guest-debian",
+        let component = files.iter().filter_map(|file| file.as_str()).find(|file| file.ends_with(".wasm"));
+        if let Some(component) = component {
+            built.insert(name.replace('_', "-"), component.into());
         }
     }
-}
-
-/// A command without what a surrounding cargo or a person's settings for the host would change about a guest.
-fn cargo(program: &str) -> Command {
-    let mut command = Command::new(program);
-    for name in [
-        "RUSTFLAGS",
-        "CARGO_ENCODED_RUSTFLAGS",
-        "CARGO_BUILD_TARGET",
-        "CARGO_BUILD_RUSTFLAGS",
-        "RUSTC",
-        "CARGO",
-    ] {
-        command.env_remove(name);
-    }
-    command.stdin(Stdio::null());
-    command
-}
-
-fn rustup_has_target() -> bool {
-    let listing = cargo("rustup").args(["target", "list", "--installed"]).stderr(Stdio::null()).output();
-    listing.is_ok_and(|listing| String::from_utf8_lossy(&listing.stdout).lines().any(|line| line == TARGET))
+    Ok(())
 }
 
 fn rustup_adds_target() -> bool {
@@ -231,25 +134,8 @@ fn rustup_adds_target() -> bool {
     }
 }
 
-fn active_toolchain() -> Result<String> {
-    let shown = cargo("rustup").args(["show", "active-toolchain"]).output().context("rustup does not run")?;
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    shown.split_whitespace().next().map(str::to_owned).context("rustup has no active toolchain here")
-}
-
 fn tools(root: &Path) -> PathBuf {
     root.join("target/tools")
-}
-
-fn component_linker(root: &Path) -> PathBuf {
-    tools(root).join("bin").join(COMPONENT_LINKER)
-}
-
-fn path_with(first: &Path) -> OsString {
-    let rest = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::iter::once(first.to_owned()).chain(std::env::split_paths(&rest));
-    // A folder whose name holds a colon cannot stand in PATH; then PATH stays as it is and the linker is not found.
-    std::env::join_paths(folders).unwrap_or(rest)
 }
 
 /// Copies `component` to `target` unless it is there already, so that whoever reads it never sees half of it.

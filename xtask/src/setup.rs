@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 
 use crate::say;
+use crate::wasm_toolchain::{DEBIAN_PACKAGES, missing_packages};
 
 /// PostgreSQL 15 with `pg_basebackup`, `pg_verifybackup`, `pg_amcheck` and the extension behind it.
 const POSTGRESQL: &[&str] = &["postgresql-15", "postgresql-client-15"];
@@ -27,14 +28,12 @@ const TOOLS: &[&str] = &[
     "time",
     "procps",
     "util-linux",
+    "groff-base",
     ETCD,
 ];
 
 /// The package of etcd's server, which would start the server at once and at every boot.
 const ETCD: &str = "etcd-server";
-
-/// Rust with the sources of its library, a linker and a libc for WebAssembly, for machines on which rustup cannot install the target.
-const WASM: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "lld-22", "wasi-libc"];
 
 /// The directory of PostgreSQL's programs in Debian's packages.
 pub(crate) const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
@@ -64,7 +63,7 @@ fn servers_of_stores() -> Result<()> {
 
 /// Installs Debian's Rust for WebAssembly, for machines that cannot reach rustup's.
 pub(crate) fn wasm_from_debian() -> Result<()> {
-    let missing = missing(WASM)?;
+    let missing = missing(&DEBIAN_PACKAGES)?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -79,15 +78,16 @@ pub(crate) fn fuzzing() -> Result<()> {
     if missing.is_empty() { Ok(()) } else { install(&missing) }
 }
 
+/// Installs what makes a fresh Debian.
+pub(crate) fn debootstrap() -> Result<()> {
+    let missing = missing(&["debootstrap"])?;
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
+}
+
 fn missing(packages: &[&'static str]) -> Result<Vec<&'static str>> {
-    let query = Command::new("dpkg-query")
-        .args(["--show", "--showformat", "${db:Status-Status} ${Package}\n"])
-        .args(packages)
-        .output()
-        .context("dpkg-query does not run: this set-up supports only Debian 12 and distributions that derive from it")?;
-    let listing = String::from_utf8_lossy(&query.stdout).into_owned();
-    let installed = |package: &str| listing.lines().any(|line| line == format!("installed {package}"));
-    Ok(packages.iter().copied().filter(|package| !installed(package)).collect())
+    missing_packages(packages)
+        .map_err(Error::msg)
+        .context("this set-up knows Debian 12 and what descends from it")
 }
 
 fn install(packages: &[&str]) -> Result<()> {
@@ -146,7 +146,8 @@ const NO_MAIN_CLUSTER: &str = "cd /etc/postgresql-common && mkdir -p createclust
 const ALLOW_MAIN_CLUSTER: &str = "cd /etc/postgresql-common && rm -f createcluster.d/understudy-setup.conf && \
     rmdir --ignore-fail-on-non-empty createcluster.d";
 
-fn as_root(command: &[&str]) -> Result<()> {
+/// Runs a command as root, by way of sudo where somebody else runs this.
+pub(crate) fn as_root(command: &[&str]) -> Result<()> {
     let uid = Command::new("id").arg("-u").output().context("`id -u` does not run")?;
     let root = uid.stdout.trim_ascii() == b"0";
     // `env` comes after sudo, which removes variables from the environment.

@@ -45,7 +45,7 @@ pub trait Method: Send + Sync {
 /// What the report says about a component.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ComponentFacts {
-    /// Its file.
+    /// Its file, or that it is included in the program.
     pub path: String,
     /// The name that it gives itself; `None` if it could not be loaded, as the next two.
     pub name: Option<String>,

@@ -58,7 +58,7 @@ words! {
     /// What refuses a method before the data directory is touched, or fails it when the host seals the directory. Findings are
     /// reported under the same words.
     pub enum Rule {
-        /// There is no `NAME.wasm` in the plugin path.
+        /// There is no `NAME.wasm` in the plugin path, and no method of this name is included in the program.
         Plugin = "plugin", Component, "Install the component, or set `plugin` in the method's section.";
         /// The file cannot be read, is no component (a core module, text, truncated, larger than 128 MiB), or cannot be
         /// compiled within its bounds. Refused by policy: everybody may change the file or its directory.

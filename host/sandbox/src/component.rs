@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
 use std::time::Duration;
 
 use replica::{Refusal, Rule};
@@ -23,18 +22,24 @@ use crate::run;
 use crate::state::State;
 use crate::text::{hex, printable};
 use crate::thread::WritesEnded;
-use crate::{Grants, Inspection, describe};
+use crate::{ComponentSource, Grants, Inspection, describe};
 use foundation::landlock::Domain;
 
 /// How long `describe` may take, and how many bytes of memory it may hold.
 const DESCRIBE_TIME: Duration = Duration::from_secs(1);
 const DESCRIBE_MEMORY: u64 = 64 << 20;
 
-/// A component's file and the digest of its content. Only bytes with this digest are compiled.
+/// A component's bytes and their digest. Only bytes with this digest are compiled.
 pub(crate) struct Bytecode {
-    file: File,
+    held: Held,
     size: u64,
     digest: [u8; 32],
+}
+
+/// Where the bytes are until a compiler needs them.
+enum Held {
+    File(File),
+    Included(&'static [u8]),
 }
 
 /// A component that can run.
@@ -43,17 +48,18 @@ pub(crate) struct Loaded {
     pub(crate) exports: Box<dyn Exports>,
 }
 
-fn refuse(path: &Path, what: impl std::fmt::Display) -> Refusal {
-    Refusal::new(Rule::Component, format!("{}: {what}", path.display()))
+fn refuse(source: &ComponentSource, what: impl std::fmt::Display) -> Refusal {
+    Refusal::new(Rule::Component, format!("{source}: {what}"))
 }
 
 /// Refuses a component that any user of this machine could replace, because it writes the server's data directory. A missing file is left
-/// to [`Bytecode::read`].
+/// to [`Bytecode::read`]. A component that is included in the program can be replaced only together with the program.
 ///
 /// # Errors
 /// A [`Refusal`] of the rule `component`.
-pub(crate) fn refuse_if_everybody_may_change(path: &Path) -> Result<(), Refusal> {
+pub(crate) fn refuse_if_everybody_may_change(source: &ComponentSource) -> Result<(), Refusal> {
     const STICKY: u32 = 0o1000;
+    let ComponentSource::File(path) = source else { return Ok(()) };
     let Ok(real) = path.canonicalize() else { return Ok(()) };
     for (place, is_file) in std::iter::once((real.as_path(), true)).chain(real.parent().map(|up| (up, false)))
     {
@@ -65,49 +71,57 @@ pub(crate) fn refuse_if_everybody_may_change(path: &Path) -> Result<(), Refusal>
                 place.display(),
                 mode & 0o7777
             );
-            return Err(refuse(path, what).by_policy());
+            return Err(refuse(source, what).by_policy());
         }
     }
     Ok(())
 }
 
 impl Bytecode {
-    /// Reads the file at `path` and checks its header.
+    /// Reads the component to its end and checks its header.
     ///
     /// # Errors
     /// A [`Refusal`] of the rule `component`.
-    pub(crate) fn read(path: &Path) -> Result<Self, Refusal> {
-        // Without NONBLOCK, opening a FIFO would block this thread.
-        let flags = OFlags::NONBLOCK.bits() as i32;
-        let file = File::options().read(true).custom_flags(flags).open(path);
-        let file = file.map_err(|error| refuse(path, format!("cannot be read: {error}")))?;
-        let metadata = file.metadata().map_err(|error| refuse(path, format!("cannot be read: {error}")))?;
-        if !metadata.is_file() {
-            return Err(refuse(path, "is not a file"));
-        }
+    pub(crate) fn read(source: &ComponentSource) -> Result<Self, Refusal> {
+        let unreadable = |error: io::Error| refuse(source, format!("cannot be read: {error}"));
+        let held = match source {
+            ComponentSource::Included { bytes, .. } => Held::Included(bytes),
+            ComponentSource::File(path) => {
+                // Without NONBLOCK, opening a FIFO would block this thread.
+                let flags = OFlags::NONBLOCK.bits() as i32;
+                let file = File::options().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
+                if !file.metadata().map_err(unreadable)?.is_file() {
+                    return Err(refuse(source, "is not a file"));
+                }
+                Held::File(file)
+            }
+        };
         let (mut begin, mut digest) = (Vec::new(), Sha256::new());
-        let size = each_part(&file, &mut |part| {
+        let size = held.each_part(&mut |part| {
             begin.extend_from_slice(&part[..part.len().min(HEADER_BYTES - begin.len())]);
             digest.update(part);
         });
-        let size = size.map_err(|error| refuse(path, format!("cannot be read: {error}")))?;
+        let size = size.map_err(unreadable)?;
         if size > COMPONENT_BYTES {
-            return Err(refuse(path, format!("is larger than {} MiB", COMPONENT_BYTES >> 20)));
+            return Err(refuse(source, format!("is larger than {} MiB", COMPONENT_BYTES >> 20)));
         }
-        check_header(&begin).map_err(|what| refuse(path, what))?;
-        Ok(Self { file, size, digest: digest.finalize().into() })
+        check_header(&begin).map_err(|what| refuse(source, what))?;
+        Ok(Self { held, size, digest: digest.finalize().into() })
     }
 
-    /// Reads the bytes again. Only a compiler needs them, so `read` does not keep them.
-    fn bytes(&self, path: &Path) -> Result<Vec<u8>, Refusal> {
+    /// Returns the bytes; a file is read again. Only a compiler needs them, so `read` does not keep them.
+    fn bytes(&self, source: &ComponentSource) -> Result<Vec<u8>, Refusal> {
+        let mut file = match &self.held {
+            Held::Included(bytes) => return Ok(bytes.to_vec()),
+            Held::File(file) => file,
+        };
         let mut bytes = Vec::new();
-        let read = (&self.file)
-            .rewind()
-            .and_then(|()| each_part(&self.file, &mut |part| bytes.extend_from_slice(part)));
-        read.map_err(|error| refuse(path, format!("cannot be read: {error}")))?;
+        let read =
+            file.rewind().and_then(|()| self.held.each_part(&mut |part| bytes.extend_from_slice(part)));
+        read.map_err(|error| refuse(source, format!("cannot be read: {error}")))?;
         let digest: [u8; 32] = Sha256::digest(&bytes).into();
         if digest != self.digest {
-            return Err(refuse(path, "was changed while it was read: try again"));
+            return Err(refuse(source, "was changed while it was read: try again"));
         }
         Ok(bytes)
     }
@@ -121,20 +135,29 @@ impl Bytecode {
 /// How many bytes [`check_header`] looks at.
 const HEADER_BYTES: usize = 8;
 
-/// Passes the bytes of a file to `part`, piece by piece, and returns their number. Stops one byte after the size limit of a component.
-fn each_part(file: &File, part: &mut dyn FnMut(&[u8])) -> io::Result<u64> {
-    let mut file = file.take(COMPONENT_BYTES + 1);
-    let mut buffer = vec![0; 64 << 10];
-    let mut size = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(size),
-            Ok(count) => {
-                part(&buffer[..count]);
-                size += count as u64;
+impl Held {
+    /// Passes the bytes to `part`, piece by piece, and returns their number. Stops one byte after the size limit of a component.
+    fn each_part(&self, part: &mut dyn FnMut(&[u8])) -> io::Result<u64> {
+        let file = match self {
+            Self::Included(bytes) => {
+                part(bytes);
+                return Ok(bytes.len() as u64);
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Self::File(file) => file,
+        };
+        let mut file = file.take(COMPONENT_BYTES + 1);
+        let mut buffer = vec![0; 64 << 10];
+        let mut size = 0;
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(size),
+                Ok(count) => {
+                    part(&buffer[..count]);
+                    size += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }
@@ -164,7 +187,7 @@ impl Loaded {
     pub(crate) fn new(
         host: &Host,
         images: &Images,
-        path: &Path,
+        source: &ComponentSource,
         code: Bytecode,
         cancel: &CancellationToken,
     ) -> Result<Self, Refusal> {
@@ -173,28 +196,28 @@ impl Loaded {
             let component = image.component(&host.engine).map_err(|error| in_one_line(&error));
             match component.and_then(|component| Ok((component, recheck(inspection)?))) {
                 Ok((component, (inspection, contract))) => {
-                    tracing::debug!("{}: sha256:{digest} was compiled before", path.display());
-                    let exports = link(host, path, &component, contract, &inspection.imports)?;
+                    tracing::debug!("{source}: sha256:{digest} was compiled before");
+                    let exports = link(host, source, &component, contract, &inspection.imports)?;
                     return Ok(Self { inspection, exports });
                 }
-                Err(why) => tracing::warn!("{}: its image in the cache is not used: {why}", path.display()),
+                Err(why) => tracing::warn!("{source}: its image in the cache is not used: {why}"),
             }
         }
-        tracing::debug!("{}: compiling sha256:{digest}", path.display());
-        let fresh = images.make(host, code.bytes(path)?, cancel).map_err(|error| refuse(path, error))?;
+        tracing::debug!("{source}: compiling sha256:{digest}");
+        let fresh = images.make(host, code.bytes(source)?, cancel).map_err(|error| refuse(source, error))?;
         let component = fresh
             .image
             .component(&host.engine)
-            .map_err(|error| refuse(path, format!("cannot be loaded: {}", in_one_line(&error))))?;
+            .map_err(|error| refuse(source, format!("cannot be loaded: {}", in_one_line(&error))))?;
         let ty = component.component_type();
         let names = |(name, _): (&str, _)| printable(name, 200);
         let imports: Vec<_> = ty.imports(&host.engine).map(names).collect();
         let exports: Vec<_> = ty.exports(&host.engine).map(names).collect();
         let (contract, version) = Contract::exported(&exports)
-            .map_err(|why| Refusal::new(Rule::InterfaceVersion, format!("{}: {why}", path.display())))?;
-        let exports = link(host, path, &component, contract, &imports)?;
-        let refused = |why: String| Refusal::new(Rule::Describe, format!("{}: {why}", path.display()));
-        tracing::debug!("{}: asking sha256:{digest} what it is", path.display());
+            .map_err(|why| Refusal::new(Rule::InterfaceVersion, format!("{source}: {why}")))?;
+        let exports = link(host, source, &component, contract, &imports)?;
+        let refused = |why: String| Refusal::new(Rule::Describe, format!("{source}: {why}"));
+        tracing::debug!("{source}: asking sha256:{digest} what it is");
         let described = call_describe(host, &*exports).map_err(refused)?;
         let description = describe::check(described)
             .map_err(|why| refused(format!("its description is invalid: {why}")))?;
@@ -230,13 +253,13 @@ const WITHOUT: &str = "has an import that this program does not have, or was bui
 /// Links the imports of a component and finds the exports of the contract.
 fn link(
     host: &Host,
-    path: &Path,
+    source: &ComponentSource,
     component: &component::Component,
     contract: &Contract,
     imports: &[String],
 ) -> Result<Box<dyn Exports>, Refusal> {
     let refusal = |rule, what: &str, error: &wasmtime::Error| {
-        Refusal::new(rule, format!("{}: {what}: {}", path.display(), in_one_line(error)))
+        Refusal::new(rule, format!("{source}: {what}: {}", in_one_line(error)))
     };
     let linked = host.linker.instantiate_pre(component).map_err(|error| {
         let unknown = contracts::unknown(imports).map(|unknown| format!("; not known: {unknown}"));

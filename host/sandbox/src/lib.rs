@@ -12,6 +12,7 @@ mod answer;
 mod cancellation;
 mod capability;
 mod component;
+mod component_source;
 mod contracts;
 mod describe;
 mod digests;
@@ -44,6 +45,7 @@ mod v0_2;
 mod wasi;
 
 pub use capability::{DiskBudget, KeyGrant, not_enforced};
+pub use component_source::ComponentSource;
 /// Types that grants contain.
 pub use foundation::{
     secret::Secret,

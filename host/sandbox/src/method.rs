@@ -169,6 +169,8 @@ fn prepare(
     refuse_if_everybody_may_change(&settings.component)?;
     let loaded = sandbox.load(&settings.component, cancel)?;
     let description = &loaded.inspection.description;
+    let (source, version) = (&settings.component, &description.version);
+    tracing::info!("method {}: {} {version}, {source}", settings.name, description.name);
     let checked = options::check(settings, &description.options)?;
     check_needs(description, &checked, &settings.grants, remedies)?;
     for capability in CAPABILITIES {
@@ -316,7 +318,7 @@ impl Method for ComponentMethod {
         let settings = &self.settings;
         let loaded = self.prepared.get().map(|prepared| &prepared.loaded.inspection);
         Some(ComponentFacts {
-            path: settings.component.display().to_string(),
+            path: settings.component.to_string(),
             name: loaded.map(|inspection| inspection.name.clone()),
             version: loaded.map(|inspection| inspection.description.version.clone()),
             digest: loaded.map(|inspection| inspection.digest.clone()),

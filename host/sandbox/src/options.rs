@@ -191,7 +191,7 @@ mod tests {
     fn method(options: &[(String, OptionValue)]) -> MethodSettings {
         MethodSettings {
             name: "m".to_owned(),
-            component: "/m.wasm".into(),
+            component: std::path::PathBuf::from("/m.wasm").into(),
             options: options.to_vec(),
             written: Written::default(),
             grants: Grants::default(),

@@ -1,7 +1,6 @@
 //! The sandbox: one engine for every component.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use replica::Refusal;
@@ -10,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::component::{Bytecode, Loaded};
 use crate::engine::Host;
 use crate::image::Images;
-use crate::{ComponentMethod, Inspection, MethodSettings, SandboxSettings};
+use crate::{ComponentMethod, ComponentSource, Inspection, MethodSettings, SandboxSettings};
 use foundation::landlock::{self, LandlockError};
 
 /// One engine, its epoch thread and the components that were loaded. Cheap to clone.
@@ -76,25 +75,29 @@ impl Sandbox {
         Ok(ComponentMethod::new(self.clone(), settings))
     }
 
-    /// Returns what the component at this path says about itself. Compiles the component and calls `describe`, with everything denied,
-    /// unless the cache has both. Blocks, so it must be called from a thread that may block.
+    /// Returns what a component says about itself. Compiles the component and calls `describe`, with everything denied, unless the cache
+    /// has both. Blocks, so it must be called from a thread that may block.
     ///
     /// # Errors
     /// The refusals of a preflight that concern the component itself: the rules `component`, `interface version`, `import` and
     /// `describe`.
-    pub fn inspect(&self, component: &Path) -> Result<Inspection, Refusal> {
-        Ok(self.load(component, &CancellationToken::new())?.inspection.clone())
+    pub fn inspect(&self, component: impl Into<ComponentSource>) -> Result<Inspection, Refusal> {
+        Ok(self.load(&component.into(), &CancellationToken::new())?.inspection.clone())
     }
 
     /// Loads a component, or returns the loaded one with the same bytes. Blocks; `cancel` ends a compilation.
-    pub(crate) fn load(&self, path: &Path, cancel: &CancellationToken) -> Result<Arc<Loaded>, Refusal> {
-        let code = Bytecode::read(path)?;
+    pub(crate) fn load(
+        &self,
+        source: &ComponentSource,
+        cancel: &CancellationToken,
+    ) -> Result<Arc<Loaded>, Refusal> {
+        let code = Bytecode::read(source)?;
         let digest = code.digest();
         let known = || self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = known().get(&digest) {
             return Ok(Arc::clone(loaded));
         }
-        let loaded = Arc::new(Loaded::new(&self.inner.host, &self.inner.images, path, code, cancel)?);
+        let loaded = Arc::new(Loaded::new(&self.inner.host, &self.inner.images, source, code, cancel)?);
         Ok(Arc::clone(known().entry(digest).or_insert(loaded)))
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use replica::Redactor;
 use serde::{Deserialize, Serialize};
 
-use crate::{Compiler, Grants};
+use crate::{Compiler, ComponentSource, Grants};
 
 /// Settings of the sandbox that hold for every method.
 #[derive(Clone, Debug)]
@@ -36,8 +36,8 @@ impl SandboxSettings {
 pub struct MethodSettings {
     /// Its name in the operator's list, which is also the name of its section: `[method.NAME]`.
     pub name: String,
-    /// The component's file, absolute.
-    pub component: PathBuf,
+    /// Where its component is.
+    pub component: ComponentSource,
     /// `[method.NAME.options]`, in the operator's order. Checked against what the component describes.
     pub options: Vec<(String, OptionValue)>,
     /// Where the options stand, for what is said of them.

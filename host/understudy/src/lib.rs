@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod included;
 mod open_files;
 pub mod parent;
 pub mod plugin_path;
@@ -38,5 +39,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
         Verb::Check(args) => command::check::run(&args, environment),
         Verb::Inspect(args) => command::inspect::run(&args, environment),
         Verb::Completions { shell } => command::completions::run(shell),
+        Verb::Man { verb } => command::man::run(verb.as_deref()),
     })
 }

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use sandbox::ComponentSource;
+
 use crate::config::{Environment, Problem, invisible};
+use crate::included::{METHODS, Methods};
 
 /// The variable that names the plugin path where the configuration does not.
 pub const VARIABLE: &str = "UNDERSTUDY_PLUGIN_PATH";
@@ -29,25 +32,87 @@ pub fn from_environment(environment: Environment<'_>) -> Result<Vec<PathBuf>, Pr
     }
 }
 
-/// The file of the first plugin of this name.
-pub fn find(plugin_path: &[PathBuf], name: &str) -> Option<PathBuf> {
-    plugin_path.iter().map(|directory| directory.join(format!("{name}.wasm"))).find(|file| file.exists())
+/// The first plugin of this name: a file in the plugin path, or else a method that is included in the program.
+pub fn find(plugin_path: &[PathBuf], name: &str) -> Option<ComponentSource> {
+    find_among(plugin_path, METHODS, name)
 }
 
 /// The names of the plugins that are there, of which a wrong one is probably meant to be one.
 pub fn names(plugin_path: &[PathBuf]) -> Vec<String> {
-    let entries = plugin_path.iter().filter_map(|directory| directory.read_dir().ok());
-    let files = entries.flat_map(|entries| entries.take(MOST_NAMES).flatten());
-    let name = |file: std::fs::DirEntry| Some(file.file_name().to_str()?.strip_suffix(".wasm")?.to_owned());
-    files.filter_map(name).collect()
+    names_among(plugin_path, METHODS)
 }
 
 /// So many entries of a directory are looked at for a better name.
 const MOST_NAMES: usize = 1000;
 
-/// The directories, for a message.
+/// Where [`find`] looks, for a message.
 pub fn shown(plugin_path: &[PathBuf]) -> String {
+    shown_with(plugin_path, METHODS)
+}
+
+fn find_among(plugin_path: &[PathBuf], included: Methods, wanted: &str) -> Option<ComponentSource> {
+    let files = plugin_path.iter().map(|directory| directory.join(format!("{wanted}.wasm")));
+    let file = files.into_iter().find(|file| file.exists()).map(ComponentSource::File);
+    file.or_else(|| {
+        let (name, bytes) = included.iter().copied().find(|(name, _)| *name == wanted)?;
+        Some(ComponentSource::Included { name, bytes })
+    })
+}
+
+fn names_among(plugin_path: &[PathBuf], included: Methods) -> Vec<String> {
+    let entries = plugin_path.iter().filter_map(|directory| directory.read_dir().ok());
+    let files = entries.flat_map(|entries| entries.take(MOST_NAMES).flatten());
+    let name = |file: std::fs::DirEntry| Some(file.file_name().to_str()?.strip_suffix(".wasm")?.to_owned());
+    files.filter_map(name).chain(included.iter().map(|(name, _)| (*name).to_owned())).collect()
+}
+
+fn shown_with(plugin_path: &[PathBuf], included: Methods) -> String {
     let directories: Vec<_> =
         plugin_path.iter().map(|directory| Path::display(directory).to_string()).collect();
-    if directories.is_empty() { "an empty plugin path".to_owned() } else { directories.join(" or ") }
+    let mut shown =
+        if directories.is_empty() { "an empty plugin path".to_owned() } else { directories.join(" or ") };
+    if !included.is_empty() {
+        let names: Vec<_> = included.iter().map(|(name, _)| *name).collect();
+        shown.push_str(&format!(" or in the program, which includes {}", names.join(", ")));
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INCLUDED: Methods = &[("mirror", b"m"), ("tarball", b"t")];
+
+    #[test]
+    fn rule_06_a_file_in_the_plugin_path_counts_before_what_is_included() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = [directory.path().to_owned()];
+        let included = find_among(&path, INCLUDED, "tarball").unwrap();
+        assert_eq!(included.to_string(), "tarball (included in the program)");
+        assert_eq!(
+            find_among(&[], INCLUDED, "mirror").unwrap().to_string(),
+            "mirror (included in the program)"
+        );
+        assert_eq!(find_among(&path, INCLUDED, "acme"), None);
+        assert_eq!(find_among(&path, &[], "tarball"), None);
+        let file = directory.path().join("tarball.wasm");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(find_among(&path, INCLUDED, "tarball"), Some(ComponentSource::File(file)));
+    }
+
+    #[test]
+    fn what_is_included_is_among_the_names_and_where_was_looked() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("acme.wasm"), "").unwrap();
+        let path = [directory.path().to_owned()];
+        assert_eq!(names_among(&path, INCLUDED), ["acme", "mirror", "tarball"]);
+        let place = directory.path().display();
+        assert_eq!(
+            shown_with(&path, INCLUDED),
+            format!("{place} or in the program, which includes mirror, tarball")
+        );
+        assert_eq!(shown_with(&path, &[]), place.to_string());
+        assert_eq!(shown_with(&[], &[]), "an empty plugin path");
+    }
 }

@@ -190,7 +190,7 @@ fn a_compiler_that_cannot_be_started_or_fails_refuses_the_component() {
     ] {
         let compiler = Compiler::Child { executable: executable.into(), bounds: CompileBounds::default() };
         let sandbox = Sandbox::new(SandboxSettings::new(compiler)).unwrap();
-        let refusal = sandbox.inspect(&component("hostile")).unwrap_err();
+        let refusal = sandbox.inspect(component("hostile")).unwrap_err();
         assert_eq!(refusal.rule, Rule::Component);
         assert!(refusal.message.contains(says), "{refusal}");
     }
@@ -270,7 +270,7 @@ async fn a_compiler_ends_when_its_caller_is_cancelled() {
     let (directory, slow) = slow_component();
     let settings = MethodSettings {
         name: "slow".to_owned(),
-        component: slow,
+        component: slow.into(),
         options: Vec::new(),
         written: sandbox::Written::default(),
         grants: Grants::default(),

@@ -10,6 +10,7 @@ use tests::server::run;
 
 use super::home::Home;
 use super::measure::Contestant;
+use crate::plugins::components;
 use crate::say;
 use crate::setup::BIN_DIR;
 
@@ -49,6 +50,8 @@ impl<'a> Ours<'a> {
                 say("building the program in release");
                 let built = Command::new(env!("CARGO"))
                     .args(["build", "--quiet", "--release", "--package", "understudy"])
+                    // Built before; each measurement names the file of its component.
+                    .env("UNDERSTUDY_METHODS", components())
                     .current_dir(project())
                     .status()?;
                 ensure!(built.success(), "the program does not build");

@@ -8,7 +8,7 @@ use std::sync::Barrier;
 
 use replica::{Refusal, Rule};
 use ring::hmac;
-use sandbox::{CompileBounds, Compiler, Inspection, Sandbox, SandboxSettings};
+use sandbox::{CompileBounds, Compiler, ComponentSource, Inspection, Sandbox, SandboxSettings};
 use tempfile::TempDir;
 
 use crate::stage::{Stage, component, text};
@@ -30,7 +30,7 @@ impl ImageCache {
     /// Makes a cache with this component in it.
     fn with(name: &str) -> (Self, Inspection) {
         let cache = Self::new();
-        let inspection = cache.compiling().inspect(&component(name)).unwrap();
+        let inspection = cache.compiling().inspect(component(name)).unwrap();
         (cache, inspection)
     }
 
@@ -51,7 +51,7 @@ impl ImageCache {
     }
 
     fn load(&self, name: &str) -> Result<Inspection, Refusal> {
-        self.not_compiling().inspect(&component(name))
+        self.not_compiling().inspect(component(name))
     }
 
     /// Checks that the cache has no usable image of this component.
@@ -97,13 +97,27 @@ async fn a_component_that_was_compiled_before_runs_without_a_compiler() {
     let stage = Stage::hostile("nothing");
     for _ in 0..2 {
         let sandbox = cache.not_compiling();
-        assert_eq!(sandbox.inspect(&component("hostile")).unwrap(), inspection);
+        assert_eq!(sandbox.inspect(component("hostile")).unwrap(), inspection);
         let method = sandbox.method(stage.settings.clone()).unwrap();
         let (request, run) = (stage.request(), stage.run());
         let plan = replica::Method::plan(&method, &request, &run).await.unwrap();
         replica::Method::create(&method, &request, &plan, &run).await.unwrap();
     }
     cache.has_no_image_of("no-exports");
+}
+
+#[test]
+#[ignore = "needs components: cargo xtask test"]
+fn a_component_that_is_included_in_the_program_shares_the_image_of_a_file_with_the_same_bytes() {
+    let (cache, inspection) = ImageCache::with("hostile");
+    let bytes = fs::read(component("hostile")).unwrap().leak();
+    let included = ComponentSource::Included { name: "hostile", bytes };
+    assert_eq!(cache.not_compiling().inspect(included.clone()).unwrap(), inspection);
+    assert_eq!(
+        ImageCache::new().compiling().inspect(included).unwrap(),
+        inspection,
+        "it compiles as a file does"
+    );
 }
 
 #[test]
@@ -126,7 +140,7 @@ fn a_component_whose_image_was_changed_is_compiled_again() {
     for at in [0, 100, whole.len() / 2, whole.len() - 1] {
         change_a_byte(&cache.only(".image"), at);
         cache.has_no_image_of("hostile");
-        assert_eq!(cache.compiling().inspect(&component("hostile")).unwrap(), inspection);
+        assert_eq!(cache.compiling().inspect(component("hostile")).unwrap(), inspection);
         assert!(fs::read(cache.only(".image")).unwrap() == whole, "byte {at} is restored");
         assert_eq!(cache.load("hostile").unwrap(), inspection);
     }
@@ -154,7 +168,7 @@ fn a_cached_description_is_checked_by_the_rules_of_this_version() {
     assert_eq!(cache.load("hostile").unwrap().description.version, "9.9");
     write("\u{1b}[31m");
     cache.has_no_image_of("hostile");
-    assert_eq!(cache.compiling().inspect(&component("hostile")).unwrap(), inspection);
+    assert_eq!(cache.compiling().inspect(component("hostile")).unwrap(), inspection);
 }
 
 #[test]
@@ -185,7 +199,7 @@ fn a_changed_description_is_not_used() {
         fs::write(&record, &whole[..cut]).unwrap();
         cache.has_no_image_of("hostile");
     }
-    assert_eq!(cache.compiling().inspect(&component("hostile")).unwrap(), inspection);
+    assert_eq!(cache.compiling().inspect(component("hostile")).unwrap(), inspection);
     assert_eq!(cache.load("hostile").unwrap(), inspection);
 }
 
@@ -203,14 +217,14 @@ fn a_record_signed_with_another_key_is_not_used() {
 fn an_image_under_the_file_name_of_another_component_is_not_used() {
     let (cache, _) = ImageCache::with("hostile");
     let (image, record) = (cache.only(".image"), cache.only(".record"));
-    let tarball = cache.compiling().inspect(&component("tarball")).unwrap();
+    let tarball = cache.compiling().inspect(component("tarball")).unwrap();
     let is_other = |path: &PathBuf| *path != image && *path != record;
     for (from, ending) in [(&image, ".image"), (&record, ".record")] {
         let to = cache.files(ending).into_iter().find(is_other).unwrap();
         fs::copy(from, to).unwrap();
     }
     cache.has_no_image_of("tarball");
-    assert_eq!(cache.compiling().inspect(&component("tarball")).unwrap(), tarball);
+    assert_eq!(cache.compiling().inspect(component("tarball")).unwrap(), tarball);
 }
 
 #[test]
@@ -230,7 +244,7 @@ fn another_component_under_the_same_path_gets_its_own_image() {
 fn a_component_that_is_refused_is_not_kept() {
     let cache = ImageCache::new();
     for name in ["no-exports", "foreign-import", "describe-traps"] {
-        cache.compiling().inspect(&component(name)).unwrap_err();
+        cache.compiling().inspect(component(name)).unwrap_err();
     }
     assert_eq!(cache.files(".image"), <[PathBuf; 0]>::default());
     assert_eq!(cache.files("tmp-"), <[PathBuf; 0]>::default());
@@ -240,7 +254,7 @@ fn a_component_that_is_refused_is_not_kept() {
 #[track_caller]
 fn is_not_used(cache: &ImageCache, why: &str) {
     let before = cache.files("");
-    assert_eq!(cache.compiling().inspect(&component("hostile")).unwrap().name, "hostile", "{why}");
+    assert_eq!(cache.compiling().inspect(component("hostile")).unwrap().name, "hostile", "{why}");
     assert_eq!(cache.files(""), before, "{why}: nothing is written there");
     cache.has_no_image_of("hostile");
 }
@@ -303,7 +317,7 @@ fn runs_at_the_same_time_keep_and_use_the_same_directory() {
             scope.spawn(move || {
                 begin.wait();
                 for _ in 0..3 {
-                    assert_eq!(cache.compiling().inspect(&component(name)).unwrap().name, name);
+                    assert_eq!(cache.compiling().inspect(component(name)).unwrap().name, name);
                 }
             });
         }
@@ -322,10 +336,10 @@ fn while_another_run_holds_the_lock_nothing_is_cached_and_components_still_load(
     cache.compiling();
     let lock = fs::File::open(cache.only("lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    assert_eq!(cache.compiling().inspect(&component("hostile")).unwrap().name, "hostile");
+    assert_eq!(cache.compiling().inspect(component("hostile")).unwrap().name, "hostile");
     cache.has_no_image_of("hostile");
     drop(lock);
-    cache.compiling().inspect(&component("hostile")).unwrap();
+    cache.compiling().inspect(component("hostile")).unwrap();
     cache.load("hostile").unwrap();
 }
 
@@ -361,7 +375,7 @@ impl Drop for Mounted {
 fn with_a_full_disk_nothing_is_cached_and_components_still_load() {
     let cache = ImageCache::new();
     let Some(_mounted) = Mounted::on(&cache.path, "size=64k") else { return };
-    assert_eq!(cache.compiling().inspect(&component("hostile")).unwrap().name, "hostile");
+    assert_eq!(cache.compiling().inspect(component("hostile")).unwrap().name, "hostile");
     assert!(
         cache.files("").iter().all(|file| fs::metadata(file).unwrap().len() <= 32),
         "{:?}",
@@ -375,10 +389,10 @@ fn with_a_full_disk_nothing_is_cached_and_components_still_load() {
 fn a_directory_that_is_read_only_is_used_and_not_changed() {
     let cache = ImageCache::new();
     let Some(mounted) = Mounted::on(&cache.path, "size=64m") else { return };
-    cache.compiling().inspect(&component("hostile")).unwrap();
+    cache.compiling().inspect(component("hostile")).unwrap();
     mounted.again("ro");
     assert_eq!(cache.load("hostile").unwrap().name, "hostile");
-    assert_eq!(cache.compiling().inspect(&component("tarball")).unwrap().name, "tarball");
+    assert_eq!(cache.compiling().inspect(component("tarball")).unwrap().name, "tarball");
     cache.has_no_image_of("tarball");
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use sandbox::{Compiler, OptionValue, Sandbox, SandboxSettings};
+use sandbox::{Compiler, ComponentSource, OptionValue, Sandbox, SandboxSettings};
 use tempfile::TempDir;
 
 use crate::stage::{Stage, component, sandbox, text};
@@ -51,6 +51,15 @@ fn a_file_that_is_not_a_component_is_refused_with_what_it_is() {
         let (_directory, path) = file(bytes);
         refused(&path, "component", says);
     }
+}
+
+#[test]
+#[ignore = "needs components: cargo xtask test"]
+fn what_is_included_in_the_program_is_judged_as_a_file_is_and_named() {
+    let included = ComponentSource::Included { name: "acme", bytes: b"#!/bin/sh\n" };
+    let refusal = sandbox().inspect(included).unwrap_err();
+    assert_eq!(refusal.message, "acme (included in the program): is not WebAssembly");
+    assert_eq!(refusal.rule.word(), "component");
 }
 
 #[test]
@@ -152,7 +161,7 @@ fn a_later_patch_of_the_same_version_is_the_same_contract() {
 #[test]
 #[ignore = "needs components: cargo xtask test"]
 fn an_unknown_import_is_refused_by_name() {
-    let refusal = sandbox().inspect(&component("foreign-import")).unwrap_err();
+    let refusal = sandbox().inspect(component("foreign-import")).unwrap_err();
     assert_eq!(refusal.rule, Rule::Import, "{refusal}");
     let text = r#"(component
         (import "acme:secret/door@1.0.0" (instance))
@@ -189,7 +198,7 @@ fn a_component_that_traps_loops_or_lies_in_describe_is_refused() {
 #[test]
 #[ignore = "needs components: cargo xtask test"]
 fn a_component_is_inspected_without_grants() {
-    let inspection = sandbox().inspect(&component("hostile")).unwrap();
+    let inspection = sandbox().inspect(component("hostile")).unwrap();
     assert_eq!(inspection.contract, "0.1.0");
     assert_eq!(inspection.digest.len(), "sha256:".len() + 64);
     assert_eq!(inspection.size, fs::metadata(component("hostile")).unwrap().len());

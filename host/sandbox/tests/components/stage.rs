@@ -58,7 +58,7 @@ impl Stage {
             root,
             settings: MethodSettings {
                 name: "hostile".to_owned(),
-                component,
+                component: component.into(),
                 options: Vec::new(),
                 written: sandbox::Written::default(),
                 grants,

@@ -35,7 +35,7 @@ async fn planned(
     let option = |(name, value): &(&str, &str)| ((*name).to_owned(), OptionValue::Text((*value).to_owned()));
     let settings = MethodSettings {
         name: "acme".to_owned(),
-        component: component(name),
+        component: component(name).into(),
         options: options.iter().map(option).collect(),
         written: Written::default(),
         grants,
@@ -71,10 +71,10 @@ async fn planned(
 #[test]
 #[ignore = "needs components: cargo xtask test"]
 fn inspect_shows_the_version_of_the_contract_of_each_component() {
-    let inspection = sandbox().inspect(&component("contract-0-2")).unwrap();
+    let inspection = sandbox().inspect(component("contract-0-2")).unwrap();
     assert_eq!((inspection.contract.as_str(), inspection.name.as_str()), ("0.2.0", "contract-0-2"));
     assert!(inspection.imports.iter().any(|import| import == "understudy:method/store@0.2.0"));
-    assert_eq!(sandbox().inspect(&component("hostile")).unwrap().contract, "0.1.0");
+    assert_eq!(sandbox().inspect(component("hostile")).unwrap().contract, "0.1.0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,7 @@ pub enum Verb {
     /// Create the replica
     ///
     /// Walks the methods in their order and stops at the first that creates the replica.
-    #[command(after_long_help = CREATE_NOTES, args_override_self = true)]
+    #[command(after_long_help = create_help(), args_override_self = true)]
     Create(CreateArgs),
     /// Say what `create` would do, touching nothing
     ///
@@ -47,10 +47,16 @@ pub enum Verb {
         /// The shell.
         shell: Shell,
     },
+    /// Print a manual page in roff: that of the program, or of a verb
+    #[command(hide = true)]
+    Man {
+        /// A verb.
+        verb: Option<String>,
+    },
 }
 
 // Each paragraph is one line: clap wraps it at the width of the terminal.
-const CREATE_NOTES: &str = "\
+pub(crate) const CREATE_NOTES: &str = "\
 As a Patroni method:
   command: understudy create --config /etc/understudy/understudy.toml
   keep_data: true
@@ -63,17 +69,25 @@ method that --method names.
 As root it becomes `user` of the file, or postgres, before anything else. State files and compiled plugins are kept in \
 `state_dir`, or in .local/state/understudy below that user's home directory. Of the environment it reads PGPASSFILE, \
 UNDERSTUDY_PLUGIN_PATH, the variables of a proxy (HTTPS_PROXY and its like), what the file names, and, for a store with \
-`credentials = \"auto\"`, what that cloud's own tools read.
+`credentials = \"auto\"`, what that cloud's own tools read.";
 
-Exit codes:
-    0  created
-    1  every method failed
-    2  usage or configuration
-    3  refused: by policy, or because the data directory is not safe to touch
-    4  the last attempt failed a check of the end state
-   75  every failure was retry-later
-  130  cancelled by SIGINT
-  143  cancelled by SIGTERM, or by the end of the process that started it";
+/// The exit codes of `create`, with what each means.
+pub(crate) const EXIT_CODES: [(u8, &str); 8] = [
+    (0, "created"),
+    (1, "every method failed"),
+    (2, "usage or configuration"),
+    (3, "refused: by policy, or because the data directory is not safe to touch"),
+    (4, "the last attempt failed a check of the end state"),
+    (75, "every failure was retry-later"),
+    (130, "cancelled by SIGINT"),
+    (143, "cancelled by SIGTERM, or by the end of the process that started it"),
+];
+
+/// What stands below the flags of `create` in its help.
+fn create_help() -> String {
+    let codes: Vec<_> = EXIT_CODES.iter().map(|(code, meaning)| format!("{code:5}  {meaning}")).collect();
+    format!("{CREATE_NOTES}\n\nExit codes:\n{}", codes.join("\n"))
+}
 
 /// The flags that `create` and `check` have in common: the configuration file and the flags that override it.
 #[derive(Debug, Args)]
@@ -157,7 +171,7 @@ pub struct CheckArgs {
 /// `inspect`
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Component file, or a name that is looked up in the plugin path
+    /// Component file, or a name that is looked up in the plugin path and among the included methods
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub plugin: String,
     /// Another, to compare permissions with
@@ -251,7 +265,7 @@ impl Cli {
             Verb::Create(CreateArgs { job, .. }) | Verb::Check(CheckArgs { job, .. }) => {
                 job.further = further
             }
-            Verb::Inspect(_) | Verb::Completions { .. } => {}
+            Verb::Inspect(_) | Verb::Completions { .. } | Verb::Man { .. } => {}
         }
         Ok(cli)
     }

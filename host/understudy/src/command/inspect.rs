@@ -11,7 +11,9 @@ use anyhow::Context;
 use nix::unistd::Uid;
 use replica::{Bytes, Level};
 use rustix::fs::{MemfdFlags, OFlags, memfd_create};
-use sandbox::{Compiler, Inspection, Kind, Need, OptionSpec, OptionValue, Sandbox, SandboxSettings};
+use sandbox::{
+    Compiler, ComponentSource, Inspection, Kind, Need, OptionSpec, OptionValue, Sandbox, SandboxSettings,
+};
 use serde::Serialize;
 
 use super::{FAILED, NotStarted, USAGE, print};
@@ -43,7 +45,7 @@ pub fn run(args: &InspectArgs, environment: Environment<'_>) -> u8 {
 
 fn inspect(args: &InspectArgs, environment: Environment<'_>, log: &Log) -> Result<String, NotStarted> {
     let plugin_path = plugin_path::from_environment(environment).map_err(|problem| vec![problem])?;
-    let open = |plugin: &String| OpenedPlugin::new(file_of(plugin, &plugin_path)?);
+    let open = |plugin: &String| OpenedPlugin::new(source_of(plugin, &plugin_path)?);
     let (plugin, other) = (open(&args.plugin)?, args.other.as_ref().map(open).transpose()?);
     let cache = if Uid::effective().is_root() {
         drop_root(Some(NOBODY))?;
@@ -83,32 +85,33 @@ const NOBODY: &str = "nobody";
 /// The largest size of a plugin's file.
 const PLUGIN_LIMIT: u64 = 1 << 30;
 
-/// A plugin's file, opened before root is dropped.
+/// A plugin, opened before root is dropped.
 struct OpenedPlugin {
-    file: PathBuf,
-    /// A copy of the plugin in memory, if root is dropped: the new user may not be able to read the file.
+    source: ComponentSource,
+    /// A copy of the plugin's file in memory, if root is dropped: the new user may not be able to read the file.
     copy: Option<File>,
 }
 
 impl OpenedPlugin {
-    fn new(file: PathBuf) -> Result<Self, NotStarted> {
-        let copy = if Uid::effective().is_root() {
-            let copied = copy_to_memory(&file).with_context(|| format!("cannot read {}", file.display()));
-            Some(copied.map_err(NotStarted::failed)?)
-        } else {
-            None
+    fn new(source: ComponentSource) -> Result<Self, NotStarted> {
+        let copy = match &source {
+            ComponentSource::File(file) if Uid::effective().is_root() => {
+                let copied = copy_to_memory(file).with_context(|| format!("cannot read {source}"));
+                Some(copied.map_err(NotStarted::failed)?)
+            }
+            ComponentSource::File(_) | ComponentSource::Included { .. } => None,
         };
-        Ok(Self { file, copy })
+        Ok(Self { source, copy })
     }
 
     fn inspect(self, sandbox: &Sandbox) -> Result<Inspected, NotStarted> {
         let readable = match &self.copy {
-            Some(copy) => PathBuf::from(format!("/proc/self/fd/{}", copy.as_raw_fd())),
-            None => self.file.clone(),
+            Some(copy) => PathBuf::from(format!("/proc/self/fd/{}", copy.as_raw_fd())).into(),
+            None => self.source.clone(),
         };
-        let inspection = sandbox.inspect(&readable).map_err(|refusal| {
-            let named = self.file.display().to_string();
-            let mut message = refusal.message.replace(&readable.display().to_string(), &named);
+        let named = self.source.to_string();
+        let inspection = sandbox.inspect(readable.clone()).map_err(|refusal| {
+            let mut message = refusal.message.replace(&readable.to_string(), &named);
             if !message.contains(&named) {
                 message = format!("{named}: {message}");
             }
@@ -118,7 +121,7 @@ impl OpenedPlugin {
                 problems: Vec::new(),
             }
         })?;
-        Ok(Inspected { file: self.file, inspection })
+        Ok(Inspected { file: named, inspection })
     }
 }
 
@@ -135,12 +138,12 @@ fn copy_to_memory(file: &Path) -> io::Result<File> {
     Ok(copy)
 }
 
-/// Returns the file of a plugin: `plugin` itself if it looks like a path, else the file of that name in the plugin path.
-fn file_of(plugin: &str, plugin_path: &[PathBuf]) -> Result<PathBuf, NotStarted> {
+/// Returns the plugin of this name: a file if `plugin` looks like a path, else what the name leads to.
+fn source_of(plugin: &str, plugin_path: &[PathBuf]) -> Result<ComponentSource, NotStarted> {
     let path = Path::new(plugin);
     if plugin.contains('/') || path.extension().is_some_and(|extension| extension == "wasm") || path.is_file()
     {
-        return std::path::absolute(path).map_err(NotStarted::usage);
+        return std::path::absolute(path).map(ComponentSource::File).map_err(NotStarted::usage);
     }
     plugin_path::find(plugin_path, plugin).ok_or_else(|| NotStarted {
         exit_code: USAGE,
@@ -151,7 +154,8 @@ fn file_of(plugin: &str, plugin_path: &[PathBuf]) -> Result<PathBuf, NotStarted>
 
 #[derive(Serialize)]
 struct Inspected {
-    file: PathBuf,
+    /// Its file, or that it is included in the program.
+    file: String,
     #[serde(flatten)]
     inspection: Inspection,
 }
@@ -163,7 +167,7 @@ impl Inspected {
         let mut lines =
             vec![format!("{} {}: {}", description.name, description.version, description.summary)];
         lines.extend(columns(&[
-            fact("file", self.file.display().to_string()),
+            fact("file", self.file.clone()),
             fact("digest", digest.clone()),
             fact("size", Bytes(*size).to_string()),
             fact("contract", format!("understudy:method {contract}")),
@@ -238,7 +242,7 @@ struct Difference {
 
 #[derive(Serialize)]
 struct PluginIdentity {
-    file: PathBuf,
+    file: String,
     digest: String,
     name: String,
     version: String,
@@ -305,7 +309,7 @@ impl Difference {
 
     fn lines(&self) -> Vec<String> {
         let title = |mark: &str, PluginIdentity { name, version, file, digest }: &PluginIdentity| {
-            vec![format!("{mark} {name} {version}"), file.display().to_string(), digest.clone()]
+            vec![format!("{mark} {name} {version}"), file.clone(), digest.clone()]
         };
         let mut lines = columns(&[title("from", &self.from), title("to  ", &self.to)]);
         lines.extend(self.needs.lines("needs"));
@@ -328,7 +332,7 @@ mod tests {
             reason: "the backup".to_owned(),
         });
         Inspected {
-            file: PathBuf::from("/x.wasm"),
+            file: "/x.wasm".to_owned(),
             inspection: Inspection {
                 name: "x".to_owned(),
                 digest: "sha256:00".to_owned(),

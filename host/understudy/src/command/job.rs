@@ -11,7 +11,7 @@ use replica::mounts::real_path;
 use replica::seal::{EndState, Standby};
 use replica::source::{SourceConfig, passwords_in};
 use replica::{Job, ListedMethod, Method, Redactor, Refusal, Rule, Source};
-use sandbox::{Compiler, MethodSettings, Sandbox, SandboxError, SandboxSettings};
+use sandbox::{Compiler, ComponentSource, MethodSettings, Sandbox, SandboxError, SandboxSettings};
 use tokio_util::sync::CancellationToken;
 
 use super::NotStarted;
@@ -306,8 +306,8 @@ fn component_method(
     redactor: &Redactor,
 ) -> Result<Arc<dyn Method>, Refusal> {
     refuse_to_grant(secrets, &section.grants)?;
-    let file = match section.plugin {
-        Some(file) => file,
+    let component = match section.plugin {
+        Some(file) => ComponentSource::File(file),
         None => plugin_path::find(&config.plugin_path, name).ok_or_else(|| {
             let looked = plugin_path::shown(&config.plugin_path);
             Refusal::new(Rule::Plugin, format!("there is no {name}.wasm in {looked}"))
@@ -324,7 +324,7 @@ fn component_method(
     section.grants.renew_credentials(&mut grants, redactor);
     let settings = MethodSettings {
         name: name.to_owned(),
-        component: file,
+        component,
         options: section.options,
         written: section.written,
         grants,

@@ -5,6 +5,7 @@ pub mod completions;
 pub mod create;
 pub mod inspect;
 mod job;
+pub mod man;
 
 use std::io::Write;
 

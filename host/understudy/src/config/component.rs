@@ -17,7 +17,7 @@ pub(super) const KEYS: &[Key] = &[
     Key::new(
         "plugin",
         "path",
-        "`NAME.wasm` in the plugin path",
+        "`NAME.wasm` in the plugin path, else the method `NAME` that is included in the program",
         "the component's file, absolute or relative to the folder of the configuration file. A registry \
          reference such as `host/name:tag` is refused: registries are not supported",
     ),

@@ -125,7 +125,7 @@ pub(super) const KEYS: &[Key] = &[
         "list of paths",
         "`UNDERSTUDY_PLUGIN_PATH`, else `/usr/local/lib/understudy/plugins` and \
          `/usr/lib/understudy/plugins`",
-        "where `NAME.wasm` is looked up for a method without `plugin`",
+        "where `NAME.wasm` is looked up for a method without `plugin`, before the methods that are [included in the program](installation.md#where-methods-are-looked-up)",
     ),
     Key::new(
         "require_landlock",

@@ -13,6 +13,7 @@ const FILE: &str = "/etc/understudy.toml";
 mod flags_and_rules;
 mod grants;
 mod problems;
+mod sample;
 mod secrets;
 
 /// A configuration that has everything it must have.
