@@ -105,9 +105,9 @@ pub enum Event {
     AttemptEnded {
         /// Which method.
         method: String,
-        /// How.
+        /// How it ended.
         outcome: Outcome,
-        /// Why; empty for `created`.
+        /// Why it ended; empty for `created`.
         message: String,
         /// The rule that rejected it, or the check of the seal that failed.
         rule: Option<Rule>,
@@ -121,7 +121,7 @@ pub enum Event {
     },
     /// The run ended.
     RunEnded {
-        /// How.
+        /// How it ended.
         result: RunResult,
         /// Why it ended before any method was tried; `None` if one was tried.
         message: Option<String>,

@@ -118,10 +118,10 @@ fn rule_30_what_the_server_will_run_load_or_read_elsewhere_is_listed_with_its_li
         ("primary_slot_name = 'other'", "`primary_slot_name` is `other`"),
         (
             "recovery_min_apply_delay = 20d",
-            "`recovery_min_apply_delay` is `20d`: the standby applies what it receives only that much later",
+            "`recovery_min_apply_delay` is `20d`: the standby applies WAL only with this delay",
         ),
-        ("fsync = of", "`fsync` is `of`: the server gives up what protects the data"),
-        ("zero_damaged_pages = 1", "`zero_damaged_pages` is `1`: the server gives up what protects the data"),
+        ("fsync = of", "`fsync` is `of`: this disables a protection of the data"),
+        ("zero_damaged_pages = 1", "`zero_damaged_pages` is `1`: this disables a protection of the data"),
     ] {
         assert_eq!(messages_of(line), [format!("postgresql.conf line 2: {expected}")], "{line}");
     }
