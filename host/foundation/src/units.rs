@@ -81,8 +81,22 @@ impl fmt::Display for BytesPerSecond {
 
 /// A length of time that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is not a length of time: write whole numbers and units, such as \"500ms\", \"90s\", \"5min\", \"1h30m\" or \"1d\"", .0.escape_debug())]
+#[error("`{}` is not a length of time: {}", .0.escape_debug(), how_to_write(.0))]
 pub struct NotADuration(String);
+
+/// Says what to write in place of a text that is not a length of time.
+fn how_to_write(text: &str) -> String {
+    let small = text.to_ascii_lowercase();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        format!("a unit is missing, write such as \"{text}s\"")
+    } else if text.contains('.') {
+        "it has a fraction, write whole numbers and units, such as \"1h30m\"".to_owned()
+    } else if small != text && parse_duration(&small).is_ok() {
+        format!("units are written in small letters, \"{small}\"")
+    } else {
+        "write whole numbers and units, largest first, such as \"500ms\", \"90s\", \"5min\", \"1h30m\" or \"1d\"".to_owned()
+    }
+}
 
 /// The units of a length of time with their spellings, largest first, and how many milliseconds each is. `m` is a minute.
 const TIMES: [(&[&str], u64); 5] = [
@@ -159,10 +173,20 @@ mod tests {
             "1h30",
             "18446744073709551615d",
         ] {
-            let says = format!(
-                "`{text}` is not a length of time: write whole numbers and units, such as \"500ms\", \"90s\", \"5min\", \"1h30m\" or \"1d\""
-            );
-            assert_eq!(parse_duration(text).unwrap_err().to_string(), says);
+            let told = parse_duration(text).unwrap_err().to_string();
+            assert!(told.starts_with(&format!("`{text}` is not a length of time: ")), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_length_of_time_that_is_nearly_right_is_corrected() {
+        for (text, says) in [
+            ("300", "a unit is missing, write such as \"300s\""),
+            ("4H", "units are written in small letters, \"4h\""),
+            ("1.5h", "it has a fraction, write whole numbers and units, such as \"1h30m\""),
+            ("30m1h", "write whole numbers and units, largest first"),
+        ] {
+            assert!(parse_duration(text).unwrap_err().to_string().contains(says), "{text}");
         }
     }
 

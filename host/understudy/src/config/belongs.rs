@@ -5,11 +5,43 @@ use super::keys::{SECTIONS, names};
 /// A method's own section at the top of the file.
 const METHOD: &str = "basebackup";
 
+/// Words of Patroni's configuration and of its users, and what to write here.
+const OTHER_WORDS: [(&str, &str); 16] = [
+    (
+        "pgpass",
+        "the standby's passfile is `standby_passfile` below `[replica]`, the run's own is `passfile` below `[source]`",
+    ),
+    ("recovery_conf", "its `restore_command` stands below `[replica]`; the rest stays in Patroni's file"),
+    ("parameters", "PostgreSQL's settings stay in Patroni's file or in postgresql.conf: leave them out here"),
+    ("pg_hba", "it stays in Patroni's file: leave it out here"),
+    ("use_pg_rewind", "it stays in Patroni's file: leave it out here"),
+    ("use_slots", "it stays in Patroni's file: leave it out here"),
+    ("slot", "a slot of pg_basebackup is `slot` below `[method.basebackup.options]`"),
+    (
+        "primary_slot_name",
+        "it stands in postgresql.conf; a slot of pg_basebackup is `slot` below `[method.basebackup.options]`",
+    ),
+    ("checkpoint", "an option of pg_basebackup stands below `[method.basebackup.options]`"),
+    ("max_rate", "an option of pg_basebackup stands below `[method.basebackup.options]`"),
+    ("primary_conninfo", "the source is `conninfo` below `[source]`"),
+    ("connect_address", "the source is `conninfo` below `[source]`"),
+    ("data_dir", "the data directory is `datadir` below `[replica]`"),
+    ("pgdata", "the data directory is `datadir` below `[replica]`"),
+    ("config_dir", "`config_file` below `[replica]` takes the path of postgresql.conf"),
+    (
+        "command",
+        "a method of Patroni that runs a program has no counterpart here: a method is a component, named by `plugin`",
+    ),
+];
+
 /// Says where this key belongs, which the section at `path` does not have; `None` if no section has it.
 pub(super) fn belongs(key: &str, path: &str) -> Option<String> {
     let plain = key.to_ascii_lowercase().replace('-', "_");
     if plain == METHOD && path.is_empty() {
         return Some(format!("`{METHOD}` is a method, whose section is `[method.{METHOD}]`"));
+    }
+    if let Some((_, what)) = OTHER_WORDS.iter().find(|(word, _)| *word == plain) {
+        return Some((*what).to_owned());
     }
     let own = kind(path);
     let having = SECTIONS

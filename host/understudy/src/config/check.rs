@@ -53,6 +53,14 @@ impl Parts {
         }
         let head = self.replica.place.unwrap_or(reader.place(0));
         let missing = |place: Place, message: &'static str| move || reader.problem(place, message);
+        let is_misspelt = self.replica.is_misspelt;
+        let missing_in_replica = |message: &'static str| {
+            move || {
+                if !is_misspelt {
+                    reader.problem(head, message)
+                }
+            }
+        };
         let scope = std::mem::take(&mut self.scope).under(
             overrides.scope.clone(),
             missing(
@@ -62,15 +70,13 @@ impl Parts {
         );
         let datadir = std::mem::take(&mut self.replica.datadir).under(
             flag_path("--datadir", &overrides.datadir),
-            missing(
-                head,
+            missing_in_replica(
                 "`replica.datadir` is missing: write datadir = \"/path\" below [replica], or give --datadir",
             ),
         );
         let bin_dir = std::mem::take(&mut self.replica.bin_dir).under(
             flag_path("--bin-dir", &overrides.bin_dir),
-            missing(
-                head,
+            missing_in_replica(
                 "`replica.bin_dir` is missing: write bin_dir = \"/usr/lib/postgresql/15/bin\" below [replica], or give \
                  --bin-dir",
             ),

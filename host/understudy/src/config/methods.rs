@@ -35,6 +35,11 @@ pub(super) fn read_list(section: &Section<'_>) -> Option<Vec<Listed>> {
 
 fn read_name(item: &Value<'_>) -> Option<String> {
     let name = item.word()?;
+    if name.contains(',') && name.split(',').all(|name| is_method_name(name.trim())) {
+        let names: Vec<String> = name.split(',').map(|name| format!("{:?}", name.trim())).collect();
+        item.problem(format_args!("holds several names: write methods = [{}]", names.join(", ")));
+        return None;
+    }
     if !is_method_name(name) {
         item.problem(format_args!(
             "names a method `{}`: a name is letters, digits, `_`, `-` and `.`, and does not begin with `.`",

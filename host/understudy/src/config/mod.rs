@@ -21,6 +21,7 @@ mod tree;
 mod trusted;
 mod visible;
 
+use foundation::nearest::nearest;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -224,8 +225,11 @@ fn read(
             }
         }
     }
+    let mut replica = replica.unwrap_or_default();
+    replica.is_misspelt = replica.place.is_none()
+        && root.entries().iter().any(|(name, _)| nearest(&name.text, ["replica"]).is_some());
     root.finish();
-    let parts = Parts { scope, replica: replica.unwrap_or_default(), source, components, basebackup };
+    let parts = Parts { scope, replica, source, components, basebackup };
     parts.check(reader, overrides, environment)
 }
 

@@ -141,6 +141,8 @@ pub(super) const KEYS: &[Key] = &[
 pub(super) struct ReplicaSection {
     /// Where the section stands, if it does.
     pub(super) place: Option<Place>,
+    /// Whether the section stands under a misspelt name, which is a problem already.
+    pub(super) is_misspelt: bool,
     pub(super) datadir: Setting<PathBuf>,
     pub(super) bin_dir: Setting<PathBuf>,
     pub(super) methods: Option<Vec<Listed>>,
@@ -170,6 +172,7 @@ pub(super) fn read(section: Section<'_>) -> ReplicaSection {
     let configure_standby = section.get("configure_standby");
     let replica = ReplicaSection {
         place: Some(section.place()),
+        is_misspelt: false,
         datadir: Setting::read(section.get("datadir"), Value::path),
         bin_dir: Setting::read(section.get("bin_dir"), Value::path),
         methods: read_list(&section),

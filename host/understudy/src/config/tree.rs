@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::belongs::belongs;
+use super::methods::is_method_name;
 use super::problem::{Place, Problem, without_logins};
 use super::visible::invisible;
 
@@ -161,19 +162,33 @@ impl<'t> Section<'t> {
             self.keys
         );
         let known = || self.keys.iter().copied().filter(|key| !refused.contains(key));
-        for (key, _) in self.table {
+        for (key, value) in self.table {
             let name = key.get_ref().as_ref();
             if refused.contains(&name) || self.keys.contains(&name) {
                 continue;
             }
             let near = || nearest(name, known()).map(|near| format!("did you mean `{near}`?"));
-            let hint = better(name, belongs(name, &self.path).or_else(near));
+            let section = self.path.is_empty().then(|| section_of_a_method(name, value.get_ref())).flatten();
+            let hint = better(name, section.or_else(|| belongs(name, &self.path)).or_else(near));
             let hint =
                 hint.unwrap_or_else(|| format!("known here: {}", known().collect::<Vec<_>>().join(", ")));
             let path = join(&self.path, name);
             self.reader.problem(self.reader.place(key.span().start), format!("unknown key `{path}`: {hint}"));
         }
     }
+}
+
+/// Says how the section of a method is written, if this is one at the top of the file: `[methods.NAME]`, `["method.NAME"]`, `[NAME]`.
+fn section_of_a_method(name: &str, value: &DeValue<'_>) -> Option<String> {
+    let DeValue::Table(table) = value else { return None };
+    let method = match name {
+        "methods" => table.keys().next().map(|key| key.get_ref().to_string())?,
+        _ => name.strip_prefix("method.").unwrap_or(name).to_owned(),
+    };
+    let is_known = ["replica", "source", "method"].iter().any(|known| nearest(name, [*known]).is_some());
+    let is_a_section = name == "methods" || name.starts_with("method.") || !is_known;
+    (is_a_section && is_method_name(&method))
+        .then(|| format!("the section of a method is `[method.{method}]`"))
 }
 
 fn join(path: &str, key: &str) -> String {
@@ -407,6 +422,12 @@ impl<'t> Value<'t> {
                 asked: RefCell::default(),
                 refused: RefCell::default(),
             }),
+            DeValue::Array(items)
+                if items.iter().all(|item| item.get_ref().is_table()) && !items.is_empty() =>
+            {
+                self.problem(format!("is written with two pairs of brackets: write [{}]", self.path));
+                None
+            }
             _ => self.wrong_type("a table"),
         }
     }

@@ -183,18 +183,19 @@ impl StoreKind {
     /// What is wrong with the URL, to be put behind the name of its setting.
     pub fn of(url: &str) -> Result<&'static Self, String> {
         let Some((scheme, _)) = url.split_once("://") else {
-            return Err(
-                "is no address of a store: write such as \"s3://bucket/prefix\" or \"file:///mnt/backups\""
-                    .to_owned(),
-            );
+            let example = match url.starts_with('/') {
+                true => "a directory is written with `file://` before it, such as \"file:///mnt/backups\"",
+                false => "write such as \"s3://bucket/prefix\" or \"file:///mnt/backups\"",
+            };
+            return Err(format!("is no address of a store: {example}"));
         };
         Self::with_scheme(scheme).ok_or_else(|| {
             let schemes = KINDS.map(|kind| kind.scheme);
             let hint = match nearest(scheme, schemes) {
-                Some(near) => format!("did you mean `{near}`?"),
+                Some(near) => format!("did you mean `{near}://`?"),
                 None => format!("known are {}", schemes.join(", ")),
             };
-            format!("names no kind of store that is known: {hint}")
+            format!("names a kind of store that does not exist: {hint}")
         })
     }
 

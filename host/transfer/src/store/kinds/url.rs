@@ -33,11 +33,16 @@ pub(super) fn wrong(kind: &StoreKind, url: &str) -> Option<String> {
         );
     }
     let authority = rest.split('/').next().unwrap_or_default();
-    if (kind.place == Place::Directory) != authority.is_empty() {
-        return Some(
-            "lacks its host or bucket, or is a file's and has one: write such as \"file:///mnt/backups\""
-                .to_owned(),
-        );
+    match (kind.place, authority.is_empty()) {
+        (Place::Directory, false) => {
+            return Some(
+                "needs three slashes, because a directory has no host: file:///mnt/backups".to_owned(),
+            );
+        }
+        (Place::Bucket | Place::Server, true) => {
+            return Some(format!("lacks its host or bucket: write such as \"{}\"", kind.example));
+        }
+        (Place::Directory, true) | (Place::Bucket | Place::Server, false) => {}
     }
     let checked = match kind.place {
         Place::Directory => directory(url).map(drop),

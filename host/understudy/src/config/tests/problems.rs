@@ -57,6 +57,34 @@ fn a_key_that_is_given_twice_is_told() {
 }
 
 #[test]
+fn a_word_of_patroni_and_a_section_that_is_written_in_another_way_are_told_what_to_write() {
+    for (text, says) in [
+        ("[methods.tarball]\nplugin = \"/x.wasm\"\n", "the section of a method is `[method.tarball]`"),
+        ("[tarball]\nplugin = \"/x.wasm\"\n", "the section of a method is `[method.tarball]`"),
+        ("[\"method.tarball\"]\nplugin = \"/x.wasm\"\n", "the section of a method is `[method.tarball]`"),
+        (
+            "[[method.tarball]]\nplugin = \"/x.wasm\"\n",
+            "is written with two pairs of brackets: write [method.tarball]",
+        ),
+    ] {
+        let problems = parse(&format!("{WHOLE}{text}")).map(|_| ()).unwrap_err();
+        assert!(problems.iter().any(|problem| problem.contains(says)), "{text}: {problems:#?}");
+    }
+    for (line, says) in [
+        ("pgpass = \"/x\"", "is `standby_passfile` below `[replica]`"),
+        ("use_pg_rewind = true", "it stays in Patroni's file"),
+        ("config_dir = \"/x\"", "`config_file` below `[replica]` takes the path of postgresql.conf"),
+        ("methods = \"tarball, basebackup\"", "write methods = [\"tarball\", \"basebackup\"]"),
+    ] {
+        let problems = parse(&format!("{WHOLE}{line}\n")).map(|_| ()).unwrap_err();
+        assert!(problems.iter().any(|problem| problem.contains(says)), "{line}: {problems:#?}");
+    }
+    let problems =
+        parse("scope = \"batman\"\n[REPLICA]\ndatadir = \"/d\"\nbin_dir = \"/b\"\n").map(|_| ()).unwrap_err();
+    assert_eq!(problems.len(), 1, "what a misspelt section has is not missing: {problems:#?}");
+}
+
+#[test]
 fn each_wrong_line_is_told_by_its_own_message() {
     let cases: &[(&str, &str)] = &[
         ("staged = true", "6:1: `replica.staged` is not supported by this version"),
