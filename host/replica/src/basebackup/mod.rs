@@ -282,7 +282,7 @@ impl Method for Basebackup {
                 return Err(failure);
             }
         }
-        Ok(SealRequests::default())
+        Ok(SealRequests { standby_slot: used.map(|slot| slot.name), ..SealRequests::default() })
     }
 }
 

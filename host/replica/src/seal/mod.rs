@@ -278,6 +278,7 @@ impl Seal<'_> {
             configuration: &configuration::read(places)?,
             control_file: &startable::bytes(&places.top)?,
             end: self.end,
+            slot: self.requests.standby_slot.as_deref(),
             cancel: self.cancel,
         };
         server::check(&replica, findings)

@@ -70,6 +70,14 @@ impl Server<'_> {
         }
     }
 
+    /// Returns where a setting can be corrected, for a message.
+    pub(super) fn remedy(&self, name: &str) -> String {
+        match (self.entry(name), &self.file) {
+            (None, ConfigurationFile::At(file)) => format!("in `{}`", file.display()),
+            _ => "where the backup is taken, or in a configuration file of this machine that `[replica] config_file` names".to_owned(),
+        }
+    }
+
     fn refused(&self, said: &str) -> Problem {
         let mut words: Vec<String> = said.lines().filter_map(message_of).map(without_token).collect();
         for word in &mut words {

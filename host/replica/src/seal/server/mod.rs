@@ -12,6 +12,7 @@ mod listen;
 mod lists;
 mod machine;
 mod needs;
+mod standby;
 mod tls;
 mod writes;
 
@@ -40,10 +41,13 @@ pub(super) struct Replica<'a> {
     /// The bytes of `global/pg_control`.
     pub(super) control_file: &'a [u8],
     pub(super) end: &'a EndState,
+    /// The slot of the source by which the method received WAL; `None` if it used none.
+    pub(super) slot: Option<&'a str>,
     pub(super) cancel: &'a CancellationToken,
 }
 
-/// Checks whether the server would start. Returns the slot of the source through which it will follow, if its configuration names one.
+/// Checks whether the server would start. Overrides in `postgresql.auto.conf` what keeps it from following, if only the server reads it.
+/// Returns the slot of the source through which it will follow, if its configuration names one.
 ///
 /// # Errors
 /// Fails with what the server refuses, with file and line if it reports them. Something that may still be added before the start, such as a
@@ -63,6 +67,7 @@ pub(super) fn check(replica: &Replica<'_>, findings: &mut Findings) -> Result<Op
         );
         return Err(Problem::new(CHECK, message));
     }
+    standby::check(&server, &mut verdicts)?;
     let hba_file = PathBuf::from(server.setting("hba_file")?);
     let ident_file = PathBuf::from(server.setting("ident_file")?);
     needs::check(&server, &mut verdicts)?;
