@@ -138,6 +138,27 @@ pub fn seal(
     }
 }
 
+/// Checks the operator's own configuration file, if it names one, before anything is emptied. Blocking.
+///
+/// # Errors
+/// Fails with what would fail the seal later.
+pub(crate) fn check_configuration_file(
+    request: &Request,
+    end: &EndState,
+    major: u32,
+    cancel: &CancellationToken,
+) -> Result<Vec<Finding>, SealError> {
+    let mut findings = Findings::default();
+    let (directories, bin_dir) = (&*request.directories, &*request.bin_dir);
+    let future = server::FutureReplica { directories, bin_dir, major, end, cancel };
+    let checked = server::check_own_file(&future, &mut findings);
+    let findings = findings.into_list();
+    match checked {
+        Ok(()) => Ok(findings),
+        Err(Problem { check, message }) => Err(SealError { check, message, findings }),
+    }
+}
+
 /// One seal.
 struct Seal<'a> {
     request: &'a Request,
@@ -279,6 +300,7 @@ impl Seal<'_> {
             control_file: &startable::bytes(&places.top)?,
             end: self.end,
             slot: self.requests.standby_slot.as_deref(),
+            to_fill: None,
             cancel: self.cancel,
         };
         server::check(&replica, findings)

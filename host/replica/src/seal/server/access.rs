@@ -106,11 +106,8 @@ pub(super) fn check(
     verdicts: &mut Verdicts<'_>,
 ) -> Result<(), Problem> {
     let shown_hba = shown_within(hba_file.as_os_str().as_encoded_bytes(), SHOWN);
-    if fs::metadata(hba_file).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-        return verdicts.missing(format!(
-            "there is no `{shown_hba}` (`hba_file`): PostgreSQL does not start without it. If the original's is a link, or is \
-             elsewhere, the backup lacks it: put a file there"
-        ));
+    if !check_exists(hba_file, verdicts)? {
+        return Ok(());
     }
     if rustix::process::geteuid().is_root() {
         verdicts.report(format!("`{shown_hba}` was not checked: PostgreSQL does not run as root"));
@@ -166,6 +163,19 @@ pub(super) fn check(
         shown_within(of_a_failed_start(&said, &secrets).as_bytes(), SHOWN)
     ));
     Ok(())
+}
+
+/// Checks that `pg_hba.conf` exists. Returns whether it does.
+pub(super) fn check_exists(hba_file: &Path, verdicts: &mut Verdicts<'_>) -> Result<bool, Problem> {
+    if fs::metadata(hba_file).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        verdicts.missing(format!(
+            "there is no `{}` (`hba_file`): PostgreSQL does not start without it. If the original's is a link, or is elsewhere, the backup \
+             lacks it: put a file there",
+            shown_within(hba_file.as_os_str().as_encoded_bytes(), SHOWN)
+        ))?;
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 /// Returns the first bytes of a file, or none if it cannot be read.

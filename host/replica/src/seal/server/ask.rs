@@ -34,6 +34,12 @@ impl Server<'_> {
     pub(super) fn setting(&self, name: &str) -> Result<String, Problem> {
         let mut arguments: Vec<OsString> = vec!["-C".into(), name.into(), "-D".into()];
         arguments.push(self.replica.places.path.clone().into());
+        if self.replica.to_fill.is_some() {
+            // The old cluster's postgresql.auto.conf is not read in a check before the restore.
+            let mut setting = OsString::from("data_directory=");
+            setting.push(&self.replica.places.path);
+            arguments.extend(["-c".into(), setting]);
+        }
         match &self.file {
             ConfigurationFile::Inside => {}
             ConfigurationFile::At(file) => arguments.extend(["-c".into(), config_file(file)]),
@@ -156,6 +162,16 @@ pub(super) fn message_of(line: &str) -> Option<&str> {
 /// Removes the text of a file that a syntax error shows: it may be part of a password, or of a file that is no configuration file.
 fn without_token(words: &str) -> String {
     words.split_once(", near token").map_or(words, |(words, _)| words).to_owned()
+}
+
+/// Returns the data directory that a configuration file outside the data directory sets; the scratch directory if it sets none. `None`
+/// if that cannot be read, which `Server::setting` reports.
+pub(super) fn own_data_directory(server: &Server<'_>) -> Result<Option<String>, Problem> {
+    let ConfigurationFile::At(file) = &server.file else { return Ok(None) };
+    let replica = server.replica;
+    let mut arguments: Vec<OsString> = vec!["-C".into(), "data_directory".into(), "-D".into()];
+    arguments.extend([replica.places.path.clone().into(), "-c".into(), config_file(file)]);
+    Ok(run(replica, arguments)?.ok())
 }
 
 /// Returns Debian's configuration file for the cluster of this data directory: the `/etc/postgresql/<major>/<name>/postgresql.conf` whose

@@ -219,6 +219,9 @@ fn sockets(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Resul
             continue;
         }
         let path = server.replica.places.path.join(directory);
+        if server.replica.is_restored_later(&path) {
+            continue;
+        }
         if let Some(fault) = writes::fault_of_directory(&path) {
             let what = format!("`{NAME}` names `{shown}` ({}), {fault}", server.place(NAME));
             if writes::is_made_at_the_start(&path) {

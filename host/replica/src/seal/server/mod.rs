@@ -12,6 +12,7 @@ mod listen;
 mod lists;
 mod machine;
 mod needs;
+mod own_file;
 mod standby;
 mod tls;
 mod writes;
@@ -26,7 +27,8 @@ use super::configuration::Configuration;
 use super::places::Places;
 use super::problem::{Findings, Problem, shown};
 
-use crate::Rule;
+pub(super) use self::own_file::{FutureReplica, check as check_own_file};
+use crate::{Directories, Rule};
 
 /// The rule of all these checks.
 pub(super) const CHECK: Rule = Rule::Start;
@@ -43,6 +45,8 @@ pub(super) struct Replica<'a> {
     pub(super) end: &'a EndState,
     /// The slot of the source by which the method received WAL; `None` if it used none.
     pub(super) slot: Option<&'a str>,
+    /// The directories that are still to be filled, in a check before anything is restored; `None` after that.
+    pub(super) to_fill: Option<&'a Directories>,
     pub(super) cancel: &'a CancellationToken,
 }
 
@@ -60,12 +64,7 @@ pub(super) fn check(replica: &Replica<'_>, findings: &mut Findings) -> Result<Op
     let runs = server.setting("data_directory")?;
     if !super::places::is_at(Path::new(&runs), &replica.places.path) {
         // A file outside the data directory, which no other check reads, may set it.
-        let message = format!(
-            "the server would run on `{}` (`data_directory`), which was not checked, and not on this directory; remove that setting from \
-             the file that sets it",
-            shown(runs.as_bytes())
-        );
-        return Err(Problem::new(CHECK, message));
+        return Err(another_directory(&runs));
     }
     standby::check(&server, &mut verdicts)?;
     let hba_file = PathBuf::from(server.setting("hba_file")?);
@@ -78,6 +77,16 @@ pub(super) fn check(replica: &Replica<'_>, findings: &mut Findings) -> Result<Op
     access::check(&server, &hba_file, &ident_file, &trial, &mut verdicts)?;
     let slot = server.setting("primary_slot_name")?;
     Ok((!slot.is_empty()).then_some(slot))
+}
+
+/// Returns the problem of a server that would run on the directory `runs`.
+fn another_directory(runs: &str) -> Problem {
+    let message = format!(
+        "the server would run on `{}` (`data_directory`), which was not checked, and not on this directory; remove that setting from the \
+         file that sets it",
+        shown(runs.as_bytes())
+    );
+    Problem::new(CHECK, message)
 }
 
 /// Receives what the checks find.

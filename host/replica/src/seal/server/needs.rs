@@ -180,7 +180,8 @@ fn libraries_of(
             "local_preload_libraries" if !name.contains('/') => format!("$libdir/plugins/{name}"),
             _ => name.clone(),
         };
-        if candidates(&looked_for, &search, &own).iter().any(|path| path.is_file()) {
+        let candidates = candidates(&looked_for, &search, &own);
+        if candidates.iter().any(|path| path.is_file() || server.replica.is_restored_later(path)) {
             continue;
         }
         let missing = format!(

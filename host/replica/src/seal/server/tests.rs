@@ -32,6 +32,7 @@ fn with_replica<T>(restored: &Restored, end: &EndState, ask: impl FnOnce(&Replic
         control_file: &control_file,
         end,
         slot: None,
+        to_fill: None,
         cancel: &CancellationToken::new(),
     })
 }
@@ -146,6 +147,7 @@ fn a_cancelled_seal_ends_the_server_that_reads_an_endless_file() {
         control_file: &[],
         end: &end,
         slot: None,
+        to_fill: None,
         cancel: &cancel,
     };
     let problem = check(&replica, &mut Findings::default()).unwrap_err();

@@ -49,6 +49,10 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
             continue;
         }
         let path = server.replica.places.path.join(&value);
+        if server.replica.is_restored_later(&path) {
+            is_whole = false;
+            continue;
+        }
         if let Some(fault) = fault(name, &path) {
             is_whole = false;
             verdicts.missing(format!(

@@ -47,6 +47,9 @@ fn log(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> 
     }
     let value = server.setting(NAME)?;
     let directory = server.replica.places.path.join(&value);
+    if server.replica.is_restored_later(&directory) {
+        return Ok(());
+    }
     let Some((path, fault)) = fault_of_log(&directory, &server.setting("log_filename")?) else {
         return Ok(());
     };
@@ -86,6 +89,9 @@ fn fault_of_log(directory: &Path, file: &str) -> Option<(PathBuf, String)> {
 fn statistics(server: &Server<'_>, value: &str, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     const NAME: &str = "stats_temp_directory";
     let path = server.replica.places.path.join(value);
+    if server.replica.is_restored_later(&path) {
+        return Ok(());
+    }
     let Some(fault) = fault_of_directory(&path) else { return Ok(()) };
     let what = format!("`{NAME}` is `{}` ({}), {fault}", shown(value.as_bytes()), server.place(NAME));
     if is_made_at_the_start(&path) {
