@@ -40,14 +40,19 @@ impl Server<'_> {
             setting.push(&self.replica.places.path);
             arguments.extend(["-c".into(), setting]);
         }
-        match &self.file {
-            ConfigurationFile::Inside => {}
-            ConfigurationFile::At(file) => arguments.extend(["-c".into(), config_file(file)]),
-            ConfigurationFile::Unknown => {
-                arguments.extend(["-c".into(), config_file(Path::new("/dev/null"))]);
-            }
+        if self.file != ConfigurationFile::Inside {
+            arguments.extend(["-c".into(), self.file_argument()]);
         }
         run(self.replica, arguments)?.map_err(|said| self.refused(&said))
+    }
+
+    /// Returns the setting of `config_file` with which the server reads the same configuration in any data directory.
+    pub(super) fn file_argument(&self) -> OsString {
+        match &self.file {
+            ConfigurationFile::Inside => config_file(&self.replica.places.path.join("postgresql.conf")),
+            ConfigurationFile::At(file) => config_file(file),
+            ConfigurationFile::Unknown => config_file(Path::new("/dev/null")),
+        }
     }
 
     /// Returns the value of a numeric setting, such as `max_connections`.
@@ -120,11 +125,20 @@ fn config_file(path: &Path) -> OsString {
 
 /// Runs `postgres`. Returns its output, or its error output if it failed.
 fn run(replica: &Replica<'_>, arguments: Vec<OsString>) -> Result<Result<String, String>, Problem> {
+    run_in(replica, arguments, None)
+}
+
+/// As [`run`], with a directory below which it may write.
+pub(super) fn run_in(
+    replica: &Replica<'_>,
+    arguments: Vec<OsString>,
+    writable: Option<&Path>,
+) -> Result<Result<String, String>, Problem> {
     let program = replica.bin_dir.join("postgres");
     let program_run = BoundedProgram {
         program: &program,
         arguments,
-        writable: None,
+        writable,
         timeout: TIMEOUT,
         cancel: replica.cancel,
     };

@@ -13,6 +13,7 @@ mod lists;
 mod machine;
 mod needs;
 mod own_file;
+mod shared_memory;
 mod standby;
 mod tls;
 mod writes;

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use postgres_formats::control_file::ControlFile;
+use postgres_formats::control_file::{ControlFile, wal_segment_size};
 
 use super::super::problem::{Problem, shown};
 use super::ask::Server;
@@ -23,6 +23,7 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
     below_the_primary(server, verdicts)?;
     connections(server, verdicts)?;
     log_level(server, verdicts)?;
+    sizes_of_wal(server, verdicts)?;
     libraries(server, verdicts)?;
     queries(server, verdicts)?;
     keytab(server, verdicts)
@@ -92,6 +93,25 @@ fn log_level(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Pro
         conflicts.join(" and "),
         if conflicts.len() == 1 { "is" } else { "are" }
     ))
+}
+
+/// Checks that `min_wal_size` and `max_wal_size` are at least two segments (`ReadControlFile` in `xlog.c`).
+fn sizes_of_wal(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
+    let Ok(segment) = wal_segment_size(server.replica.control_file) else { return Ok(()) };
+    let segment = i64::try_from(segment.bytes() >> 20).unwrap_or(i64::MAX);
+    for name in ["min_wal_size", "max_wal_size"] {
+        let megabytes = server.number(name)?;
+        if megabytes < 2 * segment {
+            verdicts.missing(format!(
+                "`{name}` is {megabytes} MB ({}), and segments of WAL have {segment} MB in this cluster: PostgreSQL does not start with less \
+                 than two. Set it to at least {} MB {}",
+                server.place(name),
+                2 * segment,
+                server.remedy(name)
+            ))?;
+        }
+    }
+    Ok(())
 }
 
 /// Reports `hot_standby = off`, with which the standby follows but accepts no connections.
@@ -181,23 +201,43 @@ fn libraries_of(
             _ => name.clone(),
         };
         let candidates = candidates(&looked_for, &search, &own);
-        if candidates.iter().any(|path| path.is_file() || server.replica.is_restored_later(path)) {
+        if candidates.iter().any(|path| server.replica.is_restored_later(path)) {
             continue;
         }
-        let missing = format!(
-            "`{setting}` names `{}`, which is not installed here ({})",
-            shown(name.as_bytes()),
-            own.display()
-        );
+        // The server loads the first file that exists.
+        let fault = match candidates.iter().find(|path| path.is_file()) {
+            None => format!("which is not installed here ({})", own.display()),
+            Some(path) => match fault_of_library(path, &own.join(ALWAYS_THERE)) {
+                None => continue,
+                Some(fault) => fault,
+            },
+        };
+        let faulty = format!("`{setting}` names `{}`, {fault}", shown(name.as_bytes()));
         match at_start {
             true => verdicts
-                .missing(format!("{missing}: PostgreSQL does not start without it; install its package"))?,
+                .missing(format!("{faulty}: PostgreSQL does not start without it; install its package"))?,
             false => verdicts.report(format!(
-                "{missing}: PostgreSQL starts and follows, and every session ends as soon as it begins; install its package"
+                "{faulty}: PostgreSQL starts and follows, and every session ends as soon as it begins; install its package"
             )),
         }
     }
     Ok(())
+}
+
+/// Returns why a file cannot be loaded: it must be an ELF file of the kind of `model`, a library of the same PostgreSQL. `None` if it is.
+fn fault_of_library(path: &Path, model: &Path) -> Option<String> {
+    // The class and the byte order are in the first six bytes, the type and the machine in bytes 16 to 19 (elf(5)).
+    let kind = |header: &[u8]| Some([header.get(..6)?, header.get(16..20)?].concat());
+    let header = |path: &Path| regular_file::beginning(path, 20);
+    let (library, model) = match (header(path), header(model)) {
+        (Err(error), _) => return Some(format!("which cannot be read ({error})")),
+        (Ok(library), model) => (library, model.ok().and_then(|model| kind(&model))),
+    };
+    if !library.starts_with(b"\x7fELF") {
+        return Some(format!("and {} is no library", path.display()));
+    }
+    (model.is_some() && kind(&library) != model)
+        .then(|| format!("and {} is no library for this machine", path.display()))
 }
 
 /// Returns the paths at which the server looks for a library (`expand_dynamic_library_name` in `dfmgr.c`): with the given name, and with
