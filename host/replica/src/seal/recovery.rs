@@ -182,7 +182,7 @@ mod tests {
         let mut findings = Findings::default();
         let end = EndState { configure_standby: standby.cloned(), ..EndState::default() };
         let overrides =
-            judged_settings::check(&places, &restored.read().unwrap(), 15, false, &mut Findings::default())
+            judged_settings::check(&places, &restored.read().unwrap(), 15, &end, &mut Findings::default())
                 .unwrap();
         let auto_conf = judge(&places.top, &overrides, &requested, &end, &mut findings).unwrap();
         apply(&places.top, auto_conf.as_ref()).unwrap();

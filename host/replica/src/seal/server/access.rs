@@ -75,13 +75,16 @@ pub(super) struct Trial {
     settings: Vec<OsString>,
     /// Their names for a message.
     names: Vec<&'static str>,
+    with_tls: bool,
 }
+
+/// The group of the sockets.
+const GROUP: &str = "unix_socket_group";
 
 impl Trial {
     /// Returns the settings of TLS, and the group of the sockets.
     pub(super) fn of(server: &Server<'_>, tls: Vec<OsString>) -> Result<Self, Problem> {
-        const GROUP: &str = "unix_socket_group";
-        let mut trial = Self::default();
+        let mut trial = Self { with_tls: !tls.is_empty(), ..Self::default() };
         if !tls.is_empty() {
             trial.names.push("`ssl` and its files (`ssl_*`)");
             trial.settings.extend(tls);
@@ -136,10 +139,10 @@ pub(super) fn check(
         let without = start(server, scratch.path(), hba_file, ident_file, &[])?;
         if read_them(&without) {
             verdicts.missing(format!(
-                "PostgreSQL does not start with {}: {}. Correct that where the backup is taken, or in a configuration file of this machine \
-                 that `[replica] config_file` names",
+                "PostgreSQL does not start with {}: {}. Correct that {}",
                 trial.names.join(" and "),
-                shown_within(of_a_failed_start(&said, &secrets).as_bytes(), SHOWN)
+                shown_within(of_a_failed_start(&said, &secrets).as_bytes(), SHOWN),
+                server.remedy(if trial.with_tls { "ssl" } else { GROUP })
             ))?;
             said = without;
         }
@@ -162,9 +165,10 @@ pub(super) fn check(
     }
     if read_them(&said) {
         let message = format!(
-            "PostgreSQL would not start with `{shown_hba}`, which says who may connect: {}. Correct it where the backup is taken, \
-             or add the file that is missing",
-            joined(&complaints)
+            "PostgreSQL would not start with `{shown_hba}`, which says who may connect: {}. Correct it {}, or add the file \
+             that is missing",
+            joined(&complaints),
+            if hba_file.starts_with(&server.replica.places.path) { "where the backup is taken" } else { "there" }
         );
         return Err(Problem::new(CHECK, message));
     }

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use postgres_formats::names::POSTGRESQL_AUTO_CONF;
+
 use super::super::configuration::{AUTO, Entry};
 use super::super::problem::{Problem, shown, shown_within};
 use super::{CHECK, ConfigurationFile, Replica};
@@ -84,7 +86,7 @@ impl Server<'_> {
     /// Returns where a setting can be corrected, for a message.
     pub(super) fn remedy(&self, name: &str) -> String {
         match (self.entry(name), &self.file) {
-            (None, ConfigurationFile::At(file)) => format!("in `{}`", file.display()),
+            (None, ConfigurationFile::At(file)) => format!("in {}", file.display()),
             _ => "where the backup is taken, or in a configuration file of this machine that `[replica] config_file` names".to_owned(),
         }
     }
@@ -100,9 +102,13 @@ impl Server<'_> {
             true => shown_within(said.trim().as_bytes(), SHOWN),
             false => shown_within(words.join("; ").as_bytes(), SHOWN),
         };
+        // Only postgresql.auto.conf is restored if the configuration file is elsewhere.
+        let remedy = match &self.file {
+            ConfigurationFile::At(file) if !words.contains(POSTGRESQL_AUTO_CONF) => format!("in {}", file.display()),
+            _ => "where the backup is taken".to_owned(),
+        };
         let message = format!(
-            "PostgreSQL would not start from this configuration: {words}. Correct it where the backup is taken, or bring \
-             the file that is missing"
+            "PostgreSQL would not start from this configuration: {words}. Correct it {remedy}, or bring the file that is missing"
         );
         Problem::new(CHECK, message)
     }

@@ -31,9 +31,12 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
 
 /// Compares a configuration outside the data directory, which no earlier check has read, with the primary's settings in pg_control.
 fn below_the_primary(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
-    let ConfigurationFile::At(file) = &server.file else { return Ok(()) };
+    if server.file == ConfigurationFile::Inside {
+        return Ok(());
+    }
     let Ok(control) = ControlFile::parse(server.replica.control_file) else { return Ok(()) };
     let required = &control.required;
+    let mut unknown = Vec::new();
     for (name, primary) in [
         ("max_connections", required.max_connections),
         ("max_worker_processes", required.max_worker_processes),
@@ -41,6 +44,12 @@ fn below_the_primary(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result
         ("max_prepared_transactions", required.max_prepared_transactions),
         ("max_locks_per_transaction", required.max_locks_per_transaction),
     ] {
+        let ConfigurationFile::At(file) = &server.file else {
+            if server.entry(name).is_none() {
+                unknown.push(format!("{name} >= {primary}"));
+            }
+            continue;
+        };
         let configured = server.number(name)?;
         if configured < i64::from(primary) {
             verdicts.missing(format!(
@@ -49,6 +58,12 @@ fn below_the_primary(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result
                 file.display()
             ))?;
         }
+    }
+    if !unknown.is_empty() {
+        verdicts.report(format!(
+            "only a configuration that PostgreSQL finds elsewhere shows whether these hold: {}",
+            unknown.join(", ")
+        ));
     }
     Ok(())
 }
