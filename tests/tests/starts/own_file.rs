@@ -1,12 +1,15 @@
 //! A configuration file of the operator's own, outside the data directory, as on Debian.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use tests::primary::Primary;
 use tests::releases::playground;
 use tests::replica_folder::ReplicaFolder;
-use tests::server::PostgresServer;
+use tests::server::{PostgresServer, run};
+
+use crate::configuration::ServerFiles;
 
 /// A configuration file outside the data directory, and replicas whose server reads it.
 struct OwnFile<'a> {
@@ -31,16 +34,35 @@ impl<'a> OwnFile<'a> {
     /// Starts the replica with the file, and waits until it streams.
     fn streams(&self, replica: &ReplicaFolder) {
         let settings = format!("config_file={}\n", self.path.display());
-        let standby =
-            PostgresServer::start(&self.primary.playground, &replica.datadir(), &settings).unwrap();
+        let standby = PostgresServer::start(&self.primary.playground, &replica.datadir(), &settings).unwrap();
         standby.wait_for("SELECT status FROM pg_stat_wal_receiver", "streaming").unwrap();
         assert_eq!(standby.psql("SELECT pg_is_in_recovery()").unwrap(), "t");
         standby.stop().unwrap();
     }
 }
 
+/// Makes a certificate whose key has the passphrase `opensesame`.
+fn certificate(primary: &Primary) {
+    let mut openssl = primary.playground.user().command("/usr/bin/openssl");
+    openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=x"]);
+    openssl.args(["-passout", "pass:opensesame", "-keyout"]).arg(primary.playground.path("server.key"));
+    run(openssl.arg("-out").arg(primary.playground.path("server.crt"))).unwrap();
+}
+
+/// The settings of TLS with that certificate.
+fn tls(primary: &Primary, further: &str) -> String {
+    format!(
+        "ssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\n{further}",
+        primary.playground.path("server.crt").display(),
+        primary.playground.path("server.key").display()
+    )
+}
+
 fn follows_whatever_the_file_says_about_recovery(primary: &Primary, further: &[(String, &[&str])]) {
     let own = OwnFile::of(primary);
+    // As on Debian, no configuration file is in the data directory.
+    let main = primary.server.datadir().join("postgresql.conf");
+    fs::rename(&main, primary.playground.path("away.conf")).unwrap();
     let cases = [
         (
             "recovery_target = 'immediate'\nrecovery_target_action = 'promote'\n".to_owned(),
@@ -60,7 +82,7 @@ fn follows_whatever_the_file_says_about_recovery(primary: &Primary, further: &[(
         for text in *told {
             assert!(ended.output.contains(text), "{text}\n{}", ended.output);
         }
-        assert!(!ended.output.contains("there is no postgresql.conf"), "{}", ended.output);
+        assert!(!ended.output.contains("only a configuration that"), "{}", ended.output);
         own.streams(&replica);
     }
 }
@@ -90,12 +112,35 @@ fn a_mistake_in_a_file_outside_is_found_before_the_old_cluster_is_removed() {
     own.write("");
     let replica = own.replica("replica");
     replica.created_by("basebackup").unwrap();
+    let logs = primary.playground.directory("logs").unwrap();
+    let user = primary.playground.user();
+    user.write(&logs.join("x.csv"), "").unwrap();
+    fs::set_permissions(logs.join("x.csv"), fs::Permissions::from_mode(0o400)).unwrap();
+    let fake = primary.playground.path("fake.so");
+    user.write(&fake, "no library\n").unwrap();
+    certificate(&primary);
+    let logs = logs.display();
+    let of_logs = |name: &str| {
+        format!(
+            "logging_collector = on\nlog_destination = csvlog\nlog_directory = '{logs}'\nlog_filename = '{name}'\n"
+        )
+    };
+    let (sub, csv) = (of_logs("sub/x.log"), of_logs("x.log"));
+    let library = format!("shared_preload_libraries = '{}'\n", fake.display());
+    let passphrase = tls(&primary, "");
     for (lines, told) in [
+        (sub.as_str(), "logs/sub`"),
+        (&csv, "logs/x.csv`"),
+        (&library, "is no library"),
+        (&passphrase, "`ssl_passphrase_command` is empty"),
         ("port = many\n", "\"port\""),
         ("nonsense_setting = 1\n", "nonsense_setting"),
         ("listen_addresses = '192.0.2.1'\n", "`listen_addresses` is `192.0.2.1`"),
         ("unix_socket_directories = '/nonexistent/sockets'\n", "`/nonexistent/sockets`"),
-        ("logging_collector = on\nlog_directory = '/nonexistent/log'\n", "`log_directory` is `/nonexistent/log`"),
+        (
+            "logging_collector = on\nlog_directory = '/nonexistent/log'\n",
+            "`log_directory` is `/nonexistent/log`",
+        ),
         ("ssl = on\nssl_cert_file = '/nonexistent/crt'\n", "`ssl_cert_file` is `/nonexistent/crt`"),
         ("shared_preload_libraries = 'no_such'\n", "`no_such`, which is not installed"),
         ("include '/nonexistent/x.conf'\n", "/nonexistent/x.conf"),
@@ -104,7 +149,8 @@ fn a_mistake_in_a_file_outside_is_found_before_the_old_cluster_is_removed() {
     ] {
         own.write(lines);
         let output = replica.command("check").output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(told), "{told}\n{said}");
         let ended = replica.create(&[]).unwrap();
         assert_eq!(ended.attempts(), [("basebackup", "rejected")], "{told}\n{}", ended.output);
@@ -124,4 +170,18 @@ fn a_mistake_in_a_file_outside_is_found_before_the_old_cluster_is_removed() {
         assert!(said.contains("understudy.toml:") && said.contains("`replica.config_file` names"), "{said}");
     }
     assert!(replica.is_sealed());
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_key_whose_passphrase_a_command_gives_is_no_fault_of_the_rules_of_access() {
+    let primary = Primary::start("own-passphrase", 100).unwrap();
+    certificate(&primary);
+    ServerFiles::of(&primary).append("", "hostssl all all 127.0.0.1/32 md5\n");
+    let own = OwnFile::of(&primary);
+    own.write(&tls(&primary, "ssl_passphrase_command = 'echo opensesame'\n"));
+    let replica = own.replica("replica");
+    let ended = replica.created_by("basebackup").unwrap();
+    assert!(!ended.output.contains("SSL is disabled"), "{}", ended.output);
+    own.streams(&replica);
 }

@@ -26,7 +26,8 @@ fn a_slot_that_pg_basebackup_cannot_use_is_refused_before_anything_is_emptied() 
 
     fs::write(replica.path("understudy.toml"), config).unwrap();
     let output = replica.command("check").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{said}");
     assert!(said.contains("the source has no replication slot `nosuch`"), "{said}");
     let ended = replica.create(&[]).unwrap();
@@ -42,10 +43,16 @@ fn a_slot_that_pg_basebackup_cannot_use_is_refused_before_anything_is_emptied() 
 fn a_standby_follows_by_the_slot_that_pg_basebackup_used() {
     let primary = Primary::start("slot-used", 100).unwrap();
     primary.server.psql("SELECT pg_create_physical_replication_slot('existing')").unwrap();
-    for (slot, options) in [("created", "create-slot = true\nslot = \"created\""), ("existing", "slot = \"existing\"")] {
+    for (slot, options) in
+        [("created", "create-slot = true\nslot = \"created\""), ("existing", "slot = \"existing\"")]
+    {
         let replica = with_options(&primary, slot, "", options);
         let ended = replica.created_by("basebackup").unwrap();
-        assert!(ended.output.contains(&format!("`primary_slot_name` was set to `{slot}`")), "{}", ended.output);
+        assert!(
+            ended.output.contains(&format!("`primary_slot_name` was set to `{slot}`")),
+            "{}",
+            ended.output
+        );
         let standby = PostgresServer::start(&primary.playground, &replica.datadir(), "").unwrap();
         let active = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'");
         primary.server.wait_for(&active, "t").unwrap();

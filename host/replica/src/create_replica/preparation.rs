@@ -74,8 +74,7 @@ impl<'a> Preparation<'a> {
         let major = self.installed.major().await?;
         let (request, end, cancel) =
             (self.request.clone(), self.end.clone(), self.run.cancellation().clone());
-        let checked =
-            blocking(move || check_configuration_file(&request, &end, major, &cancel)).await?;
+        let checked = blocking(move || check_configuration_file(&request, &end, major, &cancel)).await?;
         let SealError { check, message, findings } = match checked {
             // In a run the seal reports the same.
             Ok(_) if self.request.directory.is_some() => return Ok(()),

@@ -1,8 +1,9 @@
 //! Judges the restored settings, which may have the server run, load, write or read something. They are not trusted, because they come
 //! with the backup. Each mention of a setting is judged by its class in the table of settings, also one that a later mention overrides,
-//! because the later one may be removed; but only reported if no later line of the same file sets the same. Settings that can end recovery or damage the replica are overridden or refused under every
+//! because the later one may be removed. Settings that can end recovery or damage the replica are overridden or refused under every
 //! policy. Settings that run or load something, or lead out of the data directory, are reported, or refused with
-//! `config = "refuse-commands"`. Others are only reported. Secrets are not shown: of a command only its program.
+//! `config = "refuse-commands"`. Others are only reported. Nothing is reported of a mention that a later line of the same file overrides.
+//! Secrets are not shown: of a command only its program.
 
 mod values;
 

@@ -228,8 +228,7 @@ impl Seal<'_> {
         let configuration = configuration::read(places)?;
         let requested = requested_settings::judge(&self.requests.recovery_settings, major)?;
         required_settings::check(&configuration, requested, &control.required)?;
-        let overrides =
-            judged_settings::check(places, &configuration, major, self.end, findings)?;
+        let overrides = judged_settings::check(places, &configuration, major, self.end, findings)?;
         hba_files::check(places, &configuration, major, self.end.refuse_commands, findings)?;
         let auto_conf = recovery::judge(top, &overrides, requested, self.end, findings)?;
         let trigger_file = leftover_files::trigger_file(self.end)?;

@@ -37,8 +37,8 @@ pub use basebackup::BasebackupSection;
 pub use component::ComponentSection;
 pub use grants::GrantsSection;
 pub use problem::{ConfigError, Origin, Place, Problem};
-pub use secret::{SecretSource, Shape};
 pub use replica::check_config_file;
+pub use secret::{SecretSource, Shape};
 pub use source::{SourceSettings, check_entries, check_passfile};
 
 pub(crate) use tree::parse_duration;

@@ -168,7 +168,11 @@ pub(super) fn check(
             "PostgreSQL would not start with `{shown_hba}`, which says who may connect: {}. Correct it {}, or add the file \
              that is missing",
             joined(&complaints),
-            if hba_file.starts_with(&server.replica.places.path) { "where the backup is taken" } else { "there" }
+            if hba_file.starts_with(&server.replica.places.path) {
+                "where the backup is taken"
+            } else {
+                "there"
+            }
         );
         return Err(Problem::new(CHECK, message));
     }

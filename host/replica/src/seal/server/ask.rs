@@ -104,7 +104,9 @@ impl Server<'_> {
         };
         // Only postgresql.auto.conf is restored if the configuration file is elsewhere.
         let remedy = match &self.file {
-            ConfigurationFile::At(file) if !words.contains(POSTGRESQL_AUTO_CONF) => format!("in {}", file.display()),
+            ConfigurationFile::At(file) if !words.contains(POSTGRESQL_AUTO_CONF) => {
+                format!("in {}", file.display())
+            }
             _ => "where the backup is taken".to_owned(),
         };
         let message = format!(
@@ -141,13 +143,8 @@ pub(super) fn run_in(
     writable: Option<&Path>,
 ) -> Result<Result<String, String>, Problem> {
     let program = replica.bin_dir.join("postgres");
-    let program_run = BoundedProgram {
-        program: &program,
-        arguments,
-        writable,
-        timeout: TIMEOUT,
-        cancel: replica.cancel,
-    };
+    let program_run =
+        BoundedProgram { program: &program, arguments, writable, timeout: TIMEOUT, cancel: replica.cancel };
     let said = program_run.run().map_err(problem_of)?;
     Ok(match said.status.success() {
         true => Ok(String::from_utf8_lossy(&said.output).trim_end_matches('\n').to_owned()),

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::EndState;
 use super::super::configuration::{Configuration, LONGEST};
 use super::super::places::{Places, is_at};
-use super::super::problem::{Findings, Problem, shown};
+use super::super::problem::{Findings, Problem};
 use super::ask::{self, Server};
 use super::{CHECK, ConfigurationFile, Replica, Verdicts, listen, machine, needs, tls, writes};
 use crate::Directories;
@@ -104,12 +104,12 @@ impl FutureReplica<'_> {
         }
         read.push(file.to_owned());
         let Ok(bytes) = crate::regular_file::beginning(file, LONGEST) else { return false };
-        let includes = lines(&bytes).filter_map(|(_, line)| match parse_line(line) {
+        let mut includes = lines(&bytes).filter_map(|(_, line)| match parse_line(line) {
             Line::Setting { name, value } if name.starts_with("include") => Some((name, value)),
             _ => None,
         });
         let from = file.parent().unwrap_or(Path::new("/"));
-        includes.into_iter().any(|(name, value)| {
+        includes.any(|(name, value)| {
             let path = from.join(value);
             match name.as_str() {
                 "include" | "include_if_exists" => self.reads_restored_files(&path, read, depth + 1),

@@ -31,10 +31,7 @@ pub(super) struct SharedMemory {
 }
 
 /// Returns the size; `None` if the server does not tell it. Reports a configuration that the server refuses meanwhile.
-pub(super) fn ask(
-    server: &Server<'_>,
-    verdicts: &mut Verdicts<'_>,
-) -> Result<Option<SharedMemory>, Problem> {
+pub(super) fn ask(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<Option<SharedMemory>, Problem> {
     let replica = server.replica;
     if replica.major < FIRST || replica.control_file.is_empty() {
         return Ok(None);
@@ -78,8 +75,7 @@ fn arguments(server: &Server<'_>, scratch: &Path, name: &str) -> Vec<OsString> {
     let mut directory = OsString::from("data_directory=");
     directory.push(&data);
     let mut arguments: Vec<OsString> = vec!["-C".into(), name.into(), "-D".into(), data.into()];
-    let settings =
-        [directory, server.file_argument(), "shared_preload_libraries=".into(), "ssl=off".into()];
+    let settings = [directory, server.file_argument(), "shared_preload_libraries=".into(), "ssl=off".into()];
     arguments.extend(settings.into_iter().flat_map(|setting| ["-c".into(), setting]));
     arguments
 }

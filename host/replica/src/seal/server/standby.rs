@@ -21,7 +21,7 @@ fn harmless(setting: Setting) -> Option<&'static str> {
     }
 }
 
-/// Does this.
+/// Overrides what could end recovery, reports a delay of recovery, and names the slot. Without `configure_standby` it only reports.
 ///
 /// # Errors
 /// Fails if the server still reads another value of a setting after it was overridden.
@@ -111,6 +111,8 @@ fn slot<'a>(
         return Ok(());
     }
     overrides.push((SLOT, used));
-    verdicts.findings.add_info(CHECK, format!("`{SLOT}` was set to `{used}`, the slot that pg_basebackup used"));
+    verdicts
+        .findings
+        .add_info(CHECK, format!("`{SLOT}` was set to `{used}`, the slot that pg_basebackup used"));
     Ok(())
 }

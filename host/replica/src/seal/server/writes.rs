@@ -109,9 +109,8 @@ impl FaultOfLog {
 fn fault_of_log(directory: &Path, file: &str) -> Option<(PathBuf, FaultOfLog)> {
     let file = directory.join(file);
     let parent = file.parent()?;
-    let is_missing = |path: &Path| {
-        matches!(fs::symlink_metadata(path), Err(error) if error.kind() == ErrorKind::NotFound)
-    };
+    let is_missing =
+        |path: &Path| matches!(fs::symlink_metadata(path), Err(error) if error.kind() == ErrorKind::NotFound);
     let needed = if parent == directory && is_missing(directory) { directory.parent()? } else { parent };
     if let Some(why) = fault_of_directory(needed) {
         return Some((needed.into(), FaultOfLog::of_directory(needed, why)));
