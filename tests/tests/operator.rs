@@ -261,7 +261,9 @@ fn an_existing_replication_slot_is_used_and_an_unusable_one_is_refused() {
             "{}",
             again.output
         );
+        // The standby follows by the slot.
         primary.streams_to(&replica).unwrap();
+        server.wait_for("SELECT active FROM pg_replication_slots WHERE slot_name = 'one'", "f").unwrap();
         server.psql("SELECT pg_drop_replication_slot('one')").unwrap();
     }
 

@@ -163,6 +163,9 @@ pub struct SealRequests {
     pub recovery_settings: Vec<(String, String)>,
     /// Signal files to write.
     pub signals: Vec<Signal>,
+    /// The slot of the source by which the method received WAL. With `configure_standby` the standby follows by it. Components cannot
+    /// request one.
+    pub standby_slot: Option<String>,
 }
 
 /// A file that tells PostgreSQL how to start.

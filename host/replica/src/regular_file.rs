@@ -1,7 +1,7 @@
 //! Opens regular files only. A path from outside may name a FIFO, whose opening waits for a writer, or a device without an end.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -18,6 +18,16 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
         true => Ok(file),
         false => Err(io::Error::other("it is no regular file")),
     }
+}
+
+/// Reads the first bytes of a file, at most `most`.
+///
+/// # Errors
+/// Fails if the file cannot be read, or is no regular file.
+pub(crate) fn beginning(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

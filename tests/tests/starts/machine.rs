@@ -7,7 +7,7 @@ use std::path::Path;
 
 use tests::primary::Primary;
 use tests::replica_folder::ReplicaFolder;
-use tests::server::{PostgresServer, free_port};
+use tests::server::{Playground, PostgresServer, free_port, run};
 
 use crate::configuration::ServerFiles;
 use crate::{assert_fails, configure_as_under_patroni};
@@ -110,6 +110,32 @@ fn a_server_that_could_not_start_on_this_machine_fails_the_seal() {
             "could not map anonymous shared memory",
         ),
         ("ssl = on".to_owned(), "no start line", "could not load server certificate file"),
+        (
+            "min_dynamic_shared_memory = '4TB'".to_owned(),
+            "`min_dynamic_shared_memory` is 4194304 MB",
+            "could not map anonymous shared memory",
+        ),
+        (
+            "max_locks_per_transaction = 1000000\nmax_connections = 5000".to_owned(),
+            "`max_locks_per_transaction` (1000000)",
+            "could not map anonymous shared memory",
+        ),
+        (
+            "shared_memory_type = sysv\nshared_buffers = '4TB'".to_owned(),
+            "`shared_buffers` is 4194304 MB",
+            "could not create shared memory segment",
+        ),
+        (
+            "shared_memory_type = sysv\nhuge_pages = on".to_owned(),
+            "`shared_memory_type` is `sysv`",
+            "huge pages not supported",
+        ),
+        ("min_wal_size = '20MB'".to_owned(), "`min_wal_size` is 20 MB", "must be at least twice"),
+        (
+            "wal_consistency_checking = 'foo'".to_owned(),
+            "wal_consistency_checking",
+            "invalid value for parameter \"wal_consistency_checking\"",
+        ),
     ];
     for (number, (lines, finding, fatal)) in cases.into_iter().enumerate() {
         files.append(&format!("{lines}\n"), "");
@@ -191,4 +217,28 @@ fn settings_that_fail_in_part_but_let_the_server_start_are_reported() {
         }
     }
     drop(taken);
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn rules_of_access_are_checked_whatever_the_size_of_wal_segments() {
+    let playground = Playground::new("segments").unwrap();
+    let datadir = playground.path("primary");
+    let mut initdb = playground.user().command(playground.bin_dir().join("initdb"));
+    initdb.args(["--username=postgres", "--auth=trust", "--no-sync", "--wal-segsize=64", "--pgdata"]);
+    run(initdb.arg(&datadir)).unwrap();
+    let server = PostgresServer::start(&playground, &datadir, "").unwrap();
+    let replica = ReplicaFolder::new(&playground, "replica").unwrap();
+    let source = format!(
+        "[source]\nconninfo = \"host=127.0.0.1 port={} user=postgres\"\n[method.basebackup.options]\ncheckpoint = \"fast\"\n",
+        server.port()
+    );
+    replica.configure("methods = [\"basebackup\"]\nconfigure_standby = true\n", &source).unwrap();
+    let hba = datadir.join("pg_hba.conf");
+    let whole = fs::read_to_string(&hba).unwrap();
+    fs::write(&hba, format!("{whole}garbage\n")).unwrap();
+    assert_fails(&replica, "basebackup", &["invalid connection type"]);
+    fs::write(&hba, whole).unwrap();
+    let ended = replica.created_by("basebackup").unwrap();
+    assert!(!ended.output.contains("could not be checked"), "{}", ended.output);
 }

@@ -8,7 +8,9 @@ mod control_file;
 mod follows;
 mod machine;
 mod mirror;
+mod own_file;
 mod secrets;
+mod slot;
 mod tablespaces;
 
 use std::fs;

@@ -214,12 +214,8 @@ impl Method for Basebackup {
         let mut arguments = self.options.check(major, &request.directories)?;
         arguments.extend(mapping::arguments(&request.directories, None)?);
         preflight::try_options(&program, &arguments).await?;
-        match slot::to_create(&arguments)? {
-            Some(name) => {
-                // Whether the slot exists is checked again, and reported, when the method runs.
-                let never = CancellationToken::new();
-                slot::exists(&name, source, &request.bin_dir, &never).await.map(drop)
-            }
+        match slot::used(&arguments)? {
+            Some(slot) => slot.check(source, &request.bin_dir, &CancellationToken::new()).await,
             None => Ok(()),
         }
     }
@@ -258,8 +254,9 @@ impl Method for Basebackup {
         let executable = request.bin_dir.join(PROGRAM);
         let major = preflight::major_version(&executable).await.map_err(failed)?;
         let options = self.options.check(major, &request.directories).map_err(failed)?;
-        let slot = slot::to_create(&options).map_err(failed)?;
-        let slot = slot.map(|name| SlotToCreate { name, source, bin_dir: &request.bin_dir });
+        let used = slot::used(&options).map_err(failed)?;
+        let slot = used.as_ref().filter(|slot| slot.creates);
+        let slot = slot.map(|slot| SlotToCreate { name: &slot.name, source, bin_dir: &request.bin_dir });
         let program = NativeProgram {
             name: PROGRAM.to_owned(),
             arguments: Self::arguments(request, directory, source, plan, options).map_err(failed)?,
@@ -285,7 +282,7 @@ impl Method for Basebackup {
                 return Err(failure);
             }
         }
-        Ok(SealRequests::default())
+        Ok(SealRequests { standby_slot: used.map(|slot| slot.name), ..SealRequests::default() })
     }
 }
 

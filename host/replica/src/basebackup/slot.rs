@@ -1,5 +1,5 @@
-//! The replication slot of the option `create-slot`. `pg_basebackup --create-slot` fails if the slot exists, such as after a first try
-//! that created it, so an existing slot is used without that option.
+//! The replication slot of the options `slot` and `create-slot`. `pg_basebackup --create-slot` fails if the slot exists, such as after a
+//! first try that created it, so an existing slot is used without that option.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -16,26 +16,38 @@ use crate::{Failure, Outcome, Refusal, Run, Source};
 /// The option that creates the slot.
 const CREATE: &str = "--create-slot";
 
-/// Returns the name of the slot that these options create; `None` if they create none.
+/// The slot by which pg_basebackup receives WAL.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct UsedSlot {
+    pub(super) name: String,
+    /// Whether pg_basebackup creates it.
+    pub(super) creates: bool,
+}
+
+/// Returns the slot that these options name; `None` if pg_basebackup makes a temporary one or uses none.
 ///
 /// # Errors
 /// Refuses options with which pg_basebackup would fail after the data directory is emptied.
-pub(super) fn to_create(options: &[OsString]) -> Result<Option<String>, Refusal> {
-    if !options.iter().any(|option| option == CREATE) {
-        return Ok(None);
-    }
-    if options.iter().any(|option| option == "--no-slot") {
-        return Err(refuse("`create-slot` and `no-slot` contradict each other"));
-    }
+pub(super) fn used(options: &[OsString]) -> Result<Option<UsedSlot>, Refusal> {
+    let creates = options.iter().any(|option| option == CREATE);
     // Of several names the last counts.
     let name = options.iter().rev().find_map(|option| option.as_bytes().strip_prefix(b"--slot="));
+    if (creates || name.is_some()) && options.iter().any(|option| option == "--no-slot") {
+        let option = if creates { "create-slot" } else { "slot" };
+        return Err(refuse(format!("`{option}` and `no-slot` contradict each other")));
+    }
     let Some(name) = name else {
-        return Err(refuse("`create-slot` needs the name of the slot").remedy("slot = \"replica_1\""));
+        if creates {
+            return Err(refuse("`create-slot` needs the name of the slot").remedy("slot = \"replica_1\""));
+        }
+        return Ok(None);
     };
     // `ReplicationSlotValidateName` in slot.c.
     let allowed = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_';
     match String::from_utf8(name.to_vec()) {
-        Ok(name) if !name.is_empty() && name.bytes().all(|byte| allowed(&byte)) => Ok(Some(name)),
+        Ok(name) if !name.is_empty() && name.bytes().all(|byte| allowed(&byte)) => {
+            Ok(Some(UsedSlot { name, creates }))
+        }
         _ => Err(refuse(format!(
             "`slot` of {} is no name for a replication slot: it may have lower-case letters, digits and underscores",
             name.escape_ascii()
@@ -43,9 +55,31 @@ pub(super) fn to_create(options: &[OsString]) -> Result<Option<String>, Refusal>
     }
 }
 
+impl UsedSlot {
+    /// Checks that pg_basebackup can use the slot, as far as the source tells. Whether the slot exists is checked again when the method
+    /// runs.
+    ///
+    /// # Errors
+    /// Refuses a slot that exists and cannot be used, and one that does not exist and is not created.
+    pub(super) async fn check(
+        &self,
+        source: &Source,
+        bin_dir: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<(), Refusal> {
+        match exists(&self.name, source, bin_dir, cancel).await? {
+            Some(false) if !self.creates => {
+                let message = format!("the source has no replication slot `{}`", self.name);
+                Err(refuse(message).remedy("create-slot = true"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
 /// A slot that pg_basebackup is to create.
 pub(super) struct SlotToCreate<'a> {
-    pub(super) name: String,
+    pub(super) name: &'a str,
     pub(super) source: &'a Source,
     pub(super) bin_dir: &'a Path,
 }
@@ -61,7 +95,7 @@ impl SlotToCreate<'_> {
         program: &mut NativeProgram,
         run: &Run,
     ) -> Result<(), Failure> {
-        let name = &self.name;
+        let name = self.name;
         match exists(name, self.source, self.bin_dir, run.cancellation()).await {
             Ok(Some(false)) => {}
             Ok(Some(true)) => {
@@ -87,7 +121,7 @@ impl SlotToCreate<'_> {
 ///
 /// # Errors
 /// Refuses a slot that exists and that pg_basebackup cannot use.
-pub(super) async fn exists(
+async fn exists(
     name: &str,
     source: &Source,
     bin_dir: &Path,
@@ -109,7 +143,7 @@ pub(super) async fn exists(
 }
 
 fn unusable(name: &str, why: &str) -> Refusal {
-    refuse(format!("the replication slot `{name}` exists at the source already and cannot be used: {why}"))
+    refuse(format!("the replication slot `{name}` exists at the source and cannot be used: {why}"))
         .remedy("slot = \"<another name>\"")
 }
 
@@ -118,17 +152,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_slot_to_create_needs_a_valid_name() {
+    fn a_slot_needs_a_valid_name() {
         let slot = |options: &[&str]| {
             let options: Vec<_> = options.iter().map(OsString::from).collect();
-            to_create(&options).map_err(|refusal| refusal.message)
+            used(&options).map_err(|refusal| refusal.message)
         };
-        assert_eq!(slot(&["--slot=a", "--verbose"]), Ok(None));
-        assert_eq!(slot(&["--slot=a", "--create-slot", "--slot=b_1"]), Ok(Some("b_1".to_owned())));
+        let named = |name: &str, creates| Ok(Some(UsedSlot { name: name.to_owned(), creates }));
+        assert_eq!(slot(&["--verbose"]), Ok(None));
+        assert_eq!(slot(&["--no-slot"]), Ok(None));
+        assert_eq!(slot(&["--slot=a", "--verbose"]), named("a", false));
+        assert_eq!(slot(&["--slot=a", "--create-slot", "--slot=b_1"]), named("b_1", true));
         for (options, says) in [
             (&["--create-slot"][..], "needs the name"),
             (&["--create-slot", "--slot=a", "--no-slot"], "contradict"),
+            (&["--slot=a", "--no-slot"], "contradict"),
             (&["--create-slot", "--slot=A-1"], "no name"),
+            (&["--slot=A-1"], "no name"),
             (&["--create-slot", "--slot=x'; DROP"], "no name"),
             (&["--create-slot", "--slot="], "no name"),
         ] {

@@ -1,6 +1,5 @@
 //! Looks for what keeps a standby from following its primary although PostgreSQL starts: a missing password or a missing slot.
 
-use std::io::Read;
 use std::path::Path;
 
 use postgres_formats::configuration::{Line, lines, parse_line};
@@ -67,8 +66,7 @@ fn without_passfile(default: Option<&Path>, conninfo: &Conninfo) -> Option<Findi
 
 /// Returns the slot that the operator's configuration file names, before anything is restored. Files that it includes are not read.
 pub(super) fn slot_in(file: &Path) -> Option<String> {
-    let mut text = Vec::new();
-    regular_file::open(file).ok()?.take(LONGEST).read_to_end(&mut text).ok()?;
+    let text = regular_file::beginning(file, LONGEST).ok()?;
     let named = lines(&text).filter_map(|(_, line)| match parse_line(line) {
         Line::Setting { name, value } if name == "primary_slot_name" => Some(value),
         _ => None,

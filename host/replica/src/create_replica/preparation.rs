@@ -15,9 +15,9 @@ use super::{Job, ListedMethod, follow};
 use crate::datadir::EmptyScope;
 use crate::event::{Event, Step};
 use crate::outcome::Finding;
-use crate::seal::EndState;
+use crate::seal::{EndState, SealError, check_configuration_file};
 use crate::source::SourceError;
-use crate::{Context, Failure, Level, Method, Outcome, Plan, Request, Rule, Run, Source};
+use crate::{Context, Failure, Level, Method, Outcome, Plan, Refusal, Request, Rule, Run, Source};
 
 /// A method with its request and its limits, before the data directory is touched.
 pub(super) struct Preparation<'a> {
@@ -61,8 +61,34 @@ impl<'a> Preparation<'a> {
         let plan = self.plan().await?;
         self.begin(Step::Accept)?;
         let empty_scope = self.accept(&plan).await?;
+        self.check_configuration_file().await?;
         self.report_obstacles().await?;
         Ok((plan, empty_scope))
+    }
+
+    /// Checks the operator's own configuration file, which is known before anything is emptied.
+    async fn check_configuration_file(&self) -> Result<(), AttemptError> {
+        if self.end.config_file.is_none() {
+            return Ok(());
+        }
+        let major = self.installed.major().await?;
+        let (request, end, cancel) =
+            (self.request.clone(), self.end.clone(), self.run.cancellation().clone());
+        let checked = blocking(move || check_configuration_file(&request, &end, major, &cancel)).await?;
+        let SealError { check, message, findings } = match checked {
+            // In a run the seal reports the same.
+            Ok(_) if self.request.directory.is_some() => return Ok(()),
+            Ok(findings) => {
+                self.found(findings);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        self.found(findings);
+        Err(match check {
+            Some(rule) => Refusal::new(rule, message).into(),
+            None => Failure::cancelled().into(),
+        })
     }
 
     /// Reports what would keep the standby from following its primary.

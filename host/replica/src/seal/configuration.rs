@@ -15,7 +15,9 @@ use super::problem::{During, Problem, shown};
 use crate::Rule;
 
 const CHECK: Rule = Rule::Configuration;
-const MAIN: RelativePath = RelativePath::literal("postgresql.conf");
+
+/// The server's configuration file.
+pub(super) const MAIN: RelativePath = RelativePath::literal("postgresql.conf");
 
 /// The file that `ALTER SYSTEM` writes.
 pub(super) const AUTO: RelativePath = RelativePath::literal(names::POSTGRESQL_AUTO_CONF);

@@ -2,10 +2,12 @@
 //! with the backup. Each mention of a setting is judged by its class in the table of settings, also one that a later mention overrides,
 //! because the later one may be removed. Settings that can end recovery or damage the replica are overridden or refused under every
 //! policy. Settings that run or load something, or lead out of the data directory, are reported, or refused with
-//! `config = "refuse-commands"`. Others are only reported. Secrets are not shown: of a command only its program.
+//! `config = "refuse-commands"`. Others are only reported. Nothing is reported of a mention that a later line of the same file overrides.
+//! Secrets are not shown: of a command only its program.
 
 mod values;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use foundation::rooted::RelativePath;
@@ -15,13 +17,13 @@ use self::values::{
     boolean, elements, has_room_for_logs, is_file_name, is_no_time, is_path, library_directories,
     only_own_libraries, program,
 };
-use super::configuration::{Configuration, Entry};
+use super::configuration::{AUTO, Configuration, Entry, MAIN};
 use super::destination::{Destination, destination, is_data_directory};
 use super::guc::{self, Class, Known, Setting};
 use super::overrides::Overrides;
 use super::places::Places;
 use super::problem::{Findings, Problem, shown};
-use super::recovery;
+use super::{EndState, recovery};
 
 use crate::Rule;
 
@@ -50,21 +52,46 @@ enum Verdict {
     Refused(String),
 }
 
-/// Judges every setting. Reports each hazard, or refuses the first one with `refuse`. Returns what must be overridden.
+/// The settings of `postgresql.conf` that Patroni writes anew when it starts PostgreSQL, besides the include of `postgresql.base.conf`
+/// (`write_postgresql_conf` in `patroni/postgresql/config.py`).
+const WRITTEN_BY_PATRONI: [&str; 3] = ["primary_conninfo", "primary_slot_name", "unix_socket_directories"];
+
+fn is_written_by_patroni(entry: &Entry) -> bool {
+    entry.file == MAIN
+        && (WRITTEN_BY_PATRONI.contains(&entry.name.as_str())
+            || entry.name == "include" && entry.value == "postgresql.base.conf")
+}
+
+/// Judges every setting. Reports each hazard, or refuses the first one with `refuse_commands`. Returns what must be overridden.
 pub(super) fn check(
     places: &Places<'_>,
     configuration: &Configuration,
     major: u32,
-    refuse: bool,
+    end: &EndState,
     findings: &mut Findings,
 ) -> Result<Overrides, Problem> {
+    let (refuse, by_patroni) = (end.refuse_commands, end.configure_standby.is_none());
     let mut overrides = Overrides::default();
+    let last = last_lines(configuration);
+    let report = |findings: &mut Findings, entry: &Entry, message: String| {
+        let is_used = last.get(&(&entry.file, entry.name.as_str())).is_none_or(|last| *last <= entry.line);
+        if !is_used {
+            return;
+        }
+        if by_patroni && is_written_by_patroni(entry) {
+            let message = format!("{message}. Patroni, if it starts PostgreSQL here, writes this itself");
+            findings.add_info(CHECK, message);
+        } else {
+            findings.add(CHECK, message);
+        }
+    };
     for entry in configuration.entries.iter().filter(|entry| !recovery::is_removed(entry)) {
         let place = entry.place();
         match verdict(places, entry, major) {
             Verdict::Nothing => {}
-            Verdict::Reported(message) => findings.add(CHECK, format!("{place}: {message}")),
-            Verdict::Hazard(hazard) => refuse_or_report(refuse, format!("{place}: {hazard}"), findings)?,
+            Verdict::Reported(message) => report(findings, entry, format!("{place}: {message}")),
+            Verdict::Hazard(hazard) if refuse => return Err(refused(&format!("{place}: {hazard}"))),
+            Verdict::Hazard(hazard) => report(findings, entry, format!("{place}: {hazard}")),
             Verdict::Overridden(values, why) => {
                 overrides.add(entry, &values, why, findings);
             }
@@ -78,11 +105,26 @@ pub(super) fn check(
 /// Reports a hazard, or fails with it if `refuse` is set.
 pub(super) fn refuse_or_report(refuse: bool, hazard: String, findings: &mut Findings) -> Result<(), Problem> {
     if refuse {
-        let message = format!("{hazard}, and `config = \"refuse-commands\"` refuses that");
-        return Err(Problem::new(CHECK, message));
+        return Err(refused(&hazard));
     }
     findings.add(CHECK, hazard);
     Ok(())
+}
+
+fn refused(hazard: &str) -> Problem {
+    Problem::new(CHECK, format!("{hazard}, and `config = \"refuse-commands\"` refuses that"))
+}
+
+/// Returns the last line of each setting in each file. Includes do not override each other, and lines of postgresql.auto.conf may be
+/// removed.
+fn last_lines(configuration: &Configuration) -> BTreeMap<(&RelativePath, &str), usize> {
+    let settings = configuration.entries.iter().filter(|entry| !entry.is_include() && entry.file != AUTO);
+    let mut last = BTreeMap::new();
+    for entry in settings {
+        let line = last.entry((&entry.file, entry.name.as_str())).or_insert(entry.line);
+        *line = entry.line.max(*line);
+    }
+    last
 }
 
 /// Judges the includes: overrides what included files that were not read may set, and refuses an include from the server's log directory.

@@ -138,6 +138,27 @@ pub fn seal(
     }
 }
 
+/// Checks the operator's own configuration file, if it names one, before anything is emptied. Blocking.
+///
+/// # Errors
+/// Fails with what would fail the seal later.
+pub(crate) fn check_configuration_file(
+    request: &Request,
+    end: &EndState,
+    major: u32,
+    cancel: &CancellationToken,
+) -> Result<Vec<Finding>, SealError> {
+    let mut findings = Findings::default();
+    let (directories, bin_dir) = (&*request.directories, &*request.bin_dir);
+    let future = server::FutureReplica { directories, bin_dir, major, end, cancel };
+    let checked = server::check_own_file(&future, &mut findings);
+    let findings = findings.into_list();
+    match checked {
+        Ok(()) => Ok(findings),
+        Err(Problem { check, message }) => Err(SealError { check, message, findings }),
+    }
+}
+
 /// One seal.
 struct Seal<'a> {
     request: &'a Request,
@@ -206,9 +227,8 @@ impl Seal<'_> {
 
         let configuration = configuration::read(places)?;
         let requested = requested_settings::judge(&self.requests.recovery_settings, major)?;
-        required_settings::check(&configuration, requested, &control.required, findings)?;
-        let overrides =
-            judged_settings::check(places, &configuration, major, self.end.refuse_commands, findings)?;
+        required_settings::check(&configuration, requested, &control.required)?;
+        let overrides = judged_settings::check(places, &configuration, major, self.end, findings)?;
         hba_files::check(places, &configuration, major, self.end.refuse_commands, findings)?;
         let auto_conf = recovery::judge(top, &overrides, requested, self.end, findings)?;
         let trigger_file = leftover_files::trigger_file(self.end)?;
@@ -278,6 +298,8 @@ impl Seal<'_> {
             configuration: &configuration::read(places)?,
             control_file: &startable::bytes(&places.top)?,
             end: self.end,
+            slot: self.requests.standby_slot.as_deref(),
+            to_fill: None,
             cancel: self.cancel,
         };
         server::check(&replica, findings)

@@ -64,6 +64,13 @@ impl<'a> Places<'a> {
         Ok(Self::from_parts(top, directories, wal, mapped))
     }
 
+    /// Returns a scratch directory in place of the data directory, for checks before anything is restored.
+    pub(super) fn of_scratch(scratch: &Path, directories: &'a Directories) -> Result<Self, Problem> {
+        let top = Directory::open(scratch).during(CHECK)?;
+        let top = Place { written: scratch.to_owned(), path: scratch.to_owned(), directory: top };
+        Ok(Self::from_parts(top, directories, None, Vec::new()))
+    }
+
     fn from_parts(top: Place, directories: &'a Directories, wal: Option<Place>, mapped: Vec<Place>) -> Self {
         Self {
             top: top.directory,

@@ -41,6 +41,15 @@ pub(super) struct AutoConf {
     mode: u32,
 }
 
+impl AutoConf {
+    /// Reads the file as it is; it is empty if it does not exist.
+    fn read(top: &Directory) -> Result<Self, Problem> {
+        let metadata = top.find(&AUTO).during(CHECK)?;
+        let bytes = if metadata.is_some() { top.read(&AUTO, LONGEST).during(CHECK)? } else { Vec::new() };
+        Ok(Self { bytes, mode: metadata.map_or(0o600, |metadata| metadata.mode & 0o040 | 0o600) })
+    }
+}
+
 /// Returns the new postgresql.auto.conf; `None` if the old one stays as it is. Changes nothing.
 pub(super) fn judge(
     top: &Directory,
@@ -49,8 +58,7 @@ pub(super) fn judge(
     end: &EndState,
     findings: &mut Findings,
 ) -> Result<Option<AutoConf>, Problem> {
-    let metadata = top.find(&AUTO).during(CHECK)?;
-    let before = if metadata.is_some() { top.read(&AUTO, LONGEST).during(CHECK)? } else { Vec::new() };
+    let AutoConf { bytes: before, mode } = AutoConf::read(top)?;
     let mut bytes = without_foreign(&before, overrides, findings);
     for (name, value) in &overrides.values {
         append(&mut bytes, name, value)?;
@@ -71,7 +79,6 @@ pub(super) fn judge(
         }
         (Some(command), None) => findings.add(CHECK, not_written(command)),
     }
-    let mode = metadata.map_or(0o600, |metadata| metadata.mode & 0o040 | 0o600);
     Ok((bytes != before).then_some(AutoConf { bytes, mode }))
 }
 
@@ -137,6 +144,15 @@ pub(super) fn apply(top: &Directory, auto_conf: Option<&AutoConf>) -> Result<(),
     }
 }
 
+/// Adds settings at the end of the file, where they override every other mention.
+pub(super) fn add(top: &Directory, settings: &[(&str, &str)]) -> Result<(), Problem> {
+    let mut auto_conf = AutoConf::read(top)?;
+    for (name, value) in settings {
+        append(&mut auto_conf.bytes, name, value)?;
+    }
+    apply(top, Some(&auto_conf))
+}
+
 /// Removes a file if it exists; returns whether it did.
 pub(super) fn remove(top: &Directory, path: &RelativePath) -> io::Result<bool> {
     match top.remove_file(path) {
@@ -166,7 +182,7 @@ mod tests {
         let mut findings = Findings::default();
         let end = EndState { configure_standby: standby.cloned(), ..EndState::default() };
         let overrides =
-            judged_settings::check(&places, &restored.read().unwrap(), 15, false, &mut Findings::default())
+            judged_settings::check(&places, &restored.read().unwrap(), 15, &end, &mut Findings::default())
                 .unwrap();
         let auto_conf = judge(&places.top, &overrides, &requested, &end, &mut findings).unwrap();
         apply(&places.top, auto_conf.as_ref()).unwrap();

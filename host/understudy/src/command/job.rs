@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::NotStarted;
 use crate::cli::JobArgs;
 use crate::config::{
-    ComponentSection, Config, Environment, GrantsSection, SecretSource, SourceSettings, check_entries,
-    check_passfile,
+    ComponentSection, Config, Environment, GrantsSection, SecretSource, SourceSettings, check_config_file,
+    check_entries, check_passfile,
 };
 use crate::plugin_path;
 use crate::refused::Refused;
@@ -111,6 +111,10 @@ impl AcceptedConfig {
             check_passfile("replica.standby_passfile", passfile, &config.file, place)
                 .map_err(|problem| vec![problem])?;
         }
+        if let Some((path, place)) = &config.config_file {
+            check_config_file(path, &config.directories, &config.file, *place)
+                .map_err(|problem| vec![problem])?;
+        }
         let settings = config.source.as_ref().map(SourceSettings::resolve).transpose();
         let settings = settings.map_err(|problem| vec![problem])?;
         // No directory is created before the whole configuration and the directories are accepted.
@@ -145,7 +149,7 @@ impl AcceptedConfig {
                 trigger_file: Some(config.trigger_file.unwrap_or_else(|| TRIGGER_FILE.to_owned())),
                 snapshot: config.snapshot,
                 refuse_commands: config.refuse_commands,
-                config_file: config.config_file,
+                config_file: config.config_file.map(|(path, _)| path),
                 default_passfile,
             },
             force: config.force,

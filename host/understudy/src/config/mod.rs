@@ -38,6 +38,7 @@ pub use basebackup::BasebackupSection;
 pub use component::ComponentSection;
 pub use grants::GrantsSection;
 pub use problem::{ConfigError, Origin, Place, Problem};
+pub use replica::check_config_file;
 pub use secret::{SecretSource, Shape};
 pub use source::{SourceSettings, check_entries, check_passfile};
 
@@ -124,8 +125,8 @@ pub struct Config {
     pub restore_command: Option<String>,
     /// The trigger file to remove, where it is not the default.
     pub trigger_file: Option<String>,
-    /// The server's `config_file`, where it is not in the data directory.
-    pub config_file: Option<PathBuf>,
+    /// The server's `config_file`, where it is not in the data directory, and where it is named.
+    pub config_file: Option<(PathBuf, Place)>,
     /// The backup is an atomic snapshot.
     pub snapshot: bool,
     /// Settings that run commands fail the seal.

@@ -1,14 +1,16 @@
 //! `[replica]`: the places on this machine and what the end state should be.
 
 use foundation::nearest::nearest;
+use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use replica::{TablespaceKey, TablespaceMap};
+use replica::datadir::place_around;
+use replica::{Directories, TablespaceKey, TablespaceMap};
 
 use super::keys::Key;
 use super::methods::{Listed, OTHER_NAMES, read_list};
-use super::problem::Place;
+use super::problem::{Place, Problem};
 use super::tree::{Section, Setting, Value};
 use super::visible::invisible;
 
@@ -77,7 +79,9 @@ pub(super) const KEYS: &[Key] = &[
         "path",
         "`postgresql.conf` in the data directory, else the file below `/etc/postgresql/<major>/` whose \
          `data_directory` is this one",
-        "the server's `postgresql.conf`, if it is not in the data directory",
+        "the server's `postgresql.conf`, if it is not in the data directory. Refused before the run if it does \
+         not exist or cannot be read, and checked before anything is emptied, unless it is, or includes, a file \
+         that is restored",
     ),
     Key::new(
         "snapshot",
@@ -154,7 +158,7 @@ pub(super) struct ReplicaSection {
     pub(super) standby_passfile: Option<(PathBuf, Place)>,
     pub(super) restore_command: Option<String>,
     pub(super) trigger_file: Option<String>,
-    pub(super) config_file: Option<PathBuf>,
+    pub(super) config_file: Option<(PathBuf, Place)>,
     pub(super) snapshot: bool,
     pub(super) refuse_commands: bool,
     pub(super) timeout: Option<Duration>,
@@ -186,7 +190,7 @@ pub(super) fn read(section: Section<'_>) -> ReplicaSection {
             .and_then(|value| Some((value.path()?, value.place()))),
         restore_command: section.get("restore_command").and_then(|value| read_command(&value)),
         trigger_file: section.get("trigger_file").and_then(|value| read_trigger_file(&value)),
-        config_file: path("config_file"),
+        config_file: section.get("config_file").and_then(|value| Some((value.path()?, value.place()))),
         snapshot: flag("snapshot"),
         refuse_commands: section.get("config").and_then(|value| read_config(&value)).unwrap_or(false),
         timeout: section.get("timeout").and_then(|value| value.duration()),
@@ -305,6 +309,36 @@ fn read_landlock(value: &Value<'_>) -> Option<u32> {
         return None;
     }
     u32::try_from(abi).ok()
+}
+
+/// Refuses a `config_file` that the server could not read. One that a method will restore is not expected to be there.
+///
+/// # Errors
+/// A problem at the setting.
+pub fn check_config_file(
+    path: &Path,
+    directories: &Directories,
+    file: &Path,
+    place: Place,
+) -> Result<(), Problem> {
+    if place_around(directories, &directories.datadir, path).is_some() {
+        return Ok(());
+    }
+    let why = match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => "which is no file".to_owned(),
+        Ok(_) => match File::open(path) {
+            Ok(_) => return Ok(()),
+            Err(error) => format!("which cannot be read: {error}"),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "which does not exist".to_owned(),
+        Err(error) => format!("which cannot be examined: {error}"),
+    };
+    let message = format!(
+        "`replica.config_file` names {}, {why}; name the server's configuration file, or remove the line if that is `postgresql.conf` in \
+         the data directory",
+        path.display()
+    );
+    Err(Problem::in_file(file, place, message))
 }
 
 impl ReplicaSection {

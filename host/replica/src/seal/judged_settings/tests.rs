@@ -1,15 +1,22 @@
 use super::super::configuration::tests::Restored;
 use super::*;
+use crate::Level;
+use crate::seal::Standby;
 
 struct Judged {
     messages: Vec<String>,
     overrides: Overrides,
 }
 
+fn end(refuse_commands: bool) -> EndState {
+    let standby = Standby { conninfo: "host=10.0.0.1".to_owned(), passfile: None };
+    EndState { configure_standby: Some(standby), refuse_commands, ..EndState::default() }
+}
+
 fn judged(files: &[(&str, &str)], major: u32, refuse: bool) -> Result<Judged, Problem> {
     let restored = Restored::with(files);
     let mut findings = Findings::default();
-    let overrides = check(&restored.places(), &restored.read()?, major, refuse, &mut findings)?;
+    let overrides = check(&restored.places(), &restored.read()?, major, &end(refuse), &mut findings)?;
     Ok(Judged {
         messages: findings.into_list().into_iter().map(|finding| finding.message).collect(),
         overrides,
@@ -242,8 +249,32 @@ fn every_mention_of_a_setting_is_judged() {
     )];
     let judged_files = judged(&files, 15, false).unwrap();
     assert_eq!(judged_files.overrides.values.len(), 1);
-    assert_eq!(judged_files.messages.len(), 2, "{:?}", judged_files.messages);
+    // A command that PostgreSQL does not use is only refused.
+    assert_eq!(judged_files.messages.len(), 1, "{:?}", judged_files.messages);
     assert!(judged(&files, 15, true).is_err());
+    let files = [
+        ("postgresql.conf", "archive_command = 'x'\ninclude 'more.conf'\narchive_command = 'y'\n"),
+        ("more.conf", "archive_command = 'z'\n"),
+        ("postgresql.auto.conf", "archive_command = 'a'\narchive_command = 'b'\n"),
+    ];
+    let told = judged(&files, 15, false).unwrap().messages;
+    let of_commands: Vec<_> = told.iter().filter(|message| message.contains("runs")).collect();
+    assert_eq!(of_commands.len(), 4, "{of_commands:?}");
+    assert!(!of_commands.iter().any(|message| message.contains("`x ...`")), "{of_commands:?}");
+}
+
+#[test]
+fn what_patroni_writes_itself_is_no_warning_without_configure_standby() {
+    let main = "include 'postgresql.base.conf'\nprimary_conninfo = 'host=x'\nprimary_slot_name = 's'\n\
+                unix_socket_directories = '/run/x'\narchive_command = 'x'\n";
+    let restored = Restored::with(&[("postgresql.conf", main), ("postgresql.base.conf", "")]);
+    for (end, warnings) in [(EndState::default(), 1), (end(false), 5)] {
+        let mut findings = Findings::default();
+        check(&restored.places(), &restored.read().unwrap(), 15, &end, &mut findings).unwrap();
+        let list = findings.into_list();
+        let warned = list.iter().filter(|finding| finding.level == Level::Warn).count();
+        assert_eq!((list.len(), warned), (5, warnings), "{list:?}");
+    }
 }
 
 #[test]
@@ -284,7 +315,7 @@ fn the_server_never_runs_on_another_directory_than_the_sealed_one() {
                     &restored.places(),
                     &restored.read().unwrap(),
                     15,
-                    refuse,
+                    &end(refuse),
                     &mut Findings::default(),
                 )
                 .unwrap_err();
@@ -296,7 +327,8 @@ fn the_server_never_runs_on_another_directory_than_the_sealed_one() {
     for path in [top.clone(), format!("{top}/"), format!("{top}/x/..")] {
         std::fs::write(restored.place.path().join("postgresql.conf"), format!("data_directory = '{path}'\n"))
             .unwrap();
-        let judged = check(&restored.places(), &restored.read().unwrap(), 15, true, &mut Findings::default());
+        let judged =
+            check(&restored.places(), &restored.read().unwrap(), 15, &end(true), &mut Findings::default());
         assert!(judged.is_ok(), "{path}");
     }
 }

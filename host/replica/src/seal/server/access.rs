@@ -28,6 +28,9 @@ const SHOWN: usize = 2000;
 /// The server's last message after it has read both files without an error.
 const READ: &str = "required WAL directory \"pg_wal\" does not exist";
 
+/// The server's message about a line for TLS if TLS is off.
+const WITHOUT_TLS: &str = "hostssl record cannot match because SSL is disabled";
+
 /// The directories that the server needs before it reads these files, or whose absence it reports.
 const DIRECTORIES: [&str; 9] = [
     "base",
@@ -42,10 +45,10 @@ const DIRECTORIES: [&str; 9] = [
 ];
 
 /// The data directory in the scratch directory.
-const DATA: &str = "data";
+pub(super) const DATA: &str = "data";
 
 /// Settings for the smallest possible server.
-const SETTINGS: [&str; 15] = [
+const SETTINGS: [&str; 17] = [
     "config_file=/dev/null",
     "listen_addresses=",
     "port=1",
@@ -53,6 +56,9 @@ const SETTINGS: [&str; 15] = [
     "max_connections=2",
     "superuser_reserved_connections=0",
     "max_wal_senders=0",
+    // These are valid for every size of WAL segments; pg_control has the replica's.
+    "min_wal_size=2GB",
+    "max_wal_size=4GB",
     "max_worker_processes=2",
     "autovacuum_max_workers=1",
     "dynamic_shared_memory_type=mmap",
@@ -69,13 +75,16 @@ pub(super) struct Trial {
     settings: Vec<OsString>,
     /// Their names for a message.
     names: Vec<&'static str>,
+    with_tls: bool,
 }
+
+/// The group of the sockets.
+const GROUP: &str = "unix_socket_group";
 
 impl Trial {
     /// Returns the settings of TLS, and the group of the sockets.
     pub(super) fn of(server: &Server<'_>, tls: Vec<OsString>) -> Result<Self, Problem> {
-        const GROUP: &str = "unix_socket_group";
-        let mut trial = Self::default();
+        let mut trial = Self { with_tls: !tls.is_empty(), ..Self::default() };
         if !tls.is_empty() {
             trial.names.push("`ssl` and its files (`ssl_*`)");
             trial.settings.extend(tls);
@@ -106,11 +115,8 @@ pub(super) fn check(
     verdicts: &mut Verdicts<'_>,
 ) -> Result<(), Problem> {
     let shown_hba = shown_within(hba_file.as_os_str().as_encoded_bytes(), SHOWN);
-    if fs::metadata(hba_file).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-        return verdicts.missing(format!(
-            "there is no `{shown_hba}` (`hba_file`): PostgreSQL does not start without it. If the original's is a link, or is \
-             elsewhere, the backup lacks it: put a file there"
-        ));
+    if !check_exists(hba_file, verdicts)? {
+        return Ok(());
     }
     if rustix::process::geteuid().is_root() {
         verdicts.report(format!("`{shown_hba}` was not checked: PostgreSQL does not run as root"));
@@ -133,16 +139,20 @@ pub(super) fn check(
         let without = start(server, scratch.path(), hba_file, ident_file, &[])?;
         if read_them(&without) {
             verdicts.missing(format!(
-                "PostgreSQL does not start with {}: {}. Correct that where the backup is taken, or in a configuration file of this machine \
-                 that `[replica] config_file` names",
+                "PostgreSQL does not start with {}: {}. Correct that {}",
                 trial.names.join(" and "),
-                shown_within(of_a_failed_start(&said, &secrets).as_bytes(), SHOWN)
+                shown_within(of_a_failed_start(&said, &secrets).as_bytes(), SHOWN),
+                server.remedy(if trial.with_tls { "ssl" } else { GROUP })
             ))?;
             said = without;
         }
     }
     let lines: Vec<&str> = said.lines().collect();
-    let complaints = complaints(&lines, &secrets);
+    let mut complaints = complaints(&lines, &secrets);
+    if server.setting("ssl")? == "on" {
+        // The scratch server may have been started without TLS, for example if the key has a passphrase.
+        complaints.retain(|complaint| !complaint.starts_with(WITHOUT_TLS));
+    }
     let joined = |complaints: &[String]| shown_within(complaints.join("; ").as_bytes(), SHOWN);
     if said.contains(READ) {
         if !complaints.is_empty() {
@@ -155,9 +165,14 @@ pub(super) fn check(
     }
     if read_them(&said) {
         let message = format!(
-            "PostgreSQL would not start with `{shown_hba}`, which says who may connect: {}. Correct it where the backup is taken, \
-             or add the file that is missing",
-            joined(&complaints)
+            "PostgreSQL would not start with `{shown_hba}`, which says who may connect: {}. Correct it {}, or add the file \
+             that is missing",
+            joined(&complaints),
+            if hba_file.starts_with(&server.replica.places.path) {
+                "where the backup is taken"
+            } else {
+                "there"
+            }
         );
         return Err(Problem::new(CHECK, message));
     }
@@ -166,6 +181,19 @@ pub(super) fn check(
         shown_within(of_a_failed_start(&said, &secrets).as_bytes(), SHOWN)
     ));
     Ok(())
+}
+
+/// Checks that `pg_hba.conf` exists. Returns whether it does.
+pub(super) fn check_exists(hba_file: &Path, verdicts: &mut Verdicts<'_>) -> Result<bool, Problem> {
+    if fs::metadata(hba_file).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        verdicts.missing(format!(
+            "there is no `{}` (`hba_file`): PostgreSQL does not start without it. If the original's is a link, or is elsewhere, the backup \
+             lacks it: put a file there",
+            shown_within(hba_file.as_os_str().as_encoded_bytes(), SHOWN)
+        ))?;
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 /// Returns the first bytes of a file, or none if it cannot be read.
@@ -177,7 +205,7 @@ fn beginning(file: &Path) -> Vec<u8> {
 }
 
 /// Creates a scratch directory, removed when it is dropped, with a data directory in it from which a server starts far enough.
-fn scratch(replica: &Replica<'_>) -> std::io::Result<tempfile::TempDir> {
+pub(super) fn scratch(replica: &Replica<'_>) -> std::io::Result<tempfile::TempDir> {
     let scratch = tempfile::Builder::new().prefix("understudy-").tempdir()?;
     let directory = scratch.path().join(DATA);
     let make = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path);

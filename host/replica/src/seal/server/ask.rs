@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use postgres_formats::names::POSTGRESQL_AUTO_CONF;
+
 use super::super::configuration::{AUTO, Entry};
 use super::super::problem::{Problem, shown, shown_within};
 use super::{CHECK, ConfigurationFile, Replica};
@@ -34,14 +36,25 @@ impl Server<'_> {
     pub(super) fn setting(&self, name: &str) -> Result<String, Problem> {
         let mut arguments: Vec<OsString> = vec!["-C".into(), name.into(), "-D".into()];
         arguments.push(self.replica.places.path.clone().into());
-        match &self.file {
-            ConfigurationFile::Inside => {}
-            ConfigurationFile::At(file) => arguments.extend(["-c".into(), config_file(file)]),
-            ConfigurationFile::Unknown => {
-                arguments.extend(["-c".into(), config_file(Path::new("/dev/null"))]);
-            }
+        if self.replica.to_fill.is_some() {
+            // The old cluster's postgresql.auto.conf is not read in a check before the restore.
+            let mut setting = OsString::from("data_directory=");
+            setting.push(&self.replica.places.path);
+            arguments.extend(["-c".into(), setting]);
+        }
+        if self.file != ConfigurationFile::Inside {
+            arguments.extend(["-c".into(), self.file_argument()]);
         }
         run(self.replica, arguments)?.map_err(|said| self.refused(&said))
+    }
+
+    /// Returns the setting of `config_file` with which the server reads the same configuration in any data directory.
+    pub(super) fn file_argument(&self) -> OsString {
+        match &self.file {
+            ConfigurationFile::Inside => config_file(&self.replica.places.path.join("postgresql.conf")),
+            ConfigurationFile::At(file) => config_file(file),
+            ConfigurationFile::Unknown => config_file(Path::new("/dev/null")),
+        }
     }
 
     /// Returns the value of a numeric setting, such as `max_connections`.
@@ -70,6 +83,14 @@ impl Server<'_> {
         }
     }
 
+    /// Returns where a setting can be corrected, for a message.
+    pub(super) fn remedy(&self, name: &str) -> String {
+        match (self.entry(name), &self.file) {
+            (None, ConfigurationFile::At(file)) => format!("in {}", file.display()),
+            _ => "where the backup is taken, or in a configuration file of this machine that `[replica] config_file` names".to_owned(),
+        }
+    }
+
     fn refused(&self, said: &str) -> Problem {
         let mut words: Vec<String> = said.lines().filter_map(message_of).map(without_token).collect();
         for word in &mut words {
@@ -81,9 +102,15 @@ impl Server<'_> {
             true => shown_within(said.trim().as_bytes(), SHOWN),
             false => shown_within(words.join("; ").as_bytes(), SHOWN),
         };
+        // Only postgresql.auto.conf is restored if the configuration file is elsewhere.
+        let remedy = match &self.file {
+            ConfigurationFile::At(file) if !words.contains(POSTGRESQL_AUTO_CONF) => {
+                format!("in {}", file.display())
+            }
+            _ => "where the backup is taken".to_owned(),
+        };
         let message = format!(
-            "PostgreSQL would not start from this configuration: {words}. Correct it where the backup is taken, or bring \
-             the file that is missing"
+            "PostgreSQL would not start from this configuration: {words}. Correct it {remedy}, or bring the file that is missing"
         );
         Problem::new(CHECK, message)
     }
@@ -106,14 +133,18 @@ fn config_file(path: &Path) -> OsString {
 
 /// Runs `postgres`. Returns its output, or its error output if it failed.
 fn run(replica: &Replica<'_>, arguments: Vec<OsString>) -> Result<Result<String, String>, Problem> {
+    run_in(replica, arguments, None)
+}
+
+/// As [`run`], with a directory below which it may write.
+pub(super) fn run_in(
+    replica: &Replica<'_>,
+    arguments: Vec<OsString>,
+    writable: Option<&Path>,
+) -> Result<Result<String, String>, Problem> {
     let program = replica.bin_dir.join("postgres");
-    let program_run = BoundedProgram {
-        program: &program,
-        arguments,
-        writable: None,
-        timeout: TIMEOUT,
-        cancel: replica.cancel,
-    };
+    let program_run =
+        BoundedProgram { program: &program, arguments, writable, timeout: TIMEOUT, cancel: replica.cancel };
     let said = program_run.run().map_err(problem_of)?;
     Ok(match said.status.success() {
         true => Ok(String::from_utf8_lossy(&said.output).trim_end_matches('\n').to_owned()),
@@ -148,6 +179,16 @@ pub(super) fn message_of(line: &str) -> Option<&str> {
 /// Removes the text of a file that a syntax error shows: it may be part of a password, or of a file that is no configuration file.
 fn without_token(words: &str) -> String {
     words.split_once(", near token").map_or(words, |(words, _)| words).to_owned()
+}
+
+/// Returns the data directory that a configuration file outside the data directory sets; the scratch directory if it sets none. `None`
+/// if that cannot be read, which `Server::setting` reports.
+pub(super) fn own_data_directory(server: &Server<'_>) -> Result<Option<String>, Problem> {
+    let ConfigurationFile::At(file) = &server.file else { return Ok(None) };
+    let replica = server.replica;
+    let mut arguments: Vec<OsString> = vec!["-C".into(), "data_directory".into(), "-D".into()];
+    arguments.extend([replica.places.path.clone().into(), "-c".into(), config_file(file)]);
+    Ok(run(replica, arguments)?.ok())
 }
 
 /// Returns Debian's configuration file for the cluster of this data directory: the `/etc/postgresql/<major>/<name>/postgresql.conf` whose

@@ -27,15 +27,14 @@ const LONGEST_SOCKET: usize = 107;
 /// How many characters of a list of addresses or directories are reported.
 const SHOWN: usize = 1000;
 
-/// The end of the advice about a setting.
-const REMEDY: &str = "where the backup is taken, or in a configuration file of this machine that `[replica] config_file` names";
-
 /// Whether the server could listen.
 #[derive(Debug, PartialEq, Eq)]
 enum Listens {
     Yes,
     /// The address belongs to this machine, and another process listens there now.
     NotNow,
+    /// The address belongs to this machine, and only root may listen at the port.
+    NotAllowed,
     /// It is not known, because the name cannot be resolved now.
     Unknown(String),
     No(String),
@@ -49,7 +48,8 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
     if !has_addresses && !has_sockets {
         verdicts.missing(format!(
             "`listen_addresses` and `unix_socket_directories` are both empty: PostgreSQL does not start if it listens nowhere; set one \
-             of them {REMEDY}"
+             of them {}",
+            server.remedy("listen_addresses")
         ))?;
     }
     Ok(())
@@ -62,7 +62,7 @@ fn addresses(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Res
     let Some(names) = list(server, NAME, &value, lists::names(&value), verdicts)? else { return Ok(true) };
     let until = Instant::now() + TIMEOUT;
     let (mut listens, mut faults, mut taken) = (false, Vec::new(), Vec::new());
-    let mut unknown = false;
+    let (mut unknown, mut not_allowed) = (false, false);
     for name in names.iter().take(MOST) {
         let shown = shown(name.as_bytes());
         match listens_at(name, port, until) {
@@ -71,6 +71,7 @@ fn addresses(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Res
                 listens = true;
                 taken.push(format!("`{shown}`"));
             }
+            Listens::NotAllowed => not_allowed = true,
             Listens::Unknown(why) => {
                 unknown = true;
                 faults.push(format!("`{shown}` ({why})"));
@@ -86,7 +87,19 @@ fn addresses(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Res
             shown_within(taken.join(", ").as_bytes(), SHOWN)
         ));
     }
-    if faults.is_empty() {
+    if not_allowed {
+        let what = format!(
+            "`port` is {port} ({}), and port {port} needs root: set `port` above 1023 {}",
+            server.place("port"),
+            server.remedy("port")
+        );
+        if listens {
+            verdicts.report_unless_patroni_sets_it(what);
+        } else {
+            verdicts.missing_unless_patroni_sets_it(what)?;
+        }
+    }
+    if faults.is_empty() || not_allowed {
         return Ok(!names.is_empty());
     }
     let what = format!(
@@ -101,7 +114,8 @@ fn addresses(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Res
         verdicts.report_unless_patroni_sets_it(format!("{what}: it does not start if that stays so"));
     } else {
         verdicts.missing_unless_patroni_sets_it(format!(
-            "{what}: it does not start if it can listen on none of them. Set `{NAME}` to addresses of this machine, or to `*`, {REMEDY}"
+            "{what}: it does not start if it can listen on none of them. Set `{NAME}` to addresses of this machine, or to `*`, {}",
+            server.remedy(NAME)
         ))?;
     }
     Ok(true)
@@ -118,9 +132,10 @@ fn list(
     if elements.is_none() {
         verdicts.missing(format!(
             "`{name}` is `{}` ({}), which is not a list that PostgreSQL can read, and it does not start. Write it as `'one, another'` \
-             {REMEDY}",
+             {}",
             shown(value.as_bytes()),
-            server.place(name)
+            server.place(name),
+            server.remedy(name)
         ))?;
     }
     Ok(elements)
@@ -143,6 +158,7 @@ fn listens_at(name: &str, port: u16, until: Instant) -> Listens {
         match bound(address, port) {
             Listens::Yes if listens != Listens::NotNow => listens = Listens::Yes,
             Listens::NotNow => listens = Listens::NotNow,
+            Listens::NotAllowed if matches!(listens, Listens::No(_)) => listens = Listens::NotAllowed,
             Listens::No(why) if matches!(listens, Listens::No(_)) => listens = Listens::No(why),
             _ => {}
         }
@@ -166,6 +182,7 @@ fn bound(mut address: SocketAddr, port: u16) -> Listens {
     match bind(address) {
         Ok(()) => Listens::Yes,
         Err(error) if error.kind() == ErrorKind::AddrInUse => Listens::NotNow,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Listens::NotAllowed,
         Err(error) => Listens::No(format!("port {port}: {}", why(&error))),
     }
 }
@@ -219,21 +236,27 @@ fn sockets(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Resul
             continue;
         }
         let path = server.replica.places.path.join(directory);
+        if server.replica.is_restored_later(&path) {
+            continue;
+        }
         if let Some(fault) = writes::fault_of_directory(&path) {
             let what = format!("`{NAME}` names `{shown}` ({}), {fault}", server.place(NAME));
             if writes::is_made_at_the_start(&path) {
-                verdicts.report(format!("{what}: PostgreSQL starts only if its service creates it before"));
+                verdicts.report_unless_patroni_sets_it(format!(
+                    "{what}: PostgreSQL starts only if its service creates it before"
+                ));
             } else {
-                verdicts.missing(format!(
+                verdicts.missing_unless_patroni_sets_it(format!(
                     "{what}: PostgreSQL does not start if it cannot create a socket in each of these directories. Create it, or set \
-                     `{NAME}` {REMEDY}"
+                     `{NAME}` {}",
+                    server.remedy(NAME)
                 ))?;
             }
             continue;
         }
         let lock = path.join(format!(".s.PGSQL.{port}.lock"));
         if belongs_to_running_process(&lock) {
-            verdicts.report(format!(
+            verdicts.report_unless_patroni_sets_it(format!(
                 "`{}` belongs to a running server, or cannot be read: PostgreSQL does not start on `port` {port} while it exists",
                 shown_within(lock.as_os_str().as_encoded_bytes(), SHOWN)
             ));
@@ -248,8 +271,10 @@ fn sockets(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Resul
         if too_long.len() < directories.len().min(MOST) {
             verdicts.report(format!("{what}: PostgreSQL starts without them"));
         } else {
-            verdicts
-                .missing(format!("{what}: PostgreSQL does not start with none. Set `{NAME}` {REMEDY}"))?;
+            verdicts.missing_unless_patroni_sets_it(format!(
+                "{what}: PostgreSQL does not start with none. Set `{NAME}` {}",
+                server.remedy(NAME)
+            ))?;
         }
     }
     Ok(!directories.is_empty())

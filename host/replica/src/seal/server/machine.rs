@@ -1,6 +1,5 @@
-//! Checks what the server needs of the machine to start: memory and huge pages for its shared buffers (`CreateAnonymousSegment` in
-//! `sysv_shmem.c`), and io_uring. Reports only what is certainly not enough: the server needs more than its buffers, and what is free now
-//! may be in use later.
+//! Checks what the server needs of the machine to start: shared memory and huge pages (`CreateAnonymousSegment` in `sysv_shmem.c`), and
+//! io_uring. Reports only what is certainly not enough, because what is free now may be in use later.
 
 use std::fs;
 use std::path::Path;
@@ -8,12 +7,14 @@ use std::path::Path;
 use super::super::problem::Problem;
 use super::Verdicts;
 use super::ask::Server;
+use super::shared_memory::{self, SharedMemory};
+
+/// The size of a page of memory, in which the kernel counts `kernel.shmall`.
+const PAGE: u64 = 4096;
 
 /// Does these checks.
 pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
-    if server.setting("shared_memory_type")? == "mmap" {
-        memory(server, verdicts)?;
-    }
+    memory(server, verdicts)?;
     if server.replica.major >= 18 && server.setting("io_method")? == "io_uring" {
         io_uring(verdicts)?;
     }
@@ -21,40 +22,99 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
 }
 
 fn memory(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
-    let number = |name| server.number(name).map(|number| u64::try_from(number).unwrap_or(0));
-    let bytes = number("shared_buffers")?.saturating_mul(number("block_size")?);
-    let buffers = format!("`shared_buffers` is {} MB ({})", bytes >> 20, server.place("shared_buffers"));
+    let computed = shared_memory::ask(server, verdicts)?;
+    let (bytes, what) = needed(server, computed)?;
+    let sysv = server.setting("shared_memory_type")? == "sysv";
     let Some(info) = Meminfo::read() else { return Ok(()) };
-    if server.setting("huge_pages")? != "on" {
-        if let Some(most) =
-            info.most_of_one_mapping(kernel_number("vm/overcommit_memory")).filter(|most| bytes > *most)
-        {
-            verdicts.missing(format!(
-                "{buffers}, and this machine allows no more than {} MB at once: PostgreSQL does not start. Set `shared_buffers` \
-                 lower where the backup is taken, or in a configuration file of this machine that `[replica] config_file` names",
-                most >> 20
-            ))?;
-        }
-        return Ok(());
+    if server.setting("huge_pages")? == "on" {
+        return match sysv {
+            true => verdicts.missing(format!(
+                "`huge_pages` is on ({}), and `shared_memory_type` is `sysv` ({}): PostgreSQL does not start with both. Set \
+                 `huge_pages = try` {}",
+                server.place("huge_pages"),
+                server.place("shared_memory_type"),
+                server.remedy("huge_pages")
+            )),
+            false => huge_pages(server, &info, computed, bytes, &what, verdicts),
+        };
     }
-    let size = if server.replica.major >= 14 { number("huge_page_size")? } else { 0 };
-    let pages = HugePages::of_size(&info, size);
+    let overcommit = kernel_number("vm/overcommit_memory");
+    let most = [info.most_of_one_mapping(overcommit), sysv.then(most_of_one_segment).flatten()];
+    if let Some(most) = most.into_iter().flatten().min().filter(|most| bytes > *most) {
+        verdicts.missing(format!(
+            "{what}, and this machine allows no more than {} MB at once: PostgreSQL does not start. Set these lower {}",
+            most >> 20,
+            server.remedy("shared_buffers")
+        ))?;
+    }
+    Ok(())
+}
+
+/// Returns the least shared memory that the server needs, in bytes, and a description of it.
+fn needed(server: &Server<'_>, computed: Option<SharedMemory>) -> Result<(u64, String), Problem> {
+    let number = |name| server.number(name).map(|number| u64::try_from(number).unwrap_or(0));
+    let buffers = number("shared_buffers")?.saturating_mul(number("block_size")?);
+    let mut what = format!("`shared_buffers` is {} MB ({})", buffers >> 20, server.place("shared_buffers"));
+    let mut bytes = buffers;
+    if server.replica.major >= 14 {
+        const DYNAMIC: &str = "min_dynamic_shared_memory";
+        let megabytes = number(DYNAMIC)?;
+        if megabytes > 0 {
+            bytes = bytes.saturating_add(megabytes.saturating_mul(1 << 20));
+            what.push_str(&format!(", `{DYNAMIC}` is {megabytes} MB ({})", server.place(DYNAMIC)));
+        }
+    }
+    if let Some(all) = computed.map(|computed| computed.bytes).filter(|all| *all > bytes) {
+        what.push_str(&format!(
+            ", and with what `max_connections` ({}), `max_locks_per_transaction` ({}) and others take the server needs {} MB",
+            number("max_connections")?,
+            number("max_locks_per_transaction")?,
+            all >> 20
+        ));
+        bytes = all;
+    }
+    Ok((bytes, what))
+}
+
+fn huge_pages(
+    server: &Server<'_>,
+    info: &Meminfo,
+    computed: Option<SharedMemory>,
+    bytes: u64,
+    what: &str,
+    verdicts: &mut Verdicts<'_>,
+) -> Result<(), Problem> {
+    let size = match server.replica.major {
+        14.. => u64::try_from(server.number("huge_page_size")?).unwrap_or(0),
+        _ => 0,
+    };
+    let pages = HugePages::of_size(info, size);
+    let needed = computed.and_then(|computed| computed.huge_pages);
+    let bytes = needed.map_or(bytes, |needed| needed.saturating_mul(pages.size));
     let what = format!(
-        "`huge_pages` is on ({}), {buffers}, and this machine has huge pages of {} kB: {}, of which {} are free",
+        "`huge_pages` is on ({}), {what}, and this machine has huge pages of {} kB: {}, of which {} are free",
         server.place("huge_pages"),
         pages.size >> 10,
         pages.total,
         pages.free
     );
     match pages.hold(bytes) {
-        Holds::Yes => {}
-        Holds::NotNow => verdicts.report(format!("{what}: PostgreSQL does not start until more are free")),
+        Holds::Yes => Ok(()),
+        Holds::NotNow => {
+            verdicts.report(format!("{what}: PostgreSQL does not start until more are free"));
+            Ok(())
+        }
         Holds::No => verdicts.missing(format!(
-            "{what}: PostgreSQL does not start. Raise `vm.nr_hugepages` (sysctl), or set `huge_pages = try` where the backup is taken \
-             or in a configuration file of this machine that `[replica] config_file` names"
-        ))?,
+            "{what}: PostgreSQL does not start. Raise `vm.nr_hugepages` (sysctl), or set `huge_pages = try` {}",
+            server.remedy("huge_pages")
+        )),
     }
-    Ok(())
+}
+
+/// Returns the most that a segment of System V may have, in bytes (proc(5)).
+fn most_of_one_segment() -> Option<u64> {
+    let all = kernel_number("kernel/shmall").map(|pages| pages.saturating_mul(PAGE));
+    [kernel_number("kernel/shmmax"), all].into_iter().flatten().min()
 }
 
 fn io_uring(verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {

@@ -12,6 +12,9 @@ mod listen;
 mod lists;
 mod machine;
 mod needs;
+mod own_file;
+mod shared_memory;
+mod standby;
 mod tls;
 mod writes;
 
@@ -25,7 +28,8 @@ use super::configuration::Configuration;
 use super::places::Places;
 use super::problem::{Findings, Problem, shown};
 
-use crate::Rule;
+pub(super) use self::own_file::{FutureReplica, check as check_own_file};
+use crate::{Directories, Rule};
 
 /// The rule of all these checks.
 pub(super) const CHECK: Rule = Rule::Start;
@@ -40,10 +44,15 @@ pub(super) struct Replica<'a> {
     /// The bytes of `global/pg_control`.
     pub(super) control_file: &'a [u8],
     pub(super) end: &'a EndState,
+    /// The slot of the source by which the method received WAL; `None` if it used none.
+    pub(super) slot: Option<&'a str>,
+    /// The directories that are still to be filled, in a check before anything is restored; `None` after that.
+    pub(super) to_fill: Option<&'a Directories>,
     pub(super) cancel: &'a CancellationToken,
 }
 
-/// Checks whether the server would start. Returns the slot of the source through which it will follow, if its configuration names one.
+/// Checks whether the server would start. Overrides in `postgresql.auto.conf` what keeps it from following, if only the server reads it.
+/// Returns the slot of the source through which it will follow, if its configuration names one.
 ///
 /// # Errors
 /// Fails with what the server refuses, with file and line if it reports them. Something that may still be added before the start, such as a
@@ -56,13 +65,9 @@ pub(super) fn check(replica: &Replica<'_>, findings: &mut Findings) -> Result<Op
     let runs = server.setting("data_directory")?;
     if !super::places::is_at(Path::new(&runs), &replica.places.path) {
         // A file outside the data directory, which no other check reads, may set it.
-        let message = format!(
-            "the server would run on `{}` (`data_directory`), which was not checked, and not on this directory; remove that setting from \
-             the file that sets it",
-            shown(runs.as_bytes())
-        );
-        return Err(Problem::new(CHECK, message));
+        return Err(another_directory(&runs));
     }
+    standby::check(&server, &mut verdicts)?;
     let hba_file = PathBuf::from(server.setting("hba_file")?);
     let ident_file = PathBuf::from(server.setting("ident_file")?);
     needs::check(&server, &mut verdicts)?;
@@ -73,6 +78,16 @@ pub(super) fn check(replica: &Replica<'_>, findings: &mut Findings) -> Result<Op
     access::check(&server, &hba_file, &ident_file, &trial, &mut verdicts)?;
     let slot = server.setting("primary_slot_name")?;
     Ok((!slot.is_empty()).then_some(slot))
+}
+
+/// Returns the problem of a server that would run on the directory `runs`.
+fn another_directory(runs: &str) -> Problem {
+    let message = format!(
+        "the server would run on `{}` (`data_directory`), which was not checked, and not on this directory; remove that setting from the \
+         file that sets it",
+        shown(runs.as_bytes())
+    );
+    Problem::new(CHECK, message)
 }
 
 /// Receives what the checks find.

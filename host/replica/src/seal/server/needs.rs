@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use postgres_formats::control_file::ControlFile;
+use postgres_formats::control_file::{ControlFile, wal_segment_size};
 
 use super::super::problem::{Problem, shown};
 use super::ask::Server;
@@ -23,6 +23,7 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
     below_the_primary(server, verdicts)?;
     connections(server, verdicts)?;
     log_level(server, verdicts)?;
+    sizes_of_wal(server, verdicts)?;
     libraries(server, verdicts)?;
     queries(server, verdicts)?;
     keytab(server, verdicts)
@@ -30,9 +31,12 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
 
 /// Compares a configuration outside the data directory, which no earlier check has read, with the primary's settings in pg_control.
 fn below_the_primary(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
-    let ConfigurationFile::At(file) = &server.file else { return Ok(()) };
+    if server.file == ConfigurationFile::Inside {
+        return Ok(());
+    }
     let Ok(control) = ControlFile::parse(server.replica.control_file) else { return Ok(()) };
     let required = &control.required;
+    let mut unknown = Vec::new();
     for (name, primary) in [
         ("max_connections", required.max_connections),
         ("max_worker_processes", required.max_worker_processes),
@@ -40,6 +44,12 @@ fn below_the_primary(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result
         ("max_prepared_transactions", required.max_prepared_transactions),
         ("max_locks_per_transaction", required.max_locks_per_transaction),
     ] {
+        let ConfigurationFile::At(file) = &server.file else {
+            if server.entry(name).is_none() {
+                unknown.push(format!("{name} >= {primary}"));
+            }
+            continue;
+        };
         let configured = server.number(name)?;
         if configured < i64::from(primary) {
             verdicts.missing(format!(
@@ -48,6 +58,12 @@ fn below_the_primary(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result
                 file.display()
             ))?;
         }
+    }
+    if !unknown.is_empty() {
+        verdicts.report(format!(
+            "only a configuration that PostgreSQL finds elsewhere shows whether these hold: {}",
+            unknown.join(", ")
+        ));
     }
     Ok(())
 }
@@ -92,6 +108,25 @@ fn log_level(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Pro
         conflicts.join(" and "),
         if conflicts.len() == 1 { "is" } else { "are" }
     ))
+}
+
+/// Checks that `min_wal_size` and `max_wal_size` are at least two segments (`ReadControlFile` in `xlog.c`).
+fn sizes_of_wal(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
+    let Ok(segment) = wal_segment_size(server.replica.control_file) else { return Ok(()) };
+    let segment = i64::try_from(segment.bytes() >> 20).unwrap_or(i64::MAX);
+    for name in ["min_wal_size", "max_wal_size"] {
+        let megabytes = server.number(name)?;
+        if megabytes < 2 * segment {
+            verdicts.missing(format!(
+                "`{name}` is {megabytes} MB ({}), and segments of WAL have {segment} MB in this cluster: PostgreSQL does not start with less \
+                 than two. Set it to at least {} MB {}",
+                server.place(name),
+                2 * segment,
+                server.remedy(name)
+            ))?;
+        }
+    }
+    Ok(())
 }
 
 /// Reports `hot_standby = off`, with which the standby follows but accepts no connections.
@@ -180,23 +215,44 @@ fn libraries_of(
             "local_preload_libraries" if !name.contains('/') => format!("$libdir/plugins/{name}"),
             _ => name.clone(),
         };
-        if candidates(&looked_for, &search, &own).iter().any(|path| path.is_file()) {
+        let candidates = candidates(&looked_for, &search, &own);
+        if candidates.iter().any(|path| server.replica.is_restored_later(path)) {
             continue;
         }
-        let missing = format!(
-            "`{setting}` names `{}`, which is not installed here ({})",
-            shown(name.as_bytes()),
-            own.display()
-        );
+        // The server loads the first file that exists.
+        let fault = match candidates.iter().find(|path| path.is_file()) {
+            None => format!("which is not installed here ({})", own.display()),
+            Some(path) => match fault_of_library(path, &own.join(ALWAYS_THERE)) {
+                None => continue,
+                Some(fault) => fault,
+            },
+        };
+        let faulty = format!("`{setting}` names `{}`, {fault}", shown(name.as_bytes()));
         match at_start {
             true => verdicts
-                .missing(format!("{missing}: PostgreSQL does not start without it; install its package"))?,
+                .missing(format!("{faulty}: PostgreSQL does not start without it; install its package"))?,
             false => verdicts.report(format!(
-                "{missing}: PostgreSQL starts and follows, and every session ends as soon as it begins; install its package"
+                "{faulty}: PostgreSQL starts and follows, and every session ends as soon as it begins; install its package"
             )),
         }
     }
     Ok(())
+}
+
+/// Returns why a file cannot be loaded: it must be an ELF file of the kind of `model`, a library of the same PostgreSQL. `None` if it is.
+fn fault_of_library(path: &Path, model: &Path) -> Option<String> {
+    // The class and the byte order are in the first six bytes, the type and the machine in bytes 16 to 19 (elf(5)).
+    let kind = |header: &[u8]| Some([header.get(..6)?, header.get(16..20)?].concat());
+    let header = |path: &Path| regular_file::beginning(path, 20);
+    let (library, model) = match (header(path), header(model)) {
+        (Err(error), _) => return Some(format!("which cannot be read ({error})")),
+        (Ok(library), model) => (library, model.ok().and_then(|model| kind(&model))),
+    };
+    if !library.starts_with(b"\x7fELF") {
+        return Some(format!("and {} is no library", path.display()));
+    }
+    (model.is_some() && kind(&library) != model)
+        .then(|| format!("and {} is no library for this machine", path.display()))
 }
 
 /// Returns the paths at which the server looks for a library (`expand_dynamic_library_name` in `dfmgr.c`): with the given name, and with

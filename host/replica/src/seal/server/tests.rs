@@ -31,6 +31,8 @@ fn with_replica<T>(restored: &Restored, end: &EndState, ask: impl FnOnce(&Replic
         configuration: &configuration,
         control_file: &control_file,
         end,
+        slot: None,
+        to_fill: None,
         cancel: &CancellationToken::new(),
     })
 }
@@ -144,6 +146,8 @@ fn a_cancelled_seal_ends_the_server_that_reads_an_endless_file() {
         configuration: &Configuration { has_main: true, ..Configuration::default() },
         control_file: &[],
         end: &end,
+        slot: None,
+        to_fill: None,
         cancel: &cancel,
     };
     let problem = check(&replica, &mut Findings::default()).unwrap_err();

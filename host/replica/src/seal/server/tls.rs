@@ -49,21 +49,32 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
             continue;
         }
         let path = server.replica.places.path.join(&value);
+        if server.replica.is_restored_later(&path) {
+            is_whole = false;
+            continue;
+        }
         if let Some(fault) = fault(name, &path) {
             is_whole = false;
             verdicts.missing(format!(
                 "`ssl` is on, and `{name}` is `{}` ({}), {fault}: PostgreSQL does not start. Put the file there, or set `{name}` or \
-                 `ssl = off` where the backup is taken or in a configuration file of this machine that `[replica] config_file` names",
+                 `ssl = off` {}",
                 shown(value.as_bytes()),
-                server.place(name)
+                server.place(name),
+                server.remedy(name)
             ))?;
         }
         if name == "ssl_key_file" && has_passphrase(&path) {
             is_whole = false;
-            verdicts.report(format!(
-                "`{name}` is `{}`, a key with a passphrase: whether PostgreSQL starts with it was not checked",
-                shown(value.as_bytes())
-            ));
+            let what = format!("`{name}` is `{}`, a key with a passphrase", shown(value.as_bytes()));
+            if server.setting("ssl_passphrase_command")?.is_empty() {
+                verdicts.missing(format!(
+                    "{what}, and `ssl_passphrase_command` is empty: PostgreSQL does not start, because nobody is asked for the passphrase. \
+                     Take the passphrase out of the key, or set `ssl_passphrase_command` {}",
+                    server.remedy("ssl_passphrase_command")
+                ))?;
+            } else {
+                verdicts.report(format!("{what}: whether PostgreSQL starts with it was not checked"));
+            }
         }
         settings.push(named(name, path));
     }

@@ -47,32 +47,76 @@ fn log(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> 
     }
     let value = server.setting(NAME)?;
     let directory = server.replica.places.path.join(&value);
-    let Some((path, fault)) = fault_of_log(&directory, &server.setting("log_filename")?) else {
+    if server.replica.is_restored_later(&directory) {
+        return Ok(());
+    }
+    let pattern = server.setting("log_filename")?;
+    let destinations = server.setting("log_destination")?.to_ascii_lowercase();
+    let Some((path, fault)) =
+        names_of_logs(&pattern, &destinations).iter().find_map(|name| fault_of_log(&directory, name))
+    else {
         return Ok(());
     };
-    verdicts.missing(format!(
-        "`logging_collector` is on, and `{NAME}` is `{}` ({}): the log cannot be written at `{}`, {fault}; PostgreSQL does not start. \
-         Create that directory, or set `{NAME} = 'log'` where the backup is taken or in a configuration file of this machine that \
-         `[replica] config_file` names",
+    let message = format!(
+        "`logging_collector` is on, and `{NAME}` is `{}` ({}): the log cannot be written at `{}`, {}; PostgreSQL does not start. {}, or \
+         set `{NAME} = 'log'` and `log_filename` {}",
         shown(value.as_bytes()),
         server.place(NAME),
-        shown(path.as_os_str().as_encoded_bytes())
-    ))
+        shown(path.as_os_str().as_encoded_bytes()),
+        fault.why,
+        fault.remedy,
+        server.remedy(NAME)
+    );
+    // A directory of a name with a date in it may exist when the server starts.
+    if pattern.rsplit_once('/').is_some_and(|(directory, _)| directory.contains('%')) {
+        verdicts.report(message);
+        return Ok(());
+    }
+    verdicts.missing(message)
 }
 
-/// Returns where the log cannot be written, and why; `None` if it can. The server creates the last directory of the path and opens the
-/// first file.
-fn fault_of_log(directory: &Path, file: &str) -> Option<(PathBuf, String)> {
-    if matches!(fs::symlink_metadata(directory), Err(error) if error.kind() == ErrorKind::NotFound) {
-        let parent = directory.parent()?;
-        return fault_of_directory(parent).map(|fault| (parent.into(), fault));
+/// Returns the patterns of the names of the files that the server opens at its start: one for `stderr` always, and one for each other
+/// format of `log_destination` (`logfile_getname` in `syslogger.c`).
+fn names_of_logs(pattern: &str, destinations: &str) -> Vec<String> {
+    let mut names = vec![pattern.to_owned()];
+    for (destination, suffix) in [("csvlog", ".csv"), ("jsonlog", ".json")] {
+        if destinations.split(',').any(|listed| listed.trim_matches([' ', '"']) == destination) {
+            names.push(format!("{}{suffix}", pattern.strip_suffix(".log").unwrap_or(pattern)));
+        }
     }
-    if let Some(fault) = fault_of_directory(directory) {
-        return Some((directory.into(), fault));
+    names
+}
+
+/// Why a log cannot be written, and what to do.
+#[derive(Debug, PartialEq, Eq)]
+struct FaultOfLog {
+    why: String,
+    remedy: &'static str,
+}
+
+impl FaultOfLog {
+    fn of_directory(path: &Path, why: String) -> Self {
+        let remedy = match path.is_dir() {
+            true => "Give that directory to the server's user (chown, chmod)",
+            false => "Create that directory",
+        };
+        Self { why, remedy }
+    }
+}
+
+/// Returns where the log cannot be written, and why; `None` if it can. The server creates the last directory of `log_directory`, none of
+/// those that `log_filename` names, and opens the first file.
+fn fault_of_log(directory: &Path, file: &str) -> Option<(PathBuf, FaultOfLog)> {
+    let file = directory.join(file);
+    let parent = file.parent()?;
+    let is_missing =
+        |path: &Path| matches!(fs::symlink_metadata(path), Err(error) if error.kind() == ErrorKind::NotFound);
+    let needed = if parent == directory && is_missing(directory) { directory.parent()? } else { parent };
+    if let Some(why) = fault_of_directory(needed) {
+        return Some((needed.into(), FaultOfLog::of_directory(needed, why)));
     }
     // A file whose name has no date in it may exist.
-    let file = directory.join(file);
-    let fault = match fs::metadata(&file) {
+    let why = match fs::metadata(&file) {
         Ok(metadata) if metadata.is_dir() => "which is a directory".to_owned(),
         Ok(_) => {
             let error = accessat(CWD, &file, Access::WRITE_OK, AtFlags::EACCESS).err()?;
@@ -80,12 +124,16 @@ fn fault_of_log(directory: &Path, file: &str) -> Option<(PathBuf, String)> {
         }
         Err(_) => return None,
     };
-    Some((file, fault))
+    let remedy = "Give that file to the server's user (chown, chmod), or remove it";
+    Some((file, FaultOfLog { why, remedy }))
 }
 
 fn statistics(server: &Server<'_>, value: &str, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     const NAME: &str = "stats_temp_directory";
     let path = server.replica.places.path.join(value);
+    if server.replica.is_restored_later(&path) {
+        return Ok(());
+    }
     let Some(fault) = fault_of_directory(&path) else { return Ok(()) };
     let what = format!("`{NAME}` is `{}` ({}), {fault}", shown(value.as_bytes()), server.place(NAME));
     if is_made_at_the_start(&path) {
@@ -105,11 +153,18 @@ mod tests {
     #[test]
     fn the_log_needs_a_directory_whose_last_part_may_be_missing() {
         let place = tempfile::tempdir().unwrap();
-        let fault = |directory: &str, file: &str| fault_of_log(&place.path().join(directory), file);
+        let fault = |directory: &str, file: &str| {
+            fault_of_log(&place.path().join(directory), file).map(|(path, fault)| (path, fault.why))
+        };
         assert_eq!(fault("log", "x-%d.log"), None);
         fs::create_dir(place.path().join("log")).unwrap();
         assert_eq!(fault("log", "x-%d.log"), None);
         assert_eq!(fault("a/b", "x").unwrap(), (place.path().join("a"), "which does not exist".to_owned()));
+        // Only the directory of the log itself is created.
+        assert_eq!(fault("other", "sub/x.log").unwrap().0, place.path().join("other/sub"));
+        assert_eq!(fault("log", "sub/x.log").unwrap().0, place.path().join("log/sub"));
+        fs::create_dir(place.path().join("log/sub")).unwrap();
+        assert_eq!(fault("log", "sub/x.log"), None);
         fs::write(place.path().join("file"), "").unwrap();
         assert!(fault("file", "x").unwrap().1.contains("no directory"));
         assert!(fault("file/b", "x").is_some());
@@ -117,6 +172,17 @@ mod tests {
         assert!(fault("log", "postgresql.log").unwrap().1.contains("is a directory"));
         std::os::unix::fs::symlink("/nonexistent/x", place.path().join("link")).unwrap();
         assert!(fault("link", "x").unwrap().1.contains("not exist"));
+    }
+
+    #[test]
+    fn each_format_of_the_log_has_a_file() {
+        for (pattern, destinations, names) in [
+            ("x.log", "stderr", &["x.log"][..]),
+            ("x.log", "csvlog", &["x.log", "x.csv"]),
+            ("x-%d", "stderr, jsonlog,csvlog", &["x-%d", "x-%d.csv", "x-%d.json"]),
+        ] {
+            assert_eq!(names_of_logs(pattern, destinations), names, "{pattern} {destinations}");
+        }
     }
 
     #[test]

@@ -113,7 +113,7 @@ no-slot = false
             (&TablespaceKey::Name("slow".into()), Path::new("/new/slow")),
         ]
     );
-    assert_eq!(config.config_file.as_deref(), Some(Path::new("/etc/pg/postgresql.conf")));
+    assert_eq!(config.config_file.unwrap().0, Path::new("/etc/pg/postgresql.conf"));
     assert!(config.snapshot && config.refuse_commands && config.source.is_none());
     assert_eq!(config.timeout, Some(Duration::from_secs(12 * 3600)));
     assert_eq!(config.require_landlock, Some(3));

@@ -1,0 +1,182 @@
+//! Checks a configuration file of the operator's own before anything is emptied: everything that the seal checks with the server's
+//! programs and that needs no restored file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use postgres_formats::configuration::{Line, lines, parse_line};
+use tokio_util::sync::CancellationToken;
+
+use super::super::EndState;
+use super::super::configuration::{Configuration, LONGEST};
+use super::super::places::{Places, is_at};
+use super::super::problem::{Findings, Problem};
+use super::ask::{self, Server};
+use super::{CHECK, ConfigurationFile, Replica, Verdicts, listen, machine, needs, tls, writes};
+use crate::Directories;
+use crate::datadir::place_around;
+
+/// How deep includes are followed: PostgreSQL's `CONF_FILE_MAX_DEPTH`.
+const DEPTH: usize = 10;
+
+/// How many included files are read.
+const MOST_FILES: usize = 200;
+
+/// What is known of a replica before it is restored.
+pub(in crate::seal) struct FutureReplica<'a> {
+    pub(in crate::seal) directories: &'a Directories,
+    pub(in crate::seal) bin_dir: &'a Path,
+    pub(in crate::seal) major: u32,
+    pub(in crate::seal) end: &'a EndState,
+    pub(in crate::seal) cancel: &'a CancellationToken,
+}
+
+/// Checks `config_file`. Does nothing without one, or if it or a file that it includes is one that will be restored.
+///
+/// # Errors
+/// Fails with what the server refuses, and with `configure_standby` also with what a starting server lacks.
+pub(in crate::seal) fn check(future: &FutureReplica<'_>, findings: &mut Findings) -> Result<(), Problem> {
+    let Some(file) = &future.end.config_file else { return Ok(()) };
+    if future.reads_restored_files(file, &mut Vec::new(), 0) {
+        return Ok(());
+    }
+    let scratch = match tempfile::Builder::new().prefix("understudy-").tempdir() {
+        Ok(scratch) => scratch,
+        Err(error) => {
+            let place = std::env::temp_dir();
+            findings.add(
+                CHECK,
+                format!(
+                    "`config_file` is not checked before the restore, because no scratch directory can be created in {}: {error}",
+                    place.display()
+                ),
+            );
+            return Ok(());
+        }
+    };
+    let replica = Replica {
+        places: &Places::of_scratch(scratch.path(), future.directories)?,
+        bin_dir: future.bin_dir,
+        major: future.major,
+        configuration: &Configuration::default(),
+        control_file: &[],
+        end: future.end,
+        slot: None,
+        to_fill: Some(future.directories),
+        cancel: future.cancel,
+    };
+    let server = Server { replica: &replica, file: ConfigurationFile::At(file.clone()) };
+    let mut verdicts = Verdicts { findings, completes_directory: future.end.configure_standby.is_some() };
+    data_directory(&server, future.directories)?;
+    needs::check(&server, &mut verdicts)?;
+    listen::check(&server, &mut verdicts)?;
+    writes::check(&server, &mut verdicts)?;
+    machine::check(&server, &mut verdicts)?;
+    tls::check(&server, &mut verdicts)?;
+    let hba_file = PathBuf::from(server.setting("hba_file")?);
+    if replica.is_restored_later(&hba_file) {
+        return Ok(());
+    }
+    super::access::check_exists(&hba_file, &mut verdicts).map(drop)
+}
+
+/// Checks that the file does not have the server run on another directory.
+fn data_directory(server: &Server<'_>, directories: &Directories) -> Result<(), Problem> {
+    let Some(named) = ask::own_data_directory(server)? else { return Ok(()) };
+    let path = Path::new(&named);
+    if path == server.replica.places.path
+        || path == directories.datadir
+        || is_at(path, &crate::mounts::real_path(&directories.datadir))
+    {
+        return Ok(());
+    }
+    Err(super::another_directory(&named))
+}
+
+impl FutureReplica<'_> {
+    /// Returns whether a configuration file, or one that it includes, lies in a directory that is still to be filled.
+    fn reads_restored_files(&self, file: &Path, read: &mut Vec<PathBuf>, depth: usize) -> bool {
+        if place_around(self.directories, &self.directories.datadir, file).is_some() {
+            return true;
+        }
+        if depth > DEPTH || read.len() >= MOST_FILES || read.iter().any(|read| read == file) {
+            return false;
+        }
+        read.push(file.to_owned());
+        let Ok(bytes) = crate::regular_file::beginning(file, LONGEST) else { return false };
+        let mut includes = lines(&bytes).filter_map(|(_, line)| match parse_line(line) {
+            Line::Setting { name, value } if name.starts_with("include") => Some((name, value)),
+            _ => None,
+        });
+        let from = file.parent().unwrap_or(Path::new("/"));
+        includes.any(|(name, value)| {
+            let path = from.join(value);
+            match name.as_str() {
+                "include" | "include_if_exists" => self.reads_restored_files(&path, read, depth + 1),
+                "include_dir" => {
+                    place_around(self.directories, &self.directories.datadir, &path).is_some()
+                        || files_of(&path).iter().any(|file| self.reads_restored_files(file, read, depth + 1))
+                }
+                _ => false,
+            }
+        })
+    }
+}
+
+/// Returns the files of an included directory.
+fn files_of(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    entries.flatten().map(|entry| entry.path()).take(MOST_FILES).collect()
+}
+
+impl Replica<'_> {
+    /// Returns whether a path lies in a directory that is still to be filled, so that nothing can be checked there yet.
+    pub(super) fn is_restored_later(&self, path: &Path) -> bool {
+        self.to_fill.is_some_and(|directories| {
+            path.starts_with(&self.places.path)
+                || place_around(directories, &directories.datadir, path).is_some()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_includes_restored_ones_is_recognised() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        fs::create_dir_all(path("conf.d")).unwrap();
+        let directories = Directories {
+            datadir: path("data"),
+            wal: Some(path("wal")),
+            tablespaces: crate::TablespaceMap::default(),
+        };
+        let (end, cancel) = (EndState::default(), CancellationToken::new());
+        let future = FutureReplica {
+            directories: &directories,
+            bin_dir: Path::new("/nonexistent"),
+            major: 15,
+            end: &end,
+            cancel: &cancel,
+        };
+        let datadir = directories.datadir.display();
+        for (text, included, restored) in [
+            ("port = 1\n".to_owned(), String::new(), false),
+            (format!("include '{datadir}/postgresql.conf'\n"), String::new(), true),
+            ("include_if_exists 'data/x.conf'\n".to_owned(), String::new(), true),
+            ("include_dir 'data'\n".to_owned(), String::new(), true),
+            ("include_dir 'conf.d'\n".to_owned(), "port = 2\n".to_owned(), false),
+            ("include_dir 'conf.d'\n".to_owned(), "include '../data/x.conf'\n".to_owned(), true),
+            ("include 'own.conf'\n".to_owned(), String::new(), false),
+            (format!("# include '{datadir}/x.conf'\n"), String::new(), false),
+        ] {
+            fs::write(path("own.conf"), &text).unwrap();
+            fs::write(path("conf.d/1.conf"), &included).unwrap();
+            let reads = future.reads_restored_files(&path("own.conf"), &mut Vec::new(), 0);
+            assert_eq!(reads, restored, "{text}{included}");
+        }
+        assert!(future.reads_restored_files(&path("data/postgresql.conf"), &mut Vec::new(), 0));
+    }
+}
