@@ -80,8 +80,8 @@ impl Conninfo {
                 )));
             }
         }
-        for keyword in keywords::PATHS {
-            if let Some(path) = self.path(keyword).filter(|path| !path.is_absolute()) {
+        for (keyword, path) in self.paths() {
+            if !path.is_absolute() {
                 return Err(ConninfoError(format!(
                     "`{keyword}` is the relative path `{}`: write it as an absolute one",
                     path.display().to_string().escape_debug()
@@ -109,6 +109,11 @@ impl Conninfo {
             }
         }
         Ok(())
+    }
+
+    /// Returns the files and directories that it names, each with its keyword.
+    pub fn paths(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        keywords::PATHS.into_iter().filter_map(|keyword| Some((keyword, self.path(keyword)?)))
     }
 
     /// Returns the file that a keyword names; `sslrootcert=system` names none.

@@ -102,6 +102,7 @@ fn read_plugin(value: &Value<'_>, config: &Path) -> Option<PathBuf> {
     std::path::absolute(folder.join(text))
         .map_err(|error| value.problem(format_args!("cannot be used: {error}")))
         .ok()
+        .inspect(|plugin| value.keep(plugin))
 }
 
 /// Whether a text looks like an OCI reference, `host.example/name:tag` or `host/name@sha256:...`, rather than a path.

@@ -40,17 +40,17 @@ pub(super) struct ReplicaSection {
 const LANDLOCK_ABIS: std::ops::RangeInclusive<u64> = 1..=7;
 
 pub(super) fn read(section: Section<'_>) -> ReplicaSection {
-    let path = |key| section.get(key).and_then(|value: Value<'_>| value.path());
+    let unkept_path = |key| section.get(key).and_then(|value: Value<'_>| value.unkept_path());
     let flag = |key| section.get(key).and_then(|value: Value<'_>| value.flag()).unwrap_or(false);
     let configure_standby = section.get("configure_standby");
     let replica = ReplicaSection {
         place: Some(section.place()),
-        datadir: Setting::read(section.get("datadir"), Value::path),
+        datadir: Setting::read(section.get("datadir"), Value::unkept_path),
         bin_dir: Setting::read(section.get("bin_dir"), Value::path),
         methods: read_list(&section),
         user: section.get("user").and_then(|value| value.word().map(str::to_owned)),
-        state_dir: path("state_dir"),
-        wal_dir: section.get("wal_dir").and_then(|value| Some((value.path()?, value.place()))),
+        state_dir: unkept_path("state_dir"),
+        wal_dir: section.get("wal_dir").and_then(|value| Some((value.unkept_path()?, value.place()))),
         tablespaces: section.get("tablespaces").map(|value| read_tablespaces(&value)).unwrap_or_default(),
         configure_standby: configure_standby.and_then(|value| value.flag()?.then(|| value.place())),
         standby_passfile: section
@@ -58,12 +58,13 @@ pub(super) fn read(section: Section<'_>) -> ReplicaSection {
             .and_then(|value| Some((value.path()?, value.place()))),
         restore_command: section.get("restore_command").and_then(|value| read_command(&value)),
         trigger_file: section.get("trigger_file").and_then(|value| read_trigger_file(&value)),
-        config_file: path("config_file"),
+        // One in the data directory comes with the backup.
+        config_file: unkept_path("config_file"),
         snapshot: flag("snapshot"),
         refuse_commands: section.get("config").and_then(|value| read_config(&value)).unwrap_or(false),
         timeout: section.get("timeout").and_then(|value| value.duration()),
         end_with_parent: section.get("end_with_parent").and_then(|value| value.flag()),
-        plugin_path: section.get("plugin_path").and_then(|value| value.paths()),
+        plugin_path: section.get("plugin_path").and_then(|value| value.paths(Value::path)),
         require_landlock: section.get("require_landlock").and_then(|value| read_landlock(&value)),
     };
     section.refuse("staged", "is not supported by this version, which fills the data directory in place");
@@ -93,7 +94,7 @@ fn read_tablespaces(value: &Value<'_>) -> Vec<(TablespaceKey, PathBuf, Place)> {
                 );
             }
             _ => {
-                if let Some(path) = target.path() {
+                if let Some(path) = target.unkept_path() {
                     tablespaces.push((key, path, target.place()));
                 }
             }

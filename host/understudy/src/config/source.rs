@@ -144,5 +144,8 @@ fn read_conninfo(value: &Value<'_>) -> Option<Conninfo> {
             return None;
         }
     }
+    for (keyword, path) in conninfo.paths() {
+        value.keep_as(path, format!("what `{keyword}` of `{}` names", value.path));
+    }
     Some(conninfo)
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod places;
 mod snapshots;
 
 use std::path::{Path, PathBuf};

@@ -150,6 +150,8 @@ fn a_file_in_a_place_of_the_run_is_known_by_every_path() {
     machine.map_tablespaces(&[("16384", "fast")]);
     fs::create_dir(machine.path("data")).unwrap();
     symlink(machine.path("data"), machine.path("link")).unwrap();
+    symlink(machine.path("elsewhere"), machine.path("data/link")).unwrap();
+    symlink(machine.path("data/link"), machine.path("through")).unwrap();
     let state = machine.path("state");
     let around =
         |name: &str| place_around(&machine.directories, &state, &machine.path(name)).map(|(what, _)| what);
@@ -158,6 +160,9 @@ fn a_file_in_a_place_of_the_run_is_known_by_every_path() {
         ("data", Some("the data directory")),
         ("link/report.json", Some("the data directory")),
         ("link/../data/deep/report.json", Some("the data directory")),
+        ("data/link", Some("the data directory")),
+        ("data/link/report.json", Some("the data directory")),
+        ("through/report.json", Some("the data directory")),
         ("wal/report.json", Some("a mapped place")),
         ("fast/report.json", Some("a mapped place")),
         ("state/report.json", Some("the state directory")),

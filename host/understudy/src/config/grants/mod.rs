@@ -12,7 +12,7 @@ use replica::{Bytes, Redactor};
 use sandbox::{Grants, Secret};
 
 use super::Environment;
-use super::problem::Problem;
+use super::problem::{Origin, Problem};
 use super::tree::{Section, Value};
 
 /// The least memory that the host needs for a run: one thread that moves bytes, and room for what it works on.
@@ -84,9 +84,14 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
             "cannot be enforced by this version, which therefore does not grant it: take the line out",
         );
     }
+    let (reader, place) = (section.reader(), section.place());
     section.finish();
     let ambient = stores::ambient(&open, environment);
     let ambient_files = stores::ambient_files(&open, environment);
+    for file in &ambient_files {
+        let origin = Origin::File { file: reader.file().to_owned(), place };
+        reader.keep(file, "what the environment names for `credentials = \"auto\"`", origin);
+    }
     GrantsSection { open, ambient, ambient_files, stores, keys }
 }
 
