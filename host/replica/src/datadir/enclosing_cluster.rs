@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use postgres_formats::names::{self, TablespaceFolder};
 
+use super::contents::AllowedContents;
 use crate::mounts::{Mounts, real_path};
 
 /// The directory of a cluster in which another path lies.
@@ -68,7 +69,10 @@ fn highest<'a>(directories: impl Iterator<Item = &'a Path>) -> Option<EnclosingC
     directories.filter_map(around).last()
 }
 
+const HOLDS_PG_VERSION: &str = "holds PG_VERSION";
+const HOLDS_PG_CONTROL: &str = "holds global/pg_control";
 const OF_A_TABLESPACE: &str = "is the folder of a cluster's tablespace";
+const IS_WAL: &str = "is a WAL directory (it holds archive_status)";
 
 /// Returns what shows that a directory is part of a cluster: PG_VERSION is in the data directory and in that of each database, pg_control
 /// is in `global`, also in an unfinished replica, the folder of a tablespace has a special name, and `archive_status` is in every WAL
@@ -76,19 +80,55 @@ const OF_A_TABLESPACE: &str = "is the folder of a cluster's tablespace";
 fn part(directory: &Path) -> Option<&'static str> {
     let has = |name: &str| directory.join(name).symlink_metadata().is_ok();
     if has(names::PG_VERSION) {
-        Some("holds PG_VERSION")
+        Some(HOLDS_PG_VERSION)
     } else if has(names::CONTROL_FILE) || has(names::UNFINISHED_CONTROL_FILE) {
-        Some("holds global/pg_control")
+        Some(HOLDS_PG_CONTROL)
     } else if directory.file_name().is_some_and(|name| TablespaceFolder::parse(name.as_bytes()).is_some()) {
         Some(OF_A_TABLESPACE)
     } else if has(names::ARCHIVE_STATUS) {
-        Some("is a WAL directory (it holds archive_status)")
+        Some(IS_WAL)
     } else {
         None
     }
 }
 
-/// Returns the data directory of another cluster, if this path, below a directory to be emptied, is the control file of one.
-pub(super) fn data_directory_of(below: &Path) -> Option<&Path> {
-    below.ancestors().nth(2).filter(|top| !top.as_os_str().is_empty() && below.ends_with(names::CONTROL_FILE))
+/// Returns the directory of another cluster that an entry below a directory to be emptied shows, by the same signs, and which sign that
+/// is. `None` if it is no such entry, or one of the directory's own cluster. `allowed` says what a mapped directory may hold, `None` means
+/// a data directory.
+pub(super) fn part_of_another(
+    below: &Path,
+    allowed: Option<AllowedContents>,
+) -> Option<(&Path, &'static str)> {
+    let name = below.file_name()?;
+    let directory = below.parent().unwrap_or(Path::new(""));
+    let parts = || directory.iter().map(OsStrExt::as_bytes).collect::<Vec<_>>();
+    let is_number = |name: &[u8]| !name.is_empty() && name.iter().all(u8::is_ascii_digit);
+    let is_folder = |name: &[u8]| TablespaceFolder::parse(name).is_some();
+    let (is_own, found) = if name == names::PG_VERSION {
+        let is_own = match (allowed, parts().as_slice()) {
+            (None, []) => true,
+            (None, [b"base", database]) => is_number(database),
+            (Some(AllowedContents::TablespaceFolders), [folder, database]) => {
+                is_folder(folder) && is_number(database)
+            }
+            (None | Some(_), _) => false,
+        };
+        (is_own, (directory, HOLDS_PG_VERSION))
+    } else if below.ends_with(names::CONTROL_FILE) || below.ends_with(names::UNFINISHED_CONTROL_FILE) {
+        let top = directory.parent().unwrap_or(Path::new(""));
+        (allowed.is_none() && top.as_os_str().is_empty(), (top, HOLDS_PG_CONTROL))
+    } else if is_folder(name.as_bytes()) {
+        let is_own = allowed == Some(AllowedContents::TablespaceFolders) && directory.as_os_str().is_empty();
+        (is_own, (below, OF_A_TABLESPACE))
+    } else if name == names::ARCHIVE_STATUS {
+        let is_own = match (allowed, parts().as_slice()) {
+            // `pg_xlog` before PostgreSQL 10.
+            (None, [b"pg_wal" | b"pg_xlog"]) | (Some(AllowedContents::Wal), []) => true,
+            (None | Some(_), _) => false,
+        };
+        (is_own, (directory, IS_WAL))
+    } else {
+        return None;
+    };
+    (!is_own).then_some(found)
 }

@@ -4,6 +4,7 @@
 //! uses the descriptors that it opened, so that a renamed directory or a new link cannot lead the run to other files.
 
 mod acquire;
+mod besides;
 mod cluster;
 mod contents;
 mod empty;

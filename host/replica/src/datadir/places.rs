@@ -400,6 +400,11 @@ impl MappedPlace {
         self.directory_identity.inode()
     }
 
+    /// Returns what it may hold.
+    pub(super) fn allowed_contents(&self) -> AllowedContents {
+        self.allowed_contents
+    }
+
     /// Returns whether it is the WAL directory; otherwise it is a tablespace's.
     pub fn is_wal(&self) -> bool {
         self.allowed_contents == AllowedContents::Wal
