@@ -7,7 +7,9 @@ use postgres_formats::configuration::{Line, lines, parse_line};
 
 use crate::outcome::Finding;
 use crate::seal::EndState;
-use crate::source::{Conninfo, Slot, SourceError, WithoutEntry, hosts_without_entry, unusable_passfile};
+use crate::source::{
+    Conninfo, Slot, SourceError, WithoutEntry, hosts_without_entry, shown_if_there, unusable_passfile,
+};
 use crate::{Level, Rule, Source, regular_file};
 
 const CHECK: Rule = Rule::ConfigureStandby;
@@ -44,7 +46,7 @@ pub(super) fn password(end: &EndState, source: Option<&Source>) -> Option<Findin
     Some(finding(format!(
         "the standby will not find its password in {} ({whose}): {why}. It does not follow a primary that asks for one; write {lines}, \
          `*` for any",
-        passfile.display()
+        shown_if_there(passfile)
     )))
 }
 

@@ -22,7 +22,7 @@ pub use passfile::passwords_in;
 pub use passfile_entries::{WithoutEntry, hosts_without_entry};
 pub use postgres_formats::history::Fork;
 pub use slot::Slot;
-pub use transient::unusable_passfile;
+pub use transient::{shown_if_there, unusable_passfile};
 
 /// How the operator names the source.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use sandbox::OptionValue;
 use super::basebackup::{BasebackupSection, from_flag};
 use super::component::ComponentSection;
 use super::methods::Listed;
-use super::problem::{Origin, Place, Problem};
+use super::problem::{Origin, Place, Problem, not_absolute};
 use super::replica::ReplicaSection;
 use super::source::{SourceSection, SourceSettings};
 use super::tree::{Reader, Setting};
@@ -44,8 +44,7 @@ impl Parts {
         let flag_path = |flag: &str, path: &Option<PathBuf>| {
             let path = path.clone()?;
             if !path.is_absolute() {
-                let message = format!("must be an absolute path, not `{}`", path.display());
-                reader.note(Problem::with_flag(flag, message));
+                reader.note(Problem::with_flag(flag, not_absolute(&path.to_string_lossy())));
             } else if let Some(why) = path.to_str().and_then(invisible) {
                 reader.note(Problem::with_flag(flag, why));
             }

@@ -39,6 +39,7 @@ pub use problem::{ConfigError, Origin, Place, Problem};
 pub use secret::{SecretSource, Shape};
 pub use source::{SourceSettings, check_entries, check_passfile};
 
+pub(crate) use problem::not_absolute;
 pub(crate) use tree::parse_duration;
 pub(crate) use visible::invisible;
 

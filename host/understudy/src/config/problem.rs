@@ -122,6 +122,20 @@ pub(crate) fn without_logins(text: &str) -> String {
     shown
 }
 
+/// Says that a value is no absolute path. It is quoted if it looks like a path at all: what does not may be a password or a connection
+/// string that stands in the wrong place.
+pub(crate) fn not_absolute(value: &str) -> String {
+    match value.starts_with(['/', '~', '.', '$']) {
+        true => format!("must be an absolute path, not `{}`", value.escape_debug()),
+        false => not_absolute_unquoted(),
+    }
+}
+
+/// The same of a value that is never quoted.
+pub(crate) fn not_absolute_unquoted() -> String {
+    "must be an absolute path, which begins with `/`".to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -55,7 +55,7 @@ pub(super) fn read(section: Section<'_>) -> ReplicaSection {
         configure_standby: configure_standby.and_then(|value| value.flag()?.then(|| value.place())),
         standby_passfile: section
             .get("standby_passfile")
-            .and_then(|value| Some((value.path()?, value.place()))),
+            .and_then(|value| Some((value.path_of_secret()?, value.place()))),
         restore_command: section.get("restore_command").and_then(|value| read_command(&value)),
         trigger_file: section.get("trigger_file").and_then(|value| read_trigger_file(&value)),
         // One in the data directory comes with the backup.

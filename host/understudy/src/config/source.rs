@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use replica::source::{Conninfo, SourceConfig, hosts_without_entry, unusable_passfile};
+use replica::source::{Conninfo, SourceConfig, hosts_without_entry, shown_if_there, unusable_passfile};
 
 use super::Environment;
 use super::methods::{Listed, read_list};
@@ -47,7 +47,7 @@ pub fn check_passfile(setting: &str, passfile: &Path, file: &Path, place: Place)
         None => Ok(()),
         Some(why) => {
             let message =
-                format!("`{setting}` names {}, which libpq does not read: {why}", passfile.display());
+                format!("`{setting}` names {}, which libpq does not read: {why}", shown_if_there(passfile));
             Err(Problem::in_file(file, place, message))
         }
     }
@@ -92,7 +92,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Source
             None
         }
     };
-    let passfile = section.get("passfile").and_then(|value| Some((value.path()?, value.place())));
+    let passfile = section.get("passfile").and_then(|value| Some((value.path_of_secret()?, value.place())));
     let password = section.get("password").and_then(|value| {
         if passfile.is_some() {
             value.problem("and `source.passfile` are both given: keep one of them");

@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::belongs::belongs;
 use super::kept::Kept;
-use super::problem::{Origin, Place, Problem, without_logins};
+use super::problem::{Origin, Place, Problem, not_absolute, not_absolute_unquoted, without_logins};
 use super::visible::invisible;
 
 /// Collects the problems of one file, and what it names that no run may empty.
@@ -322,12 +322,21 @@ impl<'t> Value<'t> {
         self.unkept_path().inspect(|path| self.keep(path))
     }
 
+    /// The same of a file that holds a secret, or is beside one. The value is never quoted: it may be the secret itself.
+    pub(super) fn path_of_secret(&self) -> Option<PathBuf> {
+        self.absolute(|_| not_absolute_unquoted()).inspect(|path| self.keep(path))
+    }
+
     /// An absolute path of a place that a run fills, or of something whose place is judged elsewhere.
     pub(super) fn unkept_path(&self) -> Option<PathBuf> {
+        self.absolute(not_absolute)
+    }
+
+    fn absolute(&self, not_absolute: impl FnOnce(&str) -> String) -> Option<PathBuf> {
         let text = self.word()?;
         let path = PathBuf::from(text);
         if !path.is_absolute() {
-            self.problem(format!("must be an absolute path, not `{}`", text.escape_debug()));
+            self.problem(not_absolute(text));
             return None;
         }
         Some(path)

@@ -4,6 +4,7 @@
 
 mod places;
 mod snapshots;
+mod untold;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -298,7 +299,7 @@ fn nothing_is_made_before_the_configuration_is_accepted_whole() {
     for (text, says) in [
         (format!("{}{source}", config.replace("[method.acme]", standby)), "standby_passfile"),
         (format!("{config}{source}passfile = \"/no/such/pgpass\"\n"), "source.passfile"),
-        (format!("{config}{source}password = {{ file = \"/no/such/password\" }}\n"), "/no/such/password"),
+        (format!("{config}{source}password = {{ file = \"/no/such/password\" }}\n"), "cannot use the secret"),
     ] {
         std::fs::write(place.path("u.toml"), text).unwrap();
         for verb in ["check", "create"] {
@@ -409,7 +410,8 @@ fn rule_30_root_becomes_the_configured_user_before_anything_is_made() {
         assert_eq!(metadata.mode() & 0o077, 0, "{made}");
     }
     let text = std::fs::read_to_string(place.path("u.toml")).unwrap();
-    for (name, says) in [("root", "is root itself"), ("no-such-user", "no user `no-such-user`")] {
+    for (name, says) in [("root", "is root itself"), ("no-such-user", "`user` below [replica] names no user")]
+    {
         std::fs::write(place.path("u.toml"), text.replace(USER, name)).unwrap();
         place.create(&[]).expect(2, &[says, "nothing was touched"]);
     }
@@ -470,7 +472,7 @@ fn a_passfile_that_libpq_would_pass_over_is_named_with_its_setting() {
     std::fs::write(place.path("u.toml"), format!("{text}{source}")).unwrap();
     for verb in ["create", "check"] {
         let run = || place.run(&[verb, "--config", "u.toml"]);
-        run().expect(2, &["`source.passfile` names", "pgpass", "it does not exist", "nothing was touched"]);
+        run().expect(2, &["`source.passfile` names a file", "it does not exist", "nothing was touched"]);
         std::fs::write(&passfile, "*:*:*:*:x\n").unwrap();
         std::fs::set_permissions(&passfile, std::fs::Permissions::from_mode(0o644)).unwrap();
         run().expect(2, &["`source.passfile`", "mode 0644", "chmod 0600"]);
