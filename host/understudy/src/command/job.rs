@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use foundation::logins::secrets_in;
 use replica::create_replica::BASEBACKUP;
 use replica::datadir::{check_places, cluster_of, place_around};
 use replica::mounts::real_path;
 use replica::seal::{EndState, Standby};
 use replica::source::{SourceConfig, passwords_in};
 use replica::{Job, ListedMethod, Method, Redactor, Refusal, Rule, Source};
-use sandbox::{Compiler, MethodSettings, Sandbox, SandboxError, SandboxSettings};
+use sandbox::{Compiler, MethodSettings, OptionValue, Sandbox, SandboxError, SandboxSettings, Secret};
 use tokio_util::sync::CancellationToken;
 
 use super::NotRun;
@@ -313,6 +314,18 @@ fn component(
         })?,
     };
     let sandbox = sandbox.as_ref().map_err(Clone::clone)?;
+    // A method says what is wrong with an option in its own words.
+    for (_, value) in &section.options {
+        let texts = match value {
+            OptionValue::Text(text) | OptionValue::Untyped(text) => std::slice::from_ref(text),
+            OptionValue::Texts(texts) => texts.as_slice(),
+            OptionValue::Integer(_) | OptionValue::Number(_) | OptionValue::Flag(_) => &[],
+        };
+        for secret in texts.iter().flat_map(|text| secrets_in(text)) {
+            let added = redactor.add(&Secret::new(secret));
+            added.map_err(|error| Refusal::new(Rule::Option, error.to_string()))?;
+        }
+    }
     for secret in &section.grants.ambient {
         redactor.add(secret).map_err(|error| Refusal::new(Rule::Grant, error.to_string()))?;
     }

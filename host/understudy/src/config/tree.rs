@@ -1,6 +1,7 @@
 //! Reading a parsed TOML document key by key. Nothing here stops at the first problem: a reader that meets one notes
 //! it with its place and goes on, so that a person sees all of them in one run.
 
+use foundation::logins::without_logins;
 use foundation::nearest::nearest;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -13,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::belongs::belongs;
 use super::kept::Kept;
-use super::problem::{Origin, Place, Problem, not_absolute, not_absolute_unquoted, without_logins};
+use super::problem::{Origin, Place, Problem, not_absolute, not_absolute_unquoted};
 use super::visible::invisible;
 
 /// Collects the problems of one file, and what it names that no run may empty.

@@ -82,6 +82,11 @@ fn a_password_in_the_place_of_a_path_is_not_told() {
             &config.replace(own, &format!("tablespaces = {{ 5 = \"{mistake}\" }}\n{own}")),
             "tablespaces",
         );
+        if mistake.contains("://") {
+            is_untold(&place, &config.replace("/no/such/acme.wasm", mistake), "plugin");
+            is_untold(&place, &config.replace("/no/such/acme.wasm", &format!("{mistake}t.wasm")), "plugin");
+            is_untold(&place, &format!("{config}grants.stores.repo.url = \"{mistake}\"\n"), "url");
+        }
         is_untold(&place, &format!("{config}grants.read = [\"{mistake}\"]\n"), "grants.read");
         for flag in ["--datadir", "--bin-dir"] {
             std::fs::write(place.path("u.toml"), &config).unwrap();

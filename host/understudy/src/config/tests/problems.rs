@@ -140,7 +140,7 @@ fn each_wrong_line_is_told_by_its_own_message() {
         ),
         (
             "[method.acme]\nplugin = \"http://me:swordfish@h/x:1\"",
-            "7:10: `method.acme.plugin` names `http://<secret>@h/x:1`, which is a registry's reference",
+            "7:10: `method.acme.plugin` names an address or a registry's reference",
         ),
         (
             "wal_dir = \"http://me:swordfish@h/\"",
@@ -178,7 +178,7 @@ fn each_wrong_line_is_told_by_its_own_message() {
         ("[method.acme]\nplugn = \"x\"", "7:1: unknown key `method.acme.plugn`: did you mean `plugin`?"),
         (
             "[method.acme]\nplugin = \"r.example/a/b:1.4\"",
-            "7:10: `method.acme.plugin` names `r.example/a/b:1.4`, which is a registry's",
+            "7:10: `method.acme.plugin` names an address or a registry's reference",
         ),
         ("[method.acme]\nplugin = false", "7:10: `method.acme.plugin` must be a quoted string, not a flag"),
         (
