@@ -8,6 +8,7 @@ mod passfile_entries;
 mod slot;
 mod transient;
 mod uri;
+mod values;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -14,7 +14,7 @@ use super::component::ComponentSection;
 use super::methods::Listed;
 use super::problem::{Origin, Place, Problem, not_absolute};
 use super::replica::ReplicaSection;
-use super::source::{SourceSection, SourceSettings};
+use super::source::{SourceSection, SourceSettings, parse_conninfo};
 use super::tree::{Reader, Setting};
 use super::visible::invisible;
 use super::{Config, Environment, Overrides};
@@ -245,15 +245,9 @@ impl Parts {
         match overrides.connstring.as_deref() {
             Some("") => None,
             Some(text) => {
-                let conninfo = Conninfo::parse(text).map_err(|error| {
-                    let message = format!("is no connection string that libpq reads: {error}");
-                    reader.note(Problem::with_flag("--connstring", message));
-                });
-                let conninfo = conninfo.ok()?;
-                if let Err(error) = conninfo.check_places() {
-                    reader.note(Problem::with_flag("--connstring", format!("cannot be used: {error}")));
-                    return None;
-                }
+                let conninfo = parse_conninfo(text)
+                    .map_err(|why| reader.note(Problem::with_flag("--connstring", why)))
+                    .ok()?;
                 for (keyword, path) in conninfo.paths() {
                     let origin = Origin::Flag { flag: "--connstring".to_owned() };
                     reader.keep(path, format!("what `{keyword}` names"), origin);

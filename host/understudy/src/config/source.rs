@@ -133,17 +133,25 @@ const SEEN: [&str; 11] = [
     "sslcrl",
 ];
 
-fn read_conninfo(value: &Value<'_>) -> Option<Conninfo> {
-    let conninfo = Conninfo::parse(value.text()?)
-        .map_err(|error| value.problem(format_args!("is no connection string that libpq reads: {error}")))
-        .ok()?;
-    conninfo.check_places().map_err(|error| value.problem(format_args!("cannot be used: {error}"))).ok()?;
+/// Reads a connection string, of the file or of `--connstring`.
+///
+/// # Errors
+/// Why it cannot be used, to be put behind the setting. No value is quoted.
+pub(super) fn parse_conninfo(text: &str) -> Result<Conninfo, String> {
+    let conninfo = Conninfo::parse(text)
+        .map_err(|error| format!("is no connection string that libpq reads: {error}"))?;
+    let checked = conninfo.check_places().and_then(|()| conninfo.check_values());
+    checked.map_err(|error| format!("cannot be used: {error}"))?;
     for keyword in SEEN {
         if let Some(why) = conninfo.get(keyword).and_then(invisible) {
-            value.problem(format_args!("has a value of `{keyword}` that {why}"));
-            return None;
+            return Err(format!("has a value of `{keyword}` that {why}"));
         }
     }
+    Ok(conninfo)
+}
+
+fn read_conninfo(value: &Value<'_>) -> Option<Conninfo> {
+    let conninfo = parse_conninfo(value.text()?).map_err(|why| value.problem(why)).ok()?;
     for (keyword, path) in conninfo.paths() {
         value.keep_as(path, format!("what `{keyword}` of `{}` names", value.path));
     }

@@ -242,6 +242,9 @@ fn an_unknown_option_needs_the_method_that_it_is_for() {
     place.create(&["--datadir=data"]).expect(2, &["--datadir: must be an absolute path"]);
     place.create(&["--connstring=nonsense"]).expect(2, &["--connstring: is no connection string"]);
     place.create(&["--connstring=service=main"]).expect(2, &["--connstring: cannot be used", "`service`"]);
+    let misspelt = ["check", "--config", "u.toml", "--connstring=host=h target_session_attrs=primay"];
+    place.run(&misspelt).expect(2, &["--connstring: cannot be used", "did you mean `primary`?"]);
+    place.create(&["--connstring=host=h\u{200b}"]).expect(2, &["--connstring: has a value of `host`"]);
     let missing = "--connstring=host=h sslmode=verify-full sslrootcert=/nowhere/ca.pem";
     place.create(&[missing]).expect(2, &["`sslrootcert`", "/nowhere/ca.pem"]);
 }

@@ -280,6 +280,14 @@ fn each_wrong_line_is_told_by_its_own_message() {
             "7:12: `source.conninfo` cannot be used: `service` is not followed",
         ),
         (
+            "[source]\nconninfo = \"host=h sslmode=verify_full\"",
+            "7:12: `source.conninfo` cannot be used: `sslmode` has a value that libpq does not take: did you mean `verify-full`?",
+        ),
+        (
+            "[source]\nconninfo = \"host=h port=99999\"",
+            "7:12: `source.conninfo` cannot be used: `port` must be a whole number from 1 to 65535",
+        ),
+        (
             "[source]\nconninfo = \"host=h sslrootcert=ca.pem\"",
             "7:12: `source.conninfo` cannot be used: `sslrootcert` is a relative path: write it as an absolute one",
         ),
