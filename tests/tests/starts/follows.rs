@@ -63,7 +63,17 @@ fn a_standby_without_the_password_of_its_source_is_told_by_name() {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
-    // One that is reached without a password needs none.
+    // One that is reached without a password needs none, whatever passfiles there are.
+    for (name, own) in [("trusted-none", None), ("trusted-other", Some("other.invalid:1:*:other:x\n"))] {
+        let own = own.map(|line| private(&primary, name, line));
+        let replica = with_passfile(&primary, name, own.as_deref());
+        let any = private(&primary, &format!("any-of-{name}"), "*:*:*:*:x\n");
+        change(&replica, &given, &format!("passfile = \"{}\"", any.display()));
+        change(&replica, "user=replicator", "user=postgres");
+        assert!(!checks(&replica).contains("password"), "{name}");
+        let ended = replica.created_by("basebackup").unwrap();
+        assert!(!ended.output.contains("password"), "{name}: {}", ended.output);
+    }
     let replica = with_passfile(&primary, "trusted", None);
     change(&replica, &given, "");
     change(&replica, "user=replicator", "user=postgres");
@@ -101,6 +111,18 @@ fn a_passfile_of_the_standby_must_have_a_line_for_its_source() {
             );
         }
         assert!(!replica.is_sealed());
+    }
+    // A password that is not the one in use is told, and neither is shown.
+    let line = format!("127.0.0.1:{port}:*:replicator:an-old-one\n");
+    let replica = with_passfile(&primary, "old", Some(&private(&primary, "pgpass-old", &line)));
+    let told =
+        format!("has another password for 127.0.0.1:{port}:replication:replicator than the one by which");
+    let said = checks(&replica);
+    assert!(said.contains(&told), "{said}");
+    let ended = replica.created_by("basebackup").unwrap();
+    for said in [said, ended.output, ended.report.to_string()] {
+        assert!(said.contains("has another password for"), "{said}");
+        assert!(!said.contains("an-old-one") && !said.contains(REPLICATOR_PASSWORD), "{said}");
     }
     // A second host of which the passfile knows nothing is told.
     let replica = with_passfile(&primary, "second", Some(&primary.playground.path("pgpass")));

@@ -111,6 +111,9 @@ impl Operator {
         if let Some((_, passfile, place)) = standby_passfile {
             check_passfile("replica.standby_passfile", passfile, &config.file, place)
                 .map_err(|problem| vec![problem])?;
+            for secret in passwords_in(passfile) {
+                redactor.add(&secret).map_err(NotRun::failed)?;
+            }
         }
         let settings = config.source.as_ref().map(SourceSettings::resolve).transpose();
         let settings = settings.map_err(|problem| vec![problem])?;
@@ -119,12 +122,17 @@ impl Operator {
         let run_directory = RunDirectory::below(&state_dir).map_err(|error| no_state(&state_dir, error))?;
         let source = match &settings {
             Some(settings) => {
-                Some(connect(settings, &config.bin_dir, run_directory.path(), cancel, redactor).await?)
+                let mut source =
+                    connect(settings, &config.bin_dir, run_directory.path(), cancel, redactor).await?;
+                if config.standby.is_some() {
+                    source.try_without_password(&config.bin_dir, cancel).await;
+                }
+                Some(Arc::new(source))
             }
             None => None,
         };
         if let Some((conninfo, passfile, place)) = standby_passfile
-            && source.as_ref().is_some_and(|source| source.uses_password())
+            && source.as_ref().is_some_and(|source| source.asks_password == Some(true))
         {
             check_entries(conninfo, passfile, &config.file, place).map_err(|problem| vec![problem])?;
         }
@@ -184,7 +192,7 @@ async fn connect(
     run_directory: &Path,
     cancel: &CancellationToken,
     redactor: &Redactor,
-) -> Result<Arc<Source>, NotRun> {
+) -> Result<Source, NotRun> {
     let in_conninfo = settings.conninfo.secrets().map(|(_, secret)| secret);
     for secret in settings.password.iter().cloned().chain(in_conninfo) {
         redactor.add(&secret).map_err(NotRun::failed)?;
@@ -195,11 +203,10 @@ async fn connect(
             redactor.add(&secret).map_err(NotRun::failed)?;
         }
     }
-    let source = Source::connect(settings, bin_dir, run_directory, cancel)
+    Source::connect(settings, bin_dir, run_directory, cancel)
         .await
         .with_context(|| format!("cannot write the passfile of this run in {}", run_directory.display()))
-        .map_err(NotRun::failed)?;
-    Ok(Arc::new(source))
+        .map_err(NotRun::failed)
 }
 
 /// Where secrets of this run are: its own directory, which holds its passfile, the key that vouches for compiled components,
