@@ -16,23 +16,40 @@ use crate::mounts::{Mounts, real_path};
 pub struct EnclosingCluster {
     directory: PathBuf,
     why: &'static str,
+    /// The path by which it is taken for one: an entry of it, or the directory itself.
+    sign: PathBuf,
 }
 
 impl fmt::Display for EnclosingCluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "inside another cluster: {} {}; it must lie apart from every cluster, and --force does not change that",
+            "inside another cluster: {} {}; it must lie apart from every cluster, and --force does not change that; if that is not a \
+             cluster, rename or remove {}",
             self.directory.display(),
-            self.why
+            self.why,
+            self.sign.display()
         )
+    }
+}
+
+impl EnclosingCluster {
+    /// Returns the directory with what shows that it is part of a cluster; `None` if nothing does.
+    fn of(directory: &Path) -> Option<Self> {
+        let (why, entry) = sign(directory)?;
+        let sign = entry.map_or_else(|| directory.to_owned(), |entry| directory.join(entry));
+        Some(Self { directory: directory.to_owned(), why, sign })
     }
 }
 
 /// Returns the cluster that a directory lies in. The directory itself may be a cluster.
 pub(super) fn cluster_enclosing(directory: &Path) -> Option<EnclosingCluster> {
     let named = TablespaceFolder::parse(directory.file_name()?.as_bytes());
-    let own = named.map(|_| EnclosingCluster { directory: directory.to_owned(), why: OF_A_TABLESPACE });
+    let own = named.map(|_| EnclosingCluster {
+        directory: directory.to_owned(),
+        why: OF_A_TABLESPACE,
+        sign: directory.to_owned(),
+    });
     above(directory, 1).or(own)
 }
 
@@ -64,9 +81,7 @@ fn through_mounts(real: &Path, skipped: usize) -> Option<EnclosingCluster> {
 }
 
 fn highest<'a>(directories: impl Iterator<Item = &'a Path>) -> Option<EnclosingCluster> {
-    let around =
-        |directory: &Path| Some(EnclosingCluster { directory: directory.to_owned(), why: part(directory)? });
-    directories.filter_map(around).last()
+    directories.filter_map(EnclosingCluster::of).last()
 }
 
 const HOLDS_PG_VERSION: &str = "holds PG_VERSION";
@@ -76,19 +91,19 @@ const IS_WAL: &str = "is a WAL directory (it holds archive_status)";
 
 /// Returns what shows that a directory is part of a cluster: PG_VERSION is in the data directory and in that of each database, pg_control
 /// is in `global`, also in an unfinished replica, the folder of a tablespace has a special name, and `archive_status` is in every WAL
-/// directory.
-fn part(directory: &Path) -> Option<&'static str> {
-    let has = |name: &str| directory.join(name).symlink_metadata().is_ok();
-    if has(names::PG_VERSION) {
-        Some(HOLDS_PG_VERSION)
-    } else if has(names::CONTROL_FILE) || has(names::UNFINISHED_CONTROL_FILE) {
-        Some(HOLDS_PG_CONTROL)
-    } else if directory.file_name().is_some_and(|name| TablespaceFolder::parse(name.as_bytes()).is_some()) {
-        Some(OF_A_TABLESPACE)
-    } else if has(names::ARCHIVE_STATUS) {
-        Some(IS_WAL)
+/// directory. The second part is the entry of the directory that shows it; `None` if the directory's name does.
+fn sign(directory: &Path) -> Option<(&'static str, Option<&'static str>)> {
+    let has = |name: &&str| directory.join(name).symlink_metadata().is_ok();
+    let is_folder =
+        || directory.file_name().is_some_and(|name| TablespaceFolder::parse(name.as_bytes()).is_some());
+    if let Some(name) = Some(names::PG_VERSION).filter(has) {
+        Some((HOLDS_PG_VERSION, Some(name)))
+    } else if let Some(name) = [names::CONTROL_FILE, names::UNFINISHED_CONTROL_FILE].into_iter().find(has) {
+        Some((HOLDS_PG_CONTROL, Some(name)))
+    } else if is_folder() {
+        Some((OF_A_TABLESPACE, None))
     } else {
-        None
+        Some(names::ARCHIVE_STATUS).filter(has).map(|name| (IS_WAL, Some(name)))
     }
 }
 

@@ -70,7 +70,7 @@ fn rule_25_no_place_lies_inside_a_cluster_whatever_is_forced() {
 
 #[test]
 fn rule_25_each_of_the_marks_of_a_cluster_is_enough() {
-    for mark in ["PG_VERSION", "global/pg_control", "global/pg_control.understudy"] {
+    for mark in ["PG_VERSION", "global/pg_control", "global/pg_control.understudy", "archive_status"] {
         let mut machine = Machine::new();
         let path = machine.path("main").join(mark);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -78,6 +78,8 @@ fn rule_25_each_of_the_marks_of_a_cluster_is_enough() {
         machine.directories.datadir = machine.path("main/deep/replica");
         fs::create_dir(machine.path("main/deep")).unwrap();
         machine.refuses_inside(Rule::DataDirectory, machine.path("main").to_str().unwrap());
+        let way_out = format!("if that is not a cluster, rename or remove {}", path.display());
+        machine.refuses_inside(Rule::DataDirectory, &way_out);
         fs::remove_file(path).unwrap();
         machine.acquire().unwrap();
     }
