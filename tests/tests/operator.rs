@@ -216,7 +216,7 @@ fn a_report_replaces_nothing_but_a_report_and_lies_in_no_place_of_the_run() {
     };
     std::os::unix::fs::symlink(replica.path("absent"), replica.path("link")).unwrap();
     for name in ["thesis.txt", "link", "understudy.toml"] {
-        refused(&replica.path(name), "only an earlier report is replaced");
+        refused(&replica.path(name), "only an earlier report or an empty file is replaced");
     }
     for (place, what) in [
         ("data", "the data directory"),

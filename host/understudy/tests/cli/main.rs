@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod places;
+mod reports;
 mod snapshots;
 mod untold;
 
@@ -266,7 +267,9 @@ fn a_file_that_is_no_report_is_never_replaced_whatever_the_configuration_is() {
         std::os::unix::fs::symlink("passwd", place.path("link")).unwrap();
         for name in ["passwd", "link", "u.toml", "/dev/null"] {
             let says = format!("cannot write the report {}", place.path(name).display());
-            place.create(&["--report", name]).expect(2, &[&says, "only an earlier report is replaced"]);
+            place
+                .create(&["--report", name])
+                .expect(2, &[&says, "only an earlier report or an empty file is replaced"]);
         }
         assert_eq!(std::fs::read_to_string(place.path("passwd")).unwrap(), "root:x:0:0\n");
         assert!(place.path("link").is_symlink());
