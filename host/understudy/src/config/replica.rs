@@ -1,5 +1,6 @@
 //! `[replica]`: the places on this machine and what the end state should be.
 
+use foundation::logins::secrets_in;
 use foundation::nearest::nearest;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -126,6 +127,12 @@ fn read_command(value: &Value<'_>) -> Option<String> {
     // A shell takes a blank that is not its own for a part of a word.
     if let Some(why) = invisible(text.trim()) {
         value.problem(why);
+        return None;
+    }
+    if !secrets_in(text).is_empty() {
+        value.problem(
+            "has a password in an address, which would be told in logs and reports: put it into a file that the program reads",
+        );
         return None;
     }
     if sets_variables(text) {

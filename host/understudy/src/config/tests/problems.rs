@@ -171,6 +171,10 @@ fn each_wrong_line_is_told_by_its_own_message() {
             "restore_command = \"AWS_SECRET=x wal-g wal-fetch\"",
             "6:19: `replica.restore_command` sets variables",
         ),
+        (
+            "restore_command = \"curl https://u:S3cret@h/%f -o %p\"",
+            "6:19: `replica.restore_command` has a password in an address",
+        ),
         ("restore_command = \"/usr/bin/env -i A=x wal-g\"", "6:19: `replica.restore_command` sets variables"),
         ("configure_standby = true", "6:21: `replica.configure_standby` needs `[source] conninfo`"),
         ("[method]\nacme = 1", "7:8: `method.acme` must be a table, not a whole number"),
