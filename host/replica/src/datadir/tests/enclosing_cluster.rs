@@ -178,7 +178,7 @@ fn rule_25_a_part_of_a_cluster_inside_what_is_emptied_stays_unless_forced() {
     symlink(machine.path("data/own_wal"), machine.path("data/pg_wal")).unwrap();
     assert!(machine.refused().message.contains("holds WAL, and no cluster"), "the mapped one is another's");
     machine.directories.wal = None;
-    drop(machine.acquire().unwrap());
+    machine.acquire().unwrap().state().run_ended(RunResult::Failed, false).unwrap();
     fs::remove_file(machine.path("data/pg_wal")).unwrap();
     fs::remove_dir_all(machine.path("data/own_wal")).unwrap();
     machine.map_wal("wal");
