@@ -90,7 +90,44 @@ fn no_run_writes_inside_a_running_cluster() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_cluster_inside_old_data_is_removed_only_with_force_and_a_running_one_never() {
+fn a_part_of_another_cluster_in_the_old_data_stays_unless_forced_and_what_else_is_there_is_named() {
+    let primary = Primary::start("parts", 100).unwrap();
+    let user = primary.playground.user();
+    let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
+    replica.created_by("basebackup").unwrap();
+    let data = replica.datadir();
+    let make = |name: &str| run(user.command("/bin/mkdir").arg("-p").arg(data.join(name))).unwrap();
+    make("backups");
+    user.write(&data.join("backups/base.tar"), "years of work").unwrap();
+    let checked = replica.command("check").output().unwrap();
+    let told = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success() && told.contains("it is removed too: backups/"), "{told}");
+    for (inside, shown) in [
+        ("mytbs/PG_15_202209061/5", "mytbs/PG_15_202209061 is the folder of a cluster's tablespace"),
+        ("wal/archive_status", "wal is a WAL directory"),
+        ("old/global/pg_control.understudy", "old holds global/pg_control"),
+        ("old/PG_VERSION", "old holds PG_VERSION"),
+    ] {
+        make(inside);
+        for verb in ["check", "create"] {
+            let output = replica.command(verb).output().unwrap();
+            let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert_eq!(output.status.code(), Some(3), "{verb} {inside}: {said}");
+            assert!(said.contains(shown) && said.contains("--force"), "{verb} {inside}: {said}");
+            assert!(data.join(inside).exists() && replica.is_sealed(), "{verb} {inside}");
+        }
+        fs::remove_dir_all(data.join(inside.split('/').next().unwrap())).unwrap();
+    }
+    make("mytbs/PG_15_202209061/5");
+    let ended = replica.create(&["--force"]).unwrap();
+    assert_eq!(ended.code(), Some(0), "{}", ended.output);
+    assert!(ended.output.contains("it is removed too: backups/, mytbs/"), "{}", ended.output);
+    assert!(!data.join("backups").exists());
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_cluster_inside_the_old_data_is_not_removed_and_a_running_one_never() {
     let primary = Primary::start("around", 100).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
     replica.created_by("basebackup").unwrap();

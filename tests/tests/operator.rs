@@ -216,7 +216,7 @@ fn a_report_replaces_only_a_report_and_is_refused_inside_directories_of_the_run(
     };
     std::os::unix::fs::symlink(replica.path("absent"), replica.path("link")).unwrap();
     for name in ["thesis.txt", "link", "understudy.toml"] {
-        refused(&replica.path(name), "only an earlier report is replaced");
+        refused(&replica.path(name), "only an earlier report or an empty file is replaced");
     }
     for (directory, what) in [
         ("data", "the data directory"),

@@ -40,7 +40,34 @@ fn a_secret_that_a_plugin_logs_is_redacted_in_log_and_report() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn granting_a_directory_that_contains_a_key_is_refused() {
+fn the_password_in_an_address_that_is_an_option_reaches_no_log_and_no_report() {
+    let primary = Primary::start("login-option", 100).unwrap();
+    for (name, method, section) in [
+        ("said", "hostile", format!("{}path = \"s3://AK:S3cret'x@b/p\"\n", primary.hostile("shout", ""))),
+        ("sought", "tarball", "[method.tarball]\noptions.directory = \"s3://AK:S3cret'x@b/p\"\n".to_owned()),
+        (
+            "wrong",
+            "tarball",
+            "[method.tarball]\noptions.directory = \"/x\"\noptions.manifest = \"s3://AK:S3cret' x@b/p\"\n"
+                .to_owned(),
+        ),
+    ] {
+        let replica = primary.replica(name, &[method], "", &section).unwrap();
+        for verb in ["check", "create"] {
+            let output = replica.command(verb).args(["--log-level", "trace"]).output().unwrap();
+            let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert!(said.contains(method) && !said.contains("S3cret"), "{name} {verb}: {said}");
+        }
+        let ended = replica.create(&[]).unwrap();
+        let report = ended.report.to_string();
+        assert!(report.contains(method), "{report}");
+        assert!(!ended.output.contains("S3cret") && !report.contains("S3cret"), "{} {report}", ended.output);
+    }
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_directory_in_which_a_key_lies_is_granted_to_nobody() {
     let primary = Primary::start("granted-secret", 100).unwrap();
     let folder = primary.playground.directory("secrets").unwrap();
     let file = folder.join("pass");

@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod landlock;
+pub mod logins;
 pub mod nearest;
 pub mod printable;
 pub mod redact;

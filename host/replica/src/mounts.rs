@@ -1,8 +1,9 @@
 //! The mount table: two paths to one directory (`mount --bind`) are recognised as one place.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Returns the path with its symbolic links resolved, also if its last components do not exist yet.
 pub fn real_path(path: &Path) -> PathBuf {
@@ -11,6 +12,42 @@ pub fn real_path(path: &Path) -> PathBuf {
         Some(there.canonicalize().ok()?.join(beyond))
     };
     path.ancestors().find_map(there).unwrap_or_else(|| path.to_owned())
+}
+
+/// The most symbolic links that the kernel follows for one path (`MAXSYMLINKS`).
+const MOST_LINKS: usize = 40;
+
+/// Returns the real path of every symbolic link by which an absolute path is reached, and last the real path of the end. Whoever
+/// removes any of them takes the path away.
+pub fn links_and_end(path: &Path) -> Vec<PathBuf> {
+    let parts = |path: &Path| -> Vec<OsString> {
+        let named = |part: Component<'_>| match part {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+        };
+        path.components().rev().filter_map(named).collect()
+    };
+    let (mut found, mut real, mut left) = (Vec::new(), PathBuf::from("/"), parts(path));
+    while let Some(part) = left.pop() {
+        if part == ".." {
+            real.pop();
+            continue;
+        }
+        let next = real.join(part);
+        match fs::read_link(&next) {
+            Ok(target) if found.len() < MOST_LINKS => {
+                if target.is_absolute() {
+                    real = PathBuf::from("/");
+                }
+                left.extend(parts(&target));
+                found.push(next);
+            }
+            Ok(_) | Err(_) => real = next,
+        }
+    }
+    found.push(real);
+    found
 }
 
 /// A directory on a file system.
@@ -96,12 +133,27 @@ fn unescaped(field: &[u8]) -> PathBuf {
         path.push(number.unwrap_or(*byte));
         rest = if number.is_some() { &after[3..] } else { after };
     }
-    PathBuf::from(std::ffi::OsString::from_vec(path))
+    PathBuf::from(OsString::from_vec(path))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_link_on_the_way_is_found() {
+        let place = tempfile::tempdir().unwrap();
+        let place = place.path().canonicalize().unwrap();
+        let path = |name: &str| place.join(name);
+        fs::create_dir_all(path("deep/down")).unwrap();
+        for (link, to) in [("deep/here", "../to"), ("to", "deep/down"), ("loop", "loop")] {
+            std::os::unix::fs::symlink(to, path(link)).unwrap();
+        }
+        assert_eq!(links_and_end(&path("deep/down/x")), [path("deep/down/x")]);
+        assert_eq!(links_and_end(&path("to/../x")), [path("to"), path("deep/x")]);
+        assert_eq!(links_and_end(&path("deep/here/x")), [path("deep/here"), path("to"), path("deep/down/x")]);
+        assert_eq!(links_and_end(&path("loop")).len(), MOST_LINKS + 1);
+    }
 
     const MOUNTS: &[u8] = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
           23 22 8:2 / /var/lib rw - ext4 /dev/sdb1 rw\n\

@@ -1,5 +1,6 @@
 //! The operator's options, checked against what a component describes.
 
+use foundation::logins::without_logins;
 use foundation::nearest::nearest;
 use replica::{Bytes, Refusal, Rule};
 
@@ -36,7 +37,9 @@ pub(crate) fn check(method: &MethodSettings, specs: &[OptionSpec]) -> Result<Vec
             }
             (Ok(_), Some(_)) => wrong.push(written.at(name, format!("option `{name}` is given twice"))),
             (Ok(value), None) => settings.push(Setting { name: name.clone(), value }),
-            (Err(why), _) => wrong.push(written.at(name, format!("option `{name}`: {why}"))),
+            (Err(why), _) => {
+                wrong.push(written.at(name, format!("option `{name}`: {}", without_logins(&why))));
+            }
         }
     }
     for spec in specs {
@@ -145,7 +148,10 @@ fn is_name(text: &str) -> bool {
 /// A value as a person would recognise it, without what may be long.
 fn shown(value: &OptionValue) -> String {
     match value {
-        OptionValue::Text(text) | OptionValue::Untyped(text) => quoted(&crate::text::printable(text, 60)),
+        // Before it is cut, which may take away the `@` that ends a password.
+        OptionValue::Text(text) | OptionValue::Untyped(text) => {
+            quoted(&crate::text::printable(&without_logins(text), 60))
+        }
         OptionValue::Integer(number) => format!("the number {number}"),
         OptionValue::Number(number) => format!("the number {number}"),
         OptionValue::Flag(flag) => flag.to_string(),
@@ -245,6 +251,25 @@ mod tests {
         ] {
             let error = one(kind, given).unwrap_err();
             assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_password_in_an_address_is_not_quoted() {
+        let value = format!("s3://AK:S3cret' x`{}@b/p", "y".repeat(100));
+        let kinds = [
+            Kind::Choice(vec!["fast".to_owned()]),
+            Kind::Integer,
+            Kind::Number,
+            Kind::Flag,
+            Kind::Size,
+            Kind::Duration,
+            Kind::Secret,
+        ];
+        for kind in kinds {
+            let given = [("x".to_owned(), untyped(&value))];
+            let refusal = check(&method(&given), &[spec("x", kind)]).unwrap_err();
+            assert!(!refusal.message.contains("S3cret"), "{refusal}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sandbox::ComponentSource;
 
-use crate::config::{Environment, Problem, invisible};
+use crate::config::{Environment, Problem, invisible, not_absolute};
 use crate::included::{METHODS, Methods};
 
 /// The variable that names the plugin path where the configuration does not.
@@ -23,8 +23,11 @@ pub fn from_environment(environment: Environment<'_>) -> Result<Vec<PathBuf>, Pr
     };
     let directories: Vec<_> = std::env::split_paths(&value).collect();
     if let Some(relative) = directories.iter().find(|directory| !directory.is_absolute()) {
-        let message = format!("must be absolute directories between colons; `{}` is not", relative.display());
-        return Err(Problem::with_flag(VARIABLE, message));
+        let why = not_absolute(&relative.to_string_lossy());
+        return Err(Problem::with_flag(
+            VARIABLE,
+            format!("has directories between colons, of which each {why}"),
+        ));
     }
     match directories.iter().find_map(|directory| directory.to_str().and_then(invisible)) {
         Some(why) => Err(Problem::with_flag(VARIABLE, format!("names a directory that {why}"))),

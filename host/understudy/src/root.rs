@@ -26,20 +26,23 @@ pub struct Account {
 /// Why the program could not become the user that it should run as.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
-    /// The user database does not know the user.
-    #[error("this program runs as root, and there is no user `{0}` to become: set `user` below [replica]")]
-    NoSuchUser(String),
+    /// The user database does not know the default user.
+    #[error(
+        "this program runs as root, and there is no user `{DEFAULT_USER}` to become: set `user` below [replica]"
+    )]
+    NoDefaultUser,
+    /// The user database does not know the configured user. What stands there may be anything, also a password, and is not shown.
+    #[error("this program runs as root, and `user` below [replica] names no user of this system: correct it")]
+    NoSuchUser,
     /// The user is another name of root.
     #[error("`{0}` is root itself, which PostgreSQL does not run as: set `user` below [replica] to its user")]
     StillRoot(String),
     /// Only root can become another user.
     #[error(
-        "`user` below [replica] is `{wanted}`, and this program runs as `{current}`, which cannot become another user: \
-         start it as `{wanted}` or as root, or take the line out"
+        "`user` below [replica] names another user than `{current}`, which this program runs as and which cannot become another: \
+         start it as that user or as root, or take the line out"
     )]
     CannotBecome {
-        /// The configuration's user.
-        wanted: String,
         /// The user that the program runs as.
         current: String,
     },
@@ -47,10 +50,8 @@ pub enum RootError {
     #[error("cannot drop root: {0} threads exist already, and each would keep it")]
     Threads(usize),
     /// A system call failed.
-    #[error("cannot become the user `{user}`: {step} failed")]
+    #[error("cannot become the server's user: {step} failed")]
     System {
-        /// The user.
-        user: String,
         /// The step that failed.
         step: &'static str,
         /// The system's error.
@@ -71,33 +72,26 @@ pub fn drop_root(user: Option<&str>) -> Result<Account, RootError> {
     if !current.is_root() {
         let account = account_of(current);
         return match user {
-            Some(wanted) if wanted != account.name => {
-                Err(RootError::CannotBecome { wanted: wanted.to_owned(), current: account.name })
-            }
+            Some(wanted) if wanted != account.name => Err(RootError::CannotBecome { current: account.name }),
             _ => Ok(account),
         };
     }
+    let unknown = || if user.is_some() { RootError::NoSuchUser } else { RootError::NoDefaultUser };
     let name = user.unwrap_or(DEFAULT_USER);
-    let failed = |step| {
-        move |error: nix::Error| RootError::System { user: name.to_owned(), step, source: error.into() }
-    };
+    let failed = |step| move |error: nix::Error| RootError::System { step, source: error.into() };
     let found = User::from_name(name).map_err(failed("looking it up"))?;
-    let user = found.ok_or_else(|| RootError::NoSuchUser(name.to_owned()))?;
+    let user = found.ok_or_else(unknown)?;
     if user.uid.is_root() {
         return Err(RootError::StillRoot(name.to_owned()));
     }
     only_one_thread()?;
-    let c_name = CString::new(name).map_err(|_| RootError::NoSuchUser(name.to_owned()))?;
+    let c_name = CString::new(name).map_err(|_| RootError::NoSuchUser)?;
     initgroups(&c_name, user.gid).map_err(failed("initgroups"))?;
     setresgid(user.gid, user.gid, user.gid).map_err(failed("setresgid"))?;
     setresuid(user.uid, user.uid, user.uid).map_err(failed("setresuid"))?;
     verify(user.uid, user.gid)?;
     // The user, and so a native program, may have no permission to enter root's current directory.
-    std::env::set_current_dir("/").map_err(|source| RootError::System {
-        user: name.to_owned(),
-        step: "entering /",
-        source,
-    })?;
+    std::env::set_current_dir("/").map_err(|source| RootError::System { step: "entering /", source })?;
     Ok(Account { name: user.name, home: Some(user.dir) })
 }
 
@@ -111,11 +105,7 @@ pub fn drop_root_for(directory: &Path) -> Result<(), RootError> {
     if !Uid::effective().is_root() {
         return Ok(());
     }
-    let failed = |source| RootError::System {
-        user: "root".to_owned(),
-        step: "reading the owner of the report's directory",
-        source,
-    };
+    let failed = |source| RootError::System { step: "reading the owner of the report's directory", source };
     let found = std::fs::metadata(directory).map_err(failed)?;
     match (found.uid(), found.mode() & 0o022) {
         (0, 0) => Ok(()),
@@ -132,11 +122,8 @@ fn account_of(uid: Uid) -> Account {
 }
 
 fn only_one_thread() -> Result<(), RootError> {
-    let threads = std::fs::read_dir("/proc/self/task").map_err(|source| RootError::System {
-        user: "root".to_owned(),
-        step: "counting threads in /proc/self/task",
-        source,
-    })?;
+    let threads = std::fs::read_dir("/proc/self/task")
+        .map_err(|source| RootError::System { step: "counting threads in /proc/self/task", source })?;
     match threads.count() {
         1 => Ok(()),
         threads => Err(RootError::Threads(threads)),
@@ -184,7 +171,7 @@ mod tests {
     fn rule_30_users_that_are_root_and_unknown_users_are_refused() {
         if Uid::effective().is_root() {
             assert!(matches!(drop_root(Some("root")), Err(RootError::StillRoot(_))));
-            assert!(matches!(drop_root(Some("no-such-user-here")), Err(RootError::NoSuchUser(_))));
+            assert!(matches!(drop_root(Some("no-such-user-here")), Err(RootError::NoSuchUser)));
         }
     }
 }

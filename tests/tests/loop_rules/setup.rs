@@ -68,7 +68,13 @@ impl LoopSetup {
 
     pub(crate) fn with_source(mut self, facts: Result<SourceFacts, SourceError>) -> Self {
         let connstring = "host=127.0.0.1 port=1 user=replicator".to_owned();
-        self.job.source = Some(Arc::new(Source { connstring, passfile: None, service_file: None, facts }));
+        self.job.source = Some(Arc::new(Source {
+            connstring,
+            passfile: None,
+            service_file: None,
+            facts,
+            asks_password: None,
+        }));
         self
     }
 

@@ -277,8 +277,13 @@ fn job(case: &Case, root: &Path, bin_dir: &Path) -> Job {
         history: Vec::new(),
         tablespaces: None,
     };
-    let source =
-        Source { connstring: CONNSTRING.to_owned(), passfile: None, service_file: None, facts: Ok(facts) };
+    let source = Source {
+        connstring: CONNSTRING.to_owned(),
+        passfile: None,
+        service_file: None,
+        facts: Ok(facts),
+        asks_password: None,
+    };
     Job {
         scope: "batman".to_owned(),
         directories: Arc::new(Directories {

@@ -63,7 +63,17 @@ fn a_standby_without_the_password_of_its_source_is_reported_with_the_setting() {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
-    // A standby whose source needs no password needs no passfile.
+    // One that is reached without a password needs none, whatever passfiles there are.
+    for (name, own) in [("trusted-none", None), ("trusted-other", Some("other.invalid:1:*:other:x\n"))] {
+        let own = own.map(|line| write_private(&primary, &format!("own-of-{name}"), line));
+        let replica = with_passfile(&primary, name, own.as_deref());
+        let any = write_private(&primary, &format!("any-of-{name}"), "*:*:*:*:x\n");
+        change(&replica, &given, &format!("passfile = \"{}\"", any.display()));
+        change(&replica, "user=replicator", "user=postgres");
+        assert!(!output_of_check(&replica).contains("standby_passfile"), "{name}");
+        let ended = replica.created_by("basebackup").unwrap();
+        assert!(!ended.output.contains("standby_passfile"), "{name}: {}", ended.output);
+    }
     let replica = with_passfile(&primary, "trusted", None);
     change(&replica, &given, "");
     change(&replica, "user=replicator", "user=postgres");
@@ -102,7 +112,19 @@ fn the_passfile_of_a_standby_must_have_a_line_for_its_source() {
         }
         assert!(!replica.is_sealed());
     }
-    // A second host without a line in the passfile is reported.
+    // A password that is not the one in use is told, and neither is shown.
+    let line = format!("127.0.0.1:{port}:*:replicator:an-old-one\n");
+    let replica = with_passfile(&primary, "old", Some(&write_private(&primary, "pgpass-old", &line)));
+    let told =
+        format!("has another password for 127.0.0.1:{port}:replication:replicator than the one by which");
+    let said = output_of_check(&replica);
+    assert!(said.contains(&told), "{said}");
+    let ended = replica.created_by("basebackup").unwrap();
+    for said in [said, ended.output, ended.report.to_string()] {
+        assert!(said.contains("has another password for"), "{said}");
+        assert!(!said.contains("an-old-one") && !said.contains(REPLICATOR_PASSWORD), "{said}");
+    }
+    // A second host of which the passfile knows nothing is told.
     let replica = with_passfile(&primary, "second", Some(&primary.playground.path("pgpass")));
     change(&replica, "host=127.0.0.1 port=", "host=127.0.0.1,second.invalid port=");
     let finding = format!("it has no password for second.invalid:{port}:replication:replicator");

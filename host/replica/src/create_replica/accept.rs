@@ -72,8 +72,7 @@ pub(super) async fn accept(
         check_source(plan, facts)?;
     }
 
-    let mut findings: Vec<_> =
-        old_cluster(target.cluster(), plan, facts, listed.keep_data, force)?.into_iter().collect();
+    let mut findings = old_cluster(target.cluster(), plan, facts, listed.keep_data, force)?;
     let facts = facts.cloned();
     let (target, plan, directories) = (target.clone(), plan.clone(), request.directories.clone());
     let (keep_data, method) = (listed.keep_data, listed.method.name().to_owned());
@@ -101,8 +100,8 @@ fn old_cluster(
     facts: Option<&SourceFacts>,
     keep_data: bool,
     force: bool,
-) -> Result<Option<Finding>, Refusal> {
-    let Some(old) = old else { return Ok(None) };
+) -> Result<Vec<Finding>, Refusal> {
+    let Some(old) = old else { return Ok(Vec::new()) };
     let comes = match (facts, plan.system_identifier) {
         (Some(facts), _) => Some((facts.system_identifier, "the source")),
         (None, Some(identifier)) => Some((identifier, "the backup")),
@@ -121,7 +120,16 @@ fn old_cluster(
         ),
     };
     let message = format!("what the data directory holds {becomes}: {old}{why}");
-    Ok(Some(Finding { check: Rule::OldData, level, message }))
+    let mut findings = vec![Finding { check: Rule::OldData, level, message }];
+    if let Some(besides) = old.besides() {
+        let becomes = if keep_data { "the method may remove it" } else { "it is removed too" };
+        let message = format!(
+            "the data directory holds what neither PostgreSQL nor Patroni makes there, and {becomes}: {besides}; move away what is to be \
+             kept"
+        );
+        findings.push(Finding { check: Rule::OldData, level: Level::Warn, message });
+    }
+    Ok(findings)
 }
 
 fn cannot_look(directories: &Directories, error: io::Error) -> Failure {

@@ -6,7 +6,9 @@ use postgres_formats::configuration::{Line, lines, parse_line};
 
 use crate::outcome::Finding;
 use crate::seal::EndState;
-use crate::source::{Conninfo, Slot, SourceError, WithoutEntry, hosts_without_entry, unusable_passfile};
+use crate::source::{
+    Conninfo, Slot, SourceError, WithoutEntry, hosts_without_entry, shown_if_there, unusable_passfile,
+};
 use crate::{Level, Rule, Source, regular_file};
 
 const CHECK: Rule = Rule::ConfigureStandby;
@@ -27,12 +29,15 @@ pub(super) fn password(end: &EndState, source: Option<&Source>) -> Option<Findin
         return None;
     }
     let Some(passfile) = named else {
-        return without_passfile(end.default_passfile.as_deref(), &conninfo);
+        return without_passfile(end.default_passfile.as_deref(), &conninfo, source);
     };
     let whose = match standby.passfile {
         Some(_) => "`standby_passfile`",
         None => "`passfile` of the connection string",
     };
+    if let Some(wrong) = wrong_password(source, passfile, &conninfo, whose) {
+        return Some(wrong);
+    }
     let why = match (unusable_passfile(passfile), hosts_without_entry(passfile, &conninfo)) {
         (Some(why), _) => format!("libpq does not read it: {why}"),
         (None, Err(error)) => format!("it cannot be read: {error}"),
@@ -43,18 +48,31 @@ pub(super) fn password(end: &EndState, source: Option<&Source>) -> Option<Findin
     Some(finding(format!(
         "the standby will not find its password in {} ({whose}): {why}. It does not follow a primary that asks for one; write {lines}, \
          `*` for any",
-        passfile.display()
+        shown_if_there(passfile)
     )))
 }
 
+/// Returns a finding if a passfile has another password than the one by which this run reaches the source. Neither is shown.
+fn wrong_password(source: &Source, passfile: &Path, conninfo: &Conninfo, whose: &str) -> Option<Finding> {
+    let differing = source.hosts_with_another_password(passfile, conninfo).unwrap_or_default();
+    (!differing.is_empty()).then(|| {
+        finding(format!(
+            "{} ({whose}) has another password for {} than the one by which this run reaches the source: the standby does not follow \
+             if that password is wrong; correct it there",
+            passfile.display(),
+            differing.join(", ")
+        ))
+    })
+}
+
 /// Judges a standby for which no passfile is named: libpq reads the one in the home directory of the server's user.
-fn without_passfile(default: Option<&Path>, conninfo: &Conninfo) -> Option<Finding> {
+fn without_passfile(default: Option<&Path>, conninfo: &Conninfo, source: &Source) -> Option<Finding> {
     let is_enough = |passfile: &&Path| {
         unusable_passfile(passfile).is_none()
             && hosts_without_entry(passfile, conninfo).is_ok_and(|without| without.lines.is_empty())
     };
-    if default.as_ref().is_some_and(is_enough) {
-        return None;
+    if let Some(passfile) = default.filter(is_enough) {
+        return wrong_password(source, passfile, conninfo, "which libpq reads by itself");
     }
     let besides = default.map_or(String::new(), |path| format!(", and {} has none for it", path.display()));
     Some(finding(format!(

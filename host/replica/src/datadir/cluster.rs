@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use foundation::rooted::Directory;
 use postgres_formats::{control_file, names, version};
 
-use super::contents::{CONTROL_FILE, PG_VERSION};
-use super::enclosing_cluster;
+use super::contents::{AllowedContents, CONTROL_FILE, PG_VERSION};
 use super::places::MappedPlace;
 use super::room::reclaimable_seen;
+use super::{besides, enclosing_cluster};
 use crate::seal::{ClusterIdentity, cluster_identity};
 use crate::{Bytes, Refusal, Rule};
 
@@ -20,6 +20,9 @@ const MOST_TABLESPACES: usize = 10_000;
 
 /// How many tablespaces a message names.
 const NAMED_TABLESPACES: usize = 5;
+
+/// How many files and directories besides the cluster a message names.
+const NAMED_BESIDES: usize = 10;
 
 /// The cluster in the data directory, which a method replaces or builds on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +35,18 @@ pub struct FoundCluster {
     size: Option<(Bytes, u64)>,
     /// The paths of its tablespaces.
     tablespaces: Vec<PathBuf>,
-    /// The data directory of another cluster that lies in it.
-    inner: Option<PathBuf>,
+    /// The highest directory of another cluster that lies in it.
+    inner: Option<Inner>,
+    /// The names at its top that neither PostgreSQL nor Patroni creates.
+    besides: Vec<String>,
+}
+
+/// A directory of another cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Inner {
+    directory: PathBuf,
+    /// What shows that it is one.
+    why: &'static str,
 }
 
 impl FoundCluster {
@@ -47,7 +60,8 @@ impl FoundCluster {
                 let shown = directory.path().join(CONTROL_FILE.as_path());
                 cluster_identity(&bytes).map_err(|why| format!("{}: {why}", shown.display()))
             });
-        let (inner, size) = look_for_cluster(directory);
+        let own = own_parts(directory);
+        let (inner, size) = look_for_cluster(directory, None, &own);
         let size = size.ok().map(|(bytes, files)| (Bytes(bytes), files));
         Self {
             version: String::from_utf8_lossy(version.trim_ascii()).into_owned(),
@@ -55,6 +69,19 @@ impl FoundCluster {
             size,
             tablespaces: links(&directory.path().join(names::PG_TBLSPC)),
             inner,
+            besides: besides::of(directory, &own),
+        }
+    }
+
+    /// Lists what is in it besides the cluster, for a message; `None` if nothing is.
+    pub fn besides(&self) -> Option<String> {
+        let more = self.besides.len().saturating_sub(NAMED_BESIDES);
+        let named =
+            self.besides.iter().take(NAMED_BESIDES).map(String::as_str).collect::<Vec<_>>().join(", ");
+        match more {
+            0 => (!named.is_empty()).then_some(named),
+            _ if self.besides.len() >= besides::MOST => Some(format!("{named} and many more")),
+            more => Some(format!("{named} and {more} more")),
         }
     }
 
@@ -77,8 +104,7 @@ impl FoundCluster {
         }
     }
 
-    /// Refuses a cluster in which the data directory of another one lies, which would be removed with it, unless the operator said
-    /// `--force`.
+    /// Refuses a cluster in which a directory of another one lies, which would be removed with it, unless the operator said `--force`.
     pub(super) fn refuse_inner(&self, directory: &Directory, force: bool) -> Result<(), Refusal> {
         match &self.inner {
             Some(inner) if !force => {
@@ -139,19 +165,44 @@ impl fmt::Display for FoundCluster {
 /// What to do about a data directory that lies in a directory to be emptied.
 const MOVE_IT_AWAY: &str = "move it away, or pass --force if all of it may be removed";
 
-fn holds(inner: &Path) -> String {
-    format!("holds another cluster, in {}: it would be removed too", inner.display())
+fn holds(Inner { directory, why }: &Inner) -> String {
+    format!("holds another cluster, or a part of one: {} {why}; it would be removed too", directory.display())
 }
 
-/// Walks `directory` once. Returns the data directory of another cluster below it, if there is one, and its bytes and files.
-fn look_for_cluster(directory: &Directory) -> (Option<PathBuf>, io::Result<(u64, u64)>) {
-    let mut inner = None;
+/// Walks `directory` once. Returns the highest directory of another cluster below it, if there is one, and its bytes and files.
+/// `allowed` says what a mapped directory may hold, `None` means a data directory; `own` are the parts of its own cluster in it.
+fn look_for_cluster(
+    directory: &Directory,
+    allowed: Option<AllowedContents>,
+    own: &[(PathBuf, AllowedContents)],
+) -> (Option<Inner>, io::Result<(u64, u64)>) {
+    let mut highest: Option<(usize, Inner)> = None;
     let size = reclaimable_seen(directory, &|_| true, &mut |path| {
-        if inner.is_none() {
-            inner = enclosing_cluster::data_directory_of(path).map(|below| directory.path().join(below));
+        let within = own.iter().find_map(|(part, allowed)| Some((path.strip_prefix(part).ok()?, *allowed)));
+        let (below, allowed) = within.map_or((path, allowed), |(below, allowed)| (below, Some(allowed)));
+        let Some((part, why)) = enclosing_cluster::part_of_another(below, allowed) else { return };
+        let above = below.components().count() - part.components().count();
+        let part = path.ancestors().nth(above).unwrap_or(path);
+        let depth = part.components().count();
+        if highest.as_ref().is_none_or(|(known, _)| depth < *known) {
+            highest = Some((depth, Inner { directory: directory.path().join(part), why }));
         }
     });
-    (inner, size)
+    (highest.map(|(_, inner)| inner), size)
+}
+
+/// Returns the WAL directory and the tablespaces of a cluster that lie in its data directory and that its links lead to: their paths
+/// below the data directory, and what each may hold.
+fn own_parts(directory: &Directory) -> Vec<(PathBuf, AllowedContents)> {
+    let Ok(top) = directory.path().canonicalize() else { return Vec::new() };
+    let below = |path: PathBuf, allowed| {
+        let below = path.canonicalize().ok()?.strip_prefix(&top).ok()?.to_owned();
+        (!below.as_os_str().is_empty()).then_some((below, allowed))
+    };
+    let entries = fs::read_dir(top.join(names::PG_TBLSPC)).into_iter().flatten();
+    let tablespaces = entries.take(MOST_TABLESPACES).filter_map(Result::ok);
+    let tablespaces = tablespaces.filter_map(|entry| below(entry.path(), AllowedContents::TablespaceFolders));
+    below(top.join(names::PG_WAL), AllowedContents::Wal).into_iter().chain(tablespaces).collect()
 }
 
 /// Returns the targets of the links in a directory, as they are written.
@@ -164,7 +215,7 @@ fn links(directory: &Path) -> Vec<PathBuf> {
 
 /// Refuses a mapped directory with content that may belong to another cluster than that in the data directory. WAL and tablespaces do not
 /// name their cluster, so the cluster must have a link to the directory, or the state file must name it. Also refuses a mapped directory
-/// in which the data directory of another cluster lies.
+/// in which a directory of another cluster lies.
 ///
 /// # Errors
 /// Fails with the rule `mapped place`, unless the operator said `--force`.
@@ -177,7 +228,7 @@ pub(super) fn refuse_unlinked(datadir: &Path, mapped: &[MappedPlace], force: boo
         if empty || force {
             continue;
         }
-        if let (Some(inner), _) = look_for_cluster(place.directory()) {
+        if let (Some(inner), _) = look_for_cluster(place.directory(), Some(place.allowed_contents()), &[]) {
             return Err(place.refuse(holds(&inner)).remedy(MOVE_IT_AWAY).by_policy());
         }
         if is_linked(datadir, place) {

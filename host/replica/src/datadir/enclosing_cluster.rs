@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use postgres_formats::names::{self, TablespaceFolder};
 
+use super::contents::AllowedContents;
 use crate::mounts::{Mounts, real_path};
 
 /// The directory of a cluster in which another path lies.
@@ -15,23 +16,40 @@ use crate::mounts::{Mounts, real_path};
 pub struct EnclosingCluster {
     directory: PathBuf,
     why: &'static str,
+    /// The path by which it is taken for one: an entry of it, or the directory itself.
+    sign: PathBuf,
 }
 
 impl fmt::Display for EnclosingCluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "inside another cluster: {} {}; it must lie apart from every cluster, and --force does not change that",
+            "inside another cluster: {} {}; it must lie apart from every cluster, and --force does not change that; if that is not a \
+             cluster, rename or remove {}",
             self.directory.display(),
-            self.why
+            self.why,
+            self.sign.display()
         )
+    }
+}
+
+impl EnclosingCluster {
+    /// Returns the directory with what shows that it is part of a cluster; `None` if nothing does.
+    fn of(directory: &Path) -> Option<Self> {
+        let (why, entry) = sign(directory)?;
+        let sign = entry.map_or_else(|| directory.to_owned(), |entry| directory.join(entry));
+        Some(Self { directory: directory.to_owned(), why, sign })
     }
 }
 
 /// Returns the cluster that a directory lies in. The directory itself may be a cluster.
 pub(super) fn cluster_enclosing(directory: &Path) -> Option<EnclosingCluster> {
     let named = TablespaceFolder::parse(directory.file_name()?.as_bytes());
-    let own = named.map(|_| EnclosingCluster { directory: directory.to_owned(), why: OF_A_TABLESPACE });
+    let own = named.map(|_| EnclosingCluster {
+        directory: directory.to_owned(),
+        why: OF_A_TABLESPACE,
+        sign: directory.to_owned(),
+    });
     above(directory, 1).or(own)
 }
 
@@ -63,32 +81,69 @@ fn through_mounts(real: &Path, skipped: usize) -> Option<EnclosingCluster> {
 }
 
 fn highest<'a>(directories: impl Iterator<Item = &'a Path>) -> Option<EnclosingCluster> {
-    let around =
-        |directory: &Path| Some(EnclosingCluster { directory: directory.to_owned(), why: part(directory)? });
-    directories.filter_map(around).last()
+    directories.filter_map(EnclosingCluster::of).last()
 }
 
+const HOLDS_PG_VERSION: &str = "holds PG_VERSION";
+const HOLDS_PG_CONTROL: &str = "holds global/pg_control";
 const OF_A_TABLESPACE: &str = "is the folder of a cluster's tablespace";
+const IS_WAL: &str = "is a WAL directory (it holds archive_status)";
 
 /// Returns what shows that a directory is part of a cluster: PG_VERSION is in the data directory and in that of each database, pg_control
 /// is in `global`, also in an unfinished replica, the folder of a tablespace has a special name, and `archive_status` is in every WAL
-/// directory.
-fn part(directory: &Path) -> Option<&'static str> {
-    let has = |name: &str| directory.join(name).symlink_metadata().is_ok();
-    if has(names::PG_VERSION) {
-        Some("holds PG_VERSION")
-    } else if has(names::CONTROL_FILE) || has(names::UNFINISHED_CONTROL_FILE) {
-        Some("holds global/pg_control")
-    } else if directory.file_name().is_some_and(|name| TablespaceFolder::parse(name.as_bytes()).is_some()) {
-        Some(OF_A_TABLESPACE)
-    } else if has(names::ARCHIVE_STATUS) {
-        Some("is a WAL directory (it holds archive_status)")
+/// directory. The second part is the entry of the directory that shows it; `None` if the directory's name does.
+fn sign(directory: &Path) -> Option<(&'static str, Option<&'static str>)> {
+    let has = |name: &&str| directory.join(name).symlink_metadata().is_ok();
+    let is_folder =
+        || directory.file_name().is_some_and(|name| TablespaceFolder::parse(name.as_bytes()).is_some());
+    if let Some(name) = Some(names::PG_VERSION).filter(has) {
+        Some((HOLDS_PG_VERSION, Some(name)))
+    } else if let Some(name) = [names::CONTROL_FILE, names::UNFINISHED_CONTROL_FILE].into_iter().find(has) {
+        Some((HOLDS_PG_CONTROL, Some(name)))
+    } else if is_folder() {
+        Some((OF_A_TABLESPACE, None))
     } else {
-        None
+        Some(names::ARCHIVE_STATUS).filter(has).map(|name| (IS_WAL, Some(name)))
     }
 }
 
-/// Returns the data directory of another cluster, if this path, below a directory to be emptied, is the control file of one.
-pub(super) fn data_directory_of(below: &Path) -> Option<&Path> {
-    below.ancestors().nth(2).filter(|top| !top.as_os_str().is_empty() && below.ends_with(names::CONTROL_FILE))
+/// Returns the directory of another cluster that an entry below a directory to be emptied shows, by the same signs, and which sign that
+/// is. `None` if it is no such entry, or one of the directory's own cluster. `allowed` says what a mapped directory may hold, `None` means
+/// a data directory.
+pub(super) fn part_of_another(
+    below: &Path,
+    allowed: Option<AllowedContents>,
+) -> Option<(&Path, &'static str)> {
+    let name = below.file_name()?;
+    let directory = below.parent().unwrap_or(Path::new(""));
+    let parts = || directory.iter().map(OsStrExt::as_bytes).collect::<Vec<_>>();
+    let is_number = |name: &[u8]| !name.is_empty() && name.iter().all(u8::is_ascii_digit);
+    let is_folder = |name: &[u8]| TablespaceFolder::parse(name).is_some();
+    let (is_own, found) = if name == names::PG_VERSION {
+        let is_own = match (allowed, parts().as_slice()) {
+            (None, []) => true,
+            (None, [b"base", database]) => is_number(database),
+            (Some(AllowedContents::TablespaceFolders), [folder, database]) => {
+                is_folder(folder) && is_number(database)
+            }
+            (None | Some(_), _) => false,
+        };
+        (is_own, (directory, HOLDS_PG_VERSION))
+    } else if below.ends_with(names::CONTROL_FILE) || below.ends_with(names::UNFINISHED_CONTROL_FILE) {
+        let top = directory.parent().unwrap_or(Path::new(""));
+        (allowed.is_none() && top.as_os_str().is_empty(), (top, HOLDS_PG_CONTROL))
+    } else if is_folder(name.as_bytes()) {
+        let is_own = allowed == Some(AllowedContents::TablespaceFolders) && directory.as_os_str().is_empty();
+        (is_own, (below, OF_A_TABLESPACE))
+    } else if name == names::ARCHIVE_STATUS {
+        let is_own = match (allowed, parts().as_slice()) {
+            // `pg_xlog` before PostgreSQL 10.
+            (None, [b"pg_wal" | b"pg_xlog"]) | (Some(AllowedContents::Wal), []) => true,
+            (None | Some(_), _) => false,
+        };
+        (is_own, (directory, IS_WAL))
+    } else {
+        return None;
+    };
+    (!is_own).then_some(found)
 }

@@ -4,6 +4,7 @@
 //! uses the descriptors that it opened, so that a renamed directory or a new link cannot lead the run to other files.
 
 mod acquire;
+mod besides;
 mod cluster;
 mod contents;
 mod empty;
@@ -148,9 +149,20 @@ pub fn place_around<'a>(
     state_dir: &'a Path,
     file: &Path,
 ) -> Option<(&'static str, &'a Path)> {
-    let own = [("the data directory", directories.datadir.as_path()), ("the state directory", state_dir)];
+    let state = ("the state directory", state_dir);
+    emptied_place_around(directories, file)
+        .or_else(|| places::lies_in(file, &real_path(state_dir)).then_some(state))
+}
+
+/// In which of the places that a run may empty a file or a directory lies, or a symbolic link by which it is reached: the data
+/// directory or a mapped directory. `None` if it lies in none of them.
+pub fn emptied_place_around<'a>(
+    directories: &'a Directories,
+    path: &Path,
+) -> Option<(&'static str, &'a Path)> {
+    let own = [("the data directory", directories.datadir.as_path())];
     let mapped = directories.mapped().map(|path| ("a mapped place", path));
-    own.into_iter().chain(mapped).find(|(_, path)| places::lies_in(file, &real_path(path)))
+    own.into_iter().chain(mapped).find(|(_, place)| places::goes_with(path, &real_path(place)))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use rustix::fs::{Access, AtFlags, CWD, FlockOperation};
 
 use super::contents::{AllowedContents, LOST_AND_FOUND};
 use super::enclosing_cluster;
-use crate::mounts::real_path;
+use crate::mounts::{links_and_end, real_path};
 use crate::state::{DirectoryIdentity, PlaceIdentity};
 use crate::{Directories, Refusal, Rule, TablespaceKey};
 
@@ -289,7 +289,18 @@ pub(super) fn refuse_inside_cluster(directories: &Directories, state_dir: &Path)
 /// Returns whether `inner` is `outer` or lies in it: by its path, or by the inodes of the directories above it, because bind mounts give
 /// one directory several paths.
 pub(super) fn lies_in(inner: &Path, outer: &Path) -> bool {
-    let inner = real_path(inner);
+    is_below(&real_path(inner), outer)
+}
+
+/// Whether a path is gone once `outer` is emptied: what it ends at lies in there, or a symbolic link by which it is reached.
+pub(super) fn goes_with(path: &Path, outer: &Path) -> bool {
+    let mut links = links_and_end(path);
+    links.pop().is_some_and(|end| is_below(&end, outer))
+        || links.iter().filter_map(|link| link.parent()).any(|directory| is_below(directory, outer))
+}
+
+/// [`lies_in`] of a path without links.
+fn is_below(inner: &Path, outer: &Path) -> bool {
     if inner.starts_with(outer) {
         return true;
     }
@@ -387,6 +398,11 @@ impl MappedPlace {
 
     pub(super) fn inode(&self) -> (u64, u64) {
         self.directory_identity.inode()
+    }
+
+    /// Returns what it may hold.
+    pub(super) fn allowed_contents(&self) -> AllowedContents {
+        self.allowed_contents
     }
 
     /// Returns whether it is the WAL directory; otherwise it is a tablespace's.

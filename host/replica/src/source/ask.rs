@@ -61,6 +61,26 @@ pub(super) async fn ask(
     Ok(facts)
 }
 
+/// What libpq says if a server asks for a password and there is none (`PQnoPasswordSupplied` in `libpq-fe.h`).
+const NO_PASSWORD: &str = "no password supplied";
+
+/// Connects once without any password. Returns whether the server asks for one; `None` if the connection fails for another reason.
+pub(super) async fn asks_password(
+    source: &Source,
+    bin_dir: &Path,
+    cancel: &CancellationToken,
+) -> Option<bool> {
+    let connstring = Conninfo::parse(&source.connstring).ok()?.without("passfile").without_passwords();
+    // Without PGPASSFILE libpq would read the passfile in the home directory.
+    let nothing = Some(PassFile::Given(PathBuf::from("/dev/null")));
+    let without = Source { connstring, passfile: nothing, ..source.clone() };
+    let Connections { replication, .. } = Connections::to(&without).ok()?;
+    match Psql::of(&without, bin_dir, cancel).run(&replication, &["IDENTIFY_SYSTEM"], &[]).await {
+        Ok(_) => Some(false),
+        Err(error) => error.message.contains(NO_PASSWORD).then_some(true),
+    }
+}
+
 /// The connection strings for the source.
 pub(super) struct Connections {
     /// For replication mode.

@@ -80,11 +80,10 @@ impl Conninfo {
                 )));
             }
         }
-        for keyword in keywords::PATHS {
-            if let Some(path) = self.path(keyword).filter(|path| !path.is_absolute()) {
+        for (keyword, path) in self.paths() {
+            if !path.is_absolute() {
                 return Err(ConninfoError(format!(
-                    "`{keyword}` is the relative path `{}`: write it as an absolute one",
-                    path.display().to_string().escape_debug()
+                    "`{keyword}` is a relative path: write it as an absolute one, which begins with `/`"
                 )));
             }
         }
@@ -102,13 +101,21 @@ impl Conninfo {
         let needed = [("sslrootcert", verifies), ("sslkey", has_certificate)];
         for (keyword, _) in needed.into_iter().filter(|(_, is_needed)| *is_needed) {
             if let Some(path) = missing(keyword) {
+                let shown = match keyword {
+                    "sslkey" => "a file".to_owned(),
+                    _ => path.display().to_string(),
+                };
                 return Err(ConninfoError(format!(
-                    "`{keyword}` of the connection string names {}, which does not exist or cannot be examined",
-                    path.display()
+                    "`{keyword}` of the connection string names {shown}, which does not exist or cannot be examined"
                 )));
             }
         }
         Ok(())
+    }
+
+    /// Returns the files and directories that it names, each with its keyword.
+    pub fn paths(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        keywords::PATHS.into_iter().filter_map(|keyword| Some((keyword, self.path(keyword)?)))
     }
 
     /// Returns the file that a keyword names; `sslrootcert=system` names none.
@@ -342,7 +349,8 @@ mod tests {
             (format!("sslcert={there} sslkey=/nowhere/key"), "`sslkey`"),
         ] {
             let error = Conninfo::parse(&text).unwrap().check_certificates().unwrap_err();
-            assert!(error.0.contains(keyword) && error.0.contains("/nowhere/"), "{text}: {error}");
+            assert!(error.0.contains(keyword) && error.0.contains("does not exist"), "{text}: {error}");
+            assert!(!error.0.contains("/nowhere/key"), "what is no path may be the key itself: {error}");
         }
         // libpq does without these.
         for text in [

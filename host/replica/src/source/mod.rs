@@ -8,6 +8,7 @@ mod passfile_entries;
 mod slot;
 mod transient;
 mod uri;
+mod values;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ pub use passfile::passwords_in;
 pub use passfile_entries::{WithoutEntry, hosts_without_entry};
 pub use postgres_formats::history::Fork;
 pub use slot::Slot;
-pub use transient::unusable_passfile;
+pub use transient::{shown_if_there, unusable_passfile};
 
 /// How the operator names the source.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub struct Source {
     pub service_file: Option<Arc<tempfile::TempPath>>,
     /// What the server reported, or why it could not be asked.
     pub facts: Result<SourceFacts, SourceError>,
+    /// Whether the server asks this role for a password; `None` if that was not tried ([`Source::try_without_password`]).
+    pub asks_password: Option<bool>,
 }
 
 /// A passfile: the operator's own, or one that this run made (0600) and removes.
@@ -146,7 +149,8 @@ impl Source {
             None => None,
         };
         let facts = Err(SourceError::transient("the source was not asked"));
-        let mut source = Self { connstring: conninfo.without_passwords(), passfile, service_file, facts };
+        let connstring = conninfo.without_passwords();
+        let mut source = Self { connstring, passfile, service_file, facts, asks_password: None };
         source.facts = source.ask_again(bin_dir, cancel).await;
         Ok(source)
     }
@@ -161,6 +165,14 @@ impl Source {
         cancel: &CancellationToken,
     ) -> Result<SourceFacts, SourceError> {
         ask::ask(self, bin_dir, cancel).await
+    }
+
+    /// Connects once more, without any password, if the source has answered. `asks_password` then says whether the source asks for one,
+    /// whatever passfiles there are: it asks a standby on this machine for one if it asks this run.
+    pub async fn try_without_password(&mut self, bin_dir: &Path, cancel: &CancellationToken) {
+        if self.facts.is_ok() {
+            self.asks_password = ask::asks_password(self, bin_dir, cancel).await;
+        }
     }
 
     /// Asks the source about a replication slot.
@@ -184,18 +196,45 @@ impl Source {
         }
     }
 
-    /// Returns whether the source is reached with a password: one that was given, or one in the passfile that libpq reads. Then the
-    /// standby needs one too.
+    /// Returns whether the source is reached with a password. Then the standby needs one too. If that was not tried, because the source
+    /// did not answer: whether there is a password, given or in the passfile that libpq reads.
     pub fn uses_password(&self) -> bool {
+        if let Some(asks) = self.asks_password {
+            return asks;
+        }
         if matches!(self.passfile, Some(PassFile::Made(_))) {
             return true;
         }
-        let Ok(conninfo) = Conninfo::parse(&self.connstring) else { return false };
-        let named = conninfo.get("passfile").map(Path::new).or_else(|| self.passfile());
-        named.is_some_and(|passfile| {
-            unusable_passfile(passfile).is_none()
-                && hosts_without_entry(passfile, &conninfo).is_ok_and(|without| !without.is_all)
+        self.passfile_in_use().is_some_and(|(passfile, conninfo)| {
+            unusable_passfile(&passfile).is_none()
+                && hosts_without_entry(&passfile, &conninfo).is_ok_and(|without| !without.is_all)
         })
+    }
+
+    /// Returns the hosts for which a standby's passfile has another password than this run uses, each as the first fields of its line.
+    /// Empty if no setting names the passfile that this run uses.
+    ///
+    /// # Errors
+    /// Fails if a passfile cannot be read, or has more than 1 MiB.
+    pub fn hosts_with_another_password(
+        &self,
+        passfile: &Path,
+        conninfo: &Conninfo,
+    ) -> std::io::Result<Vec<String>> {
+        match self.passfile_in_use() {
+            Some((own, source)) => {
+                passfile_entries::hosts_with_another_password((&own, &source), (passfile, conninfo))
+            }
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Returns the passfile that libpq reads for this run, and the connection string that it looks up.
+    fn passfile_in_use(&self) -> Option<(PathBuf, Conninfo)> {
+        let conninfo = Conninfo::parse(&self.connstring).ok()?;
+        let named = conninfo.get("passfile").map(PathBuf::from);
+        let passfile = named.or_else(|| self.passfile().map(Path::to_owned))?;
+        Some((passfile, conninfo))
     }
 
     /// Returns the connection string for PostgreSQL's own programs: `connstring`, and the service of the run's service file

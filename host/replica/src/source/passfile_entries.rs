@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 
+use foundation::secret::Secret;
 use zeroize::Zeroizing;
 
 use super::Conninfo;
@@ -97,6 +98,41 @@ impl Field {
 /// # Errors
 /// Fails if the file cannot be read, or has more than 1 MiB.
 pub fn hosts_without_entry(passfile: &Path, conninfo: &Conninfo) -> io::Result<WithoutEntry> {
+    let entries = entries(passfile, conninfo)?;
+    let count = entries.len();
+    let without = entries.into_iter().filter(|entry| entry.password.is_none());
+    let without: Vec<_> = without.map(|entry| entry.line).collect();
+    Ok(WithoutEntry { is_all: without.len() == count, lines: without })
+}
+
+/// Returns the hosts for which `theirs` has another password than `own`, each as the first fields of its line. Each pair is a passfile
+/// and the connection string that is looked up in it. A host counts only if both have a password for it.
+///
+/// # Errors
+/// Fails if a file cannot be read, or has more than 1 MiB.
+pub(super) fn hosts_with_another_password(
+    own: (&Path, &Conninfo),
+    theirs: (&Path, &Conninfo),
+) -> io::Result<Vec<String>> {
+    let (own, theirs) = (entries(own.0, own.1)?, entries(theirs.0, theirs.1)?);
+    let differs = |entry: &Entry| {
+        let same = own.iter().find(|known| known.line == entry.line);
+        let known = same.and_then(|known| known.password.as_ref());
+        known.zip(entry.password.as_ref()).is_some_and(|(known, password)| known != password)
+    };
+    Ok(theirs.into_iter().filter(differs).map(|entry| entry.line).collect())
+}
+
+/// What a passfile has for one host.
+struct Entry {
+    /// The first fields of a line for it.
+    line: String,
+    /// `None` if there is no such line, or no password in the first that fits.
+    password: Option<Secret>,
+}
+
+/// Looks up each host of a connection string in a passfile, in order.
+fn entries(passfile: &Path, conninfo: &Conninfo) -> io::Result<Vec<Entry>> {
     let mut content = Zeroizing::new(Vec::new());
     regular_file::open(passfile)?.take(LONGEST + 1).read_to_end(&mut content)?;
     if content.len() as u64 > LONGEST {
@@ -107,17 +143,27 @@ pub fn hosts_without_entry(passfile: &Path, conninfo: &Conninfo) -> io::Result<W
         .filter(|line| !line.starts_with(b"#"))
         .filter_map(|line| fields(line.strip_suffix(b"\r").unwrap_or(line)))
         .collect();
-    let wanted = Wanted::by(conninfo);
     // The first line that matches counts, also if it has no password.
-    let has_password = |wanted: &Wanted| {
-        lines.iter().find(|(fields, _)| wanted.is_of(fields)).is_some_and(|(_, has_password)| *has_password)
+    let entry = |wanted: &Wanted| {
+        let matching = lines.iter().find(|(fields, _)| wanted.is_of(fields));
+        let password = matching.map(|(_, password)| *password).filter(|password| !password.is_empty());
+        Entry { line: wanted.line(), password: password.map(unescaped) }
     };
-    let without: Vec<_> = wanted.iter().filter(|wanted| !has_password(wanted)).map(Wanted::line).collect();
-    Ok(WithoutEntry { is_all: without.len() == wanted.len(), lines: without })
+    Ok(Wanted::by(conninfo).iter().map(entry).collect())
 }
 
-/// Parses the first four fields of a line, and whether a password follows; `None` if there are fewer fields.
-fn fields(line: &[u8]) -> Option<([Field; 4], bool)> {
+/// Returns a password without its escapes, as libpq sends it.
+fn unescaped(text: &[u8]) -> Secret {
+    let mut password = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        password.push(if *byte == b'\\' { *bytes.next().unwrap_or(byte) } else { *byte });
+    }
+    Secret::new(password.as_slice())
+}
+
+/// Parses the first four fields of a line, and returns the password behind them as it is written; `None` if there are fewer fields.
+fn fields(line: &[u8]) -> Option<([Field; 4], &[u8])> {
     let mut rest = line;
     let mut field = || {
         if let Some(after) = rest.strip_prefix(b"*:") {
@@ -139,7 +185,7 @@ fn fields(line: &[u8]) -> Option<([Field; 4], bool)> {
         None
     };
     let fields = [field()?, field()?, field()?, field()?];
-    Some((fields, !rest.is_empty()))
+    Some((fields, rest))
 }
 
 #[cfg(test)]
@@ -180,6 +226,28 @@ mod tests {
             ("localhost:5432:*:u:x\n", "user=u", true),
         ] {
             assert_eq!(without(lines, conninfo).lines.is_empty(), fits, "{lines} {conninfo}");
+        }
+    }
+
+    #[test]
+    fn another_password_for_the_same_host_is_found() {
+        let file = |lines: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), lines).unwrap();
+            file
+        };
+        let conninfo = Conninfo::parse("host=a,b port=1 user=u").unwrap();
+        let own = file("a:1:*:u:x\\:y\nb:1:*:u:z\n");
+        for (theirs, differing) in [
+            ("a:1:*:u:x\\:y\nb:1:*:u:z\n", &[][..]),
+            ("*:*:*:*:x:y\n", &["b:1:replication:u"]),
+            ("a:1:*:u:w\nb:1:*:u:w\n", &["a:1:replication:u", "b:1:replication:u"]),
+            ("b:1:*:u:\n", &[]),
+            ("", &[]),
+        ] {
+            let theirs = file(theirs);
+            let found = hosts_with_another_password((own.path(), &conninfo), (theirs.path(), &conninfo));
+            assert_eq!(found.unwrap(), differing);
         }
     }
 

@@ -62,6 +62,15 @@ pub fn unusable_passfile(path: &Path) -> Option<String> {
     std::fs::File::open(path).err().map(|error| format!("it cannot be read: {error}"))
 }
 
+/// Returns the path of a file that the operator named for a secret, for a message. If there is no such file, what the operator wrote may
+/// be the secret itself, and is not shown.
+pub fn shown_if_there(path: &Path) -> String {
+    match path.symlink_metadata() {
+        Ok(_) => path.display().to_string(),
+        Err(_) => "a file that does not exist or cannot be examined".to_owned(),
+    }
+}
+
 /// Returns what is wrong with the passfile that libpq would have read, to be appended to its error; empty if nothing is.
 pub(super) fn passfile_hint(source: &Source, conninfo: &Conninfo) -> String {
     let named =
@@ -71,7 +80,9 @@ pub(super) fn passfile_hint(source: &Source, conninfo: &Conninfo) -> String {
         Some(PassFile::Made(_)) | None => None,
     };
     match named.or(given).and_then(|(path, who)| Some((unusable_passfile(&path)?, path, who))) {
-        Some((why, path, who)) => format!("; no password was read from {} ({who}): {why}", path.display()),
+        Some((why, path, who)) => {
+            format!("; no password was read from {} ({who}): {why}", shown_if_there(&path))
+        }
         None => String::new(),
     }
 }

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use foundation::logins::secrets_in;
 use replica::create_replica::BASEBACKUP;
 use replica::datadir::{check_places, cluster_of, place_around};
 use replica::mounts::real_path;
 use replica::seal::{EndState, Standby};
 use replica::source::{SourceConfig, passwords_in};
 use replica::{Job, ListedMethod, Method, Redactor, Refusal, Rule, Source};
-use sandbox::{Compiler, ComponentSource, MethodSettings, Sandbox, SandboxError, SandboxSettings};
+use sandbox::{
+    Compiler, ComponentSource, MethodSettings, OptionValue, Sandbox, SandboxError, SandboxSettings, Secret,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::NotStarted;
@@ -110,6 +113,9 @@ impl AcceptedConfig {
         if let Some((_, passfile, place)) = standby_passfile {
             check_passfile("replica.standby_passfile", passfile, &config.file, place)
                 .map_err(|problem| vec![problem])?;
+            for secret in passwords_in(passfile) {
+                redactor.add(&secret).map_err(NotStarted::failed)?;
+            }
         }
         if let Some((path, place)) = &config.config_file {
             check_config_file(path, &config.directories, &config.file, *place)
@@ -123,12 +129,17 @@ impl AcceptedConfig {
             RunDirectory::below(&state_dir).map_err(|error| state_directory_error(&state_dir, error))?;
         let source = match &settings {
             Some(settings) => {
-                Some(connect(settings, &config.bin_dir, run_directory.path(), cancel, redactor).await?)
+                let mut source =
+                    connect(settings, &config.bin_dir, run_directory.path(), cancel, redactor).await?;
+                if config.standby.is_some() {
+                    source.try_without_password(&config.bin_dir, cancel).await;
+                }
+                Some(Arc::new(source))
             }
             None => None,
         };
         if let Some((conninfo, passfile, place)) = standby_passfile
-            && source.as_ref().is_some_and(|source| source.uses_password())
+            && source.as_ref().is_some_and(|source| source.asks_password == Some(true))
         {
             check_entries(conninfo, passfile, &config.file, place).map_err(|problem| vec![problem])?;
         }
@@ -188,7 +199,7 @@ async fn connect(
     run_directory: &Path,
     cancel: &CancellationToken,
     redactor: &Redactor,
-) -> Result<Arc<Source>, NotStarted> {
+) -> Result<Source, NotStarted> {
     let in_conninfo = settings.conninfo.secrets().map(|(_, secret)| secret);
     for secret in settings.password.iter().cloned().chain(in_conninfo) {
         redactor.add(&secret).map_err(NotStarted::failed)?;
@@ -199,11 +210,10 @@ async fn connect(
             redactor.add(&secret).map_err(NotStarted::failed)?;
         }
     }
-    let source = Source::connect(settings, bin_dir, run_directory, cancel)
+    Source::connect(settings, bin_dir, run_directory, cancel)
         .await
         .with_context(|| format!("cannot write the passfile of this run in {}", run_directory.display()))
-        .map_err(NotStarted::failed)?;
-    Ok(Arc::new(source))
+        .map_err(NotStarted::failed)
 }
 
 /// Returns the paths at which secrets of this run are: the run's own directory, which holds its passfile; the compiled components,
@@ -319,6 +329,18 @@ fn component_method(
         })?,
     };
     let sandbox = sandbox.as_ref().map_err(Clone::clone)?;
+    // A method says what is wrong with an option in its own words.
+    for (_, value) in &section.options {
+        let texts = match value {
+            OptionValue::Text(text) | OptionValue::Untyped(text) => std::slice::from_ref(text),
+            OptionValue::Texts(texts) => texts.as_slice(),
+            OptionValue::Integer(_) | OptionValue::Number(_) | OptionValue::Flag(_) => &[],
+        };
+        for secret in texts.iter().flat_map(|text| secrets_in(text)) {
+            let added = redactor.add(&Secret::new(secret));
+            added.map_err(|error| Refusal::new(Rule::Option, error.to_string()))?;
+        }
+    }
     for secret in &section.grants.ambient {
         redactor.add(secret).map_err(|error| Refusal::new(Rule::Grant, error.to_string()))?;
     }

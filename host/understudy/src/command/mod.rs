@@ -84,9 +84,10 @@ impl From<ConfigError> for NotStarted {
 impl From<RootError> for NotStarted {
     fn from(error: RootError) -> Self {
         match error {
-            RootError::NoSuchUser(_) | RootError::StillRoot(_) | RootError::CannotBecome { .. } => {
-                Self::usage(error)
-            }
+            RootError::NoDefaultUser
+            | RootError::NoSuchUser
+            | RootError::StillRoot(_)
+            | RootError::CannotBecome { .. } => Self::usage(error),
             RootError::Threads(_) | RootError::System { .. } | RootError::NotDropped(_) => {
                 Self::failed(error)
             }

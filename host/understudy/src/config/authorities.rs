@@ -4,6 +4,8 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use replica::source::shown_if_there;
+
 use super::owned_file;
 use super::problem::{Place, Problem};
 use super::tree::Value;
@@ -25,7 +27,7 @@ pub struct Authorities {
 impl Authorities {
     /// Reads the file's name.
     pub(super) fn read(value: &Value<'_>, config: &Path) -> Option<Self> {
-        Some(Self { path: value.path()?, file: config.to_owned(), place: value.place() })
+        Some(Self { path: value.path_of_secret()?, file: config.to_owned(), place: value.place() })
     }
 
     /// The certificates in PEM, as they stand there.
@@ -34,7 +36,7 @@ impl Authorities {
     /// A problem at the setting that names the file.
     pub(super) fn resolve(&self) -> Result<String, Problem> {
         read(&self.path).map_err(|why| {
-            let why = format!("cannot take the authorities in {}: {why}", self.path.display());
+            let why = format!("cannot take the authorities in {}: {why}", shown_if_there(&self.path));
             Problem::in_file(&self.file, self.place, why)
         })
     }

@@ -7,18 +7,21 @@ use std::path::{Path, PathBuf};
 use ::replica::create_replica::BASEBACKUP;
 use ::replica::source::Conninfo;
 use ::replica::{Directories, methods_to_try};
-use sandbox::OptionValue;
+use sandbox::{ComponentSource, OptionValue};
 
 use super::basebackup::{BasebackupSection, from_flag};
 use super::component::ComponentSection;
 use super::methods::Listed;
-use super::problem::{Place, Problem};
+use super::problem::{Origin, Place, Problem, not_absolute};
 use super::replica::ReplicaSection;
-use super::source::{SourceSection, SourceSettings};
+use super::source::{SourceSection, SourceSettings, parse_conninfo};
 use super::tree::{Reader, Setting};
 use super::visible::invisible;
 use super::{Config, Environment, Overrides};
 use crate::plugin_path;
+
+/// The variable that names the caller's passfile.
+const PGPASSFILE: &str = "PGPASSFILE";
 
 /// What the file says, section by section.
 pub(super) struct Parts {
@@ -41,8 +44,7 @@ impl Parts {
         let flag_path = |flag: &str, path: &Option<PathBuf>| {
             let path = path.clone()?;
             if !path.is_absolute() {
-                let message = format!("must be an absolute path, not `{}`", path.display());
-                reader.note(Problem::with_flag(flag, message));
+                reader.note(Problem::with_flag(flag, not_absolute(&path.to_string_lossy())));
             } else if let Some(why) = path.to_str().and_then(invisible) {
                 reader.note(Problem::with_flag(flag, why));
             }
@@ -84,12 +86,12 @@ impl Parts {
         if let Some(datadir) = &datadir {
             self.check_places(reader, datadir);
         }
+        if let Some(bin_dir) = &overrides.bin_dir {
+            reader.keep(bin_dir, "what it names", Origin::Flag { flag: "--bin-dir".to_owned() });
+        }
         let plugin_path = match self.replica.plugin_path.take() {
             Some(path) => path,
-            None => plugin_path::from_environment(environment).unwrap_or_else(|problem| {
-                reader.note(problem);
-                Vec::new()
-            }),
+            None => self.plugin_path_of_environment(reader, environment),
         };
         let standby = self.standby(reader, overrides);
         let standby_passfile = standby.as_ref().and(self.replica.standby_passfile.clone());
@@ -121,6 +123,7 @@ impl Parts {
             standby_passfile_at: standby_passfile.map(|(_, place)| place),
             holds_secret,
             proxy_secrets: sandbox::secrets_of_proxies(environment),
+            kept: reader.kept(),
             warnings: Vec::new(),
             restore_command: self.replica.restore_command,
             trigger_file: self.replica.trigger_file,
@@ -134,6 +137,22 @@ impl Parts {
             state_dir: self.replica.state_dir,
             require_landlock: self.replica.require_landlock,
         })
+    }
+
+    fn plugin_path_of_environment(&self, reader: &Reader<'_>, environment: Environment<'_>) -> Vec<PathBuf> {
+        match plugin_path::from_environment(environment) {
+            Ok(directories) => {
+                for directory in &directories {
+                    let origin = Origin::Flag { flag: plugin_path::VARIABLE.to_owned() };
+                    reader.keep(directory, "a directory of it", origin);
+                }
+                directories
+            }
+            Err(problem) => {
+                reader.note(problem);
+                Vec::new()
+            }
+        }
     }
 
     /// Gives every `--key=value` that is no flag of the program to the method that `--method` names.
@@ -223,22 +242,24 @@ impl Parts {
         overrides: &Overrides,
         environment: Environment<'_>,
     ) -> Option<SourceSettings> {
-        let from_caller = environment("PGPASSFILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let from_caller = || {
+            let passfile = PathBuf::from(environment(PGPASSFILE).filter(|path| !path.is_empty())?);
+            reader.keep(&passfile, "what it names", Origin::Flag { flag: PGPASSFILE.to_owned() });
+            Some(passfile)
+        };
         let from_file = self.source.take().and_then(|source| source.settings);
         match overrides.connstring.as_deref() {
             Some("") => None,
             Some(text) => {
-                let conninfo = Conninfo::parse(text).map_err(|error| {
-                    let message = format!("is no connection string that libpq reads: {error}");
-                    reader.note(Problem::with_flag("--connstring", message));
-                });
-                let conninfo = conninfo.ok()?;
-                if let Err(error) = conninfo.check_places() {
-                    reader.note(Problem::with_flag("--connstring", format!("cannot be used: {error}")));
-                    return None;
+                let conninfo = parse_conninfo(text)
+                    .map_err(|why| reader.note(Problem::with_flag("--connstring", why)))
+                    .ok()?;
+                for (keyword, path) in conninfo.paths() {
+                    let origin = Origin::Flag { flag: "--connstring".to_owned() };
+                    reader.keep(path, format!("what `{keyword}` names"), origin);
                 }
                 // Patroni made PGPASSFILE for this very connection string.
-                match (from_caller, from_file) {
+                match (from_caller(), from_file) {
                     (Some(passfile), _) => Some(SourceSettings {
                         conninfo,
                         passfile: Some(passfile),
@@ -251,7 +272,7 @@ impl Parts {
             None => {
                 let mut settings = from_file?;
                 if settings.password.is_none() && settings.passfile.is_none() {
-                    settings.passfile = from_caller;
+                    settings.passfile = from_caller();
                 }
                 Some(settings)
             }
@@ -270,9 +291,13 @@ impl Parts {
     ) -> Option<Vec<String>> {
         for listed in self.replica.methods.iter().chain(&remote_list).flatten() {
             let name = &listed.name;
-            let known = name == BASEBACKUP
-                || self.components.contains_key(name)
-                || plugin_path::find(plugin_path, name).is_some();
+            let plugin = plugin_path::find(plugin_path, name);
+            let known = name == BASEBACKUP || self.components.contains_key(name) || plugin.is_some();
+            // The directory may lie elsewhere, and hold a link.
+            if let Some(ComponentSource::File(plugin)) = plugin {
+                let origin = Origin::File { file: reader.file().to_owned(), place: listed.place };
+                reader.keep(plugin, format!("the plugin of the method `{name}`"), origin);
+            }
             if !known {
                 let plugins = plugin_path::names(plugin_path);
                 let names = self.components.keys().chain(&plugins).map(String::as_str).chain([BASEBACKUP]);

@@ -142,10 +142,11 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Compon
 fn read_plugin(value: &Value<'_>, config: &Path) -> Option<PathBuf> {
     let text = value.word()?;
     if is_registry_reference(text) {
-        value.problem(format_args!(
-            "names `{text}`, which is a registry's reference; registries are not supported by this version: fetch the \
-             component and write its path, which begins with `/` or `./` or ends with .wasm"
-        ));
+        // Not quoted: an address may have a password in it.
+        value.problem(
+            "names an address or a registry's reference; neither is supported by this version: fetch the component and write its \
+             path, which begins with `/` or `./` or ends with .wasm",
+        );
         return None;
     }
     let folder = config.parent().unwrap_or(Path::new(""));
@@ -153,14 +154,15 @@ fn read_plugin(value: &Value<'_>, config: &Path) -> Option<PathBuf> {
     std::path::absolute(folder.join(text))
         .map_err(|error| value.problem(format_args!("cannot be used: {error}")))
         .ok()
+        .inspect(|plugin| value.keep(plugin))
 }
 
 /// Whether a text looks like an OCI reference, `host.example/name:tag` or `host/name@sha256:...`, rather than a path.
 fn is_registry_reference(text: &str) -> bool {
-    if text.starts_with(['/', '.']) || text.ends_with(".wasm") {
+    let scheme = text.contains("://");
+    if !scheme && (text.starts_with(['/', '.']) || text.ends_with(".wasm")) {
         return false;
     }
-    let scheme = text.contains("://");
     let (first, rest) = text.split_once('/').unwrap_or(("", text));
     let host = first.contains(['.', ':']) || first == "localhost";
     let tagged = rest.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
@@ -235,6 +237,7 @@ mod tests {
             "acme/pgbackrest:1.4",
             "oci://h/x",
             "h.example/x@sha256:00",
+            "https://u:S3cret'x@h/t.wasm",
         ] {
             assert!(is_registry_reference(reference), "{reference}");
         }

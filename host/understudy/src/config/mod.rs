@@ -8,6 +8,7 @@ mod check;
 mod component;
 mod duplicate;
 mod grants;
+mod kept;
 mod keys;
 mod methods;
 mod owned_file;
@@ -22,7 +23,7 @@ mod trusted;
 mod visible;
 
 use foundation::nearest::nearest;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,10 +43,12 @@ pub use replica::check_config_file;
 pub use secret::{SecretSource, Shape};
 pub use source::{SourceSettings, check_entries, check_passfile};
 
+pub(crate) use problem::not_absolute;
 pub(crate) use tree::parse_duration;
 pub(crate) use visible::invisible;
 
 use check::Parts;
+use kept::Kept;
 use keys::{Key, names};
 use tree::{Reader, Section, Setting};
 
@@ -141,6 +144,8 @@ pub struct Config {
     pub holds_secret: bool,
     /// What must not be told of the proxies that the environment names.
     pub proxy_secrets: Vec<Secret>,
+    /// Files and directories of the operator's, none of which may lie where a run empties.
+    kept: Vec<Kept>,
     /// What is not as it should be and does not keep the program from its work.
     pub warnings: Vec<String>,
     /// The user to become where the program runs as root.
@@ -155,7 +160,8 @@ impl Config {
     /// Reads the file and lays the flags over it.
     ///
     /// # Errors
-    /// Every problem of the file and of the flags, in one go.
+    /// Every problem of the file and of the flags, in one go; where there is none, every file and directory of the operator's that a
+    /// run would empty.
     pub fn load(
         file: &Path,
         overrides: &Overrides,
@@ -166,6 +172,12 @@ impl Config {
         judged.refuse_if_others_may_change().map_err(ConfigError::NotTrusted)?;
         let mut config = Self::parse(file, &text, overrides, environment).map_err(ConfigError::Problems)?;
         judged.refuse_another_owner(config.user.as_deref()).map_err(ConfigError::NotTrusted)?;
+        config.kept.push(Kept::configuration(file));
+        let lying = config.kept.iter().filter_map(|kept| kept.problem(&config.directories));
+        let lying: BTreeSet<_> = lying.collect();
+        if !lying.is_empty() {
+            return Err(ConfigError::Problems(lying.into_iter().collect()));
+        }
         config.warnings.extend(judged.warn_of_readers().filter(|_| config.holds_secret));
         Ok(config)
     }

@@ -1,5 +1,6 @@
 //! `[replica]`: the places on this machine and what the end state should be.
 
+use foundation::logins::secrets_in;
 use foundation::nearest::nearest;
 use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
@@ -171,31 +172,32 @@ pub(super) struct ReplicaSection {
 const LANDLOCK_ABIS: std::ops::RangeInclusive<u64> = 1..=7;
 
 pub(super) fn read(section: Section<'_>) -> ReplicaSection {
-    let path = |key| section.get(key).and_then(|value: Value<'_>| value.path());
+    let unkept_path = |key| section.get(key).and_then(|value: Value<'_>| value.unkept_path());
     let flag = |key| section.get(key).and_then(|value: Value<'_>| value.flag()).unwrap_or(false);
     let configure_standby = section.get("configure_standby");
     let replica = ReplicaSection {
         place: Some(section.place()),
         is_misspelt: false,
-        datadir: Setting::read(section.get("datadir"), Value::path),
+        datadir: Setting::read(section.get("datadir"), Value::unkept_path),
         bin_dir: Setting::read(section.get("bin_dir"), Value::path),
         methods: read_list(&section),
         user: section.get("user").and_then(|value| value.word().map(str::to_owned)),
-        state_dir: path("state_dir"),
-        wal_dir: section.get("wal_dir").and_then(|value| Some((value.path()?, value.place()))),
+        state_dir: unkept_path("state_dir"),
+        wal_dir: section.get("wal_dir").and_then(|value| Some((value.unkept_path()?, value.place()))),
         tablespaces: section.get("tablespaces").map(|value| read_tablespaces(&value)).unwrap_or_default(),
         configure_standby: configure_standby.and_then(|value| value.flag()?.then(|| value.place())),
         standby_passfile: section
             .get("standby_passfile")
-            .and_then(|value| Some((value.path()?, value.place()))),
+            .and_then(|value| Some((value.path_of_secret()?, value.place()))),
         restore_command: section.get("restore_command").and_then(|value| read_command(&value)),
         trigger_file: section.get("trigger_file").and_then(|value| read_trigger_file(&value)),
-        config_file: section.get("config_file").and_then(|value| Some((value.path()?, value.place()))),
+        // One in the data directory comes with the backup.
+        config_file: section.get("config_file").and_then(|value| Some((value.unkept_path()?, value.place()))),
         snapshot: flag("snapshot"),
         refuse_commands: section.get("config").and_then(|value| read_config(&value)).unwrap_or(false),
         timeout: section.get("timeout").and_then(|value| value.duration()),
         end_with_parent: section.get("end_with_parent").and_then(|value| value.flag()),
-        plugin_path: section.get("plugin_path").and_then(|value| value.paths()),
+        plugin_path: section.get("plugin_path").and_then(|value| value.paths(Value::path)),
         require_landlock: section.get("require_landlock").and_then(|value| read_landlock(&value)),
     };
     section.refuse("staged", "is not supported by this version, which fills the data directory in place");
@@ -225,7 +227,7 @@ fn read_tablespaces(value: &Value<'_>) -> Vec<(TablespaceKey, PathBuf, Place)> {
                 );
             }
             _ => {
-                if let Some(path) = target.path() {
+                if let Some(path) = target.unkept_path() {
                     tablespaces.push((key, path, target.place()));
                 }
             }
@@ -257,6 +259,12 @@ fn read_command(value: &Value<'_>) -> Option<String> {
     // A shell takes a blank that is not its own for a part of a word.
     if let Some(why) = invisible(text.trim()) {
         value.problem(why);
+        return None;
+    }
+    if !secrets_in(text).is_empty() {
+        value.problem(
+            "has a password in an address, which would be told in logs and reports: put it into a file that the program reads",
+        );
         return None;
     }
     if sets_variables(text) {

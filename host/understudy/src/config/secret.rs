@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use replica::source::shown_if_there;
 use sandbox::Secret;
 use zeroize::Zeroizing;
 
@@ -87,9 +88,12 @@ impl SecretSource {
                     }
                 }
             }
-            (None, Some(path)) => {
-                Some(Self::File { path: path.path()?, shape, file: config.to_owned(), place: path.place() })
-            }
+            (None, Some(path)) => Some(Self::File {
+                path: path.path_of_secret()?,
+                shape,
+                file: config.to_owned(),
+                place: path.place(),
+            }),
             (Some(_), Some(_)) | (None, None) => {
                 value.problem(format_args!("needs one of `env` and `file`: {FORM}"));
                 None
@@ -105,7 +109,8 @@ impl SecretSource {
         match self {
             Self::Known(secret) => Ok(secret.clone()),
             Self::File { path, shape, file, place } => read(path, *shape).map_err(|why| {
-                Problem::in_file(file, *place, format!("cannot use the secret in {}: {why}", path.display()))
+                let shown = shown_if_there(path);
+                Problem::in_file(file, *place, format!("cannot use the secret in {shown}: {why}"))
             }),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use replica::source::{Conninfo, SourceConfig, hosts_without_entry, unusable_passfile};
+use replica::source::{Conninfo, SourceConfig, hosts_without_entry, shown_if_there, unusable_passfile};
 
 use super::Environment;
 use super::keys::Key;
@@ -74,7 +74,7 @@ pub fn check_passfile(setting: &str, passfile: &Path, file: &Path, place: Place)
         None => Ok(()),
         Some(why) => {
             let message =
-                format!("`{setting}` names {}, which libpq does not read: {why}", passfile.display());
+                format!("`{setting}` names {}, which libpq does not read: {why}", shown_if_there(passfile));
             Err(Problem::in_file(file, place, message))
         }
     }
@@ -119,7 +119,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Source
             None
         }
     };
-    let passfile = section.get("passfile").and_then(|value| Some((value.path()?, value.place())));
+    let passfile = section.get("passfile").and_then(|value| Some((value.path_of_secret()?, value.place())));
     let password = section.get("password").and_then(|value| {
         if passfile.is_some() {
             value.problem("and `source.passfile` are both given: keep one of them");
@@ -160,16 +160,27 @@ const SEEN: [&str; 11] = [
     "sslcrl",
 ];
 
-fn read_conninfo(value: &Value<'_>) -> Option<Conninfo> {
-    let conninfo = Conninfo::parse(value.text()?)
-        .map_err(|error| value.problem(format_args!("is no connection string that libpq reads: {error}")))
-        .ok()?;
-    conninfo.check_places().map_err(|error| value.problem(format_args!("cannot be used: {error}"))).ok()?;
+/// Reads a connection string, of the file or of `--connstring`.
+///
+/// # Errors
+/// Why it cannot be used, to be put behind the setting. No value is quoted.
+pub(super) fn parse_conninfo(text: &str) -> Result<Conninfo, String> {
+    let conninfo = Conninfo::parse(text)
+        .map_err(|error| format!("is no connection string that libpq reads: {error}"))?;
+    let checked = conninfo.check_places().and_then(|()| conninfo.check_values());
+    checked.map_err(|error| format!("cannot be used: {error}"))?;
     for keyword in SEEN {
         if let Some(why) = conninfo.get(keyword).and_then(invisible) {
-            value.problem(format_args!("has a value of `{keyword}` that {why}"));
-            return None;
+            return Err(format!("has a value of `{keyword}` that {why}"));
         }
+    }
+    Ok(conninfo)
+}
+
+fn read_conninfo(value: &Value<'_>) -> Option<Conninfo> {
+    let conninfo = parse_conninfo(value.text()?).map_err(|why| value.problem(why)).ok()?;
+    for (keyword, path) in conninfo.paths() {
+        value.keep_as(path, format!("what `{keyword}` of `{}` names", value.path));
     }
     Some(conninfo)
 }

@@ -1,6 +1,7 @@
 //! Reading a parsed TOML document key by key. Nothing here stops at the first problem: a reader that meets one notes
 //! it with its place and goes on, so that a person sees all of them in one run.
 
+use foundation::logins::without_logins;
 use foundation::nearest::nearest;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -12,20 +13,22 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::belongs::belongs;
+use super::kept::Kept;
 use super::methods::is_method_name;
-use super::problem::{Place, Problem, without_logins};
+use super::problem::{Origin, Place, Problem, not_absolute, not_absolute_unquoted};
 use super::visible::invisible;
 
-/// Collects the problems of one file.
+/// Collects the problems of one file, and what it names that no run may empty.
 pub(super) struct Reader<'t> {
     file: &'t Path,
     text: &'t str,
     problems: RefCell<Vec<Problem>>,
+    kept: RefCell<Vec<Kept>>,
 }
 
 impl<'t> Reader<'t> {
     pub(super) fn new(file: &'t Path, text: &'t str) -> Self {
-        Self { file, text, problems: RefCell::default() }
+        Self { file, text, problems: RefCell::default(), kept: RefCell::default() }
     }
 
     /// The file that is read.
@@ -50,6 +53,16 @@ impl<'t> Reader<'t> {
     pub(super) fn note(&self, mut problem: Problem) {
         problem.message = without_logins(&problem.message);
         self.problems.borrow_mut().push(problem);
+    }
+
+    /// Notes a file or a directory that no run may empty; `name` is what messages call it.
+    pub(super) fn keep(&self, path: impl Into<PathBuf>, name: impl Into<String>, origin: Origin) {
+        self.kept.borrow_mut().push(Kept::new(path, name, origin));
+    }
+
+    /// What no run may empty, as far as it was noted.
+    pub(super) fn kept(&self) -> Vec<Kept> {
+        self.kept.borrow().clone()
     }
 
     /// Every problem in the order of the file, flags last.
@@ -264,6 +277,17 @@ impl<'t> Value<'t> {
         self.value.get_ref()
     }
 
+    /// Notes that the value leads to `path`, which no run may empty.
+    pub(super) fn keep(&self, path: impl Into<PathBuf>) {
+        self.keep_as(path, format!("what `{}` names", self.path));
+    }
+
+    /// The same under another name.
+    pub(super) fn keep_as(&self, path: impl Into<PathBuf>, name: impl Into<String>) {
+        let origin = Origin::File { file: self.reader.file.to_owned(), place: self.place() };
+        self.reader.keep(path, name, origin);
+    }
+
     /// Notes a problem with this value.
     pub(super) fn problem(&self, message: impl std::fmt::Display) {
         self.reader.problem(self.place(), format!("`{}` {message}", self.path));
@@ -321,12 +345,26 @@ impl<'t> Value<'t> {
         number
     }
 
-    /// An absolute path.
+    /// An absolute path of something that no run may empty.
     pub(super) fn path(&self) -> Option<PathBuf> {
+        self.unkept_path().inspect(|path| self.keep(path))
+    }
+
+    /// The same of a file that holds a secret, or is beside one. The value is never quoted: it may be the secret itself.
+    pub(super) fn path_of_secret(&self) -> Option<PathBuf> {
+        self.absolute(|_| not_absolute_unquoted()).inspect(|path| self.keep(path))
+    }
+
+    /// An absolute path of a place that a run fills, or of something whose place is judged elsewhere.
+    pub(super) fn unkept_path(&self) -> Option<PathBuf> {
+        self.absolute(not_absolute)
+    }
+
+    fn absolute(&self, not_absolute: impl FnOnce(&str) -> String) -> Option<PathBuf> {
         let text = self.word()?;
         let path = PathBuf::from(text);
         if !path.is_absolute() {
-            self.problem(format!("must be an absolute path, not `{}`", text.escape_debug()));
+            self.problem(not_absolute(text));
             return None;
         }
         Some(path)
@@ -400,9 +438,9 @@ impl<'t> Value<'t> {
         Some(self.list()?.into_iter().filter(|item| item.text().is_some()).collect())
     }
 
-    /// A list of absolute paths.
-    pub(super) fn paths(&self) -> Option<Vec<PathBuf>> {
-        Some(self.list()?.iter().filter_map(Value::path).collect())
+    /// A list of absolute paths, each read by `read`.
+    pub(super) fn paths(&self, read: impl Fn(&Value<'t>) -> Option<PathBuf>) -> Option<Vec<PathBuf>> {
+        Some(self.list()?.iter().filter_map(read).collect())
     }
 
     /// A table whose keys are the operator's own.

@@ -1,8 +1,8 @@
 //! The report in JSON, written to `--report FILE`.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io::{self, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use replica::Report;
@@ -45,6 +45,9 @@ pub enum ReportContent<'a> {
     },
 }
 
+/// The sticky bit of a directory.
+const STICKY: u32 = 0o1000;
+
 /// The number of bytes that are read of an existing file to see whether it is a report.
 const READ_LIMIT: u64 = 256 << 20;
 
@@ -58,7 +61,7 @@ struct EarlierReport {
     configuration: String,
 }
 
-/// The file of the report. It is missing or holds an earlier report; no other file is ever replaced.
+/// The file of the report. It is missing, empty, or holds an earlier report; no other file is ever replaced.
 #[derive(Clone, Debug)]
 pub struct ReportFile {
     directory: PathBuf,
@@ -69,8 +72,13 @@ impl ReportFile {
     /// Creates the value for a report at `path`.
     ///
     /// # Errors
-    /// Fails if `path` is relative and the current directory is gone, or if `path` does not end in the name of a file.
+    /// Fails if `path` is relative and the current directory is gone, if `path` does not end in the name of a file, or if it is the `-` by
+    /// which other programs mean their standard output.
     pub fn new(path: &Path) -> io::Result<Self> {
+        if path == Path::new("-") {
+            let message = "the report is not written to standard output, as `-` would mean: name a file";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
         let absolute = std::path::absolute(path)?;
         let (Some(directory), Some(name)) = (absolute.parent(), absolute.file_name()) else {
             let message =
@@ -121,11 +129,12 @@ impl ReportFile {
         Ok(())
     }
 
-    /// Returns whether an earlier report is at the path; `false` if nothing is. Fails if anything else is.
+    /// Returns whether an earlier report or an empty file is at the path; `false` if nothing is. Fails if anything else is.
     fn replaces_a_report(&self) -> io::Result<bool> {
         let other = |what: &str| {
-            let message =
-                format!("{what} is there already, and only an earlier report is replaced: name another file");
+            let message = format!(
+                "{what} is there already, and only an earlier report or an empty file is replaced: name another file"
+            );
             io::Error::new(io::ErrorKind::AlreadyExists, message)
         };
         match self.path.symlink_metadata() {
@@ -140,12 +149,31 @@ impl ReportFile {
             let error = io::Error::from(errno);
             io::Error::new(error.kind(), format!("what is there already cannot be read: {error}"))
         })?;
-        if !file.metadata()?.is_file() {
+        let found = file.metadata()?;
+        if !found.is_file() {
             return Err(other("something that is no file"));
+        }
+        self.refuse_anothers(&found)?;
+        // `mktemp` creates an empty file.
+        if found.len() == 0 {
+            return Ok(true);
         }
         let earlier: Result<EarlierReport, _> =
             serde_json::from_reader(BufReader::new(file.take(READ_LIMIT)));
         earlier.map(|_| true).map_err(|_| other("a file that is no report of this program"))
+    }
+
+    /// In a directory with the sticky bit, such as `/tmp`, nobody but root replaces a file unless it or the directory is his (rename(2)).
+    fn refuse_anothers(&self, found: &Metadata) -> io::Result<()> {
+        let directory = self.directory.metadata()?;
+        let user = rustix::process::geteuid();
+        let is_own = [found.uid(), directory.uid()].contains(&user.as_raw());
+        if directory.mode() & STICKY == 0 || is_own || user.is_root() {
+            return Ok(());
+        }
+        let message = "another user's file is there already, and in this directory, which has the sticky bit, only that user or root may \
+                       replace it: name another file, or have it removed";
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
     }
 
     fn temporary(&self) -> io::Result<NamedTempFile> {
@@ -229,18 +257,26 @@ mod tests {
             message: "",
             problems: &[],
         };
-        for name in ["text", "empty", "json", "more", "directory", "directory/", "link", "dangling", "fifo"] {
+        for name in ["text", "json", "more", "directory", "directory/", "link", "dangling", "fifo"] {
             let file = ReportFile::new(&path(name)).unwrap();
             for tried in [file.probe(), file.write(&written)] {
                 let said = tried.unwrap_err().to_string();
-                assert!(said.contains("only an earlier report is replaced"), "{name}: {said}");
+                assert!(
+                    said.contains("only an earlier report or an empty file is replaced"),
+                    "{name}: {said}"
+                );
             }
         }
         assert!(std::fs::read_to_string(path("text")).unwrap().starts_with("root:"));
         assert_eq!(std::fs::read_to_string(path("report")).unwrap(), report);
         assert!(!path("absent").exists());
-        let file = ReportFile::new(&path("report")).unwrap();
-        file.write(&written).unwrap();
+        for name in ["report", "empty"] {
+            let file = ReportFile::new(&path(name)).unwrap();
+            file.probe().unwrap();
+            file.write(&written).unwrap();
+            assert!(std::fs::read_to_string(path(name)).unwrap().contains("exit_code"), "{name}");
+        }
+        assert!(ReportFile::new(Path::new("-")).unwrap_err().to_string().contains("name a file"));
         assert!(ReportFile::new(Path::new("/")).is_err() && ReportFile::new(Path::new("/x/..")).is_err());
     }
 

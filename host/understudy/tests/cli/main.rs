@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod installed;
+mod places;
+mod reports;
 mod snapshots;
+mod untold;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -247,52 +250,11 @@ fn wrong_flags_are_refused_with_what_is_wrong() {
     directory
         .create(&["--connstring=service=main"])
         .expect(2, &["--connstring: cannot be used", "`service`"]);
+    let misspelt = ["check", "--config", "u.toml", "--connstring=host=h target_session_attrs=primay"];
+    directory.run(&misspelt).expect(2, &["--connstring: cannot be used", "did you mean `primary`?"]);
+    directory.create(&["--connstring=host=h\u{200b}"]).expect(2, &["--connstring: has a value of `host`"]);
     let missing = "--connstring=host=h sslmode=verify-full sslrootcert=/nowhere/ca.pem";
     directory.create(&[missing]).expect(2, &["`sslrootcert`", "/nowhere/ca.pem"]);
-}
-
-#[test]
-fn a_report_that_cannot_be_written_ends_the_program_before_the_run() {
-    let directory = empty_config();
-    std::fs::write(directory.path("u.toml"), valid_config(directory.0.path())).unwrap();
-    let output = directory.create(&["--report", "/no/such/directory/report.json"]);
-    output.expect(2, &["cannot write the report /no/such/directory/report.json", "nothing was touched"]);
-    assert!(!directory.path("data").exists());
-}
-
-#[test]
-fn a_file_that_is_not_a_report_is_not_replaced_even_if_the_configuration_is_wrong() {
-    for config in [WRONG, "not TOML"] {
-        let directory = ConfigDirectory::with(config);
-        std::fs::write(directory.path("passwd"), "root:x:0:0\n").unwrap();
-        std::os::unix::fs::symlink("passwd", directory.path("link")).unwrap();
-        for name in ["passwd", "link", "u.toml", "/dev/null"] {
-            let says = format!("cannot write the report {}", directory.path(name).display());
-            directory.create(&["--report", name]).expect(2, &[&says, "only an earlier report is replaced"]);
-        }
-        assert_eq!(std::fs::read_to_string(directory.path("passwd")).unwrap(), "root:x:0:0\n");
-        assert!(directory.path("link").is_symlink());
-        assert_eq!(std::fs::read_to_string(directory.path("u.toml")).unwrap(), config);
-        // The first run creates the report, the second replaces it.
-        for _ in 0..2 {
-            directory.create(&["--report", "report.json"]).expect(2, &[]);
-            assert_eq!(directory.report()["exit_code"], 2);
-        }
-        assert_eq!(std::fs::read_dir(directory.0.path()).unwrap().count(), 4, "nothing else is left");
-    }
-}
-
-#[test]
-fn rule_30_without_an_accepted_configuration_the_owner_of_the_directory_owns_the_report() {
-    if !is_root() {
-        return;
-    }
-    use std::os::unix::fs::MetadataExt;
-    let directory = ConfigDirectory::with(WRONG);
-    let user = nix::unistd::User::from_name(USER).unwrap().unwrap();
-    std::os::unix::fs::chown(directory.0.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
-    directory.create(&["--report", "report.json"]).expect(2, &[]);
-    assert_eq!(std::fs::metadata(directory.path("report.json")).unwrap().uid(), user.uid.as_raw());
 }
 
 #[test]
@@ -304,7 +266,7 @@ fn nothing_is_created_before_the_whole_configuration_is_accepted() {
     for (text, says) in [
         (format!("{}{source}", config.replace("[method.acme]", standby)), "standby_passfile"),
         (format!("{config}{source}passfile = \"/no/such/pgpass\"\n"), "source.passfile"),
-        (format!("{config}{source}password = {{ file = \"/no/such/password\" }}\n"), "/no/such/password"),
+        (format!("{config}{source}password = {{ file = \"/no/such/password\" }}\n"), "cannot use the secret"),
     ] {
         std::fs::write(directory.path("u.toml"), text).unwrap();
         for verb in ["check", "create"] {
@@ -416,7 +378,8 @@ fn rule_30_root_becomes_the_configured_user_before_any_file_is_created() {
         assert_eq!(metadata.mode() & 0o077, 0, "{created}");
     }
     let text = std::fs::read_to_string(directory.path("u.toml")).unwrap();
-    for (name, says) in [("root", "is root itself"), ("no-such-user", "no user `no-such-user`")] {
+    for (name, says) in [("root", "is root itself"), ("no-such-user", "`user` below [replica] names no user")]
+    {
         std::fs::write(directory.path("u.toml"), text.replace(USER, name)).unwrap();
         directory.create(&[]).expect(2, &[says, "nothing was touched"]);
     }
@@ -477,7 +440,7 @@ fn a_passfile_that_libpq_would_ignore_is_refused_with_its_setting() {
     std::fs::write(directory.path("u.toml"), format!("{text}{source}")).unwrap();
     for verb in ["create", "check"] {
         let run = || directory.run(&[verb, "--config", "u.toml"]);
-        run().expect(2, &["`source.passfile` names", "pgpass", "it does not exist", "nothing was touched"]);
+        run().expect(2, &["`source.passfile` names a file", "it does not exist", "nothing was touched"]);
         std::fs::write(&passfile, "*:*:*:*:x\n").unwrap();
         std::fs::set_permissions(&passfile, std::fs::Permissions::from_mode(0o644)).unwrap();
         run().expect(2, &["`source.passfile`", "mode 0644", "chmod 0600"]);

@@ -70,7 +70,7 @@ fn rule_25_no_place_lies_inside_a_cluster_whatever_is_forced() {
 
 #[test]
 fn rule_25_each_of_the_marks_of_a_cluster_is_enough() {
-    for mark in ["PG_VERSION", "global/pg_control", "global/pg_control.understudy"] {
+    for mark in ["PG_VERSION", "global/pg_control", "global/pg_control.understudy", "archive_status"] {
         let mut machine = Machine::new();
         let path = machine.path("main").join(mark);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -78,6 +78,8 @@ fn rule_25_each_of_the_marks_of_a_cluster_is_enough() {
         machine.directories.datadir = machine.path("main/deep/replica");
         fs::create_dir(machine.path("main/deep")).unwrap();
         machine.refuses_inside(Rule::DataDirectory, machine.path("main").to_str().unwrap());
+        let way_out = format!("if that is not a cluster, rename or remove {}", path.display());
+        machine.refuses_inside(Rule::DataDirectory, &way_out);
         fs::remove_file(path).unwrap();
         machine.acquire().unwrap();
     }
@@ -144,12 +146,103 @@ fn rule_25_a_cluster_inside_what_is_emptied_stays_unless_forced() {
 }
 
 #[test]
+fn rule_25_a_part_of_a_cluster_inside_what_is_emptied_stays_unless_forced() {
+    let mut machine = Machine::with_cluster();
+    machine.map_wal("wal");
+    machine.map_tablespaces(&[("16384", "fast")]);
+    fs::create_dir_all(machine.path("wal/archive_status")).unwrap();
+    fs::create_dir_all(machine.path("fast/PG_15_202209061/5")).unwrap();
+    fs::write(machine.path("fast/PG_15_202209061/5/PG_VERSION"), "15\n").unwrap();
+    fs::create_dir_all(machine.path("data/base/5")).unwrap();
+    fs::write(machine.path("data/base/5/PG_VERSION"), "15\n").unwrap();
+    // The cluster's own, which it keeps in its data directory.
+    for own in [
+        "data/inside/PG_15_202209061/5",
+        "data/pg_tblspc/16386/PG_15_202209061/5",
+        "data/own_wal/archive_status",
+    ] {
+        fs::create_dir_all(machine.path(own)).unwrap();
+    }
+    for version in
+        ["data/inside/PG_15_202209061/5/PG_VERSION", "data/pg_tblspc/16386/PG_15_202209061/5/PG_VERSION"]
+    {
+        fs::write(
+            machine.path(version),
+            "15
+",
+        )
+        .unwrap();
+    }
+    symlink(machine.path("data/inside"), machine.path("data/pg_tblspc/16385")).unwrap();
+    symlink(machine.path("fast"), machine.path("data/pg_tblspc/16384")).unwrap();
+    symlink(machine.path("data/own_wal"), machine.path("data/pg_wal")).unwrap();
+    assert!(machine.refused().message.contains("holds WAL, and no cluster"), "the mapped one is another's");
+    machine.directories.wal = None;
+    machine.acquire().unwrap().state().run_ended(RunResult::Failed, false).unwrap();
+    fs::remove_file(machine.path("data/pg_wal")).unwrap();
+    fs::remove_dir_all(machine.path("data/own_wal")).unwrap();
+    machine.map_wal("wal");
+    symlink(machine.path("wal"), machine.path("data/pg_wal")).unwrap();
+    for (inside, rule, shown) in [
+        ("data/backups/old/PG_VERSION", Rule::DataDirectory, "data/backups/old holds PG_VERSION"),
+        (
+            "data/replica/global/pg_control.understudy",
+            Rule::DataDirectory,
+            "data/replica holds global/pg_control",
+        ),
+        ("data/mytbs/PG_15_202209061/5/1", Rule::DataDirectory, "data/mytbs/PG_15_202209061 is the folder"),
+        ("data/wal/archive_status/1.done", Rule::DataDirectory, "data/wal is a WAL directory"),
+        ("data/base/5/PG_14_202107181/1", Rule::DataDirectory, "PG_14_202107181 is the folder"),
+        ("data/inside/x/global/pg_control", Rule::DataDirectory, "data/inside/x holds global/pg_control"),
+        ("fast/PG_15_202209061/5/old/PG_VERSION", Rule::MappedPlace, "5/old holds PG_VERSION"),
+        ("fast/PG_15_202209061/5/wal/archive_status/1", Rule::MappedPlace, "5/wal is a WAL directory"),
+        ("wal/archive_status/PG_15_202209061/5", Rule::MappedPlace, "PG_15_202209061 is the folder"),
+    ] {
+        let path = machine.path(inside);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "15\n").unwrap();
+        let refusal = machine.refused();
+        assert_eq!((refusal.rule, refusal.policy), (rule, true), "{inside}: {refusal}");
+        assert!(refusal.message.contains(shown), "{inside}: {refusal}");
+        assert!(refusal.remedy.unwrap().contains("--force"), "{inside}");
+        assert!(machine.inspected(true).is_ok(), "{inside}");
+        fs::remove_file(&path).unwrap();
+        // What is empty by now, and no more.
+        let emptied = path.ancestors().skip(1).take_while(|directory| fs::remove_dir(directory).is_ok());
+        assert!(emptied.count() > 0, "{inside}");
+    }
+    drop(machine.acquire().unwrap());
+}
+
+#[test]
+fn what_a_person_keeps_in_a_data_directory_is_named() {
+    let machine = Machine::with_cluster();
+    let besides = || machine.inspected(false).unwrap().cluster.unwrap().besides();
+    for known in
+        ["postgresql.base.conf", "patroni.dynamic.json", "log", ".s.PGSQL.5432.lock", "backup_label.old"]
+    {
+        fs::write(machine.path("data").join(known), "").unwrap();
+    }
+    assert_eq!(besides(), None);
+    fs::create_dir(machine.path("data/backups")).unwrap();
+    fs::write(machine.path("data/backups/base.tar"), "").unwrap();
+    fs::write(machine.path("data/server\n.key"), "").unwrap();
+    assert_eq!(besides().as_deref(), Some("backups/, server\\n.key"));
+    for number in 0..10 {
+        fs::write(machine.path("data").join(format!("a{number}")), "").unwrap();
+    }
+    assert!(besides().unwrap().ends_with("a9 and 2 more"));
+}
+
+#[test]
 fn a_file_in_a_place_of_the_run_is_known_by_every_path() {
     let mut machine = Machine::new();
     machine.map_wal("wal");
     machine.map_tablespaces(&[("16384", "fast")]);
     fs::create_dir(machine.path("data")).unwrap();
     symlink(machine.path("data"), machine.path("link")).unwrap();
+    symlink(machine.path("elsewhere"), machine.path("data/link")).unwrap();
+    symlink(machine.path("data/link"), machine.path("through")).unwrap();
     let state = machine.path("state");
     let around =
         |name: &str| place_around(&machine.directories, &state, &machine.path(name)).map(|(what, _)| what);
@@ -158,6 +251,9 @@ fn a_file_in_a_place_of_the_run_is_known_by_every_path() {
         ("data", Some("the data directory")),
         ("link/report.json", Some("the data directory")),
         ("link/../data/deep/report.json", Some("the data directory")),
+        ("data/link", Some("the data directory")),
+        ("data/link/report.json", Some("the data directory")),
+        ("through/report.json", Some("the data directory")),
         ("wal/report.json", Some("a mapped place")),
         ("fast/report.json", Some("a mapped place")),
         ("state/report.json", Some("the state directory")),

@@ -13,7 +13,7 @@ use sandbox::{Grants, Secret};
 
 use super::Environment;
 use super::keys::Key;
-use super::problem::Problem;
+use super::problem::{Origin, Problem};
 use super::tree::{Section, Value};
 
 /// The keys of `[method.NAME.grants]`.
@@ -127,9 +127,14 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
             "cannot be enforced by this version, which therefore does not grant it: take the line out",
         );
     }
+    let (reader, place) = (section.reader(), section.place());
     section.finish();
     let ambient = stores::ambient(&open, environment);
     let ambient_files = stores::ambient_files(&open, environment);
+    for file in &ambient_files {
+        let origin = Origin::File { file: reader.file().to_owned(), place };
+        reader.keep(file, "what the environment names for `credentials = \"auto\"`", origin);
+    }
     GrantsSection { open, ambient, ambient_files, stores, keys }
 }
 

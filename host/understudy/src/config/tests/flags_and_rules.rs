@@ -100,7 +100,7 @@ fn flags_override_the_file_and_stand_in_for_what_it_leaves_out() {
     }
     let relative = Overrides { datadir: Some("data".into()), ..Overrides::default() };
     let problems = parse_with(WHOLE, &relative, &nothing).map(|_| ()).unwrap_err();
-    assert_eq!(problems, ["--datadir: must be an absolute path, not `data`"]);
+    assert_eq!(problems, ["--datadir: must be an absolute path, which begins with `/`"]);
     let invisible = Overrides {
         scope: Some("bat\u{a0}man".to_owned()),
         datadir: Some("/data\n".into()),

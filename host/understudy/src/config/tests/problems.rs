@@ -23,7 +23,7 @@ network = ["x:443"]
     let expected = [
         ":1:1: unknown key `scop`: did you mean `scope`?",
         ":1:1: `scope` is missing: write scope = \"NAME\" at the top, or give --scope",
-        ":3:11: `replica.datadir` must be an absolute path, not `data`",
+        ":3:11: `replica.datadir` must be an absolute path, which begins with `/`",
         ":4:11: `replica.bin_dir` must be a quoted string, not a whole number",
         ":5:1: unknown key `replica.metods`: did you mean `methods`?",
         ":6:11: `replica.timeout` cannot be read: `soon` is not a length of time: write whole numbers and units",
@@ -118,7 +118,10 @@ fn each_wrong_line_is_told_by_its_own_message() {
         ),
         ("require_landlock = 99", "6:20: `replica.require_landlock` must be one of Landlock's ABIs, 1 to 7"),
         ("snapshot = 1", "6:12: `replica.snapshot` must be true or false, not a whole number"),
-        ("plugin_path = [\"x\"]", "6:16: `replica.plugin_path[0]` must be an absolute path, not `x`"),
+        (
+            "plugin_path = [\"x\"]",
+            "6:16: `replica.plugin_path[0]` must be an absolute path, which begins with `/`",
+        ),
         (
             "plugin_path = \"/x\"",
             "6:15: `replica.plugin_path` must be a list, not a string: write plugin_path = [\"/x\"]",
@@ -165,12 +168,15 @@ fn each_wrong_line_is_told_by_its_own_message() {
         ),
         (
             "[method.acme]\nplugin = \"http://me:swordfish@h/x:1\"",
-            "7:10: `method.acme.plugin` names `http://<secret>@h/x:1`, which is a registry's reference",
+            "7:10: `method.acme.plugin` names an address or a registry's reference",
         ),
         (
             "wal_dir = \"http://me:swordfish@h/\"",
-            "6:11: `replica.wal_dir` must be an absolute path, not `http://<secret>@h/`",
+            "6:11: `replica.wal_dir` must be an absolute path, which begins with `/`",
         ),
+        ("wal_dir = \"./wal\"", "6:11: `replica.wal_dir` must be an absolute path, not `./wal`"),
+        ("wal_dir = \"$HOME/wal\"", "6:11: `replica.wal_dir` must be an absolute path, not `$HOME/wal`"),
+        ("wal_dir = \"~/wal\"", "6:11: `replica.wal_dir` must be an absolute path, not `~/wal`"),
         ("wal_dir = \"/data/wal\"", "6:11: `/data/wal` and the data directory, `/data`, must be apart"),
         ("wal_dir = \"/\"", "6:11: `/` and the data directory, `/data`, must be apart"),
         (
@@ -182,13 +188,20 @@ fn each_wrong_line_is_told_by_its_own_message() {
             "tablespaces = { 99999999999 = \"/t\" }",
             "6:17: `replica.tablespaces.99999999999` must have as its key",
         ),
-        ("tablespaces = { a = \"t\" }", "6:21: `replica.tablespaces.a` must be an absolute path, not `t`"),
+        (
+            "tablespaces = { a = \"t\" }",
+            "6:21: `replica.tablespaces.a` must be an absolute path, which begins with `/`",
+        ),
         ("tablespaces = [\"/t\"]", "6:15: `replica.tablespaces` must be a table, not a list"),
         ("restore_command = \" \"", "6:19: `replica.restore_command` must be a command in one line"),
         ("restore_command = \"a\\nb\"", "6:19: `replica.restore_command` must be a command in one line"),
         (
             "restore_command = \"AWS_SECRET=x wal-g wal-fetch\"",
             "6:19: `replica.restore_command` sets variables",
+        ),
+        (
+            "restore_command = \"curl https://u:S3cret@h/%f -o %p\"",
+            "6:19: `replica.restore_command` has a password in an address",
         ),
         ("restore_command = \"/usr/bin/env -i A=x wal-g\"", "6:19: `replica.restore_command` sets variables"),
         ("configure_standby = true", "6:21: `replica.configure_standby` needs `[source] conninfo`"),
@@ -197,7 +210,7 @@ fn each_wrong_line_is_told_by_its_own_message() {
         ("[method.acme]\nplugn = \"x\"", "7:1: unknown key `method.acme.plugn`: did you mean `plugin`?"),
         (
             "[method.acme]\nplugin = \"r.example/a/b:1.4\"",
-            "7:10: `method.acme.plugin` names `r.example/a/b:1.4`, which is a registry's",
+            "7:10: `method.acme.plugin` names an address or a registry's reference",
         ),
         ("[method.acme]\nplugin = false", "7:10: `method.acme.plugin` must be a quoted string, not a flag"),
         (
@@ -299,8 +312,16 @@ fn each_wrong_line_is_told_by_its_own_message() {
             "7:12: `source.conninfo` cannot be used: `service` is not followed",
         ),
         (
+            "[source]\nconninfo = \"host=h sslmode=verify_full\"",
+            "7:12: `source.conninfo` cannot be used: `sslmode` has a value that libpq does not take: did you mean `verify-full`?",
+        ),
+        (
+            "[source]\nconninfo = \"host=h port=99999\"",
+            "7:12: `source.conninfo` cannot be used: `port` must be a whole number from 1 to 65535",
+        ),
+        (
             "[source]\nconninfo = \"host=h sslrootcert=ca.pem\"",
-            "7:12: `source.conninfo` cannot be used: `sslrootcert` is the relative path `ca.pem`",
+            "7:12: `source.conninfo` cannot be used: `sslrootcert` is a relative path: write it as an absolute one",
         ),
         (
             "[source]\nconninfo = \"host=h\"\npassword = \"x\"",
@@ -440,7 +461,9 @@ fn a_password_file_that_cannot_be_read_is_told_at_its_line() {
     let text = format!("{WHOLE}[source]\nconninfo = \"host=h\"\npassword = {{ file = \"/no/such/file\" }}");
     let problem = parse(&text).unwrap().source.unwrap().resolve().unwrap_err();
     assert!(
-        problem.to_string().starts_with("/etc/understudy.toml:8:21: cannot use the secret in /no/such/file"),
+        problem
+            .to_string()
+            .starts_with("/etc/understudy.toml:8:21: cannot use the secret in a file that does not exist"),
         "{problem}"
     );
 }
