@@ -60,9 +60,9 @@ fn a_tablespace_created_after_the_backup_is_rejected_before_anything_is_touched(
     let later = LaterTablespace::new();
     let path = later.path.display().to_string();
     // The path is in use by the primary on this machine, and replay would empty it.
-    later.assert_rejected(&later.replica(""), &["made after the backup", &path, "PG_15_"]);
+    later.assert_rejected(&later.replica(""), &["created after the backup", &path, "PG_15_"]);
     fs::remove_file(&later.path).unwrap();
-    later.assert_rejected(&later.replica(""), &["made after the backup", &path, "no such directory"]);
+    later.assert_rejected(&later.replica(""), &["created after the backup", &path, "no such directory"]);
 
     let elsewhere = later.primary.playground.directory("later-here").unwrap();
     let mapped = later.replica(&format!("\"{path}\" = \"{}\", ", elsewhere.display()));

@@ -89,8 +89,7 @@ fn is_yaml(line: &str) -> bool {
 fn value_with(text: &str, open: char) -> Option<usize> {
     text.match_indices(open)
         .map(|(offset, _)| offset)
-        .filter(|offset| text[..*offset].trim_end_matches([' ', '\t']).ends_with('='))
-        .next_back()
+        .rfind(|offset| text[..*offset].trim_end_matches([' ', '\t']).ends_with('='))
 }
 
 /// Says what is wrong in one line, and where.
@@ -98,10 +97,10 @@ fn of_a_line(text: &str, span: Range<usize>, message: &str) -> (usize, String) {
     let start = text.get(..span.start).map_or(0, |before| before.rfind('\n').map_or(0, |end| end + 1));
     let line = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
     let not_toml = |offset, why: &str| (offset, format!("not TOML: {why}"));
-    if message == "duplicate key" {
-        if let Some(why) = duplicate::told(text, span.clone()) {
-            return (span.start, why);
-        }
+    if message == "duplicate key"
+        && let Some(why) = duplicate::told(text, span.clone())
+    {
+        return (span.start, why);
     }
     if line.trim_start().starts_with([';', '/']) {
         return not_toml(start, "a comment begins with `#`");
