@@ -6,8 +6,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Component;
 
-use libfuzzer_sys::fuzz_target;
 use foundation::rooted::RelativePath;
+use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &[u8]| {
     let Ok(path) = RelativePath::new(OsStr::from_bytes(text)) else { return };

@@ -2,9 +2,9 @@
 
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
 use foundation::redact::{ANYWHERE, REDACTED, Redactor};
 use foundation::secret::Secret;
+use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (Vec<u8>, String, String)| {
     let (secret, before, after) = input;

@@ -5,8 +5,8 @@
 
 use std::io::Read;
 
-use libfuzzer_sys::fuzz_target;
 use foundation::rooted::RelativePath;
+use libfuzzer_sys::fuzz_target;
 use ustar::{Archive, BLOCK, Kind, Source, Stream, Windows, last_member};
 
 /// Gives every block that looks like a header the checksum that it needs to be looked at at all (ustar: bytes 148 to 155).

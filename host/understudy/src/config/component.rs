@@ -18,8 +18,8 @@ pub(super) const KEYS: &[Key] = &[
         "plugin",
         "path",
         "`NAME.wasm` in the plugin path, else the method `NAME` that is included in the program",
-        "the component's file, absolute or relative to the folder of the configuration file. A registry \
-         reference such as `host/name:tag` is refused: registries are not supported",
+        "the component's file, absolute or relative to the folder of the configuration file. An \
+         address and a registry reference such as `host/name:tag` are refused: neither is supported",
     ),
     Key::new(
         "options",

@@ -36,7 +36,7 @@ pub(super) const KEYS: &[Key] = &[
         "the methods in the order in which they are tried. Also read as `create_replica_methods` or \
          `create_replica_method`; two of the three together are refused. A name has 1 to 100 letters, \
          digits, `_`, `-` and `.`, and does not begin with `.`. A name is refused if it is not \
-         `basebackup`, has no section and is not in the plugin path",
+         `basebackup`, has no section, is not in the plugin path and is not included in the program",
     )
     .also(OTHER_NAMES),
     Key::new(
@@ -65,15 +65,17 @@ pub(super) const KEYS: &[Key] = &[
         "standby_passfile",
         "path",
         "none",
-        "the `passfile` in `primary_conninfo`. Refused before the run if libpq would not read it: it does \
-         not exist, is no file, or others may read or change it",
+        "the `passfile` in `primary_conninfo`. Refused before the run if libpq would not read it (it does \
+         not exist, is no file, or others may read or change it), or, if the source asks for a password, if \
+         it has none for the source: a line `host:port:replication:user:password`, `*` for any",
     ),
     Key::new(
         "restore_command",
         "text",
         "none",
         "written with `configure_standby`; without it the report has the line for Patroni's \
-         configuration. One line; must not begin by setting variables, because logs show the command",
+         configuration. One line; must not begin by setting variables, nor have a \
+         password in an address, because logs show the command",
     ),
     Key::new(
         "config_file",
@@ -123,7 +125,7 @@ pub(super) const KEYS: &[Key] = &[
         "path",
         "`.local/state/understudy` in the home directory of the user that the program runs as",
         "where state files and compiled plugins are kept. Must belong to that user, with no write access \
-         for others, and lie apart from all places of the replica",
+         for others, and lie apart from all places of the replica and from every cluster",
     ),
     Key::new(
         "plugin_path",

@@ -19,7 +19,7 @@ pub(super) const KEYS: &[Key] = &[
         "text",
         "required in this section",
         "libpq's connection string, as `key=value` words or as a URI. Refused: keywords that libpq does \
-         not know, the keywords `service` and `servicefile`, and relative paths of files. A certificate \
+         not know, values that libpq does not take (`sslmode`, `port`, `target_session_attrs` and the like), the keywords `service` and `servicefile`, and relative paths of files. A certificate \
          file that it names must exist if libpq needs it",
     ),
     Key::new(

@@ -13,12 +13,14 @@ fn without_variable_parts(text: &str, directory: &ConfigDirectory) -> String {
         text = format!("{before}created after <seconds> s:{after}");
     }
     let mut fixed = String::new();
+    let mut before = "";
     for line in text.lines() {
+        let is_host_name =
+            before.trim_start() == "\"host\": {" && line.trim_start().starts_with("\"name\": ");
+        before = line;
         let has_key = |key: &str| line.trim_start().starts_with(&format!("\"{key}\": "));
-        let line = match ["seconds", "started", "ended", "kernel", "landlock", "architecture", "hostname"]
-            .iter()
-            .find(|key| has_key(key))
-        {
+        let keys = ["seconds", "started", "ended", "kernel", "landlock", "architecture"];
+        let line = match keys.into_iter().find(|key| has_key(key)).or(is_host_name.then_some("name")) {
             Some(key) => {
                 let indent = &line[..line.len() - line.trim_start().len()];
                 let comma = if line.ends_with(',') { "," } else { "" };
@@ -84,13 +86,16 @@ fn output_of_inspect_for_the_methods() {
     }
 }
 
-/// Replaces the digest of a component, which changes with the compiler.
+/// Replaces the digest and the size of a component, which change with the compiler.
 fn without_digest(text: &str) -> String {
     let hexadecimal = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     let word = |word: &str| {
         let bare = word.trim_start_matches("sha256:");
         if hexadecimal(bare) { word.replace(bare, "<digest>") } else { word.to_owned() }
     };
-    let line = |line: &str| line.split(' ').map(word).collect::<Vec<_>>().join(" ");
+    let line = |line: &str| match line.starts_with("  size ") {
+        true => "  size      <size>".to_owned(),
+        false => line.split(' ').map(word).collect::<Vec<_>>().join(" "),
+    };
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
