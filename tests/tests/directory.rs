@@ -155,8 +155,11 @@ fn foreign_files_in_a_recreated_data_directory_are_not_removed() {
     assert_eq!(fs::read_to_string(data.join("thesis.txt")).unwrap(), "years of work");
 }
 
-/// Creates a replica of `primary`, and configures it for another primary.
+/// Creates a replica of `primary`, and configures it for another primary, whose password its passfile has.
 fn replica_for_another_primary(primary: &Primary, other: &Primary) -> ReplicaFolder {
+    let passfile = primary.playground.path("pgpass");
+    let lines = [&passfile, &other.playground.path("pgpass")].map(|path| fs::read_to_string(path).unwrap());
+    fs::write(&passfile, lines.join("\n")).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
     replica.created_by("basebackup").unwrap();
     let config = replica.path("understudy.toml");

@@ -27,6 +27,11 @@ case "$1 $2" in
 '-C max_prepared_transactions') echo 0 ;;
 '-C max_locks_per_transaction') echo 64 ;;
 '-C superuser_reserved_connections') echo 3 ;;
+'-C min_wal_size') echo 80 ;;
+'-C max_wal_size') echo 1024 ;;
+'-C min_dynamic_shared_memory') echo 0 ;;
+'-C shared_memory_size') echo 143 ;;
+'-C port') echo 5432 ;;
 '-C wal_level') echo replica ;;
 '-C archive_mode' | '-C ssl') echo off ;;
 '-C dynamic_library_path') echo '$libdir' ;;

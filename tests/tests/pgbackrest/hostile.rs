@@ -110,7 +110,7 @@ fn a_path_that_leaves_the_data_directory_is_refused_before_anything_is_touched()
         let why = match name {
             "elsewhere/file" => "neither pg_data nor pg_tblspc",
             "pg_tblspc/99999/PG_15_202209061/5/1" => "tablespace 99999",
-            "pg_data/a\0b" => "no name",
+            "pg_data/a\0b" => "not a name that can be restored",
             _ => "leaves the data directory",
         };
         repository.fails(name, &info, OldData::Untouched, &["backup.manifest", why]);
