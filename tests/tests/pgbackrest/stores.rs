@@ -187,5 +187,5 @@ fn a_name_that_is_too_long_for_a_bucket_is_reported_before_anything_is_touched()
     upload(&server, &stanza.repository(1));
     let pass = stanza.primary.playground.path("secrets/repository.pass");
     let section = in_bucket(&stanza, &server.url(), S3RVER, &pass).replace("wal = \"latest\"", "");
-    fails(&stanza, "a long name", &section, OldData::Untouched, &["cannot have", "takes 1024"]);
+    fails(&stanza, "a long name", &section, OldData::Untouched, &["cannot have", "accepts 1024"]);
 }

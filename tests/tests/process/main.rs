@@ -58,7 +58,7 @@ async fn a_guard_that_never_answers_is_ended_at_the_timeout() {
     let program = NativeProgram { guard: GuardExecutable::at(&silent), ..shell("echo ran", "x") };
     let begun = Instant::now();
     let error = program.run(&watched().run, logged).await.unwrap_err().to_string();
-    assert!(error.contains("did not stand within 10 s") && begun.elapsed().as_secs() < 12, "{error}");
+    assert!(error.contains("was not ready within 10 s") && begun.elapsed().as_secs() < 12, "{error}");
     assert_eq!(with_mark(&mark), HashMap::new());
 }
 
