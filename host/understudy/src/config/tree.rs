@@ -181,8 +181,12 @@ impl<'t> Section<'t> {
                 continue;
             }
             let near = || nearest(name, known()).map(|near| format!("did you mean `{near}`?"));
-            let section = self.path.is_empty().then(|| section_of_a_method(name, value.get_ref())).flatten();
-            let hint = better(name, section.or_else(|| belongs(name, &self.path)).or_else(near));
+            let is_top = self.path.is_empty();
+            let section = || is_top.then(|| section_of_a_method(name, value.get_ref())).flatten();
+            let is_of_a_method = name == "methods" || name.starts_with("method.");
+            let section =
+                section().filter(|_| is_of_a_method).or_else(|| belongs(name, &self.path)).or_else(section);
+            let hint = better(name, section.or_else(near));
             let hint =
                 hint.unwrap_or_else(|| format!("known here: {}", known().collect::<Vec<_>>().join(", ")));
             let path = join(&self.path, name);

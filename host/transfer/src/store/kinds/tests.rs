@@ -65,10 +65,10 @@ fn every_name_of_a_kind_is_its_name_for_one_thing() {
 #[tokio::test]
 async fn a_kind_of_store_that_is_not_known_is_told_with_the_nearest() {
     for (url, nearest) in [
-        ("s4://b/p", "`s3`"),
+        ("s4://b/p", "`s3://`"),
         ("azure://c/p", "known are s3, gs, az, "),
-        ("htps://h/p", "`https`"),
-        ("gcs://b", "`gs`"),
+        ("htps://h/p", "`https://`"),
+        ("gcs://b", "`gs://`"),
     ] {
         let error = opened(&config(url, &[], &[])).await.unwrap_err();
         assert!(error.contains(nearest), "{error}");
@@ -146,7 +146,10 @@ async fn an_authority_must_be_one_and_must_be_asked() {
         for (authorities, says) in [
             ("nothing in PEM", "holds no certificate"),
             (&long, "holds no certificate"),
-            ("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n", "`ca_file` holds cannot be used"),
+            (
+                "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+                "file of `ca_file` cannot be used",
+            ),
             ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cannot be used"),
         ] {
             let error = opened(&vouched(url, &options, authorities)).await.unwrap_err();

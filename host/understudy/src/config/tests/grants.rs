@@ -214,8 +214,8 @@ fn each_wrong_grant_is_told_by_its_own_message() {
     for (lines, says) in [
         (r#"stores.repo = { region = "x" }"#, "`method.acme.grants.stores.repo.url` is missing"),
         (r#"stores.repo = { url = "/mnt" }"#, "is no address of a store"),
-        (r#"stores.repo = { url = "s4://b" }"#, "did you mean `s3`?"),
-        (r#"stores.repo = { url = "file://mnt/backups" }"#, "\"file:///mnt/backups\""),
+        (r#"stores.repo = { url = "s4://b" }"#, "did you mean `s3://`?"),
+        (r#"stores.repo = { url = "file://mnt/backups" }"#, "file:///mnt/backups"),
         (r#"stores.repo = { url = "s3:///b" }"#, "lacks its host or bucket"),
         (r#"stores.repo = { url = "s3://b", regoin = "x" }"#, "did you mean `region`?"),
         (
