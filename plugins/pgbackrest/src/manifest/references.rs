@@ -75,6 +75,6 @@ mod tests {
         }
         assert_eq!((references.get(7), references.iter().count()), (Some(label(7).as_str()), MOST));
         assert!(references.number(&label(MOST)).unwrap_err().contains("more than 20000 backups"));
-        assert!(references.number("../x").unwrap_err().contains("no label"));
+        assert!(references.number("../x").unwrap_err().contains("not a label"));
     }
 }

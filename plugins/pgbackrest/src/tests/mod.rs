@@ -104,16 +104,16 @@ fn contradictory_and_invalid_options_are_refused() {
             "`target-time` and `target-lsn`",
         ),
         (request().with("backup", FULL).with("older", true), "`older = true` would take another"),
-        (request().with("target-time", "2026-11-26 04:00:00"), "no time with a zone"),
+        (request().with("target-time", "2026-11-26 04:00:00"), "not a time with a zone"),
         (request().with("target-lsn", "1"), "is not an LSN"),
         (request().with("target-timeline", 0), "count from 1"),
-        (request().with("backup", "newest"), "no label"),
-        (request().with("backup", "../../etc"), "no label"),
+        (request().with("backup", "newest"), "not a label"),
+        (request().with("backup", "../../etc"), "not a label"),
         (request().with("repositories", Vec::new()), "names 0 stores"),
         (request().with("repositories", vec!["repo".to_owned(); 257]), "names 257 stores"),
         (request().with("repositories", vec!["/var/lib/pgbackrest".to_owned()]), "is a path"),
         (request().with("repositories", vec!["other".to_owned()]), "denied"),
-        (Request::default().with("stanza", "../main"), "no name of a stanza"),
+        (Request::default().with("stanza", "../main"), "cannot be the name of a stanza"),
         (Request::default(), "`stanza` is missing"),
     ] {
         let refusal = scene.refusal_of(&request);
@@ -181,7 +181,7 @@ fn an_invalid_manifest_is_refused_and_named() {
         (
             at,
             "pg_data/a={\"checksum\":\"zz\",\"size\":1,\"timestamp\":1}\npg_data/backup_label=".to_owned(),
-            "no SHA-1",
+            "not a SHA-1",
         ),
         (
             "pg_tblspc/16384/PG_15_202209061/5/16385=",

@@ -35,7 +35,7 @@ fn a_missing_or_damaged_text_is_replaced_by_its_copy_with_a_warning() {
 #[test]
 fn a_text_that_is_not_pgbackrests_is_refused() {
     for (text, what) in [
-        ("", "names no backrest-format"),
+        ("", "it has no backrest-format"),
         ("[backrest]\nbackrest-format=5\n", "has no backrest-checksum"),
         (&sealed("[backrest]\nbackrest-format=6\n"), "has the format 6"),
         ("x=1\n", "line 1 is in no section"),
