@@ -1,4 +1,4 @@
-//! Repositories of somebody who means harm: nothing is written outside, and each ends within its bounds with a sentence.
+//! Malicious repositories: nothing is written outside, and each restore ends within its limits with a message.
 
 use std::fs;
 use std::io::Write;
@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use tests::pgbackrest::{BUNDLED, Info, PLAIN, Stanza};
 
-use super::bad_input::{Kept, of};
-use super::scene::{Old, fails};
+use super::bad_input::{SavedFolder, section_of};
+use super::scene::{OldData, fails};
 
-/// How long the method may take, and what its end may take beyond that on a machine that is busy.
+/// The timeout of the method.
 const TIMEOUT: &str = "timeout = \"90s\"\n";
+/// The longest time of a run, which may end later than the method on a busy machine.
 const LONGEST: Duration = Duration::from_secs(120);
 
 /// A repository with one full backup, whose files can be changed and put back.
@@ -19,7 +20,7 @@ struct Repository {
     stanza: Stanza,
     label: String,
     manifest: PathBuf,
-    kept: Kept,
+    saved: SavedFolder,
 }
 
 impl Repository {
@@ -27,8 +28,8 @@ impl Repository {
         let stanza = Stanza::start(name, 100, &[if bundle { BUNDLED } else { PLAIN }], "gz").unwrap();
         let label = stanza.backup(1, "full", &[]).unwrap();
         let manifest = stanza.backups(1, &format!("{label}/backup.manifest"));
-        let kept = Kept::new(&stanza.backups(1, ""));
-        Self { stanza, label, manifest, kept }
+        let saved = SavedFolder::new(&stanza.backups(1, ""));
+        Self { stanza, label, manifest, saved }
     }
 
     fn info(&self) -> Info {
@@ -36,28 +37,28 @@ impl Repository {
     }
 
     fn section(&self) -> String {
-        of(&self.stanza, &self.label).replacen(
+        section_of(&self.stanza, &self.label).replacen(
             "[method.pgbackrest]\n",
             &format!("[method.pgbackrest]\n{TIMEOUT}"),
             1,
         )
     }
 
-    /// What becomes of this manifest.
-    fn fails(&self, what: &str, info: &Info, old: Old, says: &[&str]) {
+    /// Writes this manifest, and checks that the restore fails with these messages.
+    fn fails(&self, what: &str, info: &Info, old: OldData, says: &[&str]) {
         info.write(&self.manifest, self.stanza.primary.playground.user()).unwrap();
-        self.ends(what, old, says);
+        self.assert_fails(what, old, says);
     }
 
-    fn ends(&self, what: &str, old: Old, says: &[&str]) {
+    fn assert_fails(&self, what: &str, old: OldData, says: &[&str]) {
         let begun = Instant::now();
         fails(&self.stanza, what, &self.section(), old, says);
         assert!(begun.elapsed() < LONGEST, "{what} took {:?}", begun.elapsed());
-        self.kept.back();
+        self.saved.restore();
     }
 
-    /// Must end with a replica, or with a sentence; nothing outside either way.
-    fn replica_or_sentence(&self, what: &str, info: &Info, victim: &Path) {
+    /// Checks that the run creates a replica or fails with a message, and writes nothing outside.
+    fn assert_replica_or_message(&self, what: &str, info: &Info, victim: &Path) {
         info.write(&self.manifest, self.stanza.primary.playground.user()).unwrap();
         let replica = self.stanza.folder("", &self.section()).unwrap();
         let before = tests::pgbackrest::snapshot(victim).unwrap();
@@ -75,13 +76,13 @@ impl Repository {
                 entry.path()
             );
         }
-        self.kept.back();
+        self.saved.restore();
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_name_that_leads_elsewhere_is_refused_by_name_before_anything_is_touched() {
+fn a_path_that_leaves_the_data_directory_is_refused_before_anything_is_touched() {
     let repository = Repository::new("pgbr-names", false);
     let outside = repository.stanza.primary.playground.path("escaped");
     let line = repository.info().get("target:file", "pg_data/PG_VERSION").unwrap().to_owned();
@@ -109,19 +110,24 @@ fn a_name_that_leads_elsewhere_is_refused_by_name_before_anything_is_touched() {
         let why = match name {
             "elsewhere/file" => "neither pg_data nor pg_tblspc",
             "pg_tblspc/99999/PG_15_202209061/5/1" => "tablespace 99999",
-            "pg_data/a\0b" => "not a name",
+            "pg_data/a\0b" => "not a name that can be restored",
             _ => "leaves the data directory",
         };
-        repository.fails(name, &info, Old::Untouched, &["backup.manifest", why]);
+        repository.fails(name, &info, OldData::Untouched, &["backup.manifest", why]);
     }
     for name in ["pg_data/../escaped", "../escaped", &absolute, "pg_data/base//x"] {
         let mut info = repository.info();
         info.add("target:path", name, "{}");
-        repository.fails(&format!("directory {name}"), &info, Old::Untouched, &["leaves the data directory"]);
+        repository.fails(
+            &format!("directory {name}"),
+            &info,
+            OldData::Untouched,
+            &["leaves the data directory"],
+        );
     }
     let mut info = repository.info();
     info.add("target:file", "pg_data/PG_VERSION", &line);
-    repository.fails("twice", &info, Old::Untouched, &["PG_VERSION"]);
+    repository.fails("twice", &info, OldData::Untouched, &["PG_VERSION"]);
     let mut info = repository.info();
     info.add("target:file", "pg_data/PG_VERSION/below", &line);
     let object = repository.stanza.backups(1, &format!("{}/pg_data/PG_VERSION", repository.label));
@@ -130,24 +136,24 @@ fn a_name_that_leads_elsewhere_is_refused_by_name_before_anything_is_touched() {
     for path in [object.join("below.gz"), object] {
         repository.stanza.primary.playground.user().own(&path).unwrap();
     }
-    repository.fails("a file below a file", &info, Old::Emptied, &["PG_VERSION"]);
+    repository.fails("a file below a file", &info, OldData::Emptied, &["PG_VERSION"]);
     for reference in ["../../../escaped", "/etc", "", "20260101-000000F/.."] {
         let mut info = repository.info();
-        // The keys of a value stand in their order.
+        // The keys of a value must be in alphabetical order.
         let with = line.replacen(",\"repo-size", &format!(",\"reference\":\"{reference}\",\"repo-size"), 1);
         assert!(with.contains("reference"), "{with}");
         info.set("target:file", "pg_data/PG_VERSION", &with);
-        repository.fails(&format!("reference {reference}"), &info, Old::Untouched, &["not a label"]);
+        repository.fails(&format!("reference {reference}"), &info, OldData::Untouched, &["not a label"]);
     }
     for label in ["../../../escaped", "..", "20260101-000000F/../x"] {
-        let section = of(&repository.stanza, label);
-        fails(&repository.stanza, label, &section, Old::Untouched, &["backup"]);
+        let section = section_of(&repository.stanza, label);
+        fails(&repository.stanza, label, &section, OldData::Untouched, &["backup"]);
     }
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_link_leads_nowhere_that_the_operator_did_not_map() {
+fn a_link_in_a_backup_never_leads_outside_the_mapped_directories() {
     let repository = Repository::new("pgbr-links", false);
     let playground = &repository.stanza.primary.playground;
     let victim = playground.directory("victim").unwrap();
@@ -160,15 +166,15 @@ fn a_link_leads_nowhere_that_the_operator_did_not_map() {
         &format!("{{\"file\":\"pg_hba.conf\",\"path\":\"{target}\",\"type\":\"link\"}}"),
     );
     file.add("target:link", "pg_data/pg_hba.conf", &format!("{{\"destination\":\"{target}/pg_hba.conf\"}}"));
-    repository.replica_or_sentence("a linked file", &file, &victim);
+    repository.assert_replica_or_message("a linked file", &file, &victim);
     for (name, destination) in [("pg_xact", target.as_str()), ("base", "../../victim"), ("global", "/etc")] {
         let mut folder = repository.info();
         let path = format!("pg_data/{name}");
         folder.add("backup:target", &path, &format!("{{\"path\":\"{destination}\",\"type\":\"link\"}}"));
         folder.add("target:link", &path, &format!("{{\"destination\":\"{destination}\"}}"));
-        repository.replica_or_sentence(&path, &folder, &victim);
+        repository.assert_replica_or_message(&path, &folder, &victim);
     }
-    // A tablespace that the operator's map does not have.
+    // A tablespace that is not in the operator's map.
     let mut space = repository.info();
     space.add(
         "backup:target",
@@ -177,12 +183,12 @@ fn a_link_leads_nowhere_that_the_operator_did_not_map() {
     );
     space.add("target:link", "pg_data/pg_tblspc/77777", &format!("{{\"destination\":\"{target}\"}}"));
     space.add("target:path", "pg_tblspc/77777", "{}");
-    repository.fails("a tablespace", &space, Old::Untouched, &["77777"]);
+    repository.fails("a tablespace", &space, OldData::Untouched, &["77777"]);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_size_that_lies_ends_with_the_files_name_and_few_bytes() {
+fn a_wrong_size_fails_with_the_name_of_the_file() {
     let repository = Repository::new("pgbr-sizes", false);
     let file = "pg_data/base/1/1247";
     let honest = repository.info().get("target:file", file).unwrap().to_owned();
@@ -190,53 +196,53 @@ fn a_size_that_lies_ends_with_the_files_name_and_few_bytes() {
         format!("\"size\":{}", honest.split("\"size\":").nth(1).unwrap().split([',', '}']).next().unwrap());
     assert!(honest.contains(&size), "{honest}");
 
-    // A gigabyte of nothing where a hundred kilobytes are said.
+    // A gigabyte of zeroes with a declared size of a hundred kilobytes.
     let object = repository.stanza.backups(1, &format!("{}/{file}.gz", repository.label));
     let mut zip = std::process::Command::new("/bin/sh");
     zip.args(["-c", "head -c 1000000000 /dev/zero | gzip -1 >\"$0\""]).arg(&object);
     tests::server::run(&mut zip).unwrap();
-    repository.ends("a bomb", Old::Emptied, &["base/1/1247"]);
+    repository.assert_fails("a bomb", OldData::Emptied, &["base/1/1247"]);
 
     for (lie, old) in [
-        ("\"size\":1", Old::Emptied),
-        ("\"size\":1000000", Old::Emptied),
-        // Four petabytes are on no disk here.
-        ("\"size\":4503599627370496", Old::Untouched),
-        ("\"size\":9223372036854775807", Old::Untouched),
-        ("\"size\":18446744073709551615", Old::Untouched),
-        ("\"size\":99999999999999999999", Old::Untouched),
-        ("\"size\":-1", Old::Untouched),
-        ("\"size\":1.5", Old::Untouched),
-        ("\"size\":\"8192\"", Old::Untouched),
-        ("\"size\":null", Old::Untouched),
+        ("\"size\":1", OldData::Emptied),
+        ("\"size\":1000000", OldData::Emptied),
+        // The disk has no room for four petabytes.
+        ("\"size\":4503599627370496", OldData::Untouched),
+        ("\"size\":9223372036854775807", OldData::Untouched),
+        ("\"size\":18446744073709551615", OldData::Untouched),
+        ("\"size\":99999999999999999999", OldData::Untouched),
+        ("\"size\":-1", OldData::Untouched),
+        ("\"size\":1.5", OldData::Untouched),
+        ("\"size\":\"8192\"", OldData::Untouched),
+        ("\"size\":null", OldData::Untouched),
     ] {
         let mut info = repository.info();
         info.replace("target:file", file, &size, lie);
         repository.fails(lie, &info, old, &["base/1/1247"]);
     }
-    // Each is possible, and no disk here has room for them.
+    // Each size is possible, but the disk has no room for their sum.
     let mut info = repository.info();
     for other in ["pg_data/base/1/1249", "pg_data/base/1/1255", file] {
         let value = info.get("target:file", other).unwrap();
         let own = value.split("\"size\":").nth(1).unwrap().split([',', '}']).next().unwrap().to_owned();
         info.replace("target:file", other, &format!("\"size\":{own}"), "\"size\":1099511627776");
     }
-    repository.fails("the sum", &info, Old::Untouched, &["rejected"]);
+    repository.fails("the sum", &info, OldData::Untouched, &["rejected"]);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_place_in_a_bundle_that_is_none_ends_with_a_sentence() {
+fn an_invalid_position_in_a_bundle_fails_with_the_name_of_the_file() {
     let repository = Repository::new("pgbr-bundles", true);
     let file = "pg_data/base/1/1247";
     let honest = repository.info().get("target:file", file).unwrap().to_owned();
     assert!(honest.contains("\"bni\":1"), "{honest}");
     for (lie, old) in [
-        ("\"bni\":99", Old::Emptied),
-        ("\"bni\":1,\"bno\":99999999999", Old::Emptied),
-        ("\"bni\":1,\"bno\":18446744073709551615", Old::Untouched),
-        ("\"bni\":-1", Old::Untouched),
-        ("\"bni\":\"../../x\"", Old::Untouched),
+        ("\"bni\":99", OldData::Emptied),
+        ("\"bni\":1,\"bno\":99999999999", OldData::Emptied),
+        ("\"bni\":1,\"bno\":18446744073709551615", OldData::Untouched),
+        ("\"bni\":-1", OldData::Untouched),
+        ("\"bni\":\"../../x\"", OldData::Untouched),
     ] {
         let rest: Vec<&str> = honest
             .trim_matches(['{', '}'])
@@ -255,12 +261,12 @@ fn a_place_in_a_bundle_that_is_none_ends_with_a_sentence() {
         &format!("\"repo-size\":{stored}"),
         "\"repo-size\":18446744073709551615",
     );
-    repository.fails("a stored size", &info, Old::Untouched, &["base/1/1247"]);
+    repository.fails("a stored size", &info, OldData::Untouched, &["base/1/1247"]);
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn more_entries_deeper_values_and_longer_lines_than_there_are_end_within_the_bounds() {
+fn oversized_manifests_fail_within_the_limits_of_time_and_memory() {
     let repository = Repository::new("pgbr-bounds", false);
     let mut info = repository.info();
     let line = info.get("target:file", "pg_data/PG_VERSION").unwrap().to_owned();
@@ -269,14 +275,14 @@ fn more_entries_deeper_values_and_longer_lines_than_there_are_end_within_the_bou
     }
     info.write(&repository.manifest, repository.stanza.primary.playground.user()).unwrap();
     let begun = Instant::now();
-    // What does not fit the memory that a method has is told; what fits fails on the first file that is not there.
+    // The method either fails with its memory limit, or with the first file that is missing.
     let replica = repository.stanza.folder("", &repository.section()).unwrap();
     let ended = replica.create(&[]).unwrap();
     let attempt = ended.attempt("pgbackrest");
     assert!(ended.code() == Some(1) && attempt["message"].as_str().unwrap().len() > 20, "{attempt}");
     assert!(!replica.is_sealed() && begun.elapsed() < LONGEST, "{:?}", begun.elapsed());
     println!("a million entries: {} after {:?}", attempt["message"], begun.elapsed());
-    repository.kept.back();
+    repository.saved.restore();
 
     let deep = format!("{{\"size\":{}", "[".repeat(1 << 20));
     for (what, value) in [
@@ -295,31 +301,31 @@ fn more_entries_deeper_values_and_longer_lines_than_there_are_end_within_the_bou
         let mut info = repository.info();
         info.set("target:file", "pg_data/PG_VERSION", &value);
         if what == "set-user-id" {
-            // Bits that nobody needs are no harm where they are left out.
+            // The method may ignore these bits.
             info.write(&repository.manifest, repository.stanza.primary.playground.user()).unwrap();
             let replica = repository.stanza.folder("", &repository.section()).unwrap();
             let ended = replica.create(&[]).unwrap();
             if ended.code() == Some(0) {
                 let restored = tests::pgbackrest::snapshot(&replica.datadir()).unwrap();
-                assert_eq!(restored["PG_VERSION"].mode & 0o7022, 0, "set-user-id and write bits are cleared");
+                assert_eq!(restored["PG_VERSION"].mode & 0o7022, 0, "set-user-id or write bits were kept");
             }
-            repository.kept.back();
+            repository.saved.restore();
             continue;
         }
-        repository.fails(what, &info, Old::Untouched, &["manifest"]);
+        repository.fails(what, &info, OldData::Untouched, &["manifest"]);
     }
-    // In backup.info too, which is read first.
+    // The same in backup.info, which is read first.
     let file = repository.stanza.backups(1, "backup.info");
     let mut info = Info::read(&file).unwrap();
     info.set("backup:current", &repository.label, &deep)
         .write(&file, repository.stanza.primary.playground.user())
         .unwrap();
-    repository.ends("deep, in backup.info", Old::Untouched, &["backup.info"]);
+    repository.assert_fails("deep, in backup.info", OldData::Untouched, &["backup.info"]);
 
-    // A file that no end is of.
+    // A file of three gigabytes.
     let mut huge = fs::File::create(&repository.manifest).unwrap();
     huge.write_all(b"[backrest]\n").unwrap();
     huge.set_len(3 << 30).unwrap();
     fs::remove_file(repository.manifest.with_extension("manifest.copy")).unwrap();
-    repository.ends("three gigabytes", Old::Untouched, &["manifest"]);
+    repository.assert_fails("three gigabytes", OldData::Untouched, &["manifest"]);
 }
