@@ -32,6 +32,8 @@ case "$1 $2" in
 '-C min_dynamic_shared_memory') echo 0 ;;
 '-C shared_memory_size') echo 143 ;;
 '-C port') echo 5432 ;;
+'-C block_size') echo 8192 ;;
+'-C '*_buffers | '-C '*_memory | '-C '*_delay | '-C '*_connections | '-C '*_slots) echo 0 ;;
 '-C shared_buffers') echo 16384 ;;
 '-C huge_page_size' | '-C recovery_min_apply_delay') echo 0 ;;
 '-C wal_level') echo replica ;;
