@@ -7,6 +7,7 @@ pub mod certificates;
 pub mod cluster;
 pub mod control_file;
 pub mod faults;
+pub mod files;
 pub mod patroni;
 pub mod patroni_cluster;
 pub mod pgbackrest;

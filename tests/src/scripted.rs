@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use replica::{Failure, Method, Plan, Refusal, Request, Run, SealRequests};
+use replica::source::SourceFacts;
+use replica::{Failure, Lsn, Method, Plan, Refusal, Request, Run, SealRequests};
 
 type BoxedFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type CreateFn = dyn Fn(Request, Run) -> BoxedFuture<Result<SealRequests, Failure>> + Send + Sync;
@@ -77,5 +78,17 @@ impl Method for Scripted {
 
     async fn create(&self, request: &Request, _plan: &Plan, run: &Run) -> Result<SealRequests, Failure> {
         (self.create)(request.clone(), run.clone()).await
+    }
+}
+
+/// Returns what a PostgreSQL 15 of this system identifier reports about itself.
+pub fn source_facts(system_identifier: u64) -> SourceFacts {
+    SourceFacts {
+        server_version: 150_018,
+        system_identifier,
+        timeline: 1,
+        wal_position: Lsn(0x500_0000),
+        history: Vec::new(),
+        tablespaces: None,
     }
 }

@@ -5,24 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tests::files::paths_below;
 use tests::primary::Primary;
 use tests::server::{PostgresServer, run};
-
-/// Returns every path below a directory.
-fn tree(top: &Path) -> Vec<PathBuf> {
-    let (mut found, mut left) = (Vec::new(), vec![top.to_owned()]);
-    while let Some(path) = left.pop() {
-        for entry in fs::read_dir(path).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_dir() {
-                left.push(entry.path());
-            }
-            found.push(entry.path());
-        }
-    }
-    found.sort();
-    found
-}
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
@@ -38,7 +23,7 @@ fn no_run_writes_inside_a_running_cluster() {
     let link = primary.playground.path("link");
     std::os::unix::fs::symlink(main.join("base"), &link).unwrap();
     let folder = fs::read_dir(primary.tablespace()).unwrap().next().unwrap().unwrap().path();
-    let before = tree(main);
+    let before = paths_below(main).unwrap();
     let inside = [
         main.join("base/replica"),
         main.join("base/empty"),
@@ -82,7 +67,7 @@ fn no_run_writes_inside_a_running_cluster() {
         assert!(said.contains("inside another cluster") && !report.exists(), "{said}");
         assert!(!replica.path("state").exists() && !replica.datadir().exists(), "{said}");
     }
-    assert_eq!(tree(main), before, "the run created something in the primary");
+    assert_eq!(paths_below(main).unwrap(), before, "the run created something in the primary");
     primary.server.psql("CREATE TABLE lives (n int)").unwrap();
     // Outside of the primary the same configuration works.
     replica.created_by("basebackup").unwrap();

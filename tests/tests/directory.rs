@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use tests::files::paths_below;
 use tests::primary::Primary;
 use tests::replica_folder::ReplicaFolder;
 use tests::server::{BIN_DIR, Playground, run};
@@ -237,18 +238,8 @@ fn old_data_is_reported_before_it_is_removed_and_unreadable_data_is_kept_without
 
 /// Returns every directory below the replica's folder.
 fn directories(replica: &ReplicaFolder) -> Vec<PathBuf> {
-    let (mut found, mut left) = (Vec::new(), vec![replica.path("")]);
-    while let Some(path) = left.pop() {
-        for entry in fs::read_dir(path).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_dir() {
-                left.push(entry.path());
-                found.push(entry.path());
-            }
-        }
-    }
-    found.sort();
-    found
+    let paths = paths_below(&replica.path("")).unwrap();
+    paths.into_iter().filter(|path| path.is_dir() && !path.is_symlink()).collect()
 }
 
 #[test]

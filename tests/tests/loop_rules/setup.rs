@@ -11,12 +11,12 @@ use replica::outcome::Report;
 use replica::seal::EndState;
 use replica::source::{SourceError, SourceFacts};
 use replica::{
-    Cancel, Directories, Event, Failure, Job, ListedMethod, Lsn, Outcome, Plan, Redactor, Request,
-    SealRequests, Source, TablespaceMap, create_replica,
+    Cancel, Directories, Event, Failure, Job, ListedMethod, Outcome, Plan, Redactor, Request, SealRequests,
+    Source, TablespaceMap, create_replica,
 };
 use tempfile::TempDir;
 use tests::cluster::minimal_cluster;
-use tests::scripted::Scripted;
+use tests::scripted::{Scripted, source_facts};
 use tests::server::BIN_DIR;
 
 /// The identifier of the cluster that methods restore.
@@ -115,14 +115,7 @@ impl LoopSetup {
 }
 
 pub(crate) fn facts() -> SourceFacts {
-    SourceFacts {
-        server_version: 150_018,
-        system_identifier: CLUSTER,
-        timeline: 1,
-        wal_position: Lsn(0x500_0000),
-        history: Vec::new(),
-        tablespaces: None,
-    }
+    source_facts(CLUSTER)
 }
 
 pub(crate) fn candidate(method: Scripted) -> ListedMethod {

@@ -12,13 +12,12 @@ use replica::datadir::EmptyScope;
 use replica::event::Step;
 use replica::outcome::Report;
 use replica::seal::EndState;
-use replica::source::SourceFacts;
 use replica::{
-    Cancel, CancelReason, Directories, Event, Failure, Job, ListedMethod, Lsn, Method, Outcome, Plan,
-    Redactor, Refusal, Request, Rule, SealRequests, Source, TablespaceMap, create_replica, methods_to_try,
+    Cancel, CancelReason, Directories, Event, Failure, Job, ListedMethod, Method, Outcome, Plan, Redactor,
+    Refusal, Request, Rule, SealRequests, Source, TablespaceMap, create_replica, methods_to_try,
 };
 use tests::cluster::minimal_cluster;
-use tests::scripted::Scripted;
+use tests::scripted::{Scripted, source_facts};
 use tokio_util::sync::CancellationToken;
 
 use crate::case::{BeforeCreate, Case, Ending, Listed, OldData, Script, Try};
@@ -269,14 +268,7 @@ fn make_old_data(old: OldData, datadir: &Path) {
 }
 
 fn job(case: &Case, root: &Path, bin_dir: &Path) -> Job {
-    let facts = SourceFacts {
-        server_version: 150_018,
-        system_identifier: CLUSTER,
-        timeline: 1,
-        wal_position: Lsn(0x500_0000),
-        history: Vec::new(),
-        tablespaces: None,
-    };
+    let facts = source_facts(CLUSTER);
     let source = Source {
         connstring: CONNSTRING.to_owned(),
         passfile: None,

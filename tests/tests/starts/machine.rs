@@ -7,7 +7,7 @@ use std::path::Path;
 
 use tests::primary::Primary;
 use tests::replica_folder::ReplicaFolder;
-use tests::server::{Playground, PostgresServer, free_port, run};
+use tests::server::{Playground, PostgresServer, run};
 
 use crate::configuration::ServerFiles;
 use crate::{assert_fails, configure_as_under_patroni};
@@ -19,21 +19,7 @@ fn replica(primary: &Primary, name: &str) -> ReplicaFolder {
 
 /// Starts `postgres` on this data directory with a free port, checks that it fails, and returns its messages.
 fn output_of_failed_start(primary: &Primary, datadir: &Path) -> String {
-    let output = primary
-        .playground
-        .user()
-        .command("/usr/bin/timeout")
-        .arg("60")
-        .arg(primary.playground.bin_dir().join("postgres"))
-        .arg("-D")
-        .arg(datadir)
-        .arg("-c")
-        .arg(format!("port={}", free_port().unwrap()))
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && output.status.code() != Some(124), "{said}");
-    said
+    super::output_of_failed_start_with(primary, datadir, &[])
 }
 
 /// Writes TLS files that are not certificates.

@@ -51,6 +51,13 @@ fn change(replica: &ReplicaFolder, from: &str, to: &str) {
 
 /// Checks that `postgres` does not start from this data directory, and returns its messages.
 fn assert_refuses_to_start(primary: &Primary, datadir: &Path) -> String {
+    let sockets = format!("unix_socket_directories={}", primary.playground.path("").display());
+    output_of_failed_start_with(primary, datadir, &["listen_addresses=", "logging_collector=off", &sockets])
+}
+
+/// Starts `postgres` on this data directory with a free port and these settings, checks that it fails, and returns its messages.
+fn output_of_failed_start_with(primary: &Primary, datadir: &Path, settings: &[&str]) -> String {
+    let port = format!("port={}", free_port().unwrap());
     let output = primary
         .playground
         .user()
@@ -59,11 +66,7 @@ fn assert_refuses_to_start(primary: &Primary, datadir: &Path) -> String {
         .arg(primary.playground.bin_dir().join("postgres"))
         .arg("-D")
         .arg(datadir)
-        .args(["-c", "listen_addresses=", "-c", "logging_collector=off"])
-        .arg("-c")
-        .arg(format!("unix_socket_directories={}", primary.playground.path("").display()))
-        .arg("-c")
-        .arg(format!("port={}", free_port().unwrap()))
+        .args(settings.iter().copied().chain([port.as_str()]).flat_map(|setting| ["-c", setting]))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -189,6 +189,10 @@ mod tests {
     use super::*;
     use crate::config::Place;
 
+    fn not_started(about: &About) -> ReportContent<'_> {
+        ReportContent::NotStarted { exit_code: 2, about, result: "usage", message: "", problems: &[] }
+    }
+
     #[test]
     fn a_report_replaces_an_earlier_one_and_only_its_owner_may_read_it() {
         let directory = tempfile::tempdir().unwrap();
@@ -250,13 +254,7 @@ mod tests {
         )
         .unwrap();
         let about = About::of(Path::new("/u.toml"));
-        let written = ReportContent::NotStarted {
-            exit_code: 2,
-            about: &about,
-            result: "usage",
-            message: "",
-            problems: &[],
-        };
+        let written = not_started(&about);
         for name in ["text", "json", "more", "directory", "directory/", "link", "dangling", "fifo"] {
             let file = ReportFile::new(&path(name)).unwrap();
             for tried in [file.probe(), file.write(&written)] {
@@ -286,13 +284,7 @@ mod tests {
         std::fs::write(directory.path().join("PG_VERSION"), "15\n").unwrap();
         let file = ReportFile::new(&directory.path().join("report.json")).unwrap();
         let about = About::of(Path::new("/u.toml"));
-        let written = ReportContent::NotStarted {
-            exit_code: 2,
-            about: &about,
-            result: "usage",
-            message: "",
-            problems: &[],
-        };
+        let written = not_started(&about);
         assert!(file.write(&written).unwrap_err().to_string().contains("inside another cluster"));
         assert!(!file.path().exists());
     }
