@@ -1,4 +1,4 @@
-//! Development tasks of the project: `cargo xtask set-up|plugins|demo|test|docs|dist|bench|fuzz`.
+//! Development tasks of the project: `cargo xtask set-up|plugins|demo|test|docs|unused|dist|bench|fuzz`.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "the output is for the person who runs the task")]
@@ -13,6 +13,7 @@ mod plugins;
 mod setup;
 mod test;
 mod tools;
+mod unused;
 mod wasm_toolchain;
 
 use anyhow::Result;
@@ -36,34 +37,36 @@ enum Task {
     Demo,
     /// Run every test, against real servers
     Test {
-        /// Run all cases of the matrices, not the fast selection
+        /// Run all test cases instead of the fast selection
         #[arg(long)]
         full: bool,
     },
     /// Check and build the manual into target/book
     Docs {
-        /// Fail if a generated part of it is not up to date, instead of writing it
+        /// Fail if a generated part of the manual is not up to date, instead of writing it
         #[arg(long)]
         check: bool,
     },
-    /// Make the archive and Debian's package of a release, in target/dist
+    /// Look for dependencies that no crate uses
+    Unused,
+    /// Build a release in target/dist, as an archive and as a Debian package
     Dist {
         /// Install the package in a fresh Debian below target/, as root, and create a replica there
         #[arg(long = "try")]
         try_it: bool,
     },
-    /// Measure what creating a replica costs beside the usual tools, for BENCHMARKS.md
+    /// Measure the creation of a replica in comparison with the usual tools, for BENCHMARKS.md
     Bench {
         /// What to measure; everything by default
         #[arg(value_enum)]
         what: Vec<bench::What>,
-        /// One round with little data, printed and not written
+        /// Run one round with little data, and only print the results
         #[arg(long)]
         quick: bool,
         /// Number of rounds [default: 5]
         #[arg(long, value_name = "N")]
         rounds: Option<u32>,
-        /// Only with targets on this medium, if both are measured
+        /// Use only targets on this medium, where both media would be measured
         #[arg(long, value_enum)]
         target: Option<bench::TargetMedium>,
         /// Measure this program and the existing components instead of building them
@@ -72,7 +75,7 @@ enum Task {
     },
     /// Run the fuzz targets of host/fuzz
     Fuzz {
-        /// Seconds for each target
+        /// How many seconds to run each target
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
@@ -96,6 +99,7 @@ fn main() -> Result<()> {
             setup::machine()?;
             docs::run(check)
         }
+        Task::Unused => unused::run(),
         Task::Dist { try_it } => dist::run(try_it),
         Task::Bench { what, quick, rounds, target, program } => {
             setup::machine()?;
