@@ -4,11 +4,11 @@
 
 use crate::redact::REDACTED;
 
-/// What stands between the scheme of an address and its host.
+/// The separator after the scheme of an address.
 const SCHEME_END: &str = "://";
 
-/// Returns the text with everything between the first `://` and the last `@` taken out. Where a text has several addresses, what
-/// stands between them goes too. The address of a file (`file:///mnt/a@b`) has no host, and stays.
+/// Returns the text with everything between the first `://` and the last `@` redacted. If the text has several addresses, the text between
+/// them is redacted too. The address of a file (`file:///mnt/a@b`) has no host, and stays.
 pub fn without_logins(text: &str) -> String {
     match login(text) {
         Some((begin, end)) => format!("{}{REDACTED}{}", &text[..begin], &text[end..]),
@@ -16,8 +16,8 @@ pub fn without_logins(text: &str) -> String {
     }
 }
 
-/// Returns the secrets in the address that a value is or holds: what stands before its host, and the password in that. Nothing if it has
-/// no password: a user alone is not secret.
+/// Returns the secrets in the address in a value: the user and password together, and the password alone. Returns nothing if the address
+/// has no password, because a user alone is not secret.
 pub fn secrets_in(value: &str) -> Vec<&str> {
     let Some((begin, end)) = login(value) else { return Vec::new() };
     let login = &value[begin..end];
@@ -27,7 +27,7 @@ pub fn secrets_in(value: &str) -> Vec<&str> {
     }
 }
 
-/// Where the user and the password of the first address with a host begin and end.
+/// Returns where the user and the password in the first address with a host begin and end.
 fn login(text: &str) -> Option<(usize, usize)> {
     let begins = text.match_indices(SCHEME_END).map(|(at, scheme)| at + scheme.len());
     let begin = begins.into_iter().find(|begin| !text[*begin..].starts_with('/'))?;
@@ -35,12 +35,33 @@ fn login(text: &str) -> Option<(usize, usize)> {
     Some((begin, begin + length))
 }
 
+/// Returns the text with its percent-encoded bytes decoded (RFC 3986, section 2.1).
+pub fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, further @ ..] = rest {
+        let digits = further.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let digits = digits.filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &further[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = further;
+            }
+        }
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_login_in_an_address_is_taken_out_whatever_the_password_holds() {
+    fn the_login_in_an_address_is_redacted_whatever_the_password_contains() {
         for (text, shown) in [
             ("not `http://user:hunter2@h/`, or so", "not `http://<secret>@h/`, or so"),
             ("`http://u:hunter2@h`, nor `a://b:hunter2/d@e`", "`http://<secret>@e`"),
@@ -56,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_an_address_is_a_secret_and_a_user_is_none() {
+    fn a_password_in_an_address_is_a_secret_and_a_user_is_not() {
         for (value, secrets) in [
             ("s3://AK:S3cret'x@b/p", vec!["AK:S3cret'x", "S3cret'x"]),
             ("http://u:a@b:c@h", vec!["u:a@b:c", "a@b:c"]),

@@ -7,6 +7,10 @@ pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
     let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
     let name = plain(name);
     let distance = |known: &str| strsim::damerau_levenshtein(&name, &plain(known));
+    // The search takes time and memory in proportion to the product of the lengths, and no known name is this long.
+    if name.len() > LONGEST {
+        return None;
+    }
     let allowed = 1 + name.chars().count() / 4;
     let known: Vec<&str> = known.into_iter().collect();
     let near = known.iter().filter(|known| distance(known) <= allowed).min_by_key(|known| distance(known));
@@ -18,7 +22,10 @@ pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
     near.or_else(|| known.iter().filter(begins).max_by_key(|known| known.len())).copied()
 }
 
-/// A beginning that two names share says little if it is shorter, in bytes.
+/// The longest name, in bytes, for which a near name is searched.
+const LONGEST: usize = 200;
+
+/// The shortest beginning, in bytes, that makes a longer name near. A shorter one would match too many names.
 const SHORTEST_BEGINNING: usize = 3;
 
 #[cfg(test)]
@@ -33,5 +40,6 @@ mod tests {
         assert_eq!(nearest("plug", known), Some("plugin"));
         assert_eq!(nearest("plugin_directory", known), Some("plugin"));
         assert_eq!(nearest("wibble", known), None);
+        assert_eq!(nearest(&"plugin".repeat(100), known), None);
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 /// Returns the path with its symbolic links resolved, also if its last components do not exist yet.
@@ -17,8 +18,8 @@ pub fn real_path(path: &Path) -> PathBuf {
 /// The most symbolic links that the kernel follows for one path (`MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
 
-/// Returns the real path of every symbolic link by which an absolute path is reached, and last the real path of the end. Whoever
-/// removes any of them takes the path away.
+/// Returns the real path of every symbolic link on the way of an absolute path, and last the real path of its end. If any of them is
+/// removed, the path leads nowhere.
 pub fn links_and_end(path: &Path) -> Vec<PathBuf> {
     let parts = |path: &Path| -> Vec<OsString> {
         let named = |part: Component<'_>| match part {
@@ -59,16 +60,75 @@ pub struct Region {
 }
 
 impl Region {
+    /// Returns whether the other region is, or lies in, this one.
+    fn contains(&self, other: &Self) -> bool {
+        self.device == other.device && other.path.starts_with(&self.path)
+    }
+
     /// Returns whether one of the two is, or lies in, the other.
     pub fn overlaps(&self, other: &Self) -> bool {
-        self.device == other.device
-            && (self.path.starts_with(&other.path) || other.path.starts_with(&self.path))
+        self.contains(other) || other.contains(self)
+    }
+}
+
+/// The place of a file or a directory, which is recognised by any of its paths. It is compared by its path without links, by the device and
+/// inode of the directories above it, and by its region on its own file system, because a bind mount gives it another path.
+#[derive(Debug)]
+pub struct Location {
+    real: PathBuf,
+    /// Device and inode, if it exists.
+    own: Option<(u64, u64)>,
+    /// Device and inode of itself and of each directory above it that exists.
+    above: Vec<(u64, u64)>,
+    /// Its region on its own file system; `None` if the mount table does not say.
+    region: Option<Region>,
+    /// The regions that are mounted below it.
+    mounted: Vec<Region>,
+}
+
+impl Location {
+    /// Returns the place to which a path leads. The path need not exist yet.
+    pub fn of(path: &Path, mounts: &Mounts) -> Self {
+        let real = real_path(path);
+        let identity = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        let (own, above) = (identity(&real), real.ancestors().filter_map(identity).collect());
+        let (region, mounted) = (mounts.region(&real), mounts.mounted_below(&real));
+        Self { real, own, above, region, mounted }
+    }
+
+    /// Returns whether this place is `outer`, or lies in it.
+    pub fn lies_in(&self, outer: &Self) -> bool {
+        let regions = || outer.region.iter().chain(&outer.mounted);
+        self.real.starts_with(&outer.real)
+            || outer.own.is_some_and(|own| self.above.contains(&own))
+            || self.region.as_ref().is_some_and(|own| regions().any(|region| region.contains(own)))
+    }
+
+    /// Returns whether one of the two is, or lies in, the other, or something is mounted below both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let regions = |of: &Self| of.region.iter().chain(&of.mounted).cloned().collect::<Vec<_>>();
+        let (own, others) = (regions(self), regions(other));
+        self.lies_in(other)
+            || other.lies_in(self)
+            || own.iter().any(|one| others.iter().any(|two| one.overlaps(two)))
     }
 }
 
 /// The mount table (`/proc/self/mountinfo`, proc(5)). Empty if it cannot be read.
 #[derive(Debug, Default)]
-pub struct Mounts(Vec<(Region, PathBuf)>);
+pub struct Mounts(Vec<Mount>);
+
+/// A line of the mount table.
+#[derive(Debug)]
+struct Mount {
+    id: u32,
+    /// The mount on which this one is mounted.
+    parent: u32,
+    /// The directory that is mounted.
+    root: Region,
+    /// Where it is mounted.
+    point: PathBuf,
+}
 
 impl Mounts {
     /// Returns the mounts that this process sees.
@@ -78,39 +138,52 @@ impl Mounts {
 
     fn parse(text: &[u8]) -> Self {
         let line = |line: &[u8]| {
-            let mut fields = line.split(|byte| *byte == b' ').skip(2);
-            let device = String::from_utf8(fields.next()?.to_vec()).ok()?;
-            let (root, point) = (unescaped(fields.next()?), unescaped(fields.next()?));
-            Some((Region { device, path: root }, point))
+            let mut fields = line.split(|byte| *byte == b' ');
+            let mut text = || Some(std::str::from_utf8(fields.next()?).ok()?.to_owned());
+            let (id, parent, device) = (text()?.parse().ok()?, text()?.parse().ok()?, text()?);
+            let (path, point) = (unescaped(fields.next()?), unescaped(fields.next()?));
+            Some(Mount { id, parent, root: Region { device, path }, point })
         };
         Self(text.split(|byte| *byte == b'\n').filter_map(line).collect())
     }
 
-    /// Returns the region of a path without links on its file system, and the regions that are mounted below the path.
-    pub fn regions(&self, real: &Path) -> Vec<Region> {
-        let below = self.0.iter().filter(|(_, point)| point.starts_with(real) && point != real);
-        let below = below.map(|(root, _)| root.clone());
-        self.region(real).into_iter().chain(below).collect()
+    /// Returns the regions that are mounted below a path without links.
+    fn mounted_below(&self, real: &Path) -> Vec<Region> {
+        let below = self.0.iter().filter(|mount| mount.point.starts_with(real) && mount.point != real);
+        below.map(|mount| mount.root.clone()).collect()
     }
 
-    /// Returns where a path without links is on its file system.
+    /// Returns where a path without links is on its file system; `None` if the table does not say.
     fn region(&self, real: &Path) -> Option<Region> {
-        let within = |(root, point): &(Region, PathBuf)| {
-            let below = real.strip_prefix(point).ok()?;
-            Some((
-                point.components().count(),
-                Region { device: root.device.clone(), path: root.path.join(below) },
-            ))
-        };
-        // Of two mounts on one point the later one hides the earlier one.
-        self.0.iter().filter_map(within).max_by_key(|(depth, _)| *depth).map(|(_, region)| region)
+        let mount = self.mount_of(real)?;
+        let below = real.strip_prefix(&mount.point).ok()?;
+        Some(Region { device: mount.root.device.clone(), path: mount.root.path.join(below) })
     }
 
-    /// Returns the paths that may lead, through the mounts of its file system, to the same file as a path without links; that path is
-    /// one of them. Another mount may hide one of them, so the caller must check what each leads to.
+    /// Returns the mount in which a path without links lies. Goes along the path from each mount to the first that is mounted on it, as the
+    /// kernel does, so that a mount on `/a` hides an earlier mount on `/a/b`.
+    fn mount_of(&self, real: &Path) -> Option<&Mount> {
+        let is_child = |mount: &Mount, of: u32| mount.parent == of && mount.id != of;
+        let is_first = |mount: &&Mount| !self.0.iter().any(|parent| is_child(mount, parent.id));
+        let on_the_way = |mount: &&Mount| real.starts_with(&mount.point);
+        let nearest_root = |mount: &&Mount| mount.point.components().count();
+        let mut mount = self.0.iter().filter(is_first).filter(on_the_way).min_by_key(nearest_root)?;
+        // A mount has one parent, so no more steps than mounts are taken.
+        for _ in &self.0 {
+            let children = self.0.iter().filter(|child| is_child(child, mount.id)).filter(on_the_way);
+            match children.min_by_key(nearest_root) {
+                Some(child) => mount = child,
+                None => break,
+            }
+        }
+        Some(mount)
+    }
+
+    /// Returns the paths that may lead to the same file as a path without links, through the mounts of its file system. The given path is
+    /// one of them. Another mount may hide one of these paths, so the caller must check to which file each of them leads.
     pub fn paths(&self, real: &Path) -> Vec<PathBuf> {
         let Some(region) = self.region(real) else { return vec![real.to_owned()] };
-        let through = |(root, point): &(Region, PathBuf)| {
+        let through = |Mount { root, point, .. }: &Mount| {
             let below = region.path.strip_prefix(&root.path).ok().filter(|_| region.device == root.device)?;
             // `join` of nothing would end the path in a slash.
             Some(if below.as_os_str().is_empty() { point.clone() } else { point.join(below) })
@@ -164,11 +237,13 @@ mod tests {
     #[test]
     fn what_is_mounted_in_two_places_is_one() {
         let mounts = Mounts::parse(MOUNTS);
-        let data = mounts.regions(Path::new("/var/lib/pg/data"));
-        assert_eq!(data, [Region { device: "8:2".to_owned(), path: "/pg/data".into() }]);
-        let overlaps = |path: &str| {
-            mounts.regions(Path::new(path)).iter().any(|one| data.iter().any(|two| one.overlaps(two)))
+        let regions = |path: &Path| -> Vec<Region> {
+            mounts.region(path).into_iter().chain(mounts.mounted_below(path)).collect()
         };
+        let data = regions(Path::new("/var/lib/pg/data"));
+        assert_eq!(data, [Region { device: "8:2".to_owned(), path: "/pg/data".into() }]);
+        let overlaps =
+            |path: &str| regions(Path::new(path)).iter().any(|one| data.iter().any(|two| one.overlaps(two)));
         for path in [
             "/",
             "/srv",
@@ -184,6 +259,39 @@ mod tests {
         for path in ["/srv/by bind/backups", "/mnt/other", "/var/lib/pg/backups", "/home"] {
             assert!(!overlaps(path), "{path}");
         }
+    }
+
+    #[test]
+    fn a_path_lies_in_a_directory_by_way_of_a_bind_mount_of_either() {
+        let mounts = Mounts::parse(MOUNTS);
+        let of = |path: &str| Location::of(Path::new(path), &mounts);
+        for (inner, outer) in [
+            ("/mnt/deep/base/1", "/var/lib/pg/data"),
+            ("/var/lib/pg/data/base/1", "/mnt/deep/base"),
+            ("/srv/by bind/data/x", "/var/lib/pg/data"),
+            ("/var/lib/pg/data/base", "/mnt/deep"),
+        ] {
+            assert!(of(inner).lies_in(&of(outer)), "{inner} in {outer}");
+        }
+        for (inner, outer) in
+            [("/var/lib/pg/data", "/mnt/deep/base"), ("/srv/by bind/backups", "/var/lib/pg/data")]
+        {
+            assert!(!of(inner).lies_in(&of(outer)), "{inner} in {outer}");
+        }
+    }
+
+    #[test]
+    fn a_mount_hides_what_was_mounted_below_its_place_before() {
+        let mounts = Mounts::parse(
+            b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+              30 22 8:3 / /srv/deep/er rw - ext4 /dev/sdc1 rw\n\
+              31 22 8:2 /pg /srv rw - ext4 /dev/sdb1 rw\n\
+              32 31 8:4 / /srv rw - ext4 /dev/sdd1 rw\n",
+        );
+        let region = |path: &str| mounts.region(Path::new(path)).unwrap();
+        let on = |device: &str, path: &str| Region { device: device.to_owned(), path: path.into() };
+        assert_eq!(region("/srv/deep/er/x"), on("8:4", "/deep/er/x"));
+        assert_eq!(region("/home"), on("8:1", "/home"));
     }
 
     #[test]

@@ -4,11 +4,7 @@
 //! Two directories are compared by where their links lead, by device and inode of the directories that they lie in, and by
 //! where what is mounted there lies on its own file system: a directory that is bound to two places (`mount --bind`) is one.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-
-use replica::mounts::{Mounts, Region, real_path};
+use replica::mounts::{Location, Mounts};
 use replica::{Directories, Refusal, Rule};
 
 use crate::Grants;
@@ -21,10 +17,10 @@ pub(crate) fn refuse(directories: &Directories, grants: &Grants) -> Result<(), R
     let mounts = Mounts::of_this_process();
     let written: Vec<_> = std::iter::once((directories.datadir.as_path(), "the data directory"))
         .chain(directories.mapped().map(|path| (path, "a mapped place")))
-        .map(|(path, what)| (Place::of(path, &mounts), path, what))
+        .map(|(path, what)| (Location::of(path, &mounts), path, what))
         .collect();
     for (granted, how) in grants.reads() {
-        let place = Place::of(&granted, &mounts);
+        let place = Location::of(&granted, &mounts);
         let Some((_, path, what)) = written.iter().find(|(other, ..)| place.overlaps(other)) else {
             continue;
         };
@@ -39,39 +35,11 @@ pub(crate) fn refuse(directories: &Directories, grants: &Grants) -> Result<(), R
     Ok(())
 }
 
-/// Where a directory is.
-#[derive(Debug)]
-struct Place {
-    /// Without links.
-    real: PathBuf,
-    /// Device and inode of the directory, if it is there, and of each that it lies in.
-    own: Option<(u64, u64)>,
-    above: Vec<(u64, u64)>,
-    /// Where on their own file systems the directory, and what is mounted below it, begin.
-    regions: Vec<Region>,
-}
-
-impl Place {
-    fn of(path: &Path, mounts: &Mounts) -> Self {
-        let real = real_path(path);
-        let identity = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
-        let (own, above) = (identity(&real), real.ancestors().filter_map(identity).collect());
-        let regions = mounts.regions(&real);
-        Self { real, own, above, regions }
-    }
-
-    fn overlaps(&self, other: &Self) -> bool {
-        let within = |one: &Self, two: &Self| {
-            one.real.starts_with(&two.real) || two.own.is_some_and(|own| one.above.contains(&own))
-        };
-        let mounted = self.regions.iter().any(|one| other.regions.iter().any(|two| one.overlaps(two)));
-        within(self, other) || within(other, self) || mounted
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::symlink;
+    use std::path::Path;
 
     use replica::{TablespaceKey, TablespaceMap};
     use transfer::store::StoreConfig;

@@ -1,4 +1,4 @@
-//! Stores: read-only access to the places of backups, behind one type for all kinds.
+//! Stores: read-only access to the places where backups are kept, behind one type for all kinds.
 //!
 //! No method writes to a store. These are the limits of a store:
 //!
@@ -7,15 +7,15 @@
 //!   one cannot block itself. So there may be more connections than permits: one for each body.
 //! - *Time*: [`Retry`]. The libraries' own retries are off.
 //! - *Bytes per second*: [`crate::rate::Rate`].
-//! - *Memory*: a page of a listing, [`CHUNK`] bytes per body, 64 KiB of the text of an error response.
+//! - *Memory*: a page of a listing, [`CHUNK`] bytes per body, 64 KiB of text per error response.
 
 mod access;
 mod answer;
 mod body;
 mod cloud;
 mod codes;
+mod credential_detector;
 mod directory;
-mod echo;
 mod etag;
 mod failures;
 mod http;
@@ -50,7 +50,7 @@ pub use proxy::secrets_of_proxies;
 pub use retry::{Notice, Notices, Retry};
 
 use access::{Access, Current};
-use echo::Echo;
+use credential_detector::CredentialDetector;
 use key::{KeyLimit, Prefix};
 use retry::{Failure, Tries};
 
@@ -60,8 +60,8 @@ pub const PAGE: usize = 1000;
 /// The default limit of concurrent requests.
 pub const CONCURRENCY: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
-/// The default time that a read in `plan` may go without progress. It is short because the run waits for the plan, and a plan can
-/// be repeated without loss.
+/// The default time that a read in `plan` may go without progress. Short, because the run waits for the plan, and a plan can be repeated
+/// without loss.
 pub const PLAN_RETRY_FOR: Duration = Duration::from_secs(20);
 
 /// After this time without a response a [`Notice`] is sent.
@@ -72,12 +72,12 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub struct StoreConfig {
     /// `file:///dir`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, `http(s)://host/path`.
     pub url: String,
-    /// The settings that its kind has (`region`, `endpoint`, `allow_http`, ...), by the names of the configuration.
+    /// The settings for this kind of store (`region`, `endpoint`, `allow_http`, ...), by their names in the configuration.
     pub options: Vec<(String, String)>,
-    /// The credentials that it is read with.
+    /// The credentials with which the store is read.
     pub credentials: Credentials,
-    /// The only authorities that are trusted for its server: certificates in PEM, as the file of `ca_file` holds them. `None`: the
-    /// authorities that this machine trusts.
+    /// The certificates, in PEM, of the only authorities that are trusted for the server: the contents of `ca_file`. `None` if the
+    /// authorities are trusted that this machine trusts.
     pub authorities: Option<String>,
     /// The limit of concurrent requests; [`CONCURRENCY`] by default.
     pub concurrency: NonZeroUsize,
@@ -149,27 +149,27 @@ impl StoreConfig {
         self.url.starts_with("file://").then(|| kinds::directory(&self.url).ok()).flatten()
     }
 
-    /// Returns whether this store is reached by TLS, so that `ca_file` has a meaning.
+    /// Returns whether this store is accessed over TLS, so that `ca_file` applies.
     pub fn speaks_tls(&self) -> bool {
         kinds::speaks_tls(self)
     }
 }
 
-/// The credentials that a store is read with.
+/// The credentials with which a store is read.
 #[derive(Clone, Debug, Default)]
 pub enum Credentials {
-    /// None: requests are not signed.
+    /// No credentials: requests are not signed.
     #[default]
     None,
-    /// Those that the provider chain finds in the environment of the program or gets from a service of the machine
+    /// The credentials that the provider chain finds in the environment of the program or gets from a service on the machine
     /// (`credentials = "auto"`).
     Auto,
-    /// These secrets, by the names of the configuration (`access_key_id`, `token`, ...).
+    /// These secrets, by their names in the configuration (`access_key_id`, `token`, ...).
     Given(Vec<(String, Secret)>),
 }
 
 impl Credentials {
-    /// Returns the secrets that are given.
+    /// Returns the secrets in the configuration; none for the other variants.
     pub fn given(&self) -> &[(String, Secret)] {
         match self {
             Self::None | Self::Auto => &[],
@@ -202,9 +202,9 @@ impl Range {
 /// The metadata of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// Its key, without the store's prefix.
+    /// The key, without the store's prefix.
     pub key: String,
-    /// Its stored size in bytes.
+    /// The stored size in bytes.
     pub size: u64,
     /// When it was written, in seconds since 1970. Stores round it differently in listings and in responses for one object, so
     /// compare only times from the same kind of request.
@@ -223,7 +223,7 @@ impl Object {
             (Some(before), Some(now)) => {
                 (before != now).then(|| format!("its etag was {before} and is {now}"))
             }
-            // A server that sends etags sends one with every response.
+            // A server that sends etags sends an etag with every response.
             (Some(_), None) | (None, Some(_)) => {
                 Some("one response has an etag and the other has none".to_owned())
             }
@@ -243,7 +243,7 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-/// A kind of store: three ways to read it. Keys are whole, with the store's prefix.
+/// A kind of store, with the three operations that read it. Keys are whole: they include the store's prefix.
 #[async_trait]
 trait Backend: Send + Sync + 'static {
     /// Returns the longest whole key that the store accepts.
@@ -285,7 +285,7 @@ struct Inner {
     permits: Semaphore,
     retry: Retry,
     /// Finds the store's own credentials in what the server sends.
-    echo: Echo,
+    detector: CredentialDetector,
 }
 
 impl Store {
@@ -298,7 +298,7 @@ impl Store {
         Self::open_in(config, &|name| std::env::var_os(name), runtime)
     }
 
-    /// The same in another environment than that of the program.
+    /// Opens a store as [`Store::open`] does, in another environment than that of the program.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -329,12 +329,12 @@ impl Store {
     ) -> Self {
         let permits = Semaphore::new(concurrency.get().min(Semaphore::MAX_PERMITS));
         let longest_key = access.current().backend.longest_key();
-        let echo = access.echo();
-        let inner = Inner { name, prefix, longest_key, access, permits, retry, echo };
+        let detector = access.detector();
+        let inner = Inner { name, prefix, longest_key, access, permits, retry, detector };
         Self { inner: Arc::new(inner), rate: None, notices: None }
     }
 
-    /// Limits its bytes per second, together with everything else that shares this rate.
+    /// Limits the bytes per second that are read from this store, together with everything else that shares the rate.
     #[must_use]
     pub fn with_rate(self, rate: Arc<Rate>) -> Self {
         Self { rate: Some(rate), ..self }
@@ -378,7 +378,7 @@ impl Store {
             }
         };
         for object in &page.objects {
-            self.inner.echo.refuse(object).map_err(failed)?;
+            self.inner.detector.check_object(object).map_err(failed)?;
         }
         let listed = |key: &str| self.inner.listed(key, &whole).map_err(failed);
         let objects =
@@ -410,7 +410,7 @@ impl Store {
             match self.with_permit(key, &tries, backend.head(&whole)).await {
                 Ok(object) => {
                     let object = Object { key: key.to_owned(), ..object };
-                    self.inner.echo.refuse(&object).map_err(|error| self.inner.on(key, error))?;
+                    self.inner.detector.check_object(&object).map_err(|error| self.inner.on(key, error))?;
                     return Ok(object);
                 }
                 Err(failure) => self
@@ -476,7 +476,7 @@ impl Store {
         failure: Failure,
     ) -> Result<(), Error> {
         if failure.credentials_refused {
-            match self.inner.access.is_renewed(used).await {
+            match self.inner.access.renew(used).await {
                 Ok(true) => {
                     tracing::info!("the credentials of {} were read again", self.name());
                     return Ok(());

@@ -19,7 +19,7 @@ pub(super) fn arguments(
     Ok(wal.into_iter().chain(mapped?).collect())
 }
 
-/// Returns every mapped location with its new directory. An entry by location counts before one by object identifier or name.
+/// Returns every mapped location with its new directory. An entry by location takes precedence over one by object identifier or name.
 pub(super) fn locations(
     directories: &Directories,
     tablespaces: Option<&[Tablespace]>,
@@ -89,7 +89,7 @@ pub(super) fn agree_on_tablespace(value: &str, directories: &Directories) -> Res
     Err(refuse(format!("`tablespace-mapping` of {value} contradicts the configuration")).remedy(line))
 }
 
-/// Returns both halves without their escapes, as pg_basebackup splits them.
+/// Splits `OLDDIR=NEWDIR` as pg_basebackup does. Returns both halves without their escapes; `None` if the value does not have this form.
 fn split(value: &str) -> Option<(PathBuf, PathBuf)> {
     let mut halves = vec![Vec::new()];
     let bytes = value.as_bytes();

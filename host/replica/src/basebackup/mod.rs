@@ -30,19 +30,19 @@ pub use options::{BasebackupOption, BasebackupOptions, OptionValue};
 use slot::SlotToCreate;
 use start_guard::StartGuard;
 
-/// The method's name, which is also Patroni's.
+/// The method's name, under which Patroni knows it too.
 pub const NAME: &str = "basebackup";
 
-/// The program's name, under which its output is logged.
+/// The name of the program, under which its output is logged.
 const PROGRAM: &str = "pg_basebackup";
 
-/// How many tries Patroni gives it.
+/// How many times Patroni tries the program.
 const TRIES: u32 = 2;
 
-/// How long Patroni waits between them.
+/// How long Patroni waits between two tries.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// How many of its last lines a failure repeats.
+/// How many of the program's last lines a failure repeats.
 const LAST_LINES: usize = 3;
 
 /// The method `basebackup`: runs `pg_basebackup` from the operator's `bin_dir`, as Patroni does.
@@ -75,15 +75,15 @@ impl Basebackup {
         self
     }
 
-    /// Returns the method so that it refuses to run if the kernel's Landlock ABI is below `abi`.
+    /// Returns the method with a required version of the kernel's Landlock ABI. It refuses to run if the version is below `abi`.
     #[must_use]
     pub fn require_landlock(mut self, abi: Option<u32>) -> Self {
         self.require_landlock = abi;
         self
     }
 
-    /// Returns the arguments in Patroni's order: `--pgdata=D -X stream --dbname=<connstring> <options>`. Before the options the host
-    /// adds its own: no password prompt, progress, and the map.
+    /// Returns the arguments in Patroni's order: `--pgdata=D -X stream --dbname=<connstring> <options>`. Before the options, adds those of
+    /// the host: no password prompt, progress, and the map.
     fn arguments(
         request: &Request,
         directory: &DataDirectory,
@@ -120,7 +120,8 @@ impl Basebackup {
         let mut lock_file_occupied = false;
         let each = |line: &Line| {
             let used = use_line(line, run, &mut waits);
-            // pg_basebackup has checked that the directory is empty, and the server has not sent global/pg_control yet, which comes last.
+            // By this line pg_basebackup has checked that the directory is empty. The server sends global/pg_control last, so it does not
+            // exist yet.
             if !lock_file_occupied && progress::has_begun(&line.text) {
                 lock_file_occupied = true;
                 if let Err(error) = StartGuard::occupy_lock_file(directory) {
@@ -130,7 +131,7 @@ impl Basebackup {
                     run.log(Level::Warn, "host", message);
                 }
             }
-            // pg_basebackup writes into the directory by now.
+            // By now pg_basebackup has begun to write into the directory.
             if !waits
                 && let Some(major) = version.take()
                 && let Err(error) = write_version(directory, major)
@@ -176,7 +177,7 @@ impl Basebackup {
             }
             let failure = match self.attempt(&program, directory, major, run).await {
                 Ok(()) => return Ok(()),
-                // The loop empties the directory then, within the budget of rule 28.
+                // After a cancellation the loop empties the directory, within the budget of rule 28.
                 Err(failure) if failure.outcome == Outcome::Cancelled => return Err(failure),
                 Err(failure) => failure,
             };
@@ -226,13 +227,25 @@ impl Method for Basebackup {
         let facts = match &source.facts {
             Ok(facts) => facts.clone(),
             // The source may have been restarting when the run began.
-            Err(_) => source.ask_again(&request.bin_dir, run.cancellation()).await.map_err(|error| {
-                if run.is_cancelled() {
-                    Failure::cancelled()
-                } else {
-                    Failure::new(Outcome::Failed, error.message)
+            Err(_) => {
+                let facts =
+                    source.ask_again(&request.bin_dir, run.cancellation()).await.map_err(|error| {
+                        if run.is_cancelled() {
+                            Failure::cancelled()
+                        } else {
+                            Failure::new(Outcome::Failed, error.message)
+                        }
+                    })?;
+                // The preflight could not ask a source that did not answer about the slot.
+                let rejected = |refusal: Refusal| Failure::new(Outcome::Rejected, refusal.message);
+                let program = request.bin_dir.join(PROGRAM);
+                let major = preflight::major_version(&program).await.map_err(rejected)?;
+                let options = self.options.check(major, &request.directories).map_err(rejected)?;
+                if let Some(slot) = slot::used(&options).map_err(rejected)? {
+                    slot.check(source, &request.bin_dir, run.cancellation()).await.map_err(rejected)?;
                 }
-            })?,
+                facts
+            }
         };
         warn_of_unknown_tablespaces(request, &facts, run);
         Ok(Plan {
@@ -286,7 +299,7 @@ impl Method for Basebackup {
     }
 }
 
-/// Returns the source. Without one `basebackup` is never tried (rule 4).
+/// Returns the source. Without a source `basebackup` is never tried (rule 4).
 fn source_of(request: &Request) -> Result<&Arc<Source>, Refusal> {
     request.source.as_ref().ok_or_else(|| {
         Refusal::new(Rule::Source, "basebackup needs a server to copy from")
@@ -294,15 +307,15 @@ fn source_of(request: &Request) -> Result<&Arc<Source>, Refusal> {
     })
 }
 
-/// Returns the directories that the program may write to: the data directory, and the mapped ones that the backup needs.
+/// Returns the directories that the program may write to: the data directory, and the mapped directories that the backup needs.
 fn writable(request: &Request, directory: &DataDirectory, tablespaces: &[Tablespace]) -> Vec<PathBuf> {
     let mapped = mapping::locations(&request.directories, Some(tablespaces)).into_iter().map(|(_, to)| to);
     let wal = request.directories.wal.iter().cloned();
     std::iter::once(directory.real_path().to_owned()).chain(wal).chain(mapped).collect()
 }
 
-/// Writes `PG_VERSION`, to which pg_basebackup later writes the same. A Patroni that starts meanwhile reads the file only once, and would
-/// take the replica for a server that crashed if the file were missing.
+/// Writes `PG_VERSION`, which pg_basebackup later overwrites with the same content. A Patroni that starts during the backup reads the file
+/// only once. If the file were missing, it would take the replica for a server that has crashed.
 fn write_version(directory: &DataDirectory, major: u32) -> std::io::Result<()> {
     const NAME: RelativePath = RelativePath::literal(names::PG_VERSION);
     match directory.directory().create_file(&NAME, 0o600) {
@@ -353,8 +366,8 @@ fn warn_of_unknown_tablespaces(request: &Request, facts: &SourceFacts, run: &Run
     }
 }
 
-/// Turns a line of progress into an event; every other line is logged. The first byte ends the wait for the checkpoint, which `waits`
-/// notes, and begins the phase `copying`.
+/// Turns a line of progress into an event; every other line is logged. `waits` says whether pg_basebackup still waits for the checkpoint.
+/// The first byte ends the wait, and begins the phase `copying`.
 fn use_line(line: &Line, run: &Run, waits: &mut bool) -> LineUse {
     if let Some(progress) = progress::parse(&line.text) {
         // The first line of progress has 0 bytes.
@@ -374,7 +387,7 @@ fn use_line(line: &Line, run: &Run, waits: &mut bool) -> LineUse {
     })
 }
 
-/// Returns the failure of a program: how it ended and its last errors, or else its last lines.
+/// Returns the failure of the program, with how it ended and its last errors, or its last lines if it printed no error.
 fn failure(ending: &Ending) -> Failure {
     let errors: Vec<_> =
         ending.tail.iter().filter(|line| line.contains(" error: ") || line.contains(" fatal: ")).collect();

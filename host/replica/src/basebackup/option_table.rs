@@ -25,7 +25,7 @@ pub(super) struct KnownOption {
 
 const HOSTS: &str = "the host sets the directory of the replica and its source";
 const PLAIN: &str = "the replica must be a plain data directory with the WAL that it needs";
-const QUESTION: &str = "it makes pg_basebackup do something else than a backup";
+const QUESTION: &str = "with it pg_basebackup makes no backup";
 const WHOLE: &str = "the replica must be whole, on disk, and cleaned up after a failure";
 
 const fn flag(name: &'static str, letter: Option<char>, since: u32) -> KnownOption {
@@ -85,8 +85,8 @@ const KNOWN: &[KnownOption] = &[
 /// The name that `wal-method` had before release 10. It is refused because Patroni refuses it.
 const XLOG_METHOD: KnownOption = valued("xlog-method", None, 10).refused(PLAIN);
 
-/// Returns the option that the `pg_basebackup` of this release takes `written` for, by the rules of `getopt_long`: the option of
-/// this name, or else the only one whose name begins with it.
+/// Returns the option that the `pg_basebackup` of this release recognises in `written`, by the rules of `getopt_long`: the option of this
+/// name, or else the only option whose name begins with `written`. Returns an error message if there is no such option, or more than one.
 pub(super) fn find(written: &str, major: u32) -> Result<KnownOption, String> {
     let available = || KNOWN.iter().filter(|known| known.since <= major);
     if let Some(known) = available().find(|known| known.name == written) {
@@ -117,7 +117,7 @@ fn unknown(written: &str, major: u32) -> String {
     format!("`{shown}` is unknown to pg_basebackup {major}{}", hint.unwrap_or_default())
 }
 
-/// Returns the long name of the option with this letter; `rest` is what follows the dash.
+/// Returns the long name of the option with the first letter of `rest`, which is the text after the dash; `None` if there is none.
 pub(super) fn of_letter(rest: &str) -> Option<&'static str> {
     let letter = rest.chars().next()?;
     KNOWN.iter().find(|known| known.letter == Some(letter)).map(|known| known.name)

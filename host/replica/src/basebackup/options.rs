@@ -19,22 +19,22 @@ pub struct BasebackupOptions(Vec<BasebackupOption>);
 /// One option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BasebackupOption {
-    /// Its name, without dashes; it may be abbreviated as on the command line.
+    /// The name of the option, without dashes; may be abbreviated as on the command line.
     pub name: String,
-    /// What it is set to.
+    /// The value of the option.
     pub value: OptionValue,
-    /// Its place for messages: `FILE:LINE:COLUMN`, or a flag. `None` if that is not known.
+    /// Where the option is set, for messages: `FILE:LINE:COLUMN`, or a command-line flag of Understudy. `None` if the place is not known.
     pub place: Option<String>,
 }
 
-/// What an option is set to.
+/// The value of an option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OptionValue {
-    /// It has no value, or is `true`.
+    /// No value, or `true`.
     Flag,
-    /// It is `false`.
+    /// `false`.
     Off,
-    /// Text, or a number as it is written.
+    /// A string, or a number as it is written in the configuration.
     Text(String),
 }
 
@@ -56,7 +56,7 @@ impl BasebackupOptions {
 
     /// Returns the options as arguments for the `pg_basebackup` of this major version.
     ///
-    /// Each name is resolved as `pg_basebackup` would do it (`getopt_long` accepts an unambiguous abbreviation).
+    /// Resolves each name as `pg_basebackup` does (`getopt_long` accepts an unambiguous abbreviation).
     ///
     /// # Errors
     /// Fails with a [`Refusal`] that names every option that is not allowed.
@@ -94,15 +94,13 @@ impl BasebackupOption {
         Self { name: name.to_owned(), value, place: None }
     }
 
-    /// Returns the argument for it; `None` if the host passes the same already.
+    /// Returns the argument for the option; `None` if the option is off, or if the host already passes the same argument.
     fn argument(&self, major: u32, directories: &Directories) -> Result<Option<OsString>, Refusal> {
         let written = self.name.escape_debug();
         if self.name.starts_with('-') || self.name.contains('=') || self.name.is_empty() {
             let long = self.name.strip_prefix('-').and_then(option_table::of_letter);
-            let hint = long.map(|long| format!(", here `{long}`")).unwrap_or_default();
-            return Err(refuse(format!(
-                "`{written}` is not the long name of an option without dashes{hint}"
-            )));
+            let hint = long.map(|long| format!(" (did you mean `{long}`?)")).unwrap_or_default();
+            return Err(refuse(format!("`{written}`: give the option's long name without dashes{hint}")));
         }
         let known = option_table::find(&self.name, major).map_err(refuse)?;
         let name = known.name;
@@ -121,7 +119,7 @@ impl BasebackupOption {
             (OptionValue::Text(value), Argument::Required) => unquote(value),
         };
         if value.contains('\0') {
-            return Err(refuse(format!("the value of {meant} has a NUL")));
+            return Err(refuse(format!("the value of {meant} contains a NUL byte")));
         }
         match name {
             "compress" => check_compress(major, value)?,
@@ -137,7 +135,7 @@ pub(super) fn refuse(message: impl fmt::Display) -> Refusal {
     Refusal::new(Rule::BasebackupOption, format!("option of pg_basebackup: {message}"))
 }
 
-/// Refuses compression on the client, which would not write a plain data directory.
+/// Refuses compression on the client, because `pg_basebackup` would then not write a plain data directory.
 fn check_compress(major: u32, value: &str) -> Result<(), Refusal> {
     if major < 15 {
         return Err(refuse(format!(
@@ -145,14 +143,14 @@ fn check_compress(major: u32, value: &str) -> Result<(), Refusal> {
         )));
     }
     if !value.starts_with("server-") {
-        let message =
-            "`compress` must be one of the server's, because the client must write a plain directory";
+        let message = "`compress` must name server-side compression (`server-...`), because pg_basebackup must write \
+                       an uncompressed directory";
         return Err(refuse(message).remedy("compress = \"server-gzip\""));
     }
     Ok(())
 }
 
-/// Removes the quotes around a whole value: Patroni's `unquote`, for options taken over from YAML.
+/// Removes the quotes around a whole value, as Patroni's `unquote` does, for options that were copied from its YAML.
 fn unquote(value: &str) -> &str {
     let inner = |quote: char| {
         let inner = value.strip_prefix(quote)?.strip_suffix(quote)?;
@@ -297,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_19_what_is_false_zero_or_empty_in_a_map_is_skipped() {
+    fn rule_19_options_that_are_false_zero_or_empty_in_a_map_are_skipped() {
         assert_eq!(allowed(r#"{"verbose": false, "label": "", "status-interval": 0}"#), [""; 0]);
     }
 
@@ -354,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_20_an_abbreviation_is_judged_as_what_pg_basebackup_takes_it_for() {
+    fn rule_20_an_abbreviation_is_judged_as_the_option_that_pg_basebackup_resolves_it_to() {
         for (written, meant) in [
             ("form", "format"),
             ("pg", "pgdata"),
@@ -393,10 +391,10 @@ mod tests {
     }
 
     #[test]
-    fn rule_20_compress_is_the_servers_and_only_from_15() {
+    fn rule_20_compress_must_be_server_side_and_needs_version_15() {
         assert_eq!(allowed(r#"{"compress": "server-zstd:level=3"}"#), ["--compress=server-zstd:level=3"]);
         for value in [r#""gzip""#, r#""client-gzip""#, r#""none""#, "5", r#""server""#] {
-            assert!(refused(&format!(r#"{{"compress": {value}}}"#)).contains("the server's"));
+            assert!(refused(&format!(r#"{{"compress": {value}}}"#)).contains("server-side"));
         }
         assert!(judged(r#"{"compress": "server-gzip"}"#, 14).unwrap_err().contains("14"));
     }
@@ -408,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_20_directories_that_equal_the_map_are_the_hosts_own_and_others_are_refused() {
+    fn rule_20_directories_that_match_the_configured_ones_are_dropped_as_redundant_and_others_are_refused() {
         assert_eq!(allowed(r#"["waldir=/wal/", "tablespace-mapping=/old/a\\=b=/new/a"]"#), [""; 0]);
         assert!(refused(r#"{"waldir": "/elsewhere"}"#).contains("/elsewhere"));
         for mapping in ["/old/a\\\\=b=/elsewhere", "/old/c=/new/a", "/old", "=/new/a", "/a=/b=/c"] {

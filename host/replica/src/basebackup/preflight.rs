@@ -11,8 +11,8 @@ use crate::Refusal;
 use crate::Rule;
 use crate::program_version::{self, TIMEOUT};
 
-/// Ends a trial of the options: an argument that is no option, which pg_basebackup refuses after it has parsed all options and before
-/// anything else.
+/// An argument that is not an option, which ends a trial of the options: pg_basebackup refuses it after it has parsed all options, and
+/// before it does anything else.
 const NO_OPTION: &str = "trial-of-the-options";
 
 /// Returns the major version of the `pg_basebackup` at `program`.

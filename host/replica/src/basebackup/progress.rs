@@ -2,7 +2,7 @@
 
 use crate::Bytes;
 
-/// How far pg_basebackup is.
+/// The progress of pg_basebackup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Progress {
     pub(super) done: Bytes,

@@ -1,5 +1,5 @@
-//! The replication slot of the options `slot` and `create-slot`. `pg_basebackup --create-slot` fails if the slot exists, such as after a
-//! first try that created it, so an existing slot is used without that option.
+//! The replication slot of the options `slot` and `create-slot`. `pg_basebackup --create-slot` fails if the slot exists, for example if an
+//! earlier try has created it. So an existing slot is used without that option.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 use super::options::refuse;
 use crate::event::Level;
 use crate::process::NativeProgram;
-use crate::source::Slot;
+use crate::source::{Slot, is_slot_name};
 use crate::{Failure, Outcome, Refusal, Run, Source};
 
 /// The option that creates the slot.
 const CREATE: &str = "--create-slot";
 
-/// The slot by which pg_basebackup receives WAL.
+/// The slot through which pg_basebackup receives WAL.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UsedSlot {
     pub(super) name: String,
@@ -42,25 +42,21 @@ pub(super) fn used(options: &[OsString]) -> Result<Option<UsedSlot>, Refusal> {
         }
         return Ok(None);
     };
-    // `ReplicationSlotValidateName` in slot.c.
-    let allowed = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_';
     match String::from_utf8(name.to_vec()) {
-        Ok(name) if !name.is_empty() && name.bytes().all(|byte| allowed(&byte)) => {
-            Ok(Some(UsedSlot { name, creates }))
-        }
+        Ok(name) if is_slot_name(name.as_bytes()) => Ok(Some(UsedSlot { name, creates })),
         _ => Err(refuse(format!(
-            "`slot` of {} is no name for a replication slot: it may have lower-case letters, digits and underscores",
+            "`slot` of {} is not a name of a replication slot: a name has 1 to 63 lower-case letters, digits and underscores",
             name.escape_ascii()
         ))),
     }
 }
 
 impl UsedSlot {
-    /// Checks that pg_basebackup can use the slot, as far as the source tells. Whether the slot exists is checked again when the method
-    /// runs.
+    /// Checks that pg_basebackup can use the slot, as far as the source reports it. To be called before the data directory is emptied: in
+    /// the preflight, and in the plan if the source did not answer before.
     ///
     /// # Errors
-    /// Refuses a slot that exists and cannot be used, and one that does not exist and is not created.
+    /// Refuses a slot that exists and cannot be used, and a slot that does not exist and is not created.
     pub(super) async fn check(
         &self,
         source: &Source,
@@ -85,8 +81,8 @@ pub(super) struct SlotToCreate<'a> {
 }
 
 impl SlotToCreate<'_> {
-    /// Has the program use the slot if it exists by now, and logs that. To be called before every try, because the one before may have
-    /// created the slot.
+    /// Has the program use the slot if the slot exists by now, and logs that. To be called before every try, because the previous try may
+    /// have created the slot.
     ///
     /// # Errors
     /// Fails if the slot exists and cannot be used.
@@ -133,7 +129,7 @@ async fn exists(
         Ok(Slot::Missing) => Ok(Some(false)),
         Ok(Slot::Logical) => Err(unusable(name, "it is a logical slot")),
         Ok(Slot::Active) => {
-            Err(unusable(name, "it is in use: a standby or another pg_basebackup receives WAL by it"))
+            Err(unusable(name, "it is in use: a standby or another pg_basebackup receives WAL through it"))
         }
         Ok(Slot::Lost) => {
             Err(unusable(name, "the source has removed WAL that it should have kept; drop the slot"))
@@ -163,13 +159,20 @@ mod tests {
         assert_eq!(slot(&["--slot=a", "--verbose"]), named("a", false));
         assert_eq!(slot(&["--slot=a", "--create-slot", "--slot=b_1"]), named("b_1", true));
         for (options, says) in [
+            (
+                &[
+                    "--create-slot",
+                    "--slot=a1234567890123456789012345678901234567890123456789012345678901234",
+                ][..],
+                "1 to 63",
+            ),
             (&["--create-slot"][..], "needs the name"),
             (&["--create-slot", "--slot=a", "--no-slot"], "contradict"),
             (&["--slot=a", "--no-slot"], "contradict"),
-            (&["--create-slot", "--slot=A-1"], "no name"),
-            (&["--slot=A-1"], "no name"),
-            (&["--create-slot", "--slot=x'; DROP"], "no name"),
-            (&["--create-slot", "--slot="], "no name"),
+            (&["--create-slot", "--slot=A-1"], "not a name"),
+            (&["--slot=A-1"], "not a name"),
+            (&["--create-slot", "--slot=x'; DROP"], "not a name"),
+            (&["--create-slot", "--slot="], "not a name"),
         ] {
             assert!(slot(options).unwrap_err().contains(says), "{options:?}");
         }

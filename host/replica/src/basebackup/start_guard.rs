@@ -1,6 +1,6 @@
-//! Keeps PostgreSQL from starting an unfinished base backup. `pg_basebackup` writes `global/pg_control` under its own name, before its
-//! work is done. In case this program is killed meanwhile, two things keep PostgreSQL from starting, each of which is enough: the mode
-//! of the directory, and a directory in the place of `postmaster.pid`.
+//! Keeps PostgreSQL from starting an unfinished base backup. `pg_basebackup` writes `global/pg_control` under its final name, before its
+//! work is done. In case this program is killed before the end, two things keep PostgreSQL from starting, each of which is enough: the
+//! mode of the data directory, and a directory in the place of `postmaster.pid`.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const MODE: u32 = 0o720;
 /// The mode to restore if the directory already has [`MODE`], because an earlier run was killed.
 const USUAL_MODE: u32 = 0o700;
 
-/// A data directory with a mode with which PostgreSQL does not start.
+/// A data directory with the mode [`MODE`], with which PostgreSQL does not start.
 pub(super) struct StartGuard {
     directory: Arc<DataDirectory>,
     mode: u32,
@@ -42,18 +42,18 @@ impl StartGuard {
         lock_file::occupy(directory.directory())
     }
 
-    /// To be called when the base backup is complete: renames pg_control to its unfinished name, which keeps PostgreSQL from starting from
-    /// then on, and restores the mode of the directory.
+    /// Renames pg_control to its unfinished name, which keeps PostgreSQL from starting from now on, and restores the mode of the
+    /// directory. To be called when the base backup is complete.
     pub(super) fn backup_complete(self) -> io::Result<()> {
         set_control_file_aside(self.directory.directory())?;
         self.release()
     }
 
-    /// To be called when the base backup failed: restores the mode of the directory, unless a pg_control is left that cannot be renamed.
-    /// The directory is empty, or the loop empties it, pg_control first.
+    /// Restores the mode of the directory, unless a pg_control is left that cannot be renamed. To be called when the base backup failed.
+    /// The directory is then empty, or the loop empties it, pg_control first.
     pub(super) fn backup_failed(self) -> io::Result<()> {
         if set_control_file_aside(self.directory.directory()).is_err() {
-            // There is no `global`, or pg_control in it cannot be renamed. In the second case the mode stays too.
+            // There is no `global`, or pg_control in it cannot be renamed. In the second case the directory keeps its mode.
             let control = self.directory.real_path().join(names::CONTROL_FILE);
             if control.symlink_metadata().is_ok() {
                 return Ok(());

@@ -19,7 +19,7 @@ use crate::{Directories, Refusal, Rule};
 /// after the state file or `/proc` shows its end.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the lock is tried meanwhile.
+/// The time between two attempts to take the lock.
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// What a data directory holds, inspected without the lock.
@@ -33,15 +33,15 @@ pub struct Inspected {
 
 impl DataDirectory {
     /// Checks that a run may touch the directory (rules 22 to 26), ends the leftover processes of a dead run, takes the lock and opens
-    /// the state file. Creates the directory and the mapped ones (0700) if they are missing and their parents exist. The created ones
-    /// are removed when the value is dropped, and after a refusal, unless a method has worked in them. Blocking, for up to 15 s or so if
-    /// leftover processes are slow to die.
+    /// the state file. Creates the data directory and the mapped directories (0700) if they are missing and their parents exist. Removes
+    /// the created directories after a refusal, and when the value is dropped, unless a method has worked in them. Blocking, for up to
+    /// about 15 s if leftover processes are slow to die.
     ///
     /// The user must own the directories and may be root; the program has dropped root by then.
     ///
     /// # Errors
-    /// Fails with the rule that refuses: `data directory` (it is none, or may not be touched), `mapped place`, `state directory`,
-    /// `state file`, `running server` or `in use` (by another run).
+    /// Fails with the rule that refuses: `data directory` (the path is not a usable data directory, or the run may not touch it),
+    /// `mapped place`, `state directory`, `state file`, `running server` or `in use` (by another run).
     pub fn acquire(directories: &Directories, state_dir: &Path, force: bool) -> Result<Self, Refusal> {
         let mut places = places::resolve(directories, state_dir)?;
         let place = places.remove(0);
@@ -85,7 +85,7 @@ impl DataDirectory {
     /// Does the same checks for `check`, without the lock and without creating, ending or changing anything.
     ///
     /// # Errors
-    /// As [`DataDirectory::acquire`], as far as that is known without the lock: of another run only by the state file.
+    /// As [`DataDirectory::acquire`], as far as that can be checked without the lock: only the state file shows another run.
     pub fn inspect(directories: &Directories, state_dir: &Path, force: bool) -> Result<Inspected, Refusal> {
         let mut places = places::resolve(directories, state_dir)?;
         let place = places.remove(0);
@@ -128,11 +128,11 @@ fn open(place: &Place) -> Result<(Directory, DirectoryIdentity), Refusal> {
     Ok((directory, identity))
 }
 
-/// What is known about a data directory that may be touched.
+/// What is known about a data directory that the run may touch.
 struct Judged {
-    /// The content of the state file; its mark of unfinished work is removed if the directory holds a whole cluster by now.
+    /// The content of the state file, without the mark of unfinished work if the directory holds a whole cluster by now.
     previous: Option<Record>,
-    /// Whether the state file called the directory unfinished, also if it holds a whole cluster by now.
+    /// Whether the state file marks the directory as unfinished, even if the directory holds a whole cluster by now.
     was_unfinished: bool,
     contents: Contents,
     cluster: Option<FoundCluster>,
@@ -154,8 +154,8 @@ impl Judged {
             && !record.is_surely_about(identity)
             && directory.is_empty().map_err(failed)?
         {
-            // Patroni removes an unfinished data directory, but not the mapped directories to which no link leads yet. Their unfinished
-            // content stays this program's, because each of them is recognised by its own identity.
+            // Patroni removes an unfinished data directory, but not the mapped directories to which no link leads yet. The unfinished
+            // content of these still counts as this program's, because each mapped directory is recognised by its own identity.
             record.set_directory(identity);
         }
         if let Some(record) = &mut previous
@@ -198,9 +198,7 @@ fn foreign(place: &Place, identity: &DirectoryIdentity, previous: Option<&Record
     let unsure = previous.is_some_and(|record| record.unfinished && record.is_about(identity.inode()));
     let why = match (unsure, identity.can_be_recognised()) {
         (false, _) => "",
-        (true, true) => {
-            " (the unfinished work of the state file was in a directory that was created earlier)"
-        }
+        (true, true) => " (the state file marks an older directory at this path as unfinished)",
         (true, false) => {
             " (its file system does not record when a directory was created, so that unfinished work in it cannot be distinguished \
              from other files)"
@@ -208,8 +206,8 @@ fn foreign(place: &Place, identity: &DirectoryIdentity, previous: Option<&Record
     };
     place
         .refuse(format_args!(
-            "holds something that is no PostgreSQL data directory (PG_VERSION, base, global) and that this program did not \
-             leave{why}"
+            "holds files that are neither a PostgreSQL data directory (PG_VERSION, base, global) nor unfinished work of this \
+             program{why}"
         ))
         .remedy("--force, if all of it may be removed")
 }
@@ -266,7 +264,7 @@ fn end_leftover_processes(place: &Place, record: &Record) -> Result<(), Refusal>
             datadir = %place.real.display(),
             method = record.method.as_deref().unwrap_or_default(),
             processes = ended,
-            "ended what a dead run had left running"
+            "ended processes that a dead run had left running"
         );
     }
     Ok(())
@@ -299,14 +297,14 @@ fn in_use(place: &Place, host: &RunProcess, method: Option<&str>, advice: &str) 
     Refusal::new(Rule::InUse, message)
 }
 
-/// Returns the refusal if the lock is held and no run that is visible here holds it.
+/// Returns the refusal of a directory whose lock is held by a process that cannot be identified from here.
 fn held_by_unknown(place: &Place, record: Option<&Record>) -> Refusal {
     let shown = place.real.display();
     if let Some(record) = record
         && let Some(host) = &record.host
         && record.is_of_another_container().unwrap_or(false)
     {
-        let advice = "its PID is that of another container, where it must be ended";
+        let advice = "the PID belongs to another container; end the run there";
         return in_use(place, host, record.method.as_deref(), advice);
     }
     let message = format!(

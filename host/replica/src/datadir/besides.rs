@@ -1,4 +1,4 @@
-//! What is at the top of a data directory besides the cluster: a DBA may keep backups, scripts or certificates there.
+//! Lists what is at the top of a data directory besides the cluster: a DBA may keep backups, scripts or certificates there.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use postgres_formats::names;
 
 use super::contents::AllowedContents;
 
-/// What PostgreSQL 9 to 18 makes at the top of its data directory (`src/bin/initdb/initdb.c` and the names in [`names`]), and Patroni
-/// (`patroni/postgresql/config.py`, `patroni/dcs/__init__.py`).
+/// The names at the top of a data directory that PostgreSQL 9 to 18 creates (`src/bin/initdb/initdb.c` and the names in [`names`]), and
+/// those that Patroni creates (`patroni/postgresql/config.py`, `patroni/dcs/__init__.py`).
 const KNOWN: &[&str] = &[
     "backup_label.old",
     "base",
@@ -64,17 +64,17 @@ const KNOWN: &[&str] = &[
     names::TABLESPACE_MAP,
 ];
 
-/// How many names are collected.
+/// The most names that are collected.
 pub(super) const MOST: usize = 1000;
 
-/// How a socket of the server, and its lock file, begin (`UNIXSOCK_PATH` in `src/include/libpq/pqcomm.h`).
+/// How the names of the server's sockets and of their lock files begin (`UNIXSOCK_PATH` in `src/include/libpq/pqcomm.h`).
 const SOCKET: &str = ".s.PGSQL.";
 
-/// Returns the names at the top of a data directory that neither PostgreSQL nor Patroni creates, sorted, a directory with a `/` behind
-/// it. `own` are the parts of the cluster in it. Empty if the directory cannot be read; emptying it reports that.
+/// Returns the names at the top of a data directory that neither PostgreSQL nor Patroni creates, sorted, with a `/` after the name of a
+/// directory. `own` lists the parts of the cluster that lie in the data directory. Returns no names if the directory cannot be read.
 pub(super) fn of(directory: &Directory, own: &[(PathBuf, AllowedContents)]) -> Vec<String> {
     let mut besides = Vec::new();
-    // Emptying reports what cannot be read.
+    // If the directory cannot be read, emptying it reports the error.
     let _unread = directory.names(&mut |name| {
         if !is_known(name) && !own.iter().any(|(part, _)| part.starts_with(Path::new(name))) {
             let path = RelativePath::new(name).map_err(std::io::Error::other)?;

@@ -29,28 +29,28 @@ const NAMED_BESIDES: usize = 10;
 pub struct FoundCluster {
     /// The content of PG_VERSION.
     version: String,
-    /// The identity in its pg_control, or why that cannot be used.
+    /// The identity in its pg_control, or why pg_control cannot be used.
     identity: Result<ClusterIdentity, String>,
-    /// Its bytes on disk, and how many files and directories they are in; `None` if that is not known.
+    /// Its size on disk, and its number of files and directories; `None` if they could not be counted.
     size: Option<(Bytes, u64)>,
     /// The paths of its tablespaces.
     tablespaces: Vec<PathBuf>,
-    /// The highest directory of another cluster that lies in it.
+    /// The highest directory in it that belongs to another cluster.
     inner: Option<Inner>,
     /// The names at its top that neither PostgreSQL nor Patroni creates.
     besides: Vec<String>,
 }
 
-/// A directory of another cluster.
+/// A directory that belongs to another cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Inner {
     directory: PathBuf,
-    /// What shows that it is one.
+    /// What shows that it belongs to a cluster, for a message.
     why: &'static str,
 }
 
 impl FoundCluster {
-    /// Reads the cluster in `directory`, and walks all of it. Blocking.
+    /// Reads the cluster in `directory`, and walks the whole directory. Blocking.
     pub(super) fn read(directory: &Directory) -> Self {
         let version = directory.read(&PG_VERSION, version::LIMIT).unwrap_or_default();
         let identity = directory
@@ -73,7 +73,7 @@ impl FoundCluster {
         }
     }
 
-    /// Lists what is in it besides the cluster, for a message; `None` if nothing is.
+    /// Returns a list of the files and directories besides the cluster, for a message; `None` if there are none.
     pub fn besides(&self) -> Option<String> {
         let more = self.besides.len().saturating_sub(NAMED_BESIDES);
         let named =
@@ -90,7 +90,7 @@ impl FoundCluster {
         self.identity.as_ref().ok().map(|identity| identity.system_identifier)
     }
 
-    /// Refuses a cluster whose identity is not known, unless the operator said `--force`.
+    /// Refuses a cluster whose identity is not known, unless the operator passed `--force`.
     pub(super) fn refuse_unknown(&self, directory: &Directory, force: bool) -> Result<(), Refusal> {
         match &self.identity {
             Err(why) if !force => {
@@ -104,7 +104,8 @@ impl FoundCluster {
         }
     }
 
-    /// Refuses a cluster in which a directory of another one lies, which would be removed with it, unless the operator said `--force`.
+    /// Refuses a cluster in which a directory of another cluster lies, because that directory would be removed too, unless the operator
+    /// passed `--force`.
     pub(super) fn refuse_inner(&self, directory: &Directory, force: bool) -> Result<(), Refusal> {
         match &self.inner {
             Some(inner) if !force => {
@@ -115,11 +116,11 @@ impl FoundCluster {
         }
     }
 
-    /// Refuses to replace it with another cluster, unless the operator said `--force`. `cluster` is the new system identifier, and
-    /// `whose` says where it comes from.
+    /// Refuses to replace this cluster with another one, unless the operator passed `--force`. `cluster` is the system identifier of the
+    /// new cluster, and `whose` says where it comes from.
     ///
     /// # Errors
-    /// Fails with the rule `another cluster`, by policy: only the operator may decide it.
+    /// Fails with the rule `another cluster`, by policy: only the operator may decide to replace the cluster.
     pub(crate) fn refuse_other(&self, cluster: u64, whose: &str, force: bool) -> Result<(), Refusal> {
         match self.system_identifier() {
             Some(own) if own != cluster && !force => {
@@ -169,8 +170,9 @@ fn holds(Inner { directory, why }: &Inner) -> String {
     format!("holds another cluster, or a part of one: {} {why}; it would be removed too", directory.display())
 }
 
-/// Walks `directory` once. Returns the highest directory of another cluster below it, if there is one, and its bytes and files.
-/// `allowed` says what a mapped directory may hold, `None` means a data directory; `own` are the parts of its own cluster in it.
+/// Walks `directory` once. Returns the highest directory below it that belongs to another cluster, if there is one, and the bytes and
+/// files of `directory`. `allowed` says what a mapped directory may hold; `None` means a data directory. `own` lists the parts of the
+/// directory's own cluster that lie in it.
 fn look_for_cluster(
     directory: &Directory,
     allowed: Option<AllowedContents>,
@@ -191,8 +193,8 @@ fn look_for_cluster(
     (highest.map(|(_, inner)| inner), size)
 }
 
-/// Returns the WAL directory and the tablespaces of a cluster that lie in its data directory and that its links lead to: their paths
-/// below the data directory, and what each may hold.
+/// Returns the WAL directory and the tablespaces of a cluster that lie in its own data directory, where its links lead: the path of each
+/// below the data directory, and what it may hold.
 fn own_parts(directory: &Directory) -> Vec<(PathBuf, AllowedContents)> {
     let Ok(top) = directory.path().canonicalize() else { return Vec::new() };
     let below = |path: PathBuf, allowed| {
@@ -205,7 +207,7 @@ fn own_parts(directory: &Directory) -> Vec<(PathBuf, AllowedContents)> {
     below(top.join(names::PG_WAL), AllowedContents::Wal).into_iter().chain(tablespaces).collect()
 }
 
-/// Returns the targets of the links in a directory, as they are written.
+/// Returns the targets of the links in a directory, unresolved.
 fn links(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().take(MOST_TABLESPACES).filter_map(Result::ok);
     let mut links: Vec<_> = entries.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
@@ -213,12 +215,12 @@ fn links(directory: &Path) -> Vec<PathBuf> {
     links
 }
 
-/// Refuses a mapped directory with content that may belong to another cluster than that in the data directory. WAL and tablespaces do not
-/// name their cluster, so the cluster must have a link to the directory, or the state file must name it. Also refuses a mapped directory
-/// in which a directory of another cluster lies.
+/// Refuses a mapped directory whose content may not belong to the cluster in the data directory. WAL and tablespaces do not name their
+/// cluster, so the cluster must have a link to the mapped directory, or the state file must name it. Also refuses a mapped directory in
+/// which a directory of another cluster lies.
 ///
 /// # Errors
-/// Fails with the rule `mapped place`, unless the operator said `--force`.
+/// Fails with the rule `mapped place`, unless the operator passed `--force`.
 pub(super) fn refuse_unlinked(datadir: &Path, mapped: &[MappedPlace], force: bool) -> Result<(), Refusal> {
     for place in mapped.iter().filter(|place| !place.is_own_work()) {
         let empty = place

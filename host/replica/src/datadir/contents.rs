@@ -35,7 +35,8 @@ pub(super) const CONTROL_FILE: RelativePath = RelativePath::literal(names::CONTR
 const REFUSED_MODE: u32 = 0o027;
 
 /// Returns what the data directory holds. `Nothing` means empty for `pg_check_dir` (src/port/pgcheckdir.c), which counts dotfiles.
-/// `unfinished` is the mark of the state file; a whole cluster is a cluster in spite of it.
+/// `unfinished` says whether the state file marks the directory as unfinished; a whole cluster is a [`Contents::Cluster`] in spite of
+/// the mark.
 pub(super) fn of(directory: &Directory, unfinished: bool) -> io::Result<Contents> {
     if directory.is_empty()? {
         Ok(Contents::Nothing)
@@ -48,10 +49,10 @@ pub(super) fn of(directory: &Directory, unfinished: bool) -> io::Result<Contents
     }
 }
 
-/// Returns whether the directory holds a cluster that PostgreSQL would start. Unfinished work of this program is never one: it lacks
-/// pg_control, or, while pg_basebackup works, it has another mode and a directory in the place of postmaster.pid. If the state file
-/// calls a whole cluster unfinished, it is out of date: a run was killed before its first change or after its last one, or another
-/// program has filled the directory since.
+/// Returns whether the directory holds a cluster that PostgreSQL would start. Unfinished work of this program never is such a cluster: it
+/// lacks pg_control, or, while pg_basebackup works, the directory has a mode that PostgreSQL refuses and a directory in the place of
+/// postmaster.pid. A state file that marks a whole cluster as unfinished is out of date: a run was killed before its first change or after
+/// its last one, or another program has filled the directory since.
 pub(super) fn is_whole(directory: &Directory) -> io::Result<bool> {
     Ok(directory.own_metadata()?.mode & REFUSED_MODE == 0
         && is_cluster(directory)?
@@ -97,7 +98,7 @@ impl AllowedContents {
         }
     }
 
-    /// Returns the same by the name alone, for entries whose kind was checked before.
+    /// Returns whether an entry of this name is PostgreSQL's, for entries whose kind was checked before.
     pub(super) fn allows_name(self, name: &OsStr) -> bool {
         match self {
             Self::Wal => is_wal_folder(name.as_bytes()) || is_wal_file(name.as_bytes()),
@@ -126,7 +127,7 @@ impl AllowedContents {
             Some(name) => Some(format!("`{}`", name.display())),
             // An archive of WAL has the same files; only a server's own directory has `archive_status` too.
             None if self == Self::Wal && wal && !archive_status => {
-                Some("WAL without the folder `archive_status`, as an archive of WAL has it".to_owned())
+                Some("WAL without the folder `archive_status`, like an archive of WAL".to_owned())
             }
             None => None,
         })

@@ -21,7 +21,7 @@ const CONTROL_FILES: [RelativePath; 2] =
 pub struct Emptied {
     /// How many entries were removed.
     pub entries: u64,
-    /// Whether its budget or a cancellation stopped it: pg_control is removed, and other content remains.
+    /// Whether the budget or a cancellation stopped the emptying: pg_control is removed, and other content remains.
     pub unfinished: bool,
 }
 
@@ -38,12 +38,12 @@ pub enum EmptyScope {
 impl DataDirectory {
     /// Removes `global/pg_control` and syncs `global/`, then removes what `scope` says. Blocking.
     ///
-    /// With a `budget`, stops removing after this long (two seconds by rule 28) and ignores `cancel`, because this is how a cancelled
-    /// run cleans up. Without one, goes on until everything is removed or `cancel` is cancelled. pg_control is removed in any case.
+    /// With a `budget`, stops removing after this long (two seconds by rule 28) and ignores `cancel`, because a cancelled run cleans up
+    /// in this way. Without a budget, goes on until everything is removed or `cancel` is cancelled. Removes pg_control in any case.
     ///
     /// Marks the directory as unfinished in the state file before it removes anything. The first time in a run, checks once more that
-    /// no server uses the directories and that the mapped ones hold nothing foreign. The directories themselves, and links to them,
-    /// stay.
+    /// no server uses the directories and that the mapped directories hold nothing foreign. Leaves the directories themselves and the
+    /// links to them.
     ///
     /// # Errors
     /// Fails at the first entry that cannot be removed, which the message names. If another file system is mounted at an entry of one
@@ -64,8 +64,8 @@ impl DataDirectory {
             EmptyScope::ControlFileOnly => Ok(()),
             EmptyScope::Everything => self.refuse_mount_points(),
         };
-        // A mount point refuses the first emptying before it begins. Later the directory holds unfinished work, which loses pg_control
-        // in any case.
+        // The first time, a mount point is an error before anything is removed. Later the directory holds unfinished work, whose
+        // pg_control is removed in any case.
         let (before, after) =
             if self.has_emptied() { (Ok(()), mount_points) } else { (mount_points, Ok(())) };
         before?;
@@ -85,7 +85,7 @@ impl DataDirectory {
         }
     }
 
-    /// Repeats the checks of [`DataDirectory::acquire`] that may have become wrong since, before the first file is removed.
+    /// Repeats the checks of [`DataDirectory::acquire`] whose results may have changed since, before the first file is removed.
     fn check_again(&self) -> io::Result<()> {
         let unfinished = self.was_unfinished || self.contents()? == Contents::Unfinished;
         server::refuse_running(&self.directory, unfinished)
@@ -117,18 +117,19 @@ impl DataDirectory {
             let removed = place.directory().remove_below(&|name| place.emptying_removes(name), limit)?;
             emptied.entries += removed.entries;
             emptied.unfinished |= !removed.complete;
-            // Only a method writes into it from here on.
+            // From here on only a method writes into the mapped directory.
             place.mark_own_work();
         }
         Ok(emptied)
     }
 
-    /// Removes pg_control, synced: no server starts from the directory afterwards. Returns how many entries were removed.
+    /// Removes pg_control and syncs its directory, after which no server starts from the data directory. Returns the number of entries
+    /// that were removed.
     fn remove_control_files(&self) -> io::Result<u64> {
         match self.directory.find(&GLOBAL)?.map(|found| found.kind) {
             None => return Ok(0),
             Some(Kind::Directory) => {}
-            // A server would follow a link to a pg_control. Only the link is removed and not its target.
+            // A server would follow a link and read pg_control behind it. The link is removed, and its target stays.
             Some(Kind::File | Kind::Link | Kind::Special) => {
                 self.directory.remove_file(&GLOBAL)?;
                 self.directory.sync()?;
@@ -152,7 +153,7 @@ impl DataDirectory {
         for name in &CONTROL_FILES {
             match self.directory.remove_file(name) {
                 Ok(()) => removed += 1,
-                // No server starts from a directory of that name; it is removed with the rest.
+                // No server starts with a directory in the place of pg_control. The directory is removed with the rest.
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {}
                 Err(error) => return Err(error),

@@ -11,12 +11,12 @@ use postgres_formats::names::{self, TablespaceFolder};
 use super::contents::AllowedContents;
 use crate::mounts::{Mounts, real_path};
 
-/// The directory of a cluster in which another path lies.
+/// A directory that is part of a cluster and in which another path lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnclosingCluster {
     directory: PathBuf,
     why: &'static str,
-    /// The path by which it is taken for one: an entry of it, or the directory itself.
+    /// The path that shows that the directory is part of a cluster: one of its entries, or the directory itself.
     sign: PathBuf,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Display for EnclosingCluster {
 }
 
 impl EnclosingCluster {
-    /// Returns the directory with what shows that it is part of a cluster; `None` if nothing does.
+    /// Returns the directory, with what shows that it is part of a cluster; `None` if nothing shows that.
     fn of(directory: &Path) -> Option<Self> {
         let (why, entry) = sign(directory)?;
         let sign = entry.map_or_else(|| directory.to_owned(), |entry| directory.join(entry));
@@ -42,7 +42,7 @@ impl EnclosingCluster {
     }
 }
 
-/// Returns the cluster that a directory lies in. The directory itself may be a cluster.
+/// Returns the cluster in which a directory lies; `None` if it lies in none. The directory itself may be the data directory of a cluster.
 pub(super) fn cluster_enclosing(directory: &Path) -> Option<EnclosingCluster> {
     let named = TablespaceFolder::parse(directory.file_name()?.as_bytes());
     let own = named.map(|_| EnclosingCluster {
@@ -53,15 +53,15 @@ pub(super) fn cluster_enclosing(directory: &Path) -> Option<EnclosingCluster> {
     above(directory, 1).or(own)
 }
 
-/// Returns the cluster that a file or a directory lies in, or is.
+/// Returns the cluster in which a file or a directory lies, or to which it belongs itself; `None` if there is none.
 pub fn cluster_of(path: &Path) -> Option<EnclosingCluster> {
     above(path, 0)
 }
 
-/// Returns the topmost directory of a cluster among the path and its ancestors, without the first `skipped` of them. Looks at the path as
-/// it is written, at the path without links, and at every other path that a mount gives to it.
+/// Returns the topmost directory among the path and its ancestors that is part of a cluster; ignores the first `skipped` of them. Looks at
+/// the path as it is written, at the path without links, and at every other path that a mount gives to the same file.
 fn above(path: &Path, skipped: usize) -> Option<EnclosingCluster> {
-    // A `..` after a link does not lead to the name before it.
+    // A `..` after a link leads to the parent of the link's target, and not to the directory before the link.
     let is_plain = !path.components().any(|component| component == Component::ParentDir);
     let written = is_plain.then(|| highest(path.ancestors().skip(skipped))).flatten();
     written.or_else(|| {
@@ -89,9 +89,11 @@ const HOLDS_PG_CONTROL: &str = "holds global/pg_control";
 const OF_A_TABLESPACE: &str = "is the folder of a cluster's tablespace";
 const IS_WAL: &str = "is a WAL directory (it holds archive_status)";
 
-/// Returns what shows that a directory is part of a cluster: PG_VERSION is in the data directory and in that of each database, pg_control
-/// is in `global`, also in an unfinished replica, the folder of a tablespace has a special name, and `archive_status` is in every WAL
-/// directory. The second part is the entry of the directory that shows it; `None` if the directory's name does.
+/// Returns what shows that a directory is part of a cluster; `None` if nothing does. The second part is the entry of the directory that
+/// shows it; `None` if the directory's own name shows it.
+///
+/// PG_VERSION is in the data directory and in the directory of each database. pg_control is in `global`, under its unfinished name in an
+/// unfinished replica. The folder of a tablespace has a special name. `archive_status` is in every WAL directory.
 fn sign(directory: &Path) -> Option<(&'static str, Option<&'static str>)> {
     let has = |name: &&str| directory.join(name).symlink_metadata().is_ok();
     let is_folder =
@@ -107,9 +109,9 @@ fn sign(directory: &Path) -> Option<(&'static str, Option<&'static str>)> {
     }
 }
 
-/// Returns the directory of another cluster that an entry below a directory to be emptied shows, by the same signs, and which sign that
-/// is. `None` if it is no such entry, or one of the directory's own cluster. `allowed` says what a mapped directory may hold, `None` means
-/// a data directory.
+/// Judges an entry below a directory that is to be emptied, by the signs of [`sign`]. Returns the directory of another cluster whose sign
+/// the entry is, and what the sign is; `None` if the entry is no sign, or a sign of the directory's own cluster. `below` is the path of the
+/// entry, relative to the directory to be emptied. `allowed` says what a mapped directory may hold; `None` means a data directory.
 pub(super) fn part_of_another(
     below: &Path,
     allowed: Option<AllowedContents>,

@@ -1,9 +1,9 @@
 //! A directory in the place of PostgreSQL's lock file, so that no server starts while pg_basebackup's `global/pg_control` exists.
 //!
-//! If a directory has that name, PostgreSQL can neither create nor read its lock file (`CreateLockFile` in miscinit.c: "could not read
-//! lock file"), which ends the postmaster and `postgres --single`; `pg_ctl start` says "invalid data in PID file", and `pg_resetwal` that
-//! the lock file exists. The directory stays if a person sets the mode of the data directory, or a script removes a stale
-//! `postmaster.pid` with `rm -f`, or only if it is a file. Seen with PostgreSQL 15 to 18.
+//! If a directory is at `postmaster.pid`, PostgreSQL can neither create nor read its lock file (`CreateLockFile` in miscinit.c), so that
+//! the postmaster and `postgres --single` end with "could not read lock file". `pg_ctl start` fails with "invalid data in PID file", and
+//! `pg_resetwal` because the lock file exists. This is so in PostgreSQL 15 to 18. Unlike a special mode of the data directory, the
+//! directory survives a `chmod` by hand, and scripts that remove a stale `postmaster.pid` with `rm -f`, or after a test for a file.
 
 use std::io::{self, Write};
 
@@ -45,7 +45,7 @@ pub(crate) fn is_occupied(top: &Directory) -> io::Result<bool> {
 /// Removes the directory, if it exists.
 ///
 /// # Errors
-/// Fails if the directory cannot be removed, such as if something else is in it.
+/// Fails if the directory cannot be removed, for example because something else is in it.
 pub(crate) fn vacate(top: &Directory) -> io::Result<()> {
     if !is_occupied(top)? {
         return Ok(());

@@ -44,16 +44,16 @@ pub struct DataDirectory {
     inode: (u64, u64),
     mapped: Vec<MappedPlace>,
     state: State,
-    /// The cluster that it held when it was locked.
+    /// The cluster that the directory held when it was locked.
     cluster: Option<FoundCluster>,
-    /// Whether the state file called it unfinished then.
+    /// Whether the state file marked the directory as unfinished when it was locked.
     was_unfinished: bool,
-    /// Whether this run has begun to empty it before, and so has checked again that no server uses it.
+    /// Whether this run has begun to empty the directory. If so, it has checked again that no server uses the directory.
     emptied: AtomicBool,
 }
 
 impl DataDirectory {
-    /// Returns what the directory holds now. It is not `Nothing` while a mapped directory holds unfinished work.
+    /// Returns what the directory holds now. An empty directory is `Unfinished` while a mapped directory holds unfinished work.
     ///
     /// # Errors
     /// Fails if one of the directories cannot be read.
@@ -70,7 +70,7 @@ impl DataDirectory {
     }
 
     /// Returns the bytes and files that `EmptyScope::Everything` would free on all file systems together. [`DataDirectory::room`]
-    /// returns them for each one.
+    /// returns them for each file system.
     ///
     /// # Errors
     /// As [`DataDirectory::room`].
@@ -103,7 +103,8 @@ impl DataDirectory {
         &self.real_path
     }
 
-    /// Returns the mapped WAL directory and tablespace directories, opened; of several entries of the map with one target, the first.
+    /// Returns the mapped WAL directory and tablespace directories, opened. If several entries of the map have the same target, only the
+    /// first of these entries is among them.
     pub fn mapped(&self) -> &[MappedPlace] {
         &self.mapped
     }
@@ -113,7 +114,7 @@ impl DataDirectory {
         &self.state
     }
 
-    /// Returns the cluster that it holds; `None` if it holds none, or this run has begun to empty it.
+    /// Returns the cluster in the directory; `None` if there is none, or if this run has begun to empty the directory.
     pub fn cluster(&self) -> Option<&FoundCluster> {
         self.cluster.as_ref().filter(|_| !self.has_emptied() && !self.state.is_unfinished())
     }
@@ -130,7 +131,7 @@ impl DataDirectory {
 }
 
 /// Refuses, before anything is created, a state directory that overlaps the data directory or a mapped directory (rule 26), and any of
-/// these that lies inside a cluster. [`DataDirectory::acquire`] checks everything else about the directories.
+/// these directories that lies inside a cluster. [`DataDirectory::acquire`] checks everything else about the directories.
 ///
 /// # Errors
 /// Fails with the rule `state directory`, `data directory` or `mapped place`.
@@ -154,8 +155,8 @@ pub fn place_around<'a>(
         .or_else(|| places::lies_in(file, &real_path(state_dir)).then_some(state))
 }
 
-/// In which of the places that a run may empty a file or a directory lies, or a symbolic link by which it is reached: the data
-/// directory or a mapped directory. `None` if it lies in none of them.
+/// Returns the directory that a run may empty (the data directory or a mapped directory) in which a file or a directory lies, or in which a
+/// symbolic link on the way to it lies, with the name of that directory for a message. `None` if there is no such directory.
 pub fn emptied_place_around<'a>(
     directories: &'a Directories,
     path: &Path,

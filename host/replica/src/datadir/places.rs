@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +11,7 @@ use rustix::fs::{Access, AtFlags, CWD, FlockOperation};
 
 use super::contents::{AllowedContents, LOST_AND_FOUND};
 use super::enclosing_cluster;
-use crate::mounts::{links_and_end, real_path};
+use crate::mounts::{Location, Mounts, links_and_end};
 use crate::state::{DirectoryIdentity, PlaceIdentity};
 use crate::{Directories, Refusal, Rule, TablespaceKey};
 
@@ -103,7 +103,7 @@ impl Place {
                 }
                 Ok((true, real)) => Ok(Self { role, written: written.to_owned(), real, exists: true }),
                 Ok((false, _)) if kind.is_symlink() => {
-                    refuse("is a link to something that is no directory".to_owned())
+                    refuse("is a link to something that is not a directory".to_owned())
                 }
                 Ok((false, _)) => refuse("is not a directory; move it away or name another".to_owned()),
                 Err(error) if kind.is_symlink() && error.kind() == io::ErrorKind::NotFound => {
@@ -119,7 +119,7 @@ impl Place {
                     Ok(parent) => parent,
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
                         return refuse(format!(
-                            "does not exist, nor does {}; create that, or mount what belongs there",
+                            "does not exist, nor does {}; create that directory, or mount its file system",
                             parent.display()
                         ));
                     }
@@ -159,8 +159,8 @@ impl Place {
         created.map_err(|error| self.refuse(format_args!("cannot be created: {error}")))
     }
 
-    /// Refuses a locked directory that is no longer at its path: the run that held the lock before may have created it and removed it
-    /// after a refusal.
+    /// Refuses a locked directory that is no longer at its path: the run that held the lock before may have created the directory, and
+    /// removed it after a refusal.
     pub(super) fn refuse_removed(&self, inode: (u64, u64)) -> Result<(), Refusal> {
         let there = Directory::open(&self.real).and_then(|directory| directory.own_metadata());
         if there.is_ok_and(|metadata| metadata.identity() == inode) {
@@ -216,9 +216,9 @@ impl Drop for CreatedDirectories {
     }
 }
 
-/// Resolves every directory that the operator named, the data directory first, and checks that none is, holds or lies in another one
-/// or the state directory. Entries of the map with one target are one place: only a plan shows whether the backup has tablespaces
-/// for more than one of them.
+/// Resolves every directory that the operator named, the data directory first, and checks that none of them is, holds or lies in another
+/// one or the state directory. Several entries of the map with the same target count as one place: only a plan shows whether the backup
+/// has a tablespace for more than one of these entries.
 pub(super) fn resolve(directories: &Directories, state_dir: &Path) -> Result<Vec<Place>, Refusal> {
     let mut places = vec![Place::resolve(Role::DataDirectory, &directories.datadir)?];
     if let Some(wal) = &directories.wal {
@@ -234,7 +234,8 @@ pub(super) fn resolve(directories: &Directories, state_dir: &Path) -> Result<Vec
     for (index, one) in places.iter().enumerate() {
         for other in &places[..index] {
             if lies_in(&one.real, &other.real) || lies_in(&other.real, &one.real) {
-                let how = if one.real == other.real { "are one directory" } else { "lie one in the other" };
+                let how =
+                    if one.real == other.real { "are one directory" } else { "lie one inside the other" };
                 return Err(one.refuse(format_args!(
                     "and {}, {}, {how}; each needs a directory of its own",
                     other.role,
@@ -286,29 +287,17 @@ pub(super) fn refuse_inside_cluster(directories: &Directories, state_dir: &Path)
     }
 }
 
-/// Returns whether `inner` is `outer` or lies in it: by its path, or by the inodes of the directories above it, because bind mounts give
-/// one directory several paths.
+/// Returns whether `inner` is `outer` or lies in it, even if links or mounts give it another path.
 pub(super) fn lies_in(inner: &Path, outer: &Path) -> bool {
-    is_below(&real_path(inner), outer)
+    let mounts = Mounts::of_this_process();
+    Location::of(inner, &mounts).lies_in(&Location::of(outer, &mounts))
 }
 
-/// Whether a path is gone once `outer` is emptied: what it ends at lies in there, or a symbolic link by which it is reached.
+/// Returns whether a path leads nowhere once `outer` is emptied, because its end or a symbolic link on the way lies in `outer`.
 pub(super) fn goes_with(path: &Path, outer: &Path) -> bool {
     let mut links = links_and_end(path);
-    links.pop().is_some_and(|end| is_below(&end, outer))
-        || links.iter().filter_map(|link| link.parent()).any(|directory| is_below(directory, outer))
-}
-
-/// [`lies_in`] of a path without links.
-fn is_below(inner: &Path, outer: &Path) -> bool {
-    if inner.starts_with(outer) {
-        return true;
-    }
-    let Ok(outer) = outer.metadata() else { return false };
-    inner
-        .ancestors()
-        .filter_map(|ancestor| ancestor.metadata().ok())
-        .any(|ancestor| (ancestor.dev(), ancestor.ino()) == (outer.dev(), outer.ino()))
+    links.pop().is_some_and(|end| lies_in(&end, outer))
+        || links.iter().filter_map(|link| link.parent()).any(|directory| lies_in(directory, outer))
 }
 
 /// A directory outside the data directory that the operator mapped, opened and locked by the run.
@@ -324,7 +313,7 @@ pub struct MappedPlace {
 impl MappedPlace {
     /// Opens the directory, checks what it holds, and locks it, so that no run on another data directory uses it too.
     ///
-    /// `unfinished` are the directories that hold this program's own unfinished work, by the state file.
+    /// `unfinished` lists the directories that hold unfinished work of this program according to the state file.
     pub(super) fn take(
         place: Place,
         allowed_contents: AllowedContents,
@@ -373,8 +362,8 @@ impl MappedPlace {
         }
     }
 
-    /// Returns whether all its content is this program's own unfinished work: it held nothing foreign before the first method wrote,
-    /// and no replica was finished since.
+    /// Returns whether all its content is unfinished work of this program: the directory held nothing foreign before the first method
+    /// wrote, and no replica has been finished since.
     pub(super) fn is_own_work(&self) -> bool {
         self.own_work.load(Ordering::Acquire)
     }
@@ -400,12 +389,12 @@ impl MappedPlace {
         self.directory_identity.inode()
     }
 
-    /// Returns what it may hold.
+    /// Returns what the directory may hold.
     pub(super) fn allowed_contents(&self) -> AllowedContents {
         self.allowed_contents
     }
 
-    /// Returns whether it is the WAL directory; otherwise it is a tablespace's.
+    /// Returns whether it is the WAL directory; otherwise it is the directory of a tablespace.
     pub fn is_wal(&self) -> bool {
         self.allowed_contents == AllowedContents::Wal
     }

@@ -9,7 +9,7 @@ use foundation::rooted::{Boundary, Directory, Kind};
 use super::DataDirectory;
 use crate::Bytes;
 
-/// How deep old data is walked; PostgreSQL nests five deep. Deeper files are not counted.
+/// The depth to which old data is walked, in directories. PostgreSQL nests five deep. Files below this depth are not counted.
 const DEPTH: usize = 48;
 
 /// The room on one file system.
@@ -19,11 +19,11 @@ pub struct FileSystemRoom {
     pub device: u64,
     /// The real paths of the data directory and the mapped directories that lie on it.
     pub places: Vec<PathBuf>,
-    /// The bytes that are free now for a user without privileges.
+    /// The bytes that a user without privileges can still write.
     pub free: Bytes,
     /// How many files and directories can still be created; `None` if the file system makes inodes as they are needed.
     pub free_files: Option<u64>,
-    /// The bytes that `EmptyScope::Everything` frees besides.
+    /// The bytes that `EmptyScope::Everything` frees in addition.
     pub reclaimable: Bytes,
     /// How many files and directories `EmptyScope::Everything` removes.
     pub reclaimable_files: u64,
@@ -32,11 +32,11 @@ pub struct FileSystemRoom {
 impl DataDirectory {
     /// Returns the room on each file system of the data directory and the mapped directories. Walks the old data. Blocking.
     ///
-    /// A file with several names (hard links) is not counted, because its bytes may stay, nor is what cannot be read.
+    /// Does not count files with several names (hard links), because their bytes may stay, nor directories that cannot be read.
     ///
     /// # Errors
-    /// Fails if a file cannot be examined, or if another file system, which the message names, is mounted in what would be emptied:
-    /// emptying would stop there.
+    /// Fails if a file cannot be examined, or if another file system is mounted inside a directory that would be emptied, because
+    /// emptying would stop there. The message names the mount point.
     pub fn room(&self) -> io::Result<Vec<FileSystemRoom>> {
         let mut room = Vec::new();
         add(&mut room, &self.real_path, &self.directory, &|_| true)?;
@@ -84,7 +84,7 @@ pub(super) fn reclaimable(
     reclaimable_seen(directory, is_removed, &mut |_| {})
 }
 
-/// As [`reclaimable`], and calls `see` with each path that is counted.
+/// As [`reclaimable`], and calls `see` with each path that it walks over.
 pub(super) fn reclaimable_seen(
     directory: &Directory,
     is_removed: &dyn Fn(&std::ffi::OsStr) -> bool,

@@ -41,16 +41,16 @@ enum WorkingDirectory {
 
 /// Refuses a directory that a server runs on.
 ///
-/// In a directory that the state file calls unfinished a method may have written anything into postmaster.pid. There the named process
-/// counts only if its working directory is seen to be the data directory. A server's working directory can be seen, because PostgreSQL
-/// runs only as the owner of the directory, and so does this program.
+/// In a directory that the state file marks as `unfinished`, a method may have written anything into postmaster.pid. There the named
+/// process counts only if its working directory is seen to be the data directory. A server's working directory can be seen, because
+/// PostgreSQL runs only as the owner of the directory, and so does this program.
 pub(super) fn refuse_running(directory: &Directory, unfinished: bool) -> Result<(), Refusal> {
     let shown = directory.path().display();
     let refuse =
         |what: String| Refusal::new(Rule::RunningServer, format!("the data directory {shown} {what}"));
     let failed = |error: io::Error| refuse(format!("cannot be examined: {error}"));
     let Some(found) = directory.find(&POSTMASTER_PID).map_err(failed)? else { return Ok(()) };
-    // No server has a directory there: it keeps PostgreSQL from starting an unfinished base backup.
+    // No server creates a directory there: this program does, to keep PostgreSQL from starting an unfinished base backup.
     if lock_file::is_occupied(directory).map_err(failed)? {
         return Ok(());
     }
@@ -88,8 +88,8 @@ fn pid_of(text: &[u8]) -> Option<u32> {
     (number != 0 && number != i32::MIN).then(|| number.unsigned_abs())
 }
 
-/// Returns whether the working directory of a process is that with this device and inode. The working directory of a server is always its
-/// data directory.
+/// Returns whether the working directory of a process is the directory with this device and inode. The working directory of a server is
+/// always its data directory.
 fn working_directory(pid: u32, inode: (u64, u64)) -> io::Result<WorkingDirectory> {
     // The PID of a server that has ended may be that of this program, or of one of its threads, by now.
     if pid == std::process::id() || Path::new(&format!("/proc/self/task/{pid}")).exists() {
@@ -168,7 +168,7 @@ fn used_by(pid: u32, data: &Path, inode: (u64, u64), mapped: &[MappedPlace]) -> 
         let message = format!(
             "the data directory {holds}; stop the server and move it away, or name another `datadir`"
         );
-        // A process whose working directory is the data directory itself, such as a shell, is no server below it.
+        // A process whose working directory is the data directory itself, such as a shell, does not use a directory below it.
         let below = around.contains(&inode) && !own;
         below.then(|| Refusal::new(Rule::RunningServer, message))
     };

@@ -293,9 +293,9 @@ fn a_data_directory_that_cannot_be_one_is_refused_with_what_to_do() {
     for (name, says) in [
         ("file", "is not a directory"),
         ("dangling", "is a link to nothing"),
-        ("to-file", "is a link to something that is no directory"),
+        ("to-file", "is a link to something that is not a directory"),
         ("loop", "cannot be examined"),
-        ("no/parent", "create that, or mount what belongs there"),
+        ("no/parent", "create that directory, or mount its file system"),
         ("file/below", "cannot be examined"),
     ] {
         machine.directories.datadir = machine.path(name);

@@ -1,8 +1,9 @@
 //! Finds the files that `pg_hba.conf` and `pg_ident.conf` have the server read: `@file` in any field, and from version 16 on lines with
-//! `include`, `include_if_exists` and `include_dir` (`tokenize_auth_file` in `src/backend/libpq/hba.c`). Only files inside the data
-//! directory are read here. Whether the files exist, and what their rules are, is not checked.
+//! `include`, `include_if_exists` and `include_dir` (`tokenize_auth_file` in `src/backend/libpq/hba.c`). This module reads
+//! only files inside the data directory. It does not check whether the files exist, or what their rules are.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::Path;
 
 use foundation::rooted::{Kind, RelativePath};
@@ -13,11 +14,11 @@ use super::judged_settings::refuse_or_report;
 use super::places::Places;
 use super::problem::{During, Findings, Problem, shown};
 
-use crate::Rule;
+use crate::{Rule, regular_file};
 
 const CHECK: Rule = Rule::Configuration;
 
-/// The files and the settings that name others.
+/// The two files, each with the setting that can name another file instead.
 const FILES: [(RelativePath, &str); 2] = [
     (RelativePath::literal("pg_hba.conf"), "hba_file"),
     (RelativePath::literal("pg_ident.conf"), "ident_file"),
@@ -30,13 +31,13 @@ const COPIES: [RelativePath; 2] =
 /// The options of a rule whose values are, or contain, secrets.
 const SECRETS: [&str; 3] = ["ldapbindpasswd", "ldapurl", "radiussecret"];
 
-/// How many files are read in all.
+/// The most files that are read.
 const MOST_FILES: usize = 200;
 
-/// How many paths outside are reported; with `refuse-commands` the first one ends the seal.
+/// The most paths outside the data directory that are reported; with `refuse-commands` the first such path ends the seal.
 const MOST_REPORTED: usize = 50;
 
-/// Reports every file outside the data directory that these files have the server read, or refuses the first one.
+/// Reports every file outside the data directory that these files have the server read, or refuses the first such file.
 pub(super) fn check(
     places: &Places<'_>,
     configuration: &Configuration,
@@ -209,9 +210,45 @@ fn first_secret(tokens: &[Token]) -> Option<usize> {
     tokens.iter().position(|token| SECRETS.iter().any(|secret| token.text.starts_with(secret)))
 }
 
+/// Returns what may be a secret in a file of rules and in the files that it includes, wherever these are: see [`possible_secrets`]. At
+/// most [`MOST_FILES`] files are read, each up to [`LONGEST`] bytes; a file that cannot be read is skipped.
+pub(super) fn possible_secrets_from(file: &Path, major: u32) -> Vec<String> {
+    let (mut waiting, mut read, mut possible) = (vec![file.to_owned()], BTreeSet::new(), Vec::new());
+    while let Some(file) = waiting.pop() {
+        if read.len() >= MOST_FILES {
+            break;
+        }
+        if !read.insert(file.clone()) {
+            continue;
+        }
+        let bytes = beginning(&file);
+        possible.extend(possible_secrets(&bytes));
+        let (from, includes) = (file.parent().unwrap_or(Path::new("/")), major >= 16);
+        for named in logical_lines(&bytes).iter().flat_map(|(_, line)| named(line, includes)) {
+            let path = from.join(&named.path);
+            match named.how {
+                "include_dir" => {
+                    let names = std::fs::read_dir(&path).into_iter().flatten().flatten();
+                    waiting.extend(names.take(MOST_FILES).map(|name| name.path()));
+                }
+                _ => waiting.push(path),
+            }
+        }
+    }
+    possible
+}
+
+/// Returns the first bytes of a file; no bytes if the file cannot be read.
+fn beginning(file: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // If an error ends the reading, the part before it counts.
+    let _ = regular_file::open(file).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
+    bytes
+}
+
 /// Returns the value of each option with a secret, and every field after it in its line, which may be part of the secret if that contains
 /// a blank or a comma. Removes the `@` of a file's name.
-pub(super) fn possible_secrets(file: &[u8]) -> Vec<String> {
+fn possible_secrets(file: &[u8]) -> Vec<String> {
     let mut possible = Vec::new();
     for (_, line) in logical_lines(file) {
         let tokens = tokens(&line);
@@ -310,6 +347,21 @@ mod tests {
     }
 
     #[test]
+    fn the_secrets_of_included_files_are_found_too() {
+        let files = [
+            ("pg_hba.conf", "include more\ninclude_dir all\ninclude pg_hba.conf\n"),
+            ("more", "host all all 10.0.0.1/32 ldap ldapbindpasswd=hunter2\n"),
+            ("all/x.conf", "host all all 10.0.0.1/32 radius radiussecrets=hunter3\n"),
+        ];
+        let restored = Restored::with(&files);
+        let possible = |major| possible_secrets_from(&restored.place.path().join("pg_hba.conf"), major);
+        for secret in ["hunter2", "hunter3"] {
+            assert!(possible(16).contains(&secret.to_owned()), "{secret}: {:?}", possible(16));
+        }
+        assert!(possible(15).is_empty());
+    }
+
+    #[test]
     fn files_inside_are_read_as_the_server_would() {
         let files = [
             (
@@ -351,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_files_are_no_problem_and_their_number_is_bounded() {
+    fn missing_files_are_not_a_problem_and_the_number_of_files_is_bounded() {
         assert!(reported(&[], 18, true).unwrap().is_empty());
         let many: String = (0..=MOST_FILES).map(|number| format!("include f{number}\n")).collect();
         assert!(reported(&[("pg_hba.conf", &many)], 18, false).unwrap_err().message.contains("200 files"));

@@ -19,7 +19,7 @@ use crate::{Redactor, Secret, Tablespace};
 /// How long all questions together may take.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// How long one host has to accept a connection if the connection string has no `connect_timeout`, in seconds.
+/// How long one host has to accept a connection, in seconds, if the connection string has no `connect_timeout`.
 const CONNECT_TIMEOUT: &str = "5";
 
 /// How many bytes of psql's output are read: a history of some ten thousand promotions, or as many tablespaces.
@@ -32,7 +32,7 @@ const MESSAGE_LIMIT: usize = 2000;
 const TABLESPACES: &str = "SELECT oid, spcname, pg_catalog.pg_tablespace_location(oid) FROM pg_catalog.pg_tablespace \
                            WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid";
 
-/// Asks for everything that a replication role may read, and for the tablespaces, which it may not always read.
+/// Asks for everything that a replication role may read, and for the tablespaces, which such a role may not always read.
 pub(super) async fn ask(
     source: &Source,
     bin_dir: &Path,
@@ -61,7 +61,7 @@ pub(super) async fn ask(
     Ok(facts)
 }
 
-/// What libpq says if a server asks for a password and there is none (`PQnoPasswordSupplied` in `libpq-fe.h`).
+/// Part of libpq's message if a server asks for a password and libpq has none (`PQnoPasswordSupplied` in `libpq-fe.h`).
 const NO_PASSWORD: &str = "no password supplied";
 
 /// Connects once without any password. Returns whether the server asks for one; `None` if the connection fails for another reason.
@@ -185,8 +185,8 @@ impl<'a> Psql<'a> {
         }
     }
 
-    /// Returns whether the server answers that it rejects connections now. Does not depend on the server's language: `pg_isready` reads the
-    /// SQLSTATE, which psql does not print.
+    /// Returns whether the server answers that it rejects connections for now. `pg_isready` reads the SQLSTATE, which psql does not print,
+    /// so the answer does not depend on the server's language.
     async fn is_starting(&self, conninfo: &Conninfo) -> bool {
         /// The exit code for a server that is rejecting connections, for example while it starts (pg_isready(1)).
         const NOT_NOW: i32 = 1;
@@ -208,7 +208,7 @@ impl<'a> Psql<'a> {
         }
     }
 
-    /// Returns psql's error output on one line and without secrets, because the server may repeat what it was sent.
+    /// Returns psql's error output on one line. Removes secrets, because the server may repeat what it received.
     fn explain(&self, message: &[u8], status: std::process::ExitStatus) -> String {
         let redacted = without_secrets(&String::from_utf8_lossy(message), &self.secrets());
         let Some(text) = redacted else {
@@ -230,7 +230,7 @@ impl<'a> Psql<'a> {
         }
     }
 
-    /// Reads every secret from the files that this run made, because nothing else keeps them.
+    /// Reads every secret back from the files that this run wrote, because a [`Source`] keeps the secrets nowhere else.
     fn secrets(&self) -> Vec<String> {
         let passfile = match &self.source.passfile {
             Some(PassFile::Made(path)) => std::fs::read_to_string(&**path).unwrap_or_default(),

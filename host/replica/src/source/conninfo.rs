@@ -52,12 +52,12 @@ impl Conninfo {
         (!value.is_empty()).then_some(value)
     }
 
-    /// Returns the password in it.
+    /// Returns its password; `None` if it has none.
     pub fn password(&self) -> Option<Secret> {
         self.get("password").map(Secret::new)
     }
 
-    /// Returns every secret in it with its keyword, including the password.
+    /// Returns its secrets, including the password, each with its keyword.
     pub fn secrets(&self) -> impl Iterator<Item = (&str, Secret)> {
         let secret = |(keyword, value): &(String, String)| keywords::is_secret(keyword) && !value.is_empty();
         self.parameters
@@ -75,7 +75,7 @@ impl Conninfo {
         for keyword in ["service", "servicefile"] {
             if self.get(keyword).is_some() {
                 return Err(ConninfoError(format!(
-                    "`{keyword}` is not followed, because PGSERVICEFILE and ~/.pg_service.conf are not the same for this run and for the \
+                    "`{keyword}` is not supported, because PGSERVICEFILE and ~/.pg_service.conf may differ between this run and the \
                      standby: write the settings of the service instead (`host`, `port`, `user`, ...)"
                 )));
             }
@@ -90,7 +90,7 @@ impl Conninfo {
         Ok(())
     }
 
-    /// Checks that the certificates exist without which libpq refuses every connection.
+    /// Checks that the files of certificates and keys exist without which libpq refuses every connection.
     ///
     /// # Errors
     /// Fails with the keyword that names a missing file.
@@ -188,8 +188,8 @@ fn is_space(character: char) -> bool {
     matches!(character, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
 }
 
-/// Returns the error about an unknown keyword. After a secret the keyword is not shown, because the rest of an unquoted password with a
-/// space in it is taken for one.
+/// Returns the error about an unknown keyword. Does not show a keyword after a secret, because it may be the rest of an unquoted password
+/// with a space in it.
 fn unknown_keyword(keyword: &str, number: usize, after_secret: bool) -> ConninfoError {
     let nearest = keywords::nearest_to(keyword);
     let hint = nearest.map(|known| format!("; the nearest is `{known}`")).unwrap_or_default();

@@ -65,7 +65,8 @@ const KEYWORDS: &[&str] = &[
 pub(super) const PATHS: [&str; 7] =
     ["passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslkeylogfile", "sslrootcert"];
 
-/// Keywords whose value is a secret: libpq's `dispchar` of `*`, and the SCRAM keys, which are as good as the password.
+/// Keywords whose value is a secret: those with the `dispchar` `*` in libpq, and the SCRAM keys, with which one can log in as with the
+/// password.
 const SECRET: &[&str] =
     &["oauth_client_secret", "password", "scram_client_key", "scram_server_key", "sslpassword"];
 

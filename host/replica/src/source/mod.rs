@@ -22,7 +22,7 @@ pub use conninfo::Conninfo;
 pub use passfile::passwords_in;
 pub use passfile_entries::{WithoutEntry, hosts_without_entry};
 pub use postgres_formats::history::Fork;
-pub use slot::Slot;
+pub use slot::{Slot, is_slot_name};
 pub use transient::{shown_if_there, unusable_passfile};
 
 /// How the operator names the source.
@@ -30,10 +30,10 @@ pub use transient::{shown_if_there, unusable_passfile};
 pub struct SourceConfig {
     /// The connection string; a password in it goes into the passfile of the run.
     pub conninfo: Conninfo,
-    /// A password outside the connection string (`password = { env | file }`); it counts before one in the connection string.
+    /// A password outside the connection string (`password = { env | file }`). It takes precedence over one in the connection string.
     pub password: Option<Secret>,
-    /// The operator's passfile, or the caller's PGPASSFILE, which is not copied. A password that is given otherwise counts before it,
-    /// as it does for libpq.
+    /// The operator's passfile, or the caller's PGPASSFILE. It is not copied. A password that is set in another way takes precedence over
+    /// it, as in libpq.
     pub passfile: Option<PathBuf>,
 }
 
@@ -42,10 +42,10 @@ pub struct SourceConfig {
 pub struct Source {
     /// The connection string without passwords, as Patroni's scripts get it.
     pub connstring: String,
-    /// The passfile of this run. If the run made it, it is removed with the last value that names it.
+    /// The passfile of this run. If the run created the file, it is removed when the last clone of this value is dropped.
     pub passfile: Option<PassFile>,
-    /// The service file of this run, for the secrets that no passfile holds (`sslpassword`); removed with the last
-    /// value that names it.
+    /// The service file of this run, for the secrets that a passfile cannot hold (`sslpassword`). It is removed when the last clone of this
+    /// value is dropped.
     pub service_file: Option<Arc<tempfile::TempPath>>,
     /// What the server reported, or why it could not be asked.
     pub facts: Result<SourceFacts, SourceError>,
@@ -155,7 +155,7 @@ impl Source {
         Ok(source)
     }
 
-    /// Asks the server once more, as [`Source::connect`] did: it may have been promoted before the seal.
+    /// Asks the server once more, as [`Source::connect`] did, because it may have been promoted since.
     ///
     /// # Errors
     /// Fails with the server's error, or if it does not answer in 15 seconds.
@@ -167,8 +167,8 @@ impl Source {
         ask::ask(self, bin_dir, cancel).await
     }
 
-    /// Connects once more, without any password, if the source has answered. `asks_password` then says whether the source asks for one,
-    /// whatever passfiles there are: it asks a standby on this machine for one if it asks this run.
+    /// Connects once more, without any password, if the source has answered. Afterwards `asks_password` says whether the source asks this
+    /// role for a password, whatever passfiles there are. A source that asks this run asks a standby on this machine too.
     pub async fn try_without_password(&mut self, bin_dir: &Path, cancel: &CancellationToken) {
         if self.facts.is_ok() {
             self.asks_password = ask::asks_password(self, bin_dir, cancel).await;
@@ -196,8 +196,8 @@ impl Source {
         }
     }
 
-    /// Returns whether the source is reached with a password. Then the standby needs one too. If that was not tried, because the source
-    /// did not answer: whether there is a password, given or in the passfile that libpq reads.
+    /// Returns whether this run needs a password to reach the source; then the standby needs one too. If this was not tried, because the
+    /// source did not answer, returns whether this run has a password: in the settings or in the passfile that libpq reads.
     pub fn uses_password(&self) -> bool {
         if let Some(asks) = self.asks_password {
             return asks;
@@ -212,7 +212,7 @@ impl Source {
     }
 
     /// Returns the hosts for which a standby's passfile has another password than this run uses, each as the first fields of its line.
-    /// Empty if no setting names the passfile that this run uses.
+    /// Returns none if no setting names the passfile that this run uses.
     ///
     /// # Errors
     /// Fails if a passfile cannot be read, or has more than 1 MiB.
@@ -229,7 +229,7 @@ impl Source {
         }
     }
 
-    /// Returns the passfile that libpq reads for this run, and the connection string that it looks up.
+    /// Returns the passfile that libpq reads for this run, and the connection string that it looks up there.
     fn passfile_in_use(&self) -> Option<(PathBuf, Conninfo)> {
         let conninfo = Conninfo::parse(&self.connstring).ok()?;
         let named = conninfo.get("passfile").map(PathBuf::from);

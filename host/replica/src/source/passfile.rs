@@ -58,7 +58,7 @@ pub(super) fn content(conninfo: &Conninfo, password: &Secret) -> io::Result<Vec<
     Ok(content)
 }
 
-/// Returns each host as libpq looks it up, by its place in the list; `None` for an empty place without an address.
+/// Returns the hosts as libpq looks them up, in the order of the list; `None` for an empty entry without an address.
 fn hosts(conninfo: &Conninfo) -> Vec<Option<String>> {
     let Some(hosts) = conninfo.get("host") else {
         return vec![Some("*".to_owned()); conninfo.get("port").map_or(1, |ports| ports.split(',').count())];
@@ -98,7 +98,7 @@ pub fn passwords_in(path: &Path) -> Vec<Secret> {
     lines.filter_map(password_of).filter(|password| !password.expose().is_empty()).collect()
 }
 
-/// Returns the password of a line: what follows the fourth colon without a backslash before it, with its backslashes removed.
+/// Returns the password of a line: the text after the fourth unescaped colon, without its escapes. `None` if the line has fewer colons.
 fn password_of(line: &[u8]) -> Option<Secret> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut colons = 0;

@@ -20,12 +20,12 @@ const LONGEST: u64 = 1 << 20;
 pub struct WithoutEntry {
     /// Each as the first fields of the line that the passfile lacks: `host:port:replication:user`.
     pub lines: Vec<String>,
-    /// Whether it has no password for any host.
+    /// Whether the passfile has no password for any host.
     pub is_all: bool,
 }
 
-/// The fields by which libpq looks up one connection. `None` for a field that the connection string leaves to the standby, such as the
-/// name of its user: it matches every line.
+/// The fields by which libpq looks up one connection. A field is `None` if the connection string leaves its value to the standby, such as
+/// the name of its user; it then matches every line.
 #[derive(Debug)]
 struct Wanted {
     /// The host's name, and for a socket also `localhost`, under which libpq looks up its default socket directory.
@@ -56,7 +56,7 @@ impl Wanted {
     }
 
     /// Returns whether a line matches.
-    fn is_of(&self, [host, port, database, user]: &[Field; 4]) -> bool {
+    fn matches(&self, [host, port, database, user]: &[Field; 4]) -> bool {
         let fits = |field: &Field, wanted: Option<&String>| wanted.is_none_or(|wanted| field.fits(wanted));
         let hosts_fit = self.hosts.as_ref().is_none_or(|hosts| hosts.iter().any(|wanted| host.fits(wanted)));
         hosts_fit
@@ -105,8 +105,8 @@ pub fn hosts_without_entry(passfile: &Path, conninfo: &Conninfo) -> io::Result<W
     Ok(WithoutEntry { is_all: without.len() == count, lines: without })
 }
 
-/// Returns the hosts for which `theirs` has another password than `own`, each as the first fields of its line. Each pair is a passfile
-/// and the connection string that is looked up in it. A host counts only if both have a password for it.
+/// Returns the hosts for which `theirs` has another password than `own`, each as the first fields of its line. `own` and `theirs` are each
+/// a passfile and the connection string that is looked up in it. A host counts only if both passfiles have a password for it.
 ///
 /// # Errors
 /// Fails if a file cannot be read, or has more than 1 MiB.
@@ -127,7 +127,7 @@ pub(super) fn hosts_with_another_password(
 struct Entry {
     /// The first fields of a line for it.
     line: String,
-    /// `None` if there is no such line, or no password in the first that fits.
+    /// `None` if no line matches, or the first line that matches has no password.
     password: Option<Secret>,
 }
 
@@ -145,7 +145,7 @@ fn entries(passfile: &Path, conninfo: &Conninfo) -> io::Result<Vec<Entry>> {
         .collect();
     // The first line that matches counts, also if it has no password.
     let entry = |wanted: &Wanted| {
-        let matching = lines.iter().find(|(fields, _)| wanted.is_of(fields));
+        let matching = lines.iter().find(|(fields, _)| wanted.matches(fields));
         let password = matching.map(|(_, password)| *password).filter(|password| !password.is_empty());
         Entry { line: wanted.line(), password: password.map(unescaped) }
     };
@@ -162,7 +162,7 @@ fn unescaped(text: &[u8]) -> Secret {
     Secret::new(password.as_slice())
 }
 
-/// Parses the first four fields of a line, and returns the password behind them as it is written; `None` if there are fewer fields.
+/// Parses a line. Returns its first four fields, and the password after them with its escapes; `None` if there are fewer fields.
 fn fields(line: &[u8]) -> Option<([Field; 4], &[u8])> {
     let mut rest = line;
     let mut field = || {

@@ -7,10 +7,10 @@ use tokio_util::sync::CancellationToken;
 use super::ask::{Connections, Psql};
 use super::{Source, SourceError};
 
-/// The first version with READ_REPLICATION_SLOT, which a role that may only replicate may ask.
+/// The first version with the command READ_REPLICATION_SLOT, which a role that may only replicate may use.
 const READS_SLOTS: u32 = 150_000;
 
-/// The server's words about a slot that READ_REPLICATION_SLOT cannot read.
+/// Part of the server's message about a slot that READ_REPLICATION_SLOT cannot read.
 const IS_LOGICAL: &str = "logical replication slot";
 
 /// A replication slot, as the source reports it.
@@ -18,9 +18,9 @@ const IS_LOGICAL: &str = "logical replication slot";
 pub enum Slot {
     /// There is a physical slot.
     Physical,
-    /// There is a physical slot, and a standby or program receives WAL by it now.
+    /// There is a physical slot, and a standby or another program receives WAL through it now.
     Active,
-    /// There is a physical slot, and WAL that it should have kept is gone.
+    /// There is a physical slot, and the server has removed WAL that the slot should have kept.
     Lost,
     /// There is a slot for logical replication.
     Logical,
@@ -28,15 +28,23 @@ pub enum Slot {
     Missing,
 }
 
-/// Asks about a slot: in a database, which reports whether the slot is in use, or else in replication mode.
+/// Returns whether the server allows a replication slot of this name (`ReplicationSlotValidateName` in slot.c).
+pub fn is_slot_name(name: &[u8]) -> bool {
+    let allowed = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+    (1..NAMEDATALEN).contains(&name.len()) && name.iter().all(allowed)
+}
+
+/// The size of a name in bytes, with the null byte at its end (`pg_config_manual.h`).
+const NAMEDATALEN: usize = 64;
+
+/// Asks about a slot: in a database, whose answer says whether the slot is in use, or else in replication mode.
 pub(super) async fn ask(
     source: &Source,
     bin_dir: &Path,
     name: &str,
     cancel: &CancellationToken,
 ) -> Result<Slot, SourceError> {
-    // The server allows no other names (`ReplicationSlotValidateName`).
-    if name.is_empty() || !name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')) {
+    if !is_slot_name(name.as_bytes()) {
         return Err(SourceError::permanent("it is not a valid name of a replication slot"));
     }
     let psql = Psql::of(source, bin_dir, cancel);
@@ -45,7 +53,7 @@ pub(super) async fn ask(
         "SELECT slot_type, active, wal_status FROM pg_catalog.pg_replication_slots WHERE slot_name = '{name}'"
     );
     let error = match psql.run(&database, &[&question], &[]).await {
-        Ok(answer) => return of_row(&answer),
+        Ok(answer) => return parse_row(&answer),
         Err(error) => error,
     };
     let can_read = source.facts.as_ref().is_ok_and(|facts| facts.server_version >= READS_SLOTS);
@@ -53,15 +61,15 @@ pub(super) async fn ask(
         return Err(error);
     }
     match psql.run(&replication, &[&format!("READ_REPLICATION_SLOT \"{name}\"")], &[]).await {
-        Ok(answer) => of_row(&answer),
+        Ok(answer) => parse_row(&answer),
         Err(error) if error.message.contains(IS_LOGICAL) => Ok(Slot::Logical),
         Err(error) => Err(error),
     }
 }
 
-/// Parses a row of the slot's type and whether it is in use, or of its type and where it begins. If there is no slot, there is no row, or
-/// one without a type.
-fn of_row(answer: &[u8]) -> Result<Slot, SourceError> {
+/// Parses the answer to either question: a row with the slot's type, whether it is in use and its WAL status, or a row with its type and
+/// its position. If there is no such slot, the answer has no row, or a row without a type.
+fn parse_row(answer: &[u8]) -> Result<Slot, SourceError> {
     let row = String::from_utf8_lossy(answer);
     let fields: Vec<&str> = row.trim_end().split('|').collect();
     match fields[..] {
@@ -91,8 +99,8 @@ mod tests {
             ("||\n", Slot::Missing),
             ("", Slot::Missing),
         ] {
-            assert_eq!(of_row(answer.as_bytes()).unwrap(), slot, "{answer:?}");
+            assert_eq!(parse_row(answer.as_bytes()).unwrap(), slot, "{answer:?}");
         }
-        assert!(of_row(b"other|f|\n").is_err());
+        assert!(parse_row(b"other|f|\n").is_err());
     }
 }

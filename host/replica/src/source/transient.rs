@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Conninfo, PassFile, Source};
 
-/// The messages of libpq, the system library (both in the C locale) and a server with English messages about transient errors: the server
-/// does not answer, starts, stops or has no connection left (`src/interfaces/libpq/fe-connect.c`,
+/// Messages about transient errors: the server does not answer, starts, stops or has no connection left. They come from libpq, from the
+/// system library (both in the C locale), and from a server with English messages (`src/interfaces/libpq/fe-connect.c`,
 /// `src/backend/postmaster/postmaster.c`, `src/backend/utils/init/postinit.c`, `src/backend/storage/lmgr/proc.c`).
 const TRANSIENT_MESSAGES: [&str; 22] = [
     "Connection refused",
@@ -34,13 +34,13 @@ const TRANSIENT_MESSAGES: [&str; 22] = [
     "out of memory",
 ];
 
-/// Returns whether the error output of psql has a transient error. Of several hosts one is enough.
+/// Returns whether the error output of psql contains a transient error. If there are several hosts, the error of one is enough.
 pub(super) fn is_transient(said: &str) -> bool {
     TRANSIENT_MESSAGES.iter().any(|text| said.contains(text))
 }
 
-/// Returns why libpq does not read a passfile; `None` if it does. libpq ignores a missing one silently, and the others with a warning
-/// (`passwordFromFile` in `fe-connect.c`).
+/// Returns why libpq does not read a passfile; `None` if it does. libpq ignores a missing passfile silently, and other unusable passfiles
+/// with a warning (`passwordFromFile` in `fe-connect.c`).
 pub fn unusable_passfile(path: &Path) -> Option<String> {
     let metadata = match std::fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -62,8 +62,8 @@ pub fn unusable_passfile(path: &Path) -> Option<String> {
     std::fs::File::open(path).err().map(|error| format!("it cannot be read: {error}"))
 }
 
-/// Returns the path of a file that the operator named for a secret, for a message. If there is no such file, what the operator wrote may
-/// be the secret itself, and is not shown.
+/// Returns the path of a file that the operator named for a secret, for a message. Does not show the path if there is no such file, because
+/// the operator may have written the secret itself.
 pub fn shown_if_there(path: &Path) -> String {
     match path.symlink_metadata() {
         Ok(_) => path.display().to_string(),

@@ -2,7 +2,7 @@
 
 use super::conninfo::ConninfoError;
 
-/// Returns whether libpq takes `text` for a URI.
+/// Returns whether libpq parses `text` as a URI.
 pub(super) fn is_uri(text: &str) -> bool {
     after_scheme(text).is_some()
 }
@@ -77,11 +77,11 @@ fn parse_hosts(authority: &str) -> Result<(String, String), ConninfoError> {
                 ));
             }
         };
-        // Both are pieces of a password that was not percent-encoded. libpq would take them for the host or the port
-        // and print them.
+        // Such a host or port is part of a password that was not percent-encoded. libpq would take it for the host or the port, and print
+        // it.
         if host.contains('@') || !port.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(ConninfoError(
-                "the URI has a host with an `@` or a port that is no number: write `@` in a password as %40, `/` as \
+                "the URI has a host with an `@` or a port that is not a number: write `@` in a password as %40, `/` as \
                  %2F and `:` as %3A"
                     .to_owned(),
             ));

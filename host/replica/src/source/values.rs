@@ -1,23 +1,23 @@
-//! The values that libpq takes for the keywords of a connection string. It refuses others when it connects, which for a standby is
-//! after the run (`pqConnectOptions2`, `pqParseIntParam` and `ssl_protocol_version_to_openssl` in `src/interfaces/libpq`).
+//! Checks the values of a connection string as libpq does when it connects (`pqConnectOptions2`, `pqParseIntParam` and
+//! `ssl_protocol_version_to_openssl` in `src/interfaces/libpq`). A standby connects only after the run.
 
 use foundation::nearest::nearest;
 
 use super::Conninfo;
 use super::conninfo::ConninfoError;
 
-/// What a keyword takes.
+/// The values that libpq accepts for a keyword.
 #[derive(Clone, Copy, Debug)]
 enum Values {
     /// One of these words.
     Words(&'static [&'static str]),
     /// One of these words, in upper or lower case.
     WordsOfAnyCase(&'static [&'static str]),
-    /// Words between commas, each either as it is or, in all of them, behind a `!`.
+    /// Some of these words, separated by commas, either all or none of them with a `!` before the word.
     List(&'static [&'static str]),
     /// A whole number.
     Number,
-    /// The numbers of ports between commas, each of which may be left out.
+    /// Port numbers, separated by commas. Each of them may be empty.
     Ports,
 }
 
@@ -26,7 +26,7 @@ use Values::{List, Number, Ports, Words, WordsOfAnyCase};
 const TLS_VERSIONS: &[&str] = &["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
 const PROTOCOL_VERSIONS: &[&str] = &["3.0", "3.2", "latest"];
 
-/// Every keyword whose values libpq judges, with what some release from 10 to 18 takes.
+/// Every keyword whose value libpq checks, with the values that some release from 10 to 18 accepts.
 const JUDGED: [(&str, Values); 19] = [
     ("channel_binding", Words(&["disable", "prefer", "require"])),
     ("connect_timeout", Number),
@@ -53,10 +53,11 @@ const JUDGED: [(&str, Values); 19] = [
 ];
 
 impl Conninfo {
-    /// Refuses a value that libpq does not take. No value is quoted: it may be a piece of a password.
+    /// Refuses a value that libpq does not accept.
     ///
     /// # Errors
-    /// Which keyword it is, what it takes, and the value that is nearest.
+    /// Fails with the keyword, the values that it accepts, and the nearest of these. Never quotes the value, which may be part of a
+    /// password.
     pub fn check_values(&self) -> Result<(), ConninfoError> {
         for (keyword, values) in JUDGED {
             if let Some(value) = self.get(keyword)
@@ -78,7 +79,7 @@ impl Conninfo {
         }
     }
 
-    /// There must be as many ports as hosts, or one, and as many addresses as hosts.
+    /// Checks that there is one port or as many ports as hosts, and that there are as many addresses as hosts.
     fn check_counts(&self) -> Result<(), ConninfoError> {
         let count = |keyword: &str| self.get(keyword).map(|list| list.split(',').count());
         let (hosts, addresses, ports) = (count("host"), count("hostaddr"), count("port").unwrap_or(1));
@@ -86,13 +87,13 @@ impl Conninfo {
             && hosts != addresses
         {
             return Err(ConninfoError(format!(
-                "`host` has {hosts} hosts and `hostaddr` {addresses} addresses: write as many of both"
+                "`host` has {hosts} hosts and `hostaddr` {addresses} addresses: write as many addresses as hosts"
             )));
         }
         let hosts = addresses.or(hosts).unwrap_or(1);
         if ports != 1 && ports != hosts {
             return Err(ConninfoError(format!(
-                "`port` has {ports} ports for {hosts} hosts: write one, or as many as hosts"
+                "`port` has {ports} ports for {hosts} hosts: write one port, or one for each host"
             )));
         }
         Ok(())
@@ -100,12 +101,12 @@ impl Conninfo {
 }
 
 impl Values {
-    /// What is wrong with a value, to be put behind the keyword.
+    /// Returns what is wrong with a value, for a message that begins with the keyword; `None` if libpq accepts the value.
     fn refuse(self, value: &str) -> Option<String> {
         match self {
             Self::Words(words) if words.contains(&value) => None,
             Self::WordsOfAnyCase(words) if words.iter().any(|word| word.eq_ignore_ascii_case(value)) => None,
-            Self::Words(words) | Self::WordsOfAnyCase(words) => Some(no_word(value, words)),
+            Self::Words(words) | Self::WordsOfAnyCase(words) => Some(unknown_word(value, words)),
             Self::List(words) => refuse_list(value, words),
             Self::Number => number(value).is_none().then(|| "must be a whole number".to_owned()),
             Self::Ports => {
@@ -119,7 +120,7 @@ impl Values {
     }
 }
 
-fn no_word(value: &str, words: &[&str]) -> String {
+fn unknown_word(value: &str, words: &[&str]) -> String {
     let hint = nearest(value, words.iter().copied()).map(|near| format!("did you mean `{near}`? "));
     format!("has a value that libpq does not take: {}it takes {}", hint.unwrap_or_default(), words.join(", "))
 }
@@ -130,7 +131,7 @@ fn refuse_list(value: &str, words: &[&str]) -> Option<String> {
     for item in value.split(',').map(str::trim) {
         let word = item.strip_prefix('!').unwrap_or(item);
         if !words.contains(&word) {
-            return Some(no_word(word, words));
+            return Some(unknown_word(word, words));
         }
         if item.starts_with('!') != negated {
             return Some("mixes words with a `!` and words without: write it before all or none".to_owned());
@@ -143,7 +144,7 @@ fn refuse_list(value: &str, words: &[&str]) -> Option<String> {
     None
 }
 
-/// A number as C's `strtol` reads it: a sign, and blanks before and behind.
+/// Parses a number as C's `strtol` does, with an optional sign, and with blanks before and after it.
 fn number(text: &str) -> Option<i32> {
     text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\x0b').parse().ok()
 }

@@ -1,4 +1,4 @@
-//! What a store is read with: its backend, and how that is made anew where its credentials were renewed.
+//! The backend of a store, which is replaced when the credentials of the store are renewed.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -7,44 +7,45 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::echo::Echo;
+use super::credential_detector::CredentialDetector;
 use super::kinds::Environment;
 use super::{Backend, Credentials, StoreConfig, kinds, proxy};
 use crate::error::{Error, Kind};
 use foundation::secret::Secret;
 
-/// How long after a renewal another one may still be under way: a key, its secret and a token are often files of their own, which
-/// somebody writes one after the other.
-const UNDER_WAY: Duration = Duration::from_secs(10);
+/// How long after a renewal further changes are expected: an access key, its secret and a token are often separate files, which are
+/// written one after the other.
+const RENEWAL_WINDOW: Duration = Duration::from_secs(10);
 
-/// How long is waited for that at a time.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The time between two checks for such changes.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where the credentials of a store are read again.
+/// Reads the credentials of a store again.
 pub trait Renewal: fmt::Debug + Send + Sync {
-    /// All credentials as they are now, by the names that [`Credentials`] have. May read files; everything that keeps
-    /// secrets out of texts knows them when this returns.
+    /// Returns all current credentials, by the names that [`Credentials`] have. May read files. The implementation must register
+    /// the secrets for redaction before it returns.
     ///
     /// # Errors
-    /// Why they cannot be read, without a secret in it.
+    /// The reason why they cannot be read, without a secret.
     fn credentials(&self) -> Result<Vec<(String, Secret)>, String>;
 }
 
-/// The backend of a store.
+/// The backend of a store, and how to renew it.
 pub(super) struct Access {
     current: RwLock<Current>,
     renewable: Option<Renewable>,
-    echo: Echo,
+    detector: CredentialDetector,
 }
 
-/// The backend as it is now, and how often it was made anew.
+/// The current backend.
 #[derive(Clone)]
 pub(super) struct Current {
     pub(super) backend: Arc<dyn Backend>,
+    /// How often the backend was replaced.
     pub(super) renewals: u64,
 }
 
-/// What a backend is made anew from.
+/// What is needed to make a backend with renewed credentials.
 struct Renewable {
     config: StoreConfig,
     renewal: Arc<dyn Renewal>,
@@ -52,38 +53,39 @@ struct Renewable {
     last: tokio::sync::Mutex<Last>,
 }
 
-/// The credentials that the backend has now.
+/// The credentials of the current backend.
 struct Last {
     credentials: Vec<(String, Secret)>,
+    /// The time of the last renewal; `None` before the first one.
     renewed: Option<Instant>,
 }
 
 impl Access {
-    /// A backend whose credentials stay what they are.
+    /// Makes the access to a backend whose credentials never change.
     pub(super) fn fixed(backend: Arc<dyn Backend>) -> Self {
         Self {
             current: RwLock::new(Current { backend, renewals: 0 }),
             renewable: None,
-            echo: Echo::default(),
+            detector: CredentialDetector::default(),
         }
     }
 
-    /// The backend that was made of this configuration.
+    /// Makes the access to the backend that was made from this configuration.
     ///
     /// # Errors
-    /// As [`Echo::learn`].
+    /// As [`CredentialDetector::learn`].
     pub(super) fn of(
         backend: Arc<dyn Backend>,
         config: &StoreConfig,
         environment: Environment<'_>,
         runtime: &Handle,
     ) -> Result<Self, Error> {
-        let echo = Echo::default();
-        echo.learn(config.credentials.given())?;
-        echo.learn(&config.secrets_of_environment(environment))?;
-        // A proxy that speaks to a store without TLS hands on what it likes.
+        let detector = CredentialDetector::default();
+        detector.learn(config.credentials.given())?;
+        detector.learn(&config.secrets_of_environment(environment))?;
+        // Without TLS a proxy can send its own credentials back in the response.
         for login in proxy::credentials(environment) {
-            echo.learn(&login)?;
+            detector.learn(&login)?;
         }
         let renewable = config.renewal.clone().map(|renewal| Renewable {
             config: config.clone(),
@@ -94,25 +96,25 @@ impl Access {
                 renewed: None,
             }),
         });
-        Ok(Self { renewable, echo, ..Self::fixed(backend) })
+        Ok(Self { renewable, detector, ..Self::fixed(backend) })
     }
 
-    /// What knows every credential that the server was given: those of now and those of before.
-    pub(super) fn echo(&self) -> Echo {
-        self.echo.clone()
+    /// Returns the detector of all credentials that the server received, current and earlier ones.
+    pub(super) fn detector(&self) -> CredentialDetector {
+        self.detector.clone()
     }
 
-    /// The backend as it is now.
+    /// Returns the current backend.
     pub(super) fn current(&self) -> Current {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether there are other credentials than those that `used` had, by now: looks where they are read from. Whoever comes
-    /// while somebody else looks waits for him.
+    /// Reads the credentials again, and replaces the backend if they changed. Returns whether the current backend is newer than the
+    /// one with renewal number `used`. Concurrent calls wait for each other.
     ///
     /// # Errors
-    /// `Denied` where they cannot be read, `Invalid` where they cannot be used.
-    pub(super) async fn is_renewed(&self, used: u64) -> Result<bool, Error> {
+    /// `Denied` if the credentials cannot be read, `Invalid` if they cannot be used.
+    pub(super) async fn renew(&self, used: u64) -> Result<bool, Error> {
         let Some(renewable) = &self.renewable else { return Ok(false) };
         let mut last = renewable.last.lock().await;
         if self.current().renewals != used {
@@ -128,17 +130,17 @@ impl Access {
                     ..renewable.config.clone()
                 };
                 let backend = kinds::backend(&config, &renewable.runtime)?;
-                // Before the server is given them.
-                self.echo.learn(&found)?;
+                // The detector must know them before the server receives them.
+                self.detector.learn(&found)?;
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) =
                     Current { backend: backend.into(), renewals: used + 1 };
                 *last = Last { credentials: found, renewed: Some(Instant::now()) };
                 return Ok(true);
             }
-            if last.renewed.is_none_or(|renewed| renewed.elapsed() >= UNDER_WAY) {
+            if last.renewed.is_none_or(|renewed| renewed.elapsed() >= RENEWAL_WINDOW) {
                 return Ok(false);
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }

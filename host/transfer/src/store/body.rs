@@ -10,28 +10,29 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
 use super::access::Current;
+use super::credential_detector::sent_back;
 use super::directory::{blocking, opened_object};
-use super::echo::echoed;
 use super::retry::{Failure, RetryAdvice, Tries, within};
 use super::{Object, Range, Store};
 use crate::error::{Error, Kind};
 
-/// The most bytes that [`Body::chunk`] returns at once.
+/// The most bytes that one call of [`Body::chunk`] returns.
 pub const CHUNK: usize = 1 << 20;
 
-/// How many bytes of a file are read at once.
+/// The most bytes that one read of a file requests.
 const FILE_CHUNK: usize = 256 << 10;
 
 /// The source of a body's bytes.
 pub(super) enum Source {
-    /// A connection. It sends the bytes of the requested range only.
+    /// A connection, over which the server sends only the requested range.
     Stream(BoxStream<'static, Result<Bytes, Failure>>),
-    /// A whole file, of which the range is read.
+    /// An open file, from which only the requested range is read.
     File(Arc<File>),
 }
 
-/// A reader of the stored bytes of an object, or of a range of it. After a lost connection it requests the rest, and compares the
-/// etag: an object that has changed is `Corrupt`. Without etags it compares the modification time and size, or only the size.
+/// A reader for the stored bytes of an object, or for a range of these bytes. After a lost connection, the reader requests the rest and
+/// compares the etag: an object that has changed is `Corrupt`. Without etags, the reader compares the modification time and size, or only
+/// the size.
 pub struct Body {
     store: Store,
     object: Object,
@@ -44,7 +45,7 @@ pub struct Body {
     /// The offset of the byte after the last one.
     end: u64,
     /// Whether the server has sent a credential back, so that no more bytes are returned.
-    echoed: bool,
+    has_credential: bool,
 }
 
 impl Body {
@@ -59,7 +60,7 @@ impl Body {
         let mut tries = Tries::new(store.inner.retry);
         let (object, source) = loop {
             let Current { backend, renewals } = store.inner.access.current();
-            // No HTTP range is empty, so only the metadata are requested.
+            // HTTP cannot express an empty range, so request only the metadata.
             let opened = match empty {
                 Some(_) => {
                     store.with_permit(key, &tries, backend.head(&whole)).await.map(|object| (object, None))
@@ -78,16 +79,19 @@ impl Body {
             }
         };
         let object = Object { key: key.to_owned(), ..object };
-        store.inner.echo.refuse(&object).map_err(|error| store.inner.on(key, error))?;
+        store.inner.detector.check_object(&object).map_err(|error| store.inner.on(key, error))?;
         let end = end.unwrap_or(object.size);
         if let Some(range) = range.filter(|_| end > object.size) {
             return Err(store.inner.on(key, outside(range, Some(object.size))));
         }
         let at = range.map_or(0, |range| range.offset);
-        Ok((object.clone(), Self { store, object, source, spare: Bytes::new(), at, end, echoed: false }))
+        Ok((
+            object.clone(),
+            Self { store, object, source, spare: Bytes::new(), at, end, has_credential: false },
+        ))
     }
 
-    /// Returns how many bytes are still to be returned.
+    /// Returns how many bytes [`Body::chunk`] has not returned yet.
     pub fn remaining(&self) -> u64 {
         self.end - self.at + self.spare.len() as u64
     }
@@ -99,7 +103,7 @@ impl Body {
     /// than [`super::Retry`] allows.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         // Bytes that may be the beginning of a credential are held until the next ones arrive.
-        let mut held = self.store.inner.echo.held();
+        let mut held = self.store.inner.detector.overlap();
         while self.spare.len() <= held && self.at < self.end {
             let mut tries = Tries::new(self.store.inner.retry);
             let received;
@@ -123,19 +127,19 @@ impl Body {
                     }
                 }
             }
-            if self.store.inner.echo.is_in(&self.spare) {
-                // No part of it may be returned later either.
+            if self.store.inner.detector.finds_in(&self.spare) {
+                // Discards everything, so that later calls cannot return part of the credential.
                 (self.spare, self.at) = (Bytes::new(), self.end);
-                self.echoed = true;
+                self.has_credential = true;
             }
             // The credentials may have been renewed in the meantime.
-            held = self.store.inner.echo.held();
+            held = self.store.inner.detector.overlap();
             if let Some(rate) = &self.store.rate {
                 rate.take(received).await;
             }
         }
-        if self.echoed {
-            return Err(self.on(echoed()));
+        if self.has_credential {
+            return Err(self.on(sent_back()));
         }
         if self.spare.is_empty() {
             self.unchanged()?;
@@ -159,7 +163,7 @@ impl Body {
         }
     }
 
-    /// Returns the open file of a local object and the range that is left of it, for copy_file_range and reflinks; `None` for other
+    /// Returns the open file of a local object and the range that is not read yet, for copy_file_range and reflinks; `None` for other
     /// objects. The caller must obey the rate itself, and call [`Body::unchanged`] at the end.
     pub fn file(&self) -> Option<(&File, Range)> {
         match &self.source {
@@ -265,17 +269,18 @@ fn read_some(file: &File, into: &mut [u8], at: u64, left: u64) -> Result<usize, 
     }
 }
 
-/// Makes the error of an object that has changed. A retry would mix its old and new bytes.
+/// Returns the error for an object that has changed. A retry would mix its old and new bytes.
 pub(super) fn changed(change: &str) -> Error {
     Error::new(Kind::Corrupt, format!("the object changed while it was read: {change}"))
 }
 
-/// Makes the error of a range that is not within an object of this size; `None` if the range is too large for any object.
+/// Returns the error for a range that does not lie within an object of `size` bytes; `size` is `None` if the range would not fit in any
+/// object.
 pub(super) fn outside(range: Range, size: Option<u64>) -> Error {
     let Range { offset, length } = range;
     let message = match size {
-        Some(size) => format!("the {length} bytes from {offset} do not lie inside of its {size} bytes"),
-        None => format!("the {length} bytes from {offset} lie beyond every object"),
+        Some(size) => format!("the {length} bytes from {offset} are not within its {size} bytes"),
+        None => format!("the {length} bytes from {offset} end after the largest possible offset"),
     };
     Error::new(Kind::Invalid, message)
 }

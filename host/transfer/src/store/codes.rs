@@ -69,7 +69,7 @@ const CODES: &[Code] = &[
     credentials(
         "InvalidAccessKeyId",
         "the store does not know the access key",
-        "check `access_key_id`; a temporary one (ASIA...) needs its `session_token` too",
+        "check `access_key_id`; a temporary access key (ASIA...) also needs its `session_token`",
     ),
     credentials("InvalidClientTokenId", "the store does not know the access key", "check `access_key_id`"),
     credentials(
@@ -125,7 +125,7 @@ const CODES: &[Code] = &[
     setting("InvalidBucketName", "the store has no bucket of such a name", "check `url`"),
     setting(
         "UserProjectMissing",
-        "the bucket's readers pay, and no project is named",
+        "the bucket makes its readers pay, and the request names no project",
         "use a bucket whose owner pays",
     ),
     setting(

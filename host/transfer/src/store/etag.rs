@@ -10,7 +10,7 @@ pub struct Etag {
     /// The value between the quotes.
     tag: String,
     is_weak: bool,
-    /// Whether it had quotes. A server may not recognise one without them in a header.
+    /// Whether it had quotes. A server may not recognise an etag without quotes in a header.
     is_quoted: bool,
 }
 

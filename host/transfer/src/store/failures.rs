@@ -165,7 +165,7 @@ impl ErrorResponse {
             // cannot list.
             404 if NO_BUCKET.contains(&code) || request == RequestKind::Listing => {
                 let message = format!(
-                    "the store has no such bucket or container ({status}); check `url`, and `endpoint`, the server that is asked for it"
+                    "the store has no such bucket or container ({status}); check `url`, and that `endpoint` is the server of the bucket"
                 );
                 (Kind::Failed, message)
             }
@@ -241,7 +241,7 @@ pub(super) fn failed(error: &(dyn StdError + 'static)) -> Failure {
     if let Some(ThroughProxy { proxy, source }) =
         chain(error).find_map(|error| error.downcast_ref::<ThroughProxy>())
     {
-        return proxy::named(interrupted(source), Some(proxy));
+        return proxy::with_proxy_named(interrupted(source), Some(proxy));
     }
     if let Some(error) = chain(error).find_map(|error| error.downcast_ref::<HttpError>()) {
         return interrupted(error);

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use super::body::Source;
 use super::failures::{ErrorResponse, interrupted, unanswered};
 use super::key::{self, KeyLimit};
-use super::proxy::{Proxies, named};
+use super::proxy::{Proxies, with_proxy_named};
 use super::retry::{Failure, within};
 use super::transport::{TrustRoots, on};
 use super::{Backend, Etag, Object, Page, Range};
@@ -128,8 +128,8 @@ impl Web {
             result.map_err(|error| {
                 let url = error.url().unwrap_or(&self.base);
                 let host = url.host_str().unwrap_or_default().to_owned();
-                let proxy = self.proxies.between(url.as_str());
-                named(no_response(&error.without_url(), &host, self.trust_roots), proxy.as_deref())
+                let proxy = self.proxies.proxy_for(url.as_str());
+                with_proxy_named(no_response(&error.without_url(), &host, self.trust_roots), proxy.as_deref())
             })
         })
         .await?;
@@ -320,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_date_of_http_is_read() {
+    fn http_dates_are_parsed() {
         for (date, expected) in [
             ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
             ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn no_redirect_leaves_tls_and_their_number_is_bounded() {
+    fn no_redirect_leaves_tls_and_the_number_of_redirects_is_limited() {
         let url = |text: &str| Url::parse(text).unwrap();
         let granted = [Origin::parse("b:443").unwrap()];
         let kind = |previous: &[&str], next: &str| {
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_stays_where_the_grant_is() {
+    fn redirects_go_only_to_the_own_server_and_to_granted_ones() {
         let url = |text: &str| Url::parse(text).unwrap();
         let granted = [Origin::parse("CDN.example:443").unwrap(), Origin::parse("[::1]:8443").unwrap()];
         let follows = |from: &str, next: &str| may_follow(&[url(from)], &url(next), &granted).is_ok();
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_content_range_that_contradicts_itself_is_not_taken() {
+    fn a_contradictory_content_range_is_refused() {
         assert_eq!(read_content_range("bytes 5-9/10"), Some(ContentRange { from: 5, size: 10 }));
         for value in
             ["", "bytes 5-9/*", "bytes */10", "bytes 9-5/10", "bytes 5-10/10", "bytes -1-2/10", "items 0-1/2"]

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_store_takes_keys_up_to_its_own_length() {
+    fn each_kind_of_store_accepts_keys_up_to_its_own_limit() {
         for (longest, sign, most) in [
             (BUCKET, "k", 1024),
             (BUCKET, "\u{e9}", 512),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_may_end_anywhere_but_lead_nowhere_else() {
+    fn a_prefix_may_end_within_a_component_but_not_leave_the_store() {
         for prefix in ["", "a", "a/", "a/b", "a/b/"] {
             assert_eq!(check_prefix(prefix), Ok(()), "{prefix}");
         }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_stands_before_every_key_and_is_taken_off_again() {
+    fn a_prefix_is_put_before_every_key_and_removed_again() {
         let prefix = Prefix::of_path("/backups/main/").unwrap();
         assert_eq!(prefix.and("base.tar"), "backups/main/base.tar");
         assert_eq!(prefix.strip("backups/main/base.tar"), Some("base.tar"));

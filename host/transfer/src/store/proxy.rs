@@ -1,4 +1,4 @@
-//! Which proxy stands between, so that an error can name it.
+//! The proxies that the environment names: their secrets, and their names in error messages.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -7,14 +7,15 @@ use hyper_util::client::proxy::matcher::Matcher;
 
 use super::retry::Failure;
 use crate::error::Kind;
+use foundation::logins::percent_decoded;
 use foundation::secret::Secret;
 
-/// The variables that name proxies, in either case of their letters.
+/// The environment variables that name proxies. Both upper and lower case are in use.
 const VARIABLES: [&str; 6] =
     ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
-/// Returns what must not be told of the proxies that the environment names: their passwords as they are written and as they are
-/// sent, alone and behind the user (`USER:PASSWORD`, of which the header is made).
+/// Returns the secrets of the proxies that the environment names: each password as written and percent-decoded, alone and after the
+/// user (`USER:PASSWORD`, from which the `Proxy-Authorization` header is made).
 pub fn secrets_of_proxies(environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Secret> {
     let mut secrets = Vec::new();
     for Login { user, password } in logins(environment) {
@@ -24,9 +25,9 @@ pub fn secrets_of_proxies(environment: &dyn Fn(&str) -> Option<OsString>) -> Vec
     secrets
 }
 
-/// A user and a password, as they are written or as they are sent.
+/// A user and a password, either as written in the address or percent-decoded, as the client sends them.
 struct Login {
-    /// None where the address has nothing but a token in the user's place.
+    /// `None` if the address has only a token in place of the user.
     user: Option<Vec<u8>>,
     password: Vec<u8>,
 }
@@ -35,11 +36,12 @@ fn logins(environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Login> {
     VARIABLES
         .iter()
         .filter_map(|name| environment(name))
-        .flat_map(|value| of_address(&value.into_vec()))
+        .flat_map(|value| logins_of_address(&value.into_vec()))
         .collect()
 }
 
-/// The same as [`Echo::learn`](super::echo::Echo::learn) takes credentials, one list for each login.
+/// Returns the logins of the proxies in the form that
+/// [`CredentialDetector::learn`](super::credential_detector::CredentialDetector::learn) expects, one list for each login.
 pub(super) fn credentials(environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Vec<(String, Secret)>> {
     let named = |login: Login| {
         let user = login.user.map(|user| ("username".to_owned(), Secret::new(user)));
@@ -48,9 +50,9 @@ pub(super) fn credentials(environment: &dyn Fn(&str) -> Option<OsString>) -> Vec
     logins(environment).into_iter().map(named).collect()
 }
 
-/// The login in the address of a proxy, which may have no scheme, as it is written and as it is sent. All that stands before the
-/// last `@` belongs to it: a password with a `/` in it makes an address that nobody can use, and is no less secret.
-fn of_address(address: &[u8]) -> Vec<Login> {
+/// Returns the login in the address of a proxy, as written and percent-decoded; empty if there is none. The address may have no
+/// scheme. Everything before the last `@` counts as the login: a password with a `/` makes the address unusable, but is still secret.
+fn logins_of_address(address: &[u8]) -> Vec<Login> {
     let begin = address.windows(3).position(|three| three == b"://").map_or(0, |at| at + 3);
     let Some(end) = address.iter().rposition(|byte| *byte == b'@').filter(|end| *end > begin) else {
         return Vec::new();
@@ -62,48 +64,27 @@ fn of_address(address: &[u8]) -> Vec<Login> {
         None => (None, login),
     };
     let written = Login { user: user.map(<[u8]>::to_vec), password: password.to_vec() };
-    let sent = Login { user: user.map(decoded), password: decoded(password) };
+    let sent = Login { user: user.map(percent_decoded), password: percent_decoded(password) };
     let mut logins = vec![written, sent];
     logins.retain(|login| !login.password.is_empty());
     logins
 }
 
-/// With what is percent-encoded undone (RFC 3986, section 2.1).
-fn decoded(text: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [first, further @ ..] = rest {
-        let digits = further.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        let digits = digits.filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &further[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = further;
-            }
-        }
-    }
-    bytes
-}
-
-/// What a proxy that wants to know who asks answers, in the words of the client.
+/// The client's error text if a proxy requires credentials (status 407).
 const WANTS_CREDENTIALS: &str = "proxy authorization required";
 
-/// The proxies of a client, by the same rules that the client itself has.
+/// The proxies of a client, chosen by the client's own rules.
 #[derive(Debug)]
 pub(super) struct Proxies(Matcher);
 
 impl Proxies {
-    /// Those that the environment names.
-    pub(super) fn of_the_environment() -> Self {
+    /// Reads the proxies from the environment.
+    pub(super) fn from_environment() -> Self {
         Self(Matcher::from_env())
     }
 
-    /// The proxy by which this address is asked, without its user and password. `None` where it is asked itself.
-    pub(super) fn between(&self, url: &str) -> Option<String> {
+    /// Returns the proxy for requests to this URL, without its user and password; `None` if they go directly to the server.
+    pub(super) fn proxy_for(&self, url: &str) -> Option<String> {
         let proxy = self.0.intercept(&url.parse().ok()?)?;
         let uri = proxy.uri();
         let scheme = uri.scheme_str().unwrap_or("http");
@@ -112,18 +93,18 @@ impl Proxies {
     }
 }
 
-/// A failure of a request that went by this proxy, where it did.
-pub(super) fn named(failure: Failure, proxy: Option<&str>) -> Failure {
+/// Adds the name of the proxy to the failure of a request that went through it; without a proxy returns the failure as it is.
+pub(super) fn with_proxy_named(failure: Failure, proxy: Option<&str>) -> Failure {
     let Some(proxy) = proxy else { return failure };
     if failure.error.message.contains(WANTS_CREDENTIALS) {
         let message = format!(
-            "the proxy {proxy} wants a user and a password: they belong into HTTPS_PROXY or HTTP_PROXY of this program's \
-             environment; NO_PROXY names the hosts that are asked without a proxy"
+            "the proxy {proxy} requires a user and a password: set them in HTTPS_PROXY or HTTP_PROXY in this program's \
+             environment; NO_PROXY names the hosts that are requested without a proxy"
         );
         return Failure::never(Kind::Denied, message);
     }
     let message = format!(
-        "{} (asked by the proxy {proxy}, which the environment names; NO_PROXY excepts hosts from it)",
+        "{} (requested through the proxy {proxy}, which the environment names; NO_PROXY excludes hosts)",
         failure.error.message
     );
     Failure { error: crate::error::Error { message, ..failure.error }, ..failure }
@@ -134,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_password_of_a_proxy_is_known_in_every_spelling() {
+    fn the_password_of_a_proxy_is_known_as_written_and_as_sent() {
         use foundation::redact::Redactor;
         for variable in VARIABLES {
             for (address, sent) in [
@@ -152,18 +133,18 @@ mod tests {
                 }
                 let basic = crate::store::kinds::basic("somebody", sent);
                 for text in [address, sent, &basic] {
-                    let told = redactor.redact(text);
+                    let redacted = redactor.redact(text);
                     assert!(
-                        told.contains("<secret>") && !told.contains("of-"),
-                        "{variable}={address}: {told}"
+                        redacted.contains("<secret>") && !redacted.contains("of-"),
+                        "{variable}={address}: {redacted}"
                     );
                 }
-                let echo = crate::store::echo::Echo::default();
+                let detector = crate::store::credential_detector::CredentialDetector::default();
                 for login in credentials(&environment) {
-                    echo.learn(&login).unwrap();
+                    detector.learn(&login).unwrap();
                 }
-                assert!(echo.is_in(sent.as_bytes()), "{address}");
-                assert!(!address.contains("somebody") || echo.is_in(basic.as_bytes()), "{address}");
+                assert!(detector.finds_in(sent.as_bytes()), "{address}");
+                assert!(!address.contains("somebody") || detector.finds_in(basic.as_bytes()), "{address}");
             }
         }
         for address in
@@ -178,19 +159,22 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_named_without_its_password_and_only_where_it_is_asked() {
+    fn a_proxy_is_named_without_its_password_and_only_if_it_is_used() {
         let proxies = proxies("http://somebody:hunter2@proxy.example:3128/", "backups.example,10.0.0.0/8");
         for url in ["https://s3.eu-west-1.amazonaws.com/b", "http://other.example/"] {
-            assert_eq!(proxies.between(url).as_deref(), Some("http://proxy.example:3128"), "{url}");
+            assert_eq!(proxies.proxy_for(url).as_deref(), Some("http://proxy.example:3128"), "{url}");
         }
         for url in ["https://backups.example/pg", "http://10.1.2.3:9000/", "not an address"] {
-            assert_eq!(proxies.between(url), None, "{url}");
+            assert_eq!(proxies.proxy_for(url), None, "{url}");
         }
-        let failure = named(Failure::transient("connection refused"), Some("http://proxy.example:3128"));
-        assert!(failure.error.message.contains("proxy.example:3128"), "{failure:?}");
         let failure =
-            named(Failure::transient("tunnel error: proxy authorization required"), Some("http://p"));
+            with_proxy_named(Failure::transient("connection refused"), Some("http://proxy.example:3128"));
+        assert!(failure.error.message.contains("proxy.example:3128"), "{failure:?}");
+        let failure = with_proxy_named(
+            Failure::transient("tunnel error: proxy authorization required"),
+            Some("http://p"),
+        );
         assert_eq!(failure.error.kind, Kind::Denied);
-        assert_eq!(named(Failure::transient("x"), None), Failure::transient("x"));
+        assert_eq!(with_proxy_named(Failure::transient("x"), None), Failure::transient("x"));
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct Failure {
     pub(super) retry: RetryAdvice,
     /// Whether the store refused the credentials, so that renewed ones may help.
     pub(super) credentials_refused: bool,
-    /// What the response lacks, which another kind of request may get.
+    /// What the response lacks; another kind of request may return that.
     pub(super) missing: Missing,
 }
 
@@ -155,8 +155,8 @@ impl Tries {
         Ok(wait)
     }
 
-    /// Returns the usual wait: it doubles with each attempt up to the longest, with a random part of up to one half, so that
-    /// requests that failed together are not repeated together.
+    /// Returns the usual wait: doubles with each attempt up to the longest wait, and is reduced at random by up to one half, so that
+    /// requests that failed together are not retried together.
     fn wait(&self) -> Duration {
         let doublings = self.failed.saturating_sub(1).min(31);
         let full = self.retry.first_wait.saturating_mul(1 << doublings).min(self.retry.longest_wait);

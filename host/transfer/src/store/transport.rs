@@ -146,7 +146,7 @@ impl Connector {
             Some(_) => Some(StoreHost { name: host, client: new(authorities)? }),
             None => None,
         };
-        let proxies = Arc::new(Proxies::of_the_environment());
+        let proxies = Arc::new(Proxies::from_environment());
         Ok(Self { client: new(None)?, store_host, proxies, runtime })
     }
 
@@ -200,7 +200,7 @@ impl HttpService for Connector {
             .map_err(|error| match refused_tls(&error, &host, trust_roots) {
                 // The host is known only here.
                 Some(refused) => HttpError::new(HttpErrorKind::Unknown, refused),
-                None => match self.proxies.between(&url) {
+                None => match self.proxies.proxy_for(&url) {
                     Some(proxy) => HttpError::new(error.kind(), ThroughProxy { proxy, source: error }),
                     None => error,
                 },
@@ -274,10 +274,10 @@ mod tests {
     use object_store::client::HttpRequestBody;
 
     use super::*;
-    use crate::store::failures::request as ask;
+    use crate::store::failures::request as with_interpreted_errors;
 
     #[tokio::test]
-    async fn a_refusal_that_was_overcome_is_not_told_as_the_reason_of_what_fails_later() {
+    async fn an_error_response_that_was_overcome_is_not_the_cause_of_a_later_failure() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
@@ -290,8 +290,8 @@ mod tests {
             }
         });
         let connector = Connector::new(None, "127.0.0.1".to_owned(), Handle::current()).unwrap();
-        // As Google's library asks two addresses for credentials, and then the store.
-        let asked = ask(async {
+        // As Google's library does: it requests credentials from two addresses, and then the store.
+        let response = with_interpreted_errors(async {
             for status in [403, 200] {
                 let mut request = HttpRequest::new(HttpRequestBody::empty());
                 *request.uri_mut() = format!("http://{address}/").parse().unwrap();
@@ -300,7 +300,7 @@ mod tests {
             let source = "no listing".into();
             Err::<(), _>(object_store::Error::Generic { store: "test", source })
         });
-        let failure = asked.await.unwrap_err();
+        let failure = response.await.unwrap_err();
         assert_eq!(failure.error.kind, Kind::Failed, "{failure:?}");
         assert!(failure.error.message.contains("no listing"), "{failure:?}");
     }

@@ -1,4 +1,4 @@
-//! `check`: says what `create` would do, and touches nothing.
+//! `check`: reports what `create` would do, and touches nothing.
 
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ fn attempt(args: &CheckArgs, environment: Environment<'_>, log: &Log) -> Result<
     result
 }
 
-/// The result of a check, as JSON has it and as the lines for a person.
+/// The result of a check, which is printed as JSON or as lines for a person.
 #[derive(Serialize)]
 struct CheckResult {
     exit_code: u8,

@@ -1,4 +1,4 @@
-//! `inspect`: shows what a plugin is and what it asks for, or how two plugins differ in that.
+//! `inspect`: shows what a plugin is and which permissions it asks for, or how the permissions of two plugins differ.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -138,7 +138,7 @@ fn copy_to_memory(file: &Path) -> io::Result<File> {
     Ok(copy)
 }
 
-/// Returns the plugin of this name: a file if `plugin` looks like a path, else what the name leads to.
+/// Returns the plugin that `plugin` names: a file if `plugin` looks like a path, else the plugin of this name on the plugin path.
 fn source_of(plugin: &str, plugin_path: &[PathBuf]) -> Result<ComponentSource, NotStarted> {
     let path = Path::new(plugin);
     if plugin.contains('/') || path.extension().is_some_and(|extension| extension == "wasm") || path.is_file()
@@ -154,7 +154,7 @@ fn source_of(plugin: &str, plugin_path: &[PathBuf]) -> Result<ComponentSource, N
 
 #[derive(Serialize)]
 struct Inspected {
-    /// Its file, or that it is included in the program.
+    /// The path of its file, or a text that says that it is included in the program.
     file: String,
     #[serde(flatten)]
     inspection: Inspection,
@@ -188,7 +188,7 @@ impl Inspected {
     }
 }
 
-/// Returns the lines on an option. It is not a row of a table, because the list of choices and the description may be long.
+/// Returns the lines about an option. Options are not shown as a table, because the list of choices and the description may be long.
 fn option_lines(option: &OptionSpec) -> Vec<String> {
     let when = match &option.default {
         _ if option.required => "required".to_owned(),

@@ -1,14 +1,14 @@
-//! Makes a job for the loop out of the configuration: the user, the directories, the source, the methods.
+//! Prepares the job of the loop from the configuration: the user, the directories, the source, the methods.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use foundation::logins::secrets_in;
+use foundation::logins::{percent_decoded, secrets_in};
 use replica::create_replica::BASEBACKUP;
 use replica::datadir::{check_places, cluster_of, place_around};
-use replica::mounts::real_path;
+use replica::mounts::{Location, Mounts};
 use replica::seal::{EndState, Standby};
 use replica::source::{SourceConfig, passwords_in};
 use replica::{Job, ListedMethod, Method, Redactor, Refusal, Rule, Source};
@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::NotStarted;
 use crate::cli::JobArgs;
 use crate::config::{
-    ComponentSection, Config, Environment, GrantsSection, SecretSource, SourceSettings, check_config_file,
-    check_entries, check_passfile,
+    ComponentSection, Config, Environment, GrantsSection, SourceSettings, check_config_file, check_entries,
+    check_passfile,
 };
 use crate::plugin_path;
 use crate::refused::Refused;
@@ -32,7 +32,7 @@ use crate::run_directory::RunDirectory;
 /// The state directory below the home directory of the user that the program runs as.
 const STATE_DIR: &str = ".local/state/understudy";
 
-/// Compiled components below the state directory.
+/// The directory of compiled components, below the state directory.
 const COMPONENTS: &str = "components";
 
 /// The file that is removed before the replica starts, unless the configuration names another (semantics rule 29).
@@ -64,7 +64,7 @@ impl AcceptedConfig {
         Ok(Self { config, state_dir, default_passfile })
     }
 
-    /// Returns whether the run ends when the process that started it does.
+    /// Returns whether the run ends when the process that started it ends.
     pub(super) fn ends_with_parent(&self) -> bool {
         self.config.end_with_parent
     }
@@ -216,20 +216,17 @@ async fn connect(
         .map_err(NotStarted::failed)
 }
 
-/// Returns the paths at which secrets of this run are: the run's own directory, which holds its passfile; the compiled components,
-/// with the key that authenticates them; the operator's files of secrets; and `/proc`.
+/// Returns the paths that hold secrets of this run: the run's own directory, which holds its passfile; the directory of compiled
+/// components, which holds the key that authenticates them; the operator's files of secrets; and `/proc`.
 fn secrets(config: &Config, state_dir: &Path, run_directory: &Path) -> Vec<PathBuf> {
     let mut secrets = vec![run_directory.to_owned(), state_dir.join(COMPONENTS), PROC.into()];
     if let Some(source) = &config.source {
-        secrets.extend(source.passfile.clone());
-        if let Some(path) = source.password.as_ref().and_then(SecretSource::file) {
-            secrets.push(path.to_owned());
-        }
-        let named = ["passfile", "sslkey"].into_iter().filter_map(|keyword| source.conninfo.get(keyword));
-        secrets.extend(named.map(PathBuf::from));
-        if source.conninfo.secrets().next().is_some() {
-            secrets.push(config.file.clone());
-        }
+        secrets.extend(source.secret_files());
+    }
+    // This includes the files of a `[source]` that `--connstring` replaces, because Patroni always passes that flag.
+    secrets.extend(config.files_of_source.iter().cloned());
+    if config.holds_secret {
+        secrets.push(config.file.clone());
     }
     secrets.extend(config.standby.as_ref().and_then(|(_, passfile)| passfile.clone()));
     let grants = || config.components.values().map(|section| &section.grants);
@@ -242,12 +239,15 @@ const PROC: &str = "/proc";
 
 /// Refuses grants that would let a method read a secret: no directory or store that is granted may contain one at any depth.
 fn refuse_to_grant(secrets: &[PathBuf], grants: &GrantsSection) -> Result<(), Refusal> {
+    let mounts = Mounts::of_this_process();
+    let proc = Location::of(Path::new(PROC), &mounts);
     for (granted, how) in grants.open.reads() {
+        let place = Location::of(&granted, &mounts);
         let covers = |secret: &&PathBuf| {
-            let (own, place) = (real_path(secret), real_path(&granted));
+            let own = Location::of(secret, &mounts);
             secret.starts_with(&granted)
-                || own.starts_with(&place)
-                || (own == Path::new(PROC) && place.starts_with(PROC))
+                || own.lies_in(&place)
+                || (own.lies_in(&proc) && place.lies_in(&proc))
         };
         if let Some(secret) = secrets.iter().find(covers) {
             let message = format!(
@@ -329,7 +329,7 @@ fn component_method(
         })?,
     };
     let sandbox = sandbox.as_ref().map_err(Clone::clone)?;
-    // A method says what is wrong with an option in its own words.
+    // A method may repeat an option in its own error message.
     for (_, value) in &section.options {
         let texts = match value {
             OptionValue::Text(text) | OptionValue::Untyped(text) => std::slice::from_ref(text),
@@ -337,8 +337,11 @@ fn component_method(
             OptionValue::Integer(_) | OptionValue::Number(_) | OptionValue::Flag(_) => &[],
         };
         for secret in texts.iter().flat_map(|text| secrets_in(text)) {
-            let added = redactor.add(&Secret::new(secret));
-            added.map_err(|error| Refusal::new(Rule::Option, error.to_string()))?;
+            // A method may report the password as it is written or as it is sent.
+            for secret in [secret.as_bytes().to_vec(), percent_decoded(secret.as_bytes())] {
+                let added = redactor.add(&Secret::new(secret));
+                added.map_err(|error| Refusal::new(Rule::Option, error.to_string()))?;
+            }
         }
     }
     for secret in &section.grants.ambient {

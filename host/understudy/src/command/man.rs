@@ -1,4 +1,4 @@
-//! `man`: the manual pages, made from the definitions of the command line and from what a page says beside flags.
+//! `man`: the manual pages, made from the definitions of the command line and from the texts in this module.
 
 use clap::CommandFactory;
 use clap_mangen::Man;
@@ -24,7 +24,7 @@ pub fn run(verb: Option<&str>) -> u8 {
     }
 }
 
-/// A page in roff.
+/// Returns a page in roff.
 fn page(verb: Option<&str>) -> Result<String, NotStarted> {
     let mut program = Cli::command();
     program.build();
@@ -41,11 +41,11 @@ fn page(verb: Option<&str>) -> Result<String, NotStarted> {
         })?,
     };
     let man = Man::new(command.clone());
-    // Not by `clap_mangen`, which leaves a date that is empty out, so that what follows takes its place.
+    // `clap_mangen` would leave out the empty date, and the next field would take its place.
     let name = command.get_display_name().unwrap_or_else(|| command.get_name());
     let version = env!("CARGO_PKG_VERSION");
     let mut page = format!(".TH {name} 1 \"\" \"understudy {version}\" \"Understudy\"\n").into_bytes();
-    // What follows the flags is written here: in the page of `clap_mangen` it would be one section, EXTRA, without paragraphs.
+    // This module writes the sections after the flags. `clap_mangen` would write them as one section, EXTRA, without paragraphs.
     let rendered = man
         .render_name_section(&mut page)
         .and_then(|()| man.render_synopsis_section(&mut page))
@@ -57,7 +57,7 @@ fn page(verb: Option<&str>) -> Result<String, NotStarted> {
     Ok(String::from_utf8_lossy(&page).into_owned())
 }
 
-/// What a page has besides what `clap_mangen` knows of.
+/// Returns the sections of a page that `clap_mangen` does not write.
 fn sections(verb: Option<&str>) -> Roff {
     let mut roff = Roff::new();
     match verb {
@@ -68,7 +68,7 @@ fn sections(verb: Option<&str>) -> Roff {
             examples(
                 &mut roff,
                 &[
-                    ("Say what would be done, then do it:", "understudy check\nunderstudy create"),
+                    ("Show what a run would do, then do it:", "understudy check\nunderstudy create"),
                     ("Look at a method before it is trusted:", "understudy inspect tarball"),
                 ],
             );
@@ -109,9 +109,12 @@ fn sections(verb: Option<&str>) -> Roff {
             examples(
                 &mut roff,
                 &[
-                    ("Say what a run would do:", "understudy check --config /etc/understudy/understudy.toml"),
                     (
-                        "In a nightly job, as JSON, unless every method is fit:",
+                        "Show what a run would do:",
+                        "understudy check --config /etc/understudy/understudy.toml",
+                    ),
+                    (
+                        "Check every method in a nightly job, with the result as JSON:",
                         "understudy check --strict --json",
                     ),
                 ],
@@ -122,7 +125,7 @@ fn sections(verb: Option<&str>) -> Roff {
             terms(
                 &mut roff,
                 &[
-                    ("0", "the plugin, or the difference between two, was shown"),
+                    ("0", "the plugin, or the difference between two plugins, was shown"),
                     ("1", "a plugin cannot be read or is refused"),
                     ("2", "usage, or there is no plugin of this name"),
                 ],
@@ -132,9 +135,9 @@ fn sections(verb: Option<&str>) -> Roff {
             examples(
                 &mut roff,
                 &[
-                    ("A method that comes with the program:", "understudy inspect tarball"),
+                    ("Show a method that comes with the program:", "understudy inspect tarball"),
                     (
-                        "What a new version of a plugin asks for besides:",
+                        "Show what else a new version of a plugin asks for:",
                         "understudy inspect old.wasm new.wasm",
                     ),
                 ],
@@ -163,7 +166,7 @@ fn section(roff: &mut Roff, title: &str) {
     roff.control("SH", [title]);
 }
 
-/// A paragraph, in which indented lines stay lines.
+/// Writes a paragraph. Indented lines are not filled.
 fn paragraph(roff: &mut Roff, text: &str) {
     roff.control("PP", []);
     for line in text.lines() {

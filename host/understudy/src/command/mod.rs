@@ -28,7 +28,7 @@ pub(crate) struct NotStarted {
     pub(crate) exit_code: u8,
     /// The reason, in one line.
     pub(crate) message: String,
-    /// All problems of the configuration; empty if the reason is another.
+    /// All problems of the configuration; empty if the reason is not the configuration.
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -38,7 +38,7 @@ impl NotStarted {
         Self { exit_code: USAGE, message: format!("{:#}", error.into()), problems: Vec::new() }
     }
 
-    /// Returns an error of this machine.
+    /// Returns an error that neither the arguments nor the configuration caused.
     pub(crate) fn failed(error: impl Into<anyhow::Error>) -> Self {
         Self { exit_code: FAILED, message: format!("{:#}", error.into()), problems: Vec::new() }
     }

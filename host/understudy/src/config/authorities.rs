@@ -1,4 +1,4 @@
-//! `ca_file`: the authorities whose word is taken for who the server of a store is.
+//! `ca_file`: the certificate authorities that are trusted for the server of a store.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -10,40 +10,40 @@ use super::owned_file;
 use super::problem::{Place, Problem};
 use super::tree::Value;
 
-/// A file that is longer is taken for a mistake in its name. All that a browser trusts has some 220 kB.
+/// The most bytes of the file. A longer file is taken for a mistake in its name: all authorities that a browser trusts take some 220 kB.
 const LIMIT: u64 = 1 << 20;
 
-/// Where the certificates of authorities are.
+/// A file with the certificates of authorities.
 #[derive(Clone, Debug)]
 pub struct Authorities {
-    /// A file of certificates in PEM.
+    /// The file of certificates in PEM.
     path: PathBuf,
     /// The configuration file that names it.
     file: PathBuf,
-    /// Where it does.
+    /// The place in the configuration file.
     place: Place,
 }
 
 impl Authorities {
-    /// Reads the file's name.
+    /// Reads the setting, but not yet the file of certificates.
     pub(super) fn read(value: &Value<'_>, config: &Path) -> Option<Self> {
         Some(Self { path: value.path_of_secret()?, file: config.to_owned(), place: value.place() })
     }
 
-    /// The certificates in PEM, as they stand there.
+    /// Returns the content of the file, which is read now.
     ///
     /// # Errors
     /// A problem at the setting that names the file.
     pub(super) fn resolve(&self) -> Result<String, Problem> {
         read(&self.path).map_err(|why| {
-            let why = format!("cannot take the authorities in {}: {why}", shown_if_there(&self.path));
+            let why = format!("cannot use the authorities in {}: {why}", shown_if_there(&self.path));
             Problem::in_file(&self.file, self.place, why)
         })
     }
 }
 
-/// The file's content. Whoever can change it could stand in for the server: that is its owner, who is this user or root,
-/// and nobody else.
+/// Reads the file. Nobody but its owner, who is this user or root, may be able to change the file: whoever can change it can impersonate
+/// the server.
 fn read(path: &Path) -> Result<String, String> {
     let (file, metadata) = owned_file::open(path)?;
     if metadata.mode() & 0o022 != 0 {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn authorities_that_others_may_change_are_none() {
+    fn authorities_that_others_may_change_are_refused() {
         for (mode, advice) in [(0o664, "chmod 0644"), (0o646, "chmod 0644"), (0o777, "chmod 0755")] {
             let why = in_file(CERTIFICATE.as_bytes(), mode).unwrap_err();
             assert!(why.contains(advice), "{why}");

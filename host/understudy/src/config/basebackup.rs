@@ -1,4 +1,4 @@
-//! `[method.basebackup]`: the native fallback's options and its tries.
+//! `[method.basebackup]`: the options of pg_basebackup, and how often and how long it is tried.
 
 use std::time::Duration;
 
@@ -35,13 +35,14 @@ pub(super) const KEYS: &[Key] = &[
 pub struct BasebackupSection {
     /// Options of pg_basebackup, judged when it is tried (semantics rules 19 and 20).
     options: Options,
-    /// How often it is tried, where not as often as Patroni does (semantics rule 18).
+    /// How often pg_basebackup is tried; `None` means as often as Patroni tries it (semantics rule 18).
     pub tries: Option<u32>,
-    /// How long it waits between two tries, where not as long as Patroni does.
+    /// The pause between two tries; `None` means as long as Patroni waits.
     pub pause: Option<Duration>,
-    /// How long all tries together may take.
+    /// How long all tries together may take; `None` means no limit.
     pub timeout: Option<Duration>,
-    /// How long pg_basebackup may tell no progress. None unless it is set: the checkpoint that it waits for may take long.
+    /// How long pg_basebackup may report no progress. `None` means no limit, which is the default because the checkpoint that pg_basebackup
+    /// waits for may take long.
     pub stall_timeout: Option<Duration>,
 }
 
@@ -58,20 +59,20 @@ impl Default for Options {
     }
 }
 
-/// More tries than this are taken for a mistake.
+/// The most tries; a larger number is taken for a mistake.
 const MOST_TRIES: u64 = 100;
 
-/// Keys of other methods' sections, and why they mean nothing here.
+/// Keys that only the sections of other methods have, and why they do not apply here.
 const OF_COMPONENTS: [(&str, &str); 7] = [
-    ("plugin", "means nothing for basebackup, which is no plugin: it runs pg_basebackup from `bin_dir`"),
-    ("plan_timeout", "means nothing for basebackup, whose plan is what the source tells within 15 s"),
-    ("grants", "means nothing for basebackup, which runs outside the sandbox"),
-    ("keep_data", "means nothing for basebackup: pg_basebackup needs an empty directory"),
-    ("no_leader", "means nothing for basebackup, which copies from the source"),
-    ("no_master", "means nothing for basebackup, which copies from the source"),
+    ("plugin", "does not apply to basebackup, which is not a plugin: it runs pg_basebackup from `bin_dir`"),
+    ("plan_timeout", "does not apply to basebackup, which plans with what the source reports within 15 s"),
+    ("grants", "does not apply to basebackup, which runs outside the sandbox"),
+    ("keep_data", "does not apply to basebackup: pg_basebackup needs an empty directory"),
+    ("no_leader", "does not apply to basebackup, which copies from the source"),
+    ("no_master", "does not apply to basebackup, which copies from the source"),
     (
         "no_params",
-        "means nothing for basebackup, which always needs the data directory and the connection string",
+        "does not apply to basebackup, which always needs the data directory and the connection string",
     ),
 ];
 
@@ -83,7 +84,7 @@ pub(super) fn read(section: Section<'_>) -> BasebackupSection {
         }
         u32::try_from(tries).ok()
     });
-    let pause = section.get("pause").and_then(|value| value.duration_or_none_at_all());
+    let pause = section.get("pause").and_then(|value| value.duration_or_zero());
     let basebackup = BasebackupSection {
         options: section.get("options").and_then(|value| read_options(&value)).unwrap_or_default(),
         tries,
@@ -98,7 +99,7 @@ pub(super) fn read(section: Section<'_>) -> BasebackupSection {
     basebackup
 }
 
-/// A table, or a list of flags and of tables with one pair each (semantics rule 19).
+/// Reads a table, or a list of flags and of tables with one pair each (semantics rule 19).
 fn read_options(value: &Value<'_>) -> Option<Options> {
     match value.raw() {
         DeValue::Table(_) => Some(Options::Map(read_table(value)?)),
@@ -110,7 +111,7 @@ fn read_options(value: &Value<'_>) -> Option<Options> {
     }
 }
 
-/// A flag, `name=value`, or a table with one pair.
+/// Reads an item of the list: a flag, `name=value`, or a table with one pair.
 fn read_item(item: &Value<'_>) -> Option<BasebackupOption> {
     match item.raw() {
         DeValue::Table(_) => {
@@ -169,7 +170,7 @@ fn option(name: &str, value: OptionValue, place: String) -> BasebackupOption {
     BasebackupOption { name: name.to_owned(), value, place: Some(place) }
 }
 
-/// `--key=value` from the command line, where Python's and YAML's words for true and false are those of a flag.
+/// Returns the option of `--key=value` on the command line. An empty value, `true` and `True` set a flag; `false` and `False` leave it out.
 pub(super) fn from_flag(key: &str, value: &str) -> BasebackupOption {
     let value = match value {
         "" | "true" | "True" => OptionValue::Flag,
@@ -180,14 +181,14 @@ pub(super) fn from_flag(key: &str, value: &str) -> BasebackupOption {
 }
 
 impl BasebackupSection {
-    /// Sets an option, in place of the file's of the same name.
+    /// Sets an option, in place of any option of the same name in the file.
     pub(super) fn set(&mut self, option: BasebackupOption) {
         let (Options::Map(options) | Options::List(options)) = &mut self.options;
         options.retain(|given| given.name != option.name);
         options.push(option);
     }
 
-    /// The method, whose guard is this program.
+    /// Returns the method as configured. This program is its guard executable.
     pub fn method(&self, require_landlock: Option<u32>) -> Basebackup {
         let mut method =
             Basebackup::new(self.options(), GuardExecutable::this()).require_landlock(require_landlock);
@@ -200,7 +201,7 @@ impl BasebackupSection {
         method
     }
 
-    /// The options as the method takes them.
+    /// Returns the options in the form that the method takes.
     pub(super) fn options(&self) -> BasebackupOptions {
         match self.options.clone() {
             Options::Map(options) => BasebackupOptions::from_map(options),

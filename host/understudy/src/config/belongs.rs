@@ -1,28 +1,28 @@
-//! Where a key belongs that stands in the wrong section.
+//! The right section for a key that was written in a wrong one.
 
 use super::keys::{SECTIONS, names};
 
-/// A method's own section at the top of the file.
+/// The built-in method. A section `[basebackup]` at the top of the file is meant as `[method.basebackup]`.
 const METHOD: &str = "basebackup";
 
-/// Words of Patroni's configuration and of its users, and what to write here.
+/// Keys that users know from Patroni and PostgreSQL, each with what to write in this configuration instead.
 const OTHER_WORDS: [(&str, &str); 16] = [
     (
         "pgpass",
         "the standby's passfile is `standby_passfile` below `[replica]`, the run's own is `passfile` below `[source]`",
     ),
-    ("recovery_conf", "its `restore_command` stands below `[replica]`; the rest stays in Patroni's file"),
+    ("recovery_conf", "its `restore_command` belongs below `[replica]`; the rest stays in Patroni's file"),
     ("parameters", "PostgreSQL's settings stay in Patroni's file or in postgresql.conf: leave them out here"),
-    ("pg_hba", "it stays in Patroni's file: leave it out here"),
-    ("use_pg_rewind", "it stays in Patroni's file: leave it out here"),
-    ("use_slots", "it stays in Patroni's file: leave it out here"),
+    ("pg_hba", "this setting belongs in Patroni's file: leave it out here"),
+    ("use_pg_rewind", "this setting belongs in Patroni's file: leave it out here"),
+    ("use_slots", "this setting belongs in Patroni's file: leave it out here"),
     ("slot", "a slot of pg_basebackup is `slot` below `[method.basebackup.options]`"),
     (
         "primary_slot_name",
-        "it stands in postgresql.conf; a slot of pg_basebackup is `slot` below `[method.basebackup.options]`",
+        "this setting belongs in postgresql.conf; a slot of pg_basebackup is `slot` below `[method.basebackup.options]`",
     ),
-    ("checkpoint", "an option of pg_basebackup stands below `[method.basebackup.options]`"),
-    ("max_rate", "an option of pg_basebackup stands below `[method.basebackup.options]`"),
+    ("checkpoint", "an option of pg_basebackup belongs below `[method.basebackup.options]`"),
+    ("max_rate", "an option of pg_basebackup belongs below `[method.basebackup.options]`"),
     ("primary_conninfo", "the source is `conninfo` below `[source]`"),
     ("connect_address", "the source is `conninfo` below `[source]`"),
     ("data_dir", "the data directory is `datadir` below `[replica]`"),
@@ -34,7 +34,7 @@ const OTHER_WORDS: [(&str, &str); 16] = [
     ),
 ];
 
-/// Says where this key belongs, which the section at `path` does not have; `None` if no section has it.
+/// Returns a hint that names the right section of `key`, which the section at `path` does not have; `None` if no section has `key`.
 pub(super) fn belongs(key: &str, path: &str) -> Option<String> {
     let plain = key.to_ascii_lowercase().replace('-', "_");
     if plain == METHOD && path.is_empty() {
@@ -43,18 +43,19 @@ pub(super) fn belongs(key: &str, path: &str) -> Option<String> {
     if let Some((_, what)) = OTHER_WORDS.iter().find(|(word, _)| *word == plain) {
         return Some((*what).to_owned());
     }
-    let own = kind(path);
+    let own = head_of(path);
     let having = SECTIONS
         .iter()
         .filter(|section| section.head != own && names(&(section.keys)()).contains(&plain.as_str()));
-    let mut places: Vec<String> = having.map(|section| shown(section.head, path)).collect();
+    let mut places: Vec<String> = having.map(|section| head_as_written(section.head, path)).collect();
     let last = places.pop()?;
     let places = if places.is_empty() { last } else { format!("{} or {last}", places.join(", ")) };
     Some(format!("`{plain}` belongs to {places}"))
 }
 
-/// The section as a person would write its head, with the name of the method in whose section somebody is.
-fn shown(section: &str, path: &str) -> String {
+/// Returns the head of a section as the operator would write it. If `path` is in the section of a method, the head has that method's name
+/// in place of `NAME`.
+fn head_as_written(section: &str, path: &str) -> String {
     if section.is_empty() {
         return "the top of the file, above the first section".to_owned();
     }
@@ -65,7 +66,7 @@ fn shown(section: &str, path: &str) -> String {
     }
 }
 
-/// The name of the method in whose section this path is, as it is written.
+/// Returns the name of the method whose section `path` is in, with its quotes if it has any; `None` if `path` is in no such section.
 fn method(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("method.")?;
     let end = match rest.strip_prefix('"') {
@@ -75,8 +76,8 @@ fn method(path: &str) -> Option<&str> {
     rest.get(..end)
 }
 
-/// Which of the sections this path is.
-fn kind(path: &str) -> &'static str {
+/// Returns the head in [`SECTIONS`] of the section at `path`.
+fn head_of(path: &str) -> &'static str {
     let Some(name) = method(path) else {
         return SECTIONS.iter().map(|section| section.head).find(|head| *head == path).unwrap_or_default();
     };

@@ -1,4 +1,4 @@
-//! The sections and the flags put together: what is missing, what contradicts, what names nothing.
+//! Combining the sections and the flags, and checking the result: missing settings, contradictions, and names of unknown methods.
 
 use foundation::nearest::nearest;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use crate::plugin_path;
 /// The variable that names the caller's passfile.
 const PGPASSFILE: &str = "PGPASSFILE";
 
-/// What the file says, section by section.
+/// The content of the file, section by section.
 pub(super) struct Parts {
     pub(super) scope: Setting<String>,
     pub(super) replica: ReplicaSection,
@@ -33,7 +33,8 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Lays the flags over the file. None where a problem was noted that leaves something unknown.
+    /// Applies the flags and checks the result; `None` if a setting that a run needs is missing or cannot be used, which is noted as a
+    /// problem.
     pub(super) fn check(
         mut self,
         reader: &Reader<'_>,
@@ -87,7 +88,7 @@ impl Parts {
             self.check_places(reader, datadir);
         }
         if let Some(bin_dir) = &overrides.bin_dir {
-            reader.keep(bin_dir, "what it names", Origin::Flag { flag: "--bin-dir".to_owned() });
+            reader.keep(bin_dir, "the path", Origin::Flag { flag: "--bin-dir".to_owned() });
         }
         let plugin_path = match self.replica.plugin_path.take() {
             Some(path) => path,
@@ -97,8 +98,9 @@ impl Parts {
         let standby_passfile = standby.as_ref().and(self.replica.standby_passfile.clone());
         let in_file = self.source.as_ref().and_then(|source| source.settings.as_ref());
         let holds_secret = in_file.is_some_and(|settings| settings.conninfo.secrets().next().is_some());
+        let files_of_source = in_file.map(SourceSettings::secret_files).unwrap_or_default();
         let remote_list = self.source.as_mut().and_then(|source| source.methods.take());
-        // Also where it is given and has a problem, which is then the only one to tell.
+        // A source that is given but has a problem counts too: otherwise the problem would cause further, misleading ones.
         let has_source = match overrides.connstring.as_deref() {
             Some(connstring) => !connstring.is_empty(),
             None => self.source.is_some(),
@@ -122,6 +124,7 @@ impl Parts {
             standby,
             standby_passfile_at: standby_passfile.map(|(_, place)| place),
             holds_secret,
+            files_of_source,
             proxy_secrets: sandbox::secrets_of_proxies(environment),
             kept: reader.kept(),
             warnings: Vec::new(),
@@ -144,7 +147,7 @@ impl Parts {
             Ok(directories) => {
                 for directory in &directories {
                     let origin = Origin::Flag { flag: plugin_path::VARIABLE.to_owned() };
-                    reader.keep(directory, "a directory of it", origin);
+                    reader.keep(directory, "one of the directories", origin);
                 }
                 directories
             }
@@ -155,7 +158,7 @@ impl Parts {
         }
     }
 
-    /// Gives every `--key=value` that is no flag of the program to the method that `--method` names.
+    /// Gives every `--key=value` that is not a flag of the program to the method that `--method` names.
     fn take_further_options(&mut self, reader: &Reader<'_>, overrides: &Overrides) {
         let Some(method) = overrides.method.as_deref() else {
             for (key, _) in &overrides.options {
@@ -191,8 +194,9 @@ impl Parts {
         }
     }
 
-    /// No place may hold another: emptying one would empty the other. One tablespace may be named twice, by the path that
-    /// it had and by its object identifier; that two do not end in one place the plan's check sees.
+    /// Notes a problem for each place that lies inside another, because emptying one would empty the other. Two tablespaces may have the
+    /// same target, because one tablespace may be named twice, by its old path and by its OID; whether two different tablespaces share a
+    /// target is checked with the plan.
     fn check_places(&self, reader: &Reader<'_>, datadir: &Path) {
         const TABLESPACE: &str = "another tablespace";
         let mut taken: Vec<(&Path, &str)> = vec![(datadir, "the data directory")];
@@ -215,7 +219,8 @@ impl Parts {
         }
     }
 
-    /// How the replica reaches its primary later: what `--connstring` or `[source]` says, never without a place.
+    /// Returns how the finished standby reaches its primary: the connection string of `--connstring` or `[source]`, and `standby_passfile`;
+    /// `None` without `configure_standby`, or if there is no connection string.
     fn standby(&self, reader: &Reader<'_>, overrides: &Overrides) -> Option<(Conninfo, Option<PathBuf>)> {
         let place = self.replica.configure_standby?;
         let given = overrides.connstring.as_deref().filter(|text| !text.is_empty());
@@ -235,7 +240,7 @@ impl Parts {
         Some((conninfo?, self.replica.standby_passfile.as_ref().map(|(path, _)| path.clone())))
     }
 
-    /// The source that this run copies from.
+    /// Returns the source that this run copies from; `None` if there is none.
     fn source_in_force(
         &mut self,
         reader: &Reader<'_>,
@@ -244,7 +249,7 @@ impl Parts {
     ) -> Option<SourceSettings> {
         let from_caller = || {
             let passfile = PathBuf::from(environment(PGPASSFILE).filter(|path| !path.is_empty())?);
-            reader.keep(&passfile, "what it names", Origin::Flag { flag: PGPASSFILE.to_owned() });
+            reader.keep(&passfile, "the file", Origin::Flag { flag: PGPASSFILE.to_owned() });
             Some(passfile)
         };
         let from_file = self.source.take().and_then(|source| source.settings);
@@ -258,7 +263,7 @@ impl Parts {
                     let origin = Origin::Flag { flag: "--connstring".to_owned() };
                     reader.keep(path, format!("what `{keyword}` names"), origin);
                 }
-                // Patroni made PGPASSFILE for this very connection string.
+                // Patroni wrote the file of PGPASSFILE for the connection string that it passes.
                 match (from_caller(), from_file) {
                     (Some(passfile), _) => Some(SourceSettings {
                         conninfo,
@@ -279,8 +284,8 @@ impl Parts {
         }
     }
 
-    /// The methods to try. A name that is neither `basebackup`, nor has a section, nor a plugin in the plugin path
-    /// is unknown; a plugin that is missing for a section is not, for the other methods can still be tried.
+    /// Returns the methods to try. A name is an error if it is not `basebackup` and has neither a section nor a plugin. A method whose
+    /// section has no plugin is not an error here, because the other methods can still be tried.
     fn methods(
         &self,
         reader: &Reader<'_>,
@@ -293,7 +298,7 @@ impl Parts {
             let name = &listed.name;
             let plugin = plugin_path::find(plugin_path, name);
             let known = name == BASEBACKUP || self.components.contains_key(name) || plugin.is_some();
-            // The directory may lie elsewhere, and hold a link.
+            // The plugin may be a link into a place that a run empties, even if its directory lies elsewhere.
             if let Some(ComponentSource::File(plugin)) = plugin {
                 let origin = Origin::File { file: reader.file().to_owned(), place: listed.place };
                 reader.keep(plugin, format!("the plugin of the method `{name}`"), origin);
@@ -312,7 +317,7 @@ impl Parts {
         }
         let names = |list: &[Listed]| list.iter().map(|listed| listed.name.clone()).collect::<Vec<_>>();
         let local = names(self.replica.methods.as_deref().unwrap_or_default());
-        // The remote member's list counts where there is a source to be a member of.
+        // The remote member's list is used only if there is a source.
         let remote = remote_list.filter(|_| has_source).map(|list| names(&list));
         methods_to_try(&local, remote.as_deref(), overrides.from_leader, has_source)
             .map_err(|error| reader.note(Problem::with_flag("--from-leader", error.to_string())))

@@ -65,44 +65,45 @@ pub(super) const KEYS: &[Key] = &[
 /// A component as the operator configured it.
 #[derive(Clone, Debug, Default)]
 pub struct ComponentSection {
-    /// The component's file; none: the method's name is looked up in the plugin path (semantics rule 6).
+    /// The component's file; `None` means that the method's name is looked up in the plugin path (semantics rule 6).
     pub plugin: Option<PathBuf>,
-    /// What the data directory holds is left for it.
+    /// Whether to keep the files in the data directory, which the method then builds on.
     pub keep_data: bool,
-    /// It works without a source.
+    /// Whether the method is also tried without a source.
     pub no_leader: bool,
-    /// It gets none of Patroni's four parameters.
+    /// Whether the method gets none of Patroni's four parameters.
     pub no_params: bool,
-    /// How long one attempt may take.
+    /// How long one attempt may take; `None` means no limit.
     pub timeout: Option<Duration>,
-    /// How long its plan may take, where not [`PLAN_TIMEOUT`]; zero: as long as it likes.
+    /// How long the plan may take; `None` means [`PLAN_TIMEOUT`], and zero means no limit.
     pub plan_timeout: Option<Duration>,
-    /// How long it may move nothing, where not as [`ComponentSection::stall_timeout`] has it; zero: as long as it likes.
+    /// How long the method may make no progress; `None` means the default of [`ComponentSection::stall_timeout`], and zero means no limit.
     pub stall_timeout: Option<Duration>,
-    /// What the plugin is told; checked against what it describes when it is loaded.
+    /// The plugin's options, which are checked against the plugin's own description when it is loaded.
     pub options: Vec<(String, OptionValue)>,
-    /// Where the section and its options stand.
+    /// The places of the section and of its options in the file.
     pub written: Written,
-    /// What it may reach.
+    /// What the method may reach.
     pub grants: GrantsSection,
 }
 
-/// How long a plan may take where the operator says nothing: a walk over some million files on a slow file system.
+/// How long a plan may take by default: long enough to list some million files on a slow file system.
 const PLAN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// How long a method may read, write and finish nothing where the operator says nothing.
+/// How long a method may read, write and finish nothing by default.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// How much longer than the longest `retry_for` of its stores, so that the store's own word comes first.
+/// How much longer than the longest `retry_for` of the method's stores the default `stall_timeout` is at least, so that the store's own
+/// error is reported first.
 const AFTER_RETRIES: Duration = Duration::from_secs(5 * 60);
 
 impl ComponentSection {
-    /// How long its plan may take.
+    /// Returns how long the plan may take; `None` if there is no limit.
     pub fn plan_timeout(&self) -> Option<Duration> {
         Some(self.plan_timeout.unwrap_or(PLAN_TIMEOUT)).filter(|limit| !limit.is_zero())
     }
 
-    /// How long it may go without reading, writing or finishing anything.
+    /// Returns how long the method may read, write and finish nothing; `None` if there is no limit.
     pub fn stall_timeout(&self) -> Option<Duration> {
         let retries = self.grants.open.stores.values().map(|store| store.retry.at_most).max();
         let default = || retries.map_or(STALL_TIMEOUT, |retries| STALL_TIMEOUT.max(retries + AFTER_RETRIES));
@@ -117,12 +118,12 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Compon
     let component = ComponentSection {
         plugin: section.get("plugin").and_then(|value| read_plugin(&value, config)),
         keep_data: flag("keep_data"),
-        // `|`: both spellings are known and checked, whichever is given (semantics rule 4).
+        // `|` and not `||`, so that both keys are read and checked (semantics rule 4).
         no_leader: flag("no_leader") | flag("no_master"),
         no_params: flag("no_params"),
         timeout: section.get("timeout").and_then(|value| value.duration()),
-        plan_timeout: section.get("plan_timeout").and_then(|value| value.duration_or_none_at_all()),
-        stall_timeout: section.get("stall_timeout").and_then(|value| value.duration_or_none_at_all()),
+        plan_timeout: section.get("plan_timeout").and_then(|value| value.duration_or_zero()),
+        stall_timeout: section.get("stall_timeout").and_then(|value| value.duration_or_zero()),
         options,
         written: Written { section: Some(section.reader().at(section.place())), options: places },
         grants: section
@@ -138,7 +139,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Compon
     component
 }
 
-/// A path, absolute or relative to the configuration file's folder.
+/// Reads a path, which is absolute or relative to the folder of the configuration file, and returns it as an absolute path.
 fn read_plugin(value: &Value<'_>, config: &Path) -> Option<PathBuf> {
     let text = value.word()?;
     if is_registry_reference(text) {
@@ -157,7 +158,7 @@ fn read_plugin(value: &Value<'_>, config: &Path) -> Option<PathBuf> {
         .inspect(|plugin| value.keep(plugin))
 }
 
-/// Whether a text looks like an OCI reference, `host.example/name:tag` or `host/name@sha256:...`, rather than a path.
+/// Returns whether a text looks like a URL or an OCI reference, `host.example/name:tag` or `host/name@sha256:...`, rather than a path.
 fn is_registry_reference(text: &str) -> bool {
     let scheme = text.contains("://");
     if !scheme && (text.starts_with(['/', '.']) || text.ends_with(".wasm")) {
@@ -169,10 +170,10 @@ fn is_registry_reference(text: &str) -> bool {
     scheme || host || tagged
 }
 
-/// Options in the operator's order, and where each stands.
+/// Options in the operator's order, and the place of each by its name.
 type Options = (Vec<(String, OptionValue)>, BTreeMap<String, String>);
 
-/// The free table for the plugin.
+/// Reads the table of the plugin's options, whose keys only the plugin knows.
 fn read_options(value: &Value<'_>) -> Options {
     let (mut options, mut places) = Options::default();
     let Some(table) = value.table() else { return (options, places) };
@@ -230,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_registry_reference_is_told_from_a_path() {
+    fn a_registry_reference_is_not_taken_for_a_path() {
         for reference in [
             "registry.example/acme/pgbackrest:1.4",
             "localhost:5000/x",

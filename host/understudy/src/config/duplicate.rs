@@ -1,4 +1,4 @@
-//! A key that stands twice: which one it is, and where it stood before. The parser tells the second place alone.
+//! A key or section that is written twice: its name and its first place. The parser reports only the second place.
 
 use std::ops::Range;
 
@@ -6,18 +6,18 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::Place;
 
-/// A key that nobody writes.
+/// A key that marks a place in the text. Nobody has a reason to use this name in a configuration.
 const MARK: &str = "understudy-was-here";
 
-/// What may follow a key: a value, the end of a section's head, the end of a table in braces.
+/// Texts that complete the document after a key: a value, the end of a section's head, or the end of inline tables and lists.
 const ENDS: [&str; 6] = [" = 0\n", "]\n", "]]\n", " = 0 }\n", " = 0 } }\n", " = 0 } ]\n"];
 
-/// Says which key stands twice, of the one at `second`, and where it stood before; `None` if that cannot be told.
-pub(super) fn told(text: &str, second: Range<usize>) -> Option<String> {
+/// Returns the message about the key at `second`, which repeats an earlier key; `None` if the earlier key is not found.
+pub(super) fn message(text: &str, second: Range<usize>) -> Option<String> {
     let written = text.get(second.clone())?;
     let key = written.trim_matches(['"', '\'']);
     let before = text.get(..second.start)?;
-    // A key in the place of the second one is in the table in which the first one is.
+    // The mark is written in place of the second key, and so gets into the table that has the first key.
     let first = ENDS.iter().find_map(|end| {
         let marked = format!("{before}{MARK}{end}");
         let (document, _) = DeTable::parse_recoverable(&marked);
@@ -27,14 +27,14 @@ pub(super) fn told(text: &str, second: Range<usize>) -> Option<String> {
     let begins = before.rfind('\n').map_or(0, |end| end + 1);
     if before.get(begins..)?.trim_start().starts_with('[') {
         return Some(format!(
-            "the section `{}` stands twice, first in line {line}: put the keys of both below one",
+            "the section `{}` appears twice, first in line {line}: put the keys of both under one head",
             key.escape_debug()
         ));
     }
-    Some(format!("the key `{}` stands twice, first in line {line}: take one of them out", key.escape_debug()))
+    Some(format!("the key `{}` appears twice, first in line {line}: remove one of them", key.escape_debug()))
 }
 
-/// Where `key` stands in the table that has the mark.
+/// Returns the offset of `key` in the table that has the mark; `None` if there is no such table or key.
 fn with_mark(table: &DeTable<'_>, key: &str) -> Option<usize> {
     if table.get(MARK).is_some() {
         return table.iter().find(|(name, _)| name.get_ref() == key).map(|(name, _)| name.span().start);
@@ -68,12 +68,12 @@ mod tests {
         ] {
             let (_, errors) = DeTable::parse_recoverable(text);
             let span = errors[0].span().unwrap();
-            let told = told(text, span).unwrap();
+            let message = message(text, span).unwrap();
             assert!(
-                told.contains(&format!("`{key}` stands twice, first in line {line}: ")),
-                "{text}: {told}"
+                message.contains(&format!("`{key}` appears twice, first in line {line}: ")),
+                "{text}: {message}"
             );
         }
-        assert_eq!(told("a = 1\n", 0..1), None);
+        assert_eq!(message("a = 1\n", 0..1), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What the operator names and a run reads. It must lie outside of every place that a run empties.
+//! Files and directories that the operator names and a run reads. They must lie outside every place that a run empties.
 
 use std::path::{Path, PathBuf};
 
@@ -7,22 +7,23 @@ use replica::datadir::emptied_place_around;
 
 use super::problem::{Origin, Place, Problem};
 
-/// A file or a directory of the operator's.
+/// A file or a directory that no run may empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
     path: PathBuf,
-    /// What names it, as messages have it: a setting, a variable of the environment.
+    /// What messages call the file or directory, such as "what `source.passfile` names".
     name: String,
     origin: Origin,
 }
 
 impl Kept {
-    /// What `name` in the configuration, or on the command line, leads to.
+    /// Creates an entry for `path`, which messages call `name`. `origin` is where the operator wrote the path.
     pub(super) fn new(path: impl Into<PathBuf>, name: impl Into<String>, origin: Origin) -> Self {
         Self { path: path.into(), name: name.into(), origin }
     }
 
-    /// The configuration file itself. A relative path is relative to the current directory, which changes when root is dropped.
+    /// Creates an entry for the configuration file. Its path is made absolute because the current directory changes when the program drops
+    /// root.
     pub(super) fn configuration(file: &Path) -> Self {
         let origin = Origin::File { file: file.to_owned(), place: Place { line: 1, column: 1 } };
         Self::new(
@@ -32,8 +33,8 @@ impl Kept {
         )
     }
 
-    /// The problem if it lies, or is reached by a link that lies, in a place that a run empties. The path is not quoted: it may be of
-    /// a file with a secret.
+    /// Returns a problem if the path, or a link on the way to it, lies in a place that a run empties. The message does not quote the path,
+    /// because it may be the path of a file with a secret.
     pub(super) fn problem(&self, directories: &Directories) -> Option<Problem> {
         let (what, place) = emptied_place_around(directories, &self.path)?;
         let message = format!(

@@ -1,22 +1,23 @@
-//! The keys of the configuration. The module that reads a section has a table of its keys: the reader knows these and no others, a
-//! key in the wrong section is told where it belongs by them, and the tables of the manual are made from them.
+//! The keys of the configuration. The module that reads a section has a table of the section's keys. The tables serve three purposes: the
+//! reader rejects keys that are in no table, a problem with a key in the wrong section names the right one, and the tables of the manual
+//! are made from them.
 
 use super::{basebackup, component, grants, replica, source};
 
 /// A key of a section.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
-    /// Its name.
+    /// The key's name.
     pub(super) name: &'static str,
-    /// Other names of the same.
+    /// Other names of the same key.
     pub(super) also: &'static [&'static str],
-    /// Whether it is a table whose keys are names of the operator's.
+    /// Whether the value is a table whose keys are names that the operator chooses.
     pub(super) has_names: bool,
-    /// What its value is, in the words of the manual.
+    /// The type of the value, in the words of the manual.
     pub(super) form: &'static str,
-    /// What holds without it, in the words of the manual.
+    /// The default, in the words of the manual.
     pub(super) default: &'static str,
-    /// What it means, in the words of the manual.
+    /// The meaning, in the words of the manual.
     pub(super) doc: &'static str,
 }
 
@@ -30,27 +31,27 @@ impl Key {
         Self { name, also: &[], has_names: false, form, default, doc }
     }
 
-    /// The same key with further names.
+    /// Returns the key with further names.
     pub(super) const fn also(self, also: &'static [&'static str]) -> Self {
         Self { also, ..self }
     }
 
-    /// The same key as a table whose keys are names of the operator's.
+    /// Returns the key as a table whose keys are names that the operator chooses.
     pub(super) const fn with_names(self) -> Self {
         Self { has_names: true, ..self }
     }
 }
 
-/// All names of these keys.
+/// Returns all names of these keys, the further names included.
 pub(super) fn names(keys: &[Key]) -> Vec<&'static str> {
     keys.iter().flat_map(|key| [key.name].into_iter().chain(key.also.iter().copied())).collect()
 }
 
 /// A section of the configuration.
 pub(super) struct SectionKeys {
-    /// Its head. `NAME` stands for a name of the operator's.
+    /// The section's head. `NAME` is a placeholder for a name that the operator chooses.
     pub(super) head: &'static str,
-    /// Its keys.
+    /// The section's keys.
     pub(super) keys: fn() -> Vec<Key>,
 }
 

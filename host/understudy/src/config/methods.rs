@@ -1,4 +1,4 @@
-//! The list of methods, under each of the names that Patroni has had for it.
+//! The list of methods, under its own name and under both of Patroni's names.
 
 use toml::de::DeValue;
 
@@ -18,7 +18,7 @@ const NAME: &str = "methods";
 /// Patroni's newer and older name of the list.
 pub(super) const OTHER_NAMES: &[&str] = &["create_replica_methods", "create_replica_method"];
 
-/// Reads the list of a section, in the operator's order and with its repetitions; none where it is left out.
+/// Returns the methods that a section lists, in the operator's order and with repetitions; `None` if the section has no list.
 pub(super) fn read_list(section: &Section<'_>) -> Option<Vec<Listed>> {
     let mut given = [NAME].into_iter().chain(OTHER_NAMES.iter().copied()).filter_map(|key| section.get(key));
     let list = given.next()?;
@@ -42,7 +42,7 @@ fn read_name(item: &Value<'_>) -> Option<String> {
     }
     if !is_method_name(name) {
         item.problem(format_args!(
-            "names a method `{}`: a name is letters, digits, `_`, `-` and `.`, and does not begin with `.`",
+            "names a method `{}`: a name has 1 to 100 letters, digits, `_`, `-` and `.`, and does not begin with `.`",
             name.escape_debug()
         ));
         return None;
@@ -50,8 +50,8 @@ fn read_name(item: &Value<'_>) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// Whether a method may have this name. It becomes a file name below the plugin path, so nothing in it may leave that
-/// directory.
+/// Returns whether a method may have this name. The name becomes a file name in a directory of the plugin path, so it must not lead out of
+/// that directory.
 pub(super) fn is_method_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     (1..=100).contains(&name.len()) && !name.starts_with('.') && name.chars().all(allowed)

@@ -1,5 +1,5 @@
-//! The configuration: one TOML file and the flags over it, parsed once into types. Whatever is wrong with either is
-//! told at once, each problem with its place and the nearest right name.
+//! The configuration: one TOML file and the flags that override it, parsed once into types. All problems of both are reported together,
+//! each with its place and, for a misspelt name, the nearest right one.
 
 mod authorities;
 mod basebackup;
@@ -69,46 +69,46 @@ const KEYS: &[Key] = &[
     ),
 ];
 
-/// How the environment is asked: for `PGPASSFILE`, for `UNDERSTUDY_PLUGIN_PATH`, for what `{ env = ".." }` names, for the credentials
-/// of a store with `credentials = "auto"`, for the passwords of proxies, and for `XDG_CACHE_HOME` by `inspect`. The proxies
-/// themselves the stores' own client looks up.
+/// Looks up an environment variable. The variables are `PGPASSFILE`, `UNDERSTUDY_PLUGIN_PATH`, those that `{ env = ".." }` names, those
+/// with credentials for stores with `credentials = "auto"`, those of proxies (for their passwords only: the HTTP client of the stores looks
+/// the proxies up itself), and `XDG_CACHE_HOME` for `inspect`.
 pub type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
 
-/// What the command line says in place of the file, or besides it.
+/// The flags of the command line, which override the file or add to it.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    /// `--scope`
+    /// `--scope`.
     pub scope: Option<String>,
-    /// `--datadir`
+    /// `--datadir`.
     pub datadir: Option<PathBuf>,
-    /// `--connstring`; empty means no source (semantics rule 4).
+    /// `--connstring`; an empty string means no source (semantics rule 4).
     pub connstring: Option<String>,
-    /// `--bin-dir`
+    /// `--bin-dir`.
     pub bin_dir: Option<PathBuf>,
-    /// `--timeout`
+    /// `--timeout`.
     pub timeout: Option<Duration>,
-    /// `--role`, which only Patroni passes: it started the program, and would start what the program makes.
+    /// Whether `--role` is given. Only Patroni passes this flag, so Patroni started the program and will start the replica.
     pub by_patroni: bool,
-    /// `--from-leader`
+    /// `--from-leader`.
     pub from_leader: bool,
-    /// `--force`
+    /// `--force`.
     pub force: bool,
-    /// `--method`: whose the further options are.
+    /// `--method`: the method that the further options are for.
     pub method: Option<String>,
-    /// Every `--key=value` that is no flag of the program.
+    /// The further options: every `--key=value` that is not a flag of the program.
     pub options: Vec<(String, String)>,
 }
 
-/// Everything that the operator decided, checked.
+/// The checked configuration: the file with the flags over it.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The file.
+    /// The configuration file.
     pub file: PathBuf,
     /// The name of the Patroni cluster.
     pub scope: String,
     /// The data directory and the mapped places.
     pub directories: Directories,
-    /// PostgreSQL's programs.
+    /// The directory of PostgreSQL's programs.
     pub bin_dir: PathBuf,
     /// The methods to try, in order (semantics rules 1 and 2).
     pub methods: Vec<String>,
@@ -118,50 +118,54 @@ pub struct Config {
     pub basebackup: BasebackupSection,
     /// Where plugins are looked up by name (semantics rule 6).
     pub plugin_path: Vec<PathBuf>,
-    /// The server to copy from.
+    /// The server to copy from; `None` if there is no source.
     pub source: Option<SourceSettings>,
-    /// How the replica reaches its primary later (semantics rule 29): the operator's conninfo and a lasting passfile.
+    /// How the finished standby reaches its primary (semantics rule 29): the operator's connection string, and the passfile that the
+    /// standby keeps using. `None` without `configure_standby`.
     pub standby: Option<(Conninfo, Option<PathBuf>)>,
-    /// Where the lasting passfile is named, where one is.
+    /// The place of `standby_passfile` in the file, if it is set.
     pub standby_passfile_at: Option<Place>,
-    /// The server's `restore_command`, written with `standby`; without it, the line for Patroni's configuration is told.
+    /// The server's `restore_command`, which is written together with `standby`. Without `standby`, the report shows the line for Patroni's
+    /// configuration instead.
     pub restore_command: Option<String>,
-    /// The trigger file to remove, where it is not the default.
+    /// The trigger file to remove; `None` means the default.
     pub trigger_file: Option<String>,
-    /// The server's `config_file`, where it is not in the data directory, and where it is named.
+    /// The server's `config_file` and the place of the setting in the file; `None` if the setting is left out.
     pub config_file: Option<(PathBuf, Place)>,
-    /// The backup is an atomic snapshot.
+    /// Whether the backup is an atomic snapshot.
     pub snapshot: bool,
-    /// Settings that run commands fail the seal.
+    /// Whether restored settings that run commands make the seal fail.
     pub refuse_commands: bool,
-    /// How long the whole run may take.
+    /// How long the whole run may take; `None` means no limit.
     pub timeout: Option<Duration>,
-    /// The run ends when the process that started it does.
+    /// Whether the run ends when the process that started it is gone.
     pub end_with_parent: bool,
-    /// Empty a directory that holds another cluster, or something else than PostgreSQL's files.
+    /// Whether to empty also a directory that holds another cluster or files that are not PostgreSQL's.
     pub force: bool,
-    /// The file holds a password or the like in a connection string.
+    /// Whether the file holds a password or another secret in a connection string.
     pub holds_secret: bool,
-    /// What must not be told of the proxies that the environment names.
+    /// The files with secrets that `[source]` of the file names, also if a flag replaces that section.
+    pub files_of_source: Vec<PathBuf>,
+    /// The passwords of the proxies that the environment names, to be kept out of logs and reports.
     pub proxy_secrets: Vec<Secret>,
-    /// Files and directories of the operator's, none of which may lie where a run empties.
+    /// The files and directories that the operator names. None of them may lie in a place that a run empties.
     kept: Vec<Kept>,
-    /// What is not as it should be and does not keep the program from its work.
+    /// Warnings, which do not prevent a run.
     pub warnings: Vec<String>,
-    /// The user to become where the program runs as root.
+    /// The user to become if the program runs as root; `None` means the default.
     pub user: Option<String>,
-    /// Where state files live, where it is not the default.
+    /// The directory of state files; `None` means the default.
     pub state_dir: Option<PathBuf>,
-    /// The least Landlock ABI.
+    /// The least Landlock ABI that the kernel must have; `None` means that any is enough.
     pub require_landlock: Option<u32>,
 }
 
 impl Config {
-    /// Reads the file and lays the flags over it.
+    /// Reads the file, applies the flags, and checks the result.
     ///
     /// # Errors
-    /// Every problem of the file and of the flags, in one go; where there is none, every file and directory of the operator's that a
-    /// run would empty.
+    /// A file that cannot be read, or that others may change; otherwise every problem of the file and of the flags; if there is none, a
+    /// problem for each file and directory that the operator names and a run would empty.
     pub fn load(
         file: &Path,
         overrides: &Overrides,
@@ -173,16 +177,16 @@ impl Config {
         let mut config = Self::parse(file, &text, overrides, environment).map_err(ConfigError::Problems)?;
         judged.refuse_another_owner(config.user.as_deref()).map_err(ConfigError::NotTrusted)?;
         config.kept.push(Kept::configuration(file));
-        let lying = config.kept.iter().filter_map(|kept| kept.problem(&config.directories));
-        let lying: BTreeSet<_> = lying.collect();
-        if !lying.is_empty() {
-            return Err(ConfigError::Problems(lying.into_iter().collect()));
+        let misplaced = config.kept.iter().filter_map(|kept| kept.problem(&config.directories));
+        let misplaced: BTreeSet<_> = misplaced.collect();
+        if !misplaced.is_empty() {
+            return Err(ConfigError::Problems(misplaced.into_iter().collect()));
         }
         config.warnings.extend(judged.warn_of_readers().filter(|_| config.holds_secret));
         Ok(config)
     }
 
-    /// The same from the text of the file.
+    /// Parses the text of the file, applies the flags, and checks the result. Nothing is read from `file`, which messages name.
     ///
     /// # Errors
     /// Every problem, in the order of the file, flags last.
@@ -194,7 +198,7 @@ impl Config {
     ) -> Result<Self, Vec<Problem>> {
         let (document, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
-            // What a broken document seems to say besides is guesswork, and stays unsaid.
+            // The content of a document with syntax errors is not checked, because the parser guesses parts of it.
             return Err(syntax::problems(file, text, &errors));
         }
         let reader = Reader::new(file, text);
@@ -207,7 +211,7 @@ impl Config {
     }
 }
 
-/// Reads every section, then puts them together with the flags.
+/// Reads every section and combines the sections with the flags; `None` if a setting that a run needs is missing or cannot be used.
 fn read(
     reader: &Reader<'_>,
     document: &DeTable<'_>,
@@ -233,7 +237,7 @@ fn read(
             } else {
                 reader.problem(
                     name.place,
-                    format!("`{}` is no name that a method can have", name.text.escape_debug()),
+                    format!("`{}` cannot be the name of a method", name.text.escape_debug()),
                 );
             }
         }

@@ -1,4 +1,4 @@
-//! Files that the configuration names and whose content decides whom this program believes, or is secret.
+//! Opening files that the configuration names and that only their owner may control: files of secrets and of certificate authorities.
 
 use std::fs::{File, Metadata};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -6,26 +6,27 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// Opens a file that is this user's or root's. Who else may read or change it is left to the caller, by the metadata.
+/// Opens a file that belongs to this user or to root. Whether others may read or change the file is for the caller to check, in the
+/// metadata that is returned.
 ///
 /// # Errors
-/// Why it is not opened, fit to stand behind its name: what the file system says, that it is no file, or that it is
-/// somebody else's.
+/// The reason, worded to follow the file's name and a colon: an error of the file system, a path that is not a regular file, or a file of
+/// another user.
 pub(super) fn open(path: &Path) -> Result<(File, Metadata), String> {
     open_with(path, OFlags::empty())
 }
 
-/// Opens a file as [`open`] does, and refuses a path whose last part is a symbolic link. Links on the way are followed, as those
-/// of the directory `..data` in which Kubernetes keeps the files of a volume.
+/// Opens a file as [`open`] does, but refuses a path whose last part is a symbolic link. Links to directories earlier in the path are
+/// followed, such as `..data`, in which Kubernetes keeps the files of a volume.
 ///
 /// # Errors
-/// Those of [`open`], and that it is a symbolic link.
+/// Those of [`open`], and a path that is a symbolic link.
 pub(super) fn open_without_link(path: &Path) -> Result<(File, Metadata), String> {
     open_with(path, OFlags::NOFOLLOW)
 }
 
 fn open_with(path: &Path, flags: OFlags) -> Result<(File, Metadata), String> {
-    // Without NONBLOCK a FIFO would hold the program up for ever.
+    // Without NONBLOCK, opening a FIFO would block until somebody writes to it.
     let flags = (flags | OFlags::NONBLOCK).bits() as i32;
     let file = File::options().read(true).custom_flags(flags).open(path).map_err(|error| {
         match error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
@@ -40,7 +41,7 @@ fn open_with(path: &Path, flags: OFlags) -> Result<(File, Metadata), String> {
     }
     if ![0, rustix::process::geteuid().as_raw()].contains(&metadata.uid()) {
         return Err(
-            "it belongs to somebody else: `chown` it to the user that this program runs as, or to root"
+            "it belongs to another user: `chown` it to the user that this program runs as, or to root"
                 .to_owned(),
         );
     }
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fifo_is_no_file_and_holds_nobody_up() {
+    fn a_fifo_is_refused_without_waiting_for_a_writer() {
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("ca.pem");
         rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, 0o600.into()).unwrap();

@@ -1,11 +1,11 @@
-//! What is wrong with a configuration: every problem at once, each with its place and the nearest right name.
+//! The problems of a configuration, each with its place and what to write instead.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// Where in a file something stands. Both count from 1; a column is a character, not a byte.
+/// A place in a file. Lines and columns count from 1; columns count characters, not bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Place {
     /// The line.
@@ -15,7 +15,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place of the byte at `offset` of `text`; an offset past the end is the end.
+    /// Returns the place of the byte at `offset` in `text`; the end of `text` if `offset` lies past it.
     pub fn of(text: &str, offset: usize) -> Self {
         let before = &text.as_bytes()[..offset.min(text.len())];
         let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
@@ -32,23 +32,23 @@ impl Place {
 pub enum Origin {
     /// The configuration file.
     File {
-        /// The file, as it was given.
+        /// The path, as the operator gave it.
         file: PathBuf,
-        /// Where in it.
+        /// The place in the file.
         #[serde(flatten)]
         place: Place,
     },
-    /// A flag on the command line, such as `--datadir`.
+    /// A flag on the command line, such as `--datadir`, or an environment variable.
     Flag {
-        /// The flag.
+        /// The flag with its dashes, or the name of the variable.
         flag: String,
     },
 }
 
-/// One thing that is wrong, and what to write instead.
+/// One problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
-    /// Where.
+    /// Where the problem comes from.
     #[serde(flatten)]
     pub origin: Origin,
     /// What is wrong and what to do.
@@ -56,12 +56,12 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem at a place of the configuration file.
+    /// Creates a problem at a place in the configuration file.
     pub fn in_file(file: &Path, place: Place, message: impl Into<String>) -> Self {
         Self { origin: Origin::File { file: file.to_owned(), place }, message: message.into() }
     }
 
-    /// A problem with a flag.
+    /// Creates a problem with a flag or an environment variable.
     pub fn with_flag(flag: impl Into<String>, message: impl Into<String>) -> Self {
         Self { origin: Origin::Flag { flag: flag.into() }, message: message.into() }
     }
@@ -78,10 +78,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why there is no configuration.
+/// Why the configuration could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file could not be read.
+    /// The configuration file cannot be read.
     #[error("cannot read the configuration file {}", path.display())]
     Unreadable {
         /// The file.
@@ -89,10 +89,11 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// Others could have written it, and would decide what runs as the server's user. Says who and what to do.
+    /// Other users may change the configuration file and so decide what runs as the server's user. The message says who may, and what to
+    /// do.
     #[error("{0}")]
     NotTrusted(String),
-    /// Everything that is wrong with it, in the order of the file; flags come last.
+    /// Every problem of the configuration, in the order of the file; problems with flags come last.
     #[error("{}", lines(.0))]
     Problems(Vec<Problem>),
 }
@@ -101,8 +102,8 @@ fn lines(problems: &[Problem]) -> String {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Says that a value is no absolute path. It is quoted if it looks like a path at all: what does not may be a password or a connection
-/// string that stands in the wrong place.
+/// Returns the message about a value that is not an absolute path. The message quotes the value only if the value looks like a path:
+/// otherwise the value may be a password or a connection string in the wrong place.
 pub(crate) fn not_absolute(value: &str) -> String {
     match value.starts_with(['/', '~', '.', '$']) {
         true => format!("must be an absolute path, not `{}`", value.escape_debug()),
@@ -110,7 +111,7 @@ pub(crate) fn not_absolute(value: &str) -> String {
     }
 }
 
-/// The same of a value that is never quoted.
+/// Returns the message of [`not_absolute`] for a value that must not be quoted.
 pub(crate) fn not_absolute_unquoted() -> String {
     "must be an absolute path, which begins with `/`".to_owned()
 }

@@ -10,9 +10,9 @@ use super::keys::{Key, SECTIONS};
 /// A part of a page of the manual.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// The page, below the folder of the manual.
+    /// The path of the page, relative to the folder of the manual.
     pub page: &'static str,
-    /// What the part is made from, below the folder of the project.
+    /// The source that the part is made from: a path relative to the folder of the project, or a description with such a path.
     pub source: &'static str,
     /// The part in Markdown.
     pub text: String,
@@ -24,11 +24,11 @@ struct Shown {
     head: &'static str,
     /// The file that has its table.
     source: &'static str,
-    /// What stands before the name of a key in the key's anchor.
+    /// The prefix of the anchors of the keys.
     anchor: &'static str,
 }
 
-/// The sections of the configuration that the manual has a table of.
+/// The sections of the configuration for which the manual has a table.
 const SHOWN: [Shown; 9] = [
     Shown { head: "", source: "host/understudy/src/config/mod.rs", anchor: "" },
     Shown { head: "replica", source: "host/understudy/src/config/replica.rs", anchor: "replica-" },
@@ -57,7 +57,7 @@ const SHOWN: [Shown; 9] = [
     },
 ];
 
-/// The section of a store, not each of whose keys every kind of store has.
+/// The section of a store. Some of its keys belong to some kinds of stores only, so its table has a column of the kinds.
 const STORES: &str = "method.NAME.grants.stores.NAME";
 
 /// Returns every part of the manual that is made from a table of this program.
@@ -75,7 +75,7 @@ pub fn parts() -> Vec<Part> {
     of_sections.chain(of_stores).collect()
 }
 
-/// The table of a section's keys.
+/// Returns the table of a section's keys.
 fn section(shown: &Shown) -> String {
     let keys = SECTIONS.iter().find(|section| section.head == shown.head).map(|section| (section.keys)());
     let kinds = |cell: &str| if shown.head == STORES { format!(" {cell} |") } else { String::new() };
@@ -86,7 +86,7 @@ fn section(shown: &Shown) -> String {
     );
     for key in keys.unwrap_or_default() {
         let Key { name, form, default, doc, has_names, .. } = key;
-        // The heading of a section has its anchor.
+        // The heading of the section in the manual has an anchor already.
         let is_section = shown.head.is_empty() && form == "table";
         let anchor =
             if is_section { String::new() } else { format!("<a id=\"{}{name}\"></a>", shown.anchor) };
@@ -100,7 +100,7 @@ fn section(shown: &Shown) -> String {
     text
 }
 
-/// The kinds of stores that have a key.
+/// Returns the schemes of the kinds of stores that have a key.
 fn kinds_with(key: &str) -> String {
     let has = |kind: &&&StoreKind| match key {
         "ca_file" => !matches!(kind.tls, Tls::Never),
@@ -115,7 +115,7 @@ fn kinds_with(key: &str) -> String {
     if kinds.len() == KINDS.len() { "all".to_owned() } else { kinds.join(", ") }
 }
 
-/// The table of the kinds of stores.
+/// Returns the table of the kinds of stores.
 fn kinds() -> String {
     let mut text = "\n| URL | Settings | Credentials |\n|---|---|---|\n".to_owned();
     for kind in KINDS {
@@ -139,7 +139,7 @@ fn kinds() -> String {
     text
 }
 
-/// A set of credentials, with the settings that it needs.
+/// Returns the cell of a set of credentials, with the settings that the set needs.
 fn set(set: &CredentialSet) -> String {
     let named = |optional: bool| {
         let credentials = set.credentials.iter().filter(move |credential| credential.optional == optional);
@@ -156,7 +156,7 @@ fn set(set: &CredentialSet) -> String {
     text
 }
 
-/// The table of the variables that stores take from the environment.
+/// Returns the table of the environment variables that stores read.
 fn variables() -> String {
     let mut text = "\n| Kind | Variable | What it gives |\n|---|---|---|\n".to_owned();
     for kind in KINDS {
@@ -172,7 +172,7 @@ fn variables() -> String {
     text
 }
 
-/// What the manual calls a value.
+/// Returns the manual's name for a kind of value.
 pub(super) fn words(value: ValueKind) -> &'static str {
     match value {
         ValueKind::Flag => "flag",
@@ -194,7 +194,7 @@ mod tests {
     fn every_key_of_every_section_says_what_it_means() {
         let shown: BTreeSet<_> = SHOWN.iter().map(|shown| shown.head).collect();
         for section in &SECTIONS {
-            // These are in the table of the kinds of stores.
+            // The keys of credentials are in the table of the kinds of stores.
             let is_shown = !section.head.ends_with(".credentials");
             assert_eq!(shown.contains(section.head), is_shown, "[{}]", section.head);
             for key in (section.keys)().iter().filter(|_| is_shown) {

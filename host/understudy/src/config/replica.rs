@@ -1,4 +1,4 @@
-//! `[replica]`: the places on this machine and what the end state should be.
+//! `[replica]`: the directories of the replica, the methods to try, and the settings of the run and of the finished standby.
 
 use foundation::logins::secrets_in;
 use foundation::nearest::nearest;
@@ -143,12 +143,12 @@ pub(super) const KEYS: &[Key] = &[
     ),
 ];
 
-/// What `[replica]` says; what a flag may give instead is still missing here.
+/// The content of `[replica]`, without the flags that may override it.
 #[derive(Default)]
 pub(super) struct ReplicaSection {
-    /// Where the section stands, if it does.
+    /// The place of the section's head; `None` if the file has no such section.
     pub(super) place: Option<Place>,
-    /// Whether the section stands under a misspelt name, which is a problem already.
+    /// Whether the file has the section under a misspelt name, which is noted as a problem already.
     pub(super) is_misspelt: bool,
     pub(super) datadir: Setting<PathBuf>,
     pub(super) bin_dir: Setting<PathBuf>,
@@ -170,7 +170,7 @@ pub(super) struct ReplicaSection {
     pub(super) require_landlock: Option<u32>,
 }
 
-/// Landlock's ABIs that the manual page landlock(7) lists.
+/// The versions of Landlock's ABI in the manual page landlock(7).
 const LANDLOCK_ABIS: std::ops::RangeInclusive<u64> = 1..=7;
 
 pub(super) fn read(section: Section<'_>) -> ReplicaSection {
@@ -193,7 +193,7 @@ pub(super) fn read(section: Section<'_>) -> ReplicaSection {
             .and_then(|value| Some((value.path_of_secret()?, value.place()))),
         restore_command: section.get("restore_command").and_then(|value| read_command(&value)),
         trigger_file: section.get("trigger_file").and_then(|value| read_trigger_file(&value)),
-        // One in the data directory comes with the backup.
+        // The path may lie in the data directory: the backup then has the file.
         config_file: section.get("config_file").and_then(|value| Some((value.unkept_path()?, value.place()))),
         snapshot: flag("snapshot"),
         refuse_commands: section.get("config").and_then(|value| read_config(&value)).unwrap_or(false),
@@ -207,7 +207,7 @@ pub(super) fn read(section: Section<'_>) -> ReplicaSection {
     replica
 }
 
-/// `{ "/old/path" = "/new/path" }`; a key may also be an object identifier or a name.
+/// Reads `{ "/old/path" = "/new/path" }`. A key may also be a tablespace's OID or name.
 fn read_tablespaces(value: &Value<'_>) -> Vec<(TablespaceKey, PathBuf, Place)> {
     let Some(table) = value.table() else { return Vec::new() };
     let mut tablespaces = Vec::new();
@@ -238,7 +238,7 @@ fn read_tablespaces(value: &Value<'_>) -> Vec<(TablespaceKey, PathBuf, Place)> {
     tablespaces
 }
 
-/// A path relative to the data directory.
+/// Reads a path that is relative to the data directory and inside it.
 fn read_trigger_file(value: &Value<'_>) -> Option<String> {
     let text = value.word()?;
     let inside = Path::new(text).components().all(|part| matches!(part, Component::Normal(_)));
@@ -249,8 +249,8 @@ fn read_trigger_file(value: &Value<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// A command for the server's shell, in one line. It is told in the log and the report, so nothing secret may be in it: what
-/// sets variables before the program is where that would be.
+/// Reads a command for the server's shell, in one line. The log and the report show the command, so passwords in addresses are refused, and
+/// so are variables that are set before the program, because their values are often secrets.
 fn read_command(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
     if text.trim().is_empty() || text.chars().any(char::is_control) {
@@ -258,20 +258,20 @@ fn read_command(value: &Value<'_>) -> Option<String> {
             .problem("must be a command in one line, such as \"pgbackrest --stanza=main archive-get %f %p\"");
         return None;
     }
-    // A shell takes a blank that is not its own for a part of a word.
+    // A shell does not split words at blanks such as a no-break space, but takes them for a part of the word.
     if let Some(why) = invisible(text.trim()) {
         value.problem(why);
         return None;
     }
     if !secrets_in(text).is_empty() {
         value.problem(
-            "has a password in an address, which would be told in logs and reports: put it into a file that the program reads",
+            "has a password in an address, which would appear in logs and reports: put it into a file that the program reads",
         );
         return None;
     }
     if sets_variables(text) {
         value.problem(
-            "sets variables, whose values would be told in logs and reports: put them into a script, or into a file that \
+            "sets variables, whose values would appear in logs and reports: put them into a script, or into a file that \
              the program reads, and name that",
         );
         return None;
@@ -279,7 +279,7 @@ fn read_command(value: &Value<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Whether a shell command begins with `NAME=value`, also behind `env` or `export`.
+/// Returns whether a shell command begins with `NAME=value`, also after `env`, `export` or `exec`.
 fn sets_variables(command: &str) -> bool {
     let is_name = |name: &str| {
         !name.starts_with(|c: char| c.is_ascii_digit())
@@ -294,7 +294,7 @@ fn sets_variables(command: &str) -> bool {
     first.and_then(|word| word.split_once('=')).is_some_and(|(name, _)| is_name(name))
 }
 
-/// `config = "report" | "refuse-commands"`.
+/// Returns whether `config` is `"refuse-commands"` and not `"report"`.
 fn read_config(value: &Value<'_>) -> Option<bool> {
     match value.text()? {
         "report" => Some(false),
@@ -321,7 +321,8 @@ fn read_landlock(value: &Value<'_>) -> Option<u32> {
     u32::try_from(abi).ok()
 }
 
-/// Refuses a `config_file` that the server could not read. One that a method will restore is not expected to be there.
+/// Refuses a `config_file` that does not exist or cannot be read. A file in the data directory or a mapped place is not checked, because a
+/// method will restore it.
 ///
 /// # Errors
 /// A problem at the setting.
@@ -352,7 +353,7 @@ pub fn check_config_file(
 }
 
 impl ReplicaSection {
-    /// The map without the places of its lines.
+    /// Returns the tablespace map without the places in the file.
     pub(super) fn tablespace_map(&self) -> TablespaceMap {
         TablespaceMap::new(
             self.tablespaces.iter().map(|(key, path, _)| (key.clone(), path.clone())).collect(),

@@ -1,4 +1,4 @@
-//! Secrets of the configuration: where each comes from. None stands in the file itself.
+//! Where the secrets of the configuration come from. The configuration file itself holds none of them.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,7 +20,7 @@ const LIMIT: u64 = 64 << 10;
 /// The keys of the table that names a secret.
 const KEYS: [&str; 2] = ["env", "file"];
 
-/// What a secret is made of.
+/// The form that a secret must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// One line of text or bytes: a password, a pass phrase, a token.
@@ -32,9 +32,9 @@ pub enum Shape {
 /// Where a secret comes from. Every secret that the configuration names is read by this type.
 #[derive(Clone, Debug)]
 pub enum SecretSource {
-    /// A secret that was read from the environment already.
+    /// A secret that was already read from the environment.
     Known(Secret),
-    /// A file that is read before the run, as the user that the run has by then.
+    /// A file, which is read before the run, after the program has become the user of the run.
     File {
         /// The file that holds the secret and nothing else.
         path: PathBuf,
@@ -42,7 +42,7 @@ pub enum SecretSource {
         shape: Shape,
         /// The configuration file that names it.
         file: PathBuf,
-        /// Where it does.
+        /// The place in the configuration file.
         place: Place,
     },
 }
@@ -56,7 +56,7 @@ impl SecretSource {
         environment: Environment<'_>,
     ) -> Option<Self> {
         if value.raw().is_str() {
-            value.problem(format_args!("must not stand in this file: {FORM}"));
+            value.problem(format_args!("must not be written in this file: {FORM}"));
             return None;
         }
         let table = value.section(KEYS.to_vec())?;
@@ -65,7 +65,7 @@ impl SecretSource {
         source
     }
 
-    /// Reads the same two keys of a table that has further ones, which the caller reads and finishes.
+    /// Reads `env` or `file` of a table that has further keys. The caller reads those and calls [`Section::finish`].
     pub(super) fn read_of(
         value: &Value<'_>,
         table: &Section<'_>,
@@ -83,7 +83,9 @@ impl SecretSource {
                 match checked(&content.into_vec(), shape) {
                     Ok(secret) => Some(Self::Known(secret)),
                     Err(why) => {
-                        name.problem(format_args!("names an environment variable that is no secret: {why}"));
+                        name.problem(format_args!(
+                            "names an environment variable whose value cannot be a secret: {why}"
+                        ));
                         None
                     }
                 }
@@ -124,11 +126,11 @@ impl SecretSource {
     }
 }
 
-/// How a secret is named in the configuration.
+/// How to name a secret in the configuration, for messages.
 const FORM: &str = "write { file = \"/path\" } or { env = \"NAME\" }";
 
-/// Reads a secret's file. PostgreSQL's rule for `ssl_key_file` holds: nobody but the owner may read it, or it is root's and a
-/// group may read it. A symbolic link is refused, so that the file whose owner and mode were judged is the one that was named.
+/// Reads a secret's file. PostgreSQL's rule for `ssl_key_file` applies: only the owner may read the file, or the file belongs to root and
+/// its group may read it too. A symbolic link is refused, so that the owner and the mode that are checked are those of the named file.
 fn read(path: &Path, shape: Shape) -> Result<Secret, String> {
     let (file, metadata) = owned_file::open_without_link(path)?;
     let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
@@ -144,13 +146,13 @@ fn read(path: &Path, shape: Shape) -> Result<Secret, String> {
 }
 
 fn content(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
-    // Room for all of it, so that no part stays behind when the buffer grows.
+    // The capacity holds the whole secret: a buffer that grows would leave copies of its parts in freed memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LIMIT as usize + 3));
     file.take(LIMIT + 3).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Takes a content for a secret, without the newline that editors put at its end.
+/// Checks the content of a file or variable and returns the secret without the newline that editors add at the end.
 fn checked(content: &[u8], shape: Shape) -> Result<Secret, String> {
     let secret = content.strip_suffix(b"\n").unwrap_or(content);
     let secret = secret.strip_suffix(b"\r").unwrap_or(secret);

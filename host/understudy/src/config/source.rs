@@ -43,19 +43,26 @@ pub(super) const KEYS: &[Key] = &[
 pub struct SourceSettings {
     /// The connection string.
     pub conninfo: Conninfo,
-    /// The password that is kept apart from it.
+    /// The password, if it is not part of the connection string.
     pub password: Option<SecretSource>,
     /// A passfile in libpq's format.
     pub passfile: Option<PathBuf>,
-    /// The configuration file that names the passfile, and where; none for the caller's PGPASSFILE, which may be of no use.
+    /// The configuration file that names the passfile, and the place in it; `None` for the caller's `PGPASSFILE`, which is not checked.
     pub passfile_at: Option<(PathBuf, Place)>,
 }
 
 impl SourceSettings {
-    /// Reads the password's file, if there is one, and looks at the passfile that the file names.
+    /// Returns the files that hold a secret of the source: passfiles, the file of the password and the client's key.
+    pub fn secret_files(&self) -> Vec<PathBuf> {
+        let password = self.password.as_ref().and_then(SecretSource::file).map(PathBuf::from);
+        let named = ["passfile", "sslkey"].into_iter().filter_map(|keyword| self.conninfo.get(keyword));
+        self.passfile.iter().cloned().chain(password).chain(named.map(PathBuf::from)).collect()
+    }
+
+    /// Returns the source with its password, which is read from its file now, and checks the passfile that the configuration file names.
     ///
     /// # Errors
-    /// A problem at the setting that names the file.
+    /// A problem at the setting that names the unusable file.
     pub fn resolve(&self) -> Result<SourceConfig, Problem> {
         if let (Some(passfile), Some((file, place))) = (&self.passfile, &self.passfile_at) {
             check_passfile("source.passfile", passfile, file, *place)?;
@@ -65,10 +72,10 @@ impl SourceSettings {
     }
 }
 
-/// Refuses a passfile that libpq would pass over, which would then ask without a password.
+/// Refuses a passfile that libpq would ignore: libpq would then connect without a password.
 ///
 /// # Errors
-/// A problem at the `setting` that names it.
+/// A problem at `setting`, which names the passfile.
 pub fn check_passfile(setting: &str, passfile: &Path, file: &Path, place: Place) -> Result<(), Problem> {
     match unusable_passfile(passfile) {
         None => Ok(()),
@@ -80,13 +87,13 @@ pub fn check_passfile(setting: &str, passfile: &Path, file: &Path, place: Place)
     }
 }
 
-/// Refuses a passfile without a password for any host of the connection string, as a standby looks for it. Of a source that is reached
-/// without a password nothing is expected to be there.
+/// Refuses a passfile that has a password for none of the hosts in the connection string, as the standby would look the password up. Call
+/// this function only if the source asks for a password.
 ///
 /// # Errors
 /// A problem at `replica.standby_passfile`, with the beginnings of the lines that the file lacks.
 pub fn check_entries(conninfo: &Conninfo, passfile: &Path, file: &Path, place: Place) -> Result<(), Problem> {
-    // What cannot be read has been refused; what is too long is the standby's to read.
+    // A file that cannot be read was refused before; a file that is too long to check here is left to the standby.
     match hosts_without_entry(passfile, conninfo) {
         Ok(without) if without.is_all => {
             let message = format!(
@@ -101,7 +108,7 @@ pub fn check_entries(conninfo: &Conninfo, passfile: &Path, file: &Path, place: P
     }
 }
 
-/// What `[source]` says.
+/// The content of `[source]`.
 pub(super) struct SourceSection {
     pub(super) settings: Option<SourceSettings>,
     /// The remote member's list (semantics rule 1).
@@ -129,9 +136,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Source
     let methods = read_list(&section);
     let config = section.reader().file().to_owned();
     section.finish_with(|name, hint| match Conninfo::is_keyword(name) {
-        true => {
-            Some(format!("`{name}` belongs into the value of `conninfo`, as in conninfo = \"{name}=...\""))
-        }
+        true => Some(format!("`{name}` belongs in the value of `conninfo`, as in conninfo = \"{name}=...\"")),
         false => hint,
     });
     SourceSection {
@@ -145,7 +150,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Source
     }
 }
 
-/// Names, addresses and paths in a connection string, of which every character can be seen.
+/// Keywords of a connection string whose values must not contain invisible characters.
 const SEEN: [&str; 11] = [
     "host",
     "hostaddr",
@@ -160,10 +165,10 @@ const SEEN: [&str; 11] = [
     "sslcrl",
 ];
 
-/// Reads a connection string, of the file or of `--connstring`.
+/// Parses a connection string of the file or of `--connstring`.
 ///
 /// # Errors
-/// Why it cannot be used, to be put behind the setting. No value is quoted.
+/// Why the connection string cannot be used, worded to follow the name of the setting. No value is quoted.
 pub(super) fn parse_conninfo(text: &str) -> Result<Conninfo, String> {
     let conninfo = Conninfo::parse(text)
         .map_err(|error| format!("is no connection string that libpq reads: {error}"))?;

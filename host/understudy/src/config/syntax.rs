@@ -1,5 +1,5 @@
-//! What is wrong with a file that is not TOML, in the words of a person who does not know TOML. The parser's own words are kept
-//! where nothing better is known. No value is quoted, because it may be a password.
+//! Explains the errors of a file that is not TOML to a reader who does not know TOML. The parser's own message is used if no better one is
+//! known. No message quotes the file's text, because that text may be a password.
 
 use std::ops::Range;
 use std::path::Path;
@@ -35,10 +35,11 @@ pub(super) fn problems(file: &Path, text: &str, errors: &[toml::de::Error]) -> V
     problems
 }
 
-/// Returns a mistake that makes every other error a consequence of it, and where it is.
+/// Returns a mistake of which all other errors are consequences, with its offset; `None` if the errors are independent.
 fn of_the_whole(text: &str, errors: &[toml::de::Error]) -> Option<(usize, String)> {
     if let Some(offset) = lone_carriage_return(text) {
-        let why = "it has carriage returns as ends of lines: convert it, for example with `tr '\\r' '\\n'`";
+        let why =
+            "its lines end with carriage returns only: convert the file, for example with `tr '\\r' '\\n'`";
         return Some((offset, why.to_owned()));
     }
     if text.trim_start().starts_with('{') {
@@ -68,7 +69,7 @@ fn lone_carriage_return(text: &str) -> Option<usize> {
     (0..bytes.len()).find(|at| bytes[*at] == b'\r' && bytes.get(at + 1) != Some(&b'\n'))
 }
 
-/// Returns where the first line of YAML is, if at least two lines are YAML's and none has a `=`.
+/// Returns the offset of the first line of YAML if at least two lines look like YAML and no line has a `=`.
 fn yaml(text: &str) -> Option<usize> {
     let mut found = text.lines().filter(|line| is_yaml(line));
     let (first, second) = (found.next()?, found.next());
@@ -76,7 +77,7 @@ fn yaml(text: &str) -> Option<usize> {
     (second.is_some() && only_yaml).then(|| text.find(first)).flatten()
 }
 
-/// `key: value` and `key:`.
+/// Returns whether a line is `key: value` or `key:`.
 fn is_yaml(line: &str) -> bool {
     line.trim_start().split_once(':').is_some_and(|(key, value)| {
         !key.is_empty()
@@ -85,20 +86,20 @@ fn is_yaml(line: &str) -> bool {
     })
 }
 
-/// Returns where the last value begins that is opened by this character.
+/// Returns the offset of the last value that begins with `open`.
 fn value_with(text: &str, open: char) -> Option<usize> {
     text.match_indices(open)
         .map(|(offset, _)| offset)
         .rfind(|offset| text[..*offset].trim_end_matches([' ', '\t']).ends_with('='))
 }
 
-/// Says what is wrong in one line, and where.
+/// Returns the offset of the mistake in one line, and the message about it.
 fn of_a_line(text: &str, span: Range<usize>, message: &str) -> (usize, String) {
     let start = text.get(..span.start).map_or(0, |before| before.rfind('\n').map_or(0, |end| end + 1));
     let line = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
     let not_toml = |offset, why: &str| (offset, format!("not TOML: {why}"));
     if message == "duplicate key"
-        && let Some(why) = duplicate::told(text, span.clone())
+        && let Some(why) = duplicate::message(text, span.clone())
     {
         return (span.start, why);
     }
@@ -112,9 +113,6 @@ fn of_a_line(text: &str, span: Range<usize>, message: &str) -> (usize, String) {
         );
     }
     let here = text.get(span.start..).and_then(|rest| rest.chars().next());
-    let key = line.split_once('=').map(|(key, _)| key.trim());
-    let value =
-        key.map_or_else(|| "a value".to_owned(), |key| format!("the value of `{}`", key.escape_debug()));
     let wrong_case = |word: &str| ["true", "false"].iter().any(|flag| word.eq_ignore_ascii_case(flag));
     let word = text.get(span.clone()).unwrap_or_default().trim();
     let in_a_list = line.get(..span.start.saturating_sub(start)).is_some_and(|before| before.contains('['));
@@ -123,28 +121,27 @@ fn of_a_line(text: &str, span: Range<usize>, message: &str) -> (usize, String) {
         _ if message.starts_with("invalid unquoted key") && here.is_some_and(|c| !c.is_ascii()) => {
             match visible::invisible(&here.map(String::from).unwrap_or_default()) {
                 Some(why) => format!("the key {why}"),
-                None => "a key has letters of ASCII, digits, `_` and `-` only".to_owned(),
+                None => "a key may contain only ASCII letters, digits, `_` and `-`".to_owned(),
             }
         }
         _ if message.starts_with("invalid boolean") && wrong_case(word) => {
-            format!("write {value} in small letters: true or false")
+            "write the value in lower case: true or false".to_owned()
         }
         _ if message.starts_with("string values must be quoted") && word.is_empty() => {
-            format!("{value} is missing")
+            "the value is missing".to_owned()
         }
         _ if message.starts_with("string values must be quoted")
             && FLAGS.iter().any(|flag| word.eq_ignore_ascii_case(flag)) =>
         {
-            format!("write {value} as true or false; a text stands in double quotes")
+            "write the value as true or false, or put a text in double quotes".to_owned()
         }
         _ if message.starts_with("string values must be quoted")
             || message.starts_with("invalid boolean") =>
         {
             if in_a_list {
-                "each text of a list stands in double quotes, such as [\"tarball\", \"basebackup\"]"
-                    .to_owned()
+                "put each text of a list in double quotes, such as [\"tarball\", \"basebackup\"]".to_owned()
             } else {
-                format!("put {value} in double quotes, such as timeout = \"4h\"")
+                "put the value in double quotes, such as timeout = \"4h\"".to_owned()
             }
         }
         _ if message.starts_with("invalid basic string") => {
@@ -163,8 +160,7 @@ fn of_a_line(text: &str, span: Range<usize>, message: &str) -> (usize, String) {
             "the name of the section is not closed: add `]`".to_owned()
         }
         _ if message.starts_with("unexpected key or value") => {
-            "nothing but a comment may follow here; a text with a `'` in it stands in double quotes"
-                .to_owned()
+            "nothing but a comment may follow here; put a text that contains `'` in double quotes".to_owned()
         }
         _ => message.replace('\n', ", "),
     };
@@ -177,7 +173,7 @@ mod tests {
 
     use super::*;
 
-    fn told(text: &str) -> Vec<String> {
+    fn explained(text: &str) -> Vec<String> {
         let (_, errors) = DeTable::parse_recoverable(text);
         let problems = problems(Path::new("u.toml"), text, &errors);
         problems.iter().map(|problem| problem.to_string().replacen("u.toml:", "", 1)).collect()
@@ -187,16 +183,13 @@ mod tests {
     fn a_mistake_of_syntax_is_reported_once_in_words_that_say_what_to_do() {
         for (text, says) in [
             ("a = “x”\n", "1:5: not TOML: `“` is a typographic quotation mark: write a plain `\"`"),
-            (
-                "a = yes\n",
-                "1:5: not TOML: write the value of `a` as true or false; a text stands in double quotes",
-            ),
-            ("a = 4h\n", "1:5: not TOML: put the value of `a` in double quotes, such as timeout = \"4h\""),
-            ("a = /x/y\n", "1:5: not TOML: put the value of `a` in double quotes, such as timeout = \"4h\""),
-            ("a = True\n", "1:5: not TOML: write the value of `a` in small letters: true or false"),
+            ("a = yes\n", "1:5: not TOML: write the value as true or false, or put a text in double quotes"),
+            ("a = 4h\n", "1:5: not TOML: put the value in double quotes, such as timeout = \"4h\""),
+            ("a = /x/y\n", "1:5: not TOML: put the value in double quotes, such as timeout = \"4h\""),
+            ("a = True\n", "1:5: not TOML: write the value in lower case: true or false"),
             (
                 "a = [tarball, basebackup]\n",
-                "1:6: not TOML: each text of a list stands in double quotes, such as [\"tarball\", \"basebackup\"]",
+                "1:6: not TOML: put each text of a list in double quotes, such as [\"tarball\", \"basebackup\"]",
             ),
             ("a = \"x\n", "1:5: not TOML: the text that begins here has no closing `\"`"),
             ("a = \"x'\n", "1:5: not TOML: the text that begins here has no closing `\"`"),
@@ -206,7 +199,7 @@ mod tests {
             ),
             (
                 "a = 1\rb = 2\r",
-                "1:6: not TOML: it has carriage returns as ends of lines: convert it, for example with `tr '\\r' '\\n'`",
+                "1:6: not TOML: its lines end with carriage returns only: convert the file, for example with `tr '\\r' '\\n'`",
             ),
             (
                 "scope: a\nreplica:\n  datadir: /x\n",
@@ -224,25 +217,33 @@ mod tests {
                 "\u{a0}a = 1\n",
                 "1:1: not TOML: the key has a character that cannot be seen, U+00A0 (no-break space), in place 1: take it out",
             ),
-            ("scöpe = 1\n", "1:3: not TOML: a key has letters of ASCII, digits, `_` and `-` only"),
+            ("scöpe = 1\n", "1:3: not TOML: a key may contain only ASCII letters, digits, `_` and `-`"),
             (
                 "a = \"C:\\pg\"\n",
                 "1:9: not TOML: `\\` begins an escape in double quotes: write `\\\\`, or put the text in single quotes",
             ),
-            ("a = \n", "1:5: not TOML: the value of `a` is missing"),
+            ("a = \n", "1:5: not TOML: the value is missing"),
             ("[r\na = 1\n", "1:3: not TOML: the name of the section is not closed: add `]`"),
         ] {
-            assert_eq!(told(text), [says], "{text:?}");
+            assert_eq!(explained(text), [says], "{text:?}");
         }
-        assert_eq!(told("a = “x”\nb = yes\n").len(), 2, "independent mistakes are all reported");
+        assert_eq!(explained("a = “x”\nb = yes\n").len(), 2, "independent mistakes are all reported");
     }
 
     #[test]
     fn a_value_that_may_be_a_password_is_not_quoted() {
-        for text in
-            ["password = S3cret\n", "password = \"S3cret\n", "password = 'S3cret\n", "password: S3cret\n"]
-        {
-            assert!(told(text).iter().all(|problem| !problem.contains("S3cret")), "{:?}", told(text));
+        for text in [
+            "password = S3cret\n",
+            "password = \"S3cret\n",
+            "password = 'S3cret\n",
+            "password: S3cret\n",
+            "password =\nS3cret==\n",
+        ] {
+            assert!(
+                explained(text).iter().all(|problem| !problem.contains("S3cret")),
+                "{:?}",
+                explained(text)
+            );
         }
     }
 }

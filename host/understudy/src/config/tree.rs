@@ -1,5 +1,5 @@
-//! Reading a parsed TOML document key by key. Nothing here stops at the first problem: a reader that meets one notes
-//! it with its place and goes on, so that a person sees all of them in one run.
+//! Reading a parsed TOML document key by key. Reading does not stop at the first problem: each problem is noted with its place, so that the
+//! operator sees all problems in one run.
 
 use foundation::logins::without_logins;
 use foundation::nearest::nearest;
@@ -18,7 +18,7 @@ use super::methods::is_method_name;
 use super::problem::{Origin, Place, Problem, not_absolute, not_absolute_unquoted};
 use super::visible::invisible;
 
-/// Collects the problems of one file, and what it names that no run may empty.
+/// Collects the problems of one file, and the files and directories that no run may empty.
 pub(super) struct Reader<'t> {
     file: &'t Path,
     text: &'t str,
@@ -31,12 +31,12 @@ impl<'t> Reader<'t> {
         Self { file, text, problems: RefCell::default(), kept: RefCell::default() }
     }
 
-    /// The file that is read.
+    /// Returns the path of the configuration file.
     pub(super) fn file(&self) -> &'t Path {
         self.file
     }
 
-    /// A place as messages name it.
+    /// Returns a place as messages show it: `FILE:LINE:COLUMN`.
     pub(super) fn at(&self, Place { line, column }: Place) -> String {
         format!("{}:{line}:{column}", self.file.display())
     }
@@ -49,7 +49,7 @@ impl<'t> Reader<'t> {
         self.note(Problem::in_file(self.file, place, message));
     }
 
-    /// Notes a problem; what it quotes may be an address with a password.
+    /// Notes a problem. Logins in addresses are removed from the message, because it may quote an address with a password.
     pub(super) fn note(&self, mut problem: Problem) {
         problem.message = without_logins(&problem.message);
         self.problems.borrow_mut().push(problem);
@@ -60,12 +60,12 @@ impl<'t> Reader<'t> {
         self.kept.borrow_mut().push(Kept::new(path, name, origin));
     }
 
-    /// What no run may empty, as far as it was noted.
+    /// Returns the files and directories noted so far that no run may empty.
     pub(super) fn kept(&self) -> Vec<Kept> {
         self.kept.borrow().clone()
     }
 
-    /// Every problem in the order of the file, flags last.
+    /// Returns every problem once, in the order of the file; problems with flags come last.
     pub(super) fn into_problems(self) -> Vec<Problem> {
         let mut problems = self.problems.into_inner();
         problems.sort();
@@ -74,7 +74,7 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// A table whose keys are known by name.
+/// A table of the document, with the keys that it may have.
 pub(super) struct Section<'t> {
     reader: &'t Reader<'t>,
     table: &'t DeTable<'t>,
@@ -86,7 +86,7 @@ pub(super) struct Section<'t> {
 }
 
 impl<'t> Section<'t> {
-    /// The whole document.
+    /// Returns the whole document as a section.
     pub(super) fn root(reader: &'t Reader<'t>, table: &'t DeTable<'t>, keys: Vec<&'static str>) -> Self {
         Self {
             reader,
@@ -103,12 +103,12 @@ impl<'t> Section<'t> {
         self.reader
     }
 
-    /// Where the section begins.
+    /// Returns the place of the section's head.
     pub(super) fn place(&self) -> Place {
         self.place
     }
 
-    /// The value of `key`, which is one of the section's keys.
+    /// Returns the value of `key`, which must be one of the section's keys; `None` if the file does not set `key`.
     pub(super) fn get(&self, key: &'static str) -> Option<Value<'t>> {
         debug_assert!(self.keys.contains(&key), "`{key}` is not in the table of the keys of `{}`", self.path);
         self.asked.borrow_mut().push(key);
@@ -119,7 +119,7 @@ impl<'t> Section<'t> {
         self.entries().into_iter().find(|(name, _)| name.text == key).map(|(_, value)| value)
     }
 
-    /// Notes `message` where `key` is given, which is no key to be told of otherwise.
+    /// Notes `message` as a problem if `key` is given. `key` is neither reported as unknown nor suggested in place of a misspelt key.
     pub(super) fn refuse(&self, key: &'static str, message: &str) {
         self.refused.borrow_mut().push(key);
         if let Some(value) = self.find(key) {
@@ -127,7 +127,7 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// The dotted path of a key of this section.
+    /// Returns the dotted path of a key of this section.
     pub(super) fn below(&self, key: &str) -> String {
         join(&self.path, key)
     }
@@ -146,7 +146,7 @@ impl<'t> Section<'t> {
         self.reader.problem(self.place, format!("`{path}` is missing: {what_to_write}"));
     }
 
-    /// Every entry in the order of the file, for tables whose keys are the operator's own.
+    /// Returns every entry in the order of the file, for tables whose keys the operator chooses.
     pub(super) fn entries(&self) -> Vec<(Name, Value<'t>)> {
         let mut entries: Vec<_> = self.table.iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
@@ -159,15 +159,16 @@ impl<'t> Section<'t> {
         (Name { text: key.to_owned(), place }, value)
     }
 
-    /// Notes every key that this section does not have, with the section that has it, or with the nearest that this one has.
+    /// Notes every unknown key as a problem. The message names the section that the key belongs to, or the nearest key of this section.
     pub(super) fn finish(self) {
         self.finish_with(|_, hint| hint);
     }
 
-    /// The same, where `better` may say more of a key than the hint that there is, if any.
+    /// Does the same as [`Section::finish`], with the hint that `better` returns for a key. `better` is given the key and the hint that the
+    /// message would have.
     pub(super) fn finish_with(self, better: impl Fn(&str, Option<String>) -> Option<String>) {
         let (asked, refused) = (self.asked.into_inner(), self.refused.into_inner());
-        // A key that nobody reads would be taken and do nothing.
+        // A key that is listed but never read would be accepted and have no effect.
         debug_assert!(
             self.keys.iter().all(|key| asked.contains(key) || refused.contains(key)),
             "not every key of `{}` is read: {:?}, but {asked:?}",
@@ -195,7 +196,8 @@ impl<'t> Section<'t> {
     }
 }
 
-/// Says how the section of a method is written, if this is one at the top of the file: `[methods.NAME]`, `["method.NAME"]`, `[NAME]`.
+/// Returns a hint about how to write the section of a method if a key at the top of the file looks like one: `[methods.NAME]`,
+/// `["method.NAME"]` or `[NAME]`.
 fn section_of_a_method(name: &str, value: &DeValue<'_>) -> Option<String> {
     let DeValue::Table(table) = value else { return None };
     let method = match name {
@@ -214,15 +216,15 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key } else { format!("{path}.{key}") }
 }
 
-/// A setting that the file or a flag must give.
+/// A required setting, which a flag may give in place of the file.
 #[derive(Default)]
 pub(super) enum Setting<T> {
-    /// Not in the file.
+    /// The file does not have the setting.
     #[default]
     Absent,
-    /// In the file, and a problem of its own already.
+    /// The file has the setting, but the value cannot be used. The problem is noted already.
     Unusable,
-    /// In the file.
+    /// The file has the setting.
     Given(T),
 }
 
@@ -235,7 +237,7 @@ impl<T> Setting<T> {
         }
     }
 
-    /// What the flag says, or else the file; `missing` is called where neither says anything.
+    /// Returns the value of the flag, or else the value in the file. Calls `missing` if neither gives the setting.
     pub(super) fn under(self, flag: Option<T>, missing: impl FnOnce()) -> Option<T> {
         match (flag, self) {
             (Some(given), _) | (None, Self::Given(given)) => Some(given),
@@ -248,15 +250,15 @@ impl<T> Setting<T> {
     }
 }
 
-/// A key of the operator's own.
+/// A key that the operator chose.
 pub(super) struct Name {
     /// The key.
     pub(super) text: String,
-    /// Where it stands.
+    /// The key's place.
     pub(super) place: Place,
 }
 
-/// A value and where it stands. Each reader of a type notes a problem where the value is of another.
+/// A value and its place. Each method that reads a type notes a problem, and returns `None`, if the value is not of that type.
 pub(super) struct Value<'t> {
     reader: &'t Reader<'t>,
     /// The dotted path of the key.
@@ -266,17 +268,17 @@ pub(super) struct Value<'t> {
 }
 
 impl<'t> Value<'t> {
-    /// Where the value stands.
+    /// Returns the place of the value.
     pub(super) fn place(&self) -> Place {
         self.reader.place(self.value.span().start)
     }
 
-    /// Where the value stands, as messages name it.
+    /// Returns the place of the value as messages show it: `FILE:LINE:COLUMN`.
     pub(super) fn at(&self) -> String {
         self.reader.at(self.place())
     }
 
-    /// The value, for tables whose types are the plugin's business.
+    /// Returns the value as parsed, for settings that allow more than one type.
     pub(super) fn raw(&self) -> &'t DeValue<'t> {
         self.value.get_ref()
     }
@@ -286,7 +288,7 @@ impl<'t> Value<'t> {
         self.keep_as(path, format!("what `{}` names", self.path));
     }
 
-    /// The same under another name.
+    /// Notes that the value leads to `path`, which no run may empty and which messages call `name`.
     pub(super) fn keep_as(&self, path: impl Into<PathBuf>, name: impl Into<String>) {
         let origin = Origin::File { file: self.reader.file.to_owned(), place: self.place() };
         self.reader.keep(path, name, origin);
@@ -302,7 +304,7 @@ impl<'t> Value<'t> {
         None
     }
 
-    /// Text that is not empty.
+    /// Reads a text that is not empty.
     pub(super) fn text(&self) -> Option<&'t str> {
         match self.raw() {
             DeValue::String(text) if text.is_empty() => {
@@ -314,7 +316,7 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// Text of which every character can be seen: a name, an address, a path.
+    /// Reads a text without invisible characters: a name, an address, a path.
     pub(super) fn word(&self) -> Option<&'t str> {
         let text = self.text()?;
         match invisible(text) {
@@ -326,7 +328,7 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// `true` or `false`. Semantics rule 7: a string where a flag belongs is an error.
+    /// Reads `true` or `false`. A string in place of a flag is an error (semantics rule 7).
     pub(super) fn flag(&self) -> Option<bool> {
         match self.raw() {
             DeValue::Boolean(flag) => Some(*flag),
@@ -338,7 +340,7 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// A whole number of at least `least`.
+    /// Reads a whole number of at least `least`.
     pub(super) fn count(&self, least: u64) -> Option<u64> {
         let DeValue::Integer(digits) = self.raw() else { return self.wrong_type("a whole number") };
         let number =
@@ -349,17 +351,18 @@ impl<'t> Value<'t> {
         number
     }
 
-    /// An absolute path of something that no run may empty.
+    /// Reads the absolute path of a file or directory that no run may empty.
     pub(super) fn path(&self) -> Option<PathBuf> {
         self.unkept_path().inspect(|path| self.keep(path))
     }
 
-    /// The same of a file that holds a secret, or is beside one. The value is never quoted: it may be the secret itself.
+    /// Reads a path as [`Value::path`] does, of a file that holds a secret or is set next to one. No message quotes the value, because it
+    /// may be the secret itself.
     pub(super) fn path_of_secret(&self) -> Option<PathBuf> {
         self.absolute(|_| not_absolute_unquoted()).inspect(|path| self.keep(path))
     }
 
-    /// An absolute path of a place that a run fills, or of something whose place is judged elsewhere.
+    /// Reads the absolute path of a place that a run fills, or of something whose location is checked elsewhere.
     pub(super) fn unkept_path(&self) -> Option<PathBuf> {
         self.absolute(not_absolute)
     }
@@ -374,7 +377,7 @@ impl<'t> Value<'t> {
         Some(path)
     }
 
-    /// A size such as `"256MiB"`.
+    /// Reads a size such as `"256MiB"`.
     pub(super) fn size(&self) -> Option<Bytes> {
         if let DeValue::Integer(digits) = self.raw() {
             let bytes = u64::from_str_radix(digits.as_str(), digits.radix()).unwrap_or_default();
@@ -385,24 +388,24 @@ impl<'t> Value<'t> {
         self.text()?.parse().map_err(|error| self.problem(format_args!("cannot be read: {error}"))).ok()
     }
 
-    /// A size that is more than nothing.
-    pub(super) fn size_of_something(&self) -> Option<Bytes> {
+    /// Reads a size that is not 0.
+    pub(super) fn nonzero_size(&self) -> Option<Bytes> {
         let size = self.size()?;
         if size == Bytes(0) {
-            self.problem("is nothing at all: write a larger size, or leave it out");
+            self.problem("must not be 0: write a larger size, or leave the key out");
             return None;
         }
         Some(size)
     }
 
-    /// A length of time such as `"90s"`, more than none.
+    /// Reads a length of time such as `"90s"` that is not 0.
     pub(super) fn duration(&self) -> Option<Duration> {
         self.duration_by(parse_duration)
     }
 
-    /// A length of time such as `"90s"`, or `"0s"`.
-    pub(super) fn duration_or_none_at_all(&self) -> Option<Duration> {
-        self.duration_by(parse_any_duration)
+    /// Reads a length of time such as `"90s"`; `"0s"` is allowed.
+    pub(super) fn duration_or_zero(&self) -> Option<Duration> {
+        self.duration_by(parse_duration_or_zero)
     }
 
     fn duration_by(&self, parse: impl FnOnce(&str) -> Result<Duration, String>) -> Option<Duration> {
@@ -413,7 +416,7 @@ impl<'t> Value<'t> {
         parse(self.text()?).map_err(|message| self.problem(message)).ok()
     }
 
-    /// A list, item by item.
+    /// Reads a list of values of any type.
     pub(super) fn list(&self) -> Option<Vec<Value<'t>>> {
         match self.raw() {
             DeValue::Array(items) => {
@@ -437,22 +440,22 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// A list of texts; items of another type are noted and left out.
+    /// Reads a list of texts. Items of another type, and empty texts, are noted as problems and left out.
     pub(super) fn texts(&self) -> Option<Vec<Value<'t>>> {
         Some(self.list()?.into_iter().filter(|item| item.text().is_some()).collect())
     }
 
-    /// A list of absolute paths, each read by `read`.
+    /// Reads a list of absolute paths, each with `read`.
     pub(super) fn paths(&self, read: impl Fn(&Value<'t>) -> Option<PathBuf>) -> Option<Vec<PathBuf>> {
         Some(self.list()?.iter().filter_map(read).collect())
     }
 
-    /// A table whose keys are the operator's own.
+    /// Reads a table whose keys the operator chooses.
     pub(super) fn table(&self) -> Option<Section<'t>> {
         self.section(Vec::new())
     }
 
-    /// A table of these keys.
+    /// Reads a table that may have these keys.
     pub(super) fn section(&self, keys: Vec<&'static str>) -> Option<Section<'t>> {
         match self.raw() {
             DeValue::Table(table) => Some(Section {
@@ -475,7 +478,7 @@ impl<'t> Value<'t> {
     }
 }
 
-/// What a person calls the type of a value.
+/// Returns what messages call the type of a value.
 fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -488,7 +491,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// The size that somebody means who writes a number: a small one is not one of bytes.
+/// Returns the size that the operator probably means by a number without a unit: a small number is taken for MiB, not for bytes.
 fn likely_size(number: u64) -> String {
     const MIB: u64 = 1 << 20;
     match number {
@@ -499,20 +502,20 @@ fn likely_size(number: u64) -> String {
     }
 }
 
-/// Reads a length of time: `"90s"`, `"4h"`, `"1h30m"`, `"1d"`. None at all is refused.
+/// Parses a length of time: `"90s"`, `"4h"`, `"1h30m"`, `"1d"`. A length of 0 is refused.
 ///
 /// # Errors
-/// What is wrong with it, to be put behind the name of the setting.
+/// What is wrong with the text, worded to follow the name of the setting.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    match parse_any_duration(text)? {
+    match parse_duration_or_zero(text)? {
         Duration::ZERO => {
-            Err("is no time at all: write a longer one, or leave it out for no limit".to_owned())
+            Err("must not be 0: write a longer time, or leave the setting out for no limit".to_owned())
         }
         duration => Ok(duration),
     }
 }
 
-fn parse_any_duration(text: &str) -> Result<Duration, String> {
+fn parse_duration_or_zero(text: &str) -> Result<Duration, String> {
     foundation::units::parse_duration(text).map_err(|error| format!("cannot be read: {error}"))
 }
 

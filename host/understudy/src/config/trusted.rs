@@ -1,4 +1,5 @@
-//! Who may write the configuration file: what it says runs as the server's user, and as root it says who that is.
+//! Who may write the configuration file. The file decides what runs as the server's user, and, for a program that root starts, which user
+//! that is.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -10,19 +11,19 @@ use rustix::process::geteuid;
 
 use crate::root::DEFAULT_USER;
 
-/// In a directory with this bit nobody replaces another's file.
+/// The sticky bit: in a directory that has it, users cannot replace the files of other users.
 const STICKY: u32 = 0o1000;
 
-/// A file that was read, with what it was then.
+/// A file that was read, with its metadata from that time.
 pub(super) struct Judged {
     path: PathBuf,
     metadata: Metadata,
 }
 
-/// The text of a file of at most `limit` bytes.
+/// Reads the text of a file of at most `limit` bytes.
 ///
 /// # Errors
-/// What the file system says, a larger file, and one that is not UTF-8.
+/// An error of the file system, a file that is larger than `limit`, or a file that is not UTF-8.
 pub(super) fn read(path: &Path, limit: u64) -> io::Result<(String, Judged)> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
@@ -37,7 +38,7 @@ pub(super) fn read(path: &Path, limit: u64) -> io::Result<(String, Judged)> {
     Ok((text, Judged { path: path.to_owned(), metadata }))
 }
 
-/// Says in which line a file is not UTF-8, and what it may be.
+/// Returns an error with the line in which a file is not UTF-8, and the encoding that the file may have.
 fn not_utf8(bytes: &[u8], valid_up_to: usize) -> io::Error {
     let line = 1 + bytes[..valid_up_to].iter().filter(|byte| **byte == b'\n').count();
     let looks_like = match bytes {
@@ -50,7 +51,7 @@ fn not_utf8(bytes: &[u8], valid_up_to: usize) -> io::Error {
 }
 
 impl Judged {
-    /// Refuses a file that a group or everybody may write, or replace in its directory.
+    /// Refuses a file that its group or everybody may write, or may replace in its directory.
     pub(super) fn refuse_if_others_may_change(&self) -> Result<(), String> {
         let shown = self.path.display();
         let mode = self.metadata.mode() & 0o7777;
@@ -79,7 +80,8 @@ impl Judged {
         Ok(())
     }
 
-    /// Refuses a file of somebody else than root, this user, or the user that root becomes, who gains nothing by it.
+    /// Refuses a file that belongs to another user than root, the current user, or the user that root becomes. That last user gains nothing
+    /// by owning the file, because the program runs as that user anyway.
     pub(super) fn refuse_another_owner(&self, user: Option<&str>) -> Result<(), String> {
         let (owner, own) = (self.metadata.uid(), geteuid());
         let becomes = || User::from_name(user.unwrap_or(DEFAULT_USER)).ok().flatten();
@@ -96,7 +98,7 @@ impl Judged {
         ))
     }
 
-    /// A sentence for a file with a secret that others than its owner, and the group of a file of root's, may read.
+    /// Returns a warning if others may read the file, which holds a secret. A group may read a file of root's without a warning.
     pub(super) fn warn_of_readers(&self) -> Option<String> {
         let mode = self.metadata.mode() & 0o7777;
         let others = if self.metadata.uid() == 0 { 0o004 } else { 0o044 };

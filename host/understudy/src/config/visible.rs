@@ -1,6 +1,7 @@
-//! Characters that nobody sees in a file and that make another name: a blank that came along when a value was copied.
+//! Invisible characters in names and paths, such as a blank that was copied along with a value. They make a different name that looks the
+//! same.
 
-/// The names of those that are met most.
+/// The names of the most common invisible characters.
 const NAMES: [(char, &str); 15] = [
     (' ', "space"),
     ('\t', "tab"),
@@ -19,8 +20,8 @@ const NAMES: [(char, &str); 15] = [
     ('\u{feff}', "byte order mark"),
 ];
 
-/// Says which character of a text cannot be seen and where it stands; `None` if there is none. A space can be seen where something
-/// stands on both sides of it.
+/// Returns a message about the first invisible character of a text, with its position; `None` if every character is visible. A space counts
+/// as visible unless it is the first or the last character.
 pub(crate) fn invisible(text: &str) -> Option<String> {
     let found = text.chars().enumerate().find(|(_, character)| is_invisible(*character));
     if let Some((index, character)) = found {
@@ -48,7 +49,8 @@ fn shown(character: char) -> String {
     }
 }
 
-/// Controls, every blank but the space, and what Unicode calls ignorable: joiners, marks of direction, selectors, fillers.
+/// Returns whether a character is a control, a blank other than the space, or one that Unicode calls ignorable: joiners, direction marks,
+/// variation selectors, fillers.
 fn is_invisible(character: char) -> bool {
     character.is_control()
         || (character.is_whitespace() && character != ' ')

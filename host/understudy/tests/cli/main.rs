@@ -151,7 +151,7 @@ fn an_invalid_environment_variable_is_reported_with_the_store_that_reads_it() {
         .output()
         .unwrap();
     let says = "`method.acme.grants.stores.repo.credentials` asks the environment: the variable \
-                AWS_CONTAINER_CREDENTIALS_FULL_URI is no URL: relative URL without a base; an address begins with https:// or \
+                AWS_CONTAINER_CREDENTIALS_FULL_URI is not a URL: relative URL without a base; an address begins with https:// or \
                 http:// and has a host";
     ProgramOutput(output).expect(2, &[says, "nothing was touched"]);
 }

@@ -85,7 +85,7 @@ fn nothing_that_the_operator_names_lies_where_a_run_empties() {
     refused(
         &with("", ""),
         &["--bin-dir", &at("data/bin")],
-        &["--bin-dir: what it names lies in the data directory"],
+        &["--bin-dir: the path lies in the data directory"],
     );
     // The configuration file itself.
     std::fs::write(place.path("data/u.toml"), with("", "")).unwrap();
@@ -112,4 +112,33 @@ fn nothing_that_the_operator_names_lies_where_a_run_empties() {
     // What lies beside the places is not in them.
     std::fs::write(place.path("u.toml"), with("", "").replace("/no/such/acme.wasm", &at("outside"))).unwrap();
     place.run(&["check", "--config", "u.toml"]).expect(3, &["the data directory"]);
+}
+
+#[test]
+fn a_directory_with_a_secret_of_the_file_is_granted_to_nobody_also_if_a_flag_replaces_the_source() {
+    let directory = with_missing_plugin();
+    let config = std::fs::read_to_string(directory.path("u.toml")).unwrap();
+    let secrets = directory.path("secrets");
+    std::fs::create_dir(&secrets).unwrap();
+    let keep = |name: &str, text: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(secrets.join(name), text).unwrap();
+        std::fs::set_permissions(secrets.join(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+        secrets.join(name)
+    };
+    let (passfile, password) = (keep("pgpass", "*:*:*:*:x\n"), keep("password", "swordfish\n"));
+    for source in [
+        format!("conninfo = \"host=127.0.0.1 port=1 user=x\"\npassfile = \"{}\"", passfile.display()),
+        format!(
+            "conninfo = \"host=127.0.0.1 port=1 user=x\"\npassword = {{ file = \"{}\" }}",
+            password.display()
+        ),
+    ] {
+        let grants = format!("{config}grants.read = [\"{}\"]\n[source]\n{source}\n", secrets.display());
+        std::fs::write(directory.path("u.toml"), grants).unwrap();
+        for flags in [&[][..], &["--connstring="], &["--connstring=host=127.0.0.1 port=1 user=y"]] {
+            let arguments = [&["check", "--config", "u.toml"], flags].concat();
+            directory.run(&arguments).expect(1, &["holds a secret of this run"]);
+        }
+    }
 }

@@ -175,7 +175,7 @@ fn rule_24_a_place_that_is_the_data_directory_under_another_name_is_refused() {
     fs::create_dir(machine.path("bound")).unwrap();
     mount(&["--bind", machine.path("data").to_str().unwrap()], &machine.path("bound"));
     machine.map_wal("bound/pg_wal");
-    assert!(machine.refused().message.contains("lie one in the other"), "{}", machine.refused());
+    assert!(machine.refused().message.contains("lie one inside the other"), "{}", machine.refused());
     machine.map_wal("bound");
     assert_eq!(machine.refused().rule, Rule::MappedPlace);
 }

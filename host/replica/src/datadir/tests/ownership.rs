@@ -87,7 +87,7 @@ fn rule_26_a_directory_that_has_the_inode_of_an_unfinished_one_is_not_unfinished
         state["inode"] = metadata.ino().into();
     });
     let refusal = machine.refused();
-    assert!(refusal.message.contains("created earlier"), "{refusal}");
+    assert!(refusal.message.contains("an older directory"), "{refusal}");
     assert!(data.join("thesis.txt").exists());
 }
 

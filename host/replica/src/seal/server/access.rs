@@ -1,28 +1,25 @@
-//! Checks `pg_hba.conf` and `pg_ident.conf`, which say who may connect. No option of the server only reads them, and their rules differ
-//! from version to version, so the server itself is started in a scratch directory with little more than a copy of pg_control. It reads
-//! both files before it looks for the write-ahead log, and ends because it finds none. Before that it reads the files of TLS and creates
-//! its socket, so the same start also checks these.
+//! Checks `pg_hba.conf` and `pg_ident.conf`, which say who may connect. The server has no option that only reads these files, and their
+//! rules differ from version to version. So a server is started in a scratch directory with little more than a copy of pg_control. The
+//! server reads both files before it looks for the write-ahead log, and ends because there is none. Earlier in the same start it reads the
+//! files of TLS and creates its socket, which are checked in this way too.
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::configuration::LONGEST;
-use super::super::hba_files::possible_secrets;
+use super::super::hba_files::possible_secrets_from;
 use super::super::problem::{Problem, shown_within};
 use super::ask::{Server, message_of, problem_of};
-use super::complaints::{REFUSED, complaints, of_a_failed_start};
+use super::complaints::{REFUSED, complaints, messages_of_failed_start};
 use super::{CHECK, Replica, Verdicts};
 use crate::process::BoundedProgram;
-use crate::regular_file;
 
 /// How long the start may take. It takes some 100 ms.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many characters of the server's messages are reported.
+/// The most characters of the server's messages that are reported.
 const SHOWN: usize = 2000;
 
 /// The server's last message after it has read both files without an error.
@@ -31,7 +28,7 @@ const READ: &str = "required WAL directory \"pg_wal\" does not exist";
 /// The server's message about a line for TLS if TLS is off.
 const WITHOUT_TLS: &str = "hostssl record cannot match because SSL is disabled";
 
-/// The directories that the server needs before it reads these files, or whose absence it reports.
+/// The directories that the server needs before it reads the two files, or whose absence it reports.
 const DIRECTORIES: [&str; 9] = [
     "base",
     "global",
@@ -56,7 +53,7 @@ const SETTINGS: [&str; 17] = [
     "max_connections=2",
     "superuser_reserved_connections=0",
     "max_wal_senders=0",
-    // These are valid for every size of WAL segments; pg_control has the replica's.
+    // These sizes are valid for every WAL segment size; pg_control has the replica's segment size.
     "min_wal_size=2GB",
     "max_wal_size=4GB",
     "max_worker_processes=2",
@@ -73,7 +70,7 @@ const SETTINGS: [&str; 17] = [
 #[derive(Debug, Default)]
 pub(super) struct Trial {
     settings: Vec<OsString>,
-    /// Their names for a message.
+    /// The names of these settings for a message.
     names: Vec<&'static str>,
     with_tls: bool,
 }
@@ -82,7 +79,7 @@ pub(super) struct Trial {
 const GROUP: &str = "unix_socket_group";
 
 impl Trial {
-    /// Returns the settings of TLS, and the group of the sockets.
+    /// Collects the settings of TLS in `tls`, and the group of the sockets.
     pub(super) fn of(server: &Server<'_>, tls: Vec<OsString>) -> Result<Self, Problem> {
         let mut trial = Self { with_tls: !tls.is_empty(), ..Self::default() };
         if !tls.is_empty() {
@@ -98,15 +95,15 @@ impl Trial {
     }
 }
 
-/// Returns whether the server read `pg_hba.conf` and `pg_ident.conf`, with or without errors. It listens before that, and reads the files
-/// of TLS before it listens.
-fn read_them(said: &str) -> bool {
+/// Returns whether the server read `pg_hba.conf` and `pg_ident.conf`, with or without errors. `said` is its error output. The server first
+/// reads the files of TLS, then listens, then reads the two files.
+fn has_read_both_files(said: &str) -> bool {
     let mut words =
         said.lines().filter_map(message_of).skip_while(|words| !words.starts_with("listening on "));
     said.contains(READ) || words.any(|words| words.starts_with(REFUSED))
 }
 
-/// Has the server read both files. It also starts without `pg_ident.conf`, so errors in that file are only reported.
+/// Has the server read both files. Errors in `pg_ident.conf` are only reported, because the server starts in spite of them.
 pub(super) fn check(
     server: &Server<'_>,
     hba_file: &Path,
@@ -132,16 +129,17 @@ pub(super) fn check(
             return Ok(());
         }
     };
+    let major = server.replica.major;
     let secrets: Vec<String> =
-        [hba_file, ident_file].into_iter().flat_map(|file| possible_secrets(&beginning(file))).collect();
+        [hba_file, ident_file].into_iter().flat_map(|file| possible_secrets_from(file, major)).collect();
     let mut said = start(server, scratch.path(), hba_file, ident_file, &trial.settings)?;
-    if !read_them(&said) && !trial.settings.is_empty() {
+    if !has_read_both_files(&said) && !trial.settings.is_empty() {
         let without = start(server, scratch.path(), hba_file, ident_file, &[])?;
-        if read_them(&without) {
+        if has_read_both_files(&without) {
             verdicts.missing(format!(
-                "PostgreSQL does not start with {}: {}. Correct that {}",
+                "PostgreSQL does not start with {}: {}. Correct the setting {}",
                 trial.names.join(" and "),
-                shown_within(of_a_failed_start(&said, &secrets).as_bytes(), SHOWN),
+                shown_within(messages_of_failed_start(&said, &secrets).as_bytes(), SHOWN),
                 server.remedy(if trial.with_tls { "ssl" } else { GROUP })
             ))?;
             said = without;
@@ -163,7 +161,7 @@ pub(super) fn check(
         }
         return Ok(());
     }
-    if read_them(&said) {
+    if has_read_both_files(&said) {
         let message = format!(
             "PostgreSQL would not start with `{shown_hba}`, which says who may connect: {}. Correct it {}, or add the file \
              that is missing",
@@ -178,7 +176,7 @@ pub(super) fn check(
     }
     verdicts.report(format!(
         "`{shown_hba}` could not be checked, because a server does not start in a scratch directory: {}",
-        shown_within(of_a_failed_start(&said, &secrets).as_bytes(), SHOWN)
+        shown_within(messages_of_failed_start(&said, &secrets).as_bytes(), SHOWN)
     ));
     Ok(())
 }
@@ -187,8 +185,8 @@ pub(super) fn check(
 pub(super) fn check_exists(hba_file: &Path, verdicts: &mut Verdicts<'_>) -> Result<bool, Problem> {
     if fs::metadata(hba_file).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         verdicts.missing(format!(
-            "there is no `{}` (`hba_file`): PostgreSQL does not start without it. If the original's is a link, or is elsewhere, the backup \
-             lacks it: put a file there",
+            "there is no `{}` (`hba_file`): PostgreSQL does not start without it. If the file on the original server is a link, or lies \
+             elsewhere, the backup lacks it: put a file there",
             shown_within(hba_file.as_os_str().as_encoded_bytes(), SHOWN)
         ))?;
         return Ok(false);
@@ -196,15 +194,8 @@ pub(super) fn check_exists(hba_file: &Path, verdicts: &mut Verdicts<'_>) -> Resu
     Ok(true)
 }
 
-/// Returns the first bytes of a file, or none if it cannot be read.
-fn beginning(file: &Path) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    // If an error ends the reading, the part before it counts.
-    let _ = regular_file::open(file).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
-    bytes
-}
-
-/// Creates a scratch directory, removed when it is dropped, with a data directory in it from which a server starts far enough.
+/// Creates a scratch directory, removed when it is dropped, with a data directory in it from which a server starts far enough for the
+/// checks.
 pub(super) fn scratch(replica: &Replica<'_>) -> std::io::Result<tempfile::TempDir> {
     let scratch = tempfile::Builder::new().prefix("understudy-").tempdir()?;
     let directory = scratch.path().join(DATA);

@@ -15,10 +15,10 @@ use crate::process::{BoundedProgram, BoundedProgramError};
 /// How long `postgres -C` may take. It takes some 20 ms, but the machine may be busy.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many characters of its messages are reported.
+/// The most characters of the messages of `postgres` that are reported.
 const SHOWN: usize = 2000;
 
-/// How many of Debian's clusters of one major version are checked.
+/// The most Debian clusters of one major version that are checked.
 const MOST_CLUSTERS: usize = 32;
 
 /// The levels at the beginning of a server's messages; the message follows two spaces.
@@ -32,7 +32,7 @@ pub(super) struct Server<'a> {
 }
 
 impl Server<'_> {
-    /// Returns the value of a setting. It must be one that the server knows before it reads the data, which excludes computed ones.
+    /// Returns the value of a setting. The server must know the value before it reads the data, which excludes computed settings.
     pub(super) fn setting(&self, name: &str) -> Result<String, Problem> {
         let mut arguments: Vec<OsString> = vec!["-C".into(), name.into(), "-D".into()];
         arguments.push(self.replica.places.path.clone().into());
@@ -61,11 +61,14 @@ impl Server<'_> {
     pub(super) fn number(&self, name: &str) -> Result<i64, Problem> {
         let text = self.setting(name)?;
         text.parse().map_err(|_| {
-            Problem::new(CHECK, format!("`{name}` is `{}`, which is no whole number", shown(text.as_bytes())))
+            Problem::new(
+                CHECK,
+                format!("`{name}` is `{}`, which is not a whole number", shown(text.as_bytes())),
+            )
         })
     }
 
-    /// Returns the entry by which a setting is set in the data directory; `None` if it is set elsewhere or nowhere.
+    /// Returns the entry in the data directory that sets a setting; `None` if it is set elsewhere or nowhere.
     pub(super) fn entry(&self, name: &str) -> Option<&Entry> {
         let entry = self.replica.configuration.effective(name)?;
         // With a configuration file elsewhere the server reads only postgresql.auto.conf in the data directory.
@@ -110,12 +113,12 @@ impl Server<'_> {
             _ => "where the backup is taken".to_owned(),
         };
         let message = format!(
-            "PostgreSQL would not start from this configuration: {words}. Correct it {remedy}, or bring the file that is missing"
+            "PostgreSQL would not start from this configuration: {words}. Correct it {remedy}, or add the file that is missing"
         );
         Problem::new(CHECK, message)
     }
 
-    /// Returns the place of the setting that the server's message is about, if the message does not say it.
+    /// Returns the place of the setting that the server's message is about; `None` if the message itself names the place, or no setting.
     fn place_of_its_setting(&self, words: &str) -> Option<String> {
         if words.contains(" line ") {
             return None;
@@ -136,7 +139,7 @@ fn run(replica: &Replica<'_>, arguments: Vec<OsString>) -> Result<Result<String,
     run_in(replica, arguments, None)
 }
 
-/// As [`run`], with a directory below which it may write.
+/// Runs `postgres` as [`run`] does, with a directory below which it may write.
 pub(super) fn run_in(
     replica: &Replica<'_>,
     arguments: Vec<OsString>,
@@ -169,20 +172,21 @@ pub(super) fn problem_of(error: BoundedProgramError) -> Problem {
 }
 
 /// Returns the message in a line of the server's log, after its prefix such as `2026-11-27 02:06:11.324 GMT [5498] LOG:  `; `None` for a
-/// line that only belongs to another message.
+/// line that continues another message.
 pub(super) fn message_of(line: &str) -> Option<&str> {
     let (_, words) =
         LEVELS.iter().filter_map(|level| line.split_once(level)).min_by_key(|(before, _)| before.len())?;
     Some(words.trim())
 }
 
-/// Removes the text of a file that a syntax error shows: it may be part of a password, or of a file that is no configuration file.
+/// Removes from the message of a syntax error the text that it quotes from the file: the text may be part of a password, or the file may
+/// not be a configuration file.
 fn without_token(words: &str) -> String {
     words.split_once(", near token").map_or(words, |(words, _)| words).to_owned()
 }
 
 /// Returns the data directory that a configuration file outside the data directory sets; the scratch directory if it sets none. `None`
-/// if that cannot be read, which `Server::setting` reports.
+/// if the server refuses the file, which `Server::setting` reports.
 pub(super) fn own_data_directory(server: &Server<'_>) -> Result<Option<String>, Problem> {
     let ConfigurationFile::At(file) = &server.file else { return Ok(None) };
     let replica = server.replica;
@@ -191,8 +195,8 @@ pub(super) fn own_data_directory(server: &Server<'_>) -> Result<Option<String>, 
     Ok(run(replica, arguments)?.ok())
 }
 
-/// Returns Debian's configuration file for the cluster of this data directory: the `/etc/postgresql/<major>/<name>/postgresql.conf` whose
-/// `data_directory` it is.
+/// Returns Debian's configuration file for this cluster: the `/etc/postgresql/<major>/<name>/postgresql.conf` that sets `data_directory` to
+/// the replica's data directory. `None` if there is none.
 pub(super) fn debians_file(replica: &Replica<'_>) -> Result<Option<PathBuf>, Problem> {
     find_below(replica, &PathBuf::from("/etc/postgresql").join(replica.major.to_string()))
 }

@@ -1,10 +1,11 @@
 //! Extracts the server's messages about `pg_hba.conf` and `pg_ident.conf`, without what may be a secret. The server repeats the part of a
-//! line that it refuses, which may be the value of `ldapbindpasswd`, `radiussecrets` or `ldapurl`, or the rest of one after an unquoted
-//! blank.
+//! line that it refuses, which may be the value of `ldapbindpasswd`, `radiussecrets` or `ldapurl`, or the rest of such a value after an
+//! unquoted blank.
 
 use super::ask::message_of;
 
-/// The beginning of the message that the server does not start with this `pg_hba.conf`. That name follows, from 16 on the file's path.
+/// The beginning of the message that the server does not start with this `pg_hba.conf`. The name `pg_hba.conf` follows, or from version 16
+/// on the path of the file.
 pub(super) const REFUSED: &str = "could not load ";
 
 /// The beginning of the message about an `include_if_exists` whose file does not exist.
@@ -13,8 +14,8 @@ const SKIPPED: &str = "skipping missing authentication file ";
 /// The replacement for a text that is not shown.
 const WITHHELD: &str = "(not shown)";
 
-/// The beginnings of the messages whose quoted texts are shown (`hba.c` and `be-secure-common.c` of 13 to 18): names that the server knows,
-/// names of files, and fields that precede the options of a line. Every other message is cut at its first quote or colon.
+/// The beginnings of the messages whose quoted texts are shown (`hba.c` and `be-secure-common.c` of 13 to 18). They quote names that the
+/// server knows, names of files, and fields that precede the options of a line. Every other message is cut at its first quote or colon.
 const SHOWN: [&str; 15] = [
     "authentication method \"",
     "authentication option \"",
@@ -33,8 +34,8 @@ const SHOWN: [&str; 15] = [
     "specifying both host name and CIDR mask is invalid: \"",
 ];
 
-/// Returns the server's messages about the two files, each with its line: those after it has begun to listen and before it goes on or gives
-/// up. `secrets` are texts of the two files that may be secrets.
+/// Returns the server's messages about the two files, each with its line in the file. These are the messages after the server has begun to
+/// listen, and before it goes on with its start or gives up. `secrets` lists texts of the two files that may be secrets.
 pub(super) fn complaints(lines: &[&str], secrets: &[String]) -> Vec<String> {
     let mut complaints: Vec<String> = Vec::new();
     let (mut listening, mut complete) = (false, true);
@@ -66,7 +67,7 @@ pub(super) fn complaints(lines: &[&str], secrets: &[String]) -> Vec<String> {
 }
 
 /// Returns the messages of a server that did not read the two files, or printed something unexpected.
-pub(super) fn of_a_failed_start(said: &str, secrets: &[String]) -> String {
+pub(super) fn messages_of_failed_start(said: &str, secrets: &[String]) -> String {
     let mut listening = false;
     let mut words: Vec<String> = Vec::new();
     for message in said.lines().filter_map(message_of) {
@@ -92,16 +93,17 @@ fn without_values(words: &str, secrets: &[String]) -> String {
     }
 }
 
-/// Returns a message without the quoted texts that are options with values, URLs, or one of the secrets.
+/// Returns a message without the text between its first and its last quote, if that text contains an option with a value, a URL or one of
+/// the secrets. A quoted text may itself contain quotes, so its end cannot be found.
 fn without_secrets(words: &str, secrets: &[String]) -> String {
-    let is_secret = |text: &str| {
-        text.contains('=')
-            || text.contains("://")
-            || secrets.iter().any(|secret| text.ends_with(secret.as_str()))
-    };
-    let parts = words.split('"').enumerate();
-    let shown = parts.map(|(index, part)| if index % 2 == 1 && is_secret(part) { WITHHELD } else { part });
-    shown.collect::<Vec<_>>().join("\"")
+    let (Some(first), Some(last)) = (words.find('"'), words.rfind('"')) else { return words.to_owned() };
+    let quoted = words.get(first + 1..last).unwrap_or_default();
+    let is_secret = |text: &str| secrets.iter().any(|secret| text.ends_with(secret.as_str()));
+    let withheld = quoted.contains('=')
+        || quoted.contains("://")
+        || is_secret(quoted)
+        || quoted.split('"').any(is_secret);
+    if withheld { format!("{}{WITHHELD}{}", &words[..=first], &words[last..]) } else { words.to_owned() }
 }
 
 #[cfg(test)]
@@ -188,10 +190,10 @@ mod tests {
         let said = "LOG:  starting PostgreSQL 15.18\nFATAL:  could not load server certificate file \"/x\": no start line\n\
             LOG:  database system is shut down\n";
         assert_eq!(
-            of_a_failed_start(said, &[]),
+            messages_of_failed_start(said, &[]),
             "could not load server certificate file \"/x\": no start line"
         );
         let said = "LOG:  listening on Unix socket \"/tmp/x\"\nLOG:  unsupported LDAP URL scheme: hunter2\nFATAL:  x\n";
-        assert_eq!(of_a_failed_start(said, &[]), "unsupported LDAP URL scheme (not shown); x");
+        assert_eq!(messages_of_failed_start(said, &[]), "unsupported LDAP URL scheme (not shown); x");
     }
 }

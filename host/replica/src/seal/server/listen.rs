@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the path of a socket may be, in bytes (`UNIXSOCK_PATH_BUFLEN` less its NUL).
 const LONGEST_SOCKET: usize = 107;
 
-/// How many characters of a list of addresses or directories are reported.
+/// The most characters of a list of addresses or directories that are reported.
 const SHOWN: usize = 1000;
 
 /// Whether the server could listen.
@@ -35,7 +35,7 @@ enum Listens {
     NotNow,
     /// The address belongs to this machine, and only root may listen at the port.
     NotAllowed,
-    /// It is not known, because the name cannot be resolved now.
+    /// The name cannot be resolved now, for this reason.
     Unknown(String),
     No(String),
 }
@@ -55,7 +55,7 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
     Ok(())
 }
 
-/// Checks the addresses. Returns whether there is one.
+/// Checks the addresses. Returns whether there is an address.
 fn addresses(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Result<bool, Problem> {
     const NAME: &str = "listen_addresses";
     let value = server.setting(NAME)?;
@@ -82,7 +82,7 @@ fn addresses(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Res
     if !taken.is_empty() {
         verdicts.report_unless_patroni_sets_it(format!(
             "`port` is {port} ({}), and another process listens there now on {}: PostgreSQL does not start if it can listen on none of \
-             its addresses; stop that process before, or set another `port`",
+             its addresses; stop that process first, or set another `port`",
             server.place("port"),
             shown_within(taken.join(", ").as_bytes(), SHOWN)
         ));
@@ -141,7 +141,7 @@ fn list(
     Ok(elements)
 }
 
-/// Returns whether the server can listen at a name. If the name has several addresses, one is enough.
+/// Returns whether the server can listen at a name. If the name has several addresses, one usable address is enough.
 fn listens_at(name: &str, port: u16, until: Instant) -> Listens {
     let addresses = match name {
         "*" => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
@@ -155,7 +155,7 @@ fn listens_at(name: &str, port: u16, until: Instant) -> Listens {
     };
     let mut listens = Listens::No("it has no address".to_owned());
     for address in addresses.into_iter().take(MOST) {
-        match bound(address, port) {
+        match try_to_bind(address, port) {
             Listens::Yes if listens != Listens::NotNow => listens = Listens::Yes,
             Listens::NotNow => listens = Listens::NotNow,
             Listens::NotAllowed if matches!(listens, Listens::No(_)) => listens = Listens::NotAllowed,
@@ -168,7 +168,7 @@ fn listens_at(name: &str, port: u16, until: Instant) -> Listens {
 
 /// Returns whether a socket can be bound to an address, with a port that the kernel chooses and with the server's port. The socket never
 /// listens.
-fn bound(mut address: SocketAddr, port: u16) -> Listens {
+fn try_to_bind(mut address: SocketAddr, port: u16) -> Listens {
     let bind = |address: SocketAddr| {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
@@ -194,7 +194,7 @@ fn why(error: &io::Error) -> String {
     }
 }
 
-/// Resolves a name with the system's resolver, which cannot be cancelled, so another thread waits for it.
+/// Resolves a name with the system's resolver. A call of the resolver cannot be cancelled, so another thread makes it.
 fn resolve(name: &str, until: Instant) -> Result<Vec<SocketAddr>, Listens> {
     let (answer, answered) = mpsc::channel();
     let query = name.to_owned();
@@ -216,7 +216,7 @@ fn resolve(name: &str, until: Instant) -> Result<Vec<SocketAddr>, Listens> {
     }
 }
 
-/// Checks the socket directories. Returns whether there is one.
+/// Checks the socket directories. Returns whether there is a socket directory.
 fn sockets(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Result<bool, Problem> {
     const NAME: &str = "unix_socket_directories";
     let value = server.setting(NAME)?;
@@ -239,11 +239,11 @@ fn sockets(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Resul
         if server.replica.is_restored_later(&path) {
             continue;
         }
-        if let Some(fault) = writes::fault_of_directory(&path) {
+        if let Some(fault) = writes::directory_fault(&path) {
             let what = format!("`{NAME}` names `{shown}` ({}), {fault}", server.place(NAME));
             if writes::is_made_at_the_start(&path) {
                 verdicts.report_unless_patroni_sets_it(format!(
-                    "{what}: PostgreSQL starts only if its service creates it before"
+                    "{what}: PostgreSQL starts only if its service creates the directory first"
                 ));
             } else {
                 verdicts.missing_unless_patroni_sets_it(format!(
@@ -272,7 +272,7 @@ fn sockets(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Resul
             verdicts.report(format!("{what}: PostgreSQL starts without them"));
         } else {
             verdicts.missing_unless_patroni_sets_it(format!(
-                "{what}: PostgreSQL does not start with none. Set `{NAME}` {}",
+                "{what}: PostgreSQL does not start if it can use none of them. Set `{NAME}` {}",
                 server.remedy(NAME)
             ))?;
         }
@@ -280,7 +280,7 @@ fn sockets(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Resul
     Ok(!directories.is_empty())
 }
 
-/// Returns whether the process of a lock file (`CreateLockFile` in `miscinit.c`) runs. The server removes other lock files.
+/// Returns whether the process that a lock file (`CreateLockFile` in `miscinit.c`) names runs. The server removes the file if it does not.
 fn belongs_to_running_process(lock: &Path) -> bool {
     let mut first = String::new();
     match regular_file::open(lock).and_then(|file| file.take(32).read_to_string(&mut first)) {
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_taken_is_no_fault_of_the_address() {
+    fn a_port_in_use_is_not_a_fault_of_the_address() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
         assert_eq!(listens_at("127.0.0.1", port, soon()), Listens::NotNow);

@@ -2,7 +2,7 @@
 
 use super::super::judged_settings::SPACE;
 
-/// What ends an element without quotes, besides the end of the list.
+/// The characters that end an element without quotes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ends {
     AtSpace,
@@ -27,7 +27,7 @@ fn split(list: &str, ends: Ends) -> Option<Vec<String>> {
     }
     loop {
         let (element, after) = match rest.strip_prefix('"') {
-            Some(quoted) => of_quotes(quoted)?,
+            Some(quoted) => quoted_element(quoted)?,
             None => {
                 let is_end = |c: char| c == ',' || (ends == Ends::AtSpace && SPACE.contains(&c));
                 let (element, after) = rest.split_at(rest.find(is_end).unwrap_or(rest.len()));
@@ -48,8 +48,8 @@ fn split(list: &str, ends: Ends) -> Option<Vec<String>> {
     }
 }
 
-/// Returns an element up to its closing quote, in which two quotes stand for one, and the rest of the text.
-fn of_quotes(text: &str) -> Option<(String, &str)> {
+/// Returns an element up to its closing quote, and the rest of the text. In the element, two quotes stand for a single quote.
+fn quoted_element(text: &str) -> Option<(String, &str)> {
     let mut element = String::new();
     let mut rest = text;
     loop {

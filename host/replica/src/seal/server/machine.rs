@@ -1,7 +1,8 @@
 //! Checks what the server needs of the machine to start: shared memory and huge pages (`CreateAnonymousSegment` in `sysv_shmem.c`), and
 //! io_uring. Reports only what is certainly not enough, because what is free now may be in use later.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::Path;
 
 use super::super::problem::Problem;
@@ -9,10 +10,21 @@ use super::Verdicts;
 use super::ask::Server;
 use super::shared_memory::{self, SharedMemory};
 
-/// The size of a page of memory, in which the kernel counts `kernel.shmall`.
-const PAGE: u64 = 4096;
+/// The largest page size of any kernel, in bytes. It is assumed if the page size of this kernel is not known, so that the limit on shared
+/// memory is overestimated and never underestimated.
+const LARGEST_PAGE: u64 = 64 << 10;
 
-/// Does these checks.
+/// Returns the kernel's page size in bytes, the unit of `kernel.shmall`. This is the page size of the first mapping of this program, which
+/// does not use huge pages (proc(5), `smaps`).
+fn page_size() -> u64 {
+    let mut beginning = [0; 4096];
+    let read = File::open("/proc/self/smaps").and_then(|mut file| file.read(&mut beginning)).unwrap_or(0);
+    let text = String::from_utf8_lossy(&beginning[..read]).into_owned();
+    let kib = text.lines().find_map(|line| line.strip_prefix("KernelPageSize:")?.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.trim().parse::<u64>().ok()).map_or(LARGEST_PAGE, |kib| kib << 10)
+}
+
+/// Checks shared memory, huge pages and io_uring.
 pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     memory(server, verdicts)?;
     if server.replica.major >= 18 && server.setting("io_method")? == "io_uring" {
@@ -39,10 +51,10 @@ fn memory(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Proble
         };
     }
     let overcommit = kernel_number("vm/overcommit_memory");
-    let most = [info.most_of_one_mapping(overcommit), sysv.then(most_of_one_segment).flatten()];
+    let most = [info.largest_mapping(overcommit), sysv.then(largest_segment).flatten()];
     if let Some(most) = most.into_iter().flatten().min().filter(|most| bytes > *most) {
         verdicts.missing(format!(
-            "{what}, and this machine allows no more than {} MB at once: PostgreSQL does not start. Set these lower {}",
+            "{what}, and this machine allows no more than {} MB at once: PostgreSQL does not start. Lower these settings {}",
             most >> 20,
             server.remedy("shared_buffers")
         ))?;
@@ -66,7 +78,7 @@ fn needed(server: &Server<'_>, computed: Option<SharedMemory>) -> Result<(u64, S
     }
     if let Some(all) = computed.map(|computed| computed.bytes).filter(|all| *all > bytes) {
         what.push_str(&format!(
-            ", and with what `max_connections` ({}), `max_locks_per_transaction` ({}) and others take the server needs {} MB",
+            ", and together with `max_connections` ({}), `max_locks_per_transaction` ({}) and other settings the server needs {} MB",
             number("max_connections")?,
             number("max_locks_per_transaction")?,
             all >> 20
@@ -111,9 +123,9 @@ fn huge_pages(
     }
 }
 
-/// Returns the most that a segment of System V may have, in bytes (proc(5)).
-fn most_of_one_segment() -> Option<u64> {
-    let all = kernel_number("kernel/shmall").map(|pages| pages.saturating_mul(PAGE));
+/// Returns the largest size of a System V shared memory segment, in bytes (proc(5)); `None` if the kernel does not say.
+fn largest_segment() -> Option<u64> {
+    let all = kernel_number("kernel/shmall").map(|pages| pages.saturating_mul(page_size()));
     [kernel_number("kernel/shmmax"), all].into_iter().flatten().min()
 }
 
@@ -141,7 +153,7 @@ fn number_in(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
-/// `/proc/meminfo`.
+/// The text of `/proc/meminfo`.
 #[derive(Debug)]
 struct Meminfo(String);
 
@@ -155,8 +167,9 @@ impl Meminfo {
         line.split_whitespace().next()?.parse().ok()
     }
 
-    /// Returns the most that the kernel maps at once, in bytes; `None` if it has no bound (Documentation/mm/overcommit-accounting.rst).
-    fn most_of_one_mapping(&self, overcommit: Option<u64>) -> Option<u64> {
+    /// Returns the size of the largest mapping that the kernel allows, in bytes; `None` if there is no limit
+    /// (Documentation/mm/overcommit-accounting.rst).
+    fn largest_mapping(&self, overcommit: Option<u64>) -> Option<u64> {
         let kilobytes = match overcommit? {
             0 => self.number("MemTotal")? + self.number("SwapTotal")?,
             2 => self.number("CommitLimit")?,
@@ -169,11 +182,11 @@ impl Meminfo {
 /// The machine's huge pages of one size.
 #[derive(Debug)]
 struct HugePages {
-    /// In bytes.
+    /// The size of a page in bytes.
     size: u64,
     total: u64,
     free: u64,
-    /// How many more the kernel provides on demand.
+    /// How many more pages the kernel provides on demand.
     overcommit: u64,
 }
 
@@ -229,9 +242,9 @@ mod tests {
     #[test]
     fn one_mapping_is_bounded_as_the_kernel_says() {
         let info = Meminfo("MemTotal:  1000 kB\nSwapTotal: 24 kB\nCommitLimit: 500 kB\n".to_owned());
-        assert_eq!(info.most_of_one_mapping(Some(0)), Some(1024 << 10));
-        assert_eq!(info.most_of_one_mapping(Some(1)), None);
-        assert_eq!(info.most_of_one_mapping(Some(2)), Some(500 << 10));
-        assert_eq!(info.most_of_one_mapping(None), None);
+        assert_eq!(info.largest_mapping(Some(0)), Some(1024 << 10));
+        assert_eq!(info.largest_mapping(Some(1)), None);
+        assert_eq!(info.largest_mapping(Some(2)), Some(500 << 10));
+        assert_eq!(info.largest_mapping(None), None);
     }
 }

@@ -1,9 +1,9 @@
 //! Checks whether PostgreSQL would start, with PostgreSQL's own programs, because they read the configuration best.
 //!
 //! `postgres -C` reads the whole configuration as a starting server does, and ends before it reads the data. It does not read
-//! `pg_hba.conf`. A server that starts in a scratch directory does, and ends there because it finds no write-ahead log. Neither of the two
-//! runs, loads or writes anything that the restored configuration names. What a server does at its start and neither of the two shows is
-//! checked here in the same way: where it listens (`listen`), what it writes (`writes`), what it needs of the machine (`machine`).
+//! `pg_hba.conf`. A server that starts in a scratch directory reads that file too, and ends because it finds no write-ahead log. Neither
+//! program runs, loads or writes anything that the restored configuration names. Other modules check what else a server does at its
+//! start: where it listens (`listen`), what it writes (`writes`), what it needs of the machine (`machine`).
 
 mod access;
 mod ask;
@@ -46,13 +46,14 @@ pub(super) struct Replica<'a> {
     pub(super) end: &'a EndState,
     /// The slot of the source by which the method received WAL; `None` if it used none.
     pub(super) slot: Option<&'a str>,
-    /// The directories that are still to be filled, in a check before anything is restored; `None` after that.
+    /// The directories that are still to be filled, in a check before anything is restored; `None` in the seal.
     pub(super) to_fill: Option<&'a Directories>,
     pub(super) cancel: &'a CancellationToken,
 }
 
-/// Checks whether the server would start. Overrides in `postgresql.auto.conf` what keeps it from following, if only the server reads it.
-/// Returns the slot of the source through which it will follow, if its configuration names one.
+/// Checks whether the server would start. In `postgresql.auto.conf`, overrides settings of files outside the data directory that would keep
+/// the server from following its primary. Returns the slot of the source through which the server will follow; `None` if its configuration
+/// names none.
 ///
 /// # Errors
 /// Fails with what the server refuses, with file and line if it reports them. Something that may still be added before the start, such as a
@@ -111,8 +112,8 @@ impl Verdicts<'_> {
         self.findings.add(CHECK, message);
     }
 
-    /// As [`Verdicts::missing`], for a setting that Patroni passes to the server at its start. In a backup of a cluster under Patroni it
-    /// always has the primary's value.
+    /// Does the same as [`Verdicts::missing`] for a setting that Patroni passes to the server at its start. In a backup of a cluster under
+    /// Patroni such a setting always has the primary's value.
     fn missing_unless_patroni_sets_it(&mut self, message: String) -> Result<(), Problem> {
         if self.completes_directory {
             return Err(Problem::new(CHECK, message));
@@ -140,7 +141,7 @@ enum ConfigurationFile {
     Inside,
     /// A file elsewhere.
     At(PathBuf),
-    /// It is not known: only `postgresql.auto.conf` can be read.
+    /// The file is not known: only `postgresql.auto.conf` can be read.
     Unknown,
 }
 
@@ -160,9 +161,9 @@ fn configuration_file(
     } else {
         let major = replica.major;
         verdicts.missing(format!(
-            "there is no `postgresql.conf` in the data directory, and none of `/etc/postgresql/{major}/*/` is of it: \
+            "there is no `postgresql.conf` in the data directory, and none in `/etc/postgresql/{major}/*/` belongs to it: \
              PostgreSQL does not start without one. If it is elsewhere, name it with `[replica] config_file = \"<its path>\"`; \
-             if the original's is a link, the backup lacks it: put a file there"
+             if the file on the original server is a link, the backup lacks it: put a file there"
         ))?;
     }
     Ok(ConfigurationFile::Unknown)

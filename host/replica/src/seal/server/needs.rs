@@ -1,6 +1,6 @@
 //! Checks what `postgres -C` accepts and a starting server refuses: settings that exclude each other (`PostmasterMain` in
 //! `postmaster.c`) and libraries that are not installed (`process_shared_preload_libraries`). Also reports settings with which a server
-//! starts but is of no use: every session ends at once, or it answers no query.
+//! starts but is useless, because every session ends at once or the server answers no queries.
 
 use std::path::{Path, PathBuf};
 
@@ -11,26 +11,26 @@ use super::ask::Server;
 use super::{ConfigurationFile, Verdicts, lists};
 use crate::regular_file;
 
-/// A library that every PostgreSQL has: the others are in the same directory.
+/// A library that every PostgreSQL has. The other libraries are in the same directory.
 const ALWAYS_THERE: &str = "libpqwalreceiver.so";
 
 /// The directories of PostgreSQL's libraries, relative to its programs: as built by default, on Debian and Red Hat, and in relocated
 /// installations.
 const LIBRARIES: [&str; 4] = ["../lib", "../lib/postgresql", "../lib64/postgresql", "../lib64"];
 
-/// Does these checks.
+/// Does all checks of this module.
 pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
-    below_the_primary(server, verdicts)?;
+    settings_below_primary(server, verdicts)?;
     connections(server, verdicts)?;
-    log_level(server, verdicts)?;
-    sizes_of_wal(server, verdicts)?;
+    wal_level(server, verdicts)?;
+    wal_sizes(server, verdicts)?;
     libraries(server, verdicts)?;
     queries(server, verdicts)?;
     keytab(server, verdicts)
 }
 
 /// Compares a configuration outside the data directory, which no earlier check has read, with the primary's settings in pg_control.
-fn below_the_primary(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
+fn settings_below_primary(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     if server.file == ConfigurationFile::Inside {
         return Ok(());
     }
@@ -61,14 +61,14 @@ fn below_the_primary(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result
     }
     if !unknown.is_empty() {
         verdicts.report(format!(
-            "only a configuration that PostgreSQL finds elsewhere shows whether these hold: {}",
+            "these settings were not checked, because only a configuration that PostgreSQL finds elsewhere can set them: {}",
             unknown.join(", ")
         ));
     }
     Ok(())
 }
 
-/// Checks that connections are left for users who are no superusers.
+/// Checks that connections are left for users who are not superusers.
 fn connections(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     let most = server.number("max_connections")?;
     let mut reserved = server.number("superuser_reserved_connections")?;
@@ -79,14 +79,15 @@ fn connections(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), P
     }
     if reserved >= most {
         verdicts.missing(format!(
-            "{names} add up to {reserved}, and `max_connections` is {most}: PostgreSQL does not start if none is left"
+            "{names} add up to {reserved}, and `max_connections` is {most}: PostgreSQL does not start if no connection is left for other \
+             users"
         ))?;
     }
     Ok(())
 }
 
 /// Checks that nothing archives or sends WAL if `wal_level` is `minimal`.
-fn log_level(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
+fn wal_level(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     if server.setting("wal_level")? != "minimal" {
         return Ok(());
     }
@@ -111,15 +112,15 @@ fn log_level(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Pro
 }
 
 /// Checks that `min_wal_size` and `max_wal_size` are at least two segments (`ReadControlFile` in `xlog.c`).
-fn sizes_of_wal(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
+fn wal_sizes(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     let Ok(segment) = wal_segment_size(server.replica.control_file) else { return Ok(()) };
     let segment = i64::try_from(segment.bytes() >> 20).unwrap_or(i64::MAX);
     for name in ["min_wal_size", "max_wal_size"] {
         let megabytes = server.number(name)?;
         if megabytes < 2 * segment {
             verdicts.missing(format!(
-                "`{name}` is {megabytes} MB ({}), and segments of WAL have {segment} MB in this cluster: PostgreSQL does not start with less \
-                 than two. Set it to at least {} MB {}",
+                "`{name}` is {megabytes} MB ({}), and a WAL segment has {segment} MB in this cluster: PostgreSQL does not start if the \
+                 setting is less than two segments. Set it to at least {} MB {}",
                 server.place(name),
                 2 * segment,
                 server.remedy(name)
@@ -134,7 +135,8 @@ fn queries(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Probl
     const NAME: &str = "hot_standby";
     if server.setting(NAME)? != "on" {
         verdicts.report_unless_patroni_sets_it(format!(
-            "`{NAME}` is off ({}): the standby starts and follows, and accepts no connection; set it on if it is to answer queries",
+            "`{NAME}` is off ({}): the standby starts and follows, and accepts no connection; turn it on if the standby is to answer \
+             queries",
             server.place(NAME)
         ));
     }
@@ -163,8 +165,8 @@ fn keytab(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Proble
     Ok(())
 }
 
-/// The lists of libraries that a server loads, and whether it loads them at its start. Otherwise every session loads them, and ends if it
-/// cannot.
+/// The lists of libraries that a server loads, and whether it loads them at its start. Otherwise every session loads them, and ends if a
+/// library cannot be loaded.
 const LIBRARIES_OF: [(&str, bool); 3] = [
     ("shared_preload_libraries", true),
     ("session_preload_libraries", false),
@@ -191,7 +193,7 @@ fn libraries_of(
 ) -> Result<(), Problem> {
     let Some(names) = lists::paths(listed) else {
         verdicts.report(format!(
-            "`{setting}` is `{}` ({}), which is not a list that PostgreSQL can read: it starts, and loads none of it",
+            "`{setting}` is `{}` ({}), which is not a list that PostgreSQL can read: it starts, and loads none of these libraries",
             shown(listed.as_bytes()),
             server.place(setting)
         ));
@@ -222,7 +224,7 @@ fn libraries_of(
         // The server loads the first file that exists.
         let fault = match candidates.iter().find(|path| path.is_file()) {
             None => format!("which is not installed here ({})", own.display()),
-            Some(path) => match fault_of_library(path, &own.join(ALWAYS_THERE)) {
+            Some(path) => match library_fault(path, &own.join(ALWAYS_THERE)) {
                 None => continue,
                 Some(fault) => fault,
             },
@@ -239,8 +241,9 @@ fn libraries_of(
     Ok(())
 }
 
-/// Returns why a file cannot be loaded: it must be an ELF file of the kind of `model`, a library of the same PostgreSQL. `None` if it is.
-fn fault_of_library(path: &Path, model: &Path) -> Option<String> {
+/// Returns why a library cannot be loaded; `None` if it can. The library must be an ELF file of the same kind as `model`, which is a
+/// library of the same PostgreSQL.
+fn library_fault(path: &Path, model: &Path) -> Option<String> {
     // The class and the byte order are in the first six bytes, the type and the machine in bytes 16 to 19 (elf(5)).
     let kind = |header: &[u8]| Some([header.get(..6)?, header.get(16..20)?].concat());
     let header = |path: &Path| regular_file::beginning(path, 20);
@@ -249,14 +252,14 @@ fn fault_of_library(path: &Path, model: &Path) -> Option<String> {
         (Ok(library), model) => (library, model.ok().and_then(|model| kind(&model))),
     };
     if !library.starts_with(b"\x7fELF") {
-        return Some(format!("and {} is no library", path.display()));
+        return Some(format!("and {} is not a shared library", path.display()));
     }
     (model.is_some() && kind(&library) != model)
-        .then(|| format!("and {} is no library for this machine", path.display()))
+        .then(|| format!("and {} is not a shared library for this machine", path.display()))
 }
 
 /// Returns the paths at which the server looks for a library (`expand_dynamic_library_name` in `dfmgr.c`): with the given name, and with
-/// `.so`.
+/// `.so` appended. `own` is the directory of PostgreSQL's libraries.
 fn candidates(name: &str, search: &str, own: &Path) -> Vec<PathBuf> {
     let expanded = |path: &str| match path.strip_prefix("$libdir") {
         Some(rest) => PathBuf::from(format!("{}{rest}", own.display())),

@@ -1,6 +1,7 @@
-//! Checks a configuration file of the operator's own before anything is emptied: everything that the seal checks with the server's
-//! programs and that needs no restored file.
+//! Checks the operator's own configuration file before anything is emptied: makes every check of the seal that uses the server's
+//! programs and needs no restored file.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,10 +20,10 @@ use crate::datadir::place_around;
 /// How deep includes are followed: PostgreSQL's `CONF_FILE_MAX_DEPTH`.
 const DEPTH: usize = 10;
 
-/// How many included files are read.
+/// The most included files that are read.
 const MOST_FILES: usize = 200;
 
-/// What is known of a replica before it is restored.
+/// What is known about a replica before it is restored.
 pub(in crate::seal) struct FutureReplica<'a> {
     pub(in crate::seal) directories: &'a Directories,
     pub(in crate::seal) bin_dir: &'a Path,
@@ -31,10 +32,10 @@ pub(in crate::seal) struct FutureReplica<'a> {
     pub(in crate::seal) cancel: &'a CancellationToken,
 }
 
-/// Checks `config_file`. Does nothing without one, or if it or a file that it includes is one that will be restored.
+/// Checks `config_file`. Does nothing if it is not set, or if that file or one that it includes will only be restored.
 ///
 /// # Errors
-/// Fails with what the server refuses, and with `configure_standby` also with what a starting server lacks.
+/// Fails with what the server refuses. With `configure_standby`, also fails with what a starting server would miss.
 pub(in crate::seal) fn check(future: &FutureReplica<'_>, findings: &mut Findings) -> Result<(), Problem> {
     let Some(file) = &future.end.config_file else { return Ok(()) };
     if future.reads_restored_files(file, &mut Vec::new(), 0) {
@@ -80,7 +81,7 @@ pub(in crate::seal) fn check(future: &FutureReplica<'_>, findings: &mut Findings
     super::access::check_exists(&hba_file, &mut verdicts).map(drop)
 }
 
-/// Checks that the file does not have the server run on another directory.
+/// Checks that the file does not make the server run on another data directory.
 fn data_directory(server: &Server<'_>, directories: &Directories) -> Result<(), Problem> {
     let Some(named) = ask::own_data_directory(server)? else { return Ok(()) };
     let path = Path::new(&named);
@@ -99,8 +100,12 @@ impl FutureReplica<'_> {
         if place_around(self.directories, &self.directories.datadir, file).is_some() {
             return true;
         }
-        if depth > DEPTH || read.len() >= MOST_FILES || read.iter().any(|read| read == file) {
+        if read.iter().any(|read| read == file) {
             return false;
+        }
+        // The files beyond these limits are not known, and may be restored files.
+        if depth > DEPTH || read.len() >= MOST_FILES {
+            return true;
         }
         read.push(file.to_owned());
         let Ok(bytes) = crate::regular_file::beginning(file, LONGEST) else { return false };
@@ -123,10 +128,15 @@ impl FutureReplica<'_> {
     }
 }
 
-/// Returns the files of an included directory.
+/// Returns the files of an included directory that the server reads (`ParseConfigDirectory` in guc-file.l), at most `MOST_FILES + 1`.
 fn files_of(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    entries.flatten().map(|entry| entry.path()).take(MOST_FILES).collect()
+    let is_read = |name: &OsStr| {
+        let name = name.as_encoded_bytes();
+        !name.starts_with(b".") && name.ends_with(b".conf")
+    };
+    let entries = entries.flatten().filter(|entry| is_read(&entry.file_name()));
+    entries.map(|entry| entry.path()).take(MOST_FILES + 1).collect()
 }
 
 impl Replica<'_> {
@@ -148,6 +158,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = |name: &str| place.path().join(name);
         fs::create_dir_all(path("conf.d")).unwrap();
+        fs::create_dir_all(path("unread")).unwrap();
+        fs::write(path("unread/old.conf.bak"), "include '../data/x.conf'\n").unwrap();
         let directories = Directories {
             datadir: path("data"),
             wal: Some(path("wal")),
@@ -170,6 +182,7 @@ mod tests {
             ("include_dir 'conf.d'\n".to_owned(), "port = 2\n".to_owned(), false),
             ("include_dir 'conf.d'\n".to_owned(), "include '../data/x.conf'\n".to_owned(), true),
             ("include 'own.conf'\n".to_owned(), String::new(), false),
+            ("include_dir 'unread'\n".to_owned(), String::new(), false),
             (format!("# include '{datadir}/x.conf'\n"), String::new(), false),
         ] {
             fs::write(path("own.conf"), &text).unwrap();

@@ -1,6 +1,7 @@
-//! Has the server compute the size of its shared memory, which depends on many settings (`InitializeShmemGUCs` in `ipci.c`). From 15 on
-//! `postgres -C` does this, in a scratch directory with a copy of pg_control, and before that compares a few settings with pg_control
-//! (`PostmasterMain` in `postmaster.c`). Libraries are not loaded, so what they add is missing.
+//! Has the server compute the size of its shared memory, which depends on many settings (`InitializeShmemGUCs` in `ipci.c`). Since version
+//! 15, `postgres -C` can compute the size. The check runs it in a scratch directory that holds a copy of pg_control, because the server
+//! first checks a few settings against that file (`PostmasterMain` in `postmaster.c`). Libraries are not loaded, so the size does not
+//! include the memory that they need.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,24 +14,26 @@ use super::super::problem::{During, Problem, shown_within};
 use super::ask::{self, Server};
 use super::{CHECK, Verdicts, access};
 
-/// The first version that computes it.
+/// The first major version whose `postgres -C` computes the size.
 const FIRST: u32 = 15;
 
-/// How many characters of the server's messages are reported.
+/// The most characters of the server's messages that a report repeats.
 const SHOWN: usize = 2000;
 
-/// What the server says about a configuration with which it does not start, although every single setting is valid.
+/// Messages with which the server rejects a configuration whose settings are each valid on their own.
 const REFUSALS: [&str; 2] = ["\"wal_consistency_checking\"", "shared memory size overflows"];
 
 /// The size of the shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SharedMemory {
     pub(super) bytes: u64,
-    /// How many huge pages that takes, of the size that the server would use. `None` if there are none.
+    /// The number of huge pages that the shared memory takes, in the page size that the server would use; `None` if the machine has no
+    /// huge pages.
     pub(super) huge_pages: Option<u64>,
 }
 
-/// Returns the size; `None` if the server does not tell it. Reports a configuration that the server refuses meanwhile.
+/// Returns the size; `None` if the server does not compute it. If the server rejects the configuration before it computes the size,
+/// reports that.
 pub(super) fn ask(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<Option<SharedMemory>, Problem> {
     let replica = server.replica;
     if replica.major < FIRST || replica.control_file.is_empty() {
@@ -61,7 +64,7 @@ pub(super) fn ask(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<Op
     Ok(Some(SharedMemory { bytes: megabytes.saturating_mul(1 << 20), huge_pages }))
 }
 
-/// The server reads postgresql.auto.conf in the data directory, which is the scratch directory here.
+/// Copies postgresql.auto.conf into the scratch directory, which the server uses as its data directory.
 fn copy_auto_conf(top: &Directory, data: &Path) -> Result<(), Problem> {
     if top.find(&AUTO).during(CHECK)?.is_some() {
         let bytes = top.read(&AUTO, LONGEST).during(CHECK)?;

@@ -1,5 +1,5 @@
-//! Makes sure that the server goes on following: it overrides in `postgresql.auto.conf` what a configuration file outside the data
-//! directory, which no other check judges, says about the end of recovery, and names the slot that `pg_basebackup` used.
+//! Makes sure that the server goes on following its primary. Overrides in `postgresql.auto.conf` what a configuration file outside the data
+//! directory, which no other check judges, sets about the end of recovery. Also sets the slot that `pg_basebackup` used.
 
 use super::super::guc::{self, Class, Setting};
 use super::super::problem::{Problem, shown};
@@ -15,19 +15,20 @@ const ACTION: &str = "recovery_target_action";
 fn harmless(setting: Setting) -> Option<&'static str> {
     match setting.class {
         Class::EndsRecovery(harmless) => Some(harmless),
-        // Without a recovery target it does nothing, but its value would count again if the file set a target later.
+        // This setting has no effect without a recovery target, but the file may set a target later.
         _ if setting.name == ACTION => Some("pause"),
         _ => None,
     }
 }
 
-/// Overrides what could end recovery, reports a delay of recovery, and names the slot. Without `configure_standby` it only reports.
+/// Overrides the settings that could end recovery, reports a delay of recovery, and sets the slot. Without `configure_standby`, only
+/// reports.
 ///
 /// # Errors
 /// Fails if the server still reads another value of a setting after it was overridden.
 pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     let mut overrides: Vec<(&str, &str)> = Vec::new();
-    // In the data directory every mention was judged before, and what an include outside may set was overridden.
+    // Every setting in a file of the data directory was judged before, and what an included file outside may set was overridden.
     if matches!(server.file, ConfigurationFile::At(_)) {
         ends_of_recovery(server, &mut overrides, verdicts)?;
         delay(server, verdicts)?;
@@ -89,8 +90,8 @@ fn delay(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem
     Ok(())
 }
 
-/// Has the standby follow by the slot that `pg_basebackup` used, which otherwise keeps WAL at the source without an end. A slot that a
-/// file outside the data directory names is the operator's own choice.
+/// Has the standby follow through the slot that `pg_basebackup` used, because an unused slot keeps WAL at the source without an end. Does
+/// not replace a slot that a file outside the data directory names, because that is the operator's own choice.
 fn slot<'a>(
     server: &Server<'a>,
     overrides: &mut Vec<(&'a str, &'a str)>,

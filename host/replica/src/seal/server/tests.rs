@@ -96,7 +96,7 @@ fn rule_30_a_configuration_that_the_server_refuses_is_reported_with_file_and_lin
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn the_text_of_a_file_that_is_no_configuration_is_not_shown() {
+fn the_text_of_a_file_that_is_not_a_configuration_file_is_not_shown() {
     let elsewhere = tempfile::NamedTempFile::new().unwrap();
     fs::write(elsewhere.path(), "host:5432:*:replicator:hunter2 and:more\n").unwrap();
     let main = format!("include '{}'\n", elsewhere.path().display());
@@ -242,7 +242,7 @@ fn the_operators_configuration_file_and_debians_are_read_in_place_of_a_missing_o
     };
     cluster("broken", "nonsense");
     cluster("other", "data_directory = '/elsewhere'\n");
-    // As in Debian's file: without the names of both files the server does not start from such a file alone.
+    // The settings are as in Debian's file: unless it names both files, the server does not start from such a file alone.
     let files = format!("hba_file = '{datadir}/pg_hba.conf'\nident_file = '{datadir}/pg_ident.conf'\n");
     let ours = cluster("ours", &format!("data_directory = '{datadir}'\n{files}"));
     let found =

@@ -12,7 +12,7 @@ use super::Verdicts;
 use super::ask::Server;
 use crate::regular_file;
 
-/// The files, and whether the server needs each.
+/// The settings that name a file of TLS, and whether the server needs the file.
 const FILES: [(&str, bool); 5] = [
     ("ssl_cert_file", true),
     ("ssl_key_file", true),
@@ -22,7 +22,7 @@ const FILES: [(&str, bool); 5] = [
 ];
 
 /// Other settings that decide whether the server starts with TLS, with the first and the last major version that has them.
-const BESIDES: [(&str, u32, u32); 7] = [
+const FURTHER_SETTINGS: [(&str, u32, u32); 7] = [
     ("ssl_ciphers", 13, 18),
     ("ssl_prefer_server_ciphers", 13, 18),
     ("ssl_min_protocol_version", 13, 18),
@@ -42,7 +42,7 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
         return Ok(Vec::new());
     }
     let mut settings: Vec<OsString> = vec!["ssl=on".into()];
-    let mut is_whole = true;
+    let mut all_usable = true;
     for (name, needed) in FILES {
         let value = server.setting(name)?;
         if value.is_empty() && !needed {
@@ -50,11 +50,11 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
         }
         let path = server.replica.places.path.join(&value);
         if server.replica.is_restored_later(&path) {
-            is_whole = false;
+            all_usable = false;
             continue;
         }
         if let Some(fault) = fault(name, &path) {
-            is_whole = false;
+            all_usable = false;
             verdicts.missing(format!(
                 "`ssl` is on, and `{name}` is `{}` ({}), {fault}: PostgreSQL does not start. Put the file there, or set `{name}` or \
                  `ssl = off` {}",
@@ -64,11 +64,11 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
             ))?;
         }
         if name == "ssl_key_file" && has_passphrase(&path) {
-            is_whole = false;
+            all_usable = false;
             let what = format!("`{name}` is `{}`, a key with a passphrase", shown(value.as_bytes()));
             if server.setting("ssl_passphrase_command")?.is_empty() {
                 verdicts.missing(format!(
-                    "{what}, and `ssl_passphrase_command` is empty: PostgreSQL does not start, because nobody is asked for the passphrase. \
+                    "{what}, and `ssl_passphrase_command` is empty: PostgreSQL does not start, because it cannot ask for the passphrase. \
                      Take the passphrase out of the key, or set `ssl_passphrase_command` {}",
                     server.remedy("ssl_passphrase_command")
                 ))?;
@@ -78,7 +78,7 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
         }
         settings.push(named(name, path));
     }
-    if !is_whole {
+    if !all_usable {
         return Ok(Vec::new());
     }
     if server.replica.major >= 14 {
@@ -87,7 +87,7 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
             settings.push(named("ssl_crl_dir", server.replica.places.path.join(directory)));
         }
     }
-    for (name, first, last) in BESIDES {
+    for (name, first, last) in FURTHER_SETTINGS {
         if (first..=last).contains(&server.replica.major) {
             settings.push(named(name, server.setting(name)?.into()));
         }
@@ -105,7 +105,7 @@ fn named(name: &str, value: PathBuf) -> OsString {
 fn fault(name: &str, path: &Path) -> Option<String> {
     match fs::metadata(path) {
         Err(error) => Some(format!("which cannot be examined ({error})")),
-        Ok(metadata) if !metadata.is_file() => Some("which is no file".to_owned()),
+        Ok(metadata) if !metadata.is_file() => Some("which is not a regular file".to_owned()),
         Ok(metadata) if name == "ssl_key_file" && key_fault(&metadata).is_some() => key_fault(&metadata),
         Ok(_) => regular_file::open(path).err().map(|error| format!("which cannot be read ({error})")),
     }
@@ -116,7 +116,9 @@ fn key_fault(metadata: &fs::Metadata) -> Option<String> {
     let (owner, mode) = (metadata.uid(), metadata.mode());
     let server = rustix::process::geteuid().as_raw();
     if owner != server && owner != 0 {
-        return Some(format!("which belongs to user {owner}, neither the server's {server} nor root"));
+        return Some(format!(
+            "which belongs to the user {owner}, and not to the server's user {server} or to root"
+        ));
     }
     let others = if owner == server { 0o077 } else { 0o037 };
     (mode & others != 0).then(|| format!("which others may read: its mode is {:04o}", mode & 0o7777))

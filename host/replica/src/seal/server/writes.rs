@@ -1,5 +1,5 @@
-//! Checks the directories that the server must be able to write at its start: that of its log (`SysLogger_Start` in `syslogger.c`), and
-//! before version 15 that of the statistics, which recovery removes (`pgstat_reset_all` in `pgstat.c`).
+//! Checks the directories to which the server must be able to write at its start: the directory of its log (`SysLogger_Start` in
+//! `syslogger.c`), and before version 15 the directory of the statistics, which recovery empties (`pgstat_reset_all` in `pgstat.c`).
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,10 +11,11 @@ use super::super::problem::{Problem, shown};
 use super::Verdicts;
 use super::ask::Server;
 
-/// Directories that the packages' service creates when it starts the server (tmpfiles.d, `RuntimeDirectory`, `pg_ctlcluster`).
+/// Directories that the service in PostgreSQL's packages creates when it starts the server (tmpfiles.d, `RuntimeDirectory`,
+/// `pg_ctlcluster`).
 const MADE_AT_THE_START: [&str; 2] = ["/run/postgresql", "/var/run/postgresql"];
 
-/// Does these checks.
+/// Checks the directories of the log and of the statistics.
 pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     log(server, verdicts)?;
     if server.replica.major < 15 {
@@ -23,17 +24,17 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
     Ok(())
 }
 
-/// Returns whether a missing directory, or one that it lies in, is created before the server starts.
+/// Returns whether a directory is missing, and it or a directory above it is created before the server starts.
 pub(super) fn is_made_at_the_start(path: &Path) -> bool {
     MADE_AT_THE_START.iter().any(|made| path.starts_with(made)) && !path.exists()
 }
 
 /// Returns why the server, which runs as the same user as this program, cannot create files in a directory; `None` if it can.
-pub(super) fn fault_of_directory(path: &Path) -> Option<String> {
+pub(super) fn directory_fault(path: &Path) -> Option<String> {
     match fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Some("which does not exist".to_owned()),
         Err(error) => Some(format!("which cannot be examined ({error})")),
-        Ok(metadata) if !metadata.is_dir() => Some("which is no directory".to_owned()),
+        Ok(metadata) if !metadata.is_dir() => Some("which is not a directory".to_owned()),
         Ok(_) => accessat(CWD, path, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
             .err()
             .map(|error| format!("in which the server's user may not create files ({error})")),
@@ -53,7 +54,7 @@ fn log(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> 
     let pattern = server.setting("log_filename")?;
     let destinations = server.setting("log_destination")?.to_ascii_lowercase();
     let Some((path, fault)) =
-        names_of_logs(&pattern, &destinations).iter().find_map(|name| fault_of_log(&directory, name))
+        log_names(&pattern, &destinations).iter().find_map(|name| log_fault(&directory, name))
     else {
         return Ok(());
     };
@@ -67,7 +68,7 @@ fn log(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> 
         fault.remedy,
         server.remedy(NAME)
     );
-    // A directory of a name with a date in it may exist when the server starts.
+    // A directory whose name contains a date may exist by the time the server starts.
     if pattern.rsplit_once('/').is_some_and(|(directory, _)| directory.contains('%')) {
         verdicts.report(message);
         return Ok(());
@@ -75,9 +76,9 @@ fn log(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> 
     verdicts.missing(message)
 }
 
-/// Returns the patterns of the names of the files that the server opens at its start: one for `stderr` always, and one for each other
-/// format of `log_destination` (`logfile_getname` in `syslogger.c`).
-fn names_of_logs(pattern: &str, destinations: &str) -> Vec<String> {
+/// Returns the patterns of the names of the log files that the server opens at its start: always one for `stderr`, and one for each other
+/// format in `log_destination` (`logfile_getname` in `syslogger.c`).
+fn log_names(pattern: &str, destinations: &str) -> Vec<String> {
     let mut names = vec![pattern.to_owned()];
     for (destination, suffix) in [("csvlog", ".csv"), ("jsonlog", ".json")] {
         if destinations.split(',').any(|listed| listed.trim_matches([' ', '"']) == destination) {
@@ -89,12 +90,12 @@ fn names_of_logs(pattern: &str, destinations: &str) -> Vec<String> {
 
 /// Why a log cannot be written, and what to do.
 #[derive(Debug, PartialEq, Eq)]
-struct FaultOfLog {
+struct LogFault {
     why: String,
     remedy: &'static str,
 }
 
-impl FaultOfLog {
+impl LogFault {
     fn of_directory(path: &Path, why: String) -> Self {
         let remedy = match path.is_dir() {
             true => "Give that directory to the server's user (chown, chmod)",
@@ -104,16 +105,16 @@ impl FaultOfLog {
     }
 }
 
-/// Returns where the log cannot be written, and why; `None` if it can. The server creates the last directory of `log_directory`, none of
-/// those that `log_filename` names, and opens the first file.
-fn fault_of_log(directory: &Path, file: &str) -> Option<(PathBuf, FaultOfLog)> {
+/// Returns where the log cannot be written, and why; `None` if it can be written. The server creates the last component of
+/// `log_directory`, but no directory that `log_filename` names, and then opens the first file.
+fn log_fault(directory: &Path, file: &str) -> Option<(PathBuf, LogFault)> {
     let file = directory.join(file);
     let parent = file.parent()?;
     let is_missing =
         |path: &Path| matches!(fs::symlink_metadata(path), Err(error) if error.kind() == ErrorKind::NotFound);
     let needed = if parent == directory && is_missing(directory) { directory.parent()? } else { parent };
-    if let Some(why) = fault_of_directory(needed) {
-        return Some((needed.into(), FaultOfLog::of_directory(needed, why)));
+    if let Some(why) = directory_fault(needed) {
+        return Some((needed.into(), LogFault::of_directory(needed, why)));
     }
     // A file whose name has no date in it may exist.
     let why = match fs::metadata(&file) {
@@ -125,7 +126,7 @@ fn fault_of_log(directory: &Path, file: &str) -> Option<(PathBuf, FaultOfLog)> {
         Err(_) => return None,
     };
     let remedy = "Give that file to the server's user (chown, chmod), or remove it";
-    Some((file, FaultOfLog { why, remedy }))
+    Some((file, LogFault { why, remedy }))
 }
 
 fn statistics(server: &Server<'_>, value: &str, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
@@ -134,10 +135,11 @@ fn statistics(server: &Server<'_>, value: &str, verdicts: &mut Verdicts<'_>) -> 
     if server.replica.is_restored_later(&path) {
         return Ok(());
     }
-    let Some(fault) = fault_of_directory(&path) else { return Ok(()) };
+    let Some(fault) = directory_fault(&path) else { return Ok(()) };
     let what = format!("`{NAME}` is `{}` ({}), {fault}", shown(value.as_bytes()), server.place(NAME));
     if is_made_at_the_start(&path) {
-        verdicts.report(format!("{what}: PostgreSQL recovers only if its service creates it before"));
+        verdicts
+            .report(format!("{what}: PostgreSQL recovers only if its service creates the directory first"));
         return Ok(());
     }
     verdicts.missing(format!(
@@ -154,7 +156,7 @@ mod tests {
     fn the_log_needs_a_directory_whose_last_part_may_be_missing() {
         let place = tempfile::tempdir().unwrap();
         let fault = |directory: &str, file: &str| {
-            fault_of_log(&place.path().join(directory), file).map(|(path, fault)| (path, fault.why))
+            log_fault(&place.path().join(directory), file).map(|(path, fault)| (path, fault.why))
         };
         assert_eq!(fault("log", "x-%d.log"), None);
         fs::create_dir(place.path().join("log")).unwrap();
@@ -181,7 +183,7 @@ mod tests {
             ("x.log", "csvlog", &["x.log", "x.csv"]),
             ("x-%d", "stderr, jsonlog,csvlog", &["x-%d", "x-%d.csv", "x-%d.json"]),
         ] {
-            assert_eq!(names_of_logs(pattern, destinations), names, "{pattern} {destinations}");
+            assert_eq!(log_names(pattern, destinations), names, "{pattern} {destinations}");
         }
     }
 

@@ -58,7 +58,7 @@ struct Level {
     /// Whether it may have more names than were kept.
     more: bool,
     opened: Option<rooted::Directory>,
-    /// For the names.
+    /// The charge for the memory of the names.
     charge: Option<Charge>,
 }
 
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_in_the_order_of_their_bytes_from_whichever_key_and_prefix() {
+    fn keys_are_listed_in_the_order_of_their_bytes_for_every_prefix_and_start() {
         let files = ["a.b", "a/b", "a/c/d", "a/c.d", "a0", "b.b", "b-1/x", "b/x/y", "z/é", "A"];
         let root = tree(&files);
         let sorted: BTreeSet<&str> = files.into_iter().collect();
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_links_nor_special_files_are_listed_nor_followed() {
+    fn links_and_special_files_are_neither_listed_nor_followed() {
         let root = tree(&["file", "real/inside"]);
         std::os::unix::fs::symlink("file", root.path().join("link")).unwrap();
         std::os::unix::fs::symlink("real", root.path().join("linked")).unwrap();
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_deeper_than_the_bound_are_refused_by_name() {
+    fn an_error_names_the_directory_that_is_nested_too_deep() {
         let deep = "d/".repeat(DEPTH) + "file";
         let root = tree(&[&deep]);
         let error = Listing::new("", None).page(&rooted::Directory::open(root.path()).unwrap()).unwrap_err();
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_with_more_names_than_are_kept_is_listed_whole_and_in_order() {
+    fn a_directory_with_more_names_than_are_kept_is_listed_completely_and_in_order() {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("1/2/3/4/5");
         std::fs::create_dir_all(&directory).unwrap();

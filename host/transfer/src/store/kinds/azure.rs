@@ -16,13 +16,13 @@ const ACCOUNT: Setting = Setting {
     name: "account",
     library: Some("account_name"),
     value: ValueKind::Name,
-    unset: Unset::Missing("write account = \"NAME\", the storage account that the container is in"),
+    unset: Unset::Missing("write account = \"NAME\" with the storage account of the container"),
     doc: "the storage account",
 };
 
 const ENDPOINT: Setting = endpoint("endpoint");
 
-/// A setting that says who somebody is to Azure.
+/// Makes a setting that identifies a client to Azure.
 const fn identity(name: &'static str) -> Setting {
     Setting {
         name,
@@ -58,7 +58,7 @@ const CLIENT_SECRET: Credential = Credential {
 pub(super) static KIND: StoreKind = StoreKind {
     scheme: "az",
     example: "az://container/prefix",
-    called: "an az store",
+    label: "an az store",
     place: Place::Bucket,
     settings: &[ACCOUNT, ENDPOINT, CLIENT_ID, TENANT_ID, ALLOW_HTTP],
     credentials: &[
@@ -66,7 +66,7 @@ pub(super) static KIND: StoreKind = StoreKind {
         CredentialSet { credentials: &[SAS_TOKEN], needs: &[] },
         CredentialSet { credentials: &[CLIENT_SECRET], needs: &[&CLIENT_ID, &TENANT_ID] },
     ],
-    several: "are one of `account_key`, `sas_token` and `client_secret`, not several",
+    conflict: "are one of `account_key`, `sas_token` and `client_secret`, not several",
     environment: &[
         Variable { name: "AZURE_STORAGE_ACCOUNT_KEY", gives: Gives::Credential(&ACCOUNT_KEY) },
         Variable { name: "AZURE_STORAGE_SAS_TOKEN", gives: Gives::Credential(&SAS_TOKEN) },
@@ -98,7 +98,7 @@ fn open(chosen: &Chosen<'_>, runtime: &Handle) -> Result<Opened, Error> {
         .with_container_name(container)
         .with_retry(no_retry())
         .with_http_connector(chosen.connector(host, runtime)?);
-    for (key, value) in chosen.of_the_library::<AzureConfigKey>()? {
+    for (key, value) in chosen.library_options::<AzureConfigKey>()? {
         builder = builder.with_config(key, value);
     }
     if chosen.is_anonymous() {

@@ -1,5 +1,5 @@
-//! What is wrong with a store as it is configured, as far as nobody must be asked: told where the configuration is read, and not
-//! when a method first asks the store.
+//! Finds mistakes in the configuration of a store without a request. They are reported when the configuration is read, and not only
+//! when a method first uses the store.
 
 use foundation::nearest::nearest;
 use reqwest::Url;
@@ -8,12 +8,12 @@ use super::{Environment, Setting, StoreKind, Tls, Unset, chosen, invalid, url, v
 use crate::error::Error;
 use crate::store::StoreConfig;
 
-/// One thing that is wrong with a store.
+/// A mistake in the configuration of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     /// The setting, by its name in the configuration.
     pub setting: String,
-    /// What is wrong with it, to be put behind the name of the setting. Has no secret in it.
+    /// What is wrong with it, to be put after the name of the setting. Contains no secret.
     pub message: String,
 }
 
@@ -23,7 +23,7 @@ impl Mistake {
     }
 }
 
-/// The kind of a store that nothing is wrong with.
+/// Returns the kind of a store, if nothing is wrong with its configuration.
 ///
 /// # Errors
 /// `Invalid` with the first mistake.
@@ -37,7 +37,7 @@ pub(super) fn checked(
     StoreKind::of(&config.url).map_err(invalid)
 }
 
-/// Everything that is wrong; credentials are looked at where the store is opened, for they may stand in files.
+/// Returns all mistakes. Does not check the credentials, which may be in files: [`Chosen::of`](chosen::Chosen::of) checks them.
 pub(in crate::store) fn mistakes(config: &StoreConfig, environment: Environment<'_>) -> Vec<Mistake> {
     let kind = match StoreKind::of(&config.url) {
         Ok(kind) => kind,
@@ -47,7 +47,7 @@ pub(in crate::store) fn mistakes(config: &StoreConfig, environment: Environment<
         url::wrong(kind, &config.url).map(|why| Mistake::new("url", why)).into_iter().collect();
     for (index, (name, value)) in config.options.iter().enumerate() {
         let wrong = match kind.settings.iter().find(|setting| setting.name == name) {
-            None => Some(unknown(kind, name)),
+            None => Some(unknown_setting(kind, name)),
             Some(_) if config.options[..index].iter().any(|(before, _)| before == name) => {
                 Some("is given twice".to_owned())
             }
@@ -63,72 +63,74 @@ pub(in crate::store) fn mistakes(config: &StoreConfig, environment: Environment<
         }
     }
     if !kind.redirects && !config.redirects.is_empty() {
-        mistakes.push(Mistake::new("redirects", format!("is nothing that {} has", kind.called)));
+        mistakes.push(Mistake::new("redirects", format!("is not supported by {}", kind.label)));
     }
     if mistakes.is_empty() {
-        mistakes.extend(wrong_way(kind, config));
+        mistakes.extend(tls_mistake(kind, config));
     }
     if config.credentials.is_auto() {
         let wrong = match kind.has_auto() {
-            true => chosen::found(kind, environment)
+            true => chosen::read_environment(kind, environment)
                 .err()
                 .map(|error| format!("asks the environment: {}", error.message)),
-            false => Some(format!("asks the environment, which says nothing to {}", kind.called)),
+            false => Some(format!("asks the environment, from which {} takes no credentials", kind.label)),
         };
         mistakes.extend(wrong.map(|why| Mistake::new("credentials", why)));
     }
     mistakes
 }
 
-fn unknown(kind: &StoreKind, name: &str) -> String {
+fn unknown_setting(kind: &StoreKind, name: &str) -> String {
     let names = || kind.settings.iter().map(|setting| setting.name);
     if matches!(&kind.settings, []) {
-        return format!("is no setting of {}, which has none of its own", kind.called);
+        return format!("is not a setting of {}, which has no settings of its own", kind.label);
     }
     let hint = match nearest(name, names()) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("there are {}", names().collect::<Vec<_>>().join(", ")),
+        None => format!("the settings are {}", names().collect::<Vec<_>>().join(", ")),
     };
-    format!("is no setting of {}, or does nothing there; {hint}", kind.called)
+    format!("is not a setting of {}, or does nothing there; {hint}", kind.label)
 }
 
 fn value<'c>(config: &'c StoreConfig, setting: &Setting) -> Option<&'c str> {
     config.options.iter().find(|(name, _)| name == setting.name).map(|(_, value)| value.as_str())
 }
 
-/// Whether this store is reached by TLS. `false` also for a URL that names no kind of store.
+/// Returns whether this store is reached by TLS; `false` also for a URL of an unknown kind.
 pub(in crate::store) fn speaks_tls(config: &StoreConfig) -> bool {
     StoreKind::of(&config.url).is_ok_and(|kind| match kind.tls {
         Tls::Never => false,
         Tls::Always => true,
-        Tls::Unless(address) => !is_plain(config, address),
+        Tls::Unless(address) => !is_plain_http(config, address),
     })
 }
 
-fn is_plain(config: &StoreConfig, address: &Setting) -> bool {
+/// Returns whether this setting is an address that begins with `http://`.
+fn is_plain_http(config: &StoreConfig, address: &Setting) -> bool {
     value(config, address).is_some_and(|address| Url::parse(address).is_ok_and(|url| url.scheme() == "http"))
 }
 
-/// Plain http must be said, and must be meant; and nobody is asked who vouches for a server where no TLS is spoken.
-fn wrong_way(kind: &StoreKind, config: &StoreConfig) -> Option<Mistake> {
+/// Returns the mistake in settings about TLS: an `http://` address without `allow_http`, `allow_http` without such an address, or
+/// `ca_file` without TLS.
+fn tls_mistake(kind: &StoreKind, config: &StoreConfig) -> Option<Mistake> {
     if let Tls::Unless(address) = kind.tls {
         let is_allowed = value(config, &super::ALLOW_HTTP) == Some("true");
-        match (is_plain(config, address), is_allowed) {
+        match (is_plain_http(config, address), is_allowed) {
             (true, false) => {
                 return Some(Mistake::new(
                     address.name,
-                    "is http without TLS, which everybody on the way can read: write https://, or allow_http = true beside it",
+                    "is http without TLS, so everybody on the network path can read the data: write https://, or set allow_http = true",
                 ));
             }
             (false, true) => {
                 return Some(Mistake::new(
                     super::ALLOW_HTTP.name,
-                    "does nothing without an `endpoint` that begins with http://: take the line out",
+                    "does nothing without an `endpoint` that begins with http://: remove the line",
                 ));
             }
             (true, true) | (false, false) => {}
         }
     }
-    let is_vouched_for = config.authorities.is_some() && !speaks_tls(config);
-    is_vouched_for.then(|| Mistake::new("ca_file", "does nothing without TLS: the address is http://"))
+    let is_without_effect = config.authorities.is_some() && !speaks_tls(config);
+    is_without_effect.then(|| Mistake::new("ca_file", "does nothing without TLS: the address is http://"))
 }

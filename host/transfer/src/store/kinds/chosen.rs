@@ -1,4 +1,4 @@
-//! What was chosen for one store: its settings, its credentials, and what the environment gives it.
+//! The settings and credentials of one store, from its configuration and from the environment.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -14,11 +14,11 @@ use crate::store::key::Prefix;
 use crate::store::quoted::without_values;
 use crate::store::transport::Connector;
 
-/// Returns what the environment gives a store of this kind: each variable that is set, and its value.
+/// Returns the environment variables for this kind of store that are set and not empty, with their values.
 ///
 /// # Errors
-/// `Invalid` for a variable that cannot be used, by its name.
-pub(super) fn found(
+/// `Invalid` if a variable cannot be used; the message names it.
+pub(super) fn read_environment(
     kind: &StoreKind,
     environment: Environment<'_>,
 ) -> Result<Vec<(&'static Variable, String)>, Error> {
@@ -27,8 +27,8 @@ pub(super) fn found(
         let Some(value) = environment(variable.name) else { continue };
         let unusable = |why: &str| invalid(format!("the variable {} {why}", variable.name));
         let value = value.into_string().map_err(|_| unusable("is not text in UTF-8"))?;
-        let value = without_end(&value);
-        // The clouds' own programs take an empty variable for one that is not set.
+        let value = without_line_end(&value);
+        // The clouds' own programs also treat an empty variable as not set.
         if value.is_empty() {
             continue;
         }
@@ -40,7 +40,7 @@ pub(super) fn found(
     Ok(found)
 }
 
-/// What was chosen for a store.
+/// The settings and credentials of a store.
 pub(super) struct Chosen<'c> {
     config: &'c StoreConfig,
     kind: &'static StoreKind,
@@ -48,19 +48,20 @@ pub(super) struct Chosen<'c> {
 }
 
 struct ChosenValue {
-    /// The name in the configuration, or the library's where the configuration has none.
+    /// The name in the configuration, or in the library if the configuration has none.
     name: &'static str,
+    /// The name in the library; `None` if only this crate reads the value.
     library: Option<&'static str>,
     is_secret: bool,
     text: String,
 }
 
 impl<'c> Chosen<'c> {
-    /// Reads the credentials of a store that [`mistakes`](super::mistakes) has found nothing wrong with.
+    /// Collects and checks the settings and credentials of a store in which [`mistakes`](super::mistakes) has found nothing wrong.
     ///
     /// # Errors
-    /// `Invalid` for a credential that is not known or cannot be used, for credentials that do not belong together, and for a variable
-    /// that cannot be used.
+    /// `Invalid` if a credential is unknown or cannot be used, if the credentials are not of one set, or if an environment variable
+    /// cannot be used.
     pub(super) fn of(
         config: &'c StoreConfig,
         kind: &'static StoreKind,
@@ -77,13 +78,13 @@ impl<'c> Chosen<'c> {
             let credential = kind
                 .all_credentials()
                 .find(|credential| credential.name == name)
-                .ok_or_else(|| invalid(format!("`{shown}` is no credential of {}", kind.called)))?;
+                .ok_or_else(|| invalid(format!("`{shown}` is not a credential of {}", kind.label)))?;
             if chosen.value(credential.name).is_some() {
                 return Err(invalid(format!("the credential `{shown}` is given twice")));
             }
             let value = std::str::from_utf8(secret.expose())
                 .map_err(|_| invalid(format!("the credential `{shown}` is not text in UTF-8")))?;
-            let value = without_end(value);
+            let value = without_line_end(value);
             if let Some(why) = values::wrong(credential.value, value) {
                 return Err(invalid(format!("the credential `{shown}` {why}")));
             }
@@ -95,8 +96,8 @@ impl<'c> Chosen<'c> {
             return Err(invalid(format!("its `credentials` {why}")));
         }
         if config.credentials.is_auto() {
-            for (Variable { name, gives }, value) in found(kind, environment)? {
-                // Two variables may name one thing, of which the first counts.
+            for (Variable { name, gives }, value) in read_environment(kind, environment)? {
+                // Two variables may set the same value; the first one counts.
                 if chosen.value(gives.name()).is_some() {
                     continue;
                 }
@@ -113,42 +114,42 @@ impl<'c> Chosen<'c> {
         self.values.push(ChosenValue { name, library, is_secret, text });
     }
 
-    /// The value of a setting or a credential.
+    /// Returns the value of a setting or a credential; `None` if it is not set.
     pub(super) fn value(&self, name: &str) -> Option<&str> {
         self.values.iter().find(|value| value.name == name).map(|value| value.text.as_str())
     }
 
-    /// The store's URL.
+    /// Returns the store's URL.
     pub(super) fn url(&self) -> &'c str {
         &self.config.url
     }
 
-    /// The bucket that its URL names, and the prefix in it.
+    /// Returns the bucket that its URL names, and the prefix in it.
     pub(super) fn bucket(&self) -> Result<(&'c str, Prefix), Error> {
         url::bucket(self.url())
     }
 
-    /// Where a web server may redirect to besides itself.
+    /// Returns the other origins to which a web server may redirect, each `HOST:PORT`.
     pub(super) fn redirects(&self) -> &'c [String] {
         &self.config.redirects
     }
 
-    /// Who vouches for its server, as certificates in PEM; `None` if the authorities do that this machine trusts.
+    /// Returns the only authorities that are trusted for its server, as certificates in PEM; `None` for those that this machine trusts.
     pub(super) fn authorities(&self) -> Option<&'c str> {
         self.config.authorities.as_deref()
     }
 
-    /// How long one answer is awaited.
+    /// Returns how long to wait for one response.
     pub(super) fn idle(&self) -> Duration {
         self.config.retry.idle
     }
 
-    /// Whether nobody in particular reads it: requests are not signed.
+    /// Returns whether the store is read without credentials, so that requests are not signed.
     pub(super) fn is_anonymous(&self) -> bool {
         !self.config.credentials.is_auto() && !self.values.iter().any(|value| value.is_secret)
     }
 
-    /// What speaks to the store at the address that the operator names, or else at the cloud's own `host`.
+    /// Makes the connector for the store's host: the one in the operator's `endpoint`, or else the cloud's own `host`.
     pub(super) fn connector(&self, host: String, runtime: &Handle) -> Result<Connector, Error> {
         let named = match self.kind.tls {
             Tls::Unless(address) => self.value(address.name).and_then(|address| Url::parse(address).ok()),
@@ -158,26 +159,26 @@ impl<'c> Chosen<'c> {
         Connector::new(self.authorities(), host, runtime.clone())
     }
 
-    /// Everything that the cloud's library reads, by its own names.
-    pub(super) fn of_the_library<K: FromStr<Err = object_store::Error>>(
+    /// Returns the values that the cloud's library reads, by the names of the library.
+    pub(super) fn library_options<K: FromStr<Err = object_store::Error>>(
         &self,
     ) -> Result<Vec<(K, &str)>, Error> {
         let named = self.values.iter().filter_map(|value| Some((value.library?, value.text.as_str())));
         named.map(|(name, text)| Ok((name.parse().map_err(|error| self.failed(&error))?, text))).collect()
     }
 
-    /// The error of a library that cannot use what was chosen, without the secrets that it may hold.
+    /// Makes the error of a library that cannot use the settings or credentials. Removes secrets from the text of the library.
     pub(super) fn failed(&self, error: &dyn Display) -> Error {
         let text = without_values(&error.to_string());
         let mut secrets = self.values.iter().filter(|value| value.is_secret);
         invalid(match secrets.find(|secret| text.contains(secret.text.as_str())) {
             Some(ChosenValue { name, .. }) => format!("the credential `{name}` cannot be used"),
-            None => format!("the settings or credentials of {} cannot be used: {text}", self.kind.called),
+            None => format!("the settings or credentials of {} cannot be used: {text}", self.kind.label),
         })
     }
 }
 
-/// A secret without the end of its line: one that was read from a file often has it.
-fn without_end(secret: &str) -> &str {
+/// Removes the line end after a value. A secret from a file often has one.
+pub(super) fn without_line_end(secret: &str) -> &str {
     secret.trim_end_matches(['\r', '\n'])
 }

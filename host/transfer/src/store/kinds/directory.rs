@@ -1,4 +1,4 @@
-//! `file:///directory`: a directory of this machine.
+//! `file:///directory`: a local directory.
 
 use tokio::runtime::Handle;
 
@@ -8,15 +8,15 @@ use crate::error::Error;
 use crate::store::directory::Directory;
 use crate::store::key::Prefix;
 
-/// A directory.
+/// A local directory.
 pub(super) static KIND: StoreKind = StoreKind {
     scheme: "file",
     example: "file:///directory",
-    called: "a file store",
+    label: "a file store",
     place: Place::Directory,
     settings: &[],
     credentials: &[],
-    several: "",
+    conflict: "",
     environment: &[],
     tls: Tls::Never,
     redirects: false,

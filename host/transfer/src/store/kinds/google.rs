@@ -15,7 +15,7 @@ use super::{
 use crate::error::Error;
 use crate::store::cloud::Cloud;
 
-/// Where Google keeps objects.
+/// The host of Google Cloud Storage.
 const HOST: &str = "storage.googleapis.com";
 
 const ENDPOINT: Setting = endpoint("base_url");
@@ -31,11 +31,11 @@ const SERVICE_ACCOUNT_KEY: Credential = Credential {
 pub(super) static KIND: StoreKind = StoreKind {
     scheme: "gs",
     example: "gs://bucket/prefix",
-    called: "a gs store",
+    label: "a gs store",
     place: Place::Bucket,
     settings: &[ENDPOINT, ALLOW_HTTP],
     credentials: &[CredentialSet { credentials: &[SERVICE_ACCOUNT_KEY], needs: &[] }],
-    several: "",
+    conflict: "",
     environment: &[
         Variable {
             name: "GOOGLE_SERVICE_ACCOUNT",
@@ -51,17 +51,17 @@ pub(super) static KIND: StoreKind = StoreKind {
     open,
 };
 
-/// The library would take the address of the store from `gcs_base_url` of a service account's key, for which emulators have
-/// it: whoever wrote the key would decide where the bytes come from, and whether by TLS.
+/// Checks that a service account's key has no `gcs_base_url`, which is meant for emulators. The library would read objects from that
+/// address, so the author of the key would decide from which server the objects come, and whether TLS is used.
 fn refuse_an_address_in_the_key(chosen: &Chosen<'_>) -> Result<(), Error> {
     let key = chosen.value(SERVICE_ACCOUNT_KEY.name).map(serde_json::from_str::<serde_json::Value>);
-    // One that cannot be read is the library's to refuse.
+    // The library reports a key that cannot be parsed.
     if let Some(Ok(key)) = key
         && key.get("gcs_base_url").is_some_and(|address| !address.is_null())
     {
         return Err(invalid(
-            "the credential `service_account_key` names an address of the store (`gcs_base_url`): take it out, and name it as \
-             `endpoint`",
+            "the credential `service_account_key` contains an address of the store (`gcs_base_url`): remove it from the key, and set \
+             `endpoint` instead",
         ));
     }
     Ok(())
@@ -72,15 +72,15 @@ fn open(chosen: &Chosen<'_>, runtime: &Handle) -> Result<Opened, Error> {
     refuse_an_address_in_the_key(chosen)?;
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(bucket)
-        // Else a service account's key could name one, past every check.
+        // Without this, a service account's key could set an address that was not checked.
         .with_config(GoogleConfigKey::BaseUrl, format!("https://{HOST}"))
         .with_retry(no_retry())
         .with_http_connector(chosen.connector(HOST.to_owned(), runtime)?);
-    for (key, value) in chosen.of_the_library::<GoogleConfigKey>()? {
+    for (key, value) in chosen.library_options::<GoogleConfigKey>()? {
         builder = builder.with_config(key, value);
     }
     if chosen.is_anonymous() {
-        // Without credentials of any kind the library would look for its user's.
+        // Without any credentials the library would search for those of the user.
         let nobody = StaticCredentialProvider::new(GcpCredential { bearer: String::new() });
         builder = builder.with_credentials(Arc::new(nobody)).with_skip_signature(true);
     }

@@ -1,6 +1,6 @@
-//! The kinds of stores. What is known of a kind stands in its own module, in one [`StoreKind`]: how an operator configures it, what
-//! it takes from the environment, and how it is opened. The configuration reads a store by this table, and the tables of the manual
-//! are made from it.
+//! The kinds of stores. Each has a module with one [`StoreKind`], which defines how an operator configures it, which environment
+//! variables it reads, and how it is opened. The configuration of stores is checked against these definitions, and the tables of the
+//! manual are made from them.
 
 mod azure;
 mod check;
@@ -39,27 +39,27 @@ pub static KINDS: [&StoreKind; 6] =
 /// A kind of store.
 #[derive(Debug)]
 pub struct StoreKind {
-    /// What stands before the `://` of its URL.
+    /// The scheme of its URL: the part before `://`.
     pub scheme: &'static str,
-    /// A URL of this kind.
+    /// An example of a URL.
     pub example: &'static str,
-    /// What it is called in messages.
-    called: &'static str,
+    /// Its name in messages, with an article.
+    label: &'static str,
     /// What its URL names.
     place: Place,
     /// The settings that not every kind has.
     pub settings: &'static [Setting],
-    /// The credentials that it takes: those of one set, never of two.
+    /// The credentials that it accepts. A store has credentials of one set only.
     pub credentials: &'static [CredentialSet],
-    /// What is said of credentials of two sets, put behind `credentials`. Empty if there are no two.
-    several: &'static str,
-    /// What `credentials = "auto"` takes from the environment. Empty if there is nobody to ask.
+    /// The message for credentials of two sets, to be put after `credentials`. Empty if there is at most one set.
+    conflict: &'static str,
+    /// The environment variables that `credentials = "auto"` reads. Empty if this kind does not support `"auto"`.
     pub environment: &'static [Variable],
     /// Whether it is reached by TLS.
     pub tls: Tls,
-    /// Whether redirects to other servers can be granted.
+    /// Whether the operator can grant redirects to other servers.
     pub redirects: bool,
-    /// Makes its backend of settings and credentials that [`mistakes`] has found nothing wrong with.
+    /// Makes the backend from settings and credentials in which [`mistakes`] has found nothing wrong.
     open: fn(&Chosen<'_>, &Handle) -> Result<Opened, Error>,
 }
 
@@ -79,22 +79,22 @@ enum Place {
 pub struct Setting {
     /// Its name in the configuration.
     pub name: &'static str,
-    /// Its name in the cloud's library. `None` if this crate itself reads it.
+    /// Its name in the cloud's library; `None` if only this crate reads it.
     library: Option<&'static str>,
-    /// What its value may be.
+    /// The values that it accepts.
     pub value: ValueKind,
-    /// What holds if it is not set.
+    /// Its default, or that it is required.
     pub unset: Unset,
     /// What it means, for the manual.
     pub doc: &'static str,
 }
 
-/// What holds if a setting is not set.
+/// What happens if a setting is not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unset {
-    /// Nothing: it is required. The text says what to write.
+    /// The setting is required. The text says what to write.
     Missing(&'static str),
-    /// This, in the words of the manual.
+    /// This default applies, in the words of the manual.
     Default(&'static str),
 }
 
@@ -103,44 +103,44 @@ pub enum Unset {
 pub struct Credential {
     /// Its name in the configuration.
     pub name: &'static str,
-    /// Its name in the cloud's library. `None` if this crate itself reads it.
+    /// Its name in the cloud's library; `None` if only this crate reads it.
     library: Option<&'static str>,
-    /// What its value may be.
+    /// The values that it accepts.
     pub value: ValueKind,
-    /// Whether the others of its set make sense without it.
+    /// Whether the other credentials of its set can be used without it.
     pub optional: bool,
 }
 
-/// Credentials that belong together. Those of one set exclude those of every other.
+/// Credentials that are used together. A store cannot have credentials of two sets.
 #[derive(Debug)]
 pub struct CredentialSet {
     /// The credentials.
     pub credentials: &'static [Credential],
-    /// The settings that are required with them.
+    /// The settings that these credentials require.
     pub needs: &'static [&'static Setting],
 }
 
-/// A variable of the environment that `credentials = "auto"` takes.
+/// An environment variable that `credentials = "auto"` reads.
 #[derive(Debug)]
 pub struct Variable {
     /// Its name.
     pub name: &'static str,
-    /// What it says.
+    /// What its value is used for.
     pub gives: Gives,
 }
 
-/// What a variable of the environment says.
+/// What the value of an environment variable is used for.
 #[derive(Debug)]
 pub enum Gives {
-    /// A setting, which counts before it where it is set in the configuration.
+    /// As the value of a setting, unless the configuration sets it.
     Setting(&'static Setting),
-    /// A credential.
+    /// As a credential.
     Credential(&'static Credential),
-    /// How the cloud's library comes to credentials.
+    /// As an option of the provider chain with which the cloud's library gets credentials.
     Chain {
-        /// The library's own name.
+        /// The name of the option in the library.
         library: &'static str,
-        /// What its value may be.
+        /// The values that it accepts.
         value: ValueKind,
     },
 }
@@ -156,7 +156,7 @@ pub enum Tls {
     Unless(&'static Setting),
 }
 
-/// Whether the address of a cloud may begin with `http://`.
+/// The setting that allows an address with `http://`.
 const ALLOW_HTTP: Setting = Setting {
     name: "allow_http",
     library: None,
@@ -165,7 +165,7 @@ const ALLOW_HTTP: Setting = Setting {
     doc: "allow an `endpoint` with `http://`",
 };
 
-/// The address of a cloud, by the library's name for it.
+/// Makes the setting for the address of a cloud's server, which has this name in the library.
 const fn endpoint(library: &'static str) -> Setting {
     Setting {
         name: "endpoint",
@@ -177,23 +177,23 @@ const fn endpoint(library: &'static str) -> Setting {
 }
 
 impl StoreKind {
-    /// The kind of store that a URL names.
+    /// Returns the kind of store for a URL, by its scheme.
     ///
     /// # Errors
-    /// What is wrong with the URL, to be put behind the name of its setting.
+    /// What is wrong with the URL, to be put after the name of its setting.
     pub fn of(url: &str) -> Result<&'static Self, String> {
         let Some((scheme, _)) = url.split_once("://") else {
             let example = match url.starts_with('/') {
-                true => "a directory is written with `file://` before it, such as \"file:///mnt/backups\"",
-                false => "write such as \"s3://bucket/prefix\" or \"file:///mnt/backups\"",
+                true => "write file:// before the path of a directory, for example \"file:///mnt/backups\"",
+                false => "write for example \"s3://bucket/prefix\" or \"file:///mnt/backups\"",
             };
-            return Err(format!("is no address of a store: {example}"));
+            return Err(format!("is not the URL of a store: {example}"));
         };
         Self::with_scheme(scheme).ok_or_else(|| {
             let schemes = KINDS.map(|kind| kind.scheme);
             let hint = match nearest(scheme, schemes) {
                 Some(near) => format!("did you mean `{near}://`?"),
-                None => format!("known are {}", schemes.join(", ")),
+                None => format!("the kinds are {}", schemes.join(", ")),
             };
             format!("names a kind of store that does not exist: {hint}")
         })
@@ -203,17 +203,17 @@ impl StoreKind {
         KINDS.into_iter().find(|kind| kind.scheme == scheme)
     }
 
-    /// Whether `credentials = "auto"` has somebody to ask.
+    /// Returns whether this kind supports `credentials = "auto"`.
     pub fn has_auto(&self) -> bool {
         !self.environment.is_empty()
     }
 
-    /// All credentials that it takes, of whichever set.
+    /// Returns the credentials of all sets.
     pub fn all_credentials(&self) -> impl Iterator<Item = &'static Credential> {
         self.credentials.iter().flat_map(|set| set.credentials)
     }
 
-    /// How its credentials are written in the configuration.
+    /// Returns how to write its credentials in the configuration, for messages.
     pub fn form(&self) -> String {
         let auto = if self.has_auto() { " or credentials = \"auto\"" } else { "" };
         match self.all_credentials().next() {
@@ -222,18 +222,18 @@ impl StoreKind {
                     "write credentials = {{ {name} = {{ file = \"/path\" }} }} with `file` or `env`{auto}"
                 )
             }
-            None => "leave them out".to_owned(),
+            None => "remove them".to_owned(),
         }
     }
 
-    /// Says what is wrong with credentials of these names, to be put behind the name of their setting; `None` if they belong
-    /// together and nothing that they need is missing among the settings.
+    /// Returns what is wrong with a store that has credentials of these names, to be put after the name of their setting; `None` if
+    /// they are of one set, and no required credential or setting is missing.
     pub fn wrong_credentials(&self, names: &[&str], is_set: &dyn Fn(&str) -> bool) -> Option<String> {
         let has = |credential: &Credential| names.contains(&credential.name);
         let mut sets = self.credentials.iter().filter(|set| set.credentials.iter().any(has));
         let set = sets.next()?;
         if sets.next().is_some() {
-            return Some(self.several.to_owned());
+            return Some(self.conflict.to_owned());
         }
         if let Some(missing) =
             set.credentials.iter().find(|credential| !credential.optional && !has(credential))
@@ -242,12 +242,12 @@ impl StoreKind {
         }
         let missing = set.needs.iter().find(|setting| !is_set(setting.name))?;
         let first = set.credentials.first()?;
-        Some(format!("with a `{}` need `{}` beside them", first.name, missing.name))
+        Some(format!("with a `{}` also need the setting `{}`", first.name, missing.name))
     }
 }
 
 impl Gives {
-    /// By which name it is chosen: the configuration's, or else the library's.
+    /// Returns the name in the configuration, or else in the library.
     fn name(&self) -> &'static str {
         match self {
             Self::Setting(setting) => setting.name,
@@ -264,7 +264,7 @@ impl Gives {
         }
     }
 
-    /// What its value may be.
+    /// Returns the values that the variable accepts.
     pub fn value(&self) -> ValueKind {
         match self {
             Self::Setting(setting) => setting.value,
@@ -273,19 +273,19 @@ impl Gives {
         }
     }
 
-    /// Whether its value is secret.
+    /// Returns whether the value of the variable is secret.
     pub fn is_secret(&self) -> bool {
         matches!(self, Self::Credential(_))
     }
 }
 
-/// What a kind of store makes of its configuration.
+/// An opened store without what all kinds have in common.
 struct Opened {
     prefix: Prefix,
     backend: Box<dyn Backend>,
 }
 
-/// How the environment is asked.
+/// Returns the value of an environment variable.
 pub(super) type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
 
 /// Opens the store that is configured.
@@ -299,7 +299,7 @@ pub(super) fn open(
     Ok(Store::assemble(url::shown(&config.url), prefix, access, config.concurrency, config.retry))
 }
 
-/// The backend alone, as for other credentials than those that the store was opened with.
+/// Makes only the backend, for a store that is open and gets renewed credentials. Does not read the environment.
 pub(super) fn backend(config: &StoreConfig, runtime: &Handle) -> Result<Box<dyn Backend>, Error> {
     opened(config, &|_| None, runtime).map(|opened| opened.backend)
 }
@@ -312,20 +312,20 @@ fn opened(config: &StoreConfig, environment: Environment<'_>, runtime: &Handle) 
     opened.map_err(|error| error.of(format!("the store {}", url::shown(&config.url))))
 }
 
-/// What the environment says to a store that asks it.
-fn asked(config: &StoreConfig) -> &'static [Variable] {
+/// Returns the environment variables that this store reads: none unless its credentials are `"auto"`.
+fn variables_read(config: &StoreConfig) -> &'static [Variable] {
     match StoreKind::of(&config.url) {
         Ok(kind) if config.credentials.is_auto() => kind.environment,
         _ => &[],
     }
 }
 
-/// Returns the secrets that a store finds in the environment if it asks there.
+/// Returns the secrets in the environment variables that this store reads, by the names that `Credentials` have.
 pub(super) fn secrets_of_environment(
     config: &StoreConfig,
     environment: Environment<'_>,
 ) -> Vec<(String, Secret)> {
-    let secrets = asked(config).iter().filter(|variable| variable.gives.is_secret());
+    let secrets = variables_read(config).iter().filter(|variable| variable.gives.is_secret());
     let found = secrets.filter_map(|variable| {
         let value = environment(variable.name).filter(|value| !value.is_empty())?;
         Some((variable.gives.name().to_owned(), Secret::new(value.into_encoded_bytes())))
@@ -333,16 +333,25 @@ pub(super) fn secrets_of_environment(
     found.collect()
 }
 
-/// Returns the files with secrets to which the environment leads a store that asks there.
+/// Returns the files with secrets that are named by the environment variables that this store reads.
 pub(super) fn secret_files_of_environment(
     config: &StoreConfig,
     environment: Environment<'_>,
 ) -> Vec<PathBuf> {
-    let files = asked(config).iter().filter(|variable| variable.gives.value() == ValueKind::File);
-    files.filter_map(|variable| environment(variable.name)).map(PathBuf::from).collect()
+    let files = variables_read(config).iter().filter(|variable| variable.gives.value() == ValueKind::File);
+    // As `read_environment` does: the line end is removed, and an empty variable counts as not set.
+    let value = |variable: &Variable| {
+        let value = environment(variable.name)?;
+        match value.to_str().map(chosen::without_line_end) {
+            Some("") => None,
+            Some(text) => Some(PathBuf::from(text)),
+            None => Some(PathBuf::from(value)),
+        }
+    };
+    files.filter_map(value).collect()
 }
 
-/// The libraries' own retries are off: what fails is tried again by this crate alone.
+/// Disables the libraries' own retries, because this crate retries failed requests.
 fn no_retry() -> RetryConfig {
     RetryConfig { max_retries: 0, ..RetryConfig::default() }
 }

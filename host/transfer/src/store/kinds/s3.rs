@@ -1,4 +1,4 @@
-//! `s3://bucket/prefix`: S3 and what is compatible.
+//! `s3://bucket/prefix`: S3 and compatible stores.
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use tokio::runtime::Handle;
@@ -16,7 +16,7 @@ const REGION: Setting = Setting {
     name: "region",
     library: Some("region"),
     value: ValueKind::Name,
-    unset: Unset::Default("the library's"),
+    unset: Unset::Default("`us-east-1`"),
     doc: "the bucket's region",
 };
 
@@ -47,18 +47,18 @@ const SECRET_ACCESS_KEY: Credential = Credential {
 const SESSION_TOKEN: Credential =
     Credential { name: "session_token", library: Some("token"), value: ValueKind::Token, optional: true };
 
-/// S3.
+/// S3 and compatible stores.
 pub(super) static KIND: StoreKind = StoreKind {
     scheme: "s3",
     example: "s3://bucket/prefix",
-    called: "an s3 store",
+    label: "an s3 store",
     place: Place::Bucket,
     settings: &[REGION, ENDPOINT, ALLOW_HTTP, VIRTUAL_HOSTED_STYLE],
     credentials: &[CredentialSet {
         credentials: &[ACCESS_KEY_ID, SECRET_ACCESS_KEY, SESSION_TOKEN],
         needs: &[],
     }],
-    several: "",
+    conflict: "",
     environment: &[
         Variable { name: "AWS_REGION", gives: Gives::Setting(&REGION) },
         Variable { name: "AWS_DEFAULT_REGION", gives: Gives::Setting(&REGION) },
@@ -106,7 +106,7 @@ fn open(chosen: &Chosen<'_>, runtime: &Handle) -> Result<Opened, Error> {
         .with_bucket_name(bucket)
         .with_retry(no_retry())
         .with_http_connector(chosen.connector(host, runtime)?);
-    for (key, value) in chosen.of_the_library::<AmazonS3ConfigKey>()? {
+    for (key, value) in chosen.library_options::<AmazonS3ConfigKey>()? {
         builder = builder.with_config(key, value);
     }
     if chosen.is_anonymous() {

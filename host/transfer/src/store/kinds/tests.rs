@@ -1,4 +1,4 @@
-//! What the operator writes, and what is said of it.
+//! Tests of the configuration of stores and of its error messages.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -26,7 +26,7 @@ async fn opened(config: &StoreConfig) -> Result<Store, String> {
     })
 }
 
-/// The names that a library does not know, of all that it is to be told.
+/// Returns the names that this kind has for a library and the library does not know.
 fn unknown<K: FromStr>(kind: &StoreKind) -> Vec<&'static str> {
     let settings = kind.settings.iter().map(|setting| setting.library);
     let credentials = kind.all_credentials().map(|credential| credential.library);
@@ -36,37 +36,37 @@ fn unknown<K: FromStr>(kind: &StoreKind) -> Vec<&'static str> {
 }
 
 #[test]
-fn the_libraries_know_what_they_are_told() {
+fn the_libraries_know_the_names_of_all_options() {
     assert_eq!(unknown::<AmazonS3ConfigKey>(&s3::KIND), [""; 0]);
     assert_eq!(unknown::<AzureConfigKey>(&azure::KIND), [""; 0]);
     assert_eq!(unknown::<GoogleConfigKey>(&google::KIND), [""; 0]);
 }
 
 #[test]
-fn every_name_of_a_kind_is_its_name_for_one_thing() {
+fn every_kind_of_store_is_consistent() {
     for kind in KINDS {
         let settings = kind.settings.iter().map(|setting| setting.name);
         let names: Vec<_> =
             settings.chain(kind.all_credentials().map(|credential| credential.name)).collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
-        // What a variable gives and what is required is a setting or a credential of this kind.
+        // Variables and requirements refer to settings and credentials of this kind.
         let chain = |gives: &Gives| matches!(gives, Gives::Chain { .. });
         for Variable { name, gives } in kind.environment {
             assert!(chain(gives) || names.contains(&gives.name()), "{name}");
         }
         let needed = kind.credentials.iter().flat_map(|set| set.needs);
         assert!(needed.into_iter().all(|setting| names.contains(&setting.name)), "{}", kind.scheme);
-        assert_eq!(kind.several.is_empty(), kind.credentials.len() < 2, "{}", kind.scheme);
+        assert_eq!(kind.conflict.is_empty(), kind.credentials.len() < 2, "{}", kind.scheme);
         assert_eq!(StoreKind::of(kind.example).unwrap().scheme, kind.scheme);
         assert_eq!(url::wrong(kind, kind.example), None);
     }
 }
 
 #[tokio::test]
-async fn a_kind_of_store_that_is_not_known_is_told_with_the_nearest() {
+async fn for_an_unknown_kind_of_store_the_nearest_one_is_named() {
     for (url, nearest) in [
         ("s4://b/p", "`s3://`"),
-        ("azure://c/p", "known are s3, gs, az, "),
+        ("azure://c/p", "the kinds are s3, gs, az, "),
         ("htps://h/p", "`https://`"),
         ("gcs://b", "`gs://`"),
     ] {
@@ -77,7 +77,7 @@ async fn a_kind_of_store_that_is_not_known_is_told_with_the_nearest() {
 }
 
 #[tokio::test]
-async fn an_option_that_is_not_known_is_told_with_the_nearest() {
+async fn for_an_unknown_option_the_nearest_one_is_named() {
     for (url, option, nearest) in [
         ("s3://b/p", "regoin", "`region`"),
         ("s3://b/p", "alow_http", "`allow_http`"),
@@ -90,7 +90,7 @@ async fn an_option_that_is_not_known_is_told_with_the_nearest() {
 }
 
 #[tokio::test]
-async fn what_the_library_knows_and_would_not_heed_is_refused() {
+async fn options_that_only_the_library_knows_are_refused() {
     for option in [
         "checksum_algorithm",
         "conditional_put",
@@ -110,7 +110,7 @@ async fn what_the_library_knows_and_would_not_heed_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_given_twice_is_refused() {
+async fn an_option_or_credential_that_is_given_twice_is_refused() {
     let region = ("region", "eu-west-1");
     assert!(opened(&config("s3://b/p", &[region], &[])).await.is_ok());
     assert!(opened(&config("s3://b/p", &[region, region], &[])).await.unwrap_err().contains("twice"));
@@ -119,7 +119,7 @@ async fn what_is_given_twice_is_refused() {
 }
 
 #[tokio::test]
-async fn plain_http_to_a_cloud_must_be_said_and_must_be_meant() {
+async fn plain_http_to_a_cloud_needs_allow_http_and_allow_http_needs_plain_http() {
     let http = ("endpoint", "http://127.0.0.1:9000");
     let allowed = ("allow_http", "true");
     assert!(opened(&config("s3://b/p", &[http], &[])).await.unwrap_err().contains("allow_http"));
@@ -131,8 +131,8 @@ async fn plain_http_to_a_cloud_must_be_said_and_must_be_meant() {
 }
 
 #[tokio::test]
-async fn an_authority_must_be_one_and_must_be_asked() {
-    let vouched = |url: &str, options: &[(&str, &str)], authorities: &str| StoreConfig {
+async fn an_authority_must_be_a_certificate_and_needs_tls() {
+    let with_authorities = |url: &str, options: &[(&str, &str)], authorities: &str| StoreConfig {
         authorities: Some(authorities.to_owned()),
         ..config(url, options, &[])
     };
@@ -152,21 +152,21 @@ async fn an_authority_must_be_one_and_must_be_asked() {
             ),
             ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cannot be used"),
         ] {
-            let error = opened(&vouched(url, &options, authorities)).await.unwrap_err();
+            let error = opened(&with_authorities(url, &options, authorities)).await.unwrap_err();
             assert!(error.contains(says), "{url}: {error}");
         }
     }
     let plain = [("endpoint", "http://h"), ("allow_http", "true")];
     for (url, options) in [("http://h/p", &[][..]), ("s3://b/p", &plain), ("file:///tmp", &[])] {
-        let error = opened(&vouched(url, options, "-----BEGIN CERTIFICATE-----")).await.unwrap_err();
+        let error = opened(&with_authorities(url, options, "-----BEGIN CERTIFICATE-----")).await.unwrap_err();
         assert!(error.contains("does nothing without TLS"), "{url}: {error}");
     }
 }
 
 #[tokio::test]
-async fn a_secret_has_its_own_place_and_an_option_too() {
+async fn a_secret_is_not_accepted_as_an_option_or_in_a_url() {
     let error = opened(&config("s3://b/p", &[("secret_access_key", "hunter2")], &[])).await.unwrap_err();
-    assert!(error.contains("is no setting of an s3 store") && !error.contains("hunter2"), "{error}");
+    assert!(error.contains("is not a setting of an s3 store") && !error.contains("hunter2"), "{error}");
     assert!(opened(&config("s3://b/p", &[], &[("region", "x")])).await.is_err());
     for url in [
         "https://user:hunter2@h/p",
@@ -185,14 +185,14 @@ async fn a_secret_has_its_own_place_and_an_option_too() {
         let error = opened(&config(url, &[], &[])).await.unwrap_err();
         let is_known = !url.starts_with("htps");
         assert!(!error.contains("hunter2"), "{error}");
-        assert_eq!(error.contains("must not stand here"), is_known, "{error}");
+        assert_eq!(error.contains("must not be in the URL"), is_known, "{error}");
     }
     let endpoint = [("endpoint", "https://user:hunter2@h")];
     assert!(!opened(&config("s3://b/p", &endpoint, &[])).await.unwrap_err().contains("hunter2"));
 }
 
 #[tokio::test]
-async fn credentials_that_cannot_be_used_are_told_without_them() {
+async fn errors_about_credentials_do_not_quote_them() {
     for (url, options, credentials) in [
         ("s3://b/p", vec![], vec![("secret_access_key", "hunter2")]),
         ("az://c/p", vec![("account", "a")], vec![("account_key", "hunter2 is not base64")]),
@@ -207,7 +207,7 @@ async fn credentials_that_cannot_be_used_are_told_without_them() {
 }
 
 #[tokio::test]
-async fn what_has_a_control_character_in_it_is_refused_by_its_name() {
+async fn a_value_with_a_control_character_is_refused_by_its_name() {
     let secrets = [
         ("s3://b/p", &["access_key_id", "secret_access_key", "session_token"][..]),
         ("az://c/p", &["account_key", "sas_token", "client_secret"]),
@@ -225,13 +225,13 @@ async fn what_has_a_control_character_in_it_is_refused_by_its_name() {
     }
     let error = opened(&config("s3://b/p", &[("region", "a\nb")], &[])).await.unwrap_err();
     assert!(error.contains("`region` has a control character"), "{error}");
-    // A secret that a file ends with the end of a line has none.
+    // The line end after a secret does not count.
     let s3 = [("access_key_id", "hunter2\r\n"), ("secret_access_key", "hunter2\n")];
     assert!(opened(&config("s3://b/p", &[], &s3)).await.is_ok());
 }
 
 #[tokio::test]
-async fn a_service_accounts_key_does_not_say_where_the_store_is() {
+async fn a_service_accounts_key_cannot_set_the_address_of_the_store() {
     for address in ["http://127.0.0.1:1", "https://127.0.0.1:1"] {
         let key = format!(
             r#"{{"private_key": "", "private_key_id": "", "client_email": "", "disable_oauth": true, "gcs_base_url": "{address}"}}"#
@@ -244,7 +244,7 @@ async fn a_service_accounts_key_does_not_say_where_the_store_is() {
 }
 
 #[tokio::test]
-async fn credentials_are_those_of_one_set_and_all_of_them() {
+async fn credentials_must_be_one_complete_set() {
     let account = ("account", "a");
     let identity = [account, ("client_id", "c"), ("tenant_id", "t")];
     for (url, options, names, says) in [
@@ -261,14 +261,14 @@ async fn credentials_are_those_of_one_set_and_all_of_them() {
         ("az://c", &[account], &["sas_token"], None),
         ("az://c", &[account], &["sas_token", "account_key"], Some("not several")),
         ("az://c", &identity, &["client_secret"], None),
-        ("az://c", &identity[..2], &["client_secret"], Some("need `tenant_id`")),
-        ("az://c", &[account], &["client_secret"], Some("need `client_id`")),
+        ("az://c", &identity[..2], &["client_secret"], Some("need the setting `tenant_id`")),
+        ("az://c", &[account], &["client_secret"], Some("need the setting `client_id`")),
     ] {
         let secrets: Vec<_> = names.iter().map(|name| (*name, "aHVudGVyMg==")).collect();
         match (opened(&config(url, options, &secrets)).await, says) {
             (Ok(_), None) => {}
             (Err(error), Some(says)) => assert!(error.contains(says), "{url} {names:?}: {error}"),
-            (Ok(_), Some(_)) => panic!("{url} {names:?} is taken"),
+            (Ok(_), Some(_)) => panic!("{url} {names:?} is accepted"),
             (Err(error), None) => panic!("{url} {names:?}: {error}"),
         }
     }
@@ -291,15 +291,15 @@ async fn a_prefix_that_leads_elsewhere_is_refused() {
 }
 
 #[test]
-fn a_user_and_a_password_are_written_as_rfc_7617_has_it() {
+fn a_user_and_a_password_are_encoded_as_in_rfc_7617() {
     assert_eq!(basic("Aladdin", "open sesame"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
     assert_eq!(basic("a", "b"), "Basic YTpi");
     assert_eq!(basic("", "abc"), "Basic OmFiYw==");
 }
 
 #[tokio::test]
-async fn a_key_that_is_too_long_for_its_store_is_refused_before_the_store_is_asked() {
-    // Nobody answers there; whoever asked would be told that, and not that the key is wrong.
+async fn a_key_that_is_too_long_for_its_store_is_refused_without_a_request() {
+    // Nothing listens there, so a request would fail with another error.
     let endpoint = [("endpoint", "http://127.0.0.1:1"), ("allow_http", "true")];
     let azure = [endpoint[0], endpoint[1], ("account", "a")];
     for (url, options, sign, most) in [
@@ -328,7 +328,7 @@ async fn a_key_that_is_too_long_for_its_store_is_refused_before_the_store_is_ask
 }
 
 #[tokio::test]
-async fn what_the_environment_gives_the_provider_chain_is_looked_at_before_the_library_has_it() {
+async fn variables_for_the_provider_chain_are_checked_before_the_library_reads_them() {
     let folder = tempfile::tempdir().unwrap();
     let absent = folder.path().join("absent");
     let s3 = StoreConfig { credentials: Credentials::Auto, ..StoreConfig::new("s3://b/p") };
@@ -342,10 +342,10 @@ async fn what_the_environment_gives_the_provider_chain_is_looked_at_before_the_l
         (
             "AWS_CONTAINER_CREDENTIALS_FULL_URI",
             "no uri",
-            "is no URL: relative URL without a base; an address begins with https:// or http:// and has a host".to_owned(),
+            "is not a URL: relative URL without a base; an address begins with https:// or http:// and has a host".to_owned(),
         ),
-        ("AWS_SESSION_TOKEN", "t\u{f6}ken", "has the character U+00F6 in it, which no credential has".to_owned()),
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", "token", "is no absolute path of a file".to_owned()),
+        ("AWS_SESSION_TOKEN", "t\u{f6}ken", "has the character U+00F6 in it, which no credential can have".to_owned()),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "token", "is not the absolute path of a file".to_owned()),
         (
             "AWS_WEB_IDENTITY_TOKEN_FILE",
             absent.to_str().unwrap(),

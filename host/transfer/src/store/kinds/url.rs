@@ -1,4 +1,4 @@
-//! The URLs of stores: what each kind's must be, and how one is shown.
+//! Checks the URLs of stores, and formats them for messages.
 
 use std::path::PathBuf;
 
@@ -8,28 +8,26 @@ use super::{Place, StoreKind, invalid};
 use crate::error::Error;
 use crate::store::key::Prefix;
 
-/// Says what is wrong with the URL of a store of this kind, to be put behind the name of its setting; `None` if nothing is. What
-/// could be a credential is never quoted.
+/// Returns what is wrong with the URL of a store of this kind, to be put after the name of its setting; `None` if nothing is wrong.
+/// Never quotes a part that could be a credential.
 pub(super) fn wrong(kind: &StoreKind, url: &str) -> Option<String> {
     let (_, rest) = url.split_once("://")?;
     if has_credentials(url) {
         let what = if url.contains('@') {
-            "holds a user or a password, which must not stand here (an `@` behind a port is written `%40`)"
+            "contains a user or a password, which must not be in the URL (write an `@` after a port as `%40`)"
         } else {
-            "has a `:` without a port behind it, or in the name of a bucket, whose server `endpoint` names"
+            "has a `:` without a port after it, or after the name of a bucket (the server of a bucket is set as `endpoint`)"
         };
         return Some(format!("{what}: {}", kind.form()));
     }
     if kind.place == Place::Directory && rest.contains('%') {
         return Some(
-            "holds a `%`, which an address has for other characters: name the directory without one"
-                .to_owned(),
+            "contains a `%`, which begins an encoded character in a URL: use a path without `%`".to_owned(),
         );
     }
     if rest.contains(['?', '#']) {
         return Some(
-            "holds a `?` or `#`: an address has neither, and a token that it carries must not stand here"
-                .to_owned(),
+            "contains a `?` or `#`: a query, a fragment or a token must not be in the URL".to_owned(),
         );
     }
     let authority = rest.split('/').next().unwrap_or_default();
@@ -40,7 +38,7 @@ pub(super) fn wrong(kind: &StoreKind, url: &str) -> Option<String> {
             );
         }
         (Place::Bucket | Place::Server, true) => {
-            return Some(format!("lacks its host or bucket: write such as \"{}\"", kind.example));
+            return Some(format!("lacks its host or bucket: write for example \"{}\"", kind.example));
         }
         (Place::Directory, true) | (Place::Bucket | Place::Server, false) => {}
     }
@@ -49,13 +47,13 @@ pub(super) fn wrong(kind: &StoreKind, url: &str) -> Option<String> {
         Place::Bucket => bucket(url).map(drop),
         Place::Server => match Url::parse(url) {
             Ok(url) => check_address(&url),
-            Err(error) => return Some(format!("is no URL: {error}")),
+            Err(error) => return Some(format!("is not a URL: {error}")),
         },
     };
     checked.err().map(|error| format!("cannot be used: {}", error.message))
 }
 
-/// A URL's scheme, what stands where its host or bucket belongs, and its path.
+/// Splits a URL into its scheme, its authority (the host or bucket) and its path. Drops a query and a fragment.
 fn parts(url: &str) -> (&str, &str, &str) {
     let end = url.find(['?', '#']).unwrap_or(url.len());
     let (scheme, rest) = url[..end].split_once("://").unwrap_or(("", &url[..end]));
@@ -63,18 +61,18 @@ fn parts(url: &str) -> (&str, &str, &str) {
     (scheme, authority, path)
 }
 
-/// Whether something is a host and perhaps a port, or a bucket. Of a URL with a password that has a `/` in it, `USER:PASS` seems
-/// to be the host: what follows a `:` and is no number is taken for a password.
+/// Returns whether an authority is a bucket, or a host with or without a port. If a URL has a password with a `/` in it, the
+/// authority is `USER:PASS`: so text after a `:` that is not a number counts as a password.
 fn is_host(authority: &str) -> bool {
-    // An IPv6 address has colons in its brackets.
+    // The brackets of an IPv6 address contain colons.
     let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
     let rest = bracketed.map_or(authority, |(_, rest)| rest);
     let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     !rest.contains('@') && rest.split_once(':').is_none_or(|(_, port)| is_port(port))
 }
 
-/// Whether a URL has a user or a password where its host or bucket belongs, or what could be one. Only an address of the web
-/// has a port, and what stands between that and an `@` may be the rest of a password.
+/// Returns whether a URL has, or could have, a user or a password before its host or bucket. Only the URL of a web server can have a
+/// port, and the text between a port and an `@` may be the rest of a password.
 fn has_credentials(url: &str) -> bool {
     let (scheme, authority, path) = parts(url);
     let has_colon = authority.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
@@ -82,7 +80,7 @@ fn has_credentials(url: &str) -> bool {
     !is_host(authority) || (has_colon && (!is_web || path.contains('@')))
 }
 
-/// A URL without what may be secret in it.
+/// Formats a URL for messages, without the parts that may be secret.
 pub(super) fn shown(url: &str) -> String {
     let (scheme, authority, path) = parts(url);
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
@@ -92,45 +90,49 @@ pub(super) fn shown(url: &str) -> String {
     format!("{scheme}://{}", format!("{host}{path}").escape_debug())
 }
 
-/// A bucket's name and the prefix in it, both as they are written.
+/// Returns the name of the bucket and the prefix in it. Decodes neither.
 ///
 /// # Errors
-/// `Invalid` for a URL that names none.
+/// `Invalid` if the URL names no bucket, or the prefix is not a valid key.
 pub(super) fn bucket(url: &str) -> Result<(&str, Prefix), Error> {
     let (_, bucket, path) = parts(url);
     if bucket.is_empty()
         || bucket.contains(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.' | '$'))
     {
         return Err(invalid(format!(
-            "`{}` is no name of a bucket: a URL is KIND://BUCKET/PREFIX",
+            "`{}` is not the name of a bucket: write KIND://BUCKET/PREFIX",
             bucket.escape_debug()
         )));
     }
     Ok((bucket, Prefix::of_path(path.strip_prefix('/').unwrap_or(path))?))
 }
 
-/// The directory that a `file:` URL names.
+/// Returns the directory that a `file:` URL names.
 ///
 /// # Errors
-/// `Invalid` for a URL that names none.
+/// `Invalid` if it names none.
 pub(in crate::store) fn directory(url: &str) -> Result<PathBuf, Error> {
     let url = Url::parse(url).map_err(|error| invalid(error.to_string()))?;
     match url.to_file_path() {
         Ok(path) if url.query().is_none() && url.fragment().is_none() => Ok(path),
-        _ => Err(invalid("is no absolute path: a directory is file:///DIRECTORY")),
+        _ => Err(invalid("it is not an absolute path: write file:///DIRECTORY")),
     }
 }
 
-/// Refuses a URL that has more in it than the address of a server.
+/// Checks that a URL is the address of a server, without credentials, query and fragment.
 pub(super) fn check_address(url: &Url) -> Result<(), Error> {
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(invalid("is no address of a server: it begins with https:// or http:// and has a host"));
+        return Err(invalid(
+            "is not the address of a server, which begins with https:// or http:// and has a host",
+        ));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid("has credentials in it; they have a place of their own"));
+        return Err(invalid("has credentials in it: set them as `credentials` instead"));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(invalid("has a query or a fragment; options and credentials have places of their own"));
+        return Err(invalid(
+            "has a query or a fragment (`?` or `#`), which the address of a server must not have",
+        ));
     }
     Ok(())
 }

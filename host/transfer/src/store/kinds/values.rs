@@ -1,5 +1,5 @@
-//! What the value of a setting may be. The clouds' libraries panic on an address that is none and on a header with other
-//! characters than ASCII, and say of most others nothing before the first request: what they cannot use is refused here.
+//! Checks the values of settings, credentials and environment variables. The clouds' libraries panic on an invalid address and on a
+//! header with characters other than ASCII, and do not report most other invalid values before the first request.
 
 use std::fs;
 use std::path::Path;
@@ -8,34 +8,34 @@ use reqwest::Url;
 
 use super::url::check_address;
 
-/// What the value of a setting, a credential or a variable may be.
+/// The values that a setting, a credential or an environment variable accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueKind {
     /// `true` or `false`.
     Flag,
-    /// A part of the name of a host or of the path of an address.
+    /// A part of a host name or of a URL's path.
     Name,
-    /// The address of a server.
+    /// The URL of a server.
     Address,
-    /// The path of an address.
+    /// The path of a URL.
     UrlPath,
     /// The absolute path of a file.
     File,
     /// One line.
     Line,
-    /// One line that stands in a header or in a query as it is.
+    /// One line of visible ASCII characters, which is put into a header or a query unchanged.
     Token,
-    /// A JSON object of any number of lines.
+    /// A JSON object, which may have several lines.
     JsonObject,
 }
 
-/// The most bytes of a value that may have lines or is secret.
+/// The most bytes of a JSON object or a token.
 const LONG: usize = 64 << 10;
 
 /// The most bytes of any other value.
 const SHORT: usize = 4096;
 
-/// Says what is wrong with a value; `None` if it can be used. A value is never quoted: it may be secret.
+/// Returns what is wrong with a value; `None` if it can be used. Never quotes the value, because it may be secret.
 pub(super) fn wrong(kind: ValueKind, value: &str) -> Option<String> {
     if value.is_empty() {
         return Some("is empty".to_owned());
@@ -55,33 +55,33 @@ pub(super) fn wrong(kind: ValueKind, value: &str) -> Option<String> {
             let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
             let other = value.chars().find(|character| !allowed(*character))?;
             Some(format!(
-                "has the character {} in it: it is made of letters, digits, `-`, `_` and `.`",
+                "has the character {} in it: only letters, digits, `-`, `_` and `.` are allowed",
                 shown(other)
             ))
         }
         ValueKind::Address => wrong_address(value),
         ValueKind::UrlPath => match value.starts_with('/') {
             true => wrong_characters(value),
-            false => Some("is no path of a server: it begins with `/`".to_owned()),
+            false => Some("is not the path of a URL, which begins with `/`".to_owned()),
         },
         ValueKind::File => {
-            (!Path::new(value).is_absolute()).then(|| "is no absolute path of a file".to_owned())
+            (!Path::new(value).is_absolute()).then(|| "is not the absolute path of a file".to_owned())
         }
         ValueKind::Token => {
             let other = value.chars().find(|character| !character.is_ascii_graphic())?;
-            Some(format!("has the character U+{:04X} in it, which no credential has", u32::from(other)))
+            Some(format!("has the character U+{:04X} in it, which no credential can have", u32::from(other)))
         }
         ValueKind::Line | ValueKind::JsonObject => None,
     }
 }
 
-/// Says why a file cannot be read; `None` if it can, or the value names none.
+/// Returns why the file that a value names cannot be read; `None` if it can, or if the value is of another kind.
 pub(super) fn unreadable(kind: ValueKind, value: &str) -> Option<String> {
     if kind != ValueKind::File {
         return None;
     }
     let path = Path::new(value);
-    // Looked at before it is opened, for who opens a FIFO waits for a writer.
+    // The kind is checked first, because opening a FIFO would wait for a writer.
     let opened = match fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => Err("it is not a file".to_owned()),
         Ok(_) => fs::File::open(path).map(drop).map_err(|error| error.to_string()),
@@ -95,21 +95,21 @@ fn wrong_address(value: &str) -> Option<String> {
         Ok(url) => url,
         Err(error) => {
             return Some(format!(
-                "is no URL: {error}; an address begins with https:// or http:// and has a host"
+                "is not a URL: {error}; an address begins with https:// or http:// and has a host"
             ));
         }
     };
     check_address(&url).err().map(|error| error.message).or_else(|| wrong_characters(value))
 }
 
-/// What a parser of URLs would put right, and the library, which has another one, would not.
+/// Finds a character that this crate's URL parser would encode and the library's parser would refuse.
 fn wrong_characters(value: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}".contains(c);
     let other = value.chars().find(|character| !allowed(*character))?;
-    Some(format!("has the character {} in it, which an address writes with `%`", shown(other)))
+    Some(format!("has the character {} in it, which must be percent-encoded in a URL", shown(other)))
 }
 
-/// A character, by its number where it cannot be seen.
+/// Formats a character for a message; as its number if it is not visible ASCII.
 fn shown(character: char) -> String {
     match character {
         seen if seen.is_ascii_graphic() => format!("`{seen}`"),
@@ -124,10 +124,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_that_no_library_can_use_is_told_and_never_quoted() {
+    fn an_invalid_value_is_described_and_never_quoted() {
         let long = "x".repeat(SHORT + 1);
         let very_long = "x".repeat(LONG + 1);
-        let address = "is no URL: relative URL without a base; an address begins with https:// or http:// and has a host";
+        let address = "is not a URL: relative URL without a base; an address begins with https:// or http:// and has a host";
         for (kinds, value, says) in [
             (&[Flag, Name, Address, UrlPath, File, Line, Token, JsonObject][..], "", "is empty"),
             (&[Flag, Name, Address, UrlPath, File, Line], &long, "has 4097 bytes, more than 4096"),
@@ -137,32 +137,36 @@ mod tests {
             (
                 &[Address],
                 "ftp://h/",
-                "is no address of a server: it begins with https:// or http:// and has a host",
+                "is not the address of a server, which begins with https:// or http:// and has a host",
             ),
-            (&[Address], "http://hunter2:pass@h/", "has credentials in it; they have a place of their own"),
+            (
+                &[Address],
+                "http://hunter2:pass@h/",
+                "has credentials in it: set them as `credentials` instead",
+            ),
             (
                 &[Address],
                 "http://h/?hunter2",
-                "has a query or a fragment; options and credentials have places of their own",
+                "has a query or a fragment (`?` or `#`), which the address of a server must not have",
             ),
             (
                 &[Address],
                 "http://h/hun ter2",
-                "has the character U+0020 in it, which an address writes with `%`",
+                "has the character U+0020 in it, which must be percent-encoded in a URL",
             ),
             (
                 &[Name],
                 "hun/ter2",
-                "has the character `/` in it: it is made of letters, digits, `-`, `_` and `.`",
+                "has the character `/` in it: only letters, digits, `-`, `_` and `.` are allowed",
             ),
             (
                 &[Name],
                 "hunter2\u{a0}",
-                "has the character U+00A0 in it: it is made of letters, digits, `-`, `_` and `.`",
+                "has the character U+00A0 in it: only letters, digits, `-`, `_` and `.` are allowed",
             ),
-            (&[Token], "hünter2", "has the character U+00FC in it, which no credential has"),
-            (&[File], "hunter2", "is no absolute path of a file"),
-            (&[UrlPath], "hunter2.example/", "is no path of a server: it begins with `/`"),
+            (&[Token], "hünter2", "has the character U+00FC in it, which no credential can have"),
+            (&[File], "hunter2", "is not the absolute path of a file"),
+            (&[UrlPath], "hunter2.example/", "is not the path of a URL, which begins with `/`"),
             (
                 &[Flag, Name, Address, UrlPath, File, Line, Token],
                 "/a\nb",

@@ -27,20 +27,20 @@ const TOKEN: Credential =
 pub(super) static HTTPS: StoreKind =
     StoreKind { scheme: "https", example: "https://host/path/", tls: Tls::Always, ..PLAIN };
 
-/// A web server that is not.
+/// A web server that is reached without TLS.
 pub(super) static HTTP: StoreKind = PLAIN;
 
 const PLAIN: StoreKind = StoreKind {
     scheme: "http",
     example: "http://host/path/",
-    called: "a web server",
+    label: "a web server",
     place: Place::Server,
     settings: &[],
     credentials: &[
         CredentialSet { credentials: &[USERNAME, PASSWORD], needs: &[] },
         CredentialSet { credentials: &[TOKEN], needs: &[] },
     ],
-    several: "are a `token` or a `username` and a `password`, not both",
+    conflict: "are a `token` or a `username` and a `password`, not both",
     environment: &[],
     tls: Tls::Never,
     redirects: true,
@@ -55,7 +55,7 @@ fn open(chosen: &Chosen<'_>, runtime: &Handle) -> Result<Opened, Error> {
     }
     let granted = chosen.redirects().iter().map(|place| {
         Origin::parse(place)
-            .ok_or_else(|| invalid(format!("`{}` in `redirects` is no HOST:PORT", place.escape_debug())))
+            .ok_or_else(|| invalid(format!("`{}` in `redirects` is not HOST:PORT", place.escape_debug())))
     });
     let granted = granted.collect::<Result<Vec<_>, Error>>()?;
     let authorities = chosen.authorities();
@@ -65,13 +65,13 @@ fn open(chosen: &Chosen<'_>, runtime: &Handle) -> Result<Opened, Error> {
         base,
         authorization: authorization(chosen)?,
         trust_roots: if authorities.is_some() { TrustRoots::CaFile } else { TrustRoots::System },
-        proxies: Proxies::of_the_environment(),
+        proxies: Proxies::from_environment(),
         idle: chosen.idle(),
     };
     Ok(Opened { prefix: Prefix::default(), backend: Box::new(backend) })
 }
 
-/// The header that says who reads; `None` without credentials.
+/// Makes the value of the `Authorization` header; `None` without credentials.
 fn authorization(chosen: &Chosen<'_>) -> Result<Option<HeaderValue>, Error> {
     let value = match (chosen.value(USERNAME.name), chosen.value(PASSWORD.name), chosen.value(TOKEN.name)) {
         (Some(user), Some(password), _) => basic(user, password),
@@ -79,12 +79,12 @@ fn authorization(chosen: &Chosen<'_>) -> Result<Option<HeaderValue>, Error> {
         _ => return Ok(None),
     };
     let mut value = HeaderValue::from_str(&value)
-        .map_err(|_| invalid("a credential has a character that no header can have"))?;
+        .map_err(|_| invalid("a credential has a character that is not allowed in a header"))?;
     value.set_sensitive(true);
     Ok(Some(value))
 }
 
-/// `Authorization` of a user with a password (RFC 7617).
+/// Makes the value of the `Authorization` header for a user and a password (RFC 7617).
 pub(in crate::store) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
 }

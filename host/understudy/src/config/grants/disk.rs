@@ -22,7 +22,7 @@ pub(in crate::config) const KEYS: &[Key] = &[
     Key::new("keep_free", "size", "none", "how many bytes must stay free on the file system"),
 ];
 
-/// Reads the budget into `open`.
+/// Reads `disk` into `open`.
 pub(super) fn read(section: &Section<'_>, open: &mut Grants) {
     open.disk = section.get("disk").and_then(|value| {
         if let Some(text) = value.raw().as_str() {
@@ -38,7 +38,7 @@ pub(super) fn read(section: &Section<'_>, open: &mut Grants) {
 
 fn read_disk(section: Section<'_>) -> DiskBudget {
     let budget = DiskBudget {
-        bytes: section.get("bytes").and_then(|value| value.size_of_something()),
+        bytes: section.get("bytes").and_then(|value| value.nonzero_size()),
         files: section.get("files").and_then(|value| value.count(1)),
         keep_free: section.get("keep_free").and_then(|value| value.size()),
     };

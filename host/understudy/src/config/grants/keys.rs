@@ -1,4 +1,4 @@
-//! `keys.NAME`: keys, and the stores whose objects they open.
+//! `keys.NAME`: keys for encrypted backups, and the stores whose objects each key opens.
 
 use foundation::nearest::nearest;
 use std::collections::BTreeMap;
@@ -37,11 +37,11 @@ pub(in crate::config) const KEYS: &[Key] = &[
     ),
 ];
 
-/// Where each key comes from, and the stores that it is bound to, by its name.
+/// Where each key comes from, and the stores that the key is bound to, by the key's name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KeySources(BTreeMap<String, (SecretSource, Vec<String>)>);
 
-/// Reads the keys, each bound to some of the stores of these names.
+/// Reads where the keys come from. `stores` are the names of the granted stores, to which a key may be bound.
 pub(super) fn read(section: &Section<'_>, stores: &[String], environment: Environment<'_>) -> KeySources {
     let config = section.reader().file();
     let read = by_name(section.get("keys")).into_iter().filter_map(|(name, value)| {
@@ -52,7 +52,7 @@ pub(super) fn read(section: &Section<'_>, stores: &[String], environment: Enviro
 }
 
 impl KeySources {
-    /// Reads the keys.
+    /// Reads the keys from their files into `grants`.
     ///
     /// # Errors
     /// The first problem, at the setting that names the file.
@@ -69,8 +69,8 @@ impl KeySources {
     }
 }
 
-/// A key and the stores whose objects it opens: those of `stores`, or else the one of its own name. A key that is bound to
-/// none would open nothing.
+/// Reads where a key comes from, and the stores that the key is bound to: those that its `stores` lists, or else the store of its own
+/// name. A key that is bound to no store is a problem.
 fn read_key(
     name: &str,
     value: &Value<'_>,
@@ -79,7 +79,7 @@ fn read_key(
     environment: Environment<'_>,
 ) -> Option<(SecretSource, Vec<String>)> {
     if value.raw().is_str() {
-        // Says what to write.
+        // Notes the problem that a secret must not be written in the file.
         return SecretSource::read(value, Shape::Line, config, environment)
             .map(|source| (source, Vec::new()));
     }
@@ -100,7 +100,7 @@ fn read_key(
     };
     let stores = listed.list()?;
     if stores.is_empty() {
-        listed.problem("names no store, so that the key would open nothing: take the key out");
+        listed.problem("names no store, so the key would open nothing: name a store, or remove the key");
     }
     let bound = stores.iter().filter_map(|item| {
         let store = item.word()?;

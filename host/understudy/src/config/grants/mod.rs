@@ -1,4 +1,4 @@
-//! `[method.NAME.grants]`: what a component may reach. Each capability is read by its own module.
+//! `[method.NAME.grants]`: what a component may reach. Each kind of grant is read by its own module.
 
 pub(super) mod disk;
 pub(super) mod keys;
@@ -58,29 +58,29 @@ pub(super) const KEYS: &[Key] = &[
     ),
 ];
 
-/// The least memory that the host needs for a run: one thread that moves bytes, and room for what it works on.
+/// The least memory that the host needs for a run: enough for one thread that moves bytes and for its buffers.
 const LEAST_HOST_MEMORY: Bytes = Bytes(16 << 20);
 
 /// The most threads that move a method's bytes.
 const WORKERS: usize = 64;
-/// Characters of the name of a store or a key.
+/// The most characters in the name of a store or a key.
 const NAME: usize = 64;
 
 /// What the operator grants, before any secret's file is read.
 #[derive(Clone, Debug, Default)]
 pub struct GrantsSection {
-    /// Everything but secrets: stores without their credentials, no keys.
+    /// The grants without secrets: stores without their credentials, and no keys.
     pub open: Grants,
-    /// What stores with `credentials = "auto"` find in the environment.
+    /// The secrets that stores with `credentials = "auto"` find in the environment.
     pub ambient: Vec<Secret>,
-    /// Files with secrets to which the environment leads such stores.
+    /// The files with secrets that the environment names for such stores.
     pub ambient_files: Vec<PathBuf>,
     pub(crate) stores: stores::StoreSecrets,
     pub(crate) keys: keys::KeySources,
 }
 
 impl GrantsSection {
-    /// Reads the files that hold secrets, and those of authorities.
+    /// Returns the grants with their secrets and authorities, which are read from their files now.
     ///
     /// # Errors
     /// The first problem, at the setting that names the file.
@@ -91,7 +91,8 @@ impl GrantsSection {
         Ok(grants)
     }
 
-    /// Has each store read its credentials again from their files when it does not take them any more; `redactor` learns them before.
+    /// Lets each store whose credentials come from files read the files again when the store refuses the credentials. `redactor` is given
+    /// the new credentials before the store uses them.
     pub fn renew_credentials(&self, grants: &mut Grants, redactor: &Redactor) {
         self.stores.renew(grants, redactor);
     }
@@ -104,14 +105,16 @@ impl GrantsSection {
 
 pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> GrantsSection {
     let mut open = Grants::default();
-    if let Some(memory) = section.get("memory").and_then(|value| value.size_of_something()) {
+    if let Some(memory) = section.get("memory").and_then(|value| value.nonzero_size()) {
         open.memory = memory;
     }
     if let Some(value) = section.get("host_memory")
-        && let Some(memory) = value.size_of_something()
+        && let Some(memory) = value.nonzero_size()
     {
         if memory < LEAST_HOST_MEMORY {
-            value.problem(format_args!("must be at least {LEAST_HOST_MEMORY}, without which nothing moves"));
+            value.problem(format_args!(
+                "must be at least {LEAST_HOST_MEMORY}: the host cannot copy with less"
+            ));
         }
         open.host_memory = memory;
     }
@@ -124,7 +127,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
     for key in sandbox::not_enforced() {
         section.refuse(
             key,
-            "cannot be enforced by this version, which therefore does not grant it: take the line out",
+            "cannot be enforced by this version, which therefore does not grant it: remove the line",
         );
     }
     let (reader, place) = (section.reader(), section.place());
@@ -138,13 +141,13 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
     GrantsSection { open, ambient, ambient_files, stores, keys }
 }
 
-/// The entries of a table whose keys are names of the operator's.
+/// Returns the entries of a table whose keys are names that the operator chose. A name that is not allowed is noted as a problem.
 fn by_name(table: Option<Value<'_>>) -> Vec<(String, Value<'_>)> {
     let entries = table.and_then(|value| value.table()).map(|section| section.entries()).unwrap_or_default();
     let named = entries.into_iter().filter_map(|(name, value)| {
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if !(1..=NAME).contains(&name.text.len()) || !name.text.chars().all(allowed) {
-            value.problem(format_args!("is named by 1 to {NAME} letters, digits, `_` and `-`"));
+            value.problem(format_args!("must have a name of 1 to {NAME} letters, digits, `_` and `-`"));
             return None;
         }
         Some((name.text, value))
@@ -153,7 +156,7 @@ fn by_name(table: Option<Value<'_>>) -> Vec<(String, Value<'_>)> {
 }
 
 impl Value<'_> {
-    /// A whole number from 1 to `most`.
+    /// Reads a whole number from 1 to `most`.
     fn number_to(&self, most: usize) -> Option<NonZeroUsize> {
         let number = self.count(1)?;
         let fits = usize::try_from(number).ok().filter(|number| *number <= most).and_then(NonZeroUsize::new);
@@ -163,7 +166,7 @@ impl Value<'_> {
         fits
     }
 
-    /// A text that is read by its type.
+    /// Reads a text that `T` parses.
     fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&self) -> Option<T> {
         self.text()?.parse().map_err(|error| self.problem(format_args!("cannot be read: {error}"))).ok()
     }

@@ -1,4 +1,4 @@
-//! `stores.NAME`: places where backups are, and the secrets by which they are reached.
+//! `stores.NAME`: places where backups are kept, and the credentials for them.
 
 use foundation::nearest::nearest;
 use std::collections::BTreeMap;
@@ -18,10 +18,10 @@ use crate::config::reference::words;
 use crate::config::secret::{SecretSource, Shape};
 use crate::config::tree::{Section, Value};
 
-/// The most requests that are made at once of one store.
+/// The highest `concurrency` that a store may have.
 const CONCURRENCY: usize = 256;
 
-/// The place of a store.
+/// The key of a store's address.
 const URL: Key = Key::new(
     "url",
     "address",
@@ -74,7 +74,7 @@ const FURTHER: &[Key] = &[
     ),
 ];
 
-/// The keys of `stores.NAME`, of whichever kind the store is.
+/// Returns the keys of `stores.NAME` for all kinds of stores together.
 pub(in crate::config) fn keys() -> Vec<Key> {
     let mut keys = vec![URL];
     for setting in KINDS.iter().flat_map(|kind| kind.settings) {
@@ -90,7 +90,8 @@ pub(in crate::config) fn keys() -> Vec<Key> {
     keys
 }
 
-/// The keys of the credentials of a store, of whichever kind it is. A `password` in a wrong place is rather that of the source.
+/// Returns the keys of a store's credentials for all kinds of stores together, except `password`: a `password` in a wrong section is more
+/// likely to be the one of `[source]`.
 pub(in crate::config) fn credentials() -> Vec<Key> {
     let mut keys: Vec<Key> = Vec::new();
     for credential in KINDS.iter().flat_map(|kind| kind.all_credentials()) {
@@ -102,18 +103,18 @@ pub(in crate::config) fn credentials() -> Vec<Key> {
     keys
 }
 
-/// Where the secrets of the stores come from, and who vouches for their servers.
+/// Where the secrets of the stores come from, and which authorities their servers' certificates must come from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StoreSecrets {
-    /// What the stores are called, whatever else is wrong with them.
+    /// The names of all stores, also of those with problems.
     pub(super) names: Vec<String>,
-    /// The credentials of each store, by its name: what each is called, and where it comes from.
+    /// The sources of the credentials of each store, by the store's name.
     credentials: BTreeMap<String, Sources>,
-    /// Who vouches for the servers of a store, by its name, where it is not those whom this machine trusts.
+    /// The `ca_file` of each store that has one, by the store's name.
     authorities: BTreeMap<String, Authorities>,
 }
 
-/// Reads the stores into `open`, all but their secrets.
+/// Reads the stores into `open`, without their secrets, and returns where the secrets come from.
 pub(super) fn read(section: &Section<'_>, environment: Environment<'_>, open: &mut Grants) -> StoreSecrets {
     let mut secrets = StoreSecrets::default();
     for (name, value) in by_name(section.get("stores")) {
@@ -129,19 +130,19 @@ pub(super) fn read(section: &Section<'_>, environment: Environment<'_>, open: &m
     secrets
 }
 
-/// What stores with `credentials = "auto"` find in the environment.
+/// Returns the secrets that stores with `credentials = "auto"` find in the environment.
 pub(super) fn ambient(open: &Grants, environment: Environment<'_>) -> Vec<Secret> {
     let found = open.stores.values().flat_map(|store| store.secrets_of_environment(environment));
     found.map(|(_, secret)| secret).collect()
 }
 
-/// Files with secrets to which the environment leads stores with `credentials = "auto"`.
+/// Returns the files with secrets that the environment names for stores with `credentials = "auto"`.
 pub(super) fn ambient_files(open: &Grants, environment: Environment<'_>) -> Vec<PathBuf> {
     open.stores.values().flat_map(|store| store.secret_files_of_environment(environment)).collect()
 }
 
 impl StoreSecrets {
-    /// Reads the credentials and authorities of the stores.
+    /// Reads the credentials and authorities of the stores into `grants`.
     ///
     /// # Errors
     /// The first problem, at the setting that names the file.
@@ -157,7 +158,8 @@ impl StoreSecrets {
         Ok(())
     }
 
-    /// Has each store read its credentials again from their files when it does not take them any more; `redactor` learns them before.
+    /// Lets each store whose credentials come from files read the files again when the store refuses the credentials. `redactor` is given
+    /// the new credentials before the store uses them.
     pub(super) fn renew(&self, grants: &mut Grants, redactor: &Redactor) {
         for (name, config) in &mut grants.stores {
             let sources = self.credentials.get(name).map(Vec::as_slice).unwrap_or_default();
@@ -174,7 +176,7 @@ impl StoreSecrets {
     }
 }
 
-/// The credentials of one store, as their files hold them now.
+/// The sources of one store's credentials, which are read again when the store refuses the credentials.
 #[derive(Debug)]
 struct CredentialFiles {
     sources: Sources,
@@ -192,7 +194,7 @@ impl Renewal for CredentialFiles {
     }
 }
 
-/// What each credential of a store is called, and where it comes from.
+/// The name of each credential of a store, and where the credential comes from.
 type Sources = Vec<(&'static str, SecretSource)>;
 
 fn read_store(
@@ -224,7 +226,7 @@ fn read_store(
     {
         if at_most > config.retry.at_most {
             value.problem(
-                "is longer than `retry_for`, which holds for every step: raise that, or take the line out",
+                "is longer than `retry_for`, which holds for every step: raise that, or remove the line",
             );
         }
         config.plan_retry_for = at_most;
@@ -237,14 +239,14 @@ fn read_store(
     } else {
         section.refuse(
             "redirects",
-            "is nothing that this kind of store has, none of whose redirects is followed: take the line out",
+            "is not a setting of this kind of store, whose redirects are never followed: remove the line",
         );
     }
     let mut authorities = None;
     if matches!(kind.tls, Tls::Never) {
         section.refuse(
             "ca_file",
-            "does nothing where there is no TLS: take the line out, or name a server by https://",
+            "does nothing where there is no TLS: remove the line, or name a server by https://",
         );
     } else if let Some(value) = section.get("ca_file") {
         if !config.speaks_tls() {
@@ -263,16 +265,13 @@ fn read_store(
         None => {}
     }
     for credential in kind.all_credentials() {
-        section.refuse(credential.name, &format!("belongs into `credentials`: {}", kind.form()));
+        section.refuse(credential.name, &format!("belongs in `credentials`: {}", kind.form()));
     }
     for (key, schemes) in of_other_kinds(kind) {
         let schemes = schemes.join(", ");
         section.refuse(
             key,
-            &format!(
-                "is nothing that a `{}:` store has, but one of {schemes}: take the line out",
-                kind.scheme
-            ),
+            &format!("is a setting of {schemes} stores, not of `{}:` stores: remove the line", kind.scheme),
         );
     }
     for mistake in config.mistakes(environment) {
@@ -282,7 +281,7 @@ fn read_store(
     Some((config, sources, authorities))
 }
 
-/// The servers that redirects may lead to.
+/// Reads the list of servers that redirects may lead to.
 fn read_redirects(value: &Value<'_>) -> Vec<String> {
     let read = |item: &Value<'_>| {
         let place = item.word()?;
@@ -295,7 +294,7 @@ fn read_redirects(value: &Value<'_>) -> Vec<String> {
     value.list().unwrap_or_default().iter().filter_map(read).collect()
 }
 
-/// Settings that only other kinds of stores have, and which kinds those are.
+/// Returns the settings that `kind` does not have, each with the schemes of the kinds of stores that have it.
 fn of_other_kinds(kind: &StoreKind) -> BTreeMap<&'static str, Vec<String>> {
     let mut others: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for other in KINDS {
@@ -309,7 +308,7 @@ fn of_other_kinds(kind: &StoreKind) -> BTreeMap<&'static str, Vec<String>> {
     others
 }
 
-/// The secrets of a store, each `{ file }` or `{ env }`.
+/// Reads the credentials of a store, each written as `{ file }` or `{ env }`.
 fn read_credentials(
     value: &Value<'_>,
     kind: &StoreKind,
@@ -318,13 +317,14 @@ fn read_credentials(
     environment: Environment<'_>,
 ) -> Sources {
     if kind.credentials.is_empty() {
-        value.problem(format_args!("are nothing that a `{}:` store has: leave them out", kind.scheme));
+        value.problem(format_args!("are not a setting of `{}:` stores: remove the line", kind.scheme));
         return Sources::new();
     }
     if let Some(text) = value.raw().as_str() {
         match nearest(text.trim(), ["auto"]).filter(|_| kind.has_auto()) {
-            Some(near) => value.problem(format_args!("are no word that is known: did you mean \"{near}\"?")),
-            None => value.problem(format_args!("must not stand in this file: {}", kind.form())),
+            Some(near) => value
+                .problem(format_args!("must be \"auto\" or a table of secrets: did you mean \"{near}\"?")),
+            None => value.problem(format_args!("must not be written in this file: {}", kind.form())),
         }
         return Sources::new();
     }

@@ -16,7 +16,7 @@ fn grants(lines: &str) -> Result<GrantsSection, Vec<String>> {
         .map(|config| config.components["acme"].grants.clone())
 }
 
-/// The one problem of these lines, which begin on line 7, without the file's name.
+/// Returns the only problem of these lines, without the file's name and the line number, which is 7.
 fn refused(lines: &str) -> String {
     let problems = grants(lines).map(|_| ()).unwrap_err();
     assert_eq!(problems.len(), 1, "{lines}: {problems:#?}");
@@ -57,7 +57,7 @@ workers = 4"#,
 }
 
 #[test]
-fn how_long_plan_goes_on_asking_a_store_has_a_setting_of_its_own() {
+fn the_time_for_retries_while_a_method_plans_has_a_setting_of_its_own() {
     let plan = |line: &str| {
         let section = grants(&format!("stores.repo = {{ url = \"s3://b\"{line} }}")).unwrap();
         section.resolve().unwrap().stores["repo"].clone().for_plan().retry.at_most
@@ -70,7 +70,7 @@ fn how_long_plan_goes_on_asking_a_store_has_a_setting_of_its_own() {
 }
 
 #[test]
-fn credentials_in_files_are_read_again_and_told_to_who_keeps_them_out_of_texts() {
+fn credentials_in_files_are_read_again_and_given_to_the_redactor() {
     let file = |content: &str| {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), content).unwrap();
@@ -87,7 +87,7 @@ fn credentials_in_files_are_read_again_and_told_to_who_keeps_them_out_of_texts()
     let mut granted = section.resolve().unwrap();
     let redactor = ::replica::Redactor::new();
     section.renew_credentials(&mut granted, &redactor);
-    // What stands in the environment stays what it is.
+    // Credentials from the environment cannot change, so the store has nothing to read again.
     assert!(granted.stores["known"].renewal.is_none());
     let renewal = granted.stores["repo"].renewal.clone().unwrap();
     assert_eq!(renewal.credentials().unwrap(), granted.stores["repo"].credentials.given());
@@ -95,7 +95,7 @@ fn credentials_in_files_are_read_again_and_told_to_who_keeps_them_out_of_texts()
     let found = renewal.credentials().unwrap();
     assert_eq!(found[1].1.expose(), b"second-secret-of-many");
     assert!(!redactor.redact("the second-secret-of-many").contains("second-secret"));
-    // A file that others may read is none, then as before.
+    // A file that others may read is refused each time that it is read.
     std::fs::set_permissions(secret.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
     assert!(renewal.credentials().unwrap_err().contains("chmod"));
     assert!(!format!("{granted:?}").contains("of-many"));
@@ -157,7 +157,7 @@ fn a_web_server_redirects_where_the_grant_says() {
     let no = refused("stores.repo = { url = \"https://host/\", redirects = [\"https://cdn.example\"] }");
     assert!(no.contains("cdn.example:443"), "{no}");
     let no = refused("stores.repo = { url = \"s3://b\", redirects = [\"cdn.example:443\"] }");
-    assert!(no.contains("none of whose redirects is followed"), "{no}");
+    assert!(no.contains("whose redirects are never followed"), "{no}");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_server_is_vouched_for_by_the_authorities_that_the_operator_names() {
 }
 
 #[test]
-fn no_secret_stands_in_the_file_nor_in_what_is_told_of_it() {
+fn a_secret_in_the_file_is_refused_and_not_quoted() {
     for lines in [
         r#"keys.repo = "swordfish""#,
         r#"stores.repo = { url = "s3://b", credentials = "swordfish" }"#,
@@ -204,23 +204,23 @@ fn no_secret_stands_in_the_file_nor_in_what_is_told_of_it() {
         r#"stores.repo = { url = "https://host/?sig=swordfish" }"#,
     ] {
         let problem = refused(lines);
-        assert!(problem.contains("env") || problem.contains("must not stand here"), "{problem}");
+        assert!(problem.contains("env") || problem.contains("must not be in the URL"), "{problem}");
         assert!(!problem.contains("swordfish"), "{problem}");
     }
 }
 
 #[test]
-fn each_wrong_grant_is_told_by_its_own_message() {
+fn each_wrong_grant_has_its_own_message() {
     for (lines, says) in [
         (r#"stores.repo = { region = "x" }"#, "`method.acme.grants.stores.repo.url` is missing"),
-        (r#"stores.repo = { url = "/mnt" }"#, "is no address of a store"),
+        (r#"stores.repo = { url = "/mnt" }"#, "is not the URL of a store"),
         (r#"stores.repo = { url = "s4://b" }"#, "did you mean `s3://`?"),
         (r#"stores.repo = { url = "file://mnt/backups" }"#, "file:///mnt/backups"),
         (r#"stores.repo = { url = "s3:///b" }"#, "lacks its host or bucket"),
         (r#"stores.repo = { url = "s3://b", regoin = "x" }"#, "did you mean `region`?"),
         (
             r#"stores.repo = { url = "az://b", account = "a", region = "x" }"#,
-            "`method.acme.grants.stores.repo.region` is nothing that a `az:` store has, but one of `s3:`: take the line out",
+            "`method.acme.grants.stores.repo.region` is a setting of `s3:` stores, not of `az:` stores: remove the line",
         ),
         (r#"stores.repo = { url = "s3://b", concurrency = 0 }"#, "at least 1"),
         (r#"stores.repo = { url = "s3://b", concurrency = 1000 }"#, "at most 256"),
@@ -229,8 +229,11 @@ fn each_wrong_grant_is_told_by_its_own_message() {
             r#"stores.repo = { url = "s3://b", credentials = { access_key_id = { env = "SECRET" } } }"#,
             "lack `secret_access_key`",
         ),
-        (r#"stores.repo = { url = "file:///b", credentials = "auto" }"#, "nothing that a `file:` store has"),
-        (r#"stores.repo = { url = "http://b", credentials = "auto" }"#, "must not stand in this file"),
+        (
+            r#"stores.repo = { url = "file:///b", credentials = "auto" }"#,
+            "are not a setting of `file:` stores",
+        ),
+        (r#"stores.repo = { url = "http://b", credentials = "auto" }"#, "must not be written in this file"),
         (r#"stores.repo = { url = "s3://b", credentials = "Auto" }"#, "did you mean \"auto\"?"),
         (r#"stores.repo = { url = "s3://b", credentials = "auto " }"#, "did you mean \"auto\"?"),
         (r#"stores."a/b" = { url = "s3://b" }"#, "letters, digits"),
@@ -250,46 +253,46 @@ fn each_wrong_grant_is_told_by_its_own_message() {
 }
 
 #[test]
-fn what_a_store_needs_is_told_where_it_is_configured() {
+fn a_mistake_in_a_store_is_reported_at_the_setting() {
     let store = "`method.acme.grants.stores.repo";
     for (lines, says) in [
         (
             r#"stores.repo = { url = "az://c" }"#,
-            "8: STORE.account` is missing: write account = \"NAME\", the storage account that the container is in",
+            "8: STORE.account` is missing: write account = \"NAME\" with the storage account of the container",
         ),
         (
             r#"stores.repo = { url = "az://c", account = "a/b" }"#,
-            "43: STORE.account` has the character `/` in it: it is made of letters, digits, `-`, `_` and `.`",
+            "43: STORE.account` has the character `/` in it: only letters, digits, `-`, `_` and `.` are allowed",
         ),
         (
             r#"stores.repo = { url = "s3://b", region = "eu central" }"#,
-            "42: STORE.region` has the character U+0020 in it: it is made of letters, digits, `-`, `_` and `.`",
+            "42: STORE.region` has the character U+0020 in it: only letters, digits, `-`, `_` and `.` are allowed",
         ),
         (
             r#"stores.repo = { url = "s3://b", endpoint = "minio:9000" }"#,
-            "44: STORE.endpoint` is no address of a server: it begins with https:// or http:// and has a host",
+            "44: STORE.endpoint` is not the address of a server, which begins with https:// or http:// and has a host",
         ),
         (
             r#"stores.repo = { url = "gs://b", endpoint = "localhost" }"#,
-            "44: STORE.endpoint` is no URL: relative URL without a base; an address begins with https:// or http:// and has a \
+            "44: STORE.endpoint` is not a URL: relative URL without a base; an address begins with https:// or http:// and has a \
              host",
         ),
         (
             r#"stores.repo = { url = "s3://b", endpoint = "https://me:swordfish@h" }"#,
-            "44: STORE.endpoint` has credentials in it; they have a place of their own",
+            "44: STORE.endpoint` has credentials in it: set them as `credentials` instead",
         ),
         (
             r#"stores.repo = { url = "s3://b", endpoint = "http://h" }"#,
-            "44: STORE.endpoint` is http without TLS, which everybody on the way can read: write https://, or allow_http = \
-             true beside it",
+            "44: STORE.endpoint` is http without TLS, so everybody on the network path can read the data: write https://, or set \
+             allow_http = true",
         ),
         (
             r#"stores.repo = { url = "s3://b", allow_http = true }"#,
-            "46: STORE.allow_http` does nothing without an `endpoint` that begins with http://: take the line out",
+            "46: STORE.allow_http` does nothing without an `endpoint` that begins with http://: remove the line",
         ),
         (
             r#"stores.repo = { url = "s3://b ucket" }"#,
-            "23: STORE.url` cannot be used: `b ucket` is no name of a bucket: a URL is KIND://BUCKET/PREFIX",
+            "23: STORE.url` cannot be used: `b ucket` is not the name of a bucket: write KIND://BUCKET/PREFIX",
         ),
         (
             r#"stores.repo = { url = "https://h", credentials = { username = { env = "SECRET" } } }"#,
@@ -301,7 +304,7 @@ fn what_a_store_needs_is_told_where_it_is_configured() {
         ),
         (
             r#"stores.repo = { url = "az://c", account = "a", credentials = { client_secret = { env = "SECRET" } } }"#,
-            "62: STORE.credentials` with a `client_secret` need `client_id` beside them",
+            "62: STORE.credentials` with a `client_secret` also need the setting `client_id`",
         ),
         (
             r#"stores.repo = { url = "az://c", account = "a", credentials = { account_key = { env = "SECRET" }, sas_token = { env = "SECRET" } } }"#,

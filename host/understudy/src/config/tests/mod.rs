@@ -16,7 +16,7 @@ mod problems;
 mod sample;
 mod secrets;
 
-/// A configuration that has everything it must have.
+/// The smallest complete configuration.
 const WHOLE: &str = r#"
 scope = "batman"
 [replica]
@@ -41,7 +41,7 @@ fn parse(text: &str) -> Result<Config, Vec<String>> {
     parse_with(text, &Overrides::default(), &nothing)
 }
 
-/// The one problem of a whole configuration with these lines after it, without the file's name.
+/// Returns the only problem of [`WHOLE`] with these lines after it, without the file's name.
 fn problem(lines: &str) -> String {
     let problems = parse(&format!("{WHOLE}{lines}")).map(|_| ()).unwrap_err();
     assert_eq!(problems.len(), 1, "{problems:#?}");

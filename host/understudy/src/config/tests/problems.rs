@@ -1,9 +1,9 @@
-//! What is wrong is told with its place and what to write instead.
+//! Each problem is reported with its place and what to write instead.
 
 use super::*;
 
 #[test]
-fn every_problem_is_told_at_once_with_its_place() {
+fn all_problems_are_reported_together_each_with_its_place() {
     let problems = parse(
         r#"scop = "batman"
 [replica]
@@ -39,7 +39,7 @@ network = ["x:443"]
 }
 
 #[test]
-fn malformed_toml_is_told_with_its_place_and_nothing_is_guessed() {
+fn malformed_toml_is_reported_with_its_place_and_nothing_is_guessed() {
     let problems =
         parse("scope = \"batman\n[replica]\ndatadir = \nbin_dir = \"/pg\"\n").map(|_| ()).unwrap_err();
     assert!(problems.len() >= 2, "{problems:#?}");
@@ -49,15 +49,15 @@ fn malformed_toml_is_told_with_its_place_and_nothing_is_guessed() {
 }
 
 #[test]
-fn a_key_that_is_given_twice_is_told() {
+fn a_key_that_is_given_twice_is_reported() {
     let problems = parse(&format!("{WHOLE}datadir = \"/other\"\n")).map(|_| ()).unwrap_err();
     let twice =
-        "/etc/understudy.toml:6:1: the key `datadir` stands twice, first in line 4: take one of them out";
+        "/etc/understudy.toml:6:1: the key `datadir` appears twice, first in line 4: remove one of them";
     assert_eq!(problems, [twice]);
 }
 
 #[test]
-fn a_word_of_patroni_and_a_section_that_is_written_in_another_way_are_told_what_to_write() {
+fn the_message_about_a_word_of_patroni_or_a_miswritten_section_says_what_to_write() {
     for (text, says) in [
         ("[methods.tarball]\nplugin = \"/x.wasm\"\n", "the section of a method is `[method.tarball]`"),
         ("[tarball]\nplugin = \"/x.wasm\"\n", "the section of a method is `[method.tarball]`"),
@@ -72,7 +72,7 @@ fn a_word_of_patroni_and_a_section_that_is_written_in_another_way_are_told_what_
     }
     for (line, says) in [
         ("pgpass = \"/x\"", "is `standby_passfile` below `[replica]`"),
-        ("use_pg_rewind = true", "it stays in Patroni's file"),
+        ("use_pg_rewind = true", "this setting belongs in Patroni's file"),
         ("config_dir = \"/x\"", "`config_file` below `[replica]` takes the path of postgresql.conf"),
         ("methods = \"tarball, basebackup\"", "write methods = [\"tarball\", \"basebackup\"]"),
     ] {
@@ -85,7 +85,7 @@ fn a_word_of_patroni_and_a_section_that_is_written_in_another_way_are_told_what_
 }
 
 #[test]
-fn each_wrong_line_is_told_by_its_own_message() {
+fn each_wrong_line_has_its_own_message() {
     let cases: &[(&str, &str)] = &[
         ("staged = true", "6:1: `replica.staged` is not supported by this version"),
         ("metods = []", "6:1: unknown key `replica.metods`: did you mean `methods`?"),
@@ -111,7 +111,7 @@ fn each_wrong_line_is_told_by_its_own_message() {
             "timeout = 3600",
             "6:11: `replica.timeout` must be a quoted length of time with its unit, such as \"3600s\"",
         ),
-        ("timeout = \"0s\"", "6:11: `replica.timeout` is no time at all"),
+        ("timeout = \"0s\"", "6:11: `replica.timeout` must not be 0"),
         (
             "require_landlock = 0",
             "6:20: `replica.require_landlock` must be a whole number of at least 1, not 0",
@@ -160,7 +160,7 @@ fn each_wrong_line_is_told_by_its_own_message() {
         ),
         (
             "[source]\nconninfo = \"host=h\"\nuser = \"replicator\"",
-            "8:1: unknown key `source.user`: `user` belongs into the value of `conninfo`, as in conninfo = \"user=...\"",
+            "8:1: unknown key `source.user`: `user` belongs in the value of `conninfo`, as in conninfo = \"user=...\"",
         ),
         (
             "[method.acme]\nstanza = \"main\"",
@@ -206,7 +206,7 @@ fn each_wrong_line_is_told_by_its_own_message() {
         ("restore_command = \"/usr/bin/env -i A=x wal-g\"", "6:19: `replica.restore_command` sets variables"),
         ("configure_standby = true", "6:21: `replica.configure_standby` needs `[source] conninfo`"),
         ("[method]\nacme = 1", "7:8: `method.acme` must be a table, not a whole number"),
-        ("[method.\"../acme\"]", "6:9: `../acme` is no name that a method can have"),
+        ("[method.\"../acme\"]", "6:9: `../acme` cannot be the name of a method"),
         ("[method.acme]\nplugn = \"x\"", "7:1: unknown key `method.acme.plugn`: did you mean `plugin`?"),
         (
             "[method.acme]\nplugin = \"r.example/a/b:1.4\"",
@@ -242,7 +242,7 @@ fn each_wrong_line_is_told_by_its_own_message() {
             "[method.acme.grants]\nhost_memory = \"8MiB\"",
             "7:15: `method.acme.grants.host_memory` must be at least 16.0 MiB",
         ),
-        ("[method.acme.grants]\nmemory = \"0MiB\"", "7:10: `method.acme.grants.memory` is nothing at all"),
+        ("[method.acme.grants]\nmemory = \"0MiB\"", "7:10: `method.acme.grants.memory` must not be 0"),
         (
             "[method.acme.grants]\nread = \"/mnt\"",
             "7:8: `method.acme.grants.read` must be a list, not a string: write read = [\"/mnt\"]",
@@ -271,20 +271,20 @@ fn each_wrong_line_is_told_by_its_own_message() {
         ("[method.basebackup]\ntries = 101", "7:9: `method.basebackup.tries` must be at most 100"),
         (
             "[method.basebackup]\nplugin = \"/x.wasm\"",
-            "7:1: `method.basebackup.plugin` means nothing for basebackup",
+            "7:1: `method.basebackup.plugin` does not apply to basebackup",
         ),
-        ("[method.basebackup]\ngrants = {}", "7:1: `method.basebackup.grants` means nothing for basebackup"),
+        ("[method.basebackup]\ngrants = {}", "7:1: `method.basebackup.grants` does not apply to basebackup"),
         (
             "[method.basebackup]\nkeep_data = true",
-            "7:1: `method.basebackup.keep_data` means nothing for basebackup",
+            "7:1: `method.basebackup.keep_data` does not apply to basebackup",
         ),
         (
             "[method.basebackup]\nno_leader = true",
-            "7:1: `method.basebackup.no_leader` means nothing for basebackup",
+            "7:1: `method.basebackup.no_leader` does not apply to basebackup",
         ),
         (
             "[method.basebackup]\nno_params = true",
-            "7:1: `method.basebackup.no_params` means nothing for basebackup",
+            "7:1: `method.basebackup.no_params` does not apply to basebackup",
         ),
         (
             "[method.basebackup]\noptions = true",
@@ -309,7 +309,7 @@ fn each_wrong_line_is_told_by_its_own_message() {
         ),
         (
             "[source]\nconninfo = \"service=main user=replicator\"",
-            "7:12: `source.conninfo` cannot be used: `service` is not followed",
+            "7:12: `source.conninfo` cannot be used: `service` is not supported",
         ),
         (
             "[source]\nconninfo = \"host=h sslmode=verify_full\"",
@@ -325,7 +325,7 @@ fn each_wrong_line_is_told_by_its_own_message() {
         ),
         (
             "[source]\nconninfo = \"host=h\"\npassword = \"x\"",
-            "8:12: `source.password` must not stand in this file",
+            "8:12: `source.password` must not be written in this file",
         ),
         (
             "[source]\nconninfo = \"host=h\"\npassword = {}",
@@ -347,7 +347,7 @@ fn each_wrong_line_is_told_by_its_own_message() {
 }
 
 #[test]
-fn a_key_in_the_wrong_section_is_told_where_it_belongs() {
+fn the_message_about_a_key_in_the_wrong_section_names_the_right_one() {
     let top = "the top of the file, above the first section";
     for (lines, says) in [
         ("scope = \"x\"", format!("6:1: unknown key `replica.scope`: `scope` belongs to {top}")),
@@ -399,15 +399,15 @@ fn a_key_in_the_wrong_section_is_told_where_it_belongs() {
     );
 }
 
-/// What a section says that it knows when it is asked for a key that nobody has.
+/// Each section lists its keys in the message about a key that no section has. The list must be that of [`SECTIONS`].
 #[test]
-fn where_keys_belong_is_known_of_every_key_and_of_no_other() {
+fn the_table_of_a_section_has_exactly_the_keys_that_the_section_takes() {
     use crate::config::keys::{SECTIONS, SectionKeys, names};
     let stores = ["s3://b", "gs://b", "az://b", "https://h", "file:///b"];
     for SectionKeys { head: section, keys } in SECTIONS {
         let keys = names(&keys());
         let head = section.replace("NAME", "acme");
-        // Asked for what it does not know, this one tells of options.
+        // This section does not list its keys: the message about an unknown key names `options` instead.
         if section == "method.NAME" {
             for key in keys {
                 let problems = parse(&format!("[{head}]\n{key} = 1\n")).map(|_| ()).unwrap_err();
@@ -428,10 +428,10 @@ fn where_keys_belong_is_known_of_every_key_and_of_no_other() {
                 _ => format!("[{head}]\nqqqqqqqqqqqq = 1"),
             };
             let problems = parse(&text).map(|_| ()).unwrap_err();
-            let told = problems.iter().find_map(|problem| problem.split_once("known here: "));
-            known.extend(told.iter().flat_map(|(_, keys)| keys.split(", ")).map(str::to_owned));
+            let listed = problems.iter().find_map(|problem| problem.split_once("known here: "));
+            known.extend(listed.iter().flat_map(|(_, keys)| keys.split(", ")).map(str::to_owned));
         }
-        // `password` is told to belong to the source, and not to the credentials of a web server.
+        // The message about a misplaced `password` names `[source]` and not the credentials of a web server.
         known.retain(|key| !(section.ends_with(".credentials") && key == "password"));
         let mut keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
         for list in [&mut known, &mut keys] {
@@ -443,21 +443,21 @@ fn where_keys_belong_is_known_of_every_key_and_of_no_other() {
 }
 
 #[test]
-fn every_grant_without_a_wall_is_refused() {
+fn every_grant_that_cannot_be_enforced_is_refused() {
     for grant in ["network", "programs", "environment"] {
         let problem = problem(&format!("[method.acme.grants]\n{grant} = {{}}"));
         assert_eq!(
             problem,
             format!(
                 "7:1: `method.acme.grants.{grant}` cannot be enforced by this version, which therefore does not grant it: \
-                 take the line out"
+                 remove the line"
             )
         );
     }
 }
 
 #[test]
-fn a_password_file_that_cannot_be_read_is_told_at_its_line() {
+fn a_password_file_that_cannot_be_read_is_reported_at_its_line() {
     let text = format!("{WHOLE}[source]\nconninfo = \"host=h\"\npassword = {{ file = \"/no/such/file\" }}");
     let problem = parse(&text).unwrap().source.unwrap().resolve().unwrap_err();
     assert!(

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use super::*;
 use sandbox::kinds::{KINDS, Unset, ValueKind};
 
-/// A place that takes a secret: its name, what it takes, and lines of a configuration with `SECRET` where the secret is named.
+/// A setting that takes a secret: its name, the form of the secret, and lines of a configuration with `SECRET` as a placeholder for the
+/// value.
 struct SecretPlace {
     name: String,
     shape: Shape,
@@ -61,7 +62,7 @@ impl SecretPlace {
         places
     }
 
-    /// What this place takes.
+    /// Returns a secret that this place takes.
     fn right(&self) -> &'static str {
         match self.shape {
             Shape::Line => "swordfish",
@@ -69,7 +70,7 @@ impl SecretPlace {
         }
     }
 
-    /// What a run gets that finds the secret in this file, or the problem.
+    /// Returns the secret that a run reads if the place names this file, or the problem.
     fn in_file(&self, file: &Path) -> Result<Vec<u8>, String> {
         self.secret(&format!("{{ file = \"{}\" }}", file.display()), &|name| {
             (name == "BESIDE").then(|| "beside".into())
@@ -92,7 +93,7 @@ impl SecretPlace {
     }
 }
 
-/// Files that no place takes, each with what its problem says; `right` is a content that would be taken.
+/// Creates files that no place takes. Returns each with a part of the problem that is expected. `right` is a content that would be taken.
 fn refused_files(folder: &Path, right: &str) -> Vec<(PathBuf, &'static str)> {
     let file = |name: &str, content: &str, mode: u32| {
         let path = folder.join(name);
@@ -117,7 +118,7 @@ fn refused_files(folder: &Path, right: &str) -> Vec<(PathBuf, &'static str)> {
         (folder.to_owned(), "not a file"),
         (folder.join("absent"), "No such file"),
     ];
-    // Only root can make a file another user's.
+    // Only root can give a file to another user.
     if rustix::process::geteuid().is_root() {
         let other = file("another-owner", right, 0o600);
         chown(&other, Some(12_345), None).unwrap();
@@ -163,12 +164,14 @@ fn every_place_that_takes_a_secret_refuses_the_same_variables() {
             })
         };
         assert_eq!(with(place.right()).as_deref(), Ok(place.right().as_bytes()), "{}", place.name);
-        for (content, says) in [("", "not set"), ("\n", "empty"), ("swordfish\nand more", "no secret")] {
+        for (content, says) in
+            [("", "not set"), ("\n", "empty"), ("swordfish\nand more", "cannot be a secret")]
+        {
             let problem = with(content).unwrap_err();
             assert!(problem.contains(says) && !problem.contains("swordfish"), "{}: {problem}", place.name);
         }
         let inline = place.secret("\"swordfish\"", &nothing).unwrap_err();
-        assert!(inline.contains("must not stand in this file"), "{}: {inline}", place.name);
+        assert!(inline.contains("must not be written in this file"), "{}: {inline}", place.name);
     }
 }
 
@@ -224,7 +227,7 @@ fn a_secret_behind_a_linked_directory_is_read_as_kubernetes_keeps_it() {
 }
 
 #[test]
-fn what_auto_finds_in_the_environment_and_cannot_use_is_told_by_its_variable() {
+fn the_message_about_an_unusable_variable_for_auto_names_the_variable() {
     use std::os::unix::ffi::OsStringExt;
     let long = "x".repeat(70_000);
     let s3 = &[
@@ -258,7 +261,7 @@ fn what_auto_finds_in_the_environment_and_cannot_use_is_told_by_its_variable() {
         let lines = format!("[method.acme.grants]\nstores.repo = {{ {store}, credentials = \"auto\" }}\n");
         let text = format!("{WHOLE}{lines}");
         for variable in variables {
-            // The clouds' own programs take an empty variable for one that is not set.
+            // The clouds' own programs treat an empty variable as not set.
             let empty = |name: &str| (name == *variable).then(OsString::new);
             assert!(parse_with(&text, &Overrides::default(), &empty).is_ok(), "{variable}");
             for value in [b"\xFF".to_vec(), b"a\nswordfish".to_vec(), long.clone().into_bytes()] {
@@ -293,6 +296,6 @@ fn the_password_of_a_proxy_is_known_as_a_secret() {
     let config = parse_with(WHOLE, &Overrides::default(), &environment).unwrap();
     let redactor = ::replica::Redactor::new();
     config.proxy_secrets.iter().for_each(|secret| redactor.add(secret).unwrap());
-    let told = redactor.redact("http://me:sw%6frdfish@proxy:3128 got swordfish and bWU6c3dvcmRmaXNo");
-    assert_eq!(told, "http://<secret>@proxy:3128 got <secret> and <secret>");
+    let redacted = redactor.redact("http://me:sw%6frdfish@proxy:3128 got swordfish and bWU6c3dvcmRmaXNo");
+    assert_eq!(redacted, "http://<secret>@proxy:3128 got <secret> and <secret>");
 }
