@@ -8,14 +8,14 @@ use anyhow::Result;
 
 use crate::server::run;
 
-/// The certificate that a server of a test has.
+/// Which certificate a test server presents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Server {
-    /// A valid one for 127.0.0.1.
+pub enum ServerCertificate {
+    /// A valid certificate for 127.0.0.1.
     Right,
-    /// One for another host.
+    /// A certificate for another host.
     Elsewhere,
-    /// One for 127.0.0.1 that expired years ago.
+    /// A certificate for 127.0.0.1 that expired years ago.
     Expired,
 }
 
@@ -23,15 +23,15 @@ pub enum Server {
 #[derive(Debug)]
 pub struct Authority(PathBuf);
 
-/// The configuration of `openssl ca`. No other command of OpenSSL takes the dates of a certificate as arguments.
+/// The configuration for `openssl ca`. No other OpenSSL command takes the validity dates of a certificate as arguments.
 const SETTINGS: &str = "[ca]\ndefault_ca = own\n[own]\ndatabase = index\nserial = serial\nunique_subject = no\nnew_certs_dir = .\n\
     certificate = ca.pem\nprivate_key = ca.key\ndefault_md = sha256\npolicy = any\n[any]\ncommonName = supplied\n";
 
 impl Authority {
-    /// Creates an authority in `folder`, which is created too.
+    /// Creates an authority in `folder`. Creates the folder if it is missing.
     ///
     /// # Errors
-    /// Fails if `openssl` does.
+    /// Fails if `openssl` fails.
     pub fn new(folder: &Path) -> Result<Self> {
         let authority = Self(folder.to_owned());
         fs::create_dir_all(folder)?;
@@ -56,16 +56,16 @@ impl Authority {
         Ok(authority)
     }
 
-    /// Returns the file with the authority's own certificate.
+    /// Returns the path of the authority's own certificate.
     pub fn certificate(&self) -> PathBuf {
         self.0.join("ca.pem")
     }
 
-    /// Creates a certificate for a server, and returns its file and the file of its key.
+    /// Creates a certificate for a server, and returns the paths of the certificate and of its private key.
     ///
     /// # Errors
-    /// Fails if `openssl` does.
-    pub fn certify(&self, server: Server) -> Result<(PathBuf, PathBuf)> {
+    /// Fails if `openssl` fails.
+    pub fn certify(&self, server: ServerCertificate) -> Result<(PathBuf, PathBuf)> {
         let name = format!("{server:?}");
         let (certificate, key, request) =
             (format!("{name}.pem"), format!("{name}.key"), format!("{name}.csr"));
@@ -74,9 +74,9 @@ impl Authority {
             "req", "-newkey", "rsa:2048", "-nodes", "-subj", &subject, "-keyout", &key, "-out", &request,
         ])?;
         let (names, from, to) = match server {
-            Server::Right => ("IP:127.0.0.1", "20200101000000Z", "20991231235959Z"),
-            Server::Elsewhere => ("DNS:elsewhere.example", "20200101000000Z", "20991231235959Z"),
-            Server::Expired => ("IP:127.0.0.1", "20200101000000Z", "20200201000000Z"),
+            ServerCertificate::Right => ("IP:127.0.0.1", "20200101000000Z", "20991231235959Z"),
+            ServerCertificate::Elsewhere => ("DNS:elsewhere.example", "20200101000000Z", "20991231235959Z"),
+            ServerCertificate::Expired => ("IP:127.0.0.1", "20200101000000Z", "20200201000000Z"),
         };
         let extensions = format!("{name}.extensions");
         fs::write(self.0.join(&extensions), format!("subjectAltName = {names}\n"))?;

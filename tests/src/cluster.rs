@@ -9,7 +9,7 @@ use postgres_formats::control_file::{self, with_crc};
 use postgres_formats::segment::SegmentSize;
 use postgres_formats::{Lsn, names};
 
-/// The size of a segment of the write-ahead log, in bytes.
+/// The size of a WAL segment in bytes.
 const SEGMENT: u32 = 16 << 20;
 
 /// Every directory of a fresh cluster besides `global`.
@@ -35,33 +35,33 @@ const DIRECTORIES: [&str; 19] = [
     "pg_xact",
 ];
 
-/// `DBState` of src/include/catalog/pg_control.h, as far as a backup can be in it.
+/// The states of `DBState` (src/include/catalog/pg_control.h) that a backup can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatabaseState {
-    /// `DB_SHUTDOWNED`: a cold copy.
+    /// `DB_SHUTDOWNED`, in a cold copy.
     ShutDown = 1,
-    /// `DB_IN_PRODUCTION`: copied while the server ran.
+    /// `DB_IN_PRODUCTION`, in a copy that was made while the server ran.
     InProduction = 6,
 }
 
-/// A data directory as if it were copied from a PostgreSQL 15 server.
+/// A data directory that looks like a copy from a PostgreSQL 15 server.
 #[derive(Clone, Debug)]
 pub struct MinimalCluster {
-    /// The identifier of the cluster that it was copied from.
+    /// The system identifier.
     pub system_identifier: u64,
-    /// The timeline of its last checkpoint.
+    /// The timeline of the last checkpoint.
     pub timeline: u32,
-    /// The state of the server while it was copied.
+    /// The state of the server during the copy.
     pub state: DatabaseState,
-    /// Its last checkpoint's redo position.
+    /// The redo position of the last checkpoint.
     pub redo: Lsn,
-    /// `max_connections` of the server that it was copied from.
+    /// The server's `max_connections`.
     pub max_connections: i32,
-    /// Whether it has a backup_label.
+    /// Whether the directory has a backup_label.
     pub backup_label: bool,
 }
 
-/// Returns a copy of the cluster with this identifier, taken from a running server on timeline 1.
+/// Returns a copy of the cluster with this system identifier, made from a running server on timeline 1.
 pub fn minimal_cluster(system_identifier: u64) -> MinimalCluster {
     MinimalCluster {
         system_identifier,
@@ -74,7 +74,7 @@ pub fn minimal_cluster(system_identifier: u64) -> MinimalCluster {
 }
 
 impl MinimalCluster {
-    /// Writes the files into `directory`, which may exist, with pg_control under the name that methods give it.
+    /// Writes the files into `directory`, which may exist, with pg_control under the name that methods use until the seal.
     ///
     /// # Errors
     /// Fails if a file cannot be written.
@@ -82,7 +82,7 @@ impl MinimalCluster {
         self.write_with_control_file(directory, names::UNFINISHED_CONTROL_FILE)
     }
 
-    /// Writes the files as a complete data directory with `global/pg_control`, as old data.
+    /// Writes the files as a complete data directory with `global/pg_control`, as old data has it.
     ///
     /// # Errors
     /// Fails if a file cannot be written.
@@ -107,7 +107,7 @@ impl MinimalCluster {
         write(&directory.join(control_file), &self.control_file())
     }
 
-    /// Returns the bytes of its pg_control with a valid CRC.
+    /// Returns the content of pg_control, with a valid CRC.
     pub fn control_file(&self) -> Vec<u8> {
         let mut file = vec![0; control_file::SIZE as usize];
         let mut put = |offset: usize, bytes: &[u8]| file[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
 
-    /// PostgreSQL's own reader must accept the file.
+    /// PostgreSQL's own pg_controldata must accept the file.
     #[test]
     fn pg_controldata_reads_the_minimal_cluster_without_a_warning() {
         let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! `global/pg_control` of a replica that was created from a backup. The seal replaces its checkpoint with one that does not exist.
+//! Reads `global/pg_control` of a replica that was created from a backup. The seal replaces the checkpoint in the file with a
+//! checkpoint that does not exist.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,7 @@ use postgres_formats::{Lsn, names};
 
 pub use postgres_formats::control_file::{NO_CHECKPOINT, with_checkpoint};
 
-/// Returns the position of the latest checkpoint.
+/// Returns the WAL position of the latest checkpoint.
 ///
 /// # Errors
 /// Fails if the bytes are not a pg_control with a valid checksum.
@@ -18,12 +19,12 @@ pub fn checkpoint(control_file: &[u8]) -> Result<Lsn> {
     Ok(ControlFile::parse(control_file)?.checkpoint)
 }
 
-/// Calls `look` on a replica that was not started yet while its pg_control has the checkpoint that its backup_label names, as the
-/// backup's pg_control has. So the rest of the file can be compared with the backup. Without a backup_label the seal changed
-/// nothing.
+/// Calls `look` on a replica that was not started yet, and gives its pg_control the checkpoint from its backup_label for the
+/// duration of the call. The backup's pg_control has that checkpoint too, so `look` can compare the rest of the file with the
+/// backup. Without a backup_label the seal did not change pg_control, and neither does this function.
 ///
 /// # Errors
-/// Fails if the checkpoint is not [`NO_CHECKPOINT`] although there is a backup_label, or if `look` does.
+/// Fails if the checkpoint is not [`NO_CHECKPOINT`] although there is a backup_label, or if `look` fails.
 pub fn with_checkpoint_of_backup<T>(datadir: &Path, look: impl FnOnce() -> Result<T>) -> Result<T> {
     let Ok(label) = fs::read(datadir.join(names::BACKUP_LABEL)) else { return look() };
     let at = BackupLabel::parse(&label)?.checkpoint;

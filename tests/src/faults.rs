@@ -1,5 +1,5 @@
-//! A proxy between the program and a real store that injects proxy into requests as a test says: refuses them, does not respond,
-//! cuts responses short. All other requests and responses pass unchanged.
+//! A proxy between the program and a real store. A test decides which faults the proxy injects: it can refuse a request, not
+//! respond, or cut a response short. All other requests and responses pass unchanged.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// The largest size of a request's header.
+/// The largest permitted size of a request's header in bytes.
 const HEAD: usize = 64 << 10;
 
-/// The timeout of a response from the store.
+/// How long the proxy waits for a response from the store.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A request that the proxy received.
@@ -22,48 +22,48 @@ pub struct ReceivedRequest {
     pub method: String,
     /// The path and the query string.
     pub target: String,
-    /// Whether it requests a range that does not begin at the first byte.
+    /// Whether the request is for a range that does not begin at the first byte.
     pub is_continued: bool,
 }
 
 /// What the proxy does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Forwards it to the store.
+    /// Forwards the request to the store.
     Forward,
     /// Responds with this status.
     Status(u16),
-    /// Responds with this status and this body.
+    /// Responds with this status and body.
     Respond(u16, &'static str),
-    /// Responds with the request's own header, credentials included, as a debugging proxy does.
+    /// Responds with the request's own header, including the credentials, as a debugging proxy does.
     Echo,
-    /// Redirects it to the same path at this port of 127.0.0.1.
+    /// Redirects the client to the same path on this port of 127.0.0.1.
     RedirectTo(u16),
-    /// Responds to a request for a listing of S3 as a server that lists at most this number of keys and has no continuation tokens:
-    /// the response says that it is truncated, and has no token.
+    /// Responds to an S3 listing request as a server without continuation tokens that lists at most this number of keys: the
+    /// response says that the listing is truncated, and has no token.
     ListWithoutToken(usize),
     /// Keeps the connection open and does not respond.
     Hang,
-    /// Ends the store's response after this number of bytes, header included.
+    /// Ends the store's response after this number of bytes, including the header.
     CutAfter(u64),
     /// Forwards the store's response in pieces of this number of bytes, at most twenty per second.
     Trickle(usize),
 }
 
-/// A response of the store that was forwarded.
+/// A response from the store that was forwarded.
 #[derive(Clone, Debug)]
 pub struct ForwardedResponse {
     /// The request.
     pub request: ReceivedRequest,
     /// The time when the request was received.
     pub started: Instant,
-    /// The time just before the latest bytes were forwarded: the client cannot have read all of the response before.
+    /// The time just before the last bytes were forwarded. The client cannot have read the whole response before that time.
     pub ended: Instant,
 }
 
 type Decide = dyn FnMut(&ReceivedRequest) -> Action + Send;
 
-/// Whether the proxy was dropped, and a way to wait for that.
+/// Whether the proxy was dropped, and a way to wait until it is.
 type Stop = Arc<(Mutex<bool>, Condvar)>;
 
 /// A running proxy. Dropping it ends every connection.
@@ -74,8 +74,8 @@ pub struct FaultProxy {
 }
 
 impl FaultProxy {
-    /// Starts a proxy on a port of 127.0.0.1 for the store at the port `upstream`. `decide` is called for every request, one at a
-    /// time.
+    /// Starts a proxy on a port of 127.0.0.1 for the store on the port `upstream`. Calls `decide` for every request, one request
+    /// at a time.
     ///
     /// # Errors
     /// Fails if no port is free.
@@ -97,7 +97,7 @@ impl FaultProxy {
                 let Ok(client) = client else { continue };
                 let (decide, stopped, forwarded) =
                     (Arc::clone(&decide), Arc::clone(&stopped), Arc::clone(&forwarded));
-                // Errors of a connection are ignored: a test may cause them on purpose, and its client sees them.
+                // Connection errors are ignored: a test may cause them on purpose, and the client sees them.
                 thread::spawn(move || drop(serve(client, upstream, &decide, &stopped, &forwarded)));
             }
         })?;
@@ -124,7 +124,7 @@ impl Drop for FaultProxy {
     fn drop(&mut self) {
         *locked(&self.stop.0) = true;
         self.stop.1.notify_all();
-        // A connection wakes the thread that accepts.
+        // This connection wakes the thread that accepts connections.
         let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
     }
 }
@@ -133,7 +133,7 @@ fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Handles the one request of a connection.
+/// Handles a connection, which has exactly one request.
 fn serve(
     mut client: TcpStream,
     upstream: u16,
@@ -198,7 +198,7 @@ fn response(status: u16, body: &str) -> String {
     format!("HTTP/1.1 {status} Response\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
 }
 
-/// Returns the store's listing with at most `most` keys and without the token.
+/// Returns the store's listing, reduced to `most` keys and without the continuation token.
 fn without_tokens(upstream: u16, head: &str, most: usize) -> Result<String> {
     let mut store = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, upstream)), TIMEOUT)?;
     store.set_read_timeout(Some(TIMEOUT))?;
@@ -246,7 +246,7 @@ fn parse_request(head: &str) -> Option<ReceivedRequest> {
     Some(ReceivedRequest { method, target, is_continued })
 }
 
-/// Forwards a request to the store and its response to the client. Each request has a connection of its own, so that the end of
+/// Forwards a request to the store, and the store's response to the client. Each request has its own connection, so the end of
 /// the connection is the end of the response. Calls `note` before each piece is sent to the client.
 fn forward(
     mut client: TcpStream,

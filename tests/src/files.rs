@@ -1,9 +1,9 @@
-//! Looking at directories.
+//! Lists directories.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// Returns every path below a directory, sorted. Links are not followed.
+/// Returns every path below a directory, sorted. Does not follow links.
 ///
 /// # Errors
 /// Fails if a directory cannot be read.

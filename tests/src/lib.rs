@@ -1,4 +1,4 @@
-//! Helpers of the tests that cross crates, and of the demo: real servers, real backups, the program itself.
+//! Helpers for the tests that span several crates, and for the demo: real servers, real backups, and runs of the program.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]

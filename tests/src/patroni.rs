@@ -1,4 +1,4 @@
-//! Patroni from PyPI, with whose decisions those of the loop are compared.
+//! Runs Patroni from PyPI, so that tests can compare its decisions with the decisions of the loop.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ pub fn ensure_patroni() -> Result<PathBuf> {
     Ok(environment("patroni-venv", &requirements)?.join("bin/python"))
 }
 
-/// A running `tests/patroni/drive.py`, which reads a case and writes what Patroni did. Dropping the value ends it.
+/// A running `tests/patroni/drive.py`, which reads a case and writes what Patroni did. Dropping the value ends the process.
 #[derive(Debug)]
 pub struct Driver {
     process: Child,
@@ -28,8 +28,8 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Starts the driver on a data directory of its own below `scratch`. It starts only `postgres --version` of PostgreSQL's programs
-    /// in `bin_dir`.
+    /// Starts the driver with its own data directory below `scratch`. The driver runs `postgres --version` in `bin_dir`, and no other
+    /// PostgreSQL program.
     ///
     /// # Errors
     /// Fails as [`ensure_patroni`] does, and if the driver does not start.
@@ -51,7 +51,7 @@ impl Driver {
     /// Runs a case, and returns what Patroni did.
     ///
     /// # Errors
-    /// Fails if the driver ended; it prints the cause to standard error.
+    /// Fails if the driver has ended. The driver prints the cause to standard error.
     pub fn run<T: DeserializeOwned>(&mut self, case: &impl Serialize) -> Result<T> {
         let cases = self.cases.as_mut().context("patroni/drive.py is gone")?;
         serde_json::to_writer(&mut *cases, case)?;
@@ -65,7 +65,7 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // The driver ends at the end of its input.
+        // The driver exits at the end of its input.
         drop(self.cases.take());
         let _status = self.process.wait();
     }

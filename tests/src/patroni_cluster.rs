@@ -1,5 +1,5 @@
 //! A real Patroni cluster on loopback: etcd and members, configured from `examples/patroni`, in one playground. Dropping the
-//! cluster ends all of it.
+//! cluster ends all of its processes.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -19,10 +19,10 @@ use crate::program::{component, project, understudy};
 use crate::python::PYTHON;
 use crate::server::{BIN_DIR, Playground, REPLICATOR_PASSWORD, free_port, run, tail};
 
-/// The timeout of every wait here that names no other.
+/// The timeout of every wait in this module that does not name a timeout.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until `holds`, at most for this time.
+/// Waits until `holds` returns true, at most for this time.
 fn wait_until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) -> Result<()> {
     let begun = Instant::now();
     while !holds() {
@@ -32,7 +32,7 @@ fn wait_until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) ->
     Ok(())
 }
 
-/// A running program in a process group of its own. Dropping the value kills the group.
+/// A running program in its own process group. Dropping the value kills the group.
 #[derive(Debug)]
 struct Daemon(Child);
 
@@ -69,8 +69,8 @@ impl Drop for Daemon {
     }
 }
 
-/// Creates a folder in memory if the machine has /dev/shm. etcd waits for the disk at every write, and a leader whose etcd waits
-/// longer than `retry_timeout` gives up its lock and stops its server.
+/// Creates a folder, in memory if the machine has /dev/shm. etcd waits for the disk at every write. If that takes longer than
+/// `retry_timeout`, the leader gives up its lock and stops its server.
 fn in_memory() -> Result<TempDir> {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() };
@@ -91,7 +91,7 @@ impl PatroniCluster {
     /// Creates the folder and starts etcd.
     ///
     /// # Errors
-    /// Fails if something is not built or not installed, or if etcd does not start.
+    /// Fails if a program is not built or not installed, or if etcd does not start.
     pub fn start(name: &str) -> Result<Self> {
         let playground = Playground::new(name)?;
         let user = playground.user();
@@ -133,12 +133,12 @@ impl PatroniCluster {
         &self.playground
     }
 
-    /// Returns the directory of the backups, which the plugins are granted.
+    /// Returns the directory with the backups, to which the plugins are granted access.
     pub fn backups(&self) -> PathBuf {
         self.playground.path("backups")
     }
 
-    /// Creates a member, configured from the files of `examples/patroni` with its own paths and ports. Does not start it.
+    /// Creates a member, configured from the files in `examples/patroni` with its own paths and ports. Does not start the member.
     ///
     /// # Errors
     /// Fails if a file or directory cannot be created.
@@ -152,7 +152,7 @@ impl PatroniCluster {
         Ok(member)
     }
 
-    /// Returns the command that runs Patroni's Python with these arguments as the server's user.
+    /// Returns a command that runs Patroni's Python with these arguments as the server's user.
     fn python(&self, arguments: &[&str]) -> Command {
         let mut command = self.playground.user().command(PYTHON);
         command
@@ -165,7 +165,7 @@ impl PatroniCluster {
     /// Runs `patronictl` for this cluster and returns its output.
     ///
     /// # Errors
-    /// Fails if `patronictl` does.
+    /// Fails if `patronictl` fails.
     pub fn patronictl(&self, member: &Member<'_>, arguments: &[&str]) -> Result<String> {
         let config = member.path("patroni.yml");
         let mut command = self.python(&["-c", "from patroni.ctl import ctl; ctl()", "-c"]);
@@ -183,7 +183,7 @@ impl PatroniCluster {
     }
 }
 
-/// Copies the packages of the virtual environment to a folder that the server's user may read, whoever owns the checkout.
+/// Copies the packages of the virtual environment to a folder that the server's user may read, regardless of who owns the checkout.
 fn copy_patroni(playground: &Playground) -> Result<()> {
     let libraries = ensure_patroni()?;
     let libraries =
@@ -201,7 +201,7 @@ fn processes(what: &str) -> Vec<(u32, String)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // A process may end meanwhile.
+        // A process may end during the search.
         let Ok(command) = std::fs::read(entry.path().join("cmdline")) else { continue };
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         let program = std::fs::read_link(entry.path().join("exe")).unwrap_or_default();
@@ -212,7 +212,8 @@ fn processes(what: &str) -> Vec<(u32, String)> {
     found
 }
 
-/// One member: a folder with its configuration, a PostgreSQL server and the Patroni that runs it. Dropping the value ends both.
+/// One member: a folder with its configuration, a PostgreSQL server, and the Patroni that manages the server. Dropping the value ends
+/// both processes.
 #[derive(Debug)]
 pub struct Member<'c> {
     cluster: &'c PatroniCluster,
@@ -234,15 +235,15 @@ impl Member<'_> {
         self.path("data")
     }
 
-    /// Returns the port of its PostgreSQL server.
+    /// Returns the port of the PostgreSQL server.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Returns a file of the example with this member's paths, ports and passwords.
+    /// Returns a file from the example with this member's paths, ports and passwords.
     ///
     /// # Errors
-    /// Fails if the file no longer has the words that are to be replaced.
+    /// Fails if the file no longer has the words that must be replaced.
     pub fn example(&self, file: &str) -> Result<String> {
         let path = project().join("examples/patroni").join(file);
         let mut text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -256,7 +257,7 @@ impl Member<'_> {
             ("127.0.0.1:15432", &format!("127.0.0.1:{}", self.port)),
             ("127.0.0.1:18012", &format!("127.0.0.1:{}", self.rest_port)),
             ("change-me-replicator", REPLICATOR_PASSWORD),
-            // Patroni's defaults: the leader must not lose its lock because the machine is busy with other tests.
+            // These are Patroni's defaults. With shorter times the leader could lose its lock when other tests keep the machine busy.
             ("retry_timeout: 5", "retry_timeout: 10"),
             ("ttl: 20", "ttl: 30"),
         ];
@@ -276,10 +277,10 @@ impl Member<'_> {
         self.cluster.playground.user().write(&self.path(file), text)
     }
 
-    /// Starts its Patroni.
+    /// Starts the member's Patroni.
     ///
     /// # Errors
-    /// Fails if it does not start.
+    /// Fails if Patroni does not start.
     pub fn start(&mut self) -> Result<()> {
         let config = self.path("patroni.yml").display().to_string();
         let mut command = self.cluster.python(&["-m", "patroni", &config]);
@@ -291,10 +292,10 @@ impl Member<'_> {
         self.patroni.as_ref().map(|patroni| patroni.0.id())
     }
 
-    /// Sends SIGTERM to its Patroni, as a service manager would, and waits for its end.
+    /// Sends SIGTERM to the member's Patroni, as a service manager would, and waits until Patroni has ended.
     ///
     /// # Errors
-    /// Fails with the end of its log if Patroni does not end within 30 seconds.
+    /// Fails with the end of the log if Patroni does not end within 30 seconds.
     pub fn stop(&mut self) -> Result<()> {
         let Some(mut patroni) = self.patroni.take() else { return Ok(()) };
         if let Some(pid) = patroni.pid() {
@@ -304,15 +305,15 @@ impl Member<'_> {
             .with_context(|| self.log_tail())
     }
 
-    /// Kills the process group of its Patroni, which includes the program that Patroni started to create a replica.
+    /// Kills the process group of the member's Patroni, which includes the program that Patroni started to create a replica.
     pub fn kill(&mut self) {
         drop(self.patroni.take());
     }
 
-    /// Kills its Patroni alone, as systemd does with the `KillMode=process` of Patroni's unit.
+    /// Kills only the Patroni process, as systemd does with `KillMode=process` in Patroni's unit.
     ///
     /// # Errors
-    /// Fails if kill does.
+    /// Fails if kill fails.
     pub fn kill_only_patroni(&mut self) -> Result<()> {
         let Some(mut patroni) = self.patroni.take() else { return Ok(()) };
         if let Some(pid) = patroni.pid() {
@@ -324,7 +325,7 @@ impl Member<'_> {
         Ok(())
     }
 
-    /// Returns the log of its Patroni, PostgreSQL and Understudy.
+    /// Returns the log of the member's Patroni, PostgreSQL and Understudy.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.path("patroni.log")).unwrap_or_default()).into_owned()
     }
@@ -333,7 +334,7 @@ impl Member<'_> {
         format!("the log of {} ends:\n{}", self.name, tail(&self.path("patroni.log")))
     }
 
-    /// Waits until `holds`, at most for this time.
+    /// Waits until `holds` returns true, at most for this time.
     ///
     /// # Errors
     /// Fails with `what` and the end of the log at the timeout.
@@ -341,7 +342,7 @@ impl Member<'_> {
         wait_until(what, at_most, holds).with_context(|| self.log_tail())
     }
 
-    /// Waits until its log contains `text` after byte `from`.
+    /// Waits until the log contains `text` after byte `from`.
     ///
     /// # Errors
     /// Fails with the end of the log at the timeout.
@@ -351,7 +352,7 @@ impl Member<'_> {
         })
     }
 
-    /// Sends a request to its REST API, and returns the status and the body.
+    /// Sends a request to Patroni's REST API, and returns the status and the body.
     ///
     /// # Errors
     /// Fails if there is no response.
@@ -359,7 +360,7 @@ impl Member<'_> {
         http(self.rest_port, method, path, body)
     }
 
-    /// Requests a reinitialization, and repeats the request while Patroni refuses it because it is busy.
+    /// Requests a reinitialization. Repeats the request while Patroni refuses it because Patroni is busy.
     ///
     /// # Errors
     /// Fails with Patroni's last response at the timeout.
@@ -377,10 +378,10 @@ impl Member<'_> {
         .context(answer)
     }
 
-    /// Requests a reinitialization with Patroni's `force`, which cancels one that is running.
+    /// Requests a reinitialization with Patroni's `force`, which cancels a running reinitialization.
     ///
     /// # Errors
-    /// Fails with Patroni's response if it refuses.
+    /// Fails with Patroni's response if Patroni refuses the request.
     pub fn reinitialize_by_force(&self) -> Result<()> {
         let (status, answer) = self.rest("POST", "/reinitialize", "{\"force\": true}")?;
         ensure!(status == 200, "POST /reinitialize: {status} {answer}");
@@ -390,17 +391,17 @@ impl Member<'_> {
     /// Waits until this member is the running leader.
     ///
     /// # Errors
-    /// Fails with the end of its log at the timeout.
+    /// Fails with the end of the log at the timeout.
     pub fn wait_until_leader(&self) -> Result<()> {
         self.wait_until("the leader", PATIENCE, || {
             self.rest("GET", "/leader", "").is_ok_and(|(status, _)| status == 200)
         })
     }
 
-    /// Waits until its Patroni reports a healthy replica and the leader streams WAL to it.
+    /// Waits until Patroni reports a healthy replica and the leader streams WAL to this member.
     ///
     /// # Errors
-    /// Fails with the end of its log at the timeout.
+    /// Fails with the end of the log at the timeout.
     pub fn wait_until_streaming(&self, leader: &Member<'_>) -> Result<()> {
         let states =
             format!("SELECT state FROM pg_stat_replication WHERE application_name = '{}'", self.name);
@@ -413,7 +414,7 @@ impl Member<'_> {
     /// Runs SQL as `postgres`.
     ///
     /// # Errors
-    /// Fails if psql does.
+    /// Fails if psql fails.
     pub fn psql(&self, sql: &str) -> Result<String> {
         let mut psql = self.client("psql");
         psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--dbname=postgres"]);
@@ -421,7 +422,7 @@ impl Member<'_> {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
-    /// Returns the command of a PostgreSQL client program that connects to this server.
+    /// Returns a command that runs a PostgreSQL client program, connected to this server.
     pub fn client(&self, program: &str) -> Command {
         let mut command = self.cluster.playground.user().command(Path::new(BIN_DIR).join(program));
         command
@@ -442,10 +443,10 @@ impl Member<'_> {
         }
     }
 
-    /// Waits for the report of a run and returns it.
+    /// Waits for the report of a run, and returns the report.
     ///
     /// # Errors
-    /// Fails if there is no report at the timeout, or if it is not JSON.
+    /// Fails if there is no report at the timeout, or if the report is not JSON.
     pub fn report(&self) -> Result<Value> {
         let path = self.path("report.json");
         self.wait_until("the report", PATIENCE, || path.exists())?;
@@ -462,7 +463,7 @@ impl Member<'_> {
         !self.is_sealed() && self.datadir().join("backup_label").exists()
     }
 
-    /// Returns the command lines of all processes that name the member's folder, which includes its Understudy.
+    /// Returns the command lines of all processes that name the member's folder. These include the member's Understudy.
     pub fn command_lines(&self) -> Vec<String> {
         processes(&self.folder.display().to_string()).into_iter().map(|(_, command)| command).collect()
     }
@@ -471,7 +472,7 @@ impl Member<'_> {
 impl Drop for Member<'_> {
     fn drop(&mut self) {
         self.kill();
-        // The postmaster that Patroni started has a session of its own and is still running.
+        // The postmaster that Patroni started has its own session and is still running.
         if self.datadir().join("postmaster.pid").exists() {
             let mut stop = self.cluster.playground.user().command(Path::new(BIN_DIR).join("pg_ctl"));
             stop.args(["stop", "--wait", "--silent", "--mode=immediate", "--pgdata"]).arg(self.datadir());

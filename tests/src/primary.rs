@@ -1,4 +1,4 @@
-//! A primary with some rows, and backups of it.
+//! A primary with some rows, and its backups.
 
 use std::path::{Path, PathBuf};
 
@@ -8,32 +8,32 @@ use crate::control_file::with_checkpoint_of_backup;
 use crate::replica_folder::ReplicaFolder;
 use crate::server::{Playground, PostgresServer, run};
 
-/// A query whose result is the same on two servers if they have the same rows.
+/// A query that returns the same result on two servers if both have the same rows.
 const CONTENT: &str = "SELECT (SELECT (count(*), sum(hashtext(body))) FROM letters), (SELECT (count(*), sum(hashtext(body))) FROM parcels)";
 
-/// A running primary with a table in the default tablespace and one in a tablespace of its own.
+/// A running primary with one table in the default tablespace and another in a separate tablespace.
 #[derive(Debug)]
 pub struct Primary {
     /// The server.
     pub server: PostgresServer,
-    /// The folder of the server, its backups and its replicas.
+    /// The folder with the server, its backups and its replicas.
     pub playground: Playground,
     tablespace_oid: String,
 }
 
 impl Primary {
-    /// Starts a primary with this number of rows, half a kilobyte each, in each table.
+    /// Starts a primary with this number of rows in each table. A row has half a kilobyte.
     ///
     /// # Errors
-    /// Fails if a program of PostgreSQL does.
+    /// Fails if a program of PostgreSQL fails.
     pub fn start(name: &str, rows: u32) -> Result<Self> {
         Self::start_in(Playground::new(name)?, rows)
     }
 
-    /// Does the same in an existing playground.
+    /// Starts a primary as [`Primary::start`] does, in an existing playground.
     ///
     /// # Errors
-    /// Fails if a program of PostgreSQL does.
+    /// Fails if a program of PostgreSQL fails.
     pub fn start_in(playground: Playground, rows: u32) -> Result<Self> {
         let server = PostgresServer::init(&playground, "primary")?;
         let fast = playground.directory("fast-disks")?;
@@ -54,11 +54,11 @@ impl Primary {
     /// Starts the primary again after it was stopped.
     ///
     /// # Errors
-    /// Fails if a program of PostgreSQL does.
+    /// Fails if a program of PostgreSQL fails.
     pub fn restarted(self) -> Result<Self> {
         let Self { server: stopped, playground, tablespace_oid } = self;
         let datadir = stopped.datadir().to_owned();
-        // Dropping the old value later would stop the new server, which runs on the same directory.
+        // Dropping the old value later would stop the new server, which uses the same directory.
         drop(stopped);
         let server =
             PostgresServer::start(&playground, &datadir, "wal_level = replica\nmax_wal_senders = 10\n")?;
@@ -74,7 +74,7 @@ impl Primary {
     /// Takes a tar backup into `<playground>/backups/<name>` with further options of pg_basebackup.
     ///
     /// # Errors
-    /// Fails if pg_basebackup does.
+    /// Fails if pg_basebackup fails.
     pub fn tar_backup(&self, name: &str, options: &[&str]) -> Result<PathBuf> {
         let backups = self.backups()?;
         let backup = backups.join(name);
@@ -87,17 +87,17 @@ impl Primary {
         Ok(backup)
     }
 
-    /// Returns the directory of the backups, which plugins are granted. Creates it if it is missing.
+    /// Returns the directory for the backups, to which plugins are granted access. Creates the directory if it is missing.
     ///
     /// # Errors
-    /// Fails if mkdir does.
+    /// Fails if mkdir fails.
     pub fn backups(&self) -> Result<PathBuf> {
         let backups = self.playground.path("backups");
         if backups.exists() { Ok(backups) } else { self.playground.directory("backups") }
     }
 
-    /// Creates a replica's folder, configured for these methods and as a standby, with WAL directory and tablespace mapped. `replica`
-    /// has further lines of `[replica]`, `sections` further sections.
+    /// Creates a replica's folder, configured for these methods and as a standby, with the WAL directory and the tablespace mapped.
+    /// `replica` has further lines for `[replica]`, and `sections` has further sections.
     ///
     /// # Errors
     /// Fails if a file or directory cannot be created.
@@ -121,7 +121,7 @@ impl Primary {
         Ok(folder)
     }
 
-    /// Returns the section `[source]` and the options of basebackup.
+    /// Returns the section `[source]` and the section with basebackup's options.
     pub fn source(&self) -> String {
         format!(
             "[source]\nconninfo = \"{}\"\npassfile = \"{}\"\n\n[method.basebackup.options]\ncheckpoint = \"fast\"\n",
@@ -130,7 +130,7 @@ impl Primary {
         )
     }
 
-    /// Returns the section of a method `tarball` that restores this backup.
+    /// Returns the configuration section for a method `tarball` that restores this backup.
     pub fn tarball(&self, backup: &Path) -> String {
         let (backups, backup) = (self.playground.path("backups"), backup.display());
         format!(
@@ -139,11 +139,11 @@ impl Primary {
         )
     }
 
-    /// Stops the primary, copies it into the backups, and returns the section of a method `mirror` that restores the copy. Start the
-    /// primary with [`Primary::restarted`] afterwards.
+    /// Stops the primary, copies its data directory to the backups, and returns the configuration section for a method `mirror` that
+    /// restores the copy. Start the primary with [`Primary::restarted`] afterwards.
     ///
     /// # Errors
-    /// Fails if pg_ctl or cp does.
+    /// Fails if pg_ctl or cp fails.
     pub fn copy_for_mirror(&self) -> Result<String> {
         let copies = self.backups()?;
         self.server.stop()?;
@@ -158,13 +158,13 @@ impl Primary {
         ))
     }
 
-    /// Returns the section of a method `hostile` with this behaviour. `more` has further keys of the section.
+    /// Returns the configuration section for a method `hostile` with this behaviour. `more` has further keys for the section.
     pub fn hostile(&self, behave: &str, more: &str) -> String {
         format!("[method.hostile]\n{more}\n[method.hostile.options]\nbehave = \"{behave}\"\n")
     }
 
-    /// Starts the replica in this folder, and checks that it streams, replays new rows, has the same rows as the primary, and has
-    /// intact tables and indexes.
+    /// Starts the replica in this folder, and checks that the replica streams, replays new rows, has the same rows as the primary, and
+    /// has intact tables and indexes.
     ///
     /// # Errors
     /// Fails with the check that failed.
@@ -172,7 +172,7 @@ impl Primary {
         self.streams_from(&self.server, replica)
     }
 
-    /// Does the same with another server of the cluster, which accepts writes, as the primary.
+    /// Checks the replica as [`Primary::streams_to`] does, with another server of the cluster, which accepts writes, as the primary.
     ///
     /// # Errors
     /// Fails with the check that failed.
@@ -196,11 +196,11 @@ impl Primary {
     /// Checks a replica that was not started yet against the manifest of its backup with `pg_verifybackup`.
     ///
     /// # Errors
-    /// Fails if pg_verifybackup does.
+    /// Fails if pg_verifybackup fails.
     pub fn verify(&self, replica: &ReplicaFolder, manifest: &Path) -> Result<()> {
         let mut verify = self.playground.user().command(self.playground.bin_dir().join("pg_verifybackup"));
         verify.arg("--manifest-path").arg(manifest);
-        // The host has created the links and removed tablespace_map.
+        // The host created the links and removed tablespace_map.
         verify.args(["--ignore=tablespace_map", "--wal-directory"]).arg(replica.wal()).arg(replica.datadir());
         with_checkpoint_of_backup(&replica.datadir(), || run(&mut verify))?;
         Ok(())

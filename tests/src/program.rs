@@ -1,27 +1,27 @@
-//! The files of the program under test and of the components that it runs.
+//! Finds the program under test and the components that it runs.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-/// The environment variable with which tests try all of their cases instead of a selection.
+/// The environment variable that makes tests try all of their cases instead of a selection.
 pub const FULL: &str = "UNDERSTUDY_TEST_FULL";
 
-/// Returns `full` if [`FULL`] is set, else `fast`.
+/// Returns `full` if the environment variable [`FULL`] is set, else `fast`.
 pub fn fast_or_full(fast: u32, full: u32) -> u32 {
     if std::env::var_os(FULL).is_some() { full } else { fast }
 }
 
-/// Returns the folder of the project.
+/// Returns the root folder of the project.
 pub fn project() -> &'static Path {
-    // This crate is the folder `tests` of the project.
+    // This crate is in the folder `tests` of the project.
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
 }
 
-/// Returns the program `understudy`, which was built beside this executable.
+/// Returns the path of the program `understudy`, which was built beside this executable.
 ///
 /// # Errors
-/// Fails if it was not built.
+/// Fails if the program was not built.
 pub fn understudy() -> Result<PathBuf> {
     let here = std::env::current_exe()?;
     let beside =
@@ -29,10 +29,10 @@ pub fn understudy() -> Result<PathBuf> {
     beside.context("the program `understudy` is not built: run `cargo build --package understudy`")
 }
 
-/// Returns a component that `cargo xtask plugins` built.
+/// Returns the path of a component that `cargo xtask plugins` built.
 ///
 /// # Errors
-/// Fails if it was not built.
+/// Fails if the component was not built.
 pub fn component(name: &str) -> Result<PathBuf> {
     let path = project().join("plugins/target/components").join(format!("{name}.wasm"));
     ensure!(path.is_file(), "{} is missing: run `cargo xtask plugins`", path.display());

@@ -1,4 +1,4 @@
-//! Python's virtual environments with packages from PyPI, one below `target/` for each list of requirements.
+//! Python virtual environments with packages from PyPI, one below `target/` for each list of requirements.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,11 +8,11 @@ use anyhow::{Context, Result, ensure};
 
 use crate::program::project;
 
-/// Debian's Python, not the first one of `PATH`: packages must fit the Python that every user may run.
+/// Debian's Python, not the first Python in `PATH`: packages must fit the Python that every user may run.
 pub const PYTHON: &str = "/usr/bin/python3";
 
 /// Returns the folder of the virtual environment `target/<name>`, which has the packages that the file `requirements` lists.
-/// Creates the environment if it is missing or was created for another list.
+/// Creates the environment if it is missing or was created from another list.
 ///
 /// # Errors
 /// Fails if Python, its `venv` module or PyPI cannot be reached.
@@ -20,7 +20,7 @@ pub fn environment(name: &str, requirements: &Path) -> Result<PathBuf> {
     let wanted = fs::read_to_string(requirements)
         .with_context(|| format!("cannot read {}", requirements.display()))?;
     let environment = project().join("target").join(name);
-    // This file is written last: an environment without it is incomplete.
+    // This file is written last, so an environment without this file is incomplete.
     let made_for = environment.join("requirements.txt");
     let lock = environment.with_extension("lock");
     fs::create_dir_all(lock.parent().unwrap_or(project()))?;

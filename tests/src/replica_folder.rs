@@ -1,4 +1,4 @@
-//! The folder of a replica that a test creates: its configuration, and runs of the program on it.
+//! The folder of a replica that a test creates: the configuration of the replica, and runs of the program with that configuration.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use crate::program::{component, understudy};
 use crate::server::{Playground, run};
 use crate::user::ServerUser;
 
-/// A folder of the server's user with everything that belongs to one replica: data directory, WAL directory, tablespace directory,
-/// state, configuration. All replicas of a playground share the program and the plugins, which lie beside their folders.
+/// A folder, owned by the server's user, with everything that belongs to one replica: data directory, WAL directory, tablespace
+/// directory, state, configuration. All replicas in a playground share the program and the plugins, which are beside their folders.
 #[derive(Clone, Debug)]
 pub struct ReplicaFolder {
     folder: PathBuf,
@@ -29,22 +29,22 @@ pub struct ReplicaFolder {
 pub struct RunningProgram(Child);
 
 impl RunningProgram {
-    /// Returns the number of its process.
+    /// Returns the process number.
     pub fn id(&self) -> u32 {
         self.0.id()
     }
 
-    /// Returns its peak memory so far in bytes (`VmHWM`); `None` if it has ended.
+    /// Returns the peak memory so far in bytes (`VmHWM`); `None` if the program has ended.
     pub fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
     }
 
-    /// Sends a signal to it.
+    /// Sends a signal to the program.
     ///
     /// # Errors
-    /// Fails if kill does.
+    /// Fails if kill fails.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(self.id().try_into()?).context("no process has the number 0")?;
         Ok(kill_process(pid, signal)?)
@@ -53,7 +53,7 @@ impl RunningProgram {
 
 impl Drop for RunningProgram {
     fn drop(&mut self) {
-        // It may have ended already, and a destructor cannot report a failure.
+        // The program may have ended already, and a destructor cannot report a failure.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -62,11 +62,11 @@ impl Drop for RunningProgram {
 /// How a run of the program ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit status.
+    /// The exit status.
     pub status: ExitStatus,
-    /// Its standard output and standard error.
+    /// The standard output and standard error.
     pub output: String,
-    /// Its report; null if it wrote none.
+    /// The report; null if the run did not write a report.
     pub report: Value,
 }
 
@@ -82,7 +82,7 @@ impl Ended {
         attempts.iter().map(|attempt| (text(attempt, "method"), text(attempt, "outcome"))).collect()
     }
 
-    /// Returns the report of the method's attempt; null if there was none.
+    /// Returns the report on the method's attempt; null if the method was not tried.
     pub fn attempt(&self, method: &str) -> &Value {
         let attempts = self.report["attempts"].as_array().map(Vec::as_slice).unwrap_or_default();
         attempts.iter().find(|attempt| attempt["method"] == method).unwrap_or(&Value::Null)
@@ -108,8 +108,8 @@ impl ReplicaFolder {
         }
         // The server's user may not be able to read the checkout, so the program and the plugins are copied.
         if !replica.plugins.exists() {
-            // Another process copies the program: a child that this process forks meanwhile would inherit the open descriptor,
-            // and Linux does not execute a file that is open for writing (ETXTBSY).
+            // A separate process copies the program. If this process copied it, a child forked at the same time would inherit the
+            // open descriptor, and Linux does not execute a file that is open for writing (ETXTBSY).
             run(Command::new("/bin/cp").arg(understudy()?).arg(&replica.program))?;
             replica.user.directory(&replica.plugins)?;
             for name in ["tarball", "mirror", "pgbackrest", "hostile"] {
@@ -132,10 +132,10 @@ impl ReplicaFolder {
         self.folder.join(name)
     }
 
-    /// Creates a directory (0700) of the server's user in the folder.
+    /// Creates a directory (0700) in the folder, owned by the server's user.
     ///
     /// # Errors
-    /// Fails if mkdir or chown does.
+    /// Fails if mkdir or chown fails.
     pub fn directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
         self.user.directory(&path)?;
@@ -157,7 +157,7 @@ impl ReplicaFolder {
         self.path("fast")
     }
 
-    /// Writes the configuration: the keys that every replica has, `replica` as further lines of `[replica]`, and `sections`.
+    /// Writes the configuration: the keys that every replica has, `replica` as further lines for `[replica]`, and `sections`.
     ///
     /// # Errors
     /// Fails if a file or directory cannot be created.
@@ -173,7 +173,7 @@ impl ReplicaFolder {
         self.user.write(&self.path("understudy.toml"), &text)
     }
 
-    /// Returns the lines of `[replica]` that map the WAL directory, and the tablespace at `old` with this object identifier.
+    /// Returns the lines for `[replica]` that map the WAL directory, and the tablespace at `old` with this object identifier.
     pub fn mapping_lines(&self, old: &Path, oid: &str) -> String {
         format!(
             "wal_dir = \"{wal}\"\ntablespaces = {{ \"{old}\" = \"{fast}\", \"{oid}\" = \"{fast}\" }}\n",
@@ -190,13 +190,13 @@ impl ReplicaFolder {
         command
     }
 
-    /// Starts `understudy create` with a report. Its output goes to a file.
+    /// Starts `understudy create` with a report. Its output is written to a file.
     ///
     /// # Errors
-    /// Fails if it does not start.
+    /// Fails if the program does not start.
     pub fn spawn(&self, arguments: &[&str]) -> Result<RunningProgram> {
         let output = File::create(self.path("output"))?;
-        // The report of an earlier run must not be taken for this run's.
+        // The report of an earlier run must not be mistaken for the report of this run.
         if self.path("report.json").exists() {
             std::fs::remove_file(self.path("report.json"))?;
         }
@@ -205,10 +205,10 @@ impl ReplicaFolder {
         Ok(RunningProgram(command.stdout(output.try_clone()?).stderr(output).spawn()?))
     }
 
-    /// Does the same with `limit` as the hard limit of open files.
+    /// Starts the program as [`ReplicaFolder::spawn`] does, with `limit` as the hard limit for open files.
     ///
     /// # Errors
-    /// Fails if it does not start.
+    /// Fails if the program does not start.
     pub fn spawn_with_files(&self, limit: u32, arguments: &[&str]) -> Result<RunningProgram> {
         let output = File::create(self.path("output"))?;
         if self.path("report.json").exists() {
@@ -224,7 +224,7 @@ impl ReplicaFolder {
     /// Waits for the end of a run, and returns its status, output and report.
     ///
     /// # Errors
-    /// Fails if the process cannot be waited for, or if its report is not JSON.
+    /// Fails if waiting for the process fails, or if the report is not JSON.
     pub fn wait_for_end(&self, mut running: RunningProgram) -> Result<Ended> {
         let status = running.0.wait()?;
         let output = String::from_utf8_lossy(&std::fs::read(self.path("output"))?).into_owned();
@@ -236,10 +236,10 @@ impl ReplicaFolder {
         Ok(Ended { status, output, report })
     }
 
-    /// Runs `understudy create` to its end.
+    /// Runs `understudy create`, and waits until it ends.
     ///
     /// # Errors
-    /// Fails if it does not start.
+    /// Fails if the program does not start.
     pub fn create(&self, arguments: &[&str]) -> Result<Ended> {
         self.wait_for_end(self.spawn(arguments)?)
     }
@@ -247,7 +247,7 @@ impl ReplicaFolder {
     /// Runs `understudy create`, which must create the replica with this method.
     ///
     /// # Errors
-    /// Fails with the output if it did not.
+    /// Fails with the output if the run did not create the replica with this method.
     pub fn created_by(&self, method: &str) -> Result<Ended> {
         let ended = self.create(&[])?;
         ensure!(

@@ -1,4 +1,4 @@
-//! A method whose behaviour a test defines, on a real data directory.
+//! A method whose behaviour a test defines, and which writes to a real data directory.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// Creates a method of this name that fills the directory with `create`.
+    /// Creates a method with this name that fills the directory with `create`.
     pub fn new<F>(name: &str, create: impl Fn(Request, Run) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<SealRequests, Failure>> + Send + 'static,
@@ -35,14 +35,14 @@ impl Scripted {
         }
     }
 
-    /// Makes the preflight refuse.
+    /// Makes the preflight refuse the attempt.
     #[must_use]
     pub fn refusing(mut self, refusal: Refusal) -> Self {
         self.preflight = Err(refusal);
         self
     }
 
-    /// Makes the method return this plan.
+    /// Makes the method's plan step return this plan.
     #[must_use]
     pub fn planning(self, plan: Plan) -> Self {
         self.planning_with(move |_, _| {
@@ -51,7 +51,7 @@ impl Scripted {
         })
     }
 
-    /// Makes the method call `plan` for its plan.
+    /// Makes the method's plan step call `plan`.
     #[must_use]
     pub fn planning_with<F>(mut self, plan: impl Fn(Request, Run) -> F + Send + Sync + 'static) -> Self
     where
@@ -81,7 +81,7 @@ impl Method for Scripted {
     }
 }
 
-/// Returns what a PostgreSQL 15 of this system identifier reports about itself.
+/// Returns what a PostgreSQL 15 server with this system identifier reports about itself.
 pub fn source_facts(system_identifier: u64) -> SourceFacts {
     SourceFacts {
         server_version: 150_018,

@@ -1,4 +1,4 @@
-//! Real PostgreSQL servers, each with a folder and a port of its own on loopback. Dropping a server stops it.
+//! Real PostgreSQL servers, each with its own folder and its own port on loopback. Dropping a server stops it.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -11,17 +11,18 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::user::ServerUser;
 
-/// The directory of PostgreSQL's programs in Debian's packages.
+/// The directory where Debian's packages install PostgreSQL's programs.
 pub const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
 
-/// The ports of the tests' servers: above those that need root, and below those that Linux gives to outgoing connections
-/// (`net.ipv4.ip_local_port_range`).
+/// The ports for the tests' servers. They are above the ports that need root, and below the ports that Linux uses for outgoing
+/// connections (`net.ipv4.ip_local_port_range`).
 const PORTS: Range<u16> = 15_000..32_000;
 
-/// The password of the role `replicator` of every server here. It must not appear in a log, an argument or a report.
+/// The password of the role `replicator` on every server in these tests. The password must not appear in a log, an argument or a
+/// report.
 pub const REPLICATOR_PASSWORD: &str = "s3cr:et\\of the replica";
 
-/// A folder of the server's user: a temporary one, which is removed at the end, or a persistent one.
+/// A folder that the server's user owns. The folder is either temporary, and removed at the end, or persistent.
 #[derive(Debug)]
 pub struct Playground {
     folder: PathBuf,
@@ -35,7 +36,7 @@ impl Playground {
     /// Creates a folder below the system's temporary directory.
     ///
     /// # Errors
-    /// Fails if mkdir or chown does.
+    /// Fails if mkdir or chown fails.
     pub fn new(name: &str) -> Result<Self> {
         let temporary = tempfile::Builder::new().prefix(&format!("understudy-{name}-")).tempdir()?;
         let user = ServerUser::find()?;
@@ -44,10 +45,10 @@ impl Playground {
         Ok(Self { folder, user, bin_dir: BIN_DIR.into(), _temporary: Some(temporary) })
     }
 
-    /// Uses a folder that is not removed. Creates it if it is missing.
+    /// Uses a persistent folder. Creates the folder if it is missing.
     ///
     /// # Errors
-    /// Fails if mkdir or chown does.
+    /// Fails if mkdir or chown fails.
     pub fn persistent(folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("mkdir {}", folder.display()))?;
         let user = ServerUser::find()?;
@@ -60,7 +61,7 @@ impl Playground {
         self.folder.join(name)
     }
 
-    /// Returns the directory of the PostgreSQL programs that the servers and replicas in this folder use: [`BIN_DIR`] by default.
+    /// Returns the directory with the PostgreSQL programs that the servers and replicas in this folder use. The default is [`BIN_DIR`].
     pub fn bin_dir(&self) -> &Path {
         &self.bin_dir
     }
@@ -70,10 +71,10 @@ impl Playground {
         self.bin_dir = bin_dir;
     }
 
-    /// Creates a directory (0700) of the server's user in the folder.
+    /// Creates a directory (0700) in the folder, owned by the server's user.
     ///
     /// # Errors
-    /// Fails if mkdir or chown does.
+    /// Fails if mkdir or chown fails.
     pub fn directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
         self.user.directory(&path)?;
@@ -97,11 +98,11 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// Creates a cluster in `<playground>/<name>` with data checksums, a superuser `postgres` without a password and a role
-    /// `replicator` with [`REPLICATOR_PASSWORD`] (scram), and starts it.
+    /// Creates a cluster in `<playground>/<name>`, and starts the server. The cluster has data checksums, a superuser `postgres` without
+    /// a password, and a role `replicator` with [`REPLICATOR_PASSWORD`] (scram).
     ///
     /// # Errors
-    /// Fails if initdb, pg_ctl or psql does.
+    /// Fails if initdb, pg_ctl or psql fails.
     pub fn init(playground: &Playground, name: &str) -> Result<Self> {
         let user = playground.user();
         let datadir = playground.path(name);
@@ -126,11 +127,11 @@ impl PostgresServer {
         Ok(server)
     }
 
-    /// Starts a server on an existing data directory, with further settings on its command line, and waits until it takes
+    /// Starts a server on an existing data directory, with further settings on its command line, and waits until the server accepts
     /// connections.
     ///
     /// # Errors
-    /// Fails with the end of the server's log if it does not accept connections within a minute.
+    /// Fails with the end of the server's log if the server does not accept connections within a minute.
     pub fn start(playground: &Playground, datadir: &Path, settings: &str) -> Result<Self> {
         let user = playground.user();
         let port = free_port()?;
@@ -166,7 +167,7 @@ impl PostgresServer {
         self.port
     }
 
-    /// Returns the directory of its Unix socket.
+    /// Returns the directory of the server's Unix socket.
     pub fn sockets(&self) -> &Path {
         &self.sockets
     }
@@ -181,10 +182,10 @@ impl PostgresServer {
         format!("host=127.0.0.1 port={} user=replicator", self.port)
     }
 
-    /// Writes a passfile (0600) of the server's user with the password of `replicator`.
+    /// Writes a passfile (0600) with the password of `replicator`, owned by the server's user.
     ///
     /// # Errors
-    /// Fails if the file cannot be written or its mode not changed.
+    /// Fails if the file cannot be written or its mode cannot be changed.
     pub fn passfile(&self, path: &Path) -> Result<()> {
         use std::os::unix::fs::PermissionsExt;
         let password = REPLICATOR_PASSWORD.replace('\\', "\\\\").replace(':', "\\:");
@@ -192,10 +193,10 @@ impl PostgresServer {
         Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?)
     }
 
-    /// Runs SQL as `postgres` in the database `postgres`, and returns the output, unaligned and without a header.
+    /// Runs SQL as `postgres` in the database `postgres`, and returns psql's output, unaligned and without a header.
     ///
     /// # Errors
-    /// Fails if psql does.
+    /// Fails if psql fails.
     pub fn psql(&self, sql: &str) -> Result<String> {
         let output = run(self.user.command(self.bin_dir.join("psql")).args([
             "--no-psqlrc",
@@ -231,8 +232,8 @@ impl PostgresServer {
         }
     }
 
-    /// Returns the command of a PostgreSQL client program, such as `pg_basebackup`, with host, port and user `postgres`, run as the
-    /// server's user.
+    /// Returns a command that runs a PostgreSQL client program, such as `pg_basebackup`, as the server's user. The command has the
+    /// server's host and port, and the user `postgres`.
     pub fn client(&self, program: &str) -> std::process::Command {
         let mut command = self.user.command(self.bin_dir.join(program));
         command.args(["--host=127.0.0.1", "--username=postgres", &format!("--port={}", self.port)]);
@@ -247,7 +248,7 @@ impl PostgresServer {
         self.end("fast")
     }
 
-    /// Stops the server as a crash would.
+    /// Stops the server with `pg_ctl --mode=immediate`, as after a crash.
     ///
     /// # Errors
     /// Fails if pg_ctl fails.
@@ -293,8 +294,8 @@ pub fn run(command: &mut std::process::Command) -> Result<Output> {
 
 /// Returns a free port of 127.0.0.1. No other test gets the same port while this process lives.
 ///
-/// The port is below those that the kernel gives to outgoing connections, because such a connection could take the port before the
-/// server does. The UDP port of the same number is bound here, which keeps other tests from choosing it.
+/// The port is below the ports that the kernel uses for outgoing connections, because an outgoing connection could take the port before
+/// the server does. This function also binds the UDP port with the same number, so that no other test chooses this port.
 ///
 /// # Errors
 /// Fails if no port is free.

@@ -1,4 +1,4 @@
-//! Every kind of location that backups can be in, filled with the files of a folder, and the configuration that grants it.
+//! Every kind of location where backups can be, filled with the files of a folder, and the configuration that grants access to it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ use crate::stores::{AZURITE_ACCOUNT, AZURITE_KEY, S3RVER, StoreServer, ensure_se
 /// A kind of location for backups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackupLocation {
-    /// A directory that `read` grants.
+    /// A directory that is granted by `read`.
     Directory,
     /// A directory that is granted as a store with a `file://` URL.
     FileUrl,
@@ -48,24 +48,24 @@ pub const ALL_LOCATIONS: [BackupLocation; 8] = [
 pub struct StoredBackup {
     /// Its server; `None` for a directory.
     pub server: Option<StoreServer>,
-    /// How the configuration grants it.
+    /// How the configuration grants access to the location.
     pub grant: Grant,
 }
 
-/// How the configuration grants a location.
+/// How the configuration grants access to a location.
 #[derive(Debug)]
 pub enum Grant {
     /// By `grants.read`.
     Read(PathBuf),
-    /// By `grants.stores.NAME` with these settings, one per line.
+    /// By `grants.stores.NAME` with these settings, one setting per line.
     Store(String),
 }
 
-/// The prefix of the files in a bucket.
+/// The prefix of the object names in a bucket.
 const PREFIX: &str = "of/demo";
 
-/// A Python program that uploads every file below a folder into a bucket of S3 with Amazon's own client, and creates the bucket if
-/// it is missing. Arguments: address, folder, prefix, key.
+/// A Python program that uploads every file below a folder to an S3 bucket with Amazon's own client. Creates the bucket if it is
+/// missing. Arguments: address, folder, prefix, key.
 const TO_S3: &str = "\
 import os, sys, boto3
 s3 = boto3.client('s3', endpoint_url=sys.argv[1], aws_access_key_id=sys.argv[4], aws_secret_access_key=sys.argv[4], region_name='us-east-1')
@@ -80,9 +80,9 @@ for folder, _, names in os.walk(sys.argv[2]):
                 s3.put_object(Bucket='backups', Key=sys.argv[3] + '/' + os.path.relpath(path, sys.argv[2]), Body=body, ACL='public-read')
 ";
 
-/// The same for Azure, without a client library. It signs requests as
-/// <https://learn.microsoft.com/en-us/rest/api/storageservices/authorize-with-shared-key> says. Arguments: address, folder, prefix,
-/// account, key.
+/// A Python program that uploads every file below a folder to an Azure container, without a client library. Signs requests as
+/// <https://learn.microsoft.com/en-us/rest/api/storageservices/authorize-with-shared-key> describes. Arguments: address, folder,
+/// prefix, account, key.
 const TO_AZURE: &str = "\
 import base64, email.utils, hashlib, hmac, os, sys, urllib.error, urllib.parse, urllib.request
 address, root, prefix, account, key = sys.argv[1:]
@@ -173,7 +173,7 @@ impl BackupLocation {
         Ok(StoredBackup { server, grant: Grant::Store(grant) })
     }
 
-    /// Uploads the files below `folder` to the server at this address. Existing files of the same name are replaced.
+    /// Uploads the files below `folder` to the server at this address. Replaces existing files with the same names.
     ///
     /// # Errors
     /// Fails if the server refuses a file.

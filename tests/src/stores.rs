@@ -1,5 +1,5 @@
-//! Real servers of object stores, from PyPI and npm, each with a folder and a port of its own on loopback. Dropping a server ends
-//! it; the kernel ends it if this program is killed.
+//! Real object store servers from PyPI and npm, each with its own folder and its own port on loopback. Dropping a server ends its
+//! process. If this program is killed, the kernel ends the servers.
 //!
 //! - S3: `moto`, which keeps objects in memory and can check signatures, and `s3rver`, which keeps them on disk.
 //! - Azure: `azurite`, Microsoft's own emulator, which keeps objects on disk.
@@ -19,21 +19,21 @@ use crate::program::project;
 use crate::python::{PYTHON, environment};
 use crate::server::{free_port, run, tail};
 
-/// The timeout of a server's start.
+/// How long a server may take to start.
 const START: Duration = Duration::from_secs(60);
 
-/// The access key of `s3rver`, which is its secret key too.
+/// The access key of `s3rver`, which is also its secret key.
 pub const S3RVER: &str = "S3RVER";
 
-/// The account of `azurite`, which is public
+/// The public account of `azurite`
 /// (<https://learn.microsoft.com/en-us/azure/storage/common/storage-use-azurite>).
 pub const AZURITE_ACCOUNT: &str = "devstoreaccount1";
 
-/// The key of that account.
+/// The key of [`AZURITE_ACCOUNT`].
 pub const AZURITE_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// Installs the servers below `target/` if they are missing or of other releases, and returns their folder. The first call takes a
+/// Installs the servers below `target/` if they are missing or have other versions, and returns their folder. The first call takes a
 /// minute.
 ///
 /// # Errors
@@ -56,7 +56,7 @@ pub fn ensure_servers() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Calls `install` unless the file `made_for` has the same content as `wanted`, and copies `wanted` to it afterwards.
+/// Calls `install`, and then copies `wanted` to the file `made_for`. Does nothing if `made_for` has the same content as `wanted`.
 fn install_unless_current(
     wanted: &Path,
     made_for: &Path,
@@ -70,7 +70,7 @@ fn install_unless_current(
     Ok(fs::write(made_for, wanted_text)?)
 }
 
-/// A running server of an object store.
+/// A running object store server.
 #[derive(Debug)]
 pub struct StoreServer {
     kind: Kind,
@@ -91,7 +91,7 @@ enum Kind {
 }
 
 impl StoreServer {
-    /// Starts S3 in memory, without a bucket. It does not check credentials.
+    /// Starts an S3 server that keeps objects in memory, without a bucket. The server does not check credentials.
     ///
     /// # Errors
     /// Fails as [`ensure_servers`] does, and if the server does not start.
@@ -99,8 +99,8 @@ impl StoreServer {
         Self::start(Kind::Moto)
     }
 
-    /// Starts S3 on disk with the bucket `backups`. It checks the access key ([`S3RVER`]) but not the signature. Public objects can
-    /// be read without a key.
+    /// Starts an S3 server that keeps objects on disk, with the bucket `backups`. The server checks the access key ([`S3RVER`]) but not
+    /// the signature. Public objects can be read without a key.
     ///
     /// # Errors
     /// Fails as [`StoreServer::moto`] does.
@@ -108,7 +108,7 @@ impl StoreServer {
         Self::start(Kind::S3rver)
     }
 
-    /// Starts Azure's blob storage on disk with the account [`AZURITE_ACCOUNT`] and without a container.
+    /// Starts an Azure blob storage server that keeps objects on disk, with the account [`AZURITE_ACCOUNT`] and without a container.
     ///
     /// # Errors
     /// Fails as [`StoreServer::moto`] does.
@@ -156,7 +156,7 @@ impl StoreServer {
     /// Kills the server.
     ///
     /// # Errors
-    /// Fails if it has ended already.
+    /// Fails if the server has ended already.
     pub fn kill(&mut self) -> Result<()> {
         ensure!(self.process.try_wait()?.is_none(), "the server has ended by itself:\n{}", tail(&self.log()));
         self.process.kill()?;
@@ -179,7 +179,7 @@ impl StoreServer {
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
-    /// Returns the folder of its files.
+    /// Returns the folder with the server's files.
     pub fn folder(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -228,7 +228,7 @@ fn spawn(kind: Kind, folder: &Path, port: u16, tls: Option<&(PathBuf, PathBuf)>)
             }
         }
         Kind::S3rver => {
-            // It encrypts the tokens of its listings with a cipher that OpenSSL 3 has only in its legacy provider.
+            // `s3rver` encrypts continuation tokens with a cipher that OpenSSL 3 has only in its legacy provider.
             command.env("NODE_OPTIONS", "--openssl-legacy-provider");
             command.arg(servers.join("node/node_modules/.bin/s3rver"));
             command.args([
@@ -273,7 +273,7 @@ fn spawn(kind: Kind, folder: &Path, port: u16, tls: Option<&(PathBuf, PathBuf)>)
 
 impl Drop for StoreServer {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The server may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

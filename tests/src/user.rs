@@ -1,4 +1,4 @@
-//! The user that runs PostgreSQL, which refuses to run as root.
+//! The user that runs PostgreSQL. PostgreSQL refuses to run as root.
 
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// A user of this machine by number.
+/// A user of this machine, by user ID and group ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerUser {
     uid: u32,
@@ -18,7 +18,7 @@ impl ServerUser {
     /// Returns `postgres` if this process runs as root, else the user of this process.
     ///
     /// # Errors
-    /// Fails if `id` does, for example because Debian's PostgreSQL, which creates the user, is not installed.
+    /// Fails if `id` fails, for example because Debian's PostgreSQL, which creates the user, is not installed.
     pub fn find() -> Result<Self> {
         let number = |arguments: &[&str]| -> Result<u32> {
             let output = Command::new("id").args(arguments).output().context("`id` does not run")?;
@@ -37,7 +37,7 @@ impl ServerUser {
         }
     }
 
-    /// Returns a command that runs as this user, in a clean environment, in a directory that the user may read.
+    /// Returns a command that runs as this user, in a clean environment and in a directory that the user may read.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command
@@ -63,10 +63,10 @@ impl ServerUser {
         Ok(())
     }
 
-    /// Creates a directory (0700) of this user.
+    /// Creates a directory (0700) that this user owns.
     ///
     /// # Errors
-    /// Fails if mkdir or chown does.
+    /// Fails if mkdir or chown fails.
     pub fn directory(&self, path: &Path) -> Result<()> {
         use std::os::unix::fs::DirBuilderExt;
         std::fs::DirBuilder::new()
@@ -76,10 +76,10 @@ impl ServerUser {
         self.own(path)
     }
 
-    /// Writes a file of this user.
+    /// Writes a file that this user owns.
     ///
     /// # Errors
-    /// Fails if the file cannot be written or its owner not changed.
+    /// Fails if the file cannot be written or its owner cannot be changed.
     pub fn write(&self, path: &Path, text: &str) -> Result<()> {
         std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
         self.own(path)

@@ -1,4 +1,4 @@
-//! A run writes nothing inside another cluster, and does not remove a cluster that lies inside a directory that it empties.
+//! A run writes nothing inside another cluster, and does not remove a cluster inside a directory that the run empties.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,7 @@ use tests::server::{PostgresServer, run};
 #[ignore = "needs servers: cargo xtask test"]
 fn no_run_writes_inside_a_running_cluster() {
     let primary = Primary::start("inside", 100).unwrap();
-    // Files that autovacuum creates meanwhile would be taken for the program's.
+    // The test would mistake files that autovacuum creates during the run for files of the program.
     primary.server.psql("ALTER SYSTEM SET autovacuum = off").unwrap();
     primary.server.psql("SELECT pg_reload_conf()").unwrap();
     primary.server.psql("CHECKPOINT").unwrap();
@@ -69,13 +69,13 @@ fn no_run_writes_inside_a_running_cluster() {
     }
     assert_eq!(paths_below(main).unwrap(), before, "the run created something in the primary");
     primary.server.psql("CREATE TABLE lives (n int)").unwrap();
-    // Outside of the primary the same configuration works.
+    // Outside the primary the same configuration works.
     replica.created_by("basebackup").unwrap();
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_part_of_another_cluster_in_the_old_data_stays_unless_forced_and_what_else_is_there_is_named() {
+fn parts_of_another_cluster_in_old_data_are_kept_without_force_and_other_entries_are_named() {
     let primary = Primary::start("parts", 100).unwrap();
     let user = primary.playground.user();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
@@ -86,7 +86,7 @@ fn a_part_of_another_cluster_in_the_old_data_stays_unless_forced_and_what_else_i
     user.write(&data.join("backups/base.tar"), "years of work").unwrap();
     let checked = replica.command("check").output().unwrap();
     let told = String::from_utf8_lossy(&checked.stdout);
-    assert!(checked.status.success() && told.contains("it is removed too: backups/"), "{told}");
+    assert!(checked.status.success() && told.contains("they are removed too: backups/"), "{told}");
     for (inside, shown) in [
         ("mytbs/PG_15_202209061/5", "mytbs/PG_15_202209061 is the folder of a cluster's tablespace"),
         ("wal/archive_status", "wal is a WAL directory"),
@@ -106,13 +106,13 @@ fn a_part_of_another_cluster_in_the_old_data_stays_unless_forced_and_what_else_i
     make("mytbs/PG_15_202209061/5");
     let ended = replica.create(&["--force"]).unwrap();
     assert_eq!(ended.code(), Some(0), "{}", ended.output);
-    assert!(ended.output.contains("it is removed too: backups/, mytbs/"), "{}", ended.output);
+    assert!(ended.output.contains("they are removed too: backups/, mytbs/"), "{}", ended.output);
     assert!(!data.join("backups").exists());
 }
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_cluster_inside_the_old_data_is_not_removed_and_a_running_one_never() {
+fn a_cluster_inside_old_data_is_removed_only_with_force_and_only_if_it_is_not_running() {
     let primary = Primary::start("around", 100).unwrap();
     let replica = primary.replica("replica", &["basebackup"], "", "").unwrap();
     replica.created_by("basebackup").unwrap();

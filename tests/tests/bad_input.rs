@@ -8,7 +8,7 @@ use std::path::Path;
 use tests::primary::Primary;
 use tests::replica_folder::ReplicaFolder;
 
-/// Runs this method and then basebackup, which must create the replica. Returns the outcome and the report of the method's attempt.
+/// Runs this method and then basebackup, which must create the replica. Returns the outcome of the method's attempt, and the report.
 fn outcome_before_basebackup(primary: &Primary, name: &str, method: &str, section: &str) -> (String, String) {
     let replica = primary.replica(name, &[method, "basebackup"], "", section).unwrap();
     let ended = replica.created_by("basebackup").unwrap();
@@ -179,7 +179,7 @@ fn a_disk_that_is_too_small_is_rejected_before_the_directory_is_touched() {
         panic!("mount does not run");
     };
     if !mounted.success() {
-        // Only root can mount. The unit tests of `accept` test the same without a file system of their own.
+        // Only root can mount. The unit tests of `accept` test the same behaviour without mounting a file system.
         assert!(!rustix::process::geteuid().is_root(), "root could not mount a tmpfs");
         return;
     }

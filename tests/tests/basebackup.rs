@@ -31,7 +31,7 @@ struct Replica {
 }
 
 impl Replica {
-    /// Creates the folder, with a WAL directory and a directory for the primary's tablespace, which the map names by `key`.
+    /// Creates the folder, with a WAL directory and a directory for the primary's tablespace. `key` is the tablespace's key in the map.
     fn mapped_by(key: TablespaceKey) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["data", "wal", "fast", "state", "run"] {
@@ -192,7 +192,7 @@ async fn rule_18_a_replica_is_copied_into_every_mapped_directory() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_20_a_tablespace_is_mapped_by_its_name_if_the_source_tells_the_name() {
+async fn rule_20_a_tablespace_is_mapped_by_its_name_if_the_source_reports_the_name() {
     let primary = Primary::start("basebackup", 100).unwrap();
     let replica = Replica::mapped_by(TablespaceKey::Name("fast".to_owned()));
     let conninfo = format!("host=127.0.0.1 port={} user=postgres", primary.server.port());
@@ -397,7 +397,7 @@ async fn rule_27_a_cancelled_pg_basebackup_leaves_no_process_and_rule_03_no_argu
     assert_eq!(failure.outcome, Outcome::Cancelled);
     assert!(when.elapsed() < Duration::from_secs(3), "{:?}", when.elapsed());
     assert_eq!(writers(replica.datadir()), 0);
-    // Another test may be creating its role, with the password in the SQL among psql's arguments.
+    // Another test may be creating its role at this time; then psql's arguments contain the password as part of the SQL.
     let known = |arguments: &&String| !arguments.contains("CREATE ROLE");
     assert!(!seen.iter().filter(known).any(|arguments| arguments.contains(REPLICATOR_PASSWORD)), "{seen:?}");
     let mut names: Vec<_> =
@@ -428,7 +428,7 @@ fn rule_27_a_killed_host_leaves_no_pg_basebackup_and_no_wal_receiver() {
     said.read_line(&mut line).unwrap();
     assert!(line.starts_with("started "), "{line}");
     let deadline = Instant::now() + Duration::from_secs(30);
-    // The host has the same argument, so three processes are counted.
+    // The host has the same argument as pg_basebackup and its child, so three processes are counted.
     while writers(replica.datadir()) < 3 {
         assert!(Instant::now() < deadline, "pg_basebackup has no child that receives WAL");
         std::thread::sleep(Duration::from_millis(5));

@@ -12,7 +12,7 @@ use tests::program::fast_or_full;
 use tests::replica_folder::ReplicaFolder;
 use tests::server::{BIN_DIR, run};
 
-/// Waits until `holds`, at most for this time.
+/// Waits until `holds` returns true, at most for this time.
 fn wait_until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
@@ -124,9 +124,9 @@ fn rule_17_a_timeout_ends_a_method_and_the_next_one_is_tried() {
     assert_eq!(ended.attempts(), [("hostile", "timed-out"), ("basebackup", "created")]);
 }
 
-/// Kills the program at ten moments (sixty in a full run) that are spread over the duration of a complete run. After each kill,
-/// PostgreSQL must not start from the data directory unless the run was complete, the next run must succeed, and no process of the old
-/// run may be left.
+/// Kills the program at ten moments (sixty in a full run), spread over the duration of a complete run. After each kill, PostgreSQL
+/// must not start from the data directory unless the run was complete, the next run must succeed, and no process of the killed run
+/// may be left.
 fn kill_at_ten_moments(method: &str, backup: impl Fn(Primary) -> (Primary, String)) {
     let (primary, section) = backup(Primary::start(&format!("kill-{method}"), 20_000).unwrap());
     let complete = primary.replica("complete", &[method], "", &section).unwrap();
@@ -138,7 +138,7 @@ fn kill_at_ten_moments(method: &str, backup: impl Fn(Primary) -> (Primary, Strin
         let replica = primary.replica(&format!("killed-{moment}"), &[method], "", &section).unwrap();
         let begun = Instant::now();
         let child = replica.spawn(&[]).unwrap();
-        // This does not synchronize anything: the moment of the kill is the input of the test.
+        // This sleep does not synchronize anything: the moment of the kill is the input of the test.
         std::thread::sleep((duration * moment / (moments + 1)).saturating_sub(begun.elapsed()));
         child.signal(Signal::KILL).unwrap();
         replica.wait_for_end(child).unwrap();
@@ -154,7 +154,7 @@ fn kill_at_ten_moments(method: &str, backup: impl Fn(Primary) -> (Primary, Strin
     }
 }
 
-/// Checks that PostgreSQL can start only if the seal was complete, which includes the configuration as a standby.
+/// Checks that PostgreSQL can start only if the seal was complete. A complete seal includes the configuration as a standby.
 fn assert_starts_only_if_sealed(primary: &Primary, replica: &ReplicaFolder) {
     let mode =
         std::fs::metadata(replica.datadir()).map_or(0, |metadata| metadata.permissions().mode() & 0o777);

@@ -194,7 +194,7 @@ fn a_call_with_patronis_arguments_creates_a_replica_and_shows_no_secret() {
     for text in [&output, &report] {
         assert!(!text.contains(REPLICATOR_PASSWORD), "{text}");
     }
-    // The password is not in the remaining files either: the state and the restored configuration.
+    // The password is not in the state or the restored configuration, which remain after the run, either.
     let found = Command::new("grep")
         .args(["-rlF", "--exclude-dir=base", "--exclude-dir=global", REPLICATOR_PASSWORD])
         .args([replica.path("state"), datadir])

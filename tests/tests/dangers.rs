@@ -1,5 +1,5 @@
-//! The dangers of rule 30, each created on purpose in a real backup that the program restores. If the plan shows the danger, old data
-//! stays unchanged.
+//! The dangers that rule 30 lists, each created on purpose in a real backup that the program restores. If the plan shows the danger,
+//! old data stays unchanged.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -54,14 +54,14 @@ impl ChangedBackup {
         run(&mut create).unwrap();
     }
 
-    /// Creates a replica's folder, configured for this backup. `lines` has further lines of `[replica]`.
+    /// Creates a replica's folder, configured for this backup. `lines` has further lines for `[replica]`.
     fn replica(&self, lines: &str) -> ReplicaFolder {
         let section = self.primary.tarball(&self.backup);
         self.primary.replica("replica", &["tarball"], lines, &section).unwrap()
     }
 }
 
-/// Returns a replica that has old data: it was created by basebackup, and is then configured for the tar backup.
+/// Returns a replica with old data, which basebackup created. The replica is configured for the tar backup.
 fn with_old_data(changed: &ChangedBackup) -> ReplicaFolder {
     let replica = changed.replica("");
     let config = replica.path("understudy.toml");
@@ -164,7 +164,7 @@ fn rule_30_a_recovery_target_with_promote_is_removed_and_the_replica_stays_a_sta
 fn rule_30_a_future_timeline_is_rejected_by_its_plan_and_old_data_stays() {
     let changed = ChangedBackup::new("timeline");
     let replica = with_old_data(&changed);
-    // A promoted standby: the same cluster on a timeline that the source does not have.
+    // The promoted standby is the same cluster on a timeline that the source does not have.
     let promoted = changed.primary.replica("promoted", &["basebackup"], "", "").unwrap();
     promoted.created_by("basebackup").unwrap();
     let server = PostgresServer::start(&changed.primary.playground, &promoted.datadir(), "").unwrap();

@@ -1,5 +1,5 @@
-//! Protection of the data directory: PostgreSQL cannot start from what a method planted, data of another cluster is kept, and a state
-//! file is ignored if it is about another directory.
+//! Protection of the data directory: PostgreSQL cannot start from files that a method planted, data of another cluster is kept, and a
+//! state file is ignored if it describes another directory.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -22,7 +22,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Creates an archive of a complete cluster with its WAL, in which `global` is named `g2` and comes last.
+/// Creates an archive with a complete cluster and its WAL, in which `global` is named `g2` and comes last.
 fn planted_archive(primary: &Primary) -> PathBuf {
     let backup = primary.tar_backup("latest", &["--no-manifest"]).unwrap();
     let tree = primary.playground.directory("planted").unwrap();
@@ -56,7 +56,7 @@ fn planted_archive(primary: &Primary) -> PathBuf {
     archive
 }
 
-/// Creates a replica whose first method tries to plant a control file from the archive. Its WAL is in the data directory.
+/// Creates a replica whose first method tries to plant a control file from the archive. The replica's WAL is in the data directory.
 fn replica_with_planting_method(primary: &Primary, archive: &Path) -> ReplicaFolder {
     let replica = ReplicaFolder::new(&primary.playground, "replica").unwrap();
     let (store, object) = (archive.parent().unwrap(), archive.file_name().unwrap());
@@ -97,7 +97,7 @@ fn configure_basebackup_only(replica: &ReplicaFolder) {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn files_that_a_method_planted_do_not_start_and_do_not_stop_the_next_run() {
+fn files_planted_by_a_method_cannot_start_a_server_or_stop_the_next_run() {
     let primary = Primary::start("planted", 500).unwrap();
     let replica = replica_with_planting_method(&primary, &planted_archive(&primary));
     let output = kill_after_planting(&replica);
@@ -152,11 +152,15 @@ fn foreign_files_in_a_recreated_data_directory_are_not_removed() {
     }
     let ended = replica.create(&[]).unwrap();
     assert_eq!(ended.code(), Some(3), "{}", ended.output);
-    assert!(ended.output.contains("created earlier") && ended.output.contains("--force"), "{}", ended.output);
+    assert!(
+        ended.output.contains("an older directory") && ended.output.contains("--force"),
+        "{}",
+        ended.output
+    );
     assert_eq!(fs::read_to_string(data.join("thesis.txt")).unwrap(), "years of work");
 }
 
-/// Creates a replica of `primary`, and configures it for another primary, whose password its passfile has.
+/// Creates a replica of `primary`, and then configures it for the primary `other`, with the password of `other` in the passfile.
 fn replica_for_another_primary(primary: &Primary, other: &Primary) -> ReplicaFolder {
     let passfile = primary.playground.path("pgpass");
     let lines = [&passfile, &other.playground.path("pgpass")].map(|path| fs::read_to_string(path).unwrap());
@@ -270,7 +274,7 @@ fn a_refused_run_leaves_no_empty_directory_that_it_created() {
     assert_eq!(ended.code(), Some(3), "{}", ended.output);
     assert_nothing_new("refused");
     fs::remove_file(replica.fast().join("thesis.txt")).unwrap();
-    // Rejected: the plan is of another cluster.
+    // The plan is rejected, because the backup is from another cluster.
     let ended = replica.create(&[]).unwrap();
     assert_eq!(ended.attempts(), [("hostile", "rejected")], "{}", ended.output);
     assert_nothing_new("rejected");
@@ -334,7 +338,7 @@ fn programs_with_an_endless_pg_basebackup(playground: &Playground) -> PathBuf {
     folder
 }
 
-/// Kills a run and its pg_basebackup when the copy is complete and not sealed.
+/// Kills a run and its pg_basebackup when the copy is complete but not sealed yet.
 fn kill_with_complete_copy(replica: &ReplicaFolder) {
     let child = replica.spawn(&[]).unwrap();
     let output = || fs::read_to_string(replica.path("output")).unwrap_or_default();

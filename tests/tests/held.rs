@@ -1,5 +1,5 @@
-//! Resources that the host uses for a component: whatever the component does, the program stays within its limits of memory and open
-//! files, reports the limit, and ends regularly.
+//! Resources that the host uses on behalf of a component: whatever the component does, the program stays within its limits for memory
+//! and open files, reports the limit, and exits normally.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ use tests::server::{Playground, run};
 
 /// The memory that the component is granted.
 const GRANTED: u64 = 64 << 20;
-/// The memory that the program may use beyond that.
+/// The memory that the program may use in addition to the component's grant.
 const OVERHEAD: u64 = 256 << 20;
 
 /// A folder with the objects that the component reads.
@@ -171,7 +171,7 @@ fn the_next_method_is_tried_after_one_that_used_much_memory() {
     let scene = Scene::new("held-then-next");
     let primary = Primary::start("held-and-followed", 100).unwrap();
     let objects = scene.objects.display();
-    // On a slow machine this takes longer to free than the two seconds for which a hanging method is waited for.
+    // On a slow machine, freeing this memory takes longer than the two seconds that the host waits for a hanging method.
     let sections = format!(
         "[method.hostile]\ntimeout = \"20s\"\n[method.hostile.options]\nbehave = \"queues\"\npath = \"large\"\ncount = 100000\n\
          [method.hostile.grants]\nmemory = \"64MiB\"\nhost_memory = \"1GiB\"\nrate = \"1KiB/s\"\nworkers = 2\n\

@@ -1,4 +1,4 @@
-//! Behaviour that operators rely on when something is wrong: outcomes, timeouts, warnings and reports.
+//! Behaviour that operators rely on when a problem occurs: outcomes, timeouts, warnings and reports.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -57,7 +57,7 @@ fn errors_of_the_source_that_only_a_person_can_correct_are_not_retry_later() {
         assert!(ended.output.contains(says), "{name}: {}", ended.output);
     }
 
-    // libpq ignores a passfile that others may read, even one from PGPASSFILE.
+    // libpq ignores a passfile that other users may read, even if PGPASSFILE names it.
     let replica = folder("readable", &at("replicator"), "");
     let passfile = replica.path("pgpass");
     server.passfile(&passfile).unwrap();
@@ -68,7 +68,7 @@ fn errors_of_the_source_that_only_a_person_can_correct_are_not_retry_later() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("mode 0644") && said.contains("chmod 0600"), "{said}");
 
-    // A failure that may pass without a person is retry-later.
+    // A failure that may pass without intervention is retry-later.
     let replica = folder("refused", "host=127.0.0.1 port=1 user=replicator", "");
     let ended = replica.create(&[]).unwrap();
     assert_eq!((ended.code(), ended.attempts()), (Some(75), vec![("basebackup", "retry-later")]));
@@ -132,7 +132,8 @@ fn a_method_that_needs_the_parameters_fails_its_plan_with_no_params() {
     assert_eq!(ended.attempt("tarball")["touched"], false, "{}", ended.output);
 }
 
-/// Kills the shell that started a run, and checks that the run ends. Another shell is between them, as a wrapper would be.
+/// Kills the shell that started a run, and checks that the run ends. The run's direct parent is a second shell, as with a wrapper
+/// script.
 fn check_that_run_ends_with_its_parent(primary: &Primary, name: &str, setting: &str, arguments: &str) {
     let replica =
         primary.replica(name, &["hostile", "basebackup"], setting, &primary.hostile("sleep", "")).unwrap();
@@ -261,7 +262,7 @@ fn an_existing_replication_slot_is_used_and_an_unusable_one_is_refused() {
             "{}",
             again.output
         );
-        // The standby follows by the slot.
+        // The standby streams from the slot.
         primary.streams_to(&replica).unwrap();
         server.wait_for("SELECT active FROM pg_replication_slots WHERE slot_name = 'one'", "f").unwrap();
         server.psql("SELECT pg_drop_replication_slot('one')").unwrap();
@@ -288,7 +289,7 @@ fn an_existing_replication_slot_is_used_and_an_unusable_one_is_refused() {
     assert!(ended.output.contains("exited with code 7"), "{}", ended.output);
     assert!(ended.output.contains("exists at the source already"), "{}", ended.output);
 
-    // A slot that another client uses.
+    // Another client uses the slot.
     let replica = primary.replica("in-use", &["basebackup"], "", "").unwrap();
     rewrite(&replica, "checkpoint = \"fast\"", create);
     rewrite(&replica, "user=replicator", "user=postgres");
@@ -309,7 +310,7 @@ fn an_existing_replication_slot_is_used_and_an_unusable_one_is_refused() {
     receiver.kill().unwrap();
     receiver.wait().unwrap();
 
-    // A logical slot, such as a subscriber's.
+    // The slot is logical, such as a subscriber's.
     server.stop().unwrap();
     let settings = "wal_level = logical\nmax_wal_senders = 10\n";
     let logical = PostgresServer::start(&primary.playground, server.datadir(), settings).unwrap();

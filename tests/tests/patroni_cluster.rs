@@ -1,4 +1,4 @@
-//! Understudy as the replica creation method of a real Patroni with a real etcd, configured from the files of `examples/patroni`.
+//! Understudy as the replica creation method of a real Patroni with a real etcd, configured from the files in `examples/patroni`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,10 +11,10 @@ use tests::patroni_cluster::{Member, PatroniCluster};
 use tests::program::project;
 use tests::server::{BIN_DIR, REPLICATOR_PASSWORD, run};
 
-/// A query whose result is the same on two members if they have the same rows.
+/// A query that returns the same result on two members if both have the same rows.
 const CONTENT: &str = "SELECT count(*), sum(hashtext(body)) FROM letters";
 
-/// Starts a first member, which becomes the leader, with some rows and a tar backup of them.
+/// Starts a first member, which becomes the leader, creates some rows and takes a tar backup.
 fn leader(cluster: &PatroniCluster) -> Member<'_> {
     let mut first = cluster.member("first").unwrap();
     first.start().unwrap();
@@ -27,7 +27,7 @@ fn leader(cluster: &PatroniCluster) -> Member<'_> {
     first
 }
 
-/// Checks that the member was created by the last of these attempts, streams from the leader, and has its rows.
+/// Checks that the last of these attempts created the member, and that the member streams from the leader and has the leader's rows.
 fn assert_is_replica(member: &Member<'_>, leader: &Member<'_>, attempts: &[(&str, &str)]) {
     let report = member.report().unwrap();
     assert_eq!(attempts_of(&report), attempts, "{}", member.log());
@@ -146,7 +146,7 @@ fn a_creation_that_patroni_interrupts_leaves_nothing_that_runs_or_starts() {
     second.start().unwrap();
     assert_is_replica(&second, &first, &[("tarball", "created")]);
 
-    // Another reinitialize with force cancels the run while a plugin works.
+    // Another reinitialize request with force cancels the run while a plugin works.
     configure_hostile(&second, "sleep");
     second.remove_report().unwrap();
     second.reinitialize().unwrap();
@@ -206,7 +206,7 @@ fn a_creation_that_patroni_interrupts_leaves_nothing_that_runs_or_starts() {
     assert_is_replica(&second, &first, &[("tarball", "created")]);
 }
 
-/// Checks that Patroni's parameters are in Understudy's command line, and the password in no command line.
+/// Checks that Patroni's parameters are in Understudy's command line, and that no command line has the password.
 fn assert_command_lines(member: &Member<'_>) {
     let lines = member.command_lines();
     let create = lines.iter().find(|line| line.contains("/understudy create ")).unwrap();

@@ -1,4 +1,4 @@
-//! Secrets in the whole program: no log and no report contains one, whatever a plugin logs or a server responds.
+//! Secrets in the whole program: no log and no report contains a secret, whatever a plugin logs or a server responds.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -67,7 +67,7 @@ fn the_password_in_an_address_that_is_an_option_reaches_no_log_and_no_report() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_directory_in_which_a_key_lies_is_granted_to_nobody() {
+fn a_directory_that_contains_a_key_file_cannot_be_granted() {
     let primary = Primary::start("granted-secret", 100).unwrap();
     let folder = primary.playground.directory("secrets").unwrap();
     let file = folder.join("pass");
@@ -184,7 +184,7 @@ fn a_method_cannot_redact_words_of_the_log_by_deriving_them_as_keys() {
     for expected in ["every method failed", "derived 3 keys: 1 of them are long and random"] {
         assert!(ended.output.contains(expected), "{expected} in {}", ended.output);
     }
-    // The component logs its text at the end, when all three keys are derived.
+    // The component logs its text at the end, after all three keys were derived.
     let report = ended.report.to_string();
     assert!(ended.output.contains("it is <secret>") && report.contains("it is <secret>"), "{}", ended.output);
     assert!(!ended.output.contains(KEY) && !report.contains(KEY), "{}", ended.output);

@@ -1,4 +1,4 @@
-//! Tests of the servers that other tests use.
+//! Tests for the servers that other tests use.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! Settings in the configuration of a backup, tested on running servers: which the seal keeps, which it overrides, which it refuses.
+//! Settings in a backup's configuration, tested on running servers: which settings the seal keeps, overrides and refuses.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -28,7 +28,7 @@ impl Scene {
         let copy = playground.directory("backups").unwrap().join("cold");
         run(playground.user().command("/bin/cp").arg("--archive").arg(stopped.datadir()).arg(&copy)).unwrap();
         let datadir = stopped.datadir().to_owned();
-        // Dropping the old value later would stop the new server, which runs on the same directory.
+        // Dropping the old value later would stop the new server, which uses the same directory.
         drop(stopped);
         let settings = "wal_level = replica\nmax_wal_senders = 10\n";
         let primary = PostgresServer::start(&playground, &datadir, settings).unwrap();
@@ -42,7 +42,7 @@ impl Scene {
         std::fs::write(self.copy.join("postgresql.conf"), format!("{}\n{lines}\n", self.conf)).unwrap();
     }
 
-    /// Creates a replica's folder with this method. `replica` has further lines of `[replica]`, `options` the method's options.
+    /// Creates a replica's folder with this method. `replica` has further lines for `[replica]`, and `options` has the method's options.
     fn replica(&self, name: &str, method: &str, replica: &str, options: &str) -> ReplicaFolder {
         let folder = ReplicaFolder::new(&self.playground, name).unwrap().with_shared_state(&self.playground);
         let passfile = self.playground.path("pgpass").display().to_string();
@@ -66,11 +66,11 @@ impl Scene {
         self.replica(name, "mirror", replica, &format!("directory = \"{}\"", self.copy.display()))
     }
 
-    /// Checks that the replica starts, replays new rows, and is still a standby on timeline 1 after the server has looked for trigger
+    /// Checks that the replica starts, replays new rows, and is still a standby on timeline 1 after the server has checked for trigger
     /// files.
     fn assert_stays_a_standby(&self, replica: &ReplicaFolder) -> PostgresServer {
         let standby = PostgresServer::start(&self.playground, &replica.datadir(), "").unwrap();
-        // The function sends the postmaster the signal at which it looks for the file `promote` in its directory.
+        // The function sends the postmaster the signal that makes it check for the file `promote` in its data directory.
         standby.psql("SELECT pg_rotate_logfile()").unwrap();
         self.primary.psql("DELETE FROM letters; INSERT INTO letters VALUES (7)").unwrap();
         standby.wait_for("SELECT id FROM letters", "7").unwrap();
@@ -83,7 +83,7 @@ impl Scene {
         standby
     }
 
-    /// Checks that the same server promotes itself if these lines come after those of the seal, so that the lines are dangerous.
+    /// Checks that the lines are dangerous: if they come after the seal's lines, the same server promotes itself.
     fn assert_promotes_with(&self, replica: &ReplicaFolder, lines: &str) {
         let path = replica.datadir().join("postgresql.auto.conf");
         let sealed = std::fs::read_to_string(&path).unwrap();
@@ -103,7 +103,7 @@ fn assert_check_failed(replica: &ReplicaFolder, method: &str, says: &str) -> End
     ended
 }
 
-/// Returns a line of each kind that runs, loads or reads something that it should not, with a part of its finding.
+/// Returns a configuration line of each kind that runs, loads or reads something that it should not, with a part of the finding.
 fn hazards(datadir: &Path) -> Vec<(String, &'static str)> {
     let lib = datadir.join("lib");
     let line = |line: &str, finding| (line.to_owned(), finding);
@@ -119,7 +119,7 @@ fn hazards(datadir: &Path) -> Vec<(String, &'static str)> {
     ]
 }
 
-/// Lines that would promote the standby or write over its files.
+/// Configuration lines that would promote the standby or overwrite its files.
 const ENDS_RECOVERY: [&str; 5] = [
     "external_pid_file = 'promote'",
     "External_Pid_File='./x/../promote'",
@@ -172,7 +172,7 @@ fn settings_that_run_or_load_or_read_other_files_are_reported_and_refused_with_r
     let scene = Scene::new("hazards");
     let lax = scene.mirror("lax", "");
     let lines = hazards(&lax.datadir());
-    // A server could not start with the lines on lc_messages and ident_file.
+    // A server could not start with the lines for lc_messages and ident_file.
     let startable: Vec<_> =
         lines.iter().filter(|(line, _)| !line.starts_with("lc_") && !line.starts_with("ident_")).collect();
     scene.append_to_configuration(&startable.iter().map(|(line, _)| format!("{line}\n")).collect::<String>());
@@ -209,7 +209,7 @@ fn configuration_files_that_patroni_would_use_are_checked_too() {
         for finding in [format!("{file} line 1"), format!("{file} line 2")] {
             assert!(report.contains(&finding), "{finding}: {report}");
         }
-        // Patroni makes the server read that file before the lines of the seal.
+        // Patroni makes the server read this file before the seal's lines.
         let main = replica.datadir().join("postgresql.conf");
         let before = std::fs::read_to_string(&main).unwrap();
         std::fs::write(&main, format!("{before}\ninclude '{file}'\n")).unwrap();
@@ -275,8 +275,8 @@ fn a_method_learns_while_it_runs_which_settings_the_seal_will_accept() {
     }
 }
 
-/// Settings of the table that a server of their version may lack: because `pg_settings` does not show them, only some builds have
-/// them, they are old names of others, or a minor release added them.
+/// Settings in the table that a server of that version may lack, because `pg_settings` does not show them, only some builds have
+/// them, they are old names of other settings, or a minor release added them.
 const NOT_IN_EVERY_SERVER: [&str; 24] = [
     "debug_copy_parse_plan_trees",
     "debug_deadlocks",

@@ -1,4 +1,4 @@
-//! Querying a real source without showing its secrets: semantics rules 3 and 30.
+//! Queries a real source without showing its secrets: semantics rules 3 and 30.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -32,7 +32,7 @@ fn escaped_password() -> String {
     REPLICATOR_PASSWORD.replace('\\', "\\\\").replace(':', "\\:")
 }
 
-/// Returns the arguments and the environment of every running psql that has `word` in either.
+/// Returns the arguments and the environment of every running psql whose arguments or environment contain `word`.
 fn psql_with(word: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap() {
@@ -255,7 +255,7 @@ async fn rule_03_psql_has_no_password_in_its_arguments_and_no_other_environment(
     assert_eq!(fs::read_dir(&runs).unwrap().count(), 0, "files of the run are left");
 }
 
-/// Creates a certificate with an encrypted key for the client, and one with a plain key for the server.
+/// Creates a client certificate with an encrypted key, and a server certificate with an unencrypted key.
 fn certificates(playground: &Playground, folder: &Path, password: &str) -> [PathBuf; 4] {
     let files = ["server.crt", "server.key"].map(|name| playground.path(name));
     let [certificate, key] = ["client.crt", "client.key"].map(|name| folder.join(name));

@@ -1,4 +1,4 @@
-//! The demo: a real primary, a real backup of it, and three runs that show a restore, a fallback and a denial.
+//! The demo: a real primary, a real backup of this primary, and three runs that show a restore, a fallback and a denial.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,7 +11,7 @@ use tests::server::{Playground, PostgresServer, run as run_command};
 
 use crate::say;
 
-/// The number of rows of half a kilobyte in the primary's tables.
+/// The number of rows in the primary's tables. Each row has half a kilobyte.
 const ROWS: u32 = 400_000;
 
 /// Runs the demo in a temporary folder. Stops every server and removes the folder at the end.
@@ -31,7 +31,7 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// A primary with a backup of it.
+/// A primary and its backup.
 struct Demo {
     primary: PostgresServer,
     playground: Playground,
@@ -111,7 +111,7 @@ impl Demo {
         Ok(())
     }
 
-    /// Creates a replica's folder of this name with its configuration.
+    /// Creates a replica's folder with this name, and writes its configuration.
     fn replica(&self, name: &str, methods: &str) -> Result<ReplicaFolder> {
         let replica = ReplicaFolder::new(&self.playground, name)?;
         let passfile = self.playground.path("pgpass");
@@ -149,7 +149,7 @@ options = {{ behave = "read-outside", path = "{passfile}" }}"#,
         Ok(replica)
     }
 
-    /// Starts the replica and shows that it streams.
+    /// Starts the replica, and shows that the replica streams.
     fn start_and_stream(&self, replica: &ReplicaFolder) -> Result<()> {
         let server = PostgresServer::start(&self.playground, &replica.datadir(), "hot_standby = on")?;
         let name = format!("c{}", server.port());
@@ -172,7 +172,7 @@ options = {{ behave = "read-outside", path = "{passfile}" }}"#,
     }
 }
 
-/// Runs `understudy create`, prints its output and the attempts of its report, and checks both.
+/// Runs `understudy create`, prints its output and the attempts from its report, and checks both.
 fn create(replica: &ReplicaFolder, code: i32, expected: &[(&str, &str)]) -> Result<Value> {
     println!("    $ understudy create --config understudy.toml --report report.json");
     let ended = replica.create(&[])?;

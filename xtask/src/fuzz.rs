@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use crate::{say, setup};
 
-/// The flags with which rustc records branches and comparisons for libFuzzer: those of cargo-fuzz (Clang's manual,
-/// "SanitizerCoverage").
+/// The flags that make rustc record branches and comparisons for libFuzzer. cargo-fuzz uses the same flags (see "SanitizerCoverage" in
+/// Clang's manual).
 const COVERAGE: &[&str] = &[
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -25,16 +25,16 @@ const COVERAGE: &[&str] = &[
     "--cfg=fuzzing",
 ];
 
-/// The memory limit of a target in MiB. xz alone may use 80.
+/// The memory limit for a target in MiB. xz alone may use 80 MiB.
 const MEMORY: u32 = 512;
 
-/// The longest input in bytes: enough for several tar members.
+/// The longest input in bytes, which has room for several tar members.
 const LONGEST_INPUT: u32 = 16 << 10;
 
-/// The timeout of one input in seconds.
+/// The timeout for one input in seconds.
 const LONGEST_TRY: u32 = 10;
 
-/// The seed of the target `manifest`: a first byte for the target itself, then the beginning of a manifest of PostgreSQL 15.
+/// The seed for the target `manifest`: one byte that the target itself uses, then the beginning of a PostgreSQL 15 manifest.
 const MANIFEST: &str = r#"0{ "PostgreSQL-Backup-Manifest-Version": 1,
 "Files": [
 { "Path": "backup_label", "Size": 225, "Last-Modified": "2026-11-23 01:00:00 GMT", "Checksum-Algorithm": "CRC32C", "Checksum": "8a744722" },
@@ -45,7 +45,7 @@ const MANIFEST: &str = r#"0{ "PostgreSQL-Backup-Manifest-Version": 1,
 ],
 "#;
 
-/// The seeds of the targets that read a text, by the name of the target.
+/// The seeds for the targets that read a text, by the name of the target.
 const TEXTS: [(&str, &str); 6] = [
     (
         "backup_label",
@@ -66,8 +66,8 @@ const TEXTS: [(&str, &str); 6] = [
     ("conninfo", "postgresql://user:p%40ss@a:1,[::1]:2/db?sslmode=require&application_name=x"),
 ];
 
-/// Runs every target for this number of seconds, one per processor at a time. An input that fails a target is saved in
-/// `host/fuzz/artifacts/TARGET`, and libFuzzer's output in `artifacts/TARGET.log`.
+/// Runs every target for this number of seconds, and one target per processor at the same time. Saves an input that makes a target fail
+/// in `host/fuzz/artifacts/TARGET`, and libFuzzer's output in `artifacts/TARGET.log`.
 pub(crate) fn run(seconds: u32) -> Result<()> {
     setup::fuzzing()?;
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -103,9 +103,9 @@ pub(crate) fn run(seconds: u32) -> Result<()> {
     Ok(())
 }
 
-/// Builds every target, and returns the programs by the names of the targets.
+/// Builds every target, and returns the paths of the built programs by target name.
 fn build(fuzz: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    // With `--target` the flags do not apply to build scripts and procedural macros.
+    // With `--target`, the flags do not apply to build scripts and procedural macros.
     let output = Command::new(env!("CARGO"))
         .args(["build", "--release", "--locked", "--bins", "--message-format=json-render-diagnostics"])
         .args(["--target", &native_target()?, "--target-dir"])
@@ -129,7 +129,7 @@ fn build(fuzz: &Path) -> Result<BTreeMap<String, PathBuf>> {
     Ok(programs)
 }
 
-/// Returns rustc's name for this machine's target.
+/// Returns the target triple of this machine.
 fn native_target() -> Result<String> {
     let output = Command::new("rustc").arg("-vV").output().context("rustc does not run")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -163,7 +163,7 @@ fn run_one(fuzz: &Path, target: &str, program: &Path, seconds: u32) -> Result<St
     }
 }
 
-/// Writes a valid input into the corpus of a target, which random bytes would hardly reach.
+/// Writes a valid input into a target's corpus, because random bytes would hardly ever form a valid input.
 fn seed(fuzz: &Path, target: &str) -> Result<()> {
     let corpus = fuzz.join("corpus").join(target);
     fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
@@ -197,7 +197,7 @@ fn write(path: &Path, contents: &[u8]) -> Result<()> {
     fs::write(path, contents).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Writes what a program prints to a file.
+/// Runs a program, and writes its standard output to a file.
 fn pack(program: &str, arguments: &[&str], directory: &Path, to: PathBuf) -> Result<()> {
     let output = Command::new(program)
         .args(arguments)

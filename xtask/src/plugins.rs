@@ -1,5 +1,5 @@
-//! Builds the methods of `plugins/`, the hostile components of the tests and the methods of `examples/` for
-//! `wasm32-wasip2`, with rustup's target or with Debian's packages, whichever is there.
+//! Builds the methods in `plugins/`, the test components in `tests/guests` and the methods in `examples/` for `wasm32-wasip2`, with
+//! rustup's target or with Debian's packages, whichever is available.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,10 +14,10 @@ use crate::wasm_toolchain::{
 };
 use crate::{say, setup};
 
-/// How long rustup may take to fetch the target, 25 MB, before Debian's packages are tried.
+/// How long rustup may take to download the target (25 MB) before Debian's packages are tried.
 const RUSTUP_PATIENCE: Duration = Duration::from_secs(180);
 
-/// Builds every component into [`components`]. When nothing changed it takes a second or two.
+/// Builds every component into [`components`]. If nothing has changed, this takes a second or two.
 pub(crate) fn build() -> Result<()> {
     let root = root();
     let toolchain = pick(&tools(&root))?;
@@ -37,7 +37,7 @@ pub(crate) fn build() -> Result<()> {
     Ok(())
 }
 
-/// Where the built components are, each as NAME.wasm.
+/// Returns the folder with the built components, each named NAME.wasm.
 pub(crate) fn components() -> PathBuf {
     root().join("plugins/target/components")
 }
@@ -47,7 +47,7 @@ fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_owned()
 }
 
-/// The manifests of the examples that are Rust methods.
+/// Returns the manifests of the examples that are methods in Rust.
 fn examples(root: &Path) -> Result<Vec<PathBuf>> {
     let folder = root.join("examples");
     let mut manifests = Vec::new();
@@ -61,7 +61,7 @@ fn examples(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(manifests)
 }
 
-/// Rustup's toolchain where it has the target; Debian's where it was set up before; else the first that can be had.
+/// Returns rustup's toolchain if it has the target, else Debian's if it is installed, else the first that can be installed.
 fn pick(tools: &Path) -> Result<Toolchain> {
     let toolchain = match Toolchain::chosen().map_err(Error::msg)? {
         Some(Toolchain::Rustup) if !rustup_has_target() && !rustup_adds_target() => {
@@ -84,7 +84,7 @@ fn pick(tools: &Path) -> Result<Toolchain> {
     Ok(toolchain)
 }
 
-/// Builds `manifest` and adds what became a component to `built`, by name.
+/// Builds `manifest`, and adds the built components to `built`, by name.
 fn build_one(
     toolchain: Toolchain,
     root: &Path,
@@ -95,7 +95,7 @@ fn build_one(
     let build = toolchain.build(root, &tools(root), manifest, &root.join("plugins/target"));
     let mut build = build.map_err(Error::msg)?;
     build.args(["--message-format", "json-render-diagnostics"]).args(what);
-    // Warnings, errors and what cargo waits for are the person's to see; what was built comes on stdout.
+    // cargo prints warnings, errors and progress to standard error, which the user sees. It lists the built files on standard output.
     let output = build.stderr(Stdio::inherit()).output().context("cargo does not run")?;
     if !output.status.success() {
         bail!("{} does not build for {TARGET}: {}", manifest.display(), output.status);
@@ -124,7 +124,7 @@ fn rustup_adds_target() -> bool {
         match add.try_wait() {
             Ok(Some(status)) => return status.success() && rustup_has_target(),
             Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
-            // It is out of reach: what is left of the attempt goes, and Debian's packages are next.
+            // rustup's server cannot be reached. Removes the remains of the attempt; the caller then tries Debian's packages.
             Ok(None) | Err(_) => {
                 let _ = add.kill();
                 let _ = add.wait();
@@ -138,7 +138,7 @@ fn tools(root: &Path) -> PathBuf {
     root.join("target/tools")
 }
 
-/// Copies `component` to `target` unless it is there already, so that whoever reads it never sees half of it.
+/// Copies `component` to `target`, unless `target` has the same content already. A concurrent reader never sees a partial file.
 fn put(component: &Path, target: &Path) -> Result<()> {
     let new = fs::read(component).with_context(|| format!("cannot read {}", component.display()))?;
     if fs::read(target).is_ok_and(|old| old == new) {
@@ -150,7 +150,7 @@ fn put(component: &Path, target: &Path) -> Result<()> {
         .with_context(|| format!("cannot write {}", target.display()))
 }
 
-/// Removes components that are no longer built, so that nothing runs what has no source.
+/// Removes components that are no longer built, so that no test runs a component without source code.
 fn remove_others(folder: &Path, built: &BTreeMap<String, PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

@@ -1,4 +1,4 @@
-//! Installs what the machine must have from Debian's packages if it is missing, and prints what it does.
+//! Installs the Debian packages that the project needs and the machine lacks, and prints each step.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,10 +8,10 @@ use anyhow::{Context, Error, Result, bail};
 use crate::say;
 use crate::wasm_toolchain::{DEBIAN_PACKAGES, missing_packages};
 
-/// PostgreSQL 15 with `pg_basebackup`, `pg_verifybackup`, `pg_amcheck` and the extension behind it.
+/// The packages with PostgreSQL 15, `pg_basebackup`, `pg_verifybackup`, `pg_amcheck` and the extension that `pg_amcheck` uses.
 const POSTGRESQL: &[&str] = &["postgresql-15", "postgresql-client-15"];
 
-/// Further packages of the build and the tests: a linker for Rust, Python's virtual environments, programs that take, compress, compare
+/// Further packages for the build and the tests: a linker for Rust, Python's virtual environments, programs that take, compress, compare
 /// and measure backups, and etcd for Patroni.
 const TOOLS: &[&str] = &[
     "gcc",
@@ -32,13 +32,13 @@ const TOOLS: &[&str] = &[
     ETCD,
 ];
 
-/// The package of etcd's server, which would start the server at once and at every boot.
+/// The package with etcd's server. Installing the package would start the server at once and at every boot.
 const ETCD: &str = "etcd-server";
 
-/// The directory of PostgreSQL's programs in Debian's packages.
+/// The directory where Debian's packages install PostgreSQL's programs.
 pub(crate) const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
 
-/// Installs what is missing. If nothing is, it takes a fraction of a second.
+/// Installs the missing packages. If none is missing, this takes a fraction of a second.
 pub(crate) fn machine() -> Result<()> {
     let missing = missing(&[POSTGRESQL, TOOLS].concat())?;
     if !missing.is_empty() {
@@ -51,7 +51,7 @@ pub(crate) fn machine() -> Result<()> {
     tests::releases::ensure_all()
 }
 
-/// Installs the servers of object stores that the tests use below `target/`, from PyPI and npm's registry.
+/// Installs the object store servers that the tests use below `target/`, from PyPI and npm's registry.
 fn servers_of_stores() -> Result<()> {
     // Node's own packages include npm and conflict with Debian's, so this checks whether npm runs.
     if Command::new("npm").arg("--version").output().is_err() {
@@ -78,7 +78,7 @@ pub(crate) fn fuzzing() -> Result<()> {
     if missing.is_empty() { Ok(()) } else { install(&missing) }
 }
 
-/// Installs what makes a fresh Debian.
+/// Installs debootstrap, which creates a fresh Debian.
 pub(crate) fn debootstrap() -> Result<()> {
     let missing = missing(&["debootstrap"])?;
     if missing.is_empty() { Ok(()) } else { install(&missing) }
@@ -94,7 +94,7 @@ fn install(packages: &[&str]) -> Result<()> {
     say(&format!("installing from Debian's packages: {}", packages.join(" ")));
     let postgresql = packages.contains(&"postgresql-15");
     if postgresql {
-        // Debian's package would create and start a cluster, which is not needed.
+        // Debian's package would otherwise create and start a cluster, which is not needed.
         as_root(&["apt-get", "update", "--quiet=2"])?;
         as_root(&[
             "apt-get",
@@ -124,33 +124,33 @@ fn install(packages: &[&str]) -> Result<()> {
     }
     installed?;
     if etcd {
-        // This disables the service in systemd too.
+        // This command disables the service in systemd too.
         as_root(&["update-rc.d", "etcd", "disable"])?;
     }
     Ok(())
 }
 
-/// Creates the script that packages run before they start a service (Debian's invoke-rc.d(8)), unless the machine has one.
+/// Creates the script that packages run before they start a service (Debian's invoke-rc.d(8)), unless the machine has such a script.
 const NO_SERVICES: &str = "test -e /usr/sbin/policy-rc.d || { \
     printf '#!/bin/sh\\n# of the set-up of understudy\\nexit 101\\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d; }";
 
-/// Removes the script of [`NO_SERVICES`].
+/// Removes the script that [`NO_SERVICES`] created.
 const ALLOW_SERVICES: &str =
     "! grep -q 'of the set-up of understudy' /usr/sbin/policy-rc.d || rm /usr/sbin/policy-rc.d";
 
-/// Keeps Debian's package from creating a cluster when PostgreSQL is installed (pg_createcluster(1)).
+/// Prevents Debian's package from creating a cluster when PostgreSQL is installed (pg_createcluster(1)).
 const NO_MAIN_CLUSTER: &str = "cd /etc/postgresql-common && mkdir -p createcluster.d && \
     printf 'create_main_cluster = false\\n' >createcluster.d/understudy-setup.conf";
 
-/// Removes the setting of [`NO_MAIN_CLUSTER`].
+/// Removes the setting that [`NO_MAIN_CLUSTER`] wrote.
 const ALLOW_MAIN_CLUSTER: &str = "cd /etc/postgresql-common && rm -f createcluster.d/understudy-setup.conf && \
     rmdir --ignore-fail-on-non-empty createcluster.d";
 
-/// Runs a command as root, by way of sudo where somebody else runs this.
+/// Runs a command as root. Uses sudo if the current user is not root.
 pub(crate) fn as_root(command: &[&str]) -> Result<()> {
     let uid = Command::new("id").arg("-u").output().context("`id -u` does not run")?;
     let root = uid.stdout.trim_ascii() == b"0";
-    // `env` comes after sudo, which removes variables from the environment.
+    // `env` runs inside sudo, because sudo removes variables from the environment.
     let mut words = if root { Vec::new() } else { vec!["sudo"] };
     words.extend(["env", "DEBIAN_FRONTEND=noninteractive"]);
     words.extend_from_slice(command);

@@ -1,4 +1,4 @@
-//! Runs every test and counts them.
+//! Runs and counts all tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ struct Workspace {
     name: &'static str,
     manifest: &'static str,
     target: &'static str,
-    /// Whether its documentation has examples, which cargo-nextest does not run.
+    /// Whether the documentation of its crates has examples, which cargo-nextest does not run.
     has_examples: bool,
 }
 
@@ -46,7 +46,7 @@ struct Counts {
     failed: u64,
 }
 
-/// Runs the tests of every workspace, including those that plain `cargo test` skips because they need servers or components.
+/// Runs the tests of every workspace, including the tests that plain `cargo test` skips because they need servers or components.
 pub(crate) fn run(full: bool) -> Result<()> {
     let nextest = tools::nextest()?;
     say("building the program and its tests");
@@ -74,7 +74,7 @@ pub(crate) fn run(full: bool) -> Result<()> {
 }
 
 impl Workspace {
-    /// Runs all tests of this workspace, even after a failure, adds them to `counts`, and returns whether all passed.
+    /// Runs all tests of this workspace, even after a failure. Adds their numbers to `counts`, and returns whether all tests passed.
     fn test(&self, nextest: &Path, full: bool, counts: &mut Counts) -> Result<bool> {
         let report = self.report();
         if report.exists() {
@@ -97,7 +97,7 @@ impl Workspace {
         Ok(status.success() && documented)
     }
 
-    /// Runs the examples of the documentation, which are not counted, and returns whether they passed.
+    /// Runs the examples in the documentation, which are not counted, and returns whether all passed.
     fn test_examples(&self) -> Result<bool> {
         let status = Command::new(env!("CARGO"))
             .args(["test", "--workspace", "--doc", "--quiet", "--manifest-path", self.manifest])
@@ -107,14 +107,14 @@ impl Workspace {
         Ok(status.success())
     }
 
-    /// Returns the path of cargo-nextest's report, which is in the workspace's own folder whatever `--target-dir` is (`store.dir`).
+    /// Returns the path of cargo-nextest's report. The report is in the workspace's own folder (`store.dir`), whatever `--target-dir` is.
     fn report(&self) -> PathBuf {
         project().join(self.manifest).with_file_name("target/nextest").join(PROFILE).join("junit.xml")
     }
 }
 
 impl Counts {
-    /// Reads the counts of the root element of a report in JUnit's format; `None` if it has none.
+    /// Reads the counts from the root element of a report in JUnit's format; `None` if the element has no counts.
     fn read(report: &str) -> Option<Self> {
         let mut reader = Reader::from_str(report);
         loop {

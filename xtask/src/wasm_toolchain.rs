@@ -1,36 +1,36 @@
-//! What compiles for `wasm32-wasip2`: rustup's toolchain with that target, or Debian's packages. `cargo xtask plugins` uses
-//! it, and so does the build script of the program (`host/understudy/build.rs`), which includes this file by its path. For
-//! that reason it needs nothing but the standard library, and its errors are texts.
+//! Finds a toolchain that compiles for `wasm32-wasip2`: rustup's toolchain with that target, or Debian's packages. `cargo xtask plugins`
+//! uses this module. The program's build script (`host/understudy/build.rs`) includes this file by its path, so the module depends
+//! only on the standard library, and its errors are strings.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What components are built for.
+/// The target for which components are built.
 pub(crate) const TARGET: &str = "wasm32-wasip2";
 
-/// The variable that names the toolchain to use, `rustup` or `debian`, whatever else is there.
+/// The environment variable that selects a toolchain, `rustup` or `debian`, even if the other is available too.
 const CHOICE: &str = "UNDERSTUDY_WASM_TOOLCHAIN";
 
-/// Debian's packages: a Rust with the sources of its library, a linker and a libc for WebAssembly.
+/// Debian's packages: a Rust compiler, the source code of Rust's standard library, and a linker and a libc for WebAssembly.
 pub(crate) const DEBIAN_PACKAGES: [&str; 5] =
     ["rustc-web", "cargo-web", "rust-web-src", "lld-22", "wasi-libc"];
 
-/// The linker that makes a component; rustup's toolchains bring it along, Debian's does not.
+/// The linker that makes a component. rustup's toolchains contain this linker, Debian's does not.
 const COMPONENT_LINKER: &str = "wasm-component-ld";
 const COMPONENT_LINKER_VERSION: &str = "0.5.31";
 
-/// What compiles for WebAssembly.
+/// A toolchain that compiles for WebAssembly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Toolchain {
-    /// The toolchain that rustup runs here, with its target.
+    /// The active rustup toolchain, with the target installed.
     Rustup,
-    /// Debian's rustc-web, which builds the standard library from rust-web-src each time a target directory is new.
+    /// Debian's rustc-web. It builds the standard library from rust-web-src once per target directory.
     Debian,
 }
 
 impl Toolchain {
-    /// The one that [`CHOICE`] names; `None` if it names none.
+    /// Returns the toolchain that [`CHOICE`] selects; `None` if the variable is not set.
     pub(crate) fn chosen() -> Result<Option<Self>, String> {
         match std::env::var(CHOICE).ok().as_deref() {
             None => Ok(None),
@@ -40,11 +40,11 @@ impl Toolchain {
         }
     }
 
-    /// `cargo build` of components from a manifest of this project, in release.
+    /// Returns the command `cargo build` that builds components from one of the project's manifests with the release profile.
     ///
     /// # Arguments
-    /// `root` is the project's folder, `tools` the folder with what [`install_component_linker`] installed, and `target` the
-    /// target directory, in which each toolchain has a folder of its own, so that switching does not rebuild everything.
+    /// `root` is the project's folder, `tools` is the folder in which [`install_component_linker`] installed the linker, and `target` is
+    /// the target directory. Each toolchain has its own folder in `target`, so switching between toolchains does not rebuild everything.
     pub(crate) fn build(
         self,
         root: &Path,
@@ -86,7 +86,7 @@ impl Toolchain {
         Ok(build)
     }
 
-    /// The folder of the target directory in which it builds.
+    /// Returns the name of the folder in the target directory in which this toolchain builds.
     pub(crate) fn target_directory(self) -> &'static str {
         match self {
             Self::Rustup => "guest-rustup",
@@ -95,7 +95,7 @@ impl Toolchain {
     }
 }
 
-/// The option of rustc that writes `name` for a folder of this machine, wherever a path would get into what is built.
+/// Returns the rustc option that replaces the path of a folder on this machine with `name` in built files.
 pub(crate) fn remapped(folder: &Path, name: &str) -> OsString {
     let mut option = OsString::from("--remap-path-prefix=");
     option.push(folder);
@@ -103,13 +103,14 @@ pub(crate) fn remapped(folder: &Path, name: &str) -> OsString {
     option
 }
 
-/// Where cargo keeps the sources of other people's crates.
+/// Returns the folder in which cargo stores the source code of dependencies.
 pub(crate) fn cargo_home() -> Option<PathBuf> {
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo"));
     std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home).filter(|home| home.is_absolute())
 }
 
-/// A command without what a surrounding cargo or a person's settings for the host would change about a component.
+/// Returns a cargo command without the environment variables from an enclosing cargo or the user's host settings that would change a
+/// component.
 pub(crate) fn cargo(program: &str) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -121,8 +122,8 @@ pub(crate) fn cargo(program: &str) -> Command {
     command
 }
 
-/// Whether a variable is one that cargo sets for a build script, or one that sets how a build for the host is done. Those that say
-/// where cargo finds its crates, and how many processes may run at once, stay.
+/// Returns whether cargo sets this variable for a build script, or whether the variable configures builds for the host. Returns false for
+/// variables that configure where cargo finds crates and how many processes may run at once.
 fn is_of_a_surrounding_build(name: &str) -> bool {
     const KEPT: [&str; 8] = [
         "CARGO_HOME",
@@ -155,7 +156,7 @@ fn is_of_a_surrounding_build(name: &str) -> bool {
         || (name.starts_with("CARGO_") && !KEPT.iter().any(|kept| name.starts_with(kept)))
 }
 
-/// Whether the toolchain that rustup runs here has the target.
+/// Returns whether the active rustup toolchain has the target.
 pub(crate) fn rustup_has_target() -> bool {
     let listing = cargo("rustup").args(["target", "list", "--installed"]).stderr(Stdio::null()).output();
     listing.is_ok_and(|listing| String::from_utf8_lossy(&listing.stdout).lines().any(|line| line == TARGET))
@@ -169,7 +170,7 @@ fn active_toolchain() -> Result<String, String> {
     name.ok_or_else(|| "rustup has no active toolchain here".to_owned())
 }
 
-/// Which of these packages of Debian are not installed.
+/// Returns which of these Debian packages are not installed.
 pub(crate) fn missing_packages(packages: &[&'static str]) -> Result<Vec<&'static str>, String> {
     let query = Command::new("dpkg-query")
         .args(["--show", "--showformat", "${db:Status-Status} ${Package}\n"])
@@ -181,12 +182,12 @@ pub(crate) fn missing_packages(packages: &[&'static str]) -> Result<Vec<&'static
     Ok(packages.iter().copied().filter(|package| !installed(package)).collect())
 }
 
-/// Where [`install_component_linker`] puts the linker.
+/// Returns the path at which [`install_component_linker`] installs the linker.
 pub(crate) fn component_linker(tools: &Path) -> PathBuf {
     tools.join("bin").join(COMPONENT_LINKER)
 }
 
-/// Installs the linker that Debian's toolchain lacks from crates.io, unless it is there.
+/// Installs the linker that Debian's toolchain lacks from crates.io, unless the linker is installed already.
 pub(crate) fn install_component_linker(tools: &Path) -> Result<(), String> {
     if component_linker(tools).exists() {
         return Ok(());
@@ -199,7 +200,7 @@ pub(crate) fn install_component_linker(tools: &Path) -> Result<(), String> {
     install.env("RUSTC", "/usr/bin/rustc").args(["install", COMPONENT_LINKER, "--locked", "--quiet"]);
     install.args(["--version", COMPONENT_LINKER_VERSION, "--root"]).arg(tools);
     install.env("CARGO_TARGET_DIR", tools.join("build"));
-    // A build script's output is cargo's to read.
+    // cargo interprets the standard output of a build script, so the installation must not write there.
     let status = install.stdout(Stdio::null()).status();
     match status {
         Ok(status) if status.success() => Ok(()),
@@ -211,6 +212,6 @@ pub(crate) fn install_component_linker(tools: &Path) -> Result<(), String> {
 fn path_with(first: &Path) -> OsString {
     let rest = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(first.to_owned()).chain(std::env::split_paths(&rest));
-    // A folder whose name holds a colon cannot stand in PATH; then PATH stays as it is and the linker is not found.
+    // PATH cannot contain a folder with a colon in its name. In that case PATH stays unchanged, and the linker is not found.
     std::env::join_paths(folders).unwrap_or(rest)
 }

@@ -1,7 +1,7 @@
 //! Landlock: restrictions that a thread puts on itself. Every thread and process that it starts inherits them.
 //!
 //! A kernel enforces the rights that it knows. [`Domain::enter`] returns the version of Landlock's interface (the ABI) that the
-//! kernel has, and fails if the operator requires a later one.
+//! kernel has, and fails if the operator requires a later version.
 
 use std::path::PathBuf;
 
@@ -98,7 +98,7 @@ impl Domain {
     ///
     /// # Errors
     /// [`LandlockError::Path`] and [`LandlockError::Ruleset`]; [`LandlockError::TooOld`] if the ABI is below `require`, in which
-    /// case the thread may be restricted all the same.
+    /// case the thread may nevertheless be restricted.
     pub fn enter(&self, require: Option<u32>) -> Result<u32, LandlockError> {
         let mut rules =
             Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(self.files)?;

@@ -1,9 +1,9 @@
 //! Makes foreign text safe for a terminal, a log and JSON. This module alone decides which characters may be shown.
 //!
-//! Text from a plugin, a server, a file name or restored data may be hostile until it has passed through here. The general
+//! Text from a plugin, a server, a file name or restored data may be hostile until it has passed through this module. The general
 //! category of a character (Unicode Standard, section 4.5) and whether a renderer draws it at all
 //! (`Default_Ignorable_Code_Point`, section 5.21) decide whether it is shown. So no shown character moves the cursor, changes the
-//! direction of its neighbours, is invisible, or makes two names look the same.
+//! direction of its neighbours, or is invisible. Letters of two scripts that look alike are both shown.
 
 use std::borrow::Cow;
 
@@ -125,8 +125,8 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// Does the same for a JSON text with JSON's own escapes (RFC 8259, section 7), which a parser reads as the same characters. The
-/// characters to escape must stand within strings only, as in the output of serde_json.
+/// Escapes a JSON text as [`printable`] does, but with JSON's own escapes (RFC 8259, section 7), so a parser reads the same characters.
+/// The characters to escape must be inside strings, as in the output of serde_json.
 pub fn printable_json(json: &str) -> Cow<'_, str> {
     escaped(json, |character, line| {
         for unit in character.encode_utf16(&mut [0; 2]) {

@@ -1,11 +1,17 @@
-//! Takes every known secret out of texts that people read: logs, reports, error texts, what programs print.
+//! Removes every known secret from texts that people read: logs, reports, error messages and the output of programs.
 //!
-//! A secret is found as it is, line by line where it has several, in base64 (standard and URL-safe, at any offset, padded
-//! or not), in hexadecimal, and each of these also percent-encoded (any set of characters, either case of the digits, `+`
-//! for a space) or with the backslashes of JSON and of Rust. It is not found where a text was cut within it, folded into
-//! lines that it does not have, or encoded in a way that is not named here: redact first, cut and fold then. Of a secret of fewer
-//! than [`ANYWHERE`] bytes every word that holds it would go, too: it is found where it is a word of its own, and one of fewer than
-//! [`SHORTEST`] where it is a value.
+//! Finds a secret in these forms:
+//! - verbatim;
+//! - each line of a multi-line secret;
+//! - in base64 (standard or URL-safe, at any offset, with or without padding);
+//! - in hexadecimal;
+//! - each of the above, percent-encoded (whichever characters are encoded, with upper-case or lower-case digits, with `+` for a space) or
+//!   with the backslash escapes of JSON or Rust.
+//!
+//! Does not find a secret that was truncated, wrapped across lines, or encoded in any other way. So redact first, then truncate and wrap.
+//!
+//! A short secret would also match inside ordinary words. So a secret of fewer than [`ANYWHERE`] bytes is redacted only as a whole word,
+//! and a secret of fewer than [`SHORTEST`] bytes only as a value.
 
 pub mod forms;
 #[cfg(test)]
@@ -22,53 +28,53 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use crate::secret::Secret;
 
-use forms::{Form, Stands};
+use forms::{Context, Form};
 
-/// What stands in place of a secret.
+/// The text that replaces a secret.
 pub const REDACTED: &str = "<secret>";
 
-/// A secret of fewer bytes is taken out only where it is a value (`=x`, `"x"`), and a line of a secret not at all: it cannot be told
-/// from other text.
+/// A secret of fewer bytes is redacted only if it is a value (`=x`, `"x"`), because it would also match inside ordinary text. A line of a
+/// multi-line secret that has fewer bytes is not redacted.
 pub const SHORTEST: usize = 4;
 
-/// A secret of fewer bytes is taken out only where it is no part of a longer word. One of so many is taken out everywhere.
+/// A secret of fewer bytes is redacted only if it is not part of a longer word; a secret of at least this many bytes, everywhere.
 pub const ANYWHERE: usize = 8;
 
-/// How many bytes of secrets there may be in all: what is looked for takes some hundred times as much memory. A service
-/// account of Google's has some 2,400.
+/// The most bytes that all secrets together may have; the search needs about a hundred times as much memory. The key of a Google service
+/// account has about 2,400 bytes.
 pub const MOST_BYTES: usize = 64 << 10;
 
-/// Why a secret cannot be taken out of texts.
+/// Why a secret cannot be redacted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotRedact {
-    /// There are more than [`MOST_BYTES`] of secrets.
+    /// The secrets together have more than [`MOST_BYTES`].
     #[error("there are more than {} KiB of secrets to keep out of texts", MOST_BYTES >> 10)]
     TooMany,
-    /// The search for secrets cannot be built. Says why.
+    /// The search for secrets cannot be built, for this reason.
     #[error("cannot look for secrets: {0}")]
     Search(String),
 }
 
-/// Knows every secret. Its clones share what they know; secrets can be added at any time, from any thread.
+/// Redacts the secrets that were added. Clones share the secrets; a secret can be added at any time, from any thread.
 #[derive(Clone, Default)]
 pub struct Redactor(Arc<RwLock<Known>>);
 
 #[derive(Default)]
 struct Known {
     secrets: Vec<Secret>,
-    /// Looks for every form of every secret.
+    /// Searches for every form of every secret.
     search: Option<AhoCorasick>,
-    /// For each pattern of `search`, where it is a secret.
-    stands: Vec<Stands>,
+    /// For each pattern of `search`, the contexts in which it is a secret.
+    contexts: Vec<Context>,
 }
 
 impl Redactor {
-    /// One that knows none.
+    /// Creates a redactor without secrets.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// From now on this one is taken out too.
+    /// Adds a secret, which is redacted from now on.
     ///
     /// # Errors
     /// [`CannotRedact`]. The caller must then not use the secret, because it would not be redacted.
@@ -88,21 +94,21 @@ impl Redactor {
             .build(forms.iter().map(|form| &form.text))
             .map_err(|error| CannotRedact::Search(error.to_string()))?;
         known.search = Some(search);
-        known.stands = forms.iter().map(|form| form.stands).collect();
+        known.contexts = forms.iter().map(|form| form.context).collect();
         known.secrets.push(secret.clone());
         Ok(())
     }
 
-    /// `text` with [`REDACTED`] in place of each secret.
+    /// Returns the text with [`REDACTED`] in place of each secret.
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut spans = self.spans(text.as_bytes());
-        // A secret that is no UTF-8 may be found across the bytes of a character.
+        // A match of a secret that is not UTF-8 may begin or end inside a character.
         for span in &mut spans {
             *span = text.floor_char_boundary(span.start)..text.ceil_char_boundary(span.end);
         }
         let mut redacted = String::new();
         let mut from = 0;
-        for span in joined(spans) {
+        for span in merged(spans) {
             redacted.push_str(&text[from..span.start]);
             redacted.push_str(REDACTED);
             from = span.end;
@@ -114,11 +120,11 @@ impl Redactor {
         Cow::Owned(redacted)
     }
 
-    /// The same for bytes that may not be UTF-8.
+    /// Does the same as [`Redactor::redact`] for bytes that may not be UTF-8.
     pub fn redact_bytes<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let mut redacted = Vec::new();
         let mut from = 0;
-        for span in joined(self.spans(text)) {
+        for span in merged(self.spans(text)) {
             redacted.extend_from_slice(&text[from..span.start]);
             redacted.extend_from_slice(REDACTED.as_bytes());
             from = span.end;
@@ -130,33 +136,35 @@ impl Redactor {
         Cow::Owned(redacted)
     }
 
-    /// Where secrets are, in any order.
+    /// Returns the ranges of the secrets in the text, in any order.
     fn spans(&self, text: &[u8]) -> Vec<Range<usize>> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let Some(search) = &known.search else { return Vec::new() };
         let mut spans = Vec::new();
         views::each(text, |view| {
             for found in search.find_overlapping_iter(view.bytes()) {
-                let stands = known.stands.get(found.pattern().as_usize()).copied();
-                let stands = stands.unwrap_or(Stands::Anywhere);
-                spans.extend(forms::found(view.bytes(), found.range(), stands).map(|range| view.of(range)));
+                let context = known.contexts.get(found.pattern().as_usize()).copied();
+                let context = context.unwrap_or(Context::Anywhere);
+                spans.extend(
+                    forms::found(view.bytes(), found.range(), context).map(|range| view.in_original(range)),
+                );
             }
         });
         spans
     }
 }
 
-/// Sorted, and those that overlap as one.
-fn joined(mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
+/// Sorts the spans and merges those that overlap.
+fn merged(mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
     spans.sort_unstable_by_key(|span| span.start);
-    let mut joined: Vec<Range<usize>> = Vec::with_capacity(spans.len());
+    let mut merged: Vec<Range<usize>> = Vec::with_capacity(spans.len());
     for span in spans {
-        match joined.last_mut() {
+        match merged.last_mut() {
             Some(last) if span.start < last.end => last.end = last.end.max(span.end),
-            _ => joined.push(span),
+            _ => merged.push(span),
         }
     }
-    joined
+    merged
 }
 
 impl fmt::Debug for Redactor {

@@ -47,7 +47,7 @@ const RACES: u32 = 128;
 #[derive(Debug)]
 pub struct Directory {
     descriptor: OwnedFd,
-    /// Its path when it was opened; for messages only.
+    /// The path of the directory when it was opened; for messages only.
     path: PathBuf,
 }
 
@@ -143,7 +143,7 @@ impl Directory {
         Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
     }
 
-    /// Returns the metadata of `path`; of a link, those of the link itself.
+    /// Returns the metadata of `path`. Does not follow a link, but returns its own metadata.
     ///
     /// # Errors
     /// `NotFound` if nothing is there.
@@ -207,7 +207,7 @@ impl Directory {
     /// Renames `from` to `to`. Replaces a file that has the new name.
     ///
     /// # Errors
-    /// Fails if the old name does not exist or the new one is a directory.
+    /// Fails if the old name does not exist or the new name is a directory.
     pub fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<()> {
         self.rename_with(from, to, RenameFlags::empty())
     }
@@ -268,8 +268,8 @@ impl Directory {
         Ok(bytes)
     }
 
-    /// Writes a file with these bytes and permission bits at `path` atomically: after a crash either the old file or the new one is
-    /// there. The new one is on disk when this returns.
+    /// Writes a file with these bytes and permission bits at `path` atomically: after a crash the path has
+    /// either the old file or the new file. The new file is on disk when this returns.
     ///
     /// # Errors
     /// Fails if the new file cannot be written, in which case the old one is unchanged, or if the directory cannot be synced after
@@ -290,7 +290,7 @@ impl Directory {
             .map_err(|error| self.failed_io("write", new.as_path(), &error))
             .and_then(|()| self.rename(&new, path));
         if written.is_err() {
-            // The error to report is that of writing, whether or not the useless new file can be removed.
+            // The error to report is the write error, whether or not the useless new file can be removed.
             let _ = self.remove_file(&new);
         }
         written?;

@@ -98,7 +98,7 @@ fn how_to_write(text: &str) -> String {
     }
 }
 
-/// The units of a length of time with their spellings, largest first, and how many milliseconds each is. `m` is a minute.
+/// The units of time, largest first: the spellings of each, and its length in milliseconds. `m` is a minute.
 const TIMES: [(&[&str], u64); 5] = [
     (&["d", "day", "days"], 86_400_000),
     (&["h", "hr", "hour", "hours"], 3_600_000),
@@ -110,7 +110,7 @@ const TIMES: [(&[&str], u64); 5] = [
 /// Reads a length of time: `"500ms"`, `"90s"`, `"5min"`, `"1h30m"`, `"1d"`. Larger units come first, each at most once.
 ///
 /// # Errors
-/// That it is none, with what one is.
+/// Fails if the text is not a length of time; the message says how to write a length of time.
 pub fn parse_duration(text: &str) -> Result<Duration, NotADuration> {
     let not_a_duration = || NotADuration(text.to_owned());
     let mut milliseconds: u64 = 0;

@@ -1,4 +1,5 @@
-//! Whatever a backup has as its backup_label: what the host takes, a method reads in the same way.
+//! Fuzzes the parsers of `backup_label`: the parser of the methods accepts every file that the host's stricter parser accepts, with the
+//! same result.
 
 #![no_main]
 
@@ -13,8 +14,8 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(label) = BackupLabel::parse(bytes) else { return };
     assert!(label.start.start_lsn <= label.checkpoint);
     assert_eq!(label.start.timeline, label.start.segment.timeline());
-    let start = start.expect("a label that the host takes is taken by a method");
-    // A line may end with a carriage return, which the lenient reader leaves out.
+    let start = start.expect("the methods' parser accepts every label that the host's parser accepts");
+    // A line may end with a carriage return, which the lenient parser removes.
     let text = |start: Start| Start {
         label: start.label.trim_end_matches('\r').to_owned(),
         start_time: start.start_time.trim_end_matches('\r').to_owned(),

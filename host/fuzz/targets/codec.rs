@@ -1,4 +1,4 @@
-//! Whatever a stored object holds, in every codec: it ends, in bounded memory, and however it is read it says the same.
+//! Fuzzes the decoders of every codec: decoding ends, in bounded memory, and the size of the reads makes no difference.
 
 #![no_main]
 
@@ -19,12 +19,13 @@ const CODECS: [Codec; 8] = [
     Codec::Brotli,
 ];
 
-/// How much is read of what may be a bomb.
+/// The most decoded bytes that are read, because the input may be a decompression bomb.
 const MOST: u64 = 1 << 20;
 
-fn decoded(codec: Codec, stored: &[u8], sip: usize) -> Result<Vec<u8>, Error> {
+/// Decodes at most [`MOST`] bytes, with reads of at most `read_size` bytes.
+fn decoded(codec: Codec, stored: &[u8], read_size: usize) -> Result<Vec<u8>, Error> {
     let mut reader = codec.decode(Box::new(Cursor::new(stored.to_vec())))?.take(MOST);
-    let (mut plain, mut buffer) = (Vec::new(), vec![0; sip]);
+    let (mut plain, mut buffer) = (Vec::new(), vec![0; read_size]);
     loop {
         match reader.read(&mut buffer)? {
             0 => return Ok(plain),
@@ -37,12 +38,12 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((choice, stored)) = bytes.split_first() else { return };
     let codec = CODECS[usize::from(*choice) % CODECS.len()];
     let whole = decoded(codec, stored, 64 << 10);
-    let sips = decoded(codec, stored, 1000);
-    match (&whole, &sips) {
-        (Ok(whole), Ok(sips)) => assert!(whole == sips),
+    let pieces = decoded(codec, stored, 1000);
+    match (&whole, &pieces) {
+        (Ok(whole), Ok(pieces)) => assert!(whole == pieces),
         (Err(error), Err(_)) => assert!(matches!(error.kind, Kind::Corrupt | Kind::Limit), "{error}"),
-        // One way came to what is read of a bomb before the other came to the damage behind it.
+        // One reader stopped at `MOST` bytes before it noticed the damage that the other one noticed.
         (Ok(plain), Err(_)) | (Err(_), Ok(plain)) if plain.len() as u64 == MOST => {}
-        _ => panic!("it depends on how it is read: {:?} {:?}", whole.err(), sips.err()),
+        _ => panic!("the result depends on the size of the reads: {:?} {:?}", whole.err(), pieces.err()),
     }
 });

@@ -1,4 +1,5 @@
-//! Whatever a backup has as its `postgresql.conf`: a value that was read is read again when it is written as PostgreSQL writes it.
+//! Fuzzes the parser of `postgresql.conf`: a parsed setting is parsed again with the same result when its value is quoted as PostgreSQL
+//! quotes it.
 
 #![no_main]
 
@@ -10,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(number > 0 && !line.contains(&b'\n'));
         let Line::Setting { name, value } = parse_line(line) else { continue };
         assert!(!name.is_empty() && !name.bytes().any(|byte| byte.is_ascii_uppercase()));
-        assert!(!value.contains('\0'), "the server's strings end there");
+        assert!(!value.contains('\0'), "a string of the server ends at a NUL byte");
         let Some(quoted) = quote(&value) else { continue };
         assert_eq!(parse_line(format!("{name} = {quoted}").as_bytes()), Line::Setting { name, value });
     }

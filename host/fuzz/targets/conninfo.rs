@@ -1,4 +1,5 @@
-//! Whatever is given as a connection string: what is told of it is read again, and a password in it is told by nothing.
+//! Fuzzes the parser of connection strings: the string without passwords is parsed again with the same result, and no text about a
+//! connection string contains a password.
 
 #![no_main]
 
@@ -9,10 +10,10 @@ const SECRET: &str = "hunter2hunter2";
 
 fuzz_target!(|text: &str| {
     if let Ok(conninfo) = Conninfo::parse(text) {
-        let told = conninfo.without_passwords();
-        let again = Conninfo::parse(&told).expect("what is told of a connection string is one");
-        assert_eq!(again.without_passwords(), told);
-        assert_eq!(again.secrets().count(), 0, "a secret was told");
+        let shown = conninfo.without_passwords();
+        let again = Conninfo::parse(&shown).expect("a connection string without its passwords can be parsed");
+        assert_eq!(again.without_passwords(), shown);
+        assert_eq!(again.secrets().count(), 0, "a secret is left");
     }
     if text.contains(SECRET) {
         return;

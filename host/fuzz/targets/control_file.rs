@@ -1,5 +1,5 @@
-//! Whatever a backup has as its control file: what the host takes, a method reads in the same way, and a checkpoint that is put
-//! into it changes nothing else.
+//! Fuzzes the parsers of `pg_control`: the parser of its beginning accepts every file that the whole parser accepts, with the same result,
+//! and replacing the checkpoint changes nothing else.
 
 #![no_main]
 
@@ -8,28 +8,34 @@ use postgres_formats::control_file::{
     Beginning, ControlFile, NEEDED, NO_CHECKPOINT, SIZE, wal_segment_size, with_checkpoint, with_crc,
 };
 
-fn look(bytes: &[u8]) {
+/// Compares the two parsers, and replaces the checkpoint.
+fn check(bytes: &[u8]) {
     let beginning = Beginning::parse(bytes);
     if let Some(needed) = bytes.get(..NEEDED) {
-        assert_eq!(Beginning::parse(needed), beginning, "what follows the beginning does not count");
+        assert_eq!(
+            Beginning::parse(needed),
+            beginning,
+            "the parser of the beginning reads only the beginning"
+        );
     }
     let Ok(control) = ControlFile::parse(bytes) else { return };
-    let beginning = beginning.expect("the beginning of a control file that was taken is taken");
+    let beginning = beginning.expect("the beginning of an accepted control file is accepted");
     assert_eq!(beginning.system_identifier, control.system_identifier);
     assert_eq!((beginning.redo, beginning.timeline), (control.checkpoint_redo, control.checkpoint_timeline));
     assert_eq!(beginning.state, control.state);
     assert_eq!(wal_segment_size(bytes), Ok(control.wal_segment_size));
-    let changed = with_checkpoint(bytes, NO_CHECKPOINT).expect("its checksum fits");
+    let changed =
+        with_checkpoint(bytes, NO_CHECKPOINT).expect("the checksum of an accepted control file is correct");
     assert_eq!(ControlFile::parse(&changed), Ok(ControlFile { checkpoint: NO_CHECKPOINT, ..control }));
     assert!(bytes.iter().zip(&changed).filter(|(before, after)| before != after).count() <= 12);
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    look(bytes);
-    // With the length and the checksum that are needed to be looked at at all.
+    check(bytes);
+    // With the required length and checksum, without which the parser refuses the file at once.
     let mut whole = bytes.to_vec();
-    whole.resize(usize::try_from(SIZE).expect("it is small"), 0);
+    whole.resize(usize::try_from(SIZE).expect("the size of a control file fits into a usize"), 0);
     if let Ok(whole) = with_crc(whole) {
-        look(&whole);
+        check(&whole);
     }
 });

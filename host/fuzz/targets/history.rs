@@ -1,4 +1,4 @@
-//! Whatever an archive or a source has as the history of a timeline: timelines ascend, and what was read is read again when it is
+//! Fuzzes the parser of timeline history files: timelines ascend, and a parsed history is parsed again with the same result when it is
 //! written as PostgreSQL writes it.
 
 #![no_main]

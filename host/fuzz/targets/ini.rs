@@ -1,5 +1,5 @@
-//! Whatever a backup's info file holds: a key that comes out of it is what stands there, and once it is blanked it is
-//! nowhere to be seen, however the bytes are read.
+//! Fuzzes the derivation of a key from a backup's info file: the derived key is a value in the file, and after blanking the file does not
+//! contain it, in whatever pieces the file is read.
 
 #![no_main]
 
@@ -8,7 +8,7 @@ use std::io::{Cursor, Read};
 use libfuzzer_sys::fuzz_target;
 use transfer::derive::{Blanked, LONGEST_VALUE, SHORTEST_VALUE, derive_key};
 
-/// Gives the text in pieces of its own sizes.
+/// A reader of the text that returns at most this number of bytes at once.
 struct Pieces(Cursor<Vec<u8>>, usize);
 
 impl Read for Pieces {
@@ -20,11 +20,15 @@ impl Read for Pieces {
 
 fuzz_target!(|input: (u8, Vec<Vec<u8>>)| {
     let (piece, parts) = input;
-    // Between the parts stands what a reader looks for, or the search would not get past the first line.
+    // The parts are joined by the section and the name of the key, without which the parser would hardly ever find a key.
     let text = parts.join(&b"\n[cipher]\ncipher-pass=\""[..]);
     let pieces = || Pieces(Cursor::new(text.clone()), usize::from(piece).max(1));
     let whole = derive_key(&*text, "cipher", "cipher-pass");
-    assert_eq!(derive_key(pieces(), "cipher", "cipher-pass"), whole, "pieces make no difference");
+    assert_eq!(
+        derive_key(pieces(), "cipher", "cipher-pass"),
+        whole,
+        "the size of the pieces makes no difference"
+    );
     let Ok(key) = whole else { return };
     let line = text
         .split(|byte| *byte == b'\n')
@@ -35,12 +39,12 @@ fuzz_target!(|input: (u8, Vec<Vec<u8>>)| {
             derive_key(&*[b"[cipher]\ncipher-pass=", &*json].concat(), "cipher", "cipher-pass").as_ref()
                 == Ok(&key)
         })
-        .expect("the key stands in the text");
+        .expect("the text contains the key");
     assert!((SHORTEST_VALUE..=LONGEST_VALUE).contains(&line.len()));
     let mut blanked = Blanked::default();
-    blanked.add(&key).expect("it was derived");
+    blanked.add(&key).expect("a derived key can be blanked");
     let mut seen = Vec::new();
-    blanked.reader(Box::new(pieces())).read_to_end(&mut seen).expect("memory does not fail");
+    blanked.reader(Box::new(pieces())).read_to_end(&mut seen).expect("reading from memory does not fail");
     assert_eq!(seen.len(), text.len());
     assert!(line.iter().all(|byte| *byte == b'*') || !seen.windows(line.len()).any(|window| window == line));
     let mut at_once = text.clone();

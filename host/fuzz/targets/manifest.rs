@@ -1,4 +1,5 @@
-//! Whatever a `backup_manifest` holds: it is read or refused, and one that is changed in any byte is refused.
+//! Fuzzes the parser of `backup_manifest`: it reads or refuses any input without a panic, and refuses a valid manifest after a change of
+//! any byte.
 
 #![no_main]
 
@@ -7,14 +8,14 @@ use pgdata::checksum::{Algorithm, Summing};
 use pgdata::manifest;
 use sha2::{Digest, Sha256};
 
-/// Closes a manifest with the checksum that it needs to be believed (PostgreSQL's `AddWALInfoToBackupManifest` and
-/// `SendBackupManifest` in `backup_manifest.c`).
+/// Appends the checksum with which a manifest must end (PostgreSQL's `AddWALInfoToBackupManifest` and `SendBackupManifest` in
+/// `backup_manifest.c`).
 fn with_checksum(text: &[u8]) -> Vec<u8> {
     let sum = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     [text, format!("\"Manifest-Checksum\": \"{sum}\"}}\n").as_bytes()].concat()
 }
 
-/// How many files it lists; none where it is refused.
+/// Returns the number of files that the manifest lists; `None` if the parser refuses it.
 fn files(manifest: &[u8]) -> Option<u64> {
     let mut count = 0;
     let summary = manifest::read(manifest, Summing::new(Algorithm::Sha256), |_| {
@@ -22,7 +23,7 @@ fn files(manifest: &[u8]) -> Option<u64> {
         Ok(())
     });
     let summary = summary.ok()?;
-    assert_eq!(summary.files, count, "every file that is summed up was given");
+    assert_eq!(summary.files, count, "the callback was called for every file that the summary counts");
     Some(count)
 }
 

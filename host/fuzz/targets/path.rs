@@ -1,4 +1,5 @@
-//! Whatever text a plugin or an archive gives as a path: what is taken leads downwards, and is taken again unchanged.
+//! Fuzzes `RelativePath` with any text as the path of a plugin or an archive: an accepted path leads downwards, and is accepted again
+//! unchanged.
 
 #![no_main]
 
@@ -14,9 +15,9 @@ fuzz_target!(|text: &[u8]| {
     let clean = path.as_os_str().as_bytes();
     assert!(path.as_path().components().all(|component| matches!(component, Component::Normal(_))));
     assert!(!clean.is_empty() && clean.len() <= 4095 && !clean.contains(&0));
-    let again = RelativePath::new(path.as_os_str()).expect("a path that was taken is taken again");
+    let again = RelativePath::new(path.as_os_str()).expect("an accepted path is accepted again");
     assert_eq!(again.as_os_str(), path.as_os_str());
-    // It names the same place as what was given.
+    // The normal form names the same place as the input.
     let given: Vec<&[u8]> =
         text.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
     assert_eq!(clean, given.join(&b'/'));

@@ -1,4 +1,4 @@
-//! Whatever a secret and the text about it are: where the secret stands as it is, it does not stay, unless it is short.
+//! Fuzzes the redaction of a secret in any text: a secret that the text contains as it is becomes `REDACTED`, unless it is short.
 
 #![no_main]
 
@@ -16,7 +16,7 @@ fuzz_target!(|input: (Vec<u8>, String, String)| {
         assert!(redacted.windows(REDACTED.len()).any(|window| window == REDACTED.as_bytes()));
     }
     if let Ok(text) = std::str::from_utf8(&text) {
-        // A character is never cut; that it does not panic is the point.
+        // The test is that this does not panic: redaction must not split a character.
         let _ = redactor.redact(text);
     }
 });

@@ -1,4 +1,4 @@
-//! Whatever a file in `pg_wal` or in the place of a tablespace is called: a name that was taken is the one that PostgreSQL writes.
+//! Fuzzes the parsers of names in `pg_wal` and in a tablespace's directory: PostgreSQL would write every accepted name in the same way.
 
 #![no_main]
 
@@ -8,7 +8,7 @@ use postgres_formats::names::{TablespaceFolder, tablespace_oid};
 use postgres_formats::segment::{SegmentName, SegmentSize, WalFile, history_name};
 use postgres_formats::version::{major_version, version_between_spaces};
 
-/// The name that PostgreSQL gives the file.
+/// Returns the name that PostgreSQL gives the file.
 fn written(file: WalFile) -> String {
     match file {
         WalFile::Segment(segment) => segment.to_string(),
@@ -18,7 +18,8 @@ fn written(file: WalFile) -> String {
     }
 }
 
-fn look_at_segment(name: SegmentName) {
+/// Checks the conversions between a segment's name, its number and its positions in the WAL, for every segment size.
+fn check_segment(name: SegmentName) {
     for size in (20..=30).filter_map(|bits| SegmentSize::new(1 << bits)) {
         let (number, begin) = (name.number(size), name.begin(size));
         assert_eq!(number.is_some(), begin.is_some());
@@ -35,8 +36,8 @@ fuzz_target!(|name: &[u8]| {
     if let Some(file) = WalFile::parse(name) {
         assert_eq!(written(file).as_bytes(), name);
         match file {
-            WalFile::Segment(segment) | WalFile::Partial(segment) => look_at_segment(segment),
-            WalFile::BackupHistory { segment, .. } => look_at_segment(segment),
+            WalFile::Segment(segment) | WalFile::Partial(segment) => check_segment(segment),
+            WalFile::BackupHistory { segment, .. } => check_segment(segment),
             WalFile::History(timeline) => assert!(timeline > 0),
         }
     }

@@ -1,5 +1,5 @@
-//! Whatever a backup has as its tablespace_map: what was read is read again when it is written as PostgreSQL writes it, and a
-//! method reads what the host reads.
+//! Fuzzes the parsers of `tablespace_map`: a parsed map is parsed again with the same result when it is written as PostgreSQL writes it,
+//! and both parsers agree.
 
 #![no_main]
 
@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use libfuzzer_sys::fuzz_target;
 use postgres_formats::tablespace_map::{Mapped, parse, parse_absolute};
 
-/// The map as `do_pg_backup_start` writes it.
+/// Returns the map as `do_pg_backup_start` writes it.
 fn written(entries: &[Mapped]) -> Vec<u8> {
     let mut map = Vec::new();
     for Mapped { oid, location } in entries {
@@ -33,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(parse(&written(&entries)).as_ref(), Ok(&entries));
     assert!(entries.iter().all(|entry| entry.oid > 0 && !entry.location.is_empty()));
     let oids: BTreeSet<_> = entries.iter().map(|entry| entry.oid).collect();
-    assert_eq!(oids.len(), entries.len(), "an object identifier comes once");
+    assert_eq!(oids.len(), entries.len(), "every OID occurs once");
     let plain = |entry: &Mapped| entry.location[0] == b'/' && std::str::from_utf8(&entry.location).is_ok();
     assert_eq!(absolute.is_ok(), entries.iter().all(plain));
     if let Ok(absolute) = absolute {

@@ -1,5 +1,5 @@
-//! Whatever an archive holds: every name that comes out of it leads downwards, contents have the size that was said, where
-//! a piece is missing the reader says so, and whoever only looks at the headers sees the same members.
+//! Fuzzes the reader of tar archives: every member's name leads downwards, the contents have the size in the header, the reader refuses a
+//! truncated archive, and reading in windows finds the same members.
 
 #![no_main]
 
@@ -9,7 +9,7 @@ use foundation::rooted::RelativePath;
 use libfuzzer_sys::fuzz_target;
 use ustar::{Archive, BLOCK, Kind, Source, Stream, Windows, last_member};
 
-/// Gives every block that looks like a header the checksum that it needs to be looked at at all (ustar: bytes 148 to 155).
+/// Sets the correct checksum (ustar: bytes 148 to 155) in every block that looks like a header, because the reader refuses others at once.
 fn with_checksums(mut archive: Vec<u8>) -> Vec<u8> {
     for block in archive.chunks_exact_mut(BLOCK).filter(|block| &block[257..262] == b"ustar") {
         block[148..156].fill(b' ');
@@ -19,16 +19,17 @@ fn with_checksums(mut archive: Vec<u8>) -> Vec<u8> {
     archive
 }
 
-/// How many members there are; none where the reader refuses the archive.
+/// Returns the number of members; `None` if the reader refuses the archive.
 fn members(archive: &[u8]) -> Option<usize> {
     count(Archive::new(Stream(archive)))
 }
 
-/// The same, of an archive of which little pieces are read from where they are wanted.
+/// The same for a reader that requests small pieces of the archive by their offset.
 fn members_in_windows(archive: &[u8]) -> Option<usize> {
     let read_at = |offset: u64, length: u64| {
         let (from, length) = (usize::try_from(offset), usize::try_from(length));
-        let (from, length) = (from.expect("it is in memory"), length.expect("it is in memory"));
+        let (from, length) =
+            (from.expect("the archive is in memory"), length.expect("the archive is in memory"));
         Ok(archive[from..from + length].to_vec())
     };
     count(Archive::new(Windows::new(archive.len() as u64, BLOCK as u64, read_at)))
@@ -41,7 +42,7 @@ fn count<S: Source>(mut archive: Archive<S>) -> Option<usize> {
         let path = RelativePath::new(&member.name).expect("a member's name leads downwards");
         assert_eq!(path.as_os_str().to_str(), Some(&*member.name), "a member's name is in its shortest form");
         assert!(member.kind != Kind::Directory || member.size == 0);
-        // Now and then the contents are left to be passed over.
+        // The contents of the other members are left unread, so that the reader must skip them.
         if member.name.len() % 2 == 0 {
             let read = std::io::copy(&mut archive.contents().take(u64::MAX), &mut std::io::sink()).ok()?;
             assert_eq!(read, member.size);
@@ -53,11 +54,11 @@ fn count<S: Source>(mut archive: Archive<S>) -> Option<usize> {
 fuzz_target!(|bytes: &[u8]| {
     let archive = with_checksums(bytes.to_vec());
     assert_eq!(members(&archive), members_in_windows(&archive));
-    // That it ends without a panic is the point.
+    // The test is that this ends without a panic.
     let _ = last_member(&archive, "global/pg_control");
     if members(&archive).is_some_and(|count| count > 0) {
-        // Without its first block it is another archive or none; without any of the end blocks it is none.
+        // The archive without its end blocks, so that it ends after the last block that is not empty.
         let end = archive.iter().rposition(|byte| *byte != 0).map_or(0, |last| last / BLOCK * BLOCK + BLOCK);
-        assert_eq!(members(&archive[..end]), None, "an archive without its end is refused");
+        assert_eq!(members(&archive[..end]), None, "an archive without its end blocks is refused");
     }
 });

@@ -37,9 +37,9 @@ pub struct Start {
     /// The timeline on which the backup began: that of START TIMELINE, or without such a line (before PostgreSQL 11, and from
     /// pg_rewind) that of [`Start::segment`].
     pub timeline: u32,
-    /// When the backup began, as the label has it.
+    /// When the backup began, as written in the label.
     pub start_time: String,
-    /// The label that the person who took the backup gave it.
+    /// The label that the person who took the backup chose.
     pub label: String,
     /// Whether the backup was taken from a standby, which writes no WAL record of the backup's end.
     pub from_standby: bool,
@@ -82,10 +82,10 @@ pub enum BackupLabelError {
         /// The line, shortened.
         line: String,
     },
-    /// A line is not the expected one.
-    #[error("has on line {line} no `{expected}`, or none that can be read")]
+    /// A line is not the line that PostgreSQL writes at this place.
+    #[error("lacks a valid `{expected}` on line {line}")]
     Line {
-        /// Its number, counted from 1.
+        /// The number of the line, counted from 1.
         line: usize,
         /// What the line should begin with.
         expected: &'static str,
@@ -93,8 +93,8 @@ pub enum BackupLabelError {
     /// A line is missing at the end.
     #[error("ends before `{0}`")]
     Ends(&'static str),
-    /// There is a line after the last expected one.
-    #[error("has on line {0} a line that PostgreSQL does not write")]
+    /// There is a line after the last expected line.
+    #[error("has a line {0} that PostgreSQL does not write")]
     Further(usize),
     /// The last line has no line feed.
     #[error("has a last line that is cut off")]
@@ -149,7 +149,7 @@ impl Start {
         Ok(Self { start_lsn, segment, timeline, start_time, label, from_standby, incremental_from })
     }
 
-    /// Names the backup for a person.
+    /// Describes the backup for a person.
     pub fn describe(&self) -> String {
         let label = if self.label.is_empty() { "backup" } else { &self.label };
         format!("{label} of {} at {}", self.start_time, self.start_lsn)
@@ -160,7 +160,7 @@ impl BackupLabel {
     /// Parses a whole `backup_label`, and accepts only what PostgreSQL writes.
     ///
     /// # Errors
-    /// Every [`BackupLabelError`] but [`BackupLabelError::Missing`] and [`BackupLabelError::Malformed`].
+    /// Every [`BackupLabelError`] except [`BackupLabelError::Missing`] and [`BackupLabelError::Malformed`].
     pub fn parse(contents: &[u8]) -> Result<Self, BackupLabelError> {
         let text = String::from_utf8_lossy(contents);
         let mut lines = Lines::of(&text)?;

@@ -1,5 +1,6 @@
 //! The grammar of `postgresql.conf`, of `postgresql.auto.conf` and of every file that they include:
-//! `src/backend/utils/misc/guc-file.l`. A line is empty, a comment, or a name, perhaps `=`, and one value; nothing spans lines.
+//! `src/backend/utils/misc/guc-file.l`. A line is empty, a comment, or a name, an optional `=`, and one value. No value continues on
+//! the next line.
 
 /// A line of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -8,12 +9,12 @@ pub enum Line {
     Empty,
     /// A setting or an include.
     Setting {
-        /// Its name in lower case, because PostgreSQL ignores case.
+        /// The name of the setting, in lower case, because PostgreSQL ignores case.
         name: String,
-        /// Its value, without quotes and escapes.
+        /// The value of the setting, without quotes and escapes.
         value: String,
     },
-    /// A line that PostgreSQL cannot parse, and with which it does not start.
+    /// A line that PostgreSQL cannot parse; PostgreSQL does not start from a file with such a line.
     Malformed,
 }
 
@@ -67,7 +68,7 @@ fn is_letter(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }
 
-/// Parses a name, which may have two parts separated by a dot. Returns it and the rest of the line.
+/// Parses a name, which may have two parts separated by a dot. Returns the name and the rest of the line.
 fn name(line: &[u8]) -> Option<(String, &[u8])> {
     let part = |text: &[u8]| {
         if !text.first().is_some_and(|byte| is_letter(*byte)) {
@@ -88,7 +89,7 @@ fn name(line: &[u8]) -> Option<(String, &[u8])> {
     Some((String::from_utf8_lossy(&line[..end]).to_ascii_lowercase(), &line[end..]))
 }
 
-/// Parses a quoted value after its opening quote (`DeescapeQuotedString`). Returns it and the rest of the line.
+/// Parses a quoted value after its opening quote (`DeescapeQuotedString`). Returns the value and the rest of the line.
 fn quoted(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut value = Vec::new();
     let mut at = 0;
@@ -113,7 +114,7 @@ fn quoted(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
 }
 
-/// Parses an escape after its backslash. Returns the byte that it means, and its length.
+/// Parses an escape. Returns the byte that the escape stands for, and the length of the escape without its backslash.
 fn unescaped(escaped: u8, text: &[u8]) -> (u8, usize) {
     match escaped {
         b'b' => (0x08, 1),
@@ -129,8 +130,8 @@ fn unescaped(escaped: u8, text: &[u8]) -> (u8, usize) {
     }
 }
 
-/// Parses a value without quotes. Returns it and the rest of the line. PostgreSQL's scanner is stricter about the places of digits;
-/// to judge a replica, that does not matter.
+/// Parses a value without quotes. Returns the value and the rest of the line. PostgreSQL's scanner is stricter about where digits may
+/// appear; that makes no difference when checking a replica.
 fn plain(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let belongs = |byte: u8| {
         is_letter(byte) || byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'_' | b':' | b'/')
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_postgresql_does_not_read_is_malformed() {
+    fn lines_that_postgresql_cannot_parse_are_malformed() {
         for line in [
             "=",
             "a",

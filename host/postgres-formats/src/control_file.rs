@@ -1,17 +1,17 @@
 //! `global/pg_control`: `ControlFileData` in `src/include/catalog/pg_control.h`; the checksum as in
-//! `src/common/controldata_utils.c`. The numbers are in the byte order of the machine that wrote them, which must be this one's
-//! (a component's is that of WebAssembly, little-endian).
+//! `src/common/controldata_utils.c`. The numbers are in the byte order of the machine that wrote the file, which must be the byte order of
+//! this machine (for a component, that of WebAssembly: little-endian).
 
 use crate::Lsn;
 use crate::segment::SegmentSize;
 
-/// The length of the file in bytes (`PG_CONTROL_FILE_SIZE`, since PostgreSQL 10); what follows the checksum is zero.
+/// The length of the file in bytes (`PG_CONTROL_FILE_SIZE`, since PostgreSQL 10). All bytes after the checksum are zero.
 pub const SIZE: u64 = 8192;
 
 /// How many bytes of the file [`Beginning::parse`] needs.
 pub const NEEDED: usize = 52;
 
-/// The offset of the checksum, by `pg_control_version`. Every other field that is read here is at the same place in all of them.
+/// The offset of the checksum, by `pg_control_version`. Every other field that this module reads has the same offset in all these versions.
 /// PostgreSQL 13 to 16 write 1300 (14 and 15 only renamed fields), 17 writes 1700 (`wal_level` in the checkpoint's padding),
 /// 18 writes 1800 (`default_char_signedness` before the nonce).
 const CRC_AT: [(u32, usize); 3] = [(1300, 288), (1700, 288), (1800, 292)];
@@ -155,33 +155,33 @@ pub enum WalLevel {
 /// A control file that cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlFileError {
-    /// It does not have the length of a control file.
-    #[error("has {0} bytes and not {SIZE}")]
+    /// The file does not have the length of a control file.
+    #[error("has {0} bytes instead of {SIZE}")]
     Length(usize),
-    /// It is too short for the fields that are read.
+    /// The file is too short for the fields that are read.
     #[error("has only {0} bytes, too few for a control file")]
     Short(usize),
-    /// It was written by a machine of the other byte order.
-    #[error("was written by a machine of the other byte order")]
+    /// The file was written by a machine with the other byte order.
+    #[error("was written by a machine with the other byte order")]
     ByteOrder,
-    /// Its layout is unknown.
+    /// The layout of the file is unknown.
     #[error(
         "has the control file version {0}; this program knows 1300, 1700 and 1800 (PostgreSQL 13 to 18), a newer Understudy \
          may know more"
     )]
     Version(u32),
-    /// The layout of its beginning is unknown.
+    /// The layout of the beginning of the file is unknown.
     #[error("has the control file version {0}; versions 1100 to 1899 (PostgreSQL 11 to 18) are read")]
     BeginningVersion(u32),
-    /// Its checksum does not match.
+    /// The checksum does not match.
     #[error("has a checksum that does not match its contents: it is damaged or was written only in part")]
     Crc,
-    /// A field has a value that it cannot have.
-    #[error("has in its field {field} the value {value}, which PostgreSQL never writes")]
+    /// A field has a value that PostgreSQL never writes.
+    #[error("has the value {value} in the field {field}, which PostgreSQL never writes")]
     Value {
         /// The field, by its name in `ControlFileData`.
         field: &'static str,
-        /// Its value.
+        /// The value.
         value: u64,
     },
 }
@@ -269,7 +269,7 @@ impl ControlFile {
     /// Reads all of a control file of PostgreSQL 13 to 18 and compares its checksum.
     ///
     /// # Errors
-    /// Every [`ControlFileError`] but [`ControlFileError::BeginningVersion`].
+    /// Every [`ControlFileError`] except [`ControlFileError::BeginningVersion`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ControlFileError> {
         checked_crc_at(bytes)?;
         let Beginning { system_identifier, state, redo, timeline } = Beginning::parse(bytes)?;
@@ -367,7 +367,8 @@ impl Fields<'_> {
         self.bytes(at).map(i64::from_ne_bytes)
     }
 
-    /// Returns `pg_control_version`. It is below 65536, so a multiple of that has swapped bytes (`pg_controldata` checks the same).
+    /// Returns `pg_control_version`. Every version is below 65536, so a multiple of 65536 is a version with swapped bytes (`pg_controldata`
+    /// checks the same).
     fn version(&self) -> Result<u32, ControlFileError> {
         let version = self.u32(CONTROL_VERSION)?;
         if version.is_multiple_of(65_536) && version != 0 {

@@ -1,28 +1,29 @@
 //! Timeline history files, such as `00000003.history`, and the answer to `TIMELINE_HISTORY`, which is the contents of one:
-//! written by `writeTimeLineHistory`, read by `readTimeLineHistory` (`src/backend/access/transam/timeline.c`). A line is the
-//! number of a timeline, where the next one began, and why. Their names are read by [`crate::segment::WalFile`].
+//! written by `writeTimeLineHistory`, read by `readTimeLineHistory` (`src/backend/access/transam/timeline.c`). Each line has the
+//! number of a timeline, the position at which the next timeline began, and the reason. The names of history files are parsed by
+//! [`crate::segment::WalFile`].
 
 use crate::{Lsn, shown};
 
 /// The longest history file that is read, in bytes. It has one line for each earlier timeline.
 pub const LIMIT: u32 = 256 << 10;
 
-/// Where a timeline ended and the next one began.
+/// The position at which a timeline ended and the next one began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fork {
     /// The timeline that ended.
     pub timeline: u32,
-    /// Where the next one began.
+    /// The position at which the next timeline began.
     pub at: Lsn,
 }
 
 /// A history file that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryError {
-    /// A line has no timeline and no position.
-    #[error("has a line `{0}` that names no timeline and LSN")]
+    /// A line lacks a timeline or a position.
+    #[error("has a line `{0}` that lacks a timeline or an LSN")]
     Line(String),
-    /// The numbers of timelines do not ascend. Each timeline has a higher number than the one that it came from.
+    /// The numbers of timelines do not ascend. Each timeline has a higher number than the timeline that it branched off from.
     #[error("has the timeline {timeline} after the timeline {before}")]
     Order {
         /// The later timeline.
@@ -30,16 +31,16 @@ pub enum HistoryError {
         /// The timeline before it.
         before: u32,
     },
-    /// A timeline ended before the one that it came from did.
+    /// A timeline ended before the timeline that it branched off from.
     #[error(
-        "says that the timeline {timeline} ended at {at}, before the one that it came from, which ended at {before}"
+        "says that the timeline {timeline} ended at {at}, before its parent timeline, which ended at {before}"
     )]
     Backwards {
         /// The later timeline.
         timeline: u32,
-        /// Where it is said to have ended.
+        /// The position at which the file says it ended.
         at: Lsn,
-        /// Where the one before it ended.
+        /// The position at which the timeline before it ended.
         before: Lsn,
     },
 }
@@ -67,8 +68,8 @@ pub fn parse(contents: &[u8]) -> Result<Vec<Fork>, HistoryError> {
     Ok(forks)
 }
 
-/// Reads the same, and refuses a timeline that ended before the one that it came from, which no server writes. For callers that
-/// calculate with the positions.
+/// Reads the forks as [`parse`] does, and refuses a timeline that ended before the timeline that it branched off from, which no server
+/// writes. For callers that calculate with the positions.
 ///
 /// # Errors
 /// Every [`HistoryError`].
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn only_white_space_of_c_separates_fields() {
+    fn only_ascii_white_space_separates_fields() {
         for text in ["1\u{a0}0/5000028\tx\n", "\u{a0}1\t0/5000028\tx\n"] {
             assert!(matches!(parse(text.as_bytes()), Err(HistoryError::Line(_))), "{text:?}");
         }
@@ -139,7 +140,7 @@ mod tests {
         let text = b"1\t0/4000000\tx\n2\t0/3000000\tx\n";
         assert_eq!(parse(text), Ok(forks(&[(1, 0x0400_0000), (2, 0x0300_0000)])));
         assert!(matches!(parse_ascending(text), Err(HistoryError::Backwards { timeline: 2, .. })));
-        // A server may leave a timeline where it began.
+        // A timeline may end at the position at which it began.
         assert!(parse_ascending(b"1\t0/4000000\tx\n2\t0/4000000\tx\n").is_ok());
     }
 

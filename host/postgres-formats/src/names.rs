@@ -1,5 +1,5 @@
-//! Names in a data directory that the host and the methods must agree on, relative to the data directory, and the folders of
-//! tablespaces. Sources: `src/include/access/xlog_internal.h`, `src/include/access/xlog.h`, `src/include/miscadmin.h` and
+//! Paths, relative to the data directory, that the host and the methods must agree on, and the names of the folders in tablespace
+//! directories. Sources: `src/include/access/xlog_internal.h`, `src/include/access/xlog.h`, `src/include/miscadmin.h` and
 //! `src/include/common/relpath.h`.
 
 use std::fmt;
@@ -9,7 +9,7 @@ use crate::version::Version;
 /// The file with the major version of a data directory; see [`crate::version`].
 pub const PG_VERSION: &str = "PG_VERSION";
 
-/// The directory of [`CONTROL_FILE`] (`src/bin/initdb/initdb.c`).
+/// The directory that contains [`CONTROL_FILE`] (`src/bin/initdb/initdb.c`).
 pub const GLOBAL: &str = "global";
 
 /// The last part of [`CONTROL_FILE`].
@@ -25,7 +25,7 @@ pub const UNFINISHED_CONTROL_FILE: &str = "global/pg_control.understudy";
 /// The file that says where replay of a backup begins (`BACKUP_LABEL_FILE`); see [`crate::backup_label`].
 pub const BACKUP_LABEL: &str = "backup_label";
 
-/// The file from which the server makes the links of tablespaces (`TABLESPACE_MAP`); see [`crate::tablespace_map`].
+/// The file from which the server makes the links to tablespaces (`TABLESPACE_MAP`); see [`crate::tablespace_map`].
 pub const TABLESPACE_MAP: &str = "tablespace_map";
 
 /// The list of the files of a backup (`src/backend/backup/backup_manifest.c`).
@@ -47,39 +47,38 @@ pub const STANDBY_SIGNAL: &str = "standby.signal";
 /// The file that makes a server recover up to a target (`RECOVERY_SIGNAL_FILE`).
 pub const RECOVERY_SIGNAL: &str = "recovery.signal";
 
-/// The directory of the write-ahead log (`XLOGDIR`); see [`crate::segment`] for what is in it.
+/// The directory of the write-ahead log (`XLOGDIR`); see [`crate::segment`] for the files in it.
 pub const PG_WAL: &str = "pg_wal";
 
-/// The folder of `pg_wal` with the archive status of its files (`src/backend/access/transam/xlogarchive.c`).
+/// The folder in `pg_wal` with the archive status of the WAL files (`src/backend/access/transam/xlogarchive.c`).
 pub const ARCHIVE_STATUS: &str = "archive_status";
 
-/// The folder of `pg_wal` with the summaries that incremental backups are made from, since PostgreSQL 17
+/// The folder in `pg_wal` with the summaries that incremental backups are made from, since PostgreSQL 17
 /// (`src/backend/backup/walsummary.c`).
 pub const SUMMARIES: &str = "summaries";
 
 /// The directory with a link for each tablespace, named by its object identifier (`PG_TBLSPC_DIR`).
 pub const PG_TBLSPC: &str = "pg_tblspc";
 
-/// Parses the object identifier after which an entry of `pg_tblspc` or the archive of a tablespace is named: at least 1, because 0
-/// is invalid (`InvalidOid` in `src/include/postgres_ext.h`), decimal, without a sign and without leading zeros, as PostgreSQL
-/// writes it. `None` for any other name.
+/// Parses the name of an entry in `pg_tblspc`, or of a tablespace archive without its extension, as an object identifier: decimal, without
+/// a sign or leading zeros, and at least 1, because 0 is invalid (`InvalidOid` in `src/include/postgres_ext.h`). `None` for any other name.
 pub fn tablespace_oid(name: &str) -> Option<u32> {
     name.parse::<u32>().ok().filter(|oid| *oid > 0 && oid.to_string() == name)
 }
 
-/// The folder of one version's catalogs in the directory of a tablespace, such as `PG_15_202209061`
-/// (`TABLESPACE_VERSION_DIRECTORY`): the version and the number of its catalogs, which has nine digits
-/// (`CATALOG_VERSION_NO` in `src/include/catalog/catversion.h`).
+/// The folder in a tablespace directory that holds one cluster's files, such as `PG_15_202209061` (`TABLESPACE_VERSION_DIRECTORY`):
+/// named by the major version and the nine-digit catalog version number (`CATALOG_VERSION_NO` in
+/// `src/include/catalog/catversion.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TablespaceFolder {
-    /// The version.
+    /// The major version.
     pub version: Version,
-    /// The number of its catalogs.
+    /// The catalog version number.
     pub catalog: u32,
 }
 
 impl TablespaceFolder {
-    /// Parses the name of such a folder; `None` for any other name.
+    /// Parses the name of a version folder; `None` for any other name.
     pub fn parse(name: &[u8]) -> Option<Self> {
         let rest = name.strip_prefix(b"PG_")?;
         let end = rest.iter().position(|byte| *byte == b'_')?;
@@ -87,7 +86,7 @@ impl TablespaceFolder {
         (catalog.len() == 9 && catalog.iter().all(u8::is_ascii_digit)).then_some(())?;
         let catalog = std::str::from_utf8(catalog).ok()?.parse().ok()?;
         let folder = Self { version: Version::parse(version)?, catalog };
-        // A number with leading zeros would give a folder two names.
+        // Otherwise a number with leading zeros would give a folder two names.
         (folder.to_string().as_bytes() == name).then_some(folder)
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::Lsn;
 
-/// How many bytes of the log the segments with the same middle part of their names have.
+/// How many bytes the segments whose names have the same middle part cover together.
 const LOG: u64 = 1 << 32;
 
 /// The size of a segment of the write-ahead log (`--wal-segsize` of initdb): a power of two from 1 MiB to 1 GiB
@@ -52,7 +52,7 @@ impl SegmentSize {
         Some((name.timeline, name.number(self)?))
     }
 
-    /// Returns how many segments have the same middle part of their names (`XLogSegmentsPerXLogId`).
+    /// Returns how many segments have names with the same middle part (`XLogSegmentsPerXLogId`).
     fn in_one_log(self) -> u64 {
         LOG / self.0
     }
@@ -118,13 +118,13 @@ pub enum WalFile {
     BackupHistory {
         /// The segment in which the backup began.
         segment: SegmentName,
-        /// The offset in it in bytes.
+        /// The offset in that segment, in bytes.
         offset: u32,
     },
 }
 
 impl WalFile {
-    /// Parses a name; `None` if it is none of these.
+    /// Parses a name; `None` if the name is of no such kind.
     pub fn parse(name: &[u8]) -> Option<Self> {
         let mut parts = name.split(|byte| *byte == b'.');
         match (parts.next()?, parts.next(), parts.next(), parts.next()) {

@@ -13,12 +13,12 @@ pub const LIMIT: u64 = 16 << 20;
 /// The longest line without its backslashes in bytes (`MAXPGPATH` without its NUL). PostgreSQL truncates longer lines.
 const LONGEST_LINE: usize = 1023;
 
-/// A tablespace and where it was when it was backed up.
+/// A tablespace, with its directory at the time of the backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapped<L = Vec<u8>> {
-    /// Its object identifier, from 1 on.
+    /// The object identifier of the tablespace, from 1 on.
     pub oid: u32,
-    /// The path of its directory on the machine that the backup was taken from.
+    /// The path of the directory on the machine that was backed up.
     pub location: L,
 }
 
@@ -28,7 +28,7 @@ pub enum TablespaceMapError {
     /// An entry is not an object identifier, a space and a path.
     #[error("has an entry {entry}, `{line}`, that is not an object identifier, a space and a path")]
     Entry {
-        /// Its number, counted from 1.
+        /// The number of the entry, counted from 1.
         entry: usize,
         /// The entry, shortened.
         line: String,
@@ -53,7 +53,7 @@ pub enum TablespaceMapError {
 /// Parses all entries. Like PostgreSQL, accepts any path as a location.
 ///
 /// # Errors
-/// Every [`TablespaceMapError`] but [`TablespaceMapError::Relative`] and [`TablespaceMapError::NotUtf8`].
+/// Every [`TablespaceMapError`] except [`TablespaceMapError::Relative`] and [`TablespaceMapError::NotUtf8`].
 pub fn parse(contents: &[u8]) -> Result<Vec<Mapped>, TablespaceMapError> {
     let mut entries: Vec<Mapped> = Vec::new();
     let mut known = BTreeSet::new();

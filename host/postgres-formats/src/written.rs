@@ -5,7 +5,7 @@ use crate::control_file::{SIZE, with_crc};
 /// A control file of PostgreSQL 15, as its server would write it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlFile {
-    /// Its bytes.
+    /// The bytes.
     pub bytes: Vec<u8>,
 }
 

@@ -32,7 +32,7 @@ struct Inner {
     transient: AtomicUsize,
     /// Locked from the moment a transient charge is taken until it is counted.
     transient_lock: Mutex<()>,
-    /// How many callers wait until something is given back.
+    /// How many callers are waiting for a charge to be given back.
     waiting: AtomicUsize,
     freed: Notify,
 }
@@ -144,7 +144,7 @@ impl Budget {
 
     /// Makes a transient charge; `None` if too little is free and other transient charges exist.
     fn try_transient(&self, amount: u64, what: &str) -> Result<Option<Charge>, Error> {
-        // Without the lock another thread's charge that is taken and not counted yet would look permanent.
+        // Without the lock, a charge that another thread has taken but not counted yet would look permanent.
         let _lock = self.inner.transient_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let mut charged = self.charge(amount, what);
         if charged.is_err() {
@@ -180,7 +180,7 @@ impl Budget {
 
     /// Wakes all waiting callers, which then check the budget again.
     pub(crate) fn wake_waiters(&self) {
-        // Either this thread sees the waiting caller, or that caller sees what was given back: see `Waiting::count`.
+        // Either this thread sees the waiting caller, or that caller sees the amount that was given back: see `Waiting::count`.
         fence(Ordering::SeqCst);
         if self.inner.waiting.load(Ordering::SeqCst) > 0 {
             self.inner.freed.notify_waiters();
@@ -289,14 +289,14 @@ impl Drop for Charge {
     fn drop(&mut self) {
         self.budget.inner.held.fetch_sub(self.amount, Ordering::Release);
         if self.transient {
-            // After the amount is given back, because a caller that finds no transient charge tries once more.
+            // This must follow giving back the amount, because a caller that finds no transient charge tries once more.
             self.budget.inner.transient.fetch_sub(1, Ordering::AcqRel);
         }
         self.budget.wake_waiters();
     }
 }
 
-/// The budget that a decoder charges for its window, and whether it may wait for it.
+/// The budget that a decoder charges for its window, and whether the decoder may wait for memory.
 #[derive(Clone)]
 pub struct MemoryAllowance {
     budget: Budget,
@@ -388,7 +388,7 @@ mod tests {
         drop(held);
         assert_eq!(waits.await.unwrap().amount(), 20);
         assert_eq!(budget.held(), 0);
-        // The last quarter is kept for the work that is waited for.
+        // The last quarter is kept for the work for which the caller waits.
         let queued = budget.charge(60, "queued").unwrap();
         assert!(poll!(Box::pin(budget.charge_when_free(20, "x", || true)).as_mut()).is_pending());
         assert_eq!(budget.charge_when_free(20, "x", || false).await.unwrap().amount(), 20);

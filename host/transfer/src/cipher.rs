@@ -1,4 +1,4 @@
-//! Decrypts the formats of `openssl enc`, which backup tools use, too: AES-256-CBC with a pass phrase.
+//! Decrypts the formats that `openssl enc` writes and backup tools also use: AES-256-CBC with a pass phrase.
 //!
 //! The key is derived from the pass phrase and eight bytes of salt by EVP_BytesToKey(3) with one round. The last block is padded as
 //! in PKCS#7 (RFC 5652, section 6.3). There is no checksum, and valid padding proves little: only a digest of the plain bytes
@@ -153,7 +153,7 @@ impl Decrypting {
         Err(Error::new(
             Kind::Corrupt,
             format!(
-                "what the key `{}` decrypts does not end with valid padding: the key is wrong, or the stored bytes are \
+                "the text decrypted with the key `{}` does not end with valid padding: the key is wrong, or the stored bytes are \
                  damaged",
                 self.key.name
             ),
@@ -164,7 +164,7 @@ impl Decrypting {
         Error::new(
             Kind::Corrupt,
             format!(
-                "the stored bytes end within a block of AES: they are truncated, or not encrypted as {:?}",
+                "the stored bytes end within an AES block: they are truncated, or not encrypted as {:?}",
                 self.format
             ),
         )

@@ -57,7 +57,7 @@ impl Codec {
     /// members, frames or streams (of all formats but zlib and brotli) are read as one.
     ///
     /// When the reader has reached the end (`Ok(0)`), the format's own checksums have been compared, and nothing was missing or
-    /// followed the end. A caller that stops before knows none of that. Some damage only a digest of the plain bytes can detect:
+    /// followed the end. A caller that stops earlier has no such guarantee. Some damage only a digest of the plain bytes can detect:
     /// brotli has no checksum; lz4, zstd and xz streams may be written without theirs; a chunk of snappy may change its type to one
     /// that readers skip; and a stream that is truncated exactly between two members (of snappy: chunks) is a valid shorter stream.
     ///
@@ -72,8 +72,8 @@ impl Codec {
         self.decode_within(stored, &MemoryAllowance::unlimited())
     }
 
-    /// Does the same, and charges the decoder's window to `allowance` before it is allocated. Besides the window the decoder needs
-    /// at most [`DECODER_OVERHEAD`] bytes.
+    /// Decodes as [`Codec::decode`] does, and charges the decoder's window to `allowance` before the window is allocated. Besides the
+    /// window, the decoder needs at most [`DECODER_OVERHEAD`] bytes.
     ///
     /// # Errors
     /// As [`Codec::decode`]; also `Limit`, from this function or the reader, if `allowance` has too little memory.

@@ -69,7 +69,7 @@ pub fn derive_key(text: impl Read, section: &str, name: &str) -> Result<Key, Err
     derive_within(text, section, name, MOST_TEXT)
 }
 
-/// [`derive_key`] with another bound than [`MOST_TEXT`].
+/// Derives a key as [`derive_key`] does, with another bound than [`MOST_TEXT`].
 fn derive_within(mut text: impl Read, section: &str, name: &str, most: u64) -> Result<Key, Error> {
     let title = format!("`{name}` in [{section}]");
     for part in [section, name] {

@@ -94,7 +94,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// Computes a [`Digest`]. Uses the processor's instructions for it if there are any.
+/// Computes a [`Digest`], with the processor's instructions for the algorithm if it has any.
 #[derive(Clone)]
 pub struct Hasher(State);
 

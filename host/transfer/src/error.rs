@@ -62,12 +62,12 @@ impl Error {
         }
     }
 
-    /// Makes the error of cancelled work.
+    /// Returns the error for cancelled work.
     pub fn cancelled() -> Self {
         Self::new(Kind::Cancelled, "the work was cancelled")
     }
 
-    /// Makes the error of work that panicked, which is a bug in the data plane.
+    /// Returns the error for work that panicked, which is a bug in the data plane.
     pub(crate) fn of_panic(panic: &(dyn std::any::Any + Send)) -> Self {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));

@@ -11,18 +11,18 @@ use foundation::secret::Secret;
 /// A decryption key. Its `Debug` does not show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// For messages: the name that the operator gave it, or where it was derived from.
+    /// The name for messages: the name that the operator gave the key, or the text that it was derived from.
     pub name: String,
     /// The pass phrase.
     pub secret: Secret,
     /// For a derived key, its exact JSON text between the quotes.
     text: Option<Secret>,
-    /// The names of the stores whose objects it decrypts.
+    /// The names of the stores whose objects the key decrypts.
     stores: Arc<BTreeSet<String>>,
 }
 
 impl Key {
-    /// Makes a key that the operator granted. It is bound to no store yet.
+    /// Makes a key that the operator granted. The key is not bound to a store yet.
     pub fn named(name: impl Into<String>, secret: Secret) -> Self {
         Self { name: name.into(), secret, text: None, stores: Arc::default() }
     }
@@ -34,17 +34,17 @@ impl Key {
         Self { stores, ..self }
     }
 
-    /// Returns the names of the stores that it is bound to.
+    /// Returns the names of the stores to which the key is bound.
     pub fn stores(&self) -> &Arc<BTreeSet<String>> {
         &self.stores
     }
 
-    /// Returns whether it may decrypt objects of the store with this name.
+    /// Returns whether the key may decrypt objects in the store with this name.
     pub fn opens(&self, store: &str) -> bool {
         self.stores.contains(store)
     }
 
-    /// Makes a key from a JSON string in an object: `text` is what stands between its quotes, `secret` the value of the string.
+    /// Makes a key from a JSON string in an object: `text` is the exact text between the quotes, `secret` the value of the string.
     pub(crate) fn derived(name: String, secret: Secret, text: Secret) -> Self {
         Self { name, secret, text: Some(text), stores: Arc::default() }
     }
@@ -60,7 +60,7 @@ impl Key {
         (self.name.capacity() + self.secret.expose().len() + text) as u64
     }
 
-    /// Returns whether it was derived from the text of an object rather than granted.
+    /// Returns whether the key was derived from the text of an object rather than granted.
     pub fn is_derived(&self) -> bool {
         self.text.is_some()
     }

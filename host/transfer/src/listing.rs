@@ -16,24 +16,24 @@ use foundation::rooted::RelativePath;
 pub(crate) use paths::PathSet;
 use records::{Record, Records};
 
-/// The most files of a listing.
+/// The most files in a listing.
 pub const MOST: usize = 10_000_000;
 
-/// The most tolerated paths of a listing.
+/// The most tolerated paths in a listing.
 pub const MOST_TOLERATED: usize = 65_536;
 
 /// A file in the backup's own list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Relative to the data directory, `/`-separated.
+    /// The path of the file, relative to the data directory, `/`-separated.
     pub path: String,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
     /// The expected digest.
     pub digest: Option<Digest>,
 }
 
-/// The files that archives must contain. All unpacks that are compared with it share it.
+/// The files that archives must contain. All unpacks that are compared with a listing share it.
 pub struct Listing {
     inner: Mutex<Inner>,
     /// The most files.
@@ -49,23 +49,23 @@ impl Default for Listing {
 struct Inner {
     records: Records,
     tolerated: PathSet,
-    /// For the tolerated paths.
+    /// The charge for the tolerated paths.
     charge: Charge,
 }
 
-/// What the listing says about a file of an archive.
+/// What the listing says about a file in an archive.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
-    /// It is listed.
+    /// The file is listed.
     Listed {
-        /// Its number, for [`Listing::brought`].
+        /// The number, for [`Listing::brought`].
         number: Number,
-        /// Its size in bytes.
+        /// The size in bytes.
         size: u64,
-        /// Its digest.
+        /// The digest.
         digest: Option<Digest>,
     },
-    /// It is not listed and need not be.
+    /// The file is not listed and need not be.
     Tolerated,
 }
 
@@ -122,7 +122,7 @@ impl Listing {
         Ok(())
     }
 
-    /// Adds paths that need not be listed; one that ends with `/` means everything below it.
+    /// Adds paths that need not be listed; a path that ends with `/` means everything below it.
     ///
     /// # Errors
     /// `Invalid` if a path leaves the data directory; `Limit` if there are more than [`MOST_TOLERATED`], or too little memory is
@@ -143,7 +143,7 @@ impl Listing {
         Ok(())
     }
 
-    /// Returns up to `max` of the listed files that no unpack has completed yet, in the order of their names.
+    /// Returns up to `max` listed files that no unpack has completed yet, in the order of their names.
     pub fn missing(&self, max: usize) -> Vec<String> {
         self.inner().records.missing(max)
     }
@@ -168,7 +168,7 @@ impl Listing {
         Ok(Expected::Listed { number: Number(number), size, digest })
     }
 
-    /// Notes that an archive contained the file as it is listed.
+    /// Records that an archive contained the file as it is listed.
     pub(crate) fn mark_complete(&self, number: Number) {
         self.inner().records.mark_complete(number.0);
     }

@@ -24,12 +24,12 @@ impl Pipeline {
         self.decrypt.as_ref().map_or(0, |(key, _)| key.heap() + 3 * ALLOCATION_OVERHEAD)
     }
 
-    /// Returns whether it changes nothing.
+    /// Returns whether the pipeline changes nothing.
     pub fn is_plain(&self) -> bool {
         self.decrypt.is_none() && self.decompress.is_none()
     }
 
-    /// Returns whether both decode in the same way. The names of their keys do not count.
+    /// Returns whether both pipelines decode in the same way, whatever the names of their keys.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let with =
             |pipeline: &Self| pipeline.decrypt.as_ref().map(|(key, format)| (key.secret.clone(), *format));

@@ -1,7 +1,7 @@
 //! The data plane as a whole: threads and a runtime, all started before any thread is restricted.
 //!
 //! A thread inherits Landlock's restrictions from the thread that starts it, so nothing that a restricted thread calls may start
-//! one. [`DataPlane::start`] starts all of them:
+//! a thread. [`DataPlane::start`] starts all threads:
 //!
 //! - *workers*, which write files;
 //! - for each worker a *companion*, which reads and decodes the archive that the worker unpacks;
@@ -66,7 +66,7 @@ impl DataPlane {
         Self::start_within(workers, rate, &Bounds::unlimited())
     }
 
-    /// Starts the same within bounds. The workers get at most half of each bound; if that is too little, fewer are started.
+    /// Starts the data plane within bounds. The workers get at most half of each bound; if that is too little, fewer are started.
     ///
     /// # Errors
     /// Fails if a thread cannot be started.
@@ -80,7 +80,7 @@ impl DataPlane {
         let rate = rate.map(|rate| Arc::new(Rate::new(rate)));
         let workers = Workers::start(count, rate, bounds)?;
         let blocking = BlockingThreads { tasks: Arc::default(), threads: Threads::default() };
-        // If one does not start, dropping `blocking` ends the others.
+        // If a thread does not start, dropping `blocking` ends the others.
         for index in 0..BLOCKING_THREADS {
             let tasks = Arc::clone(&blocking.tasks);
             blocking.threads.start(format!("transfer-run-{index}"), move || tasks.work())?;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use foundation::units::Bytes;
 
-/// How much may be read at once after a pause: the bytes of this time.
+/// How much may be read at once after a pause: as many bytes as the rate allows in this time.
 const BURST: Duration = Duration::from_millis(100);
 
 /// The smallest burst in bytes, so that a low rate does not lead to many tiny reads.

@@ -1,4 +1,4 @@
-//! The reserved names, which nothing below a data directory may have while a run fills it.
+//! The reserved names, which nothing below a data directory may have while a run fills the directory.
 //!
 //! PostgreSQL starts from a directory that has `global/pg_control`. So until the host has sealed a replica, nothing may appear at
 //! that path, whether it is written, unpacked, linked, or moved there with a whole directory. A rule on paths would have to follow
@@ -32,8 +32,8 @@ pub fn has_control_file(path: &[u8]) -> bool {
 
 /// A directory of ext4, f2fs or tmpfs may ignore case, and then also ignores invisible code points
 /// (Documentation/filesystems/ext4, `casefold`; fs/unicode). No letter outside of ASCII folds to a letter of the two names. So this
-/// compares names without case and without non-ASCII bytes, which matches every name that such a directory finds as `reserved`, and
-/// few others.
+/// compares names without case and without non-ASCII bytes. That matches every name under which such a directory would find `reserved`, and
+/// few other names.
 fn is_found_as(name: &[u8], reserved: &str) -> bool {
     name.iter().filter(|byte| byte.is_ascii()).map(u8::to_ascii_lowercase).eq(reserved.bytes())
 }
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_reserved_however_a_file_system_may_spell_it() {
+    fn a_name_is_reserved_in_every_spelling_that_a_file_system_may_accept() {
         for name in
             ["pg_control", "PG_CONTROL", "Pg_Control", "pg_\u{200b}control", "\u{ad}pg_control\u{fe0f}"]
         {
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_reserved_at_any_depth() {
+    fn a_name_is_reserved_at_any_depth() {
         for path in ["pg_control", "a/pg_control", "pg_control/a", "a/pg_control/b", "a/PG_control"] {
             assert!(has_control_file(path.as_bytes()), "{path}");
         }

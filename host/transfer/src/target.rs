@@ -1,5 +1,5 @@
-//! Where the data plane writes: resolves each path of the data directory to an opened directory and a path below it, by the
-//! operator's map of `pg_wal` and the tablespaces.
+//! Where the data plane writes: resolves each path in the data directory to an opened directory and a path below that, by the
+//! operator's map for `pg_wal` and the tablespaces.
 
 use std::fs::File;
 use std::io;
@@ -27,7 +27,7 @@ pub trait Budget: Send + Sync {
     /// As [`Budget::write`].
     fn make(&self, place: &File) -> io::Result<()>;
 
-    /// Notes that a write within the budget failed because the file system is full.
+    /// Records that a write within the budget failed because the file system is full.
     fn disk_is_full(&self) {}
 }
 
@@ -37,18 +37,18 @@ const TABLESPACES: &str = "pg_tblspc";
 /// Why neither an item of a job nor a member of an archive may be written at a path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RefusedPath {
-    /// A component of it is `pg_control`; see [`crate::reserved`].
+    /// A component of the path is `pg_control`; see [`crate::reserved`].
     #[error("`{}` is a name that only the host gives, when it seals", reserved::CONTROL_FILE)]
     ControlFile,
-    /// It lies in a tablespace that is not mapped.
+    /// The path lies in a tablespace that is not mapped.
     #[error("no directory is mapped for tablespace {0}")]
     UnmappedTablespace(u32),
-    /// It lies in `pg_tblspc`, and its name is not the oid of a tablespace.
+    /// The path lies in `pg_tblspc`, and its name there is not the oid of a tablespace.
     #[error("a tablespace is named by its oid")]
     NotATablespace,
 }
 
-/// A directory outside of the data directory for one path of it: `pg_wal`, `pg_tblspc/16384`.
+/// A directory outside the data directory that replaces a path in the data directory: `pg_wal`, `pg_tblspc/16384`.
 #[derive(Debug)]
 pub struct Mapped {
     /// The path in the data directory.
@@ -61,9 +61,10 @@ pub struct Mapped {
 pub struct Target {
     /// The data directory.
     pub root: Directory,
-    /// Paths that are mapped to other directories. If several match, the longest applies.
+    /// Paths that are mapped to other directories. If several paths match, the longest applies.
     pub mapped: Vec<Mapped>,
-    /// Files that are written under another name until the host renames them: `global/pg_control`. Pairs of final and written name.
+    /// Files that are written under another name until the host renames them (`global/pg_control`): pairs of the final and the written
+    /// name.
     pub renamed: Vec<(RelativePath, RelativePath)>,
     /// The disk budget.
     pub budget: Arc<dyn Budget>,
@@ -71,7 +72,7 @@ pub struct Target {
     pub modes: (u32, u32),
 }
 
-/// One of a target's directories.
+/// A directory of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Root {
     /// The data directory.
@@ -80,7 +81,7 @@ pub(crate) enum Root {
     Mapped(usize),
 }
 
-/// Where a path of the data directory really lies.
+/// Where a path in the data directory really lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     /// The directory below which it lies.
@@ -129,8 +130,8 @@ impl Target {
     /// Returns where the file `path` is written.
     ///
     /// # Errors
-    /// `Invalid` if it is a mapped path or above one, lies below a file that the host renames later, or if [`Target::check_path`]
-    /// refuses it.
+    /// `Invalid` if the path is mapped or lies above a mapped path, if it lies below a file that the host renames later, or if
+    /// [`Target::check_path`] refuses it.
     pub(crate) fn file(&self, path: &RelativePath) -> Result<Place, Error> {
         let path = self.name(path)?;
         if let Some(mapped) = self.mapped.iter().find(|mapped| is_within(&mapped.path, path)) {
@@ -142,7 +143,7 @@ impl Target {
     /// Returns where the directory `path` is created; `None` if it is mapped and therefore exists already.
     ///
     /// # Errors
-    /// `Invalid` if it is a file that the host renames later or lies below one, or if [`Target::check_path`] refuses it.
+    /// `Invalid` if the path is a file that the host renames later or lies below such a file, or if [`Target::check_path`] refuses it.
     pub(crate) fn directory_of(&self, path: &RelativePath) -> Result<Option<Place>, Error> {
         if self.renamed.iter().any(|(from, to)| path == from || path == to) {
             return Err(invalid(path, "a directory cannot have this name"));

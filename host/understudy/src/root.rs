@@ -40,7 +40,7 @@ pub enum RootError {
     /// Only root can become another user.
     #[error(
         "`user` below [replica] names another user than `{current}`, which this program runs as and which cannot become another: \
-         start it as that user or as root, or take the line out"
+         start it as that user or as root, or remove the line"
     )]
     CannotBecome {
         /// The user that the program runs as.

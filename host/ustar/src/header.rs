@@ -8,9 +8,9 @@ pub(super) type Block = [u8; BLOCK];
 
 /// Why a header is refused.
 pub(super) enum Wrong {
-    /// It is not a valid header. Says why.
+    /// The block is not a valid header, for this reason.
     Header(&'static str),
-    /// It is valid, but its member is refused. Has the member's name and the reason.
+    /// The header is valid, but the member is refused. Has the name of the member and the reason.
     Member(String, String),
 }
 
@@ -49,7 +49,7 @@ pub(super) fn parse(block: &Block) -> Result<Member, Wrong> {
     }
 }
 
-/// Returns the name without a leading `./` (PostgreSQL writes one for pg_wal/archive_status) and a trailing `/`, and whether it had
+/// Returns the name without a leading `./` (PostgreSQL writes one for pg_wal/archive_status) and a trailing `/`, and whether the name had
 /// a trailing `/`.
 fn name(block: &Block) -> Result<(String, bool), Wrong> {
     let (prefix, last) = (text(&block[345..500])?, text(&block[0..100])?);
@@ -71,7 +71,7 @@ fn name(block: &Block) -> Result<(String, bool), Wrong> {
 }
 
 /// Returns the text of a field: up to the first NUL, or all of it. Bytes after the NUL are ignored, because pg_basebackup writes
-/// `00000002.history` over `00000002.history.tmp` and leaves the rest of that (src/bin/pg_basebackup/walmethods.c).
+/// `00000002.history` over `00000002.history.tmp` and leaves the rest of the old name (src/bin/pg_basebackup/walmethods.c).
 fn text(field: &[u8]) -> Result<&str, Wrong> {
     let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
     let name = &field[..end];

@@ -40,9 +40,9 @@ pub struct Archive<S = Box<dyn Source>> {
 /// A member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its name: relative, `/`-separated, without empty, `.` or `..` components.
+    /// The name: relative, `/`-separated, without empty, `.` or `..` components.
     pub name: String,
-    /// Its type.
+    /// The type.
     pub kind: Kind,
     /// The size of its contents in bytes.
     pub size: u64,
@@ -60,10 +60,10 @@ pub enum Kind {
 /// Why an archive is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
-    /// Its bytes cannot be read.
+    /// The bytes of the archive cannot be read.
     #[error(transparent)]
     Io(io::Error),
-    /// It ends too early.
+    /// The archive ends too early.
     #[error("is truncated: it ends {0}")]
     Truncated(Where),
     /// A block is not a valid header.
@@ -79,7 +79,7 @@ pub enum TarError {
     /// A member is refused.
     #[error("has a member `{name}` {what}")]
     Member {
-        /// Its name, escaped.
+        /// The name, escaped.
         name: String,
         /// What is wrong with it.
         what: String,
@@ -87,7 +87,7 @@ pub enum TarError {
     /// The padding of a member's last block is not zeros.
     #[error("has bytes other than zero between the end of the member `{}` and the next block", .0.escape_debug())]
     Padding(String),
-    /// Bytes other than zeros, or too many zeros, follow its end.
+    /// Bytes other than zeros, or too many zeros, follow the end of the archive.
     #[error("continues after the blocks that end it")]
     TrailingData,
 }
@@ -97,9 +97,9 @@ pub enum TarError {
 pub enum Where {
     /// Before the first member.
     Start,
-    /// After this one.
+    /// After the member with this name.
     After(String),
-    /// Within the contents of this one.
+    /// Within the contents of the member with this name.
     Within(String),
 }
 
@@ -157,8 +157,8 @@ impl<S: Source> Archive<S> {
         Contents(self)
     }
 
-    /// Takes some of the contents directly from the source: `take` gets the source and the number of unread bytes, and returns what
-    /// it took and how many bytes that was.
+    /// Reads some of the contents directly from the source: `take` gets the source and the number of unread bytes, and returns its result
+    /// and the number of bytes that it read.
     ///
     /// # Errors
     /// Fails if `take` does.

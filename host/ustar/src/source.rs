@@ -10,7 +10,7 @@ pub trait Source: Read {
     /// Skips `count` bytes.
     ///
     /// # Errors
-    /// `UnexpectedEof` if there are fewer.
+    /// `UnexpectedEof` if the source has fewer bytes.
     fn skip(&mut self, count: u64) -> io::Result<()>;
 }
 

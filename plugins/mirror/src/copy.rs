@@ -1,4 +1,4 @@
-//! Copies the parts of a copy. The component walks through the files, and the host copies many at once.
+//! Restores a copy of a data directory. The component walks through the files, and the host copies many files at once.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -47,15 +47,15 @@ pub(crate) fn all(layout: &Layout, delta: Delta, plan: &Plan, datadir: &Datadir)
     Ok(())
 }
 
-/// The files that are copied first, for a Patroni that starts meanwhile (see the documentation of the SDK).
+/// The files that are copied first, for a Patroni that starts during the run (see the SDK's documentation).
 const FIRST: [&str; 2] = [names::PG_VERSION, names::BACKUP_LABEL];
 
-/// Copies the file `name` of the data directory, if it exists, and waits for it.
+/// Copies the file `name` in the data directory, if it exists, and waits until it is copied.
 fn fetch_at_once(layout: &Layout, delta: Delta, name: &str) -> Result<(), Failure> {
     let path = layout.directory.join(name);
     let metadata = match std::fs::symlink_metadata(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        // Skipped, as the walk does; `plan` has logged it.
+        // The walk skips this entry too, and `plan` has logged it.
         Ok(metadata) if !metadata.is_file() => return Ok(()),
         metadata => metadata.at(&path)?,
     };
@@ -86,7 +86,7 @@ fn fetch(
     }
 }
 
-/// The granted directories that hold the copy, as origins of the job.
+/// The granted directories that contain the copy, as origins for the job.
 struct Roots(Vec<(PathBuf, u32)>);
 
 impl Roots {
@@ -101,7 +101,7 @@ impl Roots {
         Ok(roots)
     }
 
-    /// Returns the origin that `path` is in, and its key there.
+    /// Returns the origin that contains `path`, and the key of `path` in that origin.
     fn find(&mut self, path: &Path) -> Result<(u32, String), Failure> {
         let found = self.0.iter().find_map(|(root, origin)| Some((*origin, path.strip_prefix(root).ok()?)));
         let (origin, key) = found.ok_or_else(|| {
@@ -112,7 +112,7 @@ impl Roots {
 }
 
 impl Delta {
-    /// Returns when the existing file `name` is kept. An existing backup_label never is: it says where replay begins.
+    /// Returns when the existing file `name` is kept. An existing backup_label is never kept, because it says where replay begins.
     fn unless(self, name: &str) -> Unless {
         match self {
             Self::Off => Unless::Always,

@@ -1,4 +1,4 @@
-//! Reuses the content of the data directory (`keep_data`): keeps matching files, and removes files that the copy does not have.
+//! Reuses the content of the data directory (`keep_data`): keeps matching files, and removes files that are missing in the copy.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,9 +14,9 @@ use crate::links::{self, Leads};
 pub(crate) enum Delta {
     /// Never. The data directory is emptied.
     Off,
-    /// If it has the same size and the same time in seconds.
+    /// If the file has the same size and the same modification time in seconds.
     SizeAndTime,
-    /// If it has the same content. The host reads both files.
+    /// If the file has the same content. The host reads both files.
     Digest,
 }
 
@@ -37,7 +37,7 @@ impl Delta {
     }
 }
 
-/// Removes everything from the data directory, its WAL and its tablespaces that the copy does not have.
+/// Removes all files from the data directory, its WAL directory and its tablespaces that are missing in the copy.
 pub(crate) fn remove_others(layout: &Layout, datadir: &Datadir) -> Result<(), Failure> {
     let folders: Vec<_> = layout
         .tablespaces
@@ -48,10 +48,10 @@ pub(crate) fn remove_others(layout: &Layout, datadir: &Datadir) -> Result<(), Fa
         .remove_others(&folders, &mut |name, kind| left_out(name).is_none() && copy_has(layout, name, kind))
 }
 
-/// Returns whether the copy has an entry of this name and kind.
+/// Returns whether the copy has an entry with this name and kind.
 fn copy_has(layout: &Layout, name: &str, kind: EntryKind) -> bool {
     let Some(path) = source(layout, name) else { return false };
-    // Such a directory is created empty, even if it is a link in the copy.
+    // A directory whose content is left out is created empty, even if it is a link in the copy.
     let emptied = kind == EntryKind::Directory && EMPTIED.contains(&name);
     fs::symlink_metadata(&path).is_ok_and(|there| match kind {
         EntryKind::Directory => emptied || there.is_dir(),
@@ -61,7 +61,7 @@ fn copy_has(layout: &Layout, name: &str, kind: EntryKind) -> bool {
     })
 }
 
-/// Returns the path in the copy of the entry `name` of a data directory.
+/// Returns the path that the entry `name` of a data directory has in the copy.
 fn source(layout: &Layout, name: &str) -> Option<PathBuf> {
     if let Some(rest) = name.strip_prefix("pg_wal/") {
         return Some(layout.wal.join(rest));

@@ -17,7 +17,7 @@ use understudy::{AtPath, Failure, Plan, Request, cancelled, is_granted, log};
 
 use crate::walk::{Entry, Warn, walk};
 
-/// How many tablespaces a copy may have.
+/// The largest permitted number of tablespaces in a copy.
 const MOST_TABLESPACES: usize = 1000;
 
 /// The parts of a copy of a data directory.
@@ -26,20 +26,20 @@ pub(crate) struct Layout {
     pub(crate) directory: PathBuf,
     pub(crate) wal: PathBuf,
     pub(crate) tablespaces: Vec<Tablespace>,
-    /// The contents of global/pg_control.
+    /// The content of global/pg_control.
     pub(crate) control_file: Vec<u8>,
     control: Beginning,
     major: u32,
     label: Option<Start>,
 }
 
-/// A tablespace of a copy.
+/// A tablespace in a copy.
 #[derive(Debug)]
 pub(crate) struct Tablespace {
     pub(crate) oid: u32,
-    /// Its original path from the copy's tablespace_map, else the path of its copy.
+    /// The original path of the tablespace from the copy's tablespace_map; without a tablespace_map, the path of the tablespace's copy.
     location: String,
-    /// PostgreSQL's directories of this major version in it, with their paths.
+    /// The directories for this PostgreSQL major version in the tablespace, with their paths.
     pub(crate) folders: Vec<(String, PathBuf)>,
 }
 
@@ -47,7 +47,7 @@ impl Layout {
     /// Finds the copy that the options of `request` name.
     ///
     /// # Errors
-    /// [`Failure::NotApplicable`] if there is no copy; [`Failure::Failed`] if a part of it is missing, not granted or invalid.
+    /// [`Failure::NotApplicable`] if there is no copy; [`Failure::Failed`] if a part of the copy is missing, not granted or invalid.
     pub(crate) fn find(request: &Request) -> Result<Self, Failure> {
         let directory = granted("directory", &request.require::<String>("directory")?)?;
         let none =
@@ -81,7 +81,7 @@ impl Layout {
         Ok(Self { directory, wal, tablespaces, control_file, control, major, label })
     }
 
-    /// Makes the plan of copying it.
+    /// Makes the plan for restoring the copy.
     pub(crate) fn plan(&self) -> Result<Plan, Failure> {
         let (mut bytes, mut files) = (self.control_file.len() as u64, 1);
         walk(self, Warn::Yes, &mut |entry| {
@@ -143,7 +143,7 @@ impl Layout {
         [self.directory.as_path(), self.wal.as_path()].into_iter().chain(tablespaces)
     }
 
-    /// Returns the OIDs of its tablespaces.
+    /// Returns the OIDs of the copy's tablespaces.
     pub(crate) fn oids(&self) -> impl Iterator<Item = u32> {
         self.tablespaces.iter().map(|tablespace| tablespace.oid)
     }
@@ -249,7 +249,7 @@ fn find_tablespaces(
     Ok(found)
 }
 
-/// Finds the directories of a tablespace for version `major`. There may be others for another version.
+/// Finds the directories for version `major` in a tablespace. The tablespace may also have directories for other versions.
 fn find_folders(contents: &Path, major: u32) -> Result<Vec<(String, PathBuf)>, Failure> {
     let mut folders = Vec::new();
     for entry in fs::read_dir(contents).at(contents)? {
@@ -276,7 +276,7 @@ fn find_folders(contents: &Path, major: u32) -> Result<Vec<(String, PathBuf)>, F
     Ok(folders)
 }
 
-/// Returns the directory `path` of the option `option`. Fails if it is not granted.
+/// Returns the directory `path`, which the option `option` names. Fails if the directory is not granted.
 fn granted(option: &str, path: &str) -> Result<PathBuf, Failure> {
     let path = PathBuf::from(path);
     if is_granted(&path) {
@@ -288,13 +288,13 @@ fn granted(option: &str, path: &str) -> Result<PathBuf, Failure> {
     )))
 }
 
-/// Reads a file of at most `limit` bytes; `None` if it does not exist.
+/// Reads a file that may have at most `limit` bytes; `None` if the file does not exist.
 fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
     let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         metadata => metadata.at(path)?,
     };
-    // Links are not followed. Reading anything but a plain file could block forever.
+    // Links are not followed. Reading anything but a regular file could block forever.
     if !metadata.is_file() || metadata.len() > limit {
         let path = path.display();
         return Err(Failure::failed(format!("{path} is not a plain file, or is larger than {limit} bytes")));

@@ -1,16 +1,16 @@
-//! Files that are not copied: those that pg_basebackup leaves out (`excludeDirContents` and `excludeFiles` in PostgreSQL's basebackup.c),
-//! and those that it writes itself.
+//! Files that are not copied: the files that pg_basebackup leaves out (`excludeDirContents` and `excludeFiles` in PostgreSQL's
+//! basebackup.c), and the files that pg_basebackup writes itself.
 
 use postgres_formats::names;
 
 /// Why an entry is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// A server writes it when it starts, or must not find it.
+    /// A server writes the entry when it starts, or must not find the entry.
     ServerMakesIt,
-    /// It belongs to an earlier backup, and its list of files is out of date.
+    /// The entry belongs to an earlier backup, and its list of files is out of date.
     EarlierBackup,
-    /// The host creates it itself.
+    /// The host creates the entry itself.
     HostMakesIt,
 }
 

@@ -1,5 +1,5 @@
-//! The method `mirror`: copies a cold or snapshot copy of a data directory from a directory that the operator granted. Files of a running
-//! server are not copied, as with pg_basebackup. The host copies the files; with `delta` it keeps those that are the same.
+//! The method `mirror`: restores a cold or snapshot copy of a data directory from a directory that the operator granted. Files that belong
+//! to a running server are not copied, as with pg_basebackup. The host copies the files; with `delta` it keeps files that match.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]

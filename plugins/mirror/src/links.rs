@@ -1,12 +1,12 @@
-//! Symbolic links in a copy. A link to a file within the copy is copied as that file: `postgresql.conf`, for example, may be a link to the
-//! file that the operator edits. Links out of the copy are not followed.
+//! Follows symbolic links in a copy. A link to a file within the copy is copied as that file. For example, `postgresql.conf` may be a
+//! link to the file that the operator edits. Links that lead out of the copy are not followed.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use crate::layout::Layout;
 
-/// How many links in a chain are followed, as by Linux.
+/// How many links in a chain are followed. Linux has the same limit.
 const MOST: usize = 40;
 
 /// Where a link leads.
@@ -16,7 +16,7 @@ pub(crate) enum Leads {
     ToFile(PathBuf),
     /// To a folder within the copy.
     ToFolder(PathBuf),
-    /// To a missing file within the copy, or in a circle.
+    /// To a missing file within the copy, or into a loop of links.
     Nowhere,
     /// Out of the copy; `None` if the target cannot be read.
     Out(Option<PathBuf>),

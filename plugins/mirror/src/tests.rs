@@ -15,7 +15,7 @@ const LABEL: &str = "START WAL LOCATION: 0/9000028 (file 00000003000000000000000
 const SHUT_DOWN: u8 = 1;
 const IN_PRODUCTION: u8 = 6;
 
-/// A copy of a data directory with a tablespace inside, and the directories that it is copied to.
+/// A copy of a data directory that contains a tablespace, and the directories to which the copy is restored.
 struct Scene {
     root: TempDir,
     request: Request,
@@ -63,7 +63,7 @@ impl Scene {
         fs::write(self.path("copy/global/pg_control"), bytes).unwrap();
     }
 
-    /// Moves `from` of the copy to `to`, and replaces it by a link.
+    /// Moves `from` in the copy to `to`, and replaces `from` with a link.
     fn link(&self, from: &str, to: &str) {
         fs::rename(self.path("copy").join(from), self.path(to)).unwrap();
         symlink(self.path(to), self.path("copy").join(from)).unwrap();
@@ -300,7 +300,7 @@ fn an_option_for_an_unknown_tablespace_is_an_error() {
 }
 
 #[test]
-fn of_a_tablespace_only_the_folder_of_this_version_is_copied() {
+fn only_the_folder_of_this_version_is_copied_from_a_tablespace() {
     let scene = Scene::new();
     scene.put("pg_tblspc/16384/PG_14_202107181/5/1", "old");
     scene.put("pg_tblspc/16384/notes.txt", "x");
@@ -341,7 +341,7 @@ fn an_invalid_control_file_is_refused() {
 }
 
 #[test]
-fn a_copy_that_changes_meanwhile_is_refused() {
+fn a_copy_that_changes_after_the_plan_is_refused() {
     let scene = Scene::new();
     let plan = scene.plan().0.unwrap();
     scene.control(IN_PRODUCTION);
@@ -355,7 +355,7 @@ fn a_server_that_writes_during_the_copy_is_noticed_at_its_end() {
     let (result, record) = scene.host().run(|| {
         let layout = Layout::find(&scene.request)?;
         let plan = layout.plan()?;
-        // A checkpoint after the layout was found. It changes nothing that the plan names.
+        // The checkpoint is after the layout was found, and changes nothing that the plan names.
         let path = scene.path("copy/global/pg_control");
         let mut bytes = fs::read(&path).unwrap();
         bytes[100] = 1;
@@ -429,7 +429,7 @@ fn files_that_are_too_large_are_refused_unread() {
 }
 
 #[test]
-fn with_delta_what_matches_is_kept_and_what_the_copy_lacks_is_removed() {
+fn with_delta_matching_files_are_kept_and_files_missing_in_the_copy_are_removed() {
     for choice in ["size-and-time", "digest"] {
         let mut scene = Scene::new();
         scene.request = scene.request.clone().with("delta", choice);
@@ -437,7 +437,7 @@ fn with_delta_what_matches_is_kept_and_what_the_copy_lacks_is_removed() {
         scene.assert_copied();
         let data = scene.path("data");
         fs::remove_file(data.join(UNFINISHED_CONTROL_FILE)).unwrap();
-        // Left-over files of a server that ran there, and of another tablespace.
+        // Leftover files from a server that ran in this directory, and from another tablespace.
         for extra in ["base/6/1", "base/5/9999", "postmaster.pid", "pg_notify/0000", "backup_label.old"] {
             fs::create_dir_all(data.join(extra).parent().unwrap()).unwrap();
             fs::write(data.join(extra), "x").unwrap();
@@ -453,7 +453,7 @@ fn with_delta_what_matches_is_kept_and_what_the_copy_lacks_is_removed() {
         symlink(scene.path("outside/precious"), data.join("base/5/link")).unwrap();
         fs::remove_file(data.join("postgresql.conf")).unwrap();
         fs::create_dir(data.join("postgresql.conf")).unwrap();
-        // The same size, but another time for one choice and another content for the other.
+        // The file has the same size, but another time for one choice, and another content for the other choice.
         fs::write(data.join("base/5/1259"), "y".repeat(3 << 20)).unwrap();
         let before = fs::metadata(data.join("pg_xact/0000")).unwrap().modified().unwrap();
         let newer = before + std::time::Duration::from_secs(9);

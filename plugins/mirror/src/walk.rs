@@ -16,10 +16,10 @@ use crate::links::{self, Leads};
 /// How deep directories may be nested. PostgreSQL's are four deep.
 const DEEPEST: usize = 64;
 
-/// How many skipped entries are logged. Of the others only the number is.
+/// How many skipped entries are logged by name. For the others only their number is logged.
 const MOST_LINES: usize = 20;
 
-/// The entries that hold data. A link there is an error, because skipping it would lose data.
+/// The entries that contain data. If one of these is a link, that is an error, because skipping the link would lose data.
 const DATA: [&str; 10] = [
     "base",
     names::GLOBAL,
@@ -63,7 +63,7 @@ pub(crate) fn mtime(metadata: &fs::Metadata) -> Option<u64> {
     metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok().map(|time| time.as_secs())
 }
 
-/// Calls `visit` for everything that is to be copied except the control file, a directory before its content.
+/// Calls `visit` for every entry that must be copied, except for the control file. Visits a directory before its content.
 pub(crate) fn walk(
     layout: &Layout,
     warn: Warn,
@@ -122,7 +122,7 @@ impl Walk<'_> {
             } else if kind.is_file() {
                 self.file(name, path)?;
             } else if EMPTIED.contains(&name.as_str()) {
-                // Created empty, even if it is a link.
+                // The directory is created empty, even if it is a link.
                 self.entry(Entry::Directory(name))?;
             } else if kind.is_symlink() {
                 self.link(path, name)?;
@@ -139,7 +139,7 @@ impl Walk<'_> {
         self.entry(Entry::File { name, path, size: metadata.len(), mtime })
     }
 
-    /// Visits the file that a link leads to, if that is within the copy. Otherwise skips the link, or fails if data would be missing.
+    /// Visits the file to which a link leads, if the file is within the copy. Otherwise skips the link, or fails if data would be missing.
     fn link(&mut self, path: PathBuf, name: String) -> Result<(), Failure> {
         let first = name.split('/').next().unwrap_or(&name);
         if DATA.contains(&first) || matches!(name.as_str(), names::PG_VERSION | names::BACKUP_LABEL) {

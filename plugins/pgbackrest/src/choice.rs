@@ -26,7 +26,7 @@ pub(crate) struct Chosen<C> {
 }
 
 impl<C> Chosen<C> {
-    /// Returns the cluster of the backup.
+    /// Returns the cluster from which the backup was taken.
     pub(crate) fn cluster(&self) -> Option<&Cluster> {
         self.info.cluster(&self.backup)
     }
@@ -42,9 +42,10 @@ impl<C> Chosen<C> {
     }
 }
 
-/// Finds the requested backup in the first repository from which it can be restored, as `usable` decides. Reads its manifest into what
-/// `fresh` returns. If no repository has such a backup and `options` allow it, tries older ones in the same order of repositories. If a
-/// standby could follow the source from none of the backups, chooses the newest nevertheless; a later check reports what is wrong with it.
+/// Finds the requested backup in the first repository from which the backup can be restored; `usable` decides that. Reads the manifest
+/// into the value that `fresh` returns. If no repository has such a backup and `options` allow older backups, tries older backups in the
+/// same order of repositories. If a standby could not follow the source from any of the backups, chooses the newest backup; a later check
+/// then reports the problem.
 ///
 /// # Errors
 /// [`Failure::NotApplicable`] if no repository has a backup of the stanza, else says why each repository cannot be used.
@@ -83,7 +84,7 @@ pub(crate) fn choose<C: Contents, T>(
                     return Ok(found);
                 }
                 Err(Failure::Cancelled) => return Err(Failure::Cancelled),
-                // A failure that may pass is no reason to use an older backup.
+                // A transient failure is not a reason to use an older backup.
                 Err(failure @ Failure::RetryLater(_)) => failures.push(failure),
                 Err(failure) => {
                     failures.push(with_advice(failure, candidates.older(1).filter(|_| !options.takes_older)));
@@ -106,7 +107,7 @@ pub(crate) fn choose<C: Contents, T>(
     Err(Failure::failed("no repository was looked at"))
 }
 
-/// Adds to `failure` what to do about a backup that cannot be restored. `older` is the next one that could be tried.
+/// Adds advice about a backup that cannot be restored to `failure`. `older` is the next backup that could be tried.
 fn with_advice(failure: Failure, older: Option<&str>) -> Failure {
     let Failure::Failed(why) = failure else { return failure };
     let older = older.map_or_else(String::new, |label| {
@@ -117,10 +118,10 @@ fn with_advice(failure: Failure, older: Option<&str>) -> Failure {
     ))
 }
 
-/// How many older backups of a repository are tried.
+/// How many older backups in a repository are tried.
 const MOST_OLDER: usize = 20;
 
-/// The backups of a repository that match the options.
+/// The backups in a repository that match the options.
 struct Candidates {
     repository: Rc<Repository>,
     info: Rc<BackupInfo>,
@@ -129,7 +130,7 @@ struct Candidates {
 }
 
 impl Candidates {
-    /// Finds the matching backups of the repository `name`; `None` if `rule` allows none of them.
+    /// Finds the matching backups in the repository `name`; `None` if `rule` allows none of them.
     fn of(name: &str, options: &Options, rule: Rule) -> Result<Option<Self>, Failure> {
         let repository = Repository::open(name, &options.stanza)?;
         let folder = repository.backup("");
@@ -186,7 +187,8 @@ impl Candidates {
         Ok((chosen, what))
     }
 
-    /// Finds the first backup behind the best that can be restored; `None` if none can. Logs why those before it cannot.
+    /// Finds the first backup after the best that can be restored; `None` if none can be restored. Logs why the skipped backups cannot be
+    /// restored.
     fn try_older<C: Contents, T>(
         &self,
         failures: &mut Vec<Failure>,
@@ -216,7 +218,7 @@ impl Candidates {
     }
 }
 
-/// Which backups the newest is chosen from.
+/// The set of backups from which the newest is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
     /// Backups from which a standby can follow the source, if there is a source.

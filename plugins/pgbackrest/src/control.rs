@@ -1,5 +1,5 @@
-//! Reads the backup's control file in `plan`. It contains the size of a WAL segment, and reading it shows that the files of the backup
-//! can be read and decrypted.
+//! Reads the backup's control file in `plan`. The control file contains the size of a WAL segment. Reading this file also shows that the
+//! files of the backup can be read and decrypted.
 
 use std::io::Read;
 
@@ -23,7 +23,7 @@ pub(crate) struct ControlFile {
 /// Reads the control file of `chosen`.
 ///
 /// # Errors
-/// Fails if the backup has no control file, if it cannot be read, or if it is not as the manifest lists it.
+/// Fails if the backup has no control file, or if the control file cannot be read or does not match the manifest.
 pub(crate) fn read<C>(chosen: &Chosen<C>) -> Result<ControlFile, Failure> {
     let Some(file) = &chosen.head.control_file else {
         return Err(chosen.failed(format!("lists no {CONTROL_FILE}: a cluster does not start without")));

@@ -1,5 +1,5 @@
-//! Restores a backup. The component says which object becomes which file. The host writes the files and compares each with the manifest's
-//! checksum.
+//! Restores a backup. The component says which object becomes which file. The host writes the files and compares each file with its
+//! checksum from the manifest.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -22,11 +22,11 @@ use crate::wal::{History, Segment, WalRoute};
 /// The SHA-1 of an empty file.
 const SHA1_OF_EMPTY: [u8; 20] = crate::manifest::SHA1_OF_EMPTY;
 
-/// The files that are written completely before any other. A Patroni that is started meanwhile reads the version from them, and that the
-/// directory is a backup.
+/// The files that are written completely before any other file. A Patroni that starts during the run learns from these files the version,
+/// and that the directory comes from a backup.
 const FIRST: [&str; 2] = [PG_VERSION, BACKUP_LABEL];
 
-/// How many times the archive is listed again for segments that were archived meanwhile.
+/// How many times the archive is listed again for segments that were archived during the restore.
 const ROUNDS: usize = 100;
 
 /// Restores the backup of `plan`.
@@ -35,7 +35,7 @@ const ROUNDS: usize = 100;
 /// Says why the backup was not restored.
 pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
     let options = Options { wanted: Wanted::Label(plan.backup.clone()), ..options.clone() };
-    // `plan` has checked the objects already. They are needed again only to choose the same one of several repositories.
+    // `plan` has checked the objects already. They are checked again only if several repositories are named, to choose the same one.
     let looks_for_objects = options.repositories.len() > 1;
     let (chosen, Usable { plan: now, control }) =
         choose(&options, &mut Files::default, &|chosen| usable(chosen, looks_for_objects))?;
@@ -88,8 +88,8 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
     Ok(())
 }
 
-/// Fetches `segments`. If the route follows the source, also fetches the segments that were archived meanwhile, at most `rounds` times.
-/// `expected` are the bytes and files that the progress expected so far.
+/// Fetches `segments`. If the route follows the source, also fetches the segments that were archived during the restore, at most `rounds`
+/// times. `expected` are the numbers of bytes and files that were reported as expected so far.
 pub(crate) fn restore_wal(
     route: &mut WalRoute<'_>,
     mut restoring: Restoring<'_>,
@@ -129,7 +129,7 @@ pub(crate) fn restore_wal(
     Ok(())
 }
 
-/// Removes everything from the data directory that is neither in the backup nor in the restored WAL.
+/// Removes all entries from the data directory that are neither in the backup nor in the restored WAL.
 fn remove_others(
     chosen: &Chosen<Files>,
     segments: &[Segment],
@@ -159,18 +159,18 @@ fn remove_others(
     })
 }
 
-/// The transfer job for the host.
+/// The transfer job that the host runs.
 pub(crate) struct Restoring<'a> {
     chosen: &'a Chosen<Files>,
     job: Job,
-    /// The origin of files of the backup that are objects of their own.
+    /// The origin of the backup's files that are separate objects.
     origin: u32,
     /// The origin of files in bundles.
     bundles: u32,
     /// The origins of WAL, by compression.
     archives: HashMap<&'static str, u32>,
     unless: Unless,
-    /// The folder of the backups, and the object name that empty files get, which is never read.
+    /// The folder with the backups. The next field is the object name for empty files, which is never read.
     folder: String,
     nothing: String,
 }
@@ -194,7 +194,7 @@ impl<'a> Restoring<'a> {
         })
     }
 
-    /// Waits for everything that was added, and starts a new job.
+    /// Waits until all added items are done, and starts a new job.
     fn finish(self) -> Result<Self, Failure> {
         let (chosen, is_delta) = (self.chosen, self.unless == Unless::SameDigest);
         self.job.finish()?;
@@ -291,7 +291,7 @@ impl<'a> Restoring<'a> {
 
     fn history(&mut self, history: &History, datadir: &Datadir) -> Result<(), Failure> {
         let name = format!("pg_wal/{}", history.name);
-        // Left over by an interrupted run.
+        // An interrupted run left this file.
         let path = datadir.place(&name)?;
         match fs::remove_file(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}

@@ -1,13 +1,14 @@
-//! The files and directories of a manifest in memory, which can be looked up by name and listed in the best order to fetch them.
+//! Stores the files and directories of a manifest in memory, where they can be looked up by name and listed in the best order to fetch
+//! them.
 
 use std::cmp::Ordering;
 
 use crate::manifest::{Contents, File};
 
-/// How many files and directories can be restored. A million take some 140 MB of memory.
+/// The largest permitted number of files and directories. A million entries take some 140 MB of memory.
 pub(crate) const MOST: u64 = 1_500_000;
 
-/// How many files one allocation holds. A single list would need twice the memory while it grows.
+/// How many files one allocation contains. A single list would need twice the memory while it grows.
 const PIECE: usize = 1 << 14;
 
 /// The files and directories of a manifest.
@@ -15,7 +16,7 @@ const PIECE: usize = 1 << 14;
 pub(crate) struct Files {
     pieces: Vec<Vec<File>>,
     count: usize,
-    /// How many files are not below `pg_tblspc`. Those come first.
+    /// How many files are not below `pg_tblspc`. These files come first.
     in_data: usize,
     /// The directories in the order of the manifest, with those below `pg_tblspc` last.
     pub(crate) directories: Vec<Box<str>>,
@@ -44,10 +45,10 @@ impl Contents for Files {
     }
 }
 
-/// Checks that one more than `count` files and directories are allowed.
+/// Checks that another entry may be added to `count` files and directories.
 ///
 /// # Errors
-/// Fails if they are not.
+/// Fails if the limit is reached.
 pub(crate) fn one_more(count: usize) -> Result<(), String> {
     if (count as u64) < MOST {
         Ok(())
@@ -61,7 +62,7 @@ impl Files {
         &self.pieces[at / PIECE][at % PIECE]
     }
 
-    /// Finds the file of that name.
+    /// Finds the file with this name.
     pub(crate) fn find(&self, name: &str) -> Option<&File> {
         let (mut from, mut to) =
             if is_in_tablespace(name) { (self.in_data, self.count) } else { (0, self.in_data) };
@@ -77,17 +78,18 @@ impl Files {
         None
     }
 
-    /// Returns whether there is a file of that name.
+    /// Returns whether there is a file with this name.
     pub(crate) fn has_file(&self, name: &str) -> bool {
         self.find(name).is_some()
     }
 
-    /// Returns whether the backup has a status file for the segment `name` of `pg_wal`, as the backup of a cluster that was shut down may.
+    /// Returns whether the backup has a status file for the segment `name` in `pg_wal`. A backup of a cluster that was shut down may have
+    /// status files.
     pub(crate) fn has_status(&self, name: &str) -> bool {
         ["done", "ready"].iter().any(|state| self.has_file(&format!("pg_wal/archive_status/{name}.{state}")))
     }
 
-    /// Returns whether there is a directory of that name.
+    /// Returns whether there is a directory with this name.
     pub(crate) fn has_directory(&self, name: &str) -> bool {
         let wanted = (is_in_tablespace(name), name);
         self.directories.binary_search_by(|known| (is_in_tablespace(known), &**known).cmp(&wanted)).is_ok()
@@ -101,8 +103,8 @@ impl Files {
         })
     }
 
-    /// Returns every file in the best order to fetch them: first objects from the largest on, so that no large one starts when the others
-    /// are done; then bundles from beginning to end; then empty files.
+    /// Returns every file in the best order to fetch them: first separate objects, largest first, so that no large object starts when all
+    /// others are done; then bundles from beginning to end; then empty files.
     pub(crate) fn in_best_order(&self) -> impl Iterator<Item = &File> {
         // There are at most `MOST`.
         let mut order: Vec<u32> = (0..self.count as u32).collect();
@@ -172,7 +174,7 @@ mod tests {
         for number in 0..count {
             files.file(file(&format!("base/5/{number:06}"), 1, None)).unwrap();
         }
-        // By name it comes after the files below `pg_tblspc`, in a manifest before them.
+        // By name this file comes after the files below `pg_tblspc`, but in a manifest it comes before them.
         files.file(file("pg_xact/0000", 1, None)).unwrap();
         files.file(file(&format!("{inside}/5/16385"), 1, None)).unwrap();
         for name in ["base", "pg_xact", inside] {

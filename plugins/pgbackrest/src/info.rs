@@ -12,10 +12,10 @@ use crate::label::is_label;
 use crate::names::shown;
 use crate::repository::{Repository, TextKey};
 
-/// How many backups a stanza may have.
+/// The largest permitted number of backups in a stanza.
 const MOST_BACKUPS: usize = 20_000;
 
-/// How many clusters a stanza may have had, one after the other.
+/// The largest permitted number of clusters that a stanza had, one after the other.
 const MOST_CLUSTERS: usize = 1000;
 
 /// One backup in `backup.info`.
@@ -30,7 +30,7 @@ pub(crate) struct Backup {
     pub(crate) timeline: Option<u32>,
     /// Whether pages with wrong checksums were found.
     pub(crate) has_errors: bool,
-    /// The number of its cluster.
+    /// The number of the cluster in the stanza.
     pub(crate) cluster: u32,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Backup {
 pub(crate) struct Cluster {
     number: u32,
     pub(crate) system_identifier: u64,
-    /// Such as `15`, before version 10 such as `9.6`.
+    /// The major version, such as `15`; before version 10, such as `9.6`.
     pub(crate) version: String,
 }
 
@@ -93,8 +93,8 @@ impl ArchiveInfo {
         Ok(loaded.map(|loaded| Self { key: loaded.key, ..loaded.contents }))
     }
 
-    /// Returns the folders of the stanza with WAL of the cluster with this identifier and version. A stanza may have had the cluster
-    /// several times, each with its own number. The folder of `number` comes first, then the others from the newest on.
+    /// Returns the stanza's folders with WAL from the cluster with this system identifier and version. A stanza may have had the cluster
+    /// several times, each time with another number. The folder for `number` comes first, then the others, newest first.
     pub(crate) fn folders(&self, system_identifier: u64, version: &str, number: u32) -> Vec<String> {
         let mut clusters: Vec<_> = self
             .clusters
@@ -174,7 +174,7 @@ impl Visitor for ArchiveInfo {
         if section != "db:history" {
             return skip(line);
         }
-        // `db-id` here is what `db-system-id` is in backup.info.
+        // archive.info has the system identifier under `db-id`, backup.info has it under `db-system-id`.
         #[derive(Deserialize)]
         #[serde(expecting = "what is known of a cluster, by names")]
         struct History {

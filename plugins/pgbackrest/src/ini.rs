@@ -1,5 +1,5 @@
-//! Reads the texts that pgBackRest writes beside backups and archives: INI with JSON values (its src/common/ini.c) and a checksum of the
-//! whole text (src/info/info.c). They are read line by line and once, because a manifest may have gigabytes.
+//! Reads the texts that pgBackRest writes beside backups and archives: INI with JSON values (pgBackRest's src/common/ini.c) and a checksum
+//! of the whole text (src/info/info.c). A text is read only once and line by line, because a manifest may have gigabytes.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -13,19 +13,19 @@ use understudy::{AtPath, Failure, cancelled};
 
 use crate::names::shown;
 
-/// The version of the format that is read (`REPOSITORY_FORMAT` in pgBackRest's src/version.h), unchanged since 2.00.
+/// The supported version of the format (`REPOSITORY_FORMAT` in pgBackRest's src/version.h), unchanged since 2.00.
 const FORMAT: u64 = 5;
 
-/// The longest line, in bytes. The longest lines of pgBackRest list damaged pages, at most 131,072 of a file.
+/// The longest permitted line, in bytes. pgBackRest's longest lines list damaged pages, at most 131,072 for a file.
 const LONGEST_LINE: u64 = 4 << 20;
 
-/// The longest text, in bytes. A manifest has some 250 bytes for each file.
+/// The longest permitted text, in bytes. A manifest has some 250 bytes for each file.
 const MOST_TEXT: u64 = 4 << 30;
 
-/// How many names the sections that do not list files and directories may have: backups, clusters, settings.
+/// The largest permitted number of names in sections other than the lists of files and directories: backups, clusters, settings.
 const MOST_NAMES: usize = 200_000;
 
-/// How many bytes of text are passed to the hasher of the host at once.
+/// How many bytes of text are passed to the host's hasher at once.
 const PIECE: usize = 256 << 10;
 
 /// How many lines are read between two checks for cancellation.
@@ -82,7 +82,7 @@ pub(crate) fn read(
     read_within(shown, stream, secret, visitor, MOST_TEXT)
 }
 
-/// Reads as [`read`], with a limit of `most` bytes.
+/// Reads a text as [`read`] does, with a limit of `most` bytes.
 fn read_within(
     shown: &str,
     stream: impl Read,
@@ -155,8 +155,8 @@ fn read_within(
     }
 }
 
-/// The sections and names so far. A name that comes twice is an error: one reader would use the first value, another the last. Only
-/// hashes are kept, so that long names need no more memory than short ones.
+/// The sections and names that were read so far. A duplicate name is an error, because one reader would use the first value and another
+/// reader the last. Only hashes are kept, so long names need no more memory than short names.
 #[derive(Default)]
 struct Names {
     hasher: RandomState,
@@ -196,14 +196,14 @@ struct Reading<'a, R> {
     shown: &'a str,
     text: BufReader<R>,
     number: u64,
-    /// How many bytes were read, and the limit.
+    /// The number of bytes that were read, and the limit.
     length: u64,
     most: u64,
     sum: Summing<'a>,
 }
 
 impl<R: Read> Reading<'_, R> {
-    /// Reads the next line into `line`, without its line end. Returns whether there was one.
+    /// Reads the next line into `line`, without the newline. Returns whether there was a line.
     fn next(&mut self, line: &mut Vec<u8>) -> Result<bool, Failure> {
         line.clear();
         if self.number.is_multiple_of(LINES) {
@@ -269,7 +269,7 @@ impl<'a> Summing<'a> {
         self.flush(PIECE)
     }
 
-    /// Passes the waiting text to the host, if it has at least `from` bytes.
+    /// Passes the buffered text to the host if it has at least `from` bytes.
     fn flush(&mut self, from: usize) -> Result<(), Failure> {
         if self.waiting.len() < from {
             return Ok(());

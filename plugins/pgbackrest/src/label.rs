@@ -1,9 +1,9 @@
-//! Names of pgBackRest: labels of backups, stanzas, and WAL segments in a backup.
+//! Recognizes pgBackRest's names for backups (labels), stanzas, and WAL segments in a backup.
 
 use postgres_formats::segment::SegmentName;
 use understudy::Failure;
 
-/// Returns whether `text` is the label of a backup: `YYYYMMDD-HHMMSSF`, for a differential or incremental backup followed by
+/// Returns whether `text` is a backup label: `YYYYMMDD-HHMMSSF`, which for a differential or incremental backup is followed by
 /// `_YYYYMMDD-HHMMSS` and `D` or `I` (`backupRegExp` in pgBackRest's src/command/backup/common.c).
 pub(crate) fn is_label(text: &str) -> bool {
     let is_time = |text: &str| {
@@ -21,10 +21,10 @@ pub(crate) fn is_label(text: &str) -> bool {
     }
 }
 
-/// Checks that `text` can be the name of a stanza, which is one folder below `backup` and `archive`.
+/// Checks that `text` can be the name of a stanza. A stanza has one folder below `backup` and one below `archive`.
 ///
 /// # Errors
-/// Fails if it cannot.
+/// Fails if `text` cannot be the name of a stanza.
 pub(crate) fn check_stanza(text: &str) -> Result<(), Failure> {
     let is_folder =
         !matches!(text, "" | "." | "..") && !text.contains(['/', '\\']) && !text.contains(char::is_control);
@@ -34,7 +34,7 @@ pub(crate) fn check_stanza(text: &str) -> Result<(), Failure> {
     Err(Failure::failed(format!("`stanza = \"{}\"` cannot be the name of a stanza", text.escape_debug())))
 }
 
-/// Returns the name of the WAL segment at `path` in a data directory; `None` if `path` is not one.
+/// Returns the name of the WAL segment at `path` in a data directory; `None` if `path` is not a WAL segment.
 pub(crate) fn segment_of(path: &str) -> Option<&str> {
     path.strip_prefix("pg_wal/").filter(|name| SegmentName::parse(name.as_bytes()).is_some())
 }
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_is_one_or_two_times_with_their_letters() {
+    fn a_label_has_one_or_two_timestamps_with_their_letters() {
         for label in
             ["20261126-043406F", "20261126-043406F_20261126-043412I", "20261126-043406F_20261126-043412D"]
         {

@@ -1,8 +1,8 @@
-//! The method `pgbackrest`: restores from a repository that pgBackRest writes, without pgBackRest on the machine. Full,
+//! The method `pgbackrest`: restores a backup from a pgBackRest repository, without pgBackRest on the machine. Supports full,
 //! differential and incremental backups, bundles, every compression, encryption, tablespaces, and the archived WAL.
 //!
-//! The component reads only what describes the backup: `backup.info`, a manifest, and listings of the archive. The host fetches many files
-//! at once, and compares each with its checksum while it writes the file.
+//! The component reads only the texts that describe the backup: `backup.info`, a manifest, and listings of the archive. The host fetches
+//! many files at once, and compares each file with its checksum while it writes the file.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]

@@ -1,5 +1,5 @@
-//! Reads `backup.manifest`: every file and directory of a backup, and which backup holds the bytes of each (pgBackRest's
-//! src/info/manifest.c). The manifest is read once, and each file is passed to [`Contents`] at once.
+//! Reads `backup.manifest`, which lists every file and directory in a backup and the backup that contains each file (pgBackRest's
+//! src/info/manifest.c). The manifest is read once, and each file is passed to [`Contents`] immediately.
 
 mod file;
 mod longest;
@@ -38,18 +38,18 @@ pub(crate) trait Contents {
     fn directory(&mut self, name: &str) -> Result<(), String>;
 }
 
-/// How the files of a backup are compressed (`option-compress-type`).
+/// How the files in a backup are compressed (`option-compress-type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Compression {
     pub(crate) codec: Option<Codec>,
-    /// The ending of their names.
+    /// The ending of the object names.
     pub(crate) ending: &'static str,
 }
 
 /// No compression.
 const PLAIN: Compression = Compression { codec: None, ending: "" };
 
-/// The content of a manifest besides its files.
+/// The content of a manifest, except for its files.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     pub(crate) label: String,
@@ -64,7 +64,7 @@ pub(crate) struct Head {
     pub(crate) version: Option<String>,
     compression: Option<Compression>,
     pub(crate) targets: Vec<Target>,
-    /// The mode of files whose line has none.
+    /// The mode for files whose line has no mode.
     pub(crate) file_mode: Option<u32>,
     /// The labels of the backups that hold files; [`File::reference`] is an index.
     pub(crate) references: References,
@@ -243,7 +243,7 @@ impl<C: Contents> Manifest<C> {
 /// Returns the compression that pgBackRest calls `kind` (its src/common/compress/helper.c).
 ///
 /// # Errors
-/// Fails if it is unknown.
+/// Fails if the compression is unknown.
 fn compression(kind: &str) -> Result<Compression, String> {
     Ok(match kind {
         "none" => PLAIN,
@@ -259,7 +259,7 @@ fn lsn(line: &str) -> Result<Lsn, String> {
     split::<&str>(line)?.1.parse().map_err(|error| format!("has an LSN that is none: {error}"))
 }
 
-/// Checks that `name` comes after `last`, as in every manifest (`lstSort` in pgBackRest's src/info/manifest.c). So no name comes twice.
+/// Checks that `name` sorts after `last`, as in every manifest (`lstSort` in pgBackRest's src/info/manifest.c). So each name is unique.
 fn in_order(last: &mut String, name: &str) -> Result<(), String> {
     if name <= last.as_str() {
         let (name, last) = (shown(name, 200), shown(last, 200));

@@ -1,4 +1,4 @@
-//! Names in a manifest, and the paths that they map to in a data directory. They come from the repository and are not trusted.
+//! Maps the names in a manifest to paths in a data directory. The names come from the repository and are not trusted.
 
 use postgres_formats::names;
 
@@ -18,16 +18,16 @@ pub(crate) fn shown(text: &str, most: usize) -> String {
 pub(crate) enum Name<'a> {
     /// A file or directory, by its path in the data directory.
     Below(&'a str),
-    /// `pg_data` and `pg_tblspc`, below which everything else is.
+    /// `pg_data` or `pg_tblspc`, which contain all other names.
     Root,
-    /// A file that is not restored: the host creates the links of `tablespace_map`, and a manifest describes a backup only.
+    /// A file that is not restored, because the host creates the links from `tablespace_map`, and a manifest describes only a backup.
     NotRestored,
 }
 
 /// Returns the meaning of the name `name` in a manifest.
 ///
 /// # Errors
-/// Fails if the name leads out of the data directory, or if no backup has it.
+/// Fails if the name leads out of the data directory, or if backups never contain this name.
 pub(crate) fn name_of(name: &str) -> Result<Name<'_>, String> {
     let shown = || shown(name, 200);
     if name.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {

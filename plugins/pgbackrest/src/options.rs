@@ -1,4 +1,4 @@
-//! The options of the operator, read once.
+//! Reads the operator's options.
 
 use postgres_formats::Lsn;
 use understudy::{Failure, Request};
@@ -6,10 +6,10 @@ use understudy::{Failure, Request};
 use crate::label::{check_stanza, is_label};
 use crate::time::seconds_of;
 
-/// The store if the operator names none.
+/// The default store.
 pub(crate) const REPOSITORY: &str = "repo";
 
-/// How many repositories may be named, which is pgBackRest's limit.
+/// The largest permitted number of repositories, which is also pgBackRest's limit.
 const MOST_REPOSITORIES: usize = 256;
 
 /// The options of a request.
@@ -18,7 +18,7 @@ pub(crate) struct Options {
     pub(crate) stanza: String,
     pub(crate) repositories: Vec<String>,
     pub(crate) wanted: Wanted,
-    /// Whether an older backup is restored if the newest matching one cannot be.
+    /// Whether an older backup is restored if the newest matching backup cannot be restored.
     pub(crate) takes_older: bool,
     pub(crate) is_delta: bool,
     pub(crate) wal: Wal,
@@ -31,9 +31,9 @@ pub(crate) enum Wanted {
     Label(String),
     /// The newest matching backup.
     Newest {
-        /// The backup ended at or before this point; `None`: any.
+        /// The point at or before which the backup must have ended; `None` for any point.
         until: Option<Until>,
-        /// The backup ended on this timeline; `None`: any.
+        /// The timeline on which the backup must have ended; `None` for any timeline.
         timeline: Option<u32>,
     },
 }
@@ -55,11 +55,11 @@ pub(crate) enum Until {
 /// Which WAL is restored to `pg_wal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wal {
-    /// None. The standby gets it from the source.
+    /// No WAL. The standby gets the WAL from the source.
     None,
-    /// What the backup needs to be consistent.
+    /// The WAL that the backup needs to become consistent.
     Consistent,
-    /// Everything that is archived up to the position of the source, along its timelines.
+    /// All archived WAL up to the position of the source, along the source's timelines.
     Latest,
 }
 

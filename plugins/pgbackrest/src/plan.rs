@@ -1,5 +1,4 @@
-//! Makes the plan, and checks everything that can be known from the repository without reading the files of the backup, except its control
-//! file.
+//! Makes the plan. Checks everything that the repository shows without reading the backup's files; only the control file is read.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -56,7 +55,7 @@ impl Contents for Counted {
 }
 
 impl Counted {
-    /// Returns how many WAL segments of the backup have no status file. `create` adds one for each.
+    /// Returns the number of WAL segments in the backup that have no status file. `create` adds a status file for each.
     fn segments_without_status(&self) -> u64 {
         let has_status = |name: &str| {
             ["done", "ready"]
@@ -75,8 +74,8 @@ pub(crate) struct Usable {
     pub(crate) control: ControlFile,
 }
 
-/// Checks that `chosen` can be restored. With `looks_for_objects`, also checks that the backups that it is built on exist, and the
-/// objects with the longest keys, which takes a request for each.
+/// Checks that `chosen` can be restored. With `looks_for_objects`, also checks that the backups on which it is built exist, and that the
+/// objects with the longest keys exist. Each of these checks takes a request.
 ///
 /// # Errors
 /// Says why the backup cannot be restored.
@@ -118,7 +117,7 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
         let fetched = segments.iter().filter(|segment| segment.archived.is_some()).count() as u64;
         let history: usize = histories.iter().map(|history| history.text.len()).sum();
         bytes = bytes.saturating_add(fetched * route.size.bytes()).saturating_add(history as u64);
-        // Each has a status file.
+        // Each segment has a status file.
         files += 2 * (fetched + histories.len() as u64);
         let (label, until) = (
             &chosen.backup.label,
@@ -197,7 +196,7 @@ fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
 /// Checks that a backup of this kind can be restored.
 ///
 /// # Errors
-/// Says why it cannot.
+/// Says why the backup cannot be restored.
 fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     let head = &chosen.head;
     if head.has_blocks {
@@ -221,7 +220,7 @@ fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
 /// Checks that the store has the objects with the longest keys. A repository may have been copied to a store that does not accept them.
 ///
 /// # Errors
-/// Fails if one of them is missing.
+/// Fails if one of these objects is missing.
 fn check_longest<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     for file in chosen.head.longest.files() {
         cancelled()?;
@@ -243,7 +242,7 @@ fn check_longest<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks that every backup that holds files of this one exists.
+/// Checks that every other backup that contains files of this backup exists.
 fn check_references<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     let listed: HashSet<&str> = chosen.info.backups.iter().map(|backup| backup.label.as_str()).collect();
     for label in chosen.head.references.iter().filter(|label| *label != chosen.backup.label) {

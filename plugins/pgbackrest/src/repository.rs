@@ -1,8 +1,8 @@
-//! One repository: its store, the encryption of its texts, and the second copy that pgBackRest keeps of each.
+//! Reads one repository: opens the store, decrypts texts, and uses the copy that pgBackRest keeps of each text.
 //!
-//! An encrypted repository has a chain of keys. The pass phrase of the repository decrypts `backup.info` and `archive.info`. The key in
-//! `backup.info` decrypts the manifests, the key in a manifest the files of that set of backups, and the key in `archive.info` the archive.
-//! The host holds all of them; the component has only handles.
+//! An encrypted repository has a chain of keys. The repository's pass phrase decrypts `backup.info` and `archive.info`. The key in
+//! `backup.info` decrypts the manifests, the key in a manifest decrypts the files of that set of backups, and the key in `archive.info`
+//! decrypts the archive. The host keeps all keys; the component has only handles.
 
 use std::io::Read;
 
@@ -15,14 +15,14 @@ use crate::ini::{self, CIPHER_PASS, CIPHER_SECTION, Visitor};
 /// How an encrypted text begins (OpenSSL's `enc`).
 const SALTED: &[u8; 8] = b"Salted__";
 
-/// A granted store that holds a repository.
+/// A granted store with a repository.
 #[derive(Debug)]
 pub(crate) struct Repository {
     pub(crate) bucket: Bucket,
     pub(crate) stanza: String,
 }
 
-/// How pgBackRest wraps what it compresses and encrypts.
+/// The format in which pgBackRest stores compressed and encrypted data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wrapping {
     /// The format of an object, and of the files in most bundles.
@@ -37,7 +37,7 @@ pub(crate) enum Wrapping {
 pub(crate) enum TextKey<'a> {
     /// The pass phrase of the repository, if the text is encrypted.
     PassPhrase,
-    /// A key that another text holds, if the repository is encrypted.
+    /// A key from another text, if the repository is encrypted.
     Held(Option<&'a Key>),
 }
 
@@ -45,7 +45,7 @@ pub(crate) enum TextKey<'a> {
 #[derive(Debug)]
 pub(crate) struct Loaded<T> {
     pub(crate) contents: T,
-    /// The key that the text holds, if the repository is encrypted.
+    /// The key in the text, if the repository is encrypted.
     pub(crate) key: Option<Key>,
 }
 
@@ -84,7 +84,7 @@ impl Repository {
         }
     }
 
-    /// Returns the path `below` in the folder of the archive.
+    /// Returns the path of `below` in the archive's folder.
     pub(crate) fn archive(&self, below: &str) -> String {
         format!("archive/{}/{below}", self.stanza)
     }
@@ -107,7 +107,7 @@ impl Repository {
     /// Reads the object `key`, or else its `.copy`, with a visitor from `fresh`; `None` if neither exists.
     ///
     /// # Errors
-    /// If neither can be used, says what is wrong with the object.
+    /// If neither can be used, describes the problem with the object.
     pub(crate) fn load<T: Visitor>(
         &self,
         key: &str,

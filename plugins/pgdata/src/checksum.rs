@@ -1,4 +1,4 @@
-//! The checksums of files in a manifest (`--manifest-checksums` of pg_basebackup).
+//! The checksums of files in a manifest (pg_basebackup's option `--manifest-checksums`).
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 /// The algorithm of a file's checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// CRC-32C, written as its four bytes from the least significant one.
+    /// CRC-32C, written as four bytes, least significant byte first.
     Crc32c,
     /// SHA-224
     Sha224,
@@ -32,7 +32,7 @@ impl Algorithm {
         }
     }
 
-    /// Returns the number of bytes of a checksum.
+    /// Returns the length of a checksum in bytes.
     pub fn size(self) -> usize {
         match self {
             Self::Crc32c => 4,
@@ -56,7 +56,7 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// Computes a checksum: [`Summing`], or a faster implementation of the caller.
+/// Computes a checksum. Implemented by [`Summing`]; callers can have a faster implementation.
 pub trait Digesting {
     /// Adds `bytes`.
     fn update(&mut self, bytes: &[u8]);
@@ -113,7 +113,7 @@ impl Digesting for Summing {
     }
 }
 
-/// Reads hexadecimal digits; `None` if `text` contains anything else.
+/// Decodes hexadecimal digits; `None` if `text` contains other characters or an odd number of digits.
 pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
     if !digits.len().is_multiple_of(2) {
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn every_algorithm_gives_as_many_bytes_as_it_says() {
+    fn every_algorithm_returns_the_number_of_bytes_that_it_declares() {
         for name in ["CRC32C", "SHA224", "SHA256", "SHA384", "SHA512"] {
             let algorithm = Algorithm::named(name).unwrap();
             assert_eq!(algorithm.to_string(), name);

@@ -1,4 +1,4 @@
-//! Stopping when the run is cancelled.
+//! Stops a method when the run is cancelled.
 
 use std::io::{self, Read};
 
@@ -9,7 +9,7 @@ pub fn is_cancelled() -> bool {
     host::cancel_requested()
 }
 
-/// Fails if the run is being cancelled: `cancelled()?` in a loop ends the loop then. The host ends a method that never checks by force.
+/// Fails if the run is being cancelled, so `cancelled()?` ends a loop. The host ends a method that never checks by force.
 ///
 /// # Errors
 /// [`Failure::Cancelled`].
@@ -17,11 +17,11 @@ pub fn cancelled() -> Result<(), Failure> {
     if is_cancelled() { Err(Failure::Cancelled) } else { Ok(()) }
 }
 
-/// How many bytes are read between two checks.
+/// How many bytes are read between two checks for cancellation.
 const STEP: usize = 1 << 20;
 
 /// A reader that passes reads through to another reader until the run is cancelled. Then reading fails with [`Failure::Cancelled`], which
-/// [`crate::AtPath::at`] and `?` extract from the [`io::Error`]. It checks once every MiB.
+/// [`crate::AtPath::at`] and `?` extract from the [`io::Error`]. The reader checks for cancellation once every MiB.
 #[derive(Debug)]
 pub struct UntilCancelled<R> {
     inner: R,

@@ -1,4 +1,4 @@
-//! Writing to the data directory.
+//! Writes to the data directory.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -19,8 +19,8 @@ const BUFFER: usize = 256 << 10;
 
 /// The data directory, with pg_wal and the tablespaces in the directories that the operator configured.
 ///
-/// Names are those of a backup: relative to the data directory, separated by `/`, such as `base/5/1259`. A name is refused if it is
-/// absolute or empty, or has an empty, `.` or `..` component.
+/// Files have the names that they have in a backup: relative to the data directory, separated by `/`, such as `base/5/1259`. A name is
+/// refused if it is absolute or empty, or has an empty, `.` or `..` component.
 #[derive(Debug)]
 pub struct Datadir {
     path: PathBuf,
@@ -60,7 +60,7 @@ impl Datadir {
     /// Returns the directory for the tablespace with this OID.
     ///
     /// # Errors
-    /// Fails if the plan has no such tablespace or the operator's map does not name it.
+    /// Fails if the plan has no such tablespace or the operator's map does not name the tablespace.
     pub fn tablespace(&self, oid: u32) -> Result<PathBuf, Failure> {
         if let Some(known) = self.tablespaces.borrow().get(&oid) {
             return Ok(known.clone());
@@ -70,7 +70,7 @@ impl Datadir {
         Ok(path)
     }
 
-    /// Returns the path that `name` is written to. Names below `pg_wal` map to [`Datadir::wal_directory`], names below `pg_tblspc/<oid>` to
+    /// Returns the path to which `name` is written. Names below `pg_wal` map to [`Datadir::wal_directory`], below `pg_tblspc/<oid>` to
     /// [`Datadir::tablespace`], and `global/pg_control` to [`UNFINISHED_CONTROL_FILE`].
     ///
     /// # Errors
@@ -105,10 +105,10 @@ impl Datadir {
         }
     }
 
-    /// Creates the directory `name` and its parents. A directory that exists is left unchanged.
+    /// Creates the directory `name` and its parents. Leaves an existing directory unchanged.
     ///
     /// # Errors
-    /// Fails if the name is refused, or if something other than a directory has it.
+    /// Fails if the name is refused, or if the name exists and is not a directory.
     pub fn create_dir(&self, name: &str) -> Result<(), Failure> {
         let path = self.place(name)?;
         fs::create_dir_all(&path).at(path)
@@ -129,7 +129,7 @@ impl Datadir {
         }
     }
 
-    /// Writes `PG_VERSION`. It should be written before anything else: a Patroni that starts meanwhile reads it only once.
+    /// Writes `PG_VERSION`. Call this before writing any other file: a Patroni that starts during the run reads `PG_VERSION` only once.
     ///
     /// # Errors
     /// As [`Datadir::create_file`].
@@ -137,11 +137,11 @@ impl Datadir {
         self.write(PG_VERSION, &mut format!("{major}\n").as_bytes()).map(drop)
     }
 
-    /// Creates the file `name` with everything that `from` reads, and returns the number of bytes.
+    /// Creates the file `name` with all bytes that `from` returns, and returns the number of bytes.
     ///
     /// # Errors
-    /// As [`Datadir::create_file`]. Also fails if reading or writing fails; [`Failure::Cancelled`] if the run is cancelled. An error of
-    /// `from` has no path unless it brings one.
+    /// As [`Datadir::create_file`]. Also fails if reading or writing fails; [`Failure::Cancelled`] if the run is cancelled. An error from
+    /// `from` is returned without a path, unless the error itself contains one.
     pub fn write(&self, name: &str, from: &mut dyn Read) -> Result<u64, Failure> {
         let mut file = self.create_file(name)?;
         let mut buffer = self.buffer.borrow_mut();
@@ -157,8 +157,7 @@ impl Datadir {
     }
 }
 
-/// A new file of the data directory. It reports the bytes that are written as progress, and checks for cancellation at least once every
-/// MiB.
+/// A new file in the data directory. Reports the written bytes as progress, and checks for cancellation at least once every MiB.
 #[derive(Debug)]
 pub struct DataFile {
     file: File,
@@ -184,7 +183,7 @@ impl DataFile {
         Ok(())
     }
 
-    /// Reports the file as done and returns its size in bytes. The host syncs it to the disk at the seal.
+    /// Reports the file as done and returns its size in bytes. The host syncs the file to the disk at the seal.
     ///
     /// # Errors
     /// [`Failure::Cancelled`] if the run is cancelled.
@@ -234,7 +233,7 @@ pub fn recovery_setting(name: &str, value: &str) -> Result<(), Error> {
 /// Requests a signal file, which the host writes at the seal.
 ///
 /// # Errors
-/// [`Error::Denied`] if the host does not allow it.
+/// [`Error::Denied`] if the host does not allow this file.
 pub fn signal_file(signal: Signal) -> Result<(), Error> {
     host::signal_file(signal)
 }
@@ -263,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn wal_and_tablespaces_go_where_the_operator_wants_them() {
+    fn wal_and_tablespaces_are_written_to_the_configured_directories() {
         let host = Host::new("/data").wal_directory("/wal").tablespace(16384, "/fast");
         let (places, _) = host.run(|| {
             let datadir = Datadir::of(&request(Path::new("/data")))?;

@@ -2,8 +2,8 @@
 
 use crate::Value;
 
-/// What a method is, which options it takes and what it needs. It is static: it only names stores, keys and directories, and the operator
-/// configures them.
+/// The description of a method: its name, its options and its needs. The description is static. It only names stores, keys and
+/// directories; the operator configures them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Description {
     /// The method's name, such as `tarball`.
@@ -14,7 +14,7 @@ pub struct Description {
     pub summary: String,
     /// The options of the method. Any other option is a configuration error.
     pub options: Vec<OptionSpec>,
-    /// What the method needs besides the data directory.
+    /// What the method needs in addition to the data directory.
     pub needs: Vec<Need>,
 }
 
@@ -39,12 +39,12 @@ impl Description {
     }
 }
 
-/// What an option takes.
+/// The type of an option's values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A text.
     Text,
-    /// One of these texts.
+    /// Exactly one of these texts.
     Choice(Vec<String>),
     /// A whole number.
     Integer,
@@ -67,13 +67,13 @@ pub enum Kind {
 pub struct OptionSpec {
     /// The key in the method's `options`.
     pub name: String,
-    /// What values it takes.
+    /// The type of the values.
     pub kind: Kind,
-    /// Whether the method cannot run without it.
+    /// Whether the operator must set the option.
     pub required: bool,
-    /// The value that the host passes if the operator sets none.
+    /// The value that the host passes if the operator does not set the option.
     pub default: Option<Value>,
-    /// What it is for, in a sentence.
+    /// The purpose of the option, in one sentence.
     pub doc: String,
 }
 
@@ -152,11 +152,11 @@ pub enum NeedKind {
 pub struct Need {
     /// The kind.
     pub kind: NeedKind,
-    /// The name under which the operator grants it.
+    /// The name that the operator uses in the grant.
     pub name: String,
-    /// Whether the method cannot run without it.
+    /// Whether the method cannot run without this grant.
     pub required: bool,
-    /// Why the method needs it, for the operator who decides.
+    /// Why the method needs this grant, for the operator who decides.
     pub reason: String,
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 /// Why a method failed. The host tries the next method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// There is nothing that this method could restore.
+    /// There is no backup that this method could restore.
     NotApplicable(String),
     /// A later attempt may succeed, such as when a store responds again.
     RetryLater(String),
@@ -59,8 +59,8 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Returns the text of an error without its number. In a component it is WASI's number, which means another error on the machine of the
-/// reader.
+/// Returns the text of an error without its error number. In a component the number is WASI's. On the machine of the person who reads the
+/// message, the same number means another error.
 fn without_number(error: &io::Error) -> String {
     let text = error.to_string();
     match error.raw_os_error() {

@@ -1,4 +1,4 @@
-//! Keys by name. The host holds their bytes; the method has only handles.
+//! Keys by name. The host keeps their bytes; the method has only handles.
 
 use crate::Error;
 use crate::host::data;

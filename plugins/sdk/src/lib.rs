@@ -94,7 +94,7 @@ pub mod store;
 pub mod transfer;
 mod value;
 
-/// The bindings generated from `wit/`, for what this crate does not wrap: programs. Except on `wasm32` their functions panic.
+/// The bindings generated from `wit/`, for functions that this crate does not wrap (programs). Except on `wasm32`, they panic.
 #[allow(
     missing_docs,
     unreachable_pub,
@@ -138,11 +138,11 @@ pub trait Method {
     /// fails if the operator set `no_params`, before anything is emptied.
     const NEEDS_PARAMETERS: bool = true;
 
-    /// Returns what the method is, which options it takes and what it needs. The answer must be the same every time: the host calls this
-    /// once for each digest of the component, with everything denied, a fixed clock, fixed random bytes and a limit of one second.
+    /// Returns the method's description. The description must be the same every time: the host calls this function once for each digest of
+    /// the component, with all grants denied, a fixed clock, fixed random bytes and a limit of one second.
     fn describe() -> Description;
 
-    /// Returns what would be restored. It runs in an instance of its own, without write access.
+    /// Returns the plan: what the method would restore. The host calls this function in a separate instance, without write access.
     ///
     /// # Errors
     /// [`Failure::NotApplicable`] if there is nothing to restore; the host then tries the next method. A method should fail here for every

@@ -1,4 +1,4 @@
-//! Reusing the content of a data directory (`keep_data`): removes what a backup does not have.
+//! Reuses the content of a data directory (`keep_data`): removes entries that are not in the backup.
 
 use std::fs::{self, DirEntry, FileType};
 use std::io::ErrorKind;
@@ -11,7 +11,7 @@ use crate::{AtPath, Datadir, Failure, UNFINISHED_CONTROL_FILE, cancelled};
 /// How deep directories may be nested. PostgreSQL's are four deep.
 const DEEPEST: usize = 64;
 
-/// What an entry of a data directory is.
+/// The kind of an entry in a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
     /// A directory.
@@ -23,11 +23,11 @@ pub enum EntryKind {
 }
 
 impl Datadir {
-    /// Removes every entry of the data directory, its WAL and its tablespaces for which `keep` returns false, with everything below it.
-    /// `keep` gets the name that the entry has in a backup, a directory before its content.
+    /// Removes every entry in the data directory, its WAL directory and its tablespaces for which `keep` returns false, with everything
+    /// below the entry. `keep` gets the name that the entry has in a backup, and gets a directory before the directory's content.
     ///
-    /// `folders` are the OIDs of the backup's tablespaces, each with a directory in it, such as `PG_15_202209061`. Everything else in the
-    /// directory of a tablespace is left alone: a directory of another version may belong to another cluster.
+    /// `folders` has the OIDs of the backup's tablespaces, each with a directory in that tablespace, such as `PG_15_202209061`. All other
+    /// entries in a tablespace stay, because a directory for another version may belong to another cluster.
     ///
     /// These entries always stay, and `keep` is not called for them: `global/pg_control` under either of its names and its directory,
     /// `lost+found`, `pg_wal` and `pg_tblspc` themselves. The links of other tablespaces in `pg_tblspc` are removed, but not what they lead
@@ -68,7 +68,7 @@ impl Removing<'_> {
             let path = entry.path();
             let last = entry.file_name().into_string().ok();
             let name = last.map(|last| if name.is_empty() { last } else { format!("{name}/{last}") });
-            // The places of WAL and tablespaces are gone through by themselves; the rest is the host's or the disk's.
+            // WAL and tablespaces have separate walks; the other entries belong to the host or the file system.
             let is_another = matches!(
                 name.as_deref(),
                 Some(PG_WAL | PG_TBLSPC | "lost+found" | CONTROL_FILE | UNFINISHED_CONTROL_FILE)
@@ -120,7 +120,7 @@ fn remove(path: &Path, file_type: FileType, depth: usize) -> Result<(), Failure>
     fs::remove_dir(path).at(path)
 }
 
-/// Removes every entry of `path`, the directory `pg_tblspc`, that is not a tablespace of `folders`.
+/// Removes every entry in `path`, the directory `pg_tblspc`, that is not a tablespace in `folders`.
 fn remove_links(path: &Path, folders: &[(u32, &str)]) -> Result<(), Failure> {
     for entry in entries(path, 0)? {
         cancelled()?;

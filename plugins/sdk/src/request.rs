@@ -48,7 +48,7 @@ impl Request {
         self
     }
 
-    /// Returns the option `name`; `None` if it has neither a value nor a default.
+    /// Returns the option `name`; `None` if the option has neither a value nor a default.
     ///
     /// # Errors
     /// Fails if the option has another type. The host checks options against the description, so this is a bug in the method.

@@ -1,4 +1,4 @@
-//! Facts that the host read from the source server. Each is `None` if there is no source.
+//! Facts that the host read from the source server. Each fact is `None` if there is no source.
 
 use crate::host;
 

@@ -37,15 +37,15 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Opens the store `grants.stores.NAME` by its name, or a directory of `grants.read` or below it by its absolute path.
+    /// Opens the store `grants.stores.NAME` by its name, or a directory in or below `grants.read` by its absolute path.
     ///
     /// # Errors
-    /// [`Error::Denied`] if no grant covers it, [`Error::NotFound`] if the directory does not exist.
+    /// [`Error::Denied`] if no grant covers the store or directory, [`Error::NotFound`] if the directory does not exist.
     pub fn open(name: &str) -> Result<Self, Error> {
         Ok(Self { inner: data::Bucket::open(name)?, name: name.to_owned() })
     }
 
-    /// Returns the name that the store was opened by.
+    /// Returns the name with which the store was opened.
     pub fn name(&self) -> &str {
         &self.name
     }

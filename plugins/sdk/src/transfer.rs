@@ -43,7 +43,7 @@ const PAUSE: u32 = 250;
 /// How many failures [`Job::finish`] names.
 const NAMED: usize = 3;
 
-/// A transfer job, which the host's workers run. Dropping it ends it.
+/// A transfer job, which the host's workers run. Dropping the value ends the job.
 pub struct Job {
     inner: data::Job,
     waiting: Vec<Fetch>,
@@ -103,7 +103,7 @@ impl Job {
         Ok(self.inner.unpack(item, listing).map_err(Error::from)?)
     }
 
-    /// Sends the host the files that wait for a full batch.
+    /// Sends the host the files that are waiting for a full batch.
     ///
     /// # Errors
     /// As [`Job::fetch`].
@@ -137,7 +137,7 @@ impl Job {
     ///
     /// # Errors
     /// [`Failure::RetryLater`] if every failed item may succeed later, else [`Failure::Failed`]. Both have the first three messages of the
-    /// host, which name the object or file. [`Failure::Cancelled`] if the run is cancelled. No worker writes any more when this returns.
+    /// host, which name the object or file. [`Failure::Cancelled`] if the run is cancelled. When this returns, all workers have stopped.
     pub fn finish(mut self) -> Result<Status, Failure> {
         let ended = self.until_idle();
         if ended.is_err() {

@@ -27,7 +27,7 @@ pub(crate) struct ArchiveObject {
     pub(crate) codec: Option<Codec>,
 }
 
-/// Returns the stem and the codec of the archive `name`: `base` and gzip for `base.tar.gz`. `None` if it is not an archive.
+/// Returns the stem and the codec of the archive `name`, such as `base` and gzip for `base.tar.gz`; `None` if `name` is not an archive.
 pub(crate) fn stem_of(name: &str) -> Option<(&str, Option<Codec>)> {
     ENDINGS.into_iter().find_map(|(ending, codec)| Some((name.strip_suffix(ending)?, codec)))
 }
@@ -38,24 +38,24 @@ pub(crate) fn names_of(stem: &str) -> impl Iterator<Item = (String, Option<Codec
 }
 
 impl ArchiveObject {
-    /// Returns the ending of its name.
+    /// Returns the ending of the archive's name.
     pub(crate) fn ending(&self) -> &'static str {
         ENDINGS.into_iter().find(|(_, codec)| *codec == self.codec).map_or(".tar", |(ending, _)| ending)
     }
 
-    /// Returns the pipeline that decompresses it; `None` if it is plain.
+    /// Returns the pipeline that decompresses the archive; `None` if the archive is plain.
     pub(crate) fn pipeline(&self) -> Option<Pipeline> {
         self.codec.map(|codec| Pipeline::new().decompress(codec))
     }
 
-    /// Opens the archive at its first member. Of a plain archive only the parts that are used are read.
+    /// Opens the archive at its first member. Only the parts that are used are read from a plain archive.
     pub(crate) fn look_at(&self, place: &Place) -> Result<Archive, Failure> {
         if self.codec.is_some() {
             let stream = place.bucket.read(&self.object.key, None, self.pipeline().as_ref())?;
             return Ok(Archive::boxed(Stream(UntilCancelled::new(stream))));
         }
         let window = if place.is_local { LOCAL_WINDOW } else { REMOTE_WINDOW };
-        // A bucket of its own, because the archive may outlive `place`.
+        // The archive opens its own bucket, because the archive may outlive `place`.
         let bucket = understudy::store::Bucket::open(place.bucket.name())?;
         let key = self.object.key.clone();
         let read_at = move |offset: u64, length: u64| {
@@ -68,7 +68,7 @@ impl ArchiveObject {
         Ok(Archive::boxed(Windows::new(self.object.size, window, read_at)))
     }
 
-    /// Reads its last bytes, at most `most`.
+    /// Reads the archive's last bytes, at most `most`.
     pub(crate) fn tail(&self, place: &Place, most: u64) -> Result<Vec<u8>, Failure> {
         let length = self.object.size.min(most);
         let range = Range { offset: self.object.size - length, length };

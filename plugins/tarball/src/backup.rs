@@ -1,4 +1,4 @@
-//! Finds the backups of a place, and the objects of a backup.
+//! Finds the backups in a place, and the objects of a backup.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,10 +10,10 @@ use understudy::{Error, Failure, cancelled};
 use crate::archive::{ArchiveObject, names_of, stem_of};
 use crate::place::Place;
 
-/// How many archives one backup may have: one for each tablespace.
+/// The largest permitted number of archives in a backup. Each tablespace has an archive.
 const MOST_ARCHIVES: usize = 1000;
 
-/// How many backups a place may have.
+/// The largest permitted number of backups in a place.
 const MOST_BACKUPS: usize = 200;
 
 /// How many objects are searched for backups.
@@ -22,16 +22,16 @@ const MOST_OBJECTS: usize = 100_000;
 /// The objects of a backup.
 #[derive(Clone, Debug)]
 pub(crate) struct Backup {
-    /// Its folder below the place; empty if the place itself is the backup.
+    /// The backup's folder below the place; empty if the place itself is the backup.
     pub(crate) folder: String,
     pub(crate) base: ArchiveObject,
     /// The archives of the tablespaces by OID.
     pub(crate) tablespaces: BTreeMap<u32, ArchiveObject>,
-    /// `None` with `-X fetch`, where the WAL is in `base`, and with `-X none`.
+    /// The archive of the WAL; `None` with `-X fetch`, where the WAL is in `base`, and with `-X none`.
     pub(crate) wal: Option<ArchiveObject>,
-    /// `None` with `--no-manifest`.
+    /// The manifest; `None` with `--no-manifest`.
     pub(crate) manifest: Option<Object>,
-    /// Whether its folder was listed, so that all of its archives are known.
+    /// Whether the folder was listed, so that all archives of the backup are known.
     is_listed: bool,
 }
 
@@ -42,10 +42,10 @@ struct Folder {
     manifest: Option<Object>,
 }
 
-/// Finds the backups of `place`: the place itself, or those in its folders.
+/// Finds the backups in `place`: the place itself, or the backups in its folders.
 ///
 /// # Errors
-/// Fails if the place cannot be read, has too many objects, or has two archives of one name.
+/// Fails if the place cannot be read, has too many objects, or has two archives for the same name.
 pub(crate) fn find(place: &Place) -> Result<Vec<Backup>, Failure> {
     let folders = match list(place) {
         Ok(folders) => folders,
@@ -103,7 +103,7 @@ fn list(place: &Place) -> Result<BTreeMap<String, Folder>, Listing> {
         };
         let (folder, name) = match own.map(|own| own.split_once('/').unwrap_or(("", own))) {
             Some(found) if !found.1.contains('/') => found,
-            // Outside of the folder, or deeper than the objects of a backup.
+            // The object is outside the folder, or deeper than the objects of a backup.
             _ => continue,
         };
         if !folder.is_empty() && place.is_named {
@@ -200,8 +200,8 @@ impl Backup {
         Ok(())
     }
 
-    /// Returns eight digits that change if any of its objects is replaced. Two marks can be compared only if the metadata came from the same
-    /// kind of request, because stores may round times differently in listings. The time counts only if there is no entity tag.
+    /// Returns eight digits that change if an object in the backup changes. Two marks can be compared only if the metadata came from the
+    /// same kind of request, because stores may round times differently in listings. The time counts only if there is no entity tag.
     pub(crate) fn mark(&self) -> String {
         let mut sum = Summing::new(Algorithm::Crc32c);
         for Object { key, size, modified, etag } in self.objects() {
@@ -234,7 +234,7 @@ impl Backup {
         Ok(Some(now))
     }
 
-    /// Lists its objects again, by their keys.
+    /// Lists the backup's objects again, by their keys.
     fn listed(&self, place: &Place) -> Result<BTreeMap<String, Object>, Failure> {
         let folder = place.key(&self.folder, "");
         let own: BTreeSet<&str> = self.objects().map(|object| object.key.as_str()).collect();

@@ -1,5 +1,5 @@
-//! Restores a backup. The host unpacks all archives at the same time and compares every file with the manifest. What the host cannot check
-//! is checked afterwards in the data directory.
+//! Restores a backup. The host unpacks all archives at the same time and compares every file with the manifest. Afterwards this module
+//! checks in the data directory what the host cannot check.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -21,10 +21,10 @@ use crate::place::Place;
 use crate::plan::{planned, replaced};
 use crate::wal;
 
-/// The size of the largest WAL segment, in bytes. On each timeline one segment more than the manifest needs may be in the archive.
+/// The size of the largest WAL segment in bytes. On each timeline the archive may have one segment more than the manifest needs.
 const LARGEST_SEGMENT: u64 = 1 << 30;
 
-/// How many bytes base.tar may contain beyond what the manifest lists: settings, timeline histories.
+/// How many bytes base.tar may contain in addition to the files that the manifest lists: settings, timeline histories.
 const SLACK: u64 = 64 << 20;
 
 /// How deep directories may be nested. PostgreSQL's are four deep.
@@ -251,7 +251,7 @@ impl Restored<'_> {
     }
 }
 
-/// Checks that no file below `path` is one of an incremental backup.
+/// Checks that no file below `path` comes from an incremental backup.
 fn whole(path: &Path, name: &str, depth: usize) -> Result<(), Failure> {
     if depth > DEEPEST {
         return Err(Failure::failed(format!("has a member `{name}` more than {DEEPEST} folders deep")));

@@ -1,9 +1,9 @@
-//! The method `tarball`: restores what `pg_basebackup -Ft` writes, from a directory or a store that the operator granted.
-//! `base.tar`, one `OID.tar` for each tablespace and `pg_wal.tar`, each plain or compressed with gzip, lz4 or zstd, and
-//! `backup_manifest`.
+//! The method `tarball`: restores a backup that `pg_basebackup -Ft` wrote, from a directory or a store that the operator granted. The
+//! backup consists of `base.tar`, one `OID.tar` for each tablespace and `pg_wal.tar`, each plain or compressed with gzip, lz4 or
+//! zstd, and of `backup_manifest`.
 //!
 //! The host unpacks all archives at the same time, and compares every file with the manifest while it writes the file. The component reads
-//! only what describes the backup: the first members of `base.tar`, the manifest, and at the end the WAL.
+//! only the first members of `base.tar`, the manifest, and at the end the WAL.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]

@@ -14,7 +14,7 @@ use crate::archive::ArchiveObject;
 use crate::names::belongs_in_base;
 use crate::place::Place;
 
-/// How many plain bytes of a compressed base.tar are read for members that do not come first.
+/// How many decompressed bytes of a compressed base.tar are read to find members that do not come first.
 const FAR_ENOUGH: u64 = 16 << 20;
 
 /// How many members of a plain base.tar are looked at, in a directory and in a store, where each may cost a request.
@@ -46,7 +46,7 @@ pub(crate) enum Wanted {
 /// Reads what the base.tar `archive` says about the backup.
 ///
 /// # Errors
-/// Fails if the archive cannot be read, if it is not one of a backup, or if it is one of an incremental backup.
+/// Fails if the archive cannot be read, does not come from a backup, or comes from an incremental backup.
 pub(crate) fn at_base(place: &Place, archive: &ArchiveObject, wanted: Wanted) -> Result<Base, Failure> {
     let mut looking =
         Looking { place, file: archive, label: None, map: Vec::new(), major: None, control: None };
@@ -133,9 +133,10 @@ impl Looking<'_> {
     /// Reads a small member.
     fn contents(&self, archive: &mut Archive, member: &Member, limit: u64) -> Result<Vec<u8>, Failure> {
         if member.kind != Kind::File || member.size > limit {
-            return Err(
-                self.failed(format!("has a {} that is larger than {limit} bytes or no file", member.name))
-            );
+            return Err(self.failed(format!(
+                "has a {} that is not a file or is larger than {limit} bytes",
+                member.name
+            )));
         }
         let mut bytes = Vec::new();
         let read = archive.contents().read_to_end(&mut bytes);

@@ -14,8 +14,8 @@ use understudy::{Failure, UntilCancelled, transfer};
 use crate::names::{VERSION, is_whole};
 use crate::place::Place;
 
-/// Files that pg_verifybackup does not check either (`ignore_list` in pg_verifybackup.c): WAL, of which a manifest lists at most the
-/// `archive_status` of `-X fetch`, and what pg_basebackup itself changes after the manifest was made (`-R`).
+/// Files that are not checked, as in pg_verifybackup (`ignore_list` in pg_verifybackup.c): WAL, because a manifest lists no WAL file but
+/// may list `archive_status` with `-X fetch`, and files that pg_basebackup changes after the manifest was made (`-R`).
 const NOT_COMPARED: [&str; 4] = ["pg_wal/", POSTGRESQL_AUTO_CONF, STANDBY_SIGNAL, RECOVERY_SIGNAL];
 
 /// How many missing files are named.
@@ -48,7 +48,7 @@ pub(crate) fn summary(place: &Place, object: &Object) -> Result<Summary, Failure
 /// Reads the manifest and passes its files to the host.
 ///
 /// # Errors
-/// As [`summary`]. Also fails if the manifest lists a file twice, or one outside of the data directory.
+/// As [`summary`]. Also fails if the manifest lists a file twice, or a file outside the data directory.
 pub(crate) fn listing(place: &Place, object: &Object) -> Result<Manifest, Failure> {
     let (mut listing, mut base_bytes, mut tablespace_bytes) = (Listing::new(), 0_u64, BTreeMap::new());
     let mut version = None;
@@ -86,7 +86,7 @@ impl Manifest {
     /// Checks that PG_VERSION is as the manifest lists it.
     ///
     /// # Errors
-    /// Fails if it is not, or if the manifest does not list it.
+    /// Fails if PG_VERSION differs, or if the manifest does not list PG_VERSION.
     pub(crate) fn check_version(
         &self,
         place: &Place,
@@ -108,10 +108,10 @@ impl Manifest {
         Err(Failure::failed(format!("{shown}: its {VERSION} is not that of the archive or of the source")))
     }
 
-    /// Checks, after everything is unpacked, that every listed file was in the archives.
+    /// Checks after unpacking that every listed file was in the archives.
     ///
     /// # Errors
-    /// Fails if files are missing. The failure names the first few.
+    /// Fails if files are missing. The failure names the first few of them.
     pub(crate) fn check_complete(&mut self, place: &Place, object: &Object) -> Result<(), Failure> {
         let missing = self.listing.missing(COUNTED)?;
         if missing.is_empty() {
@@ -142,7 +142,7 @@ fn algorithm_of(listed: Listed) -> Algorithm {
     }
 }
 
-/// A hasher of the host, which is many times as fast as one in the component.
+/// A hasher in the host, which is many times as fast as a hasher in the component.
 struct HostHasher(Hasher);
 
 impl Digesting for HostHasher {

@@ -6,23 +6,23 @@ use postgres_formats::names::{
 };
 use postgres_formats::segment::WalFile;
 
-/// `PG_VERSION`, which is written first, from the plan, for a Patroni that starts meanwhile (see the documentation of the SDK). In an
-/// archive it may come at any place.
+/// `PG_VERSION`, which is written first, from the plan, for a Patroni that starts during the run (see the SDK's documentation). In an
+/// archive `PG_VERSION` may be at any position.
 pub(crate) use postgres_formats::names::PG_VERSION as VERSION;
 
-/// What base.tar must not contain: files that belong to the archive of a tablespace, and files of a running server that no replica may
-/// inherit.
+/// Names that base.tar must not contain: files that belong in the archive of a tablespace, and files of a running server, which no
+/// replica may inherit.
 pub(crate) const REFUSED_IN_BASE: [&str; 4] =
     ["pg_tblspc/", POSTMASTER_PID, POSTMASTER_OPTS, UNFINISHED_CONTROL_FILE];
 
-/// What base.tar contains but is not written: the host creates the links itself, from the operator's map.
+/// Names in base.tar that are not written, because the host creates the links itself, from the operator's map.
 pub(crate) const SKIPPED_IN_BASE: &str = TABLESPACE_MAP;
 
-/// Checks that a member of that name may be in base.tar.
+/// Checks that base.tar may have a member with this name.
 pub(crate) fn belongs_in_base(name: &str) -> Result<(), String> {
     let shown = name.escape_debug();
     if name.starts_with("pg_tblspc/") {
-        return Err(format!("has a member `{shown}`, which belongs into the archive of its tablespace"));
+        return Err(format!("has a member `{shown}`, which belongs in the archive of its tablespace"));
     }
     if REFUSED_IN_BASE.contains(&name) {
         return Err(format!("has a member `{shown}`, which no base backup has"));
@@ -45,7 +45,7 @@ pub(crate) fn is_status(name: &str) -> bool {
     name.strip_suffix(".done").or_else(|| name.strip_suffix(".ready")).is_some_and(is_wal)
 }
 
-/// Checks that a file of that name is not one of an incremental backup, whose files are not complete.
+/// Checks that a file with this name does not come from an incremental backup, whose files are incomplete.
 pub(crate) fn is_whole(name: &str) -> Result<(), String> {
     let file = name.rsplit('/').next().unwrap_or(name);
     if file.starts_with("INCREMENTAL.") {

@@ -1,4 +1,4 @@
-//! The place that backups are read from: the options `directory` or `store`, `prefix` and `backup`.
+//! The place from which backups are read. The options `directory` or `store`, `prefix` and `backup` name the place.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub(crate) struct Place {
     pub(crate) folder: String,
     /// Whether the folder must be a backup, because the operator named it.
     pub(crate) is_named: bool,
-    /// Whether it is a directory of this machine, from which a read starts at once.
+    /// Whether the place is a directory on this machine, where reads have no latency.
     pub(crate) is_local: bool,
 }
 

@@ -1,8 +1,8 @@
 //! Chooses the backup and makes the plan.
 //!
-//! If a place holds several backups, the one that began last is used: by the highest timeline, then by the highest start LSN, from their
-//! backup_labels. A backup that cannot be used is skipped with a warning: one without backup_label, an incremental one, one without the
-//! archive of a tablespace, and one whose manifest is damaged or belongs to another backup.
+//! If a place has several backups, the backup that began last is used: the highest timeline, then the highest start LSN, according to the
+//! backup_labels. Backups that cannot be used are skipped with a warning: backups without backup_label or without the archive of a
+//! tablespace, incremental backups, and backups whose manifest is damaged or belongs to another backup.
 
 use pgdata::manifest::Summary;
 use postgres_formats::backup_label::Start;
@@ -19,7 +19,7 @@ const USUAL_SEGMENT: u64 = 16 << 20;
 /// Returns the plan of the best backup in `place`.
 ///
 /// # Errors
-/// [`Failure::NotApplicable`] if there is no backup. If none can be used, says what is wrong with the one that began last.
+/// [`Failure::NotApplicable`] if there is no backup. If no backup can be used, describes the problem with the backup that began last.
 pub(crate) fn of_best(place: &Place) -> Result<Plan, Failure> {
     let mut backups = backup::find(place)?;
     if let ([_] | [], backup) = (backups.as_slice(), backups.first().cloned()) {
@@ -45,7 +45,7 @@ pub(crate) fn of_best(place: &Place) -> Result<Plan, Failure> {
     Err(first_failure.unwrap_or_else(|| Failure::failed(format!("no backup in {place} can be used"))))
 }
 
-/// Warns that a backup cannot be used. A failure that is not caused by the backup is returned.
+/// Logs a warning that a backup cannot be used. Returns failures that the backup did not cause.
 fn skip(backup: &Backup, failure: Failure, first: &mut Option<Failure>) -> Result<(), Failure> {
     let Failure::Failed(why) = failure else { return Err(failure) };
     log::warn!("skipped the backup {}: {why}", backup.folder);
@@ -53,7 +53,7 @@ fn skip(backup: &Backup, failure: Failure, first: &mut Option<Failure>) -> Resul
     Ok(())
 }
 
-/// Finds the backup that `plan` was made from, which must be unchanged.
+/// Finds the backup from which `plan` was made. The backup must be unchanged.
 ///
 /// # Errors
 /// [`Failure::RetryLater`] if the backup was removed or replaced.
@@ -105,7 +105,7 @@ fn look_at(place: &Place, mut backup: Backup, wanted: Wanted) -> Result<(Backup,
     Ok((backup, base))
 }
 
-/// Makes the plan of `backup`.
+/// Makes the plan for `backup`.
 fn of(place: &Place, backup: Backup) -> Result<Plan, Failure> {
     let (backup, base) = look_at(place, backup, Wanted::All)?;
     let summary = match &backup.manifest {

@@ -1,4 +1,4 @@
-//! Checks that the WAL that makes the backup consistent is complete: every record between start and stop.
+//! Verifies that the WAL that makes the backup consistent is complete: every record between the start and the stop of the backup.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
@@ -65,7 +65,7 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// Returns the ranges to verify. None for a backup of a standby without a manifest, because its end is unknown.
+/// Returns the ranges to verify; no range for a standby's backup without a manifest, because the end of such a backup is unknown.
 fn pieces(label: &Start, ranges: &[WalRange]) -> Vec<(u32, Lsn, Stop)> {
     if !ranges.is_empty() {
         return ranges.iter().map(|range| (range.timeline, range.start, Stop::At(range.end))).collect();

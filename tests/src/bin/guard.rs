@@ -1,7 +1,8 @@
-//! An executable that is the guard of a native program, and a host that tests can kill.
+//! An executable that acts as the guard of a native program, and as a host that tests can kill.
 //!
-//! `guard DATADIR STATE_DIR PROGRAM ARGUMENTS...` locks the data directory and runs the program, which may write only there. It
-//! prints `started` and the guard's process number at the program's first line of output, and in the end how the program ended.
+//! `guard DATADIR STATE_DIR PROGRAM ARGUMENTS...` locks the data directory and runs the program, which may write only to that
+//! directory. At the program's first line of output it prints `started` and the guard's process number. At the end it prints how the
+//! program ended.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "its output is what a test waits for")]

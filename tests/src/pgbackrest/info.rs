@@ -1,5 +1,5 @@
-//! Reads and changes pgBackRest's own files backup.info, archive.info and backup.manifest. They have lines of `key=JSON` in
-//! sections, and a checksum of all lines (`src/info/info.c`), which is computed anew when a file is written.
+//! Reads and changes pgBackRest's files backup.info, archive.info and backup.manifest. Each file has sections with `key=JSON` lines,
+//! and a checksum over all lines (`src/info/info.c`). This module computes the checksum again when it writes a file.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use sha1::{Digest as _, Sha1};
 
 use crate::user::ServerUser;
 
-/// The section of the checksum at the end of the file.
+/// The last section of the file, which has the checksum.
 const CHECKSUM: &str = "\n[backrest]\nbackrest-checksum=";
 
-/// The content of one such file, without its checksum.
+/// The content of one of these files, without its checksum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info(Vec<(String, Vec<(String, String)>)>);
 
@@ -20,7 +20,7 @@ impl Info {
     /// Reads a file that is not encrypted.
     ///
     /// # Errors
-    /// Fails if it cannot be read or does not have this format.
+    /// Fails if the file cannot be read or does not have this format.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("{} is not a file of pgBackRest's format", path.display()))
@@ -33,7 +33,7 @@ impl Info {
             if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
                 sections.push((name.to_owned(), Vec::new()));
             } else {
-                // A key, which may be a file name, can contain `=`, but the parts of these tests do not: the first `=` ends the key.
+                // A key may be a file name and could contain `=`, but no key in these tests does. So the first `=` ends the key.
                 let (key, value) = line.split_once('=')?;
                 sections.last_mut()?.1.push((key.to_owned(), value.to_owned()));
             }
@@ -53,7 +53,7 @@ impl Info {
         lines.unwrap_or_default().iter().map(|(key, _)| key.as_str()).collect()
     }
 
-    /// Sets a key to a JSON value. A new key is added at the end of its section, a new section at the end of the file.
+    /// Sets a key to a JSON value. Adds a new key at the end of its section, and a new section at the end of the file.
     pub fn set(&mut self, section: &str, key: &str, value: &str) -> &mut Self {
         let lines = self.section(section);
         match lines.iter_mut().find(|(name, _)| name == key) {
@@ -74,7 +74,7 @@ impl Info {
         self.set(section, key, &value)
     }
 
-    /// Adds a line at its position in pgBackRest's order of names, even if the key exists already.
+    /// Adds a line at its position in pgBackRest's sort order, even if the key exists already.
     pub fn add(&mut self, section: &str, key: &str, value: &str) -> &mut Self {
         let lines = self.section(section);
         let at = lines.partition_point(|(name, _)| name.as_str() <= key);

@@ -1,6 +1,6 @@
-//! A stanza of the real pgBackRest for a real primary with real repositories, and replicas that are created from them.
+//! A stanza of the real pgBackRest for a real primary with real repositories, and replicas that are created from these repositories.
 //!
-//! pgBackRest runs as the server's user, with a configuration of its own whose lock, log and spool paths are in the playground. The
+//! pgBackRest runs as the server's user, with its own configuration, whose lock, log and spool paths are in the playground. The
 //! machine's configuration is never read.
 
 mod info;
@@ -25,7 +25,7 @@ use crate::server::{PostgresServer, run};
 /// The path of pgBackRest in Debian's package.
 pub const PGBACKREST: &str = "/usr/bin/pgbackrest";
 
-/// The stanza of every test.
+/// The name of the stanza in every test.
 pub const STANZA: &str = "demo";
 
 /// The passphrase of an encrypted repository. It must not appear in a log, an argument or a report.
@@ -39,20 +39,20 @@ pub const CODECS: [&str; 5] = ["gz", "lz4", "zst", "bz2", "none"];
 pub struct Kind {
     /// Whether small files are bundled (`repo-bundle`).
     pub bundle: bool,
-    /// Whether it is encrypted with [`PASS`] (`repo-cipher-type`).
+    /// Whether the repository is encrypted with [`PASS`] (`repo-cipher-type`).
     pub encrypted: bool,
 }
 
 /// A repository without bundles and without encryption.
 pub const PLAIN: Kind = Kind { bundle: false, encrypted: false };
 
-/// A repository without bundles, encrypted.
+/// An encrypted repository without bundles.
 pub const ENCRYPTED: Kind = Kind { bundle: false, encrypted: true };
 
-/// A repository with bundles, without encryption.
+/// A repository with bundles and without encryption.
 pub const BUNDLED: Kind = Kind { bundle: true, encrypted: false };
 
-/// A repository with bundles, encrypted.
+/// An encrypted repository with bundles.
 pub const BUNDLED_ENCRYPTED: Kind = Kind { bundle: true, encrypted: true };
 
 /// A tablespace of the primary.
@@ -64,7 +64,7 @@ pub struct Tablespace {
     pub path: PathBuf,
 }
 
-/// A primary that archives its WAL into repositories of pgBackRest, and backups of it.
+/// A primary that archives its WAL into pgBackRest repositories, and the backups of that primary.
 #[derive(Debug)]
 pub struct Stanza {
     /// The primary.
@@ -77,11 +77,11 @@ pub struct Stanza {
 }
 
 impl Stanza {
-    /// Starts a primary with this number of rows in each table, which archives into at most four repositories of these kinds. The
-    /// repositories are numbered from 1.
+    /// Starts a primary with this number of rows in each table. The primary archives into one repository of each of these kinds, at
+    /// most four. Repositories are numbered from 1.
     ///
     /// # Errors
-    /// Fails if a program of PostgreSQL or pgBackRest does.
+    /// Fails if a program of PostgreSQL or pgBackRest fails.
     pub fn start(name: &str, rows: u32, repositories: &[Kind], compress_type: &str) -> Result<Self> {
         let primary = Primary::start(name, rows)?;
         for folder in ["pgbackrest", "repositories", "secrets"] {
@@ -115,7 +115,7 @@ impl Stanza {
     /// Starts the primary again.
     ///
     /// # Errors
-    /// Fails if a program of PostgreSQL does.
+    /// Fails if a program of PostgreSQL fails.
     pub fn restarted(self) -> Result<Self> {
         let Self { primary, tablespaces, repositories, compress_type, next } = self;
         if primary.server.datadir().join("postmaster.pid").exists() {
@@ -126,10 +126,10 @@ impl Stanza {
         Ok(stanza)
     }
 
-    /// Creates another tablespace with a table in it.
+    /// Creates another tablespace, and a table in that tablespace.
     ///
     /// # Errors
-    /// Fails if a program of PostgreSQL does.
+    /// Fails if a program of PostgreSQL fails.
     pub fn add_tablespace(&mut self, name: &str, rows: u32) -> Result<()> {
         let path = self.primary.playground.directory(&format!("{name}-disks"))?;
         let server = &self.primary.server;
@@ -153,12 +153,12 @@ impl Stanza {
         self.configure(&self.config(), &self.primary.server)
     }
 
-    /// Returns the path of a repository by its number, from 1.
+    /// Returns the path of the repository with this number, from 1.
     pub fn repository(&self, number: usize) -> PathBuf {
         self.primary.playground.path(&format!("repositories/{number}"))
     }
 
-    /// Returns a path below the backups of a repository.
+    /// Returns a path in the folder of a repository's backups.
     pub fn backups(&self, number: usize, path: &str) -> PathBuf {
         self.repository(number).join("backup").join(STANZA).join(path)
     }
@@ -210,7 +210,7 @@ impl Stanza {
         self.primary.playground.user().write(config, &text)
     }
 
-    /// Returns the command that runs pgBackRest with these arguments for the primary.
+    /// Returns a command that runs pgBackRest with these arguments for the primary.
     pub fn pgbackrest(&self, words: &[&str]) -> Command {
         self.with(&self.config(), words)
     }
@@ -221,7 +221,7 @@ impl Stanza {
         command
     }
 
-    /// Makes another server of the same cluster, such as a standby, archive into the repositories too.
+    /// Configures another server of the same cluster, such as a standby, to archive into the repositories too.
     ///
     /// # Errors
     /// Fails if a file cannot be written.
@@ -235,7 +235,7 @@ impl Stanza {
     /// Takes a backup of type `full`, `diff` or `incr` into a repository, and returns its label.
     ///
     /// # Errors
-    /// Fails if pgBackRest does.
+    /// Fails if pgBackRest fails.
     pub fn backup(&self, number: usize, kind: &str, options: &[&str]) -> Result<String> {
         let words = [format!("--repo={number}"), format!("--type={kind}")];
         let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -248,7 +248,7 @@ impl Stanza {
     /// Returns the labels of the backups in a repository, oldest first.
     ///
     /// # Errors
-    /// Fails if pgBackRest does.
+    /// Fails if pgBackRest fails.
     pub fn labels(&self, number: usize) -> Result<Vec<String>> {
         let repository = format!("--repo={number}");
         let output = run(&mut self.pgbackrest(&[&repository, "--output=json", "info"]))?;
@@ -261,7 +261,7 @@ impl Stanza {
     /// folder. `kind` is pgBackRest's `--type`: `standby`, or `preserve` to keep the configuration of the backup.
     ///
     /// # Errors
-    /// Fails if pgBackRest does.
+    /// Fails if pgBackRest fails.
     pub fn restore(&self, number: usize, label: &str, name: &str, kind: &str) -> Result<PathBuf> {
         let playground = &self.primary.playground;
         playground.directory(name)?;
@@ -285,19 +285,19 @@ impl Stanza {
     /// Switches to a new WAL segment, and waits until the old one is archived.
     ///
     /// # Errors
-    /// Fails if psql does, and if it takes longer than a minute.
+    /// Fails if psql fails, or if archiving takes longer than a minute.
     pub fn switch_wal(&self) -> Result<()> {
         let server = &self.primary.server;
-        // At the first byte of a segment pg_switch_wal does nothing, so a record is written before.
+        // At the first byte of a segment pg_switch_wal does nothing, so a WAL record is written first.
         server.psql("SELECT pg_create_restore_point('switch')")?;
         let segment = server.psql("SELECT pg_walfile_name(pg_switch_wal())")?;
         server.wait_for(&format!("SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver"), "t")
     }
 
-    /// Makes the primary remove or recycle its old segments, and waits until `gone` is among them.
+    /// Makes the primary remove or recycle its old WAL segments, and waits until the segment `gone` no longer exists.
     ///
     /// # Errors
-    /// Fails if psql does, and if the primary keeps the segment.
+    /// Fails if psql fails, or if the primary keeps the segment.
     pub fn recycle_wal(&self, gone: &str) -> Result<()> {
         let path = self.primary.server.datadir().join("pg_wal").join(gone);
         for _ in 0..10 {
@@ -310,8 +310,8 @@ impl Stanza {
         anyhow::bail!("the primary keeps {gone}")
     }
 
-    /// Returns the section of a method `pgbackrest` that restores from these repositories, which are tried in this order. `keys` has
-    /// further lines of the section, `options` further options.
+    /// Returns the configuration section for a method `pgbackrest` that restores from these repositories, which are tried in this order.
+    /// `keys` has further lines for the section, and `options` has further options.
     pub fn method(&self, numbers: &[usize], keys: &str, options: &str) -> String {
         let name =
             |number: usize| if numbers.len() == 1 { "repo".to_owned() } else { format!("repo{number}") };
@@ -335,8 +335,8 @@ impl Stanza {
         section(keys, &format!("{repositories}{options}"), &stores)
     }
 
-    /// Creates a replica's folder, configured with these sections and every tablespace mapped: the first by its path on the primary,
-    /// the others by object identifier. `more` has further lines of `[replica]`.
+    /// Creates a replica's folder, configured with these sections and with every tablespace mapped: the first by its path on the
+    /// primary, the others by object identifier. `more` has further lines for `[replica]`.
     ///
     /// # Errors
     /// Fails if a file or directory cannot be created.
@@ -368,7 +368,7 @@ impl Stanza {
         self.replica_of(&self.primary.server, method)
     }
 
-    /// Creates a replica's folder with another server of the cluster as the source.
+    /// Creates a replica's folder with another server of the same cluster as the source.
     ///
     /// # Errors
     /// Fails if a file or directory cannot be created.
@@ -394,7 +394,7 @@ impl Stanza {
     }
 }
 
-/// Returns the section of a method `pgbackrest` with these further keys, options and grants.
+/// Returns the configuration section for a method `pgbackrest` with these further keys, options and grants.
 pub fn section(keys: &str, options: &str, grants: &str) -> String {
     format!(
         "[method.pgbackrest]\nno_leader = true\n{keys}\n[method.pgbackrest.options]\nstanza = \"{STANZA}\"\n{options}\n\

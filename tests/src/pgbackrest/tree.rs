@@ -9,16 +9,16 @@ use anyhow::{Context, Result};
 
 use crate::control_file::{NO_CHECKPOINT, with_checkpoint};
 
-/// A file or directory of a data directory. Links to tablespaces and to the WAL directory are followed.
+/// A file or directory in a data directory. Links to tablespaces and to the WAL directory are followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Permission bits.
+    /// The permission bits.
     pub mode: u32,
-    /// Its inode.
+    /// The inode number.
     pub inode: u64,
-    /// Its change time (ctime) in nanoseconds since 1970, which no program can set.
+    /// The change time (ctime) in nanoseconds since 1970, which no program can set.
     pub changed: i128,
-    /// The bytes of a file; `None` for a directory.
+    /// The content of a file; `None` for a directory.
     pub content: Option<Vec<u8>>,
 }
 
@@ -27,11 +27,11 @@ pub struct Entry {
 pub struct Difference {
     /// The path, relative to the data directory.
     pub path: String,
-    /// The difference.
+    /// A description of the difference.
     pub what: String,
 }
 
-/// Returns everything in a data directory by its path relative to that.
+/// Returns all files and directories in a data directory, by their paths relative to the data directory.
 ///
 /// # Errors
 /// Fails if a file or directory cannot be created.
@@ -59,9 +59,9 @@ fn collect(directory: &Path, below: &str, entries: &mut BTreeMap<String, Entry>)
     Ok(())
 }
 
-/// Returns where two data directories differ in names, content, size or permission bits. Paths for which `own` is true are left out:
-/// each tool writes those itself. pg_control is compared without its checkpoint: if a replica has a backup_label, the seal replaces
-/// the checkpoint with one that does not exist, as pgBackRest does since 2.51.
+/// Returns the paths at which two data directories differ in names, content, size or permission bits. Leaves out paths for which `own`
+/// returns true, because each tool writes its own version of these files. Compares pg_control without its checkpoint: if a replica has
+/// a backup_label, the seal replaces the checkpoint with a checkpoint that does not exist, as pgBackRest has done since 2.51.
 ///
 /// # Errors
 /// Fails if a file or directory cannot be created.

@@ -1,4 +1,4 @@
-//! Archives with malicious or invalid content.
+//! Restores of archives with malicious or invalid content.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -117,11 +117,15 @@ fn an_invalid_archive_member_fails_the_attempt_and_nothing_is_written_outside() 
         }
         for (what, blocks, says) in &cases {
             append(&base, blocks);
-            scene.fails(&format!("{what}, manifest: {has_manifest}"), &scene.in_directory(&backup), &[says]);
+            scene.fails(
+                &format!("{what}, manifest: {has_manifest}"),
+                &scene.directory_section(&backup),
+                &[says],
+            );
             std::fs::write(&base, &original).unwrap();
         }
     }
-    scene.replica(&scene.in_directory(&backup)).created_by("tarball").unwrap();
+    scene.replica(&scene.directory_section(&backup)).created_by("tarball").unwrap();
 }
 
 #[test]
@@ -141,7 +145,7 @@ fn a_decompression_bomb_ends_at_the_declared_size_or_the_disk_budget() {
         };
         let (archive, bomb) = (path.display(), plain.display());
         script(format!("{} -dc {archive} >{bomb}", packer.split(' ').next().unwrap()));
-        // A last member of 64 GiB of zeroes, which compress a thousandfold.
+        // The last member has 64 GiB of zeroes, which compress to a thousandth of that size.
         let end = all_members(&plain).1;
         File::options().write(true).open(&plain).unwrap().set_len(end).unwrap();
         let huge = 64_u64 << 30;
@@ -164,7 +168,7 @@ fn a_decompression_bomb_ends_at_the_declared_size_or_the_disk_budget() {
             }
             let begun = Instant::now();
             // Without a manifest only the operator's disk budget limits it.
-            let section = scene.in_directory(&backup);
+            let section = scene.directory_section(&backup);
             let section = section.replace("read = [", "disk = { bytes = \"300MiB\" }\nread = [");
             scene.fails(&format!("{suffix}, manifest: {has_manifest}"), &section, &["base.tar"]);
             assert!(begun.elapsed().as_secs() < 60, "{suffix} took {:?}", begun.elapsed());
@@ -186,11 +190,11 @@ fn a_missing_archive_is_reported() {
     for (object, says) in [(tablespace.as_str(), tablespace.split('.').next().unwrap()), ("pg_wal.tar", "")] {
         std::fs::rename(backup.join(object), &aside).unwrap();
         if says.is_empty() {
-            // This looks like a backup with -X none: the source must have the WAL, and the log says so.
-            let ended = scene.replica(&scene.in_directory(&backup)).create(&[]).unwrap();
+            // Without pg_wal.tar the backup looks as if it were taken with -X none: the log says that the source must have the WAL.
+            let ended = scene.replica(&scene.directory_section(&backup)).create(&[]).unwrap();
             assert!(ended.output.contains("WAL"), "{}", ended.output);
         } else {
-            scene.fails(object, &scene.in_directory(&backup), &[says]);
+            scene.fails(object, &scene.directory_section(&backup), &[says]);
         }
         std::fs::rename(&aside, backup.join(object)).unwrap();
     }

@@ -1,4 +1,4 @@
-//! FlippedByte bytes in files, headers, padding, compressed streams, WAL and manifests, and truncated objects.
+//! Flipped bytes in files, headers, padding, compressed streams, WAL and manifests, and truncated objects.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -41,11 +41,11 @@ impl Drop for FlippedByte {
 /// Flips a byte, and checks that the restore fails with these messages.
 fn assert_flipped_byte_fails(scene: &Scene, backup: &Path, object: &str, at: u64, says: &[&str]) {
     let flipped = FlippedByte::at(&backup.join(object), at);
-    scene.fails(&format!("byte {at} of {object}"), &scene.in_directory(backup), says);
+    scene.fails(&format!("byte {at} of {object}"), &scene.directory_section(backup), says);
     drop(flipped);
 }
 
-/// Returns the members of these names, and the largest member.
+/// Returns the members with these names, and the largest member.
 fn chosen(archive: &Path, names: &[&str]) -> Vec<Member> {
     let mut all = members(archive);
     all.sort_by_key(|member| std::cmp::Reverse(member.size));
@@ -71,7 +71,7 @@ fn a_flipped_byte_in_a_file_of_a_plain_archive_is_reported_with_the_file() {
     let tablespace = tablespace(&backup, ".tar");
     let member = chosen(&backup.join(&tablespace), &[]).remove(0);
     assert_flipped_byte_fails(&scene, &backup, &tablespace, member.data + member.size / 2, &[&member.name]);
-    scene.creates("unharmed", &scene.in_directory(&backup), &backup.join("backup_manifest"));
+    scene.creates("unharmed", &scene.directory_section(&backup), &backup.join("backup_manifest"));
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn a_flipped_byte_in_a_compressed_archive_is_reported_with_the_archive() {
             let samples =
                 u64::from(if object == &tablespace { fast_or_full(1, 10) } else { fast_or_full(4, 60) });
             for sample in 0..samples {
-                // Evenly spread, without the first and last bytes, of which some do not affect the content.
+                // The positions are spread evenly, without the first and last bytes, because some of these do not affect the content.
                 let at = 32 + (length - 64) * (2 * sample + 1) / (2 * samples);
                 assert_flipped_byte_fails(&scene, &backup, object, at, &[object]);
             }
@@ -143,7 +143,7 @@ struct Record {
     length: u64,
 }
 
-/// Returns the backup's only segment, and its records between start and end of the backup as pg_waldump prints them.
+/// Returns the backup's only segment, and the records between the start and the end of the backup as pg_waldump prints them.
 fn records(scene: &Scene, backup: &Path) -> (Member, Vec<Record>) {
     let archive = backup.join("pg_wal.tar");
     let segment = members(&archive).into_iter().find(|member| member.size == 16 << 20).unwrap();
@@ -242,13 +242,17 @@ fn a_truncated_object_is_reported() {
         let complete = std::fs::read(&path).unwrap();
         for left in [complete.len() - 1500, complete.len() / 2, 0] {
             std::fs::write(&path, &complete[..left]).unwrap();
-            scene.fails(&format!("{object} of {left} bytes"), &scene.in_directory(&backup), &["base.tar"]);
+            scene.fails(
+                &format!("{object} of {left} bytes"),
+                &scene.directory_section(&backup),
+                &["base.tar"],
+            );
         }
-        // More than one block after its end.
+        // The appended bytes are longer than one tar block (512 bytes).
         let mut longer = complete.clone();
         longer.extend_from_slice(&[7; 600]);
         std::fs::write(&path, longer).unwrap();
-        scene.fails(&format!("{object}, longer"), &scene.in_directory(&backup), &["base.tar"]);
+        scene.fails(&format!("{object}, longer"), &scene.directory_section(&backup), &["base.tar"]);
         std::fs::remove_dir_all(backup).unwrap();
     }
 }

@@ -29,14 +29,14 @@ impl Drop for TemporaryFilesystem {
     }
 }
 
-/// Options of a backup whose size is not known before it is restored: it is compressed and has no manifest.
+/// The pg_basebackup options for a backup whose size is unknown before the restore, because it is compressed and has no manifest.
 const UNKNOWN_SIZE: &[&str] = &["--compress=client-gzip:1", "--no-manifest"];
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn a_disk_that_fills_up_fails_the_attempt_with_the_file() {
     let (scene, backup) = Scene::with_backup("full-disk", UNKNOWN_SIZE);
-    let replica = scene.replica(&scene.in_directory(&backup));
+    let replica = scene.replica(&scene.directory_section(&backup));
     let disk = replica.path("state").with_file_name("data");
     scene.primary.playground.user().directory(&disk).unwrap();
     let Some(mounted) = TemporaryFilesystem::at(disk, 16) else { return };
@@ -51,7 +51,7 @@ fn an_exhausted_disk_budget_fails_the_attempt_with_the_file() {
     let (scene, backup) = Scene::with_backup("budget", UNKNOWN_SIZE);
     for budget in ["bytes = \"8MiB\"", "files = 100"] {
         let section =
-            scene.in_directory(&backup).replace("read = [", &format!("disk = {{ {budget} }}\nread = ["));
+            scene.directory_section(&backup).replace("read = [", &format!("disk = {{ {budget} }}\nread = ["));
         let replica = scene.replica(&section);
         let ended = replica.create(&[]).unwrap();
         scene.assert_failed(budget, &replica, &ended, &["base.tar.gz"]);

@@ -1,4 +1,4 @@
-//! Stores that fail: they refuse requests, do not respond, or return something else than they listed.
+//! Stores that refuse requests, do not respond, or return other content than they listed.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -28,18 +28,19 @@ impl BackupInBucket {
         Self { scene, server, backup }
     }
 
-    /// Returns the section that restores it through `proxy`, with retries for two seconds.
+    /// Returns the configuration section that restores the backup through `proxy`, with retries for two seconds.
     fn section(&self, proxy: &FaultProxy) -> String {
         let grant = bucket(&proxy.url(), &in_files(&self.scene, S3RVER, S3RVER));
         let grant = grant.replace("retry_for = \"30s\"", "retry_for = \"2s\"");
-        self.scene.in_store("pg/latest", &grant.replace("idle_timeout = \"5s\"", "idle_timeout = \"1s\""))
+        self.scene
+            .store_section("pg/latest", &grant.replace("idle_timeout = \"5s\"", "idle_timeout = \"1s\""))
     }
 
     fn proxy(&self, decide: impl FnMut(&ReceivedRequest) -> Action + Send + 'static) -> FaultProxy {
         FaultProxy::start(port(&self.server), decide).unwrap()
     }
 
-    /// Starts a proxy with this action for every request for the object.
+    /// Starts a proxy that takes this action on every request for the object.
     fn always(&self, object: &'static str, action: Action) -> FaultProxy {
         self.proxy(move |request| if request.target.contains(object) { action } else { Action::Forward })
     }

@@ -1,4 +1,4 @@
-//! WAL in backups as real servers leave it: on two timelines, and in recycled segments.
+//! WAL in backups from real servers: on two timelines, and in recycled segments.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use tests::server::{PostgresServer, run};
 
 use super::scene::Scene;
 
-/// Creates and starts a standby of `of` in a folder of this name.
+/// Creates and starts a standby of the server `of` in a folder with this name.
 fn standby(primary: &Primary, of: &PostgresServer, name: &str) -> PostgresServer {
     let playground = &primary.playground;
     let (datadir, fast) = (playground.path(name), playground.path(&format!("{name}-fast")));
@@ -38,7 +38,7 @@ impl RunningBackup {
 
 impl Drop for RunningBackup {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -60,7 +60,7 @@ fn the_wal_of_a_backup_across_a_promotion_is_checked_on_both_timelines() {
     let backup = primary.backups().unwrap().join("latest");
     let mut backup_process = start_backup(&last, &backup);
     last.wait_for("SELECT phase FROM pg_stat_progress_basebackup", "streaming database files").unwrap();
-    // The backup is stopped while its server switches to the new timeline.
+    // pg_basebackup is stopped (SIGSTOP) while the server switches to the new timeline.
     backup_process.signal(Signal::STOP);
     middle.psql("SELECT pg_promote()").unwrap();
     middle
@@ -79,7 +79,7 @@ fn the_wal_of_a_backup_across_a_promotion_is_checked_on_both_timelines() {
     for timeline in 1..=2 {
         assert!(text.contains(&format!("\"Timeline\": {timeline},")), "{text}");
     }
-    let (_, ended) = scene.creates("two timelines", &scene.in_directory(&backup), &manifest);
+    let (_, ended) = scene.creates("two timelines", &scene.directory_section(&backup), &manifest);
     for timeline in 1..=2 {
         let end = format!("on timeline {timeline}");
         assert!(ended.output.lines().any(|line| line.contains("records of WAL") && line.ends_with(&end)));
@@ -91,7 +91,7 @@ fn the_wal_of_a_backup_across_a_promotion_is_checked_on_both_timelines() {
 fn wal_in_recycled_segments_is_read_to_its_end_and_no_further() {
     let scene = Scene::new("recycled");
     let server = &scene.primary.server;
-    // Each checkpoint renames segments that are no longer needed for later use.
+    // Each checkpoint recycles segments: PostgreSQL renames segments that are no longer needed, to use them later.
     for round in 0..4 {
         server.psql(&format!("INSERT INTO letters SELECT {round} * 100000 + n + 10000, repeat(md5(n::text), 14) FROM generate_series(1, 20000) n")).unwrap();
         server.psql("SELECT pg_switch_wal()").unwrap();
@@ -101,10 +101,10 @@ fn wal_in_recycled_segments_is_read_to_its_end_and_no_further() {
     assert_eq!(server.psql(ahead).unwrap(), "t", "no segment was recycled");
     for options in [&["--wal-method=fetch"][..], &["--wal-method=stream"]] {
         let backup = scene.primary.tar_backup("latest", options).unwrap();
-        scene.creates(options[0], &scene.in_directory(&backup), &backup.join("backup_manifest"));
+        scene.creates(options[0], &scene.directory_section(&backup), &backup.join("backup_manifest"));
         // Without a manifest, the end of the backup is found in the WAL itself.
         std::fs::remove_file(backup.join("backup_manifest")).unwrap();
-        let ended = scene.replica(&scene.in_directory(&backup)).created_by("tarball").unwrap();
+        let ended = scene.replica(&scene.directory_section(&backup)).created_by("tarball").unwrap();
         assert!(ended.output.contains("records of WAL"), "{}", ended.output);
         std::fs::remove_dir_all(backup).unwrap();
     }

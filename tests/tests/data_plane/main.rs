@@ -1,5 +1,6 @@
 //! The data plane, end to end: replicas from real stores, and runs in which a store fails, an object changes, a byte is flipped or a
-//! disk fills. Every failure names the object, leaves nothing that starts, and writes nothing outside of the data directory.
+//! disk fills up. Every failure names the object, leaves no data directory that PostgreSQL can start from, and writes nothing outside
+//! the data directory.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! Manifests that are wrong, invalid or too large.
+//! Restores with manifests that are wrong, invalid or too large.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,7 +25,7 @@ impl ForgedManifest {
     /// Writes this text as the manifest, and checks that the restore fails with these messages.
     fn fails(&self, what: &str, text: &[u8], says: &[&str]) {
         std::fs::write(self.backup.join("backup_manifest"), text).unwrap();
-        self.scene.fails(what, &self.scene.in_directory(&self.backup), says);
+        self.scene.fails(what, &self.scene.directory_section(&self.backup), says);
     }
 
     /// Writes this text with a valid checksum as the manifest, and checks that the restore fails with these messages.
@@ -35,7 +35,7 @@ impl ForgedManifest {
         self.fails(what, text.as_bytes(), says);
     }
 
-    /// Returns the line of a file.
+    /// Returns the manifest's line for a file.
     fn line(&self, path: &str) -> &str {
         self.original.lines().find(|line| line.contains(&format!("\"Path\": \"{path}\""))).unwrap()
     }
@@ -126,6 +126,6 @@ fn a_manifest_of_more_than_a_gigabyte_is_refused_without_reading_it_all() {
     let manifest = std::fs::File::options().write(true).open(forged.backup.join("backup_manifest")).unwrap();
     manifest.set_len((1 << 30) + (1 << 20)).unwrap();
     let begun = Instant::now();
-    forged.scene.fails("huge", &forged.scene.in_directory(&forged.backup), &["backup_manifest"]);
+    forged.scene.fails("huge", &forged.scene.directory_section(&forged.backup), &["backup_manifest"]);
     assert!(begun.elapsed().as_secs() < 20, "it took {:?}", begun.elapsed());
 }

@@ -1,4 +1,4 @@
-//! The limits `rate` and `workers`, as a proxy before the store's server observes them.
+//! The limits `rate` and `workers`. A proxy between the program and the store's server measures whether a run keeps them.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use tests::stores::{S3RVER, StoreServer};
 
 use super::stores::{bucket, port, upload};
 
-/// Makes a component fetch this number of objects of this size from a bucket, and returns the responses. With `piece`, each response
-/// is sent in pieces of this number of bytes.
+/// Makes a component fetch `objects` objects with `size` bytes each from a bucket, and returns the responses. With `piece`, the proxy
+/// sends each response in pieces of this number of bytes.
 fn fetch(objects: usize, size: usize, piece: Option<usize>, grants: &str) -> Vec<ForwardedResponse> {
     let playground = Playground::new("pace").unwrap();
     let folder = playground.directory("objects").unwrap();
@@ -40,7 +40,7 @@ fn fetch(objects: usize, size: usize, piece: Option<usize>, grants: &str) -> Vec
     let mut responses = proxy.responses();
     responses
         .retain(|response| response.request.method == "GET" && response.request.target.contains("object-"));
-    // The seal fails because the objects are not a data directory. By then all of them were fetched.
+    // The seal fails because the objects are not a data directory. Before the seal, all objects were fetched.
     let output_text =
         String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert_eq!((responses.len(), output.status.code()), (objects, Some(4)), "{output_text}");
@@ -63,7 +63,7 @@ fn a_store_is_never_read_faster_than_the_granted_rate() {
     let responses = fetch(OBJECTS, SIZE, None, "rate = \"4MiB/s\"\nworkers = 2");
     let begun = responses.iter().map(|response| response.started).min().unwrap();
     let ended = responses.iter().map(|response| response.ended).max().unwrap();
-    // A burst of a tenth of a second is allowed, and for each worker the network buffers up to one object.
+    // Subtracts what may pass without the limit: a burst of a tenth of a second, and up to two objects per worker in network buffers.
     let bytes = OBJECTS * SIZE - (4 << 20) / 10 - 4 * SIZE;
     let least = Duration::from_secs_f64(bytes as f64 / f64::from(4 << 20));
     assert!(ended - begun >= least, "{:?} is less than {least:?}", ended - begun);
@@ -72,7 +72,7 @@ fn a_store_is_never_read_faster_than_the_granted_rate() {
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn no_more_objects_are_read_at_once_than_the_granted_workers() {
-    // Each response takes half a second, so that every worker sends a request meanwhile.
+    // Each response takes half a second, so every worker sends a request before the first response ends.
     for workers in [1, 3] {
         let responses = fetch(3 * workers, 3000, Some(300), &format!("workers = {workers}"));
         assert_eq!(at_once(&responses), workers);

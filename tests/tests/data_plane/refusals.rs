@@ -1,4 +1,5 @@
-//! Messages about stores that cannot be reached, that refuse requests, or whose listings are incomplete, and how soon they come.
+//! Messages about stores that cannot be reached, that refuse requests, or whose listings are incomplete, and the time until each
+//! message appears.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
@@ -19,7 +20,7 @@ fn closed() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
-/// Runs `check`, and returns its exit code, the time since the plan began, and every retry event with its time since then.
+/// Runs `check`. Returns the exit code, the time since the plan began, and every retry event with its time since the plan began.
 fn check(replica: &ReplicaFolder) -> (Option<i32>, Duration, Vec<(Duration, Value)>) {
     let mut command = replica.command("check");
     command.args(["--log-format=json", "--log-level=debug"]).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -42,7 +43,7 @@ fn check(replica: &ReplicaFolder) -> (Option<i32>, Duration, Vec<(Duration, Valu
 #[ignore = "needs servers: cargo xtask test"]
 fn check_reports_an_unreachable_store_within_seconds_and_ends_soon() {
     let scene = Scene::new("unreachable");
-    // Once no program listens on the port, once a program listens and never responds.
+    // First no program listens on the port; then a program listens and never responds.
     let silent = FaultProxy::start(closed(), |_| Action::Hang).unwrap();
     for (address, cause) in
         [(format!("http://127.0.0.1:{}", closed()), "onnect"), (silent.url(), "no response for 5.0 s")]
@@ -50,7 +51,7 @@ fn check_reports_an_unreachable_store_within_seconds_and_ends_soon() {
         let store = format!(
             "url = \"s3://backups\"\nregion = \"us-east-1\"\nendpoint = \"{address}\"\nallow_http = true\n"
         );
-        let replica = scene.replica(&scene.in_whole_store(&store));
+        let replica = scene.replica(&scene.whole_store_section(&store));
         let (code, took, retries) = check(&replica);
         assert_eq!(code, Some(75), "{address}");
         assert!(took < Duration::from_secs(40), "{address}: {took:?}");
@@ -69,7 +70,7 @@ fn check_reports_an_unreachable_store_within_seconds_and_ends_soon() {
 fn plan_retry_for_limits_the_retries_of_a_plan_and_create_logs_each() {
     let scene = Scene::new("plan-retry");
     let store = format!("url = \"http://127.0.0.1:{}/\"\nplan_retry_for = \"2s\"\n", closed());
-    let replica = scene.replica(&scene.in_store("pg", &store));
+    let replica = scene.replica(&scene.store_section("pg", &store));
     let begun = Instant::now();
     let ended = replica.create(&[]).unwrap();
     assert_eq!(ended.code(), Some(75), "{}", ended.output);
@@ -101,7 +102,7 @@ fn a_refusal_of_a_store_is_reported_with_its_meaning_and_a_remedy() {
     ] {
         let server = FaultProxy::start(closed(), move |_| Action::Respond(status, body)).unwrap();
         let files = in_files(&scene, "somebody", "something");
-        let section = scene.in_whole_store(&bucket(&server.url(), &files));
+        let section = scene.whole_store_section(&bucket(&server.url(), &files));
         let ended = scene.fails(body, &section, says);
         assert_eq!(ended.code(), Some(1), "{body}: {}", ended.output);
     }
@@ -115,13 +116,13 @@ fn every_backup_is_found_in_a_truncated_listing_without_a_token() {
     let backup = scene.primary.tar_backup("b-new", &["--compress=client-gzip:1"]).unwrap();
     let stored = BackupLocation::Moto.with(backup.parent().unwrap(), &scene.primary.playground).unwrap();
     let server = stored.server.as_ref().unwrap();
-    // The server has no continuation tokens: its first page has only the first backup, and says that the listing is truncated.
+    // The server has no continuation tokens. Its first page lists only the first backup, and says that the listing is truncated.
     let proxy = FaultProxy::start(port(server), |request| {
         if request.target.contains("list-type=2") { Action::ListWithoutToken(2) } else { Action::Forward }
     })
     .unwrap();
     let Grant::Store(grant) = &stored.grant else { panic!("moto is a store") };
-    let section = scene.in_whole_store(&grant.replace(&server.url(), &proxy.url()));
+    let section = scene.whole_store_section(&grant.replace(&server.url(), &proxy.url()));
     scene.creates("the newest", &section, &backup.join("backup_manifest"));
 }
 
@@ -136,7 +137,7 @@ fn credential_files_that_change_during_a_run_are_read_again() {
         ["access_key_id", "secret_access_key"].map(|name| scene.primary.playground.path(name));
     let mut refused = 0;
     let proxy = FaultProxy::start(port(&server), move |request| {
-        // The files change during the first request, and again during the restore, as an agent on the machine would change them.
+        // The files change during the first request, and again during the restore, as if an agent on the machine renewed them.
         if refused == 0 {
             refused += 1;
             std::fs::write(&key, S3RVER).unwrap();
@@ -149,7 +150,7 @@ fn credential_files_that_change_during_a_run_are_read_again() {
         Action::Forward
     })
     .unwrap();
-    let section = scene.in_store("pg/latest", &bucket(&proxy.url(), &files));
+    let section = scene.store_section("pg/latest", &bucket(&proxy.url(), &files));
     let (_, ended) = scene.creates("renewed", &section, &backup.join("backup_manifest"));
     assert!(!ended.output.contains(&format!("{S3RVER}-again")), "{}", ended.output);
 }
@@ -165,7 +166,7 @@ fn a_proxy_that_cannot_be_reached_is_named_without_its_password() {
         ("ALL_PROXY", "", true),
         ("HTTP_PROXY", "backups.example", false),
     ] {
-        let replica = scene.replica(&scene.in_store("latest", store));
+        let replica = scene.replica(&scene.store_section("latest", store));
         let proxy = format!("127.0.0.1:{}", closed());
         let mut command = replica.command("check");
         command.env(variable, format!("http://somebody:hunter2@{proxy}")).env("NO_PROXY", excluded);

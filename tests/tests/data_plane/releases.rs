@@ -1,4 +1,4 @@
-//! Backups of PostgreSQL 16 to 18 by their own pg_basebackup, restored for servers of the same release.
+//! Backups of PostgreSQL 16 to 18, taken with the pg_basebackup of the same release and restored for servers of the same release.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use tests::server::BIN_DIR;
 
 use super::scene::Scene;
 
-/// Options with which pg_basebackup 16 to 18 writes a backup.
+/// The pg_basebackup options of the backups that the tests take.
 const BACKUP_OPTIONS: [&[&str]; 6] = [
     &["--compress=client-zstd:1"],
     &["--compress=server-lz4"],
@@ -19,16 +19,16 @@ const BACKUP_OPTIONS: [&[&str]; 6] = [
     &["--manifest-checksums=SHA256"],
 ];
 
-/// Restores backups of a primary of this release.
+/// Restores backups of a primary with this release.
 fn test_release(major: u32, manifest_version: u32) {
     let playground = playground(&format!("release-{major}"), major).unwrap();
-    let scene = Scene::of(Primary::start_in(playground, 2_000).unwrap());
+    let scene = Scene::with_primary(Primary::start_in(playground, 2_000).unwrap());
     restores(&scene, major, manifest_version);
     is_refused_for_another_release(&scene, major);
     streams(&scene);
 }
 
-/// Restores backups with all [`BACKUP_OPTIONS`]. In a fast run each release has different ones.
+/// Restores a backup with each of [`BACKUP_OPTIONS`]. In a fast run each release has a different selection.
 fn restores(scene: &Scene, major: u32, manifest_version: u32) {
     let first = (major as usize - 16) * 2;
     for step in 0..fast_or_full(2, 6) as usize {
@@ -40,14 +40,14 @@ fn restores(scene: &Scene, major: u32, manifest_version: u32) {
         let version = format!("\"PostgreSQL-Backup-Manifest-Version\": {manifest_version},");
         assert!(text.contains(&version), "{what}");
         assert_eq!(text.contains("\"System-Identifier\""), manifest_version == 2, "{what}");
-        scene.creates(&what, &scene.in_directory(&backup), &manifest);
+        scene.creates(&what, &scene.directory_section(&backup), &manifest);
     }
 }
 
-/// Checks that a replica with programs of another release is rejected, and its directory not touched.
+/// Checks that a replica with programs of another release is rejected, and that its directory is not touched.
 fn is_refused_for_another_release(scene: &Scene, major: u32) {
     let backup = scene.primary.backups().unwrap().join("backup-0");
-    let replica = scene.replica(&scene.in_directory(&backup));
+    let replica = scene.replica(&scene.directory_section(&backup));
     let config = replica.path("understudy.toml");
     let text = fs::read_to_string(&config).unwrap();
     let own = format!("bin_dir = \"{}\"", scene.primary.playground.bin_dir().display());
@@ -92,7 +92,7 @@ fn backups_of_postgresql_18_become_replicas_of_its_servers() {
 #[ignore = "needs servers: cargo xtask test"]
 fn an_incremental_backup_is_refused_with_a_remedy() {
     let playground = playground("incremental", 18).unwrap();
-    let scene = Scene::of(Primary::start_in(playground, 10).unwrap());
+    let scene = Scene::with_primary(Primary::start_in(playground, 10).unwrap());
     let server = &scene.primary.server;
     server.psql("ALTER SYSTEM SET summarize_wal = on").unwrap();
     server.psql("SELECT pg_reload_conf()").unwrap();
@@ -101,5 +101,5 @@ fn an_incremental_backup_is_refused_with_a_remedy() {
     server.psql("INSERT INTO letters SELECT n, 'later' FROM generate_series(100, 200) n").unwrap();
     let incremental = format!("--incremental={}", full.join("backup_manifest").display());
     let backup = scene.primary.tar_backup("incremental", &[&incremental]).unwrap();
-    scene.fails("incremental", &scene.in_directory(&backup), &["pg_combinebackup"]);
+    scene.fails("incremental", &scene.directory_section(&backup), &["pg_combinebackup"]);
 }

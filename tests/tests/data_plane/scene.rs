@@ -1,4 +1,4 @@
-//! A primary, backups of it, and runs of the program that restore them.
+//! A primary, its backups, and runs of the program that restore these backups.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,45 +15,45 @@ pub(crate) struct Scene {
     next: AtomicU32,
 }
 
-/// The names that may be in the folder of a replica after a run.
+/// The names that may exist in a replica's folder after a run.
 const EXPECTED_NAMES: [&str; 6] = ["data", "wal", "fast", "understudy.toml", "output", "report.json"];
 
 impl Scene {
     pub(crate) fn new(name: &str) -> Self {
-        Self::of(Primary::start(name, 2_000).unwrap())
+        Self::with_primary(Primary::start(name, 2_000).unwrap())
     }
 
     /// Creates the scene with this primary.
-    pub(crate) fn of(primary: Primary) -> Self {
+    pub(crate) fn with_primary(primary: Primary) -> Self {
         Self { primary, next: AtomicU32::new(0) }
     }
 
-    /// Creates the scene with a backup that is taken with these options.
+    /// Creates the scene with a backup that pg_basebackup takes with these options.
     pub(crate) fn with_backup(name: &str, options: &[&str]) -> (Self, PathBuf) {
         let scene = Self::new(name);
         let backup = scene.primary.tar_backup("latest", options).unwrap();
         (scene, backup)
     }
 
-    /// Returns the section of `tarball` that restores a backup in a directory.
-    pub(crate) fn in_directory(&self, backup: &Path) -> String {
+    /// Returns the `tarball` section that restores a backup from a directory.
+    pub(crate) fn directory_section(&self, backup: &Path) -> String {
         self.section(
             &format!("directory = \"{}\"", backup.display()),
             &format!("read = [\"{}\"]", self.primary.playground.path("backups").display()),
         )
     }
 
-    /// Returns the section of `tarball` that restores a backup below `prefix` in a store. `store` has the lines of
+    /// Returns the `tarball` section that restores a backup from the keys below `prefix` in a store. `store` has the lines for
     /// `grants.stores.repo`.
-    pub(crate) fn in_store(&self, prefix: &str, store: &str) -> String {
+    pub(crate) fn store_section(&self, prefix: &str, store: &str) -> String {
         self.section(
             &format!("store = \"repo\"\nprefix = \"{prefix}\""),
             &format!("[method.tarball.grants.stores.repo]\n{store}"),
         )
     }
 
-    /// Returns the section of `tarball` that restores the newest backup in the whole store.
-    pub(crate) fn in_whole_store(&self, store: &str) -> String {
+    /// Returns the `tarball` section that restores the newest backup from the whole store.
+    pub(crate) fn whole_store_section(&self, store: &str) -> String {
         self.section("store = \"repo\"", &format!("[method.tarball.grants.stores.repo]\n{store}"))
     }
 
@@ -76,7 +76,7 @@ impl Scene {
         folder
     }
 
-    /// Returns everything in the playground except replicas and the files that the server changes by itself.
+    /// Returns all files in the playground except the replicas and the files that the server changes by itself.
     fn outside(&self) -> BTreeSet<String> {
         let root = self.primary.playground.path("");
         let output = run(Command::new("/usr/bin/find").arg(&root).args([
@@ -103,7 +103,7 @@ impl Scene {
         text.lines().filter(|line| !line.contains("/log-")).map(str::to_owned).collect()
     }
 
-    /// Runs the program, and checks that it fails with these messages, leaves nothing that starts, and writes nothing outside.
+    /// Runs the program. Checks that it fails with these messages, leaves no pg_control, and writes nothing outside the replica's folder.
     pub(crate) fn fails(&self, what: &str, sections: &str, says: &[&str]) -> Ended {
         let replica = self.replica(sections);
         let before = self.outside();
@@ -116,7 +116,7 @@ impl Scene {
         ended
     }
 
-    /// Checks a finished run as [`Scene::fails`] does, except for files outside.
+    /// Checks a finished run as [`Scene::fails`] does, except for files outside the replica's folder.
     pub(crate) fn assert_failed(&self, what: &str, replica: &ReplicaFolder, ended: &Ended, says: &[&str]) {
         let attempt = ended.attempt("tarball").to_string();
         assert!(
@@ -135,7 +135,7 @@ impl Scene {
         }
     }
 
-    /// Runs the program, and checks that it creates the replica and that this matches the backup's manifest.
+    /// Runs the program, and checks that it creates the replica and that the replica matches the backup's manifest.
     pub(crate) fn creates(&self, what: &str, sections: &str, manifest: &Path) -> (ReplicaFolder, Ended) {
         let replica = self.replica(sections);
         let ended = replica.created_by("tarball").unwrap_or_else(|error| panic!("{what}: {error:#}"));

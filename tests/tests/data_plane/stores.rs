@@ -1,10 +1,10 @@
-//! Replicas from real servers of stores, with the operator's credentials, which are never shown.
+//! Replicas from real store servers, with the operator's credentials, which are never shown.
 
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
 
-use tests::certificates::{Authority, Server};
+use tests::certificates::{Authority, ServerCertificate};
 use tests::faults::{Action, FaultProxy};
 use tests::server::run;
 use tests::stored::{ALL_LOCATIONS, BackupLocation, Grant};
@@ -12,12 +12,12 @@ use tests::stores::{S3RVER, StoreServer, ensure_servers};
 
 use super::scene::Scene;
 
-/// Uploads the files of a folder to the bucket `backups` below `prefix`, with Amazon's own client.
+/// Uploads the files in a folder to the bucket `backups` below `prefix`, with Amazon's own client.
 pub(crate) fn upload(server: &StoreServer, folder: &Path, prefix: &str) {
     upload_to(&server.url(), folder, prefix);
 }
 
-/// Does the same for the server at this address.
+/// Uploads the files as [`upload`] does, to the server at this address.
 pub(crate) fn upload_to(url: &str, folder: &Path, prefix: &str) {
     const PUT: &str = "import sys, os, boto3\n\
         s3 = boto3.client('s3', endpoint_url=sys.argv[1], aws_access_key_id=sys.argv[4], aws_secret_access_key=sys.argv[4], region_name='us-east-1')\n\
@@ -63,13 +63,13 @@ fn a_replica_from_s3_streams_with_credentials_from_files_or_the_environment() {
     let manifest = backup.join("backup_manifest");
 
     let files = in_files(&scene, S3RVER, S3RVER);
-    let section = scene.in_store("pg/latest", &bucket(&server.url(), &files));
+    let section = scene.store_section("pg/latest", &bucket(&server.url(), &files));
     scene.creates("by files", &section, &manifest);
 
     let environment = "access_key_id = { env = \"REPO_KEY\" }, secret_access_key = { env = \"REPO_SECRET\" }";
     let replica = scene
         .primary
-        .replica("streams", &["tarball"], "", &scene.in_store("pg", &bucket(&server.url(), environment)))
+        .replica("streams", &["tarball"], "", &scene.store_section("pg", &bucket(&server.url(), environment)))
         .unwrap();
     let mut command = replica.command("create");
     command.env("REPO_KEY", S3RVER).env("REPO_SECRET", S3RVER);
@@ -78,12 +78,12 @@ fn a_replica_from_s3_streams_with_credentials_from_files_or_the_environment() {
     scene.primary.streams_to(&replica).unwrap();
 }
 
-/// Returns the section that restores from a location: its newest backup if it can be listed, else the backup `new`.
+/// Returns the section that restores from a location: the newest backup if the location can be listed, else the backup `new`.
 fn section_for(scene: &Scene, location: BackupLocation, grant: &Grant) -> String {
     match grant {
-        Grant::Read(path) => scene.in_directory(path),
-        Grant::Store(store) if location.can_be_listed() => scene.in_whole_store(store),
-        Grant::Store(store) => scene.in_store("new", store),
+        Grant::Read(path) => scene.directory_section(path),
+        Grant::Store(store) if location.can_be_listed() => scene.whole_store_section(store),
+        Grant::Store(store) => scene.store_section("new", store),
     }
 }
 
@@ -111,7 +111,7 @@ fn a_backup_that_is_replaced_during_its_restore_is_reported() {
         let server = stored.server.as_ref().unwrap();
         let other = tempfile::tempdir().unwrap();
         std::fs::create_dir(other.path().join("new")).unwrap();
-        // The same archive with other bytes after its end, which unpacking alone does not notice.
+        // The archive is the same except for the bytes after its end, so unpacking alone does not notice the change.
         let wal = [std::fs::read(backup.join("pg_wal.tar")).unwrap(), vec![0; 512]].concat();
         std::fs::write(other.path().join("new/pg_wal.tar"), wal).unwrap();
         let (address, mut replaced) = (server.url(), false);
@@ -124,7 +124,7 @@ fn a_backup_that_is_replaced_during_its_restore_is_reported() {
         })
         .unwrap();
         let Grant::Store(grant) = &stored.grant else { panic!("{location:?}") };
-        let section = scene.in_whole_store(&grant.replace(&server.url(), &proxy.url()));
+        let section = scene.whole_store_section(&grant.replace(&server.url(), &proxy.url()));
         scene.fails(&format!("{location:?}"), &section, &["replaced"]);
     }
 }
@@ -137,7 +137,7 @@ fn wrong_credentials_are_reported_and_not_shown() {
     let server = StoreServer::s3rver().unwrap();
     upload(&server, &backup, "pg/latest");
     let files = in_files(&scene, "NOBODY", WRONG);
-    let section = scene.in_store("pg/latest", &bucket(&server.url(), &files));
+    let section = scene.store_section("pg/latest", &bucket(&server.url(), &files));
     let replica = scene.replica(&section);
     let ended = replica.create(&["--log-level=trace"]).unwrap();
     scene.assert_failed("a wrong secret", &replica, &ended, &["denied"]);
@@ -157,7 +157,7 @@ fn a_replica_is_restored_from_a_web_server_without_ranges() {
         let backup = scene.primary.tar_backup(name, options).unwrap();
         run(Command::new("/bin/cp").arg("-r").arg(&backup).arg(server.folder().join(name))).unwrap();
         let store = format!("url = \"{}\"\nretry_for = \"10s\"\n", server.url());
-        scene.creates(name, &scene.in_store(name, &store), &backup.join("backup_manifest"));
+        scene.creates(name, &scene.store_section(name, &store), &backup.join("backup_manifest"));
     }
 }
 
@@ -172,12 +172,15 @@ fn a_redirect_to_another_server_is_followed_only_if_granted() {
     let granted = FaultProxy::start(port(&server), move |_| Action::RedirectTo(elsewhere)).unwrap();
     let store = format!("url = \"{}\"\nretry_for = \"10s\"\n", granted.url());
     let address = format!("127.0.0.1:{elsewhere}");
-    let ended =
-        scene.fails("not granted", &scene.in_store("latest", &store), &["denied", &address, "redirects = ["]);
+    let ended = scene.fails(
+        "not granted",
+        &scene.store_section("latest", &store),
+        &["denied", &address, "redirects = ["],
+    );
     assert!(other.responses().is_empty(), "{:?}\n{}", other.responses(), ended.output);
 
     let store = format!("{store}redirects = [\"{address}\"]\n");
-    scene.creates("granted", &scene.in_store("latest", &store), &backup.join("backup_manifest"));
+    scene.creates("granted", &scene.store_section("latest", &store), &backup.join("backup_manifest"));
     assert!(!other.responses().is_empty());
 }
 
@@ -202,7 +205,7 @@ fn a_server_that_sends_a_credential_back_fails_the_restore_and_the_credential_is
             proxy.url(),
             token.display()
         );
-        let replica = scene.replica(&scene.in_store("latest", &store));
+        let replica = scene.replica(&scene.store_section("latest", &store));
         let ended = replica.create(&["--log-level=trace"]).unwrap();
         scene.assert_failed(echoed, &replica, &ended, &["sends back a credential"]);
         let here = run(Command::new("/bin/grep").args(["-rc", TOKEN]).arg(replica.path(""))).is_ok();
@@ -212,7 +215,7 @@ fn a_server_that_sends_a_credential_back_fails_the_restore_and_the_credential_is
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_credential_that_auto_finds_in_the_environment_is_not_shown_either() {
+fn a_credential_found_in_the_environment_by_auto_is_not_shown() {
     const TOKEN: &str = "a-session-token-that-only-the-server-may-see-0123456789";
     let (scene, backup) = Scene::with_backup("echoed-auto", &["--compress=client-gzip:1"]);
     let server = StoreServer::s3rver().unwrap();
@@ -228,7 +231,7 @@ fn a_credential_that_auto_finds_in_the_environment_is_not_shown_either() {
          credentials = \"auto\"\n",
         proxy.url()
     );
-    let replica = scene.replica(&scene.in_store("pg/latest", &store));
+    let replica = scene.replica(&scene.store_section("pg/latest", &store));
     let mut command = replica.command("create");
     command.arg("--log-level=trace").arg("--report").arg(replica.path("report.json"));
     command
@@ -248,16 +251,20 @@ fn a_credential_that_auto_finds_in_the_environment_is_not_shown_either() {
 fn a_web_server_with_a_private_certificate_authority_is_trusted_only_with_ca_file() {
     let (scene, backup) = Scene::with_backup("tls", &["--compress=client-gzip:1"]);
     let authority = Authority::new(&scene.primary.playground.path("authority")).unwrap();
-    let server = StoreServer::python_https(authority.certify(Server::Right).unwrap()).unwrap();
+    let server = StoreServer::python_https(authority.certify(ServerCertificate::Right).unwrap()).unwrap();
     run(Command::new("/bin/cp").arg("-r").arg(&backup).arg(server.folder().join("latest"))).unwrap();
     let certificate = scene.primary.playground.path("ca.pem");
     let text = std::fs::read_to_string(authority.certificate()).unwrap();
     scene.primary.playground.user().write(&certificate, &text).unwrap();
 
     let store = format!("url = \"{}\"\nretry_for = \"10s\"\n", server.url());
-    scene.fails("no authority", &scene.in_store("latest", &store), &["denied", "ca_file"]);
+    scene.fails("no authority", &scene.store_section("latest", &store), &["denied", "ca_file"]);
     let store = format!("{store}ca_file = \"{}\"\n", certificate.display());
-    scene.creates("with its authority", &scene.in_store("latest", &store), &backup.join("backup_manifest"));
+    scene.creates(
+        "with its authority",
+        &scene.store_section("latest", &store),
+        &backup.join("backup_manifest"),
+    );
 }
 
 #[test]
@@ -279,9 +286,9 @@ fn a_restore_continues_after_the_server_of_the_store_is_killed_and_restarted() {
     })
     .unwrap();
     let files = in_files(&scene, S3RVER, S3RVER);
-    let replica = scene.replica(&scene.in_store("pg/latest", &bucket(&proxy.url(), &files)));
+    let replica = scene.replica(&scene.store_section("pg/latest", &bucket(&proxy.url(), &files)));
     let running = replica.spawn(&[]).unwrap();
-    // Waits until a response was cut and the rest was requested.
+    // Waits until a response was cut short and the program has requested the rest.
     let patience = std::time::Duration::from_secs(60);
     while receiver.recv_timeout(patience).expect("base.tar was not requested again") < 3 {}
     server.kill().unwrap();

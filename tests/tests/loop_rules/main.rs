@@ -81,8 +81,8 @@ async fn rule_05_cancellation_is_checked_before_the_seal_too() {
     assert!(setup.is_empty());
 }
 
-/// Creates a directory with a `postgres` that prints its version at once when it is first run. Each later time it creates the file
-/// `asked` and waits for the file `go` before.
+/// Creates a directory with a script `postgres`, which prints a version. In every run but the first, the script creates the file
+/// `asked` and waits for the file `go` before it prints the version.
 fn programs_that_wait(root: &Path) -> PathBuf {
     let bin_dir = root.join("bin");
     fs::create_dir(&bin_dir).unwrap();
@@ -259,7 +259,7 @@ async fn rule_13_after_a_failure_the_directory_is_empty() {
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_13_keep_data_keeps_data_after_a_failure_even_with_no_params_but_not_startable() {
+async fn rule_13_keep_data_keeps_unstartable_data_after_a_failure_even_with_no_params() {
     for no_params in [false, true] {
         let setup = LoopSetup::with_old_data();
         let method = ListedMethod { no_params, ..with_keep_data(fails("a").planning(plan_on_old_data())) };
@@ -306,7 +306,7 @@ async fn rule_15_an_unfinished_tree_is_emptied_before_a_method_that_does_not_bui
 
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
-async fn rule_15_a_method_that_builds_on_it_gets_the_unfinished_tree() {
+async fn rule_15_a_method_that_builds_on_old_data_gets_the_unfinished_tree() {
     let setup = LoopSetup::with_old_data();
     let build = |method: Scripted| with_keep_data(method.planning(plan_on_old_data()));
     let report = setup.run(&[build(fails("first")), build(restores("second"))]).await;

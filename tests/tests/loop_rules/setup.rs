@@ -1,4 +1,4 @@
-//! The setup of the tests of the loop: scratch directories, a job, recorded events and scripted methods.
+//! The setup for the tests of the loop: scratch directories, a job, recorded events and scripted methods.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,9 +19,9 @@ use tests::cluster::minimal_cluster;
 use tests::scripted::{Scripted, source_facts};
 use tests::server::BIN_DIR;
 
-/// The identifier of the cluster that methods restore.
+/// The system identifier of the cluster that methods restore.
 pub(crate) const CLUSTER: u64 = 7_000_000_000_000_000_001;
-/// The identifier of another cluster.
+/// The system identifier of another cluster.
 pub(crate) const OTHER_CLUSTER: u64 = 7_000_000_000_000_000_002;
 
 /// The scratch directories and the job of one test, and the events of its runs.
@@ -86,7 +86,7 @@ impl LoopSetup {
         self.datadir().join(path).exists()
     }
 
-    /// Returns whether the data directory is empty or missing. The run removes a directory that it created and no method used.
+    /// Returns whether the data directory is empty or missing. It is missing if the run created it and no method used it.
     pub(crate) fn is_empty(&self) -> bool {
         match fs::read_dir(self.datadir()) {
             Ok(mut entries) => entries.next().is_none(),
@@ -138,7 +138,7 @@ pub(crate) fn plan_on_old_data() -> Plan {
     Plan { builds_on_existing: true, ..Plan::default() }
 }
 
-/// Returns a method that restores a cluster which passes every check.
+/// Returns a method that restores a cluster that passes every check.
 pub(crate) fn restores(name: &str) -> Scripted {
     Scripted::new(name, |request, _| async move {
         minimal_cluster(CLUSTER).write(&request.directories.datadir).unwrap();

@@ -1,4 +1,4 @@
-//! Step 3, accept: plans of another cluster than the source's, and sources that cannot be queried.
+//! Step 3, accept: plans for another cluster than the source's, and sources that cannot be queried.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -109,7 +109,7 @@ async fn rule_25_data_of_another_cluster_is_removed_only_with_force() {
     assert_eq!(report.result.exit_code(), 3);
     assert!(setup.has("global/pg_control") && setup.has("base/old"));
 
-    // Neither names the cluster: the identifiers are not compared, and a finding says so.
+    // Neither the source nor the plan names the cluster: the identifiers are not compared, and a finding says so.
     let report = setup.run(&[candidate(restores("a"))]).await;
     assert_eq!(report.result, RunResult::Created);
     let findings = &report.attempts[0].findings;

@@ -1,4 +1,4 @@
-//! A case: the configuration, the old data, and what each program does when it is called.
+//! A test case: the configuration, the old data, and what each program does when it is called.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ pub(crate) enum OldData {
     Cluster,
 }
 
-/// How a program ends that is called.
+/// How a called program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     Code(i32),
-    /// The program could not be started: `None` in Patroni.
+    /// The program could not be started. Patroni's call returns `None`.
     NotStarted,
     /// The call raises an exception.
     Exception,
@@ -43,11 +43,11 @@ pub(crate) struct Try {
     pub(crate) leaves: Vec<String>,
     /// Whether the run is cancelled while the program runs.
     pub(crate) cancel: bool,
-    /// Whether the run is cancelled in the pause after it, which only basebackup's first try has.
+    /// Whether the run is cancelled in the pause after this call. Only basebackup's first try is followed by a pause.
     pub(crate) cancel_in_pause: bool,
 }
 
-/// The result of the steps before anything is touched, which only Understudy has.
+/// The result of the steps before the data directory is touched. Only Understudy has these steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BeforeCreate {
     GoesOn,
@@ -55,26 +55,26 @@ pub(crate) enum BeforeCreate {
     Refused,
 }
 
-/// What happens with the method at one position of the list.
+/// What happens with the method at one position in the list.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     pub(crate) tries: [Try; 2],
     pub(crate) before: BeforeCreate,
-    /// Whether its plan builds on old data.
+    /// Whether the method's plan builds on old data.
     pub(crate) builds: bool,
 }
 
-/// The position of a method in the list, by which its script is found, and its name.
+/// A method's position in the list, which selects its script, and its name.
 pub(crate) type Listed = (usize, String);
 
-/// One case.
+/// One test case.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) local: Vec<Listed>,
-    /// The list for a remote member.
+    /// The list of methods for a remote member.
     pub(crate) remote: Option<Vec<Listed>>,
     pub(crate) source: bool,
-    /// Whether the source is the leader or another member.
+    /// Whether the source is the leader or another member of the cluster.
     pub(crate) leader: bool,
     pub(crate) from_leader: bool,
     pub(crate) sections: BTreeMap<String, Map<String, Value>>,
@@ -109,12 +109,12 @@ impl Case {
         }
     }
 
-    /// Returns the list that applies.
+    /// Returns the list of methods that applies.
     fn listed_mut(&mut self) -> &mut Vec<Listed> {
         self.remote.as_mut().unwrap_or(&mut self.local)
     }
 
-    /// Gives the method at this position a name and a section of its own.
+    /// Gives the method at this position its own name and section.
     pub(crate) fn change_section_at(
         &mut self,
         position: usize,
@@ -130,7 +130,7 @@ impl Case {
         self.sections.insert(own_name, section);
     }
 
-    /// Inserts a method with this section before a position.
+    /// Inserts a method with this section before this position.
     pub(crate) fn insert_before(
         &mut self,
         position: usize,
@@ -147,7 +147,7 @@ impl Case {
     }
 }
 
-/// The names of methods that lists contain.
+/// The method names that lists contain.
 const NAMES: [&str; 4] = ["method_a", "method_b", "method_c", "basebackup"];
 
 /// Returns a random case.
@@ -165,7 +165,7 @@ pub(crate) fn generate(chance: &mut Rng) -> Case {
     }
     let source = !one_in(chance, 3);
     if !source && chance.bool() {
-        // With a source Patroni would pass the key to pg_basebackup as an option.
+        // With a source, Patroni would pass the key to pg_basebackup as an option.
         sections.insert("basebackup".to_owned(), Map::from_iter([("no_leader".to_owned(), json!(true))]));
     }
     Case {
@@ -200,8 +200,8 @@ fn section(chance: &mut Rng) -> Map<String, Value> {
         };
         section.insert(key.to_owned(), value);
     }
-    // The older spelling of no_leader, which this release of Patroni does not know, a command, options, and names of Patroni's own
-    // parameters.
+    // The keys include an older spelling of no_leader, which this Patroni release does not know, a command, options, and the names of
+    // Patroni's own parameters.
     for (key, value, many) in [
         ("no_master", json!(true), 8),
         ("command", json!("/opt/restore --quick 'two words'"), 2),

@@ -1,8 +1,8 @@
-//! Compares the loop with Patroni. Patroni is right, except for the differences that the rules list.
+//! Compares the loop with Patroni. The loop must do what Patroni does, except for the differences that the rules list.
 //!
-//! Each allowed difference is a change of the case: with the changed case Patroni does what the loop does with the original case
-//! ("Patroni without this flag", "Patroni with a method before it that wipes"). The change is made only if the condition of the
-//! difference holds. Any difference that remains is a bug of the loop.
+//! Each allowed difference is expressed as a change to the case: Patroni does with the changed case what the loop does with the
+//! original case ("Patroni without this flag", "Patroni with an inserted method that wipes"). The change is made only if the
+//! condition for the difference holds. Any remaining difference is a bug in the loop.
 
 use std::collections::BTreeSet;
 
@@ -16,10 +16,10 @@ use crate::case::{BeforeCreate, Case, Ending, HOST_KEYS, Listed, Script, Try};
 use crate::trace::{Act, Answer, CONTROL_FILE, Files, Parameters, PatroniCall, Trace};
 use crate::understudy::{CONNSTRING, LoopOutcome, Run};
 
-/// The differences that the table of rules lists and that a case can show, with the number of the rule.
+/// The differences that the table of rules lists and that a case can show, each with the number of its rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Difference {
-    /// 2: `--from-leader` without a source is an error with a message; Patroni returns 1 without one.
+    /// 2: `--from-leader` without a source is an error with a message; Patroni returns 1 without a message.
     FromLeaderWithoutSource,
     /// 5: cancellation is checked after the method has ended too; in Patroni a cancelled program that succeeds counts as a success.
     CancelledBeforeTheSeal,
@@ -29,7 +29,7 @@ pub(crate) enum Difference {
     EndedBeforeTouching,
     /// 11: the host's own keys never reach the method.
     HostKeysInArguments,
-    /// 12: a transient failure has an outcome of its own.
+    /// 12: a transient failure has its own outcome.
     RetryLater,
     /// 13: `keep_data` keeps data after a failure with `no_params` too.
     KeepDataWithNoParams,
@@ -37,11 +37,11 @@ pub(crate) enum Difference {
     ControlFileTakenAway,
     /// 15: unfinished data is removed before a method that does not build on it.
     UnfinishedTreeEmptied,
-    /// 15: the exit code is 1; Patroni returns that of the last program.
+    /// 15: the exit code is 1; Patroni returns the exit code of the last program.
     ExitCode,
     /// 17a: `keep_data` is rejected for a method that does not build on old data.
     KeepDataRejected,
-    /// 28: what a cancelled basebackup left is removed; Patroni leaves it.
+    /// 28: files from a cancelled basebackup are removed; Patroni leaves them.
     CancelledBasebackupRemoved,
 }
 
@@ -63,10 +63,10 @@ impl Difference {
     ];
 }
 
-/// The first position of methods that the comparison inserts into a list.
+/// The first of the positions that the comparison gives to inserted methods.
 const ADDED: usize = 1000;
 
-/// Compares what the loop and Patroni did with a case, and returns the allowed differences that were found.
+/// Compares what the loop and Patroni did with a case, and returns the allowed differences between them.
 pub(crate) fn judge(case: &Case, ours: &LoopOutcome, patroni: &mut Driver) -> Result<BTreeSet<Difference>> {
     let theirs: Answer = patroni.run(case)?;
     ensure!(theirs.raised.is_none(), "an exception left Patroni's loop: {:?}", theirs.raised);
@@ -106,7 +106,7 @@ pub(crate) fn judge(case: &Case, ours: &LoopOutcome, patroni: &mut Driver) -> Re
     Ok(judged.differences)
 }
 
-/// Returns the list that applies, with positions (rules 1 and 2).
+/// Returns the list of methods that applies, with positions (rules 1 and 2).
 fn listed(case: &Case) -> Vec<Listed> {
     let listed = case.remote.as_ref().unwrap_or(&case.local);
     if case.from_leader || listed.is_empty() { vec![(0, BASEBACKUP.to_owned())] } else { listed.clone() }
@@ -124,7 +124,7 @@ impl Comparison<'_> {
         &self.listed[position].1
     }
 
-    /// Returns the changed case in which Patroni does what the loop did, `None` if no change is needed, and the positions whose calls
+    /// Returns the changed case in which Patroni does what the loop did (`None` if no change is needed), and the positions whose calls
     /// are not compared.
     fn changed_case(&mut self) -> Result<(Option<Case>, BTreeSet<usize>)> {
         let (mut changed_case, mut ignored) = (self.case.clone(), BTreeSet::new());
@@ -246,7 +246,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Returns which of the four parameters a call of Patroni passed, as of the original case.
+    /// Returns which of the four parameters Patroni passed in a call, with the values of the original case.
     fn parameters_of(&self, call: &PatroniCall) -> Option<Parameters> {
         let name = self.listed.get(call.position).map(|(_, name)| name.as_str())?;
         if name == BASEBACKUP || self.case.flag(name, "no_params") {
@@ -292,7 +292,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Expects that the loop removed what basebackup's first try left if the run was cancelled before the second (rule 28).
+    /// Checks that the loop removed the files of basebackup's first try if the run was cancelled before the second try (rule 28).
     fn cancelled_basebackup(&mut self, expected: &mut Trace) {
         let Some(last) = expected.calls().last() else { return };
         if self.name(last.position) != BASEBACKUP
@@ -309,10 +309,10 @@ impl Comparison<'_> {
         }
     }
 
-    /// Checks pg_control, which Patroni keeps for a method with `keep_data` and after its failure.
+    /// Checks pg_control. Patroni keeps the file for a method with `keep_data`, and also after that method fails.
     fn control_file(&mut self, theirs: &Answer) -> Result<()> {
         let there = |files: &Files| files.contains(CONTROL_FILE);
-        // The scripted methods assert that it is missing when they begin.
+        // The scripted methods assert that pg_control is missing when they begin.
         let at_a_call = theirs.calls().any(|call| there(&call.at_start) && call.position < ADDED);
         let touched = self.ours.report.attempts.iter().any(|attempt| attempt.touched);
         let created = self.ours.report.result == RunResult::Created;
@@ -365,7 +365,7 @@ fn script_without_effect() -> Script {
     Script { tries: [one.clone(), one], before: BeforeCreate::GoesOn, builds: false }
 }
 
-/// Replaces the method at this position with one that does nothing and for which Patroni does not wipe.
+/// Replaces the method at this position with a method that does nothing and for which Patroni does not wipe.
 fn make_harmless(case: &mut Case, position: usize) {
     case.change_section_at(position, |section| {
         let no_leader = section.get("no_leader").cloned();
@@ -375,7 +375,7 @@ fn make_harmless(case: &mut Case, position: usize) {
     case.scripts.insert(position, script_without_effect());
 }
 
-/// Inserts a method before this position that does nothing, so that Patroni only wipes.
+/// Inserts a method that does nothing before this position, so that Patroni only wipes.
 fn insert_wiper_before(case: &mut Case, position: usize) {
     let section = Map::from_iter([("no_leader".to_owned(), json!(true))]);
     case.insert_before(

@@ -1,5 +1,5 @@
 //! Compares Patroni's own `Bootstrap.create_replica` with this project's loop in random cases: which methods ran, in which order, with
-//! which parameters, what was removed when, and how the run ended. Only the differences that the table of rules lists are allowed.
+//! which parameters, which files were removed when, and how the run ended. Only the differences that the table of rules lists are allowed.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(
@@ -34,9 +34,9 @@ use understudy::Basebackup;
 fn cases() -> u64 {
     fast_or_full(4000, 40_000).into()
 }
-/// The number of cases with the real basebackup, each of whose tries is a process with a guard.
+/// The number of cases with the real basebackup. Each try of the real basebackup is a process with a guard.
 const CASES_OF_BASEBACKUP: u64 = 300;
-/// The number of drivers of Patroni that work at the same time.
+/// The number of Patroni drivers that work at the same time.
 const WORKERS: u64 = 2;
 /// The seed of the random cases, so that they are the same every time.
 const SEED: u64 = 0x00DE_2517;
@@ -48,7 +48,7 @@ struct Tally {
     different: BTreeMap<Difference, u64>,
 }
 
-/// A driver of Patroni and a scratch directory for this project's loop, in memory if the machine has /dev/shm.
+/// A Patroni driver and a scratch directory for this project's loop, in memory if the machine has /dev/shm.
 struct Bench {
     scratch: TempDir,
     stubs: StubPrograms,
@@ -78,7 +78,7 @@ impl Bench {
     }
 }
 
-/// Tries the cases of these numbers that `fits` accepts, until there were `enough`.
+/// Tries the cases with these numbers that `fits` accepts, until `enough` cases were tried.
 fn try_cases(numbers: &Range<u64>, enough: u64, how: Basebackup, fits: fn(&Case) -> bool) -> Tally {
     let work = |worker: u64| {
         let (mut bench, mut tally) = (Bench::new(), Tally::default());
@@ -135,7 +135,7 @@ fn the_real_basebackup_tries_and_wipes_as_patroni_except_for_the_listed_differen
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rule_03_the_passfile_of_a_run_has_the_content_of_patronis() {
+fn rule_03_the_passfile_of_a_run_has_the_same_content_as_patronis() {
     let mut bench = Bench::new();
     let listed = |chance: &mut fastrand::Rng| Case {
         local: vec![(0, "method_a".to_owned())],

@@ -1,7 +1,7 @@
-//! The real `basebackup` with stubs of PostgreSQL's programs: a `pg_basebackup` that does what a case says.
+//! The real `basebackup` with stubs of PostgreSQL's programs. The stub of `pg_basebackup` does what a case says.
 //!
-//! The stub runs under its guard, restricted by Landlock, and can write only to the data directory. It reads what to do from a file
-//! beside it, and prints what it finds, which the test receives as events.
+//! The stub of `pg_basebackup` runs under its guard, restricted by Landlock, and can write only to the data directory. It reads what
+//! to do from a file beside the stub. It prints what it finds, and the test receives this output as events.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ use tests::cluster::minimal_cluster;
 use crate::case::{Ending, Try};
 use crate::trace::Files;
 
-/// The stub of `postgres`, which both programs run some thousand times: it prints its version, and default values of settings.
+/// The stub of `postgres`, which Patroni and Understudy run some thousand times. It prints a version and default values of settings.
 const POSTGRES: &str = r#"#!/bin/sh
 case "$1 $2" in
 '-C data_directory') echo "$4" ;;
@@ -44,7 +44,7 @@ case "$1 $2" in
 esac
 "#;
 
-/// The stub of `pg_basebackup`. Its first argument is `--version`, `--pgdata`, or that of a check of the options.
+/// The stub of `pg_basebackup`. The first argument is `--version`, `--pgdata`, or an argument with which the options are checked.
 const PG_BASEBACKUP: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 case "$1" in
@@ -71,7 +71,7 @@ fi
 exit "$ends"
 "#;
 
-/// The arguments that this project adds to Patroni's.
+/// The arguments that this project adds to Patroni's arguments for `pg_basebackup`.
 pub(crate) const ADDED_ARGUMENTS: [&str; 2] = ["--no-password", "--progress"];
 
 /// A directory with stubs of PostgreSQL's programs.
@@ -83,9 +83,9 @@ pub(crate) struct StubPrograms {
 /// A line of the stub's output.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum StubOutput {
-    /// The stub got this argument.
+    /// The stub received this argument.
     Argument(String),
-    /// The stub began, and found these files.
+    /// The stub started and found these files.
     Found(Files),
     /// The stub has finished, and leaves these files.
     Left(Files),

@@ -1,10 +1,10 @@
-//! What a run did, in a form that both programs share.
+//! What a run did, in the same form for Patroni and this project's loop.
 
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-/// Patroni's four parameters of a method.
+/// The four parameters that Patroni passes to a method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Parameters {
     pub(crate) scope: String,
@@ -24,9 +24,9 @@ pub(crate) const CONTROL_FILE: &str = "global/pg_control";
 pub(crate) struct Call {
     pub(crate) position: usize,
     pub(crate) number: usize,
-    /// `None` if none of the four was passed.
+    /// The parameters; `None` if none of the four was passed.
     pub(crate) parameters: Option<Parameters>,
-    /// The files in the data directory when it was called.
+    /// The files in the data directory at the time of the call.
     pub(crate) at_start: Files,
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct Answer {
     pub(crate) events: Vec<PatroniEvent>,
     /// The exit code of Patroni's loop.
     pub(crate) returned: Option<i32>,
-    /// An exception that left the loop.
+    /// An exception that Patroni's loop did not catch.
     pub(crate) raised: Option<String>,
     pub(crate) left: Files,
 }
@@ -84,11 +84,11 @@ pub(crate) enum PatroniEvent {
     State(String),
     Emptied(Files),
     Call(PatroniCall),
-    /// The pause between two tries in seconds. It is not compared: in this project the operator sets it.
+    /// The pause between two tries in seconds. The pauses are not compared, because in this project the operator sets the pause.
     Slept(#[expect(dead_code, reason = "part of the answer")] f64),
 }
 
-/// One call of `cancellable.call`.
+/// One call to `cancellable.call`.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct PatroniCall {
     pub(crate) position: usize,
@@ -99,7 +99,7 @@ pub(crate) struct PatroniCall {
 }
 
 impl PatroniCall {
-    /// Returns whether this is a call of pg_basebackup.
+    /// Returns whether this call runs pg_basebackup.
     pub(crate) fn is_basebackup(&self) -> bool {
         self.argv.first().is_some_and(|program| program.ends_with("/pg_basebackup"))
     }
@@ -114,7 +114,7 @@ impl Answer {
         })
     }
 
-    /// Returns the trace. `parameters` returns the parameters of a call. Calls for which `left_out` is true are not included.
+    /// Returns the trace. `parameters` returns the parameters of a call. Calls for which `left_out` returns true are not included.
     pub(crate) fn trace(
         &self,
         parameters: impl Fn(&PatroniCall) -> Option<Parameters>,

@@ -1,4 +1,4 @@
-//! Runs this project's loop in a case, with methods that execute its scripts on a real data directory.
+//! Runs this project's loop for a case, with methods that execute the case's scripts on a real data directory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,9 +24,9 @@ use crate::case::{BeforeCreate, Case, Ending, Listed, OldData, Script, Try};
 use crate::native::{ADDED_ARGUMENTS, StubOutput, StubPrograms};
 use crate::trace::{Act, CONTROL_FILE, Call, Files, Parameters, Trace, without_control_file};
 
-/// The cluster that every script restores.
+/// The system identifier of the cluster that every script restores.
 pub(crate) const CLUSTER: u64 = 7_000_000_000_000_000_001;
-/// The connection string that Patroni makes from the source of drive.py.
+/// The connection string that Patroni makes from the source in drive.py.
 pub(crate) const CONNSTRING: &str = "dbname=postgres user=replicator host=10.0.0.1 port=5432";
 
 /// What this project's loop did with a case.
@@ -37,11 +37,11 @@ pub(crate) enum LoopOutcome {
     Ran(Box<Run>),
 }
 
-/// A run, with what the comparison needs.
+/// A run, with the facts that the comparison needs.
 pub(crate) struct Run {
     pub(crate) report: Report,
     pub(crate) trace: Trace,
-    /// The position in the list of each attempt, and the files in the data directory when it began.
+    /// For each attempt, its position in the list and the files in the data directory when the attempt began.
     pub(crate) attempts: Vec<(usize, Files)>,
     /// Whether the run was cancelled.
     pub(crate) cancelled: bool,
@@ -52,9 +52,9 @@ pub(crate) struct Run {
 /// How basebackup is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Basebackup {
-    /// As a scripted method with two tries.
+    /// Basebackup is a scripted method with two tries.
     Scripted,
-    /// The real method, with a stub of `pg_basebackup`.
+    /// Basebackup is the real method, with a stub of `pg_basebackup`.
     Real,
 }
 
@@ -64,7 +64,7 @@ struct Record {
     cancel: Cancel,
     stubs: StubPrograms,
     scripts: BTreeMap<usize, Script>,
-    /// The position in the list of each attempt.
+    /// For each attempt, its position in the list.
     positions: Vec<usize>,
     recorded: Mutex<Recorded>,
 }
@@ -76,7 +76,7 @@ struct Recorded {
     attempts: Vec<Files>,
     /// The number of the running try of the real basebackup.
     number: usize,
-    /// The arguments of its program.
+    /// The arguments of the `pg_basebackup` that the running try started.
     arguments: Vec<String>,
 }
 
@@ -181,7 +181,7 @@ impl Record {
             Ending::Code(0) => Ok(()),
             Ending::Code(75) => Err(Failure::new(Outcome::RetryLater, "scripted")),
             Ending::Code(_) | Ending::NotStarted => Err(Failure::new(Outcome::Failed, "scripted")),
-            // This panics without calling the hook that prints the message.
+            // `resume_unwind` panics without calling the hook that prints the message.
             Ending::Exception => panic::resume_unwind(Box::new("scripted")),
         }
     }
@@ -204,7 +204,7 @@ fn files(datadir: &Path) -> Files {
     found
 }
 
-/// Runs the loop in a directory of its own below `scratch`.
+/// Runs the loop in a separate directory below `scratch`.
 pub(crate) async fn run(case: &Case, scratch: &Path, stubs: &StubPrograms, how: Basebackup) -> LoopOutcome {
     let names = |list: &[Listed]| list.iter().map(|(_, name)| name.clone()).collect::<Vec<_>>();
     let remote = case.remote.as_deref().map(names);
@@ -339,7 +339,7 @@ fn plugin(name: &str, position: usize, script: Script, record: Arc<Record>) -> S
     }
 }
 
-/// Returns the four parameters, with `<datadir>` in position of the data directory.
+/// Returns the four parameters, with `<datadir>` in place of the data directory.
 fn parameters(request: &Request, datadir: &Path) -> Option<Parameters> {
     request.context.clone().map(|context| Parameters {
         scope: context.scope,
@@ -349,7 +349,7 @@ fn parameters(request: &Request, datadir: &Path) -> Option<Parameters> {
     })
 }
 
-/// Returns a scripted basebackup with two tries. It empties the directory between them and does not pause.
+/// Returns a scripted basebackup with two tries, which empties the directory between the tries and does not pause.
 fn basebackup(position: usize, script: Script, record: Arc<Record>) -> Scripted {
     let tries = script.tries;
     Scripted::new(BASEBACKUP, move |request, run| {
@@ -365,7 +365,7 @@ fn basebackup(position: usize, script: Script, record: Arc<Record>) -> Scripted 
                     directory.empty(EmptyScope::Everything, None, &CancellationToken::new()).unwrap();
                 }
                 let call = || record.execute(position, number, one, None).map(|()| SealRequests::default());
-                // An exception fails only this try.
+                // An exception makes only this try fail.
                 ended = panic::catch_unwind(panic::AssertUnwindSafe(call))
                     .unwrap_or_else(|_| Err(Failure::new(Outcome::Failed, "scripted")));
                 if ended.is_ok() {

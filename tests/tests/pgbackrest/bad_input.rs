@@ -1,5 +1,5 @@
-//! Repositories that are damaged, incomplete or of another cluster: each has its own message, and old data stays if the plan can
-//! notice the problem.
+//! Repositories that are damaged, incomplete, or from another cluster. Each problem has its own message, and old data stays if the
+//! plan can notice the problem.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use tests::server::run;
 
 use super::scene::{OldData, fails, fails_in};
 
-/// Returns the section that restores this backup of the first repository.
+/// Returns the section that restores this backup from the first repository.
 pub(crate) fn section_of(stanza: &Stanza, label: &str) -> String {
     stanza.method(&[1], "", &format!("backup = \"{label}\"\n"))
 }
 
-/// A folder of a repository with a saved copy, which a test damages and restores.
+/// A folder in a repository, which a test damages, and a saved copy, from which the test restores the folder.
 pub(crate) struct SavedFolder {
     folder: PathBuf,
     copy: PathBuf,
@@ -48,7 +48,7 @@ pub(crate) fn flip(file: &Path) {
     fs::write(file, bytes).unwrap();
 }
 
-/// Returns the files of a backup's `pg_data/base/1`, largest first.
+/// Returns the files in a backup's `pg_data/base/1`, largest first.
 fn relations(stanza: &Stanza, number: usize, label: &str) -> Vec<PathBuf> {
     let folder = stanza.backups(number, &format!("{label}/pg_data/base/1"));
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -80,7 +80,7 @@ fn a_missing_or_incomplete_backup_is_reported() {
         &["20200101-000000F"],
     );
 
-    // A backup during which pgBackRest was killed: only the copy of its manifest exists, and backup.info does not list it.
+    // pgBackRest was killed during this backup: only the copy of its manifest exists, and backup.info does not list the backup.
     let unfinished = format!("{full}_20990101-000000I");
     let folder = stanza.backups(1, &unfinished);
     copy_folder(&stanza.backups(1, &full), &folder);

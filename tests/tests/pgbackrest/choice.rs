@@ -1,4 +1,4 @@
-//! The choice of the backup that is restored.
+//! Which backup is restored.
 
 use tests::pgbackrest::{ENCRYPTED, PLAIN, Stanza};
 
@@ -22,7 +22,7 @@ fn the_newest_backup_is_restored_unless_one_is_named_or_a_target_comes_before_it
     let mut marks = Vec::new();
     for kind in ["full", "diff", "incr"] {
         let label = stanza.backup(1, kind, &[]).unwrap();
-        // pgBackRest stores times in seconds, so the mark is a second later.
+        // pgBackRest stores times in whole seconds, so the target time is a second later.
         let time = "SELECT to_char(now() AT TIME ZONE 'UTC' + '1 second', 'YYYY-MM-DD HH24:MI:SS')";
         let (time, lsn) = (server.psql(time).unwrap(), server.psql("SELECT pg_current_wal_lsn()").unwrap());
         server.wait_for(&format!("SELECT now() > '{time}+00'::timestamptz + '1 second'"), "t").unwrap();

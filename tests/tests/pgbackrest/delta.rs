@@ -1,4 +1,4 @@
-//! Restores with `delta` into a directory that holds a replica already.
+//! Restores with `delta` into a directory that already contains a replica.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ use tests::replica_folder::ReplicaFolder;
 
 use super::bad_input::flip;
 
-/// The paths that every run writes anew, with the reason.
+/// The paths that every run writes again, each with the reason.
 const REWRITTEN: [(&str, &str); 5] = [
     ("global/pg_control", "removed before a method runs, and written by the seal"),
     ("postgresql.auto.conf", "written by the seal"),
@@ -24,7 +24,7 @@ fn section(stanza: &Stanza, grants: &str) -> String {
     format!("{}{grants}", stanza.method(&[1], "keep_data = true\n", "delta = true\n"))
 }
 
-/// Returns the files of the data directory and its tablespaces that a run without changes keeps.
+/// Returns the files in the data directory and its tablespaces that a run keeps if nothing has changed.
 fn unchanged_files(replica: &ReplicaFolder) -> Vec<(String, u64, i128)> {
     let entries = snapshot(&replica.datadir()).unwrap();
     let is_rewritten = |path: &str| {

@@ -1,4 +1,4 @@
-//! `examples/pgbackrest`.
+//! Runs `examples/pgbackrest`.
 
 use std::path::Path;
 use std::process::Command;

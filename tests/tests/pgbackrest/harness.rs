@@ -1,4 +1,4 @@
-//! Tests of the helpers: pgBackRest restores its own backups, and accepts files that the helpers changed.
+//! Tests for the helpers: pgBackRest restores the backups that it took, and accepts files that the helpers changed.
 
 use tests::pgbackrest::{BUNDLED_ENCRYPTED, Info, PLAIN, Stanza, differences};
 use tests::server::PostgresServer;

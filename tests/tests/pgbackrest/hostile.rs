@@ -1,4 +1,4 @@
-//! Malicious repositories: nothing is written outside, and each restore ends within its limits with a message.
+//! Malicious repositories: a restore writes nothing outside the replica's folder, and ends within its limits with a message.
 
 use std::fs;
 use std::io::Write;
@@ -10,12 +10,12 @@ use tests::pgbackrest::{BUNDLED, Info, PLAIN, Stanza};
 use super::bad_input::{SavedFolder, section_of};
 use super::scene::{OldData, fails};
 
-/// The timeout of the method.
+/// The method's timeout.
 const TIMEOUT: &str = "timeout = \"90s\"\n";
-/// The longest time of a run, which may end later than the method on a busy machine.
+/// The longest permitted duration of a run. On a busy machine the run may end later than the method.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// A repository with one full backup, whose files can be changed and put back.
+/// A repository with one full backup, whose files a test can change and restore.
 struct Repository {
     stanza: Stanza,
     label: String,
@@ -57,7 +57,7 @@ impl Repository {
         self.saved.restore();
     }
 
-    /// Checks that the run creates a replica or fails with a message, and writes nothing outside.
+    /// Checks that the run creates a replica or fails with a message, and writes nothing outside the replica's folder.
     fn assert_replica_or_message(&self, what: &str, info: &Info, victim: &Path) {
         info.write(&self.manifest, self.stanza.primary.playground.user()).unwrap();
         let replica = self.stanza.folder("", &self.section()).unwrap();
@@ -196,7 +196,7 @@ fn a_wrong_size_fails_with_the_name_of_the_file() {
         format!("\"size\":{}", honest.split("\"size\":").nth(1).unwrap().split([',', '}']).next().unwrap());
     assert!(honest.contains(&size), "{honest}");
 
-    // A gigabyte of zeroes with a declared size of a hundred kilobytes.
+    // The file has a gigabyte of zeroes and a declared size of a hundred kilobytes.
     let object = repository.stanza.backups(1, &format!("{}/{file}.gz", repository.label));
     let mut zip = std::process::Command::new("/bin/sh");
     zip.args(["-c", "head -c 1000000000 /dev/zero | gzip -1 >\"$0\""]).arg(&object);

@@ -1,4 +1,5 @@
-//! Unusual layouts of repositories and clusters: raw bundles, relative links, very long paths, and the order of writing.
+//! Unusual layouts of repositories and clusters: raw bundles, relative links and very long paths. Also the order in which files are
+//! written.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,19 +16,19 @@ fn is_own(path: &str) -> bool {
     ["postgresql.auto.conf", "standby.signal", "pg_wal"].iter().any(|own| path.split('/').next() == Some(own))
 }
 
-/// Options with which pgBackRest stores no file in blocks, because none has the size of a gigabyte.
+/// pgBackRest options that enable block incremental backup only for files of at least a gigabyte, so that no file is stored in blocks.
 const NO_BLOCKS: [&str; 3] = ["--beta", "--repo1-block", "--repo1-block-size-map=1GiB=1MiB"];
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn raw_bundles_without_blocks_are_restored_to_the_files_that_pgbackrest_makes_of_them() {
+fn raw_bundles_without_blocks_restore_to_the_same_files_as_pgbackrest() {
     for (kind, codecs) in [(BUNDLED, &["gz", "zst"][..]), (BUNDLED_ENCRYPTED, &["gz", "lz4", "bz2"][..])] {
         let mut stanza = Stanza::start("pgbr-raw", 1_000, &[kind], "none").unwrap();
         for codec in codecs {
             stanza.compress(codec).unwrap();
             let full = stanza.backup(1, "full", &NO_BLOCKS).unwrap();
             stanza.primary.server.psql("UPDATE letters SET body = body || 'x' WHERE id % 97 = 0").unwrap();
-            // This backup has no blocks either, and refers to bundles of the full backup.
+            // This backup has no blocks either, and refers to bundles in the full backup.
             let incr = stanza.backup(1, "incr", &[]).unwrap();
             for label in [&full, &incr] {
                 if !kind.encrypted {

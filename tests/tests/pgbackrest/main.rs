@@ -1,5 +1,5 @@
-//! The method `pgbackrest` in the whole program: valid, damaged and malicious repositories, and comparisons with what
-//! `pgbackrest restore` makes of the same backup.
+//! Tests of the method `pgbackrest` in the whole program: valid, damaged and malicious repositories, and comparisons with the result of
+//! `pgbackrest restore` for the same backup.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "the counts and messages are for the reader of the test's output")]

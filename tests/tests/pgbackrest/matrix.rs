@@ -1,5 +1,5 @@
-//! Backups of every type in every compression, bundled or not, encrypted or not. Each must be restored to the same files as by
-//! pgBackRest, and stream.
+//! Backups of every type with every compression, bundled or not, encrypted or not. Each restore must produce the same files as
+//! pgBackRest's, and the replica must then stream.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -13,17 +13,17 @@ use tests::program::fast_or_full;
 enum Type {
     Full,
     Diff,
-    /// An incremental backup of an incremental backup.
+    /// An incremental backup that is based on another incremental backup.
     Incr,
 }
 
 const TYPES: [Type; 3] = [Type::Full, Type::Diff, Type::Incr];
 const KINDS: [Kind; 4] = [PLAIN, ENCRYPTED, BUNDLED, BUNDLED_ENCRYPTED];
 
-/// A case: a compression, a kind of repository and a type of backup.
+/// A test case: a compression, a kind of repository and a backup type.
 type Case = (&'static str, Kind, Type);
 
-/// Cases of a fast run, which include every value of each of the three.
+/// The cases of a fast run. They cover every compression, every kind of repository and every backup type.
 const FAST: [Case; 5] = [
     ("gz", PLAIN, Type::Incr),
     ("lz4", BUNDLED_ENCRYPTED, Type::Diff),
@@ -32,11 +32,11 @@ const FAST: [Case; 5] = [
     ("none", BUNDLED, Type::Full),
 ];
 
-/// The files that each tool writes itself, with the reason.
+/// The files that each tool writes differently, each with the reason.
 const OWN: [(&str, &str); 3] = [
-    ("postgresql.auto.conf", "primary_conninfo here, restore_command there"),
-    ("standby.signal", "the replica is configured as a standby, pgBackRest was told to leave it as it was"),
-    ("pg_wal", "write-ahead log is restored here, and left to restore_command there"),
+    ("postgresql.auto.conf", "Understudy writes primary_conninfo, pgBackRest writes restore_command"),
+    ("standby.signal", "Understudy configures a standby, pgBackRest runs with --type=preserve"),
+    ("pg_wal", "Understudy restores WAL, pgBackRest leaves WAL to restore_command"),
 ];
 
 fn is_own(path: &str) -> bool {
@@ -44,7 +44,7 @@ fn is_own(path: &str) -> bool {
         .any(|(own, _)| path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
-/// Takes a backup of this type, with changes before each of the backups that it builds on.
+/// Takes a backup of this type and the backups that it depends on, changing the database before each of them.
 fn backup(stanza: &Stanza, number: usize, wanted: Type) -> String {
     let change = |step: u32| {
         for sql in [
@@ -77,7 +77,7 @@ fn backup(stanza: &Stanza, number: usize, wanted: Type) -> String {
 /// Restores a backup with the program and with pgBackRest, and compares the results.
 fn check_case(stanza: &Stanza, number: usize, case: Case) {
     let label = backup(stanza, number, case.2);
-    // Differential backups are restored with all archived WAL, the others with the WAL of the backup alone.
+    // Differential backups are restored with all archived WAL, the others only with the WAL that the backup needs.
     let wal = if case.2 == Type::Diff { "wal = \"latest\"\n" } else { "" };
     let options = format!("backup = \"{label}\"\n{wal}");
     let replica = stanza.replica(&stanza.method(&[number], "", &options)).unwrap();
@@ -93,12 +93,12 @@ fn check_case(stanza: &Stanza, number: usize, case: Case) {
     }
 }
 
-/// Checks all cases of one compression, with one primary that has a repository of each kind.
+/// Checks all cases with one compression. One primary archives into a repository of each kind.
 fn check_codec(codec: &str, cases: &[Case]) {
     let kinds: Vec<Kind> =
         KINDS.into_iter().filter(|kind| cases.iter().any(|(_, of, _)| of == kind)).collect();
     let mut stanza = Stanza::start(&format!("pgbr-{codec}"), 8_000, &kinds, codec).unwrap();
-    // Replicas that are restored to the end of their backup stream from there, so the primary must keep that WAL.
+    // A replica restored only to the end of its backup starts streaming there, so the primary must keep the WAL from that point.
     stanza.primary.server.psql("ALTER SYSTEM SET wal_keep_size = '8GB'").unwrap();
     stanza.primary.server.psql("SELECT pg_reload_conf()").unwrap();
     if ["gz", "zst"].contains(&codec) {
@@ -112,7 +112,7 @@ fn check_codec(codec: &str, cases: &[Case]) {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn every_backup_is_restored_to_the_files_that_pgbackrest_makes_of_it_and_streams() {
+fn every_backup_restores_to_the_same_files_as_pgbackrest_and_then_streams() {
     let all = CODECS.into_iter().flat_map(|codec| {
         KINDS.into_iter().flat_map(move |kind| TYPES.into_iter().map(move |of| (codec, kind, of)))
     });

@@ -8,18 +8,18 @@ use tests::pgbackrest::{Stanza, snapshot};
 use tests::replica_folder::{Ended, ReplicaFolder};
 use tests::server::run;
 
-/// What happens to old data in the data directory.
+/// What must happen to old data in the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OldData {
     /// The plan noticed the problem, so nothing was touched.
     Untouched,
     /// The problem was noticed only during the restore: the directory was emptied, and nothing in it can be started.
     Emptied,
-    /// Either of the two: the plan reads a few files of the backup, which may be in the damaged part of a bundle.
+    /// Both are possible: the plan reads a few files of the backup, and these may be in the damaged part of a bundle.
     Either,
 }
 
-/// Returns everything in the playground except replicas and the files that servers and pgBackRest change by themselves.
+/// Returns all files in the playground except the replicas and the files that servers and pgBackRest change by themselves.
 fn outside(stanza: &Stanza) -> BTreeSet<String> {
     let root = stanza.primary.playground.path("");
     let mut find = Command::new("/usr/bin/find");
@@ -32,20 +32,20 @@ fn outside(stanza: &Stanza) -> BTreeSet<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// Returns the names in the folder of a replica.
+/// Returns the names in a replica's folder.
 fn names(replica: &ReplicaFolder) -> BTreeSet<String> {
     let entries = std::fs::read_dir(replica.path("")).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Runs the program with this section of the method and without a source. Checks that it fails with these messages, treats old data
-/// as `old` says, and writes nothing outside. Returns the result of the run.
+/// Runs the program with this section for the method and without a source. Checks that the run fails with these messages, treats old
+/// data as `old` says, and writes nothing outside the replica's folder. Returns the result of the run.
 pub(crate) fn fails(stanza: &Stanza, what: &str, method: &str, old: OldData, says: &[&str]) -> Ended {
     let replica = stanza.folder("", method).unwrap();
     fails_in(stanza, &replica, what, old, says)
 }
 
-/// Does the same in this folder of a replica.
+/// Runs and checks the program in an existing replica's folder.
 pub(crate) fn fails_in(
     stanza: &Stanza,
     replica: &ReplicaFolder,

@@ -1,4 +1,4 @@
-//! Neither the passphrase of a repository nor those that pgBackRest keeps inside its files are ever seen.
+//! Secrecy of the repository's passphrase and of the passphrases that pgBackRest stores inside its files: no run shows any of them.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,14 +8,14 @@ use tests::server::run;
 
 use super::bad_input::flip;
 
-/// Decrypts a file of pgBackRest with OpenSSL's own tool.
+/// Decrypts a pgBackRest file with OpenSSL's own tool.
 fn decrypted(file: &Path, pass: &str) -> String {
     let mut openssl = Command::new("/usr/bin/openssl");
     openssl.args(["enc", "-d", "-aes-256-cbc", "-md", "sha1", "-pass"]).arg(format!("pass:{pass}"));
     String::from_utf8(run(openssl.arg("-in").arg(file)).unwrap().stdout).unwrap()
 }
 
-/// Returns the passphrase in such a text.
+/// Returns the passphrase in the text of a decrypted pgBackRest file.
 fn inner(text: &str) -> String {
     let line = text.lines().find_map(|line| line.strip_prefix("cipher-pass=")).expect("a pass phrase");
     line.trim_matches('"').to_owned()

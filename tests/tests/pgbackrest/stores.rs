@@ -1,4 +1,4 @@
-//! Repositories in real servers of stores, with faults of the servers.
+//! Repositories in real store servers, and failures of these servers.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -33,7 +33,7 @@ fn upload(server: &StoreServer, folder: &Path) {
     run(Command::new(python).args(["-c", PUT, &server.url()]).arg(folder).args([PREFIX, S3RVER])).unwrap();
 }
 
-/// Returns the section that restores from the bucket, asked at `endpoint` with this secret; `pass` is the file of the passphrase.
+/// Returns the section that restores from the bucket at `endpoint` with this secret key. `pass` is the file with the passphrase.
 fn in_bucket(stanza: &Stanza, endpoint: &str, secret: &str, pass: &Path) -> String {
     let playground = &stanza.primary.playground;
     let mut credentials = Vec::new();
@@ -100,7 +100,8 @@ fn a_replica_is_restored_from_an_encrypted_repository_in_s3_whose_server_is_rest
     }
 }
 
-/// Returns the section that restores from a location with this grant. A web server cannot be listed, so the source must have the WAL.
+/// Returns the section that restores from a location with this grant. Web servers cannot be listed, so with them the source must have
+/// the WAL.
 fn section_for(location: BackupLocation, store: &str) -> String {
     let wal = if location.can_be_listed() { "wal = \"latest\"" } else { "wal = \"none\"" };
     section("", wal, &format!("[method.pgbackrest.grants.stores.repo]\n{store}"))
@@ -109,7 +110,7 @@ fn section_for(location: BackupLocation, store: &str) -> String {
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn a_replica_is_restored_from_a_repository_in_every_kind_of_store() {
-    // The kinds that differ most come first. S3 by s3rver has a test of its own.
+    // The kinds that differ most come first. S3 from s3rver has its own test.
     let mut locations = vec![BackupLocation::Azurite, BackupLocation::Google, BackupLocation::Web];
     locations.extend(
         ALL_LOCATIONS.iter().filter(|location| !locations.contains(location)).copied().collect::<Vec<_>>(),

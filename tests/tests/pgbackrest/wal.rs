@@ -1,4 +1,4 @@
-//! WAL that is restored from the archive with a backup. No test here sets a `restore_command`.
+//! WAL that is restored from the archive together with a backup. No test in this module sets a `restore_command`.
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn segments(replica: &ReplicaFolder) -> Vec<String> {
     names(&replica.wal()).into_iter().filter(|name| name.len() == 24).collect()
 }
 
-/// Returns the names of all files in a repository's archive of the cluster.
+/// Returns the names of all files in a repository's WAL archive for the cluster.
 fn archived(stanza: &Stanza, number: usize) -> Vec<String> {
     let mut found = Vec::new();
     for entry in names(&stanza.archive(number)) {
@@ -110,7 +110,7 @@ fn the_latest_wal_replaces_segments_that_the_primary_has_recycled_and_is_not_arc
         }
         stanza.primary.streams_to(&replica).unwrap();
 
-        // After a promotion it archives its own segments, and none that came from the archive.
+        // After a promotion the replica archives its own segments, but no segment that came from the archive.
         let log = stanza.primary.playground.path(&format!("archived-{number}"));
         let server = PostgresServer::start(&stanza.primary.playground, &replica.datadir(), "").unwrap();
         server.psql(&format!("ALTER SYSTEM SET archive_command = 'echo %f >>{}'", log.display())).unwrap();
@@ -145,7 +145,7 @@ fn after_a_failover_the_latest_wal_is_that_of_the_new_primary() {
     let start = first_segment(&stanza, 1);
     write_and_archive(&stanza, 0);
     let new = standby(&stanza, "standby");
-    // The promotion is in the middle of a segment, which is archived as a partial one.
+    // The promotion happens in the middle of a segment, which is archived as a partial segment.
     old.psql("INSERT INTO letters VALUES (2000000, 'the last that both have')").unwrap();
     new.wait_for("SELECT count(*) FROM letters WHERE id = 2000000", "1").unwrap();
     new.psql("SELECT pg_promote()").unwrap();
@@ -185,7 +185,7 @@ fn after_a_failover_the_latest_wal_is_that_of_the_new_primary() {
     assert_eq!(again.psql(rows).unwrap(), "2000000 4000000 4000001 4000002");
     again.stop().unwrap();
 
-    // Without a named backup, the newest one is restored from which a standby can follow the new primary.
+    // If the options name no backup, the run restores the newest backup from which a standby can follow the new primary.
     let newest = stanza.replica_of(&new, &stanza.method(&[1], "", "wal = \"latest\"\n")).unwrap();
     assert_eq!(stanza.created(&newest).unwrap()["plan"]["backup"], full);
     for section in [latest(&stray), stanza.method(&[1], "", &format!("backup = \"{stray}\"\n"))] {
@@ -205,7 +205,7 @@ fn a_replica_that_could_not_follow_a_source_promoted_meanwhile_fails_the_seal() 
     old.psql("INSERT INTO letters VALUES (2000000, 'the last that both have')").unwrap();
     new.wait_for("SELECT count(*) FROM letters WHERE id = 2000000", "1").unwrap();
 
-    // The copy is so slow that it has only begun when the run is stopped.
+    // The copy is so slow that it has barely begun when the run is stopped (SIGSTOP).
     let latest = stanza.method(&[1], "", "wal = \"latest\"\n");
     let slow = latest.replace(".grants]\n", ".grants]\nrate = \"1MiB/s\"\n");
     let replica = stanza.replica_of(&new, &slow).unwrap();
@@ -323,12 +323,12 @@ fn a_segment_that_is_archived_twice_fails_only_a_backup_that_needs_it() {
             .arg(folder.join(to)))
         .unwrap();
     };
-    // The same segment in two compressions, a partial segment, a temporary file, and a file that is not of the archive.
+    // The same segment in two compressions, a partial segment, a temporary file, and a file that does not belong to the archive.
     copied(&own, &own.replace(".gz", ".zst"));
     copied(&own, &format!("{}.partial{}", &own[..24], &own[24..]));
     copied(&own, &format!("{own}.pgbackrest.tmp"));
     copied(&own, "notes");
-    // A segment that another primary wrote on the same timeline.
+    // Another primary wrote this segment on the same timeline.
     let other = format!("{}-{}.gz", &unwanted[..24], "0123456789".repeat(4));
     copied(&unwanted, &other);
     let replica = stanza.replica(&stanza.method(&[1], "", "")).unwrap();

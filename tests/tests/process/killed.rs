@@ -1,4 +1,4 @@
-//! Native programs whose guard, host or both are killed.
+//! Tests that kill the guard of a native program, the host, or both.
 
 use std::collections::HashMap;
 use std::fs;
@@ -53,7 +53,7 @@ async fn rule_27_sigterm_to_the_guard_ends_the_program() {
     assert_eq!((ending.status, ending.stopped), (Status::Exited(3), false));
 }
 
-/// A host that runs in a process of its own.
+/// A host that runs in its own process.
 struct Host {
     process: Child,
     guard: i32,
@@ -62,7 +62,7 @@ struct Host {
     _folder: tempfile::TempDir,
 }
 
-/// Starts a host that runs `script` on a data directory. Returns when the script has printed its first line.
+/// Starts a host that runs `script` on a data directory, and returns after the script has printed its first line.
 fn host(script: &str, mark: &str) -> Host {
     let folder = tempfile::tempdir().unwrap();
     let (datadir, state_dir) = (folder.path().join("data"), folder.path().join("state"));
@@ -109,7 +109,7 @@ impl Host {
     }
 }
 
-/// A script that writes to `$1` without end, with children that do the same, one of them in a session of its own. All ignore SIGTERM.
+/// A script that writes to `$1` forever. Its children write too, one of them in its own session. All of them ignore SIGTERM.
 const WRITERS: &str = "trap '' TERM HUP
     (while :; do echo x >> $1; sleep 0.01; done) &
     setsid sh -c 'while :; do echo x >> $1; sleep 0.01; done' $0 $1 &
@@ -157,7 +157,7 @@ fn rule_27_when_host_and_guard_are_killed_the_program_ends_and_its_children_hold
     within(Duration::from_secs(2), "the end of the program", program_is_gone);
     assert!(!with_mark(&child_mark).is_empty());
     assert!(host.is_locked());
-    // The next run does the same with the process group in the state file.
+    // The next run ends leftover processes in the same way: it kills the process group that the state file names.
     rustix::process::kill_process_group(Pid::from_raw(host.guard).unwrap(), Signal::KILL).unwrap();
     within(Duration::from_secs(2), "the lock to be released", || !host.is_locked());
     assert_eq!(with_mark(&mark), HashMap::new());

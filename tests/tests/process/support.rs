@@ -1,4 +1,4 @@
-//! Helpers of the tests of native programs.
+//! Helpers for the tests of native programs.
 
 use std::collections::HashMap;
 use std::fs;
@@ -27,7 +27,7 @@ pub(crate) fn watched() -> Watched {
 }
 
 impl Watched {
-    /// Returns the origin and the text of each log line.
+    /// Returns the origin and text of each log line.
     pub(crate) fn log(&self) -> Vec<(String, String)> {
         let events = self.events.lock().unwrap();
         let lines = events.iter().filter_map(|event| match event {
@@ -38,14 +38,14 @@ impl Watched {
     }
 }
 
-/// Returns a word by which the processes of one test are recognized in their arguments.
+/// Returns a unique word that a test puts into the arguments of its processes, to recognize them.
 pub(crate) fn mark() -> String {
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     format!("mark-{}-{number}-end", std::process::id())
 }
 
-/// Returns a shell that runs `script`, in which `$0` is `mark`.
+/// Returns a shell command that runs `script`, in which `$0` is `mark`.
 pub(crate) fn shell(script: &str, mark: &str) -> NativeProgram {
     NativeProgram {
         name: "sh".to_owned(),
@@ -91,7 +91,7 @@ pub(crate) fn guard_of(mark: &str) -> i32 {
     *family.values().find(|parent| !family.contains_key(parent)).unwrap()
 }
 
-/// Waits until `condition` holds, and returns how long that took.
+/// Waits until `condition` holds, and returns the waiting time.
 pub(crate) fn within(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
     let begun = Instant::now();
     while !condition() {
@@ -109,7 +109,7 @@ pub(crate) async fn run_script(script: &str) -> Ending {
     shell(script, "x").run(&watched().run, logged).await.unwrap()
 }
 
-/// Runs a script, cancels it when it prints `ready`, and returns how it ended and how long that took.
+/// Runs a script, cancels the run when the script prints `ready`, and returns how the run ended and how long it took to end.
 pub(crate) async fn cancelled_when_ready(script: &str, mark: &str) -> (Ending, Duration) {
     let watched = watched();
     let cancel = watched.cancel.clone();

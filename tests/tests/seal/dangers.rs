@@ -1,4 +1,4 @@
-//! The dangers of rule 30, each created on purpose.
+//! The dangers that rule 30 lists, each created on purpose.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};

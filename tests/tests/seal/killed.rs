@@ -1,4 +1,4 @@
-//! A host that is killed while it seals.
+//! Kills a host while it seals.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -33,7 +33,7 @@ fn seals_the_given_folder() {
 fn a_killed_seal_leaves_nothing_that_starts_unless_it_was_complete() {
     as_server_user("killed::a_killed_seal_leaves_nothing_that_starts_unless_it_was_complete", || {
         let scene = Scene::with_tar_backup("killed");
-        // A component leaves pg_control under this name. A native program writes it in its own order, which is not tested here.
+        // A component leaves pg_control under this name. A native program writes its files in its own order, which is not tested here.
         fs::rename(scene.main().join("global/pg_control"), scene.main().join(UNFINISHED_CONTROL_FILE))
             .unwrap();
         let pristine = scene.primary.playground.path("pristine");
@@ -57,7 +57,7 @@ fn a_killed_seal_leaves_nothing_that_starts_unless_it_was_complete() {
                 assert!(child.wait().unwrap().success());
                 complete = started.elapsed();
             } else {
-                // This does not synchronize anything: the moment of the kill is the input of the test.
+                // This sleep does not synchronize anything: the moment of the kill is the input of the test.
                 std::thread::sleep(complete * round / 12);
                 child.kill().unwrap();
                 child.wait().unwrap();

@@ -104,8 +104,8 @@ fn the_host_creates_the_link_of_a_tablespace_of_the_plan() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_pg_wal_with_content_beside_a_mapped_one_is_refused() {
-    as_server_user("passes::a_pg_wal_with_content_beside_a_mapped_one_is_refused", || {
+fn a_non_empty_pg_wal_is_refused_if_the_wal_directory_is_mapped() {
+    as_server_user("passes::a_non_empty_pg_wal_is_refused_if_the_wal_directory_is_mapped", || {
         let scene = Scene::with_tar_backup("two-logs");
         let from = fs::read_dir(scene.at("wal"))
             .unwrap()
@@ -119,8 +119,8 @@ fn a_pg_wal_with_content_beside_a_mapped_one_is_refused() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_cold_copy_needs_no_label_and_one_after_a_crash_needs_snapshot() {
-    as_server_user("passes::a_cold_copy_needs_no_label_and_one_after_a_crash_needs_snapshot", || {
+fn a_cold_copy_needs_no_label_but_a_copy_after_a_crash_needs_snapshot() {
+    as_server_user("passes::a_cold_copy_needs_no_label_but_a_copy_after_a_crash_needs_snapshot", || {
         let scene = Scene::new("cold");
         let copy = || {
             for place in ["main", "wal", "fast"] {

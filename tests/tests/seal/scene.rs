@@ -1,4 +1,4 @@
-//! A primary, a backup of it in the directories of a replica, and calls of the seal.
+//! A primary, its backup in the directories of a replica, and calls to the seal.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -34,13 +34,13 @@ pub(crate) fn as_server_user(name: &str, test: fn()) {
     );
 }
 
-/// Returns the command that runs one test of this program as the server's user, in a copy, because that user may not be able to read
-/// the build folder.
+/// Returns a command that runs one test of this program as the server's user. The command runs a copy of the program, because that user
+/// may not be able to read the build folder.
 pub(crate) fn rerun(playground: &Playground, name: &str) -> Command {
     let program = playground.path("tests");
     if !program.exists() {
-        // Another process copies the file: a child that this process forks meanwhile would inherit the open descriptor, and Linux does
-        // not execute a file that is open for writing (ETXTBSY).
+        // A separate process copies the file. If this process copied it, a child forked at the same time would inherit the open
+        // descriptor, and Linux does not execute a file that is open for writing (ETXTBSY).
         run(Command::new("/bin/cp").arg(std::env::current_exe().unwrap()).arg(&program)).unwrap();
     }
     let mut command = playground.user().command(&program);
@@ -48,14 +48,14 @@ pub(crate) fn rerun(playground: &Playground, name: &str) -> Command {
     command
 }
 
-/// A primary and the directories of a replica: a data directory, one for the WAL, one for the tablespace `fast`.
+/// A primary and the directories of a replica: a data directory, a WAL directory, and a directory for the tablespace `fast`.
 pub(crate) struct Scene {
     pub(crate) primary: Primary,
     pub(crate) root: PathBuf,
     pub(crate) directories: Arc<Directories>,
 }
 
-/// The arguments of the seal, which a test may change.
+/// The arguments for the seal, which a test may change.
 pub(crate) struct SealInput {
     pub(crate) bin_dir: PathBuf,
     pub(crate) source: Option<Arc<Source>>,
@@ -73,7 +73,7 @@ impl Scene {
         Self { primary, root, directories }
     }
 
-    /// Creates the scene with a backup by pg_basebackup in the directories.
+    /// Creates the scene, and fills the directories with a backup by pg_basebackup.
     pub(crate) fn with_basebackup(name: &str) -> Self {
         let scene = Self::new(name);
         scene.basebackup(&scene.primary.server);
@@ -117,7 +117,7 @@ impl Scene {
                 _ => unpack(&tar, &scene.at("fast")),
             }
         }
-        // A mapped WAL directory with content is accepted only if it has this folder. In a run it is accepted while it is empty.
+        // A mapped WAL directory with content is accepted only if it contains this folder. A real run accepts it while it is empty.
         fs::create_dir_all(scene.at("wal/archive_status")).unwrap();
         scene
     }
@@ -208,7 +208,7 @@ impl Scene {
             .unwrap();
         assert!(!output.status.success());
         let said = String::from_utf8_lossy(&output.stderr);
-        // PostgreSQL may stop before it reads pg_control, because of its configuration or directory.
+        // PostgreSQL may stop before it reads pg_control, because of an error in its configuration or directory.
         assert!(!said.contains("ready to accept") && !said.contains("entering standby"), "{said}");
     }
 

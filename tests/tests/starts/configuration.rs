@@ -1,4 +1,4 @@
-//! Errors in postgresql.conf and pg_hba.conf, which the server's own programs find.
+//! Errors in postgresql.conf and pg_hba.conf that the server's own programs find.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use tests::releases::playground;
 
 use crate::{assert_fails, assert_refuses_to_start, configure_as_under_patroni};
 
-/// Configuration files of the primary that a test changes while the server runs.
+/// Configuration files of the primary, which a test changes while the server runs.
 pub(crate) struct ServerFiles {
     main: PathBuf,
     hba: PathBuf,
@@ -63,7 +63,7 @@ fn a_backup_with_a_configuration_that_does_not_start_is_not_a_replica() {
             primary.replica(&format!("bad-{number}"), &["tarball"], "", &primary.tarball(&backup)).unwrap();
         let messages: Vec<&str> = messages.iter().map(String::as_str).collect();
         assert_fails(&replica, "tarball", &messages);
-        // Wrong lines fail under Patroni too. Patroni's own settings may replace the list of libraries.
+        // Invalid lines fail under Patroni too. Patroni's own settings may replace the list of libraries.
         if !main.contains("preload") {
             let under_patroni = primary
                 .replica(&format!("under_patroni-{number}"), &["tarball"], "", &primary.tarball(&backup))
@@ -88,7 +88,7 @@ fn a_missing_configuration_file_fails_unless_patroni_or_the_operator_provides_it
     for (number, path) in [&files.hba, &files.main].into_iter().enumerate() {
         let name = path.file_name().unwrap().to_str().unwrap();
         let moved = elsewhere.join(name);
-        // pg_basebackup leaves links to files out.
+        // pg_basebackup does not copy links to files.
         fs::rename(path, &moved).unwrap();
         symlink(&moved, path).unwrap();
         let backup = primary.tar_backup(&format!("linked-{number}"), &[]).unwrap();
@@ -126,7 +126,7 @@ fn a_missing_configuration_file_fails_unless_patroni_or_the_operator_provides_it
     }
 }
 
-/// Checks that the seal accepts the `good` rules of pg_hba.conf and fails with each of the `bad` ones.
+/// Checks that the seal accepts the `good` pg_hba.conf rules and fails with each of the `bad` rules.
 fn check_hba_rules(primary: &Primary, good: &[&str], bad: &[&str]) {
     let files = ServerFiles::of(primary);
     fs::write(primary.server.datadir().join("names"), "one, two\n\"three\"\n").unwrap();
@@ -184,7 +184,7 @@ fn pg_hba_rules_are_checked_as_postgresql_18_does() {
     let bad =
         ["include nowhere.conf", "local /^db( all trust", "host all all 10.0.0.1/32 oauth issuer=x scope=y"];
     check_hba_rules(&primary, &good, &bad);
-    // The validators are a setting.
+    // The OAuth validators must be named by a setting.
     let files = ServerFiles::of(&primary);
     files.append(
         "oauth_validator_libraries = 'mine'\n",

@@ -1,4 +1,4 @@
-//! The checkpoint in pg_control of a replica that starts from its backup_label. Without the label it must not start at all.
+//! The checkpoint in pg_control of a replica that starts from its backup_label. Without the label the replica must not start at all.
 
 use std::fs;
 use std::process::Command;
@@ -11,7 +11,7 @@ use tests::server::run;
 use crate::assert_refuses_to_start;
 
 fn check_that_replica_needs_its_label(primary: &Primary) {
-    // Without the label, PostgreSQL would start from the last checkpoint, which is not that of the label.
+    // Without the label, PostgreSQL would start from the last checkpoint, which is not the label's checkpoint.
     let backup = primary.tar_backup("backup", &[]).unwrap();
     for method in ["tarball", "basebackup"] {
         let replica = primary.replica(method, &[method], "", &primary.tarball(&backup)).unwrap();
@@ -24,7 +24,7 @@ fn check_that_replica_needs_its_label(primary: &Primary) {
         fs::remove_file(copy.join("backup_label")).unwrap();
         let said = assert_refuses_to_start(primary, &copy);
         assert!(said.contains("could not locate a valid checkpoint record"), "{method}: {said}");
-        // It does not start as a primary either, which it would be without standby.signal.
+        // The replica does not start as a primary, without standby.signal, either.
         fs::remove_file(copy.join("standby.signal")).unwrap();
         let said = assert_refuses_to_start(primary, &copy);
         assert!(said.contains("could not locate a valid checkpoint record"), "{method}: {said}");

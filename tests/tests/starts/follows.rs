@@ -1,4 +1,4 @@
-//! A replica that was created must follow its primary: standbys without a password, or with a slot that the primary does not have.
+//! A created replica must be able to follow its primary: standbys without a password, or with a slot that the primary does not have.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +20,7 @@ fn output_of_check(replica: &ReplicaFolder) -> String {
     said
 }
 
-/// Writes a private file of the server's user.
+/// Writes a private file, owned by the server's user.
 fn write_private(primary: &Primary, name: &str, text: &str) -> PathBuf {
     let path = primary.playground.path(name);
     primary.playground.user().write(&path, text).unwrap();
@@ -28,7 +28,7 @@ fn write_private(primary: &Primary, name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// Creates a replica whose `standby_passfile` is this file; `None` removes the setting.
+/// Creates a replica with this file as `standby_passfile`; `None` removes the setting.
 fn with_passfile(primary: &Primary, name: &str, passfile: Option<&Path>) -> ReplicaFolder {
     let replica = primary.replica(name, &["basebackup"], "", "").unwrap();
     let before = format!("standby_passfile = \"{}\"\n", primary.playground.path("pgpass").display());
@@ -63,7 +63,7 @@ fn a_standby_without_the_password_of_its_source_is_reported_with_the_setting() {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
-    // One that is reached without a password needs none, whatever passfiles there are.
+    // A source that requires no password needs no passfile, whatever passfiles exist.
     for (name, own) in [("trusted-none", None), ("trusted-other", Some("other.invalid:1:*:other:x\n"))] {
         let own = own.map(|line| write_private(&primary, &format!("own-of-{name}"), line));
         let replica = with_passfile(&primary, name, own.as_deref());
@@ -112,7 +112,7 @@ fn the_passfile_of_a_standby_must_have_a_line_for_its_source() {
         }
         assert!(!replica.is_sealed());
     }
-    // A password that is not the one in use is told, and neither is shown.
+    // A password that differs from the password in use is reported, and neither password is shown.
     let line = format!("127.0.0.1:{port}:*:replicator:an-old-one\n");
     let replica = with_passfile(&primary, "old", Some(&write_private(&primary, "pgpass-old", &line)));
     let told =
@@ -124,7 +124,7 @@ fn the_passfile_of_a_standby_must_have_a_line_for_its_source() {
         assert!(said.contains("has another password for"), "{said}");
         assert!(!said.contains("an-old-one") && !said.contains(REPLICATOR_PASSWORD), "{said}");
     }
-    // A second host of which the passfile knows nothing is told.
+    // A second host without a line in the passfile is reported.
     let replica = with_passfile(&primary, "second", Some(&primary.playground.path("pgpass")));
     change(&replica, "host=127.0.0.1 port=", "host=127.0.0.1,second.invalid port=");
     let finding = format!("it has no password for second.invalid:{port}:replication:replicator");
@@ -157,7 +157,7 @@ fn a_slot_that_the_source_does_not_have_is_reported() {
     };
     reports(&of_postgres("missing-too"), "the source has no such slot");
 
-    // `check` reports it if the setting is in a configuration file of this machine.
+    // `check` reports the slot if the setting is in a configuration file on this machine.
     let named = primary.playground.path("named.conf");
     primary.playground.user().write(&named, "primary_slot_name = 'of_the_file'\n").unwrap();
     let outside = replica("outside", &format!("config_file = \"{}\"\n", named.display()));

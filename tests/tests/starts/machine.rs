@@ -1,4 +1,4 @@
-//! Failures at the start of a server that `postgres -C` does not show: sockets, the log directory, TLS files, memory.
+//! Failures at the start of a server that `postgres -C` does not detect: sockets, the log directory, TLS files, memory.
 
 use std::fs;
 use std::net::TcpListener;
@@ -126,7 +126,7 @@ fn a_server_that_could_not_start_on_this_machine_fails_the_seal() {
     for (number, (lines, finding, fatal)) in cases.into_iter().enumerate() {
         files.append(&format!("{lines}\n"), "");
         assert_fails(&replica(&primary, &format!("refused-{number}")), "basebackup", &[finding]);
-        // Under Patroni, which has settings of its own, it is only reported. Without Patroni the server does not start.
+        // Under Patroni, which has its own settings, the problem is only reported. Without Patroni the server does not start.
         let under_patroni = replica(&primary, &format!("under_patroni-{number}"));
         configure_as_under_patroni(&under_patroni);
         let ended = under_patroni.created_by("basebackup").unwrap();
@@ -184,7 +184,7 @@ fn settings_that_fail_in_part_but_let_the_server_start_are_reported() {
             "krb_server_keyfile = '/nonexistent/keytab'".to_owned(),
             vec!["`krb_server_keyfile`", "cannot be read"],
         ),
-        ("unix_socket_directories = '/run/postgresql/no-such'".to_owned(), vec!["its service creates it"]),
+        ("unix_socket_directories = '/run/postgresql/no-such'".to_owned(), vec!["its service creates the"]),
         ("unix_socket_directories = '@abstract, /tmp'".to_owned(), vec![]),
     ];
     for (number, (lines, findings)) in cases.into_iter().enumerate() {
@@ -207,7 +207,7 @@ fn settings_that_fail_in_part_but_let_the_server_start_are_reported() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn rules_of_access_are_checked_whatever_the_size_of_wal_segments() {
+fn access_rules_are_checked_with_every_wal_segment_size() {
     let playground = Playground::new("segments").unwrap();
     let datadir = playground.path("primary");
     let mut initdb = playground.user().command(playground.bin_dir().join("initdb"));

@@ -1,5 +1,5 @@
-//! A replica that was created must start and follow its primary. These tests create backups with configurations, rules of access,
-//! tablespaces and labels with which PostgreSQL would not start, would start at the wrong checkpoint, or would never follow.
+//! A created replica must start and follow its primary. These tests create backups with configurations, pg_hba.conf rules, tablespaces
+//! and labels with which PostgreSQL would not start, would start at the wrong checkpoint, or would never follow its primary.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! A configuration file of the operator's own, outside the data directory, as on Debian.
+//! The operator's own configuration file, outside the data directory, as on Debian.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use tests::server::{PostgresServer, run};
 
 use crate::configuration::ServerFiles;
 
-/// A configuration file outside the data directory, and replicas whose server reads it.
+/// A configuration file outside the data directory, and replicas whose servers read this file.
 struct OwnFile<'a> {
     primary: &'a Primary,
     path: PathBuf,
@@ -41,7 +41,7 @@ impl<'a> OwnFile<'a> {
     }
 }
 
-/// Makes a certificate whose key has the passphrase `opensesame`.
+/// Creates a certificate whose key has the passphrase `opensesame`.
 fn certificate(primary: &Primary) {
     let mut openssl = primary.playground.user().command("/usr/bin/openssl");
     openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=x"]);
@@ -49,7 +49,7 @@ fn certificate(primary: &Primary) {
     run(openssl.arg("-out").arg(primary.playground.path("server.crt"))).unwrap();
 }
 
-/// The settings of TLS with that certificate.
+/// The TLS settings for the certificate whose key has a passphrase.
 fn tls(primary: &Primary, further: &str) -> String {
     format!(
         "ssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\n{further}",
@@ -131,7 +131,7 @@ fn a_mistake_in_a_file_outside_is_found_before_the_old_cluster_is_removed() {
     for (lines, told) in [
         (sub.as_str(), "logs/sub`"),
         (&csv, "logs/x.csv`"),
-        (&library, "is no library"),
+        (&library, "is not a shared library"),
         (&passphrase, "`ssl_passphrase_command` is empty"),
         ("port = many\n", "\"port\""),
         ("nonsense_setting = 1\n", "nonsense_setting"),
@@ -157,7 +157,7 @@ fn a_mistake_in_a_file_outside_is_found_before_the_old_cluster_is_removed() {
         assert!(ended.output.contains(told), "{told}\n{}", ended.output);
         assert!(replica.is_sealed(), "{told}");
     }
-    // A file that names restored ones can be judged only when these are there.
+    // A file that includes restored files can be checked only after these are restored.
     let include = format!("include '{}'\n", replica.datadir().join("nowhere.conf").display());
     own.write(&include);
     assert!(replica.command("check").output().unwrap().status.success());
@@ -174,7 +174,7 @@ fn a_mistake_in_a_file_outside_is_found_before_the_old_cluster_is_removed() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_key_whose_passphrase_a_command_gives_is_no_fault_of_the_rules_of_access() {
+fn a_key_with_a_passphrase_command_does_not_fail_the_check_of_access_rules() {
     let primary = Primary::start("own-passphrase", 100).unwrap();
     certificate(&primary);
     ServerFiles::of(&primary).append("", "hostssl all all 127.0.0.1/32 md5\n");

@@ -1,4 +1,4 @@
-//! Secrets in lines of pg_hba.conf, which the server repeats in its error messages.
+//! Secrets in pg_hba.conf lines, which the server repeats in its error messages.
 
 use std::fs;
 
@@ -33,12 +33,12 @@ fn no_secret_of_a_pg_hba_rule_is_shown() {
     for (number, rule) in rules.iter().enumerate() {
         files.append("", &format!("{rule}\nlocal all all nonsense\n"));
         let replica = primary.replica(&format!("rule-{number}"), &["basebackup"], "", "").unwrap();
-        // The error of the next line shows that the server read both.
+        // The error for the next line shows that the server read both lines.
         let ended = assert_fails(&replica, "basebackup", &["pg_hba.conf", "\"nonsense\""]);
         assert!(!ended.output.contains(SECRET), "{rule}\n{}", ended.output);
         assert!(!ended.report.to_string().contains(SECRET), "{rule}\n{}", ended.report);
     }
-    // A valid rule whose secret looks like the name of a file, and a line of another file.
+    // A valid rule whose secret looks like a file name, and a line in another file.
     files
         .append("", &format!("{rule} ldap ldapserver=x ldapbasedn=\"dc=x\" ldapbindpasswd=@/etc/{SECRET}\n"));
     let outside = primary.replica("outside", &["basebackup"], "", "").unwrap();

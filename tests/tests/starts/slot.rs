@@ -1,4 +1,4 @@
-//! The slot by which `pg_basebackup` receives WAL.
+//! The replication slot from which `pg_basebackup` receives WAL.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use tests::server::PostgresServer;
 
 use crate::change;
 
-/// A replica with these options of `pg_basebackup` besides its checkpoint.
+/// Creates a replica with these `pg_basebackup` options, in addition to the option `checkpoint`.
 fn with_options(primary: &Primary, name: &str, replica: &str, options: &str) -> ReplicaFolder {
     let replica = primary.replica(name, &["basebackup"], replica, "").unwrap();
     change(&replica, "checkpoint = \"fast\"\n", &format!("checkpoint = \"fast\"\n{options}\n"));
@@ -58,7 +58,7 @@ fn a_standby_follows_by_the_slot_that_pg_basebackup_used() {
         primary.server.wait_for(&active, "t").unwrap();
         standby.stop().unwrap();
     }
-    // The operator's own file names another slot, which stays.
+    // The operator's own file names another slot, and the standby keeps using that slot.
     primary.server.psql("SELECT pg_create_physical_replication_slot('own')").unwrap();
     let file = primary.playground.path("own.conf");
     primary.playground.user().write(&file, "primary_slot_name = 'own'\n").unwrap();

@@ -1,4 +1,4 @@
-//! Tablespaces that were created after the backup, which replay creates at their path on the primary.
+//! Tablespaces that were created after the backup. Replay creates them at their path on the primary.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,8 +8,8 @@ use tests::replica_folder::ReplicaFolder;
 
 use crate::change;
 
-/// A primary on which the tablespace `later` was created after the backup. Its path is a link, which a test can remove, so that the
-/// path is free for the replica on the same machine.
+/// A primary on which the tablespace `later` was created after the backup. The path of the tablespace is a link. A test can remove the
+/// link, so that the path is free for the replica on the same machine.
 struct LaterTablespace {
     primary: Primary,
     section: String,
@@ -29,7 +29,7 @@ impl LaterTablespace {
         Self { primary, section, path, count: std::cell::Cell::new(0) }
     }
 
-    /// Creates a replica whose source can be queried for tablespaces. `map` has further entries of the map.
+    /// Creates a replica whose source can be queried for tablespaces. `map` has further entries for the map.
     fn replica(&self, map: &str) -> ReplicaFolder {
         self.count.set(self.count.get() + 1);
         let name = format!("replica-{}", self.count.get());
@@ -39,7 +39,7 @@ impl LaterTablespace {
         replica
     }
 
-    /// Checks that `check` and `create` reject the method with all of `messages`, before they touch anything.
+    /// Checks that `check` and `create` reject the method with all of `messages` and touch nothing.
     fn assert_rejected(&self, replica: &ReplicaFolder, messages: &[&str]) {
         let output = replica.command("check").output().unwrap();
         let checked = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -59,7 +59,7 @@ impl LaterTablespace {
 fn a_tablespace_created_after_the_backup_is_rejected_before_anything_is_touched() {
     let later = LaterTablespace::new();
     let path = later.path.display().to_string();
-    // The path is in use by the primary on this machine, and replay would empty it.
+    // The primary on this machine uses the path, and replay would empty the directory.
     later.assert_rejected(&later.replica(""), &["created after the backup", &path, "PG_15_"]);
     fs::remove_file(&later.path).unwrap();
     later.assert_rejected(&later.replica(""), &["created after the backup", &path, "no such directory"]);
@@ -68,8 +68,8 @@ fn a_tablespace_created_after_the_backup_is_rejected_before_anything_is_touched(
     let mapped = later.replica(&format!("\"{path}\" = \"{}\", ", elsewhere.display()));
     later.assert_rejected(&mapped, &["whatever the map says", "ln -s"]);
 
-    // If the map names the path itself, a run would create the directory. Only `check` runs here, because the path is in use on the
-    // primary's machine.
+    // If the map names the path itself, a run would create the directory. Only `check` runs here, because the primary on this machine
+    // uses the path.
     let at_its_path = later.replica(&format!("\"{path}\" = \"{path}\", "));
     let checked = at_its_path.command("check").output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
@@ -79,7 +79,7 @@ fn a_tablespace_created_after_the_backup_is_rejected_before_anything_is_touched(
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn replay_creates_a_tablespace_that_is_newer_than_the_backup_if_the_map_names_its_own_path() {
-    // The run must not see the primary's processes, as on another machine. Only root can hide them.
+    // The run must not see the primary's processes, as on another machine. Only root can hide these processes.
     if !rustix::process::geteuid().is_root() {
         eprintln!("not tried: hiding the primary's processes from the run takes root");
         return;

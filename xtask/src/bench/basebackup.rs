@@ -1,4 +1,4 @@
-//! Measures against pg_basebackup from a primary on the same machine.
+//! Compares the program with pg_basebackup, both copying from a primary on the same machine.
 
 use std::ffi::OsString;
 use std::path::Path;

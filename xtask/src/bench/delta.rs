@@ -1,4 +1,5 @@
-//! Measures `mirror` with a replica of which nothing, 1 % or all changed, against rsync and against only reading both sides.
+//! Measures `mirror` with a replica in which 0, 1 or 100 % of the data changed. Compares it with rsync, and with a program that only
+//! reads both sides.
 
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use super::measure::{Contestant, race};
 use super::ours::{Job, reads};
 use super::{Bench, page};
 
-/// How much of the target differs from the copy.
+/// Which part of the target differs from the copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     Nothing,
@@ -28,8 +29,8 @@ impl Change {
         }
     }
 
-    /// Overwrites the first page of files of `base` until their sizes add up to this share of its bytes. Each of these files must
-    /// be copied again completely.
+    /// Overwrites the first page of files in `base`, until the sizes of these files add up to this share of the size of `base`. Each of
+    /// these files must then be copied again completely.
     fn apply(self, target: &Path) -> Result<()> {
         let mut files = Vec::new();
         relations(&target.join("base"), &mut files)?;
@@ -41,7 +42,7 @@ impl Change {
             Self::All => all,
         };
         let mut changed = 0;
-        // The last files belong to tables that are not empty.
+        // The last files by name belong to tables that are not empty.
         for (path, size) in files.iter().rev() {
             if changed >= share {
                 break;

@@ -1,4 +1,4 @@
-//! Measures many small files, against tar.
+//! Measures the restore of many small files, compared with tar.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -10,13 +10,13 @@ use super::measure::{Contestant, race};
 use super::tarball::{PLAIN, Then, tools};
 use super::{Bench, page};
 
-/// Returns the contestant with a preparation that moves the tree of the earlier run aside instead of removing it. ext4 skips recently
-/// freed inodes one by one (`recently_deleted` in fs/ext4/ialloc.c), so a removal would slow down the next contestant.
+/// Returns the contestant with a changed preparation, which moves the tree from the earlier run aside instead of removing it. ext4 skips
+/// recently freed inodes one by one (`recently_deleted` in fs/ext4/ialloc.c), so a removal would slow down the next contestant.
 fn keeping<'a>(contestant: Contestant<'a>, aside: &Path) -> Contestant<'a> {
     let Contestant { name, prepare, program, leaves } = contestant;
     let (kept, left, runs) = (aside.join(name.replace([' ', ','], "-")), leaves.clone(), Cell::new(0_u32));
     let prepare = move || {
-        // The control file lies in `global` of the tree.
+        // The control file is in the folder `global` of the tree.
         if let Some(tree) =
             left.as_deref().and_then(Path::parent).and_then(Path::parent).filter(|tree| tree.exists())
         {

@@ -1,4 +1,4 @@
-//! Measures the data plane against a component that decodes the same backup inside the sandbox.
+//! Compares the data plane with a component that decodes the same backup inside the sandbox.
 
 use anyhow::{Result, ensure};
 
@@ -7,7 +7,7 @@ use super::measure::race;
 use super::tarball::FORMATS;
 use super::{Bench, page};
 
-/// The method that decodes in the component. Its options are those of `tarball`.
+/// The method that decodes in the component. It takes the same options as `tarball`.
 const DECODES: &str = "decode";
 
 pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {

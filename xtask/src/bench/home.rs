@@ -1,4 +1,4 @@
-//! The folder of clusters, backups and targets. Clusters and backups stay there between runs, because it takes long to create them.
+//! The folder with clusters, backups and targets. Clusters and backups stay in the folder between runs, because creating them takes long.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,26 +13,26 @@ use tests::user::ServerUser;
 
 use crate::say;
 
-/// The number of tables of each kind. With this number the files have tens of megabytes, as in a cluster in use.
+/// The number of tables of each kind. With this number each file has tens of megabytes, as in a cluster in use.
 const TABLES: u64 = 64;
 
 /// The size of an incompressible row in bytes. Four rows fill a page.
 const NOISE: u64 = 1900;
 
-/// The size of a unit of pgbench's scale on disk in bytes, with its index.
+/// The size on disk of one unit of pgbench's scale factor, in bytes, including the index.
 const SCALE: u64 = 15_300_000;
 
-/// The medium that a target is written to.
+/// The medium to which a target is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TargetMedium {
-    /// In the file system of the checkout.
+    /// The file system that contains the checkout.
     Disk,
-    /// In tmpfs, where writing costs only processor time and memory.
+    /// A tmpfs, where writing costs only processor time and memory.
     Memory,
 }
 
 impl TargetMedium {
-    /// Returns the words for a sentence about a target.
+    /// Returns the medium's name for use in a sentence about a target.
     pub(crate) fn at(self) -> &'static str {
         match self {
             Self::Disk => "on disk",
@@ -40,7 +40,7 @@ impl TargetMedium {
         }
     }
 
-    /// Returns the word for a table.
+    /// Returns the medium's name for use in a table.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Disk => "disk",
@@ -49,7 +49,7 @@ impl TargetMedium {
     }
 }
 
-/// The folder `target/bench`, and a folder in memory, which is removed when the value is dropped.
+/// The folder `target/bench`, and a folder in memory. Dropping the value removes the folder in memory.
 pub(crate) struct Home {
     playground: Playground,
     memory: PathBuf,
@@ -57,13 +57,13 @@ pub(crate) struct Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        // The files would stay in memory otherwise. A destructor cannot report a failure.
+        // Otherwise the files would stay in memory. A destructor cannot report a failure.
         let _ = std::fs::remove_dir_all(&self.memory);
     }
 }
 
 impl Home {
-    /// Opens the folder, and removes what an interrupted run left.
+    /// Opens the folder, and removes files that an interrupted run left.
     pub(crate) fn open() -> Result<Self> {
         let folder = project().join("target/bench");
         let playground = Playground::persistent(&folder)?;
@@ -79,7 +79,7 @@ impl Home {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if entry.path().join("postmaster.pid").exists() {
-                // pg_ctl fails if the server does not run any more.
+                // pg_ctl fails if the server is not running any more.
                 let _ = playground
                     .user()
                     .command(Path::new(BIN_DIR).join("pg_ctl"))
@@ -108,7 +108,7 @@ impl Home {
         self.playground.user()
     }
 
-    /// Returns the path of a target of this name.
+    /// Returns the path of the target with this name.
     pub(crate) fn target(&self, medium: TargetMedium, name: &str) -> PathBuf {
         match medium {
             TargetMedium::Disk => self.path("targets").join(name),
@@ -116,7 +116,7 @@ impl Home {
         }
     }
 
-    /// Removes a tree if it exists.
+    /// Removes a directory tree if it exists.
     pub(crate) fn remove(&self, tree: &Path) -> Result<()> {
         match std::fs::remove_dir_all(tree) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -126,13 +126,13 @@ impl Home {
         }
     }
 
-    /// Replaces a tree with an empty directory.
+    /// Replaces a directory tree with an empty directory.
     pub(crate) fn fresh(&self, tree: &Path) -> Result<()> {
         self.remove(tree)?;
         self.user().directory(tree)
     }
 
-    /// Reads every file of a tree once, so that it is in the page cache for every contestant.
+    /// Reads every file in a directory tree once, so that the files are in the page cache for every contestant.
     pub(crate) fn warm(&self, tree: &Path) -> Result<()> {
         run(&mut shell_command(
             &self.user(),
@@ -152,12 +152,12 @@ impl Home {
         Ok(tree)
     }
 
-    /// Returns a stopped cluster of about this size, half of it random bytes, half tables of pgbench. Creates it if it is missing.
+    /// Returns a stopped cluster of about this size in bytes: half random bytes, half pgbench tables. Creates the cluster if it is missing.
     pub(crate) fn cluster(&self, name: &str, bytes: u64) -> Result<PathBuf> {
         self.once(name, |datadir| {
             say(&format!("making the cluster {name}: {} MB, half of them incompressible", bytes / 1_000_000));
             PostgresServer::init(&self.playground, name)?.stop()?;
-            // With these settings the loaded rows cause no WAL. It would not be in a backup anyway.
+            // With these settings loading rows writes no WAL. A backup would not contain that WAL anyway.
             let settings = "wal_level = minimal\nmax_wal_senders = 0\nmax_wal_size = 2GB\nautovacuum = off\n\
                             shared_buffers = 256MB\nmaintenance_work_mem = 256MB";
             let server = PostgresServer::start(&self.playground, datadir, settings)?;
@@ -199,8 +199,8 @@ impl Home {
         loaded.map(drop)
     }
 
-    /// Returns a small cluster with this number of further files of one page in the folder of a database. Half of each page is random.
-    /// Creates the cluster if it is missing.
+    /// Returns a small cluster with this number of additional one-page files in a database's folder. Half of each page is random. Creates
+    /// the cluster if it is missing.
     pub(crate) fn cluster_of_small_files(&self, name: &str, files: u32) -> Result<PathBuf> {
         self.once(name, |datadir| {
             say(&format!("making the cluster {name}: {files} files of 8 KiB"));
@@ -218,8 +218,8 @@ impl Home {
         })
     }
 
-    /// Returns a cluster of about this size, with copies of the relations of `from` as further files in the folder of a database. A
-    /// backup treats them as relations, and they are created far faster than by a server. Creates the cluster if it is missing.
+    /// Returns a cluster of about this size, with copies of the relations in `from` as additional files in a database's folder. A backup
+    /// treats the copies as relations, and copying is far faster than filling tables. Creates the cluster if it is missing.
     pub(crate) fn cluster_of_copies(&self, name: &str, bytes: u64, from: &Path) -> Result<PathBuf> {
         self.once(name, |datadir| {
             say(&format!("making the cluster {name}: {} MB of copies", bytes / 1_000_000));
@@ -234,7 +234,7 @@ impl Home {
             }
             relations.sort();
             ensure!(!relations.is_empty(), "{} holds no relations", from.display());
-            // The relations of pgbench are first and the random ones last, so the copies alternate between both ends.
+            // The pgbench relations come first and the random relations last, so the copies alternate between both ends.
             let (mut made, mut number) = (0, 0);
             while made < bytes {
                 let at = number / 2 % relations.len();
@@ -259,14 +259,14 @@ impl Home {
         )
     }
 
-    /// Returns a tar backup of a cluster, taken by pg_basebackup with these options. Takes it if it is missing.
+    /// Returns a tar backup of a cluster, taken by pg_basebackup with these options. Takes the backup if it is missing.
     pub(crate) fn backup(&self, cluster: &Path, name: &str, options: &[&str]) -> Result<PathBuf> {
         self.once(name, |backup| {
             say(&format!("taking the backup {name} {}", options.join(" ")));
             let server = self.server(cluster)?;
             run(server
                 .client("pg_basebackup")
-                // The pages of the small files are not PostgreSQL's, so their checksums must not be verified.
+                // The small files do not contain PostgreSQL's pages, so page checksums must not be verified.
                 .args(["--format=tar", "--checkpoint=fast", "--no-sync", "--no-verify-checksums", "--pgdata"])
                 .arg(backup)
                 .args(options))?;
@@ -274,8 +274,8 @@ impl Home {
         })
     }
 
-    /// Returns a folder with a pgBackRest repository in `repository` that has one full backup of a cluster, and its configuration in
-    /// `pgbackrest.conf`. `settings` has further lines of the configuration. Takes the backup if it is missing.
+    /// Returns a folder with a pgBackRest repository in `repository`, which has one full backup of a cluster, and with the configuration
+    /// `pgbackrest.conf`. `settings` has further lines for the configuration. Takes the backup if it is missing.
     pub(crate) fn repository(&self, cluster: &Path, name: &str, settings: &str) -> Result<PathBuf> {
         self.once(name, |folder| {
             say(&format!("taking the pgBackRest backup {name}"));
@@ -308,7 +308,7 @@ impl Home {
                     server.sockets().display()
                 ),
             )?;
-            // The pages of the small files are not PostgreSQL's, so their checksums must not be verified.
+            // The small files do not contain PostgreSQL's pages, so page checksums must not be verified.
             for words in [&["stanza-create"][..], &["--type=full", "--process-max=2", "--no-checksum-page", "backup"]] {
                 let mut pgbackrest = self.user().command(PGBACKREST);
                 run(pgbackrest.arg(format!("--config={config}")).arg(format!("--stanza={STANZA}")).args(words))?;
@@ -326,13 +326,13 @@ impl Home {
         self.remove(&self.path(name))
     }
 
-    /// Returns whether `name` was completed before.
+    /// Returns whether an earlier run completed `name`.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.path(&format!("{name}.ready")).exists()
     }
 }
 
-/// Returns the words of a bash command that runs a script and stops at the first failure, even within a pipeline.
+/// Returns a bash command that runs a script and stops at the first failure, even within a pipeline.
 pub(crate) fn shell(script: &str) -> Vec<OsString> {
     ["/bin/bash", "-c", &format!("set -e -o pipefail\n{script}")].map(OsString::from).to_vec()
 }
@@ -344,12 +344,12 @@ fn shell_command(user: &ServerUser, script: &str) -> Command {
     command
 }
 
-/// Quotes a path for a script.
+/// Quotes a path for use in a shell script.
 pub(crate) fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
 }
 
-/// Returns the total size of the regular files of a tree.
+/// Returns the total size of the regular files in a directory tree, in bytes.
 pub(crate) fn size(tree: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(tree).with_context(|| format!("cannot read {}", tree.display()))? {

@@ -1,4 +1,4 @@
-//! Runs the contestants one after another, and measures each run.
+//! Runs the measured programs (contestants) one after another, and measures each run.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,11 +14,11 @@ use crate::say;
 /// The cost of one run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
-    /// The time from its start to its end.
+    /// The wall time of the run.
     pub(crate) wall: Duration,
-    /// The processor time in seconds, user and system, of the program and of every process that it waited for.
+    /// The processor time in seconds, user and system, for the program and every process that it waited for.
     pub(crate) cpu: f64,
-    /// The peak memory in bytes of the process of its tree that used the most.
+    /// The peak memory in bytes of the process that used the most memory, among the program and its descendants.
     pub(crate) peak: u64,
 }
 
@@ -26,19 +26,19 @@ pub(crate) struct Cost {
 pub(crate) struct Contestant<'a> {
     /// The name in the table.
     pub(crate) name: String,
-    /// Prepares the next run, and is not measured. The target of the earlier run is removed last.
+    /// Prepares the next run, and is not measured. The last step removes the target of the earlier run.
     pub(crate) prepare: Box<dyn Fn() -> Result<()> + 'a>,
-    /// The program with its arguments, run as the server's user.
+    /// The program and its arguments. The program runs as the server's user.
     pub(crate) program: Vec<OsString>,
     /// The path that must exist after a successful run.
     pub(crate) leaves: Option<PathBuf>,
 }
 
-/// The costs of the runs of one contestant.
+/// The costs of one contestant's runs.
 pub(crate) struct Runs {
     /// The name of the contestant.
     pub(crate) name: String,
-    /// The cost of each round.
+    /// The cost in each round.
     pub(crate) costs: Vec<Cost>,
 }
 
@@ -59,7 +59,7 @@ impl Runs {
         median(self.costs.iter().map(|cost| cost.cpu))
     }
 
-    /// Returns the highest peak of all rounds in bytes.
+    /// Returns the highest memory peak of all rounds in bytes.
     pub(crate) fn peak(&self) -> u64 {
         self.costs.iter().map(|cost| cost.peak).max().unwrap_or(0)
     }
@@ -73,13 +73,13 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     (sorted[last / 2] + sorted[last.div_ceil(2)]) / 2.0
 }
 
-/// Runs every contestant once per round, every second round in the opposite order, so that other load on the machine affects all of
-/// them alike. Dirty pages are written out before each run. The first round is not counted, because the first access to a page of a
-/// virtual machine's memory causes a page fault in its host. For the same reason the preparation of a contestant must free memory in
-/// its last step: memory that is free for a while is given back to the host.
+/// Runs every contestant once per round. Every second round has the opposite order, so that other load on the machine affects all
+/// contestants alike. Dirty pages are written out before each run. The first round is not counted, because the first access to a page in
+/// a virtual machine's memory causes a page fault in its host. For the same reason a contestant's preparation must free memory in its
+/// last step: a virtual machine returns memory to its host after the memory was free for a while.
 ///
 /// # Errors
-/// Fails with the output of a contestant that fails.
+/// Fails with a contestant's output if the contestant fails.
 pub(crate) fn race(home: &Home, rounds: u32, contestants: &[Contestant<'_>]) -> Result<Vec<Runs>> {
     let mut runs: Vec<Runs> =
         contestants.iter().map(|one| Runs { name: one.name.clone(), costs: Vec::new() }).collect();
@@ -90,7 +90,7 @@ pub(crate) fn race(home: &Home, rounds: u32, contestants: &[Contestant<'_>]) -> 
         }
         for at in order {
             let one = &contestants[at];
-            // Before and after, because a removal in the preparation makes pages dirty too.
+            // Syncs before and after the preparation, because a removal in the preparation makes pages dirty too.
             run(&mut Command::new("sync"))?;
             (one.prepare)()?;
             run(&mut Command::new("sync"))?;

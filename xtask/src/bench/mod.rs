@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: measures the creation of a replica, and the usual tools on the same backup in the same run.
+//! `cargo xtask bench`: measures the creation of a replica, and the usual tools with the same backup in the same run.
 
 mod basebackup;
 mod delta;
@@ -25,31 +25,31 @@ use ours::Ours;
 /// The measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum What {
-    /// A tar backup in every compression, against the codec's tool, tar, pg_verifybackup and sync
+    /// A tar backup with every compression, compared with the codec's tool, tar, pg_verifybackup and sync
     #[value(alias = "a")]
     Tarball,
-    /// Against pg_basebackup from a primary on the same machine
+    /// A copy from a primary on the same machine, compared with pg_basebackup
     #[value(alias = "b")]
     Basebackup,
-    /// Against the same decoded inside the sandbox
+    /// The data plane, compared with a component that decodes inside the sandbox
     #[value(alias = "c")]
     Guest,
-    /// 100,000 files of 8 KiB, against tar
+    /// 100,000 files of 8 KiB, compared with tar
     #[value(alias = "d")]
     Files,
-    /// From 0.5 to 8 GB: time and memory
+    /// Time and memory for backups from 0.5 to 8 GB
     #[value(alias = "e")]
     Sizes,
-    /// A copy of which nothing, 1 % or all changed, against rsync
+    /// A replica in which 0, 1 or 100 % of the data changed, compared with rsync
     #[value(alias = "f")]
     Delta,
-    /// A pgBackRest repository in every compression, small files, and nothing changed, against `pgbackrest restore`
+    /// A pgBackRest repository: every compression, small files, and an unchanged replica, compared with `pgbackrest restore`
     #[value(alias = "g", name = "pgbackrest")]
     PgBackRest,
 }
 
 impl What {
-    /// Returns whether it is measured with targets on disk too, and not only in memory.
+    /// Returns whether the measurement uses targets on disk too, and not only in memory.
     fn has_media(self) -> bool {
         match self {
             Self::Tarball | Self::Basebackup | Self::Files | Self::PgBackRest => true,
@@ -57,7 +57,7 @@ impl What {
         }
     }
 
-    /// All measurements, in the order of the page.
+    /// All measurements, in the order in which BENCHMARKS.md lists them.
     const ALL: [Self; 7] = [
         Self::Tarball,
         Self::Basebackup,
@@ -84,9 +84,9 @@ impl What {
 /// The sizes of the measurements.
 struct Extent {
     rounds: u32,
-    /// The media that targets are written to.
+    /// The media to which targets are written.
     media: &'static [TargetMedium],
-    /// The size of the cluster of most measurements in bytes.
+    /// The size in bytes of the cluster that most measurements use.
     cluster: u64,
     /// The number of small files.
     files: u32,
@@ -117,7 +117,7 @@ struct Bench<'a> {
     extent: Extent,
 }
 
-/// Runs these measurements, or all, and writes each result into BENCHMARKS.md. The results of a quick run are only printed.
+/// Runs these measurements (all if none is named), and writes each result into BENCHMARKS.md. The results of a quick run are only printed.
 pub(crate) fn run(
     what: &[What],
     quick: bool,
@@ -153,7 +153,7 @@ pub(crate) fn run(
         section.push_str(&page::machine(bench.extent.rounds)?);
         println!("\n{section}");
         if !quick {
-            // A section of both media replaces an earlier section of the disk alone.
+            // A section with both media replaces an earlier section with only the disk.
             let on_disk = page::name(*one, Some(TargetMedium::Disk));
             page::write(&page::name(*one, target), &section, target.is_none().then_some(on_disk.as_str()))?;
         }
@@ -168,7 +168,7 @@ impl Bench<'_> {
         self.home.cluster(&format!("cluster-{}", bytes / 1_000_000), bytes)
     }
 
-    /// Returns a backup of that cluster in one of [`tarball::FORMATS`].
+    /// Returns a backup of the cluster that most measurements use, in one of [`tarball::FORMATS`].
     fn backup(&self, format: &tarball::Format) -> Result<PathBuf> {
         let name = format!("backup-{}-{}", self.extent.cluster / 1_000_000, format.name);
         if self.home.has(&name) {

@@ -1,4 +1,4 @@
-//! The program as a contestant.
+//! Understudy itself as a contestant.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::plugins::components;
 use crate::say;
 use crate::setup::BIN_DIR;
 
-/// A release build of the program, in a folder in which the server's user can run it.
+/// A release build of the program, in a folder from which the server's user can run it.
 pub(crate) struct Ours<'a> {
     home: &'a Home,
     program: PathBuf,
@@ -28,21 +28,21 @@ pub(crate) struct Job<'a> {
     pub(crate) method: &'a str,
     /// The method's options, as lines of TOML.
     pub(crate) options: String,
-    /// The grants of the method, as the keys of one table of TOML; see [`reads`].
+    /// The method's grants, as the keys of one TOML table; see [`reads`].
     pub(crate) grants: String,
     /// The data directory.
     pub(crate) target: PathBuf,
-    /// Whether it builds on old data.
+    /// Whether the method builds on old data.
     pub(crate) keep_data: bool,
 }
 
-/// Returns the grant to read a directory.
+/// Returns the grant for reading a directory.
 pub(crate) fn reads(directory: &Path) -> String {
     format!("read = [\"{}\"]", directory.display())
 }
 
 impl<'a> Ours<'a> {
-    /// Uses the program `built_before`, or builds one.
+    /// Uses the program `built_before`, or builds the program.
     pub(crate) fn new(home: &'a Home, built_before: Option<&Path>) -> Result<Self> {
         let built = match built_before {
             Some(program) => program.to_owned(),
@@ -50,7 +50,7 @@ impl<'a> Ours<'a> {
                 say("building the program in release");
                 let built = Command::new(env!("CARGO"))
                     .args(["build", "--quiet", "--release", "--package", "understudy"])
-                    // Built before; each measurement names the file of its component.
+                    // The components were built before. Each measurement names the file of its component.
                     .env("UNDERSTUDY_METHODS", components())
                     .current_dir(project())
                     .status()?;
@@ -59,20 +59,20 @@ impl<'a> Ours<'a> {
             }
         };
         let program = home.path("understudy");
-        // The copy is renamed, because the old program may be running.
+        // The copy gets its name by a rename, because the old program may be running.
         std::fs::copy(&built, program.with_extension("new"))
             .with_context(|| format!("cannot copy {}", built.display()))?;
         std::fs::rename(program.with_extension("new"), &program)?;
         Ok(Self { home, program })
     }
 
-    /// Returns whether the component of this name was built.
+    /// Returns whether the component with this name was built.
     pub(crate) fn has(&self, method: &str) -> bool {
         component(method).is_ok()
     }
 
-    /// Returns the contestant that runs `understudy create` with an empty data directory, or with the one that `prepare` leaves if the
-    /// job keeps data. Runs `check` before, which compiles the component, as the first run on a machine does.
+    /// Returns the contestant that runs `understudy create` with an empty data directory; if the job keeps data, with the data directory
+    /// that `prepare` leaves. Runs `check` first, because the first run on a machine compiles the component.
     pub(crate) fn contestant(
         &self,
         job: &Job<'_>,

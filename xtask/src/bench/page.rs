@@ -1,4 +1,5 @@
-//! BENCHMARKS.md: a section for each measurement, which is replaced by a new one, and a part that people write.
+//! Writes BENCHMARKS.md, which has a section for each measurement and a part that people write. A new result replaces the section of
+//! its measurement.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -11,7 +12,7 @@ use tests::program::project;
 use super::measure::Runs;
 use super::{TargetMedium, What};
 
-/// The content of a new page.
+/// The initial content of the page.
 const FIRST: &str = "\
 # Benchmarks
 
@@ -25,21 +26,21 @@ Nothing was tried yet.
 <!-- end by hand -->
 ";
 
-/// The mark of the part that people write. New sections are inserted before it.
+/// The mark at the beginning of the part that people write. New sections are inserted before the mark.
 const BY_HAND: &str = "<!-- by hand: what did not help -->";
 
 fn path() -> PathBuf {
     project().join("BENCHMARKS.md")
 }
 
-/// Returns the name of a section. A measurement on disk alone has a section of its own.
+/// Returns the name of a section. A measurement on disk alone has a separate section.
 pub(crate) fn name(what: What, target: Option<TargetMedium>) -> String {
     let on_disk = if target == Some(TargetMedium::Disk) { " on disk" } else { "" };
     format!("{}{on_disk}", what.name())
 }
 
-/// Writes a section into the page: in place of the section of the same name, or else at its position in the order of
-/// [`What::ALL`]. Removes the section `replaces`, which has results of an earlier run.
+/// Writes a section into the page. Replaces the section with the same name, or inserts the section at its position in the order of
+/// [`What::ALL`]. Removes the section `replaces`, which has results from an earlier run.
 pub(crate) fn write(name: &str, section: &str, replaces: Option<&str>) -> Result<()> {
     let page = match std::fs::read_to_string(path()) {
         Ok(page) => page,
@@ -51,7 +52,7 @@ pub(crate) fn write(name: &str, section: &str, replaces: Option<&str>) -> Result
     std::fs::write(path(), page).context("BENCHMARKS.md cannot be written")
 }
 
-/// Returns the range of the section of this name in the page.
+/// Returns the byte range that the section with this name has in the page.
 fn range_of(page: &str, name: &str) -> Result<Option<Range<usize>>> {
     let (begin, end) = (format!("<!-- measured: {name} -->"), format!("<!-- end of {name} -->"));
     let Some(from) = page.find(&begin) else { return Ok(None) };
@@ -59,19 +60,19 @@ fn range_of(page: &str, name: &str) -> Result<Option<Range<usize>>> {
     Ok(Some(from..from + length + end.len()))
 }
 
-/// Returns the page without the section of this name.
+/// Returns the page without the section with this name.
 fn without_section(page: &str, name: &str) -> Result<String> {
     let Some(range) = range_of(page, name)? else { return Ok(page.to_owned()) };
     Ok(format!("{}{}", &page[..range.start], page[range.end..].trim_start_matches('\n')))
 }
 
-/// Returns the page with this section. Everything else stays unchanged.
+/// Returns the page with this section added or replaced. All other text stays unchanged.
 fn with_section(page: &str, name: &str, section: &str) -> Result<String> {
     let section = format!("<!-- measured: {name} -->\n{}\n<!-- end of {name} -->", section.trim());
     if let Some(range) = range_of(page, name)? {
         return Ok(format!("{}{section}{}", &page[..range.start], &page[range.end..]));
     }
-    // Sections have the order of the list, whichever is measured first.
+    // Sections are in the order of the list, regardless of the order in which they are measured.
     let later = What::ALL
         .iter()
         .flat_map(|what| [None, Some(TargetMedium::Disk)].map(|target| self::name(*what, target)))
@@ -115,13 +116,13 @@ pub(crate) fn mebibytes(bytes: u64) -> String {
     format!("{:.0}", bytes as f64 / f64::from(1 << 20))
 }
 
-/// Returns a sentence on whether a ratio is as small as wanted.
+/// Returns a sentence that says whether a ratio is as small as wanted.
 pub(crate) fn wanted(what: &str, is: f64, at_most: f64) -> String {
     let met = if is <= at_most { "met" } else { "**not met**" };
     format!("{what}: {is:.2}; at most {at_most} is wanted: {met}.\n")
 }
 
-/// Returns a paragraph on the date, the machine and the versions.
+/// Returns a paragraph with the date, the machine and the versions.
 pub(crate) fn machine(rounds: u32) -> Result<String> {
     let first_line = |program: &str, argument: &str| -> Result<String> {
         let output = Command::new(program)
@@ -174,7 +175,7 @@ mod unit {
     use super::{FIRST, with_section, without_section};
 
     #[test]
-    fn a_section_is_replaced_and_the_part_of_people_stays() {
+    fn a_section_is_replaced_and_the_part_that_people_write_stays() {
         let page = with_section(FIRST, "sizes", "old").unwrap();
         let page = page.replace("Nothing was tried yet.", "Fibres.");
         let page = with_section(&page, "tarball", "first").unwrap();

@@ -1,4 +1,4 @@
-//! Measures the restore of a pgBackRest repository, against `pgbackrest restore` of the same backup.
+//! Measures the restore of a backup from a pgBackRest repository, compared with `pgbackrest restore` of the same backup.
 
 use std::path::{Path, PathBuf};
 
@@ -12,13 +12,13 @@ use super::measure::{Contestant, Runs, race};
 use super::ours::{Job, reads};
 use super::{Bench, page};
 
-/// The compressions, with the wanted ratios to pgBackRest's wall time and processor time with two processes.
+/// The compressions, each with the wanted ratios to pgBackRest's wall time and processor time with two processes.
 const CODECS: [(&str, f64, f64); 3] = [("gz", 0.85, 0.85), ("zst", 1.0, 1.0), ("lz4", 1.0, 1.0)];
 
-/// The wanted ratio to the wall time of pgBackRest with its defaults: one process and gz.
+/// The wanted ratio to pgBackRest's wall time with its defaults, which are one process and gz.
 const OF_DEFAULTS: f64 = 0.6;
 
-/// The wanted peak memory beyond that of a run that does almost nothing, in bytes.
+/// The wanted upper limit in bytes for the peak memory in excess of a run that does almost nothing.
 const PEAK: u64 = 64 << 20;
 
 /// The state of the target before a run.
@@ -30,7 +30,7 @@ enum Target {
 }
 
 impl<'a> Bench<'a> {
-    /// Returns pgBackRest with this number of processes.
+    /// Returns the contestant that runs pgBackRest with this number of processes.
     fn theirs(&self, folder: &Path, processes: u32, target: &Path, then: Target) -> Contestant<'a> {
         let delta = if then == Target::Kept { " --delta" } else { "" };
         let script = format!(
@@ -50,7 +50,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Returns the program with two workers.
+    /// Returns the contestant that runs the program with two workers.
     fn restoring_repository(&self, folder: &Path, target: &Path, then: Target) -> Result<Contestant<'a>> {
         let (home, warm) = (self.home, folder.join("repository"));
         let is_kept = then == Target::Kept;
@@ -68,7 +68,7 @@ impl<'a> Bench<'a> {
         self.ours.contestant(&job, move || home.warm(&warm))
     }
 
-    /// Checks that two restores are equal, except for the files that each tool writes itself.
+    /// Checks that two restores are equal, except for the files that each tool writes differently.
     fn compare(&self, ours: &Path, theirs: &Path) -> Result<()> {
         let mut diff = self.home.user().command("/usr/bin/diff");
         diff.args(["--recursive", "--brief", "--exclude=pg_wal", "--exclude=postgresql.auto.conf"]);
@@ -94,13 +94,13 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     ))
 }
 
-/// Returns a repository of the cluster that most measurements use, in this compression.
+/// Returns a repository with a backup of the cluster that most measurements use, with this compression.
 fn repository(bench: &Bench<'_>, codec: &str) -> Result<PathBuf> {
     let name = format!("repository-{}-{codec}", bench.extent.cluster / 1_000_000);
     bench.home.repository(&bench.cluster()?, &name, &format!("compress-type={codec}\n"))
 }
 
-/// Returns the table of the compressions and the highest peak.
+/// Returns the table for the compressions, and the highest memory peak.
 fn codecs(bench: &Bench<'_>) -> Result<(String, u64)> {
     let home = bench.home;
     let mut table = page::head("compression, target");
@@ -170,7 +170,7 @@ fn delta(bench: &Bench<'_>) -> Result<String> {
     ))
 }
 
-/// Measures many small files, bundled and not.
+/// Measures many small files, with bundles and without.
 fn files(bench: &Bench<'_>) -> Result<String> {
     let (home, files) = (bench.home, bench.extent.files);
     let cluster = home.cluster_of_small_files(&format!("cluster-files-{files}"), files)?;
@@ -201,7 +201,7 @@ fn files(bench: &Bench<'_>) -> Result<String> {
     ))
 }
 
-/// Returns a sentence on the peak memory beyond that of a run that does almost nothing.
+/// Returns a sentence about the peak memory in excess of a run that does almost nothing.
 fn peak(bench: &Bench<'_>, highest: u64) -> Result<String> {
     let home = bench.home;
     let (copies, target) = (home.path("nothing"), home.target(TargetMedium::Memory, "nothing"));

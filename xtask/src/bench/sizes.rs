@@ -1,4 +1,4 @@
-//! Measures how time and memory grow with the backup.
+//! Measures how time and memory grow with the size of the backup.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use super::measure::race;
 use super::tarball::{Then, ZSTD, tools};
 use super::{Bench, page};
 
-/// The wanted peak memory in bytes for a backup of any size.
+/// The wanted upper limit in bytes for the peak memory, whatever the size of the backup.
 const PEAK: u64 = 96 << 20;
 
 pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
@@ -30,7 +30,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
         let runs = race(
             home,
             bench.extent.rounds,
-            // Both use the same target, because two of the largest would not fit into memory.
+            // Both use the same target, because two targets of the largest size would not fit into memory.
             &[
                 tools(home, &ZSTD, &backup, &target, Then::Sync),
                 bench.restoring("understudy", "tarball", &backup, target.clone())?,

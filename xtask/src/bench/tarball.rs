@@ -1,4 +1,4 @@
-//! Measures a tar backup in every compression, against the codec's own tool, tar, pg_verifybackup and sync.
+//! Measures the restore of a tar backup with every compression, compared with the codec's own tool, tar, pg_verifybackup and sync.
 
 use std::path::{Path, PathBuf};
 
@@ -11,22 +11,22 @@ use super::ours::{Job, reads};
 use super::{Bench, page};
 use crate::setup::BIN_DIR;
 
-/// A compression of tar backups.
+/// A compression that pg_basebackup can apply to a tar backup.
 pub(crate) struct Format {
     /// The name in the table.
     pub(crate) name: &'static str,
-    /// The options of pg_basebackup.
+    /// The pg_basebackup options that select the compression.
     pub(crate) options: &'static [&'static str],
-    /// The suffix of its files after `.tar`.
+    /// The suffix of the archive names after `.tar`.
     pub(crate) suffix: &'static str,
-    /// The command that decompresses it.
+    /// The command that decompresses an archive to standard output.
     pub(crate) decoder: &'static str,
 }
 
-/// Without compression.
+/// No compression.
 pub(crate) const PLAIN: Format = Format { name: "plain", options: &[], suffix: "", decoder: "cat" };
 
-/// Zstandard at pg_basebackup's own level.
+/// Zstandard with pg_basebackup's default level.
 pub(crate) const ZSTD: Format =
     Format { name: "zst", options: &["--compress=client-zstd"], suffix: ".zst", decoder: "zstd -dcq" };
 
@@ -38,16 +38,16 @@ pub(crate) const FORMATS: [Format; 4] = [
     PLAIN,
 ];
 
-/// The work of the tools after unpacking.
+/// What the tools do after they have unpacked the backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
-    /// Verify every file and the WAL, then sync.
+    /// They verify every file and the WAL, and then sync.
     VerifyAndSync,
-    /// Sync only.
+    /// They only sync.
     Sync,
 }
 
-/// Returns the contestant of the usual tools.
+/// Returns the contestant that runs the usual tools.
 pub(crate) fn tools<'a>(
     home: &'a Home,
     format: &Format,
@@ -98,7 +98,7 @@ pub(crate) fn tools<'a>(
 }
 
 impl<'a> Bench<'a> {
-    /// Returns the program with this method, which has an option `directory`.
+    /// Returns the contestant that runs the program with this method, which must have an option `directory`.
     pub(crate) fn restoring(
         &self,
         name: &str,
@@ -121,7 +121,7 @@ impl<'a> Bench<'a> {
     /// Checks a restored data directory against the manifest of its backup.
     pub(crate) fn verify(&self, target: &Path, backup: &Path) -> Result<()> {
         let mut verify = self.home.user().command(Path::new(BIN_DIR).join("pg_verifybackup"));
-        // The seal has created the links and removed tablespace_map.
+        // The seal created the links and removed tablespace_map.
         verify.args(["--quiet", "--ignore=tablespace_map", "--manifest-path"]);
         verify.arg(backup.join("backup_manifest")).arg(target);
         tests::control_file::with_checkpoint_of_backup(target, || run(&mut verify))?;

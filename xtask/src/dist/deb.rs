@@ -1,4 +1,4 @@
-//! The package of Debian.
+//! Builds the Debian package.
 
 use std::path::PathBuf;
 
@@ -8,10 +8,10 @@ use super::program::Program;
 use super::tree::Tree;
 use super::{VERSION, command, fill, folder};
 
-/// Where Debian's zsh looks for the scripts of packages.
+/// The path where Debian's zsh looks for completion scripts from packages.
 const ZSH: &str = "share/zsh/vendor-completions/_understudy";
 
-/// The file `copyright`, which Debian's policy asks for (its section 12.5; `copyright-format/1.0`).
+/// The content of the file `copyright`, which Debian's policy requires (section 12.5, `copyright-format/1.0`).
 const COPYRIGHT: &str = "\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: Understudy
@@ -22,7 +22,7 @@ License: Apache-2.0
  The whole text is beside this file, in LICENSE, and on Debian in /usr/share/common-licenses/Apache-2.0.
 ";
 
-/// Makes the package from the tree that it installs.
+/// Builds the package from the tree of files that the package installs, and returns the path of the package.
 pub(super) fn package(program: &Program, epoch: u64) -> Result<PathBuf> {
     let tree = Tree::new(&folder().join("tree/deb"))?;
     fill(&tree.below("usr"), program, ZSH)?;
@@ -31,7 +31,7 @@ pub(super) fn package(program: &Program, epoch: u64) -> Result<PathBuf> {
     tree.file("DEBIAN/control", control(&program.depends()?, size).as_bytes())?;
     tree.stamp(epoch)?;
     let file = folder().join(format!("understudy_{VERSION}_amd64.deb"));
-    // It writes no time later than this one.
+    // dpkg-deb writes no time later than SOURCE_DATE_EPOCH.
     command("dpkg-deb")
         .env("SOURCE_DATE_EPOCH", epoch.to_string())
         .args(["--root-owner-group", "-Zxz", "--build"])
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_control_file_has_a_field_a_line_and_indents_what_goes_on() {
+    fn a_control_file_has_one_field_per_line_and_indents_continuation_lines() {
         let control = control("libc6 (>= 2.34)", 7);
         for line in control.lines() {
             let field = line.split_once(": ").is_some_and(|(name, _)| !name.contains(' '));

@@ -1,5 +1,5 @@
-//! `cargo xtask dist`: a release of the program as an archive and as a package of Debian, in `target/dist`. The same commit gives the
-//! same bytes on machines with the same tools: no time, path, name or order of this machine gets into them.
+//! `cargo xtask dist`: builds a release of the program in `target/dist`, as an archive and as a Debian package. Builds of the same
+//! commit are identical on machines with the same tools: they contain no time, path, name or file order from the machine.
 
 mod deb;
 mod program;
@@ -19,14 +19,14 @@ use tree::Tree;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The methods that come with the program.
+/// The methods that are shipped with the program.
 const METHODS: [&str; 3] = ["mirror", "pgbackrest", "tarball"];
 
-/// Makes both files. With `try_it`, installs the package in a clean Debian and uses it there.
+/// Builds the archive and the package. With `try_it`, installs the package in a fresh Debian and creates a replica there.
 pub(crate) fn run(try_it: bool) -> Result<()> {
     ensure!(
         cfg!(all(target_arch = "x86_64", target_os = "linux")),
-        "only Linux on x86_64 is known to `cargo xtask dist`"
+        "`cargo xtask dist` supports only Linux on x86_64"
     );
     plugins::build()?;
     let folder = folder();
@@ -42,12 +42,12 @@ pub(crate) fn run(try_it: bool) -> Result<()> {
     if try_it { try_out::package(&package) } else { Ok(()) }
 }
 
-/// Where everything is made.
+/// Returns the folder in which the release is built.
 fn folder() -> PathBuf {
     project().join("target/dist")
 }
 
-/// The time of every file, in seconds since 1970: `SOURCE_DATE_EPOCH`, or that of the last commit.
+/// Returns the modification time for every file, in seconds since 1970: `SOURCE_DATE_EPOCH`, or the time of the last commit.
 fn epoch() -> Result<u64> {
     let text = match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(text) => text,
@@ -57,14 +57,15 @@ fn epoch() -> Result<u64> {
                 .current_dir(project())
                 .output()
                 .context("git does not run, and SOURCE_DATE_EPOCH is not set")?;
-            ensure!(last.status.success(), "no commit is here: set SOURCE_DATE_EPOCH");
+            ensure!(last.status.success(), "the project has no commit: set SOURCE_DATE_EPOCH");
             String::from_utf8_lossy(&last.stdout).into_owned()
         }
     };
-    text.trim().parse().with_context(|| format!("`{}` is no number of seconds since 1970", text.trim()))
+    text.trim().parse().with_context(|| format!("`{}` is not a number of seconds since 1970", text.trim()))
 }
 
-/// What is installed, below a prefix such as `/usr` or `/usr/local`.
+/// Writes the files that a release installs into `tree`, whose root is a prefix such as `/usr` or `/usr/local`. `zsh` is the path of
+/// the zsh completion script.
 fn fill(tree: &Tree, program: &Program, zsh: &str) -> Result<()> {
     let read = |path: &str| fs::read(project().join(path)).with_context(|| format!("cannot read {path}"));
     tree.program("bin/understudy", &program.path)?;
@@ -92,11 +93,11 @@ fn fill(tree: &Tree, program: &Program, zsh: &str) -> Result<()> {
     tree.file("share/doc/understudy/examples/understudy.toml", &read("examples/understudy.toml")?)
 }
 
-/// The archive, to be unpacked in `/usr/local` or in a directory of one's own.
+/// Builds the archive, which can be unpacked in `/usr/local` or in any other directory, and returns its path.
 fn archive(program: &Program, epoch: u64) -> Result<PathBuf> {
     let name = format!("understudy-{VERSION}-x86_64-linux");
     let tree = Tree::new(&folder().join("tree").join(&name))?;
-    // Where zsh looks below /usr/local.
+    // zsh looks for completion scripts in this folder below /usr/local.
     fill(&tree, program, "share/zsh/site-functions/_understudy")?;
     tree.stamp(epoch)?;
     let file = folder().join(format!("{name}.tar.gz"));
@@ -112,7 +113,7 @@ fn archive(program: &Program, epoch: u64) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// A program of the machine that has to succeed.
+/// A command that must succeed.
 struct Tool(Command);
 
 fn command(name: &str) -> Tool {
@@ -153,7 +154,7 @@ impl Tool {
     }
 }
 
-/// Removes a folder of an earlier run.
+/// Removes a folder from an earlier run.
 fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

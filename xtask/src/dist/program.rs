@@ -1,4 +1,4 @@
-//! The program of a release: built apart from the other builds, without paths of this machine in it.
+//! Builds the program for a release, in a separate target directory and without paths from this machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -17,13 +17,13 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// Builds it with the components that were built before.
+    /// Builds the program with the components that were built before.
     pub(super) fn build() -> Result<Self> {
         say("building the program in release");
         let home = cargo_home();
         let mut flags: Vec<OsString> = vec![remapped(project(), "understudy")];
         flags.extend(home.as_deref().map(|home| remapped(home, "cargo")));
-        // Those of .cargo/config.toml, which `cargo xtask` has from there.
+        // These flags come from .cargo/config.toml, which sets them for `cargo xtask`.
         let mut c_flags = std::env::var_os("CFLAGS").unwrap_or_default();
         if let Some(home) = &home {
             c_flags.push(" -ffile-prefix-map=");
@@ -47,13 +47,13 @@ impl Program {
         Ok(program)
     }
 
-    /// What the program prints.
+    /// Runs the program with these arguments, and returns its standard output.
     pub(super) fn prints(&self, arguments: &[&str]) -> Result<Vec<u8>> {
         let path = self.path.to_str().context("the project's path is not UTF-8")?;
         Ok(command(path).args(arguments).output()?.into_bytes())
     }
 
-    /// Nothing of this machine may be in it.
+    /// Fails if the program contains a path from this machine.
     fn refuse_paths(&self, home: Option<PathBuf>) -> Result<()> {
         let bytes = std::fs::read(&self.path)?;
         for place in std::iter::once(project().to_owned()).chain(home) {
@@ -62,20 +62,20 @@ impl Program {
                 let end = bytes.len().min(at + 200);
                 let shown = String::from_utf8_lossy(&bytes[at..end]).into_owned();
                 let shown = shown.split(|letter: char| letter.is_control()).next().unwrap_or_default();
-                bail!("a path of this machine is in the program: {shown}");
+                bail!("the program contains a path from this machine: {shown}");
             }
         }
         Ok(())
     }
 
-    /// The packages of Debian that it needs, as a field of a package: those of the shared libraries that it names, each with the
-    /// newest version of which it uses a symbol.
+    /// Returns the value of the package's field `Depends`: the Debian packages that contain the program's shared libraries, each with the
+    /// newest version whose symbols the program uses.
     pub(super) fn depends(&self) -> Result<String> {
         depends(&command("readelf").args(["--dynamic", "--version-info", "--wide"]).arg(&self.path).output()?)
     }
 }
 
-/// The packages by what `readelf --dynamic --version-info --wide` says.
+/// Returns the packages for a program, from the output of `readelf --dynamic --version-info --wide`.
 fn depends(listing: &str) -> Result<String> {
     let needed = listing.lines().filter(|line| line.contains("(NEEDED)"));
     let libraries: BTreeSet<_> =
@@ -142,7 +142,7 @@ mod tests {
 ";
 
     #[test]
-    fn a_package_is_needed_in_the_newest_version_of_which_a_symbol_is_used() {
+    fn a_package_dependency_has_the_newest_version_whose_symbol_is_used() {
         assert_eq!(depends(LISTING).unwrap(), "libc6 (>= 2.34), libgcc-s1 (>= 4.2.0)");
     }
 

@@ -1,4 +1,4 @@
-//! The files of a release as they will be installed.
+//! The tree of files that a release installs.
 
 use std::fs::{self, File, FileTimes, Permissions};
 use std::io::Write;
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::remove;
 
-/// A folder that is filled anew.
+/// A folder with the files. Creating the value empties the folder.
 pub(super) struct Tree(PathBuf);
 
 impl Tree {
@@ -21,7 +21,7 @@ impl Tree {
         Ok(Self(root.to_owned()))
     }
 
-    /// The same tree, below one of its folders.
+    /// Returns the part of the tree below `folder`.
     pub(super) fn below(&self, folder: &str) -> Self {
         Self(self.0.join(folder))
     }
@@ -30,7 +30,7 @@ impl Tree {
         &self.0
     }
 
-    /// A file that everybody may read.
+    /// Writes a file that everybody may read (0644).
     pub(super) fn file(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.place(name)?;
         fs::write(&path, bytes)
@@ -38,7 +38,7 @@ impl Tree {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// A file that everybody may run.
+    /// Copies a program that everybody may run (0755).
     pub(super) fn program(&self, name: &str, from: &Path) -> Result<()> {
         let path = self.place(name)?;
         fs::copy(from, &path)
@@ -46,7 +46,7 @@ impl Tree {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// A file that is compressed, without a name and a time in it.
+    /// Writes a gzip-compressed file, without a file name and a time in the gzip header.
     pub(super) fn file_zipped(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let gzip = Command::new("gzip").arg("-9n").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut gzip = gzip.context("gzip does not run")?;
@@ -54,7 +54,7 @@ impl Tree {
         let output = std::thread::scope(|scope| {
             let written = scope.spawn(move || input.write_all(bytes));
             let output = gzip.wait_with_output();
-            // A gzip that ends early says why by its exit code.
+            // If gzip ends early, its exit code says so.
             let _ = written.join();
             output
         })?;
@@ -62,7 +62,7 @@ impl Tree {
         self.file(name, &output.stdout)
     }
 
-    /// How many KiB all files have, each rounded up, as Debian counts what a package takes.
+    /// Returns the total size in KiB, with each file rounded up, as in Debian's field `Installed-Size`.
     pub(super) fn kibibytes(&self) -> Result<u64> {
         let mut sum = 0;
         walk(&self.0, &mut |path| {
@@ -73,7 +73,7 @@ impl Tree {
         Ok(sum)
     }
 
-    /// Gives every file and folder this time, and every folder its mode.
+    /// Sets the time of every file and folder, and the mode of every folder.
     pub(super) fn stamp(&self, epoch: u64) -> Result<()> {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(epoch);
         walk(&self.0, &mut |path| {
@@ -93,7 +93,7 @@ impl Tree {
     }
 }
 
-/// Calls `each` for everything below a folder, and for the folder last.
+/// Calls `each` for every file and folder below `folder`, and last for `folder` itself.
 fn walk(folder: &Path, each: &mut dyn FnMut(&Path) -> std::io::Result<()>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry?.path();

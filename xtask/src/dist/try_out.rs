@@ -1,4 +1,4 @@
-//! Tries the package of Debian where nothing else is: in a fresh Debian below `target/`.
+//! Tries the Debian package in a fresh Debian below `target/`, where nothing else is installed.
 
 use std::fs;
 use std::path::Path;
@@ -9,13 +9,13 @@ use anyhow::{Context, Result, ensure};
 use super::{command, folder};
 use crate::{say, setup};
 
-/// What is done in the fresh Debian.
+/// The script that runs in the fresh Debian.
 const SCRIPT: &str = include_str!("try.sh");
 
-/// Makes a fresh Debian from the mirror that apt uses here, and runs [`SCRIPT`] in it.
+/// Creates a fresh Debian from the mirror that apt uses on this machine, and runs [`SCRIPT`] in it.
 ///
-/// Both run in a mount namespace and the script in a process namespace of its own: what they mount and start is gone with them, however
-/// they end.
+/// debootstrap and the script run in separate mount namespaces, and the script also in its own process namespace. So their mounts and
+/// processes end with them, however they end.
 pub(super) fn package(package: &Path) -> Result<()> {
     setup::debootstrap()?;
     let begun = Instant::now();
@@ -26,7 +26,7 @@ pub(super) fn package(package: &Path) -> Result<()> {
     let mirror = mirror(&targets, &release)?;
     let debian = folder().join("debian");
     let place = debian.to_str().context("the project's path is not UTF-8")?;
-    // Of an earlier run that failed. Nothing can be mounted there.
+    // The folder may exist from an earlier run that failed. Nothing can be mounted in it.
     setup::as_root(&["rm", "-rf", "--one-file-system", place])?;
     say(&format!("making a fresh Debian {release} in {place}"));
     setup::as_root(&[
@@ -66,24 +66,24 @@ pub(super) fn package(package: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Goes into the fresh Debian, whose path is the first argument.
+/// The shell command that enters the fresh Debian, whose path is the first argument, and runs the script.
 const ENTER: &str = "mount -t proc proc \"$1/proc\" && mount -t tmpfs tmpfs \"$1/dev/shm\" && \
     exec chroot \"$1\" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
     DEBIAN_FRONTEND=noninteractive ${http_proxy:+http_proxy=$http_proxy} sh /try.sh";
 
-/// The name of this machine's release, such as `bookworm`.
+/// Returns the name of this machine's Debian release, such as `bookworm`.
 fn release(os_release: &str) -> Result<String> {
     let name = os_release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     let name = name.map(|name| name.trim_matches('"')).unwrap_or_default();
-    ensure!(!name.is_empty(), "/etc/os-release has no VERSION_CODENAME: only Debian is known to this trial");
+    ensure!(!name.is_empty(), "/etc/os-release has no VERSION_CODENAME: the trial needs Debian");
     Ok(name.to_owned())
 }
 
-/// Where apt has the packages of this release from. It lists a line for each component of each source.
+/// Returns the URL from which apt gets the packages of this release. `targets` has a line for each component of each source.
 fn mirror(targets: &str, release: &str) -> Result<String> {
     let wanted = format!("{release} main ");
     let found = targets.lines().find_map(|line| line.strip_prefix(&wanted));
-    let found = found.with_context(|| format!("apt has no source with {release} and its component main"))?;
+    let found = found.with_context(|| format!("apt has no source for the component main of {release}"))?;
     Ok(found.trim().to_owned())
 }
 
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mirror_is_the_one_that_apt_has_the_release_from() {
+    fn the_mirror_is_the_source_from_which_apt_gets_the_release() {
         let targets = "bookworm-updates main http://one/debian/\nbookworm contrib http://two/debian/\n\
                        bookworm main http://three/debian/\nbookworm main http://four/other/\n";
         assert_eq!(mirror(targets, "bookworm").unwrap(), "http://three/debian/");

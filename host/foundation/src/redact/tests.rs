@@ -18,7 +18,7 @@ fn base64(bytes: &[u8]) -> String {
     String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
 }
 
-/// With every byte percent-encoded that `keep` does not name.
+/// Returns the text with every byte percent-encoded except those in `keep`.
 fn percent(text: &str, keep: &str, upper: bool) -> String {
     let each = |byte: u8| match byte {
         _ if byte.is_ascii_alphanumeric() || keep.as_bytes().contains(&byte) => char::from(byte).to_string(),
@@ -31,7 +31,7 @@ fn percent(text: &str, keep: &str, upper: bool) -> String {
 const SECRET: &str = "p&ss/w+rd \"ö\\?> of~1";
 
 #[test]
-fn a_secret_is_taken_out_wherever_it_stands() {
+fn a_secret_is_redacted_wherever_it_occurs() {
     let redactor = knowing(&[SECRET.as_bytes(), b"hunter22"]);
     let text = format!("user=a password={SECRET}, {SECRET}{SECRET} and hunter22.");
     let redacted = redactor.redact(&text);
@@ -49,7 +49,7 @@ fn text_without_a_secret_is_not_copied() {
 }
 
 #[test]
-fn a_secret_in_base64_is_taken_out_at_every_offset_and_with_every_end() {
+fn a_secret_in_base64_is_redacted_at_every_offset_and_with_every_end() {
     let redactor = knowing(&[SECRET.as_bytes()]);
     for before in ["", "u", "us", "use", "user:", "someone:"] {
         for after in ["", "!", "!!", "!!!"] {
@@ -58,7 +58,7 @@ fn a_secret_in_base64_is_taken_out_at_every_offset_and_with_every_end() {
             for form in [&encoded, &url_safe, encoded.trim_end_matches('='), url_safe.trim_end_matches('=')] {
                 let redacted = redactor.redact(form).into_owned();
                 assert!(redacted.contains(REDACTED), "{form}");
-                // What is left holds nothing of the secret but what surrounds it.
+                // The rest of the text decodes only to the bytes around the secret.
                 assert!(
                     redacted.len() <= REDACTED.len() + (before.len() + after.len()) * 4 / 3 + 2,
                     "{redacted}"
@@ -73,7 +73,7 @@ fn a_secret_in_base64_is_taken_out_at_every_offset_and_with_every_end() {
 }
 
 #[test]
-fn a_secret_in_percent_form_is_taken_out_whichever_characters_were_kept() {
+fn a_percent_encoded_secret_is_redacted_whichever_characters_are_encoded() {
     let redactor = knowing(&[SECRET.as_bytes()]);
     for keep in ["", "-._~", "-_.!~*'()", "&/+?>~", "*-._"] {
         for upper in [true, false] {
@@ -90,7 +90,7 @@ fn a_secret_in_percent_form_is_taken_out_whichever_characters_were_kept() {
 }
 
 #[test]
-fn a_secret_in_json_or_in_rusts_debug_form_is_taken_out() {
+fn a_secret_with_the_escapes_of_json_or_rust_is_redacted() {
     let redactor = knowing(&[SECRET.as_bytes(), b"line one\nline two", "key \u{1F511} end".as_bytes()]);
     for secret in [SECRET, "line one\nline two", "key \u{1F511} end"] {
         let json = serde_json::to_string(secret).unwrap();
@@ -110,36 +110,36 @@ fn a_secret_in_json_or_in_rusts_debug_form_is_taken_out() {
 }
 
 #[test]
-fn a_secret_in_hexadecimal_is_taken_out() {
+fn a_secret_in_hexadecimal_is_redacted() {
     let redactor = knowing(&[b"hunter22"]);
     assert_eq!(redactor.redact("x 68756e7465723232 y 68756E7465723232"), "x <secret> y <secret>");
 }
 
 #[test]
-fn a_secret_of_several_lines_is_taken_out_line_by_line_too() {
+fn each_line_of_a_multi_line_secret_is_redacted() {
     let pem = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASCBKcwggSjAgEAAoIB\n-----END PRIVATE KEY-----\n";
     let redactor = knowing(&[pem.as_bytes()]);
     assert_eq!(redactor.redact(pem), REDACTED);
     assert_eq!(redactor.redact("log: AQEFAASCBKcwggSjAgEAAoIB\r\n"), "log: <secret>\r\n");
     assert_eq!(redactor.redact(&pem.replace('\n', "\n    ")).matches(REDACTED).count(), 4);
-    // A file's line feed at its end is no part of what is printed.
+    // The line feed at the end of a file is not printed.
     let redactor = knowing(&[b"hunter22\n"]);
     assert_eq!(redactor.redact(&base64(b"hunter22")), REDACTED);
 }
 
 #[test]
-fn bytes_that_are_no_utf_8_are_taken_out_of_bytes_and_of_text() {
+fn a_secret_that_is_not_utf_8_is_redacted_in_bytes_and_in_text() {
     let secret = b"\xF0\x9Fbinary\xFF\x01";
     let redactor = knowing(&[secret]);
     assert_eq!(&*redactor.redact_bytes(&[b"a".as_slice(), secret, b"b"].concat()), b"a<secret>b");
     assert_eq!(redactor.redact(&String::from_utf8_lossy(secret)), REDACTED);
-    // Found across half a character, the whole character goes.
+    // A match that covers part of a character redacts the whole character.
     let redactor = knowing(&[b"\x82\xACabcdef"]);
     assert_eq!(redactor.redact("x\u{20AC}abcdefg"), "x<secret>g");
 }
 
 #[test]
-fn a_short_secret_is_taken_out_where_it_is_a_word_of_its_own() {
+fn a_short_secret_is_redacted_only_as_a_whole_word() {
     let redactor = knowing(&[b"base", b"hunter2", b"$!a"]);
     for (text, told) in [
         ("password=base", "password=<secret>"),
@@ -157,7 +157,7 @@ fn a_short_secret_is_taken_out_where_it_is_a_word_of_its_own() {
 }
 
 #[test]
-fn a_very_short_secret_is_taken_out_where_it_is_a_value() {
+fn a_very_short_secret_is_redacted_only_as_a_value() {
     let redactor = knowing(&[b"a", b"", b"xyz"]);
     for (text, told) in [
         ("a file of a method", "a file of a method"),

@@ -1,12 +1,12 @@
-//! A text as it is, and as it is once encodings are undone, with the way back.
+//! Decodes the encodings in a text, and maps positions in the decoded text back to the original.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// A text, and where each byte of it came from.
+/// The original text or a decoded copy.
 pub(super) struct View<'a> {
     bytes: Cow<'a, [u8]>,
-    /// Where in the original each byte begins, and one more for the end; none for the original itself.
+    /// For each byte, the position in the original at which its encoding begins; then the position of the end. `None` for the original.
     from: Option<Vec<usize>>,
 }
 
@@ -15,17 +15,17 @@ impl View<'_> {
         &self.bytes
     }
 
-    /// A range of this view as a range of the original.
-    pub(super) fn of(&self, range: Range<usize>) -> Range<usize> {
+    /// Converts a range in this view to the range in the original.
+    pub(super) fn in_original(&self, range: Range<usize>) -> Range<usize> {
         match &self.from {
             None => range,
             Some(from) => from[range.start]..from[range.end],
         }
     }
 
-    /// This view with an encoding undone. `decode` takes what follows and says what it stands for and how long it is; none
-    /// for a byte that stands for itself.
-    fn undone(&self, decode: impl Fn(&[u8]) -> Option<(Decoded, usize)>) -> View<'static> {
+    /// Returns a decoded copy of this view. `decode` takes the rest of the text and returns what the escape at its beginning stands for,
+    /// and the length of the escape; `None` if no escape begins there.
+    fn decoded(&self, decode: impl Fn(&[u8]) -> Option<(Decoded, usize)>) -> View<'static> {
         let mut bytes = Vec::with_capacity(self.bytes.len());
         let mut from = Vec::with_capacity(self.bytes.len() + 1);
         let origin = |at: usize| self.from.as_ref().map_or(at, |from| from[at]);
@@ -50,17 +50,17 @@ enum Decoded {
     Char(char),
 }
 
-/// Calls `look` with the text and with every way to read it that differs.
+/// Calls `look` with the text, and with each decoded copy that may differ from it.
 pub(super) fn each(text: &[u8], mut look: impl FnMut(&View<'_>)) {
     let raw = View { bytes: Cow::Borrowed(text), from: None };
-    let unescaped = text.contains(&b'\\').then(|| raw.undone(backslash));
+    let unescaped = text.contains(&b'\\').then(|| raw.decoded(backslash));
     for view in std::iter::once(raw).chain(unescaped) {
         look(&view);
         if view.bytes.contains(&b'%') {
-            look(&view.undone(percent));
+            look(&view.decoded(percent));
         }
         if view.bytes.contains(&b'+') {
-            look(&view.undone(|rest| match rest.first() {
+            look(&view.decoded(|rest| match rest.first() {
                 Some(b'+') => Some((Decoded::Byte(b' '), 1)),
                 _ => percent(rest),
             }));
@@ -68,13 +68,13 @@ pub(super) fn each(text: &[u8], mut look: impl FnMut(&View<'_>)) {
     }
 }
 
-/// RFC 3986, section 2.1.
+/// Decodes a percent-encoded byte (RFC 3986, section 2.1).
 fn percent(rest: &[u8]) -> Option<(Decoded, usize)> {
     let digits = rest.strip_prefix(b"%")?.get(..2)?;
     Some((Decoded::Byte(u8::try_from(number(digits)?).ok()?), 3))
 }
 
-/// The escapes of JSON (RFC 8259, section 7) and of Rust's `escape_debug`.
+/// Decodes an escape as written in JSON (RFC 8259, section 7) or by Rust's `escape_debug`.
 fn backslash(rest: &[u8]) -> Option<(Decoded, usize)> {
     let (letter, after) = rest.strip_prefix(b"\\")?.split_first()?;
     let byte = |byte| Some((Decoded::Byte(byte), 2));
@@ -108,7 +108,7 @@ fn backslash(rest: &[u8]) -> Option<(Decoded, usize)> {
     }
 }
 
-/// Hexadecimal digits, at most six.
+/// Parses one to six hexadecimal digits.
 fn number(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() || digits.len() > 6 || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;

@@ -35,23 +35,23 @@ impl From<FileType> for Kind {
 /// The metadata of a file, a directory or a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metadata {
-    /// Its type.
+    /// The type.
     pub kind: Kind,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub length: u64,
-    /// The bytes that it takes on disk.
+    /// The bytes that the file takes on disk.
     pub allocated: u64,
-    /// Its permission bits, with set-user-id, set-group-id and the sticky bit: at most 0o7777.
+    /// The permission bits, with set-user-id, set-group-id and the sticky bit: at most 0o7777.
     pub mode: u32,
-    /// The user that it belongs to.
+    /// The user that owns the file.
     pub user: u32,
-    /// The group that it belongs to.
+    /// The group of the file.
     pub group: u32,
-    /// The number of its names (hard links).
+    /// The number of names (hard links) of the file.
     pub names: u64,
-    /// The device of the file system that it is on.
+    /// The device of the file system that holds the file.
     pub device: u64,
-    /// Its inode number on that file system.
+    /// The inode number of the file on that device.
     pub inode: u64,
 }
 

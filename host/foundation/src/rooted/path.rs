@@ -24,20 +24,20 @@ enum Text {
 /// Why a path is not a [`RelativePath`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotRelative {
-    /// It has no components.
+    /// The path has no components.
     #[error("a path is empty")]
     Empty,
-    /// It begins with a slash.
+    /// The path begins with a slash.
     #[error("`{}` is absolute; a relative path is required", .0.display())]
     Absolute(PathBuf),
-    /// It contains `..`.
-    #[error("`{}` leads upwards", .0.display())]
+    /// The path contains `..`.
+    #[error("`{}` contains `..`; a path must stay below its directory", .0.display())]
     Upwards(PathBuf),
-    /// It contains a NUL byte.
-    #[error("a path has a NUL byte in it: `{}`", .0.display())]
+    /// The path contains a NUL byte.
+    #[error("a path contains a NUL byte: `{}`", .0.display())]
     Nul(PathBuf),
-    /// It is longer than the kernel accepts.
-    #[error("a path of {0} bytes is longer than the {LONGEST} that Linux takes")]
+    /// The path is longer than the kernel accepts.
+    #[error("a path of {0} bytes is longer than the {LONGEST} bytes that Linux accepts")]
     Long(usize),
 }
 
@@ -45,7 +45,7 @@ impl RelativePath {
     /// Parses a path.
     ///
     /// # Errors
-    /// [`NotRelative`] says what is wrong with it.
+    /// [`NotRelative`] says what is wrong with the path.
     pub fn new(path: impl AsRef<OsStr>) -> Result<Self, NotRelative> {
         let text = path.as_ref();
         let path = || PathBuf::from(text);
@@ -82,7 +82,7 @@ impl RelativePath {
     /// Makes a path from a literal: `const PG_CONTROL: RelativePath = RelativePath::literal("global/pg_control");`.
     ///
     /// # Panics
-    /// Panics if it is not a relative path in its shortest form. In a `const` the program does not build then.
+    /// Panics if `text` is not a relative path in its shortest form. In a `const`, this is a compile error.
     pub const fn literal(text: &'static str) -> Self {
         let bytes = text.as_bytes();
         let mut at = 0;
@@ -125,7 +125,7 @@ impl RelativePath {
         OsStr::from_bytes(&bytes[start..])
     }
 
-    /// Returns everything before the last component; `None` if there is only one.
+    /// Returns everything before the last component; `None` if there is only one component.
     pub fn parent(&self) -> Option<Self> {
         let bytes = self.as_os_str().as_bytes();
         let end = bytes.iter().rposition(|byte| *byte == b'/')?;

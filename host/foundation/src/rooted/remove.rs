@@ -16,8 +16,8 @@ use super::{BENEATH, Directory, Metadata, READ_DIRECTORY, chmod_opened, failed, 
 /// deep nesting does not take more descriptors or memory.
 const OPEN_AT_ONCE: usize = 32;
 
-/// How often a directory is read again because it had entries. One pass finds all of them unless another process adds some, or
-/// the file system skips entries while others are removed.
+/// How often a directory is read again because it had entries. One pass finds all entries unless another process adds entries, or the
+/// file system skips some while others are removed.
 const PASSES: u32 = 1000;
 
 /// The name of a directory that was moved up, followed by a number.
@@ -53,7 +53,7 @@ pub struct Removed {
 /// A directory that is being emptied.
 struct Level {
     entries: Dir,
-    /// Its name in the level above; empty for the first level.
+    /// The name of the directory in the level above; empty for the first level.
     name: CString,
     /// Whether this pass found anything to remove.
     found: bool,
@@ -107,7 +107,7 @@ impl Directory {
 }
 
 impl Removal<'_> {
-    /// Handles one entry of the deepest level, or leaves that level if it has none.
+    /// Handles one entry of the deepest level, or leaves that level if it has no entries.
     fn step(&mut self) -> io::Result<()> {
         let depth = self.levels.len();
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
@@ -177,7 +177,7 @@ impl Removal<'_> {
                 self.levels.push(level);
                 Ok(())
             }
-            // Another process replaced it; the next pass finds the new entry.
+            // Another process replaced the entry; the next pass finds the new entry.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
             Err(errno) => Err(self.failed("open", Some(name), errno)),
         }
@@ -223,7 +223,7 @@ impl Removal<'_> {
                 self.removed.entries += 1;
                 Ok(())
             }
-            // Another process refilled or renamed it; the next pass of this level finds what is there.
+            // Another process refilled or renamed the directory; the next pass of this level finds the current entries.
             Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(()),
             Err(errno) => Err(self.failed("remove", Some(&emptied.name), errno)),
         }

@@ -136,7 +136,7 @@ fn files_directories_and_links_are_made_renamed_and_removed_below() {
 }
 
 #[test]
-fn replacing_leaves_one_file_and_survives_a_left_over_of_a_killed_run() {
+fn replacing_leaves_one_file_and_survives_a_leftover_from_a_killed_run() {
     let (folder, directory) = opened();
     fs::write(folder.path().join("file"), "old").unwrap();
     fs::write(folder.path().join("file.understudy-new"), "half").unwrap();
@@ -218,7 +218,7 @@ fn another_file_system_is_neither_walked_nor_removed() {
 }
 
 #[test]
-fn removing_takes_what_is_wanted_and_never_what_a_link_leads_to() {
+fn only_wanted_entries_are_removed_and_never_the_target_of_a_link() {
     let (folder, directory) = opened();
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("victim"), "").unwrap();
@@ -260,7 +260,7 @@ fn a_tree_of_any_depth_is_removed_with_a_bounded_number_of_descriptors() {
     assert!((16..64).contains(&most.get()), "{} descriptors", most.get());
 }
 
-/// Returns how many steps it takes to remove a chain of so many nested directories, each with a file.
+/// Returns how many steps it takes to remove a chain of `depth` nested directories, each with a file.
 fn calls_to_remove(levels: usize) -> u64 {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let directory = Directory::open(folder.path()).unwrap();
@@ -382,7 +382,7 @@ fn a_directory_that_its_mode_protects_from_its_owner_is_removed_all_the_same() {
 }
 
 #[test]
-fn a_directory_that_is_emptied_keeps_what_its_group_may() {
+fn an_emptied_directory_keeps_the_permissions_of_its_group() {
     let (folder, directory) = opened();
     fs::write(folder.path().join("file"), "").unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o550)).unwrap();
@@ -393,7 +393,7 @@ fn a_directory_that_is_emptied_keeps_what_its_group_may() {
 }
 
 #[test]
-fn a_walk_says_what_it_may_not_read() {
+fn a_walk_reports_directories_that_it_may_not_read() {
     let (folder, directory) = opened();
     fs::create_dir(folder.path().join("closed")).unwrap();
     fs::set_permissions(folder.path().join("closed"), fs::Permissions::from_mode(0o000)).unwrap();

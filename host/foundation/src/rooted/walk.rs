@@ -15,20 +15,20 @@ use super::{BENEATH, Directory, Kind, Metadata, READ_DIRECTORY, failed, resolve_
 /// Why the walk does not enter a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boundary {
-    /// Another file system is mounted there.
+    /// Another file system is mounted at the directory.
     MountPoint,
-    /// It is deeper than the limit.
+    /// The directory is deeper than the limit.
     TooDeep,
-    /// This user may not read it.
+    /// This user may not read the directory.
     Unreadable,
 }
 
 /// An entry that the walk found.
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'a> {
-    /// Its path relative to the directory that is walked.
+    /// The path of the entry, relative to the directory that is walked.
     pub path: &'a Path,
-    /// Its metadata; of a link, those of the link itself.
+    /// The metadata of the entry; if the entry is a link, the metadata of the link itself.
     pub metadata: Metadata,
     /// Why the walk does not enter this directory; `None` if it does, or if this is not a directory.
     pub boundary: Option<Boundary>,

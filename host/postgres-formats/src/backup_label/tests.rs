@@ -65,7 +65,7 @@ fn rule_30_an_incremental_backup_says_so() {
 }
 
 #[test]
-fn a_label_in_another_encoding_is_no_error_whoever_reads() {
+fn a_label_in_another_encoding_is_accepted_by_both_parsers() {
     let mut bytes = OF_PG_BASEBACKUP.as_bytes().to_vec();
     let at = OF_PG_BASEBACKUP.find("big one").unwrap();
     bytes[at] = 0xE4;
@@ -93,7 +93,7 @@ fn rule_30_a_line_left_out_or_moved_is_not_forgiven() {
 
 /// A plan's lines are found among any other lines.
 #[test]
-fn the_lenient_reading_forgives_what_the_strict_one_does_not() {
+fn the_lenient_parser_accepts_labels_that_the_strict_parser_refuses() {
     let read = lenient(OF_PG_BASEBACKUP).unwrap();
     let mut moved: Vec<&str> = OF_PG_BASEBACKUP.lines().collect();
     moved.reverse();

@@ -2,7 +2,7 @@ use super::*;
 use crate::written::ControlFile as Written;
 
 #[test]
-fn what_was_written_is_read() {
+fn every_field_is_read_as_it_was_written() {
     let written = Written::in_production(7).bytes;
     let control = ControlFile::parse(&written).unwrap();
     assert_eq!(control.system_identifier, 7);
@@ -115,7 +115,7 @@ fn the_beginning_is_read_without_the_rest() {
 }
 
 #[test]
-fn what_is_no_beginning_of_a_control_file_is_refused() {
+fn bytes_that_are_not_the_beginning_of_a_control_file_are_refused() {
     let mut bytes = Written::in_production(7).bytes;
     assert_eq!(Beginning::parse(&bytes[..NEEDED - 1]), Err(ControlFileError::Short(NEEDED - 1)));
     assert_eq!(Beginning::parse(&[]), Err(ControlFileError::Short(0)));

@@ -12,17 +12,17 @@ use crate::outcome::Finding;
 use crate::source::SourceFacts;
 use crate::{Directories, Failure, Level, Outcome, Plan, Refusal, Request, Rule};
 
-/// The data directory that an attempt would fill.
+/// The data directory that an attempt fills, or that it would fill in a check.
 #[derive(Clone, Debug)]
 pub(super) enum Target {
-    /// The run has locked it.
+    /// The directory that the run has locked.
     Locked(Arc<DataDirectory>),
-    /// `check` only inspected it.
+    /// What `check` saw in the directory, which it only inspects.
     Inspected(Inspected),
 }
 
 impl Target {
-    /// Returns the directory if the run has locked it.
+    /// Returns the directory if the run has locked it; `None` in a check.
     pub(super) fn locked(&self) -> Option<Arc<DataDirectory>> {
         match self {
             Self::Locked(directory) => Some(directory.clone()),
@@ -38,7 +38,7 @@ impl Target {
         }
     }
 
-    /// Returns the cluster that the directory holds.
+    /// Returns the cluster that the directory holds; `None` if it holds none.
     fn cluster(&self) -> Option<&FoundCluster> {
         match self {
             Self::Locked(directory) => directory.cluster(),
@@ -47,12 +47,12 @@ impl Target {
     }
 }
 
-/// What step 3 decided.
+/// The decision of step 3.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Accepted {
     /// What step 4 removes.
     pub(super) empty_scope: EmptyScope,
-    /// What the report lists.
+    /// The findings for the report.
     pub(super) findings: Vec<Finding>,
 }
 
@@ -90,10 +90,10 @@ pub(super) async fn accept(
     Ok(Accepted { empty_scope, findings })
 }
 
-/// Returns a finding that describes the cluster which is removed or built on.
+/// Returns findings about the cluster that the data directory holds, which is removed or built on, and about other files beside it.
 ///
 /// # Errors
-/// Refuses to replace it with another cluster without `--force`.
+/// Refuses to replace the cluster with another one without `--force`.
 fn old_cluster(
     old: Option<&FoundCluster>,
     plan: &Plan,
@@ -116,16 +116,16 @@ fn old_cluster(
         Some((cluster, whose)) => (Level::Warn, format!("; {whose} is the cluster {cluster}, and --force was given")),
         None => (
             Level::Warn,
-            "; neither a source nor the plan says which cluster takes its place, so that the two are not compared".to_owned(),
+            "; neither a source nor the plan says which cluster replaces it, so that the two are not compared".to_owned(),
         ),
     };
     let message = format!("what the data directory holds {becomes}: {old}{why}");
     let mut findings = vec![Finding { check: Rule::OldData, level, message }];
     if let Some(besides) = old.besides() {
-        let becomes = if keep_data { "the method may remove it" } else { "it is removed too" };
+        let becomes = if keep_data { "the method may remove them" } else { "they are removed too" };
         let message = format!(
-            "the data directory holds what neither PostgreSQL nor Patroni makes there, and {becomes}: {besides}; move away what is to be \
-             kept"
+            "the data directory holds files that neither PostgreSQL nor Patroni creates there, and {becomes}: {besides}; move away those \
+             that must be kept"
         );
         findings.push(Finding { check: Rule::OldData, level: Level::Warn, message });
     }
@@ -151,7 +151,7 @@ fn fits(
     let room = match target {
         Target::Locked(directory) => match (directory.room(), empty_scope) {
             (Ok(room), _) => Some(room),
-            // What is not emptied may hold a mount point.
+            // A directory that is not emptied may contain a mount point.
             (Err(error), EmptyScope::ControlFileOnly) if error.kind() == io::ErrorKind::CrossesDevices => {
                 None
             }
@@ -232,7 +232,7 @@ fn empty_scope(
     match (keep_data, plan.builds_on_existing, contents) {
         (false, _, _) => Ok(EmptyScope::Everything),
         (true, true, _) => Ok(EmptyScope::ControlFileOnly),
-        // There is no data, or an earlier method left it half written.
+        // There is no data, or only the unfinished work of an earlier method.
         (true, false, Contents::Nothing | Contents::Unfinished) => Ok(EmptyScope::Everything),
         (true, false, Contents::Cluster | Contents::Foreign) => Err(Refusal::new(
             Rule::KeepData,

@@ -1,4 +1,4 @@
-//! One attempt: its six steps, and the cleaning up after a step that fails.
+//! One attempt: its six steps, and the cleanup after a step that fails.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::event::{Level, Step};
 use crate::seal::{Sealed, seal};
 use crate::{Failure, Outcome, Plan, SealRequests};
 
-/// How long a cancelled run may spend on removing what its method left (rule 28). The next run removes the rest.
+/// How long a cancelled run may take to remove what its method left (rule 28). The next run removes the rest.
 const BUDGET_AFTER_CANCEL: Duration = Duration::from_secs(2);
 
 /// One attempt of one method.
@@ -87,7 +87,7 @@ impl<'a> Attempt<'a> {
     }
 
     async fn seal(&mut self, plan: Plan, requests: SealRequests) -> Result<(), AttemptError> {
-        // The source may have been promoted since. If it no longer answers, its earlier answers count.
+        // The source may have been promoted since the plan. If it no longer answers, its earlier answers count.
         if let Err(error) = self.preparation.ask_the_source().await {
             self.preparation.run.log(
                 Level::Warn,
@@ -116,8 +116,8 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Removes what the attempt left. With `keep_data` (rules 13 and 28), or if something of the method may still write, only
-    /// pg_control is removed.
+    /// Removes what the attempt left. Removes only pg_control with `keep_data` (rules 13 and 28), or if something of the method may still
+    /// write.
     async fn clean_up(&self, may_still_write: bool) {
         if may_still_write {
             let message = "the method may still write, because its thread hangs in a system call: no other method is tried, and the next \

@@ -13,7 +13,7 @@ pub enum CancelReason {
     Interrupt,
     /// SIGTERM.
     Terminate,
-    /// The process that started the run has ended, such as the Patroni that would start the replica. The run ends as by SIGTERM.
+    /// The process that started the run has ended, such as the Patroni that would start the replica. The run ends as after SIGTERM.
     ParentEnded,
 }
 
@@ -36,7 +36,7 @@ impl CancelReason {
     }
 }
 
-/// The handle that cancels a run. Clones are the same handle; the first reason counts.
+/// The handle that cancels a run. All clones cancel the same run; the first reason counts.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel {
     token: CancellationToken,

@@ -21,17 +21,17 @@ use crate::{Plan, Refusal, Rule, RunResult};
 pub struct Checked {
     /// The method's name.
     pub method: String,
-    /// Why it would not be used; `None` if a run would go on and empty the data directory for it.
+    /// Why the method would not be used; `None` if a run would go on and empty the data directory for it.
     #[serde(rename = "ended")]
     pub error: Option<AttemptError>,
-    /// What it would restore; `None` if it ended before its plan.
+    /// What the method would restore; `None` if the check ended before the plan.
     pub plan: Option<Plan>,
     /// What the three steps found.
     pub findings: Vec<Finding>,
 }
 
-/// Returns how a run would end: with a replica if one of the methods would be used, otherwise as a run whose attempts ended with these
-/// errors.
+/// Returns how a run would end: with a replica if one of the methods would be used, otherwise like a run whose attempts ended with the
+/// errors of the methods.
 pub fn result_of_check(checked: &[Checked], cancelled: Option<CancelReason>) -> RunResult {
     if cancelled.is_none() && checked.iter().any(|checked| checked.error.is_none()) {
         return RunResult::Created;
@@ -40,8 +40,8 @@ pub fn result_of_check(checked: &[Checked], cancelled: Option<CancelReason>) -> 
     result::of_run(&attempts, cancelled)
 }
 
-/// As [`result_of_check`], of a check that every method of the list must pass: returns how a run of only those methods would end that
-/// would not be used.
+/// Returns the result of a check that every method of the list must pass. If some methods would not be used, this is how a run of only
+/// these methods would end.
 pub fn result_of_strict_check(checked: &[Checked], cancelled: Option<CancelReason>) -> RunResult {
     let unusable: Vec<Checked> = checked.iter().filter(|checked| checked.error.is_some()).cloned().collect();
     match unusable.as_slice() {
@@ -50,8 +50,8 @@ pub fn result_of_strict_check(checked: &[Checked], cancelled: Option<CancelReaso
     }
 }
 
-/// Runs preflight, plan and accept of every method that a run would try, also after one that would be used. Locks, writes and removes
-/// nothing, and never calls `create`.
+/// Runs preflight, plan and accept of every method in the list, even after a method that would be used. Leaves out methods that need a
+/// source if there is none. Locks, writes and removes nothing, and never calls `create`.
 ///
 /// # Errors
 /// Fails if a run may not touch the data directory.

@@ -1,4 +1,4 @@
-//! Looks for what keeps a standby from following its primary although PostgreSQL starts: a missing password or a missing slot.
+//! Looks for what keeps a standby from following its primary although PostgreSQL starts: a missing password, or a slot that cannot be used.
 
 use std::path::Path;
 
@@ -46,13 +46,13 @@ pub(super) fn password(end: &EndState, source: Option<&Source>) -> Option<Findin
     };
     let lines = "a line `host:port:replication:user:password` for each host";
     Some(finding(format!(
-        "the standby will not find its password in {} ({whose}): {why}. It does not follow a primary that asks for one; write {lines}, \
-         `*` for any",
+        "the standby will not find its password in {} ({whose}): {why}. It does not follow a primary that asks for a password; write \
+         {lines}, with `*` for any value",
         shown_if_there(passfile)
     )))
 }
 
-/// Returns a finding if a passfile has another password than the one by which this run reaches the source. Neither is shown.
+/// Returns a finding if a passfile has another password than the one by which this run reaches the source. Shows neither password.
 fn wrong_password(source: &Source, passfile: &Path, conninfo: &Conninfo, whose: &str) -> Option<Finding> {
     let differing = source.hosts_with_another_password(passfile, conninfo).unwrap_or_default();
     (!differing.is_empty()).then(|| {
@@ -65,24 +65,26 @@ fn wrong_password(source: &Source, passfile: &Path, conninfo: &Conninfo, whose: 
     })
 }
 
-/// Judges a standby for which no passfile is named: libpq reads the one in the home directory of the server's user.
+/// Returns a finding if a standby without a configured passfile will not find its password. libpq then reads `default`, the passfile in the
+/// home directory of the server's user.
 fn without_passfile(default: Option<&Path>, conninfo: &Conninfo, source: &Source) -> Option<Finding> {
     let is_enough = |passfile: &&Path| {
         unusable_passfile(passfile).is_none()
             && hosts_without_entry(passfile, conninfo).is_ok_and(|without| without.lines.is_empty())
     };
     if let Some(passfile) = default.filter(is_enough) {
-        return wrong_password(source, passfile, conninfo, "which libpq reads by itself");
+        return wrong_password(source, passfile, conninfo, "which libpq reads by default");
     }
-    let besides = default.map_or(String::new(), |path| format!(", and {} has none for it", path.display()));
+    let besides =
+        default.map_or(String::new(), |path| format!(", and {} has no password for it", path.display()));
     Some(finding(format!(
-        "the source is reached with a password, and the standby has none: `standby_passfile` is not set{besides}. It does not follow a \
-         primary that asks for one; write it into a file with mode 0600, as `host:port:replication:user:password`, and name that with \
-         `[replica] standby_passfile = \"<path>\"`"
+        "this run reaches the source with a password, and the standby has none: `standby_passfile` is not set{besides}. The standby does \
+         not follow a primary that asks for a password; write the password into a file with mode 0600, as \
+         `host:port:replication:user:password`, and name the file with `[replica] standby_passfile = \"<path>\"`"
     )))
 }
 
-/// Returns the slot that the operator's configuration file names, before anything is restored. Files that it includes are not read.
+/// Returns the slot that the operator's configuration file names; `None` if it names none. Does not read included files.
 pub(super) fn slot_in(file: &Path) -> Option<String> {
     let text = regular_file::beginning(file, LONGEST).ok()?;
     let named = lines(&text).filter_map(|(_, line)| match parse_line(line) {
@@ -92,7 +94,7 @@ pub(super) fn slot_in(file: &Path) -> Option<String> {
     named.last().filter(|name| !name.is_empty())
 }
 
-/// Returns a finding if the standby cannot use the slot by which it is to follow, as the source answered.
+/// Returns a finding if the standby cannot follow through the slot `name`, according to the `answer` of the source.
 pub(super) fn slot(name: &str, answer: Result<Slot, SourceError>) -> Option<Finding> {
     let setting = format!("`primary_slot_name` is `{}`", name.escape_debug());
     let makes = format!(
@@ -110,12 +112,12 @@ pub(super) fn slot(name: &str, answer: Result<Slot, SourceError>) -> Option<Find
              setting out of the configuration of the replica"
         ),
         Ok(Slot::Lost) => format!(
-            "{setting}, and the source has removed WAL that the slot should have kept: the standby cannot follow by it; drop the slot \
+            "{setting}, and the source has removed WAL that the slot should have kept: the standby cannot follow through it; drop the slot \
              there and create it again, or take the setting out of the configuration of the replica"
         ),
         Ok(Slot::Active) => format!(
-            "{setting}, and another standby uses that slot now: this standby cannot follow meanwhile; name a slot of its own, or take \
-             the setting out of the configuration of the replica"
+            "{setting}, and another standby uses that slot now: this standby cannot follow at the same time; name a slot of its own, or \
+             take the setting out of the configuration of the replica"
         ),
         Err(error) => format!(
             "{setting}, and it is not known whether the source has that slot: {error}. If it has none, {makes}"

@@ -18,16 +18,16 @@ pub(super) enum StopReason {
     Signal(CancelReason),
     /// The method's own timeout.
     MethodTimeout(Duration),
-    /// The limit of its plan.
+    /// The limit of the method's plan.
     PlanTimeout(Duration),
-    /// It read, wrote and finished nothing for this long while it was to fill the data directory.
+    /// The method read, wrote and finished nothing for this long while it was to fill the data directory.
     Stalled(Duration),
     /// The timeout of the whole run.
     RunTimeout(Duration),
 }
 
 impl StopReason {
-    /// Returns whether the run ends with the attempt.
+    /// Returns whether the whole run ends with the attempt.
     pub(super) fn ends_the_run(self) -> bool {
         match self {
             Self::MethodTimeout(_) | Self::PlanTimeout(_) | Self::Stalled(_) => false,
@@ -35,7 +35,7 @@ impl StopReason {
         }
     }
 
-    /// Returns the failure of the attempt. `detail` is the method's own message, if it says more than that it was cancelled.
+    /// Returns the failure of the attempt. `detail` is the method's own message, if it says more than that the method was cancelled.
     pub(super) fn failure(self, detail: Option<&str>) -> Failure {
         let (outcome, mut message) = match self {
             Self::Signal(reason) => (Outcome::Cancelled, format!("cancelled by {}", reason.cause())),
@@ -84,7 +84,7 @@ impl Timeout {
     }
 }
 
-/// The limits of one attempt. The run's [`Cancel`] stops it too; its own limits stop nothing but this attempt.
+/// The limits of one attempt. The run's [`Cancel`] also stops the attempt; its own limits stop nothing but this attempt.
 #[derive(Debug)]
 pub(super) struct Limit {
     token: CancellationToken,
@@ -111,7 +111,7 @@ impl Limit {
         &self.token
     }
 
-    /// Returns the token that is cancelled only when the whole run is.
+    /// Returns the token that is cancelled only when the whole run is cancelled.
     pub(super) fn cancelled_with_the_run(&self) -> CancellationToken {
         self.cancel.token().clone()
     }
@@ -121,7 +121,8 @@ impl Limit {
         self.reason.get().copied().or_else(|| self.cancel.reason().map(StopReason::Signal))
     }
 
-    /// Returns the error to report for an attempt that ended with `error`: a limit that was reached counts before its consequence.
+    /// Returns the error to report for an attempt that ended with `error`. If a limit was reached, this is the limit, of which `error` is
+    /// only the consequence.
     pub(super) fn error_to_report(&self, error: AttemptError) -> AttemptError {
         let Some(reason) = self.stop_reason() else { return error };
         let has_detail = !matches!(error.outcome, Outcome::Cancelled | Outcome::TimedOut);
@@ -129,7 +130,7 @@ impl Limit {
         AttemptError { may_still_write: error.may_still_write, ..failure.into() }
     }
 
-    /// Does all of `work`, and stops the attempt for `reason` if that takes longer than `longest`. Never drops unfinished work.
+    /// Runs `work` to its end, and stops the attempt for `reason` if the work takes longer than `longest`. Never drops unfinished work.
     pub(super) async fn within<T>(
         &self,
         longest: Option<Duration>,
@@ -147,7 +148,7 @@ impl Limit {
         work.await
     }
 
-    /// Does all of `work`, and stops the attempt if `activity` is idle for `longest`.
+    /// Runs `work` to its end, and stops the attempt if `activity` is idle for `longest`.
     pub(super) async fn while_active<T>(
         &self,
         longest: Option<Duration>,
@@ -179,7 +180,7 @@ impl Limit {
         self.token.cancel();
     }
 
-    /// Does all of `work`, and stops the attempt if a timeout passes meanwhile. Never drops unfinished work.
+    /// Runs `work` to its end, and stops the attempt if a timeout passes first. Never drops unfinished work.
     pub(super) async fn enforce<T>(&self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         let reason = tokio::select! {

@@ -2,7 +2,7 @@
 
 use super::ListedMethod;
 
-/// The one method that is not a plugin: Patroni's name for `pg_basebackup`, and its default list.
+/// The only method that is not a plugin. This is Patroni's name for `pg_basebackup`, and the only method of its default list.
 pub const BASEBACKUP: &str = "basebackup";
 
 /// `--from-leader` was given without a source.
@@ -40,7 +40,7 @@ pub fn methods_to_try(
 }
 
 impl ListedMethod {
-    /// Returns whether the method can be tried without a source (rule 4): `basebackup` never, whatever its section says.
+    /// Returns whether the method can be tried without a source (rule 4). `basebackup` never can, whatever its section says.
     pub fn can_work_without_source(&self) -> bool {
         self.method.name() != BASEBACKUP && self.no_leader
     }

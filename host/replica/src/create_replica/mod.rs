@@ -42,17 +42,17 @@ use recorder::Recorder;
 pub struct ListedMethod {
     /// The method itself.
     pub method: Arc<dyn Method>,
-    /// Whether the data directory keeps its content for the method, and after the method's failure.
+    /// Whether the data directory keeps its content before the method runs, and after the method fails.
     pub keep_data: bool,
     /// Whether it works without a source.
     pub no_leader: bool,
     /// Whether it gets none of Patroni's four parameters.
     pub no_params: bool,
-    /// How long one attempt may take.
+    /// How long one attempt may take; `None` for no limit.
     pub timeout: Option<Duration>,
-    /// How long its plan may take.
+    /// How long the plan may take; `None` for no limit.
     pub plan_timeout: Option<Duration>,
-    /// How long it may go without reading, writing or finishing anything while it fills the data directory.
+    /// How long the method may read, write and finish nothing while it fills the data directory; `None` for no limit.
     pub stall_timeout: Option<Duration>,
 }
 
@@ -69,11 +69,11 @@ pub struct Job {
     pub state_dir: PathBuf,
     /// The server to copy from.
     pub source: Option<Arc<Source>>,
-    /// What the end state should be.
+    /// The end state that the seal brings about.
     pub end: EndState,
     /// Whether `--force` was given: a directory that is not PostgreSQL's, or holds another cluster, may be emptied.
     pub force: bool,
-    /// How long the whole run may take.
+    /// How long the whole run may take; `None` for no limit.
     pub timeout: Option<Duration>,
     /// Knows every secret of the run, and removes them from everything that is reported.
     pub redactor: Redactor,
@@ -81,13 +81,13 @@ pub struct Job {
 
 /// The state that Patroni shows while the loop runs (rule 16).
 const CREATING_REPLICA: &str = "creating replica";
-/// The state that Patroni shows after it, however it ended (rule 16).
+/// The state that Patroni shows after the loop, however the loop ended (rule 16).
 const STOPPED: &str = "stopped";
 
 /// Tries the methods in their order and stops at the first that creates a replica.
 ///
-/// `methods` are those of [`methods_to_try`], in its order. The future must be driven to its end: stop it with `cancel`, after
-/// which it returns as soon as the running method has returned and rule 28 is done.
+/// `methods` are those of [`methods_to_try`], in its order. The future must be driven to its end. To stop the run, use `cancel`: the future
+/// then returns as soon as the running method has returned and the cleanup of rule 28 is done.
 pub async fn create_replica(
     job: &Job,
     methods: &[ListedMethod],
@@ -97,7 +97,7 @@ pub async fn create_replica(
     let mut run = RunOfMethods::begin(job, events, cancel);
     run.state(CREATING_REPLICA);
 
-    // Without a source only methods that work without it remain.
+    // Without a source, only methods that work without one remain.
     let methods: Vec<&ListedMethod> =
         methods.iter().filter(|listed| job.source.is_some() || listed.can_work_without_source()).collect();
 
@@ -123,7 +123,7 @@ pub async fn create_replica(
     run.report()
 }
 
-/// Refuses a data directory that holds another cluster than the source. Allows it if the source is not known.
+/// Refuses a data directory that holds another cluster than the source. Refuses nothing if the source's cluster is not known.
 fn refuse_other_cluster(job: &Job, old: Option<&FoundCluster>) -> Result<(), Refusal> {
     let facts = job.source.as_ref().and_then(|source| source.facts.as_ref().ok());
     match (old, facts) {
@@ -229,7 +229,7 @@ impl<'a> RunOfMethods<'a> {
         ended
     }
 
-    /// Writes to the state file how the run ended, then releases the lock.
+    /// Writes the end of the run to the state file, then releases the lock.
     async fn finish(&mut self, directory: Arc<DataDirectory>) {
         let result = self.result();
         let said = blocking(move || {

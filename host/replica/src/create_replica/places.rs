@@ -1,6 +1,6 @@
-//! The directories that a plan fills: the operator's map must give each tablespace of the plan one of its own.
+//! The directories that a plan fills. The operator's map must give each tablespace of the plan a directory of its own.
 //!
-//! `datadir::places` has checked before that none of the operator's directories lies in another.
+//! `datadir::places` has already checked that none of the operator's directories lies in another.
 
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -15,7 +15,7 @@ use crate::{Directories, Plan, Refusal, Rule, Tablespace};
 /// operator named one, then one for each tablespace of the plan.
 ///
 /// # Errors
-/// Fails if the map does not name a tablespace, with the line to add, or if it gives two tablespaces one directory.
+/// Fails if the map does not name a tablespace, with the line to add, or if it gives two tablespaces the same directory.
 pub(super) fn of_plan(plan: &Plan, directories: &Directories) -> Result<Vec<PathBuf>, Refusal> {
     let target = |tablespace: &Tablespace| {
         directories.tablespaces.target(tablespace.oid, tablespace.name.as_deref(), &tablespace.location)
@@ -43,8 +43,8 @@ pub(super) fn of_plan(plan: &Plan, directories: &Directories) -> Result<Vec<Path
     Ok(own.chain(placed.into_iter().map(|(_, place)| place)).collect())
 }
 
-/// Refuses a mapped tablespace directory that holds the folder of another major version (rule 24), as pg_upgrade leaves the old
-/// cluster's there: it belongs to another cluster, unless the data directory that is emptied is of that version too.
+/// Refuses a mapped tablespace directory that holds the folder of another major version (rule 24), such as the folder of the old cluster
+/// that pg_upgrade leaves there. The folder belongs to another cluster, unless the data directory to be emptied is of that version too.
 ///
 /// # Errors
 /// Fails with the name of such a folder.
@@ -55,7 +55,7 @@ pub(super) fn hold_no_other_version(directories: &Directories, installed: u32) -
         version::version_between_spaces(&contents)?.major()
     });
     for place in directories.tablespaces.targets() {
-        // Acquiring the data directory has checked before that the directory can be read, or will be created.
+        // Acquiring the data directory has already checked that this directory can be read, or will be created.
         for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let folder = TablespaceFolder::parse(name.as_bytes());

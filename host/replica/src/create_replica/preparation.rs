@@ -52,7 +52,7 @@ impl<'a> Preparation<'a> {
         Self { listed, limit, installed, target, force: job.force, end: &job.end, request, run }
     }
 
-    /// Runs preflight, plan and accept. Returns what would be restored and what has to be emptied for it.
+    /// Runs preflight, plan and accept. Returns the plan, and what must be emptied for it.
     pub(super) async fn steps(&mut self) -> Result<(Plan, EmptyScope), AttemptError> {
         self.begin(Step::Preflight)?;
         self.preflight().await?;
@@ -66,7 +66,7 @@ impl<'a> Preparation<'a> {
         Ok((plan, empty_scope))
     }
 
-    /// Checks the operator's own configuration file, which is known before anything is emptied.
+    /// Checks the operator's own configuration file before anything is emptied.
     async fn check_configuration_file(&self) -> Result<(), AttemptError> {
         if self.end.config_file.is_none() {
             return Ok(());
@@ -105,7 +105,7 @@ impl<'a> Preparation<'a> {
         Ok(())
     }
 
-    /// Reports if the standby cannot use the slot by which it is to follow its primary.
+    /// Reports if the standby cannot use the slot through which it is to follow its primary.
     pub(super) async fn check_slot(&self, name: &str) {
         // Without `configure_standby` Patroni names and creates the slot.
         let (Some(_), Some(source)) = (&self.end.configure_standby, &self.request.source) else { return };
@@ -122,7 +122,7 @@ impl<'a> Preparation<'a> {
         Ok(())
     }
 
-    /// Runs the method's preflight. That cannot be cancelled and touches nothing, so a cancelled attempt does not wait for it.
+    /// Runs the method's preflight. A preflight cannot be cancelled and touches nothing, so a cancelled attempt does not wait for it.
     async fn preflight(&self) -> Result<(), AttemptError> {
         let (method, request) = (self.listed.method.clone(), self.request.clone());
         let check = AbortOnDropHandle::new(tokio::spawn(async move { method.preflight(&request).await }));
@@ -133,8 +133,8 @@ impl<'a> Preparation<'a> {
         }
     }
 
-    /// Asks a source that did not answer before once more: it may have been restarting. If it still does not answer, a method that
-    /// needs the source fails, and another one goes on with a finding that its plan is not compared with the source.
+    /// Asks the source once more if it did not answer before, because it may have been restarting. If it still does not answer, fails for a
+    /// method that needs the source; for any other method, reports that its plan is not compared with the source.
     async fn need_the_source(&mut self) -> Result<(), AttemptError> {
         let unknown = |source: &Arc<Source>| source.facts.is_err();
         if !self.request.source.as_ref().is_some_and(unknown) {
@@ -185,8 +185,8 @@ impl<'a> Preparation<'a> {
         Ok(empty_scope)
     }
 
-    /// Calls a function of the method on a task of its own, so that a panic ends the attempt and not the program, and waits until
-    /// it returns, also if the attempt is cancelled.
+    /// Calls a function of the method on a task of its own, so that a panic ends the attempt and not the program. Waits until the function
+    /// returns, even if the attempt is cancelled.
     pub(super) async fn call<T, F>(&self, part: impl FnOnce(Arc<dyn Method>) -> F) -> Result<T, AttemptError>
     where
         T: Send + 'static,

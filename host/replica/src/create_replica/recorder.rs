@@ -23,7 +23,7 @@ const DENIALS: usize = 100;
 /// How many findings are kept of one attempt.
 const FINDINGS: usize = 1000;
 
-/// Passes every event on and keeps what the report needs. Every event of a run goes through here, and loses its secrets here.
+/// Removes the secrets from every event of a run, passes the event on, and keeps what the report needs.
 pub(super) struct Recorder {
     next: Arc<dyn EventSink>,
     redactor: Redactor,
@@ -57,7 +57,7 @@ impl Recorder {
         self.emit(Event::Log { method: None, level: Level::Warn, origin, message, fields: Vec::new() });
     }
 
-    /// Ends the attempt that was only checked, and returns its plan and its findings.
+    /// Ends an attempt that was only checked, and returns its plan and its findings.
     pub(super) fn end_check(&self) -> (Option<Plan>, Vec<Finding>) {
         let current = self.record().current.take();
         current.map(|current| (current.attempt.plan, current.attempt.findings)).unwrap_or_default()

@@ -4,9 +4,9 @@ use super::CancelReason;
 use super::attempt_error::AttemptError;
 use crate::{Outcome, RunResult};
 
-/// Returns the result of a run whose attempts, in order, ended like this.
+/// Returns the result of a run with these results of its attempts, in order.
 ///
-/// A replica that was created counts before a signal that came too late.
+/// If a replica was created, a signal that came too late does not count.
 pub(super) fn of_run(attempts: &[Result<(), AttemptError>], cancelled: Option<CancelReason>) -> RunResult {
     if matches!(attempts.last(), Some(Ok(()))) {
         return RunResult::Created;

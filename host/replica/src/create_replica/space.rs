@@ -10,7 +10,7 @@ use crate::{Bytes, Plan, Refusal, Rule};
 
 /// Compares a plan with the room on the file systems that hold one of its `places`.
 ///
-/// A plan says how much it writes in all, and not to which place. So its sizes are compared with the sums over these file systems.
+/// A plan says how much it writes in total, but not to which place. So its sizes are compared with the sums over these file systems.
 pub(super) fn check(plan: &Plan, places: &[PathBuf], room: &[FileSystemRoom]) -> Result<(), Refusal> {
     let used: Vec<_> =
         room.iter().filter(|one| one.places.iter().any(|place| places.contains(place))).collect();
@@ -69,7 +69,7 @@ pub(super) fn without_old_data(places: &[PathBuf]) -> io::Result<Vec<FileSystemR
     Ok(room)
 }
 
-/// Opens the directory, or the nearest one above it that exists.
+/// Opens the directory, or the nearest directory above it that exists.
 fn existing(path: &Path) -> io::Result<Directory> {
     for ancestor in path.ancestors() {
         match Directory::open(ancestor) {

@@ -1,6 +1,6 @@
-//! Tablespaces younger than the backup: the source has them and the backup does not, so replay creates them on the replica, at the
-//! path that they have on the source. `create_tablespace_directories` in PostgreSQL's `tablespace.c` knows no map: it ends
-//! recovery if that path is no directory of the server's user, and removes the content of its version's folder there.
+//! Tablespaces younger than the backup. The source has them and the backup does not, so replay creates them on the replica, at the path
+//! that they have on the source. `create_tablespace_directories` in PostgreSQL's `tablespace.c` does not know the map. It ends recovery if
+//! that path is not a directory of the server's user, and removes the content of the folder of the server's version there.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -16,7 +16,7 @@ use crate::{Directories, Level, Plan, Refusal, Rule, Tablespace};
 
 const CHECK: Rule = Rule::Tablespaces;
 
-/// Checks the path of each of them on this machine. Touches nothing. Blocking.
+/// Checks the path of each tablespace that is younger than the backup on this machine. Touches nothing. Blocking.
 ///
 /// # Errors
 /// Refuses a tablespace that replay could not create, or would create over another cluster's files.
@@ -26,7 +26,7 @@ pub(super) fn check(
     directories: &Directories,
     major: u32,
 ) -> Result<Vec<Finding>, Refusal> {
-    // A plan without a start of replay is a new copy of the source, and has no younger tablespaces.
+    // A plan without a start of replay makes a new copy of the source, than which no tablespace is younger.
     let (Some(facts), Some(_)) = (facts, plan.start_lsn) else { return Ok(Vec::new()) };
     let Some(tablespaces) = &facts.tablespaces else {
         let message = "the source does not list its tablespaces for this role, which may only replicate: if one was created after the \
@@ -54,7 +54,7 @@ fn check_one(tablespace: &Tablespace, directories: &Directories, major: u32) -> 
     if let Some(target) = mapped
         && real(target) == real(location)
     {
-        // The run makes and empties mapped places.
+        // The run creates and empties mapped directories.
         return Ok(found(format!(
             "{shown} was created after the backup; replay creates it there, in the directory that the map gives it"
         )));

@@ -1,5 +1,5 @@
-//! Runs one of PostgreSQL's programs that only reads, within bounds: time, output, address space, and behind Landlock if the kernel has
-//! it. Blocking, for the checks of a data directory.
+//! Runs one of PostgreSQL's programs that only reads, within bounds: time, output, address space, and behind Landlock if the kernel
+//! has Landlock. Blocking, for the checks of a data directory.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -32,46 +32,46 @@ const LONGEST_FILE: u64 = 64 << 20;
 /// A program, its bounds, and where it may write.
 #[derive(Debug)]
 pub(crate) struct BoundedProgram<'a> {
-    /// Its absolute path.
+    /// The absolute path of the program.
     pub(crate) program: &'a Path,
-    /// Its arguments; every user of the machine sees them.
+    /// The arguments; every user of the machine sees them.
     pub(crate) arguments: Vec<OsString>,
-    /// The directory below which it may write and make sockets; nowhere with `None`.
+    /// The directory below which the program may write and make sockets; with `None`, it may do so nowhere.
     pub(crate) writable: Option<&'a Path>,
-    /// How long it may take, also in processor time.
+    /// How long the program may take, also in processor time.
     pub(crate) timeout: Duration,
-    /// Ends the program when it is cancelled.
+    /// Ends the program when this token is cancelled.
     pub(crate) cancel: &'a CancellationToken,
 }
 
 /// What the program printed, and how it ended.
 #[derive(Debug)]
 pub(crate) struct ProgramOutput {
-    /// How it ended.
+    /// How the program ended.
     pub(crate) status: ExitStatus,
-    /// Standard output, at most [`KEPT`] bytes of it.
+    /// The first [`KEPT`] bytes of standard output.
     pub(crate) output: Vec<u8>,
-    /// Standard error, at most [`KEPT`] bytes of it.
+    /// The first [`KEPT`] bytes of standard error.
     pub(crate) error: Vec<u8>,
 }
 
-/// Why the program did not run to its end. Nothing of its process group is left.
+/// Why the program did not run to its end. No process of its group is left.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BoundedProgramError {
     /// The program could not be run.
     #[error("{} cannot be run: {message}", program.display())]
     NotRun {
-        /// Its path.
+        /// The path.
         program: PathBuf,
-        /// Why.
+        /// Why the program could not be run.
         message: String,
     },
     /// The program took too long.
     #[error("{} did not end within {} s", program.display(), timeout.as_secs())]
     TooLong {
-        /// Its path.
+        /// The path.
         program: PathBuf,
-        /// How long it had.
+        /// The time that the program had.
         timeout: Duration,
     },
     /// The run was cancelled.
@@ -83,7 +83,7 @@ impl BoundedProgram<'_> {
     /// Runs the program, with an environment of its own and an empty standard input.
     ///
     /// # Errors
-    /// Fails with a [`BoundedProgramError`]; a program that fails is a [`ProgramOutput`] with its status.
+    /// Fails with a [`BoundedProgramError`]. If the program itself fails, returns a [`ProgramOutput`] with its status.
     pub(crate) fn run(&self) -> Result<ProgramOutput, BoundedProgramError> {
         // Landlock restricts a thread and the processes that it starts, so the program gets a thread of its own.
         std::thread::scope(|threads| threads.spawn(|| self.confined()).join())
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(String::from_utf8(said.output).unwrap(), format!("LC_ALL=C\nPATH={PATH}\nTZ=UTC\n"));
         assert!(may.path().join("a").exists() && !may_not.path().join("b").exists());
         assert!(String::from_utf8(said.error).unwrap().contains("b: Permission denied"));
-        // Only the thread that ran it was restricted.
+        // Only the thread that ran the program was restricted.
         std::fs::write(may_not.path().join("b"), "").unwrap();
     }
 
@@ -235,7 +235,7 @@ mod tests {
         let ended = shell("sleep 600 & sleep 600", None, Duration::from_millis(200));
         assert!(matches!(ended, Err(BoundedProgramError::TooLong { .. })), "{ended:?}");
         assert!(began.elapsed() < Duration::from_secs(60));
-        // A child that outlives it would hold the pipe.
+        // A child that outlives the program would hold the pipe open.
         let said = shell("sleep 600 & echo here", None, Duration::from_secs(20)).unwrap();
         assert_eq!(said.output, b"here\n");
     }
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_run_does_not_wait_and_a_program_that_is_not_there_is_named() {
+    fn a_cancelled_run_does_not_wait_and_a_missing_program_is_named() {
         let cancel = CancellationToken::new();
         cancel.cancel();
         let with = |program, cancel: &CancellationToken| {

@@ -1,4 +1,4 @@
-//! The processes that descend from this one.
+//! The processes that descend from this process.
 
 use std::collections::HashSet;
 use std::io;
@@ -7,7 +7,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::state::process::{self, Process};
 
-/// Returns the running processes that descend from this one, without zombies. This process is their reaper, so a process whose parent
+/// Returns the running processes that descend from this process, without zombies. This process is their reaper, so a process whose parent
 /// died has become its child.
 pub(super) fn running() -> io::Result<Vec<Process>> {
     let mut all = Vec::new();
@@ -33,8 +33,8 @@ pub(super) fn running() -> io::Result<Vec<Process>> {
     Ok(all)
 }
 
-/// Sends `signal` to each process, but not to another one that has its PID by now: a pidfd refers to one process even if its PID is
-/// reused.
+/// Sends `signal` to each process, but not to another process that has reused its PID: a pidfd refers to the same process even if the PID
+/// is reused.
 pub(super) fn signal(processes: &[Process], signal: Signal) {
     for process in processes {
         let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else { continue };
@@ -42,7 +42,7 @@ pub(super) fn signal(processes: &[Process], signal: Signal) {
         let same =
             process::stat(process.pid).is_ok_and(|now| now.is_some_and(|now| now.started == process.started));
         if same {
-            // A process that has ended needs no signal. The caller polls whether all are gone.
+            // A process that has ended needs no signal. The caller polls until all processes are gone.
             let _ = pidfd_send_signal(&descriptor, signal);
         }
     }

@@ -31,7 +31,7 @@ pub(super) const PROGRAM: &str = "--understudy-guarded-native-program";
 /// How often processes that are being ended are polled.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Runs as a guard if the hidden first argument says so; returns `None` otherwise. To be called before anything else in `main`, with
+/// Runs as a guard if the hidden first argument says so; returns `None` otherwise. Call this before anything else in `main`, with
 /// `std::env::args_os()`, while the process has one thread.
 pub fn guard_main(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut arguments = arguments.into_iter().skip(1);
@@ -54,7 +54,7 @@ fn guard() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let message = error.to_string();
-            // If the host is gone, this fails too.
+            // If the host is gone, sending fails too.
             let _ = send(&host, &GuardMessage::Refused { message });
             ExitCode::FAILURE
         }
@@ -81,7 +81,7 @@ struct Guard<'a> {
 impl<'a> Guard<'a> {
     /// Makes this process a guard: session leader, reaper, with its signals blocked.
     fn set_up(host: &'a UnixStream) -> io::Result<Self> {
-        // Fails if the process leads a group already, because the host started it so.
+        // Fails if the process already leads a group, because the host started it as the leader.
         let _ = rustix::process::setsid();
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         rustix::process::umask(Mode::RWXG | Mode::RWXO);
@@ -149,7 +149,7 @@ impl<'a> Guard<'a> {
     }
 
     /// Ends all descendants of this process: sends TERM, and after `grace` KILL until none is left. Returns the program's status, and
-    /// how many processes it had left behind if it ended by itself.
+    /// how many processes the program had left behind if it ended by itself.
     fn end_all(
         &mut self,
         program: Option<(Pid, Option<Status>)>,
@@ -172,7 +172,7 @@ impl<'a> Guard<'a> {
                     leftover_processes = u32::try_from(running.len()).unwrap_or(u32::MAX);
                 }
                 descendants::signal(&running, Signal::TERM);
-                // A stopped process takes no other signal until it goes on.
+                // A stopped process handles no other signal until it is continued.
                 descendants::signal(&running, Signal::CONT);
                 signalled = true;
             } else if Instant::now() >= deadline {
@@ -213,7 +213,7 @@ impl<'a> Guard<'a> {
     }
 }
 
-/// What ended a wait, besides the end of children.
+/// The event that ended a wait, other than the end of a child.
 struct WakeUp {
     /// The host sent a line or is gone: the program must end.
     host: bool,
@@ -225,7 +225,7 @@ struct WakeUp {
 struct Reaped {
     /// How the program ended.
     status: Option<Status>,
-    /// There are no children any more, and so no descendants of this process.
+    /// This process has no children any more, and so no descendants.
     none_left: bool,
 }
 
@@ -251,8 +251,8 @@ fn reap(program: Option<Pid>) -> io::Result<Reaped> {
     }
 }
 
-/// Starts the program through this executable, which sets the death signal and then becomes the program. Returns when that is done: the
-/// child's end of a socket closes then, or carries the error.
+/// Starts the program through this executable, which sets the death signal and then becomes the program. Returns when the child has become
+/// the program or has failed: its end of a socket closes, or carries the error.
 fn start(order: &Order) -> io::Result<Pid> {
     let (mut report, childs) = UnixStream::pair()?;
     let mut command = Command::new("/proc/self/exe");

@@ -25,13 +25,14 @@ pub(super) struct Guarded {
 }
 
 impl Guarded {
-    /// Closes the socket and waits until the guard is gone. It does not start a program that it has not started yet.
+    /// Closes the socket and waits until the guard is gone. A guard that has not started its program yet never starts it.
     pub(super) async fn wait_until_gone(mut self) -> io::Result<()> {
         drop(self.socket);
         self.child.wait().await.map(drop)
     }
 
-    /// Kills what a guard that died, and its program, have started. The guard is not reaped yet, so its PID still identifies its group.
+    /// Kills the processes that a dead guard and its program have started. The guard is not reaped yet, so its PID still identifies its
+    /// group.
     pub(super) async fn end_group(&self) -> io::Result<()> {
         let Some(group) = i32::try_from(self.identity.pid).ok().and_then(Pid::from_raw) else {
             return Ok(());

@@ -2,7 +2,7 @@
 
 use foundation::printable::printable;
 
-/// How many bytes of a line are kept; the rest is cut.
+/// The most bytes of a line that are kept; the rest is cut.
 pub const LONGEST_LINE: usize = 4096;
 
 /// Cuts a stream into lines, which end with a line feed or, like progress, with a carriage return. Empty lines are dropped.

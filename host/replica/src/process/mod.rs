@@ -42,7 +42,7 @@ pub use output::{Line, LineUse, MOST_LINES, Stream, TAIL};
 use output::{Log, Reader};
 use protocol::{GO, GuardMessage, Order, STOP};
 
-/// How long a program has between TERM and KILL. With the two seconds of rule 28 it stays below the three seconds in which a
+/// How long a program has between TERM and KILL. Together with the two seconds in rule 28, this stays below the three seconds in which a
 /// cancelled run must end.
 pub const GRACE: Duration = Duration::from_millis(750);
 
@@ -61,23 +61,24 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// A native program and how it is run.
 #[derive(Clone, Debug)]
 pub struct NativeProgram {
-    /// Its name in the log, such as `pg_basebackup`.
+    /// The name of the program in the log, such as `pg_basebackup`.
     pub name: String,
-    /// Its absolute path.
+    /// The absolute path of the program.
     pub program: PathBuf,
-    /// Its arguments. Every user of the machine can see them, so they must not contain a secret.
+    /// The arguments. Every user of the machine can see them, so they must not contain a secret.
     pub arguments: Vec<OsString>,
-    /// Its environment besides `PATH` and `LC_ALL=C`; nothing is inherited from the host.
+    /// The environment besides `PATH` and `LC_ALL=C`; nothing is inherited from the host.
     pub environment: Vec<(OsString, OsString)>,
-    /// The directories below which it may write, and nowhere else if the kernel has Landlock. They must exist.
+    /// The directories below which the program may write; if the kernel has Landlock, it may write nowhere else. The directories must
+    /// exist.
     pub writable: Vec<PathBuf>,
-    /// The least Landlock ABI with which it may run. With `None` it also runs on a kernel without Landlock.
+    /// The least Landlock ABI with which the program may run. With `None`, the program also runs on a kernel without Landlock.
     pub require_landlock: Option<u32>,
-    /// The data directory that it works on: its lock is inherited, its state file names the guard.
+    /// The data directory that the program works on: the program inherits its lock, and its state file names the guard.
     pub directory: Option<Arc<DataDirectory>>,
     /// The executable that becomes the guard.
     pub guard: GuardExecutable,
-    /// How long it has between TERM and KILL; [`GRACE`] fits rule 27.
+    /// How long the program has between TERM and KILL; [`GRACE`] fits rule 27.
     pub grace: Duration,
 }
 
@@ -101,9 +102,9 @@ impl GuardExecutable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
-    /// With this exit code.
+    /// The program exited with this code.
     Exited(i32),
-    /// By this signal.
+    /// The program was killed by this signal.
     Signalled(i32),
 }
 
@@ -116,14 +117,14 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// How a program ended. Nothing that it started is left.
+/// How a program ended. None of the processes that it started is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ending {
-    /// How it ended.
+    /// How the program ended.
     pub status: Status,
-    /// Whether it was ended because the run was cancelled.
+    /// Whether the program was ended because the run was cancelled.
     pub stopped: bool,
-    /// How many processes it left behind. They were ended.
+    /// How many processes the program left behind, all of which were ended.
     pub leftover_processes: u32,
     /// The last lines of its output, oldest first; at most [`TAIL`].
     pub tail: Vec<String>,
@@ -131,7 +132,7 @@ pub struct Ending {
     pub landlock: u32,
 }
 
-/// Why a program did not run, or its end was not seen. In either case nothing of it is left.
+/// Why a program did not run, or why its end was not observed. In either case none of its processes is left.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// The guard could not be started, and so the program was not.
@@ -139,15 +140,15 @@ pub enum ProcessError {
     Guard {
         /// The program's name.
         program: String,
-        /// What went wrong.
+        /// Why the guard could not be started.
         message: String,
     },
     /// The program cannot be executed.
     #[error("{} cannot be run: {message}", path.display())]
     NotStarted {
-        /// Its path.
+        /// The path.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error from the kernel.
         message: String,
     },
     /// The guard was killed from outside, and with it the program.
@@ -161,7 +162,7 @@ pub enum ProcessError {
     State {
         /// The program's name.
         program: String,
-        /// Why.
+        /// Why the file could not be written.
         source: io::Error,
     },
     /// The run was cancelled before the program started.
@@ -175,18 +176,18 @@ pub enum ProcessError {
     System {
         /// The program's name.
         program: String,
-        /// What it was.
+        /// The error of the system call.
         source: io::Error,
     },
 }
 
 impl NativeProgram {
     /// Runs the program to its end. Each line of its output goes to `on_line`, and from there to the log. Ends the program if `run` is
-    /// cancelled. Returns only when nothing of it is alive. If the future is dropped, the guard ends the program, but without waiting
-    /// for its end.
+    /// cancelled. Returns only when none of its processes is alive. If the future is dropped, the guard ends the program, but
+    /// nothing waits for its end.
     ///
     /// # Errors
-    /// Fails with a [`ProcessError`]; a program that fails is an [`Ending`].
+    /// Fails with a [`ProcessError`]. If the program itself fails, returns an [`Ending`].
     pub async fn run(
         &self,
         run: &Run,

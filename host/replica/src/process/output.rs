@@ -8,16 +8,16 @@ use super::lines::Splitter;
 use crate::Run;
 use crate::event::Level;
 
-/// How many lines of a program's output are logged; of the further ones only the last are kept.
+/// The most lines of a program's output that are logged; of further lines, only the last are kept.
 pub const MOST_LINES: u64 = 10_000;
 
-/// How many of the last lines are kept for the message of a failure.
+/// How many lines at the end of the output are kept for the message of a failure.
 pub const TAIL: usize = 20;
 
 /// A line of a program's output, free of control characters, at most [`super::LONGEST_LINE`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Which stream it came on.
+    /// The stream that the line came from.
     pub stream: Stream,
     /// The line without its end.
     pub text: String,
@@ -35,9 +35,9 @@ pub enum Stream {
 /// What happens to a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineUse {
-    /// It is logged, and kept for the message of a failure.
+    /// The line is logged, and kept for the message of a failure.
     Log(Level),
-    /// It is not logged, because it was used otherwise, such as for progress.
+    /// The line is not logged, because it was used otherwise, such as for progress.
     Taken,
 }
 

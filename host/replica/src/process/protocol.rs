@@ -38,10 +38,10 @@ pub(super) enum GuardMessage {
     Refused { message: String },
     /// The program could not be executed; the guard ends.
     NotStarted { message: String },
-    /// The program ended, and nothing that it started is left.
+    /// The program ended, and no process that it started is left.
     Ended {
         status: Status,
-        /// How many processes it had left behind.
+        /// How many processes the program had left behind.
         leftover_processes: u32,
     },
 }

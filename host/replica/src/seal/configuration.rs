@@ -40,16 +40,16 @@ const DEPTH: usize = 10;
 /// The size of PostgreSQL's path buffers, in bytes, with the NUL; PostgreSQL cuts a longer path.
 const MAXPGPATH: usize = 1024;
 
-/// How many files are read in all.
+/// The most files that are read.
 const MOST_FILES: usize = 200;
 
-/// How many settings are read in all.
+/// The most settings that are read.
 const MOST_ENTRIES: usize = 50_000;
 
 /// A line with a setting or an include.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// In lower case.
+    /// The name, in lower case.
     pub(super) name: String,
     pub(super) value: String,
     pub(super) file: RelativePath,
@@ -137,10 +137,9 @@ impl Reader<'_> {
         }
         let bytes = self.places.top.read(file, LONGEST).during(CHECK)?;
         if bytes.contains(&0) {
-            // PostgreSQL's scanner accepts the byte within a value, but its strings end there.
-            let message = format!(
-                "{file} has a NUL byte in it, with which PostgreSQL reads something else than the file shows; remove the byte"
-            );
+            // PostgreSQL's scanner accepts a NUL byte within a value, but its strings end at that byte.
+            let message =
+                format!("{file} contains a NUL byte, at which PostgreSQL may cut a value; remove the byte");
             return Err(Problem::new(CHECK, message));
         }
         for (number, line) in lines(&bytes) {
@@ -195,7 +194,7 @@ impl Reader<'_> {
         if length(&self.places.path).max(length(self.places.written)) + 3 > MAXPGPATH {
             return refused("which is longer than PostgreSQL's path buffers: it would read another file");
         }
-        // The seal will make links at these names, and their targets hold other files than those that are read here.
+        // The seal will make links at these names, and the targets of the links hold other files than this check would read.
         if path.as_ref().is_some_and(|path| {
             path.as_path().starts_with("pg_wal") || path.as_path().starts_with("pg_tblspc")
         }) {
@@ -344,7 +343,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_postgresql_would_not_start_from_is_refused() {
+    fn a_configuration_from_which_postgresql_would_not_start_is_refused() {
         for files in [
             vec![("postgresql.conf", "a = 1\nb = 'x\n")],
             vec![("postgresql.conf", "include 'none'\n")],
@@ -374,14 +373,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_include_that_postgresql_would_cut_is_refused() {
+    fn an_include_whose_path_postgresql_would_truncate_is_refused() {
         let line = format!("include_if_exists '{}conf'\n", "x/../".repeat(300));
         let problem = Restored::with(&[("postgresql.conf", &line)]).read().unwrap_err();
         assert!(problem.message.contains("longer"), "{}", problem.message);
     }
 
     #[test]
-    fn a_file_with_a_nul_byte_is_refused_wherever_that_is() {
+    fn a_file_with_a_nul_byte_anywhere_is_refused() {
         for text in ["a = 'x\0y'\n", "# \0\n", "a = 1\n\0"] {
             for file in ["postgresql.conf", "postgresql.auto.conf"] {
                 let problem = Restored::with(&[(file, text)]).read().unwrap_err();
@@ -419,7 +418,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn postgresql_itself_reads_each_line_so() {
+    fn postgresql_itself_reads_each_line_in_the_same_way() {
         let cluster = Cluster::made_with(&[]);
         let path = cluster.path().join("postgresql.conf");
         for line in [

@@ -9,13 +9,13 @@ use crate::Lsn;
 pub(crate) struct ClusterIdentity {
     /// The system identifier.
     pub(crate) system_identifier: u64,
-    /// In which state the server left it, in the words of `pg_controldata`.
+    /// The state in which the server left the cluster, in the words of `pg_controldata`.
     pub(crate) state: &'static str,
-    /// Where the latest checkpoint's record is.
+    /// The position of the latest checkpoint's record.
     pub(crate) checkpoint: Lsn,
-    /// Its timeline.
+    /// The timeline of the latest checkpoint.
     pub(crate) timeline: u32,
-    /// When it was taken, in seconds since 1970 (`CheckPoint.time`).
+    /// When the latest checkpoint was taken, in seconds since 1970 (`CheckPoint.time`).
     pub(crate) time: i64,
 }
 

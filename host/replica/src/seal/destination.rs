@@ -13,8 +13,8 @@ pub(super) enum Destination {
     Inside(Option<RelativePath>),
     /// Into a mapped directory of the log or a tablespace, to which a method writes.
     Mapped,
-    /// It is not known: the path is not valid here or not UTF-8, or it leads through a file system in which each process sees other files
-    /// (`/proc/self/cwd` is the data directory for the server, and another directory for this program).
+    /// The destination is not known: the path is invalid or not UTF-8, or it leads through a file system in which each process sees other
+    /// files (`/proc/self/cwd` is the data directory for the server, and another directory for this program).
     Unclear,
     /// Elsewhere.
     Outside,

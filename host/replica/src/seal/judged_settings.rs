@@ -14,7 +14,7 @@ use foundation::rooted::RelativePath;
 
 pub(super) use self::values::{SPACE, without_password};
 use self::values::{
-    boolean, elements, has_room_for_logs, is_file_name, is_no_time, is_path, library_directories,
+    boolean, elements, has_room_for_logs, is_file_name, is_path, is_zero_time, library_directories,
     only_own_libraries, program,
 };
 use super::configuration::{AUTO, Configuration, Entry, MAIN};
@@ -33,22 +33,23 @@ const CHECK: Rule = Rule::Configuration;
 const LOG_FILENAME: (&str, &str) = ("log_filename", "postgresql-%Y-%m-%d_%H%M%S.log");
 const LOG_DIRECTORY: (&str, &str) = ("log_directory", "log");
 
-/// How many bytes the directory of the log may have. The server has 1024 for it and a file's name together (`logfile_getname` in
-/// `syslogger.c`), and cuts a longer path, which is then that of another file.
+/// The longest path of the log directory, in bytes. The server has 1024 bytes for this path and a file name together (`logfile_getname` in
+/// `syslogger.c`), and truncates a longer path, which then names another file.
 const LONGEST_LOG_DIRECTORY: usize = 512;
 
 /// What happens to a mention of a setting.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// It is not even reported.
+    /// The mention is not even reported.
     Nothing,
-    /// It is reported and stays.
+    /// The mention is reported and stays.
     Reported(String),
-    /// It runs or loads something, or leads out of the data directory: it is reported, or refused by the operator's policy.
+    /// The setting runs or loads something, or leads out of the data directory: the mention is reported, or refused by the operator's
+    /// policy.
     Hazard(String),
-    /// It could end recovery or damage the replica: these values replace it under every policy. The text says why.
+    /// The setting could end recovery or damage the replica: these values replace it under every policy. The text says why.
     Overridden(Vec<(&'static str, &'static str)>, &'static str),
-    /// It is refused under every policy, because no value can replace it.
+    /// The mention is refused under every policy, because no value can replace it.
     Refused(String),
 }
 
@@ -137,7 +138,7 @@ fn check_includes(
 ) -> Result<(), Problem> {
     let logs: Vec<_> = log_directories(places, configuration).collect();
     for entry in configuration.entries.iter().filter(|entry| entry.is_include()) {
-        match of_include(places, entry) {
+        match include_destination(places, entry) {
             Destination::Inside(Some(path)) => {
                 if let Some(log) = logs.iter().find(|log| path.as_path().starts_with(log.as_path())) {
                     let message = format!(
@@ -174,7 +175,7 @@ fn log_directories<'a>(
 }
 
 /// Returns where an include leads from its file.
-fn of_include(places: &Places<'_>, entry: &Entry) -> Destination {
+fn include_destination(places: &Places<'_>, entry: &Entry) -> Destination {
     let from = entry.file.parent();
     destination(places, from.as_ref().map(RelativePath::as_path), Path::new(&entry.value))
 }
@@ -185,23 +186,27 @@ fn verdict(places: &Places<'_>, entry: &Entry, major: u32) -> Verdict {
     }
     let name = entry.name.as_str();
     match guc::known(name) {
-        Known::Setting(setting) if !setting.is_in(major) => Verdict::Hazard(no_setting(name, major)),
-        Known::Setting(Setting { class, .. }) | Known::OfExtension(class) => of_class(places, entry, class),
+        Known::Setting(setting) if !setting.is_in(major) => Verdict::Hazard(unknown_setting(name, major)),
+        Known::Setting(Setting { class, .. }) | Known::OfExtension(class) => {
+            judge_class(places, entry, class)
+        }
         Known::OfUnknownExtension => match leads_elsewhere(places, name, &entry.value) {
             Some(hazard) => Verdict::Hazard(hazard),
-            None => Verdict::Reported(format!("`{name}` is of an extension that is not known here")),
+            None => {
+                Verdict::Reported(format!("`{name}` belongs to an extension that this program does not know"))
+            }
         },
-        Known::Unknown => Verdict::Hazard(no_setting(name, major)),
+        Known::Unknown => Verdict::Hazard(unknown_setting(name, major)),
     }
 }
 
-fn no_setting(name: &str, major: u32) -> String {
-    format!("`{}` is no setting that PostgreSQL {major} is known to have", shown(name.as_bytes()))
+fn unknown_setting(name: &str, major: u32) -> String {
+    format!("`{}` is not a setting that PostgreSQL {major} is known to have", shown(name.as_bytes()))
 }
 
 fn include(places: &Places<'_>, entry: &Entry) -> Verdict {
     let (name, value) = (&entry.name, shown(entry.value.as_bytes()));
-    Verdict::Hazard(match of_include(places, entry) {
+    Verdict::Hazard(match include_destination(places, entry) {
         Destination::Inside(_) => format!("`{name}` includes `{value}`"),
         Destination::Mapped | Destination::Unclear | Destination::Outside => {
             format!("`{name}` includes `{value}`, which was not read: it lies outside the data directory")
@@ -209,7 +214,7 @@ fn include(places: &Places<'_>, entry: &Entry) -> Verdict {
     })
 }
 
-fn of_class(places: &Places<'_>, entry: &Entry, class: Class) -> Verdict {
+fn judge_class(places: &Places<'_>, entry: &Entry, class: Class) -> Verdict {
     let (name, value) = (entry.name.as_str(), entry.value.as_str());
     let blank = value.trim_matches(SPACE).is_empty();
     let hazard = |hazard: Option<String>| hazard.map_or(Verdict::Nothing, Verdict::Hazard);
@@ -249,7 +254,7 @@ fn of_class(places: &Places<'_>, entry: &Entry, class: Class) -> Verdict {
         Class::PidFile if value.is_empty() => Verdict::Nothing,
         Class::PidFile => Verdict::Overridden(
             vec![("external_pid_file", "")],
-            "the server writes any file of that name, also one that promotes the standby",
+            "the server writes any file of that name, even a file that promotes the standby",
         ),
         Class::Cluster if is_data_directory(places, value) => Verdict::Nothing,
         Class::Cluster => Verdict::Refused(format!(
@@ -273,7 +278,7 @@ fn of_class(places: &Places<'_>, entry: &Entry, class: Class) -> Verdict {
             Verdict::Reported(format!("`{name}` is `{}`", without_password(value)))
         }
         Class::Follows => Verdict::Reported(format!("`{name}` is `{}`", shown(value.as_bytes()))),
-        Class::Delays if is_no_time(value) => Verdict::Nothing,
+        Class::Delays if is_zero_time(value) => Verdict::Nothing,
         Class::Delays => Verdict::Reported(format!(
             "`{name}` is `{}`: the standby applies WAL only with this delay",
             shown(value.as_bytes())
@@ -301,7 +306,7 @@ fn leads_elsewhere(places: &Places<'_>, name: &str, value: &str) -> Option<Strin
         .or_else(|| value.contains("://").then(|| format!("`{name}` names something by a URL")))
 }
 
-/// Returns a description of the first part of a value that leads out of the data directory.
+/// Describes the first part of a value that leads out of the data directory; `None` if no part does.
 fn first_outside(places: &Places<'_>, name: &str, value: &str) -> Option<String> {
     elements(value)
         .find(|element| {
@@ -327,8 +332,8 @@ fn keytab(places: &Places<'_>, name: &str, value: &str) -> Option<String> {
     (!inside && !path.is_empty()).then(|| leads_out(name, path))
 }
 
-/// Judges the directory of the server's log. Inside the data directory the log must have a directory of its own: in one with files of
-/// PostgreSQL it could overwrite them.
+/// Judges the directory of the server's log. Inside the data directory the log must have a directory of its own: in a directory with
+/// PostgreSQL's own files it could overwrite them.
 fn log_directory(places: &Places<'_>, name: &str, value: &str) -> Verdict {
     let overridden = || {
         Verdict::Overridden(

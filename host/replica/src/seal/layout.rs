@@ -1,4 +1,4 @@
-//! The directories that PostgreSQL needs to start. Tools that keep only files lose those that are empty. The list is initdb's
+//! The directories that PostgreSQL needs to start. Tools that keep only files lose the empty directories. The list comes from initdb
 //! (`subdirs` in `src/bin/initdb/initdb.c`).
 
 use foundation::rooted::{Directory, Kind, RelativePath};
@@ -64,7 +64,7 @@ pub(super) fn complete(top: &Directory, findings: &mut Findings) -> Result<(), P
         }
     }
     if !made.is_empty() {
-        findings.add(CHECK, format!("missing directories were made, empty: {}", made.join(", ")));
+        findings.add(CHECK, format!("missing directories were created empty: {}", made.join(", ")));
     }
     Ok(())
 }

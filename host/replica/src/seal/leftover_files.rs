@@ -14,18 +14,18 @@ const SIGNALS: Rule = Rule::Signals;
 const STANDBY_SIGNAL: RelativePath = RelativePath::literal(names::STANDBY_SIGNAL);
 const RECOVERY_SIGNAL: RelativePath = RelativePath::literal(names::RECOVERY_SIGNAL);
 
-/// Files of the copied server, and files that a server takes for a request, with the reason for removing them. `promote` is removed
-/// whatever the operator's trigger file is.
+/// Files that belong to the copied server, and files that a server treats as a request, with the reason for removing them. `promote` is
+/// removed whatever the operator's trigger file is.
 const OF_ANOTHER_SERVER: [(RelativePath, &str); 6] = [
-    (RelativePath::literal(names::POSTMASTER_PID), "it is of the server that was copied"),
-    (RelativePath::literal(names::POSTMASTER_OPTS), "it is of the server that was copied"),
+    (RelativePath::literal(names::POSTMASTER_PID), "it belongs to the server that was copied"),
+    (RelativePath::literal(names::POSTMASTER_OPTS), "it belongs to the server that was copied"),
     (RelativePath::literal("recovery.conf"), "since version 12 PostgreSQL does not start with it"),
     (RelativePath::literal("promote"), "it can promote a standby"),
     (RelativePath::literal("fallback_promote"), "it can promote a standby of version 13"),
     (RelativePath::literal("logrotate"), "it is a request to the server that was copied"),
 ];
 
-/// The name of the trigger file if the operator names none: Patroni's.
+/// The name of the trigger file if the operator sets none; the same as in Patroni.
 const TRIGGER_FILE: &str = "promote";
 
 /// Returns the path of the trigger file below the data directory.
@@ -69,7 +69,7 @@ pub(super) fn signal(
     if requested(Signal::Recovery) {
         write(top, &RECOVERY_SIGNAL)?;
         let then = if wants_standby {
-            "`standby.signal` exists too and counts"
+            "`standby.signal` exists too and takes precedence"
         } else {
             "the server ends recovery by itself"
         };
@@ -84,8 +84,8 @@ pub(super) fn signal(
     } else if !requested(Signal::Recovery) {
         findings.add_info(
             SIGNALS,
-            "there is no `standby.signal`: started as it is, the server becomes a primary of its own; Patroni writes the file before \
-             it starts the server, elsewhere `configure_standby = true` does",
+            "there is no `standby.signal`: if started now, the server becomes a separate primary; Patroni writes the file before it \
+             starts the server; without Patroni, set `configure_standby = true`",
         );
     }
     Ok(())

@@ -79,7 +79,7 @@ pub struct EndState {
 /// The result of a seal that succeeded.
 #[derive(Clone, Debug, Default)]
 pub struct Sealed {
-    /// What the report lists.
+    /// The findings, for the report.
     pub findings: Vec<Finding>,
     /// `primary_slot_name` of the configuration: the slot of the source through which the standby will follow.
     pub primary_slot_name: Option<String>,
@@ -90,7 +90,7 @@ pub struct Sealed {
 pub struct Standby {
     /// The operator's conninfo without passwords.
     pub conninfo: String,
-    /// A permanent passfile, never that of the run.
+    /// A permanent passfile, never the passfile of this run.
     pub passfile: Option<PathBuf>,
 }
 
@@ -102,7 +102,7 @@ pub struct SealError {
     pub check: Option<Rule>,
     /// What is wrong, in which file, and what to do.
     pub message: String,
-    /// What was found before the seal failed.
+    /// The findings before the seal failed.
     pub findings: Vec<Finding>,
 }
 
@@ -138,10 +138,10 @@ pub fn seal(
     }
 }
 
-/// Checks the operator's own configuration file, if it names one, before anything is emptied. Blocking.
+/// Checks the operator's own configuration file, if `config_file` is set, before anything is emptied. Blocking.
 ///
 /// # Errors
-/// Fails with what would fail the seal later.
+/// Fails with the problem that would make the seal fail later.
 pub(crate) fn check_configuration_file(
     request: &Request,
     end: &EndState,
@@ -159,7 +159,7 @@ pub(crate) fn check_configuration_file(
     }
 }
 
-/// One seal.
+/// The state of one seal.
 struct Seal<'a> {
     request: &'a Request,
     plan: &'a Plan,
@@ -243,7 +243,7 @@ impl Seal<'_> {
         })
     }
 
-    /// Walks every file of the replica, in the data directory and the mapped ones.
+    /// Walks every file of the replica, in the data directory and the mapped directories.
     fn walk(
         &self,
         places: &Places<'_>,
@@ -329,7 +329,7 @@ struct Checked {
     by_label: bool,
     wal: LinkAction,
     tablespaces: Tablespaces,
-    /// File systems that are mounted within the data directory and the mapped ones.
+    /// File systems that are mounted within the data directory and the mapped directories.
     mounted: Vec<Directory>,
     auto_conf: Option<recovery::AutoConf>,
     trigger_file: foundation::rooted::RelativePath,

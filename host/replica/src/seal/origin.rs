@@ -1,4 +1,4 @@
-//! Checks that the backup is of the source's cluster and lies in the source's history; otherwise the replica would never follow.
+//! Checks that the backup comes from the source's cluster and lies in the source's history; otherwise the replica would never follow.
 
 use foundation::rooted::{Directory, RelativePath};
 use postgres_formats::backup_label::{BackupLabel, LIMIT, Method, Start};
@@ -17,7 +17,7 @@ const TIMELINE: Rule = Rule::Timeline;
 /// The last major version with exclusive backups.
 const LAST_WITH_EXCLUSIVE_BACKUPS: u32 = 14;
 
-/// Returns the facts of the source. If the source could not be asked, that is a finding, and what depends on its facts is not checked.
+/// Returns the facts about the source. If the source could not be queried, adds a finding, and the checks that need the facts are skipped.
 pub(super) fn source_facts<'a>(request: &'a Request, findings: &mut Findings) -> Option<&'a SourceFacts> {
     let source = request.source.as_ref()?;
     source
@@ -27,7 +27,7 @@ pub(super) fn source_facts<'a>(request: &'a Request, findings: &mut Findings) ->
         .ok()
 }
 
-/// Checks that the backup is of the plan's cluster and of the source's cluster.
+/// Checks that the backup comes from the cluster that the plan names and from the source's cluster.
 pub(super) fn check_identifier(
     control: &ControlFile,
     plan: &Plan,
@@ -36,7 +36,7 @@ pub(super) fn check_identifier(
     let identifier = control.system_identifier;
     let differs = |whose: &str, other: u64| {
         let message = format!(
-            "the backup is of another cluster: its system identifier is {identifier}, that of {whose} is {other}"
+            "the backup comes from another cluster: its system identifier is {identifier}, that of {whose} is {other}"
         );
         Err(Problem::new(IDENTIFIER, message))
     };
@@ -88,8 +88,8 @@ fn check_label(
     findings: &mut Findings,
 ) -> Result<(), Problem> {
     if label.start.incremental_from.is_some() {
-        let message = "`backup_label` is of an incremental backup (INCREMENTAL FROM LSN), which is no data \
-                       directory: `pg_combinebackup` makes one of it and the backups that it builds on";
+        let message = "`backup_label` belongs to an incremental backup (INCREMENTAL FROM LSN), which is not a data \
+                       directory: `pg_combinebackup` combines it with the backups that it builds on";
         return Err(Problem::new(Rule::Incremental, message));
     }
     let Start { start_lsn, timeline, segment: named, .. } = &label.start;
@@ -104,8 +104,9 @@ fn check_label(
         Method::Streamed => {}
         Method::Exclusive if major <= LAST_WITH_EXCLUSIVE_BACKUPS => {}
         Method::Exclusive => {
-            let message =
-                format!("`backup_label` is of an exclusive backup, which PostgreSQL {major} does not have");
+            let message = format!(
+                "`backup_label` belongs to an exclusive backup, which PostgreSQL {major} does not support"
+            );
             return Err(Problem::new(LABEL, message));
         }
         Method::Rewind => findings.add(LABEL, "`backup_label` was written by pg_rewind"),
@@ -123,7 +124,7 @@ fn check_label(
     Ok(())
 }
 
-/// Returns where replay of the backup begins: by backup_label, or else at the latest checkpoint.
+/// Returns where replay of the backup begins: at the position in backup_label, or else at the latest checkpoint.
 pub(super) fn start_of_replay(label: Option<&BackupLabel>, control: &ControlFile) -> (u32, Lsn) {
     match label {
         Some(label) => (label.start.timeline, label.start.start_lsn),
@@ -131,7 +132,7 @@ pub(super) fn start_of_replay(label: Option<&BackupLabel>, control: &ControlFile
     }
 }
 
-/// Checks that every position of the backup lies in the history of the source.
+/// Checks that every position in the backup lies in the source's history.
 pub(super) fn check_timeline(
     start: (u32, Lsn),
     control: &ControlFile,

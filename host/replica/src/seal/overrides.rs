@@ -16,7 +16,7 @@ const CHECK: Rule = Rule::AutoConf;
 pub(super) struct Overrides {
     /// The settings to write, each with its value.
     pub(super) values: BTreeMap<&'static str, &'static str>,
-    /// The numbers of the lines to remove from postgresql.auto.conf, from 1.
+    /// The numbers of the lines to remove from postgresql.auto.conf, counted from 1.
     pub(super) removed: BTreeSet<usize>,
 }
 
@@ -43,7 +43,7 @@ impl Overrides {
         );
     }
 
-    /// Overrides every setting that an included file, which was not read, must not set.
+    /// Overrides every setting that could end recovery or write a file, because an included file that was not read may set it.
     pub(super) fn add_unseen(&mut self, include: &Entry, major: u32, findings: &mut Findings) {
         let before = self.values.len();
         for setting in guc::of_version(major) {
@@ -57,7 +57,7 @@ impl Overrides {
         if self.values.len() > before {
             let names: Vec<_> = self.values.keys().map(|name| format!("`{name}`")).collect();
             let message = format!(
-                "{}: what `{}` names was not read; in case it sets them, postgresql.auto.conf overrides {}",
+                "{}: the file that `{}` names was not read; in case that file sets them, postgresql.auto.conf overrides {}",
                 include.place(),
                 include.name,
                 names.join(", ")

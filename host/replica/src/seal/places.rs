@@ -1,4 +1,4 @@
-//! The directories of a replica: the data directory and the mapped ones, which the run has locked.
+//! The directories of a replica, all locked by the run: the data directory and the mapped directories.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ const CHECK: Rule = Rule::Places;
 pub(super) struct Place {
     /// As the operator wrote it.
     written: PathBuf,
-    /// Its real path, links resolved: the target of a link to it.
+    /// The real path of the directory, with links resolved: the target of a link to the directory.
     pub(super) path: PathBuf,
     pub(super) directory: Directory,
 }
@@ -82,7 +82,7 @@ impl<'a> Places<'a> {
         }
     }
 
-    /// Returns whether a real path lies in a mapped directory, of the log or of a tablespace.
+    /// Returns whether a real path lies in a mapped directory, for the log or for a tablespace.
     pub(super) fn is_mapped(&self, real: &Path) -> bool {
         self.wal
             .iter()
@@ -92,7 +92,7 @@ impl<'a> Places<'a> {
 
     /// Returns the directory for `target`, the value of an entry of the map.
     pub(super) fn tablespace(&self, target: &Path) -> Result<&Place, Problem> {
-        // Of two entries that lead to one directory only the first is locked.
+        // If two entries lead to the same directory, only the directory of the first entry is locked.
         self.mapped
             .iter()
             .find(|place| place.written == target)

@@ -8,19 +8,19 @@ use crate::Level;
 use crate::outcome::Finding;
 use crate::rule::Rule;
 
-/// How many findings are reported; further ones are only counted.
+/// The most findings that are reported; further findings are only counted.
 pub(super) const FINDINGS: usize = 200;
 
-/// How many characters of a restored text are shown.
+/// The most characters of a restored text that are shown.
 const SHOWN: usize = 200;
 
-/// How many characters of an error are shown: a path of any length, and why.
+/// The most characters of an error that are shown: enough for a path of any length and the reason.
 const SHOWN_OF_ERRORS: usize = 5000;
 
 /// A check that did not pass.
 #[derive(Debug)]
 pub(super) struct Problem {
-    /// Which check; `None` if the seal was cancelled.
+    /// The check that did not pass; `None` if the seal was cancelled.
     pub(super) check: Option<Rule>,
     /// What is wrong, in which file, and what to do.
     pub(super) message: String,
@@ -62,7 +62,7 @@ impl Findings {
         self.push(Finding { check, level: Level::Warn, message: message.into() });
     }
 
-    /// Adds an information: something that the operator's configuration wants, or that is no fault.
+    /// Adds an information: something that the operator's configuration asks for, or that is not a fault.
     pub(super) fn add_info(&mut self, check: Rule, message: impl Into<String>) {
         self.push(Finding { check, level: Level::Info, message: message.into() });
     }
@@ -85,12 +85,12 @@ impl Findings {
     }
 }
 
-/// Returns text from the restored data for a message: without control characters, and cut.
+/// Returns text from the restored data for a message, without control characters and truncated.
 pub(super) fn shown(text: &[u8]) -> String {
     shown_within(text, SHOWN)
 }
 
-/// As [`shown`], with at most `most` characters.
+/// Returns the text as [`shown`] does, with at most `most` characters.
 pub(super) fn shown_within(text: &[u8], most: usize) -> String {
     let text = String::from_utf8_lossy(text);
     printable_within(&text, most)
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_findings_end_with_how_many_more_there_were() {
+    fn the_findings_end_with_the_number_of_those_not_listed() {
         let mut findings = Findings::default();
         for number in 0..FINDINGS + 7 {
             findings.add(Rule::Modes, number.to_string());

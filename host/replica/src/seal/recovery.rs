@@ -42,7 +42,7 @@ pub(super) struct AutoConf {
 }
 
 impl AutoConf {
-    /// Reads the file as it is; it is empty if it does not exist.
+    /// Reads the file; returns empty content if the file does not exist.
     fn read(top: &Directory) -> Result<Self, Problem> {
         let metadata = top.find(&AUTO).during(CHECK)?;
         let bytes = if metadata.is_some() { top.read(&AUTO, LONGEST).during(CHECK)? } else { Vec::new() };
@@ -50,7 +50,7 @@ impl AutoConf {
     }
 }
 
-/// Returns the new postgresql.auto.conf; `None` if the old one stays as it is. Changes nothing.
+/// Returns the new postgresql.auto.conf; `None` if the old file needs no change. Changes nothing.
 pub(super) fn judge(
     top: &Directory,
     overrides: &Overrides,
@@ -74,7 +74,7 @@ pub(super) fn judge(
     match (&end.restore_command, &end.configure_standby) {
         (None, _) => {}
         (Some(command), Some(_)) => {
-            findings.add_info(CHECK, "`restore_command` was set to that of the configuration");
+            findings.add_info(CHECK, "`restore_command` was set to the command in the configuration");
             append(&mut bytes, "restore_command", command)?;
         }
         (Some(command), None) => findings.add(CHECK, not_written(command)),
@@ -104,7 +104,8 @@ fn without_foreign(before: &[u8], overrides: &Overrides, findings: &mut Findings
     kept.join(&b'\n')
 }
 
-/// Returns the finding that the operator's command was not written, with the settings that would write it; Patroni's are in YAML.
+/// Returns the finding that the operator's command was not written, with the settings that would write it; the settings for Patroni are in
+/// YAML.
 fn not_written(command: &str) -> String {
     let quoted = command.replace('\'', "''");
     format!(
@@ -127,7 +128,7 @@ fn conninfo_of(standby: &Standby) -> Result<String, Problem> {
 
 fn append(bytes: &mut Vec<u8>, name: &str, value: &str) -> Result<(), Problem> {
     let quoted = quote(value).ok_or_else(|| {
-        Problem::new(CHECK, format!("the value for `{name}` has a line feed or a NUL character in it"))
+        Problem::new(CHECK, format!("the value for `{name}` contains a line feed or a NUL character"))
     })?;
     if !bytes.is_empty() && !bytes.ends_with(b"\n") {
         bytes.push(b'\n');

@@ -1,4 +1,4 @@
-//! The settings of recovery that a method may request. One list decides both about a method's call while it runs and in the seal. None of
+//! The recovery settings that a method may request. The same list is used when the method requests a setting and in the seal. None of
 //! these settings runs a command, loads a library, ends recovery, or names a server or a slot.
 
 use super::guc;
@@ -37,11 +37,11 @@ const ALLOWED: [(&str, Grammar); 14] = [
 enum Grammar {
     /// `on`, `off`, `true`, `false`
     Flag,
-    /// One of these words. The text describes them.
+    /// One of these words. The text describes the words.
     Words(&'static str, &'static [&'static str]),
-    /// A whole number from the first to the second.
+    /// A whole number from the first value to the second.
     Number(i64, i64),
-    /// A time of at least so many milliseconds: a whole number, with a unit or without.
+    /// A time of at least this many milliseconds: a whole number, with or without a unit.
     Milliseconds(i64),
 }
 
@@ -96,10 +96,10 @@ fn milliseconds(text: &str) -> Option<i64> {
 /// Why a method may not request a setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingRefused {
-    /// It is not on the list.
+    /// The setting is not on the list.
     #[error("`{0}` is not a setting that a method may request: {list} are", list = allowed_names())]
     Name(String),
-    /// Its value is not allowed.
+    /// The value is not allowed.
     #[error("`{value}` is not a value that a method may request for `{name}`: {expected} is")]
     Value {
         /// The setting.
@@ -160,7 +160,7 @@ mod tests {
     use super::super::test_cluster::Cluster;
     use super::*;
 
-    /// Returns values at each end of what may be requested, and values beyond it.
+    /// Returns values at each end of the allowed range, and values beyond that range.
     fn examples(name: &str, grammar: Grammar) -> (Vec<String>, Vec<String>) {
         let text = |number: i64| number.to_string();
         match grammar {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_method_may_request_is_harmless_by_the_table_of_settings() {
+    fn settings_that_a_method_may_request_are_harmless_by_the_table() {
         for (name, _) in ALLOWED {
             let class = guc::setting(name).unwrap().class;
             // A delay runs nothing and names no server: a method may request one.
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn postgresql_itself_accepts_what_may_be_requested_and_not_what_is_beyond() {
+    fn postgresql_accepts_every_allowed_value_and_refuses_those_beyond() {
         let cluster = Cluster::made_with(&[]);
         for (name, grammar) in ALLOWED {
             let (fitting, beyond) = examples(name, grammar);

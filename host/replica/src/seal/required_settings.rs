@@ -10,7 +10,7 @@ use crate::Rule;
 
 const CHECK: Rule = Rule::Settings;
 
-/// A setting, its default, and its value on the primary, which is the least that it may be.
+/// A setting, its default, and its value on the primary, which is the least value that the standby may have.
 struct Required {
     name: &'static str,
     default: i64,
@@ -45,7 +45,7 @@ pub(super) fn check(
             Some((value, place)) => {
                 let number = whole_number(value).ok_or_else(|| {
                     let message = format!(
-                        "`{}` is `{}` ({place}), which is no whole number: PostgreSQL would not start",
+                        "`{}` is `{}` ({place}), which is not a whole number: PostgreSQL would not start",
                         required.name,
                         shown(value.as_bytes())
                     );
@@ -56,7 +56,7 @@ pub(super) fn check(
             None if configuration.has_main => {
                 (required.default, "nothing in postgresql.conf sets it".to_owned())
             }
-            // The server's own programs are asked about a configuration elsewhere.
+            // If the configuration is elsewhere, the server's own programs are asked instead.
             None => continue,
         };
         if configured < i64::from(required.primary) {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_no_number_is_refused() {
+    fn a_value_that_is_not_a_number_is_refused() {
         let problem = checked(&[("postgresql.conf", "max_connections = many")], &DEFAULTS).unwrap_err();
         assert!(problem.message.contains("would not start"), "{}", problem.message);
     }

@@ -17,7 +17,7 @@ use crate::source::SourceFacts;
 
 const CHECK: Rule = Rule::Wal;
 
-/// Where replay begins, and whether a backup_label says so.
+/// Where replay begins, and whether backup_label gives that position.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
     pub(super) timeline: u32,
@@ -57,7 +57,7 @@ fn check_start(
         Some(found) if found.kind == Kind::File && found.length == control.wal_segment_size.bytes() => {
             return Ok(());
         }
-        Some(_) => format!("the segment {segment}, with which replay begins, is not whole in pg_wal"),
+        Some(_) => format!("the segment {segment}, with which replay begins, is incomplete in pg_wal"),
         None => format!("the segment {segment}, with which replay begins, is not in pg_wal"),
     };
     // Without a label and without a shutdown the server does crash recovery first, for which it streams nothing.
@@ -69,10 +69,10 @@ fn check_start(
     }
     let source = match facts {
         Some(facts) => format!(
-            "the source, now at {} on timeline {}, must still have it",
+            "the source, now at {} on timeline {}, must still have that segment",
             facts.wal_position, facts.timeline
         ),
-        None => "a source or an archive must have it".to_owned(),
+        None => "a source or an archive must have that segment".to_owned(),
     };
     findings.add(CHECK, format!("{missing}: {source}, or the replica cannot start"));
     Ok(())
@@ -95,8 +95,8 @@ fn check_history(
             Some(WalFile::History(timeline)) => {
                 if timeline != facts.timeline && !forks.contains_key(&timeline) {
                     problem = Some(format!(
-                        "pg_wal has `{text}`, but the source, on timeline {}, never was on timeline {timeline}: the \
-                         replica would go there and never follow",
+                        "pg_wal has `{text}`, but the source, on timeline {}, was never on timeline {timeline}: the \
+                         replica would switch to that timeline and never follow",
                         facts.timeline
                     ));
                 }
@@ -129,8 +129,9 @@ fn check_history(
         return Err(Problem::new(CHECK, problem));
     }
     if of_other_timelines > 0 {
-        let message =
-            format!("{of_other_timelines} segments in pg_wal are of timelines that the source never was on");
+        let message = format!(
+            "{of_other_timelines} segments in pg_wal belong to timelines that the source was never on"
+        );
         findings.add(CHECK, message);
     }
     holding_a_fork
@@ -140,8 +141,8 @@ fn check_history(
         .try_for_each(|fork| check_fork(log, fork, start, segment_size, facts, findings))
 }
 
-/// Checks the segment in which the source left a timeline. The server reads the segment of the newest timeline that has one, among the
-/// timelines of the history files in `pg_wal` (`XLogFileReadAnyTLI` in PostgreSQL's xlogrecovery.c).
+/// Checks the segment in which the source left a timeline. If several timelines of the history files in `pg_wal` have this segment, the
+/// server reads the segment of the newest timeline (`XLogFileReadAnyTLI` in PostgreSQL's xlogrecovery.c).
 fn check_fork(
     log: &Directory,
     (timeline, fork): (u32, Lsn),
@@ -173,12 +174,15 @@ fn check_fork(
         return Err(Problem::new(
             CHECK,
             format!(
-                "{left}, and it holds WAL beyond that, which the source never had: the replica would replay it and never \
+                "{left}, and it holds WAL beyond that position, which the source never had: the replica would replay that WAL and never \
                  follow; {AGAIN}"
             ),
         ));
     }
-    findings.add(CHECK, format!("{left}, and WAL that it may hold beyond that must not be replayed"));
+    findings.add(
+        CHECK,
+        format!("{left}; the segment may hold WAL beyond that position, which must not be replayed"),
+    );
     Ok(())
 }
 
@@ -191,8 +195,8 @@ fn next_timeline(facts: &SourceFacts, timeline: u32) -> Option<u32> {
     Some(facts.history.get(index + 1).map_or(facts.timeline, |next| next.timeline))
 }
 
-/// Returns whether a segment holds WAL of its own position. A recycled segment holds WAL of an earlier position under its new name, or
-/// zeros, and replay ends before it. The header's page address is at byte 8.
+/// Returns whether a segment holds WAL for its own position. A recycled segment holds WAL for an earlier position under its new name, or
+/// zeros, and replay ends before that segment. The header's page address is at byte 8.
 fn holds_log(log: &Directory, file: &OsStr, begin: Lsn) -> io::Result<bool> {
     let path = RelativePath::new(file).map_err(io::Error::other)?;
     let mut header = [0; 16];

@@ -18,7 +18,7 @@ pub(super) fn set_aside(top: &Directory) -> Result<(), Problem> {
     match top.find(&GLOBAL).during(CHECK)?.map(|metadata| metadata.kind) {
         Some(Kind::Directory) => {}
         Some(Kind::Link) => {
-            // The link may lead to the pg_control of another cluster, and the server would follow it.
+            // The link may lead to the pg_control of another cluster, and the server would follow the link.
             top.remove_file(&GLOBAL).during(CHECK)?;
             top.sync().during(CHECK)?;
             return Err(Problem::new(
@@ -64,7 +64,7 @@ pub(super) fn bytes(top: &Directory) -> Result<Vec<u8>, Problem> {
 }
 
 /// Writes an invalid checkpoint into pg_control under its unfinished name. A replica must start from its backup_label; if a person removes
-/// that, the server then refuses to start instead of starting from the wrong position.
+/// that file, the server then refuses to start instead of starting from the wrong position.
 pub(super) fn invalidate_checkpoint(top: &Directory) -> Result<(), Problem> {
     let before = bytes(top)?;
     let changed = control_file::with_checkpoint(&before, NO_CHECKPOINT).map_err(unusable)?;
@@ -78,7 +78,7 @@ pub(super) fn put_in_place(top: &Directory) -> Result<(), Problem> {
     top.rename(&UNFINISHED, &CONTROL_FILE).during(CHECK)?;
     let synced = sync_global(top).and_then(|()| top.sync().during(CHECK));
     if synced.is_err() && top.rename(&CONTROL_FILE, &UNFINISHED).is_err() {
-        // The disk fails, so this may fail too; nothing more can be tried.
+        // The disk is failing, so this rename may fail too; nothing more can be tried.
         let _ = top.remove_file(&CONTROL_FILE);
     }
     synced
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_method_wrote_last_replaces_what_an_earlier_attempt_left() {
+    fn a_new_pg_control_replaces_the_one_that_an_earlier_attempt_left() {
         let Tree { place, top } = tree();
         fs::write(place.path().join(UNFINISHED_CONTROL_FILE), Written::in_production(1).bytes).unwrap();
         fs::write(place.path().join("global/pg_control"), Written::in_production(2).bytes).unwrap();

@@ -1,4 +1,4 @@
-//! The tablespaces: the operator's map gives each a directory, and the host makes the links in `pg_tblspc`. It also removes
+//! The tablespaces: the operator's map gives each tablespace a directory, and the host makes the links in `pg_tblspc`. It also removes
 //! `tablespace_map`, which the server would follow at its start, to any path.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ const CHECK: Rule = Rule::Tablespaces;
 const TABLESPACE_MAP: RelativePath = RelativePath::literal(names::TABLESPACE_MAP);
 const PG_TBLSPC: RelativePath = RelativePath::literal(names::PG_TBLSPC);
 
-/// The most entries of `pg_tblspc` that are read.
+/// The most entries in `pg_tblspc` that are read.
 const MOST: usize = 10_000;
 
 /// A tablespace of the replica.
@@ -63,7 +63,7 @@ enum LinkAction {
     Keep,
 }
 
-/// The tablespaces of the replica, and what has to be done.
+/// The tablespaces of the replica, and the changes to make.
 #[derive(Debug)]
 pub(super) struct Tablespaces {
     pub(super) linked: Vec<Linked>,
@@ -71,13 +71,13 @@ pub(super) struct Tablespaces {
     map: bool,
 }
 
-/// A tablespace of the backup, by which the map is searched.
+/// A tablespace in the backup, with the keys by which the map is searched.
 struct Wanted {
     name: Option<String>,
     location: PathBuf,
 }
 
-/// Checks tablespace_map, the tablespaces of the plan and the entries of `pg_tblspc`. Changes nothing.
+/// Checks tablespace_map, the tablespaces in the plan and the entries in `pg_tblspc`. Changes nothing.
 pub(super) fn judge(
     places: &Places<'_>,
     planned: &[Tablespace],
@@ -123,8 +123,8 @@ pub(super) fn judge(
     Ok(Tablespaces { linked, map })
 }
 
-/// Returns the tablespaces of tablespace_map and of the plan, and whether there is a tablespace_map, whose locations count before the
-/// plan's.
+/// Returns the tablespaces in tablespace_map and in the plan, and whether there is a tablespace_map. Locations in tablespace_map take
+/// precedence over those in the plan.
 fn wanted(top: &Directory, planned: &[Tablespace]) -> Result<(BTreeMap<u32, Wanted>, bool), Problem> {
     let mut wanted: BTreeMap<u32, Wanted> = planned
         .iter()
@@ -153,7 +153,7 @@ fn mapped(places: &Places<'_>, oid: u32, wanted: &Wanted) -> Result<PathBuf, Pro
             let location = shown(wanted.location.as_os_str().as_encoded_bytes());
             let message = format!(
                 "the tablespace {oid}, which was at `{location}`, is not in the map: \
-             `tablespaces = {{ \"{location}\" = \"/new/place\" }}` gives it one"
+             add `tablespaces = {{ \"{location}\" = \"/new/place\" }}`"
             );
             Problem::new(CHECK, message)
         },
@@ -191,19 +191,19 @@ fn judge_existing(
         }
         Kind::Directory => {
             let message = format!(
-                "`{link}` holds files although the tablespace goes to `{}`: the method has to write them there",
+                "`{link}` holds files although the map gives the tablespace `{}`: the method must write the files to that directory",
                 target.display()
             );
             Err(Problem::new(CHECK, message))
         }
         Kind::File | Kind::Special => {
-            Err(Problem::new(CHECK, format!("`{link}` is neither directory nor link")))
+            Err(Problem::new(CHECK, format!("`{link}` is neither a directory nor a link")))
         }
     }
 }
 
-/// Checks the link of a tablespace that neither tablespace_map nor the plan names, as pg_basebackup leaves it. It must lead to a
-/// directory of the map, and not to one that the map gives to another tablespace.
+/// Checks the link of a tablespace that neither tablespace_map nor the plan names, such as pg_basebackup leaves. The link must lead to a
+/// directory in the map, but not to a directory that the map gives to another tablespace.
 fn judge_unknown_link(
     places: &Places<'_>,
     oid: u32,
@@ -221,7 +221,7 @@ fn judge_unknown_link(
         let shown = shown(existing.as_os_str().as_encoded_bytes());
         let message = format!(
             "`{link}` is a link to `{shown}`, which the map does not give to the tablespace: \
-             `tablespaces = {{ \"{oid}\" = \"{shown}\" }}` would"
+             add `tablespaces = {{ \"{oid}\" = \"{shown}\" }}` to allow that directory"
         );
         return Err(Problem::new(Rule::Links, message));
     };
@@ -242,12 +242,12 @@ fn check_place(
 ) -> Result<(), Problem> {
     let path = tablespace.path.clone();
     if path == places.path || places.wal.as_ref().is_some_and(|wal| wal.path == path) {
-        let message = format!("`{}` is also the place of something else than a tablespace", path.display());
+        let message = format!("`{}` is also used for something other than a tablespace", path.display());
         return Err(Problem::new(CHECK, message));
     }
     if let Some(other) = taken.insert(path.clone(), tablespace.link().to_owned()) {
         let message = format!(
-            "`{}` and `{}` both go to `{}`: give each tablespace a place of its own",
+            "`{}` and `{}` both go to `{}`: give each tablespace its own directory",
             other.display(),
             tablespace.link().display(),
             path.display()
@@ -267,7 +267,7 @@ fn check_place(
     Ok(())
 }
 
-/// Returns the entries of `pg_tblspc` whose names are object identifiers. PostgreSQL ignores all others.
+/// Returns the entries in `pg_tblspc` whose names are object identifiers. PostgreSQL ignores all other entries.
 fn entries(top: &Directory) -> Result<Vec<(u32, Kind)>, Problem> {
     if top.find(&PG_TBLSPC).during(CHECK)?.is_none() {
         return Ok(Vec::new());
@@ -277,7 +277,7 @@ fn entries(top: &Directory) -> Result<Vec<(u32, Kind)>, Problem> {
     let mut count = 0;
     directory
         .names(&mut |name| {
-            // `007` would be another entry than `7`: only PostgreSQL's own spelling counts.
+            // `007` would be a different entry from `7`: only PostgreSQL's own spelling counts.
             if let Some(oid) = name.to_str().and_then(tablespace_oid) {
                 oids.insert(oid);
             }

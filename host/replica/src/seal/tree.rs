@@ -15,10 +15,10 @@ use crate::Rule;
 
 const MODES: Rule = Rule::Modes;
 
-/// How deep a tree may be. PostgreSQL's own is 5 deep.
+/// How deep a tree may be. PostgreSQL's own trees are 5 levels deep.
 const DEPTH: usize = 64;
 
-/// How many examples of a change are reported.
+/// The most examples of a change that are reported.
 const EXAMPLES: usize = 5;
 
 /// How many directories at which a walk stopped (other file systems, directories whose mode had to be changed) are walked after it.
@@ -85,10 +85,10 @@ impl WalkResults {
 /// Walks a tree.
 pub(super) fn walk(tree: &Tree<'_>, seen: &mut WalkResults) -> Result<(), Problem> {
     let mut further = walk_below(tree, tree.directory, PathBuf::new(), 0, seen)?;
-    let mut gone_into = 0;
-    // Opened one after the other, because there may be more of them than descriptors.
-    while let Some(Further { path, mounted }) = further.get(gone_into).cloned() {
-        gone_into += 1;
+    let mut entered = 0;
+    // The directories are opened one after the other, because there may be more directories than descriptors.
+    while let Some(Further { path, mounted }) = further.get(entered).cloned() {
+        entered += 1;
         let below = tree.directory.open_directory(&path).during(MODES)?;
         let found = walk_below(tree, &below, path.as_path().to_owned(), further.len(), seen)?;
         further.extend(found);
@@ -120,16 +120,16 @@ fn walk_below(
 /// A directory that a walk did not enter.
 #[derive(Clone, Debug)]
 struct Further {
-    /// Below the tree's directory.
+    /// The path below the tree's directory.
     path: RelativePath,
-    /// Whether a file system is mounted there; otherwise the directory could not be read.
+    /// Whether a file system is mounted at this directory; otherwise the directory could not be read.
     mounted: bool,
 }
 
 struct Visitor<'a> {
     tree: &'a Tree<'a>,
     directory: &'a Directory,
-    /// The path of `directory` below the tree's.
+    /// The path of `directory` below the tree's directory.
     prefix: PathBuf,
     /// The server's user.
     user: u32,
@@ -184,7 +184,7 @@ impl Visitor<'_> {
         let metadata = &found.metadata;
         if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"INCREMENTAL.")) {
             let message = format!(
-                "{} is part of an incremental backup: `pg_combinebackup` makes a data directory of it and the backups \
+                "{} is part of an incremental backup: `pg_combinebackup` makes a data directory from that backup and the backups \
                  that it builds on",
                 named()
             );
@@ -210,7 +210,7 @@ impl Visitor<'_> {
             // PostgreSQL writes files in place, so the file under a second name, such as in a backup repository, would change too.
             Kind::File if metadata.names > 1 => {
                 let message = format!(
-                    "{} has {} names (hard links): what the server writes would change the others too",
+                    "{} has {} names (hard links): the server's writes would change the file under its other names too",
                     named(),
                     metadata.names
                 );
@@ -223,7 +223,7 @@ impl Visitor<'_> {
         }
         if metadata.user != self.user && metadata.user != 0 {
             let message = format!(
-                "{} belongs to the user {}, not to the server's ({}): it could be changed behind the server's back",
+                "{} belongs to the user {}, not to the server's user ({}): that user could change it behind the server's back",
                 named(),
                 metadata.user,
                 self.user
@@ -268,7 +268,7 @@ pub(super) fn check_top(top: &Directory, findings: &mut Findings) -> Result<(), 
     let user = rustix::process::geteuid().as_raw();
     if metadata.user != user {
         let message = format!(
-            "the data directory `{}` belongs to the user {}, not to the server's ({user})",
+            "the data directory `{}` belongs to the user {}, not to the server's user ({user})",
             top.path().display(),
             metadata.user
         );
@@ -282,7 +282,8 @@ pub(super) fn check_top(top: &Directory, findings: &mut Findings) -> Result<(), 
     Ok(())
 }
 
-/// Checks the mode of a mapped directory. It is the operator's, so only the bits are removed that let others change what the server reads.
+/// Checks the mode of a mapped directory. The directory is the operator's, so this removes only the bits that let others change the files
+/// that the server reads.
 pub(super) fn check_mapped(directory: &Directory, findings: &mut Findings) -> Result<(), Problem> {
     let metadata = directory.own_metadata().during(MODES)?;
     if metadata.mode & 0o022 == 0 {

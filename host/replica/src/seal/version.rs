@@ -1,5 +1,4 @@
-//! Checks the major version: PG_VERSION, pg_control, the catalogs, the plan, the source and the programs in `bin_dir` must have the same
-//! one.
+//! Checks the major version: PG_VERSION, pg_control, the catalogs, the plan, the source and the programs in `bin_dir` must agree.
 
 use std::path::Path;
 
@@ -28,7 +27,8 @@ pub(super) struct Others<'a> {
 pub(super) fn read(top: &Directory) -> Result<u32, Problem> {
     let bytes = top.read(&PG_VERSION, version::LIMIT).during(CHECK)?;
     version::major_version(&bytes).ok_or_else(|| {
-        let message = format!("PG_VERSION reads `{}`, which is no major version from 10 on", shown(&bytes));
+        let message =
+            format!("PG_VERSION contains `{}`, which is not a major version from 10 on", shown(&bytes));
         Problem::new(CHECK, message)
     })
 }
@@ -83,7 +83,7 @@ pub(super) fn check(
     })?;
     if installed != major {
         return differs(format!(
-            "`{program}` is of PostgreSQL {installed}: set `bin_dir` to the programs of PostgreSQL {major}"
+            "`{program}` belongs to PostgreSQL {installed}: set `bin_dir` to the programs of PostgreSQL {major}"
         ));
     }
     Ok(())
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn catalogs_of_no_release_are_reported() {
+    fn a_catalog_version_of_no_release_is_reported() {
         let mut written = Written::in_production(7);
         written.put32(12, 202_299_999);
         assert_eq!(checked(15, &written, FIFTEEN).unwrap().into_list().len(), 1);

@@ -14,13 +14,14 @@ const CHECK: Rule = Rule::Links;
 const PG_WAL: RelativePath = RelativePath::literal(names::PG_WAL);
 const ARCHIVE_STATUS: RelativePath = RelativePath::literal(names::ARCHIVE_STATUS);
 
-/// How deep a `pg_wal` without files may be: `archive_status`, and `summaries` since PostgreSQL 17.
+/// The depth to which `pg_wal` is searched for files. Its own directories, `archive_status` and since PostgreSQL 17 `summaries`, are one
+/// level deep.
 const DEPTH: usize = 2;
 
-/// What has to be done so that `pg_wal` leads to the log.
+/// The change that makes `pg_wal` lead to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LinkAction {
-    /// Nothing: the log is not mapped, and `pg_wal` is a directory.
+    /// Change nothing: the log is not mapped, and `pg_wal` is a directory.
     Nothing,
     /// Make the directory: the log is not mapped, and `pg_wal` is missing.
     MakeDirectory,
@@ -55,7 +56,7 @@ pub(super) fn judge(places: &Places<'_>) -> Result<LinkAction, Problem> {
         (Some(Kind::Directory), Some(wal)) => Err(Problem::new(
             CHECK,
             format!(
-                "`pg_wal` holds files although `wal_dir` is `{}`: the method has to write the log there",
+                "`pg_wal` holds files although `wal_dir` is `{}`: the method must write the log to that directory",
                 wal.path.display()
             ),
         )),
@@ -64,14 +65,14 @@ pub(super) fn judge(places: &Places<'_>) -> Result<LinkAction, Problem> {
             Err(Problem::new(
                 CHECK,
                 format!(
-                    "`pg_wal` is a link to `{}`, which no setting allows: `wal_dir = \"{}\"` would",
+                    "`pg_wal` is a link to `{}`, which no setting allows; `wal_dir = \"{}\"` would allow it",
                     target.display(),
                     target.display()
                 ),
             ))
         }
         (Some(Kind::File | Kind::Special), _) => {
-            Err(Problem::new(CHECK, "`pg_wal` is neither directory nor link"))
+            Err(Problem::new(CHECK, "`pg_wal` is neither a directory nor a link"))
         }
     }
 }
@@ -104,7 +105,7 @@ fn holds_no_file(top: &Directory) -> Result<bool, Problem> {
     Ok(none)
 }
 
-/// Opens the directory that holds the log now, if there is one.
+/// Opens the directory that holds the log before [`apply`]; returns `None` if there is no such directory yet.
 pub(super) fn open(places: &Places<'_>, work: LinkAction) -> Result<Option<Directory>, Problem> {
     match (work, &places.wal) {
         (_, Some(wal)) => wal.directory.try_clone().map(Some).during(CHECK),
@@ -120,7 +121,7 @@ pub(super) fn apply(places: &Places<'_>, work: LinkAction, findings: &mut Findin
         LinkAction::Nothing | LinkAction::Keep => {}
         LinkAction::MakeDirectory => {
             top.create_directory(&PG_WAL, 0o700).during(CHECK)?;
-            findings.add(CHECK, "`pg_wal` was missing and was made, empty");
+            findings.add(CHECK, "`pg_wal` was missing and was created empty");
         }
         LinkAction::MakeLink => make_link(places, findings)?,
         LinkAction::ReplaceLink => {
@@ -135,7 +136,7 @@ pub(super) fn apply(places: &Places<'_>, work: LinkAction, findings: &mut Findin
     let Some(log) = open(places, if places.wal.is_some() { work } else { LinkAction::Nothing })? else {
         return Ok(());
     };
-    // The server makes it too, but a method that lists archived segments there expects it.
+    // The server would create this directory too, but a method that lists archived segments expects it to exist.
     if log.find(&ARCHIVE_STATUS).during(CHECK)?.is_none() {
         log.create_directory(&ARCHIVE_STATUS, 0o700).during(CHECK)?;
     }

@@ -40,7 +40,7 @@ fn sample(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn what_openssl_encrypted_is_read_whole_at_every_length() {
+fn output_of_openssl_is_read_whole_at_every_length() {
     for length in (0..70).chain([
         FIRST_BUFFER - 1,
         FIRST_BUFFER,
@@ -88,7 +88,7 @@ fn the_wrong_key_is_reported_by_name_only() {
 }
 
 #[test]
-fn what_is_truncated_within_a_block_or_before_it_is_reported() {
+fn data_truncated_within_or_before_a_block_are_reported() {
     let stored = openssl("sha1", &sample(100));
     for length in (0..stored.len()).filter(|length| length % 16 != 0 || *length < 32) {
         let error = decrypted(&stored[..length], PASS, CipherFormat::OpensslSha1).unwrap_err();

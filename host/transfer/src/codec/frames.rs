@@ -11,10 +11,10 @@ use crate::sink::read_full;
 /// The magic number of an LZ4 frame, least significant byte first (lz4_Frame_format.md).
 const LZ4_MAGIC: u32 = 0x184D_2204;
 
-/// The magic number of a skippable frame is this or one of the fifteen numbers after it.
+/// The first magic number of skippable frames; the fifteen numbers after it are also their magic numbers.
 const LZ4_SKIPPABLE: u32 = 0x184D_2A50;
 
-/// A frame from its beginning: the magic number and the descriptors, which were read before, and the rest.
+/// A reader of a whole frame: the magic number and the descriptors, which were read already, followed by the rest of the input.
 type Begun = io::Chain<io::Cursor<[u8; 6]>, Input>;
 
 /// The position of an [`Lz4`] reader.
@@ -23,7 +23,7 @@ enum Place {
     Between(Input),
     /// Within a frame.
     Within(lz4::Decoder<Begun>),
-    /// It has failed; each further read returns the error again.
+    /// The reader has failed; each further read returns the error again.
     Failed(Error),
 }
 

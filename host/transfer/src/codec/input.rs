@@ -2,13 +2,13 @@
 
 use std::io::{self, BufRead, Read};
 
-/// The first size of the buffer in bytes: most files of a cluster are small, and there can be a million.
+/// The first size of the buffer in bytes. Small, because most files in a cluster are small, and a cluster can have a million files.
 const FIRST_BUFFER: usize = 16 << 10;
 
 /// The size of the buffer in bytes after a read has filled the first one.
 const LATER_BUFFER: usize = 256 << 10;
 
-/// A buffered source that records what its decoder would not report: whether it has ended, and whether it has failed.
+/// A buffered source that records whether it has ended and whether it has failed, which its decoder would not report.
 pub(super) struct Input {
     source: Box<dyn Read + Send>,
     buffer: Vec<u8>,

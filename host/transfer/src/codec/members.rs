@@ -21,7 +21,7 @@ fn moved(before: u64, after: u64) -> usize {
     usize::try_from(after.wrapping_sub(before)).unwrap_or(usize::MAX)
 }
 
-/// gzip and zlib.
+/// The decoder for gzip and zlib.
 pub(super) struct Inflate {
     codec: Codec,
     state: Decompress,
@@ -62,7 +62,7 @@ impl Decoder for Inflate {
     }
 }
 
-/// Zstandard.
+/// The decoder for Zstandard.
 pub(super) struct Zstd {
     context: zstd_safe::DCtx<'static>,
     window: Window,
@@ -93,7 +93,7 @@ impl Zstd {
             false => window::zstd(&[&self.header, &input[..more]].concat()),
         };
         match known {
-            // The library refuses a larger window with an error of its own.
+            // The library itself refuses a larger window, with its own error.
             Some(bytes) if bytes > (1 << ZSTD_WINDOW_LOG) + ZSTD_OVERHEAD => {}
             Some(bytes) => self.window.charge_for(bytes)?,
             None if last => {}
@@ -121,7 +121,7 @@ impl Zstd {
             ),
             _ => damaged(Codec::Zstd, zstd_safe::get_error_name(code)),
         })?;
-        // Zero means that all bytes of a frame were produced, and that its checksum, if it has one, matches.
+        // Zero means that all bytes of a frame were produced, and that the frame's checksum, if present, matches.
         Ok((from.pos(), to.pos(), missing == 0))
     }
 }
@@ -158,7 +158,7 @@ impl Decoder for Zstd {
     }
 }
 
-/// bzip2.
+/// The decoder for bzip2.
 pub(super) struct Bzip2 {
     stream: bzip2::Decompress,
     _window: Window,
@@ -194,7 +194,7 @@ impl Decoder for Bzip2 {
     }
 }
 
-/// xz. The library itself continues with the next stream, after the padding that the format allows between streams.
+/// The decoder for xz. The library itself continues with the next stream, after the padding that the format allows between streams.
 pub(super) struct Xz(xz::Stream, Window);
 
 /// The first limit of an xz decoder's memory in bytes. The library stops if a block needs more, and the limit is doubled until it
@@ -249,7 +249,7 @@ impl Decoder for Xz {
     }
 }
 
-/// Brotli with the windows of RFC 7932, at most 16 MiB, and without the larger ones of later extensions.
+/// The decoder for brotli. Accepts the windows of RFC 7932, at most 16 MiB, and not the larger windows of later extensions.
 pub(super) struct Brotli {
     state: Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>,
     window: Window,

@@ -8,9 +8,9 @@ use crate::error::Error;
 
 /// The result of one step of a decoder.
 pub(super) struct Step {
-    /// How many bytes it consumed.
+    /// How many bytes the decoder consumed.
     pub(super) consumed: usize,
-    /// How many bytes it produced.
+    /// How many bytes the decoder produced.
     pub(super) produced: usize,
     /// Whether a member (a gzip member, a zstd frame) ended, after its checksum was compared.
     pub(super) ended: bool,
@@ -25,7 +25,7 @@ pub(super) trait Decoder: Send {
     fn next_member(&mut self) -> bool;
 }
 
-/// How many consecutive steps may do nothing before the stream counts as damaged. Libraries need one or two between members.
+/// How many consecutive steps may do nothing before the stream counts as damaged. Libraries need one or two such steps between members.
 const MOST_IDLE_STEPS: u32 = 4;
 
 /// A reader of the plain bytes of a stream.
@@ -37,7 +37,7 @@ pub(super) struct Stream<D> {
     within: bool,
     /// Whether any member has ended.
     any: bool,
-    /// The error with which it failed; each further read returns it again.
+    /// The error with which the decoder failed; each further read returns that error again.
     failed: Option<Error>,
 }
 

@@ -55,7 +55,7 @@ fn encoded(codec: Codec, plain: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A source that returns at most so many bytes per read.
+/// A source that returns at most this many bytes per read.
 struct SmallReads(std::io::Cursor<Vec<u8>>, usize);
 
 impl Read for SmallReads {
@@ -89,7 +89,7 @@ fn sample(length: usize) -> Vec<u8> {
 
 #[test]
 #[ignore = "needs programs: cargo xtask test"]
-fn what_the_usual_programs_wrote_is_read_whole() {
+fn output_of_the_usual_programs_is_read_whole() {
     for codec in ALL {
         for length in [0, 1, 16 << 10, 3_000_001] {
             let plain = sample(length);
@@ -424,7 +424,7 @@ fn a_window_is_charged_before_it_is_allocated_and_given_back() {
 
 #[test]
 #[ignore = "needs programs: cargo xtask test"]
-fn a_zstd_header_that_comes_byte_by_byte_is_charged_for_all_the_same() {
+fn the_window_in_a_zstd_header_that_arrives_byte_by_byte_is_charged() {
     let plain = vec![7_u8; 1 << 20];
     let one = tool("zstd", &["-c", "--long=27"], &plain);
     let stored = [one.clone(), one].concat();

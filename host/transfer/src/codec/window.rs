@@ -1,4 +1,4 @@
-//! Charges the memory of decoders' windows before it is allocated, by the sizes that streams declare at their beginning.
+//! Charges the memory for decoders' windows before it is allocated, from the sizes that streams declare at their beginning.
 
 use super::Codec;
 use crate::budget::{Charge, MemoryAllowance};
@@ -7,7 +7,7 @@ use crate::error::Error;
 /// Windows up to this size in bytes are part of [`DECODER_OVERHEAD`] and are not charged separately.
 pub(super) const SMALL: u64 = 256 << 10;
 
-/// The memory of a decoder without a larger window in bytes: buffers for reading and decrypting, and the decoder's state.
+/// The memory of a decoder in bytes, if its window is not charged separately: buffers for reading and decrypting, and the decoder's state.
 pub const DECODER_OVERHEAD: u64 = (768 << 10) + SMALL;
 
 /// The charge for the window of one decoder.
@@ -22,7 +22,7 @@ impl Window {
         Self { codec, allowance: allowance.clone(), charge: None }
     }
 
-    /// Charges a window of so many bytes, unless the charge covers it already. Gives the charge for a smaller window back first, so
+    /// Charges a window of `bytes` bytes, unless the charge covers the window already. First gives back the charge for a smaller window, so
     /// that no decoder holds memory while it waits for more.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ impl Window {
 /// The longest header of a zstd frame, in bytes (RFC 8878, 3.1.1.1).
 pub(super) const ZSTD_HEADER: usize = 18;
 
-/// The memory of a zstd decoder besides the window in bytes: three blocks.
+/// The memory of a zstd decoder in bytes, without the window: three blocks.
 pub(super) const ZSTD_OVERHEAD: u64 = 3 * (128 << 10);
 
 /// Returns the memory that a decoder needs for the zstd frame with this beginning: zero for a skippable frame, and for data that
@@ -75,7 +75,7 @@ pub(super) fn zstd(begin: &[u8]) -> Option<u64> {
 }
 
 /// Returns the memory that a decoder needs for an LZ4 frame with this block descriptor (lz4_Frame_format.md): a stored block, and a
-/// plain block with the bytes to which the next one refers.
+/// plain block with the bytes to which the next block refers.
 pub(super) fn lz4(descriptor: u8) -> u64 {
     match (descriptor >> 4) & 7 {
         size @ 4..=7 => (2 << (8 + 2 * u64::from(size))) + (128 << 10),
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_window_of_a_zstd_frame_is_read_from_its_header_however_much_of_it_is_there() {
+    fn the_window_of_a_zstd_frame_is_read_from_its_header_which_may_be_incomplete() {
         let blocks = ZSTD_OVERHEAD;
         // --long=27 and unknown size: descriptor 0x04 (with a checksum), window 0x88.
         let long = [0x28, 0xb5, 0x2f, 0xfd, 0x04, 0x88];

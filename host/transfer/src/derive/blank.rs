@@ -18,14 +18,14 @@ const STEP: usize = 64 << 10;
 
 /// The set of derived keys that a reader must not see.
 ///
-/// It matches the JSON text of the keys, wherever it occurs: [`Blanked::reader`] puts `*` in place of every byte of every
+/// The set matches the JSON text of the keys, wherever it occurs: [`Blanked::reader`] puts `*` in place of every byte of every
 /// occurrence. So neither a range, nor a copy (`backup.info.copy`), nor a second value with the same text shows a key. Lengths and
 /// offsets stay.
 ///
-/// It does not recognise a part of a key. So while the set is not empty, the caller must refuse ranges of objects that are stored
+/// The set does not recognise a part of a key. So while the set is not empty, the caller must refuse ranges of objects that are stored
 /// without encryption, because a range may begin or end within a key.
 ///
-/// It must be the last step of a pipeline, where the text is plain. The caller must not give out an unencrypted object in another
+/// Blanking must be the last step of a pipeline, where the text is plain. The caller must not give out an unencrypted object in another
 /// encoding, because the plugin could decode that itself.
 #[derive(Clone, Default)]
 pub struct Blanked {
@@ -34,7 +34,7 @@ pub struct Blanked {
     longest: usize,
 }
 
-// Not derived, because the search automaton contains the keys.
+// `Debug` is not derived, because the search automaton contains the keys.
 impl fmt::Debug for Blanked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Blanked of {} keys", self.keys.len())
@@ -132,7 +132,7 @@ struct Blanking {
 }
 
 impl Blanking {
-    /// Reads more and moves bytes to `clean`: all but the last ones, in which an incomplete key may begin.
+    /// Reads more and moves bytes to `clean`: all except the last bytes, in which an incomplete key may begin.
     fn refill(&mut self) -> io::Result<()> {
         let held = self.raw.len();
         self.raw.resize(held + STEP, 0);

@@ -13,7 +13,7 @@ fn found(text: &str) -> Result<Key, Error> {
     derive_key(text.as_bytes(), "cipher", "cipher-pass")
 }
 
-/// A source that returns at most so many bytes per read.
+/// A source that returns at most this many bytes per read.
 struct SmallReads(io::Cursor<Vec<u8>>, usize);
 
 impl Read for SmallReads {
@@ -24,7 +24,7 @@ impl Read for SmallReads {
 }
 
 #[test]
-fn the_key_of_a_backup_info_is_found_however_the_text_comes() {
+fn the_key_in_a_backup_info_is_found_in_whatever_chunks_the_text_arrives() {
     for source_bytes in [1, 2, 7, 64, 100_000] {
         let text = SmallReads(io::Cursor::new(INFO.into()), source_bytes);
         let key = derive_key(text, "cipher", "cipher-pass").unwrap();
@@ -35,7 +35,7 @@ fn the_key_of_a_backup_info_is_found_however_the_text_comes() {
 }
 
 #[test]
-fn a_value_with_escapes_means_what_json_says_and_is_summed_as_it_stands() {
+fn a_value_with_escapes_is_decoded_as_json_and_hashed_undecoded() {
     let key = found("[cipher]\ncipher-pass=\"a\\\"b\\u0041\\/tail\"").unwrap();
     assert_eq!(key.secret, Secret::new("a\"bA/tail"));
     let text = br#"a\"b\u0041\/tail"#;
@@ -62,7 +62,7 @@ fn a_name_counts_in_its_own_section_and_as_a_whole() {
 }
 
 #[test]
-fn a_name_that_is_there_twice_is_reported() {
+fn a_name_that_occurs_twice_is_reported() {
     let line = "cipher-pass=\"long enough\"\n";
     for text in [format!("[cipher]\n{line}{line}"), format!("[cipher]\n{line}[db]\n[cipher]\n{line}")] {
         assert_eq!(found(&text).unwrap_err().kind, Kind::Corrupt, "{text}");
@@ -152,7 +152,7 @@ fn blanked(keys: &[&Key], text: &[u8], source_bytes: usize, read_bytes: usize) -
 }
 
 #[test]
-fn a_derived_key_is_blanked_wherever_it_stands_and_nothing_else_is() {
+fn a_derived_key_is_blanked_wherever_it_occurs_and_nothing_else_is() {
     let key = found(INFO).unwrap();
     let expected = INFO.replace(PASS, &"*".repeat(PASS.len()));
     for (source_bytes, read_bytes) in [(1, 1), (5, 100), (1000, 7), (100_000, 100_000)] {
@@ -170,7 +170,7 @@ fn a_derived_key_is_blanked_wherever_it_stands_and_nothing_else_is() {
 }
 
 #[test]
-fn a_key_is_blanked_across_every_border_of_what_is_read_at_once() {
+fn a_key_is_blanked_across_every_boundary_between_reads() {
     let key = found(INFO).unwrap();
     for before in (65_536 - 2 * PASS.len()..65_536 + PASS.len()).step_by(3) {
         let text = [&vec![b'x'; before][..], PASS.as_bytes(), PASS.as_bytes(), b"rest"].concat();

@@ -1,4 +1,4 @@
-//! Tracks for one run the derived keys and the objects they were derived from, and which reads and writes these allow.
+//! Tracks the derived keys of one run and the objects they were derived from, and decides which reads and writes are still allowed.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -107,7 +107,7 @@ impl Withheld {
     /// unencrypted object, no range of an unencrypted object may be read, because it may begin or end within a key.
     ///
     /// # Errors
-    /// `Denied` if it may not.
+    /// `Denied` if the plugin may not read the object.
     pub fn may_read(&self, identity: &ObjectIdentity, via: &Pipeline, ranged: bool) -> Result<(), Error> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let mut sources = known.sources.iter().filter(|source| source.identity.is(identity));
@@ -120,10 +120,10 @@ impl Withheld {
         known.no_range(via, ranged)
     }
 
-    /// Checks whether this object, or a range of it, may be written to a file. An object from which a key was derived may not.
+    /// Checks whether this object, or a range of it, may be written to a file. An object from which a key was derived may not be written.
     ///
     /// # Errors
-    /// `Denied` if it may not.
+    /// `Denied` if the object may not be written.
     pub fn may_keep(&self, identity: &ObjectIdentity, via: &Pipeline, ranged: bool) -> Result<(), Error> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if known.sources.iter().any(|source| source.identity.is(identity)) {
@@ -193,7 +193,7 @@ mod tests {
         let another = identity("s3://b/pg", "y", Some("else"), Some((1, 3)));
         withheld.may_read(&another, &other, false).unwrap();
         withheld.may_keep(&another, &plain, false).unwrap();
-        // A range of it may be a part of the key, because a copy has the same text.
+        // A range of a copy may be part of the key, because the copy has the same text.
         withheld.may_read(&another, &plain, true).unwrap_err();
         withheld.may_keep(&another, &plain, true).unwrap_err();
     }

@@ -44,7 +44,7 @@ fn every_algorithm_gives_the_value_of_its_standard() {
 }
 
 #[test]
-fn the_pieces_in_which_bytes_come_make_no_difference() {
+fn the_digest_does_not_depend_on_the_pieces_in_which_bytes_arrive() {
     let bytes: Vec<u8> = (0..100_000_u32).map(|at| (at.wrapping_mul(at) >> 7) as u8).collect();
     for algorithm in ALL {
         let mut hasher = Hasher::new(algorithm);
@@ -56,7 +56,7 @@ fn the_pieces_in_which_bytes_come_make_no_difference() {
 }
 
 #[test]
-fn a_digest_that_no_file_can_have_is_refused_with_both_lengths() {
+fn a_digest_of_the_wrong_length_is_refused_with_both_lengths() {
     for algorithm in ALL {
         let mut right = digest(algorithm, b"");
         assert_eq!(right.value.len(), algorithm.length());

@@ -1,4 +1,4 @@
-//! The directories of an archive that is being unpacked: none may occur twice, and their number is bounded.
+//! The directories in an archive that is being unpacked: each may occur only once, and their number is bounded.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -8,7 +8,7 @@ use foundation::rooted::RelativePath;
 use crate::budget::{Budget, Charge};
 use crate::error::{Error, Kind};
 
-/// The most directories of an archive.
+/// The most directories that an archive may have.
 pub(super) const MOST_DIRECTORIES: usize = 1 << 18;
 
 /// The directories that have occurred in an archive so far.
@@ -18,10 +18,10 @@ pub(super) struct ArchiveDirectories {
     charge: Charge,
 }
 
-/// For how many directories memory is charged at once.
+/// The number of directories for which memory is charged at once.
 const CHARGED_AT_ONCE: usize = 1024;
 
-/// How many bytes each takes in a hash table that is at least 7/16 full, with the old table while it grows.
+/// How many bytes a directory takes in a hash table that is at least 7/16 full, including the old table while the table grows.
 const BYTES_EACH: u64 = 32;
 
 impl ArchiveDirectories {
@@ -33,7 +33,7 @@ impl ArchiveDirectories {
     /// Adds a directory.
     ///
     /// # Errors
-    /// `Corrupt` if it occurred before, `Limit` if there are too many, or too little memory is left.
+    /// `Corrupt` if the directory occurred before; `Limit` if there are too many directories, or too little memory is left.
     pub(super) fn add(&mut self, path: &RelativePath) -> Result<(), Error> {
         if self.hashes.len().is_multiple_of(CHARGED_AT_ONCE) {
             self.charge.grow(BYTES_EACH * CHARGED_AT_ONCE as u64, "the directories of an archive")?;

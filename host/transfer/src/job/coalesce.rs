@@ -1,20 +1,20 @@
-//! Coalesces adjacent ranges of an object, so that one request reads them.
+//! Coalesces adjacent ranges in an object, so that one request reads them.
 
 use std::sync::Arc;
 
 use super::unit::{Item, Task, Unit};
 
-/// The widest gap between two ranges of one request in bytes. The bytes in the gap are read and dropped.
+/// The widest gap between two ranges that one request reads, in bytes. The bytes in the gap are read and dropped.
 const GAP: u64 = 64 << 10;
 
-/// The most stored bytes of one request, unless a single range is longer: so many that the cost of a request does not matter, and
-/// so few that every worker gets work.
+/// The most stored bytes that one request reads, unless a single range is longer: enough that the cost of a request does not matter, and
+/// few enough that every worker gets work.
 const SPAN: u64 = 16 << 20;
 
-/// The most files of one request.
+/// The most files that one request reads.
 const FILES: usize = 1024;
 
-/// Sorts the items and makes a unit of each run of adjacent ranges.
+/// Sorts the items and makes a unit from each run of adjacent ranges.
 pub(super) fn into_units(mut items: Vec<Item>) -> Vec<Unit> {
     items.sort_by(|one, other| {
         let place = |item: &Item| item.range.map_or(0, |range| range.offset);

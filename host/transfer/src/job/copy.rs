@@ -60,7 +60,7 @@ pub(crate) fn within_kernel(
             Ok(0) => return Ok(()),
             Ok(copied) => output.copied(copied as u64),
             Err(Errno::INTR) => {}
-            // Two file systems, or one that cannot copy: this call has copied nothing.
+            // The files are on two file systems, or their file system cannot copy; this call has copied nothing.
             Err(
                 Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::TXTBSY,
             ) => return Ok(()),

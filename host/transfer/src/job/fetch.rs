@@ -31,13 +31,13 @@ pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
             Err(error) => fail(item, error),
         }
     }
-    // Without the files that exist already, the rest may not be adjacent any more.
+    // Without the files that exist already, the other ranges may not be adjacent any more.
     for run in coalesce::adjacent(wanted) {
         read_run(worker, job, run);
     }
 }
 
-/// Reads files with one request. If it fails at one file, makes another request for the files after that one.
+/// Reads files with one request. If the request fails at a file, makes another request for the files after that file.
 fn read_run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
     let mut items = std::collections::VecDeque::from(items);
     while let Some(first) = items.front() {
@@ -57,7 +57,7 @@ fn read_run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
             match guarded(|| Stored::open(job, job.cancel_token(), &first.origin, &first.object, range)) {
                 _ if nothing => None,
                 Ok(stored) => Some(Arc::new(Mutex::new(stored))),
-                // One of the ranges may lie outside of the object; the others may succeed.
+                // One range may lie outside the object; the other ranges may succeed.
                 Err(error) if error.kind == Kind::Invalid && items.len() > 1 => {
                     for item in items {
                         read_run(worker, job, vec![item]);
@@ -300,7 +300,7 @@ fn write_plain(
     Ok(())
 }
 
-/// Puts the object's name before an error about its bytes, unless the message has it already.
+/// Puts the object's name before an error about its bytes, unless the message names the object already.
 fn named(error: Error, item: &Item) -> Error {
     let object = format!("`{}` of {}", item.object, item.origin.store.name());
     if error.kind != Kind::Corrupt || error.message.contains(&object) { error } else { error.of(object) }

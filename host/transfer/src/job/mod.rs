@@ -32,39 +32,39 @@ use unit::{Item, Task, Ticket, Unit};
 use workers::Workers;
 pub use workers::{Bounds, WORKER};
 
-/// The most items of a job that may be queued or in progress; `fetch` waits while there are as many.
+/// The most items of a job that may be queued or in progress; `fetch` waits while the job has this many.
 pub const QUEUE: usize = 32_768;
 
 /// How many items are queued at once.
 const ITEMS_AT_ONCE: usize = 4096;
 
-/// The most origins of a job.
+/// The most origins that a job may have.
 pub const MOST_ORIGINS: usize = 65_536;
 
 /// The most paths that an unpack may skip, and the most that it may refuse.
 pub const MOST_PATHS: usize = 65_536;
 
-/// One file to fetch. See `fetch` in `wit/method.wit`.
+/// A file to fetch. See `fetch` in `wit/method.wit`.
 #[derive(Clone, Debug)]
 pub struct Fetch {
     /// An index that [`Job::add_origin`] gave.
     pub origin: u32,
     /// The object's key.
     pub object: String,
-    /// The range of its stored bytes; `None` for all.
+    /// The range of stored bytes; `None` for the whole object.
     pub range: Option<Range>,
-    /// Relative to the data directory, `/`-separated; checked when it is added.
+    /// The path of the file, relative to the data directory, `/`-separated; checked when the file is added.
     pub path: String,
-    /// The offset in the file; `None` for a new file. With an offset the file may exist and is not truncated, and bytes that were
-    /// written stay if the item fails. A new file is removed if the item fails.
+    /// The offset in the file; `None` for a new file. With an offset, the file may exist already and is not truncated, and written bytes
+    /// stay if the item fails. A new file is removed if the item fails.
     pub at: Option<u64>,
     /// The exact plain size in bytes.
     pub size: u64,
     /// The expected digest of its plain bytes.
     pub digest: Option<Digest>,
-    /// Its permission bits; `None` for all that the target allows.
+    /// The permission bits; `None` for all that the target allows.
     pub mode: Option<u32>,
-    /// Its modification time in seconds since 1970.
+    /// The modification time in seconds since 1970.
     pub mtime: Option<u64>,
     /// Whether an existing file is overwritten (`unless` in the contract).
     pub overwrite: Overwrite,
@@ -79,34 +79,34 @@ pub struct Unpack {
     pub object: String,
     /// The directory for its members, relative to the data directory; empty or `.` for the data directory itself.
     pub path: String,
-    /// The most bytes that it may write.
+    /// The most bytes that the archive may write.
     pub limit: u64,
     /// Files that are read and checked but not written, by their path in the data directory.
     pub skip: Vec<String>,
-    /// Paths in the data directory that the archive must not contain; one that ends with `/` means everything below it.
+    /// Paths in the data directory that the archive must not contain; a path that ends with `/` means everything below it.
     pub refuse: Vec<String>,
 }
 
 /// When an existing file is overwritten. `unless` in `wit/method.wit`, with the same meaning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overwrite {
-    /// In any case.
+    /// Always.
     #[default]
     Always,
-    /// Unless it has this size and digest.
+    /// Unless the existing file has this size and digest.
     UnlessSameDigest,
-    /// Unless it has this size and modification time, in whole seconds.
+    /// Unless the existing file has this size and modification time, in whole seconds.
     UnlessSameSizeAndTime,
-    /// Unless it has this size and the same bytes; the existing file and the object are both read and compared.
+    /// Unless the existing file has this size and the same bytes; both the file and the object are read and compared.
     UnlessSameContent,
 }
 
 /// What was done with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It was written.
+    /// The file was written.
     Written,
-    /// It existed already and was kept, as [`Fetch::overwrite`] says.
+    /// The file existed already and was kept, as [`Fetch::overwrite`] says.
     Kept,
 }
 
@@ -115,7 +115,7 @@ pub enum Action {
 pub struct Outcome {
     /// The number of the fetch or unpack, counted from 0 in the order in which they were added to the job.
     pub index: u32,
-    /// What was done, or why it failed.
+    /// What was done with the file, or why the item failed.
     pub ended: Result<Action, Error>,
 }
 
@@ -144,7 +144,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// See [`DataPlane::job`](crate::plane::DataPlane::job).
+    /// Makes a job; see [`DataPlane::job`](crate::plane::DataPlane::job).
     pub(crate) fn new(
         workers: Arc<Workers>,
         target: Arc<Target>,
@@ -255,8 +255,8 @@ impl Job {
         drop(self.halt().await);
     }
 
-    /// Cancels the job, but leaves dropping and counting the queued items to the caller, because that takes seconds after a long
-    /// queue: both happen when the returned value is dropped.
+    /// Cancels the job. The queued items are dropped and counted only when the caller drops the returned value, because that takes seconds
+    /// for a long queue.
     pub async fn halt(&self) -> Withdrawn {
         self.state.cancel();
         let withdrawn = Withdrawn(self.workers.pool.remove(&self.state));

@@ -78,7 +78,7 @@ impl Outcomes {
                 self.messages += 1;
                 Err(Box::new(error))
             }
-            // The status counts it, and thousands of other failures are reported.
+            // The status counts this failure, and thousands of other failures are reported.
             Err(_) if !self.all => return,
             Err(error) => {
                 keep(size_of::<Error>());
@@ -118,7 +118,7 @@ impl Outcomes {
 }
 
 impl Outcomes {
-    /// Makes the error for adding too many items.
+    /// Returns the error for adding too many items.
     pub(super) fn full() -> Error {
         Error::new(
             Kind::Limit,

@@ -21,8 +21,8 @@ pub(crate) struct Batch {
 /// A queue that had more units than this and has become short gives memory back.
 const LONG: usize = 1024;
 
-/// The queue of the workers. Batches of small files come first, because they hold buffers; then the largest unit of each job, the
-/// jobs in turn.
+/// The queue of the workers. Batches of small files come first, because they hold buffers; then the largest unit of each job, with the
+/// jobs taking turns.
 #[derive(Default)]
 pub(crate) struct Pool {
     waiting: Mutex<Waiting>,
@@ -114,7 +114,7 @@ impl Pool {
             queue.units.shrink_to(queue.units.capacity() / 2);
         }
         let job = Arc::clone(&queue.job);
-        // Under the lock, so that a thread that cancels the job finds the unit either in the queue or counted as in progress.
+        // Called under the lock, so that a thread that cancels the job finds the unit either in the queue or counted as in progress.
         job.begin();
         if !queue.units.is_empty() {
             waiting.jobs.push_back(queue);

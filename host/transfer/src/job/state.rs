@@ -51,9 +51,9 @@ pub(crate) struct State {
     /// Free slots in the queue; closed when the job is cancelled.
     queue_slots: Semaphore,
     account: Mutex<Account>,
-    /// Notified when a part of the account changes for which a caller may wait.
+    /// Notified when a change of the account may let a waiting caller continue.
     changed: Notify,
-    /// The same for threads that block.
+    /// Notified like `changed`, for threads that block.
     idle_workers: Condvar,
     reported_bytes: AtomicU64,
     reported_files: AtomicU64,
@@ -115,7 +115,7 @@ impl State {
         origin.ok_or_else(|| Error::new(Kind::Invalid, format!("the job has no origin {index}")))
     }
 
-    /// Assigns numbers to `count` new items and returns the first one.
+    /// Assigns numbers to `count` new items and returns the first number.
     pub(super) fn number(&self, count: usize) -> Result<u32, Error> {
         let mut account = self.account();
         if self.is_cancelled() {
@@ -160,7 +160,7 @@ impl State {
         self.account().queued += 1;
     }
 
-    /// Notes that an item has ended.
+    /// Records that an item has ended.
     pub(super) fn finish(&self, index: u32, ended: Result<Action, Error>, charge: Option<Charge>) {
         let mut account = self.account();
         account.queued -= 1;
@@ -176,17 +176,17 @@ impl State {
         self.queue_slots.add_permits(1);
         if notify {
             self.changed.notify_waiters();
-            // A caller that waits for memory of this job's items must stop waiting when there are none.
+            // A caller that waits for memory from items of this job must stop waiting when no items are left.
             self.memory.wake_waiters();
         }
     }
 
-    /// Notes that a worker has taken a unit.
+    /// Records that a worker has taken a unit.
     pub(crate) fn begin(&self) {
         self.account().in_progress += 1;
     }
 
-    /// Notes that a worker has finished a unit.
+    /// Records that a worker has finished a unit.
     pub(crate) fn end(&self) {
         let mut account = self.account();
         account.in_progress -= 1;

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind};
 use crate::rate::Rate;
 use crate::store::{Body, Object, Range};
 
-/// A reader of the stored bytes of an object, or of a range of it.
+/// A reader for the stored bytes of an object, or for a range of these bytes.
 pub(super) struct Stored {
     body: Body,
     object: Object,
@@ -26,7 +26,7 @@ pub(super) struct Stored {
     chunk: Bytes,
     /// The offset of the range in the object.
     start: u64,
-    /// How many bytes of the range were taken.
+    /// How many bytes in the range were taken.
     position: u64,
     /// Whether the body has failed, so that no more bytes follow.
     failed: bool,
@@ -69,7 +69,8 @@ impl Stored {
         self.failed
     }
 
-    /// Returns the file of a local object, and the offset in it of `position` of the range; `None` for other objects.
+    /// Returns the file of a local object, and the offset in the file that corresponds to `position` in the range; `None` for other
+    /// objects.
     pub(super) fn file(&self, position: u64) -> Option<(&File, u64)> {
         self.body.file().map(|(file, _)| (file, self.start + position))
     }
@@ -90,7 +91,7 @@ impl Stored {
         }
     }
 
-    /// Skips forward to `position` of the range. Does not go back.
+    /// Skips forward to `position` in the range. Does not go back.
     pub(super) fn skip_to(&mut self, position: u64) -> Result<(), Error> {
         if self.body.file().is_some() {
             self.position = position;

@@ -15,9 +15,9 @@ use foundation::rooted::RelativePath;
 
 /// A unit of work: one worker processes it as a whole.
 pub(crate) struct Unit {
-    /// About how many plain bytes it has. The largest unit is processed first.
+    /// About how many plain bytes the unit has. The largest unit is processed first.
     weight: u64,
-    /// The number of its first item. Of two units with the same weight, the one with the lower number is processed first.
+    /// The number of the first item. If two units have the same weight, the unit with the lower number is processed first.
     first: u32,
     pub(crate) task: Task,
 }
@@ -60,11 +60,11 @@ impl Ord for Unit {
     }
 }
 
-/// The slot of an item in the queue. However the item ends, even by a panic, dropping the ticket reports that to the job.
+/// The slot of an item in the queue. Dropping the ticket reports the end of the item to the job, even after a panic.
 pub(crate) struct Ticket {
     state: Option<Arc<State>>,
     index: u32,
-    /// For the item, its slot in the queue and its outcome.
+    /// The charge for the item, its slot in the queue and its outcome.
     charge: Option<Charge>,
 }
 
@@ -154,13 +154,13 @@ impl Item {
         let length =
             |start: u64, length: u64| start.checked_add(length).and_then(|end| i64::try_from(end).ok());
         if length(fetch.at.unwrap_or(0), fetch.size).is_none() {
-            return invalid("no file is that long");
+            return invalid("the file would end after the largest possible offset");
         }
         if fetch.range.is_some_and(|range| length(range.offset, range.length).is_none()) {
-            return invalid("no object is that long");
+            return invalid("the range ends after the largest possible offset");
         }
         if fetch.mtime.is_some_and(|time| i64::try_from(time).is_err()) {
-            return invalid("no file has such a modification time");
+            return invalid("the modification time is later than any that a file can have");
         }
         Ok(Self {
             ticket: Ticket::none(),

@@ -30,15 +30,15 @@ use crate::sink::ring::{Filling, Piece, Reader, Ring};
 use crate::target::Target;
 use foundation::rooted::RelativePath;
 
-/// The most batches of an archive that may wait; beyond that its own worker writes the next one. Empty files hold no buffer of the
-/// ring, so nothing else bounds the number of batches.
+/// The most batches of an archive that may wait; if this many wait, the archive's own worker writes the next batch. Empty files hold no
+/// buffer of the ring, so nothing else bounds the number of batches.
 const BATCHES: usize = 16;
 
 /// The largest file of a batch in bytes.
 const SMALL: u64 = BUFFER as u64;
 
-/// How many bytes of an archive make a batch, from its first header to the next header after it. The buffers of a batch are not
-/// reused before it is written, so an unfinished batch must hold few of them.
+/// How many bytes of an archive make a batch, from the first header in the batch to the header that follows it. The buffers of a batch
+/// are not reused before the batch is written, so an unfinished batch must hold few buffers.
 const BATCH: u64 = BUFFER as u64 / 2;
 
 /// An archive to unpack, after validation.
@@ -46,7 +46,7 @@ pub(crate) struct Item {
     ticket: Ticket,
     origin: Arc<Origin>,
     object: String,
-    /// None for the data directory itself.
+    /// The directory for the members; `None` for the data directory itself.
     below: Option<RelativePath>,
     limit: u64,
     skip: PathSet,
@@ -120,9 +120,9 @@ pub(crate) struct Archive {
 
 #[derive(Default)]
 struct Batches {
-    /// How many are queued or being written.
+    /// How many batches are queued or being written.
     open: usize,
-    /// The first error.
+    /// The first error in writing a batch.
     error: Option<Error>,
 }
 
@@ -145,13 +145,13 @@ impl SmallFile {
     }
 }
 
-/// A file of an archive, after its header was checked.
+/// A file in an archive, after its header was checked.
 struct MemberFile {
-    /// Its path below the data directory.
+    /// The path below the data directory.
     path: RelativePath,
     size: u64,
     digest: Option<Digest>,
-    /// Its number in the listing; `None` if it is not listed.
+    /// The number of the file in the listing; `None` if the file is not listed.
     number: Option<Number>,
     /// Whether it is checked but not written.
     skipped: bool,
@@ -220,7 +220,7 @@ struct Unpacking<'a> {
     archive: &'a Arc<Archive>,
     worker: &'a RefCell<&'a mut Worker>,
     directories: ArchiveDirectories,
-    /// The total size of its files so far in bytes.
+    /// The total size of the files in the archive so far, in bytes.
     written: u64,
 }
 
@@ -289,14 +289,14 @@ impl<'a> Unpacking<'a> {
         }
         .map_err(|why| Error::new(Kind::Invalid, why.to_string()))?;
         if self.item.refuse.contains(&text(&path)) {
-            return Err(Error::new(Kind::Corrupt, "an archive must not bring this"));
+            return Err(Error::new(Kind::Corrupt, "an archive must not contain this"));
         }
         Ok(path)
     }
 
     /// Creates a directory.
     fn directory(&mut self, path: &RelativePath) -> Result<(), Error> {
-        // A second file of one name fails because the first one exists; a second directory would not.
+        // A second file with the same name fails because the first exists; a second directory would not fail.
         self.directories.add(path)?;
         match self.archive.job.target().directory_of(path)? {
             None => Ok(()),
@@ -461,7 +461,7 @@ fn write_small(worker: &mut Worker, archive: &Archive, small: SmallFile) -> Resu
     writing.finish(archive)
 }
 
-/// A file of an archive that is being written, or only checked.
+/// A file in an archive that is being written, or only checked.
 struct Writing<'a> {
     number: Option<Number>,
     to: To<'a>,

@@ -14,9 +14,9 @@ use crate::sink::{BUFFER, ring::Filling};
 pub(crate) struct Worker {
     /// The queue from which it takes tasks.
     pub(crate) pool: Arc<Pool>,
-    /// Its open directories.
+    /// The open directories.
     pub(crate) directories: Directories,
-    /// Its buffer for reading, [`BUFFER`] bytes.
+    /// The buffer for reading, [`BUFFER`] bytes.
     pub(crate) buffer: Box<[u8]>,
     companion: SyncSender<Filling>,
 }
@@ -46,7 +46,7 @@ impl Worker {
     /// Runs tasks until the pool is stopped; the main function of the thread.
     pub(super) fn work(mut self) {
         while let Some(task) = self.next() {
-            // A panic of an item is caught and reported elsewhere; this keeps the thread alive after any other one.
+            // A panic in an item is caught and reported elsewhere; this keeps the thread alive after any other panic.
             let _ = catch_unwind(AssertUnwindSafe(|| self.run(task)));
         }
     }
@@ -62,7 +62,7 @@ impl Worker {
         if let Some(task) = self.pool.try_next() {
             return Some(task);
         }
-        // Directories of a job that has ended must not stay open.
+        // Directories that a finished job opened must not stay open.
         self.directories.close();
         self.pool.next()
     }

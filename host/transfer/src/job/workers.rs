@@ -15,11 +15,11 @@ use crate::sink::ring::FEWEST_BUFFERS;
 use crate::sink::{BUFFER, directories};
 use crate::store::this_thread_may_block;
 
-/// The memory of a worker in bytes: its buffer, the fewest buffers of a ring, a decoder without its window, and the names of its
+/// The memory of a worker in bytes: its buffer, the fewest buffers that a ring has, a decoder without its window, and the names of its
 /// open directories.
 pub const WORKER: u64 = ((1 + FEWEST_BUFFERS) * BUFFER) as u64 + DECODER_OVERHEAD + (256 << 10);
 
-/// How many files a worker has open besides directories: those that it reads, writes and compares.
+/// How many files a worker has open besides directories: the files that it reads, writes and compares.
 const WORKER_FILES: u64 = 4;
 
 /// The number of threads of the runtime.
@@ -51,7 +51,7 @@ pub(crate) struct Workers {
     /// `None` only within `drop`.
     runtime: Option<Runtime>,
     threads: Threads,
-    /// For the permanent memory and open files of the workers.
+    /// The charges for the permanent memory and open files of the workers.
     _charges: (Charge, Charge),
 }
 
@@ -89,7 +89,7 @@ impl Workers {
             threads: Threads::default(),
             _charges: charges,
         };
-        // If one does not start, dropping `workers` ends the others.
+        // If a thread does not start, dropping `workers` ends the others.
         for index in 0..count {
             let (worker, companion) = worker::pair(Arc::clone(&workers.pool), open);
             workers.threads.start(format!("transfer-{index}"), move || worker.work())?;
@@ -112,7 +112,7 @@ impl Drop for Workers {
         self.pool.stop();
         self.threads.join();
         if let Some(runtime) = self.runtime.take() {
-            // A thread of a runtime may drop this, and may not block on another runtime's end.
+            // The thread that drops this may belong to a runtime; such a thread must not block until another runtime ends.
             runtime.shutdown_background();
         }
     }
@@ -133,11 +133,11 @@ impl Threads {
         Ok(())
     }
 
-    /// Waits until all of them have ended.
+    /// Waits until all threads have ended.
     pub(crate) fn join(&mut self) {
         let threads = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {
-            // The panic hook has printed a panic of the thread already.
+            // If the thread panicked, the panic hook has printed that already.
             let _ = thread.join();
         }
     }

@@ -1,11 +1,11 @@
-//! Blanks the keys in a text that is read, also if no key was derived from it.
+//! Blanks the keys in a text that is read, even if no key was derived from the text.
 
 use std::io::{self, Read};
 
 use super::FORMATS;
 
-/// A reader that puts `*` in place of every byte of a key. The length of the text stays. The chunks of the inner reader do not
-/// matter.
+/// A reader that puts `*` in place of every byte of a key, so the length of the text stays the same. Finds a key in whatever chunks the
+/// inner reader returns the text.
 pub(crate) struct Blanking<R> {
     inner: R,
     at: At,
@@ -14,11 +14,11 @@ pub(crate) struct Blanking<R> {
 /// The position within a line.
 #[derive(Clone, Copy)]
 enum At {
-    /// The line so far matches the first `matched` bytes of `line`, the beginning of the line of a key.
+    /// The line so far matches the first `matched` bytes of `line`, with which the line of every key begins.
     Beginning { line: &'static [u8], matched: usize },
     /// In a line that holds no key.
     Line,
-    /// In a key; `escaped` if the byte before was a backslash that escapes this one.
+    /// In a key; `escaped` if the previous byte was a backslash that escapes this byte.
     Key { escaped: bool },
 }
 
@@ -73,7 +73,7 @@ impl<R: Read> Read for Blanking<R> {
 mod tests {
     use super::*;
 
-    /// Gives so many bytes at once.
+    /// A source that returns this many bytes per read.
     struct Pieces<'a>(&'a [u8], usize);
 
     impl Read for Pieces<'_> {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_in_a_text_is_blanked_however_the_text_comes() {
+    fn a_key_in_a_text_is_blanked_in_whatever_chunks_the_text_arrives() {
         let text = "[cipher]\ncipher-pass=\"se\\\"cr\\\\\"\n\nxcipher-pass=\"seen\"\ncipher-passe=\"seen\"\n\
                     cipher-pass=\ncipher-pass=\"again\ncipher-pass=\"last";
         let blanked = "[cipher]\ncipher-pass=\"********\"\n\nxcipher-pass=\"seen\"\ncipher-passe=\"seen\"\n\
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_no_key_stays_as_it_is() {
+    fn a_text_without_keys_is_unchanged() {
         let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(100_000).collect();
         let mut read = Vec::new();
         Blanking::new(bytes.as_slice()).read_to_end(&mut read).unwrap();

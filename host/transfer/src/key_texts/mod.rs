@@ -1,6 +1,6 @@
 //! Key texts: encrypted texts in which a backup tool keeps the key of further objects. A plugin that may use the key of such a text
-//! must not see the keys in it. So in reads these are blanked ([`Blanking`]), such a text is not written to a file ([`Refusing`]),
-//! and it is not given out in compressed form, which the plugin could decompress itself ([`RefusingCompressed`]).
+//! must not see the keys in it. So the keys are blanked when the plugin reads the text ([`Blanking`]); the text is not written to a file
+//! ([`Refusing`]); and it is not returned in compressed form, because the plugin could decompress it ([`RefusingCompressed`]).
 //!
 //! The host recognises such texts by their formats ([`FORMATS`]), never by the name of an object or the look of a value: the rows
 //! of a table may contain any line, and blanking one would damage the replica. Another tool's format needs another entry.
@@ -31,9 +31,9 @@ const LONGEST: usize = 16;
 /// What the beginning of a text says about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Begins {
-    /// It may hold keys.
+    /// The text may hold keys.
     WithKeys,
-    /// It holds none.
+    /// The text holds no keys.
     Without,
     /// More bytes are needed to decide.
     Unclear,

@@ -7,7 +7,7 @@ fn derived(secret: &str, text: &str) -> Key {
 }
 
 #[test]
-fn the_digest_of_text_with_a_derived_key_is_that_of_the_text_as_it_is_stored() {
+fn the_digest_of_a_text_with_a_derived_key_equals_that_of_the_stored_text() {
     let key = derived("a\"b/c and more", r#"a\"b\/c and more"#);
     for algorithm in [Algorithm::Sha1, Algorithm::Sha256] {
         let (mut with_key, mut stored) = (Hasher::new(algorithm), Hasher::new(algorithm));

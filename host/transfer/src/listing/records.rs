@@ -37,7 +37,7 @@ pub(super) struct Record {
 
 /// The records. The number of a record is its position in units of [`ALIGNMENT`].
 pub(super) struct Records {
-    /// For the blocks and the table.
+    /// The charge for the blocks and the table.
     charge: Charge,
     blocks: Vec<Vec<u8>>,
     /// A hash table with open addressing: the numbers of the records by the hash of their paths. Its length is a power of two, at
@@ -147,7 +147,7 @@ impl Records {
         Record { size: u64::from_le_bytes(size), digest }
     }
 
-    /// Notes that the file has begun in an archive; returns false if it had begun before.
+    /// Records that the file has begun in an archive; returns false if it had begun before.
     pub(super) fn claim(&mut self, number: u32) -> bool {
         let flags = self.flags(number);
         let first = *flags & CLAIMED == 0;
@@ -155,7 +155,7 @@ impl Records {
         first
     }
 
-    /// Notes that an archive contained the file as it is listed.
+    /// Records that an archive contained the file as it is listed.
     pub(super) fn mark_complete(&mut self, number: u32) {
         *self.flags(number) |= COMPLETE;
     }

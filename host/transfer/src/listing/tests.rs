@@ -7,7 +7,7 @@ fn listed(path: &str) -> Listed {
 }
 
 #[test]
-fn what_was_added_is_found_as_it_was_added() {
+fn added_files_are_found_with_their_size_and_digest() {
     let listing = Listing::new();
     let sha = Digest { algorithm: Algorithm::Sha512, value: (0..64).collect() };
     listing
@@ -27,7 +27,7 @@ fn what_was_added_is_found_as_it_was_added() {
 }
 
 #[test]
-fn a_file_that_is_not_listed_or_comes_twice_is_refused() {
+fn a_file_that_is_not_listed_or_occurs_twice_is_refused() {
     let listing = Listing::new();
     listing.add(vec![listed("base/1")]).unwrap();
     assert_eq!(listing.expect("base/2").unwrap_err().kind, Kind::Corrupt);
@@ -75,7 +75,7 @@ fn files_that_no_archive_contained_are_missing_in_the_order_of_their_names() {
     let listing = Listing::new();
     listing.add((0..100).rev().map(|file| listed(&format!("base/{file:03}"))).collect()).unwrap();
     let Ok(Expected::Listed { number, .. }) = listing.expect("base/001") else { panic!() };
-    // It has begun but is not complete, so it is still missing.
+    // The file has begun but is not complete, so it is still missing.
     listing.expect("base/000").unwrap();
     listing.mark_complete(number);
     assert_eq!(listing.missing(2), ["base/000", "base/002"]);
@@ -105,7 +105,7 @@ fn the_number_of_files_is_bounded() {
     listing.add(vec![listed("base/1"), listed("base/2")]).unwrap();
     let error = listing.add(vec![listed("base/3"), listed("base/4")]).unwrap_err();
     assert_eq!((error.kind, error.message.as_str()), (Kind::Limit, "a listing holds at most 3 files"));
-    // None of the two was added.
+    // Neither file was added.
     listing.add(vec![listed("base/4")]).unwrap();
     assert_eq!(listing.missing(4), ["base/1", "base/2", "base/4"]);
 }
@@ -118,7 +118,7 @@ fn the_number_of_tolerated_paths_is_bounded() {
 }
 
 #[test]
-fn what_is_listed_and_tolerated_is_charged_and_given_back() {
+fn listed_and_tolerated_paths_are_charged_and_given_back() {
     let memory = Budget::memory(8 << 20);
     let listing = Listing::within(&memory);
     let batch = |round: usize| {
@@ -129,7 +129,7 @@ fn what_is_listed_and_tolerated_is_charged_and_given_back() {
         (0..100).find_map(|round| Some((listing.add(batch(round)).err()?, round))).unwrap();
     assert_eq!(refused.kind, Kind::Limit);
     assert!((10..20).contains(&rounds), "{rounds}");
-    // None of the last batch was added.
+    // No file from the last batch was added.
     assert_eq!(listing.inner().records.len(), 1000 * rounds);
     let path = |number: usize| format!("{number:0>3000}");
     assert_eq!(listing.tolerate((0..3000).map(path).collect()).unwrap_err().kind, Kind::Limit);

@@ -35,7 +35,7 @@ impl BlockingTasks {
         let (answer, answered) = oneshot::channel();
         let task = move || {
             let ended = catch_unwind(AssertUnwindSafe(work)).map_err(|panic| Error::of_panic(&*panic));
-            // Fails if the caller has stopped waiting, which is no error.
+            // Sending fails if the caller has stopped waiting, which is not an error.
             let _ = answer.send(ended);
         };
         {

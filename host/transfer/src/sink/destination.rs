@@ -27,7 +27,7 @@ impl Destination {
     /// Fails if the job is cancelled.
     ///
     /// # Errors
-    /// `Cancelled`.
+    /// `Cancelled` if the job is cancelled.
     pub(crate) fn fail_if_cancelled(&self) -> Result<(), Error> {
         if self.cancel.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
     }

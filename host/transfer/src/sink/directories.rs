@@ -55,7 +55,7 @@ impl Directories {
         Self { most, of: None, open: HashMap::new(), count: 0, clock: 0 }
     }
 
-    /// Closes them all.
+    /// Closes all directories.
     pub(crate) fn close(&mut self) {
         *self = Self::with_limit(self.most);
     }
@@ -185,7 +185,7 @@ pub(super) fn create(directory: &File, name: &OsStr, mode: u32) -> rustix::io::R
     Ok(file)
 }
 
-/// Returns the metadata of `name`; of a link, those of the link itself.
+/// Returns the metadata of `name`. Does not follow a link, but returns its own metadata.
 pub(super) fn look(directory: &File, name: &OsStr) -> rustix::io::Result<rustix::fs::Stat> {
     rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
 }

@@ -19,7 +19,7 @@ pub const RING: usize = 8 * BUFFER;
 /// Reads `from` to its end into memory.
 ///
 /// # Errors
-/// `Limit` if it has more than `limit` bytes, of which at most `limit` and one are read; errors of `from`.
+/// `Limit` if `from` has more than `limit` bytes (at most `limit` + 1 bytes are read); errors of `from`.
 pub fn read_bounded(from: impl Read, limit: usize) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     from.take((limit as u64).saturating_add(1)).read_to_end(&mut bytes)?;

@@ -22,7 +22,7 @@ pub(crate) struct Ring {
 #[derive(Default)]
 struct RingState {
     made: usize,
-    /// For the buffers beyond the fewest; those are part of their worker's charge.
+    /// The charge for the buffers beyond the fewest; the fewest buffers are part of the worker's own charge.
     charges: Vec<Charge>,
     free: Vec<Box<[u8]>>,
     filled: VecDeque<Arc<Filled>>,

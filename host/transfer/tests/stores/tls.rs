@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tests::certificates::{Authority, Server};
+use tests::certificates::{Authority, ServerCertificate};
 use tests::server::run;
 use tests::stores::{StoreServer, ensure_servers};
 use tokio::runtime::Handle;
@@ -43,16 +43,16 @@ async fn a_web_server_is_trusted_only_with_its_own_authority() {
     let other = fs::read_to_string(other.certificate()).unwrap();
     let unknown = "not from an authority that this machine trusts; for a private authority of the store's own host set `ca_file`";
     for (who, authorities, says) in [
-        (Server::Right, Some(own.clone()), None),
-        (Server::Right, Some(format!("{other}{own}")), None),
-        (Server::Right, None, Some(unknown)),
+        (ServerCertificate::Right, Some(own.clone()), None),
+        (ServerCertificate::Right, Some(format!("{other}{own}")), None),
+        (ServerCertificate::Right, None, Some(unknown)),
         (
-            Server::Right,
+            ServerCertificate::Right,
             Some(other),
             Some("127.0.0.1 cannot show who it is: its certificate is from none of the"),
         ),
-        (Server::Elsewhere, Some(own.clone()), Some("for other names")),
-        (Server::Expired, Some(own), Some("has expired")),
+        (ServerCertificate::Elsewhere, Some(own.clone()), Some("for other names")),
+        (ServerCertificate::Expired, Some(own), Some("has expired")),
     ] {
         let server = StoreServer::python_https(authority.certify(who).unwrap()).unwrap();
         fs::write(server.folder().join("object"), "bytes").unwrap();
@@ -77,7 +77,7 @@ async fn s3_is_trusted_only_with_its_own_authority() {
         s3.put_object(Bucket='backups', Key='object', Body=b'bytes')\n";
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(folder.path()).unwrap();
-    let server = StoreServer::moto_with_tls(authority.certify(Server::Right).unwrap()).unwrap();
+    let server = StoreServer::moto_with_tls(authority.certify(ServerCertificate::Right).unwrap()).unwrap();
     let url = server.url();
     let python = ensure_servers().unwrap().join("venv/bin/python");
     run(Command::new(python).args(["-c", PUT, &url]).arg(authority.certificate())).unwrap();
@@ -96,7 +96,7 @@ async fn a_private_authority_of_a_store_is_not_trusted_for_token_servers() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(folder.path()).unwrap();
     let own = fs::read_to_string(authority.certificate()).unwrap();
-    let tokens = StoreServer::python_https(authority.certify(Server::Right).unwrap()).unwrap();
+    let tokens = StoreServer::python_https(authority.certify(ServerCertificate::Right).unwrap()).unwrap();
     let environment = |name: &str| match name {
         "AZURE_CLIENT_ID" => Some("id".into()),
         "AZURE_TENANT_ID" => Some("tenant".into()),

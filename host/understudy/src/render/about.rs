@@ -6,7 +6,7 @@ use replica::method::ComponentFacts;
 use replica::{ListedMethod, Redactor, Source};
 use serde::Serialize;
 
-/// Where a report comes from: everything in it that is not about the run itself. It contains no secret.
+/// The part of a report that is not about the run itself. It contains no secret.
 #[derive(Clone, Debug, Serialize)]
 pub struct About {
     /// This program's version.
@@ -32,7 +32,7 @@ pub struct Machine {
     pub architecture: String,
 }
 
-/// A method that is a component, with what is known of the component.
+/// A method that is a component, with what is known about the component.
 #[derive(Clone, Debug, Serialize)]
 pub struct Component {
     /// The method's name.

@@ -19,8 +19,9 @@ const UNMEASURED: &str =
 const WAITING: &str = "{prefix:.bold} {spinner} {wide_msg} {elapsed}";
 /// The time between two steps of the spinner.
 const TICK: Duration = Duration::from_millis(120);
-/// The number of characters that are shown of a method's name, and of a phase.
+/// The number of characters that are shown of a method's name.
 const NAME_LIMIT: usize = 24;
+/// The number of characters that are shown of a phase's name.
 const PHASE_LIMIT: usize = 60;
 
 /// Shows progress as a bar for the attempt that runs.
@@ -46,7 +47,7 @@ impl EventSink for Bar {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::AttemptStarted { method } => {
-                // The spinner starts a thread, which must not exist before root is dropped. That is the case at the first event.
+                // The spinner starts a thread, which must not exist before root is dropped. Root is dropped before the first event.
                 let bar = self.terminal.bars().add(ProgressBar::no_length());
                 bar.set_prefix(cut(&printable(&method), NAME_LIMIT).into_owned());
                 bar.enable_steady_tick(TICK);

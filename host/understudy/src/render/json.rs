@@ -33,7 +33,7 @@ impl EventSink for JsonProgress {
     }
 }
 
-/// Decides which events are written, for each kind of event on its own.
+/// Decides which events are written, separately for each kind of event.
 #[derive(Default)]
 struct Pace {
     progress: Throttle,

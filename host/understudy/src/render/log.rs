@@ -47,7 +47,7 @@ impl Log {
     pub fn take_traces(&self) {
         let subscriber = tracing_subscriber::registry().with(Traces(self.clone()));
         if tracing::subscriber::set_global_default(subscriber).is_err() {
-            self.say(Level::Debug, "traces go elsewhere already");
+            self.say(Level::Debug, "trace events are not logged, because another subscriber receives them");
         }
     }
 
@@ -67,8 +67,8 @@ impl Log {
         self.level >= Level::Warn
     }
 
-    /// Returns whether an event is a denial beyond the first [`DENIALS`] of an attempt. An interpreter that looks for its modules
-    /// causes dozens. The report and the log in JSON have all of them, and the method's own error names the one that mattered.
+    /// Returns whether an event is a denial beyond the first [`DENIALS`] of an attempt. An interpreter that looks for its modules causes
+    /// dozens of denials. The report and the log in JSON have all of them, and the method's own error names the one that mattered.
     fn exceeds_denial_limit(&self, event: &Event) -> bool {
         match event {
             Event::AttemptStarted { .. } => self.denials.store(0, Ordering::Relaxed),
@@ -118,7 +118,7 @@ impl EventSink for Log {
     }
 }
 
-/// Returns how serious an event is; `None` for the events of progress.
+/// Returns the level of an event; `None` for the events of progress.
 fn level(event: &Event) -> Option<Level> {
     match event {
         Event::Progress { .. } | Event::Phase { .. } => None,

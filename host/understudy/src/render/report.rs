@@ -40,7 +40,7 @@ pub enum ReportContent<'a> {
         result: &'static str,
         /// The reason, for a person.
         message: &'a str,
-        /// All problems of the configuration; empty if the reason is another.
+        /// All problems of the configuration; empty if the reason is not the configuration.
         problems: &'a [Problem],
     },
 }
@@ -72,11 +72,11 @@ impl ReportFile {
     /// Creates the value for a report at `path`.
     ///
     /// # Errors
-    /// Fails if `path` is relative and the current directory is gone, if `path` does not end in the name of a file, or if it is the `-` by
-    /// which other programs mean their standard output.
+    /// Fails if `path` is relative and the current directory is gone, if `path` does not end in the name of a file, or if `path` is `-`,
+    /// which means standard output in other programs.
     pub fn new(path: &Path) -> io::Result<Self> {
         if path == Path::new("-") {
-            let message = "the report is not written to standard output, as `-` would mean: name a file";
+            let message = "the report cannot be written to standard output (`-`): name a file";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let absolute = std::path::absolute(path)?;
@@ -139,7 +139,7 @@ impl ReportFile {
         };
         match self.path.symlink_metadata() {
             Ok(found) if found.is_symlink() => return Err(other("a symbolic link")),
-            Ok(found) if !found.is_file() => return Err(other("something that is no file")),
+            Ok(found) if !found.is_file() => return Err(other("something that is not a file")),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
@@ -147,11 +147,11 @@ impl ReportFile {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = rustix::fs::open(&self.path, flags, Mode::empty()).map(File::from).map_err(|errno| {
             let error = io::Error::from(errno);
-            io::Error::new(error.kind(), format!("what is there already cannot be read: {error}"))
+            io::Error::new(error.kind(), format!("the existing file cannot be read: {error}"))
         })?;
         let found = file.metadata()?;
         if !found.is_file() {
-            return Err(other("something that is no file"));
+            return Err(other("something that is not a file"));
         }
         self.refuse_anothers(&found)?;
         // `mktemp` creates an empty file.
@@ -163,7 +163,8 @@ impl ReportFile {
         earlier.map(|_| true).map_err(|_| other("a file that is no report of this program"))
     }
 
-    /// In a directory with the sticky bit, such as `/tmp`, nobody but root replaces a file unless it or the directory is his (rename(2)).
+    /// Refuses a file that this user may not replace: in a directory with the sticky bit, such as `/tmp`, only root and the owners of the
+    /// file and of the directory may do that (rename(2)).
     fn refuse_anothers(&self, found: &Metadata) -> io::Result<()> {
         let directory = self.directory.metadata()?;
         let user = rustix::process::geteuid();

@@ -16,7 +16,7 @@ pub enum DatadirState {
 }
 
 impl DatadirState {
-    /// Looks at the data directory after a run that created nothing.
+    /// Returns the state of the data directory after a run that created no replica.
     pub fn of(report: &Report) -> Self {
         if !report.attempts.iter().any(|attempt| attempt.touched) {
             return Self::Untouched;
@@ -57,8 +57,8 @@ fn some(count: u64) -> Option<u64> {
     (count > 0).then_some(count)
 }
 
-/// Returns the lines on a run that created no replica: the result, each attempt with its remedy, the state of the data directory. If
-/// the log has shown the attempts, only their outcomes are repeated.
+/// Returns the lines about a run that created no replica: the result, each attempt with its remedy, the state of the data directory. If
+/// the log has already shown the attempts, repeats only their outcomes.
 pub fn failed(report: &Report, datadir: DatadirState, attempts_logged: bool) -> Vec<String> {
     let mut lines = vec![headline(report)];
     if attempts_logged {

@@ -25,7 +25,7 @@ impl Terminal {
         }
     }
 
-    /// Creates one for any other output, for tests.
+    /// Creates a terminal for any other output, for tests.
     pub fn to(out: impl Write + Send + 'static) -> Self {
         Self {
             bars: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
@@ -39,7 +39,7 @@ impl Terminal {
         self.is_terminal
     }
 
-    /// Returns the container of the bars. Bars are hidden until it gets a draw target.
+    /// Returns the container of the bars. Bars are hidden until the container gets a draw target.
     pub(super) fn bars(&self) -> &MultiProgress {
         &self.bars
     }

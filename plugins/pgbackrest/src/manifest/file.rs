@@ -1,4 +1,4 @@
-//! One file of a manifest.
+//! Reads the line for one file in a manifest.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -17,10 +17,10 @@ pub(crate) const SHA1_OF_EMPTY: [u8; 20] = [
 /// The largest file, in bytes: far larger than a file system allows, and small enough that sums do not overflow.
 const LARGEST: u64 = 1 << 50;
 
-/// A file. A million of them may be in memory.
+/// A file. A million such values may be in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct File {
-    /// Its path in the data directory, such as `base/5/1259` or `pg_tblspc/16384/PG_15_202209061/5/16385`.
+    /// The path in the data directory, such as `base/5/1259` or `pg_tblspc/16384/PG_15_202209061/5/16385`.
     pub(crate) name: Box<str>,
     /// Its size in bytes.
     pub(crate) size: u64,
@@ -28,13 +28,13 @@ pub(crate) struct File {
     pub(crate) mtime: Option<NonZeroU64>,
     /// The SHA-1 of its plain bytes.
     pub(crate) digest: [u8; 20],
-    /// Its permission bits; `None`: the default of the manifest.
+    /// The permission bits; `None` for the manifest's default.
     pub(crate) mode: Option<u16>,
-    /// The index of the label of the backup that holds it; `None`: the backup itself.
+    /// The index of the label of the backup that contains the file; `None` if the backup itself contains the file.
     pub(crate) reference: Option<u16>,
-    /// Its place in a bundle; `None` if it is an object of its own, or empty.
+    /// The position in a bundle; `None` if the file is a separate object, or empty.
     pub(crate) bundled: Option<Bundled>,
-    /// The damage of its pages when the backup was taken; `None` if there was none.
+    /// The damaged pages when the backup was taken; `None` if no page was damaged.
     pub(crate) damage: Option<Damage>,
 }
 

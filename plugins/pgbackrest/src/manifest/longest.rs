@@ -1,4 +1,5 @@
-//! The objects with the longest keys. If a store has those, it has the others too. Stores limit keys in bytes or in characters.
+//! Finds the objects with the longest keys. Stores limit the length of keys in bytes or in characters. So a store that has the objects
+//! with the longest keys can have all others too.
 
 use super::File;
 
@@ -10,7 +11,7 @@ pub(crate) struct Longest {
 }
 
 impl Longest {
-    /// Adds a file that is in the backup with this label. An empty file and one in a bundle have no object of their own.
+    /// Adds a file from the backup with this label. Ignores empty files and files in bundles, because they are not separate objects.
     pub(super) fn add(&mut self, label: &str, file: &File) {
         if file.size == 0 || file.bundled.is_some() {
             return;
@@ -25,7 +26,7 @@ impl Longest {
         }
     }
 
-    /// Returns the file with the most bytes and, if it is another one, the file with the most characters.
+    /// Returns the file whose key has the most bytes, and the file whose key has the most characters if that is another file.
     pub(crate) fn files(&self) -> impl Iterator<Item = &File> {
         let by_bytes = self.by_bytes.as_ref().map(|(_, file)| file);
         let by_characters = self.by_characters.as_ref().map(|(_, file)| file);

@@ -1,13 +1,13 @@
-//! The backups that hold files of a backup.
+//! The labels of the backups that contain files of a backup.
 
 use std::collections::HashMap;
 
 use crate::label::is_label;
 
-/// How many backups a backup can be built on.
+/// The largest permitted number of backups on which a backup is built.
 const MOST: usize = 20_000;
 
-/// Labels, each once. A file stores the index of its label, because there may be a million files but few labels.
+/// A list of unique labels. A file stores the index of its label, because there may be a million files but few labels.
 #[derive(Debug, Default)]
 pub(crate) struct References {
     labels: Vec<Box<str>>,
@@ -27,7 +27,7 @@ impl References {
         self.labels.iter().map(AsRef::as_ref)
     }
 
-    /// Returns the index of the label `text`, which is added if it is new.
+    /// Returns the index of the label `text`. Adds the label if it is new.
     ///
     /// # Errors
     /// Fails if `text` is not a label, or if there are too many labels.

@@ -1,4 +1,4 @@
-//! The original paths of the data directory and of everything outside of it: the section `backup:target` of a manifest.
+//! Reads the section `backup:target` of a manifest: the original paths of the data directory and of the link targets outside it.
 
 use postgres_formats::names::tablespace_oid;
 use serde::Deserialize;
@@ -6,10 +6,10 @@ use serde::Deserialize;
 use crate::ini::split;
 use crate::names::{Name, name_of, shown};
 
-/// How many links a backup may have, tablespaces included.
+/// The largest permitted number of links in a backup, including tablespaces.
 pub(super) const MOST: usize = 1000;
 
-/// The longest target of a link, in bytes (Linux's `PATH_MAX`).
+/// The longest permitted target of a link, in bytes (Linux's `PATH_MAX`).
 const LONGEST_PATH: usize = 4096;
 
 /// The longest name of a tablespace, in bytes (`NAMEDATALEN` in PostgreSQL's pg_config_manual.h, without the byte at its end).
@@ -18,14 +18,14 @@ const LONGEST_NAME: usize = 63;
 /// The target that is the data directory itself.
 const DATA: &str = "pg_data";
 
-/// A link in the data directory to a directory or file outside of it.
+/// A link in the data directory to a directory or file outside the data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     /// The path of the link in the data directory.
     pub(crate) name: String,
     /// The OID and the name of the tablespace; `None` if it is another link.
     pub(crate) tablespace: Option<(u32, String)>,
-    /// The absolute path that the link led to.
+    /// The absolute path to which the link led.
     pub(crate) path: String,
 }
 
@@ -95,7 +95,7 @@ impl Targets {
         Ok(key.len())
     }
 
-    /// Returns every link with the absolute path that it led to.
+    /// Returns every link with the absolute path to which the link led.
     pub(super) fn finish(self) -> Result<Vec<Target>, String> {
         let data = self.data;
         let resolved = self.links.into_iter().map(|link| {

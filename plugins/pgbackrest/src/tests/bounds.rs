@@ -1,4 +1,4 @@
-//! A test for every bound.
+//! Tests for the limits on sizes and numbers.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Reusing the files of a data directory.
+//! Tests for `delta`, which reuses the files in a data directory.
 
 use super::*;
 

@@ -66,7 +66,7 @@ fn a_backup_is_restored_with_the_backups_that_it_is_built_on_and_its_wal() {
 }
 
 #[test]
-fn options_choose_the_newest_backup_that_they_leave() {
+fn the_newest_backup_that_matches_the_options_is_chosen() {
     let scene = Scene::new();
     for (name, value, label) in [
         ("backup", FULL, FULL),

@@ -50,7 +50,7 @@ pub(super) fn sealed(text: &str) -> String {
     format!("{text}\n[backrest]\nbackrest-checksum=\"{}\"\n", sha1(json.as_bytes()))
 }
 
-/// A repository in the folder `repo`, with a full and an incremental backup of one cluster and the WAL of both.
+/// A repository in the folder `repo`, with a full and an incremental backup of one cluster, and the WAL for both backups.
 pub(super) struct Scene {
     pub(super) root: TempDir,
 }
@@ -100,7 +100,7 @@ impl Scene {
         scene
     }
 
-    /// Writes a backup. Unchanged files are in the backup `reference`, unless that is empty.
+    /// Writes a backup. Unchanged files are in the backup `reference`, unless `reference` is empty.
     fn backup(&self, label: &str, segment: &str, lsn: u32, reference: &str) {
         let stored = |name: &str, bytes: &[u8], in_reference: bool| {
             let holder = if in_reference && !reference.is_empty() { reference } else { label };
@@ -178,7 +178,7 @@ impl Scene {
         fs::remove_file(self.path("repo").join(object)).unwrap();
     }
 
-    /// Changes a text of the repository, and updates its checksum.
+    /// Changes a text in the repository, and updates its checksum.
     pub(super) fn edit(&self, object: &str, from: &str, to: &str) -> &Self {
         let text = fs::read_to_string(self.path("repo").join(object)).unwrap();
         let body = text.split("\n[backrest]\nbackrest-checksum").next().unwrap();

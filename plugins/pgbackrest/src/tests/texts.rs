@@ -1,4 +1,4 @@
-//! Damaged and invalid texts beside the backups.
+//! Tests with damaged and invalid texts beside the backups.
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn a_missing_or_damaged_text_is_replaced_by_its_copy_with_a_warning() {
 }
 
 #[test]
-fn a_text_that_is_not_pgbackrests_is_refused() {
+fn a_text_that_pgbackrest_did_not_write_is_refused() {
     for (text, what) in [
         ("", "it has no backrest-format"),
         ("[backrest]\nbackrest-format=5\n", "has no backrest-checksum"),

@@ -1,11 +1,12 @@
-//! The WAL that is restored to `pg_wal`.
+//! Tests for the WAL that is restored to `pg_wal`.
 
 use understudy::native::Source;
 use understudy::source::{Ancestor, Position};
 
 use super::*;
 
-/// Makes a source on timeline `current`. Each of its ancestors is given with the segment and the offset in it at which it ended.
+/// Makes a source on timeline `current`. `timelines` has each ancestor timeline, with the segment and the offset in the segment at which
+/// the timeline ended.
 pub(super) fn source(timelines: &[(u32, u32, u64)], current: u32) -> Source {
     let ended_at = |segment: u32, after: u64| u64::from(segment) * SEGMENT as u64 + after;
     Source {
@@ -44,7 +45,7 @@ fn latest(scene: &Scene, source: &Source) -> Result<Vec<String>, Failure> {
     Ok(all)
 }
 
-/// Returns the name of a segment of 1 MiB.
+/// Returns the name of a 1 MiB segment.
 fn segment(timeline: u32, number: u32) -> String {
     format!("{timeline:08X}00000000{number:08X}")
 }
@@ -115,7 +116,7 @@ fn a_segment_that_is_archived_twice_with_the_same_bytes_is_one() {
 }
 
 #[test]
-fn a_segment_that_is_archived_twice_meanwhile_ends_the_route() {
+fn a_segment_that_is_archived_twice_during_the_restore_ends_the_route() {
     let scene = Scene::new();
     let source = source(&[], 1);
     let request = scene.request().with("wal", "latest");
@@ -141,7 +142,7 @@ fn a_segment_that_is_archived_twice_meanwhile_ends_the_route() {
 }
 
 #[test]
-fn of_two_archived_histories_that_of_the_source_is_used() {
+fn if_two_histories_are_archived_the_history_of_the_source_is_used() {
     let scene = Scene::new();
     let cluster = format!("={{\"db-id\":{SYSTEM_IDENTIFIER},\"db-version\":\"15\"}}");
     scene.edit("archive/main/archive.info", &format!("1{cluster}"), &format!("1{cluster}\n2{cluster}"));
@@ -273,7 +274,7 @@ fn an_endless_history_is_read_up_to_the_limit() {
 }
 
 #[test]
-fn wal_that_is_archived_faster_than_it_is_restored_ends_after_so_many_rounds() {
+fn restoring_ends_after_a_fixed_number_of_rounds_if_wal_is_archived_faster() {
     let scene = Scene::new();
     let request = scene.request().with("wal", "latest");
     // Each lookup of a segment archives another one.

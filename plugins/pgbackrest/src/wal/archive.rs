@@ -1,4 +1,4 @@
-//! The archive of a stanza: `archive/STANZA/VERSION-NUMBER/16 digits/24 digits-SHA-1[.gz|.lz4|.zst|.bz2]`
+//! Finds WAL in the archive of a stanza: `archive/STANZA/VERSION-NUMBER/16 digits/24 digits-SHA-1[.gz|.lz4|.zst|.bz2]`
 //! (pgBackRest's src/command/archive/common.c).
 
 use std::cell::OnceCell;
@@ -15,7 +15,7 @@ use crate::info::ArchiveInfo;
 use crate::manifest::digest;
 use crate::repository::{Repository, Wrapping};
 
-/// How many objects one folder may have. With the smallest segments there are 4096, and some others.
+/// The largest permitted number of objects in one folder. With the smallest segments a folder has 4096 segments and some other objects.
 const MOST_OBJECTS: usize = 20_000;
 
 /// A segment in the archive.
@@ -33,7 +33,7 @@ pub(crate) struct Archived {
 pub(crate) enum Found {
     /// One object, or several with the same bytes.
     One(Archived),
-    /// Two objects with different bytes. It is unknown which of them the cluster wrote.
+    /// Two objects with different bytes. Which of them the cluster wrote is unknown.
     Two(Archived, Archived),
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Archive<'a> {
 
 #[derive(Debug)]
 struct Opened {
-    /// The folders of the cluster, at least one. That of the backup comes first.
+    /// The folders of the cluster, at least one. The folder of the backup comes first.
     folders: Vec<String>,
     /// The key of the archive, if the repository is encrypted.
     key: Option<Key>,
@@ -70,7 +70,7 @@ impl<'a> Archive<'a> {
         Self { repository, label, cluster, opened: OnceCell::new(), listed: None }
     }
 
-    /// Returns whether anything was looked up.
+    /// Returns whether a segment or history file was looked up.
     pub(crate) fn is_opened(&self) -> bool {
         self.opened.get().is_some()
     }
@@ -78,7 +78,7 @@ impl<'a> Archive<'a> {
     /// Returns the key of the archive, if the repository is encrypted.
     ///
     /// # Errors
-    /// Fails if there is no archive or it cannot be used.
+    /// Fails if there is no archive or the archive cannot be used.
     pub(crate) fn key(&self) -> Result<Option<&Key>, Failure> {
         Ok(self.opened()?.key.as_ref())
     }
@@ -118,7 +118,7 @@ impl<'a> Archive<'a> {
         Ok(places.collect::<Vec<_>>().join(" and no "))
     }
 
-    /// Finds the segment `name`; `None` if it is not archived.
+    /// Finds the segment `name`; `None` if the segment is not archived.
     ///
     /// # Errors
     /// The error of the store.
@@ -190,7 +190,7 @@ impl<'a> Archive<'a> {
         Ok(())
     }
 
-    /// Reads the history files of `timeline`, that from the folder of the backup's WAL first; empty if none is archived.
+    /// Reads the history files for `timeline`, starting with the file in the folder of the backup's WAL. Empty if no file is archived.
     ///
     /// # Errors
     /// The error of the store.

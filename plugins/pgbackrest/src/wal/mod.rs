@@ -1,6 +1,6 @@
-//! Finds the WAL to restore to `pg_wal`. A server replays it before it streams, so the backup becomes consistent without the source. WAL of
-//! another timeline after a fork would make a standby that can never follow the source. So the segments are chosen along the timelines of
-//! the source, not by what the archive contains.
+//! Finds the WAL to restore to `pg_wal`. A server replays this WAL before it streams, so the backup becomes consistent without the source.
+//! With WAL from another timeline after a fork, a standby could never follow the source. So the segments are chosen along the timelines
+//! of the source, not by what the archive contains.
 
 pub(crate) mod archive;
 pub(crate) mod timelines;
@@ -15,14 +15,14 @@ use crate::options::Wal;
 use archive::{Archive, Archived, Found};
 use timelines::Timelines;
 
-/// How many segments are restored at most: with segments of the default size more than 1.5 TB.
+/// The largest number of segments that are restored. With the default segment size that is more than 1.5 TB.
 const MOST_SEGMENTS: usize = 100_000;
 
 /// A segment to restore to `pg_wal`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub(crate) name: String,
-    /// The segment in the archive; `None` if the backup itself has it.
+    /// The segment in the archive; `None` if the segment is in the backup itself.
     pub(crate) archived: Option<Archived>,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct History {
     pub(crate) text: Vec<u8>,
 }
 
-/// The route along which the WAL for a backup is chosen, and the position on it.
+/// The route along which the WAL for a backup is chosen, and the current position on the route.
 #[derive(Debug)]
 pub(crate) struct WalRoute<'a> {
     pub(crate) archive: Archive<'a>,
@@ -125,13 +125,14 @@ impl<'a> WalRoute<'a> {
         self.follows_source
     }
 
-    /// Returns the next segments that are archived: from the first to the last that the backup needs and, if the route follows the
-    /// source, up to the first gap. If the source left the backup's timeline within its last segment, the segment of the next timeline is
-    /// used, and if that is not archived yet, the replica streams it. `has` returns whether a segment is in the backup itself.
+    /// Returns the next archived segments: from the first to the last segment that the backup needs and, if the route follows the
+    /// source, further segments up to the first gap. If the source left the backup's timeline within the backup's last segment, uses
+    /// the segment from the next timeline; if that segment is not archived yet, the replica streams it. `has` returns whether a segment
+    /// is in the backup itself.
     ///
     /// # Errors
-    /// Fails if a segment that the backup needs is missing, or if a segment is archived twice with different content. In later calls, for
-    /// segments that were archived meanwhile, a segment that is archived twice only ends the route.
+    /// Fails if a segment that the backup needs is missing, or if a segment is archived twice with different content. In later calls, which
+    /// look for newly archived segments, a segment that is archived twice only ends the route.
     pub(crate) fn next_segments(&mut self, has: &dyn Fn(&str) -> bool) -> Result<Vec<Segment>, Failure> {
         let mut segments = Vec::new();
         self.archive.forget();
@@ -221,7 +222,7 @@ impl<'a> WalRoute<'a> {
         Ok(histories)
     }
 
-    /// Returns the first of the archived `texts` that matches the history of the source; without a source the first valid one.
+    /// Returns the first of the archived `texts` that matches the history of the source; without a source, the first valid text.
     fn of_the_source(&self, timeline: u32, name: String, texts: Vec<Vec<u8>>) -> Result<History, Failure> {
         let mut why = None;
         for text in texts {

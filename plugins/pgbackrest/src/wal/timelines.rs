@@ -1,11 +1,11 @@
-//! The timelines that lead to the position of the source: its ancestors, one after the other, and its own.
+//! The timelines that lead to the position of the source: the ancestors of its timeline, oldest first, and its current timeline.
 
 use postgres_formats::Lsn;
 use postgres_formats::history::Fork;
 use postgres_formats::segment::SegmentSize;
 use understudy::{Failure, source};
 
-/// The timelines of a source, oldest first, each with its end; the current one has no end.
+/// The timelines of a source, oldest first, each with its end; the current timeline has no end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Timelines(Vec<(u32, Option<Lsn>)>);
 
@@ -26,10 +26,10 @@ impl Timelines {
         Self(all.iter().map(|(timeline, end)| (*timeline, end.map(Lsn))).collect())
     }
 
-    /// Checks that a backup that ends at `stop` of `timeline` is in the history of the source.
+    /// Checks that a backup that ends at `stop` on `timeline` is in the history of the source.
     ///
     /// # Errors
-    /// Says why it is not.
+    /// Says why the backup is not in the history.
     pub(crate) fn check(&self, timeline: u32, stop: Lsn) -> Result<(), Failure> {
         let current = self.0.last().map_or(0, |(timeline, _)| *timeline);
         match self.0.iter().find(|(known, _)| *known == timeline) {
@@ -45,15 +45,15 @@ impl Timelines {
         }
     }
 
-    /// Returns the timeline from which the segment `number` is restored, for a backup of `timeline`. The segment in which a timeline
-    /// ended is taken from the next timeline: that of the older timeline may continue with WAL that is not in the history of the source.
+    /// Returns the timeline from which the segment `number` is restored, for a backup on `timeline`. The segment in which a timeline ended
+    /// is taken from the next timeline, because the older timeline's segment may continue with WAL that is not in the source's history.
     pub(crate) fn at(&self, timeline: u32, number: u64, size: SegmentSize) -> u32 {
         let later = self.0.iter().skip_while(|(known, _)| *known != timeline);
         let taken = later.into_iter().find(|(_, end)| end.is_none_or(|end| number < size.number(end)));
         taken.map_or(timeline, |(timeline, _)| *timeline)
     }
 
-    /// Returns the LSN at which the source left `timeline`; `None` if it did not.
+    /// Returns the LSN at which the source left `timeline`; `None` if the source did not leave this timeline.
     pub(crate) fn end(&self, timeline: u32) -> Option<Lsn> {
         self.0.iter().find(|(known, _)| *known == timeline).and_then(|(_, end)| *end)
     }
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn from_the_segment_of_a_fork_on_the_next_timeline_is_used() {
+    fn the_segment_with_a_fork_is_taken_from_the_next_timeline() {
         let taken =
             |from: u32| (3..10).map(|number| timelines().at(from, number, size())).collect::<Vec<_>>();
         assert_eq!(taken(1), [1, 1, 2, 2, 2, 4, 4]);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn two_forks_in_one_segment_lead_to_the_last() {
+    fn with_two_forks_in_one_segment_the_last_timeline_is_used() {
         let timelines = Timelines::new(&[(1, Some(0x0500_0100)), (2, Some(0x0500_0200)), (3, None)]);
         assert_eq!(timelines.at(1, 5, size()), 3);
         assert_eq!(timelines.at(1, 4, size()), 1);

@@ -1,4 +1,4 @@
-//! The JSON of a manifest, file by file.
+//! Reads a manifest's JSON, file by file.
 
 use std::borrow::Cow;
 use std::io::{self, Read};
@@ -11,16 +11,16 @@ use super::window::Window;
 use super::{File, LONGEST_PATH, MOST_WAL_RANGES, ManifestError, Summary, WalRange};
 use crate::checksum::{Algorithm, from_hex};
 
-/// The longest value outside of the lists, in bytes: a checksum or a number.
+/// The longest permitted value outside the lists, in bytes: a checksum or a number.
 const LONGEST_VALUE: usize = 1024;
 
-/// The most bytes of text for one file. Six bytes of text may stand for one byte of a path.
+/// The longest permitted text for one file, in bytes. Six bytes of text may stand for one byte of a path.
 const LONGEST_FILE: usize = 6 * LONGEST_PATH + 4096;
 
-/// The most bytes of text for one WAL range.
+/// The longest permitted text for one WAL range, in bytes.
 const LONGEST_RANGE: usize = 1024;
 
-/// Reads the whole document. Returns the summary, and the checksum that the document says it has.
+/// Reads the whole document. Returns the summary, and the checksum that the document states.
 pub(super) fn read<R: Read>(
     text: &mut Window<R>,
     each: &mut impl FnMut(File) -> io::Result<()>,
@@ -180,7 +180,7 @@ struct WrittenWalRange<'a> {
 }
 
 impl WrittenWalRange<'_> {
-    /// The range, where so many came before.
+    /// Returns the range that follows `before` other ranges.
     fn read(self, before: usize) -> Result<WalRange, ManifestError> {
         let lsn =
             |text: &str| text.parse().map_err(|error: NotAnLsn| ManifestError::Malformed(error.to_string()));

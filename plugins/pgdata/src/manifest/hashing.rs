@@ -1,10 +1,10 @@
-//! The checksum of a manifest: SHA-256 of everything before its last line.
+//! Computes the checksum of a manifest: SHA-256 of all text before the last line.
 
 use std::io::{self, Read};
 
 use crate::checksum::Digesting;
 
-/// How many bytes at the end are held back. The last line has some 90 bytes.
+/// How many bytes at the end are not hashed immediately, because they may belong to the last line. That line has some 90 bytes.
 const TAIL: usize = 4096;
 
 /// A reader that hashes everything that it reads, except the last line.

@@ -1,9 +1,9 @@
-//! The files of a manifest in little memory, to compare restored files with.
+//! Stores the files of a manifest in little memory, so that restored files can be compared with the manifest.
 
 use super::File;
 use crate::checksum::Algorithm;
 
-/// The files of a manifest by name. Each takes 24 bytes besides its name and its checksum.
+/// The files of a manifest by name. Each file takes 24 bytes in addition to its name and its checksum.
 #[derive(Debug, Default)]
 pub struct Index {
     names: String,
@@ -27,7 +27,7 @@ struct Packed {
 pub struct Entry<'a> {
     /// Its size in bytes.
     pub size: u64,
-    /// Its checksum; `None` if the backup was taken without checksums.
+    /// The checksum; `None` if the backup was taken without checksums.
     pub checksum: Option<(Algorithm, &'a [u8])>,
 }
 

@@ -1,5 +1,5 @@
-//! `backup_manifest`, the list of a backup's files (PostgreSQL's manual, "Backup Manifest Format"; version 1 of PostgreSQL 13 to 16,
-//! version 2 of 17). It is read as a stream, because a manifest of a million files has some 150 MB.
+//! Reads `backup_manifest`, the list of a backup's files (PostgreSQL's manual, "Backup Manifest Format"; version 1 in PostgreSQL 13 to 16,
+//! version 2 since 17). The manifest is read as a stream, because a manifest with a million files has some 150 MB.
 
 mod document;
 mod hashing;
@@ -18,20 +18,20 @@ pub use index::{Entry, Index, IndexError};
 /// The largest manifest that is read, in bytes: some seven million files.
 pub const LIMIT: u64 = 1 << 30;
 
-/// The longest path that is read, in bytes: PostgreSQL could not open a longer one.
+/// The longest path that is read, in bytes. PostgreSQL could not open a longer path.
 const LONGEST_PATH: usize = 4096;
 
 /// How many WAL ranges are read. A manifest has one for each timeline of the backup.
 const MOST_WAL_RANGES: usize = 4096;
 
-/// One file of a manifest.
+/// One file in a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Its path relative to the data directory; for a file of a tablespace, below `pg_tblspc/OID/`.
+    /// The path relative to the data directory. A file in a tablespace has a path below `pg_tblspc/OID/`.
     pub path: String,
     /// Its size in bytes.
     pub size: u64,
-    /// Its checksum, byte for byte as the manifest writes it; `None` if the backup was taken without checksums.
+    /// The checksum, in the byte order of the manifest; `None` if the backup was taken without checksums.
     pub checksum: Option<(Algorithm, Vec<u8>)>,
 }
 
@@ -40,20 +40,20 @@ pub struct File {
 pub struct WalRange {
     /// The timeline.
     pub timeline: u32,
-    /// Where it begins.
+    /// The LSN at which the range begins.
     pub start: Lsn,
-    /// Where it ends.
+    /// The LSN at which the range ends.
     pub end: Lsn,
 }
 
-/// The content of a manifest besides its files.
+/// The content of a manifest, except for its files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// The system identifier of the cluster, which only version 2 has.
     pub system_identifier: Option<u64>,
-    /// How many files it lists.
+    /// The number of files that the manifest lists.
     pub files: u64,
-    /// Their sizes together, in bytes.
+    /// The total size of these files in bytes.
     pub bytes: u64,
     /// The WAL that is needed, in order.
     pub wal_ranges: Vec<WalRange>,

@@ -10,11 +10,11 @@ use super::ManifestError;
 /// How many bytes are read at a time.
 const READ: usize = 128 << 10;
 
-/// The part of a text that was read but not consumed yet.
+/// The part of a text that was read but is not consumed yet.
 pub(super) struct Window<R> {
     inner: R,
     buffer: Vec<u8>,
-    /// How many bytes of the buffer are consumed.
+    /// The number of consumed bytes in the buffer.
     start: usize,
     ended: bool,
 }
@@ -73,7 +73,7 @@ impl<R: Read> Window<R> {
         }
     }
 
-    /// Consumes the next character if it is `sign`. Returns whether it was.
+    /// Consumes the next character if it is `sign`. Returns whether the character was consumed.
     pub(super) fn takes(&mut self, sign: u8) -> Result<bool, ManifestError> {
         let is_next = self.peek()? == Some(sign);
         self.start += usize::from(is_next);

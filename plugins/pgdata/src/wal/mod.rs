@@ -1,8 +1,8 @@
-//! Verifies the write-ahead log of a backup record by record, by the checksums of the records, as `pg_waldump` does for `pg_verifybackup`
-//! (PostgreSQL's xlogreader.c, xlog_internal.h, xlogrecord.h; the layout is the same from version 11 to 18, little-endian).
+//! Verifies the WAL of a backup record by record with the records' checksums, as `pg_waldump` does for `pg_verifybackup` (PostgreSQL's
+//! xlogreader.c, xlog_internal.h, xlogrecord.h). The layout is little-endian, and the same from version 11 to 18.
 //!
-//! Between the start and the stop of a backup every byte is checked: all bytes of every record, the padding of a record to the next
-//! multiple of eight, which must be zero, and the rest of a segment after a record that ends it early, which must be zero too.
+//! Every byte between the start and the stop of a backup is checked: all bytes of every record, the padding after a record to the next
+//! multiple of eight, which must be zero, and the rest of a segment after a record that ends the segment early, which must be zero too.
 
 mod page;
 mod pages;
@@ -44,20 +44,21 @@ pub enum Stop {
 pub struct Piece<'a> {
     /// Its timeline.
     pub timeline: u32,
-    /// Where its first record begins.
+    /// The LSN at which the first record begins.
     pub start: Lsn,
     /// Where the verification ends.
     pub stop: Stop,
-    /// Later timelines. A segment that is missing on its own timeline is looked for on these, whose first segment begins with a copy of it.
+    /// Later timelines. A segment that is missing on the range's timeline is looked for on these timelines, because the first segment of
+    /// a new timeline begins with a copy of the old timeline's last segment.
     pub later: &'a [u32],
 }
 
 /// The WAL that was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// Where the last record ends.
+    /// The LSN at which the last record ends.
     pub end: Lsn,
-    /// How many records were verified.
+    /// The number of verified records.
     pub records: u64,
 }
 
@@ -69,7 +70,7 @@ pub enum WalError {
     Io {
         /// Its name.
         segment: String,
-        /// Why.
+        /// The error.
         error: io::Error,
     },
     /// A segment is missing.
@@ -77,7 +78,7 @@ pub enum WalError {
     Missing {
         /// Its name.
         segment: String,
-        /// The LSN that is needed from it.
+        /// The LSN that is needed from the segment.
         at: Lsn,
     },
     /// A segment is not as a server wrote it.
@@ -87,7 +88,7 @@ pub enum WalError {
         segment: String,
         /// The LSN of the damage.
         at: Lsn,
-        /// What is wrong.
+        /// A description of the damage.
         what: String,
     },
 }

@@ -1,20 +1,20 @@
-//! The header of a page of WAL (`XLogPageHeaderData` and `XLogLongPageHeaderData` in xlog_internal.h).
+//! Checks the header of a WAL page (`XLogPageHeaderData` and `XLogLongPageHeaderData` in xlog_internal.h).
 
 use postgres_formats::Lsn;
 use postgres_formats::segment::SegmentSize;
 
-/// The size of the header, with its padding.
+/// The size of a page header with its padding, in bytes.
 pub(super) const HEADER: usize = 24;
-/// The size of the header of a segment's first page.
+/// The size of the header on a segment's first page, in bytes.
 pub(super) const LONG_HEADER: usize = 40;
 
-/// The first record on the page continues from the page before.
+/// The flag for a page whose first record continues from the page before.
 const FIRST_IS_CONTRECORD: u16 = 0x0001;
-/// The header is the long one.
+/// The flag for a page with the long header.
 const IS_LONG: u16 = 0x0002;
 /// Every flag that exists; 0x0004 is `XLP_BKP_REMOVABLE`, which says nothing about the contents.
 const ALL_FLAGS: u16 = 0x000F;
-/// The record that began on the page before was abandoned after a crash.
+/// The flag for a page after an incomplete record that was abandoned after a crash.
 const FIRST_IS_OVERWRITE_CONTRECORD: u16 = 0x0008;
 
 /// The properties that all pages of a cluster's WAL share.
@@ -27,7 +27,7 @@ pub(super) struct Known {
     pub(super) page: usize,
 }
 
-/// What the header of one page must say.
+/// The values that the header of one page must have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
     /// The LSN at which the page begins.
@@ -142,7 +142,7 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(array_at(bytes, at))
 }
 
-/// Returns the bytes from `at` on. Zeros if they are out of bounds, which no caller requests.
+/// Returns the bytes from `at` on; zeros if they are out of bounds, which no caller requests.
 fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes.get(at..at + N).and_then(|slice| slice.try_into().ok()).unwrap_or([0; N])
 }

@@ -68,7 +68,7 @@ impl<'a> Pages<'a> {
         self.page_at.saturating_add(self.offset as u64)
     }
 
-    /// Moves to `at`, on this page or a later one. If a page begins at `at`, moves behind its header.
+    /// Moves to `at`, on this page or a later page. If a page begins at `at`, moves to the end of the page's header.
     pub(super) fn go_to(&mut self, at: u64) -> Result<(), WalError> {
         // The size of a page is a power of two.
         let page_at = at & !(self.known.page as u64 - 1);
@@ -167,7 +167,7 @@ impl<'a> Pages<'a> {
         Err(WalError::Missing { segment: own, at: Lsn(at) })
     }
 
-    /// Reads the next chunk, up to `end` at most. A segment that ends before is damaged.
+    /// Reads the next chunk, up to `end` at most. A segment that ends before `end` is damaged.
     fn read_chunk(&mut self, end: u64) -> Result<(), WalError> {
         let Some(segment) = &mut self.segment else { return Ok(()) };
         let left = usize::try_from(end - self.chunk_at).unwrap_or(CHUNK).min(CHUNK);

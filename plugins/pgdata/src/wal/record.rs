@@ -1,4 +1,4 @@
-//! One WAL record (`XLogRecord` in xlogrecord.h).
+//! Reads and checks one WAL record (`XLogRecord` in xlogrecord.h).
 
 use postgres_formats::Lsn;
 
@@ -15,7 +15,7 @@ const PREFIX: usize = HEADER + 2 + 8;
 /// The first bytes of a record, aligned so that the checksum can be computed in steps of eight bytes.
 #[repr(align(8))]
 struct RecordPrefix([u8; PREFIX]);
-/// A length above that of the longest record (`XLogRecordMaxSize`, 1020 MiB), in bytes.
+/// An upper limit for the length of a record, in bytes. It is above the longest record's length (`XLogRecordMaxSize`, 1020 MiB).
 const LONGEST: u32 = 1 << 30;
 
 /// The resource manager whose records end segments and backups (`RM_XLOG_ID`), and its kinds of records (pg_control.h).
@@ -32,7 +32,7 @@ pub(super) struct Record {
     pub(super) end: u64,
     /// Whether the record ends its segment early.
     pub(super) switches: bool,
-    /// The start of the backup that the record ends; `None` if it ends no backup.
+    /// The start of the backup that the record ends; `None` if the record does not end a backup.
     pub(super) ends_backup_from: Option<Lsn>,
 }
 

@@ -222,7 +222,7 @@ fn padding_that_is_not_zero_is_noticed() {
 }
 
 #[test]
-fn what_follows_a_switch_must_be_zero() {
+fn bytes_after_a_segment_switch_must_be_zero() {
     let (server, start, stop) = written();
     let files = server.segments();
     *files.0.first_key_value().unwrap().1.borrow_mut().last_mut().unwrap() = 1;

@@ -9,7 +9,7 @@ use crate::raw::understudy::method::store::{Object, Range};
 use crate::raw::understudy::method::types::Error;
 use crate::raw::wasi::io::streams::{InputStream, StreamError};
 
-/// A stream of the bytes of an object.
+/// A stream that reads the bytes of an object.
 pub(crate) struct Stream(InputStream);
 
 impl Stream {

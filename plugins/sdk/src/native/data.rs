@@ -1,5 +1,5 @@
 //! A stand-in for the data plane, for tests of a method. Stores are directories, and files are copied when they are added. The stand-in
-//! neither decodes nor unpacks; a method that needs that is tested with the real host.
+//! neither decodes nor unpacks; a method that needs decoding or unpacking must be tested with the real host.
 
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use crate::raw::understudy::method::store::{CipherFormat, Codec, Object, Range};
 use crate::raw::understudy::method::transfer::{Action, Fetch, Listed, Outcome, Status, Unless, Unpack};
 use crate::raw::understudy::method::types::Error;
 
-/// How many objects a page has, as the contract says.
+/// The number of objects in a page, as the contract requires.
 const PAGE: usize = 1000;
 
 pub(crate) struct Key(());
@@ -112,7 +112,7 @@ impl Bucket {
             return Err(Error::NotFound(format!("{key} is not a file")));
         }
         let listed = object(key.to_owned(), &metadata);
-        // As real stores do: they round times differently than in their listings.
+        // Real stores too round this time differently than the times in their listings.
         Ok(Object { modified: listed.modified.map(|time| time + 1), ..listed })
     }
 
@@ -211,7 +211,7 @@ impl Stream {
     }
 }
 
-/// A listing that compares nothing, because the stand-in unpacks nothing.
+/// A listing whose files are never compared, because the stand-in does not unpack archives.
 pub(crate) struct Listing(RefCell<Vec<String>>);
 
 impl Listing {
@@ -300,12 +300,12 @@ impl Job {
     }
 }
 
-/// Copies one file, unless it exists already as `unless` demands.
+/// Copies one file, unless the file exists already and matches as `unless` requires.
 fn copy(bucket: &Bucket, item: &Fetch) -> Result<Action, Error> {
     let failed = |error: std::io::Error| error_of(&item.object, &error);
     let to = place(&item.path)?;
     if item.unless == Unless::SameDigest && has_digest(&to, item) {
-        // As the host, which then does not read the object.
+        // The host does not read the object in this case either.
         set_mode_and_time(&to, item).map_err(failed)?;
         super::done(item.size, 1);
         return Ok(Action::Kept);
@@ -369,7 +369,7 @@ fn set_mode_and_time(to: &Path, item: &Fetch) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Creates an empty file. As with the host, its object need not exist.
+/// Creates an empty file. As with the host, the file's object need not exist.
 fn write_nothing(to: &Path, item: &Fetch) -> Result<Action, Error> {
     let failed = |error: std::io::Error| error_of(&item.path, &error);
     if let Some(folder) = to.parent() {
@@ -380,7 +380,7 @@ fn write_nothing(to: &Path, item: &Fetch) -> Result<Action, Error> {
     Ok(Action::Written)
 }
 
-/// Returns the path of a file of the data directory.
+/// Returns the path of a file in the data directory.
 fn place(path: &str) -> Result<PathBuf, Error> {
     let datadir = crate::Datadir::at(with(|host| host.datadir.clone()).unwrap_or_default());
     datadir.place(path).map_err(|failure| Error::Invalid(failure.to_string()))

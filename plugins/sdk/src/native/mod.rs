@@ -1,5 +1,5 @@
-//! A stand-in for the host, for a method's tests on the machine that builds it. Its stores are directories, and it copies files unchanged:
-//! it neither decodes nor unpacks.
+//! A stand-in for the host, for tests of a method on the machine that builds the method. The stand-in's stores are directories. It copies
+//! files unchanged: it neither decodes nor unpacks.
 //!
 //! ```
 //! use understudy::native::Host;
@@ -25,7 +25,7 @@ use crate::log::Level;
 use crate::source::{Ancestor, Position};
 use crate::{Error, Signal};
 
-/// A host for tests: what it answers, and a record of what the method reported.
+/// A host for tests: the answers that it gives, and a record of what the method reported.
 #[derive(Clone, Debug)]
 pub struct Host {
     datadir: PathBuf,
@@ -47,7 +47,7 @@ pub struct Source {
     pub system_identifier: u64,
     /// Its WAL position.
     pub position: Position,
-    /// The ancestors of its timeline, oldest first.
+    /// The ancestors of the server's timeline, oldest first.
     pub history: Vec<Ancestor>,
 }
 

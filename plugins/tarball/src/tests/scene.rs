@@ -66,7 +66,7 @@ impl Scene {
         self
     }
 
-    /// Writes the backup to `folder`, which is created.
+    /// Creates `folder`, and writes the backup to it.
     pub(super) fn write(&self, folder: &str) -> &Self {
         fs::create_dir_all(self.path(folder)).unwrap();
         self.put(folder, "base.tar", &archive(&self.base));

@@ -1,4 +1,4 @@
-//! The files of a backup.
+//! Finds the files of a backup.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,18 +11,18 @@ use ustar::{Archive, Stream};
 
 use crate::codec::Codec;
 
-/// How many archives a backup may have, one for each tablespace.
+/// The largest permitted number of archives in a backup. Each tablespace has an archive.
 const MOST_ARCHIVES: usize = 1000;
 
-/// The files of a backup in its directory.
+/// The files in the directory of a backup.
 #[derive(Debug)]
 pub(crate) struct Backup {
     pub(crate) base: ArchiveFile,
     /// The archives of the tablespaces by OID.
     pub(crate) tablespaces: BTreeMap<u32, ArchiveFile>,
-    /// `None` with `-X fetch`, where the WAL is in `base`, and with `-X none`.
+    /// The archive of the WAL; `None` with `-X fetch`, where the WAL is in `base`, and with `-X none`.
     pub(crate) wal: Option<ArchiveFile>,
-    /// `None` with `--no-manifest`.
+    /// The path of the manifest; `None` with `--no-manifest`.
     pub(crate) manifest: Option<PathBuf>,
 }
 
@@ -38,7 +38,7 @@ impl Backup {
     ///
     /// # Errors
     /// [`Failure::NotApplicable`] if the directory or `base.tar` is missing; [`Failure::Failed`] if the directory is not granted or has two
-    /// archives of one name.
+    /// archives for the same name.
     pub(crate) fn find(directory: &Path) -> Result<Self, Failure> {
         if !is_granted(directory) {
             let directory = directory.display();
@@ -106,7 +106,7 @@ impl ArchiveFile {
     }
 
     fn file(&self) -> Result<File, Failure> {
-        // Reading anything but a plain file could block forever.
+        // Reading anything but a regular file could block forever.
         if !fs::metadata(&self.path).at(&self.path)?.is_file() {
             return Err(self.failed("is not a plain file"));
         }

@@ -1,6 +1,6 @@
-//! The method `decode`: restores what `pg_basebackup -Ft` writes, with every byte read and written by the component. It reads,
-//! decompresses, unpacks and checks in the sandbox, on one thread, what `tarball` leaves to the host. It exists for benchmarks and is not
-//! meant for use.
+//! The method `decode`: restores a backup that `pg_basebackup -Ft` wrote. The component reads and writes every byte itself: it reads,
+//! decompresses, unpacks and checks the files in the sandbox, on one thread. The method `tarball` leaves this work to the host.
+//! `decode` exists for benchmarks and is not meant for use.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]

@@ -1,4 +1,4 @@
-//! Makes the plan of a backup from its first members and its manifest.
+//! Makes the plan for a backup from its first archive members and its manifest.
 
 use std::io::Read;
 
@@ -11,10 +11,10 @@ use ustar::{Archive, Kind, Member};
 use crate::backup::{ArchiveFile, Backup};
 use crate::manifest;
 
-/// How many plain bytes of base.tar are read for its first members.
+/// How many decompressed bytes of base.tar are read to find its first members.
 const FAR_ENOUGH: u64 = 16 << 20;
 
-/// Makes the plan of `backup`.
+/// Makes the plan for `backup`.
 pub(crate) fn plan(backup: &Backup) -> Result<Plan, Failure> {
     let (label, map) = look_at_base(&backup.base)?;
     let label = label.ok_or_else(|| backup.base.failed("has no backup_label: it is not a base backup"))?;
@@ -52,14 +52,14 @@ fn look_at_base(file: &ArchiveFile) -> Result<(Option<Start>, Vec<Mapped<String>
             TABLESPACE_MAP => {
                 map = read_map(file, &contents(file, &mut archive, &member, tablespace_map::LIMIT)?)?;
             }
-            // Both come before anything else.
+            // pg_basebackup writes both files before any other file.
             _ => break,
         }
     }
     Ok((label, map))
 }
 
-/// Reads a small member of an archive.
+/// Reads a small archive member.
 fn contents(
     file: &ArchiveFile,
     archive: &mut Archive,
@@ -67,9 +67,7 @@ fn contents(
     limit: u64,
 ) -> Result<Vec<u8>, Failure> {
     if member.kind != Kind::File || member.size > limit {
-        return Err(
-            file.failed(format!("has a {} that is larger than {limit} bytes or no file", member.name))
-        );
+        return Err(file.failed(format!("has a {} that is not a file or exceeds {limit} bytes", member.name)));
     }
     let mut bytes = Vec::new();
     let read = archive.contents().read_to_end(&mut bytes);

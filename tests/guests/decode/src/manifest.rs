@@ -1,4 +1,4 @@
-//! Reads a backup's manifest, and compares the restored files with it.
+//! Reads a backup's manifest, and compares the restored files with the manifest.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -11,8 +11,8 @@ use understudy::{AtPath, DataFile, Failure, UntilCancelled};
 /// How many bytes are copied at once.
 const BUFFER: usize = 256 << 10;
 
-/// Files that pg_verifybackup does not check either (`ignore_list` in pg_verifybackup.c): WAL, of which a manifest lists at most the
-/// `archive_status` of `-X fetch`, and what pg_basebackup itself changes after the manifest was made (`-R`).
+/// Files that are not checked, as in pg_verifybackup (`ignore_list` in pg_verifybackup.c): WAL, because a manifest lists no WAL file but
+/// may list `archive_status` with `-X fetch`, and files that pg_basebackup changes after the manifest was made (`-R`).
 fn is_not_compared(name: &str) -> bool {
     name.starts_with("pg_wal/")
         || matches!(name, "postgresql.auto.conf" | "standby.signal" | "recovery.signal")
@@ -37,7 +37,7 @@ fn read(path: &Path, each: impl FnMut(pgdata::manifest::File) -> io::Result<()>)
 
 /// Compares files with the manifest while they are written.
 pub(crate) struct Check {
-    /// `None` if the backup has no manifest: then files cannot be compared.
+    /// The manifest; `None` if the backup has no manifest, so that files cannot be compared.
     manifest: Option<(PathBuf, Index)>,
     buffer: Vec<u8>,
 }
@@ -48,7 +48,7 @@ pub(crate) struct Expected {
 }
 
 impl Check {
-    /// Reads the manifest, if there is one.
+    /// Reads the manifest, if it exists.
     pub(crate) fn new(manifest: Option<&Path>) -> Result<Self, Failure> {
         let manifest = match manifest {
             None => None,
@@ -71,7 +71,7 @@ impl Check {
         let Some((path, index)) = &mut self.manifest else { return Ok(nothing) };
         let path = path.display();
         if is_not_compared(name) {
-            // It may be listed or not.
+            // The manifest may list the file or not.
             let _ = index.see(name);
             return Ok(nothing);
         }
@@ -85,7 +85,7 @@ impl Check {
         Ok(Expected { checksum: entry.checksum.map(|(algorithm, value)| (algorithm, value.to_vec())) })
     }
 
-    /// Copies all of `from` to `to`, if given, and compares the checksum.
+    /// Copies all of `from` to `to`, and compares the checksum with the expected checksum, if there is one.
     ///
     /// # Errors
     /// Fails if reading or writing fails, or if the checksum differs.
@@ -120,10 +120,10 @@ impl Check {
         Ok(())
     }
 
-    /// Checks, after everything is unpacked, that every listed file was in the archives.
+    /// Checks after unpacking that every listed file was in the archives.
     ///
     /// # Errors
-    /// Fails if files are missing. The failure names the first few.
+    /// Fails if files are missing. The failure names the first few of them.
     pub(crate) fn check_complete(&self) -> Result<(), Failure> {
         let Some((path, index)) = &self.manifest else { return Ok(()) };
         let mut missing = index.unseen().filter(|name| !is_not_compared(name));
@@ -141,7 +141,7 @@ impl Check {
     }
 }
 
-/// A destination of the contents of a file.
+/// A destination for the content of a file.
 pub(crate) trait Sink {
     fn take(&mut self, bytes: &[u8]) -> Result<(), Failure>;
 }
@@ -159,7 +159,7 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Which side of a copy failed.
+/// The error of a failed copy, by the side that failed.
 pub(crate) enum CopyError {
     Read(io::Error),
     Other(Failure),

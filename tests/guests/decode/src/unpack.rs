@@ -11,17 +11,17 @@ use crate::backup::{ArchiveFile, Backup};
 use crate::look;
 use crate::manifest::{Check, CopyError, Sink};
 
-/// Files of a running server, which no backup has and no replica may inherit.
+/// Files that a running server writes. No backup contains them, and no replica may inherit them.
 const OF_A_SERVER: [&str; 2] = [names::POSTMASTER_PID, names::POSTMASTER_OPTS];
 
-/// Unpacks `backup`, which must match `plan`: the tablespaces, the WAL, the data directory, and last its control file.
+/// Unpacks `backup`, which must match `plan`: first the tablespaces, then the WAL and the data directory, and last the control file.
 pub(crate) fn all(backup: &Backup, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
     progress::expect(plan.bytes, plan.files);
     let mut check = Check::new(backup.manifest.as_deref())?;
     let planned: BTreeSet<_> = plan.tablespaces.iter().map(|tablespace| tablespace.oid).collect();
     if !planned.iter().eq(backup.tablespaces.keys()) {
         return Err(Failure::failed(
-            "the tablespaces of the backup are no longer those of the plan: it was replaced since",
+            "the tablespaces of the backup are no longer those of the plan: the backup was replaced; run again",
         ));
     }
     for (oid, archive) in &backup.tablespaces {
@@ -65,7 +65,7 @@ impl Unpacking<'_> {
         })
     }
 
-    /// Returns the contents of the control file, which is not written yet.
+    /// Unpacks the archive except for the control file, and returns the content of the control file.
     fn base(&mut self, plan: &Plan) -> Result<Vec<u8>, Failure> {
         let (mut label, mut version, mut control) = (false, false, None);
         self.each_member(|this, archive, member| {
@@ -117,7 +117,9 @@ impl Unpacking<'_> {
     }
 
     fn replaced(&self) -> Failure {
-        self.file.failed("is not what the plan was made from any more: it was replaced; run again")
+        self.file.failed(
+            "is no longer the archive from which the plan was made, because it was replaced: run again",
+        )
     }
 
     /// Calls a function for each member, and reads the archive to its end.
@@ -129,7 +131,7 @@ impl Unpacking<'_> {
         let mut directories = HashSet::new();
         while let Some(member) = archive.next().map_err(|error| self.file.failed(error))? {
             cancelled()?;
-            // A file that comes twice fails because the first one exists; a directory would not fail.
+            // If the archive has the same file twice, creating the second fails. Creating a directory twice would not fail.
             if member.kind == Kind::Directory && !directories.insert(member.name.clone()) {
                 return Err(self
                     .file
@@ -157,7 +159,7 @@ impl Unpacking<'_> {
         }
     }
 
-    /// Reads a member whose size was checked.
+    /// Reads a small member, whose size the caller has checked.
     fn small(&mut self, archive: &mut Archive, member: &Member) -> Result<Vec<u8>, Failure> {
         let mut bytes = Vec::new();
         self.contents(archive, member, &member.name, &mut bytes)?;
@@ -174,7 +176,7 @@ impl Unpacking<'_> {
             let name = &member.name;
             return Err(self
                 .file
-                .failed(format!("has a {name} that is larger than {limit} bytes or no file")));
+                .failed(format!("has a {name} that is not a regular file or is larger than {limit} bytes")));
         }
         self.small(archive, member)
     }
@@ -195,19 +197,19 @@ impl Unpacking<'_> {
     }
 }
 
-/// Checks that a member of that name may be in base.tar.
+/// Checks that base.tar may have a member with this name.
 pub(crate) fn belongs_in_base(name: &str) -> Result<(), String> {
     let shown = name.escape_debug();
     if name.starts_with("pg_tblspc/") {
-        return Err(format!("has a member `{shown}`, which belongs into the archive of its tablespace"));
+        return Err(format!("has a member `{shown}`, which belongs in the archive of its tablespace"));
     }
     if name == names::UNFINISHED_CONTROL_FILE || OF_A_SERVER.contains(&name) {
-        return Err(format!("has a member `{shown}`, which no base backup has"));
+        return Err(format!("has a member `{shown}`, which base backups never contain"));
     }
     whole(name)
 }
 
-/// Checks that a member of that name may be in the archive of a tablespace, which contains only PostgreSQL's directory.
+/// Checks that the archive of a tablespace may have a member with this name. Such an archive contains only PostgreSQL's directory.
 fn belongs_in_tablespace(name: &str) -> Result<(), String> {
     let folder = name.split('/').next().unwrap_or(name);
     let of_postgresql = names::TablespaceFolder::parse(folder.as_bytes())
@@ -218,7 +220,7 @@ fn belongs_in_tablespace(name: &str) -> Result<(), String> {
     Err(format!("has a member `{}`, which is not below a PG_MAJOR_CATALOG folder", name.escape_debug()))
 }
 
-/// Checks that a member may be in pg_wal.tar.
+/// Checks that pg_wal.tar may have this member.
 fn belongs_in_wal(member: &Member) -> Result<(), String> {
     let ok = match (member.kind, member.name.split_once('/')) {
         (Kind::Directory, None) => member.name == "archive_status",
@@ -240,7 +242,7 @@ fn is_wal(name: &str) -> bool {
     WalFile::parse(name.as_bytes()).is_some()
 }
 
-/// Checks that a file is not one of an incremental backup, whose files are not complete.
+/// Checks that a file does not come from an incremental backup, whose files are incomplete.
 fn whole(name: &str) -> Result<(), String> {
     let file = name.rsplit('/').next().unwrap_or(name);
     if file.starts_with("INCREMENTAL.") {

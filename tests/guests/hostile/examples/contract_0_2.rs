@@ -1,4 +1,5 @@
-//! A method for version 0.2 of the contract, which the sandbox has for its own tests. Its plan names the objects of the store `repo`.
+//! A method for version 0.2 of the contract, which the sandbox supports only in its own tests. The method's plan names the objects in
+//! the store `repo`.
 
 #![allow(unsafe_code, reason = "wit-bindgen writes it, in part where it exports the method")]
 
@@ -61,6 +62,6 @@ fn failed(error: Error) -> Failure {
     })
 }
 
-// The linker of this machine does not take the names of a component's exports.
+// The linker for native programs does not accept the names of a component's exports.
 #[cfg(target_arch = "wasm32")]
 contract::export!(Contract02 with_types_in contract);

@@ -1,4 +1,4 @@
-//! Returns a description with too many options, and with terminal escapes.
+//! A component whose `describe` returns too many options and terminal escapes.
 
 use understudy::{Description, Failure, Kind, Method, OptionSpec, Plan, Request};
 

@@ -1,4 +1,4 @@
-//! Loops forever in `describe`.
+//! A component whose `describe` loops forever.
 
 use understudy::{Description, Failure, Method, Plan, Request};
 

@@ -1,4 +1,4 @@
-//! Traps in `describe`.
+//! A component whose `describe` traps.
 
 use understudy::{Description, Failure, Method, Plan, Request};
 

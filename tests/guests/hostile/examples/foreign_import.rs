@@ -1,4 +1,4 @@
-//! Imports an interface that no host of this contract has.
+//! A component that imports an interface that the contract does not define.
 
 use understudy::{Description, Failure, Method, Plan, Request};
 

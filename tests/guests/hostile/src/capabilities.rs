@@ -1,4 +1,4 @@
-//! Calls interfaces that are not granted.
+//! Behaviours that call interfaces without a grant.
 
 use understudy::raw::understudy::method::keys::Key;
 use understudy::raw::understudy::method::store::Bucket;
@@ -15,7 +15,7 @@ pub(crate) fn environment(_: &Request) -> Result<(), Failure> {
     let arguments: Vec<_> =
         std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
     let mut input = Vec::new();
-    // A closed standard input is empty or fails. Both are allowed.
+    // Reading a closed standard input returns nothing or fails. Both are allowed.
     let read = std::io::Read::read_to_end(&mut std::io::stdin(), &mut input);
     if variables.is_empty() && arguments.is_empty() && input.is_empty() {
         return Err(refused("environment, arguments and input", format!("all are empty ({read:?})")));

@@ -1,11 +1,11 @@
-//! Ends in various ways, or does not end.
+//! Behaviours that end the component in various ways, or never end it.
 
 use std::time::Duration;
 
 use understudy::raw::understudy::method::cancellation;
 use understudy::{Failure, Request, cancelled, log};
 
-/// An hour: longer than any test waits.
+/// An hour, which is longer than any test waits.
 const LONG: Duration = Duration::from_secs(3600);
 
 pub(crate) fn trap(_: &Request) -> Result<(), Failure> {
@@ -17,7 +17,7 @@ pub(crate) fn panic(_: &Request) -> Result<(), Failure> {
     panic!("the method panics")
 }
 
-/// Exits as a program that succeeded.
+/// Exits with the status of a successful program.
 pub(crate) fn exit(_: &Request) -> Result<(), Failure> {
     std::process::exit(0)
 }

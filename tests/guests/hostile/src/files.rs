@@ -1,4 +1,4 @@
-//! Tries to reach files that are not granted.
+//! Behaviours that try to reach files without a grant.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use crate::{escaped, refused, verdict};
 
 pub(crate) type Attempts = Vec<(String, Result<(), String>)>;
 
-/// Writes a file by an absolute path (`path`) that is outside of everything granted.
+/// Writes a file at the absolute path `path`, which is outside every granted directory.
 pub(crate) fn write_outside(request: &Request) -> Result<(), Failure> {
     let path: String = request.require("path")?;
     match fs::write(&path, "written from inside the sandbox") {
@@ -21,7 +21,7 @@ pub(crate) fn write_outside(request: &Request) -> Result<(), Failure> {
     }
 }
 
-/// Reads `path`, which is outside of everything granted.
+/// Reads `path`, which is outside every granted directory.
 pub(crate) fn read_outside(request: &Request) -> Result<(), Failure> {
     let path: String = request.require("path")?;
     match fs::read(&path) {
@@ -30,8 +30,8 @@ pub(crate) fn read_outside(request: &Request) -> Result<(), Failure> {
     }
 }
 
-/// Tries to change `path`, a directory granted for reading: creates, overwrites, truncates, renames, links, removes. Needs a file `victim`
-/// there.
+/// Tries to change `path`, a directory granted for reading: creates, overwrites, truncates, renames, links, removes. The directory must
+/// contain a file `victim`.
 pub(crate) fn write_granted(request: &Request) -> Result<(), Failure> {
     let directory: String = request.require("path")?;
     let directory = Path::new(&directory);
@@ -55,7 +55,8 @@ pub(crate) fn write_granted(request: &Request) -> Result<(), Failure> {
     Err(verdict(attempts))
 }
 
-/// Tries to reach `path`, an existing file outside of the data directory: by `..`, by links that it creates, with trailing slashes.
+/// Tries to reach `path`, an existing file outside the data directory: with `..`, through links that the component creates, with trailing
+/// slashes.
 pub(crate) fn traverse(request: &Request) -> Result<(), Failure> {
     let target: String = request.require("path")?;
     let datadir = request.datadir()?;
@@ -126,7 +127,7 @@ pub(crate) fn write(request: &Request) -> Result<(), Failure> {
     }
 }
 
-/// Tries to create a control file under its final name: in any spelling, by a rename, by a link, with a whole directory.
+/// Tries to create a control file under its final name: with several spellings, by a rename, by a link, by moving a whole directory.
 pub(crate) fn control_file(request: &Request) -> Result<(), Failure> {
     let datadir = request.datadir()?;
     let global = datadir.join("global");
@@ -154,7 +155,7 @@ pub(crate) fn other_global(datadir: &Path) -> Result<Attempts, Failure> {
     let (global, g2) = (datadir.join("global"), datadir.join("g2"));
     fs::create_dir_all(&g2).at(&g2)?;
     fs::write(g2.join("other"), [0; 8192]).at(&g2)?;
-    // The name must be free, otherwise the kernel fails whatever the host does.
+    // The name must be free. Otherwise the kernel fails, whatever the host does.
     let aside = datadir.join("aside");
     fs::rename(&global, &aside).at(&global)?;
     let mut attempts = Attempts::new();
@@ -171,7 +172,7 @@ pub(crate) fn other_global(datadir: &Path) -> Result<Attempts, Failure> {
     Ok(attempts)
 }
 
-/// Writes half a cluster, the control file included, then fails.
+/// Writes half a cluster, including the control file, then fails.
 pub(crate) fn partial(request: &Request) -> Result<(), Failure> {
     let datadir = Datadir::of(request)?;
     for directory in ["base", "base/5", "global", "pg_wal", "pg_wal/archive_status", "pg_tblspc"] {

@@ -1,4 +1,4 @@
-//! Makes the host hold more and more, until a call is refused or `count` rounds are done.
+//! Behaviours that make the host hold more and more resources, until a call is refused or `count` rounds are done.
 
 use understudy::raw::understudy::method::store::{Bucket, Codec, Pipeline};
 use understudy::raw::understudy::method::transfer::{Fetch, Job, Listed, Listing, Unless, Unpack};
@@ -9,7 +9,7 @@ use wasip2::filesystem::types::{DescriptorFlags, OpenFlags, PathFlags};
 use crate::files::preopened;
 use crate::refused;
 
-/// How many items one call has: so many that their names fill the largest call.
+/// How many items one call passes. With this number the names of the items fill the largest permitted call.
 const ITEMS: usize = 3500;
 
 /// Returns a relative path of 3.9 KB that ends with `name`.
@@ -53,7 +53,7 @@ fn text<T, E: std::fmt::Debug>(answer: Result<T, E>) -> Result<T, String> {
     answer.map_err(|error| format!("{error:?}"))
 }
 
-/// Queues files with long names, a batch in each of many jobs.
+/// Queues files with long names in many jobs, one batch per job.
 pub(crate) fn queues(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let object: String = request.require("path")?;
@@ -69,7 +69,7 @@ pub(crate) fn queues(request: &Request) -> Result<(), Failure> {
     })
 }
 
-/// Adds origins of a bucket with a long name.
+/// Adds origins for a bucket with a long name.
 pub(crate) fn origins(request: &Request) -> Result<(), Failure> {
     let short: String = request.require("path")?;
     let long = format!("{short}{}", "/.".repeat(1900 - short.len() / 2));
@@ -84,7 +84,7 @@ pub(crate) fn origins(request: &Request) -> Result<(), Failure> {
     })
 }
 
-/// Unpacks with long lists of skipped and refused paths, each in a job of its own.
+/// Unpacks archives with long lists of skipped and refused paths, each archive in its own job.
 pub(crate) fn path_lists(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let object: String = request.require("path")?;
@@ -118,7 +118,7 @@ pub(crate) fn listed(request: &Request) -> Result<(), Failure> {
     })
 }
 
-/// Makes listings, and has each tolerate paths with long names.
+/// Creates listings, each of which tolerates paths with long names.
 pub(crate) fn tolerated(request: &Request) -> Result<(), Failure> {
     let mut listings = Vec::new();
     rounds(request, "lists of tolerated paths", |number| {
@@ -144,7 +144,7 @@ pub(crate) fn outcomes(request: &Request) -> Result<(), Failure> {
     })
 }
 
-/// Makes a job and drops it, again and again.
+/// Creates and drops a job, again and again.
 pub(crate) fn job_churn(request: &Request) -> Result<(), Failure> {
     rounds(request, "jobs that are gone", |_| {
         drop(Job::new(true));
@@ -152,7 +152,7 @@ pub(crate) fn job_churn(request: &Request) -> Result<(), Failure> {
     })
 }
 
-/// Opens one stream after another of the object `path`, a zstd stream, and reads none to its end.
+/// Opens one stream after another for the object `path`, which is zstd-compressed, and reads no stream to its end.
 pub(crate) fn windows(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let object: String = request.require("path")?;
@@ -161,7 +161,7 @@ pub(crate) fn windows(request: &Request) -> Result<(), Failure> {
     let mut streams = Vec::new();
     rounds(request, "windows", |_| {
         let stream = text(bucket.read(&object, None, Some(&via)))?;
-        // Reads so much that the whole window is in use.
+        // Reads enough to use the whole window.
         for _ in 0..2100 {
             match stream.blocking_read(64 << 10) {
                 Ok(_) => {}
@@ -174,7 +174,7 @@ pub(crate) fn windows(request: &Request) -> Result<(), Failure> {
     })
 }
 
-/// Fetches the object `path`, a zstd stream of `count` MiB, as many times at once as there are workers for it.
+/// Fetches the object `path`, a zstd stream of `count` MiB, as many times at once as there are workers.
 pub(crate) fn fetched_windows(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let object: String = request.require("path")?;
@@ -190,7 +190,7 @@ pub(crate) fn fetched_windows(request: &Request) -> Result<(), Failure> {
     Err(Failure::failed(format!("all were fetched, but for {failed:?}")))
 }
 
-/// Opens the directory `path` as a store under many spellings, and keeps all of them open.
+/// Opens the directory `path` as a store under many spellings, and keeps all stores open.
 pub(crate) fn spellings(request: &Request) -> Result<(), Failure> {
     let path: String = request.require("path")?;
     let mut open = Vec::new();
@@ -203,7 +203,7 @@ pub(crate) fn spellings(request: &Request) -> Result<(), Failure> {
     })
 }
 
-/// Opens the directories 0, 1, 2 and so on in `path` as stores.
+/// Opens the directories `0`, `1`, `2` and so on in `path` as stores.
 pub(crate) fn directories(request: &Request) -> Result<(), Failure> {
     let path: String = request.require("path")?;
     rounds(request, "directories", |number| text(Bucket::open(&format!("{path}/{number}"))).map(drop))

@@ -1,7 +1,8 @@
-//! A component that does what a method must not do. The option `behave` says what it does, the option `when` in which function.
+//! A component that does what a method must not do. The option `behave` selects the behaviour, and the option `when` selects the
+//! function that shows it.
 //!
-//! If the host prevents an attempt, the component fails with a message that begins with `refused`. If the attempt succeeds, the message
-//! begins with `ESCAPED`. So a test checks the outcome, and that the message has no `ESCAPED`.
+//! If the host prevents an attempt, the component fails with a message that begins with `refused`. If an attempt succeeds, the message
+//! begins with `ESCAPED`. So a test checks the outcome, and checks that the message does not contain `ESCAPED`.
 
 mod capabilities;
 mod endings;
@@ -135,7 +136,7 @@ fn behave(request: &Request, now: &str) -> Result<(), Failure> {
     }
 }
 
-/// Returns the failure for an attempt that the host prevented, with the answer of the host.
+/// Returns the failure for an attempt that the host prevented, with the host's answer.
 fn refused(attempt: &str, answer: impl std::fmt::Display) -> Failure {
     Failure::failed(format!("refused: {attempt}: {answer}"))
 }

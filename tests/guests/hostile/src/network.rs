@@ -1,4 +1,4 @@
-//! Tries to use the network.
+//! A behaviour that tries to use the network.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! Returns plans that the options describe.
+//! A behaviour that returns the plan that the options describe.
 
 use understudy::{Failure, Plan, Request, Tablespace};
 

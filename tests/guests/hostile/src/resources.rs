@@ -1,4 +1,4 @@
-//! Uses up resources.
+//! Behaviours that use up resources.
 
 use std::fs::{self, File};
 use std::hint::black_box;
@@ -27,7 +27,7 @@ pub(crate) fn recursion(_: &Request) -> Result<(), Failure> {
     Err(Failure::failed(format!("the stack has no end: {}", deeper(0))))
 }
 
-/// Opens files of the data directory and never closes one.
+/// Opens files in the data directory, and never closes any of them.
 pub(crate) fn handles(request: &Request) -> Result<(), Failure> {
     let path = request.datadir()?.join("handle");
     fs::write(&path, "x").at(&path)?;
@@ -41,7 +41,7 @@ pub(crate) fn handles(request: &Request) -> Result<(), Failure> {
     Err(Failure::failed(format!("has {} open files", open.len())))
 }
 
-/// Reads the directory `path` again and again and never closes a listing.
+/// Reads the directory `path` again and again, and never closes a listing.
 pub(crate) fn listings(request: &Request) -> Result<(), Failure> {
     let path: String = request.require("path")?;
     let directory = preopened(path.as_ref())?;
@@ -55,7 +55,7 @@ pub(crate) fn listings(request: &Request) -> Result<(), Failure> {
     Err(escaped(&format!("has {} open listings", open.len())))
 }
 
-/// Creates directories that are nested `count` deep, each from the handle of its parent.
+/// Creates directories that are nested `count` levels deep, each through the handle of its parent.
 pub(crate) fn deep(request: &Request) -> Result<(), Failure> {
     let name = "d".repeat(250);
     let mut here = preopened(request.datadir()?)?;
@@ -108,7 +108,7 @@ pub(crate) fn stdout_flood(request: &Request) -> Result<(), Failure> {
     Err(Failure::failed(format!("printed {count} lines")))
 }
 
-/// Prints `count` KiB without a line end.
+/// Prints `count` KiB without a newline.
 pub(crate) fn stderr_endless_line(request: &Request) -> Result<(), Failure> {
     let count = request.require::<u64>("count")?;
     let mut out = std::io::stderr().lock();
@@ -128,7 +128,7 @@ pub(crate) fn progress_flood(request: &Request) -> Result<(), Failure> {
     Err(Failure::failed(format!("reported progress {count} times")))
 }
 
-/// Sends text that would clear a terminal, change its title and forge a second line, through every function that takes text.
+/// Passes text that would clear a terminal, change its title and forge a second line to every function that takes text.
 pub(crate) fn terminal(_: &Request) -> Result<(), Failure> {
     let text = "\u{1b}[2J\u{1b}]0;owned\u{7}\rforged\nERROR forged\u{9b}31m\u{202e}";
     log::warn!("{text}");

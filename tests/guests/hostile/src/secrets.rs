@@ -1,5 +1,5 @@
-//! Tries to get the credentials of a store and keys through every function that returns text. It writes everything that it got to the data
-//! directory, in a form that no redactor recognizes, and also passes it to every function that takes text.
+//! Behaviours that try to get keys and the credentials of a store through every function that returns text. They write all text that they
+//! got to the data directory, in a form that no redactor recognizes, and also pass it to every function that takes text.
 
 use std::fmt::{Debug, Write as _};
 use std::fs;
@@ -15,7 +15,7 @@ use understudy::{AtPath, Failure, Request, log, progress};
 
 use crate::refused;
 
-/// The file of the data directory with everything that the component got.
+/// The file in the data directory with all text that the component got.
 const KEPT: &str = "seen";
 
 const CODECS: [Codec; 8] = [
@@ -32,7 +32,7 @@ const CODECS: [Codec; 8] = [
 const FORMATS: [CipherFormat; 3] =
     [CipherFormat::OpensslSha1, CipherFormat::OpensslSha256, CipherFormat::SaltOnlySha1];
 
-/// Everything that the component got.
+/// All text that the component got.
 #[derive(Default)]
 struct Seen(Vec<u8>);
 
@@ -46,7 +46,7 @@ impl Seen {
         self.bytes(what, format!("{answer:?}").as_bytes());
     }
 
-    /// Reads an object by `get` and as a stream.
+    /// Reads an object with `get` and as a stream.
     fn object(&mut self, what: &str, bucket: &Bucket, object: &str, via: Option<&Pipeline>) {
         match bucket.get(object, via, 4 << 20) {
             Ok(bytes) => self.bytes(what, &bytes),
@@ -126,9 +126,9 @@ impl Seen {
     }
 }
 
-/// Tries to get the secrets of the stores `repo` and `broken` and of the key `pass`, which are granted. `path` is the file of one of
-/// them. The object `plain.ini` contains a key in its text, `locked.ini` is the same text encrypted with `pass`, and `history.gz` is the
-/// same text compressed and then encrypted.
+/// Tries to get the secrets of the granted stores `repo` and `broken` and of the granted key `pass`. `path` is the file that contains
+/// one of these secrets. The object `plain.ini` contains a key in its text, `locked.ini` is the same text encrypted with `pass`, and
+/// `history.gz` is the same text compressed and then encrypted.
 pub(crate) fn secrets(request: &Request) -> Result<(), Failure> {
     let mut seen = Seen::default();
     let path: String = request.require("path")?;
@@ -147,7 +147,7 @@ pub(crate) fn secrets(request: &Request) -> Result<(), Failure> {
     keep(request, &seen)
 }
 
-/// Tries the process: environment, arguments, files.
+/// Tries to find the secrets in the process: environment, arguments, files.
 fn of_this_process(seen: &mut Seen, path: &str) {
     seen.bytes("environment", format!("{:?} {:?}", std::env::vars_os(), std::env::args_os()).as_bytes());
     for file in [path, "/proc/self/environ", "/proc/self/cmdline", "/proc/self/maps", "/proc/1/environ"] {
@@ -155,7 +155,7 @@ fn of_this_process(seen: &mut Seen, path: &str) {
     }
 }
 
-/// Tries names that are paths, patterns and URLs.
+/// Tries names for keys and stores that are paths, patterns and URLs.
 fn names(seen: &mut Seen, path: &str) {
     let up = format!("../..{path}");
     for name in [path, up.as_str(), "", "*", "PASS", "pass\0", "pass/", "./pass", "keys.pass", "file:///"] {
@@ -175,7 +175,7 @@ fn names(seen: &mut Seen, path: &str) {
     }
 }
 
-/// Tries the errors of a store that refuses, sends invalid responses or does not exist.
+/// Tries to find the secrets in errors of a store that refuses, sends invalid responses or does not exist.
 fn failing(seen: &mut Seen, request: &Request, bucket: &Bucket) {
     for key in ["refused", "absent", "echo", "echoed", "marked", "../up", "/etc/passwd", "a//b", ""] {
         seen.answer(key, &bucket.head(key));
@@ -190,7 +190,7 @@ fn failing(seen: &mut Seen, request: &Request, bucket: &Bucket) {
     seen.fetched(request, bucket, "marked", None, "fetched-marked");
 }
 
-/// Tries what a key decrypts, and digests over the key.
+/// Tries to find the secrets in text that a key decrypts and in digests over the key.
 fn locked(seen: &mut Seen, request: &Request, bucket: &Bucket) {
     seen.object("raw", bucket, "locked.ini", None);
     let key = match Key::named("pass") {
@@ -198,12 +198,12 @@ fn locked(seen: &mut Seen, request: &Request, bucket: &Bucket) {
         Err(error) => return seen.answer::<()>("pass", &Err(error)),
     };
     seen.answer("sha1 of a granted key", &digest_over(&key));
-    // Without deriving the key in the text.
+    // Reads the text without deriving the key in it.
     let plainly = Pipeline::new();
     plainly.decrypt(&key, CipherFormat::OpensslSha1);
     seen.object("decrypted", bucket, "locked.ini", Some(&plainly));
     seen.fetched(request, bucket, "locked.ini", Some(&plainly), "decrypted.ini");
-    // The component could decompress it without blanking.
+    // The component could decompress the object itself, and then the host could not blank the key.
     seen.object("decrypted and compressed", bucket, "history.gz", Some(&plainly));
     seen.fetched(request, bucket, "history.gz", Some(&plainly), "history.gz");
     for format in FORMATS {
@@ -231,7 +231,7 @@ fn digest_over(key: &Key) -> Result<Vec<u8>, Error> {
     Ok(sum.finish())
 }
 
-/// Reads the object from which a key was derived in every other way.
+/// Reads the object from which a key was derived, in every other way.
 fn derived(seen: &mut Seen, request: &Request, bucket: &Bucket) {
     let Ok(pass) = Key::named("pass") else { return };
     let locked = Pipeline::new();
@@ -256,7 +256,7 @@ fn derived(seen: &mut Seen, request: &Request, bucket: &Bucket) {
         seen.fetched(request, bucket, object, Some(via), "fetched.ini");
         seen.fetched(request, bucket, object, None, "fetched-raw.ini");
         seen.answer("sha1 of it", &digest_over(&key));
-        // A digest of what the derived key decrypts, and the text of the key in an error.
+        // A digest of the text that the derived key decrypts, and the text of the key in an error.
         let further = Pipeline::new();
         further.decrypt(&key, CipherFormat::OpensslSha1);
         seen.object("with the derived key", bucket, "plain.ini", Some(&further));
@@ -264,8 +264,8 @@ fn derived(seen: &mut Seen, request: &Request, bucket: &Bucket) {
     }
 }
 
-/// Derives the key of `plain.ini` in the directory `path`, which may be read and is also the store `repo`. Then tries to read the key
-/// under every other name and in parts.
+/// Derives the key in `plain.ini` in the directory `path`, which is granted for reading and also as the store `repo`. Then tries to read
+/// the key under every other name and in parts.
 pub(crate) fn aliases(request: &Request) -> Result<(), Failure> {
     let path: String = request.require("path")?;
     let mut seen = Seen::default();
@@ -300,7 +300,7 @@ pub(crate) fn aliases(request: &Request) -> Result<(), Failure> {
     keep(request, &seen)
 }
 
-/// Reads an object in two parts, split at many offsets, and fetches both parts into one file.
+/// Reads an object in two parts, split at many offsets, and fetches both parts into the same file.
 fn in_parts(seen: &mut Seen, request: &Request, bucket: &Bucket, object: &str) {
     let Ok(size) = bucket.head(object).map(|object| object.size) else { return };
     for middle in (0..size).step_by(16).chain([size - 8]) {
@@ -345,8 +345,8 @@ fn in_parts(seen: &mut Seen, request: &Request, bucket: &Bucket, object: &str) {
     }
 }
 
-/// Decrypts `locked.ini` with the key `pass`: in its store `repo`, and in the store `other` and the directory `path`, to which the key is
-/// not bound.
+/// Decrypts `locked.ini` with the key `pass`: in the store `repo`, to which the key is bound, and in the store `other` and the directory
+/// `path`, to which the key is not bound.
 pub(crate) fn keys_elsewhere(request: &Request) -> Result<(), Failure> {
     let path: String = request.require("path")?;
     let key = Key::named("pass").map_err(|error| Failure::failed(format!("{error:?}")))?;
@@ -381,7 +381,7 @@ pub(crate) fn keys_elsewhere(request: &Request) -> Result<(), Failure> {
     Err(crate::verdict(attempts))
 }
 
-/// Derives keys from words of the operator's log and from one real key. Then passes the text `path` to every function.
+/// Derives keys from words in the operator's log and from one real key. Then passes the text `path` to every function that takes text.
 pub(crate) fn derive_words(request: &Request) -> Result<(), Failure> {
     let bucket = Bucket::open("repo").map_err(|error| Failure::failed(format!("{error:?}")))?;
     for name in ["word", "path", "key"] {
@@ -394,7 +394,7 @@ pub(crate) fn derive_words(request: &Request) -> Result<(), Failure> {
     Err(refused("words", format!("they are keys now; {text}")))
 }
 
-/// Writes everything that it got to a file in a form that no redactor recognizes, and passes it to functions that take text.
+/// Writes all text that the component got to a file, in a form that no redactor recognizes, and passes it to functions that take text.
 fn keep(request: &Request, seen: &Seen) -> Result<(), Failure> {
     let hidden: Vec<u8> = seen.0.iter().map(|byte| byte ^ 0x55).collect();
     let path = request.datadir()?.join(KEPT);
@@ -409,7 +409,7 @@ fn keep(request: &Request, seen: &Seen) -> Result<(), Failure> {
     Err(refused("everything that was tried", last))
 }
 
-/// Passes the text `path` to every function that takes text, as a component that knew a secret would.
+/// Passes the text `path` to every function that takes text, as a component that knows a secret would.
 #[expect(clippy::print_stdout, reason = "standard output is one of the ways")]
 pub(crate) fn shout(request: &Request) -> Result<(), Failure> {
     let text: String = request.require("path")?;

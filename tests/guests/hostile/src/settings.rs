@@ -1,11 +1,11 @@
-//! Restores a copy, and requests settings.
+//! A behaviour that restores a copy and requests settings.
 
 use std::fs;
 use std::path::Path;
 
 use understudy::{AtPath, Datadir, Failure, Request, log};
 
-/// Copies the directory `path` unchanged, then requests each of `settings`. Logs the answers, and succeeds.
+/// Copies the directory `path` unchanged, then requests each of `settings`. Logs the host's answers, and succeeds.
 pub(crate) fn restore_and_ask(request: &Request) -> Result<(), Failure> {
     let datadir = Datadir::of(request)?;
     let from: String = request.require("path")?;

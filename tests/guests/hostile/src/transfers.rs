@@ -1,4 +1,4 @@
-//! Uses and misuses the data plane.
+//! Behaviours that use and misuse the data plane.
 
 use understudy::raw::understudy::method::store::{Bucket, Pipeline};
 use understudy::raw::understudy::method::transfer::{Fetch, Job, Listed, Listing, Unless, Unpack};
@@ -31,7 +31,7 @@ fn failed(attempt: &str) -> impl Fn(Error) -> Failure {
     move |error| refused(attempt, format!("{error:?}"))
 }
 
-/// Fetches every object of the store to the data directory under its own name, and logs the outcomes.
+/// Fetches every object in the store to the data directory under its own name, and logs the outcomes.
 pub(crate) fn transfer(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let page = bucket.scan("", None).map_err(failed("scan"))?;
@@ -49,7 +49,7 @@ pub(crate) fn transfer(request: &Request) -> Result<(), Failure> {
     Err(refused("fetch", format!("{failures:?} of {} and {} items", outcomes.len(), items.len())))
 }
 
-/// Fetches the object `path` again and again without end, and does nothing else.
+/// Fetches the object `path` again and again, forever.
 pub(crate) fn transfer_and_stay(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let object: String = request.require("path")?;
@@ -63,7 +63,7 @@ pub(crate) fn transfer_and_stay(request: &Request) -> Result<(), Failure> {
         job.fetch(&items).map_err(failed("fetch"))?;
         log::info!("fetching round {round}");
         if trap && round == 2 {
-            // Waits until something is written, otherwise a test could not see it.
+            // Waits until a file is written. Otherwise a test could not see that the fetches began.
             while job.wait(1).done == 0 {}
             std::process::abort();
         }
@@ -109,8 +109,8 @@ pub(crate) fn elsewhere(request: &Request) -> Result<(), Failure> {
     Err(verdict(attempts))
 }
 
-/// Unpacks the archive `path`, which contains a cluster whose `global` is called `g2`, and tries to create the control file under its
-/// final name in every way. Leaves a `postmaster.pid` of process 1, and keeps running.
+/// Unpacks the archive `path`, which contains a cluster with `global` under the name `g2`, and tries to create the control file under its
+/// final name in every way. Leaves a `postmaster.pid` that names process 1, and keeps running.
 pub(crate) fn plant(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let job = Job::new(true);
@@ -141,7 +141,7 @@ pub(crate) fn plant(request: &Request) -> Result<(), Failure> {
     }
 }
 
-/// Passes more items than one call may have.
+/// Passes more items than one call permits.
 pub(crate) fn too_many_at_once(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let job = Job::new(true);
@@ -165,7 +165,7 @@ pub(crate) fn too_many_at_once(request: &Request) -> Result<(), Failure> {
     ]))
 }
 
-/// Opens streams of the object `path` and never closes one.
+/// Opens streams for the object `path`, and never closes any of them.
 pub(crate) fn streams(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let object: String = request.require("path")?;
@@ -179,13 +179,13 @@ pub(crate) fn streams(request: &Request) -> Result<(), Failure> {
     Err(escaped(&format!("has {} open streams", open.len())))
 }
 
-/// Makes jobs and never drops one.
+/// Creates jobs, and never drops any of them.
 pub(crate) fn jobs(request: &Request) -> Result<(), Failure> {
     let held: Vec<_> = (0..request.require::<u64>("count")?).map(|_| Job::new(true)).collect();
     Err(escaped(&format!("has {} jobs", held.len())))
 }
 
-/// Derives the keys 0, 1, 2 and so on of the object `path`.
+/// Derives the keys `0`, `1`, `2` and so on from the object `path`.
 pub(crate) fn derive_many(request: &Request) -> Result<(), Failure> {
     let bucket = bucket(request)?;
     let object: String = request.require("path")?;

@@ -6,7 +6,7 @@
 
 use super::Class::{self, Code, Command, Harmless, LibraryRoot, Reads, WritesIn};
 
-/// The known settings, each by its whole name, or by the part before the dot with the dot.
+/// The known settings, each by its whole name, or by the part before the dot and the dot.
 const KNOWN: &[(&str, Class)] = &[
     ("auth_delay.", Harmless),
     ("auto_explain.", Harmless),
@@ -60,7 +60,7 @@ const WORDS: [&str; 14] = [
     "shell",
 ];
 
-/// Returns the class of a setting of an extension; `None` if its name is not known and has none of the words.
+/// Returns the class of an extension's setting; `None` if the name is not known and contains none of the words.
 pub(super) fn class(name: &str) -> Option<Class> {
     let known = |(known, class): &(&str, Class)| {
         let fits = if known.ends_with('.') { name.starts_with(known) } else { name == *known };

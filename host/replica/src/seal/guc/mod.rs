@@ -6,11 +6,11 @@ mod table;
 /// What a setting can do to the server, the machine or the replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// Costs, limits, switches, names within the cluster. The value does not have the server run, load or write anything.
+    /// Costs, limits, switches, names within the cluster. The value does not make the server run, load or write anything.
     Harmless,
     /// PostgreSQL only reports it, and does not start if a file sets it.
     Preset,
-    /// A command for the shell. Only the empty text is none: the server also runs a command of blanks.
+    /// A command for the shell. Only the empty text means no command: the server also runs a command that consists of blanks.
     Command,
     /// A command of recovery, which a backup's own postgresql.auto.conf must not keep.
     RecoveryCommand,
@@ -18,8 +18,8 @@ pub(super) enum Class {
     Libraries,
     /// Directories from which libraries or the scripts of extensions are loaded, with a special name for the server's own.
     LibraryPath,
-    /// One directory below which libraries or the scripts of extensions are searched first. Only the empty text is none: `$libdir` and a
-    /// blank are ordinary directory names here.
+    /// One directory below which libraries or the scripts of extensions are searched first. Only the empty text means no directory:
+    /// `$libdir` and a blank are ordinary directory names in this setting.
     LibraryRoot,
     /// Code that runs when the library of a language or an extension is loaded.
     Code,
@@ -35,7 +35,8 @@ pub(super) enum Class {
     LogDirectory,
     /// The name of the log's files in the directory of the log.
     LogFilename,
-    /// A file of any name that the server writes, which may be the trigger file of a promotion or another file of the cluster.
+    /// A file that the server writes under any name, which may be the name of the trigger file for promotion or of another file in the
+    /// cluster.
     PidFile,
     /// The data directory that the server runs on.
     Cluster,
@@ -85,7 +86,7 @@ pub(super) enum Known {
     OfExtension(Class),
     /// A setting of an unknown extension.
     OfUnknownExtension,
-    /// No setting that PostgreSQL 13 to 18 is known to have.
+    /// Not a setting that PostgreSQL 13 to 18 is known to have.
     Unknown,
 }
 
@@ -148,7 +149,7 @@ mod tests {
 
     /// A name alone does not show whether a setting is dangerous, but no setting with one of these words in its name may be harmless.
     #[test]
-    fn whatever_names_a_command_a_library_or_a_file_is_not_harmless() {
+    fn a_setting_whose_name_mentions_a_command_a_library_or_a_file_is_not_harmless() {
         let words = [
             "_command",
             "_library",
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_known_or_it_is_not() {
+    fn every_name_is_classed_as_known_or_unknown() {
         assert!(matches!(known("work_mem"), Known::Setting(Setting { class: Class::Harmless, .. })));
         assert!(matches!(known("external_pid_file"), Known::Setting(Setting { class: Class::PidFile, .. })));
         assert!(matches!(known("promote_trigger_file"), Known::Setting(Setting { last: 15, .. })));

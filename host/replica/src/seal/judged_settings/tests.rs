@@ -119,9 +119,9 @@ fn rule_30_what_the_server_will_run_load_or_read_elsewhere_is_listed_with_its_li
         ),
         ("other.place = '/srv'", "`other.place` leads out of the data directory, to `/srv`"),
         ("other.place = 'https://u:hunter2@host/x'", "`other.place` names something by a URL"),
-        ("other.thing = '7'", "`other.thing` is of an extension that is not known here"),
-        ("nonsense = '7'", "`nonsense` is no setting that PostgreSQL 15 is known to have"),
-        ("summarize_wal = on", "`summarize_wal` is no setting that PostgreSQL 15 is known to have"),
+        ("other.thing = '7'", "`other.thing` belongs to an extension that this program does not know"),
+        ("nonsense = '7'", "`nonsense` is not a setting that PostgreSQL 15 is known to have"),
+        ("summarize_wal = on", "`summarize_wal` is not a setting that PostgreSQL 15 is known to have"),
         ("primary_slot_name = 'other'", "`primary_slot_name` is `other`"),
         (
             "recovery_min_apply_delay = 20d",
@@ -162,7 +162,7 @@ fn settings_of_other_versions_are_judged_by_the_servers() {
     assert!(!refused("output_plugin_libraries = 'pgoutput, test_decoding'", 17));
     assert!(refused("output_plugin_libraries = 'pgoutput, evil'", 17));
     assert!(refused("extension_destdir = 'x'", 15));
-    // Before version 16 it promotes. From 16 on the server does not start with it, and not with an override of it either.
+    // Before version 16 this setting promotes. From 16 on the server does not start with this setting, nor with an override.
     let judged = judged(&[("postgresql.conf", "promote_trigger_file = 'x'")], 16, false).unwrap();
     assert!(
         judged.overrides.values.is_empty() && judged.messages[0].contains("no setting"),
@@ -191,7 +191,7 @@ fn a_file_that_the_server_writes_under_any_name_is_never_written() {
 }
 
 #[test]
-fn only_the_empty_text_is_no_target_and_no_trigger_file() {
+fn only_the_empty_text_sets_neither_target_nor_trigger_file() {
     for (name, harmless) in [
         ("promote_trigger_file", ""),
         ("recovery_target", ""),
@@ -264,7 +264,7 @@ fn every_mention_of_a_setting_is_judged() {
 }
 
 #[test]
-fn what_patroni_writes_itself_is_no_warning_without_configure_standby() {
+fn settings_that_patroni_writes_itself_are_not_warnings_without_configure_standby() {
     let main = "include 'postgresql.base.conf'\nprimary_conninfo = 'host=x'\nprimary_slot_name = 's'\n\
                 unix_socket_directories = '/run/x'\narchive_command = 'x'\n";
     let restored = Restored::with(&[("postgresql.conf", main), ("postgresql.base.conf", "")]);
@@ -352,7 +352,7 @@ fn settings_that_an_unread_file_may_set_are_overridden() {
 }
 
 #[test]
-fn a_file_whose_name_is_no_utf_8_is_not_taken_for_another() {
+fn a_file_whose_name_is_not_utf_8_is_not_mistaken_for_another() {
     let files = [("postgresql.conf", r"include_if_exists 'a\377.conf'"), ("a\u{fffd}.conf", "")];
     let Err(problem) = judged(&files, 15, false) else { panic!("it was taken for the other file") };
     assert!(problem.message.contains("cannot be determined"), "{}", problem.message);
@@ -371,7 +371,7 @@ fn a_file_in_the_log_directory_is_not_included() {
 }
 
 #[test]
-fn a_line_that_is_removed_from_postgresql_auto_conf_is_no_hazard() {
+fn a_line_that_is_removed_from_postgresql_auto_conf_is_not_a_hazard() {
     let judged =
         judged(&[("postgresql.auto.conf", "restore_command = 'x'\nprimary_slot_name = 'x'\n")], 15, true)
             .unwrap();

@@ -8,7 +8,7 @@ use crate::source::Conninfo;
 /// The white space in a list for PostgreSQL (`scanner_isspace`).
 pub(in crate::seal) const SPACE: [char; 6] = [' ', '\t', '\n', '\r', '\x0b', '\x0c'];
 
-/// The libraries that PostgreSQL itself ships for a setting and that are its default.
+/// The libraries from PostgreSQL itself that are the default of a setting.
 const OWN_LIBRARIES: [(&str, &[&str]); 2] =
     [("jit_provider", &["llvmjit"]), ("output_plugin_libraries", &["pgoutput", "test_decoding"])];
 
@@ -30,7 +30,7 @@ pub(super) fn only_own_libraries(setting: &str, value: &str) -> bool {
 /// Returns the directories of a search path that are not the server's own. Those in the data directory count too, because a backup may
 /// contain a library.
 pub(super) fn library_directories<'a>(setting: &str, value: &'a str) -> impl Iterator<Item = &'a str> {
-    // In the path of extensions `$system` is the server's own directory, only as a whole element (`get_extension_control_directories` in
+    // In `extension_control_path`, `$system` is the server's own directory, only as a whole element (`get_extension_control_directories` in
     // `extension.c`).
     let of_extensions = setting == "extension_control_path";
     value.split(':').map(|directory| directory.trim_matches(SPACE)).filter(move |directory| {
@@ -43,15 +43,14 @@ pub(super) fn library_directories<'a>(setting: &str, value: &'a str) -> impl Ite
     })
 }
 
-/// The conversions that are allowed after `%` in a name pattern of log files (`strftime.c`): all but dates with slashes (`%D`, `%x`), the
-/// name of the time zone (`%Z`, `%+`), which `log_timezone` can set to anything (`</>0` is one with the name `/`), and the modifiers of
-/// these (`%E`, `%O`).
+/// The conversions that are allowed after `%` in `log_filename` (`strftime.c`): all except dates with slashes (`%D`, `%x`), the name of the
+/// time zone (`%Z`, `%+`), which `log_timezone` can set to anything (`</>0` is a time zone with the name `/`), and modifiers (`%E`, `%O`).
 const IN_LOG_NAMES: &[u8] = b"ABCFGHIMRSTUVWXYabdeghjklmpruvwyz%";
 
-/// How many bytes such a pattern may have: no conversion expands to more than six bytes for one of the pattern.
+/// The longest `log_filename`, in bytes. No conversion expands to more than six bytes for each byte of the pattern.
 const LONGEST_LOG_NAME: usize = 64;
 
-/// Returns whether the names of a pattern of log files stay in the log's directory.
+/// Returns whether every file name that the pattern `log_filename` gives stays in the log directory.
 pub(super) fn is_file_name(pattern: &str) -> bool {
     let mut bytes = pattern.bytes();
     while let Some(byte) = bytes.next() {
@@ -66,7 +65,7 @@ pub(super) fn is_file_name(pattern: &str) -> bool {
     (1..=LONGEST_LOG_NAME).contains(&pattern.len()) && !matches!(pattern, "." | "..")
 }
 
-/// Returns whether a directory below the data directory is none of PostgreSQL's own, so that logs may be written to it.
+/// Returns whether logs may be written to a directory below the data directory, because it is not one of PostgreSQL's own directories.
 pub(super) fn has_room_for_logs(path: &RelativePath) -> bool {
     let first =
         path.as_path().components().next().map(|first| first.as_os_str().to_string_lossy().into_owned());
@@ -76,7 +75,7 @@ pub(super) fn has_room_for_logs(path: &RelativePath) -> bool {
     }
 }
 
-/// Parses a boolean as PostgreSQL does (`parse_bool`): the words, or an unambiguous prefix of one.
+/// Parses a boolean as PostgreSQL does (`parse_bool`): the words, or an unambiguous prefix of a word.
 pub(super) fn boolean(value: &str) -> Option<bool> {
     let value = value.to_ascii_lowercase();
     let begins = |word: &str, least: usize| value.len() >= least && word.starts_with(&value);
@@ -90,7 +89,7 @@ pub(super) fn boolean(value: &str) -> Option<bool> {
 }
 
 /// Returns whether a time is zero, in any unit.
-pub(super) fn is_no_time(value: &str) -> bool {
+pub(super) fn is_zero_time(value: &str) -> bool {
     const UNITS: [&str; 7] = ["", "us", "ms", "s", "min", "h", "d"];
     value.trim_matches(SPACE).strip_prefix('0').is_some_and(|unit| UNITS.contains(&unit.trim_matches(SPACE)))
 }

@@ -121,11 +121,11 @@ fn links_that_lead_to_their_place_are_kept_or_made_direct() {
 #[test]
 fn rule_30_links_that_lead_elsewhere_are_refused() {
     let cases: [(u32, &str, &[Tablespace]); 4] = [
-        // A link that neither map nor plan knows, to a directory that is not in the map.
+        // A link that is in neither the map nor the plan, to a directory that is not in the map.
         (7, "elsewhere", &[]),
         // A link to the directory of another tablespace, although the map has an entry for this object identifier.
         (2, "fast", &[]),
-        // A link to another directory than that of the map for its location.
+        // A link to a directory other than the one that the map gives for its location.
         (1, "slow", &[planned(1, None, "/old/fast")]),
         (1, "elsewhere", &[planned(1, None, "/old/fast")]),
     ];

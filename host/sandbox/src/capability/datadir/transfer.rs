@@ -213,7 +213,7 @@ impl State {
         self.denied(&Datadir, what.to_owned(), None)
     }
 
-    /// Checks the path that an item would be written to, by [`Target::judge`](::transfer::target::Target::judge). The job itself refuses
+    /// Checks the path that an item would be written to, by [`Target::check_path`](::transfer::target::Target::check_path). The job itself refuses
     /// paths that lead out of the data directory, and names of archive members.
     ///
     /// # Errors

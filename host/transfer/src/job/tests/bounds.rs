@@ -183,7 +183,7 @@ fn the_number_of_an_archives_directories_is_bounded() {
 }
 
 #[test]
-fn a_worker_has_no_more_directories_open_than_it_may_however_many_it_fills() {
+fn a_worker_keeps_within_its_limit_of_open_directories_however_many_it_fills() {
     let scene = Scene::new();
     let target = scene.target();
     let data = fs::canonicalize(scene.data.path()).unwrap();

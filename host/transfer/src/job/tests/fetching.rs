@@ -275,7 +275,7 @@ fn a_file_that_is_the_same_is_kept_and_any_other_is_written_anew() {
 }
 
 #[test]
-fn a_text_that_holds_keys_is_not_even_compared_with_what_is_there() {
+fn a_text_that_holds_keys_is_not_even_compared_with_the_existing_file() {
     const TEXT: &[u8] = b"[backrest]\nbackrest-format=5\n[cipher]\ncipher-pass=\"words\"\n";
     let scene = Scene::new();
     fs::write(scene.store.path().join("plain"), TEXT).unwrap();

@@ -8,7 +8,7 @@ use crate::codec::Codec;
 use crate::job::archive_directories::ArchiveDirectories;
 
 impl Scene {
-    /// Makes a scene with so much memory besides that of the workers.
+    /// Makes a scene with this much memory, in addition to the memory of the workers.
     fn within(workers: usize, more: u64) -> (Self, Budget) {
         let memory = Budget::memory(workers as u64 * WORKER + more.max(workers as u64 * WORKER));
         let bounds = Bounds { memory: memory.clone(), ..Bounds::unlimited() };
@@ -18,7 +18,7 @@ impl Scene {
     }
 }
 
-/// Waits until exactly `at` bytes are charged. A thread may keep the last item of a job for a moment after its end.
+/// Waits until exactly `at` bytes are charged. A thread may keep the last item of a job for a moment after the job has ended.
 fn settles(memory: &Budget, at: u64) {
     let begun = std::time::Instant::now();
     while memory.held() != at {

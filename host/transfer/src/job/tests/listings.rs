@@ -29,7 +29,7 @@ fn an_archive_with_the_listed_files_is_unpacked_and_nothing_is_missing() {
 }
 
 #[test]
-fn a_file_that_is_not_as_it_is_listed_fails_with_the_archives_name_and_its_own() {
+fn a_file_that_differs_from_the_listing_fails_with_the_names_of_archive_and_file() {
     for large in [false, true] {
         let bytes = noise(1, if large { 1_000_000 } else { 8192 });
         let mut flipped = bytes.clone();

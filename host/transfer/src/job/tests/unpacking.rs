@@ -30,7 +30,7 @@ fn members() -> (Vec<Vec<u8>>, Vec<Named>) {
 }
 
 #[test]
-fn an_archive_becomes_its_files_plain_and_compressed() {
+fn plain_and_compressed_archives_are_unpacked_into_their_files() {
     let (members, files) = members();
     let plain = archive(&members);
     for (via, stored) in
@@ -52,7 +52,7 @@ fn an_archive_becomes_its_files_plain_and_compressed() {
 }
 
 #[test]
-fn an_archive_is_unpacked_below_a_directory_and_into_what_is_mapped() {
+fn an_archive_is_unpacked_below_a_directory_and_into_mapped_directories() {
     let scene = Scene::new();
     scene.object("wal.tar", &archive(&[directory("archive_status/"), file("0001", b"wal")]));
     let below = |path: &str| Unpack { path: path.to_owned(), ..unpack("wal.tar") };
@@ -86,7 +86,7 @@ fn members_obey_the_same_rules_for_paths_as_items() {
         let error = scene.unpack(&scene.job(), unpack("base.tar"), None).unwrap_err();
         assert_eq!(error.kind, Kind::Invalid, "{name}: {error:?}");
         assert!(error.message.contains(name), "{name}: {error:?}");
-        // The same with the first parts of the path in `Unpack::path` instead of the member's name.
+        // The result is the same if the first parts of the path are in `Unpack::path` instead of the member's name.
         let Some((below, rest)) = name.split_once('/') else { continue };
         scene.object("rest.tar", &archive(&[file(rest, b"x")]));
         let below = Unpack { path: below.to_owned(), ..unpack("rest.tar") };
@@ -141,7 +141,7 @@ fn refused_paths_fail_and_skipped_files_are_not_written() {
     };
     for paths in [&["tablespace_map"][..], &["other", "./keep"], &["pg_tblspc"]] {
         let error = scene.unpack(&scene.job(), refuse(paths), None).unwrap_err();
-        assert!(error.kind == Kind::Corrupt && error.message.contains("must not bring"), "{error}");
+        assert!(error.kind == Kind::Corrupt && error.message.contains("must not contain"), "{error}");
         for (name, bytes) in tree(scene.data.path()) {
             bytes
                 .map_or_else(|| fs::remove_dir(scene.path(&name)), |_| fs::remove_file(scene.path(&name)))

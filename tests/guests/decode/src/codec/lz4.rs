@@ -1,5 +1,5 @@
-//! Decodes a sequence of LZ4 frames (lz4_Frame_format.md of the lz4 project). The library reads one frame, and treats a stream that stops
-//! between two blocks as complete. So the beginning and the end of a frame are checked here.
+//! Decodes a sequence of LZ4 frames (lz4_Frame_format.md in the lz4 project). The library reads one frame, and treats a stream that stops
+//! between two blocks as complete. So this module checks the beginning and the end of each frame.
 
 use std::io::{self, BufRead, Chain, Cursor, ErrorKind, Read};
 
@@ -7,13 +7,13 @@ use lz4_flex::frame::FrameDecoder;
 
 const MAGIC: [u8; 4] = 0x184D_2204u32.to_le_bytes();
 
-/// The length of a frame's magic number, its two bytes of flags and one more byte, which every frame has.
+/// The length in bytes of the part that every frame has: the magic number, two flag bytes and one more byte.
 type Beginning = [u8; 7];
 
-/// The bit of the first byte of flags that means that a checksum follows the end mark.
+/// The bit in the first flag byte that is set if a checksum follows the end mark.
 const CONTENT_CHECKSUM: u8 = 1 << 2;
 
-/// A reader of all frames of a stream.
+/// A reader for all frames in a stream.
 pub(super) struct Frames<R: BufRead> {
     state: State<R>,
 }
@@ -24,7 +24,7 @@ enum State<R: BufRead> {
         decoder: Box<FrameDecoder<Chain<Cursor<Beginning>, LastBytes<R>>>>,
         checksum: bool,
     },
-    /// After an error, and during a change of state.
+    /// The state after an error, and while the state changes.
     Over,
 }
 
@@ -77,7 +77,7 @@ impl<R: BufRead> Read for Frames<R> {
     }
 }
 
-/// A reader that remembers the last bytes that it read: after a frame, those of the end mark.
+/// A reader that remembers the last bytes that it read. After a frame, these are the bytes of the end mark.
 struct LastBytes<R> {
     inner: R,
     last: [u8; 8],

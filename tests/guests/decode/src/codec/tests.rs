@@ -4,7 +4,7 @@ use super::*;
 
 const CODECS: [Codec; 4] = [Codec::Plain, Codec::Gzip, Codec::Lz4, Codec::Zstd];
 
-/// Returns half a MiB that compresses, but not to almost nothing.
+/// Returns half a MiB of data with a moderate compression ratio.
 pub(crate) fn sample() -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1du64;
     let mut bytes = Vec::new();
@@ -18,7 +18,7 @@ pub(crate) fn sample() -> Vec<u8> {
     bytes
 }
 
-/// Compresses as the program of the codec does, with checksums for LZ4 and Zstandard.
+/// Compresses data as the codec's own program does, with checksums for LZ4 and Zstandard.
 pub(crate) fn encode(codec: Codec, plain: &[u8]) -> Vec<u8> {
     match codec {
         Codec::Plain => plain.to_vec(),
@@ -44,7 +44,7 @@ fn decode(codec: Codec, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 #[test]
-fn the_codec_is_told_by_the_name() {
+fn the_codec_is_selected_by_the_archive_name() {
     assert_eq!(Codec::of("base.tar"), Some((Codec::Plain, "base")));
     assert_eq!(Codec::of("16384.tar.gz"), Some((Codec::Gzip, "16384")));
     assert_eq!(Codec::of("base.tar.lz4"), Some((Codec::Lz4, "base")));
@@ -54,7 +54,7 @@ fn the_codec_is_told_by_the_name() {
 }
 
 #[test]
-fn every_codec_gives_back_what_went_in() {
+fn every_codec_decodes_its_own_output() {
     for codec in CODECS {
         for plain in [Vec::new(), b"x".to_vec(), sample()] {
             assert_eq!(decode(codec, &encode(codec, &plain)).unwrap(), plain, "{codec:?} {}", plain.len());
@@ -63,7 +63,7 @@ fn every_codec_gives_back_what_went_in() {
 }
 
 #[test]
-fn several_streams_one_after_the_other_are_one() {
+fn concatenated_streams_are_decoded_as_one() {
     let (one, two) = (sample(), b"and more".to_vec());
     for codec in CODECS {
         let both = [encode(codec, &one), encode(codec, b""), encode(codec, &two)].concat();
@@ -99,7 +99,7 @@ fn an_lz4_stream_without_a_checksum_is_truncated_without_its_end_mark_too() {
 }
 
 #[test]
-fn garbage_behind_a_stream_is_an_error() {
+fn garbage_after_a_stream_is_an_error() {
     for codec in [Codec::Gzip, Codec::Lz4, Codec::Zstd] {
         for garbage in [&b"g"[..], b"garb", b"garbage!", &[0; 4], &[0; 512]] {
             let bytes = [encode(codec, b"x"), garbage.to_vec()].concat();
@@ -110,13 +110,13 @@ fn garbage_behind_a_stream_is_an_error() {
 }
 
 #[test]
-fn a_stream_that_was_changed_does_not_fit_its_checksum() {
+fn a_changed_stream_does_not_match_its_checksum() {
     for codec in [Codec::Gzip, Codec::Lz4, Codec::Zstd] {
         let whole = encode(codec, &sample());
         for at in (20..whole.len()).step_by(whole.len() / 50) {
             let mut changed = whole.clone();
             changed[at] ^= 0x10;
-            // A bit without meaning may change, but the output may not.
+            // The flipped bit may have no meaning, but then the output must not change.
             if let Ok(plain) = decode(codec, &changed) {
                 assert_eq!(plain, sample(), "{codec:?} {at}");
             }

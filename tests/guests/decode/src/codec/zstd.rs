@@ -8,7 +8,7 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 /// How many bytes are decoded before they are returned.
 const AHEAD: usize = 128 << 10;
 
-/// A reader of all frames of a stream.
+/// A reader for all frames in a stream.
 pub(super) struct Frames<R> {
     inner: R,
     decoder: FrameDecoder,
@@ -77,7 +77,7 @@ impl<R: BufRead> Read for Frames<R> {
     }
 }
 
-/// Converts an error of the decoder. An error of the reader below it is returned unchanged.
+/// Converts an error of the decoder. Returns an error of the underlying reader unchanged.
 fn into_io(error: FrameDecoderError) -> io::Error {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(inner) = cause {
