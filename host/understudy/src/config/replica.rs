@@ -66,7 +66,7 @@ pub(super) const KEYS: &[Key] = &[
         "path",
         "none",
         "the `passfile` in `primary_conninfo`. Refused before the run if libpq would not read it (it does \
-         not exist, is no file, or others may read or change it), or, if the source asks for a password, if \
+         not exist, is not a file, or others may read or change it), or, if the source asks for a password, if \
          it has none for the source: a line `host:port:replication:user:password`, `*` for any",
     ),
     Key::new(
@@ -336,7 +336,7 @@ pub fn check_config_file(
         return Ok(());
     }
     let why = match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => "which is no file".to_owned(),
+        Ok(metadata) if !metadata.is_file() => "which is not a regular file".to_owned(),
         Ok(_) => match File::open(path) {
             Ok(_) => return Ok(()),
             Err(error) => format!("which cannot be read: {error}"),
