@@ -119,7 +119,7 @@ impl PatroniCluster {
                 .args(["--initial-cluster", &format!("default={peers}"), "--logger", "zap"]),
             &log,
         )
-        .context("Debian's package etcd-server brings it")?;
+        .context("cannot start etcd, which is in Debian's package etcd-server")?;
         let cluster = Self { _etcd: etcd, _etcd_data: data, etcd_port, playground };
         wait_until("etcd to take requests", PATIENCE, || {
             http(cluster.etcd_port, "GET", "/health", "").is_ok_and(|(status, _)| status == 200)
@@ -187,8 +187,9 @@ impl PatroniCluster {
 fn copy_patroni(playground: &Playground) -> Result<()> {
     let libraries = ensure_patroni()?;
     let libraries =
-        libraries.ancestors().nth(2).context("a virtual environment has a bin/python")?.join("lib");
-    let version = std::fs::read_dir(&libraries)?.next().context("a virtual environment has a Python")??;
+        libraries.ancestors().nth(2).context("the virtual environment has no bin/python")?.join("lib");
+    let version =
+        std::fs::read_dir(&libraries)?.next().context("the virtual environment has no Python")??;
     run(Command::new("cp")
         .arg("--recursive")
         .arg(version.path().join("site-packages"))
@@ -435,7 +436,7 @@ impl Member<'_> {
     /// Removes the report of the last run, so that a test can wait for the next one.
     ///
     /// # Errors
-    /// Fails if a file or directory cannot be created.
+    /// Fails if the report exists and cannot be removed.
     pub fn remove_report(&self) -> Result<()> {
         match std::fs::remove_file(self.path("report.json")) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),

@@ -333,7 +333,7 @@ async fn rule_20_preflight_refuses_an_option_that_is_not_allowed_with_the_reason
         (r#"["form=t"]"#, "`form`, which is `format`, is not allowed"),
         (r#"{"max-rate": "1"}"#, "transfer rate"),
         (r#"{"checkpoint": "now"}"#, "checkpoint"),
-        (r#"{"compress": "gzip"}"#, "the server's"),
+        (r#"{"compress": "gzip"}"#, "server-side compression"),
         (r#"{"waldir": "/elsewhere"}"#, "contradicts the configuration"),
     ] {
         let refusal = basebackup(options).preflight(&request).await.unwrap_err();

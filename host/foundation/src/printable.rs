@@ -1,8 +1,8 @@
 //! Makes foreign text safe for a terminal, a log and JSON. This module alone decides which characters may be shown.
 //!
-//! Text from a plugin, a server, a file name or restored data may be hostile until it has passed through this module. The general
-//! category of a character (Unicode Standard, section 4.5) and whether a renderer draws it at all
-//! (`Default_Ignorable_Code_Point`, section 5.21) decide whether it is shown. So no shown character moves the cursor, changes the
+//! Text from a plugin, a server, a file name or restored data may be hostile until it has passed through this module. Two
+//! properties decide whether a character is shown: its general category (Unicode Standard, section 4.5), and whether renderers may
+//! leave it out (`Default_Ignorable_Code_Point`, section 5.21). So no shown character moves the cursor, changes the
 //! direction of its neighbours, or is invisible. Letters of two scripts that look alike are both shown.
 
 use std::borrow::Cow;

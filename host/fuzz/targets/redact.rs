@@ -1,4 +1,5 @@
-//! Fuzzes the redaction of a secret in any text: a secret that the text contains as it is becomes `REDACTED`, unless it is short.
+//! Fuzzes the redaction of a secret in any text: a secret that appears unchanged in the text is replaced by `REDACTED`, unless
+//! the secret is short.
 
 #![no_main]
 

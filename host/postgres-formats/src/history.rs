@@ -1,4 +1,4 @@
-//! Timeline history files, such as `00000003.history`, and the answer to `TIMELINE_HISTORY`, which is the contents of one:
+//! Timeline history files, such as `00000003.history`, and the answer to `TIMELINE_HISTORY`, which has the contents of such a file. It is
 //! written by `writeTimeLineHistory`, read by `readTimeLineHistory` (`src/backend/access/transam/timeline.c`). Each line has the
 //! number of a timeline, the position at which the next timeline began, and the reason. The names of history files are parsed by
 //! [`crate::segment::WalFile`].
@@ -31,7 +31,7 @@ pub enum HistoryError {
         /// The timeline before it.
         before: u32,
     },
-    /// A timeline ended before the timeline that it branched off from.
+    /// A timeline ended at a lower position than its parent timeline did.
     #[error(
         "says that the timeline {timeline} ended at {at}, before its parent timeline, which ended at {before}"
     )]
@@ -68,8 +68,8 @@ pub fn parse(contents: &[u8]) -> Result<Vec<Fork>, HistoryError> {
     Ok(forks)
 }
 
-/// Reads the forks as [`parse`] does, and refuses a timeline that ended before the timeline that it branched off from, which no server
-/// writes. For callers that calculate with the positions.
+/// Reads the forks as [`parse`] does, but refuses a file in which a timeline ended at a lower position than its parent timeline. No
+/// server writes such a file. For callers that calculate with the positions.
 ///
 /// # Errors
 /// Every [`HistoryError`].

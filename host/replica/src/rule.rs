@@ -159,7 +159,8 @@ words! {
         /// was removed or overridden.
         AutoConf = "auto.conf", Seal, "Read the message: it names the setting.";
         /// The connection string or the passfile for `primary_conninfo` cannot be written. As a finding: the standby has no
-        /// password for its source, or the source does not have the slot of `primary_slot_name` for it.
+        /// password, or a wrong one, for its source, or the source has no slot with the name in `primary_slot_name` that the standby
+        /// can use.
         ConfigureStandby = "configure_standby", Seal, "Correct `conninfo` or `standby_passfile`, or make the slot.";
         /// A left-over file cannot be removed, or `trigger_file` is not in the data directory.
         LeftOvers = "left-overs", Seal, "Read the message: it names the file.";

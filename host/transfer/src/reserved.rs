@@ -9,18 +9,19 @@
 //!   another name never becomes `global`.
 //!
 //! PostgreSQL has no other file and no other directory of these names (`src/include/access/xlog_internal.h`,
-//! `src/bin/initdb/initdb.c`). The one exception is the path that [`Target::renamed`](crate::target::Target::renamed) names, which
-//! is written under another name. The crate `sandbox` enforces these rules for WASI's calls, [`Target`](crate::target::Target) for
-//! every file and directory of a transfer, members of archives included.
+//! `src/bin/initdb/initdb.c`). One path is exempt: a transfer may be given the path in
+//! [`Target::renamed`](crate::target::Target::renamed) (`global/pg_control`), because the file is written under another name until the
+//! host renames it. The crate `sandbox` enforces these rules for WASI's calls, and [`Target`](crate::target::Target) enforces them for
+//! every file and directory in a transfer, including members of archives.
 
 pub use postgres_formats::names::{GLOBAL, PG_CONTROL as CONTROL_FILE};
 
-/// Returns whether a file system could find an entry of this name as `pg_control`.
+/// Returns whether a lookup of `pg_control` could find an entry with this name, as it could in a file system that ignores case.
 pub fn is_control_file(name: &[u8]) -> bool {
     is_found_as(name, CONTROL_FILE)
 }
 
-/// Returns whether a file system could find an entry of this name as `global`.
+/// Returns whether a lookup of `global` could find an entry with this name.
 pub fn is_global(name: &[u8]) -> bool {
     is_found_as(name, GLOBAL)
 }

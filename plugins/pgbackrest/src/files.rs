@@ -53,7 +53,7 @@ pub(crate) fn one_more(count: usize) -> Result<(), String> {
     if (count as u64) < MOST {
         Ok(())
     } else {
-        Err(format!("is of one more than {MOST} files and directories"))
+        Err(format!("is one too many: at most {MOST} files and directories are allowed"))
     }
 }
 

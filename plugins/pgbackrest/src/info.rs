@@ -131,7 +131,7 @@ impl Visitor for BackupInfo {
                     return Err("names a backup by what is not a label".to_owned());
                 }
                 if self.backups.len() == MOST_BACKUPS {
-                    return Err(format!("is of one more than {MOST_BACKUPS} backups"));
+                    return Err(format!("is one too many: at most {MOST_BACKUPS} backups are allowed"));
                 }
                 let stop_lsn = current.lsn_stop.map(|text| text.parse::<Lsn>());
                 let last_segment =
@@ -204,7 +204,7 @@ fn add_cluster(
         return Err("has a version of PostgreSQL that is none".to_owned());
     }
     if clusters.len() == MOST_CLUSTERS {
-        return Err(format!("is of one more than {MOST_CLUSTERS} clusters"));
+        return Err(format!("is one too many: at most {MOST_CLUSTERS} clusters are allowed"));
     }
     clusters.push(Cluster { number, system_identifier, version });
     Ok(())

@@ -183,7 +183,7 @@ impl Names {
 
     fn add(&mut self, what: (&str, &str), twice: &str) -> Result<(), String> {
         if self.seen.len() == MOST_NAMES {
-            return Err(format!("is of one more than {MOST_NAMES} names"));
+            return Err(format!("is one too many: at most {MOST_NAMES} names are allowed"));
         }
         if self.seen.insert(self.hasher.hash_one(what)) { Ok(()) } else { Err(twice.to_owned()) }
     }

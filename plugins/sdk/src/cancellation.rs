@@ -9,7 +9,8 @@ pub fn is_cancelled() -> bool {
     host::cancel_requested()
 }
 
-/// Fails if the run is being cancelled, so `cancelled()?` ends a loop. The host ends a method that never checks by force.
+/// Fails if the run is being cancelled, so `cancelled()?` ends a loop. If a method never checks, the host ends
+/// it by force.
 ///
 /// # Errors
 /// [`Failure::Cancelled`].

@@ -42,7 +42,7 @@ impl StartGuard {
         lock_file::occupy(directory.directory())
     }
 
-    /// Renames pg_control to its unfinished name, which keeps PostgreSQL from starting from now on, and restores the mode of the
+    /// Renames pg_control to the name that it has in an unfinished replica, which keeps PostgreSQL from starting from now on, and restores the mode of the
     /// directory. To be called when the base backup is complete.
     pub(super) fn backup_complete(self) -> io::Result<()> {
         set_control_file_aside(self.directory.directory())?;
@@ -50,7 +50,7 @@ impl StartGuard {
     }
 
     /// Restores the mode of the directory, unless a pg_control is left that cannot be renamed. To be called when the base backup failed.
-    /// The directory is then empty, or the loop empties it, pg_control first.
+    /// The directory is then empty, or the clean-up after the failed attempt empties it and removes pg_control first.
     pub(super) fn backup_failed(self) -> io::Result<()> {
         if set_control_file_aside(self.directory.directory()).is_err() {
             // There is no `global`, or pg_control in it cannot be renamed. In the second case the directory keeps its mode.

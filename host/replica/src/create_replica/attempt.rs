@@ -71,10 +71,14 @@ impl<'a> Attempt<'a> {
     async fn empty(&mut self, empty_scope: EmptyScope) -> Result<(), AttemptError> {
         let (directory, method) = (self.directory.clone(), self.preparation.name());
         blocking(move || directory.state().set_method(&method)).await?.map_err(|error| {
-            Failure::caused_by(Outcome::Failed, "cannot write to the state file which method runs", error)
+            Failure::caused_by(
+                Outcome::Failed,
+                "cannot record in the state file the name of the method that runs",
+                error,
+            )
         })?;
         let removed = self.remove(empty_scope, None, self.limit.token().clone()).await;
-        // Emptying marks the directory as unfinished before it removes the first file, and may refuse before that.
+        // Emptying marks the directory as unfinished before it removes the first file, and emptying may be refused before that.
         self.touched = self.directory.state().is_unfinished();
         if removed? { Ok(()) } else { Err(Failure::cancelled().into()) }
     }
@@ -116,8 +120,8 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Removes what the attempt left. Removes only pg_control with `keep_data` (rules 13 and 28), or if something of the method may still
-    /// write.
+    /// Removes what the attempt left. If `keep_data` is set (rules 13 and 28), or if a part of the method may still
+    /// write, removes only pg_control.
     async fn clean_up(&self, may_still_write: bool) {
         if may_still_write {
             let message = "the method may still write, because its thread hangs in a system call: no other method is tried, and the next \

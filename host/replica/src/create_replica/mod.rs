@@ -244,7 +244,7 @@ impl<'a> RunOfMethods<'a> {
             Ok(Err(error)) => error.to_string(),
             Err(panicked) => panicked.message,
         };
-        self.events.warn(format!("cannot write to the state file how the run ended: {problem}"));
+        self.events.warn(format!("cannot record in the state file how the run ended: {problem}"));
     }
 
     fn end_before_any_method(&mut self, reason: NotStarted) {

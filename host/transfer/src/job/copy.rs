@@ -15,11 +15,12 @@ const SMALLEST: u64 = 64 << 10;
 /// How many bytes the kernel copies at once. A cancelled job stops after at most that many.
 const AT_ONCE: u64 = 4 << 20;
 
-/// Copies from byte `offset` of `from` as many bytes as `output` still needs, and shares blocks if the file system can. The caller
+/// Copies to `output` the bytes that it still needs, beginning at `offset` in the file `from`. Shares blocks if the file system can. The caller
 /// must read and write the bytes that this function could not copy.
 ///
 /// # Errors
-/// Fails if the budget or the disk is full, or the kernel cannot copy.
+/// Fails if the budget is used up, if the job is cancelled, or if copying fails, for example because the disk is full. Does not fail if the
+/// kernel does not support the copy.
 pub(crate) fn within_kernel(
     job: &State,
     origin: &Origin,

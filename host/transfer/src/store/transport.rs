@@ -75,7 +75,7 @@ pub(super) async fn on<T: Send + 'static>(
     AbortOnDropHandle::new(runtime.spawn(work)).await.map_err(|_| Stopped)
 }
 
-/// The error that the runtime of the store has ended.
+/// The error when the runtime of the store has ended.
 #[derive(Debug, thiserror::Error)]
 #[error("the runtime that reads the store has ended")]
 pub(super) struct Stopped;
@@ -134,8 +134,8 @@ struct StoreHost {
 }
 
 impl Connector {
-    /// Makes a connector for the store at `host`, for which only these authorities are trusted, and for the servers from which its
-    /// library gets tokens.
+    /// Makes a connector for the store at `host` and for the servers from which the store's library gets tokens. If `authorities` are
+    /// given, only they are trusted for `host`; for the other servers the system's authorities are trusted.
     ///
     /// # Errors
     /// As [`client`].
@@ -188,7 +188,7 @@ impl HttpConnector for Connector {
 impl HttpService for Connector {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let kind = request.extensions().get::<RequestKind>().copied();
-        // A library that makes another request has recovered from the error response before.
+        // A library that makes another request has recovered from the previous error response.
         let _ = LAST_ERROR_RESPONSE.try_with(RefCell::take);
         let host = request.uri().host().unwrap_or_default().to_owned();
         let (client, trust_roots) = self.client_for(&host);
@@ -233,7 +233,7 @@ impl HttpService for Connector {
     }
 }
 
-/// The error that a request through a proxy got no response.
+/// The error when a request through a proxy got no response.
 #[derive(Debug, thiserror::Error)]
 #[error("requested through the proxy {proxy}, which the environment names (NO_PROXY excludes hosts)")]
 pub(super) struct ThroughProxy {

@@ -47,7 +47,8 @@ impl EventSink for Bar {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::AttemptStarted { method } => {
-                // The spinner starts a thread, which must not exist before root is dropped. Root is dropped before the first event.
+                // The spinner starts a thread, and no thread may exist before the process has given up the rights of root. That happens
+                // before the first event.
                 let bar = self.terminal.bars().add(ProgressBar::no_length());
                 bar.set_prefix(cut(&printable(&method), NAME_LIMIT).into_owned());
                 bar.enable_steady_tick(TICK);

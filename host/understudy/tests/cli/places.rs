@@ -121,9 +121,12 @@ fn a_directory_with_a_secret_of_the_file_is_granted_to_nobody_also_if_a_flag_rep
     let secrets = directory.path("secrets");
     std::fs::create_dir(&secrets).unwrap();
     let keep = |name: &str, text: &str| {
-        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
         std::fs::write(secrets.join(name), text).unwrap();
         std::fs::set_permissions(secrets.join(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+        // The program runs as the directory's owner.
+        let owner = std::fs::metadata(directory.0.path()).unwrap();
+        std::os::unix::fs::chown(secrets.join(name), Some(owner.uid()), Some(owner.gid())).unwrap();
         secrets.join(name)
     };
     let (passfile, password) = (keep("pgpass", "*:*:*:*:x\n"), keep("password", "swordfish\n"));
@@ -138,7 +141,7 @@ fn a_directory_with_a_secret_of_the_file_is_granted_to_nobody_also_if_a_flag_rep
         std::fs::write(directory.path("u.toml"), grants).unwrap();
         for flags in [&[][..], &["--connstring="], &["--connstring=host=127.0.0.1 port=1 user=y"]] {
             let arguments = [&["check", "--config", "u.toml"], flags].concat();
-            directory.run(&arguments).expect(1, &["holds a secret of this run"]);
+            directory.run(&arguments).expect(3, &["holds a secret of this run"]);
         }
     }
 }

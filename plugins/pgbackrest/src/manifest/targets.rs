@@ -86,7 +86,7 @@ impl Targets {
             return Err("has a tablespace without an oid".to_owned());
         }
         if self.links.len() == MOST {
-            return Err(format!("is of one more than {MOST} links"));
+            return Err(format!("is one too many: at most {MOST} links are allowed"));
         }
         if tablespace.as_ref().is_some_and(|(_, name)| name.len() > LONGEST_NAME) {
             return Err(format!("has a tablespace whose name has more than {LONGEST_NAME} bytes"));

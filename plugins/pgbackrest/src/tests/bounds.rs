@@ -11,12 +11,12 @@ fn the_numbers_of_backups_and_clusters_are_bounded() {
             lines(20_001, |number| {
                 format!("20261126-{number:06}F={{\"backup-timestamp-stop\":1,\"db-id\":1}}\n")
             }),
-            "one more than 20000 backups",
+            "one too many: at most 20000 backups",
         ),
         (
             "db:history",
             lines(1001, |number| format!("{number}={{\"db-system-id\":1,\"db-version\":\"15\"}}\n")),
-            "one more than 1000 clusters",
+            "one too many: at most 1000 clusters",
         ),
     ] {
         let scene = Scene::new();
@@ -34,7 +34,7 @@ fn the_numbers_of_links_and_tablespaces_are_bounded() {
         .collect();
     scene.edit_manifest("pg_tblspc/16384={\"path\"", &format!("{links}pg_tblspc/16384={{\"path\""));
     let refusal = scene.refusal();
-    assert!(refusal.contains("one more than 1000 links"), "{refusal}");
+    assert!(refusal.contains("one too many: at most 1000 links"), "{refusal}");
     let scene = Scene::new();
     let files: String =
         (20_000..21_000).map(|oid| format!("pg_tblspc/{oid}/a={{\"size\":0,\"timestamp\":1}}\n")).collect();
@@ -109,5 +109,5 @@ fn the_number_of_names_is_bounded() {
     let lines: String = (0..200_000).map(|number| format!("{number}=1\n")).collect();
     scene.put("backup/main/backup.info", format!("[a]\n{lines}"));
     let refusal = scene.refusal();
-    assert!(refusal.contains("line 200001 is of one more than 200000 names"), "{refusal}");
+    assert!(refusal.contains("line 200001 is one too many: at most 200000 names are allowed"), "{refusal}");
 }

@@ -165,7 +165,7 @@ fn settings_of_other_versions_are_judged_by_the_servers() {
     // Before version 16 this setting promotes. From 16 on the server does not start with this setting, nor with an override.
     let judged = judged(&[("postgresql.conf", "promote_trigger_file = 'x'")], 16, false).unwrap();
     assert!(
-        judged.overrides.values.is_empty() && judged.messages[0].contains("no setting"),
+        judged.overrides.values.is_empty() && judged.messages[0].contains("is not a setting"),
         "{:?}",
         judged.messages
     );

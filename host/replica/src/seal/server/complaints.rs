@@ -181,7 +181,7 @@ mod tests {
             "could not open secondary authentication file \"@hunter2\" as \"/y/hunter2\": No such file";
         assert_eq!(
             without_values(words, &["hunter2".to_owned()]),
-            "could not open secondary authentication file \"(not shown)\" as \"(not shown)\": No such file"
+            "could not open secondary authentication file \"(not shown)\": No such file"
         );
     }
 

@@ -168,7 +168,7 @@ mod tests {
         fs::create_dir(place.path().join("log/sub")).unwrap();
         assert_eq!(fault("log", "sub/x.log"), None);
         fs::write(place.path().join("file"), "").unwrap();
-        assert!(fault("file", "x").unwrap().1.contains("no directory"));
+        assert!(fault("file", "x").unwrap().1.contains("not a directory"));
         assert!(fault("file/b", "x").is_some());
         fs::create_dir(place.path().join("log/postgresql.log")).unwrap();
         assert!(fault("log", "postgresql.log").unwrap().1.contains("is a directory"));
