@@ -10,7 +10,7 @@ use replica::Bytes;
 use transfer::store::StoreConfig;
 
 use crate::capability::CAPABILITIES;
-use crate::{DiskBudget, KeyGrant};
+use crate::{DiskBudget, KeyGrant, Variables};
 
 /// What a method may use besides the data directory and the directories that the operator maps.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Grants {
     pub stores: BTreeMap<String, StoreConfig>,
     /// Keys (`keys.NAME`), by the name that the component uses. The component never sees their bytes.
     pub keys: BTreeMap<String, KeyGrant>,
+    /// The variables of the component's environment.
+    pub environment: Variables,
     /// How fast the component may read from all stores together; `None`: no limit.
     pub rate: Option<BytesPerSecond>,
     /// How many threads transfer files for the component, 1 to 64; `None`: as many as there are processors.
@@ -45,6 +47,7 @@ impl Default for Grants {
             disk: None,
             stores: BTreeMap::new(),
             keys: BTreeMap::new(),
+            environment: Variables::default(),
             rate: None,
             workers: None,
         }

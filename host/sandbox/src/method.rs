@@ -174,7 +174,7 @@ fn prepare(
     let checked = options::check(settings, &description.options)?;
     check_needs(description, &checked, &settings.grants, remedies)?;
     for capability in CAPABILITIES {
-        capability.check_grant(&settings.grants, remedies)?;
+        capability.check_grant(&settings.grants, remedies, &sandbox.inner.settings.redactor)?;
     }
     Ok(Arc::new(Prepared { loaded, settings: checked }))
 }
@@ -228,7 +228,7 @@ impl Work {
         }
         self.reporter
             .host(Level::Debug, &restrict_to(&self.places, self.sandbox.inner.settings.require_landlock)?);
-        let state = State::new(files, grants.memory.0, self.reporter.clone(), self.cancel.clone(), self.job);
+        let state = State::new(files, grants, self.reporter.clone(), self.cancel.clone(), self.job);
         let stop = || async {
             self.cancel.cancelled().await;
             tokio::time::sleep(GRACE).await;

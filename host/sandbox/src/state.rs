@@ -10,6 +10,8 @@ use wasmtime_wasi::{
     Deterministic, HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView,
 };
 
+use crate::Grants;
+use crate::capability::CAPABILITIES;
 use crate::files::{Files, Step};
 use crate::limits::MemoryBudget;
 use crate::output::Output;
@@ -63,15 +65,19 @@ impl State {
         }
     }
 
-    /// Makes the state for `plan` and `create-replica`, with real clocks and random numbers.
+    /// Makes the state for `plan` and `create-replica`, with real clocks and random numbers, and with what was granted.
     pub(crate) fn new(
         files: Files,
-        memory: u64,
+        grants: &Grants,
         reporter: Reporter,
         cancel: CancellationToken,
         job: Job,
     ) -> Self {
-        Self::with(WasiCtxBuilder::new(), files, memory, reporter, cancel, job)
+        let mut wasi = WasiCtxBuilder::new();
+        for capability in CAPABILITIES {
+            capability.set_up(grants, &mut wasi);
+        }
+        Self::with(wasi, files, grants.memory.0, reporter, cancel, job)
     }
 
     /// Makes the state for `describe`, in which clocks and random numbers are the same in every run.
@@ -96,8 +102,8 @@ impl State {
     ) -> Self {
         let (stdout, stderr) =
             (Output::new(reporter.clone(), "stdout"), Output::new(reporter.clone(), "stderr"));
-        // Nothing else is set: the component has no arguments, no environment, no standard input and no address that it may
-        // use. The thread belongs to the run alone, so it may block.
+        // Besides what the capabilities set up, nothing is set: the component has no arguments, no standard input and no address that
+        // it may use. The thread belongs to the run alone, so it may block.
         wasi.allow_blocking_current_thread(true)
             .max_random_size(RANDOM_BYTES)
             .allow_tcp(false)

@@ -17,8 +17,9 @@ pub(crate) mod stores;
 use std::path::PathBuf;
 
 use foundation::secret::Secret;
-use replica::{CapabilityKind, Denial, Directories, Refusal};
+use replica::{CapabilityKind, Denial, Directories, Redactor, Refusal};
 use wasmtime::component::Linker;
+use wasmtime_wasi::WasiCtxBuilder;
 
 use crate::Grants;
 use crate::files::{Place, Step};
@@ -29,6 +30,7 @@ pub(crate) use check::{Check, check_needs};
 pub(crate) use datadir::Datadir;
 pub use datadir::DiskBudget;
 pub(crate) use environment::Environment;
+pub use environment::{NotAVariable, Variables};
 pub use keys::KeyGrant;
 pub(crate) use keys::Keys;
 pub(crate) use network::Network;
@@ -66,11 +68,16 @@ pub(crate) trait Capability: Sync {
     /// Checks an option in which the operator may name something of this kind. `needs` are all needs of the component.
     fn check_option(&self, _option: &OptionSpec, _needs: &[Need], _check: &mut Check<'_>) {}
 
-    /// Checks the grants themselves, without the component.
+    /// Checks the grants themselves, without the component. `redactor` knows every secret of the run.
     ///
     /// # Errors
     /// A [`Refusal`] of the rule `grant`.
-    fn check_grant(&self, _grants: &Grants, _remedies: &Remedies) -> Result<(), Refusal> {
+    fn check_grant(
+        &self,
+        _grants: &Grants,
+        _remedies: &Remedies,
+        _redactor: &Redactor,
+    ) -> Result<(), Refusal> {
         Ok(())
     }
 
@@ -109,6 +116,9 @@ pub(crate) trait Capability: Sync {
     fn data_plane_interfaces(&self) -> &'static [&'static str] {
         &[]
     }
+
+    /// Adds what the grants allow to the context of WASI with which a run begins. `describe` gets nothing.
+    fn set_up(&self, _grants: &Grants, _wasi: &mut WasiCtxBuilder) {}
 
     /// Links the interfaces of WASI that belong to the capability.
     ///
@@ -170,7 +180,7 @@ mod tests {
         let directories = Directories { datadir: "/d".into(), wal: None, tablespaces: Default::default() };
         let not_enforced: Vec<_> =
             CAPABILITIES.iter().filter(|capability| !capability.is_enforced()).collect();
-        assert_eq!(super::not_enforced().collect::<Vec<_>>(), ["programs", "network", "environment"]);
+        assert_eq!(super::not_enforced().collect::<Vec<_>>(), ["programs", "network"]);
         for capability in not_enforced {
             assert_eq!(capability.remedy(&remedies, "x"), None);
             assert_eq!(capability.places(Step::Create, &directories, &grants), []);

@@ -44,7 +44,7 @@ mod tests {
         let (events, _) = unbounded_channel();
         let files = Files::none(Remedies::new("m", &Grants::default())).unwrap();
         let job = Job { source, ..Job::default() };
-        State::new(files, 0, Reporter::new("m", events), CancellationToken::new(), job)
+        State::new(files, &Grants::default(), Reporter::new("m", events), CancellationToken::new(), job)
     }
 
     #[test]

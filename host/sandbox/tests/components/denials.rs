@@ -5,8 +5,9 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use replica::Outcome;
+use sandbox::Secret;
 
-use crate::stage::{Stage, text};
+use crate::stage::{Stage, redactor, text};
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
@@ -72,6 +73,27 @@ async fn there_is_no_environment_no_argument_and_no_input() {
     let stage = Stage::hostile("environment");
     let message = stage.fails(Outcome::Failed).await;
     assert!(message.contains("all are empty"), "{message}");
+}
+
+#[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
+async fn the_environment_has_the_granted_variables_and_no_others() {
+    for stage in [Stage::hostile("environment"), Stage::hostile("environment").in_plan()] {
+        let stage = stage.grant(|grants| grants.environment.set("BACKUP_REGION", "eu 1").unwrap());
+        let message = stage.create().await.unwrap_err().message;
+        assert!(message.contains(r#"saw ["BACKUP_REGION=eu 1"] [] and 0 bytes"#), "{message}");
+        assert_eq!(stage.denials(), []);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
+async fn a_variable_that_holds_a_secret_is_refused_before_the_component_runs() {
+    redactor().add(&Secret::new("the-s3cret-of-another-method")).unwrap();
+    let value = "https://u:the-s3cret-of-another-method@host/";
+    let stage = Stage::hostile("environment").grant(|grants| grants.environment.set("URL", value).unwrap());
+    let refusal = stage.preflight().await.unwrap_err();
+    assert!(refusal.policy && refusal.message.contains("`environment.URL` holds a secret"), "{refusal}");
 }
 
 #[tokio::test]

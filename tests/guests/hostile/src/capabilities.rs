@@ -11,7 +11,7 @@ use crate::{refused, verdict};
 /// Reads the environment, the arguments, the working directory and standard input.
 pub(crate) fn environment(_: &Request) -> Result<(), Failure> {
     let variables: Vec<_> =
-        std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
+        std::env::vars_os().map(|(name, value)| format!("{}={}", name.display(), value.display())).collect();
     let arguments: Vec<_> =
         std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
     let mut input = Vec::new();

@@ -208,7 +208,7 @@ mod tests {
         };
         let (events, _) = unbounded_channel();
         let files = Files::none(Remedies::new("m", &Grants::default())).unwrap();
-        State::new(files, 0, Reporter::new("m", events), CancellationToken::new(), job)
+        State::new(files, &Grants::default(), Reporter::new("m", events), CancellationToken::new(), job)
     }
 
     /// The kind and the text of the error that the component gets.

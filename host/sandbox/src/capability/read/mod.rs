@@ -5,7 +5,7 @@ mod directory;
 
 use std::path::{Path, PathBuf};
 
-use replica::{CapabilityKind, Denial, Directories, Refusal, Rule};
+use replica::{CapabilityKind, Denial, Directories, Redactor, Refusal, Rule};
 use wasmtime::component::Linker;
 use wasmtime_wasi::p2::bindings::filesystem;
 
@@ -52,7 +52,7 @@ impl Capability for Read {
         }
     }
 
-    fn check_grant(&self, grants: &Grants, remedies: &Remedies) -> Result<(), Refusal> {
+    fn check_grant(&self, grants: &Grants, remedies: &Remedies, _redactor: &Redactor) -> Result<(), Refusal> {
         for directory in &grants.read {
             if directory.exists() && !directory.is_dir() {
                 let message = format!("{} is granted to be read but is not a directory", directory.display());

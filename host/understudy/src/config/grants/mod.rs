@@ -1,6 +1,7 @@
 //! `[method.NAME.grants]`: what a component may reach. Each kind of grant is read by its own module.
 
 pub(super) mod disk;
+mod environment;
 pub(super) mod keys;
 mod read;
 pub(super) mod stores;
@@ -47,6 +48,14 @@ pub(super) const KEYS: &[Key] = &[
         "`{ bytes, files, keep_free }`",
         "no bound",
         "how much the method may write: [its bounds](#disk)",
+    ),
+    Key::new(
+        "environment",
+        "`{ NAME = \"text\" }`",
+        "none",
+        "the variables of the method's environment, which has no others. A method can read every value. Refused: \
+         names with anything but letters, digits and `_`, names of variables that hold a secret, such as \
+         `PGPASSWORD`, a value that is or contains a secret of the run, and more than 32 KiB in all",
     ),
     Key::new("rate", "speed", "no bound", "how much the method may read from all stores together"),
     Key::new(
@@ -120,6 +129,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
     }
     read::read(&section, &mut open);
     disk::read(&section, &mut open);
+    environment::read(&section, &mut open);
     let stores = stores::read(&section, environment, &mut open);
     let keys = keys::read(&section, &stores.names, environment);
     open.rate = section.get("rate").and_then(|value| value.parsed());

@@ -314,3 +314,26 @@ fn a_mistake_in_a_store_is_reported_at_the_setting() {
         assert_eq!(refused(lines), says.replace("STORE", store), "{lines}");
     }
 }
+
+#[test]
+fn variables_are_texts_and_a_secret_is_never_one() {
+    let section = grants("environment = { LANG = \"C\", EMPTY = \"\" }\nenvironment.TWO_LINES = \"a\\nb\"").map(|_| ());
+    assert!(section.is_err(), "a table that is written in one line is closed");
+    let section = grants("environment = { LANG = \"C\", EMPTY = \"\", LINES = \"a\\nb\" }").unwrap();
+    let set: Vec<_> = section.open.environment.iter().collect();
+    assert_eq!(set, [("EMPTY", ""), ("LANG", "C"), ("LINES", "a\nb")]);
+    for (lines, says) in [
+        ("environment = [\"LANG=C\"]", "must be a table"),
+        ("environment.A = 5", "must be a quoted string, not a whole number"),
+        ("environment.A = { env = \"SECRET\" }", "A secret is never a value here"),
+        ("environment.\"A B\" = \"x\"", "is not the name of a variable"),
+        ("environment.PGPASSWORD = \"x\"", "holds a secret by its meaning"),
+        ("environment.A = \"x\\u0000\"", "has a NUL byte"),
+    ] {
+        let problem = refused(lines);
+        assert!(problem.contains(says) && problem.contains("`method.acme.grants.environment"), "{problem}");
+    }
+    let long = "x".repeat(40 << 10);
+    let problem = refused(&format!("environment.A = \"{long}\""));
+    assert!(problem.contains("longer than 32768 bytes") && !problem.contains("xxx"), "{problem}");
+}

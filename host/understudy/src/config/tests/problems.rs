@@ -444,7 +444,7 @@ fn the_table_of_a_section_has_exactly_the_keys_that_the_section_takes() {
 
 #[test]
 fn every_grant_that_cannot_be_enforced_is_refused() {
-    for grant in ["network", "programs", "environment"] {
+    for grant in ["network", "programs"] {
         let problem = problem(&format!("[method.acme.grants]\n{grant} = {{}}"));
         assert_eq!(
             problem,
