@@ -10,7 +10,7 @@ use replica::Bytes;
 use transfer::store::StoreConfig;
 
 use crate::capability::CAPABILITIES;
-use crate::{DiskBudget, KeyGrant, Variables};
+use crate::{DiskBudget, KeyGrant, Server, ServerGrant, Variables};
 
 /// What a method may use besides the data directory and the directories that the operator maps.
 #[derive(Clone, Debug)]
@@ -29,6 +29,10 @@ pub struct Grants {
     pub keys: BTreeMap<String, KeyGrant>,
     /// The variables of the component's environment.
     pub environment: Variables,
+    /// The servers that the component may connect to.
+    pub network: BTreeMap<Server, ServerGrant>,
+    /// How many bytes the component may send and receive in one run, over all servers.
+    pub network_bytes: Bytes,
     /// How fast the component may read from all stores together; `None`: no limit.
     pub rate: Option<BytesPerSecond>,
     /// How many threads transfer files for the component, 1 to 64; `None`: as many as there are processors.
@@ -37,6 +41,9 @@ pub struct Grants {
 
 /// The default of `host_memory`: one window of `zstd --long=27` (128 MiB), and 32 MiB for everything else.
 const HOST_MEMORY: Bytes = Bytes(160 << 20);
+
+/// The default of `network_bytes`.
+const NETWORK_BYTES: Bytes = Bytes(1 << 30);
 
 impl Default for Grants {
     fn default() -> Self {
@@ -48,6 +55,8 @@ impl Default for Grants {
             stores: BTreeMap::new(),
             keys: BTreeMap::new(),
             environment: Variables::default(),
+            network: BTreeMap::new(),
+            network_bytes: NETWORK_BYTES,
             rate: None,
             workers: None,
         }

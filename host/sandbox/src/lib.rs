@@ -44,7 +44,10 @@ mod v0_1;
 mod v0_2;
 mod wasi;
 
-pub use capability::{DiskBudget, KeyGrant, NotAVariable, Variables, not_enforced};
+pub use capability::{
+    DiskBudget, KeyGrant, NotAServer, NotAVariable, Resolve, Server, ServerGrant, SystemResolver, Variables,
+    not_enforced,
+};
 pub use component_source::ComponentSource;
 /// Types that grants contain.
 pub use foundation::{

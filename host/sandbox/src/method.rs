@@ -8,6 +8,7 @@ use replica::method::ComponentFacts;
 use replica::{
     Directories, Event, Failure, Level, Method, Outcome, Plan, Refusal, Request, Rule, Run, SealRequests,
 };
+use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use transfer::budget::Budget;
 use transfer::job::Bounds;
 use wasmtime::Store;
 
-use crate::capability::{CAPABILITIES, Remedies, check_needs};
+use crate::capability::{CAPABILITIES, Connections, NetworkUse, Remedies, Tls, check_needs, uses_http};
 use crate::component::{Loaded, refuse_if_everybody_may_change};
 use crate::contracts;
 use crate::failure::{self, Circumstances};
@@ -30,7 +31,7 @@ use crate::sandbox::Sandbox;
 use crate::state::{Job, State};
 use crate::thread::{self, HUNG, Lost, WritesEnded};
 use crate::{Grants, MethodSettings, overlap, plan};
-use foundation::landlock::{Allowed, Domain};
+use foundation::landlock::{ABI_OF_TCP, Allowed, Domain};
 
 /// How long a component may take to end by itself once it is asked to. Together with a tick of the epoch this stays
 /// within the 250 ms in which a cancel must be noticed.
@@ -41,6 +42,7 @@ pub struct ComponentMethod {
     sandbox: Sandbox,
     settings: Arc<MethodSettings>,
     remedies: Remedies,
+    network: NetworkUse,
     prepared: OnceCell<Arc<Prepared>>,
 }
 
@@ -53,7 +55,8 @@ struct Prepared {
 impl ComponentMethod {
     pub(crate) fn new(sandbox: Sandbox, settings: MethodSettings) -> Self {
         let remedies = Remedies::new(&settings.name, &settings.grants);
-        Self { sandbox, settings: Arc::new(settings), remedies, prepared: OnceCell::new() }
+        let network = NetworkUse::new(&settings.grants, Arc::clone(&sandbox.inner.settings.resolver));
+        Self { sandbox, settings: Arc::new(settings), remedies, network, prepared: OnceCell::new() }
     }
 
     async fn prepared(&self) -> Result<Arc<Prepared>, Refusal> {
@@ -110,6 +113,8 @@ impl ComponentMethod {
             step,
             settings: Arc::clone(&self.settings),
             remedies: self.remedies.clone(),
+            network: self.network.clone(),
+            runtime: Handle::current(),
             reporter: Reporter::new(&self.settings.name, events).noting(run.activity()),
             cancel: cancel.clone(),
             directories: Arc::clone(&request.directories),
@@ -121,6 +126,7 @@ impl ComponentMethod {
                 tablespaces: plan.map(|plan| plan.tablespaces.clone()).unwrap_or_default(),
                 filled: SealRequests::default(),
                 plane: None,
+                network: None,
             },
             quiet: quiet.clone(),
         };
@@ -199,6 +205,9 @@ struct Work {
     step: Step,
     settings: Arc<MethodSettings>,
     remedies: Remedies,
+    network: NetworkUse,
+    /// The program's runtime, whose threads are not restricted.
+    runtime: Handle,
     reporter: Reporter,
     cancel: CancellationToken,
     directories: Arc<Directories>,
@@ -222,12 +231,15 @@ impl Work {
             .within(bounds(grants));
         // Its threads must be there before this one is restricted, and are gone when it ends.
         self.job.plane = self.plane(&files)?;
+        self.job.network = Some(self.connections()?);
         for missing in files.missing() {
             self.reporter
                 .host(Level::Debug, &format!("{missing} does not exist: the method finds nothing there"));
         }
-        self.reporter
-            .host(Level::Debug, &restrict_to(&self.places, self.sandbox.inner.settings.require_landlock)?);
+        self.reporter.host(
+            Level::Debug,
+            &restrict_to(&self.places, grants, self.sandbox.inner.settings.require_landlock)?,
+        );
         let state = State::new(files, grants, self.reporter.clone(), self.cancel.clone(), self.job);
         let stop = || async {
             self.cancel.cancelled().await;
@@ -253,6 +265,19 @@ impl Work {
 }
 
 impl Work {
+    /// The connections of this run. Reads the authorities of the machine, if the component may use them.
+    fn connections(&self) -> Result<Connections, Failure> {
+        let imports = &self.prepared.loaded.inspection.imports;
+        let tls = if imports.iter().any(|import| uses_http(import)) {
+            Tls::of(&self.settings.grants)
+                .map_err(|error| failure::host_failure("cannot prepare TLS for the method", &error))?
+        } else {
+            Tls::default()
+        };
+        let (network, remedies) = (self.network.clone(), self.remedies.clone());
+        Ok(Connections::new(network, remedies, self.reporter.clone(), self.runtime.clone(), tls))
+    }
+
     /// The data plane of this run, where the component could use one.
     fn plane(&self, files: &Files) -> Result<Option<Plane>, Failure> {
         let imports = &self.prepared.loaded.inspection.imports;
@@ -292,8 +317,9 @@ fn bounds(grants: &Grants) -> Bounds {
 /// Restricts this thread to `places`, as far as they exist. Returns in words what the kernel enforces. It stops what an escape from
 /// WASI's own confinement would reach. It does not stop native code in this process, nor `stat`, `chmod` and `utimensat`, which
 /// Landlock does not know.
-fn restrict_to(places: &[Place], require: Option<u32>) -> Result<String, Failure> {
-    let mut domain = Domain::deny_all();
+fn restrict_to(places: &[Place], grants: &Grants, require: Option<u32>) -> Result<String, Failure> {
+    let ports = grants.ports();
+    let mut domain = ports.iter().fold(Domain::deny_all(), |domain, port| domain.with_connections_to(*port));
     for place in places.iter().filter(|place| place.path.is_dir()) {
         domain = match place.access {
             Access::Write => domain.with(&place.path, Allowed::Change),
@@ -303,6 +329,10 @@ fn restrict_to(places: &[Place], require: Option<u32>) -> Result<String, Failure
     }
     match domain.enter(require) {
         Ok(0) => Ok("this kernel has no Landlock: WASI alone keeps the method in its directories".to_owned()),
+        Ok(abi) if abi < ABI_OF_TCP && !ports.is_empty() => Ok(format!(
+            "Landlock ABI {abi} is enforced on the method's thread, and does not restrict TCP: WASI alone keeps the method to the granted \
+             servers"
+        )),
         Ok(abi) => Ok(format!("Landlock ABI {abi} is enforced on the method's thread")),
         Err(error) => Err(failure::host_failure("cannot restrict the method's thread", &error)),
     }

@@ -36,7 +36,7 @@ pub(crate) fn call<T, S: Future<Output = ()>>(
     stop: impl FnOnce() -> S,
     call: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
 ) -> (wasmtime::Result<Option<T>>, Left) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return (Err(error.into()), Left::default()),
     };

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use replica::Redactor;
 use serde::{Deserialize, Serialize};
 
-use crate::{Compiler, ComponentSource, Grants};
+use crate::{Compiler, ComponentSource, Grants, Resolve, SystemResolver};
 
 /// Settings of the sandbox that hold for every method.
 #[derive(Clone, Debug)]
@@ -22,12 +23,20 @@ pub struct SandboxSettings {
     /// The directory in which compiled components are kept with what they said of themselves; made where it is missing. None:
     /// nothing is kept. It must be this user's alone, or it is not used.
     pub cache: Option<PathBuf>,
+    /// What resolves the names of the servers that methods connect to.
+    pub resolver: Arc<dyn Resolve>,
 }
 
 impl SandboxSettings {
     /// Nothing but a compiler.
     pub fn new(compiler: Compiler) -> Self {
-        Self { require_landlock: None, redactor: Redactor::default(), compiler, cache: None }
+        Self {
+            require_landlock: None,
+            redactor: Redactor::default(),
+            compiler,
+            cache: None,
+            resolver: Arc::new(SystemResolver),
+        }
     }
 }
 

@@ -9,9 +9,10 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{
     Deterministic, HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView,
 };
+use wasmtime_wasi_http::WasiHttpCtxView;
 
 use crate::Grants;
-use crate::capability::CAPABILITIES;
+use crate::capability::{CAPABILITIES, Connections, Http, Sockets};
 use crate::files::{Files, Step};
 use crate::limits::MemoryBudget;
 use crate::output::Output;
@@ -32,6 +33,8 @@ pub(crate) struct State {
     pub(crate) reporter: Reporter,
     pub(crate) cancel: CancellationToken,
     pub(crate) job: Job,
+    pub(crate) sockets: Sockets,
+    http: Http,
     stdout: Output,
     stderr: Output,
 }
@@ -53,6 +56,8 @@ pub(crate) struct Job {
     pub(crate) filled: SealRequests,
     /// The stores, keys and jobs of the run; `None` for `describe`, and for a component that imports none of their interfaces.
     pub(crate) plane: Option<Plane>,
+    /// The connections of the step; `None` for `describe`.
+    pub(crate) network: Option<Connections>,
 }
 
 impl State {
@@ -106,11 +111,15 @@ impl State {
         // it may use. The thread belongs to the run alone, so it may block.
         wasi.allow_blocking_current_thread(true)
             .max_random_size(RANDOM_BYTES)
-            .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
             .stdout(stdout.clone())
             .stderr(stderr.clone());
+        match &job.network {
+            Some(connections) => connections.allow(&mut wasi),
+            None => drop(wasi.allow_tcp(false)),
+        }
+        let http = Http::new(job.network.clone());
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES);
         Self {
@@ -121,9 +130,16 @@ impl State {
             reporter,
             cancel,
             job,
+            sockets: Sockets::default(),
+            http,
             stdout,
             stderr,
         }
+    }
+
+    /// Returns `wasi:http` for one call.
+    pub(crate) fn http(&mut self) -> WasiHttpCtxView<'_> {
+        self.http.view(&mut self.table)
     }
 
     /// Returns the last lines that the component printed to standard error.

@@ -43,6 +43,7 @@ use foundation::secret::Secret;
 
 pub use access::Renewal;
 pub use body::{Body, CHUNK};
+pub use credential_detector::CredentialDetector;
 pub(crate) use directory::this_thread_may_block;
 pub use etag::Etag;
 pub use kinds::Mistake;
@@ -50,7 +51,6 @@ pub use proxy::secrets_of_proxies;
 pub use retry::{Notice, Notices, Retry};
 
 use access::{Access, Current};
-use credential_detector::CredentialDetector;
 use key::{KeyLimit, Prefix};
 use retry::{Failure, Tries};
 

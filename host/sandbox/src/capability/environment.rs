@@ -51,7 +51,9 @@ pub struct Variables {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAVariable {
     /// The name is not one that every program can read.
-    #[error("is not the name of a variable: write 1 to {NAME} letters, digits and `_`, of which the first is no digit")]
+    #[error(
+        "is not the name of a variable: write 1 to {NAME} letters, digits and `_`, of which the first is no digit"
+    )]
     Name,
     /// The variable holds a secret by its meaning.
     #[error(
@@ -147,7 +149,8 @@ impl Capability for Environment {
     fn remedy(&self, remedies: &Remedies, name: &str) -> Option<String> {
         let mut variables = remedies.grants.environment.clone();
         variables.set(name, "...").ok()?;
-        let set: Vec<_> = variables.iter().map(|(name, value)| format!("{name} = {}", quoted(value))).collect();
+        let set: Vec<_> =
+            variables.iter().map(|(name, value)| format!("{name} = {}", quoted(value))).collect();
         Some(format!("[method.{}.grants] environment = {{ {} }}", key(&remedies.method), set.join(", ")))
     }
 
@@ -246,7 +249,10 @@ mod tests {
         };
         for value in ["sw0rdfish-of-the-sea", "https://u:sw0rdfish-of-the-sea@host/", "tuna", "pass=tuna"] {
             let refusal = refused(value).unwrap_err();
-            assert!(refusal.policy && refusal.message.contains("`environment.URL` holds a secret"), "{refusal}");
+            assert!(
+                refusal.policy && refusal.message.contains("`environment.URL` holds a secret"),
+                "{refusal}"
+            );
             assert!(!refusal.message.contains("sw0rdfish") && !refusal.message.contains("tuna"), "{refusal}");
         }
         refused("https://host/").unwrap();

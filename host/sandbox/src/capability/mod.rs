@@ -33,7 +33,8 @@ pub(crate) use environment::Environment;
 pub use environment::{NotAVariable, Variables};
 pub use keys::KeyGrant;
 pub(crate) use keys::Keys;
-pub(crate) use network::Network;
+pub(crate) use network::{Connections, Http, Network, NetworkUse, Sockets, Tls, uses_http};
+pub use network::{NotAServer, Resolve, Server, ServerGrant, SystemResolver};
 pub(crate) use programs::Programs;
 pub(crate) use read::Read;
 pub(crate) use remedies::Remedies;
@@ -180,7 +181,7 @@ mod tests {
         let directories = Directories { datadir: "/d".into(), wal: None, tablespaces: Default::default() };
         let not_enforced: Vec<_> =
             CAPABILITIES.iter().filter(|capability| !capability.is_enforced()).collect();
-        assert_eq!(super::not_enforced().collect::<Vec<_>>(), ["programs", "network"]);
+        assert_eq!(super::not_enforced().collect::<Vec<_>>(), ["programs"]);
         for capability in not_enforced {
             assert_eq!(capability.remedy(&remedies, "x"), None);
             assert_eq!(capability.places(Step::Create, &directories, &grants), []);

@@ -110,8 +110,16 @@ async fn there_is_no_network() {
     let network = |what: &str| ("network", what.to_owned());
     assert_eq!(
         denied,
-        [network("a TCP socket"), network("a UDP socket"), network("the address of localhost")]
+        [
+            network(&address),
+            network("to bind a TCP socket to an address"),
+            network("a UDP socket"),
+            network("the address of localhost")
+        ]
     );
+    let remedies: Vec<_> = stage.denials().into_iter().filter_map(|denial| denial.remedy).collect();
+    let line = |server: &str| format!("[method.hostile.grants] network = [\"{server}\"]");
+    assert_eq!(remedies, [line(&address), line("localhost:PORT")]);
 }
 
 #[tokio::test]

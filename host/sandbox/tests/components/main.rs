@@ -8,6 +8,7 @@ mod denials;
 mod endings;
 mod files;
 mod image_cache;
+mod network;
 mod refusals;
 mod resources;
 mod secrets;

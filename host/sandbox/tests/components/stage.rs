@@ -8,7 +8,9 @@ use replica::{
     Context, Denial, Directories, Event, Failure, Level, Method, Outcome, Plan, Redactor, Refusal, Request,
     Run, SealRequests, TablespaceMap,
 };
-use sandbox::{Compiler, ComponentMethod, Grants, MethodSettings, OptionValue, Sandbox, SandboxSettings};
+use sandbox::{
+    Compiler, ComponentMethod, Grants, MethodSettings, OptionValue, Resolve, Sandbox, SandboxSettings,
+};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +41,7 @@ pub(crate) struct Stage {
     pub(crate) settings: MethodSettings,
     pub(crate) directories: Directories,
     pub(crate) cancel: CancellationToken,
+    sandbox: Sandbox,
     reported: Arc<Mutex<Vec<Event>>>,
 }
 
@@ -65,6 +68,7 @@ impl Stage {
             },
             directories: Directories { datadir, wal: None, tablespaces: TablespaceMap::default() },
             cancel: CancellationToken::new(),
+            sandbox: sandbox(),
             reported: Arc::default(),
         }
     }
@@ -72,6 +76,13 @@ impl Stage {
     pub(crate) fn option(mut self, name: &str, value: OptionValue) -> Self {
         self.settings.options.push((name.to_owned(), value));
         self
+    }
+
+    /// Resolves the names of servers with this resolver.
+    pub(crate) fn resolving(self, resolver: Arc<dyn Resolve>) -> Self {
+        let settings =
+            SandboxSettings { redactor: redactor(), resolver, ..SandboxSettings::new(Compiler::Here) };
+        Self { sandbox: Sandbox::new(settings).unwrap(), ..self }
     }
 
     /// Lets the component `behave` in `plan` instead of `create`.
@@ -102,7 +113,7 @@ impl Stage {
     }
 
     pub(crate) fn method(&self) -> ComponentMethod {
-        sandbox().method(self.settings.clone()).unwrap()
+        self.sandbox.method(self.settings.clone()).unwrap()
     }
 
     pub(crate) fn request(&self) -> Request {

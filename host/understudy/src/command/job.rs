@@ -301,8 +301,8 @@ fn new_sandbox(config: &Config, state_dir: &Path, redactor: &Redactor) -> Result
     let settings = SandboxSettings {
         require_landlock: config.require_landlock,
         redactor: redactor.clone(),
-        compiler: Compiler::this_executable(),
         cache: Some(state_dir.join(COMPONENTS)),
+        ..SandboxSettings::new(Compiler::this_executable())
     };
     Sandbox::new(settings).map_err(|error| match error {
         SandboxError::Landlock { .. } => Refusal::new(Rule::RequireLandlock, error.to_string()).by_policy(),

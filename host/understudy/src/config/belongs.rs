@@ -92,6 +92,7 @@ fn head_of(path: &str) -> &'static str {
             "method.NAME.grants.stores.NAME.credentials"
         }
         _ if below.starts_with(".grants.stores.") => "method.NAME.grants.stores.NAME",
+        _ if below.starts_with(".grants.network.") => "method.NAME.grants.network.NAME",
         _ => "method.NAME.grants.keys.NAME",
     }
 }

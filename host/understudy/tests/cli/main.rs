@@ -179,7 +179,7 @@ bin_dir = 15
 methods = [\"acne\"]
 [method.acme]
 no_leader = \"false\"
-grants = { network = [\"h:1\"] }
+grants = { network = [\"h\"] }
 ";
 
 const PROBLEMS: [&str; 6] = [
@@ -188,7 +188,7 @@ const PROBLEMS: [&str; 6] = [
     "u.toml:4:11: `replica.bin_dir` must be a quoted string, not a whole number",
     "u.toml:5:12: unknown method `acne`",
     "u.toml:7:13: `method.acme.no_leader` must be true or false without quotes",
-    "u.toml:8:12: `method.acme.grants.network` cannot be enforced by this version",
+    "u.toml:8:23: `method.acme.grants.network[0]` names no port",
 ];
 
 #[test]

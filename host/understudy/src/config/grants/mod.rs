@@ -3,6 +3,7 @@
 pub(super) mod disk;
 mod environment;
 pub(super) mod keys;
+pub(super) mod network;
 mod read;
 pub(super) mod stores;
 
@@ -57,6 +58,18 @@ pub(super) const KEYS: &[Key] = &[
          names with anything but letters, digits and `_`, names of variables that hold a secret, such as \
          `PGPASSWORD`, a value that is or contains a secret of the run, and more than 32 KiB in all",
     ),
+    Key::new(
+        "network",
+        "list of `\"host:port\"`, or a table",
+        "none",
+        "[the servers](#network) that the method may connect to",
+    ),
+    Key::new(
+        "network_bytes",
+        "size",
+        "`\"1GiB\"`",
+        "how many bytes the method may send and receive in one run, over all servers",
+    ),
     Key::new("rate", "speed", "no bound", "how much the method may read from all stores together"),
     Key::new(
         "workers",
@@ -86,6 +99,7 @@ pub struct GrantsSection {
     pub ambient_files: Vec<PathBuf>,
     pub(crate) stores: stores::StoreSecrets,
     pub(crate) keys: keys::KeySources,
+    pub(crate) servers: network::ServerSecrets,
 }
 
 impl GrantsSection {
@@ -97,6 +111,7 @@ impl GrantsSection {
         let mut grants = self.open.clone();
         self.stores.resolve(&mut grants)?;
         self.keys.resolve(&mut grants)?;
+        self.servers.resolve(&mut grants)?;
         Ok(grants)
     }
 
@@ -108,7 +123,8 @@ impl GrantsSection {
 
     /// Lists every file that holds a secret.
     pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
-        self.keys.files().chain(self.stores.files()).chain(self.ambient_files.iter().map(PathBuf::as_path))
+        let files = self.keys.files().chain(self.stores.files()).chain(self.servers.files());
+        files.chain(self.ambient_files.iter().map(PathBuf::as_path))
     }
 }
 
@@ -130,6 +146,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
     read::read(&section, &mut open);
     disk::read(&section, &mut open);
     environment::read(&section, &mut open);
+    let servers = network::read(&section, environment, &mut open);
     let stores = stores::read(&section, environment, &mut open);
     let keys = keys::read(&section, &stores.names, environment);
     open.rate = section.get("rate").and_then(|value| value.parsed());
@@ -148,7 +165,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
         let origin = Origin::File { file: reader.file().to_owned(), place };
         reader.keep(file, "what the environment names for `credentials = \"auto\"`", origin);
     }
-    GrantsSection { open, ambient, ambient_files, stores, keys }
+    GrantsSection { open, ambient, ambient_files, stores, keys, servers }
 }
 
 /// Returns the entries of a table whose keys are names that the operator chose. A name that is not allowed is noted as a problem.

@@ -317,7 +317,8 @@ fn a_mistake_in_a_store_is_reported_at_the_setting() {
 
 #[test]
 fn variables_are_texts_and_a_secret_is_never_one() {
-    let section = grants("environment = { LANG = \"C\", EMPTY = \"\" }\nenvironment.TWO_LINES = \"a\\nb\"").map(|_| ());
+    let section =
+        grants("environment = { LANG = \"C\", EMPTY = \"\" }\nenvironment.TWO_LINES = \"a\\nb\"").map(|_| ());
     assert!(section.is_err(), "a table that is written in one line is closed");
     let section = grants("environment = { LANG = \"C\", EMPTY = \"\", LINES = \"a\\nb\" }").unwrap();
     let set: Vec<_> = section.open.environment.iter().collect();
@@ -336,4 +337,69 @@ fn variables_are_texts_and_a_secret_is_never_one() {
     let long = "x".repeat(40 << 10);
     let problem = refused(&format!("environment.A = \"{long}\""));
     assert!(problem.contains("longer than 32768 bytes") && !problem.contains("xxx"), "{problem}");
+}
+
+#[test]
+fn servers_are_granted_by_a_list_or_by_a_table_with_their_settings() {
+    let section =
+        grants("network = [\"api.example:443\", \"[::1]:8443\"]\nnetwork_bytes = \"5MiB\"").unwrap();
+    let granted = section.resolve().unwrap();
+    let servers: Vec<_> = granted.network.keys().map(ToString::to_string).collect();
+    assert_eq!(servers, ["api.example:443", "[::1]:8443"]);
+    assert_eq!(granted.network_bytes, Bytes(5 << 20));
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "t0ken-in-a-file\n").unwrap();
+    let authorities = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(authorities.path(), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    let (token, ca) = (file.path().display(), authorities.path().display());
+    let section = grants(&format!(
+        "network.\"API.example:443\" = {{ token = {{ file = \"{token}\" }}, ca_file = \"{ca}\", private = true, bytes = \"1MiB\" }}\n\
+         network.\"b:1\" = {{ token = {{ env = \"SECRET\" }} }}\nnetwork.\"c:2\" = {{}}"
+    ))
+    .unwrap();
+    assert_eq!(section.secret_files().collect::<Vec<_>>(), [file.path()]);
+    let granted = section.resolve().unwrap();
+    let api = &granted.network[&"api.example:443".parse().unwrap()];
+    assert_eq!(api.token.as_ref().unwrap().expose(), b"t0ken-in-a-file");
+    assert_eq!((api.private, api.bytes), (true, Some(Bytes(1 << 20))));
+    assert_eq!(api.authorities.as_deref(), Some("-----BEGIN CERTIFICATE-----\n"));
+    let settings =
+        format!("token = {{ file = \"{token}\" }}, ca_file = \"{ca}\", private = true, bytes = \"1MiB\"");
+    assert_eq!(api.settings, settings);
+    assert_eq!(granted.network[&"c:2".parse().unwrap()].settings, "");
+    assert_eq!(granted.secrets().count(), 2);
+    assert!(
+        !format!("{section:?} {granted:?}").contains("t0ken")
+            && !format!("{granted:?}").contains("swordfish")
+    );
+
+    std::fs::set_permissions(file.path(), PermissionsExt::from_mode(0o644)).unwrap();
+    assert!(section.resolve().unwrap_err().to_string().contains("chmod"));
+}
+
+#[test]
+fn a_server_that_cannot_be_meant_is_refused_with_what_to_write() {
+    for (lines, says) in [
+        ("network = \"api.example:443\"", "must be a list, not a string"),
+        ("network = [\"api.example\"]", "`method.acme.grants.network[0]` names no port"),
+        ("network = [\"*.example:443\"]", "has a wildcard"),
+        ("network = [\"https://api.example:443\"]", "names no host"),
+        ("network = [\"0.0.0.0:443\"]", "no server has"),
+        ("network = [\"224.0.0.1:443\"]", "no server has"),
+        ("network = [\"a:1\", \"A:1\"]", "names a:1, which stands there before"),
+        ("network = [{ to = \"a:1\" }]", "with settings write network.\"HOST:PORT\""),
+        ("network.\"a:0\" = {}", "names no port"),
+        (
+            "network.\"a:1\" = { privat = true }",
+            "unknown key `method.acme.grants.network.\"a:1\".privat`: did you mean `private`?",
+        ),
+        ("network.\"a:1\" = { private = \"true\" }", "must be true or false without quotes"),
+        ("network.\"a:1\" = { token = \"swordfish\" }", "must not be written in this file"),
+        ("network.\"a:1\" = { bytes = \"0B\" }", "is nothing at all"),
+        ("network_bytes = 5", "must be a quoted size"),
+    ] {
+        let problem = refused(lines);
+        assert!(problem.contains(says) && !problem.contains("swordfish"), "{problem}");
+    }
 }
