@@ -154,7 +154,8 @@ fn the_example_catalogue_asks_a_service_and_creates_a_replica_that_streams() {
     let ended = replica.created_by("catalogue").unwrap();
     primary.verify(&replica, &backup.join("backup_manifest")).unwrap();
     primary.streams_to(&replica).unwrap();
-    let granted = &ended.attempt("catalogue")["grants"][format!("network {}", service.address())];
+    let grants = &ended.report["components"][0]["grants"];
+    let granted = &grants[format!("network {}", service.address())];
     assert!(granted.as_str().is_some_and(|granted| granted.contains("ca_file")), "{}", ended.report);
     assert!(!ended.output.contains(TOKEN) && !ended.report.to_string().contains(TOKEN));
     assert_eq!(service.heads().len(), 2, "it is asked for the plan, and again to create");

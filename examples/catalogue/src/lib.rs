@@ -22,15 +22,19 @@ struct Catalogue;
 
 impl Method for Catalogue {
     fn describe() -> Description {
-        Description::new("catalogue", env!("CARGO_PKG_VERSION"), "restores the backup that a catalogue service names")
-            .option(
-                OptionSpec::text("catalogue")
-                    .required()
-                    .doc("the https:// address at which the service answers with a backup"),
-            )
-            .option(OptionSpec::text("store").default("backups").doc("the store that holds the archives"))
-            .need(Need::new(NeedKind::Network, "catalogue", "the service is asked which backup to restore"))
-            .need(Need::new(NeedKind::Store, "store", "the archives are fetched from there"))
+        Description::new(
+            "catalogue",
+            env!("CARGO_PKG_VERSION"),
+            "restores the backup that a catalogue service names",
+        )
+        .option(
+            OptionSpec::text("catalogue")
+                .required()
+                .doc("the https:// address at which the service answers with a backup"),
+        )
+        .option(OptionSpec::text("store").default("backups").doc("the store that holds the archives"))
+        .need(Need::new(NeedKind::Network, "catalogue", "the service is asked which backup to restore"))
+        .need(Need::new(NeedKind::Store, "store", "the archives are fetched from there"))
     }
 
     fn plan(request: &Request) -> Result<Plan, Failure> {
@@ -48,7 +52,9 @@ impl Method for Catalogue {
         // The plan has no room for the archives, so the catalogue is asked again. It may name another backup by now.
         let entry = ask(request)?;
         if entry.plan() != *plan {
-            return Err(Failure::retry_later("the catalogue names another backup than it did for the plan: run again"));
+            return Err(Failure::retry_later(
+                "the catalogue names another backup than it did for the plan: run again",
+            ));
         }
         Datadir::of(request)?;
         progress::expect(plan.bytes, None);

@@ -24,12 +24,25 @@ impl Method for Caller {
     fn describe() -> Description {
         Description::new("caller", env!("CARGO_PKG_VERSION"), "connects to servers")
             .option(OptionSpec::choice("by", WAYS.map(|(name, _)| name)).required().doc("how it connects"))
-            .option(OptionSpec::choice("when", ["plan", "create", "both"]).default("create").doc("in which function"))
-            .option(OptionSpec::text("address").required().doc("HOST:PORT, a name, or an http:// or https:// address"))
-            .option(OptionSpec::text("say").default("").doc("what it sends by TCP, or as the body of a request"))
+            .option(
+                OptionSpec::choice("when", ["plan", "create", "both"])
+                    .default("create")
+                    .doc("in which function"),
+            )
+            .option(
+                OptionSpec::text("address")
+                    .required()
+                    .doc("HOST:PORT, a name, or an http:// or https:// address"),
+            )
+            .option(
+                OptionSpec::text("say").default("").doc("what it sends by TCP, or as the body of a request"),
+            )
             .option(OptionSpec::text("authorization").doc("the header of its requests"))
             .option(OptionSpec::text("method").default("GET").doc("the method of its requests"))
-            .option(OptionSpec::integer("patience").doc("how many milliseconds it waits for a response, and for its next bytes"))
+            .option(
+                OptionSpec::integer("patience")
+                    .doc("how many milliseconds it waits for a response, and for its next bytes"),
+            )
             .option(OptionSpec::integer("times").default(1).doc("how many connections it makes"))
     }
 

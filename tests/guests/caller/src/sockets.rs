@@ -24,7 +24,8 @@ fn talk(address: &str, say: &str) -> Answer {
     let addresses = resolve(host).map_err(|code| format!("lookup: {code:?}"))?;
     let mut connected = Err("lookup: nothing".to_owned());
     for address in addresses {
-        let socket = connect(address, port).and_then(|socket| finish(&socket).map(|streams| (socket, streams)));
+        let socket =
+            connect(address, port).and_then(|socket| finish(&socket).map(|streams| (socket, streams)));
         connected = socket.map_err(|code| format!("connect: {code:?}"));
         if connected.is_ok() {
             break;
@@ -61,7 +62,9 @@ pub(crate) fn at_once(request: &Request) -> Result<Answer, Failure> {
     }
     // A socket that is dropped can be replaced.
     sockets.pop();
-    Ok(create_tcp_socket(IpAddressFamily::Ipv4).map(|_| format!("{times} sockets")).map_err(|code| format!("{code:?}")))
+    Ok(create_tcp_socket(IpAddressFamily::Ipv4)
+        .map(|_| format!("{times} sockets"))
+        .map_err(|code| format!("{code:?}")))
 }
 
 /// Resolves a name.

@@ -257,8 +257,8 @@ async fn a_body_that_never_ends_reaches_the_bound_of_bytes() {
         .plain_server(server.address())
         .grant(|grants| grants.network_bytes = Bytes(300 << 10));
     let message = stage.gets().await;
-    assert!(message.contains("refused: 200, then ") && message.contains("more than 300 KiB"), "{message}");
-    stage.logged("more than 300 KiB (`network_bytes`)");
+    assert!(message.contains("refused: 200, then ") && message.contains("more than 300.0 KiB"), "{message}");
+    stage.logged("more than 300.0 KiB (`network_bytes`)");
 }
 
 #[tokio::test]
@@ -309,7 +309,9 @@ async fn a_server_that_answers_nothing_or_stops_in_the_middle_is_not_waited_for(
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nmon")?;
         stream.read_to_end(&mut Vec::new()).map(drop)
     });
-    for (server, says) in [(silent, "refused: ErrorCode::ConnectionReadTimeout"), (stopping, "refused: 200, then ")] {
+    for (server, says) in
+        [(silent, "refused: ErrorCode::ConnectionReadTimeout"), (stopping, "refused: 200, then ")]
+    {
         let stage = get(&format!("http://{}/", server.address())).plain_server(server.address());
         let message = stage.option("patience", OptionValue::Integer(100)).gets().await;
         assert!(message.contains(says), "{message}");
@@ -319,7 +321,8 @@ async fn a_server_that_answers_nothing_or_stops_in_the_middle_is_not_waited_for(
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
 async fn a_truncated_response_fails() {
-    let server = http_server(|stream, _| stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nmon"));
+    let server =
+        http_server(|stream, _| stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nmon"));
     let stage = get(&format!("http://{}/", server.address())).plain_server(server.address());
     let message = stage.gets().await;
     assert!(message.contains("refused: 200, then ") && message.contains("after \"mon\""), "{message}");

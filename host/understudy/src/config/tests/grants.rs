@@ -396,7 +396,7 @@ fn a_server_that_cannot_be_meant_is_refused_with_what_to_write() {
         ),
         ("network.\"a:1\" = { private = \"true\" }", "must be true or false without quotes"),
         ("network.\"a:1\" = { token = \"swordfish\" }", "must not be written in this file"),
-        ("network.\"a:1\" = { bytes = \"0B\" }", "is nothing at all"),
+        ("network.\"a:1\" = { bytes = \"0B\" }", "must not be 0: write a larger size"),
         ("network_bytes = 5", "must be a quoted size"),
     ] {
         let problem = refused(lines);
