@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod installed;
+mod patroni;
 mod places;
 mod reports;
 mod snapshots;
@@ -84,9 +85,9 @@ fn empty_config() -> ConfigDirectory {
 
 #[test]
 fn the_help_names_every_verb_and_each_verb_has_a_help() {
-    empty_config().run(&["--help"]).expect(0, &["create", "check", "inspect", "completions"]);
+    empty_config().run(&["--help"]).expect(0, &["create", "check", "inspect", "patroni", "completions"]);
     for (verb, part) in
-        [("create", "--report"), ("check", "--json"), ("inspect", "PLUGIN2"), ("completions", "bash")]
+        [("create", "--report"), ("check", "--json"), ("inspect", "PLUGIN2"), ("patroni", "--dynamic"), ("completions", "bash")]
     {
         empty_config().run(&[verb, "--help"]).expect(0, &[part]);
     }
