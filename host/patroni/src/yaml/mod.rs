@@ -2,8 +2,8 @@
 //!
 //! `saphyr-parser` splits the text into events. This module does the rest by PyYAML's rules, which are those of YAML 1.1: the
 //! types of plain scalars, tags, merge keys. It differs from PyYAML in what it refuses: a key that stands twice (PyYAML takes the
-//! last), an alias to the collection that it stands in, and more than the bounds below; and in one thing that it takes: an anchor that
-//! is set twice.
+//! last), an alias to the collection that it stands in, more than the bounds below, and a tab at the beginning of a line of a quoted
+//! text; and in one thing that it takes: an anchor that is set twice.
 
 mod resolve;
 mod text;

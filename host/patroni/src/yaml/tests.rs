@@ -58,7 +58,7 @@ fn texts_keep_their_characters() {
         ("a: |\n  x\ty\n  z\n", "{'a': 'x\\ty\\nz\\n'}"),
         ("a: >-\n  x\n  y\n", "{'a': 'x y'}"),
         ("a: b\n  c\n", "{'a': 'b c'}"),
-        ("a: 'b\n\tc'\n", "{'a': 'b c'}"),
+        ("a: 'b\tc'\n", "{'a': 'b\\tc'}"),
         ("\u{feff}a: b # c\n...\n", "{'a': 'b'}"),
         ("%YAML 1.1\n---\na: b\n", "{'a': 'b'}"),
         ("a:\n- b\nc: [d, {e: f}]\n", "{'a': ['b'], 'c': ['d', {'e': 'f'}]}"),
