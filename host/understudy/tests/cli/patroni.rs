@@ -60,6 +60,14 @@ const ACCEPTED: [&str; 7] = [
     "  authentication: {replication: {username: \"it's a \\\\ user\", password: x, sslmode: prefer, gssencmode: disable}}\n",
 ];
 
+/// Files with methods that run programs, one of which is looked up in PATH.
+const PROGRAMS: [&str; 4] = [
+    "  create_replica_methods: [m, basebackup]\n  m: {command: \"/x 'a b' {c}\", no_leader: 1, envdir: /e, mode: 0700, empty: '', e: ~}\n",
+    "  create_replica_methods: [p]\n  p: {command: /usr/bin/pgbackrest --stanza=main --delta restore, keep_data: true, no_params: true}\n",
+    "  create_replica_methods: [/opt/a.b/restore.it, m]\n  m: {command: env A=b /bin/bash /opt/restore.sh x, '1': a, 1: b}\n",
+    "  create_replica_methods: [restore]\n",
+];
+
 fn in_file(text: &str) -> ConfigDirectory {
     let directory = empty_config();
     std::fs::write(directory.path("p.yml"), text).unwrap();
@@ -191,14 +199,15 @@ fn checked(directory: &ConfigDirectory, toml: &str) -> Option<String> {
 
 #[test]
 fn understudy_accepts_what_a_conversion_makes() {
-    for lines in ACCEPTED {
+    for lines in ACCEPTED.iter().chain(&PROGRAMS) {
         let directory = with_missing_plugin();
         let head = "scope: batman\npostgresql:\n  data_dir: <directory>/data\n  bin_dir: <directory>/bin\n";
         let place = directory.0.path().to_str().unwrap();
         std::fs::write(directory.path("p.yml"), format!("{head}{lines}").replace("<directory>", place))
             .unwrap();
         let output = directory.run(&["patroni", "p.yml"]);
-        assert_eq!(output.code(), 0, "{}", output.out());
+        let is_looked_up = lines.contains("[restore]");
+        assert_eq!(output.code(), i32::from(is_looked_up), "{}", output.out());
         let problems = checked(&directory, &output.out());
         assert_eq!(problems, None, "{lines}\n{}", output.out());
     }
