@@ -198,7 +198,7 @@ fn yaml_is_read_as_pyyaml_reads_it() {
     let mut texts: Vec<String> = FILES.iter().map(|lines| format!("{HEAD}{POSTGRESQL}{lines}")).collect();
     texts.push(example);
     let mut random = fastrand::Rng::with_seed(SEED);
-    let (mut equal, mut both_refused, mut stricter, mut laxer) = (0, 0, 0, Vec::new());
+    let (mut equal, mut both_refused, mut stricter, mut laxer, mut by_parser) = (0, 0, 0, Vec::new(), 0);
     let changes = fast_or_full(3000, 30_000);
     for number in 0..changes as usize + texts.len() {
         let text = match texts.get(number) {
@@ -213,6 +213,14 @@ fn yaml_is_read_as_pyyaml_reads_it() {
                 equal += 1;
             }
             (Err(_), None, _) => both_refused += 1,
+            // YAML 1.2 asks for more indentation and for more blanks.
+            (Err(error), Some(_), _)
+                if ["not YAML: ", "a tab stands here"]
+                    .iter()
+                    .any(|begin| error.message.starts_with(begin)) =>
+            {
+                by_parser += 1;
+            }
             (Err(error), Some(theirs), _) => {
                 let is_meant = STRICTER.iter().any(|part| error.message.contains(part));
                 assert!(is_meant, "refused: {error}\nPyYAML: {theirs}\n{text}");
@@ -234,7 +242,8 @@ fn yaml_is_read_as_pyyaml_reads_it() {
         "{} of {changes} texts are refused by PyYAML alone",
         laxer.len()
     );
-    assert!(equal > changes / 5 && both_refused > 0, "{equal} {both_refused}");
+    assert!(by_parser * 100 < changes, "{by_parser} of {changes} texts are refused by the parser alone");
+    assert!(equal > changes / 8 && both_refused > 0, "{equal} {both_refused}");
 }
 
 /// A text with one to three changes: a character or a line removed, doubled or replaced.
