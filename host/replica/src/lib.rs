@@ -21,6 +21,7 @@ pub mod run;
 pub mod seal;
 pub mod source;
 pub mod state;
+pub mod usage;
 
 pub use create_replica::{
     Cancel, CancelReason, Job, ListedMethod, check_methods, create_replica, methods_to_try,

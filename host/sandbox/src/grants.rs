@@ -10,7 +10,7 @@ use replica::Bytes;
 use transfer::store::StoreConfig;
 
 use crate::capability::CAPABILITIES;
-use crate::{DiskBudget, KeyGrant};
+use crate::{DiskBudget, KeyGrant, LogBudget};
 
 /// What a method may use besides the data directory and the directories that the operator maps.
 #[derive(Clone, Debug)]
@@ -31,10 +31,18 @@ pub struct Grants {
     pub rate: Option<BytesPerSecond>,
     /// How many threads transfer files for the component, 1 to 64; `None`: as many as there are processors.
     pub workers: Option<NonZeroUsize>,
+    /// How many files may be open for the component at once, as far as the system lets the program open them. Each thread that transfers
+    /// files keeps some of them.
+    pub open_files: u64,
+    /// How much the component may log and print in one attempt.
+    pub log: LogBudget,
 }
 
 /// The default of `host_memory`: one window of `zstd --long=27` (128 MiB), and 32 MiB for everything else.
 const HOST_MEMORY: Bytes = Bytes(160 << 20);
+
+/// The default of `open_files`.
+const OPEN_FILES: u64 = 2048;
 
 impl Default for Grants {
     fn default() -> Self {
@@ -47,6 +55,8 @@ impl Default for Grants {
             keys: BTreeMap::new(),
             rate: None,
             workers: None,
+            open_files: OPEN_FILES,
+            log: LogBudget::default(),
         }
     }
 }
@@ -70,6 +80,8 @@ impl Grants {
         let mut add = |name: &str, value: String| entries.insert(name.to_owned(), value);
         add("memory", self.memory.to_string());
         add("host_memory", self.host_memory.to_string());
+        add("open_files", self.open_files.to_string());
+        add("log", format!("bytes {}, lines {}", self.log.bytes, self.log.lines));
         if let Some(rate) = self.rate {
             add("rate", rate.to_string());
         }

@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod answer;
+mod calls;
 mod cancellation;
 mod capability;
 mod component;
@@ -55,6 +56,7 @@ pub use grants::Grants;
 pub use image::{CompileBounds, Compiler, compiler_main};
 pub use inspection::{Description, Inspection, Kind, Need, NeedKind, OptionSpec};
 pub use method::ComponentMethod;
+pub use reporter::LogBudget;
 pub use sandbox::{Sandbox, SandboxError, TooManySecrets};
 pub use settings::{MethodSettings, OptionValue, SandboxSettings, Written};
 pub use transfer::store::{Credentials, Mistake, Renewal, Retry, StoreConfig, kinds, secrets_of_proxies};

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use foundation::landlock::{Allowed, Domain};
 use replica::method::ComponentFacts;
+use replica::usage::{Amount, ComponentUsage, SharedUsage, Time};
 use replica::{
     Directories, Event, Failure, Level, Method, Outcome, Plan, Refusal, Request, Rule, Run, SealRequests,
 };
@@ -15,6 +17,7 @@ use transfer::budget::Budget;
 use transfer::job::Bounds;
 use wasmtime::Store;
 
+use crate::calls::{Calls, WaitingRecords, weight};
 use crate::capability::{CAPABILITIES, Remedies, check_needs};
 use crate::component::{Loaded, refuse_if_everybody_may_change};
 use crate::contracts;
@@ -22,15 +25,15 @@ use crate::failure::{self, Circumstances};
 use crate::files::{Access, Files, Place, Step};
 use crate::guest_failure::GuestFailure;
 use crate::last_error;
+use crate::limits::CpuBudget;
 use crate::options::{self, Setting};
 use crate::plane::{self, Plane};
-use crate::reporter::Reporter;
+use crate::reporter::{Logged, Reporter};
 use crate::run::{self, Left};
 use crate::sandbox::Sandbox;
 use crate::state::{Job, State};
 use crate::thread::{self, HUNG, Lost, WritesEnded};
 use crate::{Grants, MethodSettings, overlap, plan};
-use foundation::landlock::{Allowed, Domain};
 
 /// How long a component may take to end by itself once it is asked to. Together with a tick of the epoch this stays
 /// within the 250 ms in which a cancel must be noticed.
@@ -102,7 +105,16 @@ impl ComponentMethod {
         // Who drops this future has no use for the run any more.
         let _ends_with_this_call = cancel.clone().drop_guard();
         let (events, told) = unbounded_channel();
-        let quiet = WritesEnded::default();
+        let (quiet, waiting) = (WritesEnded::default(), Arc::new(WaitingRecords::default()));
+        let earlier = run.usage().get().unwrap_or_default();
+        let logged = Logged { lines: earlier.log_lines.used, bytes: earlier.log_bytes.used };
+        let mut reporter = Reporter::new(&self.settings.name, events)
+            .noting(run.activity())
+            .within(self.settings.grants.log, logged);
+        if run.takes_calls() {
+            let redactor = self.sandbox.inner.settings.redactor.clone();
+            reporter = reporter.recording(Calls::new(step.of_an_attempt(), redactor, &waiting));
+        }
         let work = Work {
             sandbox: self.sandbox.clone(),
             prepared,
@@ -110,7 +122,9 @@ impl ComponentMethod {
             step,
             settings: Arc::clone(&self.settings),
             remedies: self.remedies.clone(),
-            reporter: Reporter::new(&self.settings.name, events).noting(run.activity()),
+            reporter,
+            usage: run.usage().clone(),
+            earlier,
             cancel: cancel.clone(),
             directories: Arc::clone(&request.directories),
             job: Job {
@@ -126,7 +140,7 @@ impl ComponentMethod {
         };
         let thread =
             thread::run(&self.settings.name, &cancel, HUNG, &quiet, move || work.on_this_thread(call));
-        let ended = while_telling(run, told, thread).await;
+        let ended = while_telling(run, told, &waiting, thread).await;
         let ended = ended.map_err(|lost| {
             let failure = Failure::new(Outcome::Failed, lost.to_string());
             match (lost, step) {
@@ -145,17 +159,29 @@ impl ComponentMethod {
 }
 
 /// Passes on the events of a run until the run has ended and every event is passed on.
-async fn while_telling<T>(run: &Run, mut told: UnboundedReceiver<Event>, ends: impl Future<Output = T>) -> T {
+async fn while_telling<T>(
+    run: &Run,
+    mut told: UnboundedReceiver<Event>,
+    waiting: &WaitingRecords,
+    ends: impl Future<Output = T>,
+) -> T {
+    let pass_on = |event| {
+        let record = if let Event::Called { call, .. } = &event { weight(call) } else { 0 };
+        run.emit(event);
+        if record > 0 {
+            waiting.take(record);
+        }
+    };
     let mut ends = std::pin::pin!(ends);
     let ended = loop {
         tokio::select! {
             biased;
-            Some(event) = told.recv() => run.emit(event),
+            Some(event) = told.recv() => pass_on(event),
             ended = &mut ends => break ended,
         }
     };
     while let Ok(event) = told.try_recv() {
-        run.emit(event);
+        pass_on(event);
     }
     ended
 }
@@ -200,6 +226,10 @@ struct Work {
     settings: Arc<MethodSettings>,
     remedies: Remedies,
     reporter: Reporter,
+    /// What the calls of the attempt used.
+    usage: SharedUsage,
+    /// What the earlier calls of the attempt used.
+    earlier: ComponentUsage,
     cancel: CancellationToken,
     directories: Arc<Directories>,
     job: Job,
@@ -217,9 +247,11 @@ impl Work {
     ) -> Result<(T, Left), Failure> {
         let settings = Arc::clone(&self.settings);
         let grants = &settings.grants;
+        let bounds = bounds(grants);
         let files = Files::open(self.step, &self.places, grants.disk, self.remedies.clone())
             .map_err(|error| failure::host_failure("cannot give the method its directories", &error))?
-            .within(bounds(grants));
+            .within(bounds.clone());
+        let quota = files.quota.clone();
         // Its threads must be there before this one is restricted, and are gone when it ends.
         self.job.plane = self.plane(&files)?;
         for missing in files.missing() {
@@ -228,7 +260,11 @@ impl Work {
         }
         self.reporter
             .host(Level::Debug, &restrict_to(&self.places, self.sandbox.inner.settings.require_landlock)?);
-        let state = State::new(files, grants.memory.0, self.reporter.clone(), self.cancel.clone(), self.job);
+        let plane = self.job.plane.as_ref().map(|plane| (plane.workers() as u64, plane.meter().clone()));
+        let (workers, meter) = plane.unwrap_or_default();
+        let cpu = CpuBudget::starting_now(settings.cpu, self.earlier.cpu.used);
+        let state = State::new(files, grants.memory.0, self.reporter.clone(), self.cancel.clone(), self.job)
+            .within(cpu);
         let stop = || async {
             self.cancel.cancelled().await;
             tokio::time::sleep(GRACE).await;
@@ -237,8 +273,28 @@ impl Work {
         let (ended, left) = run::call(engine, state, &self.quiet, stop, async |store: &mut Store<State>| {
             call(&prepared.loaded, store, &prepared.settings).await
         });
+        let Logged { lines, bytes } = self.reporter.logged();
+        self.usage.add(&ComponentUsage {
+            cpu: Time { used: left.cpu, limit: settings.cpu },
+            memory: Amount::of(left.memory, grants.memory.0),
+            host_memory: Amount::of(bounds.memory.peak(), bounds.memory.most()),
+            open_files: Amount::of(bounds.files.peak(), bounds.files.most()),
+            workers: Amount::of(workers, grants.workers.map(|workers| workers.get() as u64)),
+            log_lines: Amount::of(lines - self.earlier.log_lines.used, grants.log.lines),
+            log_bytes: Amount::of(bytes - self.earlier.log_bytes.used, grants.log.bytes.0),
+            written_bytes: quota.bytes(),
+            written_files: quota.files(),
+            read_bytes: Amount::of(meter.bytes(), None),
+            requests: Amount::of(meter.requests(), None),
+            denials: Amount::of(self.reporter.denied_calls(), None),
+        });
+        let reached = files_reached(&bounds, grants);
+        if let Some(reached) = &reached {
+            self.reporter.host(Level::Warn, reached);
+        }
         let circumstances = Circumstances {
             full: left.full.clone(),
+            reached,
             denials: self.reporter.denials(),
             cancelled: self.cancel.is_cancelled(),
             last_error: last_error::find(&left.stderr),
@@ -275,8 +331,6 @@ impl Work {
     }
 }
 
-/// Files that a run has open at most, however many the program may have.
-const FILES: u64 = 2048;
 /// Files that stay for the host's own work, such as the seal and the log: so many, or a quarter of what there are.
 const RESERVED_FILES: u64 = 64;
 
@@ -285,8 +339,22 @@ const RESERVED_FILES: u64 = 64;
 fn bounds(grants: &Grants) -> Bounds {
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let open = std::fs::read_dir("/proc/self/fd").map_or(RESERVED_FILES, |open| open.count() as u64);
-    let files = most.saturating_sub(open).saturating_sub(RESERVED_FILES.min(most / 4)).min(FILES);
+    let files = most.saturating_sub(open).saturating_sub(RESERVED_FILES.min(most / 4)).min(grants.open_files);
     Bounds { memory: Budget::memory(grants.host_memory.0), files: Budget::files(files) }
+}
+
+/// Says that the component asked for more open files than it may have; `None` if it did not.
+fn files_reached(bounds: &Bounds, grants: &Grants) -> Option<String> {
+    let most = bounds.files.most();
+    let set_by = if most < grants.open_files {
+        "as the limit of open files, `ulimit -n`, allows"
+    } else {
+        "`open_files` in its grants"
+    };
+    bounds
+        .files
+        .was_reached()
+        .then(|| format!("the method was refused another open file: it may have {most} at once ({set_by})"))
 }
 
 /// Restricts this thread to `places`, as far as they exist. Returns in words what the kernel enforces. It stops what an escape from

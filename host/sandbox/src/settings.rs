@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use replica::Redactor;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,8 @@ pub struct MethodSettings {
     pub options: Vec<(String, OptionValue)>,
     /// Where the options stand, for what is said of them.
     pub written: Written,
+    /// How much processor time one attempt may use on the component's own thread (`cpu`); `None` if there is no limit.
+    pub cpu: Option<Duration>,
     /// `[method.NAME.grants]`.
     pub grants: Grants,
 }

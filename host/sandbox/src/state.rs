@@ -1,6 +1,7 @@
 //! The state of one wasmtime store: everything that a component can reach during one call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use replica::source::SourceFacts;
 use replica::{Directories, SealRequests, Tablespace};
@@ -11,7 +12,7 @@ use wasmtime_wasi::{
 };
 
 use crate::files::{Files, Step};
-use crate::limits::MemoryBudget;
+use crate::limits::{CpuBudget, MemoryBudget};
 use crate::output::Output;
 use crate::plane::{Plane, WithdrawnJobs};
 use crate::reporter::Reporter;
@@ -26,6 +27,7 @@ pub(crate) struct State {
     pub(crate) wasi: WasiCtx,
     pub(crate) table: ResourceTable,
     pub(crate) memory: MemoryBudget,
+    pub(crate) cpu: CpuBudget,
     pub(crate) files: Files,
     pub(crate) reporter: Reporter,
     pub(crate) cancel: CancellationToken,
@@ -54,6 +56,12 @@ pub(crate) struct Job {
 }
 
 impl State {
+    /// Returns what the host read from the source, and records that `function` asked for it.
+    pub(crate) fn source_facts(&self, function: &'static str) -> Option<&SourceFacts> {
+        self.reporter.call(None, function, String::new).ok();
+        self.job.source.as_ref()
+    }
+
     /// Ends the jobs that the component left running. When this returns, none of them writes any more. Dropping the returned jobs may
     /// take long.
     pub(crate) async fn end(&mut self) -> WithdrawnJobs {
@@ -72,6 +80,11 @@ impl State {
         job: Job,
     ) -> Self {
         Self::with(WasiCtxBuilder::new(), files, memory, reporter, cancel, job)
+    }
+
+    /// Returns the same state with this budget of processor time.
+    pub(crate) fn within(self, cpu: CpuBudget) -> Self {
+        Self { cpu, ..self }
     }
 
     /// Makes the state for `describe`, in which clocks and random numbers are the same in every run.
@@ -111,6 +124,7 @@ impl State {
             wasi: wasi.build(),
             table,
             memory: MemoryBudget::new(memory),
+            cpu: CpuBudget::starting_now(None, Duration::ZERO),
             files,
             reporter,
             cancel,
@@ -143,12 +157,12 @@ impl WasiView for State {
 struct FixedClock;
 
 impl HostWallClock for FixedClock {
-    fn resolution(&self) -> std::time::Duration {
-        std::time::Duration::from_nanos(1)
+    fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
     }
 
-    fn now(&self) -> std::time::Duration {
-        std::time::Duration::ZERO
+    fn now(&self) -> Duration {
+        Duration::ZERO
     }
 }
 

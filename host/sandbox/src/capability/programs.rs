@@ -32,6 +32,7 @@ impl State {
     /// # Errors
     /// Always `Denied`.
     pub(crate) fn run_program(&mut self, name: &str) -> Answer<Infallible> {
-        Err(self.not_granted(&Programs, name).into())
+        let call = self.reporter.call(CapabilityKind::Program, "program.run", || name.to_owned());
+        call.end(Err(self.not_granted(&Programs, name).into()))
     }
 }

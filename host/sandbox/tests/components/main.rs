@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod audit;
 mod cancelling;
 mod data_plane;
 mod denials;
@@ -12,3 +13,4 @@ mod refusals;
 mod resources;
 mod secrets;
 mod stage;
+mod usage;

@@ -25,7 +25,7 @@ use crate::config::{
 };
 use crate::plugin_path;
 use crate::refused::Refused;
-use crate::render::report::ReportFile;
+use crate::render::output_file::OutputFile;
 use crate::root::{Account, drop_root};
 use crate::run_directory::RunDirectory;
 
@@ -74,21 +74,21 @@ impl AcceptedConfig {
         &self.config.warnings
     }
 
-    /// Checks that the run's user can write the report, and that the report lies neither in a directory of the run nor in a cluster.
-    pub(super) fn check_report(&self, file: &ReportFile) -> Result<(), NotStarted> {
-        let shown = file.path().display();
+    /// Checks that the run's user can write the report or the audit, and that it lies neither in a directory of the run nor in a cluster.
+    pub(super) fn check_output(&self, file: &OutputFile) -> Result<(), NotStarted> {
+        let (name, shown) = (file.name(), file.path().display());
         if let Some((what, place)) = place_around(&self.config.directories, &self.state_dir, file.path()) {
             return Err(NotStarted::usage(anyhow::anyhow!(
-                "the report {shown} would lie in {what}, {}: name a file elsewhere",
+                "the {name} {shown} would lie in {what}, {}: name a file elsewhere",
                 place.display()
             )));
         }
         if let Some(around) = cluster_of(file.path()) {
-            let message = format!("the report {shown} would lie {around}");
+            let message = format!("the {name} {shown} would lie {around}");
             return Err(NotStarted::refused(Refusal::new(Rule::DataDirectory, message)));
         }
         file.probe().map_err(|error| {
-            NotStarted::usage(anyhow::Error::new(error).context(format!("cannot write the report {shown}")))
+            NotStarted::usage(anyhow::Error::new(error).context(format!("cannot write the {name} {shown}")))
         })
     }
 
@@ -320,6 +320,7 @@ fn component_method(
     redactor: &Redactor,
 ) -> Result<Arc<dyn Method>, Refusal> {
     refuse_to_grant(secrets, &section.grants)?;
+    let cpu = section.cpu();
     let component = match section.plugin {
         Some(file) => ComponentSource::File(file),
         None => plugin_path::find(&config.plugin_path, name).ok_or_else(|| {
@@ -354,6 +355,7 @@ fn component_method(
     let settings = MethodSettings {
         name: name.to_owned(),
         component,
+        cpu,
         options: section.options,
         written: section.written,
         grants,

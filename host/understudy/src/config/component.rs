@@ -59,6 +59,13 @@ pub(super) const KEYS: &[Key] = &[
         "how long the method may read, write and finish nothing while it fills the directory; `\"0s\"` \
          means no limit",
     ),
+    Key::new(
+        "cpu",
+        "time",
+        "`\"4h\"`",
+        "how much processor time one attempt may use on the method's own thread: its own code and what the \
+         host does for it there. Threads that move bytes do not count. `\"0s\"` means no limit",
+    ),
     Key::new("grants", "table", "nothing is granted", "[what the method may reach](#methodnamegrants)"),
 ];
 
@@ -79,6 +86,8 @@ pub struct ComponentSection {
     pub plan_timeout: Option<Duration>,
     /// How long the method may make no progress; `None` means the default of [`ComponentSection::stall_timeout`], and zero means no limit.
     pub stall_timeout: Option<Duration>,
+    /// How much processor time one attempt may use; `None` means [`CPU`], and zero means no limit.
+    pub cpu: Option<Duration>,
     /// The plugin's options, which are checked against the plugin's own description when it is loaded.
     pub options: Vec<(String, OptionValue)>,
     /// The places of the section and of its options in the file.
@@ -93,6 +102,10 @@ const PLAN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// How long a method may read, write and finish nothing by default.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
+/// How much processor time one attempt may use by default. It ends a method that asks for something again and again: such a method is
+/// never idle, so `stall_timeout` does not end it.
+const CPU: Duration = Duration::from_secs(4 * 60 * 60);
+
 /// How much longer than the longest `retry_for` of the method's stores the default `stall_timeout` is at least, so that the store's own
 /// error is reported first.
 const AFTER_RETRIES: Duration = Duration::from_secs(5 * 60);
@@ -101,6 +114,11 @@ impl ComponentSection {
     /// Returns how long the plan may take; `None` if there is no limit.
     pub fn plan_timeout(&self) -> Option<Duration> {
         Some(self.plan_timeout.unwrap_or(PLAN_TIMEOUT)).filter(|limit| !limit.is_zero())
+    }
+
+    /// Returns how much processor time one attempt may use; `None` if there is no limit.
+    pub fn cpu(&self) -> Option<Duration> {
+        Some(self.cpu.unwrap_or(CPU)).filter(|limit| !limit.is_zero())
     }
 
     /// Returns how long the method may read, write and finish nothing; `None` if there is no limit.
@@ -124,6 +142,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Compon
         timeout: section.get("timeout").and_then(|value| value.duration()),
         plan_timeout: section.get("plan_timeout").and_then(|value| value.duration_or_zero()),
         stall_timeout: section.get("stall_timeout").and_then(|value| value.duration_or_zero()),
+        cpu: section.get("cpu").and_then(|value| value.duration_or_zero()),
         options,
         written: Written { section: Some(section.reader().at(section.place())), options: places },
         grants: section

@@ -34,6 +34,7 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("cooperative-cancel", endings::cooperative_cancel),
     ("memory", resources::memory),
     ("recursion", resources::recursion),
+    ("ask", resources::ask),
     ("handles", resources::handles),
     ("listings", resources::listings),
     ("deep", resources::deep),

@@ -11,7 +11,7 @@ use wasmtime_wasi::p2::bindings::filesystem;
 
 use super::{Capability, Check, Remedies};
 use crate::Grants;
-use crate::files::{Access, FilesData, FilesView, GuestPath, Place, Step};
+use crate::files::{Access, FilesData, FilesView, GuestPath, Place, Recorded, RecordedData, Step};
 use crate::inspection::{Need, NeedKind};
 use crate::state::State;
 use crate::text::is_printable;
@@ -82,7 +82,7 @@ impl Capability for Read {
 
     /// Links the file system, which also writes the data directory.
     fn link(&self, linker: &mut Linker<State>) -> wasmtime::Result<()> {
-        filesystem::types::add_to_linker::<State, FilesData>(linker, FilesView::of)?;
+        filesystem::types::add_to_linker::<State, RecordedData>(linker, Recorded::of)?;
         filesystem::preopens::add_to_linker::<State, FilesData>(linker, FilesView::of)
     }
 }

@@ -2,10 +2,12 @@
 
 pub(super) mod disk;
 pub(super) mod keys;
+pub(super) mod log;
 mod read;
 pub(super) mod stores;
 
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use replica::{Bytes, Redactor};
@@ -48,6 +50,19 @@ pub(super) const KEYS: &[Key] = &[
         "no bound",
         "how much the method may write: [its bounds](#disk)",
     ),
+    Key::new(
+        "open_files",
+        "32 to 1,048,576",
+        "`2048`",
+        "how many files and streams may be open for the method at once, those that its threads keep open \
+         included. Fewer are available if the limit of open files of the program (`ulimit -n`) is lower",
+    ),
+    Key::new(
+        "log",
+        "`{ bytes, lines }`",
+        "4 MiB, 10,000 lines",
+        "how much the method may log and print in one attempt: [its bounds](#log)",
+    ),
     Key::new("rate", "speed", "no bound", "how much the method may read from all stores together"),
     Key::new(
         "workers",
@@ -57,6 +72,9 @@ pub(super) const KEYS: &[Key] = &[
          not suffice",
     ),
 ];
+
+/// How many files may be open at once: the fewest with which one thread that moves bytes works, and the most that Linux allows by default.
+const OPEN_FILES: RangeInclusive<u64> = 32..=1 << 20;
 
 /// The least memory that the host needs for a run: enough for one thread that moves bytes and for its buffers.
 const LEAST_HOST_MEMORY: Bytes = Bytes(16 << 20);
@@ -120,6 +138,10 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
     }
     read::read(&section, &mut open);
     disk::read(&section, &mut open);
+    log::read(&section, &mut open);
+    if let Some(files) = section.get("open_files").and_then(|value| value.number_within(OPEN_FILES)) {
+        open.open_files = files;
+    }
     let stores = stores::read(&section, environment, &mut open);
     let keys = keys::read(&section, &stores.names, environment);
     open.rate = section.get("rate").and_then(|value| value.parsed());
@@ -164,6 +186,16 @@ impl Value<'_> {
             self.problem(format_args!("must be at most {most}, not {number}"));
         }
         fits
+    }
+
+    /// Reads a whole number within `range`.
+    fn number_within(&self, range: RangeInclusive<u64>) -> Option<u64> {
+        let number = self.count(*range.start())?;
+        if !range.contains(&number) {
+            self.problem(format_args!("must be at most {}, not {number}", range.end()));
+            return None;
+        }
+        Some(number)
     }
 
     /// Reads a text that `T` parses.

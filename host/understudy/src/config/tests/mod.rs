@@ -76,6 +76,7 @@ keep_data = true
 no_master = true
 no_params = true
 timeout = "1h30m"
+cpu = "20min"
 [method.acme.options]
 stanza = "main"
 jobs = 4
@@ -87,6 +88,8 @@ memory = "64MiB"
 host_memory = "512MiB"
 read = ["/mnt/backups"]
 disk = { bytes = "3TiB", files = 5_000_000, keep_free = "20GiB" }
+open_files = 500
+log = { bytes = "64KiB" }
 
 [method.basebackup]
 tries = 3
@@ -121,6 +124,9 @@ no-slot = false
     assert_eq!(acme.plugin.as_deref(), Some(Path::new("/etc/acme.wasm")), "beside the configuration file");
     assert!(acme.keep_data && acme.no_leader && acme.no_params);
     assert_eq!(acme.timeout, Some(Duration::from_secs(5400)));
+    assert_eq!(acme.cpu(), Some(Duration::from_secs(20 * 60)));
+    assert_eq!(acme.grants.open.open_files, 500);
+    assert_eq!(acme.grants.open.log, sandbox::LogBudget { bytes: Bytes(64 << 10), lines: 10_000 });
     let option =
         |name: &str| acme.options.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     assert_eq!(option("stanza"), Some(OptionValue::Text("main".into())));
@@ -137,6 +143,17 @@ no-slot = false
         (Some(Bytes(3 << 40)), Some(5_000_000), Some(Bytes(20 << 30)))
     );
     assert_eq!((config.basebackup.tries, config.basebackup.pause), (Some(3), Some(Duration::ZERO)));
+}
+
+#[test]
+fn processor_time_is_limited_unless_the_operator_says_that_it_is_not() {
+    let cpu = |line: &str| {
+        let config = parse(&format!("{WHOLE}[method.acme]\n{line}\n")).unwrap();
+        config.components["acme"].cpu()
+    };
+    assert_eq!(cpu(""), Some(Duration::from_secs(4 * 3600)));
+    assert_eq!(cpu("cpu = \"0s\""), None);
+    assert_eq!(cpu("cpu = \"90s\""), Some(Duration::from_secs(90)));
 }
 
 #[test]

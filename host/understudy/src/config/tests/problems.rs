@@ -265,6 +265,23 @@ fn each_wrong_line_has_its_own_message() {
             "7:9: `method.acme.grants.disk.files` must be a whole number of at least 1, not -1",
         ),
         (
+            "[method.acme.grants]\nopen_files = 31",
+            "7:14: `method.acme.grants.open_files` must be a whole number of at least 32, not 31",
+        ),
+        (
+            "[method.acme.grants]\nopen_files = 1048577",
+            "7:14: `method.acme.grants.open_files` must be at most 1048576, not 1048577",
+        ),
+        (
+            "[method.acme.grants.log]\nline = 5",
+            "7:1: unknown key `method.acme.grants.log.line`: did you mean `lines`?",
+        ),
+        (
+            "[method.acme.grants.log]\nlines = 0",
+            "7:9: `method.acme.grants.log.lines` must be a whole number of at least 1, not 0",
+        ),
+        ("[method.acme.grants.log]\nbytes = \"0B\"", "7:9: `method.acme.grants.log.bytes` must not be 0"),
+        (
             "[method.basebackup]\ntries = 0",
             "7:9: `method.basebackup.tries` must be a whole number of at least 1",
         ),
