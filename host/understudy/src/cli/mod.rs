@@ -152,7 +152,7 @@ pub struct CreateArgs {
     /// Write a report in JSON to this file
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
-    /// Write to this file what the methods ask of the host, one JSON object a line, as it happens
+    /// Write what the methods ask of the host to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     pub audit: Option<PathBuf>,
 }

@@ -19,7 +19,7 @@ fn without_variable_parts(text: &str, directory: &ConfigDirectory) -> String {
             before.trim_start() == "\"host\": {" && line.trim_start().starts_with("\"name\": ");
         before = line;
         let has_key = |key: &str| line.trim_start().starts_with(&format!("\"{key}\": "));
-        let keys = ["seconds", "started", "ended", "kernel", "landlock", "architecture"];
+        let keys = ["seconds", "used", "started", "ended", "kernel", "landlock", "architecture"];
         let line = match keys.into_iter().find(|key| has_key(key)).or(is_host_name.then_some("name")) {
             Some(key) => {
                 let indent = &line[..line.len() - line.trim_start().len()];
