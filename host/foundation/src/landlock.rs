@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 
 use ::landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath,
-    PathFd, PathFdError, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort,
+    PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
 };
 
 pub use ::landlock::Scope;
@@ -27,6 +27,8 @@ pub enum Allowed {
     ChangeAndMakeSockets,
     /// To write to files that exist; for devices such as `/dev/null`.
     Write,
+    /// To execute and read files.
+    Execute,
 }
 
 /// A set of restrictions.
@@ -36,6 +38,7 @@ pub struct Domain {
     network: BitFlags<AccessNet>,
     scopes: BitFlags<Scope>,
     trees: Vec<(PathBuf, Allowed)>,
+    ports: Vec<u16>,
 }
 
 /// Why a thread could not be restricted.
@@ -70,6 +73,7 @@ impl Domain {
             network: AccessNet::from_all(KNOWN),
             scopes: Scope::from_all(KNOWN),
             trees: Vec::new(),
+            ports: Vec::new(),
         }
     }
 
@@ -93,6 +97,13 @@ impl Domain {
         self
     }
 
+    /// Allows TCP connections to this port of any host, too. A kernel below ABI 4 bounds no ports.
+    #[must_use]
+    pub fn with_connections_to(mut self, port: u16) -> Self {
+        self.ports.push(port);
+        self
+    }
+
     /// Restricts the calling thread, and every thread and process that it starts from now on, permanently. Returns the ABI that
     /// the kernel enforces, 0 if it has no Landlock.
     ///
@@ -110,6 +121,10 @@ impl Domain {
             let opened =
                 PathFd::new(path).map_err(|source| LandlockError::Path { path: path.clone(), source })?;
             rules = rules.add_rule(PathBeneath::new(opened, allowed.rights() & self.files))?;
+        }
+        // Without network rules every port is allowed already.
+        for port in self.ports.iter().filter(|_| !self.network.is_empty()) {
+            rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
         }
         let (enforced, found) = match rules.restrict_self()?.landlock {
             LandlockStatus::NotEnabled => {
@@ -143,6 +158,7 @@ impl Allowed {
         match self {
             Self::Read => read,
             Self::Write => write,
+            Self::Execute => AccessFs::Execute | AccessFs::ReadFile,
             Self::Change => change,
             Self::ChangeAndMakeSockets => change | AccessFs::MakeSock,
         }

@@ -32,7 +32,7 @@ pub use foundation::redact::Redactor;
 pub use foundation::secret::Secret;
 pub use foundation::units::Bytes;
 pub use method::{Context, Failure, Method, Plan, Refusal, Request, SealRequests, Signal, Tablespace};
-pub use outcome::{Attempt, Outcome, Report, Result as RunResult};
+pub use outcome::{Attempt, Finding, Outcome, Report, Result as RunResult};
 pub use postgres_formats::Lsn;
 pub use rule::Rule;
 pub use run::Run;

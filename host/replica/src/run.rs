@@ -52,6 +52,12 @@ impl Run {
         Self { method: method.into(), cancel, events, activity: Activity::default() }
     }
 
+    /// Returns the same run with another token of cancellation.
+    #[must_use]
+    pub fn with_cancellation(self, cancel: CancellationToken) -> Self {
+        Self { cancel, ..self }
+    }
+
     /// Returns the method's name.
     pub fn method(&self) -> &str {
         &self.method

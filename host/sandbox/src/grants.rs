@@ -10,7 +10,7 @@ use replica::Bytes;
 use transfer::store::StoreConfig;
 
 use crate::capability::CAPABILITIES;
-use crate::{DiskBudget, KeyGrant};
+use crate::{DiskBudget, KeyGrant, ProgramGrant};
 
 /// What a method may use besides the data directory and the directories that the operator maps.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Grants {
     pub stores: BTreeMap<String, StoreConfig>,
     /// Keys (`keys.NAME`), by the name that the component uses. The component never sees their bytes.
     pub keys: BTreeMap<String, KeyGrant>,
+    /// Native programs that the component may run (`programs.NAME`), by the name that it uses.
+    pub programs: BTreeMap<String, ProgramGrant>,
     /// How fast the component may read from all stores together; `None`: no limit.
     pub rate: Option<BytesPerSecond>,
     /// How many threads transfer files for the component, 1 to 64; `None`: as many as there are processors.
@@ -45,6 +47,7 @@ impl Default for Grants {
             disk: None,
             stores: BTreeMap::new(),
             keys: BTreeMap::new(),
+            programs: BTreeMap::new(),
             rate: None,
             workers: None,
         }

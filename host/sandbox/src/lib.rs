@@ -44,7 +44,9 @@ mod v0_1;
 mod v0_2;
 mod wasi;
 
-pub use capability::{DiskBudget, KeyGrant, not_enforced};
+pub use capability::{
+    ArgumentPattern, DiskBudget, EnvironmentValue, KeyGrant, NotAPattern, PATRONI, ProgramGrant, not_enforced,
+};
 pub use component_source::ComponentSource;
 /// Types that grants contain.
 pub use foundation::{

@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use replica::method::ComponentFacts;
 use replica::{
-    Directories, Event, Failure, Level, Method, Outcome, Plan, Refusal, Request, Rule, Run, SealRequests,
+    Directories, Event, Failure, Finding, Level, Method, Outcome, Plan, Refusal, Request, Rule, Run,
+    SealRequests,
 };
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -15,7 +16,7 @@ use transfer::budget::Budget;
 use transfer::job::Bounds;
 use wasmtime::Store;
 
-use crate::capability::{CAPABILITIES, Remedies, check_needs};
+use crate::capability::{CAPABILITIES, ProgramCalls, ProgramRunner, Remedies, check_needs, programs};
 use crate::component::{Loaded, refuse_if_everybody_may_change};
 use crate::contracts;
 use crate::failure::{self, Circumstances};
@@ -103,6 +104,19 @@ impl ComponentMethod {
         let _ends_with_this_call = cancel.clone().drop_guard();
         let (events, told) = unbounded_channel();
         let quiet = WritesEnded::default();
+        let reporter = Reporter::new(&self.settings.name, events).noting(run.activity());
+        let directories = Arc::clone(&request.directories);
+        let (calls, orders) = ProgramCalls::new(request.context.clone(), Arc::clone(&directories));
+        let runner = ProgramRunner {
+            step,
+            directories,
+            directory: request.directory.clone(),
+            disk: self.settings.grants.disk,
+            require_landlock: self.sandbox.inner.settings.require_landlock,
+            guard: self.sandbox.inner.settings.guard.clone(),
+            run: run.clone().with_cancellation(cancel.clone()),
+            reporter: reporter.clone(),
+        };
         let work = Work {
             sandbox: self.sandbox.clone(),
             prepared,
@@ -110,7 +124,7 @@ impl ComponentMethod {
             step,
             settings: Arc::clone(&self.settings),
             remedies: self.remedies.clone(),
-            reporter: Reporter::new(&self.settings.name, events).noting(run.activity()),
+            reporter,
             cancel: cancel.clone(),
             directories: Arc::clone(&request.directories),
             job: Job {
@@ -120,13 +134,22 @@ impl ComponentMethod {
                 postgresql_major: plan.and_then(|plan| plan.postgresql_major),
                 tablespaces: plan.map(|plan| plan.tablespaces.clone()).unwrap_or_default(),
                 filled: SealRequests::default(),
+                programs: Some(calls),
                 plane: None,
             },
             quiet: quiet.clone(),
         };
         let thread =
             thread::run(&self.settings.name, &cancel, HUNG, &quiet, move || work.on_this_thread(call));
-        let ended = while_telling(run, told, thread).await;
+        // A program outlives the call that started it by the time that ending it takes.
+        let thread_ended = CancellationToken::new();
+        let thread = async {
+            let ended = thread.await;
+            thread_ended.cancel();
+            ended
+        };
+        let work = async { tokio::join!(thread, runner.serve(orders, &thread_ended)).0 };
+        let ended = while_telling(run, told, work).await;
         let ended = ended.map_err(|lost| {
             let failure = Failure::new(Outcome::Failed, lost.to_string());
             match (lost, step) {
@@ -329,6 +352,10 @@ impl Method for ComponentMethod {
     async fn preflight(&self, request: &Request) -> Result<(), Refusal> {
         overlap::refuse(&request.directories, &self.settings.grants)?;
         self.prepared().await.map(|_| ())
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        programs::findings(&self.settings.grants, self.sandbox.inner.landlock)
     }
 
     async fn plan(&self, request: &Request, run: &Run) -> Result<Plan, Failure> {

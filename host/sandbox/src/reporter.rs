@@ -111,6 +111,11 @@ impl Reporter {
         self.line(level, "host", message, Vec::new());
     }
 
+    /// Reports a line that a native program printed, within the bound of what the component logs.
+    pub(crate) fn program(&self, name: &str, line: &str) {
+        self.bounded(Level::Info, &format!("program {name}"), line, Vec::new());
+    }
+
     /// Reports a line that the component logged. Lines beyond the bound are dropped, with one warning.
     pub(crate) fn log(&self, level: Level, message: &str, fields: Vec<(String, String)>) {
         let fields: Vec<_> = fields
@@ -118,6 +123,10 @@ impl Reporter {
             .take(FIELDS)
             .map(|(name, value)| (printable(&name, FIELD_NAME), printable(&value, FIELD_VALUE)))
             .collect();
+        self.bounded(level, "plugin", message, fields);
+    }
+
+    fn bounded(&self, level: Level, origin: &str, message: &str, fields: Vec<(String, String)>) {
         let characters = message.len().min(LINE_CHARACTERS)
             + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         let full = {
@@ -140,7 +149,7 @@ impl Reporter {
                 ),
             );
         } else {
-            self.line(level, "plugin", message, fields);
+            self.line(level, origin, message, fields);
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use replica::Redactor;
+use replica::process::GuardExecutable;
 use serde::{Deserialize, Serialize};
 
 use crate::{Compiler, ComponentSource, Grants};
@@ -22,12 +23,20 @@ pub struct SandboxSettings {
     /// The directory in which compiled components are kept with what they said of themselves; made where it is missing. None:
     /// nothing is kept. It must be this user's alone, or it is not used.
     pub cache: Option<PathBuf>,
+    /// The executable that becomes the guard of a native program.
+    pub guard: GuardExecutable,
 }
 
 impl SandboxSettings {
     /// Nothing but a compiler.
     pub fn new(compiler: Compiler) -> Self {
-        Self { require_landlock: None, redactor: Redactor::default(), compiler, cache: None }
+        Self {
+            require_landlock: None,
+            redactor: Redactor::default(),
+            compiler,
+            cache: None,
+            guard: GuardExecutable::this(),
+        }
     }
 }
 

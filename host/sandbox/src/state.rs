@@ -10,6 +10,7 @@ use wasmtime_wasi::{
     Deterministic, HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView,
 };
 
+use crate::capability::ProgramCalls;
 use crate::files::{Files, Step};
 use crate::limits::MemoryBudget;
 use crate::output::Output;
@@ -49,6 +50,8 @@ pub(crate) struct Job {
     pub(crate) tablespaces: Vec<Tablespace>,
     /// What the method requests for the seal.
     pub(crate) filled: SealRequests,
+    /// What runs native programs; `None` for `describe`.
+    pub(crate) programs: Option<ProgramCalls>,
     /// The stores, keys and jobs of the run; `None` for `describe`, and for a component that imports none of their interfaces.
     pub(crate) plane: Option<Plane>,
 }

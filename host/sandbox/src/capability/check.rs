@@ -157,7 +157,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_cannot_be_granted_yet_is_refused_where_it_is_required() {
-        for kind in [NeedKind::Network, NeedKind::Program, NeedKind::Environment] {
+        for kind in [NeedKind::Network, NeedKind::Environment] {
             let refusal = check(&[need(kind, "repo", true)], &[], &["/mnt"]).unwrap_err();
             assert!(refusal.message.contains(kind.word()), "{refusal}");
             check(&[need(kind, "repo", false)], &[], &[]).unwrap();

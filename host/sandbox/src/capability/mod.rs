@@ -9,7 +9,7 @@ pub(crate) mod datadir;
 mod environment;
 mod keys;
 mod network;
-mod programs;
+pub(crate) mod programs;
 pub(crate) mod read;
 mod remedies;
 pub(crate) mod stores;
@@ -32,7 +32,8 @@ pub(crate) use environment::Environment;
 pub use keys::KeyGrant;
 pub(crate) use keys::Keys;
 pub(crate) use network::Network;
-pub(crate) use programs::Programs;
+pub use programs::{ArgumentPattern, EnvironmentValue, NotAPattern, PATRONI, ProgramGrant};
+pub(crate) use programs::{ProgramCalls, ProgramRunner, Programs};
 pub(crate) use read::Read;
 pub(crate) use remedies::Remedies;
 pub(crate) use stores::Stores;
@@ -170,7 +171,7 @@ mod tests {
         let directories = Directories { datadir: "/d".into(), wal: None, tablespaces: Default::default() };
         let not_enforced: Vec<_> =
             CAPABILITIES.iter().filter(|capability| !capability.is_enforced()).collect();
-        assert_eq!(super::not_enforced().collect::<Vec<_>>(), ["programs", "network", "environment"]);
+        assert_eq!(super::not_enforced().collect::<Vec<_>>(), ["network", "environment"]);
         for capability in not_enforced {
             assert_eq!(capability.remedy(&remedies, "x"), None);
             assert_eq!(capability.places(Step::Create, &directories, &grants), []);

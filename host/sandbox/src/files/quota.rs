@@ -128,6 +128,16 @@ impl Quota {
         Ok(())
     }
 
+    /// Returns what to say of a native program that wrote a file of more bytes than the budget has; `None` without such a budget.
+    pub(crate) fn longest_file(&self) -> Option<String> {
+        self.budget.bytes.map(|bytes| format!("a program wrote a file of more than {bytes} (disk.bytes)"))
+    }
+
+    /// Records why a native program was ended for lack of space.
+    pub(crate) fn out_of_space(&self, why: String) {
+        self.used().full.get_or_insert(why);
+    }
+
     /// Records that the disk itself is full.
     pub(crate) fn disk_is_full(&self) {
         self.used().full.get_or_insert_with(|| "the disk is full".to_owned());

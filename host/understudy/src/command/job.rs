@@ -9,6 +9,7 @@ use foundation::logins::{percent_decoded, secrets_in};
 use replica::create_replica::BASEBACKUP;
 use replica::datadir::{check_places, cluster_of, place_around};
 use replica::mounts::{Location, Mounts};
+use replica::process::GuardExecutable;
 use replica::seal::{EndState, Standby};
 use replica::source::{SourceConfig, passwords_in};
 use replica::{Job, ListedMethod, Method, Redactor, Refusal, Rule, Source};
@@ -303,6 +304,7 @@ fn new_sandbox(config: &Config, state_dir: &Path, redactor: &Redactor) -> Result
         redactor: redactor.clone(),
         compiler: Compiler::this_executable(),
         cache: Some(state_dir.join(COMPONENTS)),
+        guard: GuardExecutable::this(),
     };
     Sandbox::new(settings).map_err(|error| match error {
         SandboxError::Landlock { .. } => Refusal::new(Rule::RequireLandlock, error.to_string()).by_policy(),

@@ -92,6 +92,7 @@ fn head_of(path: &str) -> &'static str {
             "method.NAME.grants.stores.NAME.credentials"
         }
         _ if below.starts_with(".grants.stores.") => "method.NAME.grants.stores.NAME",
+        _ if below.starts_with(".grants.programs.") => "method.NAME.grants.programs.NAME",
         _ => "method.NAME.grants.keys.NAME",
     }
 }

@@ -29,7 +29,7 @@ struct Shown {
 }
 
 /// The sections of the configuration for which the manual has a table.
-const SHOWN: [Shown; 9] = [
+const SHOWN: [Shown; 10] = [
     Shown { head: "", source: "host/understudy/src/config/mod.rs", anchor: "" },
     Shown { head: "replica", source: "host/understudy/src/config/replica.rs", anchor: "replica-" },
     Shown { head: "source", source: "host/understudy/src/config/source.rs", anchor: "source-" },
@@ -49,6 +49,11 @@ const SHOWN: [Shown; 9] = [
         head: "method.NAME.grants.keys.NAME",
         source: "host/understudy/src/config/grants/keys.rs",
         anchor: "keys-",
+    },
+    Shown {
+        head: "method.NAME.grants.programs.NAME",
+        source: "host/understudy/src/config/grants/programs.rs",
+        anchor: "programs-",
     },
     Shown {
         head: "method.basebackup",

@@ -61,6 +61,24 @@ pub(crate) fn ungranted(_: &Request) -> Result<(), Failure> {
     Err(verdict(attempts))
 }
 
+/// Runs a program. Fails unless the program exits with code 0, with the end of its output.
+pub(crate) fn run_program(request: &Request) -> Result<(), Failure> {
+    let name: String = request.require("program")?;
+    let arguments: Vec<String> = request.get("arguments")?.unwrap_or_default();
+    let completed = match program::run(&name, &arguments) {
+        Ok(completed) => completed,
+        Err(error) => return Err(Failure::failed(format!("not run: {error:?}"))),
+    };
+    let tail = String::from_utf8_lossy(&completed.tail);
+    match completed.ending {
+        program::Ending::Code(0) => {
+            understudy::log::info!("the program ended well: {tail}");
+            Ok(())
+        }
+        ending => Err(Failure::failed(format!("the program ended with {ending:?}: {tail}"))),
+    }
+}
+
 fn answer<T>(answer: Result<T, types::Error>) -> Result<(), String> {
     answer.map(drop).map_err(|error| format!("{error:?}"))
 }

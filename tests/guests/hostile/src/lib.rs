@@ -57,6 +57,7 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("partial", files::partial),
     ("environment", capabilities::environment),
     ("ungranted", capabilities::ungranted),
+    ("run-program", capabilities::run_program),
     ("network", network::network),
     ("secrets", secrets::secrets),
     ("shout", secrets::shout),
@@ -102,6 +103,8 @@ impl Method for Hostile {
             .option(
                 OptionSpec::text("store").default("repo").doc("the store, or the directory, that it reads"),
             )
+            .option(OptionSpec::text("program").default("tool").doc("the program that `run-program` runs"))
+            .option(OptionSpec::texts("arguments").doc("the arguments of the program"))
             .option(OptionSpec::text("address").default("127.0.0.1:5432").doc("where `network` connects to"))
             .option(OptionSpec::integer("count").default(1_000_000).doc("how many lines or files at most"))
             .option(OptionSpec::text("system-identifier").doc("a claim of its plan, decimal"))

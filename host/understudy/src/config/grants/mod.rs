@@ -2,6 +2,7 @@
 
 pub(super) mod disk;
 pub(super) mod keys;
+pub(super) mod programs;
 mod read;
 pub(super) mod stores;
 
@@ -34,6 +35,8 @@ pub(super) const KEYS: &[Key] = &[
     )
     .with_names(),
     Key::new("keys", "secret, with `stores`", "none", "[a key](#keys)").with_names(),
+    Key::new("programs", "table", "none", "[a native program](#programs) that the method may run")
+        .with_names(),
     Key::new("memory", "size", "`\"256MiB\"`", "what the component may use over all its memories and tables"),
     Key::new(
         "host_memory",
@@ -121,7 +124,10 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
     read::read(&section, &mut open);
     disk::read(&section, &mut open);
     let stores = stores::read(&section, environment, &mut open);
-    let keys = keys::read(&section, &stores.names, environment);
+    let references = programs::read(&section, &mut open);
+    let used: Vec<_> = references.iter().map(|(name, _)| name.as_str()).collect();
+    let keys = keys::read(&section, &stores.names, &used, environment);
+    programs::check_references(&references, &keys.names);
     open.rate = section.get("rate").and_then(|value| value.parsed());
     open.workers = section.get("workers").and_then(|value| value.number_to(WORKERS));
     for key in sandbox::not_enforced() {

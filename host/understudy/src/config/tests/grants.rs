@@ -314,3 +314,71 @@ fn a_mistake_in_a_store_is_reported_at_the_setting() {
         assert_eq!(refused(lines), says.replace("STORE", store), "{lines}");
     }
 }
+
+#[test]
+fn a_program_is_granted_with_its_patterns_and_the_keys_of_its_environment() {
+    let section = grants(
+        r#"keys.cloud = { env = "SECRET" }
+programs.restore = { path = "/usr/bin/pgbackrest", args = ["restore", "--set={label}", "", "{patroni}"], env = { TOKEN = { key = "cloud" }, HOME = "/var/lib/x", EMPTY = "" }, read = ["/etc/pgbackrest"], write = ["/var/spool/x"], execute = ["/bin/tar"], network = [443, 53], timeout = "90s", memory = "64MiB" }
+programs.other = { path = "/bin/true" }"#,
+    )
+    .unwrap();
+    let granted = section.resolve().unwrap();
+    let restore = &granted.programs["restore"];
+    assert_eq!(restore.path, Path::new("/usr/bin/pgbackrest"));
+    let args: Vec<_> = restore.args.iter().map(ToString::to_string).collect();
+    assert_eq!(args, ["restore", "--set={label}", "", "{patroni}"]);
+    let env: Vec<_> = restore.env.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    let text = |text: &str| sandbox::EnvironmentValue::Text(text.to_owned());
+    let key = sandbox::EnvironmentValue::Key("cloud".to_owned());
+    assert_eq!(env, [("EMPTY", text("")), ("HOME", text("/var/lib/x")), ("TOKEN", key)]);
+    assert_eq!(restore.read, [Path::new("/etc/pgbackrest")]);
+    assert_eq!(restore.write, [Path::new("/var/spool/x")]);
+    assert_eq!(restore.execute, [Path::new("/bin/tar")]);
+    assert_eq!(restore.network, [443, 53]);
+    assert_eq!((restore.timeout, restore.memory), (Some(Duration::from_secs(90)), Bytes(64 << 20)));
+    let other = &granted.programs["other"];
+    assert_eq!((other.args.len(), other.timeout, other.memory), (0, None, Bytes(1 << 30)));
+    // A key that only a program uses opens no store.
+    assert!(granted.keys["cloud"].stores.is_empty());
+    assert_eq!(granted.secrets().count(), 1);
+}
+
+#[test]
+fn each_wrong_program_is_told_by_its_own_message() {
+    for (keys, says) in [
+        (r#"args = []"#, "`method.acme.grants.programs.x.path` is missing"),
+        (r#"path = "bin/x""#, "absolute"),
+        (r#"path = "/x", arg = []"#, "did you mean `args`?"),
+        (r#"path = "/x", args = "restore""#, "must be a list"),
+        (r#"path = "/x", args = [7]"#, "`method.acme.grants.programs.x.args[0]` must be a quoted string"),
+        (r#"path = "/x", args = ["{lable}"]"#, "did you mean {label}?"),
+        (r#"path = "/x", args = ["{label}{text}"]"#, "nothing between them"),
+        (r#"path = "/x", args = ["{patroni}", "{patroni}"]"#, "has {patroni} twice"),
+        (
+            r#"path = "/x", env = { A = { key = "absent" } }"#,
+            "names no key of these grants: write keys.absent",
+        ),
+        (r#"path = "/x", env = { A = { file = "/x" } }"#, "unknown key"),
+        (r#"path = "/x", env = { A = 7 }"#, "must be a text, or { key"),
+        (r#"path = "/x", env = { "A B" = "x" }"#, "is not the name of a variable"),
+        (r#"path = "/x", env = { "1A" = "x" }"#, "is not the name of a variable"),
+        (r#"path = "/x", read = ["etc"]"#, "absolute"),
+        (
+            r#"path = "/x", network = ["h:443"]"#,
+            "the ports that a program connects to, not the hosts: write 443",
+        ),
+        (r#"path = "/x", network = [0]"#, "at least 1"),
+        (r#"path = "/x", network = [65536]"#, "at most 65535"),
+        (r#"path = "/x", timeout = "0s""#, "must not be 0"),
+        (r#"path = "/x", memory = "0B""#, "must not be 0"),
+    ] {
+        let problems = grants(&format!("programs.x = {{ {keys} }}")).map(|_| ()).unwrap_err();
+        assert!(problems.iter().any(|problem| problem.contains(says)), "{keys}: {problems:#?}");
+    }
+    let problems = grants(r#"programs."../x" = { path = "/x" }"#).map(|_| ()).unwrap_err();
+    assert!(problems[0].contains("letters, digits"), "{problems:?}");
+    let near = "keys.cloud = { env = \"SECRET\", stores = [] }\nprograms.x = { path = \"/x\", env = { A = { key = \"clod\" } } }";
+    let problems = grants(near).map(|_| ()).unwrap_err();
+    assert!(problems.iter().any(|problem| problem.contains("did you mean `cloud`?")), "{problems:?}");
+}
