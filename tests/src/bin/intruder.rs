@@ -97,7 +97,18 @@ fn files(key: &Path, outside: &Path) {
 fn processes(program: &str, pid: Pid) {
     tell("start a program", Command::new(program).output().map(drop));
     tell("start a shell", Command::new("/usr/bin/bash").args(["-c", ":"]).output().map(drop));
-    tell("ptrace", ptrace::attach(pid).and_then(|()| ptrace::detach(pid, None)));
+    tell(
+        "ptrace",
+        ptrace::attach(pid)
+            .and_then(|()| nix::sys::wait::waitpid(pid, None))
+            .and_then(|_| ptrace::detach(pid, None)),
+    );
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Core);
+    let other = rustix::process::Pid::from_raw(pid.as_raw());
+    tell(
+        "limits of another",
+        rustix::process::prlimit(other, rustix::process::Resource::Core, limit).map(drop),
+    );
     tell("signal", nix::sys::signal::kill(pid, None));
     tell("environment of another", fs::read(format!("/proc/{pid}/environ")).map(drop));
     tell("command of another", fs::read(format!("/proc/{pid}/cmdline")).map(drop));

@@ -48,12 +48,12 @@ fn output_is_logged_line_by_line_escaped_and_within_bounds() {
     ] {
         assert!(lines.contains(line), "{line:?} in {lines:?}");
     }
-    // Twenty megabytes in one line, and a hundred thousand lines.
+    // Two megabytes in one line, and a hundred thousand lines.
     let began = Instant::now();
     let big = "x=0123456789abcdef; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do x=$x$x; done; printf %s $x; printf '%s\\n' $x; echo end";
     let (outcome, _, lines) = run(&stage, big, "");
     assert_eq!(outcome, "check-failed");
-    assert!(lines.contains("[cut]") && lines.contains("program tool: end"), "{}", lines.len());
+    assert!(lines.contains("0123456789abcdef…") && lines.contains("program tool: end"), "{}", lines.len());
     let many = "i=0; while [ $i -lt 100000 ]; do echo line $i; i=$((i+1)); done; exit 1";
     let (_, message, lines) = run(&stage, many, "");
     assert!(message.contains("line 99999"), "the tail has the last lines");
@@ -87,7 +87,7 @@ fn a_cancelled_run_leaves_nothing_of_a_program_that_hides() {
     let script = format!(
         "if [ \"$1\" = {mark} ]; then trap '' TERM HUP INT; exec >&- 2>&-; while :; do echo x >> $2; done; fi\n\
          (setsid $0 {mark} $PLACE/a &) &\n(setsid setsid $0 {mark} $PLACE/b &) &\nset -m; $0 {mark} $PLACE/c & set +m\n\
-         trap '' TERM; while [ ! -s $PLACE/a ] || [ ! -s $PLACE/b ] || [ ! -s $PLACE/c ]; do :; done; echo ready; while :; do :; done"
+         trap '' TERM; while [ ! -s $PLACE/a ] || [ ! -s $PLACE/b ] || [ ! -s $PLACE/c ]; do :; done; echo all-at-work; while :; do :; done"
     );
     let script = stage.script("tool", &script);
     let place = stage.replica.directory("scratch").unwrap();
@@ -98,7 +98,7 @@ fn a_cancelled_run_leaves_nothing_of_a_program_that_hides() {
         stage.tool("", &script, &keys);
         let running = stage.replica.spawn(&["--log-level", "debug"]).unwrap();
         wait_until("the program to be at work", || {
-            fs::read_to_string(stage.replica.path("output")).unwrap_or_default().contains("ready")
+            fs::read_to_string(stage.replica.path("output")).unwrap_or_default().contains("all-at-work")
         });
         assert!(with_mark(&mark).len() >= 3, "{:?}", with_mark(&mark));
         running.signal(signal).unwrap();
@@ -130,6 +130,32 @@ fn what_a_program_leaves_behind_is_ended_when_it_ends() {
         "{lines}"
     );
     assert_eq!(with_mark(&mark), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_program_does_not_inherit_the_lock_of_the_data_directory() {
+    let stage = Stage::new("programs-lock");
+    let script = "readlink /proc/self/fd/0 /proc/self/fd/3; if readlink /proc/self/fd/4; then echo more; fi";
+    let (outcome, message, lines) = run(&stage, script, ", execute = [\"/usr/bin/readlink\"]");
+    assert_eq!(outcome, "check-failed", "{message}");
+    assert_eq!(lines.matches("program tool: /dev/null\n").count(), 2, "{lines}");
+    assert!(!lines.contains("program tool: more"), "{lines}");
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_program_has_no_environment_of_the_hosts_and_asks_for_names_over_tcp_if_it_has_a_port() {
+    let stage = Stage::new("programs-environment");
+    let run = |keys: &str| run(&stage, "env", &format!(", execute = [\"/usr/bin/env\"]{keys}")).2;
+    let lines = run(", env = { HOME = \"/nowhere\", LC_ALL = \"C.UTF-8\" }");
+    for line in ["HOME=/nowhere", "LC_ALL=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin"] {
+        assert!(lines.contains(&format!("program tool: {line}\n")), "{line} in {lines}");
+    }
+    for name in ["RES_OPTIONS", "CARGO", "USER", "PGPASSFILE"] {
+        assert!(!lines.contains(&format!("program tool: {name}")), "{name} in {lines}");
+    }
+    assert!(run(", network = [53, 443]").contains("program tool: RES_OPTIONS=use-vc\n"));
 }
 
 #[test]

@@ -18,7 +18,6 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn new(name: &str) -> Self {
         let playground = Playground::new(name).unwrap();
-        // The first component of a path that the program's user must be able to pass.
         let replica = ReplicaFolder::new(&playground, "replica").unwrap().with_shared_state(&playground);
         Self { playground, replica }
     }

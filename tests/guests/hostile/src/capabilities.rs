@@ -61,6 +61,9 @@ pub(crate) fn ungranted(_: &Request) -> Result<(), Failure> {
     Err(verdict(attempts))
 }
 
+/// How many characters of a program's output are repeated.
+const LAST: usize = 1000;
+
 /// Runs a program. Fails unless the program exits with code 0, with the end of its output.
 pub(crate) fn run_program(request: &Request) -> Result<(), Failure> {
     let name: String = request.require("program")?;
@@ -69,7 +72,9 @@ pub(crate) fn run_program(request: &Request) -> Result<(), Failure> {
         Ok(completed) => completed,
         Err(error) => return Err(Failure::failed(format!("not run: {error:?}"))),
     };
-    let tail = String::from_utf8_lossy(&completed.tail);
+    // The host shortens long messages at their end.
+    let tail: Vec<char> = String::from_utf8_lossy(&completed.tail).chars().collect();
+    let tail: String = tail[tail.len().saturating_sub(LAST)..].iter().collect();
     match completed.ending {
         program::Ending::Code(0) => {
             understudy::log::info!("the program ended well: {tail}");

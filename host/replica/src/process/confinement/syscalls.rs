@@ -78,6 +78,10 @@ fn forbidden(network: bool) -> Result<Rules, BackendError> {
     // A pair of datagram sockets could send to any other one; the kernel takes SOCK_RAW of this family for SOCK_DGRAM.
     let datagrams = [libc::SOCK_DGRAM, libc::SOCK_RAW].map(|kind| masked(1, SOCKET_TYPE, kind));
     rules.insert(libc::SYS_socketpair, datagrams.into_iter().collect::<Result<_, _>>()?);
+    // These also act on other processes of the user, such as the host, which Landlock does not judge: only a process itself is left.
+    rules.insert(libc::SYS_prlimit64, vec![is_not(0, 0)?]);
+    rules.insert(libc::SYS_setpriority, vec![is_not(0, PRIO_PROCESS)?, is_not(1, 0)?]);
+    rules.insert(libc::SYS_ioprio_set, vec![is_not(0, IOPRIO_WHO_PROCESS)?, is_not(1, 0)?]);
     // The terminal that the program may have would take input for commands.
     rules.insert(libc::SYS_ioctl, vec![is(1, TIOCSTI)?, is(1, TIOCLINUX)?]);
     if !network {
@@ -111,6 +115,12 @@ fn all_but_tcp() -> Result<Vec<SeccompRule>, BackendError> {
 /// The bits of the second argument of `socket` that are the type of the socket; the others are flags.
 const SOCKET_TYPE: i32 = 0xf;
 
+/// The first argument of setpriority(2) for a process, not a group or a user.
+const PRIO_PROCESS: i32 = 0;
+
+/// The same of ioprio_set(2) (`linux/ioprio.h`).
+const IOPRIO_WHO_PROCESS: i32 = 1;
+
 /// The requests of ioctl(2) that put text into a terminal's input (`asm-generic/ioctls.h`).
 const TIOCSTI: i32 = 0x5412;
 const TIOCLINUX: i32 = 0x541c;
@@ -135,6 +145,22 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_process_madvise,
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
+    // Memory, semaphores and queues that processes of the user share without a file, PostgreSQL's own included.
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
+    libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
     // Namespaces, mounts, roots.
     libc::SYS_unshare,
     libc::SYS_setns,
@@ -198,6 +224,12 @@ const ALWAYS: &[c_long] = &[
 fn is(argument: u8, value: i32) -> Result<SeccompRule, BackendError> {
     let equal = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, word(value))?;
     SeccompRule::new(vec![equal])
+}
+
+/// Returns the rule that matches if an argument has another value.
+fn is_not(argument: u8, value: i32) -> Result<SeccompRule, BackendError> {
+    let other = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, word(value))?;
+    SeccompRule::new(vec![other])
 }
 
 /// Returns the rule that matches if an argument has all these bits.
@@ -279,6 +311,20 @@ mod tests {
             assert!(is_forbidden(rustix::net::listen(&socket, 1)));
             let loopback = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0);
             assert!(is_forbidden(rustix::net::bind(&socket, &loopback)));
+        });
+    }
+
+    #[test]
+    fn a_process_bounds_itself_and_no_other_one() {
+        use rustix::process::{Pid, Resource, getpid, getppid, getrlimit, prlimit, setpriority_process};
+        confined(false, || {
+            let limit = || getrlimit(Resource::Core);
+            prlimit(None, Resource::Core, limit()).unwrap();
+            for other in [getppid(), Some(getpid()), Pid::from_raw(1)] {
+                assert!(is_forbidden(prlimit(other, Resource::Core, limit())), "{other:?}");
+            }
+            assert!(!is_forbidden(setpriority_process(None, 19)));
+            assert!(is_forbidden(setpriority_process(getppid(), 19)));
         });
     }
 

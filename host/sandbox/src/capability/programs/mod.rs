@@ -151,9 +151,12 @@ fn found(name: &str) -> PathBuf {
 }
 
 impl Remedies {
-    /// Returns the line that grants this program; `None` if it is too long or has characters that cannot be seen.
+    /// Returns the line that grants this program; `None` if it is too long, has characters that cannot be seen, or if no grant can have
+    /// the name.
     fn program(&self, name: &str, grant: &ProgramGrant) -> Option<String> {
-        self.named("programs", name, &grant.to_toml()?).filter(|line| line.len() <= REMEDY)
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        let line = self.named("programs", name, &grant.to_toml()?).filter(|line| line.len() <= REMEDY);
+        line.filter(|_| name.bytes().all(allowed))
     }
 }
 
@@ -337,9 +340,10 @@ mod tests {
         let remedies = Remedies::new("m", &Grants::default());
         let line = Programs.remedy(&remedies, "env").unwrap();
         assert!(line.contains("bin/env\""), "{line}");
-        for name in ["../../bin/env", "/bin/env", "no-such-program"] {
-            let line = Programs.remedy(&remedies, name).unwrap();
-            assert!(line.contains("\"/path/to/"), "{line}");
+        let line = Programs.remedy(&remedies, "no-such-program").unwrap();
+        assert!(line.contains("\"/path/to/no-such-program\""), "{line}");
+        for name in ["../../bin/env", "/bin/env", "a b", ""] {
+            assert_eq!(Programs.remedy(&remedies, name), None);
         }
     }
 

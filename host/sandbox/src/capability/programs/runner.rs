@@ -156,6 +156,11 @@ impl ProgramRunner {
             .await
             .unwrap_or_else(|error| Err(error.to_string()))
             .map_err(|why| format!("the program {name}: {why}"))?;
+        let mut environment = environment;
+        if !grant.network.is_empty() && !grant.env.contains_key("RES_OPTIONS") {
+            // resolv.conf(5): names are asked over TCP, the only protocol that there is.
+            environment.push(("RES_OPTIONS".into(), "use-vc".into()));
+        }
         Ok(NativeProgram {
             name: name.to_owned(),
             program: grant.path.clone(),

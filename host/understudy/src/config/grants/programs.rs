@@ -56,8 +56,8 @@ pub(in crate::config) const KEYS: &[Key] = &[
         "network",
         "list of ports",
         "none: no socket",
-        "TCP ports that it may connect to, at any host. It cannot accept connections. A name is resolved if port 53 is \
-         listed: there is no UDP",
+        "TCP ports that it may connect to, at any host. It cannot accept connections. There is no UDP: for names list port \
+         53, which glibc then asks over TCP (`RES_OPTIONS=use-vc`)",
     ),
     Key::new("timeout", "time", "that of the method", "how long one run of it may take"),
     Key::new("memory", "size", "`\"1GiB\"`", "how much private memory each of its processes may have"),
