@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::NotStarted;
 use crate::cli::JobArgs;
 use crate::config::{
-    ComponentSection, Config, Environment, GrantsSection, SourceSettings, check_config_file, check_entries,
-    check_passfile,
+    ComponentSection, Config, Environment, GrantsSection, Plugin, SourceSettings, check_config_file,
+    check_entries, check_passfile,
 };
 use crate::plugin_path;
 use crate::refused::Refused;
@@ -322,13 +322,17 @@ fn component_method(
     redactor: &Redactor,
 ) -> Result<Arc<dyn Method>, Refusal> {
     refuse_to_grant(secrets, &section.grants)?;
-    let component = match section.plugin {
-        Some(file) => ComponentSource::File(file),
-        None => plugin_path::find(&config.plugin_path, name).ok_or_else(|| {
+    let find = |plugin: &str| {
+        plugin_path::find(&config.plugin_path, plugin).ok_or_else(|| {
             let looked = plugin_path::shown(&config.plugin_path);
-            Refusal::new(Rule::Plugin, format!("there is no {name}.wasm in {looked}"))
-                .remedy(format!("[method.{name}] plugin = \"/path/to/{name}.wasm\""))
-        })?,
+            Refusal::new(Rule::Plugin, format!("there is no {plugin}.wasm in {looked}"))
+                .remedy(format!("[method.{name}] plugin = \"/path/to/{plugin}.wasm\""))
+        })
+    };
+    let component = match section.plugin {
+        Some(Plugin::File(file)) => ComponentSource::File(file),
+        Some(Plugin::Name(plugin)) => find(&plugin)?,
+        None => find(name)?,
     };
     let sandbox = sandbox.as_ref().map_err(Clone::clone)?;
     // A method may repeat an option in its own error message.

@@ -118,7 +118,7 @@ no-slot = false
     assert_eq!(config.timeout, Some(Duration::from_secs(12 * 3600)));
     assert_eq!(config.require_landlock, Some(3));
     let acme = &config.components["acme"];
-    assert_eq!(acme.plugin.as_deref(), Some(Path::new("/etc/acme.wasm")), "beside the configuration file");
+    assert_eq!(acme.plugin, Some(Plugin::File("/etc/acme.wasm".into())), "beside the configuration file");
     assert!(acme.keep_data && acme.no_leader && acme.no_params);
     assert_eq!(acme.timeout, Some(Duration::from_secs(5400)));
     let option =
@@ -137,6 +137,29 @@ no-slot = false
         (Some(Bytes(3 << 40)), Some(5_000_000), Some(Bytes(20 << 30)))
     );
     assert_eq!((config.basebackup.tries, config.basebackup.pause), (Some(3), Some(Duration::ZERO)));
+}
+
+#[test]
+fn a_plugin_is_a_path_or_a_name_that_is_looked_up() {
+    let plugin = |text: &str| {
+        let config = parse(&format!("{WHOLE}\n[method.restore]\nplugin = \"{text}\"\n")).unwrap();
+        config.components["restore"].clone()
+    };
+    for (text, file) in [
+        ("/opt/x.wasm", "/opt/x.wasm"),
+        ("./x", "/etc/./x"),
+        ("x.wasm", "/etc/x.wasm"),
+        ("sub/command", "/etc/sub/command"),
+    ] {
+        let section = plugin(text);
+        let Some(Plugin::File(found)) = &section.plugin else { panic!("{text}: {:?}", section.plugin) };
+        assert_eq!(found, Path::new(file));
+        assert_eq!(section.looked_up("restore"), None, "{text}");
+    }
+    let section = plugin("command");
+    assert_eq!(section.plugin, Some(Plugin::Name("command".to_owned())));
+    assert_eq!(section.looked_up("restore"), Some("command"));
+    assert_eq!(ComponentSection::default().looked_up("restore"), Some("restore"));
 }
 
 #[test]

@@ -213,6 +213,7 @@ fn each_wrong_line_has_its_own_message() {
             "7:10: `method.acme.plugin` names an address or a registry's reference",
         ),
         ("[method.acme]\nplugin = false", "7:10: `method.acme.plugin` must be a quoted string, not a flag"),
+        ("[method.acme]\nplugin = \"two words\"", "7:10: `method.acme.plugin` is neither a path"),
         (
             "[method.acme]\nno_leader = \"no\"",
             "7:13: `method.acme.no_leader` must be true or false without quotes",
