@@ -74,7 +74,7 @@ fn output_and_report_of_a_run_that_created_nothing() {
 fn output_of_inspect_for_the_methods() {
     let directory = empty_config();
     let components = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/target/components");
-    for method in ["tarball", "mirror", "pgbackrest"] {
+    for method in ["tarball", "mirror", "pgbackrest", "command"] {
         let component = components.join(format!("{method}.wasm"));
         std::fs::copy(component, directory.path(&format!("{method}.wasm"))).unwrap();
         let output = directory.run(&["inspect", &format!("{method}.wasm")]);
