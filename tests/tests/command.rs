@@ -233,12 +233,22 @@ fn a_script_reads_writes_and_starts_only_what_its_grant_names() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn arguments_that_the_grant_does_not_cover_are_denied_and_the_printed_line_allows_them() {
+fn arguments_that_the_grant_does_not_cover_are_denied_by_the_plan_and_the_printed_line_allows_them() {
     let scene = Scene::start("script-arguments");
     let replica = scene.replica("replica", RESTORE, "");
     rewrite(&replica, "parameters = [", "arguments = [\"--verbose\"]\nparameters = [");
     let ended = replica.create(&[]).unwrap();
     assert_fails(&replica, &ended, "denied", &["--verbose"]);
+    let attempt = ended.attempt("script");
+    assert_eq!(attempt["touched"], false, "{attempt}");
+    let line = attempt["denials"][0]["remedy"].as_str().unwrap();
+    let (section, grant) = line.split_once("] ").unwrap();
+    let path = replica.path("understudy.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, _) = text.split_once("[method.script.grants.programs.restore]").unwrap();
+    fs::write(&path, format!("{before}{section}]\n{grant}\n")).unwrap();
+    replica.created_by("script").unwrap();
+    scene.primary.streams_to(&replica).unwrap();
 }
 
 #[test]

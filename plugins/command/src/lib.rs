@@ -44,8 +44,8 @@ impl Method for Command {
 
     fn plan(request: &Request) -> Result<Plan, Failure> {
         let program: String = request.require("program")?;
-        // Found before anything is emptied.
-        arguments::of(request)?;
+        // A wrong option and a missing grant are found before anything is emptied.
+        program::check(&program, &arguments::of(request)?)?;
         log::info!(
             "nothing is known of what the program `{program}` restores before it has run: cluster, version, timeline and \
              tablespaces are compared at the end"

@@ -77,7 +77,8 @@ fn a_parameter_that_patronis_configuration_cannot_have_is_refused_by_the_plan() 
         (&["retries=s3cret", "retries=3"], "`retries` twice"),
     ] {
         let request = request(Path::new("/data")).with("parameters", texts(parameters));
-        let (planned, _) = Host::new("/data").run(|| Command::plan(&request));
+        let host = Host::new("/data").program("restore", "/bin/false");
+        let (planned, _) = host.run(|| Command::plan(&request));
         let failure = planned.unwrap_err().to_string();
         assert!(failure.contains(says) && !failure.contains("s3cret"), "{failure}");
     }
@@ -97,7 +98,8 @@ fn the_plan_claims_nothing_of_the_backup_and_runs_nothing() {
 fn rule_17a_the_plan_builds_on_old_data_only_if_the_operator_says_so() {
     for says_so in [false, true] {
         let request = request(Path::new("/data")).with("builds-on-existing", says_so);
-        let (plan, _) = Host::new("/data").run(|| Command::plan(&request));
+        let host = Host::new("/data").program("restore", "/bin/false");
+        let (plan, _) = host.run(|| Command::plan(&request));
         assert_eq!(plan.unwrap().builds_on_existing, says_so);
     }
 }
@@ -145,8 +147,11 @@ fn a_long_last_line_is_cut() {
 #[test]
 fn a_program_that_is_not_granted_and_a_cancelled_run_have_their_own_failures() {
     let request = request(Path::new("/data"));
-    let (result, _) = Host::new("/data").run(|| Command::create(&request, &Plan::default()));
-    assert!(matches!(result, Err(Failure::Failed(why)) if why.contains("denied")));
+    let (results, _) = Host::new("/data")
+        .run(|| (Command::plan(&request).map(drop), Command::create(&request, &Plan::default())));
+    for result in [results.0, results.1] {
+        assert!(matches!(result, Err(Failure::Failed(why)) if why.contains("denied")));
+    }
     let host = Host::new("/data").program("restore", "/bin/true").cancel_after(0);
     let (result, _) = host.run(|| Command::create(&request, &Plan::default()));
     assert_eq!(result, Err(Failure::Cancelled));

@@ -18,6 +18,15 @@ pub fn run(name: &str, arguments: &[String]) -> Result<Completed, Error> {
     host::run_program(name, arguments)
 }
 
+/// Checks that [`run`] may run this program with these arguments, and runs nothing. A plan that calls it fails before the data directory is
+/// emptied if a grant is missing.
+///
+/// # Errors
+/// [`Error::Denied`] and [`Error::Invalid`] as of [`run`].
+pub fn check(name: &str, arguments: &[String]) -> Result<(), Error> {
+    host::check_program(name, arguments)
+}
+
 impl Ending {
     /// Returns whether the program exited with code 0.
     pub fn is_success(&self) -> bool {
@@ -66,6 +75,8 @@ mod tests {
     fn the_stand_in_runs_a_granted_program_and_denies_every_other() {
         let (answers, record) = Host::new("/data").program("list", "/bin/echo").run(|| {
             let hello = ["hello".to_owned()];
+            check("list", &hello).unwrap();
+            assert!(matches!(check("other", &hello), Err(Error::Denied(_))));
             (run("list", &hello).unwrap(), run("other", &hello).unwrap_err())
         });
         assert!(answers.0.ending.is_success());

@@ -17,4 +17,8 @@ impl program::Host for State {
         };
         Ok(program::Completed { ending, tail: completed.tail })
     }
+
+    async fn check(&mut self, name: String, arguments: Vec<String>) -> Answer<()> {
+        self.check_program(&name, &arguments)
+    }
 }

@@ -77,6 +77,10 @@ pub(crate) fn run_program(name: &str, arguments: &[String]) -> Result<Completed,
     Ok(wit::program::run(name, arguments)?)
 }
 
+pub(crate) fn check_program(name: &str, arguments: &[String]) -> Result<(), Error> {
+    Ok(wit::program::check(name, arguments)?)
+}
+
 pub(crate) fn granted_directories() -> Vec<PathBuf> {
     wasip2::filesystem::preopens::get_directories().into_iter().map(|(_, path)| PathBuf::from(path)).collect()
 }

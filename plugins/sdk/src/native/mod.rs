@@ -250,9 +250,7 @@ pub(crate) fn run_program(name: &str, arguments: &[String]) -> Result<Completed,
     if cancel_requested() {
         return Err(Error::Cancelled);
     }
-    let Some(path) = with(|host| host.programs.get(name).cloned()).flatten() else {
-        return Err(Error::Denied(format!("no grant covers the program {name}")));
-    };
+    let path = granted_program(name)?;
     with(|host| host.record.programs.push((name.to_owned(), arguments.to_vec())));
     let output = Command::new(&path).args(arguments).stdin(Stdio::null()).output();
     let output = output.map_err(|error| Error::Failed(format!("{}: {error}", path.display())))?;
@@ -264,6 +262,16 @@ pub(crate) fn run_program(name: &str, arguments: &[String]) -> Result<Completed,
     tail.extend(output.stderr);
     tail.drain(..tail.len().saturating_sub(TAIL));
     Ok(Completed { ending, tail })
+}
+
+pub(crate) fn check_program(name: &str, _arguments: &[String]) -> Result<(), Error> {
+    granted_program(name).map(drop)
+}
+
+fn granted_program(name: &str) -> Result<PathBuf, Error> {
+    with(|host| host.programs.get(name).cloned())
+        .flatten()
+        .ok_or_else(|| Error::Denied(format!("no grant covers the program {name}")))
 }
 
 pub(crate) fn granted_directories() -> Vec<PathBuf> {

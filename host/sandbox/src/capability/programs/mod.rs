@@ -196,12 +196,6 @@ impl State {
     /// `Denied` for a program that is not granted and for arguments that no pattern covers; `Invalid` for too many arguments; `Limit`
     /// if the time or the disk budget is used up, or after too many programs; `Cancelled`; `Failed` if it does not start.
     pub(crate) async fn run_program(&mut self, name: String, arguments: Vec<String>) -> Answer<Completed> {
-        let bytes: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
-        if arguments.len() > ARGUMENTS || bytes > ARGUMENT_BYTES {
-            let message =
-                format!("a program has at most {ARGUMENTS} arguments of {ARGUMENT_BYTES} bytes in all");
-            return Err(self.fails(Kind::Invalid, &message).into());
-        }
         let (reply, replied) = oneshot::channel();
         let (order, orders) = self.order(&name, arguments, reply)?;
         let lost = || Err(Stopped::Failed("the program was not started".to_owned()));
@@ -224,6 +218,38 @@ impl State {
         }
     }
 
+    /// Checks that [`State::run_program`] may run a program with these arguments.
+    ///
+    /// # Errors
+    /// `Denied` and `Invalid` as of [`State::run_program`].
+    pub(crate) fn check_program(&self, name: &str, arguments: &[String]) -> Answer<()> {
+        Ok(self.covered(name, arguments).map(drop)?)
+    }
+
+    /// Returns the grants and what programs are run with, if a grant covers the call.
+    fn covered(
+        &self,
+        name: &str,
+        arguments: &[String],
+    ) -> Result<(Arc<Grants>, ProgramGrant, ProgramCalls), HostError> {
+        let bytes: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
+        if arguments.len() > ARGUMENTS || bytes > ARGUMENT_BYTES {
+            let message =
+                format!("a program has at most {ARGUMENTS} arguments of {ARGUMENT_BYTES} bytes in all");
+            return Err(self.fails(Kind::Invalid, &message));
+        }
+        let granted = self.plane().map(|plane| Arc::clone(&plane.remedies.grants));
+        let (Some(calls), Some(grants)) = (&self.job.programs, granted) else {
+            return Err(self.not_granted(&Programs, name));
+        };
+        let Some(grant) = grants.programs.get(name) else { return Err(self.deny_program(name, arguments)) };
+        if !cover(&grant.args, arguments, calls.values()) {
+            return Err(self.deny_arguments(name, grant, arguments));
+        }
+        let (grant, calls) = (grant.clone(), calls.clone());
+        Ok((grants, grant, calls))
+    }
+
     /// Checks that a grant covers the call. Returns the order of the program, and where it is sent.
     fn order(
         &mut self,
@@ -231,14 +257,7 @@ impl State {
         arguments: Vec<String>,
         reply: Reply,
     ) -> Result<(Order, mpsc::Sender<Order>), HostError> {
-        let granted = self.plane().map(|plane| Arc::clone(&plane.remedies.grants));
-        let (Some(calls), Some(grants)) = (&self.job.programs, granted) else {
-            return Err(self.not_granted(&Programs, name));
-        };
-        let Some(grant) = grants.programs.get(name) else { return Err(self.deny_program(name, &arguments)) };
-        if !cover(&grant.args, &arguments, calls.values()) {
-            return Err(self.deny_arguments(name, grant, &arguments));
-        }
+        let (grants, grant, calls) = self.covered(name, &arguments)?;
         if calls.runs >= RUNS {
             return Err(self.fails(Kind::Limit, &format!("{RUNS} programs were run already")));
         }
@@ -253,7 +272,7 @@ impl State {
             };
             environment.push((variable.into(), value));
         }
-        let (name, grant, orders) = (name.to_owned(), grant.clone(), calls.orders.clone());
+        let (name, orders) = (name.to_owned(), calls.orders);
         if let Some(calls) = &mut self.job.programs {
             calls.runs += 1;
         }
