@@ -35,6 +35,7 @@ finish() {
     done
     for pid in "${pids[@]}"; do
         kill -KILL "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
     done
     if [ "$status" != 0 ]; then
         tail -n 20 "$folder"/*/log "$folder"/log 2>/dev/null || true
