@@ -16,18 +16,21 @@ use tests::replica_folder::{Ended, ReplicaFolder};
 use tests::server::{Playground, run};
 use tests::stores::ensure_servers;
 
-/// Runs an example unchanged. It compares the rows of the primary and of the replica, which must stream.
+/// Runs an example unchanged. It compares the rows of the primary and of the replica, which must stream. Returns what it printed and
+/// Understudy's log.
 fn runs_unchanged(name: &str) -> String {
     let mut example = Command::new(project().join("examples").join(name).join("run.sh"));
     example.env("UNDERSTUDY", understudy().unwrap());
-    let output = run(&mut example).unwrap();
-    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    let ended = run(&mut example).unwrap();
+    let (output, log) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     assert!(output.contains("written while the replica streams"), "{output}");
     assert!(output.contains("the replica streams and has the same rows"), "{output}");
-    assert!(!output.contains("change-me"), "a secret is shown: {output}");
+    for text in [&output, &log] {
+        assert!(!text.contains("change-me"), "a secret is shown: {text}");
+    }
     let folder = output.trim_end().rsplit(' ').next().unwrap();
     assert!(folder.starts_with("/tmp/") && !Path::new(folder).exists(), "{output}");
-    output
+    format!("{output}{log}")
 }
 
 #[test]
