@@ -17,6 +17,7 @@ pub mod python;
 pub mod releases;
 pub mod replica_folder;
 pub mod scripted;
+pub mod scripted_server;
 pub mod server;
 pub mod stored;
 pub mod stores;

@@ -97,7 +97,7 @@ impl PatroniCluster {
         let user = playground.user();
         std::fs::copy(understudy()?, playground.path("understudy")).context("copy the program")?;
         let plugins = playground.directory("plugins")?;
-        for name in ["tarball", "hostile"] {
+        for name in ["tarball", "command", "hostile"] {
             let copy = plugins.join(format!("{name}.wasm"));
             std::fs::copy(component(name)?, &copy)?;
             user.own(&copy)?;

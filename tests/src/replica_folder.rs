@@ -112,7 +112,7 @@ impl ReplicaFolder {
             // open descriptor, and Linux does not execute a file that is open for writing (ETXTBSY).
             run(Command::new("/bin/cp").arg(understudy()?).arg(&replica.program))?;
             replica.user.directory(&replica.plugins)?;
-            for name in ["tarball", "mirror", "pgbackrest", "hostile"] {
+            for name in ["tarball", "mirror", "pgbackrest", "command", "hostile", "caller", "catalogue"] {
                 let copy = replica.plugins.join(format!("{name}.wasm"));
                 std::fs::copy(component(name)?, &copy)?;
                 replica.user.own(&copy)?;

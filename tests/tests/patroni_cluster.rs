@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -135,6 +137,34 @@ fn patroni_gets_its_replicas_from_a_backup_or_without_a_backup_from_the_leader()
     assert_is_replica(&second, &first, &[("tarball", "created")]);
     assert!(!foreign.exists(), "Understudy did not empty the directory that Patroni left as it was");
     assert!(second.log().contains("Leaving data directory uncleaned"), "{}", second.log());
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn patroni_gets_its_replicas_from_a_script_that_was_written_for_it() {
+    let cluster = PatroniCluster::start("patroni-script").unwrap();
+    let first = leader(&cluster);
+    let (user, backups) = (cluster.playground().user(), cluster.backups());
+    user.directory(&backups.join("batman")).unwrap();
+    let mut backup = first.client("pg_basebackup");
+    backup.args(["--format=tar", "--gzip", "--checkpoint=fast", "--no-sync", "--pgdata"]);
+    run(backup.arg(backups.join("batman/base_1"))).unwrap();
+
+    // The script and the section of the example.
+    let mut second = cluster.member("second").unwrap();
+    let example = project().join("examples/wal-e-script");
+    second.write("restore.sh", &std::fs::read_to_string(example.join("restore.sh")).unwrap()).unwrap();
+    std::fs::set_permissions(second.path("restore.sh"), Permissions::from_mode(0o700)).unwrap();
+    let text = std::fs::read_to_string(example.join("understudy.toml")).unwrap();
+    let text =
+        text.replace("/srv/wal-e-example/restore.sh", &second.path("restore.sh").display().to_string());
+    let text = text.replace("/srv/wal-e-example/backups", &backups.display().to_string());
+    let (from, to) = (text.find("[method.wal-e]").unwrap(), text.find("[method.basebackup").unwrap());
+    configure_methods(&second, r#"["wal-e"]"#, &text[from..to]);
+    second.start().unwrap();
+    assert_is_replica(&second, &first, &[("wal-e", "created")]);
+    assert!(second.log().contains("base_1"), "{}", second.log());
+    assert_password_not_shown(&second);
 }
 
 #[test]

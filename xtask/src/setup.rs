@@ -11,11 +11,13 @@ use crate::wasm_toolchain::{DEBIAN_PACKAGES, missing_packages};
 /// The packages with PostgreSQL 15, `pg_basebackup`, `pg_verifybackup`, `pg_amcheck` and the extension that `pg_amcheck` uses.
 const POSTGRESQL: &[&str] = &["postgresql-15", "postgresql-client-15"];
 
-/// Further packages for the build and the tests: a linker for Rust, Python's virtual environments, programs that take, compress, compare
-/// and measure backups, and etcd for Patroni.
+/// Further packages for the build and the tests: a linker for Rust, Python's virtual environments and what Barman's driver of PostgreSQL is
+/// compiled with, programs that take, compress, compare and measure backups, and etcd for Patroni.
 const TOOLS: &[&str] = &[
     "gcc",
     "libc6-dev",
+    "libpq-dev",
+    "python3-dev",
     "python3-venv",
     "brotli",
     "bzip2",

@@ -20,7 +20,7 @@ struct Workspace {
     has_examples: bool,
 }
 
-const WORKSPACES: [Workspace; 3] = [
+const WORKSPACES: [Workspace; 4] = [
     Workspace { name: "the host", manifest: "Cargo.toml", target: "target", has_examples: false },
     Workspace {
         name: "the plugins",
@@ -31,6 +31,12 @@ const WORKSPACES: [Workspace; 3] = [
     Workspace {
         name: "the example of a method",
         manifest: "examples/hello-method/Cargo.toml",
+        target: "plugins/target",
+        has_examples: false,
+    },
+    Workspace {
+        name: "the example of a method that asks a service",
+        manifest: "examples/catalogue/Cargo.toml",
         target: "plugins/target",
         has_examples: false,
     },

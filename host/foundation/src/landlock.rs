@@ -6,14 +6,17 @@
 use std::path::PathBuf;
 
 use ::landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath,
-    PathFd, PathFdError, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort,
+    PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
 };
 
 pub use ::landlock::Scope;
 
 /// The ABI whose rights a domain restricts. An older kernel enforces those that it knows.
 const KNOWN: ABI = ABI::V7;
+
+/// The first ABI that restricts TCP connections, of Linux 6.7.
+pub const ABI_OF_TCP: u32 = 4;
 
 /// What is allowed below a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub enum Allowed {
     ChangeAndMakeSockets,
     /// To write to files that exist; for devices such as `/dev/null`.
     Write,
+    /// To execute and read files.
+    Execute,
 }
 
 /// A set of restrictions.
@@ -36,6 +41,7 @@ pub struct Domain {
     network: BitFlags<AccessNet>,
     scopes: BitFlags<Scope>,
     trees: Vec<(PathBuf, Allowed)>,
+    ports: Vec<u16>,
 }
 
 /// Why a thread could not be restricted.
@@ -70,6 +76,7 @@ impl Domain {
             network: AccessNet::from_all(KNOWN),
             scopes: Scope::from_all(KNOWN),
             trees: Vec::new(),
+            ports: Vec::new(),
         }
     }
 
@@ -93,6 +100,13 @@ impl Domain {
         self
     }
 
+    /// Allows TCP connections to this port of any host, too. A kernel below ABI 4 bounds no ports.
+    #[must_use]
+    pub fn with_connections_to(mut self, port: u16) -> Self {
+        self.ports.push(port);
+        self
+    }
+
     /// Restricts the calling thread, and every thread and process that it starts from now on, permanently. Returns the ABI that
     /// the kernel enforces, 0 if it has no Landlock.
     ///
@@ -110,6 +124,10 @@ impl Domain {
             let opened =
                 PathFd::new(path).map_err(|source| LandlockError::Path { path: path.clone(), source })?;
             rules = rules.add_rule(PathBeneath::new(opened, allowed.rights() & self.files))?;
+        }
+        // Without network rules every port is allowed already.
+        for port in self.ports.iter().filter(|_| !self.network.is_empty()) {
+            rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
         }
         let (enforced, found) = match rules.restrict_self()?.landlock {
             LandlockStatus::NotEnabled => {
@@ -143,6 +161,7 @@ impl Allowed {
         match self {
             Self::Read => read,
             Self::Write => write,
+            Self::Execute => AccessFs::Execute | AccessFs::ReadFile,
             Self::Change => change,
             Self::ChangeAndMakeSockets => change | AccessFs::MakeSock,
         }
@@ -163,6 +182,7 @@ pub fn kernel_abi(require: Option<u32>) -> Result<u32, LandlockError> {
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;
+    use std::net::{TcpListener, TcpStream};
     use std::{fs, thread};
 
     use super::*;
@@ -225,6 +245,30 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn a_thread_connects_only_to_the_ports_that_its_domain_allows() {
+        if kernel_abi(None).unwrap() < ABI_OF_TCP {
+            eprintln!("this kernel's Landlock does not restrict TCP: nothing to try");
+            return;
+        }
+        let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (allowed, other) = (listen(), listen());
+        let [to_allowed, to_other] = [&allowed, &other].map(|listener| listener.local_addr().unwrap());
+        let connects = move |domain: Domain| {
+            thread::spawn(move || {
+                domain.enter(None).unwrap();
+                [to_allowed, to_other]
+                    .map(|to| TcpStream::connect(to).map(drop).map_err(|error| error.kind()))
+            })
+            .join()
+            .unwrap()
+        };
+        let denied = Err(ErrorKind::PermissionDenied);
+        assert_eq!(connects(Domain::deny_all().with_connections_to(to_allowed.port())), [Ok(()), denied]);
+        assert_eq!(connects(Domain::deny_all()), [denied, denied]);
+        assert_eq!(connects(Domain::deny_all().with_network()), [Ok(()), Ok(())]);
     }
 
     #[test]

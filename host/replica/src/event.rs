@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::outcome::Finding;
+use crate::usage::Usage;
 use crate::{Outcome, Plan, Rule, RunResult};
 
 /// Something that happened. Fields named `method` hold the name in the operator's list.
@@ -94,6 +95,13 @@ pub enum Event {
         /// What it requested and the line that would allow it.
         denial: Denial,
     },
+    /// The method asked something of the host, and the host has answered. Only made if a reader takes it ([`EventSink::takes_calls`]).
+    Called {
+        /// Which method.
+        method: String,
+        /// What it asked.
+        call: HostCall,
+    },
     /// A check of the host found something to report.
     Found {
         /// Which method.
@@ -118,6 +126,8 @@ pub enum Event {
         /// How long it took.
         #[serde(rename = "seconds", serialize_with = "seconds")]
         duration: Duration,
+        /// What it used, beside what it may use.
+        usage: Box<Usage>,
     },
     /// The run ended.
     RunEnded {
@@ -159,8 +169,12 @@ impl Event {
                 let denial = Denial { capability, what: change(what), remedy: remedy.map(change) };
                 Self::Denied { method, denial }
             }
+            Self::Called { method, mut call } => {
+                call.object = change(call.object);
+                Self::Called { method, call }
+            }
             Self::Found { method, finding } => Self::Found { method, finding: finding.map_texts(change) },
-            Self::AttemptEnded { method, outcome, message, rule, remedy, touched, duration } => {
+            Self::AttemptEnded { method, outcome, message, rule, remedy, touched, duration, usage } => {
                 Self::AttemptEnded {
                     method,
                     outcome,
@@ -169,6 +183,7 @@ impl Event {
                     remedy: remedy.map(change),
                     touched,
                     duration,
+                    usage,
                 }
             }
             Self::RunEnded { result, message } => Self::RunEnded { result, message: message.map(change) },
@@ -242,6 +257,10 @@ pub enum CapabilityKind {
 }
 
 impl CapabilityKind {
+    /// Every capability.
+    pub const ALL: [Self; 7] =
+        [Self::Read, Self::Write, Self::Store, Self::Key, Self::Network, Self::Program, Self::Environment];
+
     /// Returns the word that logs and reports use.
     pub fn word(self) -> &'static str {
         match self {
@@ -273,10 +292,40 @@ pub struct Denial {
     pub remedy: Option<String>,
 }
 
+/// What a method asked of the host, and the host's answer: a call, or everything that was done with a file or stream that the method
+/// opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HostCall {
+    /// The step in which it asked: `plan` or `create`.
+    pub step: Step,
+    /// The capability that the call needs; `None` if it needs none.
+    pub capability: Option<CapabilityKind>,
+    /// The interface and the function, such as `store.get`.
+    pub function: &'static str,
+    /// What it was asked of: a path, an object of a store, a name. Empty if the function concerns no object.
+    pub object: String,
+    /// How many calls this was: 1, or for what was opened also the number of calls that used it.
+    pub calls: u64,
+    /// How many bytes the method or a file got.
+    pub bytes_read: u64,
+    /// How many bytes were written to files.
+    pub bytes_written: u64,
+    /// From the call to its answer, or until what it opened was closed.
+    #[serde(rename = "seconds", serialize_with = "seconds")]
+    pub duration: Duration,
+    /// `ok`, `denied`, `cancelled`, `trap`, or the word of the contract or of WASI for the error.
+    pub answer: &'static str,
+}
+
 /// Where events go. Called from any thread; must not block for long.
 pub trait EventSink: Send + Sync {
     /// Takes one event.
     fn emit(&self, event: Event);
+
+    /// Returns whether the sink takes [`Event::Called`]. There may be very many, so none is made unless a sink takes them.
+    fn takes_calls(&self) -> bool {
+        false
+    }
 }
 
 impl<F: Fn(Event) + Send + Sync> EventSink for F {

@@ -21,6 +21,7 @@ pub mod run;
 pub mod seal;
 pub mod source;
 pub mod state;
+pub mod usage;
 
 pub use create_replica::{
     Cancel, CancelReason, Job, ListedMethod, check_methods, create_replica, methods_to_try,
@@ -32,7 +33,7 @@ pub use foundation::redact::Redactor;
 pub use foundation::secret::Secret;
 pub use foundation::units::Bytes;
 pub use method::{Context, Failure, Method, Plan, Refusal, Request, SealRequests, Signal, Tablespace};
-pub use outcome::{Attempt, Outcome, Report, Result as RunResult};
+pub use outcome::{Attempt, Finding, Outcome, Report, Result as RunResult};
 pub use postgres_formats::Lsn;
 pub use rule::Rule;
 pub use run::Run;

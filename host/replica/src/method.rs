@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::datadir::DataDirectory;
+use crate::outcome::Finding;
 use crate::rule::Rule;
 use crate::{Bytes, Directories, Lsn, Outcome, Run, Source};
 
@@ -27,6 +28,11 @@ pub trait Method: Send + Sync {
     /// # Errors
     /// Fails with a [`Refusal`] that names the rule and, if there is one, the line of configuration to change.
     async fn preflight(&self, request: &Request) -> Result<(), Refusal>;
+
+    /// Returns what the operator should know about the method after its preflight, such as that the kernel does not enforce a grant.
+    fn findings(&self) -> Vec<Finding> {
+        Vec::new()
+    }
 
     /// Returns what would be restored. Touches nothing.
     ///

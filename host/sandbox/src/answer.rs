@@ -172,7 +172,7 @@ mod tests {
         let job = state.new_job(true).unwrap();
         assert!(is_denied(state.fetch_files(&job, vec![]).await));
         assert!(state.wait_for_job(&job, u32::MAX).await.unwrap().idle);
-        assert!(is_denied(state.run_program("sh")));
+        assert!(is_denied(state.run_program("sh".to_owned(), Vec::new()).await));
         let denied: Vec<_> =
             state.reporter.denials().into_iter().map(|denial| denial.capability.word()).collect();
         assert_eq!(denied, ["key", "store", "store", "store", "write", "program"]);

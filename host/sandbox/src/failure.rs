@@ -17,12 +17,23 @@ const DENIALS: usize = 1;
 pub(crate) struct Circumstances {
     /// Why a write failed for lack of space; `None` if none did.
     pub(crate) full: Option<String>,
+    /// Which limit the component reached without ending at it; `None` if it reached none.
+    pub(crate) reached: Option<String>,
     /// What the component was denied.
     pub(crate) denials: Vec<Denial>,
     /// Whether the component was asked to stop.
     pub(crate) cancelled: bool,
     /// The error that the component printed to standard error when it ended.
     pub(crate) last_error: Option<String>,
+}
+
+impl Circumstances {
+    fn and_reached(&self, why: String) -> String {
+        match &self.reached {
+            Some(reached) => format!("{why}; {reached}"),
+            None => why,
+        }
+    }
 }
 
 /// Returns the failure of a component that returned one itself.
@@ -46,6 +57,7 @@ fn failed(why: String, circumstances: &Circumstances) -> Failure {
     if let Some(full) = &circumstances.full {
         return Failure::new(Outcome::OutOfDisk, format!("{why}; {full}"));
     }
+    let why = circumstances.and_reached(why);
     if circumstances.denials.is_empty() {
         return Failure::new(Outcome::Failed, why);
     }
@@ -57,7 +69,14 @@ fn failed(why: String, circumstances: &Circumstances) -> Failure {
 /// If a write failed for lack of space, that most likely caused the trap, so the outcome is `OutOfDisk`.
 pub(crate) fn sandbox_failure(error: &wasmtime::Error, circumstances: &Circumstances) -> Failure {
     if let Some(limit) = error.downcast_ref::<LimitExceeded>() {
-        return Failure::new(Outcome::OutOfMemory, format!("the method {limit} (grants.memory)"));
+        return match limit {
+            LimitExceeded::Memory { .. } | LimitExceeded::Machine | LimitExceeded::Tables { .. } => {
+                Failure::new(Outcome::OutOfMemory, format!("the method {limit} (grants.memory)"))
+            }
+            LimitExceeded::Cpu { .. } => {
+                Failure::new(Outcome::TimedOut, format!("the method {limit} (`cpu`)"))
+            }
+        };
     }
     if let Some(I32Exit(status)) = error.downcast_ref() {
         let exit = format!("the method ended itself with exit status {status}");
@@ -80,6 +99,7 @@ pub(crate) fn sandbox_failure(error: &wasmtime::Error, circumstances: &Circumsta
         Some(error) => format!("{error}{trap}"),
         None => format!("the method trapped: {what}{}", frames(error)),
     };
+    let what = circumstances.and_reached(what);
     match (&circumstances.full, circumstances.denials.as_slice()) {
         (Some(full), _) => Failure::new(Outcome::OutOfDisk, format!("{what}; {full}")),
         (None, []) => Failure::new(Outcome::Trapped, what),
@@ -142,6 +162,7 @@ mod tests {
         };
         Circumstances {
             full: full.map(str::to_owned),
+            reached: None,
             denials: if denied { vec![denial] } else { vec![] },
             cancelled,
             last_error: None,
@@ -199,11 +220,28 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_names_the_limit_that_was_reached_before() {
+        let reached = || Circumstances {
+            reached: Some("it had 32 files open".to_owned()),
+            ..circumstances(None, false, false)
+        };
+        let failure = component_failure(GuestFailure::Failed("cannot open x".to_owned()), &reached());
+        assert_eq!(
+            (failure.outcome, failure.message.as_str()),
+            (Outcome::Failed, "cannot open x; it had 32 files open")
+        );
+        let trapped = sandbox_failure(&Trap::StackOverflow.into(), &reached());
+        assert!(trapped.message.ends_with("; it had 32 files open"), "{}", trapped.message);
+    }
+
+    #[test]
     fn a_trap_a_limit_and_an_exit_status_have_their_own_outcomes() {
         let outcome =
             |error: wasmtime::Error| sandbox_failure(&error, &circumstances(None, false, false)).outcome;
         assert_eq!(outcome(Trap::StackOverflow.into()), Outcome::Trapped);
         assert_eq!(outcome(LimitExceeded::Machine.into()), Outcome::OutOfMemory);
+        let granted = std::time::Duration::from_secs(10);
+        assert_eq!(outcome(LimitExceeded::Cpu { granted }.into()), Outcome::TimedOut);
         assert_eq!(outcome(I32Exit(1).into()), Outcome::Failed);
         let full =
             sandbox_failure(&Trap::UnreachableCodeReached.into(), &circumstances(Some("full"), false, false));

@@ -10,7 +10,7 @@ use replica::Bytes;
 use transfer::store::StoreConfig;
 
 use crate::capability::CAPABILITIES;
-use crate::{DiskBudget, KeyGrant};
+use crate::{DiskBudget, KeyGrant, LogBudget, ProgramGrant, Server, ServerGrant, Variables};
 
 /// What a method may use besides the data directory and the directories that the operator maps.
 #[derive(Clone, Debug)]
@@ -27,14 +27,33 @@ pub struct Grants {
     pub stores: BTreeMap<String, StoreConfig>,
     /// Keys (`keys.NAME`), by the name that the component uses. The component never sees their bytes.
     pub keys: BTreeMap<String, KeyGrant>,
+    /// The variables of the component's environment.
+    pub environment: Variables,
+    /// The servers that the component may connect to.
+    pub network: BTreeMap<Server, ServerGrant>,
+    /// How many bytes the component may send and receive in one run, over all servers.
+    pub network_bytes: Bytes,
+    /// Native programs that the component may run (`programs.NAME`), by the name that it uses.
+    pub programs: BTreeMap<String, ProgramGrant>,
     /// How fast the component may read from all stores together; `None`: no limit.
     pub rate: Option<BytesPerSecond>,
     /// How many threads transfer files for the component, 1 to 64; `None`: as many as there are processors.
     pub workers: Option<NonZeroUsize>,
+    /// How many files may be open for the component at once, as far as the system lets the program open them. Each thread that transfers
+    /// files keeps some of them.
+    pub open_files: u64,
+    /// How much the component may log and print in one attempt.
+    pub log: LogBudget,
 }
 
 /// The default of `host_memory`: one window of `zstd --long=27` (128 MiB), and 32 MiB for everything else.
 const HOST_MEMORY: Bytes = Bytes(160 << 20);
+
+/// The default of `network_bytes`.
+const NETWORK_BYTES: Bytes = Bytes(1 << 30);
+
+/// The default of `open_files`.
+const OPEN_FILES: u64 = 2048;
 
 impl Default for Grants {
     fn default() -> Self {
@@ -45,8 +64,14 @@ impl Default for Grants {
             disk: None,
             stores: BTreeMap::new(),
             keys: BTreeMap::new(),
+            environment: Variables::default(),
+            network: BTreeMap::new(),
+            network_bytes: NETWORK_BYTES,
+            programs: BTreeMap::new(),
             rate: None,
             workers: None,
+            open_files: OPEN_FILES,
+            log: LogBudget::default(),
         }
     }
 }
@@ -70,6 +95,8 @@ impl Grants {
         let mut add = |name: &str, value: String| entries.insert(name.to_owned(), value);
         add("memory", self.memory.to_string());
         add("host_memory", self.host_memory.to_string());
+        add("open_files", self.open_files.to_string());
+        add("log", format!("bytes {}, lines {}", self.log.bytes, self.log.lines));
         if let Some(rate) = self.rate {
             add("rate", rate.to_string());
         }

@@ -1,5 +1,8 @@
-//! Bounds the memory, tables and instances of a component.
+//! Bounds the memory, tables, instances and processor time of a component.
 
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 use wasmtime::ResourceLimiter;
 
 /// How many elements all tables may have together. A large Python or Rust component has some ten thousand.
@@ -29,6 +32,56 @@ pub(crate) enum LimitExceeded {
         /// How many elements all tables would hold.
         asked: usize,
     },
+    /// More processor time than granted.
+    #[error("used its {granted:?} of processor time")]
+    Cpu {
+        /// How much one attempt may use.
+        granted: Duration,
+    },
+}
+
+/// The processor time of the thread on which one call of a component runs: the component's own code, and the functions of the host that
+/// it calls there.
+#[derive(Debug)]
+pub(crate) struct CpuBudget {
+    /// What the thread had used when the call began.
+    began: Duration,
+    /// What earlier calls of the attempt used.
+    before: Duration,
+    /// How much the attempt may use; `None` if there is no limit.
+    granted: Option<Duration>,
+}
+
+impl CpuBudget {
+    /// Makes a budget for a call on this thread, which begins now. `before` was used by earlier calls.
+    pub(crate) fn starting_now(granted: Option<Duration>, before: Duration) -> Self {
+        Self { began: thread_time(), before, granted }
+    }
+
+    /// Returns how much the call has used. Must be called on the thread of the call.
+    pub(crate) fn used(&self) -> Duration {
+        thread_time().saturating_sub(self.began)
+    }
+
+    /// Checks that something is left. Must be called on the thread of the call.
+    ///
+    /// # Errors
+    /// [`LimitExceeded::Cpu`].
+    pub(crate) fn check(&self) -> Result<(), LimitExceeded> {
+        match self.granted {
+            Some(granted) if self.before.saturating_add(self.used()) >= granted => {
+                Err(LimitExceeded::Cpu { granted })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Returns the processor time of this thread.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    // Neither is negative.
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// The memory of one store: all its linear memories and tables. A request beyond the budget is a trap, because the guest's allocator
@@ -44,6 +97,11 @@ impl MemoryBudget {
     /// Makes a budget of `granted` bytes.
     pub(crate) fn new(granted: u64) -> Self {
         Self { granted: usize::try_from(granted).unwrap_or(usize::MAX), held: 0, elements: 0 }
+    }
+
+    /// Returns how many bytes are held. Nothing is ever given back, so this is the most that was held.
+    pub(crate) fn held(&self) -> u64 {
+        self.held as u64
     }
 
     fn hold(&mut self, more: usize) -> Result<(), LimitExceeded> {
@@ -146,6 +204,19 @@ mod tests {
         let mut budget = MemoryBudget::new(100);
         let error = budget.memory_grow_failed(wasmtime::format_err!("mmap")).unwrap_err();
         assert_eq!(error.downcast_ref(), Some(&LimitExceeded::Machine));
+    }
+
+    #[test]
+    fn processor_time_is_that_of_the_thread_and_adds_to_that_of_earlier_calls() {
+        let granted = Duration::from_millis(50);
+        let budget = CpuBudget::starting_now(Some(granted), Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(60));
+        budget.check().unwrap();
+        while budget.used() < Duration::from_millis(30) {
+            std::hint::black_box(0);
+        }
+        assert_eq!(budget.check(), Err(LimitExceeded::Cpu { granted }));
+        CpuBudget::starting_now(None, Duration::MAX).check().unwrap();
     }
 
     /// How many times a module can be instantiated in one store.

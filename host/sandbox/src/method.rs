@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use foundation::landlock::{ABI_OF_TCP, Allowed, Domain};
 use replica::method::ComponentFacts;
+use replica::usage::{Amount, ComponentUsage, SharedUsage, Time};
 use replica::{
-    Directories, Event, Failure, Level, Method, Outcome, Plan, Refusal, Request, Rule, Run, SealRequests,
+    Directories, Event, Failure, Finding, Level, Method, Outcome, Plan, Refusal, Request, Rule, Run,
+    SealRequests,
 };
+use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
@@ -15,22 +19,26 @@ use transfer::budget::Budget;
 use transfer::job::Bounds;
 use wasmtime::Store;
 
-use crate::capability::{CAPABILITIES, Remedies, check_needs};
+use crate::calls::{Calls, WaitingRecords, weight};
+use crate::capability::{
+    CAPABILITIES, Connections, NetworkUse, ProgramCalls, ProgramRunner, Remedies, Tls, check_needs, programs,
+    uses_http,
+};
 use crate::component::{Loaded, refuse_if_everybody_may_change};
 use crate::contracts;
 use crate::failure::{self, Circumstances};
 use crate::files::{Access, Files, Place, Step};
 use crate::guest_failure::GuestFailure;
 use crate::last_error;
+use crate::limits::CpuBudget;
 use crate::options::{self, Setting};
 use crate::plane::{self, Plane};
-use crate::reporter::Reporter;
+use crate::reporter::{Logged, Reporter};
 use crate::run::{self, Left};
 use crate::sandbox::Sandbox;
 use crate::state::{Job, State};
 use crate::thread::{self, HUNG, Lost, WritesEnded};
 use crate::{Grants, MethodSettings, overlap, plan};
-use foundation::landlock::{Allowed, Domain};
 
 /// How long a component may take to end by itself once it is asked to. Together with a tick of the epoch this stays
 /// within the 250 ms in which a cancel must be noticed.
@@ -41,6 +49,7 @@ pub struct ComponentMethod {
     sandbox: Sandbox,
     settings: Arc<MethodSettings>,
     remedies: Remedies,
+    network: NetworkUse,
     prepared: OnceCell<Arc<Prepared>>,
 }
 
@@ -53,7 +62,8 @@ struct Prepared {
 impl ComponentMethod {
     pub(crate) fn new(sandbox: Sandbox, settings: MethodSettings) -> Self {
         let remedies = Remedies::new(&settings.name, &settings.grants);
-        Self { sandbox, settings: Arc::new(settings), remedies, prepared: OnceCell::new() }
+        let network = NetworkUse::new(&settings.grants, Arc::clone(&sandbox.inner.settings.resolver));
+        Self { sandbox, settings: Arc::new(settings), remedies, network, prepared: OnceCell::new() }
     }
 
     async fn prepared(&self) -> Result<Arc<Prepared>, Refusal> {
@@ -102,7 +112,28 @@ impl ComponentMethod {
         // Who drops this future has no use for the run any more.
         let _ends_with_this_call = cancel.clone().drop_guard();
         let (events, told) = unbounded_channel();
-        let quiet = WritesEnded::default();
+        let (quiet, waiting) = (WritesEnded::default(), Arc::new(WaitingRecords::default()));
+        let earlier = run.usage().get().unwrap_or_default();
+        let logged = Logged { lines: earlier.log_lines.used, bytes: earlier.log_bytes.used };
+        let mut reporter = Reporter::new(&self.settings.name, events)
+            .noting(run.activity())
+            .within(self.settings.grants.log, logged);
+        if run.takes_calls() {
+            let redactor = self.sandbox.inner.settings.redactor.clone();
+            reporter = reporter.recording(Calls::new(step.of_an_attempt(), redactor, &waiting));
+        }
+        let directories = Arc::clone(&request.directories);
+        let (calls, orders) = ProgramCalls::new(request.context.clone(), Arc::clone(&directories));
+        let runner = ProgramRunner {
+            step,
+            directories,
+            directory: request.directory.clone(),
+            disk: self.settings.grants.disk,
+            require_landlock: self.sandbox.inner.settings.require_landlock,
+            guard: self.sandbox.inner.settings.guard.clone(),
+            run: run.clone().with_cancellation(cancel.clone()),
+            reporter: reporter.clone(),
+        };
         let work = Work {
             sandbox: self.sandbox.clone(),
             prepared,
@@ -110,7 +141,11 @@ impl ComponentMethod {
             step,
             settings: Arc::clone(&self.settings),
             remedies: self.remedies.clone(),
-            reporter: Reporter::new(&self.settings.name, events).noting(run.activity()),
+            network: self.network.clone(),
+            runtime: Handle::current(),
+            reporter,
+            usage: run.usage().clone(),
+            earlier,
             cancel: cancel.clone(),
             directories: Arc::clone(&request.directories),
             job: Job {
@@ -120,13 +155,23 @@ impl ComponentMethod {
                 postgresql_major: plan.and_then(|plan| plan.postgresql_major),
                 tablespaces: plan.map(|plan| plan.tablespaces.clone()).unwrap_or_default(),
                 filled: SealRequests::default(),
+                programs: Some(calls),
                 plane: None,
+                network: None,
             },
             quiet: quiet.clone(),
         };
         let thread =
             thread::run(&self.settings.name, &cancel, HUNG, &quiet, move || work.on_this_thread(call));
-        let ended = while_telling(run, told, thread).await;
+        // A program outlives the call that started it by the time that ending it takes.
+        let thread_ended = CancellationToken::new();
+        let thread = async {
+            let ended = thread.await;
+            thread_ended.cancel();
+            ended
+        };
+        let work = async { tokio::join!(thread, runner.serve(orders, &thread_ended)).0 };
+        let ended = while_telling(run, told, &waiting, work).await;
         let ended = ended.map_err(|lost| {
             let failure = Failure::new(Outcome::Failed, lost.to_string());
             match (lost, step) {
@@ -145,17 +190,29 @@ impl ComponentMethod {
 }
 
 /// Passes on the events of a run until the run has ended and every event is passed on.
-async fn while_telling<T>(run: &Run, mut told: UnboundedReceiver<Event>, ends: impl Future<Output = T>) -> T {
+async fn while_telling<T>(
+    run: &Run,
+    mut told: UnboundedReceiver<Event>,
+    waiting: &WaitingRecords,
+    ends: impl Future<Output = T>,
+) -> T {
+    let pass_on = |event| {
+        let record = if let Event::Called { call, .. } = &event { weight(call) } else { 0 };
+        run.emit(event);
+        if record > 0 {
+            waiting.take(record);
+        }
+    };
     let mut ends = std::pin::pin!(ends);
     let ended = loop {
         tokio::select! {
             biased;
-            Some(event) = told.recv() => run.emit(event),
+            Some(event) = told.recv() => pass_on(event),
             ended = &mut ends => break ended,
         }
     };
     while let Ok(event) = told.try_recv() {
-        run.emit(event);
+        pass_on(event);
     }
     ended
 }
@@ -174,7 +231,7 @@ fn prepare(
     let checked = options::check(settings, &description.options)?;
     check_needs(description, &checked, &settings.grants, remedies)?;
     for capability in CAPABILITIES {
-        capability.check_grant(&settings.grants, remedies)?;
+        capability.check_grant(&settings.grants, remedies, &sandbox.inner.settings.redactor)?;
     }
     Ok(Arc::new(Prepared { loaded, settings: checked }))
 }
@@ -199,7 +256,14 @@ struct Work {
     step: Step,
     settings: Arc<MethodSettings>,
     remedies: Remedies,
+    network: NetworkUse,
+    /// The program's runtime, whose threads are not restricted.
+    runtime: Handle,
     reporter: Reporter,
+    /// What the calls of the attempt used.
+    usage: SharedUsage,
+    /// What the earlier calls of the attempt used.
+    earlier: ComponentUsage,
     cancel: CancellationToken,
     directories: Arc<Directories>,
     job: Job,
@@ -217,18 +281,27 @@ impl Work {
     ) -> Result<(T, Left), Failure> {
         let settings = Arc::clone(&self.settings);
         let grants = &settings.grants;
+        let bounds = bounds(grants);
         let files = Files::open(self.step, &self.places, grants.disk, self.remedies.clone())
             .map_err(|error| failure::host_failure("cannot give the method its directories", &error))?
-            .within(bounds(grants));
+            .within(bounds.clone());
+        let quota = files.quota.clone();
         // Its threads must be there before this one is restricted, and are gone when it ends.
         self.job.plane = self.plane(&files)?;
+        self.job.network = Some(self.connections()?);
         for missing in files.missing() {
             self.reporter
                 .host(Level::Debug, &format!("{missing} does not exist: the method finds nothing there"));
         }
-        self.reporter
-            .host(Level::Debug, &restrict_to(&self.places, self.sandbox.inner.settings.require_landlock)?);
-        let state = State::new(files, grants.memory.0, self.reporter.clone(), self.cancel.clone(), self.job);
+        self.reporter.host(
+            Level::Debug,
+            &restrict_to(&self.places, grants, self.sandbox.inner.settings.require_landlock)?,
+        );
+        let plane = self.job.plane.as_ref().map(|plane| (plane.workers() as u64, plane.meter().clone()));
+        let (workers, meter) = plane.unwrap_or_default();
+        let cpu = CpuBudget::starting_now(settings.cpu, self.earlier.cpu.used);
+        let state =
+            State::new(files, grants, self.reporter.clone(), self.cancel.clone(), self.job).within(cpu);
         let stop = || async {
             self.cancel.cancelled().await;
             tokio::time::sleep(GRACE).await;
@@ -237,8 +310,28 @@ impl Work {
         let (ended, left) = run::call(engine, state, &self.quiet, stop, async |store: &mut Store<State>| {
             call(&prepared.loaded, store, &prepared.settings).await
         });
+        let Logged { lines, bytes } = self.reporter.logged();
+        self.usage.add(&ComponentUsage {
+            cpu: Time { used: left.cpu, limit: settings.cpu },
+            memory: Amount::of(left.memory, grants.memory.0),
+            host_memory: Amount::of(bounds.memory.peak(), bounds.memory.most()),
+            open_files: Amount::of(bounds.files.peak(), bounds.files.most()),
+            workers: Amount::of(workers, grants.workers.map(|workers| workers.get() as u64)),
+            log_lines: Amount::of(lines - self.earlier.log_lines.used, grants.log.lines),
+            log_bytes: Amount::of(bytes - self.earlier.log_bytes.used, grants.log.bytes.0),
+            written_bytes: quota.bytes(),
+            written_files: quota.files(),
+            read_bytes: Amount::of(meter.bytes(), None),
+            requests: Amount::of(meter.requests(), None),
+            denials: Amount::of(self.reporter.denied_calls(), None),
+        });
+        let reached = files_reached(&bounds, grants);
+        if let Some(reached) = &reached {
+            self.reporter.host(Level::Warn, reached);
+        }
         let circumstances = Circumstances {
             full: left.full.clone(),
+            reached,
             denials: self.reporter.denials(),
             cancelled: self.cancel.is_cancelled(),
             last_error: last_error::find(&left.stderr),
@@ -253,6 +346,19 @@ impl Work {
 }
 
 impl Work {
+    /// The connections of this run. Reads the authorities of the machine, if the component may use them.
+    fn connections(&self) -> Result<Connections, Failure> {
+        let imports = &self.prepared.loaded.inspection.imports;
+        let tls = if imports.iter().any(|import| uses_http(import)) {
+            Tls::of(&self.settings.grants)
+                .map_err(|error| failure::host_failure("cannot prepare TLS for the method", &error))?
+        } else {
+            Tls::default()
+        };
+        let (network, remedies) = (self.network.clone(), self.remedies.clone());
+        Ok(Connections::new(network, remedies, self.reporter.clone(), self.runtime.clone(), tls))
+    }
+
     /// The data plane of this run, where the component could use one.
     fn plane(&self, files: &Files) -> Result<Option<Plane>, Failure> {
         let imports = &self.prepared.loaded.inspection.imports;
@@ -275,8 +381,6 @@ impl Work {
     }
 }
 
-/// Files that a run has open at most, however many the program may have.
-const FILES: u64 = 2048;
 /// Files that stay for the host's own work, such as the seal and the log: so many, or a quarter of what there are.
 const RESERVED_FILES: u64 = 64;
 
@@ -285,15 +389,30 @@ const RESERVED_FILES: u64 = 64;
 fn bounds(grants: &Grants) -> Bounds {
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let open = std::fs::read_dir("/proc/self/fd").map_or(RESERVED_FILES, |open| open.count() as u64);
-    let files = most.saturating_sub(open).saturating_sub(RESERVED_FILES.min(most / 4)).min(FILES);
+    let files = most.saturating_sub(open).saturating_sub(RESERVED_FILES.min(most / 4)).min(grants.open_files);
     Bounds { memory: Budget::memory(grants.host_memory.0), files: Budget::files(files) }
+}
+
+/// Says that the component asked for more open files than it may have; `None` if it did not.
+fn files_reached(bounds: &Bounds, grants: &Grants) -> Option<String> {
+    let most = bounds.files.most();
+    let set_by = if most < grants.open_files {
+        "as the limit of open files, `ulimit -n`, allows"
+    } else {
+        "`open_files` in its grants"
+    };
+    bounds
+        .files
+        .was_reached()
+        .then(|| format!("the method was refused another open file: it may have {most} at once ({set_by})"))
 }
 
 /// Restricts this thread to `places`, as far as they exist. Returns in words what the kernel enforces. It stops what an escape from
 /// WASI's own confinement would reach. It does not stop native code in this process, nor `stat`, `chmod` and `utimensat`, which
 /// Landlock does not know.
-fn restrict_to(places: &[Place], require: Option<u32>) -> Result<String, Failure> {
-    let mut domain = Domain::deny_all();
+fn restrict_to(places: &[Place], grants: &Grants, require: Option<u32>) -> Result<String, Failure> {
+    let ports = grants.ports();
+    let mut domain = ports.iter().fold(Domain::deny_all(), |domain, port| domain.with_connections_to(*port));
     for place in places.iter().filter(|place| place.path.is_dir()) {
         domain = match place.access {
             Access::Write => domain.with(&place.path, Allowed::Change),
@@ -303,6 +422,10 @@ fn restrict_to(places: &[Place], require: Option<u32>) -> Result<String, Failure
     }
     match domain.enter(require) {
         Ok(0) => Ok("this kernel has no Landlock: WASI alone keeps the method in its directories".to_owned()),
+        Ok(abi) if abi < ABI_OF_TCP && !ports.is_empty() => Ok(format!(
+            "Landlock ABI {abi} is enforced on the method's thread, and does not restrict TCP: WASI alone keeps the method to the granted \
+             servers"
+        )),
         Ok(abi) => Ok(format!("Landlock ABI {abi} is enforced on the method's thread")),
         Err(error) => Err(failure::host_failure("cannot restrict the method's thread", &error)),
     }
@@ -329,6 +452,10 @@ impl Method for ComponentMethod {
     async fn preflight(&self, request: &Request) -> Result<(), Refusal> {
         overlap::refuse(&request.directories, &self.settings.grants)?;
         self.prepared().await.map(|_| ())
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        programs::findings(&self.settings.grants, self.sandbox.inner.landlock)
     }
 
     async fn plan(&self, request: &Request, run: &Run) -> Result<Plan, Failure> {

@@ -200,6 +200,7 @@ mod tests {
             component: std::path::PathBuf::from("/m.wasm").into(),
             options: options.to_vec(),
             written: Written::default(),
+            cpu: None,
             grants: Grants::default(),
         }
     }

@@ -7,17 +7,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use replica::event::HostCall;
 use replica::run::Activity;
-use replica::{Denial, Event, Level};
+use replica::{Bytes, CapabilityKind, Denial, Event, Level};
 use tokio::sync::mpsc::UnboundedSender;
 use transfer::store::Notice;
 
+use crate::calls::{self, Call, Calls};
 use crate::text::printable;
 
-/// How many lines a component may log in one run.
-pub(crate) const LOG_LINES: u32 = 10_000;
-/// How many characters all its log lines may have together.
-pub(crate) const LOG_CHARACTERS: usize = 4 << 20;
 /// How many characters one line may have, whatever its origin.
 pub(crate) const LINE_CHARACTERS: usize = 4096;
 /// How many fields a line may have, and how many characters a field's name and value.
@@ -40,6 +38,13 @@ const RETRYING_STORES: usize = 64;
 /// The least time between two events of progress.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 
+/// How much a component has logged and printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Logged {
+    pub(crate) lines: u64,
+    pub(crate) bytes: u64,
+}
+
 /// Sends the events of one run, within bounds. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Reporter {
@@ -47,12 +52,33 @@ pub(crate) struct Reporter {
     events: UnboundedSender<Event>,
     reported: Arc<Mutex<Reported>>,
     activity: Activity,
+    log: LogBudget,
+    /// Records the calls of the component; `None` if nobody takes the records.
+    calls: Option<Arc<Calls>>,
+}
+
+/// How much a method may log and print in one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogBudget {
+    /// How many bytes all its lines may have.
+    pub bytes: Bytes,
+    /// How many lines there may be.
+    pub lines: u64,
+}
+
+impl Default for LogBudget {
+    fn default() -> Self {
+        Self { bytes: Bytes(4 << 20), lines: 10_000 }
+    }
 }
 
 #[derive(Default)]
 struct Reported {
-    lines: u32,
-    characters: usize,
+    /// The lines that the component logged and printed in the attempt, and their bytes.
+    logged: Logged,
+    /// Whether a line was dropped, so that all others are too.
+    log_is_full: bool,
+    denied_calls: u64,
     phases: u32,
     phase: String,
     denied: HashSet<Denial>,
@@ -71,7 +97,59 @@ struct Reported {
 impl Reporter {
     /// Makes a reporter for the method of this name. The receiver may be gone: the events of `describe` are dropped.
     pub(crate) fn new(method: &str, events: UnboundedSender<Event>) -> Self {
-        Self { method: method.into(), events, reported: Arc::default(), activity: Activity::default() }
+        Self {
+            method: method.into(),
+            events,
+            reported: Arc::default(),
+            activity: Activity::default(),
+            log: LogBudget::default(),
+            calls: None,
+        }
+    }
+
+    /// Returns the same reporter, which reports this much of the component's log. `already` was logged by earlier calls of the attempt.
+    #[must_use]
+    pub(crate) fn within(self, log: LogBudget, already: Logged) -> Self {
+        self.reported().logged = already;
+        Self { log, ..self }
+    }
+
+    /// Returns the same reporter, which records the component's calls.
+    #[must_use]
+    pub(crate) fn recording(self, calls: Calls) -> Self {
+        Self { calls: Some(Arc::new(calls)), ..self }
+    }
+
+    /// Begins the record of a call to `function`, which needs this capability. `object` is asked for only if calls are recorded.
+    pub(crate) fn call(
+        &self,
+        capability: impl Into<Option<CapabilityKind>>,
+        function: &'static str,
+        object: impl FnOnce() -> String,
+    ) -> Call {
+        Call::begin(self, self.calls.as_ref(), capability.into(), function, object)
+    }
+
+    /// Returns the records of calls; `None` if nobody takes them.
+    pub(crate) fn calls(&self) -> Option<&Arc<Calls>> {
+        self.calls.as_ref()
+    }
+
+    /// Reports the record of a call. Waits while too many records wait.
+    pub(crate) fn called(&self, call: HostCall) {
+        let Some(calls) = &self.calls else { return };
+        calls.waiting().add(&call, || self.events.is_closed());
+        self.send(Event::Called { method: self.method.to_string(), call });
+    }
+
+    /// Returns what the component has logged and printed in the attempt.
+    pub(crate) fn logged(&self) -> Logged {
+        self.reported().logged
+    }
+
+    /// Returns how many calls were denied, repeated ones included.
+    pub(crate) fn denied_calls(&self) -> u64 {
+        self.reported().denied_calls
     }
 
     /// Returns the same reporter, which records the activity of the component in `activity`.
@@ -97,13 +175,12 @@ impl Reporter {
 
     /// Reports a log line from `origin`: `host`, `plugin`, `stdout` or `stderr`. The caller bounds the number of lines.
     pub(crate) fn line(&self, level: Level, origin: &str, message: &str, fields: Vec<(String, String)>) {
-        self.send(Event::Log {
-            method: Some(self.method.to_string()),
-            level,
-            origin: origin.to_owned(),
-            message: printable(message, LINE_CHARACTERS),
-            fields,
-        });
+        self.printable_line(level, origin, printable(message, LINE_CHARACTERS), fields);
+    }
+
+    fn printable_line(&self, level: Level, origin: &str, message: String, fields: Vec<(String, String)>) {
+        let (method, origin) = (Some(self.method.to_string()), origin.to_owned());
+        self.send(Event::Log { method, level, origin, message, fields });
     }
 
     /// Reports a log line of the host about this run.
@@ -111,36 +188,53 @@ impl Reporter {
         self.line(level, "host", message, Vec::new());
     }
 
-    /// Reports a line that the component logged. Lines beyond the bound are dropped, with one warning.
+    /// Reports a line that a native program printed, within the budget of what the component logs.
+    pub(crate) fn program(&self, name: &str, line: &str) {
+        self.component_line(Level::Info, &format!("program {name}"), line, Vec::new());
+    }
+
+    /// Reports a line that the component logged.
     pub(crate) fn log(&self, level: Level, message: &str, fields: Vec<(String, String)>) {
-        let fields: Vec<_> = fields
-            .into_iter()
-            .take(FIELDS)
-            .map(|(name, value)| (printable(&name, FIELD_NAME), printable(&value, FIELD_VALUE)))
-            .collect();
-        let characters = message.len().min(LINE_CHARACTERS)
-            + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-        let full = {
+        let fields = fields.into_iter().take(FIELDS);
+        let fields =
+            fields.map(|(name, value)| (printable(&name, FIELD_NAME), printable(&value, FIELD_VALUE)));
+        self.component_line(level, "plugin", message, fields.collect());
+    }
+
+    /// Reports a line that the component logged or printed. Lines beyond the budget are dropped, with one warning.
+    pub(crate) fn component_line(
+        &self,
+        level: Level,
+        origin: &str,
+        message: &str,
+        fields: Vec<(String, String)>,
+    ) {
+        if self.reported().log_is_full {
+            return;
+        }
+        let message = printable(message, LINE_CHARACTERS);
+        let bytes =
+            message.len() + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let LogBudget { bytes: most_bytes, lines: most_lines } = self.log;
+        let fits = {
             let mut reported = self.reported();
-            if reported.lines > LOG_LINES {
-                return;
+            let Logged { lines, bytes: logged } = reported.logged;
+            let with_this = Logged { lines: lines + 1, bytes: logged.saturating_add(bytes as u64) };
+            let fits = with_this.lines <= most_lines && with_this.bytes <= most_bytes.0;
+            if fits {
+                reported.logged = with_this;
+            } else {
+                reported.log_is_full = true;
             }
-            reported.lines += 1;
-            reported.characters += characters;
-            if reported.characters > LOG_CHARACTERS {
-                reported.lines = LOG_LINES + 1;
-            }
-            reported.lines > LOG_LINES
+            fits
         };
-        if full {
-            self.host(
-                Level::Warn,
-                &format!(
-                    "the method logged more than {LOG_LINES} lines or {LOG_CHARACTERS} characters: the rest of its log is dropped"
-                ),
-            );
+        if fits {
+            self.printable_line(level, origin, message, fields);
         } else {
-            self.line(level, "plugin", message, fields);
+            let what = format!(
+                "the method logged more than {most_lines} lines or {most_bytes} (`log` in its grants): the rest of its log is dropped"
+            );
+            self.host(Level::Warn, &what);
         }
     }
 
@@ -239,9 +333,17 @@ impl Reporter {
 
     /// Reports a call that no grant covers. The same denial is reported once.
     pub(crate) fn denied(&self, mut denial: Denial) {
+        if let Some(calls) = &self.calls
+            && !calls.note_denial()
+        {
+            // A call that has no record of its own.
+            let of = (denial.capability, denial.capability.word());
+            calls::ended(self, calls, of, &denial.what, "denied", |_| {});
+        }
         denial.what = printable(&denial.what, DENIAL_CHARACTERS);
         let dropped = {
             let mut reported = self.reported();
+            reported.denied_calls += 1;
             if reported.denied.contains(&denial) || reported.denials_dropped {
                 return;
             }
@@ -288,11 +390,12 @@ mod tests {
     #[test]
     fn a_flood_of_log_lines_ends_in_one_warning() {
         let (reporter, reported) = reporter();
-        for _ in 0..LOG_LINES + 50 {
-            reporter.log(Level::Info, "x", Vec::new());
+        for number in 0..LogBudget::default().lines + 50 {
+            let origin = if number % 2 == 0 { "plugin" } else { "stdout" };
+            reporter.component_line(Level::Info, origin, "x", Vec::new());
         }
         let reported = drain(reported);
-        assert_eq!(reported.len(), LOG_LINES as usize + 1);
+        assert_eq!(reported.len() as u64, LogBudget::default().lines + 1);
         assert!(
             matches!(reported.last(), Some(Event::Log { origin, level: Level::Warn, .. }) if origin == "host")
         );
@@ -306,11 +409,26 @@ mod tests {
             reporter.log(Level::Info, &line, Vec::new());
         }
         let reported = drain(reported);
-        assert!(reported.len() <= LOG_CHARACTERS / LINE_CHARACTERS + 1);
+        assert!(reported.len() as u64 <= LogBudget::default().bytes.0 / LINE_CHARACTERS as u64 + 1);
         for event in reported {
             let Event::Log { message, .. } = event else { panic!("{event:?}") };
             assert!(message.chars().count() <= LINE_CHARACTERS + 1);
         }
+    }
+
+    #[test]
+    fn the_granted_log_counts_what_earlier_calls_of_the_attempt_logged() {
+        let (reporter, reported) = reporter();
+        let budget = LogBudget { bytes: Bytes(10), lines: 5 };
+        let reporter = reporter.within(budget, Logged { lines: 3, bytes: 1 });
+        reporter.log(Level::Info, "four", vec![("a".to_owned(), "b".to_owned())]);
+        assert_eq!(reporter.logged(), Logged { lines: 4, bytes: 7 });
+        reporter.log(Level::Info, "five", Vec::new());
+        reporter.log(Level::Info, "5", Vec::new());
+        let reported = drain(reported);
+        let Some(Event::Log { message, origin, .. }) = reported.last() else { panic!("{reported:?}") };
+        assert_eq!((reported.len(), origin.as_str()), (2, "host"));
+        assert!(message.contains("5 lines or 10 B (`log` in its grants)"), "{message}");
     }
 
     #[test]
@@ -324,6 +442,7 @@ mod tests {
         }
         assert_eq!(drain(reported).len(), DENIALS + 1);
         assert_eq!(reporter.denials().len(), DENIALS);
+        assert_eq!(reporter.denied_calls(), 4 * DENIALS as u64);
     }
 
     #[test]

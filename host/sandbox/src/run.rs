@@ -1,6 +1,7 @@
 //! Runs one call of a component on the calling thread, which runs nothing else.
 
 use std::future::Future;
+use std::time::Duration;
 
 use replica::SealRequests;
 use wasmtime::{Engine, Store, UpdateDeadline};
@@ -22,6 +23,10 @@ pub(crate) struct Left {
     pub(crate) full: Option<String>,
     /// The last lines that the component printed to standard error.
     pub(crate) stderr: Vec<String>,
+    /// How many bytes of memory the component held.
+    pub(crate) memory: u64,
+    /// How much processor time the call used.
+    pub(crate) cpu: Duration,
 }
 
 /// Runs `call` with a new store until it ends or `stop` ends. If `stop` ends first, the call is dropped and the result is `None`. A
@@ -36,7 +41,7 @@ pub(crate) fn call<T, S: Future<Output = ()>>(
     stop: impl FnOnce() -> S,
     call: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
 ) -> (wasmtime::Result<Option<T>>, Left) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return (Err(error.into()), Left::default()),
     };
@@ -45,7 +50,10 @@ pub(crate) fn call<T, S: Future<Output = ()>>(
     store.set_hostcall_fuel(HOSTCALL_BYTES);
     store.set_max_component_handles(HANDLES);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));
+    store.epoch_deadline_callback(|store| {
+        store.data().cpu.check()?;
+        Ok(UpdateDeadline::Yield(1))
+    });
     // The future is dropped at the end of this block, before the store, and the store before the runtime.
     let ended = runtime.block_on(async {
         tokio::select! {
@@ -60,8 +68,13 @@ pub(crate) fn call<T, S: Future<Output = ()>>(
     drop(withdrawn);
     let state = store.into_data();
     state.flush();
-    let left =
-        Left { filled: state.job.filled.clone(), full: state.files.quota.full(), stderr: state.last_lines() };
+    let left = Left {
+        filled: state.job.filled.clone(),
+        full: state.files.quota.full(),
+        stderr: state.last_lines(),
+        memory: state.memory.held(),
+        cpu: state.cpu.used(),
+    };
     drop(state);
     (ended, left)
 }

@@ -21,6 +21,8 @@ pub struct Sandbox {
 pub(crate) struct Inner {
     pub(crate) host: Host,
     pub(crate) settings: SandboxSettings,
+    /// The ABI of the kernel's Landlock, 0 for none.
+    pub(crate) landlock: u32,
     images: Images,
     /// The loaded components by the digest of their bytes. `describe` runs once for each.
     loaded: Mutex<HashMap<[u8; 32], Arc<Loaded>>>,
@@ -49,7 +51,7 @@ impl Sandbox {
     /// [`SandboxError::Landlock`] if the kernel offers less than `settings` require, [`SandboxError::Engine`] if the engine does not work
     /// on this machine.
     pub fn new(settings: SandboxSettings) -> Result<Self, SandboxError> {
-        match landlock::kernel_abi(settings.require_landlock) {
+        let landlock = match landlock::kernel_abi(settings.require_landlock) {
             Err(error @ LandlockError::TooOld { .. }) => {
                 return Err(SandboxError::Landlock(error.to_string()));
             }
@@ -57,11 +59,12 @@ impl Sandbox {
                 return Err(SandboxError::Landlock(error.to_string()));
             }
             // Without a requirement, each run logs what the kernel enforces.
-            Err(_) | Ok(_) => {}
-        }
+            Err(_) => 0,
+            Ok(abi) => abi,
+        };
         let host = Host::new().map_err(|error| SandboxError::Engine(format!("{error:#}")))?;
         let images = Images::new(&settings, &host.engine);
-        Ok(Self { inner: Arc::new(Inner { host, settings, images, loaded: Mutex::default() }) })
+        Ok(Self { inner: Arc::new(Inner { host, settings, landlock, images, loaded: Mutex::default() }) })
     }
 
     /// Returns the method that runs the component of `settings`. The component is not read before [`replica::Method::preflight`].

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use replica::Redactor;
+use replica::process::GuardExecutable;
 use serde::{Deserialize, Serialize};
 
-use crate::{Compiler, ComponentSource, Grants};
+use crate::{Compiler, ComponentSource, Grants, Resolve, SystemResolver};
 
 /// Settings of the sandbox that hold for every method.
 #[derive(Clone, Debug)]
@@ -22,12 +25,23 @@ pub struct SandboxSettings {
     /// The directory in which compiled components are kept with what they said of themselves; made where it is missing. None:
     /// nothing is kept. It must be this user's alone, or it is not used.
     pub cache: Option<PathBuf>,
+    /// What resolves the names of the servers that methods connect to.
+    pub resolver: Arc<dyn Resolve>,
+    /// The executable that becomes the guard of a native program.
+    pub guard: GuardExecutable,
 }
 
 impl SandboxSettings {
     /// Nothing but a compiler.
     pub fn new(compiler: Compiler) -> Self {
-        Self { require_landlock: None, redactor: Redactor::default(), compiler, cache: None }
+        Self {
+            require_landlock: None,
+            redactor: Redactor::default(),
+            compiler,
+            cache: None,
+            resolver: Arc::new(SystemResolver),
+            guard: GuardExecutable::this(),
+        }
     }
 }
 
@@ -42,6 +56,8 @@ pub struct MethodSettings {
     pub options: Vec<(String, OptionValue)>,
     /// Where the options stand, for what is said of them.
     pub written: Written,
+    /// How much processor time one attempt may use on the component's own thread (`cpu`); `None` if there is no limit.
+    pub cpu: Option<Duration>,
     /// `[method.NAME.grants]`.
     pub grants: Grants,
 }

@@ -38,11 +38,13 @@ use tokio::sync::Semaphore;
 
 use crate::budget::Budget;
 use crate::error::{Error, Kind};
+use crate::meter::Meter;
 use crate::rate::Rate;
 use foundation::secret::Secret;
 
 pub use access::Renewal;
 pub use body::{Body, CHUNK};
+pub use credential_detector::CredentialDetector;
 pub(crate) use directory::this_thread_may_block;
 pub use etag::Etag;
 pub use kinds::Mistake;
@@ -50,7 +52,6 @@ pub use proxy::secrets_of_proxies;
 pub use retry::{Notice, Notices, Retry};
 
 use access::{Access, Current};
-use credential_detector::CredentialDetector;
 use key::{KeyLimit, Prefix};
 use retry::{Failure, Tries};
 
@@ -274,6 +275,7 @@ pub struct Store {
     inner: Arc<Inner>,
     rate: Option<Arc<Rate>>,
     notices: Option<Notices>,
+    meter: Meter,
 }
 
 struct Inner {
@@ -331,7 +333,7 @@ impl Store {
         let longest_key = access.current().backend.longest_key();
         let detector = access.detector();
         let inner = Inner { name, prefix, longest_key, access, permits, retry, detector };
-        Self { inner: Arc::new(inner), rate: None, notices: None }
+        Self { inner: Arc::new(inner), rate: None, notices: None, meter: Meter::default() }
     }
 
     /// Limits the bytes per second that are read from this store, together with everything else that shares the rate.
@@ -344,6 +346,12 @@ impl Store {
     #[must_use]
     pub fn with_notices(self, notices: Notices) -> Self {
         Self { notices: Some(notices), ..self }
+    }
+
+    /// Counts its requests and bytes with this meter.
+    #[must_use]
+    pub fn with_meter(self, meter: Meter) -> Self {
+        Self { meter, ..self }
     }
 
     /// Returns the store's URL or path for messages, without credentials and query.
@@ -370,7 +378,7 @@ impl Store {
         let about = format!("the objects below `{prefix}`");
         let page = loop {
             let Current { backend, renewals } = self.inner.access.current();
-            match self.with_permit(&about, &tries, backend.scan(&whole, after.as_deref())).await {
+            match self.request(&about, &tries, backend.scan(&whole, after.as_deref())).await {
                 Ok(page) => break page,
                 Err(failure) => {
                     self.wait_before_retry(&about, &mut tries, renewals, failure).await.map_err(failed)?;
@@ -407,7 +415,7 @@ impl Store {
         let mut tries = Tries::new(self.inner.retry);
         loop {
             let Current { backend, renewals } = self.inner.access.current();
-            match self.with_permit(key, &tries, backend.head(&whole)).await {
+            match self.request(key, &tries, backend.head(&whole)).await {
                 Ok(object) => {
                     let object = Object { key: key.to_owned(), ..object };
                     self.inner.detector.check_object(&object).map_err(|error| self.inner.on(key, error))?;
@@ -434,6 +442,17 @@ impl Store {
 }
 
 impl Store {
+    /// Makes a request as [`Store::with_permit`] does, and counts it.
+    async fn request<T>(
+        &self,
+        about: &str,
+        tries: &Tries,
+        request: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        self.meter.request();
+        self.with_permit(about, tries, request).await
+    }
+
     /// Runs `request` with a permit, and sends a notice after a long time without a response. The backend limits the time itself,
     /// because only it knows how many requests it makes.
     async fn with_permit<T>(

@@ -273,6 +273,7 @@ async fn a_compiler_ends_when_its_caller_is_cancelled() {
         component: slow.into(),
         options: Vec::new(),
         written: sandbox::Written::default(),
+        cpu: None,
         grants: Grants::default(),
     };
     let bounds = CompileBounds { image: Bytes((200 << 20) + 7), ..CompileBounds::default() };

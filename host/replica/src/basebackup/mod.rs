@@ -280,6 +280,7 @@ impl Method for Basebackup {
             directory: Some(directory.clone()),
             guard: self.guard.clone(),
             grace: GRACE,
+            confinement: None,
         };
         let mode = |error| {
             let place = directory.real_path().display();

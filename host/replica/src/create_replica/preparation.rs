@@ -128,9 +128,11 @@ impl<'a> Preparation<'a> {
         let check = AbortOnDropHandle::new(tokio::spawn(async move { method.preflight(&request).await }));
         tokio::select! {
             biased;
-            checked = check => Ok(checked.map_err(method_panicked)??),
-            () = self.run.cancelled() => Err(Failure::cancelled().into()),
+            checked = check => checked.map_err(method_panicked)??,
+            () = self.run.cancelled() => return Err(Failure::cancelled().into()),
         }
+        self.found(self.listed.method.findings());
+        Ok(())
     }
 
     /// Asks the source once more if it did not answer before, because it may have been restarting. If it still does not answer, fails for a

@@ -1,13 +1,14 @@
 //! The processes that descend from this process.
 
 use std::collections::HashSet;
+use std::fs;
 use std::io;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::state::process::{self, Process};
 
-/// Returns the running processes that descend from this process, without zombies. This process is their reaper, so a process whose parent
+/// Returns the running processes that descend from this process, without zombies. If this process is their reaper, a process whose parent
 /// died has become its child.
 pub(super) fn running() -> io::Result<Vec<Process>> {
     let mut all = Vec::new();
@@ -31,6 +32,20 @@ pub(super) fn running() -> io::Result<Vec<Process>> {
     family.remove(&std::process::id());
     all.retain(|process| family.contains(&process.pid) && !process.is_dead());
     Ok(all)
+}
+
+/// Returns how many bytes the processes that descend from this one have read and written so far, as far as they still run. A number that
+/// changes means that they are at work. Processes of other users count as 0.
+pub fn bytes_moved_by_descendants() -> u64 {
+    let moved = |process: Process| {
+        let counters = fs::read_to_string(format!("/proc/{}/io", process.pid)).unwrap_or_default();
+        // proc(5): bytes of read(2) and write(2) and their relatives.
+        let counted = counters.lines().filter_map(|line| {
+            line.strip_prefix("rchar: ").or_else(|| line.strip_prefix("wchar: "))?.parse::<u64>().ok()
+        });
+        counted.fold(0, u64::wrapping_add)
+    };
+    running().unwrap_or_default().into_iter().map(moved).fold(0, u64::wrapping_add)
 }
 
 /// Sends `signal` to each process, but not to another process that has reused its PID: a pidfd refers to the same process even if the PID

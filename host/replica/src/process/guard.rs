@@ -3,14 +3,16 @@
 //! Semantics rule 27.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use command_fds::{CommandFdExt, FdMapping};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -19,7 +21,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::protocol::{GO, GuardMessage, LONGEST, Order};
-use super::{Status, descendants};
+use super::{Confinement, LOCK, Status, descendants};
 use foundation::landlock::{Allowed, Domain};
 
 /// The first argument of a guard.
@@ -264,10 +266,21 @@ fn start(order: &Order) -> io::Result<Pid> {
         .env_clear()
         .envs(order.environment.iter().map(|(name, value)| (name, value)))
         .current_dir("/")
-        .stdin(Stdio::from(std::os::fd::OwnedFd::from(childs)));
+        .stdin(Stdio::from(OwnedFd::from(childs)));
+    if order.confinement.is_some() {
+        // A confined program is not trusted with the lock of the data directory, which it could release. The guard holds the lock.
+        let nothing = OwnedFd::from(File::open("/dev/null")?);
+        command
+            .fd_mappings(vec![FdMapping { parent_fd: nothing, child_fd: LOCK }])
+            .map_err(io::Error::other)?;
+    }
     let child = command.spawn()?;
     // The command holds the child's end of the socket.
     drop(command);
+    let mut confinement = serde_json::to_vec(&order.confinement)?;
+    confinement.push(b'\n');
+    // A child that ended already has said why.
+    let _ = report.write_all(&confinement);
     let mut error = String::new();
     report.read_to_string(&mut error)?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -277,7 +290,7 @@ fn start(order: &Order) -> io::Result<Pid> {
     }
 }
 
-/// Becomes the program, which dies with the guard and inherits only its group, the lock and the output.
+/// Becomes the program, which dies with the guard and inherits only its group, the output and, unless it is confined, the lock.
 fn become_program(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let Ok(mut report) = standard_input() else { return ExitCode::FAILURE };
     let guard = arguments.next().and_then(|pid| pid.to_str()?.parse().ok()).and_then(Pid::from_raw);
@@ -290,11 +303,21 @@ fn become_program(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     // The guard's signal mask, which blocks TERM, is inherited.
     let prepared =
         prepared.map_err(io::Error::from).and(SigSet::all().thread_unblock().map_err(io::Error::from));
-    let error = match prepared {
+    let error = match prepared.and_then(|()| confine(&report)) {
         Ok(()) => Command::new(Path::new(&program)).args(arguments).stdin(Stdio::null()).exec(),
         Err(error) => error,
     };
     // The guard reads the error. If it is gone, the kernel kills this process.
     let _ = write!(report, "{error}");
     ExitCode::FAILURE
+}
+
+/// Confines this process as the guard says, in one line.
+fn confine(guard: &UnixStream) -> io::Result<()> {
+    let mut line = String::new();
+    BufReader::new(guard).take(LONGEST).read_line(&mut line)?;
+    match serde_json::from_str::<Option<Confinement>>(&line)? {
+        Some(confinement) => confinement.enter().map_err(io::Error::other),
+        None => Ok(()),
+    }
 }

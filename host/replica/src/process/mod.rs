@@ -11,6 +11,7 @@
 //! rest of the group, which the state file names; until then these processes hold the lock of the data directory.
 
 mod bounded;
+mod confinement;
 mod descendants;
 mod guard;
 mod guarded;
@@ -35,9 +36,11 @@ use crate::datadir::DataDirectory;
 use crate::event::Level;
 use crate::state::{ProcessIdentity, State};
 pub(crate) use bounded::{BoundedProgram, BoundedProgramError};
+pub use confinement::{ABI_OF_PORTS, ABI_OF_SIGNALS, ABI_OF_TRUNCATION, Confinement, not_enforced};
+pub use descendants::bytes_moved_by_descendants;
 pub use guard::guard_main;
 use guarded::{GuardSocket, Guarded};
-pub use lines::LONGEST_LINE;
+pub use lines::{LONGEST_KEPT_LINE, LONGEST_LINE};
 pub use output::{Line, LineUse, MOST_LINES, Stream, TAIL};
 use output::{Log, Reader};
 use protocol::{GO, GuardMessage, Order, STOP};
@@ -56,7 +59,7 @@ const DRAIN: Duration = Duration::from_millis(500);
 const LOCK: i32 = 3;
 
 /// The `PATH` of native programs.
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+pub const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// A native program and how it is run.
 #[derive(Clone, Debug)]
@@ -80,6 +83,8 @@ pub struct NativeProgram {
     pub guard: GuardExecutable,
     /// How long the program has between TERM and KILL; [`GRACE`] fits rule 27.
     pub grace: Duration,
+    /// What the program may do at most; with `None` it reads, executes and connects as its user may.
+    pub confinement: Option<Confinement>,
 }
 
 /// An executable that calls [`guard_main`] before anything else.
@@ -226,8 +231,9 @@ impl NativeProgram {
         match self.set_up(run, pid, &mut socket).await {
             Ok((identity, landlock)) => {
                 if landlock == 0 {
+                    let may = if self.confinement.is_some() { "read and write" } else { "write" };
                     let message =
-                        format!("this kernel has no Landlock: {} may write where its user may", self.name);
+                        format!("this kernel has no Landlock: {} may {may} where its user may", self.name);
                     run.log(Level::Warn, "host", message);
                 }
                 Ok(Guarded { child, identity, socket, output, landlock })
@@ -292,6 +298,7 @@ impl NativeProgram {
             writable: self.writable.iter().map(|path| path.clone().into()).collect(),
             require_landlock: self.require_landlock,
             grace: self.grace,
+            confinement: self.confinement.clone(),
         }
     }
 

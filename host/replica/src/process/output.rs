@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::lines::Splitter;
+use super::lines::{Cut, Splitter};
 use crate::Run;
 use crate::event::Level;
 
@@ -21,6 +21,10 @@ pub struct Line {
     pub stream: Stream,
     /// The line without its end.
     pub text: String,
+    /// The line as the program wrote it, without its end; at most [`super::LONGEST_KEPT_LINE`] bytes.
+    pub bytes: Vec<u8>,
+    /// Whether `bytes` is all of the line.
+    pub is_whole: bool,
 }
 
 /// The stream that a program wrote to.
@@ -69,7 +73,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.splitter.finish().into_iter().collect()
             }
         };
-        texts.into_iter().map(|text| Line { stream: self.kind, text }).collect()
+        let line = |Cut { text, bytes, is_whole }| Line { stream: self.kind, text, bytes, is_whole };
+        texts.into_iter().map(line).collect()
     }
 }
 

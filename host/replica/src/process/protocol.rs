@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Status;
+use super::{Confinement, Status};
 
 /// The longest line that either side reads, in bytes: arguments and environment of a program.
 pub(super) const LONGEST: u64 = 4 << 20;
@@ -20,6 +20,8 @@ pub(super) struct Order {
     pub(super) writable: Vec<OsString>,
     pub(super) require_landlock: Option<u32>,
     pub(super) grace: Duration,
+    /// What the program itself may do, besides the guard's own bounds; `None` for no more bounds.
+    pub(super) confinement: Option<Confinement>,
 }
 
 /// The host has recorded the guard in the state file: the program may start.

@@ -14,7 +14,7 @@ use crate::{Grants, OptionValue};
 /// is set: for a directory its value is a path that must lie in a granted directory, for a store the name of a granted
 /// one or such a path, for a key the name of a granted one. Every option of the kind `secret` names a granted key. A
 /// required directory without such an option is met by any granted directory; a store or a key without one must be
-/// granted under the name of the need. What this version cannot grant must not be required.
+/// granted under the name of the need.
 ///
 /// # Errors
 /// A [`Refusal`] of the rule `grant` that names every need that is not met, with the line that grants the first.
@@ -152,15 +152,6 @@ pub(super) mod tests {
             keys: [("repo".to_owned(), KeyGrant::new(Secret::new("x"), ["repo".to_owned()]))].into(),
             read: vec!["/mnt".into()],
             ..Grants::default()
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_granted_yet_is_refused_where_it_is_required() {
-        for kind in [NeedKind::Network, NeedKind::Program, NeedKind::Environment] {
-            let refusal = check(&[need(kind, "repo", true)], &[], &["/mnt"]).unwrap_err();
-            assert!(refusal.message.contains(kind.word()), "{refusal}");
-            check(&[need(kind, "repo", false)], &[], &[]).unwrap();
         }
     }
 }

@@ -12,7 +12,7 @@ use super::check::near;
 use super::remedies::NAME;
 use super::{Capability, Check, Remedies};
 use crate::Grants;
-use crate::answer::Answer;
+use crate::answer::{Answer, CallError};
 use crate::inspection::{Kind, Need, NeedKind, OptionSpec};
 use crate::state::State;
 use crate::text::{is_printable, quoted};
@@ -48,10 +48,6 @@ impl Capability for Keys {
 
     fn meets(&self) -> Option<NeedKind> {
         Some(NeedKind::Key)
-    }
-
-    fn is_enforced(&self) -> bool {
-        true
     }
 
     fn check_need(&self, need: &Need, check: &mut Check<'_>) {
@@ -127,10 +123,12 @@ impl State {
     /// # Errors
     /// `Denied` for a name that was not granted.
     pub(crate) fn granted_key(&mut self, name: &str) -> Answer<Resource<Key>> {
-        match self.plane().and_then(|plane| plane.key(name)) {
-            Some(key) => Ok(self.table.push(key)?),
+        let call = self.reporter.call(CapabilityKind::Key, "keys.named", || name.to_owned());
+        let answer = match self.plane().and_then(|plane| plane.key(name)) {
+            Some(key) => self.table.push(key).map_err(CallError::from),
             None => Err(self.not_granted(&Keys, name).into()),
-        }
+        };
+        call.end(answer)
     }
 }
 

@@ -9,7 +9,7 @@ pub(crate) mod datadir;
 mod environment;
 mod keys;
 mod network;
-mod programs;
+pub(crate) mod programs;
 pub(crate) mod read;
 mod remedies;
 pub(crate) mod stores;
@@ -17,8 +17,9 @@ pub(crate) mod stores;
 use std::path::PathBuf;
 
 use foundation::secret::Secret;
-use replica::{CapabilityKind, Denial, Directories, Refusal};
+use replica::{CapabilityKind, Denial, Directories, Redactor, Refusal};
 use wasmtime::component::Linker;
+use wasmtime_wasi::WasiCtxBuilder;
 
 use crate::Grants;
 use crate::files::{Place, Step};
@@ -29,10 +30,13 @@ pub(crate) use check::{Check, check_needs};
 pub(crate) use datadir::Datadir;
 pub use datadir::DiskBudget;
 pub(crate) use environment::Environment;
+pub use environment::{NotAVariable, Variables};
 pub use keys::KeyGrant;
 pub(crate) use keys::Keys;
-pub(crate) use network::Network;
-pub(crate) use programs::Programs;
+pub(crate) use network::{Connections, Http, Network, NetworkUse, Sockets, Tls, uses_http};
+pub use network::{NotAServer, Resolve, Server, ServerGrant, SystemResolver};
+pub use programs::{ArgumentPattern, EnvironmentValue, NotAPattern, PATRONI, ProgramGrant};
+pub(crate) use programs::{ProgramCalls, ProgramRunner, Programs};
 pub(crate) use read::Read;
 pub(crate) use remedies::Remedies;
 pub(crate) use stores::Stores;
@@ -52,12 +56,6 @@ pub(crate) trait Capability: Sync {
     /// Returns the kind of need that the capability meets; `None` if every method has the capability.
     fn meets(&self) -> Option<NeedKind>;
 
-    /// Returns whether this version can grant the capability and enforce the grant. If not, every call is denied, and the configuration
-    /// refuses the key.
-    fn is_enforced(&self) -> bool {
-        false
-    }
-
     /// Checks that the grants meet a need of this kind, and reports to `check` if they do not.
     fn check_need(&self, need: &Need, check: &mut Check<'_>) {
         check.cannot_be_granted(need);
@@ -66,11 +64,16 @@ pub(crate) trait Capability: Sync {
     /// Checks an option in which the operator may name something of this kind. `needs` are all needs of the component.
     fn check_option(&self, _option: &OptionSpec, _needs: &[Need], _check: &mut Check<'_>) {}
 
-    /// Checks the grants themselves, without the component.
+    /// Checks the grants themselves, without the component. `redactor` knows every secret of the run.
     ///
     /// # Errors
     /// A [`Refusal`] of the rule `grant`.
-    fn check_grant(&self, _grants: &Grants, _remedies: &Remedies) -> Result<(), Refusal> {
+    fn check_grant(
+        &self,
+        _grants: &Grants,
+        _remedies: &Remedies,
+        _redactor: &Redactor,
+    ) -> Result<(), Refusal> {
         Ok(())
     }
 
@@ -110,6 +113,9 @@ pub(crate) trait Capability: Sync {
         &[]
     }
 
+    /// Adds what the grants allow to the context of WASI with which a run begins. `describe` gets nothing.
+    fn set_up(&self, _grants: &Grants, _wasi: &mut WasiCtxBuilder) {}
+
     /// Links the interfaces of WASI that belong to the capability.
     ///
     /// # Errors
@@ -117,11 +123,6 @@ pub(crate) trait Capability: Sync {
     fn link(&self, _linker: &mut Linker<State>) -> wasmtime::Result<()> {
         Ok(())
     }
-}
-
-/// Returns the keys of `[method.NAME.grants]` that the contract has but this version cannot enforce. The configuration refuses them.
-pub fn not_enforced() -> impl Iterator<Item = &'static str> {
-    CAPABILITIES.iter().filter(|capability| !capability.is_enforced()).map(|capability| capability.key())
 }
 
 #[cfg(test)]
@@ -162,19 +163,5 @@ mod tests {
         };
         assert_eq!(places(Step::Plan), all(Access::Read));
         assert_eq!(places(Step::Create), all(Access::Write));
-    }
-
-    #[test]
-    fn what_this_version_cannot_enforce_opens_nothing() {
-        let (grants, remedies) = (Grants::default(), Remedies::new("m", &Grants::default()));
-        let directories = Directories { datadir: "/d".into(), wal: None, tablespaces: Default::default() };
-        let not_enforced: Vec<_> =
-            CAPABILITIES.iter().filter(|capability| !capability.is_enforced()).collect();
-        assert_eq!(super::not_enforced().collect::<Vec<_>>(), ["programs", "network", "environment"]);
-        for capability in not_enforced {
-            assert_eq!(capability.remedy(&remedies, "x"), None);
-            assert_eq!(capability.places(Step::Create, &directories, &grants), []);
-            assert_eq!(capability.data_plane_interfaces(), [""; 0]);
-        }
     }
 }

@@ -12,7 +12,7 @@ pub(super) const NAME: usize = 64;
 /// Writes lines of configuration for one method.
 #[derive(Clone, Debug)]
 pub(crate) struct Remedies {
-    method: String,
+    pub(super) method: String,
     /// What is granted already. A new line replaces the old one, so it must repeat this.
     pub(super) grants: Arc<Grants>,
 }

@@ -18,7 +18,8 @@ use super::check::near;
 use super::{Capability, Check, Keys, Read, Remedies};
 use crate::Grants;
 use crate::answer::Answer;
-use crate::files::{GuestPath, Watched};
+use crate::calls::Call;
+use crate::files::{Counted, GuestPath, Watched};
 use crate::inspection::{Need, NeedKind};
 use crate::plane::{self, Plane};
 use crate::state::State;
@@ -43,10 +44,6 @@ impl Capability for Stores {
 
     fn meets(&self) -> Option<NeedKind> {
         Some(NeedKind::Store)
-    }
-
-    fn is_enforced(&self) -> bool {
-        true
     }
 
     fn check_need(&self, need: &Need, check: &mut Check<'_>) {
@@ -169,23 +166,30 @@ impl State {
     /// # Errors
     /// `Denied` for what was not granted; what the store says.
     pub(crate) async fn open_store(&mut self, name: String) -> Answer<Resource<Bucket>> {
-        let Some(plane) = &mut self.job.plane else { return Err(self.not_granted(&Stores, &name).into()) };
-        let store = if name.starts_with('/') {
-            match plane.granted_directory(&name).await {
-                Some(opened) => opened.map_err(|error| self.error(error))?,
-                None => {
-                    let path = GuestPath::root().join(&name);
-                    let line = self.plane().and_then(|plane| plane.remedies.read(&path.to_host()));
-                    return Err(self.denied(&Read, path.to_string(), line).into());
+        let call = self.reporter.call(CapabilityKind::Store, "store.open", || name.clone());
+        let answer: Answer<Resource<Bucket>> = async move {
+            let Some(plane) = &mut self.job.plane else {
+                return Err(self.not_granted(&Stores, &name).into());
+            };
+            let store = if name.starts_with('/') {
+                match plane.granted_directory(&name).await {
+                    Some(opened) => opened.map_err(|error| self.error(error))?,
+                    None => {
+                        let path = GuestPath::root().join(&name);
+                        let line = self.plane().and_then(|plane| plane.remedies.read(&path.to_host()));
+                        return Err(self.denied(&Read, path.to_string(), line).into());
+                    }
                 }
-            }
-        } else {
-            match plane.granted_store(&name).await {
-                Some(opened) => opened.map_err(|error| self.error(error))?,
-                None => return Err(self.not_granted(&Stores, &name).into()),
-            }
-        };
-        Ok(self.table.push(Bucket { name: name.into(), store })?)
+            } else {
+                match plane.granted_store(&name).await {
+                    Some(opened) => opened.map_err(|error| self.error(error))?,
+                    None => return Err(self.not_granted(&Stores, &name).into()),
+                }
+            };
+            Ok(self.table.push(Bucket { name: name.into(), store })?)
+        }
+        .await;
+        call.end(answer)
     }
 
     /// Lists a part of the objects below a prefix.
@@ -198,11 +202,16 @@ impl State {
         prefix: String,
         after: Option<String>,
     ) -> Answer<Page> {
-        let (plane, bucket) = self.bucket(bucket)?;
-        let store = bucket.store.clone();
-        let found = plane.run(async move { store.scan(&prefix, after.as_deref()).await }).await;
-        let store::Page { objects, next } = found.map_err(|error| self.error(error))?;
-        Ok(Page { objects: objects.into_iter().map(|found| Object::of(found, plane)).collect(), next })
+        let call = self.call_on("store.scan", bucket, &prefix);
+        let answer: Answer<Page> = async move {
+            let (plane, bucket) = self.bucket(bucket)?;
+            let store = bucket.store.clone();
+            let found = plane.run(async move { store.scan(&prefix, after.as_deref()).await }).await;
+            let store::Page { objects, next } = found.map_err(|error| self.error(error))?;
+            Ok(Page { objects: objects.into_iter().map(|found| Object::of(found, plane)).collect(), next })
+        }
+        .await;
+        call.end(answer)
     }
 
     /// Tells what is known of one object.
@@ -210,10 +219,15 @@ impl State {
     /// # Errors
     /// What the store says.
     pub(crate) async fn head_object(&mut self, bucket: &Resource<Bucket>, key: String) -> Answer<Object> {
-        let (plane, bucket) = self.bucket(bucket)?;
-        let store = bucket.store.clone();
-        let found = plane.run(async move { store.head(&key).await }).await;
-        Ok(found.map(|found| Object::of(found, plane)).map_err(|error| self.error(error))?)
+        let call = self.call_on("store.head", bucket, &key);
+        let answer: Answer<Object> = async move {
+            let (plane, bucket) = self.bucket(bucket)?;
+            let store = bucket.store.clone();
+            let found = plane.run(async move { store.head(&key).await }).await;
+            Ok(found.map(|found| Object::of(found, plane)).map_err(|error| self.error(error))?)
+        }
+        .await;
+        call.end(answer)
     }
 
     /// Reads the whole plain text of an object.
@@ -228,10 +242,15 @@ impl State {
         via: Option<&Resource<Pipeline>>,
         limit: u32,
     ) -> Answer<Vec<u8>> {
-        let via = self.pipeline(via)?;
-        let (plane, object) = self.object(bucket, key, via)?;
-        let got = plane.run(object.get(limit.min(WHOLE) as usize)).await;
-        Ok(got.map_err(|error| self.error(error))?)
+        let call = self.call_on("store.get", bucket, &key);
+        let answer: Answer<Vec<u8>> = async move {
+            let via = self.pipeline(via)?;
+            let (plane, object) = self.object(bucket, key, via)?;
+            let got = plane.run(object.get(limit.min(WHOLE) as usize)).await;
+            Ok(got.map_err(|error| self.error(error))?)
+        }
+        .await;
+        call.end_with(answer, |record, bytes| record.read(bytes.len() as u64))
     }
 
     /// Opens a stream of the plain text of an object, or of a range of its stored bytes.
@@ -245,10 +264,23 @@ impl State {
         range: Option<Range>,
         via: Option<&Resource<Pipeline>>,
     ) -> Answer<Resource<DynInputStream>> {
-        let via = self.pipeline(via)?;
-        let (plane, object) = self.object(bucket, key, via)?;
-        let stream = plane.stream(object, range).await.map_err(|error| self.error(error))?;
-        let stream = Box::new(Watched::new(stream, self.reporter.activity())) as DynInputStream;
+        let call = self.call_on("store.read", bucket, &key);
+        let state = &mut *self;
+        let opened: Answer<_> = async move {
+            let via = state.pipeline(via)?;
+            let (plane, object) = state.object(bucket, key, via)?;
+            Ok(plane.stream(object, range).await.map_err(|error| state.error(error))?)
+        }
+        .await;
+        let stream = match opened {
+            Ok(stream) => stream,
+            Err(refused) => return call.end(Err(refused)),
+        };
+        let stream: DynInputStream = Box::new(Watched::new(stream, self.reporter.activity()));
+        let stream = match call.stays_open() {
+            Some(record) => Box::new(Counted::new(stream, record)),
+            None => stream,
+        };
         Ok(self.table.push(stream)?)
     }
 
@@ -264,13 +296,26 @@ impl State {
         section: String,
         name: String,
     ) -> Answer<Resource<Key>> {
-        let via = self.pipeline(Some(via))?;
-        let store_name = Arc::clone(&self.table.get(bucket)?.name);
-        let (_, object) = self.object(bucket, key, via)?;
-        let Some(plane) = &mut self.job.plane else { return Err(wasmtime::format_err!("{NO_PLANE}").into()) };
-        let derived = plane.derive(&store_name, object, section, name).await;
-        let key = derived.map_err(|error| self.error(error))?;
-        Ok(self.table.push(key)?)
+        let call = self.call_on("store.derive-key", bucket, &key);
+        let answer: Answer<Resource<Key>> = async move {
+            let via = self.pipeline(Some(via))?;
+            let store_name = Arc::clone(&self.table.get(bucket)?.name);
+            let (_, object) = self.object(bucket, key, via)?;
+            let Some(plane) = &mut self.job.plane else {
+                return Err(wasmtime::format_err!("{NO_PLANE}").into());
+            };
+            let derived = plane.derive(&store_name, object, section, name).await;
+            let key = derived.map_err(|error| self.error(error))?;
+            Ok(self.table.push(key)?)
+        }
+        .await;
+        call.end(answer)
+    }
+
+    /// Begins the record of a call that concerns an object, or the objects below a prefix.
+    fn call_on(&self, function: &'static str, bucket: &Resource<Bucket>, key: &str) -> Call {
+        let store = || self.table.get(bucket).map_or("", |bucket| bucket.store.name());
+        self.reporter.call(CapabilityKind::Store, function, || format!("{}: {key}", store()))
     }
 
     fn bucket(&self, bucket: &Resource<Bucket>) -> wasmtime::Result<(&Plane, &Bucket)> {

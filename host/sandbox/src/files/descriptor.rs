@@ -15,6 +15,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
 use super::path::final_name;
+use super::recorded::changes;
 use super::streams::{At, Reader, Writer, write_charged};
 use super::watched::Watched;
 use super::{
@@ -365,8 +366,7 @@ impl HostDescriptor for FilesView<'_> {
         flags: DescriptorFlags,
     ) -> FsResult<Fd> {
         let makes = open_flags.contains(OpenFlags::CREATE);
-        let changes =
-            makes || open_flags.contains(OpenFlags::TRUNCATE) || flags.contains(DescriptorFlags::WRITE);
+        let changes = changes(open_flags, flags);
         let path = if changes {
             self.may_make(&fd, &name)?
         } else if open_flags.contains(OpenFlags::DIRECTORY) {

@@ -6,6 +6,7 @@
 mod descriptor;
 mod path;
 mod quota;
+mod recorded;
 mod streams;
 mod watched;
 
@@ -25,9 +26,11 @@ use wasmtime_wasi::{FsPerms, OpenMode};
 
 pub(crate) use path::GuestPath;
 pub(crate) use quota::Quota;
+pub(crate) use recorded::{Counted, Recorded, RecordedData};
 pub(crate) use watched::Watched;
 
 use crate::DiskBudget;
+use crate::calls::Record;
 use crate::capability::{Capability, Datadir, Read, Remedies};
 use crate::reporter::Reporter;
 use crate::state::State;
@@ -60,6 +63,16 @@ pub(crate) enum Step {
     Plan,
     /// Fills.
     Create,
+}
+
+impl Step {
+    /// Returns the step of the attempt in which the call is made.
+    pub(crate) fn of_an_attempt(self) -> replica::event::Step {
+        match self {
+            Self::Plan => replica::event::Step::Plan,
+            Self::Create => replica::event::Step::Create,
+        }
+    }
 }
 
 /// A directory that a run is given.
@@ -109,6 +122,8 @@ pub(crate) struct Files {
     opened: HashMap<u32, Opened>,
     /// What each open directory stream holds in memory.
     listings: HashMap<u32, (usize, Charge)>,
+    /// The record of each file and directory that the component opened, if calls are recorded.
+    records: HashMap<u32, Arc<Record>>,
     /// Bounds the memory and the files that the host holds for the run.
     pub(crate) bounds: Bounds,
     /// Whether a name that is not UTF-8 was reported. Only the first is.
@@ -151,6 +166,7 @@ impl Files {
             root: deny_everything()?,
             opened: HashMap::new(),
             listings: HashMap::new(),
+            records: HashMap::new(),
             bounds: Bounds {
                 memory: Budget::memory(HELD_BYTES),
                 files: Budget::files(OPEN_DESCRIPTORS as u64),

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use replica::Bytes;
+use replica::usage::Amount;
 use rustix::io::Errno;
 
 use crate::DiskBudget;
@@ -24,6 +26,8 @@ const ENTRY: u64 = 4096;
 pub(crate) struct Quota {
     budget: DiskBudget,
     used: Arc<Mutex<Used>>,
+    /// How many bytes were written, whether or not files grew by them.
+    written: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -38,7 +42,7 @@ struct Used {
 impl Quota {
     /// Makes a quota of which nothing is used. Without a budget only the disk itself is a limit.
     pub(crate) fn new(budget: Option<DiskBudget>) -> Self {
-        Self { budget: budget.unwrap_or_default(), used: Arc::default() }
+        Self { budget: budget.unwrap_or_default(), used: Arc::default(), written: Arc::default() }
     }
 
     fn used(&self) -> MutexGuard<'_, Used> {
@@ -58,7 +62,9 @@ impl Quota {
     /// # Errors
     /// As [`Quota::grow`]; EFBIG if a file cannot be that large.
     pub(crate) fn write(&self, file: &File, start: u64, length: u64) -> io::Result<()> {
-        self.charge(file, start.checked_add(length).ok_or(Errno::FBIG)?, length)
+        self.charge(file, start.checked_add(length).ok_or(Errno::FBIG)?, length)?;
+        self.written.fetch_add(length, Ordering::Relaxed);
+        Ok(())
     }
 
     fn charge(&self, file: &File, end: u64, written: u64) -> io::Result<()> {
@@ -128,6 +134,29 @@ impl Quota {
         Ok(())
     }
 
+    /// Returns the bytes that were used beside their limit: by how many bytes files grew if that is limited, else how many were written.
+    pub(crate) fn bytes(&self) -> Amount {
+        match self.budget.bytes {
+            Some(Bytes(granted)) => Amount::of(self.used().bytes, granted),
+            None => Amount::of(self.written.load(Ordering::Relaxed), None),
+        }
+    }
+
+    /// Returns how many files, directories and links were made, beside the limit.
+    pub(crate) fn files(&self) -> Amount {
+        Amount::of(self.used().files, self.budget.files)
+    }
+
+    /// Returns what to say of a native program that wrote a file of more bytes than the budget has; `None` without such a budget.
+    pub(crate) fn longest_file(&self) -> Option<String> {
+        self.budget.bytes.map(|bytes| format!("a program wrote a file of more than {bytes} (disk.bytes)"))
+    }
+
+    /// Records why a native program was ended for lack of space.
+    pub(crate) fn out_of_space(&self, why: String) {
+        self.used().full.get_or_insert(why);
+    }
+
     /// Records that the disk itself is full.
     pub(crate) fn disk_is_full(&self) {
         self.used().full.get_or_insert_with(|| "the disk is full".to_owned());
@@ -164,6 +193,23 @@ mod tests {
         file.set_len(0).unwrap();
         assert_eq!(quota.grow(&file, 1).unwrap_err().raw_os_error(), Some(Errno::NOSPC.raw_os_error()));
         assert!(quota.full().unwrap().contains("disk.bytes"));
+    }
+
+    #[test]
+    fn what_is_used_is_growth_beside_a_limit_and_bytes_written_without_one() {
+        let file = tempfile::tempfile().unwrap();
+        for (budget, bytes) in [
+            (quota(Some(1000), Some(7), None), Amount::of(600, 1000)),
+            (Quota::new(None), Amount::of(1200, None)),
+        ] {
+            file.set_len(0).unwrap();
+            budget.write(&file, 0, 600).unwrap();
+            file.set_len(600).unwrap();
+            budget.write(&file, 0, 600).unwrap();
+            budget.make(&file).unwrap();
+            assert_eq!(budget.bytes(), bytes);
+            assert_eq!(budget.files().used, 1);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Landlock restricts the method's own thread and every thread that it starts. So the threads of the plane are started before the
 //! method's thread restricts itself, and everything that opens a file or a connection happens on them.
 
+mod items;
 mod read;
 mod target;
 
@@ -23,6 +24,7 @@ use transfer::error::{Error, Kind};
 use transfer::job::Bounds;
 use transfer::job::{Job, Withdrawn};
 use transfer::keys::Key;
+use transfer::meter::Meter;
 use transfer::pipeline::Pipeline;
 use transfer::plane::DataPlane;
 use transfer::store::Store;
@@ -34,6 +36,7 @@ use crate::capability::read::find_granted_directory;
 use crate::reporter::Reporter;
 use crate::text::printable;
 
+use items::ItemRecords;
 use read::Held;
 pub(crate) use read::{Object, ObjectStream};
 pub(crate) use target::target;
@@ -62,6 +65,8 @@ pub(crate) struct Plane {
     target: Option<Arc<Target>>,
     /// Reports the retries of requests to stores.
     reporter: Option<Reporter>,
+    /// Counts requests to stores, and what is read from them.
+    meter: Meter,
     /// Bounds the memory and the files that the host holds for the run.
     bounds: Bounds,
     /// Opened stores, by the operator's name or, for a directory, by its real path.
@@ -122,6 +127,7 @@ impl Plane {
             cancel,
             target: target.map(Arc::new),
             reporter: None,
+            meter: Meter::default(),
             bounds,
             opened: HashMap::new(),
             derived: Derived::default(),
@@ -134,6 +140,16 @@ impl Plane {
     #[must_use]
     pub(crate) fn with_reporter(self, reporter: Reporter) -> Self {
         Self { reporter: Some(reporter), ..self }
+    }
+
+    /// Returns how many threads move bytes.
+    pub(crate) fn workers(&self) -> usize {
+        self.data.workers()
+    }
+
+    /// Returns what counts the requests to stores.
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// Runs `work` on the plane's threads, and aborts it if the run is cancelled or this future is dropped.
@@ -194,7 +210,7 @@ impl Plane {
     }
 
     fn keep(&mut self, name: OsString, store: Store, charges: Option<(Charge, Charge)>) -> Store {
-        let store = store.within(&self.bounds.memory);
+        let store = store.within(&self.bounds.memory).with_meter(self.meter.clone());
         let store = match self.data.rate() {
             Some(rate) => store.with_rate(rate),
             None => store,
@@ -331,6 +347,9 @@ impl Plane {
             return Err(wasmtime::format_err!("{JOBS} jobs exist already"));
         }
         let job = self.data.job(Arc::clone(target), report_all, self.derived.withheld.clone());
+        if let Some(items) = self.reporter.as_ref().and_then(ItemRecords::of) {
+            job.observe(Arc::new(items));
+        }
         let job = Arc::new(job);
         let (cancel, watched) = (self.cancel.clone(), Arc::downgrade(&job));
         // A cancelled run must stop writing at once, whatever the component does.

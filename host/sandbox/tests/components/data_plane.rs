@@ -94,12 +94,16 @@ async fn what_is_not_granted_is_denied_in_plan_and_in_create_with_a_remedy() {
         for (capability, what, remedy) in [
             ("key", "the key key", Some(r#"[method.hostile.grants] keys.key = { file = "/path" }"#)),
             ("store", "the store repo", Some(r#"[method.hostile.grants] stores.repo = { url = "..." }"#)),
-            ("program", "the program sh", None),
         ] {
             let reported = denials.iter().find(|denial| denial.what == what);
             let reported = reported.map(|denial| (denial.capability.word(), denial.remedy.as_deref()));
             assert_eq!(reported, Some((capability, remedy)), "{denials:?}");
         }
+        // The path is that of this machine's shell.
+        let program = denials.iter().find(|denial| denial.what == "the program sh");
+        let remedy = program.and_then(|denial| denial.remedy.as_deref()).unwrap_or_default();
+        let begins = remedy.starts_with("[method.hostile.grants] programs.sh = { path = \"/");
+        assert!(begins && remedy.ends_with("/sh\", args = [\"-c\", \"id\"] }"), "{denials:?}");
     }
 }
 

@@ -38,6 +38,7 @@ async fn planned(
         component: component(name).into(),
         options: options.iter().map(option).collect(),
         written: Written::default(),
+        cpu: None,
         grants,
     };
     let directories =

@@ -35,6 +35,14 @@ impl Unit {
         Self { weight, first, task }
     }
 
+    /// Returns how many items it has.
+    pub(super) fn items(&self) -> usize {
+        match &self.task {
+            Task::Fetch(items) => items.len(),
+            Task::Unpack(_) => 1,
+        }
+    }
+
     fn rank(&self) -> (u64, Reverse<u32>) {
         (self.weight, Reverse(self.first))
     }

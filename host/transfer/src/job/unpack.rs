@@ -6,8 +6,9 @@
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 use ustar::{Kind as MemberKind, Member, Stream, TarError};
@@ -19,12 +20,13 @@ use super::state::{Origin, State};
 use super::stored::{Part, Stored};
 use super::unit::{Ticket, Unit};
 use super::worker::Worker;
-use super::{Action, MOST_PATHS, Unpack};
+use super::{Action, EndedItem, MOST_PATHS, Unpack};
 use crate::budget::ALLOCATION_OVERHEAD;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind};
 use crate::listing::{Expected, Listing, Number, PathSet};
 use crate::sink::BUFFER;
+use crate::sink::directories::shown;
 use crate::sink::file::{self, Output, Wanted};
 use crate::sink::ring::{Filling, Piece, Reader, Ring};
 use crate::target::Target;
@@ -106,6 +108,24 @@ impl Item {
     pub(super) fn ticketed(self, ticket: Ticket) -> Self {
         Self { ticket, ..self }
     }
+
+    /// Reports how the item ended, and how many stored bytes were read and how many bytes were written.
+    fn finish(self, job: &State, began: Instant, (read, written): (u64, u64), ended: Result<Action, Error>) {
+        if let Some(observer) = job.observer() {
+            let path = self.below.as_ref().map_or_else(|| ".".to_owned(), shown);
+            observer.ended(&EndedItem {
+                is_archive: true,
+                store: self.origin.store.name(),
+                object: &self.object,
+                path: &path,
+                bytes_read: read,
+                bytes_written: written,
+                duration: began.elapsed(),
+                ended: &ended,
+            });
+        }
+        self.ticket.finish(ended);
+    }
 }
 
 /// An archive that is being unpacked, shared by the workers that write its files.
@@ -114,6 +134,8 @@ pub(crate) struct Archive {
     listing: Option<Arc<Listing>>,
     /// Whether it has failed, so that the rest need not be written.
     failed: AtomicBool,
+    /// How many bytes of files were written.
+    written: AtomicU64,
     batches: Mutex<Batches>,
     batch_done: Condvar,
 }
@@ -160,20 +182,22 @@ struct MemberFile {
 /// Unpacks an archive.
 pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, item: Item) {
     if let Err(cancelled) = job.fail_if_cancelled() {
-        item.ticket.finish(Err(cancelled));
+        item.finish(job, Instant::now(), (0, 0), Err(cancelled));
         return;
     }
+    let (began, stored_bytes) = (Instant::now(), Arc::new(AtomicU64::new(0)));
     let archive = Arc::new(Archive {
         job: Arc::clone(job),
         listing: item.listing.clone(),
         failed: AtomicBool::new(false),
+        written: AtomicU64::new(0),
         batches: Mutex::default(),
         batch_done: Condvar::new(),
     });
     let ring = Arc::new(Ring::within(&job.memory));
     let stop = job.cancel_token().child_token();
     // From here on the companion fills the ring. `abandon` waits until it has ended.
-    worker.read_ahead(filling(&item, job, &ring, &stop));
+    worker.read_ahead(filling(&item, job, &ring, &stop, &stored_bytes));
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let worker = RefCell::new(&mut *worker);
         let directories = ArchiveDirectories::within(&job.memory);
@@ -197,16 +221,25 @@ pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, item: Item) {
         Err(error) => Err(error.of(object)),
         Ok(()) => Ok(Action::Written),
     };
-    item.ticket.finish(ended);
+    let read = if ended.is_ok() { stored_bytes.load(Ordering::Relaxed) } else { 0 };
+    item.finish(job, began, (read, archive.written.load(Ordering::Relaxed)), ended);
 }
 
 /// Makes the companion's task: to read, decrypt and decompress the archive.
-fn filling(item: &Item, job: &Arc<State>, ring: &Arc<Ring>, stop: &CancellationToken) -> Filling {
+fn filling(
+    item: &Item,
+    job: &Arc<State>,
+    ring: &Arc<Ring>,
+    stop: &CancellationToken,
+    stored_bytes: &Arc<AtomicU64>,
+) -> Filling {
+    let stored_bytes = Arc::clone(stored_bytes);
     let (origin, object) = (Arc::clone(&item.origin), item.object.clone());
     let (job, stop) = (Arc::clone(job), stop.clone());
     let open = move || {
         let stored = Stored::open(&job, &stop, &origin, &object, None)?;
         let size = stored.size();
+        stored_bytes.store(size, Ordering::Relaxed);
         let part = Box::new(Part::new(Arc::new(Mutex::new(stored)), size));
         let plain = origin.via.decode_to_keep(part, &job.memory_allowance(&stop))?;
         Ok(job.withheld.refusing(plain))
@@ -501,7 +534,10 @@ impl<'a> Writing<'a> {
 
     fn finish(self, archive: &Archive) -> Result<(), Error> {
         match self.to {
-            To::File(output) => output.finish(None)?,
+            To::File(output) => {
+                archive.written.fetch_add(output.position(), Ordering::Relaxed);
+                output.finish(None)?;
+            }
             To::Discard(_, Some((hasher, digest))) => file::compare(hasher, &digest)?,
             To::Discard(_, None) => {}
         }

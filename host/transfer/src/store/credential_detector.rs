@@ -21,7 +21,7 @@ const SHORTEST_PASSWORD: usize = 16;
 /// Searches data for the credentials of a store: each as plain text and in base64, hexadecimal and percent encoding, and the value of
 /// the `Authorization` header that is made from a user and a password. Clones share the known credentials.
 #[derive(Clone, Default)]
-pub(super) struct CredentialDetector(Arc<RwLock<Known>>);
+pub struct CredentialDetector(Arc<RwLock<Known>>);
 
 #[derive(Default)]
 struct Known {
@@ -38,7 +38,7 @@ impl CredentialDetector {
     ///
     /// # Errors
     /// `Failed` if there are too many credentials to search for.
-    pub(super) fn learn(&self, credentials: &[(String, Secret)]) -> Result<(), Error> {
+    pub fn learn(&self, credentials: &[(String, Secret)]) -> Result<(), Error> {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let mut texts = known.texts.clone();
         texts.extend(searched_texts(credentials));
@@ -62,12 +62,12 @@ impl CredentialDetector {
     }
 
     /// Returns how many bytes at the end of the received data may be the beginning of a credential.
-    pub(super) fn overlap(&self) -> usize {
+    pub fn overlap(&self) -> usize {
         self.known().longest.saturating_sub(1)
     }
 
     /// Returns whether these bytes contain a credential.
-    pub(super) fn finds_in(&self, bytes: &[u8]) -> bool {
+    pub fn finds_in(&self, bytes: &[u8]) -> bool {
         let search = self.known().search.clone();
         search.is_some_and(|search| search.is_match(bytes))
     }

@@ -42,6 +42,11 @@ pub enum Verb {
     /// Asks the plugin with everything denied. Two plugins: shows how their permissions differ. The compiled plugin and its answer
     /// are kept in understudy/components below XDG_CACHE_HOME or ~/.cache, unless root runs this.
     Inspect(InspectArgs),
+    /// Convert Patroni's configuration into one for Understudy
+    ///
+    /// Prints the configuration of Understudy that creates replicas as this file of Patroni's does, and, as comments, what to change in
+    /// Patroni's file and what could not be carried over. Reads nothing but its files, and prints no password.
+    Patroni(PatroniArgs),
     /// Print a shell's completion script
     Completions {
         /// The shell.
@@ -152,6 +157,9 @@ pub struct CreateArgs {
     /// Write a report in JSON to this file
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Write what the methods ask of the host to this file, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub audit: Option<PathBuf>,
 }
 
 /// `check`
@@ -177,6 +185,22 @@ pub struct InspectArgs {
     /// Another, to compare permissions with
     #[arg(value_name = "PLUGIN2", value_parser = NonEmptyStringValueParser::new())]
     pub other: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `patroni`
+#[derive(Debug, Args)]
+pub struct PatroniArgs {
+    /// Patroni's configuration file, - for standard input
+    pub file: PathBuf,
+    /// Dynamic configuration, as `patronictl show-config` prints it [default: bootstrap.dcs of FILE]
+    #[arg(long, value_name = "FILE")]
+    pub dynamic: Option<PathBuf>,
+    /// Write Understudy's configuration to this new file, and only the rest to standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -265,7 +289,7 @@ impl Cli {
             Verb::Create(CreateArgs { job, .. }) | Verb::Check(CheckArgs { job, .. }) => {
                 job.further = further
             }
-            Verb::Inspect(_) | Verb::Completions { .. } | Verb::Man { .. } => {}
+            Verb::Inspect(_) | Verb::Patroni(_) | Verb::Completions { .. } | Verb::Man { .. } => {}
         }
         Ok(cli)
     }

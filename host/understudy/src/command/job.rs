@@ -20,12 +20,12 @@ use tokio_util::sync::CancellationToken;
 use super::NotStarted;
 use crate::cli::JobArgs;
 use crate::config::{
-    ComponentSection, Config, Environment, GrantsSection, SourceSettings, check_config_file, check_entries,
-    check_passfile,
+    ComponentSection, Config, Environment, GrantsSection, Plugin, SourceSettings, check_config_file,
+    check_entries, check_passfile,
 };
 use crate::plugin_path;
 use crate::refused::Refused;
-use crate::render::report::ReportFile;
+use crate::render::output_file::OutputFile;
 use crate::root::{Account, drop_root};
 use crate::run_directory::RunDirectory;
 
@@ -74,21 +74,21 @@ impl AcceptedConfig {
         &self.config.warnings
     }
 
-    /// Checks that the run's user can write the report, and that the report lies neither in a directory of the run nor in a cluster.
-    pub(super) fn check_report(&self, file: &ReportFile) -> Result<(), NotStarted> {
-        let shown = file.path().display();
+    /// Checks that the run's user can write the report or the audit, and that it lies neither in a directory of the run nor in a cluster.
+    pub(super) fn check_output(&self, file: &OutputFile) -> Result<(), NotStarted> {
+        let (name, shown) = (file.name(), file.path().display());
         if let Some((what, place)) = place_around(&self.config.directories, &self.state_dir, file.path()) {
             return Err(NotStarted::usage(anyhow::anyhow!(
-                "the report {shown} would lie in {what}, {}: name a file elsewhere",
+                "the {name} {shown} would lie in {what}, {}: name a file elsewhere",
                 place.display()
             )));
         }
         if let Some(around) = cluster_of(file.path()) {
-            let message = format!("the report {shown} would lie {around}");
+            let message = format!("the {name} {shown} would lie {around}");
             return Err(NotStarted::refused(Refusal::new(Rule::DataDirectory, message)));
         }
         file.probe().map_err(|error| {
-            NotStarted::usage(anyhow::Error::new(error).context(format!("cannot write the report {shown}")))
+            NotStarted::usage(anyhow::Error::new(error).context(format!("cannot write the {name} {shown}")))
         })
     }
 
@@ -301,8 +301,8 @@ fn new_sandbox(config: &Config, state_dir: &Path, redactor: &Redactor) -> Result
     let settings = SandboxSettings {
         require_landlock: config.require_landlock,
         redactor: redactor.clone(),
-        compiler: Compiler::this_executable(),
         cache: Some(state_dir.join(COMPONENTS)),
+        ..SandboxSettings::new(Compiler::this_executable())
     };
     Sandbox::new(settings).map_err(|error| match error {
         SandboxError::Landlock { .. } => Refusal::new(Rule::RequireLandlock, error.to_string()).by_policy(),
@@ -320,13 +320,18 @@ fn component_method(
     redactor: &Redactor,
 ) -> Result<Arc<dyn Method>, Refusal> {
     refuse_to_grant(secrets, &section.grants)?;
-    let component = match section.plugin {
-        Some(file) => ComponentSource::File(file),
-        None => plugin_path::find(&config.plugin_path, name).ok_or_else(|| {
+    let cpu = section.cpu();
+    let find = |plugin: &str| {
+        plugin_path::find(&config.plugin_path, plugin).ok_or_else(|| {
             let looked = plugin_path::shown(&config.plugin_path);
-            Refusal::new(Rule::Plugin, format!("there is no {name}.wasm in {looked}"))
-                .remedy(format!("[method.{name}] plugin = \"/path/to/{name}.wasm\""))
-        })?,
+            Refusal::new(Rule::Plugin, format!("there is no {plugin}.wasm in {looked}"))
+                .remedy(format!("[method.{name}] plugin = \"/path/to/{plugin}.wasm\""))
+        })
+    };
+    let component = match section.plugin {
+        Some(Plugin::File(file)) => ComponentSource::File(file),
+        Some(Plugin::Name(plugin)) => find(&plugin)?,
+        None => find(name)?,
     };
     let sandbox = sandbox.as_ref().map_err(Clone::clone)?;
     // A method may repeat an option in its own error message.
@@ -354,6 +359,7 @@ fn component_method(
     let settings = MethodSettings {
         name: name.to_owned(),
         component,
+        cpu,
         options: section.options,
         written: section.written,
         grants,

@@ -6,6 +6,7 @@ pub mod create;
 pub mod inspect;
 mod job;
 pub mod man;
+pub mod patroni;
 
 use std::io::Write;
 

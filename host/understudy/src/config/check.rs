@@ -296,8 +296,10 @@ impl Parts {
     ) -> Option<Vec<String>> {
         for listed in self.replica.methods.iter().chain(&remote_list).flatten() {
             let name = &listed.name;
-            let plugin = plugin_path::find(plugin_path, name);
-            let known = name == BASEBACKUP || self.components.contains_key(name) || plugin.is_some();
+            let section = self.components.get(name);
+            let looked_up = section.map_or(Some(name.as_str()), |section| section.looked_up(name));
+            let plugin = looked_up.and_then(|plugin| plugin_path::find(plugin_path, plugin));
+            let known = name == BASEBACKUP || section.is_some() || plugin.is_some();
             // The plugin may be a link into a place that a run empties, even if its directory lies elsewhere.
             if let Some(ComponentSource::File(plugin)) = plugin {
                 let origin = Origin::File { file: reader.file().to_owned(), place: listed.place };

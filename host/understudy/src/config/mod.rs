@@ -36,7 +36,7 @@ use toml::de::DeTable;
 
 pub use authorities::Authorities;
 pub use basebackup::BasebackupSection;
-pub use component::ComponentSection;
+pub use component::{ComponentSection, Plugin};
 pub use grants::GrantsSection;
 pub use problem::{ConfigError, Origin, Place, Problem};
 pub use replica::check_config_file;

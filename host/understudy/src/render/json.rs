@@ -123,6 +123,7 @@ mod tests {
             remedy: None,
             touched: true,
             duration: Duration::ZERO,
+            usage: Default::default(),
         };
         let last: Vec<_> =
             pace.due(ended, start + Duration::from_millis(1002)).into_iter().flatten().collect();

@@ -13,6 +13,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::terminal::Terminal;
 use super::text::{amount, json_line, printable, time};
+use super::usage;
 use crate::cli::LogFormat;
 
 /// Writes the events of a run and the trace events of the crates to the terminal.
@@ -81,6 +82,15 @@ impl Log {
         false
     }
 
+    /// Shows what an attempt that has ended used, on a line of its own.
+    fn usage(&self, event: &Event) {
+        let Event::AttemptEnded { method, usage, .. } = event else { return };
+        if let Some(used) = usage::line(usage).filter(|_| self.level >= Level::Info) {
+            let line = format!("{} {:5} {}: {used}", now(), level_name(Level::Info), printable(method));
+            self.terminal.line(&line);
+        }
+    }
+
     /// Writes a value as one JSON object with the time.
     pub fn json(&self, value: &impl Serialize) {
         self.terminal.line(&json_line(&Timed { time: now(), value }));
@@ -113,6 +123,7 @@ impl EventSink for Log {
                     let line = format!("{} {:5} {about}{}", now(), level_name(level), printable(&text));
                     self.terminal.line(&line);
                 }
+                self.usage(&event);
             }
         }
     }
@@ -121,7 +132,7 @@ impl EventSink for Log {
 /// Returns the level of an event; `None` for the events of progress.
 fn level(event: &Event) -> Option<Level> {
     match event {
-        Event::Progress { .. } | Event::Phase { .. } => None,
+        Event::Progress { .. } | Event::Phase { .. } | Event::Called { .. } => None,
         Event::Step { .. } => Some(Level::Debug),
         Event::State { .. }
         | Event::AttemptStarted { .. }
@@ -155,7 +166,9 @@ fn sentence(event: &Event) -> Option<(String, String)> {
         origin => format!("{} ({}): ", printable(method), printable(origin)),
     };
     Some(match event {
-        Event::Progress { .. } | Event::Phase { .. } | Event::RunEnded { .. } => return None,
+        Event::Progress { .. } | Event::Phase { .. } | Event::Called { .. } | Event::RunEnded { .. } => {
+            return None;
+        }
         Event::State { state } => ("state: ".to_owned(), (*state).to_owned()),
         Event::AttemptStarted { method } => (of(method, "host"), "trying".to_owned()),
         Event::Step { method, step } => (of(method, "host"), format!("step {}", super::step_word(*step))),
@@ -384,6 +397,7 @@ mod tests {
             remedy: Some("plugin = \"/x.wasm\"".to_owned()),
             touched: false,
             duration: Duration::from_millis(1200),
+            usage: Default::default(),
         });
         let line = &captured.lines()[0];
         let expected = "WARN  x: rejected after 1.2 s: no such file; to change that: plugin = \"/x.wasm\"";

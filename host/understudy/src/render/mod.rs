@@ -2,14 +2,17 @@
 //! events of the run.
 
 pub mod about;
+pub mod audit;
 mod bar;
 mod json;
 mod log;
+pub mod output_file;
 mod plain;
 pub mod report;
 pub mod summary;
 mod terminal;
 pub mod text;
+mod usage;
 
 use std::sync::Arc;
 
@@ -33,12 +36,23 @@ impl Fanout {
 
 impl EventSink for Fanout {
     fn emit(&self, event: Event) {
+        // There may be very many, which are not copied for readers that ignore them.
+        if matches!(event, Event::Called { .. }) {
+            for reader in self.0.iter().filter(|reader| reader.takes_calls()) {
+                reader.emit(event.clone());
+            }
+            return;
+        }
         if let Some((last, readers)) = self.0.split_last() {
             for reader in readers {
                 reader.emit(event.clone());
             }
             last.emit(event);
         }
+    }
+
+    fn takes_calls(&self) -> bool {
+        self.0.iter().any(|reader| reader.takes_calls())
     }
 }
 

@@ -140,6 +140,7 @@ mod tests {
             plan: None,
             bytes: 0,
             files: 0,
+            usage: Default::default(),
             denials: Vec::new(),
             output: Vec::new(),
             output_dropped: 0,

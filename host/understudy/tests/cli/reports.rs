@@ -77,3 +77,31 @@ fn rule_30_where_no_configuration_was_accepted_the_report_is_its_directorys_owne
     place.create(&["--report", "report.json"]).expect(2, &[]);
     assert_eq!(std::fs::metadata(place.path("report.json")).unwrap().uid(), user.uid.as_raw());
 }
+
+#[test]
+fn an_audit_begins_and_ends_with_the_run_and_replaces_only_an_earlier_one() {
+    let place = with_missing_plugin();
+    let lines = || {
+        let text = std::fs::read_to_string(place.path("audit.jsonl")).unwrap();
+        let read = |line| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        text.lines().map(read).collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        place.create(&["--audit", "audit.jsonl"]).expect(1, &["acme: rejected"]);
+        let entries: Vec<_> = lines().iter().map(|line| line["entry"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(entries, ["begin", "end"], "the method never ran");
+    }
+    std::fs::write(place.path("text"), "root:x:0:0\n").unwrap();
+    for (name, says) in [
+        ("text", "only an earlier audit or an empty file is replaced"),
+        ("u.toml", "only an earlier audit or an empty file is replaced"),
+        ("data/audit", "would lie in"),
+        ("missing/audit", "cannot write the audit"),
+        ("-", "name a file"),
+    ] {
+        place.create(&["--audit", name]).expect(2, &[says, "nothing was touched"]);
+    }
+    assert_eq!(std::fs::read_to_string(place.path("text")).unwrap(), "root:x:0:0\n");
+    let both = ["--audit", "both.json", "--report", "both.json"];
+    place.create(&both).expect(2, &["name the same file", "nothing was touched"]);
+}

@@ -34,6 +34,7 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("cooperative-cancel", endings::cooperative_cancel),
     ("memory", resources::memory),
     ("recursion", resources::recursion),
+    ("ask", resources::ask),
     ("handles", resources::handles),
     ("listings", resources::listings),
     ("deep", resources::deep),
@@ -57,6 +58,7 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("partial", files::partial),
     ("environment", capabilities::environment),
     ("ungranted", capabilities::ungranted),
+    ("run-program", capabilities::run_program),
     ("network", network::network),
     ("secrets", secrets::secrets),
     ("shout", secrets::shout),
@@ -92,16 +94,15 @@ struct Hostile;
 impl Method for Hostile {
     fn describe() -> Description {
         Description::new("hostile", env!("CARGO_PKG_VERSION"), "does what a method must not do")
-            .option(
-                OptionSpec::choice("behave", BEHAVIOURS.iter().map(|(name, _)| *name))
-                    .required()
-                    .doc("what it does"),
-            )
+            // There are more behaviours than an option may have choices.
+            .option(OptionSpec::text("behave").required().doc("what it does"))
             .option(OptionSpec::choice("when", ["plan", "create"]).default("create").doc("in which function"))
             .option(OptionSpec::text("path").doc("the file or folder that it goes for"))
             .option(
                 OptionSpec::text("store").default("repo").doc("the store, or the directory, that it reads"),
             )
+            .option(OptionSpec::text("program").default("tool").doc("the program that `run-program` runs"))
+            .option(OptionSpec::texts("arguments").doc("the arguments of the program"))
             .option(OptionSpec::text("address").default("127.0.0.1:5432").doc("where `network` connects to"))
             .option(OptionSpec::integer("count").default(1_000_000).doc("how many lines or files at most"))
             .option(OptionSpec::text("system-identifier").doc("a claim of its plan, decimal"))

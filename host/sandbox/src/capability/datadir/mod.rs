@@ -44,10 +44,6 @@ impl Capability for Datadir {
         None
     }
 
-    fn is_enforced(&self) -> bool {
-        true
-    }
-
     /// Lists the data directory and the directories that the operator mapped. They may be written in `create-replica` only.
     fn places(&self, step: Step, directories: &Directories, _grants: &Grants) -> Vec<Place> {
         let access = match step {
@@ -97,6 +93,7 @@ impl Datadir {
 impl State {
     /// Returns the directory of the write-ahead log; an empty text in `describe`.
     pub(crate) fn directory_of_wal(&self) -> String {
+        self.reporter.call(CapabilityKind::Write, "datadir.wal-directory", String::new).ok();
         let directory = self.job.directories.as_ref().map(|directories| directories.wal_directory());
         directory.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
     }
@@ -106,6 +103,11 @@ impl State {
     /// # Errors
     /// `Denied` if the operator's map does not name the tablespace, `NotFound` if the plan has no such tablespace.
     pub(crate) fn directory_of_tablespace(&self, oid: u32) -> Answer<String> {
+        let call = self.reporter.call(CapabilityKind::Write, "datadir.tablespace", || oid.to_string());
+        call.end(self.mapped_tablespace(oid))
+    }
+
+    fn mapped_tablespace(&self, oid: u32) -> Answer<String> {
         let Some(tablespace) = self.job.tablespaces.iter().find(|tablespace| tablespace.oid == oid) else {
             return Err(self.unmapped_tablespace(oid).into());
         };
@@ -123,6 +125,11 @@ impl State {
     /// `Denied` if a method may not request the setting, `Invalid` if PostgreSQL does not accept the value, and outside of
     /// `create-replica`.
     pub(crate) fn request_setting(&mut self, name: String, value: String) -> Answer<()> {
+        let call = self.reporter.call(CapabilityKind::Write, "datadir.recovery-setting", || name.clone());
+        call.end(self.keep_setting(name, value))
+    }
+
+    fn keep_setting(&mut self, name: String, value: String) -> Answer<()> {
         self.must_create("a setting")?;
         // The seal uses the same check, so it refuses no setting that was accepted here.
         match check_recovery_setting(&name, &value, self.job.postgresql_major) {
@@ -148,11 +155,15 @@ impl State {
     /// # Errors
     /// `Invalid` outside of `create-replica`.
     pub(crate) fn request_signal_file(&mut self, signal: Signal) -> Answer<()> {
-        self.must_create("a signal file")?;
-        if !self.job.filled.signals.contains(&signal) {
+        let call = self.reporter.call(CapabilityKind::Write, "datadir.signal-file", || match signal {
+            Signal::Standby => "standby.signal".to_owned(),
+            Signal::Recovery => "recovery.signal".to_owned(),
+        });
+        let answer: Answer<()> = self.must_create("a signal file").map_err(Into::into);
+        if answer.is_ok() && !self.job.filled.signals.contains(&signal) {
             self.job.filled.signals.push(signal);
         }
-        Ok(())
+        call.end(answer)
     }
 
     fn must_create(&self, what: &str) -> Result<(), HostError> {
@@ -208,7 +219,7 @@ mod tests {
         };
         let (events, _) = unbounded_channel();
         let files = Files::none(Remedies::new("m", &Grants::default())).unwrap();
-        State::new(files, 0, Reporter::new("m", events), CancellationToken::new(), job)
+        State::new(files, &Grants::default(), Reporter::new("m", events), CancellationToken::new(), job)
     }
 
     /// The kind and the text of the error that the component gets.

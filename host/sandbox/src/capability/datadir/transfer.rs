@@ -11,6 +11,7 @@ use ::transfer::listing::{Listed, Listing};
 use ::transfer::pipeline::Pipeline;
 use ::transfer::target::RefusedPath;
 use async_trait::async_trait;
+use replica::CapabilityKind;
 use tokio::time::{Instant, sleep, timeout};
 use wasmtime::component::Resource;
 use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
@@ -74,6 +75,17 @@ impl State {
         bucket: &Resource<Bucket>,
         via: Option<&Resource<Pipeline>>,
     ) -> Answer<u32> {
+        let name = || self.table.get(bucket).map(|bucket| bucket.name.to_string()).unwrap_or_default();
+        let call = self.reporter.call(CapabilityKind::Store, "transfer.add-origin", name);
+        call.end(self.add_origin(job, bucket, via))
+    }
+
+    fn add_origin(
+        &mut self,
+        job: &Resource<TransferJob>,
+        bucket: &Resource<Bucket>,
+        via: Option<&Resource<Pipeline>>,
+    ) -> Answer<u32> {
         let via = self.pipeline(via)?;
         let (name, store) = {
             let bucket = self.table.get(bucket)?;
@@ -96,15 +108,24 @@ impl State {
     /// # Errors
     /// `Denied` if a path may not be written or an object holds a key, `Limit` if there are too many items, else the error of the job.
     pub(crate) async fn fetch_files(&mut self, job: &Resource<TransferJob>, items: Vec<Fetch>) -> Answer<()> {
-        let work = self.writable_job(job)?;
-        let held = self.table.get(job)?;
-        self.check_count(&items)?;
-        for item in &items {
-            self.check_path(&item.path)?;
-            self.check_object(held, item.origin, &item.object)?;
+        let call = self.reporter.call(CapabilityKind::Store, "transfer.fetch", || match items.as_slice() {
+            [] => String::new(),
+            [item] => item_text(&item.object, &item.path),
+            [item, more @ ..] => format!("{} and {} more", item_text(&item.object, &item.path), more.len()),
+        });
+        let answer: Answer<()> = async move {
+            let work = self.writable_job(job)?;
+            let held = self.table.get(job)?;
+            self.check_count(&items)?;
+            for item in &items {
+                self.check_path(&item.path)?;
+                self.check_object(held, item.origin, &item.object)?;
+            }
+            let adds = Arc::clone(&work);
+            self.while_reporting(&work, async move { adds.fetch(items).await }).await
         }
-        let adds = Arc::clone(&work);
-        self.while_reporting(&work, async move { adds.fetch(items).await }).await
+        .await;
+        call.end_unless_ok(answer)
     }
 
     /// Adds one archive to unpack. Its files are compared with the listing, if there is one, while they are written.
@@ -117,18 +138,25 @@ impl State {
         item: Unpack,
         files: Option<&Resource<FileListing>>,
     ) -> Answer<()> {
-        let work = self.writable_job(job)?;
-        let held = self.table.get(job)?;
-        self.check_count(&item.skip)?;
-        self.check_count(&item.refuse)?;
-        self.check_path(&item.path)?;
-        self.check_object(held, item.origin, &item.object)?;
-        let files = match files {
-            Some(files) => Some(Arc::clone(&self.table.get(files)?.0)),
-            None => None,
-        };
-        let adds = Arc::clone(&work);
-        self.while_reporting(&work, async move { adds.unpack(item, files).await }).await
+        let call = self
+            .reporter
+            .call(CapabilityKind::Store, "transfer.unpack", || item_text(&item.object, &item.path));
+        let answer: Answer<()> = async move {
+            let work = self.writable_job(job)?;
+            let held = self.table.get(job)?;
+            self.check_count(&item.skip)?;
+            self.check_count(&item.refuse)?;
+            self.check_path(&item.path)?;
+            self.check_object(held, item.origin, &item.object)?;
+            let files = match files {
+                Some(files) => Some(Arc::clone(&self.table.get(files)?.0)),
+                None => None,
+            };
+            let adds = Arc::clone(&work);
+            self.while_reporting(&work, async move { adds.unpack(item, files).await }).await
+        }
+        .await;
+        call.end_unless_ok(answer)
     }
 
     /// Waits until the job is idle or the run is cancelled, but at most `at_most_ms` milliseconds.
@@ -315,6 +343,11 @@ impl State {
     ) -> wasmtime::Result<Vec<String>> {
         Ok(self.table.get(listing)?.0.missing((max as usize).min(ITEMS)))
     }
+}
+
+/// Names an item for the record of a call that refused it. An item that was added has a record of its own, made when it ends.
+fn item_text(object: &str, path: &str) -> String {
+    format!("{object} -> {path}")
 }
 
 /// Ready when a job has outcomes or is idle. Reports the job's progress meanwhile. A job that may not write is always idle.

@@ -5,13 +5,13 @@ mod directory;
 
 use std::path::{Path, PathBuf};
 
-use replica::{CapabilityKind, Denial, Directories, Refusal, Rule};
+use replica::{CapabilityKind, Denial, Directories, Redactor, Refusal, Rule};
 use wasmtime::component::Linker;
 use wasmtime_wasi::p2::bindings::filesystem;
 
 use super::{Capability, Check, Remedies};
 use crate::Grants;
-use crate::files::{Access, FilesData, FilesView, GuestPath, Place, Step};
+use crate::files::{Access, FilesData, FilesView, GuestPath, Place, Recorded, RecordedData, Step};
 use crate::inspection::{Need, NeedKind};
 use crate::state::State;
 use crate::text::is_printable;
@@ -37,10 +37,6 @@ impl Capability for Read {
         Some(NeedKind::Directory)
     }
 
-    fn is_enforced(&self) -> bool {
-        true
-    }
-
     fn check_need(&self, need: &Need, check: &mut Check<'_>) {
         match check.option(&need.name).filter(|text| text.starts_with('/')).map(Path::new) {
             Some(directory) => check.directory(directory, need),
@@ -52,7 +48,7 @@ impl Capability for Read {
         }
     }
 
-    fn check_grant(&self, grants: &Grants, remedies: &Remedies) -> Result<(), Refusal> {
+    fn check_grant(&self, grants: &Grants, remedies: &Remedies, _redactor: &Redactor) -> Result<(), Refusal> {
         for directory in &grants.read {
             if directory.exists() && !directory.is_dir() {
                 let message = format!("{} is granted to be read but is not a directory", directory.display());
@@ -82,7 +78,7 @@ impl Capability for Read {
 
     /// Links the file system, which also writes the data directory.
     fn link(&self, linker: &mut Linker<State>) -> wasmtime::Result<()> {
-        filesystem::types::add_to_linker::<State, FilesData>(linker, FilesView::of)?;
+        filesystem::types::add_to_linker::<State, RecordedData>(linker, Recorded::of)?;
         filesystem::preopens::add_to_linker::<State, FilesData>(linker, FilesView::of)
     }
 }

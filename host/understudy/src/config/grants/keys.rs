@@ -39,16 +39,29 @@ pub(in crate::config) const KEYS: &[Key] = &[
 
 /// Where each key comes from, and the stores that the key is bound to, by the key's name.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct KeySources(BTreeMap<String, (SecretSource, Vec<String>)>);
+pub(crate) struct KeySources {
+    /// The names of all keys, including those that have a problem.
+    pub(super) names: Vec<String>,
+    sources: BTreeMap<String, (SecretSource, Vec<String>)>,
+}
 
 /// Reads where the keys come from. `stores` are the names of the granted stores, to which a key may be bound.
-pub(super) fn read(section: &Section<'_>, stores: &[String], environment: Environment<'_>) -> KeySources {
+pub(super) fn read(
+    section: &Section<'_>,
+    stores: &[String],
+    used: &[&str],
+    environment: Environment<'_>,
+) -> KeySources {
     let config = section.reader().file();
-    let read = by_name(section.get("keys")).into_iter().filter_map(|(name, value)| {
-        let key = read_key(&name, &value, stores, config, environment)?;
-        Some((name, key))
-    });
-    KeySources(read.collect())
+    let mut keys = KeySources::default();
+    for (name, value) in by_name(section.get("keys")) {
+        keys.names.push(name.clone());
+        let is_used = used.contains(&name.as_str());
+        if let Some(key) = read_key(&name, &value, stores, is_used, config, environment) {
+            keys.sources.insert(name, key);
+        }
+    }
+    keys
 }
 
 impl KeySources {
@@ -57,7 +70,7 @@ impl KeySources {
     /// # Errors
     /// The first problem, at the setting that names the file.
     pub(super) fn resolve(&self, grants: &mut Grants) -> Result<(), Problem> {
-        for (name, (source, stores)) in &self.0 {
+        for (name, (source, stores)) in &self.sources {
             grants.keys.insert(name.clone(), KeyGrant::new(source.resolve()?, stores.clone()));
         }
         Ok(())
@@ -65,7 +78,7 @@ impl KeySources {
 
     /// Lists every file that holds a secret.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
-        self.0.values().filter_map(|(source, _)| source.file())
+        self.sources.values().filter_map(|(source, _)| source.file())
     }
 }
 
@@ -75,6 +88,7 @@ fn read_key(
     name: &str,
     value: &Value<'_>,
     granted: &[String],
+    is_used: bool,
     config: &Path,
     environment: Environment<'_>,
 ) -> Option<(SecretSource, Vec<String>)> {
@@ -91,6 +105,9 @@ fn read_key(
     let Some(listed) = listed else {
         if granted.iter().any(|store| store == name) {
             return Some((source, vec![name.to_owned()]));
+        }
+        if is_used {
+            return Some((source, Vec::new()));
         }
         value.problem(format_args!(
             "opens nothing: name the stores whose objects it opens, such as keys.{name} = {{ file = \"/path\", stores = \

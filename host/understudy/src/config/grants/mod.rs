@@ -1,11 +1,16 @@
 //! `[method.NAME.grants]`: what a component may reach. Each kind of grant is read by its own module.
 
 pub(super) mod disk;
+mod environment;
 pub(super) mod keys;
+pub(super) mod log;
+pub(super) mod network;
+pub(super) mod programs;
 mod read;
 pub(super) mod stores;
 
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use replica::{Bytes, Redactor};
@@ -34,6 +39,8 @@ pub(super) const KEYS: &[Key] = &[
     )
     .with_names(),
     Key::new("keys", "secret, with `stores`", "none", "[a key](#keys)").with_names(),
+    Key::new("programs", "table", "none", "[a native program](#programs) that the method may run")
+        .with_names(),
     Key::new("memory", "size", "`\"256MiB\"`", "what the component may use over all its memories and tables"),
     Key::new(
         "host_memory",
@@ -48,6 +55,39 @@ pub(super) const KEYS: &[Key] = &[
         "no bound",
         "how much the method may write: [its bounds](#disk)",
     ),
+    Key::new(
+        "environment",
+        "`{ NAME = \"text\" }`",
+        "none",
+        "the variables of the method's environment, which has no others. A method can read every value. Refused: \
+         names with anything but letters, digits and `_`, names of variables that hold a secret, such as \
+         `PGPASSWORD`, a value that is or contains a secret of the run, and more than 32 KiB in all",
+    ),
+    Key::new(
+        "network",
+        "list of `\"host:port\"`, or a table",
+        "none",
+        "[the servers](#network) that the method may connect to",
+    ),
+    Key::new(
+        "network_bytes",
+        "size",
+        "`\"1GiB\"`",
+        "how many bytes the method may send and receive in one run, over all servers",
+    ),
+    Key::new(
+        "open_files",
+        "32 to 1,048,576",
+        "`2048`",
+        "how many files and streams may be open for the method at once, those that its threads keep open \
+         included. Fewer are available if the limit of open files of the program (`ulimit -n`) is lower",
+    ),
+    Key::new(
+        "log",
+        "`{ bytes, lines }`",
+        "4 MiB, 10,000 lines",
+        "how much the method may log and print in one attempt: [its bounds](#log)",
+    ),
     Key::new("rate", "speed", "no bound", "how much the method may read from all stores together"),
     Key::new(
         "workers",
@@ -57,6 +97,9 @@ pub(super) const KEYS: &[Key] = &[
          not suffice",
     ),
 ];
+
+/// How many files may be open at once: the fewest with which one thread that moves bytes works, and the most that Linux allows by default.
+const OPEN_FILES: RangeInclusive<u64> = 32..=1 << 20;
 
 /// The least memory that the host needs for a run: enough for one thread that moves bytes and for its buffers.
 const LEAST_HOST_MEMORY: Bytes = Bytes(16 << 20);
@@ -77,6 +120,7 @@ pub struct GrantsSection {
     pub ambient_files: Vec<PathBuf>,
     pub(crate) stores: stores::StoreSecrets,
     pub(crate) keys: keys::KeySources,
+    pub(crate) servers: network::ServerSecrets,
 }
 
 impl GrantsSection {
@@ -88,6 +132,7 @@ impl GrantsSection {
         let mut grants = self.open.clone();
         self.stores.resolve(&mut grants)?;
         self.keys.resolve(&mut grants)?;
+        self.servers.resolve(&mut grants)?;
         Ok(grants)
     }
 
@@ -99,7 +144,8 @@ impl GrantsSection {
 
     /// Lists every file that holds a secret.
     pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
-        self.keys.files().chain(self.stores.files()).chain(self.ambient_files.iter().map(PathBuf::as_path))
+        let files = self.keys.files().chain(self.stores.files()).chain(self.servers.files());
+        files.chain(self.ambient_files.iter().map(PathBuf::as_path))
     }
 }
 
@@ -120,16 +166,19 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
     }
     read::read(&section, &mut open);
     disk::read(&section, &mut open);
+    environment::read(&section, &mut open);
+    let servers = network::read(&section, environment, &mut open);
+    log::read(&section, &mut open);
+    if let Some(files) = section.get("open_files").and_then(|value| value.number_within(OPEN_FILES)) {
+        open.open_files = files;
+    }
     let stores = stores::read(&section, environment, &mut open);
-    let keys = keys::read(&section, &stores.names, environment);
+    let references = programs::read(&section, &mut open);
+    let used: Vec<_> = references.iter().map(|(name, _)| name.as_str()).collect();
+    let keys = keys::read(&section, &stores.names, &used, environment);
+    programs::check_references(&references, &keys.names);
     open.rate = section.get("rate").and_then(|value| value.parsed());
     open.workers = section.get("workers").and_then(|value| value.number_to(WORKERS));
-    for key in sandbox::not_enforced() {
-        section.refuse(
-            key,
-            "cannot be enforced by this version, which therefore does not grant it: remove the line",
-        );
-    }
     let (reader, place) = (section.reader(), section.place());
     section.finish();
     let ambient = stores::ambient(&open, environment);
@@ -138,7 +187,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
         let origin = Origin::File { file: reader.file().to_owned(), place };
         reader.keep(file, "what the environment names for `credentials = \"auto\"`", origin);
     }
-    GrantsSection { open, ambient, ambient_files, stores, keys }
+    GrantsSection { open, ambient, ambient_files, stores, keys, servers }
 }
 
 /// Returns the entries of a table whose keys are names that the operator chose. A name that is not allowed is noted as a problem.
@@ -164,6 +213,16 @@ impl Value<'_> {
             self.problem(format_args!("must be at most {most}, not {number}"));
         }
         fits
+    }
+
+    /// Reads a whole number within `range`.
+    fn number_within(&self, range: RangeInclusive<u64>) -> Option<u64> {
+        let number = self.count(*range.start())?;
+        if !range.contains(&number) {
+            self.problem(format_args!("must be at most {}, not {number}", range.end()));
+            return None;
+        }
+        Some(number)
     }
 
     /// Reads a text that `T` parses.

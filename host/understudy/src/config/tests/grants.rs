@@ -314,3 +314,160 @@ fn a_mistake_in_a_store_is_reported_at_the_setting() {
         assert_eq!(refused(lines), says.replace("STORE", store), "{lines}");
     }
 }
+
+#[test]
+fn variables_are_texts_and_a_secret_is_never_one() {
+    let section =
+        grants("environment = { LANG = \"C\", EMPTY = \"\" }\nenvironment.TWO_LINES = \"a\\nb\"").map(|_| ());
+    assert!(section.is_err(), "a table that is written in one line is closed");
+    let section = grants("environment = { LANG = \"C\", EMPTY = \"\", LINES = \"a\\nb\" }").unwrap();
+    let set: Vec<_> = section.open.environment.iter().collect();
+    assert_eq!(set, [("EMPTY", ""), ("LANG", "C"), ("LINES", "a\nb")]);
+    for (lines, says) in [
+        ("environment = [\"LANG=C\"]", "must be a table"),
+        ("environment.A = 5", "must be a quoted string, not a whole number"),
+        ("environment.A = { env = \"SECRET\" }", "A secret is never a value here"),
+        ("environment.\"A B\" = \"x\"", "is not the name of a variable"),
+        ("environment.PGPASSWORD = \"x\"", "holds a secret by its meaning"),
+        ("environment.A = \"x\\u0000\"", "has a NUL byte"),
+    ] {
+        let problem = refused(lines);
+        assert!(problem.contains(says) && problem.contains("`method.acme.grants.environment"), "{problem}");
+    }
+    let long = "x".repeat(40 << 10);
+    let problem = refused(&format!("environment.A = \"{long}\""));
+    assert!(problem.contains("longer than 32768 bytes") && !problem.contains("xxx"), "{problem}");
+}
+
+#[test]
+fn servers_are_granted_by_a_list_or_by_a_table_with_their_settings() {
+    let section =
+        grants("network = [\"api.example:443\", \"[::1]:8443\"]\nnetwork_bytes = \"5MiB\"").unwrap();
+    let granted = section.resolve().unwrap();
+    let servers: Vec<_> = granted.network.keys().map(ToString::to_string).collect();
+    assert_eq!(servers, ["api.example:443", "[::1]:8443"]);
+    assert_eq!(granted.network_bytes, Bytes(5 << 20));
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "t0ken-in-a-file\n").unwrap();
+    let authorities = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(authorities.path(), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    let (token, ca) = (file.path().display(), authorities.path().display());
+    let section = grants(&format!(
+        "network.\"API.example:443\" = {{ token = {{ file = \"{token}\" }}, ca_file = \"{ca}\", private = true, bytes = \"1MiB\" }}\n\
+         network.\"b:1\" = {{ token = {{ env = \"SECRET\" }} }}\nnetwork.\"c:2\" = {{}}"
+    ))
+    .unwrap();
+    assert_eq!(section.secret_files().collect::<Vec<_>>(), [file.path()]);
+    let granted = section.resolve().unwrap();
+    let api = &granted.network[&"api.example:443".parse().unwrap()];
+    assert_eq!(api.token.as_ref().unwrap().expose(), b"t0ken-in-a-file");
+    assert_eq!((api.private, api.bytes), (true, Some(Bytes(1 << 20))));
+    assert_eq!(api.authorities.as_deref(), Some("-----BEGIN CERTIFICATE-----\n"));
+    let settings =
+        format!("token = {{ file = \"{token}\" }}, ca_file = \"{ca}\", private = true, bytes = \"1MiB\"");
+    assert_eq!(api.settings, settings);
+    assert_eq!(granted.network[&"c:2".parse().unwrap()].settings, "");
+    assert_eq!(granted.secrets().count(), 2);
+    assert!(
+        !format!("{section:?} {granted:?}").contains("t0ken")
+            && !format!("{granted:?}").contains("swordfish")
+    );
+
+    std::fs::set_permissions(file.path(), PermissionsExt::from_mode(0o644)).unwrap();
+    assert!(section.resolve().unwrap_err().to_string().contains("chmod"));
+}
+
+#[test]
+fn a_server_that_cannot_be_meant_is_refused_with_what_to_write() {
+    for (lines, says) in [
+        ("network = \"api.example:443\"", "must be a list, not a string"),
+        ("network = [\"api.example\"]", "`method.acme.grants.network[0]` names no port"),
+        ("network = [\"*.example:443\"]", "has a wildcard"),
+        ("network = [\"https://api.example:443\"]", "names no host"),
+        ("network = [\"0.0.0.0:443\"]", "no server has"),
+        ("network = [\"224.0.0.1:443\"]", "no server has"),
+        ("network = [\"a:1\", \"A:1\"]", "names a:1, which stands there before"),
+        ("network = [{ to = \"a:1\" }]", "with settings write network.\"HOST:PORT\""),
+        ("network.\"a:0\" = {}", "names no port"),
+        (
+            "network.\"a:1\" = { privat = true }",
+            "unknown key `method.acme.grants.network.\"a:1\".privat`: did you mean `private`?",
+        ),
+        ("network.\"a:1\" = { private = \"true\" }", "must be true or false without quotes"),
+        ("network.\"a:1\" = { token = \"swordfish\" }", "must not be written in this file"),
+        ("network.\"a:1\" = { bytes = \"0B\" }", "must not be 0"),
+        ("network_bytes = 5", "must be a quoted size"),
+    ] {
+        let problem = refused(lines);
+        assert!(problem.contains(says) && !problem.contains("swordfish"), "{problem}");
+    }
+}
+
+#[test]
+fn a_program_is_granted_with_its_patterns_and_the_keys_of_its_environment() {
+    let section = grants(
+        r#"keys.cloud = { env = "SECRET" }
+programs.restore = { path = "/usr/bin/pgbackrest", args = ["restore", "--set={label}", "", "{patroni}"], env = { TOKEN = { key = "cloud" }, HOME = "/var/lib/x", EMPTY = "" }, read = ["/etc/pgbackrest"], write = ["/var/spool/x"], execute = ["/bin/tar"], network = [443, 53], timeout = "90s", memory = "64MiB" }
+programs.other = { path = "/bin/true" }"#,
+    )
+    .unwrap();
+    let granted = section.resolve().unwrap();
+    let restore = &granted.programs["restore"];
+    assert_eq!(restore.path, Path::new("/usr/bin/pgbackrest"));
+    let args: Vec<_> = restore.args.iter().map(ToString::to_string).collect();
+    assert_eq!(args, ["restore", "--set={label}", "", "{patroni}"]);
+    let env: Vec<_> = restore.env.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    let text = |text: &str| sandbox::EnvironmentValue::Text(text.to_owned());
+    let key = sandbox::EnvironmentValue::Key("cloud".to_owned());
+    assert_eq!(env, [("EMPTY", text("")), ("HOME", text("/var/lib/x")), ("TOKEN", key)]);
+    assert_eq!(restore.read, [Path::new("/etc/pgbackrest")]);
+    assert_eq!(restore.write, [Path::new("/var/spool/x")]);
+    assert_eq!(restore.execute, [Path::new("/bin/tar")]);
+    assert_eq!(restore.network, [443, 53]);
+    assert_eq!((restore.timeout, restore.memory), (Some(Duration::from_secs(90)), Bytes(64 << 20)));
+    let other = &granted.programs["other"];
+    assert_eq!((other.args.len(), other.timeout, other.memory), (0, None, Bytes(1 << 30)));
+    // A key that only a program uses opens no store.
+    assert!(granted.keys["cloud"].stores.is_empty());
+    assert_eq!(granted.secrets().count(), 1);
+}
+
+#[test]
+fn each_wrong_program_is_told_by_its_own_message() {
+    for (keys, says) in [
+        (r#"args = []"#, "`method.acme.grants.programs.x.path` is missing"),
+        (r#"path = "bin/x""#, "absolute"),
+        (r#"path = "/x", arg = []"#, "did you mean `args`?"),
+        (r#"path = "/x", args = "restore""#, "must be a list"),
+        (r#"path = "/x", args = [7]"#, "`method.acme.grants.programs.x.args[0]` must be a quoted string"),
+        (r#"path = "/x", args = ["{lable}"]"#, "did you mean {label}?"),
+        (r#"path = "/x", args = ["{label}{text}"]"#, "nothing between them"),
+        (r#"path = "/x", args = ["{patroni}", "{patroni}"]"#, "has {patroni} twice"),
+        (
+            r#"path = "/x", env = { A = { key = "absent" } }"#,
+            "names no key of these grants: write keys.absent",
+        ),
+        (r#"path = "/x", env = { A = { file = "/x" } }"#, "unknown key"),
+        (r#"path = "/x", env = { A = 7 }"#, "must be a text, or { key"),
+        (r#"path = "/x", env = { "A B" = "x" }"#, "is not the name of a variable"),
+        (r#"path = "/x", env = { "1A" = "x" }"#, "is not the name of a variable"),
+        (r#"path = "/x", read = ["etc"]"#, "absolute"),
+        (
+            r#"path = "/x", network = ["h:443"]"#,
+            "the ports that a program connects to, not the hosts: write 443",
+        ),
+        (r#"path = "/x", network = [0]"#, "at least 1"),
+        (r#"path = "/x", network = [65536]"#, "at most 65535"),
+        (r#"path = "/x", timeout = "0s""#, "must not be 0"),
+        (r#"path = "/x", memory = "0B""#, "must not be 0"),
+    ] {
+        let problems = grants(&format!("programs.x = {{ {keys} }}")).map(|_| ()).unwrap_err();
+        assert!(problems.iter().any(|problem| problem.contains(says)), "{keys}: {problems:#?}");
+    }
+    let problems = grants(r#"programs."../x" = { path = "/x" }"#).map(|_| ()).unwrap_err();
+    assert!(problems[0].contains("letters, digits"), "{problems:?}");
+    let near = "keys.cloud = { env = \"SECRET\", stores = [] }\nprograms.x = { path = \"/x\", env = { A = { key = \"clod\" } } }";
+    let problems = grants(near).map(|_| ()).unwrap_err();
+    assert!(problems.iter().any(|problem| problem.contains("did you mean `cloud`?")), "{problems:?}");
+}

@@ -1,0 +1,162 @@
+//! `network`: the servers that the method may connect to, as a list of names, or as a table with the settings of each.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sandbox::{Grants, Server, ServerGrant};
+use toml::de::DeValue;
+
+use crate::config::Environment;
+use crate::config::authorities::Authorities;
+use crate::config::keys::{Key, names};
+use crate::config::problem::Problem;
+use crate::config::secret::{SecretSource, Shape};
+use crate::config::tree::{Section, Value};
+
+/// The keys of `network."HOST:PORT"`.
+pub(in crate::config) const KEYS: &[Key] = &[
+    Key::new(
+        "token",
+        "secret",
+        "none",
+        "a token that the host sends as `Authorization: Bearer` in every HTTPS request to the server. The method never \
+         sees it: the host refuses a response that has it, a request without TLS, and a request that has an \
+         `Authorization` of its own",
+    ),
+    Key::new(
+        "ca_file",
+        "path",
+        "the machine's authorities",
+        "a PEM file of at most 1 MiB that belongs to the program's user or root and that nobody else may change. The \
+         server's certificate must then come from one of these authorities. It counts for `wasi:http`; a method that \
+         does TLS itself has authorities of its own",
+    ),
+    Key::new(
+        "private",
+        "flag",
+        "`false`",
+        "let the server's name lead to a private address: loopback, RFC 1918, unique local, shared and reserved \
+         addresses. Link-local addresses and those of metadata services are refused all the same",
+    ),
+    Key::new(
+        "bytes",
+        "size",
+        "no bound but `network_bytes`",
+        "how many bytes may go to and come from this server in one run",
+    ),
+];
+
+/// Where the tokens and authorities of the servers come from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ServerSecrets(BTreeMap<Server, (Option<SecretSource>, Option<Authorities>)>);
+
+/// Reads the servers into `open`, without their tokens.
+pub(super) fn read(section: &Section<'_>, environment: Environment<'_>, open: &mut Grants) -> ServerSecrets {
+    let mut secrets = ServerSecrets::default();
+    if let Some(bytes) = section.get("network_bytes").and_then(|value| value.nonzero_size()) {
+        open.network_bytes = bytes;
+    }
+    let Some(value) = section.get("network") else { return secrets };
+    if let DeValue::Table(_) = value.raw() {
+        let table = value.table();
+        for (name, value) in table.map(|table| table.entries()).unwrap_or_default() {
+            let settings = value.section(names(KEYS)).map(|section| read_server(section, environment));
+            if let (Some(server), Some((grant, source))) = (server(&name.text, &value, open), settings) {
+                open.network.insert(server.clone(), grant);
+                secrets.0.insert(server, source);
+            }
+        }
+        return secrets;
+    }
+    for item in value.list().unwrap_or_default() {
+        if let DeValue::Table(_) = item.raw() {
+            item.problem(
+                "must be a quoted string: with settings write network.\"HOST:PORT\" = { ... }, and no list",
+            );
+            continue;
+        }
+        let Some(server) = item.word().and_then(|text| server(text, &item, open)) else { continue };
+        open.network.insert(server, ServerGrant::default());
+    }
+    secrets
+}
+
+/// Reads the name of a server, which must not stand there twice.
+fn server(text: &str, value: &Value<'_>, open: &Grants) -> Option<Server> {
+    let server: Server = text.parse().map_err(|why| value.problem(why)).ok()?;
+    if open.network.contains_key(&server) {
+        value.problem(format_args!("names {server}, which stands there before: take one of them out"));
+        return None;
+    }
+    Some(server)
+}
+
+fn read_server(
+    section: Section<'_>,
+    environment: Environment<'_>,
+) -> (ServerGrant, (Option<SecretSource>, Option<Authorities>)) {
+    let config = section.reader().file();
+    let mut grant = ServerGrant::default();
+    let mut settings = Vec::new();
+    let mut token = None;
+    if let Some(value) = section.get("token") {
+        token = SecretSource::read(&value, Shape::Line, config, environment);
+        settings.extend(token.as_ref().and_then(|_| written("token", &value)));
+    }
+    let mut authorities = None;
+    if let Some(value) = section.get("ca_file") {
+        authorities = Authorities::read(&value, config);
+        settings.extend(authorities.as_ref().and_then(|_| written("ca_file", &value)));
+    }
+    if let Some(value) = section.get("private") {
+        grant.private = value.flag().unwrap_or(false);
+        settings.extend(written("private", &value));
+    }
+    if let Some(value) = section.get("bytes") {
+        grant.bytes = value.nonzero_size();
+        settings.extend(written("bytes", &value));
+    }
+    section.finish();
+    grant.settings = settings.join(", ");
+    (grant, (token, authorities))
+}
+
+/// Returns a setting as the configuration has it, for lines that repeat what is granted; `None` if it has another type. The values name
+/// secrets and hold none.
+fn written(key: &str, value: &Value<'_>) -> Option<String> {
+    Some(format!("{key} = {}", toml_text(value.raw())?))
+}
+
+fn toml_text(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(toml::Value::String(text.to_string()).to_string()),
+        DeValue::Boolean(flag) => Some(flag.to_string()),
+        DeValue::Table(table) => {
+            let entries = table
+                .iter()
+                .map(|(key, value)| Some(format!("{} = {}", key.get_ref(), toml_text(value.get_ref())?)));
+            Some(format!("{{ {} }}", entries.collect::<Option<Vec<_>>>()?.join(", ")))
+        }
+        _ => None,
+    }
+}
+
+impl ServerSecrets {
+    /// Reads the tokens and authorities of the servers into `grants`.
+    ///
+    /// # Errors
+    /// The first problem, at the setting that names the file.
+    pub(super) fn resolve(&self, grants: &mut Grants) -> Result<(), Problem> {
+        for (server, (token, authorities)) in &self.0 {
+            let Some(grant) = grants.network.get_mut(server) else { continue };
+            grant.token = token.as_ref().map(SecretSource::resolve).transpose()?;
+            grant.authorities = authorities.as_ref().map(Authorities::resolve).transpose()?;
+        }
+        Ok(())
+    }
+
+    /// Lists every file that holds a secret.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.0.values().filter_map(|(token, _)| token.as_ref().and_then(SecretSource::file))
+    }
+}
