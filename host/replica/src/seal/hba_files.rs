@@ -233,6 +233,8 @@ pub(super) fn possible_secrets_from(file: &Path, major: u32) -> Vec<String> {
                 }
                 _ => waiting.push(path),
             }
+            // One file may name millions, and no more than this many are read.
+            waiting.truncate(MOST_FILES);
         }
     }
     possible
