@@ -47,9 +47,15 @@ impl Form {
     /// Returns every form of this secret, except the encodings that [`views`](super::views) decodes.
     pub fn of(secret: &[u8]) -> Vec<Self> {
         let mut forms = Vec::new();
-        if (1..SHORTEST).contains(&secret.trim_ascii().len()) {
+        let trimmed = secret.trim_ascii();
+        if (1..SHORTEST).contains(&trimmed.len()) {
             // The encodings of so short a secret could be part of any word.
-            return vec![Self { text: secret.trim_ascii().to_vec(), context: Context::AsValue }];
+            forms.push(Self { text: trimmed.to_vec(), context: Context::AsValue });
+            // With all of its white space, it is not part of a word.
+            if secret.len() >= ANYWHERE {
+                forms.push(Self { text: secret.to_vec(), context: Context::Anywhere });
+            }
+            return forms;
         }
         let mut add = |text: Vec<u8>, encoded: Option<Context>| {
             if text.len() >= SHORTEST {
@@ -58,7 +64,7 @@ impl Form {
             }
         };
         // A secret read from a file often ends with a line feed, which is often not printed with it.
-        for whole in [secret, secret.trim_ascii()] {
+        for whole in [secret, trimmed] {
             add(whole.to_vec(), None);
             // Programs often print U+FFFD in place of bytes that are not UTF-8.
             add(String::from_utf8_lossy(whole).into_owned().into_bytes(), None);

@@ -176,6 +176,13 @@ fn a_very_short_secret_is_redacted_only_as_a_value() {
 }
 
 #[test]
+fn a_very_short_secret_with_much_white_space_is_redacted_with_all_of_it() {
+    let redactor = knowing(&[b"  \t a\t\n\n"]);
+    assert_eq!(redactor.redact("from  \t a\t\n\nto"), "from<secret>to");
+    assert_eq!(redactor.redact("a file a\n"), "a file a\n");
+}
+
+#[test]
 fn a_secret_that_is_added_later_is_known_to_every_clone() {
     let redactor = knowing(&[b"first secret"]);
     let clone = redactor.clone();
