@@ -232,7 +232,8 @@ struct Reaped {
 fn reap(program: Option<Pid>) -> io::Result<Reaped> {
     let mut reaped = Reaped { status: None, none_left: false };
     loop {
-        match rustix::process::waitpid(None, WaitOptions::NOHANG) {
+        // Not `waitpid(None, ..)`, which waits only for children in the group of this process.
+        match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) if Some(pid) == program => {
                 reaped.status = match (status.exit_status(), status.terminating_signal()) {
                     (Some(code), _) => Some(Status::Exited(code)),
