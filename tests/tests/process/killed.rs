@@ -115,11 +115,21 @@ const WRITERS: &str = "trap '' TERM HUP
     setsid sh -c 'while :; do echo x >> $1; sleep 0.01; done' $0 $1 &
     echo ready; while :; do echo x >> $1; sleep 0.01; done";
 
+/// A script that writes to `$1` forever, ignores SIGTERM and leads its own session. Nothing else is in the group of the guard.
+const WRITER_IN_ITS_OWN_SESSION: &str = "trap '' TERM HUP
+    exec setsid sh -c 'echo ready; while :; do echo x >> $1; sleep 0.01; done' $0 $1";
+
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn rule_27_a_killed_host_leaves_no_writer() {
+    for script in [WRITERS, WRITER_IN_ITS_OWN_SESSION] {
+        kill_the_host_of(script);
+    }
+}
+
+fn kill_the_host_of(script: &str) {
     let mark = mark();
-    let mut host = host(WRITERS, &mark);
+    let mut host = host(script, &mark);
     within(Duration::from_secs(5), "something written", || host.size() > 0);
     host.kill();
     within(Duration::from_secs(2), "the end of every process", || with_mark(&mark).is_empty());

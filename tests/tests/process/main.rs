@@ -229,6 +229,32 @@ async fn rule_27_processes_that_a_program_leaves_behind_are_ended_and_reported()
     assert!(watched.log().iter().any(|(_, line)| line.contains("processes behind, which were ended")));
 }
 
+/// The survivors of the test above include one in the group of the guard. Here there is none, and the survivor has its own session before the
+/// program ends.
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn rule_27_a_process_in_a_session_of_its_own_is_ended_if_nothing_else_is_left() {
+    let (watched, mark) = (watched(), mark());
+    let script = "{ setsid sh -c 'echo up; exec >/dev/null 2>&1; trap \"\" TERM; while :; do sleep 1; done' $0 & } | read up; exit 0";
+    let ending = shell(script, &mark).run(&watched.run, logged).await.unwrap();
+    assert_eq!((ending.status, ending.stopped), (Status::Exited(0), false));
+    assert!(ending.leftover_processes >= 1, "{ending:?}");
+    assert_eq!(with_mark(&mark), HashMap::new());
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn rule_27_a_program_that_starts_a_session_of_its_own_is_observed_and_ended() {
+    let ended = tokio::time::timeout(Duration::from_secs(10), run_script("exec setsid sh -c 'exit 5'")).await;
+    assert_eq!(ended.expect("the end is observed").status, Status::Exited(5));
+    let mark = mark();
+    let script = "trap '' TERM; exec setsid sh -c 'echo ready; while :; do sleep 1; done' $0";
+    let (ending, took) = cancelled_when_ready(script, &mark).await;
+    assert_eq!((ending.status, ending.stopped), (Status::Signalled(9), true));
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(with_mark(&mark), HashMap::new());
+}
+
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
 async fn rule_05_a_cancelled_run_starts_no_program() {
